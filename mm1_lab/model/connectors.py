@@ -7,7 +7,6 @@ that does not raises RequestError in its constructor.
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -41,7 +40,15 @@ def _grid(features: torch.Tensor) -> torch.Tensor:
 
 def _heads(width: int) -> int:
     """The number of attention heads: up to 16, each at least 16 wide."""
-    return next(count for count in (16, 8, 4, 2, 1) if width % count == 0 and (width >= 16 * count or count == 1))
+    for count in (16, 8, 4, 2):
+        if width % count == 0 and width >= 16 * count:
+            return count
+    return 1
+
+
+def _norm_linear(before: int, after: int) -> nn.Sequential:
+    """A 1×1 convolution of channels-last features, and a layer norm over the channels."""
+    return nn.Sequential(nn.Linear(before, after, bias=False), nn.LayerNorm(after))
 
 
 @connector("average-pooling")
@@ -55,8 +62,7 @@ class AveragePooling(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(n, patches, encoder width) → (n, image tokens, decoder width)."""
-        tokens: torch.Tensor = self.project(self.pool(_grid(features)).flatten(2).transpose(1, 2))
-        return tokens
+        return self.project(self.pool(_grid(features)).flatten(2).transpose(1, 2))
 
 
 @connector("attention-pooling")
@@ -76,8 +82,7 @@ class AttentionPooling(nn.Module):
         """(n, patches, encoder width) → (n, image tokens, decoder width)."""
         queries = self.queries.to(features.dtype).expand(len(features), -1, -1)
         pooled, _ = self.attention(queries, features, features, need_weights=False)
-        tokens: torch.Tensor = self.project(pooled)
-        return tokens
+        return self.project(pooled)
 
 
 class _Bottleneck(nn.Module):
@@ -92,16 +97,17 @@ class _Bottleneck(nn.Module):
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
         squeezed = max(1, round(before / 4))
-        self.enter = nn.Sequential(nn.Linear(before, after, bias=False), nn.LayerNorm(after), nn.SiLU())
+        self.enter = _norm_linear(before, after).append(nn.SiLU())
         self.spatial = nn.Conv2d(after, after, 3, padding=1, groups=after, bias=False)
         self.spatial_norm = nn.Sequential(nn.LayerNorm(after), nn.SiLU())
-        self.excite = nn.Sequential(nn.Linear(after, squeezed), nn.SiLU(), nn.Linear(squeezed, after), nn.Sigmoid())
-        self.leave = nn.Sequential(nn.Linear(after, after, bias=False), nn.LayerNorm(after))
-        self.shortcut = (
-            nn.Identity()
-            if before == after
-            else nn.Sequential(nn.Linear(before, after, bias=False), nn.LayerNorm(after))
+        self.excite = nn.Sequential(
+            nn.Linear(after, squeezed),
+            nn.SiLU(),
+            nn.Linear(squeezed, after),
+            nn.Sigmoid(),
         )
+        self.leave = _norm_linear(after, after)
+        self.shortcut = nn.Identity() if before == after else _norm_linear(before, after)
         self.activation = nn.SiLU()
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -109,8 +115,7 @@ class _Bottleneck(nn.Module):
         inner = self.spatial(self.enter(features).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         inner = self.spatial_norm(inner)
         inner = inner * self.excite(inner.mean(dim=(1, 2), keepdim=True))
-        out: torch.Tensor = self.activation(self.leave(inner) + self.shortcut(features))
-        return out
+        return self.activation(self.leave(inner) + self.shortcut(features))
 
 
 def _interpolate_positions(module: nn.Module, weights: dict[str, Any], prefix: str, *_: Any) -> None:
@@ -136,10 +141,13 @@ class CAbstractor(nn.Module):
         self.positions = nn.Parameter(torch.empty(patches, encoder_width))
         nn.init.trunc_normal_(self.positions, std=0.02)
         self.register_load_state_dict_pre_hook(_interpolate_positions)
-        widths = [encoder_width] + [width] * self.BLOCKS
-        self.before = nn.Sequential(*[_Bottleneck(a, b) for a, b in pairwise(widths)])
+        self.before = nn.Sequential(_Bottleneck(encoder_width, width))
+        for _ in range(self.BLOCKS - 1):
+            self.before.append(_Bottleneck(width, width))
         self.pool = nn.AdaptiveAvgPool2d(math.isqrt(config.image_tokens))
-        self.after = nn.Sequential(*[_Bottleneck(width, width) for _ in range(self.BLOCKS)])
+        self.after = nn.Sequential()
+        for _ in range(self.BLOCKS):
+            self.after.append(_Bottleneck(width, width))
         self.project = nn.Sequential(
             nn.Linear(width, decoder_width), nn.SiLU(), nn.Linear(decoder_width, decoder_width)
         )
@@ -149,8 +157,7 @@ class CAbstractor(nn.Module):
         side = math.isqrt(features.shape[1])
         grid = self.before((features + self.positions).unflatten(1, (side, side)))
         pooled = self.pool(grid.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        tokens: torch.Tensor = self.project(self.after(pooled).flatten(1, 2))
-        return tokens
+        return self.project(self.after(pooled).flatten(1, 2))
 
 
 @connector("mlp")
@@ -170,8 +177,7 @@ class TwoLayerMLP(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(n, patches, encoder width) → (n, patches, decoder width)."""
-        tokens: torch.Tensor = self.project(features)
-        return tokens
+        return self.project(features)
 
 
 @connector("pixel-shuffle")
@@ -195,8 +201,7 @@ class PixelShuffle(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(n, patches, encoder width) → (n, image tokens, decoder width)."""
         joined = nn.functional.pixel_unshuffle(_grid(features), self.factor)
-        tokens: torch.Tensor = self.project(joined.flatten(2).transpose(1, 2))
-        return tokens
+        return self.project(joined.flatten(2).transpose(1, 2))
 
 
 class _ResamplerLayer(nn.Module):
@@ -216,8 +221,7 @@ class _ResamplerLayer(nn.Module):
         queries = self.norm_latents(latents)
         seen = torch.cat([self.norm_patches(patches), queries], dim=1)
         latents = latents + self.attention(queries, seen, seen, need_weights=False)[0]
-        out: torch.Tensor = latents + self.feed_forward(latents)
-        return out
+        return latents + self.feed_forward(latents)
 
 
 @connector("resampler")
@@ -243,8 +247,7 @@ class PerceiverResampler(nn.Module):
         latents = self.latents.to(patches.dtype).expand(len(features), -1, -1)
         for layer in self.layers:
             latents = layer(latents, patches)
-        tokens: torch.Tensor = self.project(latents)
-        return tokens
+        return self.project(latents)
 
 
 def build_connector(config: ConnectorConfig, encoder_width: int, decoder_width: int, patches: int) -> nn.Module:

@@ -4,6 +4,7 @@ import math
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mm1_lab import team
 from mm1_lab.config import EncoderStage
@@ -28,19 +29,24 @@ class StepPairs:
     def __call__(self, step: int) -> tuple[list[Pixels], list[str], list[int], Decoded]:
         """Images (side, side, 3), their captions, their places within the step, and the account of broken images."""
         count = self._stage.training.batch_size
-        share = self._stage.synthetic_share
-        places = range(count)[team.own(count)]
-        indices = [step * count + place for place in places]
-        pairs = [self._pairs.pair(index, is_dense(index, share)) for index in indices]
-        images, decoded = decode([picture for picture, _ in pairs], self._stage.image_size)
-        sound = [
-            (image[0], caption, place)
-            for image, (_, caption), place in zip(images, pairs, places, strict=True)
-            if image is not None
-        ]
-        if not sound:
-            raise TooManyBrokenPictures(f"none of {len(pairs)} images can be decoded: {'; '.join(decoded.broken[:10])}")
-        return [one[0] for one in sound], [one[1] for one in sound], [one[2] for one in sound], decoded
+        pictures, captions = [], []
+        own = range(count)[team.own(count)]
+        for place in own:
+            index = step * count + place
+            picture, caption = self._pairs.pair(index, is_dense(index, self._stage.synthetic_share))
+            pictures.append(picture)
+            captions.append(caption)
+        decoded_views, decoded = decode(pictures, self._stage.image_size)
+        images, texts, places = [], [], []
+        for views, caption, place in zip(decoded_views, captions, own, strict=True):
+            if views is not None:
+                images.append(views[0])
+                texts.append(caption)
+                places.append(place)
+        if not images:
+            broken = "; ".join(decoded.broken[:10])
+            raise TooManyBrokenPictures(f"none of {len(pictures)} images can be decoded: {broken}")
+        return images, texts, places, decoded
 
 
 class RepeatedPairs:
@@ -50,11 +56,17 @@ class RepeatedPairs:
     """
 
     def __init__(self, pairs: Pairs, distinct: int, seed: int) -> None:
-        self._pairs, self.together = pairs, pairs.together
-        self._groups = groups = math.ceil(distinct / self.together)
-        self._order = lru_cache(maxsize=2)(lambda epoch: np.random.default_rng([seed, epoch]).permutation(groups))
+        self._pairs = pairs
+        self.together = pairs.together
+        self._groups = math.ceil(distinct / self.together)
+        self._seed = seed
+        self._order = lru_cache(maxsize=2)(self._shuffled)
+
+    def _shuffled(self, epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng([self._seed, epoch]).permutation(self._groups)
 
     def pair(self, index: int, dense: bool) -> tuple[Picture, str]:
         group, member = divmod(index, self.together)
         epoch, place = divmod(group, self._groups)
-        return self._pairs.pair(int(self._order(epoch)[place]) * self.together + member, dense)
+        first = int(self._order(epoch)[place]) * self.together
+        return self._pairs.pair(first + member, dense)

@@ -28,24 +28,31 @@ def word_probe(encoder: Encoder, data: Data, side: int) -> dict[str, float]:
     scores above one without: 0.5 is chance, 1 perfect. Returns an empty dict if there are too few documents.
     """
     images, texts = held_out_pictures(data, ("synthetic", "captions"), DOCUMENTS, side)
-    captions = [set(data.tokenizer.encode(text)) for text in texts]
-    vocabulary = sorted(set().union(*captions)) if captions else []
-    labels = torch.tensor([[word in caption for word in vocabulary] for caption in captions])
     split = int(FIT_SHARE * len(images))
-    test = len(images) - split
-    if test < 8 or not vocabulary:
+    tested = len(images) - split
+    labels = _word_labels([set(data.tokenizer.encode(text)) for text in texts], split)
+    count = labels.shape[1]
+    if tested < 8 or not count:
         return {}
-    common = labels.double().mean(dim=0)
-    usable = (common > COMMON[0]) & (common < COMMON[1])
-    for half in (labels[:split], labels[split:]):
-        usable &= half.any(dim=0) & ~half.all(dim=0)
-    if not usable.any():
-        return {}
-    labels = labels[:, usable]
     features = features_of(encoder, images, lambda patches: patches.mean(dim=1))
     scores = ridge_predictions(features[:split], labels[:split].double(), features[split:])
-    auc = torch.stack([_area_under_curve(scores[:, word], labels[split:, word]) for word in range(labels.shape[1])])
-    return {"auc": auc.mean().item(), "words": labels.shape[1], "documents": test}
+    areas = [_area_under_curve(scores[:, word], labels[split:, word]) for word in range(count)]
+    return {"auc": torch.stack(areas).mean().item(), "words": count, "documents": tested}
+
+
+def _word_labels(captions: list[set[int]], split: int) -> torch.Tensor:
+    """bool (captions, words): which words occur in which captions, for words that are neither rare nor in most, and
+    that some captions have and others lack on both sides of `split`."""
+    vocabulary = sorted({word for caption in captions for word in caption})
+    if not vocabulary:
+        return torch.zeros(len(captions), 0, dtype=torch.bool)
+    labels = torch.tensor([[word in caption for word in vocabulary] for caption in captions])
+    share = labels.double().mean(dim=0)
+    usable = (share > COMMON[0]) & (share < COMMON[1])
+    for half in (labels[:split], labels[split:]):
+        usable &= half.any(dim=0)
+        usable &= ~half.all(dim=0)
+    return labels[:, usable]
 
 
 def features_of(
@@ -53,10 +60,12 @@ def features_of(
 ) -> torch.Tensor:
     """float64 (n, features) on the CPU: `summary` of each image's features (patches, width)."""
     device = next(encoder.parameters()).device
-    chunks = (images[start : start + CHUNK] for start in range(0, len(images), CHUNK))
-    return torch.cat(
-        [summary(encoder(encoder.normalise(image_tensor(chunk).to(device)))).double().cpu() for chunk in chunks]
-    )
+    features = []
+    for start in range(0, len(images), CHUNK):
+        chunk = image_tensor(images[start : start + CHUNK]).to(device)
+        patches = encoder(encoder.normalise(chunk))
+        features.append(summary(patches).double().cpu())
+    return torch.cat(features)
 
 
 def ridge_predictions(train: torch.Tensor, labels: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
@@ -66,8 +75,9 @@ def ridge_predictions(train: torch.Tensor, labels: torch.Tensor, test: torch.Ten
     """
     mean, spread = train.mean(dim=0), train.std(dim=0) + 1e-6
     inputs = (train - mean) / spread
-    square = inputs.T @ inputs + RIDGE * len(inputs) * torch.eye(inputs.shape[1], dtype=inputs.dtype)
-    weights = torch.linalg.solve(square, inputs.T @ (labels - labels.mean(dim=0)))
+    targets = labels - labels.mean(dim=0)
+    penalty = RIDGE * len(inputs) * torch.eye(inputs.shape[1], dtype=inputs.dtype)
+    weights = torch.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ targets)
     return (test - mean) / spread @ weights
 
 

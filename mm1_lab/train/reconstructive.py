@@ -64,7 +64,11 @@ class Reconstructive(nn.Module):
         self.trunk = trunk
         self.patch = patch
         width = trunk.width
-        self.head = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, 3 * patch**2))
+        self.head = nn.Sequential(
+            nn.Linear(width, 4 * width),
+            nn.GELU(),
+            nn.Linear(4 * width, 3 * patch**2),
+        )
 
     def forward(self, images: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
         """Predictions (n, patches, 3 · patch²) of each patch from those before it; `prefix` (n,) is in patches."""
@@ -76,14 +80,17 @@ class Reconstructive(nn.Module):
 
     def loss(self, batch: ImageBatch) -> Losses:
         """The mean squared error over the patches after the prefix, and its tally with one row."""
-        count, patches = len(batch.images), self.trunk.patches
-        errors = self(batch.images, batch.prefix).float() - normalised_patches(batch.images, self.patch)
-        counts = torch.arange(patches, device=errors.device) >= batch.prefix[:, None]
-        total = (errors.square().mean(dim=2) * counts).sum()
+        images, patches = len(batch.images), self.trunk.patches
+        predictions = self(batch.images, batch.prefix).float()
+        errors = (predictions - normalised_patches(batch.images, self.patch)).square().mean(dim=2)
+        is_after = torch.arange(patches, device=errors.device) >= batch.prefix[:, None]
+        total, count = (errors * is_after).sum(), is_after.sum()
         tally = torch.zeros(1, 4, dtype=torch.float64, device=errors.device)
-        tally[0, 0], tally[0, 1] = total.detach(), counts.sum()
-        tally[0, 2], tally[0, 3] = count * patches, count
-        return Losses(total / team.mean(counts.sum()), tally)
+        tally[0, 0] = total.detach()
+        tally[0, 1] = count
+        tally[0, 2] = images * patches
+        tally[0, 3] = images
+        return Losses(total / team.mean(count), tally)
 
 
 def train_reconstructive(
@@ -97,6 +104,7 @@ def train_reconstructive(
 
     def batch(step: int) -> ImageBatch:
         images, _, places, decoded = pairs(step)
+        # for all of the step, so that a team draws as a single process does
         prefixes = np.random.default_rng([stage.seed, step]).integers(1, patches, stage.training.batch_size)
         return ImageBatch(image_tensor(images), torch.from_numpy(prefixes[places]), decoded=decoded)
 
@@ -108,6 +116,9 @@ def without_last_layers(trunk: Encoder, stage: EncoderStage) -> Encoder:
     """The first layers of `trunk`, as many as `stage.features` has, with a newly initialised final norm."""
     encoder = build_encoder(stage.features, stage.patch, stage.image_size)
     trained = trunk.state_dict()
-    kept = {name: value for name, value in encoder.state_dict().items() if ".post_layernorm." in name}
-    encoder.load_state_dict({name: kept.get(name, trained[name]) for name in encoder.state_dict()})
+    weights = encoder.state_dict()
+    for name in weights:
+        if ".post_layernorm." not in name:
+            weights[name] = trained[name]
+    encoder.load_state_dict(weights)
     return encoder
