@@ -78,6 +78,15 @@ UNTIL_DECIDED = (
         "--looks", "with --until-decided: after how many seeds to judge; default: 4, 6, … up to --seeds", "4,6,8,10"
     ),
 )
+VARY = (
+    repeated(
+        "--vary",
+        "SWEEP is a recipe, such as base: write a sweep that varies one of its fields, e.g. image_tokens=64,144, or "
+        "data_mix.text=0.5,2; may be repeated",
+        "FIELD=VALUE,…",
+    ),
+    switch("--grid", "with --vary: all combinations, not one field at a time"),
+)
 NO_PARTS = switch("--no-parts", f"recompute the parts shipped in {PARTS}")
 WEIGHTS = switch(
     "--weights", "train again the models whose weights were deleted (as by gc); finished trials keep their scores"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mm1_lab import options as opt
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     opt.ONLY,
     *opt.REQUEST,
     *opt.UNTIL_DECIDED,
+    *opt.VARY,
     opt.WEIGHTS,
     opt.NO_PARTS,
     switch("--stages", "list every stage with its fingerprint and the FLOPs of its parts"),
@@ -32,7 +34,9 @@ def plan(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.lr_search import with_grid
     from mm1_lab.orchestrate.plan_text import plan_text
 
-    requests = [with_grid(request_of(options, sweep)) for sweep in options.sweeps]
+    if options.vary and len(options.sweeps) > 1:
+        raise RequestError("--vary changes one recipe; give one")
+    requests = [with_grid(_request(options, sweep)) for sweep in options.sweeps]
     looks = [_looks(options, request) for request in requests]
     print(plan_text(requests, options.stages))
     if looks[0]:
@@ -47,6 +51,7 @@ def plan(options: argparse.Namespace) -> int:
     *opt.ARMS,
     *opt.EXECUTOR,
     *opt.UNTIL_DECIDED,
+    *opt.VARY,
     option("--budget", "with --until-decided: start no look that would exceed this time", "6h"),
     switch("--anew", "train and evaluate these trials again (after a change of code), and try again what diverged"),
     opt.WEIGHTS,
@@ -60,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.lr_search import run_search, with_grid
     from mm1_lab.orchestrate.sweeping import forget_trials, run_sweep
 
-    request = request_of(options, options.sweep)
+    request = _request(options, options.sweep)
     if request.scale_name == "paper" and not request.data_path:
         raise RequestError(
             f"--scale paper is for planning: mm1-lab plan {options.sweep} --scale paper; to train at these sizes, give "
@@ -94,6 +99,26 @@ def ship_parts(options: argparse.Namespace) -> int:
         raise RequestError(f"{PARTS}: cannot be written to ({error.strerror})") from None
     print(f"{PARTS}: {folder_size(PARTS) / 1e6:.1f} MB in all")
     return DONE
+
+
+def _request(options: argparse.Namespace, name: str) -> Request:
+    """The request for a sweep, which `--vary` writes; a file that cannot be read is not left behind."""
+    if not options.vary:
+        if options.grid:
+            raise RequestError("--grid needs --vary")
+        return request_of(options, name)
+    from mm1_lab.commands.varying import write_varied
+
+    before = set(Path("sweeps").glob("*.yaml"))
+    path = write_varied(name, options.vary, options.grid)
+    try:
+        request = request_of(options, str(path))
+    except RequestError:
+        if path not in before:
+            path.unlink()
+        raise
+    print(f"{path}: this sweep, to keep, to change and to run again by its name")
+    return request
 
 
 def _looks(options: argparse.Namespace, request: Request) -> tuple[int, ...]:

@@ -152,9 +152,25 @@ def _changes(file: SweepFile, path: Path) -> dict[str, dict[str, Any]]:
             if name in changes:
                 raise RequestError(f"{path}: two arms are called {name!r}; a grid names its cells by their values")
             changes[name] = dict(zip(file.grid, cell, strict=True))
+    changes = {name: _nested(change, f"{path}: arm {name!r}") for name, change in changes.items()}
     if not changes:
         raise RequestError(f"{path}: the sweep has no arms; give it `arms` or a `grid`")
     return changes
+
+
+def _nested(change: dict[str, Any], where: str) -> dict[str, Any]:
+    """`{data_mix.text: 2}` as `{data_mix: {text: 2}}`."""
+    nested: dict[str, Any] = {}
+    for key, value in change.items():
+        first, dot, rest = key.partition(".")
+        inner = nested.setdefault(first, {}) if dot else nested
+        if not isinstance(inner, dict):
+            raise RequestError(f"{where}: sets {first} and {key}; set one of them")
+        if dot:
+            inner[rest] = value
+        else:
+            nested[first] = value
+    return nested
 
 
 def _spelt(value: Any) -> str:
