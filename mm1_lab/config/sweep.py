@@ -93,7 +93,8 @@ class SweepFile(Config):
     arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Arms by name, each with its changes to the base; `{}` is the base itself."""
     grid: dict[str, list[Any]] = Field(default_factory=dict)
-    """Fields of the recipe with lists of values; every combination is an arm, named by its values."""
+    """Fields of the recipe (also of parts: `data_mix.text`) with lists of values; each combination is an arm, named by
+    its values."""
     panels: dict[str, Panel] = Field(default_factory=dict)
     """The figure's panels. Without any, one panel shows all arms."""
     contrasts: tuple[Contrast, ...] = ()

@@ -43,16 +43,27 @@ class _Refused(yaml.YAMLError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Rejects duplicate keys, and aliases and merge keys, of which a few nested ones would use up all memory.
+    """Rejects duplicate keys and merge keys, and aliases within anchored values: a few lines, each with several aliases
+    of the line before, would use up all memory.
 
     PyYAML itself keeps the last of two equal keys, so one of two arms with the same name would silently be lost.
     """
 
+    within_anchored = 0
+    """How many anchored values the one being read is in."""
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise _Refused(f"aliases (*{event.anchor}) are not supported; write the value out", event.start_mark)
-        return super().compose_node(parent, index)
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            if self.within_anchored:
+                text = f"an alias (*{event.anchor}) within an anchored value is not supported; write the value out"
+                raise _Refused(text, event.start_mark)
+            return super().compose_node(parent, index)
+        anchored = event.anchor is not None
+        self.within_anchored += anchored
+        node = super().compose_node(parent, index)
+        self.within_anchored -= anchored
+        return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         seen: set[str] = set()

@@ -28,6 +28,7 @@ from mm1_lab.config import (
     resolve,
     resolve_sweep,
 )
+from mm1_lab.config.yaml_files import parse_yaml
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 WORLD = WORLD_DATA
@@ -341,3 +342,7 @@ def test_an_encoder_from_scratch_needs_no_captions(mini: Scale) -> None:
     with pytest.raises(RequestError, match="pre-trained on captioned images, which the data do not contain"):
         resolve("a", Recipe.model_validate(change), mini, 0, data)
     resolve("a", Recipe.model_validate(change | {"encoder": {"loss": "none"}}), mini, 0, data)
+
+
+def test_a_value_may_be_written_once_and_used_again() -> None:
+    assert parse_yaml("a: &x {images: here}\nb: *x\nc: [*x]", "data.yaml")["c"] == [{"images": "here"}]

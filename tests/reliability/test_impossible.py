@@ -101,7 +101,7 @@ MERGES = "a: &a {x: 1}\n" + "".join(
         ("title: " + "[" * 3000, "nested"),
         (LAUGHS, "write the value out"),
         (MERGES, "write the value out"),
-        ("title: &a [*a]", r"line 1: aliases \(\*a\) are not supported"),
+        ("title: &a [*a]", r"line 1: an alias \(\*a\) within an anchored value is not supported"),
         ("title: " + "9" * 6000, "an integer of 6000 characters"),
         ("title: 0x" + "f" * 6000, "an integer of 6002 characters"),
         ("title: 2001-13-45", "month must be in 1..12"),
