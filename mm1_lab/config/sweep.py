@@ -110,9 +110,10 @@ def load_sweep(path: Path, *further: Path) -> Sweep:
     Raises RequestError.
     """
     file = SweepFile.parse(read_yaml(path), str(path))
+    changes = _changes(file, path)
     base = _read_base(file, path, further)
     arms = {}
-    for name, change in _changes(file, path).items():
+    for name, change in changes.items():
         arms[name] = _changed(base, change, f"{path}: arm {name!r}")
 
     def check(what: str, arm: str) -> None:
