@@ -66,7 +66,7 @@ def combine_numbers(terms: Sequence[tuple[float, PaperNumber | None]]) -> PaperN
     """The weighted sum of numbers, labelled as derived; None if one is unknown or a bound does not bound the sum."""
     total = 0.0
     bound: Bound = "equal"
-    sources = {}
+    sources: dict[str, None] = {}
     for weight, number in terms:
         if number is None or (weight < 0 and number.bound == "above"):
             return None
