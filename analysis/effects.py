@@ -13,14 +13,14 @@ only.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, combinations
+from itertools import combinations
 from math import prod
 
 import numpy as np
 from scipy.special import fdtrc
 
 from analysis.statistics import Floats, quantile
-from mm1_lab.config import Recipe, Sweep
+from mm1_lab.config import DataMix, Recipe, Sweep
 
 Trials = Mapping[tuple[str, int], float]
 """The score of each trial (arm, seed)."""
@@ -32,19 +32,29 @@ UNSET = "unset"
 
 def levels_of(recipe: Recipe) -> dict[str, str]:
     """Every axis of a recipe with its level as the recipe names it; the mix of sources is one axis."""
-    found: dict[str, str] = {}
+    levels: dict[str, str] = {}
     for name, value in recipe.model_dump(mode="json").items():
+        axis = name.replace("_", " ")
         if name == "data_mix":
-            weights = dict.fromkeys(("captions", "interleaved", "text"), 0.0) | recipe.data_mix.weights
-            percent = {source: f"{100 * weight / sum(weights.values()):.3g}" for source, weight in weights.items()}
-            others = [f"{source} {percent[source]}" for source in list(weights)[3:]]
-            found["data mix"] = ":".join([*list(percent.values())[:3], *others])
-            found["synthetic captions"] = f"{100 * value['synthetic_share']:g} %"
+            levels[axis] = _mix(recipe.data_mix)
+            levels["synthetic captions"] = f"{100 * value['synthetic_share']:g} %"
         elif isinstance(value, dict):
-            found |= {f"{name} {key}": _level(inner) for key, inner in value.items()}
+            for field, inner in value.items():
+                levels[f"{axis} {field.replace('_', ' ')}"] = _level(inner)
         else:
-            found[name] = _level(value)
-    return {name.replace("_", " "): level for name, level in found.items()}
+            levels[axis] = _level(value)
+    return levels
+
+
+def _mix(mix: DataMix) -> str:
+    """Percent of captions, pages and text, and of further sources by name: `45.5:45.5:9.09`."""
+    weights = {"captions": 0.0, "interleaved": 0.0, "text": 0.0} | mix.weights
+    total = sum(weights.values())
+    parts = []
+    for place, (source, weight) in enumerate(weights.items()):
+        percent = f"{100 * weight / total:.3g}"
+        parts.append(percent if place < 3 else f"{source} {percent}")
+    return ":".join(parts)
 
 
 def _level(value: object) -> str:
@@ -58,18 +68,23 @@ def varying(sweep: Sweep) -> Levels:
     """The levels of the axes that vary among a sweep's arms, without blind controls and duplicates."""
     levels: Levels = {}
     for arm, recipe in sweep.arms.items():
-        if recipe.images != "blind" and (found := levels_of(recipe)) not in levels.values():
-            levels[arm] = found
-    names = dict.fromkeys(axis for found in (levels_of(sweep.base), *levels.values()) for axis in found)
-    axes = [axis for axis in names if len({found.get(axis, UNSET) for found in levels.values()}) > 1]
-    return {arm: {axis: found.get(axis, UNSET) for axis in axes} for arm, found in levels.items()}
+        own = levels_of(recipe)
+        if recipe.images != "blind" and own not in levels.values():
+            levels[arm] = own
+    axes: dict[str, set[str]] = {}
+    for own in (levels_of(sweep.base), *levels.values()):
+        for axis in own:
+            axes.setdefault(axis, {arm_levels.get(axis, UNSET) for arm_levels in levels.values()})
+    varied = [axis for axis, different in axes.items() if len(different) > 1]
+    return {arm: {axis: own.get(axis, UNSET) for axis in varied} for arm, own in levels.items()}
 
 
 def groups(levels: Levels, axis: str) -> list[list[str]]:
     """Groups of at least two arms that differ only in `axis`."""
     alike: dict[tuple[str, ...], list[str]] = {}
-    for arm, found in levels.items():
-        alike.setdefault(tuple(level for other, level in found.items() if other != axis), []).append(arm)
+    for arm, own in levels.items():
+        others = tuple(level for other, level in own.items() if other != axis)
+        alike.setdefault(others, []).append(arm)
     return [arms for arms in alike.values() if len(arms) > 1]
 
 
@@ -96,16 +111,20 @@ class Effect:
 def compared(trials: Trials, levels: Levels, axis: str) -> tuple[list[list[str]], tuple[int, ...]]:
     """The groups of arms that differ only in `axis`, and the seeds that all of them have, from which its effect is
     computed; of the possible choices, that with the most trials. Both are empty if no such arms share a seed."""
-    own = {arm: seeds for arm in levels if (seeds := tuple(sorted(s for other, s in trials if other == arm)))}
-
-    def among(seeds: tuple[int, ...]) -> list[list[str]]:
-        return groups({arm: levels[arm] for arm in own if set(seeds) <= set(own[arm])}, axis)
-
-    def size(seeds: tuple[int, ...]) -> tuple[int, int]:
-        return len(seeds) * sum(map(len, among(seeds))), len(seeds)
-
-    best = max(dict.fromkeys(own.values()), key=size, default=())
-    return (among(best), best) if size(best)[0] else ([], ())
+    seeds_of: dict[str, tuple[int, ...]] = {}
+    for arm in levels:
+        seeds = sorted(seed for other, seed in trials if other == arm)
+        if seeds:
+            seeds_of[arm] = tuple(seeds)
+    best: tuple[list[list[str]], tuple[int, ...]] = ([], ())
+    most = (0, 0)
+    for choice in dict.fromkeys(seeds_of.values()):
+        complete = {arm: levels[arm] for arm, own in seeds_of.items() if set(choice) <= set(own)}
+        together = groups(complete, axis)
+        size = len(choice) * sum(len(group) for group in together), len(choice)
+        if together and size > most:
+            best, most = (together, choice), size
+    return best
 
 
 def axis_effect(trials: Trials, levels: Levels, axis: str) -> Effect | None:
@@ -118,28 +137,33 @@ def axis_effect(trials: Trials, levels: Levels, axis: str) -> Effect | None:
     indicators = np.zeros((len(arms), len(names)))
     for group in together:
         rows = [arms.index(arm) for arm in group]
-        own = np.array([[levels[arm][axis] == name for name in names] for arm in group], dtype=np.float64)
-        indicators[rows] = own - own.mean(0)
+        columns = [names.index(levels[arm][axis]) for arm in group]
+        indicators[rows, columns] = 1.0
+        indicators[rows] -= indicators[rows].mean(0)
     return _effect(_scores(trials, arms, seeds), (axis,), indicators, seeds)
 
 
 def grid_effects(trials: Trials, levels: Levels) -> list[Effect]:
     """The effect of every axis and interaction of a full grid, with its share; empty unless at least two axes are fully
     crossed and all cells share two seeds, or the only one: the exact decomposition needs a complete grid."""
+    arms = list(levels)
     axes = list(next(iter(levels.values()), {}))
-    cells = prod(len({found[axis] for found in levels.values()}) for axis in axes)
-    arms, all_seeds = list(levels), {seed for _, seed in trials}
-    seeds = tuple(seed for seed in sorted(all_seeds) if all((arm, seed) in trials for arm in arms))
-    if len(axes) < 2 or len(levels) != cells or len(seeds) < max(1, min(2, len(all_seeds))):
+    cells = prod(len({own[axis] for own in levels.values()}) for axis in axes)
+    all_seeds = sorted({seed for _, seed in trials})
+    seeds = tuple(seed for seed in all_seeds if all((arm, seed) in trials for arm in arms))
+    if len(axes) < 2 or len(arms) != cells or len(seeds) < max(1, min(2, len(all_seeds))):
         return []
     scores = _scores(trials, arms, seeds)
-    average = {axis: _averaging([levels[arm] for arm in arms], axis) for axis in axes}
+    averages = {axis: _averaging(list(levels.values()), axis) for axis in axes}
+    identity = np.eye(len(arms))
     effects = []
-    for subset in chain.from_iterable(combinations(axes, size) for size in range(1, len(axes) + 1)):
-        projector = np.eye(len(arms))
-        for axis in axes:
-            projector = projector @ (np.eye(len(arms)) - average[axis] if axis in subset else average[axis])
-        effects.append(_effect(scores, subset, projector, seeds))
+    for size in range(1, len(axes) + 1):
+        for subset in combinations(axes, size):
+            projector = identity
+            for axis in axes:
+                average = averages[axis]
+                projector = projector @ (identity - average if axis in subset else average)
+            effects.append(_effect(scores, subset, projector, seeds))
     total = sum(effect.spread**2 for effect in effects)
     return [replace(effect, share=effect.spread**2 / total if total else np.nan) for effect in effects]
 
@@ -160,20 +184,28 @@ def _effect(scores: Floats, axes: tuple[str, ...], columns: Floats, of: tuple[in
     """The effect of `axes`: scores (arms, seeds) at the seeds `of`, projected on the space of `columns` (arms, …)."""
     vectors, sizes, _ = np.linalg.svd(columns)
     rank = int((sizes > 1e-9).sum())
-    by_seed = vectors[:, :rank].T @ scores
-    mean, arms, seeds = by_seed.mean(1), *scores.shape
-    squares, degrees = float(mean @ mean), float(rank * (seeds - 1))
+    by_seed = vectors[:, :rank].T @ scores  # (rank, seeds): the effect's coordinates at each seed
+    mean = by_seed.mean(1)
+    arms, seeds = scores.shape
+    squares = float(mean @ mean)
     if squares <= 1e-24 * float((scores**2).sum()):  # what rounding leaves of equal scores
         squares = 0.0
-    spread = float(2 * np.sqrt(squares / arms))
+    effect = Effect(axes, arms, _spread(squares, arms), seeds=of)
     if seeds < 2:
-        return Effect(axes, arms, spread, seeds=of)
-    unit = float(((by_seed - mean[:, None]) ** 2).sum()) / degrees / seeds  # the error of one coordinate of the mean
+        return effect
+    degrees = float(rank * (seeds - 1))
+    rest = float(((by_seed - mean[:, None]) ** 2).sum())
+    unit = rest / degrees / seeds  # the error of one coordinate of the mean
     if unit <= 1e-18 * (1 + squares):  # no variation between seeds
-        return Effect(axes, arms, spread, spread, spread, 0.0 if squares else 1.0, seeds=of)
+        return replace(effect, low=effect.spread, high=effect.spread, p_value=0.0 if squares else 1.0)
     f = squares / (rank * unit)
-    low, high = (float(2 * np.sqrt(shift * unit / arms)) for shift in _noncentralities(f, rank, degrees))
-    return Effect(axes, arms, spread, low, high, float(fdtrc(rank, degrees, f)), seeds=of)
+    least, most = _noncentralities(f, rank, degrees)
+    low, high = _spread(least * unit, arms), _spread(most * unit, arms)
+    return replace(effect, low=low, high=high, p_value=float(fdtrc(rank, degrees, f)))
+
+
+def _spread(squares: float, arms: int) -> float:
+    return float(2 * np.sqrt(squares / arms))
 
 
 def _noncentralities(f: float, rank: int, degrees: float) -> tuple[float, float]:
@@ -183,6 +215,8 @@ def _noncentralities(f: float, rank: int, degrees: float) -> tuple[float, float]
     `rank` − 1; with an estimated error, it is nearly Student's t. For rank 1 this is the exact t interval; otherwise
     simulated coverage is 93–98 %.
     """
-    root, reach = np.sqrt(rank * f), quantile(0.975, degrees)
-    ends = max(root - reach, 0.0) ** 2 - (rank - 1), (root + reach) ** 2 - (rank - 1)
-    return max(ends[0], 0.0), max(ends[1], 0.0)
+    root = np.sqrt(rank * f)
+    reach = quantile(0.975, degrees)
+    low = max(root - reach, 0.0) ** 2 - (rank - 1)
+    high = (root + reach) ** 2 - (rank - 1)
+    return max(low, 0.0), max(high, 0.0)
