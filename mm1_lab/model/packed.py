@@ -120,8 +120,7 @@ def blocks_of(documents: torch.Tensor) -> Blocks:
     order = np.repeat(starts, padded) + np.minimum(places, lasts)
     back = np.zeros(len(numbers), np.int64)
     back[order[real]] = np.flatnonzero(real)
-    order, real, back = (torch.from_numpy(part).to(documents.device) for part in (order, real, back))
-    return Blocks(shapes, order, real, back)
+    return Blocks(shapes, *(torch.from_numpy(part).to(documents.device) for part in (order, real, back)))
 
 
 def _block_shapes(lengths: NDArray[np.integer]) -> list[tuple[int, int]]:
