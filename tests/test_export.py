@@ -1,8 +1,6 @@
 """A trained arm as a Hugging Face folder: other people's tools get our evaluation's answers, and damage is refused."""
 
-import ast
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +10,10 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from jinja2 import Template
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, pipeline
 
-from analysis.pages.model_card import model_card
 from mm1_lab.cli import main
 from mm1_lab.config import WORLD_DATA, Pretrained, RequestError, load_scale
 from mm1_lab.data.batches import make_batch
@@ -32,7 +28,6 @@ from mm1_lab.model import MM1, MM1ForConditionalGeneration, MM1Processor, build_
 from mm1_lab.model.decoder import load_decoder, make_decoder
 from mm1_lab.model.encoder import Encoder, pretrained_encoder_config
 from mm1_lab.model_folder import check_folder
-from mm1_lab.orchestrate.exporting import USER_CHAT, WORLD_CHAT
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.pretrained import HuggingFace, text_config
@@ -119,40 +114,6 @@ def test_the_librarys_pipeline_takes_the_folder(place: Path, model: Any, process
     assert answer[0]["generated_text"].strip() == expected.strip() != ""
 
 
-def test_an_image_token_that_the_model_wrote_is_no_place_for_an_image(
-    model: MM1ForConditionalGeneration, processor: MM1Processor
-) -> None:
-    before = model(**processor(images=[], text=["the circle"]), use_cache=True)
-    wrote = torch.tensor([[model.image_id]])
-    assert model(input_ids=wrote, past_key_values=before.past_key_values).logits.isfinite().all()
-    with pytest.raises(ValueError, match="1 image tokens in the text, but no images"):
-        model(input_ids=wrote)
-
-
-def test_pictures_and_their_places_must_match(processor: MM1Processor) -> None:
-    grey = Image.new("RGB", (50, 40))
-    with pytest.raises(ValueError, match="2 <image> in the text, but 1 pictures"):
-        processor(images=grey, text="<image> a <image>")
-    one = processor(images=[grey, grey], text=["a", "the circle"])
-    assert one["pixel_values"].shape == (2, 3, processor.side, processor.side)
-    assert one["attention_mask"].sum(1).tolist() == [processor.image_tokens + 2, processor.image_tokens + 3]
-    assert one["input_ids"][0, 0] == processor.tokenizer.pad_token_id
-
-
-def test_the_card_has_the_records_scores(place: Path) -> None:
-    card = (place / "mm1" / "README.md").read_text(encoding="utf-8")
-    record = json.loads(next(place.glob("results/local/trials/*/record.json")).read_text(encoding="utf-8"))
-    scores = pd.read_parquet(next(place.glob("results/local/trials/*/scores.parquet")))
-    points = scores[(scores["benchmark"] == "vqa") & (scores["shots"] == 4)]["score"]
-    assert f"| vqa | vqa | 4 | {len(points)} | {points.mean():.1f} | " in card
-    assert record["fingerprints"]["evaluation"] in card and '"connector": "c-abstractor"' in card
-    assert "AutoProcessor.from_pretrained(FOLDER)" in card and "world-3" in card
-    scale, counted = load_scale("smoke", SWEEPS / "scales"), record["summaries"]["multimodal"]["parameters"]
-    assert "| image size | 36 px |" in card and "| image tokens | 9 |" in card and '"image_tokens": 144' in card
-    assert f"| steps | {scale.train.steps} |" in card and f"| parameters | {sum(counted.values()):,} (" in card
-    assert "trained here for" in card and "MM1's names and numbers" in card and "Made with mm1-lab " in card
-
-
 def test_the_card_s_code_runs(
     place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,17 +123,6 @@ def test_the_card_s_code_runs(
     code = card.split("```python")[1].split("```")[0]
     exec(code, {"FOLDER": str(place / "mm1")})
     assert capsys.readouterr().out.startswith("['")
-
-
-def test_the_card_of_a_tuned_model_asks_as_it_was_tuned() -> None:
-    for kind, template, expected in (
-        ("world", WORLD_CHAT, "<image>tell : the color of the circle . say :"),
-        ("shards", USER_CHAT, "<image>User: What is shown?\nAssistant:"),
-    ):
-        card = model_card("a", "mm1", {"config": {"data": {"kind": kind}}, "recipe": {"sft": {}}}, None, 9)
-        chat = ast.literal_eval(re.search(r"chat = (.*)", card)[1])  # type: ignore[index]
-        assert Template(template).render(messages=chat) == expected
-        assert ("where a line begins with `User:`" in card) == (kind == "shards")
 
 
 def test_exported_parts_are_pretrained_models(place: Path, model: MM1ForConditionalGeneration) -> None:

@@ -73,11 +73,6 @@ def test_a_tar_that_is_cut_off_between_two_samples(files: Any) -> None:
     assert re.search(wanted, refused(files, captions=["c.tar"]))
 
 
-def test_a_file_that_is_no_tar(files: Any) -> None:
-    (files.folder / "c.tar").write_bytes(b"no tar at all" * 100)
-    assert re.search(r"c\.tar: is cut off or not an uncompressed tar", refused(files, captions=["c.tar"]))
-
-
 @pytest.mark.parametrize(
     ("members", "message"),
     [
@@ -112,14 +107,6 @@ def test_a_parquet_that_is_cut_off(files: Any, source: str, share: float) -> Non
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     assert re.search(r"p\.parquet: is cut off or not Parquet", refused(files, **{source: ["p.parquet"]}))
-
-
-def test_a_parquet_whose_middle_is_damaged(files: Any) -> None:
-    path = files.parquet("p.parquet", {"text": [files.prose(50, n) for n in range(50)]})
-    content = bytearray(path.read_bytes())
-    content[4:400] = bytes(396)
-    path.write_bytes(content)
-    assert re.search(r"p\.parquet: is damaged .*; fetch it again", refused(files, text=["p.parquet"]))
 
 
 @pytest.mark.parametrize(
@@ -242,20 +229,6 @@ def test_a_saved_dataset_whose_middle_is_damaged(files: Any, before: bytes, afte
     assert whole.count(before) == 1
     path.write_bytes(whole.replace(before, after))
     assert re.search(r"\.arrow: is damaged after row 0 .*; fetch it again", refused(files, text=["saved"]))
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_flipped_bytes_of_a_parquet_are_told_in_a_line_or_read(files: Any, seed: int) -> None:
-    path = files.parquet("p.parquet", {"text": [files.prose(40, n) for n in range(60)]})
-    content, random = bytearray(path.read_bytes()), Random(seed)
-    for _ in range(6):
-        content[random.randrange(len(content))] ^= random.randrange(1, 256)
-    path.write_bytes(content)
-    try:
-        data = files.open(text=["p.parquet"])
-        assert data.tokenizer.size > 0 and len(data.rows("text", data.limits))
-    except RequestError as error:
-        assert "p.parquet" in str(error) and len(str(error)) < 500
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "tar"])

@@ -36,14 +36,6 @@ def pack(squares: Any, *values: int | None) -> Row:
     return Packer(squares.tokenizer, Limits(64, 4, 8)).pack(documents)
 
 
-def test_images_stand_in_the_order_of_their_places(squares: Any) -> None:
-    batch = make_batch([pack(squares, 1, 2), pack(squares), pack(squares, 3)], ["a", "b", "a"], side=6, blind=False)
-    assert batch.images.shape == (3, 3, 6, 6) and batch.images.dtype == torch.uint8
-    assert batch.images[:, 0, 0, 0].tolist() == [1, 2, 3]
-    assert batch.tokens.shape == (3, 64) and batch.tokens.dtype == torch.int64
-    assert batch.sources == ("a", "b", "a")
-
-
 def test_channels_and_axes_are_not_mixed_up(squares: Any) -> None:
     class Corner:
         def pixels(self, side: int) -> Pixels:
@@ -55,12 +47,6 @@ def test_channels_and_axes_are_not_mixed_up(squares: Any) -> None:
     images = make_batch([row], ["a"], side=5, blind=False).images
     assert images[0, :, 0, 4].tolist() == [10, 20, 30]
     assert images.sum() == 60
-
-
-def test_each_position_has_a_document_or_is_padding(squares: Any) -> None:
-    batch = make_batch([pack(squares, 1, 2), pack(squares, 3), pack(squares)], ["a", "b", "a"], side=2, blind=False)
-    # begin, 4 image tokens, 3 words, end
-    assert (batch.documents > 0).sum(dim=1).tolist() == [18, 9, 0]
 
 
 def test_a_blind_batch_shows_mean_colour_and_draws_nothing(squares: Any) -> None:
@@ -93,12 +79,6 @@ def test_more_than_one_in_a_hundred_broken_images_stop_the_stage() -> None:
     many.add(Decoded(3))
     with pytest.raises(TooManyBrokenPictures, match=r"10 of the 34 .*image 0; image 1; .*image 9$"):
         many.add(Decoded(1, ("image 9",)))
-
-
-def test_the_list_of_broken_images_ends_after_ten() -> None:
-    with pytest.raises(TooManyBrokenPictures) as error:
-        BrokenPictures().add(Decoded(1100, tuple(f"image {number};" for number in range(12))))
-    assert "image 9;" in str(error.value) and "image 10;" not in str(error.value)
 
 
 def mixture_batches(squares: Any, shares: dict[str, float]) -> MixtureBatches:
@@ -147,13 +127,6 @@ def test_a_run_that_is_resumed_twice_reads_what_an_undisturbed_one_reads(squares
     assert len(resumed) == 12
     assert all(equal(a, b) for a, b in zip(undisturbed, resumed, strict=True))
     assert not equal(undisturbed[4], undisturbed[5])
-
-
-def test_few_broken_images_among_many_take_no_memory() -> None:
-    broken = BrokenPictures()
-    for step in range(300):
-        broken.add(Decoded(1_000, (f"image {step}", "image 0")))
-    assert broken.broken == 600 and list(broken.messages) == [f"image {step}" for step in range(10)]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

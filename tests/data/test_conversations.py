@@ -179,14 +179,6 @@ def test_conversations_that_no_row_holds_are_refused(files: Any) -> None:
         data.instructions("mine", 0, Limits(8, 4, 4))
 
 
-def test_the_digest_is_of_the_sets_alone(files: Any) -> None:
-    one = opened(files, mine={"files": cauldron(files)}).identity
-    other = opened(files, mine={"files": messages(files)}).identity
-    plain = opened(files).identity
-    assert one.digest == other.digest == plain.digest
-    assert len({one.instructions_digest, other.instructions_digest, plain.instructions_digest}) == 3
-
-
 def turns(*said: tuple[str, str], **more: Any) -> list[dict[str, Any]]:
     good = {"conversations": [{"from": "human", "value": "a?"}, {"from": "gpt", "value": "b"}]}
     return [good, {"conversations": [{"from": who, "value": what} for who, what in said], **more}, good]
@@ -249,15 +241,6 @@ def test_sets_are_listed_with_their_pictures_elsewhere_and_weigh_as_much_as_they
         files.open(text="text.jsonl", instructions=["sets/llava.json"])
 
 
-def test_up_to_one_percent_may_be_broken(files: Any) -> None:
-    bad, good = turns(("human", "what?"))[1], turns()[0]
-    data = opened(files, mine={"files": llava(files, [good] * 99 + [bad])})
-    assert len(data.conversations["mine"]) == 99
-    assert data.conversations["mine"].left_out() == {"broken": 1}
-    with pytest.raises(RequestError, match="2 of 101 rows are broken"):
-        opened(files, mine={"files": llava(files, [good] * 99 + [bad] * 2)})
-
-
 def test_a_row_without_turns_is_one_broken_conversation_also_in_json_lines(files: Any) -> None:
     good = {"messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]}
     path = files.folder / "mine.jsonl"
@@ -267,13 +250,6 @@ def test_a_row_without_turns_is_one_broken_conversation_also_in_json_lines(files
     path.write_text("\n".join(map(json.dumps, [{"id": 7}] + [good] * 99)))
     with pytest.raises(RequestError, match=r"mine\.jsonl, line 1: has no column 'messages' \(it has id\)"):
         opened(files, mine={"files": "mine.jsonl"})
-
-
-def test_an_image_that_is_null_is_looked_for_under_the_other_keys(files: Any) -> None:
-    content = [{"type": "image_url", "image": None, "image_url": {"url": "1.png"}}, {"type": "text", "text": "What?"}]
-    row = {"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": "Green."}]}
-    (files.folder / "mine.jsonl").write_text(json.dumps(row))
-    assert told(opened(files, mine={"files": "mine.jsonl"}), "mine", 0)[0] == "P1"
 
 
 @pytest.mark.parametrize(
@@ -288,18 +264,3 @@ def test_json_that_is_no_list_of_conversations(files: Any, text: str, error: str
     (files.folder / "llava.json").write_text(text)
     with pytest.raises(RequestError, match=error):
         opened(files, mine={"files": "llava.json"})
-
-
-def test_an_unknown_set_is_refused(files: Any) -> None:
-    with pytest.raises(RequestError, match="names no instruction set 'mind'; did you mean 'mine'"):
-        opened(files, mine={"files": cauldron(files)}).instructions("mind", 0, LIMITS)
-
-
-def test_paths_are_relative_to_the_file(files: Any) -> None:
-    (files.folder / "sub").mkdir()
-    llava(files)
-    (files.folder / "llava.json").rename(files.folder / "sub" / "llava.json")
-    for number in (1, 2):
-        (files.folder / "sub" / f"{number}.png").write_bytes(files.png(number))
-    data = opened(files, mine={"files": "sub/llava.json"})
-    assert told(data, "mine", 0)[0] == "P1"

@@ -69,16 +69,6 @@ def test_a_folder_of_pictures_with_a_table(files: Any, ending: str, pattern: Any
     assert data.collection("captions").left_out() == {"no image": 1}
 
 
-def test_captions_in_parquet(files: Any) -> None:
-    images = [files.png(number) for number in range(COUNT)]
-    status = ["success"] * (COUNT - 1) + ["failed_to_download"]
-    captions = [f"picture {number}" for number in range(COUNT)]
-    files.parquet("a.parquet", {"key": list(range(COUNT)), "jpg": images, "caption": captions, "status": status})
-    data = open_captions(files, "a.parquet")
-    assert pairs_of(data, files) == set(range(COUNT - 1))
-    assert data.collection("captions").left_out() == {"marked as failed": 1}
-
-
 def test_a_status_that_is_not_img2dataset_s_means_nothing(files: Any) -> None:
     columns = {"jpg": [files.png(number) for number in range(COUNT)], "caption": [f"picture {n}" for n in range(COUNT)]}
     files.parquet("a.parquet", columns | {"status": ["published"] * COUNT})
@@ -89,11 +79,6 @@ def test_a_status_that_is_not_img2dataset_s_means_nothing(files: Any) -> None:
     files.parquet("a.parquet", columns | {"caption": [" "] * COUNT})
     with pytest.raises(RequestError, match=rf"no usable pairs \({COUNT} without a caption\)"):
         open_captions(files, "a.parquet")
-
-
-def test_a_text_of_any_length_in_csv_is_at_most_left_out(files: Any) -> None:
-    (files.folder / "t.csv").write_text(f"text\nshort\n{'long ' * 40_000}\n")
-    assert files.open(text="t.csv", longest_document=1000).collection("text").left_out() == {"too long": 1}
 
 
 def test_the_line_of_a_csv_that_is_not_utf_8_is_told(files: Any) -> None:
@@ -153,12 +138,6 @@ def test_a_saved_dataset_that_lacks_a_file_is_refused(files: Any) -> None:
     (folder / "data-00001-of-00002.arrow").unlink()
     with pytest.raises(RequestError, match=r"saved lacks files of the dataset that was saved there; fetch it again$"):
         files.open(text="saved")
-
-
-def test_a_table_without_the_column_is_refused(files: Any) -> None:
-    (files.folder / "a.csv").write_text("picture,caption\n1.png,one\n")
-    with pytest.raises(RequestError, match=r"a\.csv, line 2: has no column 'image' \(it has picture, caption\); r"):
-        open_captions(files, "a.csv")
 
 
 def test_a_source_and_a_reader_of_one_s_own(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:

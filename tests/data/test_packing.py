@@ -60,11 +60,6 @@ def test_answers_and_the_token_after_them_weigh_more_than_the_rest() -> None:
     np.testing.assert_allclose(row.weights, np.array(expected, np.float32))
 
 
-def test_the_weight_after_an_answer_skips_an_empty_part_but_never_falls_on_an_image() -> None:
-    row = packer(10, elsewhere=0.5).pack([Document("a", (Answer("3"), "", "4", Answer("5"), Blank(), "6"))])
-    assert row.weights.tolist() == [0, 1, 1, 1, 0, 0, 0.5, 0.5, 0, 0]
-
-
 def chosen(sizes: Iterable[tuple[int, int]], max_images: int = 9, full: int = 98) -> list[int]:
     """The numbers of the candidates, given by positions and images, that a row of 100 positions gets."""
     candidates = (Encoded([n] * size, [1.0] * size, [Blank()] * images) for n, (size, images) in enumerate(sizes))
@@ -117,21 +112,7 @@ def test_rows_of_the_world_are_full_of_documents_as_long_as_others(tokens: int) 
             assert real / sum(int(row.documents.max()) for row in rows) == pytest.approx(anyone, rel=0.1), name
 
 
-def test_a_row_holds_no_more_images_than_it_may() -> None:
-    pair = Document("pair", (Blank(), "1", Blank()))
-    row = packer(64, max_images=3).pack([pair, pair, Document("one", (Blank(), "2")), text(5)])
-    assert len(row.pictures) == 3
-    assert row.owners == (1, 1, 2)
-    assert row.documents.max() == 3
-
-
 @pytest.mark.parametrize("document", [text(41, "too long"), Document("too long", (Blank(),) * 3)])
 def test_a_document_that_no_row_can_hold_is_named(document: Document) -> None:
     with pytest.raises(ValueError, match="'too long'"):
         packer(40, max_images=2).pack([text(4), document])
-
-
-def test_length_is_what_a_document_takes() -> None:
-    document = Document("a", ("123", Blank(), "4"))
-    row = packer(32).pack([document])
-    assert packer(32).length(document) == (row.documents == 1).sum() == 8

@@ -150,12 +150,6 @@ def test_an_index_that_was_killed_goes_on_where_it_stood(files: Any, monkeypatch
     assert built == ["t-3.jsonl", "t-4.jsonl", "t-5.jsonl"]
 
 
-def test_a_file_that_is_named_in_two_ways_is_one(files: Any) -> None:
-    write_texts(files, 2)
-    data = files.open(text=["t-*.jsonl", f"../{files.folder.name}/t-1.jsonl"])
-    assert len(data.collections["text"]) == 40
-
-
 def test_rows_are_packed_block_by_block(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     write_texts(files)
     monkeypatch.setattr(rows, "BLOCK", 30)

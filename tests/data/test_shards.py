@@ -128,29 +128,6 @@ def test_rows_are_planned_before_data_loader_workers_start(files: Any, monkeypat
     assert (batches(0).documents > 0).any() and list(source.documents(0))
 
 
-def test_many_files_need_no_descriptors(files: Any) -> None:
-    for number in range(20):
-        files.jsonl(f"t-{number}.jsonl", [f"text {number}"])
-    before = len(os.listdir("/proc/self/fd"))
-    data = files.open(text="t-*.jsonl")
-    tokens = data.collection("text").tokens(data.tokenizer)
-    assert all(len(tokens.sample(number)) for number in range(20)) and len(os.listdir("/proc/self/fd")) == before
-
-
-def test_what_an_older_version_cut_is_not_used(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    files.jsonl("t.jsonl", [files.prose(9, n) for n in range(40)])
-
-    def cached() -> int:
-        data = files.open(text="t.jsonl")
-        _ = data.rows("text", data.limits).entries
-        return sum(len(list((files.folder / "cache" / kind).iterdir())) for kind in ("tokens", "rows"))
-
-    assert (cached(), cached()) == (2, 2)
-    for module in ("rows", "collection"):
-        monkeypatch.setattr(f"mm1_lab.data.shards.{module}.CHUNKS_VERSION", 99)
-    assert cached() == 4
-
-
 @pytest.mark.parametrize("cut", ["index/*.json", "index/*.arrow", "tokens/*", "rows/*"])
 def test_a_cached_file_that_is_cut_off_is_named(files: Any, cut: str) -> None:
     files.jsonl("text.jsonl", [files.prose(9, n) for n in range(9)])
@@ -169,17 +146,6 @@ def test_a_cached_file_that_is_cut_off_is_named(files: Any, cut: str) -> None:
                 read()
             path.write_bytes(whole)
     assert read() == texts
-
-
-def test_a_cache_can_be_read_by_whom_the_umask_lets(files: Any) -> None:
-    before = os.umask(0o022)
-    try:
-        files.jsonl("t.jsonl", ["some text"])
-        _ = files.open(text="t.jsonl").tokenizer
-    finally:
-        os.umask(before)
-    folders = [path for path in (files.folder / "cache").rglob("*") if path.is_dir()]
-    assert folders and all(path.stat().st_mode & 0o777 == 0o755 for path in folders)
 
 
 def place_in_page(document: Document) -> int:
@@ -228,22 +194,6 @@ def test_cuts_prefer_paragraphs_to_sentences_and_sentences_to_words() -> None:
     assert cut_text("a" * 40 + ". " + "b c " + "d" * 30, 50) == ["a" * 40 + ".", "b c " + "d" * 30]
     assert all(set(piece.split()) == {"aa"} and len(piece) > 32 for piece in cut_text("aa " * 40, 50)[:2])
     assert "".join(cut_text("a" * 200, 50)) == "a" * 200
-
-
-@pytest.mark.parametrize("sequence", [10, 33, 64])
-def test_pieces_fit_and_lose_no_word(sequence: int, files: Any) -> None:
-    text = files.prose(300)
-    pieces = cut_text(text, sequence)
-    assert max(map(len, pieces)) + 2 <= sequence
-    assert "".join("".join(pieces).split()) == "".join(text.split())
-
-
-def test_an_image_stays_with_the_text_after_it() -> None:
-    limits = Limits(60, 4, 2)
-    pages = cut_parts(["a" * 30, None, "b" * 50], limits)
-    assert pages == [(0, 55, 60, 1), (55, 81, 28, 0)], "the text after the image begins beside it"
-    pages = cut_parts(["a" * 45, None, "b" * 30], limits)
-    assert pages == [(0, 45, 47, 0), (45, 76, 36, 1)]
 
 
 def test_no_piece_holds_more_images_than_a_row_may_nor_images_alone() -> None:
@@ -308,14 +258,6 @@ def test_moving_and_renaming_files_changes_nothing(everything: Open, files: Any,
     after = everything(cache="another cache")
     assert after.identity == before.identity
     assert keys(epoch(after.source("captions", 0), 0)) == rows
-
-
-def test_a_changed_file_is_other_data(everything: Open, files: Any) -> None:
-    before = everything().identity
-    files.captions("captions-1.tar", range(25, 61))
-    changed = everything()
-    assert changed.identity.digest != before.digest
-    assert len(keys(epoch(changed.source("captions", 0), 0))) + len(changed.held_out("captions", 99)) == 61
 
 
 def test_a_change_in_the_middle_of_a_large_file_is_noticed(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,12 +57,6 @@ def test_text_that_spells_a_special_token_stays_text(tmp_path: Path) -> None:
         assert not special_ids(tokenizer) & set(tokenizer.encode("<image> <pad> <s> </s> <begin> <end>"))
 
 
-def test_decoding_leaves_special_tokens_out(tmp_path: Path) -> None:
-    tokenizer = bpe_tokenizer(TEXTS, 320, tmp_path)
-    ids = [tokenizer.begin, tokenizer.image, *tokenizer.encode("a vase"), tokenizer.end, tokenizer.pad]
-    assert tokenizer.decode(ids) == "a vase"
-
-
 def test_a_folder_tokenizer_gets_an_image_token_and_keeps_its_own_ids(tmp_path: Path) -> None:
     folder = saved(tmp_path, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
     theirs = PreTrainedTokenizerFast.from_pretrained(folder)
@@ -71,13 +65,6 @@ def test_a_folder_tokenizer_gets_an_image_token_and_keeps_its_own_ids(tmp_path: 
     assert (ours.begin, ours.end, ours.pad) == (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id)
     assert (ours.image, ours.size) == (len(theirs), len(theirs) + 1)
     assert ours.digest == folder_tokenizer(folder).digest
-
-
-def test_an_image_token_that_is_there_is_used(tmp_path: Path) -> None:
-    folder = saved(tmp_path, eos_token="</s>", unk_token="<image>")
-    theirs = PreTrainedTokenizerFast.from_pretrained(folder)
-    ours = folder_tokenizer(folder)
-    assert (ours.image, ours.size) == (theirs.convert_tokens_to_ids("<image>"), len(theirs))
 
 
 def test_an_image_token_that_is_an_ordinary_one_is_not_found_in_text(tmp_path: Path) -> None:

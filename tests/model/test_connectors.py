@@ -135,16 +135,6 @@ def test_pixel_shuffle_lays_neighbours_side_by_side() -> None:
     torch.testing.assert_close(connector(features)[0, 1, 0], features[0, [2, 3, 6, 7]].sum(), rtol=1e-4, atol=1e-4)
 
 
-def test_the_resampler_s_latents_see_each_other_and_all_patches() -> None:
-    connector = build("resampler", 4, 16)
-    features = torch.randn(1, 16, 32)
-    torch.testing.assert_close(connector(features[:, torch.randperm(16)]), connector(features), rtol=1e-4, atol=1e-5)
-    before = connector(features)
-    with torch.no_grad():
-        connector.latents[0] *= -1
-    assert ((connector(features) - before).abs().amax(dim=2) > 1e-4).all()
-
-
 @pytest.mark.parametrize(
     ("kind", "tokens", "patches", "message"),
     [
@@ -160,9 +150,3 @@ def test_tokens_that_a_patch_grid_cannot_give(kind: str, tokens: int, patches: i
 def test_an_unknown_connector_names_the_nearest() -> None:
     with pytest.raises(RequestError, match="there is no connector 'c-abstracter'; did you mean 'c-abstractor'"):
         build("c-abstracter", 4, 16)
-
-
-@pytest.mark.parametrize(("tokens", "patches"), [(5, 16), (4, 15)])
-def test_counts_that_are_not_squares(tokens: int, patches: int) -> None:
-    with pytest.raises(RequestError, match="not a square number"):
-        build("average-pooling", tokens, patches)

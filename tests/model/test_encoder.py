@@ -38,14 +38,6 @@ def test_patch_features_are_normed_and_in_grid_order(side: int, patches: int) ->
     assert change.argmax() == grid + 2
 
 
-def test_the_class_token_is_dropped() -> None:
-    encoder = build_encoder(SIZE, 6, 24)
-    images = torch.randn(1, 3, 24, 24)
-    states = encoder.vision(images).last_hidden_state
-    assert states.shape == (1, 17, 16)
-    torch.testing.assert_close(encoder(images), encoder.vision.post_layernorm(states[:, 1:]))
-
-
 def test_positions_of_another_resolution_are_interpolated() -> None:
     """Against cubic convolution (a = −0.75, borders repeated) worked out a point at a time."""
     small, large = build_encoder(SIZE, 6, 24), build_encoder(SIZE, 6, 36)

@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
-from mm1_lab.config import Pretrained, RequestError, Size, load_scale
-from mm1_lab.model import build_decoder, count_parameters, load_weights, read_by_document, read_rows, upcycle
+from mm1_lab.config import Size, load_scale
+from mm1_lab.model import build_decoder, count_parameters, read_by_document, read_rows, upcycle
 from mm1_lab.model.decoder import Router, sparse_layers
 from mm1_lab.model.packed import BLOCK_COST, balance_loss, blocks_of
-from mm1_lab.pretrained import read_decoder
 
 DENSE = Size(layers=4, width=24, heads=4)
 EXPERTS = DENSE.model_copy(update={"experts": 4})
@@ -117,20 +116,6 @@ def test_the_router_is_in_single_precision_and_learns() -> None:
 
 
 @torch.no_grad()
-def test_a_decoder_in_half_precision_chooses_in_single_precision() -> None:
-    """As an exported model that is loaded with `dtype=bfloat16`."""
-    torch.manual_seed(1)
-    decoder = build_decoder(EXPERTS, 20, 12)
-    expected = decoder(torch.arange(12)[None]).logits
-    routed: list[torch.dtype] = []
-    half = decoder.bfloat16()
-    sparse_layers(half)[0].mlp.gate.register_forward_hook(lambda _, given, out: routed.append(out[0].dtype))
-    found = half(torch.arange(12)[None]).logits
-    assert found.dtype == torch.bfloat16 and routed == [torch.float32]
-    assert (found - expected).abs().mean() < 0.1 * expected.std()
-
-
-@torch.no_grad()
 def test_experts_that_are_copies_give_the_dense_decoder_s_logits(tmp_path: Path) -> None:
     torch.manual_seed(1)
     dense, sparse = build_decoder(DENSE, 20, 12), build_decoder(EXPERTS, 20, 12)
@@ -142,19 +127,6 @@ def test_experts_that_are_copies_give_the_dense_decoder_s_logits(tmp_path: Path)
     found = sparse.lm_head(read_rows(sparse, embedded, documents, positions).hidden)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(before, read_rows(sparse, embedded, documents, positions).hidden)
-
-
-def test_experts_are_saved_and_loaded_by_their_names(tmp_path: Path) -> None:
-    decoder, other = build_decoder(EXPERTS, 20, 12), build_decoder(EXPERTS, 20, 12)
-    decoder.save_pretrained(tmp_path, save_original_format=False)
-    load_weights(other, tmp_path)
-    library = AutoModelForCausalLM.from_pretrained(tmp_path)
-    with pytest.raises(RequestError, match="decoders of family 'qwen2_moe' are not supported"):
-        read_decoder(Pretrained(weights=str(tmp_path)))  # as the card of an exported decoder says
-    tokens = torch.arange(12)[None]
-    with torch.no_grad():
-        for found in (other, library):
-            torch.testing.assert_close(found(tokens).logits, decoder(tokens).logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [DENSE, EXPERTS, SHARED_KEYS], ids=("dense", "experts", "shared keys"))
@@ -192,13 +164,6 @@ def test_blocks_hold_every_real_position_once_and_in_its_document_s_order(length
             assert len(documents.flatten()[document].unique()) == 1
             assert set(document.diff().tolist()) <= {0, 1}
         starts += count * length
-
-
-def test_rows_of_padding_alone_are_read() -> None:
-    decoder = build_decoder(DENSE, 20, 12)
-    read_by_document(decoder)
-    nothing = torch.zeros(2, 12, dtype=torch.long)
-    assert bool(torch.isfinite(read_rows(decoder, torch.zeros(2, 12, DENSE.width), nothing, nothing).hidden).all())
 
 
 @pytest.mark.parametrize("half", [False, True])

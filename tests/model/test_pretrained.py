@@ -20,8 +20,8 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from mm1_lab.config import WORLD_DATA, DecoderStage, DecoderTraining, Phase, Pretrained, RequestError, Size
-from mm1_lab.model import Encoder, cast_matrices, load_decoder, load_weights, save_weights
+from mm1_lab.config import Pretrained, RequestError
+from mm1_lab.model import Encoder, cast_matrices, load_decoder
 from mm1_lab.model.encoder import pretrained_encoder_config
 from mm1_lab.model_folder import find_folder, weights_digest
 from mm1_lab.pretrained import read_decoder, read_encoder, text_config
@@ -92,26 +92,6 @@ def test_another_resolution_is_the_library_s_interpolation(family: str, tmp_path
     torch.testing.assert_close(features, library_features(family, folder, images, None), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", saved.ENCODERS)
-def test_a_tower_reads_nothing_back_from_its_device(family: str, tmp_path: Path) -> None:
-    """Which would make a GPU wait at every image; on the meta device it raises an error."""
-    encoder = tower(saved.save_encoder(family, tmp_path)).to("meta")
-    features = encoder(encoder.normalise(pictures().to("meta")))
-    assert features.shape == (2, 16, saved.WIDTH)
-    features.sum().backward()
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("family", saved.ENCODERS)
-def test_towers_in_half_precision_take_the_same_pixels(family: str, tmp_path: Path) -> None:
-    """As in an exported model that is loaded with `dtype=bfloat16`."""
-    encoder = tower(saved.save_encoder(family, tmp_path))
-    expected = encoder(encoder.normalise(pictures()))
-    half = encoder.bfloat16()
-    found = half(half.normalise(pictures()))
-    assert found.dtype == torch.bfloat16 and (found - expected).abs().mean() < 0.05 * expected.std()
-
-
 @torch.inference_mode()
 @pytest.mark.parametrize("family", [*saved.DECODERS, *saved.ENCODERS])
 def test_matrices_cast_once_give_the_numbers_of_autocast(family: str, tmp_path: Path) -> None:
@@ -153,18 +133,6 @@ def test_logits_are_the_library_s(family: str, tmp_path: Path) -> None:
     torch.testing.assert_close(decoder.get_input_embeddings().weight[-1], mean)
 
 
-@pytest.mark.parametrize("family", saved.DECODERS)
-def test_a_decoder_s_parameters_are_counted_as_the_library_makes_them(family: str, tmp_path: Path) -> None:
-    """With one head of keys and values for two, a feed-forward of 2 · width, and heads wider than width / heads."""
-    folder = saved.save_decoder(family, tmp_path)
-    change(folder, "config.json", "head_dim", 12)
-    facts = read_decoder(Pretrained(weights=str(folder)))
-    with torch.device("meta"):
-        layers = AutoModelForCausalLM.from_config(text_config(facts, saved.ROWS)).model.layers
-    counted = sum(parameter.numel() for parameter in layers.parameters() if parameter.ndim == 2)
-    assert facts.shape.parameters().dense == facts.shape.parameters().total == counted
-
-
 @pytest.mark.parametrize("family", [*saved.ENCODERS, "dinov2-swiglu"])
 def test_a_tower_s_parameters_are_counted_as_the_library_makes_them(family: str, tmp_path: Path) -> None:
     """With a feed-forward of 2 to 3 times the width, of two matrices or three."""
@@ -196,20 +164,6 @@ def test_the_same_weights_elsewhere_are_the_same_model(tmp_path: Path) -> None:
     assert read_encoder(Pretrained(weights=str(second))).digest != facts[0].digest
 
 
-def test_tied_weights_are_saved_once(tmp_path: Path) -> None:
-    training = DecoderTraining(learning_rate=1, steps=1, phases=(Phase(share=1, sequence_length=8, batch_size=1),))
-    shared = {"seed": 0, "data": WORLD_DATA, "precision": "32-true", "compile": False}
-    stage = DecoderStage(**shared, size=Size(layers=2, width=16, heads=2), training=training)
-    facts = read_decoder(Pretrained(weights=str(saved.save_decoder("qwen2", tmp_path / "hub"))))
-    decoder, other = (AutoModelForCausalLM.from_config(text_config(facts, 10)) for _ in range(2))
-    save_weights(decoder, tmp_path, stage)
-    values = load_file(tmp_path / "model.safetensors")
-    assert "model.embed_tokens.weight" in values and "lm_head.weight" not in values
-    load_weights(other, tmp_path)
-    assert other.lm_head.weight is other.model.embed_tokens.weight
-    assert torch.equal(other.lm_head.weight, values["model.embed_tokens.weight"])
-
-
 def test_weights_that_are_not_complete(tmp_path: Path) -> None:
     folder = saved.save_encoder("siglip", tmp_path)
     path = folder / "model.safetensors"
@@ -217,20 +171,6 @@ def test_weights_that_are_not_complete(tmp_path: Path) -> None:
     save_file(values, path, metadata={"format": "pt"})
     with pytest.raises(RequestError, match=r"its weights lack .*layers.1.mlp.fc1.weight"):
         tower(folder)
-
-
-def test_a_layer_that_is_not_there(tmp_path: Path) -> None:
-    folder = saved.save_encoder("clip", tmp_path)
-    for layer in (4, 0, -4, -9):
-        with pytest.raises(RequestError, match=f"has 3 layers, so layer {layer} cannot be used"):
-            read_encoder(Pretrained(weights=str(folder), layer=layer))
-    assert read_encoder(Pretrained(weights=str(folder), layer=-3)).size.layers == 1
-
-
-def test_a_layer_of_a_decoder_is_refused(tmp_path: Path) -> None:
-    folder = saved.save_decoder("llama", tmp_path)
-    with pytest.raises(RequestError, match="`layer` is for encoders"):
-        read_decoder(Pretrained(weights=str(folder), layer=-2))
 
 
 def change(folder: Path, file: str, key: str, value: object) -> None:
@@ -321,12 +261,6 @@ def test_weights_that_are_damaged(tmp_path: Path) -> None:
         tower(folder)
 
 
-@pytest.mark.parametrize("name", ["models/clip/large", "my models/clip", "modèles/clip", "a--b/c"])
-def test_a_name_that_is_no_folder(name: str) -> None:
-    with pytest.raises(RequestError, match="there is no such folder, and it is not a hub name"):
-        find_folder(name)
-
-
 def test_a_model_that_is_only_partly_in_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tool that wanted only the configuration or the tokenizer leaves a folder without weights."""
     fetched = []
@@ -345,8 +279,3 @@ def test_a_model_that_is_only_partly_in_the_hubs_cache(tmp_path: Path, monkeypat
         weights_digest(tmp_path, "owner/name")
     save_file({"b": torch.zeros(1)}, tmp_path / "model-2-of-2.safetensors")
     assert find_folder("owner/name") == tmp_path and fetched == ["owner/name"]
-
-
-def test_final_norms_are_left_out_where_a_layer_is_chosen(tmp_path: Path) -> None:
-    encoder = tower(saved.save_encoder("aimv2", tmp_path), layer=2)
-    assert isinstance(encoder.vision.rms_norm, nn.Identity) and len(encoder.vision.encoder.layers) == 2

@@ -12,11 +12,10 @@ from torch import nn
 
 from mm1_lab.config import EncoderStage, MultimodalStage, Size, Stage
 from mm1_lab.data.types import Data
-from mm1_lab.data.world import World
 from mm1_lab.model import build_encoder, load_weights
 from mm1_lab.train.pairs import RepeatedPairs, StepPairs
 from mm1_lab.train.probe import word_probe
-from mm1_lab.train.reconstructive import Reconstructive, normalised_patches, prefix_mask, without_last_layers
+from mm1_lab.train.reconstructive import Reconstructive, normalised_patches
 from tests.train.conftest import curve
 
 Finished = Callable[[Stage], Path]
@@ -35,12 +34,6 @@ def test_pixels_are_normalised_within_their_patch_in_reading_order() -> None:
     own = images[1, :, 6:12, 0:6].double().numpy()  # row 1, column 0: number 3
     expected = (own - own.mean()) / np.sqrt(own.var() + 1)
     np.testing.assert_allclose(patches[1, 3].numpy(), expected.ravel(), rtol=1e-4, atol=1e-4)
-
-
-def test_who_sees_whom() -> None:
-    mask = prefix_mask(torch.tensor([2, 1]), 4)[:, 0].int().tolist()
-    assert mask[0] == [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
-    assert mask[1] == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
 
 
 def test_a_patch_is_predicted_from_what_stands_before_it_and_the_prefix() -> None:
@@ -62,21 +55,6 @@ def test_a_patch_is_predicted_from_what_stands_before_it_and_the_prefix() -> Non
     assert reached(0, 3) == list(range(16))
 
 
-def test_only_patches_after_the_prefix_count() -> None:
-    from mm1_lab.train.reconstructive import ImageBatch
-
-    torch.manual_seed(0)
-    network = Reconstructive(build_encoder(DEEP, 6, 24), 6)
-    images = torch.randint(0, 256, (3, 3, 24, 24), dtype=torch.uint8)
-    prefix = torch.tensor([1, 7, 15])
-    losses = network.loss(ImageBatch(images, prefix))
-    loss, tally = losses.main, losses.tally
-    predicted, targets = network(images, prefix), normalised_patches(images, 6)
-    errors = [(predicted[n, p] - targets[n, p]).square().mean() for n in range(3) for p in range(int(prefix[n]), 16)]
-    torch.testing.assert_close(loss, torch.stack(errors).mean())
-    assert tally[0, 1:].tolist() == [15 + 9 + 1, 48, 3]
-
-
 def test_its_loss_falls_and_it_is_used_without_its_last_layers(aim_stage: EncoderStage, finished: Finished) -> None:
     stage = aim_stage.model_copy(update={"training": aim_stage.training.model_copy(update={"steps": 60})})
     folder = finished(stage)
@@ -90,15 +68,6 @@ def test_its_loss_falls_and_it_is_used_without_its_last_layers(aim_stage: Encode
     assert encoder(torch.zeros(1, 3, 24, 24)).shape == (1, 16, 16)
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["rows"] == {"images": 480} and "retrieval" not in summary and 0 <= summary["probe"]["auc"] <= 1
-
-
-def test_the_layers_that_are_kept_are_the_trained_ones(aim_stage: EncoderStage) -> None:
-    trunk = build_encoder(DEEP, 6, 24)
-    nn.init.constant_(trunk.vision.post_layernorm.weight, 3.0)
-    cut = without_last_layers(trunk, aim_stage)
-    images = torch.randn(1, 3, 24, 24)
-    state = trunk.vision(images, output_hidden_states=True).hidden_states[5][:, 1:]
-    torch.testing.assert_close(cut(images), nn.functional.layer_norm(state, (16,)), rtol=1e-4, atol=1e-5)
 
 
 def test_a_second_resolution_goes_on_from_the_first(encoder_stage: EncoderStage, finished: Finished) -> None:
@@ -115,19 +84,6 @@ def test_a_second_resolution_goes_on_from_the_first(encoder_stage: EncoderStage,
     assert before.keys() == after.keys() and "image_projection.weight" in before
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, rtol=0, atol=1e-6)
-
-
-def test_no_pre_training_is_the_start_of_the_same_encoder(encoder_stage: EncoderStage, finished: Finished) -> None:
-    folder = finished(encoder_stage.model_copy(update={"objective": "none"}))
-    fresh = finished(
-        encoder_stage.model_copy(
-            update={"training": encoder_stage.training.model_copy(update={"steps": 1, "learning_rate": 1e-12})}
-        )
-    )
-    values = load_file(fresh / "model.safetensors")
-    for name, value in load_file(folder / "model.safetensors").items():
-        torch.testing.assert_close(value, values[name], rtol=0, atol=1e-6)
-    assert curve(folder) == [] and json.loads((folder / "summary.json").read_text())["probe"]["words"] > 0
 
 
 @pytest.mark.parametrize("kind", ["reconstructive", "none"])
@@ -152,15 +108,6 @@ def test_few_different_pairs_come_again_in_another_order(encoder_stage: EncoderS
     images, said, places, decoded = StepPairs(stage, squares)(1)
     assert places == list(range(8)) and len(images) == decoded.asked == 8
     assert said == [pairs.pair(index, False)[1] for index in range(8, 16)]
-
-
-def test_pairs_that_are_alike_stay_together_when_they_come_again() -> None:
-    world = World().pairs(0)
-    pairs = RepeatedPairs(world, 10, 0)
-    groups = {tuple(world.pair(4 * group + member, False)[1] for member in range(4)) for group in range(3)}
-    for epoch in range(3):
-        drawn = [pairs.pair(12 * epoch + n, False)[1] for n in range(12)]
-        assert {tuple(drawn[at : at + 4]) for at in (0, 4, 8)} == groups
 
 
 def test_the_probe_tells_an_encoder_that_sees_from_a_blind_one(squares: Data) -> None:

@@ -14,7 +14,6 @@ from mm1_lab.model import build_decoder, build_encoder, read_rows
 from mm1_lab.train.contrastive import Contrastive, contrastive_loss, pair_batch
 from mm1_lab.train.decoder_stage import TextBatches
 from mm1_lab.train.module import language_loss
-from mm1_lab.train.pairs import is_dense
 
 
 def make_text_batch(squares: Data) -> Batch:
@@ -90,29 +89,6 @@ def test_contrastive_loss_by_hand() -> None:
     assert loss.item() == pytest.approx(math.log(1 + math.exp(-3)), rel=1e-5)
     swapped = contrastive_loss(vectors, vectors.flip(0), scale, torch.tensor([0, 1]))
     assert swapped.item() == pytest.approx(math.log(1 + math.exp(3)), rel=1e-5)
-
-
-def test_cosines_are_not_rounded_in_half_precision() -> None:
-    vectors = torch.nn.functional.normalize(torch.randn(2, 64, 8, generator=torch.Generator().manual_seed(0)), dim=2)
-    values = (*vectors, torch.tensor(100.0), torch.arange(64))
-    with torch.autocast("cpu", torch.bfloat16):
-        half = contrastive_loss(*values)
-    assert half.item() == contrastive_loss(*values).item()
-
-
-def test_equal_captions_are_no_negatives() -> None:
-    """A third pair with the first one's caption changes neither of the two as the other's negative."""
-    images, texts = torch.eye(3), torch.eye(3)[[0, 1, 0]]
-    images[2] = images[0]
-    loss = contrastive_loss(images, texts, torch.tensor(3.0), torch.tensor([0, 1, 0]))
-    one, two = math.log(1 + math.exp(-3)), math.log(1 + 2 * math.exp(-3))
-    assert loss.item() == pytest.approx((one + two + one) / 3, rel=1e-5)
-
-
-def test_dense_captions_have_their_share() -> None:
-    for share in (0.0, 0.3, 0.5, 1.0):
-        for count in (1, 7, 100):
-            assert sum(is_dense(index, share) for index in range(count)) == math.floor(count * share)
 
 
 def test_pair_batch_cuts_long_captions_and_keeps_the_end(squares: Data) -> None:

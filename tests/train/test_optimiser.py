@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from mm1_lab.config import MultimodalTraining, Optimiser, Size
-from mm1_lab.model import build_decoder
 from mm1_lab.train.optimiser import build_optimiser, rate_factor
 from tests.small import small_mm1
 
@@ -23,12 +22,6 @@ def test_warm_up_then_cosine() -> None:
     assert all(later <= earlier for earlier, later in pairwise(factors[10:]))
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3])
-def test_few_steps_have_a_rate(steps: int) -> None:
-    config = Optimiser(learning_rate=1.0, steps=steps)
-    assert all(0.1 <= rate_factor(step, config) <= 1 for step in range(steps))
-
-
 def test_only_matrices_decay() -> None:
     size = Size(layers=1, width=16, heads=2)
     for kind in ("c-abstractor", "attention-pooling"):
@@ -39,26 +32,6 @@ def test_only_matrices_decay() -> None:
         for name, parameter in model.named_parameters():
             is_free = parameter.ndim < 2 or "embed_tokens" in name or "position" in name or "queries" in name
             assert decay[id(parameter)] == (0.0 if is_free else 0.05), name
-
-
-def test_experts_and_routers_decay_as_other_matrices() -> None:
-    decoder = build_decoder(Size(layers=2, width=16, heads=2, experts=3), 10, 16)
-    optimiser, _ = build_optimiser(decoder, Optimiser(learning_rate=1.0, steps=10, weight_decay=0.05))
-    decay = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
-    of_experts = [(n, p) for n, p in decoder.named_parameters() if ".experts." in n or ".gate." in n]
-    assert len(of_experts) == 3
-    for name, parameter in of_experts:
-        assert decay[id(parameter)] == 0.05, name
-
-
-def test_a_head_that_is_the_embedding_once_more_does_not_decay() -> None:
-    model = nn.ModuleDict(
-        {"embedding": nn.Embedding(5, 4), "head": nn.Linear(4, 5, bias=False), "other": nn.Linear(4, 4)}
-    )
-    model["head"].weight = model["embedding"].weight
-    optimiser, _ = build_optimiser(model, Optimiser(learning_rate=1.0, steps=10, weight_decay=0.05))
-    decay = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
-    assert decay[id(model["head"].weight)] == 0 and decay[id(model["other"].weight)] == 0.05
 
 
 def test_a_part_may_have_a_rate_of_its_own() -> None:

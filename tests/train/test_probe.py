@@ -1,17 +1,13 @@
-from copy import copy
 from pathlib import Path
 
 import pytest
 import torch
 
 from mm1_lab.config import WORLD_DATA, EncoderStage, Recipe, load_scale, resolve
-from mm1_lab.data.types import Data
 from mm1_lab.data.world.scenes import Scene
 from mm1_lab.data.world.words import CORNERS
 from mm1_lab.evaluate import attribute_probe as attributes
 from mm1_lab.model import build_encoder, save_weights
-from mm1_lab.train import probe
-from mm1_lab.train.contrastive import Contrastive, held_out_retrieval
 
 SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
 
@@ -79,14 +75,3 @@ def test_a_reconstructive_encoder_is_probed_without_its_last_layers(
     monkeypatch.setattr(attributes, "TRAINING_SCENES", 20)
     monkeypatch.setattr(attributes, "TEST_SCENES", 10)
     assert attributes.attribute_probe(stage, folder)["count"][1] == 10
-
-
-def test_data_without_captions_are_not_probed(squares: Data, stage: EncoderStage) -> None:
-    """The squares raise no error for any name, so the data's own list of sources is what counts."""
-    encoder = build_encoder(stage.size, stage.patch, stage.image_size)
-    network = Contrastive(encoder, stage.training.text, squares.tokenizer.size)
-    for sources, pairs in ((("interleaved", "text"), 0), (("synthetic", "text"), 256)):
-        data = copy(squares)
-        data.identity = squares.identity.model_copy(update={"sources": sources})  # type: ignore[misc]
-        assert held_out_retrieval(network, data, stage.image_size)["pairs"] == pairs
-        assert bool(probe.word_probe(encoder, data, stage.image_size)) == bool(pairs)

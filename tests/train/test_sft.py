@@ -8,11 +8,9 @@ from random import Random
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from mm1_lab.config import (
     WORLD_DATA,
-    ConnectorConfig,
     MultimodalStage,
     Recipe,
     RequestError,
@@ -25,7 +23,7 @@ from mm1_lab.config import (
 from mm1_lab.data.batches import ConversationBatches, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.pixels import views
-from mm1_lab.data.types import Answer, Data, Document, Limits
+from mm1_lab.data.types import Answer, Data, Limits
 from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scenes import sample_scene
@@ -33,29 +31,11 @@ from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.likelihood import by_likelihood, likeliest_choices
 from mm1_lab.evaluate.prompts import Overview, PromptWriter, Segment
 from mm1_lab.evaluate.questions import Benchmark, Question
-from mm1_lab.model import build_connector, build_mm1, load_weights
-from mm1_lab.model.encoder import stretch_positions
+from mm1_lab.model import build_mm1, load_weights
 from mm1_lab.train.module import language_loss
-from mm1_lab.train.multimodal import check
 
 Finished = Callable[[Stage], Path]
 SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
-
-
-class Gradient:
-    """A picture whose every pixel differs."""
-
-    def pixels(self, side: int) -> np.ndarray:
-        grid = np.arange(side * side * 3) * 256 // (side * side * 3)
-        return grid.astype(np.uint8).reshape(side, side, 3)
-
-
-def test_quarters_add_up_to_the_picture() -> None:
-    overview, *quarters = views(Gradient(), 12, 5)
-    assert np.array_equal(overview, Gradient().pixels(12))
-    top, bottom = np.hstack(quarters[:2]), np.hstack(quarters[2:])
-    assert np.array_equal(np.vstack([top, bottom]), Gradient().pixels(24))
-    assert len(views(Gradient(), 12, 1)) == 1
 
 
 def test_the_loss_counts_answers_alone(finished: Finished, sft_stage: SftStage, squares: Data) -> None:
@@ -108,21 +88,6 @@ def test_five_views_read_as_five_pictures_do(finished: Finished, sft_stage: SftS
         )
 
 
-def test_positions_are_interpolated_for_another_resolution(
-    finished: Finished, sft_stage: SftStage, multimodal_stage: MultimodalStage, squares: Data
-) -> None:
-    """Of encoder and connector, where tuning starts."""
-    before = load_file(finished(multimodal_stage) / "model.safetensors")
-    model = build_mm1(sft_stage, squares.tokenizer)
-    load_weights(model, finished(multimodal_stage))
-    positions = model.connector.get_parameter("positions")
-    assert positions.shape[0] == 64 and before["connector.positions"].shape[0] == 16
-    assert torch.equal(positions, stretch_positions(before["connector.positions"], 0, 64))
-    square = before["connector.positions"].T.reshape(1, -1, 4, 4)
-    expected = torch.nn.functional.interpolate(square, size=(8, 8), mode="bicubic", align_corners=False)
-    assert torch.allclose(positions.T.reshape(1, -1, 8, 8), expected)
-
-
 def test_training_that_is_stopped_early_is_the_start_of_the_whole(
     finished: Finished, multimodal_stage: MultimodalStage
 ) -> None:
@@ -162,22 +127,6 @@ def test_arms_that_differ_in_tuning_alone_share_pre_training() -> None:
 def test_what_cannot_be_tuned_is_refused(sft: dict[str, object], error: str) -> None:
     with pytest.raises(RequestError, match=error):
         tuned(**sft)
-
-
-def test_connectors_without_positions_load_at_another_resolution() -> None:
-    small, large = (
-        build_connector(ConnectorConfig(kind="average-pooling", image_tokens=4, width=16), 16, 16, patches)
-        for patches in (16, 64)
-    )
-    large.load_state_dict(small.state_dict())
-
-
-def test_conversations_of_several_turns_count_every_answer(squares: Data) -> None:
-    document = Document("0", ("the square is ?", Answer("red ."), "the square is ?", Answer("blue .")))
-    row = Packer(squares.tokenizer, Limits(24, 4, 2), prompt_loss_weight=0.0, ends_answers=True).pack([document])
-    # begin, 4 of the question, 2 of the answer and the end token; the same without another begin or end
-    assert row.weights[:16].tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 0]
-    assert np.flatnonzero(row.tokens == squares.tokenizer.end).tolist() == [7, 14]
 
 
 def test_all_arms_are_tuned_on_the_same_conversations_however_many_views_they_have() -> None:
@@ -265,11 +214,3 @@ def test_the_likeliest_choice_is_that_of_the_decoder_alone(
                 sums.append(sum(float(logs[before + at, token]) for at, token in enumerate(ids)))
             expected.append(question.choices[int(np.argmax(sums))])
     assert chosen == expected
-
-
-def test_an_mlp_is_tuned_at_the_resolution_of_pretraining(sft_stage: SftStage) -> None:
-    mlp = ConnectorConfig(kind="mlp", image_tokens=16, width=16)
-    stage = sft_stage.model_copy(update={"model": sft_stage.model.model_copy(update={"connector": mlp})})
-    told = "sft.resolution: connector 'mlp' cannot turn the 64 patches of 48 pixels into 16 tokens"
-    with torch.device("meta"), pytest.raises(RequestError, match=told):
-        check(stage)

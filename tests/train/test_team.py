@@ -15,10 +15,9 @@ from safetensors.torch import load_file
 from torch import distributed, nn
 
 from mm1_lab import team
-from mm1_lab.config import DecoderStage, MultimodalStage, RequestError, Resources, Stage
+from mm1_lab.config import DecoderStage, MultimodalStage, Resources, Stage
 from mm1_lab.data.types import Data
 from mm1_lab.train import recorder
-from mm1_lab.train.module import Losses, Training
 from mm1_lab.train.progress import Diverged
 from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.sharding import ShardedNetwork
@@ -199,34 +198,6 @@ def test_layers_are_gathered_in_half_precision_where_they_are_used_in_it(
     assert any(not torch.equal(value, found[key]) for key, value in right.items()), "rounded elsewhere"
 
 
-def test_encoders_keep_what_normalises_in_full_precision(
-    multimodal_stage: MultimodalStage, finished: Finished, squares: Data, tmp_path: Path
-) -> None:
-    stage = multimodal_stage.model_copy(update={"precision": "bf16-mixed", "gradient_checkpointing": True})
-    inputs = {name: finished(needed) for name, needed in stage.inputs.items()}
-    in_team(2, tmp_path, lambda: run_stage(stage, tmp_path, inputs, squares, lambda progress: None))
-    assert curve(tmp_path) == pytest.approx(curve(finished(stage)), rel=1e-2)
-
-
-def test_half_precision_copies_of_gathered_weights_are_not_kept(decoder_stage: DecoderStage, tmp_path: Path) -> None:
-    """Autocast's cache would keep those of all layers to the end of the forward pass."""
-
-    def work() -> None:
-        network = nn.Linear(4, 4)
-
-        def objective(batch: torch.Tensor) -> Losses:
-            out = network(batch)
-            assert out.dtype == torch.bfloat16 and not torch.is_autocast_cache_enabled()
-            return Losses(out.float().mean(), torch.zeros(1, 4))
-
-        module = Training(network, objective, decoder_stage.training, "", "bf16-mixed")
-        with torch.autocast("cpu", torch.bfloat16):
-            module(torch.ones(2, 4)).backward()
-            assert torch.is_autocast_cache_enabled()
-
-    in_team(2, tmp_path, work)
-
-
 @pytest.mark.parametrize(
     ("backends", "device"),
     [("cuda:nccl", "cuda:3"), ("cpu:gloo,cuda:nccl", "cuda:3"), ("cpu:gloo,cuda:gloo", "cpu")],
@@ -255,14 +226,6 @@ def test_a_loss_that_is_not_finite_stops_all(decoder_stage: DecoderStage, square
             run_stage(stage, tmp_path, {}, squares, lambda progress: None)
 
     in_team(2, tmp_path, work)
-
-
-def test_more_workers_than_rows_are_refused(decoder_stage: DecoderStage, squares: Data, tmp_path: Path) -> None:
-    def work() -> None:
-        with pytest.raises(RequestError, match="a step of 2 rows cannot be shared by 3 workers"):
-            run_stage(decoder_stage, tmp_path, {}, squares, lambda progress: None)
-
-    in_team(3, tmp_path, work)
 
 
 def test_a_team_adds_up_micro_batches(
