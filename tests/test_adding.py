@@ -43,10 +43,10 @@ from mm1_lab.orchestrate.planning.finding import find_scale
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import Request, with_benchmarks
 from mm1_lab.orchestrate.sweeping import run_sweep
-from mm1_lab.pretrained import EncoderFamily, read_decoder, read_encoder, text_config
 from mm1_lab.train.decoder_stage import build
 from mm1_lab.train.progress import Report
 from mm1_lab.train.stages import KINDS, StageKind
+from mm1_lab.weights.pretrained import EncoderFamily, read_decoder, read_encoder, text_config
 from tests.pretrained import save_tokenizer
 
 REPOSITORY = Path(__file__).parents[1]

@@ -27,12 +27,12 @@ from mm1_lab.evaluate.questions import Question
 from mm1_lab.model import MM1, MM1ForConditionalGeneration, MM1Processor, build_mm1
 from mm1_lab.model.decoder import load_decoder, make_decoder
 from mm1_lab.model.encoder import Encoder, pretrained_encoder_config
-from mm1_lab.model_folder import check_folder
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import load_request
-from mm1_lab.pretrained import HuggingFace, text_config
 from mm1_lab.train.stages import run_stage
-from mm1_lab.weights import load_weights
+from mm1_lab.weights.folder import check_folder
+from mm1_lab.weights.pretrained import HuggingFace, text_config
+from mm1_lab.weights.stored import load_weights
 from tests import pretrained as saved
 from tests.conftest import make_place
 from tests.data.conftest import Files

@@ -19,7 +19,7 @@ from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, Qw
 
 from mm1_lab.config import PretrainedDecoder, Size
 from mm1_lab.files import WEIGHTS
-from mm1_lab.weights import library_weights, load_weights
+from mm1_lab.weights.stored import library_weights, load_weights
 
 ROPE_BASE = 500.0
 LOOK_BACK_FIRST_LAYER = (1, 1, 2, 3)

@@ -11,8 +11,8 @@ from transformers.configuration_utils import SubConfigSpec
 
 from mm1_lab.config import PretrainedEncoder, Size
 from mm1_lab.data.pixels import MEAN_COLOUR
-from mm1_lab.pretrained import ENCODERS, vision_config
-from mm1_lab.weights import library_weights, load_weights
+from mm1_lab.weights.pretrained import ENCODERS, vision_config
+from mm1_lab.weights.stored import library_weights, load_weights
 
 COLOUR_SPREAD = 64.0
 """About one standard deviation of the pixel values around the mean colour."""

@@ -34,7 +34,7 @@ from mm1_lab.data.pixels import MEAN_COLOUR, image_tensor, views
 from mm1_lab.data.tokenizers import IMAGE
 from mm1_lab.data.types import Picture, Pixels, Tokenizer
 from mm1_lab.model.mm1 import MM1, MM1Config
-from mm1_lab.model_folder import check_folder
+from mm1_lab.weights.folder import check_folder
 
 
 class MM1ForConditionalGeneration(MM1, GenerationMixin):

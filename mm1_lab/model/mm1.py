@@ -26,7 +26,7 @@ from mm1_lab.model.connectors import build_connector
 from mm1_lab.model.decoder import decoder_config, initialise, load_decoder, make_decoder
 from mm1_lab.model.encoder import Encoder, EncoderConfig, encoder_config, pretrained_encoder_config
 from mm1_lab.model.packed import States, read_rows
-from mm1_lab.pretrained import text_config
+from mm1_lab.weights.pretrained import text_config
 
 IMAGES_AT_ONCE = 256
 """Images encoded at a time, which limits the memory that five views of many pictures take."""

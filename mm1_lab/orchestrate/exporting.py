@@ -14,7 +14,7 @@ from mm1_lab.config import RequestError, Trial
 from mm1_lab.model import MM1ForConditionalGeneration, MM1Processor, library_tokenizer
 from mm1_lab.orchestrate.finished_trial import weights_of
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.weights import quiet_library
+from mm1_lab.weights.stored import quiet_library
 
 CHAT = (
     "{% for message in messages %}{% if message['content'] is string %}{{ message['content'] }}{% else %}"

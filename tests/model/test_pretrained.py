@@ -23,8 +23,8 @@ from transformers import (
 from mm1_lab.config import Pretrained, RequestError
 from mm1_lab.model import Encoder, cast_matrices, load_decoder
 from mm1_lab.model.encoder import pretrained_encoder_config
-from mm1_lab.model_folder import find_folder, weights_digest
-from mm1_lab.pretrained import read_decoder, read_encoder, text_config
+from mm1_lab.weights.folder import find_folder, weights_digest
+from mm1_lab.weights.pretrained import read_decoder, read_encoder, text_config
 from tests import pretrained as saved
 
 

@@ -13,8 +13,8 @@ from mm1_lab.orchestrate.execution.ray_tune import KILLED
 from mm1_lab.orchestrate.execution.worklist import Execution, Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import load_request
-from mm1_lab.pretrained import HuggingFace
 from mm1_lab.results import Ledger
+from mm1_lab.weights.pretrained import HuggingFace
 from tests.conftest import REPOSITORY
 from tests.pretrained import save_decoder
 

@@ -32,9 +32,9 @@ from mm1_lab.files import PARTS, RESULTS, here_or_shipped
 from mm1_lab.formatting import command_line
 from mm1_lab.orchestrate.planning.finding import SWEEPS, find_law, find_scale, find_sweep, parse_seeds
 from mm1_lab.orchestrate.planning.tokenizer import decoders_tokenizer, names_tokenizer
-from mm1_lab.pretrained import HuggingFace
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import data_name, deciding, merge_manifest
+from mm1_lab.weights.pretrained import HuggingFace
 
 if TYPE_CHECKING:
     from mm1_lab.data.decoding import ImageDecoder

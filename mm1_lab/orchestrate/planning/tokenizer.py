@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from mm1_lab.config import NotHere, Recipe, RequestError, Scale, decoder_name, find_pretrained
-from mm1_lab.pretrained import HuggingFace
+from mm1_lab.weights.pretrained import HuggingFace
 
 
 def decoders_tokenizer(

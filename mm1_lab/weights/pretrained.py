@@ -23,7 +23,7 @@ from mm1_lab.config import (
     nearest,
 )
 from mm1_lab.formatting import first_line
-from mm1_lab.model_folder import check_folder, find_folder, tensor_names, weight_map, weights_digest
+from mm1_lab.weights.folder import check_folder, find_folder, tensor_names, weight_map, weights_digest
 
 
 @dataclass(frozen=True)
