@@ -20,10 +20,10 @@ def read_runs(path: Path, lower_is_better: bool) -> Runs:
     """
     table = _read(path)
     points = table[["params", "learning_rate"]].map(parse_count)
-    failed = table["score"].str.lower().isin(FAILED)
-    points["score"] = table["score"].mask(failed, "nan").astype(float)
-    seeds = table["seed"] if "seed" in table else pd.Series("", table.index)
-    points["seed"] = pd.factorize(seeds.where(seeds != ""), sort=True)[0]
+    points["score"] = table["score"].mask(table["score"].str.lower().isin(FAILED), "nan").astype(float)
+    points["seed"] = -1
+    if "seed" in table:
+        points["seed"] = pd.factorize(table["seed"].where(table["seed"] != ""), sort=True)[0]
     short = points["params"].map(short_count)
     alike = points["params"].groupby(short).transform("nunique") > 1
     points["name"] = short.mask(alike, points["params"].map("{:.17g}".format))
@@ -33,13 +33,12 @@ def read_runs(path: Path, lower_is_better: bool) -> Runs:
             raise RequestError(f"{path}: {column!r} differs within a size; keep the rows of one value, e.g. the best")
     twice = points["seed"].ge(0) & points.duplicated(["params", "learning_rate", "seed"])
     if twice.any():
-        raise RequestError(
-            f"{path}, row {int(twice.to_numpy().argmax()) + 2}: has size, rate and seed of a row before; keep one row"
-        )
-    if points.groupby("params")["learning_rate"].nunique().max() < 2:
+        raise RequestError(f"{path}, row {twice.idxmax() + 2}: has size, rate and seed of a row before; keep one row")
+    sizes = points.groupby("params")["learning_rate"].nunique()
+    if sizes.max() < 2:
         raise RequestError(f"{path}: every size has one learning rate; an optimum needs at least three rates per size")
-    if (sizes := points["params"].nunique()) < FEWEST:
-        raise RequestError(f"{path}: has only {sizes} of the three or more sizes that fitting a law needs")
+    if len(sizes) < FEWEST:
+        raise RequestError(f"{path}: has only {len(sizes)} of the three or more sizes that fitting a law needs")
     return Runs(path.name, points, (Objective("score", lower_is_better),))
 
 
@@ -68,19 +67,11 @@ def _read(path: Path) -> pd.DataFrame:
 def _problem(column: str, text: str) -> str:
     """What is wrong with a cell, or an empty text."""
     if column == "score":
-        valid = text.lower() in FAILED or _is_number(text)
-        return "" if valid else "is not a number; leave the score of a failed run empty"
+        is_number = pd.notna(pd.to_numeric(text, errors="coerce"))
+        return "" if is_number or text.lower() in FAILED else "is not a number; leave the score of a failed run empty"
     try:
         value = parse_count(text)
     except ValueError:
         return "must be a number above 0"
     low, high = LIMITS[column]
     return "" if low <= value <= high else f"is not between {low:g} and {high:g}"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

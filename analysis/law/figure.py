@@ -1,7 +1,7 @@
 """The figure of a learning-rate fit: scores over rates per size, and the optima over sizes with the law."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from mm1_lab.config import PAPER_LAW, parse_count, short_count
 
 CAPTION = (
     "Left: means over seeds, dots single runs; lines: the fitted cubics; diamonds: optima with 95 % intervals. Right: "
-    "the same optima (open: not bracketed, left out); line and band: the law and its 95 %, dotted: 95 % of a "
+    "the same optima (open: not bracketed, left out); lines: the law with its 95 %, dotted: 95 % of a "
     "prediction, stars: predictions; dashed: MM1's Eq. 1."
 )
 
 
-def draw_law(runs: Runs, fits: Sequence[Fit], targets: dict[str, float], path: Path) -> list[Path]:
+def draw_law(runs: Runs, fits: Sequence[Fit], targets: Mapping[str, float], path: Path) -> list[Path]:
     """Draws a row per objective: on the left scores over η, a colour per size; on the right η* over N on log axes."""
     with styled(formulas=True):
         figure = Figure(figsize=(WIDTH, 1.0 + 2.9 * len(fits)), layout="constrained")
@@ -47,13 +47,13 @@ def sized(name: str, params: float) -> str:
 def _draw_scores(axis: Axes, fit: Fit, colours: Any) -> None:
     sign = -1.0 if fit.objective.lower_is_better else 1.0
     for place, (optimum, colour) in enumerate(zip(fit.optima, colours, strict=True)):
-        cell = optimum.cell
+        cell, marker = optimum.cell, MARKERS[place % len(MARKERS)]
         finite = np.isfinite(cell.scores)
         rates, scores = cell.log_rates[finite], sign * cell.scores[finite]
         tried = np.unique(rates)
         means = [scores[rates == rate].mean() for rate in tried]
-        style = {"color": colour, "marker": MARKERS[place % len(MARKERS)], "linestyle": "none"}
-        axis.plot(np.exp(tried), means, label=sized(cell.name, cell.params), **style)
+        name = sized(cell.name, cell.params)
+        axis.plot(np.exp(tried), means, label=name, color=colour, marker=marker, linestyle="none")
         axis.plot(np.exp(rates), scores, ".", color=colour, markersize=2, alpha=0.6)
         if optimum.coefficients is None:
             continue
@@ -69,7 +69,7 @@ def _draw_scores(axis: Axes, fit: Fit, colours: Any) -> None:
         axis.legend(fontsize=6, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1)
 
 
-def _draw_law(axis: Axes, fit: Fit, targets: dict[str, float], colours: Any) -> None:
+def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) -> None:
     sizes = [*(optimum.cell.params for optimum in fit.optima), *targets.values()]
     along = np.geomspace(min(sizes) / 1.5, max(sizes) * 1.5, 80)
     paper = PAPER_LAW.slope * np.log(along) + PAPER_LAW.constant
@@ -77,26 +77,24 @@ def _draw_law(axis: Axes, fit: Fit, targets: dict[str, float], colours: Any) -> 
     ends = [paper[0], paper[-1]]
     for place, (optimum, colour) in enumerate(zip(fit.optima, colours, strict=True)):
         if math.isfinite(optimum.log_rate):
-            fill = colour if fit.law and optimum.cell.name in fit.law.cells else "white"
+            marker, fill = MARKERS[place % len(MARKERS)], "white" if optimum.needs else colour
             axis.plot([optimum.cell.params] * 2, _rates([optimum.low, optimum.high]), color=colour, linewidth=0.8)
-            marker = MARKERS[place % len(MARKERS)]
             axis.plot(optimum.cell.params, math.exp(optimum.log_rate), marker=marker, color=colour, mfc=fill)
             ends += [optimum.low, optimum.high]
     axis.set_title("no law: fewer than three sizes are bracketed")
     if fit.law:
         axis.set_title(f"η ∝ N$^{{{fit.law.slope.estimate:.3f}}}$")
-        lines, predictions = [fit.law.line(n) for n in along], [fit.law.predict(n) for n in along]
-        ends += [lines[0].estimate, lines[-1].estimate]
-        axis.plot(along, _rates([line.estimate for line in lines]), color="black", linewidth=1)
-        low, high = _rates([line.low for line in lines]), _rates([line.high for line in lines])
-        axis.fill_between(along, low, high, color="#D9D9D9", linewidth=0, zorder=0)
-        for limits in ([each.low for each in predictions], [each.high for each in predictions]):
-            axis.plot(along, _rates(limits), color=DARK, linestyle=":", linewidth=0.8)
+        for interval, style in ((fit.law.line, "-"), (fit.law.predict, ":")):
+            points = [interval(params) for params in along]
+            axis.plot(along, _rates([point.estimate for point in points]), color="black", linewidth=1)
+            for limits in ([point.low for point in points], [point.high for point in points]):
+                axis.plot(along, _rates(limits), color=DARK, linestyle=style, linewidth=0.8)
         for name, params in targets.items():
             point = params, math.exp(fit.law.line(params).estimate)
             axis.plot(*point, marker="*", color="black", markersize=7)
             axis.annotate(name, point, textcoords="offset points", xytext=(4, 4), fontsize=6)
-    # room for optima, predictions and Eq. 1, but not for a band of many decades
+            ends.append(math.log(point[1]))
+    # room for optima, predictions and Eq. 1, but not for intervals of many decades
     axis.set(xscale="log", yscale="log", ylim=_rates([min(ends) - 0.7, max(ends) + 0.7]))
     axis.set(xlabel="non-embedding parameters N", ylabel="best η")
     axis.xaxis.set_minor_formatter(NullFormatter())

@@ -67,7 +67,7 @@ class Law:
 
 @dataclass(frozen=True)
 class Fit:
-    """The optima by one objective and the law through them."""
+    """The optima by one objective and the law through those that are bracketed."""
 
     objective: Objective
     optima: tuple[Optimum, ...]
@@ -80,42 +80,40 @@ class Fit:
     """The smallest number of seeds of a cell; 1 if seeds are not given."""
 
 
-def fit_all(runs: Runs, keep_unbracketed: bool = False) -> list[Fit]:
-    """One fit per objective, in order. Sizes that are not bracketed are in no law unless they are to be kept."""
-    return [_fit(runs.points, objective, keep_unbracketed) for objective in runs.objectives]
-
-
-def _fit(points: pd.DataFrame, objective: Objective, keep_unbracketed: bool) -> Fit:
+def fit_objective(points: pd.DataFrame, objective: Objective) -> Fit:
+    """Fits the law by one column of scores."""
     optima = []
     for (params, name), rows in points.groupby(["params", "name"]):
         scores = rows[objective.column].to_numpy(np.float64) * (-1.0 if objective.lower_is_better else 1.0)
         log_rates = np.round(np.log(rows["learning_rate"].to_numpy(np.float64)), 10)
-        optima.append(
-            find_optimum(Cell(str(name), float(str(params)), log_rates, scores, rows["seed"].to_numpy(np.int64)))
-        )
-    used = [o for o in optima if not o.needs or (keep_unbracketed and math.isfinite(o.log_rate))]
-    seeds = min((len(np.unique(o.cell.seeds)) for o in used), default=0)
-    sizes = len({o.cell.params for o in used})
-    if sizes < FEWEST:
-        found = f"{sizes} bracketed {'size' if sizes == 1 else 'sizes'} of the {FEWEST} that a law takes"
-        why = "; ".join([found, *(f"{o.cell.name} needs {o.needs}" for o in optima if o.needs)])
-        return Fit(objective, tuple(optima), None, why, {}, seeds)
+        cell = Cell(str(name), float(str(params)), log_rates, scores, rows["seed"].to_numpy(np.int64))
+        optima.append(find_optimum(cell))
+    used = [optimum for optimum in optima if not optimum.needs]
+    seeds = min((len(np.unique(optimum.cell.seeds)) for optimum in used), default=0)
+    sizes = {optimum.cell.params for optimum in used}
+    if len(sizes) < FEWEST:
+        found = f"{len(sizes)} bracketed {'size' if len(sizes) == 1 else 'sizes'} of the {FEWEST} that a law takes"
+        needs = [f"{optimum.cell.name} needs {optimum.needs}" for optimum in optima if optimum.needs]
+        return Fit(objective, tuple(optima), None, "; ".join([found, *needs]), {}, seeds)
     left_out: dict[str, Interval] = {}
-    for params in {o.cell.params for o in used}:
-        law = fit_law([o for o in used if o.cell.params != params])
-        left_out |= {o.cell.name: law.predict(params) for o in used if o.cell.params == params}
+    for params in sizes:
+        others = fit_law([optimum for optimum in used if optimum.cell.params != params])
+        for optimum in used:
+            if optimum.cell.params == params:
+                left_out[optimum.cell.name] = others.predict(params)
     return Fit(objective, tuple(optima), fit_law(used), "", left_out, seeds)
 
 
 def fit_law(optima: Sequence[Optimum]) -> Law:
     """The line through optima of two or more sizes; of two optima, it is without intervals (NaN)."""
-    x = np.array([[math.log(o.cell.params), 1.0] for o in optima])
-    y = np.array([o.log_rate for o in optima])
+    x = np.array([[math.log(optimum.cell.params), 1.0] for optimum in optima])
+    y = np.array([optimum.log_rate for optimum in optima])
     solve = np.linalg.pinv(x)
     coefficients = solve @ y
     freedom = len(y) - 2
     variance = float(((y - x @ coefficients) ** 2).sum()) / freedom if freedom else math.nan
     covariance = variance * solve @ solve.T
-    pairs = zip(coefficients.tolist(), np.sqrt(np.diag(covariance)).tolist(), strict=True)
-    slope, constant = (Interval(estimate, error, freedom) for estimate, error in pairs)
-    return Law(tuple(o.cell.name for o in optima), slope, constant, covariance, math.sqrt(variance))
+    errors = np.sqrt(np.diag(covariance))
+    slope = Interval(float(coefficients[0]), float(errors[0]), freedom)
+    constant = Interval(float(coefficients[1]), float(errors[1]), freedom)
+    return Law(tuple(optimum.cell.name for optimum in optima), slope, constant, covariance, math.sqrt(variance))

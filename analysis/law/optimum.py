@@ -46,10 +46,8 @@ class Optimum:
     """The best rate that was tried."""
     needs: str
     """The rates to try so that a worse score or a cliff bounds the optimum on either side; empty if it is bracketed."""
-    resolved: bool = False
-    """Whether the interval ends within the rates that the curve is fitted to."""
     window: tuple[float, float] = (np.nan, np.nan)
-    """The first and last of these rates."""
+    """The first and last rate that the curve is fitted to."""
     coefficients: Floats | None = None
     """The curve in ln η − grid_best, lowest power first; None with fewer than three rates."""
 
@@ -71,18 +69,21 @@ def find_optimum(cell: Cell) -> Optimum:
 
     worse_below = bool((means[:best] < means[best]).any())
     worse_above = bool((means[best + 1 :] < means[best]).any()) or np.isfinite(cliff)
-    ends = np.exp(rates[np.isfinite(means)][[0, -1]])
-    needs = {
-        (True, True): "",
-        (True, False): f"rates above {ends[1]:.3g}",
-        (False, True): f"rates below {ends[0]:.3g}",
-        (False, False): f"rates on both sides of {np.exp(peak):.3g}",
-    }[worse_below, worse_above]
+    first, last = np.exp(rates[np.isfinite(means)][[0, -1]])
+    needs = ""
+    if not worse_below and not worse_above:
+        needs = f"rates on both sides of {np.exp(peak):.3g}"
+    elif not worse_above:
+        needs = f"rates above {last:.3g}"
+    elif not worse_below:
+        needs = f"rates below {first:.3g}"
 
     usable = rates[np.isfinite(means) & (rates < cliff)]
     left, right = usable[usable < peak], usable[usable > peak]
     low = float(left[-1]) if len(left) else peak
-    high = float(right[0]) if len(right) else cliff if np.isfinite(cliff) else peak
+    high = cliff if np.isfinite(cliff) else peak
+    if len(right):
+        high = float(right[0])
     optimum = Optimum(cell, peak, low, high, grid_best=peak, needs=needs)
     if len(usable) < 3:
         return optimum
@@ -91,7 +92,7 @@ def find_optimum(cell: Cell) -> Optimum:
     near[start : start + FEWEST_FITTED] = True
     window = usable[near]
     # where the best rate is the last one before the cliff, the curve may have its top between the two
-    end = high if not len(right) else float(window[-1])
+    end = float(window[-1]) if len(right) else high
     return _interpolated(optimum, window, (float(window[0]), end))
 
 
@@ -136,8 +137,7 @@ def _interpolated(optimum: Optimum, window: Floats, limits: tuple[float, float])
     noise = np.sqrt(((scores - fitted) ** 2).sum() / generator.chisquare(freedom, DRAWS))
     drawn = fitted + noise[:, None] * generator.normal(size=(DRAWS, len(scores)))
     low, high = centre + np.quantile(_tops(drawn @ solve[: degree + 1].T, ends), (0.025, 0.975))
-    inside = limits[0] < low and high < limits[1]
-    return replace(found, low=float(low), high=float(high), resolved=bool(inside) and not optimum.needs)
+    return replace(found, low=float(low), high=float(high))
 
 
 def _seed_offsets(seeds: NDArray[np.int64]) -> Floats:

@@ -2,14 +2,14 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from analysis.law.figure import draw_law, sized
-from analysis.law.fit import VERDICT_SEEDS, Fit, Runs, fit_all
+from analysis.law.fit import VERDICT_SEEDS, Fit, Runs, fit_objective
 from analysis.law.search_results import search_runs
 from analysis.statistics import UNKNOWN, Interval
 from analysis.table import Table, to_markdown, write_csv
@@ -22,20 +22,22 @@ INTERVALS = (
     "freedom fewer than optima; of a prediction, for the optimum that a search at that size would find. "
     "docs/learning-rate-law.md explains them."
 )
+COLUMNS = {
+    "best η": ["optimum", "low", "high"],
+    "predicted without it": ["left_out_prediction", "left_out_low", "left_out_high"],
+}
+"""Columns of `table.md` from those of optima.csv: a rate and its interval."""
 
 
-def draw_search(
-    folder: Path, targets: dict[str, float] | None = None, keep_unbracketed: bool = False, out: Path | None = None
-) -> list[Path]:
+def draw_search(folder: Path, targets: Mapping[str, float] | None = None, out: Path | None = None) -> list[Path]:
     """Fits and draws a search's folder (`RESULTS/SCALE/lr_law`) into it, or into `out`; returns the files written.
 
     `targets` are sizes to predict, with their parameters; by default those of the last fit. Raises RequestError if
     there are no results.
     """
-    runs = search_runs(read_variant(folder))
     if targets is None:
         targets = _last_targets(folder / "law.json")
-    return write_fits(out or folder, runs, fit_all(runs, keep_unbracketed), targets)
+    return write_fits(out or folder, search_runs(read_variant(folder)), targets)
 
 
 def _last_targets(path: Path) -> dict[str, float]:
@@ -48,46 +50,45 @@ def _last_targets(path: Path) -> dict[str, float]:
         raise RequestError(f"{path}: cannot be read ({error}); delete it and give this command again") from None
 
 
-def write_fits(folder: Path, runs: Runs, fits: Sequence[Fit], targets: dict[str, float]) -> list[Path]:
-    """Writes all files; `table.md` last and atomically. The first fit that has a law is the main one."""
-    fits = sorted(fits, key=lambda fit: fit.law is None)
+def write_fits(folder: Path, runs: Runs, targets: Mapping[str, float]) -> list[Path]:
+    """Fits the law by each objective and writes all files; `table.md` last and atomically. The first fit that has a law
+    is the main one."""
+    fits = [fit_objective(runs.points, objective) for objective in runs.objectives]
+    fits.sort(key=lambda fit: fit.law is None)
     folder.mkdir(parents=True, exist_ok=True)
-    points, optima, law, table = (folder / name for name in ("points.csv", "optima.csv", "law.json", "table.md"))
+    points, law, table = folder / "points.csv", folder / "law.json", folder / "table.md"
     named = runs.points.rename(columns={"name": "size"})
     write_text(points, named.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
     frames = [_optima(fit) for fit in fits]
-    write_csv(pd.concat(frames), optima)
-    values = [_fit_values(fit, targets) for fit in fits]
+    optima = write_csv(pd.concat(frames), folder / "optima.csv")
+    values = [_law_values(fit, targets) for fit in fits]
     main = {key: values[0][key] for key in ("objective", "n", "coefficients", "intervals", "why")}
     write_json(law, {"source": runs.title, **main, "fits": values})
     drawn = draw_law(runs, fits, targets, folder / "figure")
     parts = [f"# Learning-rate law: {runs.title}", *runs.notes, *runs.cautions]
     for fit, frame in zip(fits, frames, strict=True):
-        parts += [f"## By {fit.objective.column}", *_law_text(fit, targets), _optima_table(frame)]
+        parts += [f"## By {fit.objective.column}", *_law_text(fit, targets), to_markdown(_optima_table(frame)).rstrip()]
     write_text(table, "\n\n".join([*parts, INTERVALS]) + "\n")
     return [points, optima, law, *drawn, table]
 
 
-def _fit_values(fit: Fit, targets: dict[str, float]) -> dict[str, Any]:
+def _law_values(fit: Fit, targets: Mapping[str, float]) -> dict[str, Any]:
     """What law.json says about a fit."""
-    law = fit.law
-    estimates = {"ln N": law.slope, "constant": law.constant} if law else {}
-    predicted = {name: law.predict(params) for name, params in targets.items()} if law else {}
-    return {
-        "objective": fit.objective.column,
-        "lower_is_better": fit.objective.lower_is_better,
-        "n": len(law.cells) if law else 0,
-        "seeds": fit.seeds,
-        "coefficients": {name: _number(e.estimate) for name, e in estimates.items()} or None,
-        "intervals": {name: [_number(e.low), _number(e.high)] for name, e in estimates.items()} or None,
-        "why": fit.why or None,
-        "degrees_of_freedom": law and law.slope.degrees_of_freedom,
-        "scatter": law and _number(law.scatter),
-        "predictions": [
-            {"size": name, "params": targets[name], **_rates(e), "mm1": PAPER_LAW.rate(targets[name])}
-            for name, e in predicted.items()
-        ],
-    }
+    values: dict[str, Any] = {"objective": fit.objective.column, "lower_is_better": fit.objective.lower_is_better}
+    values |= {"n": 0, "seeds": fit.seeds, "coefficients": None, "intervals": None, "why": fit.why or None}
+    values |= {"degrees_of_freedom": None, "scatter": None, "predictions": []}
+    if fit.law is None:
+        return values
+    terms = {"ln N": fit.law.slope, "constant": fit.law.constant}
+    values["n"] = len(fit.law.cells)
+    values["coefficients"] = {name: _number(term.estimate) for name, term in terms.items()}
+    values["intervals"] = {name: [_number(term.low), _number(term.high)] for name, term in terms.items()}
+    values["degrees_of_freedom"] = fit.law.slope.degrees_of_freedom
+    values["scatter"] = _number(fit.law.scatter)
+    for name, params in targets.items():
+        rates = {key: _number(rate) for key, rate in _rates(fit.law.predict(params)).items()}
+        values["predictions"].append({"size": name, "params": params, **rates, "mm1": PAPER_LAW.rate(params)})
+    return values
 
 
 def _number(value: float) -> float | None:
@@ -99,53 +100,33 @@ def _exp(log_rate: float) -> float:
     return math.exp(log_rate) if abs(log_rate) < 700 else math.nan
 
 
-def _rates(log: Interval) -> dict[str, float | None]:
-    return {"value": _number(_exp(log.estimate)), "low": _number(_exp(log.low)), "high": _number(_exp(log.high))}
+def _rates(log: Interval) -> dict[str, float]:
+    return {"value": _exp(log.estimate), "low": _exp(log.low), "high": _exp(log.high)}
 
 
 def _optima(fit: Fit) -> pd.DataFrame:
     """The rows of optima.csv, one per cell."""
     rows = []
     for optimum in fit.optima:
-        cell, without = optimum.cell, fit.left_out.get(optimum.cell.name, UNKNOWN)
-        rows.append(
-            {
-                "objective": fit.objective.column,
-                "size": cell.name,
-                "params": cell.params,
-                "optimum": _exp(optimum.log_rate),
-                "low": _exp(optimum.low),
-                "high": _exp(optimum.high),
-                "grid_best": _exp(optimum.grid_best),
-                "resolved": int(optimum.resolved),
-                "in_law": int(fit.law is not None and cell.name in fit.law.cells),
-                "left_out_prediction": _exp(without.estimate),
-                "left_out_low": _exp(without.low),
-                "left_out_high": _exp(without.high),
-                "runs": len(cell.scores),
-                "failed": sum(not math.isfinite(score) for score in cell.scores),
-                "needs": optimum.needs,
-            }
-        )
+        cell = optimum.cell
+        row = {"objective": fit.objective.column, "size": cell.name, "params": cell.params}
+        row |= {"optimum": _exp(optimum.log_rate), "low": _exp(optimum.low), "high": _exp(optimum.high)}
+        row |= {"grid_best": _exp(optimum.grid_best), "in_law": int(bool(fit.law) and not optimum.needs)}
+        without = _rates(fit.left_out.get(cell.name, UNKNOWN))
+        row |= {"left_out_prediction": without["value"], "left_out_low": without["low"]}
+        row |= {"left_out_high": without["high"], "runs": len(cell.scores)}
+        row |= {"failed": sum(not math.isfinite(score) for score in cell.scores), "needs": optimum.needs}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _optima_table(optima: pd.DataFrame) -> str:
-    rows = []
-    for row in optima.to_dict("records"):
-        remarks = [f"not bracketed: needs {row['needs']}"] if row["needs"] else []
-        remarks += [f"{row['failed']} failed"] if row["failed"] else []
-        rows.append(
-            {
-                "size": sized(row["size"], row["params"]),
-                "best η": _with_range(row["optimum"], row["low"], row["high"]),
-                "best tried": f"{row['grid_best']:.3g}",
-                "predicted without it": _with_range(*(row[f"left_out_{key}"] for key in ("prediction", "low", "high"))),
-                "runs": row["runs"],
-                "remarks": ", ".join(remarks),
-            }
-        )
-    return to_markdown(Table("", pd.DataFrame(rows))).rstrip()
+def _optima_table(optima: pd.DataFrame) -> Table:
+    shown = pd.DataFrame({"size": list(map(sized, optima["size"], optima["params"]))})
+    for title, columns in COLUMNS.items():
+        shown[title] = [_with_range(*row) for row in optima[columns].itertuples(index=False)]
+    shown["best tried"] = optima["grid_best"].map("{:.3g}".format)
+    shown["not bracketed: needs"] = optima["needs"]
+    return Table("", shown.join(optima[["runs", "failed"]]))
 
 
 def _with_range(value: float, low: float, high: float) -> str:
@@ -154,14 +135,15 @@ def _with_range(value: float, low: float, high: float) -> str:
     return f"{value:.3g}" if math.isnan(low) or math.isnan(high) else f"{value:.3g} [{low:.3g}, {high:.3g}]"
 
 
-def _law_text(fit: Fit, targets: dict[str, float]) -> list[str]:
+def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
     """The law or why there is none, what it says about Eq. 1, and its predictions."""
     if fit.law is None:
         return [f"**No law**: {fit.why}."]
     slope, constant = fit.law.slope, fit.law.constant
-    formula = f"{slope.estimate:.4f} ln N {'+' if constant.estimate >= 0 else '-'} {abs(constant.estimate):.4f}"
-    intervals = f"ln N [{slope.low:.3f}, {slope.high:.3f}], constant [{constant.low:.3f}, {constant.high:.3f}]"
-    head = f"**η = exp({formula})**; 95 %: {intervals}. MM1: -0.4214 ln N - 0.5535."
+    sign = "+" if constant.estimate >= 0 else "-"
+    head = f"**η = exp({slope.estimate:.4f} ln N {sign} {abs(constant.estimate):.4f})**; 95 %: "
+    head += f"ln N [{slope.low:.3f}, {slope.high:.3f}], constant [{constant.low:.3f}, {constant.high:.3f}]. "
+    head += "MM1: -0.4214 ln N - 0.5535."
     if fit.seeds < VERDICT_SEEDS:
         has = "1 or does not say" if fit.seeds < 2 else fit.seeds
         says = f"No verdict: it takes {VERDICT_SEEDS} seeds per rate, and here a size has {has}"
@@ -169,12 +151,12 @@ def _law_text(fit: Fit, targets: dict[str, float]) -> list[str]:
         falls = "falls" if slope.high < 0 else "rises" if slope.low > 0 else "may fall or rise"
         within = "within" if slope.low <= PAPER_LAW.slope <= slope.high else "outside"
         says = f"The optimum {falls} with size; MM1's slope lies {within} the interval"
-    resolved = sum(optimum.resolved for optimum in fit.optima)
-    says += f". The optima scatter around the law by a factor of {_exp(fit.law.scatter):.2f}; {resolved} of "
-    says += f"{len(fit.optima)} have an interval within the rates that were tried."
-    predicted = []
-    for name, params in targets.items():
-        log = fit.law.predict(params)
-        rates = _with_range(_exp(log.estimate), _exp(log.low), _exp(log.high))
-        predicted.append(f"- {sized(name, params)}: η = {rates}; by MM1's Eq. 1 {PAPER_LAW.rate(params):.3g}")
-    return [head.replace("-", "−"), says, *(["\n".join(["Predicted:", "", *predicted])] if predicted else [])]
+    says += f". The optima scatter around the law by a factor of {_exp(fit.law.scatter):.2f}."
+    parts = [head.replace("-", "−"), says]
+    if targets:
+        lines = ["Predicted:", ""]
+        for name, params in targets.items():
+            rates = _with_range(*_rates(fit.law.predict(params)).values())
+            lines.append(f"- {sized(name, params)}: η = {rates}; by MM1's Eq. 1 {PAPER_LAW.rate(params):.3g}")
+        parts.append("\n".join(lines))
+    return parts

@@ -21,16 +21,16 @@ def search_runs(variant: Variant) -> Runs:
     nothing about how models use their images, and the loss does.
     """
     frame, average = _trials(variant)
-    shown = frame[frame["images"] == "shown"]
     objectives = [Objective(average, False, "points"), Objective(HELD_OUT, True, "nats per text token")]
     leads, weak = [], []
     for name, rows in frame.groupby("name", sort=False):
-        lead = _lead(rows, average)
-        low = math.nan if lead is None else lead.estimate if math.isnan(lead.low) else lead.low
+        lead = _lead_over_blind(rows, average)
+        least = math.nan
         if lead:
             interval = "" if math.isnan(lead.low) else f" [{lead.low:+.1f}, {lead.high:+.1f}]"
             leads.append(f"{name} {lead.estimate:+.1f}{interval}".replace("-", "−"))
-        if not low > 0 and rows[average].notna().any():  # a size that diverged at every rate says nothing
+            least = lead.estimate if math.isnan(lead.low) else lead.low
+        if not least > 0 and rows[average].notna().any():  # a size that diverged at every rate says nothing
             weak.append(str(name))
     note = f"The {average} at the best rate − blind control, points: {', '.join(leads) or 'not known yet'}."
     if weak:
@@ -46,7 +46,7 @@ def search_runs(variant: Variant) -> Runs:
     seeds = caution(manifest, sorted(set(variant.done["seed"])))
     return Runs(
         title=", ".join([f"scale {manifest.scale}", f"data {manifest.data_name}", *manifest.overrides]),
-        points=shown.drop(columns="images").reset_index(drop=True),
+        points=frame[frame["images"] == "shown"].drop(columns="images").reset_index(drop=True),
         objectives=tuple(objectives),
         notes=(note,),
         cautions=(levels, seeds) if seeds else (levels,),
@@ -56,44 +56,33 @@ def search_runs(variant: Variant) -> Runs:
 def _trials(variant: Variant) -> tuple[pd.DataFrame, str]:
     """A row per finished or diverged trial, blind controls too, and the name of the column of the average."""
     scores = measures(read_scores(variant))
-    shots = shot_means(scores["measure"])[-1]
-    average = f"{shots} average"
-    averages = scores[scores["measure"] == shots].set_index(["arm", "seed"])["value"].to_dict()
-    losses: dict[tuple[object, object], dict[str, float]] = {}
-    for row in read_held_out(variant).itertuples():
-        losses.setdefault((row.arm, row.seed), {})[str(row.source)] = float(str(row.loss))
-    records, diverged = read_records(variant), variant.ledger.diverged()
+    most_shots = shot_means(scores["measure"])[-1]
+    average = f"{most_shots} average"
+    averages = scores[scores["measure"] == most_shots].set_index(["arm", "seed"])["value"].to_dict()
+    held_out = read_held_out(variant).set_index("source").groupby(["arm", "seed"])["loss"]
+    losses = {trial: own.to_dict() for trial, own in held_out}
+    diverged = variant.ledger.diverged()
     params = {}
-    for record in records.values():
+    for record in read_records(variant).values():
         size = Size.model_validate(record["config"]["model"]["decoder"]["size"])
         params[record["recipe"]["decoder"]] = float(size.parameters().dense)
-
     rows = []
     for trial in variant.trials.itertuples():
         recipe = variant.manifest.sweep.arms[str(trial.arm)]
         if recipe.decoder not in params or not (trial.done or trial.fingerprint in diverged):
             continue
-        key = trial.arm, trial.seed
-        rows.append(
-            {
-                "name": str(trial.arm).removesuffix(" blind").rpartition(" ")[0],  # `9M 0.001 blind` is of 9M
-                "params": params[recipe.decoder],
-                "learning_rate": float(recipe.learning_rate),
-                "seed": trial.seed,
-                "arm": trial.arm,
-                "images": recipe.images,
-                average: averages[key] if trial.done else math.nan,
-                HELD_OUT: held_out_loss(losses[key], recipe.data_mix.shares()) if trial.done else math.nan,
-            }
-        )
+        name = str(trial.arm).removesuffix(" blind").rpartition(" ")[0]  # `9M 0.001 blind` is of 9M
+        row = {"name": name, "params": params[recipe.decoder], "learning_rate": float(recipe.learning_rate)}
+        row |= {"seed": trial.seed, "arm": trial.arm, "images": recipe.images, average: math.nan, HELD_OUT: math.nan}
+        if trial.done:
+            row[average] = averages[trial.arm, trial.seed]
+            row[HELD_OUT] = held_out_loss(losses[trial.arm, trial.seed], recipe.data_mix.shares())
+        rows.append(row)
     return pd.DataFrame(rows), average
 
 
-def _lead(runs: pd.DataFrame, average: str) -> Interval | None:
-    """Average at the best rate of a size minus that of its blind control, in points, over seeds.
-
-    None without a blind control.
-    """
+def _lead_over_blind(runs: pd.DataFrame, average: str) -> Interval | None:
+    """Average at the best rate of a size minus that of its blind control, in points, over seeds; None without one."""
     shown, blind = runs[runs["images"] == "shown"], runs[runs["images"] == "blind"]
     averages = shown.groupby("learning_rate")[average].mean().dropna()
     if averages.empty or blind.empty:

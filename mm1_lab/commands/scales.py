@@ -72,7 +72,6 @@ SEARCH = "what adds rates to the first grid: the grid itself while the best is a
     option("--sizes", "sizes of the scale's decoders; default: those of sweeps/lr_law.yaml", "LIST"),
     option("--search", SEARCH, choices=("grid", "optuna"), default="grid"),
     option("--predict", PREDICT, "LIST"),
-    switch("--keep-unbracketed", "include sizes whose optimum is not bracketed"),
     option("--from", FROM, "CSV", dest="file", type=Path),
     switch("--lower-is-better", "with --from: the score is a loss"),
     option("--steps", STEPS, "N"),
@@ -88,9 +87,7 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.execution.executor import make_executor
     from mm1_lab.orchestrate.lr_search import (
         choose_sizes,
-        left_out,
         load_search,
-        parameters,
         predicted_sizes,
         run_search,
         with_grid,
@@ -110,17 +107,11 @@ def fit_lr_law(options: argparse.Namespace) -> int:
         print(plan_text([with_grid(request)]))
         return DONE
     request.ledger.check_writable()
-    if others := left_out(request):
-        every = sorted([*sizes, *others], key=lambda name: parameters(name, request.scale))
-        print(
-            f"Searched before and not among these sizes: {', '.join(others)}. The law and its files will be without "
-            f"them; to fit them too: --sizes {','.join(every)}"
-        )
 
     def draw(folder: Path) -> list[Path]:
         from analysis.law.report import draw_search
 
-        return draw_search(folder, {name: float(size) for name, size in predicted.items()}, options.keep_unbracketed)
+        return draw_search(folder, predicted)
 
     with make_executor(options.inline, options.address) as executor:
         return run_search(request, options.search, executor, draw)
@@ -139,7 +130,7 @@ def _fit_file(options: argparse.Namespace) -> int:
     if not options.file.is_file():
         raise RequestError(f"--from {options.file}: there is no such file")
     from analysis.law.csv_file import read_runs
-    from analysis.law.fit import fit_all
+    from analysis.law.fit import fit_objective
     from analysis.law.report import write_fits
 
     targets = {}
@@ -153,14 +144,13 @@ def _fit_file(options: argparse.Namespace) -> int:
     # the hash keeps files of the same name from different folders apart
     digest = hashlib.sha256(str(options.file.resolve()).encode()).hexdigest()[:6]
     folder = options.results / "lr_law" / f"{options.file.stem}-{digest}"
-    fits = fit_all(runs, options.keep_unbracketed)
-    if not any(fit.law for fit in fits):
+    if not fit_objective(runs.points, runs.objectives[0]).law:
         turned = read_runs(options.file, not options.lower_is_better)
-        if any(fit.law for fit in fit_all(turned, options.keep_unbracketed)):
+        if fit_objective(turned.points, turned.objectives[0]).law:
             given = "leave out --lower-is-better" if options.lower_is_better else "add --lower-is-better"
             best = "highest" if options.lower_is_better else "lowest, as of a loss"
             raise RequestError(f"--from {options.file}: there is a law only if the best score is the {best}; {given}")
-    written = write_fits(folder, runs, fits, targets)
+    written = write_fits(folder, runs, targets)
     print(written[-1].read_text(encoding="utf-8"))
     for path in written:
         print(path)

@@ -1,17 +1,17 @@
 """The search for each size's best learning rate (MM1, section 4): rounds of a sweep whose set of arms grows.
 
 An arm is a size at a rate. A round runs the missing trials of all arms; then the scores determine the next rates. Each
-size has an Optuna study that is asked for rates and told their scores: first a grid around the size's initial guess;
-then, as long as the best rate by either objective is at an edge, one rate beyond it; and with the method `optuna`, what
-Optuna's sampler proposes between the edges, up to the same number of rates. Arms are written into the sweep's manifest
-before they run, and all other state is in the ledger: asking and telling anew from it gives the same rates, so the same
-command resumes an interrupted search. At the end each size gets a blind control at its best rate.
+size has an Optuna study that is asked for rates and told their scores: first a grid around the size's guess; then, as
+long as the best rate by either objective is at an edge, one rate beyond it; and with the method `optuna`, what Optuna's
+sampler proposes between the edges. All state is in the manifest and the ledger, from which the study is asked and told
+anew, so the same command resumes a search. At the end each size gets a blind control at its best rate.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from statistics import fmean
 from typing import Literal
@@ -58,49 +58,41 @@ def with_grid(request: Request) -> Request:
 
 def choose_sizes(text: str, scale: Scale) -> list[str]:
     """The scale's names of the sizes in `text` (`9M,1.2B`), smallest first. Raises RequestError."""
-    names = [size_name(part.strip(), scale, "--sizes") for part in text.split(",")]
+    names = [_size_name(part, scale, "--sizes") for part in text.split(",")]
     for name in names:
         if names.count(name) > 1:
             raise RequestError(f"--sizes {text}: {name} appears twice")
     if len(names) < FEWEST_SIZES:
         raise RequestError(f"--sizes {text}: fitting a law with its uncertainty needs three sizes or more")
-    return sorted(names, key=lambda name: parameters(name, scale))
+    return sorted(names, key=lambda name: _parameters(name, scale))
 
 
-def predicted_sizes(text: str | None, fitted: Sequence[str], scale: Scale) -> dict[str, int]:
+def predicted_sizes(text: str | None, fitted: Sequence[str], scale: Scale) -> dict[str, float]:
     """Counted parameters by name, of the sizes in `text` (`--predict`) or by default of all larger than the fitted."""
+    names = [name for name in scale.decoders if _parameters(name, scale) > _parameters(fitted[-1], scale)]
     if text is not None:
-        names = [size_name(part, scale, "--predict") for part in text.split(",")]
-    else:
-        names = [name for name in scale.decoders if parameters(name, scale) > parameters(fitted[-1], scale)]
-    return {name: parameters(name, scale) for name in names}
+        names = [_size_name(part, scale, "--predict") for part in text.split(",")]
+    return {name: _parameters(name, scale) for name in names}
 
 
-def size_name(text: str, scale: Scale, option: str) -> str:
-    """The scale's name for a size given as another spelling of the name, or as its counted parameters.
-
-    Raises RequestError, naming `option`.
-    """
+def _size_name(text: str, scale: Scale, option: str) -> str:
+    """The scale's name of a size, in any spelling of its number (`1.2b`, `85000K`) or as its counted parameters."""
     try:
         number = parse_count(text)
     except ValueError as error:
         raise RequestError(f"{option}: {error}") from None
     for name in scale.decoders:
-        if math.isclose(_nominal(name), number, rel_tol=1e-6) or parameters(name, scale) == number:
+        with suppress(ValueError):  # a name that is no number
+            if parse_count(name) == number:
+                return name
+        if _parameters(name, scale) == number:
             return name
     raise RequestError(f"{option}: this scale has no decoder of {text}; known: {', '.join(scale.decoders)}")
 
 
-def parameters(name: str, scale: Scale) -> int:
+def _parameters(name: str, scale: Scale) -> float:
     """Counted parameters without embeddings."""
-    return scale.decoders[name].parameters().dense
-
-
-def _nominal(name: str) -> float:
-    try:
-        return parse_count(name)
-    except ValueError:
-        return math.nan
+    return float(scale.decoders[name].parameters().dense)
 
 
 def load_search(request: Request, sizes: Iterable[str]) -> Request:
@@ -111,15 +103,6 @@ def load_search(request: Request, sizes: Iterable[str]) -> Request:
         size: known.get(size, base.model_copy(update={"decoder": size, "learning_rate": "paper"})) for size in sizes
     }
     return _with_arms(request, arms)
-
-
-def left_out(request: Request) -> list[str]:
-    """The sizes that were searched before in its folder, but are not among its own; smallest first."""
-    if not (request.folder / "sweep.json").exists():
-        return []
-    before = {recipe.decoder for recipe in read_manifest(request.folder).sweep.arms.values()}
-    others = before & request.scale.decoders.keys() - {recipe.decoder for recipe in request.sweep.arms.values()}
-    return sorted(others, key=lambda name: parameters(name, request.scale))
 
 
 def growth_text(search: Search) -> str:
@@ -164,22 +147,26 @@ class _Search:
         for size, start in self.request.sweep.arms.items():
             recipes = [_at(start, rate) for rate in sorted({*self._recorded(start), *self._rates(start)})]
             arms |= {f"{size} {recipe.learning_rate:g}": recipe for recipe in recipes}
-            complete = complete and all(self.scores(recipe) for recipe in recipes)
+            scores = [self.scores(recipe) for recipe in recipes]
+            complete = complete and all(scores)
             if complete:
-                score, best = max((((self.scores(r) or DIVERGED)[0], r) for r in recipes), key=lambda pair: pair[0])
-                if math.isfinite(score):
+                averages = [average for average, _ in filter(None, scores)]
+                best = recipes[averages.index(max(averages))]
+                if math.isfinite(max(averages)):
                     controls[f"{size} {best.learning_rate:g} blind"] = best.model_copy(update={"images": "blind"})
         return arms | controls if complete else arms
 
     def scores(self, recipe: Recipe) -> Scores | None:
         """The recipe's scores, or None while a seed lacks them; a rate at which a seed diverged is worse than any."""
-        each = [self._score(self.request.resolve("", recipe, seed)) for seed in self.seeds]
-        found = [scores for scores in each if scores]
-        if len(found) < len(each):
-            return None
-        return fmean(scores[0] for scores in found), fmean(scores[1] for scores in found)
+        found = []
+        for seed in self.seeds:
+            scores = self._trial_scores(self.request.resolve("", recipe, seed))
+            if scores is None:
+                return None
+            found.append(scores)
+        return fmean(average for average, _ in found), fmean(loss for _, loss in found)
 
-    def _score(self, trial: Trial) -> Scores | None:
+    def _trial_scores(self, trial: Trial) -> Scores | None:
         ledger, fingerprint = self.request.ledger, trial.fingerprint
         if fingerprint not in self._known:
             if ledger.has_intact_scores(fingerprint):
@@ -203,15 +190,14 @@ class _Search:
 
         settings = self.settings
         guess = self.request.resolve("", start, self.seeds[0]).evaluation.model.training.learning_rate
-        below = (settings.rates - 1) // 2
-        first, last = -below - settings.extensions, settings.rates - 1 - below + settings.extensions
-        reachable = [_rounded(guess * settings.factor**step) for step in range(first, last + 1)]
-        grid = reachable[settings.extensions : settings.extensions + settings.rates]
+        first = -((settings.rates - 1) // 2) - settings.extensions
+        steps = range(first, first + settings.rates + 2 * settings.extensions)
+        reachable = [_rounded(guess * settings.factor**step) for step in steps]
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=0)
         study = optuna.create_study(direction="maximize", sampler=sampler)
-        for rate in grid:
+        for rate in reachable[settings.extensions : settings.extensions + settings.rates]:
             study.enqueue_trial({"rate": rate})
         scores: dict[float, Scores | None] = {}
         for number in range(settings.rates + settings.extensions):
@@ -248,7 +234,7 @@ def _beyond_the_edge(scores: dict[float, Scores | None], reachable: list[float])
     """The next reachable rate on the side where the best by either objective is the last one tried; None if neither."""
     tried = sorted(scores)
     known = [scores[rate] or DIVERGED for rate in tried]
-    best = {_best([score for score, _ in known]), _best([-loss for _, loss in known])}
+    best = {_best([average for average, _ in known]), _best([-loss for _, loss in known])}
     if 0 in best:
         return max((rate for rate in reachable if rate < tried[0]), default=None)
     if len(tried) - 1 in best:

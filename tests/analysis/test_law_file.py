@@ -83,18 +83,15 @@ def test_losses_are_turned_round(undrawn: None, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err.endswith("is the highest; leave out --lower-is-better\n")
 
 
-def test_an_unbracketed_size_is_named_left_out_and_kept_on_request(
-    undrawn: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unbracketed_size_is_named_and_left_out(undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
         row for row in exact_rows() if not (row[0] == SIZES[0] and row[1] > math.exp(true_log_rate(SIZES[0]) - 0.5))
     ]
     write_csv(Path("results.csv"), rows)
     fit()
     assert law()["n"] == 3
-    assert "not bracketed: needs rates above" in capsys.readouterr().out
-    fit("--keep-unbracketed")
-    assert law()["n"] == 4
+    output = capsys.readouterr().out
+    assert "not bracketed: needs" in output and "rates above" in output
 
 
 def test_fewer_than_three_bracketed_sizes_are_no_law(capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,19 +130,19 @@ def test_a_verdict_takes_three_seeds(undrawn: None, capsys: pytest.CaptureFixtur
         assert ("The optimum falls with size" in output) == (seeds == 3)
 
 
-def test_failed_runs_and_spellings(undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_runs_and_spellings(undrawn: None) -> None:
     rows: list[tuple[object, ...]] = [(n, f"{rate:.12g}", score) for n, rate, score in exact_rows()]
     rows += [(n, 0.5, text) for n, text in zip(SIZES, ("", "NaN", "inf", "-Infinity"), strict=True)]
     write_csv(Path("results.csv"), [("9.437184M" if row[0] == SIZES[0] else row[0], *row[1:]) for row in rows])
     fit()
     assert law()["coefficients"] == pytest.approx({"ln N": SLOPE, "constant": CONSTANT}, abs=1e-6)
-    assert capsys.readouterr().out.count("1 failed") == 4
+    (folder,) = Path("results/local/lr_law").glob("results-*")
+    assert [row["failed"] for row in csv.DictReader((folder / "optima.csv").open(encoding="utf-8"))] == ["1"] * 4
 
 
 @pytest.mark.parametrize(
     ("heading", "rows", "fragments"),
     [
-        ("params,lr,score", grid(), ["must be one column 'learning_rate'"]),
         (
             "params,learning_rate,scores",
             grid(),
@@ -157,12 +154,8 @@ def test_failed_runs_and_spellings(undrawn: None, capsys: pytest.CaptureFixture[
             ["row 4, column 'learning_rate': 'fast' must be a number above 0"],
         ),
         ("", [*grid()[:5], [9e6, 1e-3, "good"], *grid()], ["row 7, column 'score': 'good' is not a number"]),
-        ("", [*grid(), [9e6, -1e-3, 1.0]], ["row 14, column 'learning_rate': '-0.001' must be a number above 0"]),
-        ("", [*grid(), [9e6, 0, 1.0]], ["'0' must be a number above 0"]),
         ("", [*grid(), ["", 1e-3, 1.0]], ["row 14, column 'params': '' must be a number above 0"]),
         ("", [*grid(), [9e6, "1e-300", 1.0]], ["row 14, column 'learning_rate': '1e-300' is not between 1e-12 and"]),
-        ("", [*grid(), [9e6, "1e300", 1.0]], ["'1e300' is not between 1e-12 and 1e+06"]),
-        ("", [*grid(), ["1e300", 1e-3, 1.0]], ["row 14, column 'params': '1e300' is not between 1 and 1e+21"]),
         ("", grid((9e6, 85e6)), ["has only 2 of the three or more sizes"]),
         ("", [[n, 1e-3, 1.0] for n in SIZES], ["one learning rate"]),
         ("", [], ["holds no rows"]),
@@ -204,11 +197,3 @@ def test_wrong_options(options: list[str], fragments: list[str], capsys: pytest.
     fit(*options, code=2)
     error = capsys.readouterr().err
     assert all(fragment in error for fragment in fragments), error
-
-
-def test_a_file_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
-    fit(code=2)
-    assert "no such file" in capsys.readouterr().err
-    Path("results.csv").write_bytes(b"\x00\xff\xfe")
-    fit(code=2)
-    assert "results.csv" in capsys.readouterr().err

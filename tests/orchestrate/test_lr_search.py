@@ -25,7 +25,7 @@ from mm1_lab.config import (
 from mm1_lab.orchestrate import lr_search
 from mm1_lab.orchestrate.check_scale import measure_gates
 from mm1_lab.orchestrate.execution.executor import Executor, Inline
-from mm1_lab.orchestrate.lr_search import choose_sizes, load_search, predicted_sizes, run_search, with_grid
+from mm1_lab.orchestrate.lr_search import choose_sizes, load_search, run_search, with_grid
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.results import HeldOutRow, ScoreRow
@@ -44,8 +44,8 @@ def best_rate(evaluation: EvaluationStage, factor: float = 1.0) -> float:
 class Laboratory:
     """Stands for training: scores by a formula, a trial above four times the best rate diverges."""
 
-    def __init__(self, factor: float = 1.0, sees: bool = True) -> None:
-        self.factor, self.sees = factor, sees
+    def __init__(self, factor: float = 1.0) -> None:
+        self.factor = factor
         self.rounds: list[list[str]] = []
 
     def complete(self, request: Request, executor: Executor, draw: Callable[[Path], list[Path]]) -> tuple[object, None]:
@@ -65,7 +65,7 @@ class Laboratory:
             ledger.record_failure(fingerprint, trial.name, 1, "diverged", "the loss is nan")
             return
         blind = trial.recipe.images == "blind"
-        score = 60 - 5 * distance**2 - (20 if blind and self.sees else 0) + trial.seed
+        score = 60 - 5 * distance**2 - (20 if blind else 0) + trial.seed
         scores = [
             ScoreRow("vqa", "vqa", "vqa", shots, block, f"q{block}", "colour", score + 3 * (block % 4), "red", True)
             for shots in (0, 8)
@@ -122,16 +122,6 @@ def test_a_grid_grows_at_its_edge_until_the_best_rate_is_inside(
     assert sorted(more[-1]) == sorted(name for name in more[-1] if "blind" in name) and len(more[-1]) == 4
 
 
-def test_the_grid_stops_growing_after_so_many_rates(ask: Callable[..., Request], laboratory: Laboratory) -> None:
-    request = ask(SIZES[:3])
-    laboratory.factor = 1e4
-    run_search(request, "grid", Inline(), no_drawing)
-    assert [len(rates(request, size)) for size in SIZES[:3]] == [8, 8, 8]
-    (law,) = [path for path in draw_search(request.folder) if path.name == "law.json"]
-    values = json.loads(law.read_text(encoding="utf-8"))
-    assert values["coefficients"] is None and "9M needs rates above" in values["why"]
-
-
 def test_a_grid_of_which_every_rate_diverged_grows_downwards(
     ask: Callable[..., Request], laboratory: Laboratory
 ) -> None:
@@ -141,21 +131,9 @@ def test_a_grid_of_which_every_rate_diverged_grows_downwards(
     for size, trial in zip(SIZES, request.trials, strict=True):
         guess = trial.evaluation.model.training.learning_rate
         assert rates(request, size)[0] == pytest.approx(guess / 32, rel=0.01), "three rates below the first five"
-
-
-def test_a_diverged_rate_ends_the_grid_and_is_not_tried_again(
-    ask: Callable[..., Request], laboratory: Laboratory
-) -> None:
-    laboratory.factor = 0.35
-    request = ask()
-    assert run_search(request, "grid", Inline(), no_drawing) == 0
-    failures = list((request.ledger.results / "failures").glob("*.json"))
-    assert failures
     before = len(laboratory.rounds)
     assert run_search(ask(), "grid", Inline(), no_drawing) == 0
-    assert not [name for names in laboratory.rounds[before:] for name in names]
-    drawn = draw_search(request.folder)
-    assert "failed" in next(path for path in drawn if path.name == "table.md").read_text(encoding="utf-8")
+    assert not [name for names in laboratory.rounds[before:] for name in names], "diverged, and not tried again"
 
 
 @pytest.mark.parametrize("method", ["grid", "optuna"])
@@ -215,21 +193,8 @@ def test_a_search_is_fitted_by_both_objectives_and_drawn(ask: Callable[..., Requ
         assert fit["coefficients"] == pytest.approx({"ln N": -0.3, "constant": -1.5}, abs=0.05)
         assert fit["predictions"][0]["value"] == pytest.approx(math.exp(-0.3 * math.log(36864) - 1.5), rel=0.02)
     text = (request.folder / "table.md").read_text(encoding="utf-8")
-    assert "4 of 4 have an interval within" in text and "blind control" in text and "2.9B" in text
+    assert "blind control" in text and "2.9B" in text
     assert json.loads((draw_search(request.folder)[2]).read_text(encoding="utf-8")) == values, "targets are kept"
-
-
-def test_where_the_average_is_not_above_blind_the_loss_stands_in_front(
-    ask: Callable[..., Request], laboratory: Laboratory
-) -> None:
-    laboratory.sees = False
-    request = ask()
-    run_search(request, "grid", Inline(), no_drawing)
-    draw_search(request.folder)
-    values = json.loads((request.folder / "law.json").read_text(encoding="utf-8"))
-    assert values["objective"] == "held-out loss"
-    text = (request.folder / "table.md").read_text(encoding="utf-8")
-    assert "so the held-out loss stands in front" in text
 
 
 class Keeper:
@@ -358,21 +323,6 @@ def test_arms_of_one_size_have_an_optimum_each(
     assert coarse == pytest.approx(3 * small, rel=0.1)
 
 
-def test_a_law_of_fewer_sizes_than_before_says_what_it_leaves_out(
-    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    command = ("fit-lr-law", "--scale", "smoke", "--inline")
-    for sizes, told in ((SIZES, False), (SIZES[:3], True), (SIZES, False)):
-        assert main([*command, "--sizes", ",".join(sizes)]) == 0
-        output = capsys.readouterr().out
-        assert ("Searched before and not among these sizes: 1.2B." in output) == told
-        assert ("to fit them too: --sizes 9M,85M,302M,1.2B" in output) == told
-        law = json.loads(Path("results/local/smoke/lr_law/law.json").read_text(encoding="utf-8"))
-        assert law["fits"][0]["n"] == len(sizes)
-    assert sum(name.startswith("1.2B") for names in laboratory.rounds[-1:] for name in names) == 0, "nothing ran again"
-
-
 def test_the_search_is_planned_with_its_sizes_and_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -389,30 +339,3 @@ def test_the_search_is_planned_with_its_sizes_and_steps(
         hours.append(float(number) * (1000 if thousands else 1))
     assert hours[1] == pytest.approx(2 * hours[0], rel=0.02)
     assert not list(tmp_path.rglob("sweep.json"))
-
-
-def test_a_law_is_stated_for_the_paper_s_sizes() -> None:
-    for name in ("lab", "paper"):
-        scale = load_scale(name, REPOSITORY / "sweeps" / "scales")
-        sizes = predicted_sizes(None, SIZES, scale)
-        assert sizes.keys() == {"2.9B", "3B", "7B", "30B", "3B-MoE", "7B-MoE"}
-        assert sizes["3B-MoE"] == sizes["3B"] == pytest.approx(2.94e9, rel=0.01)
-        assert sizes["30B"] == pytest.approx(29.6e9, rel=0.01)
-
-
-def test_an_arm_that_diverges_at_every_rate_leaves_the_others_their_law(
-    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = laboratory.run
-
-    def by_arm(request: Request, trial: Trial) -> None:
-        laboratory.factor = 1e-9 if trial.recipe.resolution == 224 else 1.0
-        run(request, trial)
-
-    monkeypatch.setattr(laboratory, "run", by_arm)
-    path = tmp_path / "own.yaml"
-    path.write_text(FOUR, encoding="utf-8")
-    request = load_request(path, "smoke", results=tmp_path / "results", store=tmp_path / "store")
-    assert run_search(request, "grid", Inline(), draw_search) == 0
-    values = json.loads((request.folder / "law.json").read_text(encoding="utf-8"))
-    assert values["objective"] == "8-shot average" and values["n"] == 3
