@@ -26,9 +26,8 @@ FAMILIES_APART = {
     "chat": "conversations",
     "solutions": "worked solutions",
     "likelihood": "choice by likelihood",
-    "imported": "imported",
 }
-"""Titles of the families that the means over all benchmarks exclude: probes, tuned models only, other programs."""
+"""Titles of the families that the means over all benchmarks exclude: probes, or tuned models only."""
 
 TrialValues = dict[tuple[str, int], float]
 """A value per trial (arm, seed)."""

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,6 @@ from typing import Any
 DONE = "DONE"
 WEIGHTS = "model.safetensors"
 """The transformers library's name of weights in one file; if they are in several, an index by this name lists them."""
-REPLACED = ".replaced"
-"""Suffix of a folder that another one is about to replace."""
 LARGE = 64 << 20
 """Files of at least this many bytes also get a digest of samples: reading gigabytes before each use takes too long."""
 STRETCHES, STRETCH = 64, 256 << 10
@@ -91,12 +89,12 @@ def new_file(path: Path) -> Iterator[Path]:
 def replace(temporary: Path, path: Path, over: bool = True) -> None:
     """Atomically renames a file or a folder into place; syncs its content to disk before, and the name after.
 
-    A folder that exists already stays beside the new one as `NAME.replaced` until that is in place; `restore` undoes a
-    kill in between. Unless `over`, raises OSError for such a folder.
+    A folder that exists already is moved aside first, as no system replaces one by another. Unless `over`, raises
+    OSError for such a folder.
     """
     for written in (temporary, *temporary.rglob("*")):
         _sync(written)
-    aside = path.with_name(f"{path.name}{REPLACED}") if over and path.is_dir() else None
+    aside = path.with_name(f"{path.name}.replaced") if over and path.is_dir() else None
     if aside:
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(path, aside)
@@ -104,17 +102,6 @@ def replace(temporary: Path, path: Path, over: bool = True) -> None:
     _sync(path.parent)
     if aside:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def restore(folder: Path) -> bool:
-    """Renames back what `replace` had moved aside if it was killed before the new folder was in place.
-
-    Returns whether the folder is complete. Nothing may be replacing it meanwhile.
-    """
-    aside = folder.with_name(f"{folder.name}{REPLACED}")
-    if is_complete(aside) and not folder.exists():
-        os.replace(aside, folder)
-    return is_complete(folder)
 
 
 def _sync(path: Path) -> None:
@@ -167,13 +154,8 @@ def commit(partial: Path, folder: Path) -> None:
 
 
 @contextmanager
-def new_folder(
-    folder: Path, like: Path | None = None, lock: AbstractContextManager[None] | None = None
-) -> Iterator[Path]:
-    """Yields an empty folder next to `folder`, or a copy of `like`, that is committed as `folder` at the end.
-
-    `lock` is held while it replaces `folder`.
-    """
+def new_folder(folder: Path, like: Path | None = None) -> Iterator[Path]:
+    """Yields an empty folder next to `folder`, or a copy of `like`, that is committed as `folder` at the end."""
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     if like:
@@ -181,8 +163,7 @@ def new_folder(
     else:
         partial.mkdir(parents=True)
     yield partial
-    with lock or nullcontext():
-        commit(partial, folder)
+    commit(partial, folder)
 
 
 def damage(folder: Path, full: bool = True, only: str | None = None) -> str | None:

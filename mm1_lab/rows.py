@@ -9,7 +9,7 @@ class ScoreRow:
 
     benchmark: str
     family: str
-    """captioning, vqa, novel, text, chat, solutions, likelihood, further or imported."""
+    """captioning, vqa, novel, text, chat, solutions, likelihood or further."""
     metric: str
     """cider, vqa, exact, …"""
     shots: int

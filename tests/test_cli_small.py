@@ -97,7 +97,6 @@ def test_what_is_not_there_is_told_before_anything_heavy_is_loaded(tmp_path: Pat
     asked = {
         ("export", "data_mix", "--only", "base", "folder"): UNTRAINED,
         ("chat", "data_mix", "--only", "base"): UNTRAINED,
-        ("import-scores", "data_mix", "--only", "base", "folder"): UNTRAINED,
         ("figures", "--results", "nowhere"): NOTHING,
         ("report", "--results", "nowhere"): NOTHING,
         ("dashboard", "--results", "nowhere", "--port", "0"): NOTHING,

@@ -25,7 +25,7 @@ ENCODER_NOTE = (
     "by itself, before the trial; a reconstructive one has no text tower to retrieve with."
 )
 MIRRORS = yaml.safe_load((FOLDER / "mirrors.yaml").read_text(encoding="utf-8"))
-ASKED_BY = {"Table 3": ("captioning", "vqa"), "Table 4": ("imported", "chat")}
+ASKED_BY = {"Table 3": ("captioning", "vqa"), "Table 4": ("chat",)}
 """Families of benchmarks that are in the paper's tables, or mirror those that are."""
 OWN_TASKS = (
     "Our rows: mean ± half the 95 % interval over seeds, with one seed over blocks of questions, on our own mirrors of "
@@ -110,9 +110,8 @@ def _cell(row: Row) -> str:
 
 def _headings(asked: pd.DataFrame) -> dict[str, str]:
     """`chat-knowledge (mirrors ScienceQA)` for each of the paper's benchmarks that the world has its own version of."""
-    own = asked[asked["family"] != "imported"]  # other programs ask the paper's own
     names: dict[str, list[str]] = {}
-    for label, name in own[["label", "benchmark"]].drop_duplicates().itertuples(index=False):
+    for label, name in asked[["label", "benchmark"]].drop_duplicates().itertuples(index=False):
         if name.lower() != label.lower():
             names.setdefault(label, []).append(name)
     return {label: f"{', '.join(mirrors)} (mirrors {label})" for label, mirrors in names.items()}

@@ -1,4 +1,4 @@
-"""Commands for trained arms: export, import-scores, chat."""
+"""Commands for trained arms: export, chat."""
 
 from __future__ import annotations
 
@@ -43,25 +43,6 @@ def export(options: argparse.Namespace) -> int:
     )
     export_trial(request, trial, options.form, options.folder, card)
     print(options.folder)
-    return DONE
-
-
-@command(
-    "data_mix --only base lmms-logs",
-    *opt.ARMS,
-    option("folder", "lmms-eval's --output_path (run it with --log_samples)", "FOLDER", type=Path),
-)
-def import_scores(options: argparse.Namespace) -> int:
-    """Add lmms-eval's scores of an exported model to its trained arm."""
-    from mm1_lab.orchestrate.finished_trial import check_scored, only_trial
-
-    request = request_of(options, options.sweep)
-    trial = only_trial(request)
-    check_scored(request, trial)
-    from mm1_lab.orchestrate.importing import import_scores
-
-    for line in import_scores(request, trial, options.folder):
-        print(line)
     return DONE
 
 

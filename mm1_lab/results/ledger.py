@@ -18,7 +18,7 @@ from mm1_lab.config import RequestError
 from mm1_lab.results.packed import unpacked
 from mm1_lab.results.parts import Parts
 from mm1_lab.results.schema import HELD_OUT_COLUMNS, SAMPLES, SCHEMA, number, read_json
-from mm1_lab.results.score_file import read_rows, write_scores
+from mm1_lab.results.score_file import write_scores
 from mm1_lab.rows import HeldOutRow, SampleRow, ScoreRow
 
 FAILURE = "delete it and run the sweep again"
@@ -122,9 +122,7 @@ class Ledger:
 
     def forget(self, fingerprint: str) -> None:
         """Deletes a stage's scores, weights, checkpoint and failure, so that it runs again from its beginning."""
-        trial = self.trial_folder(fingerprint)
-        replaced = trial.with_name(f"{fingerprint}{files.REPLACED}")  # first, as it would be restored
-        for folder in (replaced, trial, self.store / fingerprint, self.partial_folder(fingerprint)):
+        for folder in (self.trial_folder(fingerprint), self.store / fingerprint, self.partial_folder(fingerprint)):
             (folder / files.DONE).unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
         self.clear_failure(fingerprint)
@@ -140,21 +138,7 @@ class Ledger:
         return self.trials / fingerprint
 
     def has_scores(self, fingerprint: str) -> bool:
-        folder = f"{self.trials}/{fingerprint}"
-        if files.is_complete(folder):
-            return True
-        return files.is_complete(f"{folder}{files.REPLACED}") and self._restore(Path(folder))
-
-    def _restore(self, folder: Path) -> bool:
-        """Puts back a trial's folder that `add_scores` was replacing when it was killed; whether that worked."""
-        try:
-            with self._exchange_lock():
-                return files.restore(folder)
-        except OSError:  # a read-only results folder
-            return False
-
-    def _exchange_lock(self) -> AbstractContextManager[None]:
-        return files.locked(self.trials / ".lock")
+        return files.is_complete(f"{self.trials}/{fingerprint}")
 
     def has_intact_scores(self, fingerprint: str) -> bool:
         """Whether there are scores and their files are unchanged; damaged ones are moved aside with a warning."""
@@ -190,27 +174,6 @@ class Ledger:
             if training is not None:
                 shutil.copyfile(training, partial / "training.csv")
         self.clear_failure(fingerprint)
-
-    def add_scores(self, fingerprint: str, rows: Iterable[ScoreRow], name: str, digest: str, note: str) -> None:
-        """Adds an externally scored benchmark to a finished trial, replacing an earlier import of the same name.
-
-        Records its digest and a note. Raises RequestError if the trial has a benchmark of its own with the name of one
-        of `rows`.
-        """
-        folder = self.trial_folder(fingerprint)
-        copy = files.new_folder(folder, like=folder, lock=self._exchange_lock())
-        with self.stage_lock(fingerprint), copy as partial:
-            record = self.record(fingerprint)
-            stored = read_rows(folder)
-            if name in record.get("imported", {}):
-                stored = [row for row in stored if not _is_of_import(row, name)]
-            rows, known = list(rows), {row.benchmark for row in stored}
-            if taken := next((row.benchmark for row in rows if row.benchmark in known), None):
-                raise RequestError(f"{taken}: the trial already has a benchmark of this name; rename the log files")
-            write_scores(partial, [*stored, *rows])
-            record["imported"] = record.get("imported", {}) | {name: digest}
-            record["benchmarks"] = record.get("benchmarks", {}) | {name: note}
-            files.write_json(partial / "record.json", record)
 
     def _sample(self, sample: SampleRow) -> dict[str, Any]:
         values = {name: getattr(sample, name) for name in SampleRow.__slots__ if name != "picture"}
@@ -270,10 +233,3 @@ def is_intact(folder: Path, full: bool = True, only: str | None = None) -> bool:
         text = f"is now {aside.name} and counts as missing; run the sweep again" if aside else "is not used"
         print(f"mm1-lab: {folder}: damaged ({reason}); it {text}", file=sys.stderr)
     return reason is None
-
-
-def _is_of_import(row: ScoreRow, name: str) -> bool:
-    """Whether a stored row is of an import of this name: of its score, or of one of its further metrics."""
-    if row.family == "imported":
-        return row.benchmark == name
-    return row.family == "further" and row.benchmark == f"{name} {row.metric}"

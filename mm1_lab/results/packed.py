@@ -122,7 +122,7 @@ def _unpack(results: Path, trials: Path) -> None:
         scores = records.with_name(SCORES)
         if not {records, scores} & bad.keys():
             entries = {entry["trial"]: entry for entry in _entries(records)}
-            missing[scores] = {name: entry for name, entry in entries.items() if not _is_there(trials / name)}
+            missing[scores] = {name: entry for name, entry in entries.items() if not files.is_complete(trials / name)}
     if count := sum(map(len, missing.values())):
         print(f"mm1-lab: {results}: unpacking {counted(count, 'trial')}, once", file=sys.stderr, flush=True)
     for scores, entries in missing.items():
@@ -132,11 +132,6 @@ def _unpack(results: Path, trials: Path) -> None:
                 files.write_json(partial / "record.json", entries[trial]["record"])
                 for name, text in entries[trial]["texts"].items():
                     files.write_text(partial / name, text)
-
-
-def _is_there(trial: Path) -> bool:
-    """Whether it is complete, or was when `add_scores` was killed, which the ledger then mends."""
-    return files.is_complete(trial) or files.is_complete(f"{trial}{files.REPLACED}")
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:

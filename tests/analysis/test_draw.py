@@ -361,16 +361,16 @@ def test_results_of_an_earlier_world_are_marked_and_not_ranked(tmp_path: Path, d
 
 
 def test_a_measure_of_one_arm_alone_has_its_mean_without_an_interval(data_mix: Sweep) -> None:
-    """Imported scores of one arm at two seeds; and with nothing else there is a figure."""
+    """Scores as a conversation of one arm at two seeds; and with nothing else there is a figure."""
     sweep = data_mix.model_copy(update={"arms": dict(list(data_mix.arms.items())[:3]), "panels": {}, "contrasts": ()})
     study = study_of(sweep, (0, 1))
     rows = study.scores[(study.scores["benchmark"] == "vqa") & (study.scores["arm"] == "base")]
-    own = rows[rows["shots"] == 0].assign(benchmark="pope", family="imported")
+    own = rows[rows["shots"] == 0].assign(benchmark="pope", family="chat")
     study = replace(study, scores=pd.concat([study.scores, own]))
     cells = means_table(study).frame.set_index("Fig. 5")
-    assert cells.loc["base", "imported 0-shot"] == f"{own['score'].mean():.1f}" and "±" in cells.loc["base", "0-shot"]
-    assert cells.loc["captions", "imported 0-shot"] == "–"
-    assert draw_scores(replace(study_of(sweep, (0, 1)), scores=own)).axes[0].get_title() == "imported"
+    assert cells.loc["base", "chat 0-shot"] == f"{own['score'].mean():.1f}" and "±" in cells.loc["base", "0-shot"]
+    assert cells.loc["captions", "chat 0-shot"] == "–"
+    assert draw_scores(replace(study_of(sweep, (0, 1)), scores=own)).axes[0].get_title() == "conversations"
 
 
 def test_seeds_of_own_data_are_nobodys_development_seeds(data_mix: Sweep) -> None:

@@ -336,7 +336,7 @@ def test_no_two_benchmarks_have_scores_of_one_name(tmp_path: Path) -> None:
         with pytest.raises(RequestError, match="2 benchmarks are named"):
             check(name, metric, other)
     assert own_names(in_world=False) == ["held-out-captions"]
-    for family in ("vqa", "text", "captioning", "chat", "imported"):
+    for family in ("vqa", "text", "captioning", "chat"):
         with pytest.raises(RequestError, match=f"`{family} 0-shot` is the mean of a kind of benchmark"):
             check(family, "exact", "arc")
 

@@ -98,7 +98,7 @@ def _without_scores(request: Request) -> str:
     if not told:
         return ""
     shots = ", ".join(map(str, request.scale.evaluate.shots))
-    return f"note: no benchmark here gives {told}; no verdict on these without imported scores (shots here: {shots})"
+    return f"note: no benchmark here gives {told}; no verdict on these (shots here: {shots})"
 
 
 def _measures(stage: EvaluationStage, cache: Path) -> set[Measure]:
