@@ -60,7 +60,7 @@ def plan(options: argparse.Namespace) -> int:
 def run(options: argparse.Namespace) -> int:
     """Run the trials of a sweep that are missing."""
     from analysis import draw_sweep, sweep_in_short
-    from mm1_lab.orchestrate.execution.executor import make_executor
+    from mm1_lab.orchestrate.execution.ray_tune import make_executor
     from mm1_lab.orchestrate.growing import parse_budget, run_until_decided
     from mm1_lab.orchestrate.lr_search import run_search, with_grid
     from mm1_lab.orchestrate.sweeping import forget_trials, run_sweep

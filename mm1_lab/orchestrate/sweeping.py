@@ -68,7 +68,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
         counts = [counted(len(plan.tasks), "task"), before] + [f"{counted(shipped, 'part')} shipped"] * bool(shipped)
         print(f"{request.variant} at {request.scale_name}: {', '.join(counts)}", flush=True)
         check_named_prompts(plan, request)
-        executor.open(request.scale)  # so that its processes import libraries while this one builds networks
+        executor.open(request.scale)
         check_feasible(plan)
         rows = rows_at_a_time(plan, request)
         for note in filter(None, (check_world_prompts(plan, request), check_claims(plan, request))):

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from mm1_lab.config import DecoderStage, RequestError, Resources, load_scale
-from mm1_lab.orchestrate.execution.executor import make_executor, run_plan
-from mm1_lab.orchestrate.execution.ray_tune import _storage, _worker_environment
+from mm1_lab.orchestrate.execution.executor import run_plan
+from mm1_lab.orchestrate.execution.ray_tune import _storage, _worker_environment, make_executor
 from mm1_lab.orchestrate.execution.worker import StageReport, WorkerContext, attempt, run_task
 from mm1_lab.orchestrate.execution.worklist import Observer, Outcome
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
@@ -170,7 +170,7 @@ STARTS = """
 import os, sys
 from pathlib import Path
 from mm1_lab.config import load_scale
-from mm1_lab.orchestrate.execution.executor import make_executor
+from mm1_lab.orchestrate.execution.ray_tune import make_executor
 with make_executor(False, None) as executor:
     executor.open(load_scale("smoke", Path(sys.argv[1]), ("reuse_processes=false",)))
     import ray

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from mm1_lab.config import EvaluationStage, Pretrained, RequestError, Scale, Stage, load_scale
-from mm1_lab.orchestrate.execution.ray_tune import KILLED
 from mm1_lab.orchestrate.execution.worklist import Execution, Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import load_request
@@ -93,7 +92,7 @@ def test_room_is_counted_in_workers_and_an_end_with_its_node_is_a_loss(
     assert ends == [("group", Outcome("lost", "its node was lost"), True)], "which Ray notices after the process' end"
     assert searcher.suggest("second") == {"task": "group"}
     searcher.on_trial_complete("second", error=True)
-    assert ends[1] == ("group", KILLED, False), "its process ended, and no node"
+    assert ends[1] == ("group", tune_hooks.KILLED, False), "its process ended, and no node"
     assert searcher.suggest("third") == {"task": "single"}
     searcher.on_trial_complete("third", {"outcome": "done", "reason": ""})
     assert searcher.suggest("fourth") == "FINISHED" and work_list.done == {"single"}
@@ -107,7 +106,7 @@ def test_what_tune_says_of_a_trial_without_an_outcome_is_its_reason(
     from ray.exceptions import ActorDiedError, OutOfMemoryError
 
     from mm1_lab.orchestrate.execution import groups
-    from mm1_lab.orchestrate.execution.tune_hooks import Errors, ending
+    from mm1_lab.orchestrate.execution.tune_hooks import KILLED, Errors, ending
 
     monkeypatch.setattr(groups, "alive_nodes", lambda: {"the only node"})
     file = tmp_path / "error.txt"

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from importlib import import_module
 
-from mm1_lab.config import RequestError, Scale
+from mm1_lab.config import Scale
 from mm1_lab.orchestrate.execution.machine import check_memory
 from mm1_lab.orchestrate.execution.worker import StageReport, WorkerContext, attempt, run_task
 from mm1_lab.orchestrate.execution.worklist import Execution, Observer, WorkList
@@ -64,20 +64,6 @@ class Inline(Executor):
 
             execution.start(task)
             execution.settle(task, attempt(task, context, report, work))
-
-
-def make_executor(inline: bool, address: str | None) -> Executor:
-    """The executor for these options. `address` is that of a running Ray cluster; None starts a local one.
-
-    Raises RequestError if both are given.
-    """
-    if inline and address:
-        raise RequestError("--inline runs without Ray, --address on a Ray cluster; leave one of them out")
-    if inline:
-        return Inline()
-    from mm1_lab.orchestrate.execution.ray_tune import RayTune
-
-    return RayTune(address)
 
 
 def run_plan(

@@ -23,33 +23,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
-from unittest import mock
 
 from mm1_lab.config import RequestError, Resources, Scale
 from mm1_lab.files import PACKAGE, Busy, locked, machine_cpus
 from mm1_lab.formatting import first_line
-from mm1_lab.orchestrate.execution.executor import Executor, Work
+from mm1_lab.orchestrate.execution.executor import Executor, Inline, Work
 from mm1_lab.orchestrate.execution.machine import check_ray_can_start, ray_temporary_folder
 from mm1_lab.orchestrate.execution.preflight import ask_ray, check_nodes
 from mm1_lab.orchestrate.execution.worker import WorkerContext, attempt
-from mm1_lab.orchestrate.execution.worklist import Execution, Outcome
+from mm1_lab.orchestrate.execution.worklist import Execution
 from mm1_lab.orchestrate.planning.capacity import machine_slots
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.train.progress import Progress
 
-KILLED = Outcome("failed", "its process died without an error message: killed, or out of memory")
 STARTS_GROUP = {"node:__internal_head__": 0.001}
 """Resources of a task that starts a worker group: practically none, on the head node; the group reserves its own."""
 
 REPORT_SECONDS = 1.0
 """Shortest interval between a stage's progress reports to the driver; each costs Tune about 20 ms."""
-
-PRELOADED = "mm1_lab.orchestrate.execution.preloaded"
-"""A module that imports everything a task needs; Ray's idle worker processes import it in advance."""
-
-LEFT_OUT = ("start_api_server", "start_monitor", "start_log_monitor")
-"""Ray's dashboard, autoscaler and log servers: each is a Python process, and Ray waits seconds for the first before it
-starts any worker. If a version of Ray has other names for them, they are started as usual."""
 
 SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # silences Tune, as the display is ours
@@ -60,6 +51,13 @@ SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's state is not used; commands resume from the ledger
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+LOCAL = {
+    # found before Ray puts the working directory, and perhaps another mm1_lab, in front of PYTHONPATH
+    "RAY_preload_python_modules": PACKAGE.name,
+    "RAY_prestart_worker_first_driver": "0",  # those processes would lack the environment of Tune's, and stay unused
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too Ray then listens on 127.0.0.1 alone
+}
+"""Settings of a Ray that this command starts."""
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
@@ -101,32 +99,26 @@ class RayTune(Executor):
         # so that edits to the package do not change a running sweep
         shutil.copytree(PACKAGE, self.code / PACKAGE.name, ignore=shutil.ignore_patterns("shipped"))
         os.environ.update(SETTINGS | _worker_environment(scale.resources, self.code))
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on Linux too Ray then listens on 127.0.0.1 alone
+        os.environ.update(LOCAL)
         os.environ["RAY_AUTH_MODE"] = "token"  # other users of this machine are refused
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         import ray  # reads RAY_AUTH_MODE when it is imported
 
-        # Without reuse, each task has a fresh process and stages are long, so preloading gains little; it only
-        # makes sure that the package is found before Ray puts the working directory in front of PYTHONPATH.
-        idle_workers = {
-            "preload_python_modules": [PRELOADED if scale.reuse_processes else PACKAGE.name],
-            "idle_worker_killing_time_threshold_ms": 600_000,  # or Ray ends them when Tune reserves their CPUs
-        }
-        left_out: dict[str, Any] = dict.fromkeys(LEFT_OUT, lambda node, **settings: None)
         try:
-            with mock.patch.multiple("ray._private.node.Node", create=True, **left_out):
-                ray.init(
-                    address="local",
-                    num_cpus=machine_cpus(),
-                    include_dashboard=False,
-                    object_store_memory=200 * 2**20,  # tasks are small, and results are passed as files
-                    _system_config=idle_workers,
-                    **QUIET,
-                )
+            ray.init(
+                address="local",
+                num_cpus=machine_cpus(),
+                include_dashboard=False,
+                object_store_memory=200 * 2**20,  # tasks are small, and results are passed as files
+                **QUIET,
+            )
         except Exception as error:  # Ray raises nothing narrower if one of its processes dies meanwhile
             text = f"Ray did not start ({first_line(error)}); run the same command again, or without Ray (--inline)"
             raise RequestError(text) from None
-        threading.Thread(target=self._watch, name="ray-watch", daemon=True).start()
+        (node,) = ray.nodes()
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        servers = {"raylet": (node["NodeManagerAddress"], node["NodeManagerPort"]), "gcs_server": (host, int(port))}
+        threading.Thread(target=self._watch, args=[servers], name="ray-watch", daemon=True).start()
 
     def _join(self, address: str, resources: Resources) -> None:
         """Joins a running cluster. Raises RequestError if there is none."""
@@ -153,15 +145,8 @@ class RayTune(Executor):
 
     def work(self, execution: Execution, context: WorkerContext, work: Work) -> None:
         from ray import tune
-        from ray.tune.execution import class_cache
 
         from mm1_lab.orchestrate.execution.tune_hooks import Errors, Relay, TaskSearcher
-
-        if self.address is None:
-            # Ray's processes inherit this environment. With a runtime environment of their own, as Tune would give
-            # them, tasks could not use the idle worker processes, which have preloaded the imports.
-            class_cache.DEFAULT_ENV_VARS.clear()
-            class_cache.ENV_VARS_TO_PROPAGATE.clear()
 
         logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)  # its files are not used
         tasks, scale = execution.work_list.tasks, context.scale
@@ -218,17 +203,30 @@ class RayTune(Executor):
             if self.code:
                 shutil.rmtree(self.code, ignore_errors=True)
 
-    def _watch(self) -> None:
+    def _watch(self, servers: Mapping[str, tuple[str, int]]) -> None:
         """Ends the command with a one-line message if one of Ray's servers dies; Ray itself prints C++ messages."""
-        from ray._private import worker
-
-        node = worker._global_node
         while not self.closing.wait(0.5):
-            dead = [kind for kind, _ in node.dead_processes() if kind in ("raylet", "gcs_server")]
-            if dead and not self.closing.is_set():
-                text = f"\nmm1-lab: Ray's {dead[0]} was killed or ran out of memory; run the same command to continue"
-                print(text, file=sys.stderr, flush=True)
-                os._exit(1)
+            for name, address in servers.items():
+                try:
+                    socket.create_connection(address, timeout=10).close()
+                except ConnectionRefusedError:
+                    if self.closing.is_set():
+                        return
+                    text = f"\nmm1-lab: Ray's {name} was killed or ran out of memory; run the same command to continue"
+                    print(text, file=sys.stderr, flush=True)
+                    os._exit(1)
+                except OSError:  # a busy machine, or one that sleeps: it may yet answer
+                    continue
+
+
+def make_executor(inline: bool, address: str | None) -> Executor:
+    """The executor for these options. `address` is that of a running Ray cluster; None starts a local one.
+
+    Raises RequestError if both are given.
+    """
+    if inline and address:
+        raise RequestError("--inline runs without Ray, --address on a Ray cluster; leave one of them out")
+    return Inline() if inline else RayTune(address)
 
 
 def _check_answers(address: str) -> None:

@@ -13,10 +13,10 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from mm1_lab.orchestrate.execution.groups import alive_nodes, node_went_away
-from mm1_lab.orchestrate.execution.ray_tune import KILLED
 from mm1_lab.orchestrate.execution.worklist import Execution, Outcome
 from mm1_lab.train.progress import Progress
 
+KILLED = Outcome("failed", "its process died without an error message: killed, or out of memory")
 DIED = (ActorDiedError.BASE_ERROR_MSG, RayActorError.BASE_ERROR_MSG)
 """How Tune's message begins if all that is known is that the process is gone."""
 EVICTED = "running low on memory"
