@@ -95,6 +95,7 @@ EXIT_CODES = {
     DONE: "done",
     FAILED: "a trial, or a gate of `check-scale`, failed; the others continued",
     WRONG: "the request was invalid; nothing was changed",
+    3: "`judge`: a claim is not decided",
     130: "stopped by Ctrl-C; run the same command to continue",
 }
 
@@ -109,6 +110,21 @@ VARIABLES = {
     "PYTHONPATH": "passed on to the processes of a sweep",
     "RAY_AUTH_MODE": "set to `token` if a process imports Ray before it runs a sweep; otherwise set by the sweep",
 }
+
+
+JSON = {
+    "plan": "`scale`; `trials` (`sweep`, `arm`, `seed`, `fingerprint`, `state`); `stages` (`kind`, `fingerprint`, "
+    "`seed`, `state`, `why`, and if missing `parameters`, `active`, `flops`, `memory_bytes`, `disk_bytes`, "
+    "`checkpoint_bytes`, and `seconds` or, with GPUs, `gpu_hours`); `notes`",
+    "status": "`sweeps` (`sweep`, `scale`, `trials` with `arm`, `seed`, `fingerprint`, `state`: done, missing or "
+    "failed, `why`); `failures` of other stages (`stage`, `reason`, `log`)",
+    "show": "by arm its recipe, or of the arms named `recipe`, `fingerprint`, `parameters without embeddings`, "
+    "`resolved`",
+    "compare": "`title`; `rows` (`measure`, `first`, `second`, `difference`, `low`, `high`, `over`: seeds or "
+    "questions, `seeds`); `notes`",
+    "judge": "see [judge](judge.md#keys-of-the-json)",
+}
+"""What `--json` prints, by command; what has no value is null."""
 
 
 def main() -> None:
@@ -145,6 +161,7 @@ def reference() -> str:
         ),
     ]
     parts += ["## Commands", *_commands()]
+    parts += ["## JSON", _table(("command", "keys"), ((f"`{name}`", text) for name, text in JSON.items()))]
     parts += ["## Exit codes", _table(("code", "meaning"), ((str(code), text) for code, text in EXIT_CODES.items()))]
     parts += [
         "## Environment variables",

@@ -78,6 +78,7 @@ UNTIL_DECIDED = (
         "--looks", "with --until-decided: after how many seeds to judge; default: 4, 6, … up to --seeds", "4,6,8,10"
     ),
 )
+JSON = switch("--json", "print JSON, with the keys in docs/reference.md")
 VARY = (
     repeated(
         "--vary",

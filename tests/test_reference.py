@@ -1,8 +1,13 @@
 """docs/reference.md says what the code says."""
 
 import importlib.util
+import json
 import re
+from pathlib import Path
 
+import pytest
+
+from mm1_lab.cli import main
 from mm1_lab.config import Recipe
 from tests.conftest import REPOSITORY
 
@@ -24,3 +29,26 @@ def test_it_names_every_environment_variable_that_is_read() -> None:
     for path in (REPOSITORY / "mm1_lab").rglob("*.py"):
         read |= set(re.findall(r"environ\.get\(\"(\w+)\"", path.read_text(encoding="utf-8")))
     assert read and all(f"`{name}`" in text for name in read)
+
+
+def test_json_has_the_keys_that_the_reference_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (REPOSITORY / "docs" / "reference.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text.split("## JSON")[1], re.MULTILINE))
+    smoke = ("--scale", "smoke", "--json")
+    for words in (
+        ("plan", "data_mix", "--only", "base", *smoke),
+        ("status", "data_mix", "--only", "base", *smoke),
+        ("show", "data_mix", "base", *smoke),
+        ("compare", "data_mix", "captions", "base", "--json"),
+    ):
+        assert main(list(words)) == 0
+        printed = json.loads(capsys.readouterr().out)
+        if words[0] == "show":
+            printed = printed["base"]
+        for key, value in printed.items():
+            assert f"`{key}`" in told[words[0]]
+            inner = value[0] if value and isinstance(value, list) and isinstance(value[0], dict) else {}
+            assert all(f"`{name}`" in told[words[0]] for name in inner)

@@ -1,6 +1,8 @@
-"""The table that compares two arms."""
+"""The comparison of two arms."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,9 +18,30 @@ UNITS = {"seeds": "seeds", "questions": "questions, conditional on these models"
 """What an interval is over, by a difference's `unit`."""
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Two arms, compared."""
+
+    title: str
+    rows: list[dict[str, Any]]
+    """Per measure, and per benchmark of the user's data: `measure`, `first` and `second` (the arms' means),
+    `difference`, `low` and `high` (95 %), what these are `over` (seeds, questions), and `seeds`."""
+    notes: list[str]
+
+
 def compare_table(study: Study, first: str, second: str, only: Sequence[int] = ()) -> Table:
-    """Compares two arms at the seeds that both have, or at those in `only`: a row per measure, and per benchmark of the
-    user's data, with the means of both and their difference within seeds with its 95 % interval.
+    """`compare_arms` as a table for people."""
+    found = compare_arms(study, first, second, only)
+    rows = []
+    for row in found.rows:
+        interval = f"[{as_text(row['low'])}, {as_text(row['high'])}]"
+        means = {"measure": row["measure"], first: row["first"], second: row["second"]}
+        rows.append(means | {"difference": row["difference"], "95 %": interval})
+    return Table(found.title, pd.DataFrame(rows), found.notes)
+
+
+def compare_arms(study: Study, first: str, second: str, only: Sequence[int] = ()) -> Comparison:
+    """Compares two arms at the seeds that both have, or at those in `only`, by their differences within seeds.
 
     With one seed the interval is over questions, conditional on the two models. Raises RequestError for an arm
     without scores, at a seed in `only` or at all, and for an arm and itself.
@@ -36,13 +59,12 @@ def compare_table(study: Study, first: str, second: str, only: Sequence[int] = (
     for measure in (*study.measures, *study.content_measures, *study.own_benchmarks):
         difference = Difference(study, {(first, measure): 1.0, (second, measure): -1.0})
         found = difference.found or UNKNOWN
-        row: dict[str, object] = {"measure": f"{measure}, {difference.over}" if difference.over else str(measure)}
-        for arm in (first, second):
+        row: dict[str, Any] = {"measure": f"{measure}, {difference.over}" if difference.over else str(measure)}
+        for name, arm in (("first", first), ("second", second)):
             values = difference.study.seed_values(difference.study.representative(arm), measure)
-            row[arm] = np.mean(values) if values else None
-        row["difference"] = found.estimate
-        row["95 %"] = f"[{as_text(found.low)}, {as_text(found.high)}]"
-        rows.append(row)
+            row[name] = float(np.mean(values)) if values else None
+        row |= {"difference": found.estimate, "low": found.low, "high": found.high}
+        rows.append(row | {"over": difference.unit, "seeds": difference.seeds})
         if difference.unit:
             units[UNITS[difference.unit]] = None
         seeds |= set(difference.seeds)
@@ -55,7 +77,7 @@ def compare_table(study: Study, first: str, second: str, only: Sequence[int] = (
         notes.append(f"Points, {text}; the difference's interval is over {over}, uncorrected.")
     if study.caution:
         notes.append(study.caution)
-    return Table(f"{study.sweep.name} at {study.manifest.scale}: {first} and {second}", pd.DataFrame(rows), notes)
+    return Comparison(f"{study.sweep.name} at {study.manifest.scale}: {first} and {second}", rows, notes)
 
 
 def _compared(study: Study, first: str, second: str, only: Sequence[int]) -> list[int]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mm1_lab.files import PARTS
 from mm1_lab.results import Ledger
@@ -17,6 +19,21 @@ if TYPE_CHECKING:
 
 DONE, FAILED = 0, 1
 """Exit codes: everything succeeded; a trial or a gate failed."""
+
+
+def print_json(value: Any) -> None:
+    """Prints plain values as JSON, with null for what is not a finite number."""
+    print(json.dumps(_finite(value), ensure_ascii=False, indent=1))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def ledger_of(options: argparse.Namespace) -> Ledger:

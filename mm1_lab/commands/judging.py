@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm1_lab.commands.common import DONE
+from mm1_lab import options as opt
+from mm1_lab.commands.common import DONE, print_json
 from mm1_lab.config import RequestError
 from mm1_lab.options import command, option, switch
 
@@ -28,7 +28,7 @@ OPEN = 3
     switch("--lower-is-better", "without CLAIMS, a better arm has a lower score"),
     option("--looks", "judge while runs come in, after these numbers of seeds", "4,6,8"),
     option("--figure", "also draw the differences with their intervals", "FILE", type=Path),
-    switch("--json", "print the judgement as JSON"),
+    opt.JSON,
 )
 def judge(options: argparse.Namespace) -> int:
     """Judge claims about anybody's table of scores: exit code 0 if all are decided, 3 if not."""
@@ -43,7 +43,7 @@ def judge(options: argparse.Namespace) -> int:
 
         draw_judgement(judgement, options.figure)
     if options.json:
-        print(json.dumps(judgement.to_dict(), ensure_ascii=False, indent=1))
+        print_json(judgement.to_dict())
     else:
         print(judgement_text(judgement))
     return DONE if judgement.decided else OPEN

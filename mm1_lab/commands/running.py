@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mm1_lab import options as opt
-from mm1_lab.commands.common import DONE, request_of
+from mm1_lab.commands.common import DONE, print_json, request_of
 from mm1_lab.config import RequestError
 from mm1_lab.files import PARTS, folder_size
 from mm1_lab.options import command, option, switch
@@ -28,16 +28,20 @@ if TYPE_CHECKING:
     opt.WEIGHTS,
     opt.NO_PARTS,
     switch("--stages", "list every stage with its fingerprint and the FLOPs of its parts"),
+    opt.JSON,
 )
 def plan(options: argparse.Namespace) -> int:
     """Show what would run and what it would cost."""
     from mm1_lab.orchestrate.lr_search import with_grid
-    from mm1_lab.orchestrate.plan_text import plan_text
+    from mm1_lab.orchestrate.plan_text import plan_text, plan_values
 
     if options.vary and len(options.sweeps) > 1:
         raise RequestError("--vary changes one recipe; give one")
     requests = [with_grid(_request(options, sweep)) for sweep in options.sweeps]
     looks = [_looks(options, request) for request in requests]
+    if options.json:
+        print_json(plan_values(requests))
+        return DONE
     print(plan_text(requests, options.stages))
     if looks[0]:
         from analysis.judging.looks import looks_text
@@ -117,7 +121,8 @@ def _request(options: argparse.Namespace, name: str) -> Request:
         if path not in before:
             path.unlink()
         raise
-    print(f"{path}: this sweep, to keep, to change and to run again by its name")
+    if not vars(options).get("json"):
+        print(f"{path}: this sweep, to keep, to change and to run again by its name")
     return request
 
 

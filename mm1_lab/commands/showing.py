@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mm1_lab import options as opt
-from mm1_lab.commands.common import DONE, ledger_of, request_of
+from mm1_lab.commands.common import DONE, ledger_of, print_json, request_of
 from mm1_lab.config import RequestError
 from mm1_lab.files import PARTS, RESULTS, STUDY, here_or_shipped
 from mm1_lab.formatting import counted
@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     option("sweep", "a sweep; default: all sweeps with results", "SWEEP", nargs="?"),
     opt.ONLY,
     *opt.REQUEST,
+    opt.JSON,
 )
 def status(options: argparse.Namespace) -> int:
     """Show which trials are done, missing, or failed and why."""
     from mm1_lab.orchestrate.lr_search import with_grid
-    from mm1_lab.orchestrate.status import status_text
+    from mm1_lab.orchestrate.status import status_text, status_values
 
     ledger, begun = ledger_of(options), set[str]()
     given = {"--scale": options.scale != "mini", "--data": options.data, "--seeds": options.seeds != "1"}
@@ -43,13 +44,17 @@ def status(options: argparse.Namespace) -> int:
     if options.sweep:
         request = with_grid(request_of(options, options.sweep))
         asked = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
-        sweeps = [(f"{request.variant} at {request.scale_name}", asked)]
+        sweeps = [(request.variant, request.scale_name, asked)]
         models = {trial.fingerprint: trial.evaluation.model.fingerprint for trial in request.trials}
         begun = {trial for trial, model in models.items() if ledger.partial_folder(model).exists()}
     else:
         manifests = [(read_manifest(folder), read_trials(folder)) for folder in list_variants(options.results)]
-        sweeps = [(f"{manifest.variant} at {manifest.scale}", rows) for manifest, rows in manifests]
-    print(status_text(sweeps, ledger, begun))
+        sweeps = [(manifest.variant, manifest.scale, rows) for manifest, rows in manifests]
+    told = status_values(sweeps, ledger, begun)
+    if options.json:
+        print_json(told)
+    else:
+        print(status_text(told))
     return DONE
 
 
@@ -58,14 +63,19 @@ def status(options: argparse.Namespace) -> int:
     opt.SWEEP,
     option("arms", "none, one or two arms", "ARM", nargs="*", default=[]),
     *opt.REQUEST,
+    opt.JSON,
 )
 def show(options: argparse.Namespace) -> int:
     """Show the arms of a sweep, one resolved arm, or the differences between two."""
-    from mm1_lab.orchestrate.show import show_text
+    from mm1_lab.orchestrate.show import show_text, show_values
 
     if len(options.arms) > 2:
         raise RequestError(f"show: {len(options.arms)} arms were given; give one, or two to compare them")
-    print(show_text(_about(options, options.arms), options.arms))
+    request = _about(options, options.arms)
+    if options.json:
+        print_json(show_values(request, options.arms))
+    else:
+        print(show_text(request, options.arms))
     return DONE
 
 
@@ -80,10 +90,11 @@ def show(options: argparse.Namespace) -> int:
     opt.SET,
     opt.IN_RESULTS,
     opt.STORE,
+    opt.JSON,
 )
 def compare(options: argparse.Namespace) -> int:
     """Compare two arms: scores, differences and their intervals."""
-    from analysis.pages.compare import compare_table
+    from analysis.pages.compare import compare_arms, compare_table
     from analysis.study import read_study
     from analysis.table import to_plain
     from mm1_lab.orchestrate.planning.finding import parse_seeds
@@ -101,7 +112,10 @@ def compare(options: argparse.Namespace) -> int:
     for arm in (options.first, options.second):
         if arm in request.sweep.arms and study.representative(arm) not in study.scored:
             raise RequestError(f"{folder}: {arm} has no scores yet; run it first: {request.command('--only', arm)}")
-    print(to_plain(compare_table(study, options.first, options.second, only)))
+    if options.json:
+        print_json(vars(compare_arms(study, options.first, options.second, only)))
+    else:
+        print(to_plain(compare_table(study, options.first, options.second, only)))
     return DONE
 
 

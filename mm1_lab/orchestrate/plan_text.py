@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
+from typing import Any
 
 from mm1_lab.config import Scale, Stage, Trial
 from mm1_lab.formatting import counted, duration, short, text_table
@@ -54,21 +55,12 @@ def plan_text(requests: Sequence[Request], every_stage: bool = False) -> str:
     """
     first = requests[0]
     scale, ledger = first.scale, first.ledger
-    asked = [(request.variant, trial) for request in requests for trial in request.trials]
-    plan = make_plan((trial for _, trial in asked), ledger, first.weights)
-    check_feasible(plan)
-    check_named_prompts(plan, first)
-    notes = [check_world_prompts(plan, first)]
-    notes += [check_claims(plan, request) for request in requests]
-    missing = [planned for planned in _by_kind(plan) if planned.state in ("run", "wait")]
-    expected = _expected(plan, missing, first)
-
+    asked, plan, missing, expected, notes = _reckoned(requests)
     title = ", ".join(request.variant for request in requests)
     counts = f"{counted(len(asked), 'trial')}, {counted(len(missing), 'stage')} to run"
     lines = [f"{title} at {first.scale_name}: {counts}", ""]
     for note in notes:
-        if note:
-            lines += [note, ""]
+        lines += [note, ""]
     if every_stage:
         lines += [*_trials(plan, asked), "", *_every_stage(plan, expected, scale, ledger), ""]
     else:
@@ -88,6 +80,43 @@ def plan_text(requests: Sequence[Request], every_stage: bool = False) -> str:
     else:
         lines += LEGEND
     return "\n".join(lines)
+
+
+def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
+    """What `plan_text` says, as plain values for JSON: trials, stages and notes. Raises RequestError as it does."""
+    asked, plan, _, expected, notes = _reckoned(requests)
+    trials = []
+    for variant, trial in asked:
+        row = {"sweep": variant, "arm": trial.arm, "seed": trial.seed, "fingerprint": trial.fingerprint}
+        trials.append(row | {"state": _state(plan, trial)})
+    stages = []
+    for planned in _by_kind(plan):
+        stage = {"kind": planned.stage.KIND, "fingerprint": planned.fingerprint, "seed": planned.stage.seed}
+        stage |= {"state": STATES[planned.state], "why": planned.why}
+        if planned in expected:
+            cost = expected.estimates[planned.fingerprint].cost
+            stage |= {"parameters": cost.parameters, "active": cost.active, "flops": cost.flops}
+            stage |= {"memory_bytes": cost.state, "disk_bytes": cost.weights, "checkpoint_bytes": cost.checkpoint}
+            if requests[0].scale.hardware:
+                stage["gpu_hours"] = _gpu_hours(expected.estimates[planned.fingerprint], requests[0].scale)
+            else:
+                stage["seconds"] = expected.seconds[planned.fingerprint]
+        stages.append(stage)
+    return {"scale": requests[0].scale_name, "trials": trials, "stages": stages, "notes": notes}
+
+
+def _reckoned(
+    requests: Sequence[Request],
+) -> tuple[list[tuple[str, Trial]], Plan, list[PlannedStage], _Expected, list[str]]:
+    """The trials asked for by sweep, their plan, its missing stages, what these cost, and notes."""
+    first = requests[0]
+    asked = [(request.variant, trial) for request in requests for trial in request.trials]
+    plan = make_plan((trial for _, trial in asked), first.ledger, first.weights)
+    check_feasible(plan)
+    check_named_prompts(plan, first)
+    notes = [check_world_prompts(plan, first), *(check_claims(plan, request) for request in requests)]
+    missing = [planned for planned in _by_kind(plan) if planned.state in ("run", "wait")]
+    return asked, plan, missing, _expected(plan, missing, first), [note for note in notes if note]
 
 
 def _by_kind(plan: Plan) -> list[PlannedStage]:

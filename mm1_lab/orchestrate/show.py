@@ -11,12 +11,18 @@ from mm1_lab.orchestrate.planning.reasons import flat
 from mm1_lab.orchestrate.planning.request import Request
 
 
+def show_values(request: Request, arms: list[str]) -> dict[str, Any]:
+    """The resolved configuration of each of `arms`, or without any every arm's recipe. Raises RequestError."""
+    _check_arms(request, arms)
+    if arms:
+        return {arm: _config(request, arm) for arm in arms}
+    return {arm: recipe.model_dump(mode="json") for arm, recipe in request.sweep.arms.items()}
+
+
 def show_text(request: Request, arms: list[str]) -> str:
     """The text for no, one or two `arms`. Raises RequestError for an arm that the sweep lacks."""
     sweep = request.sweep
-    for arm in arms:
-        if arm not in sweep.arms:
-            raise RequestError(f"the sweep {sweep.name} has no arm {arm!r}{nearest(arm, sweep.arms)}")
+    _check_arms(request, arms)
     if not arms:
         base = flat(sweep.base.model_dump(mode="json"))
         rows = [(arm, "; ".join(_changes(base, recipe)) or "none") for arm, recipe in sweep.arms.items()]
@@ -29,6 +35,13 @@ def show_text(request: Request, arms: list[str]) -> str:
     return (
         "\n".join(text_table(("", *arms), differing)) if differing else f"{arms[0]} and {arms[1]} are the same trials."
     )
+
+
+def _check_arms(request: Request, arms: list[str]) -> None:
+    for arm in arms:
+        if arm not in request.sweep.arms:
+            known = nearest(arm, request.sweep.arms)
+            raise RequestError(f"the sweep {request.sweep.name} has no arm {arm!r}{known}")
 
 
 def _config(request: Request, arm: str) -> dict[str, Any]:
