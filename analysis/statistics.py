@@ -20,7 +20,7 @@ it is conditional on these models, says nothing about newly trained ones, and gi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -74,17 +74,7 @@ class Interval:
 
 
 UNKNOWN = Interval(np.nan, np.nan, np.nan)
-"""In the place of an interval that there is none of."""
-
-
-def estimates(points: Iterable[Interval | None]) -> list[float]:
-    """The estimates, NaN for None."""
-    return [(point or UNKNOWN).estimate for point in points]
-
-
-def half_widths(points: Iterable[Interval | None]) -> list[float]:
-    """How far the 95 % intervals reach to either side, NaN for None."""
-    return [(point or UNKNOWN).half_width for point in points]
+"""Stands for a missing interval."""
 
 
 @lru_cache(maxsize=1024)
@@ -132,20 +122,25 @@ def arm_means(scores: Mapping[tuple[str, int], float], controls: Collection[str]
     """
     seeds = sorted({seed for _, seed in scores})
     arms = sorted({arm for arm, _ in scores} - set(controls))
-    rows = [(arms.index(arm), seeds.index(seed), value) for (arm, seed), value in scores.items() if arm in arms]
-    design = np.zeros((len(rows), len(arms) + len(seeds)))
-    for row, (place, turn, _) in enumerate(rows):
-        design[row, [place, len(arms) + turn]] = 1
-    values = np.array([value for *_, value in rows])
-    if not len(rows) or (degrees := len(rows) - int(np.linalg.matrix_rank(design))) < 1:
+    known = [(arm, seed) for arm, seed in scores if arm in arms]
+    values = np.array([scores[trial] for trial in known])
+    design = np.zeros((len(known), len(arms) + len(seeds)))
+    for row, (arm, seed) in enumerate(known):
+        design[row, arms.index(arm)] = 1
+        design[row, len(arms) + seeds.index(seed)] = 1
+    degrees = len(known) - int(np.linalg.matrix_rank(design)) if known else 0
+    if degrees < 1:
         return {}
-    found = np.linalg.lstsq(design, values, rcond=None)[0]
-    offsets, part = found[len(arms) :], connected_components(design.T @ design)[1][len(arms) :]
-    effects = {s: own - offsets[part == p].mean() for s, own, p in zip(seeds, offsets, part, strict=True)}
-    variance = float(((values - design @ found) ** 2).sum()) / degrees
+    coefficients = np.linalg.lstsq(design, values, rcond=None)[0]
+    variance = float(((values - design @ coefficients) ** 2).sum()) / degrees
+    of_seeds = coefficients[len(arms) :]
+    chains = connected_components(design.T @ design)[1][len(arms) :]  # which seeds a chain of arms connects
+    offset = {}
+    for place, seed in enumerate(seeds):
+        offset[seed] = of_seeds[place] - of_seeds[chains == chains[place]].mean()
     means = {}
     for arm in {arm for arm, _ in scores}:
-        own = [value - effects[s] for (name, s), value in scores.items() if name == arm]
+        own = [value - offset[seed] for (other, seed), value in scores.items() if other == arm]
         means[arm] = Interval(float(np.mean(own)), float(np.sqrt(variance / len(own))), float(degrees))
     return means
 
@@ -159,18 +154,20 @@ def over_questions(
     are the benchmarks', by default equal. The unit is the block, as its questions share demonstrations; the result is
     the closed form of a bootstrap over blocks. Degrees of freedom are by Welch and Satterthwaite.
     """
-    estimates, variances, degrees = [], [], []
     weights = weights or dict.fromkeys(values, 1.0)
     mean_weight = sum(weights[name] for name in values) / len(values)
+    estimates, variances, degrees = [], [], []
     for name, means in values.items():
-        own, share = counts[name] / counts[name].sum(), weights[name] / mean_weight
-        estimate, blocks = float(own @ means), len(means)
+        blocks = len(means)
+        share = weights[name] / mean_weight
+        of_block = counts[name] / counts[name].sum()
+        estimate = float(of_block @ means)
+        squares = share**2 * float(((of_block * (means - estimate)) ** 2).sum())
         estimates.append(share * estimate)
-        squares = share**2 * float(((own * (means - estimate)) ** 2).sum())
         variances.append(squares * blocks / (blocks - 1) if blocks > 1 else np.nan)
         degrees.append(max(blocks - 1.0, 1.0))
-    spread = sum(v**2 / d for v, d in zip(variances, degrees, strict=True))
     total = sum(variances)
+    spread = sum(variance**2 / freedom for variance, freedom in zip(variances, degrees, strict=True))
     freedom = total**2 / spread if spread > 0 else sum(degrees)
     return Interval(float(np.mean(estimates)), float(np.sqrt(total)) / len(values), float(freedom))
 

@@ -60,25 +60,46 @@ class Evidence:
 
     def row(self) -> dict[str, Any]:
         """Its columns, of which `lessons.csv` and `contrasts.csv` have some."""
-        row: dict[str, Any] = {"lesson": self.question, "part": self.part, "decides": not self.aside}
-        row |= {"scored_by": self.scored_by, "says": verdict_from_p(self.p) if self.p else "not judged"}
-        row["reason"] = self.aside or self.reason
+        row = {
+            "lesson": self.question,
+            "part": self.part,
+            "decides": not self.aside,
+            "scored_by": self.scored_by,
+            "says": verdict_from_p(self.p) if self.p else "not judged",
+            "reason": self.aside or self.reason,
+        }
         if self.claim is None:
             return row
-        claim, found, without = self.claim, self.found or UNKNOWN, self.without_floor or UNKNOWN
-        row |= {"sweep": self.sweep, "claim": claim.text, "detail": claim.detail, "measure": str(claim.measure)}
-        row |= {"expect": claim.expect, "margin": claim.margin, "expectation": claim.expectation}
-        row |= {"size": np.nan if claim.size is None else claim.size, "estimate": found.estimate}
-        row |= {"error": found.error, "df": found.degrees_of_freedom, "low": found.low, "high": found.high}
-        row |= {"interval": self.unit, "p": min((self.p or {}).values(), default=np.nan)}
-        row |= {f"p_{statement}": self.p_of(statement) for statement in ("supported", "contradicted", "smaller")}
-        row |= seed_columns(self.seeds, self.in_world)
-        row["mixes_machines"] = np.nan if self.mixed_machines is None else self.mixed_machines
-        row |= {"paper": np.nan, "paper_bound": "", "paper_source": ""}
-        if self.paper:
-            row |= {"paper": self.paper.value, "paper_bound": self.paper.bound, "paper_source": self.paper.source}
-        row |= {"without_floor": without.estimate, "without_floor_low": without.low}
-        return row | {"without_floor_high": without.high}
+        found, without = self.found or UNKNOWN, self.without_floor or UNKNOWN
+        paper = self.paper or PaperNumber(np.nan, "equal", "")
+        return row | {
+            "sweep": self.sweep,
+            "claim": self.claim.text,
+            "detail": self.claim.detail,
+            "measure": str(self.claim.measure),
+            "expect": self.claim.expect,
+            "margin": self.claim.margin,
+            "expectation": self.claim.expectation,
+            "size": np.nan if self.claim.size is None else self.claim.size,
+            "estimate": found.estimate,
+            "error": found.error,
+            "df": found.degrees_of_freedom,
+            "low": found.low,
+            "high": found.high,
+            "interval": self.unit,
+            "p": min((self.p or {}).values(), default=np.nan),
+            "p_supported": self.p_of("supported"),
+            "p_contradicted": self.p_of("contradicted"),
+            "p_smaller": self.p_of("smaller"),
+            **seed_columns(self.seeds, self.in_world),
+            "mixes_machines": np.nan if self.mixed_machines is None else self.mixed_machines,
+            "paper": paper.value,
+            "paper_bound": paper.bound if self.paper else "",
+            "paper_source": paper.source,
+            "without_floor": without.estimate,
+            "without_floor_low": without.low,
+            "without_floor_high": without.high,
+        }
 
 
 def of_lessons(

@@ -8,8 +8,8 @@ questions, conditional on the models at hand.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import pandas as pd
 
 from analysis.judging.gates import ABOVE, read_gates
 from analysis.seeds import caution
-from analysis.statistics import Interval, one_sample, over_blocks
+from analysis.statistics import UNKNOWN, Interval, one_sample, over_blocks
 from analysis.study import Study, read_study
 from analysis.table import Table, as_text
 from mm1_lab.config import Check, CheckVerdict, kinds_on_floor
@@ -98,26 +98,21 @@ class _Base:
     """All seeds of the base."""
     blind_seeds: list[int]
     """Those that base and blind control share; a growing study may stop giving the control seeds."""
-    scores: pd.DataFrame
-    """Of all arms at `seeds`."""
 
-    @property
-    def own_scores(self) -> pd.DataFrame:
-        return self.scores[self.scores["arm"] == self.arm]
+    def scores(self, arm: str | None = None) -> pd.DataFrame:
+        """The scores of the base, or of another arm, at `seeds`."""
+        scores = self.study.scores
+        return scores[(scores["arm"] == (arm or self.arm)) & scores["seed"].isin(self.seeds)]
 
-    def scores_with(self, **changes: object) -> pd.DataFrame:
-        """The scores of the arm that equals the base except for `changes`; empty if there is none."""
-        return self.scores[self.scores["arm"] == _arm_with(self.study, **changes)]
-
-    def majorities(self) -> Mapping[str, Mapping[str, float]]:
+    def majorities(self) -> dict[str, dict[str, float]]:
         """The score of the best constant answer by benchmark and kind of question, mean over seeds."""
-        trials = self.study.variant.trials
-        own = trials[(trials["arm"] == self.arm) & trials["seed"].isin(self.seeds)]
-        levels = [self.study.records[fingerprint].get("majority_by_kind", {}) for fingerprint in own["fingerprint"]]
-        means: dict[str, dict[str, float]] = {}
-        for benchmark, kinds in levels[0].items():
-            means[benchmark] = {kind: float(np.mean([level[benchmark][kind] for level in levels])) for kind in kinds}
-        return means
+        trials = self.study.variant.done
+        levels: dict[str, dict[str, list[float]]] = {}
+        for fingerprint in trials["fingerprint"][trials["arm"] == self.arm]:
+            for benchmark, kinds in self.study.records[fingerprint].get("majority_by_kind", {}).items():
+                for kind, level in kinds.items():
+                    levels.setdefault(benchmark, {}).setdefault(kind, []).append(level)
+        return {name: {kind: float(np.mean(own)) for kind, own in kinds.items()} for name, kinds in levels.items()}
 
 
 def _base_of(study: Study) -> _Base | None:
@@ -126,13 +121,11 @@ def _base_of(study: Study) -> _Base | None:
         return None
     done = study.variant.done
     seeds, blind_seeds = (set(done["seed"][done["arm"] == name]) for name in (arm, blind))
-    if not seeds & blind_seeds:
-        return None
-    scores = study.scores[study.scores["seed"].isin(seeds)]
-    return _Base(study, arm, blind, sorted(seeds), sorted(seeds & blind_seeds), scores)
+    return _Base(study, arm, blind, sorted(seeds), sorted(seeds & blind_seeds)) if seeds & blind_seeds else None
 
 
 def _arm_with(study: Study, **changes: object) -> str | None:
+    """The arm that equals the base except for `changes`."""
     recipe = study.sweep.base.model_copy(update=changes)
     return next((arm for arm, other in study.sweep.arms.items() if other == recipe), None)
 
@@ -141,100 +134,103 @@ def _seeing(base: _Base) -> Iterator[Check]:
     """Checks of every visual benchmark, and of every kind of question of a benchmark with several."""
     on_floor = kinds_on_floor(read_gates(base.study))
     majorities = base.majorities()
-    vqa = base.scores[base.scores["family"] == "vqa"]
-    for name, table in vqa.groupby("benchmark", sort=False, observed=True):
+    scores, blind = base.scores(), base.scores(base.blind)
+    for name, table in scores[scores["family"] == "vqa"].groupby("benchmark", sort=False, observed=True):
         benchmark = str(name)
-        majority = majorities.get(benchmark, {})
         kinds = list(dict.fromkeys(table["kind"]))
-        kept = [kind for kind in kinds if kind not in on_floor]
-        left_out = sorted(set(kinds) - set(kept))
-        title = f"{benchmark} without {', '.join(left_out)}" if left_out else benchmark
+        left_out = sorted(set(kinds) & set(on_floor))
+        asked: list[tuple[str, str, list[str]]] = []  # what it is about, a kind by itself, the kinds asked
+        if len(left_out) < len(kinds):
+            title = f"{benchmark} without {', '.join(left_out)}" if left_out else benchmark
+            asked.append((title, "", [kind for kind in kinds if kind not in left_out]))
+        if len(kinds) > 1 or left_out:
+            asked += [(f"{benchmark}: {kind}", kind, [kind]) for kind in kinds]
         for shots in SHOTS:
-            asked = table[table["shots"] == shots]
-            if asked.empty:
-                continue
-            if kept:
-                rows = asked[asked["kind"].isin(kept)]
-                for check, found, needed, words in _sight(base, rows, majority):
-                    verdict = _verdict(found, needed, "fail")
-                    yield _check(check, f"{title}, {shots} shots", found, f"low ≥ {words}", verdict)
-            for kind in kinds if len(kinds) > 1 or not kept else ():
-                for check, found, needed, words in _sight(base, asked[asked["kind"] == kind], majority):
-                    verdict = "floor" if kind in on_floor else _verdict(found, needed, "floor")
-                    what = f"{benchmark}: {kind}, {shots} shots"
-                    yield _check(check, what, found, f"low ≥ {words}", verdict, kind)
-        for count, asked in table[table["arm"] == base.arm].groupby("shots"):
-            yield _ceiling(f"{benchmark}, {count} shots", asked)
-
-
-def _sight(
-    base: _Base, asked: pd.DataFrame, majority: Mapping[str, float]
-) -> Iterator[tuple[str, Interval, float, str]]:
-    """The base's score and the majority answer, then its difference from the blind control: the name of the check, what
-    was found, what its lower end must reach, and that in words."""
-    own = asked[asked["arm"] == base.arm]
-    if majority:
-        level = float(own["kind"].map(majority).mean())
-        yield "above majority", _mean(own), level + ABOVE, f"{level:.1f} + {ABOVE:g}"
-    yield "above blind", _mean(_minus(own, asked[asked["arm"] == base.blind])), ABOVE, f"{ABOVE:g}"
+            for what, kind, own_kinds in asked:
+                own = table[(table["shots"] == shots) & table["kind"].isin(own_kinds)]
+                if own.empty:
+                    continue
+                bounds = {"above blind": (_minus(own, blind), 0.0)}
+                if benchmark in majorities:
+                    level = float(own["kind"].map(majorities[benchmark]).mean())
+                    bounds = {"above majority": (own, level), **bounds}
+                for check, (rows, level) in bounds.items():
+                    found = _mean(rows)
+                    verdict = _verdict(found, level + ABOVE, "floor" if kind else "fail")
+                    if kind in left_out:
+                        verdict = "floor"
+                    needed = f"low ≥ {ABOVE:g}" if check == "above blind" else f"low ≥ {level:.1f} + {ABOVE:g}"
+                    yield _check(check, f"{what}, {shots} shots", found, needed, verdict, kind)
+        for count, own in table.groupby("shots"):
+            yield _ceiling(f"{benchmark}, {count} shots", own)
 
 
 def _captions(base: _Base) -> Iterator[Check]:
-    for what, asked in _by_shots(base.own_scores, "captioning"):
+    for benchmark, shots, asked in _of_family(base, "captioning"):
         found = _mean(asked)
-        verdict: CheckVerdict = "pass" if CIDER[0] <= found.estimate <= CIDER[1] else "fail"
-        yield _check("CIDEr in range", what, found, "40 to 150", verdict)
+        in_range = CIDER[0] <= found.estimate <= CIDER[1]
+        yield _check(
+            "CIDEr in range", f"{benchmark}, {shots} shots", found, "40 to 150", "pass" if in_range else "fail"
+        )
         if CONTENT in asked and asked[CONTENT].notna().any():
-            yield _ceiling(what.replace(", ", " by content, "), by_content(asked))
+            yield _ceiling(f"{benchmark} by content, {shots} shots", by_content(asked))
 
 
 def _text(base: _Base) -> Iterator[Check]:
-    for what, asked in _by_shots(base.own_scores, "text"):
-        yield _ceiling(what, asked)
+    for benchmark, shots, asked in _of_family(base, "text"):
+        yield _ceiling(f"{benchmark}, {shots} shots", asked)
 
 
-def _by_shots(scores: pd.DataFrame, family: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    table = scores[scores["family"] == family]
-    for (benchmark, shots), asked in table.groupby(["benchmark", "shots"], sort=False, observed=True):
-        yield f"{benchmark}, {shots} shots", asked
+def _of_family(base: _Base, family: str) -> Iterator[tuple[object, object, pd.DataFrame]]:
+    """The base's scores of each benchmark of a family at each number of shots."""
+    scores = base.scores()
+    own = scores[scores["family"] == family]
+    for (benchmark, shots), asked in own.groupby(["benchmark", "shots"], sort=False, observed=True):
+        yield benchmark, shots, asked
 
 
 def _steps(base: _Base) -> Iterator[Check]:
     """Longer training must be better on the average over benchmarks and shots, for the arms that exist."""
     steps = base.study.sweep.base.steps
-    half, double = base.scores_with(steps=round(steps / 2)), base.scores_with(steps=2 * steps)
-    pairs = {"standard − half steps": (base.own_scores, half), "double − standard steps": (double, base.own_scores)}
-    for what, (more, less) in pairs.items():
-        more, less = more[more["family"].isin(PLAIN)], less[less["family"].isin(PLAIN)]
-        if len(more) and len(less):
-            found = _mean(_minus(more, less))
-            yield _check("steps in order", what, found, "low > 0", _verdict(found, 0.0, "fail"))
+    half, double = (_arm_with(base.study, steps=count) for count in (round(steps / 2), 2 * steps))
+    pairs = {"standard − half steps": (base.arm, half), "double − standard steps": (double, base.arm)}
+    for what, arms in pairs.items():
+        if None not in arms:
+            more, less = (scores[scores["family"].isin(PLAIN)] for scores in map(base.scores, arms))
+            if len(more) and len(less):
+                found = _mean(_minus(more, less))
+                yield _check("steps in order", what, found, "low > 0", _verdict(found, 0.0, "fail"))
 
 
 def _steadiness(base: _Base) -> Iterator[Check]:
-    images = base.own_scores[base.own_scores["family"].isin(PLAIN)]
+    scores = base.scores()
+    images = scores[scores["family"].isin(PLAIN)]
     few = by_content(images[images["shots"] > 0])
     for name, asked in (("0 shots", images[images["shots"] == 0]), ("few shots, captions by content", few)):
-        if asked.empty:
-            continue
         averages = _by_seed(asked)
-        spread = float(averages.std()) if len(averages) > 1 else np.nan
+        if averages.empty:
+            continue
+        spread = float(averages.std())  # NaN for one seed
         verdict: CheckVerdict = "pass" if spread <= SEED_SPREAD[name] else "fail"
-        if np.isnan(spread):
+        if len(averages) == 1:
             verdict = "needs more seeds"
         what = f"standard deviation of the base's average over {counted(len(averages), 'seed')}, {name}"
-        needed = f"≤ {SEED_SPREAD[name]:g}"
-        yield Check(check="steady over seeds", what=what, value=spread, needed=needed, verdict=verdict)
+        yield _check("steady over seeds", what, _alone(spread), f"≤ {SEED_SPREAD[name]:g}", verdict)
     for shots, asked in images[images["family"] == "vqa"].groupby("shots"):
         share = 100 * float((~asked["parsed"]).mean())
         what = f"VQA answers of the base, {shots} shots, percent"
         verdict = "pass" if share <= UNPARSED else "fail"
-        yield Check(check="answers parsed", what=what, value=share, needed=f"≤ {UNPARSED:g}", verdict=verdict)
+        yield _check("answers parsed", what, _alone(share), f"≤ {UNPARSED:g}", verdict)
 
 
 def _ceiling(what: str, asked: pd.DataFrame) -> Check:
     found = _mean(asked)
     return _check("no ceiling", what, found, f"≤ {CEILING:g}", "pass" if found.estimate <= CEILING else "fail")
+
+
+def _alone(value: float) -> Interval:
+    """A number without an interval."""
+    return replace(UNKNOWN, estimate=value)
 
 
 def _check(check: str, what: str, found: Interval, needed: str, verdict: CheckVerdict, kind: str = "") -> Check:

@@ -234,13 +234,28 @@ def judge_lessons(lessons: Sequence[Lesson], evidence: Iterable[Evidence], scale
     for lesson in lessons:
         own = judged[lesson.name]
         found = own.lead.row() if own.lead else {}
-        row = {name: found.get(name, np.nan) for name in ESTIMATE}
-        row |= {"lesson": lesson.name, "claim": lesson.claim, "by": lesson.by, "paper_says": lesson.paper}
-        row |= {"section": lesson.section, "sweep": lesson.sweep, "parts": own.parts, "scored_by": own.scored_by}
-        row |= {"p_holm": own.p_holm, "family": own.family, "tests": own.tests, "seeds_needed": own.seeds_needed}
-        not_run = own.verdict == "not judged" and all(one.found is None for one in questions[lesson.name])
-        reason = own.reason or (f"not run: make {_command(lesson, scale)}" if not_run else "")
-        rows.append(row | {"verdict": own.verdict, "reason": reason})
+        reason = own.reason
+        if own.verdict == "not judged" and not reason and all(one.found is None for one in questions[lesson.name]):
+            reason = f"not run: make {_command(lesson, scale)}"
+        rows.append(
+            {
+                **{name: found.get(name, np.nan) for name in ESTIMATE},
+                "lesson": lesson.name,
+                "claim": lesson.claim,
+                "by": lesson.by,
+                "paper_says": lesson.paper,
+                "section": lesson.section,
+                "sweep": lesson.sweep,
+                "parts": own.parts,
+                "scored_by": own.scored_by,
+                "p_holm": own.p_holm,
+                "family": own.family,
+                "tests": own.tests,
+                "seeds_needed": own.seeds_needed,
+                "verdict": own.verdict,
+                "reason": reason,
+            }
+        )
     return pd.DataFrame(rows)
 
 

@@ -33,7 +33,8 @@ def read_runs(path: Path, lower_is_better: bool) -> Runs:
             raise RequestError(f"{path}: {column!r} differs within a size; keep the rows of one value, e.g. the best")
     twice = points["seed"].ge(0) & points.duplicated(["params", "learning_rate", "seed"])
     if twice.any():
-        raise RequestError(f"{path}, row {twice.idxmax() + 2}: has size, rate and seed of a row before; keep one row")
+        row = int(twice.to_numpy().argmax()) + 2
+        raise RequestError(f"{path}, row {row}: has size, rate and seed of a row before; keep one row")
     sizes = points.groupby("params")["learning_rate"].nunique()
     if sizes.max() < 2:
         raise RequestError(f"{path}: every size has one learning rate; an optimum needs at least three rates per size")

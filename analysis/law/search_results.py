@@ -59,8 +59,9 @@ def _trials(variant: Variant) -> tuple[pd.DataFrame, str]:
     most_shots = shot_means(scores["measure"])[-1]
     average = f"{most_shots} average"
     averages = scores[scores["measure"] == most_shots].set_index(["arm", "seed"])["value"].to_dict()
-    held_out = read_held_out(variant).set_index("source").groupby(["arm", "seed"])["loss"]
-    losses = {trial: own.to_dict() for trial, own in held_out}
+    losses: dict[tuple[object, object], dict[str, float]] = {}
+    for loss in read_held_out(variant).itertuples():
+        losses.setdefault((loss.arm, loss.seed), {})[str(loss.source)] = float(str(loss.loss))
     diverged = variant.ledger.diverged()
     params = {}
     for record in read_records(variant).values():

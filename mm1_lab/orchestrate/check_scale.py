@@ -20,8 +20,6 @@ from mm1_lab.orchestrate.sweeping import work_through
 from mm1_lab.results import variant_name
 
 OTHERS = "the gates need parts trained from scratch, but this scale's base has pre-trained weights: check smoke or mini"
-OF_SEEDS = ("probe", "lower", "words")
-"""The gates that are measured at each seed; the others are about the data."""
 HEADING = ("gate", "seed", "what", "value", "95 % interval", "needed", "verdict")
 Part = TypeVar("Part", bound=Stage)
 
@@ -129,19 +127,6 @@ def merge(former: Iterable[Check], new: Sequence[Check]) -> list[Check]:
     return sorted([*checks, *new], key=lambda check: (order.index(check.check), check.seed or 0))
 
 
-def not_measured(checks: Iterable[Check], seeds: Sequence[int], gates: Iterable[str] = GATES) -> list[str]:
-    """The `gates` without a check, and the seeds at which another one has none: `lower`, `words at seed 3`."""
-    known = {(check.check, check.seed) for check in checks}
-    found = []
-    for gate in gates:
-        missing = [seed for seed in seeds if (GATES[gate], seed) not in known]
-        if not any(name == GATES[gate] for name, _ in known):
-            found.append(gate)
-        elif gate in OF_SEEDS and missing:
-            found.append(f"{gate} at {'seed' if len(missing) == 1 else 'seeds'} {', '.join(map(str, missing))}")
-    return found
-
-
 def _markdown(request: Request, checks: Sequence[Check], caution: Callable[[Sequence[int]], str]) -> str:
     """The checks as a table, with what is floor and what was not measured below it."""
     table = [HEADING, ["---"] * len(HEADING), *map(_cells, checks)]
@@ -150,10 +135,6 @@ def _markdown(request: Request, checks: Sequence[Check], caution: Callable[[Sequ
     kinds = kinds_on_floor(checks)
     floor = f"Floor, no result at this scale: {', '.join(kinds)}." if kinds else "No kind of question is floor."
     parts = [f"# Gates of {request.scale_name}, seeds {', '.join(map(str, seeds))}", markdown, floor]
-    has_lower = request.sweep.base.resolution != min(request.scale.resolutions)
-    missing = not_measured(checks, seeds, [gate for gate in GATES if gate != "lower" or has_lower])
-    if missing:
-        parts.append(f"Not measured, by the names of `check-scale --only`: {'; '.join(missing)}.")
     if note := caution(seeds):
         parts.append(note)
     return "\n\n".join(parts) + "\n"

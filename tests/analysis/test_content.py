@@ -5,15 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis.judging.claims import claim_of, load_lessons
-from analysis.judging.verdicts import judge_contrasts, with_lessons
-from analysis.pages.claims_figure import draw_claims
-from analysis.pages.compare import compare_table
-from analysis.pages.frames import benchmarks, scores_by_benchmark
-from analysis.pages.scores import content_table, means
-from analysis.pages.verdicts import claims_notes, verdicts_table
+from analysis.judging.claims import claim_of
+from analysis.judging.verdicts import judge_contrasts
 from analysis.study import Study
-from mm1_lab.config import Measure, Sweep
+from mm1_lab.config import Sweep
 from tests.analysis.results_folder import claim_row, study_of
 
 
@@ -39,41 +34,3 @@ def test_a_contrast_is_judged_by_wording_and_by_content(data_mix: Sweep, lift: f
     said = claim_row(study, claim_of(data_mix.contrasts[0]).content)
     assert (row["content"], row["content_high"]) == (said["estimate"], said["high"])
     assert np.isnan(claims.loc["91/9 keeps text skill", "content"])
-
-
-def test_scores_by_content_stand_beside_cider_in_every_table_and_the_figure(data_mix: Sweep) -> None:
-    study = with_content(study_of(data_mix, range(3)), 10.0)
-    claims = with_lessons(study, judge_contrasts(study), load_lessons())
-    table = verdicts_table(claims, "claims", claims_notes(study, claims))
-    shown = table.frame.set_index("claim")
-    row = claims.set_index("claim").loc["captions lift zero-shot"]
-    assert shown.loc["captions lift zero-shot", "by content"].startswith(f"{row['content']:+.1f} [")
-    assert shown.loc["91/9 keeps text skill", "by content"] == "" and "a verdict needs both" in " ".join(table.notes)
-    without = judge_contrasts(study_of(data_mix, range(3)))
-    assert "by content" not in verdicts_table(without, "claims").head
-
-    means_of = content_table(study).frame.set_index("arm")
-    assert list(means_of.columns[:4]) == ["0-shot", "4-shot", "8-shot", "captioning 0-shot"]
-    point = study.mean("captions", Measure("captioning", 0).content)
-    assert point and abs(point.estimate - 60) < 1
-    assert means_of.loc["captions", "captioning 0-shot"].startswith(f"{point.estimate:.1f} ±")
-    compared = compare_table(study, "captions", "interleaved").frame.set_index("measure")
-    assert compared.loc["content 0-shot", "difference"] == pytest.approx(row["content"])
-    own = means(study).set_index(["arm", "measure"])["value"]
-    assert own["captions", "content captioning 0-shot"].iloc[0] == point.estimate
-
-    each = scores_by_benchmark(study)
-    assert set(each[each["family"] == "vqa"]["metric"]) == {"vqa", "exact"}
-    (said,) = each.query("arm == 'captions' and seed == 1 and benchmark == 'captions' and shots == 0 "
-                         "and metric == 'content'").to_dict("records")  # fmt: skip
-    rows = study.scores.query("arm == 'captions' and seed == 1 and benchmark == 'captions' and shots == 0")
-    assert said["score"] == pytest.approx(rows["content"].mean()) and said["questions"] == len(rows)
-    (over,) = benchmarks(study).query("arm == 'captions' and benchmark == 'captions' and shots == 0 "
-                                      "and metric == 'content'").to_dict("records")  # fmt: skip
-    assert over["seeds"] == 3 and over["score"] == pytest.approx(60, abs=1)
-
-    axis = draw_claims(claims, "head").axes[0]
-    squares = [line.get_xdata()[0] for line in axis.get_lines() if line.get_marker() == "s"]  # type: ignore[index]
-    assert squares == pytest.approx(claims["content"].dropna().tolist())
-    words = [text.get_text() for text in axis.texts]
-    assert words.count("see lessons") == 12 and "not judged" in words

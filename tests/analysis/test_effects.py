@@ -1,7 +1,6 @@
 """Axes against statsmodels 0.15 (numbers copied here), against simulation, and against what a grid lacks."""
 
 from itertools import product
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,15 +9,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.effects import axis_effect, grid_effects, groups, levels_of, varying
+from analysis.effects import axis_effect, grid_effects, groups, varying
 from analysis.pages.axes import axis_rows
 from analysis.pages.groups import Group
 from analysis.statistics import Floats
-from mm1_lab.config import DataMix, Recipe, SftRecipe, Sweep, load_sweep
+from mm1_lab.config import Sweep
 from mm1_lab.results import Manifest
 from tests.analysis.results_folder import study_of
-
-SWEEPS = Path(__file__).parents[2] / "sweeps"
 
 GRID = {"".join(cell): dict(zip(("t", "r", "k"), cell, strict=True)) for cell in product("abc", "xy", "01")}
 
@@ -82,13 +79,6 @@ def test_three_levels_are_an_anova_with_repeated_measures() -> None:
     assert found is not None and found.p_value == pytest.approx(stats.f.sf(f, 2, 4))
 
 
-def test_a_hole_in_the_grid_leaves_one_factor_comparisons() -> None:
-    trials = {trial: value for trial, value in TRIALS.items() if trial[0] != "bx1"}
-    assert grid_effects(trials, GRID) == []
-    found = axis_effect(trials, GRID, "k")
-    assert found is not None and found.arms == 10
-
-
 def test_an_arm_that_lacks_a_seed_is_left_out_where_that_keeps_more_trials() -> None:
     trials = {trial: value for trial, value in TRIALS.items() if trial != ("bx1", 2)}
     whole = {trial: value for trial, value in TRIALS.items() if trial[0] != "bx1"}
@@ -104,34 +94,11 @@ def test_a_grid_is_split_at_the_seeds_that_all_cells_have() -> None:
     assert grid_effects(ragged, GRID) == [], "one seed would give no intervals, where the others have three"
 
 
-def test_seeds_that_a_few_arms_alone_have_do_not_hide_an_axis() -> None:
-    """As after `--until-decided`, which gives further seeds only to arms whose claims are open."""
-    short = {trial: value for trial, value in TRIALS.items() if trial[1] < 2}
-    trials = {(arm, seed): value for (arm, seed), value in TRIALS.items() if seed < 2 or arm in ("ax0", "by1")}
-    found = axis_effect(trials, GRID, "t")
-    assert found == axis_effect(short, GRID, "t") and found is not None and found.seeds == (0, 1)
-
-
 def test_one_seed_gives_numbers_only() -> None:
     alone = {trial: value for trial, value in TRIALS.items() if trial[1] == 0}
     found = axis_effect(alone, GRID, "r")
     assert found is not None and found.spread == pytest.approx(abs(difference("r", "y", "x")[0]))
     assert np.isnan([found.low, found.high, found.p_value]).all()
-
-
-def test_between_two_arms_the_spread_is_their_difference() -> None:
-    trials = {(arm, seed): value for (arm, seed), value in TRIALS.items() if arm in ("ax0", "ay0")}
-    found = axis_effect(trials, {arm: GRID[arm] for arm in ("ax0", "ay0")}, "r")
-    pair = np.array([trials["ay0", seed] - trials["ax0", seed] for seed in range(3)])
-    assert found is not None and found.spread == pytest.approx(abs(pair.mean()))
-    assert found.p_value == pytest.approx(stats.ttest_1samp(pair, 0).pvalue)
-
-
-def test_arms_outside_the_grid_add_spread_but_no_effect() -> None:
-    control = {("blind", seed): 10.0 + seed for seed in range(3)}
-    alone = {effect.axes: effect.spread for effect in grid_effects(TRIALS, GRID)}
-    beside = {effect.axes: effect.spread for effect in grid_effects(TRIALS | control, GRID)}
-    assert beside == pytest.approx(alone)
 
 
 @pytest.mark.parametrize(("size", "least", "most"), [(0.0, 0.95, 1.0), (1.0, 0.93, 0.98), (3.0, 0.93, 0.97)])
@@ -159,25 +126,6 @@ def test_axes_are_what_differs_between_recipes(data_mix: Sweep) -> None:
     assert "base" in mixes and "no-vecap" not in mixes and len(mixes) == 10
 
 
-def test_what_an_arm_leaves_open_is_not_the_level_none() -> None:
-    levels = varying(load_sweep(SWEEPS / "encoder.yaml"))
-    assert {found["encoder first resolution"] for found in levels.values()} == {"unset", "224"}
-    scratch = varying(load_sweep(SWEEPS / "encoder_scratch.yaml"))
-    assert {found["encoder loss"] for found in scratch.values()} == {"contrastive", "none"}
-
-
-def test_some_arms_may_be_tuned_and_others_not() -> None:
-    arms = {"base": Recipe(), "tuned": Recipe(sft=SftRecipe(steps=3000)), "longer": Recipe(sft=SftRecipe(steps=6000))}
-    levels = varying(Sweep(name="own", title="own", axis="sft", base=Recipe(), arms=arms))
-    assert [found["sft steps"] for found in levels.values()] == ["unset", "3000", "6000"]
-    assert groups(levels, "sft steps") == [["tuned", "longer"]], "what else tuning sets differs from no tuning"
-
-
-def test_equal_mixes_are_one_level() -> None:
-    mixes = [DataMix(captions=5, interleaved=5, text=1), DataMix(captions=45, interleaved=45, text=9)]
-    assert len({levels_of(Recipe(data_mix=mix))["data mix"] for mix in mixes}) == 1
-
-
 def test_equal_scores_are_no_effect_whatever_rounding_leaves() -> None:
     """Found in the study: two arms with the same answers had a spread of 7e-15 and p < 0.001."""
     scores = [41.29708539446195, 40.09133995572726, 41.2376618054178]
@@ -186,13 +134,6 @@ def test_equal_scores_are_no_effect_whatever_rounding_leaves() -> None:
         trials, {"five views": {"demonstrations": "unset"}, "mixed": {"demonstrations": "2"}}, "demonstrations"
     )
     assert found is not None and (found.spread, found.p_value) == (0.0, 1.0)
-
-
-def test_the_levels_of_an_axis_are_those_that_its_effect_is_computed_from(data_mix: Sweep) -> None:
-    missing = ("captions-66/1", "captions-33/1", "text-14/1")
-    for lacking, levels in (((), 10), (missing, 7)):
-        rows = axis_rows(study_of(data_mix, (0, 1), missing=lacking))
-        assert {row.count("/") + 1 for row in rows["levels"][rows["axis"] == "data mix"]} == {levels}
 
 
 def test_an_axis_whose_arms_lack_seeds_is_computed_from_those_that_two_share(data_mix: Sweep) -> None:

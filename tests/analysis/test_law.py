@@ -8,15 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.law.figure import sized
 from analysis.law.fit import fit_law
 from analysis.law.optimum import Cell, Optimum, find_optimum
 from tests.analysis.lr_sweeps import (
-    CONSTANT,
     SIZES,
     SLOPE,
     cell,
-    exact_rows,
     fall,
     fine_cell,
     searched_cell,
@@ -28,15 +25,6 @@ GRID = math.log(2) * np.arange(-2, 3) + 0.2
 
 def optimum(params: float, log_rate: float) -> Optimum:
     return Optimum(cell(params, [0.0], [0.0]), log_rate, log_rate, log_rate, log_rate, "")
-
-
-def test_points_on_eq_1_give_back_both_coefficients() -> None:
-    rows = np.array(exact_rows())
-    cells = [cell(n, np.log(rows[rows[:, 0] == n, 1]), rows[rows[:, 0] == n, 2]) for n in SIZES]
-    law = fit_law([find_optimum(each) for each in cells])
-    assert (law.slope.estimate, law.constant.estimate) == pytest.approx((SLOPE, CONSTANT), abs=1e-6)
-    assert math.exp(law.predict(3e10).estimate) == pytest.approx(2.21e-5, rel=2e-3)
-    assert law.scatter < 1e-6
 
 
 def test_the_law_is_ordinary_least_squares_with_its_intervals() -> None:
@@ -106,16 +94,6 @@ def test_ties_few_points_and_nothing_at_all() -> None:
     assert (three.low, three.high) == (-3, -1), "nothing tells the noise"
 
 
-def test_interpolation_beats_the_grid() -> None:
-    generator = np.random.default_rng(1)
-    errors = []
-    for _ in range(60):
-        found = find_optimum(searched_cell(generator, SIZES[0], 0.002, 1, 0.0, math.inf))
-        errors.append((found.log_rate - true_log_rate(SIZES[0]), found.grid_best - true_log_rate(SIZES[0])))
-    interpolated, best_tried = np.sqrt(np.mean(np.square(errors), axis=0))
-    assert interpolated < 0.5 * best_tried
-
-
 Search = Callable[[np.random.Generator], list[Cell]]
 
 
@@ -174,9 +152,3 @@ def test_predictions_hold_what_a_new_search_finds() -> None:
         predicted = fit_law(found).predict(3e10)
         held.append(predicted.low <= new.log_rate <= predicted.high)
     assert 0.93 <= statistics.fmean(held) <= 0.97
-
-
-def test_a_size_that_stands_for_one_of_the_paper_says_its_own() -> None:
-    assert sized("30B", 30.7e6) == "30B (31M here)" and sized("9M", 9.216e3) == "9M (9.2K here)"
-    kept = {"30B": 3e10, "7.3e9": 7.3e9, "9.42M": 9421337.0, "tiny": 9e3}
-    assert [sized(name, params) for name, params in kept.items()] == list(kept)

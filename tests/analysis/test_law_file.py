@@ -103,18 +103,6 @@ def test_fewer_than_three_bracketed_sizes_are_no_law(capsys: pytest.CaptureFixtu
     assert "**No law**" in output and "85M needs rates above 0.001" in output.replace("84.9M", "85M")
 
 
-def test_two_files_of_one_name_do_not_replace_each_other(undrawn: None) -> None:
-    laws = []
-    for place, slope in (("here", 1.0), ("there", -1.0)):
-        Path(place).mkdir()
-        write_csv(Path(place) / "results.csv", [(n, rate, slope * score) for n, rate, score in exact_rows()])
-        losses = ["--lower-is-better"] * (slope < 0)
-        assert main(["fit-lr-law", "--from", f"{place}/results.csv", *losses]) == 0
-        assert main(["fit-lr-law", "--from", str(Path(place).resolve() / "results.csv"), *losses]) == 0
-        laws = sorted(Path("results/local/lr_law").iterdir())
-    assert len(laws) == 2, "a folder per file, however its path is written"
-
-
 def test_a_verdict_takes_three_seeds(undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
     generator = np.random.default_rng(0)
     for seeds in (1, 2, 3):

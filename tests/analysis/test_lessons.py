@@ -108,11 +108,6 @@ def test_a_lesson_of_several_parts_is_tested_as_often() -> None:
     assert tests == (3 * 2, 12 * 3), "three pairs of types; two differences, each beyond both orders of a pair"
 
 
-def test_an_effect_below_the_noise_is_undecided_and_says_how_many_seeds_would_settle_it() -> None:
-    found = connector(_144=0.3)["image tokens"]
-    assert found["verdict"] == "undecided" and found["seeds_needed"] > 3
-
-
 def test_one_seed_gives_numbers_and_no_verdict() -> None:
     found = connector(1, _144=40)["image tokens"]
     assert (found["verdict"], found["reason"], found["interval"]) == ("not judged", "one seed", "questions")
@@ -144,12 +139,6 @@ def test_worked_solutions_are_floor_for_arms_that_solve_nothing_without_them() -
     assert seen["verdict"] == "contradicted"
 
 
-def test_pairs_with_a_hole_are_left_out_and_counted() -> None:
-    missing = tuple(f"c-abstractor 336 144/{seed}" for seed in range(5))
-    found = connector(5, missing, _144=4)["image tokens"]
-    assert "5 pairs" in found["detail"] and found["verdict"] == "supported"
-
-
 def test_one_shared_seed_is_compared_with_itself(data_mix: Sweep) -> None:
     study = study_of(data_mix, range(3), missing=("captions/0", "captions/1"))
     row = claim_row(study, claim_of(next(one for one in data_mix.contrasts if one.claim == "captions lift zero-shot")))
@@ -169,31 +158,6 @@ def test_arms_without_a_seed_in_common_say_so(data_mix: Sweep) -> None:
     assert claim_row(study, claim)["reason"] == "no seed in common"
     alone = study.at_seeds([2])
     assert [one.reason for one in gather(alone, claim, "")] == ["one seed"]
-
-
-def test_numbers_of_shots_are_compared_on_the_benchmarks_that_have_both(data_mix: Sweep) -> None:
-    """Asked at 0 shots only, a benchmark is in the mean of 0 shots and not in that of 4."""
-    whole = study_of(data_mix, range(1))
-    easy = (whole.scores["benchmark"] == "vqa") & (whole.scores["shots"] == 0)
-    scores = whole.scores.assign(score=whole.scores["score"] + 50 * easy)
-    study = replace(whole, scores=scores[easy | (scores["benchmark"] != "vqa")])
-    few, none = Measure(shots=4), Measure(shots=0)
-    row = claim_row(study, Claim("few-shot", "", {("base", few): 1.0, ("base", none): -1.0}, few, "greater"))
-    alone = replace(whole, scores=whole.scores[whole.scores["benchmark"] != "vqa"])
-    both = [alone.trial_values(measure)["base", 0] for measure in (few, none)]
-    assert row["estimate"] == pytest.approx(both[0] - both[1])
-    average = study.over_questions({("base", AVERAGE): 1.0}, [0])
-    assert average and average.estimate == pytest.approx(study.trial_values(AVERAGE)["base", 0]), "one definition"
-
-
-def test_encoder_axes_are_compared_and_ordered() -> None:
-    lifts = lifts_of(ENCODERS, _336=12, _ViT_H=1.5, _vecap=9)
-    sweep = sweep_of("encoder", ENCODERS)
-    found = judged(study_of(sweep, range(8), lifts=lifts))
-    names = ("resolution", "encoder size", "encoder data")
-    assert verdicts(found, *names) == dict.fromkeys(names, "supported")
-    assert (found["encoder order"]["verdict"], found["encoder order"]["reason"]) == ("not judged", "no scores")
-    assert (found["encoder loss"]["verdict"], found["encoder loss"]["reason"]) == ("not judged", "no scores")
 
 
 @pytest.mark.parametrize(
@@ -300,13 +264,6 @@ def test_controls_are_not_in_the_pool_and_pictures_lend_text_no_variance(data_mi
     lift, text = ("captions lift zero-shot", "error"), ("91/9 keeps text skill", "error")
     assert claims["with"].loc[lift] == claims["without"].loc[lift]
     assert wild.loc[lift] > 2 * claims["with"].loc[lift] and wild.loc[text] == claims["with"].loc[text]
-
-
-def test_what_the_world_cannot_ask_is_told_as_such_whatever_the_seeds() -> None:
-    study = study_of(sweep_of("connector", GRID), range(1), lifts=lifts_of(GRID, _144=40))
-    found = judged(study, lessons=LESSONS)
-    assert found["image tokens"]["reason"].startswith("not testable in this world")
-    assert found["connector type"]["reason"] == "one seed"
 
 
 def part(estimate: float, number: int = 1, scored_by: str = "wording") -> Evidence:

@@ -13,7 +13,7 @@ from analysis.judging.sequential import over_looks
 from analysis.pages.verdicts import looks_note
 from analysis.study import Study, read_study
 from mm1_lab.config import Contrast, Recipe, RequestError, Sweep
-from mm1_lab.orchestrate.growing import parse_budget, parse_looks
+from mm1_lab.orchestrate.growing import parse_looks
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import merge_manifest, read_manifest
 from tests.analysis.results_folder import claim_row, study_of, write_results
@@ -51,24 +51,6 @@ def test_p_is_over_the_looks_that_are_complete() -> None:
     assert before["p_supported"] != before["p_supported"]
 
 
-def test_a_failed_trial_costs_its_seed_and_no_look(tmp_path: Path) -> None:
-    claim = claim_of(CLAIMS[1])
-    Ledger(tmp_path).record_failure("0" * 16, "encoder for little / seed 3", 2, "failed", "bad luck")
-
-    def p(seeds: int, missing: tuple[str, ...], looks: tuple[int, ...] = ()) -> float:
-        study = with_looks(growing(seeds, missing), looks)
-        row = claim_row(replace(study, variant=replace(study.variant, folder=tmp_path / "mini" / "own")), claim)
-        assert row["says"] != "not judged"
-        return float(row["p_supported"])
-
-    failed = ("little/3",)
-    assert p(4, failed, LOOKS) == pytest.approx(over_looks([p(4, failed)], LOOKS)), "the look's last seed"
-    skipped = ("little/4", "little/5")
-    aligned = over_looks([p(4, ()), 1.0, p(8, skipped)], LOOKS)
-    assert p(8, skipped, LOOKS) == pytest.approx(aligned), "the last look has its own level"
-    assert aligned != pytest.approx(over_looks([p(4, ()), p(8, skipped)], LOOKS))
-
-
 def test_lessons_about_other_sweeps_keep_no_arm() -> None:
     """Another sweep may have a contrast of the same name, and every sweep has a base."""
     study = growing(8)
@@ -82,18 +64,6 @@ def test_lessons_about_other_sweeps_keep_no_arm() -> None:
     )
     typed = ours.model_copy(update={"parts": (ours.parts[0].model_copy(update={"contrast": "mch lifts"}),)})
     assert [one.reason for one in of_lessons(study, [typed])] == ["no contrast in the sweep's file: 'mch lifts'"]
-
-
-def test_seeds_go_where_they_can_decide() -> None:
-    lines, arms = question_status(growing(4), ())
-    assert lines[0] == "much lifts: supported"
-    assert "much" not in arms
-    said = dict(line.split(": ", 1) for line in lines)
-    assert {name for name in ("little", "none") if said[f"{name} lifts"].startswith("open")} | {"base"} == set(arms)
-    lines, arms = question_status(growing(2), ())
-    assert all(": open" in line for line in lines) and arms == ["base", "much", "little", "none"]
-    lines, arms = question_status(growing(8), ())
-    assert arms == [] and lines[2].startswith("none lifts: undecided by itself"), "the last look leaves no chance"
 
 
 def test_a_lesson_that_one_part_may_contradict_is_not_given_up_for_another() -> None:
@@ -161,12 +131,6 @@ def test_looks_are_read(text: str, seeds: int, looks: tuple[int, ...]) -> None:
 def test_looks_that_make_no_sense_are_refused(text: str, seeds: int, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         parse_looks(text, seeds)
-
-
-def test_a_budget_is_hours_or_minutes() -> None:
-    assert (parse_budget("1.5h"), parse_budget("90m"), parse_budget(None)) == (5400, 5400, float("inf"))
-    with pytest.raises(RequestError, match="give hours or minutes: 6h, 90m"):
-        parse_budget("6")
 
 
 def test_looks_are_fixed_by_the_first_run(tmp_path: Path) -> None:

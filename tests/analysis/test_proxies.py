@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.judging.difference import Difference
 from analysis.proxies import Paired, accuracy, pair_arms
 from analysis.redraw import draw
 from mm1_lab.config import Measure, Sweep
@@ -57,34 +56,6 @@ def test_it_is_the_share_of_pairs_with_the_same_better_arm(
     assert set(found["pairs"]) == {55} and (found["apart"] < 55).all(), "of 11 arms, the blind control left out"
 
 
-def test_pairs_are_apart_where_their_moderated_interval_leaves_out_0(data_mix: Sweep) -> None:
-    study = study_of(data_mix, (0, 1, 2), missing=("captions/1", "interleaved/0"))
-    pairs = pair_arms(study).pairs.astype({"measure": str}).set_index(["measure", "first", "second"])
-    for measure, first, second in [("0-shot", "captions", "interleaved"), ("8-shot", "captions", "captions-66")]:
-        of = Measure.parse(measure)
-        weights = {(first, of): 1.0, (second, of): -1.0}
-        difference = Difference(study, weights)
-        found = difference.over_seeds
-        row = pairs.loc[(measure, first, second)]
-        assert row["differences"] == pytest.approx(difference.values)
-        assert row["apart"] == bool(found and (found.low > 0 or found.high < 0))
-
-
-def test_one_shared_seed_has_no_other_seeds_to_agree_with(runs: tuple[Paired, Paired]) -> None:
-    dear = runs[0]
-    alone = dear.scores[Measure(shots=0)].copy()
-    alone.loc["captions", [0, 1]] = np.nan
-    found = accuracy([replace(dear, scores={Measure(shots=0): alone})], runs)
-    itself = found[found["cheap"] == dear.name]
-    assert itself["pairs"].tolist() == [45], "without the ten pairs of captions"
-
-
-def test_where_the_dear_run_is_sure_the_cheap_one_is_right_more_often(runs: tuple[Paired, Paired]) -> None:
-    found = accuracy(runs[:1], runs)
-    found = found[found["measure"] == Measure(shots=8)]
-    assert (found["apart"] > 5).all() and (found["accuracy_apart"] > found["accuracy"]).all()
-
-
 def test_what_is_not_comparable_is_left_out(runs: tuple[Paired, Paired], data_mix: Sweep) -> None:
     dear, cheap = runs
     assert accuracy([cheap], runs).empty, "nothing is cheaper"
@@ -95,13 +66,6 @@ def test_what_is_not_comparable_is_left_out(runs: tuple[Paired, Paired], data_mi
     assert set(accuracy([dear], [one])["seeds"]) == {1}
     two_arms = pair_arms(study_of(data_mix, (0, 1), arms=("base", "captions")))
     assert accuracy([dear], [replace(two_arms, flops=1.0)])["cheap"].unique().tolist() == ["scale mini"]
-
-
-def test_no_difference_is_a_coin(runs: tuple[Paired, Paired]) -> None:
-    dear, cheap = runs
-    level = replace(cheap, scores={measure: 0 * table for measure, table in cheap.scores.items()})
-    found = accuracy([dear], [level])
-    assert set(found["accuracy"][found["seeds"] == 2]) == {0.5}
 
 
 @pytest.mark.usefixtures("unrendered")

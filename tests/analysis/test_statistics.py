@@ -65,30 +65,6 @@ def test_holes_are_least_squares_as_in_statsmodels() -> None:
     assert [found[str(arm)].estimate for arm in range(4)] == pytest.approx(by_statsmodels)
 
 
-def test_a_hole_does_not_move_an_arm_by_the_luck_of_the_seed_it_lacks() -> None:
-    scores = np.array([50.0, 47.0, 44.0])[:, None] + np.array([0.0, 10.0, -4.0])
-    scores[0, 1] = np.nan
-    assert means_of(scores)["0"].estimate == pytest.approx(52.0)
-
-
-def test_seeds_that_share_no_arm_shift_no_mean() -> None:
-    """A seed at which only a control ran; two halves of a study with other arms at other seeds."""
-    scores = {(arm, s): v + (0.0, 1.0, -1.0)[s] for arm, v in (("a", 50.0), ("b", 60.0)) for s in range(3)}
-    blind = {("blind", seed): 20.0 for seed in range(4)}
-    found = arm_means(scores | blind, ["blind"])
-    assert {arm: round(one.estimate, 9) for arm, one in found.items()} == {"a": 50, "b": 60, "blind": 20}
-    halves = {("a", 0): 30.0, ("a", 1): 31.0, ("b", 0): 30.5, ("b", 1): 31.2}
-    halves |= {("c", 2): 60.0, ("c", 3): 61.0, ("d", 2): 60.4, ("d", 3): 61.1}
-    plain = {arm: float(np.mean([v for (name, _), v in halves.items() if name == arm])) for arm in "abcd"}
-    assert {arm: one.estimate for arm, one in arm_means(halves).items()} == pytest.approx(plain)
-
-
-def test_one_seed_or_nothing_left_over_has_no_spread_over_seeds() -> None:
-    assert arm_means({("a", 0): 1.0, ("b", 0): 2.0}) == {}
-    assert arm_means({("a", 0): 1.0, ("b", 1): 2.0}) == {}
-    assert arm_means({}) == {}
-
-
 def test_intervals_over_questions_hold_the_truth_in_95_of_100_studies() -> None:
     """A difference between two arms, three benchmarks of 12 blocks over which it varies."""
     generator, inside, repeats = np.random.default_rng(5), 0, 1000
@@ -115,12 +91,6 @@ def test_a_ratio_over_uneven_blocks_has_the_error_that_a_bootstrap_finds() -> No
     drawn = generator.integers(0, 40, (4000, 40))
     bootstrap = (values[drawn] * counts[drawn]).sum(1) / counts[drawn].sum(1)
     assert found.error == pytest.approx(bootstrap.std() * math.sqrt(40 / 39), rel=0.05)
-
-
-def test_block_means_weigh_questions_alike_and_benchmarks_alike() -> None:
-    values = {"x": np.array([10.0, 10.0]), "y": np.array([0.0, 40.0])}
-    found = over_questions(values, {"x": np.array([1.0, 9.0]), "y": np.array([1.0, 1.0])})
-    assert found.estimate == pytest.approx((10 + 20) / 2)
 
 
 def interval(estimate: float, half: float) -> Interval:
@@ -160,10 +130,6 @@ def interval(estimate: float, half: float) -> Interval:
 )
 def test_verdicts(expect: str, margin: float, size: float | None, estimate: float, half: float, verdict: str) -> None:
     assert verdict_from_p(p_values(expect, margin, interval(estimate, half), size)) == verdict  # type: ignore[arg-type]
-
-
-def test_nothing_to_judge() -> None:
-    assert p_values("greater", 0.0, Interval(3, float("nan"), 4)) == {}
 
 
 def test_scores_without_any_spread_are_judged_by_their_side() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, RequestError, load_scale, resolve
+from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, load_scale, resolve
 from mm1_lab.data.world import World
 from mm1_lab.data.world.scene_questions import KINDS
 from mm1_lab.data.world.scenes import Scene, Thing
@@ -61,8 +61,3 @@ def test_answers_are_what_the_words_say() -> None:
                     "letter": written[0] if written else None,
                 }
                 assert question.references == (expected[kind],), question.prompt
-
-
-def test_rows_too_short_for_so_many_shots_are_refused() -> None:
-    with pytest.raises(RequestError, match="40 shots of 'colour' in plain wording do not fit a row of 256"):
-        text_benchmark("colour", "plain wording", 40, stage(), World().tokenizer)

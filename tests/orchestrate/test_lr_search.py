@@ -1,6 +1,5 @@
 """The search's rounds, on scores that come from a formula instead of training."""
 
-import csv
 import json
 import math
 import re
@@ -224,19 +223,6 @@ def test_models_that_others_have_trained_are_searched_and_checked_too(
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("9M,85M,302M", ["9M", "85M", "302M"]),
-        ("1.2b, 302m,85000k", ["85M", "302M", "1.2B"]),
-        ("1200000000,9e6,2.9B", ["9M", "1.2B", "2.9B"]),
-        ("3072,6912,13824", ["9M", "85M", "302M"]),  # counted at smoke
-    ],
-)
-def test_sizes_are_read_as_people_write_them(text: str, expected: list[str]) -> None:
-    assert choose_sizes(text, SMOKE) == expected
-
-
-@pytest.mark.parametrize(
     ("text", "fragment"),
     [
         ("9M,85M", "three sizes or more"),
@@ -294,33 +280,6 @@ def test_a_search_is_run_whole_and_anew_with_all_its_rates(
     before, count = len(laboratory.rounds), len({name for names in laboratory.rounds for name in names})
     assert main([*command, "--anew"]) == 0
     assert len({name for names in laboratory.rounds[before:] for name in names}) == count
-
-
-FOUR = OWN.replace("rates: 3", "rates: 7").replace("0.001", "0.03")
-FOUR = FOUR.replace("  large", "  larger: {decoder: 302M, learning_rate: 0.03}\n  large")
-
-
-def test_arms_of_one_size_have_an_optimum_each(
-    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The coarse one's is three times as high, and no rate of either counts for the other."""
-    run = laboratory.run
-
-    def by_arm(request: Request, trial: Trial) -> None:
-        laboratory.factor = 3.0 if trial.recipe.resolution == 224 else 1.0
-        run(request, trial)
-
-    monkeypatch.setattr(laboratory, "run", by_arm)
-    path = tmp_path / "own.yaml"
-    path.write_text(FOUR, encoding="utf-8")
-    request = load_request(path, "smoke", results=tmp_path / "results", store=tmp_path / "store")
-    assert run_search(request, "grid", Inline(), draw_search) == 0
-    with (request.folder / "optima.csv").open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["objective"] == "8-shot average"]
-    assert [row["size"] for row in rows] == ["coarse", "small", "large", "larger"]
-    assert {row["runs"] for row in rows} == {"7"}
-    coarse, small = (float(row["optimum"]) for row in rows[:2])
-    assert coarse == pytest.approx(3 * small, rel=0.1)
 
 
 def test_the_search_is_planned_with_its_sizes_and_steps(

@@ -1,0 +1,45 @@
+"""Measures: words that are read and written back, and what each of them is the mean of."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mm1_lab.config import AVERAGE, CHAT, TEXT_CORE, UNPARSED, Measure
+from mm1_lab.results.summary import rows_of
+from tests.analysis.results_folder import study_of
+
+WORDS = {
+    "average": AVERAGE,
+    "text-core": TEXT_CORE,
+    "unparsed %": UNPARSED,
+    "chat 0-shot": CHAT,
+    "4-shot": Measure(shots=4),
+    "pope-random f1 0-shot": Measure("pope-random f1", 0),
+    "content captioning 8-shot": Measure("captioning", 8, by_content=True),
+    "content average": AVERAGE.content,
+    "kind colour 4-shot": Measure("colour", 4, about="kind"),
+    "loss captions": Measure("captions", about="loss"),
+}
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_words_are_read_and_written_back(words: str) -> None:
+    assert Measure.parse(words) == WORDS[words] and str(WORDS[words]) == words
+
+
+@pytest.mark.parametrize("words", ["", "textcore", "vqa", "vqa 4shot", "content", "12345-shot", 4, None])
+def test_other_words_are_no_measure(words: object) -> None:
+    with pytest.raises(ValueError, match="is not a measure; use text-core, average, 4-shot"):
+        Measure.parse(words)
+
+
+def test_a_kind_of_question_and_the_loss_of_a_source_have_values(data_mix: object) -> None:
+    study = study_of(data_mix, range(2), arms=("base", "captions"))  # type: ignore[arg-type]
+    study.scores["kind"] = np.where(study.scores["question"].str.endswith("-3"), "letter", "colour")
+    rows = study.scores[(study.scores["kind"] == "letter") & (study.scores["shots"] == 4)]
+    rows = rows[rows["family"].isin(("captioning", "vqa")) & (rows["arm"] == "base") & (rows["seed"] == 1)]
+    letters = Measure("letter", 4, about="kind")
+    assert study.trial_values(letters)["base", 1] == pytest.approx(rows.groupby("benchmark")["score"].mean().mean())
+    loss = Measure("text", about="loss")
+    study.held_out[["arm", "seed", "source", "loss"]] = pd.DataFrame([("base", 1, "text", 1.5), ("base", 1, "x", 9.0)])
+    assert study.trial_values(loss) == {("base", 1): 1.5} and rows_of(study.scores, loss).empty
