@@ -177,23 +177,15 @@ def in_folder(folder: Path) -> list[File]:
         if not parts or not parts[0].stem.endswith(f"-{len(parts):05}"):
             raise RequestError(f"{folder} lacks files of the dataset that was saved there; fetch it again")
         return [local_file(part) for part in parts]
-    inside, beside = (
-        [path for path in sorted(place.glob("*.*")) if path.suffix in (".csv", ".jsonl", ".parquet")]
-        for place in (folder, folder.parent)
+    for table in (folder / "metadata", folder):
+        for ending in (".csv", ".jsonl", ".parquet"):
+            path = table.with_name(table.name + ending)
+            if path.is_file():
+                return [replace(local_file(path), folder=folder)]
+    raise RequestError(
+        f"{folder} is neither a data set saved by `datasets` nor a folder of pictures with a table: add metadata.csv, "
+        ".jsonl or .parquet with `file_name` and `text` (for the hub's layout, write `{dataset: FOLDER}`)"
     )
-    tables = (
-        [path for path in inside if path.stem == "metadata"]
-        or inside
-        or [path for path in beside if path.stem == folder.name]
-    )
-    if len(tables) > 1:
-        raise RequestError(f"{folder} has {len(tables)} tables; name the one that lists its pictures")
-    if not tables:
-        raise RequestError(
-            f"{folder} is neither a data set saved by `datasets` nor a folder of pictures with a table: add metadata"
-            ".csv, .jsonl or .parquet with `file_name` and `text` (for the hub's layout, write `{dataset: FOLDER}`)"
-        )
-    return [replace(local_file(tables[0]), folder=folder)]
 
 
 def data_set(name: str, config: str | None, split: str | None, revision: str | None, base: Path) -> list[File]:

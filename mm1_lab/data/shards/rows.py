@@ -7,7 +7,7 @@ these rows. So row k is a formula, and a run that resumes at any step computes n
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache, cached_property, lru_cache
-from itertools import islice, pairwise, zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +102,9 @@ class Rows:
         ids, places = self._tokens.sample(sample), self._tokens.places(sample)
         chunks = []
         for start, end in pairwise([*np.flatnonzero(ids == PICTURE).tolist(), len(ids)]):
-            for first, last, positions, images in islice(cut(ids[start:end], places[start:end], self._limits), 1):
+            chunk = next(cut(ids[start:end], places[start:end], self._limits), None)
+            if chunk:
+                first, last, positions, images = chunk
                 chunks.append((start + first, start + last, positions, images))
         return chunks
 
