@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, Olmo2Config, PreTrainedModel, ViT
 from analysis import paper
 from analysis.judging.claims import known_lessons, load_lessons
 from analysis.redraw import draw
-from mm1_lab import cli, commands, options, pretrained
+from mm1_lab import cli, commands, options
 from mm1_lab.config import DecoderStage, EvaluationSettings, Pretrained, RequestError, Resources, Stage
 from mm1_lab.config.size import Parameters, Size
 from mm1_lab.data.types import Data, Tokenizer
@@ -46,6 +46,7 @@ from mm1_lab.orchestrate.sweeping import run_sweep
 from mm1_lab.train.decoder_stage import build
 from mm1_lab.train.progress import Report
 from mm1_lab.train.stages import KINDS, StageKind
+from mm1_lab.weights import pretrained
 from mm1_lab.weights.pretrained import EncoderFamily, read_decoder, read_encoder, text_config
 from tests.pretrained import save_tokenizer
 
