@@ -37,7 +37,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 class _Refused(yaml.YAMLError):
     """Valid YAML that is not accepted here."""
 
-    def __init__(self, problem: str, mark: yaml.Mark) -> None:
+    def __init__(self, problem: str, mark: Any) -> None:
         super().__init__(problem)
         self.problem, self.problem_mark = problem, mark
 
