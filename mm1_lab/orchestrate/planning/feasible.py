@@ -88,12 +88,14 @@ def _without_scores(request: Request) -> str:
     stages = {trial.arm: trial.evaluation for trial in request.trials}
     kinds = {stage.model.tuned: stage for stage in stages.values()}
     given = {tuned: _measures(stage, request.ledger.data_cache) for tuned, stage in kinds.items()}
-    lacking = Counter(
-        one.measure
-        for one in request.sweep.contrasts
-        for own in [{stages[arm].model.tuned for arm in (one.first, one.second) if arm in stages}]
-        if one.measure.about == "benchmarks" and any(one.measure.wording not in given[tuned] for tuned in own)
-    )
+    lacking = Counter[Measure]()
+    for contrast in request.sweep.contrasts:
+        measure = contrast.measure
+        if measure.about != "benchmarks":
+            continue
+        asked = [stages[arm] for arm in (contrast.first, contrast.second) if arm in stages]
+        if any(measure.wording not in given[stage.model.tuned] for stage in asked):
+            lacking[measure] += 1
     told = ", ".join(f"{measure} ({counted(count, 'claim')})" for measure, count in lacking.items())
     if not told:
         return ""

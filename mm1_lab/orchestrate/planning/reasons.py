@@ -39,9 +39,13 @@ def why_it_runs(planned: PlannedStage, known: Sequence[dict[str, Any]]) -> str:
             continue
         changed = sorted(name for name in own.keys() | other.keys() if own.get(name) != other.get(name))
         if 1 <= len(changed) <= 2:
-            told = [(name, *("–" if of.get(name) is None else of[name] for of in (other, own))) for name in changed]
-            return "new: " + ", ".join(f"{name} {before} → {now}" for name, before, now in told)
+            changes = [f"{name} {_shown(other.get(name))} → {_shown(own.get(name))}" for name in changed]
+            return f"new: {', '.join(changes)}"
     return planned.why
+
+
+def _shown(value: Any) -> Any:
+    return "–" if value is None else value
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
