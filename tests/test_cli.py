@@ -121,7 +121,6 @@ def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_a
 ) -> None:
     import json
     import os
-    import re
     import shutil
     import signal
     import socket
@@ -140,19 +139,11 @@ def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_a
         address = f"http://127.0.0.1:{port}"
         assert process.stdout.readline() == "MLflow starts …\n"
         assert process.stdout.readline().startswith(f"MLflow is at {address}; end it with Ctrl-C")
-        assert process.stdout.readline().startswith(f"data_mix-smoke: {address}/#/experiments/"), (
-            "what is logged already"
-        )
+        assert process.stdout.readline().startswith("data_mix at smoke: logged to sqlite:///")
         with urlopen(f"{address}/ajax-api/3.0/mlflow/ui-telemetry", timeout=30) as answer:
             assert json.load(answer)["disable_ui_telemetry"] is True
         with urlopen(address, timeout=30) as answer:
-            page = answer.read().decode()
-        (script,) = re.findall(r'src="(static-files/static/js/main[^"]+)"', page)
-        with urlopen(f"{address}/{script}", timeout=30) as answer:
-            assert '"data-assistant-ui":"true"' in answer.read().decode(), "how this MLflow marks its assistant"
-        assert "<style>[data-assistant-ui] {display: none !important}</style></head>" in page
-        with pytest.raises(HTTPError, match="404"):
-            urlopen(f"{address}/ajax-api/3.0/mlflow/assistant/config", timeout=30)
+            assert "static-files/static/js/main" in answer.read().decode()
         with pytest.raises(HTTPError, match="403"):
             urlopen(Request(address, headers={"Host": "other.example"}), timeout=30)
     finally:

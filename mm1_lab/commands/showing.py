@@ -176,9 +176,8 @@ def _drawn_folders(options: argparse.Namespace) -> tuple[Path, Path]:
 @command("--port 5001", option("--port", "default: %(default)s", type=int, default=5000), opt.ALL_RESULTS, opt.STORE)
 def dashboard(options: argparse.Namespace) -> int:
     """Browse all trials in MLflow on 127.0.0.1."""
-    from mm1_lab.orchestrate.tracking.dashboard import check_port, show_dashboard
+    from mm1_lab.orchestrate.tracking.dashboard import show_dashboard
 
-    check_port(options.port)
     show_dashboard(options.port, _log_missing(options))
     return DONE
 

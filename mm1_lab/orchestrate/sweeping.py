@@ -19,7 +19,7 @@ from mm1_lab.orchestrate.planning.estimate import rows_at_a_time
 from mm1_lab.orchestrate.planning.feasible import check_claims, check_feasible, check_named_prompts, check_world_prompts
 from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.orchestrate.tracking.mlflow_recorder import MlflowRecorder, artifacts_of, behind_note
+from mm1_lab.orchestrate.tracking.mlflow_recorder import MlflowRecorder
 from mm1_lab.results import Ledger, TrialRow
 from mm1_lab.results.summary import headline
 
@@ -78,7 +78,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
     recorder = None
     status = "KILLED"
     stale_before = _is_stale(request, trials)
-    if plan.tasks or stale_before or behind_note(request.folder).exists():
+    if plan.tasks or stale_before:
         recorder = MlflowRecorder(request.folder, request.ledger)
     try:
         if plan.tasks and recorder:
@@ -89,10 +89,10 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
             draw(request.folder)
             if (table := request.folder / "table.md").exists():
                 table.touch()  # a table that came out as before was not written
-        status = "FAILED" if work_list and work_list.failed else "FINISHED"
+        status = "FAILED" if work_list and work_list.failed else ""
     finally:
         if recorder:
-            recorder.close(status, artifacts_of(request.folder))
+            recorder.close(status)
     return plan, work_list
 
 

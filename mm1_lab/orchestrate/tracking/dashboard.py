@@ -1,110 +1,78 @@
-"""`mm1-lab dashboard`: serves MLflow's interface on this machine and prints the page of each sweep."""
+"""`mm1-lab dashboard`: serves MLflow's interface on this machine."""
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
 import sys
-import warnings
+import time
 from collections.abc import Iterator
-from itertools import chain
-from pathlib import Path
-from threading import Thread
+from contextlib import suppress
 
 from mm1_lab.config import RequestError
 from mm1_lab.files import RESULTS
-from mm1_lab.orchestrate.tracking.mlflow_runs import VIEW
-from mm1_lab.orchestrate.tracking.mlflow_store import connect, no_access, tracking_uri, without_secrets
+from mm1_lab.orchestrate.tracking.mlflow_store import ARTIFACTS, connect, no_access, tracking_uri, without_secrets
 
-ASSISTANT, NO_ASSISTANT = "/ajax-api/3.0/mlflow/assistant", "[data-assistant-ui] {display: none !important}"
-"""The route of MLflow's assistant, and a CSS rule that hides its panel and button."""
-
-
-def check_port(port: int) -> None:
-    """Raises RequestError if MLflow cannot listen on `port`; called before minutes are spent on logging results."""
-    if tracking_uri().startswith("http"):
-        return
-    with socket.socket() as free:
-        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            free.bind(("127.0.0.1", port))
-        except (OSError, OverflowError) as error:
-            why = error.strerror if isinstance(error, OSError) else "is no valid port"
-            raise RequestError(f"--port {port}: {why}; choose another (mm1-lab dashboard --port 5001)") from None
+HOST = "127.0.0.1"
+SERVER_LOG = RESULTS / "mlflow-server.log"
+SETTINGS = {
+    "MLFLOW_ENABLE_ASSISTANT_SANDBOX": "true",  # or MLflow's assistant could run commands as this user
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+"""Of the server's environment."""
 
 
 def show_dashboard(port: int, log: Iterator[str]) -> None:
-    """Prints the addresses of all sweeps; unless MLflow is a remote server, serves it on `port` until Ctrl-C.
+    """Unless MLflow is a remote server, serves it on `port` until Ctrl-C, and prints its address as soon as it answers.
 
     `log` logs a sweep with each step; the server does not wait for it, since the first time takes a minute.
     """
     uri = tracking_uri()
-    try:
-        pages()
-    except RequestError:
-        raise
-    except Exception as error:  # whatever a tracking server or its database raises
-        raise RequestError(no_access(error)) from None
     if uri.startswith("http"):
-        address = without_secrets(uri, "")
-        _print_pages(address, log)
-        print(f"MLflow is at {address}")
-    else:
-        _serve(uri, port, log)
-
-
-def _print_pages(address: str, log: Iterator[str]) -> None:
-    """Prints the address of each sweep as soon as `log` has logged it."""
-    known: set[str] = set()
-    for _ in chain([""], log):
-        found = pages()
-        for sweep in sorted(found.keys() - known):
-            print(f"{sweep}: {address}{found[sweep]}", flush=True)
-        known |= found.keys()
-
-
-def _print_while_serving(address: str, log: Iterator[str]) -> None:
+        print(*log, sep="\n")
+        print(f"MLflow is at {without_secrets(uri, '')}")
+        return
     try:
-        _print_pages(address, log)
-    except RequestError as error:
-        print(f"mm1-lab: {error}", file=sys.stderr)
-
-
-def pages() -> dict[str, str]:
-    """The page of MLflow's interface with the trials of each sweep, by variant and scale."""
-    found = {}
-    for one in connect().search_experiments():
-        for view in sorted(tag.removeprefix(VIEW) for tag in one.tags if tag.startswith(VIEW)):
-            query = f"viewStateShareKey={view}&workflowType=machine_learning"
-            found[view] = f"/#/experiments/{one.experiment_id}/runs?{query}"
-    return found
-
-
-def _serve(uri: str, port: int, log: Iterator[str]) -> None:
-    """Runs MLflow's server in this process until it is stopped; logs and prints addresses once it accepts requests.
-
-    Its assistant is disabled: MLflow 3.17 has no option for that, its panel opens by itself in a browser on this
-    machine, and its routes run commands.
-    """
+        socket.create_server((HOST, port)).close()
+    except (OSError, OverflowError) as error:
+        raise RequestError(f"--port {port}: {error}; choose another (mm1-lab dashboard --port 5001)") from None
+    try:
+        connect().search_experiments(max_results=1)  # two processes must not create a database's tables at once
+    except Exception as error:  # whatever the database raises
+        raise RequestError(no_access(error)) from None
     print("MLflow starts …", flush=True)
-    address = f"http://127.0.0.1:{port}"
-    warnings.simplefilter("ignore")  # from the server's imports
-    import uvicorn  # before MLflow's server, which refuses other hosts if uvicorn is already imported
-    from mlflow.server import app as interface
-    from mlflow.server.fastapi_app import app
-    from mlflow.server.handlers import initialize_backend_stores
-    from starlette.responses import PlainTextResponse
-    from starlette.routing import Mount
+    with _serve(uri, port) as server:
+        try:
+            _wait_for(server, port)
+            print(f"MLflow is at http://{HOST}:{port}; end it with Ctrl-C. What it has, as it is logged:", flush=True)
+            try:
+                for line in log:
+                    print(line, flush=True)
+            except RequestError as error:
+                print(f"mm1-lab: {error}", file=sys.stderr)
+            server.wait()
+        finally:
+            server.terminate()
 
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            print(f"MLflow is at {address}; end it with Ctrl-C. What it has, as it is logged:", flush=True)
-            Thread(target=_print_while_serving, args=[address, log], daemon=True).start()
 
-    index = (Path(interface.static_folder or "") / "index.html").read_text(encoding="utf-8")
-    page = index.replace("</head>", f"<style>{NO_ASSISTANT}</style></head>")
-    interface.view_functions["serve"] = lambda: page
-    app.router.routes.insert(0, Mount(ASSISTANT, PlainTextResponse("left out", 404)))
-    initialize_backend_stores(uri, uri, (RESULTS / "mlartifacts").absolute().as_uri())
-    settings = uvicorn.Config(app, "127.0.0.1", port, log_level="warning", timeout_graceful_shutdown=1)
-    Server(settings).run()
+def _serve(uri: str, port: int) -> subprocess.Popen[bytes]:
+    """Starts MLflow's server, which answers this machine alone and writes its messages to a file."""
+    command = [sys.executable, "-m", "mlflow", "server", "--no-serve-artifacts", "--workers", "1"]
+    command += ["--host", HOST, "--port", str(port)]
+    environment = os.environ | SETTINGS
+    environment["MLFLOW_BACKEND_STORE_URI"] = uri  # other users of the machine could read it in the command line
+    environment["MLFLOW_DEFAULT_ARTIFACT_ROOT"] = ARTIFACTS.absolute().as_uri()
+    SERVER_LOG.parent.mkdir(parents=True, exist_ok=True)
+    with SERVER_LOG.open("wb") as file:
+        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+
+
+def _wait_for(server: subprocess.Popen[bytes], port: int) -> None:
+    """Raises RequestError if the server ends before it accepts requests."""
+    while server.poll() is None:
+        with suppress(OSError):
+            socket.create_connection((HOST, port), timeout=1).close()
+            return
+        time.sleep(0.2)
+    raise RequestError(f"MLflow's server ended with exit code {server.returncode}; {SERVER_LOG} says why")
