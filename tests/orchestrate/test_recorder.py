@@ -138,8 +138,7 @@ def test_syncing_again_changes_nothing_and_leaves_nothing_running(
     params, tags = base.data.params, base.data.tags
     assert (params["arm"], params["seed"], params["data_mix"][:10]) == ("base", "0", "captions 5")
     fingerprint = request_.trials[0].fingerprint
-    assert tags["mm1.fingerprint"] == fingerprint and tags["mlflow.parentRunId"]
-    assert f"trials/{fingerprint}/" in tags[NOTE] and "--scale smoke --only base`" in tags[NOTE]
+    assert tags["mm1.fingerprint"] == fingerprint and "--scale smoke --only base`" in tags[NOTE]
     assert [point.value for point in client.get_metric_history(base.info.run_id, "train/loss")] == [3, 2]
     with monkeypatch.context() as patch:
         for writes in ("create_run", "log_batch", "log_text", "log_artifact", "set_tag", "set_terminated"):
@@ -151,8 +150,7 @@ def test_syncing_again_changes_nothing_and_leaves_nothing_running(
     client, runs = runs_of(request_)
     assert {run.info.status for run in runs.values()} == {"FINISHED"} and len(runs) == 3
     assert runs["base / seed 0 at smoke"].info.run_id == base.info.run_id
-    files = client.list_artifacts(runs["data_mix at smoke"].info.run_id)
-    assert "table.md" in [file.path for file in files]
+    assert "table.md" in {file.path for file in client.list_artifacts(runs["data_mix at smoke"].info.run_id)}
 
 
 @pytest.mark.parametrize("call", ["log_text", "set_terminated"])
@@ -168,8 +166,7 @@ def test_logging_that_was_cut_off_is_done_again_without_doubles(
     sync(request_.folder, request_.ledger)
     client, found = runs_of(request_)
     base = found["base / seed 0 at smoke"].info
-    assert base.status == "FINISHED"
-    assert len(client.get_metric_history(base.run_id, "train/loss")) == 2
+    assert base.status == "FINISHED" and len(client.get_metric_history(base.run_id, "train/loss")) == 2
     assert [item.path for item in client.list_artifacts(base.run_id)] == ["samples.html"]
 
 

@@ -8,9 +8,11 @@ import pytest
 
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate import sweeping
-from mm1_lab.orchestrate.execution.executor import Inline
-from mm1_lab.orchestrate.execution.worklist import Observer
+from mm1_lab.orchestrate.execution.executor import Executor, Inline, Work
+from mm1_lab.orchestrate.execution.worker import WorkerContext
+from mm1_lab.orchestrate.execution.worklist import Execution, Observer, Outcome
 from mm1_lab.orchestrate.finished_trial import weights_of
+from mm1_lab.orchestrate.planning.plan import Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
 
 
@@ -75,3 +77,25 @@ def test_damaged_weights_are_not_loaded(request_: Request, capsys: pytest.Captur
     with pytest.raises(RequestError, match="there are no weights for it"):
         weights_of(request_, trial)
     assert "damaged" in capsys.readouterr().err
+
+
+class Finished(Executor):
+    """Finds the results of every task written."""
+
+    def work(self, execution: Execution, context: WorkerContext, work: Work) -> None:
+        while task := execution.take():
+            execution.start(task)
+            execution.settle(task, Outcome())
+
+
+def test_a_result_that_cannot_be_read_back_is_told_and_the_sweep_goes_on(
+    request_: Request, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (trial,) = request_.trials
+    plan = make_plan([trial], request_.ledger)
+    plan.tasks = {trial.fingerprint: Task(trial.fingerprint, (trial.evaluation,), (), (trial,))}
+    folder = request_.ledger.trial_folder(trial.fingerprint)
+    (folder / "scores.parquet").write_bytes(b"PAR1")
+    assert len(sweeping.work_through(plan, request_, Finished(), {}).done) == 1
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told.startswith("done      base / seed 0 in ") and f"{folder}/scores.parquet: cannot be read (" in told
