@@ -26,7 +26,7 @@ SETTINGS = {
 def show_dashboard(port: int, log: Iterator[str]) -> None:
     """Unless MLflow is a remote server, serves it on `port` until Ctrl-C, and prints its address as soon as it answers.
 
-    `log` logs a sweep with each step; the server does not wait for it, since the first time takes a minute.
+    `log` logs a sweep with each step; the server does not wait for it, since the first time takes a minute or two.
     """
     uri = tracking_uri()
     if uri.startswith("http"):
