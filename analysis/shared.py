@@ -1,6 +1,6 @@
 """Compares like with like: a difference of means is taken over the benchmarks that both have.
 
-Arms that were trained alike are asked alike, but scores imported from other programs may be of other tasks for each.
+Arms that were trained alike are asked alike, but an arm may have been evaluated before a benchmark was added.
 """
 
 from collections.abc import Collection, Iterable

@@ -13,30 +13,30 @@ from analysis.pages.scores import means_table
 from mm1_lab.config import Contrast, DataIdentity, Measure, Sweep
 from tests.analysis.results_folder import claim_row, study_of
 
-IMPORTED = Measure("imported", 0)
+CHAT = Measure("chat", 0)
 
 
-def test_imported_scores_are_compared_over_the_tasks_that_both_arms_have(data_mix: Sweep) -> None:
+def test_scores_are_compared_over_the_tasks_that_both_arms_have(data_mix: Sweep) -> None:
     """One arm has an easy task that the other lacks; its mean is higher, and not because it is better."""
     study = study_of(data_mix, range(3), arms=("base", "captions", "interleaved"))
-    rows = study.scores[(study.scores["benchmark"] == "vqa") & (study.scores["shots"] == 0)].assign(family="imported")
+    rows = study.scores[(study.scores["benchmark"] == "vqa") & (study.scores["shots"] == 0)].assign(family="chat")
     easy = rows[rows["arm"] == "base"].assign(benchmark="easy", score=100.0)
     other = rows[rows["arm"] == "interleaved"].assign(benchmark="other")
     tasks = [rows[rows["arm"] != "interleaved"].assign(benchmark="pope"), easy, other]
     study = replace(study, scores=pd.concat([study.scores, *tasks], ignore_index=True))
     alone = study.trial_values(Measure("pope", 0))
     expected = np.mean([alone["base", seed] - alone["captions", seed] for seed in range(3)])
-    row = claim_row(study, Claim("", "a", {("base", IMPORTED): 1.0, ("captions", IMPORTED): -1.0}, IMPORTED, "greater"))
+    row = claim_row(study, Claim("", "a", {("base", CHAT): 1.0, ("captions", CHAT): -1.0}, CHAT, "greater"))
     assert row["estimate"] == pytest.approx(expected) and row["detail"] == "a, over pope"
     assert row["seeds"] == 3 and row["interval"] == "seeds"
-    cells = compare_table(study, "base", "captions").frame.set_index("measure").loc[f"{IMPORTED}, over pope"]
+    cells = compare_table(study, "base", "captions").frame.set_index("measure").loc[f"{CHAT}, over pope"]
     assert cells["base"] - cells["captions"] == pytest.approx(cells["difference"]) == pytest.approx(expected)
     for seeds, reason in ((range(3), "no question in common"), (range(1), "one seed")):
-        weights = {("base", IMPORTED): 1.0, ("interleaved", IMPORTED): -1.0}
-        row = claim_row(study.at_seeds(seeds), Claim("", "", weights, IMPORTED, "greater"))
+        weights = {("base", CHAT): 1.0, ("interleaved", CHAT): -1.0}
+        row = claim_row(study.at_seeds(seeds), Claim("", "", weights, CHAT, "greater"))
         assert np.isnan(row["estimate"]) and row["reason"] == reason
     note = next(note for note in means_table(study).notes if "Not comparable" in note)
-    assert note.endswith(f"*{IMPORTED}*: base: easy, pope; captions: pope; interleaved: other.")
+    assert note.endswith(f"*{CHAT}*: base: easy, pope; captions: pope; interleaved: other.")
 
 
 def test_a_claim_may_be_about_one_benchmark_of_a_family(data_mix: Sweep) -> None:
