@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from analysis.external.tables import Scores, make_scores, read_scores
-from analysis.judging.p_values import DECIDED, p_values, verdict_from_p
+from analysis.judging.p_values import DECIDED, Tested, holm, p_values
 from analysis.judging.sequential import FUTILE, chance_yet, over_looks
 from analysis.seeds import seeds_needed, smallest_difference
 from analysis.statistics import PRIOR, UNKNOWN, Floats, Interval, moderated, over_questions, quantile
@@ -101,9 +101,10 @@ def judge(
         if 0 < len(common.values) < len(matrix.values):
             lost = len(matrix.values) - len(common.values)
             notes.append(f"{_name(claim)}: {lost} of {len(matrix.values)} scores are left out, as a run lacks them.")
-    factors = _holm([min(one.p.values(), default=math.nan) for one in evidence])
+    # a claim that cannot be judged yet counts as others do
+    tested = holm({str(place): one.p or {"supported": 1.0} for place, one in enumerate(evidence)})
     spread = _spread(table)
-    rows = [_row(one, factor, len(asked), spread, looks) for one, factor in zip(evidence, factors, strict=True)]
+    rows = [_row(one, tested[str(place)], spread, looks) for place, one in enumerate(evidence)]
     if not table.paired:
         notes.append("No column of seeds: an arm's rows are taken for independent runs of it.")
     return Judgement(rows, _spread_told(spread), notes)
@@ -310,24 +311,10 @@ def _at_looks(
     return {name: over_looks([one[name] for one in each], looks) for name in now}, now, ""
 
 
-def _holm(p: Sequence[float]) -> list[float]:
-    """The factor by which Holm's method multiplies each p; claims that cannot be judged yet count as others do."""
-    order = sorted(range(len(p)), key=lambda place: (math.isnan(p[place]), p[place]))
-    factors, highest = [math.inf] * len(p), 0.0
-    for rank, place in enumerate(order):
-        if math.isnan(p[place]):
-            break
-        highest = max(highest, (len(p) - rank) * p[place])  # none is significant before a smaller one is
-        factors[place] = highest / p[place] if p[place] else float(len(p) - rank)
-    return factors
-
-
-def _row(
-    one: _Evidence, factor: float, family: int, spread: tuple[float, float] | None, looks: Sequence[int]
-) -> dict[str, Any]:
+def _row(one: _Evidence, tested: Tested, spread: tuple[float, float] | None, looks: Sequence[int]) -> dict[str, Any]:
     """One claim of a judgement."""
     claim, found = one.claim, one.found
-    verdict = verdict_from_p(one.p, factor) if one.p else "not judged"
+    verdict = tested.verdict if one.p else "not judged"
     needed = smallest = math.nan
     if one.p:
         smallest = smallest_difference(found)
@@ -336,7 +323,7 @@ def _row(
         if not one.p and spread:  # of arms that were run once, by the repeats of others
             single, prior = Interval(found.estimate, math.sqrt(2) * spread[0], spread[1]), spread[1]
         if np.isfinite(single.error) and np.isfinite(single.estimate):
-            needed = seeds_needed(claim.expect, claim.margin, single, prior, family)
+            needed = seeds_needed(claim.expect, claim.margin, single, prior, tested.tests)
     chance = max((chance_yet(p, one.count, looks[-1]) for p in one.now.values()), default=1.0) if looks else 1.0
     values = {
         "claim": _name(claim),
@@ -350,7 +337,7 @@ def _row(
         "high": found.high,
         "interval_over": one.over,
         "seeds": one.count,
-        "p": min(factor * min(one.p.values()), 1.0) if one.p else math.nan,
+        "p": tested.p_holm if one.p else math.nan,
         "verdict": verdict,
         "reason": one.reason,
         "smallest_difference": smallest,
