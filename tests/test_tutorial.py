@@ -58,7 +58,7 @@ def look_at_the_dashboard(place: Place, package: Path) -> str:
     printed = ""
     for line in process.stdout:
         printed += line
-        if line.startswith("data_mix-smoke: "):
+        if line.startswith("data_mix at smoke: logged"):
             os.killpg(process.pid, signal.SIGINT)
     process.communicate()
     assert process.returncode == 130, printed
@@ -86,7 +86,7 @@ def test_every_command_of_the_first_hour_works(clone: Place) -> None:
         "plan", "run", "status", "compare", "show", "report", "dashboard", "init", "show-data", "fit-lr-law",
     }  # fmt: skip
     assert " 1 of 2 trials done before" in told["A question of your own: run"]
-    assert "data_mix-smoke: http://127.0.0.1" in told["dashboard"]
+    assert "MLflow is at http://127.0.0.1" in told["dashboard"]
     assert "connector_beyond at smoke: 1 task, 1 of 2 trials done before" in told["A connector of your own: run"]
     assert (clone.results / "report.html").exists()
     assert "data_mix" in told["Data and a benchmark of your own: run"]
