@@ -80,7 +80,7 @@ def _run(given: list[str]) -> int:
         if options.debug or error.name is None or error.name.startswith(("mm1_lab", "analysis")):
             raise
         return _refuse(
-            f"mm1-lab {given[0]}: needs {error.name}, of the extra `lab`: in a clone, pip install '.[lab]'", FAILED
+            f"mm1-lab {given[0]}: {error.name} is not installed; what trains needs pip install '.[lab]'", FAILED
         )
     except (MemoryError, ImportError) as error:
         if options.debug or (isinstance(error, ImportError) and "failed to map segment" not in str(error)):

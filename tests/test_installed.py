@@ -79,7 +79,7 @@ def test_scores_are_judged_without_what_trains(tmp_path: Path) -> None:
     study = str(REPOSITORY / "results" / "study")
     command = [sys.executable, "-c", code, "plan", "data_mix", "--results", study, "--only", "base"]
     found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert found.returncode == 1 and "of the extra `lab`: in a clone, pip install '.[lab]'" in found.stderr, (
+    assert found.returncode == 1 and "is not installed; what trains needs pip install '.[lab]'" in found.stderr, (
         found.stderr
     )
 

@@ -103,8 +103,11 @@ def judge(
             notes.append(f"{_name(claim)}: {lost} of {len(matrix.values)} scores are left out, as a run lacks them.")
     # a claim that cannot be judged yet counts as others do
     tested = holm({str(place): one.p or {"supported": 1.0} for place, one in enumerate(evidence)})
-    spread = _spread(table)
-    rows = [_row(one, tested[str(place)], spread, looks) for place, one in enumerate(evidence)]
+    spreads = {measure: _spread(matrix, table.paired) for measure, matrix in matrices.items()}
+    rows = []
+    for place, one in enumerate(evidence):
+        rows.append(_row(one, tested[str(place)], spreads[one.claim.measure], looks))
+    spread = spreads[AVERAGE] if AVERAGE in spreads else _spread(_Matrix.of(table.frame), table.paired)
     if not table.paired:
         notes.append("No column of seeds: an arm's rows are taken for independent runs of it.")
     return Judgement(rows, _spread_told(spread), notes)
@@ -354,10 +357,10 @@ def _plain(value: Any) -> Any:
     return float(value) if np.isfinite(value) else None
 
 
-def _spread(table: Scores) -> tuple[float, float] | None:
+def _spread(matrix: _Matrix, paired: bool) -> tuple[float, float] | None:
     """The standard deviation of a single run around what its arm, and its seed, explain, and its degrees of freedom."""
     scores, arms, runs = [], [], []
-    for arm, own in _Matrix.of(table.frame).means().items():
+    for arm, own in matrix.means().items():
         for run, mean in own.items():
             scores.append(mean)
             arms.append(arm)
@@ -365,7 +368,7 @@ def _spread(table: Scores) -> tuple[float, float] | None:
     if not scores:
         return None
     effects = [pd.get_dummies(pd.Series(arms), dtype=float)]
-    if table.paired:
+    if paired:
         effects.append(pd.get_dummies(pd.Series(runs), dtype=float))
     design, known = np.concatenate(effects, axis=1), np.array(scores)
     degrees = len(known) - int(np.linalg.matrix_rank(design))

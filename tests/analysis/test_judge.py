@@ -132,6 +132,15 @@ def test_one_run_of_each_arm_gives_no_verdict_but_what_luck_is_worth() -> None:
     assert judge(frame[:3], columns=columns).spread is None
 
 
+def test_seeds_needed_of_single_runs_are_by_the_spread_of_what_is_claimed() -> None:
+    rows = [("a", "calm", score) for score in (50.0, 50.1, 49.9)] + [("a", "wild", score) for score in (50.0, 60, 40)]
+    rows += [("b", "calm", 51.0), ("b", "wild", 56.0)]
+    frame = pd.DataFrame(rows, columns=["arm", "benchmark", "score"])
+    claims = [{"first": "b", "second": "a", "measure": name} for name in ("calm", "wild")]
+    calm, wild = (claim["seeds_needed"] for claim in judge(frame, claims).claims)
+    assert calm < 5 and wild > 30
+
+
 def test_seeds_that_arms_do_not_share_give_no_verdict() -> None:
     frame = pd.concat([table({"a": [1, 2]}), table({"b": [3, 4]}).assign(seed=[7, 8])])
     (claim,) = judge(frame).claims
