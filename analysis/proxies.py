@@ -1,9 +1,9 @@
 """The decision accuracy of cheaper runs of a sweep (Magnusson et al. 2025, DataDecide).
 
-Design choices are often made with small runs. Decision accuracy is the share of pairs of arms in which the cheap run
-(fewer steps, a smaller scale) finds the same arm better as the expensive (`dear`) run does, by means over seeds; chance
-is 50 %. It is also given for only those pairs that the dear run separates significantly, and, for comparison, for a
-single seed of the dear run against the mean of its other seeds.
+Design choices are often made with small runs. Decision accuracy is the share of pairs of arms in which a proxy
+(fewer steps, a smaller scale) finds the same arm better as the full run (the reference) does, by means over seeds;
+chance is 50 %. It is also given for only those pairs that the reference separates significantly, and, for comparison,
+for a single seed of the reference against the mean of its other seeds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -73,32 +73,32 @@ def pair_arms(study: Study) -> Paired:
     return Paired(study.manifest, len(study.seeds), float(np.mean(spent or [np.nan])), scores)
 
 
-def accuracy(dear_runs: Sequence[Paired], runs: Sequence[Paired]) -> pd.DataFrame:
-    """A row per dear run, cheaper run of the same sweep, number of the latter's seeds, and measure.
+def accuracy(references: Sequence[Paired], runs: Sequence[Paired]) -> pd.DataFrame:
+    """A row per reference, proxy (a cheaper run of the same sweep), number of the latter's seeds, and measure.
 
-    Columns: sweep, dear, cheap, seeds (for 1, the mean over single seeds), cost (share of the dear run's FLOPs),
-    measure, pairs, accuracy, apart (pairs that the dear run separates), accuracy_apart. Runs at `smoke`, where nothing
-    is learnt, are left out.
+    Columns: sweep, reference, proxy, seeds (for 1, the mean over single seeds), cost (share of the reference's FLOPs),
+    measure, pairs, accuracy, apart (pairs that the reference separates), accuracy_apart. Runs at `smoke`, where
+    nothing is learnt, are left out.
     """
     rows = []
-    for dear in dear_runs:
-        alike = (run for run in runs if run.question == dear.question and run.flops < dear.flops)
-        cheaper = [run for run in alike if "smoke" not in (run.manifest.scale, dear.manifest.scale)]
-        if cheaper and dear.seeds > 1:
-            several = dear.pairs[dear.pairs["differences"].map(len) > 1]
+    for reference in references:
+        alike = (run for run in runs if run.question == reference.question and run.flops < reference.flops)
+        proxies = [run for run in alike if "smoke" not in (run.manifest.scale, reference.manifest.scale)]
+        if proxies and reference.seeds > 1:
+            several = reference.pairs[reference.pairs["differences"].map(len) > 1]
             each = several["differences"]
             others = each.map(lambda own: (own.sum() - own) / (len(own) - 1))
-            rows += _rows(dear, dear.name, 1, 1 / dear.seeds, several.assign(found=each, truth=others))
-        for cheap in cheaper:
-            both = dear.pairs.merge(cheap.pairs, on=["measure", "first", "second"], suffixes=("", "_cheap"))
-            each, truth = both["differences_cheap"], both["differences"].map(np.mean)
-            for seeds, found in {1: each, cheap.seeds: each.map(np.mean)}.items():
-                cost = cheap.flops * seeds / (dear.flops * dear.seeds)
-                rows += _rows(dear, cheap.name, seeds, cost, both.assign(found=found, truth=truth))
+            rows += _rows(reference, reference.name, 1, 1 / reference.seeds, several.assign(found=each, truth=others))
+        for proxy in proxies:
+            both = reference.pairs.merge(proxy.pairs, on=["measure", "first", "second"], suffixes=("", "_proxy"))
+            each, truth = both["differences_proxy"], both["differences"].map(np.mean)
+            for seeds, found in {1: each, proxy.seeds: each.map(np.mean)}.items():
+                cost = proxy.flops * seeds / (reference.flops * reference.seeds)
+                rows += _rows(reference, proxy.name, seeds, cost, both.assign(found=found, truth=truth))
     return pd.DataFrame(rows)
 
 
-def _rows(dear: Paired, cheap: str, seeds: int, cost: float, pairs: pd.DataFrame) -> list[dict[str, object]]:
+def _rows(reference: Paired, proxy: str, seeds: int, cost: float, pairs: pd.DataFrame) -> list[dict[str, object]]:
     """Rows for `pairs` with columns `found` and `truth`: differences, or arrays of one per seed."""
     rows = []
     for measure, own in pairs.groupby("measure", sort=False):
@@ -106,7 +106,13 @@ def _rows(dear: Paired, cheap: str, seeds: int, cost: float, pairs: pd.DataFrame
             continue
         agree = np.array([_agreement(found, truth) for found, truth in zip(own["found"], own["truth"], strict=True)])
         sure = agree[own["apart"].to_numpy(bool)]
-        row = {"sweep": dear.manifest.sweep.name, "dear": dear.name, "cheap": cheap, "seeds": seeds, "cost": cost}
+        row = {
+            "sweep": reference.manifest.sweep.name,
+            "reference": reference.name,
+            "proxy": proxy,
+            "seeds": seeds,
+            "cost": cost,
+        }
         row |= {"measure": measure, "pairs": len(own), "accuracy": agree.mean(), "apart": len(sure)}
         rows.append(row | {"accuracy_apart": sure.mean() if len(sure) else np.nan})
     return rows
@@ -118,13 +124,13 @@ def _agreement(found: Floats, truth: Floats) -> float:
 
 
 def accuracy_table(rows: pd.DataFrame, title: str) -> Table:
-    """The accuracies as a table: a row per cheap run, a column per measure."""
+    """The accuracies as a table: a row per proxy run, a column per measure."""
     shown: dict[tuple[object, ...], dict[str, object]] = {}
     for one in rows.to_dict("records"):
-        key = one["sweep"], one["cheap"], one["seeds"]
-        itself = " (for its other seeds)" * (one["cheap"] == one["dear"])
+        key = one["sweep"], one["proxy"], one["seeds"]
+        itself = " (for its other seeds)" * (one["proxy"] == one["reference"])
         row = shown.setdefault(
-            key, {"sweep": one["sweep"], "by": f"{one['cheap']}{itself}", "seeds": str(one["seeds"])}
+            key, {"sweep": one["sweep"], "by": f"{one['proxy']}{itself}", "seeds": str(one["seeds"])}
         )
         row["cost, %"] = f"{100 * one['cost']:.3g}"
         sure = f" ({100 * one['accuracy_apart']:.0f} of {one['apart']})" if one["apart"] else f" ({MISSING})"
@@ -133,6 +139,6 @@ def accuracy_table(rows: pd.DataFrame, title: str) -> Table:
         "Percentage of pairs of arms for which the run prefers the same arm as the full run; chance is 50. In "
         "parentheses: the same among pairs that differ significantly (95 %) in the full run, and their number.",
         "One seed: mean over single seeds. Cost: FLOPs of the trials, without the encoders and decoders that "
-        "they share, in percent of the dear run's. Pairs share arms: these are fewer facts than pairs.",
+        "they share, in percent of the reference's. Pairs share arms: these are fewer facts than pairs.",
     ]
     return Table(title, pd.DataFrame(shown.values()), notes, group="sweep")

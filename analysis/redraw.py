@@ -16,14 +16,14 @@ from analysis.judging.validity import read_judged, validity_table
 from analysis.judging.verdicts import judge_contrasts, with_lessons
 from analysis.law.report import draw_search
 from analysis.pages import scores
-from analysis.pages.axes import axis_rows, level_rows
+from analysis.pages.axes import level_rows
 from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.figures import draw_scores, head
-from analysis.pages.frames import benchmarks, scores_by_benchmark, sources
+from analysis.pages.frames import benchmarks, scores_by_benchmark
 from analysis.pages.groups import Drawn, Group, group_sweeps
 from analysis.pages.output import Output
 from analysis.pages.overview import write_overview
-from analysis.pages.predictions import draw_predictions, shared_samples, shown_arms
+from analysis.pages.predictions import shared_samples, shown_arms
 from analysis.pages.published import write_published
 from analysis.pages.report import write_report
 from analysis.pages.verdicts import claims_notes, short_verdicts, verdicts_table
@@ -92,9 +92,7 @@ def draw_sweep(folder: Path) -> list[Path]:
     - `figure.png` and `table.md|csv`: all arms, by the paper's panels if the sweep has them;
     - `contrasts.*`: the claims with their verdicts; `validity.*`: the rules for the base, if it has a blind control;
     - `scores.csv`: arm × seed × benchmark × shots; `benchmarks.csv`: means over seeds;
-    - `sources.csv`: held-out loss, tokens and epochs per source;
-    - `predictions.png`: sampled predictions;
-    - `table_1.*`, `table_3.*`, `table_4.*`: the paper's table with our numbers;
+    - `table_1.md`, `table_3.md`, `table_4.md`: the paper's table with our numbers;
     - for a search, `points.csv`, `optima.csv`, `law.json`.
 
     `table.md` is written last and atomically: a folder in which it is newer than the results is completely drawn.
@@ -124,14 +122,13 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
     output = Output(target, latex)
     tables: dict[str, list[Table]] = {}
     claims_table = short_claims = None
-    axes = levels = pd.DataFrame()
+    levels = pd.DataFrame()
     with styled():
-        _draw_predictions(study, output)
         output.csv("scores", scores_by_benchmark(study))
         if study.sweep.search:
             output.files.extend(draw_search(folder, out=target))
         else:
-            axes, levels = axis_rows(study), level_rows(study)
+            levels = level_rows(study)
             if rules:
                 output.csv("validity", pd.DataFrame(rules))
                 table = validity_table(study, rules)
@@ -153,7 +150,6 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
         manifest=study.manifest,
         files=tuple(output.files),
         evidence=tuple(of_lessons(study, lessons, failed, kept)),
-        axes=axes,
         levels=levels,
         missing=tuple(study.missing()),
         caution=study.caution,
@@ -168,15 +164,6 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
     )
 
 
-def _draw_predictions(study: Study, output: Output) -> None:
-    sheet = draw_predictions(study)
-    drawn_before = output.folder / "predictions.png"
-    if sheet:
-        output.figure("predictions", sheet)
-    elif drawn_before.exists():  # packing the trials, which came after, left out the samples
-        output.files.append(drawn_before)
-
-
 def _write_scores(study: Study, output: Output) -> list[Table]:
     """Writes the scores, `table.md` last; returns its tables."""
     tables = [scores.means_table(study)]
@@ -184,7 +171,6 @@ def _write_scores(study: Study, output: Output) -> list[Table]:
         tables.append(scores.content_table(study))
     tables.append(scores.losses_table(study))
     output.csv("benchmarks", benchmarks(study))
-    output.csv("sources", sources(study))
     output.csv("table", scores.means(study))
     output.tables("table", *tables)
     return tables

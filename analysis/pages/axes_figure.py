@@ -5,9 +5,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.effects import UNSET
-from analysis.pages.axes import CONTROLS
+from analysis.pages.axes import CONTROLS, drawn_levels
 from analysis.style import BLUE, DARK, GREY, WIDTH, annotate, annotate_head, label_rows
-from mm1_lab.config import AVERAGE, CHAT
+from mm1_lab.config import CHAT
 
 NAMES = {
     "data mix": "data mix, % captions : pages : text",
@@ -29,24 +29,6 @@ ROW = 0.19
 """Inches of a level in the figure."""
 AXIS_GAP, CONTROLS_GAP = 0.4, 1.0
 """Rows that are left free above an axis, and above the first control."""
-
-
-def drawn_levels(levels: pd.DataFrame) -> pd.DataFrame:
-    """The levels in the figure, by one measure: of pre-trained models, or if there are none, of tuned ones. An axis of
-    several sweeps is of the one with the most pairs; those of an earlier world are only in the table."""
-    if levels.empty:
-        return levels
-    measure = str(AVERAGE if (levels["measure"] == str(AVERAGE)).any() else CHAT)
-    shown = levels[(levels["measure"] == measure) & (levels["interval"] == "seeds")]
-    if "world" in shown:
-        shown = shown[shown["world"] == ""]
-    kept = []
-    for _, own in shown.groupby("axis", sort=False):
-        pairs = own.groupby("sweep", sort=False)["pairs"].sum()
-        of_sweep = own[own["sweep"] == pairs.idxmax()]
-        kept.append(of_sweep.sort_values("estimate", ascending=False, kind="stable"))
-    kept.sort(key=lambda own: (own["axis"].iloc[0] in CONTROLS, -own["estimate"].abs().max()))
-    return pd.concat(kept, ignore_index=True) if kept else shown
 
 
 def draw_axes(levels: pd.DataFrame, title: str, caution: str) -> Figure:

@@ -64,16 +64,3 @@ def benchmarks(study: Study) -> pd.DataFrame:
         }
     )
     return table.reset_index()
-
-
-def sources(study: Study) -> pd.DataFrame:
-    """A row per arm, seed and source with the held-out loss, and the tokens and epochs of its training."""
-    table = study.held_out.drop(columns="fingerprint")
-    for name in ("tokens", "epochs"):
-        values = []
-        for row in study.held_out.to_dict("records"):
-            summaries = study.records[row["fingerprint"]]["summaries"]
-            by_source = summaries.get("multimodal", {}).get(name, {})
-            values.append(by_source.get(row["source"], 0))
-        table[name] = values
-    return table

@@ -1,7 +1,7 @@
 """What the summary and the report are made from: drawn sweeps, grouped by the scale at which they can be compared."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from analysis.judging.claims import LAW, known_lessons
 from analysis.judging.evidence import Evidence
 from analysis.judging.law_evidence import of_law
 from analysis.judging.verdicts import judge_lessons, parts_frame
-from analysis.pages.axes import CONTROLS, axes_tables, levels_in_short, ranked
+from analysis.pages.axes import axes_table, largest_differences
 from analysis.pages.cells import in_short
 from analysis.pages.verdicts import run_lessons, short_verdicts, tally
 from analysis.proxies import Paired, accuracy, accuracy_table
 from analysis.seeds import earlier_world, seeds_text, tuned_sweeps, worlds_note
 from analysis.table import Table, as_text
-from mm1_lab.config import AVERAGE, CHAT
+from mm1_lab.config import CHAT
 from mm1_lab.formatting import counted
 from mm1_lab.results import Manifest, variant_name
 from mm1_lab.results.samples import Sampled
@@ -28,8 +28,8 @@ DATA = {
     "shards": "trained on your own data",
 }
 NOTHING_MATTERED = (
-    "No design choice can be said to matter most: that takes arms that differ in it alone, with scores at each of two "
-    "seeds or more."
+    "No design choice can be said to matter most: that takes arms that differ from the base in it alone, with scores "
+    "at each of two seeds or more."
 )
 
 
@@ -43,8 +43,6 @@ class Drawn:
     files: tuple[Path, ...]
     evidence: tuple[Evidence, ...]
     """On each part of the lessons about it."""
-    axes: pd.DataFrame
-    """The spreads of its axes; empty for a search."""
     levels: pd.DataFrame
     """The differences of its axes' levels from the base's; empty for a search."""
     missing: tuple[str, ...]
@@ -83,7 +81,7 @@ class Drawn:
     def links(self) -> list[str]:
         """Those of its files that the summary links to."""
         there = {path.name for path in self.files}
-        return [name for name in ("table.md", "contrasts.md", "validity.md", "predictions.png") if name in there]
+        return [name for name in ("table.md", "contrasts.md", "validity.md") if name in there]
 
     @property
     def command(self) -> str:
@@ -139,20 +137,17 @@ class Group:
         return tuned_sweeps({one.manifest.sweep.name: sorted(set(one.runs["seed"])) for one in in_world})
 
     @property
-    def axes(self) -> pd.DataFrame:
-        return _together([one.axes.assign(world=one.world) for one in self.drawn])
-
-    @property
     def levels(self) -> pd.DataFrame:
-        return _together([one.levels.assign(world=one.world) for one in self.drawn])
+        known = [one.levels.assign(world=one.world) for one in self.drawn if len(one.levels)]
+        return pd.concat(known, ignore_index=True) if known else pd.DataFrame()
 
     @property
     def axes_title(self) -> str:
         return f"What moves the scores at {self.name}"
 
     @property
-    def axes_tables(self) -> list[Table]:
-        return axes_tables(self.axes, self.levels, self.axes_title, self.caution) if len(self.axes) else []
+    def axes_table(self) -> Table | None:
+        return axes_table(self.levels, self.axes_title, self.caution) if len(self.levels) else None
 
     @property
     def accuracy_table(self) -> Table | None:
@@ -205,20 +200,17 @@ class Group:
         return [self._what_mattered(), f"{text}."]
 
     def _what_mattered(self) -> str:
-        if self.axes.empty:
+        rows = largest_differences(self.levels)
+        words = []
+        for row in rows.to_dict("records"):
+            interval = f"95 % interval {as_text(row['low'])} to {as_text(row['high'])}"
+            words.append(f"{row['axis']} ({row['level']}: {as_text(row['estimate'], '+.1f')} points, {interval})")
+        if not words:
             return NOTHING_MATTERED
-        rows = ranked(self.axes).dropna(subset="low")
-        rows = rows[(rows["world"] == "") & ~rows["axis"].isin(CONTROLS)]
-        for measure, name in (AVERAGE, "the average"), (CHAT, "conversations with tuned models"):
-            words = []
-            for row in rows[rows["measure"] == str(measure)].to_dict("records"):
-                interval = f"95 % interval {as_text(row['low'])} to {as_text(row['high'])}"
-                words.append(f"{row['axis']} ({levels_in_short(row)}; {as_text(row['spread'])} points, {interval})")
-            if words:
-                second = f", then {words[1]}" if len(words) > 1 else ""
-                least = f"; least, {words[-1]}" if len(words) > 2 else ""
-                return f"Over the levels that were tried, what moved {name} most was {words[0]}{second}{least}."
-        return NOTHING_MATTERED
+        measure = "conversations with tuned models" if rows["measure"].iloc[0] == str(CHAT) else "the average"
+        second = f", then {words[1]}" if len(words) > 1 else ""
+        least = f"; least, {words[-1]}" if len(words) > 2 else ""
+        return f"Of the levels that were tried, the farthest from the base by {measure}: {words[0]}{second}{least}."
 
 
 def _rounded(count: float) -> str:
@@ -226,11 +218,6 @@ def _rounded(count: float) -> str:
     if count < 1e5:
         return f"{count / 1e3:.2g} thousand"
     return f"{count / 1e9:.2g} billion" if count >= 1e9 else f"{count / 1e6:.2g} million"
-
-
-def _together(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    known = [frame for frame in frames if len(frame)]
-    return pd.concat(known, ignore_index=True) if known else pd.DataFrame()
 
 
 def group_sweeps(results: Path, out: Path, drawn: Sequence[Drawn]) -> list[Group]:

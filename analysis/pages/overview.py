@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis.pages.axes_figure import draw_axes, drawn_levels
+from analysis.pages.axes import drawn_levels
+from analysis.pages.axes_figure import draw_axes
 from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.groups import Group
 from analysis.pages.output import Output
@@ -35,11 +36,9 @@ def _write_group(group: Group, output: Output) -> None:
         output.tables("lessons", *lessons_tables(group.lessons, group.parts, group.lessons_title))
         if is_drawn(group.lessons, group.scale):
             output.figure("lessons", draw_claims(group.lessons, group.lessons_title, group.caution))
-    if len(group.axes):
-        output.csv("axes", group.axes)
-        output.tables("axes", *group.axes_tables)
-    if len(group.levels):
-        output.csv("axes_levels", group.levels)
+    if table := group.axes_table:
+        output.csv("axes", group.levels)
+        output.tables("axes", table)
     if _has_axes_figure(group):
         output.figure("axes", draw_axes(group.levels, group.axes_title, group.caution))
     if table := group.accuracy_table:

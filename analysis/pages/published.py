@@ -36,9 +36,8 @@ POPE_NOTE = "F1 of yes-no questions, half of which are to be answered by yes: 67
 
 
 def write_published(study: Study, output: Output) -> None:
-    """Writes `table_1.*` if the sweep reproduces it; `table_3.*` and `table_4.*` also if it has scores for them."""
+    """Writes `table_1.md` if the sweep reproduces it; `table_3.md` and `table_4.md` also if it has scores for them."""
     if study.sweep.reproduces == "Table 1":
-        output.csv("table_1", encoder_rows(study))
         output.tables("table_1", table_1(study))
     for name in MIRRORS:
         if name == study.sweep.reproduces or _is_asked(study, name):
@@ -117,45 +116,31 @@ def _headings(asked: pd.DataFrame) -> dict[str, str]:
     return {label: f"{', '.join(mirrors)} (mirrors {label})" for label, mirrors in names.items()}
 
 
-def encoder_rows(study: Study) -> pd.DataFrame:
-    """A row per arm and seed: the recipe's encoder, its `retrieval` and `probe` (0 to 1), and the trial's measures."""
+def _encoder_quality(study: Study) -> pd.DataFrame:
+    """By arm its encoder's `retrieval` and `probe` in percent, means over seeds."""
     rows = []
     for trial in study.variant.done.to_dict("records"):
-        arm, seed = trial["arm"], trial["seed"]
         quality = encoder_quality(study.records[trial["fingerprint"]]["summaries"].get("encoder", {}))
-        row = {"arm": arm, "seed": seed, **_described(study, arm)}
-        row |= {"retrieval": quality.get("retrieval"), "probe": quality.get("probe")}
-        for measure in _measures(study):
-            row[str(measure)] = study.trial_values(measure).get((study.representative(arm), seed))
-        rows.append(row)
-    return pd.DataFrame(rows)
+        rows.append((trial["arm"], quality.get("retrieval"), quality.get("probe")))
+    frame = pd.DataFrame(rows, columns=["arm", "retrieval", "probe"])
+    return 100 * frame.groupby("arm").mean().astype(float)
 
 
 def table_1(study: Study) -> Table:
     """Table 1 with the paper's rows in its order: our numbers, then MM1's if they are known."""
-    quality = 100 * encoder_rows(study).groupby("arm")[["retrieval", "probe"]].mean().astype(float)
+    quality = _encoder_quality(study)
+    measures = [measure for measure in study.averages if measure != TEXT_CORE]
     rows = []
     for key, panel in study.panels.items():
         for label, arm in panel.arms.items():
-            described = _described(study, arm)
-            row = {"encoder": label, "loss": described["loss"], "res.": described["resolution"]}
-            row["data"] = described["data"]
+            recipe = study.sweep.arms[arm]
+            row = {"encoder": label, "loss": recipe.encoder.loss, "res.": recipe.resolution}
+            row["data"] = DATA[recipe.encoder.data] if recipe.encoder.loss == "contrastive" else "images"
             row["retrieval %"] = quality["retrieval"].get(arm)
             row["probe %"] = quality["probe"].get(arm)
-            for measure in _measures(study):
+            for measure in measures:
                 row[str(measure)] = mean_cell(study, arm, measure)
-            for measure in _measures(study):
+            for measure in measures:
                 row[f"MM1 {measure}"] = published_cell(study.paper.value(key, label, measure), study.paper.sources)
             rows.append(row)
     return Table(title(study), pd.DataFrame(rows), [*notes_of(study), ENCODER_NOTE, *references(study.paper.sources)])
-
-
-def _measures(study: Study) -> list[Measure]:
-    return [measure for measure in study.averages if measure != TEXT_CORE]
-
-
-def _described(study: Study, arm: str) -> dict[str, object]:
-    recipe = study.sweep.arms[arm]
-    data = DATA[recipe.encoder.data] if recipe.encoder.loss == "contrastive" else "images"
-    size, loss = recipe.encoder.size, recipe.encoder.loss
-    return {"size": size, "loss": loss, "resolution": recipe.resolution, "data": data}

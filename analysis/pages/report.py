@@ -27,7 +27,6 @@ def write_report(out: Path, groups: Sequence[Group]) -> Path:
         folder=out,
         machines=_machines(drawn),
         commands=[one.command for one in drawn],
-        trials=_trials(drawn),
         samples=[sample for one in drawn for sample in one.samples],
     )
     path = out / "report.html"
@@ -55,20 +54,12 @@ def _question(sweep: Sweep) -> str:
 def _machines(drawn: Sequence[Drawn]) -> Table:
     """A row for every combination of commit, machine and library versions that produced scores."""
     keys = ["sweep", "commit", "processor", "versions"]
-    dates = _runs(drawn).groupby(keys, sort=False)["date"].agg(["count", "min", "max"]).reset_index()
+    runs = [one.runs.assign(sweep=f"{one.manifest.variant} at {one.manifest.scale}") for one in drawn]
+    dates = (
+        pd.concat(runs, ignore_index=True).groupby(keys, sort=False)["date"].agg(["count", "min", "max"]).reset_index()
+    )
     dates["dates"] = dates["min"] + " – " + dates["max"]
     return Table("How it was run", dates.rename(columns={"count": "trials"})[["sweep", "trials", "dates", *keys[1:]]])
-
-
-def _trials(drawn: Sequence[Drawn]) -> Table:
-    runs = _runs(drawn)
-    runs["trial"] = runs["arm"] + " / seed " + runs["seed"].astype(str)
-    return Table("Trials", runs[["trial", "sweep", "fingerprint", "seconds"]], formats={"seconds": ".0f"})
-
-
-def _runs(drawn: Sequence[Drawn]) -> pd.DataFrame:
-    runs = [one.runs.assign(sweep=f"{one.manifest.variant} at {one.manifest.scale}") for one in drawn]
-    return pd.concat(runs, ignore_index=True)
 
 
 def _id(name: str) -> str:

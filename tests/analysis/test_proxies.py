@@ -18,15 +18,15 @@ OTHER = {arm: tuple(-lift for lift in lifts) if arm == "interleaved" else lifts 
 
 @pytest.fixture(scope="module")
 def runs(data_mix: Sweep) -> tuple[Paired, Paired]:
-    """A dear run with three seeds, and one with two at a quarter of the cost, in which one arm is another."""
-    dear = replace(pair_arms(study_of(data_mix, (0, 1, 2))), flops=4e12)
-    cheap = pair_arms(study_of(data_mix, (0, 1), lifts=OTHER))
-    manifest = cheap.manifest.model_copy(update={"overrides": ("train.steps=350",)})
-    return dear, replace(cheap, flops=1e12, manifest=manifest)
+    """A reference run with three seeds, and one with two at a quarter of the cost, in which one arm is another."""
+    reference = replace(pair_arms(study_of(data_mix, (0, 1, 2))), flops=4e12)
+    proxy = pair_arms(study_of(data_mix, (0, 1), lifts=OTHER))
+    manifest = proxy.manifest.model_copy(update={"overrides": ("train.steps=350",)})
+    return reference, replace(proxy, flops=1e12, manifest=manifest)
 
 
 def by_hand(data_mix: Sweep, measure: str) -> tuple[float, float, float]:
-    """Accuracy of the cheap run's mean, of its single seeds, and of the dear run's for its others."""
+    """Accuracy of the proxy run's mean, of its single seeds, and of the reference run's for its others."""
     scores = []
     for seeds, lifts in (((0, 1, 2), LIFT), ((0, 1), OTHER)):
         values = study_of(data_mix, seeds, lifts=lifts).trial_values(Measure.parse(measure))
@@ -45,27 +45,27 @@ def by_hand(data_mix: Sweep, measure: str) -> tuple[float, float, float]:
 def test_it_is_the_share_of_pairs_with_the_same_better_arm(
     runs: tuple[Paired, Paired], data_mix: Sweep, measure: str
 ) -> None:
-    found = accuracy(runs[:1], runs).astype({"measure": str}).set_index(["cheap", "seeds", "measure"])
+    found = accuracy(runs[:1], runs).astype({"measure": str}).set_index(["proxy", "seeds", "measure"])
     mean, single, own = by_hand(data_mix, measure)
-    cheap = "scale mini, train.steps=350"
-    assert found["accuracy"][cheap, 2, measure] == pytest.approx(mean)
-    assert found["accuracy"][cheap, 1, measure] == pytest.approx(single)
+    proxy = "scale mini, train.steps=350"
+    assert found["accuracy"][proxy, 2, measure] == pytest.approx(mean)
+    assert found["accuracy"][proxy, 1, measure] == pytest.approx(single)
     assert found["accuracy"]["scale mini", 1, measure] == pytest.approx(own)
-    assert found["cost"][cheap, 2, measure] == pytest.approx(2 / 12)
+    assert found["cost"][proxy, 2, measure] == pytest.approx(2 / 12)
     assert found["cost"]["scale mini", 1, measure] == pytest.approx(1 / 3)
     assert set(found["pairs"]) == {55} and (found["apart"] < 55).all(), "of 11 arms, the blind control left out"
 
 
 def test_what_is_not_comparable_is_left_out(runs: tuple[Paired, Paired], data_mix: Sweep) -> None:
-    dear, cheap = runs
-    assert accuracy([cheap], runs).empty, "nothing is cheaper"
-    own_data = cheap.manifest.model_copy(update={"data_name": "books-1f9ac2"})
-    smoke = cheap.manifest.model_copy(update={"scale": "smoke"})
-    assert all(accuracy([dear], [dear, replace(cheap, manifest=other)]).empty for other in (own_data, smoke))
-    one = replace(cheap, seeds=1, scores={measure: table[[0]] for measure, table in cheap.scores.items()})
-    assert set(accuracy([dear], [one])["seeds"]) == {1}
+    reference, proxy = runs
+    assert accuracy([proxy], runs).empty, "nothing is cheaper"
+    own_data = proxy.manifest.model_copy(update={"data_name": "books-1f9ac2"})
+    smoke = proxy.manifest.model_copy(update={"scale": "smoke"})
+    assert all(accuracy([reference], [reference, replace(proxy, manifest=other)]).empty for other in (own_data, smoke))
+    one = replace(proxy, seeds=1, scores={measure: table[[0]] for measure, table in proxy.scores.items()})
+    assert set(accuracy([reference], [one])["seeds"]) == {1}
     two_arms = pair_arms(study_of(data_mix, (0, 1), arms=("base", "captions")))
-    assert accuracy([dear], [replace(two_arms, flops=1.0)])["cheap"].unique().tolist() == ["scale mini"]
+    assert accuracy([reference], [replace(two_arms, flops=1.0)])["proxy"].unique().tolist() == ["scale mini"]
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -76,7 +76,7 @@ def test_it_is_drawn_beside_the_dear_run_s_lessons(tmp_path: Path, data_mix: Swe
     write_results(tmp_path, sweep, arms, (0,), questions=16, flops=1e12, overrides=("train.steps=350",))
     assert tmp_path / "mini" / "decision_accuracy.csv" in draw(tmp_path)
     rows = pd.read_csv(tmp_path / "mini" / "decision_accuracy.csv")
-    assert set(rows["cheap"]) == {"scale mini", "scale mini, train.steps=350"} and set(rows["pairs"]) == {3}
+    assert set(rows["proxy"]) == {"scale mini", "scale mini, train.steps=350"} and set(rows["pairs"]) == {3}
     assert set(rows["cost"].round(3)) == {0.5, 0.125}
     assert not (tmp_path / "mini" / "decision_accuracy,train.steps=350.csv").exists(), "nothing is cheaper than that"
     assert "Decision accuracy of cheaper runs, compared with scale mini" in (tmp_path / "summary.md").read_text("utf-8")

@@ -1,10 +1,10 @@
 import io
 import re
-from pathlib import Path
 
 import pytest
 
 from mm1_lab.config import Trial
+from mm1_lab.formatting import duration
 from mm1_lab.orchestrate.execution.display import ProgressState, make_display
 from mm1_lab.orchestrate.execution.worklist import Outcome
 from mm1_lab.orchestrate.planning.cost import Speeds
@@ -31,48 +31,26 @@ class Clock:
 def test_time_left_follows_from_the_speed_so_far(plan: Plan) -> None:
     clock = Clock()
     state = ProgressState(plan, Speeds(), clock)
-    shared = [task for task in plan.tasks.values() if task.kind != "trial"]
+    costs = {key: sum(by_kind.values()) for key, by_kind in state.costs.items()}
     first, second, third = (task for task in plan.tasks.values() if task.kind == "trial")
-    assert state.seconds_left() is None
-    for task in shared:
-        state.start(task)
-        state.end(task)
-    state.start(first)
-    clock.now = 100.0
-    state.end(first)
-    state.start(second)
-    assert state.seconds_left() == pytest.approx(200), "two equal trials, one at a time"
-    state.start(third)
-    assert state.seconds_left() == pytest.approx(100), "two at a time"
-    clock.now = 150.0
-    costs = state.costs[second.key]
-    state.advance(second, "multimodal", Progress(3, 6))
-    share = 0.5 * costs["multimodal"] / sum(costs.values())
-    assert state.running[second.key].fraction(costs) == pytest.approx(share)
-    state.end(second)
-    state.end(third, failed=True)
-    assert state.seconds_left() == 0 and state.progress() == "2 of 3 trials"
-
-
-def test_a_running_task_tells_its_own_speed_and_what_was_before_says_nothing_of_it(plan: Plan) -> None:
-    """Three minutes of imports, then a hundredth of the training in ten seconds."""
-    clock = Clock()
-    state = ProgressState(plan, Speeds(), clock)
     for task in plan.tasks.values():
         if task.kind != "trial":
             state.start(task)
             state.end(task)
-    trial = next(task for task in plan.tasks.values() if task.kind == "trial")
-    state.start(trial)
-    clock.now = 180.0
-    state.advance(trial, "multimodal", Progress(0, 1000))
-    assert state.seconds_left() is None
-    clock.now = 190.0
-    state.advance(trial, "multimodal", Progress(10, 1000))
-    costs = state.costs[trial.key]
-    rate = 10.0 / (0.01 * costs["multimodal"])
-    left = rate * (3 * sum(costs.values()) - 0.01 * costs["multimodal"])
-    assert state.seconds_left() == pytest.approx(left)
+    assert not state.left(), "nothing to go by"
+    state.start(first)
+    clock.now = 100.0
+    state.end(first)
+    left = 100.0 * (costs[second.key] + costs[third.key]) / (sum(costs.values()) - costs[second.key] - costs[third.key])
+    assert state.left() == f"about {duration(left)} left"
+    state.start(second)
+    state.running[second.key].kind, state.running[second.key].progress = "multimodal", Progress(3, 6)
+    inside = state.costs[second.key]
+    assert state.share(second.key) == pytest.approx(0.5 * inside["multimodal"] / sum(inside.values()))
+    state.end(second)
+    state.start(third)
+    state.end(third, failed=True)
+    assert not state.left() and state.progress() == "2 of 3 trials"
 
 
 def test_lines_where_there_is_no_terminal(plan: Plan) -> None:
@@ -134,15 +112,6 @@ def test_what_a_failure_blocks_takes_no_time(plan: Plan) -> None:
     state.end(first, failed=True)
     for task in others:
         state.start(task)
-        clock.now += 100.0
         state.end(task)
     assert all(first.key in task.needs for task in plan.tasks.values() if task.kind == "trial")
-    assert state.seconds_left() == 0 and not state.left()
-
-
-def test_times_are_known_only_if_every_stage_s_is(plan: Plan, tmp_path: Path) -> None:
-    stages = {stage.KIND: stage for task in plan.tasks.values() for stage in task.stages}
-    own = {kind: [(stage.flops(), 1.0)] for kind, stage in stages.items()}
-    assert ProgressState(plan, Speeds(own, tmp_path)).measured
-    del own["decoder"]
-    assert not ProgressState(plan, Speeds(own, tmp_path)).measured
+    assert not state.left()

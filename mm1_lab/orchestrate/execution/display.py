@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 REFRESH_SECONDS = 0.5
 
 TELLING_SECONDS = 10.0
-"""Shortest running time from which the time of other tasks, of the same or another kind, is extrapolated."""
+"""Shortest running time from which the time that is left is extrapolated."""
 
 
 @dataclass
@@ -29,8 +29,6 @@ class Running:
     since: float
     kind: str = ""
     progress: Progress = field(default_factory=lambda: Progress(0, 0))
-    first: tuple[float, float] | None = None
-    """Time and fraction done of its first progress report: the time before (imports, data) says nothing about speed."""
 
     def fraction(self, costs: dict[str, float]) -> float:
         """The share of the task that is done; `costs` are its stages' expected seconds by kind."""
@@ -48,48 +46,41 @@ class ProgressState:
     def __init__(self, plan: Plan, speeds: Speeds, clock: Callable[[], float] = time.monotonic) -> None:
         self.tasks = plan.tasks
         self.clock = clock
+        self.begun = clock()
         self.costs = {
             key: {stage.KIND: stage_seconds(stage, speeds) for stage in task.stages} for key, task in plan.tasks.items()
         }
-        stages = (stage for task in plan.tasks.values() for stage in task.stages)
-        self.measured = all(speeds.seconds(stage) is not None for stage in stages)
         self.running: dict[str, Running] = {}
-        self.side_by_side = 1
-        """The largest number of tasks that ran at once; the current number is lower between two tasks."""
         self.done: set[str] = set()
         self.failed: set[str] = set()
-        self.spent: dict[str, tuple[float, float]] = {}
-        """Seconds taken and expected seconds (cost) of finished tasks, by kind of task."""
 
     def start(self, task: Task) -> None:
         self.running[task.key] = Running(self.clock())
-        self.side_by_side = max(self.side_by_side, len(self.running))
         self.failed.discard(task.key)
-
-    def advance(self, task: Task, kind: str, progress: Progress) -> None:
-        running = self.running[task.key]
-        running.kind, running.progress = kind, progress
-        if running.first is None:
-            running.first = (self.clock(), running.fraction(self.costs[task.key]))
 
     def end(self, task: Task, failed: bool = False) -> float:
         """Returns the seconds that the task took."""
+        (self.failed if failed else self.done).add(task.key)
         running = self.running.pop(task.key, None)
-        seconds = self.clock() - running.since if running else 0.0
-        if failed:
-            self.failed.add(task.key)
-        else:
-            self.done.add(task.key)
-            _spend(self.spent, task.kind, seconds, self.cost(task.key))
-        return seconds
-
-    def cost(self, key: str) -> float:
-        return sum(self.costs[key].values())
+        return self.clock() - running.since if running else 0.0
 
     def share(self, key: str) -> float:
         """The share of a task that is done."""
         running = self.running.get(key)
         return float(key in self.done) if running is None else running.fraction(self.costs[key])
+
+    def fraction(self) -> float:
+        """The share of the plan that is done, by cost, without failed tasks and those that need them."""
+        total = done = 0.0
+        out = set(self.failed)
+        for key, task in self.tasks.items():  # tasks come after those that they need
+            if not out.isdisjoint(task.needs):
+                out.add(key)
+            if key not in out:
+                cost = sum(self.costs[key].values())
+                total += cost
+                done += cost * self.share(key)
+        return done / total if total else 1.0
 
     def progress(self) -> str:
         """`3 of 12 trials`; counts stages if the plan has no trials."""
@@ -98,38 +89,12 @@ class ProgressState:
             return f"{len(self.done)} of {counted(len(self.tasks), 'stage')}"
         return f"{sum(trials.get(key, 0) for key in self.done)} of {counted(sum(trials.values()), 'trial')}"
 
-    def seconds_left(self) -> float | None:
-        """Seconds until everything is done, with as many tasks at a time as so far; None without anything to go by."""
-        spent = dict(self.spent)
-        for key, running in self.running.items():  # a task that has run for long enough counts with its own speed
-            if running.first and (seconds := self.clock() - running.first[0]) >= TELLING_SECONDS:
-                done = (self.share(key) - running.first[1]) * self.cost(key)
-                _spend(spent, self.tasks[key].kind, seconds, done)
-        ratios = {kind: seconds / cost for kind, (seconds, cost) in spent.items() if cost > 0}
-        telling = [ratio for kind, ratio in ratios.items() if spent[kind][0] >= TELLING_SECONDS]
-        usual = max(telling) if telling else 1.0 if self.measured else None
-        remaining = {}
-        out = set(self.failed)
-        for key, task in self.tasks.items():  # tasks come after those that they need
-            if not out.isdisjoint(task.needs):
-                out.add(key)
-            if key in self.done or key in out:
-                continue
-            if (ratio := ratios.get(task.kind, usual)) is None:
-                return None
-            remaining[key] = self.cost(key) * (1 - self.share(key)) * ratio
-        longest = max((remaining[key] for key in self.running if key in remaining), default=0.0)
-        return max(longest, sum(remaining.values()) / self.side_by_side)
-
     def left(self) -> str:
-        """`about 12 min left`; empty if that is unknown or nothing is left."""
-        seconds = self.seconds_left()
-        return f"about {duration(seconds)} left" if seconds else ""
-
-
-def _spend(spent: dict[str, tuple[float, float]], kind: str, seconds: float, cost: float) -> None:
-    before = spent.get(kind, (0.0, 0.0))
-    spent[kind] = (before[0] + seconds, before[1] + cost)
+        """`about 12 min left`, at the plan's speed so far; empty if that is not known yet or nothing is left."""
+        seconds, fraction = self.clock() - self.begun, self.fraction()
+        if seconds < TELLING_SECONDS or not 0 < fraction < 1:
+            return ""
+        return f"about {duration(seconds * (1 - fraction) / fraction)} left"
 
 
 Headline = Callable[[Task], str]
@@ -157,7 +122,8 @@ class LineDisplay(Observer):
     def progress(self, task: Task, kind: str, progress: Progress) -> None:
         if progress.note:
             self.line(f"note      {task.label}: {progress.note}")
-        self.state.advance(task, kind, progress)
+        running = self.state.running[task.key]
+        running.kind, running.progress = kind, progress
 
     def finished(self, task: Task) -> None:
         seconds = self.state.end(task)
@@ -214,11 +180,9 @@ class BarDisplay(LineDisplay):
         state = self.state
         for key, running in state.running.items():
             self.bars.update(self.bar_of[key], completed=state.share(key), told=_told(running, now))
-        total = sum(map(state.cost, state.tasks))
-        done = sum(state.cost(key) * state.share(key) for key in state.tasks)
         failed = f"{len(state.failed)} failed" if state.failed else ""
         told = ", ".join(filter(None, [state.progress(), failed, state.left()]))
-        self.bars.update(self.whole, completed=done / total if total else 0.0, told=told)
+        self.bars.update(self.whole, completed=state.fraction(), told=told)
         self.bars.refresh()
 
     def close(self) -> None:
