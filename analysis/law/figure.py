@@ -12,13 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from analysis.law.fit import Fit, Runs
-from analysis.style import DARK, DASHES, GREY, MARKERS, WIDTH, annotate_head, save, styled
-from mm1_lab.config import PAPER_LAW, parse_count, short_count
+from analysis.style import DARK, DASHES, GREY, WIDTH, annotate_head, save, styled
+from mm1_lab.config import PAPER_LAW, short_count
 
 CAPTION = (
-    "Left: means over seeds, dots single runs; lines: the fitted cubics; diamonds: optima with 95 % intervals. Right: "
-    "the same optima (open: not bracketed, left out); lines: the law with its 95 %, dotted: 95 % of a "
-    "prediction, stars: predictions; dashed: MM1's Eq. 1."
+    "Left: single runs; lines: the fitted cubics; diamonds: optima with 95 % intervals. Right: the same optima (open: "
+    "not bracketed, left out); lines: the law with its 95 %; stars: predictions; dashed: MM1's Eq. 1."
 )
 
 
@@ -37,24 +36,15 @@ def draw_law(runs: Runs, fits: Sequence[Fit], targets: Mapping[str, float], path
 
 def sized(name: str, params: float) -> str:
     """`30B (31M here)` for a size of the paper that stands for a smaller one."""
-    try:
-        same = math.isclose(parse_count(name), params, rel_tol=0.01)
-    except ValueError:  # a name
-        same = True
-    return name if same else f"{name} ({short_count(float(f'{params:.2g}'))} here)"
+    here = short_count(float(f"{params:.2g}"))
+    return name if name in (here, short_count(params)) else f"{name} ({here} here)"
 
 
 def _draw_scores(axis: Axes, fit: Fit, colours: Any) -> None:
     sign = -1.0 if fit.objective.lower_is_better else 1.0
-    for place, (optimum, colour) in enumerate(zip(fit.optima, colours, strict=True)):
-        cell, marker = optimum.cell, MARKERS[place % len(MARKERS)]
-        finite = np.isfinite(cell.scores)
-        rates, scores = cell.log_rates[finite], sign * cell.scores[finite]
-        tried = np.unique(rates)
-        means = [scores[rates == rate].mean() for rate in tried]
-        name = sized(cell.name, cell.params)
-        axis.plot(np.exp(tried), means, label=name, color=colour, marker=marker, linestyle="none")
-        axis.plot(np.exp(rates), scores, ".", color=colour, markersize=2, alpha=0.6)
+    for optimum, colour in zip(fit.optima, colours, strict=True):
+        cell = optimum.cell
+        axis.plot(np.exp(cell.log_rates), sign * cell.scores, ".", color=colour, label=sized(cell.name, cell.params))
         if optimum.coefficients is None:
             continue
         along = np.array([*np.linspace(*optimum.window, 100), optimum.log_rate])
@@ -65,8 +55,7 @@ def _draw_scores(axis: Axes, fit: Fit, colours: Any) -> None:
             axis.plot(np.exp(optimum.log_rate), curve[-1], marker="d", color=colour, mec="black", markersize=4)
     axis.set(xscale="log", xlabel="peak learning rate η")
     axis.set_ylabel(", ".join(filter(None, (fit.objective.column, fit.objective.unit))))
-    if len(fit.optima) <= 12:
-        axis.legend(fontsize=6, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1)
+    axis.legend(fontsize=6, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1)
 
 
 def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) -> None:
@@ -75,25 +64,24 @@ def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) 
     paper = PAPER_LAW.slope * np.log(along) + PAPER_LAW.constant
     axis.plot(along, np.exp(paper), color=GREY, linestyle=DASHES, linewidth=1)
     ends = [paper[0], paper[-1]]
-    for place, (optimum, colour) in enumerate(zip(fit.optima, colours, strict=True)):
+    for optimum, colour in zip(fit.optima, colours, strict=True):
         if math.isfinite(optimum.log_rate):
-            marker, fill = MARKERS[place % len(MARKERS)], "white" if optimum.needs else colour
             axis.plot([optimum.cell.params] * 2, _rates([optimum.low, optimum.high]), color=colour, linewidth=0.8)
-            axis.plot(optimum.cell.params, math.exp(optimum.log_rate), marker=marker, color=colour, mfc=fill)
+            fill = "white" if optimum.needs else colour
+            axis.plot(optimum.cell.params, math.exp(optimum.log_rate), marker="o", color=colour, mfc=fill)
             ends += [optimum.low, optimum.high]
     axis.set_title("no law: fewer than three sizes are bracketed")
     if fit.law:
         axis.set_title(f"η ∝ N$^{{{fit.law.slope.estimate:.3f}}}$")
-        for interval, style in ((fit.law.line, "-"), (fit.law.predict, ":")):
-            points = [interval(params) for params in along]
-            axis.plot(along, _rates([point.estimate for point in points]), color="black", linewidth=1)
-            for limits in ([point.low for point in points], [point.high for point in points]):
-                axis.plot(along, _rates(limits), color=DARK, linestyle=style, linewidth=0.8)
+        points = [fit.law.line(params) for params in along]
+        axis.plot(along, _rates([point.estimate for point in points]), color="black", linewidth=1)
+        for limits in ([point.low for point in points], [point.high for point in points]):
+            axis.plot(along, _rates(limits), color=DARK, linewidth=0.8)
         for name, params in targets.items():
-            point = params, math.exp(fit.law.line(params).estimate)
-            axis.plot(*point, marker="*", color="black", markersize=7)
-            axis.annotate(name, point, textcoords="offset points", xytext=(4, 4), fontsize=6)
-            ends.append(math.log(point[1]))
+            log_rate = fit.law.line(params).estimate
+            axis.plot(params, math.exp(log_rate), marker="*", color="black", markersize=7)
+            axis.annotate(name, (params, math.exp(log_rate)), textcoords="offset points", xytext=(4, 4), fontsize=6)
+            ends.append(log_rate)
     # room for optima, predictions and Eq. 1, but not for intervals of many decades
     axis.set(xscale="log", yscale="log", ylim=_rates([min(ends) - 0.7, max(ends) + 0.7]))
     axis.set(xlabel="non-embedding parameters N", ylabel="best η")

@@ -36,10 +36,8 @@ class Runs:
     the run failed)."""
     objectives: tuple[Objective, ...]
     """The main one first."""
-    notes: tuple[str, ...] = ()
-    """What stands above the table."""
     cautions: tuple[str, ...] = ()
-    """What stands below the figure too."""
+    """What stands above the table and below the figure."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +93,10 @@ def fit_objective(points: pd.DataFrame, objective: Objective) -> Fit:
         found = f"{len(sizes)} bracketed {'size' if len(sizes) == 1 else 'sizes'} of the {FEWEST} that a law takes"
         needs = [f"{optimum.cell.name} needs {optimum.needs}" for optimum in optima if optimum.needs]
         return Fit(objective, tuple(optima), None, "; ".join([found, *needs]), {}, seeds)
-    left_out: dict[str, Interval] = {}
-    for params in sizes:
-        others = fit_law([optimum for optimum in used if optimum.cell.params != params])
-        for optimum in used:
-            if optimum.cell.params == params:
-                left_out[optimum.cell.name] = others.predict(params)
+    left_out = {}
+    for one in used:
+        others = fit_law([optimum for optimum in used if optimum.cell.params != one.cell.params])
+        left_out[one.cell.name] = others.predict(one.cell.params)
     return Fit(objective, tuple(optima), fit_law(used), "", left_out, seeds)
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.law.figure import draw_law, sized
 from analysis.law.fit import VERDICT_SEEDS, Fit, Runs, fit_objective
+from analysis.law.optimum import Optimum
 from analysis.law.search_results import search_runs
 from analysis.statistics import UNKNOWN, Interval
 from analysis.table import Table, to_markdown, write_csv
@@ -17,16 +18,7 @@ from mm1_lab.config import PAPER_LAW, RequestError
 from mm1_lab.files import write_json, write_text
 from mm1_lab.results.reading import read_variant
 
-INTERVALS = (
-    "Intervals are 95 %: of an optimum, by a bootstrap of its runs; of the law, Student's t with two degrees of "
-    "freedom fewer than optima; of a prediction, for the optimum that a search at that size would find. "
-    "docs/learning-rate-law.md explains them."
-)
-COLUMNS = {
-    "best η": ["optimum", "low", "high"],
-    "predicted without it": ["left_out_prediction", "left_out_low", "left_out_high"],
-}
-"""Columns of `table.md` from those of optima.csv: a rate and its interval."""
+INTERVALS = "Intervals are 95 %; docs/learning-rate-law.md explains them."
 
 
 def draw_search(folder: Path, targets: Mapping[str, float] | None = None, out: Path | None = None) -> list[Path]:
@@ -65,7 +57,7 @@ def write_fits(folder: Path, runs: Runs, targets: Mapping[str, float]) -> list[P
     main = {key: values[0][key] for key in ("objective", "n", "coefficients", "intervals", "why")}
     write_json(law, {"source": runs.title, **main, "fits": values})
     drawn = draw_law(runs, fits, targets, folder / "figure")
-    parts = [f"# Learning-rate law: {runs.title}", *runs.notes, *runs.cautions]
+    parts = [f"# Learning-rate law: {runs.title}", *runs.cautions]
     for fit, frame in zip(fits, frames, strict=True):
         parts += [f"## By {fit.objective.column}", *_law_text(fit, targets), to_markdown(_optima_table(frame)).rstrip()]
     write_text(table, "\n\n".join([*parts, INTERVALS]) + "\n")
@@ -86,7 +78,7 @@ def _law_values(fit: Fit, targets: Mapping[str, float]) -> dict[str, Any]:
     values["degrees_of_freedom"] = fit.law.slope.degrees_of_freedom
     values["scatter"] = _number(fit.law.scatter)
     for name, params in targets.items():
-        rates = {key: _number(rate) for key, rate in _rates(fit.law.predict(params)).items()}
+        rates = dict(zip(("value", "low", "high"), map(_number, _rates(fit.law.predict(params))), strict=True))
         values["predictions"].append({"size": name, "params": params, **rates, "mm1": PAPER_LAW.rate(params)})
     return values
 
@@ -100,33 +92,43 @@ def _exp(log_rate: float) -> float:
     return math.exp(log_rate) if abs(log_rate) < 700 else math.nan
 
 
-def _rates(log: Interval) -> dict[str, float]:
-    return {"value": _exp(log.estimate), "low": _exp(log.low), "high": _exp(log.high)}
+def _rates(log: Interval | Optimum) -> tuple[float, float, float]:
+    """A rate and its interval."""
+    estimate = log.log_rate if isinstance(log, Optimum) else log.estimate
+    return _exp(estimate), _exp(log.low), _exp(log.high)
 
 
 def _optima(fit: Fit) -> pd.DataFrame:
-    """The rows of optima.csv, one per cell."""
+    """The rows of optima.csv, one per size."""
     rows = []
     for optimum in fit.optima:
         cell = optimum.cell
         row = {"objective": fit.objective.column, "size": cell.name, "params": cell.params}
-        row |= {"optimum": _exp(optimum.log_rate), "low": _exp(optimum.low), "high": _exp(optimum.high)}
+        row |= zip(("optimum", "low", "high"), _rates(optimum), strict=True)
         row |= {"grid_best": _exp(optimum.grid_best), "in_law": int(bool(fit.law) and not optimum.needs)}
         without = _rates(fit.left_out.get(cell.name, UNKNOWN))
-        row |= {"left_out_prediction": without["value"], "left_out_low": without["low"]}
-        row |= {"left_out_high": without["high"], "runs": len(cell.scores)}
-        row |= {"failed": sum(not math.isfinite(score) for score in cell.scores), "needs": optimum.needs}
-        rows.append(row)
+        row |= zip(("left_out_prediction", "left_out_low", "left_out_high"), without, strict=True)
+        failed = sum(not math.isfinite(score) for score in cell.scores)
+        rows.append(row | {"runs": len(cell.scores), "failed": failed, "needs": optimum.needs})
     return pd.DataFrame(rows)
 
 
 def _optima_table(optima: pd.DataFrame) -> Table:
-    shown = pd.DataFrame({"size": list(map(sized, optima["size"], optima["params"]))})
-    for title, columns in COLUMNS.items():
-        shown[title] = [_with_range(*row) for row in optima[columns].itertuples(index=False)]
-    shown["best tried"] = optima["grid_best"].map("{:.3g}".format)
-    shown["not bracketed: needs"] = optima["needs"]
-    return Table("", shown.join(optima[["runs", "failed"]]))
+    rows = []
+    for row in optima.to_dict("records"):
+        without = row["left_out_prediction"], row["left_out_low"], row["left_out_high"]
+        rows.append(
+            {
+                "size": sized(row["size"], row["params"]),
+                "best η": _with_range(row["optimum"], row["low"], row["high"]),
+                "predicted without it": _with_range(*without),
+                "best tried": f"{row['grid_best']:.3g}",
+                "not bracketed: needs": row["needs"],
+                "runs": row["runs"],
+                "failed": row["failed"],
+            }
+        )
+    return Table("", pd.DataFrame(rows))
 
 
 def _with_range(value: float, low: float, high: float) -> str:
@@ -140,10 +142,9 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
     if fit.law is None:
         return [f"**No law**: {fit.why}."]
     slope, constant = fit.law.slope, fit.law.constant
-    sign = "+" if constant.estimate >= 0 else "-"
-    head = f"**η = exp({slope.estimate:.4f} ln N {sign} {abs(constant.estimate):.4f})**; 95 %: "
+    head = f"**η = exp({slope.estimate:.4f} ln N {constant.estimate:+.4f})**; 95 %: "
     head += f"ln N [{slope.low:.3f}, {slope.high:.3f}], constant [{constant.low:.3f}, {constant.high:.3f}]. "
-    head += "MM1: -0.4214 ln N - 0.5535."
+    head += "MM1: -0.4214 ln N -0.5535."
     if fit.seeds < VERDICT_SEEDS:
         has = "1 or does not say" if fit.seeds < 2 else fit.seeds
         says = f"No verdict: it takes {VERDICT_SEEDS} seeds per rate, and here a size has {has}"
@@ -152,11 +153,8 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
         within = "within" if slope.low <= PAPER_LAW.slope <= slope.high else "outside"
         says = f"The optimum {falls} with size; MM1's slope lies {within} the interval"
     says += f". The optima scatter around the law by a factor of {_exp(fit.law.scatter):.2f}."
-    parts = [head.replace("-", "−"), says]
-    if targets:
-        lines = ["Predicted:", ""]
-        for name, params in targets.items():
-            rates = _with_range(*_rates(fit.law.predict(params)).values())
-            lines.append(f"- {sized(name, params)}: η = {rates}; by MM1's Eq. 1 {PAPER_LAW.rate(params):.3g}")
-        parts.append("\n".join(lines))
-    return parts
+    lines = [head.replace("-", "−").replace("N −", "N − ").replace("N +", "N + "), says]
+    for name, params in targets.items():
+        rates = _with_range(*_rates(fit.law.predict(params)))
+        lines.append(f"- {sized(name, params)}: η = {rates}; by MM1's Eq. 1 {PAPER_LAW.rate(params):.3g}")
+    return lines

@@ -61,7 +61,6 @@ def check_scale(options: argparse.Namespace) -> int:
     return FAILED if "fail" in verdicts else DONE
 
 
-STEPS = "short for --set train.steps=N, the steps for the paper's 200,000; the search takes half of them"
 PREDICT = "sizes to predict (30B,7B); default: the scale's larger ones, with --from 30B"
 FROM = "fit measurements from a CSV instead: columns params, learning_rate, score[, seed]"
 SEARCH = "what adds rates to the first grid: the grid itself while the best is at its edge (default), or Optuna"
@@ -74,7 +73,6 @@ SEARCH = "what adds rates to the first grid: the grid itself while the best is a
     option("--predict", PREDICT, "LIST"),
     option("--from", FROM, "CSV", dest="file", type=Path),
     switch("--lower-is-better", "with --from: the score is a loss"),
-    option("--steps", STEPS, "N"),
     switch("--plan-only", "show what would run and what it would cost, and run nothing"),
     *opt.REQUEST,
     *opt.EXECUTOR,
@@ -95,8 +93,6 @@ def fit_lr_law(options: argparse.Namespace) -> int:
 
     if options.lower_is_better:
         raise RequestError("--lower-is-better needs --from, as it applies to measurements from a file")
-    if options.steps is not None:
-        options.set = [*options.set, f"train.steps={options.steps}"]  # the list is the option's default
     request = request_of(options, "lr_law")
     sizes = choose_sizes(",".join(request.sweep.arms) if options.sizes is None else options.sizes, request.scale)
     predicted = predicted_sizes(options.predict, sizes, request.scale)
@@ -119,7 +115,7 @@ def fit_lr_law(options: argparse.Namespace) -> int:
 
 def _fit_file(options: argparse.Namespace) -> int:
     unused = {
-        "--sizes": options.sizes is not None, "--steps": options.steps is not None, "--plan-only": options.plan_only,
+        "--sizes": options.sizes is not None, "--plan-only": options.plan_only,
         "--data": options.data, "--set": options.set, "--scale": options.scale != "mini",
         "--seeds": options.seeds != "1", "--search": options.search != "grid", "--inline": options.inline,
         "--address": options.address, "--no-parts": options.no_parts,

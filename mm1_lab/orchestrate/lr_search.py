@@ -3,8 +3,8 @@
 An arm is a size at a rate. A round runs the missing trials of all arms; then the scores determine the next rates. Each
 size has an Optuna study that is asked for rates and told their scores: first a grid around the size's guess; then, as
 long as the best rate by either objective is at an edge, one rate beyond it; and with the method `optuna`, what Optuna's
-sampler proposes between the edges. All state is in the manifest and the ledger, from which the study is asked and told
-anew, so the same command resumes a search. At the end each size gets a blind control at its best rate.
+sampler proposes between the edges. All state is in the ledger, from which the study is asked and told
+anew, so the same command resumes a search.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Literal
 
-from mm1_lab.config import Recipe, RequestError, Scale, Search, Trial, parse_count
+from mm1_lab.config import Recipe, RequestError, Scale, Search, parse_count
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import Draw, complete, has_failed, show
-from mm1_lab.results.manifest import read_manifest
 from mm1_lab.results.summary import search_scores
 
 Method = Literal["grid", "optuna"]
@@ -58,10 +57,7 @@ def with_grid(request: Request) -> Request:
 
 def choose_sizes(text: str, scale: Scale) -> list[str]:
     """The scale's names of the sizes in `text` (`9M,1.2B`), smallest first. Raises RequestError."""
-    names = [_size_name(part, scale, "--sizes") for part in text.split(",")]
-    for name in names:
-        if names.count(name) > 1:
-            raise RequestError(f"--sizes {text}: {name} appears twice")
+    names = {_size_name(part, scale, "--sizes") for part in text.split(",")}
     if len(names) < FEWEST_SIZES:
         raise RequestError(f"--sizes {text}: fitting a law with its uncertainty needs three sizes or more")
     return sorted(names, key=lambda name: _parameters(name, scale))
@@ -76,7 +72,7 @@ def predicted_sizes(text: str | None, fitted: Sequence[str], scale: Scale) -> di
 
 
 def _size_name(text: str, scale: Scale, option: str) -> str:
-    """The scale's name of a size, in any spelling of its number (`1.2b`, `85000K`) or as its counted parameters."""
+    """The scale's name of a size, in any spelling of its number (`1.2b`, `85000K`)."""
     try:
         number = parse_count(text)
     except ValueError as error:
@@ -85,8 +81,6 @@ def _size_name(text: str, scale: Scale, option: str) -> str:
         with suppress(ValueError):  # a name that is no number
             if parse_count(name) == number:
                 return name
-        if _parameters(name, scale) == number:
-            return name
     raise RequestError(f"{option}: this scale has no decoder of {text}; known: {', '.join(scale.decoders)}")
 
 
@@ -107,10 +101,8 @@ def load_search(request: Request, sizes: Iterable[str]) -> Request:
 
 def growth_text(search: Search) -> str:
     """What may come on top of the trials that a plan shows."""
-    return (
-        f"The grid grows by at most {counted(search.extensions, 'rate')} per size, as long as the best is at its edge; "
-        "at the end each size gets a blind control at its best rate."
-    )
+    rates = counted(search.extensions, "rate")
+    return f"The grid grows by at most {rates} per size, as long as the best is at its edge."
 
 
 def _with_arms(request: Request, arms: dict[str, Recipe]) -> Request:
@@ -124,7 +116,7 @@ Scores = tuple[float, float]
 
 
 class _Search:
-    """The state of a search, read from the manifest and the ledger."""
+    """The state of a search, read from the ledger."""
 
     def __init__(self, request: Request, method: Method) -> None:
         """`request` has an arm per size. Raises RequestError if its trials leave one out."""
@@ -141,48 +133,27 @@ class _Search:
 
     def wanted(self) -> dict[str, Recipe]:
         """All arms known so far, including finished ones; there may be more once these have scores."""
-        arms: dict[str, Recipe] = {}
-        controls: dict[str, Recipe] = {}
-        complete = True
+        arms = {}
         for size, start in self.request.sweep.arms.items():
-            recipes = [_at(start, rate) for rate in sorted({*self._recorded(start), *self._rates(start)})]
-            arms |= {f"{size} {recipe.learning_rate:g}": recipe for recipe in recipes}
-            scores = [self.scores(recipe) for recipe in recipes]
-            complete = complete and all(scores)
-            if complete:
-                averages = [average for average, _ in filter(None, scores)]
-                best = recipes[averages.index(max(averages))]
-                if math.isfinite(max(averages)):
-                    controls[f"{size} {best.learning_rate:g} blind"] = best.model_copy(update={"images": "blind"})
-        return arms | controls if complete else arms
+            for rate in sorted(self._rates(start)):
+                arms[f"{size} {rate:g}"] = _at(start, rate)
+        return arms
 
     def scores(self, recipe: Recipe) -> Scores | None:
         """The recipe's scores, or None while a seed lacks them; a rate at which a seed diverged is worse than any."""
-        found = []
+        ledger, found = self.request.ledger, []
         for seed in self.seeds:
-            scores = self._trial_scores(self.request.resolve("", recipe, seed))
-            if scores is None:
-                return None
-            found.append(scores)
+            fingerprint = self.request.resolve("", recipe, seed).fingerprint
+            if fingerprint not in self._known:
+                if ledger.has_intact_scores(fingerprint):
+                    shares = recipe.data_mix.shares()
+                    self._known[fingerprint] = search_scores(ledger.trial_folder(fingerprint), shares)
+                elif fingerprint in ledger.diverged():
+                    self._known[fingerprint] = DIVERGED
+                else:
+                    return None
+            found.append(self._known[fingerprint])
         return fmean(average for average, _ in found), fmean(loss for _, loss in found)
-
-    def _trial_scores(self, trial: Trial) -> Scores | None:
-        ledger, fingerprint = self.request.ledger, trial.fingerprint
-        if fingerprint not in self._known:
-            if ledger.has_intact_scores(fingerprint):
-                shares = trial.recipe.data_mix.shares()
-                self._known[fingerprint] = search_scores(ledger.trial_folder(fingerprint), shares)
-            elif fingerprint in ledger.diverged():
-                self._known[fingerprint] = DIVERGED
-        return self._known.get(fingerprint)
-
-    def _recorded(self, start: Recipe) -> list[float]:
-        """The size's rates that earlier runs wrote into the manifest."""
-        if not (self.request.folder / "sweep.json").exists():
-            return []
-        recipes = read_manifest(self.request.folder).sweep.arms.values()
-        same = [r for r in recipes if r.model_copy(update={"learning_rate": start.learning_rate}) == start]
-        return [recipe.learning_rate for recipe in same if isinstance(recipe.learning_rate, float)]
 
     def _rates(self, start: Recipe) -> list[float]:
         """The size's rates in the order in which its study is asked, up to the first that need the others' scores."""
