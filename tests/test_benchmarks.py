@@ -1,6 +1,5 @@
 """The benchmarks work and compare like with like; how fast anything is, no test says."""
 
-import json
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -13,21 +12,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import (
     evaluation,
     gpu,
-    parallel,
     reading,
     stock_sweep,
     sweeping,
     training,
 )
 from benchmarks.llava import IGNORED, build_llava, padded_loss, unpack
-from benchmarks.measure import Budget, Row, alternate, compare
-from benchmarks.products import arithmetic, large_peak, limit, matrix_products
-from benchmarks.report import machine, text_table, write
+from benchmarks.measure import Row
+from benchmarks.report import text_table
 from benchmarks.setting import SWEEP, Amounts, base_evaluation, mixture_batches, real_tokens
 from mm1_lab.config import load_scale
 from mm1_lab.data.world import World
 from mm1_lab.model import build_mm1, read_by_document
-from mm1_lab.results import Ledger
 from mm1_lab.train.module import language_loss
 
 TINY = Amounts(
@@ -46,45 +42,6 @@ def assert_sane(rows: list[Row], count: int) -> None:
     assert len(rows) == count
     assert all(isfinite(row.ours) and isfinite(row.reference) for row in rows)
     assert len(text_table(rows).splitlines()) == count + 1
-
-
-def test_sides_take_turns_and_medians_are_compared() -> None:
-    order: list[str] = []
-    sides = {
-        "ours": lambda number: order.append(f"ours {number}") or (1.0, 2.0, 9.0)[number],
-        "reference": lambda number: order.append(f"reference {number}") or (4.0, 8.0, 40.0)[number],
-    }
-    times = alternate(sides, 3)
-    assert order == ["ours 0", "reference 0", "reference 1", "ours 1", "ours 2", "reference 2"]
-    row = compare("it", "s", times["ours"], times["reference"], "that", Budget(ours_at_most=2))
-    assert (row.ours, row.reference, row.ratio, row.kept) == (2, 8, 0.25, True)
-    assert replace(row, budget=Budget(ours_at_most=1.9)).kept is False
-    assert replace(row, budget=Budget(ratio_at_least=0.25)).kept is True
-    assert replace(row, budget=Budget(ratio_at_least=0.3)).kept is False
-    assert replace(row, budget=None).kept is None
-
-
-def test_results_are_written_with_where_they_were_measured(tmp_path: Path) -> None:
-    rows = [
-        compare("quick", "s", [1, 2, 3], [4, 4, 4], "slow", Budget(5), "of one kind"),
-        compare("slow", "tokens / s", [1500.0], [1000.0], "quick", Budget(ratio_at_least=2)),
-    ]
-    numbers, page = write(rows, machine(), tmp_path)
-    values = json.loads(numbers.read_text())
-    assert values["versions"]["torch"] and values["cores"] >= 1
-    assert [(row["ratio"], row["kept"]) for row in values["rows"]] == [(0.5, True), (1.5, False)]
-    text = page.read_text()
-    assert "| quick | s | 2 | 4 | 0.5 (0.25 to 0.75) | ours ≤ 5 | yes | slow |" in text
-    assert "| slow | tokens / s | 1,500 | 1,000 | 1.5 (1.5 to 1.5) | ratio ≥ 2 | NO | quick |" in text
-    assert "- quick: of one kind." in text
-
-
-def test_the_overhead_is_what_a_trial_takes_beyond_its_own_work() -> None:
-    # 2 s of own work; 5 s once, some of it before and some after; 0.5 s more for each of 10 trials one after another
-    ends = [start + 2 + number * 2.5 for start in (3.0, 4.0) for number in range(10)]
-    found = sweeping.overhead(sweeping.Sweep(5 + 2 + 9 * 2.5, 1.0, sorted(ends), own=2.0), processors=2)
-    assert (found.further, found.once) == pytest.approx((0.5, 5.0))
-    assert found.whole == pytest.approx((5 + 9 * 0.5) / 10)
 
 
 def test_the_stock_trial_is_the_same_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,31 +82,6 @@ def test_training_is_measured() -> None:
     rows = training.measure(TINY)
     assert_sane(rows, 8)
     assert all(row.ratio <= 1 for row in rows if row.reference_is == "positions, padding included")
-
-
-def test_matrix_products_are_those_of_linear_layers_forward_and_backward() -> None:
-    layer = torch.nn.Linear(3, 5)
-    inputs = torch.randn(7, 3, requires_grad=True)
-    found = matrix_products(lambda: layer(inputs).sin().sum().backward())
-    shapes = [(*one, other[1]) for one, _, other, _ in found.elements()]
-    assert sorted(shapes) == [(5, 7, 3), (7, 3, 5), (7, 5, 3)]
-    assert arithmetic(found) == 3 * 2 * 3 * 5 * 7
-    assert 0 < limit(found) < 1 and large_peak() > 0
-
-
-def test_bare_processes_train_the_stages_of_the_sweep(tmp_path: Path) -> None:
-    sweep = sweeping.write_sweep(tmp_path, 2)
-    stages = parallel._stages(sweep, "smoke", ("train.steps=3",), tmp_path / "store")
-    assert [stage.training.steps for stage in stages] == [3, 3] and stages[0] != stages[1]
-    inputs = parallel._untrained(stages[0], tmp_path / "store")
-    ledger = Ledger(tmp_path / "store" / "unused", tmp_path / "store")
-    assert all(ledger.has_intact_weights(part.fingerprint) for stage in stages for part in stage.inputs.values())
-    (tmp_path / "bare").mkdir()
-    (tmp_path / "stage.json").write_text(stages[1].model_dump_json())
-    places = (tmp_path / "stage.json", inputs["encoder"], inputs["decoder"], tmp_path / "bare")
-    parallel.train_bare(*map(str, places))
-    assert json.loads((tmp_path / "bare" / "summary.json").read_text())["fingerprint"] == stages[1].fingerprint
-    assert parallel._speed([tmp_path / "bare"] * 2, 3) > 0
 
 
 def test_shards_and_the_plain_loader_read_the_same_images(tmp_path: Path) -> None:

@@ -82,17 +82,6 @@ def adapter(monkeypatch: pytest.MonkeyPatch) -> type[Any]:
     return getattr(importlib.import_module(path), name)
 
 
-def test_a_batch_size_must_be_a_number(adapter: type[Any]) -> None:
-    with pytest.raises(SystemExit, match="--batch_size auto: is not a number"):
-        adapter("nowhere", device="cpu", batch_size="auto")
-
-
-def test_a_continuation_stands_behind_a_space_as_in_training(adapter: type[Any]) -> None:
-    spaced = sys.modules[adapter.__module__]._spaced
-    pairs = [("Assistant:", "B"), ("Assistant:", " B"), ("Q: ", "B"), ("", "B")]
-    assert [spaced(*pair) for pair in pairs] == [" B", " B", "B", "B"]
-
-
 def test_pictures_that_a_task_places_itself_stand_as_in_training(adapter: type[Any]) -> None:
     """In a model tuned on users' conversations, pictures at the start of a turn precede its `User:`."""
     words = library_tokenizer(World().tokenizer)
@@ -104,15 +93,6 @@ def test_pictures_that_a_task_places_itself_stand_as_in_training(adapter: type[A
         ("Is <image> red?", "User: Is <image> red?\nAssistant:"),
     ):
         assert model._prompt(context, lambda document: ["a picture"], 0, "task", "test") == (expected, ["a picture"])
-
-
-def test_an_answer_ends_where_the_task_says(adapter: type[Any]) -> None:
-    model = adapter.__new__(adapter)
-    ids = {"input_ids": torch.zeros(1, 3)}
-    model._prompt, model._inputs = lambda *asked: ("Which?", []), lambda *given: ids
-    model._model = SimpleNamespace(generate=lambda **given: torch.zeros(1, 9))
-    model._processor = SimpleNamespace(batch_decode=lambda *given, **how: [" Red.\n\nNo"])
-    assert model._answer([("Which?", {}, None, 0, "task", "test")], {"until": ["\n\n"]}) == ["Red."]
 
 
 def pictures(question: Question, side: int) -> list[Image.Image]:

@@ -4,8 +4,9 @@ import csv
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import Field
@@ -15,6 +16,8 @@ from mm1_lab.files import RESULTS, locked, write_csv, write_json
 from mm1_lab.formatting import command_line
 from mm1_lab.results.schema import SCHEMA, TRIAL_COLUMNS, TrialRow, read_json
 
+CHECK = "check"
+"""A column of trials.csv: a digest of its row, so that damage which still reads as CSV is noticed."""
 COMPUTING = ("hardware", "resources", "retries", "reuse_processes", "workers")
 """Settings of a scale that change how trials are computed, but not which trials there are."""
 
@@ -100,10 +103,17 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path}: written with results schema {version}, this version reads {SCHEMA}; delete {folder.parent} and "
             f"{folder.parents[1] / 'trials'}, and run the sweeps again (the store is kept: models are only evaluated)"
         )
+    if values.pop("digest", known := _manifest_digest(values)) != known:
+        raise RequestError(f"{path}: is damaged (it differs from its digest); {remedy}")
     try:
         return Manifest.parse(values, str(path))
     except RequestError as error:
         raise RequestError(f"{error}; {remedy}") from None
+
+
+def _manifest_digest(values: Mapping[str, Any]) -> str:
+    """The digest of what is in `sweep.json`, but for what people write there."""
+    return digest({name: value for name, value in values.items() if name not in ("digest", "withdrawn")})
 
 
 def read_trials(folder: Path) -> list[TrialRow]:
@@ -115,14 +125,22 @@ def read_trials(folder: Path) -> list[TrialRow]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, strict=True)
-            if tuple(reader.fieldnames or ()) != TRIAL_COLUMNS:
+            if tuple(reader.fieldnames or ()) not in (TRIAL_COLUMNS, (*TRIAL_COLUMNS, CHECK)):
                 raise RequestError(f"{path}: the columns must be {', '.join(TRIAL_COLUMNS)}; {remedy}")
-            rows = [TrialRow(row["arm"], int(row["seed"]), row["fingerprint"]) for row in reader]
+            rows = []
+            for number, row in enumerate(reader, 2):
+                rows.append(TrialRow(row["arm"], int(row["seed"]), row["fingerprint"]))
+                if row.get(CHECK, known := _row_check(rows[-1])) != known:
+                    raise ValueError(f"row {number} is damaged: it differs from its check")
             if not all(re.fullmatch(r"[\w.-]+", row.fingerprint, re.ASCII) for row in rows):
                 raise ValueError("invalid fingerprint")
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise RequestError(f"{path}: cannot be read ({str(error)[:200]}); {remedy}") from None
     return rows
+
+
+def _row_check(row: TrialRow) -> str:
+    return digest([row.arm, row.seed, row.fingerprint], 8)
 
 
 def merge_manifest(
@@ -145,8 +163,10 @@ def merge_manifest(
         manifest = manifest.model_copy(update={"looks": _fixed_looks(folder, before.looks, manifest.looks)})
         if note := _replaced_note(folder, before, manifest, set(earlier) - set(merged)):
             print(note, file=sys.stderr, flush=True)
-        write_json(folder / "sweep.json", manifest.model_dump(mode="json"))
-        write_csv(folder / "trials.csv", TRIAL_COLUMNS, ((row.arm, row.seed, row.fingerprint) for row in merged))
+        values = manifest.model_dump(mode="json")
+        write_json(folder / "sweep.json", values | {"digest": _manifest_digest(values)})
+        rows_of_file = ((row.arm, row.seed, row.fingerprint, _row_check(row)) for row in merged)
+        write_csv(folder / "trials.csv", (*TRIAL_COLUMNS, CHECK), rows_of_file)
     return merged
 
 

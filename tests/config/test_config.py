@@ -26,7 +26,6 @@ from mm1_lab.config import (
     load_scale,
     load_sweep,
     resolve,
-    resolve_sweep,
 )
 from mm1_lab.config.yaml_files import parse_yaml
 
@@ -82,29 +81,6 @@ def test_the_paper_s_rate_at_its_own_sizes() -> None:
     assert PAPER_LAW.rate(30_000_000_000) == 2.21e-5
     assert PAPER_LAW.rate(9_000_000) == 6.75e-4
     assert PAPER_LAW.rate(1_200_000_000) == 8.58e-5
-
-
-def test_every_arm_of_a_seed_shares_encoder_and_decoder(sweep: Sweep, mini: Scale) -> None:
-    trials = resolve_sweep(sweep, mini, (0, 1), WORLD)
-    for seed in (0, 1):
-        models = [trial.evaluation.model for trial in trials if trial.seed == seed]
-        assert len({model.encoder.fingerprint for model in models}) == 1
-        assert len({model.decoder.fingerprint for model in models}) == 1
-        assert len({trial.fingerprint for trial in trials if trial.seed == seed}) == len(sweep.arms)
-    assert trials[0].evaluation.model.encoder.fingerprint != trials[-1].evaluation.model.encoder.fingerprint
-
-
-def test_the_same_recipe_under_two_names_is_one_trial(tmp_path: Path, mini: Scale) -> None:
-    path = write_sweep(tmp_path, "arms:\n  a: {data_mix: {text: 2, captions: 10, interleaved: 10}}\n  b: {}\n")
-    first, second = resolve_sweep(load_sweep(path), mini, (0,), WORLD)
-    assert first.fingerprint == second.fingerprint
-
-
-def test_a_grid_gives_every_combination(tmp_path: Path, mini: Scale) -> None:
-    path = write_sweep(tmp_path, "grid:\n  resolution: [224, 336]\n  image_tokens: [64, 144]\n")
-    trials = resolve_sweep(load_sweep(path), mini, (0,), WORLD)
-    models = [trial.evaluation.model for trial in trials]
-    assert [(m.image_size, m.connector.image_tokens) for m in models] == [(24, 4), (24, 9), (36, 4), (36, 9)]
 
 
 @pytest.mark.parametrize(
@@ -203,15 +179,6 @@ def test_a_bad_sweep_is_refused_in_one_line(text: str, message: str, tmp_path: P
         load_sweep(path)
     assert message in str(error.value)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
-
-
-def test_a_file_that_is_no_sweep(tmp_path: Path) -> None:
-    path = tmp_path / "list.yaml"
-    path.write_text("- 1\n- 2\n")
-    with pytest.raises(RequestError, match="must hold keys and values, but holds a list"):
-        load_sweep(path)
-    with pytest.raises(RequestError, match="there is no such file"):
-        load_sweep(tmp_path / "nothing.yaml")
 
 
 def test_settings_reach_keys_with_dots_and_new_keys_of_tables() -> None:
@@ -313,18 +280,6 @@ def test_tuning_at_a_tower_s_own_resolution() -> None:
         Recipe.parse({"sft": {"resolution": "nativ"}}, "a recipe")
     with pytest.raises(RequestError, match=r"400 pixels \(sft\.resolution 336\) are not divisible by the patch of 14"):
         resolve_ready({"sft": {}}, ("resolutions.336=400",))
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ("decoders.302M={layers: 2, width: 90, heads: 6}", "302M: width 90 is not divisible by 6 heads of even width"),
-        ("encoders.ViT-L={layers: 2, width: 90, heads: 4}", "ViT-L: width 90 is not divisible by 4 heads"),
-    ],
-)
-def test_widths_that_heads_do_not_divide(setting: str, message: str, sweep: Sweep) -> None:
-    with pytest.raises(RequestError, match=message):
-        resolve("base", sweep.base, load_scale("mini", SWEEPS / "scales", (setting,)), 0, WORLD)
 
 
 def test_a_misspelt_source_is_refused_even_with_weight_0(mini: Scale) -> None:

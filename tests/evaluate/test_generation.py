@@ -177,30 +177,6 @@ def test_the_cache_has_the_precision_of_the_attention_that_reads_it(
     torch.testing.assert_close(logits, expected, rtol=0, atol=0)
 
 
-def test_masks_are_bounded(model: MM1, groups: list[PromptGroup], tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prefixes, questions and given answers are read in several passes, which also end in the middle of a question."""
-    given = tuple(tokenizer.encode("the ring is ."))
-    asked = [replace(group, answers=((given, given[1:]),) * len(group.questions)) for group in groups]
-
-    def answer() -> tuple[list[list[str]], list[float], list[int]]:
-        """Answers, log-probabilities and the sizes of the masks."""
-        sizes: list[int] = []
-        handle = model.decoder.register_forward_pre_hook(
-            lambda *given: sizes.append(given[2]["attention_mask"].numel()), with_kwargs=True
-        )
-        texts, found = generate(embedder_of(model), asked, tokenizer, ["is"], 8, 100)
-        handle.remove()
-        return texts, [log for own in found for logs in own for log in logs], sizes
-
-    texts, logs, sizes = answer()
-    monkeypatch.setattr(shared_prefix, "MASK", 6000)  # of which the next tokens of all answers take almost as many
-    again, same, bounded = answer()
-    assert max(bounded) <= 6000 < max(sizes) / 9
-    assert len(bounded) > 2 * len(sizes), (len(bounded), len(sizes))
-    assert again == texts
-    assert same == pytest.approx(logs, rel=1e-4)
-
-
 def test_each_picture_is_encoded_once(model: MM1, groups: list[PromptGroup], tokenizer) -> None:
     encoded: list[int] = []
     model.encoder.register_forward_pre_hook(lambda _, inputs: encoded.append(len(inputs[0])))

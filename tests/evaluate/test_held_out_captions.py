@@ -92,11 +92,3 @@ def test_nothing_held_out_is_an_error_a_user_can_act_on(captions) -> None:
     assert held_out_captions(captions([], many("train", 4)), SETTINGS) == []
     with pytest.raises(RequestError, match="no captioned image is held out"):
         benchmarks_for(captions([], many("train", 4)), SETTINGS)
-
-
-def test_too_few_training_captions_for_a_prompt(captions) -> None:
-    with pytest.raises(RequestError, match="hold 1 captioned images, but 2-shot"):
-        held_out_captions(captions(many("held", 9), many("train", 1)), SETTINGS)
-    zero_shot = SETTINGS.model_copy(update={"shots": (0,)})
-    (benchmark,) = held_out_captions(captions(many("held", 9), many("train", 1)), zero_shot)
-    assert benchmark.demonstrations == ((),) * 8

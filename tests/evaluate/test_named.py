@@ -6,9 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from mm1_lab.config import (
     WORLD_DATA,
@@ -26,7 +24,7 @@ from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.metrics import further, score
 from mm1_lab.evaluate.named import build_benchmark, check_benchmarks, check_lengths
 from mm1_lab.evaluate.prompts import PromptWriter
-from mm1_lab.evaluate.questions import LONGEST_ANSWER, LONGEST_SOLUTION, Benchmark
+from mm1_lab.evaluate.questions import LONGEST_SOLUTION, Benchmark
 from tests.data.test_bad_shards import LIES
 from tests.evaluate.published import TEN, WRITERS, configuration, draw, pack, write, write_nocaps, write_vqa
 
@@ -131,20 +129,6 @@ def test_fewer_questions_are_the_first_of_more_and_the_note_says_what_that_does(
     benchmark = built(config, SETTINGS.model_copy(update={"questions": 10, "shots": (0,)}))
     assert "10 of 40 questions of q.jsonl" in benchmark.note and "not comparable" in benchmark.note
     assert built(config, SETTINGS.model_copy(update={"questions": 40, "shots": (0,)})).note.count("comparable") == 0
-
-
-@pytest.mark.parametrize("ending", ["zip", "tar"])
-def test_a_folder_may_hold_an_archive_in_place_of_each_of_its_folders(tmp_path: Path, ending: str) -> None:
-    """As COCO is downloaded: Karpathy's training split has pictures in both."""
-    values = WRITERS["coco"](tmp_path)
-    for name in ("train2014", "val2014"):
-        pack(tmp_path / "coco" / name, tmp_path / f"{name}.{ending}")
-    expected = built(opened(tmp_path, "coco", values))
-    benchmark = built(opened(tmp_path, "coco", values | {"images": "."}))
-    for one, other in zip(benchmark.demonstrations, expected.demonstrations, strict=True):
-        assert all((a.pictures[0].pixels(5) == b.pictures[0].pixels(5)).all() for a, b in zip(one, other, strict=True))
-    (tmp_path / f"val2014.{ending}").rename(tmp_path / "elsewhere")
-    assert "has no image 'val2014/" in refused(tmp_path, "coco", values | {"images": "."})
 
 
 @pytest.mark.parametrize("kind", ["fifo", "zip that is cut off", *LIES])
@@ -254,17 +238,6 @@ def test_no_question_is_among_its_demonstrations(tmp_path: Path) -> None:
     assert "only 1 demonstrations with answers, other than the questions, but 2" in refused(tmp_path, "m", values)
 
 
-def test_the_note_says_that_long_answers_are_cut(tmp_path: Path) -> None:
-    """As documents have them: a right answer that cannot be written whole scores less, at every arm."""
-    rows = [{"question": f"{n}?", "answer": "x" * length} for n, length in enumerate((3, LONGEST_ANSWER, 40, 60))]
-    config = own(tmp_path, *rows, metric="anls", shots=[0])
-    benchmark = built(config)
-    assert benchmark.new_tokens == LONGEST_ANSWER
-    assert f"answers end after {LONGEST_ANSWER} tokens (`new_tokens`), which 2 right ones exceed" in benchmark.note
-    assert "exceed" not in built(own(tmp_path, *rows, metric="anls", shots=[0], new_tokens=60)).note
-    assert "exceed" not in built(own(tmp_path, *rows[:2], metric="anls", shots=[0])).note
-
-
 def test_a_benchmark_of_images_that_cannot_be_decoded_is_refused(tmp_path: Path) -> None:
     values = WRITERS["vqav2"](tmp_path)
     image = tmp_path / "val2014" / "COCO_val2014_000000000001.jpg"
@@ -286,23 +259,6 @@ def test_a_circular_question_is_asked_in_every_order_of_its_choices(tmp_path: Pa
     (plain,) = further(benchmark)
     assert (plain.name, score(plain, ["A\nA\nA"])) == ("mine choice", [100.0])
     assert "correctly in every order" in benchmark.note
-
-
-def test_pictures_become_squares_as_the_data_say(tmp_path: Path) -> None:
-    half = np.hstack([np.full((4, 8, 3), 250, np.uint8), np.zeros((4, 8, 3), np.uint8)])  # white, then black
-    Image.fromarray(half).save(tmp_path / "wide.png")
-    (tmp_path / "own.jsonl").write_text('{"image": "wide.png", "question": "?", "answer": "a"}\n')
-    values = {"questions": "own.jsonl", "metric": "exact"}
-
-    def pixels(**own: str) -> np.ndarray:
-        config = open_benchmark(configuration("mine", values | own), tmp_path, "", "pad")
-        return built(config, ZERO).questions[0].pictures[0].pixels(8)
-
-    assert (pixels()[[0, -1]] == 128).all() and pixels()[4, 0].min() > 200, "as the data file"
-    assert pixels(pictures="squeeze")[0, 0].min() > 200
-    limited = open_benchmark(configuration("mine", values), tmp_path, "", "pad", 63)
-    with pytest.raises(RequestError, match="16 × 4 pixels exceed the limit of 63"):
-        built(limited, ZERO)
 
 
 def test_a_python_file_can_read_what_has_no_format(tmp_path: Path) -> None:

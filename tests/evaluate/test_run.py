@@ -152,24 +152,6 @@ def test_held_out_loss_is_that_of_each_document_alone(
         assert loss == pytest.approx(total / tokens, rel=1e-4)
 
 
-def test_logits_are_bounded(
-    tmp_path: Path, tokenizer, picture: Callable[[int], object], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Those of held-out documents: row by row."""
-    stage = make_stage("evaluate.batch_size=24")
-    model = make_model(stage, tokenizer, tmp_path)
-    data = TinyData(tokenizer, picture)
-    rows: list[int] = []
-    model.decoder.lm_head.register_forward_hook(lambda _, __, logits: rows.append(len(logits)))
-    losses = held_out_losses(model, stage.model, data)  # type: ignore[arg-type]
-    assert max(rows) > 1
-    rows.clear()
-    monkeypatch.setattr(evaluation, "LOGITS", 1)
-    same = held_out_losses(model, stage.model, data)  # type: ignore[arg-type]
-    assert set(rows) == {1}
-    assert same == pytest.approx(losses, rel=1e-4)
-
-
 def test_a_source_whose_documents_all_exceed_a_row_has_no_loss(tokenizer, picture: Callable[[int], object]) -> None:
     class Long(TinyData):
         def held_out(self, name: str, count: int) -> list[Document]:

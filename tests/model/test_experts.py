@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from mm1_lab.config import Size, load_scale
 from mm1_lab.model import build_decoder, count_parameters, read_by_document, read_rows, upcycle
 from mm1_lab.model.decoder import Router, sparse_layers
-from mm1_lab.model.packed import BLOCK_COST, balance_loss, blocks_of
+from mm1_lab.model.packed import balance_loss
 
 DENSE = Size(layers=4, width=24, heads=4)
 EXPERTS = DENSE.model_copy(update={"experts": 4})
@@ -146,24 +146,6 @@ def test_documents_read_one_by_one_are_documents_read_by_a_mask(size: Size) -> N
     masked, masked_gradients = read(decoder)
     read_by_document(decoder)
     torch.testing.assert_close(read(decoder), (masked, masked_gradients), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("lengths", [[3], [3, 40, 4, 3, 41, 3], list(range(1, 30))])
-def test_blocks_hold_every_real_position_once_and_in_its_document_s_order(lengths: list[int]) -> None:
-    """In two rows with padding, which stands in no block; a few more positions are repeated than a block costs."""
-    row = [number for number, length in enumerate(lengths, start=1) for _ in range(length)] + [0, 0]
-    documents = torch.tensor([row, [*row[:-2], 9, 9]])
-    blocks = blocks_of(documents)
-    assert blocks.back[blocks.order[blocks.real]].tolist() == blocks.real.nonzero()[:, 0].tolist()
-    assert blocks.order[blocks.real].sort().values.tolist() == (documents.flatten() > 0).nonzero()[:, 0].tolist()
-    assert len(blocks.order) == sum(count * length for count, length in blocks.shapes)
-    assert int((~blocks.real).sum()) <= BLOCK_COST * len(set(lengths))
-    starts = 0
-    for count, length in blocks.shapes:
-        for document in blocks.order[starts : starts + count * length].view(count, length):
-            assert len(documents.flatten()[document].unique()) == 1
-            assert set(document.diff().tolist()) <= {0, 1}
-        starts += count * length
 
 
 @pytest.mark.parametrize("half", [False, True])

@@ -6,13 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 from transformers import (
     Aimv2VisionModel,
     AutoModelForCausalLM,
-    CLIPImageProcessorPil,
-    CLIPProcessor,
-    CLIPTokenizer,
     CLIPVisionModel,
     Dinov2Model,
     Siglip2ImageProcessorPil,
@@ -21,7 +17,7 @@ from transformers import (
 )
 
 from mm1_lab.config import Pretrained, RequestError
-from mm1_lab.model import Encoder, cast_matrices, load_decoder
+from mm1_lab.model import Encoder, load_decoder
 from mm1_lab.model.encoder import pretrained_encoder_config
 from mm1_lab.weights.folder import find_folder, weights_digest
 from mm1_lab.weights.pretrained import read_decoder, read_encoder, text_config
@@ -90,30 +86,6 @@ def test_another_resolution_is_the_library_s_interpolation(family: str, tmp_path
     features = encoder(encoder.normalise(images))
     assert features.shape == (2, 36, saved.WIDTH)
     torch.testing.assert_close(features, library_features(family, folder, images, None), rtol=1e-4, atol=1e-4)
-
-
-@torch.inference_mode()
-@pytest.mark.parametrize("family", [*saved.DECODERS, *saved.ENCODERS])
-def test_matrices_cast_once_give_the_numbers_of_autocast(family: str, tmp_path: Path) -> None:
-    """Features of encoders; logits of decoders, tied to their embeddings or not, which stay in single precision."""
-    model: nn.Module
-    if family in saved.ENCODERS:
-        model = tower(saved.save_encoder(family, tmp_path))
-        given = {"images": model.normalise(pictures())}
-    else:
-        facts = read_decoder(Pretrained(weights=str(saved.save_decoder(family, tmp_path))))
-        model = AutoModelForCausalLM.from_config(text_config(facts, saved.ROWS)).eval()
-        load_decoder(model, facts)
-        given = {"input_ids": torch.arange(40).reshape(2, 20) * 7}
-    with torch.autocast("cpu", torch.bfloat16):
-        expected = model(**given)
-        cast_matrices(model)
-        found = model(**given)
-    if family in saved.DECODERS:
-        expected, found = expected.logits, found.logits
-        assert model.lm_head.weight.dtype == torch.bfloat16
-        assert model.get_input_embeddings().weight.dtype == torch.float32
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("family", saved.DECODERS)
@@ -224,19 +196,6 @@ def test_an_encoder_whose_normalisation_is_damaged(tmp_path: Path, text: str) ->
     with pytest.raises(RequestError, match=r"preprocessor_config\.json: .*image_mean and image_std") as refused:
         read_encoder(Pretrained(weights=str(folder)))
     assert len(str(refused.value)) - len(str(folder)) < 300
-
-
-def test_a_processor_saved_by_version_5_of_the_library_holds_the_normalisation(tmp_path: Path) -> None:
-    folder = saved.save_encoder("clip", tmp_path)
-    (folder / "preprocessor_config.json").unlink()
-    with pytest.raises(RequestError, match=r"has no preprocessor_config\.json"):
-        read_encoder(Pretrained(weights=str(folder)))
-    words = CLIPTokenizer(vocab={"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2}, merges=[])
-    images = CLIPImageProcessorPil(image_mean=saved.MEAN, image_std=saved.STD)
-    CLIPProcessor(image_processor=images, tokenizer=words).save_pretrained(folder)
-    assert not (folder / "preprocessor_config.json").exists()
-    facts = read_encoder(Pretrained(weights=str(folder)))
-    assert (facts.mean, facts.std) == (saved.MEAN, saved.STD)
 
 
 def test_quantised_weights_are_refused_before_anything_runs(tmp_path: Path) -> None:

@@ -45,13 +45,6 @@ def test_faster_products_shorten_only_their_share_of_the_time(study: Path, monke
     assert Speeds({}, study).seconds(base("mini")) == pytest.approx(200 * (cost.PRODUCTS / 2 + 1 - cost.PRODUCTS))
 
 
-def test_a_smoke_run_tells_nothing_about_mini(study: Path) -> None:
-    small, large = base("smoke"), base("mini")
-    speeds = Speeds({small.KIND: [(small.flops(), 2.0)]}, study)
-    assert speeds.seconds(large) == pytest.approx(400)
-    assert speeds.seconds(small) == pytest.approx(2)
-
-
 def test_own_measurements_go_before_the_study_s(tmp_path: Path, study: Path) -> None:
     ledger = Ledger(tmp_path / "results", tmp_path / "store")
     for number, seconds in enumerate((90.0, 100.0, 500.0)):
@@ -77,36 +70,10 @@ def test_a_stage_that_another_command_finishes_meanwhile_is_left_out(
     assert measured_speeds(ledger).seconds(base("mini")) == pytest.approx(100)
 
 
-def test_with_nothing_alike_the_nearest_in_size_is_asked(study: Path) -> None:
-    small = base("smoke")
-    assert Speeds({small.KIND: [(small.flops(), 2.0)]}).seconds(base("mini")) == pytest.approx(
-        2 * base("mini").flops() / small.flops()
-    )
-    assert Speeds({}).seconds(small) is None
-
-
 def test_the_committed_study_tells_about_the_base() -> None:
     """A trial of the base takes minutes of a core on any machine of these years."""
     seconds = Speeds({}, REPOSITORY / "results").seconds(base("mini"))
     assert seconds is not None and 10 < seconds < 5000
-
-
-def test_every_shipped_part_tells_how_long_it_took() -> None:
-    """Without that a fresh clone knows no time for an encoder or decoder of any size."""
-    parts = sorted((REPOSITORY / "results" / "parts").glob("*/stage.json"))
-    assert parts
-    for part in parts:
-        timing = json.loads((part.parent / "timings.json").read_text())[json.loads(part.read_text())["kind"]]
-        assert timing["seconds"] > 1 and timing["flops"] > 1e12
-
-
-def test_what_is_far_smaller_than_all_that_is_known_still_starts_and_writes(study: Path) -> None:
-    assert Speeds({}, study).seconds(base("smoke")) == pytest.approx(cost.LEAST)
-
-
-def test_of_the_paper_s_size_nothing_is_known(study: Path) -> None:
-    large = base("mini").model_copy(update={"training": base("mini").training.model_copy(update={"steps": 10**9})})
-    assert Speeds({}, study).seconds(large) is None
 
 
 def test_only_as_many_checkpoints_as_there_are_stages_are_reckoned_with(

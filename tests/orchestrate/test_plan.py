@@ -35,18 +35,6 @@ def kinds(plan: Plan) -> list[str]:
     return sorted(task.kind for task in plan.tasks.values())
 
 
-def test_shared_stages_are_one_piece_of_work(tmp_path: Path) -> None:
-    trials, ledger = ask(tmp_path, seeds="2")
-    plan = make_plan(trials, ledger)
-    assert kinds(plan) == ["decoder"] * 2 + ["encoder"] * 2 + ["trial"] * 4
-    for trial in trials:
-        model = trial.evaluation.model
-        task = plan.tasks[trial.fingerprint]
-        assert task.stages == (model, trial.evaluation)
-        assert set(task.needs) == {model.encoder.fingerprint, model.decoder.fingerprint}
-        assert plan.tasks[model.encoder.fingerprint].trials == tuple(t for t in trials if t.seed == trial.seed)
-
-
 def test_scores_without_weights_are_done(tmp_path: Path) -> None:
     trials, ledger = ask(tmp_path)
     for trial in trials:
@@ -59,16 +47,6 @@ def test_scores_without_weights_are_done(tmp_path: Path) -> None:
     assert kinds(plan) == ["decoder", "encoder", "multimodal"], "only the model that is missing, with what it needs"
     assert {name for task in plan.tasks.values() for name in task.names} == {("base", 0)}
     assert all(plan.is_done(trial.fingerprint) for trial in trials)
-
-
-def test_only_what_a_missing_trial_needs_runs(tmp_path: Path) -> None:
-    trials, ledger = ask(tmp_path)
-    base, captions = (trial.evaluation for trial in trials)
-    finish(ledger.trial_folder(base.fingerprint))
-    finish(ledger.stage_folder(captions.model.encoder.fingerprint))
-    plan = make_plan(trials, ledger)
-    assert set(plan.tasks) == {captions.model.decoder.fingerprint, captions.fingerprint}
-    assert plan.tasks[captions.fingerprint].needs == (captions.model.decoder.fingerprint,)
 
 
 def test_tasks_that_wait_for_each_other_are_not_done_side_by_side(
@@ -155,22 +133,6 @@ def test_models_of_arms_that_are_not_asked_for_are_left_alone(tmp_path: Path, mo
     assert [row.arm for row in request.write_manifest()] == ["a", "b", "c"]
     with pytest.raises(RequestError, match=r"^arm 'c': /nowhere/tower: there is no such folder"):
         load_request(path, "smoke", only=("a", "c"), results=tmp_path / "results")
-
-
-def test_a_chain_is_as_long_as_its_inputs_say(tmp_path: Path) -> None:
-    """An encoder that goes on from another one: each waits for the one before."""
-    trials, ledger = ask(tmp_path, only=("base",))
-    model = trials[0].evaluation.model
-    second = model.encoder.model_copy(update={"start": model.encoder})
-    longer = model.model_copy(update={"encoder": second})
-    evaluation = trials[0].evaluation.model_copy(update={"model": longer})
-    plan = make_plan([trials[0].model_copy(update={"evaluation": evaluation})], ledger)
-    assert plan.tasks[second.fingerprint].needs == (model.encoder.fingerprint,)
-    assert set(plan.tasks[evaluation.fingerprint].needs) == {second.fingerprint, model.decoder.fingerprint}
-    assert list(plan.tasks)[-1] == evaluation.fingerprint
-    assert [stage.KIND for stage in evaluation.chain()] == [
-        "evaluation", "multimodal", "encoder", "decoder", "encoder",
-    ]  # fmt: skip
 
 
 def test_a_plan_in_short_is_as_wide_as_a_terminal_and_knows_every_time(

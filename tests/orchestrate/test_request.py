@@ -15,7 +15,7 @@ from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.results.manifest import read_manifest
 from tests.conftest import REPOSITORY, make_place
 from tests.data.conftest import Files
-from tests.pretrained import save_decoder, save_encoder
+from tests.pretrained import save_encoder
 
 LAW = {"coefficients": {"ln N": -0.4, "constant": 0.5}}
 
@@ -176,25 +176,6 @@ def test_a_law_is_of_its_data_not_of_a_file_s_name(tmp_path: Path) -> None:
         ask(tmp_path, b, "follows", "x")
 
 
-def test_a_law_beside_a_decoder_with_a_tokenizer_of_its_own_is_of_data_that_name_it(tmp_path: Path) -> None:
-    """A search trains its decoders, on the tokens that the data file says."""
-    make_place(tmp_path)
-    decoder, data = save_decoder("llama", tmp_path / "llama"), data_file(tmp_path / "a", 0)
-    sweep = tmp_path / "sweeps" / "follows.yaml"
-    arms = [f"{arm}, data_mix: {{interleaved: 0}}}}" for arm in ("x: {learning_rate: law", f"y: {{decoder: {decoder}")]
-    sweep.write_text(f"title: t\nrecipe: base\narms: {{{', '.join(arms)}}}\n", encoding="utf-8")
-    with pytest.raises(RequestError, match=rf"yet; write `tokenizer: {decoder}` into {data}, .* and fit the law for"):
-        ask(tmp_path, data, "follows", "x")
-    data.write_text(f"{data.read_text(encoding='utf-8')}\ntokenizer: {decoder}\n", encoding="utf-8")
-    with pytest.raises(RequestError, match="yet; fit the law for this scale"):
-        ask(tmp_path, data, "follows", "x")
-    searched = ask(tmp_path, data)
-    law = searched.folder.with_name(searched.folder.name.replace("data_mix", "lr_law")) / "law.json"
-    law.parent.mkdir(parents=True)
-    law.write_text(json.dumps(LAW), encoding="utf-8")
-    assert isinstance(ask(tmp_path, data, "follows", "x").sweep.arms["x"].learning_rate, float)
-
-
 def test_a_command_that_is_told_can_be_typed_as_it_stands(tmp_path: Path) -> None:
     settings = ("evaluate.shots=[0, 4]", "train.steps=6")
     request = load_request("connector", "smoke", "1", ("average-pooling 224 64",), settings, results=tmp_path)
@@ -254,16 +235,6 @@ def test_rows_too_short_for_the_world_are_refused_and_serve_for_other_data(tmp_p
     )
     decoder = request.image_decoder()
     assert (decoder.shape, decoder.largest) == ("pad", 99), "chat reads pictures in the same way"
-
-
-def test_a_source_of_one_s_own_has_as_many_images_per_row_as_the_built_in_one_of_its_reader(tmp_path: Path) -> None:
-    make_place(tmp_path)
-    own = {"charts": {"reader": "pairs", "files": "captions.tar"}, "books": {"reader": "text", "files": "text.jsonl"}}
-    request = ask(tmp_path, data_file(tmp_path / "a", 0, sources=own))
-    known = request.scale.images_per_row
-    assert known["charts"] == known["captions"] > 0 == known["books"]
-    named = load_request("data_mix", "smoke", "1", ("captions",), ("images_per_row.charts=3",), request.data_path)
-    assert named.scale.images_per_row["charts"] == 3
 
 
 def test_data_without_anything_to_evaluate_on_are_refused(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_weights_that_changed_are_made_anew_and_give_the_scores_that_they_gave(
 
 def _fingerprint(results: Path, arm: str) -> str:
     rows = (results / "smoke" / "data_mix" / "trials.csv").read_text().splitlines()
-    return next(row.rpartition(",")[2] for row in rows if row.startswith(f"{arm},"))
+    return next(row.split(",")[2] for row in rows if row.startswith(f"{arm},"))
 
 
 def _fewer_rows(path: Path) -> None:
@@ -228,3 +228,14 @@ def test_results_of_an_older_schema_are_refused_by_name(copy: Path, capsys: pyte
     error = capsys.readouterr().err
     assert "sweep.json: written with results schema 1, this version reads 3; delete " in error
     assert "delete results/local/smoke and results/local/trials, and run the sweeps again" in error
+
+
+@pytest.mark.parametrize(("name", "old", "new"), [("sweep.json", "captions", "captiens"), ("trials.csv", ",0,", ",1,")])
+def test_a_damaged_list_of_trials_that_still_reads_is_told(
+    name: str, old: str, new: str, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = copy / "smoke" / "data_mix" / name
+    path.write_text(path.read_text().replace(old, new, 1))
+    assert main(["figures"]) == 2
+    error = capsys.readouterr().err
+    assert name in error and "damaged" in error and error.count("\n") == 1

@@ -35,7 +35,6 @@ def runs(place: Any) -> list[tuple[str, str, str]]:
     ("second", "warm", "repeats", "how"),
     [
         (DATA_MIX, False, 1, ("--inline",)),
-        (DATA_MIX, True, 1, ("--inline",)),
         *[
             pytest.param(second, warm, 10, (), marks=[pytest.mark.soak, pytest.mark.timeout(7200)])
             for second in (DATA_MIX, CONNECTOR)

@@ -72,28 +72,6 @@ def test_scores_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert (ledger.results / "pictures" / sample["picture"]).read_bytes() == b"picture"
 
 
-def test_equal_results_are_equal_bytes(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "results", tmp_path / "store")
-    for fingerprint in ("a", "b"):
-        write(ledger, fingerprint, tmp_path)
-    for name in ("scores.parquet", "held_out.csv", SAMPLES, "training.csv", "DONE"):
-        assert (ledger.trial_folder("a") / name).read_bytes() == (ledger.trial_folder("b") / name).read_bytes()
-
-
-def test_a_stage_is_done_only_when_it_was_finished(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "results", tmp_path / "store")
-    partial = ledger.begin_stage("f")
-    assert partial is not None
-    (partial / "model.safetensors").write_bytes(b"weights")
-    (partial / "last.ckpt").write_bytes(b"state")
-    assert not ledger.has_weights("f")
-    assert ledger.begin_stage("f") == partial and (partial / "last.ckpt").exists()
-    (partial / "last.ckpt").unlink()
-    ledger.finish_stage("f")
-    assert ledger.has_weights("f") and ledger.begin_stage("f") is None and not partial.exists()
-    assert sorted(path.name for path in ledger.stage_folder("f").iterdir()) == ["DONE", "model.safetensors"]
-
-
 def test_killed_between_done_and_rename_nothing_runs_again(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "results", tmp_path / "store")
     ledger.begin_stage("f")
@@ -109,16 +87,6 @@ def test_a_half_written_trial_is_not_there_and_is_written_over(tmp_path: Path) -
     assert not ledger.has_scores("f")
     write(ledger, "f", tmp_path)
     assert ledger.has_scores("f") and not (ledger.results / "trials" / "f.partial").exists()
-
-
-def test_success_clears_an_earlier_failure(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "results", tmp_path / "store")
-    ledger.record_failure("f", "base / seed 0", 2, "diverged", "loss is nan")
-    failure = ledger.failures()["f"]
-    assert failure["reason"] == "loss is nan" and failure["attempts"] == 2
-    assert ledger.diverged() == {"f": "loss is nan"}
-    write(ledger, "f", tmp_path)
-    assert not ledger.failures() and not ledger.diverged()
 
 
 def test_a_failure_that_another_command_clears_meanwhile_is_none(

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mm1_lab.config import RequestError
 from mm1_lab.evaluate.run import _image_file
-from mm1_lab.files import write_json, write_text
+from mm1_lab.files import write_json
 from mm1_lab.results import Ledger
 from mm1_lab.results.samples import read_samples, samples_page
 from mm1_lab.results.schema import SAMPLES
@@ -52,14 +52,6 @@ def test_a_page_holds_each_picture_once_and_escapes_what_models_say(tmp_path: Pa
     assert "(nothing)" in page and page.count("a<br>") == page.count("A<br>") == 3
     assert "blind" not in page and "blind control" in samples_page("", [], has_blind=True)
     assert "no samples" in samples_page("no samples", [], has_blind=False)
-
-
-@pytest.mark.parametrize("text", ["[{]", '[{"benchmark": "vqa"}]', "{}x"])
-def test_a_file_that_is_not_as_it_should_be_is_named(tmp_path: Path, text: str) -> None:
-    write(tmp_path, "f0", [])
-    write_text(tmp_path / "trials" / "f0" / SAMPLES, text)
-    with pytest.raises(RequestError, match=r"f0/samples\.json\.gz: .*delete its folder and run the sweep again"):
-        read_samples(Ledger(tmp_path), {"base": "f0"})
 
 
 @pytest.mark.parametrize(

@@ -160,58 +160,6 @@ def test_another_team_resumes_from_the_checkpoint_before_a_damaged_one(
     assert not list(folder.glob("last.ckpt*"))
 
 
-@pytest.mark.parametrize("kind", ["decoder", "experts"])
-def test_layers_are_gathered_in_half_precision_where_they_are_used_in_it(
-    kind: str, request: pytest.FixtureRequest, finished: Finished, squares: Data, tmp_path: Path
-) -> None:
-    """Twice a step, for the forward and the backward pass; embeddings and output once, in full precision."""
-    stage = request.getfixturevalue(f"{kind}_stage").model_copy(update={"precision": "bf16-mixed"})
-    inputs = {name: finished(needed) for name, needed in stage.inputs.items()}
-    gathered = tmp_path / "gathered"
-
-    def work() -> None:
-        gather, received = distributed.all_gather_single, []
-
-        def count(output_tensor: torch.Tensor, *rest: object, **options: object) -> object:
-            received.append(output_tensor.nbytes)
-            return gather(output_tensor, *rest, **options)  # type: ignore[arg-type]
-
-        distributed.all_gather_single = count
-        run_stage(stage, tmp_path, inputs, squares, lambda progress: None)
-        if team.is_first():
-            gathered.write_text(str(sum(received)))
-
-    in_team(2, tmp_path, work)
-    right, found = (load_file(folder / "model.safetensors") for folder in (finished(stage), tmp_path))
-    sizes = {
-        name: (len(value) + len(value) % 2) * value[:1].numel() for name, value in found.items()
-    }  # two equal shards
-    in_layers = sum(size for name, size in sizes.items() if ".layers." in name)
-    step = 2 * 2 * in_layers + 4 * (sum(sizes.values()) - in_layers)
-    assert int(gathered.read_text()) == step * stage.training.steps
-    assert curve(tmp_path) == pytest.approx(curve(finished(stage)), rel=5e-3)
-    assert any(not torch.equal(value, found[key]) for key, value in right.items()), "rounded elsewhere"
-
-
-@pytest.mark.parametrize(
-    ("backends", "device"),
-    [("cuda:nccl", "cuda:3"), ("cpu:gloo,cuda:nccl", "cuda:3"), ("cpu:gloo,cuda:gloo", "cpu")],
-)
-def test_a_team_with_nccl_trains_on_gpus(backends: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one made by `init_process_group()`, which calls its backend `undefined`."""
-    answers = {
-        "is_initialized": True,
-        "get_world_size": 2,
-        "get_backend": "undefined",
-        "get_backend_config": backends,
-    }
-    for name, answer in answers.items():
-        monkeypatch.setattr(distributed, name, lambda answer=answer: answer)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
-    assert team.device() == torch.device(device)
-
-
 def test_a_loss_that_is_not_finite_stops_all(decoder_stage: DecoderStage, squares: Data, tmp_path: Path) -> None:
     training = decoder_stage.training.model_copy(update={"learning_rate": 1e30})
     stage = decoder_stage.model_copy(update={"training": training})

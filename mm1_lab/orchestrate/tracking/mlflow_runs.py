@@ -176,17 +176,17 @@ class SweepRuns:
 
     def _find_runs(self) -> dict[Key, Any]:
         """This sweep's runs. Tags are compared here, as MLflow's queries cannot quote every path."""
-        found = {}
-        page = self.client.search_runs([self.experiment], max_results=BATCH)
-        while page:
+        found: dict[Key, Any] = {}
+        token = None
+        while True:
+            page = self.client.search_runs([self.experiment], max_results=BATCH, page_token=token)
             for run in page:
                 tags = run.data.tags
                 if self.tags.items() <= tags.items():
                     found[tags["mm1.kind"], tags["mm1.fingerprint"]] = run
-            if not page.token:
-                break
-            page = self.client.search_runs([self.experiment], max_results=BATCH, page_token=page.token)
-        return found
+            token = page.token
+            if not token:
+                return found
 
     def _find_experiment(self) -> str:
         sweep = self.manifest.sweep
