@@ -47,7 +47,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         ),
         (("dashboard", "--port", "99999"), "--port 99999: is no valid port; choose another"),
         (("plan", "data_mix", "lr_law", "--seeds", "6", "--until-decided", "--scale", "smoke"), "lr_law is a search"),
-        (("run", "data_mix", "--until-decided", "--budget", "3h"), "give the largest number of seeds: --seeds 10"),
+        (("run", "data_mix", "--until-decided"), "give the largest number of seeds: --seeds 10"),
         (
             ("compare", "data_mix", "base"),
             "arguments are required: ARM; example: mm1-lab compare data_mix captions int",

@@ -46,8 +46,6 @@ def test_interrupted_again_and_again_a_sweep_ends_as_if_undisturbed(place: Any, 
 
 def test_a_growing_sweep_is_looked_at_and_goes_on_where_it_was_stopped(place: Any) -> None:
     two = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions", "--until-decided")
-    nothing = place.run(*two, "--seeds", "3", "--looks", "2,3", "--budget", "0.001m")
-    assert "beyond the budget" in nothing and not place.done()
     output = place.run(*two, "--seeds", "3", "--looks", "2,3", "--inline")
     assert "After 2 of at most 3 seeds:" in output and "After 3 of at most 3 seeds:" in output
     assert "no verdicts: smoke scale" in output

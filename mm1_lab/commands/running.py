@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     *opt.VARY,
     opt.WEIGHTS,
     opt.NO_PARTS,
-    switch("--stages", "list every stage with its fingerprint and the FLOPs of its parts"),
     opt.JSON,
 )
 def plan(options: argparse.Namespace) -> int:
@@ -42,7 +41,7 @@ def plan(options: argparse.Namespace) -> int:
     if options.json:
         print_json(plan_values(requests))
         return DONE
-    print(plan_text(requests, options.stages))
+    print(plan_text(requests))
     if looks[0]:
         from analysis.judging.looks import looks_text
 
@@ -56,7 +55,6 @@ def plan(options: argparse.Namespace) -> int:
     *opt.EXECUTOR,
     *opt.UNTIL_DECIDED,
     *opt.VARY,
-    option("--budget", "with --until-decided: start no look that would exceed this time", "6h"),
     switch("--anew", "train and evaluate these trials again (after a change of code), and try again what diverged"),
     opt.WEIGHTS,
     opt.NO_PARTS,
@@ -65,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the trials of a sweep that are missing."""
     from analysis import draw_sweep, sweep_in_short
     from mm1_lab.orchestrate.execution.ray_tune import make_executor
-    from mm1_lab.orchestrate.growing import parse_budget, run_until_decided
+    from mm1_lab.orchestrate.growing import run_until_decided
     from mm1_lab.orchestrate.lr_search import run_search, with_grid
     from mm1_lab.orchestrate.sweeping import forget_trials, run_sweep
 
@@ -76,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
             "your own --data"
         )
     request.ledger.check_writable()
-    looks, budget = _looks(options, request), parse_budget(options.budget)
+    looks = _looks(options, request)
     if options.anew:
         forget_trials(with_grid(request).trials, request.ledger)
     with make_executor(options.inline, options.address) as executor:
@@ -86,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
             from analysis.judging.looks import open_arms
 
             request = replace(request, looks=looks)
-            return run_until_decided(request, budget, executor, draw_sweep, open_arms, sweep_in_short)
+            return run_until_decided(request, executor, draw_sweep, open_arms, sweep_in_short)
         return run_sweep(request, executor, draw_sweep, sweep_in_short)
 
 
@@ -131,8 +129,8 @@ def _looks(options: argparse.Namespace, request: Request) -> tuple[int, ...]:
     from mm1_lab.orchestrate.growing import parse_looks
 
     if not options.until_decided:
-        if options.looks or vars(options).get("budget"):
-            raise RequestError("--looks and --budget need --until-decided")
+        if options.looks:
+            raise RequestError("--looks needs --until-decided")
         return ()
     if request.sweep.search:
         raise RequestError(f"--until-decided: {request.sweep.name} is a search, and its number of seeds is fixed")

@@ -44,7 +44,7 @@ class BenchmarkFiles(Config):
     annotations: str = ""
     """The file with the answers or captions, for formats that have one; omit it if they are not public."""
     images: str = ""
-    """A folder, or a tar or zip file (read without unpacking it)."""
+    """A folder."""
     image_name: str = ""
     """Pattern of image file names, with `{id}` and `{split}`, such as `{id:012}.jpg`. Default: the format's pattern."""
     split: str = ""

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 from mm1_lab.config import RequestError, Trial
-from mm1_lab.formatting import counted, duration
+from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.executor import Executor
-from mm1_lab.orchestrate.planning.cost import measured_speeds
-from mm1_lab.orchestrate.planning.plan import make_plan, stage_seconds, wall_seconds
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import Draw, Short, complete, has_failed, show
 
@@ -40,34 +36,18 @@ def parse_looks(text: str, seeds: int) -> tuple[int, ...]:
     return tuple(looks)
 
 
-def parse_budget(text: str | None) -> float:
-    """Parses `--budget` (`6h`, `90m`) to seconds; infinite without it. Raises RequestError."""
-    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([hm])", text) if text is not None else None
-    if text is not None and not found:
-        raise RequestError(f"--budget {text!r}: give hours or minutes: 6h, 90m")
-    return float(found[1]) * {"h": 3600, "m": 60}[found[2]] if found else float("inf")
-
-
-def run_until_decided(
-    request: Request, budget: float, executor: Executor, draw: Draw, judge: Judge, short: Short
-) -> int:
+def run_until_decided(request: Request, executor: Executor, draw: Draw, judge: Judge, short: Short) -> int:
     """Runs the seeds up to each look, after the first look only for arms that an undecided lesson needs. Stops when no
-    lesson is undecided or the next look would exceed `budget` seconds.
+    lesson is undecided.
 
     Each look is judged on its own seeds, even if the folder has more: the same command resumes an interrupted study and
     repeats the verdicts of earlier looks. Returns the exit code.
     """
-    start = time.monotonic()
     seeds = sorted({trial.seed for trial in request.trials})
     arms = {trial.arm for trial in request.trials}
     chosen: list[Trial] = []
     for before, look in zip((0, *request.looks), request.looks, strict=False):
-        new = [trial for trial in request.trials if trial.seed in seeds[before:look] and trial.arm in arms]
-        expected = _expected_seconds(request, new, executor)
-        if expected and time.monotonic() - start + expected > budget:  # a look at what is finished is free
-            print(f"Reaching the look at {look} seeds would take about {duration(expected)}, beyond the budget.")
-            break
-        chosen += new
+        chosen += [trial for trial in request.trials if trial.seed in seeds[before:look] and trial.arm in arms]
         plan, work_list = complete(replace(request, trials=tuple(chosen)), executor, draw)
         lines, needed = judge(request.folder, seeds[:look])
         print("\n  ".join([f"\nAfter {look} of at most {len(seeds)} seeds:", *lines]), flush=True)
@@ -75,18 +55,8 @@ def run_until_decided(
         if not arms and look != request.looks[-1]:
             print("More seeds cannot decide anything further.")
             break
-    if not chosen:
-        return 0
     show(request, plan, work_list, short)
     done, names = request.ledger.has_scores, {trial.name for trial in chosen}
     if left := sum(trial.name not in names and not done(trial.fingerprint) for trial in request.trials):
-        print(f"{counted(left, 'trial')} of {len(request.trials)} not run: not needed, or beyond the budget.")
+        print(f"{counted(left, 'trial')} of {len(request.trials)} not run: not needed.")
     return int(has_failed(work_list) or not all(done(trial.fingerprint) for trial in chosen))
-
-
-def _expected_seconds(request: Request, trials: Sequence[Trial], executor: Executor) -> float:
-    """Expected wall-clock seconds for the trials' missing stages."""
-    plan, speeds = make_plan(trials, request.ledger, request.weights), measured_speeds(request.ledger)
-    if not plan.tasks:
-        return 0.0
-    return wall_seconds(plan.tasks, partial(stage_seconds, speeds=speeds), executor.at_once(request.scale))

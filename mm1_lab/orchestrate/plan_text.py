@@ -16,23 +16,11 @@ from mm1_lab.orchestrate.planning.cost import measured_speeds
 from mm1_lab.orchestrate.planning.estimate import Estimate, estimate_stages
 from mm1_lab.orchestrate.planning.feasible import check_claims, check_feasible, check_named_prompts, check_world_prompts
 from mm1_lab.orchestrate.planning.plan import Plan, PlannedStage, make_plan, path_lengths, wall_seconds
-from mm1_lab.orchestrate.planning.reasons import known_stages, why_it_does_not_run, why_it_runs
+from mm1_lab.orchestrate.planning.reasons import known_stages, why_it_runs
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger
 
 STATES = {"done": "reused", "run": "to run", "wait": "waits", "not needed": "not needed", "diverged": "diverged"}
-
-LEGEND = (
-    "All of it is computed from shapes, nothing measured. FLOPs: matrix products, including attention over whole rows.",
-    "parameters: including embeddings. active: parameters used per token. memory: weights, gradients and moments.",
-    "activations: per row without logits, for encoders per image, for evaluations per batch. disk: finished weights.",
-    "Image positions follow the scale's images_per_row; a conversation in `sft` counts as a picture and 48 tokens (the",
-    "world's: 22.5).",
-)
-GPU_LEGEND = (
-    "GPUs: the scale's `workers`. rows: computed at a time by each. per GPU: its share of the memory, activations of",
-    "these rows, at most 2 GB of logits and, on several GPUs, two gathered layers and the gradients of one.",
-)
 
 
 @dataclass(frozen=True)
@@ -47,10 +35,10 @@ class _Expected:
         return planned.fingerprint in self.estimates
 
 
-def plan_text(requests: Sequence[Request], every_stage: bool = False) -> str:
+def plan_text(requests: Sequence[Request]) -> str:
     """A text that says what would run, why, and what it would cost. All requests share scale, data and folders.
 
-    It has a row per kind of stage and reason, or per stage with `every_stage`; stages shared by requests count once.
+    It has a row per kind of stage and reason; stages shared by requests count once.
     Raises RequestError for a stage that cannot be built, or that does not fit the scale's hardware.
     """
     first = requests[0]
@@ -61,24 +49,13 @@ def plan_text(requests: Sequence[Request], every_stage: bool = False) -> str:
     lines = [f"{title} at {first.scale_name}: {counts}", ""]
     for note in notes:
         lines += [note, ""]
-    if every_stage:
-        lines += [*_trials(plan, asked), "", *_every_stage(plan, expected, scale, ledger), ""]
-    else:
-        lines += [*_arms(plan, asked), "", *_kinds(plan, expected, scale, ledger), ""]
+    lines += [*_arms(plan, asked), "", *_kinds(plan, expected, scale, ledger), ""]
     if not missing:
         return "\n".join([*lines, "Nothing to run."])
-    if every_stage:
-        lines += [*_parts(missing, expected), ""]
     lines += _totals(plan, expected, scale)
     lines += [growth_text(request.sweep.search) for request in requests if request.sweep.search][:1]
     if scale.hardware:
         lines += _gpu_lines(plan, missing, expected, scale)
-    if not every_stage:
-        lines.append("To list every stage and the FLOPs of its parts, add --stages.")
-    elif scale.hardware:
-        lines += [*LEGEND, *GPU_LEGEND]
-    else:
-        lines += LEGEND
     return "\n".join(lines)
 
 
@@ -213,49 +190,6 @@ def _time_columns(missing: Sequence[PlannedStage], expected: _Expected, scale: S
 def _gpu_hours(estimate: Estimate, scale: Scale) -> float:
     assert scale.hardware
     return estimate.cost.flops / (scale.hardware.peak * scale.hardware.mfu) / 3600
-
-
-def _trials(plan: Plan, asked: Sequence[tuple[str, Trial]]) -> list[str]:
-    """A row per trial, with the sweep's name if there are several."""
-    heading = ["sweep", "arm", "seed", "fingerprint", "state"]
-    rows = [[variant, trial.arm, trial.seed, trial.fingerprint, _state(plan, trial)] for variant, trial in asked]
-    if len({variant for variant, _ in asked}) == 1:
-        return text_table(heading[1:], [row[1:] for row in rows])
-    return text_table(heading, rows)
-
-
-def _every_stage(plan: Plan, expected: _Expected, scale: Scale, ledger: Ledger) -> list[str]:
-    """A row per stage, with fingerprints."""
-    heading = ["stage", "fingerprint", "seed", "state", "why", "parameters", "active", "FLOPs", "memory", "activations"]
-    heading += ["disk", "checkpoint", *_time_heading(scale)]
-    known = list(known_stages(ledger)) if expected.estimates else []
-    rows = []
-    for planned in _by_kind(plan):
-        row: list[object] = [planned.stage.KIND, planned.fingerprint, planned.stage.seed, STATES[planned.state]]
-        if planned in expected:
-            cost = expected.estimates[planned.fingerprint].cost
-            row += [why_it_runs(planned, known), short(cost.parameters), short(cost.active), short(cost.flops)]
-            row += [short(size, "B") for size in (cost.state, cost.activations, cost.weights, cost.checkpoint)]
-            row += _time_columns([planned], expected, scale)
-        else:
-            row.append(why_it_does_not_run(planned, ledger))
-            row += [""] * (len(heading) - len(row))
-        rows.append(row)
-    return text_table(heading, rows)
-
-
-def _parts(missing: Iterable[PlannedStage], expected: _Expected) -> list[str]:
-    """A row for the work of each part of a stage; stages of equal cost are listed once."""
-    rows = []
-    seen = set()
-    for planned in missing:
-        kind, cost = planned.stage.KIND, expected.estimates[planned.fingerprint].cost
-        if (kind, cost) in seen:
-            continue
-        seen.add((kind, cost))
-        for part in cost.parts:
-            rows.append((planned.fingerprint, kind, part.name, short(part.positions), short(part.flops)))
-    return text_table(("fingerprint", "stage", "part", "positions", "FLOPs"), rows)
 
 
 def _totals(plan: Plan, expected: _Expected, scale: Scale) -> Iterator[str]:

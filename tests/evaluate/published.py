@@ -1,8 +1,6 @@
 """Three questions in every published format, written as the files that everybody downloads have them."""
 
 import json
-import tarfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +20,6 @@ def draw(path: Path, number: int) -> None:
 def write(path: Path, content: Any) -> str:
     path.write_text(json.dumps(content), encoding="utf-8")
     return path.name
-
-
-def pack(folder: Path, archive: Path) -> None:
-    """The folder's files as a tar or zip file."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    if archive.suffix == ".zip":
-        with zipfile.ZipFile(archive, "w") as zipped:
-            for path in files:
-                zipped.write(path, path.relative_to(folder.parent))
-    else:
-        with tarfile.open(archive, "w") as tar:
-            for path in files:
-                tar.add(path, path.relative_to(folder.parent))
 
 
 def ten(number: int) -> list[dict[str, Any]]:

@@ -271,7 +271,7 @@ def test_several_gpus_tune_with_adamw_alone(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.slow
 def test_the_papers_final_models_are_planned_without_weights_or_memory(tmp_path: Path) -> None:
     """`UPDATE_GOLDEN=1` rewrites the file."""
-    command = [sys.executable, "-m", "mm1_lab.cli", "plan", "final_models", "--scale", "paper", "--stages"]
+    command = [sys.executable, "-m", "mm1_lab.cli", "plan", "final_models", "--scale", "paper"]
     command += ["--results", str(tmp_path / "results"), "--store", str(tmp_path / "store")]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

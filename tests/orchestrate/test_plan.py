@@ -1,4 +1,6 @@
+import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -72,22 +74,16 @@ def test_sweeps_planned_together_share_stages(capsys: pytest.CaptureFixture[str]
     """Every stage stands once; whoever shares it, in whatever order the sweeps are named."""
     tables = []
     for order in (("data_mix", "connector"), ("connector", "data_mix")):
-        assert main(["plan", *order, "--stages", "--scale", "smoke", "--results", "none", "--store", "none"]) == 0
-        lines = capsys.readouterr().out.splitlines()
-        assert lines[0].startswith(f"{', '.join(order)} at smoke: 24 trials")
-        stages = [line.split() for line in lines if line.split()[:1] and line.split()[0] in ("encoder", "decoder")]
-        # one decoder; the base's encoder, and one at 224 px
-        assert sorted(stage[0] for stage in stages) == ["decoder", "encoder", "encoder"]
-        every = [
-            line.split()[1] for line in lines if line.startswith(("encoder", "decoder", "multimodal", "evaluation"))
-        ]
-        assert len(every) == len(set(every)) == 3 + 2 * 23  # the base stands in both sweeps
-        trials = [line.split() for line in lines if line.endswith("  to run")]
-        prints = {row[0]: row[-3] for row in trials if row[1:-4] in (["base"], ["c-abstractor", "336", "144"])}
-        assert len(prints) == 2 and len(set(prints.values())) == 1
-        tables.append(sorted(every))
-        encoder = next(stage[1] for stage in stages if stage[0] == "encoder")
-        assert any(f"waits for encoder {encoder} and decoder" in line for line in lines)
+        assert main(["plan", *order, "--json", "--scale", "smoke", "--results", "none", "--store", "none"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert len(told["trials"]) == 24
+        # one decoder; the base's encoder, and one at 224 px; the base stands in both sweeps
+        assert Counter(stage["kind"] for stage in told["stages"]) == {
+            "decoder": 1, "encoder": 2, "multimodal": 23, "evaluation": 23,
+        }  # fmt: skip
+        bases = {t["fingerprint"] for t in told["trials"] if t["arm"] in ("base", "c-abstractor 336 144")}
+        assert len(bases) == 1
+        tables.append(sorted(stage["fingerprint"] for stage in told["stages"]))
     assert tables[0] == tables[1]
 
 

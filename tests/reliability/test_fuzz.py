@@ -208,7 +208,6 @@ USUAL = {
     "set": ("train.steps=5", "evaluate.shots=[0]"),
     "sizes": ("9M,85M,302M,1.2B",),
     "predict": ("30B",),
-    "budget": ("6h",),
 }
 """Values that a command takes, by the name of its option; the others have only wrong ones."""
 MOST_SECONDS = 300

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -25,11 +24,6 @@ NEWEST = 30
 ALIKE = 4.0
 """Stages are comparable if their FLOPs differ by at most this factor; a stage of `smoke`, which is mostly overhead,
 says nothing about one of `mini`, which is thousands of times as large."""
-STUDY_MATMUL = 77e9
-"""FLOPs per second by `machine_speed` on a core of the machine that ran the committed study."""
-PRODUCTS = 0.4
-"""Share of a stage's time that its matrix products took there (docs/scaling.md). Faster products make only this share
-shorter: with AVX-512 they take half the time, and stages four fifths. A machine with slower ones is slower in all."""
 FAR = 1e5
 """No estimate for a stage with more than this many times the FLOPs of any measured one: it needs other machines."""
 LEAST = 3.0
@@ -69,8 +63,7 @@ class Speeds:
         """Expected seconds, or None if no stage of this kind was measured, or only far smaller ones.
 
         Uses the median seconds per FLOP of stages of this kind with similar FLOPs: from this results folder, or else
-        from the study, rescaled to this machine's speed in matrix products. Without similar stages, the nearest of
-        either are used.
+        from the study, which took two cores of a server. Without similar stages, the nearest of either are used.
         """
         flops = stage.flops()
         if flops <= 0:
@@ -79,9 +72,6 @@ class Speeds:
         if alike := _rates(own, flops):
             return median(alike) * flops
         studied = _of_study(self.shipped).get(stage.KIND, []) if self.shipped else []
-        pace = STUDY_MATMUL / machine_speed() if studied else 1.0
-        pace = max(pace, PRODUCTS * pace + 1 - PRODUCTS)
-        studied = [(known, seconds * pace) for known, seconds in studied]
         if not (own or studied):
             return None
         nearest = min((known for known, _ in (*own, *studied)), key=lambda known: abs(math.log(known / flops)))
@@ -131,17 +121,3 @@ def _newest(paths: Iterable[Path]) -> list[Path]:
         with suppress(OSError):  # another command has just renamed or deleted its folder
             dated.append((path.stat().st_mtime, path))
     return [path for _, path in sorted(dated)[-NEWEST:]]
-
-
-@cache
-def machine_speed() -> float:
-    """FLOPs per second of one core in small matrix products like those of `mini` models; takes a third of a second."""
-    import numpy as np
-
-    stack = np.ones((64, 64, 64), np.float32)  # so small that BLAS uses a single thread
-    best, end = math.inf, time.monotonic() + 0.3
-    while time.monotonic() < end:
-        started = time.monotonic()
-        np.matmul(stack, stack)
-        best = min(best, time.monotonic() - started)
-    return 2 * 64**4 / best

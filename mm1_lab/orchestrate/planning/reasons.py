@@ -1,4 +1,4 @@
-"""Says why a stage runs or not, for the plan."""
+"""Says why a stage runs, for the plan."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -6,15 +6,6 @@ from typing import Any
 
 from mm1_lab.orchestrate.planning.plan import PlannedStage
 from mm1_lab.results import Ledger
-from mm1_lab.results.summary import encoder_quality
-
-
-def why_it_does_not_run(planned: PlannedStage, ledger: Ledger) -> str:
-    """Why a stage does not run; for a finished encoder also its quality."""
-    if planned.state != "done" or not planned.stage.TRAINS:
-        return planned.why
-    quality = encoder_quality(ledger.summary(planned.fingerprint))
-    return ", ".join([planned.why, *(f"{name} {value:.2f}" for name, value in quality.items())])
 
 
 def known_stages(ledger: Ledger) -> Iterator[dict[str, Any]]:
