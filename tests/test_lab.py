@@ -244,19 +244,3 @@ def test_a_pre_trained_encoder_has_no_pre_training_to_choose(models: Path) -> No
     scratch = load_sweep(SWEEPS / "encoder_scratch.yaml").arms["scratch"]
     with pytest.raises(RequestError, match=r"is already pre-trained .* give this arm other weights"):
         resolve("scratch", scratch, lab(models / "clip", models / "llama"), 0, WORLD_DATA, HuggingFace())
-
-
-@pytest.mark.slow
-def test_the_command_runs_a_trial(models: Path, tmp_path: Path) -> None:
-    """The base on the world with two pre-trained models, from the plan to the table, and nothing a second time."""
-    from tests.conftest import make_place
-
-    place = make_place(tmp_path)
-    settings = [p for text in shrunk(models / "siglip", models / "qwen2") for p in ("--set", text)]
-    arguments = ("data_mix", "--scale", "lab", "--only", "base", *settings)
-    plan = place.run("plan", *arguments)
-    assert "1 trial, 2 stages to run" in plan and "\nencoder " not in plan
-    assert "1 of 1 trial" in place.run("run", *arguments, "--inline")
-    assert "nothing ran" in place.run("run", *arguments)
-    record = json.loads(next(place.results.glob("trials/*/record.json")).read_text())
-    assert record["config"]["model"]["encoder"]["family"] == "siglip_vision_model"

@@ -12,50 +12,29 @@ from typing import Any
 
 import pytest
 
-from mm1_lab.config import BenchmarkConfig, RequestError, Resources, load_scale
-from mm1_lab.orchestrate.execution.preflight import FOLDER, Answer, Question, check_nodes, look, node_names
+from mm1_lab.config import RequestError, Resources, load_scale
+from mm1_lab.orchestrate.execution.preflight import FOLDER, Answer, Question, check_nodes, look
 from mm1_lab.orchestrate.execution.ray_tune import _slots
 from mm1_lab.orchestrate.execution.worker import WorkerContext
-from mm1_lab.orchestrate.planning.plan import make_plan
-from mm1_lab.orchestrate.planning.request import load_request
 from tests.conftest import REPOSITORY
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> WorkerContext:
     scale = load_scale("smoke", REPOSITORY / "sweeps" / "scales")
-    (tmp_path / "shards").mkdir()
-    for number in range(2):
-        (tmp_path / "shards" / f"t-{number}.jsonl").touch()
-    (tmp_path / "questions.jsonl").touch()
-    data = tmp_path / "data.yaml"
-    (tmp_path / "words").mkdir()
-    data.write_text("{text: shards/*.jsonl, tokenizer: words}", encoding="utf-8")
-    own = BenchmarkConfig(questions=str(tmp_path / "questions.jsonl"))
-    scale = scale.model_copy(update={"benchmarks": (own,)})
-    return WorkerContext(tmp_path / "results", tmp_path / "store", data, scale)
+    return WorkerContext(tmp_path / "results", tmp_path / "store", None, scale)
 
 
-def test_a_node_that_sees_everything_is_taken_and_leaves_nothing(context: WorkerContext) -> None:
-    request = load_request("data_mix", "smoke", "1", ("base",), (), None, context.results, context.store)
-    check_nodes(lambda question: {"one": look(question)}, context, make_plan(request.trials, request.ledger).tasks)
+@pytest.mark.parametrize("hidden", ["results", "store"])
+def test_a_node_without_a_folder_is_named_with_the_path(context: WorkerContext, hidden: str, tmp_path: Path) -> None:
+    def ask(question: Question) -> Mapping[str, Answer]:
+        elsewhere = [tmp_path / "elsewhere" if path.name == hidden else path for path in question.shared]
+        return {"good": look(question), "bad": look(dataclasses.replace(question, shared=tuple(elsewhere)))}
+
+    with pytest.raises(RequestError, match=r"^node bad does not see .*elsewhere.*shared"):
+        check_nodes(ask, context)
     for folder in (context.results, context.store):
         assert not list((folder / FOLDER).iterdir())
-
-
-@pytest.mark.parametrize("hidden", ["results", "store", "data.yaml", "t-0.jsonl", "words", "questions.jsonl"])
-def test_a_node_without_a_folder_is_named_with_the_path(context: WorkerContext, hidden: str, tmp_path: Path) -> None:
-    def elsewhere(path: Path) -> Path:
-        return tmp_path / "elsewhere" / path.name if path.name == hidden else path
-
-    def ask(question: Question) -> Mapping[str, Answer]:
-        there = dataclasses.replace(
-            question, shared=tuple(map(elsewhere, question.shared)), needed=tuple(map(elsewhere, question.needed))
-        )
-        return {"good": look(question), "bad": look(there)}
-
-    with pytest.raises(RequestError, match=rf"^node bad does not see .*{hidden}.*shared"):
-        check_nodes(ask, context, {})
 
 
 def test_a_node_whose_folder_is_another_one_of_that_name_is_told(context: WorkerContext, tmp_path: Path) -> None:
@@ -68,7 +47,7 @@ def test_a_node_whose_folder_is_another_one_of_that_name_is_told(context: Worker
         return {"good": look(question), "bad": look(dataclasses.replace(question, shared=copies))}
 
     with pytest.raises(RequestError, match=r"^node bad has a .*results"):
-        check_nodes(ask, context, {})
+        check_nodes(ask, context)
 
 
 @pytest.mark.parametrize("name", ["torch", "mm1_lab (by its files)"])
@@ -78,20 +57,8 @@ def test_a_node_with_other_software_is_told(context: WorkerContext, name: str) -
         return {"bad": dataclasses.replace(answer, software=answer.software | {name: "0.1"})}
 
     with pytest.raises(RequestError) as error:
-        check_nodes(ask, context, {})
+        check_nodes(ask, context)
     assert str(error.value).startswith(f"node bad has {name} 0.1, but here it is ")
-
-
-def test_nodes_of_one_machine_are_asked_one_by_one() -> None:
-    def node(key: str, host: str, alive: bool = True) -> dict[str, object]:
-        return {"NodeID": key * 20, "NodeManagerHostname": host, "NodeManagerAddress": "10.0.0.1", "Alive": alive}
-
-    names = node_names([node("a", "one"), node("b", "one"), node("c", "two"), node("d", "two", alive=False)])
-    assert names == {
-        "a" * 20: "one (10.0.0.1, aaaaaaaa)",
-        "b" * 20: "one (10.0.0.1, bbbbbbbb)",
-        "c" * 20: "two (10.0.0.1)",
-    }
 
 
 def test_there_is_room_for_what_fits_a_node() -> None:

@@ -13,14 +13,13 @@ import platform
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mm1_lab.config import PretrainedModel, RequestError
+from mm1_lab.config import RequestError
 from mm1_lab.orchestrate.execution.worker import PACKAGES, WorkerContext
-from mm1_lab.orchestrate.planning.plan import Task
 
 ANSWER_SECONDS = 300.0
 """Timeout for a node's answer; it must fetch the code first and may be busy."""
@@ -34,8 +33,6 @@ class Question:
     nonce: str
     shared: tuple[Path, ...]
     """Folders that the node must be able to read and write; the driver has written its nonce to each."""
-    needed: tuple[Path, ...]
-    """Files and folders that must exist on the node."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +48,10 @@ Ask = Callable[[Question], Mapping[str, Answer]]
 """Asks every node; returns the answers by node name."""
 
 
-def check_nodes(ask: Ask, context: WorkerContext, tasks: Mapping[str, Task]) -> None:
-    """Raises RequestError, naming the node and the path or library, if a node cannot run the tasks like this one."""
+def check_nodes(ask: Ask, context: WorkerContext) -> None:
+    """Raises RequestError, naming the node and the path or library, if a node cannot run tasks like this one."""
     shared = (context.results.absolute(), context.store.absolute())
-    question = Question(secrets.token_hex(8), shared, _needed(context, tasks))
+    question = Question(secrets.token_hex(8), shared)
     folders = [folder / FOLDER / question.nonce for folder in shared]
     try:
         for folder in folders:
@@ -66,14 +63,6 @@ def check_nodes(ask: Ask, context: WorkerContext, tasks: Mapping[str, Task]) -> 
     finally:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _needed(context: WorkerContext, tasks: Mapping[str, Task]) -> tuple[Path, ...]:
-    """The files and folders that the tasks read and that are there; shipped parts need not be."""
-    needed = {path for path in (context.data_path, context.parts, context.tokenizer) if path} | set(data_files(context))
-    for stage in (one for task in tasks.values() for last in task.stages for one in last.chain()):
-        needed |= {Path(part.folder) for part in stage.__dict__.values() if isinstance(part, PretrainedModel)}
-    return tuple(sorted(path.absolute() for path in needed if path.exists()))
 
 
 def _check(node: str, answer: Answer, folders: Iterable[Path], own: Mapping[str, str]) -> None:
@@ -92,24 +81,9 @@ def _check(node: str, answer: Answer, folders: Iterable[Path], own: Mapping[str,
             raise RequestError(f"node {node} has {name} {there}, but here it is {version}; install the same")
 
 
-def data_files(context: WorkerContext) -> Iterator[Path]:
-    """The first file in each folder of the user's training data, and the files of the benchmarks."""
-    if context.data_path:
-        from mm1_lab.data.shards.datafile import read_data_file
-
-        content, files = read_data_file(context.data_path)
-        own = [Path(file.name) for source in files.values() for file in source if not file.is_remote]
-        yield from {path.parent: path for path in reversed(own)}.values()
-        if content.tokenizer != "bpe":
-            yield context.data_path.parent / Path(content.tokenizer).expanduser()
-    for benchmark in context.scale.benchmarks:
-        for split in filter(None, (benchmark, benchmark.demonstrations)):
-            yield from map(Path, filter(None, (split.questions, split.annotations, split.images)))
-
-
 def look(question: Question) -> Answer:
     """A node's answer; runs on the node."""
-    unseen = [path for path in question.needed if not path.exists()]
+    unseen = []
     wrote = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
     for shared in question.shared:
         folder = shared / FOLDER / question.nonce

@@ -158,7 +158,7 @@ class RayTune(Executor):
                     "`workers`, or start more nodes"
                 )
         if self.address is not None:
-            check_nodes(ask_ray, context, tasks)
+            check_nodes(ask_ray, context)
 
         def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
             single = {"CPU": scale.resources.cpus, "GPU": scale.resources.gpus}
