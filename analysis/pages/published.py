@@ -134,7 +134,7 @@ def table_1(study: Study) -> Table:
     for key, panel in study.panels.items():
         for label, arm in panel.arms.items():
             recipe = study.sweep.arms[arm]
-            row = {"encoder": label, "loss": recipe.encoder.loss, "res.": recipe.resolution}
+            row: dict[str, object] = {"encoder": label, "loss": recipe.encoder.loss, "res.": recipe.resolution}
             row["data"] = DATA[recipe.encoder.data] if recipe.encoder.loss == "contrastive" else "images"
             row["retrieval %"] = quality["retrieval"].get(arm)
             row["probe %"] = quality["probe"].get(arm)

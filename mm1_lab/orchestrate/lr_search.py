@@ -3,8 +3,8 @@
 An arm is a size at a rate. A round runs the missing trials of all arms; then the scores determine the next rates. Each
 size has an Optuna study that is asked for rates and told their scores: first a grid around the size's guess; then, as
 long as the best rate by either objective is at an edge, one rate beyond it; and with the method `optuna`, what Optuna's
-sampler proposes between the edges. All state is in the ledger, from which the study is asked and told
-anew, so the same command resumes a search.
+sampler proposes between the edges. All state is in the ledger, from which the study is asked and told anew, so the same
+command resumes a search.
 """
 
 from __future__ import annotations

@@ -233,7 +233,7 @@ def test_a_benchmark_of_images_that_cannot_be_decoded_is_refused(tmp_path: Path)
     image = tmp_path / "val2014" / "COCO_val2014_000000000001.jpg"
     image.write_bytes(image.read_bytes()[:-40])
     said = refused(tmp_path, "vqav2", values)
-    assert said.startswith("benchmark 'vqav2': ") and f"val2014: {image.name} (" in said
+    assert said.startswith("benchmark 'vqav2': ") and f"val2014/{image.name} (" in said
     assert said.endswith(": cannot be decoded; repair the image, or remove its question")
 
 

@@ -125,7 +125,7 @@ def test_models_of_arms_that_are_not_asked_for_are_left_alone(tmp_path: Path, mo
     check_world_prompts(make_plan(request.trials, request.ledger), request)
     request.write_manifest()
     rows = request.folder / "trials.csv"
-    rows.write_text(rows.read_text() + "b,0,0123\nc,0,4567\n")
+    rows.write_text(f"arm,seed,fingerprint\na,0,{request.trials[0].fingerprint}\nb,0,0123\nc,0,4567\n")
     assert [row.arm for row in request.write_manifest()] == ["a", "b", "c"]
     with pytest.raises(RequestError, match=r"^arm 'c': /nowhere/tower: there is no such folder"):
         load_request(path, "smoke", only=("a", "c"), results=tmp_path / "results")
