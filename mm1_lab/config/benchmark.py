@@ -61,7 +61,7 @@ class BenchmarkConfig(BenchmarkFiles):
     """The benchmark's training split; fields that are not given are the same as for the questions."""
     metric: str = ""
     """`vqa`, `textvqa`, `exact`, `choice`, `circular` (correct under every rotation of the choices), `yes-no`, `cider`,
-    `anls`, `relaxed` or `answer` (what follows `the answer is` in a worked solution). Default: the format's metric."""
+    or `answer` (what follows `the answer is` in a worked solution). Default: the format's metric."""
     pictures: Literal["squeeze", "crop", "pad"] = "squeeze"
     """How images are made square. Default: as for the images of the data file."""
     largest_picture: int = Field(LARGEST_PICTURE, gt=0)

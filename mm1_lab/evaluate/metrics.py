@@ -14,10 +14,6 @@ from mm1_lab.evaluate.vqa import exact_match, normalise, textvqa_accuracy, vqa_a
 Metric = Callable[[str, Question, Benchmark], float]
 """Points of a prediction."""
 
-ANLS_THRESHOLD = 0.5
-"""Answers with a lower similarity score 0 (Biten et al., ICCV 2019)."""
-RELAXED = 0.05
-"""Relative tolerance for numbers (Methani et al., WACV 2020; ChartQA)."""
 ANSWER_IS = re.compile("the answer is", re.IGNORECASE)
 """In a worked solution, the text after this phrase is the answer; MathVista uses a model to extract it instead."""
 LETTERED = re.compile(r"\(?([A-Za-z])(?:[).:,]+(.*))?", re.DOTALL)
@@ -73,60 +69,6 @@ def says_yes(answer: str) -> bool:
     return {"No", "no", "not"}.isdisjoint(sentence.split(" "))
 
 
-def anls(prediction: str, references: Sequence[str]) -> float:
-    """Average normalised Levenshtein similarity (0 to 100), the best over the references, as in DocVQA's program.
-
-    Case and repeated spaces are ignored in the distance, but repeated spaces count in the length that divides it.
-    """
-    best = 0.0
-    for reference in references:
-        length = max(len(reference), len(prediction))
-        distance = _edits(_spaced_once(prediction), _spaced_once(reference))
-        similarity = 1.0 - distance / length if length else 1.0
-        best = max(best, similarity)
-    return 100.0 * best if best >= ANLS_THRESHOLD else 0.0
-
-
-def _spaced_once(text: str) -> str:
-    return " ".join(text.lower().split())
-
-
-def _edits(one: str, other: str) -> int:
-    """Levenshtein distance."""
-    row = list(range(len(other) + 1))  # from the beginning of `one` to each beginning of `other`
-    for letter in one:
-        longer = [row[0] + 1]
-        for place, wanted in enumerate(other):
-            replaced = row[place] + (letter != wanted)
-            removed, added = row[place + 1] + 1, longer[place] + 1
-            longer.append(min(replaced, removed, added))
-        row = longer
-    return row[-1]
-
-
-def relaxed_accuracy(prediction: str, references: Sequence[str]) -> float:
-    """100 points for a number within 5 % of a reference (`12%` is 0.12), or a case-insensitive match; else 0."""
-    said = prediction.strip()
-    return 100.0 if any(_is_near(said, reference.strip()) for reference in references) else 0.0
-
-
-def _is_near(said: str, wanted: str) -> bool:
-    number = _number(said)
-    target = _number(wanted)
-    if number is not None and target:  # nothing is near zero
-        return abs(number - target) <= RELAXED * abs(target)
-    return said.lower() == wanted.lower()
-
-
-def _number(text: str) -> float | None:
-    try:
-        if text.endswith("%"):
-            return float(text.removesuffix("%")) / 100.0
-        return float(text)
-    except ValueError:
-        return None
-
-
 def yes_no_accuracy(prediction: str, references: Sequence[str]) -> float:
     """100 points if the answer says yes where its reference does, and no where that does; else 0."""
     return 100.0 if says_yes(prediction) == says_yes(references[0]) else 0.0
@@ -163,8 +105,6 @@ METRICS: dict[str, Metric] = {
     "yes-no": _by_references(yes_no_accuracy),
     "content": _by_references(content),
     "answer": _by_references(solution_accuracy),
-    "anls": _by_references(anls),
-    "relaxed": _by_references(relaxed_accuracy),
 }
 """Metrics that score each answer separately, in points from 0 to 100; `cider` needs all captions at once."""
 

@@ -195,7 +195,7 @@ def test_an_own_benchmark_has_images_choices_kinds_and_a_prompt(tmp_path: Path) 
     assert text.family == "text" and text.questions[0].references == ("4",)
 
 
-@pytest.mark.parametrize("metric", ["choice", "exact", "anls"])
+@pytest.mark.parametrize("metric", ["choice", "exact"])
 def test_the_answer_that_is_shown_counts_and_so_do_the_words_of_a_choice(tmp_path: Path, metric: str) -> None:
     rows = [
         {"id": n, "question": f"{n}?", "answer": ("dark red", "blue")[n % 2], "choices": ["dark red", "blue"]}
@@ -258,7 +258,7 @@ def test_a_python_file_can_read_what_has_no_format(tmp_path: Path) -> None:
         "    return [Item(word, (), f'shout {word}', (word.upper(),)) for word in words]\n"
     )
     (tmp_path / "words.txt").write_text("one two three")
-    values = {"format": "shout.py", "questions": "words.txt", "metric": "anls"}
+    values = {"format": "shout.py", "questions": "words.txt", "metric": "exact"}
     config = opened(tmp_path, "shout", values)
     assert {q.references for q in built(config, ZERO).questions} == {("ONE",), ("TWO",), ("THREE",)}
     (tmp_path / "shout.py").write_text((tmp_path / "shout.py").read_text().replace("upper", "title"))
