@@ -1,9 +1,11 @@
 """Checkpoints of a running stage, which a single process or a team of any size can resume.
 
-A checkpoint is a folder with one file and its digest. In a team the first process gathers weights and moments, and
-writes; all processes read the file, each its own shards. The previous checkpoint is kept until the new one is complete.
+A checkpoint is a folder. Each process writes its shards of weights and moments, as safetensors because torch reads the
+metadata of its own format with an unrestricted `pickle.load`; the first process writes the rest. The previous
+checkpoint is kept until the new one is complete.
 """
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,35 +14,36 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
-    get_model_state_dict,
     get_optimizer_state_dict,
-    set_model_state_dict,
     set_optimizer_state_dict,
 )
 
 from mm1_lab import team
 from mm1_lab.config import RequestError, Stage
-from mm1_lab.files import file_digest, put_aside, replace
+from mm1_lab.files import file_digest, put_aside, replace, write_json
 
 CHECKPOINT = "last.ckpt"
 BEFORE = CHECKPOINT + ".before"
 """The previous checkpoint, used if the last one is damaged."""
 UNFINISHED = CHECKPOINT + ".part"
-STATE, DIGEST = "state.pt", "digest"
-"""In a checkpoint: everything, and the file's digest."""
+REST = "rest.ckpt"
+"""In a checkpoint: everything except weights and moments."""
+DIGESTS = "digests.json"
+"""In a checkpoint: a digest of each other file."""
 
 
 def save(trainer: pl.Trainer, folder: Path) -> None:
     """Writes the state of training to `folder`; all processes of a team call this."""
     unfinished, last, before = (folder / name for name in (UNFINISHED, CHECKPOINT, BEFORE))
     if team.is_first():
-        remove(unfinished)  # an interrupted one
-        unfinished.mkdir()
-    trainer.save_checkpoint(unfinished / STATE)
+        remove(unfinished)  # an interrupted one, perhaps with the shards of a larger team
+    team.wait()
+    trainer.save_checkpoint(unfinished)
     if team.is_first():
-        (unfinished / DIGEST).write_text(file_digest(unfinished / STATE), encoding="utf-8")
         if last.exists():
             remove(before)
             last.replace(before)
@@ -48,16 +51,16 @@ def save(trainer: pl.Trainer, folder: Path) -> None:
 
 
 def newest(folder: Path, stage: Stage, tell: Callable[[str], None]) -> Path | None:
-    """The file of the newest intact checkpoint in `folder`, or None. Damaged ones are put aside and reported.
+    """The newest intact checkpoint in `folder`, or None. Damaged ones are put aside and reported.
 
-    Raises RequestError if it belongs to another stage. All processes of a team call this.
+    Raises RequestError if it belongs to another stage. All processes of a team call this and check files.
     """
     damaged = []
     path = None
     for name in (CHECKPOINT, BEFORE):
         if not team.broadcast((folder / name).exists()):
             continue
-        if team.broadcast(_is_whole(folder / name) if team.is_first() else None):
+        if _is_whole(folder / name):
             path = folder / name
             break
         if team.is_first():
@@ -66,9 +69,9 @@ def newest(folder: Path, stage: Stage, tell: Callable[[str], None]) -> Path | No
     if damaged and team.is_first():
         start = f"resumes from {path.name}" if path else "starts from the beginning"
         tell(f"{folder}: damaged and put aside: {', '.join(damaged)}; training {start}")
-    if path and (owner := _read(path / STATE)["fingerprint"]) != stage.fingerprint:
+    if path and (owner := _rest(path)["fingerprint"]) != stage.fingerprint:
         raise RequestError(f"{path}: belongs to stage {owner}, not to {stage.fingerprint}; delete it to start afresh")
-    return path and path / STATE
+    return path
 
 
 def remove(checkpoint: Path) -> None:
@@ -80,36 +83,55 @@ def remove(checkpoint: Path) -> None:
 
 
 class ProcessStrategy(SingleDeviceStrategy):
-    """Lets Lightning train in each process as if alone, with the team's weights and moments in each checkpoint."""
-
-    def lightning_module_state_dict(self) -> dict[str, Any]:
-        return get_model_state_dict(self._module, options=_options())
+    """Lets Lightning train in each process as if alone, and writes and reads checkpoints together with the others."""
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         """The optimiser's state by the names of parameters, which do not depend on the number of processes."""
-        return get_optimizer_state_dict(self._module, optimizer, options=_options())
+        assert self.lightning_module is not None
+        return get_optimizer_state_dict(self.lightning_module, optimizer)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        folder = Path(filepath)
+        folder.mkdir(exist_ok=True)
+        [optimiser] = checkpoint["optimizer_states"]
+        state_dict_saver.save(
+            _weights(checkpoint["state_dict"]) | _moments(optimiser["state"]),
+            storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
+            no_dist=team.size() == 1,
+        )
+        checkpoint["state_dict"] = {}
+        optimiser["state"] = {
+            parameter: {name: value for name, value in state.items() if not isinstance(value, torch.Tensor)}
+            for parameter, state in optimiser["state"].items()
+        }
+        own = list(folder.glob(f"shard-{team.rank() + 1:05}-*"))  # named by the library; none if all shards are empty
         if team.is_first():
-            super().save_checkpoint(checkpoint, filepath, storage_options)
+            super().save_checkpoint(checkpoint, folder / REST, storage_options)
+            own.append(folder / REST)
+        digests = team.collect({path.name: file_digest(path) for path in own})
+        if team.is_first():
+            write_json(folder / DIGESTS, {name: digest for each in digests for name, digest in each.items()})
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        return _read(checkpoint_path)
+        self._folder = Path(checkpoint_path)
+        return _rest(self._folder)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        set_model_state_dict(self._module, checkpoint["state_dict"], options=_options())
+        self._fill(_weights(self.lightning_module_state_dict()))
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        [optimiser], [saved] = self.optimizers, checkpoint["optimizer_states"]
-        set_optimizer_state_dict(self._module, optimiser, saved, options=_options())
-        for name, parameter in self._module.named_parameters():
-            if name not in saved["state"]:  # it has had no gradient yet, but is given moments by the library
-                optimiser.state.pop(parameter, None)
-
-    @property
-    def _module(self) -> pl.LightningModule:
         assert self.lightning_module is not None
-        return self.lightning_module
+        [optimiser], [saved] = self.optimizers, checkpoint["optimizer_states"]
+        initial = get_optimizer_state_dict(self.lightning_module, optimiser)["state"]
+        # a parameter that has had no gradient yet has no moments in the checkpoint, and must not get initial ones
+        saved["state"] = {parameter: initial[parameter] | numbers for parameter, numbers in saved["state"].items()}
+        self._fill(_moments(saved["state"]))
+        set_optimizer_state_dict(self.lightning_module, optimiser, saved, options=StateDictOptions(strict=False))
+
+    def _fill(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Reads the values of `tensors`, or of this process's shards of them, from the checkpoint."""
+        reader = HuggingFaceStorageReader(str(self._folder))
+        state_dict_loader.load(tensors, storage_reader=reader, no_dist=team.size() == 1)
 
     def teardown(self) -> None:
         """In a team keeps the shards where they are; Lightning would move them to the CPU."""
@@ -121,21 +143,37 @@ class ProcessStrategy(SingleDeviceStrategy):
         self.accelerator.teardown()
 
 
-def _options() -> StateDictOptions:
-    """In a team: whole tensors, in the first process's memory (12 bytes per parameter)."""
-    several = team.size() > 1
-    return StateDictOptions(full_state_dict=several, cpu_offload=several, strict=False)
+def _weights(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: _at_least_1d(value) for name, value in weights.items() if value.numel()}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A checkpoint, whose tensors are read from the file where they are used."""
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return state
+def _moments(states: Mapping[str, Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """The tensors of an optimiser's state, as PARAMETER/MOMENT."""
+    return {
+        f"{parameter}/{name}": _at_least_1d(value)
+        for parameter, state in states.items()
+        for name, value in state.items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def _at_least_1d(value: torch.Tensor) -> torch.Tensor:
+    """A view of `value`; scalars have a dimension in a team, so all checkpoints give them one."""
+    return value.detach() if value.ndim else value.detach().view(1)
+
+
+def _rest(checkpoint: Path) -> dict[str, Any]:
+    """A checkpoint without its weights and moments."""
+    rest: dict[str, Any] = torch.load(checkpoint / REST, map_location="cpu", weights_only=True)
+    return rest
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Whether no byte has changed since it was written."""
+    """Whether no byte has changed since it was written; each process checks some of the files."""
     try:
-        return file_digest(checkpoint / STATE) == (checkpoint / DIGEST).read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return False
+        digests = json.loads((checkpoint / DIGESTS).read_text(encoding="utf-8"))
+        mine = list(digests.items())[team.rank() :: team.size()]
+        whole = REST in digests and all(file_digest(checkpoint / name) == expected for name, expected in mine)
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        whole = False
+    return all(team.collect(whole))

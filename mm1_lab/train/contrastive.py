@@ -91,7 +91,7 @@ class Contrastive(nn.Module):
         )
         self.image_projection = nn.Linear(encoder.width, text.width, bias=False)
         self.text_projection = nn.Linear(text.width, text.width, bias=False)
-        self.log_scale = nn.Parameter(torch.tensor([math.log(1 / 0.07)]))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def forward(self, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Unit vectors (pairs, width) of the images and of the captions."""
@@ -152,9 +152,7 @@ def train_contrastive(
         network = Contrastive(encoder, stage.training.text, data.tokenizer.size)
     if start is not None and team.is_first():
         load_weights(encoder, start)
-        tower = load_file(start / TEXT_TOWER)
-        tower["log_scale"] = tower["log_scale"].view(1)  # a scalar in the shipped parts, which FSDP2 does not shard
-        network.load_state_dict(tower, strict=False)
+        network.load_state_dict(load_file(start / TEXT_TOWER), strict=False)
     if stage.compile:
         compile_parts(network.encoder)
     pairs = StepPairs(stage, data)

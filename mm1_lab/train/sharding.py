@@ -54,7 +54,7 @@ class ShardedNetwork:
     def __init__(self, module: nn.Module, network: nn.Module, precision: str) -> None:
         self._network = network
         self._twin = _without_weights(network)
-        ignored = _without_elements(network)
+        ignored = _make_shardable(network)
         weights = network.state_dict() if team.is_first() else {}
         _shard(module, network, precision, ignored)
         if not team.is_first():
@@ -71,7 +71,8 @@ class ShardedNetwork:
         in_first = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights = cast(dict[str, torch.Tensor], get_model_state_dict(self._network, options=in_first))
         if team.is_first():
-            self._twin.load_state_dict(weights, assign=True)
+            shaped = {name: weights[name].view(empty.shape) for name, empty in self._twin.state_dict().items()}
+            self._twin.load_state_dict(shaped, assign=True)
             for part in self._twin.modules():
                 if isinstance(part, PreTrainedModel):
                     part.tie_weights()  # assigned one by one
@@ -87,12 +88,15 @@ def _without_weights(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network, copies)  # which takes what it finds there for copied already
 
 
-def _without_elements(network: nn.Module) -> set[nn.Parameter]:
-    """The parameters without elements (of a shared expert of width 0), which FSDP2 must ignore; not trained."""
+def _make_shardable(network: nn.Module) -> set[nn.Parameter]:
+    """Replaces the parameters that FSDP2 does not support: scalars get a dimension, and those without elements (of a
+    shared expert of width 0), which it must ignore and are returned, are not trained."""
     ignored = set()
     for part in network.modules():
         for name, parameter in part.named_parameters(recurse=False):
-            if not parameter.numel():
+            if parameter.ndim == 0:
+                setattr(part, name, nn.Parameter(parameter.detach().reshape(1), parameter.requires_grad))
+            elif not parameter.numel():
                 empty = nn.Parameter(torch.empty_like(parameter, device=team.device()), requires_grad=False)
                 setattr(part, name, empty)
                 ignored.add(empty)

@@ -229,7 +229,7 @@ def test_from_a_damaged_checkpoint_it_goes_on_from_the_one_before_or_the_beginni
     with pytest.raises(Killed):
         run_stage(decoder_stage, tmp_path, {}, squares, kill_at(5))
     for name in damaged:
-        shards = tmp_path / name / "state.pt"
+        shards = tmp_path / name / "shard-00001-model-00001-of-00001.safetensors"
         data = shards.read_bytes()
         weights = len(data) // 2
         flipped = data[:weights] + bytes(byte ^ 1 for byte in data[weights : weights + 64]) + data[weights + 64 :]

@@ -1,5 +1,6 @@
 """Two processes train as one does: the same losses and weights, resumed bit for bit, and finished by one alone."""
 
+import json
 import multiprocessing
 import os
 import subprocess
@@ -123,7 +124,7 @@ def test_a_team_trains_as_one_process_does(
     whole, again = load_file(straight / "model.safetensors"), load_file(resumed / "model.safetensors")
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
     assert curve(resumed) == curve(straight)
-    assert torch.load(handed_over / "last.ckpt" / "state.pt", weights_only=True)["global_step"] == 2
+    assert torch.load(handed_over / "last.ckpt" / "rest.ckpt", weights_only=True)["global_step"] == 2
     run_stage(stage, handed_over, inputs, squares, lambda progress: None)
     assert_alike(alone, handed_over)
     assert_alike(alone, taken_over)
@@ -132,18 +133,22 @@ def test_a_team_trains_as_one_process_does(
 def test_another_team_resumes_from_the_checkpoint_before_a_damaged_one(
     decoder_stage: DecoderStage, finished: Finished, squares: Data, tmp_path: Path
 ) -> None:
-    """Three processes after two, which also leave an unfinished one."""
+    """Three processes after two. What the two leave are shards of like size, and an unfinished folder of four."""
     phases = tuple(phase.model_copy(update={"batch_size": 3}) for phase in decoder_stage.training.phases)
     stage = decoder_stage.model_copy(update={"training": decoder_stage.training.model_copy(update={"phases": phases})})
     folder = tmp_path / "team"
     unfinished = folder / "last.ckpt.part"
     unfinished.mkdir(parents=True)
-    (unfinished / "state.pt").write_bytes(b"cut off")
+    (unfinished / "shard-00004-model-00001-of-00001.safetensors").write_bytes(b"of a larger team")
     in_team(2, tmp_path, lambda: run_killed(stage, folder, {}, squares, after=2))
-    state = folder / "last.ckpt" / "state.pt"
-    changed = bytearray(state.read_bytes())
-    changed[len(changed) // 2] ^= 1
-    state.write_bytes(changed)
+    shards = sorted((folder / "last.ckpt").glob("*.safetensors"))
+    assert len(shards) == 2 and shards[1].stat().st_size > 0.8 * shards[0].stat().st_size
+    digests = json.loads((folder / "last.ckpt" / "digests.json").read_text())
+    assert digests.keys() == {path.name for path in (folder / "last.ckpt").iterdir()} - {"digests.json"}
+
+    changed = bytearray(shards[1].read_bytes())
+    changed[-1] ^= 1
+    shards[1].write_bytes(changed)
     notes = tmp_path / "notes"
 
     def work() -> None:
