@@ -42,7 +42,7 @@ class BenchmarkFiles(Config):
     questions: str = ""
     """The file with the questions, for formats that have one."""
     annotations: str = ""
-    """The file with the answers or captions, for formats that have one; omit it if they are not public."""
+    """The file with the answers or captions, for formats that have one."""
     images: str = ""
     """A folder."""
     image_name: str = ""

@@ -67,10 +67,10 @@ def _item(row: Any) -> Item:
 
 def _choose_from_files(config: BenchmarkConfig, settings: EvaluationSettings) -> Chosen:
     items = _read(config, config)
-    with_answers = [item for item in items if item.answers]
-    if with_answers and len(with_answers) < len(items):
-        lacking = next(item.key for item in items if not item.answers)
-        raise RequestError(f"benchmark {config.name!r}: question {lacking} has no answer, though others have")
+    if lacking := [item.key for item in items if not item.answers]:
+        raise RequestError(
+            f"benchmark {config.name!r}: question {lacking[0]} has no answer; name a split with published answers"
+        )
     shots = max(settings.shots, default=0)
     if not shots:
         return items[: settings.questions], [], len(items)

@@ -6,8 +6,7 @@ a function `read`. A line of JSON Lines is
     {"image": "1.jpg", "question": "What colour is the car?", "answers": ["red"]}
 
 Keys: `image` or `images` (file names; none for questions about text), `question`, `answers` (or `answer`), and
-optionally `choices`, `id`, `kind`, and `solution`: the steps to the answer, which demonstrations show before it. If
-no line has `answers`, predictions are written to a file instead of scored.
+optionally `choices`, `id`, `kind`, and `solution`: the steps to the answer, which demonstrations show before it.
 """
 
 import importlib.util
@@ -18,7 +17,6 @@ from typing import Any
 
 from mm1_lab.config import BenchmarkFiles, RequestError, nearest
 from mm1_lab.evaluate.items import Entry, Item, entries, image_name, load, load_lines, one_each, texts
-from mm1_lab.evaluate.questions import Submission
 
 KEYS = ("image", "images", "question", "answer", "answers", "choices", "id", "kind", "solution")
 """Allowed keys of a line of JSON Lines."""
@@ -205,9 +203,6 @@ def read_python(files: BenchmarkFiles) -> Iterable[Item]:
     return items
 
 
-_OWN = Submission("id", "answer")
-
-
 @dataclass(frozen=True, slots=True)
 class Format:
     """A format of benchmark files."""
@@ -219,26 +214,20 @@ class Format:
     """Required keys of the configuration."""
     mirrors: str = "own"
     """Name of the benchmark in the paper's tables."""
-    submission: Submission = _OWN
 
 
 _CAPTIONED, _ASKED = ("annotations", "images"), ("questions", "images")
-_VQA = Submission("question_id", "answer", numbered=True)
-_BY_NUMBER = Submission("image_id", "caption", numbered=True)
-_BY_NAME = Submission("image_id", "caption")
-_VIZWIZ = Submission("image", "answer")
-_GQA = Submission("questionId", "prediction")
 
 FORMATS: dict[str, Format] = {
-    "coco": Format(read_coco, "cider", _CAPTIONED, "COCO", _BY_NUMBER),
-    "nocaps": Format(read_nocaps, "cider", _CAPTIONED, "NoCaps", _BY_NUMBER),
-    "textcaps": Format(read_textcaps, "cider", _CAPTIONED, "TextCaps", _BY_NAME),
-    "vqav2": Format(read_vqa, "vqa", _ASKED, "VQAv2", _VQA),
-    "okvqa": Format(read_vqa, "vqa", _ASKED, "OK-VQA", _VQA),
-    "textvqa": Format(read_textvqa, "textvqa", _CAPTIONED, "TextVQA", _VQA),
-    "vizwiz": Format(read_vizwiz, "vqa", _CAPTIONED, "VizWiz", _VIZWIZ),
-    "gqa": Format(read_gqa, "exact", _ASKED, "GQA", _GQA),
-    "pope": Format(read_pope, "yes-no", _ASKED, "POPE", _VQA),
+    "coco": Format(read_coco, "cider", _CAPTIONED, "COCO"),
+    "nocaps": Format(read_nocaps, "cider", _CAPTIONED, "NoCaps"),
+    "textcaps": Format(read_textcaps, "cider", _CAPTIONED, "TextCaps"),
+    "vqav2": Format(read_vqa, "vqa", _ASKED, "VQAv2"),
+    "okvqa": Format(read_vqa, "vqa", _ASKED, "OK-VQA"),
+    "textvqa": Format(read_textvqa, "textvqa", _CAPTIONED, "TextVQA"),
+    "vizwiz": Format(read_vizwiz, "vqa", _CAPTIONED, "VizWiz"),
+    "gqa": Format(read_gqa, "exact", _ASKED, "GQA"),
+    "pope": Format(read_pope, "yes-no", _ASKED, "POPE"),
     "jsonl": Format(read_jsonl, "", ("questions", "metric")),
     "python": Format(read_python, "", ("metric",)),
 }

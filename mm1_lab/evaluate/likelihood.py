@@ -13,7 +13,7 @@ from mm1_lab.evaluate.questions import Benchmark, Question
 
 def by_likelihood(benchmark: Benchmark) -> Benchmark | None:
     """The benchmark under the name and family of its likelihood variant; None if not all questions have choices."""
-    if benchmark.submission or not all(question.choices for question in benchmark.questions):
+    if not all(question.choices for question in benchmark.questions):
         return None
     metric = "choice" if benchmark.metric == "circular" else benchmark.metric  # choices in one order only
     return replace(benchmark, name=f"{benchmark.name} by likelihood", family="likelihood", metric=metric)

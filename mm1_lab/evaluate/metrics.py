@@ -129,8 +129,6 @@ def names_of(name: str, metric: str) -> list[str]:
 
 def further(benchmark: Benchmark) -> list[Benchmark]:
     """The benchmark once per further metric, with a corresponding name."""
-    if benchmark.submission:
-        return []
     metrics = FURTHER.get(benchmark.metric, ())
     return [replace(benchmark, name=f"{benchmark.name} {one}", metric=one, family="further") for one in metrics]
 
@@ -198,10 +196,9 @@ def is_parsed(prediction: str, question: Question, benchmark: Benchmark, words: 
 def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:
     """For each kind of question, the score of the best constant answer on these questions.
 
-    This bounds what a model can reach without seeing, merely by knowing which answers are common. Empty for captions,
-    and for benchmarks whose references are not published.
+    This bounds what a model can reach without seeing, merely by knowing which answers are common. Empty for captions.
     """
-    if benchmark.metric == "cider" or benchmark.submission:
+    if benchmark.metric == "cider":
         return {}
     kinds: dict[str, list[Question]] = {}
     for question in benchmark.questions:

@@ -84,7 +84,7 @@ def _checked(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path 
     # as evaluate/run.py asks: each order of the choices, and each choice's likelihood
     choices = [len(item.choices) for item in questions]
     prompts = sum(choices) if config.metric == "circular" else len(questions)
-    if all(choices) and questions[0].answers:
+    if all(choices):
         prompts += sum(choices)
     return config.model_copy(update={"prompts_per_shot": prompts})
 
@@ -121,7 +121,6 @@ def build_benchmark(
         stop=config.stop,
         new_tokens=new_tokens,
         official=True,
-        submission=None if items[0].answers else format_of(config).submission,
         note=note,
     )
 
@@ -138,10 +137,10 @@ def _new_tokens(config: BenchmarkConfig, questions: list[Question], shown: list[
     return min(longest + 1, limit) if longest else limit
 
 
-def family_of(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None = None) -> Family | None:
-    """The family of the benchmark's scores; None if it has none, as its answers are not published."""
+def family_of(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None = None) -> Family:
+    """The family of the benchmark's scores."""
     items, _, _ = choose(config, _settings_of(config, settings), cache)
-    return _family(config, items) if items[0].answers else None
+    return _family(config, items)
 
 
 def _family(config: BenchmarkConfig, items: Sequence[Item]) -> Family:

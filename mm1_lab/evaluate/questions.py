@@ -30,27 +30,13 @@ class Question:
     pictures: tuple[Picture, ...]
     prompt: str
     references: tuple[str, ...]
-    """Captions, ten annotators' answers, or a single answer; empty if only a test server has them."""
+    """Captions, ten annotators' answers, or a single answer."""
     shown: str
     """The answer given in a demonstration."""
     choices: tuple[str, ...] = ()
     """The choices A, B, … if the prompt offers any."""
     rotated: tuple["Question", ...] = ()
     """For the metric `circular`: the same question with each other rotation of its choices; all of them are asked."""
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """The format in which a test server expects an answer: `{id_key: id, answer_key: answer}`."""
-
-    id_key: str
-    answer_key: str
-    numbered: bool = False
-    """Whether ids are integers."""
-
-    def entry(self, key: str, answer: str) -> dict[str, str | int]:
-        identifier = int(key) if self.numbered and key.isdecimal() else key
-        return {self.id_key: identifier, self.answer_key: answer}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +59,6 @@ class Benchmark:
     """Maximum length of an answer in tokens."""
     official: bool = False
     """Published data: any text counts as an answer, and VQA accuracy keeps the official program's quirks (`vqa.py`)."""
-    submission: Submission | None = None
-    """Set if the references are not published: answers are then written to a file instead of scored."""
     shots: tuple[int, ...] | None = None
     """Numbers of shots to evaluate at; None: those of the settings."""
     content: Callable[[str, Sequence[str]], float] | None = None

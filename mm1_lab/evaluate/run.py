@@ -1,7 +1,6 @@
 """The evaluation stage: a trained model's answers to all questions of all benchmarks, and its held-out losses."""
 
 import io
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -48,8 +47,6 @@ class Evaluation:
     samples: list[SampleRow] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     """Benchmark of published or users' data → its split, number of questions, prompt and stop rule."""
-    submissions: dict[str, str] = field(default_factory=dict)
-    """File name → answers for a test server as JSON, for benchmarks whose references are not published."""
 
     @property
     def unparsed(self) -> dict[tuple[str, int], float]:
@@ -200,14 +197,8 @@ def _describe(result: Evaluation, benchmark: Benchmark) -> None:
 
 
 def _record(result: Evaluation, benchmark: Benchmark, shots: int, answers: list[Prediction], side: int) -> None:
-    """Adds the scores and samples of a benchmark at a number of shots; without references, the submission file."""
+    """Adds the scores and samples of a benchmark at a number of shots."""
     texts = [answer.text for answer in answers]
-    if benchmark.submission:
-        entries = []
-        for question, text in zip(benchmark.questions, texts, strict=True):
-            entries.append(benchmark.submission.entry(question.key, text))
-        result.submissions[f"{benchmark.name}-{shots}-shot.json"] = json.dumps(entries, ensure_ascii=False) + "\n"
-        return
     words = answer_words(benchmark)
     scored = zip(answers, score(benchmark, texts), strict=True)
     for block, questions in enumerate(benchmark.blocks):

@@ -156,12 +156,8 @@ class Ledger:
         samples: Iterable[SampleRow],
         record: Mapping[str, Any],
         training: Path | None,
-        submissions: Mapping[str, str] | None = None,
     ) -> None:
-        """Writes a trial's results and marks it as done.
-
-        `training` is the model's training.csv; `submissions` maps file names to contents for test servers.
-        """
+        """Writes a trial's results and marks it as done. `training` is the model's training.csv."""
         with files.new_folder(self.trial_folder(fingerprint)) as partial:
             write_scores(partial, list(scores))
             files.write_csv(
@@ -169,8 +165,6 @@ class Ledger:
             )
             files.write_json(partial / SAMPLES, [self._sample(sample) for sample in samples])
             files.write_json(partial / "record.json", {"schema_version": SCHEMA, **record})
-            for name, text in (submissions or {}).items():
-                files.write_text(partial / "submissions" / name, text)
             if training is not None:
                 shutil.copyfile(training, partial / "training.csv")
         self.clear_failure(fingerprint)

@@ -22,7 +22,7 @@ from mm1_lab.results.schema import read_json
 from mm1_lab.results.score_file import SCORES, pack_scores, unpack_scores, write_table
 
 RECORDS = "records.jsonl.gz"
-TEXTS = ("held_out.csv", "submissions/*")
+TEXTS = ("held_out.csv",)
 """Files that a record's line holds as text."""
 STAMP = ".unpacked"
 """In the folder of trials: what the packs were when they were unpacked."""

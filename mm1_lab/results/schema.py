@@ -2,7 +2,6 @@
 
 ```
 RESULTS/trials/FINGERPRINT/   scores.parquet held_out.csv training.csv record.json samples.json.gz DONE
-RESULTS/trials/FINGERPRINT/submissions/   answers for test servers, for benchmarks without public references
 RESULTS/pictures/SHA.png|.jpg images of samples, shared by trials
 RESULTS/SCALE/VARIANT/        sweep.json trials.csv
 RESULTS/SCALE/VARIANT/        scores.parquet records.jsonl.gz: its trials as `mm1-lab pack` writes them; RESULTS/DONE

@@ -24,7 +24,7 @@ from mm1_lab.evaluate.metrics import further, score
 from mm1_lab.evaluate.named import build_benchmark, check_benchmarks, check_lengths
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import LONGEST_SOLUTION, Benchmark
-from tests.evaluate.published import TEN, WRITERS, configuration, draw, write, write_nocaps, write_vqa
+from tests.evaluate.published import TEN, WRITERS, configuration, draw, write, write_vqa
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 SETTINGS = EvaluationSettings(shots=(0, 2), questions=20, blocks=8, batch_size=4)
@@ -150,18 +150,9 @@ def test_changed_files_are_other_benchmarks_and_moved_ones_the_same(tmp_path: Pa
         built(moved)
 
 
-def test_without_answers_there_is_a_submission_in_the_official_form(tmp_path: Path) -> None:
-    zero = SETTINGS.model_copy(update={"shots": (0,)})
-    vqa = built(opened(tmp_path, "vqav2", write_vqa(tmp_path, "test-dev2015", annotated=False)), zero)
-    assert vqa.submission and vqa.submission.entry("10", "red") == {"question_id": 10, "answer": "red"}
-    captions = built(opened(tmp_path, "nocaps", write_nocaps(tmp_path, captions=False)))
-    assert captions.submission and captions.submission.entry("2", "a cat") == {"image_id": 2, "caption": "a cat"}
-    entries = {name: FORMATS[name].submission.entry("5", "x") for name in ("textcaps", "vizwiz", "gqa")}
-    assert entries == {
-        "textcaps": {"image_id": "5", "caption": "x"},
-        "vizwiz": {"image": "5", "answer": "x"},
-        "gqa": {"questionId": "5", "prediction": "x"},
-    }
+def test_without_answers_a_split_is_refused(tmp_path: Path) -> None:
+    values = write_vqa(tmp_path, "test-dev2015", annotated=False)
+    assert "has no answer; name a split with published answers" in refused(tmp_path, "vqav2", values)
 
 
 def own(folder: Path, *rows: dict[str, Any], **values: Any) -> BenchmarkConfig:
@@ -338,7 +329,7 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
         ),
         ([{"question": "a", "answr": "b"}], "line 1: unknown key 'answr'; did you mean 'answer'"),
         ([{"answer": "b"}], "line 1: has neither an image nor a question"),
-        ([{"question": "a", "answer": "b"}, {"question": "c"}], "question 2 has no answer, though others have"),
+        ([{"question": "a", "answer": "b"}, {"question": "c"}], "question 2 has no answer; name a split"),
         (
             [{"question": "a", "answer": "z", "choices": ["x", "y"]}],
             "answer 'z' of question 1 is not among its choices",

@@ -215,7 +215,7 @@ def test_what_is_renamed_into_place_is_on_the_disk_before(tmp_path: Path, monkey
     score = ScoreRow("vqa", "vqa", "vqa", 0, 0, "q", "colour", 1.0, "red", True)
     sample = SampleRow("vqa", 0, "q", "colour", "what ?", ("red",), "red", 1.0, b"picture")
     training = ledger.stage_folder("a") / "training.csv"
-    ledger.write_scores("b", [score], [HeldOutRow("text", 1.0)], [sample], {}, training, {"answers.json": "[]"})
+    ledger.write_scores("b", [score], [HeldOutRow("text", 1.0)], [sample], {}, training)
     with files.new_file(tmp_path / "cache" / "table") as file:
         file.write_bytes(b"table")
     assert ledger.has_intact_scores("b") and not loose, f"{loose} may lose a new name"

@@ -50,8 +50,8 @@ def _write(ledger: Ledger, row: TrialRow, training: Path) -> None:
     ]
     sample = SampleRow("vqa", 0, "q0", "colour", "what ?", ("red",), "NA", 1 / 3, b"picture")
     record = {"seed": row.seed, "fingerprints": {"evaluation": row.fingerprint}, "timings": {"evaluation": 1 / 3}}
-    held_out, answers = [HeldOutRow("text", 2 / 3)], {"server.json": "[]"}
-    ledger.write_scores(row.fingerprint, scores, held_out, [sample], record, training, answers)
+    held_out = [HeldOutRow("text", 2 / 3)]
+    ledger.write_scores(row.fingerprint, scores, held_out, [sample], record, training)
 
 
 def _read(results: Path) -> list[object]:
@@ -80,8 +80,6 @@ def test_what_was_packed_comes_back_when_it_is_first_read(
     assert _read(results) == before
     assert "unpacking 3 trials, once" in capsys.readouterr().err
     ledger = Ledger(results)
-    trial = ledger.trial_folder(shared[0])
-    assert (trial / "submissions" / "server.json").read_text() == "[]"
     assert read_samples(ledger, {"base": shared[0]}) == []
     with pytest.raises(RequestError, match="packs leave curves out"):
         curves(results / "smoke" / "data_mix")

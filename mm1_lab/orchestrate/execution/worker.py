@@ -215,7 +215,6 @@ def _score(trials: Sequence[Trial], context: WorkerContext, report: Report) -> N
         evaluation.samples,
         record,
         model / "training.csv",
-        evaluation.submissions,
     )
 
 
