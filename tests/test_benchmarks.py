@@ -12,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import (
     evaluation,
     gpu,
-    reading,
     stock_sweep,
     sweeping,
     training,
@@ -20,8 +19,7 @@ from benchmarks import (
 from benchmarks.llava import IGNORED, build_llava, padded_loss, unpack
 from benchmarks.measure import Row
 from benchmarks.report import text_table
-from benchmarks.setting import SWEEP, Amounts, base_evaluation, mixture_batches, real_tokens
-from mm1_lab.config import load_scale
+from benchmarks.setting import Amounts, base_evaluation, mixture_batches, real_tokens
 from mm1_lab.data.world import World
 from mm1_lab.model import build_mm1, read_by_document
 from mm1_lab.train.module import language_loss
@@ -82,18 +80,6 @@ def test_training_is_measured() -> None:
     rows = training.measure(TINY)
     assert_sane(rows, 8)
     assert all(row.ratio <= 1 for row in rows if row.reference_is == "positions, padding included")
-
-
-def test_shards_and_the_plain_loader_read_the_same_images(tmp_path: Path) -> None:
-    reading.write_tar(tmp_path / "captions.tar", 70)
-    data = reading.open_shards(tmp_path, load_scale("smoke", SWEEP.parent / "scales"))
-    ours, plain = (
-        [image.numpy().tobytes() for batch in batches for image in batch]
-        for batches in (reading.batches(data), reading.plain(tmp_path / "captions.tar"))
-    )
-    assert len(plain) == 70 and len(set(plain)) == reading.DIFFERENT
-    assert 0 < len(ours) < 70 - len(data.collection("captions").held_out) + 1
-    assert set(ours) <= set(plain)
 
 
 def test_what_a_gpu_is_asked_works_on_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,27 +115,6 @@ def test_what_is_not_there_is_told_before_anything_heavy_is_loaded(tmp_path: Pat
     assert len(told) == len(asked) and all(said in line for said, line in zip(asked.values(), told, strict=True)), told
 
 
-@pytest.mark.parametrize("swallowed", ["numpy", "mm1_lab.config"])
-def test_ctrl_c_in_an_import_ends_the_command_in_a_line(swallowed: str, tmp_path: Path) -> None:
-    """Libraries swallow an exception that is raised while they are imported, or turn it into another."""
-    stand_in = "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass\n"
-    code = (
-        "import importlib.abc, importlib.util, sys\n"
-        "class Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):\n"
-        "    def find_spec(self, name, path, target=None):\n"
-        f"        return importlib.util.spec_from_loader(name, self) if name == {swallowed!r} else None\n"
-        "    def get_source(self, name):\n"
-        f"        return {stand_in!r}\n"
-        "sys.meta_path.insert(0, Finder())\n"
-        "from mm1_lab.cli import main\n"
-        "sys.exit(main(['show-data']))"
-    )
-    environment = os.environ | {"PYTHONPATH": os.fspath(REPOSITORY)}
-    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert ran.stderr == "\nmm1-lab: stopped; run the same command to continue\n"
-    assert ran.returncode == 130 and not ran.stdout
-
-
 def test_ctrl_c_again_and_again_is_silent() -> None:
     """While the command stops, while it cleans up, and while Python ends."""
     code = (

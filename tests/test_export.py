@@ -12,7 +12,7 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, pipeline
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from mm1_lab.cli import main
 from mm1_lab.config import WORLD_DATA, Pretrained, RequestError, load_scale
@@ -99,19 +99,6 @@ def test_a_loaded_folder_gives_the_answers_of_the_evaluation(
             assert dict(zip(keys, found, strict=True)) == {key: expected[key] for key in keys}, (benchmark.name, shots)
             compared, told = compared + len(keys), told | set(found)
     assert compared >= 100 and len(told) > 5
-
-
-def test_the_librarys_pipeline_takes_the_folder(place: Path, model: Any, processor: MM1Processor) -> None:
-    question = benchmarks_for(World(), load_scale("smoke", SWEEPS / "scales").evaluate)[0].blocks[0][0]
-    picture = pictures(question, processor.side)[0]
-    asked = "question : what color is the circle ? answer :"
-    batch = processor(images=picture, text=asked)
-    ids = model.generate(**batch, max_new_tokens=5)[0, batch["input_ids"].shape[1] :]
-    expected = processor.decode(ids, skip_special_tokens=True)
-    pipe = pipeline("image-text-to-text", model=str(place / "mm1"))
-    content = [{"type": "image", "image": picture}, {"type": "text", "text": asked}]
-    answer = pipe(text=[{"role": "user", "content": content}], max_new_tokens=5, return_full_text=False)
-    assert answer[0]["generated_text"].strip() == expected.strip() != ""
 
 
 def test_the_card_s_code_runs(

@@ -28,7 +28,7 @@ from analysis.pages.frames import scores_by_benchmark
 from analysis.pages.groups import Drawn
 from analysis.pages.output import Output
 from analysis.pages.predictions import shared_samples
-from analysis.pages.scores import means, means_table, short_table
+from analysis.pages.scores import means_table, short_table
 from analysis.pages.verdicts import claims_notes, lesson_notes, verdicts_table
 from analysis.redraw import _write_scores, draw, sweep_in_short
 from analysis.runs import mixes_machines, runs_of, stage_seconds
@@ -308,19 +308,6 @@ def test_results_of_an_earlier_world_are_marked_and_not_ranked(tmp_path: Path, d
     assert "encoder (world 2)" in notes[2] and "(3 could be judged)" in notes[0]
 
 
-def test_a_measure_of_one_arm_alone_has_its_mean_without_an_interval(data_mix: Sweep) -> None:
-    """Scores as a conversation of one arm at two seeds; and with nothing else there is a figure."""
-    sweep = data_mix.model_copy(update={"arms": dict(list(data_mix.arms.items())[:3]), "panels": {}, "contrasts": ()})
-    study = study_of(sweep, (0, 1))
-    rows = study.scores[(study.scores["benchmark"] == "vqa") & (study.scores["arm"] == "base")]
-    own = rows[rows["shots"] == 0].assign(benchmark="pope", family="chat")
-    study = replace(study, scores=pd.concat([study.scores, own]))
-    cells = means_table(study).frame.set_index("Fig. 5")
-    assert cells.loc["base", "chat 0-shot"] == f"{own['score'].mean():.1f}" and "±" in cells.loc["base", "0-shot"]
-    assert cells.loc["captions", "chat 0-shot"] == "–"
-    assert draw_scores(replace(study_of(sweep, (0, 1)), scores=own)).axes[0].get_title() == "conversations"
-
-
 def test_seeds_of_own_data_are_nobodys_development_seeds(data_mix: Sweep) -> None:
     study = study_of(data_mix, (0, 1))
     data = DataIdentity(kind="shards", digest="0123", sources=("captions",))
@@ -471,19 +458,6 @@ def test_a_question_of_ones_own_comes_first_and_alone(tmp_path: Path, data_mix: 
     parts = ("### My question", "### Across sweeps", "captions lift zero-shot", "### Pre-training")
     places = [summary.index(part) for part in parts]
     assert places == sorted(places)
-
-
-def test_a_deleted_trial_makes_a_hole_in_its_own_cells_and_nothing_else(tmp_path: Path, data_mix: Sweep) -> None:
-    folder = write_results(tmp_path, data_mix, data_mix.arms, range(3), questions=16)
-    before = means(read_study(folder))
-    trials = pd.read_csv(folder / "trials.csv", dtype=str)
-    (gone,) = trials[(trials["arm"] == "captions") & (trials["seed"] == "0")]["fingerprint"]
-    shutil.rmtree(tmp_path / "trials" / gone)
-    after = means(read_study(folder))
-    own = after["arm"] == "captions"
-    assert (before["value"] - after["value"])[~own].abs().max() < 1e-9
-    assert before[~own][["label", "seeds", "paper"]].equals(after[~own][["label", "seeds", "paper"]])
-    assert set(after[own]["seeds"]) == {2} and after[own]["value"].notna().all()
 
 
 def test_bad_results_are_named(tmp_path: Path, data_mix: Sweep) -> None:

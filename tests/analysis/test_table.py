@@ -1,15 +1,12 @@
 """One table says the same in every form, whatever its cells hold."""
 
-import io
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from analysis.pages.output import Output
-from analysis.table import Table, as_text, environment, to_latex, to_markdown, write_csv
+from analysis.table import Table, as_text, environment, to_latex, to_markdown
 
 FRAME = pd.DataFrame(
     {
@@ -93,23 +90,6 @@ def test_html_holds_the_same_cells_escaped_and_marked() -> None:
     assert rows[5][0] == "<blind>" and "<blind>" not in text
     assert "<strong>supported</strong>" in text and "<em>undecided</em>" in text
     assert text.count('class="number"') == 3 * 4
-
-
-def test_files_are_the_same_bytes_each_time_and_numbers_come_back(tmp_path: Path) -> None:
-    written = []
-    for latex in (True, True, False):
-        output = Output(tmp_path, latex)
-        output.tables("a", TABLE)
-        written.append({path.name: path.read_bytes() for path in output.files})
-    assert written[0] == written[1] and set(written[0]) == {"a.md", "a.tex"} and set(written[2]) == {"a.md"}
-    text = write_csv(FRAME, tmp_path / "a.csv").read_text(encoding="utf-8")
-    pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(text)), FRAME, check_dtype=False)
-
-
-def test_a_csv_does_not_show_the_last_bit_of_a_sum(tmp_path: Path) -> None:
-    numbers = {"half": [58.96875, 58.96875 - 7e-15], "zero": [-8.9e-16, 0.0], "count": [1234567, 2], "name": ["a", "b"]}
-    path = write_csv(pd.DataFrame(numbers), tmp_path / "numbers.csv")
-    assert path.read_text("utf-8") == "half,zero,count,name\n58.9688,0,1234567,a\n58.9688,0,2,b\n"
 
 
 def test_names_are_no_html_in_markdown_and_no_option_of_a_line_in_latex() -> None:

@@ -16,10 +16,9 @@ from mm1_lab.data.shards.conversations import chat_prompt, read_conversation
 from mm1_lab.data.tokenizers import SPECIAL, BackendTokenizer, bpe_tokenizer
 from mm1_lab.data.types import Answer
 from mm1_lab.data.world import World
-from mm1_lab.data.world.instructions import prompt_of
 from mm1_lab.model import build_mm1
 from mm1_lab.orchestrate.conversation import Chat, open_image
-from mm1_lab.orchestrate.exporting import USER_CHAT, WORLD_CHAT
+from mm1_lab.orchestrate.exporting import USER_CHAT
 
 SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
 
@@ -84,26 +83,6 @@ def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (30, 20)).save(tmp_path / "c.png")
     with pytest.raises(RequestError, match="30 × 20 pixels exceed the limit of 599"):
         open_image(tmp_path / "c.png", ImageDecoder(largest=599))
-
-
-def test_exported_models_read_conversations_as_they_were_trained() -> None:
-    """What other tools' templates make of turns, against what `Chat` gives the model to read."""
-    picture = {"type": "image"}
-    turns = [
-        {"role": "user", "content": [picture, picture, {"type": "text", "text": "Which is red?"}]},
-        {"role": "assistant", "content": "The first."},
-        {"role": "user", "content": "Are you sure?"},
-    ]
-    first, again = chat_prompt("Which is red?"), chat_prompt("Are you sure?")
-    assert (
-        Template(USER_CHAT).render(messages=turns, eos_token="</s>") == f"<image><image>{first} The first.</s>\n{again}"
-    )
-    turns = [turns[0], {"role": "assistant", "content": [{"type": "text", "text": "The first."}]}, turns[2]]
-    assert (
-        Template(USER_CHAT).render(messages=turns, eos_token="</s>") == f"<image><image>{first} The first.</s>\n{again}"
-    )
-    world = f"<image><image>{prompt_of('Which is red?')} The first. .</s>{prompt_of('Are you sure?')}"
-    assert " ".join(Template(WORLD_CHAT).render(messages=turns, eos_token="</s>").split()) == world
 
 
 def test_the_template_of_users_models_writes_what_their_training_reads(tmp_path: Path) -> None:

@@ -28,7 +28,6 @@ from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scenes import sample_scene
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.likelihood import by_likelihood, likeliest_choices
 from mm1_lab.evaluate.prompts import Overview, PromptWriter, Segment
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.model import build_mm1, load_weights
@@ -182,35 +181,3 @@ def test_early_demonstrations_show_overviews_alone(finished: Finished, sft_stage
         whole = embedder.embed(Segment((image,) * 5 * tokens, (picture,)))
         overview = embedder.embed(Segment((image,) * tokens, (Overview(picture),)))
     assert torch.allclose(whole[:tokens], overview, atol=1e-5)
-
-
-def test_the_likeliest_choice_is_that_of_the_decoder_alone(
-    finished: Finished, sft_stage: SftStage, squares: Data
-) -> None:
-    """Against one plain call per prompt and choice; prompts of unlike lengths are read together."""
-    model = build_mm1(sft_stage, squares.tokenizer)
-    load_weights(model, finished(sft_stage))
-    model.eval()
-    choices = [("red", "blue", "a red square"), ("green", "red square", "blue"), ("a", "blue", "green")]
-    benchmark = benchmark_of([asked(n, offered) for n, offered in enumerate(choices)], [asked(7), asked(8)])
-    scored = by_likelihood(benchmark)
-    assert scored is not None and scored.family == "likelihood"
-    assert by_likelihood(benchmark_of([asked(1)], [])) is None
-    tokens = sft_stage.connector.image_tokens
-    writer = PromptWriter(squares.tokenizer, sft_stage.picture_tokens)
-    with torch.inference_mode():
-        embedder = PromptEmbedder(model, tokens, sft_stage.image_size, False, 8, sft_stage.views)
-        chosen = likeliest_choices(embedder, writer, scored, 1, block=0, batch=4)
-        expected = []
-        for question in benchmark.blocks[0]:
-            prompt = writer.prefix(benchmark, 0, 1) + writer.question(question)
-            embedder.see(prompt.pictures)
-            sums = []
-            for choice in question.choices:
-                ids = squares.tokenizer.encode(" " + choice) + squares.tokenizer.encode(".")
-                inputs = embedder.embed(prompt + Segment(tuple(ids)))[None]
-                logs = model.decoder(inputs_embeds=inputs).logits[0].log_softmax(-1)
-                before = len(prompt.tokens) - 1
-                sums.append(sum(float(logs[before + at, token]) for at, token in enumerate(ids)))
-            expected.append(question.choices[int(np.argmax(sums))])
-    assert chosen == expected
