@@ -1,11 +1,11 @@
-"""What a stage requires, reckoned from shapes before it runs: FLOPs of each part, and bytes.
+"""What a stage requires, reckoned from shapes before it runs: FLOPs and bytes.
 
 FLOPs are those of matrix products, including attention over the whole row (as in PaLM's model FLOPs utilisation);
 recomputed activations are not counted again. Each kind of stage combines these functions in its method `cost`; what a
 GPU then holds is in mm1_lab/orchestrate/planning/capacity.py.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mm1_lab.config.size import Size, TowerSize
@@ -13,16 +13,6 @@ from mm1_lab.config.size import Size, TowerSize
 LOGIT_BYTES = 2e9
 """Most bytes that logits take at a time: beyond, the loss computes them in chunks. A thousand positions of 125,000
 words in fp32, enough for fast products; small models need one chunk."""
-
-
-@dataclass(frozen=True)
-class PartWork:
-    """The work of a stage in one part of its network."""
-
-    name: str
-    positions: float
-    """Patches, image tokens or text tokens that the part processes over the whole stage."""
-    flops: float
 
 
 @dataclass(frozen=True)
@@ -46,7 +36,7 @@ class Network:
 class Cost:
     """The requirements of a stage."""
 
-    parts: tuple[PartWork, ...]
+    flops: float
     parameters: int
     """Parameters of the whole network, embeddings included."""
     active: int
@@ -72,10 +62,6 @@ class Cost:
     whole: bool = False
     """Whether each of several GPUs holds everything, as in an evaluation."""
 
-    @property
-    def flops(self) -> float:
-        return sum(part.flops for part in self.parts)
-
 
 def bytes_per_value(precision: str) -> int:
     """In matrix products at a stage's `precision`."""
@@ -92,18 +78,17 @@ def flops_per_position(size: Size, context: float, passes: int) -> float:
     return passes * 2 * size.parameters().active + (3 if passes > 1 else 1) * attention
 
 
-def encoder_part(size: Size, patch: int, image_size: int, images: float, passes: int) -> PartWork:
+def encoder_flops(size: Size, patch: int, image_size: int, images: float, passes: int) -> float:
     """A ViT's work on this many images of `image_size` pixels; the class token counts as one more position."""
     patches = (image_size // patch) ** 2
     embedding = 2 * 3 * patch**2 * size.width * patches
     # pixels need no gradients, which saves one pass of the patch embedding
-    per_image = (patches + 1) * flops_per_position(size, patches + 1, passes) + min(passes, 2) * embedding
-    return PartWork("encoder", images * patches, images * per_image)
+    return images * ((patches + 1) * flops_per_position(size, patches + 1, passes) + min(passes, 2) * embedding)
 
 
-def vocabulary_part(positions: float, width: int, vocabulary: int, passes: int) -> PartWork:
+def vocabulary_flops(positions: float, width: int, vocabulary: int, passes: int) -> float:
     """The work of the logits at this many positions."""
-    return PartWork("vocabulary", positions, passes * 2 * positions * width * vocabulary)
+    return passes * 2 * positions * width * vocabulary
 
 
 def decoder_activations(size: Size, itemsize: int, checkpointing: bool) -> float:
@@ -155,7 +140,7 @@ def gathered_bytes(size: Size, itemsize: int) -> float:
 
 
 def training_cost(
-    parts: Iterable[PartWork],
+    flops: float,
     network: Network,
     *,
     trained: int,
@@ -175,7 +160,7 @@ def training_cost(
     total = max(trained, own)
     copies = 2.0 * total if itemsize == 2 else 0.0
     return Cost(
-        parts=tuple(part for part in parts if part.flops),
+        flops=flops,
         parameters=own,
         active=active,
         state=per_trained * trained + 4.0 * (total - trained) + copies,

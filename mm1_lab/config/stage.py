@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from mm1_lab.config.base import Config, digest
-from mm1_lab.config.cost import Cost, Network, PartWork, bytes_per_value, training_cost
+from mm1_lab.config.cost import Cost, Network, bytes_per_value, training_cost
 from mm1_lab.config.errors import RequestError
 from mm1_lab.config.recipe import INSTRUCTIONS, SOURCES
 from mm1_lab.config.scale import Scale
@@ -103,11 +103,11 @@ class Stage(Config):
     def cost(self, network: Network, scale: Scale) -> Cost:
         """What the stage requires; `network` is what it trains, for an evaluation the network of its model.
 
-        By default `flops` in a single part, all parameters trained with Adam, and no bytes for activations.
+        By default `flops`, all parameters trained with Adam, and no bytes for activations.
         """
         own = self.parameters()
         return training_cost(
-            [PartWork("network", self.positions(), self.flops())],
+            self.flops(),
             network,
             trained=network.total,
             active=network.total - own.total + own.active,

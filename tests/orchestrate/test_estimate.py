@@ -76,8 +76,6 @@ def test_flops_of_a_model_are_those_that_torch_counts(frozen: tuple[str, ...]) -
         connector = connector_flops(build_mm1(stage, data.tokenizer))
     cost = alone.cost(Network(count_parameters(model), connector, data.tokenizer.size), scale)
     assert cost.flops == pytest.approx(counter.get_total_flops(), rel=0.03)
-    assert [part.name for part in cost.parts] == ["encoder", "connector", "decoder", "vocabulary"]
-    assert cost.parts[0].positions == len(row.pictures) * 36
 
 
 @pytest.mark.parametrize("name", ["302M", "302M-MoE"])
@@ -198,7 +196,7 @@ def test_each_gpu_holds_its_share() -> None:
     """State, copies and gathered layers; activations of the rows at a time; logits up to their bound."""
     scale = load_scale("smoke", ROOT / "sweeps" / "scales")
     one_row = load_scale("smoke", ROOT / "sweeps" / "scales", ("resources.micro_batch=1",))
-    none: dict[str, Any] = {"parts": (), "parameters": 0, "active": 0, "weights": 0, "checkpoint": 0}
+    none: dict[str, Any] = {"flops": 0.0, "parameters": 0, "active": 0, "weights": 0, "checkpoint": 0}
     cost = Cost(**none, state=510e9, copies=10e9, activations=3e9, logits=0.5e9, gathered=4e9, rows=512, divisible=True)
     h100 = Hardware(gpu="h100", count=512)
     # of 72 GB, 500 / 16 + 10 + 4 leave 26.75, and of these the logits take up to 2: 8 rows of 3 fit, 16 do not

@@ -5,7 +5,6 @@ from typing import ClassVar
 from mm1_lab.config.cost import (
     Cost,
     Network,
-    PartWork,
     active_parameters,
     bytes_per_value,
     decoder_activations,
@@ -13,7 +12,7 @@ from mm1_lab.config.cost import (
     gathered_bytes,
     logit_bytes,
     training_cost,
-    vocabulary_part,
+    vocabulary_flops,
 )
 from mm1_lab.config.scale import DecoderTraining, Scale
 from mm1_lab.config.size import Attention, Parameters, Size
@@ -55,10 +54,7 @@ class DecoderStage(Stage):
         # in rows of the longest phase, whichever phase has the largest batches
         rows = max(-(-phase.batch_size * phase.sequence_length // longest) for phase in training.phases)
         return training_cost(
-            [
-                PartWork("decoder", self.positions(), flops),
-                vocabulary_part(self.positions(), size.width, network.vocabulary, 3),
-            ],
+            flops + vocabulary_flops(self.positions(), size.width, network.vocabulary, 3),
             network,
             trained=network.total,
             active=active_parameters(network.total, size),

@@ -5,10 +5,9 @@ from typing import Any, ClassVar, Literal
 from mm1_lab.config.cost import (
     Cost,
     Network,
-    PartWork,
     bytes_per_value,
     encoder_activations,
-    encoder_part,
+    encoder_flops,
     flops_per_position,
     gathered_bytes,
     training_cost,
@@ -70,15 +69,14 @@ class EncoderStage(Stage):
         patches, itemsize = (self.image_size // self.patch) ** 2, bytes_per_value(self.precision)
         if self.objective == "none":
             images = patches = 0
-        parts = [encoder_part(self.size, self.patch, self.image_size, images, 3)]
+        flops = encoder_flops(self.size, self.patch, self.image_size, images, 3)
         activations, trained = patches * encoder_activations(self.size, itemsize), network.total
         if self.objective == "contrastive":
-            positions = images * CAPTION_TOKENS
-            parts.append(PartWork("text tower", positions, positions * flops_per_position(text, CAPTION_TOKENS, 3)))
+            flops += images * CAPTION_TOKENS * flops_per_position(text, CAPTION_TOKENS, 3)
             activations += CAPTION_TOKENS * encoder_activations(text, itemsize)
             trained += text.parameters().total + network.vocabulary * text.width
         return training_cost(
-            parts,
+            flops,
             network,
             trained=trained,
             active=network.total,

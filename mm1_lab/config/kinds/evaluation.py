@@ -8,10 +8,9 @@ from mm1_lab.config.benchmark import BenchmarkConfig
 from mm1_lab.config.cost import (
     Cost,
     Network,
-    PartWork,
     active_parameters,
     bytes_per_value,
-    encoder_part,
+    encoder_flops,
     flops_per_position,
 )
 from mm1_lab.config.kinds.model import MultimodalStage, SftStage
@@ -102,10 +101,10 @@ class EvaluationStage(Stage):
         encoder, size, tokens = model.encoder, model.decoder.shape, model.connector.image_tokens
         positions = self.positions()
         images = self.image_prompts() * model.picture_tokens // tokens
-        parts = (
-            encoder_part(encoder.features, encoder.patch, model.image_size, images, 1),
-            PartWork("connector", images * tokens, network.connector * images),
-            PartWork("decoder", positions, positions * flops_per_position(size, model.sequence_length / 2, 1)),
+        flops = (
+            encoder_flops(encoder.features, encoder.patch, model.image_size, images, 1)
+            + network.connector * images
+            + positions * flops_per_position(size, model.sequence_length / 2, 1)
         )
         prefixes = -(-settings.batch_size * settings.blocks // settings.questions)
         cached = prefixes * model.sequence_length + settings.batch_size * self.question_tokens
@@ -119,7 +118,7 @@ class EvaluationStage(Stage):
         # other activations are freed layer by layer
         per_token = 2 * itemsize * size.layers * size.attention_width * (size.kv_heads or size.heads) / size.heads
         return Cost(
-            parts=parts,
+            flops=flops,
             parameters=network.total,
             active=active_parameters(network.total, size),
             state=state,

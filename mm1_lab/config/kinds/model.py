@@ -9,17 +9,16 @@ from pydantic import SerializeAsAny
 from mm1_lab.config.cost import (
     Cost,
     Network,
-    PartWork,
     active_parameters,
     bytes_per_value,
     decoder_activations,
     encoder_activations,
-    encoder_part,
+    encoder_flops,
     flops_per_position,
     gathered_bytes,
     logit_bytes,
     training_cost,
-    vocabulary_part,
+    vocabulary_flops,
 )
 from mm1_lab.config.kinds.decoder import DecoderStage
 from mm1_lab.config.kinds.encoder import EncoderStage
@@ -110,7 +109,7 @@ class WholeModelStage(Stage):
             if part in passes and part not in self.frozen:
                 trained += count
         return training_cost(
-            self._parts(network, scale, passes),
+            self._flops(network, scale, passes),
             network,
             trained=trained,
             active=active_parameters(network.total, decoder),
@@ -137,8 +136,8 @@ class WholeModelStage(Stage):
             passes[part] = 1 + is_trained_so_far + is_trained
         return passes
 
-    def _parts(self, network: Network, scale: Scale, passes: dict[str, int]) -> list[PartWork]:
-        """The work in each part; no logits are computed for image tokens."""
+    def _flops(self, network: Network, scale: Scale, passes: dict[str, int]) -> float:
+        """The work of all parts; no logits are computed for image tokens."""
         encoder, decoder = self.architecture.encoder, self.architecture.decoder.shape
         positions, length, tokens = self.positions(), self.row_length(), self.architecture.connector.image_tokens
         per_row = sum(share * self.images_per_row(source, scale) for source, share in self.shares.items())
@@ -146,12 +145,12 @@ class WholeModelStage(Stage):
         images = per_row * rows
         connector = passes["connector"] * network.connector * images
         text_tokens = rows * (length - per_row * tokens)
-        return [
-            encoder_part(encoder.features, encoder.patch, self.image_size, images, passes["encoder"]),
-            PartWork("connector", images * tokens, connector),
-            PartWork("decoder", positions, positions * flops_per_position(decoder, length, passes["decoder"])),
-            vocabulary_part(text_tokens, decoder.width, network.vocabulary, passes["decoder"]),
-        ]
+        return (
+            encoder_flops(encoder.features, encoder.patch, self.image_size, images, passes["encoder"])
+            + connector
+            + positions * flops_per_position(decoder, length, passes["decoder"])
+            + vocabulary_flops(text_tokens, decoder.width, network.vocabulary, passes["decoder"])
+        )
 
 
 class MultimodalStage(WholeModelStage):
