@@ -5,7 +5,7 @@ import pytest
 
 from mm1_lab.config import Trial
 from mm1_lab.formatting import duration
-from mm1_lab.orchestrate.execution.display import ProgressState, make_display
+from mm1_lab.orchestrate.execution.display import LineDisplay, make_display
 from mm1_lab.orchestrate.execution.worklist import Outcome
 from mm1_lab.orchestrate.planning.cost import Speeds
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan
@@ -30,7 +30,8 @@ class Clock:
 
 def test_time_left_follows_from_the_speed_so_far(plan: Plan) -> None:
     clock = Clock()
-    state = ProgressState(plan, Speeds(), clock)
+    state = LineDisplay(plan, Speeds(), lambda task: "", io.StringIO())
+    state.clock, state.begun = clock, 0.0
     costs = {key: sum(by_kind.values()) for key, by_kind in state.costs.items()}
     first, second, third = (task for task in plan.tasks.values() if task.kind == "trial")
     for task in plan.tasks.values():
@@ -50,7 +51,7 @@ def test_time_left_follows_from_the_speed_so_far(plan: Plan) -> None:
     state.end(second)
     state.start(third)
     state.end(third, failed=True)
-    assert not state.left() and state.progress() == "2 of 3 trials"
+    assert not state.left() and state.counted() == "2 of 3 trials"
 
 
 def test_lines_where_there_is_no_terminal(plan: Plan) -> None:
@@ -105,7 +106,8 @@ def test_on_a_terminal_bars_show_step_loss_and_speed_and_lines_what_ended(
 
 def test_what_a_failure_blocks_takes_no_time(plan: Plan) -> None:
     clock = Clock()
-    state = ProgressState(plan, Speeds(), clock)
+    state = LineDisplay(plan, Speeds(), lambda task: "", io.StringIO())
+    state.clock, state.begun = clock, 0.0
     first, *others = (task for task in plan.tasks.values() if task.kind != "trial")
     state.start(first)
     clock.now = 100.0
