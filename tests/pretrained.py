@@ -17,6 +17,10 @@ from transformers import (
     CLIPModel,
     Dinov2Config,
     Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
     GemmaConfig,
     LlamaConfig,
     MistralConfig,
@@ -47,7 +51,7 @@ _LANGUAGE = _TEXT | {
     "head_dim": 8, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None,
 }  # fmt: skip
 
-ENCODERS = ("clip", "siglip", "siglip2", "aimv2", "dinov2")
+ENCODERS = ("clip", "siglip", "siglip2", "aimv2", "dinov2", "dinov2_with_registers", "dinov3")
 DECODERS = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma")
 
 
@@ -64,8 +68,12 @@ def save_encoder(family: str, folder: Path) -> Path:
         model = Siglip2VisionModel(Siglip2VisionConfig(**_TOWER, num_patches=(SIDE // PATCH) ** 2))
     elif family == "aimv2":
         model = Aimv2VisionModel(Aimv2VisionConfig(**tower))
-    else:
+    elif family == "dinov2":
         model = Dinov2Model(Dinov2Config(**tower))
+    elif family == "dinov2_with_registers":
+        model = Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**tower, num_register_tokens=3))
+    else:
+        model = DINOv3ViTModel(DINOv3ViTConfig(**tower, num_register_tokens=3))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "position_embed" in name or "norm" in name:
@@ -83,7 +91,7 @@ def save_decoder(family: str, folder: Path, **tokens: str | None) -> Path:
         "llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config, "smollm3": SmolLM3Config,
         "gemma": GemmaConfig, "mistral": MistralConfig,
     }  # fmt: skip
-    windows = {"sliding_window": None} if family == "mistral" else {}  # 4,096 positions unless it says so
+    windows = {"sliding_window": 1024} if family == "mistral" else {}
     config = configs[family](**_LANGUAGE, **windows, tie_word_embeddings=family in ("gemma", "qwen2"))
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     save_tokenizer(folder, **tokens)

@@ -57,6 +57,7 @@ class Encoder(PreTrainedModel):
         self.side: int = config.image_size // vision.patch_size
         self.width: int = vision.hidden_size
         self.patches: int = self.side**2
+        self.leading: int = self.family.leading + getattr(vision, "num_register_tokens", 0)
         for name in ("mean", "std"):
             self.register_buffer(name, torch.empty(3, 1, 1), persistent=False)
         self.register_load_state_dict_pre_hook(_interpolate_positions)
@@ -88,7 +89,7 @@ class Encoder(PreTrainedModel):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalised float (n, 3, side, side) → (n, patches, width), in row-major order of the patch grid."""
         inputs = self._as_patches(images) if self.family.model == "Siglip2VisionModel" else {"pixel_values": images}
-        features = self.vision(**inputs).last_hidden_state[:, self.family.leading :]
+        features = self.vision(**inputs).last_hidden_state[:, self.leading :]
         return features if self.family.normed else getattr(self.vision, self.family.norm)(features)
 
     def _as_patches(self, images: torch.Tensor) -> dict[str, torch.Tensor | None]:
@@ -110,18 +111,21 @@ def _interpolate_positions(module: nn.Module, weights: dict[str, Any], prefix: s
     key = f"{prefix}vision.{module.family.positions}"
     if key in weights:
         found = weights[key]
-        stretched = stretch_positions(found.flatten(0, -2), module.family.leading, module.patches)
+        family = module.family
+        stretched = stretch_positions(found.flatten(0, -2), family.leading, module.patches, family.antialias)
         weights[key] = stretched.reshape(*found.shape[:-2], *stretched.shape)
 
 
-def stretch_positions(positions: torch.Tensor, leading: int, patches: int) -> torch.Tensor:
+def stretch_positions(positions: torch.Tensor, leading: int, patches: int, antialias: bool = False) -> torch.Tensor:
     """Position embeddings (leading + old patches, width) → (leading + `patches`, width), interpolated on their grid."""
     before, grid = positions[:leading], positions[leading:]
     if len(grid) == patches:
         return positions
     old, new = round(len(grid) ** 0.5), round(patches**0.5)
     square = grid.T.reshape(1, -1, old, old)
-    stretched = nn.functional.interpolate(square, size=(new, new), mode="bicubic", align_corners=False)
+    stretched = nn.functional.interpolate(
+        square, size=(new, new), mode="bicubic", align_corners=False, antialias=antialias
+    )
     return torch.cat([before, stretched.reshape(-1, new * new).T])
 
 

@@ -37,7 +37,9 @@ class EncoderFamily:
     positions: str | None = None
     """Name of its position embeddings, if they have to be interpolated for other resolutions."""
     leading: int = 0
-    """Number of tokens before the patches."""
+    """Number of tokens before the patches, register tokens not counted: those have no positions."""
+    antialias: bool = False
+    """Whether the library interpolates its positions with anti-aliasing."""
     normed: bool = True
     """Whether the final norm has been applied to its last hidden state."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -61,6 +63,11 @@ ENCODERS = {
     "dinov2": EncoderFamily(
         "Dinov2Model", "layernorm", "embeddings.position_embeddings", leading=1, settings={"use_mask_token": False}
     ),
+    "dinov2_with_registers": EncoderFamily(
+        "Dinov2WithRegistersModel", "layernorm", "embeddings.position_embeddings", leading=1, antialias=True
+    ),
+    # rotary positions, which its own training rescales at random
+    "dinov3_vit": EncoderFamily("DINOv3ViTModel", "norm", leading=1, settings={"pos_embed_rescale": None}),
 }
 DECODERS = ["llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma"]
 """Families in which every layer has full causal attention, and whose logits are the output of `lm_head`."""
@@ -117,8 +124,7 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
         )
     if requested.layer is not None:
         raise RequestError(f"{requested.weights}: `layer` is for encoders; a decoder is used whole, so remove it")
-    windows = "sliding_attention" in (getattr(config, "layer_types", None) or ())
-    if windows or (config.model_type == "mistral" and config.sliding_window):  # it has no list of layer types
+    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         raise RequestError(
             f"{requested.weights}: some of its layers use sliding-window attention, which packed rows do not support; "
             "choose a decoder with full attention"
@@ -184,11 +190,12 @@ def _described(name: str, folder: Path, config: Any, layers: int) -> dict[str, A
 
 def _dimensions(size: dict[str, Any], tower: Any) -> dict[str, Any]:
     """The `shape` of a PretrainedEncoder."""
-    if tower.model_type == "dinov2":  # its SwiGLU keeps two thirds of the width, rounded up to a multiple of 8
+    if tower.model_type.startswith("dinov2"):  # its SwiGLU keeps two thirds of the width, rounded up to a multiple of 8
         inner, gated = int(tower.hidden_size * tower.mlp_ratio), tower.use_swiglu_ffn
         inner = (int(inner * 2 / 3) + 7) // 8 * 8 if gated else inner
     else:
-        inner, gated = tower.intermediate_size, tower.model_type == "aimv2_vision_model"
+        inner = tower.intermediate_size
+        gated = tower.model_type == "aimv2_vision_model" or getattr(tower, "use_gated_mlp", False)
     return {"shape": size | {"feed_forward": inner, "gated": gated}}
 
 
@@ -200,7 +207,10 @@ def _text(size: dict[str, Any], config: Any) -> dict[str, Any]:
         "feed_forward": getattr(config, "moe_intermediate_size", config.intermediate_size),
         "head_width": getattr(config, "head_dim", None) or config.hidden_size // max(1, heads),
     }
-    return {"shape": shape, "vocabulary": config.vocab_size, "longest": config.max_position_embeddings}
+    longest = config.max_position_embeddings
+    if config.model_type == "mistral" and config.sliding_window:
+        longest = min(longest, config.sliding_window)  # within its window, attention is full
+    return {"shape": shape, "vocabulary": config.vocab_size, "longest": longest}
 
 
 def vision_config(encoder: PretrainedEncoder, image_size: int) -> Any:
@@ -215,6 +225,8 @@ def text_config(decoder: PretrainedDecoder, vocabulary: int) -> Any:
     """The decoder's library configuration; the embedding grows if `vocabulary` is larger."""
     config = _config(Path(decoder.folder))
     config.vocab_size = max(vocabulary, config.vocab_size)
+    if config.model_type == "mistral":
+        config.sliding_window = None  # rows are no longer than the window
     return config
 
 

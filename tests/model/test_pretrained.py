@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     Aimv2VisionModel,
+    AutoModel,
     AutoModelForCausalLM,
     CLIPVisionModel,
-    Dinov2Model,
     Siglip2ImageProcessorPil,
     Siglip2VisionModel,
     SiglipVisionModel,
@@ -61,9 +61,10 @@ def library_features(family: str, folder: Path, images: torch.Tensor, layer: int
     elif family == "aimv2":
         states = Aimv2VisionModel.from_pretrained(folder)(pixels, output_hidden_states=True)
     else:
-        states = Dinov2Model.from_pretrained(folder)(pixels, output_hidden_states=True)
+        model = AutoModel.from_pretrained(folder).eval()
+        states = model(pixels, output_hidden_states=True)
         chosen = states.last_hidden_state if layer is None else states.hidden_states[layer]
-        return chosen[:, 1:]
+        return chosen[:, 1 + getattr(model.config, "num_register_tokens", 0) :]
     return states.last_hidden_state if layer is None else states.hidden_states[layer]
 
 
@@ -78,7 +79,7 @@ def test_features_are_the_library_s(family: str, layer: int | None, tmp_path: Pa
     torch.testing.assert_close(features, library_features(family, folder, images, layer), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["clip", "siglip", "dinov2"])
+@pytest.mark.parametrize("family", ["clip", "siglip", "dinov2", "dinov2_with_registers", "dinov3"])
 def test_another_resolution_is_the_library_s_interpolation(family: str, tmp_path: Path) -> None:
     folder = saved.save_encoder(family, tmp_path)
     images = pictures(42)
@@ -105,12 +106,13 @@ def test_logits_are_the_library_s(family: str, tmp_path: Path) -> None:
     torch.testing.assert_close(decoder.get_input_embeddings().weight[-1], mean)
 
 
-@pytest.mark.parametrize("family", [*saved.ENCODERS, "dinov2-swiglu"])
+@pytest.mark.parametrize("family", [*saved.ENCODERS, "dinov2-swiglu", "dinov3-gated"])
 def test_a_tower_s_parameters_are_counted_as_the_library_makes_them(family: str, tmp_path: Path) -> None:
     """With a feed-forward of 2 to 3 times the width, of two matrices or three."""
     folder = saved.save_encoder(family.partition("-")[0], tmp_path)
     change(folder, "config.json", "mlp_ratio", 3)
     change(folder, "config.json", "use_swiglu_ffn", family.endswith("swiglu"))
+    change(folder, "config.json", "use_gated_mlp", family.endswith("gated"))
     facts = read_encoder(Pretrained(weights=str(folder), layer=-2))
     with torch.device("meta"):
         network = Encoder(pretrained_encoder_config(facts, saved.SIDE)).vision
