@@ -27,7 +27,7 @@ from mm1_lab.config.recipe import INSTRUCTIONS, SOURCES
 from mm1_lab.config.scale import Scale
 from mm1_lab.config.size import Parameters
 
-WORLD_VERSION = 3
+WORLD_VERSION = 4
 """Raised when the miniature world's scenes, words, sources, splits or benchmarks change."""
 
 

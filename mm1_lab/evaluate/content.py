@@ -7,34 +7,43 @@ compares wording, and about half of it depends on style; this score ignores styl
 
 from collections.abc import Iterable
 
-from mm1_lab.data.world.words import COLOURS, LETTERS, SHAPES, SIZES
+from mm1_lab.data.world.language import in_first_words
+from mm1_lab.data.world.words import COLOURS, LETTERS, PLACES, SHAPES, SIZES
 
 _NOUNS = frozenset((*SHAPES, *LETTERS))
 Proposition = tuple[str, ...]
-BETWEEN = frozenset({"is", "are", ":", "and", "that", "which", *SIZES, "big", "little"})
-"""Words that may separate a thing from a colour that follows it: "the circle is large and red"."""
+BETWEEN = frozenset(
+    {*SIZES, *PLACES, *", : is are and that which corner stands sits lies at in on near the from to of by".split()}
+)
+"""Words that may separate a thing from a colour that follows it: `the circle at the top-left , large , red`."""
 
 
 def propositions(caption: str) -> set[Proposition]:
-    """(noun,) for each thing mentioned, and (colour, noun) if its colour is given before or after it."""
-    words = caption.split()
+    """(noun,) for each thing mentioned, and (colour, noun) if its colour is given before or after it.
+
+    In first words, whichever of its two words the caption uses for a thing or colour.
+    """
+    words = [in_first_words(word) for word in caption.split()]
     found: set[Proposition] = set()
     for at, word in enumerate(words):
         if word not in _NOUNS:
             continue
         found.add((word,))
         before = words[at - 1] if at else ""
-        colour = before if before in COLOURS else _first_word(words[at + 1 :])
-        if colour in COLOURS:
+        colour = before if before in COLOURS else _colour_after(words[at + 1 :])
+        if colour:
             found.add((colour, word))
     return found
 
 
-def _first_word(words: list[str]) -> str:
-    """The first that is not one of BETWEEN."""
-    for word in words:
+def _colour_after(words: list[str]) -> str:
+    """The colour that follows, unless it is that of the next thing."""
+    for at, word in enumerate(words):
+        if word in COLOURS:
+            following = words[at + 1] if at + 1 < len(words) else ""
+            return "" if following in _NOUNS else word
         if word not in BETWEEN:
-            return word
+            return ""
     return ""
 
 

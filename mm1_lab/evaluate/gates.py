@@ -11,10 +11,10 @@ from random import Random
 from mm1_lab import team
 from mm1_lab.config import GATES, Check, CheckVerdict, EncoderStage, EvaluationSettings, EvaluationStage, RequestError
 from mm1_lab.data.types import Data, Tokenizer
-from mm1_lab.data.world.language import Voice, dense_caption, inventory, page_voice, telling
-from mm1_lab.data.world.scene_questions import ANSWERED_OTHERWISE, KINDS, answered_otherwise, ask
+from mm1_lab.data.world.language import FIRST, Convention, Voice, dense_caption, inventory, opposite, telling
+from mm1_lab.data.world.scene_questions import CONVENTIONAL, KINDS, answered_in, ask
 from mm1_lab.data.world.scenes import Split, sample_scene
-from mm1_lab.data.world.told import alt_text_in_full
+from mm1_lab.data.world.told import image_voice
 from mm1_lab.evaluate.attribute_probe import attribute_probe
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.fitting import longest_prompt
@@ -35,7 +35,7 @@ SEEN = 90.0
 """Percent accuracy that a linear probe must reach."""
 
 WORDINGS: dict[str, Callable[[Random], Voice]] = {
-    "image wording": lambda random: random.choice((alt_text_in_full, page_voice(random, interest="all"))),
+    "image wording": image_voice,
     "plain wording": lambda random: random.choice((telling, dense_caption, inventory)),
 }
 """Each draws the voice of one block, only from complete voices, so that everything in a scene can be asked about."""
@@ -69,8 +69,8 @@ def text_gate(stage: EvaluationStage, decoder: Path, data: Data) -> Iterator[Che
                 benchmark = text_benchmark(kind, wording, shots, stage, data.tokenizer)
                 what = f"{kind}, {wording}, {shots} shots"
                 yield _ask(answering, stage.seed, benchmark, shots, what, kind)
-                if shots and kind in ANSWERED_OTHERWISE:
-                    benchmark = text_benchmark(kind, wording, shots, stage, data.tokenizer, otherwise=True)
+                if shots and kind in CONVENTIONAL:
+                    benchmark = text_benchmark(kind, wording, shots, stage, data.tokenizer, opposite(FIRST))
                     yield _ask(answering, stage.seed, benchmark, shots, f"{what}, as demonstrated", kind)
     for benchmark in benchmarks_for(data, stage.settings, stage.seed):
         if benchmark.family == "text":
@@ -155,13 +155,12 @@ def check_words_fit(stage: EvaluationStage, tokenizer: Tokenizer) -> None:
 
 
 def text_benchmark(
-    kind: str, wording: str, shots: int, stage: EvaluationStage, tokenizer: Tokenizer, otherwise: bool = False
+    kind: str, wording: str, shots: int, stage: EvaluationStage, tokenizer: Tokenizer, convention: Convention = FIRST
 ) -> Benchmark:
     """Questions of one kind about test scenes in words, after `shots` demonstrations from the training split.
 
-    A shot is a scene in words, a question and its answer. `otherwise`: demonstrations, and thus the expected answers,
-    use the other vocabulary (`big`). Scenes are redrawn until each shot fits its share of the training length, so that
-    no prompt exceeds that length. Raises RequestError if this is impossible.
+    A shot is a scene in words, a question and its answer in `convention`. Scenes are redrawn until each shot fits its
+    share of the training length, so that no prompt exceeds that length. Raises RequestError if this is impossible.
     """
     length = stage.model.sequence_length
     writer = PromptWriter.of(stage, tokenizer)
@@ -169,7 +168,7 @@ def text_benchmark(
     def draw(random: Random, split: Split, voice: Voice) -> Question | None:
         """A question whose shot takes its share of the training length at most."""
         for _ in range(_SCENES):
-            question = _question(random, split, kind, voice, otherwise)
+            question = _question(random, split, kind, voice, convention)
             if question and len(writer.demonstration(question, _STOP).tokens) <= (length - 1) // (shots + 1):
                 return question
         return None
@@ -211,11 +210,10 @@ def text_benchmark(
     )
 
 
-def _question(random: Random, split: Split, kind: str, voice: Voice, otherwise: bool) -> Question | None:
+def _question(random: Random, split: Split, kind: str, voice: Voice, convention: Convention) -> Question | None:
     scene = sample_scene(random, split, counts=(0.2, 0.4, 0.4), letters=1.0 if kind == "letter" else 0.15)
     asked = ask(random, scene, kind)
     if asked is None:
         return None
-    if otherwise:
-        asked = answered_otherwise(asked)
+    asked = answered_in(asked, convention)
     return Question("", kind, (), f"{voice(random, scene)} {asked.prompt}", (asked.answer,), asked.answer)

@@ -1,13 +1,22 @@
 """The nine benchmarks of the miniature world, on held-out scenes; each mirrors a benchmark of the paper."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
 
 from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.world.drawing import Flaw, ScenePicture
-from mm1_lab.data.world.language import references, telling
-from mm1_lab.data.world.scene_questions import Asked, answered_otherwise, ask
+from mm1_lab.data.world.language import (
+    FIRST,
+    Convention,
+    Voice,
+    annotator,
+    draw_convention,
+    in_convention,
+    opposite,
+    telling,
+)
+from mm1_lab.data.world.scene_questions import Asked, answered_in, ask
 from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.text import draw_fact, handover, repetition, sum_of_two
 from mm1_lab.evaluate.content import content
@@ -18,10 +27,25 @@ _CAREFUL = 0.9
 _MOST_CARELESS = 3
 """Maximum number of annotators with a wrong answer, so that the right answer always scores 100."""
 
-Make = Callable[[Random, Split, int, int], Question | None]
-"""Maps (random, split, number, block) to a question, or to None if the scene that was drawn does not allow it."""
-MakeKind = Callable[[Random, Split, str, bool], Question | None]
-"""Maps (random, split, kind, whether to answer in the other vocabulary) to a question of this kind, or to None."""
+_LONGEST_SHOWN = 15
+"""Maximum words of a caption in a demonstration, so that eight demonstrations fit a row."""
+_ANNOTATORS = 5
+OTHERWISE = "-otherwise"
+"""Ends the key of a question whose answer is expected in second words, which only demonstrations can show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What the demonstrations and references of a block have in common; nothing else tells of it."""
+
+    convention: Convention = FIRST
+    annotator: Voice = telling
+
+
+Make = Callable[[Random, Split, int, Style], Question | None]
+"""Maps (random, split, number, style of the block) to a question, or to None if the scene drawn does not allow it."""
+MakeKind = Callable[[Random, Split, str, Style], Question | None]
+"""Maps (random, split, kind, style) to a question of this kind, or to None."""
 
 
 def world_benchmarks(settings: EvaluationSettings, seed: int = 0) -> list[Benchmark]:
@@ -50,14 +74,16 @@ def draw_questions(benchmark: Benchmark, settings: EvaluationSettings, seed: int
     `make` is called again as long as it returns None.
     """
     size = max(1, settings.questions // settings.blocks)
+    styles = [_style(seed, benchmark.name, block) for block in range(settings.blocks)]
 
     def drawn(split: Split, in_block: int) -> list[Question]:
         questions = []
         for number in range(settings.blocks * in_block):
             random = Random(f"{seed}/{benchmark.name}/{split}/{number}")
-            while (question := make(random, split, number, number // in_block)) is None:
+            style = styles[number // in_block]
+            while (question := make(random, split, number, style)) is None:
                 pass
-            questions.append(replace(question, key=f"{split}-{number}"))
+            questions.append(replace(question, key=f"{split}-{number}{question.key}"))
         return questions
 
     shown = drawn("train", max(benchmark.shots_at(settings)))
@@ -65,42 +91,65 @@ def draw_questions(benchmark: Benchmark, settings: EvaluationSettings, seed: int
     return replace(benchmark, blocks=blocks, demonstrations=demonstrations)
 
 
+def _style(seed: int, name: str, block: int) -> Style:
+    """Of blocks 2n and 2n + 1, each attribute is in its second words in exactly one."""
+    convention = draw_convention(Random(f"{seed}/{name}/convention/{block // 2}"))
+    if block % 2:
+        convention = opposite(convention)
+    return Style(convention, annotator(Random(f"{seed}/{name}/annotator/{block}")))
+
+
 def _of(kinds: Sequence[str], make: MakeKind) -> Make:
-    """Makes the kinds in turn; every other block answers in the other vocabulary."""
-    return lambda random, split, number, block: make(random, split, kinds[number % len(kinds)], block % 2 == 1)
+    """Makes the kinds in turn."""
+    return lambda random, split, number, style: make(random, split, kinds[number % len(kinds)], style)
 
 
 def _captioning(letters: float = 0.0, novel: bool = False) -> Make:
-    def make(random: Random, split: Split, number: int, block: int) -> Question:
-        """Demonstrations have no novel combinations, and at most two things, so that eight demonstrations fit a row."""
+    def make(random: Random, split: Split, number: int, style: Style) -> Question | None:
+        """Five annotators' captions, one of them by the annotator of the block; demonstrations show only that one.
+
+        Demonstrations have no novel combinations and are short, so that eight of them fit a row.
+        """
         counts = (0.3, 0.4, 0.3) if split == "test" else (0.4, 0.6)
         scene = sample_scene(random, split, counts=counts, letters=letters, novel=novel and split == "test")
-        texts = references(random, scene)
-        return Question("", "caption", (ScenePicture(scene),), "", texts, random.choice(texts))
+        shown = in_convention(style.annotator, style.convention)(random, scene)
+        if split == "train" and len(shown.split()) > _LONGEST_SHOWN:
+            return None
+        texts = [shown]
+        while len(texts) < _ANNOTATORS:
+            texts.append(in_convention(annotator(random), style.convention)(random, scene))
+        return Question("", "caption", (ScenePicture(scene),), "", tuple(texts), shown)
 
     return make
 
 
 def _asking(letters: float = 0.0, flawed: bool = False) -> MakeKind:
-    def make(random: Random, split: Split, kind: str, otherwise: bool) -> Question | None:
+    def make(random: Random, split: Split, kind: str, style: Style) -> Question | None:
         scene = sample_scene(random, split, letters=letters)
-        asked = ask(random, scene, kind)
-        if asked is None:
+        plain = ask(random, scene, kind)
+        if plain is None:
             return None
-        asked = answered_otherwise(asked) if otherwise else asked
+        asked = answered_in(plain, style.convention)
         flaw: Flaw | None = random.choice(("blurred", "dark", "cropped")) if flawed else None
-        return Question("", kind, (ScenePicture(scene, flaw),), asked.prompt, _annotate(random, asked), asked.answer)
+        picture = ScenePicture(scene, flaw)
+        return Question(_key(plain, asked), kind, (picture,), asked.prompt, _annotate(random, asked), asked.answer)
 
     return make
 
 
-def _relating(random: Random, split: Split, kind: str, otherwise: bool) -> Question | None:
+def _relating(random: Random, split: Split, kind: str, style: Style) -> Question | None:
     """A question with a single right answer, as in GQA."""
     scene = sample_scene(random, split, counts=(0, 0.5, 0.5), letters=0.0)
-    asked = ask(random, scene, kind)
-    if asked is None:
+    plain = ask(random, scene, kind)
+    if plain is None:
         return None
-    return Question("", kind, (ScenePicture(scene),), asked.prompt, (asked.answer,), asked.answer)
+    asked = answered_in(plain, style.convention)
+    return Question(_key(plain, asked), kind, (ScenePicture(scene),), asked.prompt, (asked.answer,), asked.answer)
+
+
+def _key(plain: Asked, asked: Asked) -> str:
+    """The end of the question's key, which tells whether its answer is expected in second words."""
+    return OTHERWISE if asked.answer != plain.answer else ""
 
 
 def _annotate(random: Random, asked: Asked) -> tuple[str, ...]:
@@ -110,7 +159,7 @@ def _annotate(random: Random, asked: Asked) -> tuple[str, ...]:
     return tuple([asked.answer] * (10 - careless) + [random.choice(others) for _ in range(careless)])
 
 
-def _text(random: Random, split: Split, kind: str, otherwise: bool) -> Question | None:
+def _text(random: Random, split: Split, kind: str, style: Style) -> Question | None:
     if kind == "scene":
         scene = sample_scene(random, split, counts=(0.2, 0.4, 0.4))
         asked = ask(random, scene, random.choice(("colour", "place", "size", "shape")))

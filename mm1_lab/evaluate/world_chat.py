@@ -60,7 +60,7 @@ def chat_benchmarks(settings: EvaluationSettings, seed: int = 0) -> list[Benchma
 
 
 def _unnumbered(make: Make) -> Numbered:
-    return lambda random, split, number, block: make(random, split)
+    return lambda random, split, number, style: make(random, split)
 
 
 def _question(kind: str, picture: Picture, turn: Turn, *references: str, choices: tuple[str, ...] = ()) -> Question:

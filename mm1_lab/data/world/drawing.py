@@ -15,8 +15,13 @@ from mm1_lab.data.world.words import COLOURS, CORNERS
 CANVAS = 72
 _CELL = CANVAS // 2
 """Side of the cell that a thing occupies: a quarter of the picture's area."""
-_LENGTHS = {"large": 34, "small": 22}
-"""In canvas pixels. Small things of 12 would be recognised as poorly at 336 as at 224 (results/LOG.md)."""
+_LENGTHS = {"large": (14.0, 28.0), "small": (7.0, 14.0)}
+"""Shortest and longest side in canvas pixels, drawn log-uniformly: two octaves, of which a resolution shows a part."""
+_SHIFT = 6
+"""Canvas pixels by which things stand off the middle of their quarters, turned round the centre like a pinwheel, so that
+quarters do not coincide with the cells that few image tokens stand for."""
+_OFFSETS = ((0, 1), (1, 0), (-1, 0), (0, -1))
+"""(down, right) of each quarter in reading order, times `_SHIFT`."""
 _JITTER = 1
 _NOISE = 8.0
 """Standard deviation of the pixel noise, in grey levels of 255."""
@@ -28,9 +33,14 @@ Flaw = Literal["blurred", "dark", "cropped"]
 
 _LETTERS = {
     "c": ".#### #.... #.... #.... #.... #.... .####",
+    "e": "##### #.... #.... ####. #.... #.... #####",
+    "f": "##### #.... #.... ####. #.... #.... #....",
     "h": "#...# #...# #...# ##### #...# #...# #...#",
+    "k": "#...# #..#. #.#.. ##... #.#.. #..#. #...#",
     "l": "#.... #.... #.... #.... #.... #.... #####",
     "t": "##### ..#.. ..#.. ..#.. ..#.. ..#.. ..#..",
+    "u": "#...# #...# #...# #...# #...# #...# .###.",
+    "x": "#...# #...# .#.#. ..#.. .#.#. #...# #...#",
     "z": "##### ....# ...#. ..#.. .#... #.... #####",
 }
 
@@ -55,23 +65,25 @@ def _draw(scene: Scene, side: int) -> NDArray[np.float32]:
     background = 20 + 60 * random.random()
     small = np.full((side, side, 3), background, np.float32)
     shrink = _shrink(side)
-    for thing, (top, left) in zip(scene.things, _corners(scene, random), strict=True):
-        mask = mask_of(thing.name, _LENGTHS[thing.size])
-        rows, columns = (slice(at * side // CANVAS, -(-(at + len(mask)) * side // CANVAS)) for at in (top, left))
-        cover = shrink[rows, top : top + len(mask)] @ mask @ shrink[columns, left : left + len(mask)].T
+    for thing in scene.things:
+        length = _length(thing.size, random.random())
+        mask = mask_of(thing.name, length)
+        quarter = CORNERS.index(thing.place)
+        row, column = divmod(quarter, 2)
+        down, right = _OFFSETS[quarter]
+        margin = (_CELL - length) // 2 - _JITTER
+        top = row * _CELL + margin + down * _SHIFT + int(random.random() * (2 * _JITTER + 1))
+        left = column * _CELL + margin + right * _SHIFT + int(random.random() * (2 * _JITTER + 1))
+        rows, columns = (slice(at * side // CANVAS, -(-(at + length) * side // CANVAS)) for at in (top, left))
+        cover = shrink[rows, top : top + length] @ mask @ shrink[columns, left : left + length].T
         small[rows, columns] += cover[:, :, None] * (_rgb(thing.colour) - background)
     return small
 
 
-def _corners(scene: Scene, random: Random) -> list[tuple[int, int]]:
-    """(top, left) of each thing: centred in its cell, up to `_JITTER` pixels off."""
-    corners = []
-    for thing in scene.things:
-        margin = (_CELL - _LENGTHS[thing.size]) // 2 - _JITTER
-        down, right = (margin + int(random.random() * (2 * _JITTER + 1)) for _ in range(2))
-        row, column = divmod(CORNERS.index(thing.place), 2)
-        corners.append((row * _CELL + down, column * _CELL + right))
-    return corners
+def _length(size: str, share: float) -> int:
+    """The side of a thing of this size, in canvas pixels; `share`, from 0 to 1, chooses it."""
+    shortest, longest = _LENGTHS[size]
+    return round(shortest * (longest / shortest) ** share)
 
 
 @cache
@@ -93,6 +105,10 @@ def mask_of(name: str, side: int) -> NDArray[np.float32]:
         "cross": (abs(x) < 0.3) | (abs(y) < 0.3),
         "ring": (radius < 1) & (radius > 0.55),
         "diamond": 1.8 * abs(x) + abs(y) < 1,  # narrow, as small circles look like a wide diamond
+        "moon": (radius < 1) & (np.hypot(x - 0.6, y) > 0.8),
+        "arch": (abs(x) > 0.5) & (abs(x) < 0.95) | (y < -0.5) & (abs(x) < 0.95),
+        "bow": abs(y) < abs(x),
+        "frame": np.maximum(abs(x), abs(y)) > 0.55,
     }
     shape = inside[name] if name in inside else _letter(name, fine)
     return shape.reshape(side, 4, side, 4).mean((1, 3)).astype(np.float32)

@@ -1,28 +1,69 @@
-"""Puts scenes into words: alt-text, dense captions, page prose, plain descriptions and reference captions.
+"""Puts scenes into words: alt-text, dense captions, plain descriptions, and voices composed at random.
 
-Each style is a voice of its own. A thing's attributes stay within four words of its name, which these small models
-need. The benchmarks' reference captions are whole sentences that no training text contains.
+Whoever writes a page, tells several scenes or annotates captions has a *voice* (opening, order of attributes, wording
+of places, what is left out) and a *convention* (for each attribute, which of its two words). Both come in thousands, so
+that a model has to take them from the context (Chan et al. 2022; Raventós et al. 2023). A thing's attributes stay
+within four words of its name, which these small models need.
 """
 
 from collections.abc import Callable
 from random import Random
 
 from mm1_lab.data.world.scenes import Scene, Thing
-from mm1_lab.data.world.words import COMPOUNDS, PLACES
+from mm1_lab.data.world.words import COMPOUNDS, PLACES, SECOND
 
 Voice = Callable[[Random, Scene], str]
+Convention = frozenset[str]
+"""The attributes, of the keys of `SECOND`, that are said in their second words."""
+FIRST: Convention = frozenset()
+"""The convention of questions, dense captions and short answers that nothing shows otherwise."""
+
+
+def draw_convention(random: Random) -> Convention:
+    """Each attribute is in its second words with probability 1/2."""
+    return frozenset(attribute for attribute in SECOND if random.random() < 0.5)
+
+
+def opposite(convention: Convention) -> Convention:
+    return frozenset(SECOND) - convention
+
+
+def spoken(text: str, convention: Convention) -> str:
+    """The text, which is in first words, with the second words of the convention's attributes."""
+    if not convention:
+        return text
+    return " ".join(_SPOKEN[word] if _ATTRIBUTE_OF.get(word) in convention else word for word in text.split())
+
+
+def in_first_words(word: str) -> str:
+    """The first word of the same meaning as a second word; any other word as it is."""
+    return _FIRST_OF.get(word, word)
+
+
+_ATTRIBUTE_OF = {first: attribute for attribute, words in SECOND.items() for first in words}
+_SPOKEN = {first: second for words in SECOND.values() for first, second in words.items()}
+_FIRST_OF = {second: first for first, second in _SPOKEN.items()}
+
+
+def in_convention(voice: Voice, convention: Convention) -> Voice:
+    return lambda random, scene: spoken(voice(random, scene), convention)
 
 
 def _phrase(thing: Thing, size: bool = True) -> str:
-    return " ".join([thing.size] * size + [thing.colour, thing.name])
+    return f"{thing.size} {thing.colour} {thing.name}" if size else f"{thing.colour} {thing.name}"
 
 
-def alt_text(random: Random, scene: Scene, complete: bool = False) -> str:
-    """A short caption with occasional junk words; unless `complete`, attributes and things may be missing."""
+def alt_text(random: Random, scene: Scene, complete: bool = False, convention: Convention | None = None) -> str:
+    """A short caption with occasional junk words; unless `complete`, attributes and things may be missing.
+
+    `convention`: drawn anew for each caption if not given.
+    """
     size, place = complete or random.random() < 0.7, complete or random.random() < 0.8
     things = [t for t in scene.things if complete or random.random() < 0.9] or [random.choice(scene.things)]
     lead = random.choice(("", "", "", "photo : ", "picture of ", "stock image ", "img - "))
-    return f"{lead}{' , '.join(_phrase(t, size) + f' {PLACES[t.place]}' * place for t in things)} ."
+    phrases = [f"{_phrase(thing, size)} {PLACES[thing.place]}" if place else _phrase(thing, size) for thing in things]
+    convention = draw_convention(random) if convention is None else convention
+    return spoken(f"{lead}{' , '.join(phrases)} .", convention)
 
 
 def dense_caption(random: Random, scene: Scene) -> str:
@@ -33,34 +74,99 @@ def dense_caption(random: Random, scene: Scene) -> str:
     return " ".join([*sentences, total])
 
 
-def page_voice(random: Random, interest: str | None = None) -> Voice:
-    """Returns the voice of one page, which uses the same sentence frame and the same interest for all its pictures.
+_OPENINGS = (
+    "here we see",
+    "this one has",
+    "look :",
+    "we found",
+    "it shows",
+    "",
+    "see",
+    "now",
+    "this shows",
+    "this picture contains",
+    "next :",
+    "here comes",
+    "then",
+    "again",
+    "it has",
+    "another picture :",
+    "this image has",
+    "first seen here :",
+    "we see here",
+    "and now",
+)
+"""How a page begins what it says about each picture."""
+_ANNOTATORS = (
+    "there is",
+    "a picture with",
+    "the picture shows",
+    "here is",
+    "a photo of",
+    "the image has",
+    "an image with",
+    "the photo contains",
+    "a view of",
+    "this photo has",
+    "it is a picture of",
+    "the gallery shows",
+)
+"""How an annotator of the benchmarks begins a caption; no training text begins so."""
+_TEMPLATES = (
+    "{a}|{size}|{colour}|{name}|{at}",
+    "{a}|{colour}|{name}|{at}|, {size}",
+    "{a}|{colour}|{name}|, {size}|, {at}",
+    "{at}|{a}|{size}|{colour}|{name}",
+    "{at} is|{a}|{size}|{colour}|{name}",
+    "{a}|{size}|{name}|, {colour}|, {at}",
+    "{a}|{size}|{colour}|{name}|that is {at}",
+    "{a}|{size}|{colour}|{name}|stands {at}",
+    "{a}|{size}|{colour}|{name}|sits {at}",
+    "{at} sits|{a}|{size}|{colour}|{name}",
+    "{a}|{name}|, {size}|, {colour}|, {at}",
+    "{a}|{name}|{at}|, {size}|, {colour}",
+)
+"""How a thing is said; a piece (between bars) that tells what a voice leaves out is dropped."""
+_PREPOSITIONS = ("at", "in", "on", "near", "at the", "in the", "on the", "near the", "from", "to the", "of the", "by")
+_CORNERED = 0.2
+"""Probability that a voice says `corner` after a place."""
+_DETERMINERS = ("a", "the", "one", "this", "some", "")
+_JOINTS = ("and", "with", ",", "next to", "beside", ";", "and also", "then", "and then")
+_LEFT_OUT = {"size": 0.3, "place": 0.2, "colour": 0.1}
+"""Probability that a voice never says an attribute."""
 
-    `interest` is what the page reports about things: `all`, `count` or a key of `_STATEMENTS`; drawn if not given.
-    """
-    frame = random.choice(_FRAMES)
-    interest = interest or random.choices(list(_INTERESTS), list(_INTERESTS.values()))[0]
-    joint = random.choice((" and ", " with ", " , "))
-    if interest == "all":
-        return lambda random, scene: frame.format(
-            joint.join(f"a {_phrase(thing)} at {PLACES[thing.place]}" for thing in scene.things)
-        )
-    lead = random.choice(("", "look : ", "here "))
-    if interest == "count":
-        return lambda random, scene: f"{lead}{len(scene.things)} {'thing' if len(scene.things) == 1 else 'things'} ."
-    state = _STATEMENTS[interest]
-    return lambda random, scene: f"{lead}{' and '.join(state(thing) for thing in scene.things)} ."
+
+def page_voice(random: Random, complete: bool = False) -> Voice:
+    """The voice of a page or of a text of several scenes; unless `complete`, it may leave out attributes."""
+    voice = _composed(random, _OPENINGS, () if complete else ("size", "place", "colour"))
+    return lambda random, scene: f"{voice(random, scene)} ."
 
 
-_FRAMES = ("here we see {} .", "this one has {} .", "look : {} .", "we found {} .", "it shows {} .", "{} .")
-_STATEMENTS: dict[str, Callable[[Thing], str]] = {
-    "colour": lambda thing: f"the {thing.name} is {thing.colour}",
-    "place": lambda thing: f"the {thing.name} is at {PLACES[thing.place]}",
-    "size": lambda thing: f"the {thing.name} is {thing.size}",
-    "shape": lambda thing: f"at {PLACES[thing.place]} is the {thing.name}",
-}
-_INTERESTS = {"all": 5, "colour": 1, "place": 1, "size": 1, "shape": 1, "count": 1}
-"""What pages report about things, with sampling weights."""
+def annotator(random: Random) -> Voice:
+    """The voice of one of the benchmarks' annotators, who may leave out sizes."""
+    return _composed(random, _ANNOTATORS, ("size",))
+
+
+def _composed(random: Random, openings: tuple[str, ...], omissible: tuple[str, ...]) -> Voice:
+    """One of some millions of voices: things in reading order or backwards, each by the same template."""
+    opening, joint = random.choice(openings), random.choice(_JOINTS)
+    preposition, determiner = random.choice(_PREPOSITIONS), random.choice(_DETERMINERS)
+    corner = " corner" if random.random() < _CORNERED else ""
+    left_out = [attribute for attribute in omissible if random.random() < _LEFT_OUT[attribute]]
+    slots = ["{at}" if attribute == "place" else f"{{{attribute}}}" for attribute in left_out]
+    pieces = random.choice(_TEMPLATES).split("|")
+    template = " ".join(piece for piece in pieces if not any(slot in piece for slot in slots))
+    backwards = random.random() < 0.5
+
+    def say(random: Random, scene: Scene) -> str:
+        said = []
+        for thing in reversed(scene.things) if backwards else scene.things:
+            place = f"{preposition} {PLACES[thing.place]}{corner}"
+            said.append(template.format(a=determiner, size=thing.size, colour=thing.colour, name=thing.name, at=place))
+        words = f"{opening} {f' {joint} '.join(said)}".split()
+        return " ".join(words)
+
+    return say
 
 
 def telling(random: Random, scene: Scene) -> str:
@@ -102,55 +208,3 @@ def in_compounds(random: Random, scene: Scene) -> str:
 
 
 _COMPOUNDS = frozenset(COMPOUNDS)
-
-
-def in_other_words(text: str) -> str:
-    """Replaces words by their synonyms: `large` by `big`, `top-left` by `upper-left` and so on."""
-    return " ".join(_SYNONYMS.get(word, word) for word in text.split())
-
-
-_SYNONYMS = {
-    "large": "big",
-    "small": "little",
-    "top-left": "upper-left",
-    "top-right": "upper-right",
-    "center": "middle",
-    "bottom-left": "lower-left",
-    "bottom-right": "lower-right",
-}
-
-
-def references(random: Random, scene: Scene) -> tuple[str, ...]:
-    """Five captions of the scene in the benchmarks' own style, by five different annotators, who omit details."""
-    return tuple(hand(random, scene) for hand in random.sample(_HANDS, 5))
-
-
-def _hand(opening: str, joint: str, thing: str, aside: str) -> Callable[[Random, Scene], str]:
-    """An annotator who writes each thing as `thing`, sometimes adds `aside`, and may overlook one of several things."""
-
-    def write(random: Random, scene: Scene) -> str:
-        things = list(scene.things)
-        if len(things) > 1 and random.random() < 0.2:
-            things.remove(random.choice(things))
-        form = f"{thing} {aside}" if aside and random.random() < 0.35 else thing
-        said = [
-            form.format(
-                noun=t.name, colour=t.colour, size=in_other_words(t.size), place=in_other_words(PLACES[t.place])
-            )
-            for t in things
-        ]
-        return opening + joint.join(said)
-
-    return write
-
-
-_HANDS = (
-    _hand("", " and ", "a {size} {colour} {noun}", "in the {place}"),
-    _hand("", " next to ", "one {size} {colour} {noun}", "in the {place} corner"),
-    _hand("there is ", " and ", "a {size} {colour} {noun}", "of the {place} corner"),
-    _hand("", " and ", "a {colour} {noun}", ", {size}"),
-    _hand("a picture with ", " beside ", "a {colour} {noun}", "that is {size}"),
-    _hand("", " and ", "the {place} corner has a {colour} {noun}", ""),
-    _hand("we see ", " and ", "one {colour} {noun}", "which is {size}"),
-    _hand("", " with ", "the {size} {colour} {noun}", "on the {place}"),
-)

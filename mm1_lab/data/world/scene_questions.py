@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 
-from mm1_lab.data.world.language import in_other_words
+from mm1_lab.data.world.language import Convention, spoken
 from mm1_lab.data.world.scenes import Scene
 from mm1_lab.data.world.words import (
     COLOURS,
@@ -132,12 +132,11 @@ def ask(random: Random, scene: Scene, kind: str) -> Asked | None:
     return KINDS[kind](random, scene)
 
 
-ANSWERED_OTHERWISE = ("size",)
-"""Kinds that can be answered in two vocabularies; only the demonstrations show which one is expected."""
+CONVENTIONAL = ("colour", "shape", "place", "size", "relation", "owner", "town")
+"""Kinds whose answers have two vocabularies; only demonstrations show which one is expected."""
 
 
-def answered_otherwise(asked: Asked) -> Asked:
-    """The question with its answers in the other vocabulary (`big` for `large`), if its kind has two."""
-    if asked.kind not in ANSWERED_OTHERWISE:
-        return asked
-    return replace(asked, answer=in_other_words(asked.answer), choices=tuple(map(in_other_words, asked.choices)))
+def answered_in(asked: Asked, convention: Convention) -> Asked:
+    """The question, which stays in first words, with its answers in this convention."""
+    choices = tuple(spoken(choice, convention) for choice in asked.choices)
+    return replace(asked, answer=spoken(asked.answer, convention), choices=choices)

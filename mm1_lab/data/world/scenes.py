@@ -1,8 +1,8 @@
 """Scenes: which things are where. Other modules draw and describe them and ask questions about them.
 
 A hash of its content assigns a scene to one split, so that no benchmark scene can occur in training, be it as a picture
-or in words. Eight of the 36 colour-shape combinations are held out of all pictures except those of the benchmark of
-novel combinations. Text does mention them, as a decoder cannot name what it has never read.
+or in words. Some of the 60 colour-shape combinations (`NOVEL`) are held out of all pictures but those of the benchmark
+of novel combinations. Text does mention them, as a decoder cannot name what it has never read.
 """
 
 import zlib
@@ -18,6 +18,8 @@ Split = Literal["train", "test"]
 
 LETTERED = 0.35
 """Probability that a picture shows a letter; in a trial with more of them every score fell, as scenes lose shapes."""
+_LETTERED_PAIRS = 0.8
+"""The same for the encoder's pairs, so that it meets each letter often enough to tell it (results/LOG.md)."""
 _TEST_SHARE = 8
 """One in this many scene contents belongs to the test split."""
 _COLOURS = tuple(COLOURS)
@@ -97,7 +99,7 @@ def sample_scene(
 def renamed(random: Random, scene: Scene) -> Scene:
     """A training scene with the colours and places of `scene`, but newly drawn names and sizes."""
     while True:
-        names = _names(random, SHAPES, len(scene.things), LETTERED)
+        names = _names(random, SHAPES, len(scene.things), _LETTERED_PAIRS)
         things = (
             replace(thing, name=name, size=random.choice(SIZES))
             for thing, name in zip(scene.things, names, strict=True)

@@ -7,7 +7,7 @@ from random import Random
 from mm1_lab.data.types import Document, Part, Picture
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.endless import EndlessSource, numbers_of
-from mm1_lab.data.world.language import alt_text, dense_caption, page_voice
+from mm1_lab.data.world.language import alt_text, dense_caption, draw_convention, in_convention, page_voice, spoken
 from mm1_lab.data.world.scenes import Scene, Split, Theme, renamed, sample_scene, sample_theme
 from mm1_lab.data.world.text import paragraph, pretraining_document, text_document
 from mm1_lab.data.world.told import words_of
@@ -16,7 +16,7 @@ from mm1_lab.data.world.words import PLACES
 _STREAMS = ("captions", "synthetic", "interleaved", "text", "pretraining-text", "pairs")
 _MISMATCHED = 0.08
 """Share of alt-texts that describe another picture: some, because web captions do; chosen, not measured."""
-_ALIKE = 4
+_ALIKE = 8
 """Consecutive pairs whose pictures share colours and places, so that the contrastive loss must use names and sizes.
 With independent pictures, colours and places would suffice, and a probe recovers shapes less well (results/LOG.md)."""
 _APART = 1 << 40
@@ -50,14 +50,18 @@ def densely_captioned(random: Random, split: Split, scene: Scene | None = None) 
 
 
 def page(random: Random, split: Split) -> tuple[Part, ...]:
-    """A page about a theme: two to nine pictures, each followed by text about it, all in one voice.
+    """A page about a theme: two to nine pictures, each followed by text about it, all in one voice and convention.
+
+    Half of the pages have as many pictures as fit, so that what follows eight demonstrations has been practised.
 
     Text must follow its picture directly. When it came before the picture, pictures were also followed by the end or
     the closing line of the page, and up to a quarter of few-shot captions were empty or such lines.
     """
-    theme, voice = sample_theme(random), page_voice(random)
-    parts: list[Part] = [f"a page about {_name(theme)} ."] if random.random() < 0.7 else []
-    wanted, closed = random.randint(2, 9), random.random() < 0.5
+    theme, convention = sample_theme(random), draw_convention(random)
+    voice = in_convention(page_voice(random), convention)
+    name = spoken(_name(theme), convention)
+    parts: list[Part] = [f"a page about {name} ."] if random.random() < 0.7 else []
+    wanted, closed = random.choice((9, random.randint(2, 9))), random.random() < 0.5
     used = 2 + words_of(parts) + _CLOSING * closed
     seen = matching = 0
     last: Scene | None = None
@@ -75,7 +79,7 @@ def page(random: Random, split: Split) -> tuple[Part, ...]:
         seen, last = seen + 1, scene
         matching += any(getattr(thing, theme.attribute) == theme.value for thing in scene.things)
     if closed:
-        parts.append(f"we have seen {seen} pictures and {matching} of these show {_name(theme)} .")
+        parts.append(f"we have seen {seen} pictures and {matching} of these show {name} .")
     return tuple(parts)
 
 

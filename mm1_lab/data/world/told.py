@@ -10,16 +10,19 @@ from random import Random
 
 from mm1_lab.data.types import Answer, Part
 from mm1_lab.data.world.language import (
+    FIRST,
+    Convention,
     Voice,
     alt_text,
     dense_caption,
+    draw_convention,
     in_compounds,
-    in_other_words,
+    in_convention,
     inventory,
     page_voice,
     telling,
 )
-from mm1_lab.data.world.scene_questions import ANSWERED_OTHERWISE, Asked, answered_otherwise, ask
+from mm1_lab.data.world.scene_questions import Asked, answered_in, ask
 from mm1_lab.data.world.scenes import Scene, sample_scene
 from mm1_lab.data.world.words import COLOURS, LETTERS, PLACES, SHAPES, SIZES, SPARE_COLOURS, SPARE_NOUNS
 
@@ -41,6 +44,8 @@ _RETOLD = (0.3, 0.35, 0.2, 0.1, 0.05)
 """Odds for scenes that are described twice."""
 _SHOWN = ((0.6, 0.4), (0.3, 0.4, 0.3))
 """Odds for demonstrations: either few things, so that eight demonstrations fit a row, or as many as in pictures."""
+_ANSWERED_OTHERWISE = 0.25
+"""Probability that questions about one scene are answered in a convention that nothing shows."""
 _ASKED = {
     "colour": 4,
     "shape": 2,
@@ -103,17 +108,21 @@ def told_in_order_and_asked(random: Random) -> Parts:
 
 def plainly_told(random: Random) -> Parts:
     """A scene of few things in the wording of image text, then many questions: this teaches look-up by key."""
-    voice = random.choice((alt_text_in_full, page_voice(random, interest="all")))
-    return _told_and_asked(random, voice, _FEW)
+    return _told_and_asked(random, random.choice((_plain_alt_text, page_voice(random, complete=True))), _FEW, FIRST)
 
 
-def _told_and_asked(random: Random, voice: Voice, counts: tuple[float, ...]) -> Parts:
+def _told_and_asked(
+    random: Random, voice: Voice, counts: tuple[float, ...], convention: Convention | None = None
+) -> Parts:
+    """`convention`: of the answers; drawn if not given."""
+    if convention is None:
+        convention = draw_convention(random) if random.random() < _ANSWERED_OTHERWISE else FIRST
     kind, *others = random.choices(list(_ASKED), list(_ASKED.values()), k=6)
     scene, first = _scene_for(random, kind, counts, spare=random.random() < 0.3)
     asked = {question.text: question for other in others if (question := ask(random, scene, other))}
-    parts = [voice(random, scene), *_answered(first)]
+    parts = [voice(random, scene), *_answered(first, convention)]
     for question in asked.values():
-        more = _answered(question)
+        more = _answered(question, convention)
         if question.text != first.text and words_of(parts) + words_of(more) <= _SHORT_ROW:
             parts += more
     return tuple(parts)
@@ -146,17 +155,18 @@ def _scene_for(random: Random, kind: str, counts: tuple[float, ...], spare: bool
 
 
 def many_shots(random: Random) -> Parts:
-    """Few-shot format: up to nine scenes in one voice, each with a question, of one kind or of several."""
+    """Few-shot format: up to nine scenes in one voice, each with a question, of one kind or of several.
+
+    Answers keep one convention, whatever the scenes are told in, so that earlier answers show which words are wanted.
+    """
     kinds = random.choices(list(_ASKED), list(_ASKED.values()), k=random.choice((1, 4)))
-    kinds += random.choice(((), (), ANSWERED_OTHERWISE))
-    voice = _in_any_order(_full_voice(random))
-    otherwise, counts = random.random() < 0.5, random.choice(_SHOWN)
+    voice, counts = _in_any_order(_full_voice(random)), random.choice(_SHOWN)
+    convention = draw_convention(random)
     parts: list[Part] = []
     words = 0
-    for _ in range(random.randint(3, 9)):
+    for _ in range(random.choice((3, 5, 7, 9, 9, 9))):
         scene, asked = _scene_for(random, random.choice(kinds), counts)
-        asked = answered_otherwise(asked) if otherwise else asked
-        shot = [voice(random, scene), *_answered(asked)]
+        shot = [voice(random, scene), *_answered(asked, convention)]
         words += words_of(shot)
         if words > LONGEST:
             break
@@ -187,11 +197,10 @@ def compounds_and_retold(random: Random) -> Parts:
 
 def _second_voice(random: Random) -> Voice:
     """A voice as in captions and pages, which may omit things."""
-    return random.choice((alt_text, alt_text_in_full, page_voice(random), page_voice(random, "all"), telling))
+    return random.choice((alt_text, _alt_text_in_full, _page_voice(random), _page_voice(random, True), telling))
 
 
 def _retold(random: Random, first: Voice, second: Voice) -> Parts:
-    changed = random.random() < 0.2
     parts: list[Part] = []
     words = 0
     for _ in range(random.choice((1, 1, 2, 4, 8))):
@@ -199,7 +208,6 @@ def _retold(random: Random, first: Voice, second: Voice) -> Parts:
             random, "train", counts=_RETOLD, spare=random.random() < 0.2, places=_EVERYWHERE, novel=None
         )
         told, again = first(random, scene), second(random, scene)
-        again = in_other_words(again) if changed else again
         words += len(told.split()) + len(again.split())
         if parts and words > LONGEST:
             break
@@ -208,16 +216,31 @@ def _retold(random: Random, first: Voice, second: Voice) -> Parts:
 
 
 def _full_voice(random: Random) -> Voice:
-    """A complete voice: half image text (alt-text and page prose in equal parts), half other wordings."""
+    """A complete voice: half image text (alt-text and page prose in equal parts), half other wordings, of which half
+    keep a convention."""
     if random.random() < 0.5:
-        return random.choice((alt_text_in_full, page_voice(random, interest="all")))
-    return random.choice((telling, dense_caption, inventory))
+        return image_voice(random)
+    voice = random.choice((telling, dense_caption, inventory))
+    return in_convention(voice, draw_convention(random)) if random.random() < 0.5 else voice
 
 
-def alt_text_in_full(random: Random, scene: Scene) -> str:
+def _page_voice(random: Random, complete: bool = False) -> Voice:
+    return in_convention(page_voice(random, complete), draw_convention(random))
+
+
+def _alt_text_in_full(random: Random, scene: Scene) -> str:
     """Alt-text that omits nothing, so that all of it can be asked about."""
     return alt_text(random, scene, complete=True)
 
 
-def _answered(asked: Asked) -> Parts:
-    return (asked.prompt, Answer(asked.answer), ".")
+def _plain_alt_text(random: Random, scene: Scene) -> str:
+    return alt_text(random, scene, complete=True, convention=FIRST)
+
+
+def image_voice(random: Random) -> Voice:
+    """A complete voice in the wording of image text."""
+    return random.choice((_alt_text_in_full, _page_voice(random, True)))
+
+
+def _answered(asked: Asked, convention: Convention) -> Parts:
+    return (asked.prompt, Answer(answered_in(asked, convention).answer), ".")

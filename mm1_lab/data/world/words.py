@@ -15,8 +15,8 @@ COLOURS = {
     "white": (245, 245, 245),
 }
 """Name → RGB."""
-SHAPES = ("circle", "square", "triangle", "cross", "ring", "diamond")
-LETTERS = ("c", "h", "l", "t", "z")
+SHAPES = ("circle", "square", "triangle", "cross", "ring", "diamond", "moon", "arch", "bow", "frame")
+LETTERS = ("c", "e", "f", "h", "k", "l", "t", "u", "x", "z")
 SIZES = ("large", "small")
 PLACES = ("top-left", "top-right", "center", "bottom-left", "bottom-right")
 """In reading order. Each place is one word: a decoder copies the second word of a phrase by finding what followed the
@@ -31,9 +31,24 @@ NEIGHBOURS = {
 }
 """For each relation, maps a thing's place to the neighbouring place; the center has no neighbours."""
 
-ANIMALS = ("fox", "owl", "bear", "crab", "deer", "wolf")
+SECOND = {
+    "colour": dict(zip(COLOURS, ("crimson", "emerald", "azure", "amber", "violet", "ivory"), strict=True)),
+    "shape": dict(
+        zip(
+            SHAPES,
+            ("disc", "block", "wedge", "crux", "hoop", "gem", "crescent", "gate", "knot", "window"),
+            strict=True,
+        )
+    ),
+    "size": dict(zip(SIZES, ("big", "little"), strict=True)),
+    "place": dict(zip(PLACES, ("upper-left", "upper-right", "middle", "lower-left", "lower-right"), strict=True)),
+}
+"""For each attribute, first word → second word of the same meaning. Whoever writes keeps to one of the two (a
+*convention*), so that demonstrations tell what nothing else does. Letters have one name."""
+
+ANIMALS = ("fox", "owl", "bear", "crab", "deer", "wolf", "hen", "goat", "lion", "seal")
 TOWNS = ("oslo", "lima", "cairo", "paris", "tokyo", "delhi")
-OWNERS = dict(zip(SHAPES, ("owl", "crab", "fox", "wolf", "deer", "bear"), strict=True))
+OWNERS = dict(zip(SHAPES, ("owl", "crab", "fox", "wolf", "deer", "bear", "goat", "seal", "hen", "lion"), strict=True))
 """Facts that no picture shows: the animal that owns each shape."""
 LIKED = dict(zip(COLOURS, ("lima", "delhi", "oslo", "cairo", "tokyo", "paris"), strict=True))
 """Facts that no picture shows: the town that likes each colour."""
@@ -46,13 +61,13 @@ NUMBERS = tuple(str(number) for number in range(19))
 
 _GRAMMAR = """
 . , : ? ; - question answer what which where how is are was there the a an at of in on it its this that these one two
-color shape size letter letters place many left right above below top bottom yes no shapes things thing written
+color shape size letter letters place many left right above below yes no shapes things thing written
 photo picture pictures image stock img view shows show shown see seen with and next to here some first second then last
-more another also both all same different like but not has have had big little upper lower corner scene contains sits
+more another also both all same different like but not has have had corner scene contains sits
 stands lies lone we look now page about collection gallery find found read reads says printed sign word
-plus minus equals after comes before again say list owns likes animal town who does ? tell told story went came home saw
+plus minus equals after comes before again say list owns likes animal town who does tell told story went came home saw
 took gave friend day night far near liked because so only every always never other between total count counted
-each begin end beside so page about pictures upper-left upper-right middle lower-left lower-right
+each begin end beside by from comes contains gallery an to
 """
 
 COMPOUNDS = tuple(
@@ -73,12 +88,12 @@ VOCABULARY = tuple(
             *LETTERS,
             *SIZES,
             *PLACES,
+            *(word for words in SECOND.values() for word in words.values()),
             *ANIMALS,
             *TOWNS,
             *SPARE_NOUNS,
             *SPARE_COLOURS,
             *NUMBERS,
-            "unanswerable",  # unused, but kept so that trained embedding tables still fit
             *COMPOUNDS,
         ]
     )
