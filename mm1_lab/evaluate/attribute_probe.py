@@ -8,7 +8,7 @@ from torch.nn.functional import one_hot
 
 from mm1_lab import team
 from mm1_lab.config import EncoderStage
-from mm1_lab.data.world.drawing import ScenePicture
+from mm1_lab.data.world.drawing import ScenePicture, layout
 from mm1_lab.data.world.scenes import Scene, Split, sample_scene
 from mm1_lab.data.world.words import COLOURS, CORNERS, LETTERS, SHAPES, SIZES
 from mm1_lab.model import Encoder, build_encoder, load_weights
@@ -20,6 +20,7 @@ _EMPTY = "empty"
 _CLASSES = ((_EMPTY, *SHAPES, *LETTERS), (_EMPTY, *COLOURS), (_EMPTY, *SIZES))
 """Of what stands in a place: its name, colour and size."""
 _MOST_THINGS = 3
+QUARTERS = 4
 
 
 @torch.no_grad()
@@ -29,7 +30,8 @@ def attribute_probe(stage: EncoderStage, folder: Path) -> dict[str, tuple[int, i
     For each of the four places there are three classifications (name, colour, size) with `empty` as a class, of which
     the class with the largest output wins; for the whole picture there is a regression of the number of things,
     rounded. So every scene has exactly one correct answer to each question. `place` counts all places (is anything
-    there?), `count` all pictures; the others count the things.
+    there?), `count` all pictures; the others count the things. `identity` is the name, of shapes and letters alike, in
+    all and by quarter of sizes, from the smallest things to the largest.
     """
     encoder = build_encoder(stage.features, stage.patch, stage.image_size)
     load_weights(encoder, folder)
@@ -37,7 +39,7 @@ def attribute_probe(stage: EncoderStage, folder: Path) -> dict[str, tuple[int, i
     train, test = _scenes("train", TRAINING_SCENES), _scenes("test", TEST_SCENES)
     seen = _scene_features(encoder, train, stage.image_size)
     unseen = _scene_features(encoder, test, stage.image_size)
-    return _right_and_total(_answers(seen, train, unseen), *_targets(test))
+    return _right_and_total(_answers(seen, train, unseen), *_targets(test), _lengths(test))
 
 
 def _scenes(split: Split, count: int) -> list[Scene]:
@@ -63,6 +65,15 @@ def _targets(scenes: list[Scene]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(classes).view(len(scenes), len(CORNERS), 3), torch.tensor(counts)
 
 
+def _lengths(scenes: list[Scene]) -> torch.Tensor:
+    """(scenes, places): the side of the thing in each place, in canvas pixels; 0 if there is none."""
+    lengths = torch.zeros(len(scenes), len(CORNERS))
+    for number, scene in enumerate(scenes):
+        for thing, (length, _, _) in zip(scene.things, layout(scene), strict=True):
+            lengths[number, CORNERS.index(thing.place)] = length
+    return lengths
+
+
 def _answers(features: torch.Tensor, scenes: list[Scene], unseen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """What the regression from `features` (scenes, …) predicts from those of other scenes; shapes as of `_targets`."""
     classes, counts = _targets(scenes)
@@ -78,7 +89,7 @@ def _answers(features: torch.Tensor, scenes: list[Scene], unseen: torch.Tensor) 
 
 
 def _right_and_total(
-    answers: tuple[torch.Tensor, torch.Tensor], classes: torch.Tensor, counts: torch.Tensor
+    answers: tuple[torch.Tensor, torch.Tensor], classes: torch.Tensor, counts: torch.Tensor, lengths: torch.Tensor
 ) -> dict[str, tuple[int, int]]:
     given, given_counts = answers
     right = given == classes
@@ -91,5 +102,11 @@ def _right_and_total(
         "size": right[:, :, 2][occupied],
         "place": ((given[:, :, 0] > 0) == occupied).flatten(),
         "count": given_counts == counts,
+        "identity": right[:, :, 0][occupied],
     }
+    edges = lengths[occupied].quantile(torch.linspace(0, 1, QUARTERS + 1))
+    for quarter in range(QUARTERS):
+        longer, at_most = edges[quarter], edges[quarter + 1]
+        within = (lengths > longer if quarter else lengths >= longer) & (lengths <= at_most)
+        cases[f"identity, size quarter {quarter + 1}"] = right[:, :, 0][occupied & within]
     return {attribute: (int(case.sum()), case.numel()) for attribute, case in cases.items()}

@@ -12,9 +12,8 @@ from mm1_lab.data.world.words import COLOURS, LETTERS, PLACES, SHAPES, SIZES
 
 _NOUNS = frozenset((*SHAPES, *LETTERS))
 Proposition = tuple[str, ...]
-BETWEEN = frozenset(
-    {*SIZES, *PLACES, *", : is are and that which corner stands sits lies at in on near the from to of by".split()}
-)
+_FILLERS = ", : is are and that which corner stands sits lies at in on near the from to of by"
+BETWEEN = frozenset((*SIZES, *PLACES, *_FILLERS.split()))
 """Words that may separate a thing from a colour that follows it: `the circle at the top-left , large , red`."""
 
 

@@ -108,6 +108,7 @@ def test_answers_are_true(kind: str) -> None:
 
 
 _OWNERS = {"circle": "owl", "square": "crab", "triangle": "fox", "cross": "wolf", "ring": "deer", "diamond": "bear"}
+_OWNERS |= {"moon": "goat", "arch": "seal", "bow": "hen", "frame": "lion"}
 _TOWNS = {"red": "lima", "green": "delhi", "blue": "oslo", "yellow": "cairo", "purple": "tokyo", "white": "paris"}
 
 
@@ -172,12 +173,16 @@ def test_text_tells_of_training_scenes_alone(monkeypatch: pytest.MonkeyPatch) ->
     assert 0.1 < sum(scene.is_novel for scene in told) / len(told) < 0.6
 
 
-def test_things_lie_whole_within_their_quarter() -> None:
+def test_things_lie_whole_on_the_canvas_and_never_overlap() -> None:
     random = Random(4)
+    lengths = []
     for _ in range(400):
-        scene = sample_scene(random, "train", counts=(0.1, 0.3, 0.6))
-        for thing, (top, left) in zip(scene.things, drawing._corners(scene, Random(scene.look)), strict=True):
-            length = drawing._LENGTHS[thing.size]
-            row, column = PLACES[thing.place].split("-")
-            for low, side in ((top, row == "bottom"), (left, column == "right")):
-                assert 36 * side <= low and low + length <= 36 * (side + 1)
+        scene = sample_scene(random, "train", counts=(0.1, 0.3, 0.3, 0.3))
+        covered = np.zeros((72, 72), int)
+        for thing, (length, top, left) in zip(scene.things, drawing.layout(scene), strict=True):
+            assert 0 <= top <= 72 - length and 0 <= left <= 72 - length
+            assert (14 <= length <= 28) if thing.size == "large" else (7 <= length <= 14)
+            covered[top : top + length, left : left + length] += 1
+            lengths.append(length)
+        assert covered.max() == 1
+    assert min(lengths) == 7 and max(lengths) == 28

@@ -11,9 +11,9 @@ import pytest
 from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.types import Answer, Document, Part
 from mm1_lab.data.world.drawing import ScenePicture
-from mm1_lab.data.world.language import dense_caption, in_other_words, inventory, page_voice, telling
+from mm1_lab.data.world.language import FIRST, dense_caption, inventory, opposite, page_voice, spoken, telling
 from mm1_lab.data.world.scenes import NOVEL, Scene, Thing, sample_scene
-from mm1_lab.data.world.told import alt_text_in_full
+from mm1_lab.data.world.told import image_voice
 from mm1_lab.evaluate import leaks
 from mm1_lab.evaluate.world import world_benchmarks
 from tests.evaluate.told_scenes import judge_texts_too, search, told_scene, with_told_scenes
@@ -36,18 +36,18 @@ def failed(*parts: Part, with_images: bool = False) -> set[str]:
 def test_a_scene_told_in_full_is_parsed_in_every_wording() -> None:
     random = Random(3)
     voices = [
-        alt_text_in_full,
         dense_caption,
         inventory,
         *[telling] * 3,
-        *[page_voice(random, "all") for _ in range(10)],
+        *[page_voice(random, complete=True) for _ in range(10)],
+        *[image_voice(random) for _ in range(10)],
     ]
     for number in range(400):
         scene = sample_scene(random, "train", letters=0.4)
         content = tuple((thing.name, thing.colour, thing.size, thing.place) for thing in scene.things)
         text = voices[number % len(voices)](random, scene)
         assert told_scene(text.split()) == content, text
-        assert told_scene(f"{in_other_words(text)} question : what color is the ring ?".split()) == content
+        assert told_scene(f"{spoken(text, opposite(FIRST))} question : what color is the ring ?".split()) == content
 
 
 @pytest.mark.parametrize("text", ["a red circle .", "the fox owns the ring", "3 plus 4 equals", "small red ring red ."])

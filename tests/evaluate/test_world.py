@@ -8,11 +8,14 @@ from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scenes import Scene
+from mm1_lab.data.world.words import SECOND
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.world import world_benchmarks
 
 SETTINGS = EvaluationSettings(questions=96, blocks=12, batch_size=8)
 BENCHMARKS = {benchmark.name: benchmark for benchmark in world_benchmarks(SETTINGS)}
+SECOND_WORDS = {second for words in SECOND.values() for second in words.values()}
+TWO_WORDS = SECOND_WORDS | {first for words in SECOND.values() for first in words}
 everything = pytest.mark.parametrize("benchmark", BENCHMARKS.values(), ids=BENCHMARKS)
 
 
@@ -92,13 +95,29 @@ def test_no_reference_caption_is_a_training_text() -> None:
 
 
 def test_half_of_the_blocks_answer_in_the_words_of_their_demonstrations() -> None:
-    vqa = BENCHMARKS["vqa"]
-    usual, other = {"large", "small"}, {"big", "little"}
-    for number, (block, shown) in enumerate(zip(vqa.blocks, vqa.demonstrations, strict=True)):
-        for question in (*block, *shown):
-            if question.kind == "size":
-                assert question.shown in (other if number % 2 else usual)
-                assert set(question.references) <= (other if number % 2 else usual)
+    for name in ("vqa", "degraded-vqa", "relation-vqa", "knowledge-vqa"):
+        benchmark = BENCHMARKS[name]
+        vocabularies: dict[tuple[str, int], set[bool]] = {}
+        for number, (block, shown) in enumerate(zip(benchmark.blocks, benchmark.demonstrations, strict=True)):
+            for question in (*block, *shown):
+                second = {word in SECOND_WORDS for word in " ".join(question.references).split() if word in TWO_WORDS}
+                assert second == {question.key.endswith("-otherwise")}
+                vocabularies.setdefault((question.kind, number), set()).update(second)
+        assert all(len(own) == 1 for own in vocabularies.values()), "a block keeps to one vocabulary of each kind"
+        for (kind, number), own in vocabularies.items():
+            if number % 2 == 0 and (kind, number + 1) in vocabularies:
+                assert own != vocabularies[kind, number + 1]
+
+
+def test_captions_of_a_block_are_in_one_convention_and_demonstrations_by_one_annotator() -> None:
+    captions = BENCHMARKS["captions"]
+    for block, shown in zip(captions.blocks, captions.demonstrations, strict=True):
+        openings = {question.shown.split()[0] for question in (*block, *shown)}
+        assert len(openings) == 1
+        for words in SECOND.values():
+            texts = [text for question in (*block, *shown) for text in question.references]
+            said = {word for text in texts for word in text.split()}
+            assert not said & set(words) or not said & set(words.values())
 
 
 def test_another_seed_asks_other_questions() -> None:

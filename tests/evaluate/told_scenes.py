@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from mm1_lab.data.types import Answer, Document
-from mm1_lab.data.world.language import in_other_words
+from mm1_lab.data.world.language import in_first_words
 from mm1_lab.data.world.scenes import NOVEL
 from mm1_lab.data.world.words import COLOURS, LETTERS, PLACES, SHAPES, SIZES, SPARE_COLOURS, SPARE_NOUNS
+from mm1_lab.evaluate.content import propositions
 from mm1_lab.evaluate.leaks import WITH_IMAGES, Content, Secrets, emitted, judge
 from mm1_lab.evaluate.world import world_benchmarks
 
@@ -53,7 +54,7 @@ def told_scene(words: list[str]) -> Content | None:
 
 def _attributes(words: list[str]) -> Iterator[tuple[str, str | int]]:
     for word in words:
-        word = _SYNONYMS.get(word, word)
+        word = in_first_words(word)
         if word == "question":
             return
         if word in _ATTRIBUTES:
@@ -68,21 +69,11 @@ _ATTRIBUTES = (
     | dict.fromkeys((*SHAPES, *LETTERS, *SPARE_NOUNS), "name")
 )
 _PLACES = {name: number for number, name in enumerate(PLACES)}
-_SYNONYMS = {in_other_words(word): word for word in (*SIZES, *PLACES)}
 
 
 def states_held_out(words: list[str]) -> bool:
-    """Whether the text says that a shape has a colour in which it is held out: `red circle`, `circle red`,
-    `circle : red`, `circle is red`."""
-    for at, word in enumerate(words):
-        if word not in COLOURS:
-            continue
-        if words[at + 1 : at + 2] and (word, words[at + 1]) in NOVEL:
-            return True
-        noun = words[at - 1] if at and words[at - 1] not in (":", "is") else words[at - 2] if at > 1 else ""
-        if (word, noun) in NOVEL:
-            return True
-    return False
+    """Whether the text says that a shape has a colour in which it is held out, in any wording."""
+    return any(said in NOVEL for said in propositions(" ".join(words)))
 
 
 def search(stream: str, numbers: range, rows: int, secrets: Secrets) -> tuple[int, list[str]]:

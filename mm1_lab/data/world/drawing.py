@@ -18,8 +18,8 @@ _CELL = CANVAS // 2
 _LENGTHS = {"large": (14.0, 28.0), "small": (7.0, 14.0)}
 """Shortest and longest side in canvas pixels, drawn log-uniformly: two octaves, of which a resolution shows a part."""
 _SHIFT = 6
-"""Canvas pixels by which things stand off the middle of their quarters, turned round the centre like a pinwheel, so that
-quarters do not coincide with the cells that few image tokens stand for."""
+"""Canvas pixels by which things stand off the middle of their quarters, turned round the centre like a pinwheel, so
+that quarters do not coincide with the cells that few image tokens stand for."""
 _OFFSETS = ((0, 1), (1, 0), (-1, 0), (0, -1))
 """(down, right) of each quarter in reading order, times `_SHIFT`."""
 _JITTER = 1
@@ -61,23 +61,32 @@ class ScenePicture:
 
 def _draw(scene: Scene, side: int) -> NDArray[np.float32]:
     """(side, side, 3). As things never overlap, each one's mask is downsampled separately instead of the picture."""
-    random = Random(scene.look)
-    background = 20 + 60 * random.random()
+    background = 20 + 60 * Random(scene.look).random()
     small = np.full((side, side, 3), background, np.float32)
     shrink = _shrink(side)
+    for thing, (length, top, left) in zip(scene.things, layout(scene), strict=True):
+        mask = mask_of(thing.name, length)
+        rows, columns = (slice(at * side // CANVAS, -(-(at + length) * side // CANVAS)) for at in (top, left))
+        cover = shrink[rows, top : top + length] @ mask @ shrink[columns, left : left + length].T
+        small[rows, columns] += cover[:, :, None] * (_rgb(thing.colour) - background)
+    return small
+
+
+def layout(scene: Scene) -> list[tuple[int, int, int]]:
+    """(side, top, left) of each thing, in canvas pixels."""
+    random = Random(scene.look)
+    random.random()  # the background's
+    spots = []
     for thing in scene.things:
         length = _length(thing.size, random.random())
-        mask = mask_of(thing.name, length)
         quarter = CORNERS.index(thing.place)
         row, column = divmod(quarter, 2)
         down, right = _OFFSETS[quarter]
         margin = (_CELL - length) // 2 - _JITTER
         top = row * _CELL + margin + down * _SHIFT + int(random.random() * (2 * _JITTER + 1))
         left = column * _CELL + margin + right * _SHIFT + int(random.random() * (2 * _JITTER + 1))
-        rows, columns = (slice(at * side // CANVAS, -(-(at + length) * side // CANVAS)) for at in (top, left))
-        cover = shrink[rows, top : top + length] @ mask @ shrink[columns, left : left + length].T
-        small[rows, columns] += cover[:, :, None] * (_rgb(thing.colour) - background)
-    return small
+        spots.append((length, top, left))
+    return spots
 
 
 def _length(size: str, share: float) -> int:

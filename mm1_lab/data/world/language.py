@@ -132,24 +132,26 @@ _CORNERED = 0.2
 """Probability that a voice says `corner` after a place."""
 _DETERMINERS = ("a", "the", "one", "this", "some", "")
 _JOINTS = ("and", "with", ",", "next to", "beside", ";", "and also", "then", "and then")
+_JOINTS_IN_CAPTIONS = tuple(joint for joint in _JOINTS if joint != ";")
+"""A semicolon ends a sentence, and a reference caption is a single one."""
 _LEFT_OUT = {"size": 0.3, "place": 0.2, "colour": 0.1}
 """Probability that a voice never says an attribute."""
 
 
 def page_voice(random: Random, complete: bool = False) -> Voice:
     """The voice of a page or of a text of several scenes; unless `complete`, it may leave out attributes."""
-    voice = _composed(random, _OPENINGS, () if complete else ("size", "place", "colour"))
+    voice = _composed(random, _OPENINGS, _JOINTS, () if complete else ("size", "place", "colour"))
     return lambda random, scene: f"{voice(random, scene)} ."
 
 
 def annotator(random: Random) -> Voice:
     """The voice of one of the benchmarks' annotators, who may leave out sizes."""
-    return _composed(random, _ANNOTATORS, ("size",))
+    return _composed(random, _ANNOTATORS, _JOINTS_IN_CAPTIONS, ("size",))
 
 
-def _composed(random: Random, openings: tuple[str, ...], omissible: tuple[str, ...]) -> Voice:
+def _composed(random: Random, openings: tuple[str, ...], joints: tuple[str, ...], omissible: tuple[str, ...]) -> Voice:
     """One of some millions of voices: things in reading order or backwards, each by the same template."""
-    opening, joint = random.choice(openings), random.choice(_JOINTS)
+    opening, joint = random.choice(openings), random.choice(joints)
     preposition, determiner = random.choice(_PREPOSITIONS), random.choice(_DETERMINERS)
     corner = " corner" if random.random() < _CORNERED else ""
     left_out = [attribute for attribute in omissible if random.random() < _LEFT_OUT[attribute]]
