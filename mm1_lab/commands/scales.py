@@ -12,7 +12,7 @@ from mm1_lab.config import GATES, RequestError, nearest, parse_count
 from mm1_lab.options import command, option, repeated, switch
 from mm1_lab.results import variant_name
 
-GATE = "words, probe, lower (the probe at the lowest resolution), leaks, prompts or validity; may be repeated"
+GATE = "reader, words, probe, lower (the probe at the lowest resolution), leaks, prompts or validity; may be repeated"
 SAMPLES = "training samples to search for leaks; default: %(default)s"
 
 

@@ -13,14 +13,15 @@ CheckVerdict = Literal["pass", "floor", "fail", "reported", "needs more seeds"]
 """`floor`: this kind of question counts as floor, not as a result; `reported`: for information only."""
 
 GATES = {
+    "reader": "read from pixels",
     "prompts": "prompts fit",
     "probe": "linear probe",
     "lower": "probe at lowest resolution",
     "words": "told in words",
     "leaks": "no leaks",
 }
-"""The name of each gate in its checks, in the order of files: prompt lengths, linear probes of the encoder, the decoder
-on scenes in words, leaks."""
+"""The name of each gate in its checks, in the order of files: names read from pixels alone, prompt lengths, linear
+probes of the encoder, the decoder on scenes in words, leaks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

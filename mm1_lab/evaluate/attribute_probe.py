@@ -1,10 +1,11 @@
 """A linear probe of an encoder on the miniature world's scenes: what ridge regression reads from each place."""
 
+import math
 from pathlib import Path
 from random import Random
 
 import torch
-from torch.nn.functional import one_hot
+from torch.nn.functional import adaptive_avg_pool2d, one_hot
 
 from mm1_lab import team
 from mm1_lab.config import EncoderStage
@@ -24,21 +25,22 @@ QUARTERS = 4
 
 
 @torch.no_grad()
-def attribute_probe(stage: EncoderStage, folder: Path) -> dict[str, tuple[int, int]]:
+def attribute_probe(stage: EncoderStage, folder: Path, tokens: int | None = None) -> dict[str, tuple[int, int]]:
     """For each attribute, the numbers of correct predictions and of cases in the test split.
 
     For each of the four places there are three classifications (name, colour, size) with `empty` as a class, of which
     the class with the largest output wins; for the whole picture there is a regression of the number of things,
     rounded. So every scene has exactly one correct answer to each question. `place` counts all places (is anything
     there?), `count` all pictures; the others count the things. `identity` is the name, of shapes and letters alike, in
-    all and by quarter of sizes, from the smallest things to the largest.
+    all and by quarter of sizes, from the smallest things to the largest. `tokens`, a square number: features are first
+    averaged to as many cells, as average pooling would hand them to the decoder.
     """
     encoder = build_encoder(stage.features, stage.patch, stage.image_size)
     load_weights(encoder, folder)
     encoder.to(team.device()).eval()
     train, test = _scenes("train", TRAINING_SCENES), _scenes("test", TEST_SCENES)
-    seen = _scene_features(encoder, train, stage.image_size)
-    unseen = _scene_features(encoder, test, stage.image_size)
+    seen = _scene_features(encoder, train, stage.image_size, tokens)
+    unseen = _scene_features(encoder, test, stage.image_size, tokens)
     return _right_and_total(_answers(seen, train, unseen), *_targets(test), _lengths(test))
 
 
@@ -47,10 +49,17 @@ def _scenes(split: Split, count: int) -> list[Scene]:
     return [sample_scene(Random(f"probe/{split}/{number}"), split, letters=0.5) for number in range(count)]
 
 
-def _scene_features(encoder: Encoder, scenes: list[Scene], side: int) -> torch.Tensor:
-    """(scenes, patches · width)"""
+def _scene_features(encoder: Encoder, scenes: list[Scene], side: int, tokens: int | None) -> torch.Tensor:
+    """(scenes, patches · width), or (scenes, tokens · width)"""
     pictures = [ScenePicture(scene).pixels(side) for scene in scenes]
-    return features_of(encoder, pictures, lambda patches: patches.flatten(1))
+
+    def pooled(patches: torch.Tensor) -> torch.Tensor:
+        if tokens is None:
+            return patches.flatten(1)
+        grid = patches.unflatten(1, (math.isqrt(patches.shape[1]), -1)).movedim(3, 1)
+        return adaptive_avg_pool2d(grid, math.isqrt(tokens)).flatten(1)
+
+    return features_of(encoder, pictures, pooled)
 
 
 def _targets(scenes: list[Scene]) -> tuple[torch.Tensor, torch.Tensor]:

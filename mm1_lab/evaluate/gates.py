@@ -1,10 +1,11 @@
 """Gates: requirements that a scale must meet before its arms are compared. Each gate yields one check per measurement.
 
-`text_gate` tests the decoder alone, `probes` the encoder alone, `no_leaks` searches the training data and `prompts_fit`
-counts tokens. The thresholds are fixed here, before any result of an arm is known.
+`read_from_pixels` tests the pictures alone, `text_gate` the decoder, `probes` the encoder, `no_leaks` searches the
+training data and `prompts_fit` counts tokens. The thresholds are fixed here, before any result of an arm is known.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -20,6 +21,7 @@ from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.fitting import longest_prompt
 from mm1_lab.evaluate.leaks import CHECKS, STREAMS, find_leaks
 from mm1_lab.evaluate.metrics import majority_by_kind, majority_score, score
+from mm1_lab.evaluate.pixel_reader import names_read
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.run import Answering
@@ -41,6 +43,11 @@ SEEN = {
 }
 """Least and most percent accuracy of a linear probe of the base's encoder; what is not named is only reported. Colours
 and places must be seen, and of names something must be left to see, which grows with the size of things."""
+
+MORE_SHOWN = {336: 8.0, 448: 3.0}
+"""Points by which a reader of pixels alone must name more things at a resolution than at the next lower one."""
+MORE_IN_TOKENS = 4.0
+"""Points by which a probe must find more names in the most image tokens than in the fewest."""
 
 WORDINGS: dict[str, Callable[[Random], Voice]] = {
     "image wording": image_voice,
@@ -111,6 +118,31 @@ def _ask(answering: Answering, seed: int, benchmark: Benchmark, shots: int, what
     )
 
 
+def read_from_pixels(sides: Mapping[int, int]) -> Iterator[Check]:
+    """Whether higher resolutions show more; `sides`: side in pixels of each of the scale's resolutions."""
+    known = [resolution for resolution in (224, *MORE_SHOWN) if resolution in sides]
+    shares = {}
+    for resolution in known:
+        right, count = names_read(sides[resolution])
+        shares[resolution] = 100 * right / count
+        low, high = wilson(right, count)
+        what = f"names at {resolution} ({sides[resolution]} pixels)"
+        yield Check(
+            check=GATES["reader"],
+            what=what,
+            value=shares[resolution],
+            low=low,
+            high=high,
+            needed="",
+            verdict="reported",
+        )
+    for lower, higher in pairwise(known):
+        gain, least = shares[higher] - shares[lower], MORE_SHOWN[higher]
+        verdict: CheckVerdict = "pass" if gain >= least else "fail"
+        what = f"names, {higher} − {lower}, points"
+        yield Check(check=GATES["reader"], what=what, value=gain, needed=f"≥ {least:g}", verdict=verdict)
+
+
 def probes(stage: EncoderStage, encoder: Path, resolution: int, gate: str) -> Iterator[Check]:
     """Accuracy of a linear probe for each attribute that questions ask for; for the gate `lower` only reported."""
     for attribute, (right, count) in attribute_probe(stage, encoder).items():
@@ -132,6 +164,23 @@ def probes(stage: EncoderStage, encoder: Path, resolution: int, gate: str) -> It
             needed=needed,
             verdict=verdict,
         )
+
+
+def pooled_probes(stage: EncoderStage, encoder: Path, tokens: Collection[int]) -> Iterator[Check]:
+    """Whether more image tokens hold more: names in the features, averaged to the fewest and to the most tokens."""
+    shares = []
+    for count in (min(tokens), max(tokens)):
+        right, things = attribute_probe(stage, encoder, count)["identity"]
+        shares.append(100 * right / things)
+    gain = shares[1] - shares[0]
+    yield Check(
+        check=GATES["probe"],
+        seed=stage.seed,
+        what=f"identity in {max(tokens)} − {min(tokens)} averaged cells, points",
+        value=gain,
+        needed=f"≥ {MORE_IN_TOKENS:g}",
+        verdict="pass" if gain >= MORE_IN_TOKENS else "fail",
+    )
 
 
 def no_leaks(settings: EvaluationSettings, seeds: Iterable[int], samples: int, longest: int) -> Iterator[Check]:

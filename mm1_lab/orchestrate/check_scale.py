@@ -72,9 +72,14 @@ def measure_gates(
     weights = request.ledger.weights
     if "prompts" in gates:
         measure("length of prompts", measures.prompts_fit(trials[0], data))
+    if "reader" in gates:
+        measure("names read from pixels", measures.read_from_pixels(request.scale.resolutions))
     for gate, resolution, encoder in encoders:
         probes = measures.probes(encoder, weights(encoder.fingerprint), resolution, gate)
         measure(f"linear probe at {resolution}, seed {encoder.seed}", probes)
+        if gate == "probe":
+            tokens = request.scale.image_tokens.values()
+            measure("the same, averaged", measures.pooled_probes(encoder, weights(encoder.fingerprint), tokens))
     for trial, decoder in decoders:
         words = measures.text_gate(trial, weights(decoder.fingerprint), data)
         measure(f"told in words, seed {trial.seed}", words)

@@ -72,6 +72,14 @@ def _draw(scene: Scene, side: int) -> NDArray[np.float32]:
     return small
 
 
+def centre_of(place: int) -> tuple[float, float]:
+    """(row, column) of the middle of what stands in a place, but for the jitter, as shares of the picture's side."""
+    quarter = CORNERS.index(place)
+    row, column = divmod(quarter, 2)
+    down, right = _OFFSETS[quarter]
+    return ((row + 0.5) * _CELL + down * _SHIFT) / CANVAS, ((column + 0.5) * _CELL + right * _SHIFT) / CANVAS
+
+
 def layout(scene: Scene) -> list[tuple[int, int, int]]:
     """(side, top, left) of each thing, in canvas pixels."""
     random = Random(scene.look)
