@@ -117,8 +117,8 @@ def test_what_moves_no_number_does_not(setting: str, sweep: Sweep, mini: Scale) 
 def test_a_decoder_with_experts_starts_as_the_dense_one(sweep: Sweep) -> None:
     experts = "decoders.302M={layers: 4, width: 80, heads: 4, experts: 4}"
     dense = "decoders.85M={layers: 4, width: 80, heads: 4}"
-    scratch = load_scale("mini", SWEEPS / "scales", (experts, dense))
-    upcycled = load_scale("mini", SWEEPS / "scales", (experts, dense, "upcycled={302M: 85M}"))
+    scratch = load_scale("mini", SWEEPS / "scales", ("base_decoder=302M", experts, dense))
+    upcycled = load_scale("mini", SWEEPS / "scales", ("base_decoder=302M", experts, dense, "upcycled={302M: 85M}"))
     first, second = (
         resolve("base", sweep.base, scale, 0, WORLD).evaluation.model.decoder for scale in (scratch, upcycled)
     )
@@ -130,7 +130,9 @@ def test_a_decoder_with_experts_starts_as_the_dense_one(sweep: Sweep) -> None:
         ("9M", "the decoder '302M' is upcycled from '9M', so they may differ only in their experts"),
         ("9N", "this scale has no decoder '9N'; did you mean '9M'?"),
     ):
-        scale = load_scale("mini", SWEEPS / "scales", (experts, dense, f"upcycled={{302M: {start}}}"))
+        scale = load_scale(
+            "mini", SWEEPS / "scales", ("base_decoder=302M", experts, dense, f"upcycled={{302M: {start}}}")
+        )
         with pytest.raises(RequestError, match=re.escape(f"arm 'base': {problem}")):
             resolve("base", sweep.base, scale, 0, WORLD)
 

@@ -42,9 +42,11 @@ def test_what_the_features_hold_is_found_and_what_they_hide_is_not(
 ) -> None:
     monkeypatch.setattr(attributes, "TRAINING_SCENES", 3000)
     monkeypatch.setattr(attributes, "TEST_SCENES", 300)
-    monkeypatch.setattr(attributes, "_scene_features", lambda encoder, scenes, side: told(scenes))
+    monkeypatch.setattr(attributes, "_scene_features", lambda encoder, scenes, side, tokens: told(scenes))
     assert all(right == count for right, count in attributes.attribute_probe(stage, tmp_path).values())
-    monkeypatch.setattr(attributes, "_scene_features", lambda encoder, scenes, side: told(scenes, hide="colour"))
+    monkeypatch.setattr(
+        attributes, "_scene_features", lambda encoder, scenes, side, tokens: told(scenes, hide="colour")
+    )
     found = {name: right / count for name, (right, count) in attributes.attribute_probe(stage, tmp_path).items()}
     assert found.pop("colour") < 0.3
     assert all(share == 1 for share in found.values())
