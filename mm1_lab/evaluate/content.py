@@ -8,7 +8,7 @@ compares wording, and about half of it depends on style; this score ignores styl
 from collections.abc import Iterable
 
 from mm1_lab.data.world.language import in_first_words
-from mm1_lab.data.world.words import COLOURS, LETTERS, PLACES, SHAPES, SIZES
+from mm1_lab.data.world.words import COLOURS, LETTERS, PLACES, SECOND, SHAPES, SIZES
 
 _NOUNS = frozenset((*SHAPES, *LETTERS))
 Proposition = tuple[str, ...]
@@ -55,3 +55,19 @@ def content(caption: str, references: Iterable[str]) -> float:
     if not said and not true:
         return 0.0
     return 200 * len(said & true) / (len(said) + len(true))
+
+
+def followed(caption: str, references: Iterable[str]) -> float:
+    """Of the caption's words that have a second word of the same meaning, the percentage in the references' convention:
+    what a caption takes up from demonstrations, be it true or not. 0 for a caption without such words."""
+    wanted: set[str] = set()
+    for reference in references:
+        wanted.update(reference.split())
+    agreeing = total = 0
+    for pairs in SECOND.values():
+        second_wanted = not wanted.isdisjoint(pairs.values())
+        for word in caption.split():
+            if word in pairs or word in pairs.values():
+                total += 1
+                agreeing += (word not in pairs) == second_wanted
+    return 100 * agreeing / total if total else 0.0

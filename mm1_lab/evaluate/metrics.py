@@ -7,7 +7,7 @@ from dataclasses import replace
 from string import ascii_uppercase
 
 from mm1_lab.evaluate.cider import cider
-from mm1_lab.evaluate.content import content
+from mm1_lab.evaluate.content import content, followed
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.vqa import exact_match, normalise, textvqa_accuracy, vqa_accuracy
 
@@ -104,6 +104,7 @@ METRICS: dict[str, Metric] = {
     "circular": _circular,
     "yes-no": _by_references(yes_no_accuracy),
     "content": _by_references(content),
+    "followed": _by_references(followed),
     "answer": _by_references(solution_accuracy),
 }
 """Metrics that score each answer separately, in points from 0 to 100; `cider` needs all captions at once."""
@@ -130,6 +131,8 @@ def names_of(name: str, metric: str) -> list[str]:
 def further(benchmark: Benchmark) -> list[Benchmark]:
     """The benchmark once per further metric, with a corresponding name."""
     metrics = FURTHER.get(benchmark.metric, ())
+    if benchmark.content:  # captions of the world
+        metrics += ("followed",)
     return [replace(benchmark, name=f"{benchmark.name} {one}", metric=one, family="further") for one in metrics]
 
 

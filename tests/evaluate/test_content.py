@@ -4,7 +4,7 @@ import pytest
 
 from mm1_lab.data.world.language import alt_text, annotator, dense_caption, draw_convention, in_convention, page_voice
 from mm1_lab.data.world.scenes import sample_scene
-from mm1_lab.evaluate.content import content, propositions
+from mm1_lab.evaluate.content import content, followed, propositions
 
 SQUARE_AND_C = {("square",), ("red", "square"), ("c",), ("blue", "c")}
 
@@ -44,3 +44,11 @@ def test_a_faultless_caption_says_all_whatever_its_voice(seed: int) -> None:
     said = [in_convention(voice, draw_convention(random))(random, scene) for voice in voices]
     said.append(alt_text(random, scene, complete=True))
     assert [content(caption, truth) for caption in said] == [100, 100, 100]
+
+
+def test_the_share_of_words_in_the_references_convention() -> None:
+    references = ("there is a crimson square at the upper-left", "a crimson square")
+    assert followed("here is a crimson square upper-left", references) == 100
+    assert followed("a red square at top-left", references) == pytest.approx(100 / 3)
+    assert followed("an azure block", references) == 50, "whether it is true does not count"
+    assert followed("it shows a z", references) == 0
