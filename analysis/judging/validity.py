@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.judging.demonstrations import demonstration_checks
 from analysis.judging.gates import ABOVE, read_gates
 from analysis.seeds import caution
 from analysis.statistics import UNKNOWN, Interval, one_sample, over_blocks
@@ -46,7 +47,8 @@ def validity_checks(study: Study) -> list[Check]:
     base = _base_of(study)
     if not base:
         return []
-    return [*_seeing(base), *_captions(base), *_text(base), *_steps(base), *_steadiness(base)]
+    of_demonstrations = demonstration_checks(base.scores())
+    return [*_seeing(base), *_captions(base), *_text(base), *of_demonstrations, *_steps(base), *_steadiness(base)]
 
 
 def read_judged(folder: Path) -> tuple[Study, list[Check], tuple[str, ...]]:
