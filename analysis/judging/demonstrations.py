@@ -33,7 +33,7 @@ def demonstration_checks(scores: pd.DataFrame) -> Iterator[Check]:
         return
     kinds = vqa["benchmark"].astype(str) + " " + vqa["kind"].astype(str)
     known = _mean(vqa[kinds.isin(set(kinds[second])) & ~second])
-    share = 100 * _mean(vqa[second]) / known
+    share = 100 * _mean(vqa[second]) / known if known else 0.0  # at smoke nothing is known
     yield _told(f"second words, {FEW} shots, percent of first words", share, TOLD)
     captions = scores[scores["benchmark"].astype(str).str.endswith(FOLLOWED)]
     for shots, rows in captions[captions["shots"] > 0].groupby("shots"):
