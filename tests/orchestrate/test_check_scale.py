@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mm1_lab.cli import main
-from mm1_lab.evaluate import attribute_probe, gates
+from mm1_lab.evaluate import attribute_probe, pixel_reader
 
 SMALL = ("--samples", "500", "--set", "evaluate.questions=8", "--set", "evaluate.shots=[0, 4]")
 
@@ -20,6 +20,8 @@ def test_what_is_missing_is_computed_then_every_gate_is_measured(
     monkeypatch.chdir(place.folder)
     monkeypatch.setattr(attribute_probe, "TRAINING_SCENES", 300)
     monkeypatch.setattr(attribute_probe, "TEST_SCENES", 100)
+    monkeypatch.setattr(pixel_reader, "TRAINING_SCENES", 200)
+    monkeypatch.setattr(pixel_reader, "TEST_SCENES", 50)
     shutil.copytree(finished.results, place.results)
     assert main(["check-scale", "smoke", "--inline", *SMALL]) == 1
     output = capsys.readouterr().out
@@ -34,9 +36,13 @@ def test_what_is_missing_is_computed_then_every_gate_is_measured(
         assert row["what"] in output
     assert by_gate["prompts fit"] == {"pass"} and "no leaks" in by_gate
     assert by_gate["told in words"] == {"floor", "fail"}, "kinds of question are floor, text-core fails"
-    probes = [row["what"] for row in rows if row["verdict"] == "reported"]
-    attributes = ("colour", "shape", "letter", "size", "place", "count")
-    assert probes == [f"{attribute} at 224 (24 pixels)" for attribute in attributes]
+    lower = [row for row in rows if row["check"] == "probe at lowest resolution"]
+    attributes = ["colour", "shape", "letter", "size", "place", "count", "identity"]
+    attributes += [f"identity, size quarter {number}" for number in (1, 2, 3, 4)]
+    assert [row["what"] for row in lower] == [f"{attribute} at 224 (24 pixels)" for attribute in attributes]
+    assert {row["verdict"] for row in lower} == {"reported"}
+    assert any(row["what"] == "identity in 9 − 4 averaged cells, points" for row in rows)
+    assert any(row["what"] == "names, 336 − 224, points" for row in rows)
     markdown = (folder / "gates.md").read_text(encoding="utf-8")
     assert "Floor, no result at this scale: colour, shape," in markdown
     assert "No seed has finished trials of both base and blind" in output
