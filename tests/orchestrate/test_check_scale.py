@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mm1_lab.cli import main
-from mm1_lab.evaluate import attribute_probe, pixel_reader
+from mm1_lab.evaluate import attribute_probe, gates, pixel_reader
 
 SMALL = ("--samples", "500", "--set", "evaluate.questions=8", "--set", "evaluate.shots=[0, 4]")
 
