@@ -283,7 +283,7 @@ def test_where_tuning_cannot_start(place: Path, monkeypatch: pytest.MonkeyPatch,
     assert "its weights lack connector" in changed("parts", without_connector)
     image = edited("config.json", '"image_token_id": 3', '"image_token_id": 7')
     assert "the image token is 7 in its config, 3 in its tokenizer" in changed("strange", image)
-    assert "its decoder's embedding has only 40 rows" in changed("rows", edited("config.json", ": 423", ": 40"))
+    assert "its decoder's embedding has only 40 rows" in changed("rows", edited("config.json", ": 602", ": 40"))
     whole = str(place / "mm1")
     assert "was made for 256 positions; lower" in told(whole, "sft.sequence_length=300")
     assert "50 pixels (sft.resolution 336) are not divisible by the patch of 6" in told(whole, "resolutions.336=50")

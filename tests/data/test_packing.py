@@ -104,7 +104,7 @@ def test_rows_of_the_world_are_full_of_documents_as_long_as_others(tokens: int) 
     for name in SOURCES:
         rows = [rows_packer.pack(world.source(name, 0).documents(number)) for number in range(40)]
         real = sum(int((row.documents > 0).sum()) for row in rows)
-        full = 0.93 if name == "interleaved" else 0.95  # a page that is nearly a row leaves no room for another
+        full = 0.86 if name == "interleaved" else 0.95  # a page that is nearly a row leaves no room for another
         assert real > full * 256 * len(rows), name
         documents = [world.source(name, 0).document(number) for number in range(300)]
         anyone = np.mean([rows_packer.length(document) for document in documents])
