@@ -47,7 +47,7 @@ _TOWER = {
 }  # fmt: skip
 _TEXT = {"hidden_size": WIDTH, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": HEADS}
 _LANGUAGE = _TEXT | {
-    "num_hidden_layers": 2, "num_key_value_heads": 1, "vocab_size": ROWS, "max_position_embeddings": 1024,
+    "num_hidden_layers": 2, "num_key_value_heads": 1, "vocab_size": ROWS, "max_position_embeddings": 2048,
     "head_dim": 8, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None,
 }  # fmt: skip
 
@@ -91,7 +91,7 @@ def save_decoder(family: str, folder: Path, **tokens: str | None) -> Path:
         "llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config, "smollm3": SmolLM3Config,
         "gemma": GemmaConfig, "mistral": MistralConfig,
     }  # fmt: skip
-    windows = {"sliding_window": 1024} if family == "mistral" else {}
+    windows = {"sliding_window": 2048} if family == "mistral" else {}
     config = configs[family](**_LANGUAGE, **windows, tie_word_embeddings=family in ("gemma", "qwen2"))
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     save_tokenizer(folder, **tokens)

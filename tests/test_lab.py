@@ -30,7 +30,7 @@ from tests import pretrained as saved
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 SHRUNK = (
     "base_decoder=tiny", "resolutions={224: 28, 336: 42, 378: 28}", "image_tokens={64: 4, 144: 9}",
-    "connector_width=16", "sequence_length=1024", "train.steps=2", "train.batch_size=2", "evaluate.questions=8",
+    "connector_width=16", "sequence_length=1536", "train.steps=2", "train.batch_size=2", "evaluate.questions=8",
     "evaluate.blocks=8",
     "evaluate.batch_size=16", "evaluate.shots=[0]", "compile=false", "resources={cpus: 1, gpus: 0}",
     "gradient_checkpointing=true",
@@ -81,7 +81,7 @@ def test_a_trial_runs_on_pretrained_models(encoder: str, decoder: str, models: P
     assert moved == {"encoder", "connector", "decoder"}
     if encoder == "siglip2":
         result = evaluate(trial.evaluation, folder, data, lambda progress: None)
-        assert len(result.scores) == 9 * 8 and set(result.held_out_loss) == set(data.identity.sources)
+        assert len(result.scores) == (9 + 3) * 8 and set(result.held_out_loss) == set(data.identity.sources)
 
 
 def started(stage: MultimodalStage, tokenizer: object) -> dict[str, torch.Tensor]:
