@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from analysis.statistics import Floats, moderated
+from analysis.statistics import Floats, moderated, other_arms
 from analysis.study import Study
 from analysis.table import MISSING, Table
 from mm1_lab.config import TEXT_CORE, Measure
@@ -56,7 +56,7 @@ class Paired:
                     pool = known[:, both].all(1)
                     pool[[first, second]] = False
                     values = scores[first, both] - scores[second, both]
-                    found = moderated(values, scores[pool][:, both])
+                    found = moderated(values, other_arms(scores[pool][:, both]))
                     apart = bool(found and (found.low > 0 or found.high < 0))
                     rows.append((measure, table.index[first], table.index[second], values, apart))
         return pd.DataFrame(rows, columns=["measure", "first", "second", "differences", "apart"])

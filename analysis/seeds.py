@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import nctdtr, stdtrit
 
-from analysis.statistics import LEVEL, Floats, Interval
+from analysis.statistics import LEVEL, UNLIKE, Floats, Interval
 from mm1_lab.config import WORLD_DATA, Expectation
 from mm1_lab.results import Manifest
 
@@ -98,7 +98,7 @@ def _noncentrality(degrees_of_freedom: float) -> float:
     return float(brentq(lambda shift: _power(shift, degrees_of_freedom, LEVEL / 2) - POWER, 0.0, 200.0))
 
 
-def _power(shift: float | Floats, degrees_of_freedom: float | Floats, level: float) -> float | Floats:
+def _power(shift: float | Floats, degrees_of_freedom: float | Floats, level: float) -> Floats:
     """The power of a one-sided test at `level` for a true difference of `shift` standard errors."""
     return np.nan_to_num(1 - nctdtr(degrees_of_freedom, shift, stdtrit(degrees_of_freedom, 1 - level)), nan=1.0)
 
@@ -107,17 +107,18 @@ def seeds_needed(expect: Expectation, margin: float, seed: Interval, prior: floa
     """Seeds that decide a claim with 80 % power if the true difference is the estimate; infinite beyond MOST_SEEDS.
 
     `seed` has the standard deviation of a single seed's difference as its error; `prior` is the degrees of freedom from
-    the pool of other arms; the level is that of Holm's first step over `family` claims. An estimate exactly on the
-    margin can never be decided.
+    the pool, without which a share UNLIKE of claims keeps its own variance; the level is that of Holm's first step over
+    `family` claims. An estimate exactly on the margin can never be decided.
     """
     many = np.arange(2, MOST_SEEDS + 1, dtype=np.float64)
     if seed.error == 0:
         return 2.0
-    errors, degrees, level = seed.error / np.sqrt(many), many - 1 + prior, LEVEL / family
+    errors, level, kept = seed.error / np.sqrt(many), LEVEL / family, UNLIKE if prior else 1.0
     estimate = -seed.estimate if expect == "less" else seed.estimate
 
     def beyond(value: float, one_sided: bool = False) -> Floats:
-        return np.asarray(_power(abs(estimate - value) / errors, degrees, level if one_sided else level / 2))
+        shift, tail = abs(estimate - value) / errors, level if one_sided else level / 2
+        return kept * _power(shift, many - 1, tail) + (1 - kept) * _power(shift, many - 1 + prior, tail)
 
     if expect == "equivalent" and abs(estimate) < margin:
         power = beyond(margin, one_sided=True) + beyond(-margin, one_sided=True) - 1

@@ -75,7 +75,7 @@ def run(sweep: Request, inline: bool = False, address: str | None = None) -> pd.
 def contrasts(folder: Path) -> pd.DataFrame:
     """The sweep's claims with estimates, intervals and verdicts, one row per claim; `folder` is `sweep.folder`.
 
-    Verdicts are by wording and by content, and not corrected for multiple testing, as those of lessons are.
+    A verdict rests on the measure that its claim names; unlike those of lessons it is not corrected for their number.
     """
     from analysis.judging.verdicts import judge_contrasts
     from analysis.study import read_study

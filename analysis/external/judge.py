@@ -24,7 +24,7 @@ from analysis.external.tables import Scores, make_scores, read_scores
 from analysis.judging.p_values import DECIDED, Tested, holm, p_values
 from analysis.judging.sequential import FUTILE, chance_yet, over_looks
 from analysis.seeds import seeds_needed, smallest_difference
-from analysis.statistics import PRIOR, UNKNOWN, Floats, Interval, moderated, over_questions, quantile
+from analysis.statistics import UNKNOWN, Floats, Interval, moderated, other_arms, over_questions, quantile, shrunk
 from mm1_lab.config import Expectation, RequestError, nearest
 from mm1_lab.config.base import Config
 from mm1_lab.config.yaml_files import read_yaml
@@ -263,7 +263,7 @@ def _within_seeds(
     intervals = {}
     for number in {*looks, count}:
         if 2 <= number <= count:
-            intervals[number] = moderated(differences[:number], pool[:, :number]) or UNKNOWN
+            intervals[number] = moderated(differences[:number], other_arms(pool[:, :number])) or UNKNOWN
     found = intervals[count]
     single = replace(found, error=found.error * math.sqrt(count))
     p, now, reason = _at_looks(claim, intervals, count, looks)
@@ -293,11 +293,10 @@ def _independent(first: Floats, second: Floats, others: Sequence[Floats]) -> Int
     own_degrees = len(first) + len(second) - 2
     squares = float(((first - first.mean()) ** 2).sum() + ((second - second.mean()) ** 2).sum())
     degrees = sum(len(one) - 1 for one in others)
-    prior = min(PRIOR, degrees)
     pooled = sum(float(((one - one.mean()) ** 2).sum()) for one in others) / degrees if degrees else 0.0
-    variance = (prior * pooled + squares) / (prior + own_degrees)
+    variance, freedom = shrunk(squares / own_degrees, own_degrees, pooled, degrees)
     error = math.sqrt(variance * (1 / len(first) + 1 / len(second)))
-    return Interval(float(first.mean() - second.mean()), error, prior + own_degrees)
+    return Interval(float(first.mean() - second.mean()), error, freedom)
 
 
 def _at_looks(

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations, product
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import model_validator
@@ -50,9 +50,15 @@ class Claim:
 
 
 def claim_of(contrast: Contrast) -> Claim:
-    weights = {(contrast.first, contrast.measure): 1.0, (contrast.second, contrast.measure): -1.0}
-    detail = f"{contrast.first} − {contrast.second}, {contrast.measure}"
+    first, second = contrast.sides
+    weights = {(arm, contrast.measure): 1.0 / len(first) for arm in first}
+    weights |= {(arm, contrast.measure): -1.0 / len(second) for arm in second}
+    detail = f"{_mean_of(first)} − {_mean_of(second)}, {contrast.measure}"
     return Claim(contrast.claim, detail, weights, contrast.measure, contrast.expect, contrast.margin)
+
+
+def _mean_of(arms: tuple[str, ...]) -> str:
+    return arms[0] if len(arms) == 1 else f"mean of {', '.join(arms)}"
 
 
 class Levels(Config):
@@ -110,6 +116,8 @@ class Lesson(Config):
     margin: str
     """The reason for its margins."""
     parts: tuple[Part, ...]
+    both_scores: bool = False
+    """Whether each statement must hold by the captions' metric and by their content; said of all lessons of a file."""
 
 
 def load_lessons(path: Path = PATH) -> tuple[Lesson, ...]:
@@ -118,9 +126,12 @@ def load_lessons(path: Path = PATH) -> tuple[Lesson, ...]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise RequestError(f"{path}: this is not YAML ({getattr(error, 'problem', error)})") from None
+    shared: dict[str, Any] = {}
+    if isinstance(values, dict):
+        shared, values = values, values.pop("lessons", None)
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         raise RequestError(f"{path}: must hold a list of lessons")
-    return tuple(Lesson.parse(value, f"{path}: lesson {number}") for number, value in enumerate(values, 1))
+    return tuple(Lesson.parse(shared | value, f"{path}: lesson {number}") for number, value in enumerate(values, 1))
 
 
 def known_lessons(results: Path) -> tuple[Lesson, ...]:

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 
+from analysis.effects import levels_of
 from analysis.shared import on_common_benchmarks
-from analysis.statistics import Floats, Interval, moderated, one_sample
+from analysis.statistics import Floats, Interval, moderated, one_sample, other_arms, other_axes
 from analysis.study import Study
 from mm1_lab.config import Measure
 
@@ -51,20 +53,26 @@ class Difference:
     def over_first(self, count: int) -> Interval | None:
         """The interval over the first `count` seeds; None for fewer than two.
 
-        A moderated t interval for a pair of arms at one measure, an ordinary t interval for anything else.
+        A moderated t interval for arms at one measure, an ordinary t interval for several.
         """
         study, values, seeds = self.study, self.values[:count], self.seeds[:count]
         measures = {measure for _, measure in self.weights}
-        is_pair = sorted(self.weights.values()) == [-1.0, 1.0] and len(measures) == 1
-        if not is_pair:
+        if len(measures) > 1:
             return one_sample(values)
         known = study.trial_values(measures.pop())
-        left_out = {study.representative(arm) for arm, _ in self.weights} | set(study.controls)
-        pool = []
+        weights = {arm: weight for (arm, _), weight in self._terms.items()}
+        scores = {}
         for arm in study.scored:
-            if arm not in left_out and all((arm, seed) in known for seed in seeds):
-                pool.append([known[arm, seed] for seed in seeds])
-        return moderated(values, np.array(pool).reshape(len(pool), len(seeds)))
+            if arm not in study.controls and all((arm, seed) in known for seed in seeds):
+                scores[arm] = [known[arm, seed] for seed in seeds]
+        if sorted(self.weights.values()) == [-1.0, 1.0]:
+            pool = [own for arm, own in scores.items() if arm not in weights]
+            return moderated(values, other_arms(np.array(pool).reshape(len(pool), len(seeds))))
+        if not set(weights) <= set(scores):
+            return one_sample(values)
+        own = np.array([weights.get(arm, 0.0) for arm in scores])
+        levels = pd.get_dummies(pd.DataFrame([levels_of(study.sweep.arms[arm]) for arm in scores])).to_numpy(np.float64)
+        return moderated(values, other_axes(own, levels, np.array(list(scores.values()))), float(own @ own))
 
     @cached_property
     def over_seeds(self) -> Interval | None:

@@ -3,7 +3,9 @@
 Contrasts of a sweep's file and parts of lessons have the same evidence, from `gather`; `verdicts.py` judges both.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +25,7 @@ from analysis.study import Study
 
 @dataclass(frozen=True)
 class Evidence:
-    """What results say about one claim by one score: a row of `lesson_parts.csv`."""
+    """What results say about one claim by one score of captions: a row of `lesson_parts.csv`."""
 
     question: str
     """The lesson, or the contrast by itself."""
@@ -50,6 +52,20 @@ class Evidence:
     mixed_machines: bool | None = None
     without_floor: Interval | None = None
     """The same difference without kinds of question on the floor; no verdict rests on it."""
+    content: Evidence | None = None
+    """The same claim by what captions say, if there is such a score; it stands beside, unless `both_scores`."""
+    both_scores: bool = False
+    """Whether each statement must hold by content too."""
+
+    @property
+    def scores(self) -> tuple[Evidence, ...]:
+        """What each statement must hold by: this, or this and the content."""
+        return (self, self.content) if self.content and self.both_scores else (self,)
+
+    def joint(self, p_of: Callable[[Evidence], P | None] = lambda one: one.p) -> P:
+        """The p of the statements by all of `scores`; empty if one of these has none."""
+        each = [p_of(one) or {} for one in self.scores]
+        return {name: max(p[name] for p in each) for name in each[0] if all(name in p for p in each)}
 
     def p_of(self, statement: str) -> float:
         return (self.p or {}).get(statement, np.nan)
@@ -113,14 +129,14 @@ def of_lessons(
             aside = part.why_aside(study.manifest)
             claims = claims_of(part, lesson, study.sweep, study.scored)
             for claim in claims:
-                found += gather(study, claim, lesson.name, failed, kept, number, aside)
+                found.append(gather(study, claim, lesson.name, failed, kept, number, aside, lesson.both_scores))
             if not claims:
                 reason = f"no contrast in the sweep's file: {part.contrast!r}" if part.contrast else "no scores"
                 found.append(Evidence(lesson.name, number, "wording", reason=reason, aside=aside))
     return found
 
 
-def of_contrasts(study: Study, failed: Sequence[str] = (), kept: Study | None = None) -> list[list[Evidence]]:
+def of_contrasts(study: Study, failed: Sequence[str] = (), kept: Study | None = None) -> list[Evidence]:
     """The evidence on each contrast of the sweep's file."""
     return [gather(study, claim_of(one), one.claim, failed, kept) for one in study.sweep.contrasts]
 
@@ -133,18 +149,18 @@ def gather(
     kept: Study | None = None,
     part: int = 1,
     aside: str = "",
-) -> list[Evidence]:
-    """The evidence on a claim by the captions' metric, and by their content if there is such a score."""
-    claims = {"wording": claim}
-    if all(study.trial_values(measure) for _, measure in claim.content.weights):
-        claims["content"] = claim.content
-    found = []
-    for scored_by, scored in claims.items():
-        evidence = replace(_measure(study, scored, failed), question=question, part=part, scored_by=scored_by)
-        if kept:
-            evidence = replace(evidence, without_floor=Difference(kept, scored.weights).found)
-        found.append(replace(evidence, aside=aside))
-    return found
+    both_scores: bool = False,
+) -> Evidence:
+    """The evidence on a claim by its measure, and by the captions' content if that is another score."""
+
+    def by_score(scored: Claim) -> Evidence:
+        evidence = replace(_measure(study, scored, failed), question=question, part=part, aside=aside)
+        return replace(evidence, without_floor=Difference(kept, scored.weights).found) if kept else evidence
+
+    said = claim.content
+    is_other = claim.weights != said.weights and all(study.trial_values(measure) for _, measure in said.weights)
+    content = by_score(said) if is_other else None
+    return replace(by_score(claim), content=content, both_scores=both_scores)
 
 
 def _measure(study: Study, claim: Claim, failed: Sequence[str]) -> Evidence:
@@ -164,7 +180,7 @@ def _measure(study: Study, claim: Claim, failed: Sequence[str]) -> Evidence:
     return Evidence(
         question=claim.text,
         part=1,
-        scored_by="wording",
+        scored_by="content" if claim.weights == claim.content.weights else "wording",
         claim=claim,
         sweep=common.sweep.name,
         found=difference.found,

@@ -77,13 +77,13 @@ class Question(NamedTuple):
 def _status(study: Study, question: Question) -> tuple[str, bool]:
     """What is said of a question, and whether more seeds could decide it."""
     seeds, looks = len(study.seeds), study.manifest.looks
-    p = statements(question.evidence).both
+    p = statements(question.evidence)
     verdict = verdict_from_p(p, question.tests) if p else "not judged"
     if verdict in DECIDED:
         return verdict, False
     if looks and seeds >= looks[-1]:
         return "undecided by itself; `lessons.md` corrects it together with what is decided", False
-    p_of_look = statements(question.evidence, lambda one: one.p_of_look).both if p and looks else {}
+    p_of_look = statements(question.evidence, lambda one: one.p_of_look) if p and looks else {}
     if not p_of_look:
         return "open", True
     chance = max(chance_yet(value, seeds, looks[-1]) for value in p_of_look.values())
@@ -114,5 +114,5 @@ def _own_questions(study: Study, failed: Sequence[str]) -> list[Question]:
     """The claims of the sweep's file, each at the uncorrected level."""
     questions = []
     for contrast, evidence in zip(study.sweep.contrasts, of_contrasts(study, failed), strict=True):
-        questions.append(Question(contrast.claim, [claim_of(contrast)], evidence, 1))
+        questions.append(Question(contrast.claim, [claim_of(contrast)], [evidence], 1))
     return questions

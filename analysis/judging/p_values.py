@@ -16,8 +16,6 @@ from mm1_lab.config import Expectation
 Verdict = Literal[
     "supported",
     "supported, smaller",
-    "by wording only",
-    "by content only",
     "refuted in size",
     "contradicted",
     "undecided",
@@ -73,31 +71,6 @@ def combine(parts: Sequence[P]) -> dict[str, float]:
     if sizes:
         p["smaller"] = max(sizes)
     return p
-
-
-class TwoScores(NamedTuple):
-    """The p of the statements by each score of captions."""
-
-    wording: P
-    """By the captions' metric."""
-    content: P
-    """By their content; empty without such a score."""
-
-    @property
-    def both(self) -> P:
-        """The p of each statement that must hold by both."""
-        if not self.content:
-            return self.wording
-        return {name: max(p, self.content[name]) for name, p in self.wording.items() if name in self.content}
-
-    def by_one(self, verdict: Verdict, factor: float) -> Verdict:
-        """The verdict by both, or which of the scores alone supports what both leave open."""
-        if not self.content or verdict not in ("undecided", "refuted in size"):
-            return verdict
-        by_wording, by_content = (verdict_from_p(p, factor) in SUPPORTED for p in self)
-        if by_wording == by_content:
-            return verdict
-        return "by wording only" if by_wording else "by content only"
 
 
 class Tested(NamedTuple):

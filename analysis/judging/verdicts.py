@@ -2,7 +2,8 @@
 
 A question is a lesson or a contrast. It is supported if all its deciding parts are (the largest p counts) and
 contradicted if one is (the smallest p times their number); it is smaller than the paper's size if every part with a
-size is. Each of these must hold by the wording score and, if there is one, by the content score.
+size is. A claim rests on the measure that it names; captions by their content stand beside, but for lessons that were
+frozen with `both_scores`, of which each statement must hold by both.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ import pandas as pd
 from analysis.effects import levels_of
 from analysis.judging.claims import LAW, Claim, Lesson, claim_of, claims_of, lessons_about
 from analysis.judging.evidence import Evidence, of_contrasts
-from analysis.judging.p_values import DECIDED, SUPPORTED, P, Tested, TwoScores, Verdict, combine, holm
+from analysis.judging.p_values import DECIDED, SUPPORTED, P, Tested, Verdict, combine, holm
 from analysis.seeds import seeds_needed
 from analysis.statistics import LEVEL, Interval
 from analysis.study import Study
@@ -57,93 +58,77 @@ class Judged(NamedTuple):
 def judge(questions: Mapping[str, Sequence[Evidence]]) -> dict[str, Judged]:
     """Judges questions together, at 5 % for all of them, from the evidence on each."""
     p = {name: statements(evidence) for name, evidence in questions.items()}
-    tested = holm({name: own.both for name, own in p.items() if own.both})
+    tested = holm({name: own for name, own in p.items() if own})
     left = max(1, sum(one.p_holm > LEVEL for one in tested.values()))
     judged = {}
     for name, evidence in questions.items():
         one = tested.get(name, Tested("not judged", np.nan, 1))
-        verdict = p[name].by_one(one.verdict, left)
         deciding = [own for own in evidence if not own.aside]
         shown = deciding or evidence
-        parts = sum(own.scored_by != "content" for own in deciding)  # by content they are the same parts
-        lead = lead_of(shown, verdict) if shown else None
+        lead = lead_of(shown, one.verdict) if shown else None
         reason, more = "", np.nan
-        if verdict == "not judged":
+        if one.verdict == "not judged":
             reason = next((own.aside or own.reason for own in shown if own.aside or own.reason), "")
-        elif verdict not in DECIDED:
+        elif one.verdict not in DECIDED:
             more = needed(deciding, left)
+        scores = [score.scored_by for own in deciding for score in own.scores]
         judged[name] = Judged(
-            verdict=verdict,
+            verdict=one.verdict,
             reason=reason,
             lead=lead,
-            parts=parts,
-            scored_by=" and ".join(dict.fromkeys(own.scored_by for own in deciding)),
+            parts=len(deciding),
+            scored_by=" and ".join(dict.fromkeys(scores)),
             p_holm=one.p_holm,
             family=len(tested),
-            tests=one.tests * (parts if lead and lead.is_against else 1),  # any of the parts may contradict
+            tests=one.tests * (len(deciding) if lead and lead.is_against else 1),  # any of the parts may contradict
             seeds_needed=more,
         )
     return judged
 
 
-def statements(evidence: Iterable[Evidence], p_of: Callable[[Evidence], P | None] = lambda one: one.p) -> TwoScores:
+def statements(evidence: Iterable[Evidence], p_of: Callable[[Evidence], P | None] = lambda one: one.p) -> P:
     """The p of the statements about a question; none if no part decides or if a deciding part has no p."""
-    deciding = [one for one in evidence if not one.aside]
-    if not all(one.p for one in deciding):
-        return TwoScores({}, {})
-    wording, content = (combine([p_of(one) or {} for one in own]) for own in by_score(deciding))
-    return TwoScores(wording, content)
-
-
-def by_score(deciding: Sequence[Evidence]) -> tuple[list[Evidence], list[Evidence]]:
-    """The evidence by wording and by content: a part without captions counts by both. That by content is empty if no
-    part has such a score."""
-    wording = [one for one in deciding if one.scored_by != "content"]
-    parts = {one.part for one in deciding if one.scored_by == "content"}
-    if not parts:
-        return wording, []
-    return wording, [one for one in deciding if one.scored_by == "content" or one.part not in parts]
+    parts = [one.joint(p_of) for one in evidence if not one.aside]
+    return combine(parts) if all(parts) else {}
 
 
 def lead_of(evidence: Sequence[Evidence], verdict: Verdict) -> Evidence:
     """The part to show: the weakest support if supported or if nothing is against it, the strongest evidence against it
-    otherwise; of the two scores, that by which this is weaker, as it must hold by both."""
-    known = [one for one in evidence if one.p]
-    against = [one for one in known if one.is_against]
+    otherwise; of two scores that by which this is weaker, as it must hold by both."""
+    known = [one for one in evidence if one.joint()]
+    against = [one for one in known if any(score.is_against for score in one.scores)]
     if not known:
         return evidence[0]
     if verdict in SUPPORTED or not against:
-        return max(known, key=lambda one: one.p_of("supported"))
+        return _weakest(max(known, key=lambda one: one.joint()["supported"]), "supported")
     if verdict == "refuted in size":
-        return max((one for one in known if "smaller" in (one.p or {})), key=lambda one: one.p_of("smaller"))
-    strongest = []
-    for score in sorted({one.scored_by for one in against}):
-        own = [one for one in against if one.scored_by == score]
-        strongest.append(min(own, key=lambda one: one.p_of("contradicted")))
-    return max(strongest, key=lambda one: one.p_of("contradicted"))
+        sized = [one for one in known if "smaller" in one.joint()]
+        return _weakest(max(sized, key=lambda one: one.joint()["smaller"]), "smaller")
+    return _weakest(min(against, key=lambda one: one.joint()["contradicted"]), "contradicted")
+
+
+def _weakest(one: Evidence, statement: str) -> Evidence:
+    return max(one.scores, key=lambda score: score.p_of(statement))
 
 
 def needed(deciding: Sequence[Evidence], family: int) -> float:
     """Seeds that decide a question with 80 % power if the true differences are the estimates: with all its parts; or
     with the first part against it, whose p is multiplied by the number of parts; or by refuting all sizes.
 
-    A verdict needs both scores, so no number is enough if parts are against it by one score alone.
+    No number is enough if a part that must hold by both scores is against it by one alone.
     """
     if any(one.unit == "sizes" for one in deciding):
         return np.nan  # a learning-rate law needs sizes, not seeds
-    scores = [own for own in by_score(deciding) if own]
-    against = [[one for one in own if one.is_against] for own in scores]
-    if all(against):
-        fewest = []
-        for own, every in zip(against, scores, strict=True):
-            fewest.append(min(needed_for(one, family * len(every)) for one in own))
-        direction = max(fewest)
-    elif any(against):
+    against = [one for one in deciding if all(score.is_against for score in one.scores)]
+    if against:
+        tests = family * len(deciding)
+        direction = min(max(needed_for(score, tests) for score in one.scores) for one in against)
+    elif any(score.is_against for one in deciding for score in one.scores):
         direction = np.inf
     else:
-        direction = max(needed_for(one, family) for one in deciding)
-    sizes = [needed_to_refute(one, family) for one in deciding if one.claim and one.claim.size is not None]
-    return min(direction, max(sizes, default=np.inf))
+        direction = max(needed_for(score, family) for one in deciding for score in one.scores)
+    sized = [score for one in deciding for score in one.scores if score.claim and score.claim.size is not None]
+    return min(direction, max((needed_to_refute(one, family) for one in sized), default=np.inf))
 
 
 def needed_for(one: Evidence, family: int = 1) -> float:
@@ -177,11 +162,11 @@ def judge_contrasts(study: Study, failed: Sequence[str] = (), kept: Study | None
     """
     rows = []
     for evidence in of_contrasts(study, failed, kept):
-        judged = judge({"": evidence})[""]
-        found = evidence[0].row()
+        judged = judge({"": [evidence]})[""]
+        found = evidence.row()
         row = {name: found[name] for name in CONTRASTS}
         row |= {"verdict": judged.verdict, "reason": judged.reason, "seeds_needed": judged.seeds_needed}
-        said = evidence[1].row() if len(evidence) > 1 else {}
+        said = evidence.content.row() if evidence.content else {}
         row |= {f"content{end}": said.get(name, np.nan) for end, name in CONTENT.items()}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -218,8 +203,8 @@ def _compared(claim: Claim) -> object:
 
 def _levels_compared(study: Study, contrast: Contrast) -> dict[str, set[str | None]]:
     """The axes in which the two arms of a contrast differ, with their levels."""
-    first, second = (levels_of(study.sweep.arms[arm]) for arm in (contrast.first, contrast.second))
-    levels = {axis: {first.get(axis), second.get(axis)} for axis in first | second}
+    arms = [levels_of(study.sweep.arms[arm]) for side in contrast.sides for arm in side]
+    levels = {axis: {own.get(axis) for own in arms} for arm in arms for axis in arm}
     return {axis: both for axis, both in levels.items() if len(both) > 1}
 
 
@@ -266,4 +251,9 @@ def _command(lesson: Lesson, scale: str) -> str:
 
 def parts_frame(evidence: Iterable[Evidence]) -> pd.DataFrame:
     """`PARTS` of each part of the lessons by each score."""
-    return pd.DataFrame([one.row() for one in evidence], columns=list(PARTS))
+    rows = []
+    for one in evidence:
+        rows.append(one.row())
+        if one.content:
+            rows.append(one.content.row() | {"decides": one.both_scores and not one.aside})
+    return pd.DataFrame(rows, columns=list(PARTS))

@@ -21,8 +21,7 @@ from mm1_lab.results.summary import CONTENT
 SHORT = ("claim", "verdict", "estimate", "by content", "seeds")
 """The columns of the short table."""
 CONTENT_NOTE = (
-    "Captions are scored by CIDEr, which rewards wording, and by *content*, F1 over what captions say in any wording; "
-    "a verdict needs both."
+    "Captions are scored by CIDEr, which rewards wording, and by *content*, F1 over what captions say in any wording."
 )
 NEEDED_NOTE = "*Seeds needed*: how many decide a claim with 80 % power if the true difference is the estimate."
 
@@ -70,8 +69,9 @@ def claims_notes(study: Study, claims: pd.DataFrame, floor: Sequence[str] = ()) 
     notes = []
     if "seeds" in intervals:
         notes.append(
-            "Differences in points with 95 % t intervals over seeds, each formed within a seed; a pair's variance is "
-            "shrunk towards that of the other arms (limma). Claims are judged one by one at 5 %, uncorrected."
+            "Differences in points with 95 % t intervals over seeds, each formed within a seed; a variance is shrunk "
+            "towards that of the other arms (limma) unless far above it. Claims are judged one by one at 5 %, "
+            "uncorrected."
         )
     if "of_lesson" in claims and (claims["of_lesson"] != "").any():
         notes.append(
@@ -82,7 +82,7 @@ def claims_notes(study: Study, claims: pd.DataFrame, floor: Sequence[str] = ()) 
     if looks := reached_text(study):
         notes.append(f"Judged look by look as seeds are added: {looks}. Intervals are those of a single look.")
     if claims["content"].notna().any():
-        notes.append(f"{CONTENT_NOTE} The other columns are by CIDEr.")
+        notes.append(f"{CONTENT_NOTE} Verdicts are by the measure that a claim names, by CIDEr unless said.")
     if claims["seeds_needed"].notna().any():
         notes.append(NEEDED_NOTE)
     if any(floorless(row) for row in claims.to_dict("records")):
@@ -126,9 +126,9 @@ def lesson_notes(lessons: pd.DataFrame) -> list[str]:
         "Differences in points with 95 % intervals over seeds, of the part that decides a lesson: it needs all its "
         f"parts and falls with one. All lessons are one family ({family} could be judged); verdicts hold at 5 % after "
         "Holm's correction, intervals are uncorrected. *Supported, smaller*: the paper's direction, a smaller size. "
-        "*Refuted in size*: smaller than the paper's, whatever its sign. *By wording only*: by CIDEr, not by "
-        "content. *Development* seeds are those used to tune world and recipes.",
-        f"{CONTENT_NOTE} {NEEDED_NOTE}",
+        "*Refuted in size*: smaller than the paper's, whatever its sign. *Development* seeds are those used to tune "
+        "world and recipes.",
+        f"{CONTENT_NOTE} The paper's lessons need both. {NEEDED_NOTE}",
     ]
     if left := len(lessons) - len(run_lessons(lessons)):
         notes.append(f"{left} more lessons were not run here; `lessons.csv` names the commands.")

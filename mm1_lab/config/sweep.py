@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -27,18 +27,28 @@ class Panel(Config):
     """The labels along the panel's axis, in order, and the arm that each one shows."""
 
 
+Group = Annotated[tuple[str, ...], Field(min_length=2, max_length=MOST_ARMS)]
+
+
 class Contrast(Config):
-    """A claim about two arms, written before the runs that test it."""
+    """A claim about two arms, or two groups of arms, written before the runs that test it."""
 
     claim: str
-    first: str
-    second: str
+    first: str | Group
+    """An arm, or a list of arms, whose mean counts."""
+    second: str | Group
     """The difference is `first` − `second`, in points."""
     measure: MeasureField
     """The score that is compared: `0-shot`, `vqa 4-shot`, `text-core`, …"""
     expect: Expectation
     margin: float = Field(0.0, ge=0)
     """In points. `greater`, `less`: by more than this; `equivalent`: within it; `keeps`: not worse by more than it."""
+
+    @property
+    def sides(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The arms of `first` and those of `second`."""
+        first, second = ((side,) if isinstance(side, str) else side for side in (self.first, self.second))
+        return first, second
 
     @model_validator(mode="after")
     def _equivalence_has_a_margin(self) -> Self:
@@ -121,10 +131,11 @@ def load_sweep(path: Path, *further: Path) -> Sweep:
             raise RequestError(f"{path}: {what} an unknown arm {arm!r}{nearest(arm, arms)}")
 
     for contrast in file.contrasts:
-        if contrast.first == contrast.second:
-            raise RequestError(f"{path}: contrast {contrast.claim!r} compares {contrast.first!r} with itself")
-        check(f"contrast {contrast.claim!r} names", contrast.first)
-        check(f"contrast {contrast.claim!r} names", contrast.second)
+        named = [arm for side in contrast.sides for arm in side]
+        for arm in named:
+            if named.count(arm) > 1:
+                raise RequestError(f"{path}: contrast {contrast.claim!r} compares {arm!r} with itself")
+            check(f"contrast {contrast.claim!r} names", arm)
     for label, panel in file.panels.items():
         for arm in panel.arms.values():
             check(f"panel {label!r} shows", arm)

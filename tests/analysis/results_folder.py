@@ -158,4 +158,4 @@ def vouch_for(folder: Path) -> None:
 
 def claim_row(study: Study, claim: Claim) -> dict[str, Any]:
     """The evidence on a claim by wording, as a row."""
-    return gather(study, claim, claim.text)[0].row()
+    return gather(study, claim, claim.text).row()

@@ -1,4 +1,4 @@
-"""A sweep's own claims and tables by the content of captions beside CIDEr, as lessons are judged."""
+"""A sweep's own claims and tables by the content of captions beside CIDEr."""
 
 from dataclasses import replace
 
@@ -21,16 +21,12 @@ def with_content(study: Study, lift: float) -> Study:
     return replace(study, scores=scores.assign(score=scores["score"].where(scores["family"] != "vqa", 50 + noise)))
 
 
-@pytest.mark.parametrize(("lift", "verdict"), [(0.0, "by wording only"), (10.0, "supported")])
-def test_a_contrast_is_judged_by_wording_and_by_content(data_mix: Sweep, lift: float, verdict: str) -> None:
+@pytest.mark.parametrize("lift", [0.0, 10.0, -10.0])
+def test_a_contrast_is_judged_by_its_measure_and_content_stands_beside(data_mix: Sweep, lift: float) -> None:
     study = with_content(study_of(data_mix, range(5)), lift)
     claims = judge_contrasts(study).set_index("claim")
     row = claims.loc["captions lift zero-shot"]
-    assert row["verdict"] == verdict and row["p_supported"] < 0.05
-    assert np.isnan(row["seeds_needed"]) == (verdict == "supported")
-    against = judge_contrasts(with_content(study_of(data_mix, range(5)), -10.0)).set_index("claim")
-    assert against.loc["captions lift zero-shot", "verdict"] == "by wording only"
-    assert np.isinf(against.loc["captions lift zero-shot", "seeds_needed"]), "one score for it and one against it"
+    assert row["verdict"] == "supported" and row["p_supported"] < 0.05
     said = claim_row(study, claim_of(data_mix.contrasts[0]).content)
     assert (row["content"], row["content_high"]) == (said["estimate"], said["high"])
     assert np.isnan(claims.loc["91/9 keeps text skill", "content"])

@@ -22,7 +22,17 @@ from analysis.law.report import _last_targets
 from analysis.pages.compare import compare_table
 from analysis.statistics import Interval, one_sample
 from analysis.study import Study
-from mm1_lab.config import AVERAGE, DataIdentity, EncoderRecipe, Measure, Recipe, RequestError, Sweep, load_sweep
+from mm1_lab.config import (
+    AVERAGE,
+    Contrast,
+    DataIdentity,
+    EncoderRecipe,
+    Measure,
+    Recipe,
+    RequestError,
+    Sweep,
+    load_sweep,
+)
 from tests.analysis.results_folder import LIFT, ROOT, Lifts, claim_row, study_of
 
 LESSONS = load_lessons()
@@ -85,7 +95,7 @@ def test_a_world_as_the_paper_says_supports_the_paper() -> None:
     assert tokens["low"] < 4 < tokens["high"] and "6 pairs" in tokens["detail"]
     assert (found["connector type"]["parts"], found["connector order"]["parts"]) == (3, 12)
     assert (tokens["seeds"], tokens["seeds_are"], tokens["interval"]) == (5, "development", "seeds")
-    assert tokens["df"] == 4, "six pairs of five seeds are five pieces of evidence"
+    assert tokens["df"] == 4 + 5, "six pairs of five seeds are five pieces of evidence, beside those of the other axes"
 
 
 def test_a_world_that_is_otherwise_contradicts_it() -> None:
@@ -105,7 +115,20 @@ def test_a_lesson_of_several_parts_is_tested_as_often() -> None:
     }
     orders = connector(5, _144=-4, _c_abstractor=9)
     tests = orders["connector type"]["tests"], orders["connector order"]["tests"]
-    assert tests == (3 * 2, 12 * 3), "three pairs of types; two differences, each beyond both orders of a pair"
+    assert tests == (3 * 1, 12 * 3), "three pairs of types; two differences, each beyond both orders of a pair"
+
+
+def test_groups_of_arms_are_compared_by_their_means() -> None:
+    """Three against three, with a variance moderated as an axis' is."""
+    sweep = sweep_of("connector", GRID)
+    study = study_of(sweep, range(3), lifts=lifts_of(GRID, _336=5))
+    first, second = ([arm for arm in GRID if level in arm][:3] for level in ("336", "224"))
+    contrast = Contrast(claim="more", first=tuple(first), second=tuple(second), measure=AVERAGE, expect="greater")
+    row = claim_row(study, claim_of(contrast))
+    values = study.trial_values(AVERAGE)
+    means = [[np.mean([values[arm, seed] for arm in side]) for seed in range(3)] for side in (first, second)]
+    assert row["estimate"] == pytest.approx(np.mean(means[0]) - np.mean(means[1])) and row["df"] == 2 + 5
+    assert row["detail"] == f"mean of {', '.join(first)} − mean of {', '.join(second)}, average"
 
 
 def test_one_seed_gives_numbers_and_no_verdict() -> None:
@@ -157,7 +180,7 @@ def test_arms_without_a_seed_in_common_say_so(data_mix: Sweep) -> None:
     claim = claim_of(next(one for one in data_mix.contrasts if one.claim == "captions lift zero-shot"))
     assert claim_row(study, claim)["reason"] == "no seed in common"
     alone = study.at_seeds([2])
-    assert [one.reason for one in gather(alone, claim, "")] == ["one seed"]
+    assert gather(alone, claim, "").reason == "one seed"
 
 
 @pytest.mark.parametrize(
@@ -202,9 +225,9 @@ def test_a_part_that_the_world_cannot_ask_is_shown_and_does_not_decide(data_mix:
 
 
 @pytest.mark.parametrize(
-    ("by_content", "verdict"), [(None, "supported, smaller"), (10.0, "supported, smaller"), (0.0, "by wording only")]
+    ("by_content", "verdict"), [(None, "supported, smaller"), (10.0, "supported, smaller"), (0.0, "refuted in size")]
 )
-def test_a_lesson_needs_wording_and_content(data_mix: Sweep, by_content: float | None, verdict: str) -> None:
+def test_a_frozen_lesson_needs_wording_and_content(data_mix: Sweep, by_content: float | None, verdict: str) -> None:
     """Captions lift zero-shot by CIDEr alone, as VQA is alike; what they say differs between arms by `by_content`."""
     study = study_of(data_mix, range(5))
     scores, noise = study.scores, np.random.default_rng(0).normal(0, 1, len(study.scores))
@@ -214,6 +237,9 @@ def test_a_lesson_needs_wording_and_content(data_mix: Sweep, by_content: float |
     found = judged(study)["captions"]
     assert found["verdict"] == verdict
     assert found["scored_by"] == ("wording" if by_content is None else "wording and content")
+    fixed = [lesson.model_copy(update={"both_scores": False}) for lesson in LESSONS]
+    found = judged(study, lessons=fixed)["captions"]
+    assert (found["verdict"], found["scored_by"]) == ("supported, smaller", "wording"), "content stands beside"
 
 
 def test_a_lesson_that_both_scores_speak_against_hangs_on_the_less_sure_one(data_mix: Sweep) -> None:
@@ -266,11 +292,12 @@ def test_controls_are_not_in_the_pool_and_pictures_lend_text_no_variance(data_mi
     assert wild.loc[lift] > 2 * claims["with"].loc[lift] and wild.loc[text] == claims["with"].loc[text]
 
 
-def part(estimate: float, number: int = 1, scored_by: str = "wording") -> Evidence:
-    """A part of three seeds without a pool, for which or against which the estimate speaks."""
+def part(estimate: float, number: int = 1, content: Evidence | None = None) -> Evidence:
+    """A part of three seeds without a pool, for which or against which the estimate speaks, by both scores if there is
+    a `content`."""
     found = Interval(estimate, 2.0, 2.0)
-    claim = Claim("", "", {}, AVERAGE, "greater")
-    return Evidence("", number, scored_by, claim, found=found, seeds=(0, 1, 2), p=p_values("greater", 0.0, found))
+    claim, p = Claim("", "", {}, AVERAGE, "greater"), p_values("greater", 0.0, found)
+    return Evidence("", number, "wording", claim, found=found, seeds=(0, 1, 2), p=p, content=content, both_scores=True)
 
 
 def test_seeds_needed_are_those_of_the_part_with_which_a_lesson_falls() -> None:
@@ -295,10 +322,10 @@ def test_so_many_seeds_decide_a_lesson_of_several_parts_four_times_out_of_five()
 
 
 def test_no_seeds_decide_a_lesson_against_which_one_score_alone_is() -> None:
-    both = [part(-5.0), part(5.0, scored_by="content")]
-    assert needed(both, 1) == np.inf
+    both = part(-5.0, content=part(5.0))
+    assert needed([both], 1) == np.inf
     text = part(-5.0, 2)  # without captions, so against it by both scores
-    assert needed([*both, text], 1) == needed_for(text, 2)
+    assert needed([both, text], 1) == needed_for(text, 2)
 
 
 def test_a_part_scored_twice_is_one_part(data_mix: Sweep) -> None:
@@ -306,7 +333,7 @@ def test_a_part_scored_twice_is_one_part(data_mix: Sweep) -> None:
     study.scores["content"] = study.scores["score"]
     lesson = next(one for one in ASKED if one.name == "text with captions")
     evidence = of_lessons(study, [lesson])
-    assert (len(evidence), judge({"": evidence})[""].parts) == (4, 2)
+    assert (len(evidence), judge({"": evidence})[""].parts, len(parts_frame(evidence))) == (2, 2, 4)
 
 
 def test_what_was_not_run_says_how_to_run_it() -> None:
@@ -409,7 +436,7 @@ def as_frozen(lesson: Lesson) -> Lesson:
 def protocol_hash(lessons: Iterable[Lesson], sweeps: Iterable[Sweep]) -> str:
     """SHA-256 over what a confirmatory study freezes: the lessons and the contrasts of the sweeps."""
     contrasts = {sweep.name: [contrast.model_dump() for contrast in sweep.contrasts] for sweep in sweeps}
-    frozen = {"lessons": [lesson.model_dump() for lesson in lessons], "contrasts": contrasts}
+    frozen = {"lessons": [lesson.model_dump(exclude={"both_scores"}) for lesson in lessons], "contrasts": contrasts}
     return hashlib.sha256(json.dumps(frozen, sort_keys=True).encode()).hexdigest()
 
 
@@ -420,6 +447,7 @@ def test_the_protocol_of_the_study_is_that_of_these_files() -> None:
     text = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
     assert AMENDED in " ".join(text.split())
     lessons = list(map(as_frozen, LESSONS))
+    assert all(lesson.both_scores for lesson in lessons), "frozen before a lesson could rest on one score"
     now = protocol_hash(lessons, sweeps)
     assert f"`{now}`" in text, (
         f"lessons or contrasts have changed: a draft takes the new hash {now}, a frozen study none"

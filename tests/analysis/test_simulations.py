@@ -12,7 +12,7 @@ import pytest
 
 from analysis.judging.p_values import combine, holm, p_values, verdict_from_p
 from analysis.seeds import seeds_needed
-from analysis.statistics import PRIOR, Floats, Interval, moderated, one_sample
+from analysis.statistics import PRIOR, Floats, Interval, moderated, other_arms, other_axes
 from mm1_lab.config import Expectation
 
 ARMS = list(product(range(3), range(2), range(2)))
@@ -20,6 +20,11 @@ PAIRS = [(11, 0), (1, 0), (2, 0), (4, 0), (3, 0), (5, 0), (10, 1)]
 """Of arms that differ in one axis, in two, in all three."""
 TOKENS = np.array([1 if tokens else -1 for *_, tokens in ARMS]) / 6
 RESOLUTION = np.array([1 if resolution else -1 for _, resolution, _ in ARMS]) / 6
+GROUPS = np.array([1, 1, 1, -1, -1, -1, 0, 0, 0, 0, 0, 0]) / 3
+"""Three arms against three, which differ in two axes."""
+LEVELS = np.array(
+    [[place == level for place, count in zip(arm, (3, 2, 2), strict=True) for level in range(count)] for arm in ARMS]
+)
 LONG = pytest.param(6000, marks=pytest.mark.soak)
 
 
@@ -33,13 +38,13 @@ def study(generator: np.random.Generator, seeds: int, axis: float, uneven: bool 
 
 
 def of_pair(scores: Floats, first: int, second: int) -> Interval:
-    found = moderated(scores[first] - scores[second], np.delete(scores, [first, second], 0))
+    found = moderated(scores[first] - scores[second], other_arms(np.delete(scores, [first, second], 0)))
     assert found
     return found
 
 
 def of_sum(scores: Floats, weights: Floats) -> Interval:
-    found = one_sample(weights @ scores)
+    found = moderated(weights @ scores, other_axes(weights, LEVELS, scores), float(weights @ weights))
     assert found
     return found
 
@@ -50,15 +55,36 @@ def of_sum(scores: Floats, weights: Floats) -> Interval:
 def test_intervals_hold_the_truth_in_93_to_97_of_100_studies(
     seeds: int, axis: float, uneven: bool, repeats: int
 ) -> None:
-    generator, inside = np.random.default_rng([seeds, repeats]), np.zeros(3)
+    generator, inside = np.random.default_rng([seeds, repeats]), np.zeros(4)
     for repeat in range(repeats):
         scores = study(generator, seeds, axis, uneven)
         pair = of_pair(scores, *PAIRS[repeat % len(PAIRS)])
-        found = [pair, of_sum(scores, TOKENS), of_sum(scores, TOKENS - RESOLUTION)]
+        found = [pair, *(of_sum(scores, weights) for weights in (TOKENS, TOKENS - RESOLUTION, GROUPS))]
         inside += [one.low < 0 < one.high for one in found]
     chance = 3 * np.sqrt(0.05 * 0.95 / repeats)  # three standard errors of the simulation itself
     low, high = (0.93 - chance / 2, 0.97 + chance / 2) if repeats > 1000 else (0.95 - chance, 0.97 + chance)
     assert ((low <= inside / repeats) & (inside / repeats <= high)).all(), inside / repeats
+
+
+@pytest.mark.parametrize("repeats", [600, LONG])
+@pytest.mark.parametrize(("seeds", "least"), [(3, 0.92), (5, 0.94), (10, 0.94)])
+@pytest.mark.parametrize("extreme", ["an arm", "an axis"])
+def test_what_is_25_times_as_variable_keeps_its_own_variance(
+    seeds: int, least: float, extreme: str, repeats: int
+) -> None:
+    """One arm of a pair, or an axis whose mean the others' seeds say nothing of. The others' intervals only widen."""
+    generator, inside = np.random.default_rng([seeds, repeats]), np.zeros(2)
+    for repeat in range(repeats):
+        scores = study(generator, seeds, 0.0)
+        if extreme == "an arm":
+            scores[11] += generator.normal(0, np.sqrt(24), seeds)
+            found = [of_pair(scores, 11, 0), of_pair(scores, *PAIRS[1 + repeat % 5])]
+        else:
+            scores += generator.normal(0, 2.0, (2, seeds))[[tokens for *_, tokens in ARMS]]
+            found = [of_sum(scores, TOKENS), of_sum(scores, RESOLUTION)]
+        inside += [one.low < 0 < one.high for one in found]
+    chance = 3 * np.sqrt(0.05 * 0.95 / repeats)
+    assert (inside / repeats >= [least - chance / 2, 0.95 - chance]).all(), inside / repeats
 
 
 @pytest.mark.parametrize("repeats", [400, LONG])

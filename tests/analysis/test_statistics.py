@@ -9,7 +9,7 @@ from scipy import stats
 
 from analysis.judging.p_values import p_values, verdict_from_p
 from analysis.seeds import seeds_needed, smallest_difference
-from analysis.statistics import Floats, Interval, arm_means, moderated, one_sample, over_questions
+from analysis.statistics import Floats, Interval, arm_means, moderated, one_sample, other_arms, over_questions
 
 
 def means_of(scores: Floats) -> dict[str, Interval]:
@@ -35,13 +35,15 @@ def test_a_pair_s_variance_is_moderated_towards_the_pool_as_limma_does() -> None
     pool = np.array([[50.0, 53.0, 49.0], [48.0, 52.5, 47.0], [40.0, 45.0, 41.0], [44.0, 45.0, 40.0]])
     rest = pool - pool.mean(1, keepdims=True) - pool.mean(0, keepdims=True) + pool.mean()
     differences = np.array([1.0, 4.0, 2.5])
-    found = moderated(differences, pool)
+    found = moderated(differences, other_arms(pool))
     variance = (5 * 2 * (rest**2).sum() / 6 + 2 * differences.var(ddof=1)) / 7
     assert found is not None and found.degrees_of_freedom == 7
     assert found.error == pytest.approx(math.sqrt(variance / 3))
-    few = moderated(differences, pool[:2])
+    few = moderated(differences, other_arms(pool[:2]))
     assert few is not None and few.degrees_of_freedom == 4, "a pool of 2 degrees of freedom lends no more than it has"
-    assert moderated(differences, pool[:1]) == one_sample(differences)
+    assert moderated(differences, other_arms(pool[:1])) == one_sample(differences)
+    wild = 9 * differences  # F of 7.9 with 2 and 6 degrees of freedom
+    assert moderated(wild, other_arms(pool)) == one_sample(wild), "too unlike the pool to be moderated"
 
 
 def test_variance_of_means_is_pooled_over_arms_but_not_over_controls() -> None:

@@ -75,9 +75,11 @@ def check_claims(plan: Plan, request: Request) -> str:
 def _of_several_choices(request: Request) -> str:
     sweep, several = request.sweep, list[str]()
     for one in sweep.contrasts:
-        first, second = sweep.arms[one.first], sweep.arms[one.second]
-        choices = [name for name in Recipe.model_fields if getattr(first, name) != getattr(second, name)]
-        if len(choices) > 1:
+        arms = [sweep.arms[arm] for side in one.sides for arm in side]
+        choices = [
+            name for name in Recipe.model_fields if any(getattr(arms[0], name) != getattr(arm, name) for arm in arms)
+        ]
+        if len(choices) > 1 and len(arms) == 2:  # a group is stated to differ in more
             several.append(f"{one.claim!r} ({', '.join(choices)})")
     if not several:
         return ""
@@ -93,7 +95,7 @@ def _without_scores(request: Request) -> str:
         measure = contrast.measure
         if measure.about != "benchmarks":
             continue
-        asked = [stages[arm] for arm in (contrast.first, contrast.second) if arm in stages]
+        asked = [stages[arm] for side in contrast.sides for arm in side if arm in stages]
         if any(measure.wording not in given[stage.model.tuned] for stage in asked):
             lacking[measure] += 1
     told = ", ".join(f"{measure} ({counted(count, 'claim')})" for measure, count in lacking.items())
