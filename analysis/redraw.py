@@ -15,6 +15,7 @@ from analysis.judging.looks import reached_text
 from analysis.judging.validity import read_judged, validity_table
 from analysis.judging.verdicts import judge_contrasts, with_lessons
 from analysis.law.report import draw_search
+from analysis.measures import measure_rows
 from analysis.pages import scores
 from analysis.pages.axes import level_rows
 from analysis.pages.claims_figure import draw_claims, is_drawn
@@ -43,10 +44,10 @@ PATIENCE = 3.0
 def draw(results: Path, out: Path | None = None, latex: bool = False) -> list[Path]:
     """Draws everything in a results folder into it, or into `out`; returns the files written.
 
-    Writes the files of `draw_sweep` to each sweep's folder; `lessons.*`, `axes.*` and, if there are cheaper runs of a
-    sweep, `decision_accuracy.*` to each scale's folder; and `summary.md` for reading on a code host. `latex`: tables
-    also as LaTeX and figures as PDF. Raises RequestError if there are no results, or results of another schema. A sweep
-    without any finished trial is skipped if another one has results.
+    Writes the files of `draw_sweep` to each sweep's folder; `lessons.*`, `axes.*`, `measures.*` and, if there are
+    cheaper runs of a sweep, `decision_accuracy.*` to each scale's folder; and `summary.md` for reading on a code host.
+    `latex`: tables also as LaTeX and figures as PDF. Raises RequestError if there are no results, or results of another
+    schema. A sweep without any finished trial is skipped if another one has results.
     """
     return _draw_all(results, out or results, latex)[1]
 
@@ -122,13 +123,15 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
     output = Output(target, latex)
     tables: dict[str, list[Table]] = {}
     claims_table = short_claims = None
-    levels = pd.DataFrame()
+    levels = measures = pd.DataFrame()
+    runs = runs_of(study)
     with styled():
         output.csv("scores", scores_by_benchmark(study))
         if study.sweep.search:
             output.files.extend(draw_search(folder, out=target))
         else:
             levels = level_rows(study)
+            measures = measure_rows(study, float(runs["seconds"].mean()) / 60)
             if rules:
                 output.csv("validity", pd.DataFrame(rules))
                 table = validity_table(study, rules)
@@ -151,9 +154,10 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
         files=tuple(output.files),
         evidence=tuple(of_lessons(study, lessons, failed, kept)),
         levels=levels,
+        measures=measures,
         missing=tuple(study.missing()),
         caution=study.caution,
-        runs=runs_of(study),
+        runs=runs,
         seconds=stage_seconds(study),
         paired=pair_arms(study),
         claims=claims_table,

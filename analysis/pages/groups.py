@@ -1,7 +1,7 @@
 """What the summary and the report are made from: drawn sweeps, grouped by the scale at which they can be compared."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from analysis.judging.claims import LAW, known_lessons
 from analysis.judging.evidence import Evidence
 from analysis.judging.law_evidence import of_law
 from analysis.judging.verdicts import judge_lessons, parts_frame
+from analysis.measures import measures_table
 from analysis.pages.axes import axes_table, largest_differences
 from analysis.pages.cells import in_short
 from analysis.pages.verdicts import run_lessons, short_verdicts, tally
@@ -45,6 +46,8 @@ class Drawn:
     """On each part of the lessons about it."""
     levels: pd.DataFrame
     """The differences of its axes' levels from the base's; empty for a search."""
+    measures: pd.DataFrame
+    """What deciding a difference takes by each measure; empty for a search."""
     missing: tuple[str, ...]
     caution: str
     runs: pd.DataFrame
@@ -138,8 +141,16 @@ class Group:
 
     @property
     def levels(self) -> pd.DataFrame:
-        known = [one.levels.assign(world=one.world) for one in self.drawn if len(one.levels)]
-        return pd.concat(known, ignore_index=True) if known else pd.DataFrame()
+        return _with_world([(one, one.levels) for one in self.drawn])
+
+    @property
+    def measures(self) -> pd.DataFrame:
+        return _with_world([(one, one.measures) for one in self.drawn])
+
+    @property
+    def measures_table(self) -> Table | None:
+        title = f"What deciding a difference takes at {self.name}, by measure"
+        return measures_table(self.measures, title) if len(self.measures) and self.scale != "smoke" else None
 
     @property
     def axes_title(self) -> str:
@@ -211,6 +222,12 @@ class Group:
         second = f", then {words[1]}" if len(words) > 1 else ""
         least = f"; least, {words[-1]}" if len(words) > 2 else ""
         return f"Of the levels that were tried, the farthest from the base by {measure}: {words[0]}{second}{least}."
+
+
+def _with_world(frames: Iterable[tuple[Drawn, pd.DataFrame]]) -> pd.DataFrame:
+    """The rows of all sweeps that have any, with a column for an earlier world."""
+    known = [frame.assign(world=one.world) for one, frame in frames if len(frame)]
+    return pd.concat(known, ignore_index=True) if known else pd.DataFrame()
 
 
 def _rounded(count: float) -> str:

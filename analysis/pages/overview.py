@@ -1,4 +1,4 @@
-"""The files about several sweeps: lessons, axes and decision accuracy of each scale, and a summary of everything."""
+"""The files about several sweeps: lessons, axes, measures and decision accuracy of each scale, and a summary."""
 
 import re
 from collections.abc import Sequence
@@ -41,6 +41,9 @@ def _write_group(group: Group, output: Output) -> None:
         output.tables("axes", table)
     if _has_axes_figure(group):
         output.figure("axes", draw_axes(group.levels, group.axes_title, group.caution))
+    if table := group.measures_table:
+        output.csv("measures", group.measures)
+        output.tables("measures", table)
     if table := group.accuracy_table:
         output.csv("decision_accuracy", group.accuracy)
         output.tables("decision_accuracy", table)
