@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.pages.cells import seeds_cell
 from analysis.seeds import seeds_needed, worlds_in
-from analysis.statistics import PRIOR, Interval, arm_means
+from analysis.statistics import PRIOR, Interval
 from analysis.study import Study
 from analysis.table import Table
 from mm1_lab.config import AVERAGE, Measure
@@ -32,8 +32,7 @@ def measure_rows(study: Study, minutes: float) -> pd.DataFrame:
     losses = [Measure(source, about="loss") for source in study.held_out["source"].unique()]
     rows = []
     for measure in [AVERAGE, *study.measures, AVERAGE.content, *study.content_measures, *losses]:
-        means = arm_means(study.trial_values(measure), study.controls)
-        known = {arm: found for arm, found in means.items() if arm not in study.controls}
+        known = {arm: found for arm, found in study.arm_means(measure).items() if arm not in study.controls}
         counts = np.array([len(study.seed_values(arm, measure)) for arm in known])
         errors = np.array([found.error for found in known.values()])
         if len(known) < 2 or not errors.any():

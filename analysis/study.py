@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, TypeVarTuple
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,21 @@ FAMILIES_APART = {
 
 TrialValues = dict[tuple[str, int], float]
 """A value per trial (arm, seed)."""
-Blocks = tuple[pd.DataFrame, "pd.Series[int]", "pd.Series[int]"]
+Arguments = TypeVarTuple("Arguments")
+Result = TypeVar("Result")
+
+
+def once(method: Callable[[Study, *Arguments], Result]) -> Callable[[Study, *Arguments], Result]:
+    """A method of `Study` whose results are kept with the study, by its arguments."""
+
+    @wraps(method)
+    def found(study: Study, *arguments: *Arguments) -> Result:
+        known: dict[tuple[*Arguments], Result] = vars(study).setdefault(f"once {method.__name__}", {})
+        if arguments not in known:
+            known[arguments] = method(study, *arguments)
+        return known[arguments]
+
+    return found
 
 
 @dataclass(frozen=True)
@@ -45,10 +59,6 @@ class Study:
     """A row per source, arm and seed: the loss on held-out documents, in nats per text token."""
     records: Mapping[str, Mapping[str, Any]]
     """The record of each finished trial, by fingerprint."""
-    _values: dict[Measure, TrialValues] = field(default_factory=dict, init=False, repr=False)
-    _means: dict[Measure, dict[str, Interval]] = field(default_factory=dict, init=False, repr=False)
-    _asked: dict[Measure, dict[tuple[str, int], set[str]]] = field(default_factory=dict, init=False, repr=False)
-    _blocks: dict[tuple[Measure, tuple[int, ...]], Blocks] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def manifest(self) -> Manifest:
@@ -218,14 +228,13 @@ class Study:
             return benchmark_means(rows_of(self.scores, measure))
         return rows_of(self._by_benchmark, measure)
 
+    @once
     def all_values(self, measure: Measure) -> TrialValues:
         """The value of each trial (arm, seed)."""
-        if measure not in self._values:
-            means = self._rows(measure).groupby(["arm", "seed"], sort=False, observed=True)["score"].mean()
-            values = zip(means.index.tolist(), means.tolist(), strict=True)
-            self._values[measure] = {(arm, int(seed)): value for (arm, seed), value in values}
-        return self._values[measure]
+        means = self._rows(measure).groupby(["arm", "seed"], sort=False, observed=True)["score"].mean()
+        return {(arm, int(seed)): value for (arm, seed), value in zip(means.index, means.tolist(), strict=True)}
 
+    @once
     def trial_values(self, measure: Measure) -> TrialValues:
         """The value of each trial (arm, seed), without arms that have the same trials as another."""
         values = self.all_values(measure)
@@ -236,15 +245,14 @@ class Study:
         values = self.all_values(measure)
         return [values[arm, seed] for seed in self.seeds if (arm, seed) in values]
 
+    @once
     def benchmarks_asked(self, measure: Measure) -> dict[tuple[str, int], set[str]]:
         """The benchmarks that a measure averages, by trial (arm, seed); without trials that have none of them."""
-        if measure not in self._asked:
-            found: dict[tuple[str, int], set[str]] = {}
-            rows = rows_of(self.asked, measure.wording)[["arm", "seed", "benchmark"]]
-            for arm, seed, benchmark in rows.itertuples(index=False):
-                found.setdefault((arm, seed), set()).add(benchmark)
-            self._asked[measure] = found
-        return self._asked[measure]
+        found: dict[tuple[str, int], set[str]] = {}
+        rows = rows_of(self.asked, measure.wording)[["arm", "seed", "benchmark"]]
+        for arm, seed, benchmark in rows.itertuples(index=False):
+            found.setdefault((arm, seed), set()).add(benchmark)
+        return found
 
     def majority(self, measure: Measure) -> float | None:
         """The score of the best constant answer per kind of question: the mean over trials, as questions differ between
@@ -282,20 +290,19 @@ class Study:
     @cached_property
     def uncertainty(self) -> Literal["seeds", "questions"]:
         """The unit of the intervals of arms' means: seeds if they leave a degree of freedom, otherwise questions."""
-        return "seeds" if self._arm_means(self.measures[0]) else "questions"
+        return "seeds" if self.arm_means(self.measures[0]) else "questions"
 
-    def _arm_means(self, measure: Measure) -> dict[str, Interval]:
+    @once
+    def arm_means(self, measure: Measure) -> dict[str, Interval]:
         """The mean of each arm; empty if seeds leave no degree of freedom."""
-        if measure not in self._means:
-            self._means[measure] = arm_means(self.trial_values(measure), self.controls)
-        return self._means[measure]
+        return arm_means(self.trial_values(measure), self.controls)
 
     def mean(self, arm: str, measure: Measure) -> Interval | None:
         """The mean of an arm with its interval; None without scores. Over seeds, there is no interval for controls and
         unparsed answers, which do not share the residual variance, or if a measure leaves no degree of freedom."""
         if self.uncertainty != "seeds":
             return self.over_questions({(arm, measure): 1.0}, self.seeds)
-        found = self._arm_means(measure).get(self.representative(arm))
+        found = self.arm_means(measure).get(self.representative(arm))
         if found and arm not in self.controls and measure != UNPARSED:
             return found
         values = [found.estimate] if found else self.seed_values(arm, measure)
@@ -314,16 +321,17 @@ class Study:
         total = sum(terms[1:], terms[0])
         return over_blocks(total, questions, shots) if len(total) else None
 
-    def _block_means(self, measure: Measure, seeds: tuple[int, ...]) -> Blocks:
+    @once
+    def _block_means(
+        self, measure: Measure, seeds: tuple[int, ...]
+    ) -> tuple[pd.DataFrame, pd.Series[int], pd.Series[int]]:
         """The mean score per benchmark and block (rows) and arm (columns) at `seeds`, the number of questions per row,
         and the number of numbers of shots per benchmark."""
-        if (measure, seeds) not in self._blocks:
-            rows = rows_of(self.scores, measure)
-            rows = rows[rows["seed"].isin(seeds)]
-            means = rows.groupby(["arm", "benchmark", "block"])["score"].mean().unstack("arm")
-            counts = rows.groupby(["benchmark", "block"])["question"].nunique()
-            self._blocks[measure, seeds] = means, counts, rows.groupby("benchmark")["shots"].nunique()
-        return self._blocks[measure, seeds]
+        rows = rows_of(self.scores, measure)
+        rows = rows[rows["seed"].isin(seeds)]
+        means = rows.groupby(["arm", "benchmark", "block"])["score"].mean().unstack("arm")
+        counts = rows.groupby(["benchmark", "block"])["question"].nunique()
+        return means, counts, rows.groupby("benchmark")["shots"].nunique()
 
 
 def read_study(folder: Path) -> Study:

@@ -36,11 +36,8 @@ CONTRASTS = ("sweep", "claim", *ESTIMATE, *STATEMENTS, *FLOOR)
 
 
 class Judged(NamedTuple):
-    """The verdict on a question."""
+    """The verdict on a question; all but the lead are columns of `lessons.csv`."""
 
-    verdict: Verdict
-    reason: str
-    """Why it is not judged; empty if it was not run."""
     lead: Evidence | None
     """The part that determines the verdict."""
     parts: int
@@ -53,6 +50,9 @@ class Judged(NamedTuple):
     """The lead is tested at LEVEL / tests."""
     seeds_needed: float
     """For a question that is not decided."""
+    verdict: Verdict
+    reason: str
+    """Why it is not judged; empty if it was not run."""
 
 
 def judge(questions: Mapping[str, Sequence[Evidence]]) -> dict[str, Judged]:
@@ -73,8 +73,6 @@ def judge(questions: Mapping[str, Sequence[Evidence]]) -> dict[str, Judged]:
             more = needed(deciding, left)
         scores = [score.scored_by for own in deciding for score in own.scores]
         judged[name] = Judged(
-            verdict=one.verdict,
-            reason=reason,
             lead=lead,
             parts=len(deciding),
             scored_by=" and ".join(dict.fromkeys(scores)),
@@ -82,6 +80,8 @@ def judge(questions: Mapping[str, Sequence[Evidence]]) -> dict[str, Judged]:
             family=len(tested),
             tests=one.tests * (len(deciding) if lead and lead.is_against else 1),  # any of the parts may contradict
             seeds_needed=more,
+            verdict=one.verdict,
+            reason=reason,
         )
     return judged
 
@@ -100,15 +100,12 @@ def lead_of(evidence: Sequence[Evidence], verdict: Verdict) -> Evidence:
     if not known:
         return evidence[0]
     if verdict in SUPPORTED or not against:
-        return _weakest(max(known, key=lambda one: one.joint()["supported"]), "supported")
-    if verdict == "refuted in size":
-        sized = [one for one in known if "smaller" in one.joint()]
-        return _weakest(max(sized, key=lambda one: one.joint()["smaller"]), "smaller")
-    return _weakest(min(against, key=lambda one: one.joint()["contradicted"]), "contradicted")
-
-
-def _weakest(one: Evidence, statement: str) -> Evidence:
-    return max(one.scores, key=lambda score: score.p_of(statement))
+        statement, part = "supported", max(known, key=lambda one: one.joint()["supported"])
+    elif verdict == "refuted in size":
+        statement, part = "smaller", max(known, key=lambda one: one.joint().get("smaller", -1.0))
+    else:
+        statement, part = "contradicted", min(against, key=lambda one: one.joint()["contradicted"])
+    return max(part.scores, key=lambda score: score.p_of(statement))
 
 
 def needed(deciding: Sequence[Evidence], family: int) -> float:
@@ -219,9 +216,8 @@ def judge_lessons(lessons: Sequence[Lesson], evidence: Iterable[Evidence], scale
     for lesson in lessons:
         own = judged[lesson.name]
         found = own.lead.row() if own.lead else {}
-        reason = own.reason
-        if own.verdict == "not judged" and not reason and all(one.found is None for one in questions[lesson.name]):
-            reason = f"not run: make {_command(lesson, scale)}"
+        if own.verdict == "not judged" and not own.reason and all(one.found is None for one in questions[lesson.name]):
+            own = own._replace(reason=f"not run: make {_command(lesson, scale)}")
         rows.append(
             {
                 **{name: found.get(name, np.nan) for name in ESTIMATE},
@@ -231,17 +227,10 @@ def judge_lessons(lessons: Sequence[Lesson], evidence: Iterable[Evidence], scale
                 "paper_says": lesson.paper,
                 "section": lesson.section,
                 "sweep": lesson.sweep,
-                "parts": own.parts,
-                "scored_by": own.scored_by,
-                "p_holm": own.p_holm,
-                "family": own.family,
-                "tests": own.tests,
-                "seeds_needed": own.seeds_needed,
-                "verdict": own.verdict,
-                "reason": reason,
+                **own._asdict(),
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).drop(columns="lead")
 
 
 def _command(lesson: Lesson, scale: str) -> str:
