@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analysis.statistics import UNKNOWN, mean_of
-from mm1_lab.config import Check, CheckVerdict
+from mm1_lab.config import Check
 from mm1_lab.results.summary import PLAIN, benchmark_scores, by_content
 
 OTHERWISE = "-otherwise"
@@ -34,10 +34,11 @@ def demonstration_checks(scores: pd.DataFrame) -> Iterator[Check]:
     kinds = vqa["benchmark"].astype(str) + " " + vqa["kind"].astype(str)
     known = _mean(vqa[kinds.isin(set(kinds[second])) & ~second])
     share = 100 * _mean(vqa[second]) / known if known else 0.0  # at smoke nothing is known
-    yield _told(f"second words, {FEW} shots, percent of first words", share, TOLD)
+    yield Check.bound("told by demonstrations", f"second words, {FEW} shots, percent of first words", share, "≥", TOLD)
     captions = scores[scores["benchmark"].astype(str).str.endswith(FOLLOWED)]
     for shots, rows in captions[captions["shots"] > 0].groupby("shots"):
-        yield _told(f"captions' words in the convention shown, {shots} shots, percent", _mean(rows), KEPT)
+        what = f"captions' words in the convention shown, {shots} shots, percent"
+        yield Check.bound("told by demonstrations", what, _mean(rows), "≥", KEPT)
 
     most = int(scores["shots"].max())
     images = by_content(scores[scores["family"].isin(PLAIN)])
@@ -51,23 +52,10 @@ def _mean(rows: pd.DataFrame) -> float:
     return float(benchmark_scores(rows, ["seed"])["score"].mean())
 
 
-def _told(what: str, value: float, least: float) -> Check:
-    verdict: CheckVerdict = "pass" if value >= least else "fail"
-    return Check(check="told by demonstrations", what=what, value=value, needed=f"≥ {least:g}", verdict=verdict)
-
-
 def _gain(family: str, rows: pd.DataFrame, most: int, least: float) -> Check:
     """The points that a family gains from none to the most demonstrations, with an interval over seeds if there are
     several."""
     means = benchmark_scores(rows, ["seed"]).groupby(["seed", "shots"])["score"].mean().unstack("shots")
-    gains = (means[most] - means[0]).tolist()
-    gained = mean_of(gains) or UNKNOWN
-    return Check(
-        check="demonstrations help",
-        what=f"{family}, {most} shots − 0 shots, captions by content",
-        value=gained.estimate,
-        low=gained.low,
-        high=gained.high,
-        needed=f"≥ {least:g}",
-        verdict="pass" if gained.estimate >= least else "fail",
-    )
+    gained = mean_of((means[most] - means[0]).tolist()) or UNKNOWN
+    what = f"{family}, {most} shots − 0 shots, captions by content"
+    return Check.bound("demonstrations help", what, gained.estimate, "≥", least, low=gained.low, high=gained.high)

@@ -18,7 +18,7 @@ import pandas as pd
 from analysis.judging.demonstrations import demonstration_checks
 from analysis.judging.gates import ABOVE, read_gates
 from analysis.seeds import caution
-from analysis.statistics import UNKNOWN, Interval, one_sample, over_blocks
+from analysis.statistics import Interval, one_sample, over_blocks
 from analysis.study import Study, read_study
 from analysis.table import Table, as_text
 from mm1_lab.config import Check, CheckVerdict, kinds_on_floor
@@ -48,7 +48,7 @@ def validity_checks(study: Study) -> list[Check]:
     if not base:
         return []
     of_demonstrations = demonstration_checks(base.scores())
-    return [*_seeing(base), *_captions(base), *_text(base), *of_demonstrations, *_steps(base), *_steadiness(base)]
+    return [*_seeing(base), *_captions_and_text(base), *of_demonstrations, *_steps(base), *_steadiness(base)]
 
 
 def read_judged(folder: Path) -> tuple[Study, list[Check], tuple[str, ...]]:
@@ -167,28 +167,17 @@ def _seeing(base: _Base) -> Iterator[Check]:
             yield _ceiling(f"{benchmark}, {count} shots", own)
 
 
-def _captions(base: _Base) -> Iterator[Check]:
-    for benchmark, shots, asked in _of_family(base, "captioning"):
-        found = _mean(asked)
-        in_range = CIDER[0] <= found.estimate <= CIDER[1]
-        yield _check(
-            "CIDEr in range", f"{benchmark}, {shots} shots", found, "40 to 150", "pass" if in_range else "fail"
-        )
-        if CONTENT in asked and asked[CONTENT].notna().any():
-            yield _ceiling(f"{benchmark} by content, {shots} shots", by_content(asked))
-
-
-def _text(base: _Base) -> Iterator[Check]:
-    for benchmark, shots, asked in _of_family(base, "text"):
-        yield _ceiling(f"{benchmark}, {shots} shots", asked)
-
-
-def _of_family(base: _Base, family: str) -> Iterator[tuple[object, object, pd.DataFrame]]:
-    """The base's scores of each benchmark of a family at each number of shots."""
-    scores = base.scores()
-    own = scores[scores["family"] == family]
-    for (benchmark, shots), asked in own.groupby(["benchmark", "shots"], sort=False, observed=True):
-        yield benchmark, shots, asked
+def _captions_and_text(base: _Base) -> Iterator[Check]:
+    keys = ["family", "benchmark", "shots"]
+    for (family, benchmark, shots), asked in base.scores().groupby(keys, sort=False, observed=True):
+        if family == "text":
+            yield _ceiling(f"{benchmark}, {shots} shots", asked)
+        elif family == "captioning":
+            found = _mean(asked)
+            verdict: CheckVerdict = "pass" if CIDER[0] <= found.estimate <= CIDER[1] else "fail"
+            yield _check("CIDEr in range", f"{benchmark}, {shots} shots", found, "40 to 150", verdict)
+            if CONTENT in asked and asked[CONTENT].notna().any():
+                yield _ceiling(f"{benchmark} by content, {shots} shots", by_content(asked))
 
 
 def _steps(base: _Base) -> Iterator[Check]:
@@ -212,27 +201,17 @@ def _steadiness(base: _Base) -> Iterator[Check]:
         averages = _by_seed(asked)
         if averages.empty:
             continue
-        spread = float(averages.std())  # NaN for one seed
-        verdict: CheckVerdict = "pass" if spread <= SEED_SPREAD[name] else "fail"
-        if len(averages) == 1:
-            verdict = "needs more seeds"
         what = f"standard deviation of the base's average over {counted(len(averages), 'seed')}, {name}"
-        yield _check("steady over seeds", what, _alone(spread), f"≤ {SEED_SPREAD[name]:g}", verdict)
+        found = Check.bound("steady over seeds", what, float(averages.std()), "≤", SEED_SPREAD[name])
+        yield found if len(averages) > 1 else replace(found, verdict="needs more seeds")
     for shots, asked in images[images["family"] == "vqa"].groupby("shots"):
         share = 100 * float((~asked["parsed"]).mean())
-        what = f"VQA answers of the base, {shots} shots, percent"
-        verdict = "pass" if share <= UNPARSED else "fail"
-        yield _check("answers parsed", what, _alone(share), f"≤ {UNPARSED:g}", verdict)
+        yield Check.bound("answers parsed", f"VQA answers of the base, {shots} shots, percent", share, "≤", UNPARSED)
 
 
 def _ceiling(what: str, asked: pd.DataFrame) -> Check:
     found = _mean(asked)
-    return _check("no ceiling", what, found, f"≤ {CEILING:g}", "pass" if found.estimate <= CEILING else "fail")
-
-
-def _alone(value: float) -> Interval:
-    """A number without an interval."""
-    return replace(UNKNOWN, estimate=value)
+    return Check.bound("no ceiling", what, found.estimate, "≤", CEILING, low=found.low, high=found.high)
 
 
 def _check(check: str, what: str, found: Interval, needed: str, verdict: CheckVerdict, kind: str = "") -> Check:

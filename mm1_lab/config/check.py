@@ -42,6 +42,13 @@ class Check:
     needed: str
     verdict: CheckVerdict
 
+    @classmethod
+    def bound(cls, check: str, what: str, value: float, sign: Literal["≥", "≤"], bound: float, **more: Any) -> "Check":
+        """A check that a value is at least (`≥`) or at most (`≤`) a bound; `more` has further fields."""
+        passed = value >= bound if sign == "≥" else value <= bound
+        verdict: CheckVerdict = "pass" if passed else "fail"
+        return cls(check=check, what=what, value=value, needed=f"{sign} {bound:g}", verdict=verdict, **more)
+
     def cells(self) -> dict[str, Any]:
         """The row of a CSV file."""
         cells: dict[str, Any] = {name: "" if value is None else value for name, value in asdict(self).items()}

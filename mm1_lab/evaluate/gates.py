@@ -5,6 +5,7 @@ training data and `prompts_fit` counts tokens. The thresholds are fixed here, be
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -123,47 +124,32 @@ def read_from_pixels(sides: Mapping[int, int]) -> Iterator[Check]:
     known = [resolution for resolution in (224, *MORE_SHOWN) if resolution in sides]
     shares = {}
     for resolution in known:
-        right, count = names_read(sides[resolution])
-        shares[resolution] = 100 * right / count
-        low, high = wilson(right, count)
         what = f"names at {resolution} ({sides[resolution]} pixels)"
-        yield Check(
-            check=GATES["reader"],
-            what=what,
-            value=shares[resolution],
-            low=low,
-            high=high,
-            needed="",
-            verdict="reported",
-        )
+        found = _share(GATES["reader"], what, *names_read(sides[resolution]))
+        shares[resolution] = found.value
+        yield found
     for lower, higher in pairwise(known):
-        gain, least = shares[higher] - shares[lower], MORE_SHOWN[higher]
-        verdict: CheckVerdict = "pass" if gain >= least else "fail"
-        what = f"names, {higher} − {lower}, points"
-        yield Check(check=GATES["reader"], what=what, value=gain, needed=f"≥ {least:g}", verdict=verdict)
+        gain = shares[higher] - shares[lower]
+        yield Check.bound(GATES["reader"], f"names, {higher} − {lower}, points", gain, "≥", MORE_SHOWN[higher])
+
+
+def _share(check: str, what: str, right: int, count: int, seed: int | None = None) -> Check:
+    """Reports the percentage `right` of `count`."""
+    low, high = wilson(right, count)
+    value = 100 * right / count
+    return Check(check=check, seed=seed, what=what, value=value, low=low, high=high, needed="", verdict="reported")
 
 
 def probes(stage: EncoderStage, encoder: Path, resolution: int, gate: str) -> Iterator[Check]:
     """Accuracy of a linear probe for each attribute that questions ask for; for the gate `lower` only reported."""
     for attribute, (right, count) in attribute_probe(stage, encoder).items():
-        value = 100 * right / count
-        low, high = wilson(right, count)
-        needed = ""
-        verdict: CheckVerdict = "reported"
+        what = f"{attribute} at {resolution} ({stage.image_size} pixels)"
+        found = _share(GATES[gate], what, right, count, stage.seed)
         if gate != "lower" and attribute in SEEN:
             least, most = SEEN[attribute]
-            needed = f"{least:g} to {most:g}"
-            verdict = "pass" if least <= value <= most else "fail"
-        yield Check(
-            check=GATES[gate],
-            seed=stage.seed,
-            what=f"{attribute} at {resolution} ({stage.image_size} pixels)",
-            value=value,
-            low=low,
-            high=high,
-            needed=needed,
-            verdict=verdict,
-        )
+            passed = least <= found.value <= most
+            found = replace(found, needed=f"{least:g} to {most:g}", verdict="pass" if passed else "fail")
+        yield found
 
 
 def pooled_probes(stage: EncoderStage, encoder: Path, tokens: Collection[int]) -> Iterator[Check]:
@@ -172,15 +158,8 @@ def pooled_probes(stage: EncoderStage, encoder: Path, tokens: Collection[int]) -
     for count in (min(tokens), max(tokens)):
         right, things = attribute_probe(stage, encoder, count)["identity"]
         shares.append(100 * right / things)
-    gain = shares[1] - shares[0]
-    yield Check(
-        check=GATES["probe"],
-        seed=stage.seed,
-        what=f"identity in {max(tokens)} − {min(tokens)} averaged cells, points",
-        value=gain,
-        needed=f"≥ {MORE_IN_TOKENS:g}",
-        verdict="pass" if gain >= MORE_IN_TOKENS else "fail",
-    )
+    what = f"identity in {max(tokens)} − {min(tokens)} averaged cells, points"
+    yield Check.bound(GATES["probe"], what, shares[1] - shares[0], "≥", MORE_IN_TOKENS, seed=stage.seed)
 
 
 def no_leaks(settings: EvaluationSettings, seeds: Iterable[int], samples: int, longest: int) -> Iterator[Check]:
@@ -192,8 +171,7 @@ def no_leaks(settings: EvaluationSettings, seeds: Iterable[int], samples: int, l
         if counts:
             streams = ", ".join(f"{stream} {count}" for stream, count in counts.items())
             what += f" ({streams}; first {found.first[check]})"
-        verdict: CheckVerdict = "fail" if counts else "pass"
-        yield Check(check=GATES["leaks"], what=what, value=sum(counts.values()), needed="0", verdict=verdict)
+        yield replace(Check.bound(GATES["leaks"], what, sum(counts.values()), "≤", 0), needed="0")
 
 
 def prompts_fit(stage: EvaluationStage, data: Data) -> Iterator[Check]:
@@ -202,9 +180,7 @@ def prompts_fit(stage: EvaluationStage, data: Data) -> Iterator[Check]:
     shots, most = max(stage.settings.shots), stage.model.sequence_length
     for benchmark in benchmarks_for(data, stage.settings, stage.seed):
         longest = longest_prompt(writer, benchmark, shots)
-        verdict: CheckVerdict = "pass" if longest <= most else "fail"
-        what = f"{benchmark.name}, tokens at {shots} shots"
-        yield Check(check=GATES["prompts"], what=what, value=longest, needed=f"≤ {most}", verdict=verdict)
+        yield Check.bound(GATES["prompts"], f"{benchmark.name}, tokens at {shots} shots", longest, "≤", most)
 
 
 def check_words_fit(stage: EvaluationStage, tokenizer: Tokenizer) -> None:
