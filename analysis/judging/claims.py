@@ -166,10 +166,10 @@ def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Iterable[str]) -
         weights = {(part.arm, part.measure): 1.0, (part.arm, part.over): -1.0}
         return [replace(claim, detail=f"{part.arm}: {part.measure} − {part.over}", weights=weights)]
     levels = {arm: own for arm, own in varying(sweep).items() if arm in set(scored)}
-    differences = _differences(part, levels, sweep)
+    differences = differences_of(part, levels, sweep)
     if part.beyond:
         # either level of a pair may be the better one, so the first difference must exceed both directions
-        beyond = _differences(part.beyond, levels, sweep, both_ways=True)
+        beyond = differences_of(part.beyond, levels, sweep, both_ways=True)
         differences = [
             (f"({words}) − ({less})", _minus(arms, other))
             for (words, arms), (less, other) in product(differences, beyond)
@@ -185,7 +185,7 @@ def _minus(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str,
     return {arm: first.get(arm, 0.0) - second.get(arm, 0.0) for arm in {**first, **second}}
 
 
-def _differences(
+def differences_of(
     levels: Levels, known: Mapping[str, Mapping[str, str]], sweep: Sweep, both_ways: bool = False
 ) -> list[tuple[str, dict[str, float]]]:
     """The difference of two arms, or of two levels of an axis (the mean over all pairs of arms that differ only in it):
@@ -196,7 +196,7 @@ def _differences(
         return [(f"{levels.first} − {levels.second}", {levels.first: 1.0, levels.second: -1.0})]
     axis = str(levels.axis)
     with_axis = {arm: dict(found) for arm, found in known.items() if axis in found}
-    if levels.more and levels.less:
+    if levels.more is not None and levels.less is not None:
         pairs = [(levels.more, levels.less)]
     else:
         every = dict.fromkeys(found[axis] for found in with_axis.values())

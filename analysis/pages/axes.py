@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from analysis.effects import UNSET, groups, levels_of, varying
+from analysis.effects import UNSET, levels_of, varying
+from analysis.judging.claims import Levels, differences_of
 from analysis.judging.difference import Difference
 from analysis.pages.cells import estimate
 from analysis.seeds import seed_columns, worlds_in
@@ -31,36 +32,14 @@ def level_rows(study: Study) -> pd.DataFrame:
     rows = []
     for axis in next(iter(levels.values()), {}):
         base = base_levels.get(axis, UNSET)
-        pairs: dict[str, list[tuple[str, str]]] = {}
-        for group in groups(levels, axis):
-            by_level = {levels[arm][axis]: arm for arm in group}
-            for level, arm in by_level.items():
-                if base in by_level and level != base:
-                    pairs.setdefault(level, []).append((arm, by_level[base]))
-        for level, arms in pairs.items():
-            weights = {}
-            for arm, other in arms:
-                weights[arm, measure] = 1 / len(arms)
-                weights[other, measure] = -1 / len(arms)
-            difference = Difference(study, weights)
-            found = difference.found
-            if found is None:
-                continue
-            rows.append(
-                {
-                    "sweep": study.sweep.name,
-                    "axis": axis,
-                    "base": base,
-                    "level": level,
-                    "measure": str(measure),
-                    "pairs": len(arms),
-                    "estimate": found.estimate,
-                    "low": found.low,
-                    "high": found.high,
-                    "interval": difference.unit,
-                    **seed_columns(difference.seeds, study.manifest.in_world),
-                }
-            )
+        for level in dict.fromkeys(own[axis] for own in levels.values() if own[axis] != base):
+            for _, arms in differences_of(Levels(axis=axis, more=level, less=base), levels, study.sweep):
+                difference = Difference(study, {(arm, measure): weight for arm, weight in arms.items()})
+                if found := difference.found:
+                    row = {"sweep": study.sweep.name, "axis": axis, "base": base, "level": level}
+                    row |= {"measure": str(measure), "pairs": len(arms) // 2, "estimate": found.estimate}
+                    row |= {"low": found.low, "high": found.high, "interval": difference.unit}
+                    rows.append(row | seed_columns(difference.seeds, study.manifest.in_world))
     return pd.DataFrame(rows)
 
 
