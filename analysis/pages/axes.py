@@ -36,7 +36,7 @@ def level_rows(study: Study) -> pd.DataFrame:
             for _, arms in differences_of(Levels(axis=axis, more=level, less=base), levels, study.sweep):
                 difference = Difference(study, {(arm, measure): weight for arm, weight in arms.items()})
                 if found := difference.found:
-                    row = {"sweep": study.sweep.name, "axis": axis, "base": base, "level": level}
+                    row: dict[str, object] = {"sweep": study.sweep.name, "axis": axis, "base": base, "level": level}
                     row |= {"measure": str(measure), "pairs": len(arms) // 2, "estimate": found.estimate}
                     row |= {"low": found.low, "high": found.high, "interval": difference.unit}
                     rows.append(row | seed_columns(difference.seeds, study.manifest.in_world))
