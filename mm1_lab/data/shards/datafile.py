@@ -1,25 +1,7 @@
-"""The `--data` file, which lists the files of each source of training data.
-
-    captions: [captions-*.tar]            # WebDataset as img2dataset writes it: KEY.jpg with KEY.txt or KEY.json; or
-                                          # a table (Parquet, Arrow, CSV, JSON, JSON Lines) of images and captions
-    synthetic: [dense-*.tar]              # same formats, with long, accurate captions; optional
-    interleaved: [pages.parquet]          # OBELICS-like: columns images and texts
-    text: [text.parquet, c4-*.json.gz]    # a column or key `text`; required, as the decoder is pre-trained on it.
-                                          # JSON Lines end in .jsonl, or compressed in .gz or .zst
-    sources:                              # further sources under names of your choice, for a recipe's data_mix
-      charts: {reader: pairs, files: [charts.csv]}      # pairs, pages or text, or a reader of your own
-    instructions: [{file: llava.json, images: ../coco}] # conversations for instruction tuning: LLaVA's JSON, the
-                                          # Cauldron's Parquet, `messages` JSON Lines; or by names, with weights:
-                                          # {llava: {files: llava.json, weight: 2}}
-    tokenizer: bpe                        # trained on the text; or the folder of a Hugging Face tokenizer
-    pictures: squeeze                     # how images become square; or crop, pad
-    longest_document: 1000000             # characters; longer documents are skipped
-    largest_picture: 64000000             # pixels; larger images count as broken
-    room: 64                              # gigabytes of disk for copies of remote files (s3://…, gs://…)
-    benchmarks: {vqav2: {questions: …}}   # evaluated in addition to held-out captions; see config/benchmark.py
+"""The `--data` file, which lists the files of each source of training data (docs/your-own-data.md shows one).
 
 Each file is a path relative to the `data.yaml` (`*` and ranges such as `{00000..00123}.tar` stand for many), the folder
-of a data set that `save_to_disk` wrote, a URL (`s3://bucket/*.tar`, `hf://datasets/OWNER/NAME`), or one of
+of a data set that `save_to_disk` wrote, a URL (`s3://bucket/*.tar`, `hf://datasets/OWNER/NAME`), or an `Entry`:
 
     {file: table.csv, images: ../photos, image: filename, text: title}        # other folders and columns
     {folder: photos}                      # pictures with metadata.csv, .jsonl or .parquet, or one table beside them
