@@ -74,10 +74,12 @@ def earlier_world(manifest: Manifest) -> str:
 
 
 def worlds_note(sweeps: Mapping[str, str]) -> str:
-    """Names the sweeps whose results are of an earlier world, by sweep; empty if there are none."""
+    """Names the sweeps whose results are of an earlier world, or says that all are; empty if there are none."""
     found = {sweep: world for sweep, world in sweeps.items() if world}
     if not found:
         return ""
+    if len(found) == len(sweeps) and len(set(found.values())) == 1:
+        return f"All from an earlier miniature world ({next(iter(found.values()))})."
     named = ", ".join(f"{sweep} ({world})" for sweep, world in found.items())
     return f"From an earlier miniature world, marked and not ranked with the others: {named}."
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis.seeds import caution, tuned_sweeps
+from analysis.seeds import caution, tuned_sweeps, worlds_note
 from mm1_lab.config import WORLD_DATA, DataIdentity
 from mm1_lab.results import Manifest
 
@@ -29,3 +29,9 @@ def test_of_several_sweeps_all_are_marked_or_some_by_name() -> None:
     assert tuned_sweeps({"data_mix": [0, 1], "encoder": [4]}).startswith("The development seeds 0, 1 and 4, on which")
     assert tuned_sweeps({"data_mix": [0, 1], "encoder": [100]}).endswith("tuned: data_mix.")
     assert tuned_sweeps({"data_mix": [100], "encoder": [4, 101]}) == tuned_sweeps({}) == ""
+
+
+def test_sweeps_of_an_earlier_world_are_named_unless_all_are() -> None:
+    assert worlds_note({"a": "", "b": ""}) == ""
+    assert worlds_note({"a": "world 3", "b": "world 3"}) == "All from an earlier miniature world (world 3)."
+    assert worlds_note({"a": "world 3", "b": ""}).endswith("not ranked with the others: a (world 3).")
