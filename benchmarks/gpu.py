@@ -35,7 +35,7 @@ from benchmarks.setting import (
 )
 from benchmarks.training import Update, with_training
 from mm1_lab.config import EvaluationStage, Hardware, MultimodalStage, Network, Scale, load_scale
-from mm1_lab.config.cost import flops_per_position
+from mm1_lab.config.cost import flops_per_position, vocabulary_flops
 from mm1_lab.data.batches import Batch
 from mm1_lab.data.types import Data
 from mm1_lab.data.world import World
@@ -178,7 +178,9 @@ def _training_rows(
     network = Network(count_parameters(model), connector_flops(model), data.tokenizer.size)
     images = sum(len(batch.images) for batch in batches) / len(batches) / stage.training.batch_size
     counted = case.scale.model_copy(update={"images_per_row": dict.fromkeys(stage.shares, images)})  # not the scale's
-    flops = stage.cost(network, counted).flops / stage.training.steps - _between_documents(stage, batches)
+    flops = stage.cost(network, counted).flops / stage.training.steps - _not_computed(
+        stage, batches, data.tokenizer.size
+    )
     peak = Hardware.model_validate({"gpu": known[0]}).peak
     yield compare(
         f"training {case.name}",
@@ -187,18 +189,26 @@ def _training_rows(
         [peak] * len(ours),
         f"the peak of {gpu} in dense bf16 products",
         goal,
-        "FLOPs as `mm1-lab plan` counts them, without what is computed twice, but attention only within documents",
+        "FLOPs as `mm1-lab plan` counts them, without what is computed twice, "
+        "but attention only within documents and logits only where a loss counts",
     )
 
 
-def _between_documents(stage: MultimodalStage, batches: Sequence[Batch]) -> float:
-    """FLOPs per step of the decoder's attention between documents of a row, which a plan counts and nobody computes."""
+def _not_computed(stage: MultimodalStage, batches: Sequence[Batch], vocabulary: int) -> float:
+    """FLOPs per step that a plan counts and nobody computes.
+
+    The decoder's attention between documents of a row, and the logits of text that no loss counts: padding, and a
+    document's last token.
+    """
     numbers = torch.cat([batch.documents for batch in batches])
     lengths = torch.cat([row.bincount()[1:] for row in numbers]).double()
     context = float(lengths.square().sum()) / numbers.numel()
     size, whole = stage.decoder.shape, stage.sequence_length
-    unneeded = flops_per_position(size, whole, 3) - flops_per_position(size, context, 3)
-    return unneeded * numbers.numel() / len(batches)
+    attention = flops_per_position(size, whole, 3) - flops_per_position(size, context, 3)
+    image_tokens = stage.connector.image_tokens * sum(len(batch.images) for batch in batches)
+    counted = sum(int((batch.weights > 0).sum()) for batch in batches)
+    logits = vocabulary_flops(numbers.numel() - image_tokens - counted, size.width, vocabulary, 3)
+    return (attention * numbers.numel() + logits) / len(batches)
 
 
 def _evaluation_rows(case: Case, evaluation: EvaluationStage, data: Data, folder: Path) -> list[Row]:

@@ -72,7 +72,7 @@ def test_gc_frees_weights_and_never_results(ledger: Ledger, capsys: pytest.Captu
 
 def _is_best(ledger: Ledger, record: dict[str, dict[str, str]]) -> bool:
     row = (ledger.results / "smoke" / "data_mix" / "trials.csv").read_text().splitlines()
-    return any(line.startswith("captions,") and line.endswith(record["fingerprints"]["evaluation"]) for line in row)
+    return any(line.startswith("captions,") and record["fingerprints"]["evaluation"] in line.split(",") for line in row)
 
 
 def test_verify_and_gc_leave_alone_what_a_running_command_is_about_to_rename(
