@@ -22,7 +22,7 @@ from mm1_lab.evaluate.metrics import answer_words, further, is_parsed, majority_
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.shared_prefix import LOGITS
-from mm1_lab.model import MM1, build_mm1, cast_matrices, load_weights
+from mm1_lab.model import MM1, cast_matrices, load_mm1
 from mm1_lab.rows import SampleRow, ScoreRow
 from mm1_lab.train.progress import Progress, Report
 
@@ -78,12 +78,11 @@ def evaluate(
     """
     settings, side = stage.settings, stage.model.image_size
     benchmarks = benchmarks_for(data, settings, stage.seed, stage.benchmarks, stage.model.tuned, cache)
-    model = build_mm1(stage.model, data.tokenizer)
-    load_weights(model, model_folder)
+    model = load_mm1(stage.model, model_folder, data.tokenizer)
     half = stage.precision == "bf16-mixed"
     if half:
         cast_matrices(model.encoder, model.decoder)
-    model.to(team.device()).eval()
+    model.to(team.device())
     result = Evaluation()
     steps = sum(len(benchmark.shots_at(settings)) for benchmark in benchmarks) + 1
     done = 0

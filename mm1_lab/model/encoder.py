@@ -58,13 +58,13 @@ class Encoder(PreTrainedModel):
         self.width: int = vision.hidden_size
         self.patches: int = self.side**2
         self.leading: int = self.family.leading + getattr(vision, "num_register_tokens", 0)
-        for name in ("mean", "std"):
-            self.register_buffer(name, torch.empty(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(config.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(config.std)[:, None, None], persistent=False)
         self.register_load_state_dict_pre_hook(_interpolate_positions)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """The tower has been initialised already; this fills the buffers, which are not saved."""
+        """The tower has been initialised already; this fills the buffers of a model built on the meta device."""
         if module is self:
             self.get_buffer("mean").copy_(torch.tensor(self.config.mean)[:, None, None])
             self.get_buffer("std").copy_(torch.tensor(self.config.std)[:, None, None])

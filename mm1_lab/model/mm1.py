@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
+from transformers.initialization import no_init_weights
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts
 
 from mm1_lab import team
@@ -27,6 +28,7 @@ from mm1_lab.model.decoder import decoder_config, initialise, load_decoder, make
 from mm1_lab.model.encoder import Encoder, EncoderConfig, encoder_config, pretrained_encoder_config
 from mm1_lab.model.packed import States, read_rows
 from mm1_lab.weights.pretrained import text_config
+from mm1_lab.weights.stored import load_weights
 
 IMAGES_AT_ONCE = 256
 """Images encoded at a time, which limits the memory that five views of many pictures take."""
@@ -164,6 +166,19 @@ def build_mm1(stage: ModelStage, tokenizer: Tokenizer) -> MM1:
     if not ready:
         initialise(model.decoder)
     return model
+
+
+def load_mm1(stage: ModelStage, folder: Path, tokenizer: Tokenizer) -> MM1:
+    """The trained model of `stage` from its folder, for inference.
+
+    Its parameters are allocated without being initialised, which would take longer than to read them. Raises
+    RequestError for weights of another model.
+    """
+    with no_init_weights():
+        model = build_mm1(stage, tokenizer)
+    model.tie_weights(recompute_mapping=False)  # the library does so while it initialises
+    load_weights(model, folder)
+    return model.eval()
 
 
 def cast_matrices(*parts: nn.Module) -> None:

@@ -14,7 +14,7 @@ from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.fitting import context_length
 from mm1_lab.evaluate.generation import PromptGroup, cut_answer, generate
 from mm1_lab.evaluate.prompts import Segment
-from mm1_lab.model import MM1, build_mm1, load_weights
+from mm1_lab.model import MM1, load_mm1
 
 NEW_TOKENS, NEW_WORLD_TOKENS = 512, 64
 """The longest answer; a detailed description has about 200, the world's longest 40."""
@@ -47,9 +47,7 @@ class Chat:
 
     @classmethod
     def load(cls, stage: ModelStage, folder: Path, data: Data) -> "Chat":
-        model = build_mm1(stage, data.tokenizer)
-        load_weights(model, folder)
-        return cls(stage, model.to(team.device()).eval(), data)
+        return cls(stage, load_mm1(stage, folder, data.tokenizer).to(team.device()), data)
 
     def forget(self) -> None:
         """Starts a new conversation."""
