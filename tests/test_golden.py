@@ -107,5 +107,5 @@ def test_micro_run(stage: Stage, micro_run: Callable[[Stage], Path]) -> None:
     )
     assert losses == pytest.approx(golden["losses"], rel=TOLERANCE), (
         f"a {stage.KIND} stage behaves otherwise than before; if that is meant, raise {type(stage).__name__}.VERSION "
-        "in mm1_lab/config/kinds and store the new numbers with UPDATE_GOLDEN=1"
+        "in mm1_lab/config/stage.py and store the new numbers with UPDATE_GOLDEN=1"
     )

@@ -5,24 +5,10 @@ from mm1_lab.config.benchmark import LARGEST_PICTURE, BenchmarkConfig, Benchmark
 from mm1_lab.config.check import GATES, Check, CheckVerdict, kinds_on_floor, read_checks
 from mm1_lab.config.cost import Cost, Network
 from mm1_lab.config.errors import NotHere, RequestError, bounded, nearest
-from mm1_lab.config.kinds.decoder import DecoderStage
-from mm1_lab.config.kinds.encoder import EncoderStage
-from mm1_lab.config.kinds.evaluation import KEPT_FEATURES, EvaluationStage
-from mm1_lab.config.kinds.model import ModelStage, MultimodalStage, SftStage
 from mm1_lab.config.law import PAPER_LAW, LearningRateLaw, parse_count, read_law, short_count
 from mm1_lab.config.measure import AVERAGE, CHAT, TEXT_CORE, UNPARSED, Measure, MeasureField
-from mm1_lab.config.pretrained_models import (
-    Pretrained,
-    PretrainedDecoder,
-    PretrainedEncoder,
-    PretrainedMM1,
-    PretrainedModel,
-    PretrainedModels,
-    find_pretrained,
-)
 from mm1_lab.config.recipe import SOURCES, DataMix, EncoderRecipe, Recipe, SftRecipe
-from mm1_lab.config.resolve import Trial, follow_law, resolve, resolve_sweep
-from mm1_lab.config.resolve_parts import decoder_name
+from mm1_lab.config.resolve import Trial, decoder_name, follow_law, resolve, resolve_sweep
 from mm1_lab.config.scale import (
     DecoderTraining,
     EncoderTraining,
@@ -35,7 +21,31 @@ from mm1_lab.config.scale import (
     Scale,
     SftTraining,
 )
-from mm1_lab.config.size import ConnectorConfig, Parameters, PretrainedSize, Size, TowerSize
-from mm1_lab.config.stage import WORLD_DATA, DataIdentity, Stage
+from mm1_lab.config.size import (
+    ConnectorConfig,
+    Parameters,
+    Pretrained,
+    PretrainedDecoder,
+    PretrainedEncoder,
+    PretrainedMM1,
+    PretrainedModel,
+    PretrainedModels,
+    PretrainedSize,
+    Size,
+    TowerSize,
+    find_pretrained,
+)
+from mm1_lab.config.stage import (
+    KEPT_FEATURES,
+    WORLD_DATA,
+    DataIdentity,
+    DecoderStage,
+    EncoderStage,
+    EvaluationStage,
+    ModelStage,
+    MultimodalStage,
+    SftStage,
+    Stage,
+)
 from mm1_lab.config.sweep import Contrast, Expectation, Panel, Search, Sweep, load_scale, load_sweep
 from mm1_lab.config.yaml_files import read_yaml

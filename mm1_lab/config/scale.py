@@ -7,8 +7,7 @@ from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 from mm1_lab.config.base import Config
 from mm1_lab.config.benchmark import BenchmarkConfig, Shots
 from mm1_lab.config.errors import nearest
-from mm1_lab.config.pretrained_models import Pretrained
-from mm1_lab.config.size import Attention, Size
+from mm1_lab.config.size import Attention, Pretrained, Size
 
 MANY = 10**9
 """Upper limit on steps, rows, positions and questions; no real training has that many."""

@@ -1,4 +1,4 @@
-"""A stage, the unit of computation that trials share, and its identity. The kinds of stages are in `kinds/`.
+"""The stages, units of computation that trials share, and their identity.
 
 Two stages are the same if their *resolved* configuration, their inputs and the VERSION of their kind are the same. Code
 is not compared, so that a refactoring keeps every result. A stage contains its input stages; in its canonical form each
@@ -13,19 +13,49 @@ changing a default would change results under their old fingerprints. The golden
 (tests/config/test_resolved.py) contain every value, which makes such a change visible in review.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 
 from mm1_lab.config.base import Config, digest
-from mm1_lab.config.cost import Cost, Network, bytes_per_value, training_cost
+from mm1_lab.config.benchmark import BenchmarkConfig
+from mm1_lab.config.cost import (
+    Cost,
+    Network,
+    active_parameters,
+    bytes_per_value,
+    decoder_activations,
+    encoder_activations,
+    encoder_flops,
+    flops_per_position,
+    gathered_bytes,
+    logit_bytes,
+    training_cost,
+    vocabulary_flops,
+)
 from mm1_lab.config.errors import RequestError
 from mm1_lab.config.recipe import INSTRUCTIONS, SOURCES
-from mm1_lab.config.scale import Scale
-from mm1_lab.config.size import Parameters
+from mm1_lab.config.scale import (
+    DecoderTraining,
+    EncoderTraining,
+    EvaluationSettings,
+    MultimodalTraining,
+    Scale,
+    SftTraining,
+)
+from mm1_lab.config.size import (
+    Attention,
+    ConnectorConfig,
+    Parameters,
+    PretrainedDecoder,
+    PretrainedEncoder,
+    PretrainedMM1,
+    Size,
+)
 
 WORLD_VERSION = 4
 """Raised when the miniature world's scenes, words, sources, splits or benchmarks change."""
@@ -146,3 +176,513 @@ class Stage(Config):
     def reference(self) -> str:
         """Inside other objects a stage appears as its fingerprint."""
         return self.fingerprint
+
+
+RECONSTRUCTIVE_DEPTH = 20 / 24
+"""Share of its layers that is used of a reconstructive encoder (section 3.2: 20 of AIM's 24)."""
+CAPTION_TOKENS = 32
+"""Approximate tokens of the longest caption in a contrastive batch; captions are truncated at 77."""
+
+
+class EncoderStage(Stage):
+    """Pre-training of a ViT on image-caption pairs or on images alone, or its random initialisation."""
+
+    KIND: ClassVar[str] = "encoder"
+    VERSION: ClassVar[int] = 1
+    RECONSTRUCTIVE_VERSION: ClassVar[int] = 2
+    """Raised instead of VERSION when only reconstructive training changes."""
+
+    size: Size
+    """Size of the ViT that is trained."""
+    patch: int
+    image_size: int
+    """Image side in pixels."""
+    synthetic_share: float
+    """Share of pairs with a dense caption."""
+    training: EncoderTraining
+    objective: Literal["contrastive", "reconstructive", "none"] = "contrastive"
+    distinct_pairs: int | None = None
+    """Number of different pairs, which are repeated. None: as many as the data have."""
+    start: "EncoderStage | None" = None
+    """An encoder trained at another resolution to continue from; its position embeddings are interpolated."""
+
+    @property
+    def features(self) -> Size:
+        """Size of the ViT as used in the model: a reconstructive encoder without its last layers."""
+        if self.objective != "reconstructive":
+            return self.size
+        return self.size.model_copy(update={"layers": max(1, round(self.size.layers * RECONSTRUCTIVE_DEPTH))})
+
+    def parameters(self) -> Parameters:
+        own = self.size.parameters()
+        return own + self.training.text.parameters() if self.objective == "contrastive" else own
+
+    def canonical(self) -> dict[str, Any]:
+        own = {"reconstructive": self.RECONSTRUCTIVE_VERSION} if self.objective == "reconstructive" else {}
+        return super().canonical() | own
+
+    def positions(self) -> int:
+        if self.objective == "none":
+            return 0
+        return self.training.steps * self.training.batch_size * (self.image_size // self.patch) ** 2
+
+    def cost(self, network: Network, scale: Scale) -> Cost:
+        images, text = self.training.steps * self.training.batch_size, self.training.text
+        patches, itemsize = (self.image_size // self.patch) ** 2, bytes_per_value(self.precision)
+        if self.objective == "none":
+            images = patches = 0
+        flops = encoder_flops(self.size, self.patch, self.image_size, images, 3)
+        activations, trained = patches * encoder_activations(self.size, itemsize), network.total
+        if self.objective == "contrastive":
+            flops += images * CAPTION_TOKENS * flops_per_position(text, CAPTION_TOKENS, 3)
+            activations += CAPTION_TOKENS * encoder_activations(text, itemsize)
+            trained += text.parameters().total + network.vocabulary * text.width
+        return training_cost(
+            flops,
+            network,
+            trained=trained,
+            active=network.total,
+            itemsize=itemsize,
+            rows=self.rows(),
+            activations=activations,
+            gathered=gathered_bytes(self.size, itemsize),
+        )
+
+    def rows(self) -> int:
+        return self.training.batch_size
+
+    def size_names(self, scale: Scale) -> list[str]:
+        if self.objective == "none":  # nothing to share
+            return []
+        return [name for name, size in scale.encoders.items() if size == self.size]
+
+
+class DecoderStage(Stage):
+    """Language-model pre-training on text alone."""
+
+    KIND: ClassVar[str] = "decoder"
+    VERSION: ClassVar[int] = 2
+
+    size: Size
+    training: DecoderTraining
+    attention: Attention = "masked"
+    gradient_checkpointing: bool = False
+    upcycled_from: "DecoderStage | None" = None
+    """A dense decoder whose feed-forward initialises every expert."""
+
+    @property
+    def shape(self) -> Size:
+        """All dimensions, as for a pre-trained decoder."""
+        return self.size
+
+    def parameters(self) -> Parameters:
+        return self.size.parameters()
+
+    def positions(self) -> int:
+        steps = zip(self.training.phase_steps(), self.training.phases, strict=True)
+        return sum(count * phase.batch_size * phase.sequence_length for count, phase in steps)
+
+    def cost(self, network: Network, scale: Scale) -> Cost:
+        training, size, itemsize = self.training, self.size, bytes_per_value(self.precision)
+        flops = sum(
+            steps * phase.batch_size * phase.sequence_length * flops_per_position(size, phase.sequence_length, 3)
+            for steps, phase in zip(training.phase_steps(), training.phases, strict=True)
+        )
+        longest = max(phase.sequence_length for phase in training.phases)
+        # in rows of the longest phase, whichever phase has the largest batches
+        rows = max(-(-phase.batch_size * phase.sequence_length // longest) for phase in training.phases)
+        return training_cost(
+            flops + vocabulary_flops(self.positions(), size.width, network.vocabulary, 3),
+            network,
+            trained=network.total,
+            active=active_parameters(network.total, size),
+            itemsize=itemsize,
+            rows=rows,
+            divisible=True,
+            activations=longest * decoder_activations(size, itemsize, self.gradient_checkpointing),
+            logits=longest * logit_bytes(network.vocabulary, itemsize),
+            gathered=gathered_bytes(size, itemsize),
+            checkpointing=self.gradient_checkpointing,
+        )
+
+    def rows(self) -> int:
+        return min(phase.batch_size for phase in self.training.phases)
+
+    def size_names(self, scale: Scale) -> list[str]:
+        return [name for name, size in scale.decoders.items() if size == self.size]
+
+
+TEXT_TOKENS = {"shards": 48, "world": 22.5}
+"""Tokens of a conversation without its picture, by kind of data. Assumed for users' data; of the world's, measured over
+its sets, which have one picture per conversation in the mean."""
+
+
+class WholeModelStage(Stage):
+    """A stage that produces the weights of an MM1.
+
+    Every kind of it has, as fields or properties, the encoder, decoder and connector of its `architecture` and the
+    settings for reading rows: see MultimodalStage.
+    """
+
+    image_size: int
+    """Side of each image, or of each view of it, in pixels."""
+    shares: dict[str, float]
+    """Share of packed rows per source, or of conversations per instruction set."""
+    frozen: tuple[str, ...]
+    """Parts that are not trained, in alphabetical order."""
+    training: MultimodalTraining
+
+    @property
+    @abstractmethod
+    def architecture(self) -> "MultimodalStage | PretrainedMM1":
+        """What describes the encoder, connector and decoder that are trained."""
+
+    @property
+    @abstractmethod
+    def picture_tokens(self) -> int:
+        """Positions that a picture takes in a sequence: the image tokens of all its views."""
+
+    @abstractmethod
+    def row_length(self) -> int:
+        """Positions of a packed row."""
+
+    @property
+    @abstractmethod
+    def rows_per_step(self) -> int:
+        """Packed rows of an optimiser step."""
+
+    @abstractmethod
+    def images_per_row(self, source: str, scale: Scale) -> float:
+        """Encoder forward passes per packed row of the source."""
+
+    def parameters(self) -> Parameters:
+        return self.architecture.encoder.features.parameters() + self.architecture.decoder.shape.parameters()
+
+    def steps(self) -> int:
+        """Optimiser steps that are taken."""
+        return self.training.steps
+
+    def positions(self) -> int:
+        return self.steps() * self.rows_per_step * self.row_length()
+
+    def rows(self) -> int:
+        return self.training.batch_size
+
+    def size_names(self, scale: Scale) -> list[str]:
+        """The names of the decoder in the scale; of a pre-trained one, first the folder or hub name itself."""
+        decoder = self.architecture.decoder
+        if isinstance(decoder, PretrainedDecoder):
+            named = [name for name, model in scale.pretrained_decoders.items() if model.weights == decoder.name]
+            return [decoder.name, *named]
+        return decoder.size_names(scale)
+
+    def bytes_per_trained_parameter(self) -> float:
+        """Of fp32 weight, gradient and the optimiser's moments."""
+        return 16.0
+
+    def cost(self, network: Network, scale: Scale) -> Cost:
+        encoder, decoder = self.architecture.encoder, self.architecture.decoder.shape
+        checkpointing = self.architecture.gradient_checkpointing
+        itemsize, length, passes = bytes_per_value(self.precision), self.row_length(), self._passes()
+        # an encoder without a backward pass keeps no activations
+        patches = (self.image_size // encoder.patch) ** 2 if passes["encoder"] > 1 else 0
+        most_images = max(self.images_per_row(source, scale) for source in self.shares)
+        encoder_bytes = most_images * patches * encoder_activations(encoder.features, itemsize, checkpointing)
+        trained = 0
+        for name, count in network.counts.items():
+            part = "decoder" if name == "embedding" else name
+            if part in passes and part not in self.frozen:
+                trained += count
+        return training_cost(
+            self._flops(network, scale, passes),
+            network,
+            trained=trained,
+            active=active_parameters(network.total, decoder),
+            itemsize=itemsize,
+            rows=self.rows_per_step,
+            divisible=True,
+            activations=length * decoder_activations(decoder, itemsize, checkpointing) + encoder_bytes,
+            logits=length * logit_bytes(network.vocabulary, itemsize),  # of a row of text
+            gathered=gathered_bytes(decoder, itemsize),
+            checkpointing=checkpointing,
+            per_trained=self.bytes_per_trained_parameter(),
+        )
+
+    def _passes(self) -> dict[str, int]:
+        """Passes through each part, as `flops_per_position` counts them.
+
+        Gradients of a part's activations are needed where it or a part before it is trained.
+        """
+        passes = {}
+        is_trained_so_far = False
+        for part in ("encoder", "connector", "decoder"):
+            is_trained = part not in self.frozen
+            is_trained_so_far = is_trained_so_far or is_trained
+            passes[part] = 1 + is_trained_so_far + is_trained
+        return passes
+
+    def _flops(self, network: Network, scale: Scale, passes: dict[str, int]) -> float:
+        """The work of all parts; no logits are computed for image tokens."""
+        encoder, decoder = self.architecture.encoder, self.architecture.decoder.shape
+        positions, length, tokens = self.positions(), self.row_length(), self.architecture.connector.image_tokens
+        per_row = sum(share * self.images_per_row(source, scale) for source, share in self.shares.items())
+        rows = positions // length
+        images = per_row * rows
+        connector = passes["connector"] * network.connector * images
+        text_tokens = rows * (length - per_row * tokens)
+        return (
+            encoder_flops(encoder.features, encoder.patch, self.image_size, images, passes["encoder"])
+            + connector
+            + positions * flops_per_position(decoder, length, passes["decoder"])
+            + vocabulary_flops(text_tokens, decoder.width, network.vocabulary, passes["decoder"])
+        )
+
+
+class MultimodalStage(WholeModelStage):
+    """Multimodal pre-training of encoder, connector and decoder together."""
+
+    KIND: ClassVar[str] = "multimodal"
+    VERSION: ClassVar[int] = 3
+
+    encoder: SerializeAsAny[EncoderStage | PretrainedEncoder]
+    decoder: SerializeAsAny[DecoderStage | PretrainedDecoder]
+    """Either input may be another kind of stage, if it offers the properties of these that are asked for."""
+    connector: ConnectorConfig
+    sequence_length: int
+    max_images: int
+    blind: bool
+    drop_overlong: bool = False
+    """Whether documents that do not fit a row are left out: images take more positions than the sources allow for."""
+    gradient_checkpointing: bool = False
+    attention: Attention = "masked"
+    stop_after: int | None = None
+    """Step after which training stops, before the end of its schedule."""
+    shuffled: bool = False
+    """A control: documents get the images of other documents."""
+
+    views: ClassVar[int] = 1
+    """Images that each picture is turned into."""
+    tuned: ClassVar[bool] = False
+    """Whether it learns conversations: only answers count in the loss, and it is asked the benchmarks for these."""
+
+    @property
+    def architecture(self) -> "MultimodalStage":
+        return self
+
+    @property
+    def picture_tokens(self) -> int:
+        return self.connector.image_tokens
+
+    def row_length(self) -> int:
+        return self.sequence_length
+
+    @property
+    def rows_per_step(self) -> int:
+        return self.training.batch_size
+
+    def steps(self) -> int:
+        return self.stop_after or self.training.steps
+
+    def images_per_row(self, source: str, scale: Scale) -> float:
+        fits = self.sequence_length // self.picture_tokens
+        return min(scale.images_per_row.get(source, 0.0), fits, self.max_images)
+
+
+class SftStage(WholeModelStage):
+    """Supervised fine-tuning of a model on instructions, with its own resolution and number of views."""
+
+    KIND: ClassVar[str] = "sft"
+    VERSION: ClassVar[int] = 4
+
+    model: SerializeAsAny[MultimodalStage | PretrainedMM1]
+    sets: str = ""
+    """Hash of the files of the user's instruction sets; the world's own are covered by its version."""
+    views: int
+    training: SftTraining
+    drop_overlong: ClassVar[bool] = True
+    """Conversations that do not fit a row are left out, and not replaced."""
+    stop_after: ClassVar[int | None] = None
+    tuned: ClassVar[bool] = True
+
+    @property
+    def architecture(self) -> MultimodalStage | PretrainedMM1:
+        return self.model
+
+    @property
+    def encoder(self) -> EncoderStage | PretrainedEncoder:
+        return self.model.encoder
+
+    @property
+    def decoder(self) -> DecoderStage | PretrainedDecoder:
+        return self.model.decoder
+
+    @property
+    def connector(self) -> ConnectorConfig:
+        return self.model.connector
+
+    @property
+    def blind(self) -> bool:
+        return self.model.blind
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        return self.model.gradient_checkpointing
+
+    @property
+    def attention(self) -> Attention:
+        return self.model.attention
+
+    @property
+    def sequence_length(self) -> int:
+        return self.training.sequence_length
+
+    @property
+    def max_images(self) -> int:
+        return self.training.max_images
+
+    @property
+    def picture_tokens(self) -> int:
+        return self.views * self.connector.image_tokens
+
+    def row_length(self) -> int:
+        return self.sequence_length
+
+    @property
+    def rows_per_step(self) -> int:
+        """What the conversations of a step need if each has one picture and `TEXT_TOKENS`."""
+        fits = self.sequence_length / (self.picture_tokens + TEXT_TOKENS[self.data.kind])
+        per_row = min(fits, self.max_images // self.views)
+        return math.ceil(self.training.batch_size / max(1.0, per_row))
+
+    def images_per_row(self, source: str, scale: Scale) -> float:
+        """The same for every source, as a row holds conversations of all sets."""
+        return self.views * self.training.batch_size / self.rows_per_step
+
+    def bytes_per_trained_parameter(self) -> float:
+        # Adafactor keeps row and column sums instead of two moments
+        return 8.0 if self.training.optimiser == "adafactor" else 16.0
+
+
+ModelStage = MultimodalStage | SftStage
+"""Stages that produce the weights of an MM1."""
+
+
+# What evaluate/world.py and evaluate/world_chat.py ask; tests/evaluate/test_asked.py compares.
+WORLD_BENCHMARKS = 9
+"""At every number of shots: eight with images, and text-core, which is counted as if it had some."""
+CHAT_BENCHMARKS_WITH_SHOTS = 1
+"""Those that a tuned model is asked at every number of shots too: worked solutions."""
+ZERO_SHOT_CHAT_PROMPTS = 9 + 2 + 6
+"""Per question number, what only a tuned model is asked: nine benchmarks, one of them in two further orders of its
+choices, and two with the likelihood of each of three choices."""
+
+ANSWER_TOKENS = 24
+"""Tokens of a question with its answer, without the image (approximate)."""
+
+KEPT_FEATURES = 2**32
+"""Values of image features that an evaluation keeps, at most: 8.6 GB in half precision. Pictures that do not fit are
+encoded again at every number of shots."""
+
+
+class EvaluationStage(Stage):
+    """Few-shot scores and held-out losses of a trained model."""
+
+    KIND: ClassVar[str] = "evaluation"
+    VERSION: ClassVar[int] = 4
+    TRAINS: ClassVar[bool] = False
+
+    model: SerializeAsAny[MultimodalStage | SftStage]
+    settings: EvaluationSettings
+    benchmarks: tuple[BenchmarkConfig, ...] = ()
+    """The user's benchmarks, in addition to the data's own."""
+    TUNED_VERSION: ClassVar[int] = 3
+    """Raised instead of VERSION when only what fine-tuned models are asked in the world changes."""
+
+    sharp_demonstrations: int | None = None
+    """How many demonstrations, the last ones, are shown in all views; those before them only as a whole."""
+
+    def parameters(self) -> Parameters:
+        return self.model.parameters()
+
+    def canonical(self) -> dict[str, Any]:
+        in_world = self.data.kind == "world" and self.model.tuned
+        return super().canonical() | ({"tuned": self.TUNED_VERSION} if in_world else {})
+
+    @property
+    def question_tokens(self) -> int:
+        """Tokens of a question with its image and answer."""
+        return ANSWER_TOKENS + self.model.picture_tokens
+
+    def image_prompts(self) -> int:
+        """Pairs of a picture and its question that are read, demonstrations included: once for every prompt that they
+        are in, also for each order of its choices, and each choice whose likelihood is taken.
+
+        Of users' data every benchmark counts as asked, and all `settings.questions` captions as held out.
+        """
+        settings = self.settings
+        total = 0
+        for benchmark in self.benchmarks:
+            prompts = benchmark.prompts_per_shot or settings.questions
+            total += prompts * _pairs(benchmark.shots or settings.shots)
+        if self.data.kind == "shards":
+            return total + settings.questions * _pairs(settings.shots)
+        questions = settings.blocks * max(1, settings.questions // settings.blocks)
+        total += questions * WORLD_BENCHMARKS * _pairs(settings.shots)
+        if self.model.tuned:
+            total += questions * CHAT_BENCHMARKS_WITH_SHOTS * _pairs(settings.shots)
+            total += questions * ZERO_SHOT_CHAT_PROMPTS
+        return total
+
+    def positions(self) -> int:
+        return self.image_prompts() * self.question_tokens
+
+    def cost(self, network: Network, scale: Scale) -> Cost:
+        """FLOPs as if every prompt were read by itself, with all views of all its pictures.
+
+        That is an upper bound: evaluation reads the prefix that a block's questions share only once (at `mini` a third
+        of these positions, at `lab` a fifth), and encodes a picture once. But it writes answers token by token, far
+        below the speed at which prompts are read.
+
+        The activations are those of a batch: the cache of keys and values of its questions and of each block's prefix;
+        and the features of a benchmark's pictures.
+        """
+        model, settings, itemsize = self.model, self.settings, bytes_per_value(self.precision)
+        encoder, size, tokens = model.encoder, model.decoder.shape, model.connector.image_tokens
+        positions = self.positions()
+        images = self.image_prompts() * model.picture_tokens // tokens
+        flops = (
+            encoder_flops(encoder.features, encoder.patch, model.image_size, images, 1)
+            + network.connector * images
+            + positions * flops_per_position(size, model.sequence_length / 2, 1)
+        )
+        prefixes = -(-settings.batch_size * settings.blocks // settings.questions)
+        cached = prefixes * model.sequence_length + settings.batch_size * self.question_tokens
+        pictures = settings.questions + settings.blocks * max(settings.shots, default=0)
+        features = min(KEPT_FEATURES, pictures * model.picture_tokens * size.width)
+        # under autocast all but the embedding is kept in bf16, and for the logits a copy of that if they share it
+        if itemsize == 2:
+            state = 2.0 * network.total + 4.0 * network.vocabulary * size.width
+        else:
+            state = 4.0 * network.total
+        # other activations are freed layer by layer
+        per_token = 2 * itemsize * size.layers * size.attention_width * (size.kv_heads or size.heads) / size.heads
+        return Cost(
+            flops=flops,
+            parameters=network.total,
+            active=active_parameters(network.total, size),
+            state=state,
+            activations=per_token * cached + itemsize * features,
+            weights=0,
+            checkpoint=0,
+            rows=1,
+            whole=True,
+        )
+
+    def workers(self, scale: Scale) -> int:
+        """Those of the model, but at most one per block of questions."""
+        return min(self.model.workers(scale), self.settings.blocks)
+
+
+def _pairs(shots: tuple[int, ...]) -> int:
+    """Questions in all prompts of a question, one prompt for each number of shots."""
+    return sum(count + 1 for count in shots)

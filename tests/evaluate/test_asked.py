@@ -49,7 +49,7 @@ def shown(built: Iterable[Benchmark], settings: EvaluationSettings) -> int:
 @pytest.mark.parametrize("recipe", [Recipe(), TUNED], ids=["pre-trained", "tuned"])
 @pytest.mark.parametrize("settings", [None, ODD], ids=["mini", "odd"])
 def test_of_the_world(recipe: Recipe, settings: EvaluationSettings | None) -> None:
-    """Fails if a benchmark is added that config/kinds/evaluation.py does not count."""
+    """Fails if a benchmark is added that config/stage.py does not count."""
     stage = evaluation(recipe, **({"settings": settings} if settings else {}))
     built = benchmarks_for(World(), stage.settings, 0, (), stage.model.tuned)
     assert stage.image_prompts() == shown(built, stage.settings)
