@@ -17,7 +17,7 @@ from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGener
 
 from mm1_lab.config import MultimodalStage
 from mm1_lab.data.batches import Batch
-from mm1_lab.data.pixels import MEAN_COLOUR
+from mm1_lab.data.preprocessing import MEAN_COLOUR
 from mm1_lab.data.types import Tokenizer
 from mm1_lab.model import build_decoder
 from mm1_lab.model.encoder import COLOUR_SPREAD

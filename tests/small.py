@@ -3,7 +3,7 @@
 from mm1_lab.config import Size
 from mm1_lab.model import MM1, MM1Config
 from mm1_lab.model.decoder import decoder_config, initialise
-from mm1_lab.model.encoder import encoder_config
+from mm1_lab.model.towers import encoder_config
 
 
 def small_mm1(

@@ -34,7 +34,7 @@ from mm1_lab.evaluate.world import draw_questions
 from mm1_lab.files import WEIGHTS
 from mm1_lab.lab import load_sweep as load
 from mm1_lab.model import Encoder, load_decoder, load_weights, save_weights
-from mm1_lab.model.encoder import pretrained_encoder_config
+from mm1_lab.model.towers import load_encoder, pretrained_encoder_config
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.execution.worker import WorkerContext
 from mm1_lab.orchestrate.execution.worklist import Execution
@@ -193,7 +193,7 @@ def test_a_family_of_encoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(pretrained.ENCODERS, "vit", family)
     described = read_encoder(Pretrained(weights=str(tmp_path)))
     encoder = Encoder(pretrained_encoder_config(described, 28)).eval()
-    encoder.load(described)
+    load_encoder(encoder, described)
     images = torch.randint(0, 256, (2, 3, 28, 28), dtype=torch.uint8)
     with torch.no_grad():
         expected = model((images / 255 - 0.5) / 0.5).last_hidden_state[:, 1:]

@@ -1,7 +1,10 @@
 """A trained arm as a Hugging Face folder: other people's tools get our evaluation's answers, and damage is refused."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,8 @@ from mm1_lab.evaluate.generation import cut_answer
 from mm1_lab.evaluate.questions import Question
 from mm1_lab.model import MM1, MM1ForConditionalGeneration, MM1Processor, build_mm1
 from mm1_lab.model.decoder import load_decoder, make_decoder
-from mm1_lab.model.encoder import Encoder, pretrained_encoder_config
+from mm1_lab.model.encoder import Encoder
+from mm1_lab.model.towers import load_encoder, pretrained_encoder_config
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.train.stages import run_stage
@@ -112,13 +116,68 @@ def test_the_card_s_code_runs(
     assert capsys.readouterr().out.startswith("['")
 
 
+ELSEWHERE = """
+import sys
+sys.modules["mm1_lab"] = None  # as where the package is not installed
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+folder, picture, out = sys.argv[1:]
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+batch = processor(images=[picture, Image.open(picture)], text=["<image> a", "a large red <image>"])
+results = dict(batch)
+for dtype in (torch.float32, torch.bfloat16):
+    model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True, dtype=dtype).eval()
+    assert {one.dtype for one in model.parameters()} == {dtype}
+    assert type(model).__module__.startswith("transformers_modules")
+    with torch.inference_mode():
+        results[str(dtype)] = model(**batch).logits
+        results[f"images {dtype}"] = model.get_image_features(batch["pixel_values"])
+        results[f"written {dtype}"] = model.generate(**batch, max_new_tokens=5)
+torch.save(results, out)
+"""
+
+
+def test_a_folder_is_used_where_the_package_is_not_installed(
+    place: Path, model: MM1ForConditionalGeneration, processor: MM1Processor, tmp_path: Path
+) -> None:
+    """Its own code gives the pixels, logits and answers of this package's, in single and in half precision."""
+    Image.effect_noise((50, 40), 90).convert("RGB").save(tmp_path / "picture.png")
+    folder = shutil.copytree(place / "mm1", tmp_path / "elsewhere")
+    given = (str(folder), str(tmp_path / "picture.png"), str(tmp_path / "out.pt"))
+    environment = os.environ | {"HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
+    ran = subprocess.run([sys.executable, "-c", ELSEWHERE, *given], env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    found = torch.load(tmp_path / "out.pt")
+    batch = processor(images=given[1:2] * 2, text=["<image> a", "a large red <image>"])
+    assert all(torch.equal(batch[name], found[name]) for name in ("input_ids", "attention_mask", "pixel_values"))
+    for dtype in (torch.float32, torch.bfloat16):
+        ours = AutoModelForImageTextToText.from_pretrained(place / "mm1", dtype=dtype).eval()
+        with torch.inference_mode():
+            assert torch.allclose(ours(**batch).logits, found[str(dtype)], atol=1e-4)
+            written = ours.generate(**batch, max_new_tokens=5)
+        assert torch.equal(written, found[f"written {dtype}"])
+        assert found[f"images {dtype}"].shape == (2, processor.image_tokens, model.config.text_config.hidden_size)
+    with torch.inference_mode():  # as training reads them
+        expected = MM1.embed(as_trained(model), batch["input_ids"], batch["pixel_values"])
+        is_image = batch["input_ids"] == model.image_id
+        assert torch.allclose(expected[is_image], found["images torch.float32"].flatten(0, 1), atol=1e-4)
+
+
+def as_trained(model: MM1ForConditionalGeneration) -> MM1:
+    """The model of training with the same weights."""
+    trained = MM1(model.config).eval()
+    trained.load_state_dict(model.state_dict())
+    return trained
+
+
 def test_exported_parts_are_pretrained_models(place: Path, model: MM1ForConditionalGeneration) -> None:
     """Read as others' models are, they compute what they computed within the model."""
     known = HuggingFace()
     images = torch.randint(256, (2, 3, 36, 36), dtype=torch.uint8)
     described = known.encoder(Pretrained(weights=str(place / "encoder")))
     encoder = Encoder(pretrained_encoder_config(described, 36)).eval()
-    encoder.load(described)
+    load_encoder(encoder, described)
     with torch.no_grad():
         expected = model.encoder(model.encoder.normalise(images))
         assert torch.allclose(encoder(encoder.normalise(images)), expected, atol=1e-4)
@@ -193,7 +252,7 @@ def test_a_tuned_model_reads_the_turns_of_training_and_ends_its_answers_by_itsel
     packed = make_batch([row], ["conversations"], stage.image_size, False)
     with torch.inference_mode():
         logits = model(**batch).logits[0]
-        expected = model.decoder.lm_head(MM1.forward(model, packed).hidden[0, own])
+        expected = model.decoder.lm_head(as_trained(model)(packed).hidden[0, own])
     assert torch.allclose(logits, expected, atol=1e-4)
 
     chart = world.instructions("charts", 9, Limits.of(stage)).document(0)

@@ -19,8 +19,9 @@ from mm1_lab import team
 from mm1_lab.config import ModelStage, Resources, SftStage
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer, Row
-from mm1_lab.data.pixels import MEAN_COLOUR, NONE_ASKED, BrokenPictures, Decoded
+from mm1_lab.data.pixels import NONE_ASKED, BrokenPictures, Decoded
 from mm1_lab.data.pixels import views as picture_views
+from mm1_lab.data.preprocessing import MEAN_COLOUR
 from mm1_lab.data.types import BrokenPicture, Conversations, Source, Tokenizer
 
 

@@ -4,16 +4,15 @@ import io
 import os
 import warnings
 from collections.abc import Callable, Hashable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from mm1_lab.config import LARGEST_PICTURE, RequestError
-from mm1_lab.data.pixels import MEAN_COLOUR
+from mm1_lab.data.preprocessing import FORMATS, as_shown, square
 from mm1_lab.data.types import BrokenPicture, Pixels
 
 Shape = Literal["squeeze", "crop", "pad"]
@@ -27,8 +26,6 @@ MOST_BYTES = 256 << 20
 """Maximum size of an image file; a photograph of 50 megapixels has a tenth of that."""
 DECODING_VERSION = 2
 """Increased when the pixels of users' images change; part of the data's identity."""
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""Formats that are decoded; for some others, Pillow would start external programs."""
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `ImageDecoder.largest` is checked instead
 
@@ -71,33 +68,6 @@ class ImageDecoder:
         pixels = np.asarray(small)
         pixels.flags.writeable = False
         return pixels
-
-
-def as_shown(image: Image.Image) -> Image.Image:
-    """The image in RGB as a viewer shows it: turned as its EXIF orientation says, and on white if it is transparent.
-
-    Raises ValueError for numbers of 32 bits, whose white is not known.
-    """
-    with suppress(Exception):  # damaged EXIF data, which raise many kinds, do not spoil the pixels
-        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-            image = ImageOps.exif_transpose(image)
-    if image.mode in ("I", "F"):
-        raise ValueError("its pixels are numbers of 32 bits; convert it to 8 bits per channel")
-    if image.mode.startswith("I;16"):  # converted directly, everything above 255 would be white
-        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:  # converted directly, black on transparent would be black on black
-        drawn = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def square(image: Image.Image, side: int, shape: str) -> Image.Image:
-    """Resizes the image to `side` × `side` pixels; `shape` as in `ImageDecoder`."""
-    if shape == "crop":
-        return ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
-    if shape == "pad":
-        return ImageOps.pad(image, (side, side), Image.Resampling.BICUBIC, color=(MEAN_COLOUR,) * 3)
-    return image.resize((side, side), Image.Resampling.BICUBIC)
 
 
 def read_file(path: Path) -> bytes:

@@ -13,8 +13,6 @@ from mm1_lab.data.types import BrokenPicture, Data, Document, Picture, Pixels
 if TYPE_CHECKING:
     import torch
 
-MEAN_COLOUR = 128
-"""Value of every channel of a blank image, which the model's normalisation maps to 0."""
 BROKEN_SHARE = 0.01
 BROKEN_LEAST = 10
 """A stage stops once more than `BROKEN_SHARE` of its images, and at least `BROKEN_LEAST`, cannot be decoded. The share

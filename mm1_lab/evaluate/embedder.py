@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from mm1_lab.config import KEPT_FEATURES, ModelStage, RequestError
-from mm1_lab.data.pixels import MEAN_COLOUR, image_tensor, views
+from mm1_lab.data.pixels import image_tensor, views
+from mm1_lab.data.preprocessing import MEAN_COLOUR
 from mm1_lab.data.types import BrokenPicture, Picture, Pixels
 from mm1_lab.evaluate.image_files import undecodable
 from mm1_lab.evaluate.prompts import Overview, Segment

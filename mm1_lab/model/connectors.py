@@ -2,20 +2,36 @@
 
 To add one, write a class with the same constructor arguments and decorate it with `@connector(NAME)`; recipes select it
 by that name. The paper's three connectors adapt to any number of patches and any square number of image tokens; a class
-that does not raises RequestError in its constructor.
+that does not raises ValueError in its constructor. An exported model's folder holds a copy of this file.
 """
 
+import difflib
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from mm1_lab.config import ConnectorConfig, RequestError, nearest
 from mm1_lab.model.encoder import stretch_positions
 
-Build = Callable[[ConnectorConfig, int, int, int], nn.Module]
+
+class ConnectorSettings(Protocol):
+    """What a connector is told of the recipe; at run time a ConnectorConfig."""
+
+    @property
+    def kind(self) -> str:
+        """The name that it is registered under."""
+
+    @property
+    def image_tokens(self) -> int: ...
+
+    @property
+    def width(self) -> int:
+        """Inner width, for those that have one."""
+
+
+Build = Callable[[ConnectorSettings, int, int, int], nn.Module]
 """(configuration, encoder width, decoder width, patches) → the connector."""
 
 CONNECTORS: dict[str, Build] = {}
@@ -55,7 +71,7 @@ def _norm_linear(before: int, after: int) -> nn.Sequential:
 class AveragePooling(nn.Module):
     """Average pooling of the patch grid to √k × √k, then a linear projection."""
 
-    def __init__(self, config: ConnectorConfig, encoder_width: int, decoder_width: int, patches: int) -> None:
+    def __init__(self, config: ConnectorSettings, encoder_width: int, decoder_width: int, patches: int) -> None:
         super().__init__()
         self.pool = nn.AdaptiveAvgPool2d(math.isqrt(config.image_tokens))
         self.project = nn.Linear(encoder_width, decoder_width)
@@ -72,7 +88,7 @@ class AttentionPooling(nn.Module):
     Queries are initialised from N(0, 1), so that they differ from the first step on.
     """
 
-    def __init__(self, config: ConnectorConfig, encoder_width: int, decoder_width: int, patches: int) -> None:
+    def __init__(self, config: ConnectorSettings, encoder_width: int, decoder_width: int, patches: int) -> None:
         super().__init__()
         self.queries = nn.Parameter(torch.randn(config.image_tokens, encoder_width))
         self.attention = nn.MultiheadAttention(encoder_width, _heads(encoder_width), batch_first=True)
@@ -135,7 +151,7 @@ class CAbstractor(nn.Module):
 
     BLOCKS = 3
 
-    def __init__(self, config: ConnectorConfig, encoder_width: int, decoder_width: int, patches: int) -> None:
+    def __init__(self, config: ConnectorSettings, encoder_width: int, decoder_width: int, patches: int) -> None:
         super().__init__()
         width = config.width
         self.positions = nn.Parameter(torch.empty(patches, encoder_width))
@@ -164,10 +180,10 @@ class CAbstractor(nn.Module):
 class TwoLayerMLP(nn.Module):
     """LLaVA 1.5's connector: two linear layers with GELU between them, one image token per patch."""
 
-    def __init__(self, config: ConnectorConfig, encoder_width: int, decoder_width: int, patches: int) -> None:
+    def __init__(self, config: ConnectorSettings, encoder_width: int, decoder_width: int, patches: int) -> None:
         super().__init__()
         if config.image_tokens != patches:
-            raise RequestError(
+            raise ValueError(
                 f"connector 'mlp' makes a token of each of the {patches} patches, not {config.image_tokens} tokens; "
                 "write `image_tokens: patches`"
             )
@@ -187,11 +203,11 @@ class PixelShuffle(nn.Module):
     A linear layer projects their r² · width features to the decoder's width; nothing is averaged.
     """
 
-    def __init__(self, config: ConnectorConfig, encoder_width: int, decoder_width: int, patches: int) -> None:
+    def __init__(self, config: ConnectorSettings, encoder_width: int, decoder_width: int, patches: int) -> None:
         super().__init__()
         before, after = math.isqrt(patches), math.isqrt(config.image_tokens)
         if before % after:
-            raise RequestError(
+            raise ValueError(
                 f"connector 'pixel-shuffle': a grid of {before} × {before} patches cannot give {config.image_tokens} "
                 f"tokens, {after} a side; choose a side that divides {before}, or another resolution"
             )
@@ -233,7 +249,7 @@ class PerceiverResampler(nn.Module):
 
     LAYERS = 3
 
-    def __init__(self, config: ConnectorConfig, encoder_width: int, decoder_width: int, patches: int) -> None:
+    def __init__(self, config: ConnectorSettings, encoder_width: int, decoder_width: int, patches: int) -> None:
         super().__init__()
         width = config.width
         self.enter = nn.Linear(encoder_width, width)
@@ -250,17 +266,19 @@ class PerceiverResampler(nn.Module):
         return self.project(latents)
 
 
-def build_connector(config: ConnectorConfig, encoder_width: int, decoder_width: int, patches: int) -> nn.Module:
+def build_connector(config: ConnectorSettings, encoder_width: int, decoder_width: int, patches: int) -> nn.Module:
     """The connector that `config` selects, from `patches` features to `config.image_tokens` tokens.
 
-    Raises RequestError for an unknown kind, and for counts that are not square numbers or that the kind does not
+    Raises ValueError for an unknown kind, and for counts that are not square numbers or that the kind does not
     support.
     """
     if config.kind not in CONNECTORS:
-        raise RequestError(f"there is no connector {config.kind!r}{nearest(config.kind, CONNECTORS)}")
+        close = difflib.get_close_matches(config.kind, CONNECTORS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(CONNECTORS)}"
+        raise ValueError(f"there is no connector {config.kind!r}; {hint}")
     for what, count in {"image tokens": config.image_tokens, "patches": patches}.items():
         if math.isqrt(count) ** 2 != count:
-            raise RequestError(f"connector {config.kind!r}: {count} {what} are not a square number; choose one that is")
+            raise ValueError(f"connector {config.kind!r}: {count} {what} are not a square number; choose one that is")
     connector = CONNECTORS[config.kind](config, encoder_width, decoder_width, patches)
     connector.apply(_keep_variance)
     return connector

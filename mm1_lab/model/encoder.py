@@ -1,18 +1,18 @@
-"""The image encoder: a vision tower of the transformers library that turns an image into patch features."""
+"""The image encoder: a vision tower of the transformers library that turns an image into patch features.
 
-from pathlib import Path
+An exported model's folder holds a copy of this file.
+"""
+
 from typing import Any, ClassVar
 
 import torch
 import transformers
 from torch import nn
-from transformers import AutoConfig, CLIPVisionConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
 
-from mm1_lab.config import PretrainedEncoder, Size
-from mm1_lab.data.pixels import MEAN_COLOUR
-from mm1_lab.weights.pretrained import ENCODERS, vision_config
-from mm1_lab.weights.stored import library_weights, load_weights
+from mm1_lab.data.preprocessing import MEAN_COLOUR
+from mm1_lab.weights.families import ENCODERS
 
 COLOUR_SPREAD = 64.0
 """About one standard deviation of the pixel values around the mean colour."""
@@ -69,18 +69,6 @@ class Encoder(PreTrainedModel):
             self.get_buffer("mean").copy_(torch.tensor(self.config.mean)[:, None, None])
             self.get_buffer("std").copy_(torch.tensor(self.config.std)[:, None, None])
 
-    def load(self, source: Path | PretrainedEncoder) -> None:
-        """Loads the weights of a stage from its folder, or those of a pre-trained model.
-
-        Raises RequestError for a folder without weights.
-        """
-        if isinstance(source, Path):
-            load_weights(self, source)
-            return
-        kind = getattr(transformers, self.family.model)
-        weights = library_weights(kind, source, vision_config(source, source.image_size))
-        self.load_state_dict({f"vision.{name}": weights[name] for name in self.vision.state_dict()})
-
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (n, 3, side, side) → the same shape in the tower's precision, normalised as in its training."""
         normalised = (images.float() / self.config.white - self.get_buffer("mean")) / self.get_buffer("std")
@@ -127,34 +115,3 @@ def stretch_positions(positions: torch.Tensor, leading: int, patches: int, antia
         square, size=(new, new), mode="bicubic", align_corners=False, antialias=antialias
     )
     return torch.cat([before, stretched.reshape(-1, new * new).T])
-
-
-def encoder_config(size: Size, patch: int, image_size: int) -> EncoderConfig:
-    """CLIP's ViT for images with a side of `image_size` pixels and patches with a side of `patch` pixels."""
-    vision = CLIPVisionConfig(
-        hidden_size=size.width,
-        intermediate_size=4 * size.width,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        image_size=image_size,
-        patch_size=patch,
-        hidden_act="gelu",
-    )
-    return EncoderConfig(vision_config=vision, image_size=image_size)
-
-
-def pretrained_encoder_config(encoder: PretrainedEncoder, image_size: int) -> EncoderConfig:
-    """A pre-trained vision tower for images with a side of `image_size` pixels."""
-    return EncoderConfig(
-        vision_config=vision_config(encoder, image_size),
-        image_size=image_size,
-        layer=encoder.layer,
-        white=255.0,
-        mean=encoder.mean,
-        std=encoder.std,
-    )
-
-
-def build_encoder(size: Size, patch: int, image_size: int) -> Encoder:
-    """A newly initialised ViT."""
-    return Encoder(encoder_config(size, patch, image_size))

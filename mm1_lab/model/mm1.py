@@ -1,19 +1,16 @@
-"""MM1: encoder, connector and decoder. Image features replace the image tokens in the decoder's input."""
+"""MM1 as it is trained: rows of packed documents, on one process or several."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
-from transformers.configuration_utils import SubConfigSpec
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts
 
 from mm1_lab import team
 from mm1_lab.config import (
-    ConnectorConfig,
     ModelStage,
     MultimodalStage,
     PretrainedDecoder,
@@ -23,71 +20,29 @@ from mm1_lab.config import (
 )
 from mm1_lab.data.batches import Batch
 from mm1_lab.data.types import Tokenizer
-from mm1_lab.model.connectors import build_connector
 from mm1_lab.model.decoder import decoder_config, initialise, load_decoder, make_decoder
-from mm1_lab.model.encoder import Encoder, EncoderConfig, encoder_config, pretrained_encoder_config
+from mm1_lab.model.encoder import Encoder
+from mm1_lab.model.modeling_mm1 import IMAGES_AT_ONCE, MM1Config, MM1Parts
 from mm1_lab.model.packed import States, read_rows
+from mm1_lab.model.towers import encoder_config, load_encoder, pretrained_encoder_config
 from mm1_lab.weights.pretrained import text_config
 from mm1_lab.weights.stored import load_weights
 
-IMAGES_AT_ONCE = 256
-"""Images encoded at a time, which limits the memory that five views of many pictures take."""
 
+class MM1(MM1Parts):
+    """MM1 in training and evaluation: reads packed rows, and shares the work with other processes."""
 
-class MM1Config(PreTrainedConfig):
-    """Everything that is needed to build an MM1."""
-
-    model_type = "mm1"
-    sub_configs_defaults: ClassVar = {
-        "encoder_config": SubConfigSpec(EncoderConfig),
-        "text_config": SubConfigSpec(AutoConfig, model_type="qwen2"),
-    }
-
-    encoder_config: Any = None
-    text_config: Any = None
-    connector: dict[str, Any] | None = None
-    """Fields of a ConnectorConfig."""
-    image_token_id: int = 0
-    scale_images: bool = False
-    """Whether image tokens are scaled to the decoder's embeddings (see `match_embedding_scale`)."""
-
-
-class MM1(PreTrainedModel):
-    """Encoder, connector and decoder as one model."""
-
-    config_class = MM1Config
     main_input_name = "batch"
-    _supports_sdpa = True
 
-    def __init__(self, config: MM1Config) -> None:
-        super().__init__(config)
-        self.encoder = Encoder(config.encoder_config)
-        self.connector = build_connector(
-            ConnectorConfig.model_validate(config.connector),
-            self.encoder.width,
-            config.text_config.hidden_size,
-            self.encoder.patches,
-        )
-        self.decoder = make_decoder(config.text_config)
-        self.image_id: int = config.image_token_id
-        self.image_scale: torch.Tensor | None
-        self.register_buffer("image_scale", torch.ones(()) if config.scale_images else None)
-        self.post_init()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """Does nothing: every part has initialised itself, and the library's default would overwrite that."""
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The decoder's input embeddings."""
-        return self.decoder.get_input_embeddings()
-
-    def get_output_embeddings(self) -> nn.Module:
-        """The decoder's vocabulary projection."""
-        return self.decoder.get_output_embeddings()
+    @staticmethod
+    def _make_decoder(config: PreTrainedConfig) -> PreTrainedModel:
+        """With this package's routing of experts."""
+        return make_decoder(config)
 
     def load_parts(self, stage: MultimodalStage, inputs: Mapping[str, Path]) -> None:
         """Loads encoder and decoder from the folders of the stages before `stage`, or from pre-trained models."""
-        self.encoder.load(stage.encoder if isinstance(stage.encoder, PretrainedEncoder) else inputs["encoder"])
+        tower = stage.encoder if isinstance(stage.encoder, PretrainedEncoder) else inputs["encoder"]
+        load_encoder(self.encoder, tower)
         load_decoder(self.decoder, stage.decoder if isinstance(stage.decoder, PretrainedDecoder) else inputs["decoder"])
         if self.image_scale is not None:
             self.match_embedding_scale()

@@ -11,7 +11,7 @@ from transformers import AutoModelForImageTextToText, CLIPImageProcessorPil, Gen
 
 from mm1_lab import files
 from mm1_lab.config import RequestError, Trial
-from mm1_lab.model import MM1ForConditionalGeneration, MM1Processor, library_tokenizer
+from mm1_lab.model import MM1ForConditionalGeneration, MM1Processor, library_tokenizer, write_code
 from mm1_lab.orchestrate.finished_trial import weights_of
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.weights.stored import quiet_library
@@ -88,6 +88,7 @@ def _save(model: MM1ForConditionalGeneration, processor: MM1Processor, form: str
     if form == "mm1":
         model.save_pretrained(folder, save_original_format=False)
         processor.save_pretrained(folder)
+        write_code(folder)
     elif form == "decoder":
         decoder: Any = model.decoder
         decoder.generation_config = model.generation_config

@@ -100,9 +100,9 @@ def check(stage: ModelStage) -> None:
     encoder, decoder = stage.encoder.features.width, stage.decoder.size.width
     try:
         connector = build_connector(stage.connector, encoder, decoder, patches)
-    except RequestError:
+    except ValueError as error:
         if stage.connector.kind not in CONNECTORS or not stage.tuned:
-            raise
+            raise RequestError(str(error)) from None
         raise RequestError(
             f"sft.resolution: connector {stage.connector.kind!r} cannot turn the {patches} patches of "
             f"{stage.image_size} pixels into {stage.connector.image_tokens} tokens; write `resolution: native`"

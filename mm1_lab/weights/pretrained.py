@@ -1,14 +1,14 @@
 """Pre-trained models: reads the configurations in their folders and checks that they can be used here.
 
 Planning loads no model: configurations are read, weights are only hashed, and torch is not imported. To support another
-family of encoders or decoders, add the `model_type` of its configuration below.
+family of encoders or decoders, add the `model_type` of its configuration to
+`ENCODERS` (families.py) or `DECODERS`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cache
 from math import isfinite
 from pathlib import Path
@@ -23,52 +23,9 @@ from mm1_lab.config import (
     nearest,
 )
 from mm1_lab.formatting import first_line
+from mm1_lab.weights.families import ENCODERS
 from mm1_lab.weights.folder import check_folder, find_folder, tensor_names, weight_map, weights_digest
 
-
-@dataclass(frozen=True)
-class EncoderFamily:
-    """How to use a vision tower of the transformers library."""
-
-    model: str
-    """The library's class."""
-    norm: str
-    """Attribute name of its final norm."""
-    positions: str | None = None
-    """Name of its position embeddings, if they have to be interpolated for other resolutions."""
-    leading: int = 0
-    """Number of tokens before the patches, register tokens not counted: those have no positions."""
-    antialias: bool = False
-    """Whether the library interpolates its positions with anti-aliasing."""
-    normed: bool = True
-    """Whether the final norm has been applied to its last hidden state."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    """Changes to its configuration that remove unused parts."""
-
-
-ENCODERS = {
-    "clip_vision_model": EncoderFamily(
-        "CLIPVisionModel", "post_layernorm", "embeddings.position_embedding.weight", leading=1, normed=False
-    ),
-    "siglip_vision_model": EncoderFamily(
-        "SiglipVisionModel",
-        "post_layernorm",
-        "embeddings.position_embedding.weight",
-        settings={"vision_use_head": False},
-    ),
-    "siglip2_vision_model": EncoderFamily("Siglip2VisionModel", "post_layernorm", settings={"vision_use_head": False}),
-    "aimv2_vision_model": EncoderFamily(
-        "Aimv2VisionModel", "rms_norm", "embeddings.position_embedding.weight", settings={"use_head": False}
-    ),
-    "dinov2": EncoderFamily(
-        "Dinov2Model", "layernorm", "embeddings.position_embeddings", leading=1, settings={"use_mask_token": False}
-    ),
-    "dinov2_with_registers": EncoderFamily(
-        "Dinov2WithRegistersModel", "layernorm", "embeddings.position_embeddings", leading=1, antialias=True
-    ),
-    # rotary positions, which its own training rescales at random
-    "dinov3_vit": EncoderFamily("DINOv3ViTModel", "norm", leading=1, settings={"pos_embed_rescale": None}),
-}
 DECODERS = ["llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma"]
 """Families in which every layer has full causal attention, and whose logits are the output of `lm_head`."""
 

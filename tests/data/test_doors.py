@@ -16,7 +16,6 @@ from mm1_lab.data.shards import Shards
 from mm1_lab.data.shards.readers import READERS, Reader
 from mm1_lab.data.shards.samples import Sample, stored_image
 from mm1_lab.data.types import BrokenPicture
-from mm1_lab.model.export import _Loaded
 
 COUNT = 12
 
@@ -272,7 +271,6 @@ def test_what_is_transparent_is_white(mode: str) -> None:
     drawn.paste((0, 0, 0, 255), (0, 0, 40, 40))
     image = drawn.quantize(8) if mode == "P" else drawn.convert(mode)
     assert seen(image, "PNG").tolist() == [[0, 255], [255, 255]]
-    assert _Loaded(image, "squeeze").pixels(40)[10::20, 10::20, 0].tolist() == [[0, 255], [255, 255]], "exported too"
 
 
 def test_a_photograph_is_upright_whatever_way_the_camera_was_held() -> None:

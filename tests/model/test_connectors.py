@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mm1_lab.config import ConnectorConfig, RequestError
+from mm1_lab.config import ConnectorConfig
 from mm1_lab.model import CONNECTORS, build_connector
 from mm1_lab.model.connectors import AttentionPooling, AveragePooling, CAbstractor
 
@@ -143,10 +143,10 @@ def test_pixel_shuffle_lays_neighbours_side_by_side() -> None:
     ],
 )
 def test_tokens_that_a_patch_grid_cannot_give(kind: str, tokens: int, patches: int, message: str) -> None:
-    with pytest.raises(RequestError, match=message):
+    with pytest.raises(ValueError, match=message):
         build(kind, tokens, patches)
 
 
 def test_an_unknown_connector_names_the_nearest() -> None:
-    with pytest.raises(RequestError, match="there is no connector 'c-abstracter'; did you mean 'c-abstractor'"):
+    with pytest.raises(ValueError, match="there is no connector 'c-abstracter'; did you mean 'c-abstractor'"):
         build("c-abstracter", 4, 16)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mm1_lab.config import Size
-from mm1_lab.data.pixels import MEAN_COLOUR
+from mm1_lab.data.preprocessing import MEAN_COLOUR
 from mm1_lab.model import build_encoder
 
 SIZE = Size(layers=2, width=16, heads=2)

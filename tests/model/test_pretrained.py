@@ -18,7 +18,7 @@ from transformers import (
 
 from mm1_lab.config import Pretrained, RequestError
 from mm1_lab.model import Encoder, load_decoder
-from mm1_lab.model.encoder import pretrained_encoder_config
+from mm1_lab.model.towers import load_encoder, pretrained_encoder_config
 from mm1_lab.weights.folder import find_folder, weights_digest
 from mm1_lab.weights.pretrained import read_decoder, read_encoder, text_config
 from tests import pretrained as saved
@@ -27,7 +27,7 @@ from tests import pretrained as saved
 def tower(folder: Path, side: int = saved.SIDE, layer: int | None = None) -> Encoder:
     facts = read_encoder(Pretrained(weights=str(folder), layer=layer))
     encoder = Encoder(pretrained_encoder_config(facts, side))
-    encoder.load(facts)
+    load_encoder(encoder, facts)
     return encoder.eval()
 
 

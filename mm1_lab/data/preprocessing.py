@@ -1,0 +1,39 @@
+"""From an image to a square of pixels. An exported model's folder holds a copy of this file."""
+
+from contextlib import suppress
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+MEAN_COLOUR = 128
+"""Value of every channel of a blank image, which the model's normalisation maps to 0."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""Formats that are decoded; for some others, Pillow would start external programs."""
+
+
+def as_shown(image: Image.Image) -> Image.Image:
+    """The image in RGB as a viewer shows it: turned as its EXIF orientation says, and on white if it is transparent.
+
+    Raises ValueError for numbers of 32 bits, whose white is not known.
+    """
+    with suppress(Exception):  # damaged EXIF data, which raise many kinds, do not spoil the pixels
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F"):
+        raise ValueError("its pixels are numbers of 32 bits; convert it to 8 bits per channel")
+    if image.mode.startswith("I;16"):  # converted directly, everything above 255 would be white
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:  # converted directly, black on transparent would be black on black
+        drawn = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def square(image: Image.Image, side: int, shape: str) -> Image.Image:
+    """Resizes the image to `side` × `side` pixels; `crop` keeps its centre, `pad` adds borders
+    of the mean colour, `squeeze` keeps all of it."""
+    if shape == "crop":
+        return ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
+    if shape == "pad":
+        return ImageOps.pad(image, (side, side), Image.Resampling.BICUBIC, color=(MEAN_COLOUR,) * 3)
+    return image.resize((side, side), Image.Resampling.BICUBIC)

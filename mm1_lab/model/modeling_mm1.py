@@ -1,0 +1,160 @@
+"""MM1 as a model of the transformers library: encoder, connector and decoder; image features replace the image tokens
+in the decoder's input.
+
+An exported model's folder holds a copy of this file, so that `AutoModelForImageTextToText.from_pretrained(FOLDER,
+trust_remote_code=True)` loads it where this package is not installed. Training has a subclass of its own (mm1.py).
+"""
+
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers.configuration_utils import SubConfigSpec
+
+from mm1_lab.model.connectors import build_connector
+from mm1_lab.model.encoder import Encoder, EncoderConfig
+
+IMAGES_AT_ONCE = 256
+"""Images encoded at a time, which limits the memory that five views of many pictures take."""
+
+
+class MM1Config(PreTrainedConfig):
+    """Everything that is needed to build an MM1."""
+
+    model_type = "mm1"
+    sub_configs_defaults: ClassVar = {
+        "encoder_config": SubConfigSpec(EncoderConfig),
+        "text_config": SubConfigSpec(AutoConfig, model_type="qwen2"),
+    }
+
+    encoder_config: Any = None
+    text_config: Any = None
+    connector: dict[str, Any] | None = None
+    """Fields of a ConnectorConfig."""
+    image_token_id: int = 0
+    scale_images: bool = False
+    """Whether image tokens are scaled to the decoder's embeddings (see `match_embedding_scale`)."""
+
+
+class MM1Parts(PreTrainedModel):
+    """Encoder, connector and decoder as one model."""
+
+    config_class = MM1Config
+    _supports_sdpa = True
+
+    def __init__(self, config: MM1Config) -> None:
+        super().__init__(config)
+        self.encoder = Encoder(config.encoder_config)
+        self.connector = build_connector(
+            SimpleNamespace(**(config.connector or {})),
+            self.encoder.width,
+            config.text_config.hidden_size,
+            self.encoder.patches,
+        )
+        self.decoder = self._make_decoder(config.text_config)
+        self.image_id: int = config.image_token_id
+        self.image_scale: torch.Tensor | None
+        self.register_buffer("image_scale", torch.ones(()) if config.scale_images else None)
+        self.post_init()
+
+    @staticmethod
+    def _make_decoder(config: PreTrainedConfig) -> PreTrainedModel:
+        return AutoModelForCausalLM.from_config(config)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Does nothing: every part has initialised itself, and the library's default would overwrite that."""
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The decoder's input embeddings."""
+        return self.decoder.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The decoder's vocabulary projection."""
+        return self.decoder.get_output_embeddings()
+
+    def get_image_features(self, pixel_values: torch.Tensor, **_: Any) -> torch.Tensor:
+        """uint8 (n, 3, side, side) → image tokens (n, image tokens, width), at the scale of the word embeddings."""
+        chunks = pixel_values.split(IMAGES_AT_ONCE)
+        features = torch.cat([self.connector(self.encoder(self.encoder.normalise(some))) for some in chunks])
+        return features if self.image_scale is None else features * self.image_scale
+
+
+class MM1ForConditionalGeneration(MM1Parts, GenerationMixin):
+    """Called with the library's arguments, and generates.
+
+    Images are uint8 tensors (n, 3, side, side), in the order of their tokens in the batch; the model normalises them.
+    Prompts are padded on the left.
+    """
+
+    main_input_name = "input_ids"
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        labels: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """The library's output of the decoder: logits (batch, length, vocabulary), and a loss if `labels` are given.
+
+        Raises ValueError if the numbers of image tokens and images do not match.
+        """
+        if inputs_embeds is None:
+            assert input_ids is not None
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+            # of tokens that it generated, an image token is an ordinary word, not a placeholder
+            generated = past_key_values is not None and past_key_values.get_seq_length() > 0
+            if pixel_values is not None or not generated:
+                inputs_embeds = self._with_images(input_ids, inputs_embeds, pixel_values)
+        return self.decoder(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            labels=labels,
+            return_dict=return_dict,
+        )
+
+    def _with_images(
+        self, input_ids: torch.Tensor, embedded: torch.Tensor, images: torch.Tensor | None
+    ) -> torch.Tensor:
+        """`embedded` (batch, length, width) with image features in the places of the image tokens."""
+        is_image = input_ids == self.image_id
+        count = int(is_image.sum())
+        if images is None or len(images) == 0:
+            if count:
+                raise ValueError(f"{count} image tokens in the text, but no images")
+            return embedded
+        features = self.get_image_features(images).flatten(0, 1)
+        if len(features) != count:
+            raise ValueError(f"{count} image tokens in the text, but {len(images)} images give {len(features)}")
+        return embedded.index_put((is_image,), features.to(embedded.dtype))
+
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[Any, dict[str, Any]]:
+        """Repeats each row for beams or several answers, and all pictures of a row together.
+
+        The library repeats `pixel_values` one by one, as if each row had exactly one.
+        """
+        images = kwargs.pop("pixel_values", None)
+        ids, kwargs = super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **kwargs)
+        if images is not None and expand_size > 1:
+            assert input_ids is not None
+            counts = (input_ids == self.image_id).sum(dim=1) // self.config.connector["image_tokens"]
+            images = torch.cat([own for own in images.split(counts.tolist()) for _ in range(expand_size)])
+        return ids, kwargs if images is None else kwargs | {"pixel_values": images}

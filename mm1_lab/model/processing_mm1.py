@@ -1,0 +1,111 @@
+"""The processor of an MM1: prepares text and pictures as in training. An exported model's folder holds a copy.
+
+In a text `<image>` marks the position of a picture. Each picture becomes one or five square views of uint8 pixels, as
+in training; the model normalises them. A picture is a file, or a PIL or numpy image.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import BatchFeature, ProcessorMixin
+
+from mm1_lab.data.preprocessing import FORMATS, MEAN_COLOUR, as_shown, square
+
+IMAGE = "<image>"
+"""Marks a picture in a text."""
+
+
+class MM1Processor(ProcessorMixin):
+    """Prepares text and pictures as the model was trained on them: tokenizer and image preprocessing together."""
+
+    def __init__(
+        self,
+        tokenizer: Any = None,
+        side: int = 0,
+        views: int = 1,
+        image_tokens: int = 0,
+        shape: str = "squeeze",
+        blind: bool = False,
+        chat_template: str | None = None,
+        **_: Any,
+    ) -> None:
+        """`image_tokens`: tokens per view; `side`: its pixels; `shape`: how an image is made square."""
+        self.side, self.views, self.image_tokens = side, views, image_tokens
+        self.shape, self.blind = shape, blind
+        super().__init__(tokenizer, chat_template=chat_template)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask", "pixel_values"]
+
+    def __call__(self, images: Any = None, text: Any = None, **_: Any) -> BatchFeature:
+        """`input_ids` and `attention_mask` (batch, length), and uint8 `pixel_values` (views, 3, side, side) if any.
+
+        `images` is one image, a list of all images, or a list per text, in the order of the `<image>` markers. If no
+        text has a marker, each picture is put before its text. Raises ValueError if markers and pictures do not match.
+        """
+        texts = [text or ""] if isinstance(text, str) or text is None else list(text)
+        pictures = _flat(images)
+        if pictures and not any(IMAGE in one for one in texts):
+            if len(texts) not in (1, len(pictures)):
+                raise ValueError(f"{len(pictures)} pictures for {len(texts)} texts; mark where each goes by {IMAGE}")
+            texts = [IMAGE * (len(pictures) // len(texts)) + one for one in texts]
+        markers = sum(one.count(IMAGE) for one in texts)
+        if markers != len(pictures):
+            raise ValueError(f"{markers} {IMAGE} in the text, but {len(pictures)} pictures")
+        rows = [self._encode(one) for one in texts]
+        longest = max(map(len, rows))
+        pad = self.tokenizer.pad_token_id
+        batch = {
+            "input_ids": torch.tensor([[pad] * (longest - len(row)) + row for row in rows]),
+            "attention_mask": torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows]),
+        }
+        if pictures:
+            seen = np.stack([view for picture in pictures for view in self._see(picture)])
+            batch["pixel_values"] = torch.from_numpy(seen).permute(0, 3, 1, 2).contiguous()
+        return BatchFeature(batch)
+
+    def _encode(self, text: str) -> list[int]:
+        """Begin token and text, with image tokens for each `<image>`, and end tokens, which follow the answers of a
+        conversation. Other special tokens are encoded as text."""
+        backend = self.tokenizer.backend_tokenizer
+        backend.encode_special_tokens = True
+        placeholder = [backend.token_to_id(IMAGE)] * (self.image_tokens * self.views)
+        ids = [self.tokenizer.bos_token_id]
+        for number, piece in enumerate(text.split(IMAGE)):
+            ids += placeholder if number else []
+            for said, text in enumerate(piece.split(self.tokenizer.eos_token)):
+                ids += [self.tokenizer.eos_token_id] if said else []
+                ids += backend.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _see(self, image: Any) -> list[np.ndarray]:
+        """The whole at `side` pixels and, of five views, its quarters at `side` pixels each, in row-major order."""
+        side = self.side
+        if self.blind:
+            return [np.full((side, side, 3), MEAN_COLOUR, np.uint8)] * self.views
+        if isinstance(image, str | Path):
+            with Image.open(image, formats=FORMATS) as opened:
+                shown = as_shown(opened)
+                shown.load()  # before the file is closed
+        else:
+            shown = as_shown(image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image)))
+        seen = [np.asarray(square(shown, side, self.shape))]
+        if self.views == 5:
+            whole = np.asarray(square(shown, 2 * side, self.shape))
+            for rows in (slice(0, side), slice(side, 2 * side)):
+                for columns in (slice(0, side), slice(side, 2 * side)):
+                    seen.append(whole[rows, columns])
+        return seen
+
+
+def _flat(images: Any) -> list[Any]:
+    """All images of a batch in one list."""
+    if images is None:
+        return []
+    if isinstance(images, list | tuple):
+        return [one for each in images for one in _flat(each)]
+    return [images]

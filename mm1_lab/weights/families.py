@@ -1,0 +1,51 @@
+"""Families of vision towers of the transformers library. An exported model's folder holds a copy of this file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class EncoderFamily:
+    """How to use a vision tower of the transformers library."""
+
+    model: str
+    """The library's class."""
+    norm: str
+    """Attribute name of its final norm."""
+    positions: str | None = None
+    """Name of its position embeddings, if they have to be interpolated for other resolutions."""
+    leading: int = 0
+    """Number of tokens before the patches, register tokens not counted: those have no positions."""
+    antialias: bool = False
+    """Whether the library interpolates its positions with anti-aliasing."""
+    normed: bool = True
+    """Whether the final norm has been applied to its last hidden state."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Changes to its configuration that remove unused parts."""
+
+
+ENCODERS = {
+    "clip_vision_model": EncoderFamily(
+        "CLIPVisionModel", "post_layernorm", "embeddings.position_embedding.weight", leading=1, normed=False
+    ),
+    "siglip_vision_model": EncoderFamily(
+        "SiglipVisionModel",
+        "post_layernorm",
+        "embeddings.position_embedding.weight",
+        settings={"vision_use_head": False},
+    ),
+    "siglip2_vision_model": EncoderFamily("Siglip2VisionModel", "post_layernorm", settings={"vision_use_head": False}),
+    "aimv2_vision_model": EncoderFamily(
+        "Aimv2VisionModel", "rms_norm", "embeddings.position_embedding.weight", settings={"use_head": False}
+    ),
+    "dinov2": EncoderFamily(
+        "Dinov2Model", "layernorm", "embeddings.position_embeddings", leading=1, settings={"use_mask_token": False}
+    ),
+    "dinov2_with_registers": EncoderFamily(
+        "Dinov2WithRegistersModel", "layernorm", "embeddings.position_embeddings", leading=1, antialias=True
+    ),
+    # rotary positions, which its own training rescales at random
+    "dinov3_vit": EncoderFamily("DINOv3ViTModel", "norm", leading=1, settings={"pos_embed_rescale": None}),
+}
