@@ -47,7 +47,8 @@ from mm1_lab.train.decoder_stage import build
 from mm1_lab.train.progress import Report
 from mm1_lab.train.stages import KINDS, StageKind
 from mm1_lab.weights import pretrained
-from mm1_lab.weights.pretrained import EncoderFamily, read_decoder, read_encoder, text_config
+from mm1_lab.weights.families import EncoderFamily
+from mm1_lab.weights.pretrained import read_decoder, read_encoder, text_config
 from tests.pretrained import save_tokenizer
 
 REPOSITORY = Path(__file__).parents[1]
