@@ -10,7 +10,6 @@ import pandas as pd
 
 from analysis.judging.claims import known_lessons
 from analysis.judging.evidence import of_lessons
-from analysis.judging.gates import without_floor
 from analysis.judging.looks import reached_text
 from analysis.judging.validity import read_judged, validity_table
 from analysis.judging.verdicts import judge_contrasts, with_lessons
@@ -20,7 +19,7 @@ from analysis.pages import scores
 from analysis.pages.axes import level_rows
 from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.figures import draw_scores, head
-from analysis.pages.frames import benchmarks, scores_by_benchmark
+from analysis.pages.frames import scores_by_benchmark
 from analysis.pages.groups import Drawn, Group, group_sweeps
 from analysis.pages.output import Output
 from analysis.pages.overview import write_overview
@@ -41,46 +40,46 @@ PATIENCE = 3.0
 """Seconds of drawing after which progress is told."""
 
 
-def draw(results: Path, out: Path | None = None, latex: bool = False) -> list[Path]:
+def draw(results: Path, out: Path | None = None) -> list[Path]:
     """Draws everything in a results folder into it, or into `out`; returns the files written.
 
     Writes the files of `draw_sweep` to each sweep's folder; `lessons.*`, `axes.*`, `measures.*` and, if there are
     cheaper runs of a sweep, `decision_accuracy.*` to each scale's folder; and `summary.md` for reading on a code host.
-    `latex`: tables also as LaTeX and figures as PDF. Raises RequestError if there are no results, or results of another
-    schema. A sweep without any finished trial is skipped if another one has results.
+    Raises RequestError if there are no results, or results of another schema. A sweep without any finished trial is
+    skipped if another one has results.
     """
-    return _draw_all(results, out or results, latex)[1]
+    return _draw_all(results, out or results)[1]
 
 
 def draw_report(results: Path, out: Path | None = None) -> list[Path]:
     """Draws everything and writes `report.html`; returns the files written, the report last."""
     out = out or results
-    groups, files = _draw_all(results, out, latex=False)
+    groups, files = _draw_all(results, out)
     return [*files, write_report(out, groups)]
 
 
-def _draw_all(results: Path, out: Path, latex: bool) -> tuple[list[Group], list[Path]]:
-    drawn = draw_sweeps(results, out, latex)
+def _draw_all(results: Path, out: Path) -> tuple[list[Group], list[Path]]:
+    drawn = draw_sweeps(results, out)
     groups = group_sweeps(results, out, drawn)
     files = [path for one in drawn for path in one.files]
-    return groups, files + write_overview(out, groups, latex)
+    return groups, files + write_overview(out, groups)
 
 
-def draw_sweeps(results: Path, out: Path, latex: bool = False) -> list[Drawn]:
+def draw_sweeps(results: Path, out: Path) -> list[Drawn]:
     """Draws every sweep of a results folder into `out`, on all cores."""
     folders = list_variants(results)
     finished = [folder for folder in folders if len(read_variant(folder).done)] or folders
     targets = [out / folder.relative_to(results) for folder in finished]
     workers = min(len(finished), machine_cpus())
     if workers < 2:
-        return [_draw(folder, target, latex) for folder, target in zip(finished, targets, strict=True)]
+        return [_draw(folder, target) for folder, target in zip(finished, targets, strict=True)]
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with interrupts_blocked():
         forkserver.ensure_running()
     begun, drawn = time.monotonic(), []
     with ProcessPoolExecutor(workers, context, allow_interrupts) as pool:
-        for one in pool.map(_draw, finished, targets, [latex] * len(finished)):
+        for one in pool.map(_draw, finished, targets):
             drawn.append(one)
             if time.monotonic() - begun > PATIENCE:
                 print(f"{len(drawn)} of {len(finished)} sweeps are drawn", file=sys.stderr, flush=True)
@@ -92,8 +91,8 @@ def draw_sweep(folder: Path) -> list[Path]:
 
     - `figure.png` and `table.md|csv`: all arms, by the paper's panels if the sweep has them;
     - `contrasts.*`: the claims with their verdicts; `validity.*`: the rules for the base, if it has a blind control;
-    - `scores.csv`: arm × seed × benchmark × shots; `benchmarks.csv`: means over seeds;
-    - `table_1.md`, `table_3.md`, `table_4.md`: the paper's table with our numbers;
+    - `scores.csv`: arm × seed × benchmark × shots;
+    - `table_3.md`, `table_4.md`: the paper's table with our numbers;
     - for a search, `points.csv`, `optima.csv`, `law.json`.
 
     `table.md` is written last and atomically: a folder in which it is newer than the results is completely drawn.
@@ -115,12 +114,11 @@ def sweep_in_short(folder: Path) -> str:
     return "\n\n".join(to_plain(table).rstrip() for table in tables)
 
 
-def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
+def _draw(folder: Path, target: Path) -> Drawn:
     """Draws the sweep in `folder` into `target`."""
     study, rules, failed = read_judged(folder)
-    floor, kept = without_floor(study)
     lessons = known_lessons(folder.absolute().parents[1])
-    output = Output(target, latex)
+    output = Output(target)
     tables: dict[str, list[Table]] = {}
     claims_table = short_claims = None
     levels = measures = pd.DataFrame()
@@ -137,9 +135,9 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
                 table = validity_table(study, rules)
                 output.tables("validity", table)
                 tables[table.title] = [table]
-            claims = with_lessons(study, judge_contrasts(study, failed, kept), lessons)
+            claims = with_lessons(study, judge_contrasts(study, failed), lessons)
             if len(claims):
-                claims_table = verdicts_table(claims, scores.title(study), claims_notes(study, claims, floor))
+                claims_table = verdicts_table(claims, scores.title(study), claims_notes(study, claims))
                 short_claims = short_verdicts(claims)
                 output.csv("contrasts", claims)
                 output.tables("contrasts", claims_table)
@@ -152,7 +150,7 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
         folder=target,
         manifest=study.manifest,
         files=tuple(output.files),
-        evidence=tuple(of_lessons(study, lessons, failed, kept)),
+        evidence=tuple(of_lessons(study, lessons, failed)),
         levels=levels,
         measures=measures,
         missing=tuple(study.missing()),
@@ -174,7 +172,8 @@ def _write_scores(study: Study, output: Output) -> list[Table]:
     if study.content_measures:
         tables.append(scores.content_table(study))
     tables.append(scores.losses_table(study))
-    output.csv("benchmarks", benchmarks(study))
+    if study.sweep.reproduces == "Table 1":
+        tables.append(scores.encoders_table(study))
     output.csv("table", scores.means(study))
     output.tables("table", *tables)
     return tables

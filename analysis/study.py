@@ -97,9 +97,8 @@ class Study:
 
     def missing(self) -> list[str]:
         """Trials of the sweep without scores, at the requested seeds."""
-        rows = self.variant.trials
-        seeds = sorted(set(rows["seed"])) or [0]
-        done = set(zip(rows["arm"][rows["done"]], rows["seed"][rows["done"]], strict=True))
+        done = set(self.variant.done[["arm", "seed"]].itertuples(index=False, name=None))
+        seeds = sorted(self.variant.trials["seed"].unique()) or [0]
         return [f"{arm} / seed {seed}" for seed in seeds for arm in self.sweep.arms if (arm, seed) not in done]
 
     def at_seeds(self, seeds: Iterable[int]) -> Study:
@@ -123,20 +122,11 @@ class Study:
         keys = {arm: {canonical_json(recipe.model_dump(mode="json"))} for arm, recipe in self.sweep.arms.items()}
         for arm, fingerprint in zip(self.variant.trials["arm"], self.variant.trials["fingerprint"], strict=True):
             keys.setdefault(arm, set()).add(fingerprint)
-        place = {arm: number for number, arm in enumerate(self.scored)}
-        first: dict[str, str] = {}
-        for arm in self.scored:
-            for key in keys[arm]:
-                first.setdefault(key, arm)
         found = {}
-        for arm, own in keys.items():
-            same = [first[key] for key in own if key in first]
-            found[arm] = min(same, key=place.__getitem__) if same else arm
+        for arm in keys:
+            alike = (other for other in self.scored if keys[arm] & keys[other])
+            found[arm] = next(alike, arm)
         return found
-
-    @property
-    def blind(self) -> str | None:
-        return next(iter(self.controls), None)
 
     @cached_property
     def controls(self) -> list[str]:
@@ -170,8 +160,7 @@ class Study:
     @cached_property
     def asked(self) -> pd.DataFrame:
         """A row per arm, seed, benchmark, family, kind of question and number of shots with scores."""
-        columns = ["arm", "seed", "benchmark", "family", "kind", "shots"]
-        return self.scores[columns].drop_duplicates()
+        return self.scores[["arm", "seed", "benchmark", "family", "kind", "shots"]].drop_duplicates()
 
     @cached_property
     def families(self) -> dict[str, str]:
@@ -246,20 +235,19 @@ class Study:
         return [values[arm, seed] for seed in self.seeds if (arm, seed) in values]
 
     @once
-    def benchmarks_asked(self, measure: Measure) -> dict[tuple[str, int], set[str]]:
-        """The benchmarks that a measure averages, by trial (arm, seed); without trials that have none of them."""
-        found: dict[tuple[str, int], set[str]] = {}
-        rows = rows_of(self.asked, measure.wording)[["arm", "seed", "benchmark"]]
-        for arm, seed, benchmark in rows.itertuples(index=False):
-            found.setdefault((arm, seed), set()).add(benchmark)
-        return found
+    def asked_unlike(self, arms: frozenset[str], measure: Measure) -> bool:
+        """Whether a measure averages other benchmarks in some trials of `arms` than in others, as after a benchmark was
+        added to the data and not all arms were evaluated again."""
+        rows = rows_of(self.asked, measure.wording)
+        rows = rows[rows["arm"].isin(arms)]
+        return rows.groupby(["arm", "seed"], observed=True)["benchmark"].agg(frozenset).nunique() > 1
 
     def majority(self, measure: Measure) -> float | None:
         """The score of the best constant answer per kind of question: the mean over trials, as questions differ between
         seeds. None for a measure with captions."""
-        names = rows_of(self.asked, measure)["benchmark"].unique()
+        names = set(rows_of(self.asked, measure)["benchmark"])
         known = [record["majority"] for record in self.records.values() if record.get("majority")]
-        if not len(names) or not known or any(set(names) - set(levels) for levels in known):
+        if not names or not known or any(names - set(levels) for levels in known):
             return None
         return float(np.mean([[levels[name] for name in names] for levels in known]))
 

@@ -60,8 +60,8 @@ def label_rows(axis: Axes) -> None:
     axis.spines["left"].set_visible(False)
 
 
-def save(figure: Figure, path: Path, latex: bool = False) -> list[Path]:
-    """Writes `path` with the suffix .png, and for LaTeX .pdf, without dates or program names."""
+def save(figure: Figure, path: Path) -> Path:
+    """Writes `path` with the suffix .png, without dates or program names."""
     drawn = BytesIO()
     figure.savefig(drawn, format="png", pil_kwargs={"compress_level": 0})  # read again at once
     with Image.open(drawn) as picture:
@@ -70,11 +70,6 @@ def save(figure: Figure, path: Path, latex: bool = False) -> list[Path]:
         small = picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     png = BytesIO()
     small.save(png, format="png", optimize=True)
-    written = [path.with_name(f"{path.name}.png")]  # a setting in the name may have a dot
-    write_bytes(written[0], png.getvalue())
-    if latex:
-        pdf = BytesIO()
-        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
-        written.append(path.with_name(f"{path.name}.pdf"))
-        write_bytes(written[1], pdf.getvalue())
-    return written
+    path = path.with_name(f"{path.name}.png")  # a setting in the name may have a dot
+    write_bytes(path, png.getvalue())
+    return path

@@ -1,4 +1,4 @@
-"""The type of all tables: a pandas frame with a title and notes, as Markdown, HTML, plain text or LaTeX."""
+"""The type of all tables: a pandas frame with a title and notes, as Markdown, HTML or plain text."""
 
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -23,21 +23,6 @@ Row = Mapping[Hashable, Any]
 
 BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 """Line breaks and other control characters, which would end a caption, a heading or a row."""
-LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "&": r"\&",
-        "%": r"\%",
-        "$": r"\$",
-        "#": r"\#",
-        "_": r"\_",
-        "{": r"\{",
-        "}": r"\}",
-        "[": "{[}",  # after the end of a line, [ would begin an option of it
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -129,27 +114,6 @@ def to_markdown(*tables: Table) -> str:
 def plain_markdown(text: str) -> str:
     """Text on one line, in which `<b>` is no tag of HTML."""
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", BREAKS.sub(" ", text))
-
-
-def to_latex(*tables: Table) -> str:
-    r"""A table environment per table, for LuaLaTeX or XeLaTeX, which know ± and ≤; needs \usepackage{booktabs}."""
-    parts = []
-    for table in tables:
-        rows = [[_latex(cell) for cell in line] for line in table.lines()]
-        frame = pd.DataFrame(rows, columns=pd.Index([_latex(name) for name in table.head]))
-        latex = frame.style.hide(axis="index").to_latex(
-            hrules=True,
-            column_format="".join("l" if text else "r" for text in table.is_text),
-            position_float="centering",
-            caption=_latex(table.title or tables[0].title),
-        )
-        notes = _latex(" ".join(table.notes))
-        parts.append(latex.replace("\\end{tabular}\n", f"\\end{{tabular}}\n\\par\\raggedright {notes}\n"))
-    return "\n".join(parts)
-
-
-def _latex(text: str) -> str:
-    return without_marks(BREAKS.sub(" ", text)).translate(LATEX)
 
 
 def without_marks(text: str) -> str:

@@ -84,7 +84,7 @@ MEASURES = {
     "`captioning 0-shot`, `vqa 8-shot`, …": "the same within one family of benchmarks",
     "`chat 0-shot`, …": "the same within a family that the other means exclude: of fine-tuned models, or imported",
     "`vqav2 0-shot`, `pope-random f1 0-shot`, …": "a benchmark by itself, unless a family has its "
-    "name; of the tables, only `benchmarks.csv` has it",
+    "name; of the tables, only `scores.csv` has it",
     "`text-core`": "mean over the benchmarks without images",
     "`content 0-shot`, `content average`, …": "the same, with captions scored by content, regardless of wording",
     "`kind colour 0-shot`, …": "mean over the benchmarks with images of one kind of question alone; in no table",

@@ -231,7 +231,7 @@ def test_a_benchmark_of_one_s_own_beside_every_published_one(
 
     assert "1 of 1 trial" in place.run("run", *few, "--inline")
     assert set(place.results.glob("store/*/DONE")) == trained, "only the evaluation ran"
-    (table,) = (path for path in place.results.glob("smoke/*/benchmarks.csv") if "evaluate" in path.parent.name)
+    (table,) = (path for path in place.results.glob("smoke/*/scores.csv") if "evaluate" in path.parent.name)
     with table.open(encoding="utf-8", newline="") as file:
         rows = {(row["benchmark"], row["shots"]) for row in csv.DictReader(file)}
     rates = {f"pope {rate}" for rate in ("f1", "precision", "recall", "yes")}

@@ -91,7 +91,7 @@ def test_every_command_of_the_first_hour_works(clone: Place) -> None:
     assert (clone.results / "report.html").exists()
     assert "data_mix" in told["Data and a benchmark of your own: run"]
     assert ": 1 task, " in told["Data and a benchmark of your own: run"], "its evaluation alone"
-    (scores,) = (path for path in clone.results.glob("smoke/*/benchmarks.csv") if "shades" in path.read_text("utf-8"))
+    (scores,) = (path for path in clone.results.glob("smoke/*/scores.csv") if "shades" in path.read_text("utf-8"))
     assert ",data=data-" in scores.parent.name
     assert "-0.3" in told["A learning-rate law from a table: fit-lr-law"].replace("−", "-"), "the law's slope"
 

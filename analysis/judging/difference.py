@@ -1,13 +1,13 @@
 """A difference of arms as it was measured: within each seed, with intervals over seeds and over questions."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from analysis.effects import levels_of
-from analysis.shared import on_common_benchmarks
 from analysis.statistics import Floats, Interval, moderated, one_sample, other_arms, other_axes
 from analysis.study import Study
 from mm1_lab.config import Measure
@@ -16,38 +16,56 @@ Weights = Mapping[tuple[str, Measure], float]
 """A weighted sum of scores, by (arm, measure)."""
 
 
+@dataclass(frozen=True)
 class Difference:
-    """A weighted sum of scores, over the benchmarks that all of its terms have."""
+    """A weighted sum of a study's scores."""
 
-    def __init__(self, study: Study, weights: Weights) -> None:
-        self.whole_study = study
-        self.study, self.over = on_common_benchmarks(study, weights)
-        """The study with these benchmarks only, and these in words, if others are left out."""
-        self.weights = weights
-        self._terms: dict[tuple[str, Measure], float] = {}
+    study: Study
+    weights: Weights
+
+    @cached_property
+    def terms(self) -> Weights:
         """The weights, added up over arms that are the same trials."""
-        for (arm, measure), weight in weights.items():
-            term = study.representative(arm), measure
-            self._terms[term] = self._terms.get(term, 0.0) + weight
+        terms: dict[tuple[str, Measure], float] = {}
+        for (arm, measure), weight in self.weights.items():
+            term = self.study.representative(arm), measure
+            terms[term] = terms.get(term, 0.0) + weight
+        return terms
+
+    @cached_property
+    def lacking(self) -> str:
+        """Why it cannot be formed; empty if it can."""
+        if not any(self.terms.values()):
+            return "the same trials"
+        for measure in {measure for _, measure in self.terms}:
+            arms = frozenset(arm for arm, other in self.terms if other == measure)
+            if self.study.asked_unlike(arms, measure):
+                return f"different benchmarks in the arms' means of {measure}"
+        for arm, measure in self.terms:
+            if not any(other == arm for other, _ in self.study.trial_values(measure)):
+                return "no scores"
+        return "" if self._common_seeds else "no seed in common"
+
+    @cached_property
+    def _common_seeds(self) -> list[int]:
+        common = []
+        for seed in self.study.seeds:
+            if all((arm, seed) in self.study.trial_values(measure) for arm, measure in self.terms):
+                common.append(seed)
+        return common
 
     @cached_property
     def seeds(self) -> list[int]:
-        """The seeds that have all scores; none if the arms are the same trials."""
-        if not any(self._terms.values()):
-            return []
-        return [seed for seed in self.study.seeds if all(seed in known for known in self._seeds_of_terms(self.study))]
-
-    def _seeds_of_terms(self, study: Study) -> list[set[int]]:
-        """The seeds at which each term has a score."""
-        return [{seed for other, seed in study.trial_values(measure) if other == arm} for arm, measure in self._terms]
+        """The seeds that have all scores."""
+        return [] if self.lacking else self._common_seeds
 
     @cached_property
     def values(self) -> Floats:
         """The sum within each of `seeds`."""
         total = np.zeros(len(self.seeds))
-        for (arm, measure), weight in self._terms.items():
+        for (arm, measure), weight in self.terms.items():
             scores = self.study.trial_values(measure)
-            total = total + weight * np.array([scores[arm, seed] for seed in self.seeds])
+            total += weight * np.array([scores[arm, seed] for seed in self.seeds])
         return total
 
     def over_first(self, count: int) -> Interval | None:
@@ -60,7 +78,7 @@ class Difference:
         if len(measures) > 1:
             return one_sample(values)
         known = study.trial_values(measures.pop())
-        weights = {arm: weight for (arm, _), weight in self._terms.items()}
+        weights = {arm: weight for (arm, _), weight in self.terms.items()}
         scores = {}
         for arm in study.scored:
             if arm not in study.controls and all((arm, seed) in known for seed in seeds):
@@ -69,10 +87,11 @@ class Difference:
             pool = [own for arm, own in scores.items() if arm not in weights]
             return moderated(values, other_arms(np.array(pool).reshape(len(pool), len(seeds))))
         if not set(weights) <= set(scores):
-            return one_sample(values)
+            return one_sample(values)  # a control's variance is not that of the others
         own = np.array([weights.get(arm, 0.0) for arm in scores])
-        levels = pd.get_dummies(pd.DataFrame([levels_of(study.sweep.arms[arm]) for arm in scores])).to_numpy(np.float64)
-        return moderated(values, other_axes(own, levels, np.array(list(scores.values()))), float(own @ own))
+        levels = pd.get_dummies(pd.DataFrame([levels_of(study.sweep.arms[arm]) for arm in scores]))
+        pool_of_axes = other_axes(own, levels.to_numpy(np.float64), np.array(list(scores.values())))
+        return moderated(values, pool_of_axes, float(own @ own))
 
     @cached_property
     def over_seeds(self) -> Interval | None:
@@ -91,15 +110,3 @@ class Difference:
         if self.over_seeds:
             return "seeds"
         return "questions" if self.found else ""
-
-    @property
-    def lacking(self) -> str:
-        """Why there is no interval over seeds; empty if there is one."""
-        if self.found:
-            return "" if self.over_seeds else "one seed"
-        if not any(self._terms.values()):
-            return "the same trials"
-        seeds = self._seeds_of_terms(self.whole_study)
-        if not all(seeds):
-            return "no scores"
-        return "no question in common" if set.intersection(*seeds) else "no seed in common"

@@ -1,12 +1,12 @@
 """From a claim to its evidence: the difference that was measured, the p of each statement, or why there is none.
 
-Contrasts of a sweep's file and parts of lessons have the same evidence, from `gather`; `verdicts.py` judges both.
+Contrasts of a sweep's file and parts of lessons have the same evidence; `verdicts.py` judges both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,8 +50,6 @@ class Evidence:
     """Why it is shown but does not decide."""
     paper: PaperNumber | None = None
     mixed_machines: bool | None = None
-    without_floor: Interval | None = None
-    """The same difference without kinds of question on the floor; no verdict rests on it."""
     content: Evidence | None = None
     """The same claim by what captions say, if there is such a score; it stands beside, unless `both_scores`."""
     both_scores: bool = False
@@ -86,7 +84,7 @@ class Evidence:
         }
         if self.claim is None:
             return row
-        found, without = self.found or UNKNOWN, self.without_floor or UNKNOWN
+        found = self.found or UNKNOWN
         paper = self.paper or PaperNumber(np.nan, "equal", "")
         return row | {
             "sweep": self.sweep,
@@ -112,33 +110,27 @@ class Evidence:
             "paper": paper.value,
             "paper_bound": paper.bound if self.paper else "",
             "paper_source": paper.source,
-            "without_floor": without.estimate,
-            "without_floor_low": without.low,
-            "without_floor_high": without.high,
         }
 
 
-def of_lessons(
-    study: Study, lessons: Iterable[Lesson], failed: Sequence[str] = (), kept: Study | None = None
-) -> list[Evidence]:
-    """The evidence on each part of the lessons about a sweep. `failed` names the gates that the base fails; `kept` is
-    the study without kinds of question on the floor."""
+def of_lessons(study: Study, lessons: Iterable[Lesson], failed: Sequence[str] = ()) -> list[Evidence]:
+    """The evidence on each part of the lessons about a sweep. `failed` names the gates that the base fails."""
     found: list[Evidence] = []
     for lesson in lessons_about(study.sweep, lessons):
         for number, part in enumerate(lesson.parts, 1):
             aside = part.why_aside(study.manifest)
             claims = claims_of(part, lesson, study.sweep, study.scored)
             for claim in claims:
-                found.append(gather(study, claim, lesson.name, failed, kept, number, aside, lesson.both_scores))
+                found.append(gather(study, claim, lesson.name, failed, number, aside, lesson.both_scores))
             if not claims:
                 reason = f"no contrast in the sweep's file: {part.contrast!r}" if part.contrast else "no scores"
                 found.append(Evidence(lesson.name, number, "wording", reason=reason, aside=aside))
     return found
 
 
-def of_contrasts(study: Study, failed: Sequence[str] = (), kept: Study | None = None) -> list[Evidence]:
+def of_contrasts(study: Study, failed: Sequence[str] = ()) -> list[Evidence]:
     """The evidence on each contrast of the sweep's file."""
-    return [gather(study, claim_of(one), one.claim, failed, kept) for one in study.sweep.contrasts]
+    return [gather(study, claim_of(contrast), contrast.claim, failed) for contrast in study.sweep.contrasts]
 
 
 def gather(
@@ -146,52 +138,52 @@ def gather(
     claim: Claim,
     question: str,
     failed: Sequence[str] = (),
-    kept: Study | None = None,
     part: int = 1,
     aside: str = "",
     both_scores: bool = False,
 ) -> Evidence:
     """The evidence on a claim by its measure, and by the captions' content if that is another score."""
-
-    def by_score(scored: Claim) -> Evidence:
-        evidence = replace(_measure(study, scored, failed), question=question, part=part, aside=aside)
-        return replace(evidence, without_floor=Difference(kept, scored.weights).found) if kept else evidence
-
-    said = claim.content
-    is_other = claim.weights != said.weights and all(study.trial_values(measure) for _, measure in said.weights)
-    content = by_score(said) if is_other else None
-    return replace(by_score(claim), content=content, both_scores=both_scores)
-
-
-def _measure(study: Study, claim: Claim, failed: Sequence[str]) -> Evidence:
     difference = Difference(study, claim.weights)
-    common = difference.study
-    if difference.over:
-        claim = replace(claim, detail=f"{claim.detail}, {difference.over}")
-    reason = study_not_judged(study, failed) or unsolved(common, claim.weights)
-    p: P = {}
+    p: P | None = None
     p_of_look: P | None = None
     if difference.over_seeds:
         p = p_values(claim.expect, claim.margin, difference.over_seeds, claim.size)
-        if common.manifest.looks:
+        if study.manifest.looks:
             p_of_look, p = p, _over_looks(difference, claim)
-            reason = reason or ("" if p else "before the first look")
-    reason = reason or difference.lacking
+    reason = _not_judged(study, claim, difference, p, failed)
+    said = claim.content
+    content = None
+    if claim.weights != said.weights and all(study.trial_values(measure) for _, measure in said.weights):
+        content = gather(study, said, question, failed, part, aside)
     return Evidence(
-        question=claim.text,
-        part=1,
-        scored_by="content" if claim.weights == claim.content.weights else "wording",
+        question=question,
+        part=part,
+        scored_by="content" if claim.weights == said.weights else "wording",
         claim=claim,
-        sweep=common.sweep.name,
+        sweep=study.sweep.name,
         found=difference.found,
         unit=difference.unit,
         seeds=difference.seeds,
-        in_world=common.manifest.in_world,
+        in_world=study.manifest.in_world,
         p=None if reason else p,
         p_of_look=p_of_look,
         reason=reason,
-        paper=paper_difference(common, claim.weights),
-        mixed_machines=mixes_machines(common, (arm for arm, _ in claim.weights)),
+        aside=aside,
+        paper=paper_difference(study, claim.weights),
+        mixed_machines=mixes_machines(study, (arm for arm, _ in claim.weights)),
+        content=content,
+        both_scores=both_scores,
+    )
+
+
+def _not_judged(study: Study, claim: Claim, difference: Difference, p: P | None, failed: Sequence[str]) -> str:
+    """Why a claim is not judged, the first reason that holds; empty if it is."""
+    return (
+        study_not_judged(study, failed)
+        or unsolved(study, claim.weights)
+        or difference.lacking
+        or ("one seed" if p is None else "")
+        or ("" if p else "before the first look")
     )
 
 
@@ -208,9 +200,9 @@ def paper_difference(study: Study, weights: Weights) -> PaperNumber | None:
     """The weighted sum of the paper's numbers; for two arms of one panel the difference that it states, if any."""
     if sorted(weights.values()) == [-1, 1]:
         (second, other), (first, measure) = sorted(weights, key=lambda term: weights[term])
-        for key, panel in study.panels.items() if measure == other else ():
+        for key, panel in study.panels.items():
             labels = {arm: label for label, arm in panel.arms.items()}
-            if first in labels and second in labels:
+            if measure == other and first in labels and second in labels:
                 number = study.paper.difference(key, labels[first], labels[second], measure)
                 if number:
                     return number
@@ -230,5 +222,7 @@ def _over_looks(difference: Difference, claim: Claim) -> Mapping[str, float]:
         found = difference.over_first(count) if count > before else None
         tests.append(p_values(claim.expect, claim.margin, found, claim.size) if found else {})
         before = max(before, count)
-    statements = dict.fromkeys(name for test in tests for name in test)
-    return {name: over_looks([test.get(name, 1.0) for test in tests], study.manifest.looks) for name in statements}
+    overall = {}
+    for statement in dict.fromkeys(name for test in tests for name in test):
+        overall[statement] = over_looks([test.get(statement, 1.0) for test in tests], study.manifest.looks)
+    return overall

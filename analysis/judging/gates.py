@@ -1,14 +1,11 @@
 """What cannot be judged: gates that the last check of a scale found failed (`mm1-lab check-scale`), and the floor."""
 
-from dataclasses import replace
-
 from analysis.judging.difference import Weights
 from analysis.seeds import earlier_world
 from analysis.statistics import one_sample
 from analysis.study import Study
-from mm1_lab.config import Check, Measure, kinds_on_floor, read_checks
+from mm1_lab.config import Check, Measure, read_checks
 from mm1_lab.results import variant_name
-from mm1_lab.results.summary import PLAIN
 
 ABOVE = 5.0
 """Points by which the interval's lower end must exceed the majority answer (and, of a base, the blind control)."""
@@ -23,14 +20,6 @@ def read_gates(study: Study) -> list[Check]:
         return []
     name = variant_name("check_scale", manifest.overrides, manifest.data_name)
     return read_checks(study.variant.folder.with_name(name) / "gates.csv")
-
-
-def without_floor(study: Study) -> tuple[list[str], Study | None]:
-    """The kinds of question about images that are on the floor, and the study without them; None if it asks none."""
-    scores = study.scores
-    on_floor = scores["family"].isin(PLAIN) & scores["kind"].isin(kinds_on_floor(read_gates(study)))
-    kinds = sorted(scores["kind"][on_floor].unique())
-    return kinds, replace(study, scores=scores[~on_floor]) if kinds else None
 
 
 def unsolved(study: Study, weights: Weights) -> str:

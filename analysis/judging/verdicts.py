@@ -28,10 +28,9 @@ ESTIMATE = (
 """Columns of an estimate and what it is compared with."""
 STATEMENTS = ("p_supported", "p_contradicted", "p_smaller")
 CONTENT = {"": "estimate", "_low": "low", "_high": "high"}
-FLOOR = ("without_floor", "without_floor_low", "without_floor_high")
-PARTS = ("lesson", "part", "decides", "scored_by", "sweep", *ESTIMATE, *STATEMENTS, "says", "reason", *FLOOR)
+PARTS = ("lesson", "part", "decides", "scored_by", "sweep", *ESTIMATE, *STATEMENTS, "says", "reason")
 """The columns of `lesson_parts.csv`. `says` is the uncorrected verdict of the row by itself."""
-CONTRASTS = ("sweep", "claim", *ESTIMATE, *STATEMENTS, *FLOOR)
+CONTRASTS = ("sweep", "claim", *ESTIMATE, *STATEMENTS)
 """The columns of `contrasts.csv` that are those of the evidence by wording."""
 
 
@@ -151,14 +150,14 @@ def _seeds(one: Evidence, expect: Expectation, margin: float, estimate: float, f
     return seeds_needed(expect, margin, one_seed, pooled, family)
 
 
-def judge_contrasts(study: Study, failed: Sequence[str] = (), kept: Study | None = None) -> pd.DataFrame:
+def judge_contrasts(study: Study, failed: Sequence[str] = ()) -> pd.DataFrame:
     """The contrasts of the sweep's file, each judged by itself at 5 %: the columns `CONTRASTS`, verdict, reason,
     `seeds_needed`, and `content`, `content_low` and `content_high`, the difference by content; others are by wording.
 
-    `failed` and `kept` are as in `of_lessons`.
+    `failed` names the gates that the base fails.
     """
     rows = []
-    for evidence in of_contrasts(study, failed, kept):
+    for evidence in of_contrasts(study, failed):
         judged = judge({"": [evidence]})[""]
         found = evidence.row()
         row = {name: found[name] for name in CONTRASTS}

@@ -21,7 +21,7 @@ CAPTION = (
 )
 
 
-def draw_law(runs: Runs, fits: Sequence[Fit], targets: Mapping[str, float], path: Path) -> list[Path]:
+def draw_law(runs: Runs, fits: Sequence[Fit], targets: Mapping[str, float], path: Path) -> Path:
     """Draws a row per objective: on the left scores over η, a colour per size; on the right η* over N on log axes."""
     with styled(formulas=True):
         figure = Figure(figsize=(WIDTH, 1.0 + 2.9 * len(fits)), layout="constrained")

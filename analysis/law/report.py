@@ -61,7 +61,7 @@ def write_fits(folder: Path, runs: Runs, targets: Mapping[str, float]) -> list[P
     for fit, frame in zip(fits, frames, strict=True):
         parts += [f"## By {fit.objective.column}", *_law_text(fit, targets), to_markdown(_optima_table(frame)).rstrip()]
     write_text(table, "\n\n".join([*parts, INTERVALS]) + "\n")
-    return [points, optima, law, *drawn, table]
+    return [points, optima, law, drawn, table]
 
 
 def _law_values(fit: Fit, targets: Mapping[str, float]) -> dict[str, Any]:

@@ -34,11 +34,6 @@ def estimate_in(row: Row, column: str) -> str:
     return estimate({"estimate": value, "low": row[f"{column}_low"], "high": row[f"{column}_high"]})
 
 
-def floorless(row: Row) -> str:
-    """The difference without kinds of question on the floor; empty if they do not move it."""
-    return "" if row.get("without_floor") == row["estimate"] else estimate_in(row, "without_floor")
-
-
 def seeds_cell(row: Row) -> str:
     """The seeds that an undecided claim needs; empty for a decided one."""
     needed = row["seeds_needed"]

@@ -59,9 +59,9 @@ def compare_arms(study: Study, first: str, second: str, only: Sequence[int] = ()
     for measure in (*study.measures, *study.content_measures, *study.own_benchmarks):
         difference = Difference(study, {(first, measure): 1.0, (second, measure): -1.0})
         found = difference.found or UNKNOWN
-        row: dict[str, Any] = {"measure": f"{measure}, {difference.over}" if difference.over else str(measure)}
+        row: dict[str, Any] = {"measure": str(measure)}
         for name, arm in (("first", first), ("second", second)):
-            values = difference.study.seed_values(difference.study.representative(arm), measure)
+            values = study.seed_values(study.representative(arm), measure)
             row[name] = float(np.mean(values)) if values else None
         row |= {"difference": found.estimate, "low": found.low, "high": found.high}
         rows.append(row | {"over": difference.unit, "seeds": difference.seeds})

@@ -34,33 +34,3 @@ def _by_metric(study: Study) -> pd.DataFrame:
     scores = of_content[CONTENT].astype(float)
     of_content = of_content.assign(score=scores, metric=CONTENT)
     return pd.concat([rows, of_content]).sort_index(kind="stable")
-
-
-def benchmarks(study: Study) -> pd.DataFrame:
-    """A row per arm, benchmark, number of shots and metric with the score, the mean over seeds and questions.
-
-    `error` is the standard error over seeds, or with one seed over blocks of questions (see the column `error_over`),
-    of which there are `error_units`.
-    """
-    keys = ["arm", *MEASURED]
-    rows = _by_metric(study)
-    seed_means = rows.groupby([*keys, "seed"], sort=False)["score"].mean()
-    block_means = rows.groupby([*keys, "block"], sort=False)["score"].mean()
-    over_seeds = seed_means.groupby(keys, sort=False)
-    over_blocks = block_means.groupby(keys, sort=False)
-    parsed = rows.groupby(keys, sort=False)["parsed"].mean()
-    seeds = over_seeds.count()
-    several = seeds > 1
-    table = pd.DataFrame(
-        {
-            "score": over_seeds.mean(),
-            "lowest_seed": over_seeds.min(),
-            "highest_seed": over_seeds.max(),
-            "seeds": seeds,
-            "error": over_seeds.sem().where(several, over_blocks.sem()),
-            "error_units": seeds.where(several, over_blocks.count()),
-            "error_over": several.map({True: "seeds", False: "blocks of questions"}),
-            "unparsed_percent": 100 * (1 - parsed),
-        }
-    )
-    return table.reset_index()

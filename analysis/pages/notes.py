@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from analysis.shared import tasks_apart
 from analysis.study import Study
 
 UNCERTAINTY = {
@@ -35,7 +34,10 @@ def notes_of(study: Study) -> list[str]:
     notes = [f"Points; ± {uncertainty_note(study)}."]
     if adjusted := [arm for arm in study.scored if _is_adjusted(study, arm)]:
         notes.append(ADJUSTED.format(arms=", ".join(adjusted)))
-    return [*notes, *tasks_apart(study), *remarks(study)]
+    unlike = [str(measure) for measure in study.measures if study.asked_unlike(frozenset(study.scored), measure)]
+    if unlike:
+        notes.append(f"Not comparable, as arms have different benchmarks in the mean: {', '.join(unlike)}.")
+    return [*notes, *remarks(study)]
 
 
 def remarks(study: Study) -> list[str]:

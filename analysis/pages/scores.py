@@ -11,10 +11,15 @@ from analysis.statistics import UNKNOWN, mean_of
 from analysis.study import Study
 from analysis.table import Table, as_text
 from mm1_lab.config import CHAT, TEXT_CORE, UNPARSED, Measure
-from mm1_lab.results.summary import rows_of
+from mm1_lab.results.summary import encoder_quality, rows_of
 
 CONTROLS = "Controls"
 CONTENT_NOTE = "In place of CIDEr, which rewards the references' wording: F1 over what captions say, in any wording."
+ENCODER_NOTE = (
+    "Retrieval: how often the nearest of 256 held-out alt-texts is an image's own. Probe: mean area under the curve "
+    "(50 knows nothing, 100 everything) of linear read-outs of the words of held-out captions. A reconstructive one "
+    "has no text tower to retrieve with."
+)
 OTHER_DOCUMENTS = (
     "With five views per picture, fewer of the held-out documents fit a row: these arms' losses are those of other, "
     "shorter documents and not comparable with the others."
@@ -170,6 +175,18 @@ def losses_table(study: Study) -> Table:
     views = {recipe.sft.views if recipe.sft else 1 for recipe in study.sweep.arms.values()}
     notes = [OTHER_DOCUMENTS] if len(views) > 1 else []
     return Table(f"Held-out loss, nats per text token{several}", pd.DataFrame(rows, columns=["arm", *sources]), notes)
+
+
+def encoders_table(study: Study) -> Table:
+    """Each encoder by itself: retrieval and probe in percent, means over seeds."""
+    rows = []
+    for trial in study.variant.done.to_dict("records"):
+        summaries = study.records[trial["fingerprint"]].get("summaries", {})
+        quality = encoder_quality(summaries.get("encoder", {}))
+        rows.append((trial["arm"], quality.get("retrieval"), quality.get("probe")))
+    found = pd.DataFrame(rows, columns=["arm", "retrieval %", "probe %"]).set_index("arm").astype(float)
+    means = 100 * found.groupby("arm").mean().reindex(study.scored)
+    return Table("The encoders by themselves, before the trial", means.reset_index(), [ENCODER_NOTE])
 
 
 def title(study: Study) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.judging.claims import LAW
 from analysis.judging.looks import reached_text
 from analysis.judging.p_values import Verdict
-from analysis.pages.cells import cited_in, estimate, estimate_in, floorless, paper_cell, references, seeds_cell
+from analysis.pages.cells import cited_in, estimate, estimate_in, paper_cell, references, seeds_cell
 from analysis.pages.notes import remarks
 from analysis.seeds import worlds_in
 from analysis.study import Study
@@ -44,7 +44,6 @@ def verdicts_table(frame: pd.DataFrame, title: str, notes: Sequence[str] = ()) -
                 "verdict": verdict_cell(row),
                 "estimate": estimate_cell(row),
                 "by content": estimate_in(row, CONTENT),
-                "without kinds on the floor": floorless(row),
                 "difference": difference,
                 "expected": expected(row),
                 "seeds": seeds_of(row),
@@ -63,8 +62,8 @@ def short_verdicts(frame: pd.DataFrame, title: str = "", notes: Sequence[str] = 
     return replace(verdicts_table(frame, title).only(*SHORT), notes=notes)
 
 
-def claims_notes(study: Study, claims: pd.DataFrame, floor: Sequence[str] = ()) -> list[str]:
-    """Below the claims of a sweep's file; `floor` names the kinds of question on the floor that the sweep asks."""
+def claims_notes(study: Study, claims: pd.DataFrame) -> list[str]:
+    """Below the claims of a sweep's file."""
     intervals = set(claims["interval"])
     notes = []
     if "seeds" in intervals:
@@ -85,19 +84,9 @@ def claims_notes(study: Study, claims: pd.DataFrame, floor: Sequence[str] = ()) 
         notes.append(f"{CONTENT_NOTE} Verdicts are by the measure that a claim names, by CIDEr unless said.")
     if claims["seeds_needed"].notna().any():
         notes.append(NEEDED_NOTE)
-    if any(floorless(row) for row in claims.to_dict("records")):
-        notes.append(_floor_note(floor))
     if (claims["mixes_machines"] == 1).any():
         notes.append("‡ At some seed the arms were scored on different machines or with different libraries.")
     return [*notes, *remarks(study)]
-
-
-def _floor_note(floor: Sequence[str] = ()) -> str:
-    names = f": {', '.join(floor)}" if floor else ""
-    return (
-        "Kinds of question on the floor are those that a decoder fails in words by the scale's last check "
-        f"(`gates.md`){names}. Verdicts are by all kinds."
-    )
 
 
 def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> list[Table]:
@@ -109,8 +98,6 @@ def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> li
         verdicts = known["says"].where(known["reason"] == "", "not judged")
         about = known.assign(claim=known["lesson"], verdict=verdicts, seeds_needed=float("nan"))
         notes = ["Each part by itself, by wording and by *content*, at 5 % without correction for their number."]
-        if any(floorless(row) for row in known.to_dict("records")):
-            notes.append(_floor_note())
         tables.append(verdicts_table(about, "Part by part", notes))
     return tables
 

@@ -18,7 +18,6 @@ from matplotlib.axes import Axes
 
 from analysis.judging.claims import load_lessons
 from analysis.judging.evidence import of_lessons
-from analysis.judging.gates import without_floor
 from analysis.judging.verdicts import judge_contrasts, judge_lessons, parts_frame, with_lessons
 from analysis.pages.axes import drawn_levels, largest_differences, level_rows
 from analysis.pages.axes_figure import draw_axes
@@ -40,7 +39,7 @@ from mm1_lab.results.manifest import merge_manifest, read_trials
 from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, study_of, vouch_for, write_results
 
 NAMES = [
-    *("benchmarks.csv", "contrasts.csv", "contrasts.md", "contrasts.png", "figure.png"),
+    *("contrasts.csv", "contrasts.md", "contrasts.png", "figure.png"),
     *("scores.csv", "table.csv", "table.md", "validity.csv", "validity.md"),
 ]
 OVERALL = [f"{name}.{ending}" for name in ("axes", "lessons") for ending in ("csv", "md")]
@@ -254,36 +253,6 @@ def test_what_is_withdrawn_is_told_and_judged_again_once_it_is_run_again(three_s
     study = read_study(folder)
     claims = with_lessons(study, judge_contrasts(study), lessons).set_index("claim")
     assert not claims.loc["captions lift zero-shot", "aside"]
-
-
-def test_kinds_on_the_floor_are_left_out_of_a_second_table(tmp_path: Path, data_mix: Sweep) -> None:
-    folder = write_results(tmp_path, data_mix, data_mix.arms, (0, 1, 2), questions=16)
-    gates = folder.with_name("check_scale") / "gates.csv"
-    gates.parent.mkdir()
-    gates.write_text(
-        f'{GATES}\ntold in words,0,shape,"shape, plain wording, 4 shots",80,,,≥ 90,floor\n', encoding="utf-8"
-    )
-    study = read_study(folder)
-    assert without_floor(study) == ([], None)
-    hard = (study.scores["benchmark"] == "vqa") & study.scores["question"].str.endswith(("-3", "-7"))
-    hard = hard.to_numpy(bool)
-    lower = study.scores["score"] - 300.0 * (hard & (study.scores["arm"] == "captions").to_numpy(bool))
-    study = replace(study, scores=study.scores.assign(kind=np.where(hard, "shape", study.scores["kind"]), score=lower))
-    kinds, kept = without_floor(study)
-    assert kinds == ["shape"] and kept is not None and len(kept.scores) == len(study.scores) - hard.sum()
-    claims = judge_contrasts(study, (), kept)
-    (row,) = claims[claims["claim"] == "captions lift zero-shot"].to_dict("records")
-    assert row["estimate"] + 3 < row["without_floor"], "it costs captions in the one and not in the other"
-    plain = kept.scores[kept.scores["family"].isin(("captioning", "vqa")) & (kept.scores["shots"] == 0)]
-    each = plain.groupby(["arm", "seed", "benchmark"])["score"].mean().groupby("arm").mean()
-    assert row["without_floor"] == pytest.approx(each["captions"] - each["interleaved"])
-    shown = verdicts_table(claims, "claims").frame.set_index("claim")["without kinds on the floor"]
-    assert shown["captions lift zero-shot"].startswith(f"{row['without_floor']:+.1f} [")
-    assert shown["91/9 keeps text skill"] == "" and "shape" in " ".join(claims_notes(study, claims, kinds))
-    assert judge_contrasts(study)["verdict"].tolist() == claims["verdict"].tolist()
-    parts = parts_frame(of_lessons(study, load_lessons(), (), kept))
-    assert (parts["without_floor"] != parts["estimate"]).any()
-    assert "without kinds on the floor" not in verdicts_table(judge_contrasts(study), "claims").head
 
 
 @pytest.mark.usefixtures("unrendered")

@@ -1,4 +1,4 @@
-"""Table 1 and Fig. 4: what stands in them, from results made by hand."""
+"""The paper's tables by benchmark, encoders by themselves, tuned models: from results made by hand."""
 
 import json
 from dataclasses import replace
@@ -9,21 +9,14 @@ import pytest
 
 from analysis.pages.figures import draw_scores
 from analysis.pages.output import Output
-from analysis.pages.published import table_1, table_by_benchmark, write_published
-from analysis.pages.scores import short_table
-from analysis.paper import Paper, PaperNumber
+from analysis.pages.published import table_by_benchmark, write_published
+from analysis.pages.scores import encoders_table, short_table
 from analysis.study import Study, read_study
-from analysis.table import to_markdown
 from mm1_lab.config import Sweep, load_sweep
-from mm1_lab.results.summary import PLAIN
 from tests.analysis.results_folder import ROOT, score_rows, study_of, vouch_for, write_results
 
 SIZES = ("3B", "3B-MoE", "7B", "7B-MoE", "30B")
 QUALITY = {"retrieval": {"pairs": 256, "image_to_text": 0.625}, "probe": {"auc": 0.875, "words": 20}}
-
-
-def results_of(sweep: Sweep, results: Path, **missing: str) -> Path:
-    return write_results(results, sweep, sweep.arms, (0, 1), **missing)
 
 
 def published(study: Study, folder: Path) -> list[str]:
@@ -33,29 +26,17 @@ def published(study: Study, folder: Path) -> list[str]:
     return [path.name for path in output.files]
 
 
-def test_table_1_has_the_paper_s_rows_in_its_order_with_its_numbers(tmp_path: Path) -> None:
+def test_encoders_are_shown_by_themselves_in_the_papers_order(tmp_path: Path) -> None:
     sweep = load_sweep(ROOT / "sweeps" / "encoder.yaml")
-    folder = results_of(sweep, tmp_path, missing="AIM-1B/0 AIM-1B/1")
+    folder = write_results(tmp_path, sweep, sweep.arms, (0, 1), missing="AIM-1B/0 AIM-1B/1", questions=16)
     for path in list(tmp_path.glob("trials/*/record.json")):
         record = json.loads(path.read_text())
         record["summaries"]["encoder"] = QUALITY
         path.write_text(json.dumps(record))
         vouch_for(path.parent)
-    study = read_study(folder)
-    number = PaperNumber(36.6, "equal", "MM1 Table 1")
-    panel, labels = next((key, list(panel.arms)) for key, panel in study.panels.items())
-    study.__dict__["paper"] = Paper({(panel, labels[0], "0-shot"): number}, {})
-    lines = [line for line in to_markdown(table_1(study)).splitlines() if line.startswith("|")]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert [row[0] for row in rows[2:]] == labels and len(labels) == 10
-    assert rows[0][-3:] == ["MM1 0-shot", "MM1 4-shot", "MM1 8-shot"]
-    first, second, last = rows[2], rows[3], rows[-1]
-    assert first[1:6] == ["reconstructive", "224", "images", "62.5", "87.5"]
-    assert first[-3:] == ["*36.6* [1]", "", ""] and last[-3:] == ["", "", ""]
-    assert second[4:9] == ["–"] * 5  # without scores
-    assert last[1:4] == ["contrastive", "378", "DFN"]
-    ours = [row for seed in (0, 1) for row in score_rows("AIM-600M", seed) if row.shots == 4 and row.family in PLAIN]
-    assert float(first[7].split()[0]) == pytest.approx(sum(row.score for row in ours) / len(ours), abs=0.06)
+    frame = encoders_table(read_study(folder)).frame
+    assert frame["arm"].tolist() == [arm for arm in sweep.arms if arm != "AIM-1B"]
+    assert set(frame["retrieval %"]) == {62.5} and set(frame["probe %"]) == {87.5}
 
 
 def test_a_table_by_benchmark_has_our_arms_above_the_published_rows(tmp_path: Path, data_mix: Sweep) -> None:

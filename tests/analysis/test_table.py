@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 
-from analysis.table import Table, as_text, environment, to_latex, to_markdown
+from analysis.table import Table, as_text, environment, to_markdown
 
 FRAME = pd.DataFrame(
     {
@@ -39,23 +39,10 @@ def test_markdown_has_a_row_per_row_with_a_heading_per_group() -> None:
     ]
 
 
-def test_latex_is_booktabs_with_as_many_cells_as_columns_and_nothing_left_to_escape() -> None:
-    text = to_latex(TABLE)
-    assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
-    assert r"\begin{tabular}{lrrrl}" in text and r"\caption{Scores \& losses}" in text
-    rows = [line for line in text.splitlines() if line.endswith(r" \\")]
-    assert len(rows) == 6 and all(len(re.findall(r"(?<!\\)&", row)) == 4 for row in rows)
-    assert r"a \& b | 50 \% & −1.5 & 2 & 0.500 & undecided" in text and "a  mixes &" in text
-
-
 def test_text_of_several_lines_stays_in_its_caption_heading_and_cell() -> None:
     text = "two\r\n\nparts\x0c\x85\u2028\\input{/etc/passwd}"
     table = Table(text, pd.DataFrame({text: [text], "score": [1.0]}), [text])
-    latex, markdown = to_latex(table), to_markdown(table)
-    escaped = r"two parts \textbackslash{}input\{/etc/passwd\}"
-    assert rf"\caption{{{escaped}}}" in latex and latex.count(escaped) == 4
-    assert r"\input" not in latex and "\n\n" not in latex and latex.replace("\n", "").isprintable()
-    heading, head, _, row = [line for line in markdown.splitlines() if line][:4]
+    heading, head, _, row = [line for line in to_markdown(table).splitlines() if line][:4]
     assert heading == r"# two parts \input{/etc/passwd}"
     assert head.startswith(r"| two parts \input") and row.startswith(r"| two parts \input")
 
@@ -92,13 +79,12 @@ def test_html_holds_the_same_cells_escaped_and_marked() -> None:
     assert text.count('class="number"') == 3 * 4
 
 
-def test_names_are_no_html_in_markdown_and_no_option_of_a_line_in_latex() -> None:
+def test_names_are_no_html_in_markdown() -> None:
     table = Table(
         "a <b>", pd.DataFrame({"arm": ["<i>x", "[draft] | 1", "*"], "p": ["< 0.001", "[0, 1]", "1"]}), ["<u>"]
     )
-    markdown, latex = to_markdown(table), to_latex(table)
+    markdown = to_markdown(table)
     assert not re.search("<[a-z]", markdown) and "| &lt;i>x | < 0.001 |" in markdown
-    assert r"{[}draft] | 1 & {[}0, 1]" in latex
 
 
 def test_last_bits_that_differ_between_processors_do_not_change_a_rounded_number() -> None:
