@@ -96,7 +96,6 @@ def test_every_command_of_the_first_hour_works(clone: Place) -> None:
     assert "-0.3" in told["A learning-rate law from a table: fit-lr-law"].replace("−", "-"), "the law's slope"
 
 
-@pytest.mark.soak
 def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.figure import Figure
 
@@ -108,6 +107,8 @@ def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         if cell["cell_type"] == "code":
             exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
     assert isinstance(names["figure"], Figure) and names["figure"].axes[0].get_lines()
+    assert set(names["ran"]["arm"]) == {"base", "64 tokens", "averaged"} and set(names["ran"]["seed"]) == {0, 1}
+    assert {row["verdict"] for row in names["verdicts"].claims} <= {"supported", "contradicted", "undecided"}
     table = pd.read_csv(names["folder"] / "table.csv")
     base = table[table["arm"] == "base"].drop_duplicates("measure").set_index("measure")["value"]
     means = names["means"].loc["base"].mean()

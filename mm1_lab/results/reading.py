@@ -63,9 +63,9 @@ def read_variant(folder: Path) -> Variant:
     return Variant(folder, manifest, trials)
 
 
-def scores(folder: Path) -> pd.DataFrame:
+def scores(folder: Path | str) -> pd.DataFrame:
     """The scores in a sweep's folder: one row per finished trial, question and number of shots (see `read_scores`)."""
-    return read_scores(read_variant(folder))
+    return read_scores(read_variant(Path(folder)))
 
 
 def curves(folder: Path) -> pd.DataFrame:
