@@ -9,9 +9,11 @@ from mm1_lab.config import KEPT_FEATURES, ModelStage, RequestError
 from mm1_lab.data.pixels import image_tensor, views
 from mm1_lab.data.preprocessing import MEAN_COLOUR
 from mm1_lab.data.types import BrokenPicture, Picture, Pixels
-from mm1_lab.evaluate.image_files import undecodable
 from mm1_lab.evaluate.prompts import Overview, Segment
 from mm1_lab.model import MM1
+
+Key = tuple[int, int]
+"""The id of a picture, and its number of views."""
 
 
 class PromptEmbedder:
@@ -30,12 +32,13 @@ class PromptEmbedder:
         self._blind = blind
         self._batch = batch
         self._views = count
-        self._features: dict[tuple[int, int], torch.Tensor] = {}
-        """By `_key`: (views · image_tokens, width)."""
+        self._features: dict[Key, torch.Tensor] = {}
+        """(views · image_tokens, width)"""
         self._pictures: list[Picture] = []
         """Keeps the encoded pictures alive, as the ids of deleted objects may be reused."""
-        flat = np.full((side, side, 3), MEAN_COLOUR, np.uint8)
-        self._blind_features = self._encode([[flat]])[0] if blind else None
+        if blind:
+            flat = np.full((side, side, 3), MEAN_COLOUR, np.uint8)
+            self._blind_view = self._encode([[flat]])[0]
 
     @classmethod
     def of(cls, stage: ModelStage, model: MM1, batch: int) -> "PromptEmbedder":
@@ -44,8 +47,9 @@ class PromptEmbedder:
 
     def holds(self, pictures: Iterable[Picture]) -> bool:
         """Whether the features of all these pictures may be kept at once."""
-        places = self._image_tokens * sum(count for _, count in set(map(self._key, pictures)))
-        return self._blind or places * self.decoder.config.hidden_size <= KEPT_FEATURES
+        different = {self._key(picture) for picture in pictures}
+        tokens = self._image_tokens * sum(count for _, count in different)
+        return self._blind or tokens * self.decoder.config.hidden_size <= KEPT_FEATURES
 
     def see(self, pictures: Iterable[Picture]) -> None:
         """Encodes the `pictures` that are not in the cache yet, which is emptied first if it cannot hold them too.
@@ -57,32 +61,39 @@ class PromptEmbedder:
         pictures = list(pictures)
         if not self.holds([*self._pictures, *pictures]):
             self._features, self._pictures = {}, []
-        new = {key: picture for picture in pictures if (key := self._key(picture)) not in self._features}
-        self._pictures += new.values()
-        for count in {count for _, count in new}:
-            waiting = [(key, picture) for key, picture in new.items() if key[1] == count]
-            for start in range(0, len(waiting), self._batch):
-                chunk = waiting[start : start + self._batch]
+        new: dict[int, dict[Key, Picture]] = {}  # by number of views, as a batch has the same for all
+        for picture in pictures:
+            key = self._key(picture)
+            if key not in self._features:
+                new.setdefault(key[1], {})[key] = picture
+        for count, waiting in new.items():
+            self._pictures += waiting.values()
+            keys = list(waiting)
+            for start in range(0, len(keys), self._batch):
+                chunk = keys[start : start + self._batch]
                 try:
-                    features = self._encode([views(picture, self._side, count) for _, picture in chunk])
+                    pixels = [views(waiting[key], self._side, count) for key in chunk]
                 except BrokenPicture as error:
-                    raise RequestError(undecodable(error)) from None
-                self._features |= {key: tokens for (key, _), tokens in zip(chunk, features, strict=True)}
+                    text = f"{error}: cannot be decoded; repair the image, or remove its question"
+                    raise RequestError(text) from None
+                self._features.update(zip(chunk, self._encode(pixels), strict=True))
 
     def embed(self, segment: Segment) -> torch.Tensor:
         """Decoder inputs (length, width) of a segment; its pictures must have been passed to `see`."""
         tokens = torch.tensor(segment.tokens, dtype=torch.long, device=self.decoder.device)
         embedded = self.decoder.get_input_embeddings()(tokens)
-        if segment.pictures:
-            keys = [self._key(picture) for picture in segment.pictures]
-            blind = self._blind_features
-            features = torch.cat([self._features[key] if blind is None else blind.repeat(key[1], 1) for key in keys])
-            embedded[tokens == self._model.image_id] = features.to(embedded.dtype)
+        features = []
+        for picture in segment.pictures:
+            key = self._key(picture)
+            features.append(self._blind_view.repeat(key[1], 1) if self._blind else self._features[key])
+        if features:
+            embedded[tokens == self._model.image_id] = torch.cat(features).to(embedded.dtype)
         return embedded
 
-    def _key(self, picture: Picture) -> tuple[int, int]:
-        """The id of the picture, and its number of views."""
-        return (id(picture.picture), 1) if isinstance(picture, Overview) else (id(picture), self._views)
+    def _key(self, picture: Picture) -> Key:
+        if isinstance(picture, Overview):
+            return id(picture.picture), 1
+        return id(picture), self._views
 
     @torch.inference_mode()
     def _encode(self, pictures: list[list[Pixels]]) -> torch.Tensor:
@@ -93,7 +104,10 @@ class PromptEmbedder:
         device = self.decoder.device
         pixels = image_tensor([view for picture in pictures for view in picture]).to(device)
         places = torch.full((len(pixels), self._image_tokens), self._model.image_id, device=device)
-        features = self._model.embed(places, pixels).unflatten(0, (len(pictures), len(pictures[0]))).flatten(1, 2)
-        if torch.is_autocast_enabled(device.type) and features.equal(half := features.bfloat16()):
-            return half
+        embedded = self._model.embed(places, pixels)
+        features = embedded.reshape(len(pictures), -1, embedded.shape[-1])
+        if torch.is_autocast_enabled(device.type):
+            half = features.bfloat16()
+            if features.equal(half):
+                return half
         return features

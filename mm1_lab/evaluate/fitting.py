@@ -1,11 +1,13 @@
 """Whether prompts, with their demonstrations and answers, fit the rows on which models are trained."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
-from mm1_lab.config import EvaluationSettings, EvaluationStage, ModelStage, PretrainedDecoder
+from mm1_lab.config import EvaluationSettings, EvaluationStage, ModelStage, PretrainedDecoder, RequestError
 from mm1_lab.data.types import Tokenizer
+from mm1_lab.evaluate.named import build_benchmark
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark
 from mm1_lab.evaluate.world import world_benchmarks
@@ -31,10 +33,17 @@ class TooLong:
     settings: EvaluationSettings
 
     def __str__(self) -> str:
+        if self.most is None:
+            remedy = "not even a question without demonstrations fits: --set a larger sequence_length"
+        elif self.benchmark.shots is not None:
+            remedy = f"at most {self.most} fit: give it fewer `shots`, or --set a larger sequence_length"
+        else:
+            fewer = [count for count in self.settings.shots if count < self.most]
+            shots = ",".join(map(str, [*sorted(fewer), self.most]))
+            remedy = f"at most {self.most} fit: --set evaluate.shots=[{shots}], or --set a larger sequence_length"
         return (
             f"benchmark {self.benchmark.name!r}: a question after {self.shots} demonstrations takes {self.length} "
-            f"tokens, with {self.picture_tokens} per picture, but the decoder reads at most {self.longest}; "
-            f"{self._remedy()}"
+            f"tokens, with {self.picture_tokens} per picture, but the decoder reads at most {self.longest}; {remedy}"
         )
 
     @property
@@ -44,15 +53,6 @@ class TooLong:
             f"{self.benchmark.name} at {self.shots} shots, {self.picture_tokens} tokens per picture: {self.length} of "
             f"{self.longest} tokens ({fits})"
         )
-
-    def _remedy(self) -> str:
-        if self.most is None:
-            return "not even a question without demonstrations fits: --set a larger sequence_length"
-        if self.benchmark.shots is not None:
-            return f"at most {self.most} fit: give it fewer `shots`, or --set a larger sequence_length"
-        fewer = {count for count in self.settings.shots if count < self.most}
-        shots = ",".join(map(str, sorted(fewer | {self.most})))
-        return f"at most {self.most} fit: --set evaluate.shots=[{shots}], or --set a larger sequence_length"
 
 
 def context_length(model: ModelStage) -> int:
@@ -85,25 +85,29 @@ def too_long(
     for (longest, _, writer), stage in different.items():
         benchmarks = benchmarks_of(stage)
         for benchmark in benchmarks:
-            shots = max(benchmark.shots_at(stage.settings), default=0)
+            shots = max(benchmark.shots_at(stage.settings))
             length = longest_prompt(writer, benchmark, shots)
             if length > longest:
-                most = _most_shots(writer, benchmark, benchmarks, shots, longest)
-                yield TooLong(benchmark, shots, length, longest, writer.image_tokens, most, stage.settings)
+                # the remedy changes the shots of all benchmarks that have none of their own
+                changed = [benchmark]
+                if benchmark.shots is None:
+                    changed = [other for other in benchmarks if other.shots is None]
+                most = shots - 1
+                while most >= 0 and any(longest_prompt(writer, other, most) > longest for other in changed):
+                    most -= 1
+                fitting = most if most >= 0 else None
+                yield TooLong(benchmark, shots, length, longest, writer.image_tokens, fitting, stage.settings)
                 break
 
 
-def _most_shots(
-    writer: PromptWriter, benchmark: Benchmark, benchmarks: list[Benchmark], shots: int, longest: int
-) -> int | None:
-    """The largest number of demonstrations below `shots` that fits, for all benchmarks that the remedy changes."""
-    changed = [benchmark]
-    if benchmark.shots is None:
-        changed = [other for other in benchmarks if other.shots is None]
-    for count in range(shots - 1, -1, -1):
-        if all(longest_prompt(writer, other, count) <= longest for other in changed):
-            return count
-    return None
+def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache: Path | None = None) -> None:
+    """Raises RequestError if a prompt of a named benchmark exceeds the context length of a model."""
+
+    def named(stage: EvaluationStage) -> list[Benchmark]:
+        return [build_benchmark(config, stage.settings, tokenizer, cache) for config in stage.benchmarks]
+
+    for found in too_long(stages, named, tokenizer):
+        raise RequestError(str(found))
 
 
 @lru_cache(maxsize=2)

@@ -7,102 +7,113 @@ a function `read`. A line of JSON Lines is
 
 Keys: `image` or `images` (file names; none for questions about text), `question`, `answers` (or `answer`), and
 optionally `choices`, `id`, `kind`, and `solution`: the steps to the answer, which demonstrations show before it.
+
+Readers of published formats take what these files have. What a file lacks raises a KeyError or the like, which
+`read_items` turns into a RequestError with the first line of the reader's docstring.
 """
 
 import importlib.util
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mm1_lab.config import BenchmarkFiles, RequestError, nearest
-from mm1_lab.evaluate.items import Entry, Item, entries, image_name, load, load_lines, one_each, texts
+from mm1_lab.formatting import first_line
 
 KEYS = ("image", "images", "question", "answer", "answers", "choices", "id", "kind", "solution")
 """Allowed keys of a line of JSON Lines."""
 
 
-def read_coco(files: BenchmarkFiles) -> Iterator[Item]:
-    """`dataset_coco.json`: {images: [{filename, filepath, cocoid, split, sentences: [{raw}]}]}.
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A question whose images are still file names."""
 
-    Karpathy's split `restval` belongs to training.
+    key: str
+    """The official id."""
+    images: tuple[str, ...]
+    """File names."""
+    question: str = ""
+    answers: tuple[str, ...] = ()
+    """Empty if they are not published."""
+    kind: str = "caption"
+    choices: tuple[str, ...] = ()
+    solution: str = ""
+    """The steps to the answer, for the metric `answer`."""
+
+
+def read_coco(files: BenchmarkFiles) -> Iterator[Item]:
+    """Karpathy's `dataset_coco.json`: {images: [{filename, filepath, cocoid, split, sentences: [{raw}]}]}.
+
+    His split `restval` belongs to training.
     """
-    path, split = files.annotations, files.split or "test"
-    images = entries(load(path), path, "images")
-    if not any("cocoid" in image for image in images):
-        raise RequestError(f"{path}: no image has a 'cocoid'; COCO is read in Karpathy's split, dataset_coco.json")
+    split = files.split or "test"
     wanted = ("train", "restval") if split == "train" else (split,)
-    for key, image in one_each(images, "cocoid", path, "image").items():
-        if image["split"] not in wanted:
-            continue
-        name = str(image["filename"])
-        if "filepath" in image:
-            name = f"{image['filepath']}/{name}"
-        captions = [str(sentence["raw"]).strip() for sentence in image["sentences"]]
-        yield Item(key, (name,), answers=tuple(captions))
+    for image in _load(files.annotations)["images"]:
+        key = str(image["cocoid"])
+        if image["split"] in wanted:
+            name = str(image["filename"])
+            if "filepath" in image:
+                name = f"{image['filepath']}/{name}"
+            captions = [str(sentence["raw"]).strip() for sentence in image["sentences"]]
+            yield Item(key, (name,), answers=tuple(captions))
 
 
 def read_nocaps(files: BenchmarkFiles) -> Iterator[Item]:
-    """COCO format: {images: [{id, file_name, domain}], annotations: [{image_id, caption}]}; one kind per domain."""
-    path = files.annotations
-    content = load(path)
-    images = one_each(entries(content, path, "images"), "id", path, "image")
-    captions: dict[str, list[str]] = {key: [] for key in images}
-    annotations = []
-    if "annotations" in content:  # those of the test split are not published
-        annotations = entries(content, path, "annotations", "annotation")
-    for annotation in annotations:
-        key = str(annotation["image_id"])
-        if key not in captions:
-            raise RequestError(
-                f"{path}: a caption refers to image {key}, which is not among the images; fetch the file again"
-            )
-        captions[key].append(str(annotation["caption"]).strip())
-    for key, image in images.items():
+    """`nocaps_*.json`: {images: [{id, file_name, domain}], annotations: [{image_id, caption}]}; one kind per domain."""
+    content = _load(files.annotations)
+    captions: dict[str, list[str]] = {str(image["id"]): [] for image in content["images"]}
+    for annotation in content.get("annotations", ()):  # those of the test split are not published
+        captions[str(annotation["image_id"])].append(str(annotation["caption"]).strip())
+    for image in content["images"]:
+        key = str(image["id"])
         kind = str(image.get("domain", "caption"))
         yield Item(key, (str(image["file_name"]),), answers=tuple(captions[key]), kind=kind)
 
 
 def read_textcaps(files: BenchmarkFiles) -> Iterator[Item]:
     """`TextCaps_0.1_*.json`: {data: [{image_id, reference_strs}]}; one entry per image or, in training, per caption."""
-    path = files.annotations
     captions: dict[str, list[str]] = {}
-    for row in entries(load(path), path, "data"):
-        key = str(row["image_id"])
-        captions.setdefault(key, [])
+    for row in _load(files.annotations)["data"]:
+        of_image = captions.setdefault(str(row["image_id"]), [])
         if row.get("reference_strs"):  # all captions of the image, duplicates included
-            captions[key] = [str(caption).strip() for caption in row["reference_strs"]]
+            of_image[:] = [str(caption).strip() for caption in row["reference_strs"]]
         elif "caption_str" in row:
-            captions[key].append(str(row["caption_str"]).strip())
+            of_image.append(str(row["caption_str"]).strip())
     for key, of_image in captions.items():
-        image = image_name(files, "{id}.jpg", id=key)
-        yield Item(key, (image,), answers=tuple(of_image))
+        yield Item(key, (_image_name(files, "{id}.jpg", id=key),), answers=tuple(of_image))
 
 
 def read_vqa(files: BenchmarkFiles) -> Iterator[Item]:
-    """VQAv2 and OK-VQA, two files: {questions: [{question_id, image_id, question}], data_subtype} and
-    {annotations: [{question_id, answers: [{answer}], answer_type}], data_subtype}."""
-    path = files.questions
-    content = load(path)
-    questions = one_each(entries(content, path, "questions"), "question_id", path)
-    subtype = str(content.get("data_subtype", ""))
+    """{questions: [{question_id, image_id, question}]} and {annotations: [{question_id, answers: [{answer}]}]}.
+
+    VQAv2 and OK-VQA, two files, each with its `data_subtype`; an annotation has an `answer_type` too.
+    """
+    content = _load(files.questions)
+    questions, subtype = content["questions"], str(content.get("data_subtype", ""))
     annotations = _annotations(files, subtype, questions) if files.annotations else {}
     split = subtype.replace("test-dev", "test")
-    for key, row in questions.items():
-        annotation: dict[str, Any] = annotations.get(key, {})
-        answers = texts(annotation.get("answers", ()))
+    for row in questions:
+        key = str(row["question_id"])
+        annotation = annotations.get(key, {})
+        image = _image_name(files, "COCO_{split}_{id:012}.jpg", id=int(row["image_id"]), split=split)
         kind = str(annotation.get("answer_type", "question"))
-        image = image_name(files, "COCO_{split}_{id:012}.jpg", id=int(row["image_id"]), split=split)
-        yield Item(key, (image,), str(row["question"]), answers, kind)
+        yield Item(key, (image,), str(row["question"]), _texts(annotation.get("answers", ())), kind)
 
 
-def _annotations(files: BenchmarkFiles, subtype: str, questions: dict[str, Entry]) -> dict[str, Entry]:
+def _annotations(files: BenchmarkFiles, subtype: str, questions: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Annotations by question. Raises RequestError if a question has none, or the files are of different splits."""
     path = files.annotations
-    content = load(path)
-    found = one_each(entries(content, path, "annotations"), "question_id", path)
+    content = _load(path)
+    found: dict[str, dict[str, Any]] = {}
+    for row in content["annotations"]:
+        key = str(row["question_id"])
+        if key in found:
+            raise RequestError(f"{path}: question_id {key} occurs twice; keep one of them")
+        found[key] = row
     annotated = str(content.get("data_subtype", subtype))
-    missing = [key for key in questions if key not in found]
+    missing = [str(row["question_id"]) for row in questions if str(row["question_id"]) not in found]
     if annotated != subtype or len(missing) == len(questions):
         raise RequestError(
             f"{path}: annotates other questions ({annotated or 'unknown split'}) than those of {files.questions} "
@@ -117,62 +128,56 @@ def _annotations(files: BenchmarkFiles, subtype: str, questions: dict[str, Entry
 
 def read_textvqa(files: BenchmarkFiles) -> Iterator[Item]:
     """`TextVQA_0.5.1_*.json`: {data: [{question_id, image_id, question, answers: [text]}]}."""
-    path = files.annotations
-    for key, row in one_each(entries(load(path), path, "data"), "question_id", path).items():
-        image = image_name(files, "{id}.jpg", id=row["image_id"])
-        answers = texts(row.get("answers", ()))
-        yield Item(key, (image,), str(row["question"]), answers, "question")
+    for row in _load(files.annotations)["data"]:
+        image = _image_name(files, "{id}.jpg", id=row["image_id"])
+        answers = _texts(row.get("answers", ()))
+        yield Item(str(row["question_id"]), (image,), str(row["question"]), answers, "question")
 
 
 def read_vizwiz(files: BenchmarkFiles) -> Iterator[Item]:
     """`val.json`: [{image, question, answers: [{answer}], answer_type}]; the id is the name of the image."""
-    path = files.annotations
-    for key, row in one_each(entries(load(path), path), "image", path, "image").items():
-        answers = texts(row.get("answers", ()))
-        kind = str(row.get("answer_type", "question"))
-        yield Item(key, (key,), str(row["question"]), answers, kind)
+    for row in _load(files.annotations):
+        key, kind = str(row["image"]), str(row.get("answer_type", "question"))
+        yield Item(key, (key,), str(row["question"]), _texts(row.get("answers", ())), kind)
 
 
 def read_pope(files: BenchmarkFiles) -> Iterator[Item]:
     """`coco_pope_*.json`, one file per sampling strategy, with lines {question_id, image, text, label}."""
-    path = files.questions
-    rows = [row for _, row in load_lines(path)]
-    for key, row in one_each(rows, "question_id", path).items():
-        yield Item(key, (str(row["image"]),), str(row["text"]), (str(row["label"]),), "question")
+    for _, row in _load_lines(files.questions):
+        yield Item(str(row["question_id"]), (str(row["image"]),), str(row["text"]), (str(row["label"]),), "question")
 
 
 def read_gqa(files: BenchmarkFiles) -> Iterator[Item]:
     """`testdev_balanced_questions.json`: {id: {imageId, question, answer, types: {structural}}}."""
-    path = files.questions
-    content = load(path)
-    if not isinstance(content, dict) or not all(isinstance(row, dict) for row in content.values()):
-        raise RequestError(f"{path}: is not a JSON object of questions by id; is it a *_questions.json of GQA?")
-    for key, values in content.items():
-        row = Entry(values, path, f"question {key}")
-        image = image_name(files, "{id}.jpg", id=row["imageId"])
+    for key, row in _load(files.questions).items():
+        image = _image_name(files, "{id}.jpg", id=row["imageId"])
         answers = (str(row["answer"]),) if "answer" in row else ()
         kind = str(row.get("types", {}).get("structural", "question"))
         yield Item(str(key), (image,), str(row["question"]), answers, kind)
 
 
 def read_jsonl(files: BenchmarkFiles) -> Iterator[Item]:
-    """A user's JSON Lines. Raises RequestError naming file and line."""
-    for number, row in load_lines(files.questions):
-        yield _item(row, number, f"{files.questions}, line {number}")
-
-
-def _item(row: dict[str, Any], number: int, where: str) -> Item:
-    for key in row:
-        if key not in KEYS:
-            raise RequestError(f"{where}: unknown key {key!r}{nearest(key, KEYS)}")
-    answers = _many(row, "answers", where) or _many(row, "answer", where)
-    images = _many(row, "images", where) or _many(row, "image", where)
-    choices = _many(row, "choices", where)
-    question = str(row.get("question", ""))
-    if not images and not question:
-        raise RequestError(f"{where}: has neither an image nor a question")
-    kind, solution = str(row.get("kind", "question")), str(row.get("solution", ""))
-    return Item(str(row.get("id", number)), images, question, answers, kind, choices, solution)
+    """Lines {image, question, answers}. Raises RequestError naming file and line."""
+    for number, row in _load_lines(files.questions):
+        where = f"{files.questions}, line {number}"
+        if not isinstance(row, dict):
+            raise RequestError(f"{where}: must be an object, {{…}}")
+        for key in row:
+            if key not in KEYS:
+                raise RequestError(f"{where}: unknown key {key!r}{nearest(key, KEYS)}")
+        images = _many(row, "images", where) or _many(row, "image", where)
+        question = str(row.get("question", ""))
+        if not images and not question:
+            raise RequestError(f"{where}: has neither an image nor a question")
+        yield Item(
+            key=str(row.get("id", number)),
+            images=images,
+            question=question,
+            answers=_many(row, "answers", where) or _many(row, "answer", where),
+            kind=str(row.get("kind", "question")),
+            choices=_many(row, "choices", where),
+            solution=str(row.get("solution", "")),
+        )
 
 
 def _many(row: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
@@ -199,8 +204,41 @@ def read_python(files: BenchmarkFiles) -> Iterable[Item]:
     except Exception as error:
         raise RequestError(f"{path}: its function `read` failed ({type(error).__name__}: {error})") from error
     if not all(isinstance(item, Item) for item in items):
-        raise RequestError(f"{path}: its function `read` must return mm1_lab.evaluate.items.Item objects")
+        raise RequestError(f"{path}: its function `read` must return mm1_lab.evaluate.formats.Item objects")
     return items
+
+
+def _load(path: str) -> Any:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RequestError(f"{path}: is not JSON or cannot be read ({first_line(error)}); fetch it again") from None
+
+
+def _load_lines(path: str) -> Iterator[tuple[int, Any]]:
+    """The number and the value of each line of JSON, skipping blank lines."""
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8-sig").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise RequestError(f"{path}, line {number}: is not JSON ({first_line(error)})") from None
+        yield number, row
+
+
+def _texts(values: Iterable[Any]) -> tuple[str, ...]:
+    """Answers as texts; each value is a text, or an object with the text under `answer`."""
+    return tuple(str(value["answer"] if isinstance(value, dict) else value) for value in values)
+
+
+def _image_name(files: BenchmarkFiles, usual: str, **values: Any) -> str:
+    """An image's file name, from the pattern in the configuration or else from the format's `usual` pattern."""
+    pattern = files.image_name or usual
+    try:
+        return pattern.format(**values)
+    except (KeyError, IndexError, ValueError) as error:
+        raise RequestError(f"image_name {pattern!r}: cannot be filled in ({error}); use {{id}} and {{split}}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +246,6 @@ class Format:
     """A format of benchmark files."""
 
     read: Callable[[BenchmarkFiles], Iterable[Item]]
-    """Raises RequestError if the files do not have the published format."""
     metric: str
     needs: tuple[str, ...]
     """Required keys of the configuration."""
@@ -231,3 +268,24 @@ FORMATS: dict[str, Format] = {
     "jsonl": Format(read_jsonl, "", ("questions", "metric")),
     "python": Format(read_python, "", ("metric",)),
 }
+
+
+def format_of(files: BenchmarkFiles) -> Format:
+    """The format of the files. Raises RequestError if there is none of that name."""
+    name = "python" if files.format.endswith(".py") else files.format
+    if name not in FORMATS:
+        raise RequestError(f"there is no benchmark format {name!r}, nor is it a Python file{nearest(name, FORMATS)}")
+    return FORMATS[name]
+
+
+def read_items(files: BenchmarkFiles) -> list[Item]:
+    """All questions of the files. Raises RequestError if these are not in their format."""
+    where = files.questions or files.annotations or files.format
+    reader = format_of(files).read
+    try:
+        return list(reader(files))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        layout = (reader.__doc__ or "").partition("\n")[0]
+        raise RequestError(
+            f"{where}: is not in the format {files.format}, {layout} ({type(error).__name__}: {error})"
+        ) from None

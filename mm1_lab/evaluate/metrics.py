@@ -18,6 +18,8 @@ ANSWER_IS = re.compile("the answer is", re.IGNORECASE)
 """In a worked solution, the text after this phrase is the answer; MathVista uses a model to extract it instead."""
 LETTERED = re.compile(r"\(?([A-Za-z])(?:[).:,]+(.*))?", re.DOTALL)
 """A choice's letter (`B`, `(b)`, `B.`), and what follows it (`B. red`)."""
+LETTERED_METRICS = ("choice", "circular")
+"""Metrics that count the letter of a choice as its answer."""
 CONSTANT_ANSWERS = 20
 """Number of most common answers of a kind tried as the best constant answer."""
 
@@ -123,7 +125,7 @@ FURTHER = {"yes-no": tuple(RATES), "circular": ("choice",)}
 
 
 def names_of(name: str, metric: str) -> list[str]:
-    """The names under which a benchmark may have scores, if its questions have choices (`likelihood.py`)."""
+    """The names under which a benchmark may have scores, if its questions have choices."""
     further_names = [f"{name} {other}" for other in FURTHER.get(metric, ())]
     return [name, f"{name} by likelihood", *further_names]
 
@@ -134,6 +136,14 @@ def further(benchmark: Benchmark) -> list[Benchmark]:
     if benchmark.content:  # captions of the world
         metrics += ("followed",)
     return [replace(benchmark, name=f"{benchmark.name} {one}", metric=one, family="further") for one in metrics]
+
+
+def by_likelihood(benchmark: Benchmark) -> Benchmark | None:
+    """The benchmark answered by the choice that the model finds most likely; None if not all questions have choices."""
+    if not all(question.choices for question in benchmark.questions):
+        return None
+    metric = "choice" if benchmark.metric == "circular" else benchmark.metric  # choices in one order only
+    return replace(benchmark, name=f"{benchmark.name} by likelihood", family="likelihood", metric=metric)
 
 
 def rate_points(metric: str, said: Iterable[bool], true: Iterable[bool]) -> list[float]:

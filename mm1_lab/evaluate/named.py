@@ -1,26 +1,34 @@
-"""Checks the benchmarks that a data file or a scale lists before anything runs, and builds them."""
+"""Benchmarks that a data file or a scale lists, published or a user's own: opened, checked before anything runs, built.
 
+Questions are ordered by a hash of their ids, and the first ones are asked. A selection of 1,000 is thus the first part
+of one of 5,000, and every arm and seed gets the same questions and demonstrations.
+"""
+
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import partial
+from contextlib import suppress
+from dataclasses import astuple
+from functools import lru_cache, partial
 from pathlib import Path
 from string import ascii_uppercase
-from typing import get_args
+from typing import Any, get_args
 
 from mm1_lab.config import (
+    LARGEST_PICTURE,
     BenchmarkConfig,
     BenchmarkFiles,
     EvaluationSettings,
-    EvaluationStage,
     RequestError,
+    digest,
+    nearest,
 )
+from mm1_lab.data.decoding import ImageDecoder, Shape, StoredPicture, read_file
 from mm1_lab.data.types import BrokenPicture, Picture, Tokenizer
-from mm1_lab.evaluate.benchmark_files import files_digest
-from mm1_lab.evaluate.choosing import LETTERED, choose, format_of
-from mm1_lab.evaluate.fitting import too_long
-from mm1_lab.evaluate.image_files import open_images, undecodable
-from mm1_lab.evaluate.items import Item
-from mm1_lab.evaluate.metrics import names_of
+from mm1_lab.evaluate import formats
+from mm1_lab.evaluate.formats import FORMATS, Item, format_of, read_items
+from mm1_lab.evaluate.metrics import LETTERED_METRICS, METRICS, names_of
 from mm1_lab.evaluate.questions import (
     LONGEST_ANSWER,
     LONGEST_CAPTION,
@@ -31,7 +39,12 @@ from mm1_lab.evaluate.questions import (
     in_blocks,
     with_rotations,
 )
+from mm1_lab.evaluate.vqa import AGREEING
+from mm1_lab.files import write_text
 
+SCORED_ANEW = {"choice": "letters", "circular": "letters", "vqa": "blanks", "answer": "solutions"}
+"""Metrics whose scores changed, so that such a benchmark is not the same as before: in 0.2.0 likelihoods of letters, in
+0.3.0 ten equal answers with blanks around them, and worked solutions."""
 TRIED = 16
 """Images of the questions, and of the demonstrations, that are decoded before a run."""
 PROMPT = "Question: {question} Short answer:"
@@ -44,6 +57,220 @@ MEANS = {
     "yes-no": "an answer counts as no if its first sentence contains no or not, else as yes, as in POPE's program",
 }
 """Remark on a metric for a benchmark's note."""
+
+Chosen = tuple[list[Item], list[Item], int]
+"""The selected questions, the demonstrations, and the number of questions in the files."""
+
+
+def open_benchmark(
+    config: BenchmarkConfig, folder: Path, where: str, shape: Shape = "squeeze", largest: int = LARGEST_PICTURE
+) -> BenchmarkConfig:
+    """Completes a configuration: absolute paths, format, metric and a digest of its files.
+
+    `shape` and `largest` are the data file's settings for images. Raises RequestError for a missing key, an unknown
+    metric or format, or a missing file.
+    """
+    update: dict[str, Any] = _absolute(config, config.name, folder)
+    if "pictures" not in config.model_fields_set:
+        update["pictures"] = shape
+    if "largest_picture" not in config.model_fields_set:
+        update["largest_picture"] = largest
+    opened = config.model_copy(update=update)
+    kind = format_of(opened)
+    for key in kind.needs:
+        if not getattr(opened, key):
+            raise RequestError(f"{where}: the format {opened.format} needs the key {key!r}")
+    metric = opened.metric or kind.metric
+    known = [*METRICS, "cider"]
+    if metric not in known:
+        raise RequestError(f"{where}: there is no metric {metric!r}{nearest(metric, known)}")
+    examples = _open_demonstrations(opened, config.demonstrations, folder, where)
+    opened = opened.model_copy(update={"metric": metric, "demonstrations": examples})
+    return opened.model_copy(update={"digest": files_digest(opened)})
+
+
+def _open_demonstrations(
+    opened: BenchmarkConfig, examples: BenchmarkFiles | None, folder: Path, where: str
+) -> BenchmarkFiles | None:
+    """The training split, with what it shares with the questions; COCO's is in the same file."""
+    is_coco = opened.format == "coco"
+    if examples is None:
+        if not is_coco:
+            return None
+        examples = BenchmarkFiles(split="train")
+    shared = {"format": opened.format, "images": opened.images, "image_name": opened.image_name}
+    if is_coco:
+        shared["annotations"] = opened.annotations
+    values = shared | examples.model_dump(exclude_defaults=True)
+    if values["format"] == "coco":
+        values.setdefault("split", "train")
+    examples = BenchmarkFiles(**values)
+    examples = examples.model_copy(update=_absolute(examples, opened.format, folder))
+    compared = ["format", "questions", "annotations", "split"]
+    if examples.format.endswith(".py"):  # a program may read the images' folder, and need no other file
+        compared.append("images")
+    if all(getattr(examples, key) == getattr(opened, key) for key in compared):
+        raise RequestError(f"{where}.demonstrations: are the same as the questions; name a training split")
+    return examples
+
+
+def _absolute(files: BenchmarkFiles, name: str, folder: Path) -> dict[str, str]:
+    """The format and absolute paths; in a user's own format, images are in the data file's folder by default."""
+    kind = files.format or (name if name in FORMATS else "jsonl")
+    is_program = kind.endswith(".py")
+    paths = {"questions": files.questions, "annotations": files.annotations, "images": files.images}
+    if is_program or kind in ("jsonl", "python"):
+        paths["images"] = files.images or "."
+    if is_program:
+        paths["format"] = kind
+    absolute = {"format": kind}
+    for key, path in paths.items():
+        if path:
+            absolute[key] = str((folder / Path(path).expanduser()).resolve())
+    return absolute
+
+
+def files_digest(config: BenchmarkConfig) -> str:
+    """Hash of the formats and file contents. Raises RequestError if a file cannot be read."""
+    parts = []
+    if config.metric in SCORED_ANEW:
+        parts.append(SCORED_ANEW[config.metric])
+    for files in (config, config.demonstrations):
+        if files is None:
+            continue
+        parts.append(Path(files.format).suffix or files.format)
+        paths = [files.questions, files.annotations]
+        if files.format.endswith(".py"):
+            paths.append(files.format)
+        parts += [_file_digest(Path(path)) for path in paths if path]
+    return digest(parts)
+
+
+def _file_digest(path: Path) -> str:
+    if path.exists() and not path.is_file():  # a pipe might never end
+        raise RequestError(f"{path}: cannot be read (is not a file)")
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror}); paths are relative to the data file") from None
+
+
+def choose(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None) -> Chosen:
+    """The selection of questions and demonstrations, from the folder `cache` if it is there: files may have gigabytes.
+
+    Raises RequestError.
+    """
+    # the number of prompts is counted from the selection
+    return chosen_once(config.model_copy(update={"prompts_per_shot": None}), _settings_of(config, settings), cache)
+
+
+def _settings_of(config: BenchmarkConfig, settings: EvaluationSettings) -> EvaluationSettings:
+    """The settings with the benchmark's own numbers of shots, if it has any."""
+    return settings.model_copy(update={"shots": config.shots}) if config.shots else settings
+
+
+@lru_cache(maxsize=32)
+def chosen_once(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None) -> Chosen:
+    """`choose`, once per process for equal arguments."""
+    if cache is None or config.format.endswith(".py"):  # a program may read files that no digest covers
+        return _choose_from_files(config, settings)
+    # a change of these two modules invalidates the cache
+    code = [Path(module).read_text(encoding="utf-8") for module in (__file__, formats.__file__)]
+    selection = [settings.questions, settings.blocks, max(settings.shots)]
+    key = digest([config.model_dump(mode="json", exclude={"prompts_per_shot"}), selection, code])
+    path = cache / "benchmarks" / f"{key}.json"
+    with suppress(OSError, ValueError, TypeError):  # missing or damaged
+        questions, examples, published = json.loads(path.read_text(encoding="utf-8"))
+        return list(map(_cached_item, questions)), list(map(_cached_item, examples)), published
+    questions, examples, published = _choose_from_files(config, settings)
+    with suppress(OSError):  # e.g. a full disk
+        write_text(path, json.dumps([list(map(astuple, questions)), list(map(astuple, examples)), published]))
+    return questions, examples, published
+
+
+def _cached_item(row: Any) -> Item:
+    key, images, question, answers, kind, choices, solution = row
+    return Item(key, tuple(images), question, tuple(answers), kind, tuple(choices), solution)
+
+
+def _choose_from_files(config: BenchmarkConfig, settings: EvaluationSettings) -> Chosen:
+    items = _read(config, config)
+    for item in items:
+        if not item.answers:
+            raise RequestError(
+                f"benchmark {config.name!r}: question {item.key} has no answer; name a split with published answers"
+            )
+    shots = max(settings.shots)
+    if not shots:
+        return items[: settings.questions], [], len(items)
+    if config.demonstrations is None:
+        raise RequestError(
+            f"benchmark {config.name!r}: names no demonstrations, but is evaluated at {shots} shots; "
+            "add `demonstrations: {…}` with its training split, or `shots: [0]`"
+        )
+    asked = {_content(config, item) for item in items}
+    examples = []
+    for item in _read(config, config.demonstrations):
+        if item.answers and _content(config.demonstrations, item) not in asked:
+            examples.append(item)
+    if len(examples) < shots:
+        raise RequestError(
+            f"benchmark {config.name!r}: only {len(examples)} demonstrations with answers, other than the questions, "
+            f"but {shots} shots; add demonstrations, or use fewer shots (`shots: [0]`)"
+        )
+    return items[: settings.questions], examples[: settings.blocks * shots], len(items)
+
+
+def _content(files: BenchmarkFiles, item: Item) -> tuple[object, ...]:
+    """What makes an item the same question, whatever its id; equal names in two folders are different images."""
+    return files.images if item.images else "", item.images, item.question, item.choices
+
+
+def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:
+    """All items, in the order of the hashes of their ids. Raises RequestError for an invalid item."""
+    where = files.questions or files.annotations or files.format
+    items = read_items(files)
+    if not items:
+        raise RequestError(f"{where}: holds no questions" + (f" of the split {files.split!r}" if files.split else ""))
+    keys = set()
+    for item in items:
+        if item.key in keys:
+            raise RequestError(f"{where}: the id {item.key!r} occurs twice; ids must be unique")
+        keys.add(item.key)
+        if problem := _problem(config, item):
+            raise RequestError(f"{where}: question {item.key} {problem}")
+        is_asked = config.prompt is None or "{question}" in config.prompt or config.metric == "cider"
+        if item.question and not is_asked:
+            raise RequestError(
+                f"benchmark {config.name!r}: its prompt {config.prompt!r} does not contain {{question}}, so that no "
+                "question would be asked; put it where the question belongs"
+            )
+    return sorted(items, key=lambda item: hashlib.sha256(item.key.encode()).digest())
+
+
+def _problem(config: BenchmarkConfig, item: Item) -> str:
+    """Why the metric cannot judge answers to the question; empty if it can."""
+    metric, answers, choices = config.metric, item.answers, item.choices
+    for answer in answers:
+        if choices and answer not in choices:
+            return f"has the answer {answer!r}, which is not among its choices"
+    if metric in LETTERED_METRICS and not choices:
+        return f"has no choices, which the metric `{metric}` needs"
+    if metric in LETTERED_METRICS and len(choices) > len(ascii_uppercase):
+        return (
+            f"has {len(choices)} choices, more than there are letters; offer fewer, or score words by `metric: exact`"
+        )
+    if item.solution and metric != "answer":
+        return "has a solution, which only the metric `answer` looks behind"
+    if metric == "yes-no" and answers and answers[0] not in ("yes", "no"):
+        return f"has the answer {answers[0]!r}, not `yes` or `no`"
+    if metric in ("vqa", "textvqa") and 0 < len(answers) <= AGREEING:
+        return (
+            f"has {len(answers)} answers, but VQA accuracy needs those of ten people; for a single right answer use "
+            "`metric: exact`"
+        )
+    return ""
 
 
 def check_benchmarks(
@@ -77,16 +304,31 @@ def _checked(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path 
                 f"benchmark {config.name!r}: shots {count} is not among those of the evaluation, "
                 f"{list(settings.shots)}; remove it, or add it there (--set evaluate.shots=[…])"
             )
-    questions, examples, _ = choose(config, _settings_of(config, settings), cache)
-    _try_pictures(config, _pictures(config, config, questions))
+    questions, examples, _ = choose(config, settings, cache)
+    pictures = list(_pictures(config, config, questions).values())[:TRIED]
     if config.demonstrations:
-        _try_pictures(config, _pictures(config, config.demonstrations, examples))
+        pictures += list(_pictures(config, config.demonstrations, examples).values())[:TRIED]
+    try:
+        for picture in pictures:
+            picture.pixels(1)
+    except BrokenPicture as error:
+        raise RequestError(
+            f"benchmark {config.name!r}: {error}: cannot be decoded; repair the image, or remove its question"
+        ) from None
     # as evaluate/run.py asks: each order of the choices, and each choice's likelihood
     choices = [len(item.choices) for item in questions]
     prompts = sum(choices) if config.metric == "circular" else len(questions)
     if all(choices):
         prompts += sum(choices)
     return config.model_copy(update={"prompts_per_shot": prompts})
+
+
+def family_of(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None = None) -> Family:
+    """The family of the benchmark's scores."""
+    if config.metric == "cider":
+        return "captioning"
+    items, _, _ = choose(config, settings, cache)
+    return "vqa" if any(item.images for item in items) else "text"
 
 
 def build_benchmark(
@@ -100,11 +342,10 @@ def build_benchmark(
         raise RequestError(
             f"the files of the benchmark {config.name!r} changed while the sweep was running; run it again"
         )
-    settings = _settings_of(config, settings)
     items, examples, published = choose(config, settings, cache)
     questions = _questions(config, config, items)
     shown = _questions(config, config.demonstrations, examples) if config.demonstrations else []
-    blocks, demonstrations = in_blocks(questions, shown, settings)
+    blocks, demonstrations = in_blocks(questions, shown, _settings_of(config, settings))
     new_tokens = config.new_tokens or _new_tokens(config, questions, shown, tokenizer)
     note = _note(config, len(questions), published)
     cut = sum(len(tokenizer.encode(question.shown)) > new_tokens for question in questions)
@@ -112,7 +353,7 @@ def build_benchmark(
         note += f"; answers end after {new_tokens} tokens (`new_tokens`), which {cut} right ones exceed"
     return Benchmark(
         name=config.name,
-        family=_family(config, items),
+        family=family_of(config, settings, cache),
         mirrors=format_of(config).mirrors,
         metric=config.metric,
         blocks=blocks,
@@ -137,41 +378,14 @@ def _new_tokens(config: BenchmarkConfig, questions: list[Question], shown: list[
     return min(longest + 1, limit) if longest else limit
 
 
-def family_of(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None = None) -> Family:
-    """The family of the benchmark's scores."""
-    items, _, _ = choose(config, _settings_of(config, settings), cache)
-    return _family(config, items)
-
-
-def _family(config: BenchmarkConfig, items: Sequence[Item]) -> Family:
-    if config.metric == "cider":
-        return "captioning"
-    return "vqa" if any(item.images for item in items) else "text"
-
-
-def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache: Path | None = None) -> None:
-    """Raises RequestError if a prompt with its demonstrations and answer exceeds the context length of a model."""
-
-    def named(stage: EvaluationStage) -> list[Benchmark]:
-        return [build_benchmark(config, stage.settings, tokenizer, cache) for config in stage.benchmarks]
-
-    for found in too_long(stages, named, tokenizer):
-        raise RequestError(str(found))
-
-
-def _settings_of(config: BenchmarkConfig, settings: EvaluationSettings) -> EvaluationSettings:
-    return settings.model_copy(update={"shots": config.shots}) if config.shots else settings
-
-
 def _questions(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]) -> list[Question]:
     template, pictures = _prompt(config), _pictures(config, files, items)
     questions = []
     for item in items:
-        is_caption = config.metric == "cider" and item.kind == "question"
         question = Question(
             key=item.key,
-            kind="caption" if is_caption else item.kind,
-            pictures=pictures[item.key],
+            kind="caption" if config.metric == "cider" and item.kind == "question" else item.kind,
+            pictures=tuple(pictures[name] for name in item.images),
             prompt=_filled_prompt(template, item.question, item.choices),
             references=item.answers,
             shown=_shown(config, item),
@@ -191,8 +405,10 @@ def _prompt(config: BenchmarkConfig) -> str:
 
 
 def _filled_prompt(template: str, question: str, choices: Sequence[str]) -> str:
-    options = [f"{chr(ord('A') + place)}. {choice}" for place, choice in enumerate(choices)]
-    return template.replace("{question}", " ".join([question, *options]))
+    words = [question]
+    for letter, choice in zip(ascii_uppercase, choices, strict=False):
+        words.append(f"{letter}. {choice}")
+    return template.replace("{question}", " ".join(words))
 
 
 def _shown(config: BenchmarkConfig, item: Item) -> str:
@@ -203,39 +419,47 @@ def _shown(config: BenchmarkConfig, item: Item) -> str:
     answer = Counter(item.answers).most_common(1)[0][0]
     if item.solution:
         return f"{' '.join(item.solution.split())} The answer is {answer}."
-    return ascii_uppercase[item.choices.index(answer)] if config.metric in LETTERED else answer
+    return ascii_uppercase[item.choices.index(answer)] if config.metric in LETTERED_METRICS else answer
 
 
-def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]) -> dict[str, tuple[Picture, ...]]:
-    """The pictures of each question, one object per file: the model encodes it once for all questions about it.
+def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]) -> dict[str, Picture]:
+    """The pictures of the questions by name, one object per file: the model encodes it once for all questions about it.
 
     Raises RequestError for a missing image.
     """
-    opened: dict[str, Picture] = {}
-    found = {}
+    folder, decoder = Path(files.images), _decoder(config.pictures, config.largest_picture)
+    found: dict[str, Picture] = {}
     for item in items:
         for name in item.images:
-            if name in opened:
+            if name in found:
                 continue
-            images = open_images(Path(files.images), config.pictures, config.largest_picture)
-            picture = images.picture(name)
-            if picture is None:
+            if not folder.is_dir():
+                remedy = "is not a folder of images; unpack an archive first"
+                raise RequestError(f"{folder}: {remedy if folder.exists() else 'there is no such folder'}")
+            path = _find_image(folder, name)
+            if path is None:
                 raise RequestError(
-                    f"{files.images}: has no image {name!r} of question {item.key}; fetch it, or set `image_name` to "
-                    "the pattern of the image names"
+                    f"{folder}: has no image {name!r} of question {item.key}; fetch it, or set `image_name` to the "
+                    "pattern of the image names"
                 )
-            opened[name] = picture
-        found[item.key] = tuple(opened[name] for name in item.images)
+            found[name] = StoredPicture(str(path), partial(read_file, path), decoder, key=path)
     return found
 
 
-def _try_pictures(config: BenchmarkConfig, found: dict[str, tuple[Picture, ...]]) -> None:
-    pictures = [picture for own in found.values() for picture in own]
-    try:
-        for picture in pictures[:TRIED]:
-            picture.pixels(1)
-    except BrokenPicture as error:
-        raise RequestError(f"benchmark {config.name!r}: {undecodable(error)}") from None
+def _find_image(folder: Path, name: str) -> Path | None:
+    """The image of that name, or of that name without its first folders (`a/b/1.jpg`, `b/1.jpg`, `1.jpg`)."""
+    parts = name.split("/")
+    for start in range(len(parts)):
+        path = folder.joinpath(*parts[start:])
+        if path.is_file():
+            return path
+    return None
+
+
+@lru_cache
+def _decoder(shape: Shape, largest: int) -> ImageDecoder:
+    """Shared by all benchmarks, because each decoder has its own cache of pixels."""
+    return ImageDecoder(shape, largest)
 
 
 def _note(config: BenchmarkConfig, asked: int, published: int) -> str:

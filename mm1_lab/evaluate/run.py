@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from string import ascii_uppercase
 
 import torch
 from PIL import Image
@@ -17,8 +18,16 @@ from mm1_lab.data.types import Data, Document, Picture
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import PromptGroup, cut_answer, generate
-from mm1_lab.evaluate.likelihood import by_likelihood, likeliest_choices
-from mm1_lab.evaluate.metrics import answer_words, further, is_parsed, majority_by_kind, majority_score, score
+from mm1_lab.evaluate.metrics import (
+    LETTERED_METRICS,
+    answer_words,
+    by_likelihood,
+    further,
+    is_parsed,
+    majority_by_kind,
+    majority_score,
+    score,
+)
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.shared_prefix import LOGITS
@@ -110,10 +119,9 @@ class Answering:
     """Answers benchmarks with a model; a picture that recurs at other numbers of shots is encoded once if all fit."""
 
     def __init__(self, stage: EvaluationStage, model: MM1, data: Data) -> None:
-        self._batch = stage.settings.batch_size
-        self._tokenizer = data.tokenizer
-        self._writer = PromptWriter.of(stage, data.tokenizer)
-        self._embedder = PromptEmbedder.of(stage.model, model, self._batch)
+        self.batch = stage.settings.batch_size
+        self.writer = PromptWriter.of(stage, data.tokenizer)
+        self.embedder = PromptEmbedder.of(stage.model, model, self.batch)
 
     def predict(self, benchmark: Benchmark, shots: int) -> list[str]:
         """The text of `answer`."""
@@ -124,7 +132,7 @@ class Answering:
         blocks = _own_blocks(benchmark)
         groups = [self._group(benchmark, shots, block) for block in blocks]
         texts, logs = generate(
-            self._embedder, groups, self._tokenizer, benchmark.stop, benchmark.new_tokens, self._batch
+            self.embedder, groups, self.writer.tokenizer, benchmark.stop, benchmark.new_tokens, self.batch
         )
         answers = []
         for place, block in enumerate(blocks):
@@ -135,7 +143,7 @@ class Answering:
         """The most likely choice of each question, block after block."""
         answers = []
         for block in _own_blocks(benchmark):
-            chosen = likeliest_choices(self._embedder, self._writer, benchmark, shots, block, self._batch)
+            chosen = likeliest_choices(self.embedder, self.writer, benchmark, shots, block, self.batch)
             answers.append([Prediction(choice) for choice in chosen])
         return _of_all_blocks(benchmark, answers)
 
@@ -143,15 +151,39 @@ class Answering:
         """The prompts of a block: each question in every order of its choices, its `shown` answer with the first."""
         prompts, given = [], []
         for question in benchmark.blocks[block]:
+            prompts.append(self.writer.question(question))
             shown: tuple[tuple[int, ...], ...] = ()
             if question.shown:
-                shown = (self._writer.answer(question, question.shown, benchmark.stop[0]),)
-            prompts.append(self._writer.question(question))
+                shown = (self.writer.answer(question, question.shown, benchmark.stop[0]),)
             given.append(shown)
             for rotated in question.rotated:
-                prompts.append(self._writer.question(rotated))
+                prompts.append(self.writer.question(rotated))
                 given.append(())
-        return PromptGroup(self._writer.prefix(benchmark, block, shots), tuple(prompts), tuple(given))
+        return PromptGroup(self.writer.prefix(benchmark, block, shots), tuple(prompts), tuple(given))
+
+
+def likeliest_choices(
+    embedder: PromptEmbedder, writer: PromptWriter, benchmark: Benchmark, shots: int, block: int, batch: int
+) -> list[str]:
+    """For each question of a block, the choice with the highest probability, including that of the answer's end.
+
+    It is that of the choice's letter if demonstrations answer with letters, otherwise of its words. Demonstrations are
+    read once for questions with `batch` choices in total, and a question once for its choices.
+    """
+    questions = benchmark.blocks[block]
+    is_lettered = benchmark.official and benchmark.metric in LETTERED_METRICS
+    prompts, given = [], []
+    for question in questions:
+        said = ascii_uppercase[: len(question.choices)] if is_lettered else question.choices
+        prompts.append(writer.question(question))
+        given.append(tuple(writer.answer(question, text, benchmark.stop[0]) for text in said))
+    group = PromptGroup(writer.prefix(benchmark, block, shots), tuple(prompts), tuple(given))
+    most = max(1, *map(len, given))
+    _, (logs,) = generate(embedder, [group], writer.tokenizer, stop=(), new_tokens=0, batch=max(1, batch // most))
+    chosen = []
+    for question, own in zip(questions, logs, strict=True):
+        chosen.append(question.choices[own.index(max(own))])
+    return chosen
 
 
 def _answers(

@@ -12,14 +12,13 @@ logits do not depend on the composition of the batch. Given answers continue the
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel
-
-from mm1_lab.evaluate.cache import AutocastCache
+from transformers import DynamicCache, PreTrainedModel
 
 MASK = 2**26
 """Pairs of a position and a key in an attention mask, at most; about 10 bytes each while it is made and used."""
@@ -28,6 +27,22 @@ LOGITS = 2**28
 
 Answers = Sequence[Sequence[Sequence[Sequence[int]]]]
 """Ids of given answers: for each group and each of its questions, any number of answers."""
+
+
+class AutocastCache(DynamicCache):
+    """Keeps keys and values in the precision to which autocast, where it is on, rounds them in every attention.
+
+    Keys are in fp32 after RoPE, and values would follow them: twice the memory, and a cast of all of it at every step.
+    """
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *rest: Any, **more: Any
+    ) -> tuple[Tensor, Tensor]:
+        device = key_states.device.type
+        if torch.is_autocast_enabled(device):
+            half = torch.get_autocast_dtype(device)
+            key_states, value_states = key_states.to(half), value_states.to(half)
+        return super().update(key_states, value_states, layer_idx, *rest, **more)
 
 
 class SharedPrefixDecoding:

@@ -20,7 +20,7 @@ from mm1_lab.config import (
 )
 from mm1_lab.data.world import World
 from mm1_lab.evaluate.benchmarks import benchmarks_for
-from mm1_lab.evaluate.likelihood import by_likelihood
+from mm1_lab.evaluate.metrics import by_likelihood
 from mm1_lab.evaluate.named import check_benchmarks
 from mm1_lab.evaluate.questions import Benchmark
 from tests.evaluate.test_held_out_captions import Captions, many

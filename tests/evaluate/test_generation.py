@@ -12,9 +12,9 @@ from mm1_lab.config import Size
 from mm1_lab.evaluate import shared_prefix
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import PromptGroup, generate
-from mm1_lab.evaluate.likelihood import likeliest_choices
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
 from mm1_lab.evaluate.questions import Benchmark
+from mm1_lab.evaluate.run import likeliest_choices
 from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
 from mm1_lab.model import MM1
 from tests.small import small_mm1

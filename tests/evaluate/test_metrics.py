@@ -8,9 +8,9 @@ from statistics import fmean, stdev
 import pytest
 
 from mm1_lab.evaluate.generation import cut_answer
-from mm1_lab.evaluate.likelihood import by_likelihood
 from mm1_lab.evaluate.metrics import (
     answer_words,
+    by_likelihood,
     choice_accuracy,
     further,
     is_parsed,

@@ -16,12 +16,12 @@ from mm1_lab.config import (
     load_sweep,
     resolve,
 )
-from mm1_lab.evaluate import choosing
-from mm1_lab.evaluate.benchmark_files import open_benchmark
+from mm1_lab.evaluate import named
 from mm1_lab.evaluate.benchmarks import own_names
+from mm1_lab.evaluate.fitting import check_lengths
 from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.metrics import further, score
-from mm1_lab.evaluate.named import build_benchmark, check_benchmarks, check_lengths
+from mm1_lab.evaluate.named import build_benchmark, check_benchmarks, open_benchmark
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import LONGEST_SOLUTION, Benchmark
 from tests.evaluate.published import TEN, WRITERS, configuration, draw, write, write_vqa
@@ -53,7 +53,7 @@ def test_files_are_read_once_per_results_folder(tmp_path: Path, name: str, monke
     """In another process, which `cache_clear` stands for; other files, numbers or a damaged cache are read anew."""
 
     def anew(config: BenchmarkConfig, settings: EvaluationSettings = SETTINGS) -> str:
-        choosing.chosen_once.cache_clear()
+        named.chosen_once.cache_clear()
         return repr(built(config, settings, tmp_path / "cache"))  # pictures are equal only to themselves
 
     values = WRITERS[name](tmp_path)
@@ -62,7 +62,7 @@ def test_files_are_read_once_per_results_folder(tmp_path: Path, name: str, monke
     assert anew(config) == expected
     (kept,) = tmp_path.glob("cache/benchmarks/*.json")
     with monkeypatch.context() as patch:
-        patch.setattr(choosing, "_read", lambda *_: pytest.fail("the files were read again"))
+        patch.setattr(named, "_read", lambda *_: pytest.fail("the files were read again"))
         assert anew(config) == expected
         with pytest.raises(pytest.fail.Exception):
             anew(config, SETTINGS.model_copy(update={"questions": 2}))
@@ -244,7 +244,7 @@ def test_a_circular_question_is_asked_in_every_order_of_its_choices(tmp_path: Pa
 
 def test_a_python_file_can_read_what_has_no_format(tmp_path: Path) -> None:
     (tmp_path / "shout.py").write_text(
-        "from mm1_lab.evaluate.items import Item\n\n\ndef read(files):\n"
+        "from mm1_lab.evaluate.formats import Item\n\n\ndef read(files):\n"
         "    words = open(files.questions).read().split()\n"
         "    return [Item(word, (), f'shout {word}', (word.upper(),)) for word in words]\n"
     )
@@ -332,7 +332,7 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
         ([{"question": "a", "answer": "b"}, {"question": "c"}], "question 2 has no answer; name a split"),
         (
             [{"question": "a", "answer": "z", "choices": ["x", "y"]}],
-            "answer 'z' of question 1 is not among its choices",
+            "question 1 has the answer 'z', which is not among its choices",
         ),
         ([{"question": "a", "answers": [["b"]]}], "'answers' must be a text or a list"),
         ([{"question": "a", "image": "gone.jpg", "answer": "b"}], "has no image 'gone.jpg' of question 1"),

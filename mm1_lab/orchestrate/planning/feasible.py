@@ -35,7 +35,7 @@ def check_feasible(plan: Plan) -> None:
 def check_named_prompts(plan: Plan, request: Request) -> None:
     """Raises RequestError if a missing evaluation asks a model more of a named benchmark than it reads."""
     if (stages := _evaluations(plan)) and request.scale.benchmarks:
-        from mm1_lab.evaluate.named import check_lengths
+        from mm1_lab.evaluate.fitting import check_lengths
 
         check_lengths(stages, request.open_data().tokenizer, request.ledger.data_cache)
 

@@ -244,9 +244,8 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None, cac
     if not (scale.benchmarks or data):  # avoids importing pyarrow
         return scale
     from mm1_lab.data.shards.datafile import DataFile
-    from mm1_lab.evaluate.benchmark_files import open_benchmark
     from mm1_lab.evaluate.benchmarks import own_names
-    from mm1_lab.evaluate.named import check_benchmarks
+    from mm1_lab.evaluate.named import check_benchmarks, open_benchmark
 
     opened = [open_benchmark(config, Path(), f"benchmark {config.name!r}") for config in scale.benchmarks]
     if data:
