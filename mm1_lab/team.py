@@ -73,14 +73,37 @@ def own(count: int) -> slice:
     return slice(rank() * count // size(), (rank() + 1) * count // size())
 
 
+@lru_cache(maxsize=2)
+def _gloo_group(world: distributed.ProcessGroup, purpose: str) -> distributed.ProcessGroup:
+    """A group of all processes of `world` for one purpose."""
+    return distributed.new_group(backend="gloo")
+
+
+def _processors() -> distributed.ProcessGroup | None:
+    """The group in which processes tell each other what no GPU need be waited for."""
+    return _gloo_group(distributed.group.WORLD, "processors") if device().type == "cuda" else None
+
+
+def writers() -> distributed.ProcessGroup | None:
+    """The group in which checkpoints are written, perhaps by a thread, while training goes on."""
+    return _gloo_group(distributed.group.WORLD, "writers") if size() > 1 else None
+
+
+def numbers(number: int) -> list[int]:
+    """Each process's `number`, in their order."""
+    if size() == 1:
+        return [number]
+    found = torch.zeros(size(), dtype=torch.long)
+    found[rank()] = number
+    distributed.all_reduce(found, group=_processors())
+    return found.tolist()
+
+
 def span(count: int) -> tuple[slice, int]:
     """The slice of this process's `count` rows in the rows of the whole team, and the total number of rows."""
-    if size() == 1:
-        return slice(0, count), count
-    counts = torch.zeros(size(), dtype=torch.long, device=device())
-    counts[rank()] = count
-    ends = total(counts).cumsum(0).tolist()
-    return slice(ends[rank()] - count, ends[rank()]), ends[-1]
+    counts = numbers(count)
+    start = sum(counts[: rank()])
+    return slice(start, start + count), sum(counts)
 
 
 def total(values: torch.Tensor) -> torch.Tensor:
@@ -97,36 +120,27 @@ def mean(values: torch.Tensor) -> torch.Tensor:
     return values if size() == 1 else total(values) / size()
 
 
-def maximum(number: int) -> int:
-    """The maximum over the team."""
-    if size() == 1:
-        return number
-    values = torch.tensor(number, device=device())
-    distributed.all_reduce(values, distributed.ReduceOp.MAX)
-    return int(values)
-
-
 def broadcast(value: T) -> T:
     """The first process's value."""
     if size() == 1:
         return value
     values = [value]
-    distributed.broadcast_object_list(values, device=device())
+    distributed.broadcast_object_list(values, group=_processors())
     return values[0]
 
 
 def wait() -> None:
     """Returns once all processes have called it."""
     if size() > 1:
-        distributed.barrier()
+        distributed.barrier(group=_processors())
 
 
-def collect(value: T) -> list[T]:
-    """The values of all processes, in their order."""
+def collect(value: T, group: distributed.ProcessGroup | None = None) -> list[T]:
+    """The values of all processes, in their order, exchanged in `group`."""
     if size() == 1:
         return [value]
     values: list[Any] = [None] * size()
-    distributed.all_gather_object(values, value)
+    distributed.all_gather_object(values, value, group=group or _processors())
     return values
 
 

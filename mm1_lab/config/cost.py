@@ -139,6 +139,20 @@ def gathered_bytes(size: Size, itemsize: int) -> float:
     return weights + gradients + 4 * (dense + experts)
 
 
+def shard_group(gpus: int, per_node: int, state: float, memory: float) -> int:
+    """GPUs over which weights, gradients and moments of `state` bytes are sharded: those of a node, if they take at
+    most half of their `memory`, so that only gradients pass between nodes; otherwise all."""
+    if per_node < gpus and gpus % per_node == 0 and state / per_node <= memory / 2:
+        return per_node
+    return gpus
+
+
+def keeps_whole_gradients(parameters: int, memory: float) -> bool:
+    """Whether each of several GPUs keeps all gradients between micro-batches, which then need not be exchanged: if
+    these take at most an eighth of its `memory`."""
+    return 4 * parameters <= memory / 8
+
+
 def training_cost(
     flops: float,
     network: Network,

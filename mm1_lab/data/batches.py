@@ -63,6 +63,13 @@ class Batch(TensorBatch):
     """Name of each row's source; if `by_document`, of each document's, row by row."""
     image_counts: tuple[int, ...]
     """Number of each row's `images`."""
+    predicting: torch.Tensor
+    """int64 (n,): places, in the concatenated rows, whose next token has a weight. These three are found before the
+    batch is on a GPU, which would have to be waited for."""
+    real: torch.Tensor
+    """int64 (m,): places that are not padding."""
+    bounds: torch.Tensor
+    """int32 (documents + 1,): where documents begin in the concatenated rows, and where the last one ends."""
     step_weight: torch.Tensor | None = None
     """If these are only some rows of a step: the sum of the loss weights of all of them."""
     by_document: bool = False
@@ -92,11 +99,26 @@ class Batch(TensorBatch):
                 images=self.images[first_image[start] : first_image[end]],
                 sources=self.sources[first_source[start] : first_source[end]],
                 image_counts=self.image_counts[start:end],
+                **find_places(self.weights[start:end], self.documents[start:end]),
                 step_weight=total,
                 by_document=self.by_document,
             )
             for start, end in pairwise(ends)
         ]
+
+
+def find_places(weights: torch.Tensor, documents: torch.Tensor) -> dict[str, Any]:
+    """`predicting`, `real` and `bounds` of a batch; padding of a row counts as a document."""
+    length = documents.shape[1]
+    row, place = (weights[:, 1:] > 0).nonzero(as_tuple=True)
+    first_of_row = torch.arange(len(documents))[:, None] * (int(documents.max()) + 1)
+    changes = (documents + first_of_row).flatten().diff().nonzero()[:, 0] + 1
+    ends = torch.tensor([documents.numel()])
+    return {
+        "predicting": row * length + place,
+        "real": documents.flatten().nonzero()[:, 0],
+        "bounds": torch.cat([torch.zeros_like(ends), changes, ends]).int(),
+    }
 
 
 def make_batch(
@@ -124,14 +146,16 @@ def make_batch(
             weights[index, rows[index].documents == owner] = 0
             image[:] = MEAN_COLOUR
             broken.append(str(error))
+    documents = torch.from_numpy(np.stack([row.documents for row in rows])).long()
     return Batch(
         tokens=torch.from_numpy(np.stack([row.tokens for row in rows])).long(),
         weights=torch.from_numpy(weights),
-        documents=torch.from_numpy(np.stack([row.documents for row in rows])).long(),
+        documents=documents,
         positions=torch.from_numpy(np.stack([row.positions for row in rows])).long(),
         images=torch.from_numpy(images).flatten(0, 1),
         sources=tuple(names),
         image_counts=tuple(views * len(row.pictures) for row in rows),
+        **find_places(torch.from_numpy(weights), documents),
         decoded=Decoded(len(pictures), tuple(broken)),
         by_document=by_document,
     )
@@ -194,7 +218,7 @@ class ConversationBatches:
         return make_batch(rows[own], names, self.side, self.blind, self.views, by_document=True)
 
 
-def micro_batches(batch: Any, most: int) -> list[Any]:
+def micro_batches(batch: TensorBatch, most: int) -> Sequence[TensorBatch]:
     """The parts in which a step's `batch` is computed (gradient accumulation), of at most `most` rows (0: all); equally
     many in each process of a team.
 
@@ -202,9 +226,8 @@ def micro_batches(batch: Any, most: int) -> list[Any]:
     """
     if not most or not isinstance(batch, Batch):
         return [batch]
-    rows = len(batch.tokens)
-    largest, fewest = team.maximum(rows), -team.maximum(-rows)
-    return batch.split(min(-(-largest // most), fewest))
+    rows = team.numbers(len(batch.tokens))
+    return batch.split(min(-(-max(rows) // most), *rows))
 
 
 ALONE = Resources()
@@ -212,7 +235,7 @@ ALONE = Resources()
 
 
 class DataModule(pl.LightningDataModule):
-    """Serves `batch(step)` from the current step up to `steps`; the step is its only state.
+    """Serves `batch(step)`, in micro-batches, from the current step up to `steps`; the step is its only state.
 
     With data loader workers, batches are prefetched, and training still reads the same ones in the same order. Raises
     TooManyBrokenPictures while serving batches.
@@ -240,9 +263,11 @@ class DataModule(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
         )
 
-    def transfer_batch_to_device(self, batch: TensorBatch, device: torch.device, dataloader_idx: int) -> TensorBatch:
+    def transfer_batch_to_device(
+        self, batch: TensorBatch, device: torch.device, dataloader_idx: int
+    ) -> list[TensorBatch]:
         self._broken.add(batch.decoded)
-        return batch.to(device)
+        return [part.to(device) for part in micro_batches(batch, self.resources.micro_batch)]
 
     def state_dict(self) -> dict[str, int]:
         """The next step, which is the trainer's count of finished optimiser steps."""

@@ -66,24 +66,26 @@ class MM1(MM1Parts):
         tokens does not match the images.
         """
         embedded: torch.Tensor = self.decoder.get_input_embeddings()(tokens)
-        is_image = tokens == self.image_id
-        count = int(is_image.sum())
+        is_image = (tokens == self.image_id).flatten()
         chunks = images.split(IMAGES_AT_ONCE) if len(images) else ()
         # in an evaluation each process has the whole model and pictures of its own
-        dummies = team.maximum(len(chunks)) - len(chunks) if torch.is_grad_enabled() else 0
+        dummies = max(team.numbers(len(chunks))) - len(chunks) if torch.is_grad_enabled() else 0
         encoded = [self._encode(some) for some in chunks]
         for _ in range(dummies):  # other processes need this one's shards while they encode
             embedded = embedded + 0 * self._encode(images.new_zeros(1, *images.shape[1:])).sum().to(embedded.dtype)
-        if len(images) == 0 and count == 0:
+        expected = len(images) * self.config.connector["image_tokens"]
+        if tokens.device.type == "cpu" or not self.training:  # a GPU in training would have to be waited for
+            count = int(is_image.sum())
+            if count != expected:
+                raise ValueError(f"{count} image tokens in the text, but {len(images)} images give {expected}")
+        if not encoded:
             return embedded
-        if len(images) == 0:
-            raise ValueError(f"{count} image tokens in the text, but no images")
         image_tokens = torch.cat(encoded).flatten(0, 1)
-        if len(image_tokens) != count:
-            raise ValueError(f"{count} image tokens in the text, but {len(images)} images give {len(image_tokens)}")
         if self.image_scale is not None:
             image_tokens = image_tokens * self.image_scale
-        return embedded.index_put((is_image,), image_tokens.to(embedded.dtype))
+        places = is_image.nonzero_static(size=expected)[:, 0]
+        filled = embedded.flatten(0, 1).index_put((places,), image_tokens.to(embedded.dtype))
+        return filled.view_as(embedded)
 
     def _encode(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (n, 3, side, side) → image tokens (n, image tokens, width)."""
@@ -91,7 +93,7 @@ class MM1(MM1Parts):
 
     def forward(self, batch: Batch) -> States:
         """Final hidden states of packed rows of text and images."""
-        return read_rows(self.decoder, self.embed(batch.tokens, batch.images), batch.documents, batch.positions)
+        return read_rows(self.decoder, self.embed(batch.tokens, batch.images), batch)
 
 
 def build_mm1(stage: ModelStage, tokenizer: Tokenizer) -> MM1:

@@ -13,6 +13,7 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, PreTrainedModel
 
 from mm1_lab import team
+from mm1_lab.data.batches import Batch
 
 VARLEN = "documents"
 """The name under which `_document_attention` is registered with the library."""
@@ -36,30 +37,30 @@ class States:
     router's entropy (nats), and the number of positions."""
 
 
-def read_rows(
-    decoder: PreTrainedModel, embedded: torch.Tensor, documents: torch.Tensor, positions: torch.Tensor
-) -> States:
-    """Forward pass over packed rows `embedded` (rows, sequence, width): causal attention within each document.
+def read_rows(decoder: PreTrainedModel, embedded: torch.Tensor, batch: Batch) -> States:
+    """Forward pass over the packed rows of `batch`, `embedded` (rows, sequence, width): causal attention within each
+    document.
 
-    `documents` and `positions` are (rows, sequence). Outputs at padding are finite but meaningless.
+    Outputs at padding are finite but meaningless.
     """
     has_experts = getattr(decoder.config, "num_experts", 0) > 0
     run = partial(decoder.model, use_cache=False)
     if has_experts:
         run = partial(run, output_router_logits=True)
-    inputs, places = embedded.flatten(0, 1), positions.flatten()
-    real = documents.flatten() > 0
+    inputs, places, real = embedded.flatten(0, 1), batch.positions.flatten(), batch.real
     if decoder.config._attn_implementation != VARLEN:
-        outputs = run(inputs_embeds=embedded, position_ids=positions, attention_mask=_document_mask(documents))
+        outputs = run(
+            inputs_embeds=embedded, position_ids=batch.positions, attention_mask=_document_mask(batch.documents)
+        )
         hidden = outputs.last_hidden_state
     elif embedded.is_cuda and (torch.is_autocast_enabled("cuda") or embedded.dtype != torch.float32):
         # all rows concatenated into one
-        bounds, longest = document_bounds(documents), documents.shape[1]
-        outputs = run(inputs_embeds=inputs[None], position_ids=places[None], bounds=bounds, longest=longest)
+        longest = embedded.shape[1]
+        outputs = run(inputs_embeds=inputs[None], position_ids=places[None], bounds=batch.bounds, longest=longest)
         hidden = outputs.last_hidden_state.view_as(embedded)
     else:
-        blocks = blocks_of(documents)
-        real = blocks.real
+        blocks = blocks_of(batch.documents, batch.bounds)
+        real = blocks.real.nonzero()[:, 0]
         inputs = inputs.index_select(0, blocks.order)
         outputs = run(inputs_embeds=inputs[None], position_ids=places[blocks.order][None], shapes=blocks.shapes)
         hidden = outputs.last_hidden_state[0].index_select(0, blocks.back).view_as(embedded)
@@ -101,11 +102,11 @@ class Blocks:
     """int64 (rows · sequence,): the inverse of `order`; 0 for padding of the rows."""
 
 
-def blocks_of(documents: torch.Tensor) -> Blocks:
+def blocks_of(documents: torch.Tensor, bounds: torch.Tensor) -> Blocks:
     """The blocks of `documents` (rows, sequence). Padding of the rows is left out unless there is nothing else."""
-    bounds = document_bounds(documents).cpu().numpy()
+    ends = bounds.cpu().numpy()
     numbers = documents.flatten().cpu().numpy()
-    starts, lengths = bounds[:-1], np.diff(bounds)
+    starts, lengths = ends[:-1], np.diff(ends)
     if (numbers > 0).any():
         is_document = numbers[starts] > 0
         starts, lengths = starts[is_document], lengths[is_document]
@@ -142,14 +143,6 @@ def _block_shapes(lengths: NDArray[np.integer]) -> list[tuple[int, int]]:
         shapes.insert(0, (before[end] - before[start], int(values[end - 1])))
         end = start
     return shapes
-
-
-def document_bounds(documents: torch.Tensor) -> torch.Tensor:
-    """int32 (documents + 1,): boundaries of the documents of `documents` (rows, sequence) in the concatenated rows."""
-    rows = torch.arange(len(documents), device=documents.device)[:, None]
-    numbers = (documents + rows * (documents.max() + 1)).flatten()
-    inner = (numbers.diff() != 0).nonzero()[:, 0] + 1
-    return nn.functional.pad(nn.functional.pad(inner, (1, 0)), (0, 1), value=numbers.numel()).int()
 
 
 def _document_attention(
@@ -195,7 +188,7 @@ AttentionInterface.register(VARLEN, _document_attention)
 def _routing(
     logits: tuple[torch.Tensor, ...], real: torch.Tensor, chosen: int
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Auxiliary losses and counts from each layer's router logits (positions, experts), at the positions where `real`.
+    """Auxiliary losses and counts from each layer's router logits (positions, experts), at the positions `real`.
 
     In a team the counts are summed over all processes, and each loss is this process's part of the overall mean (see
     `Losses`).
@@ -207,7 +200,7 @@ def _routing(
         picked = layer.topk(chosen, dim=1).indices
         load = torch.zeros_like(layer).scatter_(1, picked, 1.0).sum(dim=0)
         entropy = torch.special.entr(layer.detach()).sum()
-        counts.append(torch.cat([load, torch.stack([entropy, real.sum()])]).double())
+        counts.append(torch.cat([load, torch.stack([entropy, torch.full_like(entropy, len(real))])]).double())
     routing = team.total(torch.stack(counts))
     loads = routing[:, :-2].float()
     balance = [balance_loss(layer, load) for layer, load in zip(probabilities, loads, strict=True)]
@@ -217,7 +210,7 @@ def _routing(
         "router_z": (ROUTER_Z_WEIGHT * torch.stack(z)).sum(),
     }
     if team.size() > 1:
-        share = real.sum() / team.mean(real.sum())
+        share = len(real) * team.size() / sum(team.numbers(len(real)))
         losses = {name: loss * share for name, loss in losses.items()}
     return losses, routing
 

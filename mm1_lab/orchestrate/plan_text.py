@@ -11,7 +11,7 @@ from typing import Any
 from mm1_lab.config import Scale, Stage, Trial
 from mm1_lab.formatting import counted, duration, short, text_table
 from mm1_lab.orchestrate.lr_search import growth_text
-from mm1_lab.orchestrate.planning.capacity import cannot_be_sharded, machine_slots
+from mm1_lab.orchestrate.planning.capacity import machine_slots
 from mm1_lab.orchestrate.planning.cost import measured_speeds
 from mm1_lab.orchestrate.planning.estimate import Estimate, estimate_stages
 from mm1_lab.orchestrate.planning.feasible import check_claims, check_feasible, check_named_prompts, check_world_prompts
@@ -204,7 +204,8 @@ def _totals(plan: Plan, expected: _Expected, scale: Scale) -> Iterator[str]:
         if unknown:
             total += f", excluding {', '.join(sorted(unknown))}, which was never measured at such a size"
     yield f"In total {total}."
-    yield f"The largest checkpoint while training: {short(max(cost.checkpoint for cost in costs), 'B')}."
+    largest = max(cost.checkpoint for cost in costs)
+    yield f"The largest checkpoint while training: {short(largest, 'B')}, of which two are on disk."
 
 
 def _gpu_lines(plan: Plan, missing: Iterable[PlannedStage], expected: _Expected, scale: Scale) -> Iterator[str]:
@@ -213,7 +214,6 @@ def _gpu_lines(plan: Plan, missing: Iterable[PlannedStage], expected: _Expected,
     assert hardware
     hours: dict[str, float] = defaultdict(float)
     too_large: dict[int, str] = {}
-    not_sharded = set()
     for planned in missing:
         estimate, stage = expected.estimates[planned.fingerprint], planned.stage
         cost = estimate.cost
@@ -222,8 +222,6 @@ def _gpu_lines(plan: Plan, missing: Iterable[PlannedStage], expected: _Expected,
             rest = f"{short(cost.activations, 'B')} of keys, values and features"
             sizes = f"{short(cost.state, 'B')} of weights, {rest}"
             too_large[cost.parameters] = f"  {short(cost.parameters)} parameters ({sizes})"
-        if reason := cannot_be_sharded(stage, scale):
-            not_sharded.add(reason)
 
     def own_hours(stage: Stage) -> float:
         estimate = expected.estimates[stage.fingerprint]
@@ -239,8 +237,6 @@ def _gpu_lines(plan: Plan, missing: Iterable[PlannedStage], expected: _Expected,
     yield f"{hardware.gpu}-hours at {hardware.mfu:.0%} of the peak: {kinds}; in total {days} (`hardware` in the scale)."
     if any(one.cost.active < one.cost.parameters for one in expected.estimates.values()):
         yield "Mixtures of experts reach less in practice (--set hardware.mfu=0.25)."
-    for reason in sorted(not_sharded):
-        yield f"`run` refuses sft on several workers: {reason}."
     if too_large:
         yield f"An evaluation is not sharded; one {hardware.gpu} does not hold, at this evaluate.batch_size:"
         for _, text in sorted(too_large.items()):

@@ -1,21 +1,24 @@
 """Checkpoints of a running stage, which a single process or a team of any size can resume.
 
 A checkpoint is a folder. Each process writes its shards of weights and moments, as safetensors because torch reads the
-metadata of its own format with an unrestricted `pickle.load`; the first process writes the rest. The previous
-checkpoint is kept until the new one is complete.
+metadata of its own format with an unrestricted `pickle.load`; the first process writes the rest. What is on a GPU is
+copied first, and a thread writes the copy while training goes on. At most two checkpoints are on disk: the one before
+the last is deleted before another is begun.
 """
 
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
@@ -28,26 +31,26 @@ from mm1_lab.files import file_digest, put_aside, replace, write_json
 
 CHECKPOINT = "last.ckpt"
 BEFORE = CHECKPOINT + ".before"
-"""The previous checkpoint, used if the last one is damaged."""
+"""The previous checkpoint, used if the last one is damaged; while one is being written there is none."""
 UNFINISHED = CHECKPOINT + ".part"
 REST = "rest.ckpt"
 """In a checkpoint: everything except weights and moments."""
 DIGESTS = "digests.json"
 """In a checkpoint: a digest of each other file."""
+WRITTEN_BESIDE_TRAINING = ("cuda",)
+"""Devices whose state is copied, and written while training goes on; a processor would only have to share its cores."""
 
 
 def save(trainer: pl.Trainer, folder: Path) -> None:
-    """Writes the state of training to `folder`; all processes of a team call this."""
-    unfinished, last, before = (folder / name for name in (UNFINISHED, CHECKPOINT, BEFORE))
+    """Begins to write the state of training to `folder`; all processes of a team call this."""
+    assert isinstance(trainer.strategy, ProcessStrategy)
+    trainer.strategy.finish_writing()
     if team.is_first():
-        remove(unfinished)  # an interrupted one, perhaps with the shards of a larger team
+        remove(folder / UNFINISHED)  # an interrupted one, perhaps with the shards of a larger team
+        if (folder / CHECKPOINT).exists():
+            remove(folder / BEFORE)
     team.wait()
-    trainer.save_checkpoint(unfinished)
-    if team.is_first():
-        if last.exists():
-            remove(before)
-            last.replace(before)
-        replace(unfinished, last)
+    trainer.save_checkpoint(folder / UNFINISHED)
 
 
 def newest(folder: Path, stage: Stage, tell: Callable[[str], None]) -> Path | None:
@@ -85,32 +88,60 @@ def remove(checkpoint: Path) -> None:
 class ProcessStrategy(SingleDeviceStrategy):
     """Lets Lightning train in each process as if alone, and writes and reads checkpoints together with the others."""
 
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        team.writers()  # a group is made by all processes at once
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._writing: Future[None] | None = None
+        # into memory from which a GPU copies by itself, the same one for every checkpoint
+        self._stager = DefaultStager(StagingOptions(device.type == "cuda", False, False, False))
+
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         """The optimiser's state by the names of parameters, which do not depend on the number of processes."""
         assert self.lightning_module is not None
         return get_optimizer_state_dict(self.lightning_module, optimizer)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-        folder = Path(filepath)
-        folder.mkdir(exist_ok=True)
         [optimiser] = checkpoint["optimizer_states"]
-        state_dict_saver.save(
-            _weights(checkpoint["state_dict"]) | _moments(optimiser["state"]),
-            storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
-            no_dist=team.size() == 1,
-        )
+        tensors = _weights(checkpoint["state_dict"]) | _moments(optimiser["state"])
         checkpoint["state_dict"] = {}
         optimiser["state"] = {
             parameter: {name: value for name, value in state.items() if not isinstance(value, torch.Tensor)}
             for parameter, state in optimiser["state"].items()
         }
+        if self.root_device.type in WRITTEN_BESIDE_TRAINING:
+            copies = cast(dict[str, torch.Tensor], self._stager.stage(tensors))
+            self._writing = self._thread.submit(self._write, copies, checkpoint, Path(filepath))
+        else:
+            self._write(tensors, checkpoint, Path(filepath))
+
+    def _write(self, tensors: dict[str, torch.Tensor], rest: dict[str, Any], folder: Path) -> None:
+        """Writes a checkpoint, which replaces the last one when all processes have written theirs."""
+        folder.mkdir(exist_ok=True)
+        state_dict_saver.save(
+            tensors,
+            storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
+            no_dist=team.size() == 1,
+            process_group=team.writers(),
+        )
         own = list(folder.glob(f"shard-{team.rank() + 1:05}-*"))  # named by the library; none if all shards are empty
         if team.is_first():
-            super().save_checkpoint(checkpoint, folder / REST, storage_options)
+            self.checkpoint_io.save_checkpoint(rest, folder / REST)
             own.append(folder / REST)
-        digests = team.collect({path.name: file_digest(path) for path in own})
-        if team.is_first():
-            write_json(folder / DIGESTS, {name: digest for each in digests for name, digest in each.items()})
+        digests = team.collect({path.name: file_digest(path) for path in own}, team.writers())
+        if not team.is_first():
+            return
+        write_json(folder / DIGESTS, {name: digest for each in digests for name, digest in each.items()})
+        last, before = folder.with_name(CHECKPOINT), folder.with_name(BEFORE)
+        if last.exists():
+            last.replace(before)
+        replace(folder, last)
+
+    def finish_writing(self) -> None:
+        """Returns when the last checkpoint is written. Raises what went wrong."""
+        if self._writing:
+            self._writing.result()
+            self._writing = None
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         self._folder = Path(checkpoint_path)
@@ -135,6 +166,7 @@ class ProcessStrategy(SingleDeviceStrategy):
 
     def teardown(self) -> None:
         """In a team keeps the shards where they are; Lightning would move them to the CPU."""
+        self.finish_writing()
         if team.size() == 1:
             super().teardown()
             return

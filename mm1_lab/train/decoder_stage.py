@@ -79,8 +79,7 @@ def train_decoder(
     prepare(stage, decoder)
 
     def objective(batch: Batch) -> Losses:
-        embedded = decoder.get_input_embeddings()(batch.tokens)
-        states = read_rows(decoder, embedded, batch.documents, batch.positions)
+        states = read_rows(decoder, decoder.get_input_embeddings()(batch.tokens), batch)
         return language_loss(decoder, states, batch, NAMES)
 
     batches = TextBatches(stage.training, data, stage.seed)

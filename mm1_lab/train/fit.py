@@ -61,7 +61,7 @@ def fit(
     steps = stop_after or stage.training.steps
     checkpoint = newest(folder, stage, lambda note: report(Progress(0, steps, note=note)))
     recorder = Recorder(folder, names, steps, report)
-    module = Training(network, objective, stage.training, stage.fingerprint, stage.precision, resources.micro_batch)
+    module = Training(network, objective, stage.training, stage.fingerprint, stage.precision)
     with _quiet():
         trainer = pl.Trainer(
             accelerator="cuda" if team.device().type == "cuda" else "cpu",

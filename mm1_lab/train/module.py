@@ -1,8 +1,9 @@
 """The Lightning module of all stages (a network, an objective, an optimiser), and the language-modelling loss."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,11 +15,11 @@ from transformers import PreTrainedModel
 from mm1_lab import team
 from mm1_lab.config import Optimiser
 from mm1_lab.config.cost import LOGIT_BYTES, logit_bytes
-from mm1_lab.data.batches import Batch, micro_batches
+from mm1_lab.data.batches import Batch
 from mm1_lab.model import States
 from mm1_lab.train.optimiser import build_optimiser
 from mm1_lab.train.progress import Diverged
-from mm1_lab.train.sharding import ShardedNetwork
+from mm1_lab.train.sharding import ShardedNetwork, add_up_without_exchange
 
 Tally = torch.Tensor
 """float64 (sources, 4): sum of weighted losses, sum of weights, real tokens, and per source its rows, pairs or
@@ -43,12 +44,16 @@ Objective = Callable[[Any], Losses]
 
 
 class Training(pl.LightningModule):
-    """Minimises `objective` over the parameters of `network`. `losses` are those of the most recent batch.
+    """Minimises `objective` over the parameters of `network`.
 
     In a team the parameters are sharded, and `whole` is the trained network at the end.
     """
 
-    losses: Losses
+    _losses: Losses
+    tally: Tally
+    """Of this process's share of the most recent step."""
+    routing: torch.Tensor | None
+    """As in `States`."""
 
     def __init__(
         self,
@@ -57,7 +62,6 @@ class Training(pl.LightningModule):
         optimiser: Optimiser,
         fingerprint: str,
         precision: str,
-        micro_batch: int = 0,
     ) -> None:
         super().__init__()
         self.network = network
@@ -65,8 +69,9 @@ class Training(pl.LightningModule):
         self._optimiser = optimiser
         self._fingerprint = fingerprint
         self._random: dict[str, torch.Tensor] = {}
-        self._micro_batch = micro_batch
         self._accumulates = False
+        self._unread: list[torch.Tensor] = []
+        """Losses of the last steps, on the device, of which nobody knows yet whether they are finite."""
         self._shards = ShardedNetwork(self, network, precision) if team.size() > 1 else None
         self._whole = [network]  # in a list, so that it is not registered as a submodule
 
@@ -78,35 +83,44 @@ class Training(pl.LightningModule):
     def forward(self, batch: Any, share: float = 1.0) -> torch.Tensor:
         """Runs the objective inside `forward`, so that FSDP gathers the parameters. `batch` is this share of a step."""
         with _without_copies(self.device.type) if self._shards else nullcontext():
-            self.losses = self._objective(batch)
-        return sum((share * loss for loss in self.losses.auxiliary.values()), start=self.losses.main)
+            self._losses = self._objective(batch)
+        return sum((share * loss for loss in self._losses.auxiliary.values()), start=self._losses.main)
 
-    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+    def training_step(self, parts: list[Any], index: int) -> torch.Tensor:
         """The loss of the step's last micro-batch, after the backward passes of those before it."""
-        parts = micro_batches(batch, self._micro_batch)
         self._accumulates = len(parts) > 1
         if self._accumulates:
             self.trainer.optimizers[0].zero_grad()
-        done = []
-        for part in parts:
-            share = len(part.tokens) / len(batch.tokens) if self._accumulates else 1.0
-            loss: torch.Tensor = self(part, share)
-            done.append((loss.detach(), self.losses.tally, self.losses.routing))
-            if part is not parts[-1]:
+        losses, tallies, routings = [], [], []
+        rows = sum(len(part.tokens) for part in parts) if self._accumulates else 1
+        for number, part in enumerate(parts, start=1):
+            if self._shards and self._accumulates:
+                add_up_without_exchange(self, is_last=number == len(parts))
+            loss: torch.Tensor = self(part, len(part.tokens) / rows if self._accumulates else 1.0)
+            losses.append(loss.detach())
+            tallies.append(self._losses.tally)
+            if self._losses.routing is not None:
+                routings.append(self._losses.routing)
+            if number < len(parts):
                 with torch.autocast(self.device.type, enabled=False):
                     loss.backward()
-        losses, tallies, routing = zip(*done, strict=True)
-        self.losses = replace(
-            self.losses, tally=team.total(sum(tallies)), routing=None if routing[0] is None else sum(routing)
-        )
-        mean = team.mean(sum(losses))
-        if not torch.isfinite(mean):
-            rate = self._optimiser.learning_rate
-            raise Diverged(
-                f"the loss of step {self.global_step + 1} is {mean.item()}; lower learning_rate (it is {rate:g}) or "
-                "raise warmup_fraction"
-            )
+        self._unread.append(torch.stack(losses).sum())
+        self.tally = torch.stack(tallies).sum(dim=0)
+        self.routing = torch.stack(routings).sum(dim=0) if routings else None
         return loss
+
+    def check_finite(self) -> None:
+        """Raises Diverged if a loss since the last call was not finite. Waits for the device."""
+        if not self._unread:
+            return
+        losses = team.mean(torch.stack(self._unread)).tolist()
+        self._unread = []
+        for step, loss in enumerate(losses, start=self.global_step + 1 - len(losses)):
+            if not math.isfinite(loss):
+                rate = self._optimiser.learning_rate
+                raise Diverged(
+                    f"the loss of step {step} is {loss}; lower learning_rate (it is {rate:g}) or raise warmup_fraction"
+                )
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
         """Called between the training step and its last backward pass: keeps the gradients of earlier micro-batches."""
@@ -165,24 +179,24 @@ def language_loss(decoder: PreTrainedModel, states: States, batch: Batch, names:
 
     Only positions whose next token has a weight pass the vocabulary projection, which skips images and padding.
     """
-    sequence = batch.tokens.shape[1]
-    weights = batch.weights[:, 1:]
-    row, place = (weights > 0).nonzero(as_tuple=True)
-    predicting = states.hidden.flatten(0, 1).index_select(0, row * sequence + place)
-    loss_weights = weights[row, place]
-    losses = _cross_entropies(decoder, predicting, batch.tokens[row, place + 1].long())
+    places, following = batch.predicting, batch.predicting + 1
+    predicting = states.hidden.flatten(0, 1).index_select(0, places)
+    loss_weights = batch.weights.flatten()[following]
+    losses = _cross_entropies(decoder, predicting, batch.tokens.flatten()[following])
     weighted = losses * loss_weights
     step_weight = loss_weights.sum() if batch.step_weight is None else batch.step_weight
     loss = weighted.sum() / team.mean(step_weight).clamp_min(1e-8)
 
     device = loss.device
-    owners, is_real = batch.owners, batch.documents > 0
+    owners = batch.owners.flatten()
     sums = torch.zeros(len(batch.sources), 4, dtype=torch.float64, device=device)
     both = torch.stack([weighted.detach(), loss_weights], dim=1).double()
-    sums.index_add_(0, owners[row, place], nn.functional.pad(both, (0, 2)))
-    sums[:, 2] = torch.bincount(owners[is_real], minlength=len(sums))
+    sums.index_add_(0, owners[places], nn.functional.pad(both, (0, 2)))
+    real_owners = owners[batch.real]
+    sums[:, 2].index_add_(0, real_owners, torch.ones_like(real_owners, dtype=torch.float64))
     sums[:, 3] = 1
-    source = torch.tensor([names.index(name) for name in batch.sources], dtype=torch.long, device=device)
+    source = torch.tensor([names.index(name) for name in batch.sources], dtype=torch.long)
+    source = source.to(device, non_blocking=True)
     tally = torch.zeros(len(names), 4, dtype=torch.float64, device=device).index_add_(0, source, sums)
     return Losses(loss, tally, states.auxiliary, states.routing)
 

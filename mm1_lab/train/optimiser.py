@@ -3,15 +3,48 @@
 import math
 from collections import defaultdict
 from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor, Replicate
 from transformers import Adafactor
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, Qwen2MoeTopKRouter
 
 from mm1_lab.config import MultimodalTraining, Optimiser, SftTraining
 
 DECAYED = (nn.Linear, nn.Conv2d, nn.MultiheadAttention, Qwen2MoeExperts, Qwen2MoeTopKRouter)
+
+
+class ShardedAdafactor(Adafactor):
+    """The library's Adafactor, whose moments are sharded as the parameters are.
+
+    The library makes them at the first step, of a whole parameter's shape; here they exist before it. A row's mean
+    square stands where the row does, and each process has those of all columns.
+    """
+
+    @torch.no_grad()
+    def __init__(self, groups: Any, **settings: Any) -> None:
+        super().__init__(groups, **settings)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if not isinstance(parameter, DTensor):
+                    continue
+                state = self.state[parameter]
+                state["step"] = 0
+                if parameter.ndim < 2:
+                    state["exp_avg_sq"] = torch.zeros_like(parameter)
+                    continue
+                everywhere = [Replicate()] * parameter.device_mesh.ndim
+                state["exp_avg_sq_row"] = torch.zeros_like(parameter.mean(dim=-1))
+                columns = cast(DTensor, parameter.mean(dim=-2)).redistribute(placements=everywhere)
+                state["exp_avg_sq_col"] = torch.zeros_like(columns)
+
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        for state in self.state.values():
+            state["RMS"] = 0.0  # nobody reads it, and in a team it is no whole tensor
+        return loss
 
 
 def rate_factor(step: int, config: Optimiser) -> float:
@@ -58,7 +91,7 @@ def build_optimiser(
     optimiser: torch.optim.Optimizer
     if isinstance(config, SftTraining) and config.optimiser == "adafactor":
         # at the schedule's learning rate: by default the library scales it by the magnitude of each parameter
-        optimiser = Adafactor(groups, lr=config.learning_rate, scale_parameter=False, relative_step=False)
+        optimiser = ShardedAdafactor(groups, lr=config.learning_rate, scale_parameter=False, relative_step=False)
     else:
         optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(rate_factor, config=config))

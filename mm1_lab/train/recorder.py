@@ -18,6 +18,8 @@ CURVE = "training.csv"
 POINTS = 100
 """Approximate number of points of a loss curve."""
 REPORT_SECONDS = 0.35
+STEPS_BETWEEN_READS = {"cpu": 1, "cuda": 20}
+"""Steps between readings of what stands on the device: each waits for a GPU, and for the other processes."""
 CHECKPOINT_SECONDS = 60.0
 CHEAP_SECONDS = 3.0
 """Checkpoints that take longer are written less often in proportion, so that saving takes a twentieth of the time."""
@@ -27,7 +29,9 @@ class Recorder(pl.Callback):
     """Sums tallies, reports a few times per second, and writes about a hundred points of each curve per stage.
 
     Every minute it saves a checkpoint with the complete state, including its own. A point of a curve is the mean over
-    the tokens since the previous point. In a team all processes sum alike; the first one reports and writes.
+    the tokens since the previous point. A loss that is not finite is found at the next reading, before any checkpoint
+    is written with its weights. In a team each process sums its own share, and readings sum those of all; the first
+    process reports and writes.
     """
 
     def __init__(self, folder: Path, names: Sequence[str], steps: int, report: Report) -> None:
@@ -43,29 +47,38 @@ class Recorder(pl.Callback):
         self.total = torch.zeros(len(names), 4, dtype=torch.float64)
         self._since_point = self.total.clone()
         self._since_report = self.total.clone()
+        self._unread = self.total.clone()
         self._routing: torch.Tensor | None = None
         """Routing counts of the experts since the last point; see `States`."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for name in ("total", "_since_point", "_since_report"):
+        for name in ("total", "_since_point", "_since_report", "_unread"):
             setattr(self, name, getattr(self, name).to(pl_module.device))
+        self._read_every = STEPS_BETWEEN_READS[pl_module.device.type]
         self._clock = self._reported = self._saved = time.monotonic()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         assert isinstance(pl_module, Training)
         step = trainer.global_step
-        self._since_point += pl_module.losses.tally
-        self._since_report += pl_module.losses.tally
-        if pl_module.losses.routing is not None:
-            routing = pl_module.losses.routing
+        self._unread += pl_module.tally
+        if pl_module.routing is not None:
+            routing = pl_module.routing
             self._routing = routing if self._routing is None else self._routing.to(routing.device) + routing
-        is_last = step == self._steps
-        if step % self._every == 0 or is_last:
+        is_last, is_point = step == self._steps, step % self._every == 0
+        if not (is_last or is_point or step % self._read_every == 0):
+            return
+        pl_module.check_finite()
+        read = team.total(self._unread)
+        self._since_point += read
+        self._since_report += read
+        self._unread.zero_()
+        if is_point or is_last:
             self._write_point(step)
         now = time.monotonic()
         if is_last or now - self._reported >= REPORT_SECONDS:
             self._send_report(step, now)
-        if not is_last and team.broadcast(now - self._saved >= self._interval * CHECKPOINT_SECONDS):
+        is_due = now - self._saved >= self._interval * CHECKPOINT_SECONDS
+        if not is_last and any(team.numbers(is_due)):
             self._save(trainer, now)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -124,7 +137,13 @@ class Recorder(pl.Callback):
     def state_dict(self) -> dict[str, Any]:
         points = [list(point) for point in self.points]
         state = {"seconds": self.seconds, "points": points, "total": self.total, "since_point": self._since_point}
-        return state if self._routing is None else state | {"routing": self._routing}
+        if self._routing is not None:
+            state["routing"] = self._routing
+        # copied, as a thread may write them while training goes on
+        return {
+            name: value.to("cpu", copy=True) if isinstance(value, torch.Tensor) else value
+            for name, value in state.items()
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.seconds = state_dict["seconds"]

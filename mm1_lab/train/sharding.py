@@ -6,19 +6,22 @@ checkpoints see checkpoints.py.
 """
 
 import copy
+import math
+import os
 from typing import cast
 
 import torch
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts
 
 from mm1_lab import team
 from mm1_lab.config import DecoderStage, ModelStage
+from mm1_lab.config.cost import keeps_whole_gradients, shard_group
 from mm1_lab.model import Encoder, read_by_document
 
 
@@ -105,7 +108,7 @@ def _make_shardable(network: nn.Module) -> set[nn.Parameter]:
 
 def _shard(module: nn.Module, network: nn.Module, precision: str, ignored: set[nn.Parameter]) -> None:
     """Shards experts, layers, and the rest of `module` over the team, each to be gathered by itself."""
-    mesh = init_device_mesh(team.device().type, (team.size(),))
+    mesh = _mesh(network)
     half = MixedPrecisionPolicy()
     if precision == "bf16-mixed":
         # autocast would cast the weights anyway: cast before they are gathered, they take half the time
@@ -115,7 +118,31 @@ def _shard(module: nn.Module, network: nn.Module, precision: str, ignored: set[n
             fully_shard(part, mesh=mesh, mp_policy=half)
     for layer in layers(network):
         # on CPUs autocast leaves LayerNorm (of the encoders) alone, which then needs the precision of its input
-        keeps = any(isinstance(part, nn.LayerNorm) for part in layer.modules())
+        keeps = mesh.device_type == "cpu" and any(isinstance(part, nn.LayerNorm) for part in layer.modules())
         fully_shard(layer, mesh=mesh, mp_policy=MixedPrecisionPolicy() if keeps else half, ignored_params=ignored)
     # the rest in full precision: half-precision embeddings would make the residual stream half-precision, too
     fully_shard(module, mesh=mesh, ignored_params=ignored)
+
+
+def _mesh(network: nn.Module) -> DeviceMesh:
+    """All processes in a row, or by nodes: each node then has all shards, and only gradients pass between nodes."""
+    size, kind = team.size(), team.device().type
+    per_node = int(os.environ.get("LOCAL_WORLD_SIZE", size))  # of torchrun and Ray Train
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if size == shard_group(size, per_node, 16.0 * parameters, _memory()):
+        return init_device_mesh(kind, (size,))
+    return init_device_mesh(kind, (size // per_node, per_node), mesh_dim_names=("nodes", "processes"))
+
+
+def _memory() -> float:
+    """Bytes of this process's GPU."""
+    device = team.device()
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else math.inf
+
+
+def add_up_without_exchange(module: nn.Module, is_last: bool) -> None:
+    """Lets a sharded `module` exchange gradients only in its last micro-batch, if whole ones fit its memory."""
+    assert isinstance(module, FSDPModule)
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    if keeps_whole_gradients(parameters, _memory()):
+        module.set_requires_gradient_sync(is_last)

@@ -9,9 +9,11 @@ from pydantic import ValidationError
 from transformers import PreTrainedModel
 
 from mm1_lab.config import Size, load_scale
+from mm1_lab.data.batches import Batch
 from mm1_lab.model import build_decoder, count_parameters, read_by_document, read_rows, upcycle
 from mm1_lab.model.decoder import Router, sparse_layers
 from mm1_lab.model.packed import balance_loss
+from tests.small import rows_of
 
 DENSE = Size(layers=4, width=24, heads=4)
 EXPERTS = DENSE.model_copy(update={"experts": 4})
@@ -19,12 +21,11 @@ PAPER = load_scale("paper", Path(__file__).parents[2] / "sweeps" / "scales").dec
 SHARED_KEYS = Size(layers=2, width=24, heads=4, kv_heads=2, feed_forward=40)
 
 
-def packed(width: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Embeddings, documents and positions of two rows of 12: of 5 and 4 with padding, and of 12."""
+def packed(width: int) -> tuple[torch.Tensor, Batch]:
+    """Embeddings and documents of two rows of 12: of 5 and 4 with padding, and of 12."""
     torch.manual_seed(3)
     documents = torch.tensor([[1] * 5 + [2] * 4 + [0] * 3, [1] * 12])
-    positions = torch.tensor([[*range(5), *range(4), 0, 0, 0], [*range(12)]])
-    return torch.randn(2, 12, width), documents, positions
+    return torch.randn(2, 12, width), rows_of(documents)
 
 
 @pytest.mark.parametrize(
@@ -76,15 +77,15 @@ def test_auxiliary_losses_and_counts_by_hand() -> None:
     decoder = build_decoder(EXPERTS, 20, 12)
     for layer in sparse_layers(decoder):
         layer.mlp.gate.weight.mul_(30)
-    embedded, documents, positions = packed(24)
+    embedded, batch = packed(24)
     inputs: list[torch.Tensor] = []
     for layer in sparse_layers(decoder):
         layer.mlp.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
-    states = read_rows(decoder, embedded, documents, positions)
+    states = read_rows(decoder, embedded, batch)
     assert len(inputs) == 2 and states.routing is not None and states.routing.shape == (2, 6)
     balance = z = 0.0
     for layer, given, counted in zip(sparse_layers(decoder), inputs, states.routing.tolist(), strict=True):
-        logits = (given @ layer.mlp.gate.weight.T)[documents > 0].tolist()
+        logits = (given @ layer.mlp.gate.weight.T)[batch.documents > 0].tolist()
         assert len(logits) == 21
         load, chances, entropy = [0] * 4, [0.0] * 4, 0.0
         for row in logits:
@@ -103,13 +104,13 @@ def test_auxiliary_losses_and_counts_by_hand() -> None:
 
 def test_the_router_is_in_single_precision_and_learns() -> None:
     decoder = build_decoder(EXPERTS, 20, 12)
-    embedded, documents, positions = packed(24)
+    embedded, batch = packed(24)
     gate = sparse_layers(decoder)[0].mlp.gate
     assert isinstance(gate, Router)
     seen: list[torch.dtype] = []
     gate.register_forward_hook(lambda _, given, out: seen.extend((given[0].dtype, out[0].dtype, out[1].dtype)))
     with torch.autocast("cpu", torch.bfloat16):
-        states = read_rows(decoder, embedded, documents, positions)
+        states = read_rows(decoder, embedded, batch)
     assert seen[1] == torch.float32 and seen[2] == seen[0]
     sum(states.auxiliary.values()).backward()  # type: ignore[union-attr]
     assert gate.weight.grad is not None and bool((gate.weight.grad != 0).any())
@@ -120,13 +121,13 @@ def test_experts_that_are_copies_give_the_dense_decoder_s_logits(tmp_path: Path)
     torch.manual_seed(1)
     dense, sparse = build_decoder(DENSE, 20, 12), build_decoder(EXPERTS, 20, 12)
     dense.save_pretrained(tmp_path)
-    embedded, documents, positions = packed(24)
-    before = read_rows(sparse, embedded, documents, positions).hidden
+    embedded, batch = packed(24)
+    before = read_rows(sparse, embedded, batch).hidden
     upcycle(sparse, tmp_path)
-    expected = dense.lm_head(read_rows(dense, embedded, documents, positions).hidden)
-    found = sparse.lm_head(read_rows(sparse, embedded, documents, positions).hidden)
+    expected = dense.lm_head(read_rows(dense, embedded, batch).hidden)
+    found = sparse.lm_head(read_rows(sparse, embedded, batch).hidden)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(before, read_rows(sparse, embedded, documents, positions).hidden)
+    assert not torch.allclose(before, read_rows(sparse, embedded, batch).hidden)
 
 
 @pytest.mark.parametrize("size", [DENSE, EXPERTS, SHARED_KEYS], ids=("dense", "experts", "shared keys"))
@@ -134,9 +135,9 @@ def test_documents_read_one_by_one_are_documents_read_by_a_mask(size: Size) -> N
     """States and gradients, also for the layers' inputs; and what padding holds does not matter."""
 
     def read(decoder: PreTrainedModel) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        embedded, documents, positions = packed(24)
+        embedded, batch = packed(24)
         embedded.requires_grad_()
-        hidden = read_rows(decoder, embedded, documents, positions).hidden[documents > 0]
+        hidden = read_rows(decoder, embedded, batch).hidden[batch.documents > 0]
         weights = [p for p in decoder.model.parameters() if p.requires_grad and p.numel()]
         gradients = torch.autograd.grad(hidden.sin().sum(), [embedded, *weights], allow_unused=True)
         return hidden, [gradient for gradient in gradients if gradient is not None]

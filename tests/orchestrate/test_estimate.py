@@ -43,6 +43,7 @@ from mm1_lab.orchestrate.planning.capacity import GpuShare, gpu_share
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.train.module import Training, language_loss
 from mm1_lab.train.stages import KINDS
+from tests.small import rows_of
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "final_models-paper.txt"
@@ -89,11 +90,12 @@ def test_flops_of_a_decoder_are_those_that_torch_counts(name: str) -> None:
     stage = base(scale, decoder=name).decoder
     assert isinstance(stage, DecoderStage)
     stage = stage.model_copy(update={"training": training})
+    batch = rows_of(torch.ones(1, length, dtype=torch.long))
+    batch = batch if mini else batch.to("meta")
     with torch.device("cpu" if mini else "meta"), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as count:
         decoder = build_decoder(stage.size, vocabulary, length)
-        documents = torch.ones(1, length, dtype=torch.int32)
         embedded = torch.randn(1, length, stage.size.width, requires_grad=True)
-        hidden = read_rows(decoder, embedded, documents, torch.arange(length)[None]).hidden
+        hidden = read_rows(decoder, embedded, batch).hidden
         decoder.lm_head(hidden).sum().backward()
     cost = stage.cost(Network(count_parameters(decoder), 0, vocabulary), scale)
     assert cost.flops == pytest.approx(count.get_total_flops(), rel=0.03)
@@ -139,10 +141,10 @@ def _kept(decoder: PreTrainedModel, length: int, precision: str, again: bool) ->
         return tensor
 
     embedded = torch.randn(1, length, decoder.config.hidden_size, requires_grad=True)
-    documents, positions = torch.ones(1, length, dtype=torch.int32), torch.arange(length)[None]
+    batch = rows_of(torch.ones(1, length, dtype=torch.long))
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed")
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
-        states = read_rows(decoder, embedded, documents, positions)
+        states = read_rows(decoder, embedded, batch)
     assert states.hidden.requires_grad
     return sum(storages.values())
 
@@ -253,17 +255,6 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
 @pytest.mark.parametrize("sweep", sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml")))
 def test_what_the_paper_asks_fits_its_gpus(sweep: str, tmp_path: Path) -> None:
     plan_text([load_request(sweep, "paper", results=tmp_path, store=tmp_path)])
-
-
-def test_several_gpus_tune_with_adamw_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A plan says so and goes on: the paper's optimiser is Adafactor."""
-    command = ("sft_frozen", "--only", "trained 336", "--scale", "smoke", "--set", "workers={85M: 2}", "--set")
-    folders = ("--results", str(tmp_path), "--store", str(tmp_path / "store"))
-    remedy = "Adafactor's moments cannot be sharded; set sft.optimiser=adamw (--set)"
-    assert main(["plan", *command, "hardware={gpu: h100, count: 2}", *folders]) == 0
-    assert f"`run` refuses sft on several workers: {remedy}." in capsys.readouterr().out
-    assert main(["run", *command, "retries=0", *folders]) == 2
-    assert remedy in capsys.readouterr().err
 
 
 @pytest.mark.slow

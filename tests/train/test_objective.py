@@ -1,6 +1,7 @@
 """The losses against plain computations."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def test_language_loss_is_the_weighted_mean_over_text(squares: Data) -> None:
     decoder = build_decoder(Size(layers=1, width=16, heads=2), squares.tokenizer.size, 32)
     batch = make_text_batch(squares)
     embedded = decoder.get_input_embeddings()(batch.tokens)
-    states = read_rows(decoder, embedded, batch.documents, batch.positions)
+    states = read_rows(decoder, embedded, batch)
     losses = language_loss(decoder, states, batch, ["captions", "text", "interleaved"])
     loss, tally = losses.main, losses.tally
 
@@ -50,9 +51,9 @@ def test_language_loss_is_the_weighted_mean_over_text(squares: Data) -> None:
 def test_language_loss_without_text_is_zero(squares: Data) -> None:
     decoder = build_decoder(Size(layers=1, width=16, heads=2), squares.tokenizer.size, 32)
     batch = make_text_batch(squares)
-    batch.weights.zero_()
+    batch = replace(batch, weights=0 * batch.weights, predicting=batch.predicting[:0])
     embedded = decoder.get_input_embeddings()(batch.tokens)
-    states = read_rows(decoder, embedded, batch.documents, batch.positions)
+    states = read_rows(decoder, embedded, batch)
     loss = language_loss(decoder, states, batch, ["text", "captions"]).main
     loss.backward()
     assert loss.item() == 0.0
@@ -68,7 +69,7 @@ def test_logits_in_chunks_give_the_same_loss_and_gradients(squares: Data, monkey
     for most in (10**9, 7):
         monkeypatch.setattr("mm1_lab.train.module.LOGIT_BYTES", most * logit_bytes(squares.tokenizer.size, 4))
         decoder.zero_grad()
-        states = read_rows(decoder, decoder.get_input_embeddings()(batch.tokens), batch.documents, batch.positions)
+        states = read_rows(decoder, decoder.get_input_embeddings()(batch.tokens), batch)
         losses = language_loss(decoder, states, batch, ["text", "captions"])
         losses.main.backward()
         gradients = torch.cat([parameter.grad.flatten() for parameter in decoder.parameters()])

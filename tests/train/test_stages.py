@@ -15,7 +15,7 @@ from mm1_lab.config import DecoderStage, EncoderStage, MultimodalStage, RequestE
 from mm1_lab.data.batches import Batch
 from mm1_lab.data.types import Data
 from mm1_lab.model import build_encoder, load_weights
-from mm1_lab.train import recorder, sharding
+from mm1_lab.train import checkpoints, recorder, sharding
 from mm1_lab.train.module import Training
 from mm1_lab.train.progress import Diverged, Progress
 from mm1_lab.train.stages import run_stage
@@ -211,6 +211,66 @@ def test_experts_start_as_a_dense_decoder_and_tell_how_they_are_used(
     trained = finished(multimodal_stage.model_copy(update={"decoder": sparse}))
     with (trained / "training.csv").open() as file:
         assert "busiest_expert/layer_1" in {row["name"] for row in csv.DictReader(file)}
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands on the device is read every four steps, and a thread writes checkpoints."""
+    monkeypatch.setattr(recorder, "STEPS_BETWEEN_READS", {"cpu": 4})
+    monkeypatch.setattr(recorder, "POINTS", 1)
+    monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "WRITTEN_BESIDE_TRAINING", ("cpu",))
+
+
+def test_read_now_and_then_and_written_beside_training_a_stage_is_the_same(
+    multimodal_stage: MultimodalStage, finished: Finished, squares: Data, tmp_path: Path, as_on_a_gpu: None
+) -> None:
+    inputs = {name: finished(needed) for name, needed in multimodal_stage.inputs.items()}
+    with pytest.raises(Killed):
+        run_stage(multimodal_stage, tmp_path, inputs, squares, kill_at(6))
+    assert checkpoint_step(tmp_path) == 4
+    run_stage(multimodal_stage, tmp_path, inputs, squares, lambda progress: None)
+    expected, actual = (load_file(folder / "model.safetensors") for folder in (finished(multimodal_stage), tmp_path))
+    assert all(torch.equal(weights, actual[name]) for name, weights in expected.items())
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (finished(multimodal_stage), tmp_path)]
+    assert summaries[0]["tokens"] == summaries[1]["tokens"] and summaries[0]["rows"] == summaries[1]["rows"]
+
+
+def test_a_loss_that_is_not_finite_is_found_before_a_checkpoint_has_it(
+    decoder_stage: DecoderStage, squares: Data, tmp_path: Path, as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In step 6; the losses of steps 5 to 8 are read together."""
+    stage = decoder_stage.model_copy(update={"training": decoder_stage.training.model_copy(update={"steps": 9})})
+    forward, calls = Training.forward, []
+
+    def breaking(self: Training, batch: Batch, share: float = 1.0) -> torch.Tensor:
+        calls.append(batch)
+        return forward(self, batch, share) * (math.nan if len(calls) == 6 else 1)
+
+    monkeypatch.setattr(Training, "forward", breaking)
+    with pytest.raises(Diverged, match=r"the loss of step 6 is nan"):
+        run_stage(stage, tmp_path, {}, squares, lambda progress: None)
+    assert len(calls) == 8 and checkpoint_step(tmp_path) == 4
+
+
+def checkpoint_step(folder: Path) -> int:
+    return torch.load(folder / "last.ckpt" / "rest.ckpt", weights_only=True)["global_step"]
+
+
+def test_two_checkpoints_are_on_disk(
+    decoder_stage: DecoderStage, squares: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while one is being written."""
+    monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
+    digest, seen = checkpoints.file_digest, []
+
+    def counted(path: Path) -> str:
+        seen.append(len([*tmp_path.glob("last.ckpt*")]))
+        return digest(path)
+
+    monkeypatch.setattr(checkpoints, "file_digest", counted)
+    run_stage(decoder_stage, tmp_path, {}, squares, lambda progress: None)
+    assert seen[0] == 1 and max(seen) == 2
 
 
 @pytest.mark.parametrize("damaged", [("last.ckpt",), ("last.ckpt", "last.ckpt.before")])

@@ -8,16 +8,20 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import distributed, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mm1_lab import team
-from mm1_lab.config import DecoderStage, MultimodalStage, Resources, Stage
+from mm1_lab.config import DecoderStage, MultimodalStage, Resources, SftStage, Stage
 from mm1_lab.data.types import Data
-from mm1_lab.train import recorder
+from mm1_lab.model import build_mm1
+from mm1_lab.train import recorder, sharding
 from mm1_lab.train.progress import Diverged
 from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.sharding import ShardedNetwork
@@ -31,6 +35,20 @@ CHILD = multiprocessing.get_context("fork")  # what is imported need not be impo
 
 class Killed(Exception):
     pass
+
+
+class Operations(TorchDispatchMode):
+    """Notes how often an operation is called."""
+
+    def __init__(self, seen: list[str], name: str) -> None:
+        super().__init__()
+        self._seen = seen
+        self._name = name
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if operation.name() == self._name:
+            self._seen.append(self._name)
+        return operation(*args, **(kwargs or {}))
 
 
 def in_team(size: int, folder: Path, work: Callable[[], None]) -> None:
@@ -102,8 +120,7 @@ def test_a_team_trains_as_one_process_does(
     """Three of four rows: shares differ in size, and in some there is no image."""
     only_the_first_makes_weights(monkeypatch)
     stage = request.getfixturevalue(f"{kind}_stage")
-    optimiser = {"optimiser": "adamw"} if kind == "sft" else {}
-    stage = stage.model_copy(update={"training": stage.training.model_copy(update={"steps": 4, **optimiser})})
+    stage = stage.model_copy(update={"training": stage.training.model_copy(update={"steps": 4})})
     alone = finished(stage)
     inputs = {name: finished(needed) for name, needed in stage.inputs.items()}
     straight, resumed, handed_over, taken_over = (tmp_path / name for name in ("one", "two", "three", "four"))
@@ -184,10 +201,35 @@ def test_a_team_adds_up_micro_batches(
     folder.mkdir()
 
     def work() -> None:
-        run_stage(multimodal_stage, folder, inputs, squares, lambda progress: None, Resources(micro_batch=1))
+        sums: list[str] = []
+        with Operations(sums, "c10d::_reduce_scatter_base_"):
+            run_stage(multimodal_stage, folder, inputs, squares, lambda progress: None, Resources(micro_batch=1))
+        shards = 1 + sum(isinstance(part, GradientCheckpointingLayer) for part in built.modules())
+        assert len(sums) == 6 * shards, "once a step, for each part that is gathered by itself"
 
+    with torch.device("meta"):
+        built = build_mm1(multimodal_stage, squares.tokenizer)
     in_team(2, tmp_path, work)
     assert_alike(finished(multimodal_stage), folder)
+
+
+def test_two_nodes_hold_the_model_each(
+    sft_stage: SftStage, finished: Finished, squares: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two nodes of two processes: the shards of one are those of the other, and only gradients pass between them."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    inputs = {name: finished(needed) for name, needed in sft_stage.inputs.items()}
+    folder = tmp_path / "team"
+    folder.mkdir()
+    shard = sharding._shard
+
+    def check(module: nn.Module, *rest: object) -> None:
+        shard(module, *rest)  # type: ignore[arg-type]
+        assert {parameter.device_mesh.shape for parameter in module.parameters()} == {(2, 2)}
+
+    monkeypatch.setattr(sharding, "_shard", check)
+    in_team(4, tmp_path, lambda: run_stage(sft_stage, folder, inputs, squares, lambda progress: None))
+    assert_alike(finished(sft_stage), folder)
 
 
 @pytest.mark.soak

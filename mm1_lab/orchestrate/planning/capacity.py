@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mm1_lab.config import Cost, Hardware, RequestError, Scale, SftStage, Stage
-from mm1_lab.config.cost import LOGIT_BYTES
+from mm1_lab.config import Cost, Hardware, RequestError, Scale, Stage
+from mm1_lab.config.cost import LOGIT_BYTES, keeps_whole_gradients, shard_group
 from mm1_lab.files import machine_cpus
 from mm1_lab.formatting import counted, short
 
+GPUS_OF_A_NODE = 8
 USABLE = 0.9
 """Share of a GPU's memory that the estimate uses; the rest is for kernels, communication and fragmentation."""
 
@@ -40,18 +41,21 @@ def gpu_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuSha
     if cost.divisible and scale.resources.micro_batch:
         rows = min(rows, scale.resources.micro_batch)
     elif cost.divisible:
-        while rows > 1 and _held(cost, gpus, rows) > room:
+        while rows > 1 and _held(cost, gpus, rows, rows < own, hardware.memory_bytes) > room:
             rows = -(-rows // 2)
         divided = rows < own
-    held = _held(cost, gpus, rows)
+    held = _held(cost, gpus, rows, rows < own, hardware.memory_bytes)
     return GpuShare(gpus, rows, divided, held, held <= room)
 
 
-def _held(cost: Cost, gpus: int, rows: int) -> float:
-    """Bytes on each GPU, which computes `rows` rows at a time."""
+def _held(cost: Cost, gpus: int, rows: int, adds_up: bool, memory: float) -> float:
+    """Bytes on each GPU, which computes `rows` rows at a time; it `adds_up` the gradients of several times."""
     state = cost.state
     if gpus > 1 and not cost.whole:
-        state = cost.copies + (cost.state - cost.copies) / gpus + cost.gathered
+        shards = shard_group(gpus, GPUS_OF_A_NODE, cost.state, memory)
+        state = cost.copies + (cost.state - cost.copies) / shards + cost.gathered
+        if adds_up and keeps_whole_gradients(cost.parameters, memory):
+            state += 4.0 * cost.parameters
     return state + rows * cost.activations + min(rows * cost.logits, LOGIT_BYTES)
 
 
@@ -80,13 +84,6 @@ def check_fits(stage: Stage, cost: Cost, share: GpuShare, scale: Scale, hardware
         f"activations take {short(share.held, 'B')} on each of {counted(share.gpus, 'GPU')}, which has "
         f"{short(hardware.memory_bytes, 'B')} (a tenth stays free); use {', '.join(remedies)}, or a smaller model"
     )
-
-
-def cannot_be_sharded(stage: Stage, scale: Scale) -> str:
-    """Why `run` refuses to train the stage on the scale's workers; empty if it does not."""
-    if isinstance(stage, SftStage) and stage.training.optimiser == "adafactor" and stage.workers(scale) > 1:
-        return "Adafactor's moments cannot be sharded; set sft.optimiser=adamw (--set)"
-    return ""
 
 
 def machine_slots(scale: Scale) -> int:

@@ -37,11 +37,10 @@ def check_disk(stages: Collection[Stage], slots: int, store: Path) -> None:
     """Raises RequestError if the store's disk has too little room for these stages.
 
     The estimate is a lower bound: the weights of all stages, without embeddings, and the checkpoints of the `slots`
-    largest stages in training. Each keeps up to three checkpoints (the one being written, the latest and the one
-    before), of weights and Adam's two moments.
+    largest stages in training. Each keeps up to two checkpoints of weights and Adam's two moments.
     """
     weights = sorted(4 * stage.parameters().total for stage in stages if stage.TRAINS)
-    needed = sum(weights) + 9 * sum(weights[-slots:])
+    needed = sum(weights) + 6 * sum(weights[-slots:])
     place = next(folder for folder in (store, *store.parents) if folder.exists())
     free = shutil.disk_usage(place).free
     if needed > free:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
-from mm1_lab.config import Cost, Network, RequestError
-from mm1_lab.orchestrate.planning.capacity import GpuShare, cannot_be_sharded, check_fits, gpu_share
+from mm1_lab.config import Cost, Network
+from mm1_lab.orchestrate.planning.capacity import GpuShare, check_fits, gpu_share
 from mm1_lab.orchestrate.planning.feasible import same_network
 from mm1_lab.orchestrate.planning.plan import Plan
 from mm1_lab.orchestrate.planning.request import Request
@@ -63,14 +63,9 @@ def estimate_stages(plan: Plan, request: Request, to_run: bool = False) -> dict[
 def rows_at_a_time(plan: Plan, request: Request) -> dict[str, int]:
     """The rows that a GPU computes at a time, by fingerprint, of missing trainings whose batches it would not hold.
 
-    Raises RequestError for stages that do not fit their GPUs, or that several cannot train.
+    Raises RequestError for stages that do not fit their GPUs.
     """
-    scale = request.scale
-    for task in plan.tasks.values():
-        for stage in task.stages:
-            if reason := cannot_be_sharded(stage, scale):
-                raise RequestError(f"{task.label}: {reason}")
-    if not scale.hardware:
+    if not request.scale.hardware:
         return {}
     estimates = estimate_stages(plan, request, to_run=True)
     return {key: one.share.rows for key, one in estimates.items() if one.share and one.share.divided}
