@@ -1,31 +1,43 @@
 """What deciding a small difference takes, measure by measure: by this the measures of a next study are chosen.
 
-A measure is good if arms differ more in it than repeats do; which arm it prefers does not enter.
+A measure is good if arms differ more in it than repeats do; which arm it prefers does not enter. The noise of repeats
+has two parts: the luck of training, which more seeds average out, and the choice of questions, which more questions do.
 """
+
+from collections.abc import Collection
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from analysis.pages.cells import seeds_cell
-from analysis.seeds import seeds_needed, worlds_in
+from analysis.seeds import earlier_world, seeds_needed, worlds_in
 from analysis.statistics import PRIOR, Interval
 from analysis.study import Study
-from analysis.table import Table
+from analysis.table import Table, as_text
 from mm1_lab.config import AVERAGE, Measure
+from mm1_lab.results.summary import rows_of
 
 POINTS = 3.0
 """The difference to decide: what the paper's two resolutions differ by."""
+ABOUT_RIGHT = 1.5
+"""Up to so many times the best number of questions, or of it, a decision costs hardly more."""
 FEWEST_TO_POOL = 4
 """Arms from which on a pair is lent the variance of others."""
 
 
-def measure_rows(study: Study, minutes: float) -> pd.DataFrame:
-    """A row per measure of a sweep, a trial of which takes `minutes` of a core. Columns: sweep, measure, arms, seeds,
+def measure_rows(study: Study, minutes: float, evaluation: float) -> pd.DataFrame:
+    """A row per measure of a sweep, a trial of which takes `minutes` of a core, `evaluation` of them for its questions.
+
+    Columns: sweep, measure, arms, seeds,
 
     - signal: the standard deviation of the arms' true means, noise: of a trial around what arm and seed explain; in
       points, or of a loss in nats per text token;
+    - from_questions: the percentage of the noise's variance that is due to the choice of questions; NaN for a loss;
     - minutes;
-    - seeds_needed, core_minutes: until 3 points between two arms are decided (5 %, power 80 %); NaN for a loss.
+    - seeds_needed, core_minutes: until 3 points between two arms are decided (5 %, power 80 %); NaN for a loss;
+    - best_questions: how many times as many questions as now would make that cheapest;
+    - world: that of the results, if it is an earlier one.
 
     Measures that never vary, or in which seeds leave no degree of freedom, are left out.
     """
@@ -41,7 +53,13 @@ def measure_rows(study: Study, minutes: float) -> pd.DataFrame:
         spread = float(np.var([found.estimate for found in known.values()], ddof=1))
         pair = Interval(POINTS, noise * np.sqrt(2), np.nan)
         prior = PRIOR if len(known) >= FEWEST_TO_POOL else 0.0
-        needed = np.nan if measure in losses else seeds_needed("greater", 0.0, pair, prior)
+        needed = share = best = np.nan
+        if measure not in losses:
+            needed = seeds_needed("greater", 0.0, pair, prior)
+            share = min(1.0, question_variance(study, measure, list(known)) / noise**2)
+            # least of (training + questions / m) · (minutes of training + m · minutes of evaluation)
+            if share < 1 and evaluation > 0:
+                best = float(np.sqrt(share / (1 - share) * (minutes - evaluation) / evaluation))
         rows.append(
             {
                 "sweep": study.sweep.name,
@@ -50,28 +68,84 @@ def measure_rows(study: Study, minutes: float) -> pd.DataFrame:
                 "seeds": int(counts.max()),
                 "signal": float(np.sqrt(max(0.0, spread - np.mean(errors**2)))),
                 "noise": noise,
+                "from_questions": 100 * share,
                 "minutes": minutes,
                 "seeds_needed": needed,
                 "core_minutes": 2 * needed * minutes,
+                "best_questions": best,
+                "world": earlier_world(study.manifest),
             }
         )
     return pd.DataFrame(rows)
 
 
+def question_variance(study: Study, measure: Measure, arms: Collection[str]) -> float:
+    """The variance of a trial's score, around what arm and seed explain, that is due to the choice of questions: how
+    unequally blocks of questions set apart the arms, which at a seed are asked the same ones."""
+    rows = rows_of(study.scores, measure)
+    rows = rows[rows["arm"].isin(arms)]
+    blocks = rows.groupby(["seed", "benchmark", "block", "arm"], observed=True)["score"].mean().unstack("arm")
+    count = blocks.notna().sum(axis=1)
+    apart = blocks.sub(blocks.mean(axis=1), axis=0).mul(np.sqrt(count / (count - 1)), axis=0)
+    of_benchmarks = apart.groupby(level=["seed", "benchmark"]).agg(["var", "count"]).stack("arm", future_stack=True)
+    variances = of_benchmarks["var"] / of_benchmarks["count"]
+    shots = rows.groupby("benchmark", observed=True)["shots"].nunique()
+    weights = shots / shots.sum()  # a benchmark counts as often as it has numbers of shots
+    squares = weights.loc[variances.index.get_level_values("benchmark")].to_numpy(np.float64) ** 2
+    return float((variances * squares).groupby(level=["seed", "arm"]).sum(min_count=1).mean())
+
+
 def measures_table(rows: pd.DataFrame, title: str) -> Table:
     shown = rows[["sweep", "measure", "arms", "seeds", "signal", "noise"]].assign(
         ratio=rows["signal"] / rows["noise"],
+        questions=rows["from_questions"],
         minutes=rows["minutes"],
         needed=[seeds_cell(row) for row in rows.to_dict("records")],
         cost=rows["core_minutes"].replace(np.inf, np.nan),
+        best=rows["best_questions"],
     )
-    names = {"ratio": "signal : noise", "minutes": "minutes a trial", "needed": "seeds needed", "cost": "core-minutes"}
+    names = {
+        "ratio": "signal : noise",
+        "questions": "from questions, %",
+        "minutes": "minutes a trial",
+        "needed": "seeds needed",
+        "cost": "core-minutes",
+        "best": "best × questions",
+    }
     notes = [
         "Signal: the standard deviation of the arms' true means; noise: of a trial around what arm and seed explain; "
-        "in points, of losses in nats per text token.",
+        "in points, of losses in nats per text token. *From questions*: of the noise's variance, what the choice of "
+        "questions causes; the rest is the luck of training.",
         f"Seeds needed, and core-minutes without encoders and decoders, until {POINTS:g} points between two arms are "
         "decided: one claim by itself, at 5 % with 80 % power. Points of different measures mean different things, and "
-        "a loss has none: across measures compare signal : noise.",
+        "a loss has none: across measures compare signal : noise. *Best × questions*: with so many times the questions "
+        "the core-minutes are fewest; below 1 more seeds pay, above 1 more questions.",
     ]
-    formats = {"signal": ".2g", "noise": ".2g", "core-minutes": ".0f"}
+    formats = {"signal": ".2g", "noise": ".2g", "core-minutes": ".0f", "from questions, %": ".0f"}
     return Table(title, shown.rename(columns=names), [*notes, *filter(None, [worlds_in(rows)])], "sweep", formats)
+
+
+def measures_text(folder: Path, claimed: Collection[Measure]) -> str:
+    """For a plan: core-minutes until 3 points are decided by each claimed measure, by the results in a sweep's folder;
+    empty if they tell nothing of them."""
+    path = folder / "measures.csv"
+    if not path.exists():
+        return ""
+    rows = pd.read_csv(path, keep_default_na=False, na_values=[""]).dropna(subset="core_minutes")
+    rows = rows[rows["measure"].isin({str(AVERAGE), *map(str, claimed)})]
+    if rows.empty:
+        return ""
+    each = []
+    for row in rows.sort_values("core_minutes", kind="stable").to_dict("records"):
+        each.append(f"{row['measure']} {as_text(row['core_minutes'], '.0f')} ({seeds_cell(row)} seeds)")
+    least, most = rows["from_questions"].min(), rows["from_questions"].max()
+    best = rows["best_questions"].median()
+    pays = "more seeds pay, with as many questions as now"
+    if best > ABOUT_RIGHT:
+        pays = f"more questions pay, about {best:.1f} times as many as now"
+    elif best < 1 / ABOUT_RIGHT:
+        pays = f"more seeds pay, with about {best:.1f} times as many questions as now"
+    return (
+        f"By {folder}, core-minutes until {POINTS:g} points between two arms are decided, one claim at 80 % power: "
+        f"{', '.join(each)}. The choice of questions is {least:.0f} to {most:.0f} % of the noise's variance: {pays}."
+    )

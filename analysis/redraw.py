@@ -28,7 +28,7 @@ from analysis.pages.published import write_published
 from analysis.pages.report import write_report
 from analysis.pages.verdicts import claims_notes, short_verdicts, verdicts_table
 from analysis.proxies import pair_arms
-from analysis.runs import runs_of, stage_seconds
+from analysis.runs import minutes_of, runs_of, stage_seconds
 from analysis.study import Study
 from analysis.style import styled
 from analysis.table import Table, to_plain
@@ -43,7 +43,7 @@ PATIENCE = 3.0
 def draw(results: Path, out: Path | None = None) -> list[Path]:
     """Draws everything in a results folder into it, or into `out`; returns the files written.
 
-    Writes the files of `draw_sweep` to each sweep's folder; `lessons.*`, `axes.*`, `measures.*` and, if there are
+    Writes the files of `draw_sweep` to each sweep's folder; `lessons.*`, `axes.*`, `measures.md` and, if there are
     cheaper runs of a sweep, `decision_accuracy.*` to each scale's folder; and `summary.md` for reading on a code host.
     Raises RequestError if there are no results, or results of another schema. A sweep without any finished trial is
     skipped if another one has results.
@@ -91,7 +91,7 @@ def draw_sweep(folder: Path) -> list[Path]:
 
     - `figure.png` and `table.md|csv`: all arms, by the paper's panels if the sweep has them;
     - `contrasts.*`: the claims with their verdicts; `validity.*`: the rules for the base, if it has a blind control;
-    - `scores.csv`: arm × seed × benchmark × shots;
+    - `scores.csv`: arm × seed × benchmark × shots; `measures.csv`: what deciding 3 points takes by each measure;
     - `table_3.md`, `table_4.md`: the paper's table with our numbers;
     - for a search, `points.csv`, `optima.csv`, `law.json`.
 
@@ -129,7 +129,9 @@ def _draw(folder: Path, target: Path) -> Drawn:
             output.files.extend(draw_search(folder, out=target))
         else:
             levels = level_rows(study)
-            measures = measure_rows(study, float(runs["seconds"].mean()) / 60)
+            measures = measure_rows(study, *minutes_of(study))
+            if len(measures) and study.manifest.scale != "smoke":
+                output.csv("measures", measures)
             if rules:
                 output.csv("validity", pd.DataFrame(rules))
                 table = validity_table(study, rules)

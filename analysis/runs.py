@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
 
 from analysis.study import Study
@@ -69,6 +70,16 @@ def stage_seconds(study: Study) -> dict[str, float]:
                 by_stage[summary["fingerprint"]] = summary.get("seconds", 0.0)
     total = {kind: sum(seconds[kind].values()) for kind in sorted(seconds)}
     return total | {"evaluation": evaluation}
+
+
+def minutes_of(study: Study) -> tuple[float, float]:
+    """Core-minutes of a trial, without parts that trials share, and those of its evaluation; means over trials."""
+    total, evaluation = [], []
+    for record in study.records.values():
+        seconds = {kind: timing["seconds"] for kind, timing in record.get("timings", {}).items()}
+        total.append(sum(seconds.values()) / 60)
+        evaluation.append(seconds.get("evaluation", 0.0) / 60)
+    return float(np.mean(total)), float(np.mean(evaluation))
 
 
 def mixes_machines(study: Study, arms: Iterable[str]) -> bool:

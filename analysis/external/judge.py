@@ -17,19 +17,28 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pydantic import Field
 
 from analysis.external.tables import Scores, make_scores, read_scores
 from analysis.judging.p_values import DECIDED, Tested, holm, p_values
 from analysis.judging.sequential import FUTILE, chance_yet, over_looks
 from analysis.seeds import seeds_needed, smallest_difference
-from analysis.statistics import UNKNOWN, Floats, Interval, moderated, other_arms, over_questions, quantile, shrunk
+from analysis.statistics import (
+    UNKNOWN,
+    Interval,
+    arm_means,
+    moderated,
+    other_arms,
+    over_questions,
+    quantile,
+    shrunk,
+)
 from mm1_lab.config import Expectation, RequestError, nearest
 from mm1_lab.config.base import Config
 from mm1_lab.config.yaml_files import read_yaml
 
 AVERAGE = "average"
+CELL = ["benchmark", "shots"]
 
 
 class OutsideClaim(Config):
@@ -43,6 +52,10 @@ class OutsideClaim(Config):
     """`average` (over all benchmarks and shots), `4-shot`, a benchmark, or `BENCHMARK 4-shot`."""
     expect: Expectation = "greater"
     margin: float = Field(0.0, ge=0)
+
+    @property
+    def name(self) -> str:
+        return self.claim or f"{self.first} − {self.second}"
 
 
 @dataclass(frozen=True)
@@ -91,26 +104,27 @@ def judge(
         asked = _read_claims(claims)
     for claim in asked:
         _check_arms(claim, table)
+    by_measure = {}
+    for measure in dict.fromkeys([*(claim.measure for claim in asked), AVERAGE]):
+        by_measure[measure] = _by_question(_of_measure(table, measure))
     notes, evidence = list(table.notes), []
-    measures = dict.fromkeys(claim.measure for claim in asked)
-    matrices = {measure: _Matrix.of(_of_measure(table, measure)) for measure in measures}
     for claim in asked:
-        matrix = matrices[claim.measure]
-        common = matrix.of_both(claim.first, claim.second)
-        evidence.append(_evidence(table, common, claim, looks))
-        if 0 < len(common.values) < len(matrix.values):
-            lost = len(matrix.values) - len(common.values)
-            notes.append(f"{_name(claim)}: {lost} of {len(matrix.values)} scores are left out, as a run lacks them.")
+        questions = by_measure[claim.measure]
+        theirs = questions[[arm for arm in (claim.first, claim.second) if arm in questions]]
+        common = questions[theirs.notna().all(axis=1)]
+        evidence.append(_evidence(claim, common, table.paired, looks))
+        lost = len(questions) - len(common)
+        if lost and len(common):
+            notes.append(f"{claim.name}: {lost} of {len(questions)} scores are left out, as a run lacks them.")
     # a claim that cannot be judged yet counts as others do
     tested = holm({str(place): one.p or {"supported": 1.0} for place, one in enumerate(evidence)})
-    spreads = {measure: _spread(matrix, table.paired) for measure, matrix in matrices.items()}
+    spreads = {measure: _spread(_means(questions), table.paired) for measure, questions in by_measure.items()}
     rows = []
     for place, one in enumerate(evidence):
         rows.append(_row(one, tested[str(place)], spreads[one.claim.measure], looks))
-    spread = spreads[AVERAGE] if AVERAGE in spreads else _spread(_Matrix.of(table.frame), table.paired)
     if not table.paired:
         notes.append("No column of seeds: an arm's rows are taken for independent runs of it.")
-    return Judgement(rows, _spread_told(spread), notes)
+    return Judgement(rows, _smallest_gain(spreads[AVERAGE]), notes)
 
 
 def _read_claims(claims: Path | str | Sequence[Mapping[str, Any]]) -> list[OutsideClaim]:
@@ -131,15 +145,11 @@ def _read_claims(claims: Path | str | Sequence[Mapping[str, Any]]) -> list[Outsi
 def _check_arms(claim: OutsideClaim, table: Scores) -> None:
     for arm in (claim.first, claim.second):
         if arm not in table.arms:
-            raise RequestError(f"{_name(claim)}: the table has no arm {arm!r}{nearest(arm, table.arms)}")
+            raise RequestError(f"{claim.name}: the table has no arm {arm!r}{nearest(arm, table.arms)}")
     if claim.first == claim.second:
-        raise RequestError(f"{_name(claim)}: compares {claim.first!r} with itself")
+        raise RequestError(f"{claim.name}: compares {claim.first!r} with itself")
     if claim.expect == "equivalent" and claim.margin == 0:
-        raise RequestError(f"{_name(claim)}: no difference is within 0; give `equivalent` a margin")
-
-
-def _name(claim: OutsideClaim) -> str:
-    return claim.claim or f"{claim.first} − {claim.second}"
+        raise RequestError(f"{claim.name}: no difference is within 0; give `equivalent` a margin")
 
 
 def _of_measure(table: Scores, measure: str) -> pd.DataFrame:
@@ -147,72 +157,33 @@ def _of_measure(table: Scores, measure: str) -> pd.DataFrame:
     frame = table.frame
     if measure == AVERAGE:
         return frame
-    name, _, shots = measure.rpartition(" ")
-    if found := re.fullmatch(r"(\d{1,4})-shot", shots):
-        rows = frame[frame["shots"] == found.group(1)]
+    name, _, last = measure.rpartition(" ")
+    shots = re.fullmatch(r"(\d{1,4})-shot", last)
+    if shots:
+        rows = frame[frame["shots"] == shots[1]]
         rows = rows[rows["benchmark"] == name] if name else rows
     else:
         rows = frame[frame["benchmark"] == measure]
     if rows.empty:
         benchmarks = sorted(set(frame["benchmark"]) - {""})
-        at_shots = [f"{shots}-shot" for shots in sorted(set(frame["shots"]) - {""}, key=int)]
+        at_shots = [f"{count}-shot" for count in sorted(set(frame["shots"]) - {""}, key=int)]
         raise RequestError(f"the table has no {measure!r}{nearest(measure, [AVERAGE, *benchmarks, *at_shots])}")
     return rows
 
 
-@dataclass(frozen=True)
-class _Matrix:
-    """The scores that a measure is about: a row per question, a column per run of an arm, NaN where there is none."""
+def _by_question(rows: pd.DataFrame) -> pd.DataFrame:
+    """The scores with a row per benchmark, shots and question, a column per arm and run; NaN where there is none."""
+    questions = rows.set_index([*CELL, "question", "arm", "run"])["score"].unstack(["arm", "run"])
+    in_order = rows[["arm", "run"]].drop_duplicates()  # seeds count in the table's order
+    return questions[list(in_order.itertuples(index=False, name=None))]
 
-    values: Floats
-    """(questions, runs)"""
-    cells: NDArray[np.integer[Any]]
-    """(questions,): the benchmark and number of shots of each, as a number."""
-    arms: NDArray[np.object_]
-    """(runs,)"""
-    runs: NDArray[np.object_]
-    """(runs,): the seeds, or the numbers of repeats."""
 
-    @classmethod
-    def of(cls, frame: pd.DataFrame) -> _Matrix:
-        rows = frame.groupby(["benchmark", "shots", "question"], sort=False).ngroup().to_numpy()
-        columns = frame.groupby(["arm", "run"], sort=False).ngroup().to_numpy()
-        _, first_of_row = np.unique(rows, return_index=True)
-        _, first_of_column = np.unique(columns, return_index=True)
-        values = np.full((len(first_of_row), len(first_of_column)), np.nan)
-        values[rows, columns] = frame["score"]
-        cells = frame.groupby(["benchmark", "shots"], sort=False).ngroup().to_numpy()[first_of_row]
-        arms, runs = (frame[name].to_numpy(object)[first_of_column] for name in ("arm", "run"))
-        return cls(values, cells, arms, runs)
-
-    def of_both(self, first: str, second: str) -> _Matrix:
-        """The questions that all runs of both arms have; none if one of them has no run."""
-        theirs = np.isin(self.arms, [first, second])
-        complete = np.flatnonzero(np.isfinite(self.values[:, theirs]).all(axis=1))
-        if not {first, second} <= set(self.arms):
-            complete = complete[:0]
-        return replace(self, values=self.values[complete], cells=self.cells[complete])
-
-    def means(self) -> dict[str, dict[str, float]]:
-        """By arm and run: the mean over questions, then over benchmarks and shots, which weigh the same. A run that
-        lacks one of the questions has no mean."""
-        means: dict[str, dict[str, float]] = {}
-        if not len(self.values):
-            return means
-        cells = np.unique(self.cells)
-        for place, (arm, run) in enumerate(zip(self.arms, self.runs, strict=True)):
-            scores = self.values[:, place]
-            if np.isfinite(scores).all():
-                each = [scores[self.cells == cell].mean() for cell in cells]
-                means.setdefault(arm, {})[run] = float(np.mean(each))
-        return means
-
-    def over_questions(self, first: str, second: str, run: str) -> Interval:
-        """The difference of two runs, with the error from the spread of questions: it is about these models alone."""
-        columns = [np.flatnonzero((self.arms == arm) & (self.runs == run))[0] for arm in (first, second)]
-        differences = self.values[:, columns[0]] - self.values[:, columns[1]]
-        values = {str(cell): differences[self.cells == cell] for cell in np.unique(self.cells)}
-        return over_questions(values, {cell: np.ones(len(own)) for cell, own in values.items()})
+def _means(questions: pd.DataFrame) -> pd.DataFrame:
+    """A row per arm, a column per run: the mean over questions, then over benchmarks and shots, which weigh the same.
+    A run that lacks one of the questions has none."""
+    complete = questions.dropna(axis="columns")
+    means = complete.groupby(level=CELL).mean().mean().unstack("run")
+    return means.reindex(columns=list(dict.fromkeys(complete.columns.get_level_values("run"))))
 
 
 @dataclass(frozen=True)
@@ -235,43 +206,42 @@ class _Evidence:
     """Why nothing is judged."""
 
 
-def _evidence(table: Scores, matrix: _Matrix, claim: OutsideClaim, looks: Sequence[int]) -> _Evidence:
-    """`matrix` has the questions that both arms have."""
-    means = matrix.means()
-    if claim.first not in means or claim.second not in means:
+def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks: Sequence[int]) -> _Evidence:
+    """`questions` are those that both arms have."""
+    means = _means(questions) if len(questions) else pd.DataFrame()
+    if claim.first not in means.index or claim.second not in means.index:
         return _Evidence(claim, reason="no question in common")
-    if table.paired:
-        return _within_seeds(matrix, means, claim, looks)
-    return _between_runs(means, claim, looks)
+    if paired:
+        return _within_seeds(claim, questions, means, looks)
+    return _between_runs(claim, means, looks)
 
 
-def _within_seeds(
-    matrix: _Matrix, means: Mapping[str, Mapping[str, float]], claim: OutsideClaim, looks: Sequence[int]
-) -> _Evidence:
-    first, second = means[claim.first], means[claim.second]
-    seeds = [seed for seed in dict.fromkeys(matrix.runs) if seed in first and seed in second]
-    count = len(seeds)
-    if count == 0:
+def _within_seeds(claim: OutsideClaim, questions: pd.DataFrame, means: pd.DataFrame, looks: Sequence[int]) -> _Evidence:
+    differences = (means.loc[claim.first] - means.loc[claim.second]).dropna()
+    seeds = list(differences.index)
+    if not seeds:
         return _Evidence(claim, reason="no seed in common: run both arms at the same seeds")
-    if count == 1:
-        found = matrix.over_questions(claim.first, claim.second, seeds[0])
+    if len(seeds) == 1:
+        found = _over_questions(questions[claim.first][seeds[0]] - questions[claim.second][seeds[0]])
         over = "questions" if np.isfinite(found.error) else ""
         return _Evidence(claim, found, over, 1, reason="one seed: its luck is not known")
-    differences = np.array([first[seed] - second[seed] for seed in seeds])
-    others = [own for arm, own in means.items() if arm not in (claim.first, claim.second) and own.keys() >= set(seeds)]
-    pool = np.array([[own[seed] for seed in seeds] for own in others]).reshape(len(others), count)
+    values = np.asarray(differences, np.float64)
+    others = means.drop(index=[claim.first, claim.second])[seeds].dropna().to_numpy(np.float64)
     intervals = {}
-    for number in {*looks, count}:
-        if 2 <= number <= count:
-            intervals[number] = moderated(differences[:number], other_arms(pool[:, :number])) or UNKNOWN
-    found = intervals[count]
-    single = replace(found, error=found.error * math.sqrt(count))
-    p, now, reason = _at_looks(claim, intervals, count, looks)
-    return _Evidence(claim, found, "seeds", count, single, p, now, reason)
+    for number in {*looks, len(seeds)}:
+        if 2 <= number <= len(seeds):
+            intervals[number] = moderated(values[:number], other_arms(others[:, :number])) or UNKNOWN
+    return _judged(claim, intervals, "seeds", math.sqrt(len(seeds)), looks)
 
 
-def _between_runs(means: Mapping[str, Mapping[str, float]], claim: OutsideClaim, looks: Sequence[int]) -> _Evidence:
-    runs = {arm: np.array(list(own.values())) for arm, own in means.items()}
+def _over_questions(differences: pd.Series[float]) -> Interval:
+    """The mean difference of two runs, with the error from the spread of questions: about these models alone."""
+    values = {str(cell): np.asarray(own, np.float64) for cell, own in differences.groupby(level=CELL)}
+    return over_questions(values, {cell: np.ones(len(own)) for cell, own in values.items()})
+
+
+def _between_runs(claim: OutsideClaim, means: pd.DataFrame, looks: Sequence[int]) -> _Evidence:
+    runs = {arm: own.dropna() for arm, own in means.iterrows()}
     first, second = runs.pop(claim.first), runs.pop(claim.second)
     count = min(len(first), len(second))
     if count < 2:
@@ -280,55 +250,62 @@ def _between_runs(means: Mapping[str, Mapping[str, float]], claim: OutsideClaim,
     intervals = {count: _independent(first, second, list(runs.values()))}
     for number in looks:
         if 2 <= number < count:
-            others = [own[:number] for own in runs.values()]
-            intervals[number] = _independent(first[:number], second[:number], others)
-    found = intervals[count]
-    single = replace(found, error=found.error * math.sqrt(2 / (1 / len(first) + 1 / len(second))))
-    p, now, reason = _at_looks(claim, intervals, count, looks)
-    return _Evidence(claim, found, "runs", count, single, p, now, reason)
+            intervals[number] = _independent(first[:number], second[:number], [own[:number] for own in runs.values()])
+    to_single = math.sqrt(2 / (1 / len(first) + 1 / len(second)))
+    return _judged(claim, intervals, "runs", to_single, looks)
 
 
-def _independent(first: Floats, second: Floats, others: Sequence[Floats]) -> Interval:
+def _independent(first: pd.Series[float], second: pd.Series[float], others: Sequence[pd.Series[float]]) -> Interval:
     """The difference of two arms' independent runs; the variance within them is moderated towards the others'."""
-    own_degrees = len(first) + len(second) - 2
-    squares = float(((first - first.mean()) ** 2).sum() + ((second - second.mean()) ** 2).sum())
-    degrees = sum(len(one) - 1 for one in others)
-    pooled = sum(float(((one - one.mean()) ** 2).sum()) for one in others) / degrees if degrees else 0.0
-    variance, freedom = shrunk(squares / own_degrees, own_degrees, pooled, degrees)
+    variance, degrees = _within_arms([first, second])
+    pooled, degrees_of_pool = _within_arms(others)
+    variance, degrees = shrunk(variance, degrees, pooled, degrees_of_pool)
     error = math.sqrt(variance * (1 / len(first) + 1 / len(second)))
-    return Interval(float(first.mean() - second.mean()), error, freedom)
+    return Interval(float(first.mean() - second.mean()), error, degrees)
 
 
-def _at_looks(
-    claim: OutsideClaim, intervals: Mapping[int, Interval], count: int, looks: Sequence[int]
-) -> tuple[dict[str, float], dict[str, float], str]:
-    """The p of each statement over the finished looks and at the last of them, or why there is none."""
+def _within_arms(arms: Sequence[pd.Series[float]]) -> tuple[float, float]:
+    """The variance of runs within arms, and its degrees of freedom."""
+    degrees = float(sum(len(own) - 1 for own in arms))
+    squares = sum(float(((own - own.mean()) ** 2).sum()) for own in arms)
+    return (squares / degrees if degrees else 0.0), degrees
+
+
+def _judged(
+    claim: OutsideClaim, intervals: Mapping[int, Interval], over: str, to_single: float, looks: Sequence[int]
+) -> _Evidence:
+    """The evidence from the intervals by number of seeds: the p of each statement over the finished looks and at the
+    last of them, or why there is none. `to_single` times the error is that of a single seed."""
+    count = max(intervals)
+    found = intervals[count]
+    evidence = _Evidence(claim, found, over, count, replace(found, error=found.error * to_single))
     finished = [look for look in looks if look <= count] or ([] if looks else [count])
     if not finished:
-        return {}, {}, f"before the first look, at {looks[0]} seeds"
+        return replace(evidence, reason=f"before the first look, at {looks[0]} seeds")
     each = [p_values(claim.expect, claim.margin, intervals[look]) for look in finished]
     now = each[-1]
     if not looks:
-        return now, now, ""
-    return {name: over_looks([one[name] for one in each], looks) for name in now}, now, ""
+        return replace(evidence, p=now, now=now)
+    return replace(evidence, p={name: over_looks([one[name] for one in each], looks) for name in now}, now=now)
 
 
 def _row(one: _Evidence, tested: Tested, spread: tuple[float, float] | None, looks: Sequence[int]) -> dict[str, Any]:
     """One claim of a judgement."""
     claim, found = one.claim, one.found
     verdict = tested.verdict if one.p else "not judged"
-    needed = smallest = math.nan
-    if one.p:
-        smallest = smallest_difference(found)
+    needed = math.nan
     if verdict not in DECIDED:
         single, prior = one.single, max(found.degrees_of_freedom - (one.count - 1), 0.0)
         if not one.p and spread:  # of arms that were run once, by the repeats of others
             single, prior = Interval(found.estimate, math.sqrt(2) * spread[0], spread[1]), spread[1]
         if np.isfinite(single.error) and np.isfinite(single.estimate):
             needed = seeds_needed(claim.expect, claim.margin, single, prior, tested.tests)
-    chance = max((chance_yet(p, one.count, looks[-1]) for p in one.now.values()), default=1.0) if looks else 1.0
+    is_open = verdict not in DECIDED
+    if is_open and looks:
+        chance = max((chance_yet(p, one.count, looks[-1]) for p in one.now.values()), default=1.0)
+        is_open = chance >= FUTILE and one.count < looks[-1]
     values = {
-        "claim": _name(claim),
+        "claim": claim.name,
         "first": claim.first,
         "second": claim.second,
         "measure": claim.measure,
@@ -342,9 +319,9 @@ def _row(one: _Evidence, tested: Tested, spread: tuple[float, float] | None, loo
         "p": tested.p_holm if one.p else math.nan,
         "verdict": verdict,
         "reason": one.reason,
-        "smallest_difference": smallest,
+        "smallest_difference": smallest_difference(found) if one.p else math.nan,
         "seeds_needed": needed,
-        "open": verdict not in DECIDED and chance >= FUTILE and not (looks and one.count >= looks[-1]),
+        "open": is_open,
     }
     return {name: _plain(value) for name, value in values.items()}
 
@@ -356,28 +333,23 @@ def _plain(value: Any) -> Any:
     return float(value) if np.isfinite(value) else None
 
 
-def _spread(matrix: _Matrix, paired: bool) -> tuple[float, float] | None:
+def _spread(means: pd.DataFrame, paired: bool) -> tuple[float, float] | None:
     """The standard deviation of a single run around what its arm, and its seed, explain, and its degrees of freedom."""
-    scores, arms, runs = [], [], []
-    for arm, own in matrix.means().items():
-        for run, mean in own.items():
-            scores.append(mean)
-            arms.append(arm)
-            runs.append(run)
-    if not scores:
-        return None
-    effects = [pd.get_dummies(pd.Series(arms), dtype=float)]
-    if paired:
-        effects.append(pd.get_dummies(pd.Series(runs), dtype=float))
-    design, known = np.concatenate(effects, axis=1), np.array(scores)
-    degrees = len(known) - int(np.linalg.matrix_rank(design))
-    if degrees < 1:
-        return None
-    fitted = design @ np.linalg.lstsq(design, known, rcond=None)[0]
-    return math.sqrt(float(((known - fitted) ** 2).sum()) / degrees), float(degrees)
+    if not paired:
+        variance, degrees = _within_arms([own.dropna() for _, own in means.iterrows()])
+        return (math.sqrt(variance), degrees) if degrees else None
+    scores = {}
+    for arm, own in means.iterrows():
+        for place, mean in enumerate(own):
+            if np.isfinite(mean):
+                scores[str(arm), place] = float(mean)
+    for arm, found in arm_means(scores).items():  # every arm's tells the same
+        count = sum(other == arm for other, _ in scores)
+        return found.error * math.sqrt(count), found.degrees_of_freedom
+    return None
 
 
-def _spread_told(spread: tuple[float, float] | None) -> dict[str, Any] | None:
+def _smallest_gain(spread: tuple[float, float] | None) -> dict[str, Any] | None:
     if spread is None:
         return None
     deviation, degrees = spread

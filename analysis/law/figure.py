@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from analysis.law.fit import Fit, Runs
+from analysis.law.fit import Fit
+from analysis.law.runs import Runs
 from analysis.style import DARK, DASHES, GREY, WIDTH, annotate_head, save, styled
 from mm1_lab.config import PAPER_LAW, short_count
 
@@ -63,27 +64,27 @@ def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) 
     along = np.geomspace(min(sizes) / 1.5, max(sizes) * 1.5, 80)
     paper = PAPER_LAW.slope * np.log(along) + PAPER_LAW.constant
     axis.plot(along, np.exp(paper), color=GREY, linestyle=DASHES, linewidth=1)
-    ends = [paper[0], paper[-1]]
+    drawn = [paper[0], paper[-1]]
     for optimum, colour in zip(fit.optima, colours, strict=True):
         if math.isfinite(optimum.log_rate):
             axis.plot([optimum.cell.params] * 2, _rates([optimum.low, optimum.high]), color=colour, linewidth=0.8)
             fill = "white" if optimum.needs else colour
             axis.plot(optimum.cell.params, math.exp(optimum.log_rate), marker="o", color=colour, mfc=fill)
-            ends += [optimum.low, optimum.high]
+            drawn += [optimum.low, optimum.high]
     axis.set_title("no law: fewer than three sizes are bracketed")
     if fit.law:
         axis.set_title(f"η ∝ N$^{{{fit.law.slope.estimate:.3f}}}$")
         points = [fit.law.line(params) for params in along]
         axis.plot(along, _rates([point.estimate for point in points]), color="black", linewidth=1)
-        for limits in ([point.low for point in points], [point.high for point in points]):
-            axis.plot(along, _rates(limits), color=DARK, linewidth=0.8)
+        axis.plot(along, _rates([point.low for point in points]), color=DARK, linewidth=0.8)
+        axis.plot(along, _rates([point.high for point in points]), color=DARK, linewidth=0.8)
         for name, params in targets.items():
             log_rate = fit.law.line(params).estimate
             axis.plot(params, math.exp(log_rate), marker="*", color="black", markersize=7)
             axis.annotate(name, (params, math.exp(log_rate)), textcoords="offset points", xytext=(4, 4), fontsize=6)
-            ends.append(log_rate)
+            drawn.append(log_rate)
     # room for optima, predictions and Eq. 1, but not for intervals of many decades
-    axis.set(xscale="log", yscale="log", ylim=_rates([min(ends) - 0.7, max(ends) + 0.7]))
+    axis.set(xscale="log", yscale="log", ylim=_rates([min(drawn) - 0.7, max(drawn) + 0.7]))
     axis.set(xlabel="non-embedding parameters N", ylabel="best η")
     axis.xaxis.set_minor_formatter(NullFormatter())
 

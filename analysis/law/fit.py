@@ -8,43 +8,18 @@ import numpy as np
 import pandas as pd
 
 from analysis.law.optimum import Cell, Optimum, find_optimum
+from analysis.law.runs import FEWEST_SIZES, Objective
 from analysis.statistics import Floats, Interval
+from mm1_lab.formatting import counted
 
-FEWEST = 3
-"""Bracketed sizes that a law needs: with two there is no residual."""
 VERDICT_SEEDS = 3
 """Seeds per rate that a verdict needs, as a seed shifts all rates of a size together; with fewer there is none."""
-
-
-@dataclass(frozen=True)
-class Objective:
-    """A column of scores."""
-
-    column: str
-    lower_is_better: bool = False
-    unit: str = ""
-    """For the figure; empty if unknown."""
-
-
-@dataclass(frozen=True)
-class Runs:
-    """Runs that differ in size, learning rate and seed."""
-
-    title: str
-    points: pd.DataFrame
-    """A row per run: name (the cell's), params, learning_rate, seed (−1 if unknown), and a column per objective (NaN if
-    the run failed)."""
-    objectives: tuple[Objective, ...]
-    """The main one first."""
-    cautions: tuple[str, ...] = ()
-    """What stands above the table and below the figure."""
 
 
 @dataclass(frozen=True)
 class Law:
     """A least-squares line. Intervals are Student's t with (optima − 2) degrees of freedom."""
 
-    cells: tuple[str, ...]
     slope: Interval
     constant: Interval
     covariance: Floats
@@ -89,14 +64,14 @@ def fit_objective(points: pd.DataFrame, objective: Objective) -> Fit:
     used = [optimum for optimum in optima if not optimum.needs]
     seeds = min((len(np.unique(optimum.cell.seeds)) for optimum in used), default=0)
     sizes = {optimum.cell.params for optimum in used}
-    if len(sizes) < FEWEST:
-        found = f"{len(sizes)} bracketed {'size' if len(sizes) == 1 else 'sizes'} of the {FEWEST} that a law takes"
+    if len(sizes) < FEWEST_SIZES:
+        found = f"{counted(len(sizes), 'bracketed size')} of the {FEWEST_SIZES} that a law takes"
         needs = [f"{optimum.cell.name} needs {optimum.needs}" for optimum in optima if optimum.needs]
         return Fit(objective, tuple(optima), None, "; ".join([found, *needs]), {}, seeds)
     left_out = {}
     for one in used:
-        others = fit_law([optimum for optimum in used if optimum.cell.params != one.cell.params])
-        left_out[one.cell.name] = others.predict(one.cell.params)
+        others = [optimum for optimum in used if optimum.cell.params != one.cell.params]
+        left_out[one.cell.name] = fit_law(others).predict(one.cell.params)
     return Fit(objective, tuple(optima), fit_law(used), "", left_out, seeds)
 
 
@@ -112,4 +87,4 @@ def fit_law(optima: Sequence[Optimum]) -> Law:
     errors = np.sqrt(np.diag(covariance))
     slope = Interval(float(coefficients[0]), float(errors[0]), freedom)
     constant = Interval(float(coefficients[1]), float(errors[1]), freedom)
-    return Law(tuple(optimum.cell.name for optimum in optima), slope, constant, covariance, math.sqrt(variance))
+    return Law(slope, constant, covariance, math.sqrt(variance))

@@ -99,17 +99,17 @@ def find_optimum(cell: Cell) -> Optimum:
 def _cliff(rates: Floats, means: Floats, best: int) -> float:
     """The first rate above the best at which half of the runs failed, or the score has dropped far more than it drops
     below the best; infinite if there is none."""
-    peak, usable = rates[best], np.isfinite(means)
-    failed = min(rates[~usable & (rates > peak)], default=np.inf)
-    left = usable & (rates < peak) & (peak - rates <= REACH)
-    right = usable & (rates > peak) & (rates < failed)
-    if not left.any():
+    peak = rates[best]
+    failed = min(rates[np.isnan(means) & (rates > peak)], default=np.inf)
+    below = np.isfinite(means) & (rates < peak) & (peak - rates <= REACH)
+    above = np.isfinite(means) & (rates > peak) & (rates < failed)
+    if not below.any():
         return float(failed)
     drops = means[best] - means
     # a smooth curve drops with the square of the distance, so a rate twice as far may drop four times as much
-    farther = np.maximum((rates[right] - peak) / (peak - rates[left].min()), 1.0)
-    fallen = drops[right] > CLIFF * drops[left].max() * farther**2
-    return float(min(rates[right][fallen], default=failed))
+    farther = np.maximum((rates[above] - peak) / (peak - rates[below].min()), 1.0)
+    fallen = drops[above] > CLIFF * drops[below].max() * farther**2
+    return float(min(rates[above][fallen], default=failed))
 
 
 def _interpolated(optimum: Optimum, window: Floats, limits: tuple[float, float]) -> Optimum:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.law.figure import draw_law, sized
-from analysis.law.fit import VERDICT_SEEDS, Fit, Runs, fit_objective
-from analysis.law.optimum import Optimum
-from analysis.law.search_results import search_runs
+from analysis.law.fit import VERDICT_SEEDS, Fit, fit_objective
+from analysis.law.runs import Runs, search_runs
 from analysis.statistics import UNKNOWN, Interval
 from analysis.table import Table, to_markdown, write_csv
 from mm1_lab.config import PAPER_LAW, RequestError
@@ -72,14 +72,15 @@ def _law_values(fit: Fit, targets: Mapping[str, float]) -> dict[str, Any]:
     if fit.law is None:
         return values
     terms = {"ln N": fit.law.slope, "constant": fit.law.constant}
-    values["n"] = len(fit.law.cells)
+    values["n"] = int(fit.law.slope.degrees_of_freedom) + 2
     values["coefficients"] = {name: _number(term.estimate) for name, term in terms.items()}
     values["intervals"] = {name: [_number(term.low), _number(term.high)] for name, term in terms.items()}
     values["degrees_of_freedom"] = fit.law.slope.degrees_of_freedom
     values["scatter"] = _number(fit.law.scatter)
     for name, params in targets.items():
-        rates = dict(zip(("value", "low", "high"), map(_number, _rates(fit.law.predict(params))), strict=True))
-        values["predictions"].append({"size": name, "params": params, **rates, "mm1": PAPER_LAW.rate(params)})
+        rate, low, high = _rates(fit.law.predict(params))
+        row = {"size": name, "params": params, "value": _number(rate), "low": _number(low), "high": _number(high)}
+        values["predictions"].append(row | {"mm1": PAPER_LAW.rate(params)})
     return values
 
 
@@ -92,10 +93,9 @@ def _exp(log_rate: float) -> float:
     return math.exp(log_rate) if abs(log_rate) < 700 else math.nan
 
 
-def _rates(log: Interval | Optimum) -> tuple[float, float, float]:
+def _rates(log: Interval) -> tuple[float, float, float]:
     """A rate and its interval."""
-    estimate = log.log_rate if isinstance(log, Optimum) else log.estimate
-    return _exp(estimate), _exp(log.low), _exp(log.high)
+    return _exp(log.estimate), _exp(log.low), _exp(log.high)
 
 
 def _optima(fit: Fit) -> pd.DataFrame:
@@ -103,25 +103,38 @@ def _optima(fit: Fit) -> pd.DataFrame:
     rows = []
     for optimum in fit.optima:
         cell = optimum.cell
-        row = {"objective": fit.objective.column, "size": cell.name, "params": cell.params}
-        row |= zip(("optimum", "low", "high"), _rates(optimum), strict=True)
-        row |= {"grid_best": _exp(optimum.grid_best), "in_law": int(bool(fit.law) and not optimum.needs)}
-        without = _rates(fit.left_out.get(cell.name, UNKNOWN))
-        row |= zip(("left_out_prediction", "left_out_low", "left_out_high"), without, strict=True)
-        failed = sum(not math.isfinite(score) for score in cell.scores)
-        rows.append(row | {"runs": len(cell.scores), "failed": failed, "needs": optimum.needs})
+        left_out, left_out_low, left_out_high = _rates(fit.left_out.get(cell.name, UNKNOWN))
+        rows.append(
+            {
+                "objective": fit.objective.column,
+                "size": cell.name,
+                "params": cell.params,
+                "optimum": _exp(optimum.log_rate),
+                "low": _exp(optimum.low),
+                "high": _exp(optimum.high),
+                "grid_best": _exp(optimum.grid_best),
+                "in_law": int(bool(fit.law) and not optimum.needs),
+                "left_out_prediction": left_out,
+                "left_out_low": left_out_low,
+                "left_out_high": left_out_high,
+                "runs": len(cell.scores),
+                "failed": int((~np.isfinite(cell.scores)).sum()),
+                "needs": optimum.needs,
+            }
+        )
     return pd.DataFrame(rows)
 
 
 def _optima_table(optima: pd.DataFrame) -> Table:
     rows = []
     for row in optima.to_dict("records"):
-        without = row["left_out_prediction"], row["left_out_low"], row["left_out_high"]
         rows.append(
             {
                 "size": sized(row["size"], row["params"]),
                 "best η": _with_range(row["optimum"], row["low"], row["high"]),
-                "predicted without it": _with_range(*without),
+                "predicted without it": _with_range(
+                    row["left_out_prediction"], row["left_out_low"], row["left_out_high"]
+                ),
                 "best tried": f"{row['grid_best']:.3g}",
                 "not bracketed: needs": row["needs"],
                 "runs": row["runs"],
@@ -142,9 +155,10 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
     if fit.law is None:
         return [f"**No law**: {fit.why}."]
     slope, constant = fit.law.slope, fit.law.constant
-    head = f"**η = exp({slope.estimate:.4f} ln N {constant.estimate:+.4f})**; 95 %: "
-    head += f"ln N [{slope.low:.3f}, {slope.high:.3f}], constant [{constant.low:.3f}, {constant.high:.3f}]. "
-    head += "MM1: -0.4214 ln N -0.5535."
+    head = (
+        f"**η = exp({slope.estimate:.4f} ln N {constant.estimate:+.4f})**; 95 %: ln N [{slope.low:.3f}, "
+        f"{slope.high:.3f}], constant [{constant.low:.3f}, {constant.high:.3f}]. MM1: -0.4214 ln N -0.5535."
+    )
     if fit.seeds < VERDICT_SEEDS:
         has = "1 or does not say" if fit.seeds < 2 else fit.seeds
         says = f"No verdict: it takes {VERDICT_SEEDS} seeds per rate, and here a size has {has}"

@@ -6,7 +6,7 @@ from analysis.effects import UNSET, levels_of, varying
 from analysis.judging.claims import Levels, differences_of
 from analysis.judging.difference import Difference
 from analysis.pages.cells import estimate
-from analysis.seeds import seed_columns, worlds_in
+from analysis.seeds import earlier_world, seed_columns, worlds_in
 from analysis.study import Study
 from analysis.table import Table
 from mm1_lab.config import AVERAGE, CHAT
@@ -23,7 +23,7 @@ def level_rows(study: Study) -> pd.DataFrame:
     """How each level of an axis differs from the base's level: the mean over pairs of arms that differ in it alone.
 
     Columns: sweep, axis, base, level, measure (conversations of tuned models, the average of others), pairs, estimate,
-    low, high, interval (its unit), and the seeds.
+    low, high, interval (its unit), the seeds, and the world, if it is an earlier one.
     """
     measure = CHAT if study.trial_values(CHAT) else AVERAGE
     scored = {arm for arm, _ in study.trial_values(measure)}
@@ -39,7 +39,8 @@ def level_rows(study: Study) -> pd.DataFrame:
                     row: dict[str, object] = {"sweep": study.sweep.name, "axis": axis, "base": base, "level": level}
                     row |= {"measure": str(measure), "pairs": len(arms) // 2, "estimate": found.estimate}
                     row |= {"low": found.low, "high": found.high, "interval": difference.unit}
-                    rows.append(row | seed_columns(difference.seeds, study.manifest.in_world))
+                    row |= seed_columns(difference.seeds, study.manifest.in_world)
+                    rows.append(row | {"world": earlier_world(study.manifest)})
     return pd.DataFrame(rows)
 
 
@@ -50,7 +51,7 @@ def axes_table(levels: pd.DataFrame, title: str, caution: str) -> Table:
         lines.append(
             {
                 "axis": row["axis"],
-                "sweep": f"{row['sweep']} ({row['world']})" if row.get("world") else row["sweep"],
+                "sweep": f"{row['sweep']} ({row['world']})" if row["world"] else row["sweep"],
                 "base": row["base"],
                 "level": row["level"],
                 "difference": estimate(row),
@@ -80,8 +81,7 @@ def drawn_levels(levels: pd.DataFrame) -> pd.DataFrame:
         return levels
     measure = str(AVERAGE if (levels["measure"] == str(AVERAGE)).any() else CHAT)
     shown = levels[(levels["measure"] == measure) & (levels["interval"] == "seeds")]
-    if "world" in shown:
-        shown = shown[shown["world"] == ""]
+    shown = shown[shown["world"] == ""]
     kept = []
     for _, own in shown.groupby("axis", sort=False):
         pairs = own.groupby("sweep", sort=False)["pairs"].sum()

@@ -141,16 +141,13 @@ class Group:
 
     @property
     def levels(self) -> pd.DataFrame:
-        return _with_world([(one, one.levels) for one in self.drawn])
-
-    @property
-    def measures(self) -> pd.DataFrame:
-        return _with_world([(one, one.measures) for one in self.drawn])
+        return _joined([one.levels for one in self.drawn])
 
     @property
     def measures_table(self) -> Table | None:
+        rows = _joined([one.measures for one in self.drawn])
         title = f"What deciding a difference takes at {self.name}, by measure"
-        return measures_table(self.measures, title) if len(self.measures) and self.scale != "smoke" else None
+        return measures_table(rows, title) if len(rows) and self.scale != "smoke" else None
 
     @property
     def axes_title(self) -> str:
@@ -224,9 +221,8 @@ class Group:
         return f"Of the levels that were tried, the farthest from the base by {measure}: {words[0]}{second}{least}."
 
 
-def _with_world(frames: Iterable[tuple[Drawn, pd.DataFrame]]) -> pd.DataFrame:
-    """The rows of all sweeps that have any, with a column for an earlier world."""
-    known = [frame.assign(world=one.world) for one, frame in frames if len(frame)]
+def _joined(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    known = [frame for frame in frames if len(frame)]
     return pd.concat(known, ignore_index=True) if known else pd.DataFrame()
 
 

@@ -42,7 +42,6 @@ def _write_group(group: Group, output: Output) -> None:
     if _has_axes_figure(group):
         output.figure("axes", draw_axes(group.levels, group.axes_title, group.caution))
     if table := group.measures_table:
-        output.csv("measures", group.measures)
         output.tables("measures", table)
     if table := group.accuracy_table:
         output.csv("decision_accuracy", group.accuracy)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mm1_lab import options as opt
 from mm1_lab.commands.common import DONE, print_json, request_of
 from mm1_lab.config import RequestError
-from mm1_lab.files import PARTS, folder_size
+from mm1_lab.files import PARTS, STUDY, folder_size, here_or_shipped
 from mm1_lab.options import command, option, switch
 from mm1_lab.results.parts import Parts
 
@@ -42,6 +42,9 @@ def plan(options: argparse.Namespace) -> int:
         print_json(plan_values(requests))
         return DONE
     print(plan_text(requests))
+    for text in dict.fromkeys(map(_what_deciding_takes, requests)):
+        if text:
+            print(text)
     if looks[0]:
         from analysis.judging.looks import looks_text
 
@@ -122,6 +125,15 @@ def _request(options: argparse.Namespace, name: str) -> Request:
     if not vars(options).get("json"):
         print(f"{path}: this sweep, to keep, to change and to run again by its name")
     return request
+
+
+def _what_deciding_takes(request: Request) -> str:
+    """Core-minutes until 3 points are decided by the measures that a sweep claims, by its results here or published."""
+    from analysis.measures import measures_text
+
+    claimed = [contrast.measure for contrast in request.sweep.contrasts]
+    published = here_or_shipped(STUDY) / request.scale_name / request.variant
+    return measures_text(request.folder, claimed) or measures_text(published, claimed)
 
 
 def _looks(options: argparse.Namespace, request: Request) -> tuple[int, ...]:

@@ -125,9 +125,9 @@ def _fit_file(options: argparse.Namespace) -> int:
             raise RequestError(f"{name} has no effect with --from, which runs no trials; leave one of them out")
     if not options.file.is_file():
         raise RequestError(f"--from {options.file}: there is no such file")
-    from analysis.law.csv_file import read_runs
     from analysis.law.fit import fit_objective
     from analysis.law.report import write_fits
+    from analysis.law.runs import read_runs
 
     targets = {}
     for part in ("30B" if options.predict is None else options.predict).split(","):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.law.csv_file import read_runs
+from analysis.law.runs import read_runs
 from mm1_lab.cli import main
 from tests.analysis.lr_sweeps import CONSTANT, SIZES, SLOPE, exact_rows, true_log_rate, write_csv
 

@@ -1,11 +1,16 @@
 """What deciding a difference takes by each measure, against an analysis of variance by hand and simulated studies."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.measures import POINTS, measure_rows, measures_table
+from analysis.measures import POINTS, measure_rows, measures_table, measures_text, question_variance
 from analysis.statistics import moderated, other_arms
+from analysis.study import Study
+from analysis.table import write_csv
+from mm1_lab.cli import main
 from mm1_lab.config import Measure, Sweep
 from tests.analysis.results_folder import study_of
 
@@ -14,7 +19,7 @@ TIMES = 2000
 
 def test_signal_and_noise_are_those_of_an_analysis_of_variance(data_mix: Sweep) -> None:
     study = study_of(data_mix, (0, 1, 2))
-    rows = measure_rows(study, 4.0).set_index("measure")
+    rows = measure_rows(study, 4.0, 1.0).set_index("measure")
     for name in ("0-shot", "text-core", "4-shot"):
         scores = pd.Series(study.trial_values(Measure.parse(name))).unstack().drop(index="blind")
         arms, seeds = scores.shape
@@ -26,14 +31,49 @@ def test_signal_and_noise_are_those_of_an_analysis_of_variance(data_mix: Sweep) 
         assert rows.loc[name, ["arms", "seeds"]].tolist() == [arms, seeds]
     assert (rows["core_minutes"] == 8 * rows["seeds_needed"]).all()
     assert measures_table(rows.reset_index(), "").frame["seeds needed"].str.isdigit().all()
-    assert measure_rows(study_of(data_mix, (0,)), 4.0).empty, "one seed tells nothing of noise"
+    assert measure_rows(study_of(data_mix, (0,)), 4.0, 1.0).empty, "one seed tells nothing of noise"
 
 
 def test_so_many_seeds_decide_it_in_four_of_five_studies(data_mix: Sweep) -> None:
-    row = measure_rows(study_of(data_mix, (0, 1, 2)), 4.0).set_index("measure").loc["average"]
+    row = measure_rows(study_of(data_mix, (0, 1, 2)), 4.0, 1.0).set_index("measure").loc["average"]
     seeds, rng = int(row["seeds_needed"]), np.random.default_rng(0)
     scores = rng.normal(0, row["noise"], (TIMES, int(row["arms"]), seeds))
     scores[:, 0] += POINTS
     found = [moderated(one[0] - one[1], other_arms(one[2:])) for one in scores]
     decided = np.mean([one is not None and one.low > 0 for one in found])
     assert 0.77 < decided < 0.95, "seeds are whole numbers"
+
+
+def test_the_part_of_the_noise_that_questions_cause_is_found() -> None:
+    """Arms answer a seed's questions unequally well (standard deviation 20 of a question), and trials have luck (2)."""
+    generator = np.random.default_rng(1)
+    arms, seeds, questions, blocks = 4, 60, 32, 8
+    rows = []
+    for arm in range(arms):
+        for seed in range(seeds):
+            luck = generator.normal(0, 2)
+            for shots in (0, 4):
+                for question in range(questions):
+                    score = 50 + arm + luck + generator.normal(0, 20)
+                    block = question * blocks // questions
+                    rows.append((f"arm{arm}", seed, "vqa", "vqa", "colour", shots, block, question, score))
+    names = ["arm", "seed", "benchmark", "family", "kind", "shots", "block", "question", "score"]
+    study = Study.__new__(Study)
+    object.__setattr__(study, "scores", pd.DataFrame(rows, columns=names))
+    found = question_variance(study, Measure(), [f"arm{arm}" for arm in range(arms)])
+    assert found == pytest.approx(20**2 / (2 * questions), rel=0.1)
+
+
+def test_a_plan_says_what_deciding_takes_by_results_that_exist(
+    tmp_path: Path, data_mix: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = measure_rows(study_of(data_mix, (0, 1, 2)), 4.0, 1.0)
+    assert measures_text(tmp_path, [Measure()]) == ""
+    write_csv(rows, tmp_path / "measures.csv")
+    text = measures_text(tmp_path, [Measure("vqa", 4)])
+    known = rows.set_index("measure").loc["vqa 4-shot"]
+    assert f"vqa 4-shot {known['core_minutes']:.0f} ({known['seeds_needed']:.0f} seeds)" in text
+    assert "average" in text and "0-shot" not in text.replace("4-shot", "")
+    assert main(["plan", "connector", "--seeds", "1"]) == 0
+    told = capsys.readouterr().out
+    assert "core-minutes until 3 points between two arms are decided" in told and "more seeds pay" in told

@@ -81,7 +81,7 @@ def test_mutated_yaml(tmp_path: Path, times: int) -> None:
 
 @parametrize
 def test_mutated_measurements_of_learning_rates(tmp_path: Path, times: int) -> None:
-    from analysis.law.csv_file import read_runs
+    from analysis.law.runs import read_runs
 
     chance = random.Random(f"{SEED} 16")
     rows = [

@@ -1,0 +1,134 @@
+"""Runs over learning rates: those of a search's results folder, or of a user's CSV file."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.seeds import caution
+from mm1_lab.config import RequestError, Size, parse_count, short_count
+from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores
+from mm1_lab.results.summary import held_out_loss, measures, shot_means
+
+FEWEST_SIZES = 3
+"""Bracketed sizes that a law needs: with two there is no residual."""
+HELD_OUT = "held-out loss"
+LEVELS = "Compare slopes with MM1's, not levels: batch and length differ from the paper's"
+FAILED = ("", "nan", "inf", "+inf", "-inf", "infinity", "-infinity", "none", "null", "na", "n/a")
+"""Spellings of a failed run's score, in lower case."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A column of scores."""
+
+    column: str
+    lower_is_better: bool = False
+    unit: str = ""
+    """For the figure; empty if unknown."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs that differ in size, learning rate and seed."""
+
+    title: str
+    points: pd.DataFrame
+    """A row per run: name (of its size), params, learning_rate, seed (−1 if unknown), a column per objective, NaN if
+    the run failed."""
+    objectives: tuple[Objective, ...]
+    """The main one first."""
+    cautions: tuple[str, ...] = ()
+    """What stands above the table and below the figure."""
+
+
+def search_runs(variant: Variant) -> Runs:
+    """The finished and diverged runs of a search, with two objectives: the held-out loss, which says something at every
+    size, and the average at the largest number of shots, as in the paper."""
+    scores = measures(read_scores(variant))
+    most_shots = shot_means(scores["measure"])[-1]
+    average = f"{most_shots} average"
+    averages = scores[scores["measure"] == most_shots].set_index(["arm", "seed"])["value"].to_dict()
+    losses: dict[tuple[str, int], dict[str, float]] = {}
+    for loss in read_held_out(variant).to_dict("records"):
+        losses.setdefault((loss["arm"], loss["seed"]), {})[loss["source"]] = loss["loss"]
+    diverged = variant.ledger.diverged()
+    params, share = {}, 1.0
+    for record in read_records(variant).values():
+        model = record["config"]["model"]
+        params[record["recipe"]["decoder"]] = float(Size.model_validate(model["decoder"]["size"]).parameters().dense)
+        share = model.get("training", {}).get("lr_multipliers", {}).get("decoder", 1.0)
+    rows = []
+    for trial in variant.trials.to_dict("records"):
+        arm, seed = trial["arm"], trial["seed"]
+        recipe = variant.manifest.sweep.arms[arm]
+        ran = trial["done"] or trial["fingerprint"] in diverged
+        if not ran or recipe.decoder not in params or recipe.images != "shown":
+            continue
+        name = arm.rpartition(" ")[0]  # `9M 0.001` is of 9M
+        row = {"name": name, "params": params[recipe.decoder], "learning_rate": float(recipe.learning_rate)}
+        row |= {"seed": seed, "arm": arm, average: math.nan, HELD_OUT: math.nan}
+        if trial["done"]:
+            row[average] = averages[arm, seed]
+            row[HELD_OUT] = held_out_loss(losses[arm, seed], recipe.data_mix.shares())
+        rows.append(row)
+    manifest = variant.manifest
+    own_rate = "." if share == 1 else f", and the decoder learns at {share:g} × this rate."
+    of_seeds = caution(manifest, sorted(set(variant.done["seed"])))
+    return Runs(
+        title=", ".join([f"scale {manifest.scale}", f"data {manifest.data_name}", *manifest.overrides]),
+        points=pd.DataFrame(rows),
+        objectives=(Objective(HELD_OUT, True, "nats per text token"), Objective(average, False, "points")),
+        cautions=(LEVELS + own_rate, of_seeds) if of_seeds else (LEVELS + own_rate,),
+    )
+
+
+def read_runs(path: Path, lower_is_better: bool) -> Runs:
+    """Reads the columns `params, learning_rate, score` and, if there is one, `seed`.
+
+    Raises RequestError for what cannot be fitted; an invalid value is named with its row (the header is row 1).
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except (OSError, ValueError) as error:
+        raise RequestError(f"--from {path}: cannot be read as CSV ({str(error).strip()})") from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of such rows for names of rows
+        raise RequestError(f"--from {path}: row 2 has more cells than the header; name every column, or remove cells")
+    table.columns = table.columns.str.strip()
+    points = pd.DataFrame()
+    for column in ("params", "learning_rate", "score"):
+        if list(table.columns).count(column) != 1:
+            has = ", ".join(map(repr, table.columns[:12]))
+            raise RequestError(f"{path}: there must be one column {column!r}; the file has {has}")
+        values = []
+        for row, text in enumerate(table[column].str.strip(), 2):
+            try:
+                values.append(_score(text) if column == "score" else _size_or_rate(text))
+            except ValueError:
+                wants = "a number, or empty if the run failed" if column == "score" else "a number from 1e-12 to 1e21"
+                raise RequestError(f"{path}, row {row}, column {column!r}: {text!r} must be {wants}") from None
+        points[column] = values
+    points["seed"] = pd.factorize(table["seed"], sort=True)[0] if "seed" in table else -1
+    short = points["params"].map(short_count)
+    alike = points["params"].groupby(short).transform("nunique") > 1
+    points["name"] = short.mask(alike, points["params"].map("{:.17g}".format))
+
+    twice = points["seed"].ge(0) & points.duplicated(["params", "learning_rate", "seed"])
+    if twice.any():
+        row = int(twice.to_numpy().argmax()) + 2
+        raise RequestError(f"{path}, row {row}: has size, rate and seed of a row before; keep one row")
+    if points["params"].nunique() < FEWEST_SIZES:
+        raise RequestError(f"{path}: has fewer than the three sizes that fitting a law needs")
+    return Runs(path.name, points, (Objective("score", lower_is_better),))
+
+
+def _score(text: str) -> float:
+    return math.nan if text.lower() in FAILED else float(text)
+
+
+def _size_or_rate(text: str) -> float:
+    value = parse_count(text)
+    if not 1e-12 <= value <= 1e21:  # a typing error, which would overflow the figure
+        raise ValueError
+    return value
