@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.test_own_connectors import write as write_connectors
 
 FOLDERS = ("mm1_lab", "analysis", "sweeps", "results/parts", "results/study")
 FILES = ("pyproject.toml", "README.md", "LICENSE")
@@ -58,6 +59,9 @@ def test_a_wheel_works_anywhere(tmp_path: Path) -> None:
     follows = "title: T\nrecipe: base\narms: {a: {learning_rate: law}}\n"
     (empty / "follows.yaml").write_text(follows, encoding="utf-8")
     assert "follows at mini: 1 trial," in command("plan", "follows.yaml")
+    write_connectors(empty)
+    assert "own at smoke: 2 trials, 6 stages to run" in command("plan", "sweeps/own.yaml", "--scale", "smoke")
+    shutil.rmtree(empty / "sweeps")
     study = installed / "mm1_lab" / "shipped" / "results" / "study"
     assert (study / "mini" / "data_mix" / "scores.parquet").exists() and not (study / "trials").exists()
 

@@ -31,29 +31,26 @@ def sections() -> list[tuple[str, list[tuple[str, str]]]]:
 
 @pytest.fixture
 def clone(tmp_path: Path, finished: Place) -> Place:
-    """A folder as a clone is, with code of its own, where the first sweep was run already, as other tests need it."""
+    """A folder where the first sweep was run already, as other tests need it."""
     shutil.copytree(finished.folder, tmp_path, ignore=shutil.ignore_patterns("mlflow*"), dirs_exist_ok=True)
-    for package in ("mm1_lab", "analysis"):
-        shutil.copytree(REPOSITORY / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     return Place(tmp_path)
 
 
 def add_connector(clone: Path) -> None:
     """As docs/extending.md has it."""
-    code, arm = (re.findall(rf"```{language}\n(.*?)```", EXTENDING, re.DOTALL)[0] for language in ("python", "yaml"))
-    assert len([line for line in (code + arm).splitlines() if line.strip()]) <= 20
-    with (clone / "mm1_lab" / "model" / "connectors.py").open("a", encoding="utf-8") as file:
-        file.write(f"\n\n{code}")
+    code, arms = (re.findall(rf"```{language}\n(.*?)```", EXTENDING, re.DOTALL)[0] for language in ("python", "yaml"))
+    assert len([line for line in (code + arms).splitlines() if line.strip()]) <= 20
+    (clone / "sweeps" / "mine.py").write_text(code, encoding="utf-8")
     sweep = clone / "sweeps" / "connector_beyond.yaml"
-    sweep.write_text(sweep.read_text(encoding="utf-8").replace("arms:\n", arm, 1), encoding="utf-8")
+    sweep.write_text(sweep.read_text(encoding="utf-8").replace("arms:\n", arms, 1), encoding="utf-8")
 
 
-def look_at_the_dashboard(place: Place, package: Path) -> str:
+def look_at_the_dashboard(place: Place) -> str:
     """Started, until it shows the first sweep, and ended with Ctrl-C."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    process = place.start("dashboard", "--port", port, package=package)
+    process = place.start("dashboard", "--port", port)
     assert process.stdout
     printed = ""
     for line in process.stdout:
@@ -79,9 +76,9 @@ def test_every_command_of_the_first_hour_works(clone: Place) -> None:
                 program, *arguments = shlex.split(line)
                 assert program == "mm1-lab", line
                 if arguments == ["dashboard"]:
-                    told["dashboard"] = look_at_the_dashboard(clone, clone.folder)
+                    told["dashboard"] = look_at_the_dashboard(clone)
                 else:
-                    told[f"{heading}: {arguments[0]}"] = clone.run(*arguments, package=clone.folder)
+                    told[f"{heading}: {arguments[0]}"] = clone.run(*arguments)
     assert {command.split(": ")[-1] for command in told} == {
         "plan", "run", "status", "compare", "show", "report", "dashboard", "init", "show-data", "fit-lr-law",
     }  # fmt: skip

@@ -127,8 +127,8 @@ class Recipe(Config):
     resolution: int | Literal["native"] = 336
     """Side of the square images in the paper's pixels: 224, 336 or 378. `native`: the side of a pre-trained encoder."""
     connector: str = "c-abstractor"
-    """`average-pooling`, `attention-pooling` or `c-abstractor` as in the paper, or any other of
-    mm1_lab/model/connectors.py."""
+    """`average-pooling`, `attention-pooling` or `c-abstractor` as in the paper, any other of
+    mm1_lab/model/connectors.py, or one of the file that the sweep names under `connectors`."""
     image_tokens: int | Literal["patches"] = 144
     """Tokens per image that the decoder receives: 64 or 144 in the paper. `patches`: one per patch."""
     decoder: str = "base"

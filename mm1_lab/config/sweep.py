@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from mm1_lab.config.base import Config, keys_at, override
 from mm1_lab.config.errors import RequestError, nearest, short
 from mm1_lab.config.measure import MeasureField
+from mm1_lab.config.own_connectors import OwnConnectors, read_connectors
 from mm1_lab.config.recipe import Recipe
 from mm1_lab.config.scale import MultimodalTraining, Scale
 from mm1_lab.config.yaml_files import parse_yaml, read_yaml
@@ -83,6 +84,7 @@ class Sweep(Config):
     panels: dict[str, Panel] = Field(default_factory=dict)
     contrasts: tuple[Contrast, ...] = ()
     search: Search | None = None
+    connectors: OwnConnectors | None = None
 
     @property
     def heading(self) -> str:
@@ -100,6 +102,8 @@ class SweepFile(Config):
     """What varies, in a word or two; for readers of the file."""
     recipe: str = Field(max_length=100)
     """The base: the name of a file in `recipes/`, next to the sweep or one folder up."""
+    connectors: str = ""
+    """A Python file of your own with connectors, relative to the sweep's file; see extending.md."""
     arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Arms by name, each with its changes to the base; `{}` is the base itself."""
     grid: dict[str, list[Any]] = Field(default_factory=dict)
@@ -125,6 +129,10 @@ def load_sweep(path: Path, *further: Path) -> Sweep:
     arms = {}
     for name, change in changes.items():
         arms[name] = _changed(base, change, f"{path}: arm {name!r}")
+    own = read_connectors(path.parent / file.connectors) if file.connectors else None
+    if own:
+        base = own.marked(base)
+        arms = {name: own.marked(recipe) for name, recipe in arms.items()}
 
     def check(what: str, arm: str) -> None:
         if arm not in arms:
@@ -139,8 +147,8 @@ def load_sweep(path: Path, *further: Path) -> Sweep:
     for label, panel in file.panels.items():
         for arm in panel.arms.values():
             check(f"panel {label!r} shows", arm)
-    values = file.model_dump(exclude={"recipe", "arms", "grid"})
-    return Sweep(name=path.stem, base=base, arms=arms, **values)
+    values = file.model_dump(exclude={"recipe", "arms", "grid", "connectors"})
+    return Sweep(name=path.stem, base=base, arms=arms, connectors=own, **values)
 
 
 def _read_base(file: SweepFile, path: Path, further: Iterable[Path]) -> Recipe:

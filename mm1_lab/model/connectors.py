@@ -1,8 +1,9 @@
 """Vision-language connectors: patch features in, a fixed number of image tokens out (section 3.2, Fig. 4).
 
-To add one, write a class with the same constructor arguments and decorate it with `@connector(NAME)`; recipes select it
-by that name. The paper's three connectors adapt to any number of patches and any square number of image tokens; a class
-that does not raises ValueError in its constructor. An exported model's folder holds a copy of this file.
+To add one, write a class with the same constructor arguments and decorate it with `@connector(NAME)`, here or in a file
+of your own that a sweep names; recipes select it by that name. The paper's three connectors adapt to any number of
+patches and any square number of image tokens; a class that does not raises ValueError in its constructor. An exported
+model's folder holds a copy of this file.
 """
 
 import difflib
@@ -36,6 +37,9 @@ Build = Callable[[ConnectorSettings, int, int, int], nn.Module]
 
 CONNECTORS: dict[str, Build] = {}
 """Connector classes by name."""
+FINDERS: list[Callable[[str], Build | None]] = []
+"""Find connectors of other kinds: `NAME@DIGEST` of a user's own file. Empty in an exported model's folder, where such a
+file is a module that registers its classes by name."""
 
 
 def connector(name: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
@@ -272,14 +276,23 @@ def build_connector(config: ConnectorSettings, encoder_width: int, decoder_width
     Raises ValueError for an unknown kind, and for counts that are not square numbers or that the kind does not
     support.
     """
-    if config.kind not in CONNECTORS:
+    name, _, digest = config.kind.partition("@")
+    build = CONNECTORS.get(name)
+    for find in FINDERS:
+        build = find(config.kind) or build
+    if build is None and digest:
+        raise ValueError(
+            f"connector {name!r} is from a file of its author's own: load the exported folder with "
+            "trust_remote_code=True, or name the file, unchanged, under `connectors` of the sweep"
+        )
+    if build is None:
         close = difflib.get_close_matches(config.kind, CONNECTORS, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(CONNECTORS)}"
         raise ValueError(f"there is no connector {config.kind!r}; {hint}")
     for what, count in {"image tokens": config.image_tokens, "patches": patches}.items():
         if math.isqrt(count) ** 2 != count:
             raise ValueError(f"connector {config.kind!r}: {count} {what} are not a square number; choose one that is")
-    connector = CONNECTORS[config.kind](config, encoder_width, decoder_width, patches)
+    connector = build(config, encoder_width, decoder_width, patches)
     connector.apply(_keep_variance)
     return connector
 

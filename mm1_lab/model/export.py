@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedTokenizerFast
 
+from mm1_lab.config import OwnConnectors
 from mm1_lab.data import preprocessing
 from mm1_lab.data.tokenizers import IMAGE
 from mm1_lab.data.types import Tokenizer
@@ -44,13 +45,18 @@ class MM1ForConditionalGeneration(modeling_mm1.MM1ForConditionalGeneration):
         return super().from_pretrained(name, *args, **settings | {"use_safetensors": True})
 
 
-def write_code(folder: Path) -> None:
-    """Adds to an exported model what loads it where this package is not installed: a copy of `CODE`, and the classes'
-    names in its configuration. There the modules stand side by side and import each other as such."""
+def write_code(folder: Path, own: OwnConnectors | None = None) -> None:
+    """Adds to an exported model what loads it where this package is not installed: a copy of `CODE` and of the user's
+    `own` connectors, and the classes' names in its configuration. There the modules stand side by side and import each
+    other as such."""
+    sources = {}
     for module in CODE:
-        source = Path(str(module.__file__)).read_text(encoding="utf-8")
+        sources[module.__name__.rpartition(".")[2]] = Path(str(module.__file__)).read_text(encoding="utf-8")
+    if own:
+        sources["own_connectors"] = own.content.decode()
+        sources["modeling_mm1"] += "\n\nfrom .own_connectors import *\n"
+    for name, source in sources.items():
         source = re.sub(r"^from mm1_lab(?:\.\w+)*\.(\w+) import", r"from .\1 import", source, flags=re.MULTILINE)
-        name = module.__name__.rpartition(".")[2]
         (folder / f"{name}.py").write_text(source, encoding="utf-8")
     for name, classes in AUTO_CLASSES.items():
         content = json.loads((folder / name).read_text(encoding="utf-8")) | {"auto_map": classes}

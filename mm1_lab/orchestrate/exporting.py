@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForImageTextToText, CLIPImageProcessorPil, GenerationConfig
 
 from mm1_lab import files
-from mm1_lab.config import RequestError, Trial
+from mm1_lab.config import ALLOWED, RequestError, Trial
 from mm1_lab.model import MM1ForConditionalGeneration, MM1Processor, library_tokenizer, write_code
 from mm1_lab.orchestrate.finished_trial import weights_of
 from mm1_lab.orchestrate.planning.request import Request
@@ -78,6 +78,8 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
         partial.mkdir()
         with quiet_library():
             _save(model, processor, form, partial)
+            if form == "mm1":
+                write_code(partial, ALLOWED.get(stage.connector.kind.partition("@")[2]))
         files.write_text(partial / "README.md", card)
         if folder.exists():
             folder.rmdir()
@@ -88,7 +90,6 @@ def _save(model: MM1ForConditionalGeneration, processor: MM1Processor, form: str
     if form == "mm1":
         model.save_pretrained(folder, save_original_format=False)
         processor.save_pretrained(folder)
-        write_code(folder)
     elif form == "decoder":
         decoder: Any = model.decoder
         decoder.generation_config = model.generation_config

@@ -103,9 +103,9 @@ def work_through(
     ledger = request.ledger
     parts = ledger.parts.folder if ledger.parts else None
     data_path = request.data_path and request.data_path.absolute()
-    context = WorkerContext(
-        ledger.results, ledger.store, data_path, request.scale, parts, request.tokenizer, repository_commit(), rows
-    )
+    folders = (ledger.results, ledger.store, data_path)
+    commit, connectors = repository_commit(), request.sweep.connectors
+    context = WorkerContext(*folders, request.scale, parts, request.tokenizer, commit, rows, connectors)
 
     def headline_of(task: Task) -> str:
         try:

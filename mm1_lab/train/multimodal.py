@@ -17,6 +17,7 @@ from mm1_lab.model import (
     build_connector,
     build_mm1,
     count_parameters,
+    explained,
     load_weights,
     save_weights,
 )
@@ -107,11 +108,12 @@ def check(stage: ModelStage) -> None:
             f"sft.resolution: connector {stage.connector.kind!r} cannot turn the {patches} patches of "
             f"{stage.image_size} pixels into {stage.connector.image_tokens} tokens; write `resolution: native`"
         ) from None
-    tokens = connector(torch.empty(1, patches, encoder, device="meta"))
+    with explained(stage.connector.kind):
+        shape = tuple(connector(torch.empty(1, patches, encoder, device="meta")).shape)
     wanted = (1, stage.connector.image_tokens, decoder)
-    if tuple(tokens.shape) != wanted:
+    if shape != wanted:
         raise RequestError(
-            f"connector {stage.connector.kind!r}: returns {tuple(tokens.shape)} for one image instead of (1, image "
+            f"connector {stage.connector.kind!r}: returns {shape} for one image instead of (1, image "
             f"tokens, decoder width) = {wanted}; correct the end of its forward method"
         )
 

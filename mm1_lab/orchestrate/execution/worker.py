@@ -20,7 +20,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mm1_lab.config import RequestError, Scale, Stage, Trial
+from mm1_lab.config import ALLOWED, OwnConnectors, RequestError, Scale, Stage, Trial
 from mm1_lab.files import PACKAGE, package_version, write_json, write_text
 from mm1_lab.orchestrate.execution.groups import Lost, in_group
 from mm1_lab.orchestrate.execution.worklist import Outcome
@@ -55,6 +55,8 @@ class WorkerContext:
     """The repository's commit when the command started."""
     rows: Mapping[str, int] = field(default_factory=dict)
     """Rows that a GPU computes at a time, by fingerprint of the stage, where the scale's hardware decides it."""
+    connectors: OwnConnectors | None = None
+    """The user's own, which the process that computes may run."""
     groups: Path | None = None
     """The folder for Ray Train's files; None if every stage runs in one process, whatever the scale's `workers`."""
 
@@ -129,6 +131,12 @@ def reset_process(seed: int, scale: Scale) -> None:
     torch.set_num_threads(max(1, int(scale.resources.cpus)))
 
 
+def _allow(connectors: OwnConnectors | None) -> None:
+    """Lets this process run the user's own connectors, as the command's own process may."""
+    if connectors:
+        ALLOWED[connectors.digest] = connectors
+
+
 @lru_cache(maxsize=1)
 def _open_data(path: Path | None, cache: Path, scale: str, tokenizer: Path | None) -> Data:
     """The data, opened once per process; `scale` is JSON so that it can be a cache key."""
@@ -164,6 +172,7 @@ def _run_stage(stage: Stage, folder: Path, inputs: Mapping[str, Path], context: 
     from mm1_lab.train.stages import run_stage
 
     reset_process(stage.seed, context.scale)
+    _allow(context.connectors)
     resources = context.scale.resources
     if stage.fingerprint in context.rows:
         resources = resources.model_copy(update={"micro_batch": context.rows[stage.fingerprint]})
@@ -185,6 +194,7 @@ def _score(trials: Sequence[Trial], context: WorkerContext, report: Report) -> N
 
     stage = trials[0].evaluation
     reset_process(stage.seed, context.scale)
+    _allow(context.connectors)
     ledger = context.ledger
     started = time.monotonic()
     model = ledger.weights(stage.model.fingerprint)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mm1_lab.config import (
+    ALLOWED,
     PAPER_LAW,
     WORLD_DATA,
     DataIdentity,
@@ -160,6 +161,8 @@ def load_request(
     """
     path = find_sweep(str(sweep))
     loaded = load_sweep(path, *SWEEPS)
+    if loaded.connectors:
+        ALLOWED[loaded.connectors.digest] = loaded.connectors
     for arm in only:
         if arm not in loaded.arms:
             several = [part.strip() for part in arm.split(",")]

@@ -1,0 +1,80 @@
+"""Connectors in a Python file of the user's own, which a sweep names: `connectors: mine.py`.
+
+The file is read here and run only where a network is built (`mm1_lab/model/connectors.py`), and only if a sweep of this
+command named it. Arms that use it have the connector `NAME@DIGEST`, so that an edit of the file makes new arms of these
+alone. The text travels with the tasks: an edit, or a node without the file, does not change a running sweep.
+"""
+
+import ast
+import hashlib
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import Field
+
+from mm1_lab.config.base import Config
+from mm1_lab.config.errors import RequestError, short
+from mm1_lab.config.recipe import Recipe
+
+DIGITS = 12
+
+
+class OwnConnectors(Config):
+    """A file with connectors."""
+
+    file: str
+    digest: str
+    """Hexadecimal digits of the SHA-256 of its bytes."""
+    names: tuple[str, ...]
+    content: bytes = Field(b"", exclude=True, repr=False)
+
+    def marked(self, recipe: Recipe) -> Recipe:
+        """The recipe, whose connector gets the file's digest if it is from the file."""
+        if recipe.connector not in self.names:
+            return recipe
+        return recipe.model_copy(update={"connector": f"{recipe.connector}@{self.digest}"})
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turns what the file's code raises into a RequestError with its line."""
+        try:
+            yield
+        except RequestError:
+            raise
+        except Exception as error:
+            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == self.file]
+            where = f", line {lines[-1]}" if lines else ""
+            reason = short(" ".join(str(error).split()), str)
+            raise RequestError(f"{self.file}{where}: {type(error).__name__}: {reason}") from error
+
+
+ALLOWED: dict[str, OwnConnectors] = {}
+"""The files, by digest, that the sweeps of this process name. No other file's code is run."""
+
+
+def read_connectors(path: Path) -> OwnConnectors:
+    """Reads a file of connectors without running it. Raises RequestError if it is missing, no Python, or has none."""
+    try:
+        content = path.read_bytes()
+        tree = ast.parse(content, str(path))
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror}); the path is relative to the sweep's file"
+        raise RequestError(f"connectors: {path}: {reason}") from None
+    except (SyntaxError, ValueError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        raise RequestError(f"{path}{line}: is no Python ({getattr(error, 'msg', error)})") from None
+    names = []
+    for part in tree.body:
+        for mark in getattr(part, "decorator_list", ()):
+            if isinstance(mark, ast.Call) and ast.unparse(mark.func).split(".")[-1] == "connector":
+                if len(mark.args) != 1 or not isinstance(name := getattr(mark.args[0], "value", None), str):
+                    raise RequestError(f'{path}, line {mark.lineno}: write the name as text: @connector("max-pooling")')
+                if name in names:
+                    raise RequestError(f"{path}, line {mark.lineno}: two connectors are called {name!r}")
+                names.append(name)
+    if not names:
+        raise RequestError(f'{path}: has no connectors; mark each class with @connector("NAME")')
+    digest = hashlib.sha256(content).hexdigest()[:DIGITS]
+    return OwnConnectors(file=str(path), digest=digest, names=tuple(names), content=content)

@@ -1,0 +1,59 @@
+"""Runs the connectors of the user's own files that this process's sweeps name, and explains what they raise."""
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from mm1_lab.config import ALLOWED, RequestError, nearest
+from mm1_lab.model.connectors import CONNECTORS, FINDERS, Build, ConnectorSettings
+
+
+def explained(kind: str) -> AbstractContextManager[None]:
+    """Within it, what the code of a user's own connector raises becomes a RequestError with file and line."""
+    own = ALLOWED.get(kind.partition("@")[2])
+    return own.explained() if own else nullcontext()
+
+
+def find(kind: str) -> Build | None:
+    """The connector `NAME@DIGEST` of an allowed file; None for others.
+
+    Raises RequestError for a file that fails, and for a name that is neither built in nor in a file.
+    """
+    name, _, digest = kind.partition("@")
+    if not digest and ALLOWED and name not in CONNECTORS:
+        known = [*CONNECTORS, *(name for own in ALLOWED.values() for name in own.names)]
+        raise RequestError(f"there is no connector {name!r}{nearest(name, known)}")
+    if digest not in ALLOWED or name not in _classes_of(digest):
+        return None
+
+    def build(config: ConnectorSettings, encoder_width: int, decoder_width: int, patches: int) -> nn.Module:
+        with explained(kind):
+            return _classes_of(digest)[name](config, encoder_width, decoder_width, patches)
+
+    return build
+
+
+@cache
+def _classes_of(digest: str) -> dict[str, Build]:
+    """The classes of a file by name. It is run once in a process, and leaves CONNECTORS as it was."""
+    own, before = ALLOWED[digest], dict(CONNECTORS)
+    module = ModuleType(f"mm1_connectors_{digest}")
+    module.__file__ = own.file
+    sys.modules[module.__name__] = module
+    try:
+        with own.explained(), torch.device("cpu"):  # what it makes on the way, a plan would make on the meta device
+            exec(compile(own.content, own.file, "exec", dont_inherit=True), module.__dict__)
+        for name in own.names:
+            if name in before and before[name].__module__.startswith("mm1_lab."):
+                raise RequestError(f"{own.file}: the connector {name!r} is built in; give yours another name")
+        return {name: CONNECTORS[name] for name in own.names if name in CONNECTORS}
+    finally:
+        CONNECTORS.clear()
+        CONNECTORS.update(before)
+
+
+FINDERS.append(find)

@@ -1,0 +1,105 @@
+"""Connectors from a file of the user's own, as docs/extending.md has it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mm1_lab.cli import main
+from tests.conftest import REPOSITORY, Place
+
+CODE = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8"), re.S)[0]
+SWEEP = """\
+title: Mine
+recipe: base
+connectors: mine.py
+arms:
+  base: {}
+  mine: {connector: max-pooling}
+"""
+LOADED = """
+import sys
+from transformers import AutoModelForImageTextToText
+trusted = sys.argv[1] == "trusted"
+if not trusted:
+    import mm1_lab.model
+print(type(AutoModelForImageTextToText.from_pretrained("exported", trust_remote_code=trusted).connector).__name__)
+sys.exit("with the lab" if trusted and "mm1_lab" in sys.modules else 0)
+"""
+
+
+def write(folder: Path, code: str = CODE, sweep: str = SWEEP) -> None:
+    (folder / "sweeps").mkdir(exist_ok=True)
+    (folder / "sweeps" / "mine.py").write_text(code, encoding="utf-8")
+    (folder / "sweeps" / "own.yaml").write_text(sweep, encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_trained_evaluated_exported_and_trained_anew_only_after_an_edit(tmp_path: Path, finished: Place) -> None:
+    """By Ray's processes, then inline; the base was trained before."""
+    shutil.copytree(finished.folder, tmp_path, ignore=shutil.ignore_patterns("mlflow*"), dirs_exist_ok=True)
+    place = Place(tmp_path)
+    write(tmp_path)
+    options = ("own", "--scale", "smoke")
+    assert "own at smoke: 1 task, 1 of 2 trials done before" in place.run("run", *options)
+    assert "2 trials, 0 stages to run" in place.run("plan", *options)
+    one = (*options, "--only", "mine")
+    place.run("export", *one, "exported")
+    ended = {}
+    for trust in ("trusted", "not"):
+        program = [sys.executable, "-c", LOADED, trust]
+        environment = os.environ | {"HF_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(REPOSITORY)}
+        ended[trust] = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended["trusted"].returncode == 0 and ended["trusted"].stdout == "MaxPooling\n", ended["trusted"].stderr
+    assert "connector 'max-pooling' is from a file of its author's own" in ended["not"].stderr
+
+    before = place.done()
+    write(tmp_path, CODE.replace("AdaptiveMaxPool2d", "AdaptiveAvgPool2d"))
+    assert "1 task, 1 of 2 trials done before" in place.run("run", *options, "--inline")
+    assert len(place.done()) == len(before) + 2, "its training and its scores"
+    write(tmp_path)
+    assert "2 trials, 0 stages to run" in place.run("plan", *options)
+
+
+WRONG = [
+    ((CODE, "x = 1\n"), "sweeps/mine.py: has no connectors; mark each class with"),
+    (('"max-pooling"', '"max-poolin"'), "there is no connector 'max-pooling'; did you mean 'max-poolin'?"),
+    (('"max-pooling"', "math.pi"), 'sweeps/mine.py, line 9: write the name as text: @connector("max-pooling")'),
+    (("class MaxPooling(", "class MaxPooling(("), "sweeps/mine.py, line 10: is no Python (invalid syntax)"),
+    (("import math\n", "import nothing\n"), "sweeps/mine.py, line 1: ModuleNotFoundError: No module named 'nothing'"),
+    (("AdaptiveMaxPool2d", "Pool"), "sweeps/mine.py, line 15: AttributeError: module 'torch.nn' has no attribute"),
+    (("grid = features", "grid = side"), "sweeps/mine.py, line 21: AttributeError: 'int' object has no attribute"),
+    ((".transpose(1, 2))\n", ")\n"), "sweeps/mine.py, line 22: RuntimeError: a and b must have same reduction dim"),
+    (("self.project(self.pool(grid).flatten(2).transpose(1, 2))", "grid"), "for one image instead of (1, image tokens"),
+]
+
+
+@pytest.mark.parametrize(("change", "told"), WRONG)
+def test_wrong_files(
+    change: tuple[str, str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, CODE.replace(*change))
+    assert main(["plan", "own", "--scale", "smoke"]) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1, error
+
+
+def test_names_that_are_taken_and_a_file_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, CODE.replace("max-pooling", "mlp"), SWEEP.replace("max-pooling", "mlp"))
+    assert main(["plan", "own", "--scale", "smoke"]) == 2
+    assert "mine.py: the connector 'mlp' is built in; give yours another name" in capsys.readouterr().err
+    (tmp_path / "sweeps" / "mine.py").unlink()
+    assert main(["plan", "own", "--scale", "smoke"]) == 2
+    assert "mine.py: cannot be read (No such file or directory); the path is relative" in capsys.readouterr().err
