@@ -51,7 +51,7 @@ def run(sweep: Request, inline: bool = False, address: str | None = None) -> pd.
     Failures are printed; raises RequestError if no trial is finished.
     """
     from analysis import draw_sweep
-    from mm1_lab.orchestrate.execution.ray_tune import make_executor
+    from mm1_lab.orchestrate.execution.executor import make_executor
     from mm1_lab.orchestrate.lr_search import run_search
     from mm1_lab.orchestrate.sweeping import run_sweep
     from mm1_lab.results.reading import scores

@@ -68,6 +68,21 @@ ARMS = (SWEEP, ONLY, *REQUEST)
 INLINE = switch("--inline", "one stage after another in this process, without Ray")
 ADDRESS = option("--address", "a running Ray cluster (auto: the one on this machine)", "ADDRESS")
 EXECUTOR = (INLINE, ADDRESS)
+SHARE = (
+    switch(
+        "--share",
+        "as one of any number of processes with this command, on any machines that see the results (a job array): each "
+        "takes the next stage that no other has, waits while others' stages will free work for it, then leaves; the "
+        "last draws the tables",
+    ),
+    option(
+        "--minutes",
+        "with --share: leaves before so many minutes have passed since the start, with a checkpoint that the next "
+        "process resumes from",
+        "N",
+        type=float,
+    ),
+)
 UNTIL_DECIDED = (
     switch(
         "--until-decided",

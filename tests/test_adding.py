@@ -37,7 +37,7 @@ from mm1_lab.model import Encoder, load_decoder, load_weights, save_weights
 from mm1_lab.model.towers import load_encoder, pretrained_encoder_config
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.execution.worker import WorkerContext
-from mm1_lab.orchestrate.execution.worklist import Execution
+from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.plan_text import plan_text
 from mm1_lab.orchestrate.planning.finding import find_scale
 from mm1_lab.orchestrate.planning.plan import make_plan
@@ -132,14 +132,15 @@ def test_an_executor(tmp_path: Path) -> None:
 
     class Diary(Inline):
         def __init__(self) -> None:
+            super().__init__()
             self.kinds: list[str] = []
 
-        def work(self, execution: Execution, context: WorkerContext, work: object) -> None:
+        def work(self, work_list: WorkList, context: WorkerContext, work: object) -> None:
             def noted(task: object, *rest: object) -> None:
                 self.kinds.append(task.kind)  # type: ignore[attr-defined]
                 work(task, *rest)  # type: ignore[operator]
 
-            super().work(execution, context, noted)
+            super().work(work_list, context, noted)
 
     sweep = load("data_mix", scale="smoke", only=["base"], results=tmp_path / "results")
     diary = Diary()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mm1_lab import options as opt
-from mm1_lab.commands.common import DONE, print_json, request_of
+from mm1_lab.commands.common import DONE, FAILED, print_json, request_of
 from mm1_lab.config import RequestError
 from mm1_lab.files import PARTS, STUDY, folder_size, here_or_shipped
 from mm1_lab.options import command, option, switch
@@ -56,6 +56,7 @@ def plan(options: argparse.Namespace) -> int:
     "sweeps/data_mix.yaml --set train.steps=200",
     *opt.ARMS,
     *opt.EXECUTOR,
+    *opt.SHARE,
     *opt.UNTIL_DECIDED,
     *opt.VARY,
     switch("--anew", "train and evaluate these trials again (after a change of code), and try again what diverged"),
@@ -65,7 +66,7 @@ def plan(options: argparse.Namespace) -> int:
 def run(options: argparse.Namespace) -> int:
     """Run the trials of a sweep that are missing."""
     from analysis import draw_sweep, sweep_in_short
-    from mm1_lab.orchestrate.execution.ray_tune import make_executor
+    from mm1_lab.orchestrate.execution.executor import Leaving, make_executor
     from mm1_lab.orchestrate.growing import run_until_decided
     from mm1_lab.orchestrate.lr_search import run_search, with_grid
     from mm1_lab.orchestrate.sweeping import forget_trials, run_sweep
@@ -76,19 +77,27 @@ def run(options: argparse.Namespace) -> int:
             f"--scale paper is for planning: mm1-lab plan {options.sweep} --scale paper; to train at these sizes, give "
             "your own --data"
         )
-    request.ledger.check_writable()
     looks = _looks(options, request)
+    if options.share and options.anew:
+        raise RequestError("--anew deletes what other processes with --share have done; leave one of them out")
+    rounds = bool(looks or request.sweep.search)
+    executor = make_executor(options.inline, options.address, options.share, options.minutes, rounds)
+    request.ledger.check_writable()
     if options.anew:
         forget_trials(with_grid(request).trials, request.ledger)
-    with make_executor(options.inline, options.address) as executor:
-        if request.sweep.search:
-            return run_search(request, "grid", executor, draw_sweep)
-        if looks:
-            from analysis.judging.looks import open_arms
+    with executor:
+        try:
+            if request.sweep.search:
+                return run_search(request, "grid", executor, draw_sweep)
+            if looks:
+                from analysis.judging.looks import open_arms
 
-            request = replace(request, looks=looks)
-            return run_until_decided(request, executor, draw_sweep, open_arms, sweep_in_short)
-        return run_sweep(request, executor, draw_sweep, sweep_in_short)
+                request = replace(request, looks=looks)
+                return run_until_decided(request, executor, draw_sweep, open_arms, sweep_in_short)
+            return run_sweep(request, executor, draw_sweep, sweep_in_short)
+        except Leaving as leaving:
+            print(leaving)
+            return FAILED if leaving.failed else DONE
 
 
 @command("data_mix --only base --seeds 5", *opt.ARMS)

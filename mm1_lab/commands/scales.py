@@ -35,7 +35,7 @@ def check_scale(options: argparse.Namespace) -> int:
     from analysis.study import read_study
     from analysis.table import to_plain
     from mm1_lab.orchestrate.check_scale import gates_text, measure_gates
-    from mm1_lab.orchestrate.execution.ray_tune import make_executor
+    from mm1_lab.orchestrate.execution.executor import make_executor
 
     known = (*GATES, "validity")
     for gate in options.only:
@@ -82,7 +82,7 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     """Search each size's best learning rate and fit its law."""
     if options.file:
         return _fit_file(options)
-    from mm1_lab.orchestrate.execution.ray_tune import make_executor
+    from mm1_lab.orchestrate.execution.executor import make_executor
     from mm1_lab.orchestrate.lr_search import (
         choose_sizes,
         load_search,

@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from mm1_lab.config import EvaluationStage, ModelStage, RequestError, Trial
-from mm1_lab.files import DONE
+from mm1_lab.files import DONE, locked
 from mm1_lab.formatting import counted
-from mm1_lab.orchestrate.execution.display import make_display
-from mm1_lab.orchestrate.execution.executor import Executor, run_plan
-from mm1_lab.orchestrate.execution.worker import WorkerContext, repository_commit
+from mm1_lab.orchestrate.execution.display import Display
+from mm1_lab.orchestrate.execution.executor import Executor, Leaving
+from mm1_lab.orchestrate.execution.worker import WorkerContext, repository_commit, run_task
 from mm1_lab.orchestrate.execution.worklist import Observer, WorkList
 from mm1_lab.orchestrate.planning.cost import check_disk, measured_speeds
 from mm1_lab.orchestrate.planning.estimate import rows_at_a_time
 from mm1_lab.orchestrate.planning.feasible import check_claims, check_feasible, check_named_prompts, check_world_prompts
-from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan
+from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan, stage_seconds
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_recorder import MlflowRecorder
 from mm1_lab.results import Ledger, TrialRow
@@ -56,56 +57,79 @@ def forget_trials(trials: Iterable[Trial], ledger: Ledger) -> None:
 
 
 def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, WorkList | None]:
-    """Runs the missing trials of the request; the work list is None if there were none."""
+    """Runs the missing trials of the request; the work list is None if there were none.
+
+    Raises Leaving if this process leaves some of them to others, or to a later command.
+    """
     plan = make_plan(request.trials, request.ledger, request.weights)
     rows: Mapping[str, int] = {}
     if plan.tasks:
-        missing = [stage for task in plan.tasks.values() for stage in task.stages]
-        check_disk(missing, executor.at_once(request.scale), request.ledger.store)
-        done = sum(plan.is_done(trial.fingerprint) for trial in plan.trials)
-        shipped = sum(request.ledger.is_shipped(fingerprint) for fingerprint in plan.stages)
-        before = f"{done} of {counted(len(plan.trials), 'trial')} done before"
-        counts = [counted(len(plan.tasks), "task"), before] + [f"{counted(shipped, 'part')} shipped"] * bool(shipped)
-        print(f"{request.variant} at {request.scale_name}: {', '.join(counts)}", flush=True)
-        check_named_prompts(plan, request)
-        executor.open(request.scale)
-        check_feasible(plan)
-        rows = rows_at_a_time(plan, request)
-        for note in filter(None, (check_world_prompts(plan, request), check_claims(plan, request))):
-            print(note)
+        rows = _prepare(plan, request, executor)
     trials = request.write_manifest()
     work_list = None
     recorder = None
-    status = "KILLED"
-    stale_before = _is_stale(request, trials)
-    if plan.tasks or stale_before:
+    if plan.tasks or _is_stale(request, _newest_result(request, trials)):
         recorder = MlflowRecorder(request.folder, request.ledger)
+    status, wait = "KILLED", True
     try:
         if plan.tasks and recorder:
             work_list = work_through(plan, request, executor, rows, [recorder])
-        has_new_results = work_list is not None and _is_stale(request, trials)
-        if stale_before or has_new_results:
-            print("Drawing tables and figures …", flush=True)
-            draw(request.folder)
-            if (table := request.folder / "table.md").exists():
-                table.touch()  # a table that came out as before was not written
+        with locked(request.folder / ".draw.lock"):  # processes that share the work end at the same time
+            newest = _newest_result(request, trials)
+            if _is_stale(request, newest):
+                print("Drawing tables and figures …", flush=True)
+                draw(request.folder)
+                # dated so that it is stale for a command whose results came while it was drawn
+                if (table := request.folder / "table.md").exists():
+                    os.utime(table, ns=(newest, newest))
         status = "FAILED" if work_list and work_list.failed else ""
+    except Leaving as leaving:
+        wait = False
+        if leaving.to_others:
+            recorder = None  # they keep MLflow up to date
+        raise
     finally:
         if recorder:
-            recorder.close(status)
+            recorder.close(status, wait)
     return plan, work_list
+
+
+def _prepare(plan: Plan, request: Request, executor: Executor) -> Mapping[str, int]:
+    """Checks that the plan can be run, and opens the executor. Returns the rows of `rows_at_a_time`."""
+    missing = [stage for task in plan.tasks.values() for stage in task.stages]
+    check_disk(missing, executor.at_once(request.scale), request.ledger.store)
+    done = sum(plan.is_done(trial.fingerprint) for trial in plan.trials)
+    counts = [counted(len(plan.tasks), "task"), f"{done} of {counted(len(plan.trials), 'trial')} done before"]
+    if shipped := sum(request.ledger.is_shipped(fingerprint) for fingerprint in plan.stages):
+        counts.append(f"{counted(shipped, 'part')} shipped")
+    print(f"{request.variant} at {request.scale_name}: {', '.join(counts)}", flush=True)
+    check_named_prompts(plan, request)
+    executor.open(request.scale)
+    check_feasible(plan)
+    rows = rows_at_a_time(plan, request)
+    for note in (check_world_prompts(plan, request), check_claims(plan, request)):
+        if note:
+            print(note)
+    return rows
 
 
 def work_through(
     plan: Plan, request: Request, executor: Executor, rows: Mapping[str, int], observers: Sequence[Observer] = ()
 ) -> WorkList:
-    """Runs the plan's tasks and shows their progress. `rows` are those of `rows_at_a_time`."""
+    """Runs the plan's tasks and shows their progress; returns which are done, failed (also recorded in the ledger) and
+    blocked. `rows` are those of `rows_at_a_time`."""
     ledger = request.ledger
-    parts = ledger.parts.folder if ledger.parts else None
-    data_path = request.data_path and request.data_path.absolute()
-    folders = (ledger.results, ledger.store, data_path)
-    commit, connectors = repository_commit(), request.sweep.connectors
-    context = WorkerContext(*folders, request.scale, parts, request.tokenizer, commit, rows, connectors)
+    context = WorkerContext(
+        results=ledger.results,
+        store=ledger.store,
+        data_path=request.data_path and request.data_path.absolute(),
+        scale=request.scale,
+        parts=ledger.parts.folder if ledger.parts else None,
+        tokenizer=request.tokenizer,
+        commit=repository_commit(),
+        rows=rows,
+        connectors=request.sweep.connectors,
+    )
 
     def headline_of(task: Task) -> str:
         try:
@@ -113,20 +137,32 @@ def work_through(
         except RequestError as error:  # whatever became of this trial's files, the others go on
             return str(error)
 
-    display = make_display(plan, measured_speeds(ledger), headline_of, sys.stdout)
+    seconds = partial(stage_seconds, speeds=measured_speeds(ledger))
+    executor.open(request.scale)
+    work_list = WorkList(plan.tasks, seconds, request.scale.retries, ledger, observers)
+    display = Display(work_list, headline_of, sys.stdout)
+    work_list.observers.insert(0, display)
     try:
-        return run_plan(plan, context, [display, *observers], executor)
+        executor.work(work_list, context, run_task)
     finally:
         display.close()
+    return work_list
 
 
-def _is_stale(request: Request, trials: Iterable[TrialRow]) -> bool:
-    """Whether the sweep's table is older than some of its results."""
+def _newest_result(request: Request, trials: Iterable[TrialRow]) -> int:
+    """When the newest of the sweep's results was written, or its manifest, in nanoseconds; 0 without results."""
     results = f"{request.ledger.results}/trials"  # plain strings: a Path for each of ten thousand trials is slow
     done = [path for path in {f"{results}/{row.fingerprint}/{DONE}" for row in trials} if os.path.exists(path)]
-    shown: list[str | Path] = [*done, request.folder / "sweep.json", request.folder / "trials.csv"]
+    if not done:
+        return 0
+    files: list[str | Path] = [*done, request.folder / "sweep.json", request.folder / "trials.csv"]
+    return max(os.stat(path).st_mtime_ns for path in files)
+
+
+def _is_stale(request: Request, newest: int) -> bool:
+    """Whether the sweep's table is older than its newest result."""
     table = request.folder / "table.md"
-    return bool(done) and not (table.exists() and table.stat().st_mtime >= max(map(os.path.getmtime, shown)))
+    return newest > 0 and not (table.exists() and table.stat().st_mtime_ns >= newest)
 
 
 def show(request: Request, plan: Plan, work_list: WorkList | None, short: Short | None = None) -> None:

@@ -4,22 +4,26 @@ Scores are in the results folder, weights in the store or among the shipped part
 folder is done, even if its weights have been deleted; a folder without DONE counts as missing.
 """
 
+from __future__ import annotations
+
 import hashlib
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mm1_lab import files
-from mm1_lab.config import RequestError
+from mm1_lab.config import RequestError, Stage
 from mm1_lab.results.packed import unpacked
 from mm1_lab.results.parts import Parts
 from mm1_lab.results.schema import HELD_OUT_COLUMNS, SAMPLES, SCHEMA, number, read_json
 from mm1_lab.results.score_file import write_scores
 from mm1_lab.rows import HeldOutRow, SampleRow, ScoreRow
+
+if TYPE_CHECKING:
+    from mm1_lab.results.claims import Claim, Claims
 
 FAILURE = "delete it and run the sweep again"
 
@@ -92,12 +96,24 @@ class Ledger:
             raise RequestError(f"{self.store / fingerprint}: the weights are damaged or missing; run the sweep again")
         return self.stage_folder(fingerprint)
 
-    def stage_lock(self, fingerprint: str) -> AbstractContextManager[None]:
-        """Keeps other processes from running the same stage; waits while one of them does."""
-        return files.locked(self.store / ".locks" / fingerprint)
+    @cached_property
+    def claims(self) -> Claims:
+        """Which process works on which stage."""
+        from mm1_lab.results.claims import Claims  # on systems that have fcntl
+
+        return Claims(self.store / ".claims")
+
+    def claim(self, stages: Sequence[Stage]) -> Claim | None:
+        """Claims those of the stages that are not done; None if another process works on one of them."""
+        # an evaluation first, lest another process takes it as soon as its model is done
+        return self.claims.take(stage.fingerprint for stage in reversed(stages) if not self.is_done(stage))
+
+    def is_done(self, stage: Stage) -> bool:
+        """Whether a stage's weights or scores are there."""
+        return self.has_weights(stage.fingerprint) if stage.TRAINS else self.has_scores(stage.fingerprint)
 
     def begin_stage(self, fingerprint: str) -> Path | None:
-        """The folder to work in, or None if the stage is already done. The caller must hold the stage's lock."""
+        """The folder to work in, or None if the stage is already done. The caller must hold a claim on it."""
         partial = self.partial_folder(fingerprint)
         if self.has_weights(fingerprint):
             return None

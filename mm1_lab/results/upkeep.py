@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -54,7 +55,9 @@ def spare_weights(ledger: Ledger, keep: Keep, results: Iterable[Path]) -> list[S
 
 def delete_weights(ledger: Ledger, spare: Iterable[Spare]) -> None:
     for one in spare:
-        with ledger.stage_lock(one.folder.name):
+        while not (claim := ledger.claims.take([one.folder.name])):
+            time.sleep(1.0)
+        with claim:
             (one.folder / DONE).unlink(missing_ok=True)  # first, so that a half-deleted folder never counts as a stage
             shutil.rmtree(one.folder, ignore_errors=True)
 

@@ -23,3 +23,7 @@ Report = Callable[[Progress], None]
 
 class Diverged(Exception):
     """A loss is not finite; the message names the step."""
+
+
+class TimeUp(Exception):
+    """Raised by a report to end a stage: its training writes a checkpoint first."""

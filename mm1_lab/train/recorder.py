@@ -12,7 +12,7 @@ import torch
 from mm1_lab import team
 from mm1_lab.train.checkpoints import save
 from mm1_lab.train.module import Tally, Training
-from mm1_lab.train.progress import Progress, Report
+from mm1_lab.train.progress import Progress, Report, TimeUp
 
 CURVE = "training.csv"
 POINTS = 100
@@ -76,7 +76,11 @@ class Recorder(pl.Callback):
             self._write_point(step)
         now = time.monotonic()
         if is_last or now - self._reported >= REPORT_SECONDS:
-            self._send_report(step, now)
+            try:
+                self._send_report(step, now)
+            except TimeUp:
+                self._save(trainer, now)  # Lightning's teardown waits until it is written
+                raise
         is_due = now - self._saved >= self._interval * CHECKPOINT_SECONDS
         if not is_last and any(team.numbers(is_due)):
             self._save(trainer, now)

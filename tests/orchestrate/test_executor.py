@@ -14,10 +14,9 @@ import pytest
 import torch
 
 from mm1_lab.config import DecoderStage, RequestError, load_scale
-from mm1_lab.orchestrate.execution.executor import run_plan
-from mm1_lab.orchestrate.execution.ray_tune import _storage, make_executor
+from mm1_lab.orchestrate.execution.executor import make_executor
 from mm1_lab.orchestrate.execution.worker import StageReport, WorkerContext, attempt, run_task
-from mm1_lab.orchestrate.execution.worklist import Observer, Outcome
+from mm1_lab.orchestrate.execution.worklist import Observer, Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.train.progress import Diverged, Progress
@@ -95,8 +94,10 @@ def test_failures_are_typed_and_the_others_go_on(inline: bool, tmp_path: Path, m
     plan = make_plan(request.trials, ledger)
     witness = Witness()
     context = WorkerContext(ledger.results, ledger.store, None, request.scale)
+    result = WorkList(plan.tasks, lambda stage: 1.0, request.scale.retries, ledger, [witness])
     with make_executor(inline, None) as executor:
-        result = run_plan(plan, context, [witness], executor, partial(work, dies=not inline))
+        executor.open(request.scale)
+        executor.work(result, context, partial(work, dies=not inline))
 
     label = {task.key: task.label for task in plan.tasks.values()}
     decoder = "decoder for base / seed 1 and 3 more"
@@ -141,7 +142,7 @@ STARTS = """
 import os, sys
 from pathlib import Path
 from mm1_lab.config import load_scale
-from mm1_lab.orchestrate.execution.ray_tune import make_executor
+from mm1_lab.orchestrate.execution.executor import make_executor
 with make_executor(False, None) as executor:
     executor.open(load_scale("smoke", Path(sys.argv[1]), ("reuse_processes=false",)))
     import ray
@@ -225,21 +226,26 @@ def test_ray_that_was_loaded_without_authentication_is_not_started(monkeypatch: 
         executor.open(load_scale("smoke", REPOSITORY / "sweeps" / "scales"))
 
 
-def test_tune_s_files_of_a_running_command_stay_and_those_of_a_killed_one_go(tmp_path: Path) -> None:
+def test_tune_s_files_of_a_running_command_stay_and_those_of_a_killed_one_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However long ago the running one began."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # Ray reads it when it is loaded, and other tests start one
+    from mm1_lab.orchestrate.execution.tune import temporary_storage
+
     script = (
         "import os, pathlib\n"
-        "from mm1_lab.orchestrate.execution.ray_tune import _storage\n"
-        "with _storage(pathlib.Path('.ray')) as storage:\n"
+        "from mm1_lab.orchestrate.execution.tune import temporary_storage\n"
+        "with temporary_storage(pathlib.Path('.ray')) as storage:\n"
         "    (storage / 'run').mkdir()\n"
         "    os._exit(0)\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
     (killed,) = tmp_path.glob(".ray/*/run")
-    with _storage(tmp_path / ".ray") as running:
+    with temporary_storage(tmp_path / ".ray") as running:
         assert not killed.parent.exists()
         os.utime(running, (0, 0))
-        with _storage(tmp_path / ".ray") as other:
+        with temporary_storage(tmp_path / ".ray") as other:
             assert running.is_dir() and other.is_dir()
     assert not any((tmp_path / ".ray").iterdir())
 

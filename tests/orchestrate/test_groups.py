@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mm1_lab.config import EvaluationStage, Pretrained, RequestError, Scale, Stage, load_scale
-from mm1_lab.orchestrate.execution.worklist import Execution, Outcome, WorkList
+from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import Ledger
@@ -68,33 +68,42 @@ def test_workers_of_a_pretrained_decoder_go_by_its_name_or_its_folder(stages: di
     assert stage.size_names(smoke()) == [folder], "what a plan names if one GPU does not hold it"
 
 
+class Trial(SimpleNamespace):
+    """As Tune gives it to callbacks."""
+
+    def __init__(self, key: str, **given: Any) -> None:
+        super().__init__(trial_id=key, config={"task": key}, **given)
+
+
 def test_room_is_counted_in_workers_and_an_end_with_its_node_is_a_loss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")  # Ray reads it when it is loaded, and other tests start one
-    from mm1_lab.orchestrate.execution import groups, tune_hooks
+    from mm1_lab.orchestrate.execution import groups, tune
 
     nodes = {"head", "other"}
-    monkeypatch.setattr(tune_hooks, "alive_nodes", lambda: set(nodes))
+    monkeypatch.setattr(tune, "alive_nodes", lambda: set(nodes))
     monkeypatch.setattr(groups, "alive_nodes", lambda: set(nodes))
     monkeypatch.setattr(groups.time, "sleep", lambda seconds: nodes.discard("other"))
+    monkeypatch.setattr(Task, "label", "a task")
     tasks = {key: Task(key, (), (), ()) for key in ("group", "single")}
-    work_list = WorkList(tasks, {"group": 2.0, "single": 1.0}, retries=0)
-    execution = Execution(work_list, Ledger(tmp_path / "results", tmp_path / "store"), [])
-    ends: list[tuple[str, Outcome, bool]] = []
-    monkeypatch.setattr(
-        execution, "settle", lambda task, end: ends.append((task.key, end, work_list.settle(task.key, end)))
-    )
-    searcher = tune_hooks.TaskSearcher(execution, {"group": 2, "single": 1}, 2, tune_hooks.Errors())
-    assert searcher.suggest("first") == {"task": "group"}
+    work_list = WorkList(tasks, lambda stage: 0.0, 0, Ledger(tmp_path))
+    searcher = tune.TaskSearcher(work_list, {"group": 2, "single": 1}, 2)
+    events = tune.TrialEvents(work_list)
+
+    def begin(key: str) -> None:
+        assert searcher.suggest(key) == {"task": key}
+        events.on_trial_start(0, [], Trial(key))
+
+    begin("group")
     assert searcher.suggest("none") is None, "no room beside a group of two"
-    searcher.on_trial_complete("first", error=True)
-    assert ends == [("group", Outcome("lost", "its node was lost"), True)], "which Ray notices after the process' end"
-    assert searcher.suggest("second") == {"task": "group"}
-    searcher.on_trial_complete("second", error=True)
-    assert ends[1] == ("group", tune_hooks.KILLED, False), "its process ended, and no node"
-    assert searcher.suggest("third") == {"task": "single"}
-    searcher.on_trial_complete("third", {"outcome": "done", "reason": ""})
+    events.on_trial_error(0, [], Trial("group", error_file=None))
+    assert work_list.waiting[0] == "group", "lost, which Ray notices after the process' end"
+    begin("group")
+    events.on_trial_error(0, [], Trial("group", error_file=None))
+    assert work_list.failed == {"group": tune.KILLED}, "its process ended, and no node"
+    begin("single")
+    events.on_trial_complete(0, [], Trial("single", last_result={"outcome": "done", "reason": ""}))
     assert searcher.suggest("fourth") == "FINISHED" and work_list.done == {"single"}
 
 
@@ -106,24 +115,25 @@ def test_what_tune_says_of_a_trial_without_an_outcome_is_its_reason(
     from ray.exceptions import ActorDiedError, OutOfMemoryError
 
     from mm1_lab.orchestrate.execution import groups
-    from mm1_lab.orchestrate.execution.tune_hooks import KILLED, Errors, ending
+    from mm1_lab.orchestrate.execution.tune import KILLED, TrialEvents
 
     monkeypatch.setattr(groups, "alive_nodes", lambda: {"the only node"})
+    monkeypatch.setattr(Task, "label", "a task")
     file = tmp_path / "error.txt"
 
     def ends(error: object) -> Outcome:
-        errors = Errors()
         file.write_text(f"Failure # 1 (occurred at 2026-11-22)\n{error}\n", encoding="utf-8")
-        errors.on_trial_error(None, SimpleNamespace(trial_id="one", error_file=str(file)))
-        return ending(errors.of_trial["one"], {"the only node"})
+        task = Task("one", (), (), ())
+        work_list = WorkList({"one": task}, lambda stage: 0.0, 0, Ledger(tmp_path))
+        work_list.take(task)
+        TrialEvents(work_list).on_trial_error(0, [], Trial("one", error_file=str(file) if error else None))
+        return work_list.failed["one"]
 
     assert ends(ActorDiedError()) == KILLED
     assert ends("Traceback:\n  line 1\nModuleNotFoundError: no x") == Outcome("failed", "ModuleNotFoundError: no x")
     low = OutOfMemoryError("Task was killed due to the node running low on memory.\nTop 10 users: …")
     assert ends(low) == Outcome("failed", "Task was killed due to the node running low on memory.")
-    errors = Errors()
-    errors.on_trial_error(None, SimpleNamespace(trial_id="one", error_file=None))
-    assert ending(errors.of_trial.get("one", ""), {"the only node"}) == KILLED
+    assert ends(None) == KILLED
 
 
 def share(place: Any) -> None:

@@ -1,19 +1,18 @@
 """A cluster is asked before anything runs: nodes that are stood for by functions, and (soak) two of Ray's own."""
 
-import dataclasses
 import platform
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mm1_lab.config import RequestError, Resources, load_scale
-from mm1_lab.orchestrate.execution.preflight import FOLDER, Answer, Question, check_nodes, look
+from mm1_lab.orchestrate.execution.preflight import NodeState, check_nodes, look
 from mm1_lab.orchestrate.execution.ray_tune import _slots
 from mm1_lab.orchestrate.execution.worker import WorkerContext
 from tests.conftest import REPOSITORY
@@ -25,39 +24,42 @@ def context(tmp_path: Path) -> WorkerContext:
     return WorkerContext(tmp_path / "results", tmp_path / "store", None, scale)
 
 
+Nodes = Mapping[str, NodeState]
+
+
 @pytest.mark.parametrize("hidden", ["results", "store"])
 def test_a_node_without_a_folder_is_named_with_the_path(context: WorkerContext, hidden: str, tmp_path: Path) -> None:
-    def ask(question: Question) -> Mapping[str, Answer]:
-        elsewhere = [tmp_path / "elsewhere" if path.name == hidden else path for path in question.shared]
-        return {"good": look(question), "bad": look(dataclasses.replace(question, shared=tuple(elsewhere)))}
+    def ask(folders: Sequence[Path]) -> Nodes:
+        elsewhere = [tmp_path / "elsewhere" / path.name if path.parent.name == hidden else path for path in folders]
+        return {"good": look(folders), "bad": look(elsewhere)}
 
     with pytest.raises(RequestError, match=r"^node bad does not see .*elsewhere.*shared"):
-        check_nodes(ask, context)
+        check_nodes(context, ask)
     for folder in (context.results, context.store):
-        assert not list((folder / FOLDER).iterdir())
+        assert not list(folder.iterdir())
 
 
 def test_a_node_whose_folder_is_another_one_of_that_name_is_told(context: WorkerContext, tmp_path: Path) -> None:
-    """It finds the nonce, for the folder was copied, but what it writes does not come back."""
+    """It finds the driver's file, for the folder was copied, but what it writes does not come back."""
 
-    def ask(question: Question) -> Mapping[str, Answer]:
-        shutil.copytree(context.store, tmp_path / "copy" / "store")
-        shutil.copytree(context.results, tmp_path / "copy" / "results")
-        copies = tuple(tmp_path / "copy" / path.name for path in question.shared)
-        return {"good": look(question), "bad": look(dataclasses.replace(question, shared=copies))}
+    def ask(folders: Sequence[Path]) -> Nodes:
+        copies = [tmp_path / "copy" / path.parent.name / path.name for path in folders]
+        for path, copy in zip(folders, copies, strict=True):
+            shutil.copytree(path, copy)
+        return {"good": look(folders), "bad": look(copies)}
 
     with pytest.raises(RequestError, match=r"^node bad has a .*results"):
-        check_nodes(ask, context)
+        check_nodes(context, ask)
 
 
 @pytest.mark.parametrize("name", ["torch", "mm1_lab (by its files)"])
 def test_a_node_with_other_software_is_told(context: WorkerContext, name: str) -> None:
-    def ask(question: Question) -> Mapping[str, Answer]:
-        answer = look(question)
-        return {"bad": dataclasses.replace(answer, software=answer.software | {name: "0.1"})}
+    def ask(folders: Sequence[Path]) -> Nodes:
+        state = look(folders)
+        return {"bad": state._replace(software={**state.software, name: "0.1"})}
 
     with pytest.raises(RequestError) as error:
-        check_nodes(ask, context)
+        check_nodes(context, ask)
     assert str(error.value).startswith(f"node bad has {name} 0.1, but here it is ")
 
 

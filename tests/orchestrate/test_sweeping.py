@@ -10,7 +10,7 @@ from mm1_lab.config import RequestError
 from mm1_lab.orchestrate import sweeping
 from mm1_lab.orchestrate.execution.executor import Executor, Inline, Work
 from mm1_lab.orchestrate.execution.worker import WorkerContext
-from mm1_lab.orchestrate.execution.worklist import Execution, Observer, Outcome
+from mm1_lab.orchestrate.execution.worklist import Observer, Outcome, WorkList
 from mm1_lab.orchestrate.finished_trial import weights_of
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
@@ -82,10 +82,11 @@ def test_damaged_weights_are_not_loaded(request_: Request, capsys: pytest.Captur
 class Finished(Executor):
     """Finds the results of every task written."""
 
-    def work(self, execution: Execution, context: WorkerContext, work: Work) -> None:
-        while task := execution.take():
-            execution.start(task)
-            execution.settle(task, Outcome())
+    def work(self, work_list: WorkList, context: WorkerContext, work: Work) -> None:
+        for task in list(work_list.ready()):
+            work_list.take(task)
+            work_list.started(task)
+            work_list.settle(task, Outcome())
 
 
 def test_a_result_that_cannot_be_read_back_is_told_and_the_sweep_goes_on(

@@ -1,24 +1,32 @@
-"""Executors run a plan: in this process, one task after another, or with Ray Tune (`ray_tune.py`), the default."""
+"""Executors run a plan: in this process, beside any number of others like it, or with Ray Tune, the default."""
 
 from __future__ import annotations
 
 import sys
+import time
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import partial
 from importlib import import_module
 
-from mm1_lab.config import Scale
+from mm1_lab.config import EvaluationStage, RequestError, Scale
+from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.machine import check_memory
-from mm1_lab.orchestrate.execution.worker import StageReport, WorkerContext, attempt, run_task
-from mm1_lab.orchestrate.execution.worklist import Execution, Observer, WorkList
-from mm1_lab.orchestrate.planning.cost import measured_speeds
-from mm1_lab.orchestrate.planning.plan import Plan, Task, path_lengths, stage_seconds
-from mm1_lab.train.progress import Progress
+from mm1_lab.orchestrate.execution.worker import StageReport, WorkerContext, attempt
+from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
+from mm1_lab.orchestrate.planning.plan import Task
+from mm1_lab.results import Ledger
+from mm1_lab.results.claims import POLL_SECONDS, Claim
+from mm1_lab.train.progress import Progress, TimeUp
 
 STAGES = ("mm1_lab.train.stages", "mm1_lab.evaluate.run")
 """Importing these modules imports everything that a stage needs."""
+
+
+def import_stages() -> None:
+    for name in STAGES:
+        import_module(name)
+
 
 Work = Callable[[Task, WorkerContext, StageReport], None]
 
@@ -34,8 +42,11 @@ class Executor(AbstractContextManager["Executor"]):
         return 1
 
     @abstractmethod
-    def work(self, execution: Execution, context: WorkerContext, work: Work) -> None:
-        """Takes tasks, runs them and settles their outcomes until the work list is exhausted."""
+    def work(self, work_list: WorkList, context: WorkerContext, work: Work) -> None:
+        """Takes tasks, runs them and settles their outcomes until the work list is exhausted.
+
+        Raises Leaving if it ends before that.
+        """
 
     def close(self) -> None:
         """Releases what `open` acquired."""
@@ -44,35 +55,134 @@ class Executor(AbstractContextManager["Executor"]):
         self.close()
 
 
+class Leaving(Exception):
+    """The command ends although tasks are left, for which the message gives the reason."""
+
+    def __init__(self, text: str, failed: bool, to_others: bool) -> None:
+        super().__init__(text)
+        self.failed = failed
+        """Whether a task has failed."""
+        self.to_others = to_others
+        """Whether others are at work on all that is left."""
+
+
 class Inline(Executor):
-    """Runs one task after another in this process: for debuggers, notebooks and tests."""
+    """Runs one task after another in this process, each time the most urgent one that no other process has claimed."""
+
+    def __init__(self, leaves: bool = False, minutes: float | None = None) -> None:
+        """`leaves`: ends when all that is left is in the hands of others, instead of waiting for it.
+
+        `minutes`: ends in time before so many have passed.
+        """
+        self.leaves = leaves
+        seconds = 60 * minutes if minutes else float("inf")
+        # for a step or a benchmark that is being computed, and for a checkpoint of a large model
+        self.reserve = min(0.05 * seconds, 120.0)
+        self.leave_at = time.monotonic() + seconds - self.reserve
+        self.has_worked = False
 
     def open(self, scale: Scale) -> None:
         """Imports what stages need, so that all stages run the code as it is now."""
         check_memory()
         if not all(name in sys.modules for name in STAGES):
             print("Loading the training libraries …", flush=True)
-        for name in STAGES:
-            import_module(name)
+        import_stages()
 
-    def work(self, execution: Execution, context: WorkerContext, work: Work) -> None:
-        while task := execution.take():
+    def work(self, work_list: WorkList, context: WorkerContext, work: Work) -> None:
+        failed_before = {key: _failed_at(work_list.ledger, key) for key in work_list.tasks}
+        while not work_list.exhausted:
+            if time.monotonic() > self.leave_at - self.reserve:  # nothing is begun at the last moment
+                raise self._time_up(work_list)
+            if not self._next(work_list, failed_before, context, work):
+                self._wait(work_list)
 
-            def report(kind: str, progress: Progress, task: Task = task) -> None:
-                execution.progress(task, kind, progress)
-                execution.tick()
+    def _next(self, work_list: WorkList, failed_before: dict[str, float], context: WorkerContext, work: Work) -> bool:
+        """Settles one task that is ready; returns whether there was one that no other process has claimed."""
+        ledger = work_list.ledger
+        for task in work_list.ready():
+            if ledger.is_done(task.stages[-1]):
+                work_list.take(task)
+                work_list.settle(task, Outcome(), elsewhere=True)
+                return True
+            claim = ledger.claim(task.stages)
+            if claim is None:
+                continue
+            with claim:
+                work_list.take(task)
+                if ledger.is_done(task.stages[-1]):  # just now
+                    work_list.settle(task, Outcome(), elsewhere=True)
+                elif _failed_at(ledger, task.key) not in (0.0, failed_before[task.key]):
+                    failure = ledger.failures()[task.key]
+                    work_list.settle(task, Outcome(failure["outcome"], failure["reason"]), elsewhere=True)
+                else:
+                    self._run(task, claim, work_list, context, work)
+            return True
+        return False
 
-            execution.start(task)
-            execution.settle(task, attempt(task, context, report, work))
+    def _run(self, task: Task, claim: Claim, work_list: WorkList, context: WorkerContext, work: Work) -> None:
+        def report(kind: str, progress: Progress) -> None:
+            work_list.progress(task, kind, progress)
+            work_list.tick()
+            claim.check()
+            needed = 0.0
+            if progress.step == 0 and self.has_worked and kind == EvaluationStage.KIND:
+                # it has no checkpoints: it begins only if it will end, or if it is the first that a process does
+                needed = work_list.seconds(task.stages[-1])
+            ends = progress.step == progress.steps > 0
+            if time.monotonic() + needed > self.leave_at and not ends:
+                raise TimeUp
+            self.has_worked = self.has_worked or progress.step > 0
+
+        work_list.started(task)
+        try:
+            outcome = attempt(task, context, report, work)
+        except TimeUp:
+            raise self._time_up(work_list) from None
+        work_list.settle(task, outcome)
+
+    def _wait(self, work_list: WorkList) -> None:
+        """Waits a moment for others, or leaves the rest to them."""
+        held = [task.key for task in work_list.ready()]
+        if self.leaves and len(held) == len(work_list.waiting) and all(map(work_list.ledger.claims.is_renewed, held)):
+            left = counted(len(held), "task")
+            text = f"The last {left}: other processes are at work on them, and the last to end draws the tables."
+            raise Leaving(text, bool(work_list.failed), to_others=True)
+        time.sleep(POLL_SECONDS)
+        work_list.tick()
+
+    def _time_up(self, work_list: WorkList) -> Leaving:
+        left = counted(len(work_list.waiting) + len(work_list.running), "task")
+        text = f"Time is up, with {left} left; the same command goes on from here."
+        return Leaving(text, bool(work_list.failed), to_others=False)
 
 
-def run_plan(
-    plan: Plan, context: WorkerContext, observers: Sequence[Observer], executor: Executor, work: Work = run_task
-) -> WorkList:
-    """Runs every task of the plan; returns which are done, failed (also recorded in the ledger) and blocked."""
-    ledger = context.ledger
-    lengths = path_lengths(plan.tasks, partial(stage_seconds, speeds=measured_speeds(ledger)))
-    work_list = WorkList(plan.tasks, lengths, context.scale.retries)
-    executor.open(context.scale)
-    executor.work(Execution(work_list, ledger, observers), context, work)
-    return work_list
+def _failed_at(ledger: Ledger, key: str) -> float:
+    """The date of a task's recorded failure; 0 if there is none."""
+    try:
+        return ledger.failure_file(key).stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def make_executor(
+    inline: bool, address: str | None, share: bool = False, minutes: float | None = None, rounds: bool = False
+) -> Executor:
+    """The executor for these options. `address` is that of a running Ray cluster; None starts a local one.
+
+    `rounds`: what one plan gives decides what the next one holds, so that a process that shares waits for the others.
+    Raises RequestError for options that exclude each other.
+    """
+    if inline and address:
+        raise RequestError("--inline runs without Ray, --address on a Ray cluster; leave one of them out")
+    if share and (inline or address):
+        other = "--inline" if inline else "--address"
+        raise RequestError(f"--share runs stages in its own process, beside others like it; leave {other} out")
+    if minutes is not None and not share:
+        raise RequestError("--minutes needs --share")
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise RequestError(f"--minutes {minutes:g}: give a positive number of minutes")
+    if share or inline:
+        return Inline(leaves=share and not rounds, minutes=minutes)
+    from mm1_lab.orchestrate.execution.ray_tune import RayTune
+
+    return RayTune(address)

@@ -60,7 +60,7 @@ def in_group(workers: int, resources: Resources, storage: Path, work: Callable[[
         training.result()
     except Exception as error:
         failures = list(error.worker_failures.values()) if isinstance(error, WorkerGroupError) else [error]
-        first = min((getattr(failure, "_base_exc", failure) for failure in failures), key=_is_consequence)
+        first = min(failures, key=_is_consequence)
         if not isinstance(first, Diverged | RequestError) and node_went_away(nodes):
             raise Lost("the node of a worker was lost") from error
         raise first from error

@@ -8,92 +8,71 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import os
 import platform
 import secrets
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate.execution.worker import PACKAGES, WorkerContext
 
 ANSWER_SECONDS = 300.0
 """Timeout for a node's answer; it must fetch the code first and may be busy."""
-FOLDER = ".preflight"
+DRIVER = "driver"
 
 
-@dataclass(frozen=True)
-class Question:
-    """What a node must check."""
+class NodeState(NamedTuple):
+    """What a node finds."""
 
-    nonce: str
-    shared: tuple[Path, ...]
-    """Folders that the node must be able to read and write; the driver has written its nonce to each."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    unseen: tuple[Path, ...]
-    """The paths that the node does not see or cannot write to."""
-    software: dict[str, str]
-    wrote: str
-    """The name of the file that it has written next to each nonce."""
+    unseen: Sequence[Path]
+    """The folders that it does not see or cannot write to."""
+    software: Mapping[str, str]
+    file: str
+    """The name of the file that it has written to each folder."""
 
 
-Ask = Callable[[Question], Mapping[str, Answer]]
-"""Asks every node; returns the answers by node name."""
+def check_nodes(context: WorkerContext, ask: Callable[[Sequence[Path]], Mapping[str, NodeState]] | None = None) -> None:
+    """Raises RequestError, naming the node and the path or library, if a node cannot run tasks like this one.
 
-
-def check_nodes(ask: Ask, context: WorkerContext) -> None:
-    """Raises RequestError, naming the node and the path or library, if a node cannot run tasks like this one."""
-    shared = (context.results.absolute(), context.store.absolute())
-    question = Question(secrets.token_hex(8), shared)
-    folders = [folder / FOLDER / question.nonce for folder in shared]
+    `ask` returns what `look` finds on every node, by the node's name; by default Ray's nodes are asked.
+    """
+    name = f".preflight-{secrets.token_hex(8)}"
+    folders = [context.results.absolute() / name, context.store.absolute() / name]
+    own = software()
     try:
         for folder in folders:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "driver").write_text(question.nonce, encoding="utf-8")
-        own = software()
-        for node, answer in ask(question).items():
-            _check(node, answer, folders, own)
+            folder.mkdir(parents=True)
+            (folder / DRIVER).touch()
+        for node, state in (ask or ask_ray)(folders).items():
+            if state.unseen:
+                raise RequestError(
+                    f"node {node} does not see {state.unseen[0].parent}, or cannot write there; every node needs it "
+                    "under this path (on a shared file system), see docs/cluster.md"
+                )
+            for folder in folders:
+                if not (folder / state.file).exists():
+                    raise RequestError(f"node {node} has a {folder.parent} of its own; it must be a shared folder")
+            for package, version in own.items():
+                if (there := state.software.get(package, "none")) != version:
+                    raise RequestError(f"node {node} has {package} {there}, but here it is {version}; install the same")
     finally:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check(node: str, answer: Answer, folders: Iterable[Path], own: Mapping[str, str]) -> None:
-    """Compares a node's answer with this machine: `folders` hold what the driver wrote, `own` is its `software`."""
-    if answer.unseen:
-        raise RequestError(
-            f"node {node} does not see {answer.unseen[0]}, or cannot write there; every node needs it "
-            "under this path (on a shared file system), see docs/cluster.md"
-        )
-    for folder in folders:
-        if not (folder / answer.wrote).exists():
-            raise RequestError(f"node {node} has a {folder.parents[1]} of its own; it must be a shared folder")
-    for name, version in own.items():
-        if answer.software.get(name) != version:
-            there = answer.software.get(name, "none")
-            raise RequestError(f"node {node} has {name} {there}, but here it is {version}; install the same")
-
-
-def look(question: Question) -> Answer:
-    """A node's answer; runs on the node."""
+def look(folders: Sequence[Path]) -> NodeState:
+    """What this node finds; `folders` hold a file of the driver's."""
     unseen = []
-    wrote = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
-    for shared in question.shared:
-        folder = shared / FOLDER / question.nonce
+    file = secrets.token_hex(8)
+    for folder in folders:
         try:
-            if (folder / "driver").read_text(encoding="utf-8") != question.nonce:
-                unseen.append(shared)
-            (folder / wrote).write_text(question.nonce, encoding="utf-8")
+            (folder / DRIVER).read_bytes()
+            (folder / file).touch()
         except OSError:
-            unseen.append(shared)
-    return Answer(tuple(unseen), software(), wrote)
+            unseen.append(folder)
+    return NodeState(unseen, software(), file)
 
 
 def software() -> dict[str, str]:
@@ -106,30 +85,24 @@ def software() -> dict[str, str]:
     return {"mm1_lab (by its files)": digest.hexdigest()[:12], "python": platform.python_version(), **versions}
 
 
-def node_names(nodes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Names of the live ones of Ray's `nodes` by id; nodes of one machine differ by the beginning of the id."""
-    alive = [node for node in nodes if node["Alive"]]
-    names = {node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in alive}
-    shared = {name for name, count in Counter(names.values()).items() if count > 1}
-    return {key: f"{name[:-1]}, {key[:8]})" if name in shared else name for key, name in names.items()}
-
-
-def ask_ray(question: Question) -> dict[str, Answer]:
-    """Asks every node of the cluster that this process is connected to."""
+def ask_ray(folders: Sequence[Path]) -> dict[str, NodeState]:
+    """Looks from every node of the cluster that this process is connected to."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    nodes = node_names(ray.nodes())
     remote = ray.remote(num_cpus=0, max_retries=0)(look)
-    asked = {
-        name: remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(key, soft=False)).remote(question)
-        for key, name in nodes.items()
-    }
-    answers = {}
+    asked = {}
+    for node in ray.nodes():
+        if node["Alive"]:
+            key = node["NodeID"]
+            name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {key[:8]})"
+            there = NodeAffinitySchedulingStrategy(key, soft=False)
+            asked[name] = remote.options(scheduling_strategy=there).remote(folders)
+    states = {}
     for name, answer in asked.items():
         try:
-            answers[name] = ray.get(answer, timeout=ANSWER_SECONDS)
+            states[name] = ray.get(answer, timeout=ANSWER_SECONDS)
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
             raise RequestError(f"node {name} cannot run this code ({reason})") from None
-    return answers
+    return states

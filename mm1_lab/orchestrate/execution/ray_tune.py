@@ -1,13 +1,8 @@
-"""The Ray Tune executor: Tune provides processes, resources, clusters and isolation; the order of tasks is ours.
-
-A task is a Tune trial. Its function never raises but reports an outcome, so an error means that the process died.
-Tune's own experiment state is never read, as the ledger says what is done.
-"""
+"""The Ray executor: starts a Ray for the command, or joins a cluster; `tune.py` runs the tasks there."""
 
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import secrets
 import shutil
@@ -15,32 +10,21 @@ import signal
 import socket
 import sys
 import threading
-import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
 from mm1_lab.config import RequestError, Resources, Scale
-from mm1_lab.files import PACKAGE, Busy, locked, machine_cpus
+from mm1_lab.files import PACKAGE, machine_cpus
 from mm1_lab.formatting import first_line
-from mm1_lab.orchestrate.execution.executor import Executor, Inline, Work
+from mm1_lab.orchestrate.execution.executor import Executor, Work, import_stages
 from mm1_lab.orchestrate.execution.machine import check_ray_can_start, ray_temporary_folder
-from mm1_lab.orchestrate.execution.preflight import ask_ray, check_nodes
-from mm1_lab.orchestrate.execution.worker import WorkerContext, attempt
-from mm1_lab.orchestrate.execution.worklist import Execution
+from mm1_lab.orchestrate.execution.preflight import check_nodes
+from mm1_lab.orchestrate.execution.worker import WorkerContext
+from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.capacity import machine_slots
-from mm1_lab.orchestrate.planning.plan import Task
-from mm1_lab.train.progress import Progress
-
-STARTS_GROUP = {"node:__internal_head__": 0.001}
-"""Resources of a task that starts a worker group: practically none, on the head node; the group reserves its own."""
-
-REPORT_SECONDS = 1.0
-"""Shortest interval between a stage's progress reports to the driver; each costs Tune about 20 ms."""
 
 SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # silences Tune, as the display is ours
@@ -104,6 +88,8 @@ class RayTune(Executor):
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         import ray  # reads RAY_AUTH_MODE when it is imported
 
+        # this process needs them for its checks, and Ray's start leaves it idle
+        threading.Thread(target=_import_ahead, name="imports", daemon=True).start()
         try:
             ray.init(
                 address="local",
@@ -143,44 +129,20 @@ class RayTune(Executor):
         self.open(scale)
         return self.slots
 
-    def work(self, execution: Execution, context: WorkerContext, work: Work) -> None:
-        from ray import tune
+    def work(self, work_list: WorkList, context: WorkerContext, work: Work) -> None:
+        from mm1_lab.orchestrate.execution.tune import run_trials
 
-        from mm1_lab.orchestrate.execution.tune_hooks import Errors, Relay, TaskSearcher
-
-        logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)  # its files are not used
-        tasks, scale = execution.work_list.tasks, context.scale
-        workers = {key: max(stage.workers(scale) for stage in task.stages) for key, task in tasks.items()}
-        for key, count in workers.items():
-            if count > self.slots:
+        workers = {}
+        for key, task in work_list.tasks.items():
+            workers[key] = max(stage.workers(context.scale) for stage in task.stages)
+            if workers[key] > self.slots:
                 raise RequestError(
-                    f"{tasks[key].label}: {count} workers, but only {self.slots} fit; set fewer in the scale's "
+                    f"{task.label}: {workers[key]} workers, but only {self.slots} fit; set fewer in the scale's "
                     "`workers`, or start more nodes"
                 )
         if self.address is not None:
-            check_nodes(ask_ray, context)
-
-        def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-            single = {"CPU": scale.resources.cpus, "GPU": scale.resources.gpus}
-            return tune.PlacementGroupFactory([STARTS_GROUP if workers[config["task"]] > 1 else single])
-
-        with _storage(context.store / ".ray") as storage:
-            there = replace(context, groups=storage / "groups")
-            trainable = tune.with_parameters(_trainable, tasks=tasks, context=there, work=work)
-            errors = Errors()
-            tune.Tuner(
-                tune.with_resources(trainable, resources),
-                tune_config=tune.TuneConfig(
-                    search_alg=TaskSearcher(execution, workers, self.slots, errors),
-                    scheduler=errors,
-                    num_samples=-1,
-                    max_concurrent_trials=self.slots,
-                    reuse_actors=scale.reuse_processes,
-                ),
-                run_config=tune.RunConfig(
-                    name="run", storage_path=os.fspath(storage), verbose=0, callbacks=[Relay(execution)]
-                ),
-            ).fit()
+            check_nodes(context)
+        run_trials(work_list, context, work, workers, self.slots)
 
     def close(self) -> None:
         """Shuts Ray down, with the garbage collector disabled.
@@ -219,14 +181,9 @@ class RayTune(Executor):
                     continue
 
 
-def make_executor(inline: bool, address: str | None) -> Executor:
-    """The executor for these options. `address` is that of a running Ray cluster; None starts a local one.
-
-    Raises RequestError if both are given.
-    """
-    if inline and address:
-        raise RequestError("--inline runs without Ray, --address on a Ray cluster; leave one of them out")
-    return Inline() if inline else RayTune(address)
+def _import_ahead() -> None:
+    with suppress(Exception):  # told by whoever imports next
+        import_stages()
 
 
 def _check_answers(address: str) -> None:
@@ -265,45 +222,3 @@ def _slots(resources: Resources, nodes: Sequence[Mapping[str, float]], cluster: 
         lack = f"no running node of the cluster has them; {start}" if cluster else "this machine lacks them; "
         raise RequestError(f"a stage needs {wanted}, but {lack}lower `resources` (--set)")
     return slots
-
-
-@contextmanager
-def _storage(parent: Path) -> Iterator[Path]:
-    """A temporary folder for Tune's own files, which every node of a cluster must see.
-
-    Its lock is held while it is used; those of killed commands, whose locks are free, are deleted.
-    """
-    parent.mkdir(parents=True, exist_ok=True)
-    for lock in parent.glob("*.lock"):
-        with suppress(Busy, OSError), locked(lock, wait=False):
-            _delete(lock)
-    lock = parent / f"{uuid.uuid4().hex}.lock"
-    with locked(lock):
-        try:
-            folder = lock.with_suffix("")
-            folder.mkdir()
-            yield folder
-        finally:
-            _delete(lock)
-
-
-def _delete(lock: Path) -> None:
-    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-    lock.unlink(missing_ok=True)
-
-
-def _trainable(config: dict[str, Any], tasks: Mapping[str, Task], context: WorkerContext, work: Work) -> None:
-    """The function that Tune runs in a process: runs one task and reports its progress and outcome as Tune results."""
-    from ray import tune
-
-    last = 0.0
-
-    def report(kind: str, progress: Progress) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= REPORT_SECONDS:
-            last = now
-            tune.report({"kind": kind, "progress": asdict(progress)})
-
-    outcome = attempt(tasks[config["task"]], context, report, work)
-    tune.report({"outcome": outcome.kind, "reason": outcome.reason})

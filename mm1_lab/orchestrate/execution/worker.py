@@ -26,7 +26,8 @@ from mm1_lab.orchestrate.execution.groups import Lost, in_group
 from mm1_lab.orchestrate.execution.worklist import Outcome
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.results import HeldOutRow, Ledger
-from mm1_lab.train.progress import Diverged, Progress, Report
+from mm1_lab.results.claims import ClaimLost
+from mm1_lab.train.progress import Diverged, Progress, Report, TimeUp
 
 if TYPE_CHECKING:
     from mm1_lab.data.types import Data
@@ -66,10 +67,17 @@ class WorkerContext:
 
 
 def attempt(task: Task, context: WorkerContext, report: StageReport, work: Callable[..., None]) -> Outcome:
-    """Calls `work` (`run_task`, except in tests) and returns how it ended; writes a traceback to the failure's log."""
+    """Calls `work` (`run_task`, except in tests) and returns how it ended; writes a traceback to the failure's log.
+
+    The caller holds a claim on the task. Raises TimeUp if `report` does.
+    """
     try:
         work(task, context, report)
         return Outcome()
+    except TimeUp:
+        raise
+    except (Lost, ClaimLost) as error:
+        return Outcome("lost", str(error))
     except Exception as error:
         import torch
 
@@ -79,8 +87,6 @@ def attempt(task: Task, context: WorkerContext, report: StageReport, work: Calla
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         if isinstance(error, Diverged):
             return Outcome("diverged", str(error))
-        if isinstance(error, Lost):
-            return Outcome("lost", str(error))
         if isinstance(error, MemoryError | torch.OutOfMemoryError):
             told = ". ".join(reason.split(". ")[:3])  # of CUDA's long message what was asked for, and the GPU's size
             remedy = "resources.micro_batch=1, a smaller batch_size or sequence_length, or gradient_checkpointing=true"
@@ -102,10 +108,11 @@ def run_task(task: Task, context: WorkerContext, report: StageReport) -> None:
         run: Run = _in_process
         if context.groups and any(one.workers(scale) > 1 for one in task.stages):  # this process computes nothing
             run = partial(in_group, stage.workers(scale), scale.resources, context.groups)
+        report_stage(Progress(0, 0))
         if stage.TRAINS:
             _train(stage, context, report_stage, run)
-        else:
-            _evaluate(task.trials, context, report_stage, run)
+        elif not context.ledger.has_scores(stage.fingerprint):
+            run(partial(_score, task.trials, context), report_stage)
     context.ledger.clear_failure(task.key)
 
 
@@ -154,18 +161,16 @@ def _data(stage: Stage, context: WorkerContext) -> Data:
 
 def _train(stage: Stage, context: WorkerContext, report: Report, run: Run) -> None:
     ledger = context.ledger
-    fingerprint = stage.fingerprint
-    with ledger.stage_lock(fingerprint):
-        folder = ledger.begin_stage(fingerprint)
-        if folder is None:
-            return
-        fresh = not any(folder.iterdir())
-        started = time.monotonic()
-        inputs = {name: ledger.weights(needed.fingerprint) for name, needed in stage.inputs.items()}
-        run(partial(_run_stage, stage, folder, inputs, context), report)
-        if fresh and stage.flops() > 0:
-            write_json(folder / "timings.json", {stage.KIND: _timing(stage, started)})
-        ledger.finish_stage(fingerprint)
+    folder = ledger.begin_stage(stage.fingerprint)
+    if folder is None:
+        return
+    fresh = not any(folder.iterdir())
+    started = time.monotonic()
+    inputs = {name: ledger.weights(needed.fingerprint) for name, needed in stage.inputs.items()}
+    run(partial(_run_stage, stage, folder, inputs, context), report)
+    if fresh and stage.flops() > 0:
+        write_json(folder / "timings.json", {stage.KIND: _timing(stage, started)})
+    ledger.finish_stage(stage.fingerprint)
 
 
 def _run_stage(stage: Stage, folder: Path, inputs: Mapping[str, Path], context: WorkerContext, report: Report) -> None:
@@ -179,16 +184,8 @@ def _run_stage(stage: Stage, folder: Path, inputs: Mapping[str, Path], context: 
     run_stage(stage, folder, inputs, _data(stage, context), report, resources)
 
 
-def _evaluate(trials: Sequence[Trial], context: WorkerContext, report: Report, run: Run) -> None:
-    """Evaluates what all these trials share: they have the same recipe and seed."""
-    ledger, fingerprint = context.ledger, trials[0].fingerprint
-    with ledger.stage_lock(fingerprint):
-        if not ledger.has_scores(fingerprint):
-            run(partial(_score, trials, context), report)
-
-
 def _score(trials: Sequence[Trial], context: WorkerContext, report: Report) -> None:
-    """Evaluates; in a team the first process writes the results."""
+    """Evaluates what all these trials share, as they have one recipe and seed; in a team the first process writes."""
     from mm1_lab import team
     from mm1_lab.evaluate.run import evaluate
 

@@ -1,13 +1,14 @@
-"""Tracks which task is next and how tasks ended, and notifies observers."""
+"""Which task is next, and how tasks ended; tells the ledger and observers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from mm1_lab.orchestrate.planning.plan import Task
+from mm1_lab.config import Stage
+from mm1_lab.orchestrate.planning.plan import Task, path_lengths
 from mm1_lab.results import Ledger
 from mm1_lab.train.progress import Progress
 
@@ -22,7 +23,7 @@ class Outcome:
 
 
 class Observer:
-    """Is notified, in the driver's process, of what happens to tasks. Subclasses override the methods they need."""
+    """Is notified, in the command's process, of what happens to tasks. Subclasses override the methods they need."""
 
     def started(self, task: Task) -> None:
         """Called when a process starts the task."""
@@ -31,7 +32,7 @@ class Observer:
         """Called with the progress of the task's stage of this kind."""
 
     def finished(self, task: Task) -> None:
-        """Called when the task's results are in the ledger."""
+        """Called when the task's results are in the ledger; without `started` if another command put them there."""
 
     def failed(self, task: Task, outcome: Outcome, again: bool) -> None:
         """Called when the task failed; `again`: it will be retried."""
@@ -45,12 +46,27 @@ MOST_LOSSES = 20
 
 
 class WorkList:
-    """Tasks that are waiting, running, done, failed, or blocked by one that failed."""
+    """Tasks that are waiting, running, done, failed, or blocked by one that failed.
 
-    def __init__(self, tasks: Mapping[str, Task], priority: Mapping[str, float], retries: int) -> None:
-        self.tasks = dict(tasks)
+    An executor takes those that are ready, and calls `started`, `progress` and `settle` on the way.
+    """
+
+    def __init__(
+        self,
+        tasks: dict[str, Task],
+        seconds: Callable[[Stage], float],
+        retries: int,
+        ledger: Ledger,
+        observers: Iterable[Observer] = (),
+    ) -> None:
+        """`seconds`: how long a stage is expected to take."""
+        self.tasks = tasks
+        self.seconds = seconds
         self.retries = retries
-        self.waiting = sorted(tasks, key=lambda key: -priority[key])
+        self.ledger = ledger
+        self.observers = list(observers)
+        lengths = path_lengths(tasks, seconds)
+        self.waiting = sorted(tasks, key=lambda key: -lengths[key])
         self.running: set[str] = set()
         self.done: set[str] = set()
         self.attempts = dict.fromkeys(tasks, 0)
@@ -65,58 +81,21 @@ class WorkList:
         """Whether nothing is waiting or running (a running task may have to be retried)."""
         return not self.waiting and not self.running
 
-    def take(self, fits: Callable[[str], bool] = lambda key: True) -> Task | None:
-        """Takes the task with the longest critical path whose inputs are done and whose key `fits`, if any."""
+    def ready(self) -> Iterator[Task]:
+        """The waiting tasks whose inputs are done, the one with the longest critical path first."""
         for key in self.waiting:
-            if self.done.issuperset(self.tasks[key].needs) and fits(key):
-                self.waiting.remove(key)
-                self.running.add(key)
-                self.attempts[key] += 1
-                return self.tasks[key]
-        return None
+            if self.done.issuperset(self.tasks[key].needs):
+                yield self.tasks[key]
 
-    def settle(self, key: str, outcome: Outcome) -> bool:
-        """Records how a task ended; returns whether it will be retried. A final failure blocks all dependent tasks."""
-        self.running.remove(key)
-        if outcome.kind == "done":
-            self.done.add(key)
-        elif outcome.kind == "lost" and self.losses[key] < MOST_LOSSES:
-            self.losses[key] += 1
-            self.attempts[key] -= 1
-            self.waiting.insert(0, key)
-            return True
-        elif outcome.kind == "failed" and self.attempts[key] <= self.retries:
-            self.waiting.insert(0, key)
-            return True
-        else:
-            self.failed[key] = outcome
-            self._block(key, cause=key)
-        return False
+    def take(self, task: Task) -> None:
+        """Moves a task from waiting to running."""
+        self.waiting.remove(task.key)
+        self.running.add(task.key)
+        self.attempts[task.key] += 1
 
-    def _block(self, key: str, cause: str) -> None:
-        """Blocks all tasks that depend on `key`, directly or indirectly."""
-        for other in [waiting for waiting in self.waiting if key in self.tasks[waiting].needs]:
-            if other in self.waiting:
-                self.waiting.remove(other)
-                self.blocked[other] = cause
-                self._block(other, cause)
-
-
-class Execution:
-    """A running plan: executors take tasks from its work list and settle them; it notifies the ledger and observers."""
-
-    def __init__(self, work_list: WorkList, ledger: Ledger, observers: Iterable[Observer]) -> None:
-        self.work_list = work_list
-        self.ledger = ledger
-        self.observers = list(observers)
-
-    def take(self, fits: Callable[[str], bool] = lambda key: True) -> Task | None:
-        task = self.work_list.take(fits)
-        if task:
-            self.ledger.clear_failure(task.key)
-        return task
-
-    def start(self, task: Task) -> None:
+    def started(self, task: Task) -> None:
+        """A process has started a task that was taken."""
+        self.ledger.clear_failure(task.key)
         for observer in self.observers:
             observer.started(task)
 
@@ -124,19 +103,45 @@ class Execution:
         for observer in self.observers:
             observer.progress(task, kind, progress)
 
-    def settle(self, task: Task, outcome: Outcome) -> None:
-        """Settles a task. Records final failures in the ledger; results have been written by the task itself."""
-        again = self.work_list.settle(task.key, outcome)
-        if outcome.kind != "done" and not again:
-            attempts = self.work_list.attempts[task.key]
-            with suppress(OSError):  # the reason already says if the disk is full
-                self.ledger.record_failure(task.key, task.label, attempts, outcome.kind, outcome.reason)
+    def tick(self) -> None:
+        for observer in self.observers:
+            observer.tick()
+
+    def settle(self, task: Task, outcome: Outcome, elsewhere: bool = False) -> None:
+        """Records how a task that was taken ended: whether it waits to be retried, or is done, or has failed.
+
+        A final failure is recorded in the ledger (results have been written by the task itself) and blocks all tasks
+        that depend on it. `elsewhere`: another command has run it, and has recorded its failure.
+        """
+        key = task.key
+        again = False
+        self.running.remove(key)
+        if outcome.kind == "done":
+            self.done.add(key)
+        elif outcome.kind == "lost" and self.losses[key] < MOST_LOSSES:
+            self.losses[key] += 1
+            self.attempts[key] -= 1
+            again = True
+        elif outcome.kind == "failed" and self.attempts[key] <= self.retries and not elsewhere:
+            again = True
+        else:
+            self.failed[key] = outcome
+            self._block(key, cause=key)
+            if not elsewhere:
+                with suppress(OSError):  # the reason already says if the disk is full
+                    self.ledger.record_failure(key, task.label, self.attempts[key], outcome.kind, outcome.reason)
+        if again:
+            self.waiting.insert(0, key)
         for observer in self.observers:
             if outcome.kind == "done":
                 observer.finished(task)
             else:
                 observer.failed(task, outcome, again)
 
-    def tick(self) -> None:
-        for observer in self.observers:
-            observer.tick()
+    def _block(self, key: str, cause: str) -> None:
+        """Blocks all tasks that depend on `key`, directly or indirectly."""
+        for other in list(self.waiting):
+            if other in self.waiting and key in self.tasks[other].needs:
+                self.waiting.remove(other)
+                self.blocked[other] = cause
+                self._block(other, cause)

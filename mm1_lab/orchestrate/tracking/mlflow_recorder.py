@@ -81,9 +81,9 @@ class MlflowRecorder(Observer):
         reached = self._sync("RUNNING", wait=False)
         self.next = time.monotonic() + SYNC_SECONDS if reached else float("inf")
 
-    def close(self, status: str = "") -> None:
-        """Syncs for the last time."""
-        self._sync(status, wait=True)
+    def close(self, status: str = "", wait: bool = True) -> None:
+        """Syncs for the last time; unless `wait`, not while another command does."""
+        self._sync(status, wait)
 
     def _sync(self, status: str, wait: bool) -> bool:
         """Whether MLflow could be reached, or another command is logging."""

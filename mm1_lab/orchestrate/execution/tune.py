@@ -1,0 +1,192 @@
+"""Runs tasks as Ray Tune trials: Tune provides processes, resources and isolation; the order of tasks is ours.
+
+A trial's function never raises but reports an outcome, so an error means that its process died. Tune's own experiment
+state is never read, as the ledger says what is done. This module is imported once Ray is set up.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.exceptions import ActorDiedError, RayActorError
+from ray.tune.search import Searcher
+
+from mm1_lab.files import Busy, locked
+from mm1_lab.orchestrate.execution.executor import Work
+from mm1_lab.orchestrate.execution.groups import alive_nodes, node_went_away
+from mm1_lab.orchestrate.execution.worker import WorkerContext, attempt
+from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
+from mm1_lab.orchestrate.planning.plan import Task
+from mm1_lab.results.claims import POLL_SECONDS
+from mm1_lab.train.progress import Progress
+
+STARTS_GROUP = {"node:__internal_head__": 0.001}
+"""Resources of a task that starts a worker group: practically none, on the head node; the group reserves its own."""
+REPORT_SECONDS = 1.0
+"""Shortest interval between a stage's progress reports to the driver; each costs Tune about 20 ms."""
+KILLED = Outcome("failed", "its process died without an error message: killed, or out of memory")
+DIED = (ActorDiedError.BASE_ERROR_MSG, RayActorError.BASE_ERROR_MSG)
+"""How Tune's message begins if all that is known is that the process is gone."""
+EVICTED = "running low on memory"
+"""In the first line of the message if Ray's memory monitor killed the process."""
+
+
+def run_trials(work_list: WorkList, context: WorkerContext, work: Work, workers: Mapping[str, int], slots: int) -> None:
+    """Works until the list is exhausted. `workers`: of each task; `slots`: how many workers fit at a time."""
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)  # its files are not used
+    needs = context.scale.resources
+    alone = tune.PlacementGroupFactory([{"CPU": needs.cpus, "GPU": needs.gpus}])
+    group = tune.PlacementGroupFactory([STARTS_GROUP])
+    with temporary_storage(context.store / ".ray") as storage:
+        there = replace(context, groups=storage / "groups")
+        trainable = tune.with_parameters(_run_trial, tasks=work_list.tasks, context=there, work=work)
+        tune.Tuner(
+            tune.with_resources(trainable, lambda config: group if workers[config["task"]] > 1 else alone),
+            tune_config=tune.TuneConfig(
+                search_alg=TaskSearcher(work_list, workers, slots),
+                num_samples=-1,
+                max_concurrent_trials=slots,
+                reuse_actors=context.scale.reuse_processes,
+            ),
+            run_config=tune.RunConfig(
+                name="run", storage_path=os.fspath(storage), verbose=0, callbacks=[TrialEvents(work_list)]
+            ),
+        ).fit()
+
+
+def _run_trial(config: dict[str, Any], tasks: Mapping[str, Task], context: WorkerContext, work: Work) -> None:
+    """Runs one task in a process of Ray's; reports its progress and outcome as Tune results."""
+    last = 0.0
+    task = tasks[config["task"]]
+    ledger = context.ledger
+    while (claim := ledger.claim(task.stages)) is None:  # another command works on it
+        time.sleep(POLL_SECONDS)
+
+    def report(kind: str, progress: Progress) -> None:
+        nonlocal last
+        claim.check()
+        now = time.monotonic()
+        if now - last >= REPORT_SECONDS:
+            last = now
+            tune.report({"kind": kind, "progress": asdict(progress)})
+
+    with claim:
+        outcome = attempt(task, context, report, work)
+    tune.report({"outcome": outcome.kind, "reason": outcome.reason})
+
+
+class TaskSearcher(Searcher):
+    """Suggests the key of the next task whose inputs are done, None while there is none, and FINISHED at the end.
+
+    It never suggests None while nothing runs, as Tune would then wait forever.
+    """
+
+    def __init__(self, work_list: WorkList, workers: Mapping[str, int], slots: int) -> None:
+        super().__init__()
+        self.work_list = work_list
+        self.workers = workers
+        self.slots = slots
+
+    def suggest(self, trial_id: str) -> Any:
+        free = self.slots - sum(self.workers[key] for key in self.work_list.running)
+        for task in self.work_list.ready():
+            if self.workers[task.key] <= free:
+                self.work_list.take(task)
+                return {"task": task.key}
+        return Searcher.FINISHED if self.work_list.exhausted else None
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Does nothing: TrialEvents, which is called next, is also told the error."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing goes into the state that Tune writes."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Does nothing, as above."""
+
+
+class TrialEvents(tune.Callback):
+    """Tells the work list when trials start, report and end."""
+
+    def __init__(self, work_list: WorkList) -> None:
+        self.work_list = work_list
+        self.nodes: dict[str, set[str]] = {}
+        """The nodes that were alive when each running trial started."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing goes into the state that Tune writes."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.nodes[trial.trial_id] = alive_nodes()
+        self.work_list.started(self.work_list.tasks[trial.config["task"]])
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        if "progress" in result:
+            task = self.work_list.tasks[trial.config["task"]]
+            self.work_list.progress(task, result["kind"], Progress(**result["progress"]))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._settle(trial, Outcome(trial.last_result["outcome"], trial.last_result["reason"]))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        error = ""
+        with suppress(OSError, TypeError):  # Tune wrote no file
+            lines = Path(trial.error_file).read_text(encoding="utf-8").splitlines()[1:]  # below its number and date
+            error = "\n".join(lines).strip()
+        self._settle(trial, ending(error, self.nodes.get(trial.trial_id, set())))
+
+    def _settle(self, trial: Any, outcome: Outcome) -> None:
+        self.nodes.pop(trial.trial_id, None)
+        self.work_list.settle(self.work_list.tasks[trial.config["task"]], outcome)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.work_list.tick()
+
+
+def ending(error: str, nodes: set[str]) -> Outcome:
+    """How a trial ended that reported no outcome, from Tune's message; `nodes` were alive when it started."""
+    if node_went_away(nodes):
+        return Outcome("lost", "its node was lost")
+    if not error or error.startswith(DIED):
+        return KILLED
+    lines = error.splitlines()
+    return Outcome("failed", lines[0] if EVICTED in lines[0] else lines[-1])  # a traceback ends with the reason
+
+
+@contextmanager
+def temporary_storage(parent: Path) -> Iterator[Path]:
+    """A temporary folder for Tune's own files, which every node of a cluster must see.
+
+    Its lock is held while it is used; those of killed commands, whose locks are free, are deleted.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for lock in parent.glob("*.lock"):
+        with suppress(Busy, OSError), locked(lock, wait=False):
+            _delete(lock)
+    lock = parent / f"{uuid.uuid4().hex}.lock"
+    with locked(lock):
+        try:
+            folder = lock.with_suffix("")
+            folder.mkdir()
+            yield folder
+        finally:
+            _delete(lock)
+
+
+def _delete(lock: Path) -> None:
+    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+    lock.unlink(missing_ok=True)

@@ -1,0 +1,211 @@
+"""`run --share`: any number of processes of one results folder do everything once, whichever of them are killed."""
+
+import os
+import re
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mm1_lab.cli import main
+from mm1_lab.config import RequestError
+from mm1_lab.orchestrate.execution import executor
+from mm1_lab.orchestrate.execution.executor import Inline, Leaving, make_executor
+from mm1_lab.orchestrate.execution.worker import StageReport, WorkerContext
+from mm1_lab.orchestrate.execution.worklist import WorkList
+from mm1_lab.orchestrate.planning.plan import Task, make_plan
+from mm1_lab.orchestrate.planning.request import Request, load_request
+from mm1_lab.train import recorder
+from mm1_lab.train.checkpoints import CHECKPOINT
+from mm1_lab.train.progress import Progress
+
+RUN = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
+SHARE = (*RUN, "--share")
+
+
+def at_work(place: Any, processes: list[Any]) -> list[Any]:
+    """Those of the processes that are in the middle of a stage."""
+    holders = set()
+    for path in place.results.glob("store/.claims/*"):
+        try:
+            holders.add(path.read_text(encoding="utf-8").split()[-1])
+        except (FileNotFoundError, IndexError):
+            continue
+    return [process for process in processes if str(process.pid) in holders]
+
+
+@pytest.mark.slow  # four commands
+def test_of_four_processes_two_are_killed_and_the_others_do_everything_once(place: Any, finished: Any) -> None:
+    """One is killed in the first stages, one in the middle of a trial."""
+    processes = [place.start(*SHARE) for _ in range(4)]
+    alive, outputs = list(processes), []
+    for moment in ("store/*.partial", "store/*/DONE"):
+        while not (busy := any(place.results.glob(moment)) and at_work(place, alive)):
+            assert any(process.poll() is None for process in alive), [process.communicate() for process in alive]
+            time.sleep(0.01)
+        os.kill(busy[0].pid, signal.SIGKILL)
+        alive.remove(busy[0])
+        outputs.append(busy[0].communicate()[0])
+    for process in alive:
+        output, _ = process.communicate()
+        assert process.returncode == 0 and "Traceback" not in output, output
+        outputs.append(output)
+    assert place.tables() == finished.tables()
+    assert place.done().keys() == finished.done().keys()
+    done = Counter(re.findall(r"^done +(.*?) in \d", "\n".join(outputs), re.MULTILINE))
+    assert set(done.values()) == {1} and len(done) == 4, outputs
+    assert not list(place.results.glob("store/.claims/*")) and not list(place.results.glob("store/*.partial"))
+    assert "nothing ran" in place.run(*SHARE)
+
+
+def test_in_time_it_leaves_a_checkpoint_from_which_the_next_resumes(
+    place: Any, finished: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a clock on which each step takes a minute, so that no training gets to its end in one command."""
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setattr(recorder, "REPORT_SECONDS", 0.0)
+    now = [0.0]
+    monkeypatch.setattr(executor, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
+    told = WorkList.progress
+
+    def progress(work_list: WorkList, task: Task, kind: str, progress: Progress) -> None:
+        if kind != "evaluation":
+            now[0] += 60
+        told(work_list, task, kind, progress)
+
+    monkeypatch.setattr(WorkList, "progress", progress)
+    left, checkpoints = 0, set()
+    for _ in range(100):
+        assert main([*SHARE, "--minutes", "3"]) == 0
+        output = capsys.readouterr().out
+        if "Time is up, with " not in output:
+            break
+        left += 1
+        checkpoints |= {path.parent.name for path in place.results.glob(f"store/*.partial/{CHECKPOINT}")}
+        assert not list(place.results.glob("failures/*"))
+    assert left > 3 and len(checkpoints) == 4, "each training was left in the middle"
+    assert place.tables() == finished.tables()
+
+
+def finish(task: Task, context: WorkerContext, report: StageReport) -> None:
+    report(task.kind, Progress(1, 2))
+    if task.kind == "trial":
+        context.ledger.write_scores(task.key, [], [], [], {}, None)
+        return
+    folder = context.ledger.begin_stage(task.key)
+    assert folder
+    (folder / "model.safetensors").write_bytes(b"weights")
+    context.ledger.finish_stage(task.key)
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> Request:
+    arms = ("base", "captions", "blind")
+    return load_request("data_mix", "smoke", 1, arms, (), None, tmp_path / "results", tmp_path / "store")
+
+
+def run(request: Request, executor: Inline, work: Any = finish) -> WorkList:
+    plan, ledger = make_plan(request.trials, request.ledger), request.ledger
+    work_list = WorkList(plan.tasks, lambda stage: 1.0, request.scale.retries, ledger)
+    executor.work(work_list, WorkerContext(ledger.results, ledger.store, None, request.scale), work)
+    return work_list
+
+
+def test_it_works_around_what_others_do_and_leaves_them_the_rest(request_: Request) -> None:
+    other = load_request("data_mix", "smoke", 1, ("blind",), (), None, request_.ledger.results, request_.ledger.store)
+    held = other.ledger.claim([other.trials[0].evaluation])
+    assert held
+    with pytest.raises(Leaving, match="The last 1 task: other processes are at work on them"):
+        run(request_, Inline(leaves=True))
+    done = [trial.arm for trial in request_.trials if request_.ledger.has_scores(trial.fingerprint)]
+    assert done == ["base", "captions"]
+
+
+def test_it_waits_for_what_will_free_work(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here for an encoder, until its process is gone."""
+    held = request_.ledger.claim([request_.trials[0].evaluation.model.encoder])
+    assert held
+    waited = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            held.release()
+
+    monkeypatch.setattr(executor, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    assert len(run(request_, Inline(leaves=True)).done) == 5 and len(waited) == 3
+
+
+def test_what_failed_for_another_is_not_tried_again_but_what_failed_before_is(request_: Request) -> None:
+    ledger, (base, captions, blind) = request_.ledger, request_.trials
+    ledger.record_failure(blind.fingerprint, "blind", 2, "failed", "an earlier command")
+    tried = []
+
+    def work(task: Task, context: WorkerContext, report: StageReport) -> None:
+        tried.append(task.key)
+        if task.key == base.fingerprint:  # meanwhile, elsewhere
+            ledger.record_failure(captions.fingerprint, "captions", 2, "diverged", "the loss is nan")
+        finish(task, context, report)
+
+    result = run(request_, Inline(leaves=True), work)
+    assert blind.fingerprint in tried and captions.fingerprint not in tried
+    assert result.failed[captions.fingerprint].reason == "the loss is nan" and result.exhausted
+
+
+def test_an_evaluation_begins_if_it_will_end_or_as_the_first(
+    request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no checkpoints: one that takes three hours of four is left to the next after an hour, or two."""
+    now = [0.0]
+    monkeypatch.setattr(executor, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
+
+    def work(task: Task, context: WorkerContext, report: StageReport) -> None:
+        report(task.stages[-1].KIND, Progress(0, 0))
+        finish(task, context, report)
+        now[0] += 3600 * (3 if task.kind == "trial" else 1)
+
+    def trials_after_a_command() -> int:
+        plan = make_plan(request_.trials, request_.ledger)
+        work_list = WorkList(plan.tasks, lambda stage: 3 * 3600.0, 0, request_.ledger)
+        ledger = request_.ledger
+        context = WorkerContext(ledger.results, ledger.store, None, request_.scale)
+        with pytest.raises(Leaving, match="Time is up"):
+            Inline(leaves=True, minutes=4 * 60).work(work_list, context, work)
+        return sum(ledger.has_scores(trial.fingerprint) for trial in request_.trials)
+
+    assert [trials_after_a_command() for _ in range(3)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--minutes", "5"], "--minutes needs --share"),
+        (["--share", "--minutes", "0"], "--minutes 0: give a positive number of minutes"),
+        (["--share", "--minutes", "-3"], "--minutes -3: give a positive number of minutes"),
+        (["--share", "--minutes", "nan"], "--minutes nan: give a positive number of minutes"),
+        (["--share", "--minutes", "an hour"], "argument --minutes: invalid float value: 'an hour'"),
+        (["--share", "--inline"], "--share runs stages in its own process, beside others like it; leave --inline out"),
+        (["--share", "--address", "auto"], "leave --address out"),
+        (["--share", "--anew"], "--anew deletes what other processes with --share have done; leave one of them out"),
+    ],
+)
+def test_options_that_make_no_sense(
+    options: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main([*RUN, *options])
+    except SystemExit as exit:
+        code = exit.code  # type: ignore[assignment]
+    error = capsys.readouterr().err
+    assert code == 2 and told.removeprefix("argument ") in error and len(error.splitlines()) == 1
+
+
+def test_rounds_wait_for_each_other() -> None:
+    assert isinstance(alone := make_executor(False, None, share=True, rounds=True), Inline) and not alone.leaves
+    with pytest.raises(RequestError):
+        make_executor(False, None, minutes=3.0)
