@@ -77,15 +77,10 @@ def read_file(path: Path) -> bytes:
     return read_stretch(path, 0, path.stat().st_size)
 
 
-def check_size(length: int) -> None:
-    """Raises OSError if an image file has more than `MOST_BYTES`."""
-    if length > MOST_BYTES:
-        raise OSError(f"{length} bytes exceed the limit of {MOST_BYTES} for an image file")
-
-
 def read_stretch(path: Path | str, offset: int, length: int) -> bytes:
     """Returns `length` bytes of a file from `offset` on. Raises OSError if that exceeds `MOST_BYTES`."""
-    check_size(length)
+    if length > MOST_BYTES:
+        raise OSError(f"{length} bytes exceed the limit of {MOST_BYTES} for an image file")
     descriptor = os.open(path, os.O_RDONLY)  # Python's own streams take three times as long
     try:
         return os.pread(descriptor, length, offset)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mm1_lab.data.types import BrokenPicture, Data, Document, Picture, Pixels
+from mm1_lab.data.types import BrokenPicture, Data, Picture, Pixels
 
 if TYPE_CHECKING:
     import torch
@@ -37,10 +37,14 @@ def decodes(picture: Picture) -> bool:
     return True
 
 
-def pictures_and_texts(documents: Iterable[Document], side: int) -> tuple[list[Pixels], list[str]]:
-    """The first picture, at `side` pixels, and the text of each document whose first picture can be decoded."""
+def held_out_pictures(data: Data, sources: Sequence[str], count: int, side: int) -> tuple[list[Pixels], list[str]]:
+    """The first picture, at `side` pixels, and the text of each held-out document whose first picture can be decoded.
+
+    They are of the first of `sources` that the data have; if it has none of them, there are none.
+    """
     images, texts = [], []
-    for document in documents:
+    source = next((name for name in sources if name in data.identity.sources), None)
+    for document in data.held_out(source, count) if source else ():
         if document.pictures:
             try:
                 images.append(document.pictures[0].pixels(side))
@@ -48,12 +52,6 @@ def pictures_and_texts(documents: Iterable[Document], side: int) -> tuple[list[P
                 continue
             texts.append(document.text)
     return images, texts
-
-
-def held_out_pictures(data: Data, sources: Sequence[str], count: int, side: int) -> tuple[list[Pixels], list[str]]:
-    """As `pictures_and_texts`, of held-out documents of the first of `sources` that the data have; else empty."""
-    source = next((name for name in sources if name in data.identity.sources), None)
-    return pictures_and_texts(data.held_out(source, count) if source else (), side)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,10 +48,10 @@ class BackendTokenizer:
     def encode(self, text: str) -> list[int]:
         return self._backend.encode(text, add_special_tokens=False).ids
 
-    def encode_with_places(self, texts: Sequence[str]) -> Iterator[tuple[list[int], list[int]]]:
-        """Yields, for each text, its ids and the character offset at which each begins; uses all cores."""
+    def encode_all(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        """Yields the ids of each text; uses all cores."""
         for encoding in self._backend.encode_batch(texts, add_special_tokens=False):
-            yield encoding.ids, [start for start, _ in encoding.offsets]
+            yield encoding.ids
 
     def decode(self, ids: Iterable[int]) -> str:
         special = {self.pad, self.begin, self.end, self.image}

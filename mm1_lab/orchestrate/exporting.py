@@ -44,7 +44,7 @@ USER_CHAT = (
     "{% elif message['role'] == 'assistant' %} {{ turn.text | trim }}{{ eos_token }}"
     "{% else %}{{ turn.text | trim }}{{ '\n' }}{% endif %}{% endfor %}"
 )
-"""Chat template of models tuned on users' instruction sets (see data/shards/conversations.py)."""
+"""Chat template of models tuned on users' instruction sets (see data/shards/readers.py)."""
 
 
 def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: str) -> None:

@@ -3,10 +3,11 @@
 import io
 import json
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -119,3 +120,12 @@ def everything(files: Files) -> Callable[..., Shards]:
         )
 
     return open_everything
+
+
+@pytest.fixture
+def bucket() -> Iterator[Any]:
+    """An empty file system at `memory://`."""
+    system = fsspec.filesystem("memory")
+    system.rm("/bucket", recursive=True) if system.exists("/bucket") else None
+    yield system
+    system.rm("/bucket", recursive=True)

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from mm1_lab.config import WORLD_DATA, Recipe, RequestError, SftRecipe, load_scale, resolve
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.shards import Shards
-from mm1_lab.data.shards.conversations import chat_prompt
+from mm1_lab.data.shards.readers import chat_prompt
 from mm1_lab.data.types import Answer, Document, Limits
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Question
@@ -122,7 +122,7 @@ def test_a_question_is_trained_in_the_tokens_in_which_it_is_asked(files: Any) ->
     asked, _ = data.conversations["mine"].parts(2)
     assert data.tokenizer.encode(str(asked)) == data.tokenizer.encode(chat_prompt("2 + 2?"))
     assert words.token_to_id("?Ċ") in data.tokenizer.encode(str(asked))
-    ids = data.conversations["mine"].tokens(data.tokenizer).sample(2).tolist()
+    ids = data.conversations["mine"].tokens(data.tokenizer)[2].as_py()
     assert ids == data.tokenizer.encode(chat_prompt("2 + 2?")) + data.tokenizer.encode(" 4"), "rows are planned so too"
 
 
@@ -192,7 +192,8 @@ BROKEN = [
     (turns(("human", "a"), ("human", "b")), "turn 1: is the user's, but should be the assistant's"),
     (turns(("human", "what?"), ("gpt", "<image> this"), image="1.png"), "turn 1: the assistant's turn has an image"),
     (turns(("human", "what?")), "ends without an answer"),
-    (turns(("human", "<image><image>what?"), ("gpt", "x"), image="1.png"), "marks places for 2 images, but has 1"),
+    (turns(("human", "<image><image>what?"), ("gpt", "x"), image="1.png"), "turn 0: marks a place for an image that"),
+    (turns(("human", "<image>what?"), ("gpt", "x"), image=["1.png"] * 3), "marks places for 1 of its 3 images"),
     (turns(("bot", "what?")), "turn 0: has the role 'bot'"),
     (turns(("human", "what?"), ("gpt", "x"), image="http://a/1.png"), "is a URL; download the images"),
     (turns(("gpt", "this"), ("human", "what?")), "ends without an answer"),
@@ -231,8 +232,8 @@ def test_sets_are_listed_with_their_pictures_elsewhere_and_weigh_as_much_as_they
     sets: Any = [{"file": "sets/llava.json", "images": "coco"}, {"file": "chat.jsonl", "images": "coco"}]
     data = files.open(text="text.jsonl", instructions=sets)
     assert data.identity.instructions == {"llava": 3, "chat": 3} and told(data, "llava", 0) == FIRST + SECOND
-    sets[1]["weight"] = 2
-    weighed = files.open(text="text.jsonl", instructions=sets).identity
+    weighing = {"llava": sets[0], "chat": {"files": sets[1], "weight": 2}}
+    weighed = files.open(text="text.jsonl", instructions=weighing).identity
     assert weighed.instructions == {"llava": 1, "chat": 2}
     assert weighed.instructions_digest == data.identity.instructions_digest
     with pytest.raises(RequestError, match="two sets have the same name"):
@@ -257,7 +258,7 @@ def test_a_row_without_turns_is_one_broken_conversation_also_in_json_lines(files
     [
         ("{}", "line 1: has no column 'messages'"),
         ("[1]", "entry 0: must be a JSON object"),
-        ('[{"messages": 1}, {', "entry 1: is not JSON"),
+        ('[{"messages": 1}, {', r"llava\.json: is cut off, damaged or no \.json after entry 0 \(Expecting"),
     ],
 )
 def test_json_that_is_no_list_of_conversations(files: Any, text: str, error: str) -> None:

@@ -4,17 +4,19 @@ import csv
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image as Pillow
 
 from mm1_lab.config import RequestError
 from mm1_lab.data.decoding import ImageDecoder, StoredPicture
 from mm1_lab.data.shards import Shards
-from mm1_lab.data.shards.readers import READERS, Reader
-from mm1_lab.data.shards.samples import Sample, stored_image
+from mm1_lab.data.shards.readers import READERS, Reader, Sample, stored_image
 from mm1_lab.data.types import BrokenPicture
 
 COUNT = 12
@@ -68,24 +70,63 @@ def test_a_folder_of_pictures_with_a_table(files: Any, ending: str, pattern: Any
     assert data.collection("captions").left_out() == {"no image": 1}
 
 
-def test_a_status_that_is_not_img2dataset_s_means_nothing(files: Any) -> None:
-    columns = {"jpg": [files.png(number) for number in range(COUNT)], "caption": [f"picture {n}" for n in range(COUNT)]}
-    files.parquet("a.parquet", columns | {"status": ["published"] * COUNT})
-    assert pairs_of(open_captions(files, "a.parquet"), files) == set(range(COUNT))
-    files.parquet("a.parquet", columns | {"status": ["failed_to_resize"] * COUNT})
-    with pytest.raises(RequestError, match=rf"no usable pairs \({COUNT} marked as failed\); each must have an im"):
-        open_captions(files, "a.parquet")
-    files.parquet("a.parquet", columns | {"caption": [" "] * COUNT})
-    with pytest.raises(RequestError, match=rf"no usable pairs \({COUNT} without a caption\)"):
-        open_captions(files, "a.parquet")
-
-
 def test_the_line_of_a_csv_that_is_not_utf_8_is_told(files: Any) -> None:
     lines = ["text", *(f"line {number}" for number in range(2, 61)), "caf\xe9", *["more"] * 9]
     content = "\n".join(lines).encode("cp1252").replace(b"line 9", "\ufffd".encode())
     (files.folder / "t.csv").write_bytes(content)
-    with pytest.raises(RequestError, match=r"t\.csv, line 61: is not CSV in UTF-8"):
+    with pytest.raises(RequestError, match=r"t\.csv: is cut off, damaged or no \.csv after line 60 \(.utf-8. codec"):
         files.open(text="t.csv")
+
+
+FORMS = """
+captions:
+  - captions-*.tar
+  - hf://datasets/owner/plain
+  - {dataset: owner/name, split: train, revision: 12ab, image: picture, text: said}
+  - {dataset: layout, split: train}
+  - {dataset: one.parquet}
+  - {folder: photos}
+interleaved: [memory://bucket/pages-*.parquet]
+instructions: [{file: llava.json, images: ../coco}]
+text: [text.jsonl.zst]
+"""
+
+
+def test_every_form_of_an_entry_in_one_file(files: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pairs(name: str, start: int, image: str = "image", text: str = "text") -> Path:
+        numbers = range(start, start + 4)
+        return files.parquet(name, {image: [files.png(n) for n in numbers], text: [f"picture {n}" for n in numbers]})
+
+    def builder(name: str, config: str | None, **_: Any) -> Any:
+        if not name.startswith("owner/"):
+            return build(name, config, **_)
+        return SimpleNamespace(config=SimpleNamespace(data_files={"train": [f"memory://bucket/{name[6:]}.parquet"]}))
+
+    files.folder = files.folder / "mine"
+    build = datasets.load_dataset_builder
+    monkeypatch.setattr(datasets, "load_dataset_builder", builder)
+    (files.folder / "layout" / "data").mkdir(parents=True)
+    (files.folder.parent / "coco").mkdir()
+    (files.folder.parent / "coco" / "1.png").write_bytes(files.png(1))
+    files.captions("captions-0.tar", range(4))
+    pairs("plain.parquet", 4)
+    pairs("name.parquet", 8, "picture", "said")
+    pairs("layout/data/train-00000-of-00001.parquet", 12)
+    pairs("one.parquet", 16)
+    rows = write_pictures(files, files.folder / "photos")
+    (files.folder / "photos" / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:3]))
+    pages = {"images": [[files.png(n), None] for n in range(5)], "texts": [[None, f"page {n}"] for n in range(5)]}
+    files.parquet("pages-0.parquet", pages)
+    for name in ("plain", "name", "pages-0"):
+        bucket.put(str(files.folder / f"{name}.parquet"), f"/bucket/{name}.parquet")
+    turns = [{"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": "Green."}]
+    (files.folder / "llava.json").write_text(json.dumps([{"image": "1.png", "conversations": turns}]))
+    (files.folder / "text.jsonl.zst").write_bytes(pa.compress(b'{"text": "some text"}\n', "zstd", asbytes=True))
+    (files.folder / "data.yaml").write_text(FORMS)
+    data = Shards(files.folder / "data.yaml", files.folder / "cache", files.scale())
+    assert pairs_of(data, files) == {*range(20)} and len(data.collection("captions")) == 23, "three pictures twice"
+    assert [len(data.everything[name]) for name in ("interleaved", "text", "instructions.llava")] == [5, 1, 1]
+    assert tuple(data.conversations["llava"].pictures(0)[0].pixels(2)[0, 0]) == files.colour(1)
 
 
 def test_globs_are_relative_to_a_folder_of_any_name(files: Any) -> None:
@@ -122,11 +163,11 @@ def test_a_saved_dataset_of_hugging_face(files: Any) -> None:
 
 def test_a_folder_that_is_no_dataset_is_refused(files: Any) -> None:
     (files.folder / "empty").mkdir()
-    with pytest.raises(RequestError, match=r"captions: .*empty is neither a data set .* metadata\.csv, \.jsonl or"):
+    with pytest.raises(RequestError, match=r"captions: .*empty is no data set .* metadata\.csv, \.jsonl or"):
         open_captions(files, "empty")
     files.dataset("all/train", {"text": ["a"]}, parts=1)
     (files.folder / "all" / "dataset_dict.json").write_text("{}")
-    with pytest.raises(RequestError, match=r"all holds several splits \(train\); write `{dataset"):
+    with pytest.raises(RequestError, match=r"has the splits train; name one of them: `{dataset"):
         open_captions(files, "all")
     assert len(files.open(text=[{"dataset": "all", "split": "train"}]).collection("text")) == 1
 
@@ -145,7 +186,7 @@ def test_a_source_and_a_reader_of_one_s_own(files: Any, monkeypatch: pytest.Monk
     def read_letter(row: dict[str, Any]) -> Sample:
         return Sample(f"letter {row['line']}", ["Dear", stored_image(f"{row['line']}.png"), row["line"]])
 
-    monkeypatch.setitem(READERS, "letters", Reader(read_letter, {"line": ("line",)}, "a line"))
+    monkeypatch.setitem(READERS, "letters", Reader(read_letter, {"line": ("line",)}))
     for number in range(8):
         (files.folder / f"{number}.png").write_bytes(files.png(number))
     (files.folder / "post.csv").write_text("line\n" + "".join(f"{number}\n" for number in range(8)))
@@ -183,17 +224,6 @@ def test_how_images_become_square(files: Any, shape: str, expected: list[list[in
     assert len(identities) == 2
 
 
-def test_equal_tables_beside_other_images_are_not_taken_for_one(files: Any) -> None:
-    for number, folder in enumerate("ab"):
-        (files.folder / folder).mkdir()
-        (files.folder / folder / "1.png").write_bytes(files.png(number))
-        (files.folder / folder / "list.csv").write_text("image,caption\n1.png,a picture\n")
-    with pytest.raises(RequestError, match=r"a/list\.csv and .*b/list\.csv have the same content; list the images of"):
-        open_captions(files, "a/list.csv", "b/list.csv")
-    (files.folder / "a" / "again.csv").write_text("image,caption\n1.png,a picture\n")
-    assert len(open_captions(files, "a/list.csv", "a/again.csv").collection("captions")) == 1, "the same twice"
-
-
 def test_a_data_set_in_the_hub_s_layout(files: Any) -> None:
     """A folder with a card and a Parquet file a split; a script beside them is refused."""
     folder = files.folder / "set"
@@ -208,9 +238,9 @@ def test_a_data_set_in_the_hub_s_layout(files: Any) -> None:
         open_captions(files, entry)
     (folder / "set.py").unlink()
     assert pairs_of(open_captions(files, entry), files) == set(range(COUNT))
-    with pytest.raises(RequestError, match=r"captions: holds the splits train, test; write `{data"):
+    with pytest.raises(RequestError, match=r"captions: has the splits train, test; name one of them: `{data"):
         open_captions(files, {**entry, "split": None})
-    with pytest.raises(RequestError, match=r"captions: has no split 'valid' \(it has train, test\)"):
+    with pytest.raises(RequestError, match=r"captions: has the splits train, test; name one of them"):
         open_captions(files, {**entry, "split": "valid"})
     one = {"dataset": "set/data/test-00000-of-00001.parquet", "image": "img", "text": "said"}
     assert pairs_of(open_captions(files, one), files) == set(range(COUNT, 15))
@@ -220,32 +250,27 @@ def test_a_data_set_in_the_hub_s_layout(files: Any) -> None:
         open_captions(files, {"dataset": "nowhere"})
 
 
-def write_hub_cache(cache: Path, names: list[str]) -> Path:
-    """The hub's cache with a data set of which `names` are listed."""
-    store, commit = cache / "datasets--owner--name", "0123456789" * 4
-    for folder in ("refs", "trees", f"snapshots/{commit}/data"):
-        (store / folder).mkdir(parents=True)
-    (store / "refs" / "main").write_text(commit)
-    return store / "snapshots" / commit
-
-
-def test_a_hub_set_is_read_from_the_cache_and_else_its_fetching_is_told(
-    files: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_hub_set_is_read_at_its_addresses_and_else_its_fetching_is_told(
+    files: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(files.folder / "hub"))
-    told = r"the data set owner/name is not \(or not wholly\) on this machine, and the hub cannot be reached"
-    for form in ({"dataset": "owner/name", "split": "train"}, "hf://datasets/owner/name"):
-        with pytest.raises(
-            RequestError, match=told + r"; .*, run `hf download owner/name --repo-type dataset --local-dir"
-        ):
-            open_captions(files, form)
-    snapshot = write_hub_cache(files.folder / "hub", [])
-    files.folder, here = snapshot / "data", files.folder
-    files.captions("train-0.tar", range(COUNT))
-    files.folder = here
-    for form in ({"dataset": "owner/name", "split": "train"}, "hf://datasets/owner/name"):
+    bucket.put(str(files.captions("train-0.tar", range(COUNT))), "/bucket/train-0.tar")
+    asked: list[Any] = []
+
+    def builder(name: str, config: str | None, revision: str | None, **_: Any) -> Any:
+        asked.append((name, config, revision))
+        return SimpleNamespace(config=SimpleNamespace(data_files={"train": ["memory://bucket/train-0.tar"]}))
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", builder)
+    forms = [{"dataset": "owner/name", "split": "train", "config": "a"}, "hf://datasets/owner/name@12ab"]
+    for form in forms:
         assert pairs_of(open_captions(files, form), files) == set(range(COUNT))
+    assert asked == [("owner/name", "a", None), ("owner/name", None, "12ab")]
+    monkeypatch.undo()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    for form in forms:
+        with pytest.raises(RequestError, match=r"hub cannot be reached; .* run `hf download owner/name --repo-type"):
+            open_captions(files, form)
 
 
 def seen(image: Pillow.Image, ending: str, **options: Any) -> np.ndarray:

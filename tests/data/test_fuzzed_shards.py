@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from mm1_lab.config import RequestError
@@ -37,8 +36,8 @@ def test_damaged_shards(files: Any, times: int) -> None:
             opened = files.open(captions=["c.tar"], interleaved=["i.parquet"], text=["p.parquet", "t.jsonl", "saved"])
             for source in ("captions", "interleaved", "text"):
                 rows = opened.rows(source, opened.limits)
-                for entry in np.concatenate([rows.entries_of(row) for row in range(len(rows))]):
-                    for part in rows.document(entry).parts:
+                for document in [document for row in range(len(rows)) for document in rows.documents(row)]:
+                    for part in document.parts:
                         if hasattr(part, "pixels"):
                             try:
                                 assert part.pixels(24).shape == (24, 24, 3)

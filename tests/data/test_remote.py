@@ -4,12 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 
 from mm1_lab.config import RequestError
@@ -26,15 +24,6 @@ def write_texts(files: Any, count: int = 7, each: int = 20) -> None:
 def write_captions(files: Any, count: int = 6) -> None:
     for number in range(count):
         files.captions(f"c-{number}.tar", range(10 * number, 10 * number + 10))
-
-
-@pytest.fixture
-def bucket() -> Iterator[Any]:
-    """An empty file system at `memory://`."""
-    system = fsspec.filesystem("memory")
-    system.rm("/bucket", recursive=True) if system.exists("/bucket") else None
-    yield system
-    system.rm("/bucket", recursive=True)
 
 
 def test_files_at_addresses_are_the_same_data(files: Any, bucket: Any) -> None:
@@ -85,7 +74,7 @@ def test_what_is_wrong_at_an_address_is_told(files: Any, bucket: Any, monkeypatc
     bucket.pipe("/bucket/t.jsonl", b'{"image": "a.png", "caption": "words"}')
     with pytest.raises(RequestError, match=r"t\.jsonl: refers to separate image files; a remote file must contain"):
         files.open(captions="memory://bucket/t.jsonl", text=files.jsonl("t.jsonl", ["text"]).name)
-    (file,) = finding.remote_files("memory://bucket/t.jsonl")
+    (file,) = finding._remote_files("memory://bucket/t.jsonl")
     bucket.pipe("/bucket/t.jsonl", b"other")
     for change, message in ((b"more", "has changed since it was listed"), (None, "cannot be fetched")):
         bucket.pipe("/bucket/t.jsonl", change) if change else bucket.rm("/bucket/t.jsonl")
@@ -98,7 +87,7 @@ def test_what_is_wrong_at_an_address_is_told(files: Any, bucket: Any, monkeypatc
         type(bucket), "glob", lambda system, place, detail: {"/bucket/t.jsonl": system.info("/bucket/t.jsonl")}
     )
     with pytest.raises(RequestError, match=r"^memory:///bucket/t\.jsonl: its server does not tell its size"):
-        finding.remote_files("memory://bucket/t.jsonl")
+        finding._remote_files("memory://bucket/t.jsonl")
 
 
 def test_much_data_are_indexed_by_several_processes_as_by_one(

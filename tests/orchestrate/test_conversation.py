@@ -12,7 +12,7 @@ from tokenizers.normalizers import Prepend
 
 from mm1_lab.config import WORLD_DATA, Recipe, RequestError, SftRecipe, load_scale, resolve
 from mm1_lab.data.decoding import ImageDecoder
-from mm1_lab.data.shards.conversations import chat_prompt, read_conversation
+from mm1_lab.data.shards.readers import chat_prompt, read_conversation
 from mm1_lab.data.tokenizers import SPECIAL, BackendTokenizer, bpe_tokenizer
 from mm1_lab.data.types import Answer
 from mm1_lab.data.world import World
@@ -100,7 +100,7 @@ def test_the_template_of_users_models_writes_what_their_training_reads(tmp_path:
         {"role": "user", "content": [second, {"type": "text", "text": "This?"}]},
         {"role": "assistant", "content": "No."},
     ]
-    sample = read_conversation({"turns": turns})
+    sample = read_conversation({"text": turns, "image": None})
     texts = [f"{part}</s>" if isinstance(part, Answer) else part for part in sample.parts]
     expected = "".join(text if isinstance(text, str) else "<image>" for text in texts)
     assert expected.startswith("Be short.\n<image>User: Is <image>red?\nAssistant: Yes.</s>\nUser: And")

@@ -1,76 +1,49 @@
 """All samples of one source as one memory-mapped data set, split into training and held-out samples."""
 
 from collections import Counter
-from collections.abc import Sequence
-from functools import cached_property, partial
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mm1_lab.config import RequestError
 from mm1_lab.data.decoding import ImageDecoder, StoredPicture, read_file, read_stretch
-from mm1_lab.data.shards.arrow import cached, short_hash
-from mm1_lab.data.shards.chunks import CHUNKS_VERSION, PICTURE, SCHEMA, Grades, Ids, token_batches
-from mm1_lab.data.shards.finding import File
-from mm1_lab.data.shards.index import HELD_OUT_BELOW, Shard
+from mm1_lab.data.shards.finding import File, short_hash
+from mm1_lab.data.shards.index import Shard, cached
 from mm1_lab.data.tokenizers import BackendTokenizer
 from mm1_lab.data.types import Answer, Part
 
+CHUNKS_VERSION = 6
+"""Increased when documents are tokenised, cut or packed differently; part of the data's identity."""
+PICTURE = -1
+"""The id of a picture among those of tokens."""
+TOKENS = pa.schema({"ids": pa.list_(pa.int32())})
+HELD_OUT_SHARE = 0.05
 HELD_OUT_LEAST = 8
 """At least this many samples are held out where 5 % would be fewer, but at most a quarter of all samples. Those beyond
 the 5 % are not held out of a larger source that has them too (docs/your-own-data.md): keys such as `000001` are often
 those of different samples."""
 
+Ids = NDArray[np.int32]
 Numbers = NDArray[np.int64]
-
-
-class TokenTable:
-    """The token ids of all samples of a source, memory-mapped."""
-
-    def __init__(self, table: pa.Table) -> None:
-        self._ids, self._places = table.column("ids"), table.column("places")
-
-    def sample(self, row: int) -> Ids:
-        """The ids of one sample, with -1 for each picture, or before each caption of a picture."""
-        return self._ids[row].values.to_numpy()
-
-    def places(self, row: int) -> Grades:
-        """For each id, the grade of a cut before it."""
-        return self._places[row].values.to_numpy()
-
-    @cached_property
-    def sizes(self) -> Numbers:
-        """(samples, 2): number of text tokens and of pictures of each sample."""
-        sizes = [np.zeros((0, 2), np.int64)]
-        for chunk in self._ids.chunks:
-            offsets = chunk.offsets.to_numpy().astype(np.int64)
-            before = np.concatenate([[0], np.cumsum(chunk.values.to_numpy() == PICTURE)])
-            pictures = np.diff(before[offsets])
-            sizes.append(np.column_stack([np.diff(offsets) - pictures, pictures]))
-        return np.concatenate(sizes)
 
 
 class Collection:
     """The samples of one source, numbered consecutively through its files.
 
-    Files are ordered by digest, so that their names and locations do not matter.
+    Files are ordered by digest, so that their names and locations do not matter; of equal ones, one is read.
     """
 
     def __init__(self, reader: str, shards: Sequence[Shard], cache: Path, decoder: ImageDecoder) -> None:
         from datasets import concatenate_datasets
 
-        by_digest: dict[str, Shard] = {}
-        for shard in shards:
-            same = by_digest.setdefault(shard.digest, shard)
-            if shard.has_paths and shard.file.folder != same.file.folder:
-                raise RequestError(
-                    f"{same.file.name} and {shard.file.name} have the same content; list the images of both folders in "
-                    "one table above them, or name only one of the two"
-                )
+        by_digest = {shard.digest: shard for shard in reversed(shards)}
         self.reader = reader
-        self.shards = [by_digest[digest] for digest in sorted(by_digest)]
+        self.digests = sorted(by_digest)
+        """What identifies the samples."""
+        self.shards = [by_digest[digest] for digest in self.digests]
         self._starts = np.cumsum([0, *(len(shard.samples) for shard in self.shards)])
         self.table: pa.Table = concatenate_datasets([shard.samples for shard in self.shards]).data
         self._columns = {name: self.table.column(name) for name in self.table.column_names}
@@ -81,11 +54,6 @@ class Collection:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    @property
-    def digests(self) -> list[str]:
-        """What identifies the samples."""
-        return [shard.digest for shard in self.shards]
-
     def left_out(self) -> Counter[str]:
         """Number of rows that were left out, by reason."""
         return sum((shard.left_out for shard in self.shards), Counter())
@@ -95,7 +63,7 @@ class Collection:
 
     def key(self, sample: int) -> str:
         number = self._shard_of(sample)
-        return f"{self.shards[number].digest[:12]}:{sample - self._starts[number]}"
+        return f"{self.digests[number][:12]}:{sample - self._starts[number]}"
 
     def texts(self, sample: int) -> list[str | None]:
         """The sample's texts in reading order, with None for each picture; of a pair, all captions of the picture."""
@@ -130,28 +98,43 @@ class Collection:
             return content
         if path is not None:
             return read_file(file.folder / path)
-        local = file.local(self._cache / "copies") if file.is_remote else file.name
-        return read_stretch(local, image["offset"].as_py(), image["length"].as_py())
+        return read_stretch(file.local(self._cache / "copies"), image["offset"].as_py(), image["length"].as_py())
 
-    def tokens(self, tokenizer: BackendTokenizer) -> TokenTable:
-        """The tokens of all samples, computed on first use and cached on disk file by file."""
+    def tokens(self, tokenizer: BackendTokenizer) -> pa.ChunkedArray:
+        """The ids of all samples, with -1 for each picture and before each caption of a picture; computed on first use
+        and cached on disk file by file."""
         from datasets import concatenate_datasets
 
         tables = []
         for shard in self.shards:
             name = short_hash(CHUNKS_VERSION, shard.name, tokenizer.digest)
-            texts = (texts.as_py() for texts in shard.samples.data.column("texts"))
-            make = partial(token_batches, texts, tokenizer, alternatives=self.reader == "pairs")
-            tables.append(cached(self._cache / "tokens" / f"{name}.arrow", SCHEMA, make))
-        return TokenTable(concatenate_datasets(tables).data)
+            make = partial(self._tokenise, shard, tokenizer)
+            tables.append(cached(self._cache / "tokens" / f"{name}.arrow", TOKENS, make))
+        return concatenate_datasets(tables).data.column("ids")
+
+    def _tokenise(self, shard: Shard, tokenizer: BackendTokenizer) -> Iterator[pa.RecordBatch]:
+        for chunk in shard.samples.data.column("texts").chunks:
+            samples = chunk.to_pylist()
+            encoded = iter(tokenizer.encode_all([text for texts in samples for text in texts if text is not None]))
+            rows = []
+            for texts in samples:
+                ids: list[int] = []
+                for at, text in enumerate(texts):
+                    if text is None or (self.reader == "pairs" and at > 1):
+                        ids.append(PICTURE)
+                    if text is not None:
+                        ids += next(encoded)
+                rows.append(ids)
+            yield pa.RecordBatch.from_pydict({"ids": rows}, schema=TOKENS)
 
 
 def split_samples(split: NDArray[np.uint64]) -> tuple[Numbers, Numbers]:
     """Returns the training samples in order and the held-out ones (see `HELD_OUT_LEAST`) by their split number."""
+    last = np.uint64(HELD_OUT_SHARE * 2**64)
     least = min(HELD_OUT_LEAST, len(split) // 4)
-    is_held_out = split < np.uint64(HELD_OUT_BELOW)
-    if is_held_out.sum() < least:
-        is_held_out = split <= np.partition(split, least - 1)[least - 1]
+    if least:
+        last = max(last, np.partition(split, least - 1)[least - 1])
+    is_held_out = split <= last
     if is_held_out.all():
         is_held_out[:] = False
     held_out = np.flatnonzero(is_held_out)

@@ -5,16 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow.compute as pc
 
-from mm1_lab.config import RequestError
-from mm1_lab.data.pixels import BROKEN_SHARE, Decoded, decode
-from mm1_lab.data.shards.collection import Collection
+from mm1_lab.data.pixels import BROKEN_SHARE, decode
+from mm1_lab.data.shards.collection import PICTURE, Collection
 from mm1_lab.data.shards.shards import Shards
 from mm1_lab.formatting import counted
 
 TRIED = 256
 """Pictures per source, spread over its samples, that are decoded as a check."""
-TRIED_BEFORE_A_RUN, BROKEN_BEFORE_A_RUN = 32, 3
-"""Pictures per source that are decoded before a run, and how many of them must be broken to refuse the data."""
 FEW = {"text": 1_000, "pairs": 1_000, "pages": 200}
 """Number of documents, by reader, below which a warning says that training soon repeats them."""
 
@@ -23,29 +20,31 @@ def summary_lines(data: Shards) -> Iterator[str]:
     """The summary of all sources and instruction sets as text; tokenises those that are not tokenised yet."""
     for name, collection in data.everything.items():
         pictures = len(pc.list_flatten(collection.table["images"]))
-        tokens = int(collection.tokens(data.tokenizer).sizes[:, 0].sum())
+        tokens = pc.sum(pc.not_equal(pc.list_flatten(collection.tokens(data.tokenizer)), PICTURE)).as_py() or 0
         line = (
             f"{name}: {len(collection):,} documents in {counted(len(collection.shards), 'file')}, "
             f"{len(collection.held_out):,} held out, {pictures:,} pictures, {tokens:,} tokens of text"
         )
         if name in data.collections:
-            chunks = data.rows(name, data.limits).entries
-            line += f", {chunks:,} chunks of them (pieces that fit a row) to train on"
+            line += f", {len(data.rows(name, data.limits)):,} rows to train on"
         yield line
         for reason, count in collection.left_out().items():
             yield f"  left out: {count:,} {reason}"
         for note in [note for shard in collection.shards for note in shard.notes][:5]:
             yield f"    {note}"
-        tried = try_pictures(collection, TRIED)
+        samples = np.unique(np.linspace(0, len(collection) - 1, TRIED).astype(int)).tolist()
+        _, tried = decode([picture for sample in samples for picture in collection.pictures(sample)[:1]], 1)
         if tried.asked:
             yield f"  broken: {len(tried.broken):,} of {tried.asked:,} pictures tried"
         for message in tried.broken[:5]:
             yield f"    {message}"
-        for warning in _warnings(collection, tried, is_tuned=name not in data.collections):
+        if len(tried.broken) > BROKEN_SHARE * tried.asked:
+            yield f"  note: more than {BROKEN_SHARE:.0%} of the pictures are broken; training stops at such a share"
+        for warning in _warnings(collection, is_tuned=name not in data.collections):
             yield f"  note: {warning}"
 
 
-def _warnings(collection: Collection, tried: Decoded, is_tuned: bool) -> Iterator[str]:
+def _warnings(collection: Collection, is_tuned: bool) -> Iterator[str]:
     """What a user should know about a source before training on it."""
     documents, left_out = len(collection), sum(collection.left_out().values())
     few = FEW.get(collection.reader, 0)
@@ -62,28 +61,3 @@ def _warnings(collection: Collection, tried: Decoded, is_tuned: bool) -> Iterato
             yield f"{len(texts):,} captions: each epoch shows the next one of a picture"
         if different < len(texts) / 2:
             yield f"only {different:,} of {len(texts):,} texts differ from each other"
-    if len(tried.broken) > BROKEN_SHARE * tried.asked:
-        yield f"more than {BROKEN_SHARE:.0%} of the pictures are broken; training stops at such a share"
-
-
-def try_pictures(collection: Collection, most: int) -> Decoded:
-    """Decodes the first picture of up to `most` evenly spaced samples."""
-    samples = np.unique(np.linspace(0, len(collection) - 1, most).astype(int)).tolist()
-    pictures = [picture for sample in samples for picture in collection.pictures(sample)[:1]]
-    return decode(pictures, 1)[1]
-
-
-def check_pictures(data: Shards) -> None:
-    """Tries to decode some pictures of each source, once per data. Raises RequestError if too many fail."""
-    mark = data.cache / "checked" / data.identity.digest
-    if mark.exists():
-        return
-    for name, collection in data.collections.items():
-        tried = try_pictures(collection, TRIED_BEFORE_A_RUN)
-        if len(tried.broken) >= min(BROKEN_BEFORE_A_RUN, tried.asked) > 0:
-            raise RequestError(
-                f"{data.path}: {name}: {len(tried.broken)} of {tried.asked} images that were tried cannot be decoded; "
-                f"repair or remove: {'; '.join(tried.broken[:3])}"
-            )
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.touch()

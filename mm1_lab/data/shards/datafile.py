@@ -1,12 +1,4 @@
-"""The `--data` file, which lists the files of each source of training data (docs/your-own-data.md shows one).
-
-Each file is a path relative to the `data.yaml` (`*` and ranges such as `{00000..00123}.tar` stand for many), the folder
-of a data set that `save_to_disk` wrote, a URL (`s3://bucket/*.tar`, `hf://datasets/OWNER/NAME`), or an `Entry`:
-
-    {file: table.csv, images: ../photos, image: filename, text: title}        # other folders and columns
-    {folder: photos}                      # pictures with metadata.csv, .jsonl or .parquet, or one table beside them
-    {dataset: OWNER/NAME, split: train, revision: SHA}      # a hub set, or a folder in the hub's layout
-"""
+"""The `--data` file, which lists the files of each source of training data (docs/your-own-data.md shows one)."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,17 +9,12 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from mm1_lab.config import LARGEST_PICTURE, SOURCES, BenchmarkConfig, Config, RequestError, nearest, read_yaml
 from mm1_lab.data.decoding import ImageDecoder, Shape
-from mm1_lab.data.shards.finding import File, data_set, find, in_folder
+from mm1_lab.data.shards.finding import File, data_set, find
 from mm1_lab.data.shards.readers import READERS
+from mm1_lab.data.shards.tables import FORMATS
 
 USUAL = {"captions": "pairs", "synthetic": "pairs", "interleaved": "pages", "text": "text"}
 """The readers of the built-in sources."""
-FIELDS = {
-    "pairs": {"image": "image", "text": "caption"},
-    "pages": {"image": "images", "text": "texts"},
-    "conversations": {"image": "images", "text": "turns"},
-}
-"""The fields of a reader's rows that `image` and `text` of an entry name."""
 
 
 class Entry(Config):
@@ -60,29 +47,22 @@ class Entry(Config):
             raise ValueError("config, split and revision are of a `dataset`")
         return self
 
-    def files(self, reader: str, base: Path) -> list[File]:
+    def find(self, base: Path) -> list[File]:
         """Its files, with what it says of them; paths are relative to `base`. Raises RequestError."""
-        if self.folder:
-            files = in_folder(_folder(self.folder, base))
-        elif self.dataset:
-            files = data_set(self.dataset, self.config, self.split, self.revision, base)
-        else:
+        for name in (self.folder, self.images):
+            if not (base / Path(name).expanduser()).is_dir():
+                raise RequestError(f"there is no folder {name!r}; paths are relative to the data file")
+        if self.file:
             files = find(self.file, base)
-        if self.images:
-            folder = _folder(self.images, base)
-            files = [replace(file, folder=folder) for file in files]
-        columns = {}
-        for field, name in (("image", self.image), ("text", self.text)):
-            if name:
-                columns[FIELDS.get(reader, {}).get(field, field)] = (name,)
-        return [replace(file, columns=columns) for file in files]
-
-
-def _folder(name: str, base: Path) -> Path:
-    folder = base / Path(name).expanduser()
-    if not folder.is_dir():
-        raise RequestError(f"there is no folder {name!r}; paths are relative to the data file")
-    return folder
+        else:
+            files = data_set(self.folder or self.dataset, base, self.config, self.split, self.revision)
+        found = []
+        for file in files:
+            if PurePosixPath(file.name).suffix not in FORMATS:
+                raise RequestError(f"{file.name!r} must end in {' or '.join(FORMATS)}; convert it")
+            folder = base / Path(self.images).expanduser() if self.images else file.folder
+            found.append(replace(file, folder=folder, image=self.image, text=self.text))
+        return found
 
 
 Files = Annotated[
@@ -113,26 +93,19 @@ class InstructionSet(OwnSource):
 def _named_sets(value: Any) -> Any:
     """Instruction sets by name: those of a list are named as their file, and a set may be just its files."""
     if isinstance(value, str | list):
-        sets: dict[str, Any] = {}
+        named: dict[str, Any] = {}
         for entry in [value] if isinstance(value, str) else value:
-            name = entry
+            where = entry
             if isinstance(entry, dict):
-                name = entry.get("file") or entry.get("dataset") or entry.get("folder")
-            name = PurePosixPath(str(name)).stem
-            if name in sets:
+                where = entry.get("file") or entry.get("dataset") or entry.get("folder")
+            name = PurePosixPath(str(where)).stem
+            if name in named:
                 raise ValueError("two sets have the same name; name them: `{NAME: {files: …}}`")
-            sets[name] = entry
-        value = sets
-    return {name: _one_set(entry) for name, entry in value.items()} if isinstance(value, dict) else value
-
-
-def _one_set(entry: Any) -> Any:
-    if not isinstance(entry, dict):
-        return {"files": entry}
-    if "files" in entry or "reader" in entry:
-        return entry
-    weight = {"weight": entry["weight"]} if "weight" in entry else {}
-    return {"files": [{key: value for key, value in entry.items() if key != "weight"}], **weight}
+            named[name] = entry
+        value = named
+    if not isinstance(value, dict):
+        return value
+    return {name: one if isinstance(one, dict) and "files" in one else {"files": one} for name, one in value.items()}
 
 
 def set_key(name: str) -> str:
@@ -209,24 +182,18 @@ def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
     for name in content.sources:
         if name in SOURCES:
             raise RequestError(f"{path}: sources.{name}: this source is built in; write `{name}: [FILES]` instead")
-    return content, {name: _files(path, name, source, content.room) for name, source in content.all_named().items()}
-
-
-def _files(path: Path, name: str, source: OwnSource, room: float) -> list[File]:
-    if source.reader not in READERS:
-        raise RequestError(f"{path}: {name}: there is no reader {source.reader!r}{nearest(source.reader, READERS)}")
-    endings = READERS[source.reader].endings
-    files: dict[str, File] = {}  # one may be named in several ways
-    try:
-        for one in source.files:
-            entry = one if isinstance(one, Entry) else Entry(file=one)
-            for file in entry.files(source.reader, path.parent):
-                short = PurePosixPath(file.name)
-                if short.suffix not in endings:
-                    raise RequestError(
-                        f"{short.name!r} must end in {' or '.join(endings)}; convert it, or name another file"
-                    )
-                files[file.name] = replace(file, room=room)
-    except RequestError as error:
-        raise RequestError(f"{path}: {name}: {error}") from None
-    return list(files.values())
+    found: dict[str, list[File]] = {}
+    for name, source in content.all_named().items():
+        if source.reader not in READERS:
+            lack = f"there is no reader {source.reader!r}{nearest(source.reader, READERS)}"
+            raise RequestError(f"{path}: {name}: {lack}")
+        files: dict[str, File] = {}  # one may be named in several ways
+        for entry in source.files:
+            try:
+                entry = entry if isinstance(entry, Entry) else Entry(file=entry)
+                for file in entry.find(path.parent):
+                    files[file.name] = replace(file, room=content.room)
+            except RequestError as error:
+                raise RequestError(f"{path}: {name}: {error}") from None
+        found[name] = list(files.values())
+    return content, found

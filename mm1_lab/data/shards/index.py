@@ -8,35 +8,31 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
 from mm1_lab.config import RequestError, canonical_json
 from mm1_lab.data.pixels import BROKEN_SHARE
-from mm1_lab.data.shards.arrow import cached, damaged, short_hash
-from mm1_lab.data.shards.finding import File
-from mm1_lab.data.shards.readers import READERS
-from mm1_lab.data.shards.samples import Image, LeftOut, Sample
+from mm1_lab.data.shards.finding import File, short_hash
+from mm1_lab.data.shards.readers import READERS, Image, LeftOut
 from mm1_lab.data.shards.tables import Broken, read_rows
 from mm1_lab.data.types import Answer
-from mm1_lab.files import new_file
+from mm1_lab.files import locked, new_file, write_text
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-INDEX_VERSION = 7
+INDEX_VERSION = 8
 """Increased when readers or the format of the index change, so that cached indexes in an old form are ignored."""
-HELD_OUT_SHARE = 0.05
-HELD_OUT_BELOW = int(HELD_OUT_SHARE * 2**64)
-"""Samples with a split number below this are held out."""
-WHOLE, EDGE = 8 << 20, 64 << 10
-"""Of files above `WHOLE` bytes, only the size and the first and last `EDGE` bytes are hashed."""
-BATCH, BATCH_BYTES = 1000, 32 << 20
-"""Most samples, and most bytes of pictures, that are written at once."""
+START = 8 << 20
+"""Bytes of a file that are hashed, beside the keys, texts and sizes of pictures of all samples."""
+KEY = {"key": ("key", "id", "__key__")}
+SAMPLES, CHARACTERS, BYTES = 1000, 1 << 21, 32 << 20
+"""About as many samples, characters and bytes of pictures are written, and later tokenised, at once: a tokenizer needs
+hundreds of bytes of memory per character."""
 IMAGE = pa.struct({"content": pa.large_binary(), "path": pa.string(), "offset": pa.int64(), "length": pa.int64()})
 SCHEMA = pa.schema(
     {
@@ -47,32 +43,33 @@ SCHEMA = pa.schema(
         "images": pa.list_(IMAGE),
     }
 )
-"""`texts` is null where an image belongs; `images` lists these in order; `answers` holds the indices of answers."""
+"""`split` is a hash of the key; `texts` is null where an image belongs; `images` lists these in order; `answers` holds
+the indices of answers."""
+
+END = b"\xff\xff\xff\xff\0\0\0\0"
+"""How an Arrow stream ends; one that is cut off between two batches would be read as whole."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
+class Shard(NamedTuple):
     """An indexed file."""
 
     file: File
     name: str
     """Name of its index."""
     digest: str
-    """Hash of the content and, if it refers to image files, of their paths and sizes."""
+    """Hash of its content (see `START`); of pictures beside it also of their paths and sizes."""
     samples: "Dataset"
     """A row of `SCHEMA` per sample."""
     left_out: Counter[str]
     """Number of rows that were left out, by reason."""
-    has_paths: bool
-    """Whether it refers to image files."""
-    notes: tuple[str, ...]
-    """What is said of rows that are broken and pictures that are missing."""
+    notes: list[str]
+    """What is said of broken rows and missing pictures."""
 
 
 def index_path(file: File, reader: str, longest: int, cache: Path) -> Path:
     """Where the index of this version of the file is."""
-    columns = sorted(file.columns.items())
-    return cache / "index" / f"{short_hash(INDEX_VERSION, reader, longest, columns, file.identity)}.arrow"
+    what = short_hash(INDEX_VERSION, reader, longest, file.image, file.text, file.identity)
+    return cache / "index" / f"{what}.arrow"
 
 
 def index_file(file: File, reader: str, longest: int, cache: Path) -> Shard:
@@ -84,38 +81,64 @@ def index_file(file: File, reader: str, longest: int, cache: Path) -> Shard:
     path = index_path(file, reader, longest, cache)
     about_path = path.with_suffix(".json")
 
-    def make() -> Iterator[pa.RecordBatch]:
+    def make() -> Generator[pa.RecordBatch]:
         local = file.local(cache / "copies")
-        try:
-            about = yield from _build(local, file, reader, longest)
-        except RequestError as error:
-            raise RequestError(str(error).replace(str(local), file.name)) from None
+        about = yield from _build(local, file, reader, longest)
+        write_text(about_path, json.dumps(about))
         if file.is_remote and local.suffix != ".tar":
             local.unlink(missing_ok=True)  # all of it is in the index
-        with new_file(about_path) as temporary:
-            temporary.write_text(json.dumps(about), encoding="utf-8")
 
     samples = cached(path, SCHEMA, make)
     try:
         about = json.loads(about_path.read_text(encoding="utf-8"))
         digest, left_out, notes = about["digest"], Counter(about["left_out"]), about["notes"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise damaged(path) from None
+        raise _damaged(path) from None
     sizes, missing = _pictures_beside(file, samples)
     if sizes:
         digest = short_hash(digest, sizes)
-    return Shard(file, path.stem, digest, samples, left_out, bool(sizes), (*notes, *missing))
+    return Shard(file, path.stem, digest, samples, left_out, notes + missing)
+
+
+def cached(path: Path, schema: pa.Schema, make: Callable[[], Iterable[pa.RecordBatch]]) -> "Dataset":
+    """The data set in `path`, memory-mapped; if it is missing, of the batches that `make` yields.
+
+    One process makes it, on whatever node, while others wait at its lock. Raises RequestError if the file is cut off;
+    changed bytes are not noticed, as hashing all of it would read gigabytes before every run.
+    """
+    if not path.exists():
+        with locked(path.parents[1] / "locks" / f"{path.parent.name}-{path.stem[:2]}.lock"):
+            if not path.exists():
+                with new_file(path) as temporary, pa.ipc.new_stream(str(temporary), schema) as writer:
+                    for batch in make():
+                        writer.write_batch(batch)
+    from datasets import Dataset  # imported late, as it takes a second
+
+    try:
+        with path.open("rb") as stream:
+            stream.seek(-len(END), os.SEEK_END)
+            if stream.read() != END:
+                raise ValueError("is cut off")
+        return Dataset.from_file(str(path))
+    except (OSError, ValueError, pa.ArrowException):
+        raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> RequestError:
+    return RequestError(f"{path}: is damaged; delete it and give the command again")
 
 
 def _build(path: Path, file: File, name: str, longest: int) -> Generator[pa.RecordBatch, None, dict[str, Any]]:
     """Yields the index of `path`; returns what is to be known about it."""
     reader = READERS[name]
-    required = {field: file.columns.get(field, names) for field, names in reader.required.items()}
-    optional = {field: file.columns.get(field, names) for field, names in reader.optional.items()}
-    digest = _content_hash(path)
+    named = {field: (column,) for field, column in (("image", file.image), ("text", file.text)) if column}
+    required = {field: named.get(field, names) for field, names in reader.required.items()}
+    optional = {field: named.get(field, names) for field, names in {**KEY, **reader.optional}.items()}
+    with path.open("rb") as stream:
+        digest = hashlib.sha256(stream.read(START))
     left_out, broken = Counter[str](), list[str]()
-    rows, size, count, total = list[dict[str, Any]](), 0, 0, 0
-    for place, row in read_rows(path, required, optional):
+    rows, characters, size, total = list[dict[str, Any]](), 0, 0, 0
+    for place, row in read_rows(path, file.name, required, optional):
         total += 1
         try:
             if isinstance(row, Broken):
@@ -129,57 +152,33 @@ def _build(path: Path, file: File, name: str, longest: int) -> Generator[pa.Reco
         except Broken as reason:
             broken.append(f"{file.name}, {place}: {reason}")
             continue
-        rows.append(_row(place, sample))
-        count += 1
-        size += sum(len(image["content"] or b"") for image in rows[-1]["images"])
-        if len(rows) == BATCH or size > BATCH_BYTES:
-            yield _batch(rows, digest)
-            rows, size = [], 0
+        key = sample.key if row.get("key") is None else str(row["key"])
+        split = int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+        texts = [None if isinstance(part, Image) else part for part in sample.parts]
+        answers = [at for at, part in enumerate(sample.parts) if isinstance(part, Answer)]
+        images = [part._asdict() for part in sample.parts if isinstance(part, Image)]
+        rows.append({"split": split, "place": place, "texts": texts, "answers": answers, "images": images})
+        sizes = [image["length"] or len(image["content"] or b"") for image in images]
+        digest.update(canonical_json([split, texts, sizes]).encode())
+        characters += sum(len(text) for text in texts if text)
+        size += sum(len(image["content"] or b"") for image in images)
+        if len(rows) == SAMPLES or characters > CHARACTERS or size > BYTES:
+            yield pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
+            rows, characters, size = [], 0, 0
+    yield pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
     if len(broken) > BROKEN_SHARE * total:
-        others = f"; {len(broken)} of {total} rows are broken" if len(broken) > 1 else ""
-        raise RequestError(f"{broken[0]}{others}; repair or remove it (up to 1 % are left out)")
-    if not count:
+        raise RequestError(
+            f"{broken[0]}; {len(broken)} of {total} rows are broken; repair or remove them (up to 1 % are left out)"
+        )
+    if total == len(broken) + left_out.total():
         reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items()) or "it is empty"
-        needs = reader.needs
-        if path.suffix == ".tar":
-            needs = "KEY.jpg (or .png, .webp) and KEY.txt, or KEY.json with `caption`"
-        raise RequestError(f"{path}: contains no usable {name} ({reasons}); each must have {needs}")
-    yield _batch(rows, digest)
+        needs = " and ".join(names[0] for names in required.values())
+        raise RequestError(
+            f"{file.name}: contains no usable {name} ({reasons}); each needs {needs} (in a tar, KEY.jpg and KEY.txt)"
+        )
     if broken:
-        left_out["broken"] += len(broken)
+        left_out["broken"] = len(broken)
     return {"digest": digest.hexdigest(), "left_out": dict(sorted(left_out.items())), "notes": broken[:5]}
-
-
-def _content_hash(path: Path) -> Any:
-    """A hash of the content, or of size and edges of a large file, to which those of its texts are added."""
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as stream:
-        if size > WHOLE:
-            digest.update(stream.read(EDGE))
-            stream.seek(-EDGE, os.SEEK_END)
-        digest.update(stream.read())
-    return digest
-
-
-def _row(place: str, sample: Sample) -> dict[str, Any]:
-    return {
-        "split": split_number(sample.key),
-        "place": place,
-        "texts": [None if isinstance(part, Image) else part for part in sample.parts],
-        "answers": [at for at, part in enumerate(sample.parts) if isinstance(part, Answer)],
-        "images": [part._asdict() for part in sample.parts if isinstance(part, Image)],
-    }
-
-
-def _batch(rows: list[dict[str, Any]], digest: Any) -> pa.RecordBatch:
-    digest.update(canonical_json([[row["split"], row["texts"]] for row in rows]).encode())
-    return pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
-
-
-def split_number(key: str) -> int:
-    """A hash from 0 to 2⁶⁴ − 1 that determines whether the sample of `key` is held out."""
-    return int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big")
 
 
 def _pictures_beside(file: File, samples: "Dataset") -> tuple[list[str], list[str]]:
@@ -188,17 +187,17 @@ def _pictures_beside(file: File, samples: "Dataset") -> tuple[list[str], list[st
     Looked up whenever data are opened, as pictures may go while their table stays. Raises RequestError if more than 1 %
     are missing.
     """
-    images = [chunk.flatten() for chunk in samples.data.column("images").chunks]
     sizes, missing = list[str](), list[str]()
-    for path in [path for chunk in images for path in chunk.field("path").drop_null().to_pylist()]:
-        if file.is_remote:
-            raise RequestError(f"{file.name}: refers to separate image files; a remote file must contain its images")
-        try:
-            size = os.stat(f"{file.folder}/{path}").st_size
-        except (OSError, ValueError):
-            size = -1
-            missing.append(path)
-        sizes.append(f"{path} {size}")
+    for chunk in samples.data.column("images").chunks:
+        for path in chunk.flatten().field("path").drop_null().to_pylist():
+            try:
+                size = os.stat(f"{file.folder}/{path}").st_size
+            except (OSError, ValueError):
+                size = -1
+                missing.append(path)
+            sizes.append(f"{path} {size}")
+    if sizes and file.is_remote:
+        raise RequestError(f"{file.name}: refers to separate image files; a remote file must contain its images")
     if len(missing) > BROKEN_SHARE * len(sizes):
         raise RequestError(
             f"{file.name}: there is no image {missing[0]!r} in {file.folder}; {len(missing)} of {len(sizes)} images "

@@ -2,31 +2,56 @@
 
 A reader is a function from a row to a sample, with the columns that it needs; a source of a `data.yaml` names it. It
 raises `LeftOut` for a row that is of no use, and `Broken` for one that is not what it should be.
+
+Conversations come in three formats:
+
+- LLaVA, ShareGPT4V: `conversations: [{from: human or gpt, value}]`; `image` has the paths, `<image>` their positions.
+  As LLaVA itself does, a first turn that is not the human's is skipped, and an empty `image` is none
+- the Cauldron: `texts: [{user, assistant}]`; `images` precede the first turn
+- chat fine-tuning: `messages: [{role, content}]`; the content is text or a list of `{type: text, image or image_url}`;
+  images are in that list, or under `images` with `<image>` at their positions
+
+All are converted to one plain-text template, which any tokenizer can encode. Images at the start of a user's turn
+precede its `User:`; others stay in place:
+
+    IMAGE User: REQUEST
+    Assistant: ANSWER
+    User: …
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
 
-from mm1_lab.data.shards.conversations import IMAGES, TURNS, read_conversation
-from mm1_lab.data.shards.samples import Image, LeftOut, Sample, stored_image, words
-from mm1_lab.data.shards.tables import PICTURES, TABLES, Broken, Columns, Row
+from mm1_lab.data.shards.tables import PICTURES, Broken, Columns, Row, sound
+from mm1_lab.data.types import Answer
 
-FAILED = ("failed_to_download", "failed_to_resize")
-"""What img2dataset writes under `status` if it could not fetch an image; in other data the word may mean anything."""
-IMAGE_NAMES = ("image", "file_name", "path", *(ending[1:] for ending in PICTURES), "image_path")
+PLACEHOLDER = "<image>"
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
-@dataclass(frozen=True)
-class Reader:
-    """How rows of files become samples."""
+class LeftOut(Exception):
+    """A row that is of no use; the message is the reason, which is counted."""
 
-    read: Callable[[Row], Sample]
-    required: Columns
-    """Its fields and the columns under which they may be found."""
-    needs: str
-    """What a row must hold, for messages."""
-    endings: tuple[str, ...] = TABLES
-    optional: Columns = field(default_factory=lambda: {"key": ("key", "id", "__key__"), "status": ("status",)})
+
+class Image(NamedTuple):
+    """A picture of a sample as it is stored: its bytes, its path, or its offset and length in the file."""
+
+    content: bytes | None = None
+    path: str | None = None
+    offset: int | None = None
+    length: int | None = None
+
+
+class Sample(NamedTuple):
+    """One document."""
+
+    key: str
+    """Determines the split unless its row has a key: samples with equal keys are in the same split in all sources."""
+    parts: Sequence[str | Image]
+    """Text (`Answer` where it answers) and pictures in reading order; of a captioned picture, all of its captions."""
 
 
 def read_text(row: Row) -> Sample:
@@ -34,59 +59,195 @@ def read_text(row: Row) -> Sample:
     text = words(row["text"])
     if not text:
         raise LeftOut("without text")
-    return Sample.of(row, text, [text])
+    return Sample(text, [text])
 
 
 def read_pair(row: Row) -> Sample:
     """A picture with its caption or its captions, of which each epoch shows the next."""
-    if row.get("status") in FAILED:
-        raise LeftOut("marked as failed")
     image = stored_image(row["image"])
     if image is None:
         raise LeftOut("no image")
-    captions = row["caption"] if isinstance(row["caption"], list) else [row["caption"]]
+    captions = row["text"] if isinstance(row["text"], list) else [row["text"]]
     captions = [caption for caption in map(words, captions) if caption]
     if not captions:
         raise LeftOut("without a caption")
-    return Sample.of(row, image.path or captions[0], [image, *captions])
+    return Sample(image.path or captions[0], [image, *captions])
 
 
 def read_page(row: Row) -> Sample:
     """An OBELICS-like document: of `images` and `texts`, one is null at each place."""
-    images, texts = row["images"], row["texts"]
+    images, texts = row["image"], row["text"]
     if not isinstance(images, list) or not isinstance(texts, list) or len(images) != len(texts):
         raise Broken("images and texts must be lists of equal length")
     parts: list[str | Image] = []
     for place, (image, text) in enumerate(zip(images, texts, strict=True)):
         if (image is None) == (text is None):
             raise Broken(f"place {place}: exactly one of image and text must be null")
-        if image is not None:
-            picture = stored_image(image)
-            if picture:
-                parts.append(picture)
-            continue
-        text = words(text, f"place {place}: ")
-        if parts and isinstance(parts[-1], str):
-            parts[-1] = f"{parts[-1]}\n\n{text}".strip()
-        elif text:
-            parts.append(text)
+        part = stored_image(image) or words(text, f"place {place}: ")
+        if part and isinstance(part, str) and parts and isinstance(parts[-1], str):
+            parts[-1] += f"\n\n{part}"
+        elif part:
+            parts.append(part)
     spoken = "\n".join(part for part in parts if isinstance(part, str))
     if not spoken:
         raise LeftOut("without text")
-    return Sample.of(row, spoken, parts)
+    return Sample(spoken, parts)
 
 
+def words(text: Any, where: str = "") -> str:
+    """The stripped text; empty if there is none. Raises Broken if it is no text."""
+    if text is not None and not isinstance(text, str):
+        raise Broken(f"{where}must be text, but is a {type(text).__name__}")
+    return sound(text or "").strip()
+
+
+def stored_image(image: Any) -> Image | None:
+    """A picture of a table: bytes, a path, a record of both as Hugging Face `datasets` writes it, `{url: PATH}`, or a
+    `data:` URL; a stretch of a tar. None if it is empty."""
+    if isinstance(image, dict):
+        image = image.get("bytes") or image.get("path") or image.get("url")
+    if not image:
+        return None
+    if isinstance(image, tuple):
+        return Image(offset=image[0], length=image[1])
+    if isinstance(image, bytes):
+        return Image(content=image)
+    if not isinstance(image, str):
+        raise Broken(f"an image must be bytes or a path, but is a {type(image).__name__}")
+    if image.startswith("data:"):
+        try:
+            return Image(content=base64.b64decode(image.partition(",")[2], validate=True))
+        except binascii.Error:
+            raise Broken("has a data: URL that is not base64") from None
+    if "://" in image:
+        raise Broken(f"{image[:80]!r} is a URL; download the images and give their file names")
+    if PurePosixPath(image).is_absolute() or ".." in PurePosixPath(image).parts:
+        raise Broken(f"{image[:80]!r} is outside the folder of images; name it (`{{file: FILE, images: FOLDER}}`)")
+    return Image(path=sound(image))
+
+
+def chat_prompt(request: str) -> str:
+    """The prompt for a user's turn, without its images."""
+    return f"User: {request}\nAssistant:"
+
+
+def read_conversation(row: Row) -> Sample:
+    """Converts a conversation to the template. Raises Broken if it is malformed."""
+    if not isinstance(row["text"], list) or not row["text"]:
+        raise Broken("has no turns")
+    pictures = _stored_images(row["image"])
+    rest = list(pictures)
+    turns: list[tuple[str, list[str | Image]]] = []
+    for number, entry in enumerate(row["text"]):
+        turns += _turns(entry, f"turn {number}", rest)
+    system = _spoken(turns.pop(0)[1]) if turns[0][0] == "system" else ""
+    if len(turns) > 1 and turns[0][0] == "assistant":
+        del turns[0]
+    if turns and len(rest) == len(pictures):
+        turns[0][1][:0] = rest
+    elif rest:
+        raise Broken(f"marks places for {len(pictures) - len(rest)} of its {len(pictures)} images")
+    parts: list[str | Image] = [f"{system}\n"] if system else []
+    for number, (role, content) in enumerate(turns):
+        expected = ("user", "assistant")[number % 2]
+        if role != expected:
+            raise Broken(f"turn {number}: is the {role}'s, but should be the {expected}'s; turns must alternate")
+        if not _spoken(content):
+            raise Broken(f"turn {number}: the {role}'s turn has no text")
+        if role == "user":
+            parts += _request(content, number)
+        elif any(isinstance(part, Image) for part in content):
+            raise Broken(f"turn {number}: the assistant's turn has an image; only users' turns may have images")
+        else:
+            parts.append(Answer(f" {_spoken(content)}"))
+    if len(turns) % 2 or not turns:
+        raise Broken("ends without an answer")
+    # tokens may span what turns divide, as `?\n` does in Qwen's tokenizer, and prompts are tokenised whole
+    joined: list[str | Image] = []
+    for part in parts:
+        if joined and type(part) is str and type(joined[-1]) is str:
+            joined[-1] += part
+        else:
+            joined.append(part)
+    return Sample("\n".join(part for part in joined if isinstance(part, str)), joined)
+
+
+def _turns(entry: Any, where: str, images: list[Image]) -> list[tuple[str, list[str | Image]]]:
+    """The turns of an entry as (role, content); takes from `images` as many as it marks places for. An entry of the
+    Cauldron holds two turns."""
+    if not isinstance(entry, dict):
+        raise Broken(f"{where}: must be an object, but is a {type(entry).__name__}")
+    if "user" in entry:
+        request, answer = _marked(entry["user"], where, images), _marked(entry.get("assistant"), where, images)
+        return [("user", request), ("assistant", answer)]
+    said = entry.get("role", entry.get("from"))
+    role = ROLES.get(str(said))
+    if role is None:
+        raise Broken(f"{where}: has the role {said!r}; known roles are {', '.join(ROLES)}")
+    content = entry.get("content", entry.get("value"))
+    parts: list[str | Image] = []
+    for item in content if isinstance(content, list) else [{"type": "text", "text": content}]:
+        kind = item.get("type") if isinstance(item, dict) else None
+        if kind == "text":
+            parts += _marked(item.get("text"), where, images)
+        elif kind in ("image", "image_url"):
+            image = item.get("image") or item.get("image_url") or item.get("path")
+            parts += _stored_images(image) if image else _marked(PLACEHOLDER, where, images)
+        else:
+            raise Broken(f"{where}: has content of type {kind!r}; known types are text, image and image_url")
+    return [(role, parts)]
+
+
+def _marked(text: Any, where: str, images: list[Image]) -> list[str | Image]:
+    """The text with the next of `images` at each `<image>`."""
+    if not isinstance(text, str):
+        raise Broken(f"{where}: must be text, but is a {type(text).__name__}")
+    first, *others = sound(text).split(PLACEHOLDER)
+    parts: list[str | Image] = [first]
+    for other in others:
+        if not images:
+            raise Broken(f"{where}: marks a place for an image that the conversation lacks")
+        parts += [images.pop(0), other]
+    return parts
+
+
+def _stored_images(images: Any) -> list[Image]:
+    """One or more pictures; empty names are none."""
+    pictures = map(stored_image, images if isinstance(images, list) else [images])
+    return [picture for picture in pictures if picture is not None]
+
+
+def _spoken(content: list[str | Image]) -> str:
+    return "".join(part for part in content if isinstance(part, str)).strip()
+
+
+def _request(content: list[str | Image], number: int) -> list[str | Image]:
+    """A user's turn in the template: its leading images, `User:`, its text with any other images, `Assistant:`."""
+    parts = [part for part in content if isinstance(part, Image) or part.strip()]
+    first = next(at for at, part in enumerate(parts) if isinstance(part, str))
+    parts[first] = f"User: {str(parts[first]).lstrip()}"
+    if isinstance(parts[-1], str):
+        parts[-1] = parts[-1].rstrip()
+    before = ["\n"] if number else []
+    return [*before, *parts, "\nAssistant:"]
+
+
+class Reader(NamedTuple):
+    """How rows of files become samples."""
+
+    read: Callable[[Row], Sample]
+    required: Columns
+    """Its fields, and the columns under which they may be; an entry may name those of `image` and `text`."""
+    optional: Columns = {}  # noqa: RUF012 (of an immutable tuple)
+
+
+IMAGE = ("image", "file_name", "path", *(ending[1:] for ending in PICTURES), "image_path")
 READERS = {
-    "text": Reader(read_text, {"text": ("text",)}, "`text`"),
-    "pairs": Reader(
-        read_pair,
-        {"image": IMAGE_NAMES, "caption": ("caption", "text", "captions")},
-        "an image and a caption",
-        (".tar", *TABLES),
-    ),
-    "pages": Reader(read_page, {"images": ("images",), "texts": ("texts",)}, "`images` and `texts`"),
+    "text": Reader(read_text, {"text": ("text",)}),
+    "pairs": Reader(read_pair, {"image": IMAGE, "text": ("caption", "text", "captions")}),
+    "pages": Reader(read_page, {"image": ("images",), "text": ("texts",)}),
     "conversations": Reader(
-        read_conversation, {"turns": TURNS}, "turns", optional={"key": ("id", "key"), "images": IMAGES}
+        read_conversation, {"text": ("messages", "conversations", "texts")}, {"image": ("images", "image")}
     ),
 }
 """All readers by name; one of one's own is added here, and a source under `sources:` names it."""

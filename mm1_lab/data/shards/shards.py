@@ -7,17 +7,14 @@ from functools import cache, cached_property
 from itertools import islice, repeat
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale, nearest
 from mm1_lab.data.decoding import DECODING_VERSION
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.pixels import decodes
-from mm1_lab.data.shards.arrow import short_hash
-from mm1_lab.data.shards.chunks import CHUNKS_VERSION
-from mm1_lab.data.shards.collection import Collection
+from mm1_lab.data.shards.collection import CHUNKS_VERSION, Collection
 from mm1_lab.data.shards.datafile import DataFile, read_data_file, set_key
-from mm1_lab.data.shards.finding import File
+from mm1_lab.data.shards.finding import File, short_hash
 from mm1_lab.data.shards.index import Shard, index_file, index_path
 from mm1_lab.data.shards.rows import Rows, ShardConversations, ShardPairs, ShardSource, ShardText, stream
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
@@ -47,11 +44,12 @@ class Shards:
         content, files = read_data_file(path)
         self.path = path
         self.cache = cache
+        self.limits = Limits(scale.sequence_length, max(scale.image_tokens.values()), scale.max_images)
         self._vocabulary = scale.vocabulary
         self._folder_tokenizer = _folder_tokenizer(path, content, tokenizer)
-        longest, sources = content.longest_document, content.all_named()
+        sources = content.all_named()
         wanted = [(file, source.reader) for name, source in sources.items() for file in files[name]]
-        shards = iter(_index(wanted, longest, cache))
+        shards = iter(_index(wanted, content.longest_document, cache))
         self.everything: dict[str, Collection] = {}
         """All sources, keyed as in `DataFile.all_named`."""
         for name, source in sources.items():
@@ -59,12 +57,12 @@ class Shards:
             self.everything[name] = Collection(source.reader, own, cache, content.image_decoder())
         self.collections = {name: self.everything[name] for name in content.named()}
         self.conversations = {name: self.everything[set_key(name)] for name in content.instructions}
-        self.limits = Limits(scale.sequence_length, max(scale.image_tokens.values()), scale.max_images)
-        self.identity = self._identify(content, [DECODING_VERSION, content.pictures, content.largest_picture, longest])
+        self.identity = self._identify(content)
 
-    def _identify(self, content: DataFile, decoding: list[object]) -> DataIdentity:
+    def _identify(self, content: DataFile) -> DataIdentity:
         contents = sorted((name, [one.reader, *one.digests]) for name, one in self.collections.items())
         tuned = sorted((name, one.digests) for name, one in self.conversations.items())
+        decoding = [DECODING_VERSION, content.pictures, content.largest_picture, content.longest_document]
         words = self._folder_tokenizer
         return DataIdentity(
             kind="shards",
@@ -94,7 +92,6 @@ class Shards:
         return Rows(self.collection(name), self.tokenizer, limits, self.cache)
 
     def source(self, name: str, seed: int, limits: Limits | None = None) -> ShardSource:
-        """A training source in rows of `limits`, by default those of the scale. Raises RequestError if it has none."""
         limits = limits or self.limits
         rows = self.rows(name, limits)
         if not len(rows):
@@ -105,10 +102,10 @@ class Shards:
         if name not in self.conversations:
             near = nearest(name, self.conversations)
             raise RequestError(f"{self.path}: names no instruction set {name!r}{near}; add it under `instructions:`")
-        collection = self.conversations[name]
-        conversations = ShardConversations(collection, stream(f"instructions {name}", seed))
+        conversations = ShardConversations(self.conversations[name], stream(f"instructions {name}", seed))
         packer = Packer(self.tokenizer, limits, ends_answers=True)
-        if not any(packer.fits(conversations.document(index)) for index in range(len(collection.train))):
+        count = len(self.conversations[name].train)
+        if not any(packer.fits(conversations.document(index)) for index in range(count)):
             raise RequestError(
                 f"{self.path}: instructions.{name}: no conversation fits a row of {limits.sequence} "
                 f"tokens and {limits.max_images} pictures; raise sft.sequence_length or sft.max_images"
@@ -141,16 +138,15 @@ class Shards:
 
 def _index(wanted: list[tuple[File, str]], longest: int, cache: Path) -> list[Shard]:
     """The index of each file, in order. Much data that are new here are indexed by a process a core."""
-    files, readers = [file for file, _ in wanted], [reader for _, reader in wanted]
-    work: Any = (files, readers, repeat(longest), repeat(cache))
     new = [file.size for file, reader in wanted if not index_path(file, reader, longest, cache).exists()]
     if sum(new) > MUCH:
         print(f"reading {counted(len(new), 'file')} of {short(sum(new), 'B')} (once)", file=sys.stderr, flush=True)
     if sum(new) - max(new, default=0) <= MUCH:  # one file is indexed by one process
-        return list(map(index_file, *work))
+        return [index_file(file, reader, longest, cache) for file, reader in wanted]
+    files, readers = zip(*wanted, strict=True)
     with ProcessPoolExecutor(machine_cpus(), get_context("spawn"), allow_interrupts) as pool:
         with interrupts_blocked():  # the pool starts its processes when it gets work
-            made = pool.map(index_file, *work)
+            made = pool.map(index_file, files, readers, repeat(longest), repeat(cache))
         return list(made)
 
 
