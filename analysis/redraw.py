@@ -26,7 +26,7 @@ from analysis.pages.overview import write_overview
 from analysis.pages.predictions import shared_samples, shown_arms
 from analysis.pages.published import write_published
 from analysis.pages.report import write_report
-from analysis.pages.verdicts import claims_notes, short_verdicts, verdicts_table
+from analysis.pages.verdicts import claims_notes, in_little_room, verdicts_table
 from analysis.proxies import pair_arms
 from analysis.runs import minutes_of, runs_of, stage_seconds
 from analysis.study import Study
@@ -110,7 +110,8 @@ def sweep_in_short(folder: Path) -> str:
         notes = []
         if (known["of_lesson"] != "").any():
             notes = ["Lessons, judged with correction for their number: `lessons.md`, by `mm1-lab figures`."]
-        tables.append(short_verdicts(known, "Claims: differences in points with their 95 % intervals", notes))
+        title = "Claims: differences in points with their 95 % intervals"
+        tables.append(in_little_room(verdicts_table(known), title, notes))
     return "\n\n".join(to_plain(table).rstrip() for table in tables)
 
 
@@ -120,7 +121,7 @@ def _draw(folder: Path, target: Path) -> Drawn:
     lessons = known_lessons(folder.absolute().parents[1])
     output = Output(target)
     tables: dict[str, list[Table]] = {}
-    claims_table = short_claims = None
+    claims_table = None
     levels = measures = pd.DataFrame()
     runs = runs_of(study)
     with styled():
@@ -140,7 +141,6 @@ def _draw(folder: Path, target: Path) -> Drawn:
             claims = with_lessons(study, judge_contrasts(study, failed), lessons)
             if len(claims):
                 claims_table = verdicts_table(claims, scores.title(study), claims_notes(study, claims))
-                short_claims = short_verdicts(claims)
                 output.csv("contrasts", claims)
                 output.tables("contrasts", claims_table)
                 if is_drawn(claims, study.manifest.scale):
@@ -161,7 +161,6 @@ def _draw(folder: Path, target: Path) -> Drawn:
         seconds=stage_seconds(study),
         paired=pair_arms(study),
         claims=claims_table,
-        short_claims=short_claims,
         tables=tables,
         samples=tuple(shared_samples(study, shown_arms(study))),
         looks=reached_text(study),

@@ -23,19 +23,24 @@ MOST_SEEDS = 1000
 
 def seed_columns(seeds: Sequence[int], in_world: bool) -> dict[str, object]:
     """Their number, which, and of which kind; nothing was tuned on seeds of a user's own data, so these are of none."""
-    kinds = {"development" if s in DEVELOPMENT else "confirmatory" if s >= CONFIRMATORY else "other" for s in seeds}
-    kind = kinds.pop() if len(kinds) == 1 else "mixed" if kinds else ""
-    kind *= in_world
+    kinds = set()
+    for seed in seeds if in_world else ():
+        if seed in DEVELOPMENT:
+            kinds.add("development")
+        else:
+            kinds.add("confirmatory" if seed >= CONFIRMATORY else "other")
+    kind = "mixed" if len(kinds) > 1 else "".join(kinds)
     return {"seeds": len(seeds), "seed_list": " ".join(map(str, seeds)), "seeds_are": kind}
 
 
 def seeds_text(seeds: Sequence[int], in_world: bool = True) -> str:
     """`seed 0`, `development seeds 0–2`, `seeds 100, 101 and 105`; `seeds` must be sorted."""
-    kind = "development " * (in_world and set(seeds) <= set(DEVELOPMENT))
+    kind = "development " if in_world and set(seeds) <= set(DEVELOPMENT) else ""
+    if len(seeds) == 1:
+        return f"{kind}seed {seeds[0]}"
     if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
         return f"{kind}seeds {seeds[0]}–{seeds[-1]}"
-    several = len(seeds) > 1
-    return f"{kind}seed{'s' * several} {', '.join(map(str, seeds[:-1]))}{' and ' * several}{seeds[-1]}"
+    return f"{kind}seeds {', '.join(map(str, seeds[:-1]))} and {seeds[-1]}"
 
 
 def tuned_on(seeds: Sequence[int]) -> str:
@@ -43,14 +48,6 @@ def tuned_on(seeds: Sequence[int]) -> str:
     if not seeds or not set(seeds) <= set(DEVELOPMENT):
         return ""
     return f"The {seeds_text(seeds)}, on which the world and its recipes were tuned."
-
-
-def tuned_sweeps(seeds: Mapping[str, Sequence[int]]) -> str:
-    """The same about several sweeps of the miniature world, from the seeds of each: about all of them, or by name."""
-    tuned = [sweep for sweep, own in seeds.items() if set(own) <= set(DEVELOPMENT)]
-    if len(tuned) == len(seeds):
-        return tuned_on(sorted({seed for own in seeds.values() for seed in own}))
-    return f"Of development seeds, on which the world and its recipes were tuned: {', '.join(tuned)}." if tuned else ""
 
 
 def caution(manifest: Manifest, seeds: Sequence[int]) -> str:
@@ -112,23 +109,25 @@ def seeds_needed(expect: Expectation, margin: float, seed: Interval, prior: floa
     the pool, without which a share UNLIKE of claims keeps its own variance; the level is that of Holm's first step over
     `family` claims. An estimate exactly on the margin can never be decided.
     """
-    many = np.arange(2, MOST_SEEDS + 1, dtype=np.float64)
     if seed.error == 0:
         return 2.0
-    errors, level, kept = seed.error / np.sqrt(many), LEVEL / family, UNLIKE if prior else 1.0
+    many = np.arange(2, MOST_SEEDS + 1, dtype=np.float64)
+    errors, level = seed.error / np.sqrt(many), LEVEL / family
+    own_variance = UNLIKE if prior else 1.0
     estimate = -seed.estimate if expect == "less" else seed.estimate
 
-    def beyond(value: float, one_sided: bool = False) -> Floats:
-        shift, tail = abs(estimate - value) / errors, level if one_sided else level / 2
-        return kept * _power(shift, many - 1, tail) + (1 - kept) * _power(shift, many - 1 + prior, tail)
+    def beyond(value: float, tail: float) -> Floats:
+        """The power to tell the estimate from a value at each number of seeds."""
+        shift = abs(estimate - value) / errors
+        return own_variance * _power(shift, many - 1, tail) + (1 - own_variance) * _power(shift, many - 1 + prior, tail)
 
     if expect == "equivalent" and abs(estimate) < margin:
-        power = beyond(margin, one_sided=True) + beyond(-margin, one_sided=True) - 1
+        power = beyond(margin, level) + beyond(-margin, level) - 1
     elif expect == "equivalent":
-        power = beyond(float(np.copysign(margin, estimate)))
+        power = beyond(float(np.copysign(margin, estimate)), level / 2)
     elif expect == "keeps":
-        power = beyond(-margin, one_sided=estimate > -margin)
+        power = beyond(-margin, level if estimate > -margin else level / 2)
     else:
-        power = beyond(margin)
+        power = beyond(margin, level / 2)
     enough = np.flatnonzero(power >= POWER)
     return float(many[enough[0]]) if len(enough) else float("inf")

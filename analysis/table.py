@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from numbers import Integral, Real
@@ -39,10 +39,6 @@ class Table:
     notes: Sequence[str] = ()
     group: str = ""
     formats: Mapping[str, str] = field(default_factory=dict)
-
-    def only(self, *columns: str) -> "Table":
-        """The table with these of its columns."""
-        return replace(self, frame=self.frame[[name for name in columns if name in self.frame]])
 
     @property
     def head(self) -> list[str]:

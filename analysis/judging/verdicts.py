@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.effects import levels_of
 from analysis.judging.claims import LAW, Claim, Lesson, claim_of, claims_of, lessons_about
 from analysis.judging.evidence import Evidence, of_contrasts
-from analysis.judging.p_values import DECIDED, SUPPORTED, P, Tested, Verdict, combine, holm
+from analysis.judging.p_values import SUPPORTED, P, Tested, Verdict, combine, holm
 from analysis.seeds import seeds_needed
 from analysis.statistics import LEVEL, Interval
 from analysis.study import Study
@@ -65,22 +65,21 @@ def judge(questions: Mapping[str, Sequence[Evidence]]) -> dict[str, Judged]:
         deciding = [own for own in evidence if not own.aside]
         shown = deciding or evidence
         lead = lead_of(shown, one.verdict) if shown else None
-        reason, more = "", np.nan
-        if one.verdict == "not judged":
-            reason = next((own.aside or own.reason for own in shown if own.aside or own.reason), "")
-        elif one.verdict not in DECIDED:
-            more = needed(deciding, left)
+        reasons = [own.aside or own.reason for own in shown] if one.verdict == "not judged" else []
         scores = [score.scored_by for own in deciding for score in own.scores]
+        tests = one.tests
+        if lead and lead.is_against:
+            tests *= len(deciding)  # any of the parts may contradict
         judged[name] = Judged(
             lead=lead,
             parts=len(deciding),
             scored_by=" and ".join(dict.fromkeys(scores)),
             p_holm=one.p_holm,
             family=len(tested),
-            tests=one.tests * (len(deciding) if lead and lead.is_against else 1),  # any of the parts may contradict
-            seeds_needed=more,
+            tests=tests,
+            seeds_needed=needed(deciding, left) if one.verdict == "undecided" else np.nan,
             verdict=one.verdict,
-            reason=reason,
+            reason=next(filter(None, reasons), ""),
         )
     return judged
 
@@ -115,16 +114,17 @@ def needed(deciding: Sequence[Evidence], family: int) -> float:
     """
     if any(one.unit == "sizes" for one in deciding):
         return np.nan  # a learning-rate law needs sizes, not seeds
+    scores = [score for one in deciding for score in one.scores]
     against = [one for one in deciding if all(score.is_against for score in one.scores)]
     if against:
         tests = family * len(deciding)
         direction = min(max(needed_for(score, tests) for score in one.scores) for one in against)
-    elif any(score.is_against for one in deciding for score in one.scores):
+    elif any(score.is_against for score in scores):
         direction = np.inf
     else:
-        direction = max(needed_for(score, family) for one in deciding for score in one.scores)
-    sized = [score for one in deciding for score in one.scores if score.claim and score.claim.size is not None]
-    return min(direction, max((needed_to_refute(one, family) for one in sized), default=np.inf))
+        direction = max(needed_for(score, family) for score in scores)
+    sized = [needed_to_refute(score, family) for score in scores if score.claim and score.claim.size is not None]
+    return min(direction, max(sized, default=np.inf))
 
 
 def needed_for(one: Evidence, family: int = 1) -> float:

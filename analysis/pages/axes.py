@@ -1,6 +1,7 @@
-"""How much each level of a design choice (axis) changes the scores, over all sweeps of a scale: data and a table."""
+"""How much each level of a design choice (axis) changes the scores, over all sweeps of a scale: table and figure."""
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from analysis.effects import UNSET, levels_of, varying
 from analysis.judging.claims import Levels, differences_of
@@ -8,6 +9,7 @@ from analysis.judging.difference import Difference
 from analysis.pages.cells import estimate
 from analysis.seeds import earlier_world, seed_columns, worlds_in
 from analysis.study import Study
+from analysis.style import BLUE, DARK, GREY, WIDTH, annotate, annotate_head, label_rows
 from analysis.table import Table
 from mm1_lab.config import AVERAGE, CHAT
 
@@ -89,3 +91,31 @@ def drawn_levels(levels: pd.DataFrame) -> pd.DataFrame:
         kept.append(of_sweep.sort_values("estimate", ascending=False, kind="stable"))
     kept.sort(key=lambda own: (own["axis"].iloc[0] in CONTROLS, -own["estimate"].abs().max()))
     return pd.concat(kept, ignore_index=True) if kept else shown
+
+
+def draw_axes(levels: pd.DataFrame, title: str, caution: str) -> Figure:
+    """Draws a row a level, in blocks by axis; controls are grey and stand below."""
+    shown = drawn_levels(levels)
+    figure = Figure(figsize=(WIDTH, 1.0 + 0.21 * len(shown)), layout="constrained")
+    axis = figure.subplots()
+    axis.axvline(0, color=DARK, linewidth=0.8)
+    rows = shown.to_dict("records")
+    above = None
+    for place, row in enumerate(rows):
+        colour = GREY if row["axis"] in CONTROLS else BLUE
+        axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.3)
+        axis.plot(row["estimate"], place, marker="o", color=colour)
+        if row["axis"] != above:
+            axis.axhline(place - 0.5, color=GREY, linewidth=0.5)
+            control = " (a control)" if row["axis"] in CONTROLS else ""
+            annotate(axis, f"{row['axis']}{control}, base: {row['base']}", (1.02, place), va="center", fontsize=6.8)
+        above = row["axis"]
+    axis.set_yticks(range(len(rows)), [row["level"] for row in rows])
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    label_rows(axis)
+    tuned = shown["measure"].iloc[0] == str(CHAT)
+    what = "of conversations with tuned models" if tuned else "of the average of image benchmarks"
+    axis.set_xlabel(f"← worse than the base      points {what}      better than the base →")
+    note = "Each level against the base's, over arms that differ in it alone; lines: 95 % intervals over seeds."
+    annotate_head(figure, title, note, caution)
+    return figure

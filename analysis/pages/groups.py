@@ -14,9 +14,9 @@ from analysis.judging.verdicts import judge_lessons, parts_frame
 from analysis.measures import measures_table
 from analysis.pages.axes import axes_table, largest_differences
 from analysis.pages.cells import in_short
-from analysis.pages.verdicts import run_lessons, short_verdicts, tally
+from analysis.pages.verdicts import in_little_room, run_lessons, tally, verdicts_table
 from analysis.proxies import Paired, accuracy, accuracy_table
-from analysis.seeds import earlier_world, seeds_text, tuned_sweeps, worlds_note
+from analysis.seeds import earlier_world, seeds_text, tuned_on, worlds_note
 from analysis.table import Table, as_text
 from mm1_lab.config import CHAT
 from mm1_lab.formatting import counted
@@ -57,8 +57,6 @@ class Drawn:
     paired: Paired
     claims: Table | None
     """The claims of its file with their verdicts."""
-    short_claims: Table | None
-    """The same with what fits a small page."""
     tables: Mapping[str, Sequence[Table]]
     """Tables by their heading in the report."""
     samples: tuple[Sampled, ...]
@@ -79,6 +77,10 @@ class Drawn:
     def world(self) -> str:
         """`world 2` for results of an earlier world; otherwise empty."""
         return earlier_world(self.manifest)
+
+    @property
+    def short_claims(self) -> Table | None:
+        return in_little_room(self.claims) if self.claims else None
 
     @property
     def links(self) -> list[str]:
@@ -135,9 +137,12 @@ class Group:
 
     @property
     def caution(self) -> str:
-        """A warning about results of development seeds; empty if there are none."""
-        in_world = [one for one in self.drawn if one.manifest.in_world]
-        return tuned_sweeps({one.manifest.sweep.name: sorted(set(one.runs["seed"])) for one in in_world})
+        """A warning if all results are of development seeds; otherwise empty."""
+        seeds = set[int]()
+        for one in self.drawn:
+            if one.manifest.in_world:
+                seeds |= set(one.runs["seed"])
+        return tuned_on(sorted(seeds))
 
     @property
     def levels(self) -> pd.DataFrame:
@@ -173,7 +178,7 @@ class Group:
 
     @property
     def short_lessons(self) -> Table:
-        return short_verdicts(run_lessons(self.lessons))
+        return in_little_room(verdicts_table(run_lessons(self.lessons)))
 
     @property
     def where(self) -> str:

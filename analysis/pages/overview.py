@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis.pages.axes import drawn_levels
-from analysis.pages.axes_figure import draw_axes
+from analysis.pages.axes import draw_axes, drawn_levels
 from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.groups import Group
 from analysis.pages.output import Output

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import get_args
 
 import pandas as pd
@@ -26,7 +25,7 @@ CONTENT_NOTE = (
 NEEDED_NOTE = "*Seeds needed*: how many decide a claim with 80 % power if the true difference is the estimate."
 
 
-def verdicts_table(frame: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> Table:
+def verdicts_table(frame: pd.DataFrame, title: str = "", notes: Sequence[str] = ()) -> Table:
     """A row per claim of a frame of `analysis.judging`: claims, lessons, or their parts. Columns that say nothing in
     any row are left out."""
     sources = cited_in(frame)
@@ -57,9 +56,9 @@ def verdicts_table(frame: pd.DataFrame, title: str, notes: Sequence[str] = ()) -
     return Table(title, table[filled], [*notes, *references(sources)])
 
 
-def short_verdicts(frame: pd.DataFrame, title: str = "", notes: Sequence[str] = ()) -> Table:
-    """The table of verdicts where there is little room: in a terminal, a summary, the report."""
-    return replace(verdicts_table(frame, title).only(*SHORT), notes=notes)
+def in_little_room(table: Table, title: str = "", notes: Sequence[str] = ()) -> Table:
+    """A table of verdicts for a terminal, a summary, the report."""
+    return Table(title, table.frame[[name for name in SHORT if name in table.frame]], notes)
 
 
 def claims_notes(study: Study, claims: pd.DataFrame) -> list[str]:

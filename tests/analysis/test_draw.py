@@ -19,8 +19,7 @@ from matplotlib.axes import Axes
 from analysis.judging.claims import load_lessons
 from analysis.judging.evidence import of_lessons
 from analysis.judging.verdicts import judge_contrasts, judge_lessons, parts_frame, with_lessons
-from analysis.pages.axes import drawn_levels, largest_differences, level_rows
-from analysis.pages.axes_figure import draw_axes
+from analysis.pages.axes import draw_axes, drawn_levels, largest_differences, level_rows
 from analysis.pages.compare import compare_table
 from analysis.pages.figures import draw_scores
 from analysis.pages.frames import scores_by_benchmark
@@ -317,8 +316,7 @@ def test_each_level_of_an_axis_is_compared_with_the_base_s_and_controls_stand_ap
     assert largest["estimate"].abs().iloc[0] == levels["estimate"].abs().max()
     assert list(largest_differences(of_chat)["measure"]) == ["chat 0-shot"], "without pre-trained models, of tuned ones"
     words = [text.get_text() for text in draw_axes(every, "title", "").axes[0].texts]
-    assert [word.startswith("Controls") for word in words].count(True) == 1
-    assert "synthetic among captions\n(base: 7 %)" in words
+    assert words[-1] == "images (a control), base: shown" and "synthetic captions, base: 7 %" in words
 
 
 def test_a_stage_that_trials_share_is_counted_once_and_one_trained_for_another_sweep_too(data_mix: Sweep) -> None:

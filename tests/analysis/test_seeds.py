@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis.seeds import caution, tuned_sweeps, worlds_note
+from analysis.seeds import caution, worlds_note
 from mm1_lab.config import WORLD_DATA, DataIdentity
 from mm1_lab.results import Manifest
 
@@ -23,12 +23,6 @@ def test_results_of_an_earlier_world_and_of_few_seeds_say_so(seeds: list[int], d
     text = caution(manifest, seeds)
     assert all(one in text for one in said)
     assert text.count(".") == len(said), text
-
-
-def test_of_several_sweeps_all_are_marked_or_some_by_name() -> None:
-    assert tuned_sweeps({"data_mix": [0, 1], "encoder": [4]}).startswith("The development seeds 0, 1 and 4, on which")
-    assert tuned_sweeps({"data_mix": [0, 1], "encoder": [100]}).endswith("tuned: data_mix.")
-    assert tuned_sweeps({"data_mix": [100], "encoder": [4, 101]}) == tuned_sweeps({}) == ""
 
 
 def test_sweeps_of_an_earlier_world_are_named_unless_all_are() -> None:
