@@ -50,6 +50,11 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
+def is_read_at_once(tensor: torch.Tensor) -> bool:
+    """Whether nobody waits for the tensor's values: on a GPU they may not have been computed yet."""
+    return tensor.device.type == "cpu"
+
+
 @lru_cache(maxsize=1)
 def processor() -> str:
     """The name of the processor, and of the accelerator if there is one."""

@@ -57,8 +57,10 @@ class Cost:
     """Rows (for an encoder: images) of the largest batch."""
     divisible: bool = False
     """Whether a GPU can compute its rows a few at a time."""
+    gradients: float = 0.0
+    """Bytes of `state` that exist from the backward pass on."""
     copies: float = 0.0
-    """Bytes of `state` that each of several GPUs holds in full: half-precision weights kept for the backward pass."""
+    """Bytes of the half-precision weights that a single GPU keeps beside `state`; several gather them when needed."""
     whole: bool = False
     """Whether each of several GPUs holds everything, as in an evaluation."""
 
@@ -165,19 +167,17 @@ def training_cost(
     activations: float = 0.0,
     logits: float = 0.0,
     gathered: float = 0.0,
-    checkpointing: bool = False,
     per_trained: float = 16.0,
 ) -> Cost:
     """The cost of a training stage with `trained` trainable parameters at `per_trained` bytes each (fp32 weight,
     gradient and Adam's two moments); autocast keeps a half-precision copy of all parameters."""
     own = network.total
     total = max(trained, own)
-    copies = 2.0 * total if itemsize == 2 else 0.0
     return Cost(
         flops=flops,
         parameters=own,
         active=active,
-        state=per_trained * trained + 4.0 * (total - trained) + copies,
+        state=per_trained * trained + 4.0 * (total - trained),
         activations=activations,
         logits=logits,
         gathered=gathered,
@@ -185,5 +185,6 @@ def training_cost(
         checkpoint=4.0 * total + (per_trained - 8) * trained,
         rows=rows,
         divisible=divisible,
-        copies=0.0 if checkpointing else copies,
+        gradients=4.0 * trained,
+        copies=2.0 * total if itemsize == 2 else 0.0,
     )

@@ -202,12 +202,12 @@ class _Resolver:
             training=self.training(decoder),
             drop_overlong=drop_overlong,
             gradient_checkpointing=scale.gradient_checkpointing,
-            attention=scale.attention,
+            attention=scale.packed_attention,
         )
 
     def exported(self, folder: str) -> PretrainedMM1:
         """Describes a whole exported model, with the scale's settings for training it."""
-        how = {"gradient_checkpointing": self.scale.gradient_checkpointing, "attention": self.scale.attention}
+        how = {"gradient_checkpointing": self.scale.gradient_checkpointing, "attention": self.scale.packed_attention}
         return self.pretrained_models(folder).whole(folder).model_copy(update=how)
 
     def training(self, decoder: DecoderStage | PretrainedDecoder) -> MultimodalTraining:
@@ -316,7 +316,7 @@ class _Resolver:
                 **self.shared,
                 size=size,
                 training=scale.decoder,
-                attention=scale.attention,
+                attention=scale.packed_attention,
                 gradient_checkpointing=scale.gradient_checkpointing,
             )
             if name in scale.upcycled:

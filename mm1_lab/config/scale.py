@@ -233,13 +233,21 @@ class Scale(Config):
     sequence_length` changes them in proportion."""
     retries: int = Field(1, ge=0, le=1000)
     """How often a failed stage is retried."""
-    attention: Attention = "masked"
+    attention: Attention | None = None
     """How training keeps the documents of a packed row apart: `masked`, a mask over all pairs of positions; `varlen`,
-    variable-length kernels (bf16 on a GPU). On a CPU without `compile`, documents are computed in blocks either way."""
+    variable-length kernels (bf16 on a GPU). On a CPU without `compile`, documents are computed in blocks either way.
+    Default: `varlen` with bf16 on GPUs, otherwise `masked`."""
     gradient_checkpointing: bool = False
     """Whether decoder and multimodal training recompute activations in the backward pass instead of storing them."""
     reuse_processes: bool = False
     """Whether a process runs many stages; suits short stages."""
+
+    @property
+    def packed_attention(self) -> Attention:
+        """`attention`, or its default."""
+        if self.attention is None:
+            return "varlen" if self.precision == "bf16-mixed" and self.resources.gpus else "masked"
+        return self.attention
 
     @model_validator(mode="after")
     def _sizes_have_an_effect(self) -> Self:

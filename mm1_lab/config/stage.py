@@ -302,7 +302,6 @@ class DecoderStage(Stage):
             activations=longest * decoder_activations(size, itemsize, self.gradient_checkpointing),
             logits=longest * logit_bytes(network.vocabulary, itemsize),
             gathered=gathered_bytes(size, itemsize),
-            checkpointing=self.gradient_checkpointing,
         )
 
     def rows(self) -> int:
@@ -404,7 +403,6 @@ class WholeModelStage(Stage):
             activations=length * decoder_activations(decoder, itemsize, checkpointing) + encoder_bytes,
             logits=length * logit_bytes(network.vocabulary, itemsize),  # of a row of text
             gathered=gathered_bytes(decoder, itemsize),
-            checkpointing=checkpointing,
             per_trained=self.bytes_per_trained_parameter(),
         )
 

@@ -74,7 +74,7 @@ class MM1(MM1Parts):
         for _ in range(dummies):  # other processes need this one's shards while they encode
             embedded = embedded + 0 * self._encode(images.new_zeros(1, *images.shape[1:])).sum().to(embedded.dtype)
         expected = len(images) * self.config.connector["image_tokens"]
-        if tokens.device.type == "cpu" or not self.training:  # a GPU in training would have to be waited for
+        if team.is_read_at_once(tokens) or not self.training:
             count = int(is_image.sum())
             if count != expected:
                 raise ValueError(f"{count} image tokens in the text, but {len(images)} images give {expected}")

@@ -53,7 +53,7 @@ def read_rows(decoder: PreTrainedModel, embedded: torch.Tensor, batch: Batch) ->
             inputs_embeds=embedded, position_ids=batch.positions, attention_mask=_document_mask(batch.documents)
         )
         hidden = outputs.last_hidden_state
-    elif embedded.is_cuda and (torch.is_autocast_enabled("cuda") or embedded.dtype != torch.float32):
+    elif _has_flash_kernels(embedded):
         # all rows concatenated into one
         longest = embedded.shape[1]
         outputs = run(inputs_embeds=inputs[None], position_ids=places[None], bounds=batch.bounds, longest=longest)
@@ -67,6 +67,10 @@ def read_rows(decoder: PreTrainedModel, embedded: torch.Tensor, batch: Batch) ->
     if not has_experts:
         return States(hidden)
     return States(hidden, *_routing(outputs.router_logits, real, decoder.config.num_experts_per_tok))
+
+
+def _has_flash_kernels(embedded: torch.Tensor) -> bool:
+    return embedded.is_cuda and (torch.is_autocast_enabled("cuda") or embedded.dtype != torch.float32)
 
 
 def _document_mask(documents: torch.Tensor) -> torch.Tensor:

@@ -58,7 +58,7 @@ def read_encoder(requested: Pretrained, fetch: bool = True) -> PretrainedEncoder
     patches = max(0, getattr(config, "num_patches", 0))
     mean, std = _normalisation(folder, requested.weights)
     found = _described(requested.weights, folder, config, layers)
-    found |= _dimensions(found["size"], config) | {
+    found |= tower_shape(found["size"], config) | {
         "patch": config.patch_size,
         "image_size": getattr(config, "image_size", None) or round(patches**0.5) * config.patch_size,
         "layer": requested.layer,
@@ -88,7 +88,7 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
         )
     found = _described(requested.weights, folder, config, config.num_hidden_layers)
     folder_tokenizer(folder, rows=config.vocab_size)
-    found |= _text(found["size"], config)
+    found |= text_shape(found["size"], config)
     return PretrainedDecoder.parse(found, str(folder / "config.json"))
 
 
@@ -130,8 +130,8 @@ def read_exported(name: str, fetch: bool = True) -> PretrainedMM1:
     shape = {"patch": vision.patch_size, "image_size": tower["image_size"], "layer": tower["layer"]}
     found = decoder | {
         "family": "mm1",
-        "encoder": encoder | _dimensions(encoder["size"], vision) | shape | {"mean": mean, "std": std},
-        "decoder": decoder | _text(decoder["size"], text),
+        "encoder": encoder | tower_shape(encoder["size"], vision) | shape | {"mean": mean, "std": std},
+        "decoder": decoder | text_shape(decoder["size"], text),
         "connector": config["connector"],
         "blind": blind,
     }
@@ -145,7 +145,7 @@ def _described(name: str, folder: Path, config: Any, layers: int) -> dict[str, A
     return found | {"family": config.model_type, "size": size}
 
 
-def _dimensions(size: dict[str, Any], tower: Any) -> dict[str, Any]:
+def tower_shape(size: dict[str, Any], tower: Any) -> dict[str, Any]:
     """The `shape` of a PretrainedEncoder."""
     if tower.model_type.startswith("dinov2"):  # its SwiGLU keeps two thirds of the width, rounded up to a multiple of 8
         inner, gated = int(tower.hidden_size * tower.mlp_ratio), tower.use_swiglu_ffn
@@ -156,7 +156,7 @@ def _dimensions(size: dict[str, Any], tower: Any) -> dict[str, Any]:
     return {"shape": size | {"feed_forward": inner, "gated": gated}}
 
 
-def _text(size: dict[str, Any], config: Any) -> dict[str, Any]:
+def text_shape(size: dict[str, Any], config: Any) -> dict[str, Any]:
     """The further fields of a PretrainedDecoder."""
     heads = config.num_attention_heads
     shape = size | {

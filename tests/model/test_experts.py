@@ -1,7 +1,9 @@
 """Mixture of experts: counts, losses by hand, upcycling; and documents read without a mask over all pairs."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -147,6 +149,36 @@ def test_documents_read_one_by_one_are_documents_read_by_a_mask(size: Size) -> N
     masked, masked_gradients = read(decoder)
     read_by_document(decoder)
     torch.testing.assert_close(read(decoder), (masked, masked_gradients), rtol=1e-4, atol=1e-5)
+
+
+def test_flash_kernels_and_a_mask_give_the_same_loss_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain loop over documents stands for the kernel."""
+
+    def kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *ends: Any, **how: Any) -> torch.Tensor:
+        starts, same, longest, _ = ends
+        assert starts is same and longest == 12 and query.dtype == key.dtype == value.dtype == torch.bfloat16
+        assert how["window_size"] == (-1, 0), "causal"
+        parts = []
+        for start, end in pairwise(starts.tolist()):
+            q, k, v = (one[start:end].transpose(0, 1).float() for one in (query, key, value))
+            k, v = (one.repeat_interleave(len(q) // len(one), dim=0) for one in (k, v))
+            scores = (how["scale"] * q @ k.mT).masked_fill(torch.ones(end - start, end - start).triu(1) > 0, -math.inf)
+            parts.append((scores.softmax(dim=-1) @ v).transpose(0, 1).to(query.dtype))
+        return torch.cat(parts)
+
+    torch.manual_seed(0)
+    decoder = build_decoder(SHARED_KEYS, 20, 12)
+    embedded, batch = packed(24)
+    losses = []
+    for flash in (False, True):
+        if flash:
+            read_by_document(decoder)
+            monkeypatch.setattr("mm1_lab.model.packed._has_flash_kernels", lambda embedded: True)
+            monkeypatch.setattr("mm1_lab.model.packed.varlen_attn", kernel)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = decoder.lm_head(read_rows(decoder, embedded, batch).hidden[batch.documents > 0]).float()
+        losses.append(torch.nn.functional.cross_entropy(logits, torch.arange(21) % 20))
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("half", [False, True])

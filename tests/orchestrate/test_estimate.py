@@ -199,19 +199,23 @@ def test_each_gpu_holds_its_share() -> None:
     scale = load_scale("smoke", ROOT / "sweeps" / "scales")
     one_row = load_scale("smoke", ROOT / "sweeps" / "scales", ("resources.micro_batch=1",))
     none: dict[str, Any] = {"flops": 0.0, "parameters": 0, "active": 0, "weights": 0, "checkpoint": 0}
-    cost = Cost(**none, state=510e9, copies=10e9, activations=3e9, logits=0.5e9, gathered=4e9, rows=512, divisible=True)
+    how: dict[str, Any] = {"gradients": 120e9, "copies": 10e9, "activations": 3e9, "logits": 0.5e9, "gathered": 4e9}
+    cost = Cost(**none, **how, state=620e9, rows=512, divisible=True)
     h100 = Hardware(gpu="h100", count=512)
-    # of 72 GB, 500 / 16 + 10 + 4 leave 26.75, and of these the logits take up to 2: 8 rows of 3 fit, 16 do not
-    assert gpu_share(cost, 16, scale, h100) == GpuShare(16, 8, True, 31.25e9 + 10e9 + 4e9 + 24e9 + 2e9, True)
-    assert gpu_share(cost, 16, one_row, h100) == GpuShare(16, 1, False, 31.25e9 + 10e9 + 4e9 + 3e9 + 0.5e9, True)
+    # of 72 GB, 500 / 16 + 4 leave 36.75, and of these the logits take up to 2: 8 rows of 3 fit, 16 do not
+    assert gpu_share(cost, 16, scale, h100) == GpuShare(16, 8, True, 31.25e9 + 4e9 + 24e9 + 2e9, True)
+    assert gpu_share(cost, 16, one_row, h100) == GpuShare(16, 1, False, 31.25e9 + 4e9 + 7.5e9 + 1.5e9, True)
     assert gpu_share(cost, 512, scale, h100).rows == 1 and not gpu_share(cost, 512, scale, h100).divided
-    assert not gpu_share(cost, 8, scale, h100).fits, "500 / 8 + 10 + 4 + 3.5"
+    assert not gpu_share(cost, 8, scale, h100).fits, "500 / 8 + 4 + 15 + 1.5"
     assert gpu_share(cost, 8, scale, Hardware(gpu="h200", count=8)).fits
-    assert gpu_share(cost, 1, scale, Hardware(gpu="h100", memory=600)).held == 510e9 + 8 * 3e9 + 2e9
+    alone = gpu_share(cost, 1, scale, Hardware(gpu="h100", memory=800))
+    assert alone.rows == 64 and alone.held == 500e9 + 120e9 + 32 * 3e9, "10 + 64 · 3 + 2 at the end of the forward pass"
     images = replace(cost, divisible=False)
     assert gpu_share(images, 16, scale, h100).rows == 32, "a contrastive loss compares all pairs"
-    asked = replace(cost, whole=True, rows=1, divisible=False)
-    assert gpu_share(asked, 4, scale, h100).held == 510e9 + 3e9 + 0.5e9, "an evaluation is not sharded"
+    asked = replace(cost, whole=True, rows=1, divisible=False, gradients=0, copies=0)
+    assert gpu_share(asked, 4, scale, h100).held == 620e9 + 3e9 + 0.5e9, "an evaluation is not sharded"
+    nodes = gpu_share(replace(cost, state=300e9, gradients=60e9), 16, scale, h100)
+    assert nodes.held == 240e9 / 8 + 4e9 + 8 * 3e9 + 2e9, "each node holds the model"
 
 
 def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
@@ -239,8 +243,8 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
     assert "--set evaluate.batch_size to fewer" in asked("run", 0.01, *large)[2]
 
     code, told, _ = asked("plan", 0.01)
-    assert code == 0 and re.search(r"decoder +to run .* 1 +2 +5.84 MB", told), "all"
-    assert re.search(r"multimodal +waits .* 1 +2 +6.99 MB", told), "two of four rows"
+    assert code == 0 and re.search(r"decoder +to run .* 1 +2 +5.71 MB", told), "all"
+    assert re.search(r"multimodal +waits .* 1 +2 +6.82 MB", told), "two of four rows"
     rows: list[int] = []
     forward = Training.forward
     counted = lambda self, batch, *share: rows.append(len(getattr(batch, "tokens", ()))) or forward(self, batch, *share)  # noqa: E731

@@ -49,14 +49,20 @@ def gpu_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuSha
 
 
 def _held(cost: Cost, gpus: int, rows: int, adds_up: bool, memory: float) -> float:
-    """Bytes on each GPU, which computes `rows` rows at a time; it `adds_up` the gradients of several times."""
-    state = cost.state
+    """Bytes on each GPU, which computes `rows` rows at a time; it `adds_up` the gradients of several times.
+
+    Most are held at the end of the forward pass, with all activations and some logits, or near that of the backward
+    pass, with all gradients and the activations of the first part, about half.
+    """
+    lasting, gradients, copies = cost.state - cost.gradients, cost.gradients, cost.copies
     if gpus > 1 and not cost.whole:
         shards = shard_group(gpus, GPUS_OF_A_NODE, cost.state, memory)
-        state = cost.copies + (cost.state - cost.copies) / shards + cost.gathered
+        lasting, gradients, copies = lasting / shards + cost.gathered, gradients / shards, 0.0
         if adds_up and keeps_whole_gradients(cost.parameters, memory):
-            state += 4.0 * cost.parameters
-    return state + rows * cost.activations + min(rows * cost.logits, LOGIT_BYTES)
+            lasting += 4.0 * cost.parameters
+    activations = rows * cost.activations
+    forward = copies + activations + min(rows * cost.logits, LOGIT_BYTES)
+    return lasting + max(forward, gradients + activations / 2)
 
 
 def check_fits(stage: Stage, cost: Cost, share: GpuShare, scale: Scale, hardware: Hardware, label: str) -> None:

@@ -1,0 +1,39 @@
+"""What a GPU would meet does not grow: waits, bytes held and exchanged, counted without one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from benchmarks import counts
+
+
+@pytest.mark.parametrize(
+    ("tower", "decoder", "rows"), [("SigLIP so400m/384", "Qwen2.5-0.5B", 2), ("CLIP ViT-L/336", "Qwen2.5-1.5B", 4)]
+)
+def test_the_plan_s_memory_is_the_peak_of_what_lives(tower: str, decoder: str, rows: int, tmp_path: Path) -> None:
+    peak, planned = counts.peak_beside_plan(counts.real_case(tower, decoder, True, rows, tmp_path))
+    assert planned == pytest.approx(peak, rel=0.1)
+
+
+def test_stored_activations_are_planned_too(tmp_path: Path) -> None:
+    peak, planned = counts.peak_beside_plan(counts.real_case("AIMv2-L/336", "Qwen2.5-0.5B", False, 2, tmp_path))
+    assert planned == pytest.approx(peak, rel=0.1)
+
+
+def test_no_step_waits_for_a_gpu(tmp_path: Path) -> None:
+    assert counts.waits_of_a_step(counts.real_case("CLIP ViT-L/336", "Qwen2.5-0.5B", True, 2, tmp_path)) == []
+    with FakeTensorMode(), counts.Waits() as waits:
+        values = torch.ones(8)
+        values[values > 0].sum().item()
+        (values > 0).nonzero()
+    assert waits.seen == ["index by a mask", "_local_scalar_dense", "nonzero"]
+
+
+def test_weights_are_gathered_in_half_precision_and_gradients_exchanged_once_a_step() -> None:
+    """Bytes a parameter: twice 2 for each micro-batch; 4 within a node; twice 4 / 8 between nodes. The norms, the
+    embedding and the vocabulary's projection are gathered and exchanged in single precision."""
+    for micro_batches in (1, 3):
+        found, parameters = counts.bytes_exchanged(micro_batches)
+        assert [count / parameters for count in found.values()] == pytest.approx([4 * micro_batches, 4, 1], rel=0.06)
