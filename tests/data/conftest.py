@@ -126,6 +126,6 @@ def everything(files: Files) -> Callable[..., Shards]:
 def bucket() -> Iterator[Any]:
     """An empty file system at `memory://`."""
     system = fsspec.filesystem("memory")
-    system.rm("/bucket", recursive=True) if system.exists("/bucket") else None
+    system.store.clear()
     yield system
-    system.rm("/bucket", recursive=True)
+    system.store.clear()

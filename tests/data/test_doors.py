@@ -97,12 +97,14 @@ def test_every_form_of_an_entry_in_one_file(files: Any, bucket: Any, monkeypatch
         numbers = range(start, start + 4)
         return files.parquet(name, {image: [files.png(n) for n in numbers], text: [f"picture {n}" for n in numbers]})
 
-    def builder(name: str, config: str | None, **_: Any) -> Any:
+    def builder(name: str, config: str | None, **more: Any) -> Any:
         if not name.startswith("owner/"):
-            return build(name, config, **_)
+            return build(name, config, **more)
+        asked.append((name, config, more["revision"]))
         return SimpleNamespace(config=SimpleNamespace(data_files={"train": [f"memory://bucket/{name[6:]}.parquet"]}))
 
     files.folder = files.folder / "mine"
+    asked: list[Any] = []
     build = datasets.load_dataset_builder
     monkeypatch.setattr(datasets, "load_dataset_builder", builder)
     (files.folder / "layout" / "data").mkdir(parents=True)
@@ -125,6 +127,7 @@ def test_every_form_of_an_entry_in_one_file(files: Any, bucket: Any, monkeypatch
     (files.folder / "data.yaml").write_text(FORMS)
     data = Shards(files.folder / "data.yaml", files.folder / "cache", files.scale())
     assert pairs_of(data, files) == {*range(20)} and len(data.collection("captions")) == 23, "three pictures twice"
+    assert asked == [("owner/plain", None, None), ("owner/name", None, "12ab")]
     assert [len(data.everything[name]) for name in ("interleaved", "text", "instructions.llava")] == [5, 1, 1]
     assert tuple(data.conversations["llava"].pictures(0)[0].pixels(2)[0, 0]) == files.colour(1)
 
@@ -250,26 +253,12 @@ def test_a_data_set_in_the_hub_s_layout(files: Any) -> None:
         open_captions(files, {"dataset": "nowhere"})
 
 
-def test_a_hub_set_is_read_at_its_addresses_and_else_its_fetching_is_told(
-    files: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bucket.put(str(files.captions("train-0.tar", range(COUNT))), "/bucket/train-0.tar")
-    asked: list[Any] = []
-
-    def builder(name: str, config: str | None, revision: str | None, **_: Any) -> Any:
-        asked.append((name, config, revision))
-        return SimpleNamespace(config=SimpleNamespace(data_files={"train": ["memory://bucket/train-0.tar"]}))
-
-    monkeypatch.setattr(datasets, "load_dataset_builder", builder)
-    forms = [{"dataset": "owner/name", "split": "train", "config": "a"}, "hf://datasets/owner/name@12ab"]
-    for form in forms:
-        assert pairs_of(open_captions(files, form), files) == set(range(COUNT))
-    assert asked == [("owner/name", "a", None), ("owner/name", None, "12ab")]
-    monkeypatch.undo()
+def test_how_to_fetch_a_hub_set_is_told_where_there_is_no_network(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    for form in forms:
-        with pytest.raises(RequestError, match=r"hub cannot be reached; .* run `hf download owner/name --repo-type"):
+    told = r"hub cannot be reached; .* run `hf download owner/name --repo-type dataset{} --local-dir DIR`"
+    for form, pin in (({"dataset": "owner/name"}, ""), ("hf://datasets/owner/name@12ab", " --revision 12ab")):
+        with pytest.raises(RequestError, match=told.format(pin)):
             open_captions(files, form)
 
 

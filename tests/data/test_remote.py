@@ -63,7 +63,7 @@ def test_an_outage_is_an_error_and_no_broken_picture(files: Any, bucket: Any, mo
     assert decode(document.pictures, 8)[1].broken == ()
 
 
-def test_what_is_wrong_at_an_address_is_told(files: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_wrong_at_an_address_is_told(files: Any, bucket: Any) -> None:
     with pytest.raises(RequestError, match=r"text: no remote file matches 'memory://bucket/\*.jsonl'"):
         files.open(text="memory://bucket/*.jsonl")
     with pytest.raises(RequestError, match=r"nothing://x/\*: cannot be listed \(Protocol not known: nothing"):
@@ -80,14 +80,6 @@ def test_what_is_wrong_at_an_address_is_told(files: Any, bucket: Any, monkeypatc
         bucket.pipe("/bucket/t.jsonl", change) if change else bucket.rm("/bucket/t.jsonl")
         with pytest.raises(RequestError, match=rf"memory:///bucket/t\.jsonl: {message}"):
             replace(file, room=1.0).local(files.folder / "copies")
-    bucket.pipe("/bucket/t.jsonl", b"{}")
-    found = type(bucket).info
-    monkeypatch.setattr(type(bucket), "info", lambda *given, **more: found(*given, **more) | {"size": None})
-    monkeypatch.setattr(
-        type(bucket), "glob", lambda system, place, detail: {"/bucket/t.jsonl": system.info("/bucket/t.jsonl")}
-    )
-    with pytest.raises(RequestError, match=r"^memory:///bucket/t\.jsonl: its server does not tell its size"):
-        finding._remote_files("memory://bucket/t.jsonl")
 
 
 def test_much_data_are_indexed_by_several_processes_as_by_one(

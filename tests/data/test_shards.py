@@ -78,14 +78,6 @@ def test_rows_are_a_formula_of_seed_and_number(everything: Open) -> None:
     assert forwards.epochs(0) == 0
 
 
-def test_each_epoch_is_a_new_order_of_the_same_samples(everything: Open) -> None:
-    source = everything().source("interleaved", 0)
-    first, second = keys(epoch(source, 0)), keys(epoch(source, 1))
-    assert first != second
-    assert sorted(first) == sorted(second)
-    assert len(set(first)) == len(first)
-
-
 @pytest.mark.parametrize("name", ["captions", "interleaved", "text"])
 def test_planned_rows_are_what_the_packer_packs(everything: Open, name: str) -> None:
     data = everything("sequence_length=96", "max_images=8")

@@ -46,7 +46,7 @@ class Collection:
         self.shards = [by_digest[digest] for digest in self.digests]
         self._starts = np.cumsum([0, *(len(shard.samples) for shard in self.shards)])
         self.table: pa.Table = concatenate_datasets([shard.samples for shard in self.shards]).data
-        self._columns = {name: self.table.column(name) for name in self.table.column_names}
+        self._columns = dict(zip(self.table.column_names, self.table.columns, strict=True))
         self._cache = cache
         self._decoder = decoder
         self.train, self.held_out = split_samples(self._columns["split"].to_numpy())
@@ -107,7 +107,7 @@ class Collection:
 
         tables = []
         for shard in self.shards:
-            name = short_hash(CHUNKS_VERSION, shard.name, tokenizer.digest)
+            name = short_hash(CHUNKS_VERSION, self.reader, shard.digest, tokenizer.digest)
             make = partial(self._tokenise, shard, tokenizer)
             tables.append(cached(self._cache / "tokens" / f"{name}.arrow", TOKENS, make))
         return concatenate_datasets(tables).data.column("ids")

@@ -40,17 +40,17 @@ def summary_lines(data: Shards) -> Iterator[str]:
             yield f"    {message}"
         if len(tried.broken) > BROKEN_SHARE * tried.asked:
             yield f"  note: more than {BROKEN_SHARE:.0%} of the pictures are broken; training stops at such a share"
-        for warning in _warnings(collection, is_tuned=name not in data.collections):
+        for warning in _warnings(collection):
             yield f"  note: {warning}"
 
 
-def _warnings(collection: Collection, is_tuned: bool) -> Iterator[str]:
+def _warnings(collection: Collection) -> Iterator[str]:
     """What a user should know about a source before training on it."""
     documents, left_out = len(collection), sum(collection.left_out().values())
     few = FEW.get(collection.reader, 0)
     if documents < few:
         yield f"only {documents:,} documents (fewer than {few:,}): training will soon repeat them"
-    if not is_tuned and not len(collection.held_out):
+    if collection.reader != "conversations" and not len(collection.held_out):
         yield "nothing is held out, so there is no held-out loss; add documents until there are at least four"
     if left_out > (documents + left_out) / 10:
         yield f"{left_out / (documents + left_out):.0%} of the documents are left out"

@@ -143,9 +143,7 @@ class DataFile(Config):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Reads the file. Raises RequestError if it is a folder or not YAML, or for an unknown key or invalid value."""
-        if path.is_dir():
-            raise RequestError(f"{path}: is a folder; give the YAML file that lists your data")
+        """Reads the file. Raises RequestError if it is not YAML, or for an unknown key or invalid value."""
         return cls.parse(read_yaml(path), str(path))
 
     def image_decoder(self) -> ImageDecoder:
@@ -185,12 +183,12 @@ def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
     found: dict[str, list[File]] = {}
     for name, source in content.all_named().items():
         if source.reader not in READERS:
-            lack = f"there is no reader {source.reader!r}{nearest(source.reader, READERS)}"
-            raise RequestError(f"{path}: {name}: {lack}")
+            near = nearest(source.reader, READERS)
+            raise RequestError(f"{path}: {name}: there is no reader {source.reader!r}{near}")
         files: dict[str, File] = {}  # one may be named in several ways
-        for entry in source.files:
+        for one in source.files:
+            entry = one if isinstance(one, Entry) else Entry(file=one)
             try:
-                entry = entry if isinstance(entry, Entry) else Entry(file=entry)
                 for file in entry.find(path.parent):
                     files[file.name] = replace(file, room=content.room)
             except RequestError as error:

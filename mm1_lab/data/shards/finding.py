@@ -39,6 +39,7 @@ class File:
     name: str
     """An absolute path or a URL."""
     size: int
+    """Bytes; 0 if a server does not tell it."""
     version: str
     """Changes when the content does."""
     folder: Path = Path()
@@ -82,7 +83,7 @@ class File:
             except Exception as error:  # depends on the library that serves the URL, which tries again by itself
                 lack = f"{self.name}: cannot be fetched ({first_line(error)}); check the connection"
                 raise RequestError(lack) from None
-            if temporary.stat().st_size != self.size:
+            if self.size and temporary.stat().st_size != self.size:
                 raise RequestError(f"{self.name}: has changed since it was listed; give the command again")
 
 
@@ -95,13 +96,12 @@ def find(pattern: str, base: Path) -> list[File]:
     if numbers and int(numbers[1]) <= int(numbers[2]):
         files = []
         for number in range(int(numbers[1]), int(numbers[2]) + 1):
-            files += find(f"{pattern[: numbers.start()]}{number:0{len(numbers[1])}}{pattern[numbers.end() :]}", base)
+            files += find(RANGE.sub(f"{number:0{len(numbers[1])}}", pattern, count=1), base)
         return files
-    path = base / Path(pattern).expanduser()
-    if path.is_file() or path.is_dir() or (pattern.startswith("hf://") and HUB.fullmatch(pattern)):
-        return data_set(pattern, base)
-    if "://" in pattern:
+    if "://" in pattern and not HUB.fullmatch(pattern):
         return _remote_files(pattern)
+    if "://" in pattern or (base / Path(pattern).expanduser()).exists():
+        return data_set(pattern, base)
     # relative to the folder, whose own name may contain brackets
     matches = sorted(glob.glob(str(Path(pattern).expanduser()), root_dir=base, recursive=True))
     files = [_local_file(base / match) for match in matches if (base / match).is_file()]
@@ -127,9 +127,7 @@ def _remote_files(url: str) -> list[File]:
     for name, about in sorted(found.items()):
         if about["type"] == "file":
             version = next((str(about[key]) for key in VERSIONS if key in about), "")
-            files.append(File(system.unstrip_protocol(name), about["size"], version))
-            if about["size"] is None:
-                raise RequestError(f"{files[-1].name}: its server does not tell its size; download it, name the copy")
+            files.append(File(system.unstrip_protocol(name), about["size"] or 0, version))
     if not files:
         raise RequestError(f"no remote file matches {url!r}")
     return files

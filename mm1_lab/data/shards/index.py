@@ -30,9 +30,9 @@ INDEX_VERSION = 8
 START = 8 << 20
 """Bytes of a file that are hashed, beside the keys, texts and sizes of pictures of all samples."""
 KEY = {"key": ("key", "id", "__key__")}
-SAMPLES, CHARACTERS, BYTES = 1000, 1 << 21, 32 << 20
-"""About as many samples, characters and bytes of pictures are written, and later tokenised, at once: a tokenizer needs
-hundreds of bytes of memory per character."""
+SAMPLES, BYTES, BYTES_OF_A_CHARACTER = 1000, 32 << 20, 16
+"""Most samples, and bytes of pictures and texts, that are written and later tokenised at once; a character counts as
+several bytes, as a tokenizer needs hundreds for each."""
 IMAGE = pa.struct({"content": pa.large_binary(), "path": pa.string(), "offset": pa.int64(), "length": pa.int64()})
 SCHEMA = pa.schema(
     {
@@ -54,8 +54,6 @@ class Shard(NamedTuple):
     """An indexed file."""
 
     file: File
-    name: str
-    """Name of its index."""
     digest: str
     """Hash of its content (see `START`); of pictures beside it also of their paths and sizes."""
     samples: "Dataset"
@@ -97,7 +95,7 @@ def index_file(file: File, reader: str, longest: int, cache: Path) -> Shard:
     sizes, missing = _pictures_beside(file, samples)
     if sizes:
         digest = short_hash(digest, sizes)
-    return Shard(file, path.stem, digest, samples, left_out, notes + missing)
+    return Shard(file, digest, samples, left_out, notes + missing)
 
 
 def cached(path: Path, schema: pa.Schema, make: Callable[[], Iterable[pa.RecordBatch]]) -> "Dataset":
@@ -132,13 +130,13 @@ def _build(path: Path, file: File, name: str, longest: int) -> Generator[pa.Reco
     """Yields the index of `path`; returns what is to be known about it."""
     reader = READERS[name]
     named = {field: (column,) for field, column in (("image", file.image), ("text", file.text)) if column}
-    required = {field: named.get(field, names) for field, names in reader.required.items()}
-    optional = {field: named.get(field, names) for field, names in {**KEY, **reader.optional}.items()}
+    columns = {**KEY, **reader.columns, **named}
+    required = [field for field in reader.columns if field not in reader.optional]
     with path.open("rb") as stream:
         digest = hashlib.sha256(stream.read(START))
     left_out, broken = Counter[str](), list[str]()
-    rows, characters, size, total = list[dict[str, Any]](), 0, 0, 0
-    for place, row in read_rows(path, file.name, required, optional):
+    rows, size, total = list[dict[str, Any]](), 0, 0
+    for place, row in read_rows(path, file.name, columns, required):
         total += 1
         try:
             if isinstance(row, Broken):
@@ -160,11 +158,10 @@ def _build(path: Path, file: File, name: str, longest: int) -> Generator[pa.Reco
         rows.append({"split": split, "place": place, "texts": texts, "answers": answers, "images": images})
         sizes = [image["length"] or len(image["content"] or b"") for image in images]
         digest.update(canonical_json([split, texts, sizes]).encode())
-        characters += sum(len(text) for text in texts if text)
-        size += sum(len(image["content"] or b"") for image in images)
-        if len(rows) == SAMPLES or characters > CHARACTERS or size > BYTES:
+        size += sum(sizes) + BYTES_OF_A_CHARACTER * sum(len(text) for text in texts if text)
+        if len(rows) == SAMPLES or size > BYTES:
             yield pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
-            rows, characters, size = [], 0, 0
+            rows, size = [], 0
     yield pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
     if len(broken) > BROKEN_SHARE * total:
         raise RequestError(
@@ -172,7 +169,7 @@ def _build(path: Path, file: File, name: str, longest: int) -> Generator[pa.Reco
         )
     if total == len(broken) + left_out.total():
         reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items()) or "it is empty"
-        needs = " and ".join(names[0] for names in required.values())
+        needs = " and ".join(columns[field][0] for field in required)
         raise RequestError(
             f"{file.name}: contains no usable {name} ({reasons}); each needs {needs} (in a tar, KEY.jpg and KEY.txt)"
         )

@@ -236,9 +236,10 @@ class Reader(NamedTuple):
     """How rows of files become samples."""
 
     read: Callable[[Row], Sample]
-    required: Columns
-    """Its fields, and the columns under which they may be; an entry may name those of `image` and `text`."""
-    optional: Columns = {}  # noqa: RUF012 (of an immutable tuple)
+    columns: Columns
+    """Its fields and the columns under which they may be; an entry may name those of `image` and `text`."""
+    optional: tuple[str, ...] = ()
+    """Fields that a row may lack."""
 
 
 IMAGE = ("image", "file_name", "path", *(ending[1:] for ending in PICTURES), "image_path")
@@ -247,7 +248,9 @@ READERS = {
     "pairs": Reader(read_pair, {"image": IMAGE, "text": ("caption", "text", "captions")}),
     "pages": Reader(read_page, {"image": ("images",), "text": ("texts",)}),
     "conversations": Reader(
-        read_conversation, {"text": ("messages", "conversations", "texts")}, {"image": ("images", "image")}
+        read_conversation,
+        {"text": ("messages", "conversations", "texts"), "image": ("images", "image")},
+        optional=("image",),
     ),
 }
 """All readers by name; one of one's own is added here, and a source under `sources:` names it."""

@@ -34,8 +34,6 @@ SCHEMA = pa.schema({"entries": pa.list_(pa.int64())})
 
 Chunk = tuple[int, int, int, int]
 """Of a document's ids the first and the end; positions in a row (begin and end token included), pictures."""
-Entries = Numbers
-"""(n, 5): the sample, and its chunk."""
 
 
 class Rows:
@@ -59,8 +57,9 @@ class Rows:
             rows = first_fit(order, entries[:, -2:].tolist(), self._limits, OPEN_ROWS)
             yield pa.RecordBatch.from_pydict({"entries": [entries[row].reshape(-1) for row in rows]}, schema=SCHEMA)
 
-    def _cut(self, samples: Numbers) -> Entries:
-        """The entries of `samples`; of a captioned picture that of its longest caption."""
+    def _cut(self, samples: Numbers) -> Numbers:
+        """The entries of `samples`, (n, 5): the sample and its chunk; of a captioned picture that of its longest
+        caption."""
         entries: list[tuple[int, ...]] = []
         for sample in samples.tolist():
             chunks = self._chunks(sample)

@@ -117,9 +117,9 @@ class Shards:
 
     def pairs(self, seed: int) -> ShardPairs:
         """Captioned images; the dense captions are those of `synthetic` if there are any, else of `captions`."""
-        has_dense = "synthetic" in self.collections
-        usual = self.collection("synthetic" if has_dense and "captions" not in self.collections else "captions")
-        return ShardPairs(usual, self.collection("synthetic") if has_dense else usual, seed)
+        dense = self.collections.get("synthetic")
+        usual = self.collections.get("captions") or dense or self.collection("captions")
+        return ShardPairs(usual, dense or usual, seed)
 
     def held_out(self, name: str, count: int) -> list[Document]:
         """The first chunk of each held-out sample, then the second of each, and so on, without broken images."""

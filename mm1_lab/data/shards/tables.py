@@ -43,22 +43,20 @@ Rows = Iterator[tuple[str, Row | Broken]]
 """The place of each row in its file, and its columns."""
 
 
-def read_rows(path: Path, name: str, required: Columns, optional: Columns) -> Rows:
+def read_rows(path: Path, name: str, columns: Columns, required: Collection[str]) -> Rows:
     """Yields the rows of the file at `path`, which messages call `name`, with their fields under standard names.
 
     A required field that the first row lacks raises RequestError, and one that a later row lacks makes it `Broken`.
     """
-    columns = {**required, **optional}
     wanted = {column for names in columns.values() for column in names}
-    place, is_first = "", True
+    place = ""
     try:
-        for place, row in FORMATS[path.suffix](path, wanted):
+        for number, (place, row) in enumerate(FORMATS[path.suffix](path, wanted)):
             if isinstance(row, dict):
-                lack = _missing_column(row, required)
-                if lack and is_first:
+                lack = _missing_column(row, [columns[field] for field in required])
+                if lack and number == 0:
                     raise RequestError(f"{name}, {place}: {lack}")
                 row = Broken(lack) if lack else {field: _first(row, names) for field, names in columns.items()}
-            is_first = False
             yield place, row
     except RequestError:
         raise
@@ -69,9 +67,9 @@ def read_rows(path: Path, name: str, required: Columns, optional: Columns) -> Ro
         ) from None
 
 
-def _missing_column(row: Row, required: Columns) -> str:
+def _missing_column(row: Row, required: list[tuple[str, ...]]) -> str:
     """What to say of the first field that has none of its columns; empty if there is no such field."""
-    for names in required.values():
+    for names in required:
         if not any(name in row for name in names):
             has = ", ".join(map(str, list(row)[:20]))[:200] or "nothing"
             return (
