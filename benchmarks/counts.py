@@ -47,7 +47,7 @@ from mm1_lab.config import (
 from mm1_lab.data.batches import Batch
 from mm1_lab.model import build_decoder, build_mm1, connector_flops, count_parameters, read_rows
 from mm1_lab.model.decoder import sparse_layers
-from mm1_lab.orchestrate.planning.capacity import gpu_share
+from mm1_lab.orchestrate.planning.cost import gpu_share
 from mm1_lab.train.module import Losses, Training, language_loss
 from mm1_lab.train.recorder import STEPS_BETWEEN_READS, Recorder
 from mm1_lab.train.sharding import prepare

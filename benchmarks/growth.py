@@ -82,11 +82,11 @@ def planning() -> Iterable[Table]:
     rows = []
     for trials in PLANNED:
         with TemporaryDirectory() as folder:
-            seeds = str(trials // 12)
-            make_finished(Path(folder), FULL, int(seeds))
+            seeds = range(trials // 12)
+            make_finished(Path(folder), FULL, len(seeds))
             told = []
             for command in ("plan", "run"):
-                arguments = [*COMMAND, command, str(SWEEP), "--scale", FULL.scale, "--seeds", seeds]
+                arguments = [*COMMAND, command, str(SWEEP), "--scale", FULL.scale, "--seeds", ",".join(map(str, seeds))]
                 cost = process_cost(arguments, Path(folder))
                 told += [cost.wall, cost.megabytes]
             rows.append((trials, *told))

@@ -56,7 +56,8 @@ def _rows(command: str, trials: Sequence[int], found: Mapping[tuple[str, int], S
 def _cost(command: str, amounts: Amounts, seeds: int, folder: Path, number: int) -> Cost:
     """Cost of `mm1-lab plan` or `run` on the data-mix sweep, with results in `folder`."""
     settings = [part for setting in amounts.settings for part in ("--set", setting)]
-    arguments = [command, str(SWEEP), "--scale", amounts.scale, "--seeds", str(seeds), *settings]
+    listed = ",".join(map(str, range(seeds)))  # a count is at most 99
+    arguments = [command, str(SWEEP), "--scale", amounts.scale, "--seeds", f"{listed},", *settings]
     return process_cost([*COMMAND, *arguments], folder)
 
 
@@ -65,7 +66,7 @@ def make_finished(folder: Path, amounts: Amounts, seeds: int) -> int:
     results = folder / "results" / "local"
     ledger = Ledger(results, results / "store")
     request = load_request(
-        str(SWEEP), amounts.scale, str(seeds), (), amounts.settings, None, ledger.results, ledger.store
+        str(SWEEP), amounts.scale, range(seeds), (), amounts.settings, None, ledger.results, ledger.store
     )
     held_out: list[HeldOutRow] = []
     samples: list[SampleRow] = []

@@ -107,6 +107,7 @@ VARIABLES = {
     "MLFLOW_TRACKING_USERNAME`, `MLFLOW_TRACKING_PASSWORD`, `MLFLOW_TRACKING_TOKEN": "MLflow's own; never printed",
     "MLFLOW_HTTP_REQUEST_TIMEOUT`, `MLFLOW_HTTP_REQUEST_MAX_RETRIES": "MLflow's own; default: 10 seconds, one attempt",
     "RAY_AUTH_TOKEN": "Ray's token; default: a new one for each command",
+    "LOCAL_WORLD_SIZE": "processes of a node, as `torchrun` and Ray Train set it; default: all of a stage",
     "PYTHONPATH": "passed on to the processes of a sweep",
     "RAY_AUTH_MODE": "set to `token` if a process imports Ray before it runs a sweep; otherwise set by the sweep",
 }

@@ -86,15 +86,14 @@ def new_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def replace(temporary: Path, path: Path, over: bool = True) -> None:
+def replace(temporary: Path, path: Path) -> None:
     """Atomically renames a file or a folder into place; syncs its content to disk before, and the name after.
 
-    A folder that exists already is moved aside first, as no system replaces one by another. Unless `over`, raises
-    OSError for such a folder.
+    A folder that exists already is moved aside first, as no system replaces one by another.
     """
     for written in (temporary, *temporary.rglob("*")):
         _sync(written)
-    aside = path.with_name(f"{path.name}.replaced") if over and path.is_dir() else None
+    aside = path.with_name(f"{path.name}.replaced") if path.is_dir() else None
     if aside:
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(path, aside)

@@ -1,8 +1,9 @@
 """Numbers, times and tables in human-readable form."""
 
 import shlex
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mm1_lab.files import RESULTS
 
@@ -84,3 +85,14 @@ def text_table(heading: Sequence[str], rows: Iterable[Sequence[object]], right: 
             padded.append(cell.rjust(width) if place in right else cell.ljust(width))
         lines.append("  ".join(padded).rstrip())
     return lines
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings with dotted paths as keys."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found

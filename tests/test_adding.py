@@ -18,9 +18,11 @@ from transformers import AutoModelForCausalLM, Olmo2Config, PreTrainedModel, ViT
 from analysis import paper
 from analysis.judging.claims import known_lessons, load_lessons
 from analysis.redraw import draw
-from mm1_lab import cli, commands, options
+from mm1_lab import cli, commands
+from mm1_lab.commands import options
 from mm1_lab.config import DecoderStage, EvaluationSettings, Pretrained, RequestError, Resources, Stage
 from mm1_lab.config.size import Parameters, Size
+from mm1_lab.data.shards.datafile import DataFile
 from mm1_lab.data.types import Data, Tokenizer
 from mm1_lab.data.world import scene_questions
 from mm1_lab.data.world.drawing import ScenePicture
@@ -38,9 +40,9 @@ from mm1_lab.model.towers import load_encoder, pretrained_encoder_config
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.execution.worker import WorkerContext
 from mm1_lab.orchestrate.execution.worklist import WorkList
-from mm1_lab.orchestrate.plan_text import plan_text
 from mm1_lab.orchestrate.planning.finding import find_scale
 from mm1_lab.orchestrate.planning.plan import make_plan
+from mm1_lab.orchestrate.planning.plan_text import plan_text, reckon
 from mm1_lab.orchestrate.planning.request import Request, with_benchmarks
 from mm1_lab.orchestrate.sweeping import run_sweep
 from mm1_lab.train.decoder_stage import build
@@ -108,7 +110,7 @@ def test_a_kind_of_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(KINDS, Halved, StageKind(build_halved, halve))
     on_gpus = with_halved(load("data_mix", "smoke", only=["base"], settings=("hardware={gpu: h100}",)))
-    text = plan_text([on_gpus])
+    text = plan_text([on_gpus], reckon([on_gpus]))
     row = next(line.split() for line in text.splitlines() if line.startswith("halved"))
     assert row[:9] == ["halved", "waits", "1", "31.6K", "41.5G", "506", "KB", "127", "KB"], (
         "6 · 6,912 · a million FLOPs"
@@ -124,7 +126,7 @@ def test_a_kind_of_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     weights = [load_file(request.ledger.weights(chain[kind].fingerprint) / WEIGHTS) for kind in ("decoder", "halved")]
     assert all(torch.equal(weights[0][name] / 2, halved) for name, halved in weights[1].items())
     assert chain["halved"].workers(request.scale.model_copy(update={"workers": {"85M": 2}})) == 1
-    assert "Nothing to run." in plan_text([request])
+    assert "Nothing to run." in plan_text([request], reckon([request]))
 
 
 def test_an_executor(tmp_path: Path) -> None:
@@ -157,7 +159,7 @@ def test_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data.write_text(
         "text: [any.jsonl]\nbenchmarks: {mine: {questions: mine.jsonl, metric: length, shots: [0]}}\n", encoding="utf-8"
     )
-    scale = with_benchmarks(find_scale("smoke"), data, None)
+    scale = with_benchmarks(find_scale("smoke"), data, DataFile.read(data), None)
     benchmark = build_benchmark(scale.benchmarks[0], scale.evaluate, WorldTokenizer())
     assert (benchmark.name, benchmark.metric, metrics.score(benchmark, ["four"])) == ("mine", "length", [4.0])
 

@@ -1,6 +1,5 @@
 """The command as a user types it, at smoke scale."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,7 +67,7 @@ def test_a_finished_sweep_has_table_figure_and_runs_to_browse(finished: Any) -> 
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     parent, child = runs["data_mix at smoke"], runs["captions / seed 0 at smoke"]
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
-    assert child.data.params["data_mix"].startswith("captions 1 / interleaved 0 / text 0")
+    assert child.data.params["paper.data_mix.captions"] == "1.0"
     assert {"0-shot", "text-core", "captions/8-shot", "held-out/text", "train/loss"} <= set(child.data.metrics)
     assert len(client.get_metric_history(runs["base / seed 0 at smoke"].info.run_id, "train/loss/interleaved")) > 1
     encoder = runs["encoder / seed 0 at smoke"].data.metrics
@@ -103,10 +102,6 @@ def test_a_setting_makes_new_trials_beside_the_old(
     assert main(["plan", "data_mix", "--scale", "smoke", "--only", "base", "--set", "train.steps=7"]) == 0
     output = capsys.readouterr().out
     assert output.startswith("data_mix,train.steps=7 at smoke: 1 trial, 2 stages to run")
-    assert "new: training.steps 6 → 7" in output
-    assert main(["plan", "data_mix", "--scale", "smoke", "--only", "no-vecap"]) == 0
-    changed = r"new: shares\.captions 0\.42\d+ → 0\.45\d+, shares\.synthetic 0\.03\d+ → –"
-    assert re.search(changed, capsys.readouterr().out)
 
 
 def test_seeds_are_a_count_or_a_list() -> None:

@@ -120,7 +120,7 @@ def test_ctrl_c_again_and_again_is_silent() -> None:
     code = (
         "import os, signal, sys, time\n"
         "from mm1_lab.cli import main\n"
-        "from mm1_lab.options import COMMANDS\n"
+        "from mm1_lab.commands import COMMANDS\n"
         "def interrupt():\n"
         "    for number in (signal.SIGINT, signal.SIGTERM):\n"
         "        os.kill(os.getpid(), number)\n"

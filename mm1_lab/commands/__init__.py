@@ -2,4 +2,4 @@
 A command's docstring is its help text, and `--help` lists the commands in the order of these modules."""
 
 from mm1_lab.commands import running, trained, scales, showing, judging, project  # noqa: I001
-from mm1_lab.options import COMMANDS as COMMANDS
+from mm1_lab.commands.options import COMMANDS as COMMANDS

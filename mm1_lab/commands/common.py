@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from mm1_lab.config import is_of_recipe
 from mm1_lab.files import PARTS
 from mm1_lab.results import Ledger
 
@@ -58,6 +59,8 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
     )
     for folder, reason in (request.ledger.parts.damaged() if request.ledger.parts else {}).items():
         print(f"{folder}: this shipped part is not used ({reason}); restore or delete it", file=sys.stderr)
+    if changes := [setting for setting in options.set if is_of_recipe(setting)]:
+        print(f"--set: {', '.join(changes)} changes the recipe, from which the arms start", file=sys.stderr)
     if "synthetic" not in request.data.sources:
         print(f"{options.data}: no synthetic captions; other captions fill their share of rows", file=sys.stderr)
     return replace(request, weights=bool(given.get("weights")))

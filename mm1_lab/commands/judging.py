@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm1_lab import options as opt
+from mm1_lab.commands import options as opt
 from mm1_lab.commands.common import DONE, print_json
+from mm1_lab.commands.options import command, option, switch
 from mm1_lab.config import RequestError
-from mm1_lab.options import command, option, switch
 
 if TYPE_CHECKING:
     pass

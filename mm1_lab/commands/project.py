@@ -6,12 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from mm1_lab import options as opt
+from mm1_lab.commands import options as opt
 from mm1_lab.commands.common import DONE, FAILED, ledger_of
-from mm1_lab.config import RequestError
-from mm1_lab.files import PARTS, RESULTS, STUDY, here_or_shipped
+from mm1_lab.commands.options import command, option, repeated, switch
+from mm1_lab.config import Recipe, RequestError
+from mm1_lab.files import PACKAGE, PARTS, RESULTS, SHIPPED, STUDY, here_or_shipped, write_text
 from mm1_lab.formatting import counted, text_table
-from mm1_lab.options import command, option, repeated, switch
 from mm1_lab.results import Ledger
 from mm1_lab.results.packed import damaged as damaged_packs
 from mm1_lab.results.parts import Parts
@@ -36,13 +36,18 @@ def show_data(options: argparse.Namespace) -> int:
     if options.data:
         from mm1_lab.data.shards import Shards
         from mm1_lab.data.shards.data_summary import summary_lines
+        from mm1_lab.data.shards.datafile import DataFile
         from mm1_lab.orchestrate.planning.finding import find_scale
-        from mm1_lab.orchestrate.planning.tokenizer import base_tokenizer
+        from mm1_lab.orchestrate.planning.tokenizer import decoders_tokenizer
+        from mm1_lab.weights.pretrained import HuggingFace
 
         ledger = Ledger(RESULTS, options.store)
         ledger.check_writable()
         scale = find_scale(options.scale, tuple(options.set))
-        data = Shards(options.data, ledger.data_cache, scale, base_tokenizer(scale, options.data))
+        tokenizer = None
+        if DataFile.read(options.data).tokenizer == "bpe":  # then that of the scale's base decoder, if pre-trained
+            tokenizer = decoders_tokenizer({"base": Recipe()}, scale, HuggingFace())
+        data = Shards(options.data, ledger.data_cache, scale, tokenizer)
         for line in summary_lines(data):
             print(line)
         title, samples = str(options.data), list(data_samples(data))
@@ -124,9 +129,19 @@ def gc(options: argparse.Namespace) -> int:
 @command("my-lab", option("folder", "a folder to create", "FOLDER", type=Path))
 def init(options: argparse.Namespace) -> int:
     """Create a small project: a sweep, a data file, a Makefile."""
-    from mm1_lab.init import init
-
-    for path in init(options.folder):
-        print(path)
-    print(f"Next: cd {options.folder} && mm1-lab run my_question --scale smoke")
+    folder = options.folder
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RequestError(f"{folder}: already exists; give a new folder")
+    project = PACKAGE / "project"
+    copies = {
+        "sweeps/my_question.yaml": project / "sweep.yaml",
+        "sweeps/recipes/base.yaml": SHIPPED / "sweeps" / "recipes" / "base.yaml",
+        "data.yaml": project / "data.yaml",
+        "Makefile": project / "Makefile",
+    }
+    write_text(folder / ".gitignore", f"{RESULTS}\n")
+    for name, source in copies.items():
+        write_text(folder / name, source.read_text(encoding="utf-8"))
+        print(folder / name)
+    print(f"Next: cd {folder} && mm1-lab run my_question --scale smoke")
     return DONE

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm1_lab import options as opt
+from mm1_lab.commands import options as opt
 from mm1_lab.commands.common import DONE, FAILED, print_json, request_of
-from mm1_lab.config import RequestError
+from mm1_lab.commands.options import command, option, switch
+from mm1_lab.config import RequestError, Stage
 from mm1_lab.files import PARTS, STUDY, folder_size, here_or_shipped
-from mm1_lab.options import command, option, switch
 from mm1_lab.results.parts import Parts
 
 if TYPE_CHECKING:
@@ -32,19 +33,21 @@ if TYPE_CHECKING:
 def plan(options: argparse.Namespace) -> int:
     """Show what would run and what it would cost."""
     from mm1_lab.orchestrate.lr_search import with_grid
-    from mm1_lab.orchestrate.plan_text import plan_text, plan_values
+    from mm1_lab.orchestrate.planning.plan_text import plan_text, plan_values, reckon
 
     if options.vary and len(options.sweeps) > 1:
         raise RequestError("--vary changes one recipe; give one")
     requests = [with_grid(_request(options, sweep)) for sweep in options.sweeps]
     looks = [_looks(options, request) for request in requests]
+    reckoned = reckon(requests)
     if options.json:
-        print_json(plan_values(requests))
+        print_json(plan_values(requests[0], reckoned))
         return DONE
-    print(plan_text(requests))
-    for text in dict.fromkeys(map(_what_deciding_takes, requests)):
-        if text:
-            print(text)
+    print(plan_text(requests, reckoned))
+    if reckoned.plan.tasks:
+        for text in dict.fromkeys(map(_what_deciding_takes, requests)):
+            if text:
+                print(textwrap.fill(text, 110))
     if looks[0]:
         from analysis.judging.looks import looks_text
 
@@ -103,14 +106,23 @@ def run(options: argparse.Namespace) -> int:
 @command("data_mix --only base --seeds 5", *opt.ARMS)
 def ship_parts(options: argparse.Namespace) -> int:
     """Copy the encoders and decoders of a sweep from the store to results/parts."""
-    from mm1_lab.orchestrate import shipping
-
-    parts = Parts(PARTS)
-    try:
-        for line in shipping.ship_parts(request_of(options, options.sweep), parts):
-            print(line)
-    except OSError as error:
-        raise RequestError(f"{PARTS}: cannot be written to ({error.strerror})") from None
+    request, parts = request_of(options, options.sweep), Parts(PARTS)
+    ledger, stages = request.ledger, dict[str, Stage]()
+    for trial in request.trials:
+        for stage in trial.evaluation.model.inputs.values():
+            stages[stage.fingerprint] = stage
+            if not ledger.has_weights(stage.fingerprint):
+                raise RequestError(
+                    f"{stage.KIND} of seed {stage.seed} ({stage.fingerprint}) is not in {ledger.store}; run it first: "
+                    f"{request.command('--seeds', f'{stage.seed},')}"
+                )
+    for fingerprint, stage in stages.items():
+        if not ledger.is_shipped(fingerprint):
+            try:
+                parts.ship(fingerprint, ledger.weights(fingerprint))
+            except OSError as error:
+                raise RequestError(f"{PARTS}: cannot be written to ({error.strerror})") from None
+        print(f"{stage.KIND} / seed {stage.seed}: {PARTS / fingerprint}")
     print(f"{PARTS}: {folder_size(PARTS) / 1e6:.1f} MB in all")
     return DONE
 

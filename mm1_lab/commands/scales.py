@@ -6,10 +6,10 @@ import argparse
 import hashlib
 from pathlib import Path
 
-from mm1_lab import options as opt
+from mm1_lab.commands import options as opt
 from mm1_lab.commands.common import DONE, FAILED, ledger_of, request_of
+from mm1_lab.commands.options import command, option, repeated, switch
 from mm1_lab.config import GATES, RequestError, nearest, parse_count
-from mm1_lab.options import command, option, repeated, switch
 from mm1_lab.results import variant_name
 
 GATE = "reader, words, probe, lower (the probe at the lowest resolution), leaks, prompts or validity; may be repeated"
@@ -73,7 +73,6 @@ SEARCH = "what adds rates to the first grid: the grid itself while the best is a
     option("--predict", PREDICT, "LIST"),
     option("--from", FROM, "CSV", dest="file", type=Path),
     switch("--lower-is-better", "with --from: the score is a loss"),
-    switch("--plan-only", "show what would run and what it would cost, and run nothing"),
     *opt.REQUEST,
     *opt.EXECUTOR,
     opt.NO_PARTS,
@@ -83,13 +82,7 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     if options.file:
         return _fit_file(options)
     from mm1_lab.orchestrate.execution.executor import make_executor
-    from mm1_lab.orchestrate.lr_search import (
-        choose_sizes,
-        load_search,
-        predicted_sizes,
-        run_search,
-        with_grid,
-    )
+    from mm1_lab.orchestrate.lr_search import choose_sizes, load_search, predicted_sizes, run_search
 
     if options.lower_is_better:
         raise RequestError("--lower-is-better needs --from, as it applies to measurements from a file")
@@ -97,11 +90,6 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     sizes = choose_sizes(",".join(request.sweep.arms) if options.sizes is None else options.sizes, request.scale)
     predicted = predicted_sizes(options.predict, sizes, request.scale)
     request = load_search(request, sizes)
-    if options.plan_only:
-        from mm1_lab.orchestrate.plan_text import plan_text
-
-        print(plan_text([with_grid(request)]))
-        return DONE
     request.ledger.check_writable()
 
     def draw(folder: Path) -> list[Path]:
@@ -115,11 +103,16 @@ def fit_lr_law(options: argparse.Namespace) -> int:
 
 def _fit_file(options: argparse.Namespace) -> int:
     unused = {
-        "--sizes": options.sizes is not None, "--plan-only": options.plan_only,
-        "--data": options.data, "--set": options.set, "--scale": options.scale != "mini",
-        "--seeds": options.seeds != "1", "--search": options.search != "grid", "--inline": options.inline,
-        "--address": options.address, "--no-parts": options.no_parts,
-    }  # fmt: skip
+        "--sizes": options.sizes is not None,
+        "--scale": options.scale != "mini",
+        "--seeds": options.seeds != "1",
+        "--search": options.search != "grid",
+        "--data": options.data,
+        "--set": options.set,
+        "--inline": options.inline,
+        "--address": options.address,
+        "--no-parts": options.no_parts,
+    }
     for name, given in unused.items():
         if given:
             raise RequestError(f"{name} has no effect with --from, which runs no trials; leave one of them out")

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm1_lab import options as opt
+from mm1_lab.commands import options as opt
 from mm1_lab.commands.common import DONE, request_of
+from mm1_lab.commands.options import command, option, repeated
 from mm1_lab.config import RequestError
-from mm1_lab.options import command, option, repeated
 
 if TYPE_CHECKING:
     from mm1_lab.config import Trial
@@ -55,11 +55,10 @@ def chat(options: argparse.Namespace) -> int:
     """Chat with a trained arm."""
     request, trial = _trained(options)
     from mm1_lab.orchestrate.conversation import Chat, open_image
-    from mm1_lab.orchestrate.finished_trial import weights_of
 
     decoder = request.image_decoder()
     waiting = [open_image(path, decoder) for path in options.image]
-    talk = Chat.load(trial.evaluation.model, weights_of(request, trial), request.open_data())
+    talk = Chat.load(trial.evaluation.model, request.weights_of(trial), request.open_data())
     print("Type a message. `/image FILE` adds an image to the next one, `/new` starts over, an empty line quits.")
     while said := _typed("You: "):
         typed, _, rest = said.partition(" ")
@@ -79,11 +78,9 @@ def chat(options: argparse.Namespace) -> int:
 
 def _trained(options: argparse.Namespace) -> tuple[Request, Trial]:
     """The requested trial; imports nothing heavy. Raises RequestError if it is not trained."""
-    from mm1_lab.orchestrate.finished_trial import only_trial, weights_of
-
     request = request_of(options, options.sweep)
-    trial = only_trial(request)
-    weights_of(request, trial)
+    trial = request.only_trial()
+    request.weights_of(trial)
     return request, trial
 
 

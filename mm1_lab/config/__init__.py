@@ -48,5 +48,5 @@ from mm1_lab.config.stage import (
     SftStage,
     Stage,
 )
-from mm1_lab.config.sweep import Contrast, Expectation, Panel, Search, Sweep, load_scale, load_sweep
+from mm1_lab.config.sweep import Contrast, Expectation, Panel, Search, Sweep, is_of_recipe, load_scale, load_sweep
 from mm1_lab.config.yaml_files import read_yaml

@@ -2,7 +2,7 @@
 
 FLOPs are those of matrix products, including attention over the whole row (as in PaLM's model FLOPs utilisation);
 recomputed activations are not counted again. Each kind of stage combines these functions in its method `cost`; what a
-GPU then holds is in mm1_lab/orchestrate/planning/capacity.py.
+GPU then holds is in mm1_lab/orchestrate/planning/cost.py.
 """
 
 from collections.abc import Mapping

@@ -13,7 +13,7 @@ from mm1_lab.config.errors import RequestError, nearest, short
 from mm1_lab.config.measure import MeasureField
 from mm1_lab.config.own_connectors import OwnConnectors, read_connectors
 from mm1_lab.config.recipe import Recipe
-from mm1_lab.config.scale import MultimodalTraining, Scale
+from mm1_lab.config.scale import Scale
 from mm1_lab.config.yaml_files import parse_yaml, read_yaml
 
 MOST_ARMS = 10_000
@@ -117,15 +117,15 @@ class SweepFile(Config):
     """Makes the sweep a search for the best learning rate of each arm."""
 
 
-def load_sweep(path: Path, *further: Path) -> Sweep:
+def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Sweep:
     """Reads a sweep. Its recipe is `recipes/NAME.yaml` next to it, in the parent folder, or in one of the `further`
-    folders.
+    folders; `settings` (`--set`) change the recipe before the arms do.
 
     Raises RequestError.
     """
     file = SweepFile.parse(read_yaml(path), str(path))
     changes = _changes(file, path)
-    base = _read_base(file, path, further)
+    base = override(_read_base(file, path, further), settings, "--set")
     arms = {}
     for name, change in changes.items():
         arms[name] = _changed(base, change, f"{path}: arm {name!r}")
@@ -223,14 +223,6 @@ def load_scale(name: str, folder: Path, settings: tuple[str, ...] = ()) -> Scale
     scale = Scale.parse(read_yaml(path), str(path))
     if not settings:
         return scale
-    for setting in settings:
-        key = setting.partition("=")[0].strip()
-        if _is_recipes(setting):
-            in_scale = f"; the scale's own is train.{key}" if key in MultimodalTraining.model_fields else ""
-            raise RequestError(
-                f"--set {short(setting)}: {key} is a field of recipes, and --set changes the scale; change it in an "
-                f"arm of the sweep's file{in_scale}"
-            )
     changed = override(scale, settings, "--set")
     return _with_images_of_its_rows(changed, changed.sequence_length / scale.sequence_length, settings)
 
@@ -247,8 +239,8 @@ def _with_images_of_its_rows(scale: Scale, longer: float, settings: tuple[str, .
     return scale.model_copy(update={"images_per_row": images})
 
 
-def _is_recipes(setting: str) -> bool:
-    """Whether a setting is of a field that recipes have and scales do not."""
+def is_of_recipe(setting: str) -> bool:
+    """Whether a `--set` setting is of a field that recipes have and scales do not."""
     path, equals, text = setting.partition("=")
     first, _, rest = path.strip().partition(".")
     if not equals or first not in Recipe.model_fields:

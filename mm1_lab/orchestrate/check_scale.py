@@ -13,7 +13,7 @@ from mm1_lab.config import GATES, Check, PretrainedModel, RequestError, Stage, k
 from mm1_lab.files import locked, write_csv, write_text
 from mm1_lab.formatting import counted, duration, text_table
 from mm1_lab.orchestrate.execution.executor import Executor
-from mm1_lab.orchestrate.planning.estimate import rows_at_a_time
+from mm1_lab.orchestrate.planning.cost import rows_at_a_time
 from mm1_lab.orchestrate.planning.plan import Plan, find_missing, make_tasks
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import work_through

@@ -12,7 +12,6 @@ from transformers import AutoModelForImageTextToText, CLIPImageProcessorPil, Gen
 from mm1_lab import files
 from mm1_lab.config import ALLOWED, RequestError, Trial
 from mm1_lab.model import MM1ForConditionalGeneration, MM1Processor, library_tokenizer, write_code
-from mm1_lab.orchestrate.finished_trial import weights_of
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.weights.stored import quiet_library
 
@@ -52,7 +51,7 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RequestError(f"{folder}: already exists; give a new folder")
     stage = trial.evaluation.model
-    weights = weights_of(request, trial)
+    weights = request.weights_of(trial)
     data = request.open_data()
     chat = {"world": WORLD_CHAT, "shards": USER_CHAT}[stage.data.kind] if stage.tuned else CHAT
     processor = MM1Processor(

@@ -17,7 +17,6 @@ from statistics import fmean
 from typing import Literal
 
 from mm1_lab.config import Recipe, RequestError, Scale, Search, parse_count
-from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import Draw, complete, has_failed, show
@@ -97,12 +96,6 @@ def load_search(request: Request, sizes: Iterable[str]) -> Request:
         size: known.get(size, base.model_copy(update={"decoder": size, "learning_rate": "paper"})) for size in sizes
     }
     return _with_arms(request, arms)
-
-
-def growth_text(search: Search) -> str:
-    """What may come on top of the trials that a plan shows."""
-    rates = counted(search.extensions, "rate")
-    return f"The grid grows by at most {rates} per size, as long as the best is at its edge."
 
 
 def _with_arms(request: Request, arms: dict[str, Recipe]) -> Request:

@@ -6,8 +6,6 @@ from typing import Any
 from mm1_lab.formatting import text_table
 from mm1_lab.results import Ledger, TrialRow
 
-COLUMNS = ("arm", "seed", "fingerprint", "state", "why")
-
 
 def status_values(
     sweeps: Iterable[tuple[str, str, Sequence[TrialRow]]], ledger: Ledger, begun: Collection[str] = ()
@@ -17,11 +15,13 @@ def status_values(
 
     `begun`: fingerprints of trials whose model is partly trained.
     """
-    told, own, failures = [], set(), ledger.failures()
+    failures = ledger.failures()
+    others = dict(failures)
+    told = []
     for name, scale, rows in sweeps:
         trials = []
         for row in rows:
-            own.add(row.fingerprint)
+            others.pop(row.fingerprint, None)
             failure = failures.get(row.fingerprint)
             state, why = "missing", ""
             if ledger.has_scores(row.fingerprint):
@@ -31,24 +31,22 @@ def status_values(
                 why = f"{failure['reason']} ({failure['attempts']} attempts; {failure['log'] or 'no log'})"
             elif row.fingerprint in begun:
                 why = "partly trained, resumes"
-            values = (row.arm, row.seed, row.fingerprint, state, why)
-            trials.append(dict(zip(COLUMNS, values, strict=True)))
+            trial = {"arm": row.arm, "seed": row.seed, "fingerprint": row.fingerprint, "state": state, "why": why}
+            trials.append(trial)
         told.append({"sweep": name, "scale": scale, "trials": trials})
-    others = []
-    for fingerprint, failure in failures.items():
-        if fingerprint not in own:
-            others.append({"stage": failure["stage"], "reason": failure["reason"], "log": failure["log"]})
-    return {"sweeps": told, "failures": others}
+    stages = [{name: failure[name] for name in ("stage", "reason", "log")} for failure in others.values()]
+    return {"sweeps": told, "failures": stages}
 
 
 def status_text(status: dict[str, Any]) -> str:
     """`status_values` as a table per sweep, and a line per failure."""
-    texts = []
+    lines: list[str] = []
     for sweep in status["sweeps"]:
         trials = sweep["trials"]
         states = [trial["state"] for trial in trials]
         counts = ", ".join(f"{states.count(state)} {state}" for state in ("done", "missing", "failed"))
-        table = text_table(COLUMNS, [list(trial.values()) for trial in trials])
-        texts.append("\n".join([f"{sweep['sweep']} at {sweep['scale']}: {counts}", *table]))
-    upstream = [f"failed: {one['stage']}: {one['reason']} ({one['log'] or 'no log'})" for one in status["failures"]]
-    return "\n".join(["\n\n".join(texts), *upstream])
+        lines += ["", f"{sweep['sweep']} at {sweep['scale']}: {counts}"]
+        lines += text_table(list(trials[0]) if trials else [], [list(trial.values()) for trial in trials])
+    for failure in status["failures"]:
+        lines.append(f"failed: {failure['stage']}: {failure['reason']} ({failure['log'] or 'no log'})")
+    return "\n".join(lines[1:])

@@ -121,20 +121,22 @@ def read_trials(folder: Path) -> list[TrialRow]:
     path = folder / "trials.csv"
     if not path.exists():
         return []
-    remedy = "delete it and run the sweep again"
+    rows = []
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             if tuple(reader.fieldnames or ()) not in (TRIAL_COLUMNS, (*TRIAL_COLUMNS, CHECK)):
-                raise RequestError(f"{path}: the columns must be {', '.join(TRIAL_COLUMNS)}; {remedy}")
-            rows = []
-            for number, row in enumerate(reader, 2):
-                rows.append(TrialRow(row["arm"], int(row["seed"]), row["fingerprint"]))
-                if row.get(CHECK, known := _row_check(rows[-1])) != known:
+                raise ValueError(f"the columns must be {', '.join(TRIAL_COLUMNS)}")
+            for number, cells in enumerate(reader, 2):
+                row = TrialRow(cells["arm"], int(cells["seed"]), cells["fingerprint"])
+                if not re.fullmatch(r"[\w.-]+", row.fingerprint, re.ASCII):
+                    raise ValueError("invalid fingerprint")
+                check = _row_check(row)
+                if cells.get(CHECK, check) != check:
                     raise ValueError(f"row {number} is damaged: it differs from its check")
-            if not all(re.fullmatch(r"[\w.-]+", row.fingerprint, re.ASCII) for row in rows):
-                raise ValueError("invalid fingerprint")
+                rows.append(row)
     except (OSError, ValueError, TypeError, csv.Error) as error:
+        remedy = "delete it and run the sweep again"
         raise RequestError(f"{path}: cannot be read ({str(error)[:200]}); {remedy}") from None
     return rows
 

@@ -36,7 +36,7 @@ class Sampled:
     question: Mapping[str, Any]
     """As stored: benchmark, shots, question, prompt, references, picture."""
     picture: Path | None
-    answers: Mapping[str, tuple[str, float]]
+    answers: dict[str, tuple[str, float]]
     """Prediction and score by the model's name."""
 
     @property
@@ -58,13 +58,13 @@ def read_samples(ledger: Ledger, trials: Mapping[str, str]) -> list[Sampled]:
     found: dict[tuple[str, int, str], Sampled] = {}
     for name, fingerprint in trials.items():
         for sample in _stored(ledger.trial_folder(fingerprint)):
-            key = (sample["benchmark"], sample["shots"], sample["question"])
             picture = ledger.results / "pictures" / sample["picture"] if sample["picture"] else None
-            known = found.get(key, Sampled(sample, picture, {}))
-            if not picture or _is_whole(picture):
-                answer = (sample["prediction"], sample["score"])
-                found[key] = Sampled(known.question, picture, {**known.answers, name: answer})
-    return [entry for entry in found.values() if len(entry.answers) == len(trials)]
+            if picture and not _is_whole(picture):
+                continue
+            key = (sample["benchmark"], sample["shots"], sample["question"])
+            known = found.setdefault(key, Sampled(sample, picture, {}))
+            known.answers[name] = (sample["prediction"], sample["score"])
+    return [sampled for sampled in found.values() if len(sampled.answers) == len(trials)]
 
 
 def _is_whole(picture: Path) -> bool:

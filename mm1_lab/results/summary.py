@@ -26,11 +26,12 @@ def encoder_quality(summary: Mapping[str, Any]) -> dict[str, float]:
     `retrieval`: image-to-text accuracy at rank 1 among the `pairs` held-out pairs; `probe`: the mean AUC of linear
     probes for the captions' words. Measures that the stage did not take are left out.
     """
-    found = {
-        "retrieval": summary.get("retrieval", {}).get("image_to_text"),
-        "probe": summary.get("probe", {}).get("auc"),
-    }
-    return {name: float(value) for name, value in found.items() if value is not None}
+    quality = {}
+    if "retrieval" in summary:
+        quality["retrieval"] = float(summary["retrieval"]["image_to_text"])
+    if "probe" in summary:
+        quality["probe"] = float(summary["probe"]["auc"])
+    return quality
 
 
 def benchmark_scores(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.DataFrame:
@@ -50,41 +51,36 @@ def benchmark_means(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -
 
 
 def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.DataFrame:
-    """The value of every measure that tables show (`measures_with`): columns `by`, measure, value."""
+    """The value of every measure that tables show: columns `by`, measure, value."""
     import pandas as pd
 
     means = benchmark_means(scores, by)
-    parts = []
-    for measure in measures_in(means):
-        values = rows_of(means, measure).groupby(list(by), sort=False, observed=True)["score"].mean()
-        found = values.rename("value").reset_index()
-        found.insert(len(by), "measure", [measure] * len(found))
-        parts.append(found)
-    return pd.concat(parts, ignore_index=True)
+    tables = []
+    for measure in _shown(means):
+        groups = rows_of(means, measure).groupby(list(by), sort=False, observed=True)
+        table = groups["score"].mean().reset_index(name="value")
+        table.insert(len(by), "measure", [measure] * len(table))
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
-def measures_in(scores: pd.DataFrame) -> list[Measure]:
-    """The measures that tables show of a table of scores, by question or by benchmark: also by content if captions have
-    such scores."""
-    found: dict[Measure, None] = {}
-    asked = scores[["benchmark", "family", "shots"]].drop_duplicates()
-    for benchmark, family, shots in asked.itertuples(index=False):
-        found |= dict.fromkeys(measures_with(benchmark, family, shots))
-    if CONTENT in scores and scores[CONTENT].notna().any():
-        found |= dict.fromkeys(measure.content for measure in found if measure.of in ("", "captioning"))
-    return list(found)
-
-
-def measures_with(benchmark: str, family: str, shots: int) -> list[Measure]:
-    """The measures that tables show and that average a benchmark at a number of shots (MM1, section 3.1: plain means).
+def _shown(means: pd.DataFrame) -> list[Measure]:
+    """The measures that tables show (MM1, section 3.1: plain means): also by content if captions have such scores.
 
     A family that the means over all benchmarks exclude has one, and so has each of its benchmarks.
     """
-    if family == "text":
-        return [TEXT_CORE]
-    if family in PLAIN:
-        return [Measure(shots=shots), Measure(family, shots), AVERAGE]
-    return [Measure(family, shots), Measure(benchmark, shots)]
+    shown: list[Measure] = []
+    asked = means[["benchmark", "family", "shots"]].drop_duplicates()
+    for benchmark, family, shots in asked.itertuples(index=False):
+        if family == "text":
+            shown.append(TEXT_CORE)
+        elif family in PLAIN:
+            shown += [Measure(shots=shots), Measure(family, shots), AVERAGE]
+        else:
+            shown += [Measure(family, shots), Measure(benchmark, shots)]
+    if CONTENT in means and means[CONTENT].notna().any():
+        shown += [measure.content for measure in shown if measure.of in ("", "captioning")]
+    return list(dict.fromkeys(shown))
 
 
 def rows_of(scores: pd.DataFrame, measure: Measure) -> pd.DataFrame:
@@ -124,30 +120,42 @@ def by_content(scores: pd.DataFrame) -> pd.DataFrame:
 def headline(folder: Path) -> str:
     """A finished trial's main scores: `0-shot 41.2, 4-shot 44.0, 8-shot 45.1, text-core 60.3`."""
     values = _trial_measures(folder)
-    chosen = [*shot_means(values), *([TEXT_CORE] if TEXT_CORE in values else [])]
-    return ", ".join(f"{measure} {values[measure]:.1f}" for measure in chosen)
+    shown = shot_means(values)
+    if TEXT_CORE in values:
+        shown.append(TEXT_CORE)
+    return ", ".join(f"{measure} {values[measure]:.1f}" for measure in shown)
 
 
 def search_scores(folder: Path, shares: Mapping[str, float]) -> tuple[float, float]:
     """A finished trial's mean score at the largest number of shots, and its held-out loss (see `held_out_loss`)."""
     values = _trial_measures(folder)
+    most_shots = shot_means(values)[-1]
     held_out = read_table(folder / "held_out.csv", HELD_OUT_COLUMNS)
-    losses = {str(name): float(loss) for name, loss in zip(held_out["source"], held_out["loss"], strict=True)}
-    return values[shot_means(values)[-1]], held_out_loss(losses, shares)
+    losses = dict(zip(held_out["source"], held_out["loss"], strict=True))
+    return values[most_shots], held_out_loss(losses, shares)
 
 
 def _trial_measures(folder: Path) -> dict[Measure, float]:
-    overall = measures(read_score_table(folder).assign(trial=""), ["trial"])
-    return {measure: float(value) for measure, value in zip(overall["measure"], overall["value"], strict=True)}
+    table = read_score_table(folder)
+    table["trial"] = ""
+    means = measures(table, ["trial"])
+    return dict(zip(means["measure"], means["value"], strict=True))
 
 
 def shot_means(measures: Iterable[Measure]) -> list[Measure]:
     """Those among `measures` that are means over all benchmarks at a number of shots, fewest shots first."""
-    found = [one for one in measures if one.shots is not None and not one.of and not one.by_content]
+    found = []
+    for measure in measures:
+        if measure.shots is not None and not measure.of and not measure.by_content:
+            found.append(measure)
     return sorted(found, key=lambda measure: measure.shots or 0)
 
 
 def held_out_loss(losses: Mapping[str, float], shares: Mapping[str, float]) -> float:
     """The mean of a trial's held-out losses per source, weighted by the sources' shares of its training data."""
-    known = {name: share for name, share in shares.items() if name in losses}
-    return sum(share * losses[name] for name, share in known.items()) / sum(known.values())
+    total = weight = 0.0
+    for name, share in shares.items():
+        if name in losses:
+            total += share * losses[name]
+            weight += share
+    return total / weight

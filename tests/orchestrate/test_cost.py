@@ -9,8 +9,7 @@ from mm1_lab.orchestrate import sweeping
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.execution.ray_tune import RayTune
 from mm1_lab.orchestrate.planning import cost
-from mm1_lab.orchestrate.planning.capacity import machine_slots
-from mm1_lab.orchestrate.planning.cost import Speeds, measured_speeds
+from mm1_lab.orchestrate.planning.cost import Speeds, machine_slots, measured_speeds
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import Ledger
 from tests.conftest import REPOSITORY
@@ -64,17 +63,11 @@ def test_a_stage_that_another_command_finishes_meanwhile_is_left_out(
     assert measured_speeds(ledger).seconds(base("mini")) == pytest.approx(100)
 
 
-def test_the_committed_study_tells_about_the_base() -> None:
-    """A trial of the base takes minutes of a core on any machine of these years."""
-    seconds = Speeds({}, REPOSITORY / "results").seconds(base("mini"))
-    assert seconds is not None and 10 < seconds < 5000
-
-
 def test_only_as_many_checkpoints_as_there_are_stages_are_reckoned_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = 4 * base("mini").parameters().total
-    monkeypatch.setattr(cost.shutil, "disk_usage", lambda path: SimpleNamespace(free=20.5 * weights))
+    monkeypatch.setattr(cost.shutil, "disk_usage", lambda path: SimpleNamespace(free=14.5 * weights))
     cost.check_disk([base("mini")] * 2, 64, tmp_path)
     with pytest.raises(RequestError, match="free some space"):
         cost.check_disk([base("mini")] * 3, 2, tmp_path)
@@ -82,7 +75,7 @@ def test_only_as_many_checkpoints_as_there_are_stages_are_reckoned_with(
 
 def test_stages_that_take_a_gpu_share_this_machine_s(monkeypatch: pytest.MonkeyPatch) -> None:
     scale = load_scale("smoke", REPOSITORY / "sweeps" / "scales", ("resources.cpus=2", "resources.gpus=1"))
-    monkeypatch.setattr("mm1_lab.orchestrate.planning.capacity.machine_cpus", lambda: 64)
+    monkeypatch.setattr("mm1_lab.orchestrate.planning.cost.machine_cpus", lambda: 64)
     for gpus, slots in ((0, 1), (2, 2), (99, 32)):
         monkeypatch.setattr("torch.cuda.device_count", lambda count=gpus: count)
         assert machine_slots(scale) == RayTune().at_once(scale) == slots

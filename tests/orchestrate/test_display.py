@@ -8,8 +8,8 @@ import pytest
 from mm1_lab.formatting import duration
 from mm1_lab.orchestrate.execution.display import Display
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
-from mm1_lab.orchestrate.planning.cost import Speeds
-from mm1_lab.orchestrate.planning.plan import Task, make_plan, stage_seconds
+from mm1_lab.orchestrate.planning.cost import Speeds, stage_seconds
+from mm1_lab.orchestrate.planning.plan import Task, make_plan
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.train.progress import Progress
 

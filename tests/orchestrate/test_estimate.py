@@ -38,8 +38,8 @@ from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Limits
 from mm1_lab.data.world import World
 from mm1_lab.model import build_decoder, build_mm1, connector_flops, count_parameters, read_rows
-from mm1_lab.orchestrate.plan_text import plan_text
-from mm1_lab.orchestrate.planning.capacity import GpuShare, gpu_share
+from mm1_lab.orchestrate.planning.cost import GpuShare, gpu_share
+from mm1_lab.orchestrate.planning.plan_text import reckon
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.train.module import Training, language_loss
 from mm1_lab.train.stages import KINDS
@@ -229,18 +229,17 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
 
     too_small = asked("plan", 0.003)
     assert too_small[0] == 2 and len(too_small[2].splitlines()) == 1
-    assert "on each of 1 GPU, which has 3 MB (a tenth stays free); use more workers (--set" in too_small[2]
+    assert "on each of 1 h100, which has 3 MB (a tenth stays free); use more `workers`, a smaller batch" in too_small[2]
     assert "--set gradient_checkpointing=true, or a smaller model" in too_small[2]
-    assert "micro_batch" not in too_small[2], "it was already one row at a time"
     refused = asked("run", 0.003)
     assert refused[0] == 2 and refused[2] == too_small[2]
-    assert "resources.micro_batch=0: as many as fit" in asked("plan", 0.003, "--set", "resources.micro_batch=2")[2]
-    assert "2 `workers`, but hardware.count is 1" in asked("plan", 1, "--set", "workers={85M: 2}")[2]
+    assert "2 `workers`, but hardware.count is 1" in asked("plan", 1, "--set", "workers={85M: 2}")[1]
+    assert "2 `workers`, but hardware.count is 1" in asked("run", 1, "--set", "workers={85M: 2}")[2]
 
     large = ("--set", "evaluate.batch_size=4096")
     code, told, _ = asked("plan", 0.01, *large)
-    assert code == 0 and "one h100 does not hold, at this evaluate.batch_size:\n  44.3K parameters (177 KB of" in told
-    assert "--set evaluate.batch_size to fewer" in asked("run", 0.01, *large)[2]
+    assert code == 0 and "`run` refuses evaluation: 177 KB of state and " in told
+    assert "use a smaller evaluate.batch_size (--set)" in asked("run", 0.01, *large)[2]
 
     code, told, _ = asked("plan", 0.01)
     assert code == 0 and re.search(r"decoder +to run .* 1 +2 +5.71 MB", told), "all"
@@ -258,7 +257,7 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
 @pytest.mark.soak
 @pytest.mark.parametrize("sweep", sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml")))
 def test_what_the_paper_asks_fits_its_gpus(sweep: str, tmp_path: Path) -> None:
-    plan_text([load_request(sweep, "paper", results=tmp_path, store=tmp_path)])
+    reckon([load_request(sweep, "paper", results=tmp_path, store=tmp_path)])
 
 
 @pytest.mark.slow

@@ -284,12 +284,12 @@ def test_the_search_is_planned_with_its_sizes_and_steps(
 ) -> None:
     """At the paper's scale: GPU-hours, and half of the steps for each trial."""
     monkeypatch.chdir(tmp_path)
-    command = ("fit-lr-law", "--scale", "paper", "--sizes", "9M,85M,302M", "--plan-only")
+    command = ("plan", "lr_law", "--scale", "paper")
     hours = []
     for steps in ("20000", "40000"):
         assert main([*command, "--set", f"train.steps={steps}"]) == 0
         output = capsys.readouterr().out
-        assert f"lr_law,train.steps={steps} at paper: 15 trials" in output and "85M 0.000131" in output
+        assert f"lr_law,train.steps={steps} at paper: 20 trials" in output and "85M 0.000131" in output
         assert "grows by at most 3 rates per size" in output
         (number, thousands), *_ = re.findall(r"multimodal ([\d.]+)(K?)", output.partition("h100-hours at")[2])
         hours.append(float(number) * (1000 if thousands else 1))

@@ -11,9 +11,9 @@ from mm1_lab.cli import main
 from mm1_lab.config import ConnectorConfig, RequestError, Trial
 from mm1_lab.files import commit
 from mm1_lab.model import CONNECTORS
-from mm1_lab.orchestrate.plan_text import _arms
 from mm1_lab.orchestrate.planning.feasible import check_feasible, check_world_prompts
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan, wall_seconds
+from mm1_lab.orchestrate.planning.plan_text import arm_lines
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.orchestrate.sweeping import forget_trials
 from mm1_lab.results import Ledger
@@ -138,7 +138,7 @@ def test_a_plan_in_short_is_as_wide_as_a_terminal_and_knows_every_time(
     folders = ("--results", str(tmp_path), "--store", str(tmp_path))
     assert main(["plan", "data_mix", "encoder", *folders]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 110 and len(lines) < 25
+    assert max(map(len, lines)) <= 110 and len(lines) < 30
     assert "data_mix, to run: base, captions," in lines[2] and any(line.endswith("378 (seed 0)") for line in lines)
     counted = [line.split() for line in lines if line.startswith("multimodal")]
     assert counted[0][:4] == ["multimodal", "to", "run", "12"] and counted[1][:3] == ["multimodal", "waits", "10"]
@@ -207,7 +207,9 @@ def test_what_diverged_runs_again_only_anew_and_from_its_beginning(tmp_path: Pat
     finish(ledger.stage_folder(joined.model.encoder.fingerprint))
     plan = make_plan(trials, ledger)
     assert not plan.tasks
-    assert sum("base" in line and "diverged" in line for line in _arms(plan, [("data_mix", t) for t in trials])) == 1
+    assert (
+        sum("base" in line and "diverged" in line for line in arm_lines(plan, [("data_mix", t) for t in trials])) == 1
+    )
     forget_trials(trials[:2], ledger)
     plan = make_plan(trials, ledger)
     states = [plan.stages[trial.fingerprint].state for trial in trials]

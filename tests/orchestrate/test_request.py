@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from mm1_lab import lab
 from mm1_lab.cli import main, make_parser
@@ -110,55 +109,28 @@ def test_a_benchmark_that_no_row_holds_is_refused_where_it_would_be_asked(
     assert "there are no weights for it" in capsys.readouterr().err
 
 
-def test_claims_that_nothing_gives_a_score_for_are_told_before_anything_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_arms_are_named_one_by_one(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="repeat the option: --only base --only captions"):
+        load_request("data_mix", "smoke", only=["base,captions"], results=tmp_path)
+
+
+def test_a_setting_of_the_recipe_changes_what_the_arms_start_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of benchmarks that are pre-trained or tuned models', of one's own, with pictures or without."""
-    monkeypatch.chdir(tmp_path)
-    data = data_file(tmp_path / "a", 0)
-    for name, more in (("asked", {"images": ["0.png"]}), ("told", {})):
-        line = {"question": "Is it?", "answers": ["yes"], "choices": ["yes", "no"]} | more
-        (data.parent / f"{name}.jsonl").write_text(json.dumps(line), encoding="utf-8")
-    Image.new("RGB", (8, 8)).save(data.parent / "0.png")
-    plain = data.read_text(encoding="utf-8")
-
-    def told(measures: list[str], benchmarks: dict[str, object] | None = None, tuned: str = "") -> str:
-        claims = [f"{{claim: c, first: a, second: b, measure: {one}, expect: less}}" for one in measures]
-        arms = f"{{a: {{data_mix: {{interleaved: 0}}}}, b: {{data_mix: {{interleaved: 0, text: 2}}{tuned}}}}}"
-        text = f"title: t\nrecipe: base\narms: {arms}\ncontrasts: [{', '.join(claims)}]\n"
-        Path("own.yaml").write_text(text, encoding="utf-8")
-        data.write_text(f"{plain}\nbenchmarks: {json.dumps(benchmarks)}\n" if benchmarks else plain, encoding="utf-8")
-        options = ["--data", str(data)] if benchmarks is not None else []
-        assert main(["plan", "own.yaml", "--scale", "smoke", "--set", "evaluate.shots=[0,2]", *options]) == 0
-        lines = capsys.readouterr().out.splitlines()
-        notes = [line for line in lines if line.startswith("note: no benchmark")]
-        return notes[0].removeprefix("note: no benchmark here gives ").partition("; no verdict")[0] if notes else ""
-
-    given = ["0-shot", "content 2-shot", "average", "text-core", "vqa 2-shot", "text-vqa 0-shot", "unparsed %"]
-    assert told(given) == ""
-    assert told(["8-shot", "vqa 4-shot", "8-shot"]) == "8-shot (2 claims), vqa 4-shot (1 claim)"
-    assert told(["chat 0-shot", "0-shot"], tuned=", sft: {}") == "chat 0-shot (1 claim)", "as one arm is not tuned"
-    assert told(["captioning 2-shot", "text-core"], {}) == "text-core (1 claim)"
-    own = {name: {"questions": f"{name}.jsonl", "metric": "exact", "shots": [0]} for name in ("asked", "told")}
-    given = ["vqa 0-shot", "asked 0-shot", "likelihood 0-shot", "asked by likelihood 0-shot", "average"]
-    assert (
-        told([*given, "text-core", "asked 2-shot"], {"asked": own["asked"]})
-        == "text-core (1 claim), asked 2-shot (1 claim)"
-    )
-    assert told([*given, "text-core", "told 0-shot"], own) == ""
-
-    def noted(change: str) -> list[str]:
-        claim = "{claim: c, first: a, second: b, measure: 4-shot, expect: less}"
-        text = f"title: t\nrecipe: base\narms: {{a: {{}}, b: {change}}}\ncontrasts: [{claim}]\n"
-        Path("own.yaml").write_text(text, encoding="utf-8")
-        assert main(["plan", "own.yaml", "--scale", "smoke", "--set", "evaluate.shots=[0,2]"]) == 0
-        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
-
-    (lacking,) = noted("{connector: average-pooling}")
-    assert lacking.endswith("(shots here: 0, 2)")
-    assert noted("{connector: average-pooling, image_tokens: 64}")[1].endswith("'c' (connector, image_tokens)")
-    with pytest.raises(RequestError, match="repeat the option: --only a --only b"):
-        load_request("own.yaml", "smoke", only=["a,b"])
+    """Not what an arm sets itself; the command says which of its settings are of the recipe."""
+    settings = ("connector=average-pooling", "data_mix.text=3", "train.steps=7")
+    request = load_request("data_mix", "smoke", only=("base", "captions"), settings=settings, results=tmp_path)
+    base, captions = (trial.recipe for trial in request.trials)
+    assert (base.connector, base.data_mix.text) == ("average-pooling", 3)
+    assert (captions.connector, captions.data_mix.text) == ("average-pooling", 0)
+    assert request.scale.train.steps == 7
+    assert request.variant == "data_mix,connector=average-pooling,data_mix.text=3,train.steps=7"
+    options = ["--only", "base", "--scale", "smoke", "--results", str(tmp_path)]
+    for setting in settings:
+        options += ["--set", setting]
+    assert main(["plan", "data_mix", *options]) == 0
+    told = "--set: connector=average-pooling, data_mix.text=3 changes the recipe, from which the arms start\n"
+    assert capsys.readouterr().err == told
 
 
 def test_a_law_is_of_its_data_not_of_a_file_s_name(tmp_path: Path) -> None:

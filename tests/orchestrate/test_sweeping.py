@@ -11,7 +11,6 @@ from mm1_lab.orchestrate import sweeping
 from mm1_lab.orchestrate.execution.executor import Executor, Inline, Work
 from mm1_lab.orchestrate.execution.worker import WorkerContext
 from mm1_lab.orchestrate.execution.worklist import Observer, Outcome, WorkList
-from mm1_lab.orchestrate.finished_trial import weights_of
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
 
@@ -71,11 +70,11 @@ def test_a_model_that_is_not_trained_again_is_no_success(
 
 def test_damaged_weights_are_not_loaded(request_: Request, capsys: pytest.CaptureFixture[str]) -> None:
     trial = request_.trials[0]
-    folder = weights_of(request_, trial)
+    folder = request_.weights_of(trial)
     (folder / "model.safetensors").write_bytes(b"x")
     object.__setattr__(request_.ledger, "_intact", set())
     with pytest.raises(RequestError, match="there are no weights for it"):
-        weights_of(request_, trial)
+        request_.weights_of(trial)
     assert "damaged" in capsys.readouterr().err
 
 

@@ -171,10 +171,6 @@ def test_unreadable_results_say_what_to_do(tmp_path: Path) -> None:
         RequestError, match=r"results schema 0, this version reads 3; delete .*trials, and run the sweeps again"
     ):
         read_variant(folder)
-    for text in ("{", "[]", "[" * 100_000, '{"schema_version": 3}'):
-        other.write_text(text, "utf-8")
-        with pytest.raises(RequestError, match=r"sweep\.json: .*; delete it and run the sweep again"):
-            read_variant(folder)
 
 
 def test_a_sweep_without_trials_has_none_done_and_its_command_does_not_invent_a_path(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_damaged_pack_is_told_and_a_restored_one_is_read(results: Path, capsys
     captured = [read_variant(folder).trials["done"].tolist() for folder in sorted(results.glob("smoke/*"))]
     assert captured == [[True, True], [True, False]]
     told = capsys.readouterr().err
-    assert told.count("damaged (scores.parquet") == 0 and told.count("data_mix/scores.parquet: damaged") == 1
+    assert told.count("damaged (scores.parquet") == 0 and "data_mix/scores.parquet: damaged" in told
     assert main(["verify", "--results", str(results), "--store", str(results)]) == 1
     with pytest.raises(RequestError, match=r"data_mix: its pack is damaged .* restore it"):
         pack(results)

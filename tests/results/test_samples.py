@@ -54,14 +54,9 @@ def test_a_page_holds_each_picture_once_and_escapes_what_models_say(tmp_path: Pa
     assert "no samples" in samples_page("no samples", [], has_blind=False)
 
 
-@pytest.mark.parametrize(
-    "data",
-    [b"", b"no gzip", gzip.compress(b"[]" * 99)[:-9], gzip.compress(b"[" * 99_999)],
-    ids=("empty", "no gzip", "cut off", "nested"),
-)
-def test_a_damaged_file_is_named(tmp_path: Path, data: bytes) -> None:
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     write(tmp_path, "f0", [])
-    (tmp_path / "trials" / "f0" / SAMPLES).write_bytes(data)
+    (tmp_path / "trials" / "f0" / SAMPLES).write_bytes(gzip.compress(b"[]" * 99)[:-9])
     with pytest.raises(RequestError, match=r"f0/samples\.json\.gz: cannot be read"):
         read_samples(Ledger(tmp_path), {"base": "f0"})
 

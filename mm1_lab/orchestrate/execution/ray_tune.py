@@ -24,7 +24,7 @@ from mm1_lab.orchestrate.execution.machine import check_ray_can_start, ray_tempo
 from mm1_lab.orchestrate.execution.preflight import check_nodes
 from mm1_lab.orchestrate.execution.worker import WorkerContext
 from mm1_lab.orchestrate.execution.worklist import WorkList
-from mm1_lab.orchestrate.planning.capacity import machine_slots
+from mm1_lab.orchestrate.planning.cost import machine_slots
 
 SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # silences Tune, as the display is ours

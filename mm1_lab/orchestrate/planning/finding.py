@@ -20,17 +20,10 @@ def find_scale(name: str, overrides: tuple[str, ...] = (), sweeps: Path = Path("
 
 
 def find_law(
-    ledger: Ledger,
-    scale: str,
-    overrides: tuple[str, ...],
-    data: Path | None,
-    data_name: str,
-    tokenizer: Path | None = None,
+    ledger: Ledger, scale: str, overrides: tuple[str, ...], data: Path | None, data_name: str
 ) -> LearningRateLaw:
     """The learning-rate law of a scale with these settings and data, from the results folder or else the committed
     study (which is of the miniature world without settings). Raises RequestError if there is none.
-
-    `tokenizer`: that of the sweep's pre-trained decoder, which a search reads only if the data file names it.
     """
     place = Path(scale) / variant_name("lr_law", overrides, data_name) / "law.json"
     for folder in (ledger.results, SHIPPED / STUDY):
@@ -38,12 +31,9 @@ def find_law(
             return read_law(folder / place)
     folders = {"results": ledger.results, "store": ledger.store}
     command = command_line("fit-lr-law", "--scale", scale, settings=overrides, data=data, **folders)
-    first = (
-        f"write `tokenizer: {tokenizer}` into {data}, so that a search reads the same tokens, and " if tokenizer else ""
-    )
     raise RequestError(
-        f"learning_rate: law: there is no {ledger.results / place} yet; {first}fit the law for this scale, data and "
-        f"settings: {command}"
+        f"learning_rate: law: there is no {ledger.results / place} yet; fit the law for this scale, data and settings: "
+        f"{command}"
     )
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mm1_lab.config import Stage, Trial
-from mm1_lab.orchestrate.planning.cost import Speeds
 from mm1_lab.results import Ledger
 
 State = Literal["done", "run", "wait", "not needed", "diverged"]
@@ -100,7 +99,7 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger, weights: bool = False) ->
                 plan.add(needed, "done", _where(needed, ledger))
     for one in missing.values():
         if one.inputs:
-            waits = " and ".join(f"{needed.KIND} {needed.fingerprint}" for needed in one.inputs.values())
+            waits = " and ".join(needed.KIND for needed in one.inputs.values())
             plan.add(one.stage, "wait", f"waits for {waits}")
         else:
             plan.add(one.stage, "run", _why(one.stage, ledger))
@@ -195,9 +194,3 @@ def wall_seconds(tasks: dict[str, Task], seconds: Callable[[Stage], float], slot
     """Seconds until all tasks are done, `slots` at a time: the work divided evenly, or the longest chain of tasks."""
     work = sum(seconds(stage) for task in tasks.values() for stage in task.stages)
     return max(work / slots, *path_lengths(tasks, seconds).values(), 0.0)
-
-
-def stage_seconds(stage: Stage, speeds: Speeds) -> float:
-    """Expected seconds; assumes 10 billion FLOPs per second if stages of this kind were never measured."""
-    seconds = speeds.seconds(stage)
-    return stage.flops() / 1e10 if seconds is None else seconds

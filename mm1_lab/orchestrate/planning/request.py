@@ -24,21 +24,23 @@ from mm1_lab.config import (
     Sweep,
     Trial,
     follow_law,
+    is_of_recipe,
     load_sweep,
     nearest,
     resolve,
     resolve_sweep,
 )
 from mm1_lab.files import PARTS, RESULTS, here_or_shipped
-from mm1_lab.formatting import command_line
+from mm1_lab.formatting import command_line, one_trial
 from mm1_lab.orchestrate.planning.finding import SWEEPS, find_law, find_scale, find_sweep, parse_seeds
-from mm1_lab.orchestrate.planning.tokenizer import decoders_tokenizer, names_tokenizer
+from mm1_lab.orchestrate.planning.tokenizer import decoders_tokenizer
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import data_name, deciding, merge_manifest
 from mm1_lab.weights.pretrained import HuggingFace
 
 if TYPE_CHECKING:
     from mm1_lab.data.decoding import ImageDecoder
+    from mm1_lab.data.shards.datafile import DataFile
     from mm1_lab.data.types import Data
 
 MOST_TRIALS = 100_000
@@ -58,6 +60,8 @@ class Request:
     scale_name: str
     overrides: tuple[str, ...]
     data_path: Path | None
+    data_file: DataFile | None
+    """What the file at `data_path` says."""
     data: DataIdentity
     ledger: Ledger
     trials: tuple[Trial, ...]
@@ -92,11 +96,28 @@ class Request:
     @property
     def elsewhere(self) -> str:
         """A hint at other scales at which this sweep has results; empty if it has none."""
-        found = sorted(
-            path.parents[1].name for path in self.ledger.results.glob(f"*/{escape(self.variant)}/sweep.json")
-        )
-        others = [scale for scale in found if scale != self.scale_name]
+        sweeps = sorted(self.ledger.results.glob(f"*/{escape(self.variant)}/sweep.json"))
+        others = [path.parents[1].name for path in sweeps if path.parents[1].name != self.scale_name]
         return f"; it has results at {', '.join(others)}: add --scale {others[0]}" if others else ""
+
+    def only_trial(self) -> Trial:
+        """The requested trial. Raises RequestError unless there is exactly one."""
+        if len(self.trials) != 1:
+            raise RequestError(f"this command needs one trial, not {len(self.trials)}; give --only ARM and one seed")
+        return self.trials[0]
+
+    def weights_of(self, trial: Trial) -> Path:
+        """The folder of the trial's model. Raises RequestError if the model has no weights."""
+        fingerprint = trial.evaluation.model.fingerprint
+        if not self.ledger.has_intact_weights(fingerprint):
+            what, options = "run it first", one_trial(trial.arm, trial.seed)
+            if self.ledger.has_scores(trial.fingerprint):
+                what, options = "train it again (its scores stay)", (*options, "--weights")
+            raise RequestError(
+                f"{trial.name}: there are no weights for it in {self.ledger.store}; {what}: {self.command(*options)}"
+                f"{self.elsewhere}"
+            )
+        return self.ledger.stage_folder(fingerprint)
 
     def open_data(self) -> Data:
         """Opens the miniature world or the user's data."""
@@ -107,9 +128,8 @@ class Request:
     def image_decoder(self) -> ImageDecoder:
         """Decodes images as the data do."""
         from mm1_lab.data.decoding import ImageDecoder
-        from mm1_lab.data.shards.datafile import DataFile
 
-        return DataFile.read(self.data_path).image_decoder() if self.data_path else ImageDecoder()
+        return self.data_file.image_decoder() if self.data_file else ImageDecoder()
 
     def resolve(self, arm: str, recipe: Recipe, seed: int) -> Trial:
         """Resolves a recipe with this request's scale, data and pre-trained models. Raises RequestError."""
@@ -159,44 +179,74 @@ def load_request(
     `--set`; `parts`: a folder of finished stages, by default the shipped ones. Raises RequestError for anything that
     cannot be done.
     """
-    path = find_sweep(str(sweep))
-    loaded = load_sweep(path, *SWEEPS)
+    # What is asked
+    file = find_sweep(str(sweep))
+    loaded = load_sweep(file, *SWEEPS, settings=[setting for setting in settings if is_of_recipe(setting)])
     if loaded.connectors:
         ALLOWED[loaded.connectors.digest] = loaded.connectors
-    for arm in only:
-        if arm not in loaded.arms:
-            several = [part.strip() for part in arm.split(",")]
-            if len(several) > 1 and loaded.arms.keys() >= {*several}:
-                raise RequestError(f"--only {arm}: repeat the option: {' '.join(f'--only {one}' for one in several)}")
-            raise RequestError(f"--only: {path} has no arm {arm!r}{nearest(arm, loaded.arms)}")
-    overrides = tuple(settings)
-    numbers = find_scale(scale, overrides, path.parent)
-    data = Path(data) if data else None
-    shipped = here_or_shipped(Path(parts)) if parts else None
-    ledger = Ledger(Path(results), Path(store) if store else None, shipped)
-    listed = seeds if isinstance(seeds, str | int) else ",".join([*map(str, seeds), ""])
-    chosen = parse_seeds(str(listed))
+    _check_only(only, loaded, file)
+    asked = [arm for arm in loaded.arms if not only or arm in only]
+    chosen = parse_seeds(str(seeds) if isinstance(seeds, str | int) else ",".join([*map(str, seeds), ""]))
     if len(chosen) * len(loaded.arms) > MOST_TRIALS:
         raise RequestError(f"{len(loaded.arms)} arms at {len(chosen)} seeds: at most {MOST_TRIALS} trials at a time")
+    numbers = find_scale(scale, tuple(setting for setting in settings if not is_of_recipe(setting)), file.parent)
+    shipped = here_or_shipped(Path(parts)) if parts else None
+    ledger = Ledger(Path(results), Path(store) if store else None, shipped)
+    path = Path(data) if data else None
+    data_file = _read_data_file(path)
+
+    # Every arm can be built: told before data are indexed, which may take hours
     models = HuggingFace()
-    arms = {arm: recipe for arm, recipe in loaded.arms.items() if not only or arm in only}
-    _check_arms(follow_law(loaded, numbers, PAPER_LAW), arms, numbers, chosen[0], _before_indexing(data), models)
-    tokenizer = decoders_tokenizer(loaded.arms, numbers, models, data, only)
-    numbers = with_benchmarks(with_own_images(numbers, data), data, tokenizer, ledger.data_cache)
-    identity = data_identity(data, ledger, numbers, tokenizer) if data or tokenizer else WORLD_DATA
+    at_the_papers_rate = follow_law(loaded, numbers, PAPER_LAW)
+    _check_arms(at_the_papers_rate, asked, numbers, chosen[0], _identity_without_index(data_file), models)
+
+    # The data, which depend on a pre-trained decoder's tokenizer, and the scale's settings that depend on them
+    tokenizer = decoders_tokenizer(loaded.arms, numbers, models, data_file, only)
+    if data_file:
+        numbers = _with_own_images(numbers, data_file)
+    if path or numbers.benchmarks:
+        numbers = with_benchmarks(numbers, path, data_file, tokenizer, ledger.data_cache)
+    identity = WORLD_DATA
+    if path or tokenizer:
+        identity = _index_data(path, ledger, numbers, tokenizer)
+
+    # The trials
     if any(recipe.learning_rate == "law" for recipe in loaded.arms.values()):
-        own = tokenizer if data and not names_tokenizer(data) else None
-        law = find_law(ledger, scale, overrides, data, data_name(data, identity), own)
+        law = find_law(ledger, scale, tuple(settings), path, data_name(path, identity))
         loaded = follow_law(loaded, numbers, law)
-    asked = loaded.model_copy(update={"arms": {arm: loaded.arms[arm] for arm in arms}})
-    trials = tuple(resolve_sweep(asked, numbers, chosen, identity, models))
-    if data and not (numbers.benchmarks or {"captions", "synthetic"} & set(identity.sources)):
+    part = loaded.model_copy(update={"arms": {arm: loaded.arms[arm] for arm in asked}})
+    trials = resolve_sweep(part, numbers, chosen, identity, models)
+    if path and not (numbers.benchmarks or {"captions", "synthetic"} & set(identity.sources)):
         raise RequestError(
-            f"{data}: there is nothing to evaluate on; name captioned images under `captions`, of which some are held "
+            f"{path}: there is nothing to evaluate on; name captioned images under `captions`, of which some are held "
             "out, or list `benchmarks`"
         )
-    named = str(sweep), path.absolute(), loaded
-    return Request(*named, numbers, scale, overrides, data, identity, ledger, trials, models, tokenizer)
+    return Request(
+        asked=str(sweep),
+        file=file.absolute(),
+        sweep=loaded,
+        scale=numbers,
+        scale_name=scale,
+        overrides=tuple(settings),
+        data_path=path,
+        data_file=data_file,
+        data=identity,
+        ledger=ledger,
+        trials=tuple(trials),
+        models=models,
+        tokenizer=tokenizer,
+    )
+
+
+def _check_only(only: Iterable[str], sweep: Sweep, path: Path) -> None:
+    for arm in only:
+        if arm in sweep.arms:
+            continue
+        parts = [part.strip() for part in arm.split(",")]
+        if len(parts) > 1 and sweep.arms.keys() >= {*parts}:
+            repeated = " ".join(f"--only {part}" for part in parts)
+            raise RequestError(f"--only {arm}: repeat the option: {repeated}")
+        raise RequestError(f"--only: {path} has no arm {arm!r}{nearest(arm, sweep.arms)}")
 
 
 def _check_arms(
@@ -215,44 +265,47 @@ def _check_arms(
                 resolve(arm, recipe, scale, seed, data, models)
 
 
-def _before_indexing(data: Path | None) -> DataIdentity:
-    """The world's identity plus the data file's additional sources and instruction sets; needs no index."""
-    if data is None:
-        return WORLD_DATA
+def _read_data_file(path: Path | None) -> DataFile | None:
+    if path is None:
+        return None
     from mm1_lab.data.shards.datafile import DataFile
 
-    content = DataFile.read(data)
+    return DataFile.read(path)
+
+
+def _identity_without_index(content: DataFile | None) -> DataIdentity:
+    """The world's identity plus the data file's additional sources and instruction sets."""
+    if content is None:
+        return WORLD_DATA
     sources = tuple(dict.fromkeys((*WORLD_DATA.sources, *content.named())))
     weights = content.weights(dict.fromkeys(content.instructions, 1))  # sizes are not known yet
     return WORLD_DATA.model_copy(update={"kind": "shards", "sources": sources, "instructions": weights})
 
 
-def with_own_images(scale: Scale, data: Path | None) -> Scale:
+def _with_own_images(scale: Scale, content: DataFile) -> Scale:
     """The scale with `images_per_row` of the data file's further sources: those of the built-in one with the same
     reader, unless the scale names the source itself."""
-    if data is None:
-        return scale
-    from mm1_lab.data.shards.datafile import USUAL, DataFile
+    from mm1_lab.data.shards.datafile import USUAL
 
-    usual = {USUAL[name]: scale.images_per_row.get(name, 0.0) for name in reversed(USUAL)}
-    own = {name: usual.get(source.reader, 0.0) for name, source in DataFile.read(data).sources.items()}
-    return scale.model_copy(update={"images_per_row": own | scale.images_per_row})
+    usual: dict[str, float] = {}
+    for name, reader in USUAL.items():
+        usual.setdefault(reader, scale.images_per_row.get(name, 0.0))
+    images = {name: usual.get(source.reader, 0.0) for name, source in content.sources.items()}
+    return scale.model_copy(update={"images_per_row": images | scale.images_per_row})
 
 
-def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None, cache: Path | None = None) -> Scale:
+def with_benchmarks(
+    scale: Scale, data: Path | None, content: DataFile | None, tokenizer: Path | None, cache: Path | None = None
+) -> Scale:
     """The scale with the benchmarks that it and the data file name, opened and checked.
 
     Raises RequestError for anything that an evaluation would fail on.
     """
-    if not (scale.benchmarks or data):  # avoids importing pyarrow
-        return scale
-    from mm1_lab.data.shards.datafile import DataFile
     from mm1_lab.evaluate.benchmarks import own_names
     from mm1_lab.evaluate.named import check_benchmarks, open_benchmark
 
     opened = [open_benchmark(config, Path(), f"benchmark {config.name!r}") for config in scale.benchmarks]
-    if data:
-        content = DataFile.read(data)
+    if data and content:
         for name, config in content.benchmarks.items():
             named, where = config.model_copy(update={"name": name}), f"{data}: benchmarks.{name}"
             opened.append(open_benchmark(named, data.parent, where, content.pictures, content.largest_picture))
@@ -262,8 +315,9 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None, cac
     return scale.model_copy(update={"benchmarks": tuple(checked)})
 
 
-def data_identity(path: Path | None, ledger: Ledger, scale: Scale, tokenizer: Path | None = None) -> DataIdentity:
-    """The identity of the user's data (indexed if necessary), or of the world with a pre-trained decoder's tokenizer.
+def _index_data(path: Path | None, ledger: Ledger, scale: Scale, tokenizer: Path | None) -> DataIdentity:
+    """The identity of the user's data, after indexing them if necessary, or of the world with a pre-trained decoder's
+    tokenizer.
 
     Raises RequestError for data that cannot be used.
     """

@@ -1,14 +1,24 @@
 """Which pre-trained tokenizer the data of a request use, if any."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mm1_lab.config import NotHere, Recipe, RequestError, Scale, decoder_name, find_pretrained
 from mm1_lab.weights.pretrained import HuggingFace
 
+if TYPE_CHECKING:
+    from mm1_lab.data.shards.datafile import DataFile
+
 
 def decoders_tokenizer(
-    arms: Mapping[str, Recipe], scale: Scale, models: HuggingFace, data: Path | None = None, only: Collection[str] = ()
+    arms: Mapping[str, Recipe],
+    scale: Scale,
+    models: HuggingFace,
+    data: DataFile | None = None,
+    only: Collection[str] = (),
 ) -> Path | None:
     """The folder of the pre-trained decoder or model whose tokenizer the data use. None if no arm has one, or if the
     data are the miniature world and an exported model has its vocabulary.
@@ -30,10 +40,13 @@ def decoders_tokenizer(
             if not only or arm in only:
                 raise
             absent = RequestError(f"--only: all arms read the tokenizer of arm {arm!r}, but {error}")
-    if absent and not folders and not (data and names_tokenizer(data)):
+    if absent and not folders and (data is None or data.tokenizer == "bpe"):
         raise absent
-    if not (exported or len(folders) > 1):
-        return next(iter(folders.values()), None)
+    if not folders:
+        return None
+    first = next(iter(folders.values()))
+    if not exported and len(folders) == 1:
+        return first
     from mm1_lab.data.tokenizers import folder_tokenizer
     from mm1_lab.data.world.words import WorldTokenizer
 
@@ -44,19 +57,4 @@ def decoders_tokenizer(
         )
     if exported and not data and WorldTokenizer().backend.get_vocab() == folder_tokenizer(exported).backend.get_vocab():
         return None
-    return next(iter(folders.values()))
-
-
-def base_tokenizer(scale: Scale, data: Path) -> Path | None:
-    """The folder of the scale's base decoder, whose tokenizer a run will use if that is pre-trained; None if it is not,
-    or if the data file names a tokenizer."""
-    if names_tokenizer(data):
-        return None
-    return decoders_tokenizer({"base": Recipe()}, scale, HuggingFace())
-
-
-def names_tokenizer(data: Path) -> bool:
-    """Whether the data file names a tokenizer's folder."""
-    from mm1_lab.data.shards.datafile import DataFile
-
-    return DataFile.read(data).tokenizer != "bpe"
+    return first

@@ -16,11 +16,6 @@ from mm1_lab.orchestrate.tracking.mlflow_store import ARTIFACTS, connect, no_acc
 
 HOST = "127.0.0.1"
 SERVER_LOG = RESULTS / "mlflow-server.log"
-SETTINGS = {
-    "MLFLOW_ENABLE_ASSISTANT_SANDBOX": "true",  # or MLflow's assistant could run commands as this user
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-}
-"""Of the server's environment."""
 
 
 def show_dashboard(port: int, log: Iterator[str]) -> None:
@@ -62,9 +57,12 @@ def _serve(uri: str, port: int) -> subprocess.Popen[bytes]:
     """Starts MLflow's server, which answers this machine alone and writes its messages to a file."""
     command = [sys.executable, "-m", "mlflow", "server", "--no-serve-artifacts", "--workers", "1"]
     command += ["--host", HOST, "--port", str(port)]
-    environment = os.environ | SETTINGS
-    environment["MLFLOW_BACKEND_STORE_URI"] = uri  # other users of the machine could read it in the command line
-    environment["MLFLOW_DEFAULT_ARTIFACT_ROOT"] = ARTIFACTS.absolute().as_uri()
+    environment = os.environ | {
+        "MLFLOW_ENABLE_ASSISTANT_SANDBOX": "true",  # or MLflow's assistant could run commands as this user
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_BACKEND_STORE_URI": uri,  # other users of the machine could read it in the command line
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": ARTIFACTS.absolute().as_uri(),
+    }
     SERVER_LOG.parent.mkdir(parents=True, exist_ok=True)
     with SERVER_LOG.open("wb") as file:
         return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file)

@@ -1,28 +1,57 @@
 """Keeps MLflow up to date with sweeps, from their results: `sync`, once a minute while a sweep runs, and at its end.
 
-Results never depend on it. If MLflow cannot be reached, the sweep continues with a warning, and `mm1-lab sync-mlflow`
+An experiment is a sweep, a parent run a variant at a scale, a child run a trial, encoder or decoder. Runs are found
+again by their tags, and each has a tag with the digest of what was logged, so that logging again changes nothing and
+costs nothing. Results never depend on MLflow: if it cannot be reached, the sweep continues, and `mm1-lab sync-mlflow`
 catches up.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from mm1_lab.config import RequestError
-from mm1_lab.files import RESULTS, Busy, locked
+from mm1_lab.config import RequestError, digest
+from mm1_lab.files import DONE, RESULTS, Busy, file_digest, locked
+from mm1_lab.formatting import one_trial
 from mm1_lab.orchestrate.execution.worklist import Observer
-from mm1_lab.orchestrate.tracking.mlflow_runs import SweepRuns
-from mm1_lab.orchestrate.tracking.mlflow_store import named_store, no_access, tracking_uri, without_secrets
+from mm1_lab.orchestrate.tracking import contents
+from mm1_lab.orchestrate.tracking.mlflow_store import (
+    ARTIFACTS,
+    connect,
+    named_store,
+    no_access,
+    tracking_uri,
+    without_secrets,
+)
 from mm1_lab.results import Ledger, Manifest
 from mm1_lab.results.manifest import read_manifest, read_trials
+from mm1_lab.results.samples import read_samples, samples_page
 
+NONE: Mapping[str, str] = {}
 SYNC_SECONDS = 60.0
 SHOWN = (".png", ".md", ".csv")
 """Suffixes of a sweep's files that are logged: figures, pages and tables."""
+BATCH = 1000
+"""Metrics in a request, which is MLflow's limit, and runs in an answer."""
+COMPLETE = "mm1.complete"
+"""The tag with the digest of what was logged; the last thing that is logged."""
+NOTE = "mlflow.note.content"
+"""The tag that MLflow shows as the description of a run or an experiment, in Markdown."""
+EXPERIMENT_NOTE = """**{heading}**: a parent run per scale and variant, with a child run per trial.
+
+To compare arms, select trials and click *Compare*, or open the *Chart view*; *Group by* `arm` averages over seeds.
+`average` is the mean over the benchmarks with images and numbers of shots; training curves are `train/…`. Tables and
+figures of the sweep are artifacts of the parent run, sampled predictions are artifacts of each trial."""
+TRIAL_NOTE = """The score of every question is in `trials/{fingerprint}/` of the results folder.
+
+Reproduce: `{command}`"""
 
 
 def sync(folder: Path, ledger: Ledger, status: str = "", wait: bool = True) -> Manifest:
@@ -40,8 +69,11 @@ def sync(folder: Path, ledger: Ledger, status: str = "", wait: bool = True) -> M
         status = "FINISHED" if len(done) == len(names) else "KILLED"
     files = [*folder.iterdir(), *folder.parent.iterdir()]  # also of its scale: lessons, axes
     shown = sorted(path for path in files if path.suffix in SHOWN)
+    lock = RESULTS / ".mlflow-sync.lock"
+    if named_store() and os.access(folder, os.W_OK):
+        lock = folder / ".lock"  # with the results, as a server is the same from every working directory
     try:
-        with locked(_lock(folder), wait):
+        with locked(lock, wait):
             runs = SweepRuns(manifest, ledger)
             for fingerprint in done:
                 runs.log_trial(fingerprint, names[fingerprint])
@@ -53,18 +85,141 @@ def sync(folder: Path, ledger: Ledger, status: str = "", wait: bool = True) -> M
     return manifest
 
 
-def _lock(folder: Path) -> Path:
-    """The lock held by the process that logs the sweep in `folder`."""
-    if named_store() and os.access(folder, os.W_OK):
-        return folder / ".lock"  # with the results, as a server is the same from every working directory
-    return RESULTS / ".mlflow-sync.lock"
-
-
 def sync_all(folders: Iterable[tuple[Path, Ledger]]) -> Iterator[str]:
     """Brings MLflow up to date with sweep after sweep; yields a line on each. Raises RequestError as `sync` does."""
     for folder, ledger in folders:
         manifest = sync(folder, ledger)
         yield f"{manifest.variant} at {manifest.scale}: logged to {without_secrets(tracking_uri())}"
+
+
+class SweepRuns:
+    """The runs of one sweep variant at one scale in one results folder. Only one process may write them at a time."""
+
+    def __init__(self, manifest: Manifest, ledger: Ledger) -> None:
+        """Finds or creates the experiment and the parent run. MLflow's exceptions are passed on."""
+        self.manifest = manifest
+        self.ledger = ledger
+        place = str(ledger.results)
+        if not named_store():
+            place = os.path.relpath(place, RESULTS)  # so that the results and the local database may move
+        self.tags = {"mm1.results": place, "mm1.variant": manifest.variant, "mm1.scale": manifest.scale}
+        """The tags that all runs of this sweep have."""
+        self.client = connect()
+        self.experiment = self._experiment()
+        self.runs = {(run.data.tags["mm1.kind"], run.data.tags["mm1.fingerprint"]): run for run in self._found()}
+        """The children, by kind and fingerprint."""
+        self.parent = self.runs.pop(("sweep", ""), None)
+        if self.parent is None:
+            tags = {"mm1.kind": "sweep", "mm1.fingerprint": "", **self.tags}
+            self.parent = self.client.create_run(self.experiment, None, tags, f"{manifest.variant} at {manifest.scale}")
+
+    def _experiment(self) -> str:
+        sweep = self.manifest.sweep
+        found = self.client.get_experiment_by_name(sweep.name)
+        if found:
+            return str(found.experiment_id)
+        place = None if named_store() else ARTIFACTS.absolute().as_uri()
+        note = EXPERIMENT_NOTE.format(heading=sweep.heading)
+        tags = {"mlflow.experimentKind": "custom_model_development", NOTE: note}
+        return str(self.client.create_experiment(sweep.name, place, tags))
+
+    def _found(self) -> Iterator[Any]:
+        """This sweep's runs. Tags are compared here, as MLflow's queries cannot quote every path."""
+        token = None
+        while True:
+            page = self.client.search_runs([self.experiment], max_results=BATCH, page_token=token)
+            yield from (run for run in page if self.tags.items() <= run.data.tags.items())
+            token = page.token
+            if not token:
+                return
+
+    def log_trial(self, fingerprint: str, names: contents.Names) -> None:
+        """Logs a finished trial from the results folder, after its encoder and decoder; anew if its files have changed,
+        or the name of its arm."""
+        folder = self.ledger.trial_folder(fingerprint)
+        state = digest([file_digest(folder / DONE), *names])
+        if self._has("trial", fingerprint, state) or not self.ledger.has_intact_scores(fingerprint):
+            return
+        record = self.ledger.record(fingerprint)
+        *parts, _, _ = record["fingerprints"].items()
+        for kind, part in parts:
+            if self.ledger.has_weights(part):
+                self.log_part(kind, part, record["config"]["seed"])
+        end = datetime.fromisoformat(record["environment"]["date"]).timestamp()
+        seconds = sum(timing["seconds"] for timing in record.get("timings", {}).values())
+        command = self.manifest.command(*one_trial(*names[0]))
+        tags = {NOTE: TRIAL_NOTE.format(fingerprint=fingerprint, command=command)}
+        for name in ("processor", "commit"):
+            tags[f"mm1.{name}"] = str(record["environment"][name])
+        run = self._new_run("trial", fingerprint, contents.title(names), end - seconds, tags)
+        parameters = contents.parameters(self.manifest, names, record)
+        self._log(run, contents.metrics(self.ledger, fingerprint, record), parameters)
+        samples = read_samples(self.ledger, {"prediction": fingerprint})
+        page = samples_page(contents.title(names), samples, record["recipe"]["images"] == "blind")
+        self.client.log_text(run.info.run_id, page, "samples.html")
+        self._finish(run, end, state)
+
+    def log_part(self, kind: str, fingerprint: str, seed: int) -> None:
+        """Logs a finished encoder or decoder from the store."""
+        folder = self.ledger.stage_folder(fingerprint)
+        state = file_digest(folder / DONE)
+        if self._has(kind, fingerprint, state):
+            return
+        end = (folder / DONE).stat().st_mtime
+        run = self._new_run(kind, fingerprint, f"{kind} / seed {seed}", end)
+        self._log(run, contents.metrics_of_part(folder, self.ledger.summary(fingerprint)))
+        self._finish(run, end, state)
+
+    def _has(self, kind: str, fingerprint: str, state: str) -> bool:
+        run = self.runs.get((kind, fingerprint))
+        return run is not None and run.data.tags.get(COMPLETE) == state
+
+    def _new_run(self, kind: str, fingerprint: str, title: str, start: float, tags: Mapping[str, str] = NONE) -> Any:
+        """A child that starts at `start`, in seconds, in place of one with other contents or half of them."""
+        before = self.runs.get((kind, fingerprint))
+        if before is not None:
+            self.client.delete_run(before.info.run_id)
+        name = f"{title} at {self.manifest.scale}{self.manifest.variant.removeprefix(self.manifest.sweep.name)}"
+        own = {"mm1.kind": kind, "mm1.fingerprint": fingerprint, "mlflow.parentRunId": self.parent.info.run_id}
+        return self.client.create_run(self.experiment, int(1000 * start), {**self.tags, **own, **tags}, name)
+
+    def _log(self, run: Any, points: Iterable[contents.Point], parameters: Mapping[str, str] = NONE) -> None:
+        from mlflow.entities import Metric, Param
+
+        run_id = run.info.run_id
+        metrics = []
+        for name, value, step in points:
+            # MLflow refuses other characters, which a user's sources and benchmarks may have in their names
+            metrics.append(Metric(re.sub(r"[^\w/. :-]", "_", name), value, run.info.start_time, step))
+        for first in range(0, len(metrics), BATCH):
+            self.client.log_batch(run_id, metrics[first : first + BATCH])
+        self.client.log_batch(run_id, params=[Param(name, value) for name, value in parameters.items()])
+
+    def _finish(self, run: Any, end: float, state: str) -> None:
+        run_id = run.info.run_id
+        self.client.set_terminated(run_id, "FINISHED", int(1000 * end))
+        self.client.set_tag(run_id, COMPLETE, state)  # last, so that an interrupted run is logged again
+        kept = self.client.get_run(run_id)
+        self.runs[kept.data.tags["mm1.kind"], kept.data.tags["mm1.fingerprint"]] = kept
+
+    def log_sweep(self, artifacts: list[Path], status: str) -> None:
+        """Logs the sweep's tables and figures if they have changed, and sets the parent's status.
+
+        Ends children that a killed command left open, and which are not trials of the sweep any more.
+        """
+        for run in self.runs.values():
+            if run.info.status == "RUNNING" and COMPLETE not in run.data.tags:
+                self.client.set_terminated(run.info.run_id, "KILLED")
+        parent = self.parent.info.run_id
+        state = digest([[path.name, file_digest(path)] for path in artifacts])
+        if self.parent.data.tags.get(COMPLETE) != state:
+            for path in artifacts:
+                self.client.log_artifact(parent, str(path))
+            self.client.set_tag(parent, COMPLETE, state)
+        if status == "RUNNING":
+            self.client.update_run(parent, status)
+        elif self.parent.info.status != status:
+            self.client.set_terminated(parent, status)
 
 
 class MlflowRecorder(Observer):

@@ -53,7 +53,11 @@ ONLY = repeated("--only", "only this arm; may be repeated", "ARM")
 SCALE = option("--scale", "smoke, mini or lab; paper for planning only (default: mini)", default="mini")
 DATA = option("--data", "your own data instead of the miniature world", "YAML", type=Path)
 SEEDS = option("--seeds", "how many (3: seeds 0, 1, 2), or which (5,6,7; one: 100,); default: 1", default="1")
-SET = repeated("--set", "change a setting of the scale, e.g. train.steps=200; may be repeated", "PATH=VALUE")
+SET = repeated(
+    "--set",
+    "change a setting of the scale (train.steps=200) or the recipe (connector=c-abstractor); may be repeated",
+    "PATH=VALUE",
+)
 IN_RESULTS = option("--results", f"default: {RESULTS}", "DIR", type=Path, default=RESULTS)
 STORE = option(
     "--store",

@@ -1,0 +1,100 @@
+"""What trackers show of a finished trial: parameters, metrics and curves, from its files."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mm1_lab.formatting import flat
+from mm1_lab.results import Ledger, Manifest
+from mm1_lab.results.reading import read_table
+from mm1_lab.results.schema import HELD_OUT_COLUMNS
+from mm1_lab.results.score_file import read_score_table
+from mm1_lab.results.summary import benchmark_scores, encoder_quality, measures
+from mm1_lab.results.trained import in_the_papers_words, what_ran
+
+Names = Sequence[tuple[str, int]]
+"""Arms and seeds. Arms with the same recipe share a run, which is named after all of them."""
+Point = tuple[str, float, int]
+"""Name, value and step of a metric."""
+
+
+def title(names: Names) -> str:
+    """`base / seed 0`."""
+    return ", ".join(f"{arm} / seed {seed}" for arm, seed in names)
+
+
+def parameters(manifest: Manifest, names: Names, record: Mapping[str, Any]) -> dict[str, str]:
+    """What ran, in the units of this machine, and as `paper.…` what is set of the recipe."""
+    config = record["config"]
+    values: dict[str, Any] = {}
+    values |= what_ran(config)
+    recipe = in_the_papers_words(record["recipe"], config)
+    for name, value in flat(recipe).items():
+        if value not in (None, [], {}):
+            values[f"paper.{name}"] = value
+    arms = [arm for arm, _ in names]
+    values["arm"] = ", ".join(dict.fromkeys(arms))
+    values["seed"] = config["seed"]
+    values["scale"] = manifest.scale
+    values["data"] = manifest.data_name
+    counts = _summary_of_model(record).get("parameters")
+    if counts:
+        values["parameters"] = sum(counts.values())
+    return {name: str(value) for name, value in values.items()}
+
+
+def metrics(ledger: Ledger, fingerprint: str, record: Mapping[str, Any]) -> list[Point]:
+    """Scores by benchmark (`captions/0-shot`) and the measures that tables show, losses (`held-out/captions`), quality
+    of the encoder, tokens per second, and training curves (`train/loss`)."""
+    folder = ledger.trial_folder(fingerprint)
+    table = read_score_table(folder)
+    table["trial"] = ""
+    found: dict[str, Any] = {}
+    for row in benchmark_scores(table, ["trial"]).itertuples():
+        found[f"{row.benchmark}/{row.shots}-shot"] = row.score
+    for row in measures(table, ["trial"]).itertuples():
+        found[str(row.measure)] = row.value
+    held_out = read_table(folder / "held_out.csv", HELD_OUT_COLUMNS)
+    for row in held_out.itertuples():
+        found[f"held-out/{row.source}"] = row.loss
+    encoder = record["summaries"].get("encoder", {})
+    for name, value in encoder_quality(encoder).items():
+        found[f"encoder/{name}"] = value
+    found |= _speed(_summary_of_model(record))
+    return _rounded(found) + curves(folder / "training.csv")
+
+
+def metrics_of_part(folder: Path, summary: Mapping[str, Any]) -> list[Point]:
+    """Of a trained encoder or decoder: an encoder's quality, tokens per second, and training curves."""
+    return _rounded(encoder_quality(summary) | _speed(summary)) + curves(folder / "training.csv")
+
+
+def _rounded(values: Mapping[str, Any]) -> list[Point]:
+    return [(name, round(float(value), 3), 0) for name, value in values.items()]
+
+
+def _speed(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Tokens per second over a stage's whole training, if they are known; padding does not count."""
+    tokens = sum(summary.get("tokens", {}).values())
+    seconds = summary.get("seconds", 0.0)
+    return {"train/tokens per second": tokens / seconds} if tokens and seconds else {}
+
+
+def _summary_of_model(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the stage of the model that was evaluated recorded; its parts come before it, the evaluation after it."""
+    kinds = list(record["fingerprints"])
+    summary: Mapping[str, Any] = record["summaries"].get(kinds[-2], {})
+    return summary
+
+
+def curves(path: Path) -> list[Point]:
+    """The points of a `training.csv`, if it exists."""
+    points: list[Point] = []
+    if path.exists():
+        with path.open(encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                points.append((f"train/{row['name']}", float(row["value"]), int(row["step"])))
+    return points
