@@ -19,13 +19,11 @@ from analysis.pages import scores
 from analysis.pages.axes import level_rows
 from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.figures import draw_scores, head
-from analysis.pages.frames import scores_by_benchmark
 from analysis.pages.groups import Drawn, Group, group_sweeps
 from analysis.pages.output import Output
 from analysis.pages.overview import write_overview
-from analysis.pages.predictions import shared_samples, shown_arms
 from analysis.pages.published import write_published
-from analysis.pages.report import write_report
+from analysis.pages.report import shared_samples, shown_arms, write_report
 from analysis.pages.verdicts import claims_notes, in_little_room, verdicts_table
 from analysis.proxies import pair_arms
 from analysis.runs import minutes_of, runs_of, stage_seconds
@@ -125,7 +123,7 @@ def _draw(folder: Path, target: Path) -> Drawn:
     levels = measures = pd.DataFrame()
     runs = runs_of(study)
     with styled():
-        output.csv("scores", scores_by_benchmark(study))
+        output.csv("scores", scores.scores_by_benchmark(study))
         if study.sweep.search:
             output.files.extend(draw_search(folder, out=target))
         else:
