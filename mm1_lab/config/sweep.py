@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from mm1_lab.config.base import Config, keys_at, override
+from mm1_lab.config.base import Config, innermost, keys_at, override
 from mm1_lab.config.errors import RequestError, nearest, short
 from mm1_lab.config.measure import MeasureField
 from mm1_lab.config.own_connectors import OwnConnectors, read_connectors
@@ -126,9 +126,7 @@ def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Swee
     file = SweepFile.parse(read_yaml(path), str(path))
     changes = _changes(file, path)
     base = override(_read_base(file, path, further), settings, "--set")
-    arms = {}
-    for name, change in changes.items():
-        arms[name] = _changed(base, change, f"{path}: arm {name!r}")
+    arms = {name: _changed(base, change, f"{path}: arm {name!r}") for name, change in changes.items()}
     own = read_connectors(path.parent / file.connectors) if file.connectors else None
     if own:
         base = own.marked(base)
@@ -173,25 +171,9 @@ def _changes(file: SweepFile, path: Path) -> dict[str, dict[str, Any]]:
             if name in changes:
                 raise RequestError(f"{path}: two arms are called {name!r}; a grid names its cells by their values")
             changes[name] = dict(zip(file.grid, cell, strict=True))
-    changes = {name: _nested(change, f"{path}: arm {name!r}") for name, change in changes.items()}
     if not changes:
         raise RequestError(f"{path}: the sweep has no arms; give it `arms` or a `grid`")
     return changes
-
-
-def _nested(change: dict[str, Any], where: str) -> dict[str, Any]:
-    """`{data_mix.text: 2}` as `{data_mix: {text: 2}}`."""
-    nested: dict[str, Any] = {}
-    for key, value in change.items():
-        first, dot, rest = key.partition(".")
-        inner = nested.setdefault(first, {}) if dot else nested
-        if not isinstance(inner, dict):
-            raise RequestError(f"{where}: sets {first} and {key}; set one of them")
-        if dot:
-            inner[rest] = value
-        else:
-            nested[first] = value
-    return nested
 
 
 def _spelt(value: Any) -> str:
@@ -206,11 +188,11 @@ def _spelt(value: Any) -> str:
 def _changed(base: Recipe, change: dict[str, Any], where: str) -> Recipe:
     """The base with the change applied; a mapping updates only the fields that it contains."""
     values = base.model_dump()
-    for key, value in change.items():
-        inner = values.get(key)
-        if isinstance(inner, dict) and isinstance(value, dict):
-            value = inner | value
-        values[key] = value
+    for path, value in change.items():
+        table, key = innermost(values, path, where)
+        if isinstance(table.get(key), dict) and isinstance(value, dict):
+            value = table[key] | value
+        table[key] = value
     return Recipe.parse(values, where)
 
 
@@ -224,19 +206,16 @@ def load_scale(name: str, folder: Path, settings: tuple[str, ...] = ()) -> Scale
     if not settings:
         return scale
     changed = override(scale, settings, "--set")
-    return _with_images_of_its_rows(changed, changed.sequence_length / scale.sequence_length, settings)
-
-
-def _with_images_of_its_rows(scale: Scale, longer: float, settings: tuple[str, ...]) -> Scale:
-    """Rows `longer` times as long hold as many times more images, but for `images_per_row` that are set too."""
+    # rows that are longer hold more images, unless these are set too
+    longer = changed.sequence_length / scale.sequence_length
     given = {setting.partition("=")[0].strip() for setting in settings}
     if longer == 1 or "images_per_row" in given:
-        return scale
-    images = dict(scale.images_per_row)
+        return changed
+    images = dict(changed.images_per_row)
     for name in images:
         if f"images_per_row.{name}" not in given:
             images[name] *= longer
-    return scale.model_copy(update={"images_per_row": images})
+    return changed.model_copy(update={"images_per_row": images})
 
 
 def is_of_recipe(setting: str) -> bool:
