@@ -30,6 +30,7 @@ from analysis.runs import minutes_of, runs_of, stage_seconds
 from analysis.study import Study
 from analysis.style import styled
 from analysis.table import Table, to_plain
+from mm1_lab.config import RateSearch
 from mm1_lab.files import machine_cpus
 from mm1_lab.processes import allow_interrupts, interrupts_blocked
 from mm1_lab.results.reading import list_variants, read_variant
@@ -124,7 +125,7 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
     runs = runs_of(study)
     with styled():
         output.csv("scores", scores.scores_by_benchmark(study))
-        if study.sweep.search:
+        if isinstance(study.sweep.search, RateSearch):
             output.files.extend(draw_search(folder, out=target))
         else:
             levels = level_rows(study)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 )
 def status(options: argparse.Namespace) -> int:
     """Show which trials are done, missing, or failed and why."""
-    from mm1_lab.orchestrate.lr_search import with_grid
+    from mm1_lab.orchestrate.recipe_search import so_far
     from mm1_lab.orchestrate.status import status_text, status_values
 
     ledger, begun = ledger_of(options), set[str]()
@@ -42,7 +42,7 @@ def status(options: argparse.Namespace) -> int:
     if ignored and not options.sweep:
         raise RequestError(f"status: {ignored[0]} needs a sweep: mm1-lab status data_mix {ignored[0]} …")
     if options.sweep:
-        request = with_grid(request_of(options, options.sweep))
+        request = so_far(request_of(options, options.sweep))
         asked = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
         sweeps = [(request.variant, request.scale_name, asked)]
         models = {trial.fingerprint: trial.evaluation.model.fingerprint for trial in request.trials}

@@ -14,6 +14,7 @@ from mm1_lab.config.measure import MeasureField
 from mm1_lab.config.own_connectors import OwnConnectors, read_connectors
 from mm1_lab.config.recipe import Recipe
 from mm1_lab.config.scale import Scale
+from mm1_lab.config.search import AnySearch, Range, Search
 from mm1_lab.config.yaml_files import parse_yaml, read_yaml
 
 MOST_ARMS = 10_000
@@ -58,17 +59,6 @@ class Contrast(Config):
         return self
 
 
-class Search(Config):
-    """A search for the best learning rate of each arm, around the arm's own rate."""
-
-    rates: int = Field(5, ge=3, le=100)
-    """Learning rates in each arm's initial grid."""
-    factor: float = Field(2.0, gt=1, le=100)
-    """Ratio between neighbouring learning rates."""
-    extensions: int = Field(3, ge=0, le=100)
-    """Learning rates that may be added to the grid while the best one is at its edge."""
-
-
 class Sweep(Config):
     """One question about a recipe, as loaded from a file in `sweeps/`."""
 
@@ -83,13 +73,18 @@ class Sweep(Config):
     arms: dict[str, Recipe] = Field(min_length=1)
     panels: dict[str, Panel] = Field(default_factory=dict)
     contrasts: tuple[Contrast, ...] = ()
-    search: Search | None = None
+    search: AnySearch | None = None
     connectors: OwnConnectors | None = None
 
     @property
     def heading(self) -> str:
         """The title, with the paper's table or figure."""
         return f"{self.title} (MM1, {self.reproduces})" if self.reproduces else self.title
+
+    def changed(self, change: dict[str, Any], where: str) -> Recipe:
+        """The base with these fields, which may be dotted. Raises RequestError, which begins with `where`."""
+        recipe = _changed(self.base, change, where)
+        return self.connectors.marked(recipe) if self.connectors else recipe
 
 
 class SweepFile(Config):
@@ -113,8 +108,8 @@ class SweepFile(Config):
     """The figure's panels. Without any, one panel shows all arms."""
     contrasts: tuple[Contrast, ...] = ()
     """What is expected of the arms, stated in advance."""
-    search: Search | None = None
-    """Makes the sweep a search for the best learning rate of each arm."""
+    search: AnySearch | None = None
+    """Makes the sweep a search: with `over`, for the best recipe; otherwise for the best learning rate of each arm."""
 
 
 def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Sweep:
@@ -146,7 +141,12 @@ def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Swee
         for arm in panel.arms.values():
             check(f"panel {label!r} shows", arm)
     values = file.model_dump(exclude={"recipe", "arms", "grid", "connectors"})
-    return Sweep(name=path.stem, base=base, arms=arms, connectors=own, **values)
+    sweep = Sweep(name=path.stem, base=base, arms=arms, connectors=own, **values)
+    if isinstance(sweep.search, Search):
+        for field, space in sweep.search.over.items():
+            for value in space.ends if isinstance(space, Range) else space:
+                sweep.changed({field: value}, f"{path}: search.over.{field}")
+    return sweep
 
 
 def _read_base(file: SweepFile, path: Path, further: Iterable[Path]) -> Recipe:
@@ -161,13 +161,19 @@ def _read_base(file: SweepFile, path: Path, further: Iterable[Path]) -> Recipe:
 
 def _changes(file: SweepFile, path: Path) -> dict[str, dict[str, Any]]:
     """What each arm changes, by name: those of the file, then the cells of its grid."""
+    if isinstance(file.search, Search):
+        if file.arms or file.grid or file.contrasts or file.panels:
+            raise RequestError(
+                f"{path}: a search makes its arms and its claim; remove arms, grid, contrasts and panels"
+            )
+        return {"base": {}}
     changes = dict(file.arms)
     if file.grid:
         cells = math.prod(map(len, file.grid.values()))
         if cells > MOST_ARMS:
             raise RequestError(f"{path}: the grid has {cells:.3g} cells; a sweep may have at most {MOST_ARMS} arms")
         for cell in product(*file.grid.values()):
-            name = " ".join(map(_spelt, cell))
+            name = " ".join(map(spelt, cell))
             if name in changes:
                 raise RequestError(f"{path}: two arms are called {name!r}; a grid names its cells by their values")
             changes[name] = dict(zip(file.grid, cell, strict=True))
@@ -176,12 +182,12 @@ def _changes(file: SweepFile, path: Path) -> dict[str, dict[str, Any]]:
     return changes
 
 
-def _spelt(value: Any) -> str:
+def spelt(value: Any) -> str:
     """A grid's value as part of an arm's name: `captions 1, text 2` for a mapping, `encoder, decoder` for a list."""
     if isinstance(value, dict) and value:
-        return ", ".join(f"{key} {_spelt(inner)}" for key, inner in value.items())
+        return ", ".join(f"{key} {spelt(inner)}" for key, inner in value.items())
     if isinstance(value, list):
-        return ", ".join(map(_spelt, value)) or "none"
+        return ", ".join(map(spelt, value)) or "none"
     return str(value)
 
 
