@@ -31,8 +31,6 @@ from mm1_lab.config import (
     Panel,
     Phase,
     Pretrained,
-    Range,
-    RateSearch,
     Recipe,
     Resources,
     Scale,
@@ -58,7 +56,7 @@ GROUPS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
         "`sweeps/recipes/*.yaml`, and the arms of a sweep, in the paper's units.",
         (Recipe, EncoderRecipe, DataMix, SftRecipe),
     ),
-    "Sweeps": ("`sweeps/*.yaml`: one question each.", (SweepFile, Panel, Contrast, Search, Range, RateSearch)),
+    "Sweeps": ("`sweeps/*.yaml`: one question each.", (SweepFile, Panel, Contrast, Search)),
     "Scales": (
         "`sweeps/scales/*.yaml`: concrete sizes and resources. `--set` addresses fields by path: `train.steps=200`.",
         (

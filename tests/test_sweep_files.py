@@ -11,7 +11,6 @@ from mm1_lab.config import (
     PretrainedDecoder,
     PretrainedEncoder,
     PretrainedSize,
-    RateSearch,
     Recipe,
     RequestError,
     Size,
@@ -101,8 +100,7 @@ def test_a_sweeps_header_gives_the_command_and_what_the_paper_found(path: Path) 
     text = path.read_text(encoding="utf-8")
     header = text[: text.index("title:")]
     name = path.stem.replace("_", "-")
-    is_law = isinstance(load_sweep(path).search, RateSearch)
-    assert (f"make {name}" if is_law else f"make sweep-{name}") in header
+    assert (f"make {name}" if load_sweep(path).search else f"make sweep-{name}") in header
     assert "paper found" in header
 
 

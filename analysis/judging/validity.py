@@ -7,6 +7,7 @@ questions, conditional on the models at hand.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from analysis.seeds import caution
 from analysis.statistics import Interval, one_sample, over_blocks
 from analysis.study import Study, read_study
 from analysis.table import Table, as_text
-from mm1_lab.config import Check, CheckVerdict, kinds_on_floor
+from mm1_lab.config import Check, CheckVerdict
 from mm1_lab.formatting import counted
 from mm1_lab.results.summary import CONTENT, PLAIN, benchmark_scores, by_content
 
@@ -47,7 +48,7 @@ def validity_checks(study: Study) -> list[Check]:
     base = _base_of(study)
     if not base:
         return []
-    of_demonstrations = demonstration_checks(base.scores())
+    of_demonstrations = demonstration_checks(base.scores(), base.scores(base.blind), base.majorities())
     return [*_seeing(base), *_captions_and_text(base), *of_demonstrations, *_steps(base), *_steadiness(base)]
 
 
@@ -134,50 +135,42 @@ def _arm_with(study: Study, **changes: object) -> str | None:
 
 def _seeing(base: _Base) -> Iterator[Check]:
     """Checks of every visual benchmark, and of every kind of question of a benchmark with several."""
-    on_floor = kinds_on_floor(read_gates(base.study))
     majorities = base.majorities()
     scores, blind = base.scores(), base.scores(base.blind)
-    for name, table in scores[scores["family"] == "vqa"].groupby("benchmark", sort=False, observed=True):
-        benchmark = str(name)
+    for benchmark, table in scores[scores["family"] == "vqa"].groupby("benchmark", sort=False, observed=True):
         kinds = list(dict.fromkeys(table["kind"]))
-        left_out = sorted(set(kinds) & set(on_floor))
-        asked: list[tuple[str, str, list[str]]] = []  # what it is about, a kind by itself, the kinds asked
-        if len(left_out) < len(kinds):
-            title = f"{benchmark} without {', '.join(left_out)}" if left_out else benchmark
-            asked.append((title, "", [kind for kind in kinds if kind not in left_out]))
-        if len(kinds) > 1 or left_out:
-            asked += [(f"{benchmark}: {kind}", kind, [kind]) for kind in kinds]
+        asked = {str(benchmark): kinds}
+        if len(kinds) > 1:
+            asked |= {f"{benchmark}: {kind}": [kind] for kind in kinds}
         for shots in SHOTS:
-            for what, kind, own_kinds in asked:
+            for name, own_kinds in asked.items():
                 own = table[(table["shots"] == shots) & table["kind"].isin(own_kinds)]
                 if own.empty:
                     continue
-                bounds = {"above blind": (_minus(own, blind), 0.0)}
+                what = f"{name}, {shots} shots"
+                otherwise: CheckVerdict = "fail" if own_kinds == kinds else "floor"
                 if benchmark in majorities:
-                    level = float(own["kind"].map(majorities[benchmark]).mean())
-                    bounds = {"above majority": (own, level), **bounds}
-                for check, (rows, level) in bounds.items():
-                    found = _mean(rows)
-                    verdict = _verdict(found, level + ABOVE, "floor" if kind else "fail")
-                    if kind in left_out:
-                        verdict = "floor"
-                    needed = f"low ≥ {ABOVE:g}" if check == "above blind" else f"low ≥ {level:.1f} + {ABOVE:g}"
-                    yield _check(check, f"{what}, {shots} shots", found, needed, verdict, kind)
+                    level = float(own["kind"].map(majorities[str(benchmark)]).mean())
+                    needed = f"low ≥ {level:.1f} + {ABOVE:g}"
+                    yield _reaching("above majority", what, own, level + ABOVE, needed, otherwise)
+                yield _reaching("above blind", what, _minus(own, blind), ABOVE, f"low ≥ {ABOVE:g}", otherwise)
         for count, own in table.groupby("shots"):
-            yield _ceiling(f"{benchmark}, {count} shots", own)
+            yield _within("no ceiling", f"{benchmark}, {count} shots", own, most=CEILING)
 
 
 def _captions_and_text(base: _Base) -> Iterator[Check]:
     keys = ["family", "benchmark", "shots"]
     for (family, benchmark, shots), asked in base.scores().groupby(keys, sort=False, observed=True):
+        what = f"{benchmark}, {shots} shots"
         if family == "text":
-            yield _ceiling(f"{benchmark}, {shots} shots", asked)
+            yield _within("no ceiling", what, asked, most=CEILING)
         elif family == "captioning":
-            found = _mean(asked)
-            verdict: CheckVerdict = "pass" if CIDER[0] <= found.estimate <= CIDER[1] else "fail"
-            yield _check("CIDEr in range", f"{benchmark}, {shots} shots", found, "40 to 150", verdict)
+            least, most = CIDER
+            in_range = _within("CIDEr in range", what, asked, least, most)
+            yield replace(in_range, needed=f"{least:g} to {most:g}")
             if CONTENT in asked and asked[CONTENT].notna().any():
-                yield _ceiling(f"{benchmark} by content, {shots} shots", by_content(asked))
+                what = f"{benchmark} by content, {shots} shots"
+                yield _within("no ceiling", what, by_content(asked), most=CEILING)
 
 
 def _steps(base: _Base) -> Iterator[Check]:
@@ -189,8 +182,7 @@ def _steps(base: _Base) -> Iterator[Check]:
         if None not in arms:
             more, less = (scores[scores["family"].isin(PLAIN)] for scores in map(base.scores, arms))
             if len(more) and len(less):
-                found = _mean(_minus(more, less))
-                yield _check("steps in order", what, found, "low > 0", _verdict(found, 0.0, "fail"))
+                yield _reaching("steps in order", what, _minus(more, less), 0.0, "low > 0", "fail")
 
 
 def _steadiness(base: _Base) -> Iterator[Check]:
@@ -202,22 +194,28 @@ def _steadiness(base: _Base) -> Iterator[Check]:
         if averages.empty:
             continue
         what = f"standard deviation of the base's average over {counted(len(averages), 'seed')}, {name}"
-        found = Check.bound("steady over seeds", what, float(averages.std()), "≤", SEED_SPREAD[name])
+        found = Check.within("steady over seeds", what, float(averages.std()), most=SEED_SPREAD[name])
         yield found if len(averages) > 1 else replace(found, verdict="needs more seeds")
     for shots, asked in images[images["family"] == "vqa"].groupby("shots"):
         share = 100 * float((~asked["parsed"]).mean())
-        yield Check.bound("answers parsed", f"VQA answers of the base, {shots} shots, percent", share, "≤", UNPARSED)
+        what = f"VQA answers of the base, {shots} shots, percent"
+        yield Check.within("answers parsed", what, share, most=UNPARSED)
 
 
-def _ceiling(what: str, asked: pd.DataFrame) -> Check:
+def _within(check: str, what: str, asked: pd.DataFrame, least: float = -math.inf, most: float = math.inf) -> Check:
+    """The check that the mean is within bounds."""
     found = _mean(asked)
-    return Check.bound("no ceiling", what, found.estimate, "≤", CEILING, low=found.low, high=found.high)
+    return Check.within(check, what, found.estimate, least, most, low=found.low, high=found.high)
 
 
-def _check(check: str, what: str, found: Interval, needed: str, verdict: CheckVerdict, kind: str = "") -> Check:
+def _reaching(check: str, what: str, asked: pd.DataFrame, least: float, needed: str, otherwise: CheckVerdict) -> Check:
+    """The check that the interval's lower end reaches `least`; with `least` inside it takes more seeds to tell."""
+    found = _mean(asked)
+    verdict: CheckVerdict = "needs more seeds" if found.high >= least else otherwise
+    if found.low >= least:
+        verdict = "pass"
     return Check(
         check=check,
-        kind=kind,
         what=what,
         value=found.estimate,
         low=found.low,
@@ -225,13 +223,6 @@ def _check(check: str, what: str, found: Interval, needed: str, verdict: CheckVe
         needed=needed,
         verdict=verdict,
     )
-
-
-def _verdict(found: Interval, needed: float, otherwise: CheckVerdict) -> CheckVerdict:
-    """The verdict for an interval whose lower end must reach `needed`; an interval with it inside needs more seeds."""
-    if found.low >= needed:
-        return "pass"
-    return otherwise if found.high < needed else "needs more seeds"
 
 
 def _minus(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:

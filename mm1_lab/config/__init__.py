@@ -2,7 +2,7 @@
 
 from mm1_lab.config.base import Config, canonical_json, digest, override
 from mm1_lab.config.benchmark import LARGEST_PICTURE, BenchmarkConfig, BenchmarkFiles
-from mm1_lab.config.check import GATES, Check, CheckVerdict, kinds_on_floor, read_checks
+from mm1_lab.config.check import GATES, Check, CheckVerdict, read_checks
 from mm1_lab.config.cost import Cost, Network
 from mm1_lab.config.errors import NotHere, RequestError, bounded, nearest
 from mm1_lab.config.law import PAPER_LAW, LearningRateLaw, parse_count, read_law, short_count
@@ -22,7 +22,6 @@ from mm1_lab.config.scale import (
     Scale,
     SftTraining,
 )
-from mm1_lab.config.search import Range, RateSearch, Search
 from mm1_lab.config.size import (
     ConnectorConfig,
     Parameters,
@@ -49,14 +48,5 @@ from mm1_lab.config.stage import (
     SftStage,
     Stage,
 )
-from mm1_lab.config.sweep import (
-    Contrast,
-    Expectation,
-    Panel,
-    Sweep,
-    is_of_recipe,
-    load_scale,
-    load_sweep,
-    spelt,
-)
+from mm1_lab.config.sweep import Contrast, Expectation, Panel, Search, Sweep, is_of_recipe, load_scale, load_sweep
 from mm1_lab.config.yaml_files import read_yaml

@@ -2,7 +2,6 @@
 
 import csv
 import math
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +9,7 @@ from typing import Any, Literal
 from mm1_lab.config.errors import RequestError
 
 CheckVerdict = Literal["pass", "floor", "fail", "reported", "needs more seeds"]
-"""`floor`: this kind of question counts as floor, not as a result; `reported`: for information only."""
+"""`floor`: of a kind of question within a benchmark, which fails nothing; `reported`: for information only."""
 
 GATES = {
     "reader": "read from pixels",
@@ -32,8 +31,6 @@ class Check:
     """What is required; rows with the same one are measured alike."""
     seed: int | None = None
     """None if no seed is involved, or all of them."""
-    kind: str = ""
-    """The kind of question that it is about."""
     what: str
     value: float
     low: float = math.nan
@@ -43,11 +40,23 @@ class Check:
     verdict: CheckVerdict
 
     @classmethod
-    def bound(cls, check: str, what: str, value: float, sign: Literal["≥", "≤"], bound: float, **more: Any) -> "Check":
-        """A check that a value is at least (`≥`) or at most (`≤`) a bound; `more` has further fields."""
-        passed = value >= bound if sign == "≥" else value <= bound
-        verdict: CheckVerdict = "pass" if passed else "fail"
-        return cls(check=check, what=what, value=value, needed=f"{sign} {bound:g}", verdict=verdict, **more)
+    def within(
+        cls, check: str, what: str, value: float, least: float = -math.inf, most: float = math.inf, **more: Any
+    ) -> "Check":
+        """A check that a value is neither below nor above what it may be; one that may be anything is only reported.
+
+        `more` has further fields.
+        """
+        bounds = [f"≥ {least:g}"] * (least > -math.inf) + [f"≤ {most:g}"] * (most < math.inf)
+        verdict: CheckVerdict = "pass" if least <= value <= most else "fail"
+        return cls(
+            check=check,
+            what=what,
+            value=value,
+            needed=", ".join(bounds),
+            verdict=verdict if bounds else "reported",
+            **more,
+        )
 
     def cells(self) -> dict[str, Any]:
         """The row of a CSV file."""
@@ -76,7 +85,6 @@ def _check(row: dict[str, Any]) -> Check:
     return Check(
         check=row["check"],
         seed=int(row["seed"]) if row["seed"] else None,
-        kind=row["kind"],
         what=row["what"],
         value=float(row["value"]),
         low=float(row["low"] or "nan"),
@@ -84,8 +92,3 @@ def _check(row: dict[str, Any]) -> Check:
         needed=row["needed"],
         verdict=row["verdict"],
     )
-
-
-def kinds_on_floor(checks: Iterable[Check]) -> list[str]:
-    """The kinds of question that count as floor: those that fail in any wording at any number of shots."""
-    return list(dict.fromkeys(check.kind for check in checks if check.verdict == "floor"))

@@ -57,8 +57,9 @@ from mm1_lab.config.size import (
     Size,
 )
 
-WORLD_VERSION = 4
-"""Raised when the miniature world's scenes, words, sources, splits or benchmarks change."""
+PAIRS_VERSION, REST_VERSION = 4, 1
+"""Raised when the miniature world changes: the first one (the second is 0 then) with the image-caption pairs (scenes,
+drawing, words, captions), which are all that an encoder reads; the second one with texts, pages or benchmarks alone."""
 
 
 class DataIdentity(Config):
@@ -80,8 +81,13 @@ class DataIdentity(Config):
 
     NOT_IN_IDENTITY: ClassVar[frozenset[str]] = frozenset({"instructions", "instructions_digest"})
 
+    def of_pairs(self) -> "DataIdentity":
+        """Identifies what an encoder reads of the data; of the present world the version of its pairs alone."""
+        is_world = self.digest == WORLD_DATA.digest
+        return self.model_copy(update={"digest": f"world-{PAIRS_VERSION}"}) if is_world else self
 
-WORLD_DATA = DataIdentity(digest=f"world-{WORLD_VERSION}")
+
+WORLD_DATA = DataIdentity(digest=f"world-{PAIRS_VERSION}.{REST_VERSION}")
 """The present version of the miniature world."""
 
 
@@ -218,7 +224,9 @@ class EncoderStage(Stage):
         return own + self.training.text.parameters() if self.objective == "contrastive" else own
 
     def canonical(self) -> dict[str, Any]:
-        own = {"reconstructive": self.RECONSTRUCTIVE_VERSION} if self.objective == "reconstructive" else {}
+        own: dict[str, Any] = {"data": self.data.of_pairs().reference()}
+        if self.objective == "reconstructive":
+            own["reconstructive"] = self.RECONSTRUCTIVE_VERSION
         return super().canonical() | own
 
     def positions(self) -> int:
@@ -317,7 +325,11 @@ its sets, which have one picture per conversation in the mean."""
 
 
 class WholeModelStage(Stage):
-    """A stage that produces the weights of an MM1, whose parts its `architecture` describes."""
+    """A stage that produces the weights of an MM1.
+
+    Every kind of it has, as fields or properties, the encoder, decoder and connector of its `architecture` and the
+    settings for reading rows: see MultimodalStage.
+    """
 
     image_size: int
     """Side of each image, or of each view of it, in pixels."""
@@ -503,6 +515,30 @@ class SftStage(WholeModelStage):
         return self.model
 
     @property
+    def encoder(self) -> EncoderStage | PretrainedEncoder:
+        return self.model.encoder
+
+    @property
+    def decoder(self) -> DecoderStage | PretrainedDecoder:
+        return self.model.decoder
+
+    @property
+    def connector(self) -> ConnectorConfig:
+        return self.model.connector
+
+    @property
+    def blind(self) -> bool:
+        return self.model.blind
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        return self.model.gradient_checkpointing
+
+    @property
+    def attention(self) -> Attention:
+        return self.model.attention
+
+    @property
     def sequence_length(self) -> int:
         return self.training.sequence_length
 
@@ -512,7 +548,7 @@ class SftStage(WholeModelStage):
 
     @property
     def picture_tokens(self) -> int:
-        return self.views * self.model.connector.image_tokens
+        return self.views * self.connector.image_tokens
 
     def row_length(self) -> int:
         return self.sequence_length
@@ -617,8 +653,7 @@ class EvaluationStage(Stage):
         and the features of a benchmark's pictures.
         """
         model, settings, itemsize = self.model, self.settings, bytes_per_value(self.precision)
-        parts = model.architecture
-        encoder, size, tokens = parts.encoder, parts.decoder.shape, parts.connector.image_tokens
+        encoder, size, tokens = model.encoder, model.decoder.shape, model.connector.image_tokens
         positions = self.positions()
         images = self.image_prompts() * model.picture_tokens // tokens
         flops = (

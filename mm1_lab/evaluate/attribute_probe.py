@@ -20,7 +20,6 @@ TEST_SCENES = 2000
 _EMPTY = "empty"
 _CLASSES = ((_EMPTY, *SHAPES, *LETTERS), (_EMPTY, *COLOURS), (_EMPTY, *SIZES))
 """Of what stands in a place: its name, colour and size."""
-_MOST_THINGS = 3
 QUARTERS = 4
 
 
@@ -29,11 +28,10 @@ def attribute_probe(stage: EncoderStage, folder: Path, tokens: int | None = None
     """For each attribute, the numbers of correct predictions and of cases in the test split.
 
     For each of the four places there are three classifications (name, colour, size) with `empty` as a class, of which
-    the class with the largest output wins; for the whole picture there is a regression of the number of things,
-    rounded. So every scene has exactly one correct answer to each question. `place` counts all places (is anything
-    there?), `count` all pictures; the others count the things. `identity` is the name, of shapes and letters alike, in
-    all and by quarter of sizes, from the smallest things to the largest. `tokens`, a square number: features are first
-    averaged to as many cells, as average pooling would hand them to the decoder.
+    the class with the largest output wins. `place` counts all places (is anything there?); the others count the things.
+    `identity` is the name, of shapes and letters alike, in all and by quarter of sizes, from the smallest things to the
+    largest. `tokens`, a square number: features are first averaged to as many cells, as average pooling would hand them
+    to the decoder.
     """
     encoder = build_encoder(stage.features, stage.patch, stage.image_size)
     load_weights(encoder, folder)
@@ -41,7 +39,7 @@ def attribute_probe(stage: EncoderStage, folder: Path, tokens: int | None = None
     train, test = _scenes("train", TRAINING_SCENES), _scenes("test", TEST_SCENES)
     seen = _scene_features(encoder, train, stage.image_size, tokens)
     unseen = _scene_features(encoder, test, stage.image_size, tokens)
-    return _right_and_total(_answers(seen, train, unseen), *_targets(test), _lengths(test))
+    return _right_and_total(_answers(seen, _classes(train), unseen), _classes(test), _lengths(test))
 
 
 def _scenes(split: Split, count: int) -> list[Scene]:
@@ -62,16 +60,15 @@ def _scene_features(encoder: Encoder, scenes: list[Scene], side: int, tokens: in
     return features_of(encoder, pictures, pooled)
 
 
-def _targets(scenes: list[Scene]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(scenes, places, 3): class of the name, colour and size in each place; (scenes,): number of things."""
+def _classes(scenes: list[Scene]) -> torch.Tensor:
+    """(scenes, places, 3): class of the name, colour and size in each place."""
     classes = []
     for scene in scenes:
         for place in CORNERS:
             thing = scene.at(place)
             values = (thing.name, thing.colour, thing.size) if thing else (_EMPTY,) * 3
             classes.append([names.index(value) for names, value in zip(_CLASSES, values, strict=True)])
-    counts = [len(scene.things) for scene in scenes]
-    return torch.tensor(classes).view(len(scenes), len(CORNERS), 3), torch.tensor(counts)
+    return torch.tensor(classes).view(len(scenes), len(CORNERS), 3)
 
 
 def _lengths(scenes: list[Scene]) -> torch.Tensor:
@@ -83,34 +80,27 @@ def _lengths(scenes: list[Scene]) -> torch.Tensor:
     return lengths
 
 
-def _answers(features: torch.Tensor, scenes: list[Scene], unseen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the regression from `features` (scenes, …) predicts from those of other scenes; shapes as of `_targets`."""
-    classes, counts = _targets(scenes)
+def _answers(features: torch.Tensor, classes: torch.Tensor, unseen: torch.Tensor) -> torch.Tensor:
+    """What the regression from `features` (scenes, …) to `classes` predicts from other features, as `_classes`."""
     columns = []
     for place in range(len(CORNERS)):
         for attribute, names in enumerate(_CLASSES):
             columns.append(one_hot(classes[:, place, attribute], len(names)).double())
-    wanted = torch.cat([*columns, counts[:, None].double()], dim=1)
+    wanted = torch.cat(columns, dim=1)
     outputs = ridge_predictions(features, wanted, unseen) + wanted.mean(dim=0)
-    *classified, things = outputs.split([*(column.shape[1] for column in columns), 1], dim=1)
-    answers = torch.stack([scores.argmax(1) for scores in classified], dim=1).view(-1, len(CORNERS), 3)
-    return answers, things[:, 0].round().long().clamp(1, _MOST_THINGS)
+    classified = outputs.split([column.shape[1] for column in columns], dim=1)
+    return torch.stack([scores.argmax(1) for scores in classified], dim=1).view(-1, len(CORNERS), 3)
 
 
-def _right_and_total(
-    answers: tuple[torch.Tensor, torch.Tensor], classes: torch.Tensor, counts: torch.Tensor, lengths: torch.Tensor
-) -> dict[str, tuple[int, int]]:
-    given, given_counts = answers
-    right = given == classes
-    names = classes[:, :, 0]
+def _right_and_total(answers: torch.Tensor, classes: torch.Tensor, lengths: torch.Tensor) -> dict[str, tuple[int, int]]:
+    right, names = answers == classes, classes[:, :, 0]
     occupied, is_letter = names > 0, names > len(SHAPES)
     cases = {
         "colour": right[:, :, 1][occupied],
         "shape": right[:, :, 0][occupied & ~is_letter],
         "letter": right[:, :, 0][is_letter],
         "size": right[:, :, 2][occupied],
-        "place": ((given[:, :, 0] > 0) == occupied).flatten(),
-        "count": given_counts == counts,
+        "place": ((answers[:, :, 0] > 0) == occupied).flatten(),
         "identity": right[:, :, 0][occupied],
     }
     edges = lengths[occupied].quantile(torch.linspace(0, 1, QUARTERS + 1))

@@ -7,18 +7,15 @@ in words, tests parse the things back from the text, over a million samples (`ma
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.types import Answer, Document
 from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.endless import ROW
-from mm1_lab.data.world.scenes import Scene
+from mm1_lab.data.world.scenes import Content
 from mm1_lab.evaluate.world import world_benchmarks
-
-Content = tuple[tuple[str, str, str, int], ...]
-"""Name, colour, size and place of each thing, in the order of places; independent of `Scene.look`."""
 
 WITH_IMAGES = ("captions", "synthetic", "interleaved", "pairs")
 STREAMS = (*WITH_IMAGES, "text", "pre-training text")
@@ -41,32 +38,23 @@ class Secrets:
     references: frozenset[str]
 
 
-@dataclass(slots=True)
-class Found:
-    """Number of documents that fail a check, by (check, stream), and the key of the first one for each check."""
-
-    samples: int = 0
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    first: dict[str, str] = field(default_factory=dict)
-
-
-def find_leaks(settings: EvaluationSettings, seeds: Iterable[int], samples: int, longest: int) -> Found:
+def find_leaks(
+    settings: EvaluationSettings, seeds: Iterable[int], samples: int, longest: int
+) -> tuple[int, Counter[tuple[str, str]]]:
     """Searches about `samples` documents and pairs of the world, split evenly among all streams and seeds.
 
-    `longest` is the maximum length of the decoder's rows.
+    Returns their number, and how many fail a check, by (check, stream). `longest`: positions of the decoder's rows.
     """
     seeds = list(seeds)
     secrets = secrets_of(settings, seeds)
     rows = max(1, round(samples / len(STREAMS) / len(seeds) / ROW))
-    found = Found()
+    searched, found = 0, Counter[tuple[str, str]]()
     for seed in seeds:
         for stream in STREAMS:
             for document in emitted(stream, seed, range(rows), rows, longest):
-                found.samples += 1
-                for check in judge(document, stream in WITH_IMAGES, secrets):
-                    found.counts[check, stream] += 1
-                    found.first.setdefault(check, document.key)
-    return found
+                searched += 1
+                found.update((check, stream) for check in judge(document, stream in WITH_IMAGES, secrets))
+    return searched, found
 
 
 def emitted(stream: str, seed: int, numbers: range, rows: int, longest: int) -> Iterator[Document]:
@@ -96,7 +84,7 @@ def judge(document: Document, with_images: bool, secrets: Secrets) -> set[str]:
             if not secrets.references.isdisjoint(sentence.strip() for sentence in _END.split(part)):
                 failed.add("reference")
         elif isinstance(part, ScenePicture):
-            if content_of(part.scene) in secrets.scenes:
+            if part.scene.content in secrets.scenes:
                 failed.add("scene")
             if part.scene.is_novel:
                 failed.add("combination")
@@ -104,15 +92,13 @@ def judge(document: Document, with_images: bool, secrets: Secrets) -> set[str]:
 
 
 def secrets_of(settings: EvaluationSettings, seeds: Iterable[int]) -> Secrets:
+    """The scenes and reference captions of the benchmarks at these seeds."""
     scenes: set[Content] = set()
     captions: set[str] = set()
-    for benchmark in (benchmark for seed in seeds for benchmark in world_benchmarks(settings, seed)):
-        for question in benchmark.questions:
-            scenes.update(content_of(shown.scene) for shown in question.pictures if isinstance(shown, ScenePicture))
-            if benchmark.metric == "cider":
-                captions.update(question.references)
+    for seed in seeds:
+        for benchmark in world_benchmarks(settings, seed):
+            for question in benchmark.questions:
+                scenes.update(shown.scene.content for shown in question.pictures if isinstance(shown, ScenePicture))
+                if benchmark.metric == "cider":
+                    captions.update(question.references)
     return Secrets(frozenset(scenes), frozenset(captions))
-
-
-def content_of(scene: Scene) -> Content:
-    return tuple((thing.name, thing.colour, thing.size, thing.place) for thing in scene.things)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from mm1_lab.config import GATES, Check, PretrainedModel, RequestError, Stage, kinds_on_floor, read_checks
+from mm1_lab.config import GATES, Check, PretrainedModel, RequestError, Stage, read_checks
 from mm1_lab.files import locked, write_csv, write_text
 from mm1_lab.formatting import counted, duration, text_table
 from mm1_lab.orchestrate.execution.executor import Executor
@@ -46,13 +46,13 @@ def measure_gates(
     read_checks(table, base_fingerprint)  # a damaged file is reported before anything is measured
     encoders, decoders = [], []
     if "probe" in gates:
-        encoders += [("probe", base, _from_scratch(trial.model.architecture.encoder)) for trial in trials]
+        encoders += [("probe", base, _from_scratch(trial.model.encoder)) for trial in trials]
     if "lower" in gates and lowest < base:
         recipe = request.sweep.base.model_copy(update={"resolution": lowest})
         lower = [request.resolve("base", recipe, trial.seed).evaluation for trial in request.trials]
-        encoders += [("lower", lowest, _from_scratch(trial.model.architecture.encoder)) for trial in lower]
+        encoders += [("lower", lowest, _from_scratch(trial.model.encoder)) for trial in lower]
     if "words" in gates:
-        decoders = [(trial, _from_scratch(trial.model.architecture.decoder)) for trial in trials]
+        decoders = [(trial, _from_scratch(trial.model.decoder)) for trial in trials]
     data = request.open_data()
 
     from mm1_lab.evaluate import gates as measures
@@ -133,13 +133,11 @@ def merge(former: Iterable[Check], new: Sequence[Check]) -> list[Check]:
 
 
 def _markdown(request: Request, checks: Sequence[Check], caution: Callable[[Sequence[int]], str]) -> str:
-    """The checks as a table, with what is floor and what was not measured below it."""
+    """The checks as a table, with a note on its seeds below it."""
     table = [HEADING, ["---"] * len(HEADING), *map(_cells, checks)]
     markdown = "\n".join("| " + " | ".join(line) + " |" for line in table)
     seeds = sorted({check.seed for check in checks if check.seed is not None} | {t.seed for t in request.trials})
-    kinds = kinds_on_floor(checks)
-    floor = f"Floor, no result at this scale: {', '.join(kinds)}." if kinds else "No kind of question is floor."
-    parts = [f"# Gates of {request.scale_name}, seeds {', '.join(map(str, seeds))}", markdown, floor]
+    parts = [f"# Gates of {request.scale_name}, seeds {', '.join(map(str, seeds))}", markdown]
     if note := caution(seeds):
         parts.append(note)
     return "\n\n".join(parts) + "\n"

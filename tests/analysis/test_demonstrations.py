@@ -4,6 +4,13 @@ import pandas as pd
 import pytest
 
 from analysis.judging.demonstrations import demonstration_checks
+from mm1_lab.config import Check
+
+MAJORITIES = {"vqa": {"colour": 15.0}, "text-vqa": {"letter": 18.0}}
+
+
+def checks_of(base: pd.DataFrame, blind: float = 30.0) -> dict[str, Check]:
+    return {check.what: check for check in demonstration_checks(base, base.assign(score=blind), MAJORITIES)}
 
 
 def scores(second: float, eight: float = 70.0, captions: float = 60.0, otherwise: str = "-otherwise") -> pd.DataFrame:
@@ -26,7 +33,7 @@ def scores(second: float, eight: float = 70.0, captions: float = 60.0, otherwise
 
 
 def test_second_words_are_compared_with_first_ones_and_eight_shots_with_none() -> None:
-    checks = {check.what: check for check in demonstration_checks(scores(second=54.0))}
+    checks = checks_of(scores(second=54.0))
     told = checks["second words, 4 shots, percent of first words"]
     assert (told.value, told.verdict) == (90.0, "pass")
     kept = checks["captions' words in the convention shown, 8 shots, percent"]
@@ -39,7 +46,17 @@ def test_second_words_are_compared_with_first_ones_and_eight_shots_with_none() -
 
 
 def test_what_fails_is_said_and_data_without_second_words_have_no_rule() -> None:
-    checks = {check.what: check.verdict for check in demonstration_checks(scores(second=30.0, eight=31.0))}
-    assert checks["second words, 4 shots, percent of first words"] == "fail"
-    assert checks["all, 8 shots − 0 shots, captions by content"] == "fail"
-    assert not list(demonstration_checks(scores(second=30.0, otherwise="")))
+    checks = checks_of(scores(second=30.0, eight=31.0))
+    assert checks["second words, 4 shots, percent of first words"].verdict == "fail"
+    assert checks["all, 8 shots − 0 shots, captions by content"].verdict == "fail"
+    assert not checks_of(scores(second=30.0, otherwise=""))
+
+
+def test_each_benchmark_is_compared_with_blind_and_majority_in_words_that_the_base_knows() -> None:
+    checks = checks_of(scores(second=54.0))
+    seen = {what: (check.value, check.verdict) for what, check in checks.items() if check.check == "sees"}
+    assert seen["vqa, 4 shots, − blind"] == (27.0, "pass")
+    assert seen["vqa, 4 shots, − majority"] == (42.0, "pass")
+    assert seen["vqa, 0 shots, first words, − blind"] == (30.0, "pass"), "0 in second words does not count"
+    assert seen["text-vqa, 4 shots, − blind"] == (-20.0, "fail")
+    assert seen["text-vqa, 0 shots, first words, − majority"] == (-8.0, "fail") and len(seen) == 8

@@ -22,10 +22,11 @@ from analysis.judging.verdicts import judge_contrasts, judge_lessons, parts_fram
 from analysis.pages.axes import draw_axes, drawn_levels, largest_differences, level_rows
 from analysis.pages.compare import compare_table
 from analysis.pages.figures import draw_scores
+from analysis.pages.frames import scores_by_benchmark
 from analysis.pages.groups import Drawn
 from analysis.pages.output import Output
-from analysis.pages.report import shared_samples
-from analysis.pages.scores import means_table, scores_by_benchmark, short_table
+from analysis.pages.predictions import shared_samples
+from analysis.pages.scores import means_table, short_table
 from analysis.pages.verdicts import claims_notes, lesson_notes, verdicts_table
 from analysis.redraw import _write_scores, draw, sweep_in_short
 from analysis.runs import mixes_machines, runs_of, stage_seconds
@@ -230,7 +231,6 @@ def test_a_figure_names_every_row_and_shows_the_papers_numbers_on_an_axis_of_the
     assert all(len(axis.get_xticks()) > 1 for axis in ours) and "new combinations" not in labels
 
 
-GATES = "check,seed,kind,what,value,low,high,needed,verdict"
 LIFTS = Contrast(claim="captions lift", first="captions", second="base", measure="0-shot", expect="greater")
 
 

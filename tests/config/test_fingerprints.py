@@ -76,3 +76,18 @@ def test_where_a_pretrained_model_lies_is_not_what_it_is() -> None:
     moved = model.model_copy(update={"encoder": encoder.model_copy(update={"name": "b", "folder": "b"})})
     other = model.model_copy(update={"encoder": encoder.model_copy(update={"digest": "e"})})
     assert first.fingerprint == moved.fingerprint != other.fingerprint
+
+
+def test_an_encoder_is_trained_anew_only_when_what_it_reads_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_digest(digest: str) -> EvaluationStage:
+        data = WORLD_DATA.model_copy(update={"digest": digest})
+        monkeypatch.setattr("mm1_lab.config.stage.WORLD_DATA", data)
+        return resolve("base", Recipe(), load_scale("mini", SWEEPS / "scales"), 0, data).evaluation
+
+    before = evaluation()
+    encoder, decoder, whole = (stage.fingerprint for stage in (before.model.encoder, before.model.decoder, before))
+    after = with_digest(f"{WORLD_DATA.digest}9")
+    assert after.model.encoder.fingerprint == encoder
+    assert after.model.decoder.fingerprint != decoder and after.fingerprint != whole
+    monkeypatch.setattr("mm1_lab.config.stage.PAIRS_VERSION", 99)
+    assert with_digest("world-99.0").model.encoder.fingerprint != encoder

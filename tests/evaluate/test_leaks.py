@@ -44,10 +44,11 @@ def test_a_scene_told_in_full_is_parsed_in_every_wording() -> None:
     ]
     for number in range(400):
         scene = sample_scene(random, "train", letters=0.4)
-        content = tuple((thing.name, thing.colour, thing.size, thing.place) for thing in scene.things)
         text = voices[number % len(voices)](random, scene)
-        assert told_scene(text.split()) == content, text
-        assert told_scene(f"{spoken(text, opposite(FIRST))} question : what color is the ring ?".split()) == content
+        assert told_scene(text.split()) == scene.content, text
+        assert (
+            told_scene(f"{spoken(text, opposite(FIRST))} question : what color is the ring ?".split()) == scene.content
+        )
 
 
 @pytest.mark.parametrize("text", ["a red circle .", "the fox owns the ring", "3 plus 4 equals", "small red ring red ."])
@@ -92,8 +93,8 @@ def test_reference_captions_are_found_as_sentences() -> None:
 
 def test_every_stream_is_read_and_nothing_leaks() -> None:
     samples = 64 * 4 * len(leaks.STREAMS)
-    found = leaks.find_leaks(SETTINGS, [0], samples, 256)
-    assert found.samples >= 0.95 * samples and not found.counts
+    searched, found = leaks.find_leaks(SETTINGS, [0], samples, 256)
+    assert searched >= 0.95 * samples and not found
     text = next(iter(leaks.emitted("text", 0, range(1), 1, 256)))
     sentence = re.split("[.:;?]", next(part for part in text.parts if isinstance(part, str)))[0].strip()
     planted = replace(SECRETS, references=SECRETS.references | {sentence})

@@ -8,10 +8,10 @@ from typing import Any
 
 from mm1_lab.data.types import Answer, Document
 from mm1_lab.data.world.language import in_first_words
-from mm1_lab.data.world.scenes import NOVEL
+from mm1_lab.data.world.scenes import NOVEL, Content
 from mm1_lab.data.world.words import COLOURS, LETTERS, PLACES, SHAPES, SIZES, SPARE_COLOURS, SPARE_NOUNS
 from mm1_lab.evaluate.content import propositions
-from mm1_lab.evaluate.leaks import WITH_IMAGES, Content, Secrets, emitted, judge
+from mm1_lab.evaluate.leaks import WITH_IMAGES, Secrets, emitted, judge
 from mm1_lab.evaluate.world import world_benchmarks
 
 

@@ -59,18 +59,6 @@ def _size(random: Random, scene: Scene) -> Asked | None:
     return Asked("size", f"what size is the {thing.name}", thing.size, SIZES)
 
 
-def _count(random: Random, scene: Scene) -> Asked | None:
-    return Asked("count", "how many things are there", str(len(scene.things)), ("1", "2", "3"))
-
-
-def _yes_no(random: Random, scene: Scene) -> Asked | None:
-    thing = random.choice(scene.things)
-    if random.random() < 0.5:
-        return Asked("yes-no", f"is the {thing.name} {thing.colour}", "yes", ("yes", "no"))
-    other = random.choice([colour for colour in COLOURS if colour != thing.colour])
-    return Asked("yes-no", f"is the {thing.name} {other}", "no", ("yes", "no"))
-
-
 def _relation(random: Random, scene: Scene) -> Asked | None:
     """Asks which shape is next to a thing that is identified by all its attributes."""
     pairs = [
@@ -118,8 +106,6 @@ KINDS: dict[str, Maker] = {
     "shape": _shape,
     "place": _place,
     "size": _size,
-    "count": _count,
-    "yes-no": _yes_no,
     "relation": _relation,
     "letter": _letter,
     "owner": _owner,

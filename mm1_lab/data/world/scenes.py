@@ -53,6 +53,10 @@ class Thing:
         return self.name in LETTERS
 
 
+Content = tuple[tuple[str, str, str, int], ...]
+"""Name, colour, size and place of each thing, in the order of places."""
+
+
 @dataclass(frozen=True)
 class Scene:
     """Things in reading order, with distinct names; `look` seeds background, jitter and noise."""
@@ -60,10 +64,13 @@ class Scene:
     things: tuple[Thing, ...]
     look: int = 0
 
+    @property
+    def content(self) -> Content:
+        return tuple((thing.name, thing.colour, thing.size, thing.place) for thing in self.things)
+
     @cached_property
     def split(self) -> Split:
-        content = ";".join(f"{t.name},{t.colour},{t.size},{t.place}" for t in self.things)
-        return split_of(content)
+        return split_of(";".join(f"{name},{colour},{size},{place}" for name, colour, size, place in self.content))
 
     @property
     def is_novel(self) -> bool:

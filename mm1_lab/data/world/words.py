@@ -31,18 +31,13 @@ NEIGHBOURS = {
 }
 """For each relation, maps a thing's place to the neighbouring place; the center has no neighbours."""
 
-SECOND = {
-    "colour": dict(zip(COLOURS, ("crimson", "emerald", "azure", "amber", "violet", "ivory"), strict=True)),
-    "shape": dict(
-        zip(
-            SHAPES,
-            ("disc", "block", "wedge", "crux", "hoop", "gem", "crescent", "gate", "knot", "window"),
-            strict=True,
-        )
-    ),
-    "size": dict(zip(SIZES, ("big", "little"), strict=True)),
-    "place": dict(zip(PLACES, ("upper-left", "upper-right", "middle", "lower-left", "lower-right"), strict=True)),
+_SECOND = {
+    "colour": (COLOURS, "crimson emerald azure amber violet ivory"),
+    "shape": (SHAPES, "disc block wedge crux hoop gem crescent gate knot window"),
+    "size": (SIZES, "big little"),
+    "place": (PLACES, "upper-left upper-right middle lower-left lower-right"),
 }
+SECOND = {attribute: dict(zip(first, second.split(), strict=True)) for attribute, (first, second) in _SECOND.items()}
 """For each attribute, first word → second word of the same meaning. Whoever writes keeps to one of the two (a
 *convention*), so that demonstrations tell what nothing else does. Letters have one name."""
 

@@ -1,1 +1,1 @@
-"""MLflow and other trackers: the store, what is logged, when, and the dashboard."""
+"""MLflow: the store, what is logged, when, and the dashboard."""
