@@ -11,7 +11,7 @@ RUN = .venv/bin/mm1-lab
 RESULTS_OPTION = $(if $(RESULTS),--results $(RESULTS))
 SWEEPS = $(sort $(patsubst sweeps/%.yaml,%,$(wildcard sweeps/*.yaml)))
 
-.PHONY: help install check-scale sweep-all lr-law figures report dashboard test soak check bench docs
+.PHONY: help install check-scale sweep-all lr-law figures report dashboard test soak check bench bench-gpu docs
 .DELETE_ON_ERROR:
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo 'make check           check lint, format, types and the direction of imports'
 	@echo 'make docs            build the documentation as a site in site/; ARGS=serve shows it while you edit'
 	@echo 'make bench           measure speed beside references: twenty minutes, with nothing else running; ARGS=--quick'
+	@echo 'make bench-gpu       measure training and evaluation on one GPU beside references'
 	@echo
 	@echo 'Variables: SCALE=mini|smoke|lab  SEEDS=3 (three of them) or 5,6,7  RESULTS=results/local  ARGS="--set train.steps=200"'
 	@echo 'Example:   make sweep-data-mix SCALE=smoke'
@@ -73,6 +74,9 @@ check: .venv/.stamp
 
 bench: .venv/.stamp
 	.venv/bin/python -m benchmarks.run $(ARGS)
+
+bench-gpu: .venv/.stamp
+	.venv/bin/python -m benchmarks.gpu
 
 # In an environment of its own: the pages are read, nothing of the lab is run.
 docs:

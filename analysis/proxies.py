@@ -101,10 +101,21 @@ def _rows(
 ) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for measure in sorted(agreements, key=lambda one: (one == TEXT_CORE, one.shots or 0)):
-        if len(agreements[measure]) >= FEWEST_PAIRS:
-            row = {"sweep": reference.manifest.sweep.name, "reference": reference.name, "proxy": proxy, "seeds": seeds}
-            row |= {"cost": cost, "measure": measure, "pairs": len(agreements[measure])}
-            rows.append(row | {"accuracy": np.mean(agreements[measure])})
+        found = agreements[measure]
+        if len(found) < FEWEST_PAIRS:
+            continue
+        rows.append(
+            {
+                "sweep": reference.manifest.sweep.name,
+                "reference": reference.name,
+                "proxy": proxy,
+                "seeds": seeds,
+                "cost": cost,
+                "measure": measure,
+                "pairs": len(found),
+                "accuracy": np.mean(found),
+            }
+        )
     return rows
 
 
@@ -112,9 +123,14 @@ def accuracy_table(rows: pd.DataFrame, title: str) -> Table:
     """The accuracies as a table: a row per proxy run, a column per measure."""
     shown: dict[tuple[object, ...], dict[str, object]] = {}
     for row in rows.to_dict("records"):
-        by = row["proxy"] if row["proxy"] != row["reference"] else f"{row['proxy']} (for its other seeds)"
-        about = {"sweep": row["sweep"], "by": by, "seeds": str(row["seeds"]), "cost, %": f"{100 * row['cost']:.3g}"}
-        cells = shown.setdefault((row["sweep"], by, row["seeds"]), about)
+        by = row["proxy"]
+        if by == row["reference"]:
+            by += " (for its other seeds)"
+        cells = shown.setdefault((row["sweep"], by, row["seeds"]), {})
+        cells["sweep"] = row["sweep"]
+        cells["by"] = by
+        cells["seeds"] = str(row["seeds"])
+        cells["cost, %"] = f"{100 * row['cost']:.3g}"
         cells[str(row["measure"])] = f"{100 * row['accuracy']:.0f}"
     notes = [
         "Percentage of pairs of arms for which the run prefers the same arm as the full run; chance is 50.",

@@ -19,19 +19,18 @@ from analysis.pages import scores
 from analysis.pages.axes import level_rows
 from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.figures import draw_scores, head
-from analysis.pages.frames import scores_by_benchmark
 from analysis.pages.groups import Drawn, Group, group_sweeps
 from analysis.pages.output import Output
 from analysis.pages.overview import write_overview
-from analysis.pages.predictions import shared_samples, shown_arms
 from analysis.pages.published import write_published
-from analysis.pages.report import write_report
+from analysis.pages.report import shared_samples, shown_arms, write_report
 from analysis.pages.verdicts import claims_notes, in_little_room, verdicts_table
 from analysis.proxies import pair_arms
 from analysis.runs import minutes_of, runs_of, stage_seconds
 from analysis.study import Study
 from analysis.style import styled
 from analysis.table import Table, to_plain
+from mm1_lab.config import RateSearch
 from mm1_lab.files import machine_cpus
 from mm1_lab.processes import allow_interrupts, interrupts_blocked
 from mm1_lab.results.reading import list_variants, read_variant
@@ -40,15 +39,15 @@ PATIENCE = 3.0
 """Seconds of drawing after which progress is told."""
 
 
-def draw(results: Path, out: Path | None = None) -> list[Path]:
+def draw(results: Path, out: Path | None = None, latex: bool = False) -> list[Path]:
     """Draws everything in a results folder into it, or into `out`; returns the files written.
 
     Writes the files of `draw_sweep` to each sweep's folder; `lessons.*`, `axes.*`, `measures.md` and, if there are
     cheaper runs of a sweep, `decision_accuracy.*` to each scale's folder; and `summary.md` for reading on a code host.
-    Raises RequestError if there are no results, or results of another schema. A sweep without any finished trial is
-    skipped if another one has results.
+    `latex`: tables also as LaTeX and figures as PDF. Raises RequestError if there are no results, or results of another
+    schema. A sweep without any finished trial is skipped if another one has results.
     """
-    return _draw_all(results, out or results)[1]
+    return _draw_all(results, out or results, latex)[1]
 
 
 def draw_report(results: Path, out: Path | None = None) -> list[Path]:
@@ -58,28 +57,28 @@ def draw_report(results: Path, out: Path | None = None) -> list[Path]:
     return [*files, write_report(out, groups)]
 
 
-def _draw_all(results: Path, out: Path) -> tuple[list[Group], list[Path]]:
-    drawn = draw_sweeps(results, out)
+def _draw_all(results: Path, out: Path, latex: bool = False) -> tuple[list[Group], list[Path]]:
+    drawn = draw_sweeps(results, out, latex)
     groups = group_sweeps(results, out, drawn)
     files = [path for one in drawn for path in one.files]
-    return groups, files + write_overview(out, groups)
+    return groups, files + write_overview(out, groups, latex)
 
 
-def draw_sweeps(results: Path, out: Path) -> list[Drawn]:
+def draw_sweeps(results: Path, out: Path, latex: bool = False) -> list[Drawn]:
     """Draws every sweep of a results folder into `out`, on all cores."""
     folders = list_variants(results)
     finished = [folder for folder in folders if len(read_variant(folder).done)] or folders
     targets = [out / folder.relative_to(results) for folder in finished]
     workers = min(len(finished), machine_cpus())
     if workers < 2:
-        return [_draw(folder, target) for folder, target in zip(finished, targets, strict=True)]
+        return [_draw(folder, target, latex) for folder, target in zip(finished, targets, strict=True)]
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with interrupts_blocked():
         forkserver.ensure_running()
     begun, drawn = time.monotonic(), []
     with ProcessPoolExecutor(workers, context, allow_interrupts) as pool:
-        for one in pool.map(_draw, finished, targets):
+        for one in pool.map(_draw, finished, targets, [latex] * len(finished)):
             drawn.append(one)
             if time.monotonic() - begun > PATIENCE:
                 print(f"{len(drawn)} of {len(finished)} sweeps are drawn", file=sys.stderr, flush=True)
@@ -115,18 +114,18 @@ def sweep_in_short(folder: Path) -> str:
     return "\n\n".join(to_plain(table).rstrip() for table in tables)
 
 
-def _draw(folder: Path, target: Path) -> Drawn:
+def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
     """Draws the sweep in `folder` into `target`."""
     study, rules, failed = read_judged(folder)
     lessons = known_lessons(folder.absolute().parents[1])
-    output = Output(target)
+    output = Output(target, latex=latex)
     tables: dict[str, list[Table]] = {}
     claims_table = None
     levels = measures = pd.DataFrame()
     runs = runs_of(study)
     with styled():
-        output.csv("scores", scores_by_benchmark(study))
-        if study.sweep.search:
+        output.csv("scores", scores.scores_by_benchmark(study))
+        if isinstance(study.sweep.search, RateSearch):
             output.files.extend(draw_search(folder, out=target))
         else:
             levels = level_rows(study)

@@ -113,16 +113,18 @@ def moderated(values: Sequence[float] | Floats, pool: Floats, squares: float = 2
     if found is None or degrees < 1:
         return found
     pooled = squares * float(pool.var(axis=1, ddof=1).mean())
-    variance, freedom = shrunk(float(np.var(values, ddof=1)), found.degrees_of_freedom, pooled, degrees)
+    own = float(np.var(values, ddof=1))
+    variance, freedom = shrunk(own, found.degrees_of_freedom, pooled, degrees)
     return Interval(found.estimate, float(np.sqrt(variance / len(values))), freedom)
 
 
 def shrunk(own: float, own_degrees: float, pooled: float, degrees: float) -> tuple[float, float]:
     """A variance moderated towards the pool, and its degrees of freedom."""
-    prior = min(PRIOR, degrees)
     if degrees == 0 or own > pooled * fdtri(own_degrees, degrees, 1 - UNLIKE):
         return own, own_degrees
-    return (prior * pooled + own_degrees * own) / (prior + own_degrees), prior + own_degrees
+    prior = min(PRIOR, degrees)
+    total = prior + own_degrees
+    return (prior * pooled + own_degrees * own) / total, total
 
 
 def along(columns: Floats, scores: Floats) -> Floats:
@@ -154,26 +156,35 @@ def arm_means(scores: Mapping[tuple[str, int], float], controls: Collection[str]
     """
     seeds = sorted({seed for _, seed in scores})
     arms = sorted({arm for arm, _ in scores} - set(controls))
-    known = [(arm, seed) for arm, seed in scores if arm in arms]
+    known = [trial for trial in scores if trial[0] in arms]
+    if not known:
+        return {}
     values = np.array([scores[trial] for trial in known])
     design = np.zeros((len(known), len(arms) + len(seeds)))
     for row, (arm, seed) in enumerate(known):
         design[row, arms.index(arm)] = 1
         design[row, len(arms) + seeds.index(seed)] = 1
-    degrees = len(known) - int(np.linalg.matrix_rank(design)) if known else 0
+    degrees = len(known) - int(np.linalg.matrix_rank(design))
     if degrees < 1:
         return {}
     coefficients = np.linalg.lstsq(design, values, rcond=None)[0]
-    variance = float(((values - design @ coefficients) ** 2).sum()) / degrees
+    rest = values - design @ coefficients
+    variance = float((rest**2).sum()) / degrees
+
     of_seeds = coefficients[len(arms) :]
-    chains = connected_components(design.T @ design)[1][len(arms) :]  # which seeds a chain of arms connects
+    _, chain_of = connected_components(design.T @ design)  # of arms, then of seeds
+    chains = chain_of[len(arms) :]
     offset = {}
     for place, seed in enumerate(seeds):
-        offset[seed] = of_seeds[place] - of_seeds[chains == chains[place]].mean()
+        same_chain = chains == chains[place]
+        offset[seed] = of_seeds[place] - of_seeds[same_chain].mean()
+    values_of: dict[str, list[float]] = {}
+    for (arm, seed), value in scores.items():
+        values_of.setdefault(arm, []).append(value - offset[seed])
     means = {}
-    for arm in {arm for arm, _ in scores}:
-        own = [value - offset[seed] for (other, seed), value in scores.items() if other == arm]
-        means[arm] = Interval(float(np.mean(own)), float(np.sqrt(variance / len(own))), float(degrees))
+    for arm, own in values_of.items():
+        error = float(np.sqrt(variance / len(own)))
+        means[arm] = Interval(float(np.mean(own)), error, float(degrees))
     return means
 
 
@@ -188,28 +199,38 @@ def over_questions(
     """
     weights = weights or dict.fromkeys(values, 1.0)
     mean_weight = sum(weights[name] for name in values) / len(values)
-    estimates, variances, degrees = [], [], []
+    estimates = []
+    total = spread = degrees = 0.0
     for name, means in values.items():
         blocks = len(means)
         share = weights[name] / mean_weight
         of_block = counts[name] / counts[name].sum()
         estimate = float(of_block @ means)
-        squares = share**2 * float(((of_block * (means - estimate)) ** 2).sum())
         estimates.append(share * estimate)
-        variances.append(squares * blocks / (blocks - 1) if blocks > 1 else np.nan)
-        degrees.append(max(blocks - 1.0, 1.0))
-    total = sum(variances)
-    spread = sum(variance**2 / freedom for variance, freedom in zip(variances, degrees, strict=True))
-    freedom = total**2 / spread if spread > 0 else sum(degrees)
-    return Interval(float(np.mean(estimates)), float(np.sqrt(total)) / len(values), float(freedom))
+        variance = np.nan
+        if blocks > 1:
+            squares = (of_block * (means - estimate)) ** 2
+            variance = share**2 * float(squares.sum()) * blocks / (blocks - 1)
+        freedom = max(blocks - 1.0, 1.0)
+        total += variance
+        spread += variance**2 / freedom
+        degrees += freedom
+    if spread > 0:
+        degrees = total**2 / spread
+    return Interval(float(np.mean(estimates)), float(np.sqrt(total)) / len(values), float(degrees))
 
 
 def over_blocks(means: pd.Series[float], counts: pd.Series[int], shots: pd.Series[int]) -> Interval:
     """`over_questions` for means and numbers of questions indexed by benchmark and block. A benchmark counts as often
     as it has numbers of `shots`, as in the average."""
     each = means if means.index.equals(counts.index) else means.loc[counts.index]
-    places, names = pd.factorize(counts.index.get_level_values("benchmark"))
     values, sizes = each.to_numpy(np.float64), counts.to_numpy(np.float64)
-    rows = {name: places == place for place, name in enumerate(names)}  # pandas' own lookup takes milliseconds each
-    weights = {name: float(shots[name]) for name in names}
-    return over_questions({n: values[r] for n, r in rows.items()}, {n: sizes[r] for n, r in rows.items()}, weights)
+    # pandas' own lookup by benchmark takes milliseconds each
+    places, names = pd.factorize(counts.index.get_level_values("benchmark"))
+    values_of, counts_of, weights = {}, {}, {}
+    for place, name in enumerate(names):
+        rows = places == place
+        values_of[name] = values[rows]
+        counts_of[name] = sizes[rows]
+        weights[name] = float(shots[name])
+    return over_questions(values_of, counts_of, weights)

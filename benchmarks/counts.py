@@ -96,7 +96,8 @@ class Waits(TorchDispatchMode):
             some = torch.zeros(mask.numel() // 2, dtype=torch.long)
             flat = args[0].flatten(0, mask.ndim - 1)
             values = [flat[: len(some)]] if len(args) > 2 else []
-            return operation(flat, [some], *values).reshape(-1, *args[0].shape[mask.ndim :])
+            out = operation(flat, [some], *values)
+            return out.view_as(args[0]) if values else out
         return operation(*args, **kwargs)
 
 
@@ -339,7 +340,7 @@ def bytes_exchanged(micro_batches: int, processes: int = 16, per_node: int = 8) 
         distributed.destroy_process_group()
 
 
-def seconds_of_experts(experts: int, tokens: int = 2048) -> float:
+def seconds_of_experts(experts: int, tokens: int = 512) -> float:
     """Of forward and backward pass of a layer whose tokens choose two of `experts`, on a core."""
     torch.manual_seed(0)
     decoder = build_decoder(Size(layers=1, width=256, heads=4, experts=experts, experts_every=1), 64, tokens)

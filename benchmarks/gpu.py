@@ -1,16 +1,19 @@
 """Training and few-shot evaluation on a GPU, compared with `transformers` on the same one, by the clock.
 
-A ViT-L at 336 px and decoders of two sizes read packed rows of the miniature world, whose words are few: the vocabulary
-is filled up to the scale's, so that logits cost what they do elsewhere. No GPU has been at hand yet; a test runs the
-same code with small sizes on a processor.
+    make bench-gpu                 on one GPU; meant for a quarter of an hour; prints a table and writes nothing
+
+A ViT-L at 336 px and decoders of the shapes of Qwen2.5-0.5B and 1.5B read packed rows of the miniature world, whose
+words are few: the vocabulary is filled up to theirs, so that logits cost what they do elsewhere. No GPU has been at
+hand yet; a test runs the same code with small sizes on a processor.
 """
 
 import gc
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +26,9 @@ from transformers.utils import is_flash_attn_2_available
 from benchmarks.evaluation import compare_answering
 from benchmarks.llava import PaddedDocument, build_llava, padded_loss, shuffled, unpack
 from benchmarks.measure import Budget, Row, alternate, compare, unmeasured
+from benchmarks.report import text_table
 from benchmarks.setting import (
+    FULL,
     SWEEP,
     Amounts,
     base_evaluation,
@@ -41,11 +46,13 @@ from mm1_lab.data.types import Data
 from mm1_lab.data.world import World
 from mm1_lab.data.world.words import WorldTokenizer
 from mm1_lab.model import build_mm1, connector_flops, count_parameters
+from mm1_lab.orchestrate.planning.cost import GpuShare, gpu_share
 from mm1_lab.train.progress import Progress
 from mm1_lab.train.stages import run_stage
 
 WHY = "there is no GPU on this machine"
 GENERATE = "transformers' generate, one question at a time"
+PLANNED = "what `mm1-lab plan` reckons with"
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,8 @@ class Case:
 def cases(amounts: Amounts) -> list[Case]:
     """Both decoders at the paper's scale, on rows of 2,048 positions; `amounts` gives the numbers of steps and rounds.
 
-    16 rows per step of the smaller decoder and 8 of the larger one leave room on a GPU with 80 GB.
+    8 rows per step of the smaller decoder and 4 of the larger one leave room on a GPU with 80 GB, if few are computed
+    at a time: as many as the plan says.
     """
     few_questions = ("evaluate.questions=64", "evaluate.blocks=8", "evaluate.shots=[0,4,8]")
     return [
@@ -81,7 +89,9 @@ def cases(amounts: Amounts) -> list[Case]:
                 rounds=min(amounts.rounds, 2),  # each compiles anew
                 scale="paper",
                 settings=(
+                    f"decoders.{decoder}={shape}",
                     f"base_decoder={decoder}",
+                    "vocabulary=151936",
                     f"train.batch_size={rows}",
                     "sequence_length=2048",
                     "gradient_checkpointing=false",
@@ -95,7 +105,10 @@ def cases(amounts: Amounts) -> list[Case]:
             ),
             documents=(8, 16, 32, 64),
         )
-        for decoder, rows in (("302M", 16), ("1.2B", 8))
+        for decoder, shape, rows in (
+            ("500M", "{layers: 24, width: 896, heads: 14, kv_heads: 2, feed_forward: 4864}", 8),
+            ("1500M", "{layers: 28, width: 1536, heads: 12, kv_heads: 2, feed_forward: 8960}", 4),
+        )
     ]
 
 
@@ -127,6 +140,7 @@ def measure(amounts: Amounts) -> list[Row]:
         rows += [
             unmeasured(f"training {case.name}", "real tokens / s", _llava_name(), Budget(ratio_at_least=2), WHY),
             unmeasured(f"training {case.name}", "FLOP / s", "the GPU's peak", Budget(ratio_at_least=0.4), WHY),
+            unmeasured(f"training {case.name}", "GB at most", PLANNED, None, WHY),
         ]
     return [*rows, unmeasured("evaluation on a GPU", "questions / s", GENERATE, None, WHY)]
 
@@ -145,6 +159,7 @@ def measure_case(case: Case, asked: bool) -> list[Row]:
         }
         seconds = alternate(sides, case.amounts.rounds)
         rows = [*_training_rows(case, stage, data, seconds["ours"], seconds["padded"], documents)]
+        rows.append(_memory_row(case, stage, inputs, data))
         return rows + (_evaluation_rows(case, evaluation, data, Path(folder)) if asked else [])
 
 
@@ -194,6 +209,25 @@ def _training_rows(
     )
 
 
+def _share(case: Case, stage: MultimodalStage, data: Data) -> GpuShare:
+    """What the plan says of a GPU with 80 GB."""
+    with torch.device("meta"):
+        model = build_mm1(stage, data.tokenizer)
+    network = Network(count_parameters(model), connector_flops(model), data.tokenizer.size)
+    return gpu_share(stage.cost(network, case.scale), 1, case.scale, Hardware(gpu="h100"))
+
+
+def _memory_row(case: Case, stage: MultimodalStage, inputs: dict[str, Path], data: Data) -> Row:
+    """The peak of a few steps that keep activations, beside the plan's."""
+    what = f"training {case.name}"
+    planned = _share(case, stage, data).held
+    if case.device != "cuda":
+        return unmeasured(what, "GB at most", PLANNED, None, WHY)
+    torch.cuda.reset_peak_memory_stats()
+    _our_step(replace(case, amounts=replace(case.amounts, warmup_steps=1, steps=2)), stage, inputs, data)
+    return compare(what, "GB at most", [torch.cuda.max_memory_allocated() / 1e9], [planned / 1e9], PLANNED)
+
+
 def _not_computed(stage: MultimodalStage, batches: Sequence[Batch], vocabulary: int) -> float:
     """FLOPs per step that a plan counts and nobody computes.
 
@@ -229,7 +263,8 @@ def _our_step(case: Case, stage: MultimodalStage, inputs: dict[str, Path], data:
     # a report waits for the GPU; a checkpoint in so few steps would count for more than its share
     pace: dict[str, Any] = {"REPORT_SECONDS": 0.0, "CHECKPOINT_SECONDS": math.inf}
     with TemporaryDirectory() as folder, _freed(), patch.multiple("mm1_lab.train.recorder", **pace):
-        run_stage(short, Path(folder), inputs, data, note, case.scale.resources)
+        resources = case.scale.resources.model_copy(update={"micro_batch": _share(case, stage, data).rows})
+        run_stage(short, Path(folder), inputs, data, note, resources)
     (first, started), (last, ended) = marks[0], marks[-1]
     return (ended - started) / (last - first)
 
@@ -297,3 +332,15 @@ def _freed() -> Iterator[None]:
 def _llava_name() -> str:
     attention = "flash attention" if is_flash_attn_2_available() else "scaled_dot_product_attention"
     return f"transformers' LLaVA of the same sizes with {attention}, padded, patches pooled to as many tokens"
+
+
+def main() -> None:
+    """Prints the rows. Without a GPU it says so, and ends with 2."""
+    if not torch.cuda.is_available():
+        print(f"{WHY}; what can be counted without one: python -m benchmarks.counts", file=sys.stderr)
+        sys.exit(2)
+    print(text_table(measure(FULL)))
+
+
+if __name__ == "__main__":
+    main()

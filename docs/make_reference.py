@@ -31,6 +31,8 @@ from mm1_lab.config import (
     Panel,
     Phase,
     Pretrained,
+    Range,
+    RateSearch,
     Recipe,
     Resources,
     Scale,
@@ -56,7 +58,7 @@ GROUPS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
         "`sweeps/recipes/*.yaml`, and the arms of a sweep, in the paper's units.",
         (Recipe, EncoderRecipe, DataMix, SftRecipe),
     ),
-    "Sweeps": ("`sweeps/*.yaml`: one question each.", (SweepFile, Panel, Contrast, Search)),
+    "Sweeps": ("`sweeps/*.yaml`: one question each.", (SweepFile, Panel, Contrast, Search, Range, RateSearch)),
     "Scales": (
         "`sweeps/scales/*.yaml`: concrete sizes and resources. `--set` addresses fields by path: `train.steps=200`.",
         (

@@ -20,7 +20,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm1_lab.config import RequestError
+from mm1_lab.config import RequestError, Search
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.planning.request import load_request as load_sweep
@@ -35,10 +35,11 @@ def plan(sweep: Request) -> pd.DataFrame:
     """One row per stage: kind, fingerprint, seed, state (done, run, wait, not needed, diverged) and reason."""
     import pandas as pd
 
-    from mm1_lab.orchestrate.lr_search import with_grid
     from mm1_lab.orchestrate.planning.plan import make_plan
+    from mm1_lab.orchestrate.recipe_search import whole
 
-    stages = make_plan(with_grid(sweep).trials, sweep.ledger).stages.values()
+    trials = [trial for part in whole(sweep) for trial in part.trials]
+    stages = make_plan(trials, sweep.ledger).stages.values()
     rows = [(one.stage.KIND, one.fingerprint, one.stage.seed, one.state, one.why) for one in stages]
     return pd.DataFrame(rows, columns=["kind", "fingerprint", "seed", "state", "why"])
 
@@ -50,15 +51,18 @@ def run(sweep: Request, inline: bool = False, address: str | None = None) -> pd.
     `inline`: one stage after another in this process; otherwise with Ray Tune, on the cluster at `address` if given.
     Failures are printed; raises RequestError if no trial is finished.
     """
-    from analysis import draw_sweep
+    from analysis import draw_sweep, sweep_in_short
     from mm1_lab.orchestrate.execution.executor import make_executor
     from mm1_lab.orchestrate.lr_search import run_search
+    from mm1_lab.orchestrate.recipe_search import run_recipe_search
     from mm1_lab.orchestrate.sweeping import run_sweep
     from mm1_lab.results.reading import scores
 
     sweep.ledger.check_writable()
     with make_executor(inline, address) as executor:
-        if sweep.sweep.search:
+        if isinstance(sweep.sweep.search, Search):
+            run_recipe_search(sweep, executor, draw_sweep, sweep_in_short)
+        elif sweep.sweep.search:
             run_search(sweep, "grid", executor, draw_sweep)
         else:
             run_sweep(sweep, executor, draw_sweep)

@@ -86,7 +86,7 @@ def test_what_a_gpu_is_asked_works_on_a_processor(monkeypatch: pytest.MonkeyPatc
     """At the sizes of `smoke`; its peak is not known, and its settings are those of a GPU but for compilation."""
     settings = ("evaluate.questions=8", "evaluate.blocks=8", "evaluate.shots=[0,4]", "attention=varlen")
     few = replace(TINY, settings=(*settings, "precision=bf16-mixed", "vocabulary=1000"), steps=3)
-    speed, peak, asked = gpu.measure_case(gpu.Case("tiny", few, (2, 4), "cpu"), asked=True)
+    speed, peak, memory, asked = gpu.measure_case(gpu.Case("tiny", few, (2, 4), "cpu"), asked=True)
     assert_sane([speed, asked], 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
     data = gpu.WideWorld(1000)
@@ -109,8 +109,16 @@ def test_what_a_gpu_is_asked_works_on_a_processor(monkeypatch: pytest.MonkeyPatc
     guess = replace(few, settings=(*few.settings, "images_per_row={captions: 0.1, interleaved: 0.1}"))
     _, same = gpu._training_rows(replace(on_gpu, amounts=guess), stage, data, [2.0, 4.0], [1.0, 1.0], 2)
     assert same.rounds == known.rounds, "by the pictures that are there, not by what the scale expects"
+    assert memory.ours is None and memory.reference_is == gpu.PLANNED
     assert "2, 4;" in speed.note and peak.ours is None and "unknown" in peak.note
     assert "questions against" in asked.note
+
+
+def test_a_machine_without_a_gpu_is_told_so_and_its_rows_resolve(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [case.scale.decoders[case.decoder].width for case in gpu.cases(TINY)] == [896, 1536]
+    with pytest.raises(SystemExit, match="2"):
+        gpu.main()
+    assert "there is no GPU on this machine" in capsys.readouterr().err
 
 
 def test_evaluation_is_measured_and_both_sides_answer_alike() -> None:

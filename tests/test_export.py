@@ -274,7 +274,7 @@ def test_tuning_starts_from_an_exported_model(place: Path, monkeypatch: pytest.M
     states = {name: planned.state for name, planned in make_plan(request.trials, request.ledger).stages.items()}
     assert states[tuned.fingerprint] == states[here.fingerprint] == "run" and len(states) == 5
     assert states[here.model.fingerprint] == "done", "which was exported"
-    assert tuned.parameters() == here.parameters() and tuned.connector == here.connector
+    assert tuned.parameters() == here.parameters() and tuned.model.connector == here.model.connector
     inputs = {"model": request.ledger.weights(here.model.fingerprint)}
     for stage, folders in ((tuned, {}), (here, inputs)):
         folder = tmp_path / stage.fingerprint

@@ -11,6 +11,7 @@ from mm1_lab.config import (
     PretrainedDecoder,
     PretrainedEncoder,
     PretrainedSize,
+    RateSearch,
     Recipe,
     RequestError,
     Size,
@@ -100,7 +101,8 @@ def test_a_sweeps_header_gives_the_command_and_what_the_paper_found(path: Path) 
     text = path.read_text(encoding="utf-8")
     header = text[: text.index("title:")]
     name = path.stem.replace("_", "-")
-    assert (f"make {name}" if load_sweep(path).search else f"make sweep-{name}") in header
+    is_law = isinstance(load_sweep(path).search, RateSearch)
+    assert (f"make {name}" if is_law else f"make sweep-{name}") in header
     assert "paper found" in header
 
 

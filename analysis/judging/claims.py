@@ -163,26 +163,23 @@ def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Iterable[str]) -
     if part.arm and part.over:
         if part.arm not in sweep.arms:
             return []
-        weights = {(part.arm, part.measure): 1.0, (part.arm, part.over): -1.0}
-        return [replace(claim, detail=f"{part.arm}: {part.measure} − {part.over}", weights=weights)]
+        terms = {(part.arm, part.measure): 1.0, (part.arm, part.over): -1.0}
+        return [replace(claim, detail=f"{part.arm}: {part.measure} − {part.over}", weights=terms)]
     levels = {arm: own for arm, own in varying(sweep).items() if arm in set(scored)}
     differences = differences_of(part, levels, sweep)
     if part.beyond:
         # either level of a pair may be the better one, so the first difference must exceed both directions
         beyond = differences_of(part.beyond, levels, sweep, both_ways=True)
-        differences = [
-            (f"({words}) − ({less})", _minus(arms, other))
-            for (words, arms), (less, other) in product(differences, beyond)
-        ]
+        exceeding = []
+        for (words, arms), (other_words, other) in product(differences, beyond):
+            weights = {arm: arms.get(arm, 0.0) - other.get(arm, 0.0) for arm in {**arms, **other}}
+            exceeding.append((f"({words}) − ({other_words})", weights))
+        differences = exceeding
     claims = []
     for words, arms in differences:
-        weights = {(arm, part.measure): weight for arm, weight in arms.items()}
-        claims.append(replace(claim, detail=f"{words}, {part.measure}", weights=weights))
+        of_measure = {(arm, part.measure): weight for arm, weight in arms.items()}
+        claims.append(replace(claim, detail=f"{words}, {part.measure}", weights=of_measure))
     return claims
-
-
-def _minus(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
-    return {arm: first.get(arm, 0.0) - second.get(arm, 0.0) for arm in {**first, **second}}
 
 
 def differences_of(

@@ -28,10 +28,9 @@ def of_law(lessons: Iterable[Lesson], path: Path, in_world: bool = True) -> list
             seeds = sorted({int(row["seed"]) for row in csv.DictReader(file)})
         found = []
         for lesson in lessons:
-            if lesson.sweep == LAW:
-                for number, part in enumerate(lesson.parts, 1):
-                    evidence = _of_part(lesson, part, fits, smoke=path.parents[1].name == "smoke")
-                    found.append(replace(evidence, part=number, seeds=seeds, in_world=in_world))
+            for number, part in enumerate(lesson.parts if lesson.sweep == LAW else (), 1):
+                evidence = _of_part(lesson, part, fits, smoke=path.parents[1].name == "smoke")
+                found.append(replace(evidence, part=number, seeds=seeds, in_world=in_world))
         return found
     except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); fit the law again: mm1-lab fit-lr-law") from None

@@ -56,7 +56,7 @@ def question_status(study: Study, lessons: Sequence[Lesson], failed: Sequence[st
     if reason not in ("", "one seed"):
         return [f"no verdicts: {reason}"], list(study.sweep.arms)
     lines, arms = [], set[str]()
-    for question in _lesson_questions(study, lessons, failed) or _own_questions(study, failed):
+    for question in _questions(study, lessons, failed):
         status, is_open = _status(study, question)
         lines.append(f"{question.name}: {status}")
         if is_open:
@@ -92,13 +92,14 @@ def _status(study: Study, question: Question) -> tuple[str, bool]:
     return f"open, a chance of {chance:.0%} to be decided", True
 
 
-def _lesson_questions(study: Study, lessons: Sequence[Lesson], failed: Sequence[str]) -> list[Question]:
-    """The lessons about the sweep that have a claim about its arms.
+def _questions(study: Study, lessons: Sequence[Lesson], failed: Sequence[str]) -> list[Question]:
+    """The lessons about the sweep that have a claim about its arms; without any, the claims of its file.
 
-    Each is tested as if no other lesson were decided, so it stays decided whatever the others show.
+    A lesson is tested as if no other were decided, so it stays decided whatever the others show; a claim of the file is
+    tested at the uncorrected level.
     """
-    evidence = of_lessons(study, lessons, failed)
     questions = []
+    evidence = of_lessons(study, lessons, failed)
     for lesson in lessons_about(study.sweep, lessons):
         claims: list[Claim] = []
         for part in lesson.parts:
@@ -107,12 +108,8 @@ def _lesson_questions(study: Study, lessons: Sequence[Lesson], failed: Sequence[
         if claims:
             own = [one for one in evidence if one.question == lesson.name]
             questions.append(Question(lesson.name, claims, own, len(lessons)))
-    return questions
-
-
-def _own_questions(study: Study, failed: Sequence[str]) -> list[Question]:
-    """The claims of the sweep's file, each at the uncorrected level."""
-    questions = []
-    for contrast, evidence in zip(study.sweep.contrasts, of_contrasts(study, failed), strict=True):
-        questions.append(Question(contrast.claim, [claim_of(contrast)], [evidence], 1))
+    if questions:
+        return questions
+    for contrast, one in zip(study.sweep.contrasts, of_contrasts(study, failed), strict=True):
+        questions.append(Question(contrast.claim, [claim_of(contrast)], [one], 1))
     return questions

@@ -47,20 +47,27 @@ def nominal_levels(level: float, shares: tuple[float, ...]) -> tuple[float, ...]
     any bound is convolved with the independent normal increment up to the next look, where the bound is set such that
     the tail probability is what may be spent.
     """
-    levels, before, used = [], 0.0, 0.0
+    levels = []
+    before = used = 0.0
     grid = np.arange(-9, 9 + STEP / 2, STEP)  # for B(t) = √t · Z, whose standard deviation is at most 1
     density = np.zeros_like(grid)
     for share in shares:
-        step = np.sqrt(share - before)
-        reach = int(np.ceil(8 * step / STEP))
-        kernel = _normal(np.arange(-reach, reach + 1) * STEP, step) * STEP
-        density = np.convolve(density, kernel, mode="same") if before else _normal(grid, step)
-        tail = np.cumsum(density[::-1])[::-1] * STEP - density * STEP / 2
         allowed = spent(level, share) - used
-        bound = ndtri(1 - allowed) if not before else np.interp(-allowed, -tail, grid) / np.sqrt(share)
+        step = np.sqrt(share - before)
+        if before:
+            reach = int(np.ceil(8 * step / STEP))
+            kernel = _normal(np.arange(-reach, reach + 1) * STEP, step) * STEP
+            density = np.convolve(density, kernel, mode="same")
+            tail = np.cumsum(density[::-1])[::-1] * STEP - density * STEP / 2
+            bound = np.interp(-allowed, -tail, grid) / np.sqrt(share)
+        else:
+            density = _normal(grid, step)
+            bound = ndtri(1 - allowed)
         levels.append(float(ndtr(-bound)))
-        inside = np.clip((bound * np.sqrt(share) - grid) / STEP + 0.5, 0, 1)  # share of each grid cell
-        density, used, before = density * inside, used + allowed, share
+        inside = (bound * np.sqrt(share) - grid) / STEP + 0.5  # share of each grid cell
+        density = density * np.clip(inside, 0, 1)
+        used += allowed
+        before = share
     return tuple(levels)
 
 
@@ -76,10 +83,9 @@ def over_looks(p: Sequence[float], looks: Sequence[int]) -> float:
     if len(looks) == 1:
         return p[0]
     overall, nominal = _table(tuple(seeds / looks[-1] for seeds in looks))
-    found = [
-        np.interp(np.log(max(one, LEAST)), *pair)
-        for one, pair in zip(p, ((n, overall) for n in nominal.T), strict=False)
-    ]
+    found = []
+    for one, of_look in zip(p, nominal.T, strict=False):  # later looks have no p yet
+        found.append(np.interp(np.log(max(one, LEAST)), of_look, overall))
     return float(np.exp(min(found)))
 
 

@@ -15,11 +15,11 @@ from analysis.table import Table, environment, plain_markdown, to_markdown
 from mm1_lab.files import write_text
 
 
-def write_overview(out: Path, groups: Sequence[Group]) -> list[Path]:
+def write_overview(out: Path, groups: Sequence[Group], latex: bool = False) -> list[Path]:
     """Writes the files of each scale to its folder, and `summary.md`, to read on a code host; returns all files."""
     written = []
     for group in groups:
-        output = Output(out / group.scale, group.suffix)
+        output = Output(out / group.scale, group.suffix, latex)
         with styled():
             _write_group(group, output)
         written += output.files

@@ -1,4 +1,4 @@
-"""The tables of a sweep's scores: means with the paper's numbers, and losses."""
+"""A sweep's scores, as data and as tables: means with the paper's numbers, content, losses."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from analysis.statistics import UNKNOWN, mean_of
 from analysis.study import Study
 from analysis.table import Table, as_text
 from mm1_lab.config import CHAT, TEXT_CORE, UNPARSED, Measure
-from mm1_lab.results.summary import encoder_quality, rows_of
+from mm1_lab.results.summary import CONTENT, encoder_quality, rows_of
 
 CONTROLS = "Controls"
 CONTENT_NOTE = "In place of CIDEr, which rewards the references' wording: F1 over what captions say, in any wording."
@@ -24,6 +24,8 @@ OTHER_DOCUMENTS = (
     "With five views per picture, fewer of the held-out documents fit a row: these arms' losses are those of other, "
     "shorter documents and not comparable with the others."
 )
+KEPT = ("arm", "seed", "benchmark", "family", "shots", "metric", "block", "score", "parsed")
+"""The columns of the scores by question that `scores_by_benchmark` needs; each further one takes time to sort."""
 
 
 class Shown(NamedTuple):
@@ -187,6 +189,32 @@ def encoders_table(study: Study) -> Table:
     found = pd.DataFrame(rows, columns=["arm", "retrieval %", "probe %"]).set_index("arm").astype(float)
     means = 100 * found.groupby("arm").mean().reindex(study.scored)
     return Table("The encoders by themselves, before the trial", means.reset_index(), [ENCODER_NOTE])
+
+
+def scores_by_benchmark(study: Study) -> pd.DataFrame:
+    """Arm × seed × benchmark × shots × metric: the score, and the percentage of answers that could not be parsed."""
+    rows = _by_metric(study).groupby(["arm", "seed", "benchmark", "family", "shots", "metric"], sort=False)
+    table = pd.DataFrame(
+        {
+            "score": rows["score"].mean(),
+            "questions": rows["score"].size(),
+            "unparsed_percent": 100 * (1 - rows["parsed"].mean()),
+        }
+    )
+    return table.reset_index()
+
+
+def _by_metric(study: Study) -> pd.DataFrame:
+    """The scores of questions, and after each one of a caption that has a content score a row with it, whose metric is
+    `content`."""
+    rows = study.scores.reset_index(drop=True)
+    if CONTENT not in rows:
+        return rows
+    rows = rows[[*KEPT, CONTENT]]
+    of_content = rows[rows[CONTENT].notna()]
+    scores = of_content[CONTENT].astype(float)
+    of_content = of_content.assign(score=scores, metric=CONTENT)
+    return pd.concat([rows, of_content]).sort_index(kind="stable")
 
 
 def title(study: Study) -> str:

@@ -1,5 +1,11 @@
 """The commands of `mm1-lab`. They may import every other module; each imports its heavy dependencies only when it runs.
 A command's docstring is its help text, and `--help` lists the commands in the order of these modules."""
 
-from mm1_lab.commands import running, trained, scales, showing, judging, project  # noqa: I001
+# isort: off
+from mm1_lab.commands import running
+from mm1_lab.commands import trained
+from mm1_lab.commands import scales
+from mm1_lab.commands import showing
+from mm1_lab.commands import judging
+from mm1_lab.commands import project
 from mm1_lab.commands.options import COMMANDS as COMMANDS

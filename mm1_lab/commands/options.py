@@ -107,6 +107,9 @@ VARY = (
     ),
     switch("--grid", "with --vary: all combinations, not one field at a time"),
 )
+TRACKER = repeated(
+    "--tracker", "log finished trials there, beside MLflow; may be repeated", "NAME", choices=("wandb", "trackio")
+)
 NO_PARTS = switch("--no-parts", f"recompute the parts shipped in {PARTS}")
 WEIGHTS = switch(
     "--weights", "train again the models whose weights were deleted (as by gc); finished trials keep their scores"

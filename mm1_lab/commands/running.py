@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mm1_lab.commands import options as opt
 from mm1_lab.commands.common import DONE, FAILED, print_json, request_of
 from mm1_lab.commands.options import command, option, switch
-from mm1_lab.config import RequestError, Stage
+from mm1_lab.config import RequestError, Search, Stage
 from mm1_lab.files import PARTS, STUDY, folder_size, here_or_shipped
 from mm1_lab.results.parts import Parts
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 )
 def plan(options: argparse.Namespace) -> int:
     """Show what would run and what it would cost."""
-    from mm1_lab.orchestrate.lr_search import with_grid
     from mm1_lab.orchestrate.planning.plan_text import plan_text, plan_values, reckon
+    from mm1_lab.orchestrate.recipe_search import whole
 
     if options.vary and len(options.sweeps) > 1:
         raise RequestError("--vary changes one recipe; give one")
-    requests = [with_grid(_request(options, sweep)) for sweep in options.sweeps]
+    requests = [part for sweep in options.sweeps for part in whole(_request(options, sweep))]
     looks = [_looks(options, request) for request in requests]
     reckoned = reckon(requests)
     if options.json:
@@ -65,16 +65,21 @@ def plan(options: argparse.Namespace) -> int:
     switch("--anew", "train and evaluate these trials again (after a change of code), and try again what diverged"),
     opt.WEIGHTS,
     opt.NO_PARTS,
+    opt.TRACKER,
 )
 def run(options: argparse.Namespace) -> int:
     """Run the trials of a sweep that are missing."""
     from analysis import draw_sweep, sweep_in_short
     from mm1_lab.orchestrate.execution.executor import Leaving, make_executor
     from mm1_lab.orchestrate.growing import run_until_decided
-    from mm1_lab.orchestrate.lr_search import run_search, with_grid
+    from mm1_lab.orchestrate.lr_search import run_search
+    from mm1_lab.orchestrate.recipe_search import run_recipe_search, so_far
     from mm1_lab.orchestrate.sweeping import forget_trials, run_sweep
+    from mm1_lab.orchestrate.tracking.trackers import import_tracker
 
-    request = _request(options, options.sweep)
+    for name in options.tracker:
+        import_tracker(name)
+    request = replace(_request(options, options.sweep), trackers=tuple(options.tracker))
     if request.scale_name == "paper" and not request.data_path:
         raise RequestError(
             f"--scale paper is for planning: mm1-lab plan {options.sweep} --scale paper; to train at these sizes, give "
@@ -87,9 +92,11 @@ def run(options: argparse.Namespace) -> int:
     executor = make_executor(options.inline, options.address, options.share, options.minutes, rounds)
     request.ledger.check_writable()
     if options.anew:
-        forget_trials(with_grid(request).trials, request.ledger)
+        forget_trials(so_far(request).trials, request.ledger)
     with executor:
         try:
+            if isinstance(request.sweep.search, Search):
+                return run_recipe_search(request, executor, draw_sweep, sweep_in_short)
             if request.sweep.search:
                 return run_search(request, "grid", executor, draw_sweep)
             if looks:
@@ -132,7 +139,10 @@ def _request(options: argparse.Namespace, name: str) -> Request:
     if not options.vary:
         if options.grid:
             raise RequestError("--grid needs --vary")
-        return request_of(options, name)
+        request = request_of(options, name)
+        if options.only and isinstance(request.sweep.search, Search):
+            raise RequestError(f"--only: {name} is a search, which makes its arms; name one in a sweep of its own")
+        return request
     from mm1_lab.commands.varying import write_varied
 
     before = set(Path("sweeps").glob("*.yaml"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mm1_lab.commands import options as opt
 from mm1_lab.commands.common import DONE, ledger_of, print_json, request_of
-from mm1_lab.commands.options import command, option
+from mm1_lab.commands.options import command, option, switch
 from mm1_lab.config import RequestError
 from mm1_lab.files import PARTS, RESULTS, STUDY, here_or_shipped
 from mm1_lab.formatting import counted
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 )
 def status(options: argparse.Namespace) -> int:
     """Show which trials are done, missing, or failed and why."""
-    from mm1_lab.orchestrate.lr_search import with_grid
+    from mm1_lab.orchestrate.recipe_search import so_far
     from mm1_lab.orchestrate.status import status_text, status_values
 
     ledger, begun = ledger_of(options), set[str]()
@@ -42,7 +42,7 @@ def status(options: argparse.Namespace) -> int:
     if ignored and not options.sweep:
         raise RequestError(f"status: {ignored[0]} needs a sweep: mm1-lab status data_mix {ignored[0]} …")
     if options.sweep:
-        request = with_grid(request_of(options, options.sweep))
+        request = so_far(request_of(options, options.sweep))
         asked = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
         sweeps = [(request.variant, request.scale_name, asked)]
         models = {trial.fingerprint: trial.evaluation.model.fingerprint for trial in request.trials}
@@ -131,13 +131,15 @@ def _about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
     return request_of(options, options.sweep, [arm for arm in arms if arm in known])
 
 
-@command("--results results/study", opt.DRAWN_RESULTS)
+@command(
+    "--results results/study", opt.DRAWN_RESULTS, switch("--latex", "also write tables as LaTeX and figures as PDF")
+)
 def figures(options: argparse.Namespace) -> int:
     """Write tables and figures of all results."""
     results, out = _drawn_folders(options)
     from analysis.redraw import draw
 
-    paths = draw(results, out)
+    paths = draw(results, out, options.latex)
     for folder, count in Counter(path.parent for path in paths).items():
         print(f"{folder}: {counted(count, 'file')}")
     print(f"Overview: {paths[-1]}")

@@ -22,6 +22,7 @@ from mm1_lab.config.scale import (
     Scale,
     SftTraining,
 )
+from mm1_lab.config.search import Range, RateSearch, Search
 from mm1_lab.config.size import (
     ConnectorConfig,
     Parameters,
@@ -48,5 +49,14 @@ from mm1_lab.config.stage import (
     SftStage,
     Stage,
 )
-from mm1_lab.config.sweep import Contrast, Expectation, Panel, Search, Sweep, is_of_recipe, load_scale, load_sweep
+from mm1_lab.config.sweep import (
+    Contrast,
+    Expectation,
+    Panel,
+    Sweep,
+    is_of_recipe,
+    load_scale,
+    load_sweep,
+    spelt,
+)
 from mm1_lab.config.yaml_files import read_yaml

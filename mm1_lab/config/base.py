@@ -29,14 +29,11 @@ class Config(BaseModel):
 
         Cached, because a plan may have ten thousand trials, which share most of their configurations.
         """
-        return self._identified(self.__dict__) | _plain(self.__pydantic_extra__ or {})
-
-    def _identified(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The part of the identity that comes from these field values."""
-        found = {}
+        found: dict[str, Any] = _plain(self.__pydantic_extra__ or {})
         for name, default in _defaults(type(self)).items():
-            if name in values and values[name] != default:
-                found[name] = _plain(values[name])
+            value = self.__dict__.get(name, default)
+            if value != default:
+                found[name] = _plain(value)
         return found
 
     def reference(self) -> Any:
@@ -44,10 +41,7 @@ class Config(BaseModel):
         return self.identity
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Like pydantic's `model_copy`, but drops cached properties; of the identity it keeps the unchanged fields.
-
-        Raises TypeError for an unknown field.
-        """
+        """Like pydantic's `model_copy`, but drops cached properties. Raises TypeError for an unknown field."""
         fields = type(self).model_fields
         unknown = set(update or ()) - set(fields)
         if unknown:
@@ -55,11 +49,6 @@ class Config(BaseModel):
         copy = super().model_copy(update=update, deep=deep)
         for name in copy.__dict__.keys() - fields.keys():  # cached properties
             del copy.__dict__[name]
-        if copy.model_fields_set == self.model_fields_set:  # share it: it takes 2 kB, and there may be 100,000 trials
-            object.__setattr__(copy, "__pydantic_fields_set__", self.model_fields_set)
-        if update and "identity" in self.__dict__:
-            kept = {name: value for name, value in self.identity.items() if name not in update}
-            copy.__dict__["identity"] = kept | self._identified(update)
         return copy
 
     @classmethod
@@ -175,31 +164,33 @@ def override(model: Config, settings: Iterable[str], where: str) -> Any:
         path, equals, text = setting.partition("=")
         if not equals or not path.strip():
             raise RequestError(f"{where} {setting!r}: write PATH=VALUE, for example train.steps=200")
-        inner, last = _descend(values, path.strip(), f"{where} {setting!r}", where)
+        table, key = innermost(values, path.strip(), f"{where} {setting!r}")
         value = parse_yaml(text, f"{where} {short(setting)}")
-        word = last.partition(".")[0]
-        is_table_entry = last in inner or word == last or isinstance(value, dict)
-        if not is_table_entry and difflib.get_close_matches(word, map(str, inner)):
-            raise RequestError(f"{where} {setting!r}: there is no {word!r} here{nearest(word, inner)}")
-        inner[last] = value
+        word = key.partition(".")[0]
+        may_be_new = word == key or isinstance(value, dict)
+        if key not in table and not may_be_new and difflib.get_close_matches(word, map(str, table)):
+            raise RequestError(f"{where} {setting!r}: there is no {word!r} here{nearest(word, table)}")
+        table[key] = value
     return type(model).parse(values, where)
 
 
-def _descend(values: dict[str, Any], path: str, what: str, option: str) -> tuple[dict[str, Any], str]:
-    """The innermost table that `path` leads to, and what is left of the path: the key in that table.
+def innermost(values: dict[str, Any], path: str, where: str) -> tuple[dict[str, Any], str]:
+    """The innermost table that a dotted path leads to, and what is left of the path: the key in that table.
 
-    Raises RequestError, with `what`, for a path into a value that is no table.
+    Raises RequestError, which begins with `where`, for a path into a value that is no table.
     """
     left = path
     while left not in values:
         keys = [key for key in values if left.startswith(f"{key}.")]
         if not keys:
             break
-        key = max(keys, key=lambda key: len(str(key)))  # of `1` and `1.2B` in `1.2B.layers`, the second
+        key = max(keys, key=len)  # of `1` and `1.2B` in `1.2B.layers`, the second
         left = left.removeprefix(f"{key}.")
+        if values[key] is None:  # a part that is left out by default
+            values[key] = {}
         inner = values[key]
         if not isinstance(inner, dict):
             whole = path.removesuffix(f".{left}")
-            raise RequestError(f"{what}: {whole} has no keys; write it whole: {option} '{whole}=…'")
+            raise RequestError(f"{where}: {whole} has no keys; set {whole} itself")
         values = inner
     return values, left

@@ -35,7 +35,7 @@ class DataMix(Config):
     """
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, NonNegativeFloat] = Field(init=False)
+    __pydantic_extra__: dict[str, NonNegativeFloat]
 
     synthetic_share: float = Field(0.07, ge=0, le=1)
     """Share of the caption rows that have synthetic captions if the mix does not list `synthetic` itself; in the paper

@@ -2,9 +2,9 @@
 
 import math
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from mm1_lab.config.base import Config
 from mm1_lab.config.errors import RequestError, nearest
@@ -89,15 +89,13 @@ def resolve(
     seed: int,
     data: DataIdentity,
     models: PretrainedModels | None = None,
-    made: dict[Hashable, Any] | None = None,
 ) -> Trial:
     """The trial of `recipe` at `scale`. Raises RequestError for a combination that cannot be built.
 
-    `models` describes pre-trained models; it is required if the recipe or the scale names any. `made` caches encoders
-    and decoders between calls, so that trials share them.
+    `models` describes pre-trained models; it is required if the recipe or the scale names any.
     """
     try:
-        evaluation = _Resolver(recipe, scale, seed, data, models, {} if made is None else made).evaluation()
+        evaluation = _Resolver(recipe, scale, seed, data, models).evaluation()
     except RequestError as error:
         raise type(error)(f"arm {arm!r}: {error}") from None
     return Trial(arm=arm, seed=seed, recipe=recipe, evaluation=evaluation)
@@ -110,9 +108,8 @@ def resolve_sweep(
 
     Each arm is resolved once; its further trials are copies with another seed.
     """
-    made: dict[Hashable, Any] = {}
-    resolved = [resolve(arm, recipe, scale, seeds[0], data, models, made) for arm, recipe in sweep.arms.items()]
-    reseeded: dict[tuple[str, int], Any] = {}
+    resolved = [resolve(arm, recipe, scale, seeds[0], data, models) for arm, recipe in sweep.arms.items()]
+    reseeded: dict[tuple[str, int], Stage] = {}
     return [
         trial.model_copy(update={"seed": seed, "evaluation": _with_seed(trial.evaluation, seed, reseeded)})
         for seed in seeds
@@ -120,18 +117,15 @@ def resolve_sweep(
     ]
 
 
-def _with_seed(stage: Stage, seed: int, made: dict[tuple[str, int], Any]) -> Stage:
+def _with_seed(stage: Stage, seed: int, made: dict[tuple[str, int], Stage]) -> Stage:
     """The stage and everything it depends on, with another seed. `made` caches stages, so that trials share them."""
     if stage.seed == seed:
         return stage
     key = (stage.fingerprint, seed)
     if key not in made:
         inputs = {name: _with_seed(needed, seed, made) for name, needed in stage.inputs.items()}
-        made[key] = copy = stage.model_copy(update={"seed": seed, **inputs})
-        # cache the fingerprint and drop the identity, which would take a kilobyte for each of 100,000 trials
-        kept = {**copy.__dict__, "fingerprint": copy.fingerprint}
-        object.__setattr__(copy, "__dict__", {name: value for name, value in kept.items() if name != "identity"})
-    return cast("Stage", made[key])
+        made[key] = stage.model_copy(update={"seed": seed, **inputs})
+    return made[key]
 
 
 @dataclass(frozen=True)
@@ -143,7 +137,6 @@ class _Resolver:
     seed: int
     data: DataIdentity
     models: PretrainedModels | None
-    made: dict[Hashable, Any]
 
     @property
     def shared(self) -> dict[str, Any]:
@@ -308,26 +301,24 @@ class _Resolver:
                     f"{scale.sequence_length}; shorten it with --set sequence_length={decoder.longest}"
                 )
             return decoder
-        key = ("decoder", self.seed, name)
-        if key not in self.made:
-            look_up("decoder", name, scale.decoders, scale.pretrained_decoders)
-            size = scale.decoders[name]
-            self.made[key] = new = DecoderStage(
-                **self.shared,
-                size=size,
-                training=scale.decoder,
-                attention=scale.packed_attention,
-                gradient_checkpointing=scale.gradient_checkpointing,
+        look_up("decoder", name, scale.decoders, scale.pretrained_decoders)
+        size = scale.decoders[name]
+        stage = DecoderStage(
+            **self.shared,
+            size=size,
+            training=scale.decoder,
+            attention=scale.packed_attention,
+            gradient_checkpointing=scale.gradient_checkpointing,
+        )
+        if name not in scale.upcycled:
+            return stage
+        dense = look_up("decoder", scale.upcycled[name], scale.decoders)
+        if not size.experts or size.model_copy(update=dense.model_dump(include=EXPERTS)) != dense:
+            raise RequestError(
+                f"the decoder {name!r} is upcycled from {scale.upcycled[name]!r}, so they may differ only in their "
+                "experts"
             )
-            if name in scale.upcycled:
-                dense = look_up("decoder", scale.upcycled[name], scale.decoders)
-                if not size.experts or size.model_copy(update=dense.model_dump(include=EXPERTS)) != dense:
-                    raise RequestError(
-                        f"the decoder {name!r} is upcycled from {scale.upcycled[name]!r}, so they may differ only in "
-                        "their experts"
-                    )
-                self.made[key] = new.model_copy(update={"upcycled_from": new.model_copy(update={"size": dense})})
-        return cast("DecoderStage", self.made[key])
+        return stage.model_copy(update={"upcycled_from": stage.model_copy(update={"size": dense})})
 
     def encoder(self) -> EncoderStage | PretrainedEncoder:
         """A pre-trained encoder, or the stage that pre-trains one."""
@@ -339,10 +330,7 @@ class _Resolver:
                     "cannot be chosen; give this arm other weights"
                 )
             return self.pretrained_models(ready.weights).encoder(ready)
-        key = ("encoder", self.seed, recipe, self.recipe.resolution)
-        if key not in self.made:
-            self.made[key] = self.encoder_stage(recipe)
-        return cast("EncoderStage", self.made[key])
+        return self.encoder_stage(recipe)
 
     def encoder_stage(self, recipe: EncoderRecipe) -> EncoderStage:
         """The encoder's pre-training, preceded by that at its first resolution if it has one."""

@@ -325,11 +325,7 @@ its sets, which have one picture per conversation in the mean."""
 
 
 class WholeModelStage(Stage):
-    """A stage that produces the weights of an MM1.
-
-    Every kind of it has, as fields or properties, the encoder, decoder and connector of its `architecture` and the
-    settings for reading rows: see MultimodalStage.
-    """
+    """A stage that produces the weights of an MM1, whose parts its `architecture` describes."""
 
     image_size: int
     """Side of each image, or of each view of it, in pixels."""
@@ -515,30 +511,6 @@ class SftStage(WholeModelStage):
         return self.model
 
     @property
-    def encoder(self) -> EncoderStage | PretrainedEncoder:
-        return self.model.encoder
-
-    @property
-    def decoder(self) -> DecoderStage | PretrainedDecoder:
-        return self.model.decoder
-
-    @property
-    def connector(self) -> ConnectorConfig:
-        return self.model.connector
-
-    @property
-    def blind(self) -> bool:
-        return self.model.blind
-
-    @property
-    def gradient_checkpointing(self) -> bool:
-        return self.model.gradient_checkpointing
-
-    @property
-    def attention(self) -> Attention:
-        return self.model.attention
-
-    @property
     def sequence_length(self) -> int:
         return self.training.sequence_length
 
@@ -548,7 +520,7 @@ class SftStage(WholeModelStage):
 
     @property
     def picture_tokens(self) -> int:
-        return self.views * self.connector.image_tokens
+        return self.views * self.model.connector.image_tokens
 
     def row_length(self) -> int:
         return self.sequence_length
@@ -653,7 +625,8 @@ class EvaluationStage(Stage):
         and the features of a benchmark's pictures.
         """
         model, settings, itemsize = self.model, self.settings, bytes_per_value(self.precision)
-        encoder, size, tokens = model.encoder, model.decoder.shape, model.connector.image_tokens
+        parts = model.architecture
+        encoder, size, tokens = parts.encoder, parts.decoder.shape, parts.connector.image_tokens
         positions = self.positions()
         images = self.image_prompts() * model.picture_tokens // tokens
         flops = (

@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from mm1_lab.config.base import Config, keys_at, override
+from mm1_lab.config.base import Config, innermost, keys_at, override
 from mm1_lab.config.errors import RequestError, nearest, short
 from mm1_lab.config.measure import MeasureField
 from mm1_lab.config.own_connectors import OwnConnectors, read_connectors
 from mm1_lab.config.recipe import Recipe
 from mm1_lab.config.scale import Scale
+from mm1_lab.config.search import AnySearch, Range, Search
 from mm1_lab.config.yaml_files import parse_yaml, read_yaml
 
 MOST_ARMS = 10_000
@@ -58,17 +59,6 @@ class Contrast(Config):
         return self
 
 
-class Search(Config):
-    """A search for the best learning rate of each arm, around the arm's own rate."""
-
-    rates: int = Field(5, ge=3, le=100)
-    """Learning rates in each arm's initial grid."""
-    factor: float = Field(2.0, gt=1, le=100)
-    """Ratio between neighbouring learning rates."""
-    extensions: int = Field(3, ge=0, le=100)
-    """Learning rates that may be added to the grid while the best one is at its edge."""
-
-
 class Sweep(Config):
     """One question about a recipe, as loaded from a file in `sweeps/`."""
 
@@ -83,13 +73,18 @@ class Sweep(Config):
     arms: dict[str, Recipe] = Field(min_length=1)
     panels: dict[str, Panel] = Field(default_factory=dict)
     contrasts: tuple[Contrast, ...] = ()
-    search: Search | None = None
+    search: AnySearch | None = None
     connectors: OwnConnectors | None = None
 
     @property
     def heading(self) -> str:
         """The title, with the paper's table or figure."""
         return f"{self.title} (MM1, {self.reproduces})" if self.reproduces else self.title
+
+    def changed(self, change: dict[str, Any], where: str) -> Recipe:
+        """The base with these fields, which may be dotted. Raises RequestError, which begins with `where`."""
+        recipe = _changed(self.base, change, where)
+        return self.connectors.marked(recipe) if self.connectors else recipe
 
 
 class SweepFile(Config):
@@ -113,8 +108,8 @@ class SweepFile(Config):
     """The figure's panels. Without any, one panel shows all arms."""
     contrasts: tuple[Contrast, ...] = ()
     """What is expected of the arms, stated in advance."""
-    search: Search | None = None
-    """Makes the sweep a search for the best learning rate of each arm."""
+    search: AnySearch | None = None
+    """Makes the sweep a search: with `over`, for the best recipe; otherwise for the best learning rate of each arm."""
 
 
 def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Sweep:
@@ -126,9 +121,7 @@ def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Swee
     file = SweepFile.parse(read_yaml(path), str(path))
     changes = _changes(file, path)
     base = override(_read_base(file, path, further), settings, "--set")
-    arms = {}
-    for name, change in changes.items():
-        arms[name] = _changed(base, change, f"{path}: arm {name!r}")
+    arms = {name: _changed(base, change, f"{path}: arm {name!r}") for name, change in changes.items()}
     own = read_connectors(path.parent / file.connectors) if file.connectors else None
     if own:
         base = own.marked(base)
@@ -148,7 +141,12 @@ def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Swee
         for arm in panel.arms.values():
             check(f"panel {label!r} shows", arm)
     values = file.model_dump(exclude={"recipe", "arms", "grid", "connectors"})
-    return Sweep(name=path.stem, base=base, arms=arms, connectors=own, **values)
+    sweep = Sweep(name=path.stem, base=base, arms=arms, connectors=own, **values)
+    if isinstance(sweep.search, Search):
+        for field, space in sweep.search.over.items():
+            for value in space.ends if isinstance(space, Range) else space:
+                sweep.changed({field: value}, f"{path}: search.over.{field}")
+    return sweep
 
 
 def _read_base(file: SweepFile, path: Path, further: Iterable[Path]) -> Recipe:
@@ -163,54 +161,44 @@ def _read_base(file: SweepFile, path: Path, further: Iterable[Path]) -> Recipe:
 
 def _changes(file: SweepFile, path: Path) -> dict[str, dict[str, Any]]:
     """What each arm changes, by name: those of the file, then the cells of its grid."""
+    if isinstance(file.search, Search):
+        if file.arms or file.grid or file.contrasts or file.panels:
+            raise RequestError(
+                f"{path}: a search makes its arms and its claim; remove arms, grid, contrasts and panels"
+            )
+        return {"base": {}}
     changes = dict(file.arms)
     if file.grid:
         cells = math.prod(map(len, file.grid.values()))
         if cells > MOST_ARMS:
             raise RequestError(f"{path}: the grid has {cells:.3g} cells; a sweep may have at most {MOST_ARMS} arms")
         for cell in product(*file.grid.values()):
-            name = " ".join(map(_spelt, cell))
+            name = " ".join(map(spelt, cell))
             if name in changes:
                 raise RequestError(f"{path}: two arms are called {name!r}; a grid names its cells by their values")
             changes[name] = dict(zip(file.grid, cell, strict=True))
-    changes = {name: _nested(change, f"{path}: arm {name!r}") for name, change in changes.items()}
     if not changes:
         raise RequestError(f"{path}: the sweep has no arms; give it `arms` or a `grid`")
     return changes
 
 
-def _nested(change: dict[str, Any], where: str) -> dict[str, Any]:
-    """`{data_mix.text: 2}` as `{data_mix: {text: 2}}`."""
-    nested: dict[str, Any] = {}
-    for key, value in change.items():
-        first, dot, rest = key.partition(".")
-        inner = nested.setdefault(first, {}) if dot else nested
-        if not isinstance(inner, dict):
-            raise RequestError(f"{where}: sets {first} and {key}; set one of them")
-        if dot:
-            inner[rest] = value
-        else:
-            nested[first] = value
-    return nested
-
-
-def _spelt(value: Any) -> str:
+def spelt(value: Any) -> str:
     """A grid's value as part of an arm's name: `captions 1, text 2` for a mapping, `encoder, decoder` for a list."""
     if isinstance(value, dict) and value:
-        return ", ".join(f"{key} {_spelt(inner)}" for key, inner in value.items())
+        return ", ".join(f"{key} {spelt(inner)}" for key, inner in value.items())
     if isinstance(value, list):
-        return ", ".join(map(_spelt, value)) or "none"
+        return ", ".join(map(spelt, value)) or "none"
     return str(value)
 
 
 def _changed(base: Recipe, change: dict[str, Any], where: str) -> Recipe:
     """The base with the change applied; a mapping updates only the fields that it contains."""
     values = base.model_dump()
-    for key, value in change.items():
-        inner = values.get(key)
-        if isinstance(inner, dict) and isinstance(value, dict):
-            value = inner | value
-        values[key] = value
+    for path, value in change.items():
+        table, key = innermost(values, path, where)
+        if isinstance(table.get(key), dict) and isinstance(value, dict):
+            value = table[key] | value
+        table[key] = value
     return Recipe.parse(values, where)
 
 
@@ -224,19 +212,16 @@ def load_scale(name: str, folder: Path, settings: tuple[str, ...] = ()) -> Scale
     if not settings:
         return scale
     changed = override(scale, settings, "--set")
-    return _with_images_of_its_rows(changed, changed.sequence_length / scale.sequence_length, settings)
-
-
-def _with_images_of_its_rows(scale: Scale, longer: float, settings: tuple[str, ...]) -> Scale:
-    """Rows `longer` times as long hold as many times more images, but for `images_per_row` that are set too."""
+    # rows that are longer hold more images, unless these are set too
+    longer = changed.sequence_length / scale.sequence_length
     given = {setting.partition("=")[0].strip() for setting in settings}
     if longer == 1 or "images_per_row" in given:
-        return scale
-    images = dict(scale.images_per_row)
+        return changed
+    images = dict(changed.images_per_row)
     for name in images:
         if f"images_per_row.{name}" not in given:
             images[name] *= longer
-    return scale.model_copy(update={"images_per_row": images})
+    return changed.model_copy(update={"images_per_row": images})
 
 
 def is_of_recipe(setting: str) -> bool:

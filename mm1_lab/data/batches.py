@@ -177,7 +177,9 @@ class MixtureBatches:
     def of(cls, stage: ModelStage, sources: Mapping[str, Source], tokenizer: Tokenizer) -> "MixtureBatches":
         """The batches of a stage that reads rows of `sources` in its shares."""
         packer, mixture = Packer.of(stage, tokenizer), Mixture(stage.shares, stage.seed)
-        return cls(sources, mixture, packer, stage.training.batch_size, stage.image_size, stage.blind, stage.views)
+        return cls(
+            sources, mixture, packer, stage.training.batch_size, stage.image_size, stage.architecture.blind, stage.views
+        )
 
     def __call__(self, step: int) -> Batch:
         """Returns the batch of `step`; in a worker group, only this worker's rows of it."""
@@ -206,7 +208,9 @@ class ConversationBatches:
     def of(cls, stage: SftStage, sources: Mapping[str, Conversations], tokenizer: Tokenizer) -> "ConversationBatches":
         """The batches of a stage that reads conversations of `sources` in its shares."""
         packer, mixture = Packer.of(stage, tokenizer), Mixture(stage.shares, stage.seed)
-        return cls(sources, mixture, packer, stage.training.batch_size, stage.image_size, stage.blind, stage.views)
+        return cls(
+            sources, mixture, packer, stage.training.batch_size, stage.image_size, stage.architecture.blind, stage.views
+        )
 
     def __call__(self, step: int) -> Batch:
         """Returns the batch of `step`; in a worker group, only this worker's rows of it."""

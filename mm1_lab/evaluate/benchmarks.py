@@ -71,36 +71,29 @@ def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmar
     The number of blocks is that of the settings, or that of the images if smaller. Demonstrations are training images.
     Raises RequestError if there are too few of them for one block, or if a remote file cannot be fetched.
     """
-    for name in CAPTIONED:
-        if name in data.identity.sources and data.held_out(name, 1):
-            return _held_out_captions(data, name, settings)
-    return []
-
-
-def _held_out_captions(data: Data, name: str, settings: EvaluationSettings) -> list[Benchmark]:
-    """`held_out_captions` of the source `name`."""
+    captioned = (name for name in CAPTIONED if name in data.identity.sources and data.held_out(name, 1))
+    source = next(captioned, None)
+    if source is None:
+        return []
     # twice as many as needed, as some may lack a caption or be broken
-    documents = data.held_out(name, 2 * settings.questions)
+    documents = data.held_out(source, 2 * settings.questions)
     questions = list(islice(_questions(documents), settings.questions))
     if not questions:
         return []
-    blocks_wanted = min(settings.blocks, len(questions))
-    shots = max(settings.shots, default=0)
-    shown = _demonstrations(data, name, blocks_wanted * shots, at_least=shots)
+    shown = _demonstrations(data, source, min(settings.blocks, len(questions)), max(settings.shots))
     blocks, demonstrations = in_blocks(questions, shown, settings)
-    lengths = [len(data.tokenizer.encode(question.shown)) for question in (*questions, *shown)]
-    return [
-        Benchmark(
-            name=HELD_OUT,
-            family="captioning",
-            mirrors="COCO",
-            metric="cider",
-            blocks=blocks,
-            demonstrations=demonstrations,
-            stop=("\n",),
-            new_tokens=min(max(lengths) + 1, LONGEST_CAPTION),
-        )
-    ]
+    longest = max(len(data.tokenizer.encode(question.shown)) for question in (*questions, *shown))
+    benchmark = Benchmark(
+        name=HELD_OUT,
+        family="captioning",
+        mirrors="COCO",
+        metric="cider",
+        blocks=blocks,
+        demonstrations=demonstrations,
+        stop=("\n",),
+        new_tokens=min(longest + 1, LONGEST_CAPTION),
+    )
+    return [benchmark]
 
 
 def _questions(documents: Iterable[Document]) -> Iterator[Question]:
@@ -111,21 +104,23 @@ def _questions(documents: Iterable[Document]) -> Iterator[Question]:
             yield Question(document.key, "caption", (document.pictures[0],), "", (caption,), caption)
 
 
-def _demonstrations(data: Data, name: str, wanted: int, at_least: int) -> list[Question]:
-    """Up to `wanted` distinct captioned images of the training split. Raises RequestError if below `at_least`."""
-    if not wanted:
+def _demonstrations(data: Data, name: str, blocks: int, shots: int) -> list[Question]:
+    """Distinct captioned images of the training split: as many as blocks need, fewer if the data hold fewer.
+
+    Raises RequestError if there are not enough for one block.
+    """
+    if not shots:
         return []
-    # A fixed seed, as the benchmark must be the same for every training seed.
-    source = data.source(name, seed=0)
+    source = data.source(name, seed=0)  # fixed, as the benchmark must be the same for every training seed
     found: dict[str, Question] = {}
     for row in range(ROWS_TRIED):
         for question in _questions(islice(source.documents(row), CANDIDATES)):
             found.setdefault(question.key, question)
-        if len(found) >= wanted or (len(found) >= at_least and source.epochs(row) > 1):
+        if len(found) >= blocks * shots or (len(found) >= shots and source.epochs(row) > 1):
             break
-    if len(found) < at_least:
+    if len(found) < shots:
         raise RequestError(
-            f"the training data hold {len(found)} captioned images, but {at_least}-shot prompts need {at_least}; "
+            f"the training data hold {len(found)} captioned images, but {shots}-shot prompts need {shots}; "
             "add captioned images or use fewer shots (--set evaluate.shots=[0])"
         )
-    return list(found.values())[:wanted]
+    return list(found.values())[: blocks * shots]

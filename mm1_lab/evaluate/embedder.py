@@ -12,7 +12,7 @@ from mm1_lab.data.types import BrokenPicture, Picture, Pixels
 from mm1_lab.evaluate.prompts import Overview, Segment
 from mm1_lab.model import MM1
 
-Key = tuple[int, int]
+PictureKey = tuple[int, int]
 """The id of a picture, and its number of views."""
 
 
@@ -32,7 +32,7 @@ class PromptEmbedder:
         self._blind = blind
         self._batch = batch
         self._views = count
-        self._features: dict[Key, torch.Tensor] = {}
+        self._features: dict[PictureKey, torch.Tensor] = {}
         """(views · image_tokens, width)"""
         self._pictures: list[Picture] = []
         """Keeps the encoded pictures alive, as the ids of deleted objects may be reused."""
@@ -43,7 +43,8 @@ class PromptEmbedder:
     @classmethod
     def of(cls, stage: ModelStage, model: MM1, batch: int) -> "PromptEmbedder":
         """An embedder for the model of the stage."""
-        return cls(model, stage.connector.image_tokens, stage.image_size, stage.blind, batch, stage.views)
+        parts = stage.architecture
+        return cls(model, parts.connector.image_tokens, stage.image_size, parts.blind, batch, stage.views)
 
     def holds(self, pictures: Iterable[Picture]) -> bool:
         """Whether the features of all these pictures may be kept at once."""
@@ -61,7 +62,7 @@ class PromptEmbedder:
         pictures = list(pictures)
         if not self.holds([*self._pictures, *pictures]):
             self._features, self._pictures = {}, []
-        new: dict[int, dict[Key, Picture]] = {}  # by number of views, as a batch has the same for all
+        new: dict[int, dict[PictureKey, Picture]] = {}  # by number of views, as a batch has the same for all
         for picture in pictures:
             key = self._key(picture)
             if key not in self._features:
@@ -90,7 +91,7 @@ class PromptEmbedder:
             embedded[tokens == self._model.image_id] = torch.cat(features).to(embedded.dtype)
         return embedded
 
-    def _key(self, picture: Picture) -> Key:
+    def _key(self, picture: Picture) -> PictureKey:
         if isinstance(picture, Overview):
             return id(picture.picture), 1
         return id(picture), self._views

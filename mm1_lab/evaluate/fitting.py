@@ -57,9 +57,8 @@ class TooLong:
 
 def context_length(model: ModelStage) -> int:
     """The most positions that the model reads: what its decoder was pre-trained on, or else its own rows."""
-    if isinstance(model.decoder, PretrainedDecoder):
-        return model.decoder.longest
-    return model.sequence_length
+    decoder = model.architecture.decoder
+    return decoder.longest if isinstance(decoder, PretrainedDecoder) else model.sequence_length
 
 
 def longest_prompt(writer: PromptWriter, benchmark: Benchmark, shots: int) -> int:

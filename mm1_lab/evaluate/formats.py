@@ -17,13 +17,12 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from mm1_lab.config import BenchmarkFiles, RequestError, nearest
+from pydantic import BeforeValidator
+
+from mm1_lab.config import BenchmarkFiles, Config, RequestError, nearest
 from mm1_lab.formatting import first_line
-
-KEYS = ("image", "images", "question", "answer", "answers", "choices", "id", "kind", "solution")
-"""Allowed keys of a line of JSON Lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,38 +155,45 @@ def read_gqa(files: BenchmarkFiles) -> Iterator[Item]:
         yield Item(str(key), (image,), str(row["question"]), answers, kind)
 
 
+def _texts_of(value: Any) -> tuple[str, ...]:
+    values = value if isinstance(value, list) else [value]
+    for part in values:
+        if not isinstance(part, str | int | float):
+            raise ValueError("must be a text or a list of texts")
+    return tuple(map(str, values))
+
+
+Text = Annotated[str, BeforeValidator(str)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_texts_of)]
+
+
+class Line(Config):
+    """A line of JSON Lines; numbers are read as texts."""
+
+    id: Text = ""
+    """Default: the number of the line."""
+    image: Texts = ()
+    images: Texts = ()
+    question: Text = ""
+    answer: Texts = ()
+    answers: Texts = ()
+    choices: Texts = ()
+    kind: Text = "question"
+    solution: Text = ""
+
+
 def read_jsonl(files: BenchmarkFiles) -> Iterator[Item]:
     """Lines {image, question, answers}. Raises RequestError naming file and line."""
     for number, row in _load_lines(files.questions):
         where = f"{files.questions}, line {number}"
         if not isinstance(row, dict):
             raise RequestError(f"{where}: must be an object, {{…}}")
-        for key in row:
-            if key not in KEYS:
-                raise RequestError(f"{where}: unknown key {key!r}{nearest(key, KEYS)}")
-        images = _many(row, "images", where) or _many(row, "image", where)
-        question = str(row.get("question", ""))
-        if not images and not question:
+        line = Line.parse(row, where)
+        images = line.images or line.image
+        if not images and not line.question:
             raise RequestError(f"{where}: has neither an image nor a question")
-        yield Item(
-            key=str(row.get("id", number)),
-            images=images,
-            question=question,
-            answers=_many(row, "answers", where) or _many(row, "answer", where),
-            kind=str(row.get("kind", "question")),
-            choices=_many(row, "choices", where),
-            solution=str(row.get("solution", "")),
-        )
-
-
-def _many(row: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
-    """The value of `key` as a tuple: one or more texts."""
-    value = row.get(key, ())
-    values = value if isinstance(value, list | tuple) else [value]
-    for part in values:
-        if not isinstance(part, str | int | float):
-            raise RequestError(f"{where}: {key!r} must be a text or a list of texts")
-    return tuple(map(str, values))
+        answers, key = line.answers or line.answer, line.id or str(number)
+        yield Item(key, images, line.question, answers, line.kind, line.choices, line.solution)
 
 
 def read_python(files: BenchmarkFiles) -> Iterable[Item]:
@@ -247,6 +253,7 @@ class Format:
 
     read: Callable[[BenchmarkFiles], Iterable[Item]]
     metric: str
+    """The usual one; empty: a benchmark must name its own."""
     needs: tuple[str, ...]
     """Required keys of the configuration."""
     mirrors: str = "own"
@@ -265,8 +272,8 @@ FORMATS: dict[str, Format] = {
     "vizwiz": Format(read_vizwiz, "vqa", _CAPTIONED, "VizWiz"),
     "gqa": Format(read_gqa, "exact", _ASKED, "GQA"),
     "pope": Format(read_pope, "yes-no", _ASKED, "POPE"),
-    "jsonl": Format(read_jsonl, "", ("questions", "metric")),
-    "python": Format(read_python, "", ("metric",)),
+    "jsonl": Format(read_jsonl, "", ("questions",)),
+    "python": Format(read_python, "", ()),
 }
 
 
@@ -284,7 +291,7 @@ def read_items(files: BenchmarkFiles) -> list[Item]:
     reader = format_of(files).read
     try:
         return list(reader(files))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         layout = (reader.__doc__ or "").partition("\n")[0]
         raise RequestError(
             f"{where}: is not in the format {files.format}, {layout} ({type(error).__name__}: {error})"

@@ -1,5 +1,6 @@
 """Greedy generation for many questions that share a prefix, and the probabilities of given answers to them."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -59,15 +60,10 @@ def cut_answer(text: str, stop: tuple[str, ...], lines: bool = False) -> str:
 
     `lines`: keeps line breaks and tabs, as the answer may have several lines.
     """
-    end = len(text)
-    for word in stop:
-        at = text.find(word)
-        if at >= 0:
-            end = min(end, at)
-    letters = []
-    for letter in text[:end]:
-        is_kept = letter.isprintable() or (lines and letter in "\n\t")
-        letters.append(letter if is_kept else " ")
+    if stop:
+        text = re.split("|".join(map(re.escape, stop)), text, maxsplit=1)[0]
+    kept = "\n\t" if lines else ""
+    letters = [letter if letter.isprintable() or letter in kept else " " for letter in text]
     return "".join(letters).strip()
 
 

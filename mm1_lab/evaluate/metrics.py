@@ -24,15 +24,14 @@ CONSTANT_ANSWERS = 20
 """Number of most common answers of a kind tried as the best constant answer."""
 
 
-def choice_accuracy(
-    prediction: str, references: Sequence[str], choices: Sequence[str], lettered: bool = False
-) -> float:
-    """100 points if the prediction is the letter of a right choice (`B`, `(b)`, `B. red`) or its words, else 0.
+def choice_accuracy(said: str, question: Question, lettered: bool = False) -> float:
+    """100 points if the answer is the letter of a right choice (`B`, `(b)`, `B. red`) or its words, else 0.
 
-    `references` are among the `choices`. `lettered`: the prompt shows letters, so that a letter alone is the choice's
-    letter, even if another choice consists of that letter.
+    Of several lines the first counts: the answer for the order of the choices in the file. `lettered`: the prompt shows
+    letters, so that a letter alone is the choice's letter, even if another choice consists of that letter.
     """
-    return 100.0 if _chosen(prediction.strip(), choices, lettered) in references else 0.0
+    chosen = _chosen(said.split("\n")[0].strip(), question.choices, lettered)
+    return 100.0 if chosen in question.references else 0.0
 
 
 def _chosen(said: str, choices: Sequence[str], lettered: bool) -> str | None:
@@ -59,8 +58,7 @@ def circular_accuracy(said: str, question: Question, lettered: bool = False) -> 
     """
     lines = said.split("\n")
     for place, order in enumerate((question, *question.rotated)):
-        answer = lines[place % len(lines)]
-        if not choice_accuracy(answer, order.references, order.choices, lettered):
+        if not choice_accuracy(lines[place % len(lines)], order, lettered):
             return 0.0
     return 100.0
 
@@ -81,33 +79,16 @@ def solution_accuracy(prediction: str, references: Sequence[str]) -> float:
     return exact_match(ANSWER_IS.split(prediction)[-1], references)
 
 
-def _by_references(judge: Callable[[str, Sequence[str]], float]) -> Metric:
-    return lambda said, question, benchmark: judge(said, question.references)
-
-
-def _vqa(said: str, question: Question, benchmark: Benchmark) -> float:
-    return vqa_accuracy(said, question.references, benchmark.official)
-
-
-def _choice(said: str, question: Question, benchmark: Benchmark) -> float:
-    first = said.split("\n")[0]  # of the metric `circular`, the answer for the order in the file
-    return choice_accuracy(first, question.references, question.choices, benchmark.official)
-
-
-def _circular(said: str, question: Question, benchmark: Benchmark) -> float:
-    return circular_accuracy(said, question, benchmark.official)
-
-
 METRICS: dict[str, Metric] = {
-    "vqa": _vqa,
-    "textvqa": _by_references(textvqa_accuracy),
-    "exact": _by_references(exact_match),
-    "choice": _choice,
-    "circular": _circular,
-    "yes-no": _by_references(yes_no_accuracy),
-    "content": _by_references(content),
-    "followed": _by_references(followed),
-    "answer": _by_references(solution_accuracy),
+    "vqa": lambda said, question, benchmark: vqa_accuracy(said, question.references, benchmark.official),
+    "textvqa": lambda said, question, benchmark: textvqa_accuracy(said, question.references),
+    "exact": lambda said, question, benchmark: exact_match(said, question.references),
+    "choice": lambda said, question, benchmark: choice_accuracy(said, question, benchmark.official),
+    "circular": lambda said, question, benchmark: circular_accuracy(said, question, benchmark.official),
+    "yes-no": lambda said, question, benchmark: yes_no_accuracy(said, question.references),
+    "content": lambda said, question, benchmark: content(said, question.references),
+    "followed": lambda said, question, benchmark: followed(said, question.references),
+    "answer": lambda said, question, benchmark: solution_accuracy(said, question.references),
 }
 """Metrics that score each answer separately, in points from 0 to 100; `cider` needs all captions at once."""
 
@@ -216,11 +197,18 @@ def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:
     kinds: dict[str, list[Question]] = {}
     for question in benchmark.questions:
         kinds.setdefault(question.kind, []).append(question)
-    return {kind: _best_constant(benchmark, questions) for kind, questions in kinds.items()}
+    metric = METRICS[benchmark.metric]
+    majority = {}
+    for kind, questions in kinds.items():
+        best = 0.0
+        for constant in _constant_answers(questions, benchmark.official):
+            best = max(best, sum(metric(constant, question, benchmark) for question in questions))
+        majority[kind] = best / len(questions)
+    return majority
 
 
-def _best_constant(benchmark: Benchmark, questions: Sequence[Question]) -> float:
-    """The highest mean score that one answer to all of these questions has."""
+def _constant_answers(questions: Sequence[Question], official: bool) -> list[str]:
+    """The most common answers to the questions; for published ones, whose prompts show letters, also all letters."""
     counts: Counter[str] = Counter()
     letters = 0
     for question in questions:
@@ -228,12 +216,7 @@ def _best_constant(benchmark: Benchmark, questions: Sequence[Question]) -> float
         counts.update(set(answers))
         letters = max(letters, len(question.choices))
     constants = [answer for answer, _ in counts.most_common(CONSTANT_ANSWERS)]
-    if benchmark.official:  # choices are shown with letters
-        constants += ascii_uppercase[:letters]
-    metric, best = METRICS[benchmark.metric], 0.0
-    for constant in constants:
-        best = max(best, sum(metric(constant, question, benchmark) for question in questions))
-    return best / len(questions)
+    return [*constants, *ascii_uppercase[:letters]] if official else constants
 
 
 def majority_score(benchmark: Benchmark, by_kind: Mapping[str, float]) -> float:

@@ -76,12 +76,11 @@ def open_benchmark(
     if "largest_picture" not in config.model_fields_set:
         update["largest_picture"] = largest
     opened = config.model_copy(update=update)
-    kind = format_of(opened)
-    for key in kind.needs:
-        if not getattr(opened, key):
-            raise RequestError(f"{where}: the format {opened.format} needs the key {key!r}")
-    metric = opened.metric or kind.metric
+    _check_keys(opened, where)
+    metric = opened.metric or format_of(opened).metric
     known = [*METRICS, "cider"]
+    if not metric:
+        raise RequestError(f"{where}: the format {opened.format} needs the key 'metric'")
     if metric not in known:
         raise RequestError(f"{where}: there is no metric {metric!r}{nearest(metric, known)}")
     examples = _open_demonstrations(opened, config.demonstrations, folder, where)
@@ -106,12 +105,20 @@ def _open_demonstrations(
         values.setdefault("split", "train")
     examples = BenchmarkFiles(**values)
     examples = examples.model_copy(update=_absolute(examples, opened.format, folder))
+    _check_keys(examples, f"{where}.demonstrations")
     compared = ["format", "questions", "annotations", "split"]
     if examples.format.endswith(".py"):  # a program may read the images' folder, and need no other file
         compared.append("images")
     if all(getattr(examples, key) == getattr(opened, key) for key in compared):
         raise RequestError(f"{where}.demonstrations: are the same as the questions; name a training split")
     return examples
+
+
+def _check_keys(files: BenchmarkFiles, where: str) -> None:
+    """Raises RequestError for files without a key that their format needs."""
+    for key in format_of(files).needs:
+        if not getattr(files, key):
+            raise RequestError(f"{where}: the format {files.format} needs the key {key!r}")
 
 
 def _absolute(files: BenchmarkFiles, name: str, folder: Path) -> dict[str, str]:

@@ -59,7 +59,7 @@ class PromptWriter:
         return cls(
             tokenizer,
             image_tokens=model.picture_tokens,
-            overview_tokens=model.connector.image_tokens,
+            overview_tokens=model.architecture.connector.image_tokens,
             sharp_demonstrations=stage.sharp_demonstrations,
             ends_answers=model.tuned,
         )

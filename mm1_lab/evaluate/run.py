@@ -306,7 +306,7 @@ def _held_out_loss(model: MM1, stage: ModelStage, data: Data, name: str) -> floa
     at_once = min(stage.training.batch_size, max(1, LOGITS // row_logits))
     for start in range(0, len(rows), at_once):
         part = rows[start : start + at_once]
-        batch = make_batch(part, [name] * len(part), stage.image_size, stage.blind, stage.views).to(device)
+        batch = make_batch(part, [name] * len(part), stage.image_size, stage.architecture.blind, stage.views).to(device)
         logits = head(model(batch).hidden[:, :-1]).flatten(0, 1).float()
         following = batch.tokens[:, 1:].flatten()
         weights = batch.weights[:, 1:].flatten()

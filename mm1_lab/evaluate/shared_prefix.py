@@ -66,50 +66,45 @@ class SharedPrefixDecoding:
         self._device = prefixes[0].device
         self.counts = [len(group) for group in questions]
         """Questions in each group."""
-        largest = max(self.counts)
-        filled = []
-        for group in questions:
-            copies = largest - len(group)
-            filled.append([*group, *[group[-1]] * copies])
-        self._same_question = torch.eye(largest, dtype=torch.bool, device=self._device)
+        self._same_question = torch.eye(max(self.counts), dtype=torch.bool, device=self._device)
         """(Q, Q)"""
-        in_prefix = self._read_prefixes(prefixes)
-        self._visible, self._positions, self.logits = self._read_questions(filled, in_prefix)
-        """Of the first token of each answer: bool (G, Q, keys), what it may attend to apart from itself; its position
-        (G, Q); and its logits (G, Q, vocabulary)."""
         self._decoded = 0
         """Tokens of each answer that have been read."""
+        in_prefix = self._read_prefixes(prefixes)
+        self._visible, self._positions, self.logits = self._read_questions(questions, in_prefix)
+        """Of the first token of each answer: bool (G, Q, keys), what it may attend to apart from itself; its position
+        (G, Q); and its logits (G, Q, vocabulary)."""
 
     def _read_prefixes(self, prefixes: Sequence[Tensor]) -> Tensor:
         """Fills the KV cache with the right-padded prefixes. Returns bool (G, P): False for padding."""
         inputs = pad_sequence(list(prefixes), batch_first=True)
+        groups, longest, _ = inputs.shape
         lengths = torch.tensor([len(prefix) for prefix in prefixes], device=self._device)
-        positions = torch.arange(inputs.shape[1], device=self._device)
+        positions = torch.arange(longest, device=self._device).expand(groups, -1)
         in_prefix = positions < lengths[:, None]
-        if len(positions):
-            self._read(inputs, positions.expand(len(inputs), -1), in_prefix.unsqueeze(1))
+        if longest:
+            self._read(inputs, positions, in_prefix[:, None])
         return in_prefix
 
     def _read_questions(
         self, questions: Sequence[Sequence[Tensor]], in_prefix: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Reads as many questions (length, width) in each group. Returns `_visible`, `_positions` and `logits`."""
-        counted = [[len(question) for question in group] for group in questions]
-        lengths = torch.tensor(counted, device=self._device)
+        """Reads the left-padded questions (length, width). Returns `_visible`, `_positions` and `logits`."""
+        most = max(self.counts)
+        filled = [[*group, *[group[-1]] * (most - len(group))] for group in questions]
+        lengths = torch.tensor([[len(question) for question in group] for group in filled], device=self._device)
         longest = int(lengths.max())
-        padding = longest - lengths
-        padded = [_pad_left(group, longest) for group in questions]
-        inputs = torch.stack(padded).flatten(1, 2)
+        inputs = torch.stack([_pad_left(group, longest) for group in filled])  # (G, Q, L, width)
         # (G, Q, L): the place of each input in its question, negative in the padding before it
-        places = torch.arange(longest, device=self._device) - padding.unsqueeze(-1)
-        start = in_prefix.sum(dim=1, keepdim=True)
-        positions = start.unsqueeze(-1) + places.clamp(min=0)
-        # (G, Q, Q, L): whether a key belongs to the question, and is no padding
+        places = torch.arange(longest, device=self._device) - (longest - lengths)[..., None]
+        start = in_prefix.sum(dim=1, keepdim=True)  # (G, 1)
+        positions = start[..., None] + places.clamp(min=0)
+        # a question sees all of the prefix, and of the questions' keys its own that are no padding: (G, Q, Q, L)
         is_token = places >= 0
-        own_keys = self._same_question.unsqueeze(-1) & is_token.unsqueeze(1)
-        prefix_keys = in_prefix.unsqueeze(1).expand(-1, lengths.shape[1], -1)
+        own_keys = self._same_question[..., None] & is_token[:, None]
+        prefix_keys = in_prefix[:, None].expand(-1, most, -1)
         visible = torch.cat([prefix_keys, own_keys.flatten(2, 3)], dim=2)
-        logits = self._read(inputs, positions.flatten(1, 2), visible)
+        logits = self._read(inputs.flatten(1, 2), positions.flatten(1, 2), visible)
         return visible, start + lengths, logits
 
     def advance(self, tokens: Tensor) -> Tensor:
@@ -128,19 +123,16 @@ class SharedPrefixDecoding:
         tokens = self._padded(answers)
         if not tokens.numel():
             return [[[] for _ in group] for group in answers]
-        first = _log_probabilities(self.logits, tokens[..., 0])
-        logs = first.unsqueeze(-1)
+        # a question's own logits are those of each first token
+        logs = _log_probabilities(self.logits, tokens[..., 0])[..., None]
         if tokens.shape[-1] > 1:
             logs = torch.cat([logs, self._after_first(tokens)], dim=-1)
-        results = []
-        for rows, group in zip(logs.tolist(), answers, strict=True):
-            of_group = []
-            for row, given in zip(rows, group, strict=False):  # rows of copied questions are left over
-                sums = []
-                for own, ids in zip(row, given, strict=False):
-                    sums.append(sum(own[: len(ids)]))
-                of_group.append(sums)
-            results.append(of_group)
+        every = logs.tolist()
+        results: list[list[list[float]]] = []
+        for g, group in enumerate(answers):
+            results.append([])
+            for q, given in enumerate(group):
+                results[g].append([sum(every[g][q][a][: len(ids)]) for a, ids in enumerate(given)])
         return results
 
     def _padded(self, answers: Answers) -> Tensor:
@@ -150,8 +142,7 @@ class SharedPrefixDecoding:
             for given in group:
                 most = max(most, len(given))
                 length = max([length, *map(len, given)])
-        groups, questions = self._positions.shape
-        tokens = torch.zeros(groups, questions, most, length, dtype=torch.long)
+        tokens = torch.zeros(*self._positions.shape, most, length, dtype=torch.long)
         for g, group in enumerate(answers):
             for q, given in enumerate(group):
                 for a, ids in enumerate(given):
@@ -164,7 +155,7 @@ class SharedPrefixDecoding:
         read = tokens[..., :-1].flatten(1, 3)
         following = tokens[..., 1:].flatten(1, 3)
         start = self._positions.repeat_interleave(each, dim=1)
-        positions = start.unsqueeze(-1) + torch.arange(length - 1, device=self._device)
+        positions = start[..., None] + torch.arange(length - 1, device=self._device)
         # each answer sees its question's keys, none of the words decoded since, and its own
         visible = self._visible.repeat_interleave(each, dim=1)
         decoded = self._cache.get_seq_length() - visible.shape[2]
@@ -173,10 +164,8 @@ class SharedPrefixDecoding:
         own_keys = same_answer.repeat_interleave(length - 1, dim=1)
         visible = torch.cat([visible, own_keys.expand(groups, -1, -1)], dim=2)
         found = []
-        passes = self._passes(self._embed(read), positions.flatten(1, 2), visible, every=1)
-        for part, logits in passes:
-            logs = _log_probabilities(logits, following[:, part].unsqueeze(-1))
-            found.append(logs.squeeze(-1))
+        for part, logits in self._passes(self._embed(read), positions.flatten(1, 2), visible, every=1):
+            found.append(_log_probabilities(logits, following[:, part, None]).squeeze(-1))
         return torch.cat(found, dim=1).unflatten(1, (questions, each, length - 1))
 
     def _read(self, inputs: Tensor, positions: Tensor, visible: Tensor) -> Tensor:
@@ -203,24 +192,16 @@ class SharedPrefixDecoding:
             end = min(start + at_once, count)
             own = indices[start:end]
             keys_read = indices[: before + end]
-            itself = before + own.unsqueeze(1)
-            span = own // (count // spans)
-            allowed = visible[..., : before + end].index_select(1, span)
+            itself = before + own[:, None]
+            allowed = visible[..., : before + end].index_select(1, own // (count // spans))
             allowed &= keys_read <= itself
             allowed |= keys_read == itself
             first = (every - 1 - start) % every
             keep = indices[first : end - start : every]
             part = slice(start, end)
-            logits = self._run(inputs[:, part], allowed, positions[:, part], keep)
-            yield part, logits
+            yield part, self._run(inputs[:, part], allowed, positions[:, part], keep)
 
-    def _run(
-        self,
-        inputs: Tensor,
-        allowed: Tensor,
-        positions: Tensor,
-        keep: Tensor | int = 0,
-    ) -> Tensor:
+    def _run(self, inputs: Tensor, allowed: Tensor, positions: Tensor, keep: Tensor | int = 0) -> Tensor:
         """Runs the decoder; `allowed` is bool (G, queries, K). Returns logits at the indices `keep`; 0: at all."""
         mask = torch.where(allowed, inputs.new_zeros(()), torch.finfo(inputs.dtype).min)
         output = self._decoder(
@@ -236,8 +217,7 @@ class SharedPrefixDecoding:
 
 def _pad_left(inputs: Sequence[Tensor], length: int) -> Tensor:
     """(length of each, width) → (n, `length`, width)"""
-    padded = [pad(one, (0, 0, length - len(one), 0)) for one in inputs]
-    return torch.stack(padded)
+    return torch.stack([pad(one, (0, 0, length - len(one), 0)) for one in inputs])
 
 
 def _log_probabilities(logits: Tensor, tokens: Tensor) -> Tensor:

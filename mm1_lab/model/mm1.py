@@ -16,7 +16,6 @@ from mm1_lab.config import (
     PretrainedDecoder,
     PretrainedEncoder,
     PretrainedMM1,
-    SftStage,
 )
 from mm1_lab.data.batches import Batch
 from mm1_lab.data.types import Tokenizer
@@ -98,11 +97,12 @@ class MM1(MM1Parts):
 
 def build_mm1(stage: ModelStage, tokenizer: Tokenizer) -> MM1:
     """Builds the newly initialised model of `stage`; pre-trained weights are loaded afterwards."""
-    if isinstance(stage, SftStage) and isinstance(stage.model, PretrainedMM1):
-        exported = MM1Config.from_pretrained(stage.model.folder)
+    parts = stage.architecture
+    if isinstance(parts, PretrainedMM1):
+        exported = MM1Config.from_pretrained(parts.folder)
         exported.encoder_config.image_size = exported.encoder_config.vision_config.image_size = stage.image_size
         return MM1(exported)
-    vision, decoder = stage.encoder, stage.decoder
+    vision, decoder = parts.encoder, parts.decoder
     if isinstance(vision, PretrainedEncoder):
         encoder = pretrained_encoder_config(vision, stage.image_size)
     else:
@@ -115,7 +115,7 @@ def build_mm1(stage: ModelStage, tokenizer: Tokenizer) -> MM1:
         MM1Config(
             encoder_config=encoder,
             text_config=text,
-            connector=stage.connector.model_dump(),
+            connector=parts.connector.model_dump(),
             image_token_id=tokenizer.image,
             scale_images=ready,
         )

@@ -21,12 +21,12 @@ def explained(kind: str) -> AbstractContextManager[None]:
 def find(kind: str) -> Build | None:
     """The connector `NAME@DIGEST` of an allowed file; None for others.
 
-    Raises RequestError for a file that fails, and for a name that is neither built in nor in a file.
+    Raises RequestError for a file that fails, ValueError for a name that is neither built in nor in a file.
     """
     name, _, digest = kind.partition("@")
     if not digest and ALLOWED and name not in CONNECTORS:
         known = [*CONNECTORS, *(name for own in ALLOWED.values() for name in own.names)]
-        raise RequestError(f"there is no connector {name!r}{nearest(name, known)}")
+        raise ValueError(f"there is no connector {name!r}{nearest(name, known)}")
     if digest not in ALLOWED or name not in _classes_of(digest):
         return None
 

@@ -46,13 +46,13 @@ def measure_gates(
     read_checks(table, base_fingerprint)  # a damaged file is reported before anything is measured
     encoders, decoders = [], []
     if "probe" in gates:
-        encoders += [("probe", base, _from_scratch(trial.model.encoder)) for trial in trials]
+        encoders += [("probe", base, _from_scratch(trial.model.architecture.encoder)) for trial in trials]
     if "lower" in gates and lowest < base:
         recipe = request.sweep.base.model_copy(update={"resolution": lowest})
         lower = [request.resolve("base", recipe, trial.seed).evaluation for trial in request.trials]
-        encoders += [("lower", lowest, _from_scratch(trial.model.encoder)) for trial in lower]
+        encoders += [("lower", lowest, _from_scratch(trial.model.architecture.encoder)) for trial in lower]
     if "words" in gates:
-        decoders = [(trial, _from_scratch(trial.model.decoder)) for trial in trials]
+        decoders = [(trial, _from_scratch(trial.model.architecture.decoder)) for trial in trials]
     data = request.open_data()
 
     from mm1_lab.evaluate import gates as measures

@@ -58,9 +58,9 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
         library_tokenizer(data.tokenizer),
         side=stage.image_size,
         views=stage.views,
-        image_tokens=stage.connector.image_tokens,
+        image_tokens=stage.architecture.connector.image_tokens,
         shape=request.image_decoder().shape,
-        blind=stage.blind,
+        blind=stage.architecture.blind,
         chat_template=chat,
     )
     with quiet_library():
@@ -78,7 +78,7 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
         with quiet_library():
             _save(model, processor, form, partial)
             if form == "mm1":
-                write_code(partial, ALLOWED.get(stage.connector.kind.partition("@")[2]))
+                write_code(partial, ALLOWED.get(stage.architecture.connector.kind.partition("@")[2]))
         files.write_text(partial / "README.md", card)
         if folder.exists():
             folder.rmdir()

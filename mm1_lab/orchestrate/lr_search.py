@@ -3,8 +3,7 @@
 An arm is a size at a rate. A round runs the missing trials of all arms; then the scores determine the next rates. Each
 size has an Optuna study that is asked for rates and told their scores: first a grid around the size's guess; then, as
 long as the best rate by either objective is at an edge, one rate beyond it; and with the method `optuna`, what Optuna's
-sampler proposes between the edges. All state is in the ledger, from which the study is asked and told anew, so the same
-command resumes a search.
+sampler proposes between the edges.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from statistics import fmean
+from pathlib import Path
 from typing import Literal
 
-from mm1_lab.config import Recipe, RequestError, Scale, Search, parse_count
+from mm1_lab.config import RateSearch, Recipe, RequestError, Scale, parse_count
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.orchestrate.sweeping import Draw, complete, has_failed, show
+from mm1_lab.orchestrate.searching import KnownScores, create_study, run_rounds, tell, with_arms
+from mm1_lab.orchestrate.sweeping import Draw, show
 from mm1_lab.results.summary import search_scores
 
 Method = Literal["grid", "optuna"]
@@ -30,28 +29,18 @@ DIVERGED = (-math.inf, math.inf)
 def run_search(request: Request, method: Method, executor: Executor, draw: Draw) -> int:
     """Runs a search; returns the exit code. Raises RequestError if the request leaves one of its sizes out."""
     search = _Search(request, method)
-    done = None
-    while True:
-        arms = search.wanted()
-        if done == set(arms):
-            break
-        request = _with_arms(request, arms)
-        plan, work_list = complete(request, executor, draw)
-        if has_failed(work_list) or any(search.scores(recipe) is None for recipe in request.sweep.arms.values()):
-            show(request, plan, work_list)
-            return 1
-        done = set(arms)
-    if work_list is None:  # nothing ran, but the requested predictions may differ from last time
+    request, plan, work_list, finished = run_rounds(request, search.wanted, search.known, executor, draw)
+    if finished and work_list is None:  # nothing ran, but the requested predictions may differ from last time
         draw(request.folder)
     show(request, plan, work_list)
-    return 0
+    return 0 if finished else 1
 
 
 def with_grid(request: Request) -> Request:
     """A search with its arms so far: those that were run, and the grids' next rates. Other requests are unchanged."""
-    if request.sweep.search is None:
+    if not isinstance(request.sweep.search, RateSearch):
         return request
-    return _with_arms(request, _Search(request, "grid").wanted())
+    return with_arms(request, _Search(request, "grid").wanted())
 
 
 def choose_sizes(text: str, scale: Scale) -> list[str]:
@@ -95,17 +84,15 @@ def load_search(request: Request, sizes: Iterable[str]) -> Request:
     arms = {
         size: known.get(size, base.model_copy(update={"decoder": size, "learning_rate": "paper"})) for size in sizes
     }
-    return _with_arms(request, arms)
+    return with_arms(request, arms)
 
 
-def _with_arms(request: Request, arms: dict[str, Recipe]) -> Request:
-    seeds = dict.fromkeys(trial.seed for trial in request.trials)
-    trials = tuple(request.resolve(arm, recipe, seed) for seed in seeds for arm, recipe in arms.items())
-    return replace(request, sweep=request.sweep.model_copy(update={"arms": arms}), trials=trials)
-
-
-Scores = tuple[float, float]
+Scores = tuple[float, ...]
 """The mean score at the largest number of shots (higher is better) and the held-out loss; means over seeds."""
+
+
+def _read(folder: Path, recipe: Recipe) -> Scores:
+    return search_scores(folder, recipe.data_mix.shares())
 
 
 class _Search:
@@ -120,9 +107,9 @@ class _Search:
             )
         self.request = request
         self.method = method
-        self.settings = request.sweep.search or Search()
-        self.seeds = list(dict.fromkeys(trial.seed for trial in request.trials))
-        self._known: dict[str, Scores] = {}
+        search = request.sweep.search
+        self.settings = search if isinstance(search, RateSearch) else RateSearch()
+        self.known = KnownScores(request, _read, DIVERGED)
 
     def wanted(self) -> dict[str, Recipe]:
         """All arms known so far, including finished ones; there may be more once these have scores."""
@@ -132,35 +119,17 @@ class _Search:
                 arms[f"{size} {rate:g}"] = _at(start, rate)
         return arms
 
-    def scores(self, recipe: Recipe) -> Scores | None:
-        """The recipe's scores, or None while a seed lacks them; a rate at which a seed diverged is worse than any."""
-        ledger, found = self.request.ledger, []
-        for seed in self.seeds:
-            fingerprint = self.request.resolve("", recipe, seed).fingerprint
-            if fingerprint not in self._known:
-                if ledger.has_intact_scores(fingerprint):
-                    shares = recipe.data_mix.shares()
-                    self._known[fingerprint] = search_scores(ledger.trial_folder(fingerprint), shares)
-                elif fingerprint in ledger.diverged():
-                    self._known[fingerprint] = DIVERGED
-                else:
-                    return None
-            found.append(self._known[fingerprint])
-        return fmean(average for average, _ in found), fmean(loss for _, loss in found)
-
     def _rates(self, start: Recipe) -> list[float]:
         """The size's rates in the order in which its study is asked, up to the first that need the others' scores."""
-        import optuna
+        from optuna.distributions import FloatDistribution
 
         settings = self.settings
-        guess = self.request.resolve("", start, self.seeds[0]).evaluation.model.training.learning_rate
+        guess = self.request.resolve("", start, self.known.seeds[0]).evaluation.model.training.learning_rate
         first = -((settings.rates - 1) // 2) - settings.extensions
         steps = range(first, first + settings.rates + 2 * settings.extensions)
         reachable = [_rounded(guess * settings.factor**step) for step in steps]
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=0)
-        study = optuna.create_study(direction="maximize", sampler=sampler)
+        study = create_study(None, seed=0)
         for rate in reachable[settings.extensions : settings.extensions + settings.rates]:
             study.enqueue_trial({"rate": rate})
         scores: dict[float, Scores | None] = {}
@@ -176,13 +145,11 @@ class _Search:
                     low, high = min(scores), max(scores)
                 else:
                     break
-            trial = study.ask({"rate": optuna.distributions.FloatDistribution(low, high, log=True)})
+            trial = study.ask({"rate": FloatDistribution(low, high, log=True)})
             rate = _rounded(trial.params["rate"])
-            scores[rate] = found = self.scores(_at(start, rate))
-            if found and math.isfinite(found[0]):
-                study.tell(trial, found[0])
-            elif found:
-                study.tell(trial, state=optuna.trial.TrialState.PRUNED)  # diverged: worse than any score
+            scores[rate] = found = self.known.of(_at(start, rate))
+            if found:
+                tell(study, trial, found[:1])
         return list(scores)
 
 

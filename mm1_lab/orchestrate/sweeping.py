@@ -16,10 +16,11 @@ from mm1_lab.orchestrate.execution.executor import Executor, Leaving
 from mm1_lab.orchestrate.execution.worker import WorkerContext, repository_commit, run_task
 from mm1_lab.orchestrate.execution.worklist import Observer, WorkList
 from mm1_lab.orchestrate.planning.cost import check_disk, measured_speeds, rows_at_a_time, stage_seconds
-from mm1_lab.orchestrate.planning.feasible import check_feasible, check_named_prompts, check_world_prompts
+from mm1_lab.orchestrate.planning.feasible import check_claims, check_feasible, check_named_prompts, check_world_prompts
 from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_recorder import MlflowRecorder
+from mm1_lab.orchestrate.tracking.trackers import Tracker
 from mm1_lab.results import Ledger, TrialRow
 from mm1_lab.results.summary import headline
 
@@ -69,10 +70,11 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
     recorder = None
     if plan.tasks or _is_stale(request, _newest_result(request, trials)):
         recorder = MlflowRecorder(request.folder, request.ledger)
+    trackers = [Tracker(name, request.folder, request.ledger) for name in request.trackers]
     status, wait = "KILLED", True
     try:
         if plan.tasks and recorder:
-            work_list = work_through(plan, request, executor, rows, [recorder])
+            work_list = work_through(plan, request, executor, rows, [recorder, *trackers])
         with locked(request.folder / ".draw.lock"):  # processes that share the work end at the same time
             newest = _newest_result(request, trials)
             if _is_stale(request, newest):
@@ -90,6 +92,8 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
     finally:
         if recorder:
             recorder.close(status, wait)
+        for tracker in trackers:
+            tracker.close()
     return plan, work_list
 
 
@@ -106,8 +110,9 @@ def _prepare(plan: Plan, request: Request, executor: Executor) -> Mapping[str, i
     executor.open(request.scale)
     check_feasible(plan)
     rows = rows_at_a_time(plan, request)
-    if note := check_world_prompts(plan, request):
-        print(note)
+    for note in (check_world_prompts(plan, request), check_claims(request)):
+        if note:
+            print(note)
     return rows
 
 

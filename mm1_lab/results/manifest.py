@@ -52,7 +52,11 @@ class Manifest(Config):
         name of the file."""
         data = f"FOLDER/{self.data_name.rpartition('-')[0]}.yaml" if self.data_name != "world" else None
         file = Path(self.file)
-        sweep = self.sweep.name if file.parent.name in ("", "sweeps") else f"FOLDER/{file.name}"
+        sweep = file.stem or self.sweep.name
+        if sweep != self.sweep.name:
+            options = ()  # of a search's confirmation, which it runs itself
+        if file.parent.name not in ("", "sweeps"):
+            sweep = f"FOLDER/{file.name}"
         words = ("run", sweep, "--scale", self.scale, *options)
         return command_line(*words, settings=self.overrides, data=data, results=results)
 

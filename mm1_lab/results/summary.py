@@ -135,6 +135,19 @@ def search_scores(folder: Path, shares: Mapping[str, float]) -> tuple[float, flo
     return values[most_shots], held_out_loss(losses, shares)
 
 
+def value_of(folder: Path, measure: Measure) -> float:
+    """A finished trial's value of a measure; NaN if its benchmarks do not give it."""
+    if measure.about == "loss":
+        held_out = read_table(folder / "held_out.csv", HELD_OUT_COLUMNS)
+        return float(held_out["loss"][held_out["source"] == measure.of].mean())
+    scores = read_score_table(folder).assign(trial="")
+    if measure == UNPARSED:
+        return float(rows_of(scores, measure)["score"].mean())
+    if measure.about == "kind":
+        return float(benchmark_means(rows_of(scores, measure), ["trial"])["score"].mean())
+    return float(rows_of(benchmark_means(scores, ["trial"]), measure)["score"].mean())
+
+
 def _trial_measures(folder: Path) -> dict[Measure, float]:
     table = read_score_table(folder)
     table["trial"] = ""

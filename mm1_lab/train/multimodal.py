@@ -97,23 +97,24 @@ def train_mm1(
 
 def check(stage: ModelStage) -> None:
     """Raises RequestError for a connector that is unknown or does not produce the requested tokens."""
-    patches = (stage.image_size // stage.encoder.patch) ** 2
-    encoder, decoder = stage.encoder.features.width, stage.decoder.size.width
+    parts = stage.architecture
+    patches = (stage.image_size // parts.encoder.patch) ** 2
+    encoder, decoder = parts.encoder.features.width, parts.decoder.size.width
     try:
-        connector = build_connector(stage.connector, encoder, decoder, patches)
+        connector = build_connector(parts.connector, encoder, decoder, patches)
     except ValueError as error:
-        if stage.connector.kind not in CONNECTORS or not stage.tuned:
+        if parts.connector.kind not in CONNECTORS or not stage.tuned:
             raise RequestError(str(error)) from None
         raise RequestError(
-            f"sft.resolution: connector {stage.connector.kind!r} cannot turn the {patches} patches of "
-            f"{stage.image_size} pixels into {stage.connector.image_tokens} tokens; write `resolution: native`"
+            f"sft.resolution: connector {parts.connector.kind!r} cannot turn the {patches} patches of "
+            f"{stage.image_size} pixels into {parts.connector.image_tokens} tokens; write `resolution: native`"
         ) from None
-    with explained(stage.connector.kind):
+    with explained(parts.connector.kind):
         shape = tuple(connector(torch.empty(1, patches, encoder, device="meta")).shape)
-    wanted = (1, stage.connector.image_tokens, decoder)
+    wanted = (1, parts.connector.image_tokens, decoder)
     if shape != wanted:
         raise RequestError(
-            f"connector {stage.connector.kind!r}: returns {shape} for one image instead of (1, image "
+            f"connector {parts.connector.kind!r}: returns {shape} for one image instead of (1, image "
             f"tokens, decoder width) = {wanted}; correct the end of its forward method"
         )
 

@@ -38,10 +38,11 @@ def compile_parts(*modules: nn.Module) -> None:
 
 def prepare(stage: DecoderStage | ModelStage, decoder: PreTrainedModel, *others: nn.Module) -> None:
     """Sets checkpointing, attention and compilation of a stage's parts; `others` are MM1's encoder and connector."""
-    if stage.gradient_checkpointing:
+    parts = stage if isinstance(stage, DecoderStage) else stage.architecture
+    if parts.gradient_checkpointing:
         for part in (decoder, *(other.vision for other in others if isinstance(other, Encoder))):
             part.activation_checkpointing_enable({"use_reentrant": False})
-    if stage.attention == "varlen" or not (stage.compile or torch.cuda.is_available()):
+    if parts.attention == "varlen" or not (stage.compile or torch.cuda.is_available()):
         read_by_document(decoder)
     if stage.compile:
         compile_parts(*others, decoder.model)

@@ -22,11 +22,10 @@ from analysis.judging.verdicts import judge_contrasts, judge_lessons, parts_fram
 from analysis.pages.axes import draw_axes, drawn_levels, largest_differences, level_rows
 from analysis.pages.compare import compare_table
 from analysis.pages.figures import draw_scores
-from analysis.pages.frames import scores_by_benchmark
 from analysis.pages.groups import Drawn
 from analysis.pages.output import Output
-from analysis.pages.predictions import shared_samples
-from analysis.pages.scores import means_table, short_table
+from analysis.pages.report import shared_samples
+from analysis.pages.scores import means_table, scores_by_benchmark, short_table
 from analysis.pages.verdicts import claims_notes, lesson_notes, verdicts_table
 from analysis.redraw import _write_scores, draw, sweep_in_short
 from analysis.runs import mixes_machines, runs_of, stage_seconds

@@ -6,10 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from analysis.pages.groups import group_sweeps
-from analysis.pages.overview import write_overview
-from analysis.pages.report import write_report
-from analysis.redraw import draw_sweeps
 from mm1_lab.cli import main
 from mm1_lab.config import Sweep
 from tests.analysis.results_folder import write_results
@@ -80,10 +76,3 @@ def test_without_an_axis_or_a_lesson_to_draw_there_is_a_report(tmp_path: Path, d
     write_results(tmp_path, sweep, ["captions"], [0], questions=16)
     assert main(["report", "--results", str(tmp_path)]) == 0
     assert not list(tmp_path.glob("mini/lessons*.png")) and (tmp_path / "report.html").exists()
-
-
-def test_the_same_results_give_the_same_report(results: Path) -> None:
-    first = (results / "report.html").read_bytes()
-    groups = group_sweeps(results, results, draw_sweeps(results, results))
-    write_overview(results, groups)
-    assert write_report(results, groups).read_bytes() == first

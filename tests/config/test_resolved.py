@@ -30,11 +30,12 @@ def test_a_sweep_resolves_as_it_did(sweep: str, scale: str) -> None:
         WORLD_DATA,
     )
     first = trials[0].evaluation
+    parts = first.model.architecture
     resolved = {
         "fingerprints": {trial.arm: trial.fingerprint for trial in trials},
         "stages of the first arm": [
             {"kind": stage.KIND, "version": stage.VERSION, **stage.model_dump(mode="json", exclude=set(stage.inputs))}
-            for stage in (first.model.encoder, first.model.decoder, first.model, first)
+            for stage in (parts.encoder, parts.decoder, first.model, first)
         ],
     }
     path = GOLDEN / f"{sweep}-{scale}.json"

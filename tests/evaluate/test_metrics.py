@@ -69,10 +69,14 @@ def test_majority_is_the_best_constant_answer_of_each_kind() -> None:
     assert majority_by_kind(replace(benchmark, family="captioning", metric="cider")) == {}
 
 
+def of_choices(answer: str, choices: tuple[str, ...]) -> Question:
+    return Question("", "", (), "", (answer,), "", choices)
+
+
 def test_a_choice_is_made_by_letter_or_words() -> None:
     for said in ("B", "(b)", "B. red", "b", "red", "The red", "A", "C", "D", "", "blue", "because", "2"):
         right = said in ("B", "(b)", "B. red", "b", "red", "The red")
-        assert choice_accuracy(said, ["red"], ["blue", "red", "green"]) == 100.0 * right, said
+        assert choice_accuracy(said, of_choices("red", ("blue", "red", "green"))) == 100.0 * right, said
 
 
 @pytest.mark.parametrize(
@@ -94,14 +98,14 @@ def test_a_choice_is_made_by_letter_or_words() -> None:
 def test_a_letter_is_that_of_a_choice_unless_it_begins_other_words(
     said: str, choices: tuple[str, ...], chosen: str | None
 ) -> None:
-    points = {one: choice_accuracy(said, [one], choices, lettered=True) for one in choices}
+    points = {one: choice_accuracy(said, of_choices(one, choices), lettered=True) for one in choices}
     assert points == {one: 100.0 * (one == chosen) for one in choices}
-    assert choice_accuracy("A", ["A"], ("C", "A", "B")) == 100.0, "where the prompt shows no letters"
+    assert choice_accuracy("A", of_choices("A", ("C", "A", "B"))) == 100.0, "where the prompt shows no letters"
 
 
 def test_what_likelihood_chooses_is_no_letter_and_a_constant_answer_may_be_one() -> None:
     choices = ("C", "A", "B")
-    asked = tuple(Question(str(n), "", (), "", (answer,), "", choices) for n, answer in enumerate("CCA"))
+    asked = tuple(of_choices(answer, choices) for answer in "CCA")
     benchmark = Benchmark("b", "vqa", "", "choice", (asked,), ((),), (".",), 4, official=True)
     assert majority_by_kind(benchmark) == {"": pytest.approx(200 / 3)}
     shifted = tuple(

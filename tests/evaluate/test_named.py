@@ -290,6 +290,9 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     assert "cannot be read" in refused(tmp_path, "vqav2", values | {"questions": "nowhere.json"})
     assert "no such folder" in refused(tmp_path, "vqav2", values | {"images": "nowhere"})
     assert "needs the key 'questions'" in refused(tmp_path, "vqav2", {"images": "val2014"})
+    assert "data.yaml.demonstrations: the format vqav2 needs the key 'questions'" in refused(
+        tmp_path, "vqav2", values | {"demonstrations": {"split": "train"}}
+    )
     assert "no benchmark format 'vqv', nor is it a Python file; did you mean 'vqav2'?" in refused(
         tmp_path, "x", values | {"format": "vqv"}
     )
@@ -302,6 +305,10 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     assert "names no demonstrations" in refused(tmp_path, "vqav2", {**values, "demonstrations": None})
     many = SETTINGS.model_copy(update={"shots": (16,)})
     assert "3 demonstrations with answers, other than the questions, but 16" in refused(tmp_path, "vqav2", values, many)
+    images = {"annotations": write(tmp_path / "captions_val2014.json", {"images": [{"id": 1}]}), "images": "val2014"}
+    assert "captions_val2014.json: is not in the format coco, Karpathy's `dataset_coco.json`: {images: [{" in refused(
+        tmp_path, "coco", images
+    )
     (tmp_path / "val2014" / "COCO_val2014_000000000001.jpg").unlink()
     assert "has no image 'COCO_val2014_000000000001.jpg' of question 10" in refused(tmp_path, "vqav2", values)
     assert "'image_name'" not in refused(tmp_path, "vqav2", values | {"image_name": "{nothing}.jpg"})
@@ -334,7 +341,7 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
             [{"question": "a", "answer": "z", "choices": ["x", "y"]}],
             "question 1 has the answer 'z', which is not among its choices",
         ),
-        ([{"question": "a", "answers": [["b"]]}], "'answers' must be a text or a list"),
+        ([{"question": "a", "answers": [["b"]]}], "line 1: answers: must be a text or a list of texts"),
         ([{"question": "a", "image": "gone.jpg", "answer": "b"}], "has no image 'gone.jpg' of question 1"),
         ([], "holds no questions"),
     ],

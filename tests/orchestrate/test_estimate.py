@@ -231,15 +231,15 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
     assert too_small[0] == 2 and len(too_small[2].splitlines()) == 1
     assert "on each of 1 h100, which has 3 MB (a tenth stays free); use more `workers`, a smaller batch" in too_small[2]
     assert "--set gradient_checkpointing=true, or a smaller model" in too_small[2]
-    refused = asked("run", 0.003)
+    refused = asked("run", 0.003, "--inline")
     assert refused[0] == 2 and refused[2] == too_small[2]
     assert "2 `workers`, but hardware.count is 1" in asked("plan", 1, "--set", "workers={85M: 2}")[1]
-    assert "2 `workers`, but hardware.count is 1" in asked("run", 1, "--set", "workers={85M: 2}")[2]
+    assert "2 `workers`, but hardware.count is 1" in asked("run", 1, "--inline", "--set", "workers={85M: 2}")[2]
 
     large = ("--set", "evaluate.batch_size=4096")
     code, told, _ = asked("plan", 0.01, *large)
     assert code == 0 and "`run` refuses evaluation: 177 KB of state and " in told
-    assert "use a smaller evaluate.batch_size (--set)" in asked("run", 0.01, *large)[2]
+    assert "use a smaller evaluate.batch_size (--set)" in asked("run", 0.01, "--inline", *large)[2]
 
     code, told, _ = asked("plan", 0.01)
     assert code == 0 and re.search(r"decoder +to run .* 1 +2 +5.71 MB", told), "all"

@@ -196,6 +196,20 @@ def test_prompts_that_no_row_holds_are_refused_before_anything_runs(
     assert told in capsys.readouterr().out
 
 
+def test_a_claim_at_shots_that_are_not_asked_is_told_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    claims = [f"{{claim: by {one}, first: b, second: a, measure: {one}, expect: less}}" for one in ("5-shot", "4-shot")]
+    text = f"title: t\nrecipe: base\narms: {{a: {{}}, b: {{image_tokens: 64}}}}\ncontrasts: [{', '.join(claims)}]\n"
+    (tmp_path / "claims.yaml").write_text(text, encoding="utf-8")
+    command = ["plan", str(tmp_path / "claims.yaml"), "--scale", "smoke", "--results", str(tmp_path / "results")]
+    assert main(command) == 0
+    told = "no benchmark is asked at the shots of 'by 5-shot' (5-shot), so these get no verdict (shots: 0, 4, 8)"
+    assert told in " ".join(capsys.readouterr().out.split())
+    assert main([*command, "--set", "evaluate.shots=[4,5]"]) == 0
+    assert "no verdict" not in capsys.readouterr().out
+
+
 def test_what_diverged_runs_again_only_anew_and_from_its_beginning(tmp_path: Path) -> None:
     trials, ledger = ask(tmp_path, only=("base", "captions", "interleaved"))
     joined, alone, other = (trial.evaluation for trial in trials)

@@ -65,7 +65,7 @@ def test_five_views_read_as_five_pictures_do(finished: Finished, sft_stage: SftS
     model = build_mm1(sft_stage, squares.tokenizer)
     load_weights(model, finished(sft_stage))
     model.eval()
-    side, tokens = sft_stage.image_size, sft_stage.connector.image_tokens
+    side, tokens = sft_stage.image_size, sft_stage.model.connector.image_tokens
     picture = ScenePicture(sample_scene(Random(1), "train"))
     places = (squares.tokenizer.image,) * sft_stage.picture_tokens
 
@@ -165,7 +165,7 @@ def benchmark_of(questions: list[Question], shown: list[Question]) -> Benchmark:
 
 def test_early_demonstrations_show_overviews_alone(finished: Finished, sft_stage: SftStage, squares: Data) -> None:
     """Mixed resolution: the last demonstration and the question in five views; what is seen is kept by view."""
-    tokens, side = sft_stage.connector.image_tokens, sft_stage.image_size
+    tokens, side = sft_stage.model.connector.image_tokens, sft_stage.image_size
     writer = PromptWriter(squares.tokenizer, 5 * tokens, tokens, sharp_demonstrations=1)
     shown = [asked(number) for number in range(3)]
     prefix = writer.prefix(benchmark_of([asked(9)], shown), 0, 3)

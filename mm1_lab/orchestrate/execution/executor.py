@@ -23,11 +23,6 @@ STAGES = ("mm1_lab.train.stages", "mm1_lab.evaluate.run")
 """Importing these modules imports everything that a stage needs."""
 
 
-def import_stages() -> None:
-    for name in STAGES:
-        import_module(name)
-
-
 Work = Callable[[Task, WorkerContext, StageReport], None]
 
 
@@ -86,7 +81,8 @@ class Inline(Executor):
         check_memory()
         if not all(name in sys.modules for name in STAGES):
             print("Loading the training libraries …", flush=True)
-        import_stages()
+        for name in STAGES:
+            import_module(name)
 
     def work(self, work_list: WorkList, context: WorkerContext, work: Work) -> None:
         failed_before = {key: _failed_at(work_list.ledger, key) for key in work_list.tasks}

@@ -11,7 +11,6 @@ import socket
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 from mm1_lab.config import RequestError, Resources, Scale
 from mm1_lab.files import PACKAGE, machine_cpus
 from mm1_lab.formatting import first_line
-from mm1_lab.orchestrate.execution.executor import Executor, Work, import_stages
+from mm1_lab.orchestrate.execution.executor import Executor, Work
 from mm1_lab.orchestrate.execution.machine import check_ray_can_start, ray_temporary_folder
 from mm1_lab.orchestrate.execution.preflight import check_nodes
 from mm1_lab.orchestrate.execution.worker import WorkerContext
@@ -88,8 +87,6 @@ class RayTune(Executor):
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         import ray  # reads RAY_AUTH_MODE when it is imported
 
-        # this process needs them for its checks, and Ray's start leaves it idle
-        threading.Thread(target=_import_ahead, name="imports", daemon=True).start()
         try:
             ray.init(
                 address="local",
@@ -179,11 +176,6 @@ class RayTune(Executor):
                     os._exit(1)
                 except OSError:  # a busy machine, or one that sleeps: it may yet answer
                     continue
-
-
-def _import_ahead() -> None:
-    with suppress(Exception):  # told by whoever imports next
-        import_stages()
 
 
 def _check_answers(address: str) -> None:

@@ -8,10 +8,15 @@ from dataclasses import dataclass
 from textwrap import wrap
 from typing import Any
 
-from mm1_lab.config import Hardware, RequestError, Stage, Trial
+from mm1_lab.config import Hardware, RateSearch, RequestError, Stage, Trial
 from mm1_lab.formatting import counted, duration, short, text_table
 from mm1_lab.orchestrate.planning.cost import Estimate, estimate_stages, machine_slots, measured_speeds
-from mm1_lab.orchestrate.planning.feasible import check_feasible, check_named_prompts, check_world_prompts
+from mm1_lab.orchestrate.planning.feasible import (
+    check_claims,
+    check_feasible,
+    check_named_prompts,
+    check_world_prompts,
+)
 from mm1_lab.orchestrate.planning.plan import Plan, PlannedStage, make_plan, path_lengths, wall_seconds
 from mm1_lab.orchestrate.planning.request import Request
 
@@ -45,7 +50,8 @@ def reckon(requests: Sequence[Request]) -> Reckoned:
     plan = make_plan((trial for _, trial in asked), first.ledger, first.weights)
     check_feasible(plan)
     check_named_prompts(plan, first)
-    note = check_world_prompts(plan, first)
+    notes = [check_world_prompts(plan, first)]
+    notes += [check_claims(request) for request in requests if plan.tasks]
     stages = sorted(plan.stages.values(), key=lambda planned: planned.stage.KIND)
     estimates: dict[str, Estimate] = {}
     seconds: dict[str, float | None] = {}
@@ -59,7 +65,7 @@ def reckon(requests: Sequence[Request]) -> Reckoned:
                 seconds[stage.fingerprint] = speeds.seconds(stage)
             elif stage.TRAINS and not estimate.share.fits:
                 raise RequestError(f"{task.label}: {stage.KIND}: {estimate.refused}")
-    return Reckoned(asked, plan, stages, estimates, seconds, [note] if note else [])
+    return Reckoned(asked, plan, stages, estimates, seconds, [note for note in notes if note])
 
 
 def plan_values(request: Request, reckoned: Reckoned) -> dict[str, Any]:
@@ -106,10 +112,16 @@ def plan_text(requests: Sequence[Request], reckoned: Reckoned) -> str:
     largest = max(cost.checkpoint for cost in costs)
     lines.append(f"The largest checkpoint while training: {short(largest, 'B')}, of which two are on disk.")
     for request in requests:
-        if request.sweep.search:
-            rates = counted(request.sweep.search.extensions, "rate")
+        search = request.sweep.search
+        if isinstance(search, RateSearch):
+            rates = counted(search.extensions, "rate")
             lines.append(f"The grid grows by at most {rates} per size, as long as the best is at its edge.")
             break
+        if search:
+            lines += [
+                f"Of the search's {search.trials} arms {search.at_a_time} are proposed at a time; later ones, and the",
+                f"winner at {search.confirm} further seeds beside the base, stand here with arms drawn from the space.",
+            ]
     if hardware:
         lines.append(_gpu_time(reckoned, first))
         if any(cost.active < cost.parameters for cost in costs):

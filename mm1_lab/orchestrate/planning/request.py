@@ -73,6 +73,8 @@ class Request:
     """Numbers of seeds at which a growing sweep is judged."""
     weights: bool = False
     """Whether models without weights are trained again although their trials are finished."""
+    trackers: tuple[str, ...] = ()
+    """Trackers beside MLflow that finished trials are logged to."""
 
     @property
     def data_name(self) -> str:

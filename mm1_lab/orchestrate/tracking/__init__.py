@@ -1,1 +1,1 @@
-"""MLflow: the store, what is logged, when, and the dashboard."""
+"""MLflow and other trackers: the store, what is logged, when, and the dashboard."""

@@ -1,0 +1,322 @@
+"""A search over fields of the recipe with Optuna, and its judgement: the winner and the base at seeds it did not see.
+
+A round asks for `at_a_time` arms, whose scores are told together in the order of asking: proposals depend neither on
+who runs the arms nor on which ends first. The best of many scores is partly luck; how much is told as the winner's
+curse, the score found minus the score confirmed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mm1_lab.config import (
+    AVERAGE,
+    TEXT_CORE,
+    UNPARSED,
+    Contrast,
+    EvaluationStage,
+    Measure,
+    Range,
+    Recipe,
+    RequestError,
+    Search,
+    nearest,
+    spelt,
+)
+from mm1_lab.files import write_text
+from mm1_lab.orchestrate.execution.executor import Executor
+from mm1_lab.orchestrate.lr_search import with_grid
+from mm1_lab.orchestrate.planning.request import Request
+from mm1_lab.orchestrate.searching import KnownScores, create_study, directions, run_rounds, tell, with_arms
+from mm1_lab.orchestrate.sweeping import Draw, Short, complete, show
+from mm1_lab.results.summary import value_of
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+FIRST_SEED = 200
+"""The winner is confirmed at seeds from here on, which no recipe of the lab was chosen by."""
+RUNGS = (0.25, 1.0)
+"""Shares of an arm's steps, with `prune`."""
+JOURNAL = "optuna.journal"
+
+
+def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: Short) -> int:
+    """Runs a search and confirms its winner; returns the exit code, 1 if an arm failed."""
+    search = _Search(request)
+
+    def draw_with_history(folder: Path) -> list[Path]:
+        return [*search.write_history(folder), *draw(folder)]
+
+    request, plan, work_list, finished = run_rounds(
+        request, lambda: search.replay()[1], search.known, executor, draw_with_history
+    )
+    if not finished:
+        show(request, plan, work_list)
+        return 1
+    study, _ = search.replay()
+    winner = search.winner(study)
+    confirmation = search.confirmation(*winner)
+    base, best = confirmation.trials[:2]
+    if base.fingerprint == best.fingerprint:
+        text = f"{search.heading(study, winner)}\n\nThe winner is the base itself: there is nothing to confirm.\n"
+    else:
+        print(f"The winner, {winner[0]}, and the base at seeds that the search did not see:", flush=True)
+        plan, work_list = complete(confirmation, executor, draw)
+        if not all(request.ledger.has_scores(trial.fingerprint) for trial in confirmation.trials):
+            show(confirmation, plan, work_list)
+            return 1
+        judged = [search.heading(study, winner), search.told(winner[1], confirmation), short(confirmation.folder)]
+        text = "\n\n".join(judged) + "\n"
+    write_text(request.folder / "search.md", text)
+    print(f"\n{text}\n{request.folder / 'search.md'}, history.png, and for `optuna-dashboard`: {JOURNAL}")
+    return 0
+
+
+def so_far(request: Request) -> Request:
+    """A search with the arms that it has asked for by now. Other requests are unchanged."""
+    if not isinstance(request.sweep.search, Search):
+        return with_grid(request)
+    return with_arms(request, _Search(request).replay()[1])
+
+
+def whole(request: Request) -> list[Request]:
+    """A search to its end, with its confirmation: arms to come are drawn from the space. Other requests are unchanged,
+    but for those of learning rates, which get their grids."""
+    if not isinstance(request.sweep.search, Search):
+        return [with_grid(request)]
+    search = _Search(request)
+    arms = search.replay(to_the_end=True)[1]
+    return [with_arms(request, arms), search.confirmation(*list(arms.items())[-1])]
+
+
+class _Search:
+    """The state of a search, read from the ledger."""
+
+    def __init__(self, request: Request) -> None:
+        """Raises RequestError for a value that the scale does not have, or a measure that nothing gives."""
+        assert isinstance(request.sweep.search, Search)
+        self.request = request
+        self.settings = request.sweep.search
+        self.measures = self.settings.measure
+        self.minimised = [measure.about == "loss" or measure == UNPARSED for measure in self.measures]
+        self.known = KnownScores(request, self._read, (math.nan,) * len(self.measures))
+        self.seeds = self.known.seeds
+        self._check()
+
+    def replay(self, to_the_end: bool = False) -> tuple[Study, dict[str, Recipe]]:
+        """Asks and tells a study anew until scores are missing; returns it with the arms that it asked for.
+
+        `to_the_end`: goes on asking without these scores.
+        """
+        from optuna.trial import TrialState
+
+        settings, study = self.settings, create_study(self.settings, self.seeds[0], self.minimised)
+        arms = {"base": self.request.sweep.base}
+        for first in range(0, settings.trials, settings.at_a_time):
+            running = {}
+            for _ in range(min(settings.at_a_time, settings.trials - first)):
+                trial = study.ask(self._distributions())
+                asked = self._arm(trial.params)
+                if asked is None:  # its values do not go together
+                    study.tell(trial, state=TrialState.PRUNED)
+                else:
+                    trial.set_user_attr("arm", asked[0])
+                    running[trial] = asked
+            for rung in RUNGS if settings.prune else (1.0,):
+                at_rung = {trial: _shortened(*asked, rung) for trial, asked in running.items()}
+                arms |= dict(at_rung.values())
+                scores = {trial: self.known.of(recipe) for trial, (_, recipe) in at_rung.items()}
+                if None in scores.values():
+                    if to_the_end:
+                        continue
+                    return study, arms
+                running = {trial: running[trial] for trial in running if not _ends(study, trial, scores[trial], rung)}
+        return study, arms
+
+    def winner(self, study: Study) -> tuple[str, Recipe]:
+        """The best arm by the first measure; with several measures, of the front.
+
+        Raises RequestError if no arm has scores.
+        """
+        from optuna.trial import TrialState
+
+        scored = study.get_trials(states=[TrialState.COMPLETE])
+        if not scored:
+            raise RequestError(f"{self.request.sweep.name}: no arm of the search has scores: all diverged")
+        front = study.best_trials if len(self.measures) > 1 else scored
+        sign = 1 if self.minimised[0] else -1
+        best = min(front, key=lambda trial: sign * trial.values[0])
+        asked = self._arm(best.params)
+        assert asked
+        return asked
+
+    def confirmation(self, arm: str, recipe: Recipe) -> Request:
+        """The winner and the base at seeds that the search does not see, as a sweep of their own with its claim."""
+        sweep = self.request.sweep
+        seeds = [seed for seed in range(FIRST_SEED, FIRST_SEED + 10_000) if seed not in self.seeds]
+        contrasts = []
+        for measure, less in zip(self.measures, self.minimised, strict=True):
+            contrast = {"claim": f"the winner beats the base: {measure}", "first": "winner", "second": "base"}
+            contrasts.append(Contrast(**contrast, measure=measure, expect="less" if less else "greater"))
+        arms = {"base": sweep.base, "winner": recipe}
+        trials = []
+        for seed in seeds[: self.settings.confirm]:
+            trials += [self.request.resolve(name, chosen, seed) for name, chosen in arms.items()]
+        values = {"name": f"{sweep.name}_confirmed", "title": f"{sweep.title}: the winner ({arm}) and the base"}
+        judged = sweep.model_copy(update={**values, "arms": arms, "contrasts": tuple(contrasts), "search": None})
+        return replace(self.request, sweep=judged, trials=tuple(trials))
+
+    def heading(self, study: Study, winner: tuple[str, Recipe]) -> str:
+        """How far the search went, and what it found, in Markdown."""
+        from optuna.trial import TrialState
+
+        (arm, recipe), base, settings = winner, self.request.sweep.base, self.settings
+        changed = {name for name in Recipe.model_fields if getattr(recipe, name) != getattr(base, name)}
+        scored = len(study.get_trials(states=[TrialState.COMPLETE]))
+        return (
+            f"# {self.request.sweep.title}: search at {self.request.scale_name}\n\n"
+            f"{settings.trials} trials by {settings.sampler}, {scored} with scores. The winner: {arm}.\n\n"
+            f"As an arm of a sweep: `{json.dumps(recipe.model_dump(mode='json', include=changed))}`"
+        )
+
+    def told(self, winner: Recipe, confirmation: Request) -> str:
+        """What of the winner's score and of its lead was confirmed, and what not: the winner's curse. In Markdown."""
+        later = KnownScores(confirmation, self._read, self.known.diverged)
+        searched, further = (", ".join(map(str, known.seeds)) for known in (self.known, later))
+        lines = []
+        for place, (measure, less) in enumerate(zip(self.measures, self.minimised, strict=True)):
+            rows = {}
+            for name, recipe in {"winner": winner, "base": self.request.sweep.base}.items():
+                scores = [known.of(recipe) or known.diverged for known in (self.known, later)]
+                rows[name] = [values[place] for values in scores]
+            rows["winner − base"] = [one - two for one, two in zip(rows["winner"], rows["base"], strict=True)]
+            lines.append(f"| {measure} | found (seeds {searched}) | confirmed (seeds {further}) | found − confirmed |")
+            lines.append("| --- | --- | --- | --- |")
+            lost = {}
+            for name, (found, confirmed) in rows.items():
+                lines.append(f"| {name} | {found:.2f} | {confirmed:.2f} | {found - confirmed:.2f} |")
+                lost[name] = confirmed - found if less else found - confirmed
+            curse = f"{lost['winner']:.2f} of its score and {lost['winner − base']:.2f} of its lead"
+            lines += ["", f"The winner's curse, by {measure}: {curse} were not there again.", ""]
+        return "\n".join(lines).rstrip()
+
+    def _check(self) -> None:
+        """Raises RequestError for what cannot be searched."""
+        request, sweep = self.request, self.request.sweep
+        for field, space in self.settings.over.items():
+            for value in space.ends if isinstance(space, Range) else space:
+                request.resolve(f"{field} {spelt(value)}", sweep.changed({field: value}, field), self.seeds[0])
+        evaluation = request.resolve("base", sweep.base, self.seeds[0]).evaluation
+        known = _measures_of_the_world(evaluation)
+        known += [f"loss {source}" for source in evaluation.data.sources]
+        for measure in self.measures:
+            words = str(measure.wording)
+            if words not in known and (measure.about == "loss" or (not request.data_path and measure.about != "kind")):
+                raise RequestError(f"search.measure: no benchmark here gives {words!r}{nearest(words, known)}")
+
+    def _read(self, folder: Path, recipe: Recipe) -> tuple[float, ...]:
+        values = tuple(value_of(folder, measure) for measure in self.measures)
+        for measure, value in zip(self.measures, values, strict=True):
+            if math.isnan(value):
+                raise RequestError(f"search.measure: no benchmark of {folder} gives {str(measure)!r}")
+        return values
+
+    def _distributions(self) -> dict[str, Any]:
+        from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+        found: dict[str, Any] = {}
+        for field, space in self.settings.over.items():
+            if isinstance(space, Range):
+                found[field] = FloatDistribution(space.low, space.high, log=space.log)
+            else:
+                found[field] = CategoricalDistribution([spelt(value) for value in space])
+        return found
+
+    def _arm(self, params: Mapping[str, Any]) -> tuple[str, Recipe] | None:
+        """The arm with a trial's values, and its name; None if these do not go together."""
+        last = [field.split(".")[-1] for field in params]
+        change, words = {}, []
+        for field, value in params.items():
+            space = self.settings.over[field]
+            if isinstance(space, Range):
+                change[field] = float(f"{value:.3g}")
+            else:
+                change[field] = next(one for one in space if spelt(one) == value)
+            word = field.split(".")[-1]
+            words.append(f"{word if last.count(word) == 1 else field} {spelt(change[field])}")
+        name = ", ".join(words)
+        try:
+            recipe = self.request.sweep.changed(change, name)
+            self.request.resolve(name, recipe, self.seeds[0])
+        except RequestError:
+            return None
+        return name, recipe
+
+    def write_history(self, folder: Path) -> list[Path]:
+        """Writes the study so far as a figure, and as a journal for `optuna-dashboard`."""
+        import optuna
+        from matplotlib import pyplot
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+        from optuna.visualization import matplotlib as drawing
+
+        warnings.filterwarnings("ignore", "No artists", UserWarning)  # while no arm has scores
+        trials = [trial for trial in self.replay()[0].trials if trial.state.is_finished()]
+        journal, partial = folder / JOURNAL, folder / f".{JOURNAL}.partial"
+        for left in (partial, Path(f"{partial}.lock")):  # by a kill
+            left.unlink(missing_ok=True)
+        storage, name = JournalStorage(JournalFileBackend(str(partial))), self.request.variant
+        study = optuna.create_study(storage=storage, study_name=name, directions=directions(self.minimised))
+        study.add_trials(trials)
+        study.set_metric_names(list(map(str, self.measures)))
+        with pyplot.rc_context():  # Optuna sets a style, which other figures must not have
+            if len(self.measures) == 1:
+                axes = drawing.plot_optimization_history(study, target_name=str(self.measures[0]))
+            else:
+                axes = drawing.plot_pareto_front(study)
+            figure = axes.get_figure(root=True)
+            assert figure
+            figure.savefig(folder / "history.png", bbox_inches="tight")
+            pyplot.close(figure)
+        partial.replace(journal)
+        return [folder / "history.png", journal]
+
+
+def _shortened(name: str, recipe: Recipe, share: float) -> tuple[str, Recipe]:
+    """An arm with a share of its steps."""
+    if share == 1:
+        return name, recipe
+    return f"{name}, {share:.0%} of the steps", recipe.model_copy(update={"steps": round(share * recipe.steps)})
+
+
+def _ends(study: Study, trial: Trial, values: Sequence[float] | None, rung: float) -> bool:
+    """Tells the study the scores at a rung; returns whether the trial ends there."""
+    from optuna.trial import TrialState
+
+    assert values is not None
+    if rung == 1 or not math.isfinite(values[0]):
+        tell(study, trial, values)
+        return True
+    trial.report(values[0], round(100 * rung))
+    if not trial.should_prune():
+        return False
+    study.tell(trial, state=TrialState.PRUNED)
+    return True
+
+
+def _measures_of_the_world(stage: EvaluationStage) -> list[str]:
+    """The measures that an evaluation on the world's benchmarks gives."""
+    from mm1_lab.evaluate.world import world_benchmarks
+
+    settings, found = stage.settings, [TEXT_CORE, AVERAGE, UNPARSED]
+    for one in world_benchmarks(settings.model_copy(update={"questions": 1, "blocks": 1})):
+        for shots in one.shots_at(settings):
+            found += [Measure(shots=shots), Measure(one.family, shots), Measure(one.name, shots)]
+    return list(dict.fromkeys(map(str, found)))

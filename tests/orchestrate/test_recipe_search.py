@@ -1,0 +1,214 @@
+"""A search over recipes: its rounds on scores that come from a formula, and once whole, by the real command."""
+
+import math
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mm1_lab.cli import main
+from mm1_lab.config import Trial
+from mm1_lab.orchestrate import recipe_search, searching
+from mm1_lab.orchestrate.execution.executor import Executor, Inline
+from mm1_lab.orchestrate.planning.plan import make_plan
+from mm1_lab.orchestrate.planning.request import Request, load_request
+from mm1_lab.orchestrate.recipe_search import run_recipe_search, so_far, whole
+from mm1_lab.results import HeldOutRow, ScoreRow
+from tests.conftest import Place
+
+OVER = {"data_mix.text": {"low": 0.25, "high": 4, "log": True}, "image_tokens": [64, 144]}
+
+
+def write(folder: Path, **search: Any) -> Path:
+    values = {"over": OVER, "measure": "4-shot", "trials": 6, "at_a_time": 2, "confirm": 2} | search
+    path = folder / "sweeps" / "mix.yaml"
+    path.parent.mkdir(exist_ok=True)
+    content = {"title": "Mix", "recipe": "base", "search": {k: v for k, v in values.items() if v is not None}}
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+class Laboratory:
+    """Stands for training: best at text 2 and 144 image tokens; more text than 3.5 diverges, a seed adds its luck."""
+
+    def __init__(self) -> None:
+        self.rounds: list[list[str]] = []
+        self.left = math.inf
+
+    def complete(self, request: Request, executor: Executor, draw: Callable[[Path], object]) -> tuple[Any, None]:
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        request.write_manifest()
+        plan = make_plan(request.trials, request.ledger)
+        trials = [trial for trial in plan.trials if plan.stages[trial.fingerprint].state not in ("done", "diverged")]
+        self.rounds.append([trial.name for trial in trials])
+        for trial in trials:
+            self.run(request, trial)
+        draw(request.folder)
+        return plan, None
+
+    def run(self, request: Request, trial: Trial) -> None:
+        recipe = trial.recipe
+        text = recipe.data_mix.weights["text"]
+        if text > 3.5:
+            request.ledger.record_failure(trial.fingerprint, trial.name, 1, "diverged", "the loss is nan")
+            return
+        luck = 7 * math.sin(1000 * text) if trial.seed == 0 else 0.0
+        score = 60 - 20 * math.log(text / 2) ** 2 - (recipe.image_tokens == 64) - 2e5 / recipe.steps + luck
+        rows = []
+        for block in range(8):
+            rows.append(ScoreRow("vqa", "vqa", "vqa", 4, block, f"q{block}", "colour", score, "red", True))
+        record = {"config": trial.evaluation.model_dump(mode="json"), "recipe": recipe.model_dump(mode="json")}
+        losses = [HeldOutRow("text", 3 / text)]
+        request.ledger.write_scores(trial.fingerprint, rows, losses, [], record, None)
+
+
+@pytest.fixture
+def laboratory(monkeypatch: pytest.MonkeyPatch) -> Laboratory:
+    made = Laboratory()
+    for module in (searching, recipe_search):
+        monkeypatch.setattr(module, "complete", made.complete)
+    return made
+
+
+def ask(folder: Path, place: Path) -> Request:
+    return load_request(place / "sweeps" / "mix.yaml", "smoke", results=folder / "results", store=folder / "store")
+
+
+def search(request: Request) -> int:
+    return run_recipe_search(request, Inline(), lambda folder: [], lambda folder: "claims")
+
+
+def test_stopped_after_any_round_it_ends_as_if_undisturbed(laboratory: Laboratory, tmp_path: Path) -> None:
+    write(tmp_path)
+    assert search(ask(tmp_path / "whole", tmp_path)) == 0
+    assert [len(names) for names in laboratory.rounds] == [3, 2, 2, 4], "the base; then the winner and it, two seeds"
+    for _ in range(4):
+        laboratory.left = 1
+        with pytest.raises(KeyboardInterrupt):
+            search(ask(tmp_path / "cut", tmp_path))
+    laboratory.left = math.inf
+    assert search(ask(tmp_path / "cut", tmp_path)) == 0
+    for name in ("mix/trials.csv", "mix_confirmed/trials.csv", "mix/search.md"):
+        cut, undisturbed = (tmp_path / one / "results" / "smoke" / name for one in ("cut", "whole"))
+        assert cut.read_bytes() == undisturbed.read_bytes()
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_the_best_is_found_and_the_luck_of_its_score_is_told(
+    sampler: str, laboratory: Laboratory, tmp_path: Path
+) -> None:
+    write(tmp_path, sampler=sampler, trials=24, at_a_time=4)
+    request = ask(tmp_path, tmp_path)
+    assert search(request) == 0
+    (told,) = re.findall(r"The winner: text (\S+), image_tokens (\d+)", (request.folder / "search.md").read_text())
+    text, tokens = float(told[0]), int(told[1])
+    assert 1 < text < 4
+    luck = 7 * math.sin(1000 * text)
+    table = (request.folder / "search.md").read_text(encoding="utf-8")
+    confirmed = 60 - 20 * math.log(text / 2) ** 2 - (tokens == 64) - 1
+    assert luck > 0 and f"| winner | {confirmed + luck:.2f} | {confirmed:.2f} | {luck:.2f} |" in table
+    assert f"The winner's curse, by 4-shot: {luck:.2f} of its score" in table and table.endswith("claims\n")
+    assert len(whole(ask(tmp_path, tmp_path))[0].trials) == len(so_far(ask(tmp_path, tmp_path)).trials), "all are known"
+
+
+def test_the_base_itself_may_win(laboratory: Laboratory, tmp_path: Path) -> None:
+    write(tmp_path, over={"image_tokens": [64, 144]})
+    request = ask(tmp_path, tmp_path)
+    assert search(request) == 0 and not (request.folder.parent / "mix_confirmed").exists()
+    assert "there is nothing to confirm" in (request.folder / "search.md").read_text(encoding="utf-8")
+
+
+def test_arms_below_the_median_stop_after_a_quarter_of_their_steps(laboratory: Laboratory, tmp_path: Path) -> None:
+    write(tmp_path, prune=True, trials=16, at_a_time=2)
+    request = ask(tmp_path, tmp_path)
+    assert search(request) == 0
+    arms = so_far(request).sweep.arms
+    begun = {arm.removesuffix(", 25% of the steps") for arm, recipe in arms.items() if recipe.steps == 50_000}
+    ended = {arm for arm, recipe in arms.items() if recipe.steps == 200_000} - {"base"}
+    assert ended < begun and len(begun) > 8, "some were stopped; those that diverged, too"
+
+
+def test_several_measures_give_a_front_and_a_claim_each(laboratory: Laboratory, tmp_path: Path) -> None:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    write(tmp_path, sampler="nsga2", measure=["4-shot", "loss text"], trials=8, at_a_time=4)
+    request = ask(tmp_path, tmp_path)
+    assert search(request) == 0
+    storage = JournalStorage(JournalFileBackend(str(request.folder / "optuna.journal")))
+    study = optuna.load_study(study_name=None, storage=storage)
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert study.metric_names == ["4-shot", "loss text"] and len(study.trials) == 8
+    table = (request.folder / "search.md").read_text(encoding="utf-8")
+    assert "| loss text | found" in table and (request.folder / "history.png").stat().st_size > 5000
+    best = max(study.best_trials, key=lambda trial: trial.values[0])
+    assert f"The winner: {best.user_attrs['arm']}." in table
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"over": {"image_token": [64, 144]}}, "mix.yaml: search.over.image_token: unknown key 'image_token'; did you"),
+        ({"over": {"data_mix.txt": {"low": 1, "high": 2}}}, "data_mix lists txt, which the data do not contain"),
+        ({"over": {"image_tokens": [64, 100]}}, "this scale has no number of image tokens 100; known: 64, 144"),
+        ({"over": {"data_mix.text": {"low": 4, "high": 1}}}, "data_mix.text: low (4) must be below high (1)"),
+        ({"over": {"data_mix.text": {"low": 0, "high": 1, "log": True}}}, "with log, low must be above 0 (it is 0)"),
+        ({"over": {"image_tokens": [64]}}, "give a list of two values or more, or {low: …, high: …, log: true}"),
+        ({"over": {"learning_rate": {"low": -1, "high": 1}}}, "learning_rate must be above 0"),
+        ({"measure": "4-shots"}, "search.measure: is not a measure"),
+        ({"measure": "vqaa 4-shot"}, "no benchmark here gives 'vqaa 4-shot'; did you mean 'vqa 4-shot'?"),
+        ({"measure": "loss txt"}, "no benchmark here gives 'loss txt'; did you mean 'loss text'?"),
+        ({"measure": None}, "the key 'search.measure' is missing"),
+        ({"measure": ["4-shot", "0-shot"]}, "several measures need `sampler: nsga2` and no `prune`"),
+        ({"sampler": "tpee"}, "search.sampler: Input should be 'tpe', 'gp' or 'nsga2' (it is 'tpee')"),
+    ],
+)
+def test_wrong_searches(
+    changes: dict[str, Any],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, **changes)
+    assert main(["plan", "mix", "--scale", "smoke"]) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1, error
+
+
+@pytest.mark.slow
+def test_killed_and_run_again_it_ends_with_a_verdict(place: Place) -> None:
+    scale = place.folder / "sweeps" / "scales" / "smoke.yaml"
+    text = scale.read_text(encoding="utf-8")
+    scale.write_text(text.replace("shots: [0, 4, 8], questions: 16", "shots: [4], questions: 8"), encoding="utf-8")
+    write(place.folder, trials=4)
+    command = ("mix", "--scale", "smoke")
+    plan = place.run("plan", *command)
+    assert "mix, mix_confirmed at smoke: 9 trials" in plan and "Of the search's 4 arms 2 are proposed at a time" in plan
+    process = place.start("run", *command, "--inline")
+    assert process.stdout
+    for line in process.stdout:
+        if "(2 of 3 trials" in line:
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = place.done()
+    asked = place.run("status", *command)
+    output = place.run("run", *command, "--inline")
+    assert "2 of 3 trials done before" in output and before.items() <= place.done().items()
+    assert "mix_confirmed at smoke" in output and "the winner beats the base: 4-shot" in output
+    assert "The winner's curse, by 4-shot" in output and "smoke scale: nothing is learnt" in output
+    trials = (place.results / "smoke" / "mix" / "trials.csv").read_text(encoding="utf-8")
+    assert all(arm in trials for arm in re.findall(r"text \S+ image_tokens \d+", asked))
+    folder = place.results / "smoke" / "mix"
+    assert {"history.png", "optuna.journal", "search.md", "table.md"} <= {path.name for path in folder.iterdir()}
+    seeds = {row.split(",")[1] for row in (folder.parent / "mix_confirmed" / "trials.csv").read_text().splitlines()[1:]}
+    assert seeds == {"200", "201"}

@@ -1,0 +1,98 @@
+"""Trackers beside MLflow: a stand-in that keeps what it is told, and the real ones where they are installed."""
+
+import json
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mm1_lab.cli import main
+from mm1_lab.orchestrate.tracking.trackers import Tracker
+from mm1_lab.results import Ledger
+from tests.conftest import Place
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from mm1_lab.orchestrate.tracking.trackers import Tracker
+from mm1_lab.results import Ledger
+Tracker(sys.argv[1], Path("results/local/smoke/data_mix"), Ledger(Path("results/local"))).close()
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, finished: Place) -> Place:
+    shutil.copytree(finished.results, tmp_path / "results" / "local", ignore=shutil.ignore_patterns("mlflow*"))
+    return Place(tmp_path)
+
+
+def tracker(place: Place, monkeypatch: pytest.MonkeyPatch, **functions: Any) -> tuple[Tracker, list[Any]]:
+    """With a module that keeps its calls."""
+    calls: list[Any] = []
+    module = SimpleNamespace(
+        init=lambda **given: calls.append(given),
+        log=lambda metrics, step: calls.append((step, metrics)),
+        finish=lambda: calls.append("finish"),
+    )
+    vars(module).update(functions)
+    monkeypatch.setitem(sys.modules, "trackio", module)
+    return Tracker("trackio", place.results / "smoke" / "data_mix", Ledger(place.results)), calls
+
+
+def test_a_trial_is_logged_once_under_mlflow_s_names(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, calls = tracker(place, monkeypatch)
+    made.close()
+    first, *points = calls[: calls.index("finish")]
+    assert (first["project"], first["name"], first["group"]) == (
+        "data_mix", "base / seed 0 at smoke", "data_mix at smoke",
+    )  # fmt: skip
+    assert first["config"]["connector"] == "c-abstractor" and first["config"]["arm"] == "base"
+    assert "0-shot" in points[0][1] and "held-out/captions" in points[0][1] and points[0][0] == 0
+    steps = [step for step, _ in points]
+    assert steps == sorted(set(steps)) and "train/loss" in points[-1][1]
+    assert calls.count("finish") == 2, "two arms"
+    made.close()
+    assert calls.count("finish") == 2
+
+
+def test_a_tracker_that_is_away_stops_nothing_and_is_caught_up(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def away(**given: Any) -> None:
+        raise ConnectionError("no route to host")
+
+    tracker(place, monkeypatch, init=away)[0].close()
+    error = capsys.readouterr().err
+    assert "trackio cannot be written (no route to host); the sweep goes on" in error and error.count("\n") == 1
+    made, calls = tracker(place, monkeypatch)
+    made.close()
+    assert calls.count("finish") == 2
+
+
+def test_one_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert main(["run", "data_mix", "--scale", "smoke", "--tracker", "wandb"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("mm1-lab: --tracker wandb: is not installed") and "pip install wandb" in error
+
+
+@pytest.mark.parametrize("name", [name for name in ("trackio", "wandb") if find_spec(name)])
+def test_the_real_ones(name: str, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trackio in a folder of its own, W&B offline."""
+    monkeypatch.setenv("TRACKIO_DIR", str(place.folder / "trackio"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    result = subprocess.run([sys.executable, "-c", PROGRAM, name], cwd=place.folder, capture_output=True, text=True)
+    assert result.returncode == 0 and "cannot be written" not in result.stderr, result.stderr
+    if name == "wandb":
+        assert len(list(place.folder.glob("wandb/offline-run-*/*.wandb"))) == 2
+        return
+    shown = subprocess.run(
+        [sys.executable, "-m", "trackio.cli", "list", "runs", "--project", "data_mix", "--json"],
+        cwd=place.folder, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "base / seed 0 at smoke" in json.dumps(json.loads(shown.stdout), ensure_ascii=False)
