@@ -113,7 +113,7 @@ def test_answers_and_losses_are_the_evaluations(tmp_path: Path, adapter: type[An
         own.connector.project[-1].weight.mul_(40)
     save_weights(own, tmp_path / "weights", stage.model)
     AutoModelForImageTextToText.from_pretrained(tmp_path / "weights").save_pretrained(tmp_path / "exported")
-    side, places = stage.model.image_size, stage.model.connector.image_tokens
+    side, places = stage.model.image_size, stage.model.architecture.connector.image_tokens
     shape: dict[str, Any] = {"side": side, "image_tokens": places, "views": stage.model.views}
     MM1Processor(library_tokenizer(world.tokenizer), chat_template=WORLD_CHAT, **shape).save_pretrained(
         tmp_path / "exported"

@@ -140,7 +140,7 @@ def test_broken_images_are_counted_over_all_workers(squares: Any, workers: int) 
     handed_out = []
     with pytest.raises(TooManyBrokenPictures, match="10 of the 25 images"):
         for made in module.train_dataloader():
-            handed_out.append(module.transfer_batch_to_device(made, torch.device("cpu"), 0))
+            handed_out += module.transfer_batch_to_device(made, torch.device("cpu"), 0)
     assert len(handed_out) == 8
     made_by = {batch.sources[0] for batch in handed_out}
     assert len(made_by - {str(os.getpid())}) == workers and len(made_by) == max(1, workers)
@@ -167,8 +167,8 @@ class Counter(pl.LightningModule):
         self.seen: list[int] = []
         self.stop_at = stop_at
 
-    def training_step(self, batch: Batch, index: int) -> torch.Tensor:
-        self.seen.append(int(batch.weights[0, 0]))
+    def training_step(self, parts: list[Batch], index: int) -> torch.Tensor:
+        self.seen.append(int(parts[0].weights[0, 0]))
         return self.weight * 0
 
     def on_train_batch_end(self, *arguments: Any) -> None:
@@ -182,7 +182,7 @@ class Counter(pl.LightningModule):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_lightning_goes_on_at_the_step_of_its_checkpoint(tmp_path: Any, workers: int) -> None:
     def batch(step: int) -> Batch:
-        return Batch(*[torch.full((1, 1), step)] * 5, ("a",), (0,))
+        return Batch(*[torch.full((1, 1), step)] * 5, ("a",), (0,), *[torch.zeros(0, dtype=torch.long)] * 3)
 
     def fit(stop_at: int | None, checkpoint: str | None) -> list[int]:
         module = Counter(stop_at)

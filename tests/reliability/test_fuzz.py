@@ -307,7 +307,7 @@ def test_wrong_command_lines(finished: object, tmp_path: Path, monkeypatch: pyte
         raise RequestError("begins")
 
     for slow in (
-        "mm1_lab.orchestrate.execution.ray_tune.make_executor",
+        "mm1_lab.orchestrate.execution.executor.make_executor",
         "mm1_lab.orchestrate.tracking.dashboard.show_dashboard",
         "mm1_lab.orchestrate.tracking.mlflow_recorder.sync_all",
         "mm1_lab.orchestrate.data_samples.world_samples",
