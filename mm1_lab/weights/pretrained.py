@@ -48,7 +48,8 @@ def read_encoder(requested: Pretrained, fetch: bool = True) -> PretrainedEncoder
     if config.model_type not in ENCODERS:
         known = nearest(config.model_type, ENCODERS)
         raise RequestError(
-            f"{requested.weights}: vision towers of family {config.model_type!r} are not supported{known}"
+            f"{requested.weights}: vision towers of family {config.model_type!r} are not supported{known}; to add one, "
+            "give ENCODERS in mm1_lab/weights/families.py its class, final norm, position embeddings and leading tokens"
         )
     count = config.num_hidden_layers
     layer = -1 if requested.layer is None else requested.layer
@@ -77,7 +78,8 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
     if config.model_type not in DECODERS:
         raise RequestError(
             f"{requested.weights}: decoders of family {config.model_type!r} are not supported: full causal attention "
-            f"in every layer, and logits straight from lm_head, are known only of {', '.join(DECODERS)}"
+            f"in every layer, and logits straight from lm_head, are known only of {', '.join(DECODERS)}; "
+            "if they hold for this one, add it to DECODERS in mm1_lab/weights/pretrained.py"
         )
     if requested.layer is not None:
         raise RequestError(f"{requested.weights}: `layer` is for encoders; a decoder is used whole, so remove it")
