@@ -63,7 +63,7 @@ def run(sweep: Request, inline: bool = False, address: str | None = None) -> pd.
         if isinstance(sweep.sweep.search, Search):
             run_recipe_search(sweep, executor, draw_sweep, sweep_in_short)
         elif sweep.sweep.search:
-            run_search(sweep, "grid", executor, draw_sweep)
+            run_search(sweep, executor, draw_sweep)
         else:
             run_sweep(sweep, executor, draw_sweep)
     found = scores(sweep.folder)

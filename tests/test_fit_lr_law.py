@@ -47,15 +47,10 @@ def test_from_nothing_to_a_figure_and_runs_to_browse_and_again(place: Any) -> No
     ("options", "fragments"),
     [
         (["--sizes", "9M,85M"], ["--sizes 9M,85M", "three sizes or more"]),
-        (["--sizes="], ["--sizes: '' is not a size"]),
-        (["--predict="], ["--predict: '' is not a size"]),
-        (["--scale", "mini", "--from", "runs.csv", "--sizes="], ["--sizes has no effect with --from"]),
-        (["--predict", "31B"], ["--predict", "no decoder of 31B"]),
+        (["--predict", "31B"], ["--predict", "no decoder of '31B'"]),
         (["--lower-is-better"], ["--from"]),
         (["--seeds", "none"], ["--seeds 'none'"]),
-        (["--from", "runs.csv"], ["--scale has no effect with --from"]),
-        (["--scale", "mini", "--from", "runs.csv", "--search", "optuna"], ["--search has no effect with --from"]),
-        (["--scale", "mini", "--from", "runs.csv", "--seeds", "3"], ["--seeds has no effect with --from"]),
+        (["--from", "runs.csv"], ["--from runs.csv: there is no such file"]),
     ],
 )
 def test_wrong_requests(

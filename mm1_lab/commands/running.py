@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
             if isinstance(request.sweep.search, Search):
                 return run_recipe_search(request, executor, draw_sweep, sweep_in_short)
             if request.sweep.search:
-                return run_search(request, "grid", executor, draw_sweep)
+                return run_search(request, executor, draw_sweep)
             if looks:
                 from analysis.judging.looks import open_arms
 

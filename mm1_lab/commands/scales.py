@@ -63,13 +63,11 @@ def check_scale(options: argparse.Namespace) -> int:
 
 PREDICT = "sizes to predict (30B,7B); default: the scale's larger ones, with --from 30B"
 FROM = "fit measurements from a CSV instead: columns params, learning_rate, score[, seed]"
-SEARCH = "what adds rates to the first grid: the grid itself while the best is at its edge (default), or Optuna"
 
 
 @command(
     "--sizes 9M,85M,302M,1.2B --scale smoke",
     option("--sizes", "sizes of the scale's decoders; default: those of sweeps/lr_law.yaml", "LIST"),
-    option("--search", SEARCH, choices=("grid", "optuna"), default="grid"),
     option("--predict", PREDICT, "LIST"),
     option("--from", FROM, "CSV", dest="file", type=Path),
     switch("--lower-is-better", "with --from: the score is a loss"),
@@ -98,24 +96,10 @@ def fit_lr_law(options: argparse.Namespace) -> int:
         return draw_search(folder, predicted)
 
     with make_executor(options.inline, options.address) as executor:
-        return run_search(request, options.search, executor, draw)
+        return run_search(request, executor, draw)
 
 
 def _fit_file(options: argparse.Namespace) -> int:
-    unused = {
-        "--sizes": options.sizes is not None,
-        "--scale": options.scale != "mini",
-        "--seeds": options.seeds != "1",
-        "--search": options.search != "grid",
-        "--data": options.data,
-        "--set": options.set,
-        "--inline": options.inline,
-        "--address": options.address,
-        "--no-parts": options.no_parts,
-    }
-    for name, given in unused.items():
-        if given:
-            raise RequestError(f"{name} has no effect with --from, which runs no trials; leave one of them out")
     if not options.file.is_file():
         raise RequestError(f"--from {options.file}: there is no such file")
     from analysis.law.fit import fit_objective

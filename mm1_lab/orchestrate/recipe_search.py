@@ -33,12 +33,13 @@ from mm1_lab.files import write_text
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.lr_search import with_grid
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.orchestrate.searching import KnownScores, create_study, directions, run_rounds, tell, with_arms
+from mm1_lab.orchestrate.searching import KnownScores, run_rounds, with_arms
 from mm1_lab.orchestrate.sweeping import Draw, Short, complete, show
 from mm1_lab.results.summary import value_of
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
+    from optuna.study import StudyDirection
 
 FIRST_SEED = 200
 """The winner is confirmed at seeds from here on, which no recipe of the lab was chosen by."""
@@ -61,19 +62,20 @@ def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: S
         show(request, plan, work_list)
         return 1
     study, _ = search.replay()
-    winner = search.winner(study)
-    confirmation = search.confirmation(*winner)
+    arm, recipe = search.winner(study)
+    confirmation = search.confirmation(arm, recipe)
+    parts = [search.heading(study, arm, recipe)]
     base, best = confirmation.trials[:2]
     if base.fingerprint == best.fingerprint:
-        text = f"{search.heading(study, winner)}\n\nThe winner is the base itself: there is nothing to confirm.\n"
+        parts.append("The winner is the base itself: there is nothing to confirm.")
     else:
-        print(f"The winner, {winner[0]}, and the base at seeds that the search did not see:", flush=True)
+        print(f"The winner, {arm}, and the base at seeds that the search did not see:", flush=True)
         plan, work_list = complete(confirmation, executor, draw)
         if not all(request.ledger.has_scores(trial.fingerprint) for trial in confirmation.trials):
             show(confirmation, plan, work_list)
             return 1
-        judged = [search.heading(study, winner), search.told(winner[1], confirmation), short(confirmation.folder)]
-        text = "\n\n".join(judged) + "\n"
+        parts += [search.told(recipe, confirmation), short(confirmation.folder)]
+    text = "\n\n".join(parts) + "\n"
     write_text(request.folder / "search.md", text)
     print(f"\n{text}\n{request.folder / 'search.md'}, history.png, and for `optuna-dashboard`: {JOURNAL}")
     return 0
@@ -117,7 +119,7 @@ class _Search:
         """
         from optuna.trial import TrialState
 
-        settings, study = self.settings, create_study(self.settings, self.seeds[0], self.minimised)
+        settings, study = self.settings, self._create_study()
         arms = {"base": self.request.sweep.base}
         for first in range(0, settings.trials, settings.at_a_time):
             running = {}
@@ -139,6 +141,30 @@ class _Search:
                     return study, arms
                 running = {trial: running[trial] for trial in running if not _ends(study, trial, scores[trial], rung)}
         return study, arms
+
+    def _create_study(self) -> Study:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        settings, samplers, seed = self.settings, optuna.samplers, self.seeds[0]
+        at_random = min(10, settings.trials // 2)
+        sampler: optuna.samplers.BaseSampler
+        if settings.sampler == "nsga2":
+            sampler = samplers.NSGAIISampler(population_size=max(2, settings.at_a_time), seed=seed)
+        elif settings.sampler == "gp":
+            sampler = samplers.GPSampler(seed=seed, n_startup_trials=at_random)
+        else:
+            sampler = samplers.TPESampler(seed=seed, n_startup_trials=at_random, multivariate=True, constant_liar=True)
+        pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
+        if settings.prune:
+            pruner = optuna.pruners.MedianPruner(n_startup_trials=settings.at_a_time)
+        return optuna.create_study(directions=self._directions(), sampler=sampler, pruner=pruner)
+
+    def _directions(self) -> list[StudyDirection]:
+        from optuna.study import StudyDirection
+
+        return [StudyDirection.MINIMIZE if less else StudyDirection.MAXIMIZE for less in self.minimised]
 
     def winner(self, study: Study) -> tuple[str, Recipe]:
         """The best arm by the first measure; with several measures, of the front.
@@ -163,21 +189,35 @@ class _Search:
         seeds = [seed for seed in range(FIRST_SEED, FIRST_SEED + 10_000) if seed not in self.seeds]
         contrasts = []
         for measure, less in zip(self.measures, self.minimised, strict=True):
-            contrast = {"claim": f"the winner beats the base: {measure}", "first": "winner", "second": "base"}
-            contrasts.append(Contrast(**contrast, measure=measure, expect="less" if less else "greater"))
+            contrasts.append(
+                Contrast(
+                    claim=f"the winner beats the base: {measure}",
+                    first="winner",
+                    second="base",
+                    measure=measure,
+                    expect="less" if less else "greater",
+                )
+            )
         arms = {"base": sweep.base, "winner": recipe}
         trials = []
         for seed in seeds[: self.settings.confirm]:
             trials += [self.request.resolve(name, chosen, seed) for name, chosen in arms.items()]
-        values = {"name": f"{sweep.name}_confirmed", "title": f"{sweep.title}: the winner ({arm}) and the base"}
-        judged = sweep.model_copy(update={**values, "arms": arms, "contrasts": tuple(contrasts), "search": None})
+        judged = sweep.model_copy(
+            update={
+                "name": f"{sweep.name}_confirmed",
+                "title": f"{sweep.title}: the winner ({arm}) and the base",
+                "arms": arms,
+                "contrasts": tuple(contrasts),
+                "search": None,
+            }
+        )
         return replace(self.request, sweep=judged, trials=tuple(trials))
 
-    def heading(self, study: Study, winner: tuple[str, Recipe]) -> str:
+    def heading(self, study: Study, arm: str, recipe: Recipe) -> str:
         """How far the search went, and what it found, in Markdown."""
         from optuna.trial import TrialState
 
-        (arm, recipe), base, settings = winner, self.request.sweep.base, self.settings
+        base, settings = self.request.sweep.base, self.settings
         changed = {name for name in Recipe.model_fields if getattr(recipe, name) != getattr(base, name)}
         scored = len(study.get_trials(states=[TrialState.COMPLETE]))
         return (
@@ -273,7 +313,7 @@ class _Search:
         for left in (partial, Path(f"{partial}.lock")):  # by a kill
             left.unlink(missing_ok=True)
         storage, name = JournalStorage(JournalFileBackend(str(partial))), self.request.variant
-        study = optuna.create_study(storage=storage, study_name=name, directions=directions(self.minimised))
+        study = optuna.create_study(storage=storage, study_name=name, directions=self._directions())
         study.add_trials(trials)
         study.set_metric_names(list(map(str, self.measures)))
         with pyplot.rc_context():  # Optuna sets a style, which other figures must not have
@@ -301,8 +341,11 @@ def _ends(study: Study, trial: Trial, values: Sequence[float] | None, rung: floa
     from optuna.trial import TrialState
 
     assert values is not None
-    if rung == 1 or not math.isfinite(values[0]):
-        tell(study, trial, values)
+    if not all(map(math.isfinite, values)):  # it diverged
+        study.tell(trial, state=TrialState.PRUNED)
+        return True
+    if rung == 1:
+        study.tell(trial, list(values))
         return True
     trial.report(values[0], round(100 * rung))
     if not trial.should_prune():

@@ -1,29 +1,21 @@
 """What the searches for learning rates and for recipes share: rounds of a sweep whose arms grow by their scores.
 
-Optuna is asked for arms and told their scores. All state is in the ledger, from which a study is asked and told anew,
-so the same command resumes a search, and a kill at any moment changes nothing in it.
+All state is in the ledger, so the same command resumes a search, and a kill at any moment changes nothing in it.
 """
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
 
-from mm1_lab.config import Recipe, Search
+from mm1_lab.config import Recipe
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.plan import Plan
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import Draw, complete, has_failed
-
-if TYPE_CHECKING:
-    from optuna import Study, Trial
-    from optuna.study import StudyDirection
 
 Read = Callable[[Path, Recipe], tuple[float, ...]]
 """Reads the scores that count from a finished trial's folder."""
@@ -54,46 +46,6 @@ class KnownScores:
                     return None
             found.append(self._known[fingerprint])
         return tuple(fmean(values) for values in zip(*found, strict=True))
-
-
-def create_study(search: Search | None, seed: int, minimised: Sequence[bool] = (False,)) -> Study:
-    """A study with the sampler of a search for recipes, or if there is none, with that for learning rates."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    samplers = optuna.samplers
-    sampler: optuna.samplers.BaseSampler
-    pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
-    if search is None:
-        sampler = samplers.TPESampler(seed=seed, n_startup_trials=0)
-    elif search.sampler == "nsga2":
-        sampler = samplers.NSGAIISampler(population_size=max(2, search.at_a_time), seed=seed)
-    else:
-        at_random = min(10, search.trials // 2)
-        if search.sampler == "gp":
-            sampler = samplers.GPSampler(seed=seed, n_startup_trials=at_random)
-        else:
-            sampler = samplers.TPESampler(seed=seed, n_startup_trials=at_random, multivariate=True, constant_liar=True)
-        if search.prune:
-            pruner = optuna.pruners.MedianPruner(n_startup_trials=search.at_a_time)
-    return optuna.create_study(directions=directions(minimised), sampler=sampler, pruner=pruner)
-
-
-def directions(minimised: Sequence[bool]) -> list[StudyDirection]:
-    from optuna.study import StudyDirection
-
-    return [StudyDirection.MINIMIZE if less else StudyDirection.MAXIMIZE for less in minimised]
-
-
-def tell(study: Study, trial: Trial, values: Sequence[float]) -> None:
-    """Tells the study a trial's scores; those of one that diverged are worse than any."""
-    from optuna.trial import TrialState
-
-    if all(map(math.isfinite, values)):
-        study.tell(trial, list(values))
-    else:
-        study.tell(trial, state=TrialState.PRUNED)
 
 
 def with_arms(request: Request, arms: dict[str, Recipe]) -> Request:
