@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 )
 def plan(options: argparse.Namespace) -> int:
     """Show what would run and what it would cost."""
-    from mm1_lab.orchestrate.planning.plan_text import plan_text, plan_values, reckon
+    from mm1_lab.orchestrate.planning.plan_text import plan_text, plan_values
     from mm1_lab.orchestrate.recipe_search import whole
 
     if options.vary and len(options.sweeps) > 1:
         raise RequestError("--vary changes one recipe; give one")
     requests = [part for sweep in options.sweeps for part in whole(_request(options, sweep))]
     looks = [_looks(options, request) for request in requests]
-    reckoned = reckon(requests)
+    values = plan_values(requests)
     if options.json:
-        print_json(plan_values(requests[0], reckoned))
+        print_json(values)
         return DONE
-    print(plan_text(requests, reckoned))
-    if reckoned.plan.tasks:
+    print(plan_text(requests, values))
+    if values["seconds"]:
         for text in dict.fromkeys(map(_what_deciding_takes, requests)):
             if text:
                 print(textwrap.fill(text, 110))

@@ -9,7 +9,7 @@ from mm1_lab.orchestrate import sweeping
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.execution.ray_tune import RayTune
 from mm1_lab.orchestrate.planning import cost
-from mm1_lab.orchestrate.planning.cost import Speeds, machine_slots, measured_speeds
+from mm1_lab.orchestrate.planning.cost import USUAL, machine_slots, measured_speeds, stage_seconds
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import Ledger
 from tests.conftest import REPOSITORY
@@ -27,40 +27,19 @@ def enter(folder: Path, stage: MultimodalStage, seconds: float) -> None:
     (folder / "timings.json").write_text(json.dumps(timings), encoding="utf-8")
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> Path:
-    """A study in which the base took 200 seconds."""
-    enter(tmp_path / "study" / "parts" / "a", base("mini"), 200)
-    return tmp_path / "study"
-
-
-def test_a_fresh_folder_goes_by_the_study(study: Path) -> None:
-    assert Speeds({}, study).seconds(base("mini")) == pytest.approx(200)
-
-
-def test_own_measurements_go_before_the_study_s(tmp_path: Path, study: Path) -> None:
-    ledger = Ledger(tmp_path / "results", tmp_path / "store")
-    for number, seconds in enumerate((90.0, 100.0, 500.0)):
-        enter(ledger.store / str(number), base("mini"), seconds)
+def test_measurements_of_this_machine_go_before_the_usual_speeds(tmp_path: Path) -> None:
+    """Their median, without those too short to tell; a stage twice as long takes twice the time."""
+    ledger, stage = Ledger(tmp_path / "results", tmp_path / "store"), base("mini")
+    usual = stage_seconds(stage, measured_speeds(ledger))
+    assert usual == pytest.approx(stage.flops() / USUAL["multimodal"])
+    for number, seconds in enumerate((9.0, 90.0, 100.0, 500.0)):
+        enter(ledger.store / str(number), stage, seconds)
+    (ledger.store / "broken").mkdir()
+    (ledger.store / "broken" / "timings.json").write_text("[]", encoding="utf-8")
     speeds = measured_speeds(ledger)
-    assert speeds.seconds(base("mini")) == pytest.approx(100)
-    twice = base("mini").model_copy(
-        update={"training": base("mini").training.model_copy(update={"steps": 2 * base("mini").training.steps})}
-    )
-    assert speeds.seconds(twice) == pytest.approx(200)
-
-
-def test_a_stage_that_another_command_finishes_meanwhile_is_left_out(
-    tmp_path: Path, study: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its folder is renamed between the listing and the reading."""
-    ledger = Ledger(tmp_path / "results", tmp_path / "store")
-    for name, seconds in (("a", 100.0), ("b.partial", 9.0)):
-        enter(ledger.store / name, base("mini"), seconds)
-    found = sorted(ledger.store.glob("*/timings.json"))
-    (ledger.store / "b.partial").rename(ledger.store / "b")
-    monkeypatch.setattr(Path, "glob", lambda folder, pattern: found if folder == ledger.store else [])
-    assert measured_speeds(ledger).seconds(base("mini")) == pytest.approx(100)
+    assert stage_seconds(stage, speeds) == pytest.approx(100)
+    training = stage.training.model_copy(update={"steps": 2 * stage.training.steps})
+    assert stage_seconds(stage.model_copy(update={"training": training}), speeds) == pytest.approx(200)
 
 
 def test_only_as_many_checkpoints_as_there_are_stages_are_reckoned_with(

@@ -39,7 +39,7 @@ from mm1_lab.data.types import Limits
 from mm1_lab.data.world import World
 from mm1_lab.model import build_decoder, build_mm1, connector_flops, count_parameters, read_rows
 from mm1_lab.orchestrate.planning.cost import GpuShare, gpu_share
-from mm1_lab.orchestrate.planning.plan_text import reckon
+from mm1_lab.orchestrate.planning.plan_text import plan_values
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.train.module import Training, language_loss
 from mm1_lab.train.stages import KINDS
@@ -257,7 +257,7 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
 @pytest.mark.soak
 @pytest.mark.parametrize("sweep", sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml")))
 def test_what_the_paper_asks_fits_its_gpus(sweep: str, tmp_path: Path) -> None:
-    reckon([load_request(sweep, "paper", results=tmp_path, store=tmp_path)])
+    plan_values([load_request(sweep, "paper", results=tmp_path, store=tmp_path)])
 
 
 @pytest.mark.slow

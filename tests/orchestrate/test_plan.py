@@ -13,7 +13,6 @@ from mm1_lab.files import commit
 from mm1_lab.model import CONNECTORS
 from mm1_lab.orchestrate.planning.feasible import check_feasible, check_world_prompts
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan, wall_seconds
-from mm1_lab.orchestrate.planning.plan_text import arm_lines
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.orchestrate.sweeping import forget_trials
 from mm1_lab.results import Ledger
@@ -65,9 +64,9 @@ def test_tasks_that_wait_for_each_other_are_not_done_side_by_side(
     assert main(["plan", "data_mix", "--only", "base", "--set", "resources.cpus=0.1", *shipped]) == 0
     lines = capsys.readouterr().out.splitlines()
     (longest,) = (line for line in lines if line.startswith("multimodal"))
-    (told,) = (line for line in lines if line.startswith("In total"))
+    (told,) = (line for line in lines if line.startswith("About"))
     minutes = int(re.findall(r"(\d+) min", longest)[0])
-    assert int(re.findall(r"about (\d+) min with \d\d+ at a time", told)[0]) >= minutes
+    assert int(re.findall(r"About (\d+) min with \d\d+ at a time", told)[0]) >= minutes
 
 
 def test_sweeps_planned_together_share_stages(capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,8 +143,7 @@ def test_a_plan_in_short_is_as_wide_as_a_terminal_and_knows_every_time(
     assert counted[0][:4] == ["multimodal", "to", "run", "12"] and counted[1][:3] == ["multimodal", "waits", "10"]
     assert any(line.startswith("encoder     to run") for line in lines)
     assert sum("shipped with the repository" in line for line in lines) == 2
-    told = " ".join(lines)
-    assert "unknown" not in told and "never measured" not in told and "at a time" in told
+    assert any(line.startswith("About ") and line.endswith(" at a time.") for line in lines)
 
 
 def test_a_connector_that_gives_another_shape_is_refused_before_anything_runs(
@@ -196,20 +194,6 @@ def test_prompts_that_no_row_holds_are_refused_before_anything_runs(
     assert told in capsys.readouterr().out
 
 
-def test_a_claim_at_shots_that_are_not_asked_is_told_before_anything_runs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    claims = [f"{{claim: by {one}, first: b, second: a, measure: {one}, expect: less}}" for one in ("5-shot", "4-shot")]
-    text = f"title: t\nrecipe: base\narms: {{a: {{}}, b: {{image_tokens: 64}}}}\ncontrasts: [{', '.join(claims)}]\n"
-    (tmp_path / "claims.yaml").write_text(text, encoding="utf-8")
-    command = ["plan", str(tmp_path / "claims.yaml"), "--scale", "smoke", "--results", str(tmp_path / "results")]
-    assert main(command) == 0
-    told = "no benchmark is asked at the shots of 'by 5-shot' (5-shot), so these get no verdict (shots: 0, 4, 8)"
-    assert told in " ".join(capsys.readouterr().out.split())
-    assert main([*command, "--set", "evaluate.shots=[4,5]"]) == 0
-    assert "no verdict" not in capsys.readouterr().out
-
-
 def test_what_diverged_runs_again_only_anew_and_from_its_beginning(tmp_path: Path) -> None:
     trials, ledger = ask(tmp_path, only=("base", "captions", "interleaved"))
     joined, alone, other = (trial.evaluation for trial in trials)
@@ -221,9 +205,7 @@ def test_what_diverged_runs_again_only_anew_and_from_its_beginning(tmp_path: Pat
     finish(ledger.stage_folder(joined.model.encoder.fingerprint))
     plan = make_plan(trials, ledger)
     assert not plan.tasks
-    assert (
-        sum("base" in line and "diverged" in line for line in arm_lines(plan, [("data_mix", t) for t in trials])) == 1
-    )
+    assert {plan.stages[trial.fingerprint].state for trial in trials} == {"diverged"}
     forget_trials(trials[:2], ledger)
     plan = make_plan(trials, ledger)
     states = [plan.stages[trial.fingerprint].state for trial in trials]

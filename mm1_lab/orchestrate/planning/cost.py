@@ -7,23 +7,21 @@ import json
 import math
 import shutil
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from mm1_lab.config import Cost, Hardware, Network, RequestError, Scale, Stage, canonical_json
 from mm1_lab.config.cost import LOGIT_BYTES, keeps_whole_gradients, shard_group
-from mm1_lab.files import SHIPPED, machine_cpus
+from mm1_lab.files import machine_cpus
 from mm1_lab.formatting import counted, short
 from mm1_lab.orchestrate.planning.plan import Plan
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger
-from mm1_lab.results.packed import packed_records
 
 if TYPE_CHECKING:
     from mm1_lab.data.types import Tokenizer
@@ -31,18 +29,14 @@ if TYPE_CHECKING:
 GPUS_OF_A_NODE = 8
 USABLE = 0.9
 """Share of a GPU's memory that the estimate uses; the rest is for kernels, communication and fragmentation."""
+USUAL = {"encoder": 1.6e10, "decoder": 4.5e10, "multimodal": 2.0e10, "sft": 1.2e10, "evaluation": 5.5e10}
+"""FLOPs per second of each kind of stage at `mini` on one core of a server: medians of the committed study."""
 NEWEST = 30
 """Measurements read per folder: enough for a median, and quick to read."""
-ALIKE = 4.0
-"""Stages are comparable if their FLOPs differ by at most this factor; a stage of `smoke`, which is mostly overhead,
-says nothing about one of `mini`, which is thousands of times as large."""
-FAR = 1e5
-"""No estimate for a stage with more than this many times the FLOPs of any measured one: it needs other machines."""
+SHORTEST = 10.0
+"""Seconds. A shorter stage, as at `smoke`, is mostly overhead and tells no speed."""
 LEAST = 3.0
 """Seconds that any stage takes to start, load and write, however small."""
-
-Measured = dict[str, list[tuple[float, float]]]
-"""FLOPs and seconds of finished stages, by kind of stage."""
 
 
 @dataclass(frozen=True)
@@ -210,78 +204,25 @@ def check_disk(stages: Collection[Stage], slots: int, store: Path) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Speeds:
-    """How long finished stages took: those of this results folder, or else those of the shipped study."""
-
-    own: Measured = field(default_factory=dict)
-    shipped: Path | None = None
-    """The folder that holds the study and the shipped parts."""
-
-    def seconds(self, stage: Stage) -> float | None:
-        """Expected seconds, or None if no stage of this kind was measured, or only far smaller ones.
-
-        Uses the median seconds per FLOP of stages of this kind with similar FLOPs: of this results folder, or else of
-        the study, which took two cores of a server. Without similar stages, the nearest of either is used.
-        """
-        flops = stage.flops()
-        if flops <= 0:
-            return 0.0
-        every: list[tuple[float, float]] = []
-        for measured in (self.own, _of_study(self.shipped) if self.shipped else {}):
-            of_kind = measured.get(stage.KIND, [])
-            rates = [seconds / known for known, seconds in of_kind if 1 / ALIKE <= known / flops <= ALIKE]
-            if rates:
-                return max(LEAST, median(rates) * flops)
-            every += of_kind
-        if not every:
-            return None
-        known, seconds = min(every, key=lambda one: abs(math.log(one[0] / flops)))
-        if flops > FAR * known:
-            return None
-        return max(LEAST, seconds / known * flops)
+def stage_seconds(stage: Stage, speeds: Mapping[str, float]) -> float:
+    """Expected seconds on this machine's processors, at these FLOPs per second by kind of stage."""
+    flops = stage.flops()
+    return max(LEAST, flops / speeds.get(stage.KIND, 1e10)) if flops > 0 else 0.0
 
 
-def stage_seconds(stage: Stage, speeds: Speeds) -> float:
-    """Expected seconds; assumes 10 billion FLOPs per second if stages of this kind were never measured."""
-    seconds = speeds.seconds(stage)
-    return stage.flops() / 1e10 if seconds is None else seconds
-
-
-def measured_speeds(ledger: Ledger) -> Speeds:
-    """The speeds of the most recent stages in the store and trials in the results folder."""
-    stages = _newest(ledger.store.glob("*/timings.json"))
-    trials = _newest(ledger.trials.glob("*/record.json"))
-    return Speeds(_measured(_read(stages), _read(trials)), SHIPPED / "results")
-
-
-@cache
-def _of_study(folder: Path) -> Measured:
-    return _measured(_read(folder.glob("parts/*/timings.json")), packed_records(folder / "study"))
-
-
-def _measured(stages: Iterable[Any], trials: Iterable[Any]) -> Measured:
-    """From the contents of `timings.json` of stages and of `record.json` of trials."""
-    measured: Measured = defaultdict(list)
-    for timings in (*stages, *(record["timings"] for record in trials if "timings" in record)):
-        with suppress(ValueError, TypeError, KeyError, AttributeError):  # one of another shape
-            for kind, timing in timings.items():
-                flops, seconds = float(timing["flops"]), float(timing["seconds"])
-                if flops > 0:
-                    measured[kind].append((flops, seconds))
-    return measured
-
-
-def _read(paths: Iterable[Path]) -> Iterator[Any]:
-    for path in paths:
-        # damaged files are reported when results are read; an estimate does without them
-        with suppress(OSError, ValueError, RecursionError):
-            yield json.loads(path.read_text(encoding="utf-8"))
-
-
-def _newest(paths: Iterable[Path]) -> list[Path]:
-    dated = []
-    for path in paths:
-        with suppress(OSError):  # another command has just renamed or deleted its folder
-            dated.append((path.stat().st_mtime, path))
-    return [path for _, path in sorted(dated)[-NEWEST:]]
+def measured_speeds(ledger: Ledger) -> dict[str, float]:
+    """FLOPs per second by kind: the median of the newest stages and trials of the ledger, otherwise `USUAL`."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for folder, name in ((ledger.store, "timings.json"), (ledger.trials, "record.json")):
+        dated = []
+        for path in folder.glob(f"*/{name}"):
+            with suppress(OSError):  # another command has just renamed or deleted its folder
+                dated.append((path.stat().st_mtime, path))
+        for _, path in sorted(dated)[-NEWEST:]:
+            # damaged files are reported when results are read; an estimate does without them
+            with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                values = json.loads(path.read_text(encoding="utf-8"))
+                for kind, timing in (values["timings"] if name == "record.json" else values).items():
+                    if timing["seconds"] >= SHORTEST and timing["flops"] > 0:
+                        found[kind].append(timing["flops"] / timing["seconds"])
+    return USUAL | {kind: median(speeds) for kind, speeds in found.items()}

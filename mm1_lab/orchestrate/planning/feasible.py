@@ -62,21 +62,5 @@ def check_world_prompts(plan: Plan, request: Request) -> str:
     return f"note: some prompts are longer than any row of training: {told}" if told else ""
 
 
-def check_claims(request: Request) -> str:
-    """A note on claims by a number of shots at which no benchmark is asked; empty if there are none."""
-    asked = set(request.scale.evaluate.shots)
-    for benchmark in request.scale.benchmarks:
-        asked |= set(benchmark.shots or ())
-    lacking = []
-    for contrast in request.sweep.contrasts:
-        shots = contrast.measure.shots
-        if shots is not None and shots not in asked:
-            lacking.append(f"{contrast.claim!r} ({contrast.measure})")
-    if not lacking:
-        return ""
-    known = ", ".join(map(str, sorted(asked)))
-    return f"note: no benchmark is asked at the shots of {'; '.join(lacking)}, so these get no verdict (shots: {known})"
-
-
 def _evaluations(plan: Plan) -> list[EvaluationStage]:
     return [stage for task in plan.tasks.values() for stage in task.stages if isinstance(stage, EvaluationStage)]
