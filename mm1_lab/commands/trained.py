@@ -15,15 +15,12 @@ if TYPE_CHECKING:
     from mm1_lab.config import Trial
     from mm1_lab.orchestrate.planning.request import Request
 
-FORMS = ("mm1", "encoder", "decoder")
-AS = "mm1 (default), or only a part: encoder or decoder"
-
 
 @command(
     "data_mix --only base model",
     *opt.ARMS,
     option("folder", "a folder to create", "FOLDER", type=Path),
-    option("--as", AS, dest="form", choices=FORMS, default="mm1"),
+    option("--as", "mm1 (default), or its decoder alone", dest="form", choices=("mm1", "decoder"), default="mm1"),
 )
 def export(options: argparse.Namespace) -> int:
     """Export a trained arm as a Hugging Face model folder."""

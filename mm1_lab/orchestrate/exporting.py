@@ -1,4 +1,4 @@
-"""Exports a trained arm as a Hugging Face folder: the whole model, or only one of its parts."""
+"""Exports a trained arm as a Hugging Face folder: the whole model, or its decoder alone."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText, CLIPImageProcessorPil, GenerationConfig
+from transformers import AutoModelForImageTextToText, GenerationConfig
 
 from mm1_lab import files
 from mm1_lab.config import ALLOWED, RequestError, Trial
-from mm1_lab.model import MM1ForConditionalGeneration, MM1Processor, library_tokenizer, write_code
+from mm1_lab.model import MM1Processor, library_tokenizer, write_code
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.weights.stored import quiet_library
 
@@ -76,37 +76,16 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
         partial = Path(temporary) / folder.name
         partial.mkdir()
         with quiet_library():
-            _save(model, processor, form, partial)
-            if form == "mm1":
+            if form == "decoder":
+                decoder: Any = model.decoder
+                decoder.generation_config = model.generation_config
+                decoder.save_pretrained(partial)
+                processor.tokenizer.save_pretrained(partial)
+            else:
+                model.save_pretrained(partial, save_original_format=False)
+                processor.save_pretrained(partial)
                 write_code(partial, ALLOWED.get(stage.architecture.connector.kind.partition("@")[2]))
         files.write_text(partial / "README.md", card)
         if folder.exists():
             folder.rmdir()
         files.commit(partial, folder)
-
-
-def _save(model: MM1ForConditionalGeneration, processor: MM1Processor, form: str, folder: Path) -> None:
-    if form == "mm1":
-        model.save_pretrained(folder, save_original_format=False)
-        processor.save_pretrained(folder)
-    elif form == "decoder":
-        decoder: Any = model.decoder
-        decoder.generation_config = model.generation_config
-        decoder.save_pretrained(folder)
-        processor.tokenizer.save_pretrained(folder)
-    else:
-        _save_encoder(model, folder)
-
-
-def _save_encoder(model: MM1ForConditionalGeneration, folder: Path) -> None:
-    """Saves the vision tower with its image processor."""
-    config = model.config.encoder_config
-    if config.layer is not None:
-        raise RequestError(
-            "--as encoder: this arm uses features from before the encoder's final norm; export the whole model"
-        )
-    model.encoder.vision.save_pretrained(folder)
-    side = {"height": config.image_size, "width": config.image_size}
-    unit = 255 / config.white  # pixel values per unit of the tower's input
-    mean, std = ([value / unit for value in values] for values in (config.mean, config.std))
-    CLIPImageProcessorPil(size=side, do_center_crop=False, image_mean=mean, image_std=std).save_pretrained(folder)

@@ -1,7 +1,6 @@
 """A cluster is asked before anything runs: nodes that are stood for by functions, and (soak) two of Ray's own."""
 
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -37,19 +36,6 @@ def test_a_node_without_a_folder_is_named_with_the_path(context: WorkerContext, 
         check_nodes(context, ask)
     for folder in (context.results, context.store):
         assert not list(folder.iterdir())
-
-
-def test_a_node_whose_folder_is_another_one_of_that_name_is_told(context: WorkerContext, tmp_path: Path) -> None:
-    """It finds the driver's file, for the folder was copied, but what it writes does not come back."""
-
-    def ask(folders: Sequence[Path]) -> Nodes:
-        copies = [tmp_path / "copy" / path.parent.name / path.name for path in folders]
-        for path, copy in zip(folders, copies, strict=True):
-            shutil.copytree(path, copy)
-        return {"good": look(folders), "bad": look(copies)}
-
-    with pytest.raises(RequestError, match=r"^node bad has a .*results"):
-        check_nodes(context, ask)
 
 
 @pytest.mark.parametrize("name", ["torch", "mm1_lab (by its files)"])

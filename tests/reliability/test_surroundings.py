@@ -1,6 +1,5 @@
 """A terminal, a machine or a file system that lacks something: commands do without it, or say in a line what to do."""
 
-import errno
 import fcntl
 import io
 import os
@@ -9,14 +8,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError
-from mm1_lab.orchestrate.execution import machine
+from mm1_lab.orchestrate.execution.executor import check_memory
+from mm1_lab.orchestrate.execution.ray_tune import LEAST_FOR_RAY
 from mm1_lab.results import Ledger
 from tests.conftest import REPOSITORY, Place
 
@@ -47,29 +45,10 @@ def test_closed_streams_lead_nowhere(closed: str, finished: Place, tmp_path: Pat
     assert "Traceback" not in result.stderr and place.tables() == finished.tables()
 
 
-def unreachable(*_: Any) -> None:
-    raise OSError(errno.ENETUNREACH, "Network is unreachable")
-
-
-@pytest.mark.parametrize(
-    ("folder", "target", "name", "value", "told"),
-    [
-        ("/tmp/" + "x" * 40, None, None, None, "its name is longer than 39 characters"),
-        ("/tmp/\u00e9", None, None, None, "its name is not ASCII"),
-        ("/proc/none", None, None, None, "No such file or directory"),
-        ("/tmp", shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6), "1 MB of 50 MB are free"),
-        ("/tmp", machine.socket, "create_server", unreachable, "127.0.0.1, which cannot be reached"),
-        ("/tmp", resource, "getrlimit", lambda _: (2 * 10**9, 0), "memory is limited to 2.0 GB"),
-    ],
-)
-def test_what_ray_needs_is_missed_before_ray_hangs(
-    folder: str, target: Any, name: str, value: Any, told: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_TMPDIR", folder)
-    if target:
-        monkeypatch.setattr(target, name, value)
-    with pytest.raises(RequestError, match=rf"{told}.*or run without Ray \(--inline\)$"):
-        machine.check_ray_can_start()
+def test_memory_that_is_too_little_for_ray_is_told_before_ray_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (2 * 10**9, 0))
+    with pytest.raises(RequestError, match=r"memory is limited to 2.0 GB.*or run without Ray \(--inline\)$"):
+        check_memory(LEAST_FOR_RAY)
 
 
 def test_a_gigabyte_is_too_little_to_train(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 import time
 from abc import abstractmethod
@@ -11,7 +12,6 @@ from importlib import import_module
 
 from mm1_lab.config import EvaluationStage, RequestError, Scale
 from mm1_lab.formatting import counted
-from mm1_lab.orchestrate.execution.machine import check_memory
 from mm1_lab.orchestrate.execution.worker import StageReport, WorkerContext, attempt
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
@@ -19,11 +19,22 @@ from mm1_lab.results import Ledger
 from mm1_lab.results.claims import POLL_SECONDS, Claim
 from mm1_lab.train.progress import Progress, TimeUp
 
+LEAST_MEMORY = 1_500_000_000
+"""Bytes of address space that a process of a sweep takes at smoke."""
 STAGES = ("mm1_lab.train.stages", "mm1_lab.evaluate.run")
 """Importing these modules imports everything that a stage needs."""
 
 
 Work = Callable[[Task, WorkerContext, StageReport], None]
+
+
+def check_memory(least: int = LEAST_MEMORY) -> None:
+    """Raises RequestError if a limit of address space is too low: libraries would crash, and Ray hang."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < least:
+        text = f"memory is limited to {limit / 1e9:.1f} GB, and the libraries alone need {least / 1e9:.1f} GB"
+        inline = ", or run without Ray (--inline)" if limit >= LEAST_MEMORY else ""
+        raise RequestError(f"{text}; raise the limit (ulimit -v){inline}")
 
 
 class Executor(AbstractContextManager["Executor"]):
@@ -168,11 +179,9 @@ def make_executor(
     `rounds`: what one plan gives decides what the next one holds, so that a process that shares waits for the others.
     Raises RequestError for options that exclude each other.
     """
-    if inline and address:
-        raise RequestError("--inline runs without Ray, --address on a Ray cluster; leave one of them out")
-    if share and (inline or address):
-        other = "--inline" if inline else "--address"
-        raise RequestError(f"--share runs stages in its own process, beside others like it; leave {other} out")
+    if address and (inline or share):
+        other = "--inline" if inline else "--share"
+        raise RequestError(f"{other} runs without Ray, --address on a Ray cluster; leave one of them out")
     if minutes is not None and not share:
         raise RequestError("--minutes needs --share")
     if minutes is not None and not 0 < minutes < float("inf"):

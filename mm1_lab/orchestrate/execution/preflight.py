@@ -20,7 +20,6 @@ from mm1_lab.orchestrate.execution.worker import PACKAGES, WorkerContext
 
 ANSWER_SECONDS = 300.0
 """Timeout for a node's answer; it must fetch the code first and may be busy."""
-DRIVER = "driver"
 
 
 class NodeState(NamedTuple):
@@ -29,8 +28,6 @@ class NodeState(NamedTuple):
     unseen: Sequence[Path]
     """The folders that it does not see or cannot write to."""
     software: Mapping[str, str]
-    file: str
-    """The name of the file that it has written to each folder."""
 
 
 def check_nodes(context: WorkerContext, ask: Callable[[Sequence[Path]], Mapping[str, NodeState]] | None = None) -> None:
@@ -38,22 +35,18 @@ def check_nodes(context: WorkerContext, ask: Callable[[Sequence[Path]], Mapping[
 
     `ask` returns what `look` finds on every node, by the node's name; by default Ray's nodes are asked.
     """
-    name = f".preflight-{secrets.token_hex(8)}"
+    name = f".preflight-{secrets.token_hex(8)}"  # which only a node that sees the driver's folder can find
     folders = [context.results.absolute() / name, context.store.absolute() / name]
     own = software()
     try:
         for folder in folders:
             folder.mkdir(parents=True)
-            (folder / DRIVER).touch()
         for node, state in (ask or ask_ray)(folders).items():
             if state.unseen:
                 raise RequestError(
                     f"node {node} does not see {state.unseen[0].parent}, or cannot write there; every node needs it "
                     "under this path (on a shared file system), see docs/cluster.md"
                 )
-            for folder in folders:
-                if not (folder / state.file).exists():
-                    raise RequestError(f"node {node} has a {folder.parent} of its own; it must be a shared folder")
             for package, version in own.items():
                 if (there := state.software.get(package, "none")) != version:
                     raise RequestError(f"node {node} has {package} {there}, but here it is {version}; install the same")
@@ -63,16 +56,14 @@ def check_nodes(context: WorkerContext, ask: Callable[[Sequence[Path]], Mapping[
 
 
 def look(folders: Sequence[Path]) -> NodeState:
-    """What this node finds; `folders` hold a file of the driver's."""
+    """What this node finds; `folders` are the driver's."""
     unseen = []
-    file = secrets.token_hex(8)
     for folder in folders:
         try:
-            (folder / DRIVER).read_bytes()
-            (folder / file).touch()
+            (folder / secrets.token_hex(8)).touch()
         except OSError:
             unseen.append(folder)
-    return NodeState(unseen, software(), file)
+    return NodeState(unseen, software())
 
 
 def software() -> dict[str, str]:

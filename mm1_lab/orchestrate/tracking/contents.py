@@ -29,17 +29,13 @@ def title(names: Names) -> str:
 def parameters(manifest: Manifest, names: Names, record: Mapping[str, Any]) -> dict[str, str]:
     """What ran, in the units of this machine, and as `paper.…` what is set of the recipe."""
     config = record["config"]
-    values: dict[str, Any] = {}
-    values |= what_ran(config)
+    values: dict[str, Any] = dict(what_ran(config))
     recipe = in_the_papers_words(record["recipe"], config)
     for name, value in flat(recipe).items():
         if value not in (None, [], {}):
             values[f"paper.{name}"] = value
-    arms = [arm for arm, _ in names]
-    values["arm"] = ", ".join(dict.fromkeys(arms))
-    values["seed"] = config["seed"]
-    values["scale"] = manifest.scale
-    values["data"] = manifest.data_name
+    values["arm"] = ", ".join(dict.fromkeys(arm for arm, _ in names))
+    values |= {"seed": config["seed"], "scale": manifest.scale, "data": manifest.data_name}
     counts = _summary_of_model(record).get("parameters")
     if counts:
         values["parameters"] = sum(counts.values())
@@ -57,11 +53,9 @@ def metrics(ledger: Ledger, fingerprint: str, record: Mapping[str, Any]) -> list
         found[f"{row.benchmark}/{row.shots}-shot"] = row.score
     for row in measures(table, ["trial"]).itertuples():
         found[str(row.measure)] = row.value
-    held_out = read_table(folder / "held_out.csv", HELD_OUT_COLUMNS)
-    for row in held_out.itertuples():
+    for row in read_table(folder / "held_out.csv", HELD_OUT_COLUMNS).itertuples():
         found[f"held-out/{row.source}"] = row.loss
-    encoder = record["summaries"].get("encoder", {})
-    for name, value in encoder_quality(encoder).items():
+    for name, value in encoder_quality(record["summaries"].get("encoder", {})).items():
         found[f"encoder/{name}"] = value
     found |= _speed(_summary_of_model(record))
     return _rounded(found) + curves(folder / "training.csv")

@@ -34,7 +34,6 @@ from mm1_lab.results import Ledger, Manifest
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.samples import read_samples, samples_page
 
-NONE: Mapping[str, str] = {}
 SYNC_SECONDS = 60.0
 SHOWN = (".png", ".md", ".csv")
 """Suffixes of a sweep's files that are logged: figures, pages and tables."""
@@ -44,11 +43,6 @@ COMPLETE = "mm1.complete"
 """The tag with the digest of what was logged; the last thing that is logged."""
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as the description of a run or an experiment, in Markdown."""
-EXPERIMENT_NOTE = """**{heading}**: a parent run per scale and variant, with a child run per trial.
-
-To compare arms, select trials and click *Compare*, or open the *Chart view*; *Group by* `arm` averages over seeds.
-`average` is the mean over the benchmarks with images and numbers of shots; training curves are `train/…`. Tables and
-figures of the sweep are artifacts of the parent run, sampled predictions are artifacts of each trial."""
 TRIAL_NOTE = """The score of every question is in `trials/{fingerprint}/` of the results folder.
 
 Reproduce: `{command}`"""
@@ -69,11 +63,8 @@ def sync(folder: Path, ledger: Ledger, status: str = "", wait: bool = True) -> M
         status = "FINISHED" if len(done) == len(names) else "KILLED"
     files = [*folder.iterdir(), *folder.parent.iterdir()]  # also of its scale: lessons, axes
     shown = sorted(path for path in files if path.suffix in SHOWN)
-    lock = RESULTS / ".mlflow-sync.lock"
-    if named_store() and os.access(folder, os.W_OK):
-        lock = folder / ".lock"  # with the results, as a server is the same from every working directory
     try:
-        with locked(lock, wait):
+        with locked(RESULTS / ".mlflow-sync.lock", wait):
             runs = SweepRuns(manifest, ledger)
             for fingerprint in done:
                 runs.log_trial(fingerprint, names[fingerprint])
@@ -119,8 +110,7 @@ class SweepRuns:
         if found:
             return str(found.experiment_id)
         place = None if named_store() else ARTIFACTS.absolute().as_uri()
-        note = EXPERIMENT_NOTE.format(heading=sweep.heading)
-        tags = {"mlflow.experimentKind": "custom_model_development", NOTE: note}
+        tags = {"mlflow.experimentKind": "custom_model_development", NOTE: sweep.heading}
         return str(self.client.create_experiment(sweep.name, place, tags))
 
     def _found(self) -> Iterator[Any]:
@@ -136,6 +126,8 @@ class SweepRuns:
     def log_trial(self, fingerprint: str, names: contents.Names) -> None:
         """Logs a finished trial from the results folder, after its encoder and decoder; anew if its files have changed,
         or the name of its arm."""
+        from mlflow.entities import Param
+
         folder = self.ledger.trial_folder(fingerprint)
         state = digest([file_digest(folder / DONE), *names])
         if self._has("trial", fingerprint, state) or not self.ledger.has_intact_scores(fingerprint):
@@ -145,36 +137,35 @@ class SweepRuns:
         for kind, part in parts:
             if self.ledger.has_weights(part):
                 self.log_part(kind, part, record["config"]["seed"])
-        end = datetime.fromisoformat(record["environment"]["date"]).timestamp()
         seconds = sum(timing["seconds"] for timing in record.get("timings", {}).values())
+        end = datetime.fromisoformat(record["environment"]["date"]).timestamp()
         command = self.manifest.command(*one_trial(*names[0]))
         tags = {NOTE: TRIAL_NOTE.format(fingerprint=fingerprint, command=command)}
         for name in ("processor", "commit"):
             tags[f"mm1.{name}"] = str(record["environment"][name])
-        run = self._new_run("trial", fingerprint, contents.title(names), end - seconds, tags)
+        title = contents.title(names)
+        run = self._new_run("trial", fingerprint, title, end - seconds, tags)
         parameters = contents.parameters(self.manifest, names, record)
-        self._log(run, contents.metrics(self.ledger, fingerprint, record), parameters)
+        self.client.log_batch(run.info.run_id, params=[Param(name, value) for name, value in parameters.items()])
         samples = read_samples(self.ledger, {"prediction": fingerprint})
-        page = samples_page(contents.title(names), samples, record["recipe"]["images"] == "blind")
+        page = samples_page(title, samples, record["recipe"]["images"] == "blind")
         self.client.log_text(run.info.run_id, page, "samples.html")
-        self._finish(run, end, state)
+        self._finish(run, contents.metrics(self.ledger, fingerprint, record), end, state)
 
     def log_part(self, kind: str, fingerprint: str, seed: int) -> None:
         """Logs a finished encoder or decoder from the store."""
         folder = self.ledger.stage_folder(fingerprint)
         state = file_digest(folder / DONE)
-        if self._has(kind, fingerprint, state):
-            return
-        end = (folder / DONE).stat().st_mtime
-        run = self._new_run(kind, fingerprint, f"{kind} / seed {seed}", end)
-        self._log(run, contents.metrics_of_part(folder, self.ledger.summary(fingerprint)))
-        self._finish(run, end, state)
+        if not self._has(kind, fingerprint, state):
+            end = (folder / DONE).stat().st_mtime
+            run = self._new_run(kind, fingerprint, f"{kind} / seed {seed}", end, {})
+            self._finish(run, contents.metrics_of_part(folder, self.ledger.summary(fingerprint)), end, state)
 
     def _has(self, kind: str, fingerprint: str, state: str) -> bool:
         run = self.runs.get((kind, fingerprint))
         return run is not None and run.data.tags.get(COMPLETE) == state
 
-    def _new_run(self, kind: str, fingerprint: str, title: str, start: float, tags: Mapping[str, str] = NONE) -> Any:
+    def _new_run(self, kind: str, fingerprint: str, title: str, start: float, tags: Mapping[str, str]) -> Any:
         """A child that starts at `start`, in seconds, in place of one with other contents or half of them."""
         before = self.runs.get((kind, fingerprint))
         if before is not None:
@@ -183,8 +174,9 @@ class SweepRuns:
         own = {"mm1.kind": kind, "mm1.fingerprint": fingerprint, "mlflow.parentRunId": self.parent.info.run_id}
         return self.client.create_run(self.experiment, int(1000 * start), {**self.tags, **own, **tags}, name)
 
-    def _log(self, run: Any, points: Iterable[contents.Point], parameters: Mapping[str, str] = NONE) -> None:
-        from mlflow.entities import Metric, Param
+    def _finish(self, run: Any, points: Iterable[contents.Point], end: float, state: str) -> None:
+        """Logs the points, and ends the run."""
+        from mlflow.entities import Metric
 
         run_id = run.info.run_id
         metrics = []
@@ -193,10 +185,6 @@ class SweepRuns:
             metrics.append(Metric(re.sub(r"[^\w/. :-]", "_", name), value, run.info.start_time, step))
         for first in range(0, len(metrics), BATCH):
             self.client.log_batch(run_id, metrics[first : first + BATCH])
-        self.client.log_batch(run_id, params=[Param(name, value) for name, value in parameters.items()])
-
-    def _finish(self, run: Any, end: float, state: str) -> None:
-        run_id = run.info.run_id
         self.client.set_terminated(run_id, "FINISHED", int(1000 * end))
         self.client.set_tag(run_id, COMPLETE, state)  # last, so that an interrupted run is logged again
         kept = self.client.get_run(run_id)
