@@ -6,6 +6,7 @@ import argparse
 import atexit
 import errno
 import gc
+import io
 import os
 import signal
 import sys
@@ -14,20 +15,17 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
-from mm1_lab.streams import mend_streams
-
 WRONG, INTERRUPTED = 2, 130
 """Further exit codes: the request was wrong; stopped by Ctrl-C."""
 STOPPED = "\nmm1-lab: stopped; run the same command to continue"
 FULL = (errno.ENOSPC, errno.EDQUOT)
-FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
-SHARED = (errno.ENOLCK, errno.ESTALE)
-"""Of network file systems: without locks, or the server has replaced a file or the whole volume."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. Slow imports come after the signal handlers have been installed."""
-    mend_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # where the locale lacks `…` or `±`
     gc.set_threshold(100_000, 20, 100)  # ten thousand trials are a million long-lived objects: scan rarely
     given = list(sys.argv[1:] if arguments is None else arguments)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -62,38 +60,31 @@ def _run(given: list[str]) -> int:
     if not given[0].startswith("-") and given[0] not in COMMANDS:
         return _refuse(f"mm1-lab: there is no command {given[0]!r}{nearest(given[0], COMMANDS)}")
     for word in given:
-        if "\0" in word:  # from Python: no shell passes one
-            return _refuse("mm1-lab: an argument holds a NUL character, which no name may have")
-        if word.startswith("-") and word.partition("=")[2] == "--":  # argparse would read an empty list
-            return _refuse(f"mm1-lab: {word}: -- is not a value")
+        # from Python, as no shell passes a NUL; of `--set=--` argparse would make an empty list
+        if "\0" in word or (word.startswith("-") and word.partition("=")[2] == "--"):
+            return _refuse(f"mm1-lab: {word!r} is not a value")
     options, unknown = parser.parse_known_args(given)
     if unknown:
         return _refuse(f"mm1-lab {given[0]}: {_unrecognised(unknown[0], command_parsers(parser)[given[0]])}")
     try:
         code: int = options.function(options)
         return code
-    except RequestError as error:
-        if options.debug:
-            raise
-        return _refuse(f"mm1-lab: {error}")
-    except ModuleNotFoundError as error:
-        if options.debug or error.name is None or error.name.startswith(("mm1_lab", "analysis")):
-            raise
-        return _refuse(
-            f"mm1-lab {given[0]}: {error.name} is not installed; what trains needs pip install '.[lab]'", FAILED
-        )
-    except (MemoryError, ImportError) as error:
-        if options.debug or (isinstance(error, ImportError) and "failed to map segment" not in str(error)):
-            raise
-        return _refuse("mm1-lab: there is not enough memory; if it is limited (ulimit -v), raise the limit", FAILED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except OSError as error:
-        if options.debug or error.errno not in (*FULL, *FORBIDDEN, *SHARED):
+    except (RequestError, ModuleNotFoundError, MemoryError, OSError) as error:
+        if options.debug:
             raise
+        if isinstance(error, RequestError):
+            return _refuse(f"mm1-lab: {error}")
+        if isinstance(error, ModuleNotFoundError):
+            if str(error.name).startswith(("mm1_lab", "analysis")):
+                raise
+            return _refuse(f"mm1-lab: {error.name} is not installed; what trains needs pip install '.[lab]'", FAILED)
+        if isinstance(error, MemoryError):
+            return _refuse("mm1-lab: there is not enough memory; if it is limited (ulimit -v), raise the limit", FAILED)
         what = f"{error.filename}: " if error.filename else ""
-        text = f"mm1-lab: {what}{error.strerror}; fix this and run the same command to continue"
+        text = f"mm1-lab: {what}{error.strerror or error}; fix this and run the same command to continue"
         return _refuse(text, FAILED if error.errno in FULL else WRONG)
 
 
@@ -124,17 +115,14 @@ def _leave() -> None:
 
 
 def _unrecognised(word: str, command: argparse.ArgumentParser) -> str:
-    from difflib import get_close_matches
+    from mm1_lab.config import nearest
 
     flag = word.partition("=")[0]
     if flag.startswith("-"):
-        known = {option.lstrip("-"): option for option in command._option_string_actions if option.startswith("--")}
-        close = get_close_matches(flag.lstrip("-"), known, n=1)  # without dashes, which make all options alike
-        hint = f"did you mean {known[close[0]]!r}?" if close else f"known: {', '.join(known.values())}"
-        return f"there is no option {flag!r}; {hint}"
-    if not any(isinstance(action, argparse._AppendAction) for action in command._actions):
-        return f"unexpected argument {word!r}; {command.epilog}"
-    return f"unexpected argument {word!r}; repeat an option for each of its values, as in --set A=1 --set B=2"
+        # without dashes, which make all options alike
+        known = [option[2:] for option in command._option_string_actions if option.startswith("--")]
+        return f"there is no option {flag!r}{nearest(flag.lstrip('-'), known)}"
+    return f"unexpected argument {word!r}; {command.epilog}; repeat an option for each of its values"
 
 
 class _Parser(argparse.ArgumentParser):
