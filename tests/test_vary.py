@@ -50,7 +50,7 @@ WRONG = {
     ("steps=1", "steps=2"): "steps is given twice",
     ("image_tokens.a=3",): "image_tokens",
     ("data_mix.text=x",): "data_mix.text: Input should be a valid number",
-    ("steps=[",): "this is not YAML",
+    ("steps=[",): "is no plain YAML",
 }
 
 

@@ -40,7 +40,3 @@ def short(value: Any, spell: Callable[[Any], str] = repr) -> str:
     """The spelled-out value, shortened to about 200 characters."""
     text = spell(value)
     return text if len(text) <= 200 else f"{text[:150]} … ({len(text)} characters)"
-
-
-def kind_of(value: Any) -> str:
-    return {list: "a list", str: "text", type(None): "nothing"}.get(type(value), f"a {type(value).__name__}")

@@ -149,8 +149,8 @@ def test_size_counts() -> None:
     [
         ("arms:\n  a: {data_mx: {captions: 1}}\n", "unknown key 'data_mx'; did you mean 'data_mix'?"),
         ("arms:\n  a: {data_mix: {captions: 0, interleaved: 0, text: 0}}\n", "the weights are all zero"),
-        ("arms:\n  a: {}\n  b: {}\n  a: {image_tokens: 64}\n", "line 8: the key 'a' appears twice; remove one"),
-        ("arms: {a: {<<: {image_tokens: 64}}}\n", "line 5: merge keys (<<) are not supported"),
+        ("arms:\n  a: {}\n  b: {}\n  a: {image_tokens: 64}\n", "line 8: is no plain YAML (the key 'a' appears twice; remove one)"),
+        ("arms: {a: {<<: {image_tokens: 64}}}\n", "line 5: is no plain YAML"),
         (
             "arms: {a: {learning_rate: fast}}\n",
             "learning_rate: Input should be a valid number or 'scale', 'paper' or 'law' (it is 'fast')",
