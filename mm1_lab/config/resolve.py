@@ -167,12 +167,6 @@ class _Resolver:
             image_tokens = (image_size // encoder.patch) ** 2
         else:
             image_tokens = look_up("number of image tokens", recipe.image_tokens, scale.image_tokens)
-        own, text = encoder.size, decoder.size
-        if own.width % own.heads:
-            raise RequestError(f"{recipe.encoder.size}: width {own.width} is not divisible by {own.heads} heads")
-        if isinstance(decoder, DecoderStage) and text.width % (2 * text.heads):  # positions rotate pairs of features
-            name = decoder_name(recipe, scale)
-            raise RequestError(f"{name}: width {text.width} is not divisible by {text.heads} heads of even width")
         if math.isqrt(image_tokens) ** 2 != image_tokens:
             raise RequestError(f"{image_tokens} image tokens are not a square number")
         if image_tokens + 2 > scale.sequence_length:

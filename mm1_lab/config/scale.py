@@ -16,9 +16,6 @@ Side = Annotated[int, Field(gt=0, le=100_000)]
 Workers = Annotated[int, Field(gt=0, le=100_000)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
-DECODERS_OWN = ("experts", "feed_forward", "kv_heads")
-"""Fields of a size that encoders do not have."""
-
 
 class Optimiser(Config):
     """AdamW with linear warm-up and cosine decay."""
@@ -99,12 +96,6 @@ class SftTraining(MultimodalTraining):
     """Positions of a packed row."""
     max_images: int = Field(16, gt=0, le=100_000)
     """Maximum number of images per row; each view of a picture counts as one."""
-
-    @model_validator(mode="after")
-    def _betas_have_an_effect(self) -> Self:
-        if self.optimiser == "adafactor" and "betas" in self.identity:
-            raise ValueError("betas are AdamW's; set optimiser: adamw, or remove them")
-        return self
 
 
 class EvaluationSettings(Config):
@@ -229,8 +220,7 @@ class Scale(Config):
     """GPUs that a plan reckons with. `plan` and `run` refuse what they do not hold. Default: this machine, from its own
     measured speeds."""
     images_per_row: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
-    """Approximate number of images per packed row of each source, for estimating the encoder's cost. `--set
-    sequence_length` changes them in proportion."""
+    """Approximate number of images per packed row of each source, for estimating the encoder's cost."""
     retries: int = Field(1, ge=0, le=1000)
     """How often a failed stage is retried."""
     attention: Attention | None = None
@@ -250,31 +240,9 @@ class Scale(Config):
         return self.attention
 
     @model_validator(mode="after")
-    def _sizes_have_an_effect(self) -> Self:
-        for name in self.upcycled:
-            if name not in self.decoders:
-                raise ValueError(f"upcycled: there is no decoder {name!r}{nearest(name, self.decoders)}")
-        text = self.encoder.text
-        towers = {"encoder.text": text}
-        for name, size in self.encoders.items():
-            towers[f"encoders.{name}"] = size
-        for name, size in towers.items():
-            for field in DECODERS_OWN:
-                if field in size.identity:
-                    raise ValueError(f"{name}: {field} is for decoders only; remove it")
-        if text.width % text.heads:
-            raise ValueError(f"encoder.text: width {text.width} is not divisible by {text.heads} heads")
-        return self
-
-    @model_validator(mode="after")
     def _workers_are_of_sizes(self) -> Self:
         known = [*self.encoders, *self.decoders, *self.pretrained_decoders]
         for name in self.workers:
             if name not in known and "/" not in name:  # a folder or hub name, as an arm may name a decoder
                 raise ValueError(f"workers: there is no size {name!r}{nearest(name, known)}")
-        if 0 < self.resources.gpus < 1 and max(self.workers.values(), default=1) > 1:
-            raise ValueError(
-                f"workers: each needs a GPU of its own (for NCCL), but resources.gpus is {self.resources.gpus:g}; "
-                "set 1, or 0 to train on processors"
-            )
         return self

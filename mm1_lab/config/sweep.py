@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from mm1_lab.config.base import Config, innermost, keys_at, override
-from mm1_lab.config.errors import RequestError, nearest, short
+from mm1_lab.config.errors import RequestError, nearest
 from mm1_lab.config.measure import MeasureField
 from mm1_lab.config.own_connectors import OwnConnectors, read_connectors
 from mm1_lab.config.recipe import Recipe
 from mm1_lab.config.scale import Scale
-from mm1_lab.config.search import AnySearch, Range, Search
-from mm1_lab.config.yaml_files import parse_yaml, read_yaml
+from mm1_lab.config.search import AnySearch, Search
+from mm1_lab.config.yaml_files import read_yaml
 
 MOST_ARMS = 10_000
 Expectation = Literal["greater", "less", "equivalent", "keeps"]
@@ -141,12 +141,7 @@ def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Swee
         for arm in panel.arms.values():
             check(f"panel {label!r} shows", arm)
     values = file.model_dump(exclude={"recipe", "arms", "grid", "connectors"})
-    sweep = Sweep(name=path.stem, base=base, arms=arms, connectors=own, **values)
-    if isinstance(sweep.search, Search):
-        for field, space in sweep.search.over.items():
-            for value in space.ends if isinstance(space, Range) else space:
-                sweep.changed({field: value}, f"{path}: search.over.{field}")
-    return sweep
+    return Sweep(name=path.stem, base=base, arms=arms, connectors=own, **values)
 
 
 def _read_base(file: SweepFile, path: Path, further: Iterable[Path]) -> Recipe:
@@ -209,19 +204,8 @@ def load_scale(name: str, folder: Path, settings: tuple[str, ...] = ()) -> Scale
         known = sorted(other.stem for other in folder.glob("*.yaml"))
         raise RequestError(f"there is no scale {name!r}{nearest(name, known)}")
     scale = Scale.parse(read_yaml(path), str(path))
-    if not settings:
-        return scale
-    changed = override(scale, settings, "--set")
-    # rows that are longer hold more images, unless these are set too
-    longer = changed.sequence_length / scale.sequence_length
-    given = {setting.partition("=")[0].strip() for setting in settings}
-    if longer == 1 or "images_per_row" in given:
-        return changed
-    images = dict(changed.images_per_row)
-    for name in images:
-        if f"images_per_row.{name}" not in given:
-            images[name] *= longer
-    return changed.model_copy(update={"images_per_row": images})
+    changed: Scale = override(scale, settings, "--set") if settings else scale
+    return changed
 
 
 def is_of_recipe(setting: str) -> bool:
@@ -235,4 +219,4 @@ def is_of_recipe(setting: str) -> bool:
     if rest:
         key = rest.partition(".")[0]
         return key in keys_at(Recipe, [first]) and key not in keys_at(Scale, [first])
-    return not isinstance(parse_yaml(text, f"--set {short(setting)}"), dict | None)  # in a scale these are tables
+    return not text.strip().startswith("{")  # in a scale these are tables

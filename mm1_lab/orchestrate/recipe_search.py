@@ -252,7 +252,8 @@ class _Search:
         request, sweep = self.request, self.request.sweep
         for field, space in self.settings.over.items():
             for value in space.ends if isinstance(space, Range) else space:
-                request.resolve(f"{field} {spelt(value)}", sweep.changed({field: value}, field), self.seeds[0])
+                changed = sweep.changed({field: value}, f"{request.file.name}: search.over.{field}")
+                request.resolve(f"{field} {spelt(value)}", changed, self.seeds[0])
         evaluation = request.resolve("base", sweep.base, self.seeds[0]).evaluation
         known = _measures_of_the_world(evaluation)
         known += [f"loss {source}" for source in evaluation.data.sources]

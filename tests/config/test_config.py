@@ -149,7 +149,10 @@ def test_size_counts() -> None:
     [
         ("arms:\n  a: {data_mx: {captions: 1}}\n", "unknown key 'data_mx'; did you mean 'data_mix'?"),
         ("arms:\n  a: {data_mix: {captions: 0, interleaved: 0, text: 0}}\n", "the weights are all zero"),
-        ("arms:\n  a: {}\n  b: {}\n  a: {image_tokens: 64}\n", "line 8: is no plain YAML (the key 'a' appears twice; remove one)"),
+        (
+            "arms:\n  a: {}\n  b: {}\n  a: {image_tokens: 64}\n",
+            "line 8: is no plain YAML (the key 'a' appears twice; remove one)",
+        ),
         ("arms: {a: {<<: {image_tokens: 64}}}\n", "line 5: is no plain YAML"),
         (
             "arms: {a: {learning_rate: fast}}\n",
@@ -204,7 +207,6 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables() -> None:
         ("train.lr_multipliers.conector=1", "train.lr_multipliers.conector: Input should be 'encoder'"),
         ("train.steps.most=3", "train.steps has no keys; set train.steps itself"),
         ("decoder.phases.0.share=1", "decoder.phases has no keys; set decoder.phases itself"),
-        ("resources.gpus=0.5", "resources.gpus is 0.5; set 1, or 0 to train on processors"),
     ],
 )
 def test_a_bad_setting_is_refused(setting: str, message: str) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from mm1_lab.formatting import duration
 from mm1_lab.orchestrate.execution.display import Display
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.cost import USUAL, stage_seconds
@@ -55,21 +54,21 @@ def test_time_left_follows_from_the_speed_so_far(work_list: WorkList) -> None:
     for task in shared:
         start(work_list, task)
         end(work_list, task)
-    assert not display.left(), "nothing to go by"
+    assert not display.seconds_left(), "nothing to go by"
     start(work_list, first)
     clock.now = 100.0
     end(work_list, first)
     left = display.costs[second.key] + display.costs[third.key]
     whole = sum(display.costs.values())
-    assert display.left() == f"about {duration(100.0 * left / (whole - left))} left"
+    assert display.seconds_left() == pytest.approx(100.0 * left / (whole - left))
     start(work_list, second)
     work_list.progress(second, "multimodal", Progress(3, 6))
     left -= 0.5 * work_list.seconds(second.stages[0])
-    assert display.left() == f"about {duration(100.0 * left / (whole - left))} left"
+    assert display.seconds_left() == pytest.approx(100.0 * left / (whole - left))
     end(work_list, second)
     start(work_list, third)
     end(work_list, third, "diverged")
-    assert not display.left() and display.counted() == "2 of 3 trials"
+    assert not display.seconds_left() and display.so_far() == "2 of 3 trials, 1 failed"
 
 
 def test_what_a_failure_blocks_takes_no_time(work_list: WorkList) -> None:
@@ -83,7 +82,7 @@ def test_what_a_failure_blocks_takes_no_time(work_list: WorkList) -> None:
     assert len(work_list.blocked) == 3
     start(work_list, other)
     end(work_list, other)
-    assert not display.left()
+    assert not display.seconds_left()
 
 
 def test_lines_where_there_is_no_terminal(work_list: WorkList) -> None:
@@ -119,7 +118,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_on_a_terminal_bars_show_step_loss_and_speed_and_lines_what_ended(
+def test_a_terminal_shows_step_loss_and_speed_and_lines_what_ended(
     work_list: WorkList, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")
@@ -142,4 +141,4 @@ def test_on_a_terminal_bars_show_step_loss_and_speed_and_lines_what_ended(
     for line in (f"diverged  {failing.label}: out of luck", "(1 of 3 trials", ": 8-shot 41.2"):
         assert line in ended
     last = out.getvalue()[len(drawn) :]
-    assert "\x1b[2K" in last and "\x1b[?25h" in last, "the bars are gone, and the cursor is back"
+    assert "\x1b[2K" in last and "\x1b[?25h" in last, "what ran is gone, and the cursor is back"

@@ -1,4 +1,4 @@
-"""What a user sees while a sweep runs: a line when a task starts or ends; in a terminal progress bars below them."""
+"""What a user sees while a sweep runs: a line when a task starts or ends; in a terminal what runs, below them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TELLING_SECONDS = 10.0  # before, the time that is left is not extrapolated
 
 
 class Display(Observer):
-    """Prints lines for logs and pipes; in a terminal it also draws bars, which it removes at the end."""
+    """Prints lines for logs and pipes; in a terminal it also shows the running tasks, which it removes at the end."""
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
@@ -29,35 +29,24 @@ class Display(Observer):
         self.since: dict[str, float] = {}
         """When each running task has started."""
         self.told: dict[str, str] = {}
-        """Stage, step and loss of each running task."""
+        """Stage, step and loss of each task."""
         self.costs = {key: sum(map(work_list.seconds, task.stages)) for key, task in work_list.tasks.items()}
         """Expected seconds of each task."""
         self.worked: dict[str, float] = {}
         """Those of them that correspond to what has been done."""
         self.drawn = 0.0
-        self.bars = None
+        self.live = None
         if out.isatty():
-            from rich import progress
             from rich.console import Console
+            from rich.live import Live
 
-            columns = (
-                progress.TextColumn("{task.description}"),
-                progress.BarColumn(20),
-                progress.TextColumn("{task.fields[told]}"),
-            )
-            console = Console(file=out, highlight=False)
-            self.bars = progress.Progress(*columns, console=console, auto_refresh=False, transient=True)
-            self.whole = self.bars.add_task("all", total=1.0, told="")
-            self.bar_of: dict[str, progress.TaskID] = {}
-            self.bars.start()
-            self.tick()
+            self.live = Live(console=Console(file=out, highlight=False), auto_refresh=False, transient=True)
+            self.live.start()
 
     def started(self, task: Task) -> None:
         self.since[task.key] = self.clock()
         self.told[task.key] = "starts"
-        if self.bars:
-            self.bar_of[task.key] = self.bars.add_task(task.label, total=self.costs[task.key], told="")
-        else:
+        if not self.live:
             self.line(f"starts    {task.label}")
 
     def progress(self, task: Task, kind: str, progress: Progress) -> None:
@@ -81,74 +70,60 @@ class Display(Observer):
 
     def finished(self, task: Task) -> None:
         self.worked[task.key] = self.costs[task.key]
-        since = self._end(task)
+        since = self.since.pop(task.key, None)
         took = "by another command" if since is None else f"in {duration(self.clock() - since)}"
-        text = f"done      {task.label} {took} ({self.counted()}"
-        if left := self.left():
-            text += f", {left}"
-        text += ")"
+        text = f"done      {task.label} {took} ({self.so_far()})"
         if task.kind == "trial" and (scores := self.headline(task)):
             text += f": {scores}"
         self.line(text)
 
     def failed(self, task: Task, outcome: Outcome, again: bool) -> None:
         self.worked[task.key] = 0.0
-        self._end(task)
+        self.since.pop(task.key, None)
         kind = outcome.kind if outcome.kind != "out of memory" else "failed"
         self.line(f"{kind:9} {task.label}: {outcome.reason}" + (" (will retry)" if again else ""))
 
-    def _end(self, task: Task) -> float | None:
-        """Returns when the task has started, if it was started here."""
-        if self.bars and task.key in self.bar_of:
-            self.bars.remove_task(self.bar_of.pop(task.key))
-        return self.since.pop(task.key, None)
-
     def tick(self) -> None:
         now = time.monotonic()
-        if not self.bars or now - self.drawn < REFRESH_SECONDS:
+        if not self.live or now - self.drawn < REFRESH_SECONDS:
             return
+        from rich.text import Text
+
         self.drawn = now
-        for key, bar in self.bar_of.items():
-            self.bars.update(bar, completed=self.worked.get(key, 0.0), told=self.told[key])
-        told = [self.counted()]
-        if self.work_list.failed:
-            told.append(f"{len(self.work_list.failed)} failed")
-        if left := self.left():
-            told.append(left)
-        self.bars.update(self.whole, completed=self.fraction(), told=", ".join(told))
-        self.bars.refresh()
+        lines = [f"{self.work_list.tasks[key].label}: {self.told[key]}" for key in self.since]
+        self.live.update(Text("\n".join([*lines, self.so_far()])), refresh=True)
 
     def close(self) -> None:
         """Stops drawing."""
-        if self.bars:
-            self.bars.stop()
+        if self.live:
+            self.live.update("")
+            self.live.stop()
 
     def line(self, text: str) -> None:
-        if self.bars:
-            self.bars.console.print(text, markup=False, soft_wrap=True)
+        if self.live:
+            self.live.console.print(text, markup=False, soft_wrap=True)
         else:
             print(text, file=self.out, flush=True)
 
-    def fraction(self) -> float:
-        """The share of the work that is done, without failed tasks and those that need them."""
+    def so_far(self) -> str:
+        """`3 of 12 trials, 1 failed, about 12 min left`; counts stages if there are no trials."""
+        tasks = self.work_list.tasks.values()
+        counts = {task.key: len(task.trials) for task in tasks if task.kind == "trial"}
+        what = "trial" if counts else "stage"
+        counts = counts or dict.fromkeys(self.work_list.tasks, 1)
+        done = sum(counts.get(key, 0) for key in self.work_list.done)
+        text = f"{done} of {counted(sum(counts.values()), what)}"
+        if self.work_list.failed:
+            text += f", {len(self.work_list.failed)} failed"
+        left = self.seconds_left()
+        return f"{text}, about {duration(left)} left" if left else text
+
+    def seconds_left(self) -> float:
+        """At the speed so far, without failed tasks and those that need them; 0 if it is not known yet."""
         total = done = 0.0
         for key, cost in self.costs.items():
             if key not in self.work_list.failed and key not in self.work_list.blocked:
                 total += cost
                 done += self.worked.get(key, 0.0)
-        return done / total if total else 1.0
-
-    def counted(self) -> str:
-        """`3 of 12 trials`; counts stages if there are no trials."""
-        counts = {key: len(task.trials) for key, task in self.work_list.tasks.items() if task.kind == "trial"}
-        what = "trial" if counts else "stage"
-        counts = counts or dict.fromkeys(self.work_list.tasks, 1)
-        done = sum(counts.get(key, 0) for key in self.work_list.done)
-        return f"{done} of {counted(sum(counts.values()), what)}"
-
-    def left(self) -> str:
-        """`about 12 min left`, at the speed so far; empty if that is not known yet or nothing is left."""
-        seconds, fraction = self.clock() - self.begun, self.fraction()
-        if seconds < TELLING_SECONDS or not 0 < fraction < 1:
-            return ""
-        return f"about {duration(seconds * (1 - fraction) / fraction)} left"
+        seconds = self.clock() - self.begun
+        return seconds * (total - done) / done if seconds >= TELLING_SECONDS and done else 0.0
