@@ -35,7 +35,7 @@ class _Loader(yaml.SafeLoader):
     """How many anchored values the one being read is in."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()
+        event: Any = self.peek_event()
         if isinstance(event, yaml.AliasEvent) and self.within_anchored:
             text = "an alias within an anchored value is not supported; write the value out"
             raise yaml.MarkedYAMLError(problem=text, problem_mark=event.start_mark)

@@ -62,13 +62,11 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
     Raises Leaving if this process leaves some of them to others, or to a later command.
     """
     plan = make_plan(request.trials, request.ledger, request.weights)
-    rows: Mapping[str, int] = {}
-    if plan.tasks:
-        rows = _prepare(plan, request, executor)
+    rows = _prepare(plan, request, executor) if plan.tasks else {}
     trials = request.write_manifest()
     work_list = None
     recorder = None
-    if plan.tasks or _is_stale(request, _newest_result(request, trials)):
+    if plan.tasks or _newest_undrawn(request, trials):
         recorder = MlflowRecorder(request.folder, request.ledger)
     trackers = [Tracker(name, request.folder, request.ledger) for name in request.trackers]
     status, wait = "KILLED", True
@@ -76,8 +74,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
         if plan.tasks and recorder:
             work_list = work_through(plan, request, executor, rows, [recorder, *trackers])
         with locked(request.folder / ".draw.lock"):  # processes that share the work end at the same time
-            newest = _newest_result(request, trials)
-            if _is_stale(request, newest):
+            if newest := _newest_undrawn(request, trials):
                 print("Drawing tables and figures …", flush=True)
                 draw(request.folder)
                 # dated so that it is stale for a command whose results came while it was drawn
@@ -97,15 +94,13 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
     return plan, work_list
 
 
-def _prepare(plan: Plan, request: Request, executor: Executor) -> Mapping[str, int]:
+def _prepare(plan: Plan, request: Request, executor: Executor) -> dict[str, int]:
     """Checks that the plan can be run, and opens the executor. Returns the rows of `rows_at_a_time`."""
     missing = [stage for task in plan.tasks.values() for stage in task.stages]
     check_disk(missing, executor.at_once(request.scale), request.ledger.store)
-    done = sum(plan.is_done(trial.fingerprint) for trial in plan.trials)
-    counts = [counted(len(plan.tasks), "task"), f"{done} of {counted(len(plan.trials), 'trial')} done before"]
-    if shipped := sum(request.ledger.is_shipped(fingerprint) for fingerprint in plan.stages):
-        counts.append(f"{counted(shipped, 'part')} shipped")
-    print(f"{request.variant} at {request.scale_name}: {', '.join(counts)}", flush=True)
+    done = f"{sum(plan.is_done(trial.fingerprint) for trial in plan.trials)} of {counted(len(plan.trials), 'trial')}"
+    tasks = counted(len(plan.tasks), "task")
+    print(f"{request.variant} at {request.scale_name}: {tasks}, {done} done before", flush=True)
     check_named_prompts(plan, request)
     executor.open(request.scale)
     check_feasible(plan)
@@ -151,20 +146,17 @@ def work_through(
     return work_list
 
 
-def _newest_result(request: Request, trials: Iterable[TrialRow]) -> int:
-    """When the newest of the sweep's results was written, or its manifest, in nanoseconds; 0 without results."""
+def _newest_undrawn(request: Request, trials: Iterable[TrialRow]) -> int:
+    """When the newest of the sweep's results, or its manifest, was written, in nanoseconds; 0 if its table has it, or
+    there are no results."""
     results = f"{request.ledger.results}/trials"  # plain strings: a Path for each of ten thousand trials is slow
     done = [path for path in {f"{results}/{row.fingerprint}/{DONE}" for row in trials} if os.path.exists(path)]
     if not done:
         return 0
     files: list[str | Path] = [*done, request.folder / "sweep.json", request.folder / "trials.csv"]
-    return max(os.stat(path).st_mtime_ns for path in files)
-
-
-def _is_stale(request: Request, newest: int) -> bool:
-    """Whether the sweep's table is older than its newest result."""
+    newest = max(os.stat(path).st_mtime_ns for path in files)
     table = request.folder / "table.md"
-    return newest > 0 and not (table.exists() and table.stat().st_mtime_ns >= newest)
+    return 0 if table.exists() and table.stat().st_mtime_ns >= newest else newest
 
 
 def show(request: Request, plan: Plan, work_list: WorkList | None, short: Short | None = None) -> None:

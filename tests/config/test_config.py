@@ -151,7 +151,7 @@ def test_size_counts() -> None:
         ("arms:\n  a: {data_mix: {captions: 0, interleaved: 0, text: 0}}\n", "the weights are all zero"),
         (
             "arms:\n  a: {}\n  b: {}\n  a: {image_tokens: 64}\n",
-            "line 8: is no plain YAML (the key 'a' appears twice; remove one)",
+            "line 8: is no plain YAML (the key 'a' appears twice",
         ),
         ("arms: {a: {<<: {image_tokens: 64}}}\n", "line 5: is no plain YAML"),
         (

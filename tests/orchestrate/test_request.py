@@ -109,11 +109,6 @@ def test_a_benchmark_that_no_row_holds_is_refused_where_it_would_be_asked(
     assert "there are no weights for it" in capsys.readouterr().err
 
 
-def test_arms_are_named_one_by_one(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="repeat the option: --only base --only captions"):
-        load_request("data_mix", "smoke", only=["base,captions"], results=tmp_path)
-
-
 def test_a_setting_of_the_recipe_changes_what_the_arms_start_from(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

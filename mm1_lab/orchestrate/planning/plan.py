@@ -94,17 +94,17 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger, weights: bool = False) ->
     missing = find_missing(wanted, ledger)
     plan.tasks = make_tasks(missing)
     for one in missing.values():
-        for needed in one.stage.inputs.values():
-            if needed.fingerprint not in missing:
-                plan.add(needed, "done", _where(needed, ledger))
-    for one in missing.values():
         if one.inputs:
             waits = " and ".join(needed.KIND for needed in one.inputs.values())
             plan.add(one.stage, "wait", f"waits for {waits}")
+        elif ledger.failure_file(one.stage.fingerprint).exists():
+            plan.add(one.stage, "run", "failed before")
+        elif ledger.partial_folder(one.stage.fingerprint).exists():
+            plan.add(one.stage, "run", "was interrupted, resumes")
         else:
-            plan.add(one.stage, "run", _why(one.stage, ledger))
+            plan.add(one.stage, "run", "new")
     for trial in plan.trials:
-        _add_unneeded(plan, ledger, trial.evaluation.model)
+        _add_rest(plan, ledger, trial.evaluation.model)
     return plan
 
 
@@ -156,28 +156,19 @@ def make_tasks(missing: Mapping[str, Missing]) -> dict[str, Task]:
     return tasks
 
 
-def _where(stage: Stage, ledger: Ledger) -> str:
-    """Where a finished stage's weights are."""
-    return "shipped with the repository" if ledger.is_shipped(stage.fingerprint) else "weights are in the store"
-
-
-def _why(stage: Stage, ledger: Ledger) -> str:
-    """Why a stage that waits for nothing runs."""
-    if ledger.failure_file(stage.fingerprint).exists():
-        return "failed before"
-    return "was interrupted, resumes" if ledger.partial_folder(stage.fingerprint).exists() else "new"
-
-
-def _add_unneeded(plan: Plan, ledger: Ledger, stage: Stage) -> None:
-    """Adds a stage that no missing stage needs to the plan, and its inputs."""
-    if stage.fingerprint in plan.stages:
+def _add_rest(plan: Plan, ledger: Ledger, stage: Stage) -> None:
+    """Adds the stage, if it does not have to run, and all that it depends on."""
+    if stage.fingerprint not in plan.stages:
+        if ledger.is_shipped(stage.fingerprint):
+            plan.add(stage, "done", "shipped with the repository")
+        elif ledger.has_weights(stage.fingerprint):
+            plan.add(stage, "done", "weights are in the store")
+        else:
+            plan.add(stage, "not needed", "no missing trial needs it")
+    elif plan.stages[stage.fingerprint].state in ("done", "not needed"):
         return
-    if ledger.has_weights(stage.fingerprint):
-        plan.add(stage, "done", _where(stage, ledger))
-    else:
-        plan.add(stage, "not needed", "no missing trial needs it")
     for needed in stage.inputs.values():
-        _add_unneeded(plan, ledger, needed)
+        _add_rest(plan, ledger, needed)
 
 
 def path_lengths(tasks: dict[str, Task], seconds: Callable[[Stage], float]) -> dict[str, float]:

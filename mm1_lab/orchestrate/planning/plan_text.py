@@ -119,8 +119,8 @@ def arm_lines(trials: Iterable[dict[str, Any]]) -> list[str]:
         arms_at[sweep, state, ", ".join(seeds)].append(arm)
     lines = []
     for (sweep, state, at), arms in arms_at.items():
-        seeds = "seeds" if "," in at else "seed"
-        lines += wrap(f"{sweep}, {state}: {', '.join(arms)} ({seeds} {at})", 78, subsequent_indent="  ")
+        what = "seeds" if "," in at else "seed"
+        lines += wrap(f"{sweep}, {state}: {', '.join(arms)} ({what} {at})", 78, subsequent_indent="  ")
     return lines
 
 

@@ -186,7 +186,9 @@ def load_request(
     loaded = load_sweep(file, *SWEEPS, settings=[setting for setting in settings if is_of_recipe(setting)])
     if loaded.connectors:
         ALLOWED[loaded.connectors.digest] = loaded.connectors
-    _check_only(only, loaded, file)
+    for arm in only:
+        if arm not in loaded.arms:
+            raise RequestError(f"--only: {file} has no arm {arm!r}{nearest(arm, loaded.arms)}")
     asked = [arm for arm in loaded.arms if not only or arm in only]
     chosen = parse_seeds(str(seeds) if isinstance(seeds, str | int) else ",".join([*map(str, seeds), ""]))
     if len(chosen) * len(loaded.arms) > MOST_TRIALS:
@@ -195,7 +197,11 @@ def load_request(
     shipped = here_or_shipped(Path(parts)) if parts else None
     ledger = Ledger(Path(results), Path(store) if store else None, shipped)
     path = Path(data) if data else None
-    data_file = _read_data_file(path)
+    data_file = None
+    if path:
+        from mm1_lab.data.shards.datafile import DataFile
+
+        data_file = DataFile.read(path)
 
     # Every arm can be built: told before data are indexed, which may take hours
     models = HuggingFace()
@@ -210,7 +216,10 @@ def load_request(
         numbers = with_benchmarks(numbers, path, data_file, tokenizer, ledger.data_cache)
     identity = WORLD_DATA
     if path or tokenizer:
-        identity = _index_data(path, ledger, numbers, tokenizer)
+        from mm1_lab.data import open_data
+
+        ledger.check_writable()
+        identity = open_data(path, ledger.data_cache, numbers, tokenizer).identity
 
     # The trials
     if any(recipe.learning_rate == "law" for recipe in loaded.arms.values()):
@@ -240,17 +249,6 @@ def load_request(
     )
 
 
-def _check_only(only: Iterable[str], sweep: Sweep, path: Path) -> None:
-    for arm in only:
-        if arm in sweep.arms:
-            continue
-        parts = [part.strip() for part in arm.split(",")]
-        if len(parts) > 1 and sweep.arms.keys() >= {*parts}:
-            repeated = " ".join(f"--only {part}" for part in parts)
-            raise RequestError(f"--only {arm}: repeat the option: {repeated}")
-        raise RequestError(f"--only: {path} has no arm {arm!r}{nearest(arm, sweep.arms)}")
-
-
 def _check_arms(
     sweep: Sweep, asked: Iterable[str], scale: Scale, seed: int, data: DataIdentity, models: HuggingFace
 ) -> None:
@@ -265,14 +263,6 @@ def _check_arms(
         if arm not in arms:
             with suppress(NotHere):
                 resolve(arm, recipe, scale, seed, data, models)
-
-
-def _read_data_file(path: Path | None) -> DataFile | None:
-    if path is None:
-        return None
-    from mm1_lab.data.shards.datafile import DataFile
-
-    return DataFile.read(path)
 
 
 def _identity_without_index(content: DataFile | None) -> DataIdentity:
@@ -315,15 +305,3 @@ def with_benchmarks(
         raise RequestError("benchmarks need --data or a pre-trained decoder; the world has a vocabulary of its own")
     checked = check_benchmarks(opened, scale.evaluate, cache, own_names(in_world=not data))
     return scale.model_copy(update={"benchmarks": tuple(checked)})
-
-
-def _index_data(path: Path | None, ledger: Ledger, scale: Scale, tokenizer: Path | None) -> DataIdentity:
-    """The identity of the user's data, after indexing them if necessary, or of the world with a pre-trained decoder's
-    tokenizer.
-
-    Raises RequestError for data that cannot be used.
-    """
-    from mm1_lab.data import open_data
-
-    ledger.check_writable()
-    return open_data(path, ledger.data_cache, scale, tokenizer).identity
