@@ -72,8 +72,6 @@ def test_a_finished_sweep_has_table_figure_and_runs_to_browse(finished: Any) -> 
     assert len(client.get_metric_history(runs["base / seed 0 at smoke"].info.run_id, "train/loss/interleaved")) > 1
     encoder = runs["encoder / seed 0 at smoke"].data.metrics
     assert {"train/loss", "retrieval", "probe"} <= set(encoder) and 0 < encoder["probe"] < 1
-    assert [item.path for item in client.list_artifacts(child.info.run_id)] == ["samples.html"]
-    assert {"figure.png", "table.md"} <= {item.path for item in client.list_artifacts(parent.info.run_id)}
 
 
 @pytest.mark.slow

@@ -226,30 +226,6 @@ def test_ray_that_was_loaded_without_authentication_is_not_started(monkeypatch: 
         executor.open(load_scale("smoke", REPOSITORY / "sweeps" / "scales"))
 
 
-def test_tune_s_files_of_a_running_command_stay_and_those_of_a_killed_one_go(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However long ago the running one began."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # Ray reads it when it is loaded, and other tests start one
-    from mm1_lab.orchestrate.execution.tune import temporary_storage
-
-    script = (
-        "import os, pathlib\n"
-        "from mm1_lab.orchestrate.execution.tune import temporary_storage\n"
-        "with temporary_storage(pathlib.Path('.ray')) as storage:\n"
-        "    (storage / 'run').mkdir()\n"
-        "    os._exit(0)\n"
-    )
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
-    (killed,) = tmp_path.glob(".ray/*/run")
-    with temporary_storage(tmp_path / ".ray") as running:
-        assert not killed.parent.exists()
-        os.utime(running, (0, 0))
-        with temporary_storage(tmp_path / ".ray") as other:
-            assert running.is_dir() and other.is_dir()
-    assert not any((tmp_path / ".ray").iterdir())
-
-
 def test_a_node_that_joined_without_the_store_runs_nothing(tmp_path: Path) -> None:
     """It came after the check of all nodes; what it would train would be lost with it."""
     request = load_request("data_mix", "smoke", 1, ("base",), (), None, tmp_path / "results", tmp_path / "store")

@@ -43,10 +43,6 @@ class Executor(AbstractContextManager["Executor"]):
     def open(self, scale: Scale) -> None:
         """Prepares the executor, once. Raises RequestError if the machine lacks the resources of a stage."""
 
-    def at_once(self, scale: Scale) -> int:
-        """How many stages run at a time. Raises RequestError like `open`."""
-        return 1
-
     @abstractmethod
     def work(self, work_list: WorkList, context: WorkerContext, work: Work) -> None:
         """Takes tasks, runs them and settles their outcomes until the work list is exhausted.

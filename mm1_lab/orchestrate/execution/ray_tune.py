@@ -22,7 +22,6 @@ from mm1_lab.orchestrate.execution.executor import Executor, Work, check_memory
 from mm1_lab.orchestrate.execution.preflight import check_nodes
 from mm1_lab.orchestrate.execution.worker import WorkerContext
 from mm1_lab.orchestrate.execution.worklist import WorkList
-from mm1_lab.orchestrate.planning.cost import machine_slots
 
 SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # silences Tune, as the display is ours
@@ -119,13 +118,6 @@ class RayTune(Executor):
         except (ConnectionError, ValueError) as error:
             nothing = f"--address {address}: there is no Ray cluster that can be joined"
             raise RequestError(f"{nothing} ({error})") from None
-
-    def at_once(self, scale: Scale) -> int:
-        """On this machine without starting Ray; the nodes of a cluster have to be asked."""
-        if self.address is None:
-            return machine_slots(scale)
-        self.open(scale)
-        return self.slots
 
     def work(self, work_list: WorkList, context: WorkerContext, work: Work) -> None:
         from mm1_lab.orchestrate.execution.tune import run_trials

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import time
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ray import tune
 from ray.exceptions import ActorDiedError, RayActorError
 from ray.tune.search import Searcher
 
-from mm1_lab.files import Busy, locked
 from mm1_lab.orchestrate.execution.executor import Work
 from mm1_lab.orchestrate.execution.groups import alive_nodes, node_went_away
 from mm1_lab.orchestrate.execution.worker import WorkerContext, attempt
@@ -47,7 +45,10 @@ def run_trials(work_list: WorkList, context: WorkerContext, work: Work, workers:
     needs = context.scale.resources
     alone = tune.PlacementGroupFactory([{"CPU": needs.cpus, "GPU": needs.gpus}])
     group = tune.PlacementGroupFactory([STARTS_GROUP])
-    with temporary_storage(context.store / ".ray") as storage:
+    (context.store / ".ray").mkdir(parents=True, exist_ok=True)
+    # for Tune's own files, which every node of a cluster must see
+    with TemporaryDirectory(dir=context.store / ".ray", ignore_cleanup_errors=True) as temporary:
+        storage = Path(temporary).absolute()
         there = replace(context, groups=storage / "groups")
         trainable = tune.with_parameters(_run_trial, tasks=work_list.tasks, context=there, work=work)
         tune.Tuner(
@@ -165,28 +166,3 @@ def ending(error: str, nodes: set[str]) -> Outcome:
         return KILLED
     lines = error.splitlines()
     return Outcome("failed", lines[0] if EVICTED in lines[0] else lines[-1])  # a traceback ends with the reason
-
-
-@contextmanager
-def temporary_storage(parent: Path) -> Iterator[Path]:
-    """A temporary folder for Tune's own files, which every node of a cluster must see.
-
-    Its lock is held while it is used; those of killed commands, whose locks are free, are deleted.
-    """
-    parent.mkdir(parents=True, exist_ok=True)
-    for lock in parent.glob("*.lock"):
-        with suppress(Busy, OSError), locked(lock, wait=False):
-            _delete(lock)
-    lock = parent / f"{uuid.uuid4().hex}.lock"
-    with locked(lock):
-        try:
-            folder = lock.with_suffix("")
-            folder.mkdir()
-            yield folder
-        finally:
-            _delete(lock)
-
-
-def _delete(lock: Path) -> None:
-    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-    lock.unlink(missing_ok=True)

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
@@ -185,23 +183,6 @@ def machine_slots(scale: Scale) -> int:
 
         slots = min(slots, torch.cuda.device_count() / scale.resources.gpus)
     return max(1, int(slots))
-
-
-def check_disk(stages: Collection[Stage], slots: int, store: Path) -> None:
-    """Raises RequestError if the store's disk has too little room for these stages.
-
-    The estimate is a lower bound: the weights of all stages, without embeddings, and the checkpoints of the `slots`
-    largest stages in training. Each keeps up to two checkpoints of weights and Adam's two moments.
-    """
-    weights = sorted(4 * stage.parameters().total for stage in stages if stage.TRAINS)
-    needed = sum(weights) + 6 * sum(weights[-slots:])
-    place = next(folder for folder in (store, *store.parents) if folder.exists())
-    free = shutil.disk_usage(place).free
-    if needed > free:
-        raise RequestError(
-            f"{store}: the sweep needs {short(needed, 'B')} there and {short(free, 'B')} are free; free some space "
-            "(mm1-lab gc --keep best --yes) or give another --store"
-        )
 
 
 def stage_seconds(stage: Stage, speeds: Mapping[str, float]) -> float:

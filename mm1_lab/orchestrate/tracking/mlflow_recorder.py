@@ -32,11 +32,8 @@ from mm1_lab.orchestrate.tracking.mlflow_store import (
 )
 from mm1_lab.results import Ledger, Manifest
 from mm1_lab.results.manifest import read_manifest, read_trials
-from mm1_lab.results.samples import read_samples, samples_page
 
 SYNC_SECONDS = 60.0
-SHOWN = (".png", ".md", ".csv")
-"""Suffixes of a sweep's files that are logged: figures, pages and tables."""
 BATCH = 1000
 """Metrics in a request, which is MLflow's limit, and runs in an answer."""
 COMPLETE = "mm1.complete"
@@ -61,14 +58,12 @@ def sync(folder: Path, ledger: Ledger, status: str = "", wait: bool = True) -> M
     done = [fingerprint for fingerprint in names if ledger.has_scores(fingerprint)]
     if not status:
         status = "FINISHED" if len(done) == len(names) else "KILLED"
-    files = [*folder.iterdir(), *folder.parent.iterdir()]  # also of its scale: lessons, axes
-    shown = sorted(path for path in files if path.suffix in SHOWN)
     try:
         with locked(RESULTS / ".mlflow-sync.lock", wait):
             runs = SweepRuns(manifest, ledger)
             for fingerprint in done:
                 runs.log_trial(fingerprint, names[fingerprint])
-            runs.log_sweep(shown, status)
+            runs.end(status)
     except (Busy, RequestError):
         raise
     except Exception as error:  # whatever a tracking server or its database raises
@@ -109,8 +104,8 @@ class SweepRuns:
         found = self.client.get_experiment_by_name(sweep.name)
         if found:
             return str(found.experiment_id)
-        place = None if named_store() else ARTIFACTS.absolute().as_uri()
         tags = {"mlflow.experimentKind": "custom_model_development", NOTE: sweep.heading}
+        place = None if named_store() else ARTIFACTS.absolute().as_uri()
         return str(self.client.create_experiment(sweep.name, place, tags))
 
     def _found(self) -> Iterator[Any]:
@@ -143,13 +138,9 @@ class SweepRuns:
         tags = {NOTE: TRIAL_NOTE.format(fingerprint=fingerprint, command=command)}
         for name in ("processor", "commit"):
             tags[f"mm1.{name}"] = str(record["environment"][name])
-        title = contents.title(names)
-        run = self._new_run("trial", fingerprint, title, end - seconds, tags)
+        run = self._new_run("trial", fingerprint, contents.title(names), end - seconds, tags)
         parameters = contents.parameters(self.manifest, names, record)
         self.client.log_batch(run.info.run_id, params=[Param(name, value) for name, value in parameters.items()])
-        samples = read_samples(self.ledger, {"prediction": fingerprint})
-        page = samples_page(title, samples, record["recipe"]["images"] == "blind")
-        self.client.log_text(run.info.run_id, page, "samples.html")
         self._finish(run, contents.metrics(self.ledger, fingerprint, record), end, state)
 
     def log_part(self, kind: str, fingerprint: str, seed: int) -> None:
@@ -190,24 +181,17 @@ class SweepRuns:
         kept = self.client.get_run(run_id)
         self.runs[kept.data.tags["mm1.kind"], kept.data.tags["mm1.fingerprint"]] = kept
 
-    def log_sweep(self, artifacts: list[Path], status: str) -> None:
-        """Logs the sweep's tables and figures if they have changed, and sets the parent's status.
-
-        Ends children that a killed command left open, and which are not trials of the sweep any more.
-        """
+    def end(self, status: str) -> None:
+        """Sets the parent's status. Ends children that a killed command left open, and which are not trials of the
+        sweep any more."""
         for run in self.runs.values():
             if run.info.status == "RUNNING" and COMPLETE not in run.data.tags:
                 self.client.set_terminated(run.info.run_id, "KILLED")
-        parent = self.parent.info.run_id
-        state = digest([[path.name, file_digest(path)] for path in artifacts])
-        if self.parent.data.tags.get(COMPLETE) != state:
-            for path in artifacts:
-                self.client.log_artifact(parent, str(path))
-            self.client.set_tag(parent, COMPLETE, state)
+        parent = self.parent.info
         if status == "RUNNING":
-            self.client.update_run(parent, status)
-        elif self.parent.info.status != status:
-            self.client.set_terminated(parent, status)
+            self.client.update_run(parent.run_id, status)
+        elif parent.status != status:
+            self.client.set_terminated(parent.run_id, status)
 
 
 class MlflowRecorder(Observer):
