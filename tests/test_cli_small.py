@@ -62,7 +62,6 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("fit-lr-law", "--from", "none.csv"), "--from none.csv: there is no such file"),
         (("report", "--results", "file"), "file: there are no results here"),
         (("--debug", "plan", "data_mix"), "options come after the command: mm1-lab COMMAND --debug"),
-        (("status", "--seeds", "3"), "status: --seeds needs a sweep: mm1-lab status data_mix --seeds"),
         ((LONG,), "there is no command"),
         (("plan", "data_mix", f"--{LONG}"), "there is no option"),
         (("plan", LONG), "File name too long"),

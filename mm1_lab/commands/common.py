@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mm1_lab.config import is_of_recipe
+from mm1_lab.config import RequestError, is_of_recipe
 from mm1_lab.files import PARTS
 from mm1_lab.results import Ledger
 
@@ -35,6 +35,17 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def parse_looks(text: str | None) -> tuple[int, ...]:
+    """Parses `--looks`, increasing numbers of seeds (`4,6,8`); none without the option. Raises RequestError."""
+    if text is None:
+        return ()
+    parts = text.split(",")
+    looks = tuple(int(part) for part in parts if part.strip().isascii() and part.strip().isdigit() and len(part) < 7)
+    if len(looks) < len(parts) or looks[0] < 2 or list(looks) != sorted(set(looks)):
+        raise RequestError(f"--looks {text}: give increasing numbers of seeds, from 2 on, such as 4,6,8")
+    return looks
 
 
 def ledger_of(options: argparse.Namespace) -> Ledger:

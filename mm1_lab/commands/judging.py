@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mm1_lab.commands import options as opt
-from mm1_lab.commands.common import DONE, print_json
+from mm1_lab.commands.common import DONE, parse_looks, print_json
 from mm1_lab.commands.options import command, option, switch
 from mm1_lab.config import RequestError
-
-if TYPE_CHECKING:
-    pass
 
 OPEN = 3
 """Exit code: a claim is not decided."""
@@ -36,7 +32,7 @@ def judge(options: argparse.Namespace) -> int:
     from analysis.external.shown import judgement_text
 
     columns = _columns(options.columns) if options.columns is not None else None
-    looks = _looks(options.looks) if options.looks is not None else ()
+    looks = parse_looks(options.looks)
     judgement = judge_scores(options.scores, options.claims, columns, options.lower_is_better, looks)
     if options.figure:
         from analysis.external.shown import draw_judgement
@@ -59,13 +55,3 @@ def _columns(text: str) -> dict[str, str]:
             raise RequestError(f"--columns {text}: {name.strip()} is given twice")
         columns[name.strip()] = column.strip()
     return columns
-
-
-def _looks(text: str) -> tuple[int, ...]:
-    numbers = text.split(",")
-    if not all(number.strip().isascii() and number.strip().isdigit() and len(number) < 7 for number in numbers):
-        raise RequestError(f"--looks {text}: give numbers of seeds, such as 4,6,8")
-    looks = tuple(int(number) for number in numbers)
-    if looks[0] < 2 or list(looks) != sorted(set(looks)):
-        raise RequestError(f"--looks {text}: must be increasing numbers of seeds, from 2 on")
-    return looks

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mm1_lab.commands import options as opt
-from mm1_lab.commands.common import DONE, FAILED, print_json, request_of
+from mm1_lab.commands.common import DONE, FAILED, parse_looks, print_json, request_of
 from mm1_lab.commands.options import command, option, switch
 from mm1_lab.config import RequestError, Search, Stage
 from mm1_lab.files import PARTS, STUDY, folder_size, here_or_shipped
@@ -169,12 +169,12 @@ def _what_deciding_takes(request: Request) -> str:
 
 def _looks(options: argparse.Namespace, request: Request) -> tuple[int, ...]:
     """The numbers of seeds at which an `--until-decided` study is judged; empty without that option."""
-    from mm1_lab.orchestrate.growing import parse_looks
+    from mm1_lab.orchestrate.growing import looks_of
 
     if not options.until_decided:
-        if options.looks:
+        if options.looks is not None:
             raise RequestError("--looks needs --until-decided")
         return ()
     if request.sweep.search:
         raise RequestError(f"--until-decided: {request.sweep.name} is a search, and its number of seeds is fixed")
-    return parse_looks(options.looks or "", len({trial.seed for trial in request.trials}))
+    return looks_of(parse_looks(options.looks), len({trial.seed for trial in request.trials}))

@@ -36,11 +36,6 @@ def status(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.status import status_text, status_values
 
     ledger, begun = ledger_of(options), set[str]()
-    given = {"--scale": options.scale != "mini", "--data": options.data, "--seeds": options.seeds != "1"}
-    given |= {"--only": options.only, "--set": options.set}
-    ignored = [flag for flag, value in given.items() if value]
-    if ignored and not options.sweep:
-        raise RequestError(f"status: {ignored[0]} needs a sweep: mm1-lab status data_mix {ignored[0]} …")
     if options.sweep:
         request = so_far(request_of(options, options.sweep))
         asked = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 from mm1_lab.config import RequestError, Trial
@@ -19,21 +17,15 @@ Judge = Callable[[Path, Sequence[int]], tuple[list[str], list[str]]]
 one."""
 
 
-def parse_looks(text: str, seeds: int) -> tuple[int, ...]:
-    """Parses `--looks` (`4,6,8,10`; default: every second number from 4, and the last). Raises RequestError."""
+def looks_of(numbers: tuple[int, ...], seeds: int) -> tuple[int, ...]:
+    """The numbers of seeds at which a study of `seeds` is judged; default: every second from 4 on, and the last. Raises
+    RequestError."""
     if seeds < 2:
         raise RequestError("--until-decided: one seed decides nothing; give the largest number of seeds: --seeds 10")
-    if not text:
-        looks = sorted({*range(4, seeds, 2), seeds})
-    elif re.fullmatch(r"\d{1,4}(,\d{1,4})*", text):
-        looks = [int(part) for part in text.split(",")]
-    else:
-        raise RequestError(f"--looks {text!r}: give increasing numbers of seeds: 4,6,8,10")
-    if looks[0] < 2 or any(after <= before for before, after in pairwise(looks)):
-        raise RequestError(f"--looks {text or looks}: numbers of seeds must increase, starting from at least 2")
+    looks = numbers or tuple(sorted({*range(4, seeds, 2), seeds}))
     if looks[-1] != seeds:
         raise RequestError(f"the last look is after {looks[-1]} seeds, but --seeds gives {seeds}; make them equal")
-    return tuple(looks)
+    return looks
 
 
 def run_until_decided(request: Request, executor: Executor, draw: Draw, judge: Judge, short: Short) -> int:

@@ -12,8 +12,9 @@ from analysis.judging.looks import open_arms, question_status, reached_text
 from analysis.judging.sequential import over_looks
 from analysis.pages.verdicts import looks_note
 from analysis.study import Study, read_study
+from mm1_lab.commands.common import parse_looks
 from mm1_lab.config import Contrast, Recipe, RequestError, Sweep
-from mm1_lab.orchestrate.growing import parse_looks
+from mm1_lab.orchestrate.growing import looks_of
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import merge_manifest, read_manifest
 from tests.analysis.results_folder import claim_row, study_of, write_results
@@ -112,25 +113,25 @@ def test_a_look_whose_trials_are_still_to_come_is_not_judged_yet(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("text", "seeds", "looks"), [("", 10, (4, 6, 8, 10)), ("", 5, (4, 5)), ("", 3, (3,)), ("2,5", 5, (2, 5))]
+    ("text", "seeds", "looks"), [(None, 10, (4, 6, 8, 10)), (None, 5, (4, 5)), (None, 3, (3,)), ("2,5", 5, (2, 5))]
 )
-def test_looks_are_read(text: str, seeds: int, looks: tuple[int, ...]) -> None:
-    assert parse_looks(text, seeds) == looks
+def test_looks_are_read(text: str | None, seeds: int, looks: tuple[int, ...]) -> None:
+    assert looks_of(parse_looks(text), seeds) == looks
 
 
 @pytest.mark.parametrize(
     ("text", "seeds", "message"),
     [
         ("4,x", 10, "give increasing numbers of seeds"),
-        ("6,4,10", 10, "must increase"),
-        ("", 1, "one seed decides nothing"),
-        ("1,2", 2, "must increase"),
+        ("6,4,10", 10, "give increasing numbers"),
+        (None, 1, "one seed decides nothing"),
+        ("1,2", 2, "from 2 on"),
         ("4,6", 10, "last look is after 6 seeds, but --seeds gives 10"),
     ],
 )
-def test_looks_that_make_no_sense_are_refused(text: str, seeds: int, message: str) -> None:
+def test_looks_that_make_no_sense_are_refused(text: str | None, seeds: int, message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        parse_looks(text, seeds)
+        looks_of(parse_looks(text), seeds)
 
 
 def test_looks_are_fixed_by_the_first_run(tmp_path: Path) -> None:
