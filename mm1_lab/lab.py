@@ -20,7 +20,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm1_lab.config import RequestError, Search
+from mm1_lab.config import RequestError
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.planning.request import load_request as load_sweep
@@ -53,19 +53,12 @@ def run(sweep: Request, inline: bool = False, address: str | None = None) -> pd.
     """
     from analysis import draw_sweep, sweep_in_short
     from mm1_lab.orchestrate.execution.executor import make_executor
-    from mm1_lab.orchestrate.lr_search import run_search
-    from mm1_lab.orchestrate.recipe_search import run_recipe_search
-    from mm1_lab.orchestrate.sweeping import run_sweep
+    from mm1_lab.orchestrate.recipe_search import run_request
     from mm1_lab.results.reading import scores
 
     sweep.ledger.check_writable()
     with make_executor(inline, address) as executor:
-        if isinstance(sweep.sweep.search, Search):
-            run_recipe_search(sweep, executor, draw_sweep, sweep_in_short)
-        elif sweep.sweep.search:
-            run_search(sweep, executor, draw_sweep)
-        else:
-            run_sweep(sweep, executor, draw_sweep)
+        run_request(sweep, executor, draw_sweep, sweep_in_short)
     found = scores(sweep.folder)
     if sweep.sweep.search:
         return found

@@ -72,9 +72,8 @@ def run(options: argparse.Namespace) -> int:
     from analysis import draw_sweep, sweep_in_short
     from mm1_lab.orchestrate.execution.executor import Leaving, make_executor
     from mm1_lab.orchestrate.growing import run_until_decided
-    from mm1_lab.orchestrate.lr_search import run_search
-    from mm1_lab.orchestrate.recipe_search import run_recipe_search, so_far
-    from mm1_lab.orchestrate.sweeping import forget_trials, run_sweep
+    from mm1_lab.orchestrate.recipe_search import run_request, so_far
+    from mm1_lab.orchestrate.sweeping import forget_trials
     from mm1_lab.orchestrate.tracking.trackers import import_tracker
 
     for name in options.tracker:
@@ -95,16 +94,12 @@ def run(options: argparse.Namespace) -> int:
         forget_trials(so_far(request).trials, request.ledger)
     with executor:
         try:
-            if isinstance(request.sweep.search, Search):
-                return run_recipe_search(request, executor, draw_sweep, sweep_in_short)
-            if request.sweep.search:
-                return run_search(request, executor, draw_sweep)
             if looks:
                 from analysis.judging.looks import open_arms
 
                 request = replace(request, looks=looks)
                 return run_until_decided(request, executor, draw_sweep, open_arms, sweep_in_short)
-            return run_sweep(request, executor, draw_sweep, sweep_in_short)
+            return run_request(request, executor, draw_sweep, sweep_in_short)
         except Leaving as leaving:
             print(leaving)
             return FAILED if leaving.failed else DONE

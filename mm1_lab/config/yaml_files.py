@@ -51,7 +51,8 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
                     text = f"the key {short(key.value, str)!r} appears twice; remove one"
-                    raise yaml.MarkedYAMLError(problem=text, problem_mark=key.start_mark)
+                    mark: Any = key.start_mark
+                    raise yaml.MarkedYAMLError(problem=text, problem_mark=mark)
                 seen.add(key.value)
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:

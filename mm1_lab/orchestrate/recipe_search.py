@@ -31,10 +31,10 @@ from mm1_lab.config import (
 )
 from mm1_lab.files import write_text
 from mm1_lab.orchestrate.execution.executor import Executor
-from mm1_lab.orchestrate.lr_search import with_grid
+from mm1_lab.orchestrate.lr_search import run_search, with_grid
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.searching import KnownScores, run_rounds, with_arms
-from mm1_lab.orchestrate.sweeping import Draw, Short, complete, show
+from mm1_lab.orchestrate.sweeping import Draw, Short, complete, run_sweep, show
 from mm1_lab.results.summary import value_of
 
 if TYPE_CHECKING:
@@ -46,6 +46,15 @@ FIRST_SEED = 200
 RUNGS = (0.25, 1.0)
 """Shares of an arm's steps, with `prune`."""
 JOURNAL = "optuna.journal"
+
+
+def run_request(request: Request, executor: Executor, draw: Draw, short: Short) -> int:
+    """Runs a sweep or a search; returns the exit code."""
+    if isinstance(request.sweep.search, Search):
+        return run_recipe_search(request, executor, draw, short)
+    if request.sweep.search:
+        return run_search(request, executor, draw)
+    return run_sweep(request, executor, draw, short)
 
 
 def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: Short) -> int:

@@ -198,24 +198,13 @@ def test_a_machine_that_lacks_what_a_stage_needs_is_refused(tmp_path: Path) -> N
         executor.open(request.scale)
 
 
-def test_a_gpu_s_lack_of_memory_is_told_in_short_with_what_to_do(tmp_path: Path) -> None:
-    message = (
-        "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.10 GiB of which 1.20 GiB is "
-        "free. Including non-PyTorch memory, this process has 77.90 GiB memory in use. Of the allocated memory 70.00 "
-        "GiB is allocated by PyTorch, and 6.00 GiB is reserved by PyTorch but unallocated."
-    )
-
+def test_a_gpu_s_lack_of_memory_is_told_with_what_to_do(tmp_path: Path) -> None:
     def fail(task: Task, context: WorkerContext, report: StageReport) -> None:
-        raise torch.OutOfMemoryError(message)
+        raise torch.OutOfMemoryError("CUDA out of memory.")
 
     context = WorkerContext(tmp_path, tmp_path, None, load_scale("smoke", REPOSITORY / "sweeps" / "scales"))
     outcome = attempt(Task("a", (), (), ()), context, lambda kind, progress: None, fail)
-    assert outcome.kind == "out of memory"
-    assert outcome.reason == (
-        "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.10 GiB of "
-        "which 1.20 GiB is free; take resources.micro_batch=1, a smaller batch_size or sequence_length, or "
-        "gradient_checkpointing=true (--set)"
-    )
+    assert outcome.kind == "out of memory" and "CUDA out of memory.; take resources.micro_batch=1" in outcome.reason
 
 
 def test_ray_that_was_loaded_without_authentication_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:

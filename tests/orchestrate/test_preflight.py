@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mm1_lab.config import RequestError, Resources, load_scale
-from mm1_lab.orchestrate.execution.preflight import NodeState, check_nodes, look
+from mm1_lab.orchestrate.execution.preflight import check_nodes, fault
 from mm1_lab.orchestrate.execution.ray_tune import _slots
 from mm1_lab.orchestrate.execution.worker import WorkerContext
 from tests.conftest import REPOSITORY
@@ -23,14 +23,11 @@ def context(tmp_path: Path) -> WorkerContext:
     return WorkerContext(tmp_path / "results", tmp_path / "store", None, scale)
 
 
-Nodes = Mapping[str, NodeState]
-
-
 @pytest.mark.parametrize("hidden", ["results", "store"])
 def test_a_node_without_a_folder_is_named_with_the_path(context: WorkerContext, hidden: str, tmp_path: Path) -> None:
-    def ask(folders: Sequence[Path]) -> Nodes:
+    def ask(folders: Sequence[Path], expected: Mapping[str, str]) -> Mapping[str, str]:
         elsewhere = [tmp_path / "elsewhere" / path.name if path.parent.name == hidden else path for path in folders]
-        return {"good": look(folders), "bad": look(elsewhere)}
+        return {"good": fault(folders, expected), "bad": fault(elsewhere, expected)}
 
     with pytest.raises(RequestError, match=r"^node bad does not see .*elsewhere.*shared"):
         check_nodes(context, ask)
@@ -40,13 +37,12 @@ def test_a_node_without_a_folder_is_named_with_the_path(context: WorkerContext, 
 
 @pytest.mark.parametrize("name", ["torch", "mm1_lab (by its files)"])
 def test_a_node_with_other_software_is_told(context: WorkerContext, name: str) -> None:
-    def ask(folders: Sequence[Path]) -> Nodes:
-        state = look(folders)
-        return {"bad": state._replace(software={**state.software, name: "0.1"})}
+    def ask(folders: Sequence[Path], expected: Mapping[str, str]) -> Mapping[str, str]:
+        return {"bad": fault(folders, {**expected, name: "0.1"})}
 
     with pytest.raises(RequestError) as error:
         check_nodes(context, ask)
-    assert str(error.value).startswith(f"node bad has {name} 0.1, but here it is ")
+    assert str(error.value).startswith(f"node bad has {name} ") and "the driver has 0.1" in str(error.value)
 
 
 def test_there_is_room_for_what_fits_a_node() -> None:

@@ -13,57 +13,49 @@ import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate.execution.worker import PACKAGES, WorkerContext
 
 ANSWER_SECONDS = 300.0
 """Timeout for a node's answer; it must fetch the code first and may be busy."""
+Ask = Callable[[Sequence[Path], Mapping[str, str]], Mapping[str, str]]
+"""Returns what `fault` says on every node, by the node's name."""
 
 
-class NodeState(NamedTuple):
-    """What a node finds."""
-
-    unseen: Sequence[Path]
-    """The folders that it does not see or cannot write to."""
-    software: Mapping[str, str]
-
-
-def check_nodes(context: WorkerContext, ask: Callable[[Sequence[Path]], Mapping[str, NodeState]] | None = None) -> None:
+def check_nodes(context: WorkerContext, ask: Ask | None = None) -> None:
     """Raises RequestError, naming the node and the path or library, if a node cannot run tasks like this one.
 
-    `ask` returns what `look` finds on every node, by the node's name; by default Ray's nodes are asked.
+    By default Ray's nodes are asked.
     """
     name = f".preflight-{secrets.token_hex(8)}"  # which only a node that sees the driver's folder can find
     folders = [context.results.absolute() / name, context.store.absolute() / name]
-    own = software()
     try:
         for folder in folders:
             folder.mkdir(parents=True)
-        for node, state in (ask or ask_ray)(folders).items():
-            if state.unseen:
-                raise RequestError(
-                    f"node {node} does not see {state.unseen[0].parent}, or cannot write there; every node needs it "
-                    "under this path (on a shared file system), see docs/cluster.md"
-                )
-            for package, version in own.items():
-                if (there := state.software.get(package, "none")) != version:
-                    raise RequestError(f"node {node} has {package} {there}, but here it is {version}; install the same")
+        for node, problem in (ask or ask_ray)(folders, software()).items():
+            if problem:
+                raise RequestError(f"node {node} {problem}")
     finally:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def look(folders: Sequence[Path]) -> NodeState:
-    """What this node finds; `folders` are the driver's."""
-    unseen = []
+def fault(folders: Sequence[Path], expected: Mapping[str, str]) -> str:
+    """What is wrong with this node, which should see the driver's `folders` and have its software; empty if nothing."""
     for folder in folders:
         try:
             (folder / secrets.token_hex(8)).touch()
         except OSError:
-            unseen.append(folder)
-    return NodeState(unseen, software())
+            return (
+                f"does not see {folder.parent}, or cannot write there; every node needs it under this path (on a "
+                "shared file system), see docs/cluster.md"
+            )
+    own = software()
+    for package, version in expected.items():
+        if own[package] != version:
+            return f"has {package} {own[package]}, but the driver has {version}; install the same"
+    return ""
 
 
 def software() -> dict[str, str]:
@@ -76,24 +68,24 @@ def software() -> dict[str, str]:
     return {"mm1_lab (by its files)": digest.hexdigest()[:12], "python": platform.python_version(), **versions}
 
 
-def ask_ray(folders: Sequence[Path]) -> dict[str, NodeState]:
-    """Looks from every node of the cluster that this process is connected to."""
+def ask_ray(folders: Sequence[Path], expected: Mapping[str, str]) -> dict[str, str]:
+    """Asks every node of the cluster that this process is connected to."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    remote = ray.remote(num_cpus=0, max_retries=0)(look)
+    remote = ray.remote(num_cpus=0, max_retries=0)(fault)
     asked = {}
     for node in ray.nodes():
         if node["Alive"]:
             key = node["NodeID"]
             name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {key[:8]})"
             there = NodeAffinitySchedulingStrategy(key, soft=False)
-            asked[name] = remote.options(scheduling_strategy=there).remote(folders)
-    states = {}
+            asked[name] = remote.options(scheduling_strategy=there).remote(folders, expected)
+    answers = {}
     for name, answer in asked.items():
         try:
-            states[name] = ray.get(answer, timeout=ANSWER_SECONDS)
+            answers[name] = ray.get(answer, timeout=ANSWER_SECONDS)
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-            raise RequestError(f"node {name} cannot run this code ({reason})") from None
-    return states
+            answers[name] = f"cannot run this code ({reason})"
+    return answers

@@ -88,9 +88,8 @@ def attempt(task: Task, context: WorkerContext, report: StageReport, work: Calla
         if isinstance(error, Diverged):
             return Outcome("diverged", str(error))
         if isinstance(error, MemoryError | torch.OutOfMemoryError):
-            told = ". ".join(reason.split(". ")[:3])  # of CUDA's long message what was asked for, and the GPU's size
             remedy = "resources.micro_batch=1, a smaller batch_size or sequence_length, or gradient_checkpointing=true"
-            return Outcome("out of memory", f"{told.removesuffix('.')}; take {remedy} (--set)")
+            return Outcome("out of memory", f"{reason}; take {remedy} (--set)")
         return Outcome("failed", reason)
 
 
@@ -120,8 +119,9 @@ def _in_process(work: Callable[[Report], None], report: Report) -> None:
     work(report)
 
 
-def reset_process(seed: int, scale: Scale) -> None:
-    """Seeds and resets all global state that an earlier stage may have changed in this process."""
+def reset_process(seed: int, context: WorkerContext) -> None:
+    """Seeds and resets all global state that an earlier stage may have changed in this process, and lets it run the
+    user's own connectors."""
     import random
 
     import numpy as np
@@ -135,13 +135,9 @@ def reset_process(seed: int, scale: Scale) -> None:
     torch.set_grad_enabled(True)
     torch.use_deterministic_algorithms(False)
     torch.set_float32_matmul_precision("highest")
-    torch.set_num_threads(max(1, int(scale.resources.cpus)))
-
-
-def _allow(connectors: OwnConnectors | None) -> None:
-    """Lets this process run the user's own connectors, as the command's own process may."""
-    if connectors:
-        ALLOWED[connectors.digest] = connectors
+    torch.set_num_threads(max(1, int(context.scale.resources.cpus)))
+    if context.connectors:
+        ALLOWED[context.connectors.digest] = context.connectors
 
 
 @lru_cache(maxsize=1)
@@ -176,8 +172,7 @@ def _train(stage: Stage, context: WorkerContext, report: Report, run: Run) -> No
 def _run_stage(stage: Stage, folder: Path, inputs: Mapping[str, Path], context: WorkerContext, report: Report) -> None:
     from mm1_lab.train.stages import run_stage
 
-    reset_process(stage.seed, context.scale)
-    _allow(context.connectors)
+    reset_process(stage.seed, context)
     resources = context.scale.resources
     if stage.fingerprint in context.rows:
         resources = resources.model_copy(update={"micro_batch": context.rows[stage.fingerprint]})
@@ -190,8 +185,7 @@ def _score(trials: Sequence[Trial], context: WorkerContext, report: Report) -> N
     from mm1_lab.evaluate.run import evaluate
 
     stage = trials[0].evaluation
-    reset_process(stage.seed, context.scale)
-    _allow(context.connectors)
+    reset_process(stage.seed, context)
     ledger = context.ledger
     started = time.monotonic()
     model = ledger.weights(stage.model.fingerprint)
@@ -202,12 +196,14 @@ def _score(trials: Sequence[Trial], context: WorkerContext, report: Report) -> N
     trained = model / "timings.json"
     if trained.exists():
         timings |= json.loads(trained.read_text(encoding="utf-8"))
+    # of the stages that a score depends on; of several of a kind the nearest
+    chain = {needed.KIND: needed.fingerprint for needed in reversed(list(stage.chain()))}
     record = {
         "trials": [trial.name for trial in trials],
         "recipe": trials[0].recipe.model_dump(mode="json"),
         "config": stage.model_dump(mode="json"),
-        "fingerprints": _chain(stage),
-        "summaries": _summaries(stage, ledger),
+        "fingerprints": chain,
+        "summaries": {kind: ledger.summary(key) for kind, key in chain.items() if ledger.has_weights(key)},
         "majority": evaluation.majority,
         "majority_by_kind": evaluation.majority_by_kind,
         "unparsed": {f"{name} {shots}-shot": share for (name, shots), share in evaluation.unparsed.items()},
@@ -227,17 +223,6 @@ def _score(trials: Sequence[Trial], context: WorkerContext, report: Report) -> N
 
 def _timing(stage: Stage, started: float) -> dict[str, float]:
     return {"seconds": round(time.monotonic() - started, 3), "flops": stage.flops()}
-
-
-def _chain(stage: Stage) -> dict[str, str]:
-    """Fingerprints of all stages that a score depends on, by kind; if there are several of a kind, the nearest."""
-    return {needed.KIND: needed.fingerprint for needed in reversed(list(stage.chain()))}
-
-
-def _summaries(stage: Stage, ledger: Ledger) -> dict[str, Any]:
-    """Summaries of the stages that a score depends on, by kind; without those whose weights have been deleted."""
-    known = {kind: fingerprint for kind, fingerprint in _chain(stage).items() if ledger.has_weights(fingerprint)}
-    return {kind: ledger.summary(fingerprint) for kind, fingerprint in known.items()}
 
 
 def environment(scale: Scale, commit: str | None) -> dict[str, Any]:
