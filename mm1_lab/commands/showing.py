@@ -131,10 +131,10 @@ def _about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
 )
 def figures(options: argparse.Namespace) -> int:
     """Write tables and figures of all results."""
-    results, out = _drawn_folders(options)
+    results = _results(options)
     from analysis.redraw import draw
 
-    paths = draw(results, out, options.latex)
+    paths = draw(results, _drawn_into(options, results), options.latex)
     for folder, count in Counter(path.parent for path in paths).items():
         print(f"{folder}: {counted(count, 'file')}")
     print(f"Overview: {paths[-1]}")
@@ -144,28 +144,30 @@ def figures(options: argparse.Namespace) -> int:
 @command("--results results/study", opt.DRAWN_RESULTS)
 def report(options: argparse.Namespace) -> int:
     """Redraw everything and write a report as one HTML file."""
-    results, out = _drawn_folders(options)
+    results = _results(options)
     from analysis.redraw import draw_report
 
-    print(draw_report(results, out)[-1])
+    print(draw_report(results, _drawn_into(options, results))[-1])
     return DONE
 
 
-def _drawn_folders(options: argparse.Namespace) -> tuple[Path, Path]:
-    """The results that are drawn and the folder that they are drawn into: that of `--results`; by default the local
-    one, which also takes the shipped study's tables and figures if it has no results.
+def _results(options: argparse.Namespace) -> Path:
+    """The folder of `--results`; by default the local one, or if it has no results, the shipped study.
 
-    Committed files therefore change only if their folder is named. Raises RequestError if there are no results, before
-    the drawing libraries are imported.
+    Raises RequestError if there are no results, before the drawing libraries are imported.
     """
+    folder = options.results or RESULTS
     study = here_or_shipped(STUDY)
-    if options.results or any(RESULTS.glob("*/*/sweep.json")) or not study.exists():
-        folder = options.results or RESULTS
-        list_variants(folder)
-        return folder, folder
-    out = RESULTS / STUDY.name
-    print(f"{RESULTS}: no results here; drawing the shipped study into {out}", flush=True)
-    return study, out
+    if not options.results and study.exists() and not any(RESULTS.glob("*/*/sweep.json")):
+        print(f"{RESULTS}: no results here; showing the shipped study", flush=True)
+        folder = study
+    list_variants(folder)
+    return folder
+
+
+def _drawn_into(options: argparse.Namespace, results: Path) -> Path:
+    """The folder for tables and figures: the shipped study's are drawn among the local results, unless it is named."""
+    return results if options.results or results == RESULTS else RESULTS / STUDY.name
 
 
 @command("--port 5001", option("--port", "default: %(default)s", type=int, default=5000), opt.ALL_RESULTS, opt.STORE)
@@ -187,11 +189,8 @@ def sync_mlflow(options: argparse.Namespace) -> int:
 
 def _log_missing(options: argparse.Namespace) -> Iterator[str]:
     """Logs sweep after sweep, and says what has been done; raises RequestError at once if there are no results."""
-    folder = options.results or RESULTS
-    if not options.results and not any(RESULTS.glob("*/*/sweep.json")):
-        folder = here_or_shipped(STUDY)
-        print(f"{RESULTS}: no results here; showing the shipped study", flush=True)
-    variants, ledger = list_variants(folder), Ledger(folder, options.store, here_or_shipped(PARTS))
+    folder = _results(options)
+    ledger = Ledger(folder, options.store, here_or_shipped(PARTS))
     from mm1_lab.orchestrate.tracking.mlflow_recorder import sync_all
 
-    return sync_all((variant, ledger) for variant in variants)
+    return sync_all((variant, ledger) for variant in list_variants(folder))

@@ -38,7 +38,8 @@ class _Loader(yaml.SafeLoader):
         event: Any = self.peek_event()
         if isinstance(event, yaml.AliasEvent) and self.within_anchored:
             text = "an alias within an anchored value is not supported; write the value out"
-            raise yaml.MarkedYAMLError(problem=text, problem_mark=event.start_mark)
+            mark: Any = event.start_mark
+            raise yaml.MarkedYAMLError(problem=text, problem_mark=mark)
         anchored = not isinstance(event, yaml.AliasEvent) and event.anchor is not None
         self.within_anchored += anchored
         node = super().compose_node(parent, index)
@@ -47,12 +48,12 @@ class _Loader(yaml.SafeLoader):
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         seen: set[str] = set()
+        key: Any
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
                     text = f"the key {short(key.value, str)!r} appears twice; remove one"
-                    mark: Any = key.start_mark
-                    raise yaml.MarkedYAMLError(problem=text, problem_mark=mark)
+                    raise yaml.MarkedYAMLError(problem=text, problem_mark=key.start_mark)
                 seen.add(key.value)
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
