@@ -55,12 +55,6 @@ def test_a_wrong_sweep_file(sweeps: Path, refused: Check, old: str, new: str, fr
     assert all(fragment in error for fragment in fragments), error
 
 
-@pytest.mark.parametrize("content", ["- a\n- b\n", "just words\n", "", "encoder: {size: ViT-L}\n"])
-def test_a_file_that_is_no_sweep(sweeps: Path, refused: Check, content: str) -> None:
-    (sweeps / "other.yaml").write_text(content, encoding="utf-8")
-    assert "sweeps/other.yaml" in refused(sweep="sweeps/other.yaml")
-
-
 @pytest.mark.parametrize(
     ("options", "fragments"),
     [
@@ -110,11 +104,6 @@ def test_an_address_at_which_there_is_no_cluster(place: Any) -> None:
     told = error.splitlines()
     assert len(told) == 2 and told[1].startswith("mm1-lab: --address 127.0.0.1:1: there is no Ray cluster (")
     assert told[1].endswith("Connection refused)"), "asked before Ray is, which tries for long and writes of it"
-
-
-def test_a_sweep_that_is_not_there(refused: Check) -> None:
-    assert "did you mean 'data_mix'" in refused(sweep="data_mxi")
-    assert "no such file" in refused(sweep="nowhere/data_mix.yaml")
 
 
 def test_a_results_folder_that_cannot_be_written(refused: Check) -> None:
@@ -177,26 +166,6 @@ def test_an_arm_that_the_data_do_not_allow_stands_in_no_other_s_way(
     assert main(["plan", "data_mix", "--scale", "smoke", "--data", "data.yaml", "--only", "captions+text"]) == 0
     captured = capsys.readouterr()
     assert "1 trial, 4 stages to run" in captured.out and "no synthetic captions" in captured.err
-
-
-def test_an_arm_may_name_a_source_of_the_data_file_s_own(
-    refused: Check, sweeps: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shard(Path("good.tar"), b'{"caption": "red"}')
-    Path("text.jsonl").write_text(json.dumps({"text": "some words. " * 200}) + "\n", encoding="utf-8")
-    (sweeps / "own.yaml").write_text(
-        "title: T\nreproduces: none\naxis: data_mix\nrecipe: base\n"
-        "arms: {charts: {data_mix: {captions: 0, interleaved: 0, charts: 3}}}\n",
-        encoding="utf-8",
-    )
-    captions = "text: [text.jsonl]\ncaptions: [good.tar]\n"
-    Path("data.yaml").write_text(captions, encoding="utf-8")
-    assert "data_mix lists charts, which the data do not contain" in refused(
-        "--data", "data.yaml", sweep="sweeps/own.yaml"
-    )
-    Path("data.yaml").write_text(captions + "sources: {charts: {reader: pairs, files: good.tar}}\n", encoding="utf-8")
-    assert main(["plan", "own", "--scale", "smoke", "--data", "data.yaml"]) == 0
-    assert "1 trial, 4 stages to run" in capsys.readouterr().out
 
 
 def test_benchmarks_that_cannot_be_asked(refused: Check) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from mm1_lab.cli import command_parsers, main, make_parser
-from mm1_lab.orchestrate.planning.finding import parse_seeds
 
 RUN = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
 
@@ -100,12 +99,6 @@ def test_a_setting_makes_new_trials_beside_the_old(
     assert main(["plan", "data_mix", "--scale", "smoke", "--only", "base", "--set", "train.steps=7"]) == 0
     output = capsys.readouterr().out
     assert output.startswith("data_mix,train.steps=7 at smoke: 1 trial, 2 stages to run")
-
-
-def test_seeds_are_a_count_or_a_list() -> None:
-    assert parse_seeds("3") == (0, 1, 2)
-    assert parse_seeds("5,6,7") == (5, 6, 7)
-    assert parse_seeds("100,") == (100,)
 
 
 @pytest.mark.slow

@@ -68,8 +68,8 @@ def test_trained_evaluated_exported_and_trained_anew_only_after_an_edit(tmp_path
 WRONG = [
     ((CODE, "x = 1\n"), "sweeps/mine.py: has no connectors; mark each class with"),
     (('"max-pooling"', '"max-poolin"'), "there is no connector 'max-pooling'; did you mean 'max-poolin'?"),
-    (('"max-pooling"', "math.pi"), 'sweeps/mine.py, line 9: write the name as text: @connector("max-pooling")'),
-    (("class MaxPooling(", "class MaxPooling(("), "sweeps/mine.py, line 10: is no Python (invalid syntax)"),
+    (('"max-pooling"', "math.pi"), 'sweeps/mine.py: has no connectors; mark each class with @connector("NAME")'),
+    (("class MaxPooling(", "class MaxPooling(("), "sweeps/mine.py: SyntaxError: invalid syntax (mine.py, line 10)"),
     (("import math\n", "import nothing\n"), "sweeps/mine.py, line 1: ModuleNotFoundError: No module named 'nothing'"),
     (("AdaptiveMaxPool2d", "Pool"), "sweeps/mine.py, line 15: AttributeError: module 'torch.nn' has no attribute"),
     (("grid = features", "grid = side"), "sweeps/mine.py, line 21: AttributeError: 'int' object has no attribute"),

@@ -1,8 +1,6 @@
 """Longer checks that only `make soak` runs: whole sweeps (compiled models are in test_lab.py)."""
 
 import shutil
-import signal
-import subprocess
 from typing import Any
 
 import pytest
@@ -29,19 +27,6 @@ def test_every_sweep_runs_through_and_all_are_drawn_together(place: Any) -> None
     assert "not run" not in lessons
     page = (place.results / "report.html").read_text(encoding="utf-8")
     assert all(f"mm1-lab run {sweep} " in page for sweep in SWEEPS)
-
-
-def test_interrupted_again_and_again_a_sweep_ends_as_if_undisturbed(place: Any, finished: Any) -> None:
-    arms = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
-    for seconds in (3, 6, 9, 12, 15, 18):
-        process = place.start(*arms)
-        try:
-            process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)
-            process.communicate()
-    place.run(*arms)
-    assert place.tables() == finished.tables()
 
 
 def test_a_growing_sweep_is_looked_at_and_goes_on_where_it_was_stopped(place: Any) -> None:

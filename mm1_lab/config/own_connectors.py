@@ -5,8 +5,8 @@ command named it. Arms that use it have the connector `NAME@DIGEST`, so that an 
 alone. The text travels with the tasks: an edit, or a node without the file, does not change a running sweep.
 """
 
-import ast
 import hashlib
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,27 +54,18 @@ ALLOWED: dict[str, OwnConnectors] = {}
 """The files, by digest, that the sweeps of this process name. No other file's code is run."""
 
 
+MARK = re.compile(rb"""^@(?:\w+\.)*connector\(\s*["']([\w. -]+)["']\s*\)""", re.MULTILINE)
+
+
 def read_connectors(path: Path) -> OwnConnectors:
-    """Reads a file of connectors without running it. Raises RequestError if it is missing, no Python, or has none."""
+    """Reads a file of connectors without running it. Raises RequestError if it is missing, or has none."""
     try:
         content = path.read_bytes()
-        tree = ast.parse(content, str(path))
     except OSError as error:
         reason = f"cannot be read ({error.strerror}); the path is relative to the sweep's file"
         raise RequestError(f"connectors: {path}: {reason}") from None
-    except (SyntaxError, ValueError) as error:
-        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        raise RequestError(f"{path}{line}: is no Python ({getattr(error, 'msg', error)})") from None
-    names = []
-    for part in tree.body:
-        for mark in getattr(part, "decorator_list", ()):
-            if isinstance(mark, ast.Call) and ast.unparse(mark.func).split(".")[-1] == "connector":
-                if len(mark.args) != 1 or not isinstance(name := getattr(mark.args[0], "value", None), str):
-                    raise RequestError(f'{path}, line {mark.lineno}: write the name as text: @connector("max-pooling")')
-                if name in names:
-                    raise RequestError(f"{path}, line {mark.lineno}: two connectors are called {name!r}")
-                names.append(name)
+    names = tuple(name.decode() for name in MARK.findall(content))
     if not names:
         raise RequestError(f'{path}: has no connectors; mark each class with @connector("NAME")')
     digest = hashlib.sha256(content).hexdigest()[:DIGITS]
-    return OwnConnectors(file=str(path), digest=digest, names=tuple(names), content=content)
+    return OwnConnectors(file=str(path), digest=digest, names=names, content=content)

@@ -40,15 +40,6 @@ def test_workers_go_by_the_size_of_the_decoder_or_of_the_encoder(stages: dict[st
     assert isinstance(stages["evaluation"], EvaluationStage)
 
 
-def test_workers_are_no_part_of_identity(tmp_path: Path) -> None:
-    folders = (tmp_path / "results", tmp_path / "store")
-    prints = [
-        load_request("data_mix", "smoke", "1", ("base",), settings, None, *folders).trials[0].fingerprint
-        for settings in ((), ("workers={85M: 2}",))
-    ]
-    assert prints[0] == prints[1]
-
-
 def test_a_stage_that_cannot_be_shared_is_refused(stages: dict[str, Stage]) -> None:
     with pytest.raises(RequestError, match="decoder has 2 rows per batch, too few for the 3 workers of 85M"):
         stages["decoder"].workers(smoke(workers={"85M": 3}))

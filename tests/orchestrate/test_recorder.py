@@ -11,7 +11,6 @@ from PIL import Image
 
 from mm1_lab.cli import main
 from mm1_lab.config import Trial
-from mm1_lab.files import locked
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.tracking.contents import parameters
 from mm1_lab.orchestrate.tracking.mlflow_recorder import NOTE, MlflowRecorder, sync
@@ -185,29 +184,6 @@ def test_a_sweep_goes_on_without_mlflow_and_is_logged_later(
     assert not capsys.readouterr().err and "base / seed 0 at smoke" in runs_of(request_)[1]
 
 
-def test_a_running_sweep_does_not_wait_for_another_command_that_logs_it(request_: Request) -> None:
-    recorder = MlflowRecorder(request_.folder, request_.ledger)
-    recorder.next = 0.0
-    with locked(DATABASE.with_name(".mlflow-sync.lock")):
-        recorder.tick()
-        assert 0 < recorder.next < float("inf"), "it tries again a minute later"
-    recorder.close()
-    assert "base / seed 0 at smoke" in runs_of(request_)[1]
-
-
-def test_an_arm_may_be_renamed(request_: Request) -> None:
-    """MLflow never changes a parameter, and the arm is one."""
-    sync(request_.folder, request_.ledger)
-    path = request_.folder / "trials.csv"
-    rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]  # without the rows' checks
-    renamed = [["start" if cell == "base" else cell for cell in row[:3]] for row in rows]
-    path.write_text("".join(",".join(row) + "\n" for row in renamed), encoding="utf-8")
-    sync(request_.folder, request_.ledger)
-    _, runs = runs_of(request_)
-    assert set(runs) == {"start / seed 0 at smoke", "data_mix at smoke"}
-    assert runs["start / seed 0 at smoke"].data.params["arm"] == "start"
-
-
 @pytest.mark.parametrize(
     ("uri", "command"),
     [
@@ -239,12 +215,19 @@ def test_several_commands_make_one_database(request_: Request) -> None:
     assert not list(DATABASE.parent.glob(".mlflow.db*"))
 
 
-def test_scores_that_were_computed_anew_are_logged(request_: Request) -> None:
-    """Also of benchmarks whose names have characters that MLflow refuses."""
+def test_scores_that_were_computed_anew_and_arms_that_were_renamed_are_logged(request_: Request) -> None:
+    """MLflow never changes a parameter, which the arm is, and refuses some characters in names of benchmarks."""
     sync(request_.folder, request_.ledger)
+    path = request_.folder / "trials.csv"
+    rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]  # without the rows' checks
+    renamed = [["start" if cell == "base" else cell for cell in row[:3]] for row in rows]
+    path.write_text("".join(",".join(row) + "\n" for row in renamed), encoding="utf-8")
     for score, benchmark in ((30.0, "vqa"), (50.0, "mme (en)")):
         request_.ledger.forget(request_.trials[0].fingerprint)
         write(request_, request_.trials[0], score, benchmark)
         sync(request_.folder, request_.ledger)
-    logged = runs_of(request_)[1]["base / seed 0 at smoke"].data.metrics
-    assert logged["mme _en_/0-shot"] == 50 and "vqa/0-shot" not in logged
+    _, runs = runs_of(request_)
+    assert set(runs) == {"start / seed 0 at smoke", "data_mix at smoke"}
+    logged = runs["start / seed 0 at smoke"].data
+    assert logged.params["arm"] == "start"
+    assert logged.metrics["mme _en_/0-shot"] == 50 and "vqa/0-shot" not in logged.metrics

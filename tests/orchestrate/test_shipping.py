@@ -55,13 +55,3 @@ def test_a_damaged_part_gets_one_line_and_is_planned_anew(
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1 and str(model.parent) in captured.err and "is not used" in captured.err
     assert "3 stages to run" in captured.out
-
-
-def test_what_is_not_finished_cannot_be_shipped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["ship-parts", *BASE, "--seeds", "7,"]) == 2
-    error = capsys.readouterr().err
-    assert "of seed 7" in error and "mm1-lab run data_mix --scale smoke --seeds 7," in error
-    assert not Path("results/parts").exists()
