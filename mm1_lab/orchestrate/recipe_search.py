@@ -291,7 +291,6 @@ class _Search:
 
     def _arm(self, params: Mapping[str, Any]) -> tuple[str, Recipe] | None:
         """The arm with a trial's values, and its name; None if these do not go together."""
-        last = [field.split(".")[-1] for field in params]
         change, words = {}, []
         for field, value in params.items():
             space = self.settings.over[field]
@@ -299,8 +298,7 @@ class _Search:
                 change[field] = float(f"{value:.3g}")
             else:
                 change[field] = next(one for one in space if spelt(one) == value)
-            word = field.split(".")[-1]
-            words.append(f"{word if last.count(word) == 1 else field} {spelt(change[field])}")
+            words.append(f"{field} {spelt(change[field])}")
         name = ", ".join(words)
         try:
             recipe = self.request.sweep.changed(change, name)

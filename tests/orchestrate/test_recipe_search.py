@@ -107,7 +107,9 @@ def test_the_best_is_found_and_the_luck_of_its_score_is_told(
     write(tmp_path, sampler=sampler, trials=24, at_a_time=4)
     request = ask(tmp_path, tmp_path)
     assert search(request) == 0
-    (told,) = re.findall(r"The winner: text (\S+), image_tokens (\d+)", (request.folder / "search.md").read_text())
+    (told,) = re.findall(
+        r"The winner: data_mix.text (\S+), image_tokens (\d+)", (request.folder / "search.md").read_text()
+    )
     text, tokens = float(told[0]), int(told[1])
     assert 1 < text < 4
     luck = 7 * math.sin(1000 * text)
@@ -207,7 +209,7 @@ def test_killed_and_run_again_it_ends_with_a_verdict(place: Place) -> None:
     assert "mix_confirmed at smoke" in output and "the winner beats the base: 4-shot" in output
     assert "The winner's curse, by 4-shot" in output and "smoke scale: nothing is learnt" in output
     trials = (place.results / "smoke" / "mix" / "trials.csv").read_text(encoding="utf-8")
-    assert all(arm in trials for arm in re.findall(r"text \S+ image_tokens \d+", asked))
+    assert all(arm in trials for arm in re.findall(r"data_mix.text \S+ image_tokens \d+", asked))
     folder = place.results / "smoke" / "mix"
     assert {"history.png", "optuna.journal", "search.md", "table.md"} <= {path.name for path in folder.iterdir()}
     seeds = {row.split(",")[1] for row in (folder.parent / "mix_confirmed" / "trials.csv").read_text().splitlines()[1:]}

@@ -9,6 +9,7 @@ from typing import Any
 
 from mm1_lab.formatting import flat
 from mm1_lab.results import Ledger, Manifest
+from mm1_lab.results.manifest import read_trials
 from mm1_lab.results.reading import read_table
 from mm1_lab.results.schema import HELD_OUT_COLUMNS
 from mm1_lab.results.score_file import read_score_table
@@ -21,9 +22,22 @@ Point = tuple[str, float, int]
 """Name, value and step of a metric."""
 
 
+def names_by_trial(folder: Path) -> dict[str, list[tuple[str, int]]]:
+    """The names of each trial of the sweep in `folder`, by fingerprint."""
+    names: dict[str, list[tuple[str, int]]] = {}
+    for row in read_trials(folder):
+        names.setdefault(row.fingerprint, []).append((row.arm, row.seed))
+    return names
+
+
 def title(names: Names) -> str:
     """`base / seed 0`."""
     return ", ".join(f"{arm} / seed {seed}" for arm, seed in names)
+
+
+def run_name(manifest: Manifest, name: str) -> str:
+    """`base / seed 0 at smoke`, and the settings of a variant."""
+    return f"{name} at {manifest.scale}{manifest.variant.removeprefix(manifest.sweep.name)}"
 
 
 def parameters(manifest: Manifest, names: Names, record: Mapping[str, Any]) -> dict[str, str]:

@@ -31,7 +31,7 @@ from mm1_lab.orchestrate.tracking.mlflow_store import (
     without_secrets,
 )
 from mm1_lab.results import Ledger, Manifest
-from mm1_lab.results.manifest import read_manifest, read_trials
+from mm1_lab.results.manifest import read_manifest
 
 SYNC_SECONDS = 60.0
 BATCH = 1000
@@ -52,9 +52,7 @@ def sync(folder: Path, ledger: Ledger, status: str = "", wait: bool = True) -> M
     be written, Busy if another command logs this sweep and `wait` is False.
     """
     manifest = read_manifest(folder)
-    names: dict[str, list[tuple[str, int]]] = {}
-    for row in read_trials(folder):
-        names.setdefault(row.fingerprint, []).append((row.arm, row.seed))
+    names = contents.names_by_trial(folder)
     done = [fingerprint for fingerprint in names if ledger.has_scores(fingerprint)]
     if not status:
         status = "FINISHED" if len(done) == len(names) else "KILLED"
@@ -161,9 +159,10 @@ class SweepRuns:
         before = self.runs.get((kind, fingerprint))
         if before is not None:
             self.client.delete_run(before.info.run_id)
-        name = f"{title} at {self.manifest.scale}{self.manifest.variant.removeprefix(self.manifest.sweep.name)}"
         own = {"mm1.kind": kind, "mm1.fingerprint": fingerprint, "mlflow.parentRunId": self.parent.info.run_id}
-        return self.client.create_run(self.experiment, int(1000 * start), {**self.tags, **own, **tags}, name)
+        return self.client.create_run(
+            self.experiment, int(1000 * start), {**self.tags, **own, **tags}, contents.run_name(self.manifest, title)
+        )
 
     def _finish(self, run: Any, points: Iterable[contents.Point], end: float, state: str) -> None:
         """Logs the points, and ends the run."""

@@ -22,7 +22,7 @@ from mm1_lab.orchestrate.execution.worklist import Observer
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.tracking import contents
 from mm1_lab.results import Ledger
-from mm1_lab.results.manifest import read_manifest, read_trials
+from mm1_lab.results.manifest import read_manifest
 
 
 def import_tracker(name: str) -> Any:
@@ -56,13 +56,10 @@ class Tracker(Observer):
         self._log()
 
     def _log(self) -> None:
-        names: dict[str, list[tuple[str, int]]] = {}
-        for row in read_trials(self.folder):
-            names.setdefault(row.fingerprint, []).append((row.arm, row.seed))
         try:
             with locked(self.folder / f".{self.name}.lock"):  # of processes that share the work, one logs a trial
                 logged = self.list.read_text(encoding="utf-8").split() if self.list.exists() else []
-                for fingerprint, own in names.items():
+                for fingerprint, own in contents.names_by_trial(self.folder).items():
                     if not self.ledger.has_intact_scores(fingerprint):
                         continue
                     state = digest([file_digest(self.ledger.trial_folder(fingerprint) / DONE), *own])
@@ -85,7 +82,7 @@ class Tracker(Observer):
         with redirect_stdout(StringIO()):
             self.module.init(
                 project=manifest.sweep.name,
-                name=f"{contents.title(names)} at {manifest.scale}{manifest.variant.removeprefix(manifest.sweep.name)}",
+                name=contents.run_name(manifest, contents.title(names)),
                 group=f"{manifest.variant} at {manifest.scale}",
                 config=contents.parameters(manifest, names, record) | {"fingerprint": fingerprint},
             )
