@@ -134,16 +134,6 @@ class _Parser(argparse.ArgumentParser):
         self.exit(WRONG, bounded(f"{self.prog}: {message.removeprefix('argument ')}; {self.epilog}") + "\n")
 
 
-class _Version(argparse.Action):
-    """Looks up the version only when it is requested."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from mm1_lab.files import package_version
-
-        print(f"mm1-lab {package_version()}")
-        parser.exit()
-
-
 def command_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
     """The parsers of all commands by name."""
     (action,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
@@ -154,6 +144,7 @@ def make_parser() -> argparse.ArgumentParser:
     from inspect import getdoc
 
     from mm1_lab.commands import COMMANDS
+    from mm1_lab.files import package_version
 
     parser = _Parser(
         prog="mm1-lab",
@@ -161,7 +152,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="example: mm1-lab run sweeps/data_mix.yaml --scale smoke",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    parser.add_argument("--version", action="version", version=f"mm1-lab {package_version()}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (function, example, options) in COMMANDS.items():
         text = getdoc(function) or ""

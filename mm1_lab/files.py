@@ -63,22 +63,20 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Replaces a file atomically; does nothing if it already has this content."""
     if path.exists() and path.read_bytes() == data:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # containers on a shared disk have equal process ids
     try:
-        temporary.write_bytes(data)
-        replace(temporary, path)
+        with new_file(path) as temporary:
+            temporary.write_bytes(data)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         error.filename = str(path)  # a full disk is reported without one, a read-only one with the temporary file's
         raise
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary file next to `path`, with its extension, that replaces `path` at the end; the last wins."""
+    """Yields a hidden file next to `path`, with its extension, that replaces `path` at the end; the last wins."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.stem}.{uuid.uuid4().hex}{path.suffix}")
+    # containers on a shared disk have equal process ids
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
     try:
         yield temporary
         replace(temporary, path)

@@ -42,27 +42,49 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
                 notes.append(f"`run` refuses {stage.KIND}: {estimate.refused}.")
     trials = []
     for variant, trial in asked:
-        row = {"sweep": variant, "arm": trial.arm, "seed": trial.seed, "fingerprint": trial.fingerprint}
         state = plan.stages[trial.fingerprint].state
-        trials.append(row | {"state": state if state in ("done", "diverged") else "to run"})
+        trials.append(
+            {
+                "sweep": variant,
+                "arm": trial.arm,
+                "seed": trial.seed,
+                "fingerprint": trial.fingerprint,
+                "state": state if state in ("done", "diverged") else "to run",
+            }
+        )
     speeds = measured_speeds(first.ledger)
     stages = []
     for planned in sorted(plan.stages.values(), key=lambda planned: planned.stage.KIND):
-        values: dict[str, Any] = {"kind": planned.stage.KIND, "fingerprint": planned.fingerprint}
-        values |= {"seed": planned.stage.seed, "state": STATES[planned.state], "why": planned.why}
+        values: dict[str, Any] = {
+            "kind": planned.stage.KIND,
+            "fingerprint": planned.fingerprint,
+            "seed": planned.stage.seed,
+            "state": STATES[planned.state],
+            "why": planned.why,
+        }
         if planned.fingerprint in estimates:
             estimate = estimates[planned.fingerprint]
-            cost = estimate.cost
-            values |= {"parameters": cost.parameters, "active": cost.active, "flops": cost.flops}
-            values |= {"memory_bytes": cost.state, "disk_bytes": cost.weights, "checkpoint_bytes": cost.checkpoint}
+            values["parameters"] = estimate.cost.parameters
+            values["active"] = estimate.cost.active
+            values["flops"] = estimate.cost.flops
+            values["memory_bytes"] = estimate.cost.state
+            values["disk_bytes"] = estimate.cost.weights
+            values["checkpoint_bytes"] = estimate.cost.checkpoint
             if estimate.share:
-                values |= {"gpus": estimate.share.gpus, "rows": estimate.share.rows}
-                values |= {"bytes_per_gpu": estimate.share.held, "gpu_hours": estimate.gpu_hours}
+                values["gpus"] = estimate.share.gpus
+                values["rows"] = estimate.share.rows
+                values["bytes_per_gpu"] = estimate.share.held
+                values["gpu_hours"] = estimate.gpu_hours
             else:
                 values["seconds"] = stage_seconds(planned.stage, speeds)
         stages.append(values)
-    told = {"scale": first.scale_name, "trials": trials, "stages": stages}
-    return told | {"seconds": _wall_seconds(plan, first, stages), "notes": list(dict.fromkeys(filter(None, notes)))}
+    return {
+        "scale": first.scale_name,
+        "trials": trials,
+        "stages": stages,
+        "seconds": _wall_seconds(plan, first, stages),
+        "notes": list(dict.fromkeys(filter(None, notes))),
+    }
 
 
 def _wall_seconds(plan: Plan, request: Request, stages: Iterable[dict[str, Any]]) -> float:
