@@ -15,7 +15,7 @@ from mm1_lab.orchestrate.execution.display import Display
 from mm1_lab.orchestrate.execution.executor import Executor, Leaving
 from mm1_lab.orchestrate.execution.worker import WorkerContext, repository_commit, run_task
 from mm1_lab.orchestrate.execution.worklist import Observer, WorkList
-from mm1_lab.orchestrate.planning.cost import measured_speeds, rows_at_a_time, stage_seconds
+from mm1_lab.orchestrate.planning.cost import check_disk, measured_speeds, rows_at_a_time, stage_seconds
 from mm1_lab.orchestrate.planning.feasible import check_feasible, check_named_prompts, check_world_prompts
 from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request
@@ -96,6 +96,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
 
 def _prepare(plan: Plan, request: Request, executor: Executor) -> dict[str, int]:
     """Checks that the plan can be run, and opens the executor. Returns the rows of `rows_at_a_time`."""
+    check_disk(plan, request.ledger.store)
     done = f"{sum(plan.is_done(trial.fingerprint) for trial in plan.trials)} of {counted(len(plan.trials), 'trial')}"
     tasks = counted(len(plan.tasks), "task")
     print(f"{request.variant} at {request.scale_name}: {tasks}, {done} done before", flush=True)

@@ -156,7 +156,7 @@ def test_syncing_again_changes_nothing_and_leaves_nothing_running(
 def test_logging_that_was_cut_off_is_done_again_without_doubles(
     request_: Request, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    def cut_off(*args: object) -> None:
+    def cut_off(*args: object, **given: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
@@ -183,6 +185,24 @@ def machine_slots(scale: Scale) -> int:
 
         slots = min(slots, torch.cuda.device_count() / scale.resources.gpus)
     return max(1, int(slots))
+
+
+def check_disk(plan: Plan, store: Path) -> None:
+    """Raises RequestError if the store's disk has too little room for the plan's missing stages.
+
+    A lower bound: the weights of all, without embeddings, and of the largest the two checkpoints while it trains, of
+    weights and Adam's two moments.
+    """
+    stages = [stage for task in plan.tasks.values() for stage in task.stages if stage.TRAINS]
+    weights = [4 * stage.parameters().total for stage in stages]
+    needed = sum(weights) + 6 * max(weights, default=0)
+    place = next(folder for folder in (store, *store.parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise RequestError(
+            f"{store}: the sweep needs {short(needed, 'B')} there and {short(free, 'B')} are free; free some space "
+            "(mm1-lab gc --keep best --yes) or give another --store"
+        )
 
 
 def stage_seconds(stage: Stage, speeds: Mapping[str, float]) -> float:
