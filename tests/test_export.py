@@ -327,7 +327,7 @@ def test_where_tuning_cannot_start(place: Path, monkeypatch: pytest.MonkeyPatch,
     assert "lacks config.json; the copy is incomplete" in changed("bare", lambda at: (at / "config.json").unlink())
     assert "lacks model.safetensors" in changed("light", lambda at: (at / "model.safetensors").unlink())
     assert "is pickled" in changed("pickled", lambda at: torch.save({}, at / "pytorch_model.bin"))
-    assert "model_type is 'clip_vision_model'" in told(str(saved.save_encoder("clip", tmp_path / "clip")))
+    assert "model_type is 'clip'" in told(str(saved.save_encoder("clip", tmp_path / "clip")))
     assert "is not a model written by `mm1-lab export` (SafetensorError" in changed("cut", cut)
     assert "its weights lack connector" in changed("parts", without_connector)
     image = edited("config.json", '"image_token_id": 3', '"image_token_id": 7')

@@ -103,16 +103,12 @@ class Inline(Executor):
         """Settles one task that is ready; returns whether there was one that no other process has claimed."""
         ledger = work_list.ledger
         for task in work_list.ready():
-            if ledger.is_done(task.stages[-1]):
-                work_list.take(task)
-                work_list.settle(task, Outcome(), elsewhere=True)
-                return True
             claim = ledger.claim(task.stages)
             if claim is None:
                 continue
             with claim:
                 work_list.take(task)
-                if ledger.is_done(task.stages[-1]):  # just now
+                if ledger.is_done(task.stages[-1]):
                     work_list.settle(task, Outcome(), elsewhere=True)
                 elif _failed_at(ledger, task.key) not in (0.0, failed_before[task.key]):
                     failure = ledger.failures()[task.key]
