@@ -56,9 +56,6 @@ def test_a_wheel_works_anywhere(tmp_path: Path) -> None:
     where = run(sys.executable, "-c", "import mm1_lab; print(mm1_lab.__file__)", folder=empty, path=installed)
     assert where.startswith(str(installed))
     assert "shipped" in command("plan", "data_mix", "--only", "base")
-    follows = "title: T\nrecipe: base\narms: {a: {learning_rate: law}}\n"
-    (empty / "follows.yaml").write_text(follows, encoding="utf-8")
-    assert "follows at mini: 1 trial," in command("plan", "follows.yaml")
     write_connectors(empty)
     assert "own at smoke: 2 trials, 6 stages to run" in command("plan", "sweeps/own.yaml", "--scale", "smoke")
     shutil.rmtree(empty / "sweeps")

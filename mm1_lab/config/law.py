@@ -1,12 +1,9 @@
 """Learning-rate laws, η = exp(slope · ln N + constant), and parameter counts in short notation."""
 
-import json
 import math
 import re
-from pathlib import Path
 
 from mm1_lab.config.base import Config
-from mm1_lab.config.errors import RequestError
 
 UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
@@ -24,18 +21,6 @@ class LearningRateLaw(Config):
 
 PAPER_LAW = LearningRateLaw(slope=-0.4214, constant=-0.5535)
 """Equation 1 of MM1."""
-
-
-def read_law(path: Path) -> LearningRateLaw:
-    """Reads the law from the `law.json` that `mm1-lab fit-lr-law` wrote. Raises RequestError if it contains none."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        coefficients = values["coefficients"]
-        if coefficients is None:
-            raise RequestError(f"{path}: contains no law ({values['why']})")
-        return LearningRateLaw(slope=coefficients["ln N"], constant=coefficients["constant"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise RequestError(f"{path}: contains no learning-rate law ({error}); run mm1-lab fit-lr-law") from None
 
 
 def parse_count(text: str) -> float:

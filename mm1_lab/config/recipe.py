@@ -137,9 +137,8 @@ class Recipe(Config):
     data_mix: DataMix = DataMix.model_validate({"captions": 5, "interleaved": 5, "text": 1})
     steps: int = Field(200_000, gt=0, le=10**9)
     """Optimiser steps in the paper's count; the scale defines how many of its own steps 200,000 are."""
-    learning_rate: float | Literal["scale", "paper", "law"] = "scale"
-    """Peak learning rate: a number; `scale`: the scale's own; `paper`: Eq. 1 at the counted parameters; `law`: the law
-    that `mm1-lab fit-lr-law` found at this scale."""
+    learning_rate: float | Literal["scale", "paper"] = "scale"
+    """Peak learning rate: a number; `scale`: the scale's own; `paper`: Eq. 1 at the counted parameters."""
     frozen: Frozen = ()
     """Parts that multimodal pre-training does not train; the paper freezes none (section 4)."""
     sft: SftRecipe | None = None

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from mm1_lab.config.base import Config
 from mm1_lab.config.errors import RequestError, nearest
-from mm1_lab.config.law import PAPER_LAW, LearningRateLaw
+from mm1_lab.config.law import PAPER_LAW
 from mm1_lab.config.recipe import SOURCES, EncoderRecipe, Recipe, SftRecipe
 from mm1_lab.config.scale import MultimodalTraining, Optimiser, Scale
 from mm1_lab.config.size import (
@@ -67,19 +67,6 @@ class Trial(Config):
 def decoder_name(recipe: Recipe, scale: Scale) -> str:
     """The name of the recipe's decoder in the scale's tables."""
     return {"base": scale.base_decoder, "larger": scale.larger_decoder}.get(recipe.decoder, recipe.decoder)
-
-
-def follow_law(sweep: Sweep, scale: Scale, law: LearningRateLaw) -> Sweep:
-    """Replaces every `learning_rate: law` in the sweep by the number that the law gives."""
-
-    def followed(recipe: Recipe) -> Recipe:
-        name = decoder_name(recipe, scale)
-        if recipe.learning_rate != "law" or name not in scale.decoders:
-            return recipe
-        return recipe.model_copy(update={"learning_rate": law.rate(scale.decoders[name].parameters().dense)})
-
-    arms = {arm: followed(recipe) for arm, recipe in sweep.arms.items()}
-    return sweep.model_copy(update={"base": followed(sweep.base), "arms": arms})
 
 
 def resolve(
@@ -200,12 +187,6 @@ class _Resolver:
     def training(self, decoder: DecoderStage | PretrainedDecoder) -> MultimodalTraining:
         """The scale's multimodal training with the recipe's steps and learning rate."""
         scaled, rate = self.scale.train, self.recipe.learning_rate
-        if rate == "law":
-            if isinstance(decoder, PretrainedDecoder):
-                raise RequestError(
-                    "`learning_rate: law` is for decoders trained here; give a number, `scale` or `paper`"
-                )
-            raise RequestError("`learning_rate: law` needs a law fitted at this scale; run mm1-lab fit-lr-law")
         if rate == "paper":
             rate = PAPER_LAW.rate(decoder.shape.parameters().dense)
         multipliers = dict(scaled.lr_multipliers)

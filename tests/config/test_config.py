@@ -156,7 +156,7 @@ def test_size_counts() -> None:
         ("arms: {a: {<<: {image_tokens: 64}}}\n", "line 5: is no plain YAML"),
         (
             "arms: {a: {learning_rate: fast}}\n",
-            "learning_rate: Input should be a valid number or 'scale', 'paper' or 'law' (it is 'fast')",
+            "learning_rate: Input should be a valid number or 'scale' or 'paper' (it is 'fast')",
         ),
         ("arms: {a: }\n", "arms.a: must hold keys and values, or {} for none (it is empty)"),
         ("arms: {a: {}}\ncontrasts:\n", "contrasts: must be a list (it is empty)"),

@@ -16,8 +16,6 @@ from tests.conftest import REPOSITORY, make_place
 from tests.data.conftest import Files
 from tests.pretrained import save_encoder
 
-LAW = {"coefficients": {"ln N": -0.4, "constant": 0.5}}
-
 
 def data_file(folder: Path, first: int, **more: object) -> Path:
     """A `data.yaml` in a folder of its own, of pictures from `first` on."""
@@ -126,21 +124,6 @@ def test_a_setting_of_the_recipe_changes_what_the_arms_start_from(
     assert main(["plan", "data_mix", *options]) == 0
     told = "--set: connector=average-pooling, data_mix.text=3 changes the recipe, from which the arms start\n"
     assert capsys.readouterr().err == told
-
-
-def test_a_law_is_of_its_data_not_of_a_file_s_name(tmp_path: Path) -> None:
-    make_place(tmp_path)
-    sweep = tmp_path / "sweeps" / "follows.yaml"
-    sweep.write_text("title: t\naxis: a\nrecipe: base\narms: {x: {learning_rate: law, data_mix: {interleaved: 0}}}\n")
-    a, b = data_file(tmp_path / "a", 0), data_file(tmp_path / "b", 50)
-    request = ask(tmp_path, a)
-    law = request.folder.with_name(request.folder.name.replace("data_mix", "lr_law")) / "law.json"
-    law.parent.mkdir(parents=True)
-    law.write_text(json.dumps(LAW))
-    rate = ask(tmp_path, a, "follows", "x").sweep.arms["x"].learning_rate
-    assert isinstance(rate, float) and rate > 0
-    with pytest.raises(RequestError, match=r"there is no .*lr_law,data=data-\w{6}/law.json yet"):
-        ask(tmp_path, b, "follows", "x")
 
 
 def test_a_command_that_is_told_can_be_typed_as_it_stands(tmp_path: Path) -> None:

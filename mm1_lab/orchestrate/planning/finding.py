@@ -1,11 +1,9 @@
-"""Resolves what a command names: a sweep, a scale, seeds, and the learning-rate law."""
+"""Resolves what a command names: a sweep, a scale, seeds."""
 
 from pathlib import Path
 
-from mm1_lab.config import LearningRateLaw, RequestError, Scale, load_scale, nearest, read_law
-from mm1_lab.files import SHIPPED, STUDY
-from mm1_lab.formatting import command_line
-from mm1_lab.results import Ledger, variant_name
+from mm1_lab.config import RequestError, Scale, load_scale, nearest
+from mm1_lab.files import SHIPPED
 
 SWEEPS = (Path("sweeps"), SHIPPED / "sweeps")
 """Folders searched for sweeps, recipes and scales by name: in the working directory, then in the package."""
@@ -17,24 +15,6 @@ def find_scale(name: str, overrides: tuple[str, ...] = (), sweeps: Path = Path("
     """Loads a scale from `scales/` next to the sweep, one folder up, or in one of SWEEPS. Raises RequestError."""
     places = [folder / "scales" for folder in (sweeps, sweeps.parent, *SWEEPS)]
     return load_scale(name, next((p for p in places if (p / f"{name}.yaml").is_file()), places[-1]), overrides)
-
-
-def find_law(
-    ledger: Ledger, scale: str, overrides: tuple[str, ...], data: Path | None, data_name: str
-) -> LearningRateLaw:
-    """The learning-rate law of a scale with these settings and data, from the results folder or else the committed
-    study (which is of the miniature world without settings). Raises RequestError if there is none.
-    """
-    place = Path(scale) / variant_name("lr_law", overrides, data_name) / "law.json"
-    for folder in (ledger.results, SHIPPED / STUDY):
-        if (folder / place).exists():
-            return read_law(folder / place)
-    folders = {"results": ledger.results, "store": ledger.store}
-    command = command_line("fit-lr-law", "--scale", scale, settings=overrides, data=data, **folders)
-    raise RequestError(
-        f"learning_rate: law: there is no {ledger.results / place} yet; fit the law for this scale, data and settings: "
-        f"{command}"
-    )
 
 
 def find_sweep(name: str) -> Path:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from mm1_lab.config import (
     ALLOWED,
-    PAPER_LAW,
     WORLD_DATA,
     DataIdentity,
     NotHere,
@@ -23,7 +22,6 @@ from mm1_lab.config import (
     Scale,
     Sweep,
     Trial,
-    follow_law,
     is_of_recipe,
     load_sweep,
     nearest,
@@ -32,7 +30,7 @@ from mm1_lab.config import (
 )
 from mm1_lab.files import PARTS, RESULTS, here_or_shipped
 from mm1_lab.formatting import command_line, one_trial
-from mm1_lab.orchestrate.planning.finding import SWEEPS, find_law, find_scale, find_sweep, parse_seeds
+from mm1_lab.orchestrate.planning.finding import SWEEPS, find_scale, find_sweep, parse_seeds
 from mm1_lab.orchestrate.planning.tokenizer import decoders_tokenizer
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import data_name, deciding, merge_manifest
@@ -205,8 +203,7 @@ def load_request(
 
     # Every arm can be built: told before data are indexed, which may take hours
     models = HuggingFace()
-    at_the_papers_rate = follow_law(loaded, numbers, PAPER_LAW)
-    _check_arms(at_the_papers_rate, asked, numbers, chosen[0], _identity_without_index(data_file), models)
+    _check_arms(loaded, asked, numbers, chosen[0], _identity_without_index(data_file), models)
 
     # The data, which depend on a pre-trained decoder's tokenizer, and the scale's settings that depend on them
     tokenizer = decoders_tokenizer(loaded.arms, numbers, models, data_file, only)
@@ -222,9 +219,6 @@ def load_request(
         identity = open_data(path, ledger.data_cache, numbers, tokenizer).identity
 
     # The trials
-    if any(recipe.learning_rate == "law" for recipe in loaded.arms.values()):
-        law = find_law(ledger, scale, tuple(settings), path, data_name(path, identity))
-        loaded = follow_law(loaded, numbers, law)
     part = loaded.model_copy(update={"arms": {arm: loaded.arms[arm] for arm in asked}})
     trials = resolve_sweep(part, numbers, chosen, identity, models)
     if path and not (numbers.benchmarks or {"captions", "synthetic"} & set(identity.sources)):
