@@ -89,16 +89,6 @@ def test_a_connector_that_cannot_be_built(sweeps: Path, refused: Check, change: 
     assert "base / seed 0: " in error and message in error
 
 
-def test_a_connector_that_is_not_there_is_told_while_ray_starts(place: Any) -> None:
-    path = place.folder / "sweeps" / "data_mix.yaml"
-    path.write_text(path.read_text(encoding="utf-8").replace("base: {}", "base: {connector: c-abstracter}", 1))
-    error = place.run("run", "data_mix", "--scale", "smoke", code=2)
-    assert error.splitlines()[2:] == [
-        "mm1-lab: base / seed 0: there is no connector 'c-abstracter'; did you mean 'c-abstractor'?"
-    ], "behind what is run, and that Ray starts"
-    assert not list(place.results.glob("**/sweep.json"))
-
-
 def test_an_address_at_which_there_is_no_cluster(place: Any) -> None:
     error = place.run("run", "data_mix", "--scale", "smoke", "--address", "127.0.0.1:1", code=2)
     told = error.splitlines()
