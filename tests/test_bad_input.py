@@ -61,7 +61,7 @@ def test_a_wrong_sweep_file(sweeps: Path, refused: Check, old: str, new: str, fr
         (["--set", "train.step=9"], ["train.step'", "did you mean 'steps'"]),
         (["--only", "bas"], ["no arm 'bas'", "did you mean 'base'"]),
         (["--seeds", "three"], ["--seeds 'three'", "count"]),
-        (["--seeds", "0"], ["no seeds", "for seed 0 alone add a comma: --seeds 0,"]),
+        (["--seeds", "0"], ["a count is from 1 to 99; for seed 0 alone add a comma: --seeds 0,"]),
         (["--set", "evaluate.shots=4"], ["evaluate.shots: must be a list, such as [4]"]),
         (["--set", "encoder.size=ViT-X"], ["ViT-X"]),
         (["--set", "resolution=337"], ["337", "336"]),

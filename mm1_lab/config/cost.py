@@ -158,29 +158,34 @@ def keeps_whole_gradients(parameters: int, memory: float) -> bool:
 def training_cost(
     flops: float,
     network: Network,
-    *,
-    trained: int,
-    active: int,
-    itemsize: int,
+    size: Size | None,
+    precision: str,
     rows: int,
+    *,
+    trained: int | None = None,
     divisible: bool = False,
     activations: float = 0.0,
-    logits: float = 0.0,
-    gathered: float = 0.0,
+    logits_at: int = 0,
     per_trained: float = 16.0,
 ) -> Cost:
-    """The cost of a training stage with `trained` trainable parameters at `per_trained` bytes each (fp32 weight,
-    gradient and Adam's two moments); autocast keeps a half-precision copy of all parameters."""
+    """The cost of a training stage with `trained` trainable parameters (default: all of the network's) at `per_trained`
+    bytes each (fp32 weight, gradient and Adam's two moments); autocast keeps a half-precision copy of all parameters.
+
+    `size`: of the transformer whose layers are gathered and may have experts; `logits_at`: positions of a row with
+    logits.
+    """
+    itemsize = bytes_per_value(precision)
     own = network.total
+    trained = own if trained is None else trained
     total = max(trained, own)
     return Cost(
         flops=flops,
         parameters=own,
-        active=active,
+        active=active_parameters(own, size) if size else own,
         state=per_trained * trained + 4.0 * (total - trained),
         activations=activations,
-        logits=logits,
-        gathered=gathered,
+        logits=logits_at * logit_bytes(network.vocabulary, itemsize),
+        gathered=gathered_bytes(size, itemsize) if size else 0.0,
         weights=4.0 * total,
         checkpoint=4.0 * total + (per_trained - 8) * trained,
         rows=rows,

@@ -32,8 +32,6 @@ from mm1_lab.config.cost import (
     encoder_activations,
     encoder_flops,
     flops_per_position,
-    gathered_bytes,
-    logit_bytes,
     training_cost,
     vocabulary_flops,
 )
@@ -141,15 +139,7 @@ class Stage(Config):
 
         By default `flops`, all parameters trained with Adam, and no bytes for activations.
         """
-        own = self.parameters()
-        return training_cost(
-            self.flops(),
-            network,
-            trained=network.total,
-            active=network.total - own.total + own.active,
-            itemsize=bytes_per_value(self.precision),
-            rows=self.rows(),
-        )
+        return training_cost(self.flops(), network, None, self.precision, self.rows())
 
     def rows(self) -> int:
         """Rows of its smallest batch, which at most as many workers can share."""
@@ -246,14 +236,7 @@ class EncoderStage(Stage):
             activations += CAPTION_TOKENS * encoder_activations(text, itemsize)
             trained += text.parameters().total + network.vocabulary * text.width
         return training_cost(
-            flops,
-            network,
-            trained=trained,
-            active=network.total,
-            itemsize=itemsize,
-            rows=self.rows(),
-            activations=activations,
-            gathered=gathered_bytes(self.size, itemsize),
+            flops, network, self.size, self.precision, self.rows(), trained=trained, activations=activations
         )
 
     def rows(self) -> int:
@@ -302,14 +285,12 @@ class DecoderStage(Stage):
         return training_cost(
             flops + vocabulary_flops(self.positions(), size.width, network.vocabulary, 3),
             network,
-            trained=network.total,
-            active=active_parameters(network.total, size),
-            itemsize=itemsize,
-            rows=rows,
+            size,
+            self.precision,
+            rows,
             divisible=True,
             activations=longest * decoder_activations(size, itemsize, self.gradient_checkpointing),
-            logits=longest * logit_bytes(network.vocabulary, itemsize),
-            gathered=gathered_bytes(size, itemsize),
+            logits_at=longest,
         )
 
     def rows(self) -> int:
@@ -387,6 +368,17 @@ class WholeModelStage(Stage):
         encoder, decoder = self.architecture.encoder, self.architecture.decoder.shape
         checkpointing = self.architecture.gradient_checkpointing
         itemsize, length, passes = bytes_per_value(self.precision), self.row_length(), self._passes()
+        rows = self.steps() * self.rows_per_step
+        per_row = sum(share * self.images_per_row(source, scale) for source, share in self.shares.items())
+        images = per_row * rows
+        # no logits are computed for image tokens
+        text_tokens = rows * (length - per_row * self.architecture.connector.image_tokens)
+        flops = (
+            encoder_flops(encoder.features, encoder.patch, self.image_size, images, passes["encoder"])
+            + passes["connector"] * network.connector * images
+            + rows * length * flops_per_position(decoder, length, passes["decoder"])
+            + vocabulary_flops(text_tokens, decoder.width, network.vocabulary, passes["decoder"])
+        )
         # an encoder without a backward pass keeps no activations
         patches = (self.image_size // encoder.patch) ** 2 if passes["encoder"] > 1 else 0
         most_images = max(self.images_per_row(source, scale) for source in self.shares)
@@ -397,16 +389,15 @@ class WholeModelStage(Stage):
             if part in passes and part not in self.frozen:
                 trained += count
         return training_cost(
-            self._flops(network, scale, passes),
+            flops,
             network,
+            decoder,
+            self.precision,
+            self.rows_per_step,
             trained=trained,
-            active=active_parameters(network.total, decoder),
-            itemsize=itemsize,
-            rows=self.rows_per_step,
             divisible=True,
             activations=length * decoder_activations(decoder, itemsize, checkpointing) + encoder_bytes,
-            logits=length * logit_bytes(network.vocabulary, itemsize),  # of a row of text
-            gathered=gathered_bytes(decoder, itemsize),
+            logits_at=length,  # of a row of text
             per_trained=self.bytes_per_trained_parameter(),
         )
 
@@ -422,22 +413,6 @@ class WholeModelStage(Stage):
             is_trained_so_far = is_trained_so_far or is_trained
             passes[part] = 1 + is_trained_so_far + is_trained
         return passes
-
-    def _flops(self, network: Network, scale: Scale, passes: dict[str, int]) -> float:
-        """The work of all parts; no logits are computed for image tokens."""
-        encoder, decoder = self.architecture.encoder, self.architecture.decoder.shape
-        positions, length, tokens = self.positions(), self.row_length(), self.architecture.connector.image_tokens
-        per_row = sum(share * self.images_per_row(source, scale) for source, share in self.shares.items())
-        rows = positions // length
-        images = per_row * rows
-        connector = passes["connector"] * network.connector * images
-        text_tokens = rows * (length - per_row * tokens)
-        return (
-            encoder_flops(encoder.features, encoder.patch, self.image_size, images, passes["encoder"])
-            + connector
-            + positions * flops_per_position(decoder, length, passes["decoder"])
-            + vocabulary_flops(text_tokens, decoder.width, network.vocabulary, passes["decoder"])
-        )
 
 
 class MultimodalStage(WholeModelStage):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mm1_lab.config import RequestError, Scale, load_scale, nearest
+from mm1_lab.config.errors import short
 from mm1_lab.files import SHIPPED
 
 SWEEPS = (Path("sweeps"), SHIPPED / "sweeps")
@@ -34,18 +35,15 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if len(parts) > 1 and not parts[-1]:
         parts.pop()
-    if not all(part.isascii() and part.isdigit() for part in parts):
-        raise RequestError(f"--seeds {text!r}: give a count (3) or a list (5,6,7; one seed with a comma: 100,)")
-    numbers = [int(part) if len(part) <= 10 else 2**32 for part in parts]
-    if max(numbers) >= 2**32:
-        raise RequestError("--seeds: a seed lies below 2^32 (numpy's generators take no others)")
+    if not all(part.isascii() and part.isdigit() and len(part) <= 10 and int(part) < 2**32 for part in parts):
+        raise RequestError(
+            f"--seeds {short(text)}: give a count (3) or a list (5,6,7; one seed with a comma: 100,), below 2^32"
+        )
+    numbers = [int(part) for part in parts]
     if "," in text:
         return tuple(dict.fromkeys(numbers))
-    if numbers[0] < 1:
-        raise RequestError("--seeds 0 asks for no seeds; for seed 0 alone add a comma: --seeds 0,")
-    if numbers[0] > MOST_SEEDS:
+    if not 1 <= numbers[0] <= MOST_SEEDS:
         raise RequestError(
-            f"--seeds {text} asks for {text} seeds (0 to {numbers[0] - 1}), more than {MOST_SEEDS}; "
-            f"for seed {text} alone add a comma: --seeds {text},"
+            f"--seeds {text}: a count is from 1 to {MOST_SEEDS}; for seed {text} alone add a comma: --seeds {text},"
         )
     return tuple(range(numbers[0]))
