@@ -97,6 +97,12 @@ class SftTraining(MultimodalTraining):
     max_images: int = Field(16, gt=0, le=100_000)
     """Maximum number of images per row; each view of a picture counts as one."""
 
+    @model_validator(mode="after")
+    def _betas_have_an_effect(self) -> Self:
+        if self.optimiser == "adafactor" and "betas" in self.identity:
+            raise ValueError("betas are AdamW's; set optimiser: adamw, or remove them")
+        return self
+
 
 class EvaluationSettings(Config):
     """Few-shot evaluation."""
@@ -238,6 +244,20 @@ class Scale(Config):
         if self.attention is None:
             return "varlen" if self.precision == "bf16-mixed" and self.resources.gpus else "masked"
         return self.attention
+
+    @model_validator(mode="after")
+    def _sizes_have_an_effect(self) -> Self:
+        for name in self.upcycled:
+            if name not in self.decoders:
+                raise ValueError(f"upcycled: there is no decoder {name!r}{nearest(name, self.decoders)}")
+        text = self.encoder.text
+        for name, size in {"encoder.text": text, **self.encoders}.items():
+            for field in ("experts", "feed_forward", "kv_heads"):
+                if field in size.identity:
+                    raise ValueError(f"encoders: {name}: {field} is for decoders only; remove it")
+        if text.width % text.heads:
+            raise ValueError(f"encoder.text: width {text.width} is not divisible by {text.heads} heads")
+        return self
 
     @model_validator(mode="after")
     def _workers_are_of_sizes(self) -> Self:
