@@ -207,14 +207,6 @@ def test_a_tokenizer_of_another_size_is_refused(models: Path, tmp_path: Path, re
     assert f"but its decoder's embedding has only {saved.ROWS} rows" in refused(models / "clip", other)
 
 
-def test_data_with_another_tokenizer(models: Path, tmp_path: Path, refused: Refused) -> None:
-    Path("text.jsonl").write_text(json.dumps({"text": "some words. " * 200}) + "\n", encoding="utf-8")
-    saved.save_tokenizer(tmp_path / "own", entries=262)
-    Path("data.yaml").write_text("text: [text.jsonl]\ntokenizer: own\n", encoding="utf-8")
-    error = refused(models / "clip", models / "llama", "--data", "data.yaml")
-    assert "data.yaml: the tokenizer own does not match the decoder's" in error
-
-
 def test_decoders_of_two_tokenizers_in_one_sweep(models: Path, tmp_path: Path, refused: Refused) -> None:
     path = tmp_path / "sweeps" / "two.yaml"
     shutil.copytree(SWEEPS, path.parent)

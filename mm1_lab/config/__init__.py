@@ -1,7 +1,7 @@
 """Recipe, scale, sweep, trial, stage and fingerprint: the configuration. Imports nothing else of the package."""
 
 from mm1_lab.config.base import Config, canonical_json, digest, override
-from mm1_lab.config.benchmark import LARGEST_PICTURE, BenchmarkConfig, BenchmarkFiles
+from mm1_lab.config.benchmark import BenchmarkConfig, BenchmarkFiles
 from mm1_lab.config.check import GATES, Check, CheckVerdict, read_checks
 from mm1_lab.config.cost import Cost, Network
 from mm1_lab.config.errors import NotHere, RequestError, bounded, nearest

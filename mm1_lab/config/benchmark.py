@@ -17,9 +17,6 @@ from pydantic import AfterValidator, Field
 
 from mm1_lab.config.base import Config
 
-LARGEST_PICTURE = 64_000_000
-"""Maximum pixels of an image by default; each takes three bytes during decoding."""
-
 
 def _once(shots: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(shots)) < len(shots):
@@ -45,16 +42,12 @@ class BenchmarkFiles(Config):
     """The file with the answers or captions, for formats that have one."""
     images: str = ""
     """A folder."""
-    image_name: str = ""
-    """Pattern of image file names, with `{id}` and `{split}`, such as `{id:012}.jpg`. Default: the format's pattern."""
     split: str = ""
     """The split to use if a file contains several, as COCO's does. Default: `test`; for demonstrations, `train`."""
 
 
 class BenchmarkConfig(BenchmarkFiles):
     """A benchmark with its demonstrations, prompt and metric."""
-
-    NOT_IN_IDENTITY: ClassVar[frozenset[str]] = BenchmarkFiles.NOT_IN_IDENTITY | {"prompts_per_shot"}
 
     name: str = ""
     demonstrations: BenchmarkFiles | None = None
@@ -64,8 +57,6 @@ class BenchmarkConfig(BenchmarkFiles):
     or `answer` (what follows `the answer is` in a worked solution). Default: the format's metric."""
     pictures: Literal["squeeze", "crop", "pad"] = "squeeze"
     """How images are made square. Default: as for the images of the data file."""
-    largest_picture: int = Field(LARGEST_PICTURE, gt=0)
-    """Maximum pixels of an image. Default: as for the images of the data file."""
     prompt: str | None = None
     """Template that contains `{question}`. Default: the format's prompt."""
     shots: Shots | None = None
@@ -76,6 +67,3 @@ class BenchmarkConfig(BenchmarkFiles):
     """Maximum answer length in tokens. Default: derived from the reference answers."""
     digest: str = ""
     """Hash of the question and annotation files, so that changed files get new scores. Images are not hashed."""
-    prompts_per_shot: int | None = None
-    """How many prompts one run at k shots sends, to estimate the cost: questions, their further orders of choices, and
-    choices whose likelihood is taken. Counted when the files are read; until then, `evaluate.questions`."""

@@ -525,9 +525,9 @@ WORLD_BENCHMARKS = 9
 """At every number of shots: eight with images, and text-core, which is counted as if it had some."""
 CHAT_BENCHMARKS_WITH_SHOTS = 1
 """Those that a tuned model is asked at every number of shots too: worked solutions."""
-ZERO_SHOT_CHAT_PROMPTS = 9 + 2 + 6
+ZERO_SHOT_CHAT_PROMPTS = 9 + 2
 """Per question number, what only a tuned model is asked: nine benchmarks, one of them in two further orders of its
-choices, and two with the likelihood of each of three choices."""
+choices."""
 
 ANSWER_TOKENS = 24
 """Tokens of a question with its answer, without the image (approximate)."""
@@ -568,15 +568,14 @@ class EvaluationStage(Stage):
 
     def image_prompts(self) -> int:
         """Pairs of a picture and its question that are read, demonstrations included: once for every prompt that they
-        are in, also for each order of its choices, and each choice whose likelihood is taken.
+        are in.
 
-        Of users' data every benchmark counts as asked, and all `settings.questions` captions as held out.
+        Each of a user's benchmarks counts as `settings.questions` prompts, as do held-out captions.
         """
         settings = self.settings
         total = 0
         for benchmark in self.benchmarks:
-            prompts = benchmark.prompts_per_shot or settings.questions
-            total += prompts * _pairs(benchmark.shots or settings.shots)
+            total += settings.questions * _pairs(benchmark.shots or settings.shots)
         if self.data.kind == "shards":
             return total + settings.questions * _pairs(settings.shots)
         questions = settings.blocks * max(1, settings.questions // settings.blocks)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import accumulate, pairwise
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import lightning.pytorch as pl
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mm1_lab import team
-from mm1_lab.config import ModelStage, Resources, SftStage
+from mm1_lab.config import ModelStage, Resources
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer, Row
 from mm1_lab.data.pixels import NONE_ASKED, BrokenPictures, Decoded
@@ -161,60 +161,56 @@ def make_batch(
     )
 
 
-@dataclass(frozen=True)
-class MixtureBatches:
-    """Maps a step of a multimodal stage to its batch: `rows` packed rows, each from the source the mixture chooses."""
+Stream = TypeVar("Stream", Source, Conversations)
 
-    sources: Mapping[str, Source]
+
+@dataclass(frozen=True)
+class StageBatches(Generic[Stream]):
+    """What a stage's batches are made of."""
+
+    sources: Mapping[str, Stream]
     mixture: Mixture
     packer: Packer
-    rows: int
+    count: int
+    """Rows of a step, or conversations."""
     side: int
     blind: bool
     views: int = 1
 
     @classmethod
-    def of(cls, stage: ModelStage, sources: Mapping[str, Source], tokenizer: Tokenizer) -> "MixtureBatches":
-        """The batches of a stage that reads rows of `sources` in its shares."""
-        packer, mixture = Packer.of(stage, tokenizer), Mixture(stage.shares, stage.seed)
+    def of(cls, stage: ModelStage, sources: Mapping[str, Stream], tokenizer: Tokenizer) -> Self:
+        """The batches of a stage that reads `sources` in its shares."""
         return cls(
-            sources, mixture, packer, stage.training.batch_size, stage.image_size, stage.architecture.blind, stage.views
+            sources,
+            Mixture(stage.shares, stage.seed),
+            Packer.of(stage, tokenizer),
+            stage.training.batch_size,
+            stage.image_size,
+            stage.architecture.blind,
+            stage.views,
         )
+
+
+class MixtureBatches(StageBatches[Source]):
+    """Maps a step of a multimodal stage to its batch of packed rows, each from the source that the mixture chooses."""
 
     def __call__(self, step: int) -> Batch:
         """Returns the batch of `step`; in a worker group, only this worker's rows of it."""
-        names = self.mixture.rows(step * self.rows, self.rows)[team.own(self.rows)]
+        names = self.mixture.rows(step * self.count, self.count)[team.own(self.count)]
         rows = [self.packer.pack(self.sources[name].documents(number)) for name, number in names]
         return make_batch(rows, [name for name, _ in names], self.side, self.blind, self.views)
 
 
-@dataclass(frozen=True)
-class ConversationBatches:
-    """Maps a step of instruction tuning to its batch: `conversations` of them, each from the set that the mixture
-    chooses, in as many packed rows as they need.
+class ConversationBatches(StageBatches[Conversations]):
+    """Maps a step of instruction tuning to its batch: conversations, each from the set that the mixture chooses, in as
+    many packed rows as they need.
 
     Which ones depends on the seed alone: all arms read the same, except those that fit no row, which are left out.
     """
 
-    sources: Mapping[str, Conversations]
-    mixture: Mixture
-    packer: Packer
-    conversations: int
-    side: int
-    blind: bool
-    views: int
-
-    @classmethod
-    def of(cls, stage: SftStage, sources: Mapping[str, Conversations], tokenizer: Tokenizer) -> "ConversationBatches":
-        """The batches of a stage that reads conversations of `sources` in its shares."""
-        packer, mixture = Packer.of(stage, tokenizer), Mixture(stage.shares, stage.seed)
-        return cls(
-            sources, mixture, packer, stage.training.batch_size, stage.image_size, stage.architecture.blind, stage.views
-        )
-
     def __call__(self, step: int) -> Batch:
         """Returns the batch of `step`; in a worker group, only this worker's rows of it."""
-        numbers = self.mixture.rows(step * self.conversations, self.conversations)
+        numbers = self.mixture.rows(step * self.count, self.count)
         documents = (self.sources[name].document(number) for name, number in numbers)
         rows, places = self.packer.pack_all(documents, at_least=team.size())
         own = team.own(len(rows))

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mm1_lab.config import LARGEST_PICTURE, RequestError
+from mm1_lab.config import RequestError
 from mm1_lab.data.preprocessing import FORMATS, as_shown, square
 from mm1_lab.data.types import BrokenPicture, Pixels
 
@@ -22,12 +22,14 @@ ROOM = 256 << 20
 CACHED_SIDE = 128
 """Largest side in pixels of an image that is cached: of larger ones only a few hundred would fit, and memory that is
 never given back has to be fetched from the system page by page."""
+LARGEST_PICTURE = 64_000_000
+"""Pixels; a larger image counts as broken. Each takes three bytes during decoding."""
 MOST_BYTES = 256 << 20
 """Maximum size of an image file; a photograph of 50 megapixels has a tenth of that."""
 DECODING_VERSION = 2
 """Increased when the pixels of users' images change; part of the data's identity."""
 
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `ImageDecoder.largest` is checked instead
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # LARGEST_PICTURE is checked instead
 
 
 @dataclass(slots=True)
@@ -35,8 +37,6 @@ class ImageDecoder:
     """Decodes images and caches up to `room` bytes of small ones, so that a small data set is decoded only once."""
 
     shape: Shape = "squeeze"
-    largest: int = LARGEST_PICTURE
-    """Maximum pixels of an image; larger images count as broken."""
     room: int = ROOM
     kept: dict[tuple[Hashable, int], Pixels] = field(default_factory=dict, repr=False)
 
@@ -56,8 +56,8 @@ class ImageDecoder:
     def _decode(self, picture: "StoredPicture", side: int) -> Pixels:
         try:
             with Image.open(io.BytesIO(picture.read()), formats=FORMATS) as image:
-                if image.width * image.height > self.largest:
-                    raise ValueError(f"{image.width} × {image.height} pixels exceed the limit of {self.largest}")
+                if image.width * image.height > LARGEST_PICTURE:
+                    raise ValueError(f"{image.width} × {image.height} pixels exceed the limit of {LARGEST_PICTURE}")
                 small = square(as_shown(image), side, self.shape)
         except RequestError:  # the connection failed, which says nothing about the image
             raise

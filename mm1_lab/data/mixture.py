@@ -7,11 +7,9 @@ more for each doubling). Each source numbers its own rows: its k-th row is the s
 """
 
 from collections.abc import Mapping
+from math import floor
 
 import numpy as np
-from numpy.typing import NDArray
-
-Numbers = NDArray[np.int64]
 
 
 class Mixture:
@@ -25,23 +23,19 @@ class Mixture:
 
     def rows(self, start: int, count: int) -> list[tuple[str, int]]:
         """For each of the rows `start` … `start + count - 1`: its source, and its number within that source."""
-        rows = np.arange(start, start + count, dtype=np.int64)
-        sources, numbers = self._split(rows, 0, len(self._names))
-        names = [self._names[source] for source in sources]
-        return list(zip(names, numbers.tolist(), strict=True))
+        return [self._place(row) for row in range(start, start + count)]
 
-    def _split(self, rows: Numbers, first: int, last: int) -> tuple[Numbers, Numbers]:
-        """Sources and numbers of `rows`, counted within the subtree of the sources `first` … `last - 1`."""
-        if last - first == 1:
-            return np.full_like(rows, first), rows
-        middle = (first + last) // 2
-        share = sum(self._shares[first:middle]) / sum(self._shares[first:last])
-        # how many rows of the left half come before each row, and before the next one
-        before = np.floor(rows * share + 0.5).astype(np.int64)
-        after = np.floor((rows + 1) * share + 0.5).astype(np.int64)
-        is_left = after > before
-        is_right = ~is_left
-        sources, numbers = np.empty_like(rows), np.empty_like(rows)
-        sources[is_left], numbers[is_left] = self._split(before[is_left], first, middle)
-        sources[is_right], numbers[is_right] = self._split((rows - before)[is_right], middle, last)
-        return sources, numbers
+    def _place(self, row: int) -> tuple[str, int]:
+        # from the root of the tree to a leaf: among the sources first … last - 1, `row` counts the rows of these
+        first, last = 0, len(self._names)
+        while last - first > 1:
+            middle = (first + last) // 2
+            share = sum(self._shares[first:middle]) / sum(self._shares[first:last])
+            # how many rows of the left half come before this row, and before the next one
+            before = floor(row * share + 0.5)
+            after = floor((row + 1) * share + 0.5)
+            if after > before:
+                row, last = before, middle
+            else:
+                row, first = row - before, middle
+        return self._names[first], row

@@ -17,23 +17,28 @@ def as_shown(image: Image.Image) -> Image.Image:
     Raises ValueError for numbers of 32 bits, whose white is not known.
     """
     with suppress(Exception):  # damaged EXIF data, which raise many kinds, do not spoil the pixels
-        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        if orientation != 1:
             image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F"):
         raise ValueError("its pixels are numbers of 32 bits; convert it to 8 bits per channel")
     if image.mode.startswith("I;16"):  # converted directly, everything above 255 would be white
-        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
+        eight_bits = np.asarray(image) // 257
+        image = Image.fromarray(eight_bits.astype(np.uint8))
     if image.has_transparency_data:  # converted directly, black on transparent would be black on black
         drawn = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn).convert("RGB")
+        white = Image.new("RGBA", drawn.size, "white")
+        image = Image.alpha_composite(white, drawn)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def square(image: Image.Image, side: int, shape: str) -> Image.Image:
     """Resizes the image to `side` × `side` pixels; `crop` keeps its centre, `pad` adds borders
     of the mean colour, `squeeze` keeps all of it."""
+    size = (side, side)
+    bicubic = Image.Resampling.BICUBIC
     if shape == "crop":
-        return ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
+        return ImageOps.fit(image, size, bicubic)
     if shape == "pad":
-        return ImageOps.pad(image, (side, side), Image.Resampling.BICUBIC, color=(MEAN_COLOUR,) * 3)
-    return image.resize((side, side), Image.Resampling.BICUBIC)
+        return ImageOps.pad(image, size, bicubic, color=(MEAN_COLOUR,) * 3)
+    return image.resize(size, bicubic)

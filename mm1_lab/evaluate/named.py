@@ -5,28 +5,19 @@ of one of 5,000, and every arm and seed gets the same questions and demonstratio
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import astuple
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
-from mm1_lab.config import (
-    LARGEST_PICTURE,
-    BenchmarkConfig,
-    BenchmarkFiles,
-    EvaluationSettings,
-    RequestError,
-    digest,
-    nearest,
-)
+from pydantic import TypeAdapter
+
+from mm1_lab.config import BenchmarkConfig, BenchmarkFiles, EvaluationSettings, RequestError, digest, nearest
 from mm1_lab.data.decoding import ImageDecoder, Shape, StoredPicture, read_file
 from mm1_lab.data.types import BrokenPicture, Picture, Tokenizer
-from mm1_lab.evaluate import formats
 from mm1_lab.evaluate.formats import FORMATS, Item, format_of, read_items
 from mm1_lab.evaluate.metrics import LETTERED_METRICS, METRICS, names_of
 from mm1_lab.evaluate.questions import (
@@ -40,7 +31,9 @@ from mm1_lab.evaluate.questions import (
     with_rotations,
 )
 from mm1_lab.evaluate.vqa import AGREEING
-from mm1_lab.files import write_text
+from mm1_lab.files import write_bytes
+
+Files = TypeVar("Files", bound=BenchmarkFiles)
 
 SCORED_ANEW = {"choice": "letters", "circular": "letters", "vqa": "blanks", "answer": "solutions"}
 """Metrics whose scores changed, so that such a benchmark is not the same as before: in 0.2.0 likelihoods of letters, in
@@ -49,92 +42,74 @@ TRIED = 16
 """Images of the questions, and of the demonstrations, that are decoded before a run."""
 PROMPT = "Question: {question} Short answer:"
 """The prompt of OpenFlamingo; the paper does not state its prompts. Captions have none."""
-MEANS = {
-    "vqa": "VQA accuracy with the official program's quirks",
-    "textvqa": "VQA accuracy with the normalisation of TextVQA's evaluator",
-    "answer": "only what follows the last `the answer is` counts",
-    "circular": "a question counts only if it is answered correctly in every order of its choices",
-    "yes-no": "an answer counts as no if its first sentence contains no or not, else as yes, as in POPE's program",
-}
-"""Remark on a metric for a benchmark's note."""
-
 Chosen = tuple[list[Item], list[Item], int]
 """The selected questions, the demonstrations, and the number of questions in the files."""
+CHOSEN = TypeAdapter(Chosen)
+CHOSEN_VERSION = 1
+"""Increased when questions are read or chosen differently, so that selections that were kept before are ignored."""
 
 
-def open_benchmark(
-    config: BenchmarkConfig, folder: Path, where: str, shape: Shape = "squeeze", largest: int = LARGEST_PICTURE
-) -> BenchmarkConfig:
+def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Shape = "squeeze") -> BenchmarkConfig:
     """Completes a configuration: absolute paths, format, metric and a digest of its files.
 
-    `shape` and `largest` are the data file's settings for images. Raises RequestError for a missing key, an unknown
-    metric or format, or a missing file.
+    `shape` is how the data file has images made square. Raises RequestError for a missing key, an unknown metric or
+    format, or a missing file.
     """
-    update: dict[str, Any] = _absolute(config, config.name, folder)
-    if "pictures" not in config.model_fields_set:
-        update["pictures"] = shape
-    if "largest_picture" not in config.model_fields_set:
-        update["largest_picture"] = largest
-    opened = config.model_copy(update=update)
-    _check_keys(opened, where)
+    kind = config.format or (config.name if config.name in FORMATS else "jsonl")
+    opened = _located(config, kind, folder, where)
     metric = opened.metric or format_of(opened).metric
     known = [*METRICS, "cider"]
     if not metric:
         raise RequestError(f"{where}: the format {opened.format} needs the key 'metric'")
     if metric not in known:
         raise RequestError(f"{where}: there is no metric {metric!r}{nearest(metric, known)}")
-    examples = _open_demonstrations(opened, config.demonstrations, folder, where)
-    opened = opened.model_copy(update={"metric": metric, "demonstrations": examples})
+    examples = _open_demonstrations(opened, folder, f"{where}.demonstrations")
+    update: dict[str, Any] = {"metric": metric, "demonstrations": examples}
+    if "pictures" not in config.model_fields_set:
+        update["pictures"] = shape
+    opened = opened.model_copy(update=update)
     return opened.model_copy(update={"digest": files_digest(opened)})
 
 
-def _open_demonstrations(
-    opened: BenchmarkConfig, examples: BenchmarkFiles | None, folder: Path, where: str
-) -> BenchmarkFiles | None:
+def _open_demonstrations(opened: BenchmarkConfig, folder: Path, where: str) -> BenchmarkFiles | None:
     """The training split, with what it shares with the questions; COCO's is in the same file."""
-    is_coco = opened.format == "coco"
-    if examples is None:
-        if not is_coco:
-            return None
-        examples = BenchmarkFiles(split="train")
-    shared = {"format": opened.format, "images": opened.images, "image_name": opened.image_name}
-    if is_coco:
-        shared["annotations"] = opened.annotations
-    values = shared | examples.model_dump(exclude_defaults=True)
+    examples = opened.demonstrations
+    values = {"format": opened.format, "images": opened.images}
+    if opened.format == "coco":
+        values["annotations"] = opened.annotations
+    elif examples is None:
+        return None
+    if examples:
+        values |= examples.model_dump(exclude_defaults=True)
     if values["format"] == "coco":
         values.setdefault("split", "train")
-    examples = BenchmarkFiles(**values)
-    examples = examples.model_copy(update=_absolute(examples, opened.format, folder))
-    _check_keys(examples, f"{where}.demonstrations")
+    examples = _located(BenchmarkFiles(**values), values["format"], folder, where)
     compared = ["format", "questions", "annotations", "split"]
     if examples.format.endswith(".py"):  # a program may read the images' folder, and need no other file
         compared.append("images")
     if all(getattr(examples, key) == getattr(opened, key) for key in compared):
-        raise RequestError(f"{where}.demonstrations: are the same as the questions; name a training split")
+        raise RequestError(f"{where}: are the same as the questions; name a training split")
     return examples
 
 
-def _check_keys(files: BenchmarkFiles, where: str) -> None:
-    """Raises RequestError for files without a key that their format needs."""
-    for key in format_of(files).needs:
-        if not getattr(files, key):
-            raise RequestError(f"{where}: the format {files.format} needs the key {key!r}")
-
-
-def _absolute(files: BenchmarkFiles, name: str, folder: Path) -> dict[str, str]:
-    """The format and absolute paths; in a user's own format, images are in the data file's folder by default."""
-    kind = files.format or (name if name in FORMATS else "jsonl")
+def _located(files: Files, kind: str, folder: Path, where: str) -> Files:
+    """The files with their format and absolute paths; in a user's own format, images are in the data file's folder by
+    default. Raises RequestError if a key that the format needs is missing."""
     is_program = kind.endswith(".py")
     paths = {"questions": files.questions, "annotations": files.annotations, "images": files.images}
-    if is_program or kind in ("jsonl", "python"):
+    if is_program or kind == "jsonl":
         paths["images"] = files.images or "."
     if is_program:
         paths["format"] = kind
-    absolute = {"format": kind}
+    update = {"format": kind}
     for key, path in paths.items():
         if path:
-            absolute[key] = str((folder / Path(path).expanduser()).resolve())
-    return absolute
+            update[key] = str((folder / Path(path).expanduser()).resolve())
+    located = files.model_copy(update=update)
+    for key in format_of(located).needs:
+        if not getattr(located, key):
+            raise RequestError(f"{where}: the format {kind} needs the key {key!r}")
+    return located
 
 
 def files_digest(config: BenchmarkConfig) -> str:
@@ -149,18 +124,14 @@ def files_digest(config: BenchmarkConfig) -> str:
         paths = [files.questions, files.annotations]
         if files.format.endswith(".py"):
             paths.append(files.format)
-        parts += [_file_digest(Path(path)) for path in paths if path]
+        for path in filter(None, paths):
+            try:
+                with open(path, "rb") as file:
+                    parts.append(hashlib.file_digest(file, "sha256").hexdigest())
+            except OSError as error:
+                lack = f"{path}: cannot be read ({error.strerror}); paths are relative to the data file"
+                raise RequestError(lack) from None
     return digest(parts)
-
-
-def _file_digest(path: Path) -> str:
-    if path.exists() and not path.is_file():  # a pipe might never end
-        raise RequestError(f"{path}: cannot be read (is not a file)")
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read ({error.strerror}); paths are relative to the data file") from None
 
 
 def choose(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None) -> Chosen:
@@ -168,37 +139,22 @@ def choose(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | 
 
     Raises RequestError.
     """
-    # the number of prompts is counted from the selection
-    return chosen_once(config.model_copy(update={"prompts_per_shot": None}), _settings_of(config, settings), cache)
+    settings = _settings_of(config, settings)
+    if cache is None or config.format.endswith(".py"):  # a program may read files that no digest covers
+        return _choose_from_files(config, settings)
+    selection = [settings.questions, settings.blocks, max(settings.shots)]
+    path = cache / "benchmarks" / f"{digest([config.model_dump(mode='json'), selection, CHOSEN_VERSION])}.json"
+    with suppress(OSError, ValueError):  # missing or damaged
+        return CHOSEN.validate_json(path.read_bytes())
+    chosen = _choose_from_files(config, settings)
+    with suppress(OSError):  # e.g. a full disk
+        write_bytes(path, CHOSEN.dump_json(chosen))
+    return chosen
 
 
 def _settings_of(config: BenchmarkConfig, settings: EvaluationSettings) -> EvaluationSettings:
     """The settings with the benchmark's own numbers of shots, if it has any."""
     return settings.model_copy(update={"shots": config.shots}) if config.shots else settings
-
-
-@lru_cache(maxsize=32)
-def chosen_once(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None) -> Chosen:
-    """`choose`, once per process for equal arguments."""
-    if cache is None or config.format.endswith(".py"):  # a program may read files that no digest covers
-        return _choose_from_files(config, settings)
-    # a change of these two modules invalidates the cache
-    code = [Path(module).read_text(encoding="utf-8") for module in (__file__, formats.__file__)]
-    selection = [settings.questions, settings.blocks, max(settings.shots)]
-    key = digest([config.model_dump(mode="json", exclude={"prompts_per_shot"}), selection, code])
-    path = cache / "benchmarks" / f"{key}.json"
-    with suppress(OSError, ValueError, TypeError):  # missing or damaged
-        questions, examples, published = json.loads(path.read_text(encoding="utf-8"))
-        return list(map(_cached_item, questions)), list(map(_cached_item, examples)), published
-    questions, examples, published = _choose_from_files(config, settings)
-    with suppress(OSError):  # e.g. a full disk
-        write_text(path, json.dumps([list(map(astuple, questions)), list(map(astuple, examples)), published]))
-    return questions, examples, published
-
-
-def _cached_item(row: Any) -> Item:
-    key, images, question, answers, kind, choices, solution = row
-    return Item(key, tuple(images), question, tuple(answers), kind, tuple(choices), solution)
 
 
 def _choose_from_files(config: BenchmarkConfig, settings: EvaluationSettings) -> Chosen:
@@ -240,42 +196,36 @@ def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:
     items = read_items(files)
     if not items:
         raise RequestError(f"{where}: holds no questions" + (f" of the split {files.split!r}" if files.split else ""))
+    prompt = _prompt(config)
     keys = set()
     for item in items:
         if item.key in keys:
             raise RequestError(f"{where}: the id {item.key!r} occurs twice; ids must be unique")
         keys.add(item.key)
-        if problem := _problem(config, item):
+        problem = _problem(config.metric, item)
+        if problem:
             raise RequestError(f"{where}: question {item.key} {problem}")
-        is_asked = config.prompt is None or "{question}" in config.prompt or config.metric == "cider"
-        if item.question and not is_asked:
+        if item.question and config.metric != "cider" and "{question}" not in prompt:
             raise RequestError(
-                f"benchmark {config.name!r}: its prompt {config.prompt!r} does not contain {{question}}, so that no "
-                "question would be asked; put it where the question belongs"
+                f"benchmark {config.name!r}: its prompt {prompt!r} does not contain {{question}}, so that no question "
+                "would be asked; put it where the question belongs"
             )
     return sorted(items, key=lambda item: hashlib.sha256(item.key.encode()).digest())
 
 
-def _problem(config: BenchmarkConfig, item: Item) -> str:
+def _problem(metric: str, item: Item) -> str:
     """Why the metric cannot judge answers to the question; empty if it can."""
-    metric, answers, choices = config.metric, item.answers, item.choices
-    for answer in answers:
-        if choices and answer not in choices:
+    for answer in item.answers:
+        if item.choices and answer not in item.choices:
             return f"has the answer {answer!r}, which is not among its choices"
-    if metric in LETTERED_METRICS and not choices:
+        if metric == "yes-no" and answer not in ("yes", "no"):
+            return f"has the answer {answer!r}, not `yes` or `no`"
+    if metric in LETTERED_METRICS and not item.choices:
         return f"has no choices, which the metric `{metric}` needs"
-    if metric in LETTERED_METRICS and len(choices) > len(ascii_uppercase):
+    if metric in ("vqa", "textvqa") and 0 < len(item.answers) <= AGREEING:
         return (
-            f"has {len(choices)} choices, more than there are letters; offer fewer, or score words by `metric: exact`"
-        )
-    if item.solution and metric != "answer":
-        return "has a solution, which only the metric `answer` looks behind"
-    if metric == "yes-no" and answers and answers[0] not in ("yes", "no"):
-        return f"has the answer {answers[0]!r}, not `yes` or `no`"
-    if metric in ("vqa", "textvqa") and 0 < len(answers) <= AGREEING:
-        return (
-            f"has {len(answers)} answers, but VQA accuracy needs those of ten people; for a single right answer use "
-            "`metric: exact`"
+            f"has {len(item.answers)} answers, but VQA accuracy needs those of ten people; for a single right answer "
+            "use `metric: exact`"
         )
     return ""
 
@@ -285,10 +235,10 @@ def check_benchmarks(
     settings: EvaluationSettings,
     cache: Path | None = None,
     others: Iterable[str] = (),
-) -> list[BenchmarkConfig]:
-    """The benchmarks with their number of prompts. `others` are the names of the data's own benchmarks.
+) -> None:
+    """Raises RequestError for the first problem that would make an evaluation fail; of the images, `TRIED` are decoded.
 
-    Raises RequestError for the first problem that would make an evaluation fail; of the images, `TRIED` are decoded.
+    `others` are the names of the data's own benchmarks.
     """
     names = Counter(others)
     for config in configs:
@@ -301,10 +251,11 @@ def check_benchmarks(
     for name, count in names.items():
         if not name or count > 1:
             raise RequestError(f"{count} benchmarks are named {name!r}; give each a unique name")
-    return [_checked(config, settings, cache) for config in configs]
+    for config in configs:
+        _check(config, settings, cache)
 
 
-def _checked(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None) -> BenchmarkConfig:
+def _check(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None) -> None:
     for count in config.shots or ():
         if count not in settings.shots:
             raise RequestError(
@@ -322,20 +273,6 @@ def _checked(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path 
         raise RequestError(
             f"benchmark {config.name!r}: {error}: cannot be decoded; repair the image, or remove its question"
         ) from None
-    # as evaluate/run.py asks: each order of the choices, and each choice's likelihood
-    choices = [len(item.choices) for item in questions]
-    prompts = sum(choices) if config.metric == "circular" else len(questions)
-    if all(choices):
-        prompts += sum(choices)
-    return config.model_copy(update={"prompts_per_shot": prompts})
-
-
-def family_of(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None = None) -> Family:
-    """The family of the benchmark's scores."""
-    if config.metric == "cider":
-        return "captioning"
-    items, _, _ = choose(config, settings, cache)
-    return "vqa" if any(item.images for item in items) else "text"
 
 
 def build_benchmark(
@@ -353,23 +290,21 @@ def build_benchmark(
     questions = _questions(config, config, items)
     shown = _questions(config, config.demonstrations, examples) if config.demonstrations else []
     blocks, demonstrations = in_blocks(questions, shown, _settings_of(config, settings))
-    new_tokens = config.new_tokens or _new_tokens(config, questions, shown, tokenizer)
-    note = _note(config, len(questions), published)
-    cut = sum(len(tokenizer.encode(question.shown)) > new_tokens for question in questions)
-    if cut:
-        note += f"; answers end after {new_tokens} tokens (`new_tokens`), which {cut} right ones exceed"
+    family: Family = "captioning"
+    if config.metric != "cider":
+        family = "vqa" if any(item.images for item in items) else "text"
     return Benchmark(
         name=config.name,
-        family=family_of(config, settings, cache),
+        family=family,
         mirrors=format_of(config).mirrors,
         metric=config.metric,
         blocks=blocks,
         demonstrations=demonstrations,
         shots=config.shots,
         stop=config.stop,
-        new_tokens=new_tokens,
+        new_tokens=config.new_tokens or _new_tokens(config, questions, shown, tokenizer),
         official=True,
-        note=note,
+        note=_note(config, len(questions), published),
     )
 
 
@@ -419,14 +354,16 @@ def _filled_prompt(template: str, question: str, choices: Sequence[str]) -> str:
 
 
 def _shown(config: BenchmarkConfig, item: Item) -> str:
-    """What a demonstration answers: the most common answer, or a caption; if letters count, that of the choice; after a
-    worked solution, what the metric `answer` looks for."""
+    """What a demonstration answers: the most common answer, or a caption; if letters count, that of the choice; for the
+    metric `answer`, a worked solution before it."""
     if not item.answers:
         return ""
     answer = Counter(item.answers).most_common(1)[0][0]
-    if item.solution:
+    if config.metric in LETTERED_METRICS:
+        return ascii_uppercase[item.choices.index(answer)]
+    if config.metric == "answer" and item.solution:
         return f"{' '.join(item.solution.split())} The answer is {answer}."
-    return ascii_uppercase[item.choices.index(answer)] if config.metric in LETTERED_METRICS else answer
+    return answer
 
 
 def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]) -> dict[str, Picture]:
@@ -434,7 +371,7 @@ def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item])
 
     Raises RequestError for a missing image.
     """
-    folder, decoder = Path(files.images), _decoder(config.pictures, config.largest_picture)
+    folder, decoder = Path(files.images), ImageDecoder(config.pictures)
     found: dict[str, Picture] = {}
     for item in items:
         for name in item.images:
@@ -446,8 +383,7 @@ def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item])
             path = _find_image(folder, name)
             if path is None:
                 raise RequestError(
-                    f"{folder}: has no image {name!r} of question {item.key}; fetch it, or set `image_name` to the "
-                    "pattern of the image names"
+                    f"{folder}: has no image {name!r} of question {item.key}; fetch it, or name the folder that has it"
                 )
             found[name] = StoredPicture(str(path), partial(read_file, path), decoder, key=path)
     return found
@@ -455,18 +391,9 @@ def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item])
 
 def _find_image(folder: Path, name: str) -> Path | None:
     """The image of that name, or of that name without its first folders (`a/b/1.jpg`, `b/1.jpg`, `1.jpg`)."""
-    parts = name.split("/")
-    for start in range(len(parts)):
-        path = folder.joinpath(*parts[start:])
-        if path.is_file():
-            return path
-    return None
-
-
-@lru_cache
-def _decoder(shape: Shape, largest: int) -> ImageDecoder:
-    """Shared by all benchmarks, because each decoder has its own cache of pixels."""
-    return ImageDecoder(shape, largest)
+    while name and not (folder / name).is_file():
+        _, _, name = name.partition("/")
+    return folder / name if name else None
 
 
 def _note(config: BenchmarkConfig, asked: int, published: int) -> str:
@@ -480,8 +407,6 @@ def _note(config: BenchmarkConfig, asked: int, published: int) -> str:
     prompt = _prompt(config)
     parts.append(f"prompt {prompt!r}" if prompt else "no prompt")
     parts.append("an answer ends at " + " or ".join(map(repr, config.stop)))
-    if config.metric in MEANS:
-        parts.append(MEANS[config.metric])
     if config.format == "okvqa":  # v1.1; OpenFlamingo stems predictions in the same way, with a part-of-speech tagger
         parts.append("answers are word stems (`ride`, `cloth`), predictions are not stemmed, so some do not match")
     if config.metric == "cider" and asked < published:

@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 
 from mm1_lab.config import RequestError
+from mm1_lab.data import decoding
+from mm1_lab.data.shards import index
 from mm1_lab.data.shards.datafile import DataFile
 from mm1_lab.data.types import BrokenPicture
 
@@ -295,10 +297,11 @@ def test_columns_to_rename_are_named(files: Any, content: str, message: str) -> 
         assert "has no column 'picture' (it has filename, text)" in named
 
 
-def test_documents_that_are_too_long_are_left_out_and_counted(files: Any) -> None:
+def test_documents_that_are_too_long_are_left_out_and_counted(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     files.jsonl("t.jsonl", ["x" * 3_000, "short text", "y" * 900_000, " ".join("z" * 3000)])
     files.tar("c.tar", {"a.png": files.png(0), "a.txt": b"x" * 7_000, "b.png": files.png(1), "b.txt": b"fine"})
-    data = files.open(captions=["c.tar"], text=["t.jsonl"], longest_document=100)
+    monkeypatch.setattr(index, "LONGEST", 100)
+    data = files.open(captions=["c.tar"], text=["t.jsonl"])
     assert data.collection("text").left_out() == {"too long": 3}
     assert data.collection("captions").left_out() == {"too long": 1}
     assert data.collection("text").texts(0) == ["short text"]
@@ -338,12 +341,13 @@ def test_what_is_no_file_is_a_broken_picture(files: Any, kind: str) -> None:
         data.collection("interleaved").pictures(0)[0].pixels(4)
 
 
-def test_pictures_that_are_too_large_or_no_pictures_are_broken(files: Any) -> None:
+def test_pictures_that_are_too_large_or_no_pictures_are_broken(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "LARGEST_PICTURE", 8_000_000)
     bomb, eps = io.BytesIO(), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
     Image.new("1", (3_000, 3_000)).save(bomb, "PNG")
     files.tar("c.tar", {"a.png": bomb.getvalue(), "a.txt": b"large", "b.jpg": eps, "b.txt": b"no picture"})
     files.jsonl("t.jsonl", ["some text"])
-    data = files.open(captions=["c.tar"], text=["t.jsonl"], largest_picture=8_000_000)
+    data = files.open(captions=["c.tar"], text=["t.jsonl"])
     large, none = (data.collection("captions").pictures(sample)[0] for sample in range(2))
     with pytest.raises(BrokenPicture, match=r"c\.tar: a \(3000 × 3000 pixels exceed the limit of 8000000\)"):
         large.pixels(4)

@@ -168,19 +168,11 @@ def test_a_folder_that_is_no_dataset_is_refused(files: Any) -> None:
     (files.folder / "empty").mkdir()
     with pytest.raises(RequestError, match=r"captions: .*empty is no data set .* metadata\.csv, \.jsonl or"):
         open_captions(files, "empty")
-    files.dataset("all/train", {"text": ["a"]}, parts=1)
-    (files.folder / "all" / "dataset_dict.json").write_text("{}")
-    with pytest.raises(RequestError, match=r"has the splits train; name one of them: `{dataset"):
+    for split in ("train", "test"):
+        files.dataset(f"all/{split}", {"text": ["a"]}, parts=1)
+    with pytest.raises(RequestError, match=r"has the splits train, test; name one of them: `{dataset"):
         open_captions(files, "all")
     assert len(files.open(text=[{"dataset": "all", "split": "train"}]).collection("text")) == 1
-
-
-def test_a_saved_dataset_that_lacks_a_file_is_refused(files: Any) -> None:
-    folder = files.dataset("saved", {"text": ["a", "b"]})
-    assert len(files.open(text="saved").collection("text")) == 2
-    (folder / "data-00001-of-00002.arrow").unlink()
-    with pytest.raises(RequestError, match=r"saved lacks files of the dataset that was saved there; fetch it again$"):
-        files.open(text="saved")
 
 
 def test_a_source_and_a_reader_of_one_s_own(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +42,6 @@ def test_files_at_addresses_are_the_same_data(files: Any, bucket: Any) -> None:
             assert tuple(document.pictures[0].pixels(1)[0, 0]) == colour  # type: ignore[union-attr]
     copies = files.folder / "cache" / "copies"
     assert sorted(path.suffix for path in copies.iterdir() if path.suffix != ".lock") == [".tar"] * 6, "tables are read"
-    with pytest.raises(RequestError, match=r"copies of remote files would take more than 1e-05 GB of .* more `room`"):
-        files.open(**names, room=1e-5, cache="another")
 
 
 def test_an_outage_is_an_error_and_no_broken_picture(files: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +76,7 @@ def test_what_is_wrong_at_an_address_is_told(files: Any, bucket: Any) -> None:
     for change, message in ((b"more", "has changed since it was listed"), (None, "cannot be fetched")):
         bucket.pipe("/bucket/t.jsonl", change) if change else bucket.rm("/bucket/t.jsonl")
         with pytest.raises(RequestError, match=rf"memory:///bucket/t\.jsonl: {message}"):
-            replace(file, room=1.0).local(files.folder / "copies")
+            file.local(files.folder / "copies")
 
 
 def test_much_data_are_indexed_by_several_processes_as_by_one(

@@ -71,7 +71,8 @@ class Collection:
 
     def parts(self, sample: int) -> list[Part]:
         """A conversation's pictures and texts in reading order; answers are of type `Answer`."""
-        answers, pictures = self._columns["answers"][sample].as_py(), iter(self.pictures(sample))
+        answers = self._columns["answers"][sample].as_py()
+        pictures = iter(self.pictures(sample))
         parts: list[Part] = []
         for at, text in enumerate(self.texts(sample)):
             if text is None:
@@ -98,7 +99,8 @@ class Collection:
             return content
         if path is not None:
             return read_file(file.folder / path)
-        return read_stretch(file.local(self._cache / "copies"), image["offset"].as_py(), image["length"].as_py())
+        local = file.local(self._cache / "copies")
+        return read_stretch(local, image["offset"].as_py(), image["length"].as_py())
 
     def tokens(self, tokenizer: BackendTokenizer) -> pa.ChunkedArray:
         """The ids of all samples, with -1 for each picture and before each caption of a picture; computed on first use
@@ -115,7 +117,8 @@ class Collection:
     def _tokenise(self, shard: Shard, tokenizer: BackendTokenizer) -> Iterator[pa.RecordBatch]:
         for chunk in shard.samples.data.column("texts").chunks:
             samples = chunk.to_pylist()
-            encoded = iter(tokenizer.encode_all([text for texts in samples for text in texts if text is not None]))
+            spoken = [text for texts in samples for text in texts if text is not None]
+            encoded = iter(tokenizer.encode_all(spoken))
             rows = []
             for texts in samples:
                 ids: list[int] = []

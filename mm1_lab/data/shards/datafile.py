@@ -7,8 +7,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mm1_lab.config import LARGEST_PICTURE, SOURCES, BenchmarkConfig, Config, RequestError, nearest, read_yaml
-from mm1_lab.data.decoding import ImageDecoder, Shape
+from mm1_lab.config import SOURCES, BenchmarkConfig, Config, RequestError, nearest, read_yaml
+from mm1_lab.data.decoding import Shape
 from mm1_lab.data.shards.finding import File, data_set, find
 from mm1_lab.data.shards.readers import READERS
 from mm1_lab.data.shards.tables import FORMATS
@@ -132,12 +132,6 @@ class DataFile(Config):
     """`bpe`, trained on the text, or the folder of a Hugging Face tokenizer; a pre-trained decoder brings its own."""
     pictures: Shape = "squeeze"
     """How images are made square."""
-    longest_document: int = Field(1_000_000, gt=0)
-    """Characters (a long novel has a million); longer documents are skipped."""
-    largest_picture: int = Field(LARGEST_PICTURE, gt=0)
-    """Pixels; a larger image counts as broken."""
-    room: float = Field(64.0, gt=0)
-    """Gigabytes of disk that copies of remote files may take."""
     benchmarks: dict[str, BenchmarkConfig] = Field(default_factory=dict)
     """Benchmarks by name."""
 
@@ -145,10 +139,6 @@ class DataFile(Config):
     def read(cls, path: Path) -> Self:
         """Reads the file. Raises RequestError if it is not YAML, or for an unknown key or invalid value."""
         return cls.parse(read_yaml(path), str(path))
-
-    def image_decoder(self) -> ImageDecoder:
-        """Decodes images as the file says."""
-        return ImageDecoder(self.pictures, self.largest_picture)
 
     def named(self) -> dict[str, OwnSource]:
         """All pre-training sources that have files, by name."""
@@ -190,7 +180,7 @@ def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
             entry = one if isinstance(one, Entry) else Entry(file=one)
             try:
                 for file in entry.find(path.parent):
-                    files[file.name] = replace(file, room=content.room)
+                    files[file.name] = file
             except RequestError as error:
                 raise RequestError(f"{path}: {name}: {error}") from None
         found[name] = list(files.values())

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -18,7 +19,7 @@ import fsspec
 from mm1_lab.config import RequestError
 from mm1_lab.data.shards.tables import FORMATS
 from mm1_lab.files import locked, new_file
-from mm1_lab.formatting import first_line, short
+from mm1_lab.formatting import first_line
 
 HUB = re.compile(r"(?:hf://datasets/)?([\w.-]+/[\w.-]+)(?:@([\w.-]+))?")
 RANGE = re.compile(r"\{(\d{1,12})\.\.(\d{1,12})\}")
@@ -30,6 +31,16 @@ VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "updated", "mtime", "crea
 def short_hash(*values: object) -> str:
     """A hash of `values` that names what is derived from them: 24 hexadecimal digits."""
     return hashlib.sha256(repr(values).encode()).hexdigest()[:24]
+
+
+def make_once(path: Path, make: Callable[[Path], None]) -> None:
+    """Has `make` write `path` if it is missing: in one process, on whatever node, while others wait at its lock."""
+    if path.exists():
+        return
+    with locked(path.parents[1] / "locks" / f"{path.parent.name}-{path.stem[:2]}.lock"):
+        if not path.exists():
+            with new_file(path) as temporary:
+                make(temporary)
 
 
 @dataclass(frozen=True)
@@ -47,8 +58,6 @@ class File:
     image: str = ""
     text: str = ""
     """Its columns of pictures and texts, if the data file names them."""
-    room: float = 0.0
-    """Gigabytes that copies of remote files may take."""
 
     @property
     def is_remote(self) -> bool:
@@ -63,28 +72,18 @@ class File:
         if not self.is_remote:
             return Path(self.name)
         path = copies / f"{self.identity}{PurePosixPath(self.name).suffix}"
-        if not path.exists():
-            with locked(copies / f"{self.identity[:2]}.lock"):
-                if not path.exists():
-                    self._fetch(path)
+        make_once(path, self._fetch)
         return path
 
     def _fetch(self, path: Path) -> None:
-        there = sum(copy.stat().st_size for copy in path.parent.glob("*.tar"))
-        if there + self.size > self.room * 1e9:
-            raise RequestError(
-                f"{self.name}: copies of remote files would take more than {self.room:g} GB of {path.parent} (it has "
-                f"{short(self.size, 'B')}, and {short(there, 'B')} are there); give them more `room` in the data file"
-            )
-        with new_file(path) as temporary:
-            try:
-                system, place = fsspec.core.url_to_fs(self.name)
-                system.get_file(place, str(temporary))
-            except Exception as error:  # depends on the library that serves the URL, which tries again by itself
-                lack = f"{self.name}: cannot be fetched ({first_line(error)}); check the connection"
-                raise RequestError(lack) from None
-            if self.size and temporary.stat().st_size != self.size:
-                raise RequestError(f"{self.name}: has changed since it was listed; give the command again")
+        try:
+            system, place = fsspec.core.url_to_fs(self.name)
+            system.get_file(place, str(path))
+        except Exception as error:  # depends on the library that serves the URL, which tries again by itself
+            lack = f"{self.name}: cannot be fetched ({first_line(error)}); check the connection and the disk's space"
+            raise RequestError(lack) from None
+        if self.size and path.stat().st_size != self.size:
+            raise RequestError(f"{self.name}: has changed since it was listed; give the command again")
 
 
 def find(pattern: str, base: Path) -> list[File]:
@@ -137,7 +136,7 @@ def data_set(
     name: str, base: Path, config: str | None = None, split: str | None = None, revision: str | None = None
 ) -> list[File]:
     """The files of a data set, if it has several splits of one: a table; a folder of pictures with a table in it or
-    beside it; a folder that `save_to_disk` wrote, or in the hub's layout; a name on the hub. Raises RequestError."""
+    beside it; a folder in the hub's layout; a name on the hub. Raises RequestError."""
     path = base / Path(name).expanduser()
     if path.is_file():
         return [_local_file(path)]
@@ -146,15 +145,6 @@ def data_set(
         if not hub:
             raise RequestError(f"there is no folder {name!r}, and it is not a hub name (OWNER/NAME)")
         return [file for url in _of_split(hub[1], config, split, revision or hub[2]) for file in _remote_files(url)]
-    saved = path / (split or "")
-    if (saved / "state.json").is_file():
-        parts = sorted(saved.glob("data-*-of-*.arrow"))
-        if not parts or not parts[0].stem.endswith(f"-{len(parts):05}"):
-            raise RequestError(f"{saved} lacks files of the dataset that was saved there; fetch it again")
-        return [_local_file(part) for part in parts]
-    if (path / "dataset_dict.json").is_file():
-        splits = sorted(state.parent.name for state in path.glob("*/state.json"))
-        raise RequestError(f"has the splits {', '.join(splits)}; name one of them: `{{dataset: …, split: NAME}}`")
     for table in (path / "metadata", path):
         for ending in (".csv", ".jsonl", ".parquet"):
             beside = table.with_name(table.name + ending)
@@ -182,7 +172,7 @@ def _of_split(name: str, config: str | None, split: str | None, revision: str | 
             f"{name} is no data set ({first_line(error)}); a folder of pictures needs metadata.csv, .jsonl or .parquet "
             "with `file_name` and `text`"
         ) from None
-    splits = builder.config.data_files
+    splits = {str(name): files for name, files in builder.config.data_files.items()}
     if split is None and len(splits) == 1:
         split = next(iter(splits))
     if split not in splits:

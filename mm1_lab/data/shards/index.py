@@ -16,11 +16,11 @@ import pyarrow as pa
 
 from mm1_lab.config import RequestError, canonical_json
 from mm1_lab.data.pixels import BROKEN_SHARE
-from mm1_lab.data.shards.finding import File, short_hash
-from mm1_lab.data.shards.readers import READERS, Image, LeftOut
-from mm1_lab.data.shards.tables import Broken, read_rows
+from mm1_lab.data.shards.finding import File, make_once, short_hash
+from mm1_lab.data.shards.readers import READERS, Image, LeftOut, Sample
+from mm1_lab.data.shards.tables import Broken, Row, read_rows
 from mm1_lab.data.types import Answer
-from mm1_lab.files import locked, new_file, write_text
+from mm1_lab.files import write_text
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,6 +29,8 @@ INDEX_VERSION = 8
 """Increased when readers or the format of the index change, so that cached indexes in an old form are ignored."""
 START = 8 << 20
 """Bytes of a file that are hashed, beside the keys, texts and sizes of pictures of all samples."""
+LONGEST = 1_000_000
+"""Characters of a document (a long novel has so many); longer ones are left out."""
 KEY = {"key": ("key", "id", "__key__")}
 SAMPLES, BYTES, BYTES_OF_A_CHARACTER = 1000, 32 << 20, 16
 """Most samples, and bytes of pictures and texts, that are written and later tokenised at once; a character counts as
@@ -45,7 +47,6 @@ SCHEMA = pa.schema(
 )
 """`split` is a hash of the key; `texts` is null where an image belongs; `images` lists these in order; `answers` holds
 the indices of answers."""
-
 END = b"\xff\xff\xff\xff\0\0\0\0"
 """How an Arrow stream ends; one that is cut off between two batches would be read as whole."""
 
@@ -64,24 +65,24 @@ class Shard(NamedTuple):
     """What is said of broken rows and missing pictures."""
 
 
-def index_path(file: File, reader: str, longest: int, cache: Path) -> Path:
+def index_path(file: File, reader: str, cache: Path) -> Path:
     """Where the index of this version of the file is."""
-    what = short_hash(INDEX_VERSION, reader, longest, file.image, file.text, file.identity)
+    what = short_hash(INDEX_VERSION, reader, LONGEST, file.image, file.text, file.identity)
     return cache / "index" / f"{what}.arrow"
 
 
-def index_file(file: File, reader: str, longest: int, cache: Path) -> Shard:
+def index_file(file: File, reader: str, cache: Path) -> Shard:
     """Indexes the file unless its index is cached; safe to run in several processes at once.
 
-    `longest` is the most characters of a document. Raises RequestError if the file cannot be read, is damaged, contains
-    nothing usable for the reader, or if more than 1 % of its rows are broken or of its pictures missing.
+    Raises RequestError if the file cannot be read, is damaged, contains nothing usable for the reader, or if more than
+    1 % of its rows are broken or of its pictures missing.
     """
-    path = index_path(file, reader, longest, cache)
+    path = index_path(file, reader, cache)
     about_path = path.with_suffix(".json")
 
     def make() -> Generator[pa.RecordBatch]:
         local = file.local(cache / "copies")
-        about = yield from _build(local, file, reader, longest)
+        about = yield from _build(local, file, reader)
         write_text(about_path, json.dumps(about))
         if file.is_remote and local.suffix != ".tar":
             local.unlink(missing_ok=True)  # all of it is in the index
@@ -101,15 +102,16 @@ def index_file(file: File, reader: str, longest: int, cache: Path) -> Shard:
 def cached(path: Path, schema: pa.Schema, make: Callable[[], Iterable[pa.RecordBatch]]) -> "Dataset":
     """The data set in `path`, memory-mapped; if it is missing, of the batches that `make` yields.
 
-    One process makes it, on whatever node, while others wait at its lock. Raises RequestError if the file is cut off;
-    changed bytes are not noticed, as hashing all of it would read gigabytes before every run.
+    Raises RequestError if the file is cut off; changed bytes are not noticed, as hashing all of it would read gigabytes
+    before every run.
     """
-    if not path.exists():
-        with locked(path.parents[1] / "locks" / f"{path.parent.name}-{path.stem[:2]}.lock"):
-            if not path.exists():
-                with new_file(path) as temporary, pa.ipc.new_stream(str(temporary), schema) as writer:
-                    for batch in make():
-                        writer.write_batch(batch)
+
+    def write(temporary: Path) -> None:
+        with pa.ipc.new_stream(str(temporary), schema) as writer:
+            for batch in make():
+                writer.write_batch(batch)
+
+    make_once(path, write)
     from datasets import Dataset  # imported late, as it takes a second
 
     try:
@@ -126,23 +128,28 @@ def _damaged(path: Path) -> RequestError:
     return RequestError(f"{path}: is damaged; delete it and give the command again")
 
 
-def _build(path: Path, file: File, name: str, longest: int) -> Generator[pa.RecordBatch, None, dict[str, Any]]:
+def _build(path: Path, file: File, name: str) -> Generator[pa.RecordBatch, None, dict[str, Any]]:
     """Yields the index of `path`; returns what is to be known about it."""
     reader = READERS[name]
-    named = {field: (column,) for field, column in (("image", file.image), ("text", file.text)) if column}
-    columns = {**KEY, **reader.columns, **named}
+    columns = {**KEY, **reader.columns}
+    if file.image:
+        columns["image"] = (file.image,)
+    if file.text:
+        columns["text"] = (file.text,)
     required = [field for field in reader.columns if field not in reader.optional]
     with path.open("rb") as stream:
         digest = hashlib.sha256(stream.read(START))
-    left_out, broken = Counter[str](), list[str]()
-    rows, size, total = list[dict[str, Any]](), 0, 0
+    left_out = Counter[str]()
+    broken: list[str] = []
+    rows: list[Row] = []
+    size = total = 0
     for place, row in read_rows(path, file.name, columns, required):
         total += 1
         try:
             if isinstance(row, Broken):
                 raise row
             sample = reader.read(row)
-            if sum(len(part) for part in sample.parts if isinstance(part, str)) > longest:
+            if sum(len(part) for part in sample.parts if isinstance(part, str)) > LONGEST:
                 raise LeftOut("too long")
         except LeftOut as reason:
             left_out[str(reason)] += 1
@@ -150,15 +157,11 @@ def _build(path: Path, file: File, name: str, longest: int) -> Generator[pa.Reco
         except Broken as reason:
             broken.append(f"{file.name}, {place}: {reason}")
             continue
-        key = sample.key if row.get("key") is None else str(row["key"])
-        split = int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big")
-        texts = [None if isinstance(part, Image) else part for part in sample.parts]
-        answers = [at for at, part in enumerate(sample.parts) if isinstance(part, Answer)]
-        images = [part._asdict() for part in sample.parts if isinstance(part, Image)]
-        rows.append({"split": split, "place": place, "texts": texts, "answers": answers, "images": images})
-        sizes = [image["length"] or len(image["content"] or b"") for image in images]
-        digest.update(canonical_json([split, texts, sizes]).encode())
-        size += sum(sizes) + BYTES_OF_A_CHARACTER * sum(len(text) for text in texts if text)
+        record = _record(sample, row.get("key"), place)
+        rows.append(record)
+        sizes = [image["length"] or len(image["content"] or b"") for image in record["images"]]
+        digest.update(canonical_json([record["split"], record["texts"], sizes]).encode())
+        size += sum(sizes) + BYTES_OF_A_CHARACTER * sum(len(text) for text in record["texts"] if text)
         if len(rows) == SAMPLES or size > BYTES:
             yield pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
             rows, size = [], 0
@@ -178,13 +181,31 @@ def _build(path: Path, file: File, name: str, longest: int) -> Generator[pa.Reco
     return {"digest": digest.hexdigest(), "left_out": dict(sorted(left_out.items())), "notes": broken[:5]}
 
 
+def _record(sample: Sample, key: Any, place: str) -> Row:
+    """A sample as a row of `SCHEMA`."""
+    key = sample.key if key is None else str(key)
+    texts: list[str | None] = []
+    answers, images = [], []
+    for at, part in enumerate(sample.parts):
+        if isinstance(part, Image):
+            images.append(part._asdict())
+            texts.append(None)
+        else:
+            texts.append(part)
+            if isinstance(part, Answer):
+                answers.append(at)
+    split = int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+    return {"split": split, "place": place, "texts": texts, "answers": answers, "images": images}
+
+
 def _pictures_beside(file: File, samples: "Dataset") -> tuple[list[str], list[str]]:
     """Path and size of each image file that the samples refer to (-1 if it is missing), and a note on missing ones.
 
     Looked up whenever data are opened, as pictures may go while their table stays. Raises RequestError if more than 1 %
     are missing.
     """
-    sizes, missing = list[str](), list[str]()
+    sizes: list[str] = []
+    missing: list[str] = []
     for chunk in samples.data.column("images").chunks:
         for path in chunk.flatten().field("path").drop_null().to_pylist():
             try:

@@ -11,12 +11,8 @@ Conversations come in three formats:
 - chat fine-tuning: `messages: [{role, content}]`; the content is text or a list of `{type: text, image or image_url}`;
   images are in that list, or under `images` with `<image>` at their positions
 
-All are converted to one plain-text template, which any tokenizer can encode. Images at the start of a user's turn
-precede its `User:`; others stay in place:
-
-    IMAGE User: REQUEST
-    Assistant: ANSWER
-    User: …
+All become one plain text, which any tokenizer encodes: `User: REQUEST`, a line break, `Assistant: ANSWER`, and so on.
+Images at the start of a user's turn precede its `User:`; others stay in place.
 """
 
 import base64
@@ -45,12 +41,15 @@ class Image(NamedTuple):
     length: int | None = None
 
 
+Part = str | Image
+
+
 class Sample(NamedTuple):
     """One document."""
 
     key: str
     """Determines the split unless its row has a key: samples with equal keys are in the same split in all sources."""
-    parts: Sequence[str | Image]
+    parts: Sequence[Part]
     """Text (`Answer` where it answers) and pictures in reading order; of a captioned picture, all of its captions."""
 
 
@@ -79,19 +78,25 @@ def read_page(row: Row) -> Sample:
     images, texts = row["image"], row["text"]
     if not isinstance(images, list) or not isinstance(texts, list) or len(images) != len(texts):
         raise Broken("images and texts must be lists of equal length")
-    parts: list[str | Image] = []
+    parts: list[Part] = []
     for place, (image, text) in enumerate(zip(images, texts, strict=True)):
         if (image is None) == (text is None):
             raise Broken(f"place {place}: exactly one of image and text must be null")
         part = stored_image(image) or words(text, f"place {place}: ")
-        if part and isinstance(part, str) and parts and isinstance(parts[-1], str):
-            parts[-1] += f"\n\n{part}"
-        elif part:
-            parts.append(part)
+        if part:
+            _append(parts, part, between="\n\n")
     spoken = "\n".join(part for part in parts if isinstance(part, str))
     if not spoken:
         raise LeftOut("without text")
     return Sample(spoken, parts)
+
+
+def _append(parts: list[Part], part: Part, between: str = "") -> None:
+    """Adds a part; plain text becomes one with plain text before it."""
+    if parts and type(part) is str and type(parts[-1]) is str:
+        parts[-1] += between + part
+    else:
+        parts.append(part)
 
 
 def words(text: Any, where: str = "") -> str:
@@ -132,12 +137,12 @@ def chat_prompt(request: str) -> str:
 
 
 def read_conversation(row: Row) -> Sample:
-    """Converts a conversation to the template. Raises Broken if it is malformed."""
+    """Converts a conversation to plain text with its pictures. Raises Broken if it is malformed."""
     if not isinstance(row["text"], list) or not row["text"]:
         raise Broken("has no turns")
     pictures = _stored_images(row["image"])
     rest = list(pictures)
-    turns: list[tuple[str, list[str | Image]]] = []
+    turns: list[tuple[str, list[Part]]] = []
     for number, entry in enumerate(row["text"]):
         turns += _turns(entry, f"turn {number}", rest)
     system = _spoken(turns.pop(0)[1]) if turns[0][0] == "system" else ""
@@ -147,7 +152,8 @@ def read_conversation(row: Row) -> Sample:
         turns[0][1][:0] = rest
     elif rest:
         raise Broken(f"marks places for {len(pictures) - len(rest)} of its {len(pictures)} images")
-    parts: list[str | Image] = [f"{system}\n"] if system else []
+    # tokens may span what turns divide, as `?\n` does in Qwen's tokenizer, and prompts are tokenised whole
+    parts: list[Part] = [f"{system}\n"] if system else []
     for number, (role, content) in enumerate(turns):
         expected = ("user", "assistant")[number % 2]
         if role != expected:
@@ -155,24 +161,18 @@ def read_conversation(row: Row) -> Sample:
         if not _spoken(content):
             raise Broken(f"turn {number}: the {role}'s turn has no text")
         if role == "user":
-            parts += _request(content, number)
+            for part in _request(content, number):
+                _append(parts, part)
         elif any(isinstance(part, Image) for part in content):
             raise Broken(f"turn {number}: the assistant's turn has an image; only users' turns may have images")
         else:
             parts.append(Answer(f" {_spoken(content)}"))
     if len(turns) % 2 or not turns:
         raise Broken("ends without an answer")
-    # tokens may span what turns divide, as `?\n` does in Qwen's tokenizer, and prompts are tokenised whole
-    joined: list[str | Image] = []
-    for part in parts:
-        if joined and type(part) is str and type(joined[-1]) is str:
-            joined[-1] += part
-        else:
-            joined.append(part)
-    return Sample("\n".join(part for part in joined if isinstance(part, str)), joined)
+    return Sample("\n".join(part for part in parts if isinstance(part, str)), parts)
 
 
-def _turns(entry: Any, where: str, images: list[Image]) -> list[tuple[str, list[str | Image]]]:
+def _turns(entry: Any, where: str, images: list[Image]) -> list[tuple[str, list[Part]]]:
     """The turns of an entry as (role, content); takes from `images` as many as it marks places for. An entry of the
     Cauldron holds two turns."""
     if not isinstance(entry, dict):
@@ -185,8 +185,10 @@ def _turns(entry: Any, where: str, images: list[Image]) -> list[tuple[str, list[
     if role is None:
         raise Broken(f"{where}: has the role {said!r}; known roles are {', '.join(ROLES)}")
     content = entry.get("content", entry.get("value"))
-    parts: list[str | Image] = []
-    for item in content if isinstance(content, list) else [{"type": "text", "text": content}]:
+    if not isinstance(content, list):
+        return [(role, _marked(content, where, images))]
+    parts: list[Part] = []
+    for item in content:
         kind = item.get("type") if isinstance(item, dict) else None
         if kind == "text":
             parts += _marked(item.get("text"), where, images)
@@ -198,12 +200,12 @@ def _turns(entry: Any, where: str, images: list[Image]) -> list[tuple[str, list[
     return [(role, parts)]
 
 
-def _marked(text: Any, where: str, images: list[Image]) -> list[str | Image]:
+def _marked(text: Any, where: str, images: list[Image]) -> list[Part]:
     """The text with the next of `images` at each `<image>`."""
     if not isinstance(text, str):
         raise Broken(f"{where}: must be text, but is a {type(text).__name__}")
     first, *others = sound(text).split(PLACEHOLDER)
-    parts: list[str | Image] = [first]
+    parts: list[Part] = [first]
     for other in others:
         if not images:
             raise Broken(f"{where}: marks a place for an image that the conversation lacks")
@@ -217,12 +219,12 @@ def _stored_images(images: Any) -> list[Image]:
     return [picture for picture in pictures if picture is not None]
 
 
-def _spoken(content: list[str | Image]) -> str:
+def _spoken(content: list[Part]) -> str:
     return "".join(part for part in content if isinstance(part, str)).strip()
 
 
-def _request(content: list[str | Image], number: int) -> list[str | Image]:
-    """A user's turn in the template: its leading images, `User:`, its text with any other images, `Assistant:`."""
+def _request(content: list[Part], number: int) -> list[Part]:
+    """A user's turn as plain text: its leading images, `User:`, its text with any other images, `Assistant:`."""
     parts = [part for part in content if isinstance(part, Image) or part.strip()]
     first = next(at for at, part in enumerate(parts) if isinstance(part, str))
     parts[first] = f"User: {str(parts[first]).lstrip()}"
@@ -243,14 +245,11 @@ class Reader(NamedTuple):
 
 
 IMAGE = ("image", "file_name", "path", *(ending[1:] for ending in PICTURES), "image_path")
+CONVERSATION: Columns = {"text": ("messages", "conversations", "texts"), "image": ("images", "image")}
 READERS = {
     "text": Reader(read_text, {"text": ("text",)}),
     "pairs": Reader(read_pair, {"image": IMAGE, "text": ("caption", "text", "captions")}),
     "pages": Reader(read_page, {"image": ("images",), "text": ("texts",)}),
-    "conversations": Reader(
-        read_conversation,
-        {"text": ("messages", "conversations", "texts"), "image": ("images", "image")},
-        optional=("image",),
-    ),
+    "conversations": Reader(read_conversation, CONVERSATION, optional=("image",)),
 }
 """All readers by name; one of one's own is added here, and a source under `sources:` names it."""

@@ -7,7 +7,7 @@ these rows. So row k is a formula, and a run that resumes at any step computes n
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
-from itertools import pairwise, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mm1_lab.data.packing import first_fit
-from mm1_lab.data.shards.collection import CHUNKS_VERSION, PICTURE, Collection, Ids, Numbers
+from mm1_lab.data.shards.collection import CHUNKS_VERSION, PICTURE, Collection, Ids
 from mm1_lab.data.shards.finding import short_hash
 from mm1_lab.data.shards.index import cached
 from mm1_lab.data.tokenizers import BackendTokenizer
@@ -30,7 +30,7 @@ OPEN_ROWS = 32
 HELD_OUT_MOST = 10_000
 """Held-out samples that are read, enough to evaluate on."""
 SCHEMA = pa.schema({"entries": pa.list_(pa.int64())})
-"""A packed row: five numbers for each entry."""
+"""A packed row: five numbers for each entry, its sample and its chunk."""
 
 Chunk = tuple[int, int, int, int]
 """Of a document's ids the first and the end; positions in a row (begin and end token included), pictures."""
@@ -44,81 +44,88 @@ class Rows:
         self._tokenizer = tokenizer
         self._limits = limits
         self._ids = collection.tokens(tokenizer)
-        key = (CHUNKS_VERSION, collection.reader, collection.digests, tokenizer.digest, tuple(limits))
-        packed = cached(folder / "rows" / f"{short_hash(*key)}.arrow", SCHEMA, self._pack)
+        name = short_hash(CHUNKS_VERSION, collection.reader, collection.digests, tokenizer.digest, tuple(limits))
+        packed = cached(folder / "rows" / f"{name}.arrow", SCHEMA, self._pack)
         self._packed: pa.ChunkedArray = packed.data.column("entries")
+
+    def __len__(self) -> int:
+        return len(self._packed)
 
     def _pack(self) -> Iterator[pa.RecordBatch]:
         draw = np.random.default_rng(0)
         train = self._collection.train
         for start in range(0, len(train), BLOCK):
-            entries = self._cut(train[start : start + BLOCK])
+            entries: list[tuple[int, int, int, int, int]] = []
+            for sample in train[start : start + BLOCK].tolist():
+                for chunk in self._packed_chunks(sample):
+                    entries.append((sample, *chunk))
             order = draw.permutation(len(entries)).tolist()
-            rows = first_fit(order, entries[:, -2:].tolist(), self._limits, OPEN_ROWS)
-            yield pa.RecordBatch.from_pydict({"entries": [entries[row].reshape(-1) for row in rows]}, schema=SCHEMA)
+            sizes = [(positions, images) for *_, positions, images in entries]
+            numbers = np.array(entries, np.int64).reshape(-1, 5)
+            packed = []
+            for row in first_fit(order, sizes, self._limits, OPEN_ROWS):
+                packed.append(numbers[row].reshape(-1))
+            yield pa.RecordBatch.from_pydict({"entries": packed}, schema=SCHEMA)
 
-    def _cut(self, samples: Numbers) -> Numbers:
-        """The entries of `samples`, (n, 5): the sample and its chunk; of a captioned picture that of its longest
-        caption."""
-        entries: list[tuple[int, ...]] = []
-        for sample in samples.tolist():
-            chunks = self._chunks(sample)
-            if self._collection.reader == "pairs" and chunks:
-                chunks = [max(chunks, key=lambda chunk: chunk[2])]
-            entries += [(sample, *chunk) for chunk in chunks]
-        return np.array(entries, np.int64).reshape(-1, 5)
-
-    def _chunks(self, sample: int) -> list[Chunk]:
-        """All chunks of a document; of a captioned picture, the first with each of its captions."""
-        ids: Ids = self._ids[sample].values.to_numpy()
+    def _packed_chunks(self, sample: int) -> list[Chunk]:
+        """The chunks for which rows have room: of a captioned picture that of its longest caption."""
         if self._collection.reader != "pairs":
-            return list(cut(ids, self._limits))
+            return list(cut(self._ids_of(sample), self._limits))
+        captions = self._captions(sample)
+        return [max(captions, key=lambda chunk: chunk[2])] if captions else []
+
+    def _captions(self, sample: int) -> list[Chunk]:
+        """The first chunk of a picture with each of its captions."""
+        ids = self._ids_of(sample)
+        starts = np.flatnonzero(ids == PICTURE).tolist()
         chunks = []
-        for start, end in pairwise([*np.flatnonzero(ids == PICTURE).tolist(), len(ids)]):
-            for first, last, positions, images in cut(ids[start:end], self._limits):
+        for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+            chunk = next(cut(ids[start:end], self._limits), None)
+            if chunk:
+                first, last, positions, images = chunk
                 chunks.append((start + first, start + last, positions, images))
-                break
         return chunks
 
-    def __len__(self) -> int:
-        return len(self._packed)
+    def _ids_of(self, sample: int) -> Ids:
+        ids: Ids = self._ids[sample].values.to_numpy()
+        return ids
 
     def documents(self, row: int, epoch: int = 0) -> Iterator[Document]:
         """The documents of one packed row in an epoch."""
-        for entry in self._packed[row].values.to_numpy().reshape(-1, 5):
-            yield self._document(entry, epoch)
+        entries = self._packed[row].values.to_numpy().reshape(-1, 5)
+        for sample, start, end, _, _ in entries.tolist():
+            yield self._document(sample, start, end, epoch)
 
-    def _document(self, entry: Numbers, epoch: int = 0) -> Document:
-        """Of a picture with several captions, each epoch shows the next, and which one is the first is the sample's
-        number."""
-        sample, start, end, _, images = entry.tolist()
-        ids: Ids = self._ids[sample].values.to_numpy()
-        pictures = self._collection.pictures(sample) if images else []
+    def _document(self, sample: int, start: int, end: int, epoch: int = 0) -> Document:
+        """A chunk of a document. Of a picture with several captions, each epoch shows the next, and which one is the
+        first is the sample's number."""
+        ids = self._ids_of(sample)
+        before = 0  # pictures of the document before this chunk
         if self._collection.reader == "pairs":
-            captions = self._chunks(sample)
+            captions = self._captions(sample)
             start, end, _, _ = captions[(epoch + sample) % len(captions)]
         else:
-            pictures = pictures[np.count_nonzero(ids[:start] == PICTURE) :]
-        rest = iter(pictures)
+            before = int(np.count_nonzero(ids[:start] == PICTURE))
+        places = (start + np.flatnonzero(ids[start:end] == PICTURE)).tolist()
+        pictures = self._collection.pictures(sample)[before:] if places else []
         parts: list[Part] = []
         at = start
-        for place in [*(start + np.flatnonzero(ids[start:end] == PICTURE)).tolist(), end]:
+        for place, picture in zip(places, pictures, strict=False):
             if at < place:
                 parts.append(Tokens(ids[at:place], self._tokenizer))
-            if place < end:
-                parts.append(next(rest))
+            parts.append(picture)
             at = place + 1
+        if at < end:
+            parts.append(Tokens(ids[at:end], self._tokenizer))
         return Document(f"{self._collection.key(sample)}@{start}", tuple(parts))
 
     def held_out(self) -> Iterator[Document]:
         """The first chunk of each held-out sample, then the second of each, and so on."""
-        chunks: dict[int, list[Numbers]] = {}
-        for entry in self._cut(self._collection.held_out[:HELD_OUT_MOST]):
-            chunks.setdefault(int(entry[0]), []).append(entry)
-        for entries in zip_longest(*chunks.values()):
-            for entry in entries:
-                if entry is not None:
-                    yield self._document(entry)
+        samples = self._collection.held_out[:HELD_OUT_MOST].tolist()
+        for chunks in zip_longest(*map(self._packed_chunks, samples)):
+            for sample, chunk in zip(samples, chunks, strict=True):
+                if chunk is not None:
+                    yield self._document(sample, chunk[0], chunk[1])
 
 
 def cut(ids: Ids, limits: Limits) -> Iterator[Chunk]:
@@ -165,7 +172,8 @@ class ShardConversations:
         self._order = permutations(len(collection.train), seed)
 
     def document(self, index: int) -> Document:
-        sample = int(self._collection.train[self._order(index)[1]])
+        _, place = self._order(index)
+        sample = int(self._collection.train[place])
         return Document(self._collection.key(sample), tuple(self._collection.parts(sample)))
 
     def epochs(self, conversations: int) -> float:
@@ -188,15 +196,18 @@ class ShardPairs:
     together = 1
 
     def __init__(self, usual: Collection, dense: Collection, seed: int) -> None:
-        self._usual = usual, permutations(len(usual.train), stream("pairs", seed))
-        self._dense = dense, permutations(len(dense.train), stream("dense pairs", seed))
+        self._usual = usual
+        self._usual_order = permutations(len(usual.train), stream("pairs", seed))
+        self._dense = dense
+        self._dense_order = permutations(len(dense.train), stream("dense pairs", seed))
 
     def pair(self, index: int, dense: bool) -> tuple[Picture, str]:
-        collection, order = self._dense if dense else self._usual
-        epoch, place = order(index)
+        collection = self._dense if dense else self._usual
+        epoch, place = self._dense_order(index) if dense else self._usual_order(index)
         sample = int(collection.train[place])
         captions = [text for text in collection.texts(sample) if text]
-        return collection.pictures(sample)[0], captions[(epoch + sample) % len(captions)]
+        caption = captions[(epoch + sample) % len(captions)]
+        return collection.pictures(sample)[0], caption
 
 
 def permutations(count: int, seed: int) -> Callable[[int], tuple[int, int]]:
@@ -204,7 +215,8 @@ def permutations(count: int, seed: int) -> Callable[[int], tuple[int, int]]:
 
     @lru_cache(maxsize=2)
     def permuted(epoch: int) -> NDArray[np.uint32]:
-        return np.random.default_rng([seed, epoch]).permutation(np.arange(count, dtype=np.uint32))
+        numbers = np.arange(count, dtype=np.uint32)
+        return np.random.default_rng([seed, epoch]).permutation(numbers)
 
     def find(index: int) -> tuple[int, int]:
         epoch, place = divmod(index, count)

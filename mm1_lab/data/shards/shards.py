@@ -9,13 +9,13 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale, nearest
-from mm1_lab.data.decoding import DECODING_VERSION
+from mm1_lab.data.decoding import DECODING_VERSION, LARGEST_PICTURE, ImageDecoder
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.pixels import decodes
 from mm1_lab.data.shards.collection import CHUNKS_VERSION, Collection
 from mm1_lab.data.shards.datafile import DataFile, read_data_file, set_key
 from mm1_lab.data.shards.finding import File, short_hash
-from mm1_lab.data.shards.index import Shard, index_file, index_path
+from mm1_lab.data.shards.index import LONGEST, Shard, index_file, index_path
 from mm1_lab.data.shards.rows import Rows, ShardConversations, ShardPairs, ShardSource, ShardText, stream
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
 from mm1_lab.data.types import Document, Limits
@@ -38,23 +38,26 @@ class Shards:
         """Reads the `data.yaml` at `path` and indexes its files into `cache`.
 
         Rows are packed for the scale's sequence length, its largest number of image tokens and its images per row, so
-        that every arm of a scale sees the same rows. `tokenizer` is the folder of a pre-trained decoder; the data file
-        must not specify a different one. Raises RequestError if the data file or any file it lists is invalid.
+        that every arm of a scale sees the same rows. `tokenizer` is the folder of a pre-trained decoder, which takes
+        the place of the data file's. Raises RequestError if the data file or any file it lists is invalid.
         """
         content, files = read_data_file(path)
         self.path = path
         self.cache = cache
         self.limits = Limits(scale.sequence_length, max(scale.image_tokens.values()), scale.max_images)
         self._vocabulary = scale.vocabulary
-        self._folder_tokenizer = _folder_tokenizer(path, content, tokenizer)
+        self._folder_tokenizer: BackendTokenizer | None = None
+        if tokenizer:
+            self._folder_tokenizer = folder_tokenizer(tokenizer)
+        elif content.tokenizer != "bpe":
+            self._folder_tokenizer = folder_tokenizer(path.parent / Path(content.tokenizer).expanduser())
         sources = content.all_named()
-        wanted = [(file, source.reader) for name, source in sources.items() for file in files[name]]
-        shards = iter(_index(wanted, content.longest_document, cache))
+        shards = iter(_index([(file, sources[name].reader) for name in sources for file in files[name]], cache))
         self.everything: dict[str, Collection] = {}
         """All sources, keyed as in `DataFile.all_named`."""
         for name, source in sources.items():
             own = list(islice(shards, len(files[name])))
-            self.everything[name] = Collection(source.reader, own, cache, content.image_decoder())
+            self.everything[name] = Collection(source.reader, own, cache, ImageDecoder(content.pictures))
         self.collections = {name: self.everything[name] for name in content.named()}
         self.conversations = {name: self.everything[set_key(name)] for name in content.instructions}
         self.identity = self._identify(content)
@@ -62,7 +65,7 @@ class Shards:
     def _identify(self, content: DataFile) -> DataIdentity:
         contents = sorted((name, [one.reader, *one.digests]) for name, one in self.collections.items())
         tuned = sorted((name, one.digests) for name, one in self.conversations.items())
-        decoding = [DECODING_VERSION, content.pictures, content.largest_picture, content.longest_document]
+        decoding = [DECODING_VERSION, content.pictures, LARGEST_PICTURE, LONGEST]
         words = self._folder_tokenizer
         return DataIdentity(
             kind="shards",
@@ -136,27 +139,15 @@ class Shards:
         return self.collections[name]
 
 
-def _index(wanted: list[tuple[File, str]], longest: int, cache: Path) -> list[Shard]:
-    """The index of each file, in order. Much data that are new here are indexed by a process a core."""
-    new = [file.size for file, reader in wanted if not index_path(file, reader, longest, cache).exists()]
+def _index(wanted: list[tuple[File, str]], cache: Path) -> list[Shard]:
+    """The index of each (file, reader), in order. Much data that are new here are indexed by a process a core."""
+    new = [file.size for file, reader in wanted if not index_path(file, reader, cache).exists()]
     if sum(new) > MUCH:
         print(f"reading {counted(len(new), 'file')} of {short(sum(new), 'B')} (once)", file=sys.stderr, flush=True)
     if sum(new) - max(new, default=0) <= MUCH:  # one file is indexed by one process
-        return [index_file(file, reader, longest, cache) for file, reader in wanted]
+        return [index_file(file, reader, cache) for file, reader in wanted]
     files, readers = zip(*wanted, strict=True)
     with ProcessPoolExecutor(machine_cpus(), get_context("spawn"), allow_interrupts) as pool:
         with interrupts_blocked():  # the pool starts its processes when it gets work
-            made = pool.map(index_file, files, readers, repeat(longest), repeat(cache))
+            made = pool.map(index_file, files, readers, repeat(cache))
         return list(made)
-
-
-def _folder_tokenizer(path: Path, content: DataFile, decoders: Path | None) -> BackendTokenizer | None:
-    """The tokenizer of the pre-trained decoder, or else of the folder in the data file; None for BPE."""
-    own = None if content.tokenizer == "bpe" else path.parent / Path(content.tokenizer).expanduser()
-    if own and decoders and folder_tokenizer(own).digest != folder_tokenizer(decoders).digest:
-        raise RequestError(
-            f"{path}: the tokenizer {content.tokenizer} does not match the decoder's in {decoders}; remove the line, "
-            "as a pre-trained decoder brings its own tokenizer"
-        )
-    folder = decoders or own
-    return folder_tokenizer(folder) if folder else None

@@ -129,7 +129,7 @@ class Request:
         """Decodes images as the data do."""
         from mm1_lab.data.decoding import ImageDecoder
 
-        return self.data_file.image_decoder() if self.data_file else ImageDecoder()
+        return ImageDecoder(self.data_file.pictures) if self.data_file else ImageDecoder()
 
     def resolve(self, arm: str, recipe: Recipe, seed: int) -> Trial:
         """Resolves a recipe with this request's scale, data and pre-trained models. Raises RequestError."""
@@ -294,8 +294,8 @@ def with_benchmarks(
     if data and content:
         for name, config in content.benchmarks.items():
             named, where = config.model_copy(update={"name": name}), f"{data}: benchmarks.{name}"
-            opened.append(open_benchmark(named, data.parent, where, content.pictures, content.largest_picture))
+            opened.append(open_benchmark(named, data.parent, where, content.pictures))
     if opened and not (data or tokenizer):
         raise RequestError("benchmarks need --data or a pre-trained decoder; the world has a vocabulary of its own")
-    checked = check_benchmarks(opened, scale.evaluate, cache, own_names(in_world=not data))
-    return scale.model_copy(update={"benchmarks": tuple(checked)})
+    check_benchmarks(opened, scale.evaluate, cache, own_names(in_world=not data))
+    return scale.model_copy(update={"benchmarks": tuple(opened)})
