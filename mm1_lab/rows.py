@@ -9,7 +9,7 @@ class ScoreRow:
 
     benchmark: str
     family: str
-    """captioning, vqa, novel, text, chat, solutions, likelihood or further."""
+    """captioning, vqa, novel, text, chat, solutions or further."""
     metric: str
     """cider, vqa, exact, …"""
     shots: int

@@ -136,15 +136,12 @@ def test_answers_and_losses_are_the_evaluations(tmp_path: Path, adapter: type[An
 
     embedder = PromptEmbedder(own, places, side, False, 4, stage.model.views)
     writer = PromptWriter(world.tokenizer, stage.model.picture_tokens)
-    given = [tuple(tuple(world.tokenizer.encode(f" {one}")) for one in question.choices) for question in questions]
-    group = PromptGroup(writer.prefix(choice, 0, 0), tuple(map(writer.question, questions)), tuple(given))
-    _, (found_logs,) = generate(embedder, [group], world.tokenizer, (), 0, 100)
-    logs = [
-        log / len(ids)
-        for own, answers_of in zip(found_logs, given, strict=True)
-        for log, ids in zip(own, answers_of, strict=True)
-    ]
     offered = [(number, one) for number, question in enumerate(questions) for one in question.choices]
+    given = tuple(tuple(world.tokenizer.encode(f" {one}")) for _, one in offered)
+    prompts = tuple(writer.question(questions[number]) for number, _ in offered)
+    group = PromptGroup(writer.prefix(choice, 0, 0), prompts, given)
+    _, (found_logs,) = generate(embedder, [group], world.tokenizer, (), 0, 100)
+    logs = [log / len(ids) for log, ids in zip(found_logs, given, strict=True)]
     targets = [one if number % 2 else lambda _, one=one: one for number, one in offered]
     found = model.loglikelihood(
         [

@@ -50,13 +50,12 @@ def read_coco(files: BenchmarkFiles) -> Iterator[Item]:
     split = files.split or "test"
     wanted = ("train", "restval") if split == "train" else (split,)
     for image in _load(files.annotations)["images"]:
-        key = str(image["cocoid"])
         if image["split"] in wanted:
             name = str(image["filename"])
             if "filepath" in image:
                 name = f"{image['filepath']}/{name}"
             captions = [str(sentence["raw"]).strip() for sentence in image["sentences"]]
-            yield Item(key, (name,), answers=tuple(captions))
+            yield Item(str(image["cocoid"]), (name,), answers=tuple(captions))
 
 
 def read_nocaps(files: BenchmarkFiles) -> Iterator[Item]:
@@ -75,13 +74,10 @@ def read_textcaps(files: BenchmarkFiles) -> Iterator[Item]:
     """`TextCaps_0.1_*.json`: {data: [{image_id, reference_strs}]}; one entry per image or, in training, per caption."""
     captions: dict[str, list[str]] = {}
     for row in _load(files.annotations)["data"]:
-        of_image = captions.setdefault(str(row["image_id"]), [])
-        if row.get("reference_strs"):  # all captions of the image, duplicates included
-            of_image[:] = [str(caption).strip() for caption in row["reference_strs"]]
-        elif "caption_str" in row:
-            of_image.append(str(row["caption_str"]).strip())
+        # all captions of the image, duplicates included; the test split has none
+        captions[str(row["image_id"])] = row.get("reference_strs") or []
     for key, of_image in captions.items():
-        yield Item(key, (_image_name(files, "{id}.jpg", id=key),), answers=tuple(of_image))
+        yield Item(key, (f"{key}.jpg",), answers=tuple(str(caption).strip() for caption in of_image))
 
 
 def read_vqa(files: BenchmarkFiles) -> Iterator[Item]:
@@ -92,35 +88,30 @@ def read_vqa(files: BenchmarkFiles) -> Iterator[Item]:
     content = _load(files.questions)
     questions, subtype = content["questions"], str(content.get("data_subtype", ""))
     annotations = _annotations(files, subtype, questions) if files.annotations else {}
-    split = subtype.replace("test-dev", "test")
+    folder = subtype.replace("test-dev", "test")
     for row in questions:
         key = str(row["question_id"])
         annotation = annotations.get(key, {})
-        image = _image_name(files, "COCO_{split}_{id:012}.jpg", id=int(row["image_id"]), split=split)
+        image = f"COCO_{folder}_{int(row['image_id']):012}.jpg"
         kind = str(annotation.get("answer_type", "question"))
         yield Item(key, (image,), str(row["question"]), _texts(annotation.get("answers", ())), kind)
 
 
 def _annotations(files: BenchmarkFiles, subtype: str, questions: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Annotations by question. Raises RequestError if a question has none, or the files are of different splits."""
-    path = files.annotations
-    content = _load(path)
-    found: dict[str, dict[str, Any]] = {}
-    for row in content["annotations"]:
-        key = str(row["question_id"])
-        if key in found:
-            raise RequestError(f"{path}: question_id {key} occurs twice; keep one of them")
-        found[key] = row
+    content = _load(files.annotations)
+    found = {str(row["question_id"]): row for row in content["annotations"]}
     annotated = str(content.get("data_subtype", subtype))
-    missing = [str(row["question_id"]) for row in questions if str(row["question_id"]) not in found]
-    if annotated != subtype or len(missing) == len(questions):
+    if annotated != subtype:
         raise RequestError(
-            f"{path}: annotates other questions ({annotated or 'unknown split'}) than those of {files.questions} "
-            f"({subtype or 'unknown split'}); use files of the same year and split"
+            f"{files.annotations}: annotates other questions ({annotated}) than those of {files.questions} "
+            f"({subtype}); use files of the same year and split"
         )
+    missing = [str(row["question_id"]) for row in questions if str(row["question_id"]) not in found]
     if missing:
         raise RequestError(
-            f"{path}: {len(missing)} of {len(questions)} questions have no annotation ({missing[0]}, …); fetch it again"
+            f"{files.annotations}: {len(missing)} of {len(questions)} questions have no annotation ({missing[0]}, …); "
+            "fetch it again"
         )
     return found
 
@@ -128,8 +119,7 @@ def _annotations(files: BenchmarkFiles, subtype: str, questions: list[dict[str, 
 def read_textvqa(files: BenchmarkFiles) -> Iterator[Item]:
     """`TextVQA_0.5.1_*.json`: {data: [{question_id, image_id, question, answers: [text]}]}."""
     for row in _load(files.annotations)["data"]:
-        image = _image_name(files, "{id}.jpg", id=row["image_id"])
-        answers = _texts(row.get("answers", ()))
+        image, answers = f"{row['image_id']}.jpg", _texts(row.get("answers", ()))
         yield Item(str(row["question_id"]), (image,), str(row["question"]), answers, "question")
 
 
@@ -149,10 +139,9 @@ def read_pope(files: BenchmarkFiles) -> Iterator[Item]:
 def read_gqa(files: BenchmarkFiles) -> Iterator[Item]:
     """`testdev_balanced_questions.json`: {id: {imageId, question, answer, types: {structural}}}."""
     for key, row in _load(files.questions).items():
-        image = _image_name(files, "{id}.jpg", id=row["imageId"])
         answers = (str(row["answer"]),) if "answer" in row else ()
         kind = str(row.get("types", {}).get("structural", "question"))
-        yield Item(str(key), (image,), str(row["question"]), answers, kind)
+        yield Item(str(key), (f"{row['imageId']}.jpg",), str(row["question"]), answers, kind)
 
 
 def _texts_of(value: Any) -> tuple[str, ...]:
@@ -238,15 +227,6 @@ def _texts(values: Iterable[Any]) -> tuple[str, ...]:
     return tuple(str(value["answer"] if isinstance(value, dict) else value) for value in values)
 
 
-def _image_name(files: BenchmarkFiles, usual: str, **values: Any) -> str:
-    """An image's file name, from the pattern in the configuration or else from the format's `usual` pattern."""
-    pattern = files.image_name or usual
-    try:
-        return pattern.format(**values)
-    except (KeyError, IndexError, ValueError) as error:
-        raise RequestError(f"image_name {pattern!r}: cannot be filled in ({error}); use {{id}} and {{split}}") from None
-
-
 @dataclass(frozen=True, slots=True)
 class Format:
     """A format of benchmark files."""
@@ -273,13 +253,15 @@ FORMATS: dict[str, Format] = {
     "gqa": Format(read_gqa, "exact", _ASKED, "GQA"),
     "pope": Format(read_pope, "yes-no", _ASKED, "POPE"),
     "jsonl": Format(read_jsonl, "", ("questions",)),
-    "python": Format(read_python, "", ()),
 }
+PYTHON = Format(read_python, "", ())
 
 
 def format_of(files: BenchmarkFiles) -> Format:
     """The format of the files. Raises RequestError if there is none of that name."""
-    name = "python" if files.format.endswith(".py") else files.format
+    name = files.format
+    if name.endswith(".py"):
+        return PYTHON
     if name not in FORMATS:
         raise RequestError(f"there is no benchmark format {name!r}, nor is it a Python file{nearest(name, FORMATS)}")
     return FORMATS[name]

@@ -18,8 +18,8 @@ class PromptGroup:
 
     prefix: Segment
     questions: tuple[Segment, ...]
-    answers: tuple[tuple[tuple[int, ...], ...], ...] = ()
-    """For each question, the ids of answers to compute the probabilities of; empty: of none."""
+    answers: tuple[tuple[int, ...], ...]
+    """For each question, the ids of an answer to compute the probability of, or none."""
 
 
 @torch.inference_mode()
@@ -30,17 +30,17 @@ def generate(
     stop: Sequence[str],
     new_tokens: int,
     batch: int,
-) -> tuple[list[list[str]], list[list[list[float]]]]:
+) -> tuple[list[list[str]], list[list[float]]]:
     """Decodes an answer to each question of each group greedily, at most `batch` questions at once.
 
     An answer ends before the end token, with the token that completes a stop word, or after `new_tokens` tokens.
-    Returns these answers, and for each question the log-probabilities, in nats, of those given in its group.
+    Returns these answers, and the log-probability, in nats, of each question's given answer.
     """
     pictures = _pictures(groups)
     if embedder.holds(pictures):  # all at once fill the encoder's batches
         embedder.see(pictures)
     texts: list[list[str]] = [[] for _ in groups]
-    logs: list[list[list[float]]] = [[] for _ in groups]
+    logs: list[list[float]] = [[] for _ in groups]
     for chunk in _batches(groups, batch):
         parts = [part for _, part in chunk]
         embedder.see(_pictures(parts))
@@ -80,13 +80,12 @@ def _batches(groups: Sequence[PromptGroup], batch: int) -> Iterator[list[tuple[i
     chunk: list[tuple[int, PromptGroup]] = []
     free = batch
     for index, group in enumerate(groups):
-        answers = group.answers or ((),) * len(group.questions)
         for start in range(0, len(group.questions), batch):
             questions = group.questions[start : start + batch]
             if len(questions) > free:
                 yield chunk
                 chunk, free = [], batch
-            chunk.append((index, PromptGroup(group.prefix, questions, answers[start : start + batch])))
+            chunk.append((index, PromptGroup(group.prefix, questions, group.answers[start : start + batch])))
             free -= len(questions)
     if chunk:
         yield chunk

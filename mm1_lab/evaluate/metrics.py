@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from string import ascii_uppercase
 
@@ -92,57 +92,38 @@ METRICS: dict[str, Metric] = {
 }
 """Metrics that score each answer separately, in points from 0 to 100; `cider` needs all captions at once."""
 
-RATES: dict[str, Callable[[bool, bool], tuple[int, int]]] = {
-    "f1": lambda said, true: (2 * (said and true), said + true),
-    "precision": lambda said, true: (said and true, said),
-    "recall": lambda said, true: (said and true, true),
-    "yes": lambda said, true: (said, 1),
-}
-"""Rates for yes/no questions, `yes` being the positive class and its rate its share of all answers (POPE: Li et al.,
-EMNLP 2023). Maps (is `yes` predicted, is it true) to a question's parts of the numerator and the denominator."""
-
-FURTHER = {"yes-no": tuple(RATES), "circular": ("choice",)}
-"""Metric → further metrics of the same answers, reported as benchmarks of their own, such as `pope-random f1`."""
-
 
 def names_of(name: str, metric: str) -> list[str]:
-    """The names under which a benchmark may have scores, if its questions have choices."""
-    further_names = [f"{name} {other}" for other in FURTHER.get(metric, ())]
-    return [name, f"{name} by likelihood", *further_names]
+    """The names under which a benchmark has scores."""
+    return [name, f"{name} f1"] if metric == "yes-no" else [name]
 
 
 def further(benchmark: Benchmark) -> list[Benchmark]:
-    """The benchmark once per further metric, with a corresponding name."""
-    metrics = FURTHER.get(benchmark.metric, ())
+    """Further metrics of the same answers, reported as benchmarks of their own, such as `pope-random f1`."""
+    metrics = []
+    if benchmark.metric == "yes-no":
+        metrics.append("f1")
     if benchmark.content:  # captions of the world
-        metrics += ("followed",)
+        metrics.append("followed")
     return [replace(benchmark, name=f"{benchmark.name} {one}", metric=one, family="further") for one in metrics]
 
 
-def by_likelihood(benchmark: Benchmark) -> Benchmark | None:
-    """The benchmark answered by the choice that the model finds most likely; None if not all questions have choices."""
-    if not all(question.choices for question in benchmark.questions):
-        return None
-    metric = "choice" if benchmark.metric == "circular" else benchmark.metric  # choices in one order only
-    return replace(benchmark, name=f"{benchmark.name} by likelihood", family="likelihood", metric=metric)
+def f1_points(said: Sequence[bool], true: Sequence[bool]) -> list[float]:
+    """Points per question, given whether `yes` is predicted and true, the positive class (POPE: Li et al., EMNLP 2023);
+    their mean and spread are those of F1.
 
-
-def rate_points(metric: str, said: Iterable[bool], true: Iterable[bool]) -> list[float]:
-    """Points per question, given whether `yes` is predicted and true; mean and spread are those of the rate.
-
-    A rate is a ratio of two sums, and the points are its linearisation: a question deviates from the rate as far as its
-    part of the numerator deviates from the rate times its part of the denominator. With denominator 0, the rate is 0.
+    F1 is a ratio of two sums, and the points are its linearisation: a question deviates from it as far as its part of
+    the numerator deviates from F1 times its part of the denominator. With denominator 0, F1 is 0.
     """
-    parts = list(map(RATES[metric], said, true))
-    numerator = sum(above for above, _ in parts)
-    denominator = sum(below for _, below in parts)
+    denominator = sum(said) + sum(true)
     if not denominator:
-        return [0.0] * len(parts)
-    rate = numerator / denominator
+        return [0.0] * len(said)
+    hits = sum(one and other for one, other in zip(said, true, strict=True))
+    f1 = 2 * hits / denominator
     points = []
-    for above, below in parts:
-        deviation = above - rate * below
-        points.append(100.0 * (rate + deviation * len(parts) / denominator))
+    for one, other in zip(said, true, strict=True):
+        deviation = 2 * (one and other) - f1 * (one + other)
+        points.append(100.0 * (f1 + deviation * len(said) / denominator))
     return points
 
 
@@ -156,14 +137,11 @@ def score(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
         raise ValueError(f"{benchmark.name}: {len(predictions)} predictions for {len(questions)} questions")
     if benchmark.metric == "cider":
         return cider(predictions, [question.references for question in questions])
-    if benchmark.metric in RATES:
+    if benchmark.metric == "f1":
         true = [says_yes(question.references[0]) for question in questions]
-        return rate_points(benchmark.metric, map(says_yes, predictions), true)
-    pairs = zip(predictions, questions, strict=True)
-    if benchmark.family == "likelihood":  # each prediction is one of the choices, whatever it looks like
-        return [100.0 if said in question.references else 0.0 for said, question in pairs]
+        return f1_points(list(map(says_yes, predictions)), true)
     metric = METRICS[benchmark.metric]
-    return [metric(said, question, benchmark) for said, question in pairs]
+    return [metric(said, question, benchmark) for said, question in zip(predictions, questions, strict=True)]
 
 
 def answer_words(benchmark: Benchmark) -> dict[str, set[str]]:

@@ -7,10 +7,10 @@ from typing import Literal
 from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.types import Picture
 
-Family = Literal["captioning", "vqa", "novel", "text", "chat", "solutions", "likelihood", "further"]
+Family = Literal["captioning", "vqa", "novel", "text", "chat", "solutions", "further"]
 """Only captioning, vqa and text enter the means over all benchmarks. The others are: novel combinations, which the
 miniature's models do not produce (results/LOG.md); a fine-tuned model's answers in conversations, and its worked
-solutions; multiple choice by likelihood; and further metrics of the same answers."""
+solutions; and further metrics of the same answers."""
 LONGEST_CAPTION, LONGEST_ANSWER, LONGEST_SOLUTION = 48, 24, 256
 """Maximum tokens generated on users' data; references are never truncated for scoring."""
 

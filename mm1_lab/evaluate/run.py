@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from string import ascii_uppercase
 
 import torch
 from PIL import Image
@@ -18,17 +17,8 @@ from mm1_lab.data.types import Data, Document, Picture
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import PromptGroup, cut_answer, generate
-from mm1_lab.evaluate.metrics import (
-    LETTERED_METRICS,
-    answer_words,
-    by_likelihood,
-    further,
-    is_parsed,
-    majority_by_kind,
-    majority_score,
-    score,
-)
-from mm1_lab.evaluate.prompts import PromptWriter
+from mm1_lab.evaluate.metrics import answer_words, further, is_parsed, majority_by_kind, majority_score, score
+from mm1_lab.evaluate.prompts import PromptWriter, Segment
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.shared_prefix import LOGITS
 from mm1_lab.model import MM1, cast_matrices, load_mm1
@@ -56,14 +46,6 @@ class Evaluation:
     samples: list[SampleRow] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     """Benchmark of published or users' data → its split, number of questions, prompt and stop rule."""
-
-    @property
-    def unparsed(self) -> dict[tuple[str, int], float]:
-        """(benchmark, shots) → share of predictions that do not have the form of an answer."""
-        parsed: dict[tuple[str, int], list[bool]] = {}
-        for row in self.scores:
-            parsed.setdefault((row.benchmark, row.shots), []).append(row.parsed)
-        return {name: flags.count(False) / len(flags) for name, flags in sorted(parsed.items())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +84,8 @@ def evaluate(
             answering = Answering(stage, model, data)
             for shots in benchmark.shots_at(settings):
                 answers = answering.answer(benchmark, shots)
-                _record(result, benchmark, shots, answers, side)
-                for other in further(benchmark):
-                    _record(result, other, shots, [Prediction(answer.text) for answer in answers], side)
-                with_choices = by_likelihood(benchmark)
-                if with_choices:
-                    _record(result, with_choices, shots, answering.choose(with_choices, shots), side)
+                for one in (benchmark, *further(benchmark)):
+                    _record(result, one, shots, answers, side)
                 done += 1
                 report(Progress(step=done, steps=steps))
         result.held_out_loss.update(held_out_losses(model, stage.model, data))
@@ -128,66 +106,39 @@ class Answering:
         return [answer.text for answer in self.answer(benchmark, shots)]
 
     def answer(self, benchmark: Benchmark, shots: int) -> list[Prediction]:
-        """An answer to each question, block after block."""
-        blocks = _own_blocks(benchmark)
+        """An answer to each question, block after block; a process of a team answers every so many blocks itself."""
+        blocks = range(team.rank(), len(benchmark.blocks), team.size())
         groups = [self._group(benchmark, shots, block) for block in blocks]
         texts, logs = generate(
             self.embedder, groups, self.writer.tokenizer, benchmark.stop, benchmark.new_tokens, self.batch
         )
-        answers = []
+        own = []
         for place, block in enumerate(blocks):
-            answers.append(_answers(benchmark, block, groups[place], texts[place], logs[place]))
-        return _of_all_blocks(benchmark, answers)
-
-    def choose(self, benchmark: Benchmark, shots: int) -> list[Prediction]:
-        """The most likely choice of each question, block after block."""
+            own.append(_predictions(benchmark, block, groups[place], texts[place], logs[place]))
+        by_process = team.collect(own)
         answers = []
-        for block in _own_blocks(benchmark):
-            chosen = likeliest_choices(self.embedder, self.writer, benchmark, shots, block, self.batch)
-            answers.append([Prediction(choice) for choice in chosen])
-        return _of_all_blocks(benchmark, answers)
+        for block in range(len(benchmark.blocks)):
+            answers += by_process[block % team.size()][block // team.size()]
+        return answers
 
     def _group(self, benchmark: Benchmark, shots: int, block: int) -> PromptGroup:
         """The prompts of a block: each question in every order of its choices, its `shown` answer with the first."""
-        prompts, given = [], []
+        prompts: list[Segment] = []
+        given: list[tuple[int, ...]] = []
         for question in benchmark.blocks[block]:
             prompts.append(self.writer.question(question))
-            shown: tuple[tuple[int, ...], ...] = ()
             if question.shown:
-                shown = (self.writer.answer(question, question.shown, benchmark.stop[0]),)
-            given.append(shown)
+                given.append(self.writer.answer(question, question.shown, benchmark.stop[0]))
+            else:
+                given.append(())
             for rotated in question.rotated:
                 prompts.append(self.writer.question(rotated))
                 given.append(())
         return PromptGroup(self.writer.prefix(benchmark, block, shots), tuple(prompts), tuple(given))
 
 
-def likeliest_choices(
-    embedder: PromptEmbedder, writer: PromptWriter, benchmark: Benchmark, shots: int, block: int, batch: int
-) -> list[str]:
-    """For each question of a block, the choice with the highest probability, including that of the answer's end.
-
-    It is that of the choice's letter if demonstrations answer with letters, otherwise of its words. Demonstrations are
-    read once for questions with `batch` choices in total, and a question once for its choices.
-    """
-    questions = benchmark.blocks[block]
-    is_lettered = benchmark.official and benchmark.metric in LETTERED_METRICS
-    prompts, given = [], []
-    for question in questions:
-        said = ascii_uppercase[: len(question.choices)] if is_lettered else question.choices
-        prompts.append(writer.question(question))
-        given.append(tuple(writer.answer(question, text, benchmark.stop[0]) for text in said))
-    group = PromptGroup(writer.prefix(benchmark, block, shots), tuple(prompts), tuple(given))
-    most = max(1, *map(len, given))
-    _, (logs,) = generate(embedder, [group], writer.tokenizer, stop=(), new_tokens=0, batch=max(1, batch // most))
-    chosen = []
-    for question, own in zip(questions, logs, strict=True):
-        chosen.append(question.choices[own.index(max(own))])
-    return chosen
-
-
-def _answers(
-    benchmark: Benchmark, block: int, group: PromptGroup, texts: list[str], logs: list[list[float]]
+def _predictions(
+    benchmark: Benchmark, block: int, group: PromptGroup, texts: list[str], logs: list[float]
 ) -> list[Prediction]:
     """The answers to the questions of a block, from what `generate` returned for its prompts."""
     answers = []
@@ -197,23 +148,9 @@ def _answers(
         lines = [cut_answer(text, benchmark.stop) for text in texts[at : at + orders]]
         probability = None
         if question.shown:
-            probability = math.exp(logs[at][0] / len(group.answers[at][0]))
+            probability = math.exp(logs[at] / len(group.answers[at]))
         answers.append(Prediction("\n".join(lines), probability))
         at += orders
-    return answers
-
-
-def _own_blocks(benchmark: Benchmark) -> range:
-    """The blocks that this process of a team answers."""
-    return range(team.rank(), len(benchmark.blocks), team.size())
-
-
-def _of_all_blocks(benchmark: Benchmark, own: list[list[Prediction]]) -> list[Prediction]:
-    """The answers of all blocks in order, given those of this process's blocks."""
-    by_process = team.collect(own)
-    answers = []
-    for block in range(len(benchmark.blocks)):
-        answers += by_process[block % team.size()][block // team.size()]
     return answers
 
 
@@ -250,7 +187,7 @@ def _record(result: Evaluation, benchmark: Benchmark, shots: int, answers: list[
                 prediction=answer.text,
                 parsed=is_parsed(answer.text, question, benchmark, words),
                 content=content,
-                reference_probability=answer.probability,
+                reference_probability=None if benchmark.family == "further" else answer.probability,
             )
             result.scores.append(row)
             if number == 0 and block < SAMPLE_BLOCKS and shots in SAMPLE_SHOTS:
@@ -288,32 +225,27 @@ def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> dict[str, floa
     tokens per picture read fewer. A source without any other document is missing. Raises RequestError if a remote file
     cannot be fetched.
     """
-    losses = {}
-    for name in data.identity.sources:
-        loss = _held_out_loss(model, stage, data, name)
-        if loss is not None:
-            losses[name] = loss
-    return losses
-
-
-def _held_out_loss(model: MM1, stage: ModelStage, data: Data, name: str) -> float | None:
-    packer = replace(Packer.of(stage, data.tokenizer), is_planned=True)  # groups are made to fit
-    rows = [packer.pack(group) for group in _fill_rows(data.held_out(name, DOCUMENTS), packer)]
     device, head = model.decoder.device, model.decoder.lm_head
-    total = torch.zeros((), dtype=torch.float64)
-    count = torch.zeros((), dtype=torch.float64)
+    packer = replace(Packer.of(stage, data.tokenizer), is_planned=True)  # groups are made to fit
     row_logits = stage.sequence_length * head.out_features
     at_once = min(stage.training.batch_size, max(1, LOGITS // row_logits))
-    for start in range(0, len(rows), at_once):
-        part = rows[start : start + at_once]
-        batch = make_batch(part, [name] * len(part), stage.image_size, stage.architecture.blind, stage.views).to(device)
-        logits = head(model(batch).hidden[:, :-1]).flatten(0, 1).float()
-        following = batch.tokens[:, 1:].flatten()
-        weights = batch.weights[:, 1:].flatten()
-        losses = torch.nn.functional.cross_entropy(logits, following, reduction="none")
-        total += (losses * weights).sum().double().cpu()
-        count += weights.sum().double().cpu()
-    return float(total / count) if count else None
+    losses = {}
+    for name in data.identity.sources:
+        rows = [packer.pack(group) for group in _fill_rows(data.held_out(name, DOCUMENTS), packer)]
+        total = count = 0.0
+        for start in range(0, len(rows), at_once):
+            part = rows[start : start + at_once]
+            names = [name] * len(part)
+            batch = make_batch(part, names, stage.image_size, stage.architecture.blind, stage.views).to(device)
+            logits = head(model(batch).hidden[:, :-1]).flatten(0, 1).float()
+            following = batch.tokens[:, 1:].flatten()
+            weights = batch.weights[:, 1:].flatten()
+            each = torch.nn.functional.cross_entropy(logits, following, reduction="none")
+            total += float((each * weights).sum())
+            count += float(weights.sum())
+        if count:
+            losses[name] = total / count
+    return losses
 
 
 def _fill_rows(documents: list[Document], packer: Packer) -> Iterator[list[Document]]:

@@ -8,7 +8,7 @@ and values are not copied for each question, which would otherwise dominate deco
     keys of one block:   [ prefix | question 1 | question 2 | … | token 1 of each answer | token 2 of each answer | … ]
 
 Blocks are batched. Questions are padded on the left, so that all end at the same index; nothing attends to padding, so
-logits do not depend on the composition of the batch. Given answers continue their questions in the same way.
+logits do not depend on the composition of the batch. A given answer continues its question in the same way.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,8 +25,8 @@ MASK = 2**26
 LOGITS = 2**28
 """Logits computed at once, at most, unless one row has more: 0.5 GB in half precision."""
 
-Answers = Sequence[Sequence[Sequence[Sequence[int]]]]
-"""Ids of given answers: for each group and each of its questions, any number of answers."""
+Answers = Sequence[Sequence[Sequence[int]]]
+"""Ids of a given answer for each group and each of its questions; none for no answer."""
 
 
 class AutocastCache(DynamicCache):
@@ -115,58 +115,52 @@ class SharedPrefixDecoding:
         visible = torch.cat([self._visible, own_keys.expand(len(tokens), -1, -1)], dim=2)
         return self._run(self._embed(tokens), visible, positions)
 
-    def log_probabilities(self, answers: Answers) -> list[list[list[float]]]:
-        """Log-probabilities, in nats, of given answers, none of no ids.
+    def log_probabilities(self, answers: Answers) -> list[list[float]]:
+        """The log-probability, in nats, of each question's given answer; 0 for one of no ids.
 
         Answers decoded before are not attended to.
         """
         tokens = self._padded(answers)
-        if not tokens.numel():
-            return [[[] for _ in group] for group in answers]
+        length = tokens.shape[-1]
+        if not length:
+            return [[0.0] * len(group) for group in answers]
         # a question's own logits are those of each first token
-        logs = _log_probabilities(self.logits, tokens[..., 0])[..., None]
-        if tokens.shape[-1] > 1:
+        logs = _log_probabilities(self.logits, tokens[..., :1])
+        if length > 1:
             logs = torch.cat([logs, self._after_first(tokens)], dim=-1)
         every = logs.tolist()
-        results: list[list[list[float]]] = []
+        results = []
         for g, group in enumerate(answers):
-            results.append([])
-            for q, given in enumerate(group):
-                results[g].append([sum(every[g][q][a][: len(ids)]) for a, ids in enumerate(given)])
+            results.append([sum(every[g][q][: len(ids)]) for q, ids in enumerate(group)])
         return results
 
     def _padded(self, answers: Answers) -> Tensor:
-        """The ids of the answers: (G, Q, A, n), A answers per question, n ids; zeros where there are none."""
-        most = length = 0
+        """The ids of the answers: (G, Q, n), zeros where there are none."""
+        length = 0
         for group in answers:
-            for given in group:
-                most = max(most, len(given))
-                length = max([length, *map(len, given)])
-        tokens = torch.zeros(*self._positions.shape, most, length, dtype=torch.long)
+            for ids in group:
+                length = max(length, len(ids))
+        tokens = torch.zeros(*self._positions.shape, length, dtype=torch.long)
         for g, group in enumerate(answers):
-            for q, given in enumerate(group):
-                for a, ids in enumerate(given):
-                    tokens[g, q, a, : len(ids)] = torch.tensor(ids)
+            for q, ids in enumerate(group):
+                tokens[g, q, : len(ids)] = torch.tensor(ids)
         return tokens.to(self._device)
 
     def _after_first(self, tokens: Tensor) -> Tensor:
-        """Log-probabilities (G, Q, A, n - 1) of all but the first of `tokens` (G, Q, A, n)."""
-        groups, questions, each, length = tokens.shape
-        read = tokens[..., :-1].flatten(1, 3)
-        following = tokens[..., 1:].flatten(1, 3)
-        start = self._positions.repeat_interleave(each, dim=1)
-        positions = start[..., None] + torch.arange(length - 1, device=self._device)
-        # each answer sees its question's keys, none of the words decoded since, and its own
-        visible = self._visible.repeat_interleave(each, dim=1)
-        decoded = self._cache.get_seq_length() - visible.shape[2]
-        visible = pad(visible, (0, decoded))
-        same_answer = torch.eye(questions * each, dtype=torch.bool, device=self._device)
-        own_keys = same_answer.repeat_interleave(length - 1, dim=1)
-        visible = torch.cat([visible, own_keys.expand(groups, -1, -1)], dim=2)
+        """Log-probabilities (G, Q, n - 1) of all but the first of `tokens` (G, Q, n)."""
+        groups, questions, length = tokens.shape
+        read = tokens[..., :-1].flatten(1)
+        following = tokens[..., 1:].flatten(1)
+        positions = self._positions[..., None] + torch.arange(length - 1, device=self._device)
+        # an answer sees its question's keys, none of the words decoded since, and its own
+        decoded = self._cache.get_seq_length() - self._visible.shape[2]
+        question_keys = pad(self._visible, (0, decoded))
+        own_keys = self._same_question.repeat_interleave(length - 1, dim=1)
+        visible = torch.cat([question_keys, own_keys.expand(groups, -1, -1)], dim=2)
         found = []
-        for part, logits in self._passes(self._embed(read), positions.flatten(1, 2), visible, every=1):
+        for part, logits in self._passes(self._embed(read), positions.flatten(1), visible, every=1):
             found.append(_log_probabilities(logits, following[:, part, None]).squeeze(-1))
-        return torch.cat(found, dim=1).unflatten(1, (questions, each, length - 1))
+        return torch.cat(found, dim=1).unflatten(1, (questions, length - 1))
 
     def _read(self, inputs: Tensor, positions: Tensor, visible: Tensor) -> Tensor:
         """Reads inputs as `_passes` does. Returns the logits (G, spans, vocabulary) of the last input of each span."""

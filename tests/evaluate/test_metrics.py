@@ -10,7 +10,6 @@ import pytest
 from mm1_lab.evaluate.generation import cut_answer
 from mm1_lab.evaluate.metrics import (
     answer_words,
-    by_likelihood,
     choice_accuracy,
     further,
     is_parsed,
@@ -103,7 +102,7 @@ def test_a_letter_is_that_of_a_choice_unless_it_begins_other_words(
     assert choice_accuracy("A", of_choices("A", ("C", "A", "B"))) == 100.0, "where the prompt shows no letters"
 
 
-def test_what_likelihood_chooses_is_no_letter_and_a_constant_answer_may_be_one() -> None:
+def test_a_constant_answer_may_be_a_letter() -> None:
     choices = ("C", "A", "B")
     asked = tuple(of_choices(answer, choices) for answer in "CCA")
     benchmark = Benchmark("b", "vqa", "", "choice", (asked,), ((),), (".",), 4, official=True)
@@ -113,8 +112,6 @@ def test_what_likelihood_chooses_is_no_letter_and_a_constant_answer_may_be_one()
         for one, order in zip(asked, ("pq", "qr", "rp"), strict=True)
     )
     assert majority_by_kind(replace(benchmark, blocks=(shifted,))) == {"": 100.0}, "always A"
-    likely = by_likelihood(benchmark)
-    assert likely and score(likely, ["C", "C", "A"]) == [100.0] * 3 and score(likely, ["A"] * 3) == [0.0, 0.0, 100.0]
 
 
 def test_yes_and_no_are_read_as_popes_program_reads_them() -> None:
@@ -122,14 +119,14 @@ def test_yes_and_no_are_read_as_popes_program_reads_them() -> None:
     assert not any(map(says_yes, ("no", "No, there is not", "There is no cat.", "not at all")))
 
 
-def test_popes_five_numbers() -> None:
+def test_popes_two_numbers() -> None:
     """Against counts by hand: 3 true positives, 2 false ones, 1 false negative, 4 true negatives."""
     said = ["yes"] * 3 + ["yes"] * 2 + ["no"] + ["no"] * 4
     true = ["yes"] * 3 + ["no"] * 2 + ["yes"] + ["no"] * 4
     asked = [Question(str(n), "", (), "", (answer,), answer) for n, answer in enumerate(true)]
     benchmark = Benchmark("pope", "chat", "POPE", "yes-no", (tuple(asked),), ((),), (".",), 4)
     means = {one.name: sum(score(one, said)) / 10 for one in (benchmark, *further(benchmark))}
-    expected = {"pope": 70, "pope f1": 600 / 9, "pope precision": 60, "pope recall": 75, "pope yes": 50}
+    expected = {"pope": 70, "pope f1": 600 / 9}
     assert means == pytest.approx(expected)
     for one in further(benchmark):
         assert one.family == "further" and not further(one)

@@ -1,7 +1,6 @@
 """Published benchmarks and users' own: what is asked, in which order, and what is refused beforehand."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from mm1_lab.evaluate import named
 from mm1_lab.evaluate.benchmarks import own_names
 from mm1_lab.evaluate.fitting import check_lengths
 from mm1_lab.evaluate.formats import FORMATS
-from mm1_lab.evaluate.metrics import further, score
+from mm1_lab.evaluate.metrics import score
 from mm1_lab.evaluate.named import build_benchmark, check_benchmarks, open_benchmark
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import LONGEST_SOLUTION, Benchmark
@@ -48,12 +47,11 @@ def built(config: BenchmarkConfig, settings: EvaluationSettings = SETTINGS, cach
     return build_benchmark(config, settings, Letters(), cache)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["vqav2", "nocaps", "gqa"])
+@pytest.mark.parametrize("name", ["vqav2", "nocaps"])
 def test_files_are_read_once_per_results_folder(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In another process, which `cache_clear` stands for; other files, numbers or a damaged cache are read anew."""
+    """Other files, other numbers or a damaged cache are read anew."""
 
     def anew(config: BenchmarkConfig, settings: EvaluationSettings = SETTINGS) -> str:
-        named.chosen_once.cache_clear()
         return repr(built(config, settings, tmp_path / "cache"))  # pictures are equal only to themselves
 
     values = WRITERS[name](tmp_path)
@@ -102,7 +100,7 @@ def test_what_the_files_say_is_asked(tmp_path: Path) -> None:
     assert question.references == ("blue", *TEN[1:]) and question.kind == "other"
     red, green, blue = (int(value) for value in question.pictures[0].pixels(1)[0, 0])
     assert blue > 200 > red + green
-    assert "official program's quirks" in vqa.note and vqa.official and "stems" not in vqa.note
+    assert vqa.official and "stems" not in vqa.note
     assert "answers are word stems" in built(opened(tmp_path, "okvqa", WRITERS["okvqa"](tmp_path))).note
     coco = built(opened(tmp_path, "coco", WRITERS["coco"](tmp_path)))
     assert {question.key for question in coco.questions} == {"0", "4", "8"}, "Karpathy's test split"
@@ -237,9 +235,6 @@ def test_a_circular_question_is_asked_in_every_order_of_its_choices(tmp_path: Pa
     assert prompts == [f"{order} Short answer:" for order in orders]
     assert {one.references for one in question.rotated} == {("red",)}
     assert score(benchmark, ["A\nC\nB"]) == [100.0] and score(benchmark, ["A\nA\nA"]) == [0.0]
-    (plain,) = further(benchmark)
-    assert (plain.name, score(plain, ["A\nA\nA"])) == ("mine choice", [100.0])
-    assert "correctly in every order" in benchmark.note
 
 
 def test_a_python_file_can_read_what_has_no_format(tmp_path: Path) -> None:
@@ -268,8 +263,7 @@ def test_no_two_benchmarks_have_scores_of_one_name(tmp_path: Path) -> None:
         check_benchmarks([config], ZERO, None, [*own_names(in_world=True), other])
 
     check("mine", "circular", "arc")
-    names = [("text-vqa", "exact", "arc"), ("pope-random f1", "exact", "arc"), ("mine", "circular", "mine choice")]
-    for name, metric, other in [*names, ("mine", "choice", "mine by likelihood")]:
+    for name, metric, other in [("text-vqa", "exact", "arc"), ("pope-random f1", "exact", "arc")]:
         with pytest.raises(RequestError, match="2 benchmarks are named"):
             check(name, metric, other)
     assert own_names(in_world=False) == ["held-out-captions"]
@@ -311,17 +305,12 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     )
     (tmp_path / "val2014" / "COCO_val2014_000000000001.jpg").unlink()
     assert "has no image 'COCO_val2014_000000000001.jpg' of question 10" in refused(tmp_path, "vqav2", values)
-    assert "'image_name'" not in refused(tmp_path, "vqav2", values | {"image_name": "{nothing}.jpg"})
     missing = json.loads((tmp_path / values["annotations"]).read_text())
     write(tmp_path / values["annotations"], missing | {"annotations": missing["annotations"][1:]})
     assert "1 of 3 questions have no annotation (0, …)" in refused(tmp_path, "vqav2", values)
-    write(tmp_path / values["annotations"], missing | {"annotations": missing["annotations"] * 2})
-    assert "question_id 0 occurs twice" in refused(tmp_path, "vqav2", values)
     for text in ("{", "[" * 100_000, "9" * 6_000):
         (tmp_path / values["annotations"]).write_text(text)
         assert "is not JSON" in refused(tmp_path, "vqav2", values)
-    os.mkfifo(tmp_path / "fifo")
-    assert "fifo: cannot be read (is not a file)" in refused(tmp_path, "vqav2", values | {"questions": "fifo"})
     assert "holds no questions of the split 'dev'" in refused(
         tmp_path, "coco", WRITERS["coco"](tmp_path) | {"split": "dev"}
     )
@@ -388,8 +377,8 @@ def test_worked_solutions_are_shown_and_only_their_answers_count(tmp_path: Path)
     assert score(benchmark, ["2, so the answer is 3"]) == [0.0] and benchmark.new_tokens == LONGEST_SOLUTION
     writer = PromptWriter(Letters(), 45, 9, sharp_demonstrations=1)  # type: ignore[arg-type]
     assert writer.prefix(benchmark, 0, 2).tokens.count(Letters.image) == 9 + 45
-    with pytest.raises(RequestError, match="has a solution, which only the metric `answer` looks behind"):
-        check_benchmarks([own(tmp_path, rows[2], demonstrations=demonstrations)], SETTINGS)
+    plain = built(own(tmp_path, rows[2], demonstrations=demonstrations))
+    assert {question.shown for question in plain.demonstrations[0]} == {"0", "1"}, "of another metric"
 
 
 def test_a_metric_needs_what_it_judges_by(tmp_path: Path) -> None:
@@ -400,9 +389,6 @@ def test_a_metric_needs_what_it_judges_by(tmp_path: Path) -> None:
         check_benchmarks([own(tmp_path, row, metric="yes-no")], ZERO)
     with pytest.raises(RequestError, match="has no choices"):
         check_benchmarks([own(tmp_path, row, metric="choice")], ZERO)
-    letters = {"question": "a", "answer": "1", "choices": list(map(str, range(27)))}
-    with pytest.raises(RequestError, match="question 1 has 27 choices, more than there are letters"):
-        check_benchmarks([own(tmp_path, letters, metric="circular")], ZERO)
     for prompt in ("", "Answer:", "{Question}"):
         with pytest.raises(RequestError, match=r"'mine': its prompt .* does not contain {question}, so that no quest"):
             check_benchmarks([own(tmp_path, row, prompt=prompt)], ZERO)

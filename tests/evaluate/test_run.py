@@ -123,8 +123,6 @@ def test_every_question_is_scored_at_every_number_of_shots(
             assert [row.score for row in rows] == metrics.score(benchmark, predictions)
     assert set(result.majority) == {"vqa-test", "exact-test"}
     assert len({row.prediction for row in result.scores}) > 10
-    shares = [1 - row.parsed for row in result.scores if (row.benchmark, row.shots) == ("vqa-test", 2)]
-    assert result.unparsed[("vqa-test", 2)] == sum(shares) / len(shares)
     assert [report.step for report in reports] == list(range(1, 11))
     assert {report.steps for report in reports} == {10}
 
@@ -165,15 +163,12 @@ def test_a_source_whose_documents_all_exceed_a_row_has_no_loss(tokenizer, pictur
 def test_a_team_answers_block_by_block_what_one_process_does(
     tmp_path: Path, tokenizer, picture: Callable[[int], object], chosen: list[Benchmark]
 ) -> None:
-    """Three processes for four blocks, one with choices; and for two, of which one has nothing to do."""
+    """Three processes for four blocks, and for two, of which one has nothing to do."""
     stage = make_stage("base_decoder=302M-MoE")
     make_model(stage, tokenizer, tmp_path)
     data = TinyData(tokenizer, picture)
-    colours = ("red", "blue", "green")
-    offered = [tuple(replace(one, choices=colours) for one in block) for block in chosen[2].blocks[:2]]
-    chosen[2] = replace(chosen[2], blocks=tuple(offered), demonstrations=chosen[2].demonstrations[:2])
+    chosen[2] = replace(chosen[2], blocks=chosen[2].blocks[:2], demonstrations=chosen[2].demonstrations[:2])
     alone, reports = run(stage, tmp_path, data)
-    assert {"exact-test by likelihood"} < {row.benchmark for row in alone.scores}
 
     def work() -> None:
         result, told = run(stage, tmp_path, data)
@@ -235,16 +230,11 @@ def test_a_tuned_model_is_asked_in_circles_and_for_yes_and_no(tmp_path: Path) ->
     rows = {
         name: [row for row in result.scores if row.benchmark == name] for name in {r.benchmark for r in result.scores}
     }
-    circular, plain = rows["chat-choice"], rows["chat-choice choice"]
-    assert {len(row.prediction.split("\n")) for row in circular} == {3} and plain[0].family == "further"
-    assert all(one.score <= other.score for one, other in zip(circular, plain, strict=True))
-    assert {row.metric for row in rows["chat-choice by likelihood"]} == {"choice"}
+    assert {len(row.prediction.split("\n")) for row in rows["chat-choice"]} == {3}
     asked = {one.name: one for one in benchmarks.benchmarks_for(World(), stage.settings, tuned=True)}
     for name in ("pope-random", "pope-popular", "pope-adversarial"):
         true = [question.references[0] == "yes" for question in asked[name].questions]
         said = [metrics.says_yes(row.prediction) for row in rows[name]]
         hits = sum(map(bool.__and__, said, true))
-        expected = {"f1": 2 * hits / (sum(said) + sum(true)), "recall": hits / sum(true), "yes": sum(said) / len(said)}
-        for metric, value in expected.items():
-            points = [row.score for row in rows[f"{name} {metric}"]]
-            assert sum(points) / len(points) == pytest.approx(100 * value)
+        points = [row.score for row in rows[f"{name} f1"]]
+        assert sum(points) / len(points) == pytest.approx(100 * 2 * hits / (sum(said) + sum(true)))

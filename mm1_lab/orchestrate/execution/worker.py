@@ -206,7 +206,6 @@ def _score(trials: Sequence[Trial], context: WorkerContext, report: Report) -> N
         "summaries": {kind: ledger.summary(key) for kind, key in chain.items() if ledger.has_weights(key)},
         "majority": evaluation.majority,
         "majority_by_kind": evaluation.majority_by_kind,
-        "unparsed": {f"{name} {shots}-shot": share for (name, shots), share in evaluation.unparsed.items()},
         **({"benchmarks": evaluation.notes} if evaluation.notes else {}),
         "environment": environment(context.scale, context.commit),
         "timings": timings,
