@@ -6,9 +6,7 @@ Text is never encoded as a special token, even where it spells one, so image tok
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 from tokenizers import AddedToken
@@ -97,9 +95,9 @@ def bpe_tokenizer(texts: Iterable[str], size: int, folder: Path) -> BackendToken
 def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
     """Loads a Hugging Face tokenizer from `folder`, without network access and without running code from the folder.
 
-    Adds an image token if there is none. A missing begin or padding token is replaced by the end token, the latter with
-    a note on stderr; this is safe because padding is masked by position, not by id. `rows` is the number of rows of the
-    decoder's embedding table. Raises RequestError if the folder holds no usable tokenizer.
+    Adds an image token if there is none. A missing begin or padding token is replaced by the end token; this is safe
+    because padding is masked by position, not by id. `rows` is the number of rows of the decoder's embedding table.
+    Raises RequestError if the folder holds no usable tokenizer.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -116,12 +114,9 @@ def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
     backend = getattr(loaded, "backend_tokenizer", None)
     if not isinstance(backend, Backend):
         raise RequestError(f"tokenizer: {folder} has no tokenizer.json; save its fast version there")
-    end = _first(loaded.eos_token_id, loaded.sep_token_id)
-    if end is None:
+    end = _first(loaded.eos_token_id, loaded.sep_token_id, -1)
+    if end < 0:
         raise RequestError(f"tokenizer: {folder} has no end token; set eos_token in its tokenizer_config.json")
-    if loaded.pad_token_id is None:
-        _warn_once(f"tokenizer: {folder} has no pad token; using its end token {loaded.convert_ids_to_tokens(end)!r}")
-    begin = _first(loaded.bos_token_id, loaded.cls_token_id)
     backend = Backend.from_str(backend.to_str())
     entries = max(backend.get_vocab(with_added_tokens=True).values()) + 1
     if rows is not None and entries > rows:
@@ -133,17 +128,12 @@ def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
     backend.add_special_tokens([AddedToken(IMAGE, special=True, normalized=False)])
     return BackendTokenizer(
         backend,
-        pad=end if loaded.pad_token_id is None else loaded.pad_token_id,
-        begin=end if begin is None else begin,
+        pad=_first(loaded.pad_token_id, end),
+        begin=_first(loaded.bos_token_id, loaded.cls_token_id, end),
         end=end,
         image=backend.get_vocab()[IMAGE],
     )
 
 
-@lru_cache
-def _warn_once(message: str) -> None:
-    print(message, file=sys.stderr)
-
-
-def _first(*ids: int | None) -> int | None:
-    return next((number for number in ids if number is not None), None)
+def _first(*ids: int | None) -> int:
+    return next(number for number in ids if number is not None)

@@ -103,15 +103,9 @@ class PromptWriter:
         return tuple(ids)
 
     def prefix(self, benchmark: Benchmark, block: int, shots: int) -> Segment:
-        """The part shared by all questions of a block: the begin token and the block's first `shots` demonstrations.
-
-        Raises ValueError if the block has fewer.
-        """
-        demonstrations = benchmark.demonstrations[block][:shots]
-        if len(demonstrations) < shots:
-            raise ValueError(f"{benchmark.name}: block {block} has {len(demonstrations)} demonstrations, not {shots}")
+        """The part shared by all questions of a block: the begin token and the block's first `shots` demonstrations."""
         prefix = Segment((self.tokenizer.begin,))
         sharp = shots if self.sharp_demonstrations is None else self.sharp_demonstrations
-        for number, demonstration in enumerate(demonstrations):
+        for number, demonstration in enumerate(benchmark.demonstrations[block][:shots]):
             prefix += self.demonstration(demonstration, benchmark.stop[0], sharp=number >= shots - sharp)
         return prefix

@@ -91,10 +91,14 @@ class SharedPrefixDecoding:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Reads the left-padded questions (length, width). Returns `_visible`, `_positions` and `logits`."""
         most = max(self.counts)
-        filled = [[*group, *[group[-1]] * (most - len(group))] for group in questions]
-        lengths = torch.tensor([[len(question) for question in group] for group in filled], device=self._device)
-        longest = int(lengths.max())
-        inputs = torch.stack([_pad_left(group, longest) for group in filled])  # (G, Q, L, width)
+        longest = max(len(question) for group in questions for question in group)
+        padded, lengths_of = [], []
+        for group in questions:
+            filled = [*group, *[group[-1]] * (most - len(group))]
+            lengths_of.append([len(question) for question in filled])
+            padded.append(torch.stack([pad(one, (0, 0, longest - len(one), 0)) for one in filled]))
+        inputs = torch.stack(padded)  # (G, Q, L, width)
+        lengths = torch.tensor(lengths_of, device=self._device)
         # (G, Q, L): the place of each input in its question, negative in the padding before it
         places = torch.arange(longest, device=self._device) - (longest - lengths)[..., None]
         start = in_prefix.sum(dim=1, keepdim=True)  # (G, 1)
@@ -112,7 +116,8 @@ class SharedPrefixDecoding:
         positions = self._positions + self._decoded
         self._decoded += 1
         own_keys = self._same_question.repeat(1, self._decoded)
-        visible = torch.cat([self._visible, own_keys.expand(len(tokens), -1, -1)], dim=2)
+        own_keys = own_keys.expand(len(tokens), -1, -1)
+        visible = torch.cat([self._visible, own_keys], dim=2)
         return self._run(self._embed(tokens), visible, positions)
 
     def log_probabilities(self, answers: Answers) -> list[list[float]]:
@@ -156,7 +161,8 @@ class SharedPrefixDecoding:
         decoded = self._cache.get_seq_length() - self._visible.shape[2]
         question_keys = pad(self._visible, (0, decoded))
         own_keys = self._same_question.repeat_interleave(length - 1, dim=1)
-        visible = torch.cat([question_keys, own_keys.expand(groups, -1, -1)], dim=2)
+        own_keys = own_keys.expand(groups, -1, -1)
+        visible = torch.cat([question_keys, own_keys], dim=2)
         found = []
         for part, logits in self._passes(self._embed(read), positions.flatten(1), visible, every=1):
             found.append(_log_probabilities(logits, following[:, part, None]).squeeze(-1))
@@ -180,7 +186,7 @@ class SharedPrefixDecoding:
         before = keys - count
         by_mask = MASK // (groups * keys)
         by_logits = LOGITS * every // (groups * self._vocabulary)
-        at_once = max(1, min(by_mask, by_logits))
+        at_once = min(by_mask, by_logits) or 1
         indices = torch.arange(keys, device=self._device)
         for start in range(0, count, at_once):
             end = min(start + at_once, count)
@@ -193,7 +199,8 @@ class SharedPrefixDecoding:
             first = (every - 1 - start) % every
             keep = indices[first : end - start : every]
             part = slice(start, end)
-            yield part, self._run(inputs[:, part], allowed, positions[:, part], keep)
+            logits = self._run(inputs[:, part], allowed, positions[:, part], keep)
+            yield part, logits
 
     def _run(self, inputs: Tensor, allowed: Tensor, positions: Tensor, keep: Tensor | int = 0) -> Tensor:
         """Runs the decoder; `allowed` is bool (G, queries, K). Returns logits at the indices `keep`; 0: at all."""
@@ -207,11 +214,6 @@ class SharedPrefixDecoding:
             logits_to_keep=keep,
         )
         return output.logits
-
-
-def _pad_left(inputs: Sequence[Tensor], length: int) -> Tensor:
-    """(length of each, width) → (n, `length`, width)"""
-    return torch.stack([pad(one, (0, 0, length - len(one), 0)) for one in inputs])
 
 
 def _log_probabilities(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -17,7 +16,6 @@ from PIL import Image
 from mm1_lab.config import RequestError
 from mm1_lab.data import decoding
 from mm1_lab.data.shards import index
-from mm1_lab.data.shards.datafile import DataFile
 from mm1_lab.data.types import BrokenPicture
 
 
@@ -44,20 +42,11 @@ def refused(files: Any, **content: Any) -> str:
         ({"tokenizer": "nowhere"}, r"tokenizer: .*nowhere is not a folder"),
         ({"pictures": "stretch"}, r"pictures: Input should be 'squeeze', 'crop' or 'pad'"),
         ({"sources": {"x": {"reader": "page", "files": "good.jsonl"}}}, r"x: .*no reader 'page'; did you mean 'pages'"),
-        (
-            {"sources": {"captions": {"reader": "pairs", "files": "a.tar"}}},
-            r"sources\.captions: .* write `captions: \[FILES\]`",
-        ),
     ],
 )
 def test_a_wrong_data_file(files: Any, content: dict[str, Any], message: str) -> None:
     (files.folder / "good.txt").write_text("a text")
     assert re.search(message, refused(files, **content))
-
-
-def test_a_folder_in_place_of_the_data_file(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=f"^{tmp_path}: is not a file$"):
-        DataFile.read(tmp_path)
 
 
 @pytest.mark.parametrize("keep", [100, 512 + 20, 1024, 1536, 5 * 512, 24 * 512 - 100])

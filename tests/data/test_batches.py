@@ -4,7 +4,6 @@ import os
 from itertools import islice
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -144,55 +143,3 @@ def test_broken_images_are_counted_over_all_workers(squares: Any, workers: int) 
     assert len(handed_out) == 8
     made_by = {batch.sources[0] for batch in handed_out}
     assert len(made_by - {str(os.getpid())}) == workers and len(made_by) == max(1, workers)
-
-
-def test_arms_with_other_shares_see_the_same_rows_of_a_source(squares: Any) -> None:
-    def texts(shares: dict[str, float]) -> list[list[int]]:
-        batches = mixture_batches(squares, shares)
-        made = [batches(step) for step in range(10)]
-        rows = [pair for batch in made for pair in zip(batch.sources, batch.tokens.tolist(), strict=True)]
-        return [row for name, row in rows if name == "text"]
-
-    few, many = texts({"captions": 0.9, "text": 0.1}), texts({"captions": 0.2, "text": 0.8})
-    assert len(few) == 4
-    assert few == many[:4]
-
-
-class Counter(pl.LightningModule):
-    """Notes which steps' batches it trains on."""
-
-    def __init__(self, stop_at: int | None = None) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen: list[int] = []
-        self.stop_at = stop_at
-
-    def training_step(self, parts: list[Batch], index: int) -> torch.Tensor:
-        self.seen.append(int(parts[0].weights[0, 0]))
-        return self.weight * 0
-
-    def on_train_batch_end(self, *arguments: Any) -> None:
-        self.trainer.should_stop = self.global_step == self.stop_at
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD([self.weight], lr=0.1)
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("workers", [0, 2])
-def test_lightning_goes_on_at_the_step_of_its_checkpoint(tmp_path: Any, workers: int) -> None:
-    def batch(step: int) -> Batch:
-        return Batch(*[torch.full((1, 1), step)] * 5, ("a",), (0,), *[torch.zeros(0, dtype=torch.long)] * 3)
-
-    def fit(stop_at: int | None, checkpoint: str | None) -> list[int]:
-        module = Counter(stop_at)
-        trainer = pl.Trainer(
-            accelerator="cpu", max_steps=9, max_epochs=-1, logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False,
-        )  # fmt: skip
-        trainer.fit(module, datamodule=DataModule(batch, steps=9), ckpt_path=checkpoint)
-        trainer.save_checkpoint(tmp_path / "last.ckpt")
-        return module.seen
-
-    path = str(tmp_path / "last.ckpt")
-    assert fit(4, None) + fit(6, path) + fit(None, path) == list(range(9))

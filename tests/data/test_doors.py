@@ -47,8 +47,15 @@ def write_pictures(files: Any, folder: Path) -> list[dict[str, str]]:
     return [{"file_name": f"pictures/{number}.png", "text": f"picture {number}"} for number in range(COUNT)]
 
 
-@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
-@pytest.mark.parametrize("pattern", ["photos", "photos/metadata.*", {"folder": "photos"}, {"folder": "beside"}])
+@pytest.mark.parametrize(
+    ("ending", "pattern"),
+    [
+        ("csv", "photos"),
+        ("jsonl", "photos/metadata.*"),
+        ("parquet", {"folder": "photos"}),
+        ("csv", {"folder": "beside"}),
+    ],
+)
 def test_a_folder_of_pictures_with_a_table(files: Any, ending: str, pattern: Any) -> None:
     rows = write_pictures(files, files.folder / "photos")
     table = files.folder / "photos" / f"metadata.{ending}"
@@ -154,25 +161,15 @@ def test_a_range_of_numbers_is_every_file_in_it(files: Any) -> None:
 
 def test_a_saved_dataset_of_hugging_face(files: Any) -> None:
     images = [{"bytes": files.png(number), "path": f"{number}.png"} for number in range(COUNT)]
-    files.dataset("pairs", {"image": images, "text": [f"picture {n}" for n in range(COUNT)]})
-    files.dataset("pages", {"images": [[image, None] for image in images], "texts": [[None, "a"]] * COUNT})
-    files.dataset("prose", {"text": [f"text {number}" for number in range(COUNT)]})
-    data = files.open(captions="pairs", interleaved="pages", text="prose")
-    assert pairs_of(data, files) == set(range(COUNT))
-    page = data.collection("interleaved").pictures(3)[0].pixels(2)[0, 0]
-    assert tuple(page) in {files.colour(number) for number in range(COUNT)}
-    assert {data.collection("text").texts(n)[0] for n in range(COUNT)} == {f"text {n}" for n in range(COUNT)}
-
-
-def test_a_folder_that_is_no_dataset_is_refused(files: Any) -> None:
+    for split in ("train", "test"):
+        files.dataset(f"all/{split}", {"image": images, "text": [f"picture {n}" for n in range(COUNT)]})
+    assert pairs_of(open_captions(files, "all/train"), files) == set(range(COUNT))
+    assert pairs_of(open_captions(files, {"dataset": "all", "split": "train"}), files) == set(range(COUNT))
+    with pytest.raises(RequestError, match=r"has the splits train, test; name one of them: `{dataset"):
+        open_captions(files, "all")
     (files.folder / "empty").mkdir()
     with pytest.raises(RequestError, match=r"captions: .*empty is no data set .* metadata\.csv, \.jsonl or"):
         open_captions(files, "empty")
-    for split in ("train", "test"):
-        files.dataset(f"all/{split}", {"text": ["a"]}, parts=1)
-    with pytest.raises(RequestError, match=r"has the splits train, test; name one of them: `{dataset"):
-        open_captions(files, "all")
-    assert len(files.open(text=[{"dataset": "all", "split": "train"}]).collection("text")) == 1
 
 
 def test_a_source_and_a_reader_of_one_s_own(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:

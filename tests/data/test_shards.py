@@ -105,21 +105,6 @@ def test_no_document_of_a_long_row_is_lost(files: Any) -> None:
     assert batches(0).documents.max(dim=1).values.tolist() == planned
 
 
-def test_rows_are_planned_before_data_loader_workers_start(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    files.jsonl("t.jsonl", [files.prose(9, n) for n in range(40)])
-    data = files.open(text="t.jsonl")
-    phase = Phase(share=1, sequence_length=64, batch_size=2)
-    batches = TextBatches(DecoderTraining(learning_rate=1e-3, steps=1, phases=(phase,)), data, 0)
-    source = data.source("text", 0)
-
-    def fail(*arguments: Any) -> None:
-        raise AssertionError("planned too late")
-
-    monkeypatch.setattr(shard_rows, "first_fit", fail)
-    monkeypatch.setattr(Collection, "_tokenise", fail)
-    assert (batches(0).documents > 0).any() and list(source.documents(0))
-
-
 @pytest.mark.parametrize("cut", ["index/*.json", "index/*.arrow", "tokens/*", "rows/*"])
 def test_a_cached_file_that_is_cut_off_is_named(files: Any, cut: str) -> None:
     files.jsonl("text.jsonl", [files.prose(9, n) for n in range(9)])
@@ -214,13 +199,6 @@ def test_pairs_show_every_training_image_once_an_epoch(everything: Open, files: 
     assert not held & set(shown)
 
 
-def test_without_dense_captions_the_usual_ones_serve(files: Any) -> None:
-    files.captions("a.tar", range(20))
-    files.jsonl("t.jsonl", ["some text"] * 3)
-    data = files.open(captions=["a.tar"], text=["t.jsonl"])
-    assert data.pairs(0).pair(0, dense=True)[1].startswith("picture")
-
-
 def test_moving_and_renaming_files_changes_nothing(everything: Open, files: Any, tmp_path: Path) -> None:
     before = everything()
     rows = keys(epoch(before.source("captions", 0), 0))
@@ -243,12 +221,6 @@ def test_a_change_in_the_middle_of_a_file_is_noticed(files: Any) -> None:
     after = files.open(text=["t.jsonl"])
     assert after.identity.digest != before.digest
     assert any("RIVER" in str(text) for sample in range(9) for text in after.collection("text").texts(sample))
-
-
-def test_vocabulary_and_tokenizer_are_part_of_the_identity(everything: Open) -> None:
-    assert everything().identity.tokenizer == "bpe-512"
-    assert everything("vocabulary=300").identity.tokenizer == "bpe-300"
-    assert everything("vocabulary=300").tokenizer.size == 300
 
 
 def test_many_may_make_index_tokenizer_and_pieces_at_once(everything: Open, files: Any) -> None:

@@ -22,72 +22,55 @@ def write(path: Path, content: Any) -> str:
     return path.name
 
 
-def ten(number: int) -> list[dict[str, Any]]:
-    return [{"answer_id": at, "answer": text} for at, text in enumerate([COLOURS[number % 3], *TEN[1:]])]
-
-
 def write_coco(folder: Path) -> dict[str, Any]:
     images = []
     for number in range(12):
         split = ("test", "train", "restval", "val")[number % 4]
-        place = "val2014" if split != "train" else "train2014"
-        draw(folder / "coco" / place / f"{number}.jpg", number)
-        sentences = [{"raw": f"A {COLOURS[number % 3]} picture. "}, {"raw": f"all {COLOURS[number % 3]}"}]
-        images.append(
-            {"cocoid": number, "filename": f"{number}.jpg", "filepath": place, "split": split, "sentences": sentences}
-        )
+        place, name = "val2014" if split != "train" else "train2014", f"{number}.jpg"
+        draw(folder / "coco" / place / name, number)
+        said = [{"raw": f"A {COLOURS[number % 3]} picture. "}, {"raw": f"all {COLOURS[number % 3]}"}]
+        images.append({"cocoid": number, "filename": name, "filepath": place, "split": split, "sentences": said})
     return {"annotations": write(folder / "dataset_coco.json", {"images": images, "dataset": "coco"}), "images": "coco"}
 
 
-def write_nocaps(folder: Path, captions: bool = True) -> dict[str, Any]:
+def write_nocaps(folder: Path) -> dict[str, Any]:
     images, annotations = [], []
-    for number in range(3):
-        draw(folder / "nocaps" / f"{number}.jpg", number)
-        domain = ("in-domain", "near-domain", "out-domain")[number]
-        images.append(
-            {"id": number, "file_name": f"{number}.jpg", "open_images_id": f"x{number}"}
-            | ({"domain": domain} if captions else {})
-        )
-        annotations += [
-            {"image_id": number, "id": 5 * number + at, "caption": f"a {COLOURS[number]} picture, {at}"}
-            for at in range(5)
-        ]
-    content = {"images": images} | ({"annotations": annotations} if captions else {})
-    name = write(folder / "nocaps_val_4500_captions.json", content)
+    for number, domain in enumerate(("in-domain", "near-domain", "out-domain")):
+        name = f"{number}.jpg"
+        draw(folder / "nocaps" / name, number)
+        images.append({"id": number, "file_name": name, "open_images_id": f"x{number}", "domain": domain})
+        for at in range(5):
+            said = f"a {COLOURS[number]} picture, {at}"
+            annotations.append({"image_id": number, "id": 5 * number + at, "caption": said})
+    name = write(folder / "nocaps_val_4500_captions.json", {"images": images, "annotations": annotations})
     shown = {"format": "coco", **write_coco(folder)}
     return {"annotations": name, "images": "nocaps", "demonstrations": shown}
 
 
 def write_textcaps(folder: Path) -> dict[str, Any]:
-    def data(start: int, per_caption: bool) -> list[dict[str, Any]]:
+    def file(name: str, start: int, per_image: int) -> dict[str, Any]:
         rows = []
         for number in range(start, start + 3):
             draw(folder / "textcaps" / f"x{number}.jpg", number)
             said = [f"a sign {number}", f"the sign says {number}"]
-            if per_caption:
-                rows += [{"image_id": f"x{number}", "caption_str": text, "reference_strs": said} for text in said]
-            else:
-                rows.append({"image_id": f"x{number}", "reference_strs": said, "set_name": "val"})
-        return rows
+            rows += [
+                {"image_id": f"x{number}", "caption_str": text, "reference_strs": said} for text in said[:per_image]
+            ]
+        return {"annotations": write(folder / f"TextCaps_0.1_{name}.json", {"data": rows})}
 
-    return {
-        "annotations": write(folder / "TextCaps_0.1_val.json", {"data": data(0, False)}),
-        "images": "textcaps",
-        "demonstrations": {"annotations": write(folder / "TextCaps_0.1_train.json", {"data": data(10, True)})},
-    }
+    return {**file("val", 0, 1), "images": "textcaps", "demonstrations": file("train", 10, 2)}
 
 
 def write_vqa(folder: Path, split: str = "val2014", annotated: bool = True, start: int = 0) -> dict[str, Any]:
     questions, annotations = [], []
     for number in range(start, start + 3):
         draw(folder / split / f"COCO_{split.replace('test-dev', 'test')}_{number:012}.jpg", number)
+        answers = [{"answer_id": at, "answer": text} for at, text in enumerate([COLOURS[number % 3], *TEN[1:]])]
         identity = {"question_id": 10 * number, "image_id": number}
         questions.append(identity | {"question": f"What colour is number {number}?"})
-        annotations.append(identity | {"answers": ten(number), "answer_type": "other", "question_type": "what color"})
-    written = {
-        "questions": write(folder / f"{split}_questions.json", {"questions": questions, "data_subtype": split}),
-        "images": split,
-    }
+        annotations.append(identity | {"answers": answers, "answer_type": "other", "question_type": "what color"})
+    asked = {"questions": questions, "data_subtype": split}
+    written = {"questions": write(folder / f"{split}_questions.json", asked), "images": split}
     if annotated:
         content = {"annotations": annotations, "data_subtype": split}
         written["annotations"] = write(folder / f"{split}_annotations.json", content)
@@ -99,82 +82,55 @@ def write_vqav2(folder: Path) -> dict[str, Any]:
 
 
 def write_textvqa(folder: Path) -> dict[str, Any]:
-    def data(start: int) -> list[dict[str, Any]]:
+    def file(name: str, start: int) -> dict[str, Any]:
         rows = []
         for number in range(start, start + 3):
-            draw(folder / "textvqa" / f"{number:04x}.jpg", number)
-            rows.append({"question_id": number, "image_id": f"{number:04x}", "question": "what?", "answers": TEN})
-        return rows
+            image = f"{number:04x}"
+            draw(folder / "textvqa" / f"{image}.jpg", number)
+            rows.append({"question_id": number, "image_id": image, "question": "what?", "answers": TEN})
+        return {"annotations": write(folder / f"TextVQA_0.5.1_{name}.json", {"data": rows})}
 
-    return {
-        "annotations": write(folder / "TextVQA_0.5.1_val.json", {"data": data(0)}),
-        "images": "textvqa",
-        "demonstrations": {"annotations": write(folder / "TextVQA_0.5.1_train.json", {"data": data(100)})},
-    }
+    return {**file("val", 0), "images": "textvqa", "demonstrations": file("train", 100)}
 
 
 def write_vizwiz(folder: Path) -> dict[str, Any]:
-    def rows(split: str) -> list[dict[str, Any]]:
+    def file(name: str) -> dict[str, Any]:
+        rows = []
         for number in range(3):
-            draw(folder / split / f"VizWiz_{split}_{number}.jpg", number)
-        return [
-            {
-                "image": f"VizWiz_{split}_{number}.jpg",
-                "question": "what is it?",
-                "answers": [{"answer": "unanswerable", "answer_confidence": "yes"}] * 10,
-                "answer_type": "unanswerable",
-                "answerable": 0,
-            }
-            for number in range(3)
-        ]
+            image, kind = f"VizWiz_{name}_{number}.jpg", "unanswerable"
+            draw(folder / name / image, number)
+            answers = [{"answer": kind, "answer_confidence": "yes"}] * 10
+            asked = {"image": image, "question": "what is it?", "answers": answers}
+            rows.append(asked | {"answer_type": kind, "answerable": 0})
+        return {"annotations": write(folder / f"viz_{name}.json", rows), "images": name}
 
-    return {
-        "annotations": write(folder / "viz_val.json", rows("val")),
-        "images": "val",
-        "demonstrations": {"annotations": write(folder / "viz_train.json", rows("train")), "images": "train"},
-    }
+    return {**file("val"), "demonstrations": file("train")}
 
 
 def write_gqa(folder: Path) -> dict[str, Any]:
-    def questions(start: int) -> dict[str, Any]:
+    def file(name: str, start: int) -> dict[str, Any]:
         rows = {}
         for number in range(start, start + 3):
             draw(folder / "gqa" / f"n{number}.jpg", number)
-            rows[f"20{number}"] = {
-                "imageId": f"n{number}",
-                "question": "Is it red?",
-                "answer": "yes",
-                "types": {"structural": "verify"},
-            }
-        return rows
+            asked = {"imageId": f"n{number}", "question": "Is it red?", "answer": "yes"}
+            rows[f"20{number}"] = asked | {"types": {"structural": "verify"}}
+        return {"questions": write(folder / f"{name}_balanced_questions.json", rows)}
 
-    return {
-        "questions": write(folder / "testdev_balanced_questions.json", questions(0)),
-        "images": "gqa",
-        "demonstrations": {"questions": write(folder / "train_balanced_questions.json", questions(10))},
-    }
+    return {**file("testdev", 0), "images": "gqa", "demonstrations": file("train", 10)}
 
 
 def write_pope(folder: Path) -> dict[str, Any]:
-    def lines(start: int, name: str) -> str:
-        rows = []
+    def file(name: str, start: int) -> dict[str, Any]:
+        lines = []
         for number in range(start, start + 3):
-            image = f"COCO_val2014_{number:012}.jpg"
+            image, label = f"COCO_val2014_{number:012}.jpg", ("yes", "no")[number % 2]
             draw(folder / "val2014" / image, number)
-            asked = {
-                "image": image,
-                "text": "Is there a red snowboard in the image?",
-                "label": ("yes", "no")[number % 2],
-            }
-            rows.append({"question_id": number} | asked)
-        (folder / name).write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
-        return name
+            asked = {"question_id": number, "image": image, "text": "Is there a red snowboard in the image?"}
+            lines.append(json.dumps(asked | {"label": label}) + "\n")
+        (folder / name).write_text("".join(lines), encoding="utf-8")
+        return {"questions": name}
 
-    return {
-        "questions": lines(0, "coco_pope_random.json"),
-        "images": "val2014",
-        "demonstrations": {"questions": lines(10, "shown.json")},
-    }
+    return {**file("coco_pope_random.json", 0), "images": "val2014", "demonstrations": file("shown.json", 10)}
 
 
 WRITERS = {

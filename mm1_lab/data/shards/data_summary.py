@@ -21,13 +21,11 @@ def summary_lines(data: Shards) -> Iterator[str]:
     for name, collection in data.everything.items():
         pictures = len(pc.list_flatten(collection.table["images"]))
         tokens = pc.sum(pc.not_equal(pc.list_flatten(collection.tokens(data.tokenizer)), PICTURE)).as_py() or 0
-        line = (
+        rows = f", {len(data.rows(name, data.limits)):,} rows to train on" if name in data.collections else ""
+        yield (
             f"{name}: {len(collection):,} documents in {counted(len(collection.shards), 'file')}, "
-            f"{len(collection.held_out):,} held out, {pictures:,} pictures, {tokens:,} tokens of text"
+            f"{len(collection.held_out):,} held out, {pictures:,} pictures, {tokens:,} tokens of text{rows}"
         )
-        if name in data.collections:
-            line += f", {len(data.rows(name, data.limits)):,} rows to train on"
-        yield line
         for reason, count in collection.left_out().items():
             yield f"  left out: {count:,} {reason}"
         for note in [note for shard in collection.shards for note in shard.notes][:5]:

@@ -92,9 +92,11 @@ class InstructionSet(OwnSource):
 
 def _named_sets(value: Any) -> Any:
     """Instruction sets by name: those of a list are named as their file, and a set may be just its files."""
-    if isinstance(value, str | list):
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, list):
         named: dict[str, Any] = {}
-        for entry in [value] if isinstance(value, str) else value:
+        for entry in value:
             where = entry
             if isinstance(entry, dict):
                 where = entry.get("file") or entry.get("dataset") or entry.get("folder")
@@ -167,9 +169,6 @@ def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
     content = DataFile.read(path)
     if not content.text:
         raise RequestError(f"{path}: names no text; the decoder is pre-trained on text alone, so add `text: [FILES]`")
-    for name in content.sources:
-        if name in SOURCES:
-            raise RequestError(f"{path}: sources.{name}: this source is built in; write `{name}: [FILES]` instead")
     found: dict[str, list[File]] = {}
     for name, source in content.all_named().items():
         if source.reader not in READERS:

@@ -235,13 +235,11 @@ def _request(content: list[Part], number: int) -> list[Part]:
 
 
 class Reader(NamedTuple):
-    """How rows of files become samples."""
+    """How rows become samples, and the columns under which its fields may be; `optional` ones a row may lack."""
 
     read: Callable[[Row], Sample]
     columns: Columns
-    """Its fields and the columns under which they may be; an entry may name those of `image` and `text`."""
     optional: tuple[str, ...] = ()
-    """Fields that a row may lack."""
 
 
 IMAGE = ("image", "file_name", "path", *(ending[1:] for ending in PICTURES), "image_path")

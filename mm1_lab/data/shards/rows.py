@@ -72,7 +72,8 @@ class Rows:
         if self._collection.reader != "pairs":
             return list(cut(self._ids_of(sample), self._limits))
         captions = self._captions(sample)
-        return [max(captions, key=lambda chunk: chunk[2])] if captions else []
+        captions.sort(key=lambda chunk: -chunk[2])  # by positions, of equal ones the first
+        return captions[:1]
 
     def _captions(self, sample: int) -> list[Chunk]:
         """The first chunk of a picture with each of its captions."""
@@ -136,16 +137,20 @@ def cut(ids: Ids, limits: Limits) -> Iterator[Chunk]:
     positions = np.arange(len(ids) + 1) + images * (limits.image_tokens - 1)
     start = 0
     while start < len(ids):
-        longest = np.searchsorted(positions, positions[start] + limits.sequence - 2, side="right") - 1
-        most_images = np.searchsorted(images, images[start] + limits.max_images, side="right") - 1
-        end = max(int(min(longest, most_images)), start + 1)
+        last_position = positions[start] + limits.sequence - 2
+        last_image = images[start] + limits.max_images
+        by_positions = int(np.searchsorted(positions, last_position, side="right")) - 1
+        by_images = int(np.searchsorted(images, last_image, side="right")) - 1
+        end = max(min(by_positions, by_images), start + 1)
         if end < len(ids) and not is_picture[end]:
             first = max(start + 1, end - TEXT_AFTER_IMAGE)
             late = np.flatnonzero(is_picture[first:end])
-            end = first + int(late[0]) if len(late) else end
+            if len(late):
+                end = first + int(late[0])
         shown = int(images[end] - images[start])
+        taken = int(positions[end] - positions[start]) + 2
         if shown < end - start:
-            yield start, end, int(positions[end] - positions[start]) + 2, shown
+            yield start, end, taken, shown
         start = end
 
 

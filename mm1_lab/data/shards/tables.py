@@ -24,8 +24,6 @@ PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 """Endings of pictures in a tar."""
 BATCH = 64
 """Rows of a Parquet file that are converted to plain values at once; few, as they may hold pictures."""
-LONGEST_TEXT = 64 << 20
-"""Bytes of a caption or a JSON file in a tar above which it is not read."""
 BETWEEN = re.compile(r"[\s,]*")
 """What stands between the values of a JSON array."""
 csv.field_size_limit(sys.maxsize)  # by default 128 KiB; texts that are too long are left out and counted
@@ -170,7 +168,7 @@ def _described(members: Mapping[str, tarfile.TarInfo], stream: BinaryIO) -> Row 
     """What KEY.json and KEY.txt say."""
     texts: dict[str, bytes] = {}
     for ending in (".json", ".txt"):
-        if ending in members and members[ending].size <= LONGEST_TEXT:
+        if ending in members:
             stream.seek(members[ending].offset_data)
             texts[ending] = stream.read(members[ending].size)
     row = _parse_object(texts.get(".json", b"{}"))
