@@ -74,7 +74,8 @@ def test_rows_are_a_formula_of_seed_and_number(everything: Open) -> None:
     backwards = everything().source("captions", 3)
     rows = [keys([list(forwards.documents(row))]) for row in range(30)]
     assert rows == [keys([list(backwards.documents(row))]) for row in reversed(range(30))][::-1]
-    assert rows != [keys([list(everything().source("captions", 4).documents(row))]) for row in range(30)]
+    other = everything().source("captions", 4)
+    assert rows != [keys([list(other.documents(row))]) for row in range(30)]
     assert forwards.epochs(0) == 0
 
 

@@ -11,6 +11,7 @@ from mm1_lab.evaluate.generation import cut_answer
 from mm1_lab.evaluate.metrics import (
     answer_words,
     choice_accuracy,
+    f1_points,
     further,
     is_parsed,
     majority_by_kind,
@@ -133,22 +134,16 @@ def test_popes_two_numbers() -> None:
         assert sum(score(one, ["no"] * 10)) == 0, "no division by zero"
 
 
-def test_the_spread_of_a_rates_points_is_that_of_the_rate() -> None:
+def test_the_spread_of_f1_s_points_is_that_of_f1() -> None:
     """The variance of F1 over resampled questions, against that of the mean of its points."""
     random = Random(0)
     true = [random.random() < 0.5 for _ in range(400)]
     said = [random.random() < (0.8 if one else 0.3) for one in true]
-
-    def words(values: list[bool]) -> list[str]:
-        return ["yes" if value else "no" for value in values]
-
-    def f1(numbers: list[int]) -> tuple[Benchmark, list[str]]:
-        asked = tuple(Question(str(n), "", (), "", (words(true)[n],), "") for n in numbers)
-        return Benchmark("p", "further", "", "f1", (asked,), ((),), (".",), 4), [words(said)[n] for n in numbers]
-
-    points = score(*f1(list(range(400))))
-    resampled = [fmean(score(*f1(random.choices(range(400), k=400)))) for _ in range(300)]
-    assert stdev(resampled) == pytest.approx(stdev(points) / 20, rel=0.15)
+    resampled = []
+    for _ in range(300):
+        numbers = random.choices(range(400), k=400)
+        resampled.append(fmean(f1_points([said[n] for n in numbers], [true[n] for n in numbers])))
+    assert stdev(resampled) == pytest.approx(stdev(f1_points(said, true)) / 20, rel=0.15)
 
 
 def test_a_circular_question_is_right_where_all_orders_are() -> None:
