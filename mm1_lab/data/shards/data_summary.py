@@ -6,14 +6,12 @@ import numpy as np
 import pyarrow.compute as pc
 
 from mm1_lab.data.pixels import BROKEN_SHARE, decode
-from mm1_lab.data.shards.collection import PICTURE, Collection
+from mm1_lab.data.shards.collection import PICTURE
 from mm1_lab.data.shards.shards import Shards
 from mm1_lab.formatting import counted
 
 TRIED = 256
 """Pictures per source, spread over its samples, that are decoded as a check."""
-FEW = {"text": 1_000, "pairs": 1_000, "pages": 200}
-"""Number of documents, by reader, below which a warning says that training soon repeats them."""
 
 
 def summary_lines(data: Shards) -> Iterator[str]:
@@ -38,24 +36,10 @@ def summary_lines(data: Shards) -> Iterator[str]:
             yield f"    {message}"
         if len(tried.broken) > BROKEN_SHARE * tried.asked:
             yield f"  note: more than {BROKEN_SHARE:.0%} of the pictures are broken; training stops at such a share"
-        for warning in _warnings(collection):
-            yield f"  note: {warning}"
-
-
-def _warnings(collection: Collection) -> Iterator[str]:
-    """What a user should know about a source before training on it."""
-    documents, left_out = len(collection), sum(collection.left_out().values())
-    few = FEW.get(collection.reader, 0)
-    if documents < few:
-        yield f"only {documents:,} documents (fewer than {few:,}): training will soon repeat them"
-    if collection.reader != "conversations" and not len(collection.held_out):
-        yield "nothing is held out, so there is no held-out loss; add documents until there are at least four"
-    if left_out > (documents + left_out) / 10:
-        yield f"{left_out / (documents + left_out):.0%} of the documents are left out"
-    if collection.reader in ("pairs", "text"):
-        texts = pc.list_flatten(collection.table["texts"]).drop_null()
-        different = len(texts.unique())
-        if collection.reader == "pairs" and len(texts) > documents:
-            yield f"{len(texts):,} captions: each epoch shows the next one of a picture"
-        if different < len(texts) / 2:
-            yield f"only {different:,} of {len(texts):,} texts differ from each other"
+        if collection.reader != "conversations" and not len(collection.held_out):
+            yield "  note: nothing is held out, so there is no held-out loss; at least four documents are needed"
+        if collection.reader in ("pairs", "text"):
+            texts = pc.list_flatten(collection.table["texts"]).drop_null()
+            different = len(texts.unique())
+            if different < len(texts) / 2:
+                yield f"  note: only {different:,} of {len(texts):,} texts differ from each other"
