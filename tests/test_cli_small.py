@@ -143,7 +143,7 @@ def test_show_resolves_an_arm_and_tells_two_apart(
     monkeypatch.chdir(tmp_path)
     assert main(["show", "data-mix", *SMOKE]) == 0
     rows = [re.split("  +", line) for line in capsys.readouterr().out.splitlines()]
-    assert ["captions-33", "data_mix: captions 1, interleaved 2"] in rows, "a ratio, not its weights one by one"
+    assert ["blind", "images shown → blind"] in rows
     assert ["no-vecap", "data_mix.synthetic_share 0.07 → 0.0"] in rows
     assert main(["show", "data_mix", "base", *SMOKE, "--set", "train.steps=7"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)

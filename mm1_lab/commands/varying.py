@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +14,6 @@ from mm1_lab.config.errors import short
 from mm1_lab.config.yaml_files import parse_yaml, read_yaml
 from mm1_lab.files import write_text
 from mm1_lab.orchestrate.planning.finding import SWEEPS
-
-LONGEST_NAME = 80
-"""In characters; a results folder has the sweep's name."""
 
 
 def write_varied(recipe: str, varied: Sequence[str], grid: bool) -> Path:
@@ -58,7 +54,7 @@ def write_varied(recipe: str, varied: Sequence[str], grid: bool) -> Path:
 def _recipe_file(recipe: str) -> Path:
     folders = [folder / "recipes" for folder in SWEEPS]
     for folder in folders:
-        path = folder / f"{recipe[:LONGEST_NAME]}.yaml"
+        path = folder / f"{recipe}.yaml"
         if path.is_file():
             return path
     known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
@@ -83,7 +79,4 @@ def _name(recipe: str, values: dict[str, list[Any]], grid: bool) -> str:
     words = [recipe, "grid" if grid else "by"]
     for field, own in values.items():
         words += [field, *map(str, own)]
-    name = re.sub(r"[^A-Za-z0-9.-]+", "_", " ".join(words)).strip("_")
-    if len(name) > LONGEST_NAME:
-        name = f"{name[: LONGEST_NAME - 7]}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
-    return name
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", " ".join(words)).strip("_")

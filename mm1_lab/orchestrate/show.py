@@ -40,16 +40,7 @@ def show_text(request: Request, arms: list[str]) -> str:
         base = request.sweep.base.model_dump(mode="json")
         rows = []
         for arm, recipe in values.items():
-            changes = []
-            weights = {name: value for name, value in recipe["data_mix"].items() if name != "synthetic_share"}
-            if {**base["data_mix"], **weights} != base["data_mix"]:
-                # the whole ratio is easier to read than changes of single weights
-                changes.append(
-                    "data_mix: " + ", ".join(f"{name} {weight:g}" for name, weight in weights.items() if weight)
-                )
-            for name, before, after in _differing(flat(base), flat(recipe)):
-                if name.removeprefix("data_mix.") not in weights:
-                    changes.append(f"{name} {before} → {after}")
+            changes = [f"{name} {before} → {after}" for name, before, after in _differing(flat(base), flat(recipe))]
             rows.append((arm, "; ".join(changes) or "none"))
         return "\n".join([request.sweep.heading, "", *text_table(("arm", "change to the base"), rows)])
     if len(values) == 1:
