@@ -236,25 +236,18 @@ class _Search:
         )
 
     def told(self, winner: Recipe, confirmation: Request) -> str:
-        """What of the winner's score and of its lead was confirmed, and what not: the winner's curse. In Markdown."""
+        """The winner's curse: what of its scores was confirmed, and what not. In Markdown."""
         later = KnownScores(confirmation, self._read, self.known.diverged)
         searched, further = (", ".join(map(str, known.seeds)) for known in (self.known, later))
-        lines = []
-        for place, (measure, less) in enumerate(zip(self.measures, self.minimised, strict=True)):
-            rows = {}
-            for name, recipe in {"winner": winner, "base": self.request.sweep.base}.items():
-                scores = [known.of(recipe) or known.diverged for known in (self.known, later)]
-                rows[name] = [values[place] for values in scores]
-            rows["winner − base"] = [one - two for one, two in zip(rows["winner"], rows["base"], strict=True)]
-            lines.append(f"| {measure} | found (seeds {searched}) | confirmed (seeds {further}) | found − confirmed |")
-            lines.append("| --- | --- | --- | --- |")
-            lost = {}
-            for name, (found, confirmed) in rows.items():
-                lines.append(f"| {name} | {found:.2f} | {confirmed:.2f} | {found - confirmed:.2f} |")
-                lost[name] = confirmed - found if less else found - confirmed
-            curse = f"{lost['winner']:.2f} of its score and {lost['winner − base']:.2f} of its lead"
-            lines += ["", f"The winner's curse, by {measure}: {curse} were not there again.", ""]
-        return "\n".join(lines).rstrip()
+        lines = [
+            f"| the winner's | found (seeds {searched}) | confirmed (seeds {further}) | curse: found − confirmed |",
+            "| --- | --- | --- | --- |",
+        ]
+        before = self.known.of(winner) or self.known.diverged
+        after = later.of(winner) or later.diverged
+        for measure, found, confirmed in zip(self.measures, before, after, strict=True):
+            lines.append(f"| {measure} | {found:.2f} | {confirmed:.2f} | {found - confirmed:.2f} |")
+        return "\n".join(lines)
 
     def _check(self) -> None:
         """Raises RequestError for what cannot be searched."""
