@@ -92,8 +92,8 @@ def test_a_connector_that_cannot_be_built(sweeps: Path, refused: Check, change: 
 def test_an_address_at_which_there_is_no_cluster(place: Any) -> None:
     error = place.run("run", "data_mix", "--scale", "smoke", "--address", "127.0.0.1:1", code=2)
     told = error.splitlines()
-    assert len(told) == 2 and told[1].startswith("mm1-lab: --address 127.0.0.1:1: there is no Ray cluster (")
-    assert told[1].endswith("Connection refused)"), "asked before Ray is, which tries for long and writes of it"
+    assert len(told) == 3 and told[2].startswith("mm1-lab: --address 127.0.0.1:1: there is no Ray cluster (")
+    assert told[2].endswith("Connection refused)"), "asked before Ray is, which tries for long and writes of it"
 
 
 def test_a_results_folder_that_cannot_be_written(refused: Check) -> None:
