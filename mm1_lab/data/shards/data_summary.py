@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from mm1_lab.data.pixels import BROKEN_SHARE, decode
 from mm1_lab.data.shards.collection import PICTURE
 from mm1_lab.data.shards.shards import Shards
+from mm1_lab.data.types import Picture
 from mm1_lab.formatting import counted
 
 TRIED = 256
@@ -18,7 +19,8 @@ def summary_lines(data: Shards) -> Iterator[str]:
     """The summary of all sources and instruction sets as text; tokenises those that are not tokenised yet."""
     for name, collection in data.everything.items():
         pictures = len(pc.list_flatten(collection.table["images"]))
-        tokens = pc.sum(pc.not_equal(pc.list_flatten(collection.tokens(data.tokenizer)), PICTURE)).as_py() or 0
+        ids = pc.list_flatten(collection.tokens(data.tokenizer))
+        tokens = pc.sum(pc.not_equal(ids, PICTURE)).as_py() or 0
         rows = f", {len(data.rows(name, data.limits)):,} rows to train on" if name in data.collections else ""
         yield (
             f"{name}: {len(collection):,} documents in {counted(len(collection.shards), 'file')}, "
@@ -26,10 +28,16 @@ def summary_lines(data: Shards) -> Iterator[str]:
         )
         for reason, count in collection.left_out().items():
             yield f"  left out: {count:,} {reason}"
-        for note in [note for shard in collection.shards for note in shard.notes][:5]:
+        notes: list[str] = []
+        for shard in collection.shards:
+            notes += shard.notes
+        for note in notes[:5]:
             yield f"    {note}"
         samples = np.unique(np.linspace(0, len(collection) - 1, TRIED).astype(int)).tolist()
-        _, tried = decode([picture for sample in samples for picture in collection.pictures(sample)[:1]], 1)
+        first: list[Picture] = []
+        for sample in samples:
+            first += collection.pictures(sample)[:1]
+        _, tried = decode(first, 1)
         if tried.asked:
             yield f"  broken: {len(tried.broken):,} of {tried.asked:,} pictures tried"
         for message in tried.broken[:5]:

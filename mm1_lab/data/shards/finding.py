@@ -144,7 +144,10 @@ def data_set(
         hub = HUB.fullmatch(name)
         if not hub:
             raise RequestError(f"there is no folder {name!r}, and it is not a hub name (OWNER/NAME)")
-        return [file for url in _of_split(hub[1], config, split, revision or hub[2]) for file in _remote_files(url)]
+        found = []
+        for url in _of_split(hub[1], config, split, revision or hub[2]):
+            found += _remote_files(url)
+        return found
     for table in (path / "metadata", path):
         for ending in (".csv", ".jsonl", ".parquet"):
             beside = table.with_name(table.name + ending)

@@ -169,20 +169,28 @@ class ShardSource:
         return rows / len(self._rows)
 
 
-class ShardConversations:
-    """The whole conversations of a set in a new order each epoch, whether or not they fit a row."""
+class Shuffled:
+    """The training samples of a collection, in a new order each epoch."""
 
     def __init__(self, collection: Collection, seed: int) -> None:
-        self._collection = collection
+        self.collection = collection
         self._order = permutations(len(collection.train), seed)
 
-    def document(self, index: int) -> Document:
-        _, place = self._order(index)
-        sample = int(self._collection.train[place])
-        return Document(self._collection.key(sample), tuple(self._collection.parts(sample)))
+    def find(self, index: int) -> tuple[int, int]:
+        """The epoch and the sample of an index."""
+        epoch, place = self._order(index)
+        return epoch, int(self.collection.train[place])
 
-    def epochs(self, conversations: int) -> float:
-        return conversations / len(self._collection.train)
+    def epochs(self, samples: int) -> float:
+        return samples / len(self.collection.train)
+
+
+class ShardConversations(Shuffled):
+    """The whole conversations of a set, whether or not they fit a row."""
+
+    def document(self, index: int) -> Document:
+        _, sample = self.find(index)
+        return Document(self.collection.key(sample), tuple(self.collection.parts(sample)))
 
 
 class ShardText:
@@ -201,18 +209,15 @@ class ShardPairs:
     together = 1
 
     def __init__(self, usual: Collection, dense: Collection, seed: int) -> None:
-        self._usual = usual
-        self._usual_order = permutations(len(usual.train), stream("pairs", seed))
-        self._dense = dense
-        self._dense_order = permutations(len(dense.train), stream("dense pairs", seed))
+        self._usual = Shuffled(usual, stream("pairs", seed))
+        self._dense = Shuffled(dense, stream("dense pairs", seed))
 
     def pair(self, index: int, dense: bool) -> tuple[Picture, str]:
-        collection = self._dense if dense else self._usual
-        epoch, place = self._dense_order(index) if dense else self._usual_order(index)
-        sample = int(collection.train[place])
-        captions = [text for text in collection.texts(sample) if text]
+        shuffled = self._dense if dense else self._usual
+        epoch, sample = shuffled.find(index)
+        captions = [text for text in shuffled.collection.texts(sample) if text]
         caption = captions[(epoch + sample) % len(captions)]
-        return collection.pictures(sample)[0], caption
+        return shuffled.collection.pictures(sample)[0], caption
 
 
 def permutations(count: int, seed: int) -> Callable[[int], tuple[int, int]]:
