@@ -1,7 +1,7 @@
 """What the summary and the report are made from: drawn sweeps, grouped by the scale at which they can be compared."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,26 +12,19 @@ from analysis.judging.evidence import Evidence
 from analysis.judging.law_evidence import of_law
 from analysis.judging.verdicts import judge_lessons, parts_frame
 from analysis.measures import measures_table
-from analysis.pages.axes import axes_table, largest_differences
 from analysis.pages.cells import in_short
 from analysis.pages.verdicts import in_little_room, run_lessons, tally, verdicts_table
 from analysis.proxies import Paired, accuracy, accuracy_table
 from analysis.seeds import earlier_world, seeds_text, tuned_on, worlds_note
-from analysis.table import Table, as_text
-from mm1_lab.config import CHAT
+from analysis.table import Table
 from mm1_lab.formatting import counted
 from mm1_lab.results import Manifest, variant_name
-from mm1_lab.results.samples import Sampled
 
 DATA = {
     "world": "in a miniature world of drawn shapes; the numbers show how these choices act there, not what models "
     "of the paper's size would score",
     "shards": "trained on your own data",
 }
-NOTHING_MATTERED = (
-    "No design choice can be said to matter most: that takes arms that differ from the base in it alone, with scores "
-    "at each of two seeds or more."
-)
 
 
 @dataclass(frozen=True)
@@ -44,8 +37,6 @@ class Drawn:
     files: tuple[Path, ...]
     evidence: tuple[Evidence, ...]
     """On each part of the lessons about it."""
-    levels: pd.DataFrame
-    """The differences of its axes' levels from the base's; empty for a search."""
     measures: pd.DataFrame
     """What deciding a difference takes by each measure; empty for a search."""
     missing: tuple[str, ...]
@@ -59,7 +50,6 @@ class Drawn:
     """The claims of its file with their verdicts."""
     tables: Mapping[str, Sequence[Table]]
     """Tables by their heading in the report."""
-    samples: tuple[Sampled, ...]
     looks: str = ""
     """Which look a growing sweep has reached."""
 
@@ -145,22 +135,12 @@ class Group:
         return tuned_on(sorted(seeds))
 
     @property
-    def levels(self) -> pd.DataFrame:
-        return _joined([one.levels for one in self.drawn])
-
-    @property
     def measures_table(self) -> Table | None:
-        rows = _joined([one.measures for one in self.drawn])
+        known = [one.measures for one in self.drawn if len(one.measures)]
+        if not known or self.scale == "smoke":
+            return None
         title = f"What deciding a difference takes at {self.name}, by measure"
-        return measures_table(rows, title) if len(rows) and self.scale != "smoke" else None
-
-    @property
-    def axes_title(self) -> str:
-        return f"What moves the scores at {self.name}"
-
-    @property
-    def axes_table(self) -> Table | None:
-        return axes_table(self.levels, self.axes_title, self.caution) if len(self.levels) else None
+        return measures_table(pd.concat(known, ignore_index=True), title)
 
     @property
     def accuracy_table(self) -> Table | None:
@@ -198,10 +178,8 @@ class Group:
         return f"{about} {worlds_note({one.manifest.sweep.name: one.world for one in self.drawn})}".strip()
 
     @property
-    def findings(self) -> list[str]:
-        """What mattered most, and what the lessons came to."""
-        if not self.has_lessons:
-            return [self._what_mattered()]
+    def findings(self) -> str:
+        """What the lessons came to."""
         lessons = self.lessons
         text = f"Of {len(lessons)} lessons: {tally(lessons)}"
         reasons = Counter(in_short(reason) for reason in lessons["reason"][lessons["verdict"] == "not judged"])
@@ -210,25 +188,7 @@ class Group:
         undecided = lessons["lesson"][lessons["verdict"] == "undecided"]
         if len(undecided):
             text += f"; undecided: {', '.join(undecided)}"
-        return [self._what_mattered(), f"{text}."]
-
-    def _what_mattered(self) -> str:
-        rows = largest_differences(self.levels)
-        words = []
-        for row in rows.to_dict("records"):
-            interval = f"95 % interval {as_text(row['low'])} to {as_text(row['high'])}"
-            words.append(f"{row['axis']} ({row['level']}: {as_text(row['estimate'], '+.1f')} points, {interval})")
-        if not words:
-            return NOTHING_MATTERED
-        measure = "conversations with tuned models" if rows["measure"].iloc[0] == str(CHAT) else "the average"
-        second = f", then {words[1]}" if len(words) > 1 else ""
-        least = f"; least, {words[-1]}" if len(words) > 2 else ""
-        return f"Of the levels that were tried, the farthest from the base by {measure}: {words[0]}{second}{least}."
-
-
-def _joined(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    known = [frame for frame in frames if len(frame)]
-    return pd.concat(known, ignore_index=True) if known else pd.DataFrame()
+        return f"{text}."
 
 
 def _rounded(count: float) -> str:

@@ -1,11 +1,10 @@
-"""The files about several sweeps: lessons, axes, measures and decision accuracy of each scale, and a summary."""
+"""The files about several sweeps: lessons, measures and decision accuracy of each scale, and a summary of all."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis.pages.axes import draw_axes, drawn_levels
 from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.groups import Group
 from analysis.pages.output import Output
@@ -15,48 +14,34 @@ from analysis.table import Table, environment, plain_markdown, to_markdown
 from mm1_lab.files import write_text
 
 
-def write_overview(out: Path, groups: Sequence[Group], latex: bool = False) -> list[Path]:
+def write_overview(out: Path, groups: Sequence[Group]) -> list[Path]:
     """Writes the files of each scale to its folder, and `summary.md`, to read on a code host; returns all files."""
     written = []
     for group in groups:
-        output = Output(out / group.scale, group.suffix, latex)
-        with styled():
-            _write_group(group, output)
+        output = Output(out / group.scale, group.suffix)
+        if group.has_lessons:
+            output.csv("lessons", group.lessons)
+            output.csv("lesson_parts", group.parts)
+            output.tables("lessons", *lessons_tables(group.lessons, group.parts, group.lessons_title))
+            if is_drawn(group.lessons, group.scale):
+                with styled():
+                    output.figure("lessons", draw_claims(group.lessons, group.lessons_title, group.caution))
+        if group.measures_table:
+            output.tables("measures", group.measures_table)
+        if group.accuracy_table:
+            output.csv("decision_accuracy", group.accuracy)
+            output.tables("decision_accuracy", group.accuracy_table)
         written += output.files
     path = out / "summary.md"
     write_text(path, summary(groups))
     return [*written, path]
 
 
-def _write_group(group: Group, output: Output) -> None:
-    if group.has_lessons:
-        output.csv("lessons", group.lessons)
-        output.csv("lesson_parts", group.parts)
-        output.tables("lessons", *lessons_tables(group.lessons, group.parts, group.lessons_title))
-        if is_drawn(group.lessons, group.scale):
-            output.figure("lessons", draw_claims(group.lessons, group.lessons_title, group.caution))
-    if table := group.axes_table:
-        output.csv("axes", group.levels)
-        output.tables("axes", table)
-    if _has_axes_figure(group):
-        output.figure("axes", draw_axes(group.levels, group.axes_title, group.caution))
-    if table := group.measures_table:
-        output.tables("measures", table)
-    if table := group.accuracy_table:
-        output.csv("decision_accuracy", group.accuracy)
-        output.tables("decision_accuracy", table)
-
-
-def _has_axes_figure(group: Group) -> bool:
-    return group.scale != "smoke" and len(drawn_levels(group.levels)) > 0
-
-
 def summary(groups: Sequence[Group]) -> str:
     """The results at a glance as Markdown, with figures: own sweeps, then lessons and the sweeps they are about."""
     templates = environment()
     templates.filters |= {"markdown": _markdown, "plain": plain_markdown, "alt": _alt}
-    text = templates.get_template("summary.md.jinja").render(groups=groups, has_axes_figure=_has_axes_figure)
-    return f"{text}\n"
+    return templates.get_template("summary.md.jinja").render(groups=groups) + "\n"
 
 
 def _markdown(table: Table) -> str:

@@ -6,9 +6,7 @@ Training curves, samples and their pictures are left out, and probabilities of r
 
 import gzip
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,39 +63,25 @@ def pack(results: Path) -> list[Path]:
 
 
 def unpacked(results: Path) -> Path:
-    """The folder of trials of a results folder, after unpacking those that are only in its packs.
-
-    Of results that cannot be written to (those of an installed package), it is in the user's cache.
-    """
-    own = results / "trials"
+    """The folder of trials of a results folder, after unpacking those that are only in its packs."""
+    trials = results / "trials"
     if not files.is_complete(results):
-        return own
-    state = files.file_digest(results / files.DONE)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    places = [own]
-    for folder in (cache, Path(tempfile.gettempdir())):
-        places.append(folder / "mm1-lab" / state / "trials")
-    for place in places:
-        if _stamp(place) == state:
-            return place
-    reasons = []
-    for place in places:
-        try:
-            with files.locked(place / ".unpack.lock"):
-                # otherwise another process has just done it; after damage the next command looks again
-                if _stamp(place) != state and _unpack(results, place):
-                    files.write_text(place / STAMP, state)
-            return place
-        except OSError as error:
-            reasons.append(f"{place}: {error.strerror or error}")
-    raise RequestError(f"{results}: its trials cannot be unpacked ({'; '.join(reasons)})")
-
-
-def _stamp(trials: Path) -> str:
+        return trials
+    stamp, state = trials / STAMP, files.file_digest(results / files.DONE)
     try:
-        return (trials / STAMP).read_text(encoding="utf-8")
-    except OSError:
-        return ""
+        if stamp.exists() and stamp.read_text(encoding="utf-8") == state:
+            return trials
+        with files.locked(trials / ".unpack.lock"):
+            done = stamp.exists() and stamp.read_text(encoding="utf-8") == state  # by another process, meanwhile
+            if not done and _unpack(results, trials):  # after damage the next command looks again
+                files.write_text(stamp, state)
+    except OSError as error:
+        reason = error.strerror or error
+        raise RequestError(
+            f"{trials}: trials cannot be unpacked there ({reason}); copy {results} to where you can write, and "
+            "name the copy with --results"
+        ) from None
+    return trials
 
 
 def _unpack(results: Path, trials: Path) -> bool:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -24,24 +22,7 @@ if TYPE_CHECKING:
     import jinja2
 
 TEMPLATES = Path(__file__).parent
-RIGHT_FROM = 50
-"""Predictions with at least this score are shown as right."""
 KEYS = ("benchmark", "shots", "question", "prompt", "references", "prediction", "score", "picture")
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """A question with the predictions of several models."""
-
-    question: Mapping[str, Any]
-    """As stored: benchmark, shots, question, prompt, references, picture."""
-    picture: Path | None
-    answers: dict[str, tuple[str, float]]
-    """Prediction and score by the model's name."""
-
-    @property
-    def data(self) -> str:
-        return data_uri(self.picture) if self.picture else ""
 
 
 def data_uri(picture: Path) -> str:
@@ -50,58 +31,54 @@ def data_uri(picture: Path) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"
 
 
-def read_samples(ledger: Ledger, trials: Mapping[str, str]) -> list[Sampled]:
-    """The questions for which all trials have a sample. `trials` maps display names to fingerprints.
+def read_samples(ledger: Ledger, fingerprint: str) -> list[dict[str, Any]]:
+    """A trial's samples with `KEYS`, without those whose image is missing or damaged; none of a trial from a pack.
 
-    Questions whose image is missing or damaged are left out. Raises RequestError for a file that cannot be read.
+    `picture` is a file in the folder `pictures`, or None. Raises RequestError for a file that cannot be read.
     """
-    found: dict[tuple[str, int, str], Sampled] = {}
-    for name, fingerprint in trials.items():
-        for sample in _stored(ledger.trial_folder(fingerprint)):
-            picture = ledger.results / "pictures" / sample["picture"] if sample["picture"] else None
-            if picture and not _is_whole(picture):
-                continue
-            key = (sample["benchmark"], sample["shots"], sample["question"])
-            known = found.setdefault(key, Sampled(sample, picture, {}))
-            known.answers[name] = (sample["prediction"], sample["score"])
-    return [sampled for sampled in found.values() if len(sampled.answers) == len(trials)]
+    path = ledger.trial_folder(fingerprint) / SAMPLES
+    if not path.exists():
+        return []
+    found = []
+    for sample in read_json(path, list):
+        for key in KEYS:
+            if not isinstance(sample, dict) or key not in sample:
+                raise RequestError(f"{path}: a sample lacks {key!r}; delete its folder and run the sweep again")
+        if sample["picture"] is None or _is_whole(ledger.results / "pictures" / sample["picture"]):
+            found.append(sample)
+    return found
 
 
 def _is_whole(picture: Path) -> bool:
     """Whether the file is there and has the content that it is named after; a damaged one is put aside."""
-    if picture.exists() and not sha256(picture.read_bytes()).hexdigest().startswith(picture.stem):
-        put_aside(picture)
-        print(f"mm1-lab: {picture}: damaged; predictions about it are left out", file=sys.stderr)
+    if not picture.exists():
         return False
-    return picture.exists()
+    if sha256(picture.read_bytes()).hexdigest().startswith(picture.stem):
+        return True
+    put_aside(picture)
+    print(f"mm1-lab: {picture}: damaged; predictions about it are left out", file=sys.stderr)
+    return False
 
 
-def _stored(trial: Path) -> list[dict[str, Any]]:
-    path = trial / SAMPLES
-    if not path.exists():  # packs have no samples
-        return []
-    samples: list[dict[str, Any]] = read_json(path, list)
-    if lacking := [key for sample in samples for key in KEYS if not isinstance(sample, dict) or key not in sample]:
-        raise RequestError(f"{path}: a sample lacks {lacking[0]!r}; delete its folder and run the sweep again")
-    return samples
-
-
-def samples_page(title: str, samples: Sequence[Sampled], has_blind: bool) -> str:
-    """An HTML page with a row per question and a column per model. `has_blind`: one model is a blind control."""
+def samples_page(title: str, ledger: Ledger, fingerprint: str, is_blind: bool) -> str:
+    """An HTML page with a row per sample of a trial. Raises RequestError for a file that cannot be read."""
+    samples = read_samples(ledger, fingerprint)
+    pictures = {}
+    for sample in samples:
+        if sample["picture"] and sample["picture"] not in pictures:
+            pictures[sample["picture"]] = data_uri(ledger.results / "pictures" / sample["picture"])
     template = templates(TEMPLATES).get_template("samples_page.html.jinja")
-    return template.render(title=title, samples=samples, has_blind=has_blind)
+    return template.render(title=title, samples=samples, pictures=pictures, is_blind=is_blind)
 
 
 @cache
-def templates(*folders: Path) -> jinja2.Environment:
-    """A Jinja environment for these folders; undefined names are errors, and values in pages of HTML are escaped."""
+def templates(folder: Path) -> jinja2.Environment:
+    """A Jinja environment for a folder; undefined names are errors, and values in pages of HTML are escaped."""
     import jinja2
 
-    found = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folders),
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
         autoescape=jinja2.select_autoescape(["html.jinja"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    found.globals["RIGHT_FROM"] = RIGHT_FROM
-    return found

@@ -111,13 +111,12 @@ READ = (
 def read_all(results: Path) -> list[str]:
     """What the reading interface makes of a results folder with one sweep."""
     from mm1_lab.results import reading
-    from mm1_lab.results.samples import read_samples
+    from mm1_lab.results.samples import samples_page
 
     variant = reading.read_variant(results / "smoke" / "data_mix")
     tables = [table(variant) for table in (reading.read_scores, reading.read_held_out)]
     curves = reading.curves(variant.folder)
-    trials = dict(zip(variant.done["arm"], variant.done["fingerprint"], strict=True))
-    samples = [(one.question, one.answers, one.data) for one in read_samples(variant.ledger, trials)]
+    samples = [samples_page(one, variant.ledger, one, False) for one in variant.done["fingerprint"]]
     summaries = [variant.ledger.summary(path.parent.name) for path in sorted(results.glob("store/*/DONE"))]
     frames = [frame.to_csv() for frame in (variant.trials, *tables, curves)]
     return [*frames, str(reading.read_records(variant)), str(samples), str(summaries)]

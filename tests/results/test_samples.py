@@ -13,7 +13,7 @@ from mm1_lab.config import RequestError
 from mm1_lab.evaluate.run import _image_file
 from mm1_lab.files import write_json
 from mm1_lab.results import Ledger
-from mm1_lab.results.samples import read_samples, samples_page
+from mm1_lab.results.samples import data_uri, read_samples, samples_page
 from mm1_lab.results.schema import SAMPLES
 from mm1_lab.rows import SampleRow, ScoreRow
 
@@ -27,38 +27,31 @@ def write(results: Path, fingerprint: str, samples: object) -> None:
     write_json(folder / SAMPLES, samples)
 
 
-def test_questions_that_all_trials_have_stand_beside_each_other_and_a_lost_picture_leaves_its_own_out(
-    tmp_path: Path,
-) -> None:
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures" / f"{HERE}.png").write_bytes(b"PNG")
-    first = [{**ASKED, "benchmark": name, "picture": f"{file}.png"} for name, file in (("here", HERE), ("gone", "0"))]
-    blank = {**ASKED, "benchmark": "text", "picture": None}
-    write(tmp_path, "f0", [*first, blank])
-    write(tmp_path, "f1", [{**first[0], "prediction": "", "score": 20.0}, {**blank, "question": "test-1"}])
-    assert [s.question["benchmark"] for s in read_samples(Ledger(tmp_path), {"base": "f0"})] == ["here", "text"]
-    (both,) = read_samples(Ledger(tmp_path), {"base": "f0", "blind <i>": "f1"})
-    assert both.answers == {"base": ("a", 80.0), "blind <i>": ("", 20.0)}
-
-
 def test_a_page_holds_each_picture_once_and_escapes_what_models_say(tmp_path: Path) -> None:
+    """A lost picture leaves its own question out, and a question about none is shown."""
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / f"{HERE}.png").write_bytes(b"PNG")
     sample = {**ASKED, "benchmark": "here", "picture": f"{HERE}.png"}
-    write(tmp_path, "f0", [{**sample, "question": f"test-{n}", "prediction": "<i>" * n} for n in range(3)])
-    page = samples_page("a <title>", read_samples(Ledger(tmp_path), {"base": "f0"}), has_blind=False)
-    assert page.count("data:image/png;base64,UE5H") == 1 and page.count(f'href="#picture-{HERE}"') == 3
+    samples = [{**sample, "question": f"test-{n}", "prediction": "<i>" * n} for n in range(3)]
+    gone, blank = {**sample, "benchmark": "gone", "picture": "0.png"}, {**sample, "benchmark": "text", "picture": None}
+    write(tmp_path, "f0", [*samples, gone, blank])
+    ledger = Ledger(tmp_path)
+    assert [one["benchmark"] for one in read_samples(ledger, "f0")] == ["here"] * 3 + ["text"]
+    page = samples_page("a <title>", ledger, "f0", is_blind=False)
+    assert page.count("data:image/png;base64,UE5H") == 1 and page.count(f'href="#{HERE}.png"') == 3
     assert "<i>" not in page and "<b>?" not in page and "a <title>" not in page and "http" not in page
-    assert "(nothing)" in page and page.count("a<br>") == page.count("A<br>") == 3
-    assert "blind" not in page and "blind control" in samples_page("", [], has_blind=True)
-    assert "no samples" in samples_page("no samples", [], has_blind=False)
+    assert "(nothing)" in page and page.count("a<br>") == page.count("A<br>") == 4
+    assert "blind" not in page and "blind control" in samples_page("", ledger, "f0", is_blind=True)
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     write(tmp_path, "f0", [])
     (tmp_path / "trials" / "f0" / SAMPLES).write_bytes(gzip.compress(b"[]" * 99)[:-9])
     with pytest.raises(RequestError, match=r"f0/samples\.json\.gz: cannot be read"):
-        read_samples(Ledger(tmp_path), {"base": "f0"})
+        read_samples(Ledger(tmp_path), "f0")
+    write(tmp_path, "f1", [{"benchmark": "vqa"}])
+    with pytest.raises(RequestError, match=r"samples\.json\.gz: a sample lacks"):
+        read_samples(Ledger(tmp_path), "f1")
 
 
 def test_a_photograph_is_kept_as_jpeg_and_a_drawing_as_png(tmp_path: Path) -> None:
@@ -71,7 +64,8 @@ def test_a_photograph_is_kept_as_jpeg_and_a_drawing_as_png(tmp_path: Path) -> No
         sample = SampleRow("vqa", 0, "q", "colour", "", (), "red", 1.0, file)
         ledger, name = Ledger(tmp_path, tmp_path / "store"), f"{len(file)}"
         ledger.write_scores(name, rows, [], [sample], {}, None)
-        (read,) = read_samples(Ledger(tmp_path), {"base": name})
-        kept.append(read.data.partition(";")[0])
-        assert np.asarray(Image.open(read.picture or "")).shape == (96, 96, 3)
+        (read,) = read_samples(Ledger(tmp_path), name)
+        picture = tmp_path / "pictures" / read["picture"]
+        kept.append(data_uri(picture).partition(";")[0])
+        assert np.asarray(Image.open(picture)).shape == (96, 96, 3)
     assert kept == ["data:image/jpeg", "data:image/png"]
