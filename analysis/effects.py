@@ -49,18 +49,16 @@ def varying(sweep: Sweep) -> Levels:
         own = levels_of(recipe)
         if recipe.images != "blind" and own not in levels.values():
             levels[arm] = own
-    axes: dict[str, set[str]] = {}
-    for own in (levels_of(sweep.base), *levels.values()):
-        for axis in own:
-            axes.setdefault(axis, {arm_levels.get(axis, UNSET) for arm_levels in levels.values()})
-    varied = [axis for axis, different in axes.items() if len(different) > 1]
+    every = dict.fromkeys(axis for own in (levels_of(sweep.base), *levels.values()) for axis in own)
+    varied = [axis for axis in every if len({own.get(axis, UNSET) for own in levels.values()}) > 1]
     return {arm: {axis: own.get(axis, UNSET) for axis in varied} for arm, own in levels.items()}
 
 
-def groups(levels: Levels, axis: str) -> list[list[str]]:
-    """Groups of at least two arms that differ only in `axis`."""
-    alike: dict[tuple[str, ...], list[str]] = {}
+def groups(levels: Levels, axis: str) -> list[dict[str, str]]:
+    """Groups of arms, by their level of `axis`, that differ in it alone; none if it does not vary."""
+    alike: dict[tuple[str, ...], dict[str, str]] = {}
     for arm, own in levels.items():
-        others = tuple(level for other, level in own.items() if other != axis)
-        alike.setdefault(others, []).append(arm)
-    return [arms for arms in alike.values() if len(arms) > 1]
+        if axis in own:
+            others = tuple(level for other, level in own.items() if other != axis)
+            alike.setdefault(others, {})[own[axis]] = arm
+    return list(alike.values())

@@ -29,7 +29,6 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
 from scipy.special import fdtri, stdtr, stdtrit
 
 Floats = NDArray[np.float64]
@@ -149,14 +148,14 @@ def other_axes(weights: Floats, levels: Floats, scores: Floats) -> Floats:
 def arm_means(scores: Mapping[tuple[str, int], float], controls: Collection[str] = ()) -> dict[str, Interval]:
     """The mean of every arm by a least-squares fit of score = arm + seed + rest; `scores` by (arm, seed) may have gaps.
 
-    An arm's mean is adjusted to the average of the seeds (those that a chain of shared arms and seeds connects), so a
-    missing seed does not bias it. The intervals, from one residual variance over all arms except the controls, are for
-    comparing arms by eye at these seeds; claims are not judged by them. Empty without residual degrees of freedom: with
-    one seed, or arms that share none.
+    An arm's mean is adjusted to the average of the seeds, so a missing seed does not bias it. The intervals, from one
+    residual variance over all arms except the controls, are for comparing arms by eye at these seeds; claims are not
+    judged by them. Empty without residual degrees of freedom, as with one seed, and if shared seeds do not connect
+    all arms.
     """
-    seeds = sorted({seed for _, seed in scores})
-    arms = sorted({arm for arm, _ in scores} - set(controls))
-    known = [trial for trial in scores if trial[0] in arms]
+    known = [trial for trial in scores if trial[0] not in controls]
+    arms = sorted({arm for arm, _ in known})
+    seeds = sorted({seed for _, seed in known})
     if not known:
         return {}
     values = np.array([scores[trial] for trial in known])
@@ -164,73 +163,41 @@ def arm_means(scores: Mapping[tuple[str, int], float], controls: Collection[str]
     for row, (arm, seed) in enumerate(known):
         design[row, arms.index(arm)] = 1
         design[row, len(arms) + seeds.index(seed)] = 1
-    degrees = len(known) - int(np.linalg.matrix_rank(design))
-    if degrees < 1:
+    coefficients, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
+    degrees = len(known) - int(rank)
+    if degrees < 1 or rank < len(arms) + len(seeds) - 1:
         return {}
-    coefficients = np.linalg.lstsq(design, values, rcond=None)[0]
     rest = values - design @ coefficients
     variance = float((rest**2).sum()) / degrees
-
     of_seeds = coefficients[len(arms) :]
-    _, chain_of = connected_components(design.T @ design)  # of arms, then of seeds
-    chains = chain_of[len(arms) :]
-    offset = {}
-    for place, seed in enumerate(seeds):
-        same_chain = chains == chains[place]
-        offset[seed] = of_seeds[place] - of_seeds[same_chain].mean()
+    offset = dict(zip(seeds, of_seeds - of_seeds.mean(), strict=True))
     values_of: dict[str, list[float]] = {}
     for (arm, seed), value in scores.items():
-        values_of.setdefault(arm, []).append(value - offset[seed])
+        values_of.setdefault(arm, []).append(value - offset.get(seed, 0.0))
     means = {}
     for arm, own in values_of.items():
-        error = float(np.sqrt(variance / len(own)))
-        means[arm] = Interval(float(np.mean(own)), error, float(degrees))
+        means[arm] = Interval(float(np.mean(own)), float(np.sqrt(variance / len(own))), float(degrees))
     return means
 
 
-def over_questions(
-    values: Mapping[str, Floats], counts: Mapping[str, Floats], weights: Mapping[str, float] | None = None
-) -> Interval:
+def over_questions(means: pd.Series[float], counts: pd.Series[int], weights: pd.Series[int] | None = None) -> Interval:
     """The mean of a score or difference over benchmarks, with an error from the spread between blocks of questions.
 
-    `values[benchmark]` (blocks,) has the mean of each block and `counts[benchmark]` its number of questions; `weights`
-    are the benchmarks', by default equal. The unit is the block, as its questions share demonstrations; the result is
-    the closed form of a bootstrap over blocks. Degrees of freedom are by Welch and Satterthwaite.
+    `means` of blocks and their numbers of questions, `counts`, are indexed by benchmark and, last, block; `weights` are
+    the benchmarks', by default equal. The unit is the block, as its questions share demonstrations; the result is the
+    closed form of a bootstrap over blocks. Degrees of freedom are by Welch and Satterthwaite.
     """
-    weights = weights or dict.fromkeys(values, 1.0)
-    mean_weight = sum(weights[name] for name in values) / len(values)
-    estimates = []
-    total = spread = degrees = 0.0
-    for name, means in values.items():
-        blocks = len(means)
-        share = weights[name] / mean_weight
-        of_block = counts[name] / counts[name].sum()
-        estimate = float(of_block @ means)
-        estimates.append(share * estimate)
-        variance = np.nan
-        if blocks > 1:
-            squares = (of_block * (means - estimate)) ** 2
-            variance = share**2 * float(squares.sum()) * blocks / (blocks - 1)
-        freedom = max(blocks - 1.0, 1.0)
-        total += variance
-        spread += variance**2 / freedom
-        degrees += freedom
-    if spread > 0:
-        degrees = total**2 / spread
-    return Interval(float(np.mean(estimates)), float(np.sqrt(total)) / len(values), float(degrees))
-
-
-def over_blocks(means: pd.Series[float], counts: pd.Series[int], shots: pd.Series[int]) -> Interval:
-    """`over_questions` for means and numbers of questions indexed by benchmark and block. A benchmark counts as often
-    as it has numbers of `shots`, as in the average."""
-    each = means if means.index.equals(counts.index) else means.loc[counts.index]
-    values, sizes = each.to_numpy(np.float64), counts.to_numpy(np.float64)
-    # pandas' own lookup by benchmark takes milliseconds each
-    places, names = pd.factorize(counts.index.get_level_values("benchmark"))
-    values_of, counts_of, weights = {}, {}, {}
-    for place, name in enumerate(names):
-        rows = places == place
-        values_of[name] = values[rows]
-        counts_of[name] = sizes[rows]
-        weights[name] = float(shots[name])
-    return over_questions(values_of, counts_of, weights)
+    level = list(range(means.index.nlevels - 1))
+    share = counts / counts.groupby(level=level).transform("sum")
+    parts = share * means
+    estimates = parts.groupby(level=level).sum()
+    squares = (share * (means - parts.groupby(level=level).transform("sum"))) ** 2
+    blocks = means.groupby(level=level).size()
+    weight = pd.Series(1.0, blocks.index) if weights is None else weights.loc[blocks.index]
+    weight = weight / weight.mean()
+    with np.errstate(invalid="ignore"):  # a single block has no variance
+        variances = np.asarray(weight**2 * squares.groupby(level=level).sum() * blocks / (blocks - 1), np.float64)
+    freedom = np.maximum(blocks.to_numpy() - 1.0, 1.0)
+    total, spread = float(variances.sum()), float((variances**2 / freedom).sum())
+    degrees = total**2 / spread if spread > 0 else float(freedom.sum())
+    return Interval(float((weight * estimates).mean()), float(np.sqrt(total)) / len(blocks), degrees)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.paper import Paper, PaperNumber, combine_numbers, read_paper
 from analysis.seeds import caution
-from analysis.statistics import Interval, arm_means, over_blocks
+from analysis.statistics import Interval, arm_means, over_questions
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure, Panel, RequestError, Sweep, canonical_json
 from mm1_lab.results import Manifest
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
@@ -285,6 +285,7 @@ class Study:
         """The mean of each arm; empty if seeds leave no degree of freedom."""
         return arm_means(self.trial_values(measure), self.controls)
 
+    @once
     def mean(self, arm: str, measure: Measure) -> Interval | None:
         """The mean of an arm with its interval; None without scores. Over seeds, there is no interval for controls and
         unparsed answers, which do not share the residual variance, or if a measure leaves no degree of freedom."""
@@ -299,27 +300,17 @@ class Study:
     def over_questions(self, weights: Mapping[tuple[str, Measure], float], seeds: Sequence[int]) -> Interval | None:
         """A weighted sum of scores, by (arm, measure), with an interval over questions; averages `seeds` and shots.
         None if one of the scores is missing."""
-        terms = []
+        total: Any = 0.0
         for (arm, measure), weight in weights.items():
-            means, questions, shots = self._block_means(measure, tuple(seeds))
-            own = self.representative(arm)
-            if own not in means or means[own].isna().any():
+            rows = rows_of(self.scores, measure)
+            rows = rows[(rows["arm"] == self.representative(arm)) & rows["seed"].isin(seeds)]
+            if rows.empty:
                 return None
-            terms.append(weight * means[own])
-        total = sum(terms[1:], terms[0])
-        return over_blocks(total, questions, shots) if len(total) else None
-
-    @once
-    def _block_means(
-        self, measure: Measure, seeds: tuple[int, ...]
-    ) -> tuple[pd.DataFrame, pd.Series[int], pd.Series[int]]:
-        """The mean score per benchmark and block (rows) and arm (columns) at `seeds`, the number of questions per row,
-        and the number of numbers of shots per benchmark."""
-        rows = rows_of(self.scores, measure)
-        rows = rows[rows["seed"].isin(seeds)]
-        means = rows.groupby(["arm", "benchmark", "block"])["score"].mean().unstack("arm")
-        counts = rows.groupby(["benchmark", "block"])["question"].nunique()
-        return means, counts, rows.groupby("benchmark")["shots"].nunique()
+            blocks = rows.groupby(["benchmark", "block"])
+            total = total + weight * blocks["score"].mean()
+        if total.isna().any():
+            return None
+        return over_questions(total, blocks["question"].nunique(), rows.groupby("benchmark")["shots"].nunique())
 
 
 def read_study(folder: Path) -> Study:

@@ -1,15 +1,15 @@
 """What is claimed: contrasts of a sweep's file, and the lessons of `lessons.yaml`, as weighted sums of scores."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import combinations, permutations, product
+from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
 from pydantic import model_validator
 
+from analysis.effects import Levels as Axes
 from analysis.effects import groups, varying
 from analysis.judging.difference import Weights
 from mm1_lab.config import AVERAGE, Config, Contrast, Expectation, Measure, MeasureField, RequestError, Sweep
@@ -143,9 +143,11 @@ def known_lessons(results: Path) -> tuple[Lesson, ...]:
     lessons = load_lessons()
     if own.exists():
         lessons += load_lessons(own)
-    for name, count in Counter(lesson.name for lesson in lessons).items():
-        if count > 1:
-            raise RequestError(f"{own}: {count} lessons are named {name!r}; give each a name of its own")
+    names = set[str]()
+    for lesson in lessons:
+        if lesson.name in names:
+            raise RequestError(f"{own}: 2 lessons are named {lesson.name!r}; give each a name of its own")
+        names.add(lesson.name)
     return lessons
 
 
@@ -165,48 +167,47 @@ def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Iterable[str]) -
             return []
         terms = {(part.arm, part.measure): 1.0, (part.arm, part.over): -1.0}
         return [replace(claim, detail=f"{part.arm}: {part.measure} − {part.over}", weights=terms)]
-    levels = {arm: own for arm, own in varying(sweep).items() if arm in set(scored)}
+    known = set(scored)
+    levels = {arm: own for arm, own in varying(sweep).items() if arm in known}
     differences = differences_of(part, levels, sweep)
     if part.beyond:
-        # either level of a pair may be the better one, so the first difference must exceed both directions
-        beyond = differences_of(part.beyond, levels, sweep, both_ways=True)
-        exceeding = []
-        for (words, arms), (other_words, other) in product(differences, beyond):
-            weights = {arm: arms.get(arm, 0.0) - other.get(arm, 0.0) for arm in {**arms, **other}}
-            exceeding.append((f"({words}) − ({other_words})", weights))
+        exceeding = {}
+        for words, arms in differences.items():
+            # either level of a pair may be the better one, so the first difference must exceed both directions
+            for other_words, other in differences_of(part.beyond, levels, sweep, both_ways=True).items():
+                weights = {arm: arms.get(arm, 0.0) - other.get(arm, 0.0) for arm in {**arms, **other}}
+                exceeding[f"({words}) − ({other_words})"] = weights
         differences = exceeding
     claims = []
-    for words, arms in differences:
+    for words, arms in differences.items():
         of_measure = {(arm, part.measure): weight for arm, weight in arms.items()}
         claims.append(replace(claim, detail=f"{words}, {part.measure}", weights=of_measure))
     return claims
 
 
-def differences_of(
-    levels: Levels, known: Mapping[str, Mapping[str, str]], sweep: Sweep, both_ways: bool = False
-) -> list[tuple[str, dict[str, float]]]:
+def differences_of(levels: Levels, known: Axes, sweep: Sweep, both_ways: bool = False) -> dict[str, dict[str, float]]:
     """The difference of two arms, or of two levels of an axis (the mean over all pairs of arms that differ only in it):
-    in words, and the weight of each arm. `known` has the levels of each arm."""
+    by its words, the weight of each arm. `known` has the levels of each arm."""
     if levels.first and levels.second:
         if not {levels.first, levels.second} <= set(sweep.arms):
-            return []
-        return [(f"{levels.first} − {levels.second}", {levels.first: 1.0, levels.second: -1.0})]
+            return {}
+        return {f"{levels.first} − {levels.second}": {levels.first: 1.0, levels.second: -1.0}}
     axis = str(levels.axis)
-    with_axis = {arm: dict(found) for arm, found in known.items() if axis in found}
+    by_level = groups(known, axis)
     if levels.more is not None and levels.less is not None:
         pairs = [(levels.more, levels.less)]
     else:
-        every = dict.fromkeys(found[axis] for found in with_axis.values())
+        every = dict.fromkeys(own[axis] for own in known.values() if axis in own)
         pairs = list(permutations(every, 2) if both_ways else combinations(every, 2))
-    by_level = [{with_axis[arm][axis]: arm for arm in arms} for arms in groups(with_axis, axis)]
-    differences = []
+    differences = {}
     for more, less in pairs:
         matched = [arms for arms in by_level if more in arms and less in arms]
+        if not matched:
+            continue
         weights: dict[str, float] = {}
         for arms in matched:
             weights[arms[more]] = 1 / len(matched)
             weights[arms[less]] = -1 / len(matched)
-        if matched:
-            count = f", {len(matched)} pairs" if len(matched) > 1 else ""
-            differences.append((f"{axis} {more} − {less}{count}", weights))
+        count = f", {len(matched)} pairs" if len(matched) > 1 else ""
+        differences[f"{axis} {more} − {less}{count}"] = weights
     return differences

@@ -59,25 +59,18 @@ class Difference:
         """The seeds that have all scores."""
         return [] if self.lacking else self._common_seeds
 
-    @cached_property
-    def values(self) -> Floats:
-        """The sum within each of `seeds`."""
-        total = np.zeros(len(self.seeds))
-        for (arm, measure), weight in self.terms.items():
-            scores = self.study.trial_values(measure)
-            total += weight * np.array([scores[arm, seed] for seed in self.seeds])
-        return total
-
     def over_first(self, count: int) -> Interval | None:
         """The interval over the first `count` seeds; None for fewer than two.
 
         A moderated t interval for arms at one measure, an ordinary t interval for several.
         """
-        study, values, seeds = self.study, self.values[:count], self.seeds[:count]
-        measures = {measure for _, measure in self.weights}
-        if len(measures) > 1:
+        study, seeds = self.study, self.seeds[:count]
+        values = np.zeros(len(seeds))
+        for (arm, measure), weight in self.terms.items():
+            known = study.trial_values(measure)
+            values += weight * np.array([known[arm, seed] for seed in seeds])
+        if len({measure for _, measure in self.terms}) > 1:
             return one_sample(values)
-        known = study.trial_values(measures.pop())
         weights = {arm: weight for (arm, _), weight in self.terms.items()}
         scores = {}
         for arm in study.scored:
@@ -90,12 +83,12 @@ class Difference:
             return one_sample(values)  # a control's variance is not that of the others
         own = np.array([weights.get(arm, 0.0) for arm in scores])
         levels = pd.get_dummies(pd.DataFrame([levels_of(study.sweep.arms[arm]) for arm in scores]))
-        pool_of_axes = other_axes(own, levels.to_numpy(np.float64), np.array(list(scores.values())))
-        return moderated(values, pool_of_axes, float(own @ own))
+        all_scores: Floats = np.array(list(scores.values()))
+        return moderated(values, other_axes(own, levels.to_numpy(np.float64), all_scores), float(own @ own))
 
     @cached_property
     def over_seeds(self) -> Interval | None:
-        return self.over_first(len(self.seeds))
+        return self.over_first(len(self.seeds)) if self.seeds else None
 
     @cached_property
     def found(self) -> Interval | None:

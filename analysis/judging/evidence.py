@@ -5,7 +5,7 @@ Contrasts of a sweep's file and parts of lessons have the same evidence; `verdic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +13,19 @@ import numpy as np
 
 from analysis.judging.claims import Claim, Lesson, claim_of, claims_of, lessons_about
 from analysis.judging.difference import Difference, Weights
-from analysis.judging.gates import unsolved
 from analysis.judging.p_values import P, p_values, verdict_from_p
 from analysis.judging.sequential import over_looks
 from analysis.paper import PaperNumber, combine_numbers
 from analysis.runs import finished_looks, mixes_machines
 from analysis.seeds import seed_columns
-from analysis.statistics import UNKNOWN, Interval
+from analysis.statistics import UNKNOWN, Interval, one_sample
 from analysis.study import Study
+from mm1_lab.config import Measure
+
+ABOVE = 5.0
+"""Points by which the interval's lower end must exceed the majority answer (and, of a base, the blind control)."""
+SOLUTIONS = Measure("solutions", 0)
+"""The benchmarks that are asked after worked solutions, without any."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +65,9 @@ class Evidence:
         """What each statement must hold by: this, or this and the content."""
         return (self, self.content) if self.content and self.both_scores else (self,)
 
-    def joint(self, p_of: Callable[[Evidence], P | None] = lambda one: one.p) -> P:
+    def joint(self, of_look: bool = False) -> P:
         """The p of the statements by all of `scores`; empty if one of these has none."""
-        each = [p_of(one) or {} for one in self.scores]
+        each = [(one.p_of_look if of_look else one.p) or {} for one in self.scores]
         return {name: max(p[name] for p in each) for name in each[0] if all(name in p for p in each)}
 
     def p_of(self, statement: str) -> float:
@@ -82,19 +87,20 @@ class Evidence:
             "says": verdict_from_p(self.p) if self.p else "not judged",
             "reason": self.aside or self.reason,
         }
-        if self.claim is None:
+        claim = self.claim
+        if claim is None:
             return row
         found = self.found or UNKNOWN
-        paper = self.paper or PaperNumber(np.nan, "equal", "")
+        paper = self.paper or PaperNumber(np.nan, "", "")
         return row | {
             "sweep": self.sweep,
-            "claim": self.claim.text,
-            "detail": self.claim.detail,
-            "measure": str(self.claim.measure),
-            "expect": self.claim.expect,
-            "margin": self.claim.margin,
-            "expectation": self.claim.expectation,
-            "size": np.nan if self.claim.size is None else self.claim.size,
+            "claim": claim.text,
+            "detail": claim.detail,
+            "measure": str(claim.measure),
+            "expect": claim.expect,
+            "margin": claim.margin,
+            "expectation": claim.expectation,
+            "size": np.nan if claim.size is None else claim.size,
             "estimate": found.estimate,
             "error": found.error,
             "df": found.degrees_of_freedom,
@@ -108,7 +114,7 @@ class Evidence:
             **seed_columns(self.seeds, self.in_world),
             "mixes_machines": np.nan if self.mixed_machines is None else self.mixed_machines,
             "paper": paper.value,
-            "paper_bound": paper.bound if self.paper else "",
+            "paper_bound": paper.bound,
             "paper_source": paper.source,
         }
 
@@ -150,7 +156,9 @@ def gather(
         p = p_values(claim.expect, claim.margin, difference.over_seeds, claim.size)
         if study.manifest.looks:
             p_of_look, p = p, _over_looks(difference, claim)
-    reason = _not_judged(study, claim, difference, p, failed)
+    reason = study_not_judged(study, failed) or unsolved(study, claim.weights) or difference.lacking
+    if not reason and not p:
+        reason = "one seed" if p is None else "before the first look"
     said = claim.content
     content = None
     if claim.weights != said.weights and all(study.trial_values(measure) for _, measure in said.weights):
@@ -176,17 +184,6 @@ def gather(
     )
 
 
-def _not_judged(study: Study, claim: Claim, difference: Difference, p: P | None, failed: Sequence[str]) -> str:
-    """Why a claim is not judged, the first reason that holds; empty if it is."""
-    return (
-        study_not_judged(study, failed)
-        or unsolved(study, claim.weights)
-        or difference.lacking
-        or ("one seed" if p is None else "")
-        or ("" if p else "before the first look")
-    )
-
-
 def study_not_judged(study: Study, failed: Sequence[str]) -> str:
     """Why a sweep's results do not allow any verdict; empty if they do."""
     if study.manifest.scale == "smoke":
@@ -194,6 +191,18 @@ def study_not_judged(study: Study, failed: Sequence[str]) -> str:
     if len(study.seeds) < 2:
         return "one seed"
     return f"the base fails its gates: {', '.join(failed)}" if failed else ""
+
+
+def unsolved(study: Study, weights: Weights) -> str:
+    """Why a claim about worked solutions is floor: the first of its arms that does not beat the majority answer without
+    any, so that there is nothing for demonstrations to raise or lower. Empty if all do, or at a single seed."""
+    majority = study.majority(SOLUTIONS)
+    for arm in dict.fromkeys(arm for arm, measure in weights if measure.of == SOLUTIONS.of):
+        found = one_sample(study.seed_values(arm, SOLUTIONS))
+        if found and majority is not None and found.low < majority + ABOVE:
+            score = f"{found.estimate:.1f} [{found.low:.1f}, {found.high:.1f}]"
+            return f"floor: {arm} scores {score} without solutions, needed: low ≥ {majority:.1f} + {ABOVE:g}"
+    return ""
 
 
 def paper_difference(study: Study, weights: Weights) -> PaperNumber | None:
@@ -209,13 +218,13 @@ def paper_difference(study: Study, weights: Weights) -> PaperNumber | None:
     return combine_numbers([(weight, study.paper_value(*term)) for term, weight in weights.items()])
 
 
-def _over_looks(difference: Difference, claim: Claim) -> Mapping[str, float]:
+def _over_looks(difference: Difference, claim: Claim) -> P:
     """The p of each possible statement over the looks that the study has finished; empty before the first.
 
     A look at which the claim has no more seeds than at the last, as an arm got none or failed, is not tested again.
     """
     study = difference.study
-    tests: list[dict[str, float]] = []
+    tests: list[P] = []
     before = 1
     for look in finished_looks(study):
         count = len(set(difference.seeds) & set(study.seeds[:look]))

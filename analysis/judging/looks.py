@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from analysis.judging.claims import Claim, Lesson, claim_of, claims_of, known_lessons, lessons_about
 from analysis.judging.evidence import Evidence, of_contrasts, of_lessons, study_not_judged
 from analysis.judging.p_values import DECIDED, verdict_from_p
 from analysis.judging.sequential import FUTILE, SPENT_OF_STUDENT, chance_yet, nominal_levels
-from analysis.judging.validity import failed_gates, validity_checks
+from analysis.judging.validity import read_judged
 from analysis.judging.verdicts import statements
 from analysis.runs import finished_looks
 from analysis.statistics import LEVEL
-from analysis.study import Study, read_study
+from analysis.study import Study
 
 
 def looks_text(looks: Sequence[int]) -> str:
@@ -45,9 +44,8 @@ def _levels(looks: Sequence[int]) -> list[float]:
 def open_arms(folder: Path, seeds: Sequence[int]) -> tuple[list[str], list[str]]:
     """A line per lesson about a sweep (or per claim of its file if there is no lesson), and the arms, in the sweep's
     order, of those that more seeds can decide; judged on `seeds` alone."""
-    study = read_study(folder).at_seeds(seeds)
-    lessons = known_lessons(folder.absolute().parents[1])
-    return question_status(study, lessons, failed_gates(study, validity_checks(study)))
+    study, _, failed = read_judged(folder, seeds)
+    return question_status(study, known_lessons(folder.absolute().parents[1]), failed)
 
 
 def question_status(study: Study, lessons: Sequence[Lesson], failed: Sequence[str] = ()) -> tuple[list[str], list[str]]:
@@ -56,49 +54,6 @@ def question_status(study: Study, lessons: Sequence[Lesson], failed: Sequence[st
     if reason not in ("", "one seed"):
         return [f"no verdicts: {reason}"], list(study.sweep.arms)
     lines, arms = [], set[str]()
-    for question in _questions(study, lessons, failed):
-        status, is_open = _status(study, question)
-        lines.append(f"{question.name}: {status}")
-        if is_open:
-            arms |= {study.representative(arm) for claim in question.claims for arm, _ in claim.weights}
-    return lines, [arm for arm in study.sweep.arms if study.representative(arm) in arms]
-
-
-class Question(NamedTuple):
-    """A lesson about a sweep, or a claim of its file."""
-
-    name: str
-    claims: Sequence[Claim]
-    evidence: Sequence[Evidence]
-    tests: int
-    """It is decided at LEVEL / tests."""
-
-
-def _status(study: Study, question: Question) -> tuple[str, bool]:
-    """What is said of a question, and whether more seeds could decide it."""
-    seeds, looks = len(study.seeds), study.manifest.looks
-    p = statements(question.evidence)
-    verdict = verdict_from_p(p, question.tests) if p else "not judged"
-    if verdict in DECIDED:
-        return verdict, False
-    if looks and seeds >= looks[-1]:
-        return "undecided by itself; `lessons.md` corrects it together with what is decided", False
-    p_of_look = statements(question.evidence, lambda one: one.p_of_look) if p and looks else {}
-    if not p_of_look:
-        return "open", True
-    chance = max(chance_yet(value, seeds, looks[-1]) for value in p_of_look.values())
-    if chance < FUTILE:
-        return f"given up, a chance of {chance:.0%} to be decided by the last seed", False
-    return f"open, a chance of {chance:.0%} to be decided", True
-
-
-def _questions(study: Study, lessons: Sequence[Lesson], failed: Sequence[str]) -> list[Question]:
-    """The lessons about the sweep that have a claim about its arms; without any, the claims of its file.
-
-    A lesson is tested as if no other were decided, so it stays decided whatever the others show; a claim of the file is
-    tested at the uncorrected level.
-    """
-    questions = []
     evidence = of_lessons(study, lessons, failed)
     for lesson in lessons_about(study.sweep, lessons):
         claims: list[Claim] = []
@@ -106,10 +61,35 @@ def _questions(study: Study, lessons: Sequence[Lesson], failed: Sequence[str]) -
             if not part.why_aside(study.manifest):
                 claims += claims_of(part, lesson, study.sweep, study.sweep.arms)
         if claims:
-            own = [one for one in evidence if one.question == lesson.name]
-            questions.append(Question(lesson.name, claims, own, len(lessons)))
-    if questions:
-        return questions
-    for contrast, one in zip(study.sweep.contrasts, of_contrasts(study, failed), strict=True):
-        questions.append(Question(contrast.claim, [claim_of(contrast)], [one], 1))
-    return questions
+            # tested as if no other were decided, so it stays decided whatever the others show
+            status, is_open = _status(study, [one for one in evidence if one.question == lesson.name], len(lessons))
+            lines.append(f"{lesson.name}: {status}")
+            arms |= _arms_of(study, claims) if is_open else set()
+    if not lines:
+        for contrast, one in zip(study.sweep.contrasts, of_contrasts(study, failed), strict=True):
+            status, is_open = _status(study, [one], 1)
+            lines.append(f"{contrast.claim}: {status}")
+            arms |= _arms_of(study, [claim_of(contrast)]) if is_open else set()
+    return lines, [arm for arm in study.sweep.arms if study.representative(arm) in arms]
+
+
+def _arms_of(study: Study, claims: Sequence[Claim]) -> set[str]:
+    return {study.representative(arm) for claim in claims for arm, _ in claim.weights}
+
+
+def _status(study: Study, evidence: Sequence[Evidence], tests: int) -> tuple[str, bool]:
+    """What is said of a question that is decided at LEVEL / `tests`, and whether more seeds could decide it."""
+    seeds, looks = len(study.seeds), study.manifest.looks
+    p = statements(evidence)
+    verdict = verdict_from_p(p, tests) if p else "not judged"
+    if verdict in DECIDED:
+        return verdict, False
+    if looks and seeds >= looks[-1]:
+        return "undecided by itself; `lessons.md` corrects it together with what is decided", False
+    p_of_look = statements(evidence, of_look=True) if p and looks else {}
+    if not p_of_look:
+        return "open", True
+    chance = max(chance_yet(value, seeds, looks[-1]) for value in p_of_look.values())
+    if chance < FUTILE:
+        return f"given up, a chance of {chance:.0%} to be decided by the last seed", False
+    return f"open, a chance of {chance:.0%} to be decided", True

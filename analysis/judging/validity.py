@@ -17,13 +17,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.judging.demonstrations import demonstration_checks
-from analysis.judging.gates import ABOVE, read_gates
-from analysis.seeds import caution
-from analysis.statistics import Interval, one_sample, over_blocks
+from analysis.judging.evidence import ABOVE
+from analysis.seeds import caution, earlier_world
+from analysis.statistics import Interval, one_sample, over_questions
 from analysis.study import Study, read_study
 from analysis.table import Table, as_text
-from mm1_lab.config import Check, CheckVerdict
+from mm1_lab.config import Check, CheckVerdict, read_checks
 from mm1_lab.formatting import counted
+from mm1_lab.results import variant_name
 from mm1_lab.results.summary import CONTENT, PLAIN, benchmark_scores, by_content
 
 TALLY: dict[CheckVerdict, str] = {
@@ -52,18 +53,23 @@ def validity_checks(study: Study) -> list[Check]:
     return [*_seeing(base), *_captions_and_text(base), *of_demonstrations, *_steps(base), *_steadiness(base)]
 
 
-def read_judged(folder: Path) -> tuple[Study, list[Check], tuple[str, ...]]:
-    """Reads a sweep's folder: its results, the checks of its base, and `failed_gates`."""
+def read_judged(folder: Path, seeds: Sequence[int] | None = None) -> tuple[Study, list[Check], tuple[str, ...]]:
+    """Reads a sweep's folder: its results (at `seeds` alone, if given), the checks of its base, and `failed_gates`."""
     study = read_study(folder)
+    if seeds is not None:
+        study = study.at_seeds(seeds)
     checks = validity_checks(study)
     return study, checks, failed_gates(study, checks)
 
 
 def failed_gates(study: Study, checks: Sequence[Check]) -> tuple[str, ...]:
     """What rules out a verdict on a sweep: benchmarks on which its base does not see, and gates that its encoders or
-    decoders failed in the scale's last check."""
+    decoders failed in the scale's last check, unless the results are of an earlier world."""
     failed = [one.what for one in checks if one.check.startswith("above ") and one.verdict == "fail"]
-    for gate in read_gates(study):
+    manifest = study.manifest
+    name = variant_name("check_scale", manifest.overrides, manifest.data_name)
+    gates = [] if earlier_world(manifest) else read_checks(study.variant.folder.with_name(name) / "gates.csv")
+    for gate in gates:
         if gate.verdict == "fail" and gate.seed is None:
             failed.append(f"{gate.check}: {gate.what}")
         elif gate.verdict == "fail" and gate.seed in study.seeds:
@@ -242,4 +248,5 @@ def _mean(table: pd.DataFrame) -> Interval:
     if found := one_sample(_by_seed(table).tolist()):
         return found
     blocks = table.groupby(["benchmark", "block"], observed=True)["score"].agg(["mean", "count"])
-    return over_blocks(blocks["mean"], blocks["count"], table.groupby("benchmark", observed=True)["shots"].nunique())
+    shots = table.groupby("benchmark", observed=True)["shots"].nunique()
+    return over_questions(blocks["mean"], blocks["count"], shots)

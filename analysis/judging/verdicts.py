@@ -6,7 +6,7 @@ size is. A claim rests on the measure that it names; captions by their content s
 frozen with `both_scores`, of which each statement must hold by both.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,11 +27,8 @@ ESTIMATE = (
 )
 """Columns of an estimate and what it is compared with."""
 STATEMENTS = ("p_supported", "p_contradicted", "p_smaller")
-CONTENT = {"": "estimate", "_low": "low", "_high": "high"}
 PARTS = ("lesson", "part", "decides", "scored_by", "sweep", *ESTIMATE, *STATEMENTS, "says", "reason")
 """The columns of `lesson_parts.csv`. `says` is the uncorrected verdict of the row by itself."""
-CONTRASTS = ("sweep", "claim", *ESTIMATE, *STATEMENTS)
-"""The columns of `contrasts.csv` that are those of the evidence by wording."""
 
 
 class Judged(NamedTuple):
@@ -65,28 +62,29 @@ def judge(questions: Mapping[str, Sequence[Evidence]]) -> dict[str, Judged]:
         deciding = [own for own in evidence if not own.aside]
         shown = deciding or evidence
         lead = lead_of(shown, one.verdict) if shown else None
-        reasons = [own.aside or own.reason for own in shown] if one.verdict == "not judged" else []
-        scores = [score.scored_by for own in deciding for score in own.scores]
-        tests = one.tests
-        if lead and lead.is_against:
-            tests *= len(deciding)  # any of the parts may contradict
+        reason = ""
+        if one.verdict == "not judged":
+            reason = next((own.aside or own.reason for own in shown if own.aside or own.reason), "")
+        scores = dict.fromkeys(score.scored_by for own in deciding for score in own.scores)
+        # any of the parts may contradict
+        tests = one.tests * len(deciding) if lead and lead.is_against else one.tests
         judged[name] = Judged(
             lead=lead,
             parts=len(deciding),
-            scored_by=" and ".join(dict.fromkeys(scores)),
+            scored_by=" and ".join(scores),
             p_holm=one.p_holm,
             family=len(tested),
             tests=tests,
             seeds_needed=needed(deciding, left) if one.verdict == "undecided" else np.nan,
             verdict=one.verdict,
-            reason=next(filter(None, reasons), ""),
+            reason=reason,
         )
     return judged
 
 
-def statements(evidence: Iterable[Evidence], p_of: Callable[[Evidence], P | None] = lambda one: one.p) -> P:
+def statements(evidence: Iterable[Evidence], of_look: bool = False) -> P:
     """The p of the statements about a question; none if no part decides or if a deciding part has no p."""
-    parts = [one.joint(p_of) for one in evidence if not one.aside]
+    parts = [one.joint(of_look) for one in evidence if not one.aside]
     return combine(parts) if all(parts) else {}
 
 
@@ -123,7 +121,7 @@ def needed(deciding: Sequence[Evidence], family: int) -> float:
         direction = np.inf
     else:
         direction = max(needed_for(score, family) for score in scores)
-    sized = [needed_to_refute(score, family) for score in scores if score.claim and score.claim.size is not None]
+    sized = [_needed_to_refute(score, family) for score in scores if score.claim and score.claim.size is not None]
     return min(direction, max(sized, default=np.inf))
 
 
@@ -133,13 +131,11 @@ def needed_for(one: Evidence, family: int = 1) -> float:
     return _seeds(one, one.claim.expect, one.claim.margin, one.found.estimate, family)
 
 
-def needed_to_refute(one: Evidence, family: int = 1) -> float:
+def _needed_to_refute(one: Evidence, family: int) -> float:
     """The same for showing that the difference is smaller than the paper's size; infinite if the estimate is not."""
     assert one.claim and one.found and one.claim.size is not None
     estimate = -one.found.estimate if one.claim.expect == "less" else one.found.estimate
-    if estimate >= one.claim.size:
-        return np.inf
-    return _seeds(one, "less", -one.claim.size, estimate, family)
+    return np.inf if estimate >= one.claim.size else _seeds(one, "less", -one.claim.size, estimate, family)
 
 
 def _seeds(one: Evidence, expect: Expectation, margin: float, estimate: float, family: int) -> float:
@@ -151,8 +147,8 @@ def _seeds(one: Evidence, expect: Expectation, margin: float, estimate: float, f
 
 
 def judge_contrasts(study: Study, failed: Sequence[str] = ()) -> pd.DataFrame:
-    """The contrasts of the sweep's file, each judged by itself at 5 %: the columns `CONTRASTS`, verdict, reason,
-    `seeds_needed`, and `content`, `content_low` and `content_high`, the difference by content; others are by wording.
+    """The contrasts of the sweep's file, each judged by itself at 5 %: sweep, claim, `ESTIMATE` and `STATEMENTS` by
+    wording, verdict, reason, `seeds_needed`, and the difference by content (`content`, `content_low`, `content_high`).
 
     `failed` names the gates that the base fails.
     """
@@ -160,10 +156,11 @@ def judge_contrasts(study: Study, failed: Sequence[str] = ()) -> pd.DataFrame:
     for evidence in of_contrasts(study, failed):
         judged = judge({"": [evidence]})[""]
         found = evidence.row()
-        row = {name: found[name] for name in CONTRASTS}
+        row = {name: found[name] for name in ("sweep", "claim", *ESTIMATE, *STATEMENTS)}
         row |= {"verdict": judged.verdict, "reason": judged.reason, "seeds_needed": judged.seeds_needed}
         said = evidence.content.row() if evidence.content else {}
-        row |= {f"content{end}": said.get(name, np.nan) for end, name in CONTENT.items()}
+        for name, column in (("content", "estimate"), ("content_low", "low"), ("content_high", "high")):
+            row[name] = said.get(column, np.nan)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -198,7 +195,7 @@ def _compared(claim: Claim) -> object:
 
 
 def _levels_compared(study: Study, contrast: Contrast) -> dict[str, set[str | None]]:
-    """The axes in which the two arms of a contrast differ, with their levels."""
+    """The axes in which the arms of a contrast differ, with their levels."""
     arms = [levels_of(study.sweep.arms[arm]) for side in contrast.sides for arm in side]
     levels = {axis: {own.get(axis) for own in arms} for arm in arms for axis in arm}
     return {axis: both for axis, both in levels.items() if len(both) > 1}
@@ -216,7 +213,9 @@ def judge_lessons(lessons: Sequence[Lesson], evidence: Iterable[Evidence], scale
         own = judged[lesson.name]
         found = own.lead.row() if own.lead else {}
         if own.verdict == "not judged" and not own.reason and all(one.found is None for one in questions[lesson.name]):
-            own = own._replace(reason=f"not run: make {_command(lesson, scale)}")
+            command = "lr-law" if lesson.sweep == LAW else f"sweep-{lesson.sweep.replace('_', '-')}"
+            at_scale = "" if scale == "mini" else f" SCALE={scale}"  # mini is make's own
+            own = own._replace(reason=f"not run: make {command}{at_scale}")
         rows.append(
             {
                 **{name: found.get(name, np.nan) for name in ESTIMATE},
@@ -230,11 +229,6 @@ def judge_lessons(lessons: Sequence[Lesson], evidence: Iterable[Evidence], scale
             }
         )
     return pd.DataFrame(rows).drop(columns="lead")
-
-
-def _command(lesson: Lesson, scale: str) -> str:
-    command = "lr-law" if lesson.sweep == LAW else f"sweep-{lesson.sweep.replace('_', '-')}"
-    return command if scale == "mini" else f"{command} SCALE={scale}"  # mini is make's own
 
 
 def parts_frame(evidence: Iterable[Evidence]) -> pd.DataFrame:

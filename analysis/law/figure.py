@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
+from numpy.polynomial.polynomial import polyval
 
 from analysis.law.fit import Fit
 from analysis.law.runs import Runs
@@ -45,32 +46,37 @@ def _draw_scores(axis: Axes, fit: Fit, colours: Any) -> None:
     sign = -1.0 if fit.objective.lower_is_better else 1.0
     for optimum, colour in zip(fit.optima, colours, strict=True):
         cell = optimum.cell
-        axis.plot(np.exp(cell.log_rates), sign * cell.scores, ".", color=colour, label=sized(cell.name, cell.params))
+        label = sized(cell.name, cell.params)
+        axis.plot(np.exp(cell.log_rates), sign * cell.scores, ".", color=colour, label=label)
         if optimum.coefficients is None:
             continue
-        along = np.array([*np.linspace(*optimum.window, 100), optimum.log_rate])
-        curve = sign * np.polynomial.polynomial.polyval(along - optimum.grid_best, optimum.coefficients)
-        axis.plot(np.exp(along[:-1]), curve[:-1], color=colour, linewidth=1)
+        along = np.linspace(*optimum.window, 100)
+        curve = sign * polyval(along - optimum.grid_best, optimum.coefficients)
+        axis.plot(np.exp(along), curve, color=colour, linewidth=1)
         if not optimum.needs:
-            axis.plot(_rates([optimum.low, optimum.high]), curve[[-1, -1]], color=colour, linewidth=2, alpha=0.4)
-            axis.plot(np.exp(optimum.log_rate), curve[-1], marker="d", color=colour, mec="black", markersize=4)
+            top = sign * polyval(optimum.log_rate - optimum.grid_best, optimum.coefficients)
+            axis.plot(_rates([optimum.low, optimum.high]), [top, top], color=colour, linewidth=2, alpha=0.4)
+            axis.plot(np.exp(optimum.log_rate), top, marker="d", color=colour, mec="black", markersize=4)
     axis.set(xscale="log", xlabel="peak learning rate η")
-    axis.set_ylabel(", ".join(filter(None, (fit.objective.column, fit.objective.unit))))
+    axis.set_ylabel(f"{fit.objective.column}, {fit.objective.unit}".removesuffix(", "))
     axis.legend(fontsize=6, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1)
 
 
 def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) -> None:
-    sizes = [*(optimum.cell.params for optimum in fit.optima), *targets.values()]
+    sizes = [optimum.cell.params for optimum in fit.optima]
+    sizes += targets.values()
     along = np.geomspace(min(sizes) / 1.5, max(sizes) * 1.5, 80)
     paper = PAPER_LAW.slope * np.log(along) + PAPER_LAW.constant
     axis.plot(along, np.exp(paper), color=GREY, linestyle=DASHES, linewidth=1)
     drawn = [paper[0], paper[-1]]
     for optimum, colour in zip(fit.optima, colours, strict=True):
-        if math.isfinite(optimum.log_rate):
-            axis.plot([optimum.cell.params] * 2, _rates([optimum.low, optimum.high]), color=colour, linewidth=0.8)
-            fill = "white" if optimum.needs else colour
-            axis.plot(optimum.cell.params, math.exp(optimum.log_rate), marker="o", color=colour, mfc=fill)
-            drawn += [optimum.low, optimum.high]
+        if not math.isfinite(optimum.log_rate):
+            continue
+        params = optimum.cell.params
+        axis.plot([params, params], _rates([optimum.low, optimum.high]), color=colour, linewidth=0.8)
+        fill = "white" if optimum.needs else colour
+        axis.plot(params, math.exp(optimum.log_rate), marker="o", color=colour, mfc=fill)
+        drawn += [optimum.low, optimum.high]
     axis.set_title("no law: fewer than three sizes are bracketed")
     if fit.law:
         axis.set_title(f"η ∝ N$^{{{fit.law.slope.estimate:.3f}}}$")
@@ -80,8 +86,9 @@ def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) 
         axis.plot(along, _rates([point.high for point in points]), color=DARK, linewidth=0.8)
         for name, params in targets.items():
             log_rate = fit.law.line(params).estimate
-            axis.plot(params, math.exp(log_rate), marker="*", color="black", markersize=7)
-            axis.annotate(name, (params, math.exp(log_rate)), textcoords="offset points", xytext=(4, 4), fontsize=6)
+            place = params, math.exp(log_rate)
+            axis.plot(*place, marker="*", color="black", markersize=7)
+            axis.annotate(name, place, textcoords="offset points", xytext=(4, 4), fontsize=6)
             drawn.append(log_rate)
     # room for optima, predictions and Eq. 1, but not for intervals of many decades
     axis.set(xscale="log", yscale="log", ylim=_rates([min(drawn) - 0.7, max(drawn) + 0.7]))

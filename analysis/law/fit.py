@@ -55,9 +55,10 @@ class Fit:
 
 def fit_objective(points: pd.DataFrame, objective: Objective) -> Fit:
     """Fits the law by one column of scores."""
+    sign = -1.0 if objective.lower_is_better else 1.0
     optima = []
     for (params, name), rows in points.groupby(["params", "name"]):
-        scores = rows[objective.column].to_numpy(np.float64) * (-1.0 if objective.lower_is_better else 1.0)
+        scores = sign * rows[objective.column].to_numpy(np.float64)
         log_rates = np.round(np.log(rows["learning_rate"].to_numpy(np.float64)), 10)
         cell = Cell(str(name), float(str(params)), log_rates, scores, rows["seed"].to_numpy(np.int64))
         optima.append(find_optimum(cell))
@@ -65,9 +66,9 @@ def fit_objective(points: pd.DataFrame, objective: Objective) -> Fit:
     seeds = min((len(np.unique(optimum.cell.seeds)) for optimum in used), default=0)
     sizes = {optimum.cell.params for optimum in used}
     if len(sizes) < FEWEST_SIZES:
-        found = f"{counted(len(sizes), 'bracketed size')} of the {FEWEST_SIZES} that a law takes"
-        needs = [f"{optimum.cell.name} needs {optimum.needs}" for optimum in optima if optimum.needs]
-        return Fit(objective, tuple(optima), None, "; ".join([found, *needs]), {}, seeds)
+        why = [f"{counted(len(sizes), 'bracketed size')} of the {FEWEST_SIZES} that a law takes"]
+        why += [f"{optimum.cell.name} needs {optimum.needs}" for optimum in optima if optimum.needs]
+        return Fit(objective, tuple(optima), None, "; ".join(why), {}, seeds)
     left_out = {}
     for one in used:
         others = [optimum for optimum in used if optimum.cell.params != one.cell.params]
@@ -80,11 +81,14 @@ def fit_law(optima: Sequence[Optimum]) -> Law:
     x = np.array([[math.log(optimum.cell.params), 1.0] for optimum in optima])
     y = np.array([optimum.log_rate for optimum in optima])
     solve = np.linalg.pinv(x)
-    coefficients = solve @ y
+    slope, constant = (solve @ y).tolist()
     freedom = len(y) - 2
-    variance = float(((y - x @ coefficients) ** 2).sum()) / freedom if freedom else math.nan
+    variance = float(((y - x @ [slope, constant]) ** 2).sum()) / freedom if freedom else math.nan
     covariance = variance * solve @ solve.T
-    errors = np.sqrt(np.diag(covariance))
-    slope = Interval(float(coefficients[0]), float(errors[0]), freedom)
-    constant = Interval(float(coefficients[1]), float(errors[1]), freedom)
-    return Law(slope, constant, covariance, math.sqrt(variance))
+    slope_error, constant_error = np.sqrt(np.diag(covariance)).tolist()
+    return Law(
+        slope=Interval(slope, slope_error, freedom),
+        constant=Interval(constant, constant_error, freedom),
+        covariance=covariance,
+        scatter=math.sqrt(variance),
+    )

@@ -61,24 +61,25 @@ def find_optimum(cell: Cell) -> Optimum:
         finite = scores[np.isfinite(scores)]
         if len(finite) * 2 > len(scores):  # a rate at which half of the seeds fail is no rate to train at
             means[place] = finite.mean()
-    if np.isnan(means).all():
+    known = np.isfinite(means)
+    if not known.any():
         return Optimum(cell, np.nan, np.nan, np.nan, np.nan, f"rates below {np.exp(rates[0]):.3g}: every run failed")
     tied = np.flatnonzero(means == np.nanmax(means))
     best = int(tied[(len(tied) - 1) // 2])
-    peak, cliff = float(rates[best]), _cliff(rates, means, best)
+    peak = float(rates[best])
+    cliff = _cliff(rates, means, best)
 
-    worse_below = bool((means[:best] < means[best]).any())
-    worse_above = bool((means[best + 1 :] < means[best]).any()) or np.isfinite(cliff)
-    first, last = np.exp(rates[np.isfinite(means)][[0, -1]])
+    worse_below = (means[:best] < means[best]).any()
+    worse_above = (means[best + 1 :] < means[best]).any() or np.isfinite(cliff)
     needs = ""
     if not worse_below and not worse_above:
         needs = f"rates on both sides of {np.exp(peak):.3g}"
     elif not worse_above:
-        needs = f"rates above {last:.3g}"
+        needs = f"rates above {np.exp(rates[known][-1]):.3g}"
     elif not worse_below:
-        needs = f"rates below {first:.3g}"
+        needs = f"rates below {np.exp(rates[known][0]):.3g}"
 
-    usable = rates[np.isfinite(means) & (rates < cliff)]
+    usable = rates[known & (rates < cliff)]
     left, right = usable[usable < peak], usable[usable > peak]
     low = float(left[-1]) if len(left) else peak
     high = cliff if np.isfinite(cliff) else peak
@@ -93,7 +94,7 @@ def find_optimum(cell: Cell) -> Optimum:
     window = usable[near]
     # where the best rate is the last one before the cliff, the curve may have its top between the two
     end = float(window[-1]) if len(right) else high
-    return _interpolated(optimum, window, (float(window[0]), end))
+    return _interpolated(optimum, window, end)
 
 
 def _cliff(rates: Floats, means: Floats, best: int) -> float:
@@ -112,21 +113,27 @@ def _cliff(rates: Floats, means: Floats, best: int) -> float:
     return float(min(rates[above][fallen], default=failed))
 
 
-def _interpolated(optimum: Optimum, window: Floats, limits: tuple[float, float]) -> Optimum:
-    """The optimum at the top of a cubic through the runs at the window's rates, with the interval of its bootstrap."""
+def _interpolated(optimum: Optimum, window: Floats, end: float) -> Optimum:
+    """The optimum at the top of a cubic through the runs at the window's rates, at most `end`, with the interval of its
+    bootstrap."""
     cell, centre = optimum.cell, optimum.grid_best
+    ends = (float(window[0]) - centre, end - centre)
     chosen = np.isin(cell.log_rates, window) & np.isfinite(cell.scores)
-    x, scores, offsets = cell.log_rates[chosen] - centre, cell.scores[chosen], _seed_offsets(cell.seeds[chosen])
+    scores = cell.scores[chosen]
+    offsets = _seed_offsets(cell.seeds[chosen])
     degree = min(3, len(window) - 1)
     if len(scores) <= degree + 1 + offsets.shape[1]:
         degree = 2  # four rates and one seed: a parabola leaves a residual, a cubic does not
-    design = np.hstack([x[:, None] ** np.arange(degree + 1), offsets])
+    powers = (cell.log_rates[chosen] - centre)[:, None] ** np.arange(degree + 1)
+    design = np.hstack([powers, offsets])
     solve = np.linalg.pinv(design)
     curve = (solve @ scores)[: degree + 1]
-    ends = (limits[0] - centre, limits[1] - centre)
-    top = centre + float(_tops(curve[None], ends)[0])
-    found = replace(optimum, log_rate=top, window=(float(window[0]), float(window[-1])), coefficients=curve)
-
+    found = replace(
+        optimum,
+        log_rate=centre + float(_tops(curve[None], ends)[0]),
+        window=(float(window[0]), float(window[-1])),
+        coefficients=curve,
+    )
     fitted = design @ solve @ scores
     freedom = len(scores) - np.linalg.matrix_rank(design)
     if freedom == 0:
@@ -136,7 +143,8 @@ def _interpolated(optimum: Optimum, window: Floats, limits: tuple[float, float])
     generator = np.random.default_rng(0)
     noise = np.sqrt(((scores - fitted) ** 2).sum() / generator.chisquare(freedom, DRAWS))
     drawn = fitted + noise[:, None] * generator.normal(size=(DRAWS, len(scores)))
-    low, high = centre + np.quantile(_tops(drawn @ solve[: degree + 1].T, ends), (0.025, 0.975))
+    tops = _tops(drawn @ solve[: degree + 1].T, ends)
+    low, high = centre + np.quantile(tops, (0.025, 0.975))
     return replace(found, low=float(low), high=float(high))
 
 

@@ -66,22 +66,24 @@ def write_fits(folder: Path, runs: Runs, targets: Mapping[str, float]) -> list[P
 
 def _law_values(fit: Fit, targets: Mapping[str, float]) -> dict[str, Any]:
     """What law.json says about a fit."""
-    values: dict[str, Any] = {"objective": fit.objective.column, "lower_is_better": fit.objective.lower_is_better}
-    values |= {"n": 0, "seeds": fit.seeds, "coefficients": None, "intervals": None, "why": fit.why or None}
-    values |= {"degrees_of_freedom": None, "scatter": None, "predictions": []}
-    if fit.law is None:
-        return values
-    terms = {"ln N": fit.law.slope, "constant": fit.law.constant}
-    values["n"] = int(fit.law.slope.degrees_of_freedom) + 2
-    values["coefficients"] = {name: _number(term.estimate) for name, term in terms.items()}
-    values["intervals"] = {name: [_number(term.low), _number(term.high)] for name, term in terms.items()}
-    values["degrees_of_freedom"] = fit.law.slope.degrees_of_freedom
-    values["scatter"] = _number(fit.law.scatter)
-    for name, params in targets.items():
-        rate, low, high = _rates(fit.law.predict(params))
-        row = {"size": name, "params": params, "value": _number(rate), "low": _number(low), "high": _number(high)}
-        values["predictions"].append(row | {"mm1": PAPER_LAW.rate(params)})
-    return values
+    law, predictions = fit.law, []
+    for name, params in targets.items() if law else ():
+        rate, low, high = map(_number, _rates(law.predict(params)))
+        row = {"size": name, "params": params, "value": rate, "low": low, "high": high}
+        predictions.append(row | {"mm1": PAPER_LAW.rate(params)})
+    terms = {"ln N": law.slope, "constant": law.constant} if law else {}
+    return {
+        "objective": fit.objective.column,
+        "lower_is_better": fit.objective.lower_is_better,
+        "n": int(law.slope.degrees_of_freedom) + 2 if law else 0,
+        "seeds": fit.seeds,
+        "coefficients": {name: _number(term.estimate) for name, term in terms.items()} or None,
+        "intervals": {name: [_number(term.low), _number(term.high)] for name, term in terms.items()} or None,
+        "why": fit.why or None,
+        "degrees_of_freedom": law.slope.degrees_of_freedom if law else None,
+        "scatter": _number(law.scatter) if law else None,
+        "predictions": predictions,
+    }
 
 
 def _number(value: float) -> float | None:
@@ -128,13 +130,12 @@ def _optima(fit: Fit) -> pd.DataFrame:
 def _optima_table(optima: pd.DataFrame) -> Table:
     rows = []
     for row in optima.to_dict("records"):
+        left_out = _with_range(row["left_out_prediction"], row["left_out_low"], row["left_out_high"])
         rows.append(
             {
                 "size": sized(row["size"], row["params"]),
                 "best η": _with_range(row["optimum"], row["low"], row["high"]),
-                "predicted without it": _with_range(
-                    row["left_out_prediction"], row["left_out_low"], row["left_out_high"]
-                ),
+                "predicted without it": left_out,
                 "best tried": f"{row['grid_best']:.3g}",
                 "not bracketed: needs": row["needs"],
                 "runs": row["runs"],

@@ -8,8 +8,8 @@ import pandas as pd
 
 from analysis.seeds import caution
 from mm1_lab.config import RequestError, Size, parse_count, short_count
-from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores
-from mm1_lab.results.summary import held_out_loss, measures, shot_means
+from mm1_lab.results.reading import Variant, read_records
+from mm1_lab.results.summary import search_scores
 
 FEWEST_SIZES = 3
 """Bracketed sizes that a law needs: with two there is no residual."""
@@ -46,41 +46,40 @@ class Runs:
 def search_runs(variant: Variant) -> Runs:
     """The finished and diverged runs of a search, with two objectives: the held-out loss, which says something at every
     size, and the average at the largest number of shots, as in the paper."""
-    scores = measures(read_scores(variant))
-    most_shots = shot_means(scores["measure"])[-1]
-    average = f"{most_shots} average"
-    averages = scores[scores["measure"] == most_shots].set_index(["arm", "seed"])["value"].to_dict()
-    losses: dict[tuple[str, int], dict[str, float]] = {}
-    for loss in read_held_out(variant).to_dict("records"):
-        losses.setdefault((loss["arm"], loss["seed"]), {})[loss["source"]] = loss["loss"]
-    diverged = variant.ledger.diverged()
+    manifest, ledger = variant.manifest, variant.ledger
+    average = f"{max(manifest.shots)}-shot average"
     params, share = {}, 1.0
     for record in read_records(variant).values():
         model = record["config"]["model"]
         params[record["recipe"]["decoder"]] = float(Size.model_validate(model["decoder"]["size"]).parameters().dense)
         share = model.get("training", {}).get("lr_multipliers", {}).get("decoder", 1.0)
+    diverged = ledger.diverged()
     rows = []
     for trial in variant.trials.to_dict("records"):
-        arm, seed = trial["arm"], trial["seed"]
-        recipe = variant.manifest.sweep.arms[arm]
-        ran = trial["done"] or trial["fingerprint"] in diverged
-        if not ran or recipe.decoder not in params or recipe.images != "shown":
-            continue
-        name = arm.rpartition(" ")[0]  # `9M 0.001` is of 9M
-        row = {"name": name, "params": params[recipe.decoder], "learning_rate": float(recipe.learning_rate)}
-        row |= {"seed": seed, "arm": arm, average: math.nan, HELD_OUT: math.nan}
+        recipe = manifest.sweep.arms[trial["arm"]]
+        score = loss = math.nan
         if trial["done"]:
-            row[average] = averages[arm, seed]
-            row[HELD_OUT] = held_out_loss(losses[arm, seed], recipe.data_mix.shares())
-        rows.append(row)
-    manifest = variant.manifest
+            score, loss = search_scores(ledger.trial_folder(trial["fingerprint"]), recipe.data_mix.shares())
+        elif trial["fingerprint"] not in diverged or recipe.decoder not in params:
+            continue
+        rows.append(
+            {
+                "name": trial["arm"].rpartition(" ")[0],  # `9M 0.001` is of 9M
+                "params": params[recipe.decoder],
+                "learning_rate": float(recipe.learning_rate),
+                "seed": trial["seed"],
+                "arm": trial["arm"],
+                average: score,
+                HELD_OUT: loss,
+            }
+        )
     own_rate = "." if share == 1 else f", and the decoder learns at {share:g} × this rate."
-    of_seeds = caution(manifest, sorted(set(variant.done["seed"])))
+    cautions = [LEVELS + own_rate, caution(manifest, sorted(set(variant.done["seed"])))]
     return Runs(
         title=", ".join([f"scale {manifest.scale}", f"data {manifest.data_name}", *manifest.overrides]),
         points=pd.DataFrame(rows),
         objectives=(Objective(HELD_OUT, True, "nats per text token"), Objective(average, False, "points")),
-        cautions=(LEVELS + own_rate, of_seeds) if of_seeds else (LEVELS + own_rate,),
+        cautions=tuple(text for text in cautions if text),
     )
 
 

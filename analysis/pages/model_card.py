@@ -44,8 +44,8 @@ def _evaluated(record: dict[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
     summary = record["summaries"].get("sft" if "model" in config["model"] else "multimodal", {})
     rows = []
     for (benchmark, metric, shots), asked in scores.groupby(["benchmark", "metric", "shots"], sort=False):
-        blocks = asked.groupby("block")["score"]
-        found = over_questions({"": blocks.mean().to_numpy()}, {"": blocks.size().to_numpy().astype(float)})
+        blocks = asked.groupby(["benchmark", "block"], observed=True)["score"]
+        found = over_questions(blocks.mean(), blocks.size())
         interval = f"{found.low:.1f} to {found.high:.1f}" if found.low == found.low else ""  # none for a single block
         rows.append((benchmark, metric, shots, len(asked), f"{found.estimate:.1f}", interval))
     return {

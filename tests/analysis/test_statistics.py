@@ -4,12 +4,18 @@ their edges."""
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from analysis.judging.p_values import p_values, verdict_from_p
 from analysis.seeds import seeds_needed, smallest_difference
 from analysis.statistics import Floats, Interval, arm_means, moderated, one_sample, other_arms, over_questions
+
+
+def over_blocks(values: dict[str, Floats], counts: Floats) -> Interval:
+    means = pd.concat({name: pd.Series(own) for name, own in values.items()})
+    return over_questions(means, pd.concat({name: pd.Series(counts) for name in values}))
 
 
 def means_of(scores: Floats) -> dict[str, Interval]:
@@ -72,16 +78,16 @@ def test_intervals_over_questions_hold_the_truth_in_95_of_100_studies() -> None:
     generator, inside, repeats = np.random.default_rng(5), 0, 1000
     for _ in range(repeats):
         gaps = {name: generator.normal(2, 5, 12) for name in ("x", "y", "z")}
-        found = over_questions(gaps, {name: np.full(12, 8.0) for name in gaps})
+        found = over_blocks(gaps, np.full(12, 8.0))
         inside += found.low < 2 < found.high
     assert 0.93 <= inside / repeats <= 0.97
 
 
 def test_over_questions_is_the_t_test_over_blocks() -> None:
     values = np.random.default_rng(0).normal(50, 20, 10)
-    found = over_questions({"x": values}, {"x": np.full(10, 4.0)})
+    found = over_blocks({"x": values}, np.full(10, 4.0))
     assert (found.low, found.high) == pytest.approx(tuple(stats.ttest_1samp(values, 0).confidence_interval()))
-    constant = over_questions({"x": np.full(10, 3.0)}, {"x": np.full(10, 4.0)})
+    constant = over_blocks({"x": np.full(10, 3.0)}, np.full(10, 4.0))
     assert (constant.low, constant.high) == pytest.approx((3, 3))
 
 
@@ -89,7 +95,7 @@ def test_a_ratio_over_uneven_blocks_has_the_error_that_a_bootstrap_finds() -> No
     generator = np.random.default_rng(2)
     counts = generator.integers(3, 9, 40).astype(float)
     values = generator.normal(50, 20, 40)
-    found = over_questions({"x": values}, {"x": counts})
+    found = over_blocks({"x": values}, counts)
     drawn = generator.integers(0, 40, (4000, 40))
     bootstrap = (values[drawn] * counts[drawn]).sum(1) / counts[drawn].sum(1)
     assert found.error == pytest.approx(bootstrap.std() * math.sqrt(40 / 39), rel=0.05)
