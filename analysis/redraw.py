@@ -1,7 +1,5 @@
 """Draws all tables and figures of a results folder, each sweep in a process of its own."""
 
-import sys
-import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import forkserver, get_context
 from pathlib import Path
@@ -24,7 +22,7 @@ from analysis.pages.overview import write_overview
 from analysis.pages.report import write_report
 from analysis.pages.verdicts import claims_notes, in_little_room, verdicts_table
 from analysis.proxies import pair_arms
-from analysis.runs import minutes_of, runs_of, stage_seconds
+from analysis.runs import minutes_of
 from analysis.study import Study
 from analysis.style import styled
 from analysis.table import Table, to_plain
@@ -32,9 +30,6 @@ from mm1_lab.config import RateSearch
 from mm1_lab.files import machine_cpus
 from mm1_lab.processes import allow_interrupts, interrupts_blocked
 from mm1_lab.results.reading import list_variants, read_variant
-
-PATIENCE = 3.0
-"""Seconds of drawing after which progress is told."""
 
 
 def draw(results: Path, out: Path | None = None) -> list[Path]:
@@ -69,18 +64,13 @@ def draw_sweeps(results: Path, out: Path) -> list[Drawn]:
     targets = [out / folder.relative_to(results) for folder in finished]
     workers = min(len(finished), machine_cpus())
     if workers < 2:
-        return [_draw(folder, target) for folder, target in zip(finished, targets, strict=True)]
+        return list(map(_draw, finished, targets))
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with interrupts_blocked():
         forkserver.ensure_running()
-    begun, drawn = time.monotonic(), []
     with ProcessPoolExecutor(workers, context, allow_interrupts) as pool:
-        for one in pool.map(_draw, finished, targets):
-            drawn.append(one)
-            if time.monotonic() - begun > PATIENCE:
-                print(f"{len(drawn)} of {len(finished)} sweeps are drawn", file=sys.stderr, flush=True)
-    return drawn
+        return list(pool.map(_draw, finished, targets))
 
 
 def draw_sweep(folder: Path) -> list[Path]:
@@ -149,8 +139,7 @@ def _draw(folder: Path, target: Path) -> Drawn:
         measures=measures,
         missing=tuple(study.missing()),
         caution=study.caution,
-        runs=runs_of(study),
-        seconds=stage_seconds(study),
+        runs=study.variant.done[["arm", "seed", "fingerprint"]],
         paired=pair_arms(study),
         claims=claims_table,
         tables=tables,

@@ -1,38 +1,10 @@
-"""How a sweep's trials were run, by their records: when, on which machines, in how much time."""
+"""How a sweep's trials were run, by their records: which looks are finished, how long they took, on which machines."""
 
 from collections.abc import Iterable
 
 import numpy as np
-import pandas as pd
 
 from analysis.study import Study
-from analysis.table import MISSING
-
-
-def runs_of(study: Study) -> pd.DataFrame:
-    """How each trial was run: arm, seed, fingerprint, seconds, parameters, commit, date, processor, versions."""
-    rows = []
-    for trial in study.variant.done.to_dict("records"):
-        record = study.records[trial["fingerprint"]]
-        machine = record.get("environment", {})
-        summaries = record.get("summaries", {})
-        trained = summaries.get("multimodal") or summaries.get("sft", {})  # for an exported model, only the tuning
-        timings = record.get("timings", {}).values()
-        versions = machine.get("versions", {}).items()
-        rows.append(
-            {
-                "arm": trial["arm"],
-                "seed": trial["seed"],
-                "fingerprint": trial["fingerprint"],
-                "seconds": sum(timing["seconds"] for timing in timings),
-                "parameters": sum(trained.get("parameters", {}).values()),
-                "commit": (machine.get("commit") or MISSING)[:12],
-                "date": machine.get("date", MISSING)[:10],
-                "processor": machine.get("processor", MISSING),
-                "versions": ", ".join(f"{name} {version}" for name, version in versions),
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def finished_looks(study: Study) -> tuple[int, ...]:
@@ -56,22 +28,6 @@ def finished_looks(study: Study) -> tuple[int, ...]:
     return reached if failed_stages or missing <= failed else reached[:-1]
 
 
-def stage_seconds(study: Study) -> dict[str, float]:
-    """Seconds by kind of stage of a sweep's trials, each stage counted once: training, also of stages that were trained
-    for other sweeps, then evaluation."""
-    seconds: dict[str, dict[str, float]] = {}
-    evaluation = 0.0
-    for record in study.records.values():
-        timing = record.get("timings", {}).get("evaluation", {})
-        evaluation += timing.get("seconds", 0.0)
-        for kind, summary in record.get("summaries", {}).items():
-            if "fingerprint" in summary:
-                by_stage = seconds.setdefault(kind, {})
-                by_stage[summary["fingerprint"]] = summary.get("seconds", 0.0)
-    total = {kind: sum(seconds[kind].values()) for kind in sorted(seconds)}
-    return total | {"evaluation": evaluation}
-
-
 def minutes_of(study: Study) -> tuple[float, float]:
     """Core-minutes of a trial, without parts that trials share, and those of its evaluation; means over trials."""
     total, evaluation = [], []
@@ -86,18 +42,14 @@ def mixes_machines(study: Study, arms: Iterable[str]) -> bool:
     """Whether at some seed the arms' scores, or models or parts of one kind that they rest on, come from different
     processors, or the scores from different library versions. Stages that do not say where they ran do not count."""
     trials = study.variant.trials
-    trials = trials[trials["arm"].isin(list(arms))]
-    machines: dict[tuple[int, str], str] = {}
-    for trial in trials.to_dict("records"):
-        record = study.records.get(trial["fingerprint"])
-        if record is None:
-            continue
+    trials = trials[trials["arm"].isin(list(arms)) & trials["fingerprint"].isin(list(study.records))]
+    machines: dict[tuple[int, str], set[str]] = {}
+    for seed, fingerprint in zip(trials["seed"], trials["fingerprint"], strict=True):
+        record = study.records[fingerprint]
         environment = record.get("environment", {})
-        ran_on = {"evaluation": str([environment.get(key) for key in ("processor", "threads", "versions")])}
+        scored_on = str([environment.get(key) for key in ("processor", "threads", "versions")])
+        machines.setdefault((seed, "evaluation"), set()).add(scored_on)
         for kind, summary in record.get("summaries", {}).items():
             if "processor" in summary:
-                ran_on[kind] = summary["processor"]
-        for kind, machine in ran_on.items():
-            if machines.setdefault((trial["seed"], kind), machine) != machine:
-                return True
-    return False
+                machines.setdefault((seed, kind), set()).add(summary["processor"])
+    return any(len(different) > 1 for different in machines.values())

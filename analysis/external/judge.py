@@ -20,11 +20,12 @@ import pandas as pd
 from pydantic import Field
 
 from analysis.external.tables import Scores, make_scores, read_scores
-from analysis.judging.p_values import DECIDED, Tested, holm, p_values
+from analysis.judging.p_values import DECIDED, P, Tested, holm, p_values
 from analysis.judging.sequential import FUTILE, chance_yet, over_looks
 from analysis.seeds import seeds_needed, smallest_difference
 from analysis.statistics import (
     UNKNOWN,
+    Floats,
     Interval,
     arm_means,
     moderated,
@@ -120,8 +121,8 @@ def judge(
     tested = holm({str(place): one.p or {"supported": 1.0} for place, one in enumerate(evidence)})
     spreads = {measure: _spread(_means(questions), table.paired) for measure, questions in by_measure.items()}
     rows = []
-    for place, one in enumerate(evidence):
-        rows.append(_row(one, tested[str(place)], spreads[one.claim.measure], looks))
+    for place, (claim, one) in enumerate(zip(asked, evidence, strict=True)):
+        rows.append(_row(claim, one, tested[str(place)], spreads[claim.measure], looks))
     if not table.paired:
         notes.append("No column of seeds: an arm's rows are taken for independent runs of it.")
     return Judgement(rows, _smallest_gain(spreads[AVERAGE]), notes)
@@ -190,7 +191,6 @@ def _means(questions: pd.DataFrame) -> pd.DataFrame:
 class _Evidence:
     """What the table holds about one claim."""
 
-    claim: OutsideClaim
     found: Interval = UNKNOWN
     over: str = ""
     """What the interval is over: `seeds`, `runs`, or `questions`, which give no verdict; empty without one."""
@@ -198,9 +198,9 @@ class _Evidence:
     """Seeds that both arms have, or runs of the one that has fewer."""
     single: Interval = UNKNOWN
     """The difference with the error of a single seed."""
-    p: Mapping[str, float] = field(default_factory=dict)
+    p: P = field(default_factory=dict)
     """By statement, over the looks; empty if nothing can be judged."""
-    now: Mapping[str, float] = field(default_factory=dict)
+    now: P = field(default_factory=dict)
     """By statement, at the last finished look alone."""
     reason: str = ""
     """Why nothing is judged."""
@@ -210,97 +210,95 @@ def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks:
     """`questions` are those that both arms have."""
     means = _means(questions) if len(questions) else pd.DataFrame()
     if claim.first not in means.index or claim.second not in means.index:
-        return _Evidence(claim, reason="no question in common")
+        return _Evidence(reason="no question in common")
     if paired:
-        return _within_seeds(claim, questions, means, looks)
-    return _between_runs(claim, means, looks)
+        differences = (means.loc[claim.first] - means.loc[claim.second]).dropna()
+        count = len(differences)
+        if count == 0:
+            return _Evidence(reason="no seed in common: run both arms at the same seeds")
+        if count == 1:
+            seed = differences.index[0]
+            each = questions[claim.first][seed] - questions[claim.second][seed]
+            found = over_questions(each, pd.Series(1, each.index))
+            over = "questions" if np.isfinite(found.error) else ""
+            return _Evidence(found, over, 1, reason="one seed: its luck is not known")
+    else:
+        runs = _runs(means)
+        first, second = runs[claim.first], runs[claim.second]
+        count = min(len(first), len(second))
+        if count < 2:
+            found = Interval(float(first.mean() - second.mean()), math.nan, 0.0)
+            return _Evidence(found, count=count, reason="one run of an arm: its luck is not known")
+    interval = _within_seeds if paired else _between_runs
+    found = interval(claim, means, count, count)
+    to_single = math.sqrt(count) if paired else math.sqrt(2 / (1 / len(first) + 1 / len(second)))
+    evidence = _Evidence(
+        found=found,
+        over="seeds" if paired else "runs",
+        count=count,
+        single=replace(found, error=found.error * to_single),
+    )
+    finished = [look for look in looks if look <= count] if looks else [count]
+    if not finished:
+        return replace(evidence, reason=f"before the first look, at {looks[0]} seeds")
+    each_p = [p_values(claim.expect, claim.margin, interval(claim, means, look, count)) for look in finished]
+    now = each_p[-1]
+    if not looks:
+        return replace(evidence, p=now, now=now)
+    return replace(evidence, p={name: over_looks([one[name] for one in each_p], looks) for name in now}, now=now)
 
 
-def _within_seeds(claim: OutsideClaim, questions: pd.DataFrame, means: pd.DataFrame, looks: Sequence[int]) -> _Evidence:
+def _within_seeds(claim: OutsideClaim, means: pd.DataFrame, number: int, count: int) -> Interval:
+    """The difference over the first `number` of the seeds that both arms have."""
     differences = (means.loc[claim.first] - means.loc[claim.second]).dropna()
-    seeds = list(differences.index)
-    if not seeds:
-        return _Evidence(claim, reason="no seed in common: run both arms at the same seeds")
-    if len(seeds) == 1:
-        found = _over_questions(questions[claim.first][seeds[0]] - questions[claim.second][seeds[0]])
-        over = "questions" if np.isfinite(found.error) else ""
-        return _Evidence(claim, found, over, 1, reason="one seed: its luck is not known")
-    values = np.asarray(differences, np.float64)
-    others = means.drop(index=[claim.first, claim.second])[seeds].dropna().to_numpy(np.float64)
-    intervals = {}
-    for number in {*looks, len(seeds)}:
-        if 2 <= number <= len(seeds):
-            intervals[number] = moderated(values[:number], other_arms(others[:, :number])) or UNKNOWN
-    return _judged(claim, intervals, "seeds", math.sqrt(len(seeds)), looks)
+    seeds = list(differences.index[:number])
+    others = means.drop(index=[claim.first, claim.second])[list(differences.index)].dropna()[seeds]
+    values = np.asarray(differences[seeds], np.float64)
+    return moderated(values, other_arms(others.to_numpy(np.float64))) or UNKNOWN
 
 
-def _over_questions(differences: pd.Series[float]) -> Interval:
-    """The mean difference of two runs, with the error from the spread of questions: about these models alone."""
-    values = {str(cell): np.asarray(own, np.float64) for cell, own in differences.groupby(level=CELL)}
-    return over_questions(values, {cell: np.ones(len(own)) for cell, own in values.items()})
-
-
-def _between_runs(claim: OutsideClaim, means: pd.DataFrame, looks: Sequence[int]) -> _Evidence:
-    runs = {arm: own.dropna() for arm, own in means.iterrows()}
+def _between_runs(claim: OutsideClaim, means: pd.DataFrame, number: int, count: int) -> Interval:
+    """The difference of independent runs, of all or at a look of the first `number` of each arm; the variance within
+    the two arms is moderated towards that within the others."""
+    runs = _runs(means)
+    if number < count:
+        runs = {arm: own[:number] for arm, own in runs.items()}
     first, second = runs.pop(claim.first), runs.pop(claim.second)
-    count = min(len(first), len(second))
-    if count < 2:
-        found = Interval(float(first.mean() - second.mean()), math.nan, 0.0)
-        return _Evidence(claim, found, count=count, reason="one run of an arm: its luck is not known")
-    intervals = {count: _independent(first, second, list(runs.values()))}
-    for number in looks:
-        if 2 <= number < count:
-            intervals[number] = _independent(first[:number], second[:number], [own[:number] for own in runs.values()])
-    to_single = math.sqrt(2 / (1 / len(first) + 1 / len(second)))
-    return _judged(claim, intervals, "runs", to_single, looks)
-
-
-def _independent(first: pd.Series[float], second: pd.Series[float], others: Sequence[pd.Series[float]]) -> Interval:
-    """The difference of two arms' independent runs; the variance within them is moderated towards the others'."""
-    variance, degrees = _within_arms([first, second])
-    pooled, degrees_of_pool = _within_arms(others)
-    variance, degrees = shrunk(variance, degrees, pooled, degrees_of_pool)
+    variance, degrees = shrunk(*_within_arms([first, second]), *_within_arms(list(runs.values())))
     error = math.sqrt(variance * (1 / len(first) + 1 / len(second)))
     return Interval(float(first.mean() - second.mean()), error, degrees)
 
 
-def _within_arms(arms: Sequence[pd.Series[float]]) -> tuple[float, float]:
+def _runs(means: pd.DataFrame) -> dict[str, Floats]:
+    """The runs of each arm."""
+    return {str(arm): own.dropna().to_numpy(np.float64) for arm, own in means.iterrows()}
+
+
+def _within_arms(arms: Sequence[Floats]) -> tuple[float, float]:
     """The variance of runs within arms, and its degrees of freedom."""
     degrees = float(sum(len(own) - 1 for own in arms))
     squares = sum(float(((own - own.mean()) ** 2).sum()) for own in arms)
     return (squares / degrees if degrees else 0.0), degrees
 
 
-def _judged(
-    claim: OutsideClaim, intervals: Mapping[int, Interval], over: str, to_single: float, looks: Sequence[int]
-) -> _Evidence:
-    """The evidence from the intervals by number of seeds: the p of each statement over the finished looks and at the
-    last of them, or why there is none. `to_single` times the error is that of a single seed."""
-    count = max(intervals)
-    found = intervals[count]
-    evidence = _Evidence(claim, found, over, count, replace(found, error=found.error * to_single))
-    finished = [look for look in looks if look <= count] or ([] if looks else [count])
-    if not finished:
-        return replace(evidence, reason=f"before the first look, at {looks[0]} seeds")
-    each = [p_values(claim.expect, claim.margin, intervals[look]) for look in finished]
-    now = each[-1]
-    if not looks:
-        return replace(evidence, p=now, now=now)
-    return replace(evidence, p={name: over_looks([one[name] for one in each], looks) for name in now}, now=now)
-
-
-def _row(one: _Evidence, tested: Tested, spread: tuple[float, float] | None, looks: Sequence[int]) -> dict[str, Any]:
+def _row(
+    claim: OutsideClaim,
+    one: _Evidence,
+    tested: Tested,
+    spread: tuple[float, float] | None,
+    looks: Sequence[int],
+) -> dict[str, Any]:
     """One claim of a judgement."""
-    claim, found = one.claim, one.found
+    found = one.found
     verdict = tested.verdict if one.p else "not judged"
+    is_open = verdict not in DECIDED
     needed = math.nan
-    if verdict not in DECIDED:
+    if is_open:
         single, prior = one.single, max(found.degrees_of_freedom - (one.count - 1), 0.0)
         if not one.p and spread:  # of arms that were run once, by the repeats of others
             single, prior = Interval(found.estimate, math.sqrt(2) * spread[0], spread[1]), spread[1]
         if np.isfinite(single.error) and np.isfinite(single.estimate):
             needed = seeds_needed(claim.expect, claim.margin, single, prior, tested.tests)
-    is_open = verdict not in DECIDED
     if is_open and looks:
         chance = max((chance_yet(p, one.count, looks[-1]) for p in one.now.values()), default=1.0)
         is_open = chance >= FUTILE and one.count < looks[-1]
@@ -323,29 +321,23 @@ def _row(one: _Evidence, tested: Tested, spread: tuple[float, float] | None, loo
         "seeds_needed": needed,
         "open": is_open,
     }
-    return {name: _plain(value) for name, value in values.items()}
-
-
-def _plain(value: Any) -> Any:
-    """None for what is not a finite number, as JSON has no NaN."""
-    if isinstance(value, bool | str | int):
-        return value
-    return float(value) if np.isfinite(value) else None
+    # JSON has no NaN
+    return {
+        name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in values.items()
+    }
 
 
 def _spread(means: pd.DataFrame, paired: bool) -> tuple[float, float] | None:
     """The standard deviation of a single run around what its arm, and its seed, explain, and its degrees of freedom."""
     if not paired:
-        variance, degrees = _within_arms([own.dropna() for _, own in means.iterrows()])
+        variance, degrees = _within_arms(list(_runs(means).values()))
         return (math.sqrt(variance), degrees) if degrees else None
-    scores = {}
+    scores: dict[tuple[str, int], float] = {}
     for arm, own in means.iterrows():
-        for place, mean in enumerate(own):
-            if np.isfinite(mean):
-                scores[str(arm), place] = float(mean)
+        for place in np.flatnonzero(own.notna()):
+            scores[str(arm), int(place)] = float(own.iloc[place])
     for arm, found in arm_means(scores).items():  # every arm's tells the same
-        count = sum(other == arm for other, _ in scores)
-        return found.error * math.sqrt(count), found.degrees_of_freedom
+        return found.error * math.sqrt(sum(other == arm for other, _ in scores)), found.degrees_of_freedom
     return None
 
 

@@ -51,24 +51,14 @@ def judgement_text(judgement: Judgement) -> str:
 
 def draw_judgement(judgement: Judgement, path: Path) -> None:
     """A line per claim: the difference, its 95 % interval and the verdict. Raises RequestError for a wrong suffix."""
-    if path.suffix not in (".png", ".pdf", ".svg"):
-        raise RequestError(f"--figure {path}: give a name that ends with .png, .pdf or .svg")
-    from matplotlib.figure import Figure
+    if path.suffix != ".png":
+        raise RequestError(f"--figure {path}: give a name that ends with .png")
+    from analysis.pages.claims_figure import draw_claims
+    from analysis.style import save, styled
 
-    claims = [claim for claim in judgement.claims if claim["difference"] is not None]
-    if not claims:
+    claims = pd.DataFrame(judgement.claims).rename(columns={"difference": "estimate", "interval_over": "interval"})
+    claims = claims.astype(dict.fromkeys(("estimate", "low", "high"), float)).assign(sweep="", paper=float("nan"))
+    if claims["estimate"].isna().all():
         raise RequestError("--figure: no claim has a difference to draw")
-    figure = Figure(figsize=(7, 1 + 0.35 * len(claims)), layout="constrained")
-    axes = figure.subplots()
-    axes.axvline(0, color="0.7", linewidth=1)
-    for place, claim in enumerate(claims):
-        decided = claim["verdict"] in ("supported", "contradicted")
-        color = "C0" if decided else "0.5"
-        if claim["low"] is not None:
-            axes.plot([claim["low"], claim["high"]], [place, place], color=color, linewidth=2)
-        axes.plot(claim["difference"], place, "o", color=color)
-        axes.annotate(claim["verdict"], (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=9)
-    axes.set_yticks(range(len(claims)), [claim["claim"] for claim in claims])
-    axes.set_ylim(len(claims) - 0.5, -0.5)
-    axes.set_xlabel("difference, 95 % interval")
-    figure.savefig(path, dpi=150)
+    with styled():
+        save(draw_claims(claims, "Differences with their 95 % intervals"), path.with_suffix(""))

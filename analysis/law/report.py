@@ -67,7 +67,9 @@ def write_fits(folder: Path, runs: Runs, targets: Mapping[str, float]) -> list[P
 def _law_values(fit: Fit, targets: Mapping[str, float]) -> dict[str, Any]:
     """What law.json says about a fit."""
     law, predictions = fit.law, []
-    for name, params in targets.items() if law else ():
+    for name, params in targets.items():
+        if law is None:
+            break
         rate, low, high = map(_number, _rates(law.predict(params)))
         row = {"size": name, "params": params, "value": rate, "low": low, "high": high}
         predictions.append(row | {"mm1": PAPER_LAW.rate(params)})

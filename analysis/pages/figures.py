@@ -35,18 +35,6 @@ class Column:
     """`points`, `loss` of the source in `measures`, or `paper` for the numbers that MM1 states."""
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line of the figure: an arm's row, or without one a heading or the majority answer."""
-
-    label: str
-    row: Shown | None = None
-
-    @property
-    def is_heading(self) -> bool:
-        return self.row is None and self.label != MAJORITY
-
-
 def draw_scores(study: Study) -> Figure:
     """Draws every arm's means with their intervals, the controls below them, and MM1's own numbers on an axis of their
     own, as they are of other benchmarks and sizes."""
@@ -55,21 +43,22 @@ def draw_scores(study: Study) -> Figure:
     width = max(WIDTH, LABELS + LEAST * len(columns))
     figure = Figure(figsize=(width, 1.3 + ROW * len(lines)), layout="constrained")
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-    axes[0].set_yticks(range(len(lines)), [line.label for line in lines])
+    axes[0].set_yticks(range(len(lines)), [label for label, _ in lines])
     axes[0].set_ylim(len(lines) - 0.4, -0.6)
-    for line, label in zip(lines, axes[0].get_yticklabels(), strict=True):
-        label.set_fontweight("bold" if line.is_heading else "normal")
+    headings = [row is None and label != MAJORITY for label, row in lines]
+    for is_heading, label in zip(headings, axes[0].get_yticklabels(), strict=True):
+        label.set_fontweight("bold" if is_heading else "normal")
     for axis, column in zip(axes, columns, strict=True):
         axis.set_title(column.title, color=DARK)
         axis.set_xlabel("nats per token" if column.kind == "loss" else "points")
         axis.tick_params(axis="y", length=0)
         axis.grid(axis="x")
         axis.margins(x=0.12)
-        for height, line in enumerate(lines):
-            if line.is_heading:
+        for height, (_, row) in enumerate(lines):
+            if headings[height]:
                 axis.axhspan(height - 0.5, height + 0.5, color="#EFEFEF", linewidth=0, zorder=0)
             else:
-                _draw_line(axis, study, column, line, height, shots)
+                _draw_row(axis, study, column, row, height, shots)
     if len(shots) > 1:
         handles = []
         for name in shots:
@@ -121,18 +110,18 @@ def _columns(study: Study) -> list[Column]:
     return columns
 
 
-def _lines(study: Study) -> list[Line]:
-    """Headings and arms; last the majority answer, among the controls."""
-    lines = []
+def _lines(study: Study) -> list[tuple[str, Shown | None]]:
+    """Labels with their rows, which headings lack; last the majority answer, among the controls."""
+    lines: list[tuple[str, Shown | None]] = []
     heading = ""
     for row in shown_rows(study):
         if row.heading != heading and row.panel:
-            lines.append(Line(row.heading))
+            lines.append((row.heading, None))
         heading = row.heading
-        lines.append(Line(row.label + _remark(study, row.arm), row))
+        lines.append((row.label + _remark(study, row.arm), row))
     if heading != CONTROLS and any(study.majority(measure) is not None for measure in study.measures):
-        lines.append(Line(CONTROLS))
-    return [*lines, Line(MAJORITY)]
+        lines.append((CONTROLS, None))
+    return [*lines, (MAJORITY, None)]
 
 
 def _remark(study: Study, arm: str) -> str:
@@ -143,34 +132,30 @@ def _remark(study: Study, arm: str) -> str:
     return " (base)" if study.sweep.arms[arm] == study.sweep.base else ""
 
 
-def _draw_line(axis: Axes, study: Study, column: Column, line: Line, height: int, shots: list[str]) -> None:
-    """Draws a mark for each number of shots, beside each other, with its interval."""
+def _draw_row(axis: Axes, study: Study, column: Column, row: Shown | None, height: int, shots: list[str]) -> None:
+    """Draws a mark with its interval for each number of shots, beside each other; without a row the majority answer."""
     for name, measure in column.measures.items():
         colour, marker = _look(name, shots)
         at = float(height)
         if name:
             at += 0.52 * (shots.index(name) / max(len(shots) - 1, 1) - 0.5)
         if column.kind == "paper":
-            number = line.row and study.paper.value(line.row.panel, line.row.label, measure)
+            number = row and study.paper.value(row.panel, row.label, measure)
             if number:
                 marker = ">" if number.bound == "above" else marker
                 axis.plot(number.value, at, marker=marker, color=colour, mfc="white", linestyle="none")
             continue
-        point = _point(study, column, line, measure)
+        point = None
+        if row and column.kind == "loss":
+            point = mean_of(study.seed_values(row.arm, measure))
+        elif row:
+            point = study.mean(row.arm, measure)
+        elif column.kind == "points" and (level := study.majority(measure)) is not None:
+            marker, point = "|", Interval(level, np.nan, np.nan)
         if point:
-            marker = marker if line.row else "|"
             axis.plot(point.estimate, at, marker=marker, color=colour, linestyle="none", zorder=2)
             if np.isfinite(point.half_width):  # over the marker, which is often wider
                 axis.plot([point.low, point.high], [at, at], color=BASE, linewidth=0.9, zorder=3)
-
-
-def _point(study: Study, column: Column, line: Line, measure: Measure) -> Interval | None:
-    if column.kind == "loss":
-        return mean_of(study.seed_values(line.row.arm, measure)) if line.row else None
-    if line.row:
-        return study.mean(line.row.arm, measure)
-    level = study.majority(measure)
-    return None if level is None else Interval(level, np.nan, np.nan)
 
 
 def _look(name: str, shots: list[str]) -> tuple[str, str]:

@@ -42,9 +42,7 @@ class Drawn:
     missing: tuple[str, ...]
     caution: str
     runs: pd.DataFrame
-    """A row per trial, from `runs_of`."""
-    seconds: Mapping[str, float]
-    """Seconds on one core by kind of stage, each stage counted once."""
+    """The finished trials: arm, seed, fingerprint."""
     paired: Paired
     claims: Table | None
     """The claims of its file with their verdicts."""
@@ -64,11 +62,6 @@ class Drawn:
         return variant_name(name, self.manifest.overrides, self.manifest.data_name)
 
     @property
-    def world(self) -> str:
-        """`world 2` for results of an earlier world; otherwise empty."""
-        return earlier_world(self.manifest)
-
-    @property
     def short_claims(self) -> Table | None:
         return in_little_room(self.claims) if self.claims else None
 
@@ -80,27 +73,21 @@ class Drawn:
 
     @property
     def command(self) -> str:
-        """The command that runs its trials again; several, one after another, where seeds differ in arms."""
-        sweep = self.manifest.sweep
-        seeds_of: dict[tuple[str, ...], list[str]] = {}
-        for seed, arms in self.runs.groupby("seed")["arm"]:
-            known = set(sweep.arms) if sweep.search else set(arms)
-            seeds_of.setdefault(tuple(arm for arm in sweep.arms if arm in known), []).append(str(seed))
-        commands = []
-        for own, seeds in seeds_of.items():
-            only = []
-            if len(own) < len(sweep.arms):
-                for arm in own:
-                    only += ["--only", arm]
-            listed = ",".join(seeds) if len(seeds) > 1 else f"{seeds[0]},"  # without a comma it would be a count
-            commands.append(self.manifest.command("--seeds", listed, *only))
-        return " && ".join(commands)
+        """The command that runs its trials again."""
+        manifest = self.manifest
+        seeds = sorted(set(self.runs["seed"]))
+        options = ["--seeds", ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")]  # else it would be a count
+        if manifest.looks:
+            options.append("--until-decided")
+        known = set(self.runs["arm"])
+        if not manifest.sweep.search and known < set(manifest.sweep.arms):
+            for arm in sorted(known):
+                options += ["--only", arm]
+        return manifest.command(*options)
 
     @property
-    def cost(self) -> str:
-        trials = counted(len(set(self.runs["fingerprint"])), "trial")
-        hours = ", ".join(f"{kind} {seconds / 3600:.1f}" for kind, seconds in self.seconds.items() if seconds)
-        return f"{trials}; core hours, each stage counted once: {hours}." if hours else f"{trials}."
+    def trials(self) -> str:
+        return counted(self.runs["fingerprint"].nunique(), "trial")
 
 
 @dataclass(frozen=True)
@@ -165,17 +152,11 @@ class Group:
         """What was run."""
         runs = pd.concat([one.runs for one in self.drawn])
         manifest = self.drawn[0].manifest
-        trials = runs["fingerprint"].nunique()
-        models = "models"
-        sizes = runs["parameters"][runs["parameters"] > 0]
-        if len(sizes):
-            least, median, most = _rounded(sizes.min()), _rounded(sizes.median()), _rounded(sizes.max())
-            models += f" of {median} parameters" + ("" if least == most else f" ({least} to {most})")
-        what = f"{counted(trials, 'trial')} of {counted(len(self.drawn), 'sweep')}"
-        verb = "were" if trials > 1 else "was"
-        seeds = seeds_text(sorted(runs["seed"].unique().tolist()), manifest.in_world)
-        about = f"{what} {verb} run at {self.name}, with {seeds}: {models} {DATA.get(manifest.data.kind, '')}."
-        return f"{about} {worlds_note({one.manifest.sweep.name: one.world for one in self.drawn})}".strip()
+        trials = counted(runs["fingerprint"].nunique(), "trial")
+        seeds = seeds_text(sorted(set(runs["seed"])), manifest.in_world)
+        about = f"{trials} of {counted(len(self.drawn), 'sweep')} at {self.name}, with {seeds}"
+        worlds = worlds_note({one.manifest.sweep.name: earlier_world(one.manifest) for one in self.drawn})
+        return f"{about}, {DATA[manifest.data.kind]}. {worlds}".strip()
 
     @property
     def findings(self) -> str:
@@ -191,13 +172,6 @@ class Group:
         return f"{text}."
 
 
-def _rounded(count: float) -> str:
-    """`40 thousand`, `0.55 million`, `1.3 billion`, to two digits."""
-    if count < 1e5:
-        return f"{count / 1e3:.2g} thousand"
-    return f"{count / 1e9:.2g} billion" if count >= 1e9 else f"{count / 1e6:.2g} million"
-
-
 def group_sweeps(results: Path, out: Path, drawn: Sequence[Drawn]) -> list[Group]:
     """Groups sweeps by scale, overrides and data, and judges the lessons of each group; groups with sweeps of the
     user's own come first. `out` is where the sweeps were drawn."""
@@ -208,23 +182,23 @@ def group_sweeps(results: Path, out: Path, drawn: Sequence[Drawn]) -> list[Group
         members_of.setdefault(one.group, []).append(one)
     groups = []
     for (scale, suffix), members in members_of.items():
-        law = out / scale / members[0].named(LAW) / "law.json"
         evidence = [found for one in members for found in one.evidence]
+        law = out / scale / members[0].named(LAW) / "law.json"
         evidence += of_law(lessons, law, members[0].manifest.in_world)
         judged = judge_lessons(lessons, evidence, scale)
-        judged["world"] = judged["sweep"].map({one.manifest.sweep.name: one.world for one in members}).fillna("")
+        worlds = {one.manifest.sweep.name: earlier_world(one.manifest) for one in members}
+        judged["world"] = judged["sweep"].map(worlds).fillna("")
         looks = {one.manifest.sweep.name: one.looks for one in members if one.looks}
         if looks:
             judged["looks"] = judged["sweep"].map(looks).fillna("")
-        groups.append(
-            Group(
-                scale,
-                suffix,
-                own=tuple(one for one in members if one.manifest.sweep.name not in asked),
-                of_lessons=tuple(one for one in members if one.manifest.sweep.name in asked),
-                lessons=judged,
-                parts=parts_frame(evidence),
-                accuracy=accuracy([one.paired for one in members], [one.paired for one in drawn]),
-            )
+        group = Group(
+            scale=scale,
+            suffix=suffix,
+            own=tuple(one for one in members if one.manifest.sweep.name not in asked),
+            of_lessons=tuple(one for one in members if one.manifest.sweep.name in asked),
+            lessons=judged,
+            parts=parts_frame(evidence),
+            accuracy=accuracy([one.paired for one in members], [one.paired for one in drawn]),
         )
+        groups.append(group)
     return sorted(groups, key=lambda group: not group.own)

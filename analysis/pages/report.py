@@ -4,12 +4,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from analysis.effects import UNSET, levels_of
 from analysis.pages.groups import Drawn, Group
 from analysis.pages.verdicts import lesson_notes
-from analysis.table import Table, environment
+from analysis.table import environment
 from mm1_lab.config import Sweep
 from mm1_lab.files import write_text
 from mm1_lab.results.samples import data_uri
@@ -25,7 +23,6 @@ def write_report(out: Path, groups: Sequence[Group]) -> Path:
         title=_title(drawn),
         groups=groups,
         folder=out,
-        machines=_machines(drawn),
         commands=[one.command for one in drawn],
     )
     path = out / "report.html"
@@ -48,17 +45,6 @@ def _question(sweep: Sweep) -> str:
     levels = levels_of(sweep.base).items()
     base = ", ".join(f"{axis} {level}" for axis, level in levels if axis not in unsaid and level != UNSET)
     return f"{len(sweep.arms)} arms, each a change to the base: {base}."
-
-
-def _machines(drawn: Sequence[Drawn]) -> Table:
-    """A row for every combination of commit, machine and library versions that produced scores."""
-    keys = ["sweep", "commit", "processor", "versions"]
-    runs = [one.runs.assign(sweep=f"{one.manifest.variant} at {one.manifest.scale}") for one in drawn]
-    dates = (
-        pd.concat(runs, ignore_index=True).groupby(keys, sort=False)["date"].agg(["count", "min", "max"]).reset_index()
-    )
-    dates["dates"] = dates["min"] + " – " + dates["max"]
-    return Table("How it was run", dates.rename(columns={"count": "trials"})[["sweep", "trials", "dates", *keys[1:]]])
 
 
 def _id(name: str) -> str:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,12 +20,11 @@ from analysis.judging.evidence import of_lessons
 from analysis.judging.verdicts import judge_contrasts, judge_lessons, parts_frame, with_lessons
 from analysis.pages.compare import compare_table
 from analysis.pages.figures import draw_scores
-from analysis.pages.groups import Drawn
 from analysis.pages.output import Output
 from analysis.pages.scores import means_table, scores_by_benchmark, short_table
 from analysis.pages.verdicts import claims_notes, lesson_notes, verdicts_table
 from analysis.redraw import _write_scores, draw, sweep_in_short
-from analysis.runs import mixes_machines, runs_of, stage_seconds
+from analysis.runs import mixes_machines
 from analysis.study import Study, read_study
 from mm1_lab.cli import main
 from mm1_lab.config import Contrast, DataIdentity, Measure, Panel, RequestError, Sweep
@@ -276,18 +274,6 @@ def test_seeds_of_own_data_are_nobodys_development_seeds(data_mix: Sweep) -> Non
             compare_table(each, "base", "captions", (7,))
 
 
-def test_a_stage_that_trials_share_is_counted_once_and_one_trained_for_another_sweep_too(data_mix: Sweep) -> None:
-    shared = {"encoder": {"fingerprint": "e", "seconds": 10.0}}
-    trained = shared | {"multimodal": {"fingerprint": "m", "seconds": 5.0}}
-    records: dict[str, dict[str, Any]] = {
-        "a": {"summaries": trained, "timings": {"multimodal": {"seconds": 6.0}, "evaluation": {"seconds": 1.0}}},
-        "b": {"summaries": trained, "timings": {"evaluation": {"seconds": 2.0}}},
-        "c": {"summaries": shared},
-    }
-    study = replace(study_of(data_mix, (0,)), records=records)
-    assert stage_seconds(study) == {"encoder": 10.0, "multimodal": 5.0, "evaluation": 3.0}
-
-
 def test_machines_are_mixed_only_within_a_seed(data_mix: Sweep) -> None:
     study = study_of(data_mix, (0, 1))
     trials = study.variant.trials
@@ -331,24 +317,10 @@ def test_the_committed_study_changes_only_where_it_is_named(
     assert main(["figures", "--results", str(study)]) == 0 and (study / "summary.md").exists()
 
 
-def test_the_command_to_reproduce_names_the_arms_of_each_seed(one_seed: Path) -> None:
-    folder = one_seed / "mini" / "data_mix"
-    runs = runs_of(read_study(folder))
-    more = runs.assign(seed=1)
-    some = pd.concat([runs[runs["arm"].isin(["base", "captions"])], more, more.assign(seed=2)])
-    values = dict.fromkeys(Drawn.__dataclass_fields__) | {"folder": folder, "runs": some}
-    drawn = Drawn(**values | {"manifest": read_study(folder).manifest})
-    assert drawn.command == (
-        "mm1-lab run data_mix --scale mini --seeds 0, --only base --only captions && "
-        "mm1-lab run data_mix --scale mini --seeds 1,2"
-    )
-
-
 def test_the_overview_tells_lessons_and_how_to_run_the_rest(one_seed: Path) -> None:
     summary = (one_seed / "summary.md").read_text(encoding="utf-8")
     assert "not run: make" not in summary and "1, development, over questions" in summary
-    assert "12 trials of 1 sweep were run at scale mini, with development seed 0: models of 0.55 million" in summary
-    assert "miniature world of drawn shapes" in summary
+    assert "12 trials of 1 sweep at scale mini, with development seed 0, in a miniature" in summary
     assert re.search(r"Of \d+ lessons: \d+ not judged \(not run: \d+, one seed: \d+, set aside [^,]*: 1\)\.", summary)
     assert "**One seed (0)" in summary
     assert "Reproduce: `mm1-lab run data_mix --scale mini --seeds 0,`" in summary

@@ -45,7 +45,7 @@ def by_hand(data_mix: Sweep, measure: str) -> tuple[float, float, float]:
 def test_it_is_the_share_of_pairs_with_the_same_better_arm(
     runs: tuple[Paired, Paired], data_mix: Sweep, measure: str
 ) -> None:
-    found = accuracy(runs[:1], runs).astype({"measure": str}).set_index(["proxy", "seeds", "measure"])
+    found = accuracy(runs[:1], runs).set_index(["proxy", "seeds", "measure"])
     mean, single, own = by_hand(data_mix, measure)
     proxy = "scale mini, train.steps=350"
     assert found["accuracy"][proxy, 2, measure] == pytest.approx(mean)
@@ -62,7 +62,7 @@ def test_what_is_not_comparable_is_left_out(runs: tuple[Paired, Paired], data_mi
     own_data = proxy.manifest.model_copy(update={"data_name": "books-1f9ac2"})
     smoke = proxy.manifest.model_copy(update={"scale": "smoke"})
     assert all(accuracy([reference], [reference, replace(proxy, manifest=other)]).empty for other in (own_data, smoke))
-    one = replace(proxy, seeds=1, differences={pair: own[:1] for pair, own in proxy.differences.items()})
+    one = replace(proxy, seeds=1, differences=proxy.differences[[0]])
     assert set(accuracy([reference], [one])["seeds"]) == {1}
     two_arms = pair_arms(study_of(data_mix, (0, 1), arms=("base", "captions")))
     assert accuracy([reference], [replace(two_arms, flops=1.0)])["proxy"].unique().tolist() == ["scale mini"]

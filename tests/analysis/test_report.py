@@ -58,12 +58,12 @@ def test_it_tells_lessons_holes_cost_and_how_to_run_it_again(results: Path) -> N
     assert "each a change to the base: encoder size ViT-L, " in text
     assert not re.search(r"each a change to the base:[^.]* (none|None|unset)", text)
     assert "captions lift zero-shot" in text and "not run: make" not in text, "no empty rows"
-    assert "were run at scale mini, with development seeds 0 and 1: models of 0.55 million parameters" in text
+    assert "at scale mini, with development seeds 0 and 1, in a miniature world" in text
     assert text.index("drawn shapes") < text.index(" lessons: ") < text.index("<dt>points</dt>")
     assert '<p class="banner">The development seeds 0 and 1' in text
     assert text.count('loading="lazy"') == text.count("<img") and "<details open" not in text
     assert "Without scores:</strong> captions-33 / seed 0, base / seed 1, captions-33 / seed 1" in text
-    assert "mm1-lab run data_mix --scale mini --seeds 0, --only base" in text and " &amp;&amp; mm1-lab run" in text
+    assert "mm1-lab run data_mix --scale mini --seeds 0,1 --only base" in text
     assert "<strong>not judged</strong>: one seed" in text  # few-shot: base has one seed
     assert "prefers-color-scheme: dark" in text and 'name="viewport"' in text
 
