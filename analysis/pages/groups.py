@@ -75,10 +75,12 @@ class Drawn:
     def command(self) -> str:
         """The command that runs its trials again."""
         manifest = self.manifest
-        seeds = sorted(set(self.runs["seed"]))
+        seeds, looks = sorted(set(self.runs["seed"])), manifest.looks
+        if looks:  # it may have stopped before its last seeds
+            seeds += range(seeds[-1] + 1, seeds[-1] + 1 + looks[-1] - len(seeds))
         options = ["--seeds", ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")]  # else it would be a count
-        if manifest.looks:
-            options.append("--until-decided")
+        if looks:
+            options += ["--until-decided", "--looks", ",".join(map(str, looks))]
         known = set(self.runs["arm"])
         if not manifest.sweep.search and known < set(manifest.sweep.arms):
             for arm in sorted(known):

@@ -11,7 +11,7 @@ from mm1_lab.commands.common import DONE, FAILED, ledger_of
 from mm1_lab.commands.options import command, option, repeated, switch
 from mm1_lab.config import Recipe, RequestError
 from mm1_lab.files import PACKAGE, PARTS, RESULTS, SHIPPED, STUDY, here_or_shipped, write_text
-from mm1_lab.formatting import counted, text_table
+from mm1_lab.formatting import counted
 from mm1_lab.results import Ledger
 from mm1_lab.results.packed import damaged as damaged_packs
 from mm1_lab.results.parts import Parts
@@ -111,13 +111,7 @@ def gc(options: argparse.Namespace) -> int:
     folders = options.results or [RESULTS, *([STUDY] if STUDY.is_dir() else [])]
     ledger = Ledger(RESULTS, options.store)
     spare = spare_weights(ledger, options.keep, folders)
-    rows = []
-    for kind in sorted({one.kind for one in spare}):
-        own = [one.size for one in spare if one.kind == kind]
-        rows.append((kind, str(len(own)), f"{sum(own) / 1e6:.1f} MB"))
-    if rows:
-        print("\n".join(text_table(("stage", "count", "size"), rows)), end="\n\n")
-    total = f"{sum(one.size for one in spare) / 1e6:.1f} MB: {counted(len(spare), 'stage')}"
+    total = f"{sum(spare.values()) / 1e6:.1f} MB: {counted(len(spare), 'stage')}"
     if options.yes:
         delete_weights(ledger, spare)
         print(f"freed {total}; no results were deleted. To train finished trials again: mm1-lab run SWEEP --weights")

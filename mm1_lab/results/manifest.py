@@ -165,10 +165,15 @@ def merge_manifest(
             if (row.arm, row.seed) not in rows and row.arm in order and current(row):
                 rows[row.arm, row.seed] = row
         merged = sorted(rows.values(), key=lambda row: (row.seed, order[row.arm]))
-        before = read_manifest(folder) if (folder / "sweep.json").exists() else manifest
-        manifest = manifest.model_copy(update={"looks": _fixed_looks(folder, before.looks, manifest.looks)})
-        if note := _replaced_note(folder, before, manifest, set(earlier) - set(merged)):
-            print(note, file=sys.stderr, flush=True)
+        if (folder / "sweep.json").exists():
+            before = read_manifest(folder)
+            if before.looks and manifest.looks not in ((), before.looks):
+                raise RequestError(
+                    f"{folder}: this study's looks were fixed at {','.join(map(str, before.looks))} seeds when it "
+                    "started; continue with these (--looks), or start another study with --results"
+                )
+            manifest = manifest.model_copy(update={"looks": before.looks or manifest.looks})
+            _warn_if_replaced(folder, before, manifest, set(earlier) - set(merged))
         values = manifest.model_dump(mode="json")
         write_json(folder / "sweep.json", values | {"digest": _manifest_digest(values)})
         rows_of_file = ((row.arm, row.seed, row.fingerprint, _row_check(row)) for row in merged)
@@ -176,23 +181,14 @@ def merge_manifest(
     return merged
 
 
-def _replaced_note(folder: Path, before: Manifest, manifest: Manifest, gone: Iterable[TrialRow]) -> str:
-    """A warning if trials are `gone` because the folder was that of another file of this name, which still exists."""
+def _warn_if_replaced(folder: Path, before: Manifest, manifest: Manifest, gone: Iterable[TrialRow]) -> None:
+    """Warns if trials are `gone` because the folder was that of another file of this name, which still exists."""
     other, own = (Path(os.path.normpath(folder.parents[1] / one.file)) for one in (before, manifest))
     arms = sorted({row.arm for row in gone})
-    if not (arms and before.file and os.path.isfile(other) and not other.samefile(own)):
-        return ""
-    return (
-        f"mm1-lab: {folder} was of {other} and is now of {own}; arms of the first leave its tables (their scores "
-        f"stay): {', '.join(arms)[:200]}. To keep both, rename one file or give it results of its own (--results)"
-    )
-
-
-def _fixed_looks(folder: Path, before: tuple[int, ...], looks: tuple[int, ...]) -> tuple[int, ...]:
-    """The looks that the study started with, or else `looks`. Raises RequestError if the two differ."""
-    if before and looks and looks != before:
-        raise RequestError(
-            f"{folder}: this study's looks were fixed at {','.join(map(str, before))} seeds when it started; "
-            "continue with these (--looks), or start another study with --results"
+    if arms and before.file and os.path.isfile(other) and not other.samefile(own):
+        print(
+            f"mm1-lab: {folder} was of {other} and is now of {own}; arms of the first leave its tables (their scores "
+            f"stay): {', '.join(arms)[:200]}. To keep both, rename one file or give it results of its own (--results)",
+            file=sys.stderr,
+            flush=True,
         )
-    return before or looks

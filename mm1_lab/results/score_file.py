@@ -12,12 +12,8 @@ from mm1_lab.files import new_file
 from mm1_lab.rows import ScoreRow
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     import pyarrow as pa
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.floating]
 
 SCORES = "scores.parquet"
 SCORE_COLUMNS = tuple(field.name for field in fields(ScoreRow))
@@ -68,8 +64,8 @@ def pack_scores(path: Path, trials: Mapping[str, Path]) -> None:
         tables.append(table.append_column("trial", pa.array([fingerprint] * len(table))).append_column("row", places))
     table = pa.concat_tables(tables)
     place = SCORE_COLUMNS.index("reference_probability")
-    rounded = pa.array(_two_digits(table.column(place).to_numpy()), pa.float32(), from_pandas=True)
-    table = table.set_column(place, "reference_probability", rounded)
+    rounded = [value if value is None else float(f"{value:.2g}") for value in table.column(place).to_pylist()]
+    table = table.set_column(place, "reference_probability", pa.array(rounded, pa.float32()))
     # Answers to the same question are mostly alike: next to each other they take 15 % less than trial by trial.
     keys = ("benchmark", "shots", "question", "trial", "row")
     table = table.sort_by([(name, "ascending") for name in keys])
@@ -92,14 +88,6 @@ def unpack_scores(path: Path, wanted: Container[str]) -> Iterator[tuple[str, pa.
 def write_table(folder: Path, table: pa.Table) -> None:
     """Writes a trial's rows for reading on this machine."""
     _write(folder / SCORES, table.cast(_schema()), level=1)
-
-
-def _two_digits(values: Floats) -> Floats:
-    import numpy as np
-
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale = 10.0 ** (1 - np.floor(np.log10(values.astype(float))))
-        return np.where(values > 0, np.round(values * scale) / scale, values)
 
 
 def _write(path: Path, table: pa.Table, level: int, dictionaries: Sequence[str] = ()) -> None:

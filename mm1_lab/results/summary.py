@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,27 +51,16 @@ def benchmark_means(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -
 
 
 def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.DataFrame:
-    """The value of every measure that tables show: columns `by`, measure, value."""
-    import pandas as pd
-
-    means = benchmark_means(scores, by)
-    tables = []
-    for measure in _shown(means):
-        groups = rows_of(means, measure).groupby(list(by), sort=False, observed=True)
-        table = groups["score"].mean().reset_index(name="value")
-        table.insert(len(by), "measure", [measure] * len(table))
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
-
-
-def _shown(means: pd.DataFrame) -> list[Measure]:
-    """The measures that tables show (MM1, section 3.1: plain means): also by content if captions have such scores.
+    """The value of every measure that tables show: columns `by`, measure, value. Measures are the plain means of MM1's
+    section 3.1, also by content if captions have such scores.
 
     A family that the means over all benchmarks exclude has one, and so has each of its benchmarks.
     """
+    import pandas as pd
+
+    means = benchmark_means(scores, by)
     shown: list[Measure] = []
-    asked = means[["benchmark", "family", "shots"]].drop_duplicates()
-    for benchmark, family, shots in asked.itertuples(index=False):
+    for benchmark, family, shots in means[["benchmark", "family", "shots"]].drop_duplicates().itertuples(index=False):
         if family == "text":
             shown.append(TEXT_CORE)
         elif family in PLAIN:
@@ -80,7 +69,13 @@ def _shown(means: pd.DataFrame) -> list[Measure]:
             shown += [Measure(family, shots), Measure(benchmark, shots)]
     if CONTENT in means and means[CONTENT].notna().any():
         shown += [measure.content for measure in shown if measure.of in ("", "captioning")]
-    return list(dict.fromkeys(shown))
+    tables = []
+    for measure in dict.fromkeys(shown):
+        groups = rows_of(means, measure).groupby(list(by), sort=False, observed=True)
+        table = groups["score"].mean().reset_index(name="value")
+        table.insert(len(by), "measure", [measure] * len(table))
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 def rows_of(scores: pd.DataFrame, measure: Measure) -> pd.DataFrame:
@@ -117,58 +112,44 @@ def by_content(scores: pd.DataFrame) -> pd.DataFrame:
     return scores.assign(score=scores[CONTENT].fillna(scores["score"]))
 
 
-def headline(folder: Path) -> str:
-    """A finished trial's main scores: `0-shot 41.2, 4-shot 44.0, 8-shot 45.1, text-core 60.3`."""
-    values = _trial_measures(folder)
-    shown = shot_means(values)
-    if TEXT_CORE in values:
-        shown.append(TEXT_CORE)
-    return ", ".join(f"{measure} {values[measure]:.1f}" for measure in shown)
-
-
-def search_scores(folder: Path, shares: Mapping[str, float]) -> tuple[float, float]:
-    """A finished trial's mean score at the largest number of shots, and its held-out loss (see `held_out_loss`)."""
-    values = _trial_measures(folder)
-    most_shots = shot_means(values)[-1]
-    held_out = read_table(folder / "held_out.csv", HELD_OUT_COLUMNS)
-    losses = dict(zip(held_out["source"], held_out["loss"], strict=True))
-    return values[most_shots], held_out_loss(losses, shares)
+def trial_value(scores: pd.DataFrame, measure: Measure, by: Sequence[str] = ("arm", "seed")) -> pd.Series[float]:
+    """Each trial's value of a measure of answers: the mean over benchmarks, of unparsed answers over questions."""
+    rows = rows_of(scores, measure)
+    if measure != UNPARSED:
+        rows = benchmark_scores(rows, by)
+    return rows.groupby(list(by), sort=False, observed=True)["score"].mean()
 
 
 def value_of(folder: Path, measure: Measure) -> float:
     """A finished trial's value of a measure; NaN if its benchmarks do not give it."""
     if measure.about == "loss":
-        held_out = read_table(folder / "held_out.csv", HELD_OUT_COLUMNS)
-        return float(held_out["loss"][held_out["source"] == measure.of].mean())
+        return held_out_losses(folder).get(measure.of, float("nan"))
+    return float(trial_value(read_score_table(folder).assign(trial=""), measure, ["trial"]).mean())
+
+
+def headline(folder: Path) -> str:
+    """A finished trial's main scores: `0-shot 41.2, 4-shot 44.0, 8-shot 45.1, text-core 60.3`."""
     scores = read_score_table(folder).assign(trial="")
-    if measure == UNPARSED:
-        return float(rows_of(scores, measure)["score"].mean())
-    if measure.about == "kind":
-        return float(benchmark_means(rows_of(scores, measure), ["trial"])["score"].mean())
-    return float(rows_of(benchmark_means(scores, ["trial"]), measure)["score"].mean())
+    shots = sorted(set(scores["shots"][scores["family"].isin(PLAIN)]))
+    words = []
+    for measure in (*(Measure(shots=int(count)) for count in shots), TEXT_CORE):
+        for value in trial_value(scores, measure, ["trial"]):
+            words.append(f"{measure} {value:.1f}")
+    return ", ".join(words)
 
 
-def _trial_measures(folder: Path) -> dict[Measure, float]:
-    table = read_score_table(folder)
-    table["trial"] = ""
-    means = measures(table, ["trial"])
-    return dict(zip(means["measure"], means["value"], strict=True))
+def search_scores(folder: Path, shares: Mapping[str, float]) -> tuple[float, float]:
+    """A finished trial's mean score at the largest number of shots, and its mean held-out loss, weighted by the
+    sources' `shares` of its training data."""
+    scores = read_score_table(folder).assign(trial="")
+    most_shots = Measure(shots=int(scores["shots"][scores["family"].isin(PLAIN)].max()))
+    losses = held_out_losses(folder)
+    known = {name: share for name, share in shares.items() if name in losses}
+    loss = sum(share * losses[name] for name, share in known.items()) / sum(known.values())
+    return float(trial_value(scores, most_shots, ["trial"]).mean()), loss
 
 
-def shot_means(measures: Iterable[Measure]) -> list[Measure]:
-    """Those among `measures` that are means over all benchmarks at a number of shots, fewest shots first."""
-    found = []
-    for measure in measures:
-        if measure.shots is not None and not measure.of and not measure.by_content:
-            found.append(measure)
-    return sorted(found, key=lambda measure: measure.shots or 0)
-
-
-def held_out_loss(losses: Mapping[str, float], shares: Mapping[str, float]) -> float:
-    """The mean of a trial's held-out losses per source, weighted by the sources' shares of its training data."""
-    total = weight = 0.0
-    for name, share in shares.items():
-        if name in losses:
-            total += share * losses[name]
-            weight += share
-    return total / weight
+def held_out_losses(folder: Path) -> dict[str, float]:
+    """A finished trial's held-out loss by source."""
+    table = read_table(folder / "held_out.csv", HELD_OUT_COLUMNS)
+    return dict(zip(table["source"], table["loss"], strict=True))

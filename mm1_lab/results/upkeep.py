@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from mm1_lab.config import AVERAGE, RequestError
 from mm1_lab.files import DONE, folder_size
 from mm1_lab.results.ledger import Ledger, is_intact
 from mm1_lab.results.reading import read_scores, read_variant
-from mm1_lab.results.summary import measures
+from mm1_lab.results.summary import trial_value
 
 Keep = Literal["best", "none", "all"]
 """Weights to keep: those of each sweep's best trial, none, or all (only damaged folders are deleted)."""
@@ -22,7 +21,7 @@ Keep = Literal["best", "none", "all"]
 def verify(ledger: Ledger) -> tuple[int, int]:
     """Reads every file of the finished trials and stages. Returns how many there are and how many of them are damaged;
     these are reported and moved aside, so that the next run recomputes them."""
-    folders = sorted(folder for place in (ledger.trials, ledger.store) for folder in _finished(place))
+    folders = sorted([*_finished(ledger.trials), *_finished(ledger.store)])
     return len(folders), sum(not is_intact(folder) for folder in folders)
 
 
@@ -32,43 +31,22 @@ def _finished(place: Path) -> list[Path]:
     return [folder for folder in folders if folder.suffix != ".partial"]
 
 
-class Spare(NamedTuple):
-    """A folder of the store that can be deleted."""
-
-    folder: Path
-    kind: str
-    """The kind of its stage, or `damaged`."""
-    size: int
-    """In bytes."""
-
-
-def spare_weights(ledger: Ledger, keep: Keep, results: Iterable[Path]) -> list[Spare]:
-    """The finished stages of the store that `keep` does not keep, and the damaged ones.
-
-    `results`: the results folders whose best trials count.
-    """
+def spare_weights(ledger: Ledger, keep: Keep, results: Iterable[Path]) -> dict[Path, int]:
+    """The folders, with their sizes in bytes, of the store's finished stages that `keep` does not keep, and of damaged
+    ones. `results`: the results folders whose best trials count."""
     kept = set().union(*map(_behind_the_best, results)) if keep == "best" else set()
     finished = [] if keep == "all" else _finished(ledger.store)
     folders = sorted([*finished, *ledger.store.glob("*.damaged")])
-    return [Spare(folder, _kind(folder), folder_size(folder)) for folder in folders if folder.name not in kept]
+    return {folder: folder_size(folder) for folder in folders if folder.name not in kept}
 
 
-def delete_weights(ledger: Ledger, spare: Iterable[Spare]) -> None:
-    for one in spare:
-        while not (claim := ledger.claims.take([one.folder.name])):
+def delete_weights(ledger: Ledger, spare: Iterable[Path]) -> None:
+    for folder in spare:
+        while not (claim := ledger.claims.take([folder.name])):
             time.sleep(1.0)
         with claim:
-            (one.folder / DONE).unlink(missing_ok=True)  # first, so that a half-deleted folder never counts as a stage
-            shutil.rmtree(one.folder, ignore_errors=True)
-
-
-def _kind(folder: Path) -> str:
-    if folder.suffix == ".damaged":
-        return "damaged"
-    try:
-        return str(json.loads((folder / "stage.json").read_text(encoding="utf-8"))["kind"])
-    except (OSError, ValueError, TypeError, KeyError):  # its kind is only shown
-        return "other"
+            (folder / DONE).unlink(missing_ok=True)  # first, so that a half-deleted folder never counts as a stage
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _behind_the_best(results: Path) -> set[str]:
@@ -85,8 +63,8 @@ def _behind_the_best(results: Path) -> set[str]:
         variant = read_variant(folder)
         if not len(variant.done):
             continue
-        values = measures(read_scores(variant), ["fingerprint"])
-        values = values[values["measure"] == AVERAGE]
-        best = [values["fingerprint"].iloc[values["value"].argmax()]] if len(values) else variant.done["fingerprint"]
-        kept.update(stage for trial in best for stage in variant.ledger.record(trial)["fingerprints"].values())
+        values = trial_value(read_scores(variant), AVERAGE, ["fingerprint"])
+        best = [str(values.idxmax())] if len(values) else list(variant.done["fingerprint"])
+        for trial in best:
+            kept.update(variant.ledger.record(trial)["fingerprints"].values())
     return kept
