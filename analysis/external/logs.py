@@ -11,15 +11,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from mm1_lab.config import RequestError
-
-Row = dict[str, Any]
 
 
 def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -29,7 +27,7 @@ def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
         raise RequestError(
             f"{folder}: holds no results of lmms-eval or lm-evaluation-harness; run them with --output_path"
         )
-    rows: list[Row] = []
+    rows: list[dict[str, Any]] = []
     without_questions = set[str]()
     read: dict[tuple[str, str, str], Path] = {}
     for path in files:
@@ -38,18 +36,20 @@ def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
             tasks = list(_tasks(path))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RequestError(f"{path}: is not as the harness writes it ({type(error).__name__}: {error})") from None
-        for task, shots, questions, scores in tasks:
+        for task, shots, scores in tasks:
             if (other := read.setdefault((arm, seed, task), path)) != path:
                 raise RequestError(f"{folder}: {arm} has {task} twice, in {other.name} and {path.name}; keep one")
-            if not questions:
+            if list(scores) == ["all"]:
                 without_questions.add(task)
-            common = {"arm": arm, "seed": seed, "benchmark": task, "shots": shots}
-            names = questions or ["all"]
-            rows += [common | {"question": name, "score": score} for name, score in zip(names, scores, strict=True)]
+            for question, score in scores.items():
+                row = {"arm": arm, "seed": seed, "benchmark": task, "shots": shots}
+                rows.append(row | {"question": question, "score": score})
     frame = pd.DataFrame(rows)
     if (frame["seed"] == "").all():
         frame["seed"] = "0"
-    frame["score"] = _percent(frame)
+    of_task = frame.groupby("benchmark")["score"]
+    fractions = (of_task.transform("min") >= 0) & (of_task.transform("max") <= 1)
+    frame["score"] = frame["score"].mask(fractions, 100 * frame["score"])
     notes = ["Fractions are shown in percent."]
     if without_questions:
         notes.append(f"Without scores by question: {', '.join(sorted(without_questions))}.")
@@ -57,36 +57,33 @@ def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _arm_and_seed(path: Path) -> tuple[str, str]:
-    folders = path.parts[:-1]
-    if not folders:
-        return "model", ""
-    numbers = [found.group(1) for one in folders[1:] if (found := re.fullmatch(r"(?:seed[-_ =]?)?(\d+)", one))]
-    return folders[0], numbers[0] if numbers else ""
+    arm, *folders = path.parts[:-1] or ("model",)
+    for folder in folders:
+        if found := re.fullmatch(r"(?:seed[-_ =]?)?(\d+)", folder):
+            return arm, found[1]
+    return arm, ""
 
 
-def _tasks(path: Path) -> Iterator[tuple[str, int, list[str], list[float]]]:
-    """For each task of a run: its name, its shots, its questions (none if they were not logged) and their scores."""
+def _tasks(path: Path) -> Iterator[tuple[str, int, dict[str, float]]]:
+    """For each task of a run: its name, its shots, and its scores by question, or one of `all`."""
     told = json.loads(path.read_text(encoding="utf-8"))
     for task, values in told["results"].items():
         metrics: dict[str, float] = {}
         for name, value in values.items():
             if isinstance(value, int | float) and not isinstance(value, bool) and "stderr" not in name:
                 metrics[name] = float(value)
-        if not metrics:  # the heading of a group of tasks
-            continue
-        if task in (told.get("group_subtasks") or {}) and told["group_subtasks"][task]:
-            continue  # a group's mean, of tasks that stand for themselves
+        if not metrics or (told.get("group_subtasks") or {}).get(task):
+            continue  # a group, of tasks that stand for themselves
         shots = int((told.get("n-shot") or {}).get(task) or 0)
         samples = _samples(path, task)
+        scores = {"all": next(iter(metrics.values()))}
         for name, mean in metrics.items():
             metric, _, answers = name.partition(",")
             chosen = [one for one in samples if metric in one and one.get("filter", answers) == answers]
-            scores = _scores([one[metric] for one in chosen], mean)
-            if scores:
-                yield task, shots, [str(one["doc_id"]) for one in chosen], scores
+            if found := _scores(chosen, metric, mean):
+                scores = found
                 break
-        else:
-            yield task, shots, [], [next(iter(metrics.values()))]
+        yield task, shots, scores
 
 
 def _samples(path: Path, task: str) -> list[Mapping[str, Any]]:
@@ -101,21 +98,17 @@ def _samples(path: Path, task: str) -> list[Mapping[str, Any]]:
         return [json.loads(line) for line in file if line.strip()]
 
 
-def _scores(values: Sequence[Any], mean: float) -> list[float]:
-    """The questions' scores, as numbers or as objects with one, if their mean is what was reported; else none."""
-    if values and all(isinstance(value, dict) for value in values):
-        values = [value.get("score") for value in values]
-    if not values or not all(isinstance(value, int | float) for value in values):
-        return []
-    scores = [float(value) for value in values]
-    if not math.isclose(sum(scores) / len(scores), mean, rel_tol=1e-6, abs_tol=1e-9):
-        return []
-    return scores
-
-
-def _percent(frame: pd.DataFrame) -> pd.Series[float]:
-    """Scores of tasks that all lie between 0 and 1, times 100."""
-    highest = frame.groupby("benchmark")["score"].transform("max")
-    lowest = frame.groupby("benchmark")["score"].transform("min")
-    fractions = (lowest >= 0) & (highest <= 1)
-    return frame["score"].where(~fractions, 100 * frame["score"])
+def _scores(samples: list[Mapping[str, Any]], metric: str, mean: float) -> dict[str, float]:
+    """The scores by question, numbers or objects with one, if their mean is what was reported; else none."""
+    scores = {}
+    for sample in samples:
+        value = sample[metric]
+        if isinstance(value, dict):
+            value = value.get("score")
+        if not isinstance(value, int | float):
+            return {}
+        scores[str(sample["doc_id"])] = float(value)
+    if len(scores) < len(samples) or not scores:
+        return {}
+    own = sum(scores.values()) / len(scores)
+    return scores if math.isclose(own, mean, rel_tol=1e-6, abs_tol=1e-9) else {}

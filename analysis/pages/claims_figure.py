@@ -39,16 +39,13 @@ def draw_claims(claims: pd.DataFrame, head: str, caution: str = "") -> Figure:
     """Draws what has an estimate. A contrast with a content score has its difference by content below, as a square."""
     shown = _shown(claims)
     rows = shown.to_dict("records")
-    labels = []
-    for row in rows:
-        label = textwrap.fill(claim_text(row), LONGEST, max_lines=2, placeholder=" …")
-        labels.append(label)
     figure = Figure(figsize=(WIDTH, 1.0 + ROW * len(rows)), layout="constrained")
     axis = figure.subplots()
     axis.axvline(0, color=DARK, linewidth=0.6)
     axis.set_xlim(*_range(shown))
     for place, row in enumerate(rows):
         _draw(axis, place, row)
+    labels = [textwrap.fill(claim_text(row), LONGEST, max_lines=2, placeholder=" …") for row in rows]
     axis.set_yticks(range(len(rows)), labels, linespacing=0.9)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlabel("difference in points")
@@ -78,25 +75,20 @@ def _draw(axis: Axes, place: int, row: Row) -> None:
     """Draws one row: the claimed range, the difference by each score, the paper's number, and the verdict."""
     margin = row["margin"]
     left, right = axis.get_xlim()
-    claimed = {
-        "greater": (margin, right),
-        "less": (left, -margin),
-        "keeps": (-margin, right),
-    }
+    claimed = {"greater": (margin, right), "less": (left, -margin), "keeps": (-margin, right)}
     low, high = claimed.get(row["expect"], (-margin, margin))
-    band = Rectangle((low, place - 0.36), high - low, 0.72, color="#EFEFEF", linewidth=0, zorder=0)
-    axis.add_patch(band)
+    axis.add_patch(Rectangle((low, place - 0.36), high - low, 0.72, color="#EFEFEF", linewidth=0, zorder=0))
     word, colour = _verdict(row)
     by_content = np.isfinite(row.get("content", np.nan))
     middle = place - 0.12 if by_content else place
-    style: dict[str, Any] = {"color": colour, "linestyle": "none"}
-    style["mfc"] = "white" if row["interval"] == "questions" else colour
+    fill = "white" if row["interval"] == "questions" else colour
+    style: dict[str, Any] = {"color": colour, "linestyle": "none", "mfc": fill}
     axis.plot([row["low"], row["high"]], [middle, middle], color=colour, linewidth=1.4)
     axis.plot(row["estimate"], middle, marker="o", markersize=4, **style)
     if by_content:
-        ends = [row["content_low"], row["content_high"]]
-        axis.plot(ends, [place + 0.2] * 2, color=colour, linewidth=1, alpha=0.6)
-        axis.plot(row["content"], place + 0.2, marker="s", markersize=3, alpha=0.6, **style)
+        below = place + 0.2
+        axis.plot([row["content_low"], row["content_high"]], [below, below], color=colour, linewidth=1, alpha=0.6)
+        axis.plot(row["content"], below, marker="s", markersize=3, alpha=0.6, **style)
     if np.isfinite(row["paper"]):
         marker = ">" if row["paper_bound"] == "above" else "D"
         axis.plot(row["paper"], place, marker=marker, color=DARK, mfc="white", markersize=4, linestyle="none")
@@ -109,8 +101,7 @@ def _verdict(row: Row) -> tuple[str, str]:
         return "not judged", GREY
     if row["verdict"] == "not judged":
         reason = in_short(row["reason"])
-        fits = 0 < len(reason) <= len("contradicted")
-        return (reason if fits else "not judged"), GREY
+        return (reason if 0 < len(reason) <= len("contradicted") else "not judged"), GREY
     if row.get("of_lesson"):
         return "see lessons", BASE
     return row["verdict"], COLOURS.get(row["verdict"], GREY)

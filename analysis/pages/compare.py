@@ -32,12 +32,10 @@ class Comparison:
 def compare_table(study: Study, first: str, second: str, only: Sequence[int] = ()) -> Table:
     """`compare_arms` as a table for people."""
     found = compare_arms(study, first, second, only)
-    rows = []
-    for row in found.rows:
-        interval = f"[{as_text(row['low'])}, {as_text(row['high'])}]"
-        means = {"measure": row["measure"], first: row["first"], second: row["second"]}
-        rows.append(means | {"difference": row["difference"], "95 %": interval})
-    return Table(found.title, pd.DataFrame(rows), found.notes)
+    frame = pd.DataFrame(found.rows)
+    frame["95 %"] = [f"[{as_text(row['low'])}, {as_text(row['high'])}]" for row in found.rows]
+    frame = frame[["measure", "first", "second", "difference", "95 %"]]
+    return Table(found.title, frame.rename(columns={"first": first, "second": second}), found.notes)
 
 
 def compare_arms(study: Study, first: str, second: str, only: Sequence[int] = ()) -> Comparison:
@@ -48,51 +46,54 @@ def compare_arms(study: Study, first: str, second: str, only: Sequence[int] = ()
     """
     if first == second:
         raise RequestError(f"{first!r} is given twice; give two arms, of {', '.join(study.scored)}")
-    for arm in (first, second):
-        if study.representative(arm) not in study.scored:
+    own = {first: study.representative(first), second: study.representative(second)}
+    for arm, representative in own.items():
+        if representative not in study.scored:
             known = nearest(arm, study.sweep.arms)
             raise RequestError(f"{study.variant.folder}: the arm {arm!r} has no scores{known}")
-    study = study.at_seeds(_compared(study, first, second, only))
-    rows = []
-    units: dict[str, None] = {}
-    seeds: set[int] = set()
+    study = study.at_seeds(_compared(study, own, only))
+    rows: list[dict[str, Any]] = []
     for measure in (*study.measures, *study.content_measures, *study.own_benchmarks):
         difference = Difference(study, {(first, measure): 1.0, (second, measure): -1.0})
         found = difference.found or UNKNOWN
-        row: dict[str, Any] = {"measure": str(measure)}
-        for name, arm in (("first", first), ("second", second)):
-            values = study.seed_values(study.representative(arm), measure)
-            row[name] = float(np.mean(values)) if values else None
-        row |= {"difference": found.estimate, "low": found.low, "high": found.high}
-        rows.append(row | {"over": difference.unit, "seeds": difference.seeds})
-        if difference.unit:
-            units[UNITS[difference.unit]] = None
-        seeds |= set(difference.seeds)
+        means = [study.seed_values(representative, measure) for representative in own.values()]
+        rows.append(
+            {
+                "measure": str(measure),
+                "first": float(np.mean(means[0])) if means[0] else None,
+                "second": float(np.mean(means[1])) if means[1] else None,
+                "difference": found.estimate,
+                "low": found.low,
+                "high": found.high,
+                "over": difference.unit,
+                "seeds": difference.seeds,
+            }
+        )
     notes = []
-    if study.representative(first) == study.representative(second):
+    seeds = sorted({seed for row in rows for seed in row["seeds"]})
+    if own[first] == own[second]:
         notes.append(f"{first} and {second} are the same trials.")
     elif seeds:
-        text = seeds_text(sorted(seeds), study.manifest.in_world)
-        over = " or, with one seed, ".join(units)
+        over = " or, with one seed, ".join(dict.fromkeys(UNITS[row["over"]] for row in rows if row["over"]))
+        text = seeds_text(seeds, study.manifest.in_world)
         notes.append(f"Points, {text}; the difference's interval is over {over}, uncorrected.")
     if study.caution:
         notes.append(study.caution)
     return Comparison(f"{study.sweep.name} at {study.manifest.scale}: {first} and {second}", rows, notes)
 
 
-def _compared(study: Study, first: str, second: str, only: Sequence[int]) -> list[int]:
+def _compared(study: Study, own: dict[str, str], only: Sequence[int]) -> list[int]:
     """The seeds at which both arms have scores. Raises RequestError if there is none, or if one of `only` is not."""
-    rows = study.scores
-
-    def text(seeds: set[int]) -> str:
-        return seeds_text(sorted(seeds), study.manifest.in_world)
-
-    own = {arm: set(rows["seed"][rows["arm"] == study.representative(arm)]) for arm in (first, second)}
-    for arm, known in own.items():
-        if lacking := set(only) - known:
-            raise RequestError(f"--seeds: {arm} has no scores at {text(lacking)}, only at {text(known)}")
-    if not (both := set.intersection(*own.values())):
-        each = " and ".join(f"{arm} has {text(known)}" for arm, known in own.items())
+    scores = study.scores
+    seeds_of = {arm: set(scores["seed"][scores["arm"] == representative]) for arm, representative in own.items()}
+    texts = {arm: seeds_text(sorted(known), study.manifest.in_world) for arm, known in seeds_of.items()}
+    for arm, known in seeds_of.items():
+        if lacking := sorted(set(only) - known):
+            at = seeds_text(lacking, study.manifest.in_world)
+            raise RequestError(f"--seeds: {arm} has no scores at {at}, only at {texts[arm]}")
+    both = set.intersection(*seeds_of.values())
+    if not both:
+        each = " and ".join(f"{arm} has {text}" for arm, text in texts.items())
         raise RequestError(
             f"{study.variant.folder}: {each}; arms are compared at seeds that both have, so run one of them"
         )
