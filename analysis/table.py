@@ -15,7 +15,6 @@ from markupsafe import Markup, escape
 
 from mm1_lab.files import write_text
 from mm1_lab.formatting import text_table
-from mm1_lab.results.samples import templates
 
 MISSING = "–"
 Row = Mapping[Hashable, Any]
@@ -118,7 +117,12 @@ def without_marks(text: str) -> str:
 
 def environment() -> jinja2.Environment:
     """The analysis' Jinja environment; the filter `marked` turns `**bold**`, `*emphasis*` and backticks into tags."""
-    found = templates(Path(__file__).parent)
+    found = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=jinja2.select_autoescape(["html.jinja"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
     found.filters["marked"] = _html
     return found
 

@@ -34,19 +34,3 @@ class HeldOutRow:
 
     source: str
     loss: float
-
-
-@dataclass(frozen=True, slots=True)
-class SampleRow:
-    """A question with its answer, kept for inspection."""
-
-    benchmark: str
-    shots: int
-    question: str
-    kind: str
-    prompt: str
-    references: tuple[str, ...]
-    prediction: str
-    score: float
-    picture: bytes | None
-    """PNG or JPEG; stored once, under its hash."""

@@ -1,5 +1,6 @@
 """The report: one self-contained HTML file, in light and dark, for large and small screens and keyboard navigation."""
 
+import base64
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,6 @@ from analysis.pages.verdicts import lesson_notes
 from analysis.table import environment
 from mm1_lab.config import Sweep
 from mm1_lab.files import write_text
-from mm1_lab.results.samples import data_uri
 
 
 def write_report(out: Path, groups: Sequence[Group]) -> Path:
@@ -36,8 +36,8 @@ def _title(drawn: Sequence[Drawn]) -> str:
 
 
 def _picture(path: Path) -> str:
-    """The file for embedding; empty if there is none."""
-    return data_uri(path) if path.exists() else ""
+    """The PNG file for embedding; empty if there is none."""
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.exists() else ""
 
 
 def _question(sweep: Sweep) -> str:

@@ -82,14 +82,14 @@ def verify(options: argparse.Namespace) -> int:
 
 @command("results/study", option("results", "a folder that `run --results` wrote", "RESULTS", type=Path))
 def pack(options: argparse.Namespace) -> int:
-    """Write results as few files, fit to be committed: two per sweep; trials, pictures and weights need not be."""
+    """Write results as few files, fit to be committed: two per sweep; trials and weights need not be."""
     from mm1_lab.results.packed import pack
 
     paths = pack(options.results)
     for path in paths:
         print(path)
     size = sum(path.stat().st_size for path in paths) / 1e6
-    print(f"{counted(len(paths), 'file')}, {size:.1f} MB: commit them with the tables, without trials/ and pictures/")
+    print(f"{counted(len(paths), 'file')}, {size:.1f} MB: commit them with the tables, without trials/")
     return DONE
 
 

@@ -1,33 +1,28 @@
 """The evaluation stage: a trained model's answers to all questions of all benchmarks, and its held-out losses."""
 
-import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from mm1_lab import team
 from mm1_lab.config import EvaluationStage, ModelStage
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
-from mm1_lab.data.types import Data, Document, Picture
+from mm1_lab.data.types import Data, Document
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import PromptGroup, cut_answer, generate
 from mm1_lab.evaluate.metrics import answer_words, further, is_parsed, majority_by_kind, majority_score, score
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
-from mm1_lab.evaluate.questions import Benchmark, Question
+from mm1_lab.evaluate.questions import Benchmark
 from mm1_lab.evaluate.shared_prefix import LOGITS
 from mm1_lab.model import MM1, cast_matrices, load_mm1
-from mm1_lab.rows import SampleRow, ScoreRow
+from mm1_lab.rows import ScoreRow
 from mm1_lab.train.progress import Progress, Report
 
-SAMPLE_SHOTS = (0, 4)
-SAMPLE_BLOCKS = 3
-"""The first question of each of this many blocks is saved as a sample, at SAMPLE_SHOTS."""
 DOCUMENTS = 64
 """Maximum held-out documents per source."""
 
@@ -43,7 +38,6 @@ class Evaluation:
     """Benchmark → kind → score of the best constant answer for this kind."""
     held_out_loss: dict[str, float] = field(default_factory=dict)
     """Source → loss in nats per text token."""
-    samples: list[SampleRow] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     """Benchmark of published or users' data → its split, number of questions, prompt and stop rule."""
 
@@ -67,7 +61,7 @@ def evaluate(
     `cache` holds the questions selected from large files. Raises RequestError if there is nothing to evaluate on, or if
     a benchmark's files have changed.
     """
-    settings, side = stage.settings, stage.model.image_size
+    settings = stage.settings
     benchmarks = benchmarks_for(data, settings, stage.seed, stage.benchmarks, stage.model.tuned, cache)
     model = load_mm1(stage.model, model_folder, data.tokenizer)
     half = stage.precision == "bf16-mixed"
@@ -85,7 +79,7 @@ def evaluate(
             for shots in benchmark.shots_at(settings):
                 answers = answering.answer(benchmark, shots)
                 for one in (benchmark, *further(benchmark)):
-                    _record(result, one, shots, answers, side)
+                    _record(result, one, shots, answers)
                 done += 1
                 report(Progress(step=done, steps=steps))
         result.held_out_loss.update(held_out_losses(model, stage.model, data))
@@ -164,13 +158,13 @@ def _describe(result: Evaluation, benchmark: Benchmark) -> None:
         result.majority_by_kind[benchmark.name] = by_kind
 
 
-def _record(result: Evaluation, benchmark: Benchmark, shots: int, answers: list[Prediction], side: int) -> None:
-    """Adds the scores and samples of a benchmark at a number of shots."""
+def _record(result: Evaluation, benchmark: Benchmark, shots: int, answers: list[Prediction]) -> None:
+    """Adds the scores of a benchmark at a number of shots."""
     texts = [answer.text for answer in answers]
     words = answer_words(benchmark)
     scored = zip(answers, score(benchmark, texts), strict=True)
     for block, questions in enumerate(benchmark.blocks):
-        for number, question in enumerate(questions):
+        for question in questions:
             answer, points = next(scored)
             content = None
             if benchmark.content:
@@ -190,31 +184,6 @@ def _record(result: Evaluation, benchmark: Benchmark, shots: int, answers: list[
                 reference_probability=None if benchmark.family == "further" else answer.probability,
             )
             result.scores.append(row)
-            if number == 0 and block < SAMPLE_BLOCKS and shots in SAMPLE_SHOTS:
-                result.samples.append(_sample(row, question, side))
-
-
-def _sample(row: ScoreRow, question: Question, side: int) -> SampleRow:
-    return SampleRow(
-        benchmark=row.benchmark,
-        shots=row.shots,
-        question=row.question,
-        kind=row.kind,
-        prompt=question.prompt,
-        references=question.references,
-        prediction=row.prediction,
-        score=row.score,
-        picture=_image_file(question.pictures[0], side) if question.pictures else None,
-    )
-
-
-def _image_file(picture: Picture, side: int) -> bytes:
-    """PNG, or JPEG where that is less than half as large, as for photographs."""
-    image = Image.fromarray(picture.pixels(side))
-    png, jpeg = io.BytesIO(), io.BytesIO()
-    image.save(png, format="PNG")
-    image.save(jpeg, format="JPEG", quality=90, subsampling=0)
-    return jpeg.getvalue() if 2 * jpeg.tell() < png.tell() else png.getvalue()
 
 
 @torch.inference_mode()

@@ -6,7 +6,6 @@ folder is done, even if its weights have been deleted; a folder without DONE cou
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,9 +17,9 @@ from mm1_lab import files
 from mm1_lab.config import RequestError, Stage
 from mm1_lab.results.packed import unpacked
 from mm1_lab.results.parts import Parts
-from mm1_lab.results.schema import HELD_OUT_COLUMNS, SAMPLES, SCHEMA, number, read_json
+from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCHEMA, number, read_json
 from mm1_lab.results.score_file import write_scores
-from mm1_lab.rows import HeldOutRow, SampleRow, ScoreRow
+from mm1_lab.rows import HeldOutRow, ScoreRow
 
 if TYPE_CHECKING:
     from mm1_lab.results.claims import Claim, Claims
@@ -169,7 +168,6 @@ class Ledger:
         fingerprint: str,
         scores: Iterable[ScoreRow],
         held_out: Iterable[HeldOutRow],
-        samples: Iterable[SampleRow],
         record: Mapping[str, Any],
         training: Path | None,
     ) -> None:
@@ -179,22 +177,10 @@ class Ledger:
             files.write_csv(
                 partial / "held_out.csv", HELD_OUT_COLUMNS, ([row.source, number(row.loss)] for row in held_out)
             )
-            files.write_json(partial / SAMPLES, [self._sample(sample) for sample in samples])
             files.write_json(partial / "record.json", {"schema_version": SCHEMA, **record})
             if training is not None:
                 shutil.copyfile(training, partial / "training.csv")
         self.clear_failure(fingerprint)
-
-    def _sample(self, sample: SampleRow) -> dict[str, Any]:
-        values = {name: getattr(sample, name) for name in SampleRow.__slots__ if name != "picture"}
-        picture = None
-        if sample.picture is not None:
-            ending = "jpg" if sample.picture.startswith(b"\xff\xd8") else "png"
-            picture = f"{hashlib.sha256(sample.picture).hexdigest()[:16]}.{ending}"
-            path = self.results / "pictures" / picture
-            if not path.exists():
-                files.write_bytes(path, sample.picture)
-        return values | {"score": float(number(sample.score)), "picture": picture}
 
     # Failures
 

@@ -1,8 +1,7 @@
 """The format of every file in a results folder, under one version number.
 
 ```
-RESULTS/trials/FINGERPRINT/   scores.parquet held_out.csv training.csv record.json samples.json.gz DONE
-RESULTS/pictures/SHA.png|.jpg images of samples, shared by trials
+RESULTS/trials/FINGERPRINT/   scores.parquet held_out.csv training.csv record.json DONE
 RESULTS/SCALE/VARIANT/        sweep.json trials.csv
 RESULTS/SCALE/VARIANT/        scores.parquet records.jsonl.gz: its trials as `mm1-lab pack` writes them; RESULTS/DONE
 RESULTS/failures/             FINGERPRINT.json, why a stage failed, and FINGERPRINT.log, its traceback
@@ -15,9 +14,7 @@ Equal results are byte-identical: numbers have a fixed number of significant dig
 which scores do not depend (times, machines); that is in `record.json`.
 """
 
-import gzip
 import json
-import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -28,7 +25,6 @@ from mm1_lab.rows import HeldOutRow
 SCHEMA = 3
 """Increased whenever the columns or the meaning of a file change."""
 
-SAMPLES = "samples.json.gz"
 HELD_OUT_COLUMNS = tuple(field.name for field in fields(HeldOutRow))
 CURVE_COLUMNS = ("step", "name", "value")
 TRIAL_COLUMNS = ("arm", "seed", "fingerprint")
@@ -44,12 +40,11 @@ class TrialRow:
 
 
 def read_json(path: Path | str, kind: type, remedy: str = "delete its folder and run the sweep again") -> Any:
-    """The `kind` (dict or list) in a JSON file, gzipped or not. Raises RequestError, with the remedy, if unreadable."""
+    """The `kind` (dict or list) in a JSON file. Raises RequestError, with the remedy, if it cannot be read."""
     try:
-        opener = gzip.open if str(path).endswith(".gz") else open
-        with opener(path, "rt", encoding="utf-8") as file:
+        with open(path, encoding="utf-8") as file:
             value = json.load(file)
-    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); {remedy}") from None
     if not isinstance(value, kind):
         raise RequestError(f"{path}: must hold a JSON {'object' if kind is dict else 'list'}; {remedy}")

@@ -1,6 +1,5 @@
 """A results folder with scores whose means are known, written by the ledger itself."""
 
-import io
 import zlib
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import astuple
@@ -9,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from analysis.judging.claims import Claim
 from analysis.judging.evidence import gather
 from analysis.study import Study
 from mm1_lab.config import Sweep
 from mm1_lab.files import DONE, commit
-from mm1_lab.results import HeldOutRow, Ledger, Manifest, SampleRow, ScoreRow, TrialRow
+from mm1_lab.results import HeldOutRow, Ledger, Manifest, ScoreRow, TrialRow
 from mm1_lab.results.manifest import merge_manifest, variant_name
 from mm1_lab.results.reading import Variant
 from mm1_lab.results.score_file import SCORE_COLUMNS
@@ -85,33 +83,6 @@ def study_of(
     return Study(variant, scores, pd.DataFrame(columns=["arm", "seed", "fingerprint", "source", "loss"]), {})
 
 
-def sample_rows(arm: str) -> list[SampleRow]:
-    rows = []
-    for number, (benchmark, (_, metric)) in enumerate(BENCHMARKS.items()):
-        for question in range(3):
-            pixels = np.random.default_rng([number, question]).integers(0, 255, (6, 6, 3), dtype=np.uint8)
-            file = io.BytesIO()
-            Image.fromarray(pixels).resize((36, 36), Image.Resampling.NEAREST).save(file, "PNG")
-            caption = metric == "cider"
-            right = question % 2 == 0 and arm != "blind"
-            rows.append(
-                SampleRow(
-                    benchmark=benchmark,
-                    shots=0,
-                    question=f"{benchmark}-{question}",
-                    kind="caption" if caption else "colour",
-                    prompt="" if caption else "question : what color is the <square> ? answer :",
-                    references=("a large red circle above a small blue square", "red circle")
-                    if caption
-                    else ("blue",) * 10,
-                    prediction="a large red circle" if caption else "blue" if right else "green",
-                    score=100.0 if right else 0.0,
-                    picture=None if benchmark == "text-core" else file.getvalue(),
-                )
-            )
-    return rows
-
-
 def write_results(
     results: Path,
     sweep: Sweep,
@@ -141,7 +112,7 @@ def write_results(
             trials.append(TrialRow(arm, seed, fingerprint))
             if f"{arm}/{seed}" not in missing:
                 rows = [row for row in score_rows(arm, seed, questions, lifts=lifts) if row.family in families]
-                ledger.write_scores(fingerprint, rows, HELD_OUT, sample_rows(arm), record, None)
+                ledger.write_scores(fingerprint, rows, HELD_OUT, record, None)
     manifest = Manifest(variant=name, sweep=sweep, scale=scale, overrides=overrides)
     folder = results / scale / name
     merge_manifest(folder, manifest, trials, lambda row: True)

@@ -49,7 +49,7 @@ def write(
                     rows.append(change(arm, row))
         apart = [replace(row, benchmark="novel", family="novel", score=row.score + 30 * seed) for row in rows[:48]]
         rows += apart  # in no average
-        ledger.write_scores(fingerprint, rows, HELD_OUT, [], facts, None)
+        ledger.write_scores(fingerprint, rows, HELD_OUT, facts, None)
     return folder
 
 

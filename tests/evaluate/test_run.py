@@ -204,8 +204,6 @@ def test_a_blind_model_answers_without_the_picture_but_samples_show_it(
     assert [len(different) for different in zero_shot.values()] == [1, 1, 1]
     assert result.held_out_loss["text"] == seeing.held_out_loss["text"]
     assert result.held_out_loss["captions"] != pytest.approx(seeing.held_out_loss["captions"], rel=1e-3)
-    pictures = {sample.picture for sample in result.samples}
-    assert len(pictures) == 4, "three real pictures, and none for text"
 
 
 def test_matrices_cast_once_give_the_numbers_of_autocast(

@@ -43,7 +43,7 @@ def work(task: Task, context: WorkerContext, report: StageReport, dies: bool) ->
         raise ArithmeticError("out of luck")
     if task.kind == "trial":
         record = {"recipe": task.trials[0].recipe.model_dump(mode="json")}
-        ledger.write_scores(task.key, [], [], [], record, None)
+        ledger.write_scores(task.key, [], [], record, None)
     else:
         folder = ledger.begin_stage(task.key)
         assert folder is not None

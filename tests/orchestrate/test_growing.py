@@ -25,7 +25,7 @@ def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing
 
     def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, None]:
         for trial in request.trials:
-            ledger.write_scores(trial.fingerprint, [], [], [], {}, None)
+            ledger.write_scores(trial.fingerprint, [], [], {}, None)
         return make_plan(request.trials, ledger), None
 
     judged: list[list[int]] = []
@@ -38,7 +38,7 @@ def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing
     monkeypatch.setattr(growing, "show", lambda *given: None)
     for trial in request.trials:
         if trial.arm == "captions":
-            ledger.write_scores(trial.fingerprint, [], [], [], {}, None)
+            ledger.write_scores(trial.fingerprint, [], [], {}, None)
     outputs = []
     for _ in range(2):
         assert run_until_decided(request, Inline(), lambda _: [], judge, lambda _: "") == 0

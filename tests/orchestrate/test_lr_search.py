@@ -74,7 +74,7 @@ class Laboratory:
             "config": trial.evaluation.model_dump(mode="json"),
             "recipe": trial.recipe.model_dump(mode="json"),
         }
-        ledger.write_scores(fingerprint, scores, losses, [], record, None)
+        ledger.write_scores(fingerprint, scores, losses, record, None)
 
 
 @pytest.fixture

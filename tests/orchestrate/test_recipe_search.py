@@ -66,7 +66,7 @@ class Laboratory:
             rows.append(ScoreRow("vqa", "vqa", "vqa", 4, block, f"q{block}", "colour", score, "red", True))
         record = {"config": trial.evaluation.model_dump(mode="json"), "recipe": recipe.model_dump(mode="json")}
         losses = [HeldOutRow("text", 3 / text)]
-        request.ledger.write_scores(trial.fingerprint, rows, losses, [], record, None)
+        request.ledger.write_scores(trial.fingerprint, rows, losses, record, None)
 
 
 @pytest.fixture

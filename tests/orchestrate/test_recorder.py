@@ -60,7 +60,7 @@ def write(request: Request, trial: Trial, score: float = 40.0, benchmark: str = 
         "environment": {"date": "2026-01-01T00:00:00+00:00", "processor": "p", "commit": None},
     }
     scores = [ScoreRow(benchmark, "vqa", "vqa", 0, 0, "q", "colour", score, "red", True)]
-    request.ledger.write_scores(trial.fingerprint, scores, [HeldOutRow("text", 1.5)], [], record, Path("training.csv"))
+    request.ledger.write_scores(trial.fingerprint, scores, [HeldOutRow("text", 1.5)], record, Path("training.csv"))
 
 
 def runs_of(request: Request) -> tuple[Any, dict[str, Any]]:

@@ -25,7 +25,7 @@ def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
     assert folder
     (folder / "model.safetensors").write_bytes(b"weights")
     ledger.finish_stage(folder.name.removesuffix(".partial"))
-    ledger.write_scores(trial.fingerprint, [], [], [], {}, None)
+    ledger.write_scores(trial.fingerprint, [], [], {}, None)
     return request
 
 

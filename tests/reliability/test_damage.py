@@ -121,7 +121,7 @@ def test_a_damaged_score_enters_no_model_card(copy: Path, capsys: pytest.Capture
         ("scores.parquet", halve),
         ("held_out.csv", lambda path: path.write_text("source,loss\n")),
         ("record.json", lambda path: path.write_text("[" * 100_000)),
-        ("samples.json.gz", Path.unlink),
+        ("held_out.csv", Path.unlink),
     ],
 )
 def test_whatever_is_damaged_of_a_score_it_is_not_read(
@@ -204,7 +204,7 @@ def test_what_is_renamed_into_place_is_on_the_disk_before(tmp_path: Path, monkey
     monkeypatch.setattr(os, "replace", renamed)
     monkeypatch.setattr(Path, "replace", renamed)
     monkeypatch.setattr(Path, "rename", renamed)
-    from mm1_lab.results import HeldOutRow, SampleRow, ScoreRow
+    from mm1_lab.results import HeldOutRow, ScoreRow
 
     ledger = Ledger(tmp_path / "results", tmp_path / "store")
     folder = ledger.begin_stage("a")
@@ -213,9 +213,8 @@ def test_what_is_renamed_into_place_is_on_the_disk_before(tmp_path: Path, monkey
     (folder / "training.csv").write_text("step,name,value\n")
     ledger.finish_stage("a")
     score = ScoreRow("vqa", "vqa", "vqa", 0, 0, "q", "colour", 1.0, "red", True)
-    sample = SampleRow("vqa", 0, "q", "colour", "what ?", ("red",), "red", 1.0, b"picture")
     training = ledger.stage_folder("a") / "training.csv"
-    ledger.write_scores("b", [score], [HeldOutRow("text", 1.0)], [sample], {}, training)
+    ledger.write_scores("b", [score], [HeldOutRow("text", 1.0)], {}, training)
     with files.new_file(tmp_path / "cache" / "table") as file:
         file.write_bytes(b"table")
     assert ledger.has_intact_scores("b") and not loose, f"{loose} may lose a new name"

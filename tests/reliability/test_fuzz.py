@@ -102,7 +102,6 @@ READ = (
     "*/*/trials.csv",
     "trials/*/*.*",
     "trials/*/DONE",
-    "pictures/*",
     "store/*/*.json",
     "store/*/DONE",
 )
@@ -111,15 +110,13 @@ READ = (
 def read_all(results: Path) -> list[str]:
     """What the reading interface makes of a results folder with one sweep."""
     from mm1_lab.results import reading
-    from mm1_lab.results.samples import samples_page
 
     variant = reading.read_variant(results / "smoke" / "data_mix")
     tables = [table(variant) for table in (reading.read_scores, reading.read_held_out)]
     curves = reading.curves(variant.folder)
-    samples = [samples_page(one, variant.ledger, one, False) for one in variant.done["fingerprint"]]
     summaries = [variant.ledger.summary(path.parent.name) for path in sorted(results.glob("store/*/DONE"))]
     frames = [frame.to_csv() for frame in (variant.trials, *tables, curves)]
-    return [*frames, str(reading.read_records(variant)), str(samples), str(summaries)]
+    return [*frames, str(reading.read_records(variant)), str(summaries)]
 
 
 @parametrize

@@ -94,7 +94,7 @@ def test_in_time_it_leaves_a_checkpoint_from_which_the_next_resumes(
 def finish(task: Task, context: WorkerContext, report: StageReport) -> None:
     report(task.kind, Progress(1, 2))
     if task.kind == "trial":
-        context.ledger.write_scores(task.key, [], [], [], {}, None)
+        context.ledger.write_scores(task.key, [], [], {}, None)
         return
     folder = context.ledger.begin_stage(task.key)
     assert folder

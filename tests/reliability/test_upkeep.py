@@ -36,7 +36,7 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
         points = 60.0 if trial.arm == "captions" else 40.0
         scores = [ScoreRow("vqa", "vqa", "vqa", shots, 0, "q", "colour", points, "red", True) for shots in (0, 4, 8)]
         record = {"fingerprints": {stage.KIND: stage.fingerprint for stage in trial.evaluation.chain()}}
-        ledger.write_scores(trial.fingerprint, scores, [HeldOutRow("text", 1.0)], [], record, training)
+        ledger.write_scores(trial.fingerprint, scores, [HeldOutRow("text", 1.0)], record, training)
         rows.append(TrialRow(trial.arm, trial.seed, trial.fingerprint))
     merge_manifest(
         request.folder, Manifest(variant="data_mix", sweep=request.sweep, scale="smoke"), rows, lambda _: True
@@ -140,7 +140,7 @@ def test_gc_keeps_what_other_results_in_the_store_need_and_all_where_none_is_bes
     (best,) = (p.name for p in (ledger.results / "trials").iterdir() if _is_best(ledger, ledger.record(p.name)))
     (worse,) = (p.name for p in (ledger.results / "trials").iterdir() if p.name != best)
     scores = [ScoreRow("text", "text", "likelihood", 0, 0, "q", "colour", 1.0, "red", True)]
-    other.write_scores(worse, scores, [], [], ledger.record(worse), None)
+    other.write_scores(worse, scores, [], ledger.record(worse), None)
     variant = Path("smoke/data_mix")
     shutil.copytree(ledger.results / variant, other.results / variant)
     before = stages(ledger)

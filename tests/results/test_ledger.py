@@ -10,11 +10,10 @@ import pytest
 from mm1_lab import files
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate.planning.request import load_request
-from mm1_lab.results import HeldOutRow, Ledger, SampleRow, ScoreRow, TrialRow, variant_name
+from mm1_lab.results import HeldOutRow, Ledger, ScoreRow, TrialRow, variant_name
 from mm1_lab.results import ledger as ledger_module
 from mm1_lab.results.manifest import Manifest, merge_manifest, read_manifest, read_trials
 from mm1_lab.results.reading import list_variants, read_held_out, read_scores, read_variant
-from mm1_lab.results.schema import SAMPLES, read_json
 
 TRICKY = ("NA", "None", "", 'say "red", then\nblue', "1e5")
 """Predictions that a careless reader would turn into something else."""
@@ -43,8 +42,7 @@ def scores() -> list[ScoreRow]:
 def write(ledger: Ledger, fingerprint: str, folder: Path) -> None:
     training = folder / "training.csv"
     training.write_text("step,name,value\n1,loss,2.5\n", encoding="utf-8")
-    sample = SampleRow("vqa", 0, "q0", "colour", "what ?", ("red",), "NA", 1 / 3, b"picture")
-    ledger.write_scores(fingerprint, scores(), [HeldOutRow("text", 2 / 3)], [sample], {"seed": 0}, training)
+    ledger.write_scores(fingerprint, scores(), [HeldOutRow("text", 2 / 3)], {"seed": 0}, training)
 
 
 def manifest(tmp_path: Path, seeds: str = "1") -> tuple[Manifest, list[TrialRow]]:
@@ -68,8 +66,6 @@ def test_scores_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert table["parsed"].tolist() == [True, True, False, True, True]
     assert set(table["arm"]) == {rows[1].arm} and set(table["seed"]) == {0}
     assert read_held_out(variant)["loss"].tolist() == pytest.approx([2 / 3], rel=1e-8)
-    (sample,) = read_json(ledger.trial_folder(rows[1].fingerprint) / SAMPLES, list)
-    assert (ledger.results / "pictures" / sample["picture"]).read_bytes() == b"picture"
 
 
 def test_killed_between_done_and_rename_nothing_runs_again(tmp_path: Path) -> None:

@@ -13,11 +13,10 @@ from mm1_lab import files
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate.planning.request import load_request
-from mm1_lab.results import HeldOutRow, Ledger, SampleRow, ScoreRow, TrialRow
+from mm1_lab.results import HeldOutRow, Ledger, ScoreRow, TrialRow
 from mm1_lab.results.manifest import Manifest, merge_manifest
 from mm1_lab.results.packed import pack, packed_records
 from mm1_lab.results.reading import curves, read_held_out, read_records, read_scores, read_variant
-from mm1_lab.results.samples import read_samples
 from tests.conftest import REPOSITORY
 
 PREDICTIONS = ("NA", "", 'say "red", then\nblue', "1e5")
@@ -47,10 +46,9 @@ def _write(ledger: Ledger, row: TrialRow, training: Path) -> None:
         for shots in (8, 0)
         for n, text in enumerate((*PREDICTIONS, row.arm))
     ]
-    sample = SampleRow("vqa", 0, "q0", "colour", "what ?", ("red",), "NA", 1 / 3, b"picture")
     record = {"seed": row.seed, "fingerprints": {"evaluation": row.fingerprint}, "timings": {"evaluation": 1 / 3}}
     held_out = [HeldOutRow("text", 2 / 3)]
-    ledger.write_scores(row.fingerprint, scores, held_out, [sample], record, training)
+    ledger.write_scores(row.fingerprint, scores, held_out, record, training)
 
 
 def _read(results: Path) -> list[object]:
@@ -79,7 +77,6 @@ def test_what_was_packed_comes_back_when_it_is_first_read(
     assert _read(results) == before
     assert "unpacking 3 trials, once" in capsys.readouterr().err
     ledger = Ledger(results)
-    assert read_samples(ledger, shared[0]) == []
     with pytest.raises(RequestError, match="packs leave curves out"):
         curves(results / "smoke" / "data_mix")
     pack(results)

@@ -214,7 +214,6 @@ def _score(trials: Sequence[Trial], context: WorkerContext, report: Report) -> N
         stage.fingerprint,
         evaluation.scores,
         (HeldOutRow(source, loss) for source, loss in evaluation.held_out_loss.items()),
-        evaluation.samples,
         record,
         model / "training.csv",
     )
