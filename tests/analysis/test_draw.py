@@ -29,7 +29,7 @@ from analysis.study import Study, read_study
 from mm1_lab.cli import main
 from mm1_lab.config import Contrast, DataIdentity, Measure, Panel, RequestError, Sweep
 from mm1_lab.results.manifest import merge_manifest, read_trials
-from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, study_of, vouch_for, write_results
+from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, study_of, write_results
 
 NAMES = [
     *("contrasts.csv", "contrasts.md", "contrasts.png", "figure.png"),
@@ -354,24 +354,3 @@ def test_a_question_of_ones_own_comes_first_and_alone(tmp_path: Path, data_mix: 
     parts = ("### My question", "### Across sweeps", "captions lift zero-shot", "### Pre-training")
     places = [summary.index(part) for part in parts]
     assert places == sorted(places)
-
-
-def test_bad_results_are_named(tmp_path: Path, data_mix: Sweep) -> None:
-    with pytest.raises(RequestError, match="run a sweep first"):
-        draw(tmp_path)
-    folder = write_results(tmp_path, data_mix, ["base"], (0,), missing=("base/0",))
-    with pytest.raises(RequestError, match="no trial is finished"):
-        draw(tmp_path)
-    write_results(tmp_path, data_mix, ["base"], (1,))
-    scores = next((tmp_path / "trials").glob("*/scores.parquet"))
-    good = scores.read_bytes()
-    pd.read_parquet(scores).rename(columns={"parsed": "parsd"}).to_parquet(scores)
-    vouch_for(scores.parent)
-    with pytest.raises(RequestError, match=r"scores\.parquet: lacks the column 'parsed'"):
-        draw(tmp_path)
-    scores.write_bytes(good)
-    vouch_for(scores.parent)
-    manifest = json.loads((folder / "sweep.json").read_text(encoding="utf-8")) | {"schema_version": 99}
-    (folder / "sweep.json").write_text(json.dumps(manifest), encoding="utf-8")
-    with pytest.raises(RequestError, match="schema 99"):
-        draw(tmp_path)

@@ -164,18 +164,3 @@ def test_wrong_files(
     assert error.startswith("mm1-lab: ") and error.count("\n") == 1 and "results.csv" in error
     assert all(fragment in error for fragment in fragments), error
     assert not Path("results").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "fragments"),
-    [
-        (["--predict", "huge"], ["--predict: 'huge' is not", "9M, 1.2B"]),
-        (["--predict="], ["--predict: '' is not"]),
-        (["--sizes", "9M,85M,302M"], ["--sizes", "--from"]),
-    ],
-)
-def test_wrong_options(options: list[str], fragments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    write_csv(Path("results.csv"), exact_rows())
-    fit(*options, code=2)
-    error = capsys.readouterr().err
-    assert all(fragment in error for fragment in fragments), error

@@ -66,11 +66,3 @@ def test_it_tells_lessons_holes_cost_and_how_to_run_it_again(results: Path) -> N
     assert "mm1-lab run data_mix --scale mini --seeds 0,1 --only base" in text
     assert "<strong>not judged</strong>: one seed" in text  # few-shot: base has one seed
     assert "prefers-color-scheme: dark" in text and 'name="viewport"' in text
-
-
-@pytest.mark.usefixtures("unrendered")
-def test_without_a_lesson_to_draw_there_is_a_report(tmp_path: Path, data_mix: Sweep) -> None:
-    sweep = data_mix.model_copy(update={"panels": {}, "contrasts": ()})
-    write_results(tmp_path, sweep, ["captions"], [0], questions=16)
-    assert main(["report", "--results", str(tmp_path)]) == 0
-    assert not list(tmp_path.glob("mini/lessons*.png")) and (tmp_path / "report.html").exists()
