@@ -32,24 +32,26 @@ def minutes_of(study: Study) -> tuple[float, float]:
     """Core-minutes of a trial, without parts that trials share, and those of its evaluation; means over trials."""
     total, evaluation = [], []
     for record in study.records.values():
-        seconds = {kind: timing["seconds"] for kind, timing in record.get("timings", {}).items()}
-        total.append(sum(seconds.values()) / 60)
-        evaluation.append(seconds.get("evaluation", 0.0) / 60)
-    return float(np.mean(total)), float(np.mean(evaluation))
+        timings = record.get("timings", {})
+        seconds = {kind: timing["seconds"] for kind, timing in timings.items()}
+        total.append(sum(seconds.values()))
+        evaluation.append(seconds.get("evaluation", 0.0))
+    return float(np.mean(total)) / 60, float(np.mean(evaluation)) / 60
 
 
 def mixes_machines(study: Study, arms: Iterable[str]) -> bool:
     """Whether at some seed the arms' scores, or models or parts of one kind that they rest on, come from different
     processors, or the scores from different library versions. Stages that do not say where they ran do not count."""
-    trials = study.variant.trials
-    trials = trials[trials["arm"].isin(list(arms)) & trials["fingerprint"].isin(list(study.records))]
+    compared = set(arms)
     machines: dict[tuple[int, str], set[str]] = {}
-    for seed, fingerprint in zip(trials["seed"], trials["fingerprint"], strict=True):
-        record = study.records[fingerprint]
+    for trial in study.variant.done.to_dict("records"):
+        record = study.records.get(trial["fingerprint"])
+        if record is None or trial["arm"] not in compared:
+            continue
         environment = record.get("environment", {})
-        scored_on = str([environment.get(key) for key in ("processor", "threads", "versions")])
-        machines.setdefault((seed, "evaluation"), set()).add(scored_on)
+        scored_on = [environment.get(key) for key in ("processor", "threads", "versions")]
+        machines.setdefault((trial["seed"], "evaluation"), set()).add(str(scored_on))
         for kind, summary in record.get("summaries", {}).items():
             if "processor" in summary:
-                machines.setdefault((seed, kind), set()).add(summary["processor"])
+                machines.setdefault((trial["seed"], kind), set()).add(summary["processor"])
     return any(len(different) > 1 for different in machines.values())

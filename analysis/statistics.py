@@ -165,7 +165,8 @@ def arm_means(scores: Mapping[tuple[str, int], float], controls: Collection[str]
         design[row, len(arms) + seeds.index(seed)] = 1
     coefficients, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
     degrees = len(known) - int(rank)
-    if degrees < 1 or rank < len(arms) + len(seeds) - 1:
+    connected = rank == len(arms) + len(seeds) - 1
+    if degrees < 1 or not connected:
         return {}
     rest = values - design @ coefficients
     variance = float((rest**2).sum()) / degrees
@@ -191,13 +192,19 @@ def over_questions(means: pd.Series[float], counts: pd.Series[int], weights: pd.
     share = counts / counts.groupby(level=level).transform("sum")
     parts = share * means
     estimates = parts.groupby(level=level).sum()
-    squares = (share * (means - parts.groupby(level=level).transform("sum"))) ** 2
+    deviations = means - parts.groupby(level=level).transform("sum")
+    squares = ((share * deviations) ** 2).groupby(level=level).sum()
     blocks = means.groupby(level=level).size()
     weight = pd.Series(1.0, blocks.index) if weights is None else weights.loc[blocks.index]
     weight = weight / weight.mean()
     with np.errstate(invalid="ignore"):  # a single block has no variance
-        variances = np.asarray(weight**2 * squares.groupby(level=level).sum() * blocks / (blocks - 1), np.float64)
+        variances = np.asarray(weight**2 * squares * blocks / (blocks - 1), np.float64)
     freedom = np.maximum(blocks.to_numpy() - 1.0, 1.0)
-    total, spread = float(variances.sum()), float((variances**2 / freedom).sum())
+    total = float(variances.sum())
+    spread = float((variances**2 / freedom).sum())
     degrees = total**2 / spread if spread > 0 else float(freedom.sum())
-    return Interval(float((weight * estimates).mean()), float(np.sqrt(total)) / len(blocks), degrees)
+    return Interval(
+        estimate=float((weight * estimates).mean()),
+        error=float(np.sqrt(total)) / len(blocks),
+        degrees_of_freedom=degrees,
+    )

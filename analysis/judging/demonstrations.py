@@ -34,20 +34,26 @@ def demonstration_checks(
 
     `majorities`: the best constant answer's score by benchmark and kind.
     """
-    vqa = scores[(scores["family"] == "vqa") & (scores["shots"] == FEW)]
+    vqa = _asked(scores, "vqa", FEW)
     second = vqa["question"].astype(str).str.endswith(OTHERWISE)
     if not second.any():
         return
     kinds = vqa["benchmark"].astype(str) + " " + vqa["kind"].astype(str)
-    known = _mean(vqa[kinds.isin(set(kinds[second])) & ~second])
-    share = 100 * _mean(vqa[second]) / known if known else 0.0  # at smoke nothing is known
+    of_two_words = kinds.isin(set(kinds[second]))
+    known = _mean(vqa[of_two_words & ~second])
+    share = 0.0
+    if known:  # at smoke nothing is
+        share = 100 * _mean(vqa[second]) / known
     yield Check.within("told by demonstrations", f"second words, {FEW} shots, percent of first words", share, TOLD)
     captions = scores[scores["benchmark"].astype(str).str.endswith(FOLLOWED)]
     for shots, rows in captions[captions["shots"] > 0].groupby("shots"):
         what = f"captions' words in the convention shown, {shots} shots, percent"
         yield Check.within("told by demonstrations", what, _mean(rows), KEPT)
 
-    yield from _seen(scores, blind, majorities)
+    yield from _seen(vqa, "", blind, majorities)
+    alone = _asked(scores, "vqa", 0)
+    first = ~alone["question"].astype(str).str.endswith(OTHERWISE)
+    yield from _seen(alone[first], ", first words", blind, majorities)
     most = int(scores["shots"].max())
     images = by_content(scores[scores["family"].isin(PLAIN)])
     yield _gain("all", images, most, GAIN)
@@ -55,19 +61,22 @@ def demonstration_checks(
         yield _gain(family, images[images["family"] == family], most, -LOSS)
 
 
-def _seen(scores: pd.DataFrame, blind: pd.DataFrame, majorities: Mapping[str, Mapping[str, float]]) -> Iterator[Check]:
-    """Each visual benchmark after demonstrations and, in first words alone, without any."""
-    for shots, words in ((FEW, ""), (0, ", first words")):
-        rows = scores[(scores["family"] == "vqa") & (scores["shots"] == shots)]
-        if words:
-            rows = rows[~rows["question"].astype(str).str.endswith(OTHERWISE)]
-        for benchmark, own in rows.groupby("benchmark", sort=False, observed=True):
-            what, found = f"{benchmark}, {shots} shots{words}", float(own["score"].mean())
-            same = blind[(blind["benchmark"] == benchmark) & (blind["shots"] == shots)]
-            same = same[same["question"].isin(own["question"])]
-            yield Check.within("sees", f"{what}, − blind", found - float(same["score"].mean()), ABOVE_BLIND)
-            level = float(own["kind"].map(majorities[str(benchmark)]).mean())
-            yield Check.within("sees", f"{what}, − majority", found - level, ABOVE_MAJORITY)
+def _asked(scores: pd.DataFrame, family: str, shots: int) -> pd.DataFrame:
+    return scores[(scores["family"] == family) & (scores["shots"] == shots)]
+
+
+def _seen(
+    scores: pd.DataFrame, words: str, blind: pd.DataFrame, majorities: Mapping[str, Mapping[str, float]]
+) -> Iterator[Check]:
+    """Each visual benchmark against the blind control and the majority answer, at one number of shots."""
+    for (benchmark, shots), own in scores.groupby(["benchmark", "shots"], sort=False, observed=True):
+        what = f"{benchmark}, {shots} shots{words}"
+        found = float(own["score"].mean())
+        same = blind[(blind["benchmark"] == benchmark) & (blind["shots"] == shots)]
+        same = same[same["question"].isin(own["question"])]
+        yield Check.within("sees", f"{what}, − blind", found - float(same["score"].mean()), ABOVE_BLIND)
+        level = float(own["kind"].map(majorities[str(benchmark)]).mean())
+        yield Check.within("sees", f"{what}, − majority", found - level, ABOVE_MAJORITY)
 
 
 def _mean(rows: pd.DataFrame) -> float:
@@ -78,7 +87,8 @@ def _mean(rows: pd.DataFrame) -> float:
 def _gain(family: str, rows: pd.DataFrame, most: int, least: float) -> Check:
     """The points that a family gains from none to the most demonstrations, with an interval over seeds if there are
     several."""
-    means = benchmark_scores(rows, ["seed"]).groupby(["seed", "shots"])["score"].mean().unstack("shots")
+    each = benchmark_scores(rows, ["seed"])
+    means = each.groupby(["seed", "shots"])["score"].mean().unstack("shots")
     gained = mean_of((means[most] - means[0]).tolist()) or UNKNOWN
     what = f"{family}, {most} shots − 0 shots, captions by content"
     return Check.within("demonstrations help", what, gained.estimate, least, low=gained.low, high=gained.high)

@@ -81,9 +81,10 @@ def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) 
     if fit.law:
         axis.set_title(f"η ∝ N$^{{{fit.law.slope.estimate:.3f}}}$")
         points = [fit.law.line(params) for params in along]
-        axis.plot(along, _rates([point.estimate for point in points]), color="black", linewidth=1)
-        axis.plot(along, _rates([point.low for point in points]), color=DARK, linewidth=0.8)
-        axis.plot(along, _rates([point.high for point in points]), color=DARK, linewidth=0.8)
+        middle = [point.estimate for point in points]
+        axis.plot(along, _rates(middle), color="black", linewidth=1)
+        for end in ([point.low for point in points], [point.high for point in points]):
+            axis.plot(along, _rates(end), color=DARK, linewidth=0.8)
         for name, params in targets.items():
             log_rate = fit.law.line(params).estimate
             place = params, math.exp(log_rate)

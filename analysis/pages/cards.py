@@ -14,7 +14,6 @@ CARD, PICTURE, TITLE = 1.02, 0.9, 0.35
 """Inches: the height of a card, the side of its picture, the height of the sheet's title."""
 LETTERS, LINES = 50, 7
 """Characters on a line beside a picture, and lines below a card's heading; longer texts end in an ellipsis."""
-BESIDE = {"va": "top", "fontsize": 6.3, "parse_math": False}
 
 
 def write_data_sheet(path: Path, title: str, samples: Iterable[tuple[str, NDArray[np.generic] | None, str]]) -> None:
@@ -26,14 +25,16 @@ def write_data_sheet(path: Path, title: str, samples: Iterable[tuple[str, NDArra
         figure.text(0.01, 1 - 0.2 / height, title, fontsize=9, parse_math=False)
         for number, (source, pixels, text) in enumerate(cards):
             row, column = divmod(number, 2)
+            left = column / 2 + 0.01
             bottom = 1 - (TITLE + CARD * (row + 1) - 0.06) / height
-            axis = figure.add_axes((column / 2 + 0.01, bottom, PICTURE / WIDTH, PICTURE / height))
+            axis = figure.add_axes((left, bottom, PICTURE / WIDTH, PICTURE / height))
             axis.set_axis_off()
             if pixels is not None:
                 axis.imshow(pixels, interpolation="nearest")
-            wrapped = "\n".join(textwrap.wrap(text, LETTERS, max_lines=LINES, placeholder=" …"))
+            lines = textwrap.wrap(text, LETTERS, max_lines=LINES, placeholder=" …")
             # texts may hold dollar signs, which would begin a formula
-            axis.text(1.07, 0.98, source, BESIDE, transform=axis.transAxes, color=BASE, fontweight="bold")
-            axis.text(1.07, 0.86, wrapped, BESIDE, transform=axis.transAxes, color=DARK)
+            style = {"va": "top", "fontsize": 6.3, "parse_math": False, "transform": axis.transAxes}
+            axis.text(1.07, 0.98, source, style, color=BASE, fontweight="bold")
+            axis.text(1.07, 0.86, "\n".join(lines), style, color=DARK)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150, metadata={"Software": None})
