@@ -1,7 +1,6 @@
 """One table says the same in every form, whatever its cells hold."""
 
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
@@ -47,36 +46,11 @@ def test_text_of_several_lines_stays_in_its_caption_heading_and_cell() -> None:
     assert head.startswith(r"| two parts \input") and row.startswith(r"| two parts \input")
 
 
-class Cells(HTMLParser):
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.rows: list[list[str]] = []
-        self.tags: set[str] = set()
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        if tag == "tr":
-            self.rows.append([])
-        elif tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_data(self, data: str) -> None:
-        if self.rows and self.rows[-1] and data.strip():
-            self.rows[-1][-1] += data
-
-
 def test_html_holds_the_same_cells_escaped_and_marked() -> None:
     text = to_html(Table("t", FRAME, group="panel", formats=TABLE.formats))
-    rows = Cells(text).rows
-    assert rows[0] == TABLE.head and rows[1] == ["a  mixes"]
-    assert rows[2:4] == [
-        ["base", "44.2", "3", "0.031", "supported"],
-        ["a & b | 50 %", "−1.5", "2", "0.500", "undecided"],
-    ]
-    assert rows[5][0] == "<blind>" and "<blind>" not in text
+    assert "a &amp; b | 50 %" in text and "&lt;blind&gt;" in text and "<blind>" not in text
     assert "<strong>supported</strong>" in text and "<em>undecided</em>" in text
-    assert text.count('class="number"') == 3 * 4
+    assert text.count('class="number"') == 3 * 4 and text.count("<tr>") == 1 + 2 + 3
 
 
 def test_names_are_no_html_in_markdown() -> None:
