@@ -41,16 +41,19 @@ class Paired:
 
 def pair_arms(study: Study) -> Paired:
     """What comparing all pairs of a sweep's arms needs."""
-    tables = {}
+    arms = [arm for arm in study.scored if study.representative(arm) == arm and arm not in study.controls]
+    differences: dict[tuple[str, str], list[float]] = {}
     for measure in [*(Measure(shots=shots) for shots in study.shots), TEXT_CORE]:
-        values = study.trial_values(measure)
-        arms = [arm for arm in study.scored if study.representative(arm) == arm and arm not in study.controls]
-        scores = pd.DataFrame([[values.get((arm, seed), np.nan) for seed in study.seeds] for arm in arms], arms)
+        known = study.trial_values(measure)
         for first, second in combinations(arms, 2):
-            tables[str(measure), f"{first} − {second}"] = scores.loc[first] - scores.loc[second]
-    differences = pd.DataFrame(tables, dtype=float).T.dropna(how="all")
-    spent = [sum(each["flops"] for each in record.get("timings", {}).values()) for record in study.records.values()]
-    return Paired(study.manifest, len(study.seeds), float(np.mean(spent or [np.nan])), differences)
+            each = [known.get((first, seed), np.nan) - known.get((second, seed), np.nan) for seed in study.seeds]
+            differences[str(measure), f"{first} − {second}"] = each
+    frame = pd.DataFrame.from_dict(differences, orient="index", columns=study.seeds, dtype=float)
+    frame.index = pd.MultiIndex.from_tuples(differences, names=["measure", "pair"])
+    spent = []
+    for record in study.records.values():
+        spent.append(sum(timing["flops"] for timing in record.get("timings", {}).values()))
+    return Paired(study.manifest, len(study.seeds), float(np.mean(spent or [np.nan])), frame.dropna(how="all"))
 
 
 def accuracy(references: Iterable[Paired], runs: Sequence[Paired]) -> pd.DataFrame:
@@ -64,9 +67,10 @@ def accuracy(references: Iterable[Paired], runs: Sequence[Paired]) -> pd.DataFra
         proxies = [run for run in runs if _is_proxy(run, reference)]
         own = reference.differences
         if proxies and reference.seeds > 1:
-            counts = own.notna().sum(axis=1).to_numpy()[:, None]
-            others = (own.sum(axis=1).to_numpy()[:, None] - own) / np.maximum(counts - 1, 1)
-            tables.append(_rows(reference, reference, 1, own[counts[:, 0] > 1], others))
+            counts = own.notna().sum(axis=1)
+            several = own[counts > 1]
+            others = several.rsub(own.sum(axis=1), axis=0).div(counts - 1, axis=0)
+            tables.append(_rows(reference, reference, 1, several, others.loc[several.index]))
         for proxy in proxies:
             common = own.index.intersection(proxy.differences.index)
             found, truth = proxy.differences.loc[common], own.loc[common].mean(axis=1)

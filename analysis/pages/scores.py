@@ -164,13 +164,12 @@ def mean_cell(study: Study, arm: str, measure: Measure) -> str:
 
 def losses_table(study: Study) -> Table:
     """Held-out losses with a row per arm and a column per source: means over seeds ± half their 95 % interval."""
-    losses = study.held_out.groupby(["arm", "source"], sort=False)["loss"].agg(list)
     sources = study.held_out["source"].unique()
     rows = []
     for arm in study.scored:
         row = {"arm": arm}
         for source in sources:
-            point = mean_of(losses.get((arm, source), [])) or UNKNOWN
+            point = mean_of(study.seed_values(arm, Measure(source, about="loss"))) or UNKNOWN
             row[source] = plus_minus(point.estimate, point.half_width, 3)
         rows.append(row)
     several = ", ± half the 95 % interval over seeds" if len(study.seeds) > 1 else ""
