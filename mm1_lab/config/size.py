@@ -103,6 +103,15 @@ class PretrainedSize(Size):
         return 2 * self.width * self.head_width * (self.heads + (self.kv_heads or self.heads))
 
 
+class PairSize(TowerSize):
+    """Two towers side by side: together as wide as both, and as deep as the deeper one."""
+
+    towers: tuple[TowerSize, TowerSize]
+
+    def parameters(self) -> Parameters:
+        return self.towers[0].parameters() + self.towers[1].parameters()
+
+
 class ConnectorConfig(Config):
     """A vision-language connector."""
 
@@ -155,10 +164,22 @@ class PretrainedEncoder(PretrainedModel):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     """Mean and standard deviation per channel that normalise its images, for pixel values between 0 and 1."""
+    beside: "PretrainedEncoder | None" = None
+    """A second tower that sees the same images; each patch's features are those of both, one after the other."""
 
     @property
     def features(self) -> Size:
-        return self.shape
+        if self.beside is None:
+            return self.shape
+        both = self.shape, self.beside.shape
+        return PairSize(
+            layers=max(size.layers for size in both),
+            width=sum(size.width for size in both),
+            heads=sum(size.heads for size in both),
+            feed_forward=sum(size.feed_forward for size in both),
+            gated=any(size.gated for size in both),
+            towers=both,
+        )
 
 
 class PretrainedDecoder(PretrainedModel):
@@ -169,7 +190,15 @@ class PretrainedDecoder(PretrainedModel):
     vocabulary: int = Field(gt=0, le=100_000_000)
     """Number of rows of its embedding."""
     longest: int = Field(gt=0)
-    """Maximum sequence length in positions."""
+    """Maximum sequence length in positions; of Mistral, if shorter, its window, as it is in older identities."""
+    positions: int | None = None
+    """Maximum sequence length; None: `longest`."""
+
+    NOT_IN_IDENTITY: ClassVar[frozenset[str]] = PretrainedModel.NOT_IN_IDENTITY | {"positions"}
+
+    @property
+    def most(self) -> int:
+        return self.positions or self.longest
 
 
 class PretrainedMM1(PretrainedModel):

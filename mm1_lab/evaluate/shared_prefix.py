@@ -20,6 +20,8 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
+from mm1_lab.model import masks_of
+
 MASK = 2**26
 """Pairs of a position and a key in an attention mask, at most; about 10 bytes each while it is made and used."""
 LOGITS = 2**28
@@ -62,8 +64,10 @@ class SharedPrefixDecoding:
         self._decoder = decoder
         self._embed = decoder.get_input_embeddings()
         self._vocabulary = decoder.get_output_embeddings().out_features
-        self._cache = AutocastCache(config=decoder.config)
+        self._cache = AutocastCache()  # of all keys, also in layers with sliding windows: theirs are of many sequences
         self._device = prefixes[0].device
+        self._keys = torch.empty(len(prefixes), 0, dtype=torch.long, device=self._device)
+        """(G, keys): the position of each key in the cache."""
         self.counts = [len(group) for group in questions]
         """Questions in each group."""
         self._same_question = torch.eye(max(self.counts), dtype=torch.bool, device=self._device)
@@ -204,10 +208,16 @@ class SharedPrefixDecoding:
 
     def _run(self, inputs: Tensor, allowed: Tensor, positions: Tensor, keep: Tensor | int = 0) -> Tensor:
         """Runs the decoder; `allowed` is bool (G, queries, K). Returns logits at the indices `keep`; 0: at all."""
-        mask = torch.where(allowed, inputs.new_zeros(()), torch.finfo(inputs.dtype).min)
+        self._keys = torch.cat([self._keys, positions], dim=1)
+        masks = masks_of(self._decoder.config, allowed, positions, self._keys)
+        zero, least = inputs.new_zeros(()), torch.finfo(inputs.dtype).min
+        if isinstance(masks, dict):
+            added: Any = {kind: torch.where(mask, zero, least) for kind, mask in masks.items()}
+        else:
+            added = torch.where(masks, zero, least)
         output = self._decoder(
             inputs_embeds=inputs,
-            attention_mask=mask[:, None],
+            attention_mask=added,
             position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,

@@ -7,6 +7,7 @@ make some heads attend a few positions back from the first step on. Training is 
 
 import math
 import warnings
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -99,21 +100,48 @@ class Router(Qwen2MoeTopKRouter):
         return logits, weights.to(hidden.dtype), chosen
 
 
+class _ExpertByExpert(torch.autograd.Function):
+    """Products of consecutive rows with a matrix each, whose gradients are written into one tensor.
+
+    The library's loop indexes the matrices, and each index adds a zero-filled gradient of all experts, so that its
+    backward pass grows with the square of their number.
+    """
+
+    @staticmethod
+    def forward(context: Any, inputs: torch.Tensor, matrices: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+        """(pairs, in), (experts, out, in), rows of each expert → (pairs, out)"""
+        context.save_for_backward(inputs, matrices)
+        context.lengths = lengths
+        out = inputs.new_empty(len(inputs), matrices.shape[1])
+        for part, matrix, rows in zip(inputs.split(lengths), matrices, out.split(lengths), strict=True):
+            torch.mm(part, matrix.T, out=rows)
+        return out
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+        inputs, matrices = context.saved_tensors
+        of_inputs, of_matrices = torch.empty_like(inputs), torch.empty_like(matrices)
+        starts = [0, *accumulate(context.lengths)]
+        for expert, (start, end) in enumerate(pairwise(starts)):
+            torch.mm(gradient[start:end], matrices[expert], out=of_inputs[start:end])
+            torch.mm(gradient[start:end].T, inputs[start:end], out=of_matrices[expert])
+        return of_inputs, of_matrices, None
+
+
 def _sorted_experts(
     experts: Qwen2MoeExperts, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
     """The experts' weighted output (tokens, width) for `hidden` (tokens, width), with tokens sorted by expert.
 
-    `chosen` and `weights` are (tokens, experts per token). Each expert's matrices are taken from one `unbind`, whose
-    gradient is a single stack: the library's loop indexes them, and each index adds a zero-filled gradient of all
-    experts, so that its backward pass grows with the square of their number. In half precision on a GPU, torch's
-    grouped product takes all experts at once where rows are multiples of 16 bytes.
+    `chosen` and `weights` are (tokens, experts per token). In half precision on a GPU, torch's grouped product takes
+    all experts at once where rows are multiples of 16 bytes.
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-    order = chosen.flatten().argsort(stable=True)
+    flat = chosen.flatten()
+    order = flat.argsort(stable=True)
     tokens = order // chosen.shape[1]
-    counts = chosen.flatten().bincount(minlength=experts.num_experts)
+    counts = flat.new_zeros(experts.num_experts).index_add_(0, flat, torch.ones_like(flat))  # bincount waits for a GPU
     aligned = all(size % 8 == 0 for size in experts.down_proj.shape[1:])
     is_grouped = device == "cuda" and dtype in (torch.bfloat16, torch.float16) and aligned
     ends = counts.cumsum(0, dtype=torch.int32) if is_grouped else None
@@ -123,8 +151,7 @@ def _sorted_experts(
         """(pairs, in), (experts, out, in) → (pairs, out)"""
         if is_grouped:
             return nn.functional.grouped_mm(inputs, matrices.transpose(1, 2), offs=ends)
-        parts = zip(inputs.split(lengths), matrices.unbind(), strict=True)
-        return torch.cat([nn.functional.linear(part, matrix) for part, matrix in parts])
+        return _ExpertByExpert.apply(inputs, matrices, lengths)
 
     gate, up = multiply(hidden[tokens].to(dtype), experts.gate_up_proj.to(dtype)).chunk(2, dim=1)
     out = multiply(experts.act_fn(gate) * up, experts.down_proj.to(dtype))

@@ -33,10 +33,13 @@ class EncoderConfig(PreTrainedConfig):
     """Pixel values are divided by this, then normalised per channel with `mean` and `std`."""
     mean: tuple[float, ...] | list[float] = (float(MEAN_COLOUR),) * 3
     std: tuple[float, ...] | list[float] = (COLOUR_SPREAD,) * 3
+    beside: dict[str, Any] | None = None
+    """The configuration of a second tower, if there is one."""
 
 
 class Encoder(PreTrainedModel):
-    """Patch features of a vision tower, without class token, after its final norm unless a layer is chosen.
+    """Patch features of a vision tower, without class token, after its final norm unless a layer is chosen; those of a
+    second tower, if there is one, stand beside them.
 
     CLIP applies that norm to the class token only; here it is applied to every patch, in the multimodal model as in
     contrastive pre-training (where an image is represented by the mean of its patches). Weights of another resolution
@@ -55,7 +58,8 @@ class Encoder(PreTrainedModel):
         if config.layer is not None:
             setattr(self.vision, self.family.norm, nn.Identity())
         self.side: int = config.image_size // vision.patch_size
-        self.width: int = vision.hidden_size
+        self.beside = Encoder(EncoderConfig(**config.beside)) if config.beside else None
+        self.width: int = vision.hidden_size + (self.beside.width if self.beside else 0)
         self.patches: int = self.side**2
         self.leading: int = self.family.leading + getattr(vision, "num_register_tokens", 0)
         self.register_buffer("mean", torch.tensor(config.mean)[:, None, None], persistent=False)
@@ -75,10 +79,13 @@ class Encoder(PreTrainedModel):
         return normalised.to(self.vision.dtype)  # not every tower does that itself (AIMv2's does not)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalised float (n, 3, side, side) → (n, patches, width), in row-major order of the patch grid."""
-        inputs = self._as_patches(images) if self.family.model == "Siglip2VisionModel" else {"pixel_values": images}
+        """uint8 (n, 3, side, side) → (n, patches, width), in row-major order of the patch grid."""
+        pixels = self.normalise(images)
+        inputs = self._as_patches(pixels) if self.family.model == "Siglip2VisionModel" else {"pixel_values": pixels}
         features = self.vision(**inputs).last_hidden_state[:, self.leading :]
-        return features if self.family.normed else getattr(self.vision, self.family.norm)(features)
+        if not self.family.normed:
+            features = getattr(self.vision, self.family.norm)(features)
+        return features if self.beside is None else torch.cat([features, self.beside(images)], dim=-1)
 
     def _as_patches(self, images: torch.Tensor) -> dict[str, torch.Tensor | None]:
         """SigLIP 2 takes extracted patches: (n, patches, patch · patch · 3), with a pixel's channels adjacent."""

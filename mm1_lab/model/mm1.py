@@ -88,7 +88,7 @@ class MM1(MM1Parts):
 
     def _encode(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (n, 3, side, side) → image tokens (n, image tokens, width)."""
-        return self.connector(self.encoder(self.encoder.normalise(images)))
+        return self.connector(self.encoder(images))
 
     def forward(self, batch: Batch) -> States:
         """Final hidden states of packed rows of text and images."""
@@ -100,7 +100,10 @@ def build_mm1(stage: ModelStage, tokenizer: Tokenizer) -> MM1:
     parts = stage.architecture
     if isinstance(parts, PretrainedMM1):
         exported = MM1Config.from_pretrained(parts.folder)
-        exported.encoder_config.image_size = exported.encoder_config.vision_config.image_size = stage.image_size
+        tower = exported.encoder_config
+        tower.image_size = tower.vision_config.image_size = stage.image_size
+        if tower.beside:
+            tower.beside["image_size"] = tower.beside["vision_config"]["image_size"] = stage.image_size
         return MM1(exported)
     vision, decoder = parts.encoder, parts.decoder
     if isinstance(vision, PretrainedEncoder):

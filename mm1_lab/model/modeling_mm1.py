@@ -77,7 +77,7 @@ class MM1Parts(PreTrainedModel):
     def get_image_features(self, pixel_values: torch.Tensor, **_: Any) -> torch.Tensor:
         """uint8 (n, 3, side, side) → image tokens (n, image tokens, width), at the scale of the word embeddings."""
         chunks = pixel_values.split(IMAGES_AT_ONCE)
-        features = torch.cat([self.connector(self.encoder(self.encoder.normalise(some))) for some in chunks])
+        features = torch.cat([self.connector(self.encoder(some)) for some in chunks])
         return features if self.image_scale is None else features * self.image_scale
 
 

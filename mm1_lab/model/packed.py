@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn.attention.varlen import varlen_attn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
 from mm1_lab import team
 from mm1_lab.data.batches import Batch
@@ -49,9 +49,8 @@ def read_rows(decoder: PreTrainedModel, embedded: torch.Tensor, batch: Batch) ->
         run = partial(run, output_router_logits=True)
     inputs, places, real = embedded.flatten(0, 1), batch.positions.flatten(), batch.real
     if decoder.config._attn_implementation != VARLEN:
-        outputs = run(
-            inputs_embeds=embedded, position_ids=batch.positions, attention_mask=_document_mask(batch.documents)
-        )
+        mask = masks_of(decoder.config, _document_mask(batch.documents), batch.positions, batch.positions)
+        outputs = run(inputs_embeds=embedded, position_ids=batch.positions, attention_mask=mask)
         hidden = outputs.last_hidden_state
     elif _has_flash_kernels(embedded):
         # all rows concatenated into one
@@ -74,14 +73,29 @@ def _has_flash_kernels(embedded: torch.Tensor) -> bool:
 
 
 def _document_mask(documents: torch.Tensor) -> torch.Tensor:
-    """bool (rows, 1, sequence, sequence): whether a position (row) attends to another one (column).
+    """bool (rows, sequence, sequence): whether a position (row) attends to another one (column).
 
     Padding counts as one more document, so that every position attends to at least itself and none becomes NaN.
     """
     length = documents.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
-    same = documents[:, None, :, None] == documents[:, None, None, :]
-    return same & causal
+    return (documents[:, :, None] == documents[:, None, :]) & causal
+
+
+def masks_of(
+    config: PreTrainedConfig, allowed: torch.Tensor, queries: torch.Tensor, keys: torch.Tensor
+) -> torch.Tensor | dict[str, torch.Tensor]:
+    """The mask (n, 1, q, k), or one for each kind of layer, of a decoder that attends where `allowed` (n, q, k).
+
+    Layers with a sliding window attend to nearer ones alone: `queries` (n, q) and `keys` (n, k) are positions.
+    """
+    window = getattr(config, "sliding_window", None)
+    if not window:
+        return allowed[:, None]
+    near = allowed & (queries[:, :, None] - keys[:, None, :] < window)
+    if not getattr(config, "layer_types", None):
+        return near[:, None]  # Mistral's layers are all of one kind
+    return {"full_attention": allowed[:, None], "sliding_attention": near[:, None]}
 
 
 def read_by_document(decoder: PreTrainedModel) -> None:
@@ -160,6 +174,7 @@ def _document_attention(
     bounds: torch.Tensor | None = None,
     longest: int = 0,
     shapes: Sequence[tuple[int, int]] = (),
+    sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each document. Shapes (1, heads, positions, head width) → (1, positions, heads, …).
@@ -172,15 +187,19 @@ def _document_attention(
     if bounds is not None:
         query, key = query.to(value.dtype), key.to(value.dtype)
         ends = (bounds, bounds, longest, longest)
-        out: Any = varlen_attn(query, key, value, *ends, scale=scaling, window_size=(-1, 0), enable_gqa=is_grouped)
+        window = (sliding_window - 1 if sliding_window else -1, 0)
+        out: Any = varlen_attn(query, key, value, *ends, scale=scaling, window_size=window, enable_gqa=is_grouped)
         return out[None], None
     sizes = [count * length for count, length in shapes]
     outs = []
     for shape, q, k, v in zip(shapes, query.split(sizes), key.split(sizes), value.split(sizes), strict=True):
         # (documents, heads, length, head width)
         q, k, v = (part.unflatten(0, shape).transpose(1, 2) for part in (q, k, v))
+        mask, length = None, shape[1]
+        if sliding_window and length > sliding_window:
+            mask = torch.ones(length, length, dtype=torch.bool, device=q.device).tril().triu(1 - sliding_window)
         attended = nn.functional.scaled_dot_product_attention(
-            q, k, v, scale=scaling, is_causal=True, enable_gqa=is_grouped
+            q, k, v, mask, scale=scaling, is_causal=mask is None, enable_gqa=is_grouped
         )
         outs.append(attended.transpose(1, 2).flatten(0, 1))
     return torch.cat(outs)[None], None

@@ -34,6 +34,7 @@ def pretrained_encoder_config(encoder: PretrainedEncoder, image_size: int) -> En
         white=255.0,
         mean=encoder.mean,
         std=encoder.std,
+        beside=pretrained_encoder_config(encoder.beside, image_size).to_dict() if encoder.beside else None,
     )
 
 
@@ -52,4 +53,7 @@ def load_encoder(encoder: Encoder, source: Path | PretrainedEncoder) -> None:
         return
     kind = getattr(transformers, encoder.family.model)
     weights = library_weights(kind, source, vision_config(source, source.image_size))
-    encoder.load_state_dict({f"vision.{name}": weights[name] for name in encoder.vision.state_dict()})
+    own = {f"vision.{name}": weights[name] for name in encoder.vision.state_dict()}
+    encoder.load_state_dict(own, strict=False)  # a second tower follows
+    if source.beside and encoder.beside:
+        load_encoder(encoder.beside, source.beside)

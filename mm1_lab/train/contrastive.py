@@ -46,6 +46,8 @@ class PairBatch(TensorBatch):
     """int64 (pairs,): position of each caption's end token."""
     groups: torch.Tensor
     """int64 (pairs,): equal for identical captions."""
+    lengths: tuple[int, ...]
+    """Of the longest caption of each of up to LENGTHS groups of captions, sorted by length."""
 
 
 def pair_batch(
@@ -61,6 +63,7 @@ def pair_batch(
         tokens=torch.tensor([row + [tokenizer.pad] * (longest - len(row)) for row in ids]),
         ends=torch.tensor([len(row) - 1 for row in ids]),
         groups=torch.tensor(groups),
+        lengths=tuple(int(group[-1]) for group in torch.tensor(sorted(map(len, ids))).chunk(LENGTHS)),
         decoded=decoded,
     )
 
@@ -95,18 +98,17 @@ class Contrastive(nn.Module):
 
     def forward(self, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Unit vectors (pairs, width) of the images and of the captions."""
-        images = self.image_projection(self.encoder(self.encoder.normalise(batch.images)).mean(dim=1))
-        texts = self.text_projection(self._encode_text(batch.tokens, batch.ends))
+        images = self.image_projection(self.encoder(batch.images).mean(dim=1))
+        texts = self.text_projection(self._encode_text(batch))
         return nn.functional.normalize(images, dim=1), nn.functional.normalize(texts, dim=1)
 
-    def _encode_text(self, tokens: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    def _encode_text(self, batch: PairBatch) -> torch.Tensor:
         """The text tower's output (pairs, width) at the end tokens. Grouping captions by length saves padding."""
-        order = ends.argsort()
+        order = batch.ends.argsort()
         states = []
-        for group in order.chunk(LENGTHS):
-            last = ends[group]
-            hidden = self.text(tokens[group, : int(last[-1]) + 1]).last_hidden_state
-            states.append(hidden[torch.arange(len(group), device=hidden.device), last])
+        for group, length in zip(order.chunk(LENGTHS), batch.lengths, strict=True):
+            hidden = self.text(batch.tokens[group, :length]).last_hidden_state
+            states.append(hidden[torch.arange(len(group), device=hidden.device), batch.ends[group]])
         return torch.cat(states)[order.argsort()]
 
     def loss(self, batch: PairBatch) -> Losses:

@@ -63,8 +63,7 @@ def features_of(
     features = []
     for start in range(0, len(images), CHUNK):
         chunk = image_tensor(images[start : start + CHUNK]).to(device)
-        patches = encoder(encoder.normalise(chunk))
-        features.append(summary(patches).double().cpu())
+        features.append(summary(encoder(chunk)).double().cpu())
     return torch.cat(features)
 
 

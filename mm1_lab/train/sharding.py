@@ -40,7 +40,10 @@ def prepare(stage: DecoderStage | ModelStage, decoder: PreTrainedModel, *others:
     """Sets checkpointing, attention and compilation of a stage's parts; `others` are MM1's encoder and connector."""
     parts = stage if isinstance(stage, DecoderStage) else stage.architecture
     if parts.gradient_checkpointing:
-        for part in (decoder, *(other.vision for other in others if isinstance(other, Encoder))):
+        for part in (
+            decoder,
+            *(part.vision for other in others for part in other.modules() if isinstance(part, Encoder)),
+        ):
             part.activation_checkpointing_enable({"use_reentrant": False})
     if parts.attention == "varlen" or not (stage.compile or torch.cuda.is_available()):
         read_by_document(decoder)

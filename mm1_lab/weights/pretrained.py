@@ -26,8 +26,8 @@ from mm1_lab.formatting import first_line
 from mm1_lab.weights.families import ENCODERS
 from mm1_lab.weights.folder import check_folder, find_folder, tensor_names, weight_map, weights_digest
 
-DECODERS = ["llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma"]
-"""Families in which every layer has full causal attention, and whose logits are the output of `lm_head`."""
+DECODERS = ["llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "gemma3_text"]
+"""Families with causal attention, full or within a sliding window, whose logits are the output of `lm_head`."""
 
 
 class HuggingFace:
@@ -77,17 +77,12 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
     config = _config(folder)
     if config.model_type not in DECODERS:
         raise RequestError(
-            f"{requested.weights}: decoders of family {config.model_type!r} are not supported: full causal attention "
-            f"in every layer, and logits straight from lm_head, are known only of {', '.join(DECODERS)}; "
+            f"{requested.weights}: decoders of family {config.model_type!r} are not supported: causal attention, "
+            f"full or in a sliding window, and logits straight from lm_head, are known only of {', '.join(DECODERS)}; "
             "if they hold for this one, add it to DECODERS in mm1_lab/weights/pretrained.py"
         )
     if requested.layer is not None:
         raise RequestError(f"{requested.weights}: `layer` is for encoders; a decoder is used whole, so remove it")
-    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
-        raise RequestError(
-            f"{requested.weights}: some of its layers use sliding-window attention, which packed rows do not support; "
-            "choose a decoder with full attention"
-        )
     found = _described(requested.weights, folder, config, config.num_hidden_layers)
     folder_tokenizer(folder, rows=config.vocab_size)
     found |= text_shape(found["size"], config)
@@ -109,9 +104,8 @@ def read_exported(name: str, fetch: bool = True) -> PretrainedMM1:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if config["model_type"] != "mm1":
             raise ValueError(f"its model_type is {config['model_type']!r}")
-        tower = config["encoder_config"]
-        vision, text = (AutoConfig.for_model(**part) for part in (tower["vision_config"], config["text_config"]))
-        mean, std = ([value / tower["white"] for value in tower[key]] for key in ("mean", "std"))
+        text = AutoConfig.for_model(**config["text_config"])
+        encoder = _exported_tower(name, folder, config["encoder_config"])
         image = config["image_token_id"]
         blind = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))["blind"]
         tensors, indexed = tensor_names(folder), set(weight_map(folder))
@@ -124,20 +118,32 @@ def read_exported(name: str, fetch: bool = True) -> PretrainedMM1:
     own = folder_tokenizer(folder, rows=text.vocab_size).image
     if own != image:
         raise RequestError(f"{name}: the image token is {image} in its config, {own} in its tokenizer; export it again")
-    encoder = _described(name, folder, vision, vision.num_hidden_layers)
     decoder = _described(name, folder, text, text.num_hidden_layers)
     if experts := getattr(text, "num_experts", 0):
         chosen = {"experts_every": text.decoder_sparse_step, "experts_per_token": text.num_experts_per_tok}
         decoder["size"] |= {"experts": experts, **chosen}
-    shape = {"patch": vision.patch_size, "image_size": tower["image_size"], "layer": tower["layer"]}
     found = decoder | {
         "family": "mm1",
-        "encoder": encoder | tower_shape(encoder["size"], vision) | shape | {"mean": mean, "std": std},
+        "encoder": encoder,
         "decoder": decoder | text_shape(decoder["size"], text),
         "connector": config["connector"],
         "blind": blind,
     }
     return PretrainedMM1.parse(found, str(folder / "config.json"))
+
+
+def _exported_tower(name: str, folder: Path, tower: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the PretrainedEncoder of an exported model."""
+    from transformers import AutoConfig
+
+    vision = AutoConfig.for_model(**tower["vision_config"])
+    found = _described(name, folder, vision, vision.num_hidden_layers)
+    found |= tower_shape(found["size"], vision)
+    for key in ("mean", "std"):
+        found[key] = [value / tower["white"] for value in tower[key]]
+    beside = _exported_tower(name, folder, tower["beside"]) if tower.get("beside") else None
+    shape = {"patch": vision.patch_size, "image_size": tower["image_size"], "layer": tower["layer"]}
+    return found | shape | {"beside": beside}
 
 
 def _described(name: str, folder: Path, config: Any, layers: int) -> dict[str, Any]:
@@ -166,26 +172,26 @@ def text_shape(size: dict[str, Any], config: Any) -> dict[str, Any]:
         "feed_forward": getattr(config, "moe_intermediate_size", config.intermediate_size),
         "head_width": getattr(config, "head_dim", None) or config.hidden_size // max(1, heads),
     }
-    longest = config.max_position_embeddings
+    positions = longest = config.max_position_embeddings
     if config.model_type == "mistral" and config.sliding_window:
-        longest = min(longest, config.sliding_window)  # within its window, attention is full
-    return {"shape": shape, "vocabulary": config.vocab_size, "longest": longest}
+        longest = min(longest, config.sliding_window)  # of its identity since it was not used beyond
+    return {"shape": shape, "vocabulary": config.vocab_size, "longest": longest, "positions": positions}
 
 
 def vision_config(encoder: PretrainedEncoder, image_size: int) -> Any:
     """The tower's library configuration for another image size, without unused layers and parts."""
     config = _tower(Path(encoder.folder))
-    layers = {"num_hidden_layers": encoder.size.layers, "image_size": image_size}
-    config.update(ENCODERS[encoder.family].settings | layers)
-    return config
+    values = config.to_dict() | ENCODERS[encoder.family].settings
+    values |= {"num_hidden_layers": encoder.size.layers, "image_size": image_size}
+    for name in ("stage_names", "out_features", "out_indices"):  # DINOv2's may name layers that are not used
+        values.pop(name, None)
+    return type(config).from_dict(values)
 
 
 def text_config(decoder: PretrainedDecoder, vocabulary: int) -> Any:
     """The decoder's library configuration; the embedding grows if `vocabulary` is larger."""
     config = _config(Path(decoder.folder))
     config.vocab_size = max(vocabulary, config.vocab_size)
-    if config.model_type == "mistral":
-        config.sliding_window = None  # rows are no longer than the window
     return config
 
 

@@ -182,7 +182,7 @@ def test_flash_kernels_and_a_mask_give_the_same_loss_in_half_precision(monkeypat
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_experts_equal_the_library_s_loop_without_a_gradient_of_all_for_each(half: bool) -> None:
+def test_experts_equal_the_library_s_loop(half: bool) -> None:
     results = []
     for implementation in ("eager", "sorted"):
         torch.manual_seed(1)
@@ -196,10 +196,3 @@ def test_experts_equal_the_library_s_loop_without_a_gradient_of_all_for_each(hal
         results.append((out, inputs.grad, mlp.experts.gate_up_proj.grad, mlp.experts.down_proj.grad))
     for theirs, ours in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0.02 if half else 1e-5, atol=0.02 if half else 1e-5)
-    steps, names = [results[1][0].grad_fn], list[str]()
-    while steps:
-        if step := steps.pop():
-            names.append(step.name())
-            steps += [before for before, _ in step.next_functions]
-    # an index into the experts would add a gradient as large as all of them, filled with zeros
-    assert names.count("SelectBackward0") == 0 and {"UnbindBackward0"} <= {*names}

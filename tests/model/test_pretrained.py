@@ -17,11 +17,13 @@ from transformers import (
 )
 
 from mm1_lab.config import Pretrained, RequestError
-from mm1_lab.model import Encoder, load_decoder
+from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
+from mm1_lab.model import Encoder, load_decoder, read_by_document, read_rows
 from mm1_lab.model.towers import load_encoder, pretrained_encoder_config
 from mm1_lab.weights.folder import find_folder, weights_digest
 from mm1_lab.weights.pretrained import read_decoder, read_encoder, text_config
 from tests import pretrained as saved
+from tests.small import rows_of
 
 
 def tower(folder: Path, side: int = saved.SIDE, layer: int | None = None) -> Encoder:
@@ -75,7 +77,7 @@ def test_features_are_the_library_s(family: str, layer: int | None, tmp_path: Pa
     images = pictures()
     encoder = tower(folder, layer=layer)
     assert (encoder.width, encoder.patches) == (saved.WIDTH, 16)
-    features = encoder(encoder.normalise(images))
+    features = encoder(images)
     torch.testing.assert_close(features, library_features(family, folder, images, layer), rtol=1e-4, atol=1e-4)
 
 
@@ -84,9 +86,30 @@ def test_another_resolution_is_the_library_s_interpolation(family: str, tmp_path
     folder = saved.save_encoder(family, tmp_path)
     images = pictures(42)
     encoder = tower(folder, side=42)
-    features = encoder(encoder.normalise(images))
+    features = encoder(images)
     assert features.shape == (2, 36, saved.WIDTH)
     torch.testing.assert_close(features, library_features(family, folder, images, None), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_two_towers_are_both_side_by_side(tmp_path: Path) -> None:
+    """Each with its own normalisation and its own layer, also as an exported folder holds them."""
+    folders = [saved.save_encoder(family, tmp_path / family) for family in ("dinov2", "siglip2")]
+    change(folders[1], "preprocessor_config.json", "image_mean", (0.5, 0.5, 0.5))
+    change(folders[1], "preprocessor_config.json", "image_std", (0.5, 0.5, 0.5))
+    first, second = (read_encoder(Pretrained(weights=str(folder), layer=-2)) for folder in folders)
+    pair = first.model_copy(update={"beside": second})
+    encoder = Encoder(pretrained_encoder_config(pair, saved.SIDE)).eval()
+    load_encoder(encoder, pair)
+    images = pictures()
+    expected = torch.cat([tower(folder, layer=-2)(images) for folder in folders], dim=2)
+    assert torch.equal(encoder(images), expected) and encoder.width == 2 * saved.WIDTH
+    encoder.save_pretrained(tmp_path / "both")
+    again = Encoder.from_pretrained(tmp_path / "both")
+    assert torch.equal(again(images), expected)
+    assert pair.features.parameters().total == 2 * first.features.parameters().total
+    assert pair.features.width == encoder.width and pair.identity["beside"] == second.identity
+    assert "beside" not in first.identity
 
 
 @pytest.mark.parametrize("family", saved.DECODERS)
@@ -104,6 +127,41 @@ def test_logits_are_the_library_s(family: str, tmp_path: Path) -> None:
     torch.testing.assert_close(logits[..., : saved.ROWS], expected, rtol=1e-4, atol=1e-4)
     mean = decoder.get_input_embeddings().weight[: saved.ROWS].mean(dim=0)
     torch.testing.assert_close(decoder.get_input_embeddings().weight[-1], mean)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["gemma3", "mistral", "qwen2", "qwen3", "smollm3"])
+def test_sliding_windows_are_the_library_s(family: str, tmp_path: Path) -> None:
+    """Packed documents longer than the window by masks and by blocks, and questions after a shared prefix, each as the
+    library reads them alone."""
+    folder = saved.save_decoder(family, tmp_path, windowed=True)
+    facts = read_decoder(Pretrained(weights=str(folder)))
+    assert facts.most == 2048
+    decoder = AutoModelForCausalLM.from_config(text_config(facts, saved.ROWS)).eval()
+    load_decoder(decoder, facts)
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokens = torch.arange(40) * 7
+    embedded = decoder.get_input_embeddings()(tokens)
+    alone = [theirs.model(part[None]).last_hidden_state[0] for part in tokens.split([16, 4, 20])]
+    batch = rows_of(torch.tensor([[1] * 16 + [2] * 4 + [3] * 20]))
+    for _ in range(2):
+        hidden = read_rows(decoder, embedded[None], batch).hidden[0]
+        torch.testing.assert_close(hidden, torch.cat(alone), rtol=1e-4, atol=1e-5)
+        read_by_document(decoder)
+    decoder.set_attn_implementation("sdpa")
+    prefix, questions = embedded[:12], [embedded[12:15], embedded[15:25]]
+    decoding = SharedPrefixDecoding(decoder, [prefix], [questions])
+    expected = [theirs(torch.cat([tokens[:12], part])[None]).logits[:, -1] for part in (tokens[12:15], tokens[15:25])]
+    torch.testing.assert_close(decoding.logits[0], torch.cat(expected), rtol=1e-4, atol=1e-5)
+    following = decoding.advance(torch.tensor([[3, 6]]))
+    both = [[*tokens[:15], 3], [*tokens[:12], *tokens[15:25], 6]]
+    expected = [theirs(torch.tensor([ids])).logits[:, -1] for ids in both]
+    torch.testing.assert_close(following[0], torch.cat(expected), rtol=1e-4, atol=1e-5)
+    said = decoding.log_probabilities([[[[3, 4, 5]], [[6, 7, 8, 9]]]])
+    for question, answer, found in ((tokens[12:15], [3, 4, 5], said[0][0]), (tokens[15:25], [6, 7, 8, 9], said[0][1])):
+        whole = theirs(torch.cat([tokens[:12], question, torch.tensor(answer)])[None]).logits[0].log_softmax(dim=-1)
+        wanted = sum(whole[place, word] for place, word in enumerate(answer, start=11 + len(question)))
+        assert found == pytest.approx([float(wanted)], rel=1e-4)
 
 
 @pytest.mark.parametrize("family", [*saved.ENCODERS, "dinov2-swiglu", "dinov3-gated"])

@@ -115,10 +115,9 @@ def test_the_probe_tells_an_encoder_that_sees_from_a_blind_one(squares: Data) ->
         def __init__(self, sees: bool) -> None:
             super().__init__()
             self.scale = nn.Parameter(torch.tensor(float(sees)))
-            self.normalise = build_encoder(DEEP, 6, 24).normalise
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return self.scale * images.mean(dim=(2, 3))[:, None]
+            return self.scale * images.float().mean(dim=(2, 3))[:, None]
 
     seeing, blind = (word_probe(Colour(sees), squares, 24) for sees in (True, False))  # type: ignore[arg-type]
     assert seeing["words"] == blind["words"] == 4  # the colours; other words stand in every caption
