@@ -8,7 +8,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks import counts
 from mm1_lab.config import Size
-from mm1_lab.model import read_by_document, read_rows
+from mm1_lab.data.types import Data
+from mm1_lab.model import build_encoder, read_by_document, read_rows
+from mm1_lab.train.contrastive import Contrastive, pair_batch
+from tests.conftest import Words
 from tests.small import rows_of, small_mm1
 
 
@@ -32,6 +35,16 @@ def test_no_step_waits_for_a_gpu(tmp_path: Path) -> None:
         values[values > 0].sum().item()
         (values > 0).nonzero()
     assert waits.seen == ["index by a mask", "_local_scalar_dense", "nonzero"]
+
+
+def test_no_step_of_an_encoder_waits_for_a_gpu(squares: Data) -> None:
+    size = Size(layers=1, width=16, heads=2)
+    network = Contrastive(build_encoder(size, 6, 12), size, squares.tokenizer.size)
+    images = [squares.held_out("captions", 1)[0].parts[0].pixels(12)] * 6  # type: ignore[union-attr]
+    batch = pair_batch(images, ["a square is red", "a", "a square " * 9, "is", "red red red", "a square"], Words())
+    with counts.Waits() as waits:
+        network.loss(batch).main.backward()
+    assert waits.seen == []
 
 
 def test_weights_are_gathered_in_half_precision_and_gradients_exchanged_once_a_step() -> None:

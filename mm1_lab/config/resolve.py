@@ -360,12 +360,13 @@ def _check_patches(image_size: int, encoder: EncoderStage | PretrainedEncoder, w
     Pixels beyond the last whole patch are cut off only if the pre-trained encoder was trained that way.
     """
     native = isinstance(encoder, PretrainedEncoder) and image_size == encoder.image_size
-    beside = encoder.beside if isinstance(encoder, PretrainedEncoder) else None
-    if beside and image_size // beside.patch != image_size // encoder.patch:
-        raise RequestError(
-            f"encoder: {image_size} pixels ({what}) are {image_size // encoder.patch} patches a side for "
-            f"{encoder.name}, {image_size // beside.patch} for {beside.name}; side by side they must be as many"
-        )
+    if isinstance(encoder, PretrainedEncoder) and encoder.beside:
+        own, other = (image_size // tower.patch for tower in (encoder, encoder.beside))
+        if own != other:
+            raise RequestError(
+                f"encoder: {image_size} pixels ({what}) are {own} patches a side for {encoder.name}, {other} for "
+                f"{encoder.beside.name}; side by side they must be as many"
+            )
     if image_size % encoder.patch and not native:
         raise RequestError(
             f"{image_size} pixels ({what}) are not divisible by the patch of {encoder.patch}; choose another "

@@ -1,7 +1,7 @@
 """The model: encoder, connector, decoder, and MM1, which joins them (section 3)."""
 
 from mm1_lab.model.connectors import CONNECTORS, build_connector
-from mm1_lab.model.decoder import build_decoder, load_decoder, upcycle
+from mm1_lab.model.decoder import build_decoder, leave_to_team, load_decoder, upcycle
 from mm1_lab.model.encoder import Encoder
 from mm1_lab.model.export import MM1ForConditionalGeneration, library_tokenizer, write_code
 from mm1_lab.model.mm1 import MM1, build_mm1, cast_matrices, connector_flops, count_parameters, load_mm1

@@ -7,17 +7,22 @@ make some heads attend a few positions back from the first step on. Training is 
 
 import math
 import warnings
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, Qwen2Config, Qwen2MoeConfig
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, Qwen2MoeTopKRouter
 
+from mm1_lab import team
 from mm1_lab.config import PretrainedDecoder, Size
 from mm1_lab.files import WEIGHTS
 from mm1_lab.weights.stored import library_weights, load_weights
@@ -187,20 +192,52 @@ def upcycle(decoder: PreTrainedModel, dense: Path) -> None:
 
 
 def load_decoder(decoder: PreTrainedModel, source: Path | PretrainedDecoder) -> None:
-    """Loads the weights of a stage from its folder, or those of a pre-trained model.
+    """Loads the weights of a stage from its folder, or those of a pre-trained model; in a team all processes call this.
 
     Additional rows of the embedding are initialised with the mean of the pre-trained rows. Raises RequestError for a
     folder without weights.
     """
-    if isinstance(source, Path):
+    folder = source if isinstance(source, Path) else Path(source.folder)
+    weights = leave_to_team(decoder, folder, whole=("model.embed_tokens.weight",))
+    if not team.is_first():
+        return
+    if weights is None and isinstance(source, Path):
         load_weights(decoder, source)
         return
-    weights = library_weights(AutoModelForCausalLM, source)
+    is_left = weights is not None
+    if weights is None:
+        assert isinstance(source, PretrainedDecoder)
+        weights = library_weights(AutoModelForCausalLM, source)
     for name, own in decoder.state_dict().items():
         if name in weights and len(weights[name]) < len(own):
             rest = weights[name].mean(dim=0, keepdim=True).expand(len(own) - len(weights[name]), -1)
             weights[name] = torch.cat([weights[name], rest])
-    decoder.load_state_dict(weights)
+    decoder.load_state_dict(weights, strict=not is_left)
+
+
+def leave_to_team(model: PreTrainedModel, folder: Path, whole: Sequence[str] = ()) -> dict[str, torch.Tensor] | None:
+    """Notes in `model.unread` what each process of a team will read of `folder` for itself: its shards of the weights.
+
+    Returns the others, which the first process loads: those in `whole`, of other shapes, scalars and empty ones. None,
+    and nothing is noted, outside of a team, and if the weights have other names than the model's.
+    """
+    if team.size() == 1:
+        return None
+    own, stored = model.state_dict(), HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    if own.keys() - stored.keys() - set(model.all_tied_weights_keys):
+        return None
+    unread = []
+    for name in own.keys() & stored.keys():
+        is_sharded = own[name].ndim > 0 and own[name].numel() > 0 and name not in whole
+        if is_sharded and cast(TensorStorageMetadata, stored[name]).size == own[name].shape:
+            unread.append(name)
+    model.unread = folder, sorted(unread)
+    rest = {}
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            for name in (own.keys() - set(unread)) & set(file.keys()):
+                rest[name] = file.get_tensor(name)
+    return rest
 
 
 @torch.no_grad()

@@ -35,15 +35,27 @@ class MM1(MM1Parts):
 
     @staticmethod
     def _make_decoder(config: PreTrainedConfig) -> PreTrainedModel:
-        """With this package's routing of experts."""
-        return make_decoder(config)
+        """With this package's routing of experts; in a team without values, as its weights are read from a folder."""
+        if team.size() == 1:
+            return make_decoder(config)
+        with no_init_weights():
+            decoder = make_decoder(config)
+        for part in decoder.modules():
+            part._is_hf_initialized = True
+        decoder.tie_weights(recompute_mapping=False)  # the library does so while it initialises
+        return decoder
 
     def load_parts(self, stage: MultimodalStage, inputs: Mapping[str, Path]) -> None:
-        """Loads encoder and decoder from the folders of the stages before `stage`, or from pre-trained models."""
-        tower = stage.encoder if isinstance(stage.encoder, PretrainedEncoder) else inputs["encoder"]
-        load_encoder(self.encoder, tower)
+        """Loads encoder and decoder from the folders of the stages before `stage`, or from pre-trained models.
+
+        All processes of a team call this.
+        """
+        if team.is_first():
+            load_encoder(
+                self.encoder, stage.encoder if isinstance(stage.encoder, PretrainedEncoder) else inputs["encoder"]
+            )
         load_decoder(self.decoder, stage.decoder if isinstance(stage.decoder, PretrainedDecoder) else inputs["decoder"])
-        if self.image_scale is not None:
+        if self.image_scale is not None and team.is_first():
             self.match_embedding_scale()
 
     def match_embedding_scale(self) -> None:
@@ -123,7 +135,7 @@ def build_mm1(stage: ModelStage, tokenizer: Tokenizer) -> MM1:
             scale_images=ready,
         )
     )
-    if not ready:
+    if not ready and team.size() == 1:
         initialise(model.decoder)
     return model
 

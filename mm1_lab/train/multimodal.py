@@ -18,6 +18,7 @@ from mm1_lab.model import (
     build_mm1,
     count_parameters,
     explained,
+    leave_to_team,
     load_weights,
     save_weights,
 )
@@ -35,8 +36,7 @@ def train_multimodal(
     seed_everything(stage)
     with team.only_in_first():
         model = build_mm1(stage, data.tokenizer)
-    if team.is_first():
-        model.load_parts(stage, inputs)
+    model.load_parts(stage, inputs)
     sources: dict[str, Source] = {name: data.source(name, stage.seed) for name in stage.shares}
     if stage.shuffled:
         sources = {name: ShuffledImages(source) for name, source in sources.items()}
@@ -58,8 +58,12 @@ def train_sft(
     seed_everything(stage)
     with team.only_in_first():
         model = build_mm1(stage, data.tokenizer)
-    if team.is_first():
-        load_weights(model, Path(stage.model.folder) if isinstance(stage.model, PretrainedMM1) else inputs["model"])
+    start = Path(stage.model.folder) if isinstance(stage.model, PretrainedMM1) else inputs["model"]
+    weights = leave_to_team(model, start)
+    if weights is not None and team.is_first():
+        model.load_state_dict(weights, strict=False)
+    elif team.is_first():
+        load_weights(model, start)
     sources = {name: data.instructions(name, stage.seed, Limits.of(stage)) for name in stage.shares}
     batches = ConversationBatches.of(stage, sources, data.tokenizer)
     recorder, model = train_mm1(stage, folder, model, batches, report, resources)

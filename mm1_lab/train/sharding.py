@@ -1,8 +1,8 @@
 """Shards weights, gradients and optimiser moments over a team with FSDP2.
 
-Only the first process creates or loads the weights; the others build the network on the meta device (`only_in_first`)
-and get their shards from it. It also gathers the final weights, which must fit its memory: 4 bytes per parameter. For
-checkpoints see checkpoints.py.
+Each process reads its shards of the weights in a folder (`leave_to_team`). What starts from scratch, the first process
+creates; the others build the network on the meta device (`only_in_first`) and get their shards from it. It also gathers
+the final weights, which must fit its memory: 4 bytes per parameter. For checkpoints see checkpoints.py.
 """
 
 import copy
@@ -12,6 +12,8 @@ from typing import cast
 
 import torch
 from torch import nn
+from torch.distributed.checkpoint import state_dict_loader
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -63,11 +65,20 @@ class ShardedNetwork:
         self._twin = _without_weights(network)
         ignored = _make_shardable(network)
         weights = network.state_dict() if team.is_first() else {}
+        unread = {prefix: part for prefix, part in network.named_modules() if hasattr(part, "unread")}
+        for prefix, part in unread.items():
+            for name in part.unread[1]:
+                weights.pop(f"{prefix}.{name}" if prefix else name, None)
         _shard(module, network, precision, ignored)
         if not team.is_first():
             module.to_empty(device=team.device())
-        from_first = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+        from_first = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)
         set_model_state_dict(network, weights, options=from_first)
+        for part in unread.values():
+            folder, names = part.unread
+            shards = part.state_dict()
+            reader = HuggingFaceStorageReader(str(folder))
+            state_dict_loader.load({name: shards[name] for name in names}, storage_reader=reader)
         buffers = team.broadcast([buffer.cpu() for buffer in network.buffers()] if team.is_first() else [])
         for buffer, value in zip(network.buffers(), buffers, strict=True):
             buffer.copy_(value)  # those that are in no state dict
