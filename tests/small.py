@@ -6,7 +6,7 @@ from mm1_lab.config import Size
 from mm1_lab.data.batches import Batch, find_places
 from mm1_lab.model import MM1, MM1Config
 from mm1_lab.model.decoder import decoder_config, initialise
-from mm1_lab.model.towers import encoder_config
+from mm1_lab.model.mm1 import encoder_config
 
 
 def small_mm1(

@@ -36,7 +36,7 @@ from mm1_lab.evaluate.world import draw_questions
 from mm1_lab.files import WEIGHTS
 from mm1_lab.lab import load_sweep as load
 from mm1_lab.model import Encoder, load_decoder, load_weights, save_weights
-from mm1_lab.model.towers import load_encoder, pretrained_encoder_config
+from mm1_lab.model.mm1 import load_encoder, pretrained_encoder_config
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.execution.worker import WorkerContext
 from mm1_lab.orchestrate.execution.worklist import WorkList

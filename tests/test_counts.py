@@ -10,7 +10,7 @@ from benchmarks import counts
 from mm1_lab.config import Size
 from mm1_lab.data.types import Data
 from mm1_lab.model import build_encoder, read_by_document, read_rows
-from mm1_lab.train.contrastive import Contrastive, pair_batch
+from mm1_lab.train.encoder_stage import Contrastive, pair_batch
 from tests.conftest import Words
 from tests.small import rows_of, small_mm1
 

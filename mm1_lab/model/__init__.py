@@ -4,10 +4,19 @@ from mm1_lab.model.connectors import CONNECTORS, build_connector
 from mm1_lab.model.decoder import build_decoder, leave_to_team, load_decoder, upcycle
 from mm1_lab.model.encoder import Encoder
 from mm1_lab.model.export import MM1ForConditionalGeneration, library_tokenizer, write_code
-from mm1_lab.model.mm1 import MM1, build_mm1, cast_matrices, connector_flops, count_parameters, load_mm1
+from mm1_lab.model.mm1 import (
+    MM1,
+    build_encoder,
+    build_mm1,
+    cast_matrices,
+    connector_flops,
+    count_parameters,
+    load_encoder,
+    load_mm1,
+    pretrained_encoder_config,
+)
 from mm1_lab.model.modeling_mm1 import MM1Config
 from mm1_lab.model.own_connectors import explained
 from mm1_lab.model.packed import States, masks_of, read_by_document, read_rows
 from mm1_lab.model.processing_mm1 import MM1Processor
-from mm1_lab.model.towers import build_encoder, load_encoder, pretrained_encoder_config
 from mm1_lab.weights.stored import load_weights, save_weights

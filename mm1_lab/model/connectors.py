@@ -1,9 +1,9 @@
 """Vision-language connectors: patch features in, a fixed number of image tokens out (section 3.2, Fig. 4).
 
-To add one, write a class with the same constructor arguments and decorate it with `@connector(NAME)`, here or in a file
-of your own that a sweep names; recipes select it by that name. The paper's three connectors adapt to any number of
-patches and any square number of image tokens; a class that does not raises ValueError in its constructor. An exported
-model's folder holds a copy of this file.
+Each turns (n, patches, encoder width) into (n, image tokens, decoder width). To add one, write a class with the same
+constructor arguments and decorate it with `@connector(NAME)`, here or in a file of your own that a sweep names; recipes
+select it by that name. The paper's three connectors adapt to any number of patches and any square number of image
+tokens; a class that does not raises ValueError in its constructor. An exported model's folder holds a copy of this file.
 """
 
 import difflib
@@ -21,8 +21,7 @@ class ConnectorSettings(Protocol):
     """What a connector is told of the recipe; at run time a ConnectorConfig."""
 
     @property
-    def kind(self) -> str:
-        """The name that it is registered under."""
+    def kind(self) -> str: ...
 
     @property
     def image_tokens(self) -> int: ...
@@ -81,7 +80,6 @@ class AveragePooling(nn.Module):
         self.project = nn.Linear(encoder_width, decoder_width)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(n, patches, encoder width) → (n, image tokens, decoder width)."""
         return self.project(self.pool(_grid(features)).flatten(2).transpose(1, 2))
 
 
@@ -99,7 +97,6 @@ class AttentionPooling(nn.Module):
         self.project = nn.Linear(encoder_width, decoder_width)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(n, patches, encoder width) → (n, image tokens, decoder width)."""
         queries = self.queries.to(features.dtype).expand(len(features), -1, -1)
         pooled, _ = self.attention(queries, features, features, need_weights=False)
         return self.project(pooled)
@@ -161,19 +158,16 @@ class CAbstractor(nn.Module):
         self.positions = nn.Parameter(torch.empty(patches, encoder_width))
         nn.init.trunc_normal_(self.positions, std=0.02)
         self.register_load_state_dict_pre_hook(_interpolate_positions)
-        self.before = nn.Sequential(_Bottleneck(encoder_width, width))
-        for _ in range(self.BLOCKS - 1):
-            self.before.append(_Bottleneck(width, width))
+        first = _Bottleneck(encoder_width, width)
+        blocks = [first, *(_Bottleneck(width, width) for _ in range(2 * self.BLOCKS - 1))]
+        self.before = nn.Sequential(*blocks[: self.BLOCKS])
         self.pool = nn.AdaptiveAvgPool2d(math.isqrt(config.image_tokens))
-        self.after = nn.Sequential()
-        for _ in range(self.BLOCKS):
-            self.after.append(_Bottleneck(width, width))
+        self.after = nn.Sequential(*blocks[self.BLOCKS :])
         self.project = nn.Sequential(
             nn.Linear(width, decoder_width), nn.SiLU(), nn.Linear(decoder_width, decoder_width)
         )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(n, patches, encoder width) → (n, image tokens, decoder width)."""
         side = math.isqrt(features.shape[1])
         grid = self.before((features + self.positions).unflatten(1, (side, side)))
         pooled = self.pool(grid.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -196,7 +190,6 @@ class TwoLayerMLP(nn.Module):
         )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(n, patches, encoder width) → (n, patches, decoder width)."""
         return self.project(features)
 
 
@@ -219,7 +212,6 @@ class PixelShuffle(nn.Module):
         self.project = nn.Linear(encoder_width * self.factor**2, decoder_width)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(n, patches, encoder width) → (n, image tokens, decoder width)."""
         joined = nn.functional.pixel_unshuffle(_grid(features), self.factor)
         return self.project(joined.flatten(2).transpose(1, 2))
 
@@ -262,7 +254,6 @@ class PerceiverResampler(nn.Module):
         self.project = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, decoder_width))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(n, patches, encoder width) → (n, image tokens, decoder width)."""
         patches = self.enter(features)
         latents = self.latents.to(patches.dtype).expand(len(features), -1, -1)
         for layer in self.layers:

@@ -62,16 +62,19 @@ class Encoder(PreTrainedModel):
         self.width: int = vision.hidden_size + (self.beside.width if self.beside else 0)
         self.patches: int = self.side**2
         self.leading: int = self.family.leading + getattr(vision, "num_register_tokens", 0)
-        self.register_buffer("mean", torch.tensor(config.mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(config.std)[:, None, None], persistent=False)
+        for name in ("mean", "std"):
+            self.register_buffer(name, self._per_channel(name), persistent=False)
         self.register_load_state_dict_pre_hook(_interpolate_positions)
         self.post_init()
+
+    def _per_channel(self, name: str) -> torch.Tensor:
+        return torch.tensor(getattr(self.config, name))[:, None, None]
 
     def _init_weights(self, module: nn.Module) -> None:
         """The tower has been initialised already; this fills the buffers of a model built on the meta device."""
         if module is self:
-            self.get_buffer("mean").copy_(torch.tensor(self.config.mean)[:, None, None])
-            self.get_buffer("std").copy_(torch.tensor(self.config.std)[:, None, None])
+            for name in ("mean", "std"):
+                self.get_buffer(name).copy_(self._per_channel(name))
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (n, 3, side, side) → the same shape in the tower's precision, normalised as in its training."""
@@ -81,8 +84,9 @@ class Encoder(PreTrainedModel):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (n, 3, side, side) → (n, patches, width), in row-major order of the patch grid."""
         pixels = self.normalise(images)
-        inputs = self._as_patches(pixels) if self.family.model == "Siglip2VisionModel" else {"pixel_values": pixels}
-        features = self.vision(**inputs).last_hidden_state[:, self.leading :]
+        takes_patches = self.family.model == "Siglip2VisionModel"
+        outputs = self.vision(**self._as_patches(pixels)) if takes_patches else self.vision(pixel_values=pixels)
+        features = outputs.last_hidden_state[:, self.leading :]
         if not self.family.normed:
             features = getattr(self.vision, self.family.norm)(features)
         return features if self.beside is None else torch.cat([features, self.beside(images)], dim=-1)
@@ -90,10 +94,11 @@ class Encoder(PreTrainedModel):
     def _as_patches(self, images: torch.Tensor) -> dict[str, torch.Tensor | None]:
         """SigLIP 2 takes extracted patches: (n, patches, patch · patch · 3), with a pixel's channels adjacent."""
         patch = self.config.vision_config.patch_size
-        used = images[:, :, : self.side * patch, : self.side * patch]
-        grid = used.unfold(2, patch, patch).unfold(3, patch, patch)
+        # (n, 3 · patch², patches), without pixels beyond the last whole patch
+        columns = nn.functional.unfold(images, patch, stride=patch)
+        pixels = columns.unflatten(1, (3, -1)).permute(0, 3, 2, 1)
         return {
-            "pixel_values": grid.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2),
+            "pixel_values": pixels.flatten(2),
             "pixel_attention_mask": None,
             # one for all images, and not on their device, from which the library would read it back for each
             "spatial_shapes": torch.tensor([[self.side, self.side]], device="cpu"),
@@ -103,22 +108,21 @@ class Encoder(PreTrainedModel):
 def _interpolate_positions(module: nn.Module, weights: dict[str, Any], prefix: str, *_: Any) -> None:
     """Interpolates the position embeddings in `weights` to the patch grid of `module` if it differs."""
     assert isinstance(module, Encoder)
-    key = f"{prefix}vision.{module.family.positions}"
+    family = module.family
+    key = f"{prefix}vision.{family.positions}"
     if key in weights:
         found = weights[key]
-        family = module.family
         stretched = stretch_positions(found.flatten(0, -2), family.leading, module.patches, family.antialias)
         weights[key] = stretched.reshape(*found.shape[:-2], *stretched.shape)
 
 
 def stretch_positions(positions: torch.Tensor, leading: int, patches: int, antialias: bool = False) -> torch.Tensor:
     """Position embeddings (leading + old patches, width) → (leading + `patches`, width), interpolated on their grid."""
-    before, grid = positions[:leading], positions[leading:]
+    grid = positions[leading:]
     if len(grid) == patches:
         return positions
-    old, new = round(len(grid) ** 0.5), round(patches**0.5)
+    old = round(len(grid) ** 0.5)
+    new = round(patches**0.5)
     square = grid.T.reshape(1, -1, old, old)
-    stretched = nn.functional.interpolate(
-        square, size=(new, new), mode="bicubic", align_corners=False, antialias=antialias
-    )
-    return torch.cat([before, stretched.reshape(-1, new * new).T])
+    stretched = nn.functional.interpolate(square, size=(new, new), mode="bicubic", antialias=antialias)
+    return torch.cat([positions[:leading], stretched.flatten(2)[0].T])

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+import transformers
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import CLIPVisionConfig, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts
 
@@ -16,16 +17,64 @@ from mm1_lab.config import (
     PretrainedDecoder,
     PretrainedEncoder,
     PretrainedMM1,
+    Size,
 )
 from mm1_lab.data.batches import Batch
 from mm1_lab.data.types import Tokenizer
 from mm1_lab.model.decoder import decoder_config, initialise, load_decoder, make_decoder
-from mm1_lab.model.encoder import Encoder
+from mm1_lab.model.encoder import Encoder, EncoderConfig
 from mm1_lab.model.modeling_mm1 import IMAGES_AT_ONCE, MM1Config, MM1Parts
 from mm1_lab.model.packed import States, read_rows
-from mm1_lab.model.towers import encoder_config, load_encoder, pretrained_encoder_config
-from mm1_lab.weights.pretrained import text_config
-from mm1_lab.weights.stored import load_weights
+from mm1_lab.weights.pretrained import text_config, vision_config
+from mm1_lab.weights.stored import library_weights, load_weights
+
+
+def encoder_config(size: Size, patch: int, image_size: int) -> EncoderConfig:
+    """CLIP's ViT for images with a side of `image_size` pixels and patches with a side of `patch` pixels."""
+    vision = CLIPVisionConfig(
+        hidden_size=size.width,
+        intermediate_size=4 * size.width,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        image_size=image_size,
+        patch_size=patch,
+        hidden_act="gelu",
+    )
+    return EncoderConfig(vision_config=vision, image_size=image_size)
+
+
+def pretrained_encoder_config(encoder: PretrainedEncoder, image_size: int) -> EncoderConfig:
+    """A pre-trained vision tower for images with a side of `image_size` pixels."""
+    return EncoderConfig(
+        vision_config=vision_config(encoder, image_size),
+        image_size=image_size,
+        layer=encoder.layer,
+        white=255.0,
+        mean=encoder.mean,
+        std=encoder.std,
+        beside=pretrained_encoder_config(encoder.beside, image_size).to_dict() if encoder.beside else None,
+    )
+
+
+def build_encoder(size: Size, patch: int, image_size: int) -> Encoder:
+    """A newly initialised ViT."""
+    return Encoder(encoder_config(size, patch, image_size))
+
+
+def load_encoder(encoder: Encoder, source: Path | PretrainedEncoder) -> None:
+    """Loads the weights of a stage from its folder, or those of a pre-trained model.
+
+    Raises RequestError for a folder without weights.
+    """
+    if isinstance(source, Path):
+        load_weights(encoder, source)
+        return
+    kind = getattr(transformers, encoder.family.model)
+    weights = library_weights(kind, source, vision_config(source, source.image_size))
+    own = {f"vision.{name}": weights[name] for name in encoder.vision.state_dict()}
+    encoder.load_state_dict(own, strict=False)  # a second tower follows
+    if source.beside and encoder.beside:
+        load_encoder(encoder.beside, source.beside)
 
 
 class MM1(MM1Parts):

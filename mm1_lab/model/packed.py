@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,25 +43,28 @@ def read_rows(decoder: PreTrainedModel, embedded: torch.Tensor, batch: Batch) ->
     Outputs at padding are finite but meaningless.
     """
     has_experts = getattr(decoder.config, "num_experts", 0) > 0
-    run = partial(decoder.model, use_cache=False)
-    if has_experts:
-        run = partial(run, output_router_logits=True)
-    inputs, places, real = embedded.flatten(0, 1), batch.positions.flatten(), batch.real
+    settings: dict[str, Any] = {"output_router_logits": True} if has_experts else {}
+    inputs, positions, real = embedded, batch.positions, batch.real
+    blocks = None
     if decoder.config._attn_implementation != VARLEN:
-        mask = masks_of(decoder.config, _document_mask(batch.documents), batch.positions, batch.positions)
-        outputs = run(inputs_embeds=embedded, position_ids=batch.positions, attention_mask=mask)
-        hidden = outputs.last_hidden_state
-    elif _has_flash_kernels(embedded):
-        # all rows concatenated into one
-        longest = embedded.shape[1]
-        outputs = run(inputs_embeds=inputs[None], position_ids=places[None], bounds=batch.bounds, longest=longest)
-        hidden = outputs.last_hidden_state.view_as(embedded)
-    else:
-        blocks = blocks_of(batch.documents, batch.bounds)
-        real = blocks.real.nonzero()[:, 0]
-        inputs = inputs.index_select(0, blocks.order)
-        outputs = run(inputs_embeds=inputs[None], position_ids=places[blocks.order][None], shapes=blocks.shapes)
-        hidden = outputs.last_hidden_state[0].index_select(0, blocks.back).view_as(embedded)
+        allowed = _document_mask(batch.documents)
+        settings["attention_mask"] = masks_of(decoder.config, allowed, positions, positions)
+    else:  # all rows as one
+        inputs, positions = embedded.flatten(0, 1), positions.flatten()
+        if _has_flash_kernels(embedded):
+            settings |= {"bounds": batch.bounds, "longest": embedded.shape[1]}
+        else:
+            blocks = blocks_of(batch.documents, batch.bounds)
+            settings["shapes"] = blocks.shapes
+            real = blocks.real.nonzero()[:, 0]
+            inputs = inputs.index_select(0, blocks.order)
+            positions = positions[blocks.order]
+        inputs, positions = inputs[None], positions[None]
+    outputs = decoder.model(inputs_embeds=inputs, position_ids=positions, use_cache=False, **settings)
+    hidden = outputs.last_hidden_state
+    if blocks:
+        hidden = hidden[0].index_select(0, blocks.back)
+    hidden = hidden.view_as(embedded)
     if not has_experts:
         return States(hidden)
     return States(hidden, *_routing(outputs.router_logits, real, decoder.config.num_experts_per_tok))
@@ -216,25 +218,23 @@ def _routing(
     In a team the counts are summed over all processes, and each loss is this process's part of the overall mean (see
     `Losses`).
     """
-    layers = [layer[real].float() for layer in logits]
-    probabilities = [layer.softmax(dim=1) for layer in layers]
-    counts = []
-    for layer in probabilities:
-        picked = layer.topk(chosen, dim=1).indices
-        load = torch.zeros_like(layer).scatter_(1, picked, 1.0).sum(dim=0)
-        entropy = torch.special.entr(layer.detach()).sum()
-        counts.append(torch.cat([load, torch.stack([entropy, torch.full_like(entropy, len(real))])]).double())
-    routing = team.total(torch.stack(counts))
-    loads = routing[:, :-2].float()
-    balance = [balance_loss(layer, load) for layer, load in zip(probabilities, loads, strict=True)]
-    z = [layer.logsumexp(dim=1).square().mean() for layer in layers]
-    losses = {
-        "balance": (BALANCE_WEIGHT * torch.stack(balance)).sum(),
-        "router_z": (ROUTER_Z_WEIGHT * torch.stack(z)).sum(),
-    }
+    layers = torch.stack([layer[real].float() for layer in logits])  # (layers, positions, experts)
+    probabilities = layers.softmax(dim=2)
+    picked = probabilities.topk(chosen, dim=2).indices
+    loads = torch.zeros_like(probabilities).scatter_(2, picked, 1.0).sum(dim=1)
+    entropies = torch.special.entr(probabilities.detach()).sum(dim=(1, 2))
+    positions = torch.full_like(entropies, len(real))
+    counts = torch.cat([loads, entropies[:, None], positions[:, None]], dim=1)
+    routing = team.total(counts.double())
+    balance = [balance_loss(*one) for one in zip(probabilities, routing[:, :-2].float(), strict=True)]
+    z = layers.logsumexp(dim=2).square().mean(dim=1)
+    share = 1.0
     if team.size() > 1:
         share = len(real) * team.size() / sum(team.numbers(len(real)))
-        losses = {name: loss * share for name, loss in losses.items()}
+    losses = {
+        "balance": share * (BALANCE_WEIGHT * torch.stack(balance)).sum(),
+        "router_z": share * (ROUTER_Z_WEIGHT * z).sum(),
+    }
     return losses, routing
 
 

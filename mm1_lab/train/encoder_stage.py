@@ -1,19 +1,53 @@
-"""Pre-training of the image encoder with any of the objectives (Table 1), followed by a linear probe."""
+"""Pre-training of the image encoder with any of the objectives (Table 1), followed by a linear probe.
 
-from collections.abc import Mapping
+Contrastive (CLIP), on image-caption pairs; or reconstructive (AIM): each patch predicts the pixels of the next. There,
+attention is bidirectional within a prefix of random length and causal after it, in row-major order, so that the encoder
+can later be used with bidirectional attention. Only patches after the prefix count in the loss. Here the class token
+precedes the first patch, and positions are learnt, as in the contrastive ViT.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
 from mm1_lab import team
-from mm1_lab.config import EncoderStage, Resources
-from mm1_lab.data.types import Data, Tokenizer
-from mm1_lab.model import Encoder, build_encoder, count_parameters, save_weights
-from mm1_lab.train.contrastive import train_contrastive
-from mm1_lab.train.fit import seed_everything, write_summary
+from mm1_lab.config import EncoderStage, Resources, Size
+from mm1_lab.data.batches import TensorBatch
+from mm1_lab.data.pixels import NONE_ASKED, Decoded, TooManyBrokenPictures, decode, held_out_pictures, image_tensor
+from mm1_lab.data.types import Data, Pairs, Picture, Pixels, Tokenizer
+from mm1_lab.model import Encoder, build_encoder, count_parameters, load_weights, save_weights
+from mm1_lab.train.fit import fit, seed_everything, write_summary
+from mm1_lab.train.module import Losses
 from mm1_lab.train.probe import word_probe
 from mm1_lab.train.progress import Report
-from mm1_lab.train.reconstructive import train_reconstructive
 from mm1_lab.train.recorder import Recorder
+from mm1_lab.train.sharding import compile_parts
+
+CAPTION_TOKENS = 77
+"""Maximum caption length, begin and end token included; longer captions are truncated."""
+LENGTHS = 4
+"""Number of length groups into which the text tower's captions are divided."""
+LARGEST_SCALE = 100.0
+HELD_OUT_PAIRS = 256
+TEXT_TOWER = "text.safetensors"
+VARIANCE_FLOOR = 1.0
+"""In squared grey levels; keeps noise in uniform patches from being amplified."""
+
+
+def build(stage: EncoderStage, tokenizer: Tokenizer) -> Encoder:
+    """The newly initialised ViT, without the text tower or head that only its pre-training uses."""
+    return build_encoder(stage.size, stage.patch, stage.image_size)
 
 
 def train_encoder(
@@ -23,9 +57,9 @@ def train_encoder(
     seed_everything(stage)
     more: dict[str, Any] = {}
     if stage.objective == "contrastive":
-        encoder, recorder, more = train_contrastive(stage, folder, inputs.get("start"), data, report, resources)
+        encoder, recorder, more = _train_contrastive(stage, folder, inputs.get("start"), data, report, resources)
     elif stage.objective == "reconstructive":
-        encoder, recorder = train_reconstructive(stage, folder, data, report, resources)
+        encoder, recorder = _train_reconstructive(stage, folder, data, report, resources)
     else:
         team.dismiss_others()
         encoder = build_encoder(stage.size, stage.patch, stage.image_size)
@@ -36,6 +70,292 @@ def train_encoder(
     write_summary(folder, stage, recorder, count_parameters(encoder), more)
 
 
-def build(stage: EncoderStage, tokenizer: Tokenizer) -> Encoder:
-    """The newly initialised ViT, without the text tower or head that only its pre-training uses."""
-    return build_encoder(stage.size, stage.patch, stage.image_size)
+class StepPairs:
+    """Pairs t · batch … (t + 1) · batch − 1 for step t, without broken images; in a team, this process's part."""
+
+    def __init__(self, stage: EncoderStage, data: Data) -> None:
+        self._stage = stage
+        self._pairs = data.pairs(stage.seed)
+        if stage.distinct_pairs is not None:
+            self._pairs = RepeatedPairs(self._pairs, stage.distinct_pairs, stage.seed)
+
+    def __call__(self, step: int) -> tuple[list[Pixels], list[str], list[int], Decoded]:
+        """Images (side, side, 3), their captions, their places within the step, and the account of broken images.
+
+        Of the first n pairs exactly ⌊n · synthetic share⌋ have dense captions.
+        """
+        count, share = self._stage.training.batch_size, self._stage.synthetic_share
+        own = range(count)[team.own(count)]
+        pairs = []
+        for index in (step * count + place for place in own):
+            is_dense = math.floor((index + 1) * share) > math.floor(index * share)
+            pairs.append(self._pairs.pair(index, is_dense))
+        pictures = [picture for picture, _ in pairs]
+        decoded_views, decoded = decode(pictures, self._stage.image_size)
+        images, texts, places = [], [], []
+        for views, (_, caption), place in zip(decoded_views, pairs, own, strict=True):
+            if views is not None:
+                images.append(views[0])
+                texts.append(caption)
+                places.append(place)
+        if not images:
+            broken = "; ".join(decoded.broken[:10])
+            raise TooManyBrokenPictures(f"none of {len(pictures)} images can be decoded: {broken}")
+        return images, texts, places, decoded
+
+
+class RepeatedPairs:
+    """Implements `Pairs` with the first `distinct` pairs of others, in another order in each epoch.
+
+    Pairs that belong together stay together; their number is rounded up to whole groups.
+    """
+
+    def __init__(self, pairs: Pairs, distinct: int, seed: int) -> None:
+        self._pairs = pairs
+        self.together = pairs.together
+        self._groups = math.ceil(distinct / self.together)
+        self._seed = seed
+        self._order = lru_cache(maxsize=2)(self._shuffled)
+
+    def _shuffled(self, epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng([self._seed, epoch]).permutation(self._groups)
+
+    def pair(self, index: int, dense: bool) -> tuple[Picture, str]:
+        group, member = divmod(index, self.together)
+        epoch, place = divmod(group, self._groups)
+        first = int(self._order(epoch)[place]) * self.together
+        return self._pairs.pair(first + member, dense)
+
+
+def _tally(loss: torch.Tensor, weight: torch.Tensor | int, tokens: torch.Tensor | int, rows: int) -> torch.Tensor:
+    """A tally with one row, made without waiting for the device."""
+    tally = torch.zeros(1, 4, dtype=torch.float64, device=loss.device)
+    tally[0, 0] = loss.detach()
+    tally[0, 1] = weight
+    tally[0, 2] = tokens
+    tally[0, 3] = rows
+    return tally
+
+
+@dataclass(frozen=True, slots=True)
+class PairBatch(TensorBatch):
+    """A batch of images and their captions."""
+
+    images: torch.Tensor
+    """uint8 (pairs, 3, side, side)"""
+    tokens: torch.Tensor
+    """int64 (pairs, length), padded at the end."""
+    ends: torch.Tensor
+    """int64 (pairs,): position of each caption's end token."""
+    groups: torch.Tensor
+    """int64 (pairs,): equal for identical captions."""
+    lengths: tuple[int, ...]
+    """Of the longest caption of each of up to LENGTHS groups of captions, sorted by length."""
+
+
+def pair_batch(
+    images: Sequence[Pixels], captions: Sequence[str], tokenizer: Tokenizer, decoded: Decoded = NONE_ASKED
+) -> PairBatch:
+    """Converts images, each (side, side, 3), and captions to tensors."""
+    limit = CAPTION_TOKENS - 2
+    ids = [[tokenizer.begin, *tokenizer.encode(caption)[:limit], tokenizer.end] for caption in captions]
+    lengths = torch.tensor([len(row) for row in ids])
+    longest = int(lengths.max())
+    groups = [int.from_bytes(sha256(caption.encode()).digest()[:8], "big", signed=True) for caption in captions]
+    return PairBatch(
+        images=image_tensor(images),
+        tokens=torch.tensor([row + [tokenizer.pad] * (longest - len(row)) for row in ids]),
+        ends=lengths - 1,
+        groups=torch.tensor(groups),
+        lengths=tuple(int(group[-1]) for group in lengths.sort().values.chunk(LENGTHS)),
+        decoded=decoded,
+    )
+
+
+class Contrastive(nn.Module):
+    """An image encoder and a text tower with a shared embedding space, and CLIP's learnt temperature.
+
+    An image is represented by the mean of its patch features; a caption by the output of CLIP's causal text transformer
+    at the end token.
+    """
+
+    def __init__(self, encoder: Encoder, text: Size, vocabulary: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.text = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=vocabulary,
+                hidden_size=text.width,
+                intermediate_size=4 * text.width,
+                num_hidden_layers=text.layers,
+                num_attention_heads=text.heads,
+                max_position_embeddings=CAPTION_TOKENS,
+                hidden_act="gelu",
+                pad_token_id=None,
+                bos_token_id=None,
+                eos_token_id=0,  # only used by CLIP's pooling, which is not called
+            )
+        )
+        self.image_projection = nn.Linear(encoder.width, text.width, bias=False)
+        self.text_projection = nn.Linear(text.width, text.width, bias=False)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def forward(self, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Unit vectors (pairs, width) of the images and of the captions."""
+        images = self.image_projection(self.encoder(batch.images).mean(dim=1))
+        texts = self.text_projection(self._encode_text(batch))
+        return nn.functional.normalize(images, dim=1), nn.functional.normalize(texts, dim=1)
+
+    def _encode_text(self, batch: PairBatch) -> torch.Tensor:
+        """The text tower's output (pairs, width) at the end tokens. Grouping captions by length saves padding."""
+        order = batch.ends.argsort()
+        states = []
+        for group, length in zip(order.chunk(LENGTHS), batch.lengths, strict=True):
+            hidden = self.text(batch.tokens[group, :length]).last_hidden_state
+            states.append(hidden[torch.arange(len(group), device=hidden.device), batch.ends[group]])
+        return torch.cat(states)[order.argsort()]
+
+    def loss(self, batch: PairBatch) -> Losses:
+        """The contrastive loss, with negatives from the whole team, and its tally with one row."""
+        pairs = len(batch.images)
+        own, count = team.span(pairs)
+        images, texts = self(batch)
+        images, texts, groups = (team.gather(rows, own, count) for rows in (images, texts, batch.groups))
+        scale = self.log_scale.exp().clamp(max=LARGEST_SCALE)
+        loss = contrastive_loss(images, texts, scale, groups, own)
+        tally = _tally(loss * pairs, pairs, (batch.ends + 1).sum(), pairs)
+        return Losses(loss * (pairs * team.size() / count), tally)
+
+
+def contrastive_loss(
+    images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, groups: torch.Tensor, own: slice = slice(None)
+) -> torch.Tensor:
+    """Symmetric InfoNCE between unit vectors `images` and `texts` (pairs, width); `scale` multiplies their cosines.
+
+    Pairs of the same group (pairs,) have identical captions. They are excluded from each other's negatives, because
+    such a caption is correct for both images. The mean is over the pairs `own`.
+    """
+    others = groups[:, None] == groups[None, :]
+    others.fill_diagonal_(False)
+    with torch.autocast(images.device.type, enabled=False):  # products around 50 would be rounded to steps of 0.25
+        scores = (scale * images.float() @ texts.float().T).masked_fill(others, -torch.inf)
+    right = torch.arange(len(images), device=images.device)[own]
+    both = nn.functional.cross_entropy(scores[own], right) + nn.functional.cross_entropy(scores.T[own], right)
+    return both / 2
+
+
+def _train_contrastive(
+    stage: EncoderStage, folder: Path, start: Path | None, data: Data, report: Report, resources: Resources
+) -> tuple[Encoder, Recorder, dict[str, Any]]:
+    """Trains the encoder; returns it with its losses and held-out retrieval accuracy.
+
+    Training continues from the encoder and text tower in `start`, if given. The text tower is saved in a separate file.
+    """
+    with team.only_in_first():
+        encoder = build_encoder(stage.size, stage.patch, stage.image_size)
+        network = Contrastive(encoder, stage.training.text, data.tokenizer.size)
+    if start is not None and team.is_first():
+        load_weights(encoder, start)
+        network.load_state_dict(load_file(start / TEXT_TOWER), strict=False)
+    if stage.compile:
+        compile_parts(network.encoder)
+    pairs = StepPairs(stage, data)
+
+    def batch(step: int) -> PairBatch:
+        images, captions, _, decoded = pairs(step)
+        return pair_batch(images, captions, data.tokenizer, decoded)
+
+    recorder, network = fit(stage, folder, network, network.loss, ["pairs"], batch, report, resources)
+    text = {name: value.contiguous() for name, value in network.state_dict().items() if not name.startswith("encoder.")}
+    save_file(text, folder / TEXT_TOWER)
+    return network.encoder, recorder, {"retrieval": _held_out_retrieval(network, data, stage.image_size)}
+
+
+@torch.no_grad()
+def _held_out_retrieval(network: Contrastive, data: Data, side: int) -> dict[str, float]:
+    """Retrieval accuracy in both directions on held-out image-caption pairs; `pairs` is their number.
+
+    A caption that is identical to the image's own counts as correct.
+    """
+    pixels, captions = held_out_pictures(data, ("captions", "synthetic"), HELD_OUT_PAIRS, side)
+    if not pixels:
+        return {"pairs": 0}
+    network.eval().to(team.device())  # where Lightning has put it back on the CPU
+    batch = pair_batch(pixels, captions, data.tokenizer).to(team.device())
+    images, texts = network(batch)
+    scores = images @ texts.T
+    found: dict[str, float] = {"pairs": len(pixels)}
+    for name, axis in (("image_to_text", 1), ("text_to_image", 0)):
+        nearest = scores.argmax(dim=axis)
+        found[name] = (batch.groups[nearest] == batch.groups).double().mean().item()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBatch(TensorBatch):
+    """A batch of images, or a process's part of one."""
+
+    images: torch.Tensor
+    """uint8 (n, 3, side, side)"""
+    prefix: torch.Tensor
+    """(n,) length of each prefix in patches"""
+
+
+def normalised_patches(images: torch.Tensor, patch: int) -> torch.Tensor:
+    """uint8 (n, 3, side, side) → (n, patches, 3 · patch²), row-major, with mean 0 and variance 1 in each patch."""
+    pixels = nn.functional.unfold(images.float(), kernel_size=patch, stride=patch).transpose(1, 2)
+    variance, mean = torch.var_mean(pixels, dim=2, correction=0, keepdim=True)
+    return (pixels - mean) / (variance + VARIANCE_FLOOR).sqrt()
+
+
+class Reconstructive(nn.Module):
+    """A ViT, and a head that predicts from its output at a patch the pixels of the next patch."""
+
+    def __init__(self, trunk: Encoder, patch: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.patch = patch
+        width = trunk.width
+        self.head = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, 3 * patch**2))
+
+    def forward(self, images: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
+        """Predictions (n, patches, 3 · patch²) of each patch from those before it; `prefix` (n,) is in patches."""
+        vision = self.trunk.vision
+        embedded = vision.pre_layrnorm(vision.embeddings(self.trunk.normalise(images)))
+        places = torch.arange(embedded.shape[1], device=prefix.device)
+        causal = places[:, None] >= places
+        in_prefix = places < prefix[:, None, None] + 1  # the class token, too
+        mask = (causal | in_prefix)[:, None]
+        states = vision.encoder(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
+        return self.head(vision.post_layernorm(states[:, :-1]))
+
+    def loss(self, batch: ImageBatch) -> Losses:
+        """The mean squared error over the patches after the prefix, and its tally with one row."""
+        images, patches = len(batch.images), self.trunk.patches
+        predictions = self(batch.images, batch.prefix).float()
+        errors = (predictions - normalised_patches(batch.images, self.patch)).square().mean(dim=2)
+        is_after = torch.arange(patches, device=errors.device) >= batch.prefix[:, None]
+        total, count = (errors * is_after).sum(), is_after.sum()
+        return Losses(total / team.mean(count), _tally(total, count, images * patches, images))
+
+
+def _train_reconstructive(
+    stage: EncoderStage, folder: Path, data: Data, report: Report, resources: Resources
+) -> tuple[Encoder, Recorder]:
+    """Trains the encoder; returns it without its last layers, with a newly initialised final norm, and its losses."""
+    with team.only_in_first():
+        network = Reconstructive(build_encoder(stage.size, stage.patch, stage.image_size), stage.patch)
+    pairs = StepPairs(stage, data)
+    patches = network.trunk.patches
+
+    def batch(step: int) -> ImageBatch:
+        images, _, places, decoded = pairs(step)
+        # for all of the step, so that a team draws as a single process does
+        prefixes = np.random.default_rng([stage.seed, step]).integers(1, patches, stage.training.batch_size)
+        return ImageBatch(image_tensor(images), torch.from_numpy(prefixes[places]), decoded=decoded)
+
+    recorder, network = fit(stage, folder, network, network.loss, ["images"], batch, report, resources)
+    encoder = build_encoder(stage.features, stage.patch, stage.image_size)
+    trained, weights = network.trunk.state_dict(), encoder.state_dict()
+    encoder.load_state_dict({name: weights[name] if ".post_layernorm." in name else trained[name] for name in weights})
+    return encoder, recorder

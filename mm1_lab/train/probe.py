@@ -28,31 +28,30 @@ def word_probe(encoder: Encoder, data: Data, side: int) -> dict[str, float]:
     scores above one without: 0.5 is chance, 1 perfect. Returns an empty dict if there are too few documents.
     """
     images, texts = held_out_pictures(data, ("synthetic", "captions"), DOCUMENTS, side)
+    captions = [set(data.tokenizer.encode(text)) for text in texts]
     split = int(FIT_SHARE * len(images))
-    tested = len(images) - split
-    labels = _word_labels([set(data.tokenizer.encode(text)) for text in texts], split)
-    count = labels.shape[1]
-    if tested < 8 or not count:
+    if len(images) - split < 8:
         return {}
-    features = features_of(encoder, images, lambda patches: patches.mean(dim=1))
-    scores = ridge_predictions(features[:split], labels[:split].double(), features[split:])
-    areas = [_area_under_curve(scores[:, word], labels[split:, word]) for word in range(count)]
-    return {"auc": torch.stack(areas).mean().item(), "words": count, "documents": tested}
-
-
-def _word_labels(captions: list[set[int]], split: int) -> torch.Tensor:
-    """bool (captions, words): which words occur in which captions, for words that are neither rare nor in most, and
-    that some captions have and others lack on both sides of `split`."""
-    vocabulary = sorted({word for caption in captions for word in caption})
-    if not vocabulary:
-        return torch.zeros(len(captions), 0, dtype=torch.bool)
+    vocabulary = sorted(set().union(*captions))
     labels = torch.tensor([[word in caption for word in vocabulary] for caption in captions])
+    fitted, tested = labels[:split], labels[split:]
     share = labels.double().mean(dim=0)
     usable = (share > COMMON[0]) & (share < COMMON[1])
-    for half in (labels[:split], labels[split:]):
+    for half in (fitted, tested):
         usable &= half.any(dim=0)
         usable &= ~half.all(dim=0)
-    return labels[:, usable]
+    if not usable.any():
+        return {}
+    fitted, tested = fitted[:, usable], tested[:, usable]
+    features = features_of(encoder, images, lambda patches: patches.mean(dim=1))
+    scores = ridge_predictions(features[:split], fitted.double(), features[split:])
+    areas = []
+    for score, label in zip(scores.T, tested.T, strict=True):
+        differences = score[label][:, None] - score[~label]
+        wins = (differences > 0).double()
+        ties = (differences == 0).double()
+        areas.append((wins + ties / 2).mean())
+    return {"auc": torch.stack(areas).mean().item(), "words": len(areas), "documents": len(tested)}
 
 
 def features_of(
@@ -72,15 +71,11 @@ def ridge_predictions(train: torch.Tensor, labels: torch.Tensor, test: torch.Ten
 
     The predictions are differences from the mean of the labels.
     """
-    mean, spread = train.mean(dim=0), train.std(dim=0) + 1e-6
+    mean = train.mean(dim=0)
+    spread = train.std(dim=0) + 1e-6
     inputs = (train - mean) / spread
     targets = labels - labels.mean(dim=0)
-    penalty = RIDGE * len(inputs) * torch.eye(inputs.shape[1], dtype=inputs.dtype)
+    count, width = inputs.shape
+    penalty = RIDGE * count * torch.eye(width, dtype=inputs.dtype)
     weights = torch.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ targets)
     return (test - mean) / spread @ weights
-
-
-def _area_under_curve(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The probability that a positive of `labels` (m,) scores above a negative; ties count half."""
-    differences = scores[labels][:, None] - scores[~labels]
-    return ((differences > 0).double() + (differences == 0).double() / 2).mean()

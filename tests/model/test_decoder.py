@@ -6,26 +6,7 @@ import pytest
 import torch
 
 from mm1_lab.config import Size
-from mm1_lab.model import build_decoder, count_parameters
-
-
-@pytest.mark.parametrize(
-    ("layers", "width", "heads", "paper"),
-    [
-        (12, 768, 12, 84.9e6),
-        (24, 1024, 16, 302e6),
-        (24, 2048, 32, 1.208e9),
-        (26, 3072, 24, 2.944e9),
-        (32, 4096, 32, 6.442e9),
-    ],
-)
-def test_counts_at_the_papers_sizes(layers: int, width: int, heads: int, paper: float) -> None:
-    size = Size(layers=layers, width=width, heads=heads)
-    with torch.device("meta"):
-        counted = count_parameters(build_decoder(size, 32_000, 4096))
-    assert counted["decoder"] == pytest.approx(paper, rel=0.01)
-    assert counted["decoder"] == pytest.approx(size.parameters().total, rel=0.01)
-    assert counted["embedding"] == 2 * 32_000 * width
+from mm1_lab.model import build_decoder
 
 
 def attention_weights(size: Size, length: int) -> torch.Tensor:

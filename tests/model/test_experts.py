@@ -14,7 +14,6 @@ from mm1_lab.config import Size, load_scale
 from mm1_lab.data.batches import Batch
 from mm1_lab.model import build_decoder, count_parameters, read_by_document, read_rows, upcycle
 from mm1_lab.model.decoder import Router, sparse_layers
-from mm1_lab.model.packed import balance_loss
 from tests.small import rows_of
 
 DENSE = Size(layers=4, width=24, heads=4)
@@ -61,15 +60,6 @@ def test_the_formula_counts_what_is_built(size: Size, total: float, active: floa
 def test_sizes_that_cannot_be(change: dict[str, int], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Size.model_validate(DENSE.model_dump() | change)
-
-
-def test_balance_is_1_at_best_and_experts_by_chosen_where_all_choose_the_same() -> None:
-    positions, experts, chosen = 60, 6, 2
-    even = torch.full((positions, experts), 1 / experts)
-    assert balance_loss(even, torch.full((experts,), 20.0)).item() == pytest.approx(1)
-    collapsed = torch.zeros(positions, experts)
-    collapsed[:, :chosen] = 1 / chosen
-    assert balance_loss(collapsed, torch.tensor([60.0, 60, 0, 0, 0, 0])).item() == pytest.approx(experts / chosen)
 
 
 @torch.no_grad()

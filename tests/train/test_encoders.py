@@ -13,9 +13,8 @@ from torch import nn
 from mm1_lab.config import EncoderStage, MultimodalStage, Size, Stage
 from mm1_lab.data.types import Data
 from mm1_lab.model import build_encoder, load_weights
-from mm1_lab.train.pairs import RepeatedPairs, StepPairs
+from mm1_lab.train.encoder_stage import Reconstructive, RepeatedPairs, StepPairs, normalised_patches
 from mm1_lab.train.probe import word_probe
-from mm1_lab.train.reconstructive import Reconstructive, normalised_patches
 from tests.train.conftest import curve
 
 Finished = Callable[[Stage], Path]

@@ -12,8 +12,8 @@ from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Limits
 from mm1_lab.model import build_decoder, build_encoder, read_rows
-from mm1_lab.train.contrastive import Contrastive, contrastive_loss, pair_batch
 from mm1_lab.train.decoder_stage import TextBatches
+from mm1_lab.train.encoder_stage import Contrastive, contrastive_loss, pair_batch
 from mm1_lab.train.module import language_loss
 
 

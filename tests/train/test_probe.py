@@ -64,16 +64,3 @@ def test_cases_are_counted_as_the_scenes_have_them(
     assert (cases["letter"], cases["shape"]) == (letters, len(things) - letters)
     assert cases["place"] == 400
     assert {scene.split for scene in attributes._scenes("test", 100)} == {"test"}
-
-
-def test_a_reconstructive_encoder_is_probed_without_its_last_layers(
-    stage: EncoderStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    deep = stage.size.model_copy(update={"layers": 6})
-    stage = stage.model_copy(update={"objective": "reconstructive", "size": deep})
-    folder = tmp_path / "deep"
-    folder.mkdir()
-    save_weights(build_encoder(stage.features, stage.patch, stage.image_size), folder, stage)
-    monkeypatch.setattr(attributes, "TRAINING_SCENES", 20)
-    monkeypatch.setattr(attributes, "TEST_SCENES", 10)
-    assert attributes.attribute_probe(stage, folder)["place"][1] == 40

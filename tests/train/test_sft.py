@@ -13,7 +13,6 @@ from mm1_lab.config import (
     WORLD_DATA,
     MultimodalStage,
     Recipe,
-    RequestError,
     SftRecipe,
     SftStage,
     Stage,
@@ -22,7 +21,6 @@ from mm1_lab.config import (
 )
 from mm1_lab.data.batches import ConversationBatches, make_batch
 from mm1_lab.data.packing import Packer
-from mm1_lab.data.pixels import views
 from mm1_lab.data.types import Answer, Data, Limits
 from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
@@ -60,33 +58,6 @@ def test_the_loss_counts_answers_alone(finished: Finished, sft_stage: SftStage, 
     assert loss.item() == pytest.approx(np.mean(losses), rel=1e-4)
 
 
-def test_five_views_read_as_five_pictures_do(finished: Finished, sft_stage: SftStage, squares: Data) -> None:
-    """A prompt's decoder inputs are those of the same images given one by one."""
-    model = build_mm1(sft_stage, squares.tokenizer)
-    load_weights(model, finished(sft_stage))
-    model.eval()
-    side, tokens = sft_stage.image_size, sft_stage.model.connector.image_tokens
-    picture = ScenePicture(sample_scene(Random(1), "train"))
-    places = (squares.tokenizer.image,) * sft_stage.picture_tokens
-
-    class View:
-        def __init__(self, image: np.ndarray) -> None:
-            self.image = image
-
-        def pixels(self, _: int) -> np.ndarray:
-            return self.image
-
-    single = tuple(View(image) for image in views(picture, side, 5))
-    with torch.inference_mode():
-        whole = PromptEmbedder(model, tokens, side, False, 8, 5)
-        whole.see([picture])
-        one_by_one = PromptEmbedder(model, tokens, side, False, 1)
-        one_by_one.see(single)
-        assert torch.allclose(
-            whole.embed(Segment(places, (picture,))), one_by_one.embed(Segment(places, single)), atol=1e-5
-        )
-
-
 def test_training_that_is_stopped_early_is_the_start_of_the_whole(
     finished: Finished, multimodal_stage: MultimodalStage
 ) -> None:
@@ -113,19 +84,6 @@ def test_arms_that_differ_in_tuning_alone_share_pre_training() -> None:
     assert (views5.image_size, views5.picture_tokens) == (72, 45)
     assert tuned(after_steps=100_000).model.stop_after == 3
     assert tuned(after_steps=200_000).model.fingerprint == plain.model.fingerprint
-
-
-@pytest.mark.parametrize(
-    ("sft", "error"),
-    [
-        ({"mixture": {"short-answer": 1}}, "no instruction set 'short-answer'; did you mean 'short-answers'"),
-        ({"resolution": 337}, "no resolution 337"),
-        ({"after_steps": 400_000}, "is after pre-training's last step"),
-    ],
-)
-def test_what_cannot_be_tuned_is_refused(sft: dict[str, object], error: str) -> None:
-    with pytest.raises(RequestError, match=error):
-        tuned(**sft)
 
 
 def test_all_arms_are_tuned_on_the_same_conversations_however_many_views_they_have() -> None:

@@ -11,10 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from mm1_lab.config import DecoderStage, EncoderStage, MultimodalStage, RequestError, Resources, Stage
+from mm1_lab.config import DecoderStage, MultimodalStage, RequestError, Resources, Stage
 from mm1_lab.data.batches import Batch
 from mm1_lab.data.types import Data
-from mm1_lab.model import build_encoder, load_weights
 from mm1_lab.train import checkpoints, recorder, sharding
 from mm1_lab.train.module import Training
 from mm1_lab.train.progress import Diverged, Progress
@@ -152,14 +151,6 @@ def test_a_frozen_part_stays_bit_identical(part: str, multimodal_stage: Multimod
     for name, stage in frozen.inputs.items():
         before = load_file(finished(stage) / "model.safetensors")
         assert all(torch.equal(value, trained[f"{name}.{key}"]) for key, value in before.items()) == (name == part)
-
-
-def test_the_encoder_is_saved_alone_and_loads_at_another_resolution(
-    encoder_stage: EncoderStage, finished: Finished
-) -> None:
-    encoder = build_encoder(encoder_stage.size, encoder_stage.patch, 36)
-    load_weights(encoder, finished(encoder_stage))
-    assert encoder(torch.zeros(2, 3, 36, 36)).shape == (2, 36, 16)
 
 
 def test_a_loss_that_is_not_finite_names_its_step(decoder_stage: DecoderStage, squares: Data, tmp_path: Path) -> None:

@@ -15,17 +15,20 @@ import torch
 from safetensors.torch import load_file
 from torch import distributed, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mm1_lab import team
-from mm1_lab.config import DecoderStage, MultimodalStage, Resources, SftStage, Stage
+from mm1_lab.config import DecoderStage, MultimodalStage, Pretrained, Resources, SftStage, Stage
 from mm1_lab.data.types import Data
-from mm1_lab.model import build_mm1
+from mm1_lab.model import build_mm1, load_decoder
 from mm1_lab.train import recorder, sharding
 from mm1_lab.train.progress import Diverged
 from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.sharding import ShardedNetwork
 from mm1_lab.train.stages import run_stage
+from mm1_lab.weights.pretrained import read_decoder, text_config
+from tests import pretrained as saved
 from tests.train.conftest import assert_alike, curve
 
 Finished = Callable[[Stage], Path]
@@ -145,6 +148,27 @@ def test_a_team_trains_as_one_process_does(
     run_stage(stage, handed_over, inputs, squares, lambda progress: None)
     assert_alike(alone, handed_over)
     assert_alike(alone, taken_over)
+
+
+def test_a_pre_trained_decoder_is_read_by_all(tmp_path: Path) -> None:
+    """Each process its shards; the first alone reads the embedding, which grows, and is tied to the output's."""
+    facts = read_decoder(Pretrained(weights=str(saved.save_decoder("qwen2", tmp_path / "model"))))
+
+    def made() -> PreTrainedModel:
+        decoder: PreTrainedModel = AutoModelForCausalLM.from_config(text_config(facts, saved.ROWS + 5))
+        load_decoder(decoder, facts)
+        return decoder
+
+    def work() -> None:
+        with team.only_in_first():
+            decoder = made()
+        assert len(decoder.unread[1]) == len(list(decoder.parameters())) - 1
+        whole = ShardedNetwork(nn.Sequential(decoder), decoder, "32-true").whole()
+        if team.is_first():
+            torch.testing.assert_close(whole.state_dict(), expected, rtol=0, atol=0)
+
+    expected = made().state_dict()
+    in_team(2, tmp_path, work)
 
 
 def test_another_team_resumes_from_the_checkpoint_before_a_damaged_one(
