@@ -35,7 +35,7 @@ def find_folder(name: str, fetch: bool = True) -> Path:
     if name.startswith((".", "~", "/")) or name.count("/") != 1:
         raise unknown
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         path = Path(snapshot_download(name, allow_patterns=list(FILES), local_files_only=True))
@@ -50,12 +50,10 @@ def find_folder(name: str, fetch: bool = True) -> Path:
     print(f"{name}: fetching it from the Hugging Face hub (once)", file=sys.stderr)
     try:
         return Path(snapshot_download(name, allow_patterns=list(FILES), etag_timeout=HUB_SECONDS))
-    except HfHubHTTPError as error:
-        raise RequestError(f"{name}: cannot be fetched from the Hugging Face hub ({first_line(error)})") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError) as error:  # of the hub's answer, or without one
         reason = first_line(error).removeprefix("Got: ")
         raise RequestError(
-            f"{name}: is neither a folder here nor complete in the hub's cache, and the hub cannot be reached "
+            f"{name}: is neither a folder here nor complete in the hub's cache, and cannot be fetched from the hub "
             f"({reason}); give the folder of a local copy"
         ) from None
 
@@ -111,12 +109,12 @@ def weights_digest(folder: Path, name: str) -> str:
     Raises RequestError for a folder without weights, with pickled ones alone, or with some missing.
     """
     weights = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
+    if not weights and (pickled := _pickled(folder)):
+        raise RequestError(
+            f"{name}: has only pickled weights ({pickled[0]}), which could run code when loaded; "
+            "convert them to safetensors"
+        )
     if not weights:
-        if pickled := _pickled(folder):
-            raise RequestError(
-                f"{name}: has only pickled weights ({pickled[0]}), which could run code when loaded; "
-                "convert them to safetensors"
-            )
         raise RequestError(f"{name}: there are no weights in the folder (*.safetensors)")
     if missing := _missing_weights(folder):
         raise RequestError(f"{name}: lacks {missing[0]}; the copy is incomplete")
