@@ -1,6 +1,5 @@
 """Trials on models that others have trained, at the lab scale's settings, shrunk; and what is refused beforehand."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -206,10 +206,10 @@ class _Resolver:
         if scale.sft is None:
             raise RequestError("the scale has no `sft` section; see the one in sweeps/scales/mini.yaml")
         decoder = model.decoder
-        if isinstance(decoder, PretrainedDecoder) and scale.sft.sequence_length > decoder.most:
+        if isinstance(decoder, PretrainedDecoder) and scale.sft.sequence_length > decoder.longest:
             raise RequestError(
-                f"sft: {decoder.name} was made for {decoder.most} positions; lower the scale's length with "
-                f"--set sft.sequence_length={decoder.most}"
+                f"sft: {decoder.name} was made for {decoder.longest} positions; lower the scale's length with "
+                f"--set sft.sequence_length={decoder.longest}"
             )
         if sft.after_steps is not None and isinstance(model, MultimodalStage):
             stop = steps_of(scale.train, sft.after_steps, PAPER_STEPS)
@@ -270,10 +270,10 @@ class _Resolver:
         name = decoder_name(self.recipe, scale)
         if ready := find_pretrained(name, scale.pretrained_decoders):
             decoder = self.pretrained_models(ready.weights).decoder(ready)
-            if scale.sequence_length > decoder.most:
+            if scale.sequence_length > decoder.longest:
                 raise RequestError(
-                    f"the decoder {name!r} was made for {decoder.most} positions, the scale's sequence has "
-                    f"{scale.sequence_length}; shorten it with --set sequence_length={decoder.most}"
+                    f"the decoder {name!r} was made for {decoder.longest} positions, the scale's sequence has "
+                    f"{scale.sequence_length}; shorten it with --set sequence_length={decoder.longest}"
                 )
             return decoder
         look_up("decoder", name, scale.decoders, scale.pretrained_decoders)

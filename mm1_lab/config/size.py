@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import Field, model_validator
@@ -190,15 +191,15 @@ class PretrainedDecoder(PretrainedModel):
     vocabulary: int = Field(gt=0, le=100_000_000)
     """Number of rows of its embedding."""
     longest: int = Field(gt=0)
-    """Maximum sequence length in positions; of Mistral, if shorter, its window, as it is in older identities."""
-    positions: int | None = None
-    """Maximum sequence length; None: `longest`."""
+    """Maximum sequence length in positions."""
+    window: int | None = None
+    """Mistral's sliding window. Identities have it as `longest`, as it was not used beyond."""
 
-    NOT_IN_IDENTITY: ClassVar[frozenset[str]] = PretrainedModel.NOT_IN_IDENTITY | {"positions"}
-
-    @property
-    def most(self) -> int:
-        return self.positions or self.longest
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        found = super().identity
+        window = found.pop("window", self.longest)
+        return found | {"longest": min(self.longest, window)}
 
 
 class PretrainedMM1(PretrainedModel):

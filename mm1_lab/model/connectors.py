@@ -3,7 +3,7 @@
 Each turns (n, patches, encoder width) into (n, image tokens, decoder width). To add one, write a class with the same
 constructor arguments and decorate it with `@connector(NAME)`, here or in a file of your own that a sweep names; recipes
 select it by that name. The paper's three connectors adapt to any number of patches and any square number of image
-tokens; a class that does not raises ValueError in its constructor. An exported model's folder holds a copy of this file.
+tokens; a class that does not raises ValueError in its constructor. An exported folder holds a copy of this file.
 """
 
 import difflib

@@ -172,10 +172,9 @@ def text_shape(size: dict[str, Any], config: Any) -> dict[str, Any]:
         "feed_forward": getattr(config, "moe_intermediate_size", config.intermediate_size),
         "head_width": getattr(config, "head_dim", None) or config.hidden_size // max(1, heads),
     }
-    positions = longest = config.max_position_embeddings
-    if config.model_type == "mistral" and config.sliding_window:
-        longest = min(longest, config.sliding_window)  # of its identity since it was not used beyond
-    return {"shape": shape, "vocabulary": config.vocab_size, "longest": longest, "positions": positions}
+    window = config.sliding_window if config.model_type == "mistral" else None
+    longest = config.max_position_embeddings
+    return {"shape": shape, "vocabulary": config.vocab_size, "longest": longest, "window": window}
 
 
 def vision_config(encoder: PretrainedEncoder, image_size: int) -> Any:
