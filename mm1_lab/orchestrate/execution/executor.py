@@ -171,9 +171,11 @@ def make_executor(
     `rounds`: what one plan gives decides what the next one holds, so that a process that shares waits for the others.
     Raises RequestError for options that exclude each other.
     """
-    if address and (inline or share):
-        other = "--inline" if inline else "--share"
-        raise RequestError(f"{other} runs without Ray, --address on a Ray cluster; leave one of them out")
+    if inline and address:
+        raise RequestError("--inline runs without Ray, --address on a Ray cluster; leave one of them out")
+    if share and (inline or address):
+        other = "--inline" if inline else "--address"
+        raise RequestError(f"--share runs stages in its own process, beside others like it; leave {other} out")
     if minutes is not None and not share:
         raise RequestError("--minutes needs --share")
     if minutes is not None and not 0 < minutes < float("inf"):
