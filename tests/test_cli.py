@@ -69,8 +69,6 @@ def test_a_finished_sweep_has_table_figure_and_runs_to_browse(finished: Any) -> 
     assert child.data.params["paper.data_mix.captions"] == "1.0"
     assert {"0-shot", "text-core", "captions/8-shot", "held-out/text", "train/loss"} <= set(child.data.metrics)
     assert len(client.get_metric_history(runs["base / seed 0 at smoke"].info.run_id, "train/loss/interleaved")) > 1
-    encoder = runs["encoder / seed 0 at smoke"].data.metrics
-    assert {"train/loss", "retrieval", "probe"} <= set(encoder) and 0 < encoder["probe"] < 1
 
 
 @pytest.mark.slow

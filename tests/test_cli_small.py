@@ -53,7 +53,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("gc", "--keep", "some"), "gc: --keep: invalid choice: 'some'"),
         (("check-scale", "smoke", "--samples", "0"), "--samples must be at least 1"),
         (("plan", "data_mix", "--results", "file"), "/file: is a file; name a folder"),
-        (("verify", "--results", "nowhere"), "nowhere: there is no such folder"),
+        (("verify", "--results", "nowhere"), "nowhere: there are no results here"),
         (("show-data", "--out", "."), "--out .: name a file that ends in .png"),
         (("fit-lr-law", "--from", "none.csv"), "--from none.csv: there is no such file"),
         (("report", "--results", "file"), "file: there are no results here"),

@@ -66,9 +66,6 @@ def verify(options: argparse.Namespace) -> int:
     """Check every file of the results and weights, and move damaged ones aside."""
     from mm1_lab.results import upkeep
 
-    for folder, usual in ((options.results, RESULTS), (options.store, RESULTS / "store")):
-        if folder != usual and not folder.exists():
-            raise RequestError(f"{folder}: there is no such folder")
     ledger = ledger_of(options)
     if options.results != RESULTS and not ledger.trials.is_dir():
         raise RequestError(f"{options.results}: there are no results here; name a folder that `run --results` wrote")

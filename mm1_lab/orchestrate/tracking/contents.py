@@ -71,24 +71,12 @@ def metrics(ledger: Ledger, fingerprint: str, record: Mapping[str, Any]) -> list
         found[f"held-out/{row.source}"] = row.loss
     for name, value in encoder_quality(record["summaries"].get("encoder", {})).items():
         found[f"encoder/{name}"] = value
-    found |= _speed(_summary_of_model(record))
-    return _rounded(found) + curves(folder / "training.csv")
-
-
-def metrics_of_part(folder: Path, summary: Mapping[str, Any]) -> list[Point]:
-    """Of a trained encoder or decoder: an encoder's quality, tokens per second, and training curves."""
-    return _rounded(encoder_quality(summary) | _speed(summary)) + curves(folder / "training.csv")
-
-
-def _rounded(values: Mapping[str, Any]) -> list[Point]:
-    return [(name, round(float(value), 3), 0) for name, value in values.items()]
-
-
-def _speed(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Tokens per second over a stage's whole training, if they are known; padding does not count."""
-    tokens = sum(summary.get("tokens", {}).values())
-    seconds = summary.get("seconds", 0.0)
-    return {"train/tokens per second": tokens / seconds} if tokens and seconds else {}
+    summary = _summary_of_model(record)
+    tokens = sum(summary.get("tokens", {}).values())  # without padding
+    if tokens and summary.get("seconds"):
+        found["train/tokens per second"] = tokens / summary["seconds"]
+    points = [(name, round(float(value), 3), 0) for name, value in found.items()]
+    return points + curves(folder / "training.csv")
 
 
 def _summary_of_model(record: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,6 +1,6 @@
 """Keeps MLflow up to date with sweeps, from their results: `sync`, once a minute while a sweep runs, and at its end.
 
-An experiment is a sweep, a parent run a variant at a scale, a child run a trial, encoder or decoder. Runs are found
+An experiment is a sweep, a parent run a variant at a scale, a child run a trial. Runs are found
 again by their tags, and each has a tag with the digest of what was logged, so that logging again changes nothing and
 costs nothing. Results never depend on MLflow: if it cannot be reached, the sweep continues, and `mm1-lab sync-mlflow`
 catches up.
@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -90,9 +90,9 @@ class SweepRuns:
         """The tags that all runs of this sweep have."""
         self.client = connect()
         self.experiment = self._experiment()
-        self.runs = {(run.data.tags["mm1.kind"], run.data.tags["mm1.fingerprint"]): run for run in self._found()}
-        """The children, by kind and fingerprint."""
-        self.parent = self.runs.pop(("sweep", ""), None)
+        self.runs = {run.data.tags["mm1.fingerprint"]: run for run in self._found()}
+        """The trials' runs, by fingerprint."""
+        self.parent = self.runs.pop("", None)
         if self.parent is None:
             tags = {"mm1.kind": "sweep", "mm1.fingerprint": "", **self.tags}
             self.parent = self.client.create_run(self.experiment, None, tags, f"{manifest.variant} at {manifest.scale}")
@@ -117,68 +117,43 @@ class SweepRuns:
                 return
 
     def log_trial(self, fingerprint: str, names: contents.Names) -> None:
-        """Logs a finished trial from the results folder, after its encoder and decoder; anew if its files have changed,
-        or the name of its arm."""
-        from mlflow.entities import Param
+        """Logs a finished trial from the results folder; anew if its files have changed, or the name of its arm."""
+        from mlflow.entities import Metric, Param
 
-        folder = self.ledger.trial_folder(fingerprint)
-        state = digest([file_digest(folder / DONE), *names])
-        if self._has("trial", fingerprint, state) or not self.ledger.has_intact_scores(fingerprint):
+        state = digest([file_digest(self.ledger.trial_folder(fingerprint) / DONE), *names])
+        before = self.runs.get(fingerprint)
+        if before is not None and before.data.tags.get(COMPLETE) == state:
             return
-        record = self.ledger.record(fingerprint)
-        *parts, _, _ = record["fingerprints"].items()
-        for kind, part in parts:
-            if self.ledger.has_weights(part):
-                self.log_part(kind, part, record["config"]["seed"])
-        seconds = sum(timing["seconds"] for timing in record.get("timings", {}).values())
-        end = datetime.fromisoformat(record["environment"]["date"]).timestamp()
-        command = self.manifest.command(*one_trial(*names[0]))
-        tags = {NOTE: TRIAL_NOTE.format(fingerprint=fingerprint, command=command)}
-        for name in ("processor", "commit"):
-            tags[f"mm1.{name}"] = str(record["environment"][name])
-        run = self._new_run("trial", fingerprint, contents.title(names), end - seconds, tags)
-        parameters = contents.parameters(self.manifest, names, record)
-        self.client.log_batch(run.info.run_id, params=[Param(name, value) for name, value in parameters.items()])
-        self._finish(run, contents.metrics(self.ledger, fingerprint, record), end, state)
-
-    def log_part(self, kind: str, fingerprint: str, seed: int) -> None:
-        """Logs a finished encoder or decoder from the store."""
-        folder = self.ledger.stage_folder(fingerprint)
-        state = file_digest(folder / DONE)
-        if not self._has(kind, fingerprint, state):
-            end = (folder / DONE).stat().st_mtime
-            run = self._new_run(kind, fingerprint, f"{kind} / seed {seed}", end, {})
-            self._finish(run, contents.metrics_of_part(folder, self.ledger.summary(fingerprint)), end, state)
-
-    def _has(self, kind: str, fingerprint: str, state: str) -> bool:
-        run = self.runs.get((kind, fingerprint))
-        return run is not None and run.data.tags.get(COMPLETE) == state
-
-    def _new_run(self, kind: str, fingerprint: str, title: str, start: float, tags: Mapping[str, str]) -> Any:
-        """A child that starts at `start`, in seconds, in place of one with other contents or half of them."""
-        before = self.runs.get((kind, fingerprint))
-        if before is not None:
+        if not self.ledger.has_intact_scores(fingerprint):
+            return
+        if before is not None:  # with other contents, or half of them
             self.client.delete_run(before.info.run_id)
-        own = {"mm1.kind": kind, "mm1.fingerprint": fingerprint, "mlflow.parentRunId": self.parent.info.run_id}
-        return self.client.create_run(
-            self.experiment, int(1000 * start), {**self.tags, **own, **tags}, contents.run_name(self.manifest, title)
-        )
-
-    def _finish(self, run: Any, points: Iterable[contents.Point], end: float, state: str) -> None:
-        """Logs the points, and ends the run."""
-        from mlflow.entities import Metric
-
-        run_id = run.info.run_id
+        record = self.ledger.record(fingerprint)
+        end = datetime.fromisoformat(record["environment"]["date"]).timestamp()
+        start = end - sum(timing["seconds"] for timing in record.get("timings", {}).values())
+        command = self.manifest.command(*one_trial(*names[0]))
+        tags = {
+            **self.tags,
+            "mm1.kind": "trial",
+            "mm1.fingerprint": fingerprint,
+            "mm1.processor": str(record["environment"]["processor"]),
+            "mm1.commit": str(record["environment"]["commit"]),
+            "mlflow.parentRunId": self.parent.info.run_id,
+            NOTE: TRIAL_NOTE.format(fingerprint=fingerprint, command=command),
+        }
+        name = contents.run_name(self.manifest, contents.title(names))
+        run_id = self.client.create_run(self.experiment, int(1000 * start), tags, name).info.run_id
+        parameters = contents.parameters(self.manifest, names, record)
+        self.client.log_batch(run_id, params=[Param(name, value) for name, value in parameters.items()])
         metrics = []
-        for name, value, step in points:
+        for name, value, step in contents.metrics(self.ledger, fingerprint, record):
             # MLflow refuses other characters, which a user's sources and benchmarks may have in their names
-            metrics.append(Metric(re.sub(r"[^\w/. :-]", "_", name), value, run.info.start_time, step))
+            metrics.append(Metric(re.sub(r"[^\w/. :-]", "_", name), value, int(1000 * start), step))
         for first in range(0, len(metrics), BATCH):
             self.client.log_batch(run_id, metrics[first : first + BATCH])
         self.client.set_terminated(run_id, "FINISHED", int(1000 * end))
         self.client.set_tag(run_id, COMPLETE, state)  # last, so that an interrupted run is logged again
-        kept = self.client.get_run(run_id)
-        self.runs[kept.data.tags["mm1.kind"], kept.data.tags["mm1.fingerprint"]] = kept
+        self.runs[fingerprint] = self.client.get_run(run_id)
 
     def end(self, status: str) -> None:
         """Sets the parent's status. Ends children that a killed command left open, and which are not trials of the
