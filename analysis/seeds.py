@@ -1,11 +1,9 @@
 """Seeds: which ones (and which world) results come from, what differences they can detect, how many are needed."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import brentq
 from scipy.special import nctdtr, stdtrit
 
 from analysis.statistics import LEVEL, UNLIKE, Floats, Interval
@@ -85,17 +83,6 @@ def worlds_note(sweeps: Mapping[str, str]) -> str:
 def worlds_in(frame: pd.DataFrame) -> str:
     """The same from the columns `sweep` and `world`; empty without the latter."""
     return worlds_note(dict(zip(frame["sweep"], frame["world"], strict=True))) if "world" in frame else ""
-
-
-def smallest_difference(interval: Interval) -> float:
-    """The true difference that a two-sided 5 % test with this error detects with 80 % power."""
-    return interval.error * _noncentrality(interval.degrees_of_freedom)
-
-
-@lru_cache(maxsize=1024)
-def _noncentrality(degrees_of_freedom: float) -> float:
-    """The noncentrality at which a t statistic exceeds the two-sided 5 % bound with 80 % probability."""
-    return float(brentq(lambda shift: _power(shift, degrees_of_freedom, LEVEL / 2) - POWER, 0.0, 200.0))
 
 
 def _power(shift: float | Floats, degrees_of_freedom: float | Floats, level: float) -> Floats:

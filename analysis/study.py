@@ -17,7 +17,7 @@ from analysis.statistics import Interval, arm_means, over_questions
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure, Panel, RequestError, Sweep, canonical_json
 from mm1_lab.results import Manifest
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
-from mm1_lab.results.summary import PLAIN, benchmark_means, rows_of
+from mm1_lab.results.summary import CONTENT, PLAIN, benchmark_scores, rows_of
 
 FAMILIES = {"captioning": "captioning (CIDEr)", "vqa": "VQA"}
 """Titles of the families of benchmarks with images."""
@@ -205,7 +205,13 @@ class Study:
 
     @cached_property
     def _by_benchmark(self) -> pd.DataFrame:
-        return benchmark_means(self.scores)
+        """The mean score over each benchmark's questions, and of captions by content, by arm and seed."""
+        means = benchmark_scores(self.scores)
+        if CONTENT in self.scores:
+            captions = self.scores[self.scores[CONTENT].notna()]
+            said = benchmark_scores(captions.assign(score=captions[CONTENT]))
+            means = means.merge(said.rename(columns={"score": CONTENT}), how="left")
+        return means
 
     def _rows(self, measure: Measure) -> pd.DataFrame:
         """The rows that a trial's value is the mean of: of questions only where means of benchmarks do not suffice."""
@@ -214,7 +220,7 @@ class Study:
         if measure == UNPARSED:
             return rows_of(self.scores, measure)
         if measure.about == "kind":
-            return benchmark_means(rows_of(self.scores, measure))
+            return benchmark_scores(rows_of(self.scores, measure))
         return rows_of(self._by_benchmark, measure)
 
     @once

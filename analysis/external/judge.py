@@ -22,7 +22,7 @@ from pydantic import Field
 from analysis.external.tables import Scores, make_scores, read_scores
 from analysis.judging.p_values import DECIDED, P, Tested, holm, p_values
 from analysis.judging.sequential import FUTILE, chance_yet, over_looks
-from analysis.seeds import seeds_needed, smallest_difference
+from analysis.seeds import seeds_needed
 from analysis.statistics import (
     UNKNOWN,
     Floats,
@@ -317,7 +317,6 @@ def _row(
         "p": tested.p_holm if one.p else math.nan,
         "verdict": verdict,
         "reason": one.reason,
-        "smallest_difference": smallest_difference(found) if one.p else math.nan,
         "seeds_needed": needed,
         "open": is_open,
     }

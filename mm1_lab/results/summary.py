@@ -40,16 +40,6 @@ def benchmark_scores(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) 
     return scores.groupby(keys, sort=False, observed=True)["score"].mean().reset_index()
 
 
-def benchmark_means(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.DataFrame:
-    """`benchmark_scores`, and if captions have content scores, these in the column `content` (NaN for others)."""
-    means = benchmark_scores(scores, by)
-    if CONTENT in scores:
-        captions = scores[scores[CONTENT].notna()]
-        said = benchmark_scores(captions.assign(score=captions[CONTENT]), by)
-        means = means.merge(said.rename(columns={"score": CONTENT}), how="left")
-    return means
-
-
 def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.DataFrame:
     """The value of every measure that tables show: columns `by`, measure, value. Measures are the plain means of MM1's
     section 3.1, also by content if captions have such scores.
@@ -58,21 +48,20 @@ def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.Da
     """
     import pandas as pd
 
-    means = benchmark_means(scores, by)
     shown: list[Measure] = []
-    for benchmark, family, shots in means[["benchmark", "family", "shots"]].drop_duplicates().itertuples(index=False):
+    asked = scores[["benchmark", "family", "shots"]].drop_duplicates()
+    for benchmark, family, shots in asked.itertuples(index=False):
         if family == "text":
             shown.append(TEXT_CORE)
         elif family in PLAIN:
             shown += [Measure(shots=shots), Measure(family, shots), AVERAGE]
         else:
             shown += [Measure(family, shots), Measure(benchmark, shots)]
-    if CONTENT in means and means[CONTENT].notna().any():
+    if CONTENT in scores and scores[CONTENT].notna().any():
         shown += [measure.content for measure in shown if measure.of in ("", "captioning")]
     tables = []
     for measure in dict.fromkeys(shown):
-        groups = rows_of(means, measure).groupby(list(by), sort=False, observed=True)
-        table = groups["score"].mean().reset_index(name="value")
+        table = trial_value(scores, measure, by).reset_index(name="value")
         table.insert(len(by), "measure", [measure] * len(table))
         tables.append(table)
     return pd.concat(tables, ignore_index=True)

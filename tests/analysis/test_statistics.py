@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from analysis.judging.p_values import p_values, verdict_from_p
-from analysis.seeds import seeds_needed, smallest_difference
+from analysis.seeds import seeds_needed
 from analysis.statistics import Floats, Interval, arm_means, moderated, one_sample, other_arms, over_questions
 
 
@@ -155,15 +155,6 @@ def test_equivalence_is_two_one_sided_tests_as_in_statsmodels() -> None:
     assert p_values("equivalent", 1.0, found)["supported"] == pytest.approx(0.005887862269551908)
     keeps = stats.ttest_rel(first, second - 1, alternative="greater").pvalue
     assert p_values("keeps", 1.0, found)["supported"] == pytest.approx(keeps)
-
-
-def test_the_smallest_difference_is_found_in_80_of_100_studies() -> None:
-    """A standard error of 1 with 22 degrees of freedom; and TTestPower().solve_power(nobs=6, power=0.8)."""
-    shift = smallest_difference(Interval(0.0, 1.0, 22))
-    assert 1 - stats.nct.cdf(stats.t.ppf(0.975, 22), 22, shift) == pytest.approx(0.8)
-    generator = np.random.default_rng(0)
-    t = (generator.normal(shift, 1, 40_000)) / np.sqrt(generator.chisquare(22, 40_000) / 22)
-    assert (t > stats.t.ppf(0.975, 22)).mean() == pytest.approx(0.8, abs=0.01)
 
 
 def test_seeds_needed_are_those_of_a_paired_t_test() -> None:
