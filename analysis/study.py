@@ -113,19 +113,21 @@ class Study:
             {fingerprint: record for fingerprint, record in self.records.items() if fingerprint in known},
         )
 
+    @once
     def representative(self, arm: str) -> str:
         """The first arm with scores that has the same trials (by recipe or fingerprint), so that they count once."""
-        return self._representatives.get(arm, arm)
+        own = self._trials_of(arm)
+        for other in self.scored:
+            if own & self._trials_of(other):
+                return other
+        return arm
 
-    @cached_property
-    def _representatives(self) -> dict[str, str]:
-        keys = {arm: {canonical_json(recipe.model_dump(mode="json"))} for arm, recipe in self.sweep.arms.items()}
-        for arm, fingerprint in zip(self.variant.trials["arm"], self.variant.trials["fingerprint"], strict=True):
-            keys.setdefault(arm, set()).add(fingerprint)
-        found = {}
-        for arm in keys:
-            alike = (other for other in self.scored if keys[arm] & keys[other])
-            found[arm] = next(alike, arm)
+    @once
+    def _trials_of(self, arm: str) -> set[str]:
+        trials = self.variant.trials
+        found = set(trials["fingerprint"][trials["arm"] == arm])
+        if arm in self.sweep.arms:
+            found.add(canonical_json(self.sweep.arms[arm].model_dump(mode="json")))
         return found
 
     @cached_property
@@ -170,8 +172,10 @@ class Study:
         titles = {family: title for family, title in FAMILIES.items() if family in known}
         apart = {family: title for family, title in FAMILIES_APART.items() if family in known}
         if len(titles) == 1:
-            return {"": titles.popitem()[1]} | apart
-        return ({"": "all image benchmarks"} if titles else {}) | titles | apart
+            titles = {"": titles.popitem()[1]}
+        elif titles:
+            titles = {"": "all image benchmarks"} | titles
+        return titles | apart
 
     @cached_property
     def measures(self) -> list[Measure]:
@@ -252,10 +256,13 @@ class Study:
         """The score of the best constant answer per kind of question: the mean over trials, as questions differ between
         seeds. None for a measure with captions."""
         names = set(rows_of(self.asked, measure)["benchmark"])
-        known = [record["majority"] for record in self.records.values() if record.get("majority")]
-        if not names or not known or any(names - set(levels) for levels in known):
-            return None
-        return float(np.mean([[levels[name] for name in names] for levels in known]))
+        levels = []
+        for record in self.records.values():
+            known = record.get("majority") or {}
+            if known and names - set(known):
+                return None
+            levels += [known[name] for name in names if known]
+        return float(np.mean(levels)) if levels else None
 
     # the paper
 
@@ -274,8 +281,7 @@ class Study:
             return combine_numbers([(1 / len(numbers), number) for number in numbers])
         for key, panel in self.panels.items():
             for label, shown in panel.arms.items():
-                number = self.paper.value(key, label, measure) if shown == arm else None
-                if number:
+                if shown == arm and (number := self.paper.value(key, label, measure)):
                     return number
         return None
 

@@ -64,8 +64,8 @@ def nominal_levels(level: float, shares: tuple[float, ...]) -> tuple[float, ...]
             density = _normal(grid, step)
             bound = ndtri(1 - allowed)
         levels.append(float(ndtr(-bound)))
-        inside = (bound * np.sqrt(share) - grid) / STEP + 0.5  # share of each grid cell
-        density = density * np.clip(inside, 0, 1)
+        inside = (bound * np.sqrt(share) - grid) / STEP + 0.5
+        density *= np.clip(inside, 0, 1)  # share of each grid cell
         used += allowed
         before = share
     return tuple(levels)
@@ -93,7 +93,10 @@ def over_looks(p: Sequence[float], looks: Sequence[int]) -> float:
 def _table(shares: tuple[float, ...]) -> tuple[Floats, Floats]:
     """ln of two-sided overall levels from 1e-6 to 1, (levels,), and of each look's nominal level, (levels, looks)."""
     overall = np.geomspace(1e-6, 1.0, 60)
-    nominal = [2 * np.array(nominal_levels(SPENT_OF_STUDENT * float(one) / 2, shares)) for one in overall]
+    nominal = []
+    for level in overall.tolist():
+        of_looks = nominal_levels(SPENT_OF_STUDENT * level / 2, shares)
+        nominal.append(2 * np.array(of_looks))
     return np.log(overall), np.log(np.maximum(nominal, LEAST))
 
 

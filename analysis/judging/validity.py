@@ -40,6 +40,7 @@ SEED_SPREAD = {"0 shots": 3.0, "few shots, captions by content": 5.0}
 """Largest standard deviation of the base's average over seeds, in points."""
 UNPARSED = 5.0
 """Largest percentage of answers that cannot be parsed."""
+KIND = ["benchmark", "kind"]
 SHOTS = (0, 4)
 """Numbers of shots at which the base must see."""
 
@@ -115,13 +116,16 @@ class _Base:
 
     def majorities(self) -> dict[str, dict[str, float]]:
         """The score of the best constant answer by benchmark and kind of question, mean over seeds."""
-        trials = self.study.variant.done
-        levels: dict[str, dict[str, list[float]]] = {}
-        for fingerprint in trials["fingerprint"][trials["arm"] == self.arm]:
-            for benchmark, kinds in self.study.records[fingerprint].get("majority_by_kind", {}).items():
-                for kind, level in kinds.items():
-                    levels.setdefault(benchmark, {}).setdefault(kind, []).append(level)
-        return {name: {kind: float(np.mean(own)) for kind, own in kinds.items()} for name, kinds in levels.items()}
+        rows = []
+        for trial in self.study.variant.done.to_dict("records"):
+            if trial["arm"] != self.arm:
+                continue
+            for benchmark, kinds in self.study.records[trial["fingerprint"]].get("majority_by_kind", {}).items():
+                rows += [(benchmark, kind, level) for kind, level in kinds.items()]
+        levels: dict[str, dict[str, float]] = {}
+        for (benchmark, kind), own in pd.DataFrame(rows, columns=["benchmark", "kind", "level"]).groupby(KIND):
+            levels.setdefault(benchmark, {})[kind] = float(own["level"].mean())
+        return levels
 
 
 def _base_of(study: Study) -> _Base | None:
@@ -129,8 +133,9 @@ def _base_of(study: Study) -> _Base | None:
     if arm is None or blind is None or blind == arm:
         return None
     done = study.variant.done
-    seeds, blind_seeds = (set(done["seed"][done["arm"] == name]) for name in (arm, blind))
-    return _Base(study, arm, blind, sorted(seeds), sorted(seeds & blind_seeds)) if seeds & blind_seeds else None
+    seeds = set(done["seed"][done["arm"] == arm])
+    shared = seeds & set(done["seed"][done["arm"] == blind])
+    return _Base(study, arm, blind, sorted(seeds), sorted(shared)) if shared else None
 
 
 def _arm_with(study: Study, **changes: object) -> str | None:
@@ -149,8 +154,9 @@ def _seeing(base: _Base) -> Iterator[Check]:
         if len(kinds) > 1:
             asked |= {f"{benchmark}: {kind}": [kind] for kind in kinds}
         for shots in SHOTS:
+            at_shots = table[table["shots"] == shots]
             for name, own_kinds in asked.items():
-                own = table[(table["shots"] == shots) & table["kind"].isin(own_kinds)]
+                own = at_shots[at_shots["kind"].isin(own_kinds)]
                 if own.empty:
                     continue
                 what = f"{name}, {shots} shots"
@@ -182,13 +188,16 @@ def _captions_and_text(base: _Base) -> Iterator[Check]:
 def _steps(base: _Base) -> Iterator[Check]:
     """Longer training must be better on the average over benchmarks and shots, for the arms that exist."""
     steps = base.study.sweep.base.steps
-    half, double = (_arm_with(base.study, steps=count) for count in (round(steps / 2), 2 * steps))
-    pairs = {"standard − half steps": (base.arm, half), "double − standard steps": (double, base.arm)}
-    for what, arms in pairs.items():
-        if None not in arms:
-            more, less = (scores[scores["family"].isin(PLAIN)] for scores in map(base.scores, arms))
-            if len(more) and len(less):
-                yield _reaching("steps in order", what, _minus(more, less), 0.0, "low > 0", "fail")
+    half = _arm_with(base.study, steps=round(steps / 2))
+    double = _arm_with(base.study, steps=2 * steps)
+    pairs = [("standard − half steps", base.arm, half), ("double − standard steps", double, base.arm)]
+    for what, longer, shorter in pairs:
+        if longer is None or shorter is None:
+            continue
+        more, less = base.scores(longer), base.scores(shorter)
+        more, less = more[more["family"].isin(PLAIN)], less[less["family"].isin(PLAIN)]
+        if len(more) and len(less):
+            yield _reaching("steps in order", what, _minus(more, less), 0.0, "low > 0", "fail")
 
 
 def _steadiness(base: _Base) -> Iterator[Check]:

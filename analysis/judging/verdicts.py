@@ -96,11 +96,14 @@ def lead_of(evidence: Sequence[Evidence], verdict: Verdict) -> Evidence:
     if not known:
         return evidence[0]
     if verdict in SUPPORTED or not against:
-        statement, part = "supported", max(known, key=lambda one: one.joint()["supported"])
+        statement = "supported"
+        part = max(known, key=lambda one: one.joint()["supported"])
     elif verdict == "refuted in size":
-        statement, part = "smaller", max(known, key=lambda one: one.joint().get("smaller", -1.0))
+        statement = "smaller"
+        part = max(known, key=lambda one: one.joint().get("smaller", -1.0))
     else:
-        statement, part = "contradicted", min(against, key=lambda one: one.joint()["contradicted"])
+        statement = "contradicted"
+        part = min(against, key=lambda one: one.joint()["contradicted"])
     return max(part.scores, key=lambda score: score.p_of(statement))
 
 
@@ -196,9 +199,14 @@ def _compared(claim: Claim) -> object:
 
 def _levels_compared(study: Study, contrast: Contrast) -> dict[str, set[str | None]]:
     """The axes in which the arms of a contrast differ, with their levels."""
-    arms = [levels_of(study.sweep.arms[arm]) for side in contrast.sides for arm in side]
-    levels = {axis: {own.get(axis) for own in arms} for arm in arms for axis in arm}
-    return {axis: both for axis, both in levels.items() if len(both) > 1}
+    first, second = contrast.sides
+    arms = [levels_of(study.sweep.arms[arm]) for arm in (*first, *second)]
+    differing = {}
+    for axis in dict.fromkeys(axis for levels in arms for axis in levels):
+        found = {levels.get(axis) for levels in arms}
+        if len(found) > 1:
+            differing[axis] = found
+    return differing
 
 
 def judge_lessons(lessons: Sequence[Lesson], evidence: Iterable[Evidence], scale: str = "mini") -> pd.DataFrame:
