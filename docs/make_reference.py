@@ -104,7 +104,6 @@ EXIT_CODES = {
 VARIABLES = {
     "RAY_TMPDIR": "where Ray keeps its files and sockets, a short path in ASCII; default: `TMPDIR`, or else `/tmp`",
     "TMPDIR": "where temporary files go",
-    "XDG_CACHE_HOME": "where results that cannot be written to are unpacked; default: `~/.cache`",
     "MLFLOW_TRACKING_URI": "where runs are logged; default: the database in `results/local`",
     "MLFLOW_TRACKING_USERNAME`, `MLFLOW_TRACKING_PASSWORD`, `MLFLOW_TRACKING_TOKEN": "MLflow's own; never printed",
     "MLFLOW_HTTP_REQUEST_TIMEOUT`, `MLFLOW_HTTP_REQUEST_MAX_RETRIES": "MLflow's own; default: 10 seconds, one attempt",
