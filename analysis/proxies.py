@@ -52,8 +52,14 @@ def pair_arms(study: Study) -> Paired:
     frame.index = pd.MultiIndex.from_tuples(differences, names=["measure", "pair"])
     spent = []
     for record in study.records.values():
-        spent.append(sum(timing["flops"] for timing in record.get("timings", {}).values()))
-    return Paired(study.manifest, len(study.seeds), float(np.mean(spent or [np.nan])), frame.dropna(how="all"))
+        timings = record.get("timings", {})
+        spent.append(sum(timing["flops"] for timing in timings.values()))
+    return Paired(
+        manifest=study.manifest,
+        seeds=len(study.seeds),
+        flops=float(np.mean(spent or [np.nan])),
+        differences=frame.dropna(how="all"),
+    )
 
 
 def accuracy(references: Iterable[Paired], runs: Sequence[Paired]) -> pd.DataFrame:

@@ -32,10 +32,14 @@ def minutes_of(study: Study) -> tuple[float, float]:
     """Core-minutes of a trial, without parts that trials share, and those of its evaluation; means over trials."""
     total, evaluation = [], []
     for record in study.records.values():
-        timings = record.get("timings", {})
-        seconds = {kind: timing["seconds"] for kind, timing in timings.items()}
-        total.append(sum(seconds.values()))
-        evaluation.append(seconds.get("evaluation", 0.0))
+        seconds = 0.0
+        of_questions = 0.0
+        for kind, timing in record.get("timings", {}).items():
+            seconds += timing["seconds"]
+            if kind == "evaluation":
+                of_questions = timing["seconds"]
+        total.append(seconds)
+        evaluation.append(of_questions)
     return float(np.mean(total)) / 60, float(np.mean(evaluation)) / 60
 
 
@@ -50,8 +54,11 @@ def mixes_machines(study: Study, arms: Iterable[str]) -> bool:
             continue
         environment = record.get("environment", {})
         scored_on = [environment.get(key) for key in ("processor", "threads", "versions")]
-        machines.setdefault((trial["seed"], "evaluation"), set()).add(str(scored_on))
+        ran_on = {"evaluation": str(scored_on)}
         for kind, summary in record.get("summaries", {}).items():
             if "processor" in summary:
-                machines.setdefault((trial["seed"], kind), set()).add(summary["processor"])
+                ran_on[kind] = summary["processor"]
+        for kind, machine in ran_on.items():
+            key = trial["seed"], kind
+            machines.setdefault(key, set()).add(machine)
     return any(len(different) > 1 for different in machines.values())

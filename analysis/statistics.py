@@ -74,7 +74,11 @@ class Interval:
 
     def _tail(self, distance: float) -> float:
         """The probability that Student's t is below `distance` divided by the error."""
-        t = distance / self.error if self.error else np.copysign(np.inf, distance) if distance else 0.0
+        t = 0.0
+        if self.error:
+            t = distance / self.error
+        elif distance:
+            t = float(np.copysign(np.inf, distance))
         return float(stdtr(self.degrees_of_freedom, t))
 
 
@@ -171,13 +175,15 @@ def arm_means(scores: Mapping[tuple[str, int], float], controls: Collection[str]
     rest = values - design @ coefficients
     variance = float((rest**2).sum()) / degrees
     of_seeds = coefficients[len(arms) :]
-    offset = dict(zip(seeds, of_seeds - of_seeds.mean(), strict=True))
+    of_seeds = of_seeds - of_seeds.mean()
+    offset = dict(zip(seeds, of_seeds, strict=True))
     values_of: dict[str, list[float]] = {}
     for (arm, seed), value in scores.items():
         values_of.setdefault(arm, []).append(value - offset.get(seed, 0.0))
     means = {}
     for arm, own in values_of.items():
-        means[arm] = Interval(float(np.mean(own)), float(np.sqrt(variance / len(own))), float(degrees))
+        error = float(np.sqrt(variance / len(own)))
+        means[arm] = Interval(float(np.mean(own)), error, float(degrees))
     return means
 
 

@@ -39,8 +39,8 @@ def demonstration_checks(
     if not second.any():
         return
     kinds = vqa["benchmark"].astype(str) + " " + vqa["kind"].astype(str)
-    of_two_words = kinds.isin(set(kinds[second]))
-    known = _mean(vqa[of_two_words & ~second])
+    has_second = kinds.isin(set(kinds[second]))
+    known = _mean(vqa[has_second & ~second])
     share = 0.0
     if known:  # at smoke nothing is
         share = 100 * _mean(vqa[second]) / known
@@ -74,8 +74,10 @@ def _seen(
         found = float(own["score"].mean())
         same = blind[(blind["benchmark"] == benchmark) & (blind["shots"] == shots)]
         same = same[same["question"].isin(own["question"])]
-        yield Check.within("sees", f"{what}, − blind", found - float(same["score"].mean()), ABOVE_BLIND)
-        level = float(own["kind"].map(majorities[str(benchmark)]).mean())
+        unseen = float(same["score"].mean())
+        yield Check.within("sees", f"{what}, − blind", found - unseen, ABOVE_BLIND)
+        levels = own["kind"].map(majorities[str(benchmark)])
+        level = float(levels.mean())
         yield Check.within("sees", f"{what}, − majority", found - level, ABOVE_MAJORITY)
 
 

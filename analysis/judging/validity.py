@@ -40,7 +40,6 @@ SEED_SPREAD = {"0 shots": 3.0, "few shots, captions by content": 5.0}
 """Largest standard deviation of the base's average over seeds, in points."""
 UNPARSED = 5.0
 """Largest percentage of answers that cannot be parsed."""
-KIND = ["benchmark", "kind"]
 SHOTS = (0, 4)
 """Numbers of shots at which the base must see."""
 
@@ -116,16 +115,17 @@ class _Base:
 
     def majorities(self) -> dict[str, dict[str, float]]:
         """The score of the best constant answer by benchmark and kind of question, mean over seeds."""
-        rows = []
+        levels: dict[str, dict[str, list[float]]] = {}
         for trial in self.study.variant.done.to_dict("records"):
             if trial["arm"] != self.arm:
                 continue
             for benchmark, kinds in self.study.records[trial["fingerprint"]].get("majority_by_kind", {}).items():
-                rows += [(benchmark, kind, level) for kind, level in kinds.items()]
-        levels: dict[str, dict[str, float]] = {}
-        for (benchmark, kind), own in pd.DataFrame(rows, columns=["benchmark", "kind", "level"]).groupby(KIND):
-            levels.setdefault(benchmark, {})[kind] = float(own["level"].mean())
-        return levels
+                for kind, level in kinds.items():
+                    levels.setdefault(benchmark, {}).setdefault(kind, []).append(level)
+        means: dict[str, dict[str, float]] = {}
+        for benchmark, found in levels.items():
+            means[benchmark] = {kind: float(np.mean(own)) for kind, own in found.items()}
+        return means
 
 
 def _base_of(study: Study) -> _Base | None:

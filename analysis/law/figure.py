@@ -53,11 +53,15 @@ def _draw_scores(axis: Axes, fit: Fit, colours: Any) -> None:
         along = np.linspace(*optimum.window, 100)
         curve = sign * polyval(along - optimum.grid_best, optimum.coefficients)
         axis.plot(np.exp(along), curve, color=colour, linewidth=1)
-        if not optimum.needs:
-            top = sign * polyval(optimum.log_rate - optimum.grid_best, optimum.coefficients)
-            axis.plot(_rates([optimum.low, optimum.high]), [top, top], color=colour, linewidth=2, alpha=0.4)
-            axis.plot(np.exp(optimum.log_rate), top, marker="d", color=colour, mec="black", markersize=4)
-    axis.set(xscale="log", xlabel="peak learning rate η")
+        if optimum.needs:
+            continue
+        best = optimum.log_rate
+        top = sign * polyval(best - optimum.grid_best, optimum.coefficients)
+        ends = _rates([optimum.low, optimum.high])
+        axis.plot(ends, [top, top], color=colour, linewidth=2, alpha=0.4)
+        axis.plot(np.exp(best), top, marker="d", color=colour, mec="black", markersize=4)
+    axis.set_xscale("log")
+    axis.set_xlabel("peak learning rate η")
     axis.set_ylabel(f"{fit.objective.column}, {fit.objective.unit}".removesuffix(", "))
     axis.legend(fontsize=6, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1)
 
@@ -73,27 +77,33 @@ def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) 
         if not math.isfinite(optimum.log_rate):
             continue
         params = optimum.cell.params
-        axis.plot([params, params], _rates([optimum.low, optimum.high]), color=colour, linewidth=0.8)
+        ends = [optimum.low, optimum.high]
+        axis.plot([params, params], _rates(ends), color=colour, linewidth=0.8)
         fill = "white" if optimum.needs else colour
         axis.plot(params, math.exp(optimum.log_rate), marker="o", color=colour, mfc=fill)
-        drawn += [optimum.low, optimum.high]
+        drawn += ends
     axis.set_title("no law: fewer than three sizes are bracketed")
     if fit.law:
         axis.set_title(f"η ∝ N$^{{{fit.law.slope.estimate:.3f}}}$")
         points = [fit.law.line(params) for params in along]
-        middle = [point.estimate for point in points]
-        axis.plot(along, _rates(middle), color="black", linewidth=1)
-        for end in ([point.low for point in points], [point.high for point in points]):
-            axis.plot(along, _rates(end), color=DARK, linewidth=0.8)
+        middle = _rates([point.estimate for point in points])
+        axis.plot(along, middle, color="black", linewidth=1)
+        low = _rates([point.low for point in points])
+        axis.plot(along, low, color=DARK, linewidth=0.8)
+        high = _rates([point.high for point in points])
+        axis.plot(along, high, color=DARK, linewidth=0.8)
         for name, params in targets.items():
             log_rate = fit.law.line(params).estimate
             place = params, math.exp(log_rate)
             axis.plot(*place, marker="*", color="black", markersize=7)
             axis.annotate(name, place, textcoords="offset points", xytext=(4, 4), fontsize=6)
             drawn.append(log_rate)
+    axis.set_xscale("log")
+    axis.set_yscale("log")
     # room for optima, predictions and Eq. 1, but not for intervals of many decades
-    axis.set(xscale="log", yscale="log", ylim=_rates([min(drawn) - 0.7, max(drawn) + 0.7]))
-    axis.set(xlabel="non-embedding parameters N", ylabel="best η")
+    axis.set_ylim(_rates([min(drawn) - 0.7, max(drawn) + 0.7]))
+    axis.set_xlabel("non-embedding parameters N")
+    axis.set_ylabel("best η")
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 

@@ -27,7 +27,8 @@ def write_data_sheet(path: Path, title: str, samples: Iterable[tuple[str, NDArra
             row, column = divmod(number, 2)
             left = column / 2 + 0.01
             bottom = 1 - (TITLE + CARD * (row + 1) - 0.06) / height
-            axis = figure.add_axes((left, bottom, PICTURE / WIDTH, PICTURE / height))
+            size = PICTURE / WIDTH, PICTURE / height
+            axis = figure.add_axes((left, bottom, *size))
             axis.set_axis_off()
             if pixels is not None:
                 axis.imshow(pixels, interpolation="nearest")

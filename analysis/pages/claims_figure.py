@@ -45,7 +45,10 @@ def draw_claims(claims: pd.DataFrame, head: str, caution: str = "") -> Figure:
     axis.set_xlim(*_range(shown))
     for place, row in enumerate(rows):
         _draw(axis, place, row)
-    labels = [textwrap.fill(claim_text(row), LONGEST, max_lines=2, placeholder=" …") for row in rows]
+    labels = []
+    for row in rows:
+        label = textwrap.fill(claim_text(row), LONGEST, max_lines=2, placeholder=" …")
+        labels.append(label)
     axis.set_yticks(range(len(rows)), labels, linespacing=0.9)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlabel("difference in points")
@@ -75,23 +78,32 @@ def _draw(axis: Axes, place: int, row: Row) -> None:
     """Draws one row: the claimed range, the difference by each score, the paper's number, and the verdict."""
     margin = row["margin"]
     left, right = axis.get_xlim()
-    claimed = {"greater": (margin, right), "less": (left, -margin), "keeps": (-margin, right)}
-    low, high = claimed.get(row["expect"], (-margin, margin))
-    axis.add_patch(Rectangle((low, place - 0.36), high - low, 0.72, color="#EFEFEF", linewidth=0, zorder=0))
+    low, high = -margin, margin
+    if row["expect"] == "greater":
+        low, high = margin, right
+    elif row["expect"] == "keeps":
+        high = right
+    elif row["expect"] == "less":
+        low, high = left, -margin
+    band = Rectangle((low, place - 0.36), high - low, 0.72, color="#EFEFEF", linewidth=0, zorder=0)
+    axis.add_patch(band)
     word, colour = _verdict(row)
     by_content = np.isfinite(row.get("content", np.nan))
     middle = place - 0.12 if by_content else place
-    fill = "white" if row["interval"] == "questions" else colour
-    style: dict[str, Any] = {"color": colour, "linestyle": "none", "mfc": fill}
-    axis.plot([row["low"], row["high"]], [middle, middle], color=colour, linewidth=1.4)
-    axis.plot(row["estimate"], middle, marker="o", markersize=4, **style)
+    mark: dict[str, Any] = {"color": colour, "linestyle": "none"}
+    mark["mfc"] = "white" if row["interval"] == "questions" else colour
+    ends = row["low"], row["high"]
+    axis.plot(ends, [middle, middle], color=colour, linewidth=1.4)
+    axis.plot(row["estimate"], middle, marker="o", markersize=4, **mark)
     if by_content:
         below = place + 0.2
-        axis.plot([row["content_low"], row["content_high"]], [below, below], color=colour, linewidth=1, alpha=0.6)
-        axis.plot(row["content"], below, marker="s", markersize=3, alpha=0.6, **style)
+        ends = row["content_low"], row["content_high"]
+        axis.plot(ends, [below, below], color=colour, linewidth=1, alpha=0.6)
+        axis.plot(row["content"], below, marker="s", markersize=3, alpha=0.6, **mark)
     if np.isfinite(row["paper"]):
         marker = ">" if row["paper_bound"] == "above" else "D"
-        axis.plot(row["paper"], place, marker=marker, color=DARK, mfc="white", markersize=4, linestyle="none")
+        mark = {"color": DARK, "mfc": "white", "linestyle": "none"}
+        axis.plot(row["paper"], place, marker=marker, markersize=4, **mark)
     annotate(axis, word, (1.01, place), va="center", color=colour, fontweight="bold", fontsize=6.5)
 
 
@@ -101,7 +113,8 @@ def _verdict(row: Row) -> tuple[str, str]:
         return "not judged", GREY
     if row["verdict"] == "not judged":
         reason = in_short(row["reason"])
-        return (reason if 0 < len(reason) <= len("contradicted") else "not judged"), GREY
+        fits = 0 < len(reason) <= len("contradicted")
+        return (reason if fits else "not judged"), GREY
     if row.get("of_lesson"):
         return "see lessons", BASE
     return row["verdict"], COLOURS.get(row["verdict"], GREY)
