@@ -101,7 +101,7 @@ def masks_of(
 
 
 def read_by_document(decoder: PreTrainedModel) -> None:
-    """Switches the decoder to attention computed within each document, without a mask over all pairs of positions."""
+    """Switches the decoder to attention within each document, without a mask over all pairs of positions."""
     decoder.set_attn_implementation(VARLEN)
 
 
@@ -126,12 +126,12 @@ def blocks_of(documents: torch.Tensor, bounds: torch.Tensor) -> Blocks:
     """The blocks of `documents` (rows, sequence). Padding of the rows is left out unless there is nothing else."""
     ends = bounds.cpu().numpy()
     numbers = documents.flatten().cpu().numpy()
-    starts, lengths = ends[:-1], np.diff(ends)
-    if (numbers > 0).any():
-        is_document = numbers[starts] > 0
-        starts, lengths = starts[is_document], lengths[is_document]
+    lengths = np.diff(ends)
     by_length = np.argsort(lengths, kind="stable")
-    starts, lengths = starts[by_length], lengths[by_length]
+    if (numbers > 0).any():
+        by_length = by_length[numbers[ends[by_length]] > 0]
+    starts = ends[by_length]
+    lengths = lengths[by_length]
     shapes = _block_shapes(lengths)
     # each document's length in its block, and for each position of the blocks its place in its document
     padded = np.concatenate([np.full(count, length) for count, length in shapes])
@@ -141,7 +141,8 @@ def blocks_of(documents: torch.Tensor, bounds: torch.Tensor) -> Blocks:
     order = np.repeat(starts, padded) + np.minimum(places, lasts)
     back = np.zeros(len(numbers), np.int64)
     back[order[real]] = np.flatnonzero(real)
-    return Blocks(shapes, *(torch.from_numpy(part).to(documents.device) for part in (order, real, back)))
+    tensors = [torch.from_numpy(part).to(documents.device) for part in (order, real, back)]
+    return Blocks(shapes, *tensors)
 
 
 def _block_shapes(lengths: NDArray[np.integer]) -> list[tuple[int, int]]:
@@ -185,19 +186,22 @@ def _document_attention(
     `shapes`.
     """
     is_grouped = query.shape[1] > key.shape[1]
-    query, key, value = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
+    query = query[0].transpose(0, 1)
+    key = key[0].transpose(0, 1)
+    value = value[0].transpose(0, 1)
     if bounds is not None:
         query, key = query.to(value.dtype), key.to(value.dtype)
         ends = (bounds, bounds, longest, longest)
         window = (sliding_window - 1 if sliding_window else -1, 0)
         out: Any = varlen_attn(query, key, value, *ends, scale=scaling, window_size=window, enable_gqa=is_grouped)
         return out[None], None
-    sizes = [count * length for count, length in shapes]
     outs = []
-    for shape, q, k, v in zip(shapes, query.split(sizes), key.split(sizes), value.split(sizes), strict=True):
+    end = 0
+    for count, length in shapes:
+        start, end = end, end + count * length
         # (documents, heads, length, head width)
-        q, k, v = (part.unflatten(0, shape).transpose(1, 2) for part in (q, k, v))
-        mask, length = None, shape[1]
+        q, k, v = (one[start:end].unflatten(0, (count, length)).transpose(1, 2) for one in (query, key, value))
+        mask = None
         if sliding_window and length > sliding_window:
             mask = torch.ones(length, length, dtype=torch.bool, device=q.device).tril().triu(1 - sliding_window)
         attended = nn.functional.scaled_dot_product_attention(

@@ -161,13 +161,17 @@ def pair_batch(
     ids = [[tokenizer.begin, *tokenizer.encode(caption)[:limit], tokenizer.end] for caption in captions]
     lengths = torch.tensor([len(row) for row in ids])
     longest = int(lengths.max())
-    groups = [int.from_bytes(sha256(caption.encode()).digest()[:8], "big", signed=True) for caption in captions]
+    groups = []
+    for caption in captions:
+        digest = sha256(caption.encode()).digest()
+        groups.append(int.from_bytes(digest[:8], "big", signed=True))
+    sorted_groups = lengths.sort().values.chunk(LENGTHS)
     return PairBatch(
         images=image_tensor(images),
         tokens=torch.tensor([row + [tokenizer.pad] * (longest - len(row)) for row in ids]),
         ends=lengths - 1,
         groups=torch.tensor(groups),
-        lengths=tuple(int(group[-1]) for group in lengths.sort().values.chunk(LENGTHS)),
+        lengths=tuple(int(group[-1]) for group in sorted_groups),
         decoded=decoded,
     )
 
@@ -240,8 +244,9 @@ def contrastive_loss(
     with torch.autocast(images.device.type, enabled=False):  # products around 50 would be rounded to steps of 0.25
         scores = (scale * images.float() @ texts.float().T).masked_fill(others, -torch.inf)
     right = torch.arange(len(images), device=images.device)[own]
-    both = nn.functional.cross_entropy(scores[own], right) + nn.functional.cross_entropy(scores.T[own], right)
-    return both / 2
+    of_images = nn.functional.cross_entropy(scores[own], right)
+    of_texts = nn.functional.cross_entropy(scores.T[own], right)
+    return (of_images + of_texts) / 2
 
 
 def _train_contrastive(
@@ -266,7 +271,8 @@ def _train_contrastive(
         return pair_batch(images, captions, data.tokenizer, decoded)
 
     recorder, network = fit(stage, folder, network, network.loss, ["pairs"], batch, report, resources)
-    text = {name: value.contiguous() for name, value in network.state_dict().items() if not name.startswith("encoder.")}
+    weights = network.state_dict()
+    text = {name: value.contiguous() for name, value in weights.items() if not name.startswith("encoder.")}
     save_file(text, folder / TEXT_TOWER)
     return network.encoder, recorder, {"retrieval": _held_out_retrieval(network, data, stage.image_size)}
 
@@ -333,9 +339,11 @@ class Reconstructive(nn.Module):
         """The mean squared error over the patches after the prefix, and its tally with one row."""
         images, patches = len(batch.images), self.trunk.patches
         predictions = self(batch.images, batch.prefix).float()
-        errors = (predictions - normalised_patches(batch.images, self.patch)).square().mean(dim=2)
+        wanted = normalised_patches(batch.images, self.patch)
+        errors = (predictions - wanted).square().mean(dim=2)
         is_after = torch.arange(patches, device=errors.device) >= batch.prefix[:, None]
-        total, count = (errors * is_after).sum(), is_after.sum()
+        total = (errors * is_after).sum()
+        count = is_after.sum()
         return Losses(total / team.mean(count), _tally(total, count, images * patches, images))
 
 
@@ -356,6 +364,7 @@ def _train_reconstructive(
 
     recorder, network = fit(stage, folder, network, network.loss, ["images"], batch, report, resources)
     encoder = build_encoder(stage.features, stage.patch, stage.image_size)
-    trained, weights = network.trunk.state_dict(), encoder.state_dict()
-    encoder.load_state_dict({name: weights[name] if ".post_layernorm." in name else trained[name] for name in weights})
+    trained = network.trunk.state_dict()
+    kept = {name: trained[name] for name in encoder.state_dict() if ".post_layernorm." not in name}
+    encoder.load_state_dict(kept, strict=False)
     return encoder, recorder

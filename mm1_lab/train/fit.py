@@ -84,8 +84,9 @@ def fit(
             ckpt_path=checkpoint,
             weights_only=True,
         )
+    whole = module.whole()
     team.dismiss_others()
-    return recorder, module.whole
+    return recorder, whole
 
 
 @contextmanager

@@ -46,7 +46,7 @@ Objective = Callable[[Any], Losses]
 class Training(pl.LightningModule):
     """Minimises `objective` over the parameters of `network`.
 
-    In a team the parameters are sharded, and `whole` is the trained network at the end.
+    In a team the parameters are sharded, and `whole` gathers them.
     """
 
     _losses: Losses
@@ -56,12 +56,7 @@ class Training(pl.LightningModule):
     """As in `States`."""
 
     def __init__(
-        self,
-        network: nn.Module,
-        objective: Objective,
-        optimiser: Optimiser,
-        fingerprint: str,
-        precision: str,
+        self, network: nn.Module, objective: Objective, optimiser: Optimiser, fingerprint: str, precision: str
     ) -> None:
         super().__init__()
         self.network = network
@@ -73,12 +68,10 @@ class Training(pl.LightningModule):
         self._unread: list[torch.Tensor] = []
         """Losses of the last steps, on the device, of which nobody knows yet whether they are finite."""
         self._shards = ShardedNetwork(self, network, precision) if team.size() > 1 else None
-        self._whole = [network]  # in a list, so that it is not registered as a submodule
 
-    @property
     def whole(self) -> Any:
-        """The network with all its weights, available at the end, and in a team only in the first process."""
-        return self._whole[0]
+        """The trained network with all its weights, in a team only in the first process; all processes call this."""
+        return self._shards.whole() if self._shards else self.network
 
     def forward(self, batch: Any, share: float = 1.0) -> torch.Tensor:
         """Runs the objective inside `forward`, so that FSDP gathers the parameters. `batch` is this share of a step."""
@@ -140,10 +133,6 @@ class Training(pl.LightningModule):
         """Clips the gradient norm. Lightning's version rejects fused optimisers in bf16, though no loss is scaled."""
         assert gradient_clip_val is not None
         nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
-
-    def on_train_end(self) -> None:
-        if self._shards:
-            self._whole = [self._shards.whole()]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["fingerprint"] = self._fingerprint

@@ -47,7 +47,9 @@ def word_probe(encoder: Encoder, data: Data, side: int) -> dict[str, float]:
     scores = ridge_predictions(features[:split], fitted.double(), features[split:])
     areas = []
     for score, label in zip(scores.T, tested.T, strict=True):
-        differences = score[label][:, None] - score[~label]
+        right = score[label]
+        wrong = score[~label]
+        differences = right[:, None] - wrong
         wins = (differences > 0).double()
         ties = (differences == 0).double()
         areas.append((wins + ties / 2).mean())
@@ -76,6 +78,7 @@ def ridge_predictions(train: torch.Tensor, labels: torch.Tensor, test: torch.Ten
     inputs = (train - mean) / spread
     targets = labels - labels.mean(dim=0)
     count, width = inputs.shape
-    penalty = RIDGE * count * torch.eye(width, dtype=inputs.dtype)
-    weights = torch.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ targets)
+    squares = inputs.T @ inputs
+    squares += RIDGE * count * torch.eye(width, dtype=inputs.dtype)
+    weights = torch.linalg.solve(squares, inputs.T @ targets)
     return (test - mean) / spread @ weights

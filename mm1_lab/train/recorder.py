@@ -21,8 +21,6 @@ REPORT_SECONDS = 0.35
 STEPS_BETWEEN_READS = {"cpu": 1, "cuda": 20}
 """Steps between readings of what stands on the device: each waits for a GPU, and for the other processes."""
 CHECKPOINT_SECONDS = 60.0
-CHEAP_SECONDS = 3.0
-"""Checkpoints that take longer are written less often in proportion, so that saving takes a twentieth of the time."""
 
 
 class Recorder(pl.Callback):
@@ -40,8 +38,6 @@ class Recorder(pl.Callback):
         self._steps = steps
         self._every = max(1, steps // POINTS)
         self._report = report if team.is_first() else lambda progress: None
-        self._interval = 1.0
-        """Time between checkpoints, in units of CHECKPOINT_SECONDS."""
         self.seconds = 0.0
         self.points: list[tuple[int, str, float]] = []
         self.total = torch.zeros(len(names), 4, dtype=torch.float64)
@@ -81,7 +77,7 @@ class Recorder(pl.Callback):
             except TimeUp:
                 self._save(trainer, now)  # Lightning's teardown waits until it is written
                 raise
-        is_due = now - self._saved >= self._interval * CHECKPOINT_SECONDS
+        is_due = now - self._saved >= CHECKPOINT_SECONDS
         if not is_last and any(team.numbers(is_due)):
             self._save(trainer, now)
 
@@ -132,22 +128,18 @@ class Recorder(pl.Callback):
         self._count_seconds(now)
         save(trainer, self._folder)
         self._saved = time.monotonic()
-        self._interval = max(1.0, (self._saved - now) / CHEAP_SECONDS)
 
     def _count_seconds(self, now: float) -> None:
         self.seconds += now - self._clock
         self._clock = now
 
     def state_dict(self) -> dict[str, Any]:
-        points = [list(point) for point in self.points]
-        state = {"seconds": self.seconds, "points": points, "total": self.total, "since_point": self._since_point}
-        if self._routing is not None:
-            state["routing"] = self._routing
-        # copied, as a thread may write them while training goes on
-        return {
-            name: value.to("cpu", copy=True) if isinstance(value, torch.Tensor) else value
-            for name, value in state.items()
-        }
+        state: dict[str, Any] = {"seconds": self.seconds, "points": [list(point) for point in self.points]}
+        tensors = {"total": self.total, "since_point": self._since_point, "routing": self._routing}
+        for name, value in tensors.items():
+            if value is not None:
+                state[name] = value.to("cpu", copy=True)  # a thread may write it while training goes on
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.seconds = state_dict["seconds"]

@@ -76,15 +76,6 @@ def _pickled(folder: Path) -> list[str]:
     return sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
 
 
-def weight_map(folder: Path) -> dict[str, str]:
-    """The file of each tensor, if the weights have an index, that is, if they are in several files."""
-    index = folder / f"{WEIGHTS}.index.json"
-    try:
-        return dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"]) if index.exists() else {}
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise RequestError(f"{index}: cannot be used ({first_line(error)}); fetch it again") from None
-
-
 def tensor_names(folder: Path) -> set[str]:
     """The names of all tensors in a folder's weights."""
     from safetensors import safe_open
@@ -100,7 +91,14 @@ def _missing_weights(folder: Path) -> list[str]:
     """Weight files that a folder should have but lacks; some after an interrupted or partial download."""
     if (folder / WEIGHTS).exists():
         return []
-    return sorted(file for file in {*weight_map(folder).values()} or {WEIGHTS} if not (folder / file).exists())
+    index = folder / f"{WEIGHTS}.index.json"  # if they are several
+    try:
+        files = (
+            set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.exists() else {WEIGHTS}
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise RequestError(f"{index}: cannot be used ({first_line(error)}); fetch it again") from None
+    return sorted(file for file in files if not (folder / file).exists())
 
 
 def weights_digest(folder: Path, name: str) -> str:
