@@ -42,9 +42,8 @@ LOOK_BACK_FREQUENCY = 0.2
 def decoder_config(size: Size, vocabulary: int, sequence: int) -> PreTrainedConfig:
     """Configuration of a causal language model with `vocabulary` entries, for rows of `sequence` positions.
 
-    The feed-forward is 8/3 · width wide, so that SwiGLU's three matrices have 8 · width² parameters, like a classic
-    feed-forward of 4 · width; for widths of 256 and more it is rounded to a multiple of 8. In a mixture of experts each
-    expert is such a feed-forward, and there is no shared expert.
+    The feed-forward is 8/3 · width wide (see `Size`), from width 256 on rounded to a multiple of 8. In a mixture of
+    experts each expert is such a feed-forward, and there is no shared expert.
     """
     multiple = 8 if size.width >= 256 else 1
     feed_forward = size.feed_forward or round(8 * size.width / 3 / multiple) * multiple
@@ -108,8 +107,7 @@ class Router(Qwen2MoeTopKRouter):
 class _ExpertByExpert(torch.autograd.Function):
     """Products of consecutive rows with a matrix each, whose gradients are written into one tensor.
 
-    The library's loop indexes the matrices, and each index adds a zero-filled gradient of all experts, so that its
-    backward pass grows with the square of their number.
+    In the library's loop each expert adds a zero-filled gradient of all, so work grows with the square of their number.
     """
 
     @staticmethod
@@ -173,11 +171,9 @@ def sparse_layers(decoder: PreTrainedModel) -> list[Any]:
 
 
 def upcycle(decoder: PreTrainedModel, dense: Path) -> None:
-    """Initialises a mixture of experts from the folder of a dense decoder: each expert is a copy of its layer's
-    feed-forward.
+    """Makes each expert a copy of its layer's feed-forward in the folder of a dense decoder (Komatsuzaki et al. 2023).
 
-    Since the weights of the chosen experts add up to 1, the initial logits equal those of the dense decoder. Routers
-    keep their initialisation (Komatsuzaki et al. 2023, Sparse Upcycling).
+    As the weights of the chosen experts add up to 1, the logits are the dense decoder's. Routers stay as initialised.
     """
     weights = load_file(dense / WEIGHTS)
     for index, layer in enumerate(decoder.model.layers):

@@ -110,8 +110,7 @@ class MM1(MM1Parts):
     def match_embedding_scale(self) -> None:
         """Sets the scale of image tokens, whose variance is 1, to the root mean square of the decoder's embeddings.
 
-        Decoders trained here start with embeddings of variance 1; those of pre-trained decoders may be far smaller, so
-        that unscaled image tokens would drown out the text.
+        Those of pre-trained decoders may be far below 1, so that unscaled image tokens would drown out the text.
         """
         embedding = self.decoder.get_input_embeddings()
         rows = embedding.weight.shape[0]
@@ -190,10 +189,9 @@ def build_mm1(stage: ModelStage, tokenizer: Tokenizer) -> MM1:
 
 
 def load_mm1(stage: ModelStage, folder: Path, tokenizer: Tokenizer) -> MM1:
-    """The trained model of `stage` from its folder, for inference.
+    """The trained model of `stage` from its folder, for inference. Raises RequestError for weights of another model.
 
-    Its parameters are allocated without being initialised, which would take longer than to read them. Raises
-    RequestError for weights of another model.
+    Its parameters are not initialised first, which would take longer than to read them.
     """
     with no_init_weights():
         model = build_mm1(stage, tokenizer)
@@ -203,10 +201,10 @@ def load_mm1(stage: ModelStage, folder: Path, tokenizer: Tokenizer) -> MM1:
 
 
 def cast_matrices(*parts: nn.Module) -> None:
-    """Keeps those matrices of encoder and decoder in bf16 that autocast casts at every use in inference mode.
+    """Keeps those matrices of encoder and decoder in bf16 that autocast casts at every use; numbers stay equal.
 
-    Numbers stay equal. Embeddings, norms and routers stay in fp32; a vocabulary projection that is tied to the
-    embedding gets a copy. Not for connectors, which users write.
+    Embeddings, norms and routers stay in fp32; a vocabulary projection tied to the embedding gets a copy. Not for
+    connectors, which users write.
     """
     for module in (module for part in parts for module in part.modules()):
         if type(module) in (nn.Linear, Qwen2MoeExperts):  # not subclasses: MultiheadAttention reads its own's weights
@@ -215,10 +213,8 @@ def cast_matrices(*parts: nn.Module) -> None:
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Parameters per part. For MM1: encoder, connector, decoder (without embeddings) and embedding (input and output).
-
-    A decoder or an encoder alone has only its own parts, any other network the part `network`.
-    """
+    """Parameters per part: encoder, connector, decoder (without embeddings), embedding (input and output), or, of a
+    network that is no part of an MM1, `network`."""
 
     def size(module: nn.Module) -> int:
         return sum(parameter.numel() for parameter in module.parameters())

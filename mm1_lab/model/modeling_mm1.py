@@ -82,10 +82,9 @@ class MM1Parts(PreTrainedModel):
 
 
 class MM1ForConditionalGeneration(MM1Parts, GenerationMixin):
-    """Called with the library's arguments, and generates.
+    """Called with the library's arguments, and generates; prompts are padded on the left.
 
     Images are uint8 tensors (n, 3, side, side), in the order of their tokens in the batch; the model normalises them.
-    Prompts are padded on the left.
     """
 
     main_input_name = "input_ids"

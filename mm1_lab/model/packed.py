@@ -245,9 +245,8 @@ def _routing(
 def balance_loss(probabilities: torch.Tensor, load: torch.Tensor) -> torch.Tensor:
     """Load-balance loss of a layer: 1 for uniform use, experts / chosen if all positions choose the same experts.
 
-    `probabilities` (positions, experts) are the router's, `load` (experts,) the number of positions per expert. The
-    loss is the number of experts times the sum over experts of (share of all choices) · (mean probability) (Lepikhin et
-    al. 2020, Fedus et al. 2021). The library's function pools the layers first, so that two layers that collapse to
-    different experts appear balanced.
+    `probabilities` (positions, experts) are the router's, `load` (experts,) the number of positions per expert
+    (Lepikhin et al. 2020, Fedus et al. 2021). The library's function pools the layers first, so that two layers that
+    collapse to different experts appear balanced.
     """
     return len(load) * (load / load.sum().clamp_min(1) * probabilities.mean(dim=0)).sum()

@@ -236,8 +236,8 @@ def contrastive_loss(
 ) -> torch.Tensor:
     """Symmetric InfoNCE between unit vectors `images` and `texts` (pairs, width); `scale` multiplies their cosines.
 
-    Pairs of the same group (pairs,) have identical captions. They are excluded from each other's negatives, because
-    such a caption is correct for both images. The mean is over the pairs `own`.
+    Pairs of the same group (pairs,) have the same caption, right for both: they are not each other's negatives. The
+    mean is over the pairs `own`.
     """
     others = groups[:, None] == groups[None, :]
     others.fill_diagonal_(False)
@@ -252,9 +252,9 @@ def contrastive_loss(
 def _train_contrastive(
     stage: EncoderStage, folder: Path, start: Path | None, data: Data, report: Report, resources: Resources
 ) -> tuple[Encoder, Recorder, dict[str, Any]]:
-    """Trains the encoder; returns it with its losses and held-out retrieval accuracy.
+    """Trains the encoder, from that in `start` if given; returns it with its losses and held-out retrieval accuracy.
 
-    Training continues from the encoder and text tower in `start`, if given. The text tower is saved in a separate file.
+    The text tower is saved in a file of its own.
     """
     with team.only_in_first():
         encoder = build_encoder(stage.size, stage.patch, stage.image_size)
@@ -279,10 +279,7 @@ def _train_contrastive(
 
 @torch.no_grad()
 def _held_out_retrieval(network: Contrastive, data: Data, side: int) -> dict[str, float]:
-    """Retrieval accuracy in both directions on held-out image-caption pairs; `pairs` is their number.
-
-    A caption that is identical to the image's own counts as correct.
-    """
+    """Retrieval accuracy on held-out image-caption pairs; a caption identical to the image's own counts as correct."""
     pixels, captions = held_out_pictures(data, ("captions", "synthetic"), HELD_OUT_PAIRS, side)
     if not pixels:
         return {"pairs": 0}

@@ -50,13 +50,10 @@ def fit(
 ) -> tuple[Recorder, Any]:
     """Trains `network` on `batch(0)`, `batch(1)`, …; `names` are the rows of the objective's tally.
 
-    Returns the recorder and the trained network. In a team `batch` returns this process's share, the returned network
-    is a new object, and only the first process returns; the others are dismissed.
-
-    Training ends after `stop_after` steps of the schedule, if given. It resumes from the newest intact checkpoint in
-    `folder`; a single process, or a team of the same size, then gets the same weights, on CPUs bit for bit (on GPUs
-    some sums have no fixed order). Raises Diverged for a loss that is not finite, RequestError for a checkpoint of
-    another stage.
+    Returns the recorder and the trained network. In a team `batch` returns this process's share, and only the first
+    process returns, with a new network; the others are dismissed. Training ends after `stop_after` steps of the
+    schedule, if given. It resumes from the newest intact checkpoint in `folder`, on CPUs bit for bit in a team of the
+    same size. Raises Diverged for a loss that is not finite, RequestError for a checkpoint of another stage.
     """
     steps = stop_after or stage.training.steps
     checkpoint = newest(folder, stage, lambda note: report(Progress(0, steps, note=note)))

@@ -153,11 +153,8 @@ class Training(pl.LightningModule):
 
 
 def _without_copies(device: str) -> AbstractContextManager[Any]:
-    """The autocast that is in force, but without its cache.
-
-    The cache would hold half-precision copies of all gathered weights to the end of the forward pass, on every GPU,
-    even those of layers that are computed again in the backward pass.
-    """
+    """The autocast in force without its cache, which would hold half-precision copies of all gathered weights to the
+    end of the forward pass."""
     return torch.autocast(device, enabled=torch.is_autocast_enabled(device), cache_enabled=False)
 
 

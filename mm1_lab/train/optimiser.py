@@ -17,11 +17,8 @@ DECAYED = (nn.Linear, nn.Conv2d, nn.MultiheadAttention, Qwen2MoeExperts, Qwen2Mo
 
 
 class ShardedAdafactor(Adafactor):
-    """The library's Adafactor, whose moments are sharded as the parameters are.
-
-    The library makes them at the first step, of a whole parameter's shape; here they exist before it. A row's mean
-    square stands where the row does, and each process has those of all columns.
-    """
+    """The library's Adafactor, whose moments, made before the first step, are sharded as the parameters are: a row's
+    mean square stands where the row does, and each process has those of all columns."""
 
     @torch.no_grad()
     def __init__(self, groups: Any, **settings: Any) -> None:
