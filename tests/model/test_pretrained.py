@@ -217,12 +217,8 @@ def change(folder: Path, file: str, key: str, value: object) -> None:
     ("key", "value", "message"),
     [
         ("patch_size", 0, "patch: Input should be greater than 0"),
-        ("patch_size", None, "patch: Input should be a valid integer"),
         ("image_size", [28, 28], "image_size: Input should be a valid integer"),
-        ("image_size", 0, "image_size: Input should be greater than 0"),
-        ("image_size", 10**12, "image_size: Input should be less than"),
         ("hidden_size", 10**12, "size.width: Input should be less than"),
-        ("num_hidden_layers", 10**12, "size.layers: Input should be less than"),
         ("intermediate_size", -1, "shape.feed_forward: Input should be greater than 0"),
     ],
 )
@@ -242,22 +238,14 @@ def test_a_decoder_of_impossible_numbers(tmp_path: Path, key: str, monkeypatch: 
         read_decoder(Pretrained(weights=str(folder)))
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "[" * 100_000,
-        *(
-            f'{{"image_mean": [{mean}, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}}'
-            for mean in ("NaN", "1e999", "9" * 400)
-        ),
-    ],
-)
-def test_an_encoder_whose_normalisation_is_damaged(tmp_path: Path, text: str) -> None:
+def test_an_encoder_whose_normalisation_is_damaged(tmp_path: Path) -> None:
     folder = saved.save_encoder("clip", tmp_path)
-    (folder / "preprocessor_config.json").write_text(text)
-    with pytest.raises(RequestError, match=r"preprocessor_config\.json: .*image_mean and image_std") as refused:
-        read_encoder(Pretrained(weights=str(folder)))
-    assert len(str(refused.value)) - len(str(folder)) < 300
+    strange = [f'{{"image_mean": [{one}, 0, 0], "image_std": [1, 1, 1]}}' for one in ("NaN", "1e999", "9" * 400)]
+    for text in ("[" * 100_000, *strange):
+        (folder / "preprocessor_config.json").write_text(text)
+        with pytest.raises(RequestError, match=r"preprocessor_config\.json: .*image_mean and image_std") as refused:
+            read_encoder(Pretrained(weights=str(folder)))
+        assert len(str(refused.value)) - len(str(folder)) < 300
 
 
 def test_quantised_weights_are_refused_before_anything_runs(tmp_path: Path) -> None:
