@@ -16,8 +16,6 @@ from mm1_lab.files import write_bytes
 
 WIDTH = 170 / 25.4
 """Width in inches of grids of panels: the text width of a page."""
-NARROW = 110 / 25.4
-"""Width in inches of dot plots: scaled to a column of 80 mm their text is still 5 points high, at 170 mm 11 points."""
 
 BASE = "#000000"
 BLUE, RED = "#0072B2", "#C04A00"

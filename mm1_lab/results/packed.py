@@ -7,7 +7,6 @@ Training curves are left out, and probabilities of references have two digits.
 import gzip
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,14 +120,6 @@ def damaged(results: Path) -> dict[Path, str]:
         if reason := files.damage(results, only=path.relative_to(results).as_posix()):
             reasons[path] = reason
     return reasons
-
-
-def packed_records(results: Path) -> Iterator[dict[str, Any]]:
-    """The records of all trials in intact packs, without unpacking them."""
-    bad = damaged(results)
-    for path in _packs(results, RECORDS):
-        if path not in bad:
-            yield from (entry["record"] for entry in _entries(path))
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:
