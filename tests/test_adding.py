@@ -245,7 +245,8 @@ def test_a_question_a_lesson_and_a_number_of_the_paper(tmp_path: Path, monkeypat
     """From files beside each other to the tables."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(paper, "FOLDER", tmp_path)
-    rows = [paper.COLUMNS, ("a", "mixed", "captions", "text-core", "equal", "7.5", "MM1 Fig. 99")]
+    columns = ("panel", "label", "minus", "measure", "bound", "value", "source")
+    rows = [columns, ("a", "mixed", "captions", "text-core", "equal", "7.5", "MM1 Fig. 99")]
     (tmp_path / "figure_99.csv").write_text("".join(f"{','.join(row)}\n" for row in rows), encoding="utf-8")
     (tmp_path / "mine.yaml").write_text(SWEEP, encoding="utf-8")
     lessons = tmp_path / "results" / "lessons.yaml"
