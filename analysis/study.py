@@ -328,5 +328,5 @@ class Study:
 def read_study(folder: Path) -> Study:
     """Reads a sweep's folder. Raises RequestError if it has no results, or results of another schema."""
     variant = read_variant(folder)
-    scores = read_scores(variant).drop(columns=["fingerprint", "prediction", "reference_probability"])  # unused, slow
+    scores = read_scores(variant).drop(columns=["fingerprint", "prediction"])  # unused, slow
     return Study(variant, scores, read_held_out(variant), read_records(variant))

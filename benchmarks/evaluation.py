@@ -164,7 +164,7 @@ def _counted(model: MM1) -> Iterator[Callable[[], int]]:
 
 
 def _fewest_positions(stage: EvaluationStage, data: Data, answers: Answers, shots: int) -> int:
-    """Positions of each block's prefix, and of each question, answer and reference answer, without any padding.
+    """Positions of each block's prefix, and of each question and answer, without any padding.
 
     The last token of an answer is never read: the stop word, or the last that is allowed.
     """
@@ -175,8 +175,7 @@ def _fewest_positions(stage: EvaluationStage, data: Data, answers: Answers, shot
             total += len(writer.prefix(benchmark, block, shots).tokens)
             for question in questions:
                 answer = len(encode(answers[benchmark.name, shots, question.key]))
-                reference = len(writer.answer(question, question.shown, benchmark.stop[0])) if question.shown else 1
-                total += len(writer.question(question).tokens) + min(answer, benchmark.new_tokens - 1) + reference - 1
+                total += len(writer.question(question).tokens) + min(answer, benchmark.new_tokens - 1)
     return total
 
 

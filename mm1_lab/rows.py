@@ -24,8 +24,6 @@ class ScoreRow:
     """Whether the answer has the required form."""
     content: float | None = None
     """For a caption of the world: points for its content, regardless of the wording."""
-    reference_probability: float | None = None
-    """Of the reference answer as a demonstration shows it, end included: geometric mean over its tokens, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,7 @@ from transformers import AutoModelForImageTextToText
 from mm1_lab.config import WORLD_DATA, Recipe, SftRecipe, load_scale, resolve
 from mm1_lab.data.world import World
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.generation import PromptGroup, generate
-from mm1_lab.evaluate.prompts import PromptWriter
+from mm1_lab.evaluate.prompts import PromptWriter, Segment
 from mm1_lab.evaluate.questions import Question
 from mm1_lab.evaluate.run import Answering
 from mm1_lab.evaluate.world_chat import chat_benchmarks
@@ -137,11 +136,14 @@ def test_answers_and_losses_are_the_evaluations(tmp_path: Path, adapter: type[An
     embedder = PromptEmbedder(own, places, side, False, 4, stage.model.views)
     writer = PromptWriter(world.tokenizer, stage.model.picture_tokens)
     offered = [(number, one) for number, question in enumerate(questions) for one in question.choices]
-    given = tuple(tuple(world.tokenizer.encode(f" {one}")) for _, one in offered)
-    prompts = tuple(writer.question(questions[number]) for number, _ in offered)
-    group = PromptGroup(writer.prefix(choice, 0, 0), prompts, given)
-    _, (found_logs,) = generate(embedder, [group], world.tokenizer, (), 0, 100)
-    logs = [log / len(ids) for log, ids in zip(found_logs, given, strict=True)]
+    logs = []
+    for number, one in offered:
+        ids = torch.tensor(world.tokenizer.encode(f" {one}"))
+        prompt = writer.prefix(choice, 0, 0) + writer.question(questions[number]) + Segment(tuple(ids.tolist()))
+        with torch.inference_mode():
+            embedder.see(prompt.pictures)
+            logits = own.decoder(inputs_embeds=embedder.embed(prompt)[None]).logits[0, -len(ids) - 1 : -1]
+            logs.append(float(logits.log_softmax(dim=-1).gather(1, ids[:, None]).mean()))
     targets = [one if number % 2 else lambda _, one=one: one for number, one in offered]
     found = model.loglikelihood(
         [

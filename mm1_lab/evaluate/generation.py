@@ -1,4 +1,4 @@
-"""Greedy generation for many questions that share a prefix, and the probabilities of given answers to them."""
+"""Greedy generation for many questions that share a prefix."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,8 +18,6 @@ class PromptGroup:
 
     prefix: Segment
     questions: tuple[Segment, ...]
-    answers: tuple[tuple[int, ...], ...]
-    """For each question, the ids of an answer to compute the probability of, or none."""
 
 
 @torch.inference_mode()
@@ -30,17 +28,15 @@ def generate(
     stop: Sequence[str],
     new_tokens: int,
     batch: int,
-) -> tuple[list[list[str]], list[list[float]]]:
+) -> list[list[str]]:
     """Decodes an answer to each question of each group greedily, at most `batch` questions at once.
 
     An answer ends before the end token, with the token that completes a stop word, or after `new_tokens` tokens.
-    Returns these answers, and the log-probability, in nats, of each question's given answer.
     """
     pictures = _pictures(groups)
     if embedder.holds(pictures):  # all at once fill the encoder's batches
         embedder.see(pictures)
     texts: list[list[str]] = [[] for _ in groups]
-    logs: list[list[float]] = [[] for _ in groups]
     for chunk in _batches(groups, batch):
         parts = [part for _, part in chunk]
         embedder.see(_pictures(parts))
@@ -48,11 +44,9 @@ def generate(
         questions = [[embedder.embed(question) for question in part.questions] for part in parts]
         decoding = SharedPrefixDecoding(embedder.decoder, prefixes, questions)
         written = _decode(decoding, tokenizer, stop, new_tokens)
-        given = decoding.log_probabilities([part.answers for part in parts])
-        for (index, _), answers, own_logs in zip(chunk, written, given, strict=True):
+        for (index, _), answers in zip(chunk, written, strict=True):
             texts[index] += [tokenizer.decode(ids) for ids in answers]
-            logs[index] += own_logs
-    return texts, logs
+    return texts
 
 
 def cut_answer(text: str, stop: tuple[str, ...], lines: bool = False) -> str:
@@ -85,7 +79,7 @@ def _batches(groups: Sequence[PromptGroup], batch: int) -> Iterator[list[tuple[i
             if len(questions) > free:
                 yield chunk
                 chunk, free = [], batch
-            chunk.append((index, PromptGroup(group.prefix, questions, group.answers[start : start + batch])))
+            chunk.append((index, PromptGroup(group.prefix, questions)))
             free -= len(questions)
     if chunk:
         yield chunk

@@ -1,6 +1,5 @@
 """The evaluation stage: a trained model's answers to all questions of all benchmarks, and its held-out losses."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,13 +17,14 @@ from mm1_lab.evaluate.generation import PromptGroup, cut_answer, generate
 from mm1_lab.evaluate.metrics import answer_words, further, is_parsed, majority_by_kind, majority_score, score
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
 from mm1_lab.evaluate.questions import Benchmark
-from mm1_lab.evaluate.shared_prefix import LOGITS
 from mm1_lab.model import MM1, cast_matrices, load_mm1
 from mm1_lab.rows import ScoreRow
 from mm1_lab.train.progress import Progress, Report
 
 DOCUMENTS = 64
 """Maximum held-out documents per source."""
+LOGITS = 2**28
+"""Logits computed at once, at most, unless one row has more: 0.5 GB in half precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +40,6 @@ class Evaluation:
     """Source → loss in nats per text token."""
     notes: dict[str, str] = field(default_factory=dict)
     """Benchmark of published or users' data → its split, number of questions, prompt and stop rule."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """A model's answer to a question."""
-
-    text: str
-    """One line per order of the choices, if the question has rotations."""
-    probability: float | None = None
-    """That of the question's `shown` answer: the geometric mean over its tokens."""
 
 
 def evaluate(
@@ -77,7 +67,7 @@ def evaluate(
             # of its own for each benchmark, so that pictures are kept for its next number of shots and no longer
             answering = Answering(stage, model, data)
             for shots in benchmark.shots_at(settings):
-                answers = answering.answer(benchmark, shots)
+                answers = answering.predict(benchmark, shots)
                 for one in (benchmark, *further(benchmark)):
                     _record(result, one, shots, answers)
                 done += 1
@@ -96,19 +86,14 @@ class Answering:
         self.embedder = PromptEmbedder.of(stage.model, model, self.batch)
 
     def predict(self, benchmark: Benchmark, shots: int) -> list[str]:
-        """The text of `answer`."""
-        return [answer.text for answer in self.answer(benchmark, shots)]
+        """An answer to each question, block after block: one line per order of the choices, if it has rotations.
 
-    def answer(self, benchmark: Benchmark, shots: int) -> list[Prediction]:
-        """An answer to each question, block after block; a process of a team answers every so many blocks itself."""
+        A process of a team answers every so many blocks itself.
+        """
         blocks = range(team.rank(), len(benchmark.blocks), team.size())
         groups = [self._group(benchmark, shots, block) for block in blocks]
-        texts, logs = generate(
-            self.embedder, groups, self.writer.tokenizer, benchmark.stop, benchmark.new_tokens, self.batch
-        )
-        own = []
-        for place, block in enumerate(blocks):
-            own.append(_predictions(benchmark, block, groups[place], texts[place], logs[place]))
+        texts = generate(self.embedder, groups, self.writer.tokenizer, benchmark.stop, benchmark.new_tokens, self.batch)
+        own = [_answers(benchmark, block, written) for block, written in zip(blocks, texts, strict=True)]
         by_process = team.collect(own)
         answers = []
         for block in range(len(benchmark.blocks)):
@@ -116,34 +101,22 @@ class Answering:
         return answers
 
     def _group(self, benchmark: Benchmark, shots: int, block: int) -> PromptGroup:
-        """The prompts of a block: each question in every order of its choices, its `shown` answer with the first."""
+        """The prompts of a block: each question in every order of its choices."""
         prompts: list[Segment] = []
-        given: list[tuple[int, ...]] = []
         for question in benchmark.blocks[block]:
-            prompts.append(self.writer.question(question))
-            if question.shown:
-                given.append(self.writer.answer(question, question.shown, benchmark.stop[0]))
-            else:
-                given.append(())
-            for rotated in question.rotated:
-                prompts.append(self.writer.question(rotated))
-                given.append(())
-        return PromptGroup(self.writer.prefix(benchmark, block, shots), tuple(prompts), tuple(given))
+            for order in (question, *question.rotated):
+                prompts.append(self.writer.question(order))
+        return PromptGroup(self.writer.prefix(benchmark, block, shots), tuple(prompts))
 
 
-def _predictions(
-    benchmark: Benchmark, block: int, group: PromptGroup, texts: list[str], logs: list[float]
-) -> list[Prediction]:
-    """The answers to the questions of a block, from what `generate` returned for its prompts."""
+def _answers(benchmark: Benchmark, block: int, texts: list[str]) -> list[str]:
+    """The answers to the questions of a block, from what the model wrote after its prompts."""
     answers = []
     at = 0
     for question in benchmark.blocks[block]:
         orders = 1 + len(question.rotated)
         lines = [cut_answer(text, benchmark.stop) for text in texts[at : at + orders]]
-        probability = None
-        if question.shown:
-            probability = math.exp(logs[at] / len(group.answers[at]))
-        answers.append(Prediction("\n".join(lines), probability))
+        answers.append("\n".join(lines))
         at += orders
     return answers
 
@@ -158,17 +131,16 @@ def _describe(result: Evaluation, benchmark: Benchmark) -> None:
         result.majority_by_kind[benchmark.name] = by_kind
 
 
-def _record(result: Evaluation, benchmark: Benchmark, shots: int, answers: list[Prediction]) -> None:
+def _record(result: Evaluation, benchmark: Benchmark, shots: int, answers: list[str]) -> None:
     """Adds the scores of a benchmark at a number of shots."""
-    texts = [answer.text for answer in answers]
     words = answer_words(benchmark)
-    scored = zip(answers, score(benchmark, texts), strict=True)
+    scored = zip(answers, score(benchmark, answers), strict=True)
     for block, questions in enumerate(benchmark.blocks):
         for question in questions:
             answer, points = next(scored)
             content = None
             if benchmark.content:
-                content = benchmark.content(answer.text, question.references)
+                content = benchmark.content(answer, question.references)
             row = ScoreRow(
                 benchmark=benchmark.name,
                 family=benchmark.family,
@@ -178,10 +150,9 @@ def _record(result: Evaluation, benchmark: Benchmark, shots: int, answers: list[
                 question=question.key,
                 kind=question.kind,
                 score=points,
-                prediction=answer.text,
-                parsed=is_parsed(answer.text, question, benchmark, words),
+                prediction=answer,
+                parsed=is_parsed(answer, question, benchmark, words),
                 content=content,
-                reference_probability=None if benchmark.family == "further" else answer.probability,
             )
             result.scores.append(row)
 

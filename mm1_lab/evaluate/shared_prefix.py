@@ -8,10 +8,10 @@ and values are not copied for each question, which would otherwise dominate deco
     keys of one block:   [ prefix | question 1 | question 2 | … | token 1 of each answer | token 2 of each answer | … ]
 
 Blocks are batched. Questions are padded on the left, so that all end at the same index; nothing attends to padding, so
-logits do not depend on the composition of the batch. A given answer continues its question in the same way.
+logits do not depend on the composition of the batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,11 +24,6 @@ from mm1_lab.model import masks_of
 
 MASK = 2**26
 """Pairs of a position and a key in an attention mask, at most; about 10 bytes each while it is made and used."""
-LOGITS = 2**28
-"""Logits computed at once, at most, unless one row has more: 0.5 GB in half precision."""
-
-Answers = Sequence[Sequence[Sequence[int]]]
-"""Ids of a given answer for each group and each of its questions; none for no answer."""
 
 
 class AutocastCache(DynamicCache):
@@ -63,7 +58,6 @@ class SharedPrefixDecoding:
         """Reads `prefixes`, decoder inputs (length, width), one per group, and `questions`, several per group."""
         self._decoder = decoder
         self._embed = decoder.get_input_embeddings()
-        self._vocabulary = decoder.get_output_embeddings().out_features
         self._cache = AutocastCache()  # of all keys, also in layers with sliding windows: theirs are of many sequences
         self._device = prefixes[0].device
         self._keys = torch.empty(len(prefixes), 0, dtype=torch.long, device=self._device)
@@ -124,87 +118,31 @@ class SharedPrefixDecoding:
         visible = torch.cat([self._visible, own_keys], dim=2)
         return self._run(self._embed(tokens), visible, positions)
 
-    def log_probabilities(self, answers: Answers) -> list[list[float]]:
-        """The log-probability, in nats, of each question's given answer; 0 for one of no ids.
-
-        Answers decoded before are not attended to.
-        """
-        tokens = self._padded(answers)
-        length = tokens.shape[-1]
-        if not length:
-            return [[0.0] * len(group) for group in answers]
-        # a question's own logits are those of each first token
-        logs = _log_probabilities(self.logits, tokens[..., :1])
-        if length > 1:
-            logs = torch.cat([logs, self._after_first(tokens)], dim=-1)
-        every = logs.tolist()
-        results = []
-        for g, group in enumerate(answers):
-            results.append([sum(every[g][q][: len(ids)]) for q, ids in enumerate(group)])
-        return results
-
-    def _padded(self, answers: Answers) -> Tensor:
-        """The ids of the answers: (G, Q, n), zeros where there are none."""
-        length = 0
-        for group in answers:
-            for ids in group:
-                length = max(length, len(ids))
-        tokens = torch.zeros(*self._positions.shape, length, dtype=torch.long)
-        for g, group in enumerate(answers):
-            for q, ids in enumerate(group):
-                tokens[g, q, : len(ids)] = torch.tensor(ids)
-        return tokens.to(self._device)
-
-    def _after_first(self, tokens: Tensor) -> Tensor:
-        """Log-probabilities (G, Q, n - 1) of all but the first of `tokens` (G, Q, n)."""
-        groups, questions, length = tokens.shape
-        read = tokens[..., :-1].flatten(1)
-        following = tokens[..., 1:].flatten(1)
-        positions = self._positions[..., None] + torch.arange(length - 1, device=self._device)
-        # an answer sees its question's keys, none of the words decoded since, and its own
-        decoded = self._cache.get_seq_length() - self._visible.shape[2]
-        question_keys = pad(self._visible, (0, decoded))
-        own_keys = self._same_question.repeat_interleave(length - 1, dim=1)
-        own_keys = own_keys.expand(groups, -1, -1)
-        visible = torch.cat([question_keys, own_keys], dim=2)
-        found = []
-        for part, logits in self._passes(self._embed(read), positions.flatten(1), visible, every=1):
-            found.append(_log_probabilities(logits, following[:, part, None]).squeeze(-1))
-        return torch.cat(found, dim=1).unflatten(1, (questions, length - 1))
-
     def _read(self, inputs: Tensor, positions: Tensor, visible: Tensor) -> Tensor:
-        """Reads inputs as `_passes` does. Returns the logits (G, spans, vocabulary) of the last input of each span."""
-        length = inputs.shape[1] // visible.shape[1]
-        passes = self._passes(inputs, positions, visible, every=length)
-        return torch.cat([logits for _, logits in passes], dim=1)
-
-    def _passes(self, inputs: Tensor, positions: Tensor, visible: Tensor, every: int) -> Iterator[tuple[slice, Tensor]]:
-        """Reads n inputs (G, n, width) in as many passes as it takes for no mask to exceed MASK, no logits LOGITS.
+        """Reads n inputs (G, n, width) in as many passes as it takes for no mask to exceed MASK.
 
         `visible` is bool (G, spans, K), these n included: each of n / spans consecutive inputs may attend to such keys
-        up to itself, and always to itself, as padding has nothing else. Yields which of the n each pass reads, and the
-        logits (G, k, vocabulary) of those k of them that are, among the n, an `every`-th.
+        up to itself, and always to itself, as padding has nothing else. Returns the logits (G, spans, vocabulary) of
+        the last input of each span.
         """
         count = inputs.shape[1]
         groups, spans, keys = visible.shape
+        length = count // spans
         before = keys - count
-        by_mask = MASK // (groups * keys)
-        by_logits = LOGITS * every // (groups * self._vocabulary)
-        at_once = min(by_mask, by_logits) or 1
+        at_once = MASK // (groups * keys) or 1
         indices = torch.arange(keys, device=self._device)
+        logits = []
         for start in range(0, count, at_once):
             end = min(start + at_once, count)
             own = indices[start:end]
             keys_read = indices[: before + end]
             itself = before + own[:, None]
-            allowed = visible[..., : before + end].index_select(1, own // (count // spans))
+            allowed = visible[..., : before + end].index_select(1, own // length)
             allowed &= keys_read <= itself
             allowed |= keys_read == itself
-            first = (every - 1 - start) % every
-            keep = indices[first : end - start : every]
-            part = slice(start, end)
-            logits = self._run(inputs[:, part], allowed, positions[:, part], keep)
-            yield part, logits
+            last_of_spans = indices[(length - 1 - start) % length : end - start : length]
+            logits.append(self._run(inputs[:, start:end], allowed, positions[:, start:end], last_of_spans))
+        return torch.cat(logits, dim=1)
 
     def _run(self, inputs: Tensor, allowed: Tensor, positions: Tensor, keep: Tensor | int = 0) -> Tensor:
         """Runs the decoder; `allowed` is bool (G, queries, K). Returns logits at the indices `keep`; 0: at all."""
@@ -224,8 +162,3 @@ class SharedPrefixDecoding:
             logits_to_keep=keep,
         )
         return output.logits
-
-
-def _log_probabilities(logits: Tensor, tokens: Tensor) -> Tensor:
-    """(…, vocabulary) and the ids of k tokens for each (…, k) → (…, k), in nats."""
-    return logits.float().log_softmax(dim=-1).gather(-1, tokens)

@@ -75,8 +75,8 @@ class Chat:
             text = f"with this turn the conversation has {used} tokens, of which the model reads at most {context}"
             raise RequestError(f"{text}; /new starts over")
         longest = min(longest, context - used)
-        group = PromptGroup(self.so_far, (turn,), ((),))
-        ((text,),), _ = generate(self._embedder, [group], tokenizer, (), longest, batch=1)
+        group = PromptGroup(self.so_far, (turn,))
+        ((text,),) = generate(self._embedder, [group], tokenizer, (), longest, batch=1)
         answer = cut_answer(text, (), lines=not self.is_world)
         self.so_far += turn + Segment((*tokenizer.encode(f" {answer}"), tokenizer.end))
         return answer

@@ -22,14 +22,10 @@ PAGE = 64 << 20
 
 
 def write_scores(folder: Path, rows: Sequence[ScoreRow]) -> None:
-    """Writes a trial's rows; equal rows give equal bytes. Probabilities are rounded to three digits."""
+    """Writes a trial's rows; equal rows give equal bytes."""
     import pyarrow as pa
 
     columns = {name: [getattr(row, name) for row in rows] for name in SCORE_COLUMNS}
-    # more digits would be a third of the file
-    columns["reference_probability"] = [
-        value if value is None else float(f"{value:.3g}") for value in columns["reference_probability"]
-    ]
     _write(folder / SCORES, pa.table(columns, schema=_schema()), level=19)
 
 
@@ -39,7 +35,7 @@ def read_rows(folder: Path) -> list[ScoreRow]:
 
 
 def read_score_table(folder: Path) -> pd.DataFrame:
-    """A trial's rows with SCORE_COLUMNS; NaN where there is no content or probability.
+    """A trial's rows with SCORE_COLUMNS; NaN where there is no content.
 
     Raises RequestError if the file cannot be read or lacks a column.
     """
@@ -51,10 +47,7 @@ def read_score_table(folder: Path) -> pd.DataFrame:
 
 
 def pack_scores(path: Path, trials: Mapping[str, Path]) -> None:
-    """Writes the rows of several trials, by fingerprint, to one file; equal rows give equal bytes.
-
-    Probabilities are rounded to two digits.
-    """
+    """Writes the rows of several trials, by fingerprint, to one file; equal rows give equal bytes."""
     import pyarrow as pa
 
     tables = []
@@ -63,9 +56,6 @@ def pack_scores(path: Path, trials: Mapping[str, Path]) -> None:
         places = pa.array(range(len(table)), pa.int32())
         tables.append(table.append_column("trial", pa.array([fingerprint] * len(table))).append_column("row", places))
     table = pa.concat_tables(tables)
-    place = SCORE_COLUMNS.index("reference_probability")
-    rounded = [value if value is None else float(f"{value:.2g}") for value in table.column(place).to_pylist()]
-    table = table.set_column(place, "reference_probability", pa.array(rounded, pa.float32()))
     # Answers to the same question are mostly alike: next to each other they take 15 % less than trial by trial.
     keys = ("benchmark", "shots", "question", "trial", "row")
     table = table.sort_by([(name, "ascending") for name in keys])

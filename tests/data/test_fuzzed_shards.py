@@ -33,7 +33,9 @@ def test_damaged_shards(files: Any, times: int) -> None:
             data[chance.randrange(len(data))] = chance.choice([0, 0x22, 0x30, 0xFF, chance.randrange(256)])
         path.write_bytes(data[: chance.choice([len(data), len(data), chance.randrange(len(data))])])
         try:
-            opened = files.open(captions=["c.tar"], interleaved=["i.parquet"], text=["p.parquet", "t.jsonl", "saved/*.arrow"])
+            opened = files.open(
+                captions=["c.tar"], interleaved=["i.parquet"], text=["p.parquet", "t.jsonl", "saved/*.arrow"]
+            )
             for source in ("captions", "interleaved", "text"):
                 rows = opened.rows(source, opened.limits)
                 for document in [document for row in range(len(rows)) for document in rows.documents(row)]:

@@ -181,12 +181,7 @@ def test_a_team_answers_block_by_block_what_one_process_does(
 
 
 def vars_of(result: Evaluation) -> dict[str, object]:
-    """Its fields; probabilities rounded, as batches are of other blocks."""
-    scores = [
-        replace(row, reference_probability=row.reference_probability and round(row.reference_probability, 5))
-        for row in result.scores
-    ]
-    return {field.name: getattr(result, field.name) for field in fields(result)} | {"scores": scores}
+    return {field.name: getattr(result, field.name) for field in fields(result)}
 
 
 def test_a_blind_model_answers_without_the_picture_but_samples_show_it(

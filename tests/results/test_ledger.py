@@ -32,8 +32,6 @@ def scores() -> list[ScoreRow]:
             100 * index / 3,
             prediction,
             index != 2,
-            None,
-            index / 3000 or None,
         )
         for index, prediction in enumerate(TRICKY)
     ]
@@ -62,7 +60,6 @@ def test_scores_come_back_as_they_were_written(tmp_path: Path) -> None:
     table = read_scores(variant)
     assert tuple(table["prediction"]) == TRICKY
     assert table["score"].tolist() == pytest.approx([100 * i / 3 for i in range(5)], rel=1e-7)
-    assert table["reference_probability"].tolist()[1:] == pytest.approx([0.000333, 0.000667, 0.001, 0.00133], rel=1e-7)
     assert table["parsed"].tolist() == [True, True, False, True, True]
     assert set(table["arm"]) == {rows[1].arm} and set(table["seed"]) == {0}
     assert read_held_out(variant)["loss"].tolist() == pytest.approx([2 / 3], rel=1e-8)

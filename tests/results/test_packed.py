@@ -42,7 +42,7 @@ def results(tmp_path: Path) -> Path:
 
 def _write(ledger: Ledger, row: TrialRow, training: Path) -> None:
     scores = [
-        ScoreRow("vqa", "vqa", "vqa", shots, 0, f"q{n}", "colour", n / 3, text, n != 2, n / 7 or None, n / 3000 or None)
+        ScoreRow("vqa", "vqa", "vqa", shots, 0, f"q{n}", "colour", n / 3, text, n != 2, n / 7 or None)
         for shots in (8, 0)
         for n, text in enumerate((*PREDICTIONS, row.arm))
     ]
@@ -52,12 +52,11 @@ def _write(ledger: Ledger, row: TrialRow, training: Path) -> None:
 
 
 def _read(results: Path) -> list[object]:
-    """All that is read of both sweeps, with probabilities of two digits."""
+    """All that is read of both sweeps."""
     found: list[object] = []
     for folder in sorted(results.glob("smoke/*")):
         variant = read_variant(folder)
         scores = read_scores(variant)
-        scores["reference_probability"] = [float(f"{value:.2g}") for value in scores["reference_probability"]]
         found += [scores.to_csv(float_format="%.6g"), read_held_out(variant).to_csv(), read_records(variant)]
     return found
 
