@@ -94,6 +94,8 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger, weights: bool = False) ->
     missing = find_missing(wanted, ledger)
     plan.tasks = make_tasks(missing)
     for one in missing.values():
+        for needed in one.stage.inputs.values():  # those that are missing are there already
+            _add_rest(plan, ledger, needed, and_inputs=False)
         if one.inputs:
             waits = " and ".join(needed.KIND for needed in one.inputs.values())
             plan.add(one.stage, "wait", f"waits for {waits}")
@@ -156,18 +158,17 @@ def make_tasks(missing: Mapping[str, Missing]) -> dict[str, Task]:
     return tasks
 
 
-def _add_rest(plan: Plan, ledger: Ledger, stage: Stage) -> None:
+def _add_rest(plan: Plan, ledger: Ledger, stage: Stage, and_inputs: bool = True) -> None:
     """Adds the stage, if it does not have to run, and all that it depends on."""
-    if stage.fingerprint not in plan.stages:
-        if ledger.is_shipped(stage.fingerprint):
-            plan.add(stage, "done", "shipped with the repository")
-        elif ledger.has_weights(stage.fingerprint):
-            plan.add(stage, "done", "weights are in the store")
-        else:
-            plan.add(stage, "not needed", "no missing trial needs it")
-    elif plan.stages[stage.fingerprint].state in ("done", "not needed"):
+    if stage.fingerprint in plan.stages:
         return
-    for needed in stage.inputs.values():
+    if ledger.is_shipped(stage.fingerprint):
+        plan.add(stage, "done", "shipped with the repository")
+    elif ledger.has_weights(stage.fingerprint):
+        plan.add(stage, "done", "weights are in the store")
+    else:
+        plan.add(stage, "not needed", "no missing trial needs it")
+    for needed in stage.inputs.values() if and_inputs else ():
         _add_rest(plan, ledger, needed)
 
 
