@@ -37,8 +37,7 @@ def show_data(options: argparse.Namespace) -> int:
         from mm1_lab.data.shards import Shards
         from mm1_lab.data.shards.data_summary import summary_lines
         from mm1_lab.data.shards.datafile import DataFile
-        from mm1_lab.orchestrate.planning.finding import find_scale
-        from mm1_lab.orchestrate.planning.tokenizer import decoders_tokenizer
+        from mm1_lab.orchestrate.planning.finding import decoders_tokenizer, find_scale
         from mm1_lab.weights.pretrained import HuggingFace
 
         ledger = Ledger(RESULTS, options.store)

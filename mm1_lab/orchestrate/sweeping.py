@@ -16,7 +16,7 @@ from mm1_lab.orchestrate.execution.executor import Executor, Leaving
 from mm1_lab.orchestrate.execution.worker import WorkerContext, repository_commit, run_task
 from mm1_lab.orchestrate.execution.worklist import Observer, WorkList
 from mm1_lab.orchestrate.planning.cost import check_disk, measured_speeds, rows_at_a_time, stage_seconds
-from mm1_lab.orchestrate.planning.feasible import check_feasible, check_named_prompts, check_world_prompts
+from mm1_lab.orchestrate.planning.feasible import check_feasible, check_named_prompts
 from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_recorder import MlflowRecorder
@@ -103,10 +103,7 @@ def _prepare(plan: Plan, request: Request, executor: Executor) -> dict[str, int]
     check_named_prompts(plan, request)
     executor.open(request.scale)
     check_feasible(plan)
-    rows = rows_at_a_time(plan, request)
-    if note := check_world_prompts(plan, request):
-        print(note)
-    return rows
+    return rows_at_a_time(plan, request)
 
 
 def work_through(

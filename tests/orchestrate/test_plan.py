@@ -11,7 +11,7 @@ from mm1_lab.cli import main
 from mm1_lab.config import ConnectorConfig, RequestError, Trial
 from mm1_lab.files import commit
 from mm1_lab.model import CONNECTORS
-from mm1_lab.orchestrate.planning.feasible import check_feasible, check_world_prompts
+from mm1_lab.orchestrate.planning.feasible import check_feasible
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan, wall_seconds
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.orchestrate.sweeping import forget_trials
@@ -121,7 +121,6 @@ def test_models_of_arms_that_are_not_asked_for_are_left_alone(tmp_path: Path, mo
     path, arms = tmp_path / "two.yaml", ("{encoder: {size: owner/name}}", "{encoder: {size: /nowhere/tower}}")
     path.write_text(f"title: t\naxis: encoder\nrecipe: base\narms:\n  a: {{}}\n  b: {arms[0]}\n  c: {arms[1]}\n")
     request = load_request(path, "smoke", only=("a",), results=tmp_path / "results")
-    check_world_prompts(make_plan(request.trials, request.ledger), request)
     request.write_manifest()
     rows = request.folder / "trials.csv"
     rows.write_text(f"arm,seed,fingerprint\na,0,{request.trials[0].fingerprint}\nb,0,0123\nc,0,4567\n")
@@ -168,30 +167,6 @@ def test_a_connector_that_gives_another_shape_is_refused_before_anything_runs(
         "base / seed 0: connector 'c-abstractor': returns (1, 36, 24) for one image instead of (1, image tokens, "
         "decoder width) = (1, 9, 24); correct the end of its forward method"
     )
-
-
-def test_prompts_that_no_row_holds_are_refused_before_anything_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With the most demonstrations that fit; where they fit some arms only, in a note."""
-    monkeypatch.chdir(tmp_path)
-    many = ("data_mix", "--scale", "smoke", "--only", "base", "--set")
-    for words in (("plan", *many), ("run", "--inline", *many)):
-        assert main([*words, "evaluate.shots=[0,4,64]"]) == 2
-        error = capsys.readouterr().err
-        assert re.search(
-            r"benchmark 'captions': a question after 64 demonstrations takes \d+ tokens, .* reads at most 256; "
-            r"at most (\d+) fit: --set evaluate.shots=\[0,4,\1\]",
-            error,
-        )
-        assert error.count("\n") == 1 and not list(tmp_path.glob("results/local/store/*"))
-    most = int(error.split("at most ")[2].split()[0])
-    assert main(["plan", *many, f"evaluate.shots=[{most}]"]) == 0
-    assert main(["plan", *many, f"evaluate.shots=[{most + 1}]"]) == 2
-    capsys.readouterr()
-    assert main(["plan", "connector_beyond", "--scale", "smoke"]) == 0
-    told = "note: some prompts are longer than any row of training: captions at 8 shots, 16 tokens per picture: "
-    assert told in capsys.readouterr().out
 
 
 def test_what_diverged_runs_again_only_anew_and_from_its_beginning(tmp_path: Path) -> None:

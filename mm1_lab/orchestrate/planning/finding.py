@@ -1,10 +1,18 @@
-"""Resolves what a command names: a sweep, a scale, seeds."""
+"""Resolves what a command names: a sweep, a scale, seeds, and the tokenizer that its models bring."""
 
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mm1_lab.config import RequestError, Scale, load_scale, nearest
+from mm1_lab.config import NotHere, Recipe, RequestError, Scale, decoder_name, find_pretrained, load_scale, nearest
 from mm1_lab.config.errors import short
 from mm1_lab.files import SHIPPED
+
+if TYPE_CHECKING:
+    from mm1_lab.data.shards.datafile import DataFile
+    from mm1_lab.weights.pretrained import HuggingFace
 
 SWEEPS = (Path("sweeps"), SHIPPED / "sweeps")
 """Folders searched for sweeps, recipes and scales by name: in the working directory, then in the package."""
@@ -47,3 +55,50 @@ def parse_seeds(text: str) -> tuple[int, ...]:
             f"--seeds {text}: a count is from 1 to {MOST_SEEDS}; for seed {text} alone add a comma: --seeds {text},"
         )
     return tuple(range(numbers[0]))
+
+
+def decoders_tokenizer(
+    arms: Mapping[str, Recipe],
+    scale: Scale,
+    models: HuggingFace,
+    data: DataFile | None = None,
+    only: Collection[str] = (),
+) -> Path | None:
+    """The folder of the pre-trained decoder or model whose tokenizer the data use. None if no arm has one, or if the
+    data are the miniature world and an exported model has its vocabulary.
+
+    `arms` are all of the sweep, of which `only` (if not empty) are asked for: an arm is the same trial with the others
+    and without. Models of the others that are not on this machine are left out unless the tokenizer depends on them.
+    Raises RequestError if two models have different tokenizers: all arms must read the same rows.
+    """
+    folders: dict[str, Path] = {}
+    exported = absent = None
+    # those asked for first, whose models' own errors come before that an absent one is missed
+    for arm, recipe in sorted(arms.items(), key=lambda one: one[0] not in only):
+        try:
+            if recipe.sft and recipe.sft.start:
+                exported = folders[recipe.sft.start] = Path(models.whole(recipe.sft.start).folder)
+            elif asked := find_pretrained(decoder_name(recipe, scale), scale.pretrained_decoders):
+                folders.setdefault(asked.weights, Path(models.decoder(asked).folder))
+        except NotHere as error:
+            if not only or arm in only:
+                raise
+            absent = RequestError(f"--only: all arms read the tokenizer of arm {arm!r}, but {error}")
+    if absent and not folders and (data is None or data.tokenizer == "bpe"):
+        raise absent
+    if not folders:
+        return None
+    first = next(iter(folders.values()))
+    if not exported and len(folders) == 1:
+        return first
+    from mm1_lab.data.tokenizers import folder_tokenizer
+    from mm1_lab.data.world.words import WorldTokenizer
+
+    if len({folder_tokenizer(folder).digest for folder in folders.values()}) > 1:
+        raise RequestError(
+            f"the models {' and '.join(folders)} have different tokenizers, but the arms of a sweep must read the same "
+            "rows; put them into separate sweeps"
+        )
+    if exported and not data and WorldTokenizer().backend.get_vocab() == folder_tokenizer(exported).backend.get_vocab():
+        return None
+    return first

@@ -10,7 +10,7 @@ from typing import Any
 from mm1_lab.config import RequestError, Stage
 from mm1_lab.formatting import counted, duration, short, text_table
 from mm1_lab.orchestrate.planning.cost import estimate_stages, machine_slots, measured_speeds, stage_seconds
-from mm1_lab.orchestrate.planning.feasible import check_feasible, check_named_prompts, check_world_prompts
+from mm1_lab.orchestrate.planning.feasible import check_feasible, check_named_prompts
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan, path_lengths, wall_seconds
 from mm1_lab.orchestrate.planning.request import Request
 
@@ -29,7 +29,7 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
     plan = make_plan((trial for _, trial in asked), first.ledger, first.weights)
     check_feasible(plan)
     check_named_prompts(plan, first)
-    notes = [check_world_prompts(plan, first)]
+    notes: list[str] = []
     if any(request.sweep.search for request in requests):
         notes.append("A search proposes arms by the scores of those before: what it runs may differ from this.")
     estimates = estimate_stages(plan, first) if plan.tasks else {}
@@ -83,7 +83,7 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
         "trials": trials,
         "stages": stages,
         "seconds": _wall_seconds(plan, first, stages),
-        "notes": list(dict.fromkeys(filter(None, notes))),
+        "notes": list(dict.fromkeys(notes)),
     }
 
 

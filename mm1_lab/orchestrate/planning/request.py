@@ -30,8 +30,7 @@ from mm1_lab.config import (
 )
 from mm1_lab.files import PARTS, RESULTS, here_or_shipped
 from mm1_lab.formatting import command_line, one_trial
-from mm1_lab.orchestrate.planning.finding import SWEEPS, find_scale, find_sweep, parse_seeds
-from mm1_lab.orchestrate.planning.tokenizer import decoders_tokenizer
+from mm1_lab.orchestrate.planning.finding import SWEEPS, decoders_tokenizer, find_scale, find_sweep, parse_seeds
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import data_name, deciding, merge_manifest
 from mm1_lab.weights.pretrained import HuggingFace
