@@ -32,8 +32,7 @@ from mm1_lab.model.decoder import load_decoder, make_decoder
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.train.stages import run_stage
-from mm1_lab.weights.folder import check_folder
-from mm1_lab.weights.pretrained import HuggingFace, text_config
+from mm1_lab.weights.pretrained import HuggingFace, check_folder, text_config
 from mm1_lab.weights.stored import load_weights
 from tests import pretrained as saved
 from tests.conftest import make_place

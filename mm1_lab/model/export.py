@@ -17,7 +17,7 @@ from mm1_lab.model import connectors, encoder, modeling_mm1, processing_mm1
 from mm1_lab.model.modeling_mm1 import MM1Config
 from mm1_lab.model.processing_mm1 import MM1Processor
 from mm1_lab.weights import families
-from mm1_lab.weights.folder import check_folder
+from mm1_lab.weights.pretrained import check_folder
 
 CODE = (modeling_mm1, processing_mm1, encoder, connectors, families, preprocessing)
 """What an exported model needs. These modules import nothing of this package but each other."""

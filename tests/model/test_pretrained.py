@@ -20,8 +20,7 @@ from mm1_lab.config import Pretrained, RequestError
 from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
 from mm1_lab.model import Encoder, load_decoder, read_by_document, read_rows
 from mm1_lab.model.mm1 import load_encoder, pretrained_encoder_config
-from mm1_lab.weights.folder import find_folder, weights_digest
-from mm1_lab.weights.pretrained import read_decoder, read_encoder, text_config
+from mm1_lab.weights.pretrained import find_folder, read_decoder, read_encoder, text_config, weights_digest
 from tests import pretrained as saved
 from tests.small import rows_of
 
