@@ -3,7 +3,6 @@
 import argparse
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -20,10 +19,10 @@ from analysis.judging.claims import known_lessons, load_lessons
 from analysis.redraw import draw
 from mm1_lab import cli, commands
 from mm1_lab.commands import options
-from mm1_lab.config import DecoderStage, EvaluationSettings, Pretrained, RequestError, Resources, Stage
+from mm1_lab.config import DecoderStage, EvaluationSettings, Pretrained, RequestError, Stage
 from mm1_lab.config.size import Parameters, Size
 from mm1_lab.data.shards.datafile import DataFile
-from mm1_lab.data.types import Data, Tokenizer
+from mm1_lab.data.types import Tokenizer
 from mm1_lab.data.world import scene_questions
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scene_questions import Asked, ask
@@ -46,7 +45,7 @@ from mm1_lab.orchestrate.planning.plan_text import plan_text, plan_values
 from mm1_lab.orchestrate.planning.request import Request, with_benchmarks
 from mm1_lab.orchestrate.sweeping import run_sweep
 from mm1_lab.train.decoder_stage import build
-from mm1_lab.train.progress import Report
+from mm1_lab.train.fit import StageRun
 from mm1_lab.train.stages import KINDS, StageKind
 from mm1_lab.weights import pretrained
 from mm1_lab.weights.families import EncoderFamily
@@ -82,14 +81,12 @@ def build_halved(stage: Halved, tokenizer: Tokenizer) -> PreTrainedModel:
     return build(stage.whole, tokenizer)
 
 
-def halve(
-    stage: Halved, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report, resources: Resources
-) -> None:
-    network = build_halved(stage, data.tokenizer)
-    load_weights(network, inputs["whole"])
+def halve(run: StageRun[Halved]) -> None:
+    network = build_halved(run.stage, run.data.tokenizer)
+    load_weights(network, run.inputs["whole"])
     for parameter in network.parameters():
         parameter.data /= 2
-    save_weights(network, folder, stage)
+    save_weights(network, run.folder, run.stage)
 
 
 def with_halved(request: Request) -> Request:

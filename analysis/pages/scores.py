@@ -187,6 +187,7 @@ def encoders_table(study: Study) -> Table:
         rows.append((trial["arm"], quality.get("retrieval"), quality.get("probe")))
     found = pd.DataFrame(rows, columns=["arm", "retrieval %", "probe %"]).set_index("arm").astype(float)
     means = 100 * found.groupby("arm").mean().reindex(study.scored)
+    means = means.dropna(axis="columns", how="all")  # encoders trained since have no probe
     return Table("The encoders by themselves, before the trial", means.reset_index(), [ENCODER_NOTE])
 
 

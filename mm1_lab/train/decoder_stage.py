@@ -1,21 +1,18 @@
 """Language-model pre-training of the decoder on text alone, in phases with rows of different lengths."""
 
 from bisect import bisect_right
-from collections.abc import Mapping
 from itertools import accumulate
-from pathlib import Path
 
 from transformers import PreTrainedModel
 
 from mm1_lab import team
-from mm1_lab.config import DecoderStage, DecoderTraining, Resources
+from mm1_lab.config import DecoderStage, DecoderTraining
 from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Limits, Tokenizer
 from mm1_lab.model import build_decoder, count_parameters, read_rows, save_weights, upcycle
-from mm1_lab.train.fit import fit, seed_everything, write_summary
+from mm1_lab.train.fit import StageRun, fit, seed_everything, write_summary
 from mm1_lab.train.module import Losses, language_loss
-from mm1_lab.train.progress import Report
 from mm1_lab.train.sharding import prepare
 
 NAMES = ("text",)
@@ -67,22 +64,21 @@ def build(stage: DecoderStage, tokenizer: Tokenizer) -> PreTrainedModel:
     return build_decoder(stage.size, tokenizer.size, longest)
 
 
-def train_decoder(
-    stage: DecoderStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report, resources: Resources
-) -> None:
-    """Pre-trains a decoder, upcycled from the dense one in `inputs["upcycled_from"]` if the stage has one."""
+def train_decoder(run: StageRun[DecoderStage]) -> None:
+    """Pre-trains a decoder, upcycled from the dense one in the input `upcycled_from` if the stage has one."""
+    stage = run.stage
     seed_everything(stage)
     with team.only_in_first():
-        decoder = build(stage, data.tokenizer)
+        decoder = build(stage, run.data.tokenizer)
     if stage.upcycled_from and team.is_first():
-        upcycle(decoder, inputs["upcycled_from"])
+        upcycle(decoder, run.inputs["upcycled_from"])
     prepare(stage, decoder)
 
     def objective(batch: Batch) -> Losses:
         states = read_rows(decoder, decoder.get_input_embeddings()(batch.tokens), batch)
         return language_loss(decoder, states, batch, NAMES)
 
-    batches = TextBatches(stage.training, data, stage.seed)
-    recorder, decoder = fit(stage, folder, decoder, objective, NAMES, batches, report, resources)
-    save_weights(decoder, folder, stage)
-    write_summary(folder, stage, recorder, count_parameters(decoder), {})
+    batches = TextBatches(stage.training, run.data, stage.seed)
+    recorder, decoder = fit(run, decoder, objective, NAMES, batches)
+    save_weights(decoder, run.folder, stage)
+    write_summary(run, recorder, count_parameters(decoder), {})

@@ -1,4 +1,4 @@
-"""Pre-training of the image encoder with any of the objectives (Table 1), followed by a linear probe.
+"""Pre-training of the image encoder with any of the objectives (Table 1).
 
 Contrastive (CLIP), on image-caption pairs; or reconstructive (AIM): each patch predicts the pixels of the next. There,
 attention is bidirectional within a prefix of random length and causal after it, in row-major order, so that the encoder
@@ -7,11 +7,10 @@ precedes the first patch, and positions are learnt, as in the contrastive ViT.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,15 +21,13 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from mm1_lab import team
-from mm1_lab.config import EncoderStage, Resources, Size
+from mm1_lab.config import EncoderStage, Size
 from mm1_lab.data.batches import TensorBatch
 from mm1_lab.data.pixels import NONE_ASKED, Decoded, TooManyBrokenPictures, decode, held_out_pictures, image_tensor
 from mm1_lab.data.types import Data, Pairs, Picture, Pixels, Tokenizer
 from mm1_lab.model import Encoder, build_encoder, count_parameters, load_weights, save_weights
-from mm1_lab.train.fit import fit, seed_everything, write_summary
+from mm1_lab.train.fit import StageRun, fit, seed_everything, write_summary
 from mm1_lab.train.module import Losses
-from mm1_lab.train.probe import word_probe
-from mm1_lab.train.progress import Report
 from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.sharding import compile_parts
 
@@ -50,24 +47,22 @@ def build(stage: EncoderStage, tokenizer: Tokenizer) -> Encoder:
     return build_encoder(stage.size, stage.patch, stage.image_size)
 
 
-def train_encoder(
-    stage: EncoderStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report, resources: Resources
-) -> None:
-    """Pre-trains an encoder, starting from `inputs["start"]` if there is one, and saves it without its text tower."""
+def train_encoder(run: StageRun[EncoderStage]) -> None:
+    """Pre-trains an encoder, starting from the input `start` if there is one, and saves it without its text tower."""
+    stage = run.stage
     seed_everything(stage)
     more: dict[str, Any] = {}
     if stage.objective == "contrastive":
-        encoder, recorder, more = _train_contrastive(stage, folder, inputs.get("start"), data, report, resources)
+        encoder, recorder, more = _train_contrastive(run)
     elif stage.objective == "reconstructive":
-        encoder, recorder = _train_reconstructive(stage, folder, data, report, resources)
+        encoder, recorder = _train_reconstructive(run)
     else:
         team.dismiss_others()
         encoder = build_encoder(stage.size, stage.patch, stage.image_size)
-        recorder = Recorder(folder, [], 0, report)
+        recorder = Recorder(run.folder, [], 0, run.report)
         recorder.write_curve()
-    save_weights(encoder, folder, stage)
-    more["probe"] = word_probe(encoder.eval().to(team.device()), data, stage.image_size)
-    write_summary(folder, stage, recorder, count_parameters(encoder), more)
+    save_weights(encoder, run.folder, stage)
+    write_summary(run, recorder, count_parameters(encoder), more)
 
 
 class StepPairs:
@@ -249,13 +244,12 @@ def contrastive_loss(
     return (of_images + of_texts) / 2
 
 
-def _train_contrastive(
-    stage: EncoderStage, folder: Path, start: Path | None, data: Data, report: Report, resources: Resources
-) -> tuple[Encoder, Recorder, dict[str, Any]]:
-    """Trains the encoder, from that in `start` if given; returns it with its losses and held-out retrieval accuracy.
+def _train_contrastive(run: StageRun[EncoderStage]) -> tuple[Encoder, Recorder, dict[str, Any]]:
+    """Trains the encoder; returns it with its losses and held-out retrieval accuracy.
 
     The text tower is saved in a file of its own.
     """
+    stage, data, start = run.stage, run.data, run.inputs.get("start")
     with team.only_in_first():
         encoder = build_encoder(stage.size, stage.patch, stage.image_size)
         network = Contrastive(encoder, stage.training.text, data.tokenizer.size)
@@ -270,10 +264,10 @@ def _train_contrastive(
         images, captions, _, decoded = pairs(step)
         return pair_batch(images, captions, data.tokenizer, decoded)
 
-    recorder, network = fit(stage, folder, network, network.loss, ["pairs"], batch, report, resources)
+    recorder, network = fit(run, network, network.loss, ["pairs"], batch)
     weights = network.state_dict()
     text = {name: value.contiguous() for name, value in weights.items() if not name.startswith("encoder.")}
-    save_file(text, folder / TEXT_TOWER)
+    save_file(text, run.folder / TEXT_TOWER)
     return network.encoder, recorder, {"retrieval": _held_out_retrieval(network, data, stage.image_size)}
 
 
@@ -344,13 +338,12 @@ class Reconstructive(nn.Module):
         return Losses(total / team.mean(count), _tally(total, count, images * patches, images))
 
 
-def _train_reconstructive(
-    stage: EncoderStage, folder: Path, data: Data, report: Report, resources: Resources
-) -> tuple[Encoder, Recorder]:
+def _train_reconstructive(run: StageRun[EncoderStage]) -> tuple[Encoder, Recorder]:
     """Trains the encoder; returns it without its last layers, with a newly initialised final norm, and its losses."""
+    stage = run.stage
     with team.only_in_first():
         network = Reconstructive(build_encoder(stage.size, stage.patch, stage.image_size), stage.patch)
-    pairs = StepPairs(stage, data)
+    pairs = StepPairs(stage, run.data)
     patches = network.trunk.patches
 
     def batch(step: int) -> ImageBatch:
@@ -359,7 +352,7 @@ def _train_reconstructive(
         prefixes = np.random.default_rng([stage.seed, step]).integers(1, patches, stage.training.batch_size)
         return ImageBatch(image_tensor(images), torch.from_numpy(prefixes[places]), decoded=decoded)
 
-    recorder, network = fit(stage, folder, network, network.loss, ["images"], batch, report, resources)
+    recorder, network = fit(run, network, network.loss, ["images"], batch)
     encoder = build_encoder(stage.features, stage.patch, stage.image_size)
     trained = network.trunk.state_dict()
     kept = {name: trained[name] for name in encoder.state_dict() if ".post_layernorm." not in name}

@@ -4,10 +4,11 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import lightning.pytorch as pl
 import torch
@@ -15,12 +16,14 @@ from torch import nn
 
 from mm1_lab import team
 from mm1_lab.config import DecoderStage, EncoderStage, ModelStage, Resources, SftStage, Stage
-from mm1_lab.data.batches import DataModule, TensorBatch
+from mm1_lab.data.batches import ALONE, DataModule, TensorBatch
+from mm1_lab.data.types import Data
 from mm1_lab.train.checkpoints import ProcessStrategy, newest
 from mm1_lab.train.module import Objective, Training
 from mm1_lab.train.progress import Progress, Report
 from mm1_lab.train.recorder import Recorder
 
+AnyStage = TypeVar("AnyStage", bound=Stage)
 SUMMARY = "summary.json"
 REMARKS = (
     "does not have many workers",
@@ -37,24 +40,36 @@ def seed_everything(stage: Stage) -> None:
     torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
+@dataclass(frozen=True)
+class StageRun(Generic[AnyStage]):
+    """A stage that is trained in `folder`, resuming from a checkpoint there."""
+
+    stage: AnyStage
+    folder: Path
+    inputs: Mapping[str, Path]
+    """The folders of its input stages, by field name."""
+    data: Data
+    report: Report
+    resources: Resources = ALONE
+
+
 def fit(
-    stage: EncoderStage | DecoderStage | ModelStage,
-    folder: Path,
+    run: StageRun[Any],
     network: nn.Module,
     objective: Objective,
     names: Sequence[str],
     batch: Callable[[int], TensorBatch],
-    report: Report,
-    resources: Resources,
     stop_after: int | None = None,
 ) -> tuple[Recorder, Any]:
     """Trains `network` on `batch(0)`, `batch(1)`, …; `names` are the rows of the objective's tally.
 
     Returns the recorder and the trained network. In a team `batch` returns this process's share, and only the first
     process returns, with a new network; the others are dismissed. Training ends after `stop_after` steps of the
-    schedule, if given. It resumes from the newest intact checkpoint in `folder`, on CPUs bit for bit in a team of the
+    schedule, if given. It resumes from the newest intact checkpoint in the folder, on CPUs bit for bit in a team of the
     same size. Raises Diverged for a loss that is not finite, RequestError for a checkpoint of another stage.
     """
+    stage: EncoderStage | DecoderStage | ModelStage = run.stage
+    folder, report = run.folder, run.report
     steps = stop_after or stage.training.steps
     checkpoint = newest(folder, stage, lambda note: report(Progress(0, steps, note=note)))
     recorder = Recorder(folder, names, steps, report)
@@ -77,7 +92,7 @@ def fit(
         )
         trainer.fit(
             module,
-            datamodule=DataModule(batch, steps, resources),
+            datamodule=DataModule(batch, steps, run.resources),
             ckpt_path=checkpoint,
             weights_only=True,
         )
@@ -101,17 +116,15 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def write_summary(
-    folder: Path, stage: Stage, recorder: Recorder, parameters: dict[str, int], more: dict[str, Any]
-) -> None:
+def write_summary(run: StageRun[Any], recorder: Recorder, parameters: dict[str, int], more: dict[str, Any]) -> None:
     """Writes `summary.json`: real tokens and rows (in instruction tuning: conversations) per source, seconds,
     processor, parameters, last losses, `more`.
     """
     total = recorder.total.cpu().tolist()
     summary = {
-        "fingerprint": stage.fingerprint,
+        "fingerprint": run.stage.fingerprint,
         "tokens": {name: int(row[2]) for name, row in zip(recorder.names, total, strict=True)},
-        "conversations" if isinstance(stage, SftStage) else "rows": recorder.counts(),
+        "conversations" if isinstance(run.stage, SftStage) else "rows": recorder.counts(),
         "seconds": round(recorder.seconds, 3),
         "processor": team.processor(),
         "parameters": parameters,
@@ -119,4 +132,4 @@ def write_summary(
     }
     if experts := recorder.last_points(losses=False):
         summary["experts"] = experts
-    (folder / SUMMARY).write_text(json.dumps(summary | more, indent=1) + "\n", encoding="utf-8")
+    (run.folder / SUMMARY).write_text(json.dumps(summary | more, indent=1) + "\n", encoding="utf-8")

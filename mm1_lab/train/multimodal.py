@@ -1,16 +1,17 @@
 """Joint training of encoder, connector and decoder: on the data mixture (section 3.1), then on instructions."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle, pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mm1_lab import team
-from mm1_lab.config import ModelStage, MultimodalStage, PretrainedMM1, RequestError, Resources, SftStage
+from mm1_lab.config import ModelStage, MultimodalStage, PretrainedMM1, RequestError, SftStage
 from mm1_lab.data.batches import Batch, ConversationBatches, MixtureBatches
-from mm1_lab.data.types import Data, Document, Limits, Source, Tokens
+from mm1_lab.data.types import Document, Limits, Source, Tokens
 from mm1_lab.model import (
     CONNECTORS,
     MM1,
@@ -22,43 +23,41 @@ from mm1_lab.model import (
     load_weights,
     save_weights,
 )
-from mm1_lab.train.fit import fit, seed_everything, write_summary
+from mm1_lab.train.fit import StageRun, fit, seed_everything, write_summary
 from mm1_lab.train.module import Losses, language_loss
-from mm1_lab.train.progress import Progress, Report
+from mm1_lab.train.progress import Progress
 from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.sharding import prepare
 
 
-def train_multimodal(
-    stage: MultimodalStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report, resources: Resources
-) -> None:
-    """Trains MM1 from the parts in `inputs["encoder"]` and `inputs["decoder"]`, or from pre-trained models."""
+def train_multimodal(run: StageRun[MultimodalStage]) -> None:
+    """Trains MM1 from the inputs `encoder` and `decoder`, or from pre-trained models."""
+    stage, data = run.stage, run.data
     seed_everything(stage)
     with team.only_in_first():
         model = build_mm1(stage, data.tokenizer)
-    model.load_parts(stage, inputs)
+    model.load_parts(stage, run.inputs)
     sources: dict[str, Source] = {name: data.source(name, stage.seed) for name in stage.shares}
     if stage.shuffled:
         sources = {name: ShuffledImages(source) for name, source in sources.items()}
     batches = MixtureBatches.of(stage, sources, data.tokenizer)
-    recorder, model = train_mm1(stage, folder, model, batches, report, resources)
+    recorder, model = train_mm1(run, model, batches)
     rows = recorder.counts()
     epochs = {name: source.epochs(rows[name]) for name, source in sources.items()}
-    write_summary(folder, stage, recorder, count_parameters(model), {"epochs": epochs})
+    write_summary(run, recorder, count_parameters(model), {"epochs": epochs})
 
 
-def train_sft(
-    stage: SftStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report, resources: Resources
-) -> None:
-    """Supervised fine-tuning on instructions (section 5) of the model in `inputs["model"]`, or of an exported model.
+def train_sft(run: StageRun[SftStage]) -> None:
+    """Supervised fine-tuning on instructions (section 5) of the input `model`, or of an exported model.
 
     Only answers and the end token after each count in the loss. Position embeddings are interpolated if the resolution
     differs.
     """
+    stage, data = run.stage, run.data
     seed_everything(stage)
     with team.only_in_first():
         model = build_mm1(stage, data.tokenizer)
-    start = Path(stage.model.folder) if isinstance(stage.model, PretrainedMM1) else inputs["model"]
+    start = Path(stage.model.folder) if isinstance(stage.model, PretrainedMM1) else run.inputs["model"]
     weights = leave_to_team(model, start)
     if weights is not None and team.is_first():
         model.load_state_dict(weights, strict=False)
@@ -66,26 +65,20 @@ def train_sft(
         load_weights(model, start)
     sources = {name: data.instructions(name, stage.seed, Limits.of(stage)) for name in stage.shares}
     batches = ConversationBatches.of(stage, sources, data.tokenizer)
-    recorder, model = train_mm1(stage, folder, model, batches, report, resources)
+    recorder, model = train_mm1(run, model, batches)
     read, steps = recorder.counts(), stage.training.steps
     epochs = {name: source.epochs(read[name]) for name, source in sources.items()}
     asked = steps * stage.training.batch_size
     if left_out := asked - sum(read.values()):
         note = f"{left_out} of {asked} conversations do not fit {stage.sequence_length} positions and were left out"
-        report(Progress(steps, steps, note=note))
+        run.report(Progress(steps, steps, note=note))
     more = {"epochs": epochs, "left_out": left_out}
-    write_summary(folder, stage, recorder, count_parameters(model), more)
+    write_summary(run, recorder, count_parameters(model), more)
 
 
-def train_mm1(
-    stage: ModelStage,
-    folder: Path,
-    model: MM1,
-    batches: MixtureBatches | ConversationBatches,
-    report: Report,
-    resources: Resources,
-) -> tuple[Recorder, MM1]:
+def train_mm1(run: StageRun[Any], model: MM1, batches: MixtureBatches | ConversationBatches) -> tuple[Recorder, MM1]:
     """Trains a model with loaded weights on `batches`, and writes the stage's weights."""
+    stage: ModelStage = run.stage
     for part in stage.frozen:
         getattr(model, part).requires_grad_(False)
     prepare(stage, model.decoder, model.encoder, model.connector)
@@ -94,8 +87,8 @@ def train_mm1(
     def objective(batch: Batch) -> Losses:
         return language_loss(model.decoder, model(batch), batch, names)
 
-    recorder, model = fit(stage, folder, model, objective, names, batches, report, resources, stage.stop_after)
-    save_weights(model, folder, stage)
+    recorder, model = fit(run, model, objective, names, batches, stage.stop_after)
+    save_weights(model, run.folder, stage)
     return recorder, model
 
 

@@ -18,6 +18,7 @@ from mm1_lab.model import build_mm1
 from mm1_lab.team import Dismissed
 from mm1_lab.train import decoder_stage, encoder_stage, multimodal
 from mm1_lab.train.checkpoints import CHECKPOINT, remove
+from mm1_lab.train.fit import StageRun
 from mm1_lab.train.progress import Report
 
 
@@ -27,10 +28,9 @@ class StageKind:
 
     build: Callable[[Any, Tokenizer], nn.Module]
     """Builds the network that the stage trains and saves, newly initialised; on the meta device to count parameters."""
-    train: Callable[[Any, Path, Mapping[str, Path], Data, Report, Resources], None]
-    """(stage, folder, folders of its inputs by field name, data, report, resources): trains in `folder`, resuming from
-    a checkpoint there, and writes `model.safetensors` and `stage.json`; if it has curves and counts, `training.csv` and
-    `summary.json`."""
+    train: Callable[[StageRun[Any]], None]
+    """Trains in the run's folder and writes `model.safetensors` and `stage.json`; if it has curves and counts,
+    `training.csv` and `summary.json`."""
     check: Callable[[Any], None] = lambda stage: None
     """Raises RequestError for a stage whose network cannot be built; called on the meta device before anything runs."""
 
@@ -61,7 +61,7 @@ def run_stage(
     if type(stage) not in KINDS:
         raise TypeError(f"stages of kind {stage.KIND!r} are not trained")
     try:
-        KINDS[type(stage)].train(stage, folder, inputs, data, report, resources)
+        KINDS[type(stage)].train(StageRun(stage, folder, inputs, data, report, resources))
     except Dismissed:
         return
     for checkpoint in folder.glob(CHECKPOINT + "*"):
