@@ -360,10 +360,6 @@ class WholeModelStage(Stage):
             return [decoder.name, *named]
         return decoder.size_names(scale)
 
-    def bytes_per_trained_parameter(self) -> float:
-        """Of fp32 weight, gradient and the optimiser's moments."""
-        return 16.0
-
     def cost(self, network: Network, scale: Scale) -> Cost:
         encoder, decoder = self.architecture.encoder, self.architecture.decoder.shape
         checkpointing = self.architecture.gradient_checkpointing
@@ -388,6 +384,8 @@ class WholeModelStage(Stage):
             part = "decoder" if name == "embedding" else name
             if part in passes and part not in self.frozen:
                 trained += count
+        # it keeps row and column sums instead of two moments
+        is_adafactor = isinstance(self.training, SftTraining) and self.training.optimiser == "adafactor"
         return training_cost(
             flops,
             network,
@@ -398,7 +396,7 @@ class WholeModelStage(Stage):
             divisible=True,
             activations=length * decoder_activations(decoder, itemsize, checkpointing) + encoder_bytes,
             logits_at=length,  # of a row of text
-            per_trained=self.bytes_per_trained_parameter(),
+            per_trained=8.0 if is_adafactor else 16.0,  # weight and gradient in fp32, and the moments
         )
 
     def _passes(self) -> dict[str, int]:
@@ -510,10 +508,6 @@ class SftStage(WholeModelStage):
     def images_per_row(self, source: str, scale: Scale) -> float:
         """The same for every source, as a row holds conversations of all sets."""
         return self.views * self.training.batch_size / self.rows_per_step
-
-    def bytes_per_trained_parameter(self) -> float:
-        # Adafactor keeps row and column sums instead of two moments
-        return 8.0 if self.training.optimiser == "adafactor" else 16.0
 
 
 ModelStage = MultimodalStage | SftStage

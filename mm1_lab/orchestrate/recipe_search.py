@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mm1_lab.config import (
     AVERAGE,
@@ -39,7 +39,6 @@ from mm1_lab.results.summary import value_of
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
-    from optuna.study import StudyDirection
 
 FIRST_SEED = 200
 """The winner is confirmed at seeds from here on, which no recipe of the lab was chosen by."""
@@ -117,6 +116,9 @@ class _Search:
         self.settings = request.sweep.search
         self.measures = self.settings.measure
         self.minimised = [measure.about == "loss" or measure == UNPARSED for measure in self.measures]
+        self.directions: list[Literal["minimize", "maximize"]] = [
+            "minimize" if less else "maximize" for less in self.minimised
+        ]
         self.known = KnownScores(request, self._read, (math.nan,) * len(self.measures))
         self.seeds = self.known.seeds
         self._check()
@@ -168,12 +170,7 @@ class _Search:
         pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
         if settings.prune:
             pruner = optuna.pruners.MedianPruner(n_startup_trials=settings.at_a_time)
-        return optuna.create_study(directions=self._directions(), sampler=sampler, pruner=pruner)
-
-    def _directions(self) -> list[StudyDirection]:
-        from optuna.study import StudyDirection
-
-        return [StudyDirection.MINIMIZE if less else StudyDirection.MAXIMIZE for less in self.minimised]
+        return optuna.create_study(directions=self.directions, sampler=sampler, pruner=pruner)
 
     def winner(self, study: Study) -> tuple[str, Recipe]:
         """The best arm by the first measure; with several measures, of the front.
@@ -314,7 +311,7 @@ class _Search:
         for left in (partial, Path(f"{partial}.lock")):  # by a kill
             left.unlink(missing_ok=True)
         storage, name = JournalStorage(JournalFileBackend(str(partial))), self.request.variant
-        study = optuna.create_study(storage=storage, study_name=name, directions=self._directions())
+        study = optuna.create_study(storage=storage, study_name=name, directions=self.directions)
         study.add_trials(trials)
         study.set_metric_names(list(map(str, self.measures)))
         with pyplot.rc_context():  # Optuna sets a style, which other figures must not have
