@@ -55,7 +55,7 @@ from mm1_lab.config.size import (
     Size,
 )
 
-PAIRS_VERSION, REST_VERSION = 4, 1
+PAIRS_VERSION, REST_VERSION = 5, 1
 """Raised when the miniature world changes: the first one (the second is 0 then) with the image-caption pairs (scenes,
 drawing, words, captions), which are all that an encoder reads; the second one with texts, pages or benchmarks alone."""
 

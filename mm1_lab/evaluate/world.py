@@ -27,8 +27,6 @@ _CAREFUL = 0.9
 _MOST_CARELESS = 3
 """Maximum number of annotators with a wrong answer, so that the right answer always scores 100."""
 
-_LONGEST_SHOWN = 15
-"""Maximum words of a caption in a demonstration, so that eight demonstrations fit a row."""
 _ANNOTATORS = 5
 OTHERWISE = "-otherwise"
 """Ends the key of a question whose answer is expected in second words, which only demonstrations can show."""
@@ -108,13 +106,11 @@ def _captioning(letters: float = 0.0, novel: bool = False) -> Make:
     def make(random: Random, split: Split, number: int, style: Style) -> Question | None:
         """Five annotators' captions, one of them by the annotator of the block; demonstrations show only that one.
 
-        Demonstrations have no novel combinations and are short, so that eight of them fit a row.
+        Demonstrations have no novel combinations. They have as many things as what is asked: with fewer, they would
+        tell to say less than there is. One or two, so that eight demonstrations fit a row.
         """
-        counts = (0.3, 0.4, 0.3) if split == "test" else (0.4, 0.6)
-        scene = sample_scene(random, split, counts=counts, letters=letters, novel=novel and split == "test")
+        scene = sample_scene(random, split, counts=(0.4, 0.6), letters=letters, novel=novel and split == "test")
         shown = in_convention(style.annotator, style.convention)(random, scene)
-        if split == "train" and len(shown.split()) > _LONGEST_SHOWN:
-            return None
         texts = [shown]
         while len(texts) < _ANNOTATORS:
             texts.append(in_convention(annotator(random), style.convention)(random, scene))

@@ -181,8 +181,8 @@ def test_things_lie_whole_on_the_canvas_and_never_overlap() -> None:
         covered = np.zeros((72, 72), int)
         for thing, (length, top, left) in zip(scene.things, drawing.layout(scene), strict=True):
             assert 0 <= top <= 72 - length and 0 <= left <= 72 - length
-            assert (14 <= length <= 28) if thing.size == "large" else (7 <= length <= 14)
+            assert (12 <= length <= 24) if thing.size == "large" else (6 <= length <= 12)
             covered[top : top + length, left : left + length] += 1
             lengths.append(length)
         assert covered.max() == 1
-    assert min(lengths) == 7 and max(lengths) == 28
+    assert min(lengths) == 6 and max(lengths) == 24

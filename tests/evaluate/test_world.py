@@ -1,14 +1,16 @@
 """The world's benchmarks: fixed blocks, demonstrations from the training split, prompts that fit a row."""
 
 from collections import Counter
+from itertools import takewhile
 
 import pytest
 
 from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
+from mm1_lab.data.world.language import in_first_words
 from mm1_lab.data.world.scenes import Scene
-from mm1_lab.data.world.words import SECOND
+from mm1_lab.data.world.words import COLOURS, SECOND, SIZES
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.world import world_benchmarks
 
@@ -109,10 +111,16 @@ def test_half_of_the_blocks_answer_in_the_words_of_their_demonstrations() -> Non
                 assert own != vocabularies[kind, number + 1]
 
 
+def opening(caption: str) -> str:
+    """What a caption says before its first size or colour."""
+    attributes = {*SIZES, *COLOURS}
+    return " ".join(takewhile(lambda word: in_first_words(word) not in attributes, caption.split()))
+
+
 def test_captions_of_a_block_are_in_one_convention_and_demonstrations_by_one_annotator() -> None:
     captions = BENCHMARKS["captions"]
     for block, shown in zip(captions.blocks, captions.demonstrations, strict=True):
-        openings = {question.shown.split()[0] for question in (*block, *shown)}
+        openings = {opening(question.shown) for question in (*block, *shown)}
         assert len(openings) == 1
         for words in SECOND.values():
             texts = [text for question in (*block, *shown) for text in question.references]

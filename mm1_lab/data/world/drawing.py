@@ -15,7 +15,7 @@ from mm1_lab.data.world.words import COLOURS, CORNERS
 CANVAS = 72
 _CELL = CANVAS // 2
 """Side of the cell that a thing occupies: a quarter of the picture's area."""
-_LENGTHS = {"large": (14.0, 28.0), "small": (7.0, 14.0)}
+_LENGTHS = {"large": (12.0, 24.0), "small": (6.0, 12.0)}
 """Shortest and longest side in canvas pixels, drawn log-uniformly: two octaves, of which a resolution shows a part."""
 _SHIFT = 6
 """Canvas pixels by which things stand off the middle of their quarters, turned round the centre like a pinwheel, so

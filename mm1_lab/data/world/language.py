@@ -83,11 +83,6 @@ _OPENINGS = _phrases(
     "|again|it has|another picture :|this image has|first seen here :|we see here|and now"
 )
 """How a page begins what it says about each picture."""
-_ANNOTATORS = _phrases(
-    "there is|a picture with|the picture shows|here is|a photo of|the image has|an image with|the photo contains"
-    "|a view of|this photo has|it is a picture of|the gallery shows"
-)
-"""How an annotator of the benchmarks begins a caption; no training text begins so."""
 _TEMPLATES = (
     "{a}|{size}|{colour}|{name}|{at}",
     "{a}|{colour}|{name}|{at}|, {size}",
@@ -109,7 +104,7 @@ _CORNERED = 0.2
 _DETERMINERS = _phrases("a|the|one|this|some|")
 _JOINTS = _phrases("and|with|,|next to|beside|;|and also|then|and then")
 _IN_CAPTIONS = (
-    [template for template in _TEMPLATES if template.index("{colour}") < template.index("{name}")],
+    [t for t in _TEMPLATES if t.startswith("{a}") and t.index("{colour}") < t.index("{name}")],
     [joint for joint in _JOINTS if joint != ";"],
 )
 """Templates and joints of the benchmarks' captions. With colours after names the base loses twice as much content by
@@ -126,8 +121,16 @@ def page_voice(random: Random, complete: bool = False) -> Voice:
 
 
 def annotator(random: Random) -> Voice:
-    """The voice of one of the benchmarks' annotators, who may leave out sizes."""
-    return _composed(random, _ANNOTATORS, *_IN_CAPTIONS, ("size",))
+    """The voice of one of the benchmarks' annotators, who may leave out sizes, and is brief."""
+    while True:
+        voice = _composed(random, _OPENINGS, *_IN_CAPTIONS, ("size",))
+        if len(voice(random, _TWO_THINGS).split()) <= LONGEST_OF_TWO:
+            return voice
+
+
+LONGEST_OF_TWO = 16
+"""Maximum words of an annotator's caption of two things, so that eight demonstrations fit a row of 256."""
+_TWO_THINGS = Scene((Thing("circle", "red", "large", 0), Thing("square", "blue", "small", 2)))
 
 
 def _composed(

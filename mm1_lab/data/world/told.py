@@ -54,14 +54,14 @@ answers are not found without looking them up."""
 _ANSWERED_OTHERWISE = 0.25
 """Probability that questions about one scene are answered in a convention that nothing shows."""
 _ASKED = {
-    "colour": 3,
-    "shape": 6,
+    "colour": 4,
+    "shape": 5,
     "place": 3,
-    "size": 2,
-    "relation": 8,
+    "size": 4,
+    "relation": 6,
     "letter": 2,
     "owner": 2,
-    "town": 2,
+    "town": 3,
 }
 """Sampling weights of the kinds of questions. Looking up a name by its place is learned last of all, and shape,
 relation and owner rest on it: with two fifths of this share a decoder never learned it (results/LOG.md)."""
