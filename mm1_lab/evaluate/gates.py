@@ -22,14 +22,14 @@ from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.fitting import longest_prompt
 from mm1_lab.evaluate.leaks import CHECKS, STREAMS, find_leaks
 from mm1_lab.evaluate.metrics import majority_by_kind, majority_score, score
-from mm1_lab.evaluate.pixel_reader import names_read
+from mm1_lab.evaluate.pixel_reader import names_read, print_read
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.run import Answering
 from mm1_lab.model import build_mm1, load_weights
 
 BOUNDS = {
-    "reader": {"336": (8.0, math.inf), "448": (3.0, math.inf)},
+    "reader": {"336": (8.0, math.inf), "448": (3.0, math.inf), "print": (40.0, math.inf)},
     "probe": {
         "colour": (90.0, math.inf),
         "place": (90.0, math.inf),
@@ -43,7 +43,8 @@ BOUNDS = {
 }
 """The least and the most that a measurement may be, by gate and by what is measured; what is not named is reported.
 
-Of the reader: points by which it names more things at a resolution than at the next lower one. Of the probe: percent
+Of the reader: points by which it names more things at a resolution than at the next lower one, and more letters of
+small print at 1344 than at 336. Of the probe: percent
 right, and points by which it finds more names in the most averaged cells than in the fewest. Colours and places must
 be seen, and of names something must be left to see, which grows with the size of things. Of the decoder: percent of a
 kind of question about scenes in words, as a decoder that is poor at look-up lowers all scores on pictures.
@@ -110,8 +111,11 @@ def text_gate(stage: EvaluationStage, decoder: Path, data: Data) -> Iterator[Che
 
 
 def read_from_pixels(sides: Mapping[int, int]) -> Iterator[Check]:
-    """Whether higher resolutions show more; `sides`: side in pixels of each of the scale's resolutions."""
-    shares = {}
+    """Whether higher resolutions show more; `sides`: side in pixels of each of the scale's resolutions.
+
+    Of a picture in five views, an overview and its quarters, the reader sees the whole in the quarters' resolution.
+    """
+    shares: dict[int, float] = {}
     for resolution in (224, 336, 448):
         if resolution in sides:
             right, count = names_read(sides[resolution])
@@ -121,6 +125,15 @@ def read_from_pixels(sides: Mapping[int, int]) -> Iterator[Check]:
     for lower, higher in pairwise(shares):
         what = f"names, {higher} − {lower}, points"
         yield _measured("reader", str(higher), what, shares[higher] - shares[lower])
+    if {336, 672} <= sides.keys():
+        read = {}
+        for resolution, side in (336, sides[336]), (1344, 2 * sides[672]):
+            right, count = print_read(side)
+            read[resolution] = 100 * right / count
+            yield _measured(
+                "reader", "letters", f"small print at {resolution} ({side} pixels)", read[resolution], count=count
+            )
+        yield _measured("reader", "print", "small print, 1344 − 336, points", read[1344] - read[336])
 
 
 def probes(stage: EncoderStage, encoder: Path, resolution: int, gate: str) -> Iterator[Check]:

@@ -1,7 +1,7 @@
 """Pictures with small print, which need high resolution: posters of letters, and bar charts with countable steps.
 
-The canvas has 144 pixels. A poster's letters are 14 or 8 pixels high on it: 3.5 or 2 pixels at side 36 (the paper's
-336), 7 or 4 at 72 (672), 14 or 8 at 144 (1344 in five views). By the probe at 24 pixels, 7 pixels suffice for reading.
+The canvas has 144 pixels. A poster's letters are 8 or 7 pixels high on it: 2 pixels or less at side 36 (the paper's 336),
+where a reader of pixels that knows where they stand tells every second one, and 8 or 7 at 144 (1344 in five views).
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from mm1_lab.data.world.words import COLOURS, CORNERS, LETTERS
 
 CANVAS = 144
 _QUARTER = CANVAS // 2
-_LETTERS = (14, 8)
+_LETTERS = (8, 7)
 """Side of a letter in canvas pixels; each value applies to half of the posters."""
 _BAR, _STEP = 20, 24
 """Width of a bar and height of one step, in canvas pixels."""
@@ -42,12 +42,24 @@ class Poster:
     def pixels(self, side: int) -> Pixels:
         """(side, side, 3)."""
         random = Random(self.look)
-        canvas, size = _background(random), _LETTERS[self.look % 2]
-        for place, letter, colour in self.letters:
+        canvas = _background(random)
+        for (_, letter, colour), (size, top, left) in zip(self.letters, self._spots(random), strict=True):
+            _paint(canvas, mask_of(letter, size), top, left, colour)
+        return _finish(canvas, random, side)
+
+    def layout(self) -> list[tuple[int, int, int]]:
+        """(side, top, left) of each letter, in canvas pixels."""
+        random = Random(self.look)
+        _background(random)
+        return self._spots(random)
+
+    def _spots(self, random: Random) -> list[tuple[int, int, int]]:
+        size, spots = _LETTERS[self.look % 2], []
+        for place, _, _ in self.letters:
             row, column = divmod(CORNERS.index(place), 2)
             top, left = (random.randrange(4, _QUARTER - size - 4) for _ in range(2))
-            _paint(canvas, mask_of(letter, size), row * _QUARTER + top, column * _QUARTER + left, colour)
-        return _finish(canvas, random, side)
+            spots.append((size, row * _QUARTER + top, column * _QUARTER + left))
+        return spots
 
 
 @dataclass(frozen=True, slots=True)
