@@ -269,7 +269,7 @@ def test_the_search_is_planned_with_its_sizes_and_steps(
     for steps in ("20000", "40000"):
         assert main([*command, "--set", f"train.steps={steps}"]) == 0
         output = capsys.readouterr().out
-        assert f"lr_law,train.steps={steps} at paper: 20 trials" in output and "85M 0.000131" in output
+        assert f"lr_law,train.steps={steps} at paper: 30 trials" in output and "85M 0.000131" in output
         (number, thousands), *_ = re.findall(r"([\d.]+)(K?) +waits for encoder and decoder", output)
         hours.append(float(number) * (1000 if thousands else 1))
     assert hours[1] == pytest.approx(2 * hours[0], rel=0.02)
