@@ -58,8 +58,7 @@ def caution(manifest: Manifest, seeds: Sequence[int]) -> str:
     if manifest.in_world and (note := tuned_on(seeds)):
         said.append(note)
     if earlier_world(manifest):
-        present = WORLD_DATA.digest.partition(".")[0]
-        said.append(f"Made in an earlier miniature world ({manifest.data.digest}, now {present}).")
+        said.append(f"Made in an earlier miniature world ({manifest.data.digest}).")
     return " ".join(said)
 
 

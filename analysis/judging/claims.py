@@ -17,6 +17,8 @@ from mm1_lab.results import Manifest
 
 PATH = Path(__file__).parents[1] / "lessons.yaml"
 LAW = "lr_law"
+STUDY_WORLD = "world-3"
+"""The miniature world of the study in results/study, whose protocol `aside_in_world` belongs to."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,12 @@ class Part(Levels):
     aside: str = ""
     """Why the part is shown but does not decide."""
     aside_in_world: str = ""
-    """The same for results of the miniature world, for what this world cannot test."""
+    """The same for results of `STUDY_WORLD`, for what that world could not test."""
 
     def why_aside(self, manifest: Manifest) -> str:
         """Why it does not decide in these results; empty if it does."""
         withdrawn = manifest.withdrawn.get(self.contrast or "", "")
-        return self.aside or withdrawn or (self.aside_in_world if manifest.in_world else "")
+        return self.aside or withdrawn or (self.aside_in_world if manifest.data.digest == STUDY_WORLD else "")
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:

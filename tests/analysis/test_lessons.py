@@ -173,18 +173,24 @@ def test_the_data_mix_lessons_follow_the_truth(data_mix: Sweep) -> None:
     assert found["few-shot"]["by"] == "ours" and found["captions"]["by"] == "MM1"
 
 
-def test_a_part_that_the_world_cannot_ask_is_shown_and_does_not_decide(data_mix: Sweep) -> None:
-    found = judged(study_of(data_mix, range(5)), lessons=LESSONS)["interleaved and text"]
+def with_data(study: Study, data: DataIdentity) -> Study:
+    manifest = study.manifest.model_copy(update={"data": data})
+    return replace(study, variant=replace(study.variant, manifest=manifest))
+
+
+def test_a_part_that_the_study_s_world_cannot_ask_is_shown_and_does_not_decide(data_mix: Sweep) -> None:
+    world_3 = DataIdentity(digest="world-3")
+    found = judged(with_data(study_of(data_mix, range(5)), world_3), lessons=LESSONS)["interleaved and text"]
     assert found["verdict"] == "not judged" and "set aside by the study" in found["reason"]
     assert np.isfinite(found["estimate"]) and found["parts"] == 0
     study = study_of(sweep_of("connector", GRID), range(5), lifts=lifts_of(GRID, _144=4))
-    assert judged(study, lessons=LESSONS)["image tokens"]["verdict"] == "not judged"
-    asked, open_here = (" ".join(question_status(study, lessons)[0]) for lessons in (ASKED, LESSONS))
+    there = with_data(study, world_3)
+    assert judged(there, lessons=LESSONS)["image tokens"]["verdict"] == "not judged"
+    asked, open_here = (" ".join(question_status(there, lessons)[0]) for lessons in (ASKED, LESSONS))
     assert "image tokens" in asked and "image tokens" not in open_here
-    data = DataIdentity(kind="shards", digest="d", tokenizer="t")
-    manifest = study.manifest.model_copy(update={"data": data})
-    own = replace(study, variant=replace(study.variant, manifest=manifest))
-    assert judged(own, lessons=LESSONS)["image tokens"]["verdict"] == "supported", "of one's own data it is asked"
+    own = with_data(study, DataIdentity(kind="shards", digest="d", tokenizer="t"))
+    for asking in (study, own):  # the present world, and data of one's own
+        assert judged(asking, lessons=LESSONS)["image tokens"]["verdict"] == "supported"
 
 
 @pytest.mark.parametrize(
@@ -226,7 +232,7 @@ def test_lessons_are_one_family_and_contrasts_are_in_none(data_mix: Sweep) -> No
     evidence = of_lessons(study, LESSONS)
     frame, parts = judge_lessons(LESSONS, evidence), parts_frame(evidence)
     known = frame[frame["verdict"] != "not judged"]
-    assert set(known["family"]) == {len(known)} == {8}
+    assert set(known["family"]) == {len(known)} == {9}
     smallest = {}
     for name, rows in parts[parts["decides"]].groupby("lesson"):
         against = min(1.0, len(rows) * rows["p_contradicted"].min())
