@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -24,6 +25,7 @@ from tests.data.conftest import Files
 from tests.evaluate.published import WRITERS, draw
 
 STUDY = REPOSITORY / "results" / "study" / "mini"
+DEVELOPMENT = REPOSITORY / "results" / "development" / "mini"
 
 
 def shown(language: str, heading: str, file: str) -> str:
@@ -87,15 +89,23 @@ def test_every_command_that_is_shown_has_its_options_and_every_target_is_made() 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/study.md"])
 def test_the_findings_are_those_of_committed_results(page: str) -> None:
-    """A comment after each names the row of `lesson_parts.csv`, or two arms of the data mix and a measure."""
+    """A comment after each names the row of `lesson_parts.csv`, or two arms of the data mix and a measure, or a claim
+    about results/development, with captions by content."""
     text = (REPOSITORY / page).read_text(encoding="utf-8")
     number = r"(−?[\d.]+)"
     findings = re.findall(rf"{number} (?:points )?\[{number}, {number}\][^\n<]*<!-- ([^>]+) -->", text)
     assert len(findings) >= 3 and len(findings) == text.count("<!-- ")
+    in_development = pd.concat([pd.read_csv(path) for path in DEVELOPMENT.glob("*/contrasts.csv")]).set_index("claim")
     parts = pd.read_csv(STUDY / "lesson_parts.csv").drop_duplicates("detail").set_index("detail")
     data_mix = read_study(STUDY / "data_mix")
     for *numbers, part in findings:
-        if part in parts.index:
+        if part.startswith("development: "):
+            row = in_development.loc[part.removeprefix("development: ")]
+            names = ["content", "content_low", "content_high"]
+            if np.isnan(row["content"]):  # of text
+                names = ["estimate", "low", "high"]
+            values = list(row[names])
+        elif part in parts.index:
             values = [parts.loc[part, name] for name in ("estimate", "low", "high")]
         else:
             arms, _, measure = part.partition(", ")
