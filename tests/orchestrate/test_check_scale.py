@@ -18,8 +18,8 @@ def test_what_is_missing_is_computed_then_every_gate_is_measured(
     finished: Any, place: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(place.folder)
-    monkeypatch.setattr(attribute_probe, "TRAINING_PICTURES", 300)
-    monkeypatch.setattr(attribute_probe, "TEST_PICTURES", 100)
+    monkeypatch.setattr(attribute_probe, "TRAINING_SCENES", 300)
+    monkeypatch.setattr(attribute_probe, "TEST_SCENES", 100)
     monkeypatch.setattr(pixel_reader, "TRAINING_PICTURES", 200)
     monkeypatch.setattr(pixel_reader, "TEST_PICTURES", 50)
     shutil.copytree(finished.results, place.results)
