@@ -1,7 +1,7 @@
 """Pictures with small print, which need high resolution: posters of letters, and bar charts with countable steps.
 
-The canvas has 144 pixels. A poster's letters are 8 or 7 pixels high on it: 2 pixels or less at side 36 (the paper's 336),
-where a reader of pixels that knows where they stand tells every second one, and 8 or 7 at 144 (1344 in five views).
+The canvas has 144 pixels. A poster's letters are 8 or 7 pixels high on it: 2 pixels or less at side 36 (the paper's
+336), where a reader of pixels that knows where they stand tells four of ten, and 8 or 7 at 144 (1344 in five views).
 """
 
 from dataclasses import dataclass
