@@ -1,6 +1,7 @@
 """Draws all tables and figures of a results folder, each sweep in a process of its own."""
 
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import forkserver, get_context
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from analysis.judging.verdicts import judge_contrasts, with_lessons
 from analysis.law.report import draw_search
 from analysis.measures import measure_rows
 from analysis.pages import scores
+from analysis.pages.axes import level_rows
 from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.figures import draw_scores, head
 from analysis.pages.groups import Drawn, Group, group_sweeps
 from analysis.pages.output import Output
 from analysis.pages.overview import write_overview
+from analysis.pages.published import write_published
 from analysis.pages.report import write_report
 from analysis.pages.verdicts import claims_notes, in_little_room, verdicts_table
 from analysis.proxies import pair_arms
@@ -32,15 +35,15 @@ from mm1_lab.processes import allow_interrupts, interrupts_blocked
 from mm1_lab.results.reading import list_variants, read_variant
 
 
-def draw(results: Path, out: Path | None = None) -> list[Path]:
+def draw(results: Path, out: Path | None = None, latex: bool = False) -> list[Path]:
     """Draws everything in a results folder into it, or into `out`; returns the files written.
 
-    Writes the files of `draw_sweep` to each sweep's folder; `lessons.*`, `measures.md` and, if there are cheaper runs
-    of a sweep, `decision_accuracy.*` to each scale's folder; and `summary.md` for reading on a code host. Raises
-    RequestError if there are no results, or results of another schema. A sweep without any finished trial is skipped if
-    another one has results.
+    Writes the files of `draw_sweep` to each sweep's folder; `lessons.*`, `axes.*`, `measures.md` and, if there are
+    cheaper runs of a sweep, `decision_accuracy.*` to each scale's folder; and `summary.md` for reading on a code host.
+    `latex`: tables also as LaTeX and figures as PDF. Raises RequestError if there are no results, or results of another
+    schema. A sweep without any finished trial is skipped if another one has results.
     """
-    return _draw_all(results, out or results)[1]
+    return _draw_all(results, out or results, latex)[1]
 
 
 def draw_report(results: Path, out: Path | None = None) -> list[Path]:
@@ -50,27 +53,28 @@ def draw_report(results: Path, out: Path | None = None) -> list[Path]:
     return [*files, write_report(out, groups)]
 
 
-def _draw_all(results: Path, out: Path) -> tuple[list[Group], list[Path]]:
-    drawn = draw_sweeps(results, out)
+def _draw_all(results: Path, out: Path, latex: bool = False) -> tuple[list[Group], list[Path]]:
+    drawn = draw_sweeps(results, out, latex)
     groups = group_sweeps(results, out, drawn)
     files = [path for one in drawn for path in one.files]
-    return groups, files + write_overview(out, groups)
+    return groups, files + write_overview(out, groups, latex)
 
 
-def draw_sweeps(results: Path, out: Path) -> list[Drawn]:
+def draw_sweeps(results: Path, out: Path, latex: bool = False) -> list[Drawn]:
     """Draws every sweep of a results folder into `out`, on all cores."""
     folders = list_variants(results)
     finished = [folder for folder in folders if len(read_variant(folder).done)] or folders
     targets = [out / folder.relative_to(results) for folder in finished]
+    draw_one = partial(_draw, latex=latex)
     workers = min(len(finished), machine_cpus())
     if workers < 2:
-        return list(map(_draw, finished, targets))
+        return list(map(draw_one, finished, targets))
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with interrupts_blocked():
         forkserver.ensure_running()
     with ProcessPoolExecutor(workers, context, allow_interrupts) as pool:
-        return list(pool.map(_draw, finished, targets))
+        return list(pool.map(draw_one, finished, targets))
 
 
 def draw_sweep(folder: Path) -> list[Path]:
@@ -79,6 +83,7 @@ def draw_sweep(folder: Path) -> list[Path]:
     - `figure.png` and `table.md|csv`: all arms, by the paper's panels if the sweep has them;
     - `contrasts.*`: the claims with their verdicts; `validity.*`: the rules for the base, if it has a blind control;
     - `scores.csv`: arm × seed × benchmark × shots; `measures.csv`: what deciding 3 points takes by each measure;
+    - `table_3.md`, `table_4.md`: the paper's table with our numbers;
     - for a search, `points.csv`, `optima.csv`, `law.json`.
 
     `table.md` is written last and atomically: a folder in which it is newer than the results is completely drawn.
@@ -101,19 +106,20 @@ def sweep_in_short(folder: Path) -> str:
     return "\n\n".join(to_plain(table).rstrip() for table in tables)
 
 
-def _draw(folder: Path, target: Path) -> Drawn:
+def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
     """Draws the sweep in `folder` into `target`."""
     study, rules, failed = read_judged(folder)
     lessons = known_lessons(folder.absolute().parents[1])
-    output = Output(target)
+    output = Output(target, latex=latex)
     tables: dict[str, list[Table]] = {}
     claims_table = None
-    measures = pd.DataFrame()
+    levels = measures = pd.DataFrame()
     with styled():
         output.csv("scores", scores.scores_by_benchmark(study))
         if isinstance(study.sweep.search, RateSearch):
             output.files.extend(draw_search(folder, out=target))
         else:
+            levels = level_rows(study)
             measures = measure_rows(study, *minutes_of(study))
             if len(measures) and study.manifest.scale != "smoke":
                 output.csv("measures", measures)
@@ -129,6 +135,7 @@ def _draw(folder: Path, target: Path) -> Drawn:
                 output.tables("contrasts", claims_table)
                 if is_drawn(claims, study.manifest.scale):
                     output.figure("contrasts", draw_claims(claims, head(study), study.caution))
+            write_published(study, output)
             output.figure("figure", draw_scores(study))
             tables["All scores"] = _write_scores(study, output)
     return Drawn(
@@ -136,6 +143,7 @@ def _draw(folder: Path, target: Path) -> Drawn:
         manifest=study.manifest,
         files=tuple(output.files),
         evidence=tuple(of_lessons(study, lessons, failed)),
+        levels=levels,
         measures=measures,
         missing=tuple(study.missing()),
         caution=study.caution,

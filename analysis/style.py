@@ -71,3 +71,12 @@ def save(figure: Figure, path: Path) -> Path:
     path = path.with_name(f"{path.name}.png")  # a setting in the name may have a dot
     write_bytes(path, png.getvalue())
     return path
+
+
+def save_pdf(figure: Figure, path: Path) -> Path:
+    """The same with the suffix .pdf, for papers."""
+    pdf = BytesIO()
+    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    path = path.with_name(f"{path.name}.pdf")
+    write_bytes(path, pdf.getvalue())
+    return path

@@ -1,4 +1,4 @@
-"""The type of all tables: a pandas frame with a title and notes, as Markdown, HTML or plain text."""
+"""The type of all tables: a pandas frame with a title and notes, as Markdown, HTML, LaTeX or plain text."""
 
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -22,6 +22,16 @@ Row = Mapping[Hashable, Any]
 
 BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 """Line breaks and other control characters, which would end a caption, a heading or a row."""
+
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "[": "{[}",  # after the end of a line, [ would begin an option of it
+        **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,26 @@ def to_markdown(*tables: Table) -> str:
         parts.append("\n".join(lines))
         parts += [plain_markdown(note) for note in table.notes]
     return "\n\n".join(parts) + "\n"
+
+
+def to_latex(*tables: Table) -> str:
+    r"""A table environment per table, for LuaLaTeX or XeLaTeX, which know ± and ≤; needs \usepackage{booktabs}."""
+    parts = []
+    for table in tables:
+        rows = pd.DataFrame(table.lines(), columns=pd.Index(table.head)).map(_latex).rename(columns=_latex)
+        text = rows.style.hide(axis="index").to_latex(
+            hrules=True,
+            column_format="".join("l" if left else "r" for left in table.is_text),
+            position_float="centering",
+            caption=_latex(table.title or tables[0].title),
+        )
+        notes = _latex(" ".join(table.notes))
+        parts.append(text.replace("\\end{tabular}\n", f"\\end{{tabular}}\n\\par\\raggedright {notes}\n"))
+    return "\n".join(parts)
+
+
+def _latex(text: str) -> str:
+    return without_marks(BREAKS.sub(" ", text)).translate(LATEX)
 
 
 def plain_markdown(text: str) -> str:

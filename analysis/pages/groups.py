@@ -1,7 +1,7 @@
 """What the summary and the report are made from: drawn sweeps, grouped by the scale at which they can be compared."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from analysis.judging.evidence import Evidence
 from analysis.judging.law_evidence import of_law
 from analysis.judging.verdicts import judge_lessons, parts_frame
 from analysis.measures import measures_table
+from analysis.pages.axes import axes_table, what_mattered
 from analysis.pages.cells import in_short
 from analysis.pages.verdicts import in_little_room, run_lessons, tally, verdicts_table
 from analysis.proxies import Paired, accuracy, accuracy_table
@@ -37,6 +38,8 @@ class Drawn:
     files: tuple[Path, ...]
     evidence: tuple[Evidence, ...]
     """On each part of the lessons about it."""
+    levels: pd.DataFrame
+    """The differences of its axes' levels from the base's; empty for a search."""
     measures: pd.DataFrame
     """What deciding a difference takes by each measure; empty for a search."""
     missing: tuple[str, ...]
@@ -124,12 +127,22 @@ class Group:
         return tuned_on(sorted(seeds))
 
     @property
+    def levels(self) -> pd.DataFrame:
+        return _joined([one.levels for one in self.drawn])
+
+    @property
     def measures_table(self) -> Table | None:
-        known = [one.measures for one in self.drawn if len(one.measures)]
-        if not known or self.scale == "smoke":
-            return None
+        rows = _joined([one.measures for one in self.drawn])
         title = f"What deciding a difference takes at {self.name}, by measure"
-        return measures_table(pd.concat(known, ignore_index=True), title)
+        return measures_table(rows, title) if len(rows) and self.scale != "smoke" else None
+
+    @property
+    def axes_title(self) -> str:
+        return f"What moves the scores at {self.name}"
+
+    @property
+    def axes_table(self) -> Table | None:
+        return axes_table(self.levels, self.axes_title, self.caution) if len(self.levels) else None
 
     @property
     def accuracy_table(self) -> Table | None:
@@ -161,6 +174,11 @@ class Group:
         return f"{about}, {DATA[manifest.data.kind]}. {worlds}".strip()
 
     @property
+    def mattered(self) -> str:
+        """Which design choices matter most."""
+        return what_mattered(self.levels)
+
+    @property
     def findings(self) -> str:
         """What the lessons came to."""
         lessons = self.lessons
@@ -172,6 +190,11 @@ class Group:
         if len(undecided):
             text += f"; undecided: {', '.join(undecided)}"
         return f"{text}."
+
+
+def _joined(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    known = [frame for frame in frames if len(frame)]
+    return pd.concat(known, ignore_index=True) if known else pd.DataFrame()
 
 
 def group_sweeps(results: Path, out: Path, drawn: Sequence[Drawn]) -> list[Group]:

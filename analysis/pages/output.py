@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.style import save
-from analysis.table import Table, to_markdown, write_csv
+from analysis.style import save, save_pdf
+from analysis.table import Table, to_latex, to_markdown, write_csv
 from mm1_lab.files import write_text
 
 
@@ -18,15 +18,24 @@ class Output:
     folder: Path
     end: str = ""
     """What is added to each name."""
+    latex: bool = False
+    """Also write LaTeX of tables and PDF of figures."""
     files: list[Path] = field(default_factory=list)
 
     def csv(self, name: str, frame: pd.DataFrame) -> None:
         self.files.append(write_csv(frame, self.folder / f"{name}{self.end}.csv"))
 
     def tables(self, name: str, *tables: Table) -> None:
-        path = self.folder / f"{name}{self.end}.md"
-        write_text(path, to_markdown(*tables))
-        self.files.append(path)
+        texts = {"md": to_markdown(*tables)}
+        if self.latex:
+            texts["tex"] = to_latex(*tables)
+        for ending, text in texts.items():
+            path = self.folder / f"{name}{self.end}.{ending}"
+            write_text(path, text)
+            self.files.append(path)
 
     def figure(self, name: str, figure: Figure) -> None:
-        self.files.append(save(figure, self.folder / f"{name}{self.end}"))
+        path = self.folder / f"{name}{self.end}"
+        self.files.append(save(figure, path))
+        if self.latex:
+            self.files.append(save_pdf(figure, path))

@@ -1,10 +1,11 @@
-"""The files about several sweeps: lessons, measures and decision accuracy of each scale, and a summary of all."""
+"""The files about several sweeps: lessons, axes, measures and decision accuracy of each scale, and a summary."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from analysis.pages.axes import draw_axes, drawn_levels
 from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.groups import Group
 from analysis.pages.output import Output
@@ -14,11 +15,11 @@ from analysis.table import Table, environment, plain_markdown, to_markdown
 from mm1_lab.files import write_text
 
 
-def write_overview(out: Path, groups: Sequence[Group]) -> list[Path]:
+def write_overview(out: Path, groups: Sequence[Group], latex: bool = False) -> list[Path]:
     """Writes the files of each scale to its folder, and `summary.md`, to read on a code host; returns all files."""
     written = []
     for group in groups:
-        output = Output(out / group.scale, group.suffix)
+        output = Output(out / group.scale, group.suffix, latex)
         if group.has_lessons:
             output.csv("lessons", group.lessons)
             output.csv("lesson_parts", group.parts)
@@ -26,6 +27,12 @@ def write_overview(out: Path, groups: Sequence[Group]) -> list[Path]:
             if is_drawn(group.lessons, group.scale):
                 with styled():
                     output.figure("lessons", draw_claims(group.lessons, group.lessons_title, group.caution))
+        if group.axes_table:
+            output.csv("axes", group.levels)
+            output.tables("axes", group.axes_table)
+        if _has_axes_figure(group):
+            with styled():
+                output.figure("axes", draw_axes(group.levels, group.axes_title, group.caution))
         if group.measures_table:
             output.tables("measures", group.measures_table)
         if group.accuracy_table:
@@ -37,11 +44,16 @@ def write_overview(out: Path, groups: Sequence[Group]) -> list[Path]:
     return [*written, path]
 
 
+def _has_axes_figure(group: Group) -> bool:
+    return group.scale != "smoke" and len(drawn_levels(group.levels)) > 0
+
+
 def summary(groups: Sequence[Group]) -> str:
     """The results at a glance as Markdown, with figures: own sweeps, then lessons and the sweeps they are about."""
     templates = environment()
     templates.filters |= {"markdown": _markdown, "plain": plain_markdown, "alt": _alt}
-    return templates.get_template("summary.md.jinja").render(groups=groups) + "\n"
+    text = templates.get_template("summary.md.jinja").render(groups=groups, has_axes_figure=_has_axes_figure)
+    return f"{text}\n"
 
 
 def _markdown(table: Table) -> str:

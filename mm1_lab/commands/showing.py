@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mm1_lab.commands import options as opt
 from mm1_lab.commands.common import DONE, ledger_of, print_json, request_of
-from mm1_lab.commands.options import command, option
+from mm1_lab.commands.options import command, option, switch
 from mm1_lab.config import RequestError
 from mm1_lab.files import PARTS, RESULTS, STUDY, here_or_shipped
 from mm1_lab.formatting import counted
@@ -126,13 +126,15 @@ def _about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
     return request_of(options, options.sweep, [arm for arm in arms if arm in known])
 
 
-@command("--results results/study", opt.DRAWN_RESULTS)
+@command(
+    "--results results/study", opt.DRAWN_RESULTS, switch("--latex", "also write tables as LaTeX and figures as PDF")
+)
 def figures(options: argparse.Namespace) -> int:
     """Write tables and figures of all results."""
     results = _results(options)
     from analysis.redraw import draw
 
-    paths = draw(results, _drawn_into(options, results))
+    paths = draw(results, _drawn_into(options, results), options.latex)
     for folder, count in Counter(path.parent for path in paths).items():
         print(f"{folder}: {counted(count, 'file')}")
     print(f"Overview: {paths[-1]}")

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from analysis.judging.claims import load_lessons
 from analysis.judging.evidence import of_lessons
 from analysis.judging.verdicts import judge_contrasts, judge_lessons, parts_frame, with_lessons
+from analysis.pages.axes import draw_axes, drawn_levels, level_rows, what_mattered
 from analysis.pages.compare import compare_table
 from analysis.pages.figures import draw_scores
 from analysis.pages.output import Output
@@ -27,7 +28,7 @@ from analysis.redraw import _write_scores, draw, sweep_in_short
 from analysis.runs import mixes_machines
 from analysis.study import Study, read_study
 from mm1_lab.cli import main
-from mm1_lab.config import Contrast, DataIdentity, Measure, Panel, RequestError, Sweep
+from mm1_lab.config import AVERAGE, Contrast, DataIdentity, Measure, Panel, RequestError, Sweep
 from mm1_lab.results.manifest import merge_manifest, read_trials
 from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, study_of, write_results
 
@@ -35,7 +36,8 @@ NAMES = [
     *("contrasts.csv", "contrasts.md", "contrasts.png", "figure.png"),
     *("scores.csv", "table.csv", "table.md", "validity.csv", "validity.md"),
 ]
-OVERALL = ["lessons.csv", "lessons.md", "lessons.png", "lesson_parts.csv", "summary.md"]
+OVERALL = [f"{name}.{ending}" for name in ("axes", "lessons") for ending in ("csv", "md")]
+OVERALL += ["lesson_parts.csv", "lessons.png", "summary.md"]
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +250,11 @@ def test_results_of_an_earlier_world_are_marked_and_not_ranked(tmp_path: Path, d
     del manifest["digest"]
     (old / "sweep.json").write_text(json.dumps(manifest), encoding="utf-8")
     draw(tmp_path)
+    axes = (tmp_path / "mini" / "axes.md").read_text(encoding="utf-8")
+    assert "| encoder (world 2) |" in axes and "not ranked with the others: encoder" in axes
     text = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    mattered = next(line for line in text.splitlines() if line.startswith("Of the levels that were tried"))
+    assert mattered.count("data mix") == mattered.count("synthetic captions") == 1
     assert "not ranked with the others: encoder (world 2)" in text
     row = {"sweep": "encoder", "world": "world 2", "interval": "", "family": 3, "estimate": 1.0}
     notes = lesson_notes(pd.DataFrame([row]))
@@ -272,6 +278,28 @@ def test_seeds_of_own_data_are_nobodys_development_seeds(data_mix: Sweep) -> Non
         )
         with pytest.raises(RequestError, match=f"scores at seed 7, only at {kind} seeds 0".replace("  ", " ")):
             compare_table(each, "base", "captions", (7,))
+
+
+def test_each_level_of_an_axis_is_compared_with_the_base_s_and_controls_stand_apart(data_mix: Sweep) -> None:
+    study = study_of(data_mix, (0, 1, 2))
+    levels = level_rows(study)
+    row = levels.set_index(["axis", "level"]).loc[("synthetic captions", "0 %")]
+    values = study.trial_values(AVERAGE)
+    each = [values["no-vecap", seed] - values["base", seed] for seed in range(3)]
+    assert row["estimate"] == pytest.approx(np.mean(each)) and row["low"] < row["estimate"] < row["high"]
+    assert set(levels["base"]) == {"45.5:45.5:9.09", "7 %"}
+    shuffled = {"axis": "images", "base": "shown", "level": "shuffled", "estimate": -45.0, "low": -50.0, "high": -40.0}
+    of_chat = levels.assign(measure="chat 0-shot", axis="connector")
+    every = pd.concat([levels.tail(1).assign(**shuffled), of_chat, levels], ignore_index=True)
+    axes = list(drawn_levels(every)["axis"].unique())
+    assert set(axes) == {"data mix", "synthetic captions", "images"} and axes[-1] == "images", "one measure"
+    words = what_mattered(every)
+    farthest = levels.loc[levels["estimate"].abs().idxmax()]
+    assert f"by the average: {farthest['axis']} ({farthest['level']}: " in words and "images" not in words
+    assert "by conversations with tuned models: connector" in what_mattered(of_chat)
+    assert what_mattered(every[every["axis"] == "images"]).startswith("No design choice")
+    labels = [text.get_text() for text in draw_axes(every, "title", "").axes[0].texts]
+    assert labels[-1] == "images (a control), base: shown" and "synthetic captions, base: 7 %" in labels
 
 
 def test_machines_are_mixed_only_within_a_seed(data_mix: Sweep) -> None:
@@ -314,7 +342,9 @@ def test_the_committed_study_changes_only_where_it_is_named(
     write_results(local, sweep, arms, (0,), questions=16)
     assert main(["figures"]) == 0 and (local / "summary.md").exists()
     assert {path: path.read_bytes() for path in study.rglob("*") if path.is_file()} == before
-    assert main(["figures", "--results", str(study)]) == 0 and (study / "summary.md").exists()
+    assert main(["figures", "--results", str(study), "--latex"]) == 0 and (study / "summary.md").exists()
+    assert {path.stem for path in study.rglob("*.tex")} == {path.stem for path in study.glob("*/**/*.md")} >= {"axes"}
+    assert {path.stem for path in study.rglob("*.pdf")} == {path.stem for path in study.glob("mini/**/*.png")}
 
 
 def test_the_overview_tells_lessons_and_how_to_run_the_rest(one_seed: Path) -> None:
@@ -325,7 +355,8 @@ def test_the_overview_tells_lessons_and_how_to_run_the_rest(one_seed: Path) -> N
     assert "**One seed (0)" in summary
     assert "Reproduce: `mm1-lab run data_mix --scale mini --seeds 0,`" in summary
     links = re.findall(r"\]\(<(.+?)>\)", summary)
-    assert len(links) >= 5 and all((one_seed / link).exists() for link in links)
+    assert "No design choice can be said to matter most" in summary
+    assert len(links) > 5 and all((one_seed / link).exists() for link in links)
     lessons = pd.read_csv(one_seed / "mini" / "lessons.csv").set_index("detail")
     lift = lessons.loc["captions − interleaved, 0-shot"]
     assert (lift["verdict"], lift["reason"], lift["seeds_are"]) == ("not judged", "one seed", "development")

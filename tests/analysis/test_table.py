@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from analysis.table import Table, as_text, environment, to_markdown
+from analysis.table import Table, as_text, environment, to_latex, to_markdown
 
 FRAME = pd.DataFrame(
     {
@@ -59,6 +59,20 @@ def test_names_are_no_html_in_markdown() -> None:
     )
     markdown = to_markdown(table)
     assert not re.search("<[a-z]", markdown) and "| &lt;i>x | < 0.001 |" in markdown
+
+
+def test_latex_is_booktabs_with_as_many_cells_as_columns_and_nothing_left_to_escape() -> None:
+    text = to_latex(TABLE)
+    assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
+    assert r"\begin{tabular}{lrrrl}" in text and r"\caption{Scores \& losses}" in text
+    rows = [line for line in text.splitlines() if line.endswith(r" \\")]
+    assert len(rows) == 6 and all(len(re.findall(r"(?<!\\)&", row)) == 4 for row in rows)
+    assert r"a \& b | 50 \% & −1.5 & 2 & 0.500 & undecided" in text and "a  mixes &" in text
+    hostile = "two\nparts \\input{/etc/passwd}"
+    table = Table(hostile, pd.DataFrame({hostile: [hostile], "p": ["[0, 1]"]}), [hostile])
+    escaped = r"two parts \textbackslash{}input\{/etc/passwd\}"
+    assert to_latex(table).count(escaped) == 4 and r"\input" not in to_latex(table)
+    assert "& {[}0, 1] " in to_latex(table)
 
 
 def test_last_bits_that_differ_between_processors_do_not_change_a_rounded_number() -> None:

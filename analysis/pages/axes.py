@@ -1,0 +1,114 @@
+"""How much each level of a design choice changes the scores, over all sweeps of a scale: table, figure, words."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.effects import UNSET, levels_of, varying
+from analysis.judging.claims import Levels, differences_of
+from analysis.judging.difference import Difference
+from analysis.pages.cells import estimate
+from analysis.seeds import earlier_world, seed_columns, worlds_in
+from analysis.study import Study
+from analysis.style import BLUE, DARK, GREY, WIDTH, annotate, annotate_head, label_rows
+from analysis.table import Table, as_text
+from mm1_lab.config import AVERAGE, CHAT
+
+CONTROLS = ("images", "steps", "learning rate", "sft steps", "sft learning rate")
+"""Axes of how a model is trained or tested, not of what it is: shown apart from design choices."""
+NOTE = (
+    "Points by which a level differs from the base's, over pairs of arms that differ in this axis alone, with 95 % "
+    "intervals over seeds, uncorrected: of the average, or of conversations with tuned models (chat)."
+)
+NOTHING_MATTERED = (
+    "No design choice can be said to matter most: that takes arms that differ from the base in it alone, with scores "
+    "at each of two seeds or more."
+)
+
+
+def level_rows(study: Study) -> pd.DataFrame:
+    """How each level of an axis differs from the base's level: the mean over pairs of arms that differ in it alone, of
+    conversations for tuned models, of the average for others."""
+    measure = CHAT if study.trial_values(CHAT) else AVERAGE
+    scored = {arm for arm, _ in study.trial_values(measure)}
+    levels = {arm: own for arm, own in varying(study.sweep).items() if arm in scored}
+    base_levels = levels_of(study.sweep.base)
+    rows = []
+    for axis in next(iter(levels.values()), {}):
+        base = base_levels.get(axis, UNSET)
+        for level in dict.fromkeys(own[axis] for own in levels.values() if own[axis] != base):
+            for arms in differences_of(Levels(axis=axis, more=level, less=base), levels, study.sweep).values():
+                difference = Difference(study, {(arm, measure): weight for arm, weight in arms.items()})
+                if found := difference.found:
+                    row: dict[str, object] = {"sweep": study.sweep.name, "axis": axis, "base": base, "level": level}
+                    row |= {"measure": str(measure), "pairs": len(arms) // 2, "estimate": found.estimate}
+                    row |= {"low": found.low, "high": found.high, "interval": difference.unit}
+                    row |= seed_columns(difference.seeds, study.manifest.in_world)
+                    rows.append(row | {"world": earlier_world(study.manifest)})
+    return pd.DataFrame(rows)
+
+
+def axes_table(levels: pd.DataFrame, title: str, caution: str) -> Table:
+    """A row per level; `caution` is a note on seeds."""
+    frame = levels[["axis", "sweep", "base", "level", "measure", "pairs", "seeds"]].copy()
+    frame.insert(4, "difference", [estimate(row) for row in levels.to_dict("records")])
+    old = levels["world"] != ""
+    frame.loc[old, "sweep"] += " (" + levels["world"][old] + ")"
+    return Table(title, frame, [note for note in (NOTE, worlds_in(levels), caution) if note])
+
+
+def drawn_levels(levels: pd.DataFrame) -> pd.DataFrame:
+    """The levels in the figure: in the present world, over seeds, by one measure (of tuned models only where there are
+    no others). An axis of several sweeps is of the one with the most pairs. The largest first, controls last."""
+    if levels.empty:
+        return levels
+    measure = str(AVERAGE if (levels["measure"] == str(AVERAGE)).any() else CHAT)
+    shown = levels[(levels["measure"] == measure) & (levels["interval"] == "seeds") & (levels["world"] == "")]
+    kept = []
+    for _, own in shown.groupby("axis", sort=False):
+        pairs = own.groupby("sweep", sort=False)["pairs"].sum()
+        kept.append(own[own["sweep"] == pairs.idxmax()].sort_values("estimate", ascending=False, kind="stable"))
+    kept.sort(key=lambda own: (own["axis"].iloc[0] in CONTROLS, -own["estimate"].abs().max()))
+    return pd.concat(kept, ignore_index=True) if kept else shown
+
+
+def what_mattered(levels: pd.DataFrame) -> str:
+    """A sentence on the axes of design whose levels are the farthest from the base's, and on the nearest."""
+    shown = drawn_levels(levels)
+    if shown.empty or shown["axis"].isin(CONTROLS).all():
+        return NOTHING_MATTERED
+    shown = shown[~shown["axis"].isin(CONTROLS)]
+    farthest = shown.loc[shown.groupby("axis", sort=False)["estimate"].apply(lambda own: own.abs().idxmax())]
+    words = []
+    for row in farthest.to_dict("records"):
+        interval = f"95 % interval {as_text(row['low'])} to {as_text(row['high'])}"
+        words.append(f"{row['axis']} ({row['level']}: {as_text(row['estimate'], '+.1f')} points, {interval})")
+    measure = "conversations with tuned models" if farthest["measure"].iloc[0] == str(CHAT) else "the average"
+    second = f", then {words[1]}" if len(words) > 1 else ""
+    least = f"; least, {words[-1]}" if len(words) > 2 else ""
+    return f"Of the levels that were tried, the farthest from the base by {measure}: {words[0]}{second}{least}."
+
+
+def draw_axes(levels: pd.DataFrame, title: str, caution: str) -> Figure:
+    """Draws a row a level, in blocks by axis; controls are grey and stand below."""
+    shown = drawn_levels(levels)
+    figure = Figure(figsize=(WIDTH, 1.0 + 0.21 * len(shown)), layout="constrained")
+    axis = figure.subplots()
+    axis.axvline(0, color=DARK, linewidth=0.8)
+    above = None
+    for place, row in enumerate(shown.to_dict("records")):
+        colour, control = (GREY, " (a control)") if row["axis"] in CONTROLS else (BLUE, "")
+        axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.3)
+        axis.plot(row["estimate"], place, marker="o", color=colour)
+        if row["axis"] != above:
+            axis.axhline(place - 0.5, color=GREY, linewidth=0.5)
+            annotate(axis, f"{row['axis']}{control}, base: {row['base']}", (1.02, place), va="center", fontsize=6.8)
+        above = row["axis"]
+    axis.set_yticks(range(len(shown)), shown["level"])
+    axis.set_ylim(len(shown) - 0.5, -0.5)
+    label_rows(axis)
+    tuned = shown["measure"].iloc[0] == str(CHAT)
+    what = "of conversations with tuned models" if tuned else "of the average of image benchmarks"
+    axis.set_xlabel(f"← worse than the base      points {what}      better than the base →")
+    note = "Each level against the base's, over arms that differ in it alone; lines: 95 % intervals over seeds."
+    annotate_head(figure, title, note, caution)
+    return figure

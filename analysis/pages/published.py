@@ -1,0 +1,81 @@
+"""The paper's tables of models by benchmark (Tables 3 and 4), with our numbers next to the published ones."""
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from analysis.pages.cells import plus_minus, published_cell, references
+from analysis.pages.notes import benchmark_notes
+from analysis.pages.output import Output
+from analysis.pages.scores import title
+from analysis.paper import FOLDER, read_paper
+from analysis.statistics import one_sample
+from analysis.study import Study
+from analysis.table import MISSING, Table
+from mm1_lab.config import Measure
+
+MIRRORS = yaml.safe_load((FOLDER / "mirrors.yaml").read_text(encoding="utf-8"))
+FAMILIES = {"Table 3": ("captioning", "vqa"), "Table 4": ("chat",)}
+"""Families of benchmarks that are in the paper's tables, or mirror those that are."""
+OWN_TASKS = (
+    "Our rows: mean ± half the 95 % interval over seeds, with one seed over blocks of questions, on our own mirrors of "
+    "the benchmarks unless they are named alike; compare their order with MM1's, not their height. "
+    "A dash or a blank: not measured, or not known."
+)
+POPE_NOTE = "F1 of yes-no questions, half of which are to be answered by yes: 67 is what always saying yes gives."
+
+
+def write_published(study: Study, output: Output) -> None:
+    """Writes `table_3.md` and `table_4.md` if the sweep reproduces them or models were asked the table's own
+    benchmarks, or for Table 4 their mirrors (every model is asked those of Table 3)."""
+    for name, mirrors in MIRRORS.items():
+        asked = set(study.asked["benchmark"][study.asked["family"].isin(FAMILIES[name])].str.lower())
+        telling = set(_labels(name)) - set(mirrors if name == "Table 3" else ())
+        if name == study.sweep.reproduces or asked & telling:
+            output.tables(name.lower().replace(" ", "_"), table_by_benchmark(study, name))
+
+
+def _labels(name: str) -> dict[str, str]:
+    """The table's benchmarks by their names in lower case and those of their mirrors; GQA has no published numbers."""
+    published = [label for _, label, _ in read_paper(name).values]
+    known = {label.lower(): label for label in [*published, *MIRRORS[name].values()]}
+    known.pop("pope", None)  # as lmms-eval names the accuracy; the paper's is F1
+    return known | MIRRORS[name]
+
+
+def table_by_benchmark(study: Study, name: str) -> Table:
+    """Table 3 or 4: a column per benchmark; for each of the paper's numbers of shots, our arms, then MM1's models."""
+    paper = read_paper(name)
+    asked = study.scores.assign(label=study.scores["benchmark"].str.lower().map(_labels(name)))
+    asked = asked.dropna(subset="label")
+    labels = dict.fromkeys([*(label for _, label, _ in paper.values), *asked["label"]])
+    rows = []
+    for shots in dict.fromkeys(shots for *_, shots in paper.values):
+        at_shots = asked[asked["shots"] == Measure.parse(shots).shots]
+        for arm, of_arm in at_shots.groupby("arm", sort=False):
+            ours = {label: _cell(of_label) for label, of_label in of_arm.groupby("label")}
+            rows.append({"shots": shots, "model": arm} | dict.fromkeys(labels, MISSING) | ours)
+        for model in dict.fromkeys(model for model, _, known in paper.values if known == shots):
+            numbers = {label: paper.values.get((model, label, shots)) for label in labels}
+            cells = {label: published_cell(number, paper.sources) for label, number in numbers.items()}
+            rows.append({"shots": shots, "model": f"*{model}*"} | cells)
+    frame = pd.DataFrame(rows)
+    if study.manifest.in_world:
+        mirrored = asked[asked["benchmark"].str.lower() != asked["label"].str.lower()]
+        named = mirrored.groupby("label")["benchmark"].unique()
+        frame = frame.rename(columns={label: f"{', '.join(own)} (mirrors {label})" for label, own in named.items()})
+    notes = [OWN_TASKS]
+    if (asked["label"] == "POPE").any():
+        notes.append(POPE_NOTE)
+    if study.caution:
+        notes.append(study.caution)
+    notes += [*benchmark_notes(study), *references(paper.sources)]
+    return Table(f"{name}: {title(study)}", frame, notes, group="shots")
+
+
+def _cell(asked: pd.DataFrame) -> str:
+    """The mean over questions, with half its 95 % interval over seeds, or with one seed over blocks of questions."""
+    of_seeds = asked.groupby("seed")["score"].mean()
+    units = of_seeds if len(of_seeds) > 1 else asked.groupby("block")["score"].mean()
+    found = one_sample(units.to_numpy())
+    return plus_minus(float(of_seeds.mean()), found.half_width if found else np.nan)
