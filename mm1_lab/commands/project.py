@@ -35,7 +35,6 @@ def show_data(options: argparse.Namespace) -> int:
 
     if options.data:
         from mm1_lab.data.shards import Shards
-        from mm1_lab.data.shards.data_summary import summary_lines
         from mm1_lab.data.shards.datafile import DataFile
         from mm1_lab.orchestrate.planning.finding import decoders_tokenizer, find_scale
         from mm1_lab.weights.pretrained import HuggingFace
@@ -47,7 +46,7 @@ def show_data(options: argparse.Namespace) -> int:
         if DataFile.read(options.data).tokenizer == "bpe":  # then that of the scale's base decoder, if pre-trained
             tokenizer = decoders_tokenizer({"base": Recipe()}, scale, HuggingFace())
         data = Shards(options.data, ledger.data_cache, scale, tokenizer)
-        for line in summary_lines(data):
+        for line in data.summary():
             print(line)
         title, samples = str(options.data), list(data_samples(data))
     else:

@@ -10,7 +10,6 @@ from PIL import Image
 
 from mm1_lab.cli import main
 from mm1_lab.data.shards import Shards
-from mm1_lab.data.shards.data_summary import summary_lines
 
 
 def broken_captions(files: Any, share: float) -> Shards:
@@ -26,7 +25,7 @@ def broken_captions(files: Any, share: float) -> Shards:
 
 
 def test_what_is_left_out_and_broken_is_told(files: Any) -> None:
-    told = "\n".join(summary_lines(broken_captions(files, 0.5)))
+    told = "\n".join(broken_captions(files, 0.5).summary())
     captions, text = told.split("\ntext: ")
     assert "left out: 1 no image" in captions and "left out: 1 without a caption" in captions
     assert "broken: 20 of 40 pictures tried" in captions and "only 1 of 40 texts differ" in captions
@@ -41,7 +40,7 @@ def test_instruction_sets_are_told_too(files: Any) -> None:
     turns = [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "Green."}]
     rows = [{"messages": turns, "images": ["1.png"]}] * 100 + [{"messages": []}]
     (files.folder / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    lines = list(summary_lines(files.open(text="t.jsonl", instructions={"chat": {"files": "m.jsonl"}})))
+    lines = list(files.open(text="t.jsonl", instructions={"chat": {"files": "m.jsonl"}}).summary())
     told = lines[next(at for at, line in enumerate(lines) if line.startswith("instructions.chat: ")) :]
     assert told[0].startswith("instructions.chat: 100 documents in 1 file") and "100 pictures" in told[0]
     assert told[1] == "  left out: 1 broken" and told[2].startswith(

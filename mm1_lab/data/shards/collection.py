@@ -37,15 +37,13 @@ class Collection:
     """
 
     def __init__(self, reader: str, shards: Sequence[Shard], cache: Path, decoder: ImageDecoder) -> None:
-        from datasets import concatenate_datasets
-
         by_digest = {shard.digest: shard for shard in reversed(shards)}
         self.reader = reader
         self.digests = sorted(by_digest)
         """What identifies the samples."""
         self.shards = [by_digest[digest] for digest in self.digests]
         self._starts = np.cumsum([0, *(len(shard.samples) for shard in self.shards)])
-        self.table: pa.Table = concatenate_datasets([shard.samples for shard in self.shards]).data
+        self.table = pa.concat_tables([shard.samples for shard in self.shards])
         self._columns = dict(zip(self.table.column_names, self.table.columns, strict=True))
         self._cache = cache
         self._decoder = decoder
@@ -105,17 +103,15 @@ class Collection:
     def tokens(self, tokenizer: BackendTokenizer) -> pa.ChunkedArray:
         """The ids of all samples, with -1 for each picture and before each caption of a picture; computed on first use
         and cached on disk file by file."""
-        from datasets import concatenate_datasets
-
-        tables = []
+        chunks: list[pa.Array] = []
         for shard in self.shards:
             name = short_hash(CHUNKS_VERSION, self.reader, shard.digest, tokenizer.digest)
             make = partial(self._tokenise, shard, tokenizer)
-            tables.append(cached(self._cache / "tokens" / f"{name}.arrow", TOKENS, make))
-        return concatenate_datasets(tables).data.column("ids")
+            chunks += cached(self._cache / "tokens" / f"{name}.arrow", TOKENS, make)["ids"].chunks
+        return pa.chunked_array(chunks, TOKENS.field("ids").type)
 
     def _tokenise(self, shard: Shard, tokenizer: BackendTokenizer) -> Iterator[pa.RecordBatch]:
-        for chunk in shard.samples.data.column("texts").chunks:
+        for chunk in shard.samples["texts"].chunks:
             samples = chunk.to_pylist()
             spoken = [text for texts in samples for text in texts if text is not None]
             encoded = iter(tokenizer.encode_all(spoken))

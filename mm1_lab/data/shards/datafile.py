@@ -43,8 +43,6 @@ class Entry(Config):
     def _one(self) -> Self:
         if sum(map(bool, (self.file, self.folder, self.dataset))) != 1:
             raise ValueError("needs exactly one of file, folder and dataset")
-        if (self.config or self.split or self.revision) and not self.dataset:
-            raise ValueError("config, split and revision are of a `dataset`")
         return self
 
     def find(self, base: Path) -> list[File]:
@@ -65,9 +63,11 @@ class Entry(Config):
         return found
 
 
-Files = Annotated[
-    tuple[str | Entry, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str | dict) else value)
-]
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str | dict) else value
+
+
+Files = Annotated[tuple[str | Entry, ...], BeforeValidator(_as_list)]
 """One name or entry, or a list of them."""
 
 
@@ -92,8 +92,7 @@ class InstructionSet(OwnSource):
 
 def _named_sets(value: Any) -> Any:
     """Instruction sets by name: those of a list are named as their file, and a set may be just its files."""
-    if isinstance(value, str):
-        value = [value]
+    value = [value] if isinstance(value, str) else value
     if isinstance(value, list):
         named: dict[str, Any] = {}
         for entry in value:
@@ -139,7 +138,7 @@ class DataFile(Config):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Reads the file. Raises RequestError if it is not YAML, or for an unknown key or invalid value."""
+        """Raises RequestError if the file is not YAML, or for an unknown key or invalid value."""
         return cls.parse(read_yaml(path), str(path))
 
     def named(self) -> dict[str, OwnSource]:
@@ -163,8 +162,7 @@ class DataFile(Config):
 def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
     """Returns the content of the file, and the files of each source and instruction set (`DataFile.all_named`).
 
-    Raises RequestError for an unknown key, a missing text source, a missing file, a glob without matches or a wrong
-    file extension.
+    Raises RequestError for whatever is wrong in it, and for files that are missing or cannot be read.
     """
     content = DataFile.read(path)
     if not content.text:

@@ -24,12 +24,10 @@ from mm1_lab.formatting import first_line
 HUB = re.compile(r"(?:hf://datasets/)?([\w.-]+/[\w.-]+)(?:@([\w.-]+))?")
 RANGE = re.compile(r"\{(\d{1,12})\.\.(\d{1,12})\}")
 """As in WebDataset: `{08..10}.tar` stands for 08.tar, 09.tar, 10.tar."""
-VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "updated", "mtime", "created", "Last-Modified", "blob_id")
-"""Metadata by which file systems identify a file's version, the most reliable first."""
 
 
 def short_hash(*values: object) -> str:
-    """A hash of `values` that names what is derived from them: 24 hexadecimal digits."""
+    """24 hexadecimal digits that name what is derived from `values`."""
     return hashlib.sha256(repr(values).encode()).hexdigest()[:24]
 
 
@@ -116,17 +114,15 @@ def _local_file(path: Path) -> File:
 
 
 def _remote_files(url: str) -> list[File]:
+    files = []
     try:
         system, place = fsspec.core.url_to_fs(url)
-        found = system.glob(place, detail=True)
+        for name, about in sorted(system.glob(place, detail=True).items()):
+            if about["type"] == "file":
+                files.append(File(system.unstrip_protocol(name), about["size"] or 0, system.ukey(name)))
     except Exception as error:  # depends on the library that serves the URL
         lack = f"{url}: cannot be listed ({first_line(error)}); check the URL and your access to it"
         raise RequestError(lack) from None
-    files = []
-    for name, about in sorted(found.items()):
-        if about["type"] == "file":
-            version = next((str(about[key]) for key in VERSIONS if key in about), "")
-            files.append(File(system.unstrip_protocol(name), about["size"] or 0, version))
     if not files:
         raise RequestError(f"no remote file matches {url!r}")
     return files
@@ -153,10 +149,10 @@ def data_set(
             beside = table.with_name(table.name + ending)
             if beside.is_file():
                 return [replace(_local_file(beside), folder=path)]
-    return [_local_file(Path(file)) for file in _of_split(str(path), config, split)]
+    return [_local_file(Path(file)) for file in _of_split(str(path), config, split, None)]
 
 
-def _of_split(name: str, config: str | None, split: str | None, revision: str | None = None) -> list[str]:
+def _of_split(name: str, config: str | None, split: str | None, revision: str | None) -> list[str]:
     """The files of a split that can be read, of a name on the hub or of a folder in its layout."""
     import datasets
 
@@ -180,8 +176,7 @@ def _of_split(name: str, config: str | None, split: str | None, revision: str | 
         split = next(iter(splits))
     if split not in splits:
         raise RequestError(f"has the splits {', '.join(splits)}; name one of them: `{{dataset: …, split: NAME}}`")
-    files = splits[split]
-    read = [file for file in files if PurePosixPath(file).suffix in FORMATS]
+    read = [file for file in splits[split] if PurePosixPath(file).suffix in FORMATS]
     if not read:
-        raise RequestError(f"{name} has no files that can be read (but {files[0]}); convert it, or name its table")
+        raise RequestError(f"{name} has no files that can be read (but {splits[split][0]}); convert it")
     return read

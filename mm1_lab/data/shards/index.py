@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -21,9 +21,6 @@ from mm1_lab.data.shards.readers import READERS, Image, LeftOut, Sample
 from mm1_lab.data.shards.tables import Broken, Row, read_rows
 from mm1_lab.data.types import Answer
 from mm1_lab.files import write_text
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 INDEX_VERSION = 8
 """Increased when readers or the format of the index change, so that cached indexes in an old form are ignored."""
@@ -57,7 +54,7 @@ class Shard(NamedTuple):
     file: File
     digest: str
     """Hash of its content (see `START`); of pictures beside it also of their paths and sizes."""
-    samples: "Dataset"
+    samples: pa.Table
     """A row of `SCHEMA` per sample."""
     left_out: Counter[str]
     """Number of rows that were left out, by reason."""
@@ -99,8 +96,8 @@ def index_file(file: File, reader: str, cache: Path) -> Shard:
     return Shard(file, digest, samples, left_out, notes + missing)
 
 
-def cached(path: Path, schema: pa.Schema, make: Callable[[], Iterable[pa.RecordBatch]]) -> "Dataset":
-    """The data set in `path`, memory-mapped; if it is missing, of the batches that `make` yields.
+def cached(path: Path, schema: pa.Schema, make: Callable[[], Iterable[pa.RecordBatch]]) -> pa.Table:
+    """The table in `path`, memory-mapped; if it is missing, of the batches that `make` yields.
 
     Raises RequestError if the file is cut off; changed bytes are not noticed, as hashing all of it would read gigabytes
     before every run.
@@ -112,14 +109,12 @@ def cached(path: Path, schema: pa.Schema, make: Callable[[], Iterable[pa.RecordB
                 writer.write_batch(batch)
 
     make_once(path, write)
-    from datasets import Dataset  # imported late, as it takes a second
-
     try:
         with path.open("rb") as stream:
             stream.seek(-len(END), os.SEEK_END)
             if stream.read() != END:
                 raise ValueError("is cut off")
-        return Dataset.from_file(str(path))
+        return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
     except (OSError, ValueError, pa.ArrowException):
         raise _damaged(path) from None
 
@@ -198,7 +193,7 @@ def _record(sample: Sample, key: Any, place: str) -> Row:
     return {"split": split, "place": place, "texts": texts, "answers": answers, "images": images}
 
 
-def _pictures_beside(file: File, samples: "Dataset") -> tuple[list[str], list[str]]:
+def _pictures_beside(file: File, samples: pa.Table) -> tuple[list[str], list[str]]:
     """Path and size of each image file that the samples refer to (-1 if it is missing), and a note on missing ones.
 
     Looked up whenever data are opened, as pictures may go while their table stays. Raises RequestError if more than 1 %
@@ -206,7 +201,7 @@ def _pictures_beside(file: File, samples: "Dataset") -> tuple[list[str], list[st
     """
     sizes: list[str] = []
     missing: list[str] = []
-    for chunk in samples.data.column("images").chunks:
+    for chunk in samples["images"].chunks:
         for path in chunk.flatten().field("path").drop_null().to_pylist():
             try:
                 size = os.stat(f"{file.folder}/{path}").st_size

@@ -54,7 +54,6 @@ class Sample(NamedTuple):
 
 
 def read_text(row: Row) -> Sample:
-    """A document from the column `text`."""
     text = words(row["text"])
     if not text:
         raise LeftOut("without text")
@@ -85,6 +84,11 @@ def read_page(row: Row) -> Sample:
         part = stored_image(image) or words(text, f"place {place}: ")
         if part:
             _append(parts, part, between="\n\n")
+    return _sample(parts)
+
+
+def _sample(parts: list[Part]) -> Sample:
+    """A document whose key is its text."""
     spoken = "\n".join(part for part in parts if isinstance(part, str))
     if not spoken:
         raise LeftOut("without text")
@@ -131,6 +135,12 @@ def stored_image(image: Any) -> Image | None:
     return Image(path=sound(image))
 
 
+def _stored_images(images: Any) -> list[Image]:
+    """One or more pictures; empty names are none."""
+    pictures = map(stored_image, images if isinstance(images, list) else [images])
+    return [picture for picture in pictures if picture is not None]
+
+
 def chat_prompt(request: str) -> str:
     """The prompt for a user's turn, without its images."""
     return f"User: {request}\nAssistant:"
@@ -169,7 +179,7 @@ def read_conversation(row: Row) -> Sample:
             parts.append(Answer(f" {_spoken(content)}"))
     if len(turns) % 2 or not turns:
         raise Broken("ends without an answer")
-    return Sample("\n".join(part for part in parts if isinstance(part, str)), parts)
+    return _sample(parts)
 
 
 def _turns(entry: Any, where: str, images: list[Image]) -> list[tuple[str, list[Part]]]:
@@ -211,12 +221,6 @@ def _marked(text: Any, where: str, images: list[Image]) -> list[Part]:
             raise Broken(f"{where}: marks a place for an image that the conversation lacks")
         parts += [images.pop(0), other]
     return parts
-
-
-def _stored_images(images: Any) -> list[Image]:
-    """One or more pictures; empty names are none."""
-    pictures = map(stored_image, images if isinstance(images, list) else [images])
-    return [picture for picture in pictures if picture is not None]
 
 
 def _spoken(content: list[Part]) -> str:

@@ -1,12 +1,11 @@
-"""The rows of a source: which pieces of which documents are packed together, and in which order they come.
+"""The rows of a source: cut and packed once, in a fixed random order, for all seeds and epochs; an epoch permutes them.
 
-Documents are cut and packed once, in a fixed random order, for all seeds and epochs; each epoch is a new permutation of
-these rows. So row k is a formula, and a run that resumes at any step computes nothing of the steps before.
+So row k is a formula, and a run that resumes at any step computes nothing of the steps before.
 """
 
 import zlib
 from collections.abc import Callable, Iterator
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
 
@@ -45,8 +44,7 @@ class Rows:
         self._limits = limits
         self._ids = collection.tokens(tokenizer)
         name = short_hash(CHUNKS_VERSION, collection.reader, collection.digests, tokenizer.digest, tuple(limits))
-        packed = cached(folder / "rows" / f"{name}.arrow", SCHEMA, self._pack)
-        self._packed: pa.ChunkedArray = packed.data.column("entries")
+        self._packed: pa.ChunkedArray = cached(folder / "rows" / f"{name}.arrow", SCHEMA, self._pack)["entries"]
 
     def __len__(self) -> int:
         return len(self._packed)
@@ -72,8 +70,7 @@ class Rows:
         if self._collection.reader != "pairs":
             return list(cut(self._ids_of(sample), self._limits))
         captions = self._captions(sample)
-        captions.sort(key=lambda chunk: -chunk[2])  # by positions, of equal ones the first
-        return captions[:1]
+        return [max(captions, key=lambda chunk: chunk[2])] if captions else []
 
     def _captions(self, sample: int) -> list[Chunk]:
         """The first chunk of a picture with each of its captions."""
@@ -154,53 +151,58 @@ def cut(ids: Ids, limits: Limits) -> Iterator[Chunk]:
         start = end
 
 
-class ShardSource:
-    """Rows of one source, epoch after epoch."""
-
-    def __init__(self, rows: Rows, seed: int) -> None:
-        self._rows = rows
-        self._order = permutations(len(rows), seed)
-
-    def documents(self, row: int) -> Iterator[Document]:
-        epoch, number = self._order(row)
-        return self._rows.documents(number, epoch)
-
-    def epochs(self, rows: int) -> float:
-        return rows / len(self._rows)
-
-
 class Shuffled:
-    """The training samples of a collection, in a new order each epoch."""
+    """The numbers below `count`, in a new order each epoch; `name` and `seed` decide the orders."""
 
-    def __init__(self, collection: Collection, seed: int) -> None:
-        self.collection = collection
-        self._order = permutations(len(collection.train), seed)
+    def __init__(self, count: int, name: str, seed: int) -> None:
+        self._count = count
+        self._seed = zlib.crc32(name.encode()) << 32 | seed
+        self._permutation = lru_cache(maxsize=2)(self._permuted)
+
+    def _permuted(self, epoch: int) -> NDArray[np.uint32]:
+        return np.random.default_rng([self._seed, epoch]).permutation(np.arange(self._count, dtype=np.uint32))
 
     def find(self, index: int) -> tuple[int, int]:
-        """The epoch and the sample of an index."""
-        epoch, place = self._order(index)
-        return epoch, int(self.collection.train[place])
+        """The epoch of an index, and its number there."""
+        epoch, place = divmod(index, self._count)
+        return epoch, int(self._permutation(epoch)[place])
 
-    def epochs(self, samples: int) -> float:
-        return samples / len(self.collection.train)
+    def epochs(self, count: int) -> float:
+        return count / self._count
+
+
+class ShardSource(Shuffled):
+    """Rows of one source, epoch after epoch."""
+
+    def __init__(self, rows: Rows, name: str, seed: int) -> None:
+        super().__init__(len(rows), name, seed)
+        self._rows = rows
+
+    def documents(self, row: int) -> Iterator[Document]:
+        epoch, number = self.find(row)
+        return self._rows.documents(number, epoch)
 
 
 class ShardConversations(Shuffled):
     """The whole conversations of a set, whether or not they fit a row."""
 
+    def __init__(self, collection: Collection, name: str, seed: int) -> None:
+        super().__init__(len(collection.train), name, seed)
+        self._collection = collection
+
     def document(self, index: int) -> Document:
-        _, sample = self.find(index)
-        return Document(self.collection.key(sample), tuple(self.collection.parts(sample)))
+        sample = int(self._collection.train[self.find(index)[1]])
+        return Document(self._collection.key(sample), tuple(self._collection.parts(sample)))
 
 
 class ShardText:
     """Text for the decoder's pre-training, cut for each row length in turn; it does not depend on progress."""
 
     def __init__(self, source: Callable[[Limits], ShardSource]) -> None:
-        self._source = cache(lambda longest: source(Limits(longest, 0, 0)))
+        self._source = source
 
     def documents(self, row: int, progress: float, longest: int) -> Iterator[Document]:
-        return self._source(longest).documents(row)
+        return self._source(Limits(longest, 0, 0)).documents(row)
 
 
 class ShardPairs:
@@ -209,32 +211,12 @@ class ShardPairs:
     together = 1
 
     def __init__(self, usual: Collection, dense: Collection, seed: int) -> None:
-        self._usual = Shuffled(usual, stream("pairs", seed))
-        self._dense = Shuffled(dense, stream("dense pairs", seed))
+        self._usual = usual, Shuffled(len(usual.train), "pairs", seed)
+        self._dense = dense, Shuffled(len(dense.train), "dense pairs", seed)
 
     def pair(self, index: int, dense: bool) -> tuple[Picture, str]:
-        shuffled = self._dense if dense else self._usual
-        epoch, sample = shuffled.find(index)
-        captions = [text for text in shuffled.collection.texts(sample) if text]
-        caption = captions[(epoch + sample) % len(captions)]
-        return shuffled.collection.pictures(sample)[0], caption
-
-
-def permutations(count: int, seed: int) -> Callable[[int], tuple[int, int]]:
-    """Returns a function from an index to its epoch and its number in that epoch's permutation of `count` numbers."""
-
-    @lru_cache(maxsize=2)
-    def permuted(epoch: int) -> NDArray[np.uint32]:
-        numbers = np.arange(count, dtype=np.uint32)
-        return np.random.default_rng([seed, epoch]).permutation(numbers)
-
-    def find(index: int) -> tuple[int, int]:
-        epoch, place = divmod(index, count)
-        return epoch, int(permuted(epoch)[place])
-
-    return find
-
-
-def stream(name: str, seed: int) -> int:
-    """Derives a distinct seed for each use of the data."""
-    return zlib.crc32(name.encode()) << 32 | seed
+        collection, order = self._dense if dense else self._usual
+        epoch, place = order.find(index)
+        sample = int(collection.train[place])
+        captions = [text for text in collection.texts(sample) if text]
+        return collection.pictures(sample)[0], captions[(epoch + sample) % len(captions)]

@@ -8,27 +8,32 @@ from itertools import islice, repeat
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
+import pyarrow.compute as pc
+
 from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale, nearest
 from mm1_lab.data.decoding import DECODING_VERSION, LARGEST_PICTURE, ImageDecoder
 from mm1_lab.data.packing import Packer
-from mm1_lab.data.pixels import decodes
-from mm1_lab.data.shards.collection import CHUNKS_VERSION, Collection
+from mm1_lab.data.pixels import BROKEN_SHARE, decode, decodes
+from mm1_lab.data.shards.collection import CHUNKS_VERSION, PICTURE, Collection
 from mm1_lab.data.shards.datafile import DataFile, read_data_file, set_key
 from mm1_lab.data.shards.finding import File, short_hash
 from mm1_lab.data.shards.index import LONGEST, Shard, index_file, index_path
-from mm1_lab.data.shards.rows import Rows, ShardConversations, ShardPairs, ShardSource, ShardText, stream
+from mm1_lab.data.shards.rows import Rows, ShardConversations, ShardPairs, ShardSource, ShardText
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
-from mm1_lab.data.types import Document, Limits
+from mm1_lab.data.types import Document, Limits, Picture
 from mm1_lab.files import machine_cpus
 from mm1_lab.formatting import counted, short
 from mm1_lab.processes import allow_interrupts, interrupts_blocked
 
 MUCH = 1e9
-"""Bytes of files that are not indexed yet above which a line says so; several processes index that many beside one."""
+"""Bytes of files that are not indexed yet above which a line says so, and several processes index them."""
 TOKENIZER_TEXTS = 1_000_000
 """Samples of a source on which a tokenizer is trained."""
 CONVERSATIONS_VERSION = 3
 """Increased when the template of conversations changes, or what counts in their loss."""
+TRIED = 256
+"""Pictures of a source, spread over its samples, that a summary decodes."""
 
 
 class Shards:
@@ -94,18 +99,19 @@ class Shards:
         """A pre-training source in rows of `limits`. Raises RequestError if the data file lists no files for it."""
         return Rows(self.collection(name), self.tokenizer, limits, self.cache)
 
+    @cache  # noqa: B019
     def source(self, name: str, seed: int, limits: Limits | None = None) -> ShardSource:
         limits = limits or self.limits
         rows = self.rows(name, limits)
         if not len(rows):
             raise RequestError(f"{self.path}: {name}: no text is left to train on; add more files")
-        return ShardSource(rows, stream(f"{name} {limits.sequence}", seed))
+        return ShardSource(rows, f"{name} {limits.sequence}", seed)
 
     def instructions(self, name: str, seed: int, limits: Limits) -> ShardConversations:
         if name not in self.conversations:
             near = nearest(name, self.conversations)
             raise RequestError(f"{self.path}: names no instruction set {name!r}{near}; add it under `instructions:`")
-        conversations = ShardConversations(self.conversations[name], stream(f"instructions {name}", seed))
+        conversations = ShardConversations(self.conversations[name], f"instructions {name}", seed)
         packer = Packer(self.tokenizer, limits, ends_answers=True)
         count = len(self.conversations[name].train)
         if not any(packer.fits(conversations.document(index)) for index in range(count)):
@@ -138,16 +144,52 @@ class Shards:
             )
         return self.collections[name]
 
+    def summary(self) -> Iterator[str]:
+        """Lines with counts, what is left out and why, and warnings; tokenises what is not tokenised yet."""
+        for name, collection in self.everything.items():
+            pictures = len(pc.list_flatten(collection.table["images"]))
+            ids = pc.list_flatten(collection.tokens(self.tokenizer))
+            tokens = pc.sum(pc.not_equal(ids, PICTURE)).as_py() or 0
+            rows = f", {len(self.rows(name, self.limits)):,} rows to train on" if name in self.collections else ""
+            yield (
+                f"{name}: {len(collection):,} documents in {counted(len(collection.shards), 'file')}, "
+                f"{len(collection.held_out):,} held out, {pictures:,} pictures, {tokens:,} tokens of text{rows}"
+            )
+            for reason, count in collection.left_out().items():
+                yield f"  left out: {count:,} {reason}"
+            for note in [note for shard in collection.shards for note in shard.notes][:5]:
+                yield f"    {note}"
+            first: list[Picture] = []
+            for sample in np.unique(np.linspace(0, len(collection) - 1, TRIED).astype(int)).tolist():
+                first += collection.pictures(sample)[:1]
+            _, tried = decode(first, 1)
+            if tried.asked:
+                yield f"  broken: {len(tried.broken):,} of {tried.asked:,} pictures tried"
+            for message in tried.broken[:5]:
+                yield f"    {message}"
+            if len(tried.broken) > BROKEN_SHARE * tried.asked:
+                yield f"  note: more than {BROKEN_SHARE:.0%} of the pictures are broken; training stops at such a share"
+            if collection.reader != "conversations" and not len(collection.held_out):
+                yield "  note: nothing is held out, so there is no held-out loss; at least four documents are needed"
+            if collection.reader in ("pairs", "text"):
+                texts = pc.list_flatten(collection.table["texts"]).drop_null()
+                different = len(texts.unique())
+                if different < len(texts) / 2:
+                    yield f"  note: only {different:,} of {len(texts):,} texts differ from each other"
+
 
 def _index(wanted: list[tuple[File, str]], cache: Path) -> list[Shard]:
     """The index of each (file, reader), in order. Much data that are new here are indexed by a process a core."""
     new = [file.size for file, reader in wanted if not index_path(file, reader, cache).exists()]
     if sum(new) > MUCH:
         print(f"reading {counted(len(new), 'file')} of {short(sum(new), 'B')} (once)", file=sys.stderr, flush=True)
-    if sum(new) - max(new, default=0) <= MUCH:  # one file is indexed by one process
-        return [index_file(file, reader, cache) for file, reader in wanted]
-    files, readers = zip(*wanted, strict=True)
-    with ProcessPoolExecutor(machine_cpus(), get_context("spawn"), allow_interrupts) as pool:
-        with interrupts_blocked():  # the pool starts its processes when it gets work
-            made = pool.map(index_file, files, readers, repeat(cache))
-        return list(made)
+        files, readers = zip(*wanted, strict=True)
+        with ProcessPoolExecutor(machine_cpus(), get_context("spawn"), allow_interrupts) as pool:
+            with interrupts_blocked():  # the pool starts its processes when it gets work
+                made = pool.map(_index_apart, files, readers, repeat(cache))
+            list(made)
+    return [index_file(file, reader, cache) for file, reader in wanted]
+
+
+def _index_apart(file: File, reader: str, cache: Path) -> None:
+    index_file(file, reader, cache)  # mapped memory is not passed on between processes

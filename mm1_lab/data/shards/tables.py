@@ -1,7 +1,6 @@
-"""Rows of users' files as plain values, each with its place in the file: Parquet, Arrow, JSON, JSON Lines, CSV, tars.
+"""Rows of users' files as plain values, each with its place in the file. Nothing in a file is ever run.
 
-A row that cannot be read is yielded as `Broken`, and those after it are read on; a file that cannot be read on raises a
-RequestError. Nothing in a file is ever run.
+A row that cannot be read is yielded as `Broken`; a file that cannot be read on raises a RequestError.
 """
 
 import csv
@@ -51,10 +50,9 @@ def read_rows(path: Path, name: str, columns: Columns, required: Collection[str]
     try:
         for number, (place, row) in enumerate(FORMATS[path.suffix](path, wanted)):
             if isinstance(row, dict):
-                lack = _missing_column(row, [columns[field] for field in required])
-                if lack and number == 0:
-                    raise RequestError(f"{name}, {place}: {lack}")
-                row = Broken(lack) if lack else {field: _first(row, names) for field, names in columns.items()}
+                row = _fields(row, columns, required)
+                if isinstance(row, Broken) and number == 0:
+                    raise RequestError(f"{name}, {place}: {row}")
             yield place, row
     except RequestError:
         raise
@@ -65,16 +63,17 @@ def read_rows(path: Path, name: str, columns: Columns, required: Collection[str]
         ) from None
 
 
-def _missing_column(row: Row, required: list[tuple[str, ...]]) -> str:
-    """What to say of the first field that has none of its columns; empty if there is no such field."""
-    for names in required:
-        if not any(name in row for name in names):
+def _fields(row: Row, columns: Columns, required: Collection[str]) -> Row | Broken:
+    """The row's fields by standard names; Broken if a required one has none of its columns."""
+    for field in required:
+        names = columns[field]
+        if row.keys().isdisjoint(names):
             has = ", ".join(map(str, list(row)[:20]))[:200] or "nothing"
-            return (
+            return Broken(
                 f"has no column {names[0]!r} (it has {has}); rename one to {' or '.join(names[:2])}, or name yours in "
                 "the data file by `image` or `text`"
             )
-    return ""
+    return {field: _first(row, names) for field, names in columns.items()}
 
 
 def _first(row: Mapping[str, Any], names: Iterable[str]) -> Any:
