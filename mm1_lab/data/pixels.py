@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mm1_lab.data.types import BrokenPicture, Data, Picture, Pixels
+from mm1_lab.data.types import BrokenPicture, Picture, Pixels
 
 if TYPE_CHECKING:
     import torch
@@ -35,23 +35,6 @@ def decodes(picture: Picture) -> bool:
     except BrokenPicture:
         return False
     return True
-
-
-def held_out_pictures(data: Data, sources: Sequence[str], count: int, side: int) -> tuple[list[Pixels], list[str]]:
-    """The first picture, at `side` pixels, and the text of each held-out document whose first picture can be decoded.
-
-    They are of the first of `sources` that the data have; if it has none of them, there are none.
-    """
-    images, texts = [], []
-    source = next((name for name in sources if name in data.identity.sources), None)
-    for document in data.held_out(source, count) if source else ():
-        if document.pictures:
-            try:
-                images.append(document.pictures[0].pixels(side))
-            except BrokenPicture:
-                continue
-            texts.append(document.text)
-    return images, texts
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from mm1_lab.model.connectors import CONNECTORS, build_connector
 from mm1_lab.model.decoder import build_decoder, leave_to_team, load_decoder, upcycle
 from mm1_lab.model.encoder import Encoder
-from mm1_lab.model.export import MM1ForConditionalGeneration, library_tokenizer, write_code
+from mm1_lab.model.export import library_tokenizer, write_code
 from mm1_lab.model.mm1 import (
     MM1,
     build_encoder,
@@ -15,7 +15,7 @@ from mm1_lab.model.mm1 import (
     load_mm1,
     pretrained_encoder_config,
 )
-from mm1_lab.model.modeling_mm1 import MM1Config
+from mm1_lab.model.modeling_mm1 import MM1Config, MM1ForConditionalGeneration
 from mm1_lab.model.own_connectors import explained
 from mm1_lab.model.packed import States, masks_of, read_by_document, read_rows
 from mm1_lab.model.processing_mm1 import MM1Processor

@@ -5,7 +5,6 @@ folder or an exported one. The exported folder also holds the code that other pr
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedTokenizerFast
 
@@ -14,10 +13,9 @@ from mm1_lab.data import preprocessing
 from mm1_lab.data.tokenizers import IMAGE
 from mm1_lab.data.types import Tokenizer
 from mm1_lab.model import connectors, encoder, modeling_mm1, processing_mm1
-from mm1_lab.model.modeling_mm1 import MM1Config
+from mm1_lab.model.modeling_mm1 import MM1Config, MM1ForConditionalGeneration
 from mm1_lab.model.processing_mm1 import MM1Processor
 from mm1_lab.weights import families
-from mm1_lab.weights.pretrained import check_folder
 
 CODE = (modeling_mm1, processing_mm1, encoder, connectors, families, preprocessing)
 """What an exported model needs. These modules import nothing of this package but each other."""
@@ -29,20 +27,6 @@ AUTO_CLASSES = {
     "processor_config.json": {"AutoProcessor": "processing_mm1.MM1Processor"},
 }
 """Where the library finds the classes, by file."""
-
-
-class MM1ForConditionalGeneration(modeling_mm1.MM1ForConditionalGeneration):
-    """As in an exported folder, but damaged folders are refused."""
-
-    @classmethod
-    def from_pretrained(cls, name: Any, *args: Any, **settings: Any) -> Any:
-        """Loads a model as the library does, from safetensors only.
-
-        Raises RequestError for a folder with pickled weights, or without a file that its DONE lists.
-        """
-        if Path(name).is_dir():
-            check_folder(Path(name))
-        return super().from_pretrained(name, *args, **settings | {"use_safetensors": True})
 
 
 def write_code(folder: Path, own: OwnConnectors | None = None) -> None:

@@ -23,7 +23,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from mm1_lab import team
 from mm1_lab.config import EncoderStage, Size
 from mm1_lab.data.batches import TensorBatch
-from mm1_lab.data.pixels import NONE_ASKED, Decoded, TooManyBrokenPictures, decode, held_out_pictures, image_tensor
+from mm1_lab.data.pixels import NONE_ASKED, Decoded, TooManyBrokenPictures, decode, image_tensor
 from mm1_lab.data.types import Data, Pairs, Picture, Pixels, Tokenizer
 from mm1_lab.model import Encoder, build_encoder, count_parameters, load_weights, save_weights
 from mm1_lab.train.fit import StageRun, fit, seed_everything, write_summary
@@ -274,18 +274,19 @@ def _train_contrastive(run: StageRun[EncoderStage]) -> tuple[Encoder, Recorder, 
 @torch.no_grad()
 def _held_out_retrieval(network: Contrastive, data: Data, side: int) -> dict[str, float]:
     """Retrieval accuracy on held-out image-caption pairs; a caption identical to the image's own counts as correct."""
-    pixels, captions = held_out_pictures(data, ("captions", "synthetic"), HELD_OUT_PAIRS, side)
+    pixels, captions = [], []
+    source = next((name for name in ("captions", "synthetic") if name in data.identity.sources), None)
+    for document in data.held_out(source, HELD_OUT_PAIRS) if source else ():
+        if document.pictures:
+            pixels.append(document.pictures[0].pixels(side))
+            captions.append(document.text)
     if not pixels:
         return {"pairs": 0}
     network.eval().to(team.device())  # where Lightning has put it back on the CPU
     batch = pair_batch(pixels, captions, data.tokenizer).to(team.device())
     images, texts = network(batch)
-    scores = images @ texts.T
-    found: dict[str, float] = {"pairs": len(pixels)}
-    for name, axis in (("image_to_text", 1), ("text_to_image", 0)):
-        nearest = scores.argmax(dim=axis)
-        found[name] = (batch.groups[nearest] == batch.groups).double().mean().item()
-    return found
+    nearest = (images @ texts.T).argmax(dim=1)
+    return {"pairs": len(pixels), "image_to_text": (batch.groups[nearest] == batch.groups).double().mean().item()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,7 @@ def _quiet() -> Iterator[None]:
 
 def write_summary(run: StageRun[Any], recorder: Recorder, parameters: dict[str, int], more: dict[str, Any]) -> None:
     """Writes `summary.json`: real tokens and rows (in instruction tuning: conversations) per source, seconds,
-    processor, parameters, last losses, `more`.
+    processor, parameters, `more`.
     """
     total = recorder.total.cpu().tolist()
     summary = {
@@ -128,8 +128,5 @@ def write_summary(run: StageRun[Any], recorder: Recorder, parameters: dict[str, 
         "seconds": round(recorder.seconds, 3),
         "processor": team.processor(),
         "parameters": parameters,
-        "losses": recorder.last_points(losses=True),
     }
-    if experts := recorder.last_points(losses=False):
-        summary["experts"] = experts
     (run.folder / SUMMARY).write_text(json.dumps(summary | more, indent=1) + "\n", encoding="utf-8")

@@ -88,10 +88,6 @@ class Recorder(pl.Callback):
         """The number of rows, pairs or conversations of each source."""
         return {name: int(row[3]) for name, row in zip(self.names, self.total.tolist(), strict=True)}
 
-    def last_points(self, losses: bool) -> dict[str, float]:
-        """The last point of each loss curve, or of each other curve."""
-        return {name: value for _, name, value in self.points if name.startswith("loss") == losses}
-
     def _write_point(self, step: int) -> None:
         self.points += [(step, name, value) for name, value in self._losses(self._since_point).items()]
         if self._routing is not None:

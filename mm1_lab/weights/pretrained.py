@@ -26,7 +26,7 @@ from mm1_lab.config import (
     RequestError,
     nearest,
 )
-from mm1_lab.files import DONE, WEIGHTS
+from mm1_lab.files import WEIGHTS
 from mm1_lab.formatting import first_line
 from mm1_lab.weights.families import ENCODERS
 
@@ -34,7 +34,6 @@ DECODERS = ["llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "gemma3_te
 """Families with causal attention, full or within a sliding window, whose logits are the output of `lm_head`."""
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 """Files fetched from the hub."""
-PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 HUB_SECONDS = 5.0
 """Timeout for the hub's first response."""
 SAMPLES, SAMPLE_BYTES = 64, 1 << 16
@@ -110,7 +109,6 @@ def read_exported(name: str, fetch: bool = True) -> PretrainedMM1:
     from mm1_lab.data.tokenizers import folder_tokenizer
 
     folder = find_folder(name, fetch)
-    check_folder(folder)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if config["model_type"] != "mm1":
@@ -277,24 +275,6 @@ def find_folder(name: str, fetch: bool = True) -> Path:
         ) from None
 
 
-def check_folder(folder: Path) -> None:
-    """Raises RequestError for a folder with pickled weights, or without a file that was exported with it."""
-    if pickled := _pickled(folder):
-        raise RequestError(f"{folder}: {pickled[0]} is pickled and could run code when loaded; delete it")
-    if (folder / DONE).exists():
-        try:
-            names = list(json.loads((folder / DONE).read_text(encoding="utf-8"))["files"])
-            lacking = [name for name in names if not (folder / name).exists()]
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise RequestError(f"{folder / DONE}: is damaged ({first_line(error)}); export it again") from None
-        if lacking:
-            raise RequestError(f"{folder}: lacks {lacking[0]}; the copy is incomplete, export it again")
-
-
-def _pickled(folder: Path) -> list[str]:
-    return sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
-
-
 def tensor_names(folder: Path) -> set[str]:
     """The names of all tensors in a folder's weights."""
     from safetensors import safe_open
@@ -323,16 +303,11 @@ def _missing_weights(folder: Path) -> list[str]:
 def weights_digest(folder: Path, name: str) -> str:
     """16 hexadecimal digits over the configuration and the name, size and samples of each weight file.
 
-    Raises RequestError for a folder without weights, with pickled ones alone, or with some missing.
+    Raises RequestError for a folder without weights, or with some missing.
     """
     weights = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
-    if not weights and (pickled := _pickled(folder)):
-        raise RequestError(
-            f"{name}: has only pickled weights ({pickled[0]}), which could run code when loaded; "
-            "convert them to safetensors"
-        )
     if not weights:
-        raise RequestError(f"{name}: there are no weights in the folder (*.safetensors)")
+        raise RequestError(f"{name}: there are no weights in the folder (*.safetensors; pickled ones could run code)")
     if missing := _missing_weights(folder):
         raise RequestError(f"{name}: lacks {missing[0]}; the copy is incomplete")
     digest = hashlib.sha256((folder / "config.json").read_bytes())
