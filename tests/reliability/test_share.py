@@ -32,10 +32,10 @@ def at_work(place: Any, processes: list[Any]) -> list[Any]:
     holders = set()
     for path in place.results.glob("store/.claims/*"):
         try:
-            holders.add(path.read_text(encoding="utf-8").split()[-1])
-        except (FileNotFoundError, IndexError):
+            holders |= set(path.read_text(encoding="utf-8").split())
+        except FileNotFoundError:
             continue
-    return [process for process in processes if str(process.pid) in holders]
+    return [process for process in processes if f"pid={process.pid}" in holders]
 
 
 @pytest.mark.slow  # four commands

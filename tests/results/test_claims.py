@@ -4,8 +4,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,107 +17,94 @@ from tests.conftest import REPOSITORY
 KILLED = """
 import os, pathlib
 from mm1_lab.results.claims import Claims
-assert Claims(pathlib.Path(".claims")).take(["a", "b"])
+held = Claims(pathlib.Path(".claims")).take(["a", "b"])
+assert held
 os._exit(9)
 """
 
 
-class Clock(SimpleNamespace):
-    """In place of the module `time`: every look at it takes ten seconds."""
-
-    now = 0.0
-
-    def monotonic(self) -> float:
-        self.now += 10
-        return self.now
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(claims, "time", clock)
-    return clock
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim is renewed every 50 ms, and stale after 300."""
+    monkeypatch.setattr(claims, "RENEW_SECONDS", 0.05)
+    monkeypatch.setattr(claims, "STALE_SECONDS", 0.3)
 
 
 def claim_elsewhere(folder: Path, key: str) -> Path:
     """A claim of a process on another machine."""
     folder.mkdir(exist_ok=True)
-    path = folder / f"{key}.0"
-    path.write_text("another-kernel/1 other-host 12\n", encoding="utf-8")
-    return path
+    held = Claims(folder).take([key])
+    assert held
+    written = (folder / key).read_text()
+    held.release()
+    (folder / key).write_text(written.replace("host=", "host=another-"))
+    return folder / key
 
 
 def test_all_stages_or_none_until_they_are_released(tmp_path: Path) -> None:
     first, second = Claims(tmp_path / ".claims"), Claims(tmp_path / ".claims")
     claim = first.take(["b"])
     assert claim
-    assert second.take(["a", "b"]) is None and second.is_renewed("b")
-    assert first.take(["a"]), "what was claimed together with b is free"
+    assert second.take(["a", "b"]) is None and not second.is_renewed("b")
+    other = first.take(["a"])
+    assert other, "what was claimed together with b is free"
     claim.release()
     with second.take(["b"]) or pytest.fail("not released"):
         assert first.take(["b"]) is None
-    assert [path.name for path in (tmp_path / ".claims").iterdir()] == ["a.0"]
+    assert [path.name for path in (tmp_path / ".claims").iterdir()] == ["a"]
 
 
 def test_a_killed_process_on_this_machine_holds_nothing(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     for _ in range(2):
-        assert (
-            subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, env=environment, check=False).returncode == 9
-        )
-    assert {path.name for path in (tmp_path / ".claims").iterdir()} == {"a.1", "b.1"}
+        ended = subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, env=environment, check=False)
+        assert ended.returncode == 9
+    assert {path.name for path in (tmp_path / ".claims").iterdir()} == {"a", "b"}
     claim = Claims(tmp_path / ".claims").take(["a", "b"])
     assert claim
     claim.release()
     assert not list((tmp_path / ".claims").iterdir())
 
 
-def test_another_machine_s_claim_is_stale_when_its_date_stands_still(tmp_path: Path, clock: Clock) -> None:
+def wait_for(mine: Claims, key: str, seconds: float, every: float = 0.02) -> Claim | None:
+    """Tries again and again to take it."""
+    claim, end = None, time.monotonic() + seconds
+    while claim is None and time.monotonic() < end:
+        time.sleep(every)
+        claim = mine.take([key])
+    return claim
+
+
+def test_another_machine_s_claim_is_stale_when_its_date_stands_still(tmp_path: Path, quick: None) -> None:
     """However old the date is: clocks of two machines differ."""
     path = claim_elsewhere(tmp_path, "a")
     os.utime(path, (0, 0))
     mine = Claims(tmp_path)
-    assert not any(mine.take(["a"]) for _ in range(12)), "watched for less than two minutes"
-    assert not mine.is_renewed("a")
+    assert wait_for(mine, "a", 0.2) is None and not mine.is_renewed("a"), "watched for a shorter time"
     os.utime(path, (5, 5))
-    assert mine.take(["a"]) is None and mine.is_renewed("a")
-    assert not any(mine.take(["a"]) for _ in range(12))
-    for _ in range(3):
-        if claim := mine.take(["a"]):
-            break
-    assert claim and [path.name for path in tmp_path.iterdir()] == ["a.1"]
+    assert wait_for(mine, "a", 0.2) is None and mine.is_renewed("a")
+    claim = wait_for(mine, "a", 5.0)
+    assert claim
+    claim.release()
+    assert not list(tmp_path.iterdir())
 
 
-def test_time_in_which_nobody_looked_does_not_count(tmp_path: Path, clock: Clock) -> None:
+def test_time_in_which_nobody_looked_does_not_count(tmp_path: Path, quick: None) -> None:
+    """A machine that slept, or a file server that was away."""
     claim_elsewhere(tmp_path, "a")
-    mine = Claims(tmp_path)
-    assert mine.take(["a"]) is None
-    clock.now += 1e6  # a machine that slept, or a file server that was away
-    assert mine.take(["a"]) is None
+    assert wait_for(Claims(tmp_path), "a", 2.0, every=0.5) is None
 
 
-def test_without_locks_dates_decide_on_one_machine_too(
-    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(claims.fcntl, "flock", lambda *_: None)
-    held = Claims(tmp_path).take(["a"])
-    other = Claims(tmp_path)
-    assert held and other.take(["a"]) is None, "a lock that anybody gets says nothing"
-
-
-def test_of_many_that_find_it_abandoned_one_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    abandoned = Claims._is_abandoned
-    monkeypatch.setattr(Claims, "_is_abandoned", lambda own, path: path.suffix == ".0" or abandoned(own, path))
-    for _ in range(20):
+def test_of_many_that_find_it_abandoned_one_takes_it(tmp_path: Path, quick: None) -> None:
+    for _ in range(3):
         claim_elsewhere(tmp_path, "a")
-        start = threading.Barrier(8)
         taken: list[Claim] = []
 
-        def take(start: threading.Barrier = start, taken: list[Claim] = taken) -> None:
-            mine = Claims(tmp_path)
-            start.wait()
-            if claim := mine.take(["a"]):
-                taken.append(claim)
+        def take(taken: list[Claim] = taken) -> None:
+            mine, end = Claims(tmp_path), time.monotonic() + 1.0
+            while time.monotonic() < end:
+                if claim := mine.take(["a"]):
+                    taken.append(claim)
 
         threads = [threading.Thread(target=take) for _ in range(8)]
         for thread in threads:
@@ -125,23 +112,21 @@ def test_of_many_that_find_it_abandoned_one_takes_it(tmp_path: Path, monkeypatch
         for thread in threads:
             thread.join()
         assert len(taken) == 1
+        taken[0].check()
         taken[0].release()
         assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("how", ["superseded", "deleted"])
-def test_who_was_silent_for_too_long_learns_that_another_took_over(
-    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(claims, "RENEW_SECONDS", 0.01)
+def test_who_was_silent_for_too_long_learns_that_another_took_over(how: str, tmp_path: Path, quick: None) -> None:
     claim: Any = Claims(tmp_path).take(["a"])
     claim.check()
+    (tmp_path / "a").unlink()
     if how == "superseded":
-        (tmp_path / "a.1").touch()
-    else:
-        (tmp_path / "a.0").unlink()
-    with pytest.raises(ClaimLost, match=r"a\.0: another process has taken over"):
+        claim_elsewhere(tmp_path, "a")
+    with pytest.raises(ClaimLost, match=r"a: another process has taken over"):
         for _ in range(1000):
             claim.check()
-            threading.Event().wait(0.01)
+            time.sleep(0.01)
     claim.release()
+    assert (tmp_path / "a").exists() == (how == "superseded"), "another's claim stays"
