@@ -239,8 +239,7 @@ class Busy(Exception):
 def locked(path: Path, wait: bool = True) -> Iterator[None]:
     """Holds the lock file `path` while the block runs; the system releases it if the process dies.
 
-    Raises Busy if another process holds it and `wait` is False, OSError on a file system without such locks (the
-    library's own substitute, a file that exists, would outlive a killed process).
+    Raises Busy if another process holds it and `wait` is False, OSError on a file system without such locks.
     """
     from filelock import FileLock, Timeout
 

@@ -1,7 +1,6 @@
 """Batches: packed rows and their images as tensors, and the Lightning data module that serves them.
 
-A batch is a pure function of its step. The position in the data is therefore a single number, and a run that is
-interrupted and resumed any number of times reads the same data as an uninterrupted one.
+A batch is a pure function of its step, so a run that is interrupted and resumed reads the same data as any other.
 """
 
 import os
@@ -202,8 +201,7 @@ class MixtureBatches(StageBatches[Source]):
 
 
 class ConversationBatches(StageBatches[Conversations]):
-    """Maps a step of instruction tuning to its batch: conversations, each from the set that the mixture chooses, in as
-    many packed rows as they need.
+    """Maps a step of instruction tuning to its batch: conversations in as many packed rows as they need.
 
     Which ones depends on the seed alone: all arms read the same, except those that fit no row, which are left out.
     """
@@ -237,8 +235,7 @@ ALONE = Resources()
 class DataModule(pl.LightningDataModule):
     """Serves `batch(step)`, in micro-batches, from the current step up to `steps`; the step is its only state.
 
-    With data loader workers, batches are prefetched, and training still reads the same ones in the same order. Raises
-    TooManyBrokenPictures while serving batches.
+    Raises TooManyBrokenPictures while serving batches.
     """
 
     def __init__(self, batch: Callable[[int], TensorBatch], steps: int, resources: Resources = ALONE) -> None:

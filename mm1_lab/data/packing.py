@@ -1,9 +1,8 @@
 """Packing: puts several documents into one row of fixed length, so that little of a batch is padding (section 4).
 
-Documents never attend to each other: `documents` and `positions` tell the model where each one begins. All documents
-of a row come from one source: the first candidates in order, completed by those of the next few that best fill the
-remaining space. Candidates that do not fit are skipped, but so few are considered that lengths are hardly biased.
-(Users' data must not skip anything: their rows are planned in advance, see mm1_lab/data/shards/rows.py.)
+A row holds the first candidates in order, completed by those of the next few that best fill the remaining space.
+Candidates that do not fit are skipped, but so few are considered that lengths are hardly biased. (Users' data must not
+skip anything: their rows are planned in advance, see mm1_lab/data/shards/rows.py.)
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -164,10 +163,8 @@ class Packer:
         return self._row(fill_row(self._fitting(documents), self.limits, full))
 
     def pack_all(self, documents: Iterable[Document], at_least: int = 1) -> tuple[list[Row], list[list[int]]]:
-        """Packs all documents that fit an empty row: the longest first, each into the first row with room for it. Then
-        halves rows, which may leave empty ones, until there are `at_least` so many.
-
-        Returns the rows, and the places of each one's documents in `documents`.
+        """Packs all documents that fit an empty row, the longest first; then halves rows, which may leave empty ones,
+        until there are `at_least` so many. Returns the rows, and the places of each one's documents in `documents`.
         """
         encoded = [self._encode(document) for document in documents]
         sizes = [document.size for document in encoded]

@@ -95,9 +95,8 @@ def bpe_tokenizer(texts: Iterable[str], size: int, folder: Path) -> BackendToken
 def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
     """Loads a Hugging Face tokenizer from `folder`, without network access and without running code from the folder.
 
-    Adds an image token if there is none. A missing begin or padding token is replaced by the end token; this is safe
-    because padding is masked by position, not by id. `rows` is the number of rows of the decoder's embedding table.
-    Raises RequestError if the folder holds no usable tokenizer.
+    A missing begin or padding token is replaced by the end token, as padding is masked by position, not by id. `rows`
+    is the number of rows of the decoder's embedding table. Raises RequestError if the folder has no usable tokenizer.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 

@@ -1,8 +1,7 @@
 """Collects the benchmarks of a run: those of its data, and those that a data file or a scale lists.
 
-Benchmarks depend only on data, settings and seed: every arm answers the same questions after the same demonstrations.
-The world draws both from the seed, so that the spread over seeds includes their variation. For users' captioned images,
-this module defines a benchmark of its own: to caption the held-out ones.
+Every arm answers the same questions after the same demonstrations. The world draws both from the seed, so that the
+spread over seeds includes their variation. Of users' captioned images, the held-out ones are to be captioned.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -68,8 +67,7 @@ def own_names(in_world: bool) -> list[str]:
 def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmark]:
     """A captioning benchmark on held-out captioned images, as a list; empty if there are none.
 
-    The number of blocks is that of the settings, or that of the images if smaller. Demonstrations are training images.
-    Raises RequestError if there are too few of them for one block, or if a remote file cannot be fetched.
+    Demonstrations are training images. Raises RequestError if there are too few of them for one block.
     """
     captioned = (name for name in CAPTIONED if name in data.identity.sources and data.held_out(name, 1))
     source = next(captioned, None)
@@ -105,10 +103,7 @@ def _questions(documents: Iterable[Document]) -> Iterator[Question]:
 
 
 def _demonstrations(data: Data, name: str, blocks: int, shots: int) -> list[Question]:
-    """Distinct captioned images of the training split: as many as blocks need, fewer if the data hold fewer.
-
-    Raises RequestError if there are not enough for one block.
-    """
+    """Distinct captioned images of the training split: as many as blocks need, fewer if the data hold fewer."""
     if not shots:
         return []
     source = data.source(name, seed=0)  # fixed, as the benchmark must be the same for every training seed

@@ -1,8 +1,7 @@
 """Scores the content of a world caption regardless of its wording: F1 over propositions, in the manner of SPICE.
 
-A proposition is a thing that is mentioned, or a thing with its colour. The caption's propositions are compared with the
-union of those of its references: each reference may omit something, but all five together hardly ever do. CIDEr
-compares wording, and about half of it depends on style; this score ignores style.
+A proposition is a thing that is mentioned, or a thing with its colour. The caption's are compared with the union of its
+references': each of these may omit something, but all five together hardly ever do.
 """
 
 from collections.abc import Iterable

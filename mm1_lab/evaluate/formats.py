@@ -1,15 +1,14 @@
 """Readers of benchmark files. To add a format, write a function that yields `Item`s and a line in FORMATS.
 
-Published formats come first, captioning before question answering; then a user's own: JSON Lines, or a Python file with
-a function `read`. A line of JSON Lines is
+A user's own are JSON Lines, or a Python file with a function `read`. A line of JSON Lines is
 
     {"image": "1.jpg", "question": "What colour is the car?", "answers": ["red"]}
 
 Keys: `image` or `images` (file names; none for questions about text), `question`, `answers` (or `answer`), and
 optionally `choices`, `id`, `kind`, and `solution`: the steps to the answer, which demonstrations show before it.
 
-Readers of published formats take what these files have. What a file lacks raises a KeyError or the like, which
-`read_items` turns into a RequestError with the first line of the reader's docstring.
+What a published file lacks raises a KeyError or the like, which `read_items` turns into a RequestError with the first
+line of the reader's docstring.
 """
 
 import importlib.util

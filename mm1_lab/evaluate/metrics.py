@@ -152,11 +152,9 @@ def answer_words(benchmark: Benchmark) -> dict[str, set[str]]:
 
 
 def is_parsed(prediction: str, question: Question, benchmark: Benchmark, words: Mapping[str, set[str]]) -> bool:
-    """Whether each line of the prediction is a possible answer to its kind of question, right or wrong.
-
-    Captions and answers to published questions need only be non-empty. `words` are the benchmark's `answer_words`.
-    This distinguishes a model that does not see from one that does not know the answer format.
-    """
+    """Whether each line of the prediction is a possible answer to its kind of question, right or wrong: this tells a
+    model that does not see from one that does not know the answer format. Captions and answers to published questions
+    need only be non-empty. `words` are the benchmark's `answer_words`."""
     answers = map(normalise, prediction.split("\n"))
     if benchmark.official or benchmark.metric == "cider":
         return all(answers)

@@ -1,7 +1,6 @@
 """Benchmarks that a data file or a scale lists, published or a user's own: opened, checked before anything runs, built.
 
-Questions are ordered by a hash of their ids, and the first ones are asked. A selection of 1,000 is thus the first part
-of one of 5,000, and every arm and seed gets the same questions and demonstrations.
+Questions are ordered by a hash of their ids, and the first ones are asked: 1,000 are the first part of 5,000.
 """
 
 import hashlib
@@ -52,8 +51,7 @@ CHOSEN_VERSION = 1
 def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Shape = "squeeze") -> BenchmarkConfig:
     """Completes a configuration: absolute paths, format, metric and a digest of its files.
 
-    `shape` is how the data file has images made square. Raises RequestError for a missing key, an unknown metric or
-    format, or a missing file.
+    `shape` is how the data file has images made square. Raises RequestError for what is missing or unknown.
     """
     kind = config.format or (config.name if config.name in FORMATS else "jsonl")
     opened = _located(config, kind, folder, where)

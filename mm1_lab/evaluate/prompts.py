@@ -4,10 +4,9 @@ A prompt with k shots is
 
     begin, [image tokens, prompt, shown answer, separator] × k, image tokens, prompt
 
-0-shot prompts have no demonstrations at all, as in the paper. The separator is the benchmark's first stop word, so that
-demonstrations show where an answer ends. For a tuned model every answer ends in the end token, as in the conversations
-that it was tuned on: before a separator that only begins a line, after any other. The part before the question is the
-same for all questions of a block.
+The separator is the benchmark's first stop word, so that demonstrations show where an answer ends. For a tuned model
+every answer ends in the end token, as in the conversations that it was tuned on: before a separator that only begins a
+line, after any other. The part before the question is the same for all questions of a block.
 """
 
 from dataclasses import dataclass

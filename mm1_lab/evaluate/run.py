@@ -48,8 +48,7 @@ def evaluate(
     """Scores the model in `model_folder` at all numbers of shots; calls `report` after each benchmark × shots.
 
     In a team each process has the whole model and answers its share of the blocks; all of them return the result.
-    `cache` holds the questions selected from large files. Raises RequestError if there is nothing to evaluate on, or if
-    a benchmark's files have changed.
+    `cache` holds the questions selected from large files.
     """
     settings = stage.settings
     benchmarks = benchmarks_for(data, settings, stage.seed, stage.benchmarks, stage.model.tuned, cache)
@@ -162,8 +161,7 @@ def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> dict[str, floa
     """Mean loss, in nats per text token, on the held-out documents of each source of the data.
 
     Documents that do not fit a row are left out if training leaves them out (`drop_overlong`), so that models with more
-    tokens per picture read fewer. A source without any other document is missing. Raises RequestError if a remote file
-    cannot be fetched.
+    tokens per picture read fewer. A source without any other document is missing.
     """
     device, head = model.decoder.device, model.decoder.lm_head
     packer = replace(Packer.of(stage, data.tokenizer), is_planned=True)  # groups are made to fit

@@ -1,9 +1,8 @@
 """Decoding of many questions that share a prefix.
 
-The questions of a block share their demonstrations, which make up most of a prompt. A block is therefore a single
-sequence in the decoder's batch: the prefix, computed once, followed by all questions, each of which attends only to the
-prefix and to itself, by a 4-D attention mask and explicit positions. Nothing is computed twice, and the prefix's keys
-and values are not copied for each question, which would otherwise dominate decoding time.
+A block is a single sequence in the decoder's batch: the prefix, computed once, followed by all questions, each of which
+attends only to the prefix and to itself, by a 4-D attention mask and explicit positions. So the prefix's keys and
+values are not copied for each question, which would otherwise dominate decoding time.
 
     keys of one block:   [ prefix | question 1 | question 2 | … | token 1 of each answer | token 2 of each answer | … ]
 

@@ -262,11 +262,8 @@ class PerceiverResampler(nn.Module):
 
 
 def build_connector(config: ConnectorSettings, encoder_width: int, decoder_width: int, patches: int) -> nn.Module:
-    """The connector that `config` selects, from `patches` features to `config.image_tokens` tokens.
-
-    Raises ValueError for an unknown kind, and for counts that are not square numbers or that the kind does not
-    support.
-    """
+    """The connector that `config` selects. Raises ValueError for an unknown kind, and for counts that are not square
+    numbers or that the kind does not support."""
     name, _, digest = config.kind.partition("@")
     build = CONNECTORS.get(name)
     for find in FINDERS:

@@ -205,11 +205,8 @@ class Ledger:
         return found
 
     def diverged(self) -> dict[str, str]:
-        """The reasons, by fingerprint, of all stages that stopped because the loss became NaN or infinite.
-
-        Training is deterministic, so such a stage would diverge again with the same code; it is a result, and only
-        `run --anew` tries it again.
-        """
+        """The reasons, by fingerprint, of all stages that stopped because the loss became NaN or infinite: they would
+        diverge again, so only `run --anew` tries them again."""
         return {key: str(one["reason"]) for key, one in self.failures().items() if one.get("outcome") == "diverged"}
 
     def clear_failure(self, fingerprint: str) -> None:

@@ -1,9 +1,7 @@
 """A sweep's entry in a results folder: what was requested (sweep.json) and its trials (trials.csv)."""
 
 import csv
-import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -69,9 +67,8 @@ def deciding(overrides: Iterable[str]) -> tuple[str, ...]:
 def variant_name(sweep: str, overrides: Iterable[str], data_name: str) -> str:
     """The folder name of a sweep run with these overrides and data: `data_mix,train.steps=200,data=books-1f9ac2`.
 
-    Overrides of resources are left out. Neither the order of the others nor the spelling of a value (`[0,4]`, `[0, 4]`)
-    matters. Names that had to be changed for the file system, or in which a value has a comma, end with a hash of the
-    exact settings.
+    Overrides of resources are left out; neither the order of the others nor the spelling of a value (`[0,4]`, `[0, 4]`)
+    matters. Names that had to be changed for the file system, or with a comma in a value, end with a hash.
     """
     given = (setting.partition("=") for setting in deciding(overrides))
     settings = {key.strip(): _spelt(value) for key, _, value in given}
@@ -160,8 +157,7 @@ def merge_manifest(
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder.parents[1] / ".lock"):
         rows = {(row.arm, row.seed): row for row in trials}
-        earlier = read_trials(folder)
-        for row in earlier:
+        for row in read_trials(folder):
             if (row.arm, row.seed) not in rows and row.arm in order and current(row):
                 rows[row.arm, row.seed] = row
         merged = sorted(rows.values(), key=lambda row: (row.seed, order[row.arm]))
@@ -173,22 +169,8 @@ def merge_manifest(
                     "started; continue with these (--looks), or start another study with --results"
                 )
             manifest = manifest.model_copy(update={"looks": before.looks or manifest.looks})
-            _warn_if_replaced(folder, before, manifest, set(earlier) - set(merged))
         values = manifest.model_dump(mode="json")
         write_json(folder / "sweep.json", values | {"digest": _manifest_digest(values)})
         rows_of_file = ((row.arm, row.seed, row.fingerprint, _row_check(row)) for row in merged)
         write_csv(folder / "trials.csv", (*TRIAL_COLUMNS, CHECK), rows_of_file)
     return merged
-
-
-def _warn_if_replaced(folder: Path, before: Manifest, manifest: Manifest, gone: Iterable[TrialRow]) -> None:
-    """Warns if trials are `gone` because the folder was that of another file of this name, which still exists."""
-    other, own = (Path(os.path.normpath(folder.parents[1] / one.file)) for one in (before, manifest))
-    arms = sorted({row.arm for row in gone})
-    if arms and before.file and os.path.isfile(other) and not other.samefile(own):
-        print(
-            f"mm1-lab: {folder} was of {other} and is now of {own}; arms of the first leave its tables (their scores "
-            f"stay): {', '.join(arms)[:200]}. To keep both, rename one file or give it results of its own (--results)",
-            file=sys.stderr,
-            flush=True,
-        )

@@ -24,20 +24,18 @@ STAMP = ".unpacked"
 
 
 def pack(results: Path) -> list[Path]:
-    """Packs the finished trials of every sweep of a results folder; returns the files written.
-
-    A trial that several sweeps share is in the pack of the first. Raises RequestError if there is no finished trial, a
-    trial is damaged, or a damaged pack holds one that is nowhere else.
-    """
+    """Packs the finished trials of every sweep of a results folder, each once; returns the files written. Raises
+    RequestError if there is none, or if a trial or a pack is damaged."""
     trials = unpacked(results)
-    lost = {path.parent for path in damaged(results)}
+    for path, reason in damaged(results).items():
+        raise RequestError(
+            f"{path.parent}: its pack is damaged ({reason}) and may hold trials not found elsewhere; restore it"
+        )
     written: list[Path] = []
     packed: set[str] = set()
     for folder in sorted(path.parent for path in results.glob("*/*/trials.csv")):
         listed = {row.fingerprint: trials / row.fingerprint for row in read_trials(folder)}
         done = {name: trial for name, trial in listed.items() if files.is_complete(trial)}
-        if folder in lost and len(done) < len(listed):
-            raise RequestError(f"{folder}: its pack is damaged and may hold trials not found elsewhere; restore it")
         fresh = {name: trial for name, trial in done.items() if name not in packed}
         if not fresh:
             continue

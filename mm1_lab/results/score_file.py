@@ -29,11 +29,6 @@ def write_scores(folder: Path, rows: Sequence[ScoreRow]) -> None:
     _write(folder / SCORES, pa.table(columns, schema=_schema()), level=19)
 
 
-def read_rows(folder: Path) -> list[ScoreRow]:
-    """A trial's rows as they were written."""
-    return [ScoreRow(**row) for row in _read(folder).to_pylist()]
-
-
 def read_score_table(folder: Path) -> pd.DataFrame:
     """A trial's rows with SCORE_COLUMNS; NaN where there is no content.
 

@@ -1,9 +1,8 @@
 """Checkpoints of a running stage, which a single process or a team of any size can resume.
 
-A checkpoint is a folder. Each process writes its shards of weights and moments, as safetensors because torch reads the
-metadata of its own format with an unrestricted `pickle.load`; the first process writes the rest. What is on a GPU is
-copied first, and a thread writes the copy while training goes on. At most two checkpoints are on disk: the one before
-the last is deleted before another is begun.
+Each process writes its shards of weights and moments, as safetensors because torch reads the metadata of its own format
+with an unrestricted `pickle.load`; the first one writes the rest. What is on a GPU is copied first, and a thread writes
+the copy while training goes on. The checkpoint before the last is deleted before another is begun.
 """
 
 import json

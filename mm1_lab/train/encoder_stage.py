@@ -100,10 +100,7 @@ class StepPairs:
 
 
 class RepeatedPairs:
-    """Implements `Pairs` with the first `distinct` pairs of others, in another order in each epoch.
-
-    Pairs that belong together stay together; their number is rounded up to whole groups.
-    """
+    """The first `distinct` pairs of others, in another order in each epoch; what belongs together stays together."""
 
     def __init__(self, pairs: Pairs, distinct: int, seed: int) -> None:
         self._pairs = pairs
@@ -172,10 +169,9 @@ def pair_batch(
 
 
 class Contrastive(nn.Module):
-    """An image encoder and a text tower with a shared embedding space, and CLIP's learnt temperature.
+    """An image encoder and CLIP's causal text transformer with a shared embedding space and CLIP's learnt temperature.
 
-    An image is represented by the mean of its patch features; a caption by the output of CLIP's causal text transformer
-    at the end token.
+    An image is represented by the mean of its patch features, a caption by the output at the end token.
     """
 
     def __init__(self, encoder: Encoder, text: Size, vocabulary: int) -> None:
@@ -245,10 +241,7 @@ def contrastive_loss(
 
 
 def _train_contrastive(run: StageRun[EncoderStage]) -> tuple[Encoder, Recorder, dict[str, Any]]:
-    """Trains the encoder; returns it with its losses and held-out retrieval accuracy.
-
-    The text tower is saved in a file of its own.
-    """
+    """Returns the trained encoder, its losses, and held-out retrieval accuracy; saves the text tower apart."""
     stage, data, start = run.stage, run.data, run.inputs.get("start")
     with team.only_in_first():
         encoder = build_encoder(stage.size, stage.patch, stage.image_size)

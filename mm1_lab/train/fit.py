@@ -63,10 +63,9 @@ def fit(
 ) -> tuple[Recorder, Any]:
     """Trains `network` on `batch(0)`, `batch(1)`, …; `names` are the rows of the objective's tally.
 
-    Returns the recorder and the trained network. In a team `batch` returns this process's share, and only the first
-    process returns, with a new network; the others are dismissed. Training ends after `stop_after` steps of the
-    schedule, if given. It resumes from the newest intact checkpoint in the folder, on CPUs bit for bit in a team of the
-    same size. Raises Diverged for a loss that is not finite, RequestError for a checkpoint of another stage.
+    In a team `batch` returns this process's share, and only the first process returns, with a new network; the others
+    are dismissed. It resumes from the newest intact checkpoint in the folder, on CPUs bit for bit in a team of the same
+    size. Raises Diverged for a loss that is not finite, RequestError for a checkpoint of another stage.
     """
     stage: EncoderStage | DecoderStage | ModelStage = run.stage
     folder, report = run.folder, run.report

@@ -50,8 +50,7 @@ def train_multimodal(run: StageRun[MultimodalStage]) -> None:
 def train_sft(run: StageRun[SftStage]) -> None:
     """Supervised fine-tuning on instructions (section 5) of the input `model`, or of an exported model.
 
-    Only answers and the end token after each count in the loss. Position embeddings are interpolated if the resolution
-    differs.
+    Only answers and the end token after each count in the loss.
     """
     stage, data = run.stage, run.data
     seed_everything(stage)

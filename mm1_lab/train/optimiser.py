@@ -61,9 +61,8 @@ def build_optimiser(
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
     """The optimiser for the parameters of `module`, and its learning-rate schedule.
 
-    Parts (`module.encoder`, …) may have their own learning rates. Weight decay applies only to matrices and
-    convolutions, experts and routers included. Embeddings, learnt positions and queries, norms, biases and scalars
-    would only be pulled towards 0, which is not their neutral value.
+    Weight decay applies only to matrices and convolutions, experts and routers included: embeddings, learnt positions
+    and queries, norms, biases and scalars would be pulled towards 0, which is not their neutral value.
     """
     matrices = {
         id(parameter)

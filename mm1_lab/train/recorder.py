@@ -26,10 +26,9 @@ CHECKPOINT_SECONDS = 60.0
 class Recorder(pl.Callback):
     """Sums tallies, reports a few times per second, and writes about a hundred points of each curve per stage.
 
-    Every minute it saves a checkpoint with the complete state, including its own. A point of a curve is the mean over
-    the tokens since the previous point. A loss that is not finite is found at the next reading, before any checkpoint
-    is written with its weights. In a team each process sums its own share, and readings sum those of all; the first
-    process reports and writes.
+    Every minute it saves a checkpoint. A point of a curve is the mean over the tokens since the previous point. A loss
+    that is not finite is found at the next reading, before any checkpoint has its weights. In a team each process sums
+    its own share, and readings sum those of all; the first process reports and writes.
     """
 
     def __init__(self, folder: Path, names: Sequence[str], steps: int, report: Report) -> None:

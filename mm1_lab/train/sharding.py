@@ -56,8 +56,7 @@ def prepare(stage: DecoderStage | ModelStage, decoder: PreTrainedModel, *others:
 class ShardedNetwork:
     """Shards the parameters of `module`, which contains `network`, over the team, and gathers the trained ones.
 
-    They, the buffers and the random state are those of the first process; in the others the network may be on the meta
-    device.
+    They are the first process's; in the others the network may be on the meta device.
     """
 
     def __init__(self, module: nn.Module, network: nn.Module, precision: str) -> None:

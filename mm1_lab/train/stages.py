@@ -54,9 +54,8 @@ def run_stage(
 ) -> None:
     """Runs a stage that produces weights in the existing `folder`, resuming from a checkpoint there.
 
-    `inputs` are the folders of its input stages, by field name. Of `resources` count the data-loading processes and the
-    size of micro-batches. If torch.distributed has a process group, all its processes make this call, and the first one
-    writes. Raises Diverged, RequestError, or errors of the data.
+    `inputs` are the folders of its input stages, by field name. If torch.distributed has a process group, all its
+    processes make this call, and the first one writes. Raises Diverged, RequestError, or errors of the data.
     """
     if type(stage) not in KINDS:
         raise TypeError(f"stages of kind {stage.KIND!r} are not trained")

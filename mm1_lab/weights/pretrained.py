@@ -1,9 +1,7 @@
-"""Pre-trained models: finds their folders, here or on the hub, reads their configurations, and checks that they can be
-used here.
+"""Pre-trained models: finds their folders, here or on the hub, and checks that they can be used.
 
-Planning loads no model: configurations are read, weights are only hashed, and torch is not imported. Only safetensors
-are accepted, because pickled weights can run code. To support another family of encoders or decoders, add the
-`model_type` of its configuration to `ENCODERS` (families.py) or `DECODERS`.
+Planning loads no model: configurations are read, weights are only hashed, and torch is not imported. To support another
+family, add the `model_type` of its configuration to `ENCODERS` (families.py) or `DECODERS`.
 """
 
 from __future__ import annotations

@@ -58,8 +58,7 @@ def save_weights(model: Any, folder: Path, stage: Stage) -> None:
 def load_weights(model: Any, folder: Path) -> None:
     """Loads weights written by `save_weights` into `model`, which must have the same shape.
 
-    An encoder's weights may have another resolution; their position embeddings are interpolated. Raises RequestError
-    for weights of another model.
+    An encoder's position embeddings are interpolated. Raises RequestError for weights of another model.
     """
     from huggingface_hub import load_torch_model
 

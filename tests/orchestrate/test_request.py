@@ -43,37 +43,14 @@ def test_two_data_files_of_one_name_have_results_of_their_own(tmp_path: Path) ->
     assert a.name.startswith("data_mix,data=data-") and c == a, "data are known by what they are, not by their place"
 
 
-def test_two_sweep_files_of_one_name_replace_each_other_with_a_warning(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One that is edited, or moved and edited, replaces its own arms without a word."""
-
-    def write(name: str, *arms: str) -> None:
-        path = tmp_path / name / "text.yaml"
-        path.parent.mkdir(exist_ok=True)
-        changes = "".join(f"  {arm}: {{data_mix: {{text: {2 + place}}}}}\n" for place, arm in enumerate(arms))
-        path.write_text(f"title: Text?\nrecipe: base\narms:\n{changes}", encoding="utf-8")
-
-    def run(name: str) -> tuple[list[str], str]:
-        request = load_request(tmp_path / name / "text.yaml", "smoke", results=tmp_path / "results")
-        return [row.arm for row in request.write_manifest()], capsys.readouterr().err
-
-    write("mine", "base", "more")
-    assert run("mine") == (["base", "more"], "")
-    write("mine", "base", "most")
-    assert run("mine") == (["base", "most"], "")
-    write("yours", "base", "most", "all")
-    assert run("yours") == (["base", "most", "all"], ""), "which drops nothing"
-    arms, error = run("mine")
-    assert arms == ["base", "most"]
+def test_a_sweep_outside_of_sweeps_is_run_again_by_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine" / "text.yaml"
+    path.parent.mkdir()
+    path.write_text("title: Text?\nrecipe: base\narms: {base: {}, more: {data_mix: {text: 2}}}\n", encoding="utf-8")
+    request = load_request(path, "smoke", results=tmp_path / "results")
+    assert [row.arm for row in request.write_manifest()] == ["base", "more"]
     folder = tmp_path / "results" / "smoke" / "text"
-    assert error.startswith(f"mm1-lab: {folder} was of {tmp_path}/yours/text.yaml and is now of {tmp_path}/mine/")
-    assert "(their scores stay): all. To keep both, rename" in error and len(error.splitlines()) == 1
-    assert run("mine") == (["base", "most"], "")
     assert read_manifest(folder).command() == "mm1-lab run FOLDER/text.yaml --scale smoke", "which no bare name finds"
-    (tmp_path / "mine").rename(tmp_path / "elsewhere")
-    write("elsewhere", "base")
-    assert run("elsewhere") == (["base"], "")
 
 
 def test_a_benchmark_added_later_leaves_the_folder_as_it_is(tmp_path: Path) -> None:

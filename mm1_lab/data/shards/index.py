@@ -69,11 +69,8 @@ def index_path(file: File, reader: str, cache: Path) -> Path:
 
 
 def index_file(file: File, reader: str, cache: Path) -> Shard:
-    """Indexes the file unless its index is cached; safe to run in several processes at once.
-
-    Raises RequestError if the file cannot be read, is damaged, contains nothing usable for the reader, or if more than
-    1 % of its rows are broken or of its pictures missing.
-    """
+    """Indexes the file unless its index is cached; safe to run in several processes at once. Raises RequestError if
+    nothing usable can be read, or if more than 1 % of its rows are broken or of its pictures missing."""
     path = index_path(file, reader, cache)
     about_path = path.with_suffix(".json")
 
@@ -99,8 +96,7 @@ def index_file(file: File, reader: str, cache: Path) -> Shard:
 def cached(path: Path, schema: pa.Schema, make: Callable[[], Iterable[pa.RecordBatch]]) -> pa.Table:
     """The table in `path`, memory-mapped; if it is missing, of the batches that `make` yields.
 
-    Raises RequestError if the file is cut off; changed bytes are not noticed, as hashing all of it would read gigabytes
-    before every run.
+    Raises RequestError if the file is cut off; changed bytes are not noticed, as that would take hours.
     """
 
     def write(temporary: Path) -> None:
@@ -196,8 +192,7 @@ def _record(sample: Sample, key: Any, place: str) -> Row:
 def _pictures_beside(file: File, samples: pa.Table) -> tuple[list[str], list[str]]:
     """Path and size of each image file that the samples refer to (-1 if it is missing), and a note on missing ones.
 
-    Looked up whenever data are opened, as pictures may go while their table stays. Raises RequestError if more than 1 %
-    are missing.
+    Looked up whenever data are opened, as pictures may go while their table stays.
     """
     sizes: list[str] = []
     missing: list[str] = []

@@ -42,9 +42,8 @@ class Shards:
     def __init__(self, path: Path, cache: Path, scale: Scale, tokenizer: Path | None = None) -> None:
         """Reads the `data.yaml` at `path` and indexes its files into `cache`.
 
-        Rows are packed for the scale's sequence length, its largest number of image tokens and its images per row, so
-        that every arm of a scale sees the same rows. `tokenizer` is the folder of a pre-trained decoder, which takes
-        the place of the data file's. Raises RequestError if the data file or any file it lists is invalid.
+        Rows are packed for the scale's largest number of image tokens, so that every arm sees the same rows.
+        `tokenizer` is the folder of a pre-trained decoder, which takes the place of the data file's.
         """
         content, files = read_data_file(path)
         self.path = path
