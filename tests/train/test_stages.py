@@ -48,11 +48,12 @@ def run_killed(
     assert not (folder / "last.ckpt").exists()
 
 
-@pytest.mark.parametrize("kind", ["encoder", "reconstructive", "decoder", "experts", "multimodal", "sft"])
-@pytest.mark.parametrize(("steps", "workers"), [([4], 0), ([2, 5], 0), ([4], 2)], ids=["once", "twice", "workers"])
-def test_a_killed_stage_ends_as_if_undisturbed(
+KINDS = ["encoder", "reconstructive", "decoder", "experts", "multimodal", "sft"]
+
+
+@pytest.mark.parametrize(("kind", "workers"), [*((kind, 0) for kind in KINDS), ("encoder", 2), ("multimodal", 2)])
+def test_a_twice_killed_stage_ends_as_if_undisturbed(
     kind: str,
-    steps: list[int],
     workers: int,
     request: pytest.FixtureRequest,
     finished: Finished,
@@ -65,7 +66,7 @@ def test_a_killed_stage_ends_as_if_undisturbed(
     inputs = {name: finished(needed) for name, needed in stage.inputs.items()}
     monkeypatch.setattr(recorder, "REPORT_SECONDS", 0.0)
     monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
-    run_killed(stage, tmp_path / "killed", inputs, squares, steps, Resources(workers=workers))
+    run_killed(stage, tmp_path / "killed", inputs, squares, [2, 5], Resources(workers=workers))
 
     expected, actual = (load_file(folder / "model.safetensors") for folder in (straight, tmp_path / "killed"))
     assert expected.keys() == actual.keys()
@@ -264,7 +265,7 @@ def test_two_checkpoints_are_on_disk(
 
 
 @pytest.mark.parametrize("damaged", [("last.ckpt",), ("last.ckpt", "last.ckpt.before")])
-@pytest.mark.parametrize("how", ["cut", "empty", "garbage", "bits"])
+@pytest.mark.parametrize("how", ["cut", "bits"])
 def test_from_a_damaged_checkpoint_it_goes_on_from_the_one_before_or_the_beginning(
     decoder_stage: DecoderStage,
     finished: Finished,
@@ -283,7 +284,7 @@ def test_from_a_damaged_checkpoint_it_goes_on_from_the_one_before_or_the_beginni
         data = shards.read_bytes()
         weights = len(data) // 2
         flipped = data[:weights] + bytes(byte ^ 1 for byte in data[weights : weights + 64]) + data[weights + 64 :]
-        changed = {"cut": data[:weights], "empty": b"", "garbage": b"x" * len(data), "bits": flipped}
+        changed = {"cut": data[:weights], "bits": flipped}
         shards.write_bytes(changed[how])
     seen: list[Progress] = []
     run_stage(decoder_stage, tmp_path, {}, squares, seen.append)

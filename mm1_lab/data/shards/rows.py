@@ -70,7 +70,10 @@ class Rows:
         if self._collection.reader != "pairs":
             return list(cut(self._ids_of(sample), self._limits))
         captions = self._captions(sample)
-        return [max(captions, key=lambda chunk: chunk[2])] if captions else []
+        if not captions:
+            return []
+        longest = max(captions, key=lambda chunk: chunk[2])
+        return [longest]
 
     def _captions(self, sample: int) -> list[Chunk]:
         """The first chunk of a picture with each of its captions."""
@@ -160,7 +163,8 @@ class Shuffled:
         self._permutation = lru_cache(maxsize=2)(self._permuted)
 
     def _permuted(self, epoch: int) -> NDArray[np.uint32]:
-        return np.random.default_rng([self._seed, epoch]).permutation(np.arange(self._count, dtype=np.uint32))
+        numbers = np.arange(self._count, dtype=np.uint32)
+        return np.random.default_rng([self._seed, epoch]).permutation(numbers)
 
     def find(self, index: int) -> tuple[int, int]:
         """The epoch of an index, and its number there."""
@@ -191,8 +195,10 @@ class ShardConversations(Shuffled):
         self._collection = collection
 
     def document(self, index: int) -> Document:
-        sample = int(self._collection.train[self.find(index)[1]])
-        return Document(self._collection.key(sample), tuple(self._collection.parts(sample)))
+        _, place = self.find(index)
+        sample = int(self._collection.train[place])
+        parts = self._collection.parts(sample)
+        return Document(self._collection.key(sample), tuple(parts))
 
 
 class ShardText:
@@ -211,12 +217,16 @@ class ShardPairs:
     together = 1
 
     def __init__(self, usual: Collection, dense: Collection, seed: int) -> None:
-        self._usual = usual, Shuffled(len(usual.train), "pairs", seed)
-        self._dense = dense, Shuffled(len(dense.train), "dense pairs", seed)
+        self._usual = usual
+        self._dense = dense
+        self._usual_order = Shuffled(len(usual.train), "pairs", seed)
+        self._dense_order = Shuffled(len(dense.train), "dense pairs", seed)
 
     def pair(self, index: int, dense: bool) -> tuple[Picture, str]:
-        collection, order = self._dense if dense else self._usual
+        collection = self._dense if dense else self._usual
+        order = self._dense_order if dense else self._usual_order
         epoch, place = order.find(index)
         sample = int(collection.train[place])
         captions = [text for text in collection.texts(sample) if text]
-        return collection.pictures(sample)[0], captions[(epoch + sample) % len(captions)]
+        caption = captions[(epoch + sample) % len(captions)]
+        return collection.pictures(sample)[0], caption
