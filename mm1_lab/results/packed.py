@@ -27,10 +27,9 @@ def pack(results: Path) -> list[Path]:
     """Packs the finished trials of every sweep of a results folder, each once; returns the files written. Raises
     RequestError if there is none, or if a trial or a pack is damaged."""
     trials = unpacked(results)
-    for path, reason in damaged(results).items():
-        raise RequestError(
-            f"{path.parent}: its pack is damaged ({reason}) and may hold trials not found elsewhere; restore it"
-        )
+    for path, fault in damaged(results).items():
+        text = f"{path.parent}: its pack is damaged ({fault}) and may hold trials not found elsewhere; restore it"
+        raise RequestError(text)
     written: list[Path] = []
     packed: set[str] = set()
     for folder in sorted(path.parent for path in results.glob("*/*/trials.csv")):
