@@ -59,10 +59,6 @@ def _run(given: list[str]) -> int:
         return _refuse(f"mm1-lab: options come after the command: mm1-lab COMMAND {given[0]}")
     if not given[0].startswith("-") and given[0] not in COMMANDS:
         return _refuse(f"mm1-lab: there is no command {given[0]!r}{nearest(given[0], COMMANDS)}")
-    for word in given:
-        # from Python, as no shell passes a NUL; of `--set=--` argparse would make an empty list
-        if "\0" in word or (word.startswith("-") and word.partition("=")[2] == "--"):
-            return _refuse(f"mm1-lab: {word!r} is not a value")
     options, unknown = parser.parse_known_args(given)
     if unknown:
         return _refuse(f"mm1-lab {given[0]}: {_unrecognised(unknown[0], command_parsers(parser)[given[0]])}")
@@ -72,7 +68,7 @@ def _run(given: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except (RequestError, ModuleNotFoundError, MemoryError, OSError) as error:
+    except (RequestError, ModuleNotFoundError, OSError) as error:
         if options.debug:
             raise
         if isinstance(error, RequestError):
@@ -81,8 +77,6 @@ def _run(given: list[str]) -> int:
             if str(error.name).startswith(("mm1_lab", "analysis")):
                 raise
             return _refuse(f"mm1-lab: {error.name} is not installed; what trains needs pip install '.[lab]'", FAILED)
-        if isinstance(error, MemoryError):
-            return _refuse("mm1-lab: there is not enough memory; if it is limited (ulimit -v), raise the limit", FAILED)
         what = f"{error.filename}: " if error.filename else ""
         text = f"mm1-lab: {what}{error.strerror or error}; fix this and run the same command to continue"
         return _refuse(text, FAILED if error.errno in FULL else WRONG)

@@ -13,7 +13,6 @@ import yaml
 from mm1_lab import contrasts
 from mm1_lab.cli import main
 from mm1_lab.config import load_sweep
-from mm1_lab.orchestrate.planning.request import load_request
 from tests.conftest import REPOSITORY
 from tests.data.conftest import Files
 
@@ -48,7 +47,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
             "arguments are required: ARM; example: mm1-lab compare data_mix captions int",
         ),
         (("show",), "show: the following arguments are required: SWEEP; example: mm1-lab show data_mix base captions"),
-        (("run", "data_mix", "--inline", "--address", "auto"), "--inline runs without Ray, --address on a Ray cluster"),
+        (("run", "data_mix", "--inline", "--address", "auto"), "--inline and --share run without Ray, --address"),
         (("plan", "data_mix", "--set", "resources.gpus=8"), "a process uses only one of 8 GPUs"),
         (("gc", "--keep", "some"), "gc: --keep: invalid choice: 'some'"),
         (("check-scale", "smoke", "--samples", "0"), "--samples must be at least 1"),
@@ -228,20 +227,6 @@ def test_a_sweep_may_lie_anywhere_and_begin_from_the_package_s_recipes(
     Path("my_question.yaml").write_text(text.replace("recipe: base", "recipe: bse"), encoding="utf-8")
     assert main(["show", "my_question.yaml", *SMOKE]) == 2
     assert capsys.readouterr().err == ("mm1-lab: my_question.yaml: there is no recipe 'bse'; did you mean 'base'?\n")
-
-
-def test_status_tells_of_a_model_that_is_half_trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    trials = load_request("data_mix", "smoke", "1", (), (), None, Path("results/local"), Path("s")).trials
-    (base,) = (trial for trial in trials if trial.arm == "base")
-    (Path("s") / f"{base.evaluation.model.fingerprint}.partial").mkdir(parents=True)
-    Path("results/local").mkdir(parents=True)
-    assert main(["status", "data_mix", *SMOKE, "--store", "s"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    (told,) = (line for line in lines if "partly trained, resumes" in line)
-    assert told.startswith("base ") and "missing" in told and "12 missing" in lines[0]
 
 
 def test_an_installed_package_has_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,9 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab.config import RequestError, is_of_recipe
-from mm1_lab.files import PARTS
 from mm1_lab.results import Ledger
 
 if TYPE_CHECKING:
@@ -66,7 +64,6 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
         given.get("data"),
         options.results,
         options.store,
-        None if given.get("no_parts") else PARTS,
     )
     for folder, reason in (request.ledger.parts.damaged() if request.ledger.parts else {}).items():
         print(f"{folder}: this shipped part is not used ({reason}); restore or delete it", file=sys.stderr)
@@ -74,4 +71,4 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
         print(f"--set: {', '.join(changes)} changes the recipe, from which the arms start", file=sys.stderr)
     if "synthetic" not in request.data.sources:
         print(f"{options.data}: no synthetic captions; other captions fill their share of rows", file=sys.stderr)
-    return replace(request, weights=bool(given.get("weights")))
+    return request

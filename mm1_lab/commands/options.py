@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mm1_lab.files import PARTS, RESULTS, STUDY
+from mm1_lab.files import RESULTS, STUDY
 
 Function = Callable[[argparse.Namespace], int]
 Option = tuple[str, dict[str, Any]]
@@ -109,10 +109,6 @@ VARY = (
 )
 TRACKER = repeated(
     "--tracker", "log finished trials there, beside MLflow; may be repeated", "NAME", choices=("wandb", "trackio")
-)
-NO_PARTS = switch("--no-parts", f"recompute the parts shipped in {PARTS}")
-WEIGHTS = switch(
-    "--weights", "train again the models whose weights were deleted (as by gc); finished trials keep their scores"
 )
 DRAWN_RESULTS = option("--results", f"default: {RESULTS}, or if it has none, {STUDY}, drawn there", "DIR", type=Path)
 ALL_RESULTS = option("--results", f"default: {RESULTS}, or if it has none, {STUDY}", "DIR", type=Path)

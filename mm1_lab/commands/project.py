@@ -109,7 +109,7 @@ def gc(options: argparse.Namespace) -> int:
     total = f"{sum(spare.values()) / 1e6:.1f} MB: {counted(len(spare), 'stage')}"
     if options.yes:
         delete_weights(ledger, spare)
-        print(f"freed {total}; no results were deleted. To train finished trials again: mm1-lab run SWEEP --weights")
+        print(f"freed {total}; no results were deleted. To train finished trials again: mm1-lab run SWEEP --anew")
     else:
         print(f"would free {total}, and no results. Nothing was deleted" + ("; add --yes to delete" if spare else ""))
     return DONE

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     *opt.REQUEST,
     *opt.UNTIL_DECIDED,
     *opt.VARY,
-    opt.WEIGHTS,
-    opt.NO_PARTS,
     opt.JSON,
 )
 def plan(options: argparse.Namespace) -> int:
@@ -62,9 +60,7 @@ def plan(options: argparse.Namespace) -> int:
     *opt.SHARE,
     *opt.UNTIL_DECIDED,
     *opt.VARY,
-    switch("--anew", "train and evaluate these trials again (after a change of code), and try again what diverged"),
-    opt.WEIGHTS,
-    opt.NO_PARTS,
+    switch("--anew", "train and evaluate these trials again: after a change of code, gc, or if they diverged"),
     opt.TRACKER,
 )
 def run(options: argparse.Namespace) -> int:

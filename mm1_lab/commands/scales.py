@@ -23,7 +23,6 @@ SAMPLES = "training samples to search for leaks; default: %(default)s"
     option("--samples", SAMPLES, type=int, default=1_000_000),
     *opt.SETTINGS,
     opt.INLINE,
-    opt.NO_PARTS,
 )
 def check_scale(options: argparse.Namespace) -> int:
     """Check whether results at a scale can be trusted."""
@@ -73,7 +72,6 @@ FROM = "fit measurements from a CSV instead: columns params, learning_rate, scor
     switch("--lower-is-better", "with --from: the score is a loss"),
     *opt.REQUEST,
     *opt.EXECUTOR,
-    opt.NO_PARTS,
 )
 def fit_lr_law(options: argparse.Namespace) -> int:
     """Search each size's best learning rate and fit its law."""

@@ -35,17 +35,14 @@ def status(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.recipe_search import so_far
     from mm1_lab.orchestrate.status import status_text, status_values
 
-    ledger, begun = ledger_of(options), set[str]()
     if options.sweep:
         request = so_far(request_of(options, options.sweep))
         asked = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
         sweeps = [(request.variant, request.scale_name, asked)]
-        models = {trial.fingerprint: trial.evaluation.model.fingerprint for trial in request.trials}
-        begun = {trial for trial, model in models.items() if ledger.partial_folder(model).exists()}
     else:
         manifests = [(read_manifest(folder), read_trials(folder)) for folder in list_variants(options.results)]
         sweeps = [(manifest.variant, manifest.scale, rows) for manifest, rows in manifests]
-    told = status_values(sweeps, ledger, begun)
+    told = status_values(sweeps, ledger_of(options))
     if options.json:
         print_json(told)
     else:

@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 
 from mm1_lab.config import Recipe, RequestError, nearest
-from mm1_lab.config.errors import short
 from mm1_lab.config.yaml_files import parse_yaml, read_yaml
 from mm1_lab.files import write_text
 from mm1_lab.orchestrate.planning.finding import SWEEPS
@@ -28,14 +27,12 @@ def write_varied(recipe: str, varied: Sequence[str], grid: bool) -> Path:
         field, equals, text = setting.partition("=")
         field = field.strip()
         if not equals or not text.strip():
-            raise RequestError(f"--vary {short(setting)}: give FIELD=VALUE,VALUE, such as image_tokens=64,144")
+            raise RequestError(f"--vary {setting}: give FIELD=VALUE,VALUE, such as image_tokens=64,144")
         if field.split(".")[0] not in Recipe.model_fields:
-            raise RequestError(
-                f"--vary {short(setting)}: recipes have no {field!r}{nearest(field, Recipe.model_fields)}"
-            )
+            raise RequestError(f"--vary {setting}: recipes have no {field!r}{nearest(field, Recipe.model_fields)}")
         if field in values:
-            raise RequestError(f"--vary {short(setting)}: {field} is given twice")
-        values[field] = parse_yaml(f"[{text}]", f"--vary {short(setting)}")
+            raise RequestError(f"--vary {setting}: {field} is given twice")
+        values[field] = parse_yaml(f"[{text}]", f"--vary {setting}")
     sweep: dict[str, Any] = {"title": f"{recipe} by {', '.join(values)}", "recipe": recipe}
     if grid:
         sweep["grid"] = values
@@ -58,7 +55,7 @@ def _recipe_file(recipe: str) -> Path:
         if path.is_file():
             return path
     known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
-    raise RequestError(f"--vary changes a recipe, and there is no recipe {short(recipe)}{nearest(recipe, known)}")
+    raise RequestError(f"--vary changes a recipe, and there is no recipe {recipe!r}{nearest(recipe, known)}")
 
 
 def _one_at_a_time(base: dict[str, Any], values: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:

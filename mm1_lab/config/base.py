@@ -41,13 +41,9 @@ class Config(BaseModel):
         return self.identity
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Like pydantic's `model_copy`, but drops cached properties. Raises TypeError for an unknown field."""
-        fields = type(self).model_fields
-        unknown = set(update or ()) - set(fields)
-        if unknown:
-            raise TypeError(f"{type(self).__name__} has no {', '.join(sorted(unknown))}")
+        """Like pydantic's `model_copy`, but drops cached properties."""
         copy = super().model_copy(update=update, deep=deep)
-        for name in copy.__dict__.keys() - fields.keys():  # cached properties
+        for name in copy.__dict__.keys() - type(self).model_fields.keys():
             del copy.__dict__[name]
         return copy
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import Field
 
 from mm1_lab.config.base import Config
-from mm1_lab.config.errors import RequestError, short
+from mm1_lab.config.errors import RequestError
 from mm1_lab.config.recipe import Recipe
 
 DIGITS = 12
@@ -46,7 +46,7 @@ class OwnConnectors(Config):
         except Exception as error:
             lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == self.file]
             where = f", line {lines[-1]}" if lines else ""
-            reason = short(" ".join(str(error).split()), str)
+            reason = " ".join(str(error).split())
             raise RequestError(f"{self.file}{where}: {type(error).__name__}: {reason}") from error
 
 

@@ -97,12 +97,6 @@ class SftTraining(MultimodalTraining):
     max_images: int = Field(16, gt=0, le=100_000)
     """Maximum number of images per row; each view of a picture counts as one."""
 
-    @model_validator(mode="after")
-    def _betas_have_an_effect(self) -> Self:
-        if self.optimiser == "adafactor" and "betas" in self.identity:
-            raise ValueError("betas are AdamW's; set optimiser: adamw, or remove them")
-        return self
-
 
 class EvaluationSettings(Config):
     """Few-shot evaluation."""
@@ -125,8 +119,6 @@ class Resources(Config):
     """At most 1, as a process uses one GPU; a scale's `workers` train on several."""
     workers: int = Field(0, ge=0, le=10_000)
     """Data-loading processes. 0: the training process loads the batches itself, which suits small images."""
-    prefetch: int = Field(2, gt=0, le=10_000)
-    """Batches that each data-loading process prepares in advance."""
     micro_batch: int = Field(0, ge=0, le=MANY)
     """Rows of a step that a process computes at a time; the gradients add up to those of all its rows (gradient
     accumulation). 0: all, or as many as fit the scale's `hardware`. In decoder and multimodal training and instruction
@@ -244,20 +236,6 @@ class Scale(Config):
         if self.attention is None:
             return "varlen" if self.precision == "bf16-mixed" and self.resources.gpus else "masked"
         return self.attention
-
-    @model_validator(mode="after")
-    def _sizes_have_an_effect(self) -> Self:
-        for name in self.upcycled:
-            if name not in self.decoders:
-                raise ValueError(f"upcycled: there is no decoder {name!r}{nearest(name, self.decoders)}")
-        text = self.encoder.text
-        for name, size in {"encoder.text": text, **self.encoders}.items():
-            for field in ("experts", "feed_forward", "kv_heads"):
-                if field in size.identity:
-                    raise ValueError(f"encoders: {name}: {field} is for decoders only; remove it")
-        if text.width % text.heads:
-            raise ValueError(f"encoder.text: width {text.width} is not divisible by {text.heads} heads")
-        return self
 
     @model_validator(mode="after")
     def _workers_are_of_sizes(self) -> Self:

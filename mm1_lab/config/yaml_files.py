@@ -5,10 +5,7 @@ from typing import Any
 
 import yaml
 
-from mm1_lab.config.errors import RequestError, short
-
-LONGEST_NUMBER = 60
-"""Size limit of an integer in characters. Python refuses to write out integers of thousands of digits."""
+from mm1_lab.config.errors import RequestError
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -28,23 +25,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Rejects aliases within anchored values, as a few lines of several would use up all memory, and equal keys, of
-    which PyYAML keeps the last, so that one of two arms with the same name would silently be lost."""
-
-    within_anchored = 0
-    """How many anchored values the one being read is in."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event: Any = self.peek_event()
-        if isinstance(event, yaml.AliasEvent) and self.within_anchored:
-            text = "an alias within an anchored value is not supported; write the value out"
-            mark: Any = event.start_mark
-            raise yaml.MarkedYAMLError(problem=text, problem_mark=mark)
-        anchored = not isinstance(event, yaml.AliasEvent) and event.anchor is not None
-        self.within_anchored += anchored
-        node = super().compose_node(parent, index)
-        self.within_anchored -= anchored
-        return node
+    """Rejects equal keys, of which PyYAML keeps the last: one of two arms of one name would be lost silently."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         seen: set[str] = set()
@@ -52,16 +33,9 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    text = f"the key {short(key.value, str)!r} appears twice; remove one"
+                    text = f"the key {key.value!r} appears twice; remove one"
                     raise yaml.MarkedYAMLError(problem=text, problem_mark=key.start_mark)
                 seen.add(key.value)
-
-    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
-        text = super().construct_scalar(node)
-        text.encode()  # raises for an unpaired surrogate, which cannot be stored as UTF-8
-        if node.tag == "tag:yaml.org,2002:int" and len(text) > LONGEST_NUMBER:
-            raise ValueError(f"an integer of {len(text)} characters")
-        return text
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -74,5 +48,5 @@ def parse_yaml(text: str, where: str) -> Any:
     except (yaml.YAMLError, ValueError, KeyError, OverflowError, AttributeError, TypeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        problem = short(getattr(error, "problem", None) or error, str)
+        problem = getattr(error, "problem", None) or error
         raise RequestError(f"{where}{line}: is no plain YAML ({problem})") from None

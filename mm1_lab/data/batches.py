@@ -255,7 +255,6 @@ class DataModule(pl.LightningDataModule):
             batch_size=None,
             sampler=_Steps(self.step, self.steps),
             num_workers=workers,
-            prefetch_factor=self.resources.prefetch if workers else None,
             multiprocessing_context="fork" if workers else None,  # workers share the sources opened here
             pin_memory=torch.cuda.is_available(),
         )

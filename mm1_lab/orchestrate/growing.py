@@ -10,7 +10,7 @@ from mm1_lab.config import RequestError, Trial
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.orchestrate.sweeping import Draw, Short, complete, has_failed, show
+from mm1_lab.orchestrate.sweeping import Draw, Short, complete, show
 
 Judge = Callable[[Path, Sequence[int]], tuple[list[str], list[str]]]
 """Judges some seeds of a sweep's folder: a line per lesson, and the arms for which more seeds could still decide
@@ -51,4 +51,4 @@ def run_until_decided(request: Request, executor: Executor, draw: Draw, judge: J
     done, names = request.ledger.has_scores, {trial.name for trial in chosen}
     if left := sum(trial.name not in names and not done(trial.fingerprint) for trial in request.trials):
         print(f"{counted(left, 'trial')} of {len(request.trials)} not run: not needed.")
-    return int(has_failed(work_list) or not all(done(trial.fingerprint) for trial in chosen))
+    return int(not all(done(trial.fingerprint) for trial in chosen))

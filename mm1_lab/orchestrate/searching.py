@@ -15,7 +15,7 @@ from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.plan import Plan
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.orchestrate.sweeping import Draw, complete, has_failed
+from mm1_lab.orchestrate.sweeping import Draw, complete
 
 Read = Callable[[Path, Recipe], tuple[float, ...]]
 """Reads the scores that count from a finished trial's folder."""
@@ -66,7 +66,7 @@ def run_rounds(
     while True:
         request = with_arms(request, arms)
         plan, work_list = complete(request, executor, draw)
-        if has_failed(work_list) or any(known.of(recipe) is None for recipe in arms.values()):
+        if any(known.of(recipe) is None for recipe in arms.values()):
             return request, plan, work_list, False
         if arms.keys() == (more := wanted()).keys():
             return request, plan, work_list, True

@@ -1,20 +1,15 @@
 """The state of the trials of sweeps."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mm1_lab.formatting import text_table
 from mm1_lab.results import Ledger, TrialRow
 
 
-def status_values(
-    sweeps: Iterable[tuple[str, str, Sequence[TrialRow]]], ledger: Ledger, begun: Collection[str] = ()
-) -> dict[str, Any]:
+def status_values(sweeps: Iterable[tuple[str, str, Sequence[TrialRow]]], ledger: Ledger) -> dict[str, Any]:
     """For each of `sweeps` (name, scale, trials) its trials, which are done, missing, or failed and why; then failures
-    of other stages.
-
-    `begun`: fingerprints of trials whose model is partly trained.
-    """
+    of other stages."""
     failures = ledger.failures()
     others = dict(failures)
     told = []
@@ -29,8 +24,6 @@ def status_values(
             elif failure:
                 state = "failed"
                 why = f"{failure['reason']} ({failure['attempts']} attempts; {failure['log'] or 'no log'})"
-            elif row.fingerprint in begun:
-                why = "partly trained, resumes"
             trial = {"arm": row.arm, "seed": row.seed, "fingerprint": row.fingerprint, "state": state, "why": why}
             trials.append(trial)
         told.append({"sweep": name, "scale": scale, "trials": trials})

@@ -31,17 +31,12 @@ Short = Callable[[Path], str]
 
 
 def run_sweep(request: Request, executor: Executor, draw: Draw, short: Short | None = None) -> int:
-    """Runs the request; returns the exit code, 1 if a stage failed or a trial has no scores.
+    """Runs the request; returns the exit code, 1 if a trial has no scores.
 
     `draw` and `short` are the analysis'."""
     plan, work_list = complete(request, executor, draw)
     show(request, plan, work_list, short)
-    return int(has_failed(work_list) or not all(request.ledger.has_scores(trial.fingerprint) for trial in plan.trials))
-
-
-def has_failed(work_list: WorkList | None) -> bool:
-    """Whether a stage failed, which with `--weights` may be the model of a finished trial; not if it only diverged."""
-    return work_list is not None and any(outcome.kind != "diverged" for outcome in work_list.failed.values())
+    return int(not all(request.ledger.has_scores(trial.fingerprint) for trial in plan.trials))
 
 
 def forget_trials(trials: Iterable[Trial], ledger: Ledger) -> None:
@@ -61,7 +56,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
 
     Raises Leaving if this process leaves some of them to others, or to a later command.
     """
-    plan = make_plan(request.trials, request.ledger, request.weights)
+    plan = make_plan(request.trials, request.ledger)
     rows = _prepare(plan, request, executor) if plan.tasks else {}
     trials = request.write_manifest()
     work_list = None
@@ -176,5 +171,5 @@ def show(request: Request, plan: Plan, work_list: WorkList | None, short: Short 
         print(f"{outcome.kind}: {plan.tasks[key].label}: {outcome.reason}" + (f" ({log})" if log.exists() else ""))
     for key, cause in work_list.blocked.items():
         print(f"blocked: {plan.tasks[key].label} waits for {plan.tasks[cause].label}")
-    if has_failed(work_list):
+    if any(outcome.kind != "diverged" for outcome in work_list.failed.values()):
         print("Run the same command again to retry what failed.")

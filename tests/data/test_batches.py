@@ -118,7 +118,7 @@ def test_a_run_that_is_resumed_twice_reads_what_an_undisturbed_one_reads(squares
     undisturbed = [batches(step) for step in range(12)]
 
     def go_on(step: int, count: int) -> list[Batch]:
-        module = DataModule(mixture_batches(squares, shares), 12, Resources(workers=workers, prefetch=3))
+        module = DataModule(mixture_batches(squares, shares), 12, Resources(workers=workers))
         module.load_state_dict({"step": step})
         assert module.state_dict() == {"step": step}
         return list(islice(module.train_dataloader(), count))
@@ -135,7 +135,7 @@ def test_broken_images_are_counted_over_all_workers(squares: Any, workers: int) 
         broken = [None] * 4 if step in (1, 4) else [None, None] if step == 8 else [5]
         return make_batch([pack(squares, step, *broken)], [str(os.getpid())], side=2, blind=False)
 
-    module = DataModule(batch, 12, Resources(workers=workers, prefetch=3))
+    module = DataModule(batch, 12, Resources(workers=workers))
     handed_out = []
     with pytest.raises(TooManyBrokenPictures, match="10 of the 25 images"):
         for made in module.train_dataloader():

@@ -43,11 +43,6 @@ def test_scores_without_weights_are_done(tmp_path: Path) -> None:
     plan = make_plan(trials, ledger)
     assert not plan.tasks
     assert {planned.state for planned in plan.stages.values()} == {"done", "not needed"}
-    finish(ledger.stage_folder(trials[1].evaluation.model.fingerprint))
-    plan = make_plan(trials, ledger, weights=True)
-    assert kinds(plan) == ["decoder", "encoder", "multimodal"], "only the model that is missing, with what it needs"
-    assert {name for task in plan.tasks.values() for name in task.names} == {("base", 0)}
-    assert all(plan.is_done(trial.fingerprint) for trial in trials)
 
 
 def test_tasks_that_wait_for_each_other_are_not_done_side_by_side(

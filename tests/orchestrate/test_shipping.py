@@ -35,12 +35,8 @@ def test_parts_give_the_weights_and_scores_that_computing_them_gives(
     for name in ("scores.parquet", "held_out.csv", "training.csv"):
         assert (trial / name).read_bytes() == (finished.results / "trials" / trial.name / name).read_bytes()
 
-    # without them, encoder and decoder are computed
-    fresh = ("--results", "fresh", "--store", "fresh/store")
-    assert main(["plan", *BASE, *fresh]) == 0
+    assert main(["plan", *BASE, "--results", "fresh", "--store", "fresh/store"]) == 0
     assert capsys.readouterr().out.count("shipped with the repository") == 2
-    assert main(["plan", *BASE, *fresh, "--no-parts"]) == 0
-    assert "1 trial, 4 stages to run" in capsys.readouterr().out
 
 
 def test_a_damaged_part_gets_one_line_and_is_planned_anew(

@@ -1,6 +1,5 @@
 """What a command does about results that are there."""
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +9,7 @@ from mm1_lab.config import RequestError
 from mm1_lab.orchestrate import sweeping
 from mm1_lab.orchestrate.execution.executor import Executor, Inline, Work
 from mm1_lab.orchestrate.execution.worker import WorkerContext
-from mm1_lab.orchestrate.execution.worklist import Observer, Outcome, WorkList
+from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
 
@@ -49,23 +48,6 @@ def test_a_table_that_an_edited_claim_leaves_as_it_was_is_drawn_once(
     for count in (2, 2):
         sweeping.complete(request_, Inline(), draw)
         assert len(drawn) == count
-
-
-def test_a_model_that_is_not_trained_again_is_no_success(
-    request_: Request, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With `--weights`; the trial has its scores all along."""
-
-    def fail(*given: object) -> None:
-        raise OSError("no memory for this")
-
-    monkeypatch.setattr(sweeping, "MlflowRecorder", lambda *_: Observer())
-    monkeypatch.setattr(Observer, "close", lambda *_: None, raising=False)
-    monkeypatch.setattr("mm1_lab.orchestrate.execution.worker._train", fail)
-    request_.ledger.forget(request_.trials[0].evaluation.model.fingerprint)
-    for weights, code in ((False, 0), (True, 1)):
-        assert sweeping.run_sweep(replace(request_, weights=weights), Inline(), lambda folder: []) == code
-    assert "failed: encoder for base / seed 0: OSError: no memory for this" in capsys.readouterr().out
 
 
 def test_damaged_weights_are_not_loaded(request_: Request, capsys: pytest.CaptureFixture[str]) -> None:

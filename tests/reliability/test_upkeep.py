@@ -166,7 +166,7 @@ def test_gc_after_a_check_of_the_scale_alone_and_in_a_folder_without_results(
     assert not stages(ledger)
 
 
-def test_weights_that_gc_deleted_are_trained_again_under_the_same_scores(finished: Place, tmp_path: Path) -> None:
+def test_weights_that_gc_deleted_are_trained_again_with_the_same_scores(finished: Place, tmp_path: Path) -> None:
     """By the command that `export` names; the trial that was not asked for stays without."""
     place = Place(tmp_path / "copy")
     shutil.copytree(finished.folder, place.folder)
@@ -174,11 +174,10 @@ def test_weights_that_gc_deleted_are_trained_again_under_the_same_scores(finishe
     assert "freed" in place.run("gc", "--keep", "none", "--yes")
     arm = ("data_mix", "--scale", "smoke", "--only", "base")
     error = place.run("export", *arm, "mine", code=2)
-    command = "mm1-lab run data_mix --scale smoke --only base --weights"
-    assert error.endswith(f"train it again (its scores stay): {command}\n") and error.count("\n") == 1
+    command = "mm1-lab run data_mix --scale smoke --only base --anew"
+    assert error.endswith(f"train it again: {command}\n") and error.count("\n") == 1
     again = place.run(*command.split()[1:], "--inline")
-    assert "multimodal for base / seed 0" in again and "3 of 3 stages" in again
-    assert "nothing ran" in place.run(*command.split()[1:], "--inline")
+    assert "done      base / seed 0 in" in again
     assert place.tables() == before
     stored = [path.relative_to(place.results) for path in place.results.glob("store/*/model.safetensors")]
     assert len(stored) == 3, "encoder, decoder and the model of one arm, bit by bit those of before"

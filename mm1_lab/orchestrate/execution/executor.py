@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from abc import abstractmethod
@@ -19,22 +18,11 @@ from mm1_lab.results import Ledger
 from mm1_lab.results.claims import POLL_SECONDS, Claim
 from mm1_lab.train.progress import Progress, TimeUp
 
-LEAST_MEMORY = 1_500_000_000
-"""Bytes of address space that a process of a sweep takes at smoke."""
 STAGES = ("mm1_lab.train.stages", "mm1_lab.evaluate.run")
 """Importing these modules imports everything that a stage needs."""
 
 
 Work = Callable[[Task, WorkerContext, StageReport], None]
-
-
-def check_memory(least: int = LEAST_MEMORY) -> None:
-    """Raises RequestError if a limit of address space is too low: libraries would crash, and Ray hang."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY and limit < least:
-        text = f"memory is limited to {limit / 1e9:.1f} GB, and the libraries alone need {least / 1e9:.1f} GB"
-        inline = ", or run without Ray (--inline)" if limit >= LEAST_MEMORY else ""
-        raise RequestError(f"{text}; raise the limit (ulimit -v){inline}")
 
 
 class Executor(AbstractContextManager["Executor"]):
@@ -85,7 +73,6 @@ class Inline(Executor):
 
     def open(self, scale: Scale) -> None:
         """Imports what stages need, so that all stages run the code as it is now."""
-        check_memory()
         if not all(name in sys.modules for name in STAGES):
             print("Loading the training libraries …", flush=True)
         for name in STAGES:
@@ -171,15 +158,10 @@ def make_executor(
     `rounds`: what one plan gives decides what the next one holds, so that a process that shares waits for the others.
     Raises RequestError for options that exclude each other.
     """
-    if inline and address:
-        raise RequestError("--inline runs without Ray, --address on a Ray cluster; leave one of them out")
-    if share and (inline or address):
-        other = "--inline" if inline else "--address"
-        raise RequestError(f"--share runs stages in its own process, beside others like it; leave {other} out")
-    if minutes is not None and not share:
-        raise RequestError("--minutes needs --share")
-    if minutes is not None and not 0 < minutes < float("inf"):
-        raise RequestError(f"--minutes {minutes:g}: give a positive number of minutes")
+    if inline + share + bool(address) > 1:
+        raise RequestError("--inline and --share run without Ray, --address on a Ray cluster; give one of the three")
+    if minutes is not None and not (share and minutes > 0):
+        raise RequestError("--minutes needs --share, and a positive number")
     if share or inline:
         return Inline(leaves=share and not rounds, minutes=minutes)
     from mm1_lab.orchestrate.execution.ray_tune import RayTune

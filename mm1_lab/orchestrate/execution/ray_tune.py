@@ -18,7 +18,7 @@ from typing import Any
 from mm1_lab.config import RequestError, Resources, Scale
 from mm1_lab.files import PACKAGE, machine_cpus
 from mm1_lab.formatting import first_line
-from mm1_lab.orchestrate.execution.executor import Executor, Work, check_memory
+from mm1_lab.orchestrate.execution.executor import Executor, Work
 from mm1_lab.orchestrate.execution.preflight import check_nodes
 from mm1_lab.orchestrate.execution.worker import WorkerContext
 from mm1_lab.orchestrate.execution.worklist import WorkList
@@ -39,8 +39,6 @@ LOCAL = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too Ray then listens on 127.0.0.1 alone
 }
 """Settings of a Ray that this command starts."""
-LEAST_FOR_RAY = 4_000_000_000
-"""Bytes of address space that Ray's processes take."""
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
@@ -76,7 +74,6 @@ class RayTune(Executor):
                 "Ray was imported without authentication, which it sets up on import: set RAY_AUTH_MODE=token before "
                 "`import ray`, or run without Ray (--inline)"
             )
-        check_memory(LEAST_FOR_RAY)
         print("Starting Ray …", flush=True)
         self.code = Path(mkdtemp(prefix="mm1-lab-"))
         # so that edits to the package do not change a running sweep

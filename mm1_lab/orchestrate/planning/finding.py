@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mm1_lab.config import NotHere, Recipe, RequestError, Scale, decoder_name, find_pretrained, load_scale, nearest
-from mm1_lab.config.errors import short
 from mm1_lab.files import SHIPPED
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         parts.pop()
     if not all(part.isascii() and part.isdigit() and len(part) <= 10 and int(part) < 2**32 for part in parts):
         raise RequestError(
-            f"--seeds {short(text)}: give a count (3) or a list (5,6,7; one seed with a comma: 100,), below 2^32"
+            f"--seeds {text!r}: give a count (3) or a list (5,6,7; one seed with a comma: 100,), below 2^32"
         )
     numbers = [int(part) for part in parts]
     if "," in text:

@@ -70,22 +70,19 @@ class Plan:
         return self.stages[fingerprint].state == "done"
 
 
-def make_plan(trials: Iterable[Trial], ledger: Ledger, weights: bool = False) -> Plan:
+def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
     """Makes the plan for the trials from the ledger. Imports nothing heavy, so ten thousand trials take seconds.
 
-    A stage is missing if it has no results and a missing trial needs it; with `weights`, so is the model of a finished
-    trial whose weights have been deleted. A stage that diverged, and whatever needs it, never runs again: the same
-    training would diverge again. Finished weights are checked for damage only if a missing stage will load them, or
-    with `weights`.
+    A stage is missing if it has no results and a missing trial needs it. A stage that diverged, and whatever needs it,
+    never runs again: the same training would diverge again. Finished weights are checked for damage only if a missing
+    stage will load them.
     """
     plan, diverged = Plan(tuple(trials)), ledger.diverged()
     wanted: list[tuple[Stage, Trial]] = []
     for trial in plan.trials:
-        evaluation, model = trial.evaluation, trial.evaluation.model
+        evaluation = trial.evaluation
         if ledger.has_scores(evaluation.fingerprint):
             plan.add(evaluation, "done", "scores are in the results folder")
-            if weights and not ledger.has_intact_weights(model.fingerprint):
-                wanted.append((model, trial))
         elif cause := next((needed for needed in evaluation.chain() if needed.fingerprint in diverged), None):
             why = f"{cause.KIND} {cause.fingerprint} diverged: {diverged[cause.fingerprint]}"
             plan.add(evaluation, "diverged", why)

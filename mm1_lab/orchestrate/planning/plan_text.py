@@ -26,7 +26,7 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
     """
     first = requests[0]
     asked = [(request.variant, trial) for request in requests for trial in request.trials]
-    plan = make_plan((trial for _, trial in asked), first.ledger, first.weights)
+    plan = make_plan((trial for _, trial in asked), first.ledger)
     check_feasible(plan)
     check_named_prompts(plan, first)
     notes: list[str] = []

@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     from mm1_lab.data.shards.datafile import DataFile
     from mm1_lab.data.types import Data
 
-MOST_TRIALS = 100_000
-"""Limit per command."""
-
 
 @dataclass(frozen=True)
 class Request:
@@ -68,8 +65,6 @@ class Request:
     """The folder of the pre-trained decoder whose tokenizer the data use."""
     looks: tuple[int, ...] = ()
     """Numbers of seeds at which a growing sweep is judged."""
-    weights: bool = False
-    """Whether models without weights are trained again although their trials are finished."""
     trackers: tuple[str, ...] = ()
     """Trackers beside MLflow that finished trials are logged to."""
 
@@ -111,7 +106,7 @@ class Request:
         if not self.ledger.has_intact_weights(fingerprint):
             what, options = "run it first", one_trial(trial.arm, trial.seed)
             if self.ledger.has_scores(trial.fingerprint):
-                what, options = "train it again (its scores stay)", (*options, "--weights")
+                what, options = "train it again", (*options, "--anew")
             raise RequestError(
                 f"{trial.name}: there are no weights for it in {self.ledger.store}; {what}: {self.command(*options)}"
                 f"{self.elsewhere}"
@@ -188,8 +183,6 @@ def load_request(
             raise RequestError(f"--only: {file} has no arm {arm!r}{nearest(arm, loaded.arms)}")
     asked = [arm for arm in loaded.arms if not only or arm in only]
     chosen = parse_seeds(str(seeds) if isinstance(seeds, str | int) else ",".join([*map(str, seeds), ""]))
-    if len(chosen) * len(loaded.arms) > MOST_TRIALS:
-        raise RequestError(f"{len(loaded.arms)} arms at {len(chosen)} seeds: at most {MOST_TRIALS} trials at a time")
     numbers = find_scale(scale, tuple(setting for setting in settings if not is_of_recipe(setting)), file.parent)
     shipped = here_or_shipped(Path(parts)) if parts else None
     ledger = Ledger(Path(results), Path(store) if store else None, shipped)
