@@ -35,8 +35,7 @@ from analysis.statistics import (
     shrunk,
 )
 from mm1_lab.config import Expectation, RequestError, nearest
-from mm1_lab.config.base import Config
-from mm1_lab.config.yaml_files import read_yaml
+from mm1_lab.config.base import Config, read_yaml
 
 AVERAGE = "average"
 CELL = ["benchmark", "shots"]

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from mm1_lab.config import Recipe, RequestError, nearest
-from mm1_lab.config.yaml_files import parse_yaml, read_yaml
+from mm1_lab.config.base import parse_yaml, read_yaml
 from mm1_lab.files import write_text
 from mm1_lab.orchestrate.planning.finding import SWEEPS
 

@@ -1,6 +1,6 @@
 """Recipe, scale, sweep, trial, stage and fingerprint: the configuration. Imports nothing else of the package."""
 
-from mm1_lab.config.base import Config, canonical_json, digest, override
+from mm1_lab.config.base import Config, canonical_json, digest, override, read_yaml
 from mm1_lab.config.benchmark import BenchmarkConfig, BenchmarkFiles
 from mm1_lab.config.check import GATES, Check, CheckVerdict, read_checks
 from mm1_lab.config.cost import Cost, Network
@@ -22,7 +22,6 @@ from mm1_lab.config.scale import (
     Scale,
     SftTraining,
 )
-from mm1_lab.config.search import Range, RateSearch, Search
 from mm1_lab.config.size import (
     ConnectorConfig,
     Parameters,
@@ -53,10 +52,12 @@ from mm1_lab.config.sweep import (
     Contrast,
     Expectation,
     Panel,
+    Range,
+    RateSearch,
+    Search,
     Sweep,
     is_of_recipe,
     load_scale,
     load_sweep,
     spelt,
 )
-from mm1_lab.config.yaml_files import read_yaml

@@ -1,4 +1,4 @@
-"""Base class of all configuration objects: frozen pydantic models, whose errors say in one line what is wrong where."""
+"""YAML as plain values; the base class of all configuration objects: frozen pydantic models, with errors in one line."""
 
 import difflib
 import hashlib
@@ -6,13 +6,63 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache, cached_property
-from typing import Any, ClassVar, Self, get_args
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from mm1_lab.config.errors import RequestError, nearest, short
-from mm1_lab.config.yaml_files import parse_yaml
+
+Count = Annotated[int, Field(gt=0, le=10**8)]
+"""Of anything; no real training has more of it."""
+Share = Annotated[float, Field(gt=0, le=1)]
+Ratio = Annotated[float, Field(ge=0, le=1)]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML file that contains a mapping. Raises RequestError for anything else."""
+    try:
+        if path.exists() and not path.is_file():
+            raise RequestError(f"{path}: is not a file")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RequestError(f"{path}: there is no such file") from None
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path}: cannot be read as text ({error})") from None
+    values = parse_yaml(text, str(path))
+    if not isinstance(values, dict):
+        raise RequestError(f"{path}: must hold keys and values")
+    return values
+
+
+class _Loader(yaml.SafeLoader):
+    """Rejects equal keys, of which PyYAML keeps the last: one of two arms of one name would be lost silently."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        seen: set[str] = set()
+        key: Any
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    text = f"the key {key.value!r} appears twice; remove one"
+                    raise yaml.MarkedYAMLError(problem=text, problem_mark=key.start_mark)
+                seen.add(key.value)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parses YAML into plain values. Raises RequestError if it is invalid or too deeply nested."""
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError:
+        raise RequestError(f"{where}: is nested too deeply") from None
+    # all but the first by dates, numbers and characters that do not exist
+    except (yaml.YAMLError, ValueError, KeyError, OverflowError, AttributeError, TypeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise RequestError(f"{where}{line}: is no plain YAML ({problem})") from None
 
 
 class Config(BaseModel):

@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from mm1_lab.config.base import Config
+from mm1_lab.config.base import Config, Count
 
 
 def _once(shots: tuple[int, ...]) -> tuple[int, ...]:
@@ -63,7 +63,7 @@ class BenchmarkConfig(BenchmarkFiles):
     """Numbers of demonstrations to evaluate with, such as `[0]`; a subset of `evaluate.shots`. Default: all of them."""
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(("\n",), min_length=1)
     """Strings that end an answer; the first one also ends each demonstration."""
-    new_tokens: int | None = Field(None, gt=0)
+    new_tokens: Count | None = None
     """Maximum answer length in tokens. Default: derived from the reference answers."""
     digest: str = ""
     """Hash of the question and annotation files, so that changed files get new scores. Images are not hashed."""

@@ -5,9 +5,9 @@ A recipe contains no widths, pixels or rows; the scale translates it into those.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, model_validator
 
-from mm1_lab.config.base import Config
+from mm1_lab.config.base import Config, Count, Ratio
 
 SOURCES = ("captions", "synthetic", "interleaved", "text")
 """Sources of the miniature world: alt-text captions, dense synthetic captions (VeCap), interleaved documents, text.
@@ -37,7 +37,7 @@ class DataMix(Config):
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, NonNegativeFloat]
 
-    synthetic_share: float = Field(0.07, ge=0, le=1)
+    synthetic_share: Ratio = 0.07
     """Share of the caption rows that have synthetic captions if the mix does not list `synthetic` itself; in the paper
     VeCap is 7 % of the caption data (section 3.3)."""
 
@@ -79,7 +79,7 @@ class EncoderRecipe(Config):
     captions, 8 % as many different ones as samples, repeated (in place of OpenAI's 400M pairs beside DFN's 5B)."""
     schedule: Literal["full", "short"] = "full"
     """`short`: the scale's cheaper schedule, for sweeps with many encoders."""
-    first_resolution: int | None = Field(None, gt=0)
+    first_resolution: Count | None = None
     """Resolution of most of the pre-training, which ends at the recipe's resolution (as DFN's ViT-H at 378 px)."""
     beside: str | None = None
     """A second pre-trained encoder, with as many patches, whose features are put beside those of the first (as in
@@ -105,14 +105,14 @@ class SftRecipe(Config):
     `native`: each view has the side of the images of pre-training."""
     views: Literal[1, 5] = 1
     """5: an overview and four quarters, each at the encoder's resolution and with its own image tokens."""
-    steps: int = Field(10_000, gt=0, le=10**9)
+    steps: Count = 10_000
     """Optimiser steps, as a number of the paper's 10,000 steps."""
     frozen: Frozen = ()
     """Parts that are not trained; the paper freezes none."""
-    after_steps: int | None = Field(None, gt=0, le=10**9)
+    after_steps: Count | None = None
     """Pre-training step (in the paper's count) whose weights are fine-tuned, before the schedule ends (Fig. 6c)."""
 
-    sharp_demonstrations: int | None = Field(None, ge=0)
+    sharp_demonstrations: NonNegativeInt | None = None
     """Few-shot prompts with five views (mixed resolution): this many demonstrations, the last ones, and the question
     are shown in all views, earlier demonstrations as overviews only. It affects the evaluation, not the model."""
 
@@ -144,7 +144,7 @@ class Recipe(Config):
     """A size from the scale's table (`302M`), or a Hugging Face folder or hub name. `base`: the scale's counterpart of
     the paper's 1.2B. `larger`: its counterpart of the 2.9B, the next size up, used for Table 1."""
     data_mix: DataMix = DataMix.model_validate({"captions": 5, "interleaved": 5, "text": 1})
-    steps: int = Field(200_000, gt=0, le=10**9)
+    steps: Count = 200_000
     """Optimiser steps in the paper's count; the scale defines how many of its own steps 200,000 are."""
     learning_rate: float | Literal["scale", "paper"] = "scale"
     """Peak learning rate: a number; `scale`: the scale's own; `paper`: Eq. 1 at the counted parameters."""

@@ -2,18 +2,13 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, field_validator, model_validator
 
-from mm1_lab.config.base import Config
+from mm1_lab.config.base import Config, Count, Ratio, Share
 from mm1_lab.config.benchmark import BenchmarkConfig, Shots
 from mm1_lab.config.errors import nearest
 from mm1_lab.config.size import Attention, Pretrained, Size
 
-MANY = 10**9
-"""Upper limit on steps, rows, positions and questions; no real training has that many."""
-Side = Annotated[int, Field(gt=0, le=100_000)]
-"""Pixels, or image tokens."""
-Workers = Annotated[int, Field(gt=0, le=100_000)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -22,12 +17,12 @@ class Optimiser(Config):
 
     learning_rate: float = Field(gt=0, le=1e6)
     """Peak learning rate."""
-    steps: int = Field(gt=0, le=MANY)
+    steps: Count
     warmup_fraction: float = Field(0.01, ge=0, lt=1)
     """Share of the steps; the paper warms up for 2,000 of 200,000."""
-    min_lr_ratio: float = Field(0.1, ge=0, le=1)
+    min_lr_ratio: Ratio = 0.1
     """Final learning rate of the cosine schedule as a share of the peak."""
-    weight_decay: float = Field(0.1, ge=0)
+    weight_decay: NonNegativeFloat = 0.1
     """torch's AdamW multiplies it by the learning rate, so 0.1 is the paper's λ = 0.1 η."""
     max_grad_norm: float = Field(1.0, gt=0)
     betas: tuple[Beta, Beta] = (0.9, 0.95)
@@ -36,22 +31,22 @@ class Optimiser(Config):
 class EncoderTraining(Optimiser):
     """Contrastive or reconstructive pre-training of the encoder."""
 
-    batch_size: int = Field(gt=1, le=MANY)
+    batch_size: int = Field(gt=1, le=10**8)
     """Image-caption pairs per step."""
     text: Size
     """Size of the text tower."""
-    synthetic_share: float = Field(0.5, ge=0, le=1)
+    synthetic_share: Ratio = 0.5
     """Share of pairs with a dense caption when the recipe's encoder data is `dfn+vecap`."""
 
 
 class Phase(Config):
     """A part of the decoder's pre-training in which all rows have the same length."""
 
-    share: float = Field(gt=0, le=1)
+    share: Share
     """Share of the stage's steps."""
-    sequence_length: int = Field(gt=0, le=MANY)
+    sequence_length: Count
     """Positions of a packed row."""
-    batch_size: int = Field(gt=0, le=MANY)
+    batch_size: Count
     """Packed rows per step."""
 
 
@@ -60,7 +55,7 @@ class DecoderTraining(Optimiser):
 
     phases: tuple[Phase, ...] = Field(min_length=1)
     """In order; their shares of the steps are normalised."""
-    prompt_loss_weight: float = Field(1.0, ge=0, le=1)
+    prompt_loss_weight: Ratio = 1.0
     """Loss weight of tokens outside answers, in text that marks its answers."""
 
     def phase_steps(self) -> list[int]:
@@ -78,7 +73,7 @@ class DecoderTraining(Optimiser):
 class MultimodalTraining(Optimiser):
     """Multimodal pre-training; `steps` correspond to the paper's 200,000."""
 
-    batch_size: int = Field(gt=0, le=MANY)
+    batch_size: Count
     """Packed rows per step."""
     lr_multipliers: dict[Literal["encoder", "connector", "decoder"], NonNegativeFloat] = Field(default_factory=dict)
     """Peak learning rate of a part relative to `learning_rate`. Default: 1."""
@@ -87,14 +82,14 @@ class MultimodalTraining(Optimiser):
 class SftTraining(MultimodalTraining):
     """Instruction tuning (section 5); `steps` correspond to the paper's 10,000."""
 
-    batch_size: int = Field(gt=0, le=MANY)
+    batch_size: Count
     """Conversations per step; they fill as many packed rows as they need."""
-    min_lr_ratio: float = Field(0.0, ge=0, le=1)
+    min_lr_ratio: Ratio = 0.0
     optimiser: Literal["adafactor", "adamw"] = "adafactor"
     """The paper uses Adafactor; here without its relative step sizes, at the schedule's learning rate."""
-    sequence_length: int = Field(gt=0, le=MANY)
+    sequence_length: Count
     """Positions of a packed row."""
-    max_images: int = Field(16, gt=0, le=100_000)
+    max_images: Count = 16
     """Maximum number of images per row; each view of a picture counts as one."""
 
 
@@ -103,11 +98,11 @@ class EvaluationSettings(Config):
 
     shots: Shots = (0, 4, 8)
     """Numbers of demonstrations in the prompt."""
-    questions: int = Field(gt=0, le=MANY)
+    questions: Count
     """Questions per benchmark."""
     blocks: int = Field(8, ge=8, le=1_000_000)
     """Blocks of questions. Questions of a block share their demonstrations; confidence intervals resample blocks."""
-    batch_size: int = Field(gt=0, le=MANY)
+    batch_size: Count
     """Sequences decoded at a time."""
 
 
@@ -117,9 +112,9 @@ class Resources(Config):
     cpus: float = Field(1, ge=0.01, le=100_000)
     gpus: float = Field(0, ge=0, le=100_000)
     """At most 1, as a process uses one GPU; a scale's `workers` train on several."""
-    workers: int = Field(0, ge=0, le=10_000)
+    workers: NonNegativeInt = 0
     """Data-loading processes. 0: the training process loads the batches itself, which suits small images."""
-    micro_batch: int = Field(0, ge=0, le=MANY)
+    micro_batch: NonNegativeInt = 0
     """Rows of a step that a process computes at a time; the gradients add up to those of all its rows (gradient
     accumulation). 0: all, or as many as fit the scale's `hardware`. In decoder and multimodal training and instruction
     tuning. Changes results only by rounding; in a mixture of experts, also the balance loss, which is then that of each
@@ -144,11 +139,11 @@ class Hardware(Config):
     """GPUs that a plan reckons with, and for whose memory `run` divides batches; not part of any identity."""
 
     gpu: Literal["a100", "h100", "h200", "b200"]
-    count: int = Field(1, gt=0, le=1_000_000)
+    count: Count = 1
     """Number of GPUs."""
     memory: float | None = Field(None, gt=0, le=10_000)
     """Gigabytes per GPU. Default: those of the named one."""
-    mfu: float = Field(0.4, gt=0, le=1)
+    mfu: Share = 0.4
     """Expected model FLOPs utilisation: the share of the peak performance that the model's own FLOPs reach."""
 
     @property
@@ -179,23 +174,23 @@ class Scale(Config):
     """The size that corresponds to the paper's 1.2B."""
     larger_decoder: str = ""
     """The size that corresponds to the paper's 2.9B, 2.4 times as large."""
-    resolutions: dict[int, Side] = Field(min_length=1)
+    resolutions: dict[int, Count] = Field(min_length=1)
     """The paper's image sides and the pixels used here."""
-    patch: int = Field(gt=0, le=100_000)
+    patch: Count
     """Side of a patch in pixels, of encoders trained here; a pre-trained one has its own."""
-    image_tokens: dict[int, Side] = Field(min_length=1)
+    image_tokens: dict[int, Count] = Field(min_length=1)
     """The paper's numbers of image tokens and those used here, which must be square numbers."""
-    connector_width: int = Field(gt=0, le=1_000_000)
+    connector_width: Count
     """Inner width of the C-Abstractor (Honeybee: 1024)."""
     vocabulary: int = Field(ge=300, le=10_000_000)
     """Entries of the byte-level BPE trained on the user's text, 256 bytes included. The world has its own words."""
-    sequence_length: int = Field(gt=0, le=MANY)
+    sequence_length: Count
     """Positions of a packed row in multimodal pre-training, image tokens included."""
-    max_images: int = Field(16, gt=0, le=100_000)
+    max_images: Count = 16
     """Maximum number of images per row (section 4)."""
     encoder: EncoderTraining
     """Pre-training of the encoder."""
-    short_encoder: float = Field(1.0, gt=0, le=1)
+    short_encoder: Share = 1.0
     """Share of the encoder's steps for recipes with the `short` schedule."""
     decoder: DecoderTraining
     """Pre-training of the decoder."""
@@ -211,15 +206,15 @@ class Scale(Config):
     """Whether training uses `torch.compile`."""
     resources: Resources = Resources()
     """Resources per stage, or per worker of a stage."""
-    workers: dict[str, Workers] = Field(default_factory=dict)
+    workers: dict[str, Count] = Field(default_factory=dict)
     """Processes that train a stage together, one GPU each, by decoder size (encoder size for encoder pre-training); a
     pre-trained decoder may also be named by its folder or hub name. Default: 1. Not part of any identity."""
     hardware: Hardware | None = None
     """GPUs that a plan reckons with. `plan` and `run` refuse what they do not hold. Default: this machine, from its own
     measured speeds."""
-    images_per_row: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    images_per_row: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     """Approximate number of images per packed row of each source, for estimating the encoder's cost."""
-    retries: int = Field(1, ge=0, le=1000)
+    retries: NonNegativeInt = 1
     """How often a failed stage is retried."""
     attention: Attention | None = None
     """How training keeps the documents of a packed row apart: `masked`, a mask over all pairs of positions; `varlen`,

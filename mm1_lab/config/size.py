@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Protocol, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
-from mm1_lab.config.base import Config
+from mm1_lab.config.base import Config, Count
 
 Attention = Literal["masked", "varlen"]
 """How a decoder keeps the documents of a packed row apart; see `Scale.attention`."""
@@ -31,18 +31,18 @@ class Parameters:
 class Size(Config):
     """Dimensions of a transformer."""
 
-    layers: int = Field(gt=0, le=10_000)
-    width: int = Field(gt=0, le=1_000_000)
-    heads: int = Field(gt=0, le=100_000)
-    kv_heads: int | None = Field(None, gt=0)
+    layers: Count
+    width: Count
+    heads: Count
+    kv_heads: Count | None = None
     """Decoder only: key/value heads for grouped-query attention. Default: `heads`."""
-    feed_forward: int | None = Field(None, gt=0, le=10_000_000)
+    feed_forward: Count | None = None
     """Decoder only: inner width of the feed-forward. Default: 8/3 · width, so that SwiGLU's three matrices have as many
     parameters as a classic feed-forward of 4 · width."""
-    experts: int = Field(0, ge=0, le=100_000)
+    experts: NonNegativeInt = 0
     """Decoder only: number of experts in every `experts_every`th layer; 0 for a dense decoder."""
-    experts_every: int = Field(2, gt=0)
-    experts_per_token: int = Field(2, gt=0)
+    experts_every: Count = 2
+    experts_per_token: Count = 2
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -80,7 +80,7 @@ class Size(Config):
 class TowerSize(Size):
     """Dimensions of a pre-trained vision tower, whose feed-forward may be of any width (SigLIP's: 3.7 · width)."""
 
-    feed_forward: int = Field(gt=0, le=10_000_000)
+    feed_forward: Count
     """Inner width of the feed-forward."""
     gated: bool = False
     """Whether the feed-forward has a third matrix, a gate."""
@@ -94,7 +94,7 @@ class TowerSize(Size):
 class PretrainedSize(Size):
     """Dimensions of a pre-trained decoder, whose heads may be wider or narrower than width / heads."""
 
-    head_width: int = Field(gt=0, le=1_000_000)
+    head_width: Count
 
     @property
     def attention_width(self) -> int:
@@ -157,8 +157,8 @@ class PretrainedEncoder(PretrainedModel):
 
     shape: TowerSize
     """All dimensions, to count parameters; see `PretrainedDecoder`."""
-    patch: int = Field(gt=0, le=10_000)
-    image_size: int = Field(gt=0, le=100_000)
+    patch: Count
+    image_size: Count
     """Image side in pixels at which it was trained."""
     layer: int | None
     """See `Pretrained.layer`."""
@@ -188,9 +188,9 @@ class PretrainedDecoder(PretrainedModel):
 
     shape: PretrainedSize
     """All dimensions, to count parameters; `size` has only some. Not part of the identity, which `digest` covers."""
-    vocabulary: int = Field(gt=0, le=100_000_000)
+    vocabulary: Count
     """Number of rows of its embedding."""
-    longest: int = Field(gt=0)
+    longest: Count
     """Maximum sequence length in positions."""
     window: int | None = None
     """Mistral's sliding window. Identities have it as `longest`, as it was not used beyond."""

@@ -1,22 +1,106 @@
-"""A sweep: a base recipe, named arms (each a small change to it), panels, and contrasts stated before the runs."""
+"""A sweep: a base recipe, named arms (each a small change to it), panels, and contrasts stated before the runs; or a
+search over the fields of its recipe."""
 
 from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, model_validator
 
-from mm1_lab.config.base import Config, innermost, keys_at, override
+from mm1_lab.config.base import Config, Count, innermost, keys_at, override, read_yaml
 from mm1_lab.config.errors import RequestError, nearest
-from mm1_lab.config.measure import MeasureField
+from mm1_lab.config.measure import Measure, MeasureField
 from mm1_lab.config.own_connectors import OwnConnectors, read_connectors
 from mm1_lab.config.recipe import Recipe
 from mm1_lab.config.scale import Scale
-from mm1_lab.config.search import AnySearch, Search
-from mm1_lab.config.yaml_files import read_yaml
 
 Expectation = Literal["greater", "less", "equivalent", "keeps"]
+
+
+class RateSearch(Config):
+    """A search for the best learning rate of each arm, around the arm's own rate."""
+
+    rates: Count = 5
+    """Learning rates in each arm's initial grid."""
+    factor: float = Field(2.0, gt=1, le=100)
+    """Ratio between neighbouring learning rates."""
+    extensions: NonNegativeInt = 3
+    """Learning rates that may be added to the grid while the best one is at its edge."""
+
+
+class Range(Config):
+    """Numbers between two bounds; those tried have three significant digits."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Whether ratios count, as for learning rates and weights of data."""
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
+        if self.log and self.low <= 0:
+            raise ValueError(f"with log, low must be above 0 (it is {self.low:g})")
+        return self
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        return self.low, self.high
+
+
+def _space(values: Any) -> Any:
+    if isinstance(values, dict):
+        return Range.model_validate(values)
+    if isinstance(values, list | tuple) and len(values) > 1:
+        return tuple(values)
+    raise ValueError("give a list of two values or more, or {low: …, high: …, log: true}")
+
+
+Space = Annotated[Range | tuple[Any, ...], BeforeValidator(_space)]
+
+
+def _measures(words: Any) -> tuple[Measure, ...]:
+    listed = words if isinstance(words, list | tuple) else [words]
+    return tuple(Measure.parse(one) for one in listed)
+
+
+class Search(Config):
+    """A search over fields of the recipe, after which the winner and the base are run at seeds that it did not see."""
+
+    over: dict[str, Space] = Field(min_length=1)
+    """Fields of the recipe (`image_tokens`, `data_mix.text`), each with a list of values, or with `low`, `high` and
+    perhaps `log: true`."""
+    measure: Annotated[tuple[MeasureField, ...], BeforeValidator(_measures), Field(min_length=1)]
+    """What is searched for: `4-shot`, `vqa 0-shot`, `loss captions` (less is better), …; several with `nsga2`, of
+    which the first chooses the winner from the front."""
+    sampler: Literal["tpe", "gp", "nsga2"] = "tpe"
+    """Optuna's tree-structured Parzen estimator, Gaussian process, or genetic algorithm."""
+    trials: Count = 20
+    at_a_time: Count = 4
+    """Arms that are proposed together, from the scores of those before (of `nsga2`, a generation). As many can run at a
+    time; the proposals do not depend on how many do."""
+    prune: bool = False
+    """Train each arm for a quarter of its steps first, and go on only if that is not worse than the median before."""
+    confirm: Count = 3
+    """Seeds that the search does not see, at which the winner is compared with the base."""
+
+    @model_validator(mode="after")
+    def _measures_fit(self) -> Self:
+        if len(self.measure) > 1 and (self.sampler != "nsga2" or self.prune):
+            raise ValueError("several measures need `sampler: nsga2` and no `prune`")
+        return self
+
+
+def _search(values: Any) -> Any:
+    if not isinstance(values, dict):
+        return values
+    kind = Search if values.keys() & Search.model_fields.keys() else RateSearch
+    return kind.model_validate(values)
+
+
+AnySearch = Annotated[Search | RateSearch, BeforeValidator(_search)]
 
 
 class Panel(Config):
@@ -57,21 +141,29 @@ class Contrast(Config):
         return self
 
 
-class Sweep(Config):
+class _Question(Config):
+    """What a sweep and its file have in common."""
+
+    title: str
+    reproduces: str = ""
+    """The table or figure of the paper that it reproduces, if any: `Fig. 5`."""
+    axis: str = ""
+    """What varies, in a word or two; for readers of the file."""
+    panels: dict[str, Panel] = Field(default_factory=dict)
+    """The figure's panels. Without any, one panel shows all arms."""
+    contrasts: tuple[Contrast, ...] = ()
+    """What is expected of the arms, stated in advance."""
+    search: AnySearch | None = None
+    """Makes the sweep a search: with `over`, for the best recipe; otherwise for the best learning rate of each arm."""
+
+
+class Sweep(_Question):
     """One question about a recipe, as loaded from a file in `sweeps/`."""
 
     name: str
     """File name without its suffix."""
-    title: str
-    reproduces: str = ""
-    """The table or figure of the paper that it reproduces, if any."""
-    axis: str = ""
-    """The factor that varies."""
     base: Recipe
     arms: dict[str, Recipe] = Field(min_length=1)
-    panels: dict[str, Panel] = Field(default_factory=dict)
-    contrasts: tuple[Contrast, ...] = ()
-    search: AnySearch | None = None
     connectors: OwnConnectors | None = None
 
     @property
@@ -85,14 +177,9 @@ class Sweep(Config):
         return self.connectors.marked(recipe) if self.connectors else recipe
 
 
-class SweepFile(Config):
+class SweepFile(_Question):
     """A sweep as written in YAML: arms are changes to the base, or cells of a full grid."""
 
-    title: str
-    reproduces: str = ""
-    """The table or figure of the paper that it reproduces, if any: `Fig. 5`."""
-    axis: str = ""
-    """What varies, in a word or two; for readers of the file."""
     recipe: str = Field(max_length=100)
     """The base: the name of a file in `recipes/`, next to the sweep or one folder up."""
     connectors: str = ""
@@ -102,12 +189,6 @@ class SweepFile(Config):
     grid: dict[str, list[Any]] = Field(default_factory=dict)
     """Fields of the recipe (also of parts: `data_mix.text`) with lists of values; each combination is an arm, named by
     its values."""
-    panels: dict[str, Panel] = Field(default_factory=dict)
-    """The figure's panels. Without any, one panel shows all arms."""
-    contrasts: tuple[Contrast, ...] = ()
-    """What is expected of the arms, stated in advance."""
-    search: AnySearch | None = None
-    """Makes the sweep a search: with `over`, for the best recipe; otherwise for the best learning rate of each arm."""
 
 
 def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Sweep:

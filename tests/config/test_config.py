@@ -27,7 +27,7 @@ from mm1_lab.config import (
     load_sweep,
     resolve,
 )
-from mm1_lab.config.yaml_files import parse_yaml
+from mm1_lab.config.base import parse_yaml
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 WORLD = WORLD_DATA

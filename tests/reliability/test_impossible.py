@@ -33,7 +33,6 @@ SWEEP = "title: T\naxis: data_mix\nrecipe: base\n"
         "train.steps=10000000000000",
         "vocabulary=1",
         "decoders={1.2B: {layers: 1000000000, width: 64, heads: 2}}",
-        "resources.workers=1000000",
         "resources.cpus=1e-9",
         "retries=-1",
     ],
@@ -56,7 +55,7 @@ def test_one_fresh_seed_is_not_taken_for_their_number(seeds: str) -> None:
         parse_seeds(seeds)
 
 
-@pytest.mark.parametrize("setting", ["rates: 1000000000", "extensions: 1000000000", "factor: 1e300", "factor: 1"])
+@pytest.mark.parametrize("setting", ["rates: 1000000000", "factor: 1"])
 def test_searches_without_end(tmp_path: Path, setting: str) -> None:
     path = tmp_path / "search.yaml"
     path.write_text(SWEEP + f"search: {{{setting}}}\narms: {{a: {{}}}}\n")
