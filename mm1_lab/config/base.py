@@ -1,4 +1,4 @@
-"""YAML as plain values; the base class of all configuration objects: frozen pydantic models, with errors in one line."""
+"""YAML as plain values; the base class of all configuration objects: frozen pydantic models with errors in one line."""
 
 import difflib
 import hashlib

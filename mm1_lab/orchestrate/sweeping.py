@@ -12,7 +12,7 @@ from mm1_lab.config import EvaluationStage, ModelStage, RequestError, Trial
 from mm1_lab.files import DONE, locked
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.display import Display
-from mm1_lab.orchestrate.execution.executor import Executor, Leaving
+from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.execution.worker import WorkerContext, repository_commit, run_task
 from mm1_lab.orchestrate.execution.worklist import Observer, WorkList
 from mm1_lab.orchestrate.planning.cost import check_disk, measured_speeds, rows_at_a_time, stage_seconds
@@ -20,7 +20,7 @@ from mm1_lab.orchestrate.planning.feasible import check_feasible, check_named_pr
 from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_recorder import MlflowRecorder
-from mm1_lab.orchestrate.tracking.trackers import Tracker
+from mm1_lab.orchestrate.tracking.trackers import Recorder, Tracker
 from mm1_lab.results import Ledger, TrialRow
 from mm1_lab.results.summary import headline
 
@@ -60,14 +60,12 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
     rows = _prepare(plan, request, executor) if plan.tasks else {}
     trials = request.write_manifest()
     work_list = None
-    recorder = None
+    recorders: list[Recorder] = [Tracker(name, request.folder, request.ledger) for name in request.trackers]
     if plan.tasks or _newest_undrawn(request, trials):
-        recorder = MlflowRecorder(request.folder, request.ledger)
-    trackers = [Tracker(name, request.folder, request.ledger) for name in request.trackers]
-    status, wait = "KILLED", True
+        recorders.append(MlflowRecorder(request.folder, request.ledger))
     try:
-        if plan.tasks and recorder:
-            work_list = work_through(plan, request, executor, rows, [recorder, *trackers])
+        if plan.tasks:
+            work_list = work_through(plan, request, executor, rows, recorders)
         with locked(request.folder / ".draw.lock"):  # processes that share the work end at the same time
             if newest := _newest_undrawn(request, trials):
                 print("Drawing tables and figures …", flush=True)
@@ -75,17 +73,9 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
                 # dated so that it is stale for a command whose results came while it was drawn
                 if (table := request.folder / "table.md").exists():
                     os.utime(table, ns=(newest, newest))
-        status = "FAILED" if work_list and work_list.failed else ""
-    except Leaving as leaving:
-        wait = False
-        if leaving.to_others:
-            recorder = None  # they keep MLflow up to date
-        raise
     finally:
-        if recorder:
-            recorder.close(status, wait)
-        for tracker in trackers:
-            tracker.close()
+        for recorder in recorders:
+            recorder.close()
     return plan, work_list
 
 

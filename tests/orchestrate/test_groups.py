@@ -66,16 +66,10 @@ class Trial(SimpleNamespace):
         super().__init__(trial_id=key, config={"task": key}, **given)
 
 
-def test_room_is_counted_in_workers_and_an_end_with_its_node_is_a_loss(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_room_is_counted_in_workers_and_a_death_is_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")  # Ray reads it when it is loaded, and other tests start one
-    from mm1_lab.orchestrate.execution import groups, tune
+    from mm1_lab.orchestrate.execution import tune
 
-    nodes = {"head", "other"}
-    monkeypatch.setattr(tune, "alive_nodes", lambda: set(nodes))
-    monkeypatch.setattr(groups, "alive_nodes", lambda: set(nodes))
-    monkeypatch.setattr(groups.time, "sleep", lambda seconds: nodes.discard("other"))
     monkeypatch.setattr(Task, "label", "a task")
     tasks = {key: Task(key, (), (), ()) for key in ("group", "single")}
     work_list = WorkList(tasks, lambda stage: 0.0, 0, Ledger(tmp_path))
@@ -89,42 +83,26 @@ def test_room_is_counted_in_workers_and_an_end_with_its_node_is_a_loss(
     begin("group")
     assert searcher.suggest("none") is None, "no room beside a group of two"
     events.on_trial_error(0, [], Trial("group", error_file=None))
-    assert work_list.waiting[0] == "group", "lost, which Ray notices after the process' end"
+    assert work_list.waiting[0] == "group" and not work_list.attempts["group"]
     begin("group")
-    events.on_trial_error(0, [], Trial("group", error_file=None))
-    assert work_list.failed == {"group": tune.KILLED}, "its process ended, and no node"
+    events.on_trial_complete(0, [], Trial("group", last_result={"outcome": "failed", "reason": "bad luck"}))
+    assert work_list.failed["group"].reason == "bad luck"
     begin("single")
     events.on_trial_complete(0, [], Trial("single", last_result={"outcome": "done", "reason": ""}))
     assert searcher.suggest("fourth") == "FINISHED" and work_list.done == {"single"}
 
 
-def test_what_tune_says_of_a_trial_without_an_outcome_is_its_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_tune_says_of_a_trial_without_an_outcome_is_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """A death of the process says nothing that a user understands."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     from ray.exceptions import ActorDiedError, OutOfMemoryError
 
-    from mm1_lab.orchestrate.execution import groups
-    from mm1_lab.orchestrate.execution.tune import KILLED, TrialEvents
+    from mm1_lab.orchestrate.execution.tune import KILLED, ending
 
-    monkeypatch.setattr(groups, "alive_nodes", lambda: {"the only node"})
-    monkeypatch.setattr(Task, "label", "a task")
-    file = tmp_path / "error.txt"
-
-    def ends(error: object) -> Outcome:
-        file.write_text(f"Failure # 1 (occurred at 2026-11-22)\n{error}\n", encoding="utf-8")
-        task = Task("one", (), (), ())
-        work_list = WorkList({"one": task}, lambda stage: 0.0, 0, Ledger(tmp_path))
-        work_list.take(task)
-        TrialEvents(work_list).on_trial_error(0, [], Trial("one", error_file=str(file) if error else None))
-        return work_list.failed["one"]
-
-    assert ends(ActorDiedError()) == KILLED
-    assert ends("Traceback:\n  line 1\nModuleNotFoundError: no x") == Outcome("failed", "ModuleNotFoundError: no x")
+    assert ending(str(ActorDiedError())) == ending("") == KILLED
+    assert ending("Traceback:\n  line 1\nModuleNotFoundError: no x") == Outcome("failed", "ModuleNotFoundError: no x")
     low = OutOfMemoryError("Task was killed due to the node running low on memory.\nTop 10 users: …")
-    assert ends(low) == Outcome("failed", "Task was killed due to the node running low on memory.")
-    assert ends(None) == KILLED
+    assert ending(str(low)) == Outcome("failed", "Task was killed due to the node running low on memory.")
 
 
 def share(place: Any) -> None:

@@ -11,10 +11,10 @@ from PIL import Image
 
 from mm1_lab.cli import main
 from mm1_lab.config import Trial
+from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.tracking.contents import parameters
-from mm1_lab.orchestrate.tracking.mlflow_recorder import NOTE, MlflowRecorder, sync
-from mm1_lab.orchestrate.tracking.mlflow_store import connect
+from mm1_lab.orchestrate.tracking.mlflow_recorder import NOTE, MlflowRecorder, connect, sync
 from mm1_lab.results import HeldOutRow, Manifest, ScoreRow
 from tests import pretrained as saved
 from tests.conftest import REPOSITORY
@@ -176,11 +176,11 @@ def test_a_sweep_goes_on_without_mlflow_and_is_logged_later(
     recorder = MlflowRecorder(request_.folder, request_.ledger)
     recorder.next = 0.0
     for _ in range(3):
-        recorder.tick()
+        recorder.finished(Task("a", (), (), ()))
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "http://127.0.0.1:9" in error and "mm1-lab sync-mlflow" in error
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    recorder.close("FINISHED")
+    recorder.close()
     assert not capsys.readouterr().err and "base / seed 0 at smoke" in runs_of(request_)[1]
 
 

@@ -48,12 +48,10 @@ class Executor(AbstractContextManager["Executor"]):
 class Leaving(Exception):
     """The command ends although tasks are left, for which the message gives the reason."""
 
-    def __init__(self, text: str, failed: bool, to_others: bool) -> None:
+    def __init__(self, text: str, failed: bool) -> None:
         super().__init__(text)
         self.failed = failed
         """Whether a task has failed."""
-        self.to_others = to_others
-        """Whether others are at work on all that is left."""
 
 
 class Inline(Executor):
@@ -132,14 +130,14 @@ class Inline(Executor):
         if self.leaves and len(held) == len(work_list.waiting) and all(map(work_list.ledger.claims.is_renewed, held)):
             left = counted(len(held), "task")
             text = f"The last {left}: other processes are at work on them, and the last to end draws the tables."
-            raise Leaving(text, bool(work_list.failed), to_others=True)
+            raise Leaving(text, bool(work_list.failed))
         time.sleep(POLL_SECONDS)
         work_list.tick()
 
     def _time_up(self, work_list: WorkList) -> Leaving:
         left = counted(len(work_list.waiting) + len(work_list.running), "task")
         text = f"Time is up, with {left} left; the same command goes on from here."
-        return Leaving(text, bool(work_list.failed), to_others=False)
+        return Leaving(text, bool(work_list.failed))
 
 
 def _failed_at(ledger: Ledger, key: str) -> float:

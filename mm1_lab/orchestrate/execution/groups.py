@@ -14,29 +14,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mm1_lab.config import RequestError, Resources
-from mm1_lab.train.progress import Diverged, Progress, Report
+from mm1_lab.config import Resources
+from mm1_lab.formatting import first_line
+from mm1_lab.train.progress import Progress, Report
 
-NOTICE_SECONDS = 15.0
-"""Approximate time after which Ray has noticed a lost node; it notices lost processes at once."""
 PATIENCE = 6
 """Attempts of Ray to place all workers, ten minutes each; lost nodes may come back."""
 
 
 class Lost(Exception):
-    """A node was lost together with a worker."""
+    """A worker's process died, perhaps with its node."""
 
 
 def in_group(workers: int, resources: Resources, storage: Path, work: Callable[[Report], None], report: Report) -> None:
     """Runs `work` in every worker's process and relays the first worker's progress. `storage` is for Ray's own files.
 
-    Raises what a worker raised, or Lost if a node was lost.
+    Raises what a worker raised, or Lost if one died.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchTrainer
     from ray.util.queue import Empty, Queue
 
-    nodes = alive_nodes()
     news = Queue(actor_options={"num_cpus": 0})
     trainer = TorchTrainer(
         partial(_worker, work, news, resources.gpus > 0),
@@ -60,19 +58,17 @@ def in_group(workers: int, resources: Resources, storage: Path, work: Callable[[
         training.result()
     except Exception as error:
         failures = list(error.worker_failures.values()) if isinstance(error, WorkerGroupError) else [error]
-        first = min(failures, key=_is_consequence)
-        if not isinstance(first, Diverged | RequestError) and node_went_away(nodes):
-            raise Lost("the node of a worker was lost") from error
+        first = min(failures, key=_tells_of_a_death)
+        if _tells_of_a_death(first):
+            raise Lost(f"a worker died: killed, out of memory, or with its node ({first_line(first)})") from error
         raise first from error
     finally:
         news.shutdown()
 
 
-def _is_consequence(error: BaseException) -> bool:
-    """Whether the error only reports that another worker has died."""
-    from torch.distributed import DistError
-
-    return isinstance(error, DistError) or "gloo" in str(error)
+def _tells_of_a_death(error: Exception) -> bool:
+    """Whether the error is Ray's, or one of communication, as when another worker has died."""
+    return type(error).__module__.startswith(("ray.", "torch.distributed")) or "gloo" in str(error)
 
 
 def _worker(work: Callable[[Report], None], news: Any, gpu: bool) -> None:
@@ -84,20 +80,3 @@ def _worker(work: Callable[[Report], None], news: Any, gpu: bool) -> None:
         torch.cuda.set_device(get_device())
     first = get_context().get_world_rank() == 0
     work(lambda progress: news.put(asdict(progress)) if first else None)
-
-
-def node_went_away(before: set[str]) -> bool:
-    """Whether one of several nodes was lost when a process died; waits until Ray must have noticed."""
-    deadline = time.monotonic() + NOTICE_SECONDS
-    while not before - alive_nodes():
-        if len(before) < 2 or time.monotonic() > deadline:
-            return False
-        time.sleep(1)
-    return True
-
-
-def alive_nodes() -> set[str]:
-    """The ids of the cluster's live nodes."""
-    import ray
-
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}

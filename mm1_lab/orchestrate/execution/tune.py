@@ -21,7 +21,6 @@ from ray.exceptions import ActorDiedError, RayActorError
 from ray.tune.search import Searcher
 
 from mm1_lab.orchestrate.execution.executor import Work
-from mm1_lab.orchestrate.execution.groups import alive_nodes, node_went_away
 from mm1_lab.orchestrate.execution.worker import WorkerContext, attempt
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
@@ -32,7 +31,7 @@ STARTS_GROUP = {"node:__internal_head__": 0.001}
 """Resources of a task that starts a worker group: practically none, on the head node; the group reserves its own."""
 REPORT_SECONDS = 1.0
 """Shortest interval between a stage's progress reports to the driver; each costs Tune about 20 ms."""
-KILLED = Outcome("failed", "its process died without an error message: killed, or out of memory")
+KILLED = Outcome("lost", "its process died without an error message: killed, out of memory, or with its node")
 DIED = (ActorDiedError.BASE_ERROR_MSG, RayActorError.BASE_ERROR_MSG)
 """How Tune's message begins if all that is known is that the process is gone."""
 EVICTED = "running low on memory"
@@ -122,15 +121,12 @@ class TrialEvents(tune.Callback):
 
     def __init__(self, work_list: WorkList) -> None:
         self.work_list = work_list
-        self.nodes: dict[str, set[str]] = {}
-        """The nodes that were alive when each running trial started."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing goes into the state that Tune writes."""
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.nodes[trial.trial_id] = alive_nodes()
         self.work_list.started(self.work_list.tasks[trial.config["task"]])
 
     def on_trial_result(
@@ -148,20 +144,17 @@ class TrialEvents(tune.Callback):
         with suppress(OSError, TypeError):  # Tune wrote no file
             lines = Path(trial.error_file).read_text(encoding="utf-8").splitlines()[1:]  # below its number and date
             error = "\n".join(lines).strip()
-        self._settle(trial, ending(error, self.nodes.get(trial.trial_id, set())))
+        self._settle(trial, ending(error))
 
     def _settle(self, trial: Any, outcome: Outcome) -> None:
-        self.nodes.pop(trial.trial_id, None)
         self.work_list.settle(self.work_list.tasks[trial.config["task"]], outcome)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self.work_list.tick()
 
 
-def ending(error: str, nodes: set[str]) -> Outcome:
-    """How a trial ended that reported no outcome, from Tune's message; `nodes` were alive when it started."""
-    if node_went_away(nodes):
-        return Outcome("lost", "its node was lost")
+def ending(error: str) -> Outcome:
+    """How a trial ended that reported no outcome, from Tune's message."""
     if not error or error.startswith(DIED):
         return KILLED
     lines = error.splitlines()

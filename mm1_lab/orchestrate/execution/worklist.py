@@ -18,7 +18,7 @@ class Outcome:
     """How a task ended. Only failed or lost tasks may be retried, as the others would end in the same way."""
 
     kind: Literal["done", "diverged", "failed", "lost", "out of memory"] = "done"
-    """`lost`: its node was lost, which does not count as an attempt."""
+    """`lost`: its process died, perhaps with its node, which does not count as an attempt."""
     reason: str = ""
 
 
@@ -40,9 +40,12 @@ class Observer:
     def tick(self) -> None:
         """Called a few times per second while anything runs."""
 
+    def close(self) -> None:
+        """Called when nothing runs any more."""
 
-MOST_LOSSES = 20
-"""Limit per task; if its nodes are lost more often, the task may be the cause."""
+
+MOST_LOSSES = 5
+"""Limit per task; if its processes die more often, the task may be the cause."""
 
 
 class WorkList:

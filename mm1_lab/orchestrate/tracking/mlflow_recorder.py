@@ -1,39 +1,39 @@
-"""Keeps MLflow up to date with sweeps, from their results: `sync`, once a minute while a sweep runs, and at its end.
+"""Keeps MLflow up to date with sweeps, from their results: a server that MLFLOW_TRACKING_URI names, or a database in
+results/local.
 
-An experiment is a sweep, a parent run a variant at a scale, a child run a trial. Runs are found
-again by their tags, and each has a tag with the digest of what was logged, so that logging again changes nothing and
-costs nothing. Results never depend on MLflow: if it cannot be reached, the sweep continues, and `mm1-lab sync-mlflow`
-catches up.
+An experiment is a sweep, a parent run a variant at a scale, a child run a trial. Runs are found again by their tags,
+and each has a tag with the digest of what was logged, so that logging again changes nothing and costs nothing. Results
+never depend on MLflow: if it cannot be reached, the sweep continues, and `mm1-lab sync-mlflow` catches up.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-import sys
-import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from mm1_lab.config import RequestError, digest
-from mm1_lab.files import DONE, RESULTS, Busy, file_digest, locked
-from mm1_lab.formatting import one_trial
-from mm1_lab.orchestrate.execution.worklist import Observer
+from mm1_lab.files import DONE, RESULTS, file_digest, locked, replace
+from mm1_lab.formatting import first_line, one_trial
 from mm1_lab.orchestrate.tracking import contents
-from mm1_lab.orchestrate.tracking.mlflow_store import (
-    ARTIFACTS,
-    connect,
-    named_store,
-    no_access,
-    tracking_uri,
-    without_secrets,
-)
+from mm1_lab.orchestrate.tracking.trackers import Recorder
 from mm1_lab.results import Ledger, Manifest
 from mm1_lab.results.manifest import read_manifest
 
-SYNC_SECONDS = 60.0
+DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # gives up on an unreachable server after seconds, not minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+DATABASE = RESULTS / "mlflow.db"
+ARTIFACTS = RESULTS / "mlartifacts"
+"""Files of the runs in the local database."""
+SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 BATCH = 1000
 """Metrics in a request, which is MLflow's limit, and runs in an answer."""
 COMPLETE = "mm1.complete"
@@ -45,24 +45,72 @@ TRIAL_NOTE = """The score of every question is in `trials/{fingerprint}/` of the
 Reproduce: `{command}`"""
 
 
-def sync(folder: Path, ledger: Ledger, status: str = "", wait: bool = True) -> Manifest:
-    """Logs to MLflow what it lacks of the sweep in `folder`, and sets the parent run's status.
+def named_store() -> str | None:
+    """MLFLOW_TRACKING_URI."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or None
 
-    By default the status is FINISHED if every trial has scores, otherwise KILLED. Raises RequestError if MLflow cannot
-    be written, Busy if another command logs this sweep and `wait` is False.
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, or the database in results/local."""
+    return named_store() or f"sqlite:///{DATABASE.absolute()}"
+
+
+def without_secrets(text: str, instead: str = "…@") -> str:
+    """The text without user names and passwords in URLs and without MLflow's credentials."""
+    for name in SECRETS:
+        secret = os.environ.get(name)
+        if secret:
+            text = text.replace(secret, "…")
+    text = re.sub(r"([?&](?:password|passwd|pwd|token)=)[^&\s]+", r"\1…", text)
+    return re.sub(r"://[^/\s]+@", f"://{instead}", text)
+
+
+def no_access(error: Exception) -> str:
+    """What to tell a user about an exception of MLflow, of a server or of its database."""
+    return without_secrets(f"MLflow at {tracking_uri()} cannot be written ({first_line(error)})")
+
+
+def connect() -> Any:
+    """A quiet MLflow client. MLflow's exceptions are passed on."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # exceptions are reported in a line of our own
+    if not named_store():
+        with locked(RESULTS / ".mlflow.lock"):
+            _make_database(DATABASE.absolute())
+    return mlflow.MlflowClient(tracking_uri=tracking_uri())
+
+
+def _make_database(path: Path) -> None:
+    """Creates the database, unless it exists. A kill meanwhile would leave one with only some of its tables."""
+    from mlflow import MlflowClient
+
+    if path.exists():
+        return
+    for left in path.parent.glob(f".{path.name}.*"):  # by a kill
+        left.unlink()
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
+    replace(partial, path)
+
+
+def sync(folder: Path, ledger: Ledger, unfinished: str = "KILLED") -> Manifest:
+    """Logs to MLflow what it lacks of the sweep in `folder`, and sets the parent run's status: FINISHED if every trial
+    has scores, otherwise `unfinished`. Raises RequestError if MLflow cannot be written.
     """
     manifest = read_manifest(folder)
     names = contents.names_by_trial(folder)
     done = [fingerprint for fingerprint in names if ledger.has_scores(fingerprint)]
-    if not status:
-        status = "FINISHED" if len(done) == len(names) else "KILLED"
     try:
-        with locked(RESULTS / ".mlflow-sync.lock", wait):
+        with locked(RESULTS / ".mlflow-sync.lock"):
             runs = SweepRuns(manifest, ledger)
             for fingerprint in done:
                 runs.log_trial(fingerprint, names[fingerprint])
-            runs.end(status)
-    except (Busy, RequestError):
+            runs.end("FINISHED" if len(done) == len(names) else unfinished)
+    except RequestError:
         raise
     except Exception as error:  # whatever a tracking server or its database raises
         raise RequestError(no_access(error)) from None
@@ -156,11 +204,7 @@ class SweepRuns:
         self.runs[fingerprint] = self.client.get_run(run_id)
 
     def end(self, status: str) -> None:
-        """Sets the parent's status. Ends children that a killed command left open, and which are not trials of the
-        sweep any more."""
-        for run in self.runs.values():
-            if run.info.status == "RUNNING" and COMPLETE not in run.data.tags:
-                self.client.set_terminated(run.info.run_id, "KILLED")
+        """Sets the parent's status."""
         parent = self.parent.info
         if status == "RUNNING":
             self.client.update_run(parent.run_id, status)
@@ -168,32 +212,10 @@ class SweepRuns:
             self.client.set_terminated(parent.run_id, status)
 
 
-class MlflowRecorder(Observer):
-    """Syncs the sweep in `folder` while its tasks run. After a failure it tries again only at the end."""
+class MlflowRecorder(Recorder):
+    """Syncs the sweep in `folder` while its tasks run."""
 
-    def __init__(self, folder: Path, ledger: Ledger) -> None:
-        self.folder = folder
-        self.ledger = ledger
-        self.next = time.monotonic() + SYNC_SECONDS
+    later = "`mm1-lab sync-mlflow` catches up later"
 
-    def tick(self) -> None:
-        if time.monotonic() < self.next:
-            return
-        reached = self._sync("RUNNING", wait=False)
-        self.next = time.monotonic() + SYNC_SECONDS if reached else float("inf")
-
-    def close(self, status: str = "", wait: bool = True) -> None:
-        """Syncs for the last time; unless `wait`, not while another command does."""
-        self._sync(status, wait)
-
-    def _sync(self, status: str, wait: bool) -> bool:
-        """Whether MLflow could be reached, or another command is logging."""
-        try:
-            sync(self.folder, self.ledger, status, wait)
-        except Busy:
-            pass
-        except RequestError as error:
-            later = "the sweep goes on, `mm1-lab sync-mlflow` catches up later"
-            print(f"mm1-lab: {error}; {later}", file=sys.stderr)
-            return False
-        return True
+    def log(self, ended: bool) -> None:
+        sync(self.folder, self.ledger, "KILLED" if ended else "RUNNING")

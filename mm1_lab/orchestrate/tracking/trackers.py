@@ -1,13 +1,15 @@
-"""Weights & Biases and Trackio beside MLflow: one observer, as both speak `init`, `log` and `finish`.
+"""What logs finished trials while a sweep runs; and Weights & Biases and Trackio, which both speak `init`, `log` and
+`finish`, beside MLflow.
 
 A project is a sweep, a group its variant at a scale, a run a trial. Names of runs, parameters and metrics are those in
-MLflow. Results never depend on it: what fails is told, and made up for by the next command with the same `--tracker`.
+MLflow. Results never depend on it: what fails is told, and made up for by the next command.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from importlib import import_module
@@ -24,6 +26,8 @@ from mm1_lab.orchestrate.tracking import contents
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import read_manifest
 
+LOG_SECONDS = 60.0
+
 
 def import_tracker(name: str) -> Any:
     """The tracker's module. Raises RequestError if it is not installed."""
@@ -34,44 +38,61 @@ def import_tracker(name: str) -> Any:
         raise RequestError(f"--tracker {name}: is not installed ({first_line(error)}); pip install {name}") from None
 
 
-class Tracker(Observer):
-    """Logs the finished trials of the sweep in `folder` to one tracker. After a failure it tries again at the end."""
+class Recorder(Observer):
+    """Logs the finished trials of the sweep in `folder`, about once a minute. After a failure it tries again at the
+    end."""
+
+    later: str
+    """What makes up for a failure."""
+
+    def __init__(self, folder: Path, ledger: Ledger) -> None:
+        self.folder = folder
+        self.ledger = ledger
+        self.next = time.monotonic() + LOG_SECONDS
+
+    def finished(self, task: Task) -> None:
+        if time.monotonic() >= self.next:
+            self._try(ended=False)
+
+    def close(self) -> None:
+        """Logs the rest, and what earlier commands or failures have left."""
+        self._try(ended=True)
+
+    def log(self, ended: bool) -> None:
+        """Logs what is not logged yet; `ended`: no task runs any more."""
+
+    def _try(self, ended: bool) -> None:
+        self.next = float("inf")
+        try:
+            self.log(ended)
+            self.next = time.monotonic() + LOG_SECONDS
+        except Exception as error:  # whatever a tracker, or its server, raises
+            print(f"mm1-lab: {first_line(error)}; the sweep goes on, {self.later}", file=sys.stderr)
+
+
+class Tracker(Recorder):
+    """Logs to one tracker."""
 
     def __init__(self, name: str, folder: Path, ledger: Ledger) -> None:
         """Raises RequestError if the tracker is not installed."""
+        super().__init__(folder, ledger)
         self.name = name
         self.module = import_tracker(name)
-        self.folder = folder
-        self.ledger = ledger
         self.list = folder / f".{name}"
         """A line for each state of a trial that was logged."""
-        self.is_away = False
+        self.later = f"the next command with --tracker {name} catches up"
 
-    def finished(self, task: Task) -> None:
-        if not self.is_away:
-            self._log()
-
-    def close(self) -> None:
-        """Logs what earlier commands, or failures, have left."""
-        self._log()
-
-    def _log(self) -> None:
-        try:
-            with locked(self.folder / f".{self.name}.lock"):  # of processes that share the work, one logs a trial
-                logged = self.list.read_text(encoding="utf-8").split() if self.list.exists() else []
-                for fingerprint, own in contents.names_by_trial(self.folder).items():
-                    if not self.ledger.has_intact_scores(fingerprint):
-                        continue
-                    state = digest([file_digest(self.ledger.trial_folder(fingerprint) / DONE), *own])
-                    if state not in logged:
-                        self._log_trial(fingerprint, own)
-                        with self.list.open("a", encoding="utf-8") as file:
-                            file.write(f"{state}\n")
-            self.is_away = False
-        except Exception as error:  # whatever a tracker, or its server, raises
-            self.is_away = True
-            later = f"the sweep goes on; the next command with --tracker {self.name} catches up"
-            print(f"mm1-lab: {self.name} cannot be written ({first_line(error)}); {later}", file=sys.stderr)
+    def log(self, ended: bool) -> None:
+        with locked(self.folder / f".{self.name}.lock"):  # of processes that share the work, one logs a trial
+            logged = self.list.read_text(encoding="utf-8").split() if self.list.exists() else []
+            for fingerprint, own in contents.names_by_trial(self.folder).items():
+                if not self.ledger.has_intact_scores(fingerprint):
+                    continue
+                state = digest([file_digest(self.ledger.trial_folder(fingerprint) / DONE), *own])
+                if state not in logged:
+                    self._log_trial(fingerprint, own)
+                    with self.list.open("a", encoding="utf-8") as file:
+                        file.write(f"{state}\n")
 
     def _log_trial(self, fingerprint: str, names: Sequence[tuple[str, int]]) -> None:
         manifest = read_manifest(self.folder)
