@@ -6,6 +6,5 @@ from mm1_lab.commands import running
 from mm1_lab.commands import trained
 from mm1_lab.commands import scales
 from mm1_lab.commands import showing
-from mm1_lab.commands import judging
 from mm1_lab.commands import project
-from mm1_lab.commands.options import COMMANDS as COMMANDS
+from mm1_lab.commands.common import COMMANDS as COMMANDS

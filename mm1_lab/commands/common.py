@@ -1,4 +1,4 @@
-"""What the commands share: exit codes, and functions that build a ledger or a request from the options."""
+"""What the commands share: options, exit codes, and functions that build a ledger or a request from the options."""
 
 from __future__ import annotations
 
@@ -6,14 +6,120 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mm1_lab.config import RequestError, is_of_recipe
+from mm1_lab.files import RESULTS, STUDY
 from mm1_lab.results import Ledger
 
 if TYPE_CHECKING:
     from mm1_lab.orchestrate.planning.request import Request
+
+Function = Callable[[argparse.Namespace], int]
+Option = tuple[str, dict[str, Any]]
+"""Arguments for argparse: a flag or the name of a positional argument, and the keyword arguments."""
+
+
+class Command(NamedTuple):
+    """A command; its name and help come from the function's name and docstring."""
+
+    function: Function
+    example: str
+    options: tuple[Option, ...]
+
+
+COMMANDS: dict[str, Command] = {}
+"""Commands by name, in the order of the help."""
+
+
+def command(example: str, *options: Option) -> Callable[[Function], Function]:
+    """Registers a command; `example` are the arguments shown after its name."""
+
+    def register(function: Function) -> Function:
+        COMMANDS[function.__name__.replace("_", "-")] = Command(function, example, options)
+        return function
+
+    return register
+
+
+def option(flag: str, text: str | None = None, metavar: str | None = None, **settings: Any) -> Option:
+    return flag, {"help": text, "metavar": metavar, **settings}
+
+
+def switch(flag: str, text: str) -> Option:
+    return flag, {"help": text, "action": "store_true"}
+
+
+def repeated(flag: str, text: str, metavar: str, **settings: Any) -> Option:
+    return option(flag, text, metavar, action="append", default=[], **settings)
+
+
+SWEEP = option("sweep", "a YAML file, or the name of one in sweeps/", "SWEEP")
+ONLY = repeated("--only", "only this arm; may be repeated", "ARM")
+SCALE = option("--scale", "smoke, mini or lab; paper for planning only (default: mini)", default="mini")
+DATA = option("--data", "your own data instead of the miniature world", "YAML", type=Path)
+SEEDS = option("--seeds", "how many (3: seeds 0, 1, 2), or which (5,6,7; one: 100,); default: 1", default="1")
+SET = repeated(
+    "--set",
+    "change a setting of the scale (train.steps=200) or the recipe (connector=c-abstractor); may be repeated",
+    "PATH=VALUE",
+)
+IN_RESULTS = option("--results", f"default: {RESULTS}", "DIR", type=Path, default=RESULTS)
+STORE = option(
+    "--store",
+    f"where weights and the index of your data are kept; default: {RESULTS / 'store'}",
+    "DIR",
+    type=Path,
+    default=RESULTS / "store",
+)
+SETTINGS = (SEEDS, SET, IN_RESULTS, STORE)
+REQUEST = (SCALE, DATA, *SETTINGS)
+ARMS = (SWEEP, ONLY, *REQUEST)
+INLINE = switch("--inline", "one stage after another in this process, without Ray")
+ADDRESS = option("--address", "a running Ray cluster (auto: the one on this machine)", "ADDRESS")
+EXECUTOR = (INLINE, ADDRESS)
+SHARE = (
+    switch(
+        "--share",
+        "as one of any number of processes with this command, on any machines that see the results (a job array): each "
+        "takes the next stage that no other has, waits while others' stages will free work for it, then leaves; the "
+        "last draws the tables",
+    ),
+    option(
+        "--minutes",
+        "with --share: leaves before so many minutes have passed since the start, with a checkpoint that the next "
+        "process resumes from",
+        "N",
+        type=float,
+    ),
+)
+UNTIL_DECIDED = (
+    switch(
+        "--until-decided",
+        "judge the sweep's lessons (if it has none, the claims of its file, uncorrected) at interim looks, and run "
+        "further seeds only for arms that an undecided one needs",
+    ),
+    option(
+        "--looks", "with --until-decided: after how many seeds to judge; default: 4, 6, … up to --seeds", "4,6,8,10"
+    ),
+)
+JSON = switch("--json", "print JSON, with the keys in docs/reference.md")
+VARY = (
+    repeated(
+        "--vary",
+        "SWEEP is a recipe, such as base: write a sweep that varies one of its fields, e.g. image_tokens=64,144, or "
+        "data_mix.text=0.5,2; may be repeated",
+        "FIELD=VALUE,…",
+    ),
+    switch("--grid", "with --vary: all combinations, not one field at a time"),
+)
+TRACKER = repeated(
+    "--tracker", "log finished trials there, beside MLflow; may be repeated", "NAME", choices=("wandb", "trackio")
+)
+DRAWN_RESULTS = option("--results", f"default: {RESULTS}, or if it has none, {STUDY}, drawn there", "DIR", type=Path)
+ALL_RESULTS = option("--results", f"default: {RESULTS}, or if it has none, {STUDY}", "DIR", type=Path)
 
 
 DONE, FAILED = 0, 1

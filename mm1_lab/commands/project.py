@@ -6,9 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from mm1_lab.commands import options as opt
-from mm1_lab.commands.common import DONE, FAILED, ledger_of
-from mm1_lab.commands.options import command, option, repeated, switch
+from mm1_lab.commands import common as opt
+from mm1_lab.commands.common import DONE, FAILED, command, ledger_of, option, repeated, switch
 from mm1_lab.config import Recipe, RequestError
 from mm1_lab.files import PACKAGE, PARTS, RESULTS, SHIPPED, STUDY, here_or_shipped, write_text
 from mm1_lab.formatting import counted

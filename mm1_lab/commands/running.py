@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import re
 import textwrap
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mm1_lab.commands import options as opt
-from mm1_lab.commands.common import DONE, FAILED, parse_looks, print_json, request_of
-from mm1_lab.commands.options import command, option, switch
-from mm1_lab.config import RequestError, Search, Stage
-from mm1_lab.files import PARTS, STUDY, folder_size, here_or_shipped
+import yaml
+
+from mm1_lab.commands import common as opt
+from mm1_lab.commands.common import DONE, FAILED, command, option, parse_looks, print_json, request_of, switch
+from mm1_lab.config import Recipe, RequestError, Search, Stage, nearest
+from mm1_lab.config.base import parse_yaml, read_yaml
+from mm1_lab.files import PARTS, STUDY, folder_size, here_or_shipped, write_text
+from mm1_lab.orchestrate.planning.finding import SWEEPS
 from mm1_lab.results.parts import Parts
 
 if TYPE_CHECKING:
@@ -67,9 +72,8 @@ def run(options: argparse.Namespace) -> int:
     """Run the trials of a sweep that are missing."""
     from analysis import draw_sweep, sweep_in_short
     from mm1_lab.orchestrate.execution.executor import Leaving, make_executor
-    from mm1_lab.orchestrate.growing import run_until_decided
     from mm1_lab.orchestrate.recipe_search import run_request, so_far
-    from mm1_lab.orchestrate.sweeping import forget_trials
+    from mm1_lab.orchestrate.sweeping import forget_trials, run_until_decided
     from mm1_lab.orchestrate.tracking.trackers import import_tracker
 
     for name in options.tracker:
@@ -126,8 +130,6 @@ def _request(options: argparse.Namespace, name: str) -> Request:
         if options.only and isinstance(request.sweep.search, Search):
             raise RequestError(f"--only: {name} is a search, which makes its arms; name one in a sweep of its own")
         return request
-    from mm1_lab.commands.varying import write_varied
-
     before = set(Path("sweeps").glob("*.yaml"))
     path = write_varied(name, options.vary, options.grid)
     try:
@@ -152,7 +154,7 @@ def _what_deciding_takes(request: Request) -> str:
 
 def _looks(options: argparse.Namespace, request: Request) -> tuple[int, ...]:
     """The numbers of seeds at which an `--until-decided` study is judged; empty without that option."""
-    from mm1_lab.orchestrate.growing import looks_of
+    from mm1_lab.orchestrate.sweeping import looks_of
 
     if not options.until_decided:
         if options.looks is not None:
@@ -161,3 +163,67 @@ def _looks(options: argparse.Namespace, request: Request) -> tuple[int, ...]:
     if request.sweep.search:
         raise RequestError(f"--until-decided: {request.sweep.name} is a search, and its number of seeds is fixed")
     return looks_of(parse_looks(options.looks), len({trial.seed for trial in request.trials}))
+
+
+def write_varied(recipe: str, varied: Sequence[str], grid: bool) -> Path:
+    """Writes `sweeps/RECIPE_by_….yaml`, which varies fields of a recipe one at a time or, as a grid, in all
+    combinations; `varied` are FIELD=VALUE,VALUE. Returns the path of the file, which is left as it is if it exists.
+
+    Raises RequestError.
+    """
+    base = read_yaml(_recipe_file(recipe))
+    values: dict[str, list[Any]] = {}
+    for setting in varied:
+        field, equals, text = setting.partition("=")
+        field = field.strip()
+        if not equals or not text.strip():
+            raise RequestError(f"--vary {setting}: give FIELD=VALUE,VALUE, such as image_tokens=64,144")
+        if field.split(".")[0] not in Recipe.model_fields:
+            raise RequestError(f"--vary {setting}: recipes have no {field!r}{nearest(field, Recipe.model_fields)}")
+        if field in values:
+            raise RequestError(f"--vary {setting}: {field} is given twice")
+        values[field] = parse_yaml(f"[{text}]", f"--vary {setting}")
+    sweep: dict[str, Any] = {"title": f"{recipe} by {', '.join(values)}", "recipe": recipe}
+    if grid:
+        sweep["grid"] = values
+    else:
+        sweep["arms"] = {recipe: {}} | _one_at_a_time(base, values)
+    path = Path("sweeps") / f"{_name(recipe, values, grid)}.yaml"
+    if not path.exists():
+        command = "\n".join(f"#   --vary {field}={','.join(map(str, own))}" for field, own in values.items())
+        text = yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+        write_text(
+            path, f"# Written by mm1-lab run {recipe}\n{command}\n# Add `contrasts`: what you expect of it.\n{text}"
+        )
+    return path
+
+
+def _recipe_file(recipe: str) -> Path:
+    folders = [folder / "recipes" for folder in SWEEPS]
+    for folder in folders:
+        path = folder / f"{recipe}.yaml"
+        if path.is_file():
+            return path
+    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    raise RequestError(f"--vary changes a recipe, and there is no recipe {recipe!r}{nearest(recipe, known)}")
+
+
+def _one_at_a_time(base: dict[str, Any], values: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:
+    """An arm for each value that is not the base's own."""
+    arms = {}
+    for field, own in values.items():
+        usual: Any = base
+        for key in field.split("."):
+            usual = usual.get(key) if isinstance(usual, dict) else None
+        for value in own:
+            if value != usual:
+                arms[f"{field} {value}"] = {field: value}
+    return arms
+
+
+def _name(recipe: str, values: dict[str, list[Any]], grid: bool) -> str:
+    """From the fields and values, so that the same command is the same sweep, and another one is another."""
+    words = [recipe, "grid" if grid else "by"]
+    for field, own in values.items():
+        words += [field, *map(str, own)]
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", " ".join(words)).strip("_")

@@ -6,9 +6,8 @@ import argparse
 import hashlib
 from pathlib import Path
 
-from mm1_lab.commands import options as opt
-from mm1_lab.commands.common import DONE, FAILED, ledger_of, request_of
-from mm1_lab.commands.options import command, option, repeated, switch
+from mm1_lab.commands import common as opt
+from mm1_lab.commands.common import DONE, FAILED, command, ledger_of, option, repeated, request_of, switch
 from mm1_lab.config import GATES, RequestError, nearest, parse_count
 from mm1_lab.results import variant_name
 

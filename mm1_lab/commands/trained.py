@@ -6,9 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm1_lab.commands import options as opt
-from mm1_lab.commands.common import DONE, request_of
-from mm1_lab.commands.options import command, option, repeated
+from mm1_lab.commands import common as opt
+from mm1_lab.commands.common import DONE, command, option, repeated, request_of
 from mm1_lab.config import RequestError
 
 if TYPE_CHECKING:

@@ -1,21 +1,82 @@
-"""The search for each size's best learning rate (MM1, section 4): rounds of a sweep whose set of arms grows.
+"""The search for each size's best learning rate (MM1, section 4); and what it shares with that for recipes: rounds of a
+sweep whose arms grow by their scores.
 
 An arm is a size at a rate. A round runs the missing trials of all arms; then the scores determine the next rates: first
-a grid around the size's guess; then, as long as the best rate by either objective is at an edge, one rate beyond it.
+a grid around the size's guess; then, as long as the best rate by either objective is at an edge, one rate beyond it. All
+state is in the ledger, so the same command resumes a search, and a kill at any moment changes nothing in it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 from mm1_lab.config import RateSearch, Recipe, RequestError, Scale, nearest
 from mm1_lab.orchestrate.execution.executor import Executor
+from mm1_lab.orchestrate.execution.worklist import WorkList
+from mm1_lab.orchestrate.planning.plan import Plan
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.orchestrate.searching import KnownScores, run_rounds, with_arms
-from mm1_lab.orchestrate.sweeping import Draw, show
+from mm1_lab.orchestrate.sweeping import Draw, complete, show
 from mm1_lab.results.summary import search_scores
+
+Read = Callable[[Path, Recipe], tuple[float, ...]]
+"""Reads the scores that count from a finished trial's folder."""
+
+
+class KnownScores:
+    """The scores of recipes: means over the request's seeds."""
+
+    def __init__(self, request: Request, read: Read, diverged: tuple[float, ...]) -> None:
+        """`diverged` are the scores of a trial that diverged: not finite."""
+        self.request = request
+        self.read = read
+        self.diverged = diverged
+        self.seeds = list(dict.fromkeys(trial.seed for trial in request.trials))
+        self._known: dict[str, tuple[float, ...]] = {}
+
+    def of(self, recipe: Recipe) -> tuple[float, ...] | None:
+        """None while a seed lacks them."""
+        ledger, found = self.request.ledger, []
+        for seed in self.seeds:
+            fingerprint = self.request.resolve("", recipe, seed).fingerprint
+            if fingerprint not in self._known:
+                if ledger.has_intact_scores(fingerprint):
+                    self._known[fingerprint] = self.read(ledger.trial_folder(fingerprint), recipe)
+                elif fingerprint in ledger.diverged():
+                    self._known[fingerprint] = self.diverged
+                else:
+                    return None
+            found.append(self._known[fingerprint])
+        return tuple(fmean(values) for values in zip(*found, strict=True))
+
+
+def with_arms(request: Request, arms: dict[str, Recipe]) -> Request:
+    """The request with these arms at all its seeds."""
+    seeds = dict.fromkeys(trial.seed for trial in request.trials)
+    trials = tuple(request.resolve(arm, recipe, seed) for seed in seeds for arm, recipe in arms.items())
+    return replace(request, sweep=request.sweep.model_copy(update={"arms": arms}), trials=trials)
+
+
+def run_rounds(
+    request: Request, wanted: Callable[[], dict[str, Recipe]], known: KnownScores, executor: Executor, draw: Draw
+) -> tuple[Request, Plan, WorkList | None, bool]:
+    """Runs the arms that are `wanted` until their scores make no others wanted.
+
+    Returns the request with all arms, the last plan and work list, and whether every arm has scores.
+    """
+    arms = wanted()
+    while True:
+        request = with_arms(request, arms)
+        plan, work_list = complete(request, executor, draw)
+        if any(known.of(recipe) is None for recipe in arms.values()):
+            return request, plan, work_list, False
+        if arms.keys() == (more := wanted()).keys():
+            return request, plan, work_list, True
+        arms = more
+
 
 FEWEST_SIZES = 3
 DIVERGED = (-math.inf, math.inf)

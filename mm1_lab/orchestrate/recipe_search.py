@@ -31,9 +31,8 @@ from mm1_lab.config import (
 )
 from mm1_lab.files import write_text
 from mm1_lab.orchestrate.execution.executor import Executor
-from mm1_lab.orchestrate.lr_search import run_search, with_grid
+from mm1_lab.orchestrate.lr_search import KnownScores, run_rounds, run_search, with_arms, with_grid
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.orchestrate.searching import KnownScores, run_rounds, with_arms
 from mm1_lab.orchestrate.sweeping import Draw, Short, complete, run_sweep, show
 from mm1_lab.results.summary import value_of
 

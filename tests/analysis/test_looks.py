@@ -14,7 +14,7 @@ from analysis.pages.verdicts import looks_note
 from analysis.study import Study, read_study
 from mm1_lab.commands.common import parse_looks
 from mm1_lab.config import Contrast, Recipe, RequestError, Sweep
-from mm1_lab.orchestrate.growing import looks_of
+from mm1_lab.orchestrate.sweeping import looks_of
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import merge_manifest, read_manifest
 from tests.analysis.results_folder import claim_row, study_of, write_results

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mm1_lab.orchestrate import growing
+from mm1_lab.orchestrate import sweeping
 from mm1_lab.orchestrate.execution.executor import Executor, Inline
-from mm1_lab.orchestrate.growing import run_until_decided
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
-from mm1_lab.orchestrate.sweeping import Draw
+from mm1_lab.orchestrate.sweeping import Draw, run_until_decided
 
 
 def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing(
@@ -34,8 +33,8 @@ def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing
         judged.append(list(seeds))
         return ["a lesson: open"], ["base"]
 
-    monkeypatch.setattr(growing, "complete", complete)
-    monkeypatch.setattr(growing, "show", lambda *given: None)
+    monkeypatch.setattr(sweeping, "complete", complete)
+    monkeypatch.setattr(sweeping, "show", lambda *given: None)
     for trial in request.trials:
         if trial.arm == "captions":
             ledger.write_scores(trial.fingerprint, [], [], {}, None)

@@ -21,7 +21,7 @@ from mm1_lab.config import (
     Trial,
     load_scale,
 )
-from mm1_lab.orchestrate import lr_search, searching
+from mm1_lab.orchestrate import lr_search
 from mm1_lab.orchestrate.check_scale import measure_gates
 from mm1_lab.orchestrate.execution.executor import Executor, Inline
 from mm1_lab.orchestrate.lr_search import choose_sizes, load_search, run_search, with_grid
@@ -89,7 +89,7 @@ def ask(tmp_path: Path) -> Callable[..., Request]:
 @pytest.fixture
 def laboratory(monkeypatch: pytest.MonkeyPatch) -> Laboratory:
     made = Laboratory()
-    monkeypatch.setattr(searching, "complete", made.complete)
+    monkeypatch.setattr(lr_search, "complete", made.complete)
     monkeypatch.setattr(lr_search, "show", lambda request, plan, work_list: None)
     return made
 
@@ -144,7 +144,7 @@ def test_stopped_after_any_round_it_ends_as_if_undisturbed(tmp_path: Path, monke
                 raise KeyboardInterrupt
             return laboratory.complete(*arguments)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(searching, "complete", complete)
+        monkeypatch.setattr(lr_search, "complete", complete)
         loaded = load_request("lr_law", "smoke", "1", (), (), None, folder / "results", folder / "store")
         request = load_search(loaded, SIZES[:3])
         run_search(request, Inline(), no_drawing)

@@ -11,7 +11,7 @@ from mm1_lab.cli import main
 from mm1_lab.config import ConnectorConfig, RequestError, Trial
 from mm1_lab.files import commit
 from mm1_lab.model import CONNECTORS
-from mm1_lab.orchestrate.planning.feasible import check_feasible
+from mm1_lab.orchestrate.planning.cost import check_feasible
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan, wall_seconds
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.orchestrate.sweeping import forget_trials

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from mm1_lab.config import RequestError, Resources, load_scale
-from mm1_lab.orchestrate.execution.preflight import check_nodes, fault
-from mm1_lab.orchestrate.execution.ray_tune import _slots
+from mm1_lab.orchestrate.execution.ray_tune import _slots, check_nodes, fault
 from mm1_lab.orchestrate.execution.worker import WorkerContext
 from tests.conftest import REPOSITORY
 

@@ -13,7 +13,7 @@ import yaml
 
 from mm1_lab.cli import main
 from mm1_lab.config import Trial
-from mm1_lab.orchestrate import recipe_search, searching
+from mm1_lab.orchestrate import lr_search, recipe_search
 from mm1_lab.orchestrate.execution.executor import Executor, Inline
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
@@ -72,7 +72,7 @@ class Laboratory:
 @pytest.fixture
 def laboratory(monkeypatch: pytest.MonkeyPatch) -> Laboratory:
     made = Laboratory()
-    for module in (searching, recipe_search):
+    for module in (lr_search, recipe_search):
         monkeypatch.setattr(module, "complete", made.complete)
     return made
 

@@ -1,5 +1,5 @@
-"""What the missing stages of a plan cost: bytes and FLOPs of networks that are built on torch's meta device (without
-memory), whether a GPU holds its share, the seconds that stages of their kind took before, and the disk."""
+"""What the missing stages of a plan cost, and whether they can be built: bytes and FLOPs of networks on torch's meta device
+(without memory), whether a GPU holds its share, the seconds that stages of their kind took before, and the disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from statistics import median
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
-from mm1_lab.config import Cost, Hardware, Network, RequestError, Scale, Stage, canonical_json
+from mm1_lab.config import Cost, EvaluationStage, Hardware, Network, RequestError, Scale, Stage, canonical_json
 from mm1_lab.config.cost import LOGIT_BYTES, keeps_whole_gradients, shard_group
 from mm1_lab.files import machine_cpus
 from mm1_lab.formatting import counted, short
@@ -227,3 +227,30 @@ def measured_speeds(ledger: Ledger) -> dict[str, float]:
                     if timing["seconds"] >= SHORTEST and timing["flops"] > 0:
                         found[kind].append(timing["flops"] / timing["seconds"])
     return USUAL | {kind: median(speeds) for kind, speeds in found.items()}
+
+
+def check_feasible(plan: Plan) -> None:
+    """Raises RequestError, naming the trial, for a stage whose network cannot be built."""
+    missing = {same_network(stage): (task.label, stage) for task in plan.tasks.values() for stage in task.stages}
+    if not missing:
+        return
+    import torch
+
+    from mm1_lab.train.stages import KINDS
+
+    with torch.device("meta"):
+        for label, stage in missing.values():
+            try:
+                if type(stage) in KINDS:
+                    KINDS[type(stage)].check(stage)
+            except RequestError as error:
+                raise RequestError(f"{label}: {error}") from None
+
+
+def check_named_prompts(plan: Plan, request: Request) -> None:
+    """Raises RequestError if a prompt of a missing evaluation's named benchmark is longer than its model reads."""
+    stages = [stage for task in plan.tasks.values() for stage in task.stages if isinstance(stage, EvaluationStage)]
+    if stages and request.scale.benchmarks:
+        from mm1_lab.evaluate.fitting import check_lengths
+
+        check_lengths(stages, request.open_data().tokenizer, request.ledger.data_cache)

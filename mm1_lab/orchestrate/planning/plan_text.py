@@ -9,8 +9,14 @@ from typing import Any
 
 from mm1_lab.config import RequestError, Stage
 from mm1_lab.formatting import counted, duration, short, text_table
-from mm1_lab.orchestrate.planning.cost import estimate_stages, machine_slots, measured_speeds, stage_seconds
-from mm1_lab.orchestrate.planning.feasible import check_feasible, check_named_prompts
+from mm1_lab.orchestrate.planning.cost import (
+    check_feasible,
+    check_named_prompts,
+    estimate_stages,
+    machine_slots,
+    measured_speeds,
+    stage_seconds,
+)
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan, path_lengths, wall_seconds
 from mm1_lab.orchestrate.planning.request import Request
 
