@@ -59,12 +59,8 @@ def command_line(
 
 
 def _folder_option(option: str, folder: Path, usual: Path) -> list[str]:
-    """The option, unless the folder is the usual one; below the working directory with a short path."""
-    if folder.absolute() == usual.absolute():
-        return []
-    if folder.is_relative_to(Path.cwd()):
-        folder = folder.relative_to(Path.cwd())
-    return [option, str(folder)]
+    """The option, unless the folder is the usual one."""
+    return [] if folder.absolute() == usual.absolute() else [option, str(folder)]
 
 
 def one_trial(arm: str, seed: int) -> tuple[str, ...]:

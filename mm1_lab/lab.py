@@ -20,8 +20,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm1_lab.config import RequestError
-from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.planning.request import load_request as load_sweep
 
@@ -45,11 +43,11 @@ def plan(sweep: Request) -> pd.DataFrame:
 
 
 def run(sweep: Request, inline: bool = False, address: str | None = None) -> pd.DataFrame:
-    """Runs what is missing, draws the sweep's tables and figures, and returns the scores of its finished trials: those
-    asked for, by arm and seed (of a search, all). `results.scores(sweep.folder)` has those of earlier runs too.
+    """Runs what is missing, draws the sweep's tables and figures, and returns the scores of all of its finished trials,
+    those of earlier runs too, by arm and seed.
 
     `inline`: one stage after another in this process; otherwise with Ray Tune, on the cluster at `address` if given.
-    Failures are printed; raises RequestError if no trial is finished.
+    Failures are printed.
     """
     from analysis import draw_sweep, sweep_in_short
     from mm1_lab.orchestrate.execution.executor import make_executor
@@ -59,14 +57,7 @@ def run(sweep: Request, inline: bool = False, address: str | None = None) -> pd.
     sweep.ledger.check_writable()
     with make_executor(inline, address) as executor:
         run_request(sweep, executor, draw_sweep, sweep_in_short)
-    found = scores(sweep.folder)
-    if sweep.sweep.search:
-        return found
-    asked = {(trial.arm, trial.seed) for trial in sweep.trials}
-    rows = [pair in asked for pair in zip(found["arm"], found["seed"], strict=True)]
-    if not any(rows):
-        raise RequestError(f"{sweep.folder}: none of the {counted(len(sweep.trials), 'trial')} asked for is finished")
-    return found[rows].reset_index(drop=True)
+    return scores(sweep.folder)
 
 
 def contrasts(folder: Path) -> pd.DataFrame:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic_core import to_json
 
 from mm1_lab.config import RequestError, is_of_recipe
 from mm1_lab.files import RESULTS, STUDY
@@ -128,17 +128,7 @@ DONE, FAILED = 0, 1
 
 def print_json(value: Any) -> None:
     """Prints plain values as JSON, with null for what is not a finite number."""
-    print(json.dumps(_finite(value), ensure_ascii=False, indent=1))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    print(to_json(value, indent=1, inf_nan_mode="null").decode())
 
 
 def parse_looks(text: str | None) -> tuple[int, ...]:

@@ -2,8 +2,8 @@
 sweep whose arms grow by their scores.
 
 An arm is a size at a rate. A round runs the missing trials of all arms; then the scores determine the next rates: first
-a grid around the size's guess; then, as long as the best rate by either objective is at an edge, one rate beyond it. All
-state is in the ledger, so the same command resumes a search, and a kill at any moment changes nothing in it.
+a grid around the size's guess; then, as long as the best rate by either objective is at an edge, one rate beyond it.
+All state is in the ledger, so the same command resumes a search, and a kill at any moment changes nothing in it.
 """
 
 from __future__ import annotations

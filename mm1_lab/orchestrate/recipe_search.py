@@ -16,17 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mm1_lab.config import (
-    AVERAGE,
-    TEXT_CORE,
     UNPARSED,
     Contrast,
-    EvaluationStage,
-    Measure,
     Range,
     Recipe,
     RequestError,
     Search,
-    nearest,
     spelt,
 )
 from mm1_lab.files import write_text
@@ -109,18 +104,21 @@ class _Search:
     """The state of a search, read from the ledger."""
 
     def __init__(self, request: Request) -> None:
-        """Raises RequestError for a value that the scale does not have, or a measure that nothing gives."""
+        """Raises RequestError for a value that the scale does not have."""
         assert isinstance(request.sweep.search, Search)
         self.request = request
         self.settings = request.sweep.search
         self.measures = self.settings.measure
-        self.minimised = [measure.about == "loss" or measure == UNPARSED for measure in self.measures]
-        self.directions: list[Literal["minimize", "maximize"]] = [
-            "minimize" if less else "maximize" for less in self.minimised
-        ]
+        self.directions: list[Literal["minimize", "maximize"]] = []
+        for measure in self.measures:
+            less = measure.about == "loss" or measure == UNPARSED
+            self.directions.append("minimize" if less else "maximize")
         self.known = KnownScores(request, self._read, (math.nan,) * len(self.measures))
         self.seeds = self.known.seeds
-        self._check()
+        for field, space in self.settings.over.items():
+            for value in space.ends if isinstance(space, Range) else space:
+                recipe = request.sweep.changed({field: value}, f"{request.file.name}: search.over.{field}")
+                request.resolve(f"{field} {spelt(value)}", recipe, self.seeds[0])
 
     def replay(self, to_the_end: bool = False) -> tuple[Study, dict[str, Recipe]]:
         """Asks and tells a study anew until scores are missing; returns it with the arms that it asked for.
@@ -182,7 +180,7 @@ class _Search:
         if not scored:
             raise RequestError(f"{self.request.sweep.name}: no arm of the search has scores: all diverged")
         front = study.best_trials if len(self.measures) > 1 else scored
-        sign = 1 if self.minimised[0] else -1
+        sign = 1 if self.directions[0] == "minimize" else -1
         best = min(front, key=lambda trial: sign * trial.values[0])
         asked = self._arm(best.params)
         assert asked
@@ -193,14 +191,14 @@ class _Search:
         sweep = self.request.sweep
         seeds = [seed for seed in range(FIRST_SEED, FIRST_SEED + 10_000) if seed not in self.seeds]
         contrasts = []
-        for measure, less in zip(self.measures, self.minimised, strict=True):
+        for measure, direction in zip(self.measures, self.directions, strict=True):
             contrasts.append(
                 Contrast(
                     claim=f"the winner beats the base: {measure}",
                     first="winner",
                     second="base",
                     measure=measure,
-                    expect="less" if less else "greater",
+                    expect="less" if direction == "minimize" else "greater",
                 )
             )
         arms = {"base": sweep.base, "winner": recipe}
@@ -244,21 +242,6 @@ class _Search:
         for measure, found, confirmed in zip(self.measures, before, after, strict=True):
             lines.append(f"| {measure} | {found:.2f} | {confirmed:.2f} | {found - confirmed:.2f} |")
         return "\n".join(lines)
-
-    def _check(self) -> None:
-        """Raises RequestError for what cannot be searched."""
-        request, sweep = self.request, self.request.sweep
-        for field, space in self.settings.over.items():
-            for value in space.ends if isinstance(space, Range) else space:
-                changed = sweep.changed({field: value}, f"{request.file.name}: search.over.{field}")
-                request.resolve(f"{field} {spelt(value)}", changed, self.seeds[0])
-        evaluation = request.resolve("base", sweep.base, self.seeds[0]).evaluation
-        known = _measures_of_the_world(evaluation)
-        known += [f"loss {source}" for source in evaluation.data.sources]
-        for measure in self.measures:
-            words = str(measure.wording)
-            if words not in known and (measure.about == "loss" or (not request.data_path and measure.about != "kind")):
-                raise RequestError(f"search.measure: no benchmark here gives {words!r}{nearest(words, known)}")
 
     def _read(self, folder: Path, recipe: Recipe) -> tuple[float, ...]:
         values = tuple(value_of(folder, measure) for measure in self.measures)
@@ -349,14 +332,3 @@ def _ends(study: Study, trial: Trial, values: Sequence[float] | None, rung: floa
         return False
     study.tell(trial, state=TrialState.PRUNED)
     return True
-
-
-def _measures_of_the_world(stage: EvaluationStage) -> list[str]:
-    """The measures that an evaluation on the world's benchmarks gives."""
-    from mm1_lab.evaluate.world import world_benchmarks
-
-    settings, found = stage.settings, [TEXT_CORE, AVERAGE, UNPARSED]
-    for one in world_benchmarks(settings.model_copy(update={"questions": 1, "blocks": 1})):
-        for shots in one.shots_at(settings):
-            found += [Measure(shots=shots), Measure(one.family, shots), Measure(one.name, shots)]
-    return list(dict.fromkeys(map(str, found)))

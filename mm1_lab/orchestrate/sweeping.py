@@ -1,4 +1,4 @@
-"""`mm1-lab run`: plans, runs what is missing, records it and shows the results; with `--until-decided`, look by look."""
+"""`mm1-lab run`: plans, runs what is missing, records it and shows the results; look by look if asked."""
 
 from __future__ import annotations
 

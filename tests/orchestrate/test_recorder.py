@@ -116,15 +116,10 @@ def test_a_run_s_parameters_tell_arms_apart_by_all_that_is_set(tmp_path: Path) -
     assert tuned["tuned_from"].startswith(f"multimodal pre-training of {scale.train.steps} steps at {rate} on captions")
 
 
-def test_syncing_again_changes_nothing_and_leaves_nothing_running(
-    request_: Request, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sync(request_.folder, request_.ledger, "RUNNING")
-    assert runs_of(request_)[1]["data_mix at smoke"].info.status == "RUNNING", "as a killed command leaves it"
+def test_syncing_again_changes_nothing(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     sync(request_.folder, request_.ledger)
     client, runs = runs_of(request_)
-    states = {name: run.info.status for name, run in runs.items()}
-    assert states == {"base / seed 0 at smoke": "FINISHED", "data_mix at smoke": "KILLED"}
+    assert {name: run.info.status for name, run in runs.items()} == {"base / seed 0 at smoke": "FINISHED"}
     base = runs["base / seed 0 at smoke"]
     assert base.data.metrics == {
         "vqa/0-shot": 40,
@@ -148,7 +143,7 @@ def test_syncing_again_changes_nothing_and_leaves_nothing_running(
     write(request_, request_.trials[1])
     sync(request_.folder, request_.ledger)
     client, runs = runs_of(request_)
-    assert {run.info.status for run in runs.values()} == {"FINISHED"} and len(runs) == 3
+    assert {run.info.status for run in runs.values()} == {"FINISHED"} and len(runs) == 2
     assert runs["base / seed 0 at smoke"].info.run_id == base.info.run_id
 
 
@@ -211,7 +206,7 @@ def test_several_commands_make_one_database(request_: Request) -> None:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     racing = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate()[1] for process in racing] == [""] * 2
-    assert set(runs_of(request_)[1]) == {"data_mix at smoke", "base / seed 0 at smoke"}
+    assert set(runs_of(request_)[1]) == {"base / seed 0 at smoke"}
     assert not list(DATABASE.parent.glob(".mlflow.db*"))
 
 
@@ -227,7 +222,7 @@ def test_scores_that_were_computed_anew_and_arms_that_were_renamed_are_logged(re
         write(request_, request_.trials[0], score, benchmark)
         sync(request_.folder, request_.ledger)
     _, runs = runs_of(request_)
-    assert set(runs) == {"start / seed 0 at smoke", "data_mix at smoke"}
+    assert set(runs) == {"start / seed 0 at smoke"}
     logged = runs["start / seed 0 at smoke"].data
     assert logged.params["arm"] == "start"
     assert logged.metrics["mme _en_/0-shot"] == 50 and "vqa/0-shot" not in logged.metrics

@@ -1,5 +1,6 @@
-"""What the missing stages of a plan cost, and whether they can be built: bytes and FLOPs of networks on torch's meta device
-(without memory), whether a GPU holds its share, the seconds that stages of their kind took before, and the disk."""
+"""What the missing stages of a plan cost, and whether they can be built: bytes and FLOPs of networks on torch's meta
+device (without memory), whether a GPU holds its share, the seconds that stages of their kind took before, and the disk.
+"""
 
 from __future__ import annotations
 

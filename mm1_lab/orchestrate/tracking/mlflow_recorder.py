@@ -1,9 +1,9 @@
 """Keeps MLflow up to date with sweeps, from their results: a server that MLFLOW_TRACKING_URI names, or a database in
 results/local.
 
-An experiment is a sweep, a parent run a variant at a scale, a child run a trial. Runs are found again by their tags,
-and each has a tag with the digest of what was logged, so that logging again changes nothing and costs nothing. Results
-never depend on MLflow: if it cannot be reached, the sweep continues, and `mm1-lab sync-mlflow` catches up.
+An experiment is a sweep, a run a trial. Runs are found again by their tags, and each has a tag with the digest of what
+was logged, so that logging again changes nothing and costs nothing. Results never depend on MLflow: if it cannot be
+reached, the sweep continues, and `mm1-lab sync-mlflow` catches up.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ARTIFACTS = RESULTS / "mlartifacts"
 """Files of the runs in the local database."""
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 BATCH = 1000
-"""Metrics in a request, which is MLflow's limit, and runs in an answer."""
+"""Metrics in a request, which is MLflow's limit."""
 COMPLETE = "mm1.complete"
 """The tag with the digest of what was logged; the last thing that is logged."""
 NOTE = "mlflow.note.content"
@@ -81,7 +81,8 @@ def connect() -> Any:
     if not named_store():
         with locked(RESULTS / ".mlflow.lock"):
             _make_database(DATABASE.absolute())
-    return mlflow.MlflowClient(tracking_uri=tracking_uri())
+    mlflow.set_tracking_uri(tracking_uri())
+    return mlflow.MlflowClient()
 
 
 def _make_database(path: Path) -> None:
@@ -97,19 +98,15 @@ def _make_database(path: Path) -> None:
     replace(partial, path)
 
 
-def sync(folder: Path, ledger: Ledger, unfinished: str = "KILLED") -> Manifest:
-    """Logs to MLflow what it lacks of the sweep in `folder`, and sets the parent run's status: FINISHED if every trial
-    has scores, otherwise `unfinished`. Raises RequestError if MLflow cannot be written.
-    """
+def sync(folder: Path, ledger: Ledger) -> Manifest:
+    """Logs to MLflow what it lacks of the sweep in `folder`. Raises RequestError if MLflow cannot be written."""
     manifest = read_manifest(folder)
-    names = contents.names_by_trial(folder)
-    done = [fingerprint for fingerprint in names if ledger.has_scores(fingerprint)]
     try:
         with locked(RESULTS / ".mlflow-sync.lock"):
             runs = SweepRuns(manifest, ledger)
-            for fingerprint in done:
-                runs.log_trial(fingerprint, names[fingerprint])
-            runs.end("FINISHED" if len(done) == len(names) else unfinished)
+            for fingerprint, names in contents.names_by_trial(folder).items():
+                if ledger.has_scores(fingerprint):
+                    runs.log_trial(fingerprint, names)
     except RequestError:
         raise
     except Exception as error:  # whatever a tracking server or its database raises
@@ -128,7 +125,10 @@ class SweepRuns:
     """The runs of one sweep variant at one scale in one results folder. Only one process may write them at a time."""
 
     def __init__(self, manifest: Manifest, ledger: Ledger) -> None:
-        """Finds or creates the experiment and the parent run. MLflow's exceptions are passed on."""
+        """Finds or creates the experiment. MLflow's exceptions are passed on."""
+        self.client = connect()
+        from mlflow import search_runs
+
         self.manifest = manifest
         self.ledger = ledger
         place = str(ledger.results)
@@ -136,14 +136,12 @@ class SweepRuns:
             place = os.path.relpath(place, RESULTS)  # so that the results and the local database may move
         self.tags = {"mm1.results": place, "mm1.variant": manifest.variant, "mm1.scale": manifest.scale}
         """The tags that all runs of this sweep have."""
-        self.client = connect()
         self.experiment = self._experiment()
-        self.runs = {run.data.tags["mm1.fingerprint"]: run for run in self._found()}
+        self.runs: dict[str, Any] = {}
         """The trials' runs, by fingerprint."""
-        self.parent = self.runs.pop("", None)
-        if self.parent is None:
-            tags = {"mm1.kind": "sweep", "mm1.fingerprint": "", **self.tags}
-            self.parent = self.client.create_run(self.experiment, None, tags, f"{manifest.variant} at {manifest.scale}")
+        for run in search_runs([self.experiment], output_format="list"):
+            if self.tags.items() <= run.data.tags.items():  # compared here, as a query cannot quote every path
+                self.runs[run.data.tags["mm1.fingerprint"]] = run
 
     def _experiment(self) -> str:
         sweep = self.manifest.sweep
@@ -153,16 +151,6 @@ class SweepRuns:
         tags = {"mlflow.experimentKind": "custom_model_development", NOTE: sweep.heading}
         place = None if named_store() else ARTIFACTS.absolute().as_uri()
         return str(self.client.create_experiment(sweep.name, place, tags))
-
-    def _found(self) -> Iterator[Any]:
-        """This sweep's runs. Tags are compared here, as MLflow's queries cannot quote every path."""
-        token = None
-        while True:
-            page = self.client.search_runs([self.experiment], max_results=BATCH, page_token=token)
-            yield from (run for run in page if self.tags.items() <= run.data.tags.items())
-            token = page.token
-            if not token:
-                return
 
     def log_trial(self, fingerprint: str, names: contents.Names) -> None:
         """Logs a finished trial from the results folder; anew if its files have changed, or the name of its arm."""
@@ -182,11 +170,9 @@ class SweepRuns:
         command = self.manifest.command(*one_trial(*names[0]))
         tags = {
             **self.tags,
-            "mm1.kind": "trial",
             "mm1.fingerprint": fingerprint,
             "mm1.processor": str(record["environment"]["processor"]),
             "mm1.commit": str(record["environment"]["commit"]),
-            "mlflow.parentRunId": self.parent.info.run_id,
             NOTE: TRIAL_NOTE.format(fingerprint=fingerprint, command=command),
         }
         name = contents.run_name(self.manifest, contents.title(names))
@@ -201,15 +187,6 @@ class SweepRuns:
             self.client.log_batch(run_id, metrics[first : first + BATCH])
         self.client.set_terminated(run_id, "FINISHED", int(1000 * end))
         self.client.set_tag(run_id, COMPLETE, state)  # last, so that an interrupted run is logged again
-        self.runs[fingerprint] = self.client.get_run(run_id)
-
-    def end(self, status: str) -> None:
-        """Sets the parent's status."""
-        parent = self.parent.info
-        if status == "RUNNING":
-            self.client.update_run(parent.run_id, status)
-        elif parent.status != status:
-            self.client.set_terminated(parent.run_id, status)
 
 
 class MlflowRecorder(Recorder):
@@ -217,5 +194,5 @@ class MlflowRecorder(Recorder):
 
     later = "`mm1-lab sync-mlflow` catches up later"
 
-    def log(self, ended: bool) -> None:
-        sync(self.folder, self.ledger, "KILLED" if ended else "RUNNING")
+    def log(self) -> None:
+        sync(self.folder, self.ledger)

@@ -52,19 +52,19 @@ class Recorder(Observer):
 
     def finished(self, task: Task) -> None:
         if time.monotonic() >= self.next:
-            self._try(ended=False)
+            self._try()
 
     def close(self) -> None:
         """Logs the rest, and what earlier commands or failures have left."""
-        self._try(ended=True)
+        self._try()
 
-    def log(self, ended: bool) -> None:
-        """Logs what is not logged yet; `ended`: no task runs any more."""
+    def log(self) -> None:
+        """Logs what is not logged yet."""
 
-    def _try(self, ended: bool) -> None:
+    def _try(self) -> None:
         self.next = float("inf")
         try:
-            self.log(ended)
+            self.log()
             self.next = time.monotonic() + LOG_SECONDS
         except Exception as error:  # whatever a tracker, or its server, raises
             print(f"mm1-lab: {first_line(error)}; the sweep goes on, {self.later}", file=sys.stderr)
@@ -82,7 +82,7 @@ class Tracker(Recorder):
         """A line for each state of a trial that was logged."""
         self.later = f"the next command with --tracker {name} catches up"
 
-    def log(self, ended: bool) -> None:
+    def log(self) -> None:
         with locked(self.folder / f".{self.name}.lock"):  # of processes that share the work, one logs a trial
             logged = self.list.read_text(encoding="utf-8").split() if self.list.exists() else []
             for fingerprint, own in contents.names_by_trial(self.folder).items():
