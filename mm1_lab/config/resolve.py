@@ -123,7 +123,8 @@ class _Resolver:
     scale: Scale
     seed: int
     data: DataIdentity
-    models: PretrainedModels | None
+    models: Any
+    """PretrainedModels, or None if neither recipe nor scale names any."""
 
     @property
     def shared(self) -> dict[str, Any]:
@@ -182,7 +183,7 @@ class _Resolver:
     def exported(self, folder: str) -> PretrainedMM1:
         """Describes a whole exported model, with the scale's settings for training it."""
         how = {"gradient_checkpointing": self.scale.gradient_checkpointing, "attention": self.scale.packed_attention}
-        return self.pretrained_models(folder).whole(folder).model_copy(update=how)
+        return self.models.whole(folder).model_copy(update=how)
 
     def training(self, decoder: DecoderStage | PretrainedDecoder) -> MultimodalTraining:
         """The scale's multimodal training with the recipe's steps and learning rate."""
@@ -269,7 +270,7 @@ class _Resolver:
         scale = self.scale
         name = decoder_name(self.recipe, scale)
         if ready := find_pretrained(name, scale.pretrained_decoders):
-            decoder = self.pretrained_models(ready.weights).decoder(ready)
+            decoder = self.models.decoder(ready)
             if scale.sequence_length > decoder.longest:
                 raise RequestError(
                     f"the decoder {name!r} was made for {decoder.longest} positions, the scale's sequence has "
@@ -309,9 +310,9 @@ class _Resolver:
                     f"the encoder {recipe.size!r} is already pre-trained ({ready.weights}), so its loss and data "
                     "cannot be chosen; give this arm other weights"
                 )
-            encoder = self.pretrained_models(ready.weights).encoder(ready)
+            encoder = self.models.encoder(ready)
             if second:
-                beside = self.pretrained_models(second.weights).encoder(second)
+                beside = self.models.encoder(second)
                 encoder = encoder.model_copy(update={"beside": beside})
             return encoder
         return self.encoder_stage(recipe)
@@ -346,12 +347,6 @@ class _Resolver:
         image_size = look_up("resolution", resolution, scale.resolutions)
         training = stage.training.model_copy(update={"steps": steps_of(stage.training, LATER_SHARE)})
         return stage.model_copy(update={"image_size": image_size, "training": training, "start": stage})
-
-    def pretrained_models(self, weights: str) -> PretrainedModels:
-        """`models`, which must have been given to describe `weights`."""
-        if self.models is None:
-            raise TypeError(f"{weights} is a pre-trained model; pass `models`, which can describe it")
-        return self.models
 
 
 def _check_patches(image_size: int, encoder: EncoderStage | PretrainedEncoder, what: str) -> None:

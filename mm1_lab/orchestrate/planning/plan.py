@@ -91,8 +91,6 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
     missing = find_missing(wanted, ledger)
     plan.tasks = make_tasks(missing)
     for one in missing.values():
-        for needed in one.stage.inputs.values():  # those that are missing are there already
-            _add_rest(plan, ledger, needed, and_inputs=False)
         if one.inputs:
             waits = " and ".join(needed.KIND for needed in one.inputs.values())
             plan.add(one.stage, "wait", f"waits for {waits}")
@@ -103,7 +101,15 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
         else:
             plan.add(one.stage, "run", "new")
     for trial in plan.trials:
-        _add_rest(plan, ledger, trial.evaluation.model)
+        for stage in trial.evaluation.chain():
+            if stage.fingerprint in plan.stages:
+                continue
+            if ledger.is_shipped(stage.fingerprint):
+                plan.add(stage, "done", "shipped with the repository")
+            elif ledger.has_weights(stage.fingerprint):
+                plan.add(stage, "done", "weights are in the store")
+            else:
+                plan.add(stage, "not needed", "no missing trial needs it")
     return plan
 
 
@@ -153,20 +159,6 @@ def make_tasks(missing: Mapping[str, Missing]) -> dict[str, Task]:
             stages, needs = (*before.stages, one.stage), before.needs
         tasks[key] = Task(key, stages, needs, tuple(one.trials.values()))
     return tasks
-
-
-def _add_rest(plan: Plan, ledger: Ledger, stage: Stage, and_inputs: bool = True) -> None:
-    """Adds the stage, if it does not have to run, and all that it depends on."""
-    if stage.fingerprint in plan.stages:
-        return
-    if ledger.is_shipped(stage.fingerprint):
-        plan.add(stage, "done", "shipped with the repository")
-    elif ledger.has_weights(stage.fingerprint):
-        plan.add(stage, "done", "weights are in the store")
-    else:
-        plan.add(stage, "not needed", "no missing trial needs it")
-    for needed in stage.inputs.values() if and_inputs else ():
-        _add_rest(plan, ledger, needed)
 
 
 def path_lengths(tasks: dict[str, Task], seconds: Callable[[Stage], float]) -> dict[str, float]:
