@@ -7,7 +7,7 @@ from mm1_lab.config.cost import Cost, Network
 from mm1_lab.config.errors import NotHere, RequestError, bounded, nearest
 from mm1_lab.config.law import PAPER_LAW, parse_count, short_count
 from mm1_lab.config.measure import AVERAGE, CHAT, TEXT_CORE, UNPARSED, Measure, MeasureField
-from mm1_lab.config.own_connectors import ALLOWED, OwnConnectors, read_connectors
+from mm1_lab.config.own_connectors import ALLOWED, OwnConnectors
 from mm1_lab.config.recipe import SOURCES, DataMix, EncoderRecipe, Recipe, SftRecipe
 from mm1_lab.config.resolve import Trial, decoder_name, resolve, resolve_sweep
 from mm1_lab.config.scale import (
@@ -24,7 +24,6 @@ from mm1_lab.config.scale import (
 )
 from mm1_lab.config.size import (
     ConnectorConfig,
-    Parameters,
     Pretrained,
     PretrainedDecoder,
     PretrainedEncoder,

@@ -4,8 +4,7 @@ before anything runs."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -193,9 +192,11 @@ def load_request(
 
         data_file = DataFile.read(path)
 
-    # Every arm can be built: told before data are indexed, which may take hours
+    # Every arm that is asked for can be built: told before data are indexed, which may take hours
     models = HuggingFace()
-    _check_arms(loaded, asked, numbers, chosen[0], _identity_without_index(data_file), models)
+    part = loaded.model_copy(update={"arms": {arm: loaded.arms[arm] for arm in asked}})
+    resolve_sweep(part, numbers, chosen[:1], _identity_without_index(data_file), models)
+    models.fetches = len(asked) == len(loaded.arms)  # no model for the others
 
     # The data, which depend on a pre-trained decoder's tokenizer, and the scale's settings that depend on them
     tokenizer = decoders_tokenizer(loaded.arms, numbers, models, data_file, only)
@@ -211,7 +212,6 @@ def load_request(
         identity = open_data(path, ledger.data_cache, numbers, tokenizer).identity
 
     # The trials
-    part = loaded.model_copy(update={"arms": {arm: loaded.arms[arm] for arm in asked}})
     trials = resolve_sweep(part, numbers, chosen, identity, models)
     if path and not (numbers.benchmarks or {"captions", "synthetic"} & set(identity.sources)):
         raise RequestError(
@@ -233,22 +233,6 @@ def load_request(
         models=models,
         tokenizer=tokenizer,
     )
-
-
-def _check_arms(
-    sweep: Sweep, asked: Iterable[str], scale: Scale, seed: int, data: DataIdentity, models: HuggingFace
-) -> None:
-    """Resolves every arm, those asked for first. From then on, fetches no model for the others (`--only`).
-
-    Raises RequestError; of the other arms only for those whose models are on this machine.
-    """
-    arms = {arm: sweep.arms[arm] for arm in asked}
-    resolve_sweep(sweep.model_copy(update={"arms": arms}), scale, (seed,), data, models)
-    models.fetches = arms.keys() == sweep.arms.keys()
-    for arm, recipe in sweep.arms.items():
-        if arm not in arms:
-            with suppress(NotHere):
-                resolve(arm, recipe, scale, seed, data, models)
 
 
 def _identity_without_index(content: DataFile | None) -> DataIdentity:
