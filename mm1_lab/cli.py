@@ -1,7 +1,5 @@
 """The command line `mm1-lab`: argument parsing and error handling. The commands themselves are in `commands/`."""
 
-from __future__ import annotations
-
 import argparse
 import atexit
 import errno

@@ -1,7 +1,5 @@
 """Commands for a project's data and folders: show-data, verify, pack, gc, init."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Commands about a scale: check-scale, and fit-lr-law for its learning rates."""
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Exports a trained arm as a Hugging Face folder: the whole model, or its decoder alone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any

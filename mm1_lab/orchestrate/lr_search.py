@@ -6,8 +6,6 @@ a grid around the size's guess; then, as long as the best rate by either objecti
 All state is in the ledger, so the same command resumes a search, and a kill at any moment changes nothing in it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace

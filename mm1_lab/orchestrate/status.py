@@ -1,7 +1,5 @@
 """Sweeps as text and plain values: their arms, one resolved or two told apart; the state of their trials."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`mm1-lab run`: plans, runs what is missing, records it and shows the results; look by look if asked."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +17,6 @@ from mm1_lab.orchestrate.execution.worklist import Observer, WorkList
 from mm1_lab.orchestrate.planning.cost import (
     check_disk,
     check_feasible,
-    check_named_prompts,
     measured_speeds,
     rows_at_a_time,
     stage_seconds,
@@ -92,9 +89,8 @@ def _prepare(plan: Plan, request: Request, executor: Executor) -> dict[str, int]
     done = f"{sum(plan.is_done(trial.fingerprint) for trial in plan.trials)} of {counted(len(plan.trials), 'trial')}"
     tasks = counted(len(plan.tasks), "task")
     print(f"{request.variant} at {request.scale_name}: {tasks}, {done} done before", flush=True)
-    check_named_prompts(plan, request)
+    check_feasible(plan, request)
     executor.open(request.scale)
-    check_feasible(plan)
     return rows_at_a_time(plan, request)
 
 

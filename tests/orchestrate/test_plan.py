@@ -157,7 +157,7 @@ def test_a_connector_that_gives_another_shape_is_refused_before_anything_runs(
     request = load_request("data_mix", "smoke", "1", ("base",), (), None, tmp_path / "results", tmp_path / "store")
     plan = make_plan(request.trials, request.ledger)
     with pytest.raises(RequestError) as error:
-        check_feasible(plan)
+        check_feasible(plan, request)
     assert str(error.value) == (
         "base / seed 0: connector 'c-abstractor': returns (1, 36, 24) for one image instead of (1, image tokens, "
         "decoder width) = (1, 9, 24); correct the end of its forward method"

@@ -1,7 +1,5 @@
 """What a user sees while a sweep runs: a line when a task starts or ends; in a terminal what runs, below them."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import TextIO

@@ -1,7 +1,5 @@
 """Executors run a plan: in this process, beside any number of others like it, or with Ray Tune, the default."""
 
-from __future__ import annotations
-
 import sys
 import time
 from abc import abstractmethod

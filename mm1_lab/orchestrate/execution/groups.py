@@ -3,8 +3,6 @@
 The task's own process only starts the group and relays progress. The number of workers is not part of a fingerprint.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

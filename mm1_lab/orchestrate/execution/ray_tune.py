@@ -5,8 +5,6 @@ Stages pass files to each other. A node that does not see the driver's folders w
 files that never appear; one with different code or libraries would produce other numbers under the same fingerprints.
 """
 
-from __future__ import annotations
-
 import gc
 import hashlib
 import importlib.metadata

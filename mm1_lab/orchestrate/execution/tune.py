@@ -4,8 +4,6 @@ A trial's function never raises but reports an outcome, so an error means that i
 state is never read, as the ledger says what is done. This module is imported once Ray is set up.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import time

@@ -1,7 +1,5 @@
 """Which task is next, and how tasks ended; tells the ledger and observers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass

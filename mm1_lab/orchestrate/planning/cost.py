@@ -80,15 +80,14 @@ def estimate_stages(plan: Plan, request: Request) -> dict[str, Estimate]:
         words = cast("Tokenizer", SimpleNamespace(size=scale.vocabulary, image=words.image))
     estimates: dict[str, Estimate] = {}
     networks: dict[str, Network] = {}
-    for task in plan.tasks.values():
-        for stage in task.stages:
-            trained = next(needed for needed in stage.chain() if needed.TRAINS)
-            same = same_network(trained)
-            if same not in networks:
-                with torch.device("meta"):
-                    model = KINDS[type(trained)].build(trained, words)
-                networks[same] = Network(count_parameters(model), connector_flops(model), words.size)
-            estimates[stage.fingerprint] = _estimate(stage, stage.cost(networks[same], scale), scale)
+    for _, stage in plan.missing:
+        trained = next(needed for needed in stage.chain() if needed.TRAINS)
+        same = same_network(trained)
+        if same not in networks:
+            with torch.device("meta"):
+                model = KINDS[type(trained)].build(trained, words)
+            networks[same] = Network(count_parameters(model), connector_flops(model), words.size)
+        estimates[stage.fingerprint] = _estimate(stage, stage.cost(networks[same], scale), scale)
     return estimates
 
 
@@ -168,13 +167,12 @@ def rows_at_a_time(plan: Plan, request: Request) -> dict[str, int]:
         return {}
     rows = {}
     estimates = estimate_stages(plan, request)
-    for task in plan.tasks.values():
-        for stage in task.stages:
-            estimate = estimates[stage.fingerprint]
-            if estimate.refused:
-                raise RequestError(f"{task.label}: {stage.KIND}: {estimate.refused}")
-            if estimate.share and estimate.share.divided:
-                rows[stage.fingerprint] = estimate.share.rows
+    for task, stage in plan.missing:
+        estimate = estimates[stage.fingerprint]
+        if estimate.refused:
+            raise RequestError(f"{task.label}: {stage.KIND}: {estimate.refused}")
+        if estimate.share and estimate.share.divided:
+            rows[stage.fingerprint] = estimate.share.rows
     return rows
 
 
@@ -194,8 +192,7 @@ def check_disk(plan: Plan, store: Path) -> None:
     A lower bound: the weights of all, without embeddings, and of the largest the two checkpoints while it trains, of
     weights and Adam's two moments.
     """
-    stages = [stage for task in plan.tasks.values() for stage in task.stages if stage.TRAINS]
-    weights = [4 * stage.parameters().total for stage in stages]
+    weights = [4 * stage.parameters().total for _, stage in plan.missing if stage.TRAINS]
     needed = sum(weights) + 6 * max(weights, default=0)
     place = next(folder for folder in (store, *store.parents) if folder.exists())
     free = shutil.disk_usage(place).free
@@ -230,9 +227,15 @@ def measured_speeds(ledger: Ledger) -> dict[str, float]:
     return USUAL | {kind: median(speeds) for kind, speeds in found.items()}
 
 
-def check_feasible(plan: Plan) -> None:
-    """Raises RequestError, naming the trial, for a stage whose network cannot be built."""
-    missing = {same_network(stage): (task.label, stage) for task in plan.tasks.values() for stage in task.stages}
+def check_feasible(plan: Plan, request: Request) -> None:
+    """Raises RequestError for a missing stage whose network cannot be built, naming the trial, and for a prompt of a
+    named benchmark that is longer than its model reads."""
+    evaluations = [stage for _, stage in plan.missing if isinstance(stage, EvaluationStage)]
+    if evaluations and request.scale.benchmarks:
+        from mm1_lab.evaluate.fitting import check_lengths
+
+        check_lengths(evaluations, request.open_data().tokenizer, request.ledger.data_cache)
+    missing = {same_network(stage): (task.label, stage) for task, stage in plan.missing}
     if not missing:
         return
     import torch
@@ -246,12 +249,3 @@ def check_feasible(plan: Plan) -> None:
                     KINDS[type(stage)].check(stage)
             except RequestError as error:
                 raise RequestError(f"{label}: {error}") from None
-
-
-def check_named_prompts(plan: Plan, request: Request) -> None:
-    """Raises RequestError if a prompt of a missing evaluation's named benchmark is longer than its model reads."""
-    stages = [stage for task in plan.tasks.values() for stage in task.stages if isinstance(stage, EvaluationStage)]
-    if stages and request.scale.benchmarks:
-        from mm1_lab.evaluate.fitting import check_lengths
-
-        check_lengths(stages, request.open_data().tokenizer, request.ledger.data_cache)

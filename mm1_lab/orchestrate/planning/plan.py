@@ -1,9 +1,7 @@
 """The plan: which trials and stages are done, which are missing, and the tasks that would finish them."""
 
-from __future__ import annotations
-
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -65,6 +63,13 @@ class Plan:
 
     def add(self, stage: Stage, state: State, why: str) -> None:
         self.stages[stage.fingerprint] = PlannedStage(stage, state, why)
+
+    @property
+    def missing(self) -> Iterator[tuple[Task, Stage]]:
+        """The stages that have to run, each with its task."""
+        for task in self.tasks.values():
+            for stage in task.stages:
+                yield task, stage
 
     def is_done(self, fingerprint: str) -> bool:
         return self.stages[fingerprint].state == "done"

@@ -1,7 +1,5 @@
 """A plan for reading: what would run, why, and what it costs; as plain values for JSON, and as text."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from textwrap import wrap
@@ -11,7 +9,6 @@ from mm1_lab.config import RequestError, Stage
 from mm1_lab.formatting import counted, duration, short, text_table
 from mm1_lab.orchestrate.planning.cost import (
     check_feasible,
-    check_named_prompts,
     estimate_stages,
     machine_slots,
     measured_speeds,
@@ -33,19 +30,17 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
     first = requests[0]
     asked = [(request.variant, trial) for request in requests for trial in request.trials]
     plan = make_plan((trial for _, trial in asked), first.ledger)
-    check_feasible(plan)
-    check_named_prompts(plan, first)
+    check_feasible(plan, first)
     notes: list[str] = []
     if any(request.sweep.search for request in requests):
         notes.append("A search proposes arms by the scores of those before: what it runs may differ from this.")
     estimates = estimate_stages(plan, first) if plan.tasks else {}
-    for task in plan.tasks.values():
-        for stage in task.stages:
-            estimate = estimates[stage.fingerprint]
-            if stage.TRAINS and estimate.share and not estimate.share.fits:
-                raise RequestError(f"{task.label}: {stage.KIND}: {estimate.refused}")
-            if estimate.refused:
-                notes.append(f"`run` refuses {stage.KIND}: {estimate.refused}.")
+    for task, stage in plan.missing:
+        estimate = estimates[stage.fingerprint]
+        if stage.TRAINS and estimate.share and not estimate.share.fits:
+            raise RequestError(f"{task.label}: {stage.KIND}: {estimate.refused}")
+        if estimate.refused:
+            notes.append(f"`run` refuses {stage.KIND}: {estimate.refused}.")
     trials = []
     for variant, trial in asked:
         state = plan.stages[trial.fingerprint].state

@@ -1,7 +1,5 @@
 """What trackers show of a finished trial: parameters, metrics and curves, from its files."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`mm1-lab dashboard`: serves MLflow's interface on this machine."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

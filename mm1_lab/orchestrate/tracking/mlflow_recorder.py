@@ -6,8 +6,6 @@ was logged, so that logging again changes nothing and costs nothing. Results nev
 reached, the sweep continues, and `mm1-lab sync-mlflow` catches up.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -5,8 +5,6 @@ A project is a sweep, a group its variant at a scale, a run a trial. Names of ru
 MLflow. Results never depend on it: what fails is told, and made up for by the next command.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time
