@@ -1,20 +1,23 @@
 """File writing that is atomic and durable across kills and power failures, digests, locks, and the number of cores."""
 
+from __future__ import annotations
+
 import csv
-import errno
 import gzip
 import hashlib
 import io
 import json
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from filelock import SoftFileLease
 
 DONE = "DONE"
 WEIGHTS = "model.safetensors"
@@ -23,6 +26,9 @@ LARGE = 64 << 20
 """Files of at least this many bytes also get a digest of samples: reading gigabytes before each use takes too long."""
 STRETCHES, STRETCH = 64, 256 << 10
 """Number and size in bytes of the samples of a large file."""
+RENEW_SECONDS = 5.0
+LEASE_SECONDS = 120.0
+"""How often a lease is renewed, and when it lapses: network file systems may keep dates for a minute."""
 
 PACKAGE = Path(__file__).resolve().parent
 SHIPPED = PACKAGE / "shipped" if (PACKAGE / "shipped").is_dir() else PACKAGE.parent
@@ -218,43 +224,39 @@ def _digest_of_samples(file: io.BufferedReader) -> str:
     return digest.hexdigest()[:16]
 
 
-def can_lock(folder: Path) -> bool:
-    """Whether a lock in the folder keeps a second one out. Raises OSError if the folder cannot be written to."""
-    import fcntl
-
-    with tempfile.NamedTemporaryFile(dir=folder) as first, open(first.name, "r+b") as second:
-        try:
-            fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # held, or there are no locks, which `locked` tells
-            return True
-        return False
-
-
 class Busy(Exception):
     """Another process holds the lock."""
 
 
-@contextmanager
-def locked(path: Path, wait: bool = True) -> Iterator[None]:
-    """Holds the lock file `path` while the block runs; the system releases it if the process dies.
+def lease(path: Path, timeout: float) -> SoftFileLease:
+    """A file at `path` that one process at a time can hold, after trying for `timeout` seconds (-1: for ever).
 
-    Raises Busy if another process holds it and `wait` is False, OSError on a file system without such locks.
+    That of a dead process is free at once on its machine, elsewhere when its date has stood still for LEASE_SECONDS.
     """
-    from filelock import FileLock, Timeout
+    from filelock import SoftFileLease
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=-1 if wait else 0, fallback_to_soft=False)
+    return SoftFileLease(
+        path,
+        lease_duration=LEASE_SECONDS,
+        heartbeat_interval=RENEW_SECONDS,
+        timeout=timeout,
+        thread_local=False,
+    )
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """Holds the lock `path` while the block runs. Raises Busy if another process holds it and `wait` is False."""
+    from filelock import Timeout
+
+    # earlier versions left empty files at `path`, which nobody would ever release
+    held = lease(path.with_suffix(".lease"), -1 if wait else 0.1)
     try:
-        lock.acquire()
+        held.acquire()
     except Timeout:
         raise Busy(f"{path} is locked by another process") from None
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EIO):
-            raise
-        text = f"its file system gives no locks ({error.strerror}); mount it with them, or choose another folder"
-        raise OSError(errno.ENOLCK, text, str(path)) from None
     try:
         yield
     finally:
-        lock.release()
+        held.release()

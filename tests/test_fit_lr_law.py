@@ -23,7 +23,7 @@ def test_from_nothing_to_a_figure_and_runs_to_browse_and_again(place: Any) -> No
     scale.write_text(text.replace("shots: [0, 4, 8], questions: 16", "shots: [0, 8], questions: 8"), encoding="utf-8")
     output = place.run(*COMMAND)
     folder = place.results / "smoke" / "lr_law"
-    names = {"points.csv", "optima.csv", "law.json", "figure.png", "table.md", "sweep.json", "trials.csv", ".draw.lock"}
+    names = {"points.csv", "optima.csv", "law.json", "figure.png", "table.md", "sweep.json", "trials.csv"}
     assert {path.name for path in folder.iterdir()} == names
     assert "# Learning-rate law: scale smoke" in output
     values = json.loads((folder / "law.json").read_text(encoding="utf-8"))

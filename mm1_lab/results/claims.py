@@ -2,7 +2,7 @@
 
 A claim is a lease of the library `filelock`: a file that only one process can create (O_EXCL, which network file
 systems keep too), and whose date its holder renews. It is abandoned if its process is dead, seen on the holder's
-machine; or, elsewhere, if its date has not changed while this process watched for STALE_SECONDS, as clocks differ.
+machine; or, elsewhere, if its date has not changed while this process watched it (`files.lease`), as clocks differ.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from pathlib import Path
 
 from filelock import SoftFileLease, Timeout
 
-RENEW_SECONDS = 5.0
-STALE_SECONDS = 120.0
-"""More than it takes to renew a claim and for network file systems to show it, which may keep dates for a minute."""
+from mm1_lab import files
+
 POLL_SECONDS = 0.5
 
 
@@ -61,7 +60,6 @@ class Claims:
 
     def take(self, keys: Iterable[str]) -> Claim | None:
         """Claims stages, all or none; None if another process works on one of them."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         claim = Claim()
         taken = False
         try:
@@ -74,14 +72,8 @@ class Claims:
     def _take(self, key: str, claim: Claim) -> bool:
         lease, looked = self._watched.pop(key, (None, 0.0))
         # a long time between two looks proves nothing: this machine, or the file server, may have slept
-        if lease is None or time.monotonic() - looked > 3 * RENEW_SECONDS:
-            lease = SoftFileLease(
-                self.folder / key,
-                lease_duration=STALE_SECONDS,
-                heartbeat_interval=RENEW_SECONDS,
-                timeout=0,
-                thread_local=False,
-            )
+        if lease is None or time.monotonic() - looked > 3 * files.RENEW_SECONDS:
+            lease = files.lease(self.folder / key, timeout=0)
         for _ in range(2):  # the first attempt only removes an abandoned one
             with suppress(Timeout):
                 lease.acquire()

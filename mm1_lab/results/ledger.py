@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab import files
@@ -45,14 +46,11 @@ class Ledger:
         return self.store / "data"
 
     def check_writable(self) -> None:
-        """Creates both folders if necessary; warns if locks do nothing there. Raises RequestError if one cannot be
-        written to."""
+        """Creates both folders if necessary. Raises RequestError if one cannot be written to."""
         for folder in (self.results, self.store):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                if not files.can_lock(folder):
-                    text = "locks do nothing on its file system; run one command at a time there"
-                    print(f"mm1-lab: {folder}: {text}", file=sys.stderr)
+                TemporaryFile(dir=folder).close()
             except OSError as error:
                 reason = error.strerror or error
                 raise RequestError(f"{folder}: cannot be written to ({reason}); choose another folder") from None
@@ -98,7 +96,7 @@ class Ledger:
     @cached_property
     def claims(self) -> Claims:
         """Which process works on which stage."""
-        from mm1_lab.results.claims import Claims  # on systems that have fcntl
+        from mm1_lab.results.claims import Claims
 
         return Claims(self.store / ".claims")
 

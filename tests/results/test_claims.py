@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mm1_lab.results import claims
+from mm1_lab import files
 from mm1_lab.results.claims import Claim, ClaimLost, Claims
 from tests.conftest import REPOSITORY
 
@@ -26,8 +26,8 @@ os._exit(9)
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A claim is renewed every 50 ms, and stale after 300."""
-    monkeypatch.setattr(claims, "RENEW_SECONDS", 0.05)
-    monkeypatch.setattr(claims, "STALE_SECONDS", 0.3)
+    monkeypatch.setattr(files, "RENEW_SECONDS", 0.05)
+    monkeypatch.setattr(files, "LEASE_SECONDS", 0.3)
 
 
 def claim_elsewhere(folder: Path, key: str) -> Path:

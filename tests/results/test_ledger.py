@@ -1,6 +1,3 @@
-import errno
-import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -185,15 +182,6 @@ def test_files_that_a_library_keeps_to_their_owner_may_be_read_by_whom_the_other
     assert (folder / "model.safetensors").stat().st_mode == (folder / "DONE").stat().st_mode
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads the flags of open files from /proc")
-def test_locks_are_on_files_that_are_open_for_writing(tmp_path: Path) -> None:
-    """NFS refuses exclusive locks on others."""
-    with files.locked(tmp_path / "lock"):
-        (number,) = (path.name for path in Path("/proc/self/fd").iterdir() if path.resolve() == tmp_path / "lock")
-        (flags,) = re.findall(r"flags:\s+(\d+)", Path(f"/proc/self/fdinfo/{number}").read_text())
-    assert int(flags, 8) & os.O_ACCMODE == os.O_RDWR
-
-
 def test_processes_of_the_same_number_may_write_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in containers that share a disk: here one does while the other is about to rename its own."""
     path, replace = tmp_path / "file", files.replace
@@ -206,15 +194,3 @@ def test_processes_of_the_same_number_may_write_the_same_file(tmp_path: Path, mo
     monkeypatch.setattr(files, "replace", meanwhile)
     files.write_bytes(path, b"first")
     assert path.read_bytes() == b"first" and list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EIO])
-def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """As Lustre mounted without them, and NFS without its lock service."""
-
-    def refuse(descriptor: int, operation: int) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr("fcntl.flock", refuse)
-    with pytest.raises(OSError, match=r"its file system gives no locks \(.*\); mount it .*: '.*/lock'"):
-        files.locked(tmp_path / "lock").__enter__()
