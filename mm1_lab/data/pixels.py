@@ -61,13 +61,13 @@ def views(picture: Picture, side: int, count: int) -> list[Pixels]:
     return [overview, *(whole[rows, columns] for rows in halves for columns in halves)]
 
 
-def decode(pictures: Sequence[Picture], side: int, count: int = 1) -> tuple[list[list[Pixels] | None], Decoded]:
-    """Returns `count` views of each picture, or None where it cannot be decoded, and the `Decoded` counts."""
-    images: list[list[Pixels] | None] = []
+def decode(pictures: Sequence[Picture], side: int) -> tuple[list[Pixels | None], Decoded]:
+    """Returns each picture, or None where it cannot be decoded, and the `Decoded` counts."""
+    images: list[Pixels | None] = []
     broken: list[str] = []
     for picture in pictures:
         try:
-            images.append(views(picture, side, count))
+            images.append(picture.pixels(side))
         except BrokenPicture as error:
             images.append(None)
             broken.append(str(error))

@@ -101,7 +101,7 @@ def by_content(scores: pd.DataFrame) -> pd.DataFrame:
     return scores.assign(score=scores[CONTENT].fillna(scores["score"]))
 
 
-def trial_value(scores: pd.DataFrame, measure: Measure, by: Sequence[str] = ("arm", "seed")) -> pd.Series[float]:
+def trial_value(scores: pd.DataFrame, measure: Measure, by: Sequence[str]) -> pd.Series[float]:
     """Each trial's value of a measure of answers: the mean over benchmarks, of unparsed answers over questions."""
     rows = rows_of(scores, measure)
     if measure != UNPARSED:

@@ -86,11 +86,11 @@ class StepPairs:
             is_dense = math.floor((index + 1) * share) > math.floor(index * share)
             pairs.append(self._pairs.pair(index, is_dense))
         pictures = [picture for picture, _ in pairs]
-        decoded_views, decoded = decode(pictures, self._stage.image_size)
+        found, decoded = decode(pictures, self._stage.image_size)
         images, texts, places = [], [], []
-        for views, (_, caption), place in zip(decoded_views, pairs, own, strict=True):
-            if views is not None:
-                images.append(views[0])
+        for image, (_, caption), place in zip(found, pairs, own, strict=True):
+            if image is not None:
+                images.append(image)
                 texts.append(caption)
                 places.append(place)
         if not images:

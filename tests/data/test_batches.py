@@ -1,7 +1,6 @@
 """Batches: images in their places, blind arms, broken images, and a position that is one number."""
 
 import os
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -109,24 +108,6 @@ def test_batches_for_a_gpu_are_pinned(squares: Any, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.Tensor, "to", lambda one, _, non_blocking: blocking.append(non_blocking) or one)
     batch.to("cuda")
     assert blocking == [True] * 8
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_run_that_is_resumed_twice_reads_what_an_undisturbed_one_reads(squares: Any, workers: int) -> None:
-    shares = {"captions": 0.6, "text": 0.4}
-    batches = mixture_batches(squares, shares)
-    undisturbed = [batches(step) for step in range(12)]
-
-    def go_on(step: int, count: int) -> list[Batch]:
-        module = DataModule(mixture_batches(squares, shares), 12, Resources(workers=workers))
-        module.load_state_dict({"step": step})
-        assert module.state_dict() == {"step": step}
-        return list(islice(module.train_dataloader(), count))
-
-    resumed = go_on(0, 2) + go_on(2, 3) + go_on(5, 100)
-    assert len(resumed) == 12
-    assert all(equal(a, b) for a, b in zip(undisturbed, resumed, strict=True))
-    assert not equal(undisturbed[4], undisturbed[5])
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -79,16 +79,6 @@ def test_rows_are_a_formula_of_seed_and_number(everything: Open) -> None:
     assert forwards.epochs(0) == 0
 
 
-@pytest.mark.parametrize("name", ["captions", "interleaved", "text"])
-def test_planned_rows_are_what_the_packer_packs(everything: Open, name: str) -> None:
-    data = everything("sequence_length=96", "max_images=8")
-    packer = Packer(data.tokenizer, Limits(96, 9, 8), is_planned=True)
-    rows = epoch(data.source(name, 2), 0)
-    packed = [packer.pack(row) for row in rows]
-    assert [row.documents.max() for row in packed] == [len(row) for row in rows]
-    assert np.mean([(row.documents > 0).mean() for row in packed]) > 0.75
-
-
 def test_no_document_of_a_long_row_is_lost(files: Any) -> None:
     """Short documents are planned into the ends of rows, also the last two percent."""
     files.jsonl("t.jsonl", [files.prose(1 + n * 7 % 40, n) for n in range(400)])

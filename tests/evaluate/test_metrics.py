@@ -144,15 +144,3 @@ def test_the_spread_of_f1_s_points_is_that_of_f1() -> None:
         numbers = random.choices(range(400), k=400)
         resampled.append(fmean(f1_points([said[n] for n in numbers], [true[n] for n in numbers])))
     assert stdev(resampled) == pytest.approx(stdev(f1_points(said, true)) / 20, rel=0.15)
-
-
-def test_a_circular_question_is_right_where_all_orders_are() -> None:
-    orders = [("red", "blue"), ("blue", "red")]
-    first, second = (Question("0", "", (), "", ("red",), "red", order) for order in orders)
-    benchmark = Benchmark("b", "chat", "", "circular", ((replace(first, rotated=(second,)),),), ((),), (".",), 4)
-    cases = {"A\nB": 100.0, "A\nA": 0.0, "red\nred": 100.0, "red\nblue": 0.0, "red": 100.0, "A": 0.0, "": 0.0}
-    assert {said: score(benchmark, [said])[0] for said in cases} == cases
-    assert majority_by_kind(benchmark) == {"": 100.0}
-    words = answer_words(benchmark)
-    assert is_parsed("red\nred", benchmark.blocks[0][0], benchmark, words)
-    assert not is_parsed("red\nnonsense", benchmark.blocks[0][0], benchmark, words)
