@@ -1,7 +1,6 @@
 """Users' images: read and decoded on demand, and cached in memory at the requested sizes."""
 
 import io
-import os
 import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -24,8 +23,6 @@ CACHED_SIDE = 128
 never given back has to be fetched from the system page by page."""
 LARGEST_PICTURE = 64_000_000
 """Pixels; a larger image counts as broken. Each takes three bytes during decoding."""
-MOST_BYTES = 256 << 20
-"""Maximum size of an image file; a photograph of 50 megapixels has a tenth of that."""
 DECODING_VERSION = 2
 """Increased when the pixels of users' images change; part of the data's identity."""
 
@@ -71,21 +68,17 @@ class ImageDecoder:
 
 
 def read_file(path: Path) -> bytes:
-    """Returns the file's bytes. Raises OSError if it is too large or not a regular file (a pipe might never end)."""
+    """Returns the file's bytes. Raises OSError if it is not a regular file: a pipe might never end."""
     if not path.is_file():
         raise OSError(f"there is no file {path}")
-    return read_stretch(path, 0, path.stat().st_size)
+    return path.read_bytes()
 
 
-def read_stretch(path: Path | str, offset: int, length: int) -> bytes:
-    """Returns `length` bytes of a file from `offset` on. Raises OSError if that exceeds `MOST_BYTES`."""
-    if length > MOST_BYTES:
-        raise OSError(f"{length} bytes exceed the limit of {MOST_BYTES} for an image file")
-    descriptor = os.open(path, os.O_RDONLY)  # Python's own streams take three times as long
-    try:
-        return os.pread(descriptor, length, offset)
-    finally:
-        os.close(descriptor)
+def read_stretch(path: Path, offset: int, length: int) -> bytes:
+    """Returns `length` bytes of a file from `offset` on."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(length)
 
 
 @dataclass(frozen=True, slots=True)

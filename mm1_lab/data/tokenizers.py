@@ -22,8 +22,6 @@ from mm1_lab.formatting import first_line
 
 IMAGE = "<image>"
 SPECIAL = {"pad": "<pad>", "begin": "<begin>", "end": "<end>", "image": IMAGE}
-SMALLEST = 256 + len(SPECIAL)
-"""Smallest BPE vocabulary: all 256 bytes and the special tokens."""
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
 LONG_WORD = re.compile(r"\S{256}")
 """BPE training splits longer words, as its time grows quadratically with word length."""
@@ -70,10 +68,8 @@ class BackendTokenizer:
 def bpe_tokenizer(texts: Iterable[str], size: int, folder: Path) -> BackendTokenizer:
     """Loads `folder/tokenizer.json`; if missing, trains byte-level BPE of up to `size` entries on `texts` and saves it.
 
-    Training is deterministic. Raises RequestError if `size` is too small to hold all bytes.
+    Training is deterministic. The 256 bytes and the special tokens need 260 entries.
     """
-    if size < SMALLEST:
-        raise RequestError(f"vocabulary: {size} entries are too few; byte-level BPE needs at least {SMALLEST}")
     path = folder / "tokenizer.json"
     if not path.exists():
         backend = Backend(BPE())

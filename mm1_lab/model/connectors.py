@@ -6,7 +6,6 @@ select it by that name. The paper's three connectors adapt to any number of patc
 tokens; a class that does not raises ValueError in its constructor. An exported folder holds a copy of this file.
 """
 
-import difflib
 import math
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -274,9 +273,7 @@ def build_connector(config: ConnectorSettings, encoder_width: int, decoder_width
             "trust_remote_code=True, or name the file, unchanged, under `connectors` of the sweep"
         )
     if build is None:
-        close = difflib.get_close_matches(config.kind, CONNECTORS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(CONNECTORS)}"
-        raise ValueError(f"there is no connector {config.kind!r}; {hint}")
+        raise ValueError(f"there is no connector {config.kind!r}; known: {', '.join(CONNECTORS)}")
     for what, count in {"image tokens": config.image_tokens, "patches": patches}.items():
         if math.isqrt(count) ** 2 != count:
             raise ValueError(f"connector {config.kind!r}: {count} {what} are not a square number; choose one that is")

@@ -84,12 +84,6 @@ def mixture_batches(squares: Any, shares: dict[str, float]) -> MixtureBatches:
     return MixtureBatches(sources, Mixture(shares, 5), Packer(squares.tokenizer, Limits(64, 4, 8)), 4, 6, False)
 
 
-def equal(left: Batch, right: Batch) -> bool:
-    tensors = ("tokens", "weights", "documents", "positions", "images")
-    same = all(torch.equal(getattr(left, name), getattr(right, name)) for name in tensors)
-    return same and left.sources == right.sources
-
-
 def test_batches_for_a_gpu_are_pinned(squares: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU nothing can be pinned: a copy stands for it."""
     batches = mixture_batches(squares, {"captions": 1})
