@@ -144,5 +144,5 @@ def test_tokens_that_a_patch_grid_cannot_give(kind: str, tokens: int, patches: i
 
 
 def test_an_unknown_connector_names_those_that_are_known() -> None:
-    with pytest.raises(ValueError, match="there is no connector 'c-abstracter'; known: .*, c-abstractor, "):
+    with pytest.raises(ValueError, match=r"there is no connector 'c-abstracter'; known: .*, c-abstractor, "):
         build("c-abstracter", 4, 16)
