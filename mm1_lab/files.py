@@ -54,7 +54,6 @@ def here_or_shipped(folder: Path) -> Path:
 
 
 def machine_cpus() -> int:
-    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -130,7 +129,6 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of all files in a folder and its folders."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
@@ -205,7 +203,6 @@ def put_aside(path: Path) -> Path | None:
 
 
 def file_digest(path: Path) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of a file."""
     with path.open("rb") as file:
         return _digest(file)
 

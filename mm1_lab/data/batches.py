@@ -83,7 +83,6 @@ class Batch(TensorBatch):
         return (counts.cumsum(dim=0) - counts + self.documents - 1).clamp_min(0)
 
     def split(self, parts: int) -> list["Batch"]:
-        """The rows in `parts` consecutive batches of nearly equal size."""
         ends = [len(self.tokens) * number // parts for number in range(parts + 1)]
         named = self.documents.amax(dim=1).tolist() if self.by_document else [1] * len(self.tokens)
         first_source = [0, *accumulate(named)]
@@ -165,8 +164,6 @@ Stream = TypeVar("Stream", Source, Conversations)
 
 @dataclass(frozen=True)
 class StageBatches(Generic[Stream]):
-    """What a stage's batches are made of."""
-
     sources: Mapping[str, Stream]
     mixture: Mixture
     packer: Packer
@@ -178,7 +175,6 @@ class StageBatches(Generic[Stream]):
 
     @classmethod
     def of(cls, stage: ModelStage, sources: Mapping[str, Stream], tokenizer: Tokenizer) -> Self:
-        """The batches of a stage that reads `sources` in its shares."""
         return cls(
             sources,
             Mixture(stage.shares, stage.seed),
@@ -275,8 +271,6 @@ class DataModule(pl.LightningDataModule):
 
 @dataclass(frozen=True)
 class _Batches(Dataset[TensorBatch]):
-    """A map-style dataset: step → batch."""
-
     batch: Callable[[int], TensorBatch]
 
     def __getitem__(self, step: int) -> TensorBatch:

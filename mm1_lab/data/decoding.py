@@ -75,7 +75,6 @@ def read_file(path: Path) -> bytes:
 
 
 def read_stretch(path: Path, offset: int, length: int) -> bytes:
-    """Returns `length` bytes of a file from `offset` on."""
     with path.open("rb") as file:
         file.seek(offset)
         return file.read(length)

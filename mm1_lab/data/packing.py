@@ -110,8 +110,6 @@ def first_fit(
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One packed row."""
-
     tokens: NDArray[np.int32]
     """(sequence,)"""
     weights: NDArray[np.float32]
@@ -128,8 +126,6 @@ class Row:
 
 @dataclass(frozen=True)
 class Packer:
-    """Packs documents into rows of `limits`."""
-
     tokenizer: Tokenizer
     limits: Limits
     prompt_loss_weight: float = 1.0
@@ -177,7 +173,6 @@ class Packer:
         return [self._row([encoded[place] for place in row]) for row in rows], rows
 
     def _fitting(self, documents: Iterable[Document]) -> Iterator[Encoded]:
-        """The documents that fit an empty row, encoded."""
         for document in documents:
             encoded = self._encode(document)
             if self.limits.hold(*encoded.size):
@@ -189,11 +184,9 @@ class Packer:
                 )
 
     def fits(self, document: Document) -> bool:
-        """Whether `document` fits an empty row."""
         return self.limits.hold(*self._encode(document).size)
 
     def length(self, document: Document) -> int:
-        """Number of positions that `document` occupies."""
         return len(self._encode(document).tokens)
 
     def _encode(self, document: Document) -> Encoded:

@@ -60,7 +60,6 @@ class BackendTokenizer:
 
     @property
     def digest(self) -> str:
-        """Hash of the content: 16 hexadecimal digits."""
         ids = [self.pad, self.begin, self.end, self.image]
         return hashlib.sha256((canonical_json(ids) + self._backend.to_str()).encode()).hexdigest()[:16]
 

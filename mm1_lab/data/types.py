@@ -63,7 +63,6 @@ class Document:
 
     @property
     def text(self) -> str:
-        """All text, without the pictures."""
         return "".join(str(part) for part in self.parts if isinstance(part, str | Tokens))
 
 
@@ -82,7 +81,6 @@ class Limits(NamedTuple):
         return cls(stage.sequence_length, stage.picture_tokens, stage.max_images // stage.views)
 
     def hold(self, positions: int, images: int) -> bool:
-        """Whether a row has room for so many."""
         return positions <= self.sequence and images <= self.max_images
 
 

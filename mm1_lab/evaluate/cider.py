@@ -59,7 +59,6 @@ def cider(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> li
 
 
 def _ngrams(words: list[str]) -> Counter[NGram]:
-    """Counts of the n-grams of all orders."""
     ngrams: Counter[NGram] = Counter()
     for n in ORDERS:
         for start in range(len(words) - n + 1):

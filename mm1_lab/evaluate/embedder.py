@@ -42,7 +42,6 @@ class PromptEmbedder:
 
     @classmethod
     def of(cls, stage: ModelStage, model: MM1, batch: int) -> "PromptEmbedder":
-        """An embedder for the model of the stage."""
         parts = stage.architecture
         return cls(model, parts.connector.image_tokens, stage.image_size, parts.blind, batch, stage.views)
 

@@ -220,8 +220,6 @@ def _texts(values: Iterable[Any]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format of benchmark files."""
-
     read: Callable[[BenchmarkFiles], Iterable[Item]]
     metric: str
     """The usual one; empty: a benchmark must name its own."""

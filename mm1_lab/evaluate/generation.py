@@ -14,8 +14,6 @@ from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
 
 @dataclass(frozen=True, slots=True)
 class PromptGroup:
-    """Questions that share a prefix."""
-
     prefix: Segment
     questions: tuple[Segment, ...]
 

@@ -194,6 +194,5 @@ def _constant_answers(questions: Sequence[Question], official: bool) -> list[str
 
 
 def majority_score(benchmark: Benchmark, by_kind: Mapping[str, float]) -> float:
-    """The mean of `majority_by_kind` over the questions."""
     questions = benchmark.questions
     return sum(by_kind[question.kind] for question in questions) / len(questions)

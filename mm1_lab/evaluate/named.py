@@ -151,7 +151,6 @@ def choose(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | 
 
 
 def _settings_of(config: BenchmarkConfig, settings: EvaluationSettings) -> EvaluationSettings:
-    """The settings with the benchmark's own numbers of shots, if it has any."""
     return settings.model_copy(update={"shots": config.shots}) if config.shots else settings
 
 

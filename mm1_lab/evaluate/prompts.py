@@ -53,7 +53,6 @@ class PromptWriter:
 
     @classmethod
     def of(cls, stage: EvaluationStage, tokenizer: Tokenizer) -> "PromptWriter":
-        """A writer for the stage's model."""
         model = stage.model
         return cls(
             tokenizer,
@@ -75,7 +74,6 @@ class PromptWriter:
         return Segment((*image, *self.tokenizer.encode(question.prompt)), pictures)
 
     def demonstration(self, question: Question, separator: str, sharp: bool = True) -> Segment:
-        """The question followed by its shown answer."""
         shown = self._asked(question, sharp) + Segment(self.answer(question, question.shown, separator))
         if self.ends_answers and separator.isspace():  # not part of the answer, as it follows the end token
             shown += Segment(self._separator(separator))

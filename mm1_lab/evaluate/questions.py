@@ -72,7 +72,6 @@ class Benchmark:
 
     @property
     def questions(self) -> list[Question]:
-        """All questions, block after block."""
         return [question for block in self.blocks for question in block]
 
 

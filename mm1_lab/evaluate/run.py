@@ -29,8 +29,6 @@ LOGITS = 2**28
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The results of an evaluation stage."""
-
     scores: list[ScoreRow] = field(default_factory=list)
     majority: dict[str, float] = field(default_factory=dict)
     """Benchmark → score of the best constant answer for each kind of question; without captioning."""
@@ -121,7 +119,6 @@ def _answers(benchmark: Benchmark, block: int, texts: list[str]) -> list[str]:
 
 
 def _describe(result: Evaluation, benchmark: Benchmark) -> None:
-    """Adds what is known of the benchmark without a model."""
     if benchmark.note:
         result.notes[benchmark.name] = benchmark.note
     by_kind = majority_by_kind(benchmark)
@@ -131,7 +128,6 @@ def _describe(result: Evaluation, benchmark: Benchmark) -> None:
 
 
 def _record(result: Evaluation, benchmark: Benchmark, shots: int, answers: list[str]) -> None:
-    """Adds the scores of a benchmark at a number of shots."""
     words = answer_words(benchmark)
     scored = zip(answers, score(benchmark, answers), strict=True)
     for block, questions in enumerate(benchmark.blocks):

@@ -41,7 +41,6 @@ file is a module that registers its classes by name."""
 
 
 def connector(name: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
-    """Registers the decorated class in CONNECTORS."""
 
     def enter(kind: type[nn.Module]) -> type[nn.Module]:
         CONNECTORS[name] = kind

@@ -86,7 +86,6 @@ def make_decoder(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def build_decoder(size: Size, vocabulary: int, sequence: int) -> PreTrainedModel:
-    """A causal language model, newly initialised."""
     decoder = make_decoder(decoder_config(size, vocabulary, sequence))
     initialise(decoder)
     return decoder
@@ -166,7 +165,6 @@ ALL_EXPERTS_FUNCTIONS.register(SORTED, _sorted_experts)
 
 
 def sparse_layers(decoder: PreTrainedModel) -> list[Any]:
-    """The layers with experts."""
     return [layer for layer in decoder.model.layers if hasattr(layer.mlp, "experts")]
 
 

@@ -48,7 +48,6 @@ def write_code(folder: Path, own: OwnConnectors | None = None) -> None:
 
 
 def library_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """The tokenizer as a transformers tokenizer."""
     backend = tokenizer.backend
     named = {"pad_token": tokenizer.pad, "bos_token": tokenizer.begin, "eos_token": tokenizer.end}
     return PreTrainedTokenizerFast(

@@ -44,7 +44,6 @@ def encoder_config(size: Size, patch: int, image_size: int) -> EncoderConfig:
 
 
 def pretrained_encoder_config(encoder: PretrainedEncoder, image_size: int) -> EncoderConfig:
-    """A pre-trained vision tower for images with a side of `image_size` pixels."""
     return EncoderConfig(
         vision_config=vision_config(encoder, image_size),
         image_size=image_size,
@@ -57,7 +56,6 @@ def pretrained_encoder_config(encoder: PretrainedEncoder, image_size: int) -> En
 
 
 def build_encoder(size: Size, patch: int, image_size: int) -> Encoder:
-    """A newly initialised ViT."""
     return Encoder(encoder_config(size, patch, image_size))
 
 
@@ -151,7 +149,6 @@ class MM1(MM1Parts):
         return self.connector(self.encoder(images))
 
     def forward(self, batch: Batch) -> States:
-        """Final hidden states of packed rows of text and images."""
         return read_rows(self.decoder, self.embed(batch.tokens, batch.images), batch)
 
 

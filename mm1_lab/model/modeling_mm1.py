@@ -21,8 +21,6 @@ IMAGES_AT_ONCE = 256
 
 
 class MM1Config(PreTrainedConfig):
-    """Everything that is needed to build an MM1."""
-
     model_type = "mm1"
     sub_configs_defaults: ClassVar = {
         "encoder_config": SubConfigSpec(EncoderConfig),
@@ -39,8 +37,6 @@ class MM1Config(PreTrainedConfig):
 
 
 class MM1Parts(PreTrainedModel):
-    """Encoder, connector and decoder as one model."""
-
     config_class = MM1Config
     _supports_sdpa = True
 
@@ -67,11 +63,9 @@ class MM1Parts(PreTrainedModel):
         """Does nothing: every part has initialised itself, and the library's default would overwrite that."""
 
     def get_input_embeddings(self) -> nn.Module:
-        """The decoder's input embeddings."""
         return self.decoder.get_input_embeddings()
 
     def get_output_embeddings(self) -> nn.Module:
-        """The decoder's vocabulary projection."""
         return self.decoder.get_output_embeddings()
 
     def get_image_features(self, pixel_values: torch.Tensor, **_: Any) -> torch.Tensor:

@@ -25,8 +25,6 @@ ROUTER_Z_WEIGHT = 0.001
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """The decoder's output for packed rows."""
-
     hidden: torch.Tensor
     """(rows, sequence, width): the final hidden states, before the vocabulary projection."""
     auxiliary: dict[str, torch.Tensor] = field(default_factory=dict)

@@ -103,7 +103,6 @@ class MM1Processor(ProcessorMixin):
 
 
 def _flat(images: Any) -> list[Any]:
-    """All images of a batch in one list."""
     if images is None:
         return []
     if isinstance(images, list | tuple):

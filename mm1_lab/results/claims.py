@@ -49,8 +49,6 @@ class Claim:
 
 
 class Claims:
-    """The claims in a folder of the store."""
-
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._watched: dict[str, tuple[SoftFileLease, float]] = {}

@@ -42,7 +42,6 @@ class Ledger:
 
     @property
     def data_cache(self) -> Path:
-        """The folder with the index of the user's data."""
         return self.store / "data"
 
     def check_writable(self) -> None:
@@ -95,7 +94,6 @@ class Ledger:
 
     @cached_property
     def claims(self) -> Claims:
-        """Which process works on which stage."""
         from mm1_lab.results.claims import Claims
 
         return Claims(self.store / ".claims")
@@ -106,7 +104,6 @@ class Ledger:
         return self.claims.take(stage.fingerprint for stage in reversed(stages) if not self.is_done(stage))
 
     def is_done(self, stage: Stage) -> bool:
-        """Whether a stage's weights or scores are there."""
         return self.has_weights(stage.fingerprint) if stage.TRAINS else self.has_scores(stage.fingerprint)
 
     def begin_stage(self, fingerprint: str) -> Path | None:
@@ -121,7 +118,6 @@ class Ledger:
         return partial
 
     def finish_stage(self, fingerprint: str) -> None:
-        """Commits the partial folder as the finished stage."""
         files.commit(self.partial_folder(fingerprint), self.store / fingerprint)
 
     def summary(self, fingerprint: str) -> dict[str, Any]:

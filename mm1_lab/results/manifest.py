@@ -21,8 +21,6 @@ COMPUTING = ("hardware", "resources", "retries", "reuse_processes", "workers")
 
 
 class Manifest(Config):
-    """The contents of `sweep.json`."""
-
     schema_version: int = SCHEMA
     variant: str
     """The sweep's name, followed by overrides and data, if any (see `variant_name`)."""
@@ -42,7 +40,6 @@ class Manifest(Config):
 
     @property
     def in_world(self) -> bool:
-        """Whether its data are the miniature world."""
         return self.data.kind == WORLD_DATA.kind
 
     def command(self, *options: str, results: Path = RESULTS) -> str:

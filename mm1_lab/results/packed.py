@@ -106,7 +106,6 @@ def _unpack(results: Path, trials: Path) -> bool:
 
 
 def damaged(results: Path) -> dict[Path, str]:
-    """The damaged packs of a results folder, with the reason."""
     if not files.is_complete(results):
         return {}
     packs = _packs(results)

@@ -24,13 +24,11 @@ class Parts:
         )
 
     def damaged(self) -> dict[Path, str]:
-        """The folders of damaged parts, with the reason."""
         folders = sorted(path.parent for path in self.folder.glob(f"*/{files.DONE}"))
         reasons = {folder: self._damage_of(folder.name) for folder in folders}
         return {folder: reason for folder, reason in reasons.items() if reason}
 
     def ship(self, fingerprint: str, stage: Path) -> None:
-        """Copies the folder of a finished stage, replacing an earlier copy."""
         with files.new_folder(self.folder / fingerprint, like=stage):
             pass
         self._damage.pop(fingerprint, None)

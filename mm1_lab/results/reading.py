@@ -30,12 +30,10 @@ class Variant:
 
     @property
     def ledger(self) -> Ledger:
-        """The ledger of the results folder that holds this variant."""
         return Ledger(self.folder.parents[1])
 
     @property
     def done(self) -> pd.DataFrame:
-        """The rows of the finished trials."""
         return self.trials[self.trials["done"]]
 
 
@@ -121,7 +119,6 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
 
 
 def _read(variant: Variant, columns: tuple[str, ...], read: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
-    """The tables of all finished trials, one below the other."""
     import pandas as pd
 
     done, ledger, tables = variant.done, variant.ledger, []

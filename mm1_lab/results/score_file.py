@@ -71,7 +71,6 @@ def unpack_scores(path: Path, wanted: Container[str]) -> Iterator[tuple[str, pa.
 
 
 def write_table(folder: Path, table: pa.Table) -> None:
-    """Writes a trial's rows for reading on this machine."""
     _write(folder / SCORES, table.cast(_schema()), level=1)
 
 

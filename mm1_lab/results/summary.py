@@ -139,6 +139,5 @@ def search_scores(folder: Path, shares: Mapping[str, float]) -> tuple[float, flo
 
 
 def held_out_losses(folder: Path) -> dict[str, float]:
-    """A finished trial's held-out loss by source."""
     table = read_table(folder / "held_out.csv", HELD_OUT_COLUMNS)
     return dict(zip(table["source"], table["loss"], strict=True))

@@ -194,7 +194,6 @@ def _at_least_1d(value: torch.Tensor) -> torch.Tensor:
 
 
 def _rest(checkpoint: Path) -> dict[str, Any]:
-    """A checkpoint without its weights and moments."""
     rest: dict[str, Any] = torch.load(checkpoint / REST, map_location="cpu", weights_only=True)
     return rest
 

@@ -131,8 +131,6 @@ def _tally(loss: torch.Tensor, weight: torch.Tensor | int, tokens: torch.Tensor 
 
 @dataclass(frozen=True, slots=True)
 class PairBatch(TensorBatch):
-    """A batch of images and their captions."""
-
     images: torch.Tensor
     """uint8 (pairs, 3, side, side)"""
     tokens: torch.Tensor

@@ -102,7 +102,6 @@ def fit(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences Lightning's messages about devices, tips and data loaders."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)

@@ -76,7 +76,6 @@ def train_sft(run: StageRun[SftStage]) -> None:
 
 
 def train_mm1(run: StageRun[Any], model: MM1, batches: MixtureBatches | ConversationBatches) -> tuple[Recorder, MM1]:
-    """Trains a model with loaded weights on `batches`, and writes the stage's weights."""
     stage: ModelStage = run.stage
     for part in stage.frozen:
         getattr(model, part).requires_grad_(False)

@@ -97,7 +97,6 @@ class Recorder(pl.Callback):
         self.write_curve()
 
     def write_curve(self) -> None:
-        """Writes all points recorded so far."""
         if not team.is_first():
             return
         with (self._folder / CURVE).open("w", newline="", encoding="utf-8") as file:

@@ -149,7 +149,6 @@ def _mesh(network: nn.Module) -> DeviceMesh:
 
 
 def _memory() -> float:
-    """Bytes of this process's GPU."""
     device = team.device()
     return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else math.inf
 

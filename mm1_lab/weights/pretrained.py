@@ -137,7 +137,6 @@ def read_exported(name: str, fetch: bool = True) -> PretrainedMM1:
 
 
 def _exported_tower(name: str, folder: Path, tower: dict[str, Any]) -> dict[str, Any]:
-    """The fields of the PretrainedEncoder of an exported model."""
     from transformers import AutoConfig
 
     vision = AutoConfig.for_model(**tower["vision_config"])
@@ -151,14 +150,12 @@ def _exported_tower(name: str, folder: Path, tower: dict[str, Any]) -> dict[str,
 
 
 def _described(name: str, folder: Path, config: Any, layers: int) -> dict[str, Any]:
-    """The fields of a PretrainedModel."""
     size = {"layers": layers, "width": config.hidden_size, "heads": config.num_attention_heads}
     found = {"name": name, "folder": str(folder), "digest": weights_digest(folder, name)}
     return found | {"family": config.model_type, "size": size}
 
 
 def tower_shape(size: dict[str, Any], tower: Any) -> dict[str, Any]:
-    """The `shape` of a PretrainedEncoder."""
     if tower.model_type.startswith("dinov2"):  # its SwiGLU keeps two thirds of the width, rounded up to a multiple of 8
         inner, gated = int(tower.hidden_size * tower.mlp_ratio), tower.use_swiglu_ffn
         inner = (int(inner * 2 / 3) + 7) // 8 * 8 if gated else inner
@@ -169,7 +166,6 @@ def tower_shape(size: dict[str, Any], tower: Any) -> dict[str, Any]:
 
 
 def text_shape(size: dict[str, Any], config: Any) -> dict[str, Any]:
-    """The further fields of a PretrainedDecoder."""
     heads = config.num_attention_heads
     shape = size | {
         "kv_heads": config.num_key_value_heads,
@@ -199,7 +195,6 @@ def text_config(decoder: PretrainedDecoder, vocabulary: int) -> Any:
 
 
 def _tower(folder: Path) -> Any:
-    """The configuration of a folder's vision tower."""
     config = _config(folder)
     return getattr(config, "vision_config", config)
 
@@ -274,7 +269,6 @@ def find_folder(name: str, fetch: bool = True) -> Path:
 
 
 def tensor_names(folder: Path) -> set[str]:
-    """The names of all tensors in a folder's weights."""
     from safetensors import safe_open
 
     names: set[str] = set()

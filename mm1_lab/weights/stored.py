@@ -71,7 +71,6 @@ def load_weights(model: Any, folder: Path) -> None:
 
 @contextmanager
 def quiet_library() -> Iterator[None]:
-    """Suppresses the library's progress bars and log messages."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -53,7 +53,6 @@ class Collection:
         return int(self._starts[-1])
 
     def left_out(self) -> Counter[str]:
-        """Number of rows that were left out, by reason."""
         return sum((shard.left_out for shard in self.shards), Counter())
 
     def _shard_of(self, sample: int) -> int:
@@ -80,7 +79,6 @@ class Collection:
         return parts
 
     def pictures(self, sample: int) -> list[StoredPicture]:
-        """The sample's pictures in reading order."""
         images = self._columns["images"][sample]
         file = self.shards[self._shard_of(sample)].file
         place = f"{file.name}: {self._columns['place'][sample].as_py()}"

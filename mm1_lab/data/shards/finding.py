@@ -43,8 +43,6 @@ def make_once(path: Path, make: Callable[[Path], None]) -> None:
 
 @dataclass(frozen=True)
 class File:
-    """A user's file."""
-
     name: str
     """An absolute path or a URL."""
     size: int

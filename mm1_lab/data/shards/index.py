@@ -49,8 +49,6 @@ END = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 class Shard(NamedTuple):
-    """An indexed file."""
-
     file: File
     digest: str
     """Hash of its content (see `START`); of pictures beside it also of their paths and sizes."""
@@ -63,7 +61,6 @@ class Shard(NamedTuple):
 
 
 def index_path(file: File, reader: str, cache: Path) -> Path:
-    """Where the index of this version of the file is."""
     what = short_hash(INDEX_VERSION, reader, LONGEST, file.image, file.text, file.identity)
     return cache / "index" / f"{what}.arrow"
 
@@ -173,7 +170,6 @@ def _build(path: Path, file: File, name: str) -> Generator[pa.RecordBatch, None,
 
 
 def _record(sample: Sample, key: Any, place: str) -> Row:
-    """A sample as a row of `SCHEMA`."""
     key = sample.key if key is None else str(key)
     texts: list[str | None] = []
     answers, images = [], []

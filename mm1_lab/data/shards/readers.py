@@ -45,8 +45,6 @@ Part = str | Image
 
 
 class Sample(NamedTuple):
-    """One document."""
-
     key: str
     """Determines the split unless its row has a key: samples with equal keys are in the same split in all sources."""
     parts: Sequence[Part]

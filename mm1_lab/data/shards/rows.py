@@ -92,7 +92,6 @@ class Rows:
         return ids
 
     def documents(self, row: int, epoch: int = 0) -> Iterator[Document]:
-        """The documents of one packed row in an epoch."""
         entries = self._packed[row].values.to_numpy().reshape(-1, 5)
         for sample, start, end, _, _ in entries.tolist():
             yield self._document(sample, start, end, epoch)
@@ -176,8 +175,6 @@ class Shuffled:
 
 
 class ShardSource(Shuffled):
-    """Rows of one source, epoch after epoch."""
-
     def __init__(self, rows: Rows, name: str, seed: int) -> None:
         super().__init__(len(rows), name, seed)
         self._rows = rows

@@ -77,7 +77,6 @@ def _fields(row: Row, columns: Columns, required: Collection[str]) -> Row | Brok
 
 
 def _first(row: Mapping[str, Any], names: Iterable[str]) -> Any:
-    """The first of the columns that has a value."""
     return next((row[name] for name in names if row.get(name) is not None), None)
 
 
