@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import TypeAdapter
 
 from mm1_lab.config import BenchmarkConfig, BenchmarkFiles, EvaluationSettings, RequestError, digest, nearest
-from mm1_lab.data.decoding import ImageDecoder, Shape, StoredPicture, read_file
+from mm1_lab.data.pixels import ImageDecoder, Shape, StoredPicture, read_file
 from mm1_lab.data.types import BrokenPicture, Picture, Tokenizer
 from mm1_lab.evaluate.formats import FORMATS, Item, format_of, read_items
 from mm1_lab.evaluate.metrics import LETTERED_METRICS, METRICS, names_of

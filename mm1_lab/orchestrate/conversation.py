@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mm1_lab import team
 from mm1_lab.config import ModelStage, RequestError
-from mm1_lab.data.decoding import ImageDecoder, StoredPicture, read_file
+from mm1_lab.data.pixels import ImageDecoder, StoredPicture, read_file
 from mm1_lab.data.shards.readers import chat_prompt
 from mm1_lab.data.types import BrokenPicture, Data, Picture
 from mm1_lab.data.world.instructions import prompt_of

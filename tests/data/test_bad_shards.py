@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from mm1_lab.config import RequestError
-from mm1_lab.data import decoding
+from mm1_lab.data import pixels
 from mm1_lab.data.shards import index
 from mm1_lab.data.types import BrokenPicture
 
@@ -331,7 +331,7 @@ def test_what_is_no_file_is_a_broken_picture(files: Any, kind: str) -> None:
 
 
 def test_pictures_that_are_too_large_or_no_pictures_are_broken(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "LARGEST_PICTURE", 8_000_000)
+    monkeypatch.setattr(pixels, "LARGEST_PICTURE", 8_000_000)
     bomb, eps = io.BytesIO(), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
     Image.new("1", (3_000, 3_000)).save(bomb, "PNG")
     files.tar("c.tar", {"a.png": bomb.getvalue(), "a.txt": b"large", "b.jpg": eps, "b.txt": b"no picture"})

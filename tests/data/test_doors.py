@@ -14,7 +14,7 @@ import pytest
 from PIL import Image as Pillow
 
 from mm1_lab.config import RequestError
-from mm1_lab.data.decoding import ImageDecoder, StoredPicture
+from mm1_lab.data.pixels import ImageDecoder, StoredPicture
 from mm1_lab.data.shards import Shards
 from mm1_lab.data.shards.readers import READERS, Reader, Sample, stored_image
 from mm1_lab.data.types import BrokenPicture

@@ -11,7 +11,7 @@ from PIL import Image
 from tokenizers.normalizers import Prepend
 
 from mm1_lab.config import WORLD_DATA, Recipe, RequestError, SftRecipe, load_scale, resolve
-from mm1_lab.data.decoding import ImageDecoder
+from mm1_lab.data.pixels import ImageDecoder
 from mm1_lab.data.shards.readers import chat_prompt, read_conversation
 from mm1_lab.data.tokenizers import SPECIAL, BackendTokenizer, bpe_tokenizer
 from mm1_lab.data.types import Answer
@@ -81,7 +81,7 @@ def test_what_is_no_picture_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(RequestError, match=f"there is no file {tmp_path}/b.png"):
         open_image(tmp_path / "b.png", ImageDecoder())
     Image.new("RGB", (30, 20)).save(tmp_path / "c.png")
-    monkeypatch.setattr("mm1_lab.data.decoding.LARGEST_PICTURE", 599)
+    monkeypatch.setattr("mm1_lab.data.pixels.LARGEST_PICTURE", 599)
     with pytest.raises(RequestError, match="30 × 20 pixels exceed the limit of 599"):
         open_image(tmp_path / "c.png", ImageDecoder())
 

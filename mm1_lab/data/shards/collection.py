@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mm1_lab.data.decoding import ImageDecoder, StoredPicture, read_file, read_stretch
+from mm1_lab.data.pixels import ImageDecoder, StoredPicture, read_file, read_stretch
 from mm1_lab.data.shards.finding import File, short_hash
 from mm1_lab.data.shards.index import Shard, cached
 from mm1_lab.data.tokenizers import BackendTokenizer

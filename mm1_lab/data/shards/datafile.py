@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from mm1_lab.config import SOURCES, BenchmarkConfig, Config, RequestError, nearest, read_yaml
-from mm1_lab.data.decoding import Shape
+from mm1_lab.data.pixels import Shape
 from mm1_lab.data.shards.finding import File, data_set, find
 from mm1_lab.data.shards.readers import READERS
 from mm1_lab.data.shards.tables import FORMATS

@@ -12,9 +12,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale, nearest
-from mm1_lab.data.decoding import DECODING_VERSION, LARGEST_PICTURE, ImageDecoder
 from mm1_lab.data.packing import Packer
-from mm1_lab.data.pixels import BROKEN_SHARE, decode, decodes
+from mm1_lab.data.pixels import BROKEN_SHARE, DECODING_VERSION, LARGEST_PICTURE, ImageDecoder, decode, decodes
 from mm1_lab.data.shards.collection import CHUNKS_VERSION, PICTURE, Collection
 from mm1_lab.data.shards.datafile import DataFile, read_data_file, set_key
 from mm1_lab.data.shards.finding import File, short_hash

@@ -35,7 +35,7 @@ from mm1_lab.results.manifest import data_name, deciding, merge_manifest
 from mm1_lab.weights.pretrained import HuggingFace
 
 if TYPE_CHECKING:
-    from mm1_lab.data.decoding import ImageDecoder
+    from mm1_lab.data.pixels import ImageDecoder
     from mm1_lab.data.shards.datafile import DataFile
     from mm1_lab.data.types import Data
 
@@ -120,7 +120,7 @@ class Request:
 
     def image_decoder(self) -> ImageDecoder:
         """Decodes images as the data do."""
-        from mm1_lab.data.decoding import ImageDecoder
+        from mm1_lab.data.pixels import ImageDecoder
 
         return ImageDecoder(self.data_file.pictures) if self.data_file else ImageDecoder()
 
