@@ -10,8 +10,8 @@ from mm1_lab.config import Recipe, RequestError
 from mm1_lab.files import PACKAGE, PARTS, RESULTS, SHIPPED, STUDY, here_or_shipped, write_text
 from mm1_lab.formatting import counted
 from mm1_lab.results import Ledger
+from mm1_lab.results.ledger import Parts
 from mm1_lab.results.packed import damaged as damaged_packs
-from mm1_lab.results.parts import Parts
 
 
 @command(

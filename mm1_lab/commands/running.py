@@ -18,7 +18,7 @@ from mm1_lab.config import Recipe, RequestError, Search, Stage, nearest
 from mm1_lab.config.base import parse_yaml, read_yaml
 from mm1_lab.files import PARTS, STUDY, folder_size, here_or_shipped, write_text
 from mm1_lab.orchestrate.planning.finding import SWEEPS
-from mm1_lab.results.parts import Parts
+from mm1_lab.results.ledger import Parts
 
 if TYPE_CHECKING:
     from mm1_lab.orchestrate.planning.request import Request

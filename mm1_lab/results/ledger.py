@@ -6,6 +6,7 @@ folder is done, even if its weights have been deleted; a folder without DONE cou
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from mm1_lab import files
 from mm1_lab.config import RequestError, Stage
 from mm1_lab.results.packed import unpacked
-from mm1_lab.results.parts import Parts
 from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCHEMA, number, read_json
 from mm1_lab.results.score_file import write_scores
 from mm1_lab.rows import HeldOutRow, ScoreRow
@@ -26,6 +26,41 @@ if TYPE_CHECKING:
     from mm1_lab.results.claims import Claim, Claims
 
 FAILURE = "delete it and run the sweep again"
+
+
+class Parts:
+    """Shipped parts: finished stages that come with the repository, by fingerprint. They are read in place."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self._damage: dict[str, str | None] = {}
+        self._names = set(os.listdir(folder)) if folder.is_dir() else set()
+        """Listed once: most stages of a plan are not shipped, and `has` rejects those without disk access."""
+
+    def has(self, fingerprint: str) -> bool:
+        """Whether the stage was shipped and all its files are unchanged."""
+        return (
+            fingerprint in self._names
+            and files.is_complete(f"{self.folder}/{fingerprint}")
+            and self._damage_of(fingerprint) is None
+        )
+
+    def damaged(self) -> dict[Path, str]:
+        folders = sorted(path.parent for path in self.folder.glob(f"*/{files.DONE}"))
+        reasons = {folder: self._damage_of(folder.name) for folder in folders}
+        return {folder: reason for folder, reason in reasons.items() if reason}
+
+    def ship(self, fingerprint: str, stage: Path) -> None:
+        with files.new_folder(self.folder / fingerprint, like=stage):
+            pass
+        self._damage.pop(fingerprint, None)
+        self._names.add(fingerprint)
+
+    def _damage_of(self, fingerprint: str) -> str | None:
+        """Why the part cannot be used, or None. Cached, as a plan checks the same part many times."""
+        if fingerprint not in self._damage:
+            self._damage[fingerprint] = files.damage(self.folder / fingerprint)
+        return self._damage[fingerprint]
 
 
 class Ledger:

@@ -1,8 +1,8 @@
 import subprocess
 from pathlib import Path
 
+from mm1_lab.results.ledger import Parts
 from mm1_lab.results.packed import damaged
-from mm1_lab.results.parts import Parts
 
 REPOSITORY = Path(__file__).parents[2]
 
