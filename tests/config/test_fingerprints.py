@@ -58,12 +58,6 @@ def test_a_new_option_changes_a_fingerprint_only_where_it_is_used(path: tuple[st
     assert used.fingerprint != stage.fingerprint
 
 
-def test_there_are_configurations_at_every_depth() -> None:
-    paths = {".".join(path) for path in configurations(evaluation())}
-    assert {"settings", "data", "model.connector", "model.training", "model.decoder.size"} <= paths
-    assert {"model.encoder.training.text", "model.decoder.training.phases.0"} <= paths
-
-
 def test_where_a_pretrained_model_lies_is_not_what_it_is() -> None:
     size = Size(layers=1, width=8, heads=1)
     shape = TowerSize(**size.model_dump() | {"feed_forward": 32})

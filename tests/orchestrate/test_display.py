@@ -71,20 +71,6 @@ def test_time_left_follows_from_the_speed_so_far(work_list: WorkList) -> None:
     assert not display.seconds_left() and display.so_far() == "2 of 3 trials, 1 failed"
 
 
-def test_what_a_failure_blocks_takes_no_time(work_list: WorkList) -> None:
-    display = show(work_list, io.StringIO())
-    clock = display.clock = Clock()  # type: ignore[assignment]
-    display.begun = 0.0
-    first, other = (task for task in work_list.tasks.values() if task.kind != "trial")
-    start(work_list, first)
-    clock.now = 100.0
-    end(work_list, first, "diverged")
-    assert len(work_list.blocked) == 3
-    start(work_list, other)
-    end(work_list, other)
-    assert not display.seconds_left()
-
-
 def test_lines_where_there_is_no_terminal(work_list: WorkList) -> None:
     out = io.StringIO()
     display = show(work_list, out)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -13,18 +12,14 @@ from mm1_lab import lab
 from mm1_lab.cli import main
 from mm1_lab.config import (
     EvaluationStage,
-    Pretrained,
-    PretrainedEncoder,
     Recipe,
     RequestError,
-    Size,
     Trial,
     load_scale,
 )
 from mm1_lab.orchestrate import lr_search
-from mm1_lab.orchestrate.check_scale import measure_gates
 from mm1_lab.orchestrate.execution.executor import Executor, Inline
-from mm1_lab.orchestrate.lr_search import choose_sizes, load_search, run_search, with_grid
+from mm1_lab.orchestrate.lr_search import choose_sizes, load_search, run_search
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.results import HeldOutRow, ScoreRow
@@ -177,32 +172,6 @@ def test_a_search_is_fitted_by_both_objectives_and_drawn(ask: Callable[..., Requ
     assert json.loads((draw_search(request.folder)[2]).read_text(encoding="utf-8")) == values, "targets are kept"
 
 
-class Keeper:
-    """Stands for the models that others have trained."""
-
-    def encoder(self, asked: Pretrained) -> PretrainedEncoder:
-        size, half = Size(layers=2, width=32, heads=2), (0.5, 0.5, 0.5)
-        shape = {"patch": 14, "image_size": 224, "layer": None, "mean": half, "std": half}
-        shape["shape"] = size.model_dump() | {"feed_forward": 128}
-        values = {"name": asked.weights, "folder": "", "digest": "0", "family": "clip_vision_model", "size": size}
-        return PretrainedEncoder.model_validate(values | shape)
-
-
-def test_models_that_others_have_trained_are_searched_and_checked_too(
-    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mm1_lab.orchestrate.planning.request.HuggingFace", Keeper)
-    loaded = load_request(
-        "lr_law", "lab", "1", (), ("base_decoder=85M",), None, tmp_path / "results", tmp_path / "store"
-    )
-    request = load_search(loaded, SIZES[:3])
-    assert len(with_grid(request).trials) == 15
-    assert run_search(request, Inline(), no_drawing) == 0
-    assert draw_search(request.folder)
-    with pytest.raises(RequestError, match="this scale's base has pre-trained weights"):
-        measure_gates(loaded, ["lower"], 1, Inline())
-
-
 @pytest.mark.parametrize(
     ("text", "fragment"),
     [
@@ -257,20 +226,3 @@ def test_a_search_is_run_whole_and_anew_with_all_its_rates(
     before, count = len(laboratory.rounds), len({name for names in laboratory.rounds for name in names})
     assert main([*command, "--anew"]) == 0
     assert len({name for names in laboratory.rounds[before:] for name in names}) == count
-
-
-def test_the_search_is_planned_with_its_sizes_and_steps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """At the paper's scale: GPU-hours, and half of the steps for each trial."""
-    monkeypatch.chdir(tmp_path)
-    command = ("plan", "lr_law", "--scale", "paper")
-    hours = []
-    for steps in ("20000", "40000"):
-        assert main([*command, "--set", f"train.steps={steps}"]) == 0
-        output = capsys.readouterr().out
-        assert f"lr_law,train.steps={steps} at paper: 30 trials" in output and "85M 0.000131" in output
-        (number, thousands), *_ = re.findall(r"([\d.]+)(K?) +waits for encoder and decoder", output)
-        hours.append(float(number) * (1000 if thousands else 1))
-    assert hours[1] == pytest.approx(2 * hours[0], rel=0.02)
-    assert not list(tmp_path.rglob("sweep.json"))

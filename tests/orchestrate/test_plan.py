@@ -97,14 +97,6 @@ def test_a_stage_that_several_missing_ones_need_is_a_unit_of_its_own(tmp_path: P
     assert [trial.name for trial in owners] == ["base / seed 0", "fewer questions / seed 0"]
 
 
-def test_an_arm_that_is_asked_for_is_the_first_to_be_refused(tmp_path: Path) -> None:
-    """Every arm names a model that is not there: the message is about the requested one."""
-    with pytest.raises(RequestError, match=r"^arm 'captions\+text': /nowhere/tower: there is no such folder"):
-        load_request(
-            "data_mix", "smoke", 1, ("captions+text",), ("pretrained_encoders.ViT-L=/nowhere/tower",), None, tmp_path
-        )
-
-
 def test_models_of_arms_that_are_not_asked_for_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are neither fetched nor missed, and the trials of these arms stay in the sweep."""
 

