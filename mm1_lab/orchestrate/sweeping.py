@@ -121,12 +121,8 @@ def work_through(
     seconds = partial(stage_seconds, speeds=measured_speeds(ledger))
     executor.open(request.scale)
     work_list = WorkList(plan.tasks, seconds, request.scale.retries, ledger, observers)
-    display = Display(work_list, headline_of, sys.stdout)
-    work_list.observers.insert(0, display)
-    try:
-        executor.work(work_list, context, run_task)
-    finally:
-        display.close()
+    work_list.observers.insert(0, Display(work_list, headline_of, sys.stdout))
+    executor.work(work_list, context, run_task)
     return work_list
 
 

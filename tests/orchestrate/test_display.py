@@ -1,5 +1,4 @@
 import io
-import re
 from functools import partial
 from pathlib import Path
 
@@ -71,60 +70,34 @@ def test_time_left_follows_from_the_speed_so_far(work_list: WorkList) -> None:
     assert not display.seconds_left() and display.so_far() == "2 of 3 trials, 1 failed"
 
 
-def test_lines_where_there_is_no_terminal(work_list: WorkList) -> None:
+def test_lines_tell_what_starts_runs_and_ends(work_list: WorkList) -> None:
     out = io.StringIO()
     display = show(work_list, out)
+    clock = display.clock = Clock()  # type: ignore[assignment]
+    display.begun = 0.0
     *shared, task, other, _ = [work_list.tasks[key] for key in work_list.waiting]
     for needed in shared:
         work_list.take(needed)
         work_list.settle(needed, Outcome(), elsewhere=True)
     start(work_list, task)
     work_list.progress(task, "multimodal", Progress(1, 6, {"loss": 5.0}, 100.0, note="a page is too long"))
-    work_list.tick()
+    clock.now = 9.0
+    work_list.progress(task, "multimodal", Progress(2, 6, {"loss": 4.5}, 1234.0))
+    display.told[task.key] = -30.0
+    work_list.progress(task, "multimodal", Progress(3, 6, {"loss": 4.321}, 1234.0))
     end(work_list, task, "failed")
     start(work_list, task)
     end(work_list, task)
     start(work_list, other)
     end(work_list, other, "diverged")
-    display.close()
     assert out.getvalue().splitlines() == [
         *(f"done      {needed.label} by another command (0 of 3 trials)" for needed in shared),
         f"starts    {task.label}",
         f"note      {task.label}: a page is too long",
+        f"runs      {task.label}: multimodal 3/6, loss 4.321, 1,234 tokens/s (0 of 3 trials)",
         f"failed    {task.label}: out of luck (will retry)",
         f"starts    {task.label}",
         f"done      {task.label} in 0 s (1 of 3 trials): 8-shot 41.2",
         f"starts    {other.label}",
         f"diverged  {other.label}: out of luck",
     ]
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_terminal_shows_step_loss_and_speed_and_lines_what_ended(
-    work_list: WorkList, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
-    out = Terminal()
-    display = show(work_list, out)
-    running, failing, _ = (task for task in work_list.tasks.values() if task.kind == "trial")
-    start(work_list, running)
-    work_list.progress(running, "multimodal", Progress(3, 6, {"loss": 4.321}, 1234.0))
-    start(work_list, failing)
-    end(work_list, failing, "diverged")
-    monkeypatch.setattr("mm1_lab.orchestrate.execution.display.REFRESH_SECONDS", 0.0)
-    work_list.tick()
-    drawn = out.getvalue()
-    for expected in ("0 of 3 trials, 1 failed", running.label, "multimodal 3/6, loss 4.321, 1,234 tokens/s"):
-        assert expected in drawn
-    end(work_list, running)
-    display.close()
-    ended = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
-    for line in (f"diverged  {failing.label}: out of luck", "(1 of 3 trials", ": 8-shot 41.2"):
-        assert line in ended
-    last = out.getvalue()[len(drawn) :]
-    assert "\x1b[2K" in last and "\x1b[?25h" in last, "what ran is gone, and the cursor is back"

@@ -1,4 +1,4 @@
-"""What a user sees while a sweep runs: a line when a task starts or ends; in a terminal what runs, below them."""
+"""What a user sees while a sweep runs: a line when a task starts or ends, and now and then how far it is."""
 
 import time
 from collections.abc import Callable
@@ -9,12 +9,13 @@ from mm1_lab.orchestrate.execution.worklist import Observer, Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.train.progress import Progress
 
-REFRESH_SECONDS = 0.5
-TELLING_SECONDS = 10.0  # before, the time that is left is not extrapolated
+TELLING_SECONDS = 30.0
+LEAST_SECONDS = 10.0
+"""Before, the time that is left is not extrapolated."""
 
 
 class Display(Observer):
-    """Prints lines for logs and pipes; in a terminal it also shows the running tasks, which it removes at the end."""
+    """Prints the lines."""
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
@@ -26,26 +27,16 @@ class Display(Observer):
         self.begun = self.clock()
         self.since: dict[str, float] = {}
         """When each running task has started."""
-        self.told: dict[str, str] = {}
-        """Stage, step and loss of each task."""
+        self.told: dict[str, float] = {}
+        """When a line last told of it."""
         self.costs = {key: sum(map(work_list.seconds, task.stages)) for key, task in work_list.tasks.items()}
         """Expected seconds of each task."""
         self.worked: dict[str, float] = {}
         """Those of them that correspond to what has been done."""
-        self.drawn = 0.0
-        self.live = None
-        if out.isatty():
-            from rich.console import Console
-            from rich.live import Live
-
-            self.live = Live(console=Console(file=out, highlight=False), auto_refresh=False, transient=True)
-            self.live.start()
 
     def started(self, task: Task) -> None:
-        self.since[task.key] = self.clock()
-        self.told[task.key] = "starts"
-        if not self.live:
-            self.line(f"starts    {task.label}")
+        self.since[task.key] = self.told[task.key] = self.clock()
+        self.line(f"starts    {task.label}")
 
     def progress(self, task: Task, kind: str, progress: Progress) -> None:
         if progress.note:
@@ -57,14 +48,15 @@ class Display(Observer):
                 break
             worked += self.work_list.seconds(stage)
         self.worked[task.key] = worked
-        told = kind
-        if progress.steps:
-            told += f" {progress.step}/{progress.steps}"
+        if not progress.step or self.clock() - self.told[task.key] < TELLING_SECONDS:
+            return
+        self.told[task.key] = self.clock()
+        text = f"runs      {task.label}: {kind} {progress.step}/{progress.steps}"
         if "loss" in progress.losses:
-            told += f", loss {progress.losses['loss']:.3f}"
+            text += f", loss {progress.losses['loss']:.3f}"
         if progress.tokens_per_second:
-            told += f", {progress.tokens_per_second:,.0f} tokens/s"
-        self.told[task.key] = told
+            text += f", {progress.tokens_per_second:,.0f} tokens/s"
+        self.line(f"{text} ({self.so_far()})")
 
     def finished(self, task: Task) -> None:
         self.worked[task.key] = self.costs[task.key]
@@ -81,27 +73,8 @@ class Display(Observer):
         kind = outcome.kind if outcome.kind != "out of memory" else "failed"
         self.line(f"{kind:9} {task.label}: {outcome.reason}" + (" (will retry)" if again else ""))
 
-    def tick(self) -> None:
-        now = time.monotonic()
-        if not self.live or now - self.drawn < REFRESH_SECONDS:
-            return
-        from rich.text import Text
-
-        self.drawn = now
-        lines = [f"{self.work_list.tasks[key].label}: {self.told[key]}" for key in self.since]
-        self.live.update(Text("\n".join([*lines, self.so_far()])), refresh=True)
-
-    def close(self) -> None:
-        """Stops drawing."""
-        if self.live:
-            self.live.update("")
-            self.live.stop()
-
     def line(self, text: str) -> None:
-        if self.live:
-            self.live.console.print(text, markup=False, soft_wrap=True)
-        else:
-            print(text, file=self.out, flush=True)
+        print(text, file=self.out, flush=True)
 
     def so_far(self) -> str:
         """`3 of 12 trials, 1 failed, about 12 min left`; counts stages if there are no trials."""
@@ -124,4 +97,4 @@ class Display(Observer):
                 total += cost
                 done += self.worked.get(key, 0.0)
         seconds = self.clock() - self.begun
-        return seconds * (total - done) / done if seconds >= TELLING_SECONDS and done else 0.0
+        return seconds * (total - done) / done if seconds >= LEAST_SECONDS and done else 0.0

@@ -104,7 +104,6 @@ class Inline(Executor):
     def _run(self, task: Task, claim: Claim, work_list: WorkList, context: WorkerContext, work: Work) -> None:
         def report(kind: str, progress: Progress) -> None:
             work_list.progress(task, kind, progress)
-            work_list.tick()
             claim.check()
             needed = 0.0
             if progress.step == 0 and self.has_worked and kind == EvaluationStage.KIND:
@@ -130,7 +129,6 @@ class Inline(Executor):
             text = f"The last {left}: other processes are at work on them, and the last to end draws the tables."
             raise Leaving(text, bool(work_list.failed))
         time.sleep(POLL_SECONDS)
-        work_list.tick()
 
     def _time_up(self, work_list: WorkList) -> Leaving:
         left = counted(len(work_list.waiting) + len(work_list.running), "task")

@@ -147,9 +147,6 @@ class TrialEvents(tune.Callback):
     def _settle(self, trial: Any, outcome: Outcome) -> None:
         self.work_list.settle(self.work_list.tasks[trial.config["task"]], outcome)
 
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self.work_list.tick()
-
 
 def ending(error: str) -> Outcome:
     """How a trial ended that reported no outcome, from Tune's message."""

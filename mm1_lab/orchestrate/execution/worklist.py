@@ -35,12 +35,6 @@ class Observer:
     def failed(self, task: Task, outcome: Outcome, again: bool) -> None:
         """Called when the task failed; `again`: it will be retried."""
 
-    def tick(self) -> None:
-        """Called a few times per second while anything runs."""
-
-    def close(self) -> None:
-        """Called when nothing runs any more."""
-
 
 MOST_LOSSES = 5
 """Limit per task; if its processes die more often, the task may be the cause."""
@@ -103,10 +97,6 @@ class WorkList:
     def progress(self, task: Task, kind: str, progress: Progress) -> None:
         for observer in self.observers:
             observer.progress(task, kind, progress)
-
-    def tick(self) -> None:
-        for observer in self.observers:
-            observer.tick()
 
     def settle(self, task: Task, outcome: Outcome, elsewhere: bool = False) -> None:
         """Records how a task that was taken ended: whether it waits to be retried, or is done, or has failed.
