@@ -174,9 +174,3 @@ def path_lengths(tasks: dict[str, Task], seconds: Callable[[Stage], float]) -> d
         for need in task.needs:
             longest[need] = max(longest[need], own[need] + longest[key])
     return longest
-
-
-def wall_seconds(tasks: dict[str, Task], seconds: Callable[[Stage], float], slots: int) -> float:
-    """Seconds until all tasks are done, `slots` at a time: the work divided evenly, or the longest chain of tasks."""
-    work = sum(seconds(stage) for task in tasks.values() for stage in task.stages)
-    return max(work / slots, *path_lengths(tasks, seconds).values(), 0.0)

@@ -14,7 +14,7 @@ from mm1_lab.orchestrate.planning.cost import (
     measured_speeds,
     stage_seconds,
 )
-from mm1_lab.orchestrate.planning.plan import Plan, make_plan, path_lengths, wall_seconds
+from mm1_lab.orchestrate.planning.plan import Plan, make_plan, path_lengths
 from mm1_lab.orchestrate.planning.request import Request
 
 STATES = {"done": "reused", "run": "to run", "wait": "waits", "not needed": "not needed", "diverged": "diverged"}
@@ -90,17 +90,18 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
 
 def _wall_seconds(plan: Plan, request: Request, stages: Iterable[dict[str, Any]]) -> float:
     """Until all is done: the longest chain of stages, or all the work divided by what runs at a time."""
-    hardware = request.scale.hardware
+    scale = request.scale
     costs = {stage["fingerprint"]: stage for stage in stages}
-    if not hardware:
-        slots = machine_slots(request.scale)
-        return wall_seconds(plan.tasks, lambda stage: float(costs[stage.fingerprint]["seconds"]), slots)
 
-    def own_hours(stage: Stage) -> float:
-        return float(costs[stage.fingerprint]["gpu_hours"]) / stage.workers(request.scale)
+    def seconds(stage: Stage) -> float:
+        cost = costs[stage.fingerprint]
+        return float(3600 * cost["gpu_hours"] / stage.workers(scale) if scale.hardware else cost["seconds"])
 
-    hours = sum(stage.get("gpu_hours", 0.0) for stage in costs.values()) / hardware.count
-    return 3600 * max(hours, *path_lengths(plan.tasks, own_hours).values(), 0.0)
+    if scale.hardware:
+        work = 3600 * sum(cost.get("gpu_hours", 0.0) for cost in costs.values()) / scale.hardware.count
+    else:
+        work = sum(cost.get("seconds", 0.0) for cost in costs.values()) / machine_slots(scale)
+    return max(work, *path_lengths(plan.tasks, seconds).values(), 0.0)
 
 
 def plan_text(requests: Sequence[Request], values: dict[str, Any]) -> str:
@@ -133,17 +134,13 @@ def plan_text(requests: Sequence[Request], values: dict[str, Any]) -> str:
 
 
 def arm_lines(trials: Iterable[dict[str, Any]]) -> list[str]:
-    """One line per sweep, state and seeds: `data_mix, to run: base, captions (seeds 0, 1)`."""
-    seeds_of: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    """A line per sweep, state and seed: `data_mix, to run, seed 0: base, captions`."""
+    arms: dict[str, list[str]] = defaultdict(list)
     for trial in trials:
-        seeds_of[trial["sweep"], trial["state"], trial["arm"]].append(str(trial["seed"]))
-    arms_at: dict[tuple[str, str, str], list[str]] = defaultdict(list)
-    for (sweep, state, arm), seeds in seeds_of.items():
-        arms_at[sweep, state, ", ".join(seeds)].append(arm)
+        arms[f"{trial['sweep']}, {trial['state']}, seed {trial['seed']}"].append(trial["arm"])
     lines = []
-    for (sweep, state, at), arms in arms_at.items():
-        what = "seeds" if "," in at else "seed"
-        lines += wrap(f"{sweep}, {state}: {', '.join(arms)} ({what} {at})", 78, subsequent_indent="  ")
+    for what, names in arms.items():
+        lines += wrap(f"{what}: {', '.join(names)}", 78, subsequent_indent="  ")
     return lines
 
 
