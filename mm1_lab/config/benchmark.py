@@ -13,18 +13,11 @@ Paths are relative to the file that contains them.
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from mm1_lab.config.base import Config, Count
 
-
-def _once(shots: tuple[int, ...]) -> tuple[int, ...]:
-    if len(set(shots)) < len(shots):
-        raise ValueError("names a number of shots twice; remove one")
-    return shots
-
-
-Shots = Annotated[tuple[Annotated[int, Field(ge=0, le=1000)], ...], Field(min_length=1), AfterValidator(_once)]
+Shots = Annotated[tuple[Annotated[int, Field(ge=0, le=1000)], ...], Field(min_length=1)]
 """Different numbers of demonstrations."""
 
 

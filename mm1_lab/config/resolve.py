@@ -206,12 +206,7 @@ class _Resolver:
         scale, known = self.scale, self.data.instructions
         if scale.sft is None:
             raise RequestError("the scale has no `sft` section; see the one in sweeps/scales/mini.yaml")
-        decoder = model.decoder
-        if isinstance(decoder, PretrainedDecoder) and scale.sft.sequence_length > decoder.longest:
-            raise RequestError(
-                f"sft: {decoder.name} was made for {decoder.longest} positions; lower the scale's length with "
-                f"--set sft.sequence_length={decoder.longest}"
-            )
+        _check_length(model.decoder, scale.sft.sequence_length, "sft.sequence_length")
         if sft.after_steps is not None and isinstance(model, MultimodalStage):
             stop = steps_of(scale.train, sft.after_steps, PAPER_STEPS)
             if stop > model.training.steps:
@@ -270,12 +265,8 @@ class _Resolver:
         scale = self.scale
         name = decoder_name(self.recipe, scale)
         if ready := find_pretrained(name, scale.pretrained_decoders):
-            decoder = self.models.decoder(ready)
-            if scale.sequence_length > decoder.longest:
-                raise RequestError(
-                    f"the decoder {name!r} was made for {decoder.longest} positions, the scale's sequence has "
-                    f"{scale.sequence_length}; shorten it with --set sequence_length={decoder.longest}"
-                )
+            decoder: PretrainedDecoder = self.models.decoder(ready)
+            _check_length(decoder, scale.sequence_length, "sequence_length")
             return decoder
         look_up("decoder", name, scale.decoders, scale.pretrained_decoders)
         size = scale.decoders[name]
@@ -347,6 +338,15 @@ class _Resolver:
         image_size = look_up("resolution", resolution, scale.resolutions)
         training = stage.training.model_copy(update={"steps": steps_of(stage.training, LATER_SHARE)})
         return stage.model_copy(update={"image_size": image_size, "training": training, "start": stage})
+
+
+def _check_length(decoder: DecoderStage | PretrainedDecoder, length: int, setting: str) -> None:
+    """Raises RequestError for rows that are longer than a pre-trained decoder reads."""
+    if isinstance(decoder, PretrainedDecoder) and length > decoder.longest:
+        raise RequestError(
+            f"the decoder {decoder.name!r} was made for {decoder.longest} positions, the scale's rows have {length}; "
+            f"shorten them with --set {setting}={decoder.longest}"
+        )
 
 
 def _check_patches(image_size: int, encoder: EncoderStage | PretrainedEncoder, what: str) -> None:

@@ -170,7 +170,7 @@ class _Search:
         return optuna.create_study(directions=self.directions, sampler=sampler, pruner=pruner)
 
     def winner(self, study: Study) -> tuple[str, Recipe]:
-        """The best arm by the first measure; with several measures, of the front.
+        """The best arm by the first measure, which with several is one of the front.
 
         Raises RequestError if no arm has scores.
         """
@@ -179,9 +179,8 @@ class _Search:
         scored = study.get_trials(states=[TrialState.COMPLETE])
         if not scored:
             raise RequestError(f"{self.request.sweep.name}: no arm of the search has scores: all diverged")
-        front = study.best_trials if len(self.measures) > 1 else scored
         sign = 1 if self.directions[0] == "minimize" else -1
-        best = min(front, key=lambda trial: sign * trial.values[0])
+        best = min(scored, key=lambda trial: sign * trial.values[0])
         asked = self._arm(best.params)
         assert asked
         return asked

@@ -164,10 +164,6 @@ def test_size_counts() -> None:
         ("arms: {a: {}}\npanels: {x: {title: T, arms: {label: b}}}\n", "unknown arm 'b'"),
         ("arms: {336 64: {}}\ngrid: {resolution: [336], image_tokens: [64]}\n", "two arms are called '336 64'"),
         (
-            "arms: {a: {}}\ncontrasts: [{claim: c, first: a, second: a, measure: 0-shot, expect: less}]\n",
-            "contrast 'c' compares 'a' with itself",
-        ),
-        (
             "arms: {a: {}, b: {}}\ncontrasts: [{claim: c, first: a, second: b, measure: 0-shot, expect: equivalent}]\n",
             "give `equivalent` a margin",
         ),

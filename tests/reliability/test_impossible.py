@@ -22,7 +22,6 @@ SWEEP = "title: T\naxis: data_mix\nrecipe: base\n"
         "resolutions={336: 0}",
         "resolutions={}",
         "image_tokens={144: 0}",
-        "evaluate.shots=[0, 4, 0]",
         "train.lr_multipliers.encoder=-1",
         "train.betas=[5, 0.9]",
         "train.learning_rate=1e30",
