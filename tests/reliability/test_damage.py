@@ -105,14 +105,6 @@ def test_a_damaged_score_enters_no_table(copy: Path, command: list[str], capsys:
     assert "1 done, 1 missing, 0 failed" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_a_damaged_score_enters_no_model_card(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _fewer_rows(copy / "trials" / _fingerprint(copy, "captions") / "scores.parquet")
-    assert main(["export", "data_mix", "--scale", "smoke", "--only", "captions", "model"]) == 0
-    assert "It has not been evaluated." in Path("model/README.md").read_text(encoding="utf-8")
-    assert capsys.readouterr().err.count("damaged (scores.parquet") == 1
-
-
 @pytest.mark.parametrize(
     ("name", "damage"),
     [

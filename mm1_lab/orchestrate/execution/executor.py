@@ -1,6 +1,5 @@
 """Executors run a plan: in this process, beside any number of others like it, or with Ray Tune, the default."""
 
-import sys
 import time
 from abc import abstractmethod
 from collections.abc import Callable
@@ -69,8 +68,6 @@ class Inline(Executor):
 
     def open(self, scale: Scale) -> None:
         """Imports what stages need, so that all stages run the code as it is now."""
-        if not all(name in sys.modules for name in STAGES):
-            print("Loading the training libraries …", flush=True)
         for name in STAGES:
             import_module(name)
 
