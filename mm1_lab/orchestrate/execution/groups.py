@@ -54,9 +54,8 @@ def in_group(workers: int, resources: Resources, storage: Path, work: Callable[[
                 report(Progress(**news.get(timeout=1)))
     try:
         training.result()
-    except Exception as error:
-        failures = list(error.worker_failures.values()) if isinstance(error, WorkerGroupError) else [error]
-        first = min(failures, key=_tells_of_a_death)
+    except WorkerGroupError as error:
+        first = min(error.worker_failures.values(), key=_tells_of_a_death)
         if _tells_of_a_death(first):
             raise Lost(f"a worker died: killed, out of memory, or with its node ({first_line(first)})") from error
         raise first from error
