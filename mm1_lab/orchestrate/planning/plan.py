@@ -42,11 +42,6 @@ class Task:
         return self.stages[-1].KIND if self.stages[-1].TRAINS else "trial"
 
     @property
-    def names(self) -> list[tuple[str, int]]:
-        """Arms and seeds of its trials."""
-        return [(trial.arm, trial.seed) for trial in self.trials]
-
-    @property
     def label(self) -> str:
         """Its name in output: `base / seed 0`, or `encoder for base / seed 0 and 11 more`."""
         name = self.trials[0].name if self.kind == "trial" else f"{self.kind} for {self.trials[0].name}"
