@@ -14,7 +14,7 @@ import yaml
 
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, option, parse_looks, print_json, request_of, switch
-from mm1_lab.config import Recipe, RequestError, Search, Stage, nearest
+from mm1_lab.config import Recipe, RequestError, Search, Stage, find_yaml, nearest
 from mm1_lab.config.base import parse_yaml, read_yaml
 from mm1_lab.files import PARTS, STUDY, folder_size, here_or_shipped, write_text
 from mm1_lab.orchestrate.planning.finding import SWEEPS
@@ -171,7 +171,8 @@ def write_varied(recipe: str, varied: Sequence[str], grid: bool) -> Path:
 
     Raises RequestError.
     """
-    base = read_yaml(_recipe_file(recipe))
+    folders = [folder / "recipes" for folder in SWEEPS]
+    base = read_yaml(find_yaml("--vary changes a recipe, and there is no recipe", recipe, folders))
     values: dict[str, list[Any]] = {}
     for setting in varied:
         field, equals, text = setting.partition("=")
@@ -196,16 +197,6 @@ def write_varied(recipe: str, varied: Sequence[str], grid: bool) -> Path:
             path, f"# Written by mm1-lab run {recipe}\n{command}\n# Add `contrasts`: what you expect of it.\n{text}"
         )
     return path
-
-
-def _recipe_file(recipe: str) -> Path:
-    folders = [folder / "recipes" for folder in SWEEPS]
-    for folder in folders:
-        path = folder / f"{recipe}.yaml"
-        if path.is_file():
-            return path
-    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
-    raise RequestError(f"--vary changes a recipe, and there is no recipe {recipe!r}{nearest(recipe, known)}")
 
 
 def _one_at_a_time(base: dict[str, Any], values: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:

@@ -55,6 +55,7 @@ from mm1_lab.config.sweep import (
     RateSearch,
     Search,
     Sweep,
+    find_yaml,
     is_of_recipe,
     load_scale,
     load_sweep,

@@ -131,8 +131,8 @@ class Resources(Config):
         return gpus
 
 
-PEAK_FLOPS = {"a100": 312e12, "h100": 989e12, "h200": 989e12, "b200": 2250e12}
-GPU_GIGABYTES = {"a100": 80, "h100": 80, "h200": 141, "b200": 180}
+GPUS = {"a100": (312e12, 80), "h100": (989e12, 80), "h200": (989e12, 141), "b200": (2250e12, 180)}
+"""Peak FLOPs per second of dense bf16 matrix products, and gigabytes, from the manufacturer's data sheets."""
 
 
 class Hardware(Config):
@@ -148,13 +148,12 @@ class Hardware(Config):
 
     @property
     def peak(self) -> float:
-        """Peak FLOPs per second of dense bf16 matrix products, from the manufacturer's data sheets."""
-        return PEAK_FLOPS[self.gpu]
+        return GPUS[self.gpu][0]
 
     @property
     def memory_bytes(self) -> float:
         """Memory of each GPU in bytes."""
-        return 1e9 * (self.memory or GPU_GIGABYTES[self.gpu])
+        return 1e9 * (self.memory or GPUS[self.gpu][1])
 
 
 class Scale(Config):

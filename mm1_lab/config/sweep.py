@@ -199,7 +199,9 @@ def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Swee
     """
     file = SweepFile.parse(read_yaml(path), str(path))
     changes = _changes(file, path)
-    base = override(_read_base(file, path, further), settings, "--set")
+    folders = [folder / "recipes" for folder in (path.parent, path.parent.parent, *further)]
+    recipe_file = find_yaml(f"{path}: there is no recipe", file.recipe, folders)
+    base = override(Recipe.parse(read_yaml(recipe_file), str(recipe_file)), settings, "--set")
     arms = {name: _changed(base, change, f"{path}: arm {name!r}") for name, change in changes.items()}
     own = read_connectors(path.parent / file.connectors) if file.connectors else None
     if own:
@@ -220,14 +222,15 @@ def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Swee
     return Sweep(name=path.stem, base=base, arms=arms, connectors=own, **values)
 
 
-def _read_base(file: SweepFile, path: Path, further: Iterable[Path]) -> Recipe:
+def find_yaml(lacking: str, name: str, folders: Iterable[Path]) -> Path:
+    """`NAME.yaml` in the first of the folders that has it. Raises RequestError, which begins with `lacking`."""
     known: set[str] = set()
-    for parent in (path.parent, path.parent.parent, *further):
-        recipe = parent / "recipes" / f"{file.recipe}.yaml"
-        if recipe.exists():
-            return Recipe.parse(read_yaml(recipe), str(recipe))
-        known |= {other.stem for other in recipe.parent.glob("*.yaml")}
-    raise RequestError(f"{path}: there is no recipe {file.recipe!r}{nearest(file.recipe, sorted(known))}")
+    for folder in folders:
+        path = folder / f"{name}.yaml"
+        if path.is_file():
+            return path
+        known |= {other.stem for other in folder.glob("*.yaml")}
+    raise RequestError(f"{lacking} {name!r}{nearest(name, sorted(known))}")
 
 
 def _changes(file: SweepFile, path: Path) -> dict[str, dict[str, Any]]:
@@ -270,12 +273,9 @@ def _changed(base: Recipe, change: dict[str, Any], where: str) -> Recipe:
     return Recipe.parse(values, where)
 
 
-def load_scale(name: str, folder: Path, settings: tuple[str, ...] = ()) -> Scale:
-    """Reads `FOLDER/NAME.yaml` and applies the `--set` settings. Raises RequestError."""
-    path = folder / f"{name}.yaml"
-    if not path.exists():
-        known = sorted(other.stem for other in folder.glob("*.yaml"))
-        raise RequestError(f"there is no scale {name!r}{nearest(name, known)}")
+def load_scale(name: str, folder: Path, settings: tuple[str, ...] = (), *further: Path) -> Scale:
+    """Reads `NAME.yaml` of the first of the folders that has it, and applies the `--set` settings. Raises RequestError."""
+    path = find_yaml("there is no scale", name, (folder, *further))
     scale = Scale.parse(read_yaml(path), str(path))
     changed: Scale = override(scale, settings, "--set") if settings else scale
     return changed

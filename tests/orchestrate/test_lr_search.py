@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from analysis.law.report import draw_search
 from mm1_lab import lab
 from mm1_lab.cli import main
 from mm1_lab.config import (
@@ -153,23 +152,6 @@ def test_stopped_after_any_round_it_ends_as_if_undisturbed(tmp_path: Path, monke
     for size in SIZES[:3]:
         assert rates(cut, size) == rates(whole, size)
     assert (cut.folder / "trials.csv").read_bytes() == (whole.folder / "trials.csv").read_bytes()
-
-
-def test_a_search_is_fitted_by_both_objectives_and_drawn(ask: Callable[..., Request], laboratory: Laboratory) -> None:
-    request = ask(seeds="2")
-    run_search(request, Inline(), no_drawing)
-    drawn = draw_search(request.folder, {"2.9B": 36864.0})
-    assert [path.name for path in drawn] == [
-        "points.csv", "optima.csv", "law.json", "figure.png", "table.md",
-    ]  # fmt: skip
-    values = json.loads((request.folder / "law.json").read_text(encoding="utf-8"))
-    assert [fit["objective"] for fit in values["fits"]] == ["held-out loss", "8-shot average"]
-    for fit in values["fits"]:
-        assert fit["coefficients"] == pytest.approx({"ln N": -0.3, "constant": -1.5}, abs=0.05)
-        assert fit["predictions"][0]["value"] == pytest.approx(math.exp(-0.3 * math.log(36864) - 1.5), rel=0.02)
-    text = (request.folder / "table.md").read_text(encoding="utf-8")
-    assert "2.9B" in text
-    assert json.loads((draw_search(request.folder)[2]).read_text(encoding="utf-8")) == values, "targets are kept"
 
 
 @pytest.mark.parametrize(

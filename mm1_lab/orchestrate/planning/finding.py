@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm1_lab.config import NotHere, Recipe, RequestError, Scale, decoder_name, find_pretrained, load_scale, nearest
+from mm1_lab.config import NotHere, Recipe, RequestError, Scale, decoder_name, find_pretrained, find_yaml, load_scale
 from mm1_lab.files import SHIPPED
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ MOST_SEEDS = 99
 
 def find_scale(name: str, overrides: tuple[str, ...] = (), sweeps: Path = Path("sweeps")) -> Scale:
     """Loads a scale from `scales/` next to the sweep, one folder up, or in one of SWEEPS. Raises RequestError."""
-    places = [folder / "scales" for folder in (sweeps, sweeps.parent, *SWEEPS)]
-    return load_scale(name, next((p for p in places if (p / f"{name}.yaml").is_file()), places[-1]), overrides)
+    nearby, *further = (folder / "scales" for folder in (sweeps, sweeps.parent, *SWEEPS))
+    return load_scale(name, nearby, overrides, *further)
 
 
 def find_sweep(name: str) -> Path:
@@ -30,11 +30,9 @@ def find_sweep(name: str) -> Path:
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
-    for file in (folder / f"{spelt}.yaml" for folder in SWEEPS for spelt in (name, name.replace("-", "_"))):
-        if file.exists():
-            return file
-    known = sorted({file.stem for folder in SWEEPS for file in folder.glob("*.yaml")})
-    raise RequestError(f"there is no sweep {name!r}{nearest(name, known)}")
+    if not any((folder / f"{name}.yaml").is_file() for folder in SWEEPS):
+        name = name.replace("-", "_")
+    return find_yaml("there is no sweep", name, SWEEPS)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
