@@ -39,23 +39,6 @@ def refused(sweeps: Path, capsys: pytest.CaptureFixture[str]) -> Check:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "fragments"),
-    [
-        ("panels:", "panel:", ["data_mix.yaml", "unknown key 'panel'", "did you mean 'panels'"]),
-        ("  base: {}", "  off: {}", ["data_mix.yaml: arms: YAML reads a name here as False", "put it in quotes"]),
-        ("title:", "title: !!python/object/apply:os.system [ls] #", ["data_mix.yaml", "plain YAML"]),
-    ],
-)
-def test_a_wrong_sweep_file(sweeps: Path, refused: Check, old: str, new: str, fragments: list[str]) -> None:
-    path = sweeps / "data_mix.yaml"
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new, 1), encoding="utf-8")
-    error = refused()
-    assert all(fragment in error for fragment in fragments), error
-
-
-@pytest.mark.parametrize(
     ("options", "fragments"),
     [
         (["--set", "train.step=9"], ["train.step'", "did you mean 'steps'"]),

@@ -87,17 +87,6 @@ def test_one_more_arm_runs_alone(finished: Any, place: Any) -> None:
     assert "3 done, 0 missing, 0 failed" in place.run("status")
 
 
-def test_a_setting_makes_new_trials_beside_the_old(
-    finished: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(finished.folder)
-    assert main(["plan", "data_mix", "--scale", "smoke", "--only", "base"]) == 0
-    assert "Nothing to run." in capsys.readouterr().out
-    assert main(["plan", "data_mix", "--scale", "smoke", "--only", "base", "--set", "train.steps=7"]) == 0
-    output = capsys.readouterr().out
-    assert output.startswith("data_mix,train.steps=7 at smoke: 1 trial, 2 stages to run")
-
-
 @pytest.mark.slow
 def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_anything(
     finished: Any, place: Any

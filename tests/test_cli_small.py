@@ -14,7 +14,6 @@ from mm1_lab import contrasts
 from mm1_lab.cli import main
 from mm1_lab.config import load_sweep
 from tests.conftest import REPOSITORY
-from tests.data.conftest import Files
 
 SMOKE = ("--scale", "smoke")
 LONG = "x" * 20_000
@@ -173,25 +172,6 @@ def test_compare_gives_what_the_contrasts_give(capsys: Output, monkeypatch: pyte
     (tmp_path / "results/local/smoke/encoder_scratch/sweep.json").touch()
     assert main(["compare", "encoder_scratch", "scratch", "base"]) == 2
     assert "it has results at smoke: add --scale smoke" in capsys.readouterr().err
-
-
-def test_an_arm_that_the_data_do_not_allow_hinders_no_question_about_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
-) -> None:
-    """Without interleaved documents the base of the sweep cannot run, but captions with and without text can."""
-    monkeypatch.chdir(tmp_path)
-    files = Files(tmp_path)
-    files.captions("captions.tar", range(24))
-    files.jsonl("text.jsonl", [f"Line {n} says: {files.prose(30, n)}" for n in range(24)])
-    own = (*SMOKE, "--data", str(files.yaml(captions="captions.tar", text="text.jsonl")))
-    assert main(["show", "data_mix", "captions", "captions+text", *own]) == 0
-    assert "recipe.data_mix.text" in capsys.readouterr().out
-    assert main(["compare", "data_mix", "captions", "captions+text", *own]) == 2
-    assert "run the sweep first" in capsys.readouterr().err
-    assert main(["status", "data_mix", "--only", "captions", *own]) == 0
-    assert "0 done, 1 missing, 0 failed" in capsys.readouterr().out
-    assert main(["show", "data_mix", "base", "captions", *own]) == 2
-    assert "data_mix lists interleaved, which the data do not contain" in capsys.readouterr().err
 
 
 def test_a_project_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:

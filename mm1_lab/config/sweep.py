@@ -274,7 +274,7 @@ def _changed(base: Recipe, change: dict[str, Any], where: str) -> Recipe:
 
 
 def load_scale(name: str, folder: Path, settings: tuple[str, ...] = (), *further: Path) -> Scale:
-    """Reads `NAME.yaml` of the first of the folders that has it, and applies the `--set` settings. Raises RequestError."""
+    """Reads `NAME.yaml` in the first folder that has it, and applies the `--set` settings. Raises RequestError."""
     path = find_yaml("there is no scale", name, (folder, *further))
     scale = Scale.parse(read_yaml(path), str(path))
     changed: Scale = override(scale, settings, "--set") if settings else scale

@@ -74,18 +74,6 @@ def test_a_conversation_ends_where_the_model_reads_no_further(talk: Chat) -> Non
     talk.say("the color of the circle")
 
 
-def test_what_is_no_picture_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.png").write_text("words")
-    with pytest.raises(RequestError, match="cannot be read as an image"):
-        open_image(tmp_path / "a.png", ImageDecoder())
-    with pytest.raises(RequestError, match=f"there is no file {tmp_path}/b.png"):
-        open_image(tmp_path / "b.png", ImageDecoder())
-    Image.new("RGB", (30, 20)).save(tmp_path / "c.png")
-    monkeypatch.setattr("mm1_lab.data.pixels.LARGEST_PICTURE", 599)
-    with pytest.raises(RequestError, match="30 × 20 pixels exceed the limit of 599"):
-        open_image(tmp_path / "c.png", ImageDecoder())
-
-
 def test_the_template_of_users_models_writes_what_their_training_reads(tmp_path: Path) -> None:
     """A system message, and pictures amid and behind the words of a turn."""
     for name in "ab":

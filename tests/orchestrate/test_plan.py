@@ -115,22 +115,6 @@ def test_models_of_arms_that_are_not_asked_for_are_left_alone(tmp_path: Path, mo
         load_request(path, "smoke", only=("a", "c"), results=tmp_path / "results")
 
 
-def test_a_plan_in_short_is_as_wide_as_a_terminal_and_knows_every_time(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """In a fresh clone, of the sweeps that the help names: kinds of stages, not stages, and no time unknown."""
-    folders = ("--results", str(tmp_path), "--store", str(tmp_path))
-    assert main(["plan", "data_mix", "encoder", *folders]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 110 and len(lines) < 30
-    assert "data_mix, to run, seed 0: base, captions," in lines[2]
-    counted = [line.split() for line in lines if line.startswith("multimodal")]
-    assert counted[0][:4] == ["multimodal", "to", "run", "12"] and counted[1][:3] == ["multimodal", "waits", "10"]
-    assert any(line.startswith("encoder     to run") for line in lines)
-    assert sum("shipped with the repository" in line for line in lines) == 2
-    assert any(line.startswith("About ") and line.endswith(" at a time.") for line in lines)
-
-
 def test_a_connector_that_gives_another_shape_is_refused_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from mm1_lab import lab
 from mm1_lab.cli import main, make_parser
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate.planning.request import Request, load_request
@@ -141,12 +140,6 @@ def test_a_folder_or_a_project_s_scales_hide_neither_sweep_nor_scale(
     assert requests[0].trials == requests[1].trials == requests[2].trials == requests[3].trials
     with pytest.raises(RequestError, match="there is no scale 'smok'; did you mean 'smoke'"):
         load_request("data_mix", "smok")
-
-
-def test_shipped_parts_are_used_from_python_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    states = lab.plan(lab.load_sweep("data_mix", only=["base"])).set_index("kind")["state"]
-    assert (states["encoder"], states["decoder"]) == ("done", "done")
 
 
 def test_rows_too_short_for_the_world_are_refused_and_serve_for_other_data(tmp_path: Path) -> None:

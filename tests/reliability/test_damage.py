@@ -128,23 +128,6 @@ def test_whatever_is_damaged_of_a_score_it_is_not_read(
     assert f"damaged ({name if damage is not Path.unlink else folder / name}" in capsys.readouterr().err
 
 
-def test_damaged_scores_in_a_folder_that_cannot_be_written_are_told_and_left_out(
-    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from mm1_lab.results.reading import read_variant
-
-    folder = copy / "trials" / _fingerprint(copy, "captions")
-    _fewer_rows(folder / "scores.parquet")
-
-    def refuse(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(os, "replace", refuse)
-    variant = read_variant(copy / "smoke" / "data_mix")
-    assert dict(zip(variant.trials["arm"], variant.trials["done"], strict=True)) == {"base": True, "captions": False}
-    assert "it is not used" in capsys.readouterr().err and folder.exists()
-
-
 def test_of_large_files_stretches_are_looked_at_and_in_full_all_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,22 +150,6 @@ def test_gc_keeps_what_other_results_in_the_store_need_and_all_where_none_is_bes
     assert stages(ledger) == before & set(ledger.record(worse)["fingerprints"].values())
 
 
-def test_gc_after_a_check_of_the_scale_alone_and_in_a_folder_without_results(
-    ledger: Ledger, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.rmtree(ledger.results / "smoke")
-    before = stages(ledger)
-    assert main(["gc"]) == 2
-    error = capsys.readouterr().err
-    assert "results/local: holds no sweep whose best weights could be kept" in error and "--keep none" in error
-    assert stages(ledger) == before
-    gates = ledger.results / "smoke" / "check_scale" / "gates.csv"
-    gates.parent.mkdir(parents=True)
-    gates.write_text("gate,seed,what,value,low,high,needed,verdict\n", encoding="utf-8")
-    assert main(["gc", "--keep", "best", "--yes"]) == 0
-    assert not stages(ledger)
-
-
 def test_weights_that_gc_deleted_are_trained_again_with_the_same_scores(finished: Place, tmp_path: Path) -> None:
     """By the command that `export` names; the trial that was not asked for stays without."""
     place = Place(tmp_path / "copy")
