@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -135,11 +136,11 @@ def parse_looks(text: str | None) -> tuple[int, ...]:
     """Parses `--looks`, increasing numbers of seeds (`4,6,8`); none without the option. Raises RequestError."""
     if text is None:
         return ()
-    parts = text.split(",")
-    looks = tuple(int(part) for part in parts if part.strip().isascii() and part.strip().isdigit() and len(part) < 7)
-    if len(looks) < len(parts) or looks[0] < 2 or list(looks) != sorted(set(looks)):
-        raise RequestError(f"--looks {text}: give increasing numbers of seeds, from 2 on, such as 4,6,8")
-    return looks
+    with suppress(ValueError):
+        looks = tuple(map(int, text.split(",")))
+        if looks[0] >= 2 and list(looks) == sorted(set(looks)):
+            return looks
+    raise RequestError(f"--looks {text}: give increasing numbers of seeds, from 2 on, such as 4,6,8")
 
 
 def ledger_of(options: argparse.Namespace) -> Ledger:

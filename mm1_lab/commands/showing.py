@@ -233,7 +233,5 @@ def _columns(text: str) -> dict[str, str]:
         name, equals, column = pair.partition("=")
         if not (name.strip() and equals and column.strip()):
             raise RequestError(f"--columns {text}: {pair!r} is not NAME=COLUMN, such as arm=commit")
-        if name.strip() in columns:
-            raise RequestError(f"--columns {text}: {name.strip()} is given twice")
         columns[name.strip()] = column.strip()
     return columns

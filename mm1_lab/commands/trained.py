@@ -50,11 +50,11 @@ def export(options: argparse.Namespace) -> int:
 def chat(options: argparse.Namespace) -> int:
     """Chat with a trained arm."""
     request, trial = _trained(options)
-    from mm1_lab.orchestrate.conversation import Chat, open_image
+    from mm1_lab.orchestrate.conversation import load_chat, open_image
 
     decoder = request.image_decoder()
     waiting = [open_image(path, decoder) for path in options.image]
-    talk = Chat.load(trial.evaluation.model, request.weights_of(trial), request.open_data())
+    talk = load_chat(trial.evaluation.model, request.weights_of(trial), request.open_data())
     print("Type a message. `/image FILE` adds an image to the next one, `/new` starts over, an empty line quits.")
     while said := _typed("You: "):
         typed, _, rest = said.partition(" ")

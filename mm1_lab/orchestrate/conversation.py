@@ -1,7 +1,6 @@
 """A conversation with a trained model: the turns so far, and the next answer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from mm1_lab import team
@@ -31,23 +30,19 @@ def open_image(path: Path, decoder: ImageDecoder) -> Picture:
     return picture
 
 
-@dataclass
+def load_chat(stage: ModelStage, folder: Path, data: Data) -> "Chat":
+    return Chat(stage, load_mm1(stage, folder, data.tokenizer).to(team.device()), data)
+
+
 class Chat:
     """The turns so far as model input, in the format of the data that the model was tuned on."""
 
-    stage: ModelStage
-    model: MM1
-    data: Data
-    so_far: Segment = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.is_world = self.data.identity.kind == "world"
-        self._embedder = PromptEmbedder.of(self.stage, self.model, 8)
+    def __init__(self, stage: ModelStage, model: MM1, data: Data) -> None:
+        self.stage = stage
+        self.data = data
+        self.is_world = data.identity.kind == "world"
+        self.embedder = PromptEmbedder.of(stage, model, 8)
         self.forget()
-
-    @classmethod
-    def load(cls, stage: ModelStage, folder: Path, data: Data) -> "Chat":
-        return cls(stage, load_mm1(stage, folder, data.tokenizer).to(team.device()), data)
 
     def forget(self) -> None:
         """Starts a new conversation."""
@@ -76,7 +71,7 @@ class Chat:
             raise RequestError(f"{text}; /new starts over")
         longest = min(longest, context - used)
         group = PromptGroup(self.so_far, (turn,))
-        ((text,),) = generate(self._embedder, [group], tokenizer, (), longest, batch=1)
+        ((text,),) = generate(self.embedder, [group], tokenizer, (), longest, batch=1)
         answer = cut_answer(text, (), lines=not self.is_world)
         self.so_far += turn + Segment((*tokenizer.encode(f" {answer}"), tokenizer.end))
         return answer

@@ -86,9 +86,9 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
 def _prepare(plan: Plan, request: Request, executor: Executor) -> dict[str, int]:
     """Checks that the plan can be run, and opens the executor. Returns the rows of `rows_at_a_time`."""
     check_disk(plan, request.ledger.store)
-    done = f"{sum(plan.is_done(trial.fingerprint) for trial in plan.trials)} of {counted(len(plan.trials), 'trial')}"
-    tasks = counted(len(plan.tasks), "task")
-    print(f"{request.variant} at {request.scale_name}: {tasks}, {done} done before", flush=True)
+    states = [plan.stages[trial.fingerprint].state for trial in plan.trials]
+    done = f"{states.count('done')} of {counted(len(states), 'trial')} done before"
+    print(f"{request.variant} at {request.scale_name}: {counted(len(plan.tasks), 'task')}, {done}", flush=True)
     check_feasible(plan, request)
     executor.open(request.scale)
     return rows_at_a_time(plan, request)

@@ -40,11 +40,11 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if len(parts) > 1 and not parts[-1]:
         parts.pop()
-    if not all(part.isascii() and part.isdigit() and len(part) <= 10 and int(part) < 2**32 for part in parts):
+    if not all(part.isdecimal() and len(part) <= 10 and int(part) < 2**32 for part in parts):
         raise RequestError(
             f"--seeds {text!r}: give a count (3) or a list (5,6,7; one seed with a comma: 100,), below 2^32"
         )
-    numbers = [int(part) for part in parts]
+    numbers = list(map(int, parts))
     if "," in text:
         return tuple(dict.fromkeys(numbers))
     if not 1 <= numbers[0] <= MOST_SEEDS:

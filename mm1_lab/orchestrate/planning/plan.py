@@ -66,9 +66,6 @@ class Plan:
             for stage in task.stages:
                 yield task, stage
 
-    def is_done(self, fingerprint: str) -> bool:
-        return self.stages[fingerprint].state == "done"
-
 
 def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
     """Makes the plan for the trials from the ledger. Imports nothing heavy, so ten thousand trials take seconds.

@@ -21,8 +21,6 @@ def show_dashboard(port: int, log: Iterator[str]) -> None:
 
     `log` logs a sweep with each step; the server does not wait for it, since the first time takes a minute or two.
     """
-    if not 0 <= port <= 65535:
-        raise RequestError(f"--port {port}: is no valid port; choose another (mm1-lab dashboard --port 5001)")
     uri = tracking_uri()
     if uri.startswith("http"):
         print(*log, sep="\n")
@@ -30,7 +28,7 @@ def show_dashboard(port: int, log: Iterator[str]) -> None:
         return
     try:
         socket.create_server((HOST, port)).close()
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise RequestError(f"--port {port}: {error}; choose another (mm1-lab dashboard --port 5001)") from None
     try:
         connect().search_experiments(max_results=1)  # two processes must not create a database's tables at once
