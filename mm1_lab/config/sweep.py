@@ -173,8 +173,7 @@ class Sweep(_Question):
 
     def changed(self, change: dict[str, Any], where: str) -> Recipe:
         """The base with these fields, which may be dotted. Raises RequestError, which begins with `where`."""
-        recipe = _changed(self.base, change, where)
-        return self.connectors.marked(recipe) if self.connectors else recipe
+        return _changed(self.base, change, where, self.connectors)
 
 
 class SweepFile(_Question):
@@ -202,11 +201,8 @@ def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Swee
     folders = [folder / "recipes" for folder in (path.parent, path.parent.parent, *further)]
     recipe_file = find_yaml(f"{path}: there is no recipe", file.recipe, folders)
     base = override(Recipe.parse(read_yaml(recipe_file), str(recipe_file)), settings, "--set")
-    arms = {name: _changed(base, change, f"{path}: arm {name!r}") for name, change in changes.items()}
     own = read_connectors(path.parent / file.connectors) if file.connectors else None
-    if own:
-        base = own.marked(base)
-        arms = {name: own.marked(recipe) for name, recipe in arms.items()}
+    arms = {name: _changed(base, change, f"{path}: arm {name!r}", own) for name, change in changes.items()}
 
     def check(what: str, arm: str) -> None:
         if arm not in arms:
@@ -219,7 +215,7 @@ def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Swee
         for arm in panel.arms.values():
             check(f"panel {label!r} shows", arm)
     values = file.model_dump(exclude={"recipe", "arms", "grid", "connectors"})
-    return Sweep(name=path.stem, base=base, arms=arms, connectors=own, **values)
+    return Sweep(name=path.stem, base=_changed(base, {}, str(path), own), arms=arms, connectors=own, **values)
 
 
 def find_yaml(lacking: str, name: str, folders: Iterable[Path]) -> Path:
@@ -262,15 +258,17 @@ def spelt(value: Any) -> str:
     return str(value)
 
 
-def _changed(base: Recipe, change: dict[str, Any], where: str) -> Recipe:
-    """The base with the change applied; a mapping updates only the fields that it contains."""
+def _changed(base: Recipe, change: dict[str, Any], where: str, own: OwnConnectors | None) -> Recipe:
+    """The base with the change applied; a mapping updates only the fields that it contains. A connector of the user's
+    own gets its file's digest."""
     values = base.model_dump()
     for path, value in change.items():
         table, key = innermost(values, path, where)
         if isinstance(table.get(key), dict) and isinstance(value, dict):
             value = table[key] | value
         table[key] = value
-    return Recipe.parse(values, where)
+    recipe = Recipe.parse(values, where)
+    return own.marked(recipe) if own else recipe
 
 
 def load_scale(name: str, folder: Path, settings: tuple[str, ...] = (), *further: Path) -> Scale:

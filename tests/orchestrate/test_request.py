@@ -121,7 +121,10 @@ def test_a_command_names_the_sweep_as_it_was_named_and_folders_that_are_not_the_
     request.write_manifest()
     assert read_manifest(request.folder).command() == "mm1-lab run data_mix --scale smoke"
     command = request.command("--seeds", "3")
-    assert command == f"mm1-lab run data_mix --scale smoke --seeds 3 --results mine --store {tmp_path.parent}/weights"
+    assert (
+        command
+        == f"mm1-lab run data_mix --scale smoke --seeds 3 --results {tmp_path}/mine --store {tmp_path.parent}/weights"
+    )
 
 
 def test_a_folder_or_a_project_s_scales_hide_neither_sweep_nor_scale(
