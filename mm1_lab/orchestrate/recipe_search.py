@@ -164,9 +164,7 @@ class _Search:
             sampler = samplers.GPSampler(seed=seed, n_startup_trials=at_random)
         else:
             sampler = samplers.TPESampler(seed=seed, n_startup_trials=at_random, multivariate=True, constant_liar=True)
-        pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
-        if settings.prune:
-            pruner = optuna.pruners.MedianPruner(n_startup_trials=settings.at_a_time)
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=settings.at_a_time)  # asked only with `prune`
         return optuna.create_study(directions=self.directions, sampler=sampler, pruner=pruner)
 
     def winner(self, study: Study) -> tuple[str, Recipe]:
