@@ -18,7 +18,7 @@ from analysis import paper
 from analysis.judging.claims import known_lessons, load_lessons
 from analysis.redraw import draw
 from mm1_lab import cli, commands
-from mm1_lab.commands import options
+from mm1_lab.commands import common
 from mm1_lab.config import DecoderStage, EvaluationSettings, Pretrained, RequestError, Stage
 from mm1_lab.config.size import Parameters, Size
 from mm1_lab.data.shards.datafile import DataFile
@@ -270,10 +270,10 @@ def test_the_table_names_files_that_are_there() -> None:
 
 
 def test_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(options, "COMMANDS", dict(options.COMMANDS))
-    monkeypatch.setattr(commands, "COMMANDS", options.COMMANDS)
+    monkeypatch.setattr(common, "COMMANDS", dict(common.COMMANDS))
+    monkeypatch.setattr(commands, "COMMANDS", common.COMMANDS)
 
-    @options.command("--seeds 3", options.SEEDS)
+    @common.command("--seeds 3", common.SEEDS)
     def say_seeds(given: argparse.Namespace) -> int:
         """Say which seeds."""
         print(f"seeds {given.seeds}")
