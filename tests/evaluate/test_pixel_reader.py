@@ -23,10 +23,12 @@ def test_a_reader_of_pixels_learns_names_and_reads_more_at_a_higher_resolution(m
     coarse, fine, gain = gates.read_from_pixels({224: 12, 336: 36})
     assert fine.value > 30 and fine.low < fine.value < fine.high
     assert gain.value == pytest.approx(fine.value - coarse.value) and gain.value > 8 and gain.verdict == "pass"
+    monkeypatch.setattr(pixel_reader, "TRAINING_PICTURES", 60)
     (same, again, none) = gates.read_from_pixels({336: 36, 448: 36})
     assert same.value == again.value and none.verdict == "fail"
 
 
+@pytest.mark.soak  # a minute, and what `check-scale` measures
 def test_small_print_is_read_at_1344_rather_than_at_336(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pixel_reader, "TRAINING_PICTURES", 2000)
     monkeypatch.setattr(pixel_reader, "TEST_PICTURES", 300)
