@@ -158,8 +158,8 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
 def _write_scores(study: Study, output: Output) -> list[Table]:
     """Writes the scores, `table.md` last; returns its tables."""
     tables = [scores.means_table(study)]
-    if study.content_measures:
-        tables.append(scores.content_table(study))
+    if study.cider_measures:
+        tables.append(scores.cider_table(study))
     tables.append(scores.losses_table(study))
     if study.sweep.reproduces == "Table 1":
         tables.append(scores.encoders_table(study))

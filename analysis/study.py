@@ -17,10 +17,12 @@ from analysis.statistics import Interval, arm_means, over_questions
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure, Panel, RequestError, Sweep, canonical_json
 from mm1_lab.results import Manifest
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
-from mm1_lab.results.summary import CONTENT, PLAIN, benchmark_scores, rows_of
+from mm1_lab.results.summary import benchmark_scores, rows_of
 
-FAMILIES = {"captioning": "captioning (CIDEr)", "vqa": "VQA"}
+FAMILIES = {"captioning": "captioning", "vqa": "VQA"}
 """Titles of the families of benchmarks with images."""
+CIDER = " cider"
+"""Ends the name of the benchmark for the CIDEr of captions that are scored by content."""
 FAMILIES_APART = {
     "novel": "new combinations",
     "chat": "conversations",
@@ -170,6 +172,9 @@ class Study:
         over all of them, or for the only one."""
         known = set(self.scores["family"].unique())
         titles = {family: title for family, title in FAMILIES.items() if family in known}
+        if "captioning" in titles:
+            is_cider = self.scores["metric"][self.scores["family"] == "captioning"].eq("cider").any()
+            titles["captioning"] += " (CIDEr)" if is_cider else " (content)"
         apart = {family: title for family, title in FAMILIES_APART.items() if family in known}
         if len(titles) == 1:
             titles = {"": titles.popitem()[1]}
@@ -188,10 +193,10 @@ class Study:
         return found
 
     @cached_property
-    def content_measures(self) -> list[Measure]:
-        """Those of `measures` with captions, with their content scores in place of the metric; empty without any."""
-        with_captions = [measure.content for measure in self.measures if measure.of in ("", *PLAIN)]
-        return [measure for measure in with_captions if len(rows_of(self._by_benchmark, measure))]
+    def cider_measures(self) -> list[Measure]:
+        """Of captions in the miniature world, which are scored by content, their CIDEr; empty on other data."""
+        rows = self.asked[self.asked["benchmark"].str.endswith(CIDER)][["benchmark", "shots"]].drop_duplicates()
+        return [Measure(name, int(shots)) for name, shots in rows.itertuples(index=False)]
 
     @property
     def own_benchmarks(self) -> list[Measure]:
@@ -209,13 +214,8 @@ class Study:
 
     @cached_property
     def _by_benchmark(self) -> pd.DataFrame:
-        """The mean score over each benchmark's questions, and of captions by content, by arm and seed."""
-        means = benchmark_scores(self.scores)
-        if CONTENT in self.scores:
-            captions = self.scores[self.scores[CONTENT].notna()]
-            said = benchmark_scores(captions.assign(score=captions[CONTENT]))
-            means = means.merge(said.rename(columns={"score": CONTENT}), how="left")
-        return means
+        """The mean score over each benchmark's questions, by arm and seed."""
+        return benchmark_scores(self.scores)
 
     def _rows(self, measure: Measure) -> pd.DataFrame:
         """The rows that a trial's value is the mean of: of questions only where means of benchmarks do not suffice."""
@@ -248,7 +248,7 @@ class Study:
     def asked_unlike(self, arms: frozenset[str], measure: Measure) -> bool:
         """Whether a measure averages other benchmarks in some trials of `arms` than in others, as after a benchmark was
         added to the data and not all arms were evaluated again."""
-        rows = rows_of(self.asked, measure.wording)
+        rows = rows_of(self.asked, measure)
         rows = rows[rows["arm"].isin(arms)]
         return rows.groupby(["arm", "seed"], observed=True)["benchmark"].agg(frozenset).nunique() > 1
 

@@ -11,19 +11,17 @@ class ScoreRow:
     family: str
     """captioning, vqa, novel, text, chat, solutions or further."""
     metric: str
-    """cider, vqa, exact, …"""
+    """cider, content, vqa, exact, …"""
     shots: int
     block: int
     question: str
     """Unique within the benchmark."""
     kind: str
     score: float
-    """Points: accuracy × 100, CIDEr × 100."""
+    """Points: accuracy, F1 or CIDEr × 100."""
     prediction: str
     parsed: bool
     """Whether the answer has the required form."""
-    content: float | None = None
-    """For a caption of the world: points for its content, regardless of the wording."""
 
 
 @dataclass(frozen=True, slots=True)

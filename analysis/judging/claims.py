@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import yaml
 from pydantic import model_validator
@@ -13,12 +13,9 @@ from analysis.effects import Levels as Axes
 from analysis.effects import groups, varying
 from analysis.judging.difference import Weights
 from mm1_lab.config import AVERAGE, Config, Contrast, Expectation, Measure, MeasureField, RequestError, Sweep
-from mm1_lab.results import Manifest
 
 PATH = Path(__file__).parents[1] / "lessons.yaml"
 LAW = "lr_law"
-STUDY_WORLD = "world-3"
-"""The miniature world of the study in results/study, whose protocol `aside_in_world` belongs to."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +30,6 @@ class Claim:
     """`slope`: of the learning-rate law, without weights."""
     expect: Expectation
     margin: float = 0.0
-    size: float | None = None
-    """The difference that the paper found: an interval entirely below it refutes the size."""
 
     @property
     def expectation(self) -> str:
@@ -42,13 +37,6 @@ class Claim:
         minus = f"−{self.margin:g}" if self.margin else "0"
         words = {"greater": f"> {self.margin:g}", "less": f"< {minus}", "keeps": f"≥ {minus}"}
         return words.get(self.expect, f"within ± {self.margin:g}")
-
-    @property
-    def content(self) -> "Claim":
-        """The same claim with captions by their content."""
-        weights = {(arm, measure.content): weight for (arm, measure), weight in self.weights.items()}
-        measure = self.measure if self.measure == "slope" else self.measure.content
-        return replace(self, weights=weights, measure=measure, detail=f"{self.detail}, content")
 
 
 def claim_of(contrast: Contrast) -> Claim:
@@ -85,17 +73,8 @@ class Part(Levels):
     measure: MeasureField = AVERAGE
     expect: Expectation = "greater"
     margin: float = 0.0
-    paper_size: float | None = None
-    """The paper's difference in points, a second bound."""
     aside: str = ""
     """Why the part is shown but does not decide."""
-    aside_in_world: str = ""
-    """The same for results of `STUDY_WORLD`, for what that world could not test."""
-
-    def why_aside(self, manifest: Manifest) -> str:
-        """Why it does not decide in these results; empty if it does."""
-        withdrawn = manifest.withdrawn.get(self.contrast or "", "")
-        return self.aside or withdrawn or (self.aside_in_world if manifest.data.digest == STUDY_WORLD else "")
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
@@ -118,8 +97,6 @@ class Lesson(Config):
     margin: str
     """The reason for its margins."""
     parts: tuple[Part, ...]
-    both_scores: bool = False
-    """Whether each statement must hold by the captions' metric and by their content; said of all lessons of a file."""
 
 
 def load_lessons(path: Path = PATH) -> tuple[Lesson, ...]:
@@ -128,12 +105,9 @@ def load_lessons(path: Path = PATH) -> tuple[Lesson, ...]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise RequestError(f"{path}: this is not YAML ({getattr(error, 'problem', error)})") from None
-    shared: dict[str, Any] = {}
-    if isinstance(values, dict):
-        shared, values = values, values.pop("lessons", None)
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         raise RequestError(f"{path}: must hold a list of lessons")
-    return tuple(Lesson.parse(shared | value, f"{path}: lesson {number}") for number, value in enumerate(values, 1))
+    return tuple(Lesson.parse(value, f"{path}: lesson {number}") for number, value in enumerate(values, 1))
 
 
 def known_lessons(results: Path) -> tuple[Lesson, ...]:
@@ -161,9 +135,8 @@ def lessons_about(sweep: Sweep, lessons: Iterable[Lesson]) -> list[Lesson]:
 def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Iterable[str]) -> list[Claim]:
     """The claims of a part of a lesson; empty if the sweep has no such arms with scores."""
     if part.contrast:
-        found = [claim_of(contrast) for contrast in sweep.contrasts if contrast.claim == part.contrast]
-        return [replace(claim, size=part.paper_size) for claim in found]
-    claim = Claim(lesson.claim, "", {}, part.measure, part.expect, part.margin, part.paper_size)
+        return [claim_of(contrast) for contrast in sweep.contrasts if contrast.claim == part.contrast]
+    claim = Claim(lesson.claim, "", {}, part.measure, part.expect, part.margin)
     if part.arm and part.over:
         if part.arm not in sweep.arms:
             return []

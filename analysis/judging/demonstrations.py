@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.statistics import UNKNOWN, mean_of
 from mm1_lab.config import Check
-from mm1_lab.results.summary import PLAIN, benchmark_scores, by_content
+from mm1_lab.results.summary import PLAIN, benchmark_scores
 
 OTHERWISE = "-otherwise"
 """Ends the key of a question that expects second words."""
@@ -55,7 +55,7 @@ def demonstration_checks(
     first = ~alone["question"].astype(str).str.endswith(OTHERWISE)
     yield from _seen(alone[first], ", first words", blind, majorities)
     most = int(scores["shots"].max())
-    images = by_content(scores[scores["family"].isin(PLAIN)])
+    images = scores[scores["family"].isin(PLAIN)]
     yield _gain("all", images, most, GAIN)
     for family in PLAIN:
         yield _gain(family, images[images["family"] == family], most, -LOSS)
@@ -92,5 +92,5 @@ def _gain(family: str, rows: pd.DataFrame, most: int, least: float) -> Check:
     each = benchmark_scores(rows, ["seed"])
     means = each.groupby(["seed", "shots"])["score"].mean().unstack("shots")
     gained = mean_of((means[most] - means[0]).tolist()) or UNKNOWN
-    what = f"{family}, {most} shots − 0 shots, captions by content"
+    what = f"{family}, {most} shots − 0 shots"
     return Check.within("demonstrations help", what, gained.estimate, least, low=gained.low, high=gained.high)

@@ -30,13 +30,11 @@ SOLUTIONS = Measure("solutions", 0)
 
 @dataclass(frozen=True)
 class Evidence:
-    """What results say about one claim by one score of captions: a row of `lesson_parts.csv`."""
+    """What results say about one claim: a row of `lesson_parts.csv`."""
 
     question: str
     """The lesson, or the contrast by itself."""
     part: int
-    scored_by: str
-    """`wording` (the captions' metric), `content` (what they say), or the score of a learning-rate law."""
     claim: Claim | None = None
     """None if the sweep has no such arms."""
     sweep: str = ""
@@ -55,20 +53,6 @@ class Evidence:
     """Why it is shown but does not decide."""
     paper: PaperNumber | None = None
     mixed_machines: bool | None = None
-    content: Evidence | None = None
-    """The same claim by what captions say, if there is such a score; it stands beside, unless `both_scores`."""
-    both_scores: bool = False
-    """Whether each statement must hold by content too."""
-
-    @property
-    def scores(self) -> tuple[Evidence, ...]:
-        """What each statement must hold by: this, or this and the content."""
-        return (self, self.content) if self.content and self.both_scores else (self,)
-
-    def joint(self, of_look: bool = False) -> P:
-        """The p of the statements by all of `scores`; empty if one of these has none."""
-        each = [(one.p_of_look if of_look else one.p) or {} for one in self.scores]
-        return {name: max(p[name] for p in each) for name in each[0] if all(name in p for p in each)}
 
     def p_of(self, statement: str) -> float:
         return (self.p or {}).get(statement, np.nan)
@@ -83,7 +67,6 @@ class Evidence:
             "lesson": self.question,
             "part": self.part,
             "decides": not self.aside,
-            "scored_by": self.scored_by,
             "says": verdict_from_p(self.p) if self.p else "not judged",
             "reason": self.aside or self.reason,
         }
@@ -100,7 +83,6 @@ class Evidence:
             "expect": claim.expect,
             "margin": claim.margin,
             "expectation": claim.expectation,
-            "size": np.nan if claim.size is None else claim.size,
             "estimate": found.estimate,
             "error": found.error,
             "df": found.degrees_of_freedom,
@@ -110,7 +92,6 @@ class Evidence:
             "p": min((self.p or {}).values(), default=np.nan),
             "p_supported": self.p_of("supported"),
             "p_contradicted": self.p_of("contradicted"),
-            "p_smaller": self.p_of("smaller"),
             **seed_columns(self.seeds, self.in_world),
             "mixes_machines": np.nan if self.mixed_machines is None else self.mixed_machines,
             "paper": paper.value,
@@ -124,13 +105,12 @@ def of_lessons(study: Study, lessons: Iterable[Lesson], failed: Sequence[str] = 
     found: list[Evidence] = []
     for lesson in lessons_about(study.sweep, lessons):
         for number, part in enumerate(lesson.parts, 1):
-            aside = part.why_aside(study.manifest)
             claims = claims_of(part, lesson, study.sweep, study.scored)
             for claim in claims:
-                found.append(gather(study, claim, lesson.name, failed, number, aside, lesson.both_scores))
+                found.append(gather(study, claim, lesson.name, failed, number, part.aside))
             if not claims:
                 reason = f"no contrast in the sweep's file: {part.contrast!r}" if part.contrast else "no scores"
-                found.append(Evidence(lesson.name, number, "wording", reason=reason, aside=aside))
+                found.append(Evidence(lesson.name, number, reason=reason, aside=part.aside))
     return found
 
 
@@ -146,27 +126,21 @@ def gather(
     failed: Sequence[str] = (),
     part: int = 1,
     aside: str = "",
-    both_scores: bool = False,
 ) -> Evidence:
-    """The evidence on a claim by its measure, and by the captions' content if that is another score."""
+    """The evidence on a claim."""
     difference = Difference(study, claim.weights)
     p: P | None = None
     p_of_look: P | None = None
     if difference.over_seeds:
-        p = p_values(claim.expect, claim.margin, difference.over_seeds, claim.size)
+        p = p_values(claim.expect, claim.margin, difference.over_seeds)
         if study.manifest.looks:
             p_of_look, p = p, _over_looks(difference, claim)
     reason = study_not_judged(study, failed) or unsolved(study, claim.weights) or difference.lacking
     if not reason and not p:
         reason = "one seed" if p is None else "before the first look"
-    said = claim.content
-    content = None
-    if claim.weights != said.weights and all(study.trial_values(measure) for _, measure in said.weights):
-        content = gather(study, said, question, failed, part, aside)
     return Evidence(
         question=question,
         part=part,
-        scored_by="content" if claim.weights == said.weights else "wording",
         claim=claim,
         sweep=study.sweep.name,
         found=difference.found,
@@ -179,8 +153,6 @@ def gather(
         aside=aside,
         paper=paper_difference(study, claim.weights),
         mixed_machines=mixes_machines(study, (arm for arm, _ in claim.weights)),
-        content=content,
-        both_scores=both_scores,
     )
 
 
@@ -229,7 +201,7 @@ def _over_looks(difference: Difference, claim: Claim) -> P:
     for look in finished_looks(study):
         count = len(set(difference.seeds) & set(study.seeds[:look]))
         found = difference.over_first(count) if count > before else None
-        tests.append(p_values(claim.expect, claim.margin, found, claim.size) if found else {})
+        tests.append(p_values(claim.expect, claim.margin, found) if found else {})
         before = max(before, count)
     overall = {}
     for statement in dict.fromkeys(name for test in tests for name in test):

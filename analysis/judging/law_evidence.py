@@ -58,7 +58,6 @@ def _of_part(lesson: Lesson, part: Part, fits: Mapping[str, Any], is_smoke: bool
     return Evidence(
         question=lesson.name,
         part=1,
-        scored_by=str(part.law),
         claim=Claim(lesson.claim, detail, {}, "slope", part.expect, part.margin),
         sweep=LAW,
         found=slope,

@@ -58,7 +58,7 @@ def question_status(study: Study, lessons: Sequence[Lesson], failed: Sequence[st
     for lesson in lessons_about(study.sweep, lessons):
         claims: list[Claim] = []
         for part in lesson.parts:
-            if not part.why_aside(study.manifest):
+            if not part.aside:
                 claims += claims_of(part, lesson, study.sweep, study.sweep.arms)
         if claims:
             # tested as if no other were decided, so it stays decided whatever the others show

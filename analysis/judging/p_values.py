@@ -1,7 +1,7 @@
 """The p value of each possible statement about a claim, and the verdict that they give.
 
-The statements are that a claim is `supported`, that it is `contradicted`, and that the difference is `smaller` than the
-paper's. Their p are mappings by statement, without those that cannot be tested.
+The statements are that a claim is `supported` and that it is `contradicted`. Their p are mappings by statement, without
+those that cannot be tested.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,31 +13,22 @@ import numpy as np
 from analysis.statistics import LEVEL, Interval
 from mm1_lab.config import Expectation
 
-Verdict = Literal[
-    "supported",
-    "supported, smaller",
-    "refuted in size",
-    "contradicted",
-    "undecided",
-    "not judged",
-]
-SUPPORTED = ("supported", "supported, smaller")
-DECIDED = (*SUPPORTED, "refuted in size", "contradicted")
+Verdict = Literal["supported", "contradicted", "undecided", "not judged"]
+DECIDED = ("supported", "contradicted")
 
 P = Mapping[str, float]
 """The p of each statement that can be tested; a statement holds if its p is at most the level."""
 
 
-def p_values(expect: Expectation, margin: float, found: Interval, size: float | None = None) -> dict[str, float]:
+def p_values(expect: Expectation, margin: float, found: Interval) -> dict[str, float]:
     """The p of the statements about a difference.
 
-    A direction, or its opposite, is tested two-sided against the margin, and being smaller than the paper's `size`
-    two-sided against the size. `equivalent` needs two one-sided tests (the 90 % interval lies within the margins),
-    `keeps` one (non-inferiority: the one-sided 95 % bound lies above minus the margin); both are contradicted by
+    A direction, or its opposite, is tested two-sided against the margin. `equivalent` needs two one-sided tests (the
+    90 % interval lies within the margins), `keeps` one (non-inferiority: the one-sided 95 % bound lies above minus the margin); both are contradicted by
     two-sided tests against the margins.
     """
     if expect == "less":
-        return p_values("greater", margin, replace(found, estimate=-found.estimate), size)
+        return p_values("greater", margin, replace(found, estimate=-found.estimate))
     if expect == "keeps":
         p = {"supported": found.above(-margin), "contradicted": 2 * found.below(-margin)}
     elif expect == "equivalent":
@@ -45,8 +36,6 @@ def p_values(expect: Expectation, margin: float, found: Interval, size: float | 
         p = {"supported": max(found.above(-margin), found.below(margin)), "contradicted": outside}
     else:
         p = {"supported": 2 * found.above(margin), "contradicted": 2 * found.below(margin)}
-        if size is not None:
-            p["smaller"] = 2 * found.below(size)
     return {name: min(value, 1.0) for name, value in p.items() if np.isfinite(value)}
 
 
@@ -54,23 +43,19 @@ def verdict_from_p(p: P, factor: float = 1.0) -> Verdict:
     """The verdict if each p is multiplied by `factor`."""
     sure = {name for name, value in p.items() if factor * value <= LEVEL}
     if "supported" in sure:
-        return "supported, smaller" if "smaller" in sure else "supported"
-    if "contradicted" in sure:
-        return "contradicted"
-    return "refuted in size" if "smaller" in sure else "undecided"
+        return "supported"
+    return "contradicted" if "contradicted" in sure else "undecided"
 
 
 def combine(parts: Sequence[P]) -> dict[str, float]:
     """The p of the statements about several parts together: all must be supported, one contradicted part is enough, so
-    its p is multiplied by their number; it is smaller if all parts with a size are."""
+    its p is multiplied by their number."""
     if not parts:
         return {}
-    p = {"supported": max(part["supported"] for part in parts)}
-    p["contradicted"] = min(1.0, len(parts) * min(part["contradicted"] for part in parts))
-    sizes = [part["smaller"] for part in parts if "smaller" in part]
-    if sizes:
-        p["smaller"] = max(sizes)
-    return p
+    return {
+        "supported": max(part["supported"] for part in parts),
+        "contradicted": min(1.0, len(parts) * min(part["contradicted"] for part in parts)),
+    }
 
 
 class Tested(NamedTuple):

@@ -26,14 +26,6 @@ def estimate(row: Row, digits: int = 1) -> str:
     return f"{text} [{as_text(row['low'], form)}, {as_text(row['high'], form)}]"
 
 
-def estimate_in(row: Row, column: str) -> str:
-    """`estimate` for the number in `column`, whose interval is in `column_low` and `column_high`; empty if missing."""
-    value = row.get(column, np.nan)
-    if np.isnan(value):
-        return ""
-    return estimate({"estimate": value, "low": row[f"{column}_low"], "high": row[f"{column}_high"]})
-
-
 def seeds_cell(row: Row) -> str:
     """The seeds that an undecided claim needs; empty for a decided one."""
     needed = row["seeds_needed"]

@@ -16,7 +16,7 @@ from analysis.seeds import worlds_in
 from analysis.style import BASE, BLUE, DARK, GREY, RED, WIDTH, annotate, annotate_head, label_rows
 from analysis.table import Row
 
-COLOURS = {"supported": BLUE, "supported, smaller": BLUE, "refuted in size": RED, "contradicted": RED}
+COLOURS = {"supported": BLUE, "contradicted": RED}
 """Colours by verdict; grey for all others."""
 ROW = 0.21
 """Inches of a row: the 25 lessons take a page of 1,400 pixels."""
@@ -36,7 +36,7 @@ def _shown(claims: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_claims(claims: pd.DataFrame, head: str, caution: str = "") -> Figure:
-    """Draws what has an estimate. A contrast with a content score has its difference by content below, as a square."""
+    """Draws what has an estimate."""
     shown = _shown(claims)
     rows = shown.to_dict("records")
     figure = Figure(figsize=(WIDTH, 1.0 + ROW * len(rows)), layout="constrained")
@@ -54,8 +54,6 @@ def draw_claims(claims: pd.DataFrame, head: str, caution: str = "") -> Figure:
     axis.set_xlabel("difference in points")
     label_rows(axis)
     notes = [NOTE]
-    if "content" in shown and shown["content"].notna().any():
-        notes.append("Squares: by the content of captions.")
     if shown["paper"].notna().any():
         notes.append("Diamonds: MM1's own difference, on its benchmarks; triangles: MM1's is more.")
     if (shown["interval"] == "questions").any():
@@ -75,7 +73,7 @@ def _range(shown: pd.DataFrame) -> tuple[float, float]:
 
 
 def _draw(axis: Axes, place: int, row: Row) -> None:
-    """Draws one row: the claimed range, the difference by each score, the paper's number, and the verdict."""
+    """Draws one row: the claimed range, the difference, the paper's number, and the verdict."""
     margin = row["margin"]
     left, right = axis.get_xlim()
     low, high = -margin, margin
@@ -88,18 +86,11 @@ def _draw(axis: Axes, place: int, row: Row) -> None:
     band = Rectangle((low, place - 0.36), high - low, 0.72, color="#EFEFEF", linewidth=0, zorder=0)
     axis.add_patch(band)
     word, colour = _verdict(row)
-    by_content = np.isfinite(row.get("content", np.nan))
-    middle = place - 0.12 if by_content else place
     mark: dict[str, Any] = {"color": colour, "linestyle": "none"}
     mark["mfc"] = "white" if row["interval"] == "questions" else colour
     ends = row["low"], row["high"]
-    axis.plot(ends, [middle, middle], color=colour, linewidth=1.4)
-    axis.plot(row["estimate"], middle, marker="o", markersize=4, **mark)
-    if by_content:
-        below = place + 0.2
-        ends = row["content_low"], row["content_high"]
-        axis.plot(ends, [below, below], color=colour, linewidth=1, alpha=0.6)
-        axis.plot(row["content"], below, marker="s", markersize=3, alpha=0.6, **mark)
+    axis.plot(ends, [place, place], color=colour, linewidth=1.4)
+    axis.plot(row["estimate"], place, marker="o", markersize=4, **mark)
     if np.isfinite(row["paper"]):
         marker = ">" if row["paper_bound"] == "above" else "D"
         mark = {"color": DARK, "mfc": "white", "linestyle": "none"}

@@ -1,4 +1,4 @@
-"""A sweep's scores, as data and as tables: means with the paper's numbers, content, losses."""
+"""A sweep's scores, as data and as tables: means with the paper's numbers, CIDEr, losses."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,10 +11,10 @@ from analysis.statistics import UNKNOWN, mean_of
 from analysis.study import Study
 from analysis.table import Table, as_text
 from mm1_lab.config import CHAT, TEXT_CORE, UNPARSED, Measure
-from mm1_lab.results.summary import CONTENT, encoder_quality, rows_of
+from mm1_lab.results.summary import encoder_quality, rows_of
 
 CONTROLS = "Controls"
-CONTENT_NOTE = "In place of CIDEr, which rewards the references' wording: F1 over what captions say, in any wording."
+CIDER_NOTE = "MM1's metric, which rewards the wording of the references."
 ENCODER_NOTE = (
     "Retrieval: how often the nearest of 256 held-out alt-texts is an image's own. Probe: mean area under the curve "
     "(50 knows nothing, 100 everything) of linear read-outs of the words of held-out captions. A reconstructive one "
@@ -24,8 +24,6 @@ OTHER_DOCUMENTS = (
     "With five views per picture, fewer of the held-out documents fit a row: these arms' losses are those of other, "
     "shorter documents and not comparable with the others."
 )
-KEPT = ("arm", "seed", "benchmark", "family", "shots", "metric", "block", "score", "parsed")
-"""The columns of the scores by question that `scores_by_benchmark` needs; each further one takes time to sort."""
 
 
 class Shown(NamedTuple):
@@ -83,7 +81,7 @@ def means(study: Study) -> pd.DataFrame:
     """A row per panel, label and measure: value, interval, seeds, and the paper's number if known."""
     rows = []
     for shown in shown_rows(study):
-        for measure in (*shown_measures(study), *study.content_measures, UNPARSED):
+        for measure in (*shown_measures(study), *study.cider_measures, UNPARSED):
             point = study.mean(shown.arm, measure) or UNKNOWN
             number = study.paper.value(shown.panel, shown.label, measure)
             rows.append(
@@ -142,7 +140,7 @@ def arms_table(study: Study, measures: Sequence[Measure], heading: str, notes: S
         if study.representative(arm) == arm:
             row = {"arm": arm}
             for measure in measures:
-                row[str(measure.wording)] = mean_cell(study, arm, measure)
+                row[str(measure)] = mean_cell(study, arm, measure)
             rows.append(row)
     return Table(heading, pd.DataFrame(rows), notes)
 
@@ -152,9 +150,9 @@ def short_table(study: Study) -> Table:
     return arms_table(study, short_measures(study), title(study), notes_of(study))
 
 
-def content_table(study: Study) -> Table:
-    """The means with captions scored by content."""
-    return arms_table(study, study.content_measures, "Captions by content", [CONTENT_NOTE])
+def cider_table(study: Study) -> Table:
+    """The CIDEr of captions that are scored by content."""
+    return arms_table(study, study.cider_measures, "Captions by CIDEr", [CIDER_NOTE])
 
 
 def mean_cell(study: Study, arm: str, measure: Measure) -> str:
@@ -193,7 +191,7 @@ def encoders_table(study: Study) -> Table:
 
 def scores_by_benchmark(study: Study) -> pd.DataFrame:
     """Arm × seed × benchmark × shots × metric: the score, and the percentage of answers that could not be parsed."""
-    rows = _by_metric(study).groupby(["arm", "seed", "benchmark", "family", "shots", "metric"], sort=False)
+    rows = study.scores.groupby(["arm", "seed", "benchmark", "family", "shots", "metric"], sort=False)
     table = pd.DataFrame(
         {
             "score": rows["score"].mean(),
@@ -202,19 +200,6 @@ def scores_by_benchmark(study: Study) -> pd.DataFrame:
         }
     )
     return table.reset_index()
-
-
-def _by_metric(study: Study) -> pd.DataFrame:
-    """The scores of questions, and after each one of a caption that has a content score a row with it, whose metric is
-    `content`."""
-    rows = study.scores.reset_index(drop=True)
-    if CONTENT not in rows:
-        return rows
-    rows = rows[[*KEPT, CONTENT]]
-    of_content = rows[rows[CONTENT].notna()]
-    scores = of_content[CONTENT].astype(float)
-    of_content = of_content.assign(score=scores, metric=CONTENT)
-    return pd.concat([rows, of_content]).sort_index(kind="stable")
 
 
 def title(study: Study) -> str:

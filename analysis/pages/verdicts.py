@@ -9,18 +9,17 @@ import pandas as pd
 from analysis.judging.claims import LAW
 from analysis.judging.looks import reached_text
 from analysis.judging.p_values import Verdict
-from analysis.pages.cells import cited_in, estimate, estimate_in, paper_cell, references, seeds_cell
+from analysis.pages.cells import cited_in, estimate, paper_cell, references, seeds_cell
 from analysis.pages.notes import remarks
 from analysis.seeds import worlds_in
 from analysis.study import Study
 from analysis.table import MISSING, Row, Table
-from mm1_lab.config import Measure
-from mm1_lab.results.summary import CONTENT
 
-SHORT = ("claim", "verdict", "estimate", "by content", "seeds")
+SHORT = ("claim", "verdict", "estimate", "seeds")
 """The columns of the short table."""
-CONTENT_NOTE = (
-    "Captions are scored by CIDEr, which rewards wording, and by *content*, F1 over what captions say in any wording."
+CAPTIONS_NOTE = (
+    "Captions of the miniature world are scored by content: F1 over what they say, in any wording. MM1's numbers are "
+    "by CIDEr."
 )
 NEEDED_NOTE = "*Seeds needed*: how many decide a claim with 80 % power if the true difference is the estimate."
 
@@ -41,10 +40,9 @@ def verdicts_table(frame: pd.DataFrame, title: str = "", notes: Sequence[str] = 
             {
                 "claim": claim_text(row),
                 "verdict": verdict_cell(row),
-                "estimate": estimate_cell(row),
-                "by content": estimate_in(row, CONTENT),
+                "estimate": estimate(row, 2 if row["sweep"] == LAW else 1),  # of the learning-rate law its slope
                 "difference": difference,
-                "expected": expected(row),
+                "expected": row["expectation"],
                 "seeds": seeds_of(row),
                 "seeds needed": "" if is_decided or "seeds_needed" not in row else seeds_cell(row),
                 "MM1": paper_cell(row, sources),
@@ -79,8 +77,8 @@ def claims_notes(study: Study, claims: pd.DataFrame) -> list[str]:
         notes.append("At one seed: 95 % intervals over questions, conditional on these models, which give no verdict.")
     if looks := reached_text(study):
         notes.append(f"Judged look by look as seeds are added: {looks}. Intervals are those of a single look.")
-    if claims["content"].notna().any():
-        notes.append(f"{CONTENT_NOTE} Verdicts are by the measure that a claim names, by CIDEr unless said.")
+    if study.cider_measures:
+        notes.append(CAPTIONS_NOTE)
     if claims["seeds_needed"].notna().any():
         notes.append(NEEDED_NOTE)
     if (claims["mixes_machines"] == 1).any():
@@ -96,7 +94,7 @@ def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> li
     if len(known):
         verdicts = known["says"].where(known["reason"] == "", "not judged")
         about = known.assign(claim=known["lesson"], verdict=verdicts, seeds_needed=float("nan"))
-        notes = ["Each part by itself, by wording and by *content*, at 5 % without correction for their number."]
+        notes = ["Each part by itself, at 5 % without correction for their number."]
         tables.append(verdicts_table(about, "Part by part", notes))
     return tables
 
@@ -111,10 +109,8 @@ def lesson_notes(lessons: pd.DataFrame) -> list[str]:
     notes = [
         "Differences in points with 95 % intervals over seeds, of the part that decides a lesson: it needs all its "
         f"parts and falls with one. All lessons are one family ({family} could be judged); verdicts hold at 5 % after "
-        "Holm's correction, intervals are uncorrected. *Supported, smaller*: the paper's direction, a smaller size. "
-        "*Refuted in size*: smaller than the paper's, whatever its sign. *Development* seeds are those used to tune "
-        "world and recipes.",
-        f"{CONTENT_NOTE} The paper's lessons need both. {NEEDED_NOTE}",
+        "Holm's correction, intervals are uncorrected. *Development* seeds are those used to tune world and recipes.",
+        f"{CAPTIONS_NOTE} {NEEDED_NOTE}",
     ]
     if left := len(lessons) - len(run_lessons(lessons)):
         notes.append(f"{left} more lessons were not run here; `lessons.csv` names the commands.")
@@ -154,19 +150,6 @@ def verdict_cell(row: Row) -> str:
     if row.get("of_lesson") and row["verdict"] != "not judged":
         return f"lesson *{row['of_lesson']}*"
     return f"**{row['verdict']}**: {row['reason']}" if row["reason"] else f"**{row['verdict']}**"
-
-
-def expected(row: Row) -> str:
-    """`> 0; MM1 3`: the expectation, and the paper's effect size if it is a second bound."""
-    size = row["size"]
-    return str(row["expectation"]) if size != size else f"{row['expectation']}; MM1 {size:g}"
-
-
-def estimate_cell(row: Row) -> str:
-    """The estimate in points, said to be by content where it is; for the learning-rate law its slope."""
-    text = estimate(row, 2 if row["sweep"] == LAW else 1)
-    by_content = row["measure"] != "slope" and Measure.parse(row["measure"]).by_content
-    return f"{text}, content" if by_content else text
 
 
 def seeds_of(row: Row) -> str:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from mm1_lab.config.errors import RequestError
 
-CheckVerdict = Literal["pass", "floor", "fail", "reported", "needs more seeds"]
-"""`floor`: of a kind of question within a benchmark, which fails nothing; `reported`: for information only."""
+CheckVerdict = Literal["pass", "weak", "fail", "reported", "needs more seeds"]
+"""`weak`: of a kind of question, which fails nothing; `reported`: for information only."""
 
 GATES = {
     "reader": "read from pixels",

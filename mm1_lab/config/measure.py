@@ -1,7 +1,7 @@
 """A measure: which score of a trial is compared; `vqa 4-shot` in sweeps, lessons and the paper's tables."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, PlainSerializer
@@ -18,15 +18,13 @@ class Measure:
     """A family of benchmarks or one benchmark (empty: all benchmarks with images); a kind of question; a source."""
     shots: int | None = None
     """Demonstrations per question; None for the mean over all numbers of them."""
-    by_content: bool = False
-    """Captions count by what they say, not by the metric, which rewards wording too."""
     about: Literal["benchmarks", "kind", "loss"] = "benchmarks"
     """`kind`: `of` is a kind of question, in all benchmarks with images. `loss`: the loss on held-out documents of the
     source `of`, in nats per text token, so less is better."""
 
     @classmethod
     def parse(cls, words: object) -> "Measure":
-        """Reads `average`, `4-shot`, `vqa 4-shot`, `content 0-shot`, `kind colour 0-shot`, `loss captions`, …
+        """Reads `average`, `4-shot`, `vqa 4-shot`, `kind colour 0-shot`, `loss captions`, …
 
         Raises ValueError.
         """
@@ -36,23 +34,19 @@ class Measure:
             raise ValueError(NOT_ONE)
         if source := re.fullmatch(r"loss (\S+)", words):
             return cls(source[1], about="loss")
-        rest = words.removeprefix("content ")
-        by_content = rest != words
-        if rest == "average":
-            return cls(by_content=by_content)
-        if rest in WITHOUT_SHOTS:
-            return cls(rest, by_content=by_content)
-        found = re.fullmatch(r"(?:(.+) )?(\d{1,4})-shot", rest)
+        if words == "average":
+            return cls()
+        if words in WITHOUT_SHOTS:
+            return cls(words)
+        found = re.fullmatch(r"(?:(.+) )?(\d{1,4})-shot", words)
         if not found:
             raise ValueError(NOT_ONE)
         name, shots = found[1] or "", int(found[2])
         kind = name.removeprefix("kind ")
-        return cls(kind, shots, by_content, "benchmarks" if kind == name else "kind")
+        return cls(kind, shots, "benchmarks" if kind == name else "kind")
 
     def __str__(self) -> str:
-        words = []
-        if self.by_content:
-            words.append("content")
+        words: list[str] = []
         if self.about != "benchmarks":
             words.append(self.about)
         if self.of:
@@ -62,16 +56,6 @@ class Measure:
         elif not self.of:
             words.append("average")
         return " ".join(words)
-
-    @property
-    def content(self) -> "Measure":
-        """The same measure with captions by their content."""
-        return replace(self, by_content=True)
-
-    @property
-    def wording(self) -> "Measure":
-        """The same measure with captions by their metric."""
-        return replace(self, by_content=False)
 
 
 TEXT_CORE = Measure("text-core")

@@ -535,7 +535,7 @@ class EvaluationStage(Stage):
     """Few-shot scores and held-out losses of a trained model."""
 
     KIND: ClassVar[str] = "evaluation"
-    VERSION: ClassVar[int] = 4
+    VERSION: ClassVar[int] = 5
     TRAINS: ClassVar[bool] = False
 
     model: SerializeAsAny[MultimodalStage | SftStage]

@@ -6,6 +6,7 @@ training data and `prompts_fit` counts tokens. The bounds are fixed here, before
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -47,8 +48,11 @@ Of the reader: points by which it names more things at a resolution than at the 
 small print at 1344 than at 336. Of the probe: percent
 right, and points by which it finds more names in the most averaged cells than in the fewest. Colours and places must
 be seen, and of names something must be left to see, which grows with the size of things. Of the decoder: percent of a
-kind of question about scenes in words, as a decoder that is poor at look-up lowers all scores on pictures.
+kind of question about scenes in words.
 """
+LOOKS_UP = 60.0
+"""Least percentage right of a kind of question in words: below, the decoder cannot look up, which lowers all scores on
+pictures. Between this and its bound a kind is weak, which concerns the questions of this kind alone."""
 FEW = 4
 ABOVE_MAJORITY = 15.0
 """Points by which the text suite must exceed the best constant answer."""
@@ -100,7 +104,8 @@ def text_gate(stage: EvaluationStage, decoder: Path, data: Data) -> Iterator[Che
                     what = f"{kind}, {wording}, {shots} shots{', as demonstrated' if convention else ''}"
                     value, count = ask_all(benchmark, shots)
                     key = "up to 4 shots" if shots <= FEW else "more shots"
-                    yield _measured("words", key, what, value, stage.seed, count)
+                    check = _measured("words", key, what, value, stage.seed, count)
+                    yield replace(check, verdict="weak") if check.verdict == "fail" and value >= LOOKS_UP else check
     for benchmark in benchmarks_for(data, stage.settings, stage.seed):
         if benchmark.family == "text":
             least = majority_score(benchmark, majority_by_kind(benchmark)) + ABOVE_MAJORITY

@@ -91,6 +91,8 @@ METRICS: dict[str, Metric] = {
     "answer": lambda said, question, benchmark: solution_accuracy(said, question.references),
 }
 """Metrics that score each answer separately, in points from 0 to 100; `cider` needs all captions at once."""
+FREE = ("cider", "content", "followed")
+"""Metrics of captions and descriptions: any text is an answer, and no constant one is worth a comparison."""
 
 
 def names_of(name: str, metric: str) -> list[str]:
@@ -103,8 +105,8 @@ def further(benchmark: Benchmark) -> list[Benchmark]:
     metrics = []
     if benchmark.metric == "yes-no":
         metrics.append("f1")
-    if benchmark.content:  # captions of the world
-        metrics.append("followed")
+    if benchmark.metric == "content" and benchmark.family != "chat":  # captions of the world
+        metrics += ["cider", "followed"]
     return [replace(benchmark, name=f"{benchmark.name} {one}", metric=one, family="further") for one in metrics]
 
 
@@ -156,7 +158,7 @@ def is_parsed(prediction: str, question: Question, benchmark: Benchmark, words: 
     model that does not see from one that does not know the answer format. Captions and answers to published questions
     need only be non-empty. `words` are the benchmark's `answer_words`."""
     answers = map(normalise, prediction.split("\n"))
-    if benchmark.official or benchmark.metric == "cider":
+    if benchmark.official or benchmark.metric in FREE:
         return all(answers)
     return all(answer in words[question.kind] for answer in answers)
 
@@ -166,7 +168,7 @@ def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:
 
     This bounds what a model can reach without seeing, merely by knowing which answers are common. Empty for captions.
     """
-    if benchmark.metric == "cider":
+    if benchmark.metric in FREE:
         return {}
     kinds: dict[str, list[Question]] = {}
     for question in benchmark.questions:

@@ -239,7 +239,7 @@ def check_benchmarks(
     """
     names = Counter(others)
     for config in configs:
-        if config.name in (*get_args(Family), "average", "content"):
+        if config.name in (*get_args(Family), "average"):
             raise RequestError(
                 f"benchmark {config.name!r}: the measure `{config.name} 0-shot` is the mean of a kind of benchmark; "
                 "rename it"

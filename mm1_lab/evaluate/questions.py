@@ -1,6 +1,6 @@
 """Defines a benchmark: questions with references, demonstrations from the training split, and one metric."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -61,8 +61,6 @@ class Benchmark:
     """Published data: any text counts as an answer, and VQA accuracy keeps the official program's quirks (`vqa.py`)."""
     shots: tuple[int, ...] | None = None
     """Numbers of shots to evaluate at; None: those of the settings."""
-    content: Callable[[str, Sequence[str]], float] | None = None
-    """For captions: scores the content of a prediction against its references regardless of wording."""
     note: str = ""
     """Remarks that tables must show with the score: split, number of questions, prompt, stop rule."""
 

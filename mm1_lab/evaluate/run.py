@@ -133,9 +133,6 @@ def _record(result: Evaluation, benchmark: Benchmark, shots: int, answers: list[
     for block, questions in enumerate(benchmark.blocks):
         for question in questions:
             answer, points = next(scored)
-            content = None
-            if benchmark.content:
-                content = benchmark.content(answer, question.references)
             row = ScoreRow(
                 benchmark=benchmark.name,
                 family=benchmark.family,
@@ -147,7 +144,6 @@ def _record(result: Evaluation, benchmark: Benchmark, shots: int, answers: list[
                 score=points,
                 prediction=answer,
                 parsed=is_parsed(answer, question, benchmark, words),
-                content=content,
             )
             result.scores.append(row)
 

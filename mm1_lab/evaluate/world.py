@@ -19,7 +19,6 @@ from mm1_lab.data.world.language import (
 from mm1_lab.data.world.scene_questions import Asked, answered_in, ask
 from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.text import draw_fact, handover, repetition, sum_of_two
-from mm1_lab.evaluate.content import content
 from mm1_lab.evaluate.questions import Benchmark, Question, in_blocks
 
 _CAREFUL = 0.9
@@ -48,7 +47,7 @@ MakeKind = Callable[[Random, Split, str, Style], Question | None]
 
 def world_benchmarks(settings: EvaluationSettings, seed: int = 0) -> list[Benchmark]:
     """All nine benchmarks. Questions and demonstrations depend only on seed and number: the same in every arm."""
-    captions = Benchmark("captions", "captioning", "COCO", "cider", (), (), (".",), 40, content=content)
+    captions = Benchmark("captions", "captioning", "COCO", "content", (), (), (".",), 40)
     vqa = Benchmark("vqa", "vqa", "VQAv2", "vqa", (), (), (".",), 4)
     visual = ("colour", "shape", "place", "size")
     textual = ("fact", "arithmetic", "pattern", "story", "scene")

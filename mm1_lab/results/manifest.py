@@ -32,9 +32,6 @@ class Manifest(Config):
     shots: tuple[int, ...] = Field(default=(0, 4, 8), min_length=1)
     looks: tuple[int, ...] = ()
     """Numbers of seeds at which a growing study is judged (`run --until-decided`), fixed before the first look."""
-    withdrawn: dict[str, str] = Field(default_factory=dict)
-    """Contrasts of which these results say nothing, by claim, with the reason; written by hand. Running the sweep again
-    empties it."""
     file: str = ""
     """The sweep's file, relative to the results folder; empty if it is not known."""
 
@@ -110,8 +107,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _manifest_digest(values: Mapping[str, Any]) -> str:
-    """The digest of what is in `sweep.json`, but for what people write there."""
-    return digest({name: value for name, value in values.items() if name not in ("digest", "withdrawn")})
+    return digest({name: value for name, value in values.items() if name != "digest"})
 
 
 def read_trials(folder: Path) -> list[TrialRow]:

@@ -30,7 +30,7 @@ def write_scores(folder: Path, rows: Sequence[ScoreRow]) -> None:
 
 
 def read_score_table(folder: Path) -> pd.DataFrame:
-    """A trial's rows with SCORE_COLUMNS; NaN where there is no content.
+    """A trial's rows with SCORE_COLUMNS.
 
     Raises RequestError if the file cannot be read or lacks a column.
     """
@@ -112,6 +112,6 @@ def _schema() -> pa.Schema:
     import pyarrow as pa
 
     # Scores have seven digits, as those of float32 models do, and half the bytes.
-    kinds = {str: pa.string(), int: pa.int64(), bool: pa.bool_(), float: pa.float32(), float | None: pa.float32()}
+    kinds = {str: pa.string(), int: pa.int64(), bool: pa.bool_(), float: pa.float32()}
     hints = get_type_hints(ScoreRow)
     return pa.schema([(name, kinds[hints[name]]) for name in SCORE_COLUMNS])

@@ -14,8 +14,6 @@ from mm1_lab.results.score_file import read_score_table
 if TYPE_CHECKING:
     import pandas as pd
 
-CONTENT = "content"
-"""The score column for the content of captions, whatever their wording."""
 PLAIN = ("captioning", "vqa")
 """Families of the benchmarks with images on which every model is evaluated."""
 
@@ -42,7 +40,7 @@ def benchmark_scores(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) 
 
 def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.DataFrame:
     """The value of every measure that tables show: columns `by`, measure, value. Measures are the plain means of MM1's
-    section 3.1, also by content if captions have such scores.
+    section 3.1.
 
     A family that the means over all benchmarks exclude has one, and so has each of its benchmarks.
     """
@@ -57,8 +55,6 @@ def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.Da
             shown += [Measure(shots=shots), Measure(family, shots), AVERAGE]
         else:
             shown += [Measure(family, shots), Measure(benchmark, shots)]
-    if CONTENT in scores and scores[CONTENT].notna().any():
-        shown += [measure.content for measure in shown if measure.of in ("", "captioning")]
     tables = []
     for measure in dict.fromkeys(shown):
         table = trial_value(scores, measure, by).reset_index(name="value")
@@ -88,17 +84,7 @@ def rows_of(scores: pd.DataFrame, measure: Measure) -> pd.DataFrame:
             chosen = scores["benchmark"] == measure.of
     if measure.shots is not None:
         chosen &= scores["shots"] == measure.shots
-    rows = scores[chosen]
-    if not measure.by_content:
-        return rows
-    if CONTENT not in rows or rows[CONTENT].isna().all():
-        return rows[:0]  # no captions among them, or captions without content scores
-    return by_content(rows)
-
-
-def by_content(scores: pd.DataFrame) -> pd.DataFrame:
-    """The same rows, with the content score in place of the metric where there is one."""
-    return scores.assign(score=scores[CONTENT].fillna(scores["score"]))
+    return scores[chosen]
 
 
 def trial_value(scores: pd.DataFrame, measure: Measure, by: Sequence[str]) -> pd.Series[float]:
