@@ -88,7 +88,6 @@ MEASURES = {
     "`vqav2 0-shot`, `pope-random f1 0-shot`, …": "a benchmark by itself, unless a family has its "
     "name; of the tables, only `scores.csv` has it",
     "`text-core`": "mean over the benchmarks without images",
-    "`content 0-shot`, `content average`, …": "the same, with captions scored by content, regardless of wording",
     "`kind colour 0-shot`, …": "mean over the benchmarks with images of one kind of question alone; in no table",
     "`loss captions`, `loss text`, …": "loss on held-out documents of one source, nats per text token; less is better",
 }

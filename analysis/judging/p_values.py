@@ -24,8 +24,8 @@ def p_values(expect: Expectation, margin: float, found: Interval) -> dict[str, f
     """The p of the statements about a difference.
 
     A direction, or its opposite, is tested two-sided against the margin. `equivalent` needs two one-sided tests (the
-    90 % interval lies within the margins), `keeps` one (non-inferiority: the one-sided 95 % bound lies above minus the margin); both are contradicted by
-    two-sided tests against the margins.
+    90 % interval lies within the margins), `keeps` one (non-inferiority: the one-sided 95 % bound lies above minus the
+    margin); both are contradicted by two-sided tests against the margins.
     """
     if expect == "less":
         return p_values("greater", margin, replace(found, estimate=-found.estimate))
