@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.pages.cells import seeds_cell
-from analysis.seeds import earlier_world, seeds_needed, worlds_in
+from analysis.seeds import seeds_needed
 from analysis.statistics import PRIOR, Interval
 from analysis.study import Study
 from analysis.table import Table, as_text
@@ -36,8 +36,7 @@ def measure_rows(study: Study, minutes: float, evaluation: float) -> pd.DataFram
     - from_questions: the percentage of the noise's variance that is due to the choice of questions; NaN for a loss;
     - minutes;
     - seeds_needed, core_minutes: until 3 points between two arms are decided (5 %, power 80 %); NaN for a loss;
-    - best_questions: how many times as many questions as now would make that cheapest;
-    - world: that of the results, if it is an earlier one.
+    - best_questions: how many times as many questions as now would make that cheapest.
 
     Measures that never vary, or in which seeds leave no degree of freedom, are left out.
     """
@@ -73,7 +72,6 @@ def measure_rows(study: Study, minutes: float, evaluation: float) -> pd.DataFram
                 "seeds_needed": needed,
                 "core_minutes": 2 * needed * minutes,
                 "best_questions": best,
-                "world": earlier_world(study.manifest),
             }
         )
     return pd.DataFrame(rows)
@@ -122,7 +120,7 @@ def measures_table(rows: pd.DataFrame, title: str) -> Table:
         "the core-minutes are fewest; below 1 more seeds pay, above 1 more questions.",
     ]
     formats = {"signal": ".2g", "noise": ".2g", "core-minutes": ".0f", "from questions, %": ".0f"}
-    return Table(title, shown.rename(columns=names), [*notes, *filter(None, [worlds_in(rows)])], "sweep", formats)
+    return Table(title, shown.rename(columns=names), notes, "sweep", formats)
 
 
 def measures_text(folder: Path, claimed: Collection[Measure]) -> str:

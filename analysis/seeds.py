@@ -1,9 +1,8 @@
 """Seeds: which ones (and which world) results come from, what differences they can detect, how many are needed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from scipy.special import nctdtr, stdtrit
 
 from analysis.statistics import LEVEL, UNLIKE, Floats, Interval
@@ -66,22 +65,6 @@ def earlier_world(manifest: Manifest) -> str:
     """`world 2` for results of an earlier miniature world; otherwise empty."""
     digest = manifest.data.digest
     return digest.replace("-", " ") if manifest.in_world and digest != WORLD_DATA.digest else ""
-
-
-def worlds_note(sweeps: Mapping[str, str]) -> str:
-    """Names the sweeps whose results are of an earlier world, or says that all are; empty if there are none."""
-    found = {sweep: world for sweep, world in sweeps.items() if world}
-    if not found:
-        return ""
-    if len(found) == len(sweeps) and len(set(found.values())) == 1:
-        return f"All from an earlier miniature world ({next(iter(found.values()))})."
-    named = ", ".join(f"{sweep} ({world})" for sweep, world in found.items())
-    return f"From an earlier miniature world, marked and not ranked with the others: {named}."
-
-
-def worlds_in(frame: pd.DataFrame) -> str:
-    """The same from the columns `sweep` and `world`; empty without the latter."""
-    return worlds_note(dict(zip(frame["sweep"], frame["world"], strict=True))) if "world" in frame else ""
 
 
 def _power(shift: float | Floats, degrees_of_freedom: float | Floats, level: float) -> Floats:

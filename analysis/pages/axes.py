@@ -7,7 +7,7 @@ from analysis.effects import UNSET, levels_of, varying
 from analysis.judging.claims import Levels, differences_of
 from analysis.judging.difference import Difference
 from analysis.pages.cells import estimate
-from analysis.seeds import earlier_world, seed_columns, worlds_in
+from analysis.seeds import seed_columns
 from analysis.study import Study
 from analysis.style import BLUE, DARK, GREY, WIDTH, annotate, annotate_head, label_rows
 from analysis.table import Table, as_text
@@ -43,7 +43,7 @@ def level_rows(study: Study) -> pd.DataFrame:
                     row |= {"measure": str(measure), "pairs": len(arms) // 2, "estimate": found.estimate}
                     row |= {"low": found.low, "high": found.high, "interval": difference.unit}
                     row |= seed_columns(difference.seeds, study.manifest.in_world)
-                    rows.append(row | {"world": earlier_world(study.manifest)})
+                    rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -51,18 +51,16 @@ def axes_table(levels: pd.DataFrame, title: str, caution: str) -> Table:
     """A row per level; `caution` is a note on seeds."""
     frame = levels[["axis", "sweep", "base", "level", "measure", "pairs", "seeds"]].copy()
     frame.insert(4, "difference", [estimate(row) for row in levels.to_dict("records")])
-    old = levels["world"] != ""
-    frame.loc[old, "sweep"] += " (" + levels["world"][old] + ")"
-    return Table(title, frame, [note for note in (NOTE, worlds_in(levels), caution) if note])
+    return Table(title, frame, [note for note in (NOTE, caution) if note])
 
 
 def drawn_levels(levels: pd.DataFrame) -> pd.DataFrame:
-    """The levels in the figure: in the present world, over seeds, by one measure (of tuned models only where there are
+    """The levels in the figure: over seeds, by one measure (of tuned models only where there are
     no others). An axis of several sweeps is of the one with the most pairs. The largest first, controls last."""
     if levels.empty:
         return levels
     measure = str(AVERAGE if (levels["measure"] == str(AVERAGE)).any() else CHAT)
-    shown = levels[(levels["measure"] == measure) & (levels["interval"] == "seeds") & (levels["world"] == "")]
+    shown = levels[(levels["measure"] == measure) & (levels["interval"] == "seeds")]
     kept = []
     for _, own in shown.groupby("axis", sort=False):
         pairs = own.groupby("sweep", sort=False)["pairs"].sum()

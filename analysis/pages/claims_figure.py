@@ -12,7 +12,6 @@ from matplotlib.patches import Rectangle
 from analysis.judging.claims import LAW
 from analysis.pages.cells import in_short
 from analysis.pages.verdicts import claim_text
-from analysis.seeds import worlds_in
 from analysis.style import BASE, BLUE, DARK, GREY, RED, WIDTH, annotate, annotate_head, label_rows
 from analysis.table import Row
 
@@ -58,7 +57,7 @@ def draw_claims(claims: pd.DataFrame, head: str, caution: str = "") -> Figure:
         notes.append("Diamonds: MM1's own difference, on its benchmarks; triangles: MM1's is more.")
     if (shown["interval"] == "questions").any():
         notes.append("Open: one seed, interval over questions, no verdict.")
-    annotate_head(figure, head, *notes, worlds_in(shown), caution)
+    annotate_head(figure, head, *notes, caution)
     return figure
 
 

@@ -16,7 +16,7 @@ from analysis.pages.axes import axes_table, what_mattered
 from analysis.pages.cells import in_short
 from analysis.pages.verdicts import in_little_room, run_lessons, tally, verdicts_table
 from analysis.proxies import Paired, accuracy, accuracy_table
-from analysis.seeds import earlier_world, seeds_text, tuned_on, worlds_note
+from analysis.seeds import seeds_text, tuned_on
 from analysis.table import Table
 from mm1_lab.formatting import counted
 from mm1_lab.results import Manifest, variant_name
@@ -170,8 +170,7 @@ class Group:
         trials = counted(runs["fingerprint"].nunique(), "trial")
         seeds = seeds_text(sorted(set(runs["seed"])), manifest.in_world)
         about = f"{trials} of {counted(len(self.drawn), 'sweep')} at {self.name}, with {seeds}"
-        worlds = worlds_note({one.manifest.sweep.name: earlier_world(one.manifest) for one in self.drawn})
-        return f"{about}, {DATA[manifest.data.kind]}. {worlds}".strip()
+        return f"{about}, {DATA[manifest.data.kind]}."
 
     @property
     def mattered(self) -> str:
@@ -211,8 +210,6 @@ def group_sweeps(results: Path, out: Path, drawn: Sequence[Drawn]) -> list[Group
         law = out / scale / members[0].named(LAW) / "law.json"
         evidence += of_law(lessons, law, members[0].manifest.in_world)
         judged = judge_lessons(lessons, evidence, scale)
-        worlds = {one.manifest.sweep.name: earlier_world(one.manifest) for one in members}
-        judged["world"] = judged["sweep"].map(worlds).fillna("")
         looks = {one.manifest.sweep.name: one.looks for one in members if one.looks}
         if looks:
             judged["looks"] = judged["sweep"].map(looks).fillna("")

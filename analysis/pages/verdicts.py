@@ -11,7 +11,6 @@ from analysis.judging.looks import reached_text
 from analysis.judging.p_values import Verdict
 from analysis.pages.cells import cited_in, estimate, paper_cell, references, seeds_cell
 from analysis.pages.notes import remarks
-from analysis.seeds import worlds_in
 from analysis.study import Study
 from analysis.table import MISSING, Row, Table
 
@@ -114,8 +113,6 @@ def lesson_notes(lessons: pd.DataFrame) -> list[str]:
     ]
     if left := len(lessons) - len(run_lessons(lessons)):
         notes.append(f"{left} more lessons were not run here; `lessons.csv` names the commands.")
-    if note := worlds_in(lessons):
-        notes.append(note)
     if note := looks_note(lessons):
         notes.append(f"{note} The 5 % are spent over looks and divided among lessons.")
     if (lessons["interval"] == "questions").any():
@@ -153,11 +150,10 @@ def verdict_cell(row: Row) -> str:
 
 
 def seeds_of(row: Row) -> str:
-    """`3, development`, or `1, development, world 2, over questions` for results of an earlier world and an interval
-    that is conditional on one seed's models."""
+    """`3, development`, or `1, development, over questions` for an interval conditional on one seed's models."""
     if row["seeds"] != row["seeds"] or not row["seeds"]:
         return MISSING
-    words = [f"{row['seeds']:.0f}", row["seeds_are"], row.get("world", "")]
+    words = [f"{row['seeds']:.0f}", row["seeds_are"]]
     if row["interval"] == "questions":
         words.append("over questions")
     return ", ".join(word for word in words if word and word == word)

@@ -15,8 +15,7 @@ WORDS = {
     "chat 0-shot": CHAT,
     "4-shot": Measure(shots=4),
     "pope-random f1 0-shot": Measure("pope-random f1", 0),
-    "content captioning 8-shot": Measure("captioning", 8, by_content=True),
-    "content average": AVERAGE.content,
+    "captions cider 8-shot": Measure("captions cider", 8),
     "kind colour 4-shot": Measure("colour", 4, about="kind"),
     "loss captions": Measure("captions", about="loss"),
 }
@@ -27,7 +26,7 @@ def test_words_are_read_and_written_back(words: str) -> None:
     assert Measure.parse(words) == WORDS[words] and str(WORDS[words]) == words
 
 
-@pytest.mark.parametrize("words", ["", "textcore", "vqa", "vqa 4shot", "content", "12345-shot", 4, None])
+@pytest.mark.parametrize("words", ["", "textcore", "vqa", "vqa 4shot", "content average", "12345-shot", 4, None])
 def test_other_words_are_no_measure(words: object) -> None:
     with pytest.raises(ValueError, match="is not a measure; use text-core, average, 4-shot"):
         Measure.parse(words)
