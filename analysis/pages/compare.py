@@ -53,7 +53,7 @@ def compare_arms(study: Study, first: str, second: str, only: Sequence[int] = ()
             raise RequestError(f"{study.variant.folder}: the arm {arm!r} has no scores{known}")
     study = study.at_seeds(_compared(study, own, only))
     rows: list[dict[str, Any]] = []
-    for measure in (*study.measures, *study.cider_measures, *study.own_benchmarks):
+    for measure in [*study.measures, *study.own_benchmarks]:
         difference = Difference(study, {(first, measure): 1.0, (second, measure): -1.0})
         found = difference.found or UNKNOWN
         means = [study.seed_values(representative, measure) for representative in own.values()]

@@ -128,5 +128,5 @@ def vouch_for(folder: Path) -> None:
 
 
 def claim_row(study: Study, claim: Claim) -> dict[str, Any]:
-    """The evidence on a claim by wording, as a row."""
+    """The evidence on a claim, as a row."""
     return gather(study, claim, claim.text).row()

@@ -1,10 +1,8 @@
 """From a results folder to files: what they say, holes included, the same bytes each time, clear errors."""
 
 import json
-import math
 import os
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,19 +15,18 @@ from matplotlib.axes import Axes
 
 from analysis.judging.claims import load_lessons
 from analysis.judging.evidence import of_lessons
-from analysis.judging.verdicts import judge_contrasts, judge_lessons, parts_frame, with_lessons
+from analysis.judging.verdicts import judge_contrasts, parts_frame, with_lessons
 from analysis.pages.axes import draw_axes, drawn_levels, level_rows, what_mattered
 from analysis.pages.compare import compare_table
 from analysis.pages.figures import draw_scores
 from analysis.pages.output import Output
 from analysis.pages.scores import means_table, scores_by_benchmark, short_table
-from analysis.pages.verdicts import claims_notes, lesson_notes, verdicts_table
+from analysis.pages.verdicts import claims_notes, verdicts_table
 from analysis.redraw import _write_scores, draw, sweep_in_short
 from analysis.runs import mixes_machines
 from analysis.study import Study, read_study
 from mm1_lab.cli import main
 from mm1_lab.config import AVERAGE, Contrast, DataIdentity, Measure, Panel, RequestError, Sweep
-from mm1_lab.results.manifest import merge_manifest, read_trials
 from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, study_of, write_results
 
 NAMES = [
@@ -139,14 +136,23 @@ def test_a_run_ends_with_scores_and_verdicts(three_seeds: Path, one_seed: Path) 
     verdicts = claims["verdict"][claims["estimate"].notna()]
     below = lines[[line.startswith("Claims:") for line in lines].index(True) :]
     told = with_lessons(read_study(folder), claims.reset_index(), load_lessons()).set_index("claim")
+    assert told.loc["captions lift zero-shot", "of_lesson"] == "captions" and not told["aside"].any()
     for claim, verdict in verdicts.items():
-        aside, lesson = told.loc[claim, "aside"], told.loc[claim, "of_lesson"]
-        said = f"not judged: {aside}" if aside else f"lesson {lesson}" if lesson else verdict
+        lesson = told.loc[claim, "of_lesson"]
         (line,) = (line for line in below if line.startswith(f"{claim} "))
-        assert said in line, "what a lesson sets aside has no verdict"
+        assert (f"lesson {lesson}" if lesson else verdict) in line
     assert below[-1].startswith("Lessons, judged with correction for their number")
     assert len(verdicts) > 5 and "captions-33 " not in "".join(below)
     assert "not judged: one seed" in sweep_in_short(one_seed / "mini" / "data_mix")
+
+
+def test_what_a_lesson_sets_aside_has_no_verdict(three_seeds: Path) -> None:
+    study, claim = read_study(three_seeds / "mini" / "data_mix"), "captions lift zero-shot"
+    (lesson,) = (one for one in load_lessons() if one.name == "captions")
+    lesson = lesson.model_copy(update={"parts": (lesson.parts[0].model_copy(update={"aside": "for a reason"}),)})
+    told = verdicts_table(with_lessons(study, judge_contrasts(study), [lesson]), "claims").frame.set_index("claim")
+    assert told.loc[claim, "verdict"] == "**not judged**: for a reason"
+    assert told["verdict"].str.startswith("**not judged**: for").sum() == 1
 
 
 def own_data(results: Path, data_mix: Sweep) -> Study:
@@ -218,47 +224,6 @@ def test_a_figure_names_every_row_and_shows_the_papers_numbers_on_an_axis_of_the
 
 
 LIFTS = Contrast(claim="captions lift", first="captions", second="base", measure="0-shot", expect="greater")
-
-
-def test_what_is_withdrawn_is_told_and_judged_again_once_it_is_run_again(three_seeds: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "mini" / "data_mix"
-    shutil.copytree(three_seeds, tmp_path, dirs_exist_ok=True)
-    values = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
-    values["withdrawn"] = {"captions lift zero-shot": "withdrawn: for a reason"}
-    (folder / "sweep.json").write_text(json.dumps(values), encoding="utf-8")
-    study, lessons = read_study(folder), load_lessons()
-    row = verdicts_table(with_lessons(study, judge_contrasts(study), lessons), "claims").frame.set_index("claim")
-    assert row.loc["captions lift zero-shot", "verdict"] == "**not judged**: withdrawn: for a reason"
-    found = judge_lessons(lessons, of_lessons(study, lessons)).set_index("lesson").loc["captions"]
-    assert (found["verdict"], found["reason"]) == ("not judged", "withdrawn: for a reason")
-    assert math.isfinite(found["estimate"])
-    manifest = study.manifest.model_copy(update={"withdrawn": {}})
-    merge_manifest(folder, manifest, read_trials(folder), lambda _: True)
-    study = read_study(folder)
-    claims = with_lessons(study, judge_contrasts(study), lessons).set_index("claim")
-    assert not claims.loc["captions lift zero-shot", "aside"]
-
-
-@pytest.mark.usefixtures("unrendered")
-def test_results_of_an_earlier_world_are_marked_and_not_ranked(tmp_path: Path, data_mix: Sweep) -> None:
-    arms = {name: data_mix.arms[name] for name in ("base", "no-vecap", "captions", "blind")}
-    own = {"arms": arms, "panels": {}, "contrasts": ()}
-    write_results(tmp_path, data_mix.model_copy(update=own), arms, (0, 1, 2), questions=16)
-    old = write_results(tmp_path, data_mix.model_copy(update=own | {"name": "encoder"}), arms, (0, 1, 2), questions=16)
-    manifest = json.loads((old / "sweep.json").read_text(encoding="utf-8"))
-    manifest["data"]["digest"] = "world-2"
-    del manifest["digest"]
-    (old / "sweep.json").write_text(json.dumps(manifest), encoding="utf-8")
-    draw(tmp_path)
-    axes = (tmp_path / "mini" / "axes.md").read_text(encoding="utf-8")
-    assert "| encoder (world 2) |" in axes and "not ranked with the others: encoder" in axes
-    text = (tmp_path / "summary.md").read_text(encoding="utf-8")
-    mattered = next(line for line in text.splitlines() if line.startswith("Of the levels that were tried"))
-    assert mattered.count("data mix") == mattered.count("synthetic captions") == 1
-    assert "not ranked with the others: encoder (world 2)" in text
-    row = {"sweep": "encoder", "world": "world 2", "interval": "", "family": 3, "estimate": 1.0}
-    notes = lesson_notes(pd.DataFrame([row]))
-    assert "(world 2)" in notes[2] and "(3 could be judged)" in notes[0]
 
 
 def test_seeds_of_own_data_are_nobodys_development_seeds(data_mix: Sweep) -> None:

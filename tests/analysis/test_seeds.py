@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis.seeds import caution, worlds_note
+from analysis.seeds import caution
 from mm1_lab.config import WORLD_DATA, DataIdentity
 from mm1_lab.results import Manifest
 
@@ -23,9 +23,3 @@ def test_results_of_an_earlier_world_and_of_few_seeds_say_so(seeds: list[int], d
     text = caution(manifest, seeds)
     assert all(one in text for one in said)
     assert text.count(".") == len(said), text
-
-
-def test_sweeps_of_an_earlier_world_are_named_unless_all_are() -> None:
-    assert worlds_note({"a": "", "b": ""}) == ""
-    assert worlds_note({"a": "world 3", "b": "world 3"}) == "All from an earlier miniature world (world 3)."
-    assert worlds_note({"a": "world 3", "b": ""}).endswith("not ranked with the others: a (world 3).")

@@ -123,15 +123,21 @@ def test_each_rule_fails_where_it_is_broken(tmp_path: Path) -> None:
 
 def test_what_fails_its_gate_forbids_verdicts(tmp_path: Path) -> None:
     def change(arm: str, row: ScoreRow) -> ScoreRow:
+        if row.benchmark == "captions":
+            return replace(row, metric="cider", score=row.score + 100)
         return replace(row, score=97.0) if row.benchmark == "text-vqa" else row
 
     folder = write(tmp_path, seeds=2, change=change)
     study = read_study(folder)
     rows = validity_checks(study)
+    assert {row.what for row in rows if row.check == "no ceiling"} == {
+        f"text-vqa, {shots} shots" for shots in (0, 4, 8)
+    }
     assert failed_gates(study, rows) == ("text-vqa, 0 shots", "text-vqa, 4 shots")
     gates = folder.parent / "check_scale" / "gates.csv"
     gates.parent.mkdir()
     lines = [f"linear probe,{seed},colour at 336,50,,,≥ 90,fail\n" for seed in (1, 7)]
+    lines.append("words,1,relation,70,,,≥ 90,weak\n")
     gates.write_text("".join([GATES, *lines]), encoding="utf-8")
     assert failed_gates(study, rows)[2:] == ("linear probe: colour at 336, seed 1",), "seed 7 is not of this study"
 
