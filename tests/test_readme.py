@@ -2,24 +2,20 @@
 
 import csv
 import json
-import math
 import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from scipy import stats
 
 from analysis.judging.difference import Difference
 from analysis.study import read_study
 from analysis.table import as_text
 from mm1_lab.cli import command_parsers, main, make_parser
 from mm1_lab.config import Measure
-from mm1_lab.results.reading import read_scores, read_variant
 from tests.conftest import REPOSITORY, make_place
 from tests.data.conftest import Files
 from tests.evaluate.published import WRITERS, draw
@@ -89,46 +85,27 @@ def test_every_command_that_is_shown_has_its_options_and_every_target_is_made() 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/study.md"])
 def test_the_findings_are_those_of_committed_results(page: str) -> None:
-    """A comment after each names the row of `lesson_parts.csv`, or two arms of the data mix and a measure, or a claim
-    about results/development, with captions by content."""
+    """A comment after each names a claim about results/development, or of the study the row of `lesson_parts.csv`, or
+    two arms of the data mix and a measure."""
     text = (REPOSITORY / page).read_text(encoding="utf-8")
     number = r"(−?[\d.]+)"
     findings = re.findall(rf"{number} (?:points )?\[{number}, {number}\][^\n<]*<!-- ([^>]+) -->", text)
-    assert len(findings) >= 3 and len(findings) == text.count("<!-- ")
-    in_development = pd.concat([pd.read_csv(path) for path in DEVELOPMENT.glob("*/contrasts.csv")]).set_index("claim")
-    parts = pd.read_csv(STUDY / "lesson_parts.csv").drop_duplicates("detail").set_index("detail")
-    data_mix = read_study(STUDY / "data_mix")
-    for *numbers, part in findings:
-        if part.startswith("development: "):
-            row = in_development.loc[part.removeprefix("development: ")]
-            names = ["content", "content_low", "content_high"]
-            if np.isnan(row["content"]):  # of text
-                names = ["estimate", "low", "high"]
-            values = list(row[names])
-        elif part in parts.index:
-            values = [parts.loc[part, name] for name in ("estimate", "low", "high")]
+    assert len(findings) == text.count("<!-- ") and (findings or page != "README.md")
+    names = ["estimate", "low", "high"]
+    development = pd.concat([pd.read_csv(path) for path in DEVELOPMENT.glob("*/contrasts.csv")]).set_index("claim")
+    known = {f"development: {claim}": row for claim, row in development[names].iterrows()}
+    if (parts := STUDY / "lesson_parts.csv").exists():
+        known |= dict(pd.read_csv(parts).drop_duplicates("detail").set_index("detail")[names].iterrows())
+    for *numbers, finding in findings:
+        if finding in known:
+            values = list(known[finding])
         else:
-            arms, _, measure = part.partition(", ")
-            first, second = arms.split(" − ")
-            found = Difference(
-                data_mix, {(first, Measure.parse(measure)): 1.0, (second, Measure.parse(measure)): -1.0}
-            ).over_seeds
+            arms, _, measure = finding.partition(", ")
+            first, second = ((arm, Measure.parse(measure)) for arm in arms.split(" − "))
+            found = Difference(read_study(STUDY / "data_mix"), {first: 1.0, second: -1.0}).over_seeds
             assert found
             values = [found.estimate, found.low, found.high]
-        assert [as_text(value) for value in values] == numbers, part
-
-
-def test_what_deciding_takes_is_that_of_committed_results() -> None:
-    sweeps = ("data_mix", "connector", "encoder")
-    rows = pd.concat([pd.read_csv(STUDY / sweep / "measures.csv") for sweep in sweeps]).set_index(["sweep", "measure"])
-    text = (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^\| (.+) \| (\S+ \(.+\)) \| (\S+ \(.+\)) \| (\S+ \(.+\)) \|$", text, re.MULTILINE)
-    assert len(lines) == 9
-    for measure, *cells in lines:
-        for sweep, cell in zip(sweeps, cells, strict=True):
-            row = rows.loc[(sweep, measure)]
-            ratio = as_text(row["signal"] / row["noise"])
-            assert cell == f"{as_text(row['core_minutes'], '.0f')} ({ratio})", (sweep, measure)
+        assert [as_text(value) for value in values] == numbers, finding
 
 
 def test_the_table_that_readme_shows_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,64 +115,6 @@ def test_the_table_that_readme_shows_is_what_the_command_prints(capsys: pytest.C
     printed = capsys.readouterr().out
     assert block in printed and block.count("\n") == 5
     assert "over eight training seeds" in text and "seeds 100–107" in printed
-
-
-def test_verdicts_in_the_study_s_pages_are_those_of_the_committed_results() -> None:
-    readme, study = (
-        " ".join((REPOSITORY / name).read_text("utf-8").split()) for name in ("README.md", "docs/study.md")
-    )
-    lessons = pd.read_csv(STUDY / "lessons.csv").set_index("lesson")
-    verdicts, p = lessons["verdict"], lessons["p_holm"]
-    for verdict, names in verdicts.groupby(verdicts, sort=False).groups.items():
-        assert f"| {verdict} | {'; '.join(names)} |" in study
-    assert set(verdicts) <= {"supported", "undecided", "not judged"}
-    counts = verdicts.value_counts()
-    assert (
-        f"Of {len(lessons)} lessons together, corrected for their number, {counts['supported']} are supported" in readme
-    )
-    assert (
-        f"none is contradicted, {counts['undecided']} are undecided and {counts['not judged']} are [not judged]"
-        in readme
-    )
-    assert f"a p of 0.039 by the statistics of then, and has {p['frozen encoder in tuning']:.2f}" in study
-    assert f"and has {p['text with captions']:.3f} now" in study
-    assert lessons.loc["chain of thought", "reason"].startswith("floor: five views scores 22.1 [19.5, 24.7] without")
-    assert lessons.loc["resolution after tuning", "reason"].startswith("withdrawn")
-
-
-def test_connectors_are_told_kind_by_kind() -> None:
-    """Worked out here from the scores of questions: t intervals over seeds of the mean over shots and cells."""
-    scores = read_scores(read_variant(STUDY / "connector"))
-    scores = scores[scores["family"].isin(["captioning", "vqa"])]
-    scores = scores.assign(points=scores["content"].fillna(scores["score"]), type=scores["arm"].str.split(" ").str[0])
-    keys = ["benchmark", "kind", "seed", "type"]
-    means = scores.groupby(keys, observed=True)["points"].mean().unstack("type")
-    average, attention, abstractor = (means[name] for name in ("average-pooling", "attention-pooling", "c-abstractor"))
-    study = (REPOSITORY / "docs" / "study.md").read_text(encoding="utf-8")
-    for benchmark, kind in means.index.droplevel("seed").unique():
-        cells = []
-        for pair in (average - attention, attention - abstractor, average - abstractor):
-            values = pair.loc[benchmark, kind]
-            half = stats.ttest_1samp(values, 0).confidence_interval().high - values.mean()
-            cells.append(f"{values.mean():.1f} ± {half:.1f}".replace("-", "−"))
-        assert f"| {benchmark} | {kind} | {' | '.join(cells)} |\n" in study
-
-
-def test_the_law_is_that_of_committed_results() -> None:
-    """Slopes in the study and in the sweep's head; in the study also the largest size, as predicted and as found."""
-    folder = STUDY / "lr_law"
-    study = " ".join((REPOSITORY / "docs" / "study.md").read_text(encoding="utf-8").split())
-    head = (REPOSITORY / "sweeps" / "lr_law.yaml").read_text(encoding="utf-8")
-    optima = pd.read_csv(folder / "optima.csv").set_index(["objective", "size"])
-    for fit in json.loads((folder / "law.json").read_text(encoding="utf-8"))["fits"]:
-        values = fit["coefficients"]["ln N"], *fit["intervals"]["ln N"]
-        slope = "{:.2f} [{:.2f}, {:.2f}]".format(*values)
-        assert slope in head and f"| {slope.replace('-', '−')} | a factor of {math.exp(fit['scatter']):.2f} |" in study
-        largest = optima.loc[fit["objective"], "1.2B"]
-        assert "{:.2g} [{:.2g}, {:.2g}]".format(*largest[["optimum", "low", "high"]]) in study
-        predicted = largest[["left_out_prediction", "left_out_low", "left_out_high"]]
-        if fit["objective"] == "held-out loss":
-            assert "{:.2g} [{:.2g}, {:.2g}]".format(*predicted) in study
 
 
 @pytest.mark.slow

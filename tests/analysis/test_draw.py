@@ -20,7 +20,7 @@ from analysis.pages.axes import draw_axes, drawn_levels, level_rows, what_matter
 from analysis.pages.compare import compare_table
 from analysis.pages.figures import draw_scores
 from analysis.pages.output import Output
-from analysis.pages.scores import means_table, scores_by_benchmark, short_table
+from analysis.pages.scores import cider_table, means, means_table, scores_by_benchmark, short_table
 from analysis.pages.verdicts import claims_notes, verdicts_table
 from analysis.redraw import _write_scores, draw, sweep_in_short
 from analysis.runs import mixes_machines
@@ -190,6 +190,26 @@ def test_own_data_show_what_there_is(tmp_path: Path, data_mix: Sweep) -> None:
     assert [axis.get_title().split(",")[0] for axis in (losses, more)] == ["captions", "text"]
     assert 0.75 in marks(losses) and 1.5 in marks(more)
     assert [axis.get_title() for axis in rest] == ["captioning\n(CIDEr)", "captions", "text-captions"]
+
+
+def test_captions_by_content_have_their_cider_beside(data_mix: Sweep) -> None:
+    """As in the miniature world: in tables and comparisons, and in no mean of captioning benchmarks."""
+    plain = study_of(data_mix, (0, 1), arms=("base", "captions"))
+    scores = plain.scores
+    captions = scores[scores["benchmark"] == "captions"].assign(benchmark="captions cider", family="further")
+    scores = scores.assign(metric=scores["metric"].where(scores["family"] != "captioning", "content"))
+    study = replace(plain, scores=pd.concat([scores, captions.assign(score=captions["score"] * 3)]))
+    names = [f"captions cider {shots}-shot" for shots in (0, 4, 8)]
+    assert list(map(str, study.cider_measures)) == names and not plain.cider_measures
+    assert study.families["captioning"] == "captioning (content)"
+    assert study.trial_values(AVERAGE) == plain.trial_values(AVERAGE)
+    table = cider_table(study).frame
+    assert list(table) == ["arm", *names]
+    mean = captions[(captions["arm"] == "base") & (captions["shots"] == 0)]["score"].mean() * 3
+    assert table.set_index("arm").loc["base", names[0]].startswith(f"{mean:.1f}")
+    assert set(names) <= set(means(study)["measure"]) & set(compare_table(study, "captions", "base").frame["measure"])
+    notes = [" ".join(claims_notes(each, judge_contrasts(each))) for each in (study, plain)]
+    assert ["by content: F1" in note for note in notes] == [True, False]
 
 
 def test_own_benchmarks_have_columns_of_their_own(tmp_path: Path, data_mix: Sweep) -> None:

@@ -35,24 +35,24 @@ def decoder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_kind_fails_unless_it_is_answered_in_words_at_up_to_four_shots(
+def test_a_kind_is_weak_or_fails_unless_it_is_answered_in_words_at_up_to_four_shots(
     decoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage = make_stage("evaluate.questions=40", "evaluate.shots=[0, 4, 8]")
 
     def answer(self: Answering, benchmark: Benchmark, shots: int) -> list[str]:
-        """Right, but for towns at 8 shots, owners in every tenth place, and relations."""
+        """Right, but for towns at 8 shots, owners in every eighth place, and relations in every second."""
         answers = []
         for number, question in enumerate(benchmark.questions):
-            wrong = "relation" in benchmark.name or ("town" in benchmark.name and shots == 8)
+            wrong = ("relation" in benchmark.name and number % 2 == 0) or ("town" in benchmark.name and shots == 8)
             wrong = wrong or ("owner" in benchmark.name and number % 8 == 0)
             answers.append("unknown" if wrong else question.references[0])
         return answers
 
     monkeypatch.setattr(Answering, "predict", answer)
     rows = {row.what: row for row in gates.text_gate(stage, decoder, World())}
-    failed = {what.split(",")[0] for what, row in rows.items() if row.verdict == "fail"}
-    assert failed == {"relation", "owner"}
+    for verdict, kind in (("fail", "relation"), ("weak", "owner")):
+        assert {what.split(",")[0] for what, row in rows.items() if row.verdict == verdict} == {kind}
     assert rows["town, plain wording, 8 shots"].verdict == "reported"
     assert [row.verdict for what, row in rows.items() if what.startswith("text-core")] == ["pass"] * 3
     owner = rows["owner, image wording, 0 shots"]

@@ -46,8 +46,9 @@ def test_an_answer_of_another_kind_is_not_parsed(benchmark_of: Callable[..., Ben
     assert not is_parsed("circle", colour, benchmark, words)
     assert not is_parsed("", colour, benchmark, words)
     captions = benchmark_of("cider")
-    assert is_parsed("anything", captions.blocks[0][0], captions, answer_words(captions))
-    assert not is_parsed(" .", captions.blocks[0][0], captions, answer_words(captions))
+    for one in (captions, replace(captions, metric="content")):
+        assert is_parsed("anything", one.blocks[0][0], one, answer_words(one))
+        assert not is_parsed(" .", one.blocks[0][0], one, answer_words(one))
 
 
 def test_majority_is_the_best_constant_answer_of_each_kind() -> None:
@@ -66,7 +67,8 @@ def test_majority_is_the_best_constant_answer_of_each_kind() -> None:
     by_kind = majority_by_kind(benchmark)
     assert by_kind == {"count": pytest.approx(200 / 3), "color": pytest.approx(65)}
     assert majority_score(benchmark, by_kind) == pytest.approx((100 + 100 + 0 + 100 + 30) / 5)
-    assert majority_by_kind(replace(benchmark, family="captioning", metric="cider")) == {}
+    for metric in ("cider", "content"):
+        assert majority_by_kind(replace(benchmark, family="captioning", metric=metric)) == {}
 
 
 def of_choices(answer: str, choices: tuple[str, ...]) -> Question:
@@ -132,6 +134,17 @@ def test_popes_two_numbers() -> None:
     for one in further(benchmark):
         assert one.family == "further" and not further(one)
         assert sum(score(one, ["no"] * 10)) == 0, "no division by zero"
+
+
+def test_captions_by_content_have_their_cider_and_the_convention_beside(benchmark_of: Callable[..., Benchmark]) -> None:
+    captions = replace(benchmark_of("cider"), name="captions", metric="content")
+    said = [question.shown for question in captions.questions]
+    means = {one.name: fmean(score(one, said)) for one in (captions, *further(captions))}
+    assert means == pytest.approx(
+        {"captions": 100, "captions cider": fmean(score(benchmark_of("cider"), said))} | {"captions followed": 100}
+    )
+    assert {one.family for one in further(captions)} == {"further"} and not any(map(further, further(captions)))
+    assert not further(replace(captions, family="chat")) and not further(replace(captions, metric="cider"))
 
 
 def test_the_spread_of_f1_s_points_is_that_of_f1() -> None:

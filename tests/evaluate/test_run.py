@@ -205,6 +205,8 @@ def test_a_tuned_model_is_asked_in_circles_and_for_yes_and_no(tmp_path: Path) ->
         name: [row for row in result.scores if row.benchmark == name] for name in {r.benchmark for r in result.scores}
     }
     assert {len(row.prediction.split("\n")) for row in rows["chat-choice"]} == {3}
+    said = [row.prediction for row in rows["captions"]]
+    assert all([row.prediction for row in rows[f"captions {metric}"]] == said for metric in ("cider", "followed"))
     asked = {one.name: one for one in benchmarks.benchmarks_for(World(), stage.settings, tuned=True)}
     for name in ("pope-random", "pope-popular", "pope-adversarial"):
         true = [question.references[0] == "yes" for question in asked[name].questions]

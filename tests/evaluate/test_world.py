@@ -75,19 +75,19 @@ def test_eight_shots_fit_a_row_of_the_scales(benchmark: Benchmark) -> None:
 
 @everything
 def test_references_fit_the_metric(benchmark: Benchmark) -> None:
-    wanted = {"cider": 5, "vqa": 10, "exact": 1}[benchmark.metric]
+    wanted = {"content": 5, "vqa": 10, "exact": 1}[benchmark.metric]
     for question in questions(benchmark):
         # a pattern goes on without end, so any number of its next words is right
         assert len(question.references) == (benchmark.new_tokens if question.kind == "pattern" else wanted)
         most_common = Counter(question.references).most_common(1)[0][0]
         assert benchmark.metric != "vqa" or most_common == question.shown
-        assert benchmark.metric != "cider" or len(set(question.references)) == 5
+        assert benchmark.metric != "content" or len(set(question.references)) == 5
     assert all(len(World().tokenizer.encode(q.shown)) < benchmark.new_tokens for q in demonstrations(benchmark))
 
 
 def test_no_reference_caption_is_a_training_text() -> None:
     references = {
-        text for b in BENCHMARKS.values() if b.metric == "cider" for q in questions(b) for text in q.references
+        text for b in BENCHMARKS.values() if b.metric == "content" for q in questions(b) for text in q.references
     }
     world = World()
     for name in ("captions", "synthetic", "interleaved"):

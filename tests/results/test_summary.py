@@ -42,11 +42,8 @@ def test_families_apart_have_means_of_their_own_and_of_each_benchmark() -> None:
         ("choice", "chat", 20.0),
         ("pope f1", "further", 10.0),
     ]
-    scores = pd.DataFrame(rows, columns=["benchmark", "family", "score"]).assign(arm="a", seed=0, shots=0, content=1.0)
+    scores = pd.DataFrame(rows, columns=["benchmark", "family", "score"]).assign(arm="a", seed=0, shots=0)
     values = {str(row.measure): row.value for row in measures(scores).itertuples()}
     assert values["0-shot"] == values["average"] == 50.0
     assert values["chat 0-shot"] == 30.0
     assert (values["pope 0-shot"], values["pope f1 0-shot"]) == (40.0, 10.0)
-    assert {name for name in values if name.startswith("content")} == {
-        "content 0-shot", "content captioning 0-shot", "content average"
-    }  # fmt: skip
