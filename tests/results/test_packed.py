@@ -42,7 +42,7 @@ def results(tmp_path: Path) -> Path:
 
 def _write(ledger: Ledger, row: TrialRow, training: Path) -> None:
     scores = [
-        ScoreRow("vqa", "vqa", "vqa", shots, 0, f"q{n}", "colour", n / 3, text, n != 2, n / 7 or None)
+        ScoreRow("vqa", "vqa", "vqa", shots, 0, f"q{n}", "colour", n / 3, text, n != 2)
         for shots in (8, 0)
         for n, text in enumerate((*PREDICTIONS, row.arm))
     ]
