@@ -92,7 +92,7 @@ METRICS: dict[str, Metric] = {
 }
 """Metrics that score each answer separately, in points from 0 to 100; `cider` needs all captions at once."""
 FREE = ("cider", "content", "followed")
-"""Metrics of captions and descriptions: any text is an answer, and no constant one is worth a comparison."""
+"""Metrics of captions and descriptions, of which any text is an answer."""
 
 
 def names_of(name: str, metric: str) -> list[str]:
@@ -105,7 +105,7 @@ def further(benchmark: Benchmark) -> list[Benchmark]:
     metrics = []
     if benchmark.metric == "yes-no":
         metrics.append("f1")
-    if benchmark.metric == "content" and benchmark.family != "chat":  # captions of the world
+    if benchmark.metric == "content" and benchmark.family != "chat":  # captions of the world, not descriptions
         metrics += ["cider", "followed"]
     return [replace(benchmark, name=f"{benchmark.name} {one}", metric=one, family="further") for one in metrics]
 
@@ -168,7 +168,7 @@ def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:
 
     This bounds what a model can reach without seeing, merely by knowing which answers are common. Empty for captions.
     """
-    if benchmark.metric in FREE:
+    if benchmark.metric in FREE and benchmark.family != "chat":
         return {}
     kinds: dict[str, list[Question]] = {}
     for question in benchmark.questions:
