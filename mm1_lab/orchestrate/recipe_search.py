@@ -119,6 +119,7 @@ class _Search:
             for value in space.ends if isinstance(space, Range) else space:
                 recipe = request.sweep.changed({field: value}, f"{request.file.name}: search.over.{field}")
                 request.resolve(f"{field} {spelt(value)}", recipe, self.seeds[0])
+        self._check_measures()
 
     def replay(self, to_the_end: bool = False) -> tuple[Study, dict[str, Recipe]]:
         """Asks and tells a study anew until scores are missing; returns it with the arms that it asked for.
@@ -239,6 +240,19 @@ class _Search:
         for measure, found, confirmed in zip(self.measures, before, after, strict=True):
             lines.append(f"| {measure} | {found:.2f} | {confirmed:.2f} | {found - confirmed:.2f} |")
         return "\n".join(lines)
+
+    def _check_measures(self) -> None:
+        """Raises RequestError for a source or number of shots that trials do not have, before one is trained for it."""
+        evaluation = self.request.resolve("base", self.request.sweep.base, self.seeds[0]).evaluation
+        for measure in self.measures:
+            if measure.about == "loss":
+                known, given = list(evaluation.data.sources), measure.of
+            elif measure.shots is not None and not self.request.data_path:  # own benchmarks may have shots of their own
+                known, given = [str(shots) for shots in evaluation.settings.shots], str(measure.shots)
+            else:
+                continue
+            if given not in known:
+                raise RequestError(f"search.measure: {str(measure)!r}: there is only {', '.join(known)}")
 
     def _read(self, folder: Path, recipe: Recipe) -> tuple[float, ...]:
         values = tuple(value_of(folder, measure) for measure in self.measures)

@@ -163,6 +163,8 @@ def test_several_measures_give_a_front_and_a_claim_each(laboratory: Laboratory, 
         ({"over": {"image_tokens": [64, 100]}}, "this scale has no number of image tokens 100; known: 64, 144"),
         ({"over": {"data_mix.text": {"low": 4, "high": 1}}}, "data_mix.text: low (4) must be below high (1)"),
         ({"over": {"learning_rate": {"low": -1, "high": 1}}}, "learning_rate must be above 0"),
+        ({"measure": "vqa 5-shot"}, "search.measure: 'vqa 5-shot': there is only 0, 4, 8"),
+        ({"measure": "loss txt"}, "search.measure: 'loss txt': there is only captions, synthetic, interleaved, text"),
         ({"measure": ["4-shot", "0-shot"]}, "several measures need `sampler: nsga2` and no `prune`"),
     ],
 )
