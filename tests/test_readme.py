@@ -117,6 +117,20 @@ def test_the_table_that_readme_shows_is_what_the_command_prints(capsys: pytest.C
     assert "over eight training seeds" in text and "seeds 100–107" in printed
 
 
+def test_an_interval_is_recomputed_from_committed_scores_as_the_page_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    page: dict[str, Any] = {}
+    exec(shown("python", "Recompute an interval", "study.md"), page)
+    found = 0
+    for row in pd.read_csv(STUDY / "data_mix" / "contrasts.csv").to_dict("records"):
+        arms, _, measure = row["detail"].partition(", ")
+        if shots := re.fullmatch(r"(\d)-shot", measure):
+            values = page["difference"](*arms.split(" − "), int(shots[1]))
+            assert values == pytest.approx((row["estimate"], row["low"], row["high"]), abs=0.001), row["claim"]
+            found += 1
+    assert found >= 5
+
+
 @pytest.mark.slow
 def test_a_benchmark_of_one_s_own_beside_every_published_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
