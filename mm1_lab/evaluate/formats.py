@@ -135,6 +135,14 @@ def read_pope(files: BenchmarkFiles) -> Iterator[Item]:
         yield Item(str(row["question_id"]), (str(row["image"]),), str(row["text"]), (str(row["label"]),), "question")
 
 
+def read_gqa(files: BenchmarkFiles) -> Iterator[Item]:
+    """`testdev_balanced_questions.json`: {id: {imageId, question, answer, types: {structural}}}."""
+    for key, row in _load(files.questions).items():
+        answers = (str(row["answer"]),) if "answer" in row else ()
+        kind = str(row.get("types", {}).get("structural", "question"))
+        yield Item(str(key), (f"{row['imageId']}.jpg",), str(row["question"]), answers, kind)
+
+
 def _texts_of(value: Any) -> tuple[str, ...]:
     values = value if isinstance(value, list) else [value]
     for part in values:
@@ -239,6 +247,7 @@ FORMATS: dict[str, Format] = {
     "okvqa": Format(read_vqa, "vqa", _ASKED, "OK-VQA"),
     "textvqa": Format(read_textvqa, "textvqa", _CAPTIONED, "TextVQA"),
     "vizwiz": Format(read_vizwiz, "vqa", _CAPTIONED, "VizWiz"),
+    "gqa": Format(read_gqa, "exact", _ASKED, "GQA"),
     "pope": Format(read_pope, "yes-no", _ASKED, "POPE"),
     "jsonl": Format(read_jsonl, "", ("questions",)),
 }

@@ -107,6 +107,18 @@ def write_vizwiz(folder: Path) -> dict[str, Any]:
     return {**file("val"), "demonstrations": file("train")}
 
 
+def write_gqa(folder: Path) -> dict[str, Any]:
+    def file(name: str, start: int) -> dict[str, Any]:
+        rows = {}
+        for number in range(start, start + 3):
+            draw(folder / "gqa" / f"n{number}.jpg", number)
+            asked = {"imageId": f"n{number}", "question": "Is it red?", "answer": "yes"}
+            rows[f"20{number}"] = asked | {"types": {"structural": "verify"}}
+        return {"questions": write(folder / f"{name}_balanced_questions.json", rows)}
+
+    return {**file("testdev", 0), "images": "gqa", "demonstrations": file("train", 10)}
+
+
 def write_pope(folder: Path) -> dict[str, Any]:
     def file(name: str, start: int) -> dict[str, Any]:
         lines = []
@@ -129,6 +141,7 @@ WRITERS = {
     "okvqa": write_vqav2,
     "textvqa": write_textvqa,
     "vizwiz": write_vizwiz,
+    "gqa": write_gqa,
     "pope": write_pope,
 }
 

@@ -135,15 +135,15 @@ def test_images_that_are_no_folder_are_refused_in_one_line(tmp_path: Path) -> No
 
 def test_changed_files_are_other_benchmarks_and_moved_ones_the_same(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    values = WRITERS["pope"](tmp_path / "a")
-    config = opened(tmp_path / "a", "pope", values)
+    values = WRITERS["gqa"](tmp_path / "a")
+    config = opened(tmp_path / "a", "gqa", values)
     (tmp_path / "a").rename(tmp_path / "b")
-    moved = opened(tmp_path / "b", "pope", values)
+    moved = opened(tmp_path / "b", "gqa", values)
     assert moved.digest == config.digest
-    training = tmp_path / "b" / "shown.json"
+    training = tmp_path / "b" / "train_balanced_questions.json"
     training.write_text(training.read_text().replace("yes", "no"))
-    assert opened(tmp_path / "b", "pope", values).digest != config.digest
-    with pytest.raises(RequestError, match="'pope' changed while"):
+    assert opened(tmp_path / "b", "gqa", values).digest != config.digest
+    with pytest.raises(RequestError, match="'gqa' changed while"):
         built(moved)
 
 
