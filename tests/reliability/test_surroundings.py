@@ -1,14 +1,15 @@
 """A terminal, a machine or a file system that lacks something: commands do without it, or say in a line what to do."""
 
-import fcntl
 import io
+import resource
 import sys
-from pathlib import Path
 
 import pytest
 
 from mm1_lab.cli import main
-from mm1_lab.results import Ledger
+from mm1_lab.config import RequestError, load_scale
+from mm1_lab.orchestrate.execution.ray_tune import RayTune
+from tests.conftest import REPOSITORY
 
 
 def test_a_terminal_that_lacks_characters_gets_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,11 +19,7 @@ def test_a_terminal_that_lacks_characters_gets_others(monkeypatch: pytest.Monkey
     assert "data_mix.synthetic_share 0.07 ? 0.0" in sys.stdout.read()
 
 
-def test_locks_that_do_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Ledger(tmp_path).check_writable()
-    assert not capsys.readouterr().err
-    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
-    Ledger(tmp_path).check_writable()
-    assert f"{tmp_path}: locks do nothing on its file system; run one command at a time" in capsys.readouterr().err
+def test_memory_that_is_too_little_for_ray_is_told_before_ray_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (2 * 10**9, 0))
+    with pytest.raises(RequestError, match=r"memory is limited to 2.0 GB.*or run without Ray \(--inline\)$"):
+        RayTune().open(load_scale("smoke", REPOSITORY / "sweeps" / "scales"))

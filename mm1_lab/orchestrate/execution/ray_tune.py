@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import resource
 import secrets
 import shutil
 import signal
@@ -118,6 +119,8 @@ LOCAL = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too Ray then listens on 127.0.0.1 alone
 }
 """Settings of a Ray that this command starts."""
+LEAST_MEMORY = 4_000_000_000
+"""Bytes of address space that Ray's processes take: with a lower limit it hangs."""
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
@@ -153,6 +156,12 @@ class RayTune(Executor):
                 "Ray was imported without authentication, which it sets up on import: set RAY_AUTH_MODE=token before "
                 "`import ray`, or run without Ray (--inline)"
             )
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY and limit < LEAST_MEMORY:
+            needed = (
+                f"and Ray needs {LEAST_MEMORY / 1e9:.0f} GB; raise the limit (ulimit -v), or run without Ray (--inline)"
+            )
+            raise RequestError(f"memory is limited to {limit / 1e9:.1f} GB, {needed}")
         print("Starting Ray …", flush=True)
         self.code = Path(mkdtemp(prefix="mm1-lab-"))
         # so that edits to the package do not change a running sweep
