@@ -59,7 +59,7 @@ def _own_pages() -> list[Path]:
 
 
 def _figures() -> list[Path]:
-    return sorted((REPOSITORY / "results" / "study").glob("*/*/figure.png"))
+    return sorted((REPOSITORY / "results" / "development").glob("*/*/figure.png"))
 
 
 def _text(path: Path) -> str:
@@ -103,7 +103,7 @@ def _moved(text: str, place: str, name: str) -> str:
 
 def _gallery() -> str:
     """The figure of every sweep of the study, with a link to its tables."""
-    parts = ["# Figures of the study\n\nDrawn by `mm1-lab figures --results results/study`.\n"]
+    parts = ["# Figures of the committed results\n\nDrawn by `mm1-lab figures --results results/development`.\n"]
     for path in _figures():
         folder = path.parent.relative_to(REPOSITORY)
         parts.append(f"## {path.parent.name}\n\n![{path.parent.name}](repository/{folder}/figure.png)\n")

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.test_own_connectors import write as write_connectors
 
-FOLDERS = ("mm1_lab", "analysis", "sweeps", "results/parts", "results/study")
+FOLDERS = ("mm1_lab", "analysis", "sweeps", "results/parts", "results/development")
 FILES = ("pyproject.toml", "README.md", "LICENSE")
 
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
@@ -59,7 +59,7 @@ def test_a_wheel_works_anywhere(tmp_path: Path) -> None:
     write_connectors(empty)
     assert "own at smoke: 2 trials, 6 stages to run" in command("plan", "sweeps/own.yaml", "--scale", "smoke")
     shutil.rmtree(empty / "sweeps")
-    study = installed / "mm1_lab" / "shipped" / "results" / "study"
+    study = installed / "mm1_lab" / "shipped" / "results" / "development"
     assert (study / "mini" / "data_mix" / "scores.parquet").exists() and not (study / "trials").exists()
 
     shutil.copytree(REPOSITORY / "sweeps", empty / "sweeps")
@@ -77,7 +77,7 @@ def test_scores_are_judged_without_what_trains(tmp_path: Path) -> None:
     code = f"import sys; sys.modules |= dict.fromkeys({sorted(lab)}); from mm1_lab.cli import main; sys.exit(main())"
     found = subprocess.run([sys.executable, "-c", code, "judge", "scores.csv"], cwd=tmp_path, capture_output=True)
     assert found.returncode == 0, found.stderr
-    study = str(REPOSITORY / "results" / "study")
+    study = str(REPOSITORY / "results" / "development")
     command = [sys.executable, "-c", code, "plan", "data_mix", "--results", study, "--only", "base"]
     found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert found.returncode == 1 and "is not installed; what trains needs pip install '.[lab]'" in found.stderr, (

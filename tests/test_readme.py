@@ -20,8 +20,7 @@ from tests.conftest import REPOSITORY, make_place
 from tests.data.conftest import Files
 from tests.evaluate.published import WRITERS, draw
 
-STUDY = REPOSITORY / "results" / "study" / "mini"
-DEVELOPMENT = REPOSITORY / "results" / "development" / "mini"
+PUBLISHED = REPOSITORY / "results" / "development" / "mini"
 
 
 def shown(language: str, heading: str, file: str) -> str:
@@ -92,17 +91,16 @@ def test_the_findings_are_those_of_committed_results(page: str) -> None:
     findings = re.findall(rf"{number} (?:points )?\[{number}, {number}\][^\n<]*<!-- ([^>]+) -->", text)
     assert len(findings) == text.count("<!-- ") and (findings or page != "README.md")
     names = ["estimate", "low", "high"]
-    development = pd.concat([pd.read_csv(path) for path in DEVELOPMENT.glob("*/contrasts.csv")]).set_index("claim")
-    known = {f"development: {claim}": row for claim, row in development[names].iterrows()}
-    if (parts := STUDY / "lesson_parts.csv").exists():
-        known |= dict(pd.read_csv(parts).drop_duplicates("detail").set_index("detail")[names].iterrows())
+    contrasts = pd.concat([pd.read_csv(path) for path in PUBLISHED.glob("*/contrasts.csv")]).set_index("claim")
+    parts = pd.read_csv(PUBLISHED / "lesson_parts.csv").drop_duplicates("detail").set_index("detail")
+    known = {f"development: {claim}": row for claim, row in contrasts[names].iterrows()} | dict(parts[names].iterrows())
     for *numbers, finding in findings:
         if finding in known:
             values = list(known[finding])
         else:
             arms, _, measure = finding.partition(", ")
             first, second = ((arm, Measure.parse(measure)) for arm in arms.split(" − "))
-            found = Difference(read_study(STUDY / "data_mix"), {first: 1.0, second: -1.0}).over_seeds
+            found = Difference(read_study(PUBLISHED / "data_mix"), {first: 1.0, second: -1.0}).over_seeds
             assert found
             values = [found.estimate, found.low, found.high]
         assert [as_text(value) for value in values] == numbers, finding
@@ -111,10 +109,10 @@ def test_the_findings_are_those_of_committed_results(page: str) -> None:
 def test_the_table_that_readme_shows_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     block = next(block for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) if block.startswith("measure "))
-    assert main(["compare", "data_mix", "captions-50", "captions", "--results", str(STUDY.parent)]) == 0
+    assert main(["compare", "data_mix", "captions-50", "captions", "--results", str(PUBLISHED.parent)]) == 0
     printed = capsys.readouterr().out
     assert block in printed and block.count("\n") == 5
-    assert "over eight training seeds" in text and "seeds 100–107" in printed
+    assert "over two training seeds" in text and "seeds 0 and 200" in printed
 
 
 def test_an_interval_is_recomputed_from_committed_scores_as_the_page_shows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +120,7 @@ def test_an_interval_is_recomputed_from_committed_scores_as_the_page_shows(monke
     page: dict[str, Any] = {}
     exec(shown("python", "Recompute an interval", "study.md"), page)
     found = 0
-    for row in pd.read_csv(STUDY / "data_mix" / "contrasts.csv").to_dict("records"):
+    for row in pd.read_csv(PUBLISHED / "data_mix" / "contrasts.csv").to_dict("records"):
         arms, _, measure = row["detail"].partition(", ")
         if shots := re.fullmatch(r"(\d)-shot", measure):
             values = page["difference"](*arms.split(" − "), int(shots[1]))

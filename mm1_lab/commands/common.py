@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic_core import to_json
 
 from mm1_lab.config import RequestError, is_of_recipe
-from mm1_lab.files import RESULTS, STUDY
+from mm1_lab.files import PUBLISHED, RESULTS
 from mm1_lab.results import Ledger
 
 if TYPE_CHECKING:
@@ -119,8 +119,10 @@ VARY = (
 TRACKER = repeated(
     "--tracker", "log finished trials there, beside MLflow; may be repeated", "NAME", choices=("wandb", "trackio")
 )
-DRAWN_RESULTS = option("--results", f"default: {RESULTS}, or if it has none, {STUDY}, drawn there", "DIR", type=Path)
-ALL_RESULTS = option("--results", f"default: {RESULTS}, or if it has none, {STUDY}", "DIR", type=Path)
+DRAWN_RESULTS = option(
+    "--results", f"default: {RESULTS}, or if it has none, {PUBLISHED}, drawn there", "DIR", type=Path
+)
+ALL_RESULTS = option("--results", f"default: {RESULTS}, or if it has none, {PUBLISHED}", "DIR", type=Path)
 
 
 DONE, FAILED = 0, 1

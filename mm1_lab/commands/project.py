@@ -7,7 +7,7 @@ from pathlib import Path
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, ledger_of, option, repeated, switch
 from mm1_lab.config import Recipe, RequestError
-from mm1_lab.files import PACKAGE, PARTS, RESULTS, SHIPPED, STUDY, here_or_shipped, write_text
+from mm1_lab.files import PACKAGE, PARTS, PUBLISHED, RESULTS, SHIPPED, here_or_shipped, write_text
 from mm1_lab.formatting import counted
 from mm1_lab.results import Ledger
 from mm1_lab.results.ledger import Parts
@@ -72,7 +72,7 @@ def verify(options: argparse.Namespace) -> int:
     return FAILED if damaged or shipped else DONE
 
 
-@command("results/study", option("results", "a folder that `run --results` wrote", "RESULTS", type=Path))
+@command("results/development", option("results", "a folder that `run --results` wrote", "RESULTS", type=Path))
 def pack(options: argparse.Namespace) -> int:
     """Write results as few files, fit to be committed: two per sweep; trials and weights need not be."""
     from mm1_lab.results.packed import pack
@@ -86,7 +86,7 @@ def pack(options: argparse.Namespace) -> int:
 
 
 KEEP = "weights to keep: those of each sweep's best trial, none, or all but damaged ones; default: %(default)s"
-KEPT = f"a results folder that uses this store, to keep its best; may be repeated; default: {RESULTS} and {STUDY}"
+KEPT = f"a results folder that uses this store, to keep its best; may be repeated; default: {RESULTS} and {PUBLISHED}"
 
 
 @command(
@@ -100,7 +100,7 @@ def gc(options: argparse.Namespace) -> int:
     """Delete weights (with `--yes`), never results. Do not use it while a sweep runs."""
     from mm1_lab.results.upkeep import delete_weights, spare_weights
 
-    folders = options.results or [RESULTS, *([STUDY] if STUDY.is_dir() else [])]
+    folders = options.results or [RESULTS, *([PUBLISHED] if PUBLISHED.is_dir() else [])]
     ledger = Ledger(RESULTS, options.store)
     spare = spare_weights(ledger, options.keep, folders)
     total = f"{sum(spare.values()) / 1e6:.1f} MB: {counted(len(spare), 'stage')}"

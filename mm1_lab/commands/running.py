@@ -16,7 +16,7 @@ from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, option, parse_looks, print_json, request_of, switch
 from mm1_lab.config import Recipe, RequestError, Search, Stage, find_yaml, nearest
 from mm1_lab.config.base import parse_yaml, read_yaml
-from mm1_lab.files import PARTS, STUDY, folder_size, here_or_shipped, write_text
+from mm1_lab.files import PARTS, PUBLISHED, folder_size, here_or_shipped, write_text
 from mm1_lab.orchestrate.planning.finding import SWEEPS
 from mm1_lab.results.ledger import Parts
 
@@ -148,7 +148,7 @@ def _what_deciding_takes(request: Request) -> str:
     from analysis.measures import measures_text
 
     claimed = [contrast.measure for contrast in request.sweep.contrasts]
-    published = here_or_shipped(STUDY) / request.scale_name / request.variant
+    published = here_or_shipped(PUBLISHED) / request.scale_name / request.variant
     return measures_text(request.folder, claimed) or measures_text(published, claimed)
 
 

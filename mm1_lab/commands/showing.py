@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, command, ledger_of, option, parse_looks, print_json, request_of, switch
 from mm1_lab.config import RequestError
-from mm1_lab.files import PARTS, RESULTS, STUDY, here_or_shipped
+from mm1_lab.files import PARTS, PUBLISHED, RESULTS, here_or_shipped
 from mm1_lab.formatting import counted
 from mm1_lab.results import Ledger, TrialRow
 from mm1_lab.results.manifest import read_manifest, read_trials
@@ -92,7 +92,7 @@ def compare(options: argparse.Namespace) -> int:
 
     request = _about(options, [options.first, options.second])
     folder = request.folder
-    published = here_or_shipped(STUDY) / request.scale_name / request.variant
+    published = here_or_shipped(PUBLISHED) / request.scale_name / request.variant
     if not (folder / "sweep.json").exists() and (published / "sweep.json").exists():
         print(f"{folder}: holds no results{request.elsewhere}; showing {published} instead", file=sys.stderr)
         folder = published
@@ -123,7 +123,9 @@ def _about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
 
 
 @command(
-    "--results results/study", opt.DRAWN_RESULTS, switch("--latex", "also write tables as LaTeX and figures as PDF")
+    "--results results/development",
+    opt.DRAWN_RESULTS,
+    switch("--latex", "also write tables as LaTeX and figures as PDF"),
 )
 def figures(options: argparse.Namespace) -> int:
     """Write tables and figures of all results."""
@@ -137,7 +139,7 @@ def figures(options: argparse.Namespace) -> int:
     return DONE
 
 
-@command("--results results/study", opt.DRAWN_RESULTS)
+@command("--results results/development", opt.DRAWN_RESULTS)
 def report(options: argparse.Namespace) -> int:
     """Redraw everything and write a report as one HTML file."""
     results = _results(options)
@@ -148,22 +150,22 @@ def report(options: argparse.Namespace) -> int:
 
 
 def _results(options: argparse.Namespace) -> Path:
-    """The folder of `--results`; by default the local one, or if it has no results, the shipped study.
+    """The folder of `--results`; by default the local one, or if it has no results, the shipped one.
 
     Raises RequestError if there are no results, before the drawing libraries are imported.
     """
     folder = options.results or RESULTS
-    study = here_or_shipped(STUDY)
-    if not options.results and study.exists() and not any(RESULTS.glob("*/*/sweep.json")):
-        print(f"{RESULTS}: no results here; showing the shipped study", flush=True)
-        folder = study
+    published = here_or_shipped(PUBLISHED)
+    if not options.results and published.exists() and not any(RESULTS.glob("*/*/sweep.json")):
+        print(f"{RESULTS}: no results here; showing the shipped results", flush=True)
+        folder = published
     list_variants(folder)
     return folder
 
 
 def _drawn_into(options: argparse.Namespace, results: Path) -> Path:
-    """The folder for tables and figures: the shipped study's are drawn among the local results, unless it is named."""
-    return results if options.results or results == RESULTS else RESULTS / STUDY.name
+    """The folder for tables and figures: the shipped results are drawn among the local results, unless it is named."""
+    return results if options.results or results == RESULTS else RESULTS / PUBLISHED.name
 
 
 @command("--port 5001", option("--port", "default: %(default)s", type=int, default=5000), opt.ALL_RESULTS, opt.STORE)

@@ -318,7 +318,7 @@ def test_the_committed_study_changes_only_where_it_is_named(
     sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": ()})
     local, study = tmp_path / "local", tmp_path / "study"
     monkeypatch.setattr("mm1_lab.commands.showing.RESULTS", local)
-    monkeypatch.setattr("mm1_lab.commands.showing.STUDY", study)
+    monkeypatch.setattr("mm1_lab.commands.showing.PUBLISHED", study)
     write_results(study, sweep, arms, (0,), questions=16)
     before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
     assert main(["figures"]) == 0 and (local / "study" / "summary.md").exists()
