@@ -245,7 +245,8 @@ def test_tuning_starts_from_an_exported_model(place: Path, monkeypatch: pytest.M
     tuned, here = (trial.evaluation.model for trial in request.trials)
     assert [stage.KIND for stage in request.trials[0].evaluation.chain()] == ["evaluation", "sft"]
     states = {name: planned.state for name, planned in make_plan(request.trials, request.ledger).stages.items()}
-    assert states[tuned.fingerprint] == states[here.fingerprint] == "run" and len(states) == 5
+    assert states[tuned.fingerprint] == states[here.fingerprint] == "run"
+    assert sum(state in ("run", "wait") for state in states.values()) == 4, "tuning and evaluation, of two trials"
     assert states[here.model.fingerprint] == "done", "which was exported"
     assert tuned.parameters() == here.parameters() and tuned.model.connector == here.model.connector
     inputs = {"model": request.ledger.weights(here.model.fingerprint)}

@@ -99,6 +99,6 @@ def secrets_of(settings: EvaluationSettings, seeds: Iterable[int]) -> Secrets:
         for benchmark in world_benchmarks(settings, seed):
             for question in benchmark.questions:
                 scenes.update(shown.scene.content for shown in question.pictures if isinstance(shown, ScenePicture))
-                if benchmark.metric == "cider":
+                if benchmark.metric == "content":
                     captions.update(question.references)
     return Secrets(frozenset(scenes), frozenset(captions))

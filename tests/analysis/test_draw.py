@@ -311,7 +311,7 @@ def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path)
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_the_committed_study_changes_only_where_it_is_named(
+def test_committed_results_change_only_where_they_are_named(
     tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arms = {name: data_mix.arms[name] for name in ("base", "captions")}
@@ -323,7 +323,7 @@ def test_the_committed_study_changes_only_where_it_is_named(
     before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
     assert main(["figures"]) == 0 and (local / "study" / "summary.md").exists()
     assert not list(local.glob("study/*/*/sweep.json")) and not (local / "study" / "trials").exists(), "no copies"
-    assert f"{local}: no results here; showing the shipped study" in capsys.readouterr().out
+    assert f"{local}: no results here; showing the shipped results" in capsys.readouterr().out
     write_results(local, sweep, arms, (0,), questions=16)
     assert main(["figures"]) == 0 and (local / "summary.md").exists()
     assert {path: path.read_bytes() for path in study.rglob("*") if path.is_file()} == before

@@ -240,7 +240,6 @@ def test_wrong_claims(content: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     "words",
     [
         ["--columns", "arm"],
-        ["--columns", "arm=x,arm=y"],
         ["--columns", "arms=x"],
         ["--looks", "1"],
         ["--looks", "4,2"],
