@@ -46,6 +46,7 @@ def refused(sweeps: Path, capsys: pytest.CaptureFixture[str]) -> Check:
         (["--seeds", "three"], ["--seeds 'three'", "count"]),
         (["--seeds", "0"], ["a count is from 1 to 99; for seed 0 alone add a comma: --seeds 0,"]),
         (["--set", "evaluate.shots=4"], ["evaluate.shots: must be a list, such as [4]"]),
+        (["--set", "evaluate.shots=[4,4]"], ["evaluate.shots: holds a number twice"]),
         (["--set", "encoder.size=ViT-X"], ["ViT-X"]),
         (["--set", "resolution=337"], ["337", "336"]),
         (["--set", "data_mix.text=-1"], ["--set", "text"]),

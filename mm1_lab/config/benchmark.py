@@ -13,11 +13,18 @@ Paths are relative to the file that contains them.
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from mm1_lab.config.base import Config, Count
 
-Shots = Annotated[tuple[Annotated[int, Field(ge=0, le=1000)], ...], Field(min_length=1)]
+
+def _different(shots: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(shots)) < len(shots):
+        raise ValueError("holds a number twice")
+    return shots
+
+
+Shots = Annotated[tuple[Annotated[int, Field(ge=0, le=1000)], ...], Field(min_length=1), AfterValidator(_different)]
 """Different numbers of demonstrations."""
 
 
