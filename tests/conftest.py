@@ -165,7 +165,7 @@ class Place:
         """Everything that must not depend on how a sweep was interrupted."""
         names = ("scores.parquet", "held_out.csv", "training.csv")
         trials = [path for name in names for path in self.results.glob(f"trials/*/{name}")]
-        drawn = [path for path in self.results.glob("smoke/*/*") if path.suffix in (".md", ".csv", ".json")]
+        drawn = [path for path in self.results.glob("smoke/*/[!.]*") if path.suffix in (".md", ".csv", ".json")]
         return {str(path.relative_to(self.results)): path.read_bytes() for path in [*trials, *drawn]}
 
 

@@ -151,17 +151,17 @@ class RayTune(Executor):
 
     def _start(self, scale: Scale) -> None:
         """Starts a Ray on this machine for this command. Raises RequestError if that fails."""
-        if "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token":
-            raise RequestError(
-                "Ray was imported without authentication, which it sets up on import: set RAY_AUTH_MODE=token before "
-                "`import ray`, or run without Ray (--inline)"
-            )
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
         if limit != resource.RLIM_INFINITY and limit < LEAST_MEMORY:
             needed = (
                 f"and Ray needs {LEAST_MEMORY / 1e9:.0f} GB; raise the limit (ulimit -v), or run without Ray (--inline)"
             )
             raise RequestError(f"memory is limited to {limit / 1e9:.1f} GB, {needed}")
+        if "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token":
+            raise RequestError(
+                "Ray was imported without authentication, which it sets up on import: set RAY_AUTH_MODE=token before "
+                "`import ray`, or run without Ray (--inline)"
+            )
         print("Starting Ray …", flush=True)
         self.code = Path(mkdtemp(prefix="mm1-lab-"))
         # so that edits to the package do not change a running sweep
