@@ -57,6 +57,9 @@ def _run(given: list[str]) -> int:
         return _refuse(f"mm1-lab: options come after the command: mm1-lab COMMAND {given[0]}")
     if not given[0].startswith("-") and given[0] not in COMMANDS:
         return _refuse(f"mm1-lab: there is no command {given[0]!r}{nearest(given[0], COMMANDS)}")
+    for word in given:
+        if word.startswith("-") and word.partition("=")[2] == "--":  # of which argparse would make an empty list
+            return _refuse(f"mm1-lab: {word!r} is not a value")
     options, unknown = parser.parse_known_args(given)
     if unknown:
         return _refuse(f"mm1-lab {given[0]}: {_unrecognised(unknown[0], command_parsers(parser)[given[0]])}")

@@ -3,9 +3,9 @@
 A recipe contains no widths, pixels or rows; the scale translates it into those.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, model_validator
 
 from mm1_lab.config.base import Config, Count, Ratio
 
@@ -18,7 +18,13 @@ INSTRUCTIONS = ("short-answers", "descriptions", "reading", "charts", "knowledge
 """The instruction sets of the miniature world."""
 
 
-Frozen = tuple[Literal["encoder", "connector", "decoder"], ...]
+def _not_all(frozen: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(frozen)) == 3:
+        raise ValueError("lists every part; leave at least one to train")
+    return frozen
+
+
+Frozen = Annotated[tuple[Literal["encoder", "connector", "decoder"], ...], AfterValidator(_not_all)]
 """Parts that are not trained."""
 
 
@@ -112,6 +118,10 @@ class SftRecipe(Config):
 
     @model_validator(mode="after")
     def _trainable(self) -> "SftRecipe":
+        if self.mixture and not any(self.mixture.values()):
+            raise ValueError("the weights of the mixture are all zero")
+        if self.start and self.after_steps:
+            raise ValueError("after_steps refers to pre-training, which start replaces; remove one of them")
         if self.sharp_demonstrations is not None and self.views == 1:
             raise ValueError("sharp_demonstrations requires five views; set views: 5")
         return self
