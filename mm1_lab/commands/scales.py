@@ -9,7 +9,7 @@ from mm1_lab.commands.common import DONE, FAILED, command, ledger_of, option, re
 from mm1_lab.config import GATES, RequestError, nearest, parse_count
 from mm1_lab.results import variant_name
 
-GATE = "reader, words, probe, lower (the probe at the lowest resolution), leaks, prompts or validity; may be repeated"
+GATE = "reader, words, probe, leaks, prompts or validity; may be repeated"
 SAMPLES = "training samples to search for leaks; default: %(default)s"
 
 

@@ -15,7 +15,6 @@ GATES = {
     "reader": "read from pixels",
     "prompts": "prompts fit",
     "probe": "linear probe",
-    "lower": "probe at lowest resolution",
     "words": "told in words",
     "leaks": "no leaks",
 }

@@ -80,7 +80,7 @@ def _measured(gate: str, key: str, what: str, value: float, seed: int | None = N
     if count is not None:
         interval = binomtest(round(value * count / 100), count).proportion_ci(method="wilson")
         more = {"low": 100 * float(interval.low), "high": 100 * float(interval.high)}
-    return Check.within(GATES[gate], what, value, *BOUNDS.get(gate, {}).get(key, ()), seed=seed, **more)
+    return Check.within(GATES[gate], what, value, *BOUNDS[gate].get(key, ()), seed=seed, **more)
 
 
 def text_gate(stage: EvaluationStage, decoder: Path, data: Data) -> Iterator[Check]:
@@ -141,11 +141,11 @@ def read_from_pixels(sides: Mapping[int, int]) -> Iterator[Check]:
         yield _measured("reader", "print", "small print, 1344 − 336, points", read[1344] - read[336])
 
 
-def probes(stage: EncoderStage, encoder: Path, resolution: int, gate: str) -> Iterator[Check]:
-    """Accuracy of a linear probe for each attribute that questions ask for; for the gate `lower` only reported."""
+def probes(stage: EncoderStage, encoder: Path, resolution: int) -> Iterator[Check]:
+    """Accuracy of a linear probe for each attribute that questions ask for."""
     for attribute, (right, count) in attribute_probe(stage, encoder).items():
         what = f"{attribute} at {resolution} ({stage.image_size} pixels)"
-        yield _measured(gate, attribute, what, 100 * right / count, stage.seed, count)
+        yield _measured("probe", attribute, what, 100 * right / count, stage.seed, count)
 
 
 def pooled_probes(stage: EncoderStage, encoder: Path, tokens: Collection[int]) -> Iterator[Check]:

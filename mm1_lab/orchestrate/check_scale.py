@@ -38,19 +38,15 @@ def measure_gates(
     be trained, or for a damaged file of an earlier check.
     """
     trials = [trial.evaluation for trial in request.trials]
-    base, lowest = request.sweep.base.resolution, min(request.scale.resolutions)
-    if base == "native":
+    resolution = request.sweep.base.resolution
+    if resolution == "native":
         raise RequestError(OTHERS)
     base_fingerprint = request.resolve("base", request.sweep.base, 0).fingerprint
     table = _folder(request) / "gates.csv"
     read_checks(table, base_fingerprint)  # a damaged file is reported before anything is measured
     encoders, decoders = [], []
     if "probe" in gates:
-        encoders += [("probe", base, _from_scratch(trial.model.architecture.encoder)) for trial in trials]
-    if "lower" in gates and lowest < base:
-        recipe = request.sweep.base.model_copy(update={"resolution": lowest})
-        lower = [request.resolve("base", recipe, trial.seed).evaluation for trial in request.trials]
-        encoders += [("lower", lowest, _from_scratch(trial.model.architecture.encoder)) for trial in lower]
+        encoders = [_from_scratch(trial.model.architecture.encoder) for trial in trials]
     if "words" in gates:
         decoders = [(trial, _from_scratch(trial.model.architecture.decoder)) for trial in trials]
     data = request.open_data()
@@ -59,7 +55,7 @@ def measure_gates(
 
     if decoders:
         measures.check_words_fit(trials[0], data.tokenizer)
-    _train([*(encoder for *_, encoder in encoders), *(decoder for _, decoder in decoders)], request, executor)
+    _train([*encoders, *(decoder for _, decoder in decoders)], request, executor)
     checks: list[Check] = []
 
     def measure(name: str, measured: Iterable[Check]) -> None:
@@ -74,12 +70,11 @@ def measure_gates(
         measure("length of prompts", measures.prompts_fit(trials[0], data))
     if "reader" in gates:
         measure("names read from pixels", measures.read_from_pixels(request.scale.resolutions))
-    for gate, resolution, encoder in encoders:
-        probes = measures.probes(encoder, weights(encoder.fingerprint), resolution, gate)
-        measure(f"linear probe at {resolution}, seed {encoder.seed}", probes)
-        if gate == "probe":
-            tokens = request.scale.image_tokens.values()
-            measure("the same, averaged", measures.pooled_probes(encoder, weights(encoder.fingerprint), tokens))
+    for encoder in encoders:
+        folder = weights(encoder.fingerprint)
+        measure(f"linear probe, seed {encoder.seed}", measures.probes(encoder, folder, resolution))
+        tokens = request.scale.image_tokens.values()
+        measure("the same, averaged", measures.pooled_probes(encoder, folder, tokens))
     for trial, decoder in decoders:
         words = measures.text_gate(trial, weights(decoder.fingerprint), data)
         measure(f"told in words, seed {trial.seed}", words)
@@ -128,8 +123,11 @@ def merge(former: Iterable[Check], new: Sequence[Check]) -> list[Check]:
     """The checks of all gates, in the order of files: what was measured again takes the place of the former."""
     order = list(GATES.values())
     measured = {(check.check, check.seed) for check in new}
-    checks = [check for check in former if (check.check, check.seed) not in measured]
-    return sorted([*checks, *new], key=lambda check: (order.index(check.check), check.seed or 0))
+    checks = [*new]
+    for check in former:  # earlier versions had further gates
+        if check.check in order and (check.check, check.seed) not in measured:
+            checks.append(check)
+    return sorted(checks, key=lambda check: (order.index(check.check), check.seed or 0))
 
 
 def _markdown(request: Request, checks: Sequence[Check], caution: Callable[[Sequence[int]], str]) -> str:
