@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.judging.claims import known_lessons
 from analysis.judging.evidence import of_lessons
+from analysis.judging.law_evidence import of_law
 from analysis.judging.looks import reached_text
 from analysis.judging.validity import read_judged, validity_table
 from analysis.judging.verdicts import judge_contrasts, with_lessons
@@ -55,7 +56,7 @@ def draw_report(results: Path, out: Path | None = None) -> list[Path]:
 
 def _draw_all(results: Path, out: Path, latex: bool = False) -> tuple[list[Group], list[Path]]:
     drawn = draw_sweeps(results, out, latex)
-    groups = group_sweeps(results, out, drawn)
+    groups = group_sweeps(results, drawn)
     files = [path for one in drawn for path in one.files]
     return groups, files + write_overview(out, groups, latex)
 
@@ -117,8 +118,11 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
     with styled():
         output.csv("scores", scores.scores_by_benchmark(study))
         if isinstance(study.sweep.search, RateSearch):
-            output.files.extend(draw_search(folder, out=target))
+            files, fits = draw_search(folder, out=target)
+            output.files.extend(files)
+            evidence = of_law(study, lessons, fits)
         else:
+            evidence = of_lessons(study, lessons, failed)
             levels = level_rows(study)
             measures = measure_rows(study, *minutes_of(study))
             if len(measures) and study.manifest.scale != "smoke":
@@ -142,7 +146,7 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
         folder=target,
         manifest=study.manifest,
         files=tuple(output.files),
-        evidence=tuple(of_lessons(study, lessons, failed)),
+        evidence=tuple(evidence),
         levels=levels,
         measures=measures,
         missing=tuple(study.missing()),

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.law.figure import draw_law, sized
-from analysis.law.fit import VERDICT_SEEDS, Fit, fit_objective
+from analysis.law.fit import VERDICT_SEEDS, Fit, fit_runs
 from analysis.law.runs import Runs, search_runs
-from analysis.statistics import UNKNOWN, Interval
+from analysis.statistics import Interval
 from analysis.table import Table, to_markdown, write_csv
 from mm1_lab.config import PAPER_LAW, RequestError
 from mm1_lab.files import write_json, write_text
@@ -21,15 +21,20 @@ from mm1_lab.results.reading import read_variant
 INTERVALS = "Intervals are 95 %; docs/learning-rate-law.md explains them."
 
 
-def draw_search(folder: Path, targets: Mapping[str, float] | None = None, out: Path | None = None) -> list[Path]:
-    """Fits and draws a search's folder (`RESULTS/SCALE/lr_law`) into it, or into `out`; returns the files written.
+def draw_search(
+    folder: Path, targets: Mapping[str, float] | None = None, out: Path | None = None
+) -> tuple[list[Path], list[Fit]]:
+    """Fits and draws a search's folder (`RESULTS/SCALE/lr_law`) into it, or into `out`; returns the files written, and
+    the fits.
 
     `targets` are sizes to predict, with their parameters; by default those of the last fit. Raises RequestError if
     there are no results.
     """
     if targets is None:
         targets = _last_targets(folder / "law.json")
-    return write_fits(out or folder, search_runs(read_variant(folder)), targets)
+    runs = search_runs(read_variant(folder))
+    fits = fit_runs(runs)
+    return write_fits(out or folder, runs, fits, targets), fits
 
 
 def _last_targets(path: Path) -> dict[str, float]:
@@ -42,11 +47,8 @@ def _last_targets(path: Path) -> dict[str, float]:
         raise RequestError(f"{path}: cannot be read ({error}); delete it and give this command again") from None
 
 
-def write_fits(folder: Path, runs: Runs, targets: Mapping[str, float]) -> list[Path]:
-    """Fits the law by each objective and writes all files; `table.md` last and atomically. The first fit that has a law
-    is the main one."""
-    fits = [fit_objective(runs.points, objective) for objective in runs.objectives]
-    fits.sort(key=lambda fit: fit.law is None)
+def write_fits(folder: Path, runs: Runs, fits: Sequence[Fit], targets: Mapping[str, float]) -> list[Path]:
+    """Writes all files of the fits, of which the first is the main one; `table.md` last and atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     points, law, table = folder / "points.csv", folder / "law.json", folder / "table.md"
     named = runs.points.rename(columns={"name": "size"})
@@ -107,7 +109,6 @@ def _optima(fit: Fit) -> pd.DataFrame:
     rows = []
     for optimum in fit.optima:
         cell = optimum.cell
-        left_out, left_out_low, left_out_high = _rates(fit.left_out.get(cell.name, UNKNOWN))
         rows.append(
             {
                 "objective": fit.objective.column,
@@ -118,9 +119,6 @@ def _optima(fit: Fit) -> pd.DataFrame:
                 "high": _exp(optimum.high),
                 "grid_best": _exp(optimum.grid_best),
                 "in_law": int(bool(fit.law) and not optimum.needs),
-                "left_out_prediction": left_out,
-                "left_out_low": left_out_low,
-                "left_out_high": left_out_high,
                 "runs": len(cell.scores),
                 "failed": int((~np.isfinite(cell.scores)).sum()),
                 "needs": optimum.needs,
@@ -132,12 +130,10 @@ def _optima(fit: Fit) -> pd.DataFrame:
 def _optima_table(optima: pd.DataFrame) -> Table:
     rows = []
     for row in optima.to_dict("records"):
-        left_out = _with_range(row["left_out_prediction"], row["left_out_low"], row["left_out_high"])
         rows.append(
             {
                 "size": sized(row["size"], row["params"]),
                 "best η": _with_range(row["optimum"], row["low"], row["high"]),
-                "predicted without it": left_out,
                 "best tried": f"{row['grid_best']:.3g}",
                 "not bracketed: needs": row["needs"],
                 "runs": row["runs"],

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.judging.claims import LAW, known_lessons
+from analysis.judging.claims import known_lessons
 from analysis.judging.evidence import Evidence
-from analysis.judging.law_evidence import of_law
 from analysis.judging.verdicts import judge_lessons, parts_frame
 from analysis.measures import measures_table
 from analysis.pages.axes import axes_table, what_mattered
@@ -58,11 +57,9 @@ class Drawn:
     def group(self) -> tuple[str, str]:
         """Scale, and what overrides and data add to the name of a file about several sweeps; sweeps with the same group
         are comparable."""
-        return self.manifest.scale, self.named("lessons").removeprefix("lessons")
-
-    def named(self, name: str) -> str:
-        """The folder of the sweep `name` at the same settings."""
-        return variant_name(name, self.manifest.overrides, self.manifest.data_name)
+        manifest = self.manifest
+        named = variant_name("lessons", manifest.overrides, manifest.data_name)
+        return manifest.scale, named.removeprefix("lessons")
 
     @property
     def short_claims(self) -> Table | None:
@@ -196,9 +193,9 @@ def _joined(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(known, ignore_index=True) if known else pd.DataFrame()
 
 
-def group_sweeps(results: Path, out: Path, drawn: Sequence[Drawn]) -> list[Group]:
+def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
     """Groups sweeps by scale, overrides and data, and judges the lessons of each group; groups with sweeps of the
-    user's own come first. `out` is where the sweeps were drawn."""
+    user's own come first."""
     lessons = known_lessons(results)
     asked = {lesson.sweep for lesson in lessons}
     members_of: dict[tuple[str, str], list[Drawn]] = {}
@@ -207,8 +204,6 @@ def group_sweeps(results: Path, out: Path, drawn: Sequence[Drawn]) -> list[Group
     groups = []
     for (scale, suffix), members in members_of.items():
         evidence = [found for one in members for found in one.evidence]
-        law = out / scale / members[0].named(LAW) / "law.json"
-        evidence += of_law(lessons, law, members[0].manifest.in_world)
         judged = judge_lessons(lessons, evidence, scale)
         looks = {one.manifest.sweep.name: one.looks for one in members if one.looks}
         if looks:

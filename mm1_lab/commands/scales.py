@@ -88,7 +88,7 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     def draw(folder: Path) -> list[Path]:
         from analysis.law.report import draw_search
 
-        return draw_search(folder, predicted)
+        return draw_search(folder, predicted)[0]
 
     with make_executor(options.inline, options.address) as executor:
         return run_search(request, executor, draw)
@@ -97,7 +97,7 @@ def fit_lr_law(options: argparse.Namespace) -> int:
 def _fit_file(options: argparse.Namespace) -> int:
     if not options.file.is_file():
         raise RequestError(f"--from {options.file}: there is no such file")
-    from analysis.law.fit import fit_objective
+    from analysis.law.fit import fit_runs
     from analysis.law.report import write_fits
     from analysis.law.runs import read_runs
 
@@ -112,13 +112,14 @@ def _fit_file(options: argparse.Namespace) -> int:
     # the hash keeps files of the same name from different folders apart
     digest = hashlib.sha256(str(options.file.resolve()).encode()).hexdigest()[:6]
     folder = options.results / "lr_law" / f"{options.file.stem}-{digest}"
-    if not fit_objective(runs.points, runs.objectives[0]).law:
+    fits = fit_runs(runs)
+    if not fits[0].law:
         turned = read_runs(options.file, not options.lower_is_better)
-        if fit_objective(turned.points, turned.objectives[0]).law:
+        if fit_runs(turned)[0].law:
             given = "leave out --lower-is-better" if options.lower_is_better else "add --lower-is-better"
             best = "highest" if options.lower_is_better else "lowest, as of a loss"
             raise RequestError(f"--from {options.file}: there is a law only if the best score is the {best}; {given}")
-    written = write_fits(folder, runs, targets)
+    written = write_fits(folder, runs, fits, targets)
     print(written[-1].read_text(encoding="utf-8"))
     for path in written:
         print(path)

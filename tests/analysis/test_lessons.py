@@ -18,12 +18,15 @@ from analysis.judging.law_evidence import of_law
 from analysis.judging.looks import question_status
 from analysis.judging.p_values import p_values
 from analysis.judging.verdicts import judge_contrasts, judge_lessons, needed, needed_for, parts_frame
+from analysis.law.fit import Fit, Law
 from analysis.law.report import _last_targets
-from analysis.statistics import Interval
+from analysis.law.runs import Objective
+from analysis.statistics import Interval, quantile
 from analysis.study import Study
 from mm1_lab.config import (
     AVERAGE,
     Contrast,
+    DataIdentity,
     EncoderRecipe,
     Recipe,
     RequestError,
@@ -234,20 +237,18 @@ def test_what_was_not_run_says_how_to_run_it() -> None:
     assert at_smoke["reason"].str.fullmatch(r"not run: make (lr-law|sweep-[a-z-]+) SCALE=smoke").all()
 
 
-def write_law(folder: Path, slope: float, half: float, seeds: int = 3, objective: str = "8-shot average") -> Path:
-    law = folder / "lr_law" / "law.json"
-    law.parent.mkdir(parents=True, exist_ok=True)
-    fit = {"objective": objective, "coefficients": {"ln N": slope}, "degrees_of_freedom": 2, "why": None}
-    other = {"objective": "held-out loss", "coefficients": None, "why": "9M is not bracketed"}
-    fits = [other, fit | {"intervals": {"ln N": [slope - half, slope + half]}, "seeds": seeds}]
-    law.write_text(json.dumps({"fits": fits}), encoding="utf-8")
-    rows = "".join(f"9M,{seed}\n" for seed in range(seeds))
-    law.with_name("points.csv").write_text(f"size,seed\n{rows}", encoding="utf-8")
-    return law
+SEARCH = study_of(sweep_of(LAW, {"9M 0.001": Recipe()}), range(3))
+"""Of a search, of which the fit alone is judged."""
 
 
-def law_row(law: Path, lesson: str = "learning-rate law") -> dict[str, Any]:
-    frame = judge_lessons(LESSONS, of_law(LESSONS, law))
+def fit_of(objective: str, slope: float, half: float, seeds: int = 3) -> Fit:
+    """A fit of four sizes with this slope and half its 95 % interval."""
+    found = Interval(slope, half / quantile(0.975, 2), 2)
+    return Fit(Objective(objective), (), Law(found, found, np.zeros((2, 2)), 0.1), "", seeds)
+
+
+def law_row(*fits: Fit, lesson: str = "learning-rate law") -> dict[str, Any]:
+    frame = judge_lessons(LESSONS, of_law(SEARCH, LESSONS, fits))
     return dict(frame.set_index("lesson").loc[lesson])
 
 
@@ -255,30 +256,28 @@ def law_row(law: Path, lesson: str = "learning-rate law") -> dict[str, Any]:
     ("slope", "half", "verdict"),
     [(-0.45, 0.12, "supported"), (-0.45, 0.5, "undecided"), (0.2, 0.1, "contradicted"), (-0.9, 0.1, "contradicted")],
 )
-def test_the_law_is_judged_by_the_paper_s_objective_and_by_loss(
-    tmp_path: Path, slope: float, half: float, verdict: str
-) -> None:
-    found = law_row(write_law(tmp_path, slope, half))
+def test_the_law_is_judged_by_the_paper_s_objective_and_by_loss(slope: float, half: float, verdict: str) -> None:
+    loss = Fit(Objective("held-out loss"), (), None, "9M is not bracketed", 3)
+    by_loss, score = "learning-rate law by loss", fit_of("8-shot average", slope, half)
+    found = law_row(loss, score)
     assert (found["verdict"], found["parts"], found["interval"]) == (verdict, 2, "sizes")
     assert found["detail"].startswith("slope by 8-shot average")
-    by_loss = "learning-rate law by loss"
-    assert law_row(write_law(tmp_path, slope, half), by_loss)["reason"] == "no law: 9M is not bracketed"
-    law = write_law(tmp_path, slope, half, objective="held-out loss")
-    assert (law_row(law, by_loss)["verdict"], law_row(law)["verdict"]) == (verdict, "not judged")
-    found = law_row(write_law(tmp_path, slope, half, seeds=1))
-    assert (found["verdict"], found["reason"]) == ("not judged", "1 of the 3 seeds that a verdict needs")
-    law = write_law(tmp_path, slope, half)
-    law.write_text(law.read_text(encoding="utf-8").replace('"seeds": 3', '"seeds": 2'), encoding="utf-8")
-    assert law_row(law)["reason"] == "2 of the 3 seeds that a verdict needs", "one size lacks a seed that others have"
-    found = law_row(write_law(tmp_path, slope, half, objective="4-shot average"))
-    assert (found["verdict"], found["reason"]) == ("not judged", "no law: no fit by 8-shot average")
-    law = write_law(tmp_path, slope, half)
-    rows = [parts_frame(of_law(LESSONS, law, in_world))["seeds_are"] for in_world in (True, False)]
-    assert [set(row) for row in rows] == [{"development"}, {""}], "nothing was tuned on seeds of one's own data"
+    assert law_row(loss, score, lesson=by_loss)["reason"] == "no law: 9M is not bracketed"
+    alone = fit_of("held-out loss", slope, half)
+    assert (law_row(alone, lesson=by_loss)["verdict"], law_row(alone)["verdict"]) == (verdict, "not judged")
+    found = law_row(fit_of("8-shot average", slope, half, seeds=2))
+    assert (found["verdict"], found["reason"]) == ("not judged", "2 of the 3 seeds that a verdict needs")
+    assert law_row(fit_of("4-shot average", slope, half))["reason"] == "no law: no fit by 8-shot average"
+    own = SEARCH.manifest.model_copy(update={"data": DataIdentity(kind="shards", digest="1", tokenizer="t")})
+    own_study = replace(SEARCH, variant=replace(SEARCH.variant, manifest=own))
+    kinds = [set(parts_frame(of_law(study, LESSONS, [score]))["seeds_are"]) for study in (SEARCH, own_study)]
+    assert kinds == [{"development"}, {""}], "nothing was tuned on seeds of one's own data"
+
+
+def test_a_damaged_law_is_told(tmp_path: Path) -> None:
+    law = tmp_path / "law.json"
     for text in ("{", "[]", "[" * 100_000):
         law.write_text(text, encoding="utf-8")
-        with pytest.raises(RequestError, match=r"law\.json: cannot be read \(.{1,200}\); fit the law again"):
-            law_row(law)
         with pytest.raises(RequestError, match=r"law\.json: cannot be read \(.{1,200}\); delete it"):
             _last_targets(law)
 
