@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, wraps
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar, TypeVarTuple
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -33,24 +33,9 @@ FAMILIES_APART = {
 
 TrialValues = dict[tuple[str, int], float]
 """A value per trial (arm, seed)."""
-Arguments = TypeVarTuple("Arguments")
-Result = TypeVar("Result")
 
 
-def once(method: Callable[[Study, *Arguments], Result]) -> Callable[[Study, *Arguments], Result]:
-    """A method of `Study` whose results are kept with the study, by its arguments."""
-
-    @wraps(method)
-    def found(study: Study, *arguments: *Arguments) -> Result:
-        known: dict[tuple[*Arguments], Result] = vars(study).setdefault(f"once {method.__name__}", {})
-        if arguments not in known:
-            known[arguments] = method(study, *arguments)
-        return known[arguments]
-
-    return found
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # cached by identity
 class Study:
     """A sweep's results at one scale."""
 
@@ -115,7 +100,7 @@ class Study:
             {fingerprint: record for fingerprint, record in self.records.items() if fingerprint in known},
         )
 
-    @once
+    @cache
     def representative(self, arm: str) -> str:
         """The first arm with scores that has the same trials (by recipe or fingerprint), so that they count once."""
         own = self._trials_of(arm)
@@ -124,7 +109,7 @@ class Study:
                 return other
         return arm
 
-    @once
+    @cache
     def _trials_of(self, arm: str) -> set[str]:
         trials = self.variant.trials
         found = set(trials["fingerprint"][trials["arm"] == arm])
@@ -227,13 +212,13 @@ class Study:
             return benchmark_scores(rows_of(self.scores, measure))
         return rows_of(self._by_benchmark, measure)
 
-    @once
+    @cache
     def all_values(self, measure: Measure) -> TrialValues:
         """The value of each trial (arm, seed)."""
         means = self._rows(measure).groupby(["arm", "seed"], sort=False, observed=True)["score"].mean()
         return {(arm, int(seed)): value for (arm, seed), value in zip(means.index, means.tolist(), strict=True)}
 
-    @once
+    @cache
     def trial_values(self, measure: Measure) -> TrialValues:
         """The value of each trial (arm, seed), without arms that have the same trials as another."""
         values = self.all_values(measure)
@@ -244,7 +229,7 @@ class Study:
         values = self.all_values(measure)
         return [values[arm, seed] for seed in self.seeds if (arm, seed) in values]
 
-    @once
+    @cache
     def asked_unlike(self, arms: frozenset[str], measure: Measure) -> bool:
         """Whether a measure averages other benchmarks in some trials of `arms` than in others, as after a benchmark was
         added to the data and not all arms were evaluated again."""
@@ -292,12 +277,12 @@ class Study:
         """The unit of the intervals of arms' means: seeds if they leave a degree of freedom, otherwise questions."""
         return "seeds" if self.arm_means(self.measures[0]) else "questions"
 
-    @once
+    @cache
     def arm_means(self, measure: Measure) -> dict[str, Interval]:
         """The mean of each arm; empty if seeds leave no degree of freedom."""
         return arm_means(self.trial_values(measure), self.controls)
 
-    @once
+    @cache
     def mean(self, arm: str, measure: Measure) -> Interval | None:
         """The mean of an arm with its interval; None without scores. Over seeds, there is no interval for controls and
         unparsed answers, which do not share the residual variance, or if a measure leaves no degree of freedom."""

@@ -11,14 +11,13 @@ from analysis.statistics import UNKNOWN, mean_of
 from analysis.study import Study
 from analysis.table import Table, as_text
 from mm1_lab.config import CHAT, TEXT_CORE, UNPARSED, Measure
-from mm1_lab.results.summary import encoder_quality, rows_of
+from mm1_lab.results.summary import rows_of
 
 CONTROLS = "Controls"
 CIDER_NOTE = "MM1's metric, which rewards the wording of the references."
 ENCODER_NOTE = (
-    "Retrieval: how often the nearest of 256 held-out alt-texts is an image's own. Probe: mean area under the curve "
-    "(50 knows nothing, 100 everything) of linear read-outs of the words of held-out captions. A reconstructive one "
-    "has no text tower to retrieve with."
+    "Retrieval: how often the nearest of 256 held-out alt-texts is an image's own. A reconstructive one has no text "
+    "tower to retrieve with."
 )
 OTHER_DOCUMENTS = (
     "With five views per picture, fewer of the held-out documents fit a row: these arms' losses are those of other, "
@@ -177,15 +176,13 @@ def losses_table(study: Study) -> Table:
 
 
 def encoders_table(study: Study) -> Table:
-    """Each encoder by itself: retrieval and probe in percent, means over seeds."""
+    """How well each encoder by itself retrieves, in percent, means over seeds."""
     rows = []
     for trial in study.variant.done.to_dict("records"):
-        summaries = study.records[trial["fingerprint"]].get("summaries", {})
-        quality = encoder_quality(summaries.get("encoder", {}))
-        rows.append((trial["arm"], quality.get("retrieval"), quality.get("probe")))
-    found = pd.DataFrame(rows, columns=["arm", "retrieval %", "probe %"]).set_index("arm").astype(float)
+        encoder = study.records[trial["fingerprint"]].get("summaries", {}).get("encoder", {})
+        rows.append((trial["arm"], encoder.get("retrieval", {}).get("image_to_text")))
+    found = pd.DataFrame(rows, columns=["arm", "retrieval %"]).set_index("arm").astype(float)
     means = 100 * found.groupby("arm").mean().reindex(study.scored)
-    means = means.dropna(axis="columns", how="all")  # encoders trained since have no probe
     return Table("The encoders by themselves, before the trial", means.reset_index(), [ENCODER_NOTE])
 
 

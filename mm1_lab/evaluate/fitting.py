@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mm1_lab.config import EvaluationSettings, EvaluationStage, ModelStage, PretrainedDecoder, RequestError
+from mm1_lab.config import EvaluationStage, ModelStage, PretrainedDecoder, RequestError
 from mm1_lab.data.types import Tokenizer
 from mm1_lab.evaluate.named import build_benchmark
 from mm1_lab.evaluate.prompts import PromptWriter
@@ -38,37 +38,13 @@ def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache
         if form in measured:
             continue
         measured.add(form)
-        benchmarks = [build_benchmark(config, stage.settings, tokenizer, cache) for config in stage.benchmarks]
-        for benchmark in benchmarks:
+        for config in stage.benchmarks:
+            benchmark = build_benchmark(config, stage.settings, tokenizer, cache)
             shots = max(benchmark.shots_at(stage.settings))
             length = longest_prompt(writer, benchmark, shots)
             if length > most:
                 raise RequestError(
                     f"benchmark {benchmark.name!r}: a question after {shots} demonstrations takes {length} tokens, "
-                    f"with {writer.image_tokens} per picture, but the decoder reads at most {most}; "
-                    + _remedy(benchmark, benchmarks, shots, most, writer, stage.settings)
+                    f"with {writer.image_tokens} per picture, but the decoder reads at most {most}; use fewer shots "
+                    "(the benchmark's own `shots`, or --set evaluate.shots=[…]) or a larger sequence_length"
                 )
-
-
-def _remedy(
-    benchmark: Benchmark,
-    benchmarks: Sequence[Benchmark],
-    shots: int,
-    most: int,
-    writer: PromptWriter,
-    settings: EvaluationSettings,
-) -> str:
-    """How many demonstrations fit `most` tokens, where `shots` do not, and what to set."""
-    changed = [benchmark]
-    if benchmark.shots is None:  # the remedy changes the shots of all benchmarks that have none of their own
-        changed = [other for other in benchmarks if other.shots is None]
-    fitting = shots - 1
-    while fitting >= 0 and any(longest_prompt(writer, other, fitting) > most for other in changed):
-        fitting -= 1
-    if fitting < 0:
-        return "not even a question without demonstrations fits: --set a larger sequence_length"
-    if benchmark.shots is not None:
-        return f"at most {fitting} fit: give it fewer `shots`, or --set a larger sequence_length"
-    fewer = sorted(count for count in settings.shots if count < fitting)
-    listed = ",".join(map(str, [*fewer, fitting]))
-    return f"at most {fitting} fit: --set evaluate.shots=[{listed}], or --set a larger sequence_length"

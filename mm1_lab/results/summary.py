@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure
 from mm1_lab.results.reading import read_table
@@ -16,20 +16,6 @@ if TYPE_CHECKING:
 
 PLAIN = ("captioning", "vqa")
 """Families of the benchmarks with images on which every model is evaluated."""
-
-
-def encoder_quality(summary: Mapping[str, Any]) -> dict[str, float]:
-    """The quality of an encoder by itself, on held-out images, from its stage's summary.
-
-    `retrieval`: image-to-text accuracy at rank 1 among the `pairs` held-out pairs; `probe`: the mean AUC of linear
-    probes for the captions' words. Measures that the stage did not take are left out.
-    """
-    quality = {}
-    if "retrieval" in summary:
-        quality["retrieval"] = float(summary["retrieval"]["image_to_text"])
-    if "probe" in summary:
-        quality["probe"] = float(summary["probe"]["auc"])
-    return quality
 
 
 def benchmark_scores(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.DataFrame:

@@ -92,12 +92,12 @@ class Shards:
             for sample in collection.train[:TOKENIZER_TEXTS].tolist():
                 yield from filter(None, collection.texts(sample))
 
-    @cache  # noqa: B019 (instances live as long as the process)
+    @cache
     def rows(self, name: str, limits: Limits) -> Rows:
         """A pre-training source in rows of `limits`. Raises RequestError if the data file lists no files for it."""
         return Rows(self.collection(name), self.tokenizer, limits, self.cache)
 
-    @cache  # noqa: B019
+    @cache
     def source(self, name: str, seed: int, limits: Limits | None = None) -> ShardSource:
         limits = limits or self.limits
         rows = self.rows(name, limits)

@@ -11,7 +11,7 @@ from mm1_lab.results.manifest import read_trials
 from mm1_lab.results.reading import read_table
 from mm1_lab.results.schema import HELD_OUT_COLUMNS
 from mm1_lab.results.score_file import read_score_table
-from mm1_lab.results.summary import benchmark_scores, encoder_quality, measures
+from mm1_lab.results.summary import benchmark_scores, measures
 from mm1_lab.results.trained import in_the_papers_words, what_ran
 
 Names = Sequence[tuple[str, int]]
@@ -67,8 +67,9 @@ def metrics(ledger: Ledger, fingerprint: str, record: Mapping[str, Any]) -> list
         found[str(row.measure)] = row.value
     for row in read_table(folder / "held_out.csv", HELD_OUT_COLUMNS).itertuples():
         found[f"held-out/{row.source}"] = row.loss
-    for name, value in encoder_quality(record["summaries"].get("encoder", {})).items():
-        found[f"encoder/{name}"] = value
+    retrieval = record["summaries"].get("encoder", {}).get("retrieval")
+    if retrieval:
+        found["encoder/retrieval"] = retrieval["image_to_text"]
     summary = _summary_of_model(record)
     tokens = sum(summary.get("tokens", {}).values())  # without padding
     if tokens and summary.get("seconds"):
