@@ -131,11 +131,20 @@ def merge(former: Iterable[Check], new: Sequence[Check]) -> list[Check]:
 
 
 def _markdown(request: Request, checks: Sequence[Check], caution: Callable[[Sequence[int]], str]) -> str:
-    """The checks as a table, with a note on its seeds below it."""
-    table = [HEADING, ["---"] * len(HEADING), *map(_cells, checks)]
+    """The checks as a table, with notes below it: of what the decoder is asked in words, only what misses its bound."""
+    in_words = [check for check in checks if check.check == GATES["words"]]
+    met = [check for check in in_words if check.verdict in ("pass", "reported")]
+    shown = [check for check in checks if check not in met]
+    table = [HEADING, ["---"] * len(HEADING), *map(_cells, shown)]
     markdown = "\n".join("| " + " | ".join(line) + " |" for line in table)
     seeds = sorted({check.seed for check in checks if check.seed is not None} | {t.seed for t in request.trials})
     parts = [f"# Gates of {request.scale_name}, seeds {', '.join(map(str, seeds))}", markdown]
+    if met:
+        lowest = min(check.value for check in met)
+        parts.append(
+            f"*{GATES['words']}*: the other {len(met)} of {len(in_words)} settings, all at {lowest:.0f} % or more, "
+            "are in `gates.csv`."
+        )
     if note := caution(seeds):
         parts.append(note)
     return "\n\n".join(parts) + "\n"

@@ -45,6 +45,14 @@ def test_what_is_missing_is_computed_then_every_gate_is_measured(
     assert any(row["what"] == "names, 336 − 224, points" for row in rows)
     assert "No seed has finished trials of both base and blind" in output
 
+    table = (folder / "gates.csv").read_text(encoding="utf-8")
+    words = [row["what"] for row in rows if row["check"] == "told in words"]
+    met = next(line for line in table.splitlines() if words[0] in line)
+    (folder / "gates.csv").write_text(table.replace(met, met.replace(",fail,", ",pass,")), encoding="utf-8")
+    assert main(["check-scale", "smoke", "--inline", "--only", "prompts", *SMALL]) == 0
+    page = (folder / "gates.md").read_text(encoding="utf-8")
+    assert words[0] not in page and words[1] in page and f"the other 1 of {len(words)} settings" in page
+
 
 def test_one_gate_alone_needs_no_weights(
     place: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
