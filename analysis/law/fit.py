@@ -24,7 +24,7 @@ class Law:
     constant: Interval
     covariance: Floats
     scatter: float
-    """Standard deviation of the optima around the line, in ln η."""
+    """Standard deviation of the optima around the line, in ln η; NaN for two optima."""
 
     def line(self, params: float, spread: float = 0.0) -> Interval:
         """ln η by the law; `spread` is a standard deviation added to its error."""
@@ -47,6 +47,8 @@ class Fit:
     law: Law | None
     why: str
     """Why there is no law."""
+    left_out: dict[str, Interval]
+    """By cell: ln η as predicted by the law through the other sizes."""
     seeds: int
     """The smallest number of seeds of a cell; 1 if seeds are not given."""
 
@@ -72,18 +74,22 @@ def fit_objective(points: pd.DataFrame, objective: Objective) -> Fit:
     if len(sizes) < FEWEST_SIZES:
         why = [f"{counted(len(sizes), 'bracketed size')} of the {FEWEST_SIZES} that a law takes"]
         why += [f"{optimum.cell.name} needs {optimum.needs}" for optimum in optima if optimum.needs]
-        return Fit(objective, tuple(optima), None, "; ".join(why), seeds)
-    return Fit(objective, tuple(optima), fit_law(used), "", seeds)
+        return Fit(objective, tuple(optima), None, "; ".join(why), {}, seeds)
+    left_out = {}
+    for one in used:
+        others = [optimum for optimum in used if optimum.cell.params != one.cell.params]
+        left_out[one.cell.name] = fit_law(others).predict(one.cell.params)
+    return Fit(objective, tuple(optima), fit_law(used), "", left_out, seeds)
 
 
 def fit_law(optima: Sequence[Optimum]) -> Law:
-    """The line through the optima of three or more sizes."""
+    """The line through optima of two or more sizes; of two optima, it is without intervals (NaN)."""
     x = np.array([[math.log(optimum.cell.params), 1.0] for optimum in optima])
     y = np.array([optimum.log_rate for optimum in optima])
     solve = np.linalg.pinv(x)
     slope, constant = (solve @ y).tolist()
     freedom = len(y) - 2
-    variance = float(((y - x @ [slope, constant]) ** 2).sum()) / freedom
+    variance = float(((y - x @ [slope, constant]) ** 2).sum()) / freedom if freedom else math.nan
     covariance = variance * solve @ solve.T
     slope_error, constant_error = np.sqrt(np.diag(covariance)).tolist()
     return Law(

@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.law.figure import draw_law, sized
 from analysis.law.fit import VERDICT_SEEDS, Fit, fit_runs
 from analysis.law.runs import Runs, search_runs
-from analysis.statistics import Interval
+from analysis.statistics import UNKNOWN, Interval
 from analysis.table import Table, to_markdown, write_csv
 from mm1_lab.config import PAPER_LAW, RequestError
 from mm1_lab.files import write_json, write_text
@@ -109,6 +109,7 @@ def _optima(fit: Fit) -> pd.DataFrame:
     rows = []
     for optimum in fit.optima:
         cell = optimum.cell
+        left_out, left_out_low, left_out_high = _rates(fit.left_out.get(cell.name, UNKNOWN))
         rows.append(
             {
                 "objective": fit.objective.column,
@@ -119,6 +120,9 @@ def _optima(fit: Fit) -> pd.DataFrame:
                 "high": _exp(optimum.high),
                 "grid_best": _exp(optimum.grid_best),
                 "in_law": int(bool(fit.law) and not optimum.needs),
+                "left_out_prediction": left_out,
+                "left_out_low": left_out_low,
+                "left_out_high": left_out_high,
                 "runs": len(cell.scores),
                 "failed": int((~np.isfinite(cell.scores)).sum()),
                 "needs": optimum.needs,
@@ -130,10 +134,12 @@ def _optima(fit: Fit) -> pd.DataFrame:
 def _optima_table(optima: pd.DataFrame) -> Table:
     rows = []
     for row in optima.to_dict("records"):
+        left_out = _with_range(row["left_out_prediction"], row["left_out_low"], row["left_out_high"])
         rows.append(
             {
                 "size": sized(row["size"], row["params"]),
                 "best η": _with_range(row["optimum"], row["low"], row["high"]),
+                "predicted without it": left_out,
                 "best tried": f"{row['grid_best']:.3g}",
                 "not bracketed: needs": row["needs"],
                 "runs": row["runs"],

@@ -38,6 +38,7 @@ def test_the_law_is_ordinary_least_squares_with_its_intervals() -> None:
     assert law.constant.half_width == pytest.approx(t * line.intercept_stderr)
     new, known = law.predict(3e10), law.line(3e10)
     assert new.half_width**2 == pytest.approx(known.half_width**2 + (t * law.scatter) ** 2)
+    assert math.isnan(fit_law([optimum(1e6, -5), optimum(1e7, -6)]).slope.low), "two optima leave no residual"
 
 
 def test_the_top_of_a_parabola_is_found_exactly_on_any_grid() -> None:

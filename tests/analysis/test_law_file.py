@@ -56,6 +56,9 @@ def test_a_file_of_exact_points_gives_eq_1_back(capsys: pytest.CaptureFixture[st
     assert [float(row["optimum"]) for row in rows] == pytest.approx(
         [math.exp(true_log_rate(n)) for n in SIZES], rel=1e-5
     )
+    assert [float(row["left_out_prediction"]) for row in rows] == pytest.approx(
+        [float(row["optimum"]) for row in rows], rel=1e-4
+    )
 
 
 def test_sizes_alike_to_three_digits_are_told_apart() -> None:
