@@ -1,7 +1,7 @@
 """Gate against leaks: searches samples of all training data for content of the benchmarks.
 
-Pictures are compared by the things in them; reference captions are compared with each sentence of each text. For scenes
-in words, tests parse the things back from the text, over a million samples (`make soak`).
+Pictures are compared by the things in them; reference captions are compared with each sentence of each text. That texts
+tell only scenes of the training split, a test finds where they are drawn.
 """
 
 import re

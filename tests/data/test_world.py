@@ -1,6 +1,5 @@
 """The miniature world: deterministic, without leaks between splits, and fit for the rows of the scales."""
 
-from collections.abc import Iterator
 from random import Random
 from typing import Any
 
@@ -8,26 +7,18 @@ import numpy as np
 import pytest
 
 from mm1_lab.config import SOURCES
-from mm1_lab.data.types import Answer, Document
+from mm1_lab.data.types import Document
 from mm1_lab.data.world import World, drawing, text
 from mm1_lab.data.world import told as telling
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scene_questions import KINDS, ask
 from mm1_lab.data.world.scenes import NOVEL, Scene, Thing, sample_scene
-from mm1_lab.data.world.sources import WorldPairs
 from mm1_lab.data.world.words import COLOURS, PLACES, SHAPES
 
 
 def first_documents(name: str, count: int, seed: int = 7) -> list[Document]:
     source = World().source(name, seed)
     return [source.document(index) for index in range(count)]
-
-
-def scenes(documents: list[Document]) -> Iterator[Scene]:
-    for document in documents:
-        for part in document.parts:
-            if isinstance(part, ScenePicture):
-                yield part.scene
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -38,30 +29,12 @@ def test_a_sample_is_a_function_of_seed_source_and_number(name: str) -> None:
     assert documents[17] == World().source(name, 7).document(17)
 
 
-def test_training_pictures_never_show_benchmark_scenes_or_novel_combinations() -> None:
-    shown = [scene for name in ("captions", "synthetic", "interleaved") for scene in scenes(first_documents(name, 800))]
-    pairs = WorldPairs(3)
-    pictures = [pairs.pair(index, dense=index % 2 == 0)[0] for index in range(800)]
-    shown += [picture.scene for picture in pictures if isinstance(picture, ScenePicture)]
-    assert len(shown) > 4000
-    assert {scene.split for scene in shown} == {"train"}
-    assert not any((thing.colour, thing.name) in NOVEL for scene in shown for thing in scene.things)
-
-
 def test_a_fifth_to_a_quarter_of_the_combinations_is_held_out_and_every_colour_and_shape_is_seen() -> None:
     assert 0.2 <= len(NOVEL) / (len(COLOURS) * len(SHAPES)) <= 0.25
     for colour in COLOURS:
         assert any((colour, shape) not in NOVEL for shape in SHAPES)
     for shape in SHAPES:
         assert any((colour, shape) not in NOVEL for colour in COLOURS)
-
-
-def test_no_document_with_a_picture_asks_a_question() -> None:
-    for name in ("captions", "synthetic", "interleaved"):
-        for document in first_documents(name, 500):
-            text = " ".join(part for part in document.parts if isinstance(part, str))
-            assert "question" not in text and "answer" not in text
-            assert not any(isinstance(part, Answer) for part in document.parts)
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -123,10 +96,6 @@ def _answer(scene: Scene, question: str) -> str:
     if "which town" in question:
         colour = by_name[words[-1]].colour
         return f"{colour} {_TOWNS[colour]}"
-    if question.startswith("how many"):
-        return str(len(scene.things))
-    if words[0] == "is":
-        return "yes" if by_name[words[-2]].colour == words[-1] else "no"
     if question.startswith(("what is left", "what is right", "what is above", "what is below")):
         assert subject is not None
         row, column = PLACES[subject.place].split("-")
