@@ -5,20 +5,15 @@ or not in all arms; and an axis' own change from seed to seed (sd 0, 0.5 or 1). 
 long form, with tighter bounds, in `make soak`.
 """
 
-from dataclasses import replace
 from itertools import product
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from analysis.judging.difference import Difference
 from analysis.judging.p_values import combine, holm, p_values, verdict_from_p
 from analysis.seeds import seeds_needed
 from analysis.statistics import PRIOR, Floats, Interval, moderated, other_arms, other_axes
-from analysis.study import Study
-from mm1_lab.config import Expectation, Measure, Sweep
-from tests.analysis.results_folder import study_of
+from mm1_lab.config import Expectation
 
 ARMS = list(product(range(3), range(2), range(2)))
 PAIRS = [(11, 0), (1, 0), (2, 0), (4, 0), (3, 0), (5, 0), (10, 1)]
@@ -151,49 +146,3 @@ def test_so_many_seeds_as_are_said_to_be_needed_decide_four_times_out_of_five(
             decided[place] += verdict_from_p(p_values(expect, margin, moved)) != "undecided"
     assert 0.75 <= decided[0] / repeats <= 0.93
     assert decided[1] < decided[0]
-
-
-MEASURES = ("average", "4-shot", "vqa 4-shot", "captioning 0-shot", "signs 0-shot")
-MEASURES += ("kind colour 0-shot", "text-core", "loss pages")
-BENCHMARKS = {"captions": "captioning", "signs": "vqa", "shapes": "vqa", "text-core": "text"}
-QUESTIONS = 8
-NAMES = ("base", "captions", "interleaved", "captions-66", "captions-50", "captions-33", "no-vecap", "captions+text")
-
-
-def answered(sweep: Sweep, generator: np.random.Generator, seeds: int) -> Study:
-    """A study by question, whose arms are all alike: luck of a seed, of a trial by benchmark, and of a question."""
-    frames, losses = [], []
-    for seed in range(seeds):
-        for arm in NAMES:
-            losses.append((arm, seed, "pages", generator.normal(seed, 0.1)))
-            for benchmark, family in BENCHMARKS.items():
-                for shots in (0, 4):
-                    luck = 3 * seed + generator.normal(0, 1)
-                    frame = pd.DataFrame({"score": luck + generator.normal(0, 4, QUESTIONS)})
-                    frame = frame.assign(arm=arm, seed=seed, benchmark=benchmark, family=family, shots=shots)
-                    frames.append(frame)
-    scores = pd.concat(frames, ignore_index=True)
-    scores["question"] = scores.groupby(["arm", "seed", "benchmark", "shots"]).cumcount()
-    scores["kind"] = np.where(scores["question"] % 2, "colour", "shape")
-    empty = study_of(sweep, (), arms=NAMES)
-    held_out = pd.DataFrame(losses, columns=["arm", "seed", "source", "loss"])
-    return replace(empty, scores=scores, held_out=held_out)
-
-
-@pytest.mark.parametrize("repeats", [30, pytest.param(600, marks=pytest.mark.soak)])
-def test_intervals_of_every_kind_of_measure_hold_the_truth(data_mix: Sweep, repeats: int) -> None:
-    """From questions to the interval, as a contrast goes: four pairs of arms a study."""
-    generator = np.random.default_rng(repeats)
-    inside = dict.fromkeys(MEASURES, 0)
-    for _ in range(repeats):
-        simulated = answered(data_mix, generator, 3)
-        for name in MEASURES:
-            measure = Measure.parse(name)
-            for first, second in zip(NAMES[::2], NAMES[1::2], strict=True):
-                found = Difference(simulated, {(first, measure): 1.0, (second, measure): -1.0}).over_seeds
-                assert found
-                inside[name] += found.low < 0 < found.high
-    count = 4 * repeats
-    chance = 3 * np.sqrt(0.05 * 0.95 / count)
-    for name, held in inside.items():
-        assert 0.93 - chance <= held / count <= 0.97 + chance, (name, held / count)
