@@ -53,14 +53,6 @@ def test_html_holds_the_same_cells_escaped_and_marked() -> None:
     assert text.count('class="number"') == 3 * 4 and text.count("<tr>") == 1 + 2 + 3
 
 
-def test_names_are_no_html_in_markdown() -> None:
-    table = Table(
-        "a <b>", pd.DataFrame({"arm": ["<i>x", "[draft] | 1", "*"], "p": ["< 0.001", "[0, 1]", "1"]}), ["<u>"]
-    )
-    markdown = to_markdown(table)
-    assert not re.search("<[a-z]", markdown) and "| &lt;i>x | < 0.001 |" in markdown
-
-
 def test_latex_is_booktabs_with_as_many_cells_as_columns_and_nothing_left_to_escape() -> None:
     text = to_latex(TABLE)
     assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))

@@ -1,7 +1,5 @@
 """The image encoder: normalisation, patch features, other resolutions."""
 
-import math
-
 import pytest
 import torch
 
@@ -36,30 +34,3 @@ def test_patch_features_are_normed_and_in_grid_order(side: int, patches: int) ->
     images[:, :, 6:12, 12:18] = 200.0
     change = (encoder(images) - before).norm(dim=2)[0]
     assert change.argmax() == grid + 2
-
-
-def test_positions_of_another_resolution_are_interpolated() -> None:
-    """Against cubic convolution (a = −0.75, borders repeated) worked out a point at a time."""
-    small, large = build_encoder(SIZE, 6, 24), build_encoder(SIZE, 6, 36)
-    weights = small.state_dict()
-    name = "vision.embeddings.position_embedding.weight"
-    grid = torch.randn(4, 4, 16)
-    weights[name] = torch.cat([torch.full((1, 16), 7.0), grid.flatten(0, 1)])
-    large.load_state_dict(weights)
-
-    loaded = large.state_dict()[name]
-    assert loaded.shape == (37, 16)
-    assert torch.equal(loaded[0], torch.full((16,), 7.0))
-    across = torch.zeros(6, 4)
-    for new in range(6):
-        centre = (new + 0.5) * 4 / 6 - 0.5
-        for old in range(math.floor(centre) - 1, math.floor(centre) + 3):
-            across[new, min(max(old, 0), 3)] += cubic(abs(centre - old))
-    expected = torch.einsum("ai,bj,ijw->abw", across, across, grid).flatten(0, 1)
-    torch.testing.assert_close(loaded[1:], expected, rtol=1e-4, atol=1e-5)
-
-
-def cubic(distance: float, a: float = -0.75) -> float:
-    if distance <= 1:
-        return (a + 2) * distance**3 - (a + 3) * distance**2 + 1
-    return a * (distance**3 - 5 * distance**2 + 8 * distance - 4) if distance < 2 else 0.0
