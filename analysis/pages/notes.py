@@ -1,7 +1,5 @@
 """The notes below a sweep's tables and figures: what its intervals are, what is missing or adjusted, what was asked."""
 
-import numpy as np
-
 from analysis.study import Study
 
 UNCERTAINTY = {
@@ -12,28 +10,17 @@ UNCERTAINTY = {
 }
 
 ADJUSTED = (
-    "Adjusted to seeds that they lack, by what these seeds do to the other arms (score = arm + seed), so that luck "
-    "with seeds moves no arm: the means of {arms}. Each seed's own scores are in `scores.csv`."
+    "Means of arms that lack seeds are adjusted by what these seeds do to the other arms (score = arm + seed), so that "
+    "luck with seeds moves no arm. Each seed's own scores are in `scores.csv`."
 )
-
-
-def uncertainty_note(study: Study) -> str:
-    """What ± and error bars are; `4 to 6 training seeds` where arms differ in their number."""
-    counts = set()
-    for arm in study.scored:
-        if arm not in study.controls:
-            counts.add(len(study.seed_values(arm, study.measures[0])))
-    counts -= {0}
-    fewest, most = min(counts, default=len(study.seeds)), max(counts, default=len(study.seeds))
-    seeds = str(most) if fewest == most else f"{fewest} to {most}"
-    return UNCERTAINTY[study.uncertainty].format(seeds=seeds)
 
 
 def notes_of(study: Study) -> list[str]:
     """Below tables of means."""
-    notes = [f"Points; ± {uncertainty_note(study)}."]
-    if adjusted := [arm for arm in study.scored if _is_adjusted(study, arm)]:
-        notes.append(ADJUSTED.format(arms=", ".join(adjusted)))
+    notes = [f"Points; ± {UNCERTAINTY[study.uncertainty].format(seeds=len(study.seeds))}."]
+    lacks_seeds = any(len(study.seed_values(arm, study.measures[0])) < len(study.seeds) for arm in study.scored)
+    if study.uncertainty == "seeds" and lacks_seeds:
+        notes.append(ADJUSTED)
     unlike = [str(measure) for measure in study.measures if study.asked_unlike(frozenset(study.scored), measure)]
     if unlike:
         notes.append(f"Not comparable, as arms have different benchmarks in the mean: {', '.join(unlike)}.")
@@ -54,14 +41,3 @@ def benchmark_notes(study: Study) -> list[str]:
         if record.get("benchmarks"):
             return [f"{name}: {note}." for name, note in record["benchmarks"].items()]
     return []
-
-
-def _is_adjusted(study: Study, arm: str) -> bool:
-    """Whether a mean of the arm is not that of its own scores, but adjusted to seeds that it lacks."""
-    if study.uncertainty != "seeds":
-        return False
-    for measure in study.measures:
-        mean, values = study.mean(arm, measure), study.seed_values(arm, measure)
-        if mean and values and not np.isclose(mean.estimate, np.mean(values), atol=1e-9):
-            return True
-    return False

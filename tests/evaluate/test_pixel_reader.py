@@ -28,15 +28,6 @@ def test_a_reader_of_pixels_learns_names_and_reads_more_at_a_higher_resolution(m
     assert same.value == again.value and none.verdict == "fail"
 
 
-@pytest.mark.soak  # a minute, and what `check-scale` measures
-def test_small_print_is_read_at_1344_rather_than_at_336(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pixel_reader, "TRAINING_PICTURES", 2000)
-    monkeypatch.setattr(pixel_reader, "TEST_PICTURES", 300)
-    *_, coarse, fine, gain = gates.read_from_pixels({336: 36, 672: 72})
-    assert "336 (36 pixels)" in coarse.what and "1344 (144 pixels)" in fine.what
-    assert fine.value > 90 and gain.value == pytest.approx(fine.value - coarse.value) and gain.verdict == "pass"
-
-
 def test_letters_of_a_poster_are_where_its_layout_says() -> None:
     for number in range(50):
         poster = sample_poster(Random(number), "train")
