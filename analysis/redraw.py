@@ -19,7 +19,7 @@ from analysis.pages import scores
 from analysis.pages.axes import level_rows
 from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.figures import draw_scores, head
-from analysis.pages.groups import Drawn, Group, group_sweeps
+from analysis.pages.groups import Drawn, group_sweeps
 from analysis.pages.output import Output
 from analysis.pages.overview import write_overview
 from analysis.pages.published import write_published
@@ -36,29 +36,22 @@ from mm1_lab.processes import allow_interrupts, interrupts_blocked
 from mm1_lab.results.reading import list_variants, read_variant
 
 
-def draw(results: Path, out: Path | None = None, latex: bool = False) -> list[Path]:
+def draw(results: Path, out: Path | None = None, latex: bool = False, report: bool = False) -> list[Path]:
     """Draws everything in a results folder into it, or into `out`; returns the files written.
 
     Writes the files of `draw_sweep` to each sweep's folder; `lessons.*`, `axes.*`, `measures.md` and, if there are
-    cheaper runs of a sweep, `decision_accuracy.*` to each scale's folder; and `summary.md` for reading on a code host.
-    `latex`: tables also as LaTeX and figures as PDF. Raises RequestError if there are no results, or results of another
-    schema. A sweep without any finished trial is skipped if another one has results.
+    cheaper runs of a sweep, `decision_accuracy.*` to each scale's folder; `summary.md` for reading on a code host; and
+    with `report` last `report.html`. `latex`: tables also as LaTeX and figures as PDF. Raises RequestError if there are
+    no results, or results of another schema. A sweep without any finished trial is skipped if another one has results.
     """
-    return _draw_all(results, out or results, latex)[1]
-
-
-def draw_report(results: Path, out: Path | None = None) -> list[Path]:
-    """Draws everything and writes `report.html`; returns the files written, the report last."""
     out = out or results
-    groups, files = _draw_all(results, out)
-    return [*files, write_report(out, groups)]
-
-
-def _draw_all(results: Path, out: Path, latex: bool = False) -> tuple[list[Group], list[Path]]:
     drawn = draw_sweeps(results, out, latex)
     groups = group_sweeps(results, drawn)
     files = [path for one in drawn for path in one.files]
-    return groups, files + write_overview(out, groups, latex)
+    files += write_overview(out, groups, latex)
+    if report:
+        files.append(write_report(out, groups))
+    return files
 
 
 def draw_sweeps(results: Path, out: Path, latex: bool = False) -> list[Drawn]:

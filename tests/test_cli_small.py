@@ -210,7 +210,7 @@ def test_an_installed_package_has_the_committed_results(tmp_path: Path, monkeypa
     monkeypatch.chdir(here)
     monkeypatch.setattr("mm1_lab.files.SHIPPED", shipped)
     synced = []
-    monkeypatch.setattr("analysis.redraw.draw_report", lambda results, out: synced.append(out) or [out])
+    monkeypatch.setattr("analysis.redraw.draw", lambda results, out, **_: synced.append(out) or [out])
     assert main(["report"]) == 0
     assert synced == [Path("results/local/development")] and not Path("results").exists(), "nothing is copied"
     monkeypatch.setattr(

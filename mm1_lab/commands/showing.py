@@ -143,9 +143,9 @@ def figures(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     """Redraw everything and write a report as one HTML file."""
     results = _results(options)
-    from analysis.redraw import draw_report
+    from analysis.redraw import draw
 
-    print(draw_report(results, _drawn_into(options, results))[-1])
+    print(draw(results, _drawn_into(options, results), report=True)[-1])
     return DONE
 
 

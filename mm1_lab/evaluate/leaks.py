@@ -13,8 +13,8 @@ from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.types import Answer, Document
 from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
-from mm1_lab.data.world.endless import ROW
 from mm1_lab.data.world.scenes import Content
+from mm1_lab.data.world.sources import ROW
 from mm1_lab.evaluate.world import world_benchmarks
 
 WITH_IMAGES = ("captions", "synthetic", "interleaved", "pairs")

@@ -263,7 +263,7 @@ def test_wrong_command_lines(finished: object, tmp_path: Path, monkeypatch: pyte
     """Each ends soon with an exit code that means something, says in a few lines what was wrong, and leaves nothing
     outside of its folder. What would train, draw, serve or connect refuses to begin."""
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **named: object) -> None:
         raise RequestError("begins")
 
     for slow in (
@@ -272,7 +272,6 @@ def test_wrong_command_lines(finished: object, tmp_path: Path, monkeypatch: pyte
         "mm1_lab.orchestrate.tracking.mlflow_recorder.sync_all",
         "mm1_lab.orchestrate.data_samples.world_samples",
         "analysis.redraw.draw",
-        "analysis.redraw.draw_report",
     ):
         monkeypatch.setattr(slow, refuse)
     monkeypatch.setattr(sys, "stdin", io.StringIO())

@@ -6,13 +6,14 @@ from random import Random
 
 from mm1_lab.data.types import Document, Part, Picture
 from mm1_lab.data.world.drawing import ScenePicture
-from mm1_lab.data.world.endless import EndlessSource, numbers_of
 from mm1_lab.data.world.language import alt_text, dense_caption, draw_convention, in_convention, page_voice, spoken
 from mm1_lab.data.world.scenes import Scene, Split, Theme, renamed, sample_scene, sample_theme
 from mm1_lab.data.world.text import paragraph, pretraining_document, text_document
 from mm1_lab.data.world.told import words_of
 from mm1_lab.data.world.words import PLACES
 
+ROW = 64
+"""Document numbers reserved per row; no row holds as many documents."""
 _STREAMS = ("captions", "synthetic", "interleaved", "text", "pretraining-text", "pairs")
 _MISMATCHED = 0.08
 """Share of alt-texts that describe another picture: some, because web captions do; chosen, not measured."""
@@ -105,8 +106,13 @@ _MAKERS: dict[str, Callable[[Random, Split], tuple[Part, ...]]] = {
 }
 
 
+def numbers_of(row: int) -> range:
+    """The document numbers of a row."""
+    return range(row * ROW, (row + 1) * ROW)
+
+
 @dataclass(frozen=True, slots=True)
-class WorldSource(EndlessSource):
+class WorldSource:
     """An infinite source of one of the four kinds of training data."""
 
     name: str
@@ -116,6 +122,12 @@ class WorldSource(EndlessSource):
     def document(self, index: int) -> Document:
         parts = _MAKERS[self.name](random_for(self.seed, self.name, self.split, index), self.split)
         return Document(f"{self.name}/{index}", parts)
+
+    def documents(self, row: int) -> Iterator[Document]:
+        return (self.document(index) for index in numbers_of(row))
+
+    def epochs(self, rows: int) -> float:
+        return 0.0
 
 
 @dataclass(frozen=True, slots=True)
