@@ -155,14 +155,11 @@ def commit(partial: Path, folder: Path) -> None:
 
 
 @contextmanager
-def new_folder(folder: Path, like: Path | None = None) -> Iterator[Path]:
-    """Yields an empty folder next to `folder`, or a copy of `like`, that is committed as `folder` at the end."""
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder next to `folder` that is committed as `folder` at the end."""
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    if like:
-        shutil.copytree(like, partial, ignore=shutil.ignore_patterns(DONE))
-    else:
-        partial.mkdir(parents=True)
+    partial.mkdir(parents=True)
     yield partial
     commit(partial, folder)
 

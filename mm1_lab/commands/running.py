@@ -1,4 +1,4 @@
-"""Commands that plan and run sweeps: plan, run, ship-parts."""
+"""Commands that plan and run sweeps: plan, run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ import yaml
 
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, option, parse_looks, print_json, request_of, switch
-from mm1_lab.config import Recipe, RequestError, Search, Stage, find_yaml, nearest
+from mm1_lab.config import Recipe, RequestError, Search, find_yaml, nearest
 from mm1_lab.config.base import parse_yaml, read_yaml
-from mm1_lab.files import PARTS, PUBLISHED, folder_size, here_or_shipped, write_text
+from mm1_lab.files import PUBLISHED, here_or_shipped, write_text
 from mm1_lab.orchestrate.planning.finding import SWEEPS
-from mm1_lab.results.ledger import Parts
 
 if TYPE_CHECKING:
     from mm1_lab.orchestrate.planning.request import Request
@@ -103,22 +102,6 @@ def run(options: argparse.Namespace) -> int:
         except Leaving as leaving:
             print(leaving)
             return FAILED if leaving.failed else DONE
-
-
-@command("data_mix --only base --seeds 5", *opt.ARMS)
-def ship_parts(options: argparse.Namespace) -> int:
-    """Copy the encoders and decoders of a sweep from the store to results/parts."""
-    request, parts = request_of(options, options.sweep), Parts(PARTS)
-    ledger, stages = request.ledger, dict[str, Stage]()
-    for trial in request.trials:
-        for stage in trial.evaluation.model.inputs.values():
-            stages[stage.fingerprint] = stage
-    for fingerprint, stage in stages.items():
-        if not ledger.is_shipped(fingerprint):
-            parts.ship(fingerprint, ledger.weights(fingerprint))
-        print(f"{stage.KIND} / seed {stage.seed}: {PARTS / fingerprint}")
-    print(f"{PARTS}: {folder_size(PARTS) / 1e6:.1f} MB in all")
-    return DONE
 
 
 def _request(options: argparse.Namespace, name: str) -> Request:

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, model_validator
 
 from mm1_lab.config.base import Config, Count, innermost, keys_at, override, read_yaml
 from mm1_lab.config.errors import RequestError, nearest
-from mm1_lab.config.measure import Measure, MeasureField
+from mm1_lab.config.measure import MeasureField
 from mm1_lab.config.own_connectors import OwnConnectors, read_connectors
 from mm1_lab.config.recipe import Recipe
 from mm1_lab.config.scale import Scale
@@ -61,36 +61,22 @@ def _space(values: Any) -> Any:
 Space = Annotated[Range | tuple[Any, ...], BeforeValidator(_space)]
 
 
-def _measures(words: Any) -> tuple[Measure, ...]:
-    listed = words if isinstance(words, list | tuple) else [words]
-    return tuple(Measure.parse(one) for one in listed)
-
-
 class Search(Config):
     """A search over fields of the recipe, after which the winner and the base are run at seeds that it did not see."""
 
     over: dict[str, Space] = Field(min_length=1)
     """Fields of the recipe (`image_tokens`, `data_mix.text`), each with a list of values, or with `low`, `high` and
     perhaps `log: true`."""
-    measure: Annotated[tuple[MeasureField, ...], BeforeValidator(_measures), Field(min_length=1)]
-    """What is searched for: `4-shot`, `vqa 0-shot`, `loss captions` (less is better), …; several with `nsga2`, of
-    which the first chooses the winner from the front."""
-    sampler: Literal["tpe", "gp", "nsga2"] = "tpe"
-    """Optuna's tree-structured Parzen estimator, Gaussian process, or genetic algorithm."""
+    measure: MeasureField
+    """What is searched for: `4-shot`, `vqa 0-shot`, `loss captions` (less is better), …"""
+    sampler: Literal["tpe", "gp"] = "tpe"
+    """Optuna's tree-structured Parzen estimator, or its Gaussian process."""
     trials: Count = 20
     at_a_time: Count = 4
-    """Arms that are proposed together, from the scores of those before (of `nsga2`, a generation). As many can run at a
-    time; the proposals do not depend on how many do."""
-    prune: bool = False
-    """Train each arm for a quarter of its steps first, and go on only if that is not worse than the median before."""
+    """Arms that are proposed together, from the scores of those before. As many can run at a time; the proposals do not
+    depend on how many do."""
     confirm: Count = 3
     """Seeds that the search does not see, at which the winner is compared with the base."""
-
-    @model_validator(mode="after")
-    def _measures_fit(self) -> Self:
-        if len(self.measure) > 1 and (self.sampler != "nsga2" or self.prune):
-            raise ValueError("several measures need `sampler: nsga2` and no `prune`")
-        return self
 
 
 def _search(values: Any) -> Any:

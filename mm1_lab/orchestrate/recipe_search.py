@@ -10,20 +10,12 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mm1_lab.config import (
-    UNPARSED,
-    Contrast,
-    Range,
-    Recipe,
-    RequestError,
-    Search,
-    spelt,
-)
+from mm1_lab.config import UNPARSED, Contrast, Range, Recipe, RequestError, Search, spelt
 from mm1_lab.files import write_text
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.lr_search import KnownScores, run_rounds, run_search, with_arms, with_grid
@@ -32,13 +24,10 @@ from mm1_lab.orchestrate.sweeping import Draw, Short, complete, run_sweep, show
 from mm1_lab.results.summary import value_of
 
 if TYPE_CHECKING:
-    from optuna import Study, Trial
+    from optuna import Study
 
 FIRST_SEED = 200
 """The winner is confirmed at seeds from here on, which no recipe of the lab was chosen by."""
-RUNGS = (0.25, 1.0)
-"""Shares of an arm's steps, with `prune`."""
-JOURNAL = "optuna.journal"
 
 
 def run_request(request: Request, executor: Executor, draw: Draw, short: Short) -> int:
@@ -79,7 +68,7 @@ def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: S
         parts += [search.told(recipe, confirmation), short(confirmation.folder)]
     text = "\n\n".join(parts) + "\n"
     write_text(request.folder / "search.md", text)
-    print(f"\n{text}\n{request.folder / 'search.md'}, history.png, and for `optuna-dashboard`: {JOURNAL}")
+    print(f"\n{text}\n{request.folder / 'search.md'}, history.png")
     return 0
 
 
@@ -108,18 +97,16 @@ class _Search:
         assert isinstance(request.sweep.search, Search)
         self.request = request
         self.settings = request.sweep.search
-        self.measures = self.settings.measure
-        self.directions: list[Literal["minimize", "maximize"]] = []
-        for measure in self.measures:
-            less = measure.about == "loss" or measure == UNPARSED
-            self.directions.append("minimize" if less else "maximize")
-        self.known = KnownScores(request, self._read, (math.nan,) * len(self.measures))
+        self.measure = self.settings.measure
+        less = self.measure.about == "loss" or self.measure == UNPARSED
+        self.direction: Literal["minimize", "maximize"] = "minimize" if less else "maximize"
+        self.known = KnownScores(request, self._read, (math.nan,))
         self.seeds = self.known.seeds
         for field, space in self.settings.over.items():
             for value in space.ends if isinstance(space, Range) else space:
                 recipe = request.sweep.changed({field: value}, f"{request.file.name}: search.over.{field}")
                 request.resolve(f"{field} {spelt(value)}", recipe, self.seeds[0])
-        self._check_measures()
+        self._check_measure()
 
     def replay(self, to_the_end: bool = False) -> tuple[Study, dict[str, Recipe]]:
         """Asks and tells a study anew until scores are missing; returns it with the arms that it asked for.
@@ -131,24 +118,26 @@ class _Search:
         settings, study = self.settings, self._create_study()
         arms = {"base": self.request.sweep.base}
         for first in range(0, settings.trials, settings.at_a_time):
-            running = {}
+            scores = {}
             for _ in range(min(settings.at_a_time, settings.trials - first)):
                 trial = study.ask(self._distributions())
                 asked = self._arm(trial.params)
                 if asked is None:  # its values do not go together
                     study.tell(trial, state=TrialState.PRUNED)
-                else:
-                    trial.set_user_attr("arm", asked[0])
-                    running[trial] = asked
-            for rung in RUNGS if settings.prune else (1.0,):
-                at_rung = {trial: _shortened(*asked, rung) for trial, asked in running.items()}
-                arms |= dict(at_rung.values())
-                scores = {trial: self.known.of(recipe) for trial, (_, recipe) in at_rung.items()}
-                if None in scores.values():
-                    if to_the_end:
-                        continue
-                    return study, arms
-                running = {trial: running[trial] for trial in running if not _ends(study, trial, scores[trial], rung)}
+                    continue
+                arm, recipe = asked
+                arms[arm] = recipe
+                scores[trial] = self.known.of(recipe)
+            if None in scores.values():
+                if to_the_end:
+                    continue
+                return study, arms
+            for trial, score in scores.items():
+                assert score is not None
+                if math.isfinite(score[0]):
+                    study.tell(trial, score[0])
+                else:  # it diverged
+                    study.tell(trial, state=TrialState.PRUNED)
         return study, arms
 
     def _create_study(self) -> Study:
@@ -159,27 +148,18 @@ class _Search:
         settings, samplers, seed = self.settings, optuna.samplers, self.seeds[0]
         at_random = min(10, settings.trials // 2)
         sampler: optuna.samplers.BaseSampler
-        if settings.sampler == "nsga2":
-            sampler = samplers.NSGAIISampler(population_size=max(2, settings.at_a_time), seed=seed)
-        elif settings.sampler == "gp":
+        if settings.sampler == "gp":
             sampler = samplers.GPSampler(seed=seed, n_startup_trials=at_random)
         else:
             sampler = samplers.TPESampler(seed=seed, n_startup_trials=at_random, multivariate=True, constant_liar=True)
-        pruner = optuna.pruners.MedianPruner(n_startup_trials=settings.at_a_time)  # asked only with `prune`
-        return optuna.create_study(directions=self.directions, sampler=sampler, pruner=pruner)
+        return optuna.create_study(direction=self.direction, sampler=sampler)
 
     def winner(self, study: Study) -> tuple[str, Recipe]:
-        """The best arm by the first measure, which with several is one of the front.
-
-        Raises RequestError if no arm has scores.
-        """
-        from optuna.trial import TrialState
-
-        scored = study.get_trials(states=[TrialState.COMPLETE])
-        if not scored:
-            raise RequestError(f"{self.request.sweep.name}: no arm of the search has scores: all diverged")
-        sign = 1 if self.directions[0] == "minimize" else -1
-        best = min(scored, key=lambda trial: sign * trial.values[0])
+        """The best arm. Raises RequestError if no arm has scores."""
+        try:
+            best = study.best_trial
+        except ValueError:
+            raise RequestError(f"{self.request.sweep.name}: no arm of the search has scores: all diverged") from None
         asked = self._arm(best.params)
         assert asked
         return asked
@@ -188,17 +168,13 @@ class _Search:
         """The winner and the base at seeds that the search does not see, as a sweep of their own with its claim."""
         sweep = self.request.sweep
         seeds = [seed for seed in range(FIRST_SEED, FIRST_SEED + 10_000) if seed not in self.seeds]
-        contrasts = []
-        for measure, direction in zip(self.measures, self.directions, strict=True):
-            contrasts.append(
-                Contrast(
-                    claim=f"the winner beats the base: {measure}",
-                    first="winner",
-                    second="base",
-                    measure=measure,
-                    expect="less" if direction == "minimize" else "greater",
-                )
-            )
+        claim = Contrast(
+            claim=f"the winner beats the base: {self.measure}",
+            first="winner",
+            second="base",
+            measure=self.measure,
+            expect="less" if self.direction == "minimize" else "greater",
+        )
         arms = {"base": sweep.base, "winner": recipe}
         trials = []
         for seed in seeds[: self.settings.confirm]:
@@ -208,7 +184,7 @@ class _Search:
                 "name": f"{sweep.name}_confirmed",
                 "title": f"{sweep.title}: the winner ({arm}) and the base",
                 "arms": arms,
-                "contrasts": tuple(contrasts),
+                "contrasts": (claim,),
                 "search": None,
             }
         )
@@ -228,38 +204,36 @@ class _Search:
         )
 
     def told(self, winner: Recipe, confirmation: Request) -> str:
-        """The winner's curse: what of its scores was confirmed, and what not. In Markdown."""
+        """The winner's curse: what of its score was confirmed, and what not. In Markdown."""
         later = KnownScores(confirmation, self._read, self.known.diverged)
         searched, further = (", ".join(map(str, known.seeds)) for known in (self.known, later))
         lines = [
             f"| the winner's | found (seeds {searched}) | confirmed (seeds {further}) | curse: found − confirmed |",
             "| --- | --- | --- | --- |",
         ]
-        before = self.known.of(winner) or self.known.diverged
-        after = later.of(winner) or later.diverged
-        for measure, found, confirmed in zip(self.measures, before, after, strict=True):
-            lines.append(f"| {measure} | {found:.2f} | {confirmed:.2f} | {found - confirmed:.2f} |")
+        [found] = self.known.of(winner) or self.known.diverged
+        [confirmed] = later.of(winner) or later.diverged
+        lines.append(f"| {self.measure} | {found:.2f} | {confirmed:.2f} | {found - confirmed:.2f} |")
         return "\n".join(lines)
 
-    def _check_measures(self) -> None:
+    def _check_measure(self) -> None:
         """Raises RequestError for a source or number of shots that trials do not have, before one is trained for it."""
         evaluation = self.request.resolve("base", self.request.sweep.base, self.seeds[0]).evaluation
-        for measure in self.measures:
-            if measure.about == "loss":
-                known, given = list(evaluation.data.sources), measure.of
-            elif measure.shots is not None and not self.request.data_path:  # own benchmarks may have shots of their own
-                known, given = [str(shots) for shots in evaluation.settings.shots], str(measure.shots)
-            else:
-                continue
-            if given not in known:
-                raise RequestError(f"search.measure: {str(measure)!r}: there is only {', '.join(known)}")
+        measure = self.measure
+        if measure.about == "loss":
+            known, given = list(evaluation.data.sources), measure.of
+        elif measure.shots is not None and not self.request.data_path:  # own benchmarks may have shots of their own
+            known, given = [str(shots) for shots in evaluation.settings.shots], str(measure.shots)
+        else:
+            return
+        if given not in known:
+            raise RequestError(f"search.measure: {str(measure)!r}: there is only {', '.join(known)}")
 
     def _read(self, folder: Path, recipe: Recipe) -> tuple[float, ...]:
-        values = tuple(value_of(folder, measure) for measure in self.measures)
-        for measure, value in zip(self.measures, values, strict=True):
-            if math.isnan(value):
-                raise RequestError(f"search.measure: no benchmark of {folder} gives {str(measure)!r}")
-        return values
+        value = value_of(folder, self.measure)
+        if math.isnan(value):
+            raise RequestError(f"search.measure: no benchmark of {folder} gives {str(self.measure)!r}")
+        return (value,)
 
     def _distributions(self) -> dict[str, Any]:
         from optuna.distributions import CategoricalDistribution, FloatDistribution
@@ -291,55 +265,16 @@ class _Search:
         return name, recipe
 
     def write_history(self, folder: Path) -> list[Path]:
-        """Writes the study so far as a figure, and as a journal for `optuna-dashboard`."""
-        import optuna
+        """Draws the study so far."""
         from matplotlib import pyplot
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
         from optuna.visualization import matplotlib as drawing
 
         warnings.filterwarnings("ignore", "No artists", UserWarning)  # while no arm has scores
-        trials = [trial for trial in self.replay()[0].trials if trial.state.is_finished()]
-        journal, partial = folder / JOURNAL, folder / f".{JOURNAL}.partial"
-        for left in (partial, Path(f"{partial}.lock")):  # by a kill
-            left.unlink(missing_ok=True)
-        storage, name = JournalStorage(JournalFileBackend(str(partial))), self.request.variant
-        study = optuna.create_study(storage=storage, study_name=name, directions=self.directions)
-        study.add_trials(trials)
-        study.set_metric_names(list(map(str, self.measures)))
+        path = folder / "history.png"
         with pyplot.rc_context():  # Optuna sets a style, which other figures must not have
-            if len(self.measures) == 1:
-                axes = drawing.plot_optimization_history(study, target_name=str(self.measures[0]))
-            else:
-                axes = drawing.plot_pareto_front(study)
+            axes = drawing.plot_optimization_history(self.replay()[0], target_name=str(self.measure))
             figure = axes.get_figure(root=True)
             assert figure
-            figure.savefig(folder / "history.png", bbox_inches="tight")
+            figure.savefig(path, bbox_inches="tight")
             pyplot.close(figure)
-        partial.replace(journal)
-        return [folder / "history.png", journal]
-
-
-def _shortened(name: str, recipe: Recipe, share: float) -> tuple[str, Recipe]:
-    """An arm with a share of its steps."""
-    if share == 1:
-        return name, recipe
-    return f"{name}, {share:.0%} of the steps", recipe.model_copy(update={"steps": round(share * recipe.steps)})
-
-
-def _ends(study: Study, trial: Trial, values: Sequence[float] | None, rung: float) -> bool:
-    """Tells the study the scores at a rung; returns whether the trial ends there."""
-    from optuna.trial import TrialState
-
-    assert values is not None
-    if not all(map(math.isfinite, values)):  # it diverged
-        study.tell(trial, state=TrialState.PRUNED)
-        return True
-    if rung == 1:
-        study.tell(trial, list(values))
-        return True
-    trial.report(values[0], round(100 * rung))
-    if not trial.should_prune():
-        return False
-    study.tell(trial, state=TrialState.PRUNED)
-    return True
+        return [path]

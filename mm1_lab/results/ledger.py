@@ -50,12 +50,6 @@ class Parts:
         reasons = {folder: self._damage_of(folder.name) for folder in folders}
         return {folder: reason for folder, reason in reasons.items() if reason}
 
-    def ship(self, fingerprint: str, stage: Path) -> None:
-        with files.new_folder(self.folder / fingerprint, like=stage):
-            pass
-        self._damage.pop(fingerprint, None)
-        self._names.add(fingerprint)
-
     def _damage_of(self, fingerprint: str) -> str | None:
         """Why the part cannot be used, or None. Cached, as a plan checks the same part many times."""
         if fingerprint not in self._damage:
