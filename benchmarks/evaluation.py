@@ -1,8 +1,4 @@
-"""Few-shot evaluation compared with `transformers`' generate on one question at a time, same model and prompts.
-
-Also, on paper: the positions that our decoder computes, padding included, compared with those that no decoder can do
-without that computes each block's prefix once, and each question and answer once (an ideal prefix cache, as vLLM's).
-"""
+"""Few-shot evaluation compared with `transformers`' generate on one question at a time, same model and prompts."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -40,8 +36,6 @@ class Answered:
     answers: Answers
     seconds: Mapping[int, float]
     """By number of shots."""
-    positions: int = 0
-    """Positions that the decoder computed at the most shots."""
 
     def speed(self, *shots: int) -> float:
         """Questions per second at these numbers of shots."""
@@ -62,7 +56,7 @@ def measure(amounts: Amounts) -> list[Row]:
 def compare_answering(
     stage: EvaluationStage, path: Path, data: Data, rounds: int, where: str, remark: str, device: str = "cpu"
 ) -> list[Row]:
-    """The rows for few-shot evaluation of the model in `path`: at all shots, at the most, and positions on paper.
+    """The rows for few-shot evaluation of the model in `path`: at all shots, and at the most.
 
     In each round the reference answers another question of each block. A CPU's time is that of its core, a GPU's the
     clock's.
@@ -89,7 +83,7 @@ def compare_answering(
     all_shots, most = stage.settings.shots, max(stage.settings.shots)
     reference = "transformers' generate, one question at a time"
     name = f"evaluation {where}".strip()
-    rows = [
+    return [
         compare(
             what,
             unit,
@@ -104,16 +98,6 @@ def compare_answering(
             (f"{name} at {most} shots", (most,), "with its pictures, which other shots then reuse"),
         )
     ]
-    asked = sum(shots == most for _, shots, _ in ours[0].answers)
-    paper = compare(
-        f"{name} at {most} shots",
-        "decoder positions / question",
-        [side.positions / asked for side in ours],
-        [_fewest_positions(stage, data, side.answers, most) / asked for side in ours],
-        "on paper: an ideal prefix cache, as vLLM's, without padding",
-        note="counted, not timed; fewer is better",
-    )
-    return [*rows, paper]
 
 
 def _gpu_clock() -> float:
@@ -129,17 +113,15 @@ def _ours(stage: EvaluationStage, model: MM1, data: Data, clock: Clock) -> Answe
     """
     answers: Answers = {}
     taken = dict.fromkeys(stage.settings.shots, 0.0)
-    positions = 0
     for benchmark in benchmarks_for(data, stage.settings):
         answering = Answering(stage, model, data)
         for shots in sorted(taken, reverse=True):
-            with _timed(taken, shots, clock), _counted(model) as count:
+            with _timed(taken, shots, clock):
                 said = answering.predict(benchmark, shots)
             answers |= {
                 (benchmark.name, shots, one.key): text for one, text in zip(benchmark.questions, said, strict=True)
             }
-            positions += count() if shots == max(taken) else 0
-    return Answered(answers, taken, positions)
+    return Answered(answers, taken)
 
 
 @contextmanager
@@ -148,35 +130,6 @@ def _timed(taken: dict[int, float], shots: int, clock: Clock) -> Iterator[None]:
     started = clock()
     yield
     taken[shots] += clock() - started
-
-
-@contextmanager
-def _counted(model: MM1) -> Iterator[Callable[[], int]]:
-    """Counts positions, batch × length, of all calls of the decoder in the block."""
-    lengths: list[int] = []
-    hook = model.decoder.register_forward_pre_hook(
-        lambda module, args, named: lengths.append(named["inputs_embeds"].shape[:2].numel()), with_kwargs=True
-    )
-    try:
-        yield lambda: sum(lengths)
-    finally:
-        hook.remove()
-
-
-def _fewest_positions(stage: EvaluationStage, data: Data, answers: Answers, shots: int) -> int:
-    """Positions of each block's prefix, and of each question and answer, without any padding.
-
-    The last token of an answer is never read: the stop word, or the last that is allowed.
-    """
-    writer, encode = PromptWriter.of(stage, data.tokenizer), data.tokenizer.encode
-    total = 0
-    for benchmark in benchmarks_for(data, stage.settings):
-        for block, questions in enumerate(benchmark.blocks):
-            total += len(writer.prefix(benchmark, block, shots).tokens)
-            for question in questions:
-                answer = len(encode(answers[benchmark.name, shots, question.key]))
-                total += len(writer.question(question).tokens) + min(answer, benchmark.new_tokens - 1)
-    return total
 
 
 def _one_by_one(stage: EvaluationStage, model: MM1, data: Data, number: int, clock: Clock) -> Answered:

@@ -280,7 +280,7 @@ def _padded_probe(case: Case, stage: MultimodalStage, data: Data, documents: int
 def _padded_step(case: Case, stage: MultimodalStage, data: Data, steps: int, documents: int) -> float:
     """Seconds per step of LLaVA, which reads the documents of ours in padded batches and accumulates gradients."""
     with _freed():
-        model = build_llava(stage, data.tokenizer, pooled=True).to(case.device)
+        model = build_llava(stage, data.tokenizer).to(case.device)
         if is_flash_attn_2_available():
             model.set_attn_implementation("flash_attention_2")
         update = Update(model, stage.training.model_copy(update={"lr_multipliers": {}}))  # its parts have other names

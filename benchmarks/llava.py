@@ -1,10 +1,9 @@
 """The reference for training: LLaVA from `transformers`, with the base's sizes, on padded batches of the same
 documents.
 
-LLaVA turns every patch into a token. To get the same number of tokens per image as here, either its features are
-averaged before its projector (same encoder, and a far smaller connector than ours) or its patches are enlarged (a
-fraction of our encoder's work). Other deviations from common practice favour LLaVA: there is no image processor and no
-trainer, and the fastest of several batch sizes is used.
+LLaVA turns every patch into a token. To get the same number of tokens per image as here, its features are averaged
+before its projector (same encoder, and a far smaller connector than ours). Other deviations from common practice favour
+LLaVA: there is no image processor and no trainer, and the fastest of several batch sizes is used.
 """
 
 import math
@@ -55,8 +54,8 @@ class PooledProjector(nn.Module):
         return pooled
 
 
-def build_llava(stage: MultimodalStage, tokenizer: Tokenizer, pooled: bool) -> LlavaForConditionalGeneration:
-    """LLaVA with the layers, widths and heads of encoder and decoder; `pooled`, or otherwise with large patches."""
+def build_llava(stage: MultimodalStage, tokenizer: Tokenizer) -> LlavaForConditionalGeneration:
+    """LLaVA with the layers, widths and heads of encoder and decoder."""
     size = stage.encoder.size
     tokens = stage.connector.image_tokens
     vision = CLIPVisionConfig(
@@ -65,7 +64,7 @@ def build_llava(stage: MultimodalStage, tokenizer: Tokenizer, pooled: bool) -> L
         num_hidden_layers=size.layers,
         num_attention_heads=size.heads,
         image_size=stage.image_size,
-        patch_size=stage.encoder.patch if pooled else stage.image_size // math.isqrt(tokens),
+        patch_size=stage.encoder.patch,
         hidden_act="gelu",
     )
     model = LlavaForConditionalGeneration(
@@ -77,8 +76,7 @@ def build_llava(stage: MultimodalStage, tokenizer: Tokenizer, pooled: bool) -> L
             vision_feature_layer=-1,
         )
     )
-    if pooled:
-        model.model.multi_modal_projector = PooledProjector(model.model.multi_modal_projector, tokens)
+    model.model.multi_modal_projector = PooledProjector(model.model.multi_modal_projector, tokens)
     return model.train()
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-PARTS = ("training", "parts", "parallel", "reading", "evaluation", "sweeping", "planning", "commands", "gpu")
+PARTS = ("training", "reading", "evaluation", "sweeping", "planning", "commands", "gpu")
 """Modules of this folder with a function `measure(amounts) -> rows`."""
 
 

@@ -4,7 +4,6 @@ Everything runs in one process with one thread. The time per step is the differe
 of W steps, which excludes loading and the first, slower steps.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +17,6 @@ from torch import nn
 
 from benchmarks.llava import build_llava, padded_loss, shuffled, unpack
 from benchmarks.measure import Budget, Row, Seconds, alternate, compare, seconds
-from benchmarks.products import LARGE, Product, arithmetic, large_peak, limit, matrix_products
 from benchmarks.setting import (
     FULL,
     Amounts,
@@ -61,21 +59,15 @@ def measure(amounts: Amounts) -> list[Row]:
     stage = multimodal_stage(evaluation)
     with TemporaryDirectory() as folder:
         inputs = untrained_inputs(stage, data, Path(folder))
-        steps = amounts.warmup_steps
-        products = _products(stage, data, steps)
-        operations = arithmetic(products) / steps
         documents = min(DOCUMENTS_PER_BATCH, key=partial(_padded_step, stage, data))
         sides = {
             "ours": lambda _: stage_timing(stage, inputs, data, amounts),
             "bare": lambda _: bare(stage, data, amounts),
-            "pooled": lambda _: _padded(stage, data, amounts, documents, pooled=True),
-            "patches": lambda _: _padded(stage, data, amounts, documents, pooled=False),
+            "padded": lambda _: _padded(stage, data, amounts, documents),
             "world": lambda _: _world(stage, data, amounts),
-            "products": lambda _: _each(limit(products) / steps),
-            "large": lambda _: _each(operations / large_peak()),
         }
         times = alternate(sides, amounts.rounds)
-        rows = _rows(stage, data, amounts, times, documents, operations)
+        rows = _rows(stage, data, amounts, times, documents)
         return [_trial(evaluation, data, times["ours"], Path(folder)), *rows]
 
 
@@ -99,9 +91,8 @@ def _rows(
     amounts: Amounts,
     times: Mapping[str, list[Timing]],
     documents: int,
-    operations: float,
 ) -> list[Row]:
-    """Rows for a step; `operations` are those of its matrix products."""
+    """Rows for a step."""
     batches = [mixture_batches(stage, data)(step) for step in _steps(amounts)]
     tokens = sum(real_tokens(batch) for batch in batches) / amounts.steps
     samples = sum(int(batch.documents.amax(dim=1).sum()) for batch in batches) / amounts.steps
@@ -118,24 +109,6 @@ def _rows(
         ),
         compare(
             "training step",
-            "steps / core-s",
-            [1 / second for second in core["ours"]],
-            [1 / second for second in core["products"]],
-            "only its matrix products, each at its best speed",
-            Budget(ratio_at_least=0.6),
-        ),
-        compare(
-            "training step",
-            "steps / core-s",
-            [1 / second for second in core["ours"]],
-            [1 / second for second in core["large"]],
-            f"the arithmetic of its matrix products at the speed of a product of {LARGE:,} × {LARGE:,}",
-            Budget(ratio_at_least=0.4),
-            f"{operations / 1e9:.2f} GFLOP at {operations / median(core['large']) / 1e9:.0f} GFLOP/s; "
-            "attention and convolutions are not among them",
-        ),
-        compare(
-            "training step",
             "real tokens",
             [tokens],
             [positions],
@@ -146,18 +119,11 @@ def _rows(
             "training",
             "real tokens / s",
             speed["ours"],
-            speed["pooled"],
+            speed["padded"],
             "transformers' LLaVA of the same sizes on padded batches, patches pooled to as many tokens",
             Budget(ratio_at_least=2.5),
             f"{documents} documents per padded batch, the fastest of {', '.join(map(str, DOCUMENTS_PER_BATCH))}; "
             "data generation is timed on both sides",
-        ),
-        compare(
-            "training",
-            "real tokens / s",
-            speed["ours"],
-            speed["patches"],
-            "the same with larger patches instead of pooling: its encoder does less work than ours",
         ),
         compare(
             "miniature world, drawn and packed",
@@ -211,28 +177,9 @@ def bare(stage: MultimodalStage, data: Data, amounts: Amounts) -> Timing:
     return _time(train, amounts)
 
 
-def _products(stage: MultimodalStage, data: Data, steps: int) -> Counter[Product]:
-    """The matrix products of the first steps."""
-    model = build_mm1(stage, data.tokenizer).train()
-    read_by_document(model.decoder)
-    make, names = mixture_batches(stage, data), list(stage.shares)
-
-    def train() -> None:
-        for step in range(steps):
-            batch = make(step)
-            language_loss(model.decoder, model(batch), batch, names).main.backward()
-
-    return matrix_products(train)
-
-
-def _each(core: float) -> Timing:
-    """The timing of steps that take `core` seconds each."""
-    return Timing(Seconds(0, 0), Seconds(core, core))
-
-
-def _padded(stage: MultimodalStage, data: Data, amounts: Amounts, documents: int, pooled: bool) -> Timing:
+def _padded(stage: MultimodalStage, data: Data, amounts: Amounts, documents: int) -> Timing:
     """LLaVA: a step processes the documents of ours in padded batches and accumulates gradients."""
-    model = build_llava(stage, data.tokenizer, pooled)
+    model = build_llava(stage, data.tokenizer)
     update = Update(model, stage.training.model_copy(update={"lr_multipliers": {}}))  # its parts have different names
     make = mixture_batches(stage, data)
 
@@ -252,7 +199,7 @@ def _padded(stage: MultimodalStage, data: Data, amounts: Amounts, documents: int
 
 def _padded_step(stage: MultimodalStage, data: Data, documents: int) -> float:
     """Approximate core seconds per step of LLaVA on padded batches."""
-    return _padded(stage, data, PROBE, documents, pooled=True).step.core
+    return _padded(stage, data, PROBE, documents).step.core
 
 
 def _world(stage: MultimodalStage, data: Data, amounts: Amounts) -> Timing:

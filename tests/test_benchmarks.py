@@ -68,17 +68,16 @@ def test_llava_reads_the_same_documents_and_padding_changes_nothing() -> None:
     assert torch.equal(torch.cat([document.images for document in documents]), batch.images)
     lengths = {len(document.tokens) for document in documents}
     assert len(lengths) > 1
-    for pooled in (True, False):
-        model = build_llava(stage, data.tokenizer, pooled)
-        loss, count = padded_loss(model, documents, data.tokenizer.pad)
-        single = [padded_loss(model, [document], data.tokenizer.pad) for document in documents]
-        assert count == sum(number for _, number in single) == int((batch.weights > 0).sum())
-        assert loss.item() == pytest.approx(sum(each.item() * number for each, number in single) / count, rel=1e-4)
+    model = build_llava(stage, data.tokenizer)
+    loss, count = padded_loss(model, documents, data.tokenizer.pad)
+    single = [padded_loss(model, [document], data.tokenizer.pad) for document in documents]
+    assert count == sum(number for _, number in single) == int((batch.weights > 0).sum())
+    assert loss.item() == pytest.approx(sum(each.item() * number for each, number in single) / count, rel=1e-4)
 
 
 def test_training_is_measured() -> None:
     rows = training.measure(TINY)
-    assert_sane(rows, 8)
+    assert_sane(rows, 5)
     assert all(row.ratio <= 1 for row in rows if row.reference_is == "positions, padding included")
 
 
@@ -124,7 +123,6 @@ def test_a_machine_without_a_gpu_is_told_so_and_its_rows_resolve(capsys: pytest.
 def test_evaluation_is_measured_and_both_sides_answer_alike() -> None:
     few = replace(TINY, settings=("evaluate.questions=8", "evaluate.blocks=8", "evaluate.shots=[0,4]"))
     rows = evaluation.measure(few)
-    assert_sane(rows, 3)
+    assert_sane(rows, 2)
     assert "144 questions against 144" in rows[0].note and "100.0% of the answers are identical" in rows[0].note
-    assert [row.what for row in rows[1:]] == ["evaluation at 4 shots"] * 2
-    assert rows[2].ratio and rows[2].ratio >= 1  # nobody reads fewer positions than the fewest
+    assert rows[1].what == "evaluation at 4 shots"

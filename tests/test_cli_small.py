@@ -38,7 +38,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
             "unexpected argument 'train.batch_size=4'",
         ),
         (("dashboard", "--port", "99999"), "--port 99999: bind(): port must be 0-65535"),
-        (("plan", "data_mix", "lr_law", "--seeds", "6", "--until-decided", "--scale", "smoke"), "lr_law is a search"),
+        (("run", "lr_law", "--seeds", "6", "--until-decided", "--scale", "smoke"), "lr_law is a search"),
         (("run", "data_mix", "--until-decided"), "give the largest number of seeds: --seeds 10"),
         (("show",), "show: the following arguments are required: SWEEP; example: mm1-lab show data_mix base captions"),
         (("run", "data_mix", "--inline", "--address", "auto"), "--inline and --share run without Ray, --address"),

@@ -14,15 +14,6 @@ from analysis.statistics import LEVEL
 from analysis.study import Study
 
 
-def looks_text(looks: Sequence[int]) -> str:
-    """What looks do to a plan, and the two-sided test level of each, for a single lesson."""
-    each = ", ".join(f"{level:.2g} after {seeds}" for seeds, level in zip(looks, _levels(looks), strict=True))
-    return (
-        "This is the most that can run: after a look, arms whose lessons are decided or given up get no more seeds.\n"
-        f"Levels of the tests, by seeds: {each}; {LEVEL:.0%} in all, divided among lessons as Holm does."
-    )
-
-
 def reached_text(study: Study) -> str:
     """The last look that a growing study has finished, and the level of its test; empty for other studies."""
     looks = study.manifest.looks

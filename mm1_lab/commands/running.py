@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     option("sweeps", "YAML files, or names of files in sweeps/; shared stages are counted once", "SWEEP", nargs="+"),
     opt.ONLY,
     *opt.REQUEST,
-    *opt.UNTIL_DECIDED,
     *opt.VARY,
     opt.JSON,
 )
@@ -40,7 +39,6 @@ def plan(options: argparse.Namespace) -> int:
     if options.vary and len(options.sweeps) > 1:
         raise RequestError("--vary changes one recipe; give one")
     requests = [part for sweep in options.sweeps for part in whole(_request(options, sweep))]
-    looks = [_looks(options, request) for request in requests]
     values = plan_values(requests)
     if options.json:
         print_json(values)
@@ -50,10 +48,6 @@ def plan(options: argparse.Namespace) -> int:
         for text in dict.fromkeys(map(_what_deciding_takes, requests)):
             if text:
                 print(textwrap.fill(text, 110))
-    if looks[0]:
-        from analysis.judging.looks import looks_text
-
-        print(looks_text(looks[0]))
     return DONE
 
 
