@@ -11,7 +11,7 @@ import gc
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -40,8 +40,6 @@ from benchmarks.setting import (
 )
 from benchmarks.training import Update, with_training
 from mm1_lab.config import EvaluationStage, Hardware, MultimodalStage, Network, Scale, load_scale
-from mm1_lab.config.cost import flops_per_position, vocabulary_flops
-from mm1_lab.data.batches import Batch
 from mm1_lab.data.types import Data
 from mm1_lab.data.world import World
 from mm1_lab.data.world.words import WorldTokenizer
@@ -193,9 +191,7 @@ def _training_rows(
     network = Network(count_parameters(model), connector_flops(model), data.tokenizer.size)
     images = sum(len(batch.images) for batch in batches) / len(batches) / stage.training.batch_size
     counted = case.scale.model_copy(update={"images_per_row": dict.fromkeys(stage.shares, images)})  # not the scale's
-    flops = stage.cost(network, counted).flops / stage.training.steps - _not_computed(
-        stage, batches, data.tokenizer.size
-    )
+    flops = stage.cost(network, counted).flops / stage.training.steps
     peak = Hardware.model_validate({"gpu": known[0]}).peak
     yield compare(
         f"training {case.name}",
@@ -204,8 +200,7 @@ def _training_rows(
         [peak] * len(ours),
         f"the peak of {gpu} in dense bf16 products",
         goal,
-        "FLOPs as `mm1-lab plan` counts them, without what is computed twice, "
-        "but attention only within documents and logits only where a loss counts",
+        "FLOPs as `mm1-lab plan` counts them, so the ratio is what `hardware.mfu` of a scale means",
     )
 
 
@@ -226,23 +221,6 @@ def _memory_row(case: Case, stage: MultimodalStage, inputs: dict[str, Path], dat
     torch.cuda.reset_peak_memory_stats()
     _our_step(replace(case, amounts=replace(case.amounts, warmup_steps=1, steps=2)), stage, inputs, data)
     return compare(what, "GB at most", [torch.cuda.max_memory_allocated() / 1e9], [planned / 1e9], PLANNED)
-
-
-def _not_computed(stage: MultimodalStage, batches: Sequence[Batch], vocabulary: int) -> float:
-    """FLOPs per step that a plan counts and nobody computes.
-
-    The decoder's attention between documents of a row, and the logits of text that no loss counts: padding, and a
-    document's last token.
-    """
-    numbers = torch.cat([batch.documents for batch in batches])
-    lengths = torch.cat([row.bincount()[1:] for row in numbers]).double()
-    context = float(lengths.square().sum()) / numbers.numel()
-    size, whole = stage.decoder.shape, stage.sequence_length
-    attention = flops_per_position(size, whole, 3) - flops_per_position(size, context, 3)
-    image_tokens = stage.connector.image_tokens * sum(len(batch.images) for batch in batches)
-    counted = sum(int((batch.weights > 0).sum()) for batch in batches)
-    logits = vocabulary_flops(numbers.numel() - image_tokens - counted, size.width, vocabulary, 3)
-    return (attention * numbers.numel() + logits) / len(batches)
 
 
 def _evaluation_rows(case: Case, evaluation: EvaluationStage, data: Data, folder: Path) -> list[Row]:

@@ -1,8 +1,6 @@
 """Wrong requests: one clear line, exit code 2, nothing lost, nothing trained."""
 
-import io
 import json
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import pytest
 
 from mm1_lab.cli import main
+from tests.data.conftest import Files
 
 Check = Callable[..., str]
 
@@ -51,8 +50,6 @@ def refused(sweeps: Path, capsys: pytest.CaptureFixture[str]) -> Check:
         (["--set", "frozen=[encoder,connector,decoder]"], ["frozen: lists every part; leave at least one to train"]),
         (["--set", "sft.mixture={charts: 0}"], ["the weights of the mixture are all zero"]),
         (["--set", "sft.start=there", "--set", "sft.after_steps=5"], ["after_steps refers to pre-training, which"]),
-        (["--set", "encoder.size=ViT-X"], ["ViT-X"]),
-        (["--set", "resolution=337"], ["337", "336"]),
         (["--set", "data_mix.text=-1"], ["--set", "text"]),
         (["--scale", "smok"], ["no scale 'smok'", "did you mean 'smoke'"]),
         (["--data", "none.yaml"], ["none.yaml", "no such file"]),
@@ -91,38 +88,6 @@ def test_a_results_folder_that_cannot_be_written(refused: Check) -> None:
     assert Path("file").read_text(encoding="utf-8") == "precious"
 
 
-def shard(path: Path, described: bytes, keep: int | None = None) -> None:
-    """A tar with one captioned image, cut off after `keep` bytes."""
-    from PIL import Image
-
-    picture = io.BytesIO()
-    Image.new("RGB", (8, 8), "red").save(picture, "PNG")
-    whole = io.BytesIO()
-    with tarfile.open(fileobj=whole, mode="w") as archive:
-        for name, content in {"0.png": picture.getvalue(), "0.json": described}.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    path.write_bytes(whole.getvalue()[:keep])
-
-
-@pytest.mark.parametrize(
-    ("data", "fragments"),
-    [
-        ("captions: [good.tar]", ["data.yaml", "text"]),
-        ("captions: [cut.tar]\ntext: [text.jsonl]", ["cut.tar", "cut off"]),
-        ("texts: [text.jsonl]", ["data.yaml", "'texts'", "'text'"]),
-    ],
-)
-def test_wrong_data(refused: Check, data: str, fragments: list[str]) -> None:
-    shard(Path("good.tar"), b'{"caption": "red"}')
-    shard(Path("cut.tar"), b'{"caption": "red"}', keep=700)
-    Path("text.jsonl").write_text(json.dumps({"text": "some words. " * 200}) + "\n", encoding="utf-8")
-    Path("data.yaml").write_text(data + "\n", encoding="utf-8")
-    error = refused("--data", "data.yaml")
-    assert all(fragment in error for fragment in fragments), error
-
-
 def test_an_error_shows_its_traceback_on_request(sweeps: Path) -> None:
     from mm1_lab.config import RequestError
 
@@ -133,7 +98,7 @@ def test_an_error_shows_its_traceback_on_request(sweeps: Path) -> None:
 def test_an_arm_that_the_data_do_not_allow_stands_in_no_other_s_way(
     refused: Check, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shard(Path("good.tar"), b'{"caption": "red"}')
+    Files(Path()).captions("good.tar", range(1))
     Path("text.jsonl").write_text(json.dumps({"text": "some words. " * 200}) + "\n", encoding="utf-8")
     Path("data.yaml").write_text("text: [text.jsonl]\n", encoding="utf-8")
     assert "add `captions: [FILES]`" in refused("--data", "data.yaml")

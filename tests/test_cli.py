@@ -71,23 +71,6 @@ def test_a_finished_sweep_has_table_figure_and_runs_to_browse(finished: Any) -> 
 
 
 @pytest.mark.slow
-def test_one_more_arm_runs_alone(finished: Any, place: Any) -> None:
-    import shutil
-
-    shutil.copytree(finished.results, place.results)
-    before = place.done()
-    sweep = place.folder / "sweeps" / "data_mix.yaml"
-    sweep.write_text(sweep.read_text().replace("  blind:", "  more: {data_mix: {captions: 3}}\n  blind:", 1))
-    output = place.run(
-        "run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions", "--only", "more", "--inline"
-    )
-    after = place.done()
-    assert before.items() <= after.items() and len(after) == len(before) + 2
-    assert "done      more / seed 0" in output and "base / seed 0 in" not in output
-    assert "3 done, 0 missing, 0 failed" in place.run("status")
-
-
-@pytest.mark.slow
 def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_anything(
     finished: Any, place: Any
 ) -> None:

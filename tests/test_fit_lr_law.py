@@ -12,9 +12,7 @@ COMMAND = ("fit-lr-law", "--inline", "--scale", "smoke", "--sizes", "9M,85M,302M
 
 
 @pytest.mark.slow
-def test_from_nothing_to_a_figure_and_runs_to_browse_and_again(place: Any) -> None:
-    import mlflow
-
+def test_from_nothing_to_a_figure_and_again(place: Any) -> None:
     sweep = place.folder / "sweeps" / "lr_law.yaml"
     text = sweep.read_text(encoding="utf-8")
     sweep.write_text(text.replace("rates: 5", "rates: 3").replace("extensions: 3", "extensions: 0"), encoding="utf-8")
@@ -30,11 +28,6 @@ def test_from_nothing_to_a_figure_and_runs_to_browse_and_again(place: Any) -> No
     assert {fit["objective"] for fit in values["fits"]} == {"8-shot average", "held-out loss"}
     assert (values["coefficients"] is None) == ("**No law**" in output.split("## By")[1])
 
-    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{place.results / 'mlflow.db'}")
-    runs = client.search_runs([client.get_experiment_by_name("lr_law").experiment_id])
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    assert len(runs) == 9
-
     before, first = place.done(), (folder / "points.csv").read_bytes()
     output = place.run(*COMMAND, "--predict", "30B")
     assert "nothing ran" in output and place.done() == before
@@ -47,6 +40,8 @@ def test_from_nothing_to_a_figure_and_runs_to_browse_and_again(place: Any) -> No
     ("options", "fragments"),
     [
         (["--sizes", "9M,85M"], ["--sizes 9M,85M", "three sizes or more"]),
+        (["--sizes", "9M,85M,1.2b"], ["--sizes", "no decoder of '1.2b'; did you mean '1.2B'?"]),
+        (["--sizes", "9M,85M,"], ["--sizes", "no decoder of ''"]),
         (["--predict", "31B"], ["--predict", "no decoder of '31B'"]),
         (["--lower-is-better"], ["--from"]),
         (["--seeds", "none"], ["--seeds 'none'"]),

@@ -12,15 +12,12 @@ import pyarrow as pa
 import pytest
 
 from mm1_lab.config import DataMix, DecoderTraining, Phase, Recipe, RequestError, resolve
-from mm1_lab.data import open_data
 from mm1_lab.data.packing import Packer, first_fit
 from mm1_lab.data.shards import Shards, index
 from mm1_lab.data.shards import rows as shard_rows
 from mm1_lab.data.shards.collection import PICTURE, Collection
 from mm1_lab.data.types import BrokenPicture, Document, Limits
 from mm1_lab.train.decoder_stage import TextBatches
-
-BOOKS = Path(__file__).parents[3] / "shared" / "data" / "books"
 
 Open = Callable[..., Shards]
 
@@ -363,24 +360,6 @@ def test_a_tokenizer_from_a_folder(files: Any, everything: Open) -> None:
     data = files.open(text=["text.parquet"], tokenizer="hf")
     assert data.tokenizer.encode("copper window") == everything().tokenizer.encode("copper window")
     assert data.identity.tokenizer == data.tokenizer.digest
-
-
-@pytest.mark.parametrize("books", [BOOKS] if BOOKS.exists() else [])
-def test_three_real_books(books: Path, files: Any) -> None:
-    path = files.yaml(
-        captions=[str(books / "captions-*.tar")],
-        interleaved=[str(books / "interleaved.parquet")],
-        text=[str(books / "text.parquet")],
-    )
-    data = open_data(path, files.folder / "cache", files.scale())
-    packer = Packer(data.tokenizer, Limits(256, 9, 16))
-    source = data.source("captions", 0)
-    row = packer.pack(source.documents(3))
-    assert row.documents.max() > 2 and len(row.pictures) == row.documents.max()
-    assert all(picture.pixels(36).std() > 0 for picture in row.pictures)
-    assert len(data.held_out("captions", 500)) == 22
-    assert "vase" in " ".join(document.text.lower() for document in data.held_out("captions", 500))
-    assert len(data.held_out("interleaved", 5)) == 5
 
 
 def test_too_few_samples_leave_nothing_held_out(files: Any) -> None:

@@ -9,23 +9,15 @@ import pytest
 
 from mm1_lab import lab
 from mm1_lab.cli import main
-from mm1_lab.config import (
-    EvaluationStage,
-    Recipe,
-    RequestError,
-    Trial,
-    load_scale,
-)
+from mm1_lab.config import EvaluationStage, Recipe, Trial
 from mm1_lab.orchestrate import lr_search
 from mm1_lab.orchestrate.execution.executor import Executor, Inline
-from mm1_lab.orchestrate.lr_search import choose_sizes, load_search, run_search
+from mm1_lab.orchestrate.lr_search import load_search, run_search
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.results import HeldOutRow, ScoreRow
-from tests.conftest import REPOSITORY
 
 SIZES = ("9M", "85M", "302M", "1.2B")
-SMOKE = load_scale("smoke", REPOSITORY / "sweeps" / "scales")
 
 
 def best_rate(evaluation: EvaluationStage, factor: float = 1.0) -> float:
@@ -125,47 +117,6 @@ def test_a_grid_of_which_every_rate_diverged_grows_downwards(
     before = len(laboratory.rounds)
     assert run_search(ask(), Inline(), no_drawing) == 0
     assert not [name for names in laboratory.rounds[before:] for name in names], "diverged, and not tried again"
-
-
-def test_stopped_after_any_round_it_ends_as_if_undisturbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lr_search, "show", lambda request, plan, work_list: None)
-
-    def search(folder: Path, stop_after: int | None = None) -> Request:
-        laboratory = Laboratory(factor=9.0)
-
-        def complete(*arguments: object) -> object:
-            if stop_after is not None and len(laboratory.rounds) == stop_after:
-                raise KeyboardInterrupt
-            return laboratory.complete(*arguments)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(lr_search, "complete", complete)
-        loaded = load_request("lr_law", "smoke", "1", (), (), None, folder / "results", folder / "store")
-        request = load_search(loaded, SIZES[:3])
-        run_search(request, Inline(), no_drawing)
-        return request
-
-    whole = search(tmp_path / "whole")
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            search(tmp_path / "cut", stop_after=1)
-    cut = search(tmp_path / "cut")
-    for size in SIZES[:3]:
-        assert rates(cut, size) == rates(whole, size)
-    assert (cut.folder / "trials.csv").read_bytes() == (whole.folder / "trials.csv").read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("text", "fragment"),
-    [
-        ("9M,85M", "three sizes or more"),
-        ("9M,85M,1.2b", "no decoder of '1.2b'; did you mean '1.2B'?"),
-        ("9M,85M,", "no decoder of ''"),
-    ],
-)
-def test_wrong_sizes(text: str, fragment: str) -> None:
-    with pytest.raises(RequestError) as error:
-        choose_sizes(text, SMOKE)
-    assert str(error.value).startswith("--sizes") and fragment in str(error.value)
 
 
 OWN = """\

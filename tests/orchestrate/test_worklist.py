@@ -49,18 +49,6 @@ def test_the_most_urgent_ready_task_is_next(make: Callable[..., WorkList]) -> No
     assert take(work) == "late"
 
 
-def test_a_failure_is_retried_then_blocks_what_needs_it_and_nothing_else(make: Callable[..., WorkList]) -> None:
-    work = make([task("a"), task("b"), task("needs a", "a"), task("needs b", "b")], retries=1)
-    assert take(work) == "a"
-    assert settle(work, "a", FAILED)
-    assert take(work) == "a"
-    assert not settle(work, "a", FAILED)
-    assert work.failed == {"a": FAILED} and work.blocked == {"needs a": "a"}
-    assert take(work) == "b"
-    settle(work, "b", DONE)
-    assert take(work) == "needs b"
-
-
 def test_a_failure_that_cannot_be_recorded_ends_like_any_other(make: Callable[..., WorkList], tmp_path: Path) -> None:
     """As on a full disk; Tune would print tracebacks of what is raised here."""
     work = make([task("a")])
@@ -68,15 +56,6 @@ def test_a_failure_that_cannot_be_recorded_ends_like_any_other(make: Callable[..
     (tmp_path / "failures").touch()  # where a folder is to be made
     assert not settle(work, "a", FAILED)
     assert work.failed == {"a": FAILED}
-
-
-def test_what_another_command_did_is_not_tried_again(make: Callable[..., WorkList]) -> None:
-    work = make([task("a"), task("b"), task("needs a", "a")], retries=3)
-    for key, outcome in (("a", FAILED), ("b", DONE)):
-        work.take(work.tasks[key])
-        work.settle(work.tasks[key], outcome, elsewhere=True)
-    assert work.exhausted and work.failed == {"a": FAILED} and work.done == {"b"}
-    assert not work.ledger.failures(), "it has recorded its failure itself"
 
 
 @pytest.mark.parametrize("outcome", [Outcome("diverged", "loss is nan"), Outcome("out of memory", "12 GB")])
