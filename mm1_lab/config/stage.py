@@ -514,15 +514,8 @@ ModelStage = MultimodalStage | SftStage
 """Stages that produce the weights of an MM1."""
 
 
-# What evaluate/world.py and evaluate/world_chat.py ask; tests/evaluate/test_asked.py compares.
 WORLD_BENCHMARKS = 9
-"""At every number of shots: eight with images, and text-core, which is counted as if it had some."""
-CHAT_BENCHMARKS_WITH_SHOTS = 1
-"""Those that a tuned model is asked at every number of shots too: worked solutions."""
-ZERO_SHOT_CHAT_PROMPTS = 9 + 2
-"""Per question number, what only a tuned model is asked: nine benchmarks, one of them in two further orders of its
-choices."""
-
+"""What evaluate/world.py asks: eight benchmarks with images, and text-core, which is counted as if it had some."""
 ANSWER_TOKENS = 24
 """Tokens of a question with its answer, without the image (approximate)."""
 
@@ -564,20 +557,15 @@ class EvaluationStage(Stage):
         """Pairs of a picture and its question that are read, demonstrations included: once for every prompt that they
         are in.
 
-        Each of a user's benchmarks counts as `settings.questions` prompts, as do held-out captions.
+        Each benchmark counts as `settings.questions` prompts at each number of shots, as do held-out captions. What
+        only a tuned model is asked in the world, mostly without demonstrations, is left out: a sixth of the rest.
         """
         settings = self.settings
-        total = 0
-        for benchmark in self.benchmarks:
-            total += settings.questions * _pairs(benchmark.shots or settings.shots)
-        if self.data.kind == "shards":
-            return total + settings.questions * _pairs(settings.shots)
-        questions = settings.blocks * max(1, settings.questions // settings.blocks)
-        total += questions * WORLD_BENCHMARKS * _pairs(settings.shots)
-        if self.model.tuned:
-            total += questions * CHAT_BENCHMARKS_WITH_SHOTS * _pairs(settings.shots)
-            total += questions * ZERO_SHOT_CHAT_PROMPTS
-        return total
+        pairs = _pairs(settings.shots)
+        if self.data.kind == "world":
+            pairs *= WORLD_BENCHMARKS
+        pairs += sum(_pairs(benchmark.shots or settings.shots) for benchmark in self.benchmarks)
+        return settings.questions * pairs
 
     def positions(self) -> int:
         return self.image_prompts() * self.question_tokens
