@@ -47,32 +47,16 @@ def write_pictures(files: Any, folder: Path) -> list[dict[str, str]]:
     return [{"file_name": f"pictures/{number}.png", "text": f"picture {number}"} for number in range(COUNT)]
 
 
-@pytest.mark.parametrize(
-    ("ending", "pattern"),
-    [
-        ("csv", "photos"),
-        ("jsonl", "photos/metadata.*"),
-        ("parquet", {"folder": "photos"}),
-        ("csv", {"folder": "beside"}),
-    ],
-)
-def test_a_folder_of_pictures_with_a_table(files: Any, ending: str, pattern: Any) -> None:
-    rows = write_pictures(files, files.folder / "photos")
-    table = files.folder / "photos" / f"metadata.{ending}"
-    if pattern == {"folder": "beside"}:
-        (files.folder / "photos").rename(files.folder / "beside")
-        table = files.folder / f"beside.{ending}"
+@pytest.mark.parametrize("place", ["in it", "beside it"])
+def test_a_folder_of_pictures_with_a_table(files: Any, place: str) -> None:
+    folder = files.folder / "photos"
+    rows = write_pictures(files, folder)
+    table = folder / "metadata.csv" if place == "in it" else files.folder / "photos.csv"
     with table.open("w", encoding="utf-8-sig", newline="") as stream:
-        if ending == "parquet":
-            every = [*rows, {"file_name": None, "text": "no picture"}]
-            files.parquet(table.relative_to(files.folder), {key: [row[key] for row in every] for key in rows[0]})
-        elif ending == "csv":
-            writer = csv.DictWriter(stream, ["file_name", "text"])
-            writer.writeheader()
-            writer.writerows([*rows, {"file_name": "", "text": "no picture"}])
-        else:
-            stream.writelines(json.dumps(row) + "\n" for row in [*rows, {"file_name": None, "text": "no picture"}])
-    data = open_captions(files, pattern)
+        writer = csv.DictWriter(stream, ["file_name", "text"])
+        writer.writeheader()
+        writer.writerows([*rows, {"file_name": "", "text": "no picture"}])
+    data = open_captions(files, "photos" if place == "in it" else {"folder": "photos"})
     assert pairs_of(data, files) == set(range(COUNT))
     assert data.collection("captions").left_out() == {"no image": 1}
 

@@ -352,16 +352,6 @@ def test_a_source_that_the_data_lack_is_named(files: Any) -> None:
         data.pairs(0)
 
 
-def test_a_tokenizer_from_a_folder(files: Any, everything: Open) -> None:
-    from transformers import PreTrainedTokenizerFast
-
-    backend = everything().tokenizer._backend
-    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>").save_pretrained(files.folder / "hf")
-    data = files.open(text=["text.parquet"], tokenizer="hf")
-    assert data.tokenizer.encode("copper window") == everything().tokenizer.encode("copper window")
-    assert data.identity.tokenizer == data.tokenizer.digest
-
-
 def test_too_few_samples_leave_nothing_held_out(files: Any) -> None:
     files.jsonl("t.jsonl", ["one text", "another text", "a third text"])
     data = files.open(text=["t.jsonl"])
