@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 from mm1_lab.commands import common as opt
-from mm1_lab.commands.common import DONE, FAILED, command, ledger_of, option, repeated, switch
+from mm1_lab.commands.common import DONE, FAILED, command, ledger_of, option, switch
 from mm1_lab.config import Recipe, RequestError
-from mm1_lab.files import PACKAGE, PARTS, PUBLISHED, RESULTS, SHIPPED, here_or_shipped, write_text
+from mm1_lab.files import PACKAGE, PARTS, RESULTS, SHIPPED, here_or_shipped, write_text
 from mm1_lab.formatting import counted
 from mm1_lab.results import Ledger
 from mm1_lab.results.ledger import Parts
@@ -85,30 +85,26 @@ def pack(options: argparse.Namespace) -> int:
     return DONE
 
 
-KEEP = "weights to keep: those of each sweep's best trial, none, or all but damaged ones; default: %(default)s"
-KEPT = f"a results folder that uses this store, to keep its best; may be repeated; default: {RESULTS} and {PUBLISHED}"
-
-
 @command(
-    "--keep best --yes",
-    option("--keep", KEEP, choices=["best", "none", "all"], default="best"),
-    repeated("--results", KEPT, "DIR", type=Path),
+    "--yes",
+    switch("--all", "also the encoders and decoders that they start from, which sweeps share and take the most time"),
     opt.STORE,
     switch("--yes", "delete; without it, only show what would be deleted"),
 )
 def gc(options: argparse.Namespace) -> int:
-    """Delete weights (with `--yes`), never results. Do not use it while a sweep runs."""
+    """Delete the weights of trained models (with `--yes`), never results. Do not use it while a sweep runs."""
     from mm1_lab.results.upkeep import delete_weights, spare_weights
 
-    folders = options.results or [RESULTS, *([PUBLISHED] if PUBLISHED.is_dir() else [])]
     ledger = Ledger(RESULTS, options.store)
-    spare = spare_weights(ledger, options.keep, folders)
+    spare = spare_weights(ledger, options.all)
     total = f"{sum(spare.values()) / 1e6:.1f} MB: {counted(len(spare), 'stage')}"
     if options.yes:
         delete_weights(ledger, spare)
         print(f"freed {total}; no results were deleted. To train finished trials again: mm1-lab run SWEEP --anew")
+    elif spare:
+        print(f"would free {total}, and no results. `mm1-lab export` keeps a model; add --yes to delete")
     else:
-        print(f"would free {total}, and no results. Nothing was deleted" + ("; add --yes to delete" if spare else ""))
+        print("there are no weights to delete")
     return DONE
 
 

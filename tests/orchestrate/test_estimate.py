@@ -13,9 +13,6 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import (
-    PreTrainedModel,
-)
 
 from mm1_lab.cli import main
 from mm1_lab.config import (
@@ -98,54 +95,6 @@ def test_flops_of_a_decoder_are_those_that_torch_counts(name: str) -> None:
         decoder.lm_head(hidden).sum().backward()
     cost = stage.cost(Network(count_parameters(decoder), 0, vocabulary), scale)
     assert cost.flops == pytest.approx(count.get_total_flops(), rel=0.03)
-
-
-def test_activations_are_what_autograd_keeps() -> None:
-    """The decoder's layers, in single precision and in autocast, stored and computed again."""
-    scale = load_scale("mini", ROOT / "sweeps" / "scales")
-    size, length = scale.decoders["302M"].model_copy(update={"width": 128}), 512
-    phase = scale.decoder.phases[0].model_copy(update={"sequence_length": length, "batch_size": 1})
-    training = scale.decoder.model_copy(update={"phases": (phase,)})
-    for precision in ("32-true", "bf16-mixed"):
-        for again in (False, True):
-            sizes = [size.model_copy(update={"layers": layers}) for layers in (2, 4)]
-            kept = [_kept(build_decoder(one, 512, length), length, precision, again) for one in sizes]
-            costs = []
-            for layers in (2, 4):
-                fine = scale.model_copy(update={"precision": precision})
-                stage = base(fine).decoder.model_copy(
-                    update={
-                        "size": size.model_copy(update={"layers": layers}),
-                        "training": training,
-                        "gradient_checkpointing": again,
-                    }
-                )
-                costs.append(stage.cost(Network({"decoder": 1}, 0, 512), fine).activations)
-            assert costs[1] - costs[0] == pytest.approx(kept[1] - kept[0], rel=0.15), (precision, again)
-
-
-def _kept(decoder: PreTrainedModel, length: int, precision: str, again: bool) -> int:
-    if again:
-        decoder.activation_checkpointing_enable({"use_reentrant": False})
-        decoder.train()
-    own = {parameter.untyped_storage().data_ptr() for parameter in decoder.parameters()}
-    shapes = {parameter.numel() for parameter in decoder.parameters() if parameter.dim() == 2}
-    storages: dict[int, int] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        copy = tensor.dtype == torch.bfloat16 and tensor.numel() in shapes and tensor.dim() == 2
-        if storage.data_ptr() not in own and not copy:  # neither weights nor autocast's copies of them
-            storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    embedded = torch.randn(1, length, decoder.config.hidden_size, requires_grad=True)
-    batch = rows_of(torch.ones(1, length, dtype=torch.long))
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed")
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
-        states = read_rows(decoder, embedded, batch)
-    assert states.hidden.requires_grad
-    return sum(storages.values())
 
 
 @pytest.mark.parametrize("scale", ["smoke", "mini"])

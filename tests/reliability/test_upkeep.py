@@ -19,7 +19,7 @@ from tests.conftest import Place
 
 @pytest.fixture
 def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
-    """Two finished trials of which `captions` is the better, each with a model of its own and the encoder in common."""
+    """Two finished trials, each with a model of its own, the encoder and decoder in common."""
     monkeypatch.chdir(tmp_path)
     results, store = Path("results/local"), Path("results/local/store")
     request = load_request("data_mix", "smoke", "1", ("base", "captions"), (), None, results, store)
@@ -29,12 +29,12 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
     rows = []
     for trial in request.trials:
         model = trial.evaluation.model
-        for fingerprint in (model.encoder.fingerprint, model.decoder.fingerprint, model.fingerprint):
-            if folder := ledger.begin_stage(fingerprint):
-                (folder / "model.safetensors").write_bytes(fingerprint.encode() * 100)
-                ledger.finish_stage(fingerprint)
-        points = 60.0 if trial.arm == "captions" else 40.0
-        scores = [ScoreRow("vqa", "vqa", "vqa", shots, 0, "q", "colour", points, "red", True) for shots in (0, 4, 8)]
+        for stage in (model.encoder, model.decoder, model):
+            if folder := ledger.begin_stage(stage.fingerprint):
+                (folder / "model.safetensors").write_bytes(stage.fingerprint.encode() * 100)
+                (folder / "stage.json").write_text(json.dumps({"kind": stage.KIND}), encoding="utf-8")
+                ledger.finish_stage(stage.fingerprint)
+        scores = [ScoreRow("vqa", "vqa", "vqa", shots, 0, "q", "colour", 50.0, "red", True) for shots in (0, 4, 8)]
         record = {"fingerprints": {stage.KIND: stage.fingerprint for stage in trial.evaluation.chain()}}
         ledger.write_scores(trial.fingerprint, scores, [HeldOutRow("text", 1.0)], record, training)
         rows.append(TrialRow(trial.arm, trial.seed, trial.fingerprint))
@@ -48,31 +48,21 @@ def stages(ledger: Ledger) -> set[str]:
     return {path.parent.name for path in ledger.store.glob("*/DONE")}
 
 
-def test_gc_frees_weights_and_never_results(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gc_frees_models_and_never_results(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
     results = {path: path.read_bytes() for path in (ledger.results / "trials").rglob("*") if path.is_file()}
     before = stages(ledger)
-    best = next(
-        r for r in (ledger.record(p.name) for p in (ledger.results / "trials").iterdir()) if _is_best(ledger, r)
-    )
     (ledger.store / "old.damaged").mkdir()
-    assert main(["gc", "--keep", "all", "--yes"]) == 0
-    assert stages(ledger) == before and not (ledger.store / "old.damaged").exists()
     assert main(["gc"]) == 0
     assert stages(ledger) == before, "nothing without --yes"
-    shown = capsys.readouterr().out
-    assert re.search(r"would free .* MB: 1 stage, and no results", shown) and "Nothing was deleted; add --yes" in shown
+    assert re.search(r"would free .* MB: 3 stages, and no results\. .* add --yes", capsys.readouterr().out)
     assert main(["gc", "--yes"]) == 0
-    kept = stages(ledger)
-    assert kept == before & set(best["fingerprints"].values()) and 0 < len(kept) < len(before)
-    assert main(["gc", "--keep", "none", "--yes"]) == 0
+    models = {ledger.record(path.name)["fingerprints"]["multimodal"] for path in (ledger.results / "trials").iterdir()}
+    assert len(models) == 2 and stages(ledger) == before - models and not list(ledger.store.glob("*.damaged"))
+    assert main(["gc", "--all", "--yes"]) == 0
     assert not stages(ledger)
     assert results == {path: path.read_bytes() for path in results}
     assert "no results were deleted" in capsys.readouterr().out
-
-
-def _is_best(ledger: Ledger, record: dict[str, dict[str, str]]) -> bool:
-    row = (ledger.results / "smoke" / "data_mix" / "trials.csv").read_text().splitlines()
-    return any(line.startswith("captions,") and record["fingerprints"]["evaluation"] in line.split(",") for line in row)
+    assert main(["gc"]) == 0 and capsys.readouterr().out == "there are no weights to delete\n"
 
 
 def test_verify_and_gc_leave_alone_what_a_running_command_is_about_to_rename(
@@ -83,7 +73,7 @@ def test_verify_and_gc_leave_alone_what_a_running_command_is_about_to_rename(
         partial.mkdir()
         (partial / "DONE").write_text('{"files": {"renamed": "0"}}', encoding="utf-8")
     assert main(["verify"]) == 0 and not capsys.readouterr().err
-    assert main(["gc", "--keep", "none", "--yes"]) == 0
+    assert main(["gc", "--all", "--yes"]) == 0
     assert (ledger.store / "a.partial" / "DONE").exists()
 
 
@@ -134,28 +124,12 @@ def test_a_disk_that_takes_nothing_is_told_in_a_line(
     assert not list(tmp_path.rglob("*sweep.json*"))
 
 
-def test_gc_keeps_what_other_results_in_the_store_need_and_all_where_none_is_best(ledger: Ledger) -> None:
-    """The second folder has the other trial alone, and only text scores of it."""
-    other = Ledger(Path("results/other"), ledger.store)
-    (best,) = (p.name for p in (ledger.results / "trials").iterdir() if _is_best(ledger, ledger.record(p.name)))
-    (worse,) = (p.name for p in (ledger.results / "trials").iterdir() if p.name != best)
-    scores = [ScoreRow("text", "text", "likelihood", 0, 0, "q", "colour", 1.0, "red", True)]
-    other.write_scores(worse, scores, [], ledger.record(worse), None)
-    variant = Path("smoke/data_mix")
-    shutil.copytree(ledger.results / variant, other.results / variant)
-    before = stages(ledger)
-    assert main(["gc", "--results", "results/local", "--results", "results/other", "--yes"]) == 0
-    assert stages(ledger) == before
-    assert main(["gc", "--results", "results/other", "--yes"]) == 0
-    assert stages(ledger) == before & set(ledger.record(worse)["fingerprints"].values())
-
-
 def test_weights_that_gc_deleted_are_trained_again_with_the_same_scores(finished: Place, tmp_path: Path) -> None:
     """By the command that `export` names; the trial that was not asked for stays without."""
     place = Place(tmp_path / "copy")
     shutil.copytree(finished.folder, place.folder)
     before = place.tables()
-    assert "freed" in place.run("gc", "--keep", "none", "--yes")
+    assert "freed" in place.run("gc", "--all", "--yes")
     arm = ("data_mix", "--scale", "smoke", "--only", "base")
     error = place.run("export", *arm, "mine", code=2)
     command = "mm1-lab run data_mix --scale smoke --only base --anew"

@@ -199,7 +199,7 @@ def check_disk(plan: Plan, store: Path) -> None:
     if needed > free:
         raise RequestError(
             f"{store}: the sweep needs {short(needed, 'B')} there and {short(free, 'B')} are free; free some space "
-            "(mm1-lab gc --keep best --yes) or give another --store"
+            "(mm1-lab gc --yes) or give another --store"
         )
 
 
