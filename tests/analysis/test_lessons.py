@@ -244,7 +244,7 @@ SEARCH = study_of(sweep_of(LAW, {"9M 0.001": Recipe()}), range(3))
 def fit_of(objective: str, slope: float, half: float, seeds: int = 3) -> Fit:
     """A fit of four sizes with this slope and half its 95 % interval."""
     found = Interval(slope, half / quantile(0.975, 2), 2)
-    return Fit(Objective(objective), (), Law(found, found, np.zeros((2, 2)), 0.1), "", seeds)
+    return Fit(Objective(objective), (), Law(found, found, np.zeros((2, 2)), 0.1), "", {}, seeds)
 
 
 def law_row(*fits: Fit, lesson: str = "learning-rate law") -> dict[str, Any]:
@@ -257,7 +257,7 @@ def law_row(*fits: Fit, lesson: str = "learning-rate law") -> dict[str, Any]:
     [(-0.45, 0.12, "supported"), (-0.45, 0.5, "undecided"), (0.2, 0.1, "contradicted"), (-0.9, 0.1, "contradicted")],
 )
 def test_the_law_is_judged_by_the_paper_s_objective_and_by_loss(slope: float, half: float, verdict: str) -> None:
-    loss = Fit(Objective("held-out loss"), (), None, "9M is not bracketed", 3)
+    loss = Fit(Objective("held-out loss"), (), None, "9M is not bracketed", {}, 3)
     by_loss, score = "learning-rate law by loss", fit_of("8-shot average", slope, half)
     found = law_row(loss, score)
     assert (found["verdict"], found["parts"], found["interval"]) == (verdict, 2, "sizes")
