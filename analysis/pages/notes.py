@@ -18,7 +18,8 @@ ADJUSTED = (
 def notes_of(study: Study) -> list[str]:
     """Below tables of means."""
     notes = [f"Points; ± {UNCERTAINTY[study.uncertainty].format(seeds=len(study.seeds))}."]
-    lacks_seeds = any(len(study.seed_values(arm, study.measures[0])) < len(study.seeds) for arm in study.scored)
+    adjusted = [arm for arm in study.scored if arm not in study.controls]  # controls keep the means of their own seeds
+    lacks_seeds = any(len(study.seed_values(arm, study.measures[0])) < len(study.seeds) for arm in adjusted)
     if study.uncertainty == "seeds" and lacks_seeds:
         notes.append(ADJUSTED)
     unlike = [str(measure) for measure in study.measures if study.asked_unlike(frozenset(study.scored), measure)]

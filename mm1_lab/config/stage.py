@@ -558,7 +558,7 @@ class EvaluationStage(Stage):
         are in.
 
         Each benchmark counts as `settings.questions` prompts at each number of shots, as do held-out captions. What
-        only a tuned model is asked in the world, mostly without demonstrations, is left out: a sixth of the rest.
+        only a tuned model is asked in the world, mostly without demonstrations, is left out: a fifth of the rest.
         """
         settings = self.settings
         pairs = _pairs(settings.shots)

@@ -116,7 +116,7 @@ def test_the_best_is_found_and_the_luck_of_its_score_is_told(
     table = (request.folder / "search.md").read_text(encoding="utf-8")
     confirmed = 60 - 20 * math.log(text / 2) ** 2 - (tokens == 64) - 1
     assert luck > 0 and f"| 4-shot | {confirmed + luck:.2f} | {confirmed:.2f} | {luck:.2f} |" in table
-    assert "| the winner's | found (seeds 0) | confirmed (seeds 200, 201) |" in table and table.endswith("claims\n")
+    assert "| the winner's | found (seeds 0) | confirmed (seeds 1000, 1001) |" in table and table.endswith("claims\n")
     assert len(whole(ask(tmp_path, tmp_path))[0].trials) == len(so_far(ask(tmp_path, tmp_path)).trials), "all are known"
 
 
@@ -180,4 +180,4 @@ def test_killed_and_run_again_it_ends_with_a_verdict(place: Place) -> None:
     folder = place.results / "smoke" / "mix"
     assert {"history.png", "search.md", "table.md"} <= {path.name for path in folder.iterdir()}
     seeds = {row.split(",")[1] for row in (folder.parent / "mix_confirmed" / "trials.csv").read_text().splitlines()[1:]}
-    assert seeds == {"200", "201"}
+    assert seeds == {"1000", "1001"}
