@@ -1,7 +1,9 @@
 """Gate against leaks: searches samples of all training data for content of the benchmarks.
 
-Pictures are compared by the things in them; reference captions are compared with each sentence of each text. That texts
-tell only scenes of the training split, a test finds where they are drawn.
+Pictures are compared by the things in them; reference captions are compared with each sentence of each text, as a whole
+and without what introduces it ("seen here : …"). What a longer sentence says of one of several things may be the whole
+caption of a scene with that thing alone; this tells no scene, and is not searched for. That texts tell only scenes of the
+training split, a test finds where they are drawn.
 """
 
 import re
@@ -26,7 +28,7 @@ CHECKS = {
     "reference": "reference captions",
 }
 _ASKING = frozenset(("question", "answer", "?"))
-_END = re.compile(r"(?:^| )[.:;?](?: |$)")
+_END = re.compile(r"(?:^| )[.?](?: |$)")
 """End of a sentence."""
 
 
@@ -81,8 +83,12 @@ def judge(document: Document, with_images: bool, secrets: Secrets) -> set[str]:
         if isinstance(part, str):
             if with_images and (isinstance(part, Answer) or not _ASKING.isdisjoint(part.split())):
                 failed.add("asks")
-            if not secrets.references.isdisjoint(sentence.strip() for sentence in _END.split(part)):
-                failed.add("reference")
+            for sentence in _END.split(part):
+                told, colon = sentence.strip(), ":"
+                while colon:
+                    if told in secrets.references:
+                        failed.add("reference")
+                    _, colon, told = told.partition(" : ")
         elif isinstance(part, ScenePicture):
             if part.scene.content in secrets.scenes:
                 failed.add("scene")
