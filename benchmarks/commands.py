@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.measure import COMMAND, REPOSITORY, Budget, Row, alternate, compare, timed_process
 from benchmarks.setting import Amounts
 
-RESULTS = (Path("results/development"), Path("results/local"))
+RESULTS = (Path("results/study"), Path("results/local"))
 """The first of these folders that contains results is drawn."""
 
 

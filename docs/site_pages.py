@@ -103,7 +103,7 @@ def _moved(text: str, place: str, name: str) -> str:
 
 def _gallery() -> str:
     """The figure of every sweep of the study, with a link to its tables."""
-    parts = ["# Figures of the committed results\n\nDrawn by `mm1-lab figures --results results/development`.\n"]
+    parts = ["# Figures of the committed results\n\nDrawn by `mm1-lab figures --results results/study`.\n"]
     for path in _figures():
         folder = path.parent.relative_to(REPOSITORY)
         parts.append(f"## {path.parent.name}\n\n![{path.parent.name}](repository/{folder}/figure.png)\n")

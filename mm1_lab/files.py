@@ -35,7 +35,7 @@ SHIPPED = PACKAGE / "shipped" if (PACKAGE / "shipped").is_dir() else PACKAGE.par
 """Root of the files that come with the package (`sweeps`, `results/parts`); in a clone, the clone itself."""
 RESULTS = Path("results/local")
 """Results, store and MLflow database by default; these folders are relative to the working directory."""
-PUBLISHED = Path("results/development")
+PUBLISHED = Path("results/study")
 """The committed results; the study's will take their place."""
 PARTS = Path("results/parts")
 

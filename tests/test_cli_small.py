@@ -149,17 +149,17 @@ def test_show_resolves_an_arm_and_tells_two_apart(
 def test_compare_gives_what_the_contrasts_give(capsys: Output, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """From anywhere, and where there are no results, of the committed ones."""
     monkeypatch.chdir(tmp_path)
-    judged = contrasts(REPOSITORY / "results/development/mini/data_mix").set_index("detail")
+    judged = contrasts(REPOSITORY / "results/study/mini/data_mix").set_index("detail")
     estimate = judged["estimate"]["captions − interleaved, 0-shot"]
     assert main(["compare", "data_mix", "captions", "interleaved"]) == 0
     printed = capsys.readouterr()
-    assert "results/development/mini/data_mix" in printed.err
+    assert "results/study/mini/data_mix" in printed.err
     line = next(line for line in printed.out.splitlines() if line.startswith("0-shot"))
     assert line.split()[3] == f"{estimate:.1f}"
-    assert main(["compare", "data_mix", "captions", "interleaved", "--seeds", "0,200"]) == 0
-    assert "Points, development seeds 0 and 200;" in capsys.readouterr().out
+    assert main(["compare", "data_mix", "captions", "interleaved", "--seeds", "300,302"]) == 0
+    assert "Points, seeds 300 and 302;" in capsys.readouterr().out
     assert main(["compare", "data_mix", "captions", "interleaved", "--seeds", "100,4"]) == 2
-    assert "captions has no scores at seeds 4 and 100, only at development seeds 0 and 200" in capsys.readouterr().err
+    assert "captions has no scores at seeds 4 and 100, only at seeds 300–302" in capsys.readouterr().err
     assert main(["compare", "data_mix", "captions", "capions-66"]) == 2
     assert "has no scores; did you mean 'captions-66'?" in capsys.readouterr().err
     (tmp_path / "data_mix.yaml").write_text("title: T\nrecipe: base\narms: {captions-90: {data_mix: {captions: 9}}}\n")
@@ -204,21 +204,21 @@ def test_a_sweep_may_lie_anywhere_and_begin_from_the_package_s_recipes(
 def test_an_installed_package_has_the_committed_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is drawn of it is drawn here, not among the package's files."""
     shipped, here = tmp_path / "package", tmp_path / "here"
-    (shipped / "results" / "development" / "mini" / "data_mix").mkdir(parents=True)
-    (shipped / "results" / "development" / "mini" / "data_mix" / "sweep.json").touch()
+    (shipped / "results" / "study" / "mini" / "data_mix").mkdir(parents=True)
+    (shipped / "results" / "study" / "mini" / "data_mix" / "sweep.json").touch()
     here.mkdir()
     monkeypatch.chdir(here)
     monkeypatch.setattr("mm1_lab.files.SHIPPED", shipped)
     synced = []
     monkeypatch.setattr("analysis.redraw.draw", lambda results, out, **_: synced.append(out) or [out])
     assert main(["report"]) == 0
-    assert synced == [Path("results/local/development")] and not Path("results").exists(), "nothing is copied"
+    assert synced == [Path("results/local/study")] and not Path("results").exists(), "nothing is copied"
     monkeypatch.setattr(
         "mm1_lab.orchestrate.tracking.mlflow_recorder.sync",
         lambda folder, _: synced.append(folder) or SimpleNamespace(variant="", scale=""),
     )
     assert main(["sync-mlflow"]) == 0
-    assert synced[1:] == [shipped / "results" / "development" / "mini" / "data_mix"]
+    assert synced[1:] == [shipped / "results" / "study" / "mini" / "data_mix"]
     part = shipped / "results" / "parts" / "damaged"
     part.mkdir(parents=True)
     (part / "DONE").write_text("{", encoding="utf-8")

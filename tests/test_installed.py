@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.test_own_connectors import write as write_connectors
 
-FOLDERS = ("mm1_lab", "analysis", "sweeps", "results/parts", "results/development")
+FOLDERS = ("mm1_lab", "analysis", "sweeps", "results/parts", "results/study")
 FILES = ("pyproject.toml", "README.md", "LICENSE")
 
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")

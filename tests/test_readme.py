@@ -20,7 +20,7 @@ from tests.conftest import REPOSITORY, make_place
 from tests.data.conftest import Files
 from tests.evaluate.published import WRITERS, draw
 
-PUBLISHED = REPOSITORY / "results" / "development" / "mini"
+PUBLISHED = REPOSITORY / "results" / "study" / "mini"
 
 
 def shown(language: str, heading: str, file: str) -> str:
@@ -84,8 +84,8 @@ def test_every_command_that_is_shown_has_its_options_and_every_target_is_made() 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/study.md"])
 def test_the_findings_are_those_of_committed_results(page: str) -> None:
-    """A comment after each names a claim about results/development, or of the study the row of `lesson_parts.csv`, or
-    two arms of the data mix and a measure."""
+    """A comment after each names a claim of a sweep, or the difference in a row of `lesson_parts.csv`, or two arms of
+    the data mix and a measure."""
     text = (REPOSITORY / page).read_text(encoding="utf-8")
     number = r"(−?[\d.]+)"
     findings = re.findall(rf"{number} (?:points )?\[{number}, {number}\][^\n<]*<!-- ([^>]+) -->", text)
@@ -93,7 +93,7 @@ def test_the_findings_are_those_of_committed_results(page: str) -> None:
     names = ["estimate", "low", "high"]
     contrasts = pd.concat([pd.read_csv(path) for path in PUBLISHED.glob("*/contrasts.csv")]).set_index("claim")
     parts = pd.read_csv(PUBLISHED / "lesson_parts.csv").drop_duplicates("detail").set_index("detail")
-    known = {f"development: {claim}": row for claim, row in contrasts[names].iterrows()} | dict(parts[names].iterrows())
+    known = {f"claim: {claim}": row for claim, row in contrasts[names].iterrows()} | dict(parts[names].iterrows())
     for *numbers, finding in findings:
         if finding in known:
             values = list(known[finding])
@@ -112,7 +112,7 @@ def test_the_table_that_readme_shows_is_what_the_command_prints(capsys: pytest.C
     assert main(["compare", "data_mix", "captions-50", "captions", "--results", str(PUBLISHED.parent)]) == 0
     printed = capsys.readouterr().out
     assert block in printed and block.count("\n") == 5
-    assert "over two training seeds" in text and "seeds 0 and 200" in printed
+    assert "over three training seeds" in text and "seeds 300–302" in printed
 
 
 def test_an_interval_is_recomputed_from_committed_scores_as_the_page_shows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ def verify(options: argparse.Namespace) -> int:
     return FAILED if damaged or shipped else DONE
 
 
-@command("results/development", option("results", "a folder that `run --results` wrote", "RESULTS", type=Path))
+@command("results/study", option("results", "a folder that `run --results` wrote", "RESULTS", type=Path))
 def pack(options: argparse.Namespace) -> int:
     """Write results as few files, fit to be committed: two per sweep; trials and weights need not be."""
     from mm1_lab.results.packed import pack

@@ -123,7 +123,7 @@ def _about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
 
 
 @command(
-    "--results results/development",
+    "--results results/study",
     opt.DRAWN_RESULTS,
     switch("--latex", "also write tables as LaTeX and figures as PDF"),
 )
@@ -139,7 +139,7 @@ def figures(options: argparse.Namespace) -> int:
     return DONE
 
 
-@command("--results results/development", opt.DRAWN_RESULTS)
+@command("--results results/study", opt.DRAWN_RESULTS)
 def report(options: argparse.Namespace) -> int:
     """Redraw everything and write a report as one HTML file."""
     results = _results(options)

@@ -1,9 +1,9 @@
 """Gate against leaks: searches samples of all training data for content of the benchmarks.
 
-Pictures are compared by the things in them; reference captions are compared with each sentence of each text, as a whole
-and without what introduces it ("seen here : …"). What a longer sentence says of one of several things may be the whole
-caption of a scene with that thing alone; this tells no scene, and is not searched for. That texts tell only scenes of the
-training split, a test finds where they are drawn.
+Pictures are compared by the things in them; reference captions are compared with each whole sentence of each text, also
+without what introduces it ("seen here : …"). What a longer sentence says of one of several things may be the caption of
+another scene, with that thing alone, and is no leak. That texts tell only scenes of the training split, a test finds
+where they are drawn.
 """
 
 import re
