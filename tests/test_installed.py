@@ -59,7 +59,7 @@ def test_a_wheel_works_anywhere(tmp_path: Path) -> None:
     write_connectors(empty)
     assert "own at smoke: 2 trials, 6 stages to run" in command("plan", "sweeps/own.yaml", "--scale", "smoke")
     shutil.rmtree(empty / "sweeps")
-    study = installed / "mm1_lab" / "shipped" / "results" / "development"
+    study = installed / "mm1_lab" / "shipped" / "results" / "study"
     assert (study / "mini" / "data_mix" / "scores.parquet").exists() and not (study / "trials").exists()
 
     shutil.copytree(REPOSITORY / "sweeps", empty / "sweeps")
@@ -77,7 +77,7 @@ def test_scores_are_judged_without_what_trains(tmp_path: Path) -> None:
     code = f"import sys; sys.modules |= dict.fromkeys({sorted(lab)}); from mm1_lab.cli import main; sys.exit(main())"
     found = subprocess.run([sys.executable, "-c", code, "judge", "scores.csv"], cwd=tmp_path, capture_output=True)
     assert found.returncode == 0, found.stderr
-    study = str(REPOSITORY / "results" / "development")
+    study = str(REPOSITORY / "results" / "study")
     command = [sys.executable, "-c", code, "plan", "data_mix", "--results", study, "--only", "base", "--seeds", "3,"]
     found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert found.returncode == 1 and "is not installed; what trains needs pip install '.[lab]'" in found.stderr, (
