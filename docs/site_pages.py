@@ -59,7 +59,7 @@ def _own_pages() -> list[Path]:
 
 
 def _figures() -> list[Path]:
-    return sorted((REPOSITORY / "results" / "development").glob("*/*/figure.png"))
+    return sorted((REPOSITORY / "results" / "study").glob("*/*/figure.png"))
 
 
 def _text(path: Path) -> str:
