@@ -84,11 +84,10 @@ def judge(document: Document, with_images: bool, secrets: Secrets) -> set[str]:
             if with_images and (isinstance(part, Answer) or not _ASKING.isdisjoint(part.split())):
                 failed.add("asks")
             for sentence in _END.split(part):
-                told, colon = sentence.strip(), ":"
-                while colon:
-                    if told in secrets.references:
+                pieces = sentence.strip().split(" : ")
+                for start in range(len(pieces)):
+                    if " : ".join(pieces[start:]) in secrets.references:
                         failed.add("reference")
-                    _, colon, told = told.partition(" : ")
         elif isinstance(part, ScenePicture):
             if part.scene.content in secrets.scenes:
                 failed.add("scene")
