@@ -75,10 +75,11 @@ class Config(BaseModel):
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """The fields that differ from their defaults, as plain values, nested configurations included.
+        """`not_default`, cached: a plan may have a hundred thousand trials, which share most of their parts."""
+        return self.not_default()
 
-        Cached, because a plan may have ten thousand trials, which share most of their configurations.
-        """
+    def not_default(self) -> dict[str, Any]:
+        """The fields that differ from their defaults, as plain values, nested configurations included."""
         found: dict[str, Any] = _plain(self.__pydantic_extra__ or {})
         for name, default in _defaults(type(self)).items():
             value = self.__dict__.get(name, default)
@@ -93,8 +94,10 @@ class Config(BaseModel):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Like pydantic's `model_copy`, but drops cached properties."""
         copy = super().model_copy(update=update, deep=deep)
-        for name in copy.__dict__.keys() - type(self).model_fields.keys():
-            del copy.__dict__[name]
+        # new, as a dict that entries were deleted from keeps its size: a plan copies stages by the hundred thousand
+        object.__setattr__(copy, "__dict__", {name: copy.__dict__[name] for name in type(self).model_fields})
+        if copy.__pydantic_fields_set__ == self.__pydantic_fields_set__:
+            object.__setattr__(copy, "__pydantic_fields_set__", self.__pydantic_fields_set__)
         return copy
 
     @classmethod

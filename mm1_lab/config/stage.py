@@ -162,7 +162,7 @@ class Stage(Config):
 
     def canonical(self) -> dict[str, Any]:
         """Plain values that identify the stage: fields that differ from their defaults, with inputs as fingerprints."""
-        return {"kind": self.KIND, "version": self.VERSION, **self.identity}
+        return {"kind": self.KIND, "version": self.VERSION, **self.not_default()}
 
     @cached_property
     def fingerprint(self) -> str:
