@@ -109,8 +109,9 @@ def _demonstrations(data: Data, name: str, blocks: int, shots: int) -> list[Ques
     source = data.source(name, seed=0)  # fixed, as the benchmark must be the same for every training seed
     found: dict[str, Question] = {}
     for row in range(ROWS_TRIED):
-        for question in _questions(islice(source.documents(row), CANDIDATES)):
-            found.setdefault(question.key, question)
+        few = CANDIDATES if source.epochs(row) < 1 or len(found) >= shots else None
+        for question in _questions(islice(source.documents(row), few)):
+            found.setdefault(question.key.partition("@")[0], question)
         if len(found) >= blocks * shots or (len(found) >= shots and source.epochs(row) > 1):
             break
     if len(found) < shots:

@@ -176,7 +176,7 @@ def read_jsonl(files: BenchmarkFiles) -> Iterator[Item]:
         where = f"{files.questions}, line {number}"
         if not isinstance(row, dict):
             raise RequestError(f"{where}: must be an object, {{…}}")
-        line = Line.parse(row, where)
+        line = Line.parse({key: value for key, value in row.items() if value is not None}, where)
         images = line.images or line.image
         if not images and not line.question:
             raise RequestError(f"{where}: has neither an image nor a question")
@@ -246,7 +246,7 @@ FORMATS: dict[str, Format] = {
     "vqav2": Format(read_vqa, "vqa", _ASKED, "VQAv2"),
     "okvqa": Format(read_vqa, "vqa", _ASKED, "OK-VQA"),
     "textvqa": Format(read_textvqa, "textvqa", _CAPTIONED, "TextVQA"),
-    "vizwiz": Format(read_vizwiz, "vqa", _CAPTIONED, "VizWiz"),
+    "vizwiz": Format(read_vizwiz, "textvqa", _CAPTIONED, "VizWiz"),
     "gqa": Format(read_gqa, "exact", _ASKED, "GQA"),
     "pope": Format(read_pope, "yes-no", _ASKED, "POPE"),
     "jsonl": Format(read_jsonl, "", ("questions",)),

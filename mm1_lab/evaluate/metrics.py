@@ -14,7 +14,7 @@ from mm1_lab.evaluate.vqa import exact_match, normalise, textvqa_accuracy, vqa_a
 Metric = Callable[[str, Question, Benchmark], float]
 """Points of a prediction."""
 
-ANSWER_IS = re.compile("the answer is", re.IGNORECASE)
+ANSWER_IS = re.compile("the answer is:?", re.IGNORECASE)
 """In a worked solution, the text after this phrase is the answer; MathVista uses a model to extract it instead."""
 LETTERED = re.compile(r"\(?([A-Za-z])(?:[).:,]+(.*))?", re.DOTALL)
 """A choice's letter (`B`, `(b)`, `B.`), and what follows it (`B. red`)."""
@@ -79,8 +79,13 @@ def solution_accuracy(prediction: str, references: Sequence[str]) -> float:
     return exact_match(ANSWER_IS.split(prediction)[-1], references)
 
 
+def _by_program(benchmark: Benchmark) -> bool:
+    """Whether VQA accuracy has the official program's quirks: where published scores come from it."""
+    return benchmark.official and benchmark.mirrors in ("VQAv2", "OK-VQA")
+
+
 METRICS: dict[str, Metric] = {
-    "vqa": lambda said, question, benchmark: vqa_accuracy(said, question.references, benchmark.official),
+    "vqa": lambda said, question, benchmark: vqa_accuracy(said, question.references, _by_program(benchmark)),
     "textvqa": lambda said, question, benchmark: textvqa_accuracy(said, question.references),
     "exact": lambda said, question, benchmark: exact_match(said, question.references),
     "choice": lambda said, question, benchmark: choice_accuracy(said, question, benchmark.official),

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from mm1_lab.config import BenchmarkConfig, BenchmarkFiles, EvaluationSettings, RequestError, digest, nearest
 from mm1_lab.data.pixels import ImageDecoder, Shape, StoredPicture, read_file
+from mm1_lab.data.shards.tables import sound
 from mm1_lab.data.types import BrokenPicture, Picture, Tokenizer
 from mm1_lab.evaluate.formats import FORMATS, Item, format_of, read_items
 from mm1_lab.evaluate.metrics import LETTERED_METRICS, METRICS, names_of
@@ -34,9 +35,14 @@ from mm1_lab.files import write_bytes
 
 Files = TypeVar("Files", bound=BenchmarkFiles)
 
-SCORED_ANEW = {"choice": "letters", "circular": "letters", "vqa": "blanks", "answer": "solutions"}
-"""Metrics whose scores changed, so that such a benchmark is not the same as before: in 0.2.0 likelihoods of letters, in
-0.3.0 ten equal answers with blanks around them, and worked solutions."""
+SCORED_ANEW = {
+    "choice": "letters",  # 0.2.0: likelihoods of letters
+    "circular": "letters",
+    "vqa": "equal answers",  # 0.3.0: equal answers with blanks around them, and outside of VQAv2 and OK-VQA
+    "answer": "solutions: colon",  # 0.3.0: worked solutions, `the answer is: 5` among them
+    "exact": "all answers",  # 0.3.0: room for the longest right answer
+}
+"""Metrics whose scores changed, so that such a benchmark is not the same as before."""
 TRIED = 16
 """Images of the questions, and of the demonstrations, that are decoded before a run."""
 PROMPT = "Question: {question} Short answer:"
@@ -44,7 +50,7 @@ PROMPT = "Question: {question} Short answer:"
 Chosen = tuple[list[Item], list[Item], int]
 """The selected questions, the demonstrations, and the number of questions in the files."""
 CHOSEN = TypeAdapter(Chosen)
-CHOSEN_VERSION = 1
+CHOSEN_VERSION = 2
 """Increased when questions are read or chosen differently, so that selections that were kept before are ignored."""
 
 
@@ -201,8 +207,8 @@ def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:
         keys.add(item.key)
         problem = _problem(config.metric, item)
         if problem:
-            raise RequestError(f"{where}: question {item.key} {problem}")
-        if item.question and config.metric != "cider" and "{question}" not in prompt:
+            raise RequestError(f"{where}: question {sound(item.key)} {problem}")
+        if item.question and "{question}" not in prompt:
             raise RequestError(
                 f"benchmark {config.name!r}: its prompt {prompt!r} does not contain {{question}}, so that no question "
                 "would be asked; put it where the question belongs"
@@ -212,6 +218,10 @@ def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:
 
 def _problem(metric: str, item: Item) -> str:
     """Why the metric cannot judge answers to the question; empty if it can."""
+    if any(sound(text) != text for text in (item.key, item.question, *item.answers, *item.choices, item.solution)):
+        return "has half of a character (a lone surrogate); repair it"
+    if len(item.choices) > len(ascii_uppercase):
+        return f"has {len(item.choices)} choices, but there are only {len(ascii_uppercase)} letters"
     for answer in item.answers:
         if item.choices and answer not in item.choices:
             return f"has the answer {answer!r}, which is not among its choices"
@@ -312,7 +322,8 @@ def _new_tokens(config: BenchmarkConfig, questions: list[Question], shown: list[
         return limit
     longest = 0
     for question in (*questions, *shown):
-        for text in (question.shown, *question.choices):
+        right = question.references if config.metric == "exact" else ()
+        for text in (question.shown, *right, *question.choices):
             longest = max(longest, len(tokenizer.encode(text)))
     return min(longest + 1, limit) if longest else limit
 

@@ -221,6 +221,20 @@ def test_conversations_are_read_as_llava_reads_them(files: Any) -> None:
     assert [told(data, "mine", sample) for sample in range(2)] == [TEXT, TEXT]
 
 
+def test_no_picture_of_a_conversation_is_lost_or_shown_twice(files: Any) -> None:
+    """Wherever it is marked: with the system's words, or by its place in the content and in `images` too."""
+    (files.folder / "1.png").write_bytes(files.png(1))
+    asked = {"role": "user", "content": [{"type": "image", "image": "1.png"}, {"type": "text", "text": "what?"}]}
+    said = {"role": "assistant", "content": "red"}
+    rows = [
+        {"messages": [{"role": "system", "content": "Look: <image>"}, {"role": "user", "content": "what?"}, said]},
+        {"messages": [asked, said]},
+    ]
+    (files.folder / "mine.jsonl").write_text("\n".join(json.dumps(row | {"images": ["1.png"]}) for row in rows))
+    data = opened(files, mine={"files": "mine.jsonl"})
+    assert [len(data.conversations["mine"].pictures(sample)) for sample in range(2)] == [1, 1]
+
+
 def test_sets_are_listed_with_their_pictures_elsewhere_and_weigh_as_much_as_they_hold(files: Any) -> None:
     (files.folder / "sets").mkdir()
     (files.folder / llava(files)).rename(files.folder / "sets" / "llava.json")
@@ -249,6 +263,8 @@ def test_a_row_without_turns_is_one_broken_conversation_also_in_json_lines(files
     data = opened(files, mine={"files": "mine.jsonl"})
     assert len(data.conversations["mine"]) == 99 and data.conversations["mine"].left_out() == {"broken": 1}
     path.write_text("\n".join(map(json.dumps, [{"id": 7}] + [good] * 99)))
+    assert len(opened(files, mine={"files": "mine.jsonl"}).conversations["mine"]) == 99, "as anywhere else"
+    path.write_text("\n".join(map(json.dumps, [{"id": 7}] * 9)))
     with pytest.raises(RequestError, match=r"mine\.jsonl, line 1: has no column 'messages' \(it has id\)"):
         opened(files, mine={"files": "mine.jsonl"})
 

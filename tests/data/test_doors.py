@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -67,6 +68,64 @@ def test_the_line_of_a_csv_that_is_not_utf_8_is_told(files: Any) -> None:
     (files.folder / "t.csv").write_bytes(content)
     with pytest.raises(RequestError, match=r"t\.csv: is cut off, damaged or no \.csv after line 60 \(.utf-8. codec"):
         files.open(text="t.csv")
+
+
+CSVS = {
+    "1.png,a red dog, running": r"line 2: has more fields than the first line; quote texts that contain commas",
+    '1.png,"a red dog': r"no \.csv \(unexpected end of data",
+}
+
+
+@pytest.mark.parametrize("row", CSVS)
+def test_a_csv_with_loose_quotes_is_refused(files: Any, row: str) -> None:
+    """No text is cut off at its comma, and no row vanishes in the text before it."""
+    (files.folder / "t.csv").write_text("file_name,text\n" + f"{row}\n" * (1 + 4 * ("running" in row)))
+    with pytest.raises(RequestError, match=CSVS[row]):
+        files.open(captions="t.csv", text=files.jsonl("text.jsonl", ["some text"]).name)
+
+
+def test_no_row_is_lost_in_silence(files: Any) -> None:
+    """One file for two columns; a key of a tar that occurs twice; two lists in one file."""
+    rows = [{"short": f"short {number}", "long": f"long {number}"} for number in range(9)]
+    (files.folder / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    columns: Any = [{"file": "t.jsonl", "text": name} for name in ("short", "long")]
+    assert len(files.open(text=columns).collection("text")) == 18
+    (files.folder / "t.json").write_text(json.dumps(rows) + json.dumps(rows))
+    with pytest.raises(RequestError, match=r"no \.json after entry 8 \(goes on after the end of its array"):
+        files.open(text={"file": "t.json", "text": "long"})
+    path = files.tar("t.tar", {"a.png": files.png(1), "a.txt": b"said"})
+    with tarfile.open(path, "a") as archive:
+        archive.addfile(tarfile.TarInfo("a.txt"))
+    with pytest.raises(RequestError, match=r"t\.tar, a: occurs twice in the tar"):
+        open_captions(files, "t.tar")
+
+
+def test_captions_of_one_picture_are_held_out_together(files: Any) -> None:
+    """As in COCO, whose annotations have ids of their own."""
+    rows = [row | {"id": f"{row['text']} {said}"} for row in write_pictures(files, files.folder) for said in range(9)]
+    (files.folder / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    collection = open_captions(files, "t.jsonl").collection("captions")
+    sides = [{collection.texts(sample)[1] for sample in samples} for samples in (collection.train, collection.held_out)]
+    assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == COUNT
+
+
+def test_coco_as_the_walk_through_names_it(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "your-own-model.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(files.folder)
+    Path("annotations").mkdir()
+    Path("train2014").mkdir()
+    for number in range(COUNT):
+        (Path("train2014") / f"{number}.png").write_bytes(files.png(number))
+    coco = {
+        "images": [{"id": 100 + number, "file_name": f"{number}.png"} for number in range(COUNT)],
+        "annotations": [{"image_id": 100 + n, "caption": f"{said} {n}"} for n in range(COUNT) for said in "abcde"],
+    }
+    Path("annotations/captions_train2014.json").write_text(json.dumps(coco))
+    exec(page.partition("```python\n")[2].partition("```")[0], {})
+    data = open_captions(files, "train2014")
+    collection = data.collection("captions")
+    told = {tuple(collection.texts(sample)[1:]) for sample in range(len(collection))}
+    assert told == {tuple(f"{said} {number}" for said in "abcde") for number in range(COUNT)}
 
 
 FORMS = """

@@ -80,6 +80,17 @@ def test_enough_captions(captions) -> None:
     assert benchmarks_for(data, SETTINGS) == [benchmark]
 
 
+def test_no_prompt_shows_a_picture_twice(captions) -> None:
+    """Where a picture has several captions, each epoch shows another, under another key; few pictures are all read."""
+    training = [
+        caption(f"train-{number}@{said}", "a red circle" + " ring" * said) for said in range(3) for number in range(11)
+    ]
+    many_shots = SETTINGS.model_copy(update={"shots": (8,)})
+    (benchmark,) = benchmarks_for(captions(many("held", 50), training), many_shots)
+    for block in benchmark.demonstrations:
+        assert len({question.key.partition("@")[0] for question in block}) == 8
+
+
 def test_broken_pictures_and_captions_without_words_drop_out(captions) -> None:
     bad = [caption("broken", "a red ring", Broken()), caption("empty", " \n"), Document("text", ("a ring",))]
     data = captions([*bad, caption("good", "a \n red   ring")], [*bad, *many("train", 4)])

@@ -113,7 +113,7 @@ def test_what_the_files_say_is_asked(tmp_path: Path) -> None:
 def test_fewer_questions_are_the_first_of_more_and_the_note_says_what_that_does(tmp_path: Path) -> None:
     rows = [{"id": f"q{n}", "question": f"say {n}", "answers": [str(n)]} for n in range(40)]
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    config = opened(tmp_path, "mine", {"questions": "q.jsonl", "metric": "cider"})
+    config = opened(tmp_path, "mine", {"questions": "q.jsonl", "metric": "cider", "prompt": "{question}"})
 
     def asked(count: int) -> list[str]:
         settings = SETTINGS.model_copy(update={"questions": count, "shots": (0,)})
@@ -181,6 +181,32 @@ def test_an_own_benchmark_has_images_choices_kinds_and_a_prompt(tmp_path: Path) 
     assert score(benchmark, ["a" if q is two else "B." for q in benchmark.questions]) == [100.0, 100.0]
     text = built(own(tmp_path / "text", {"question": "2 + 2 =", "answer": 4}), ZERO)
     assert text.family == "text" and text.questions[0].references == ("4",)
+
+
+def test_nulls_are_keys_that_are_not_there(tmp_path: Path) -> None:
+    """As pandas writes them."""
+    rows = [{"question": f"{n}?", "answer": "b", "image": None, "solution": None, "id": None} for n in range(2)]
+    benchmark = built(own(tmp_path, *rows), ZERO)
+    assert [(question.key, question.shown) for question in benchmark.questions] == [("1", "b"), ("2", "b")]
+    with pytest.raises(RequestError, match="has neither an image nor a question"):
+        check_benchmarks([own(tmp_path, {"question": None, "answer": "b"})], ZERO)
+
+
+def test_there_is_room_for_the_longest_right_answer(tmp_path: Path) -> None:
+    benchmark = built(own(tmp_path, {"question": "Where?", "answers": ["NYC", "the big apple"]}), ZERO)
+    assert benchmark.new_tokens > len("the big apple") and score(benchmark, ["the big apple"]) == [100.0]
+
+
+def test_captions_are_asked_for_if_there_are_questions(tmp_path: Path) -> None:
+    draw(tmp_path / "0.png", 0)
+    row = {"image": "0.png", "question": "Say it in one word.", "answer": "red"}
+    with pytest.raises(RequestError, match=r"does not contain \{question\}"):
+        check_benchmarks([own(tmp_path, row, metric="cider")], ZERO)
+
+
+def test_equal_answers_are_normalised_where_no_official_program_says_otherwise(tmp_path: Path) -> None:
+    benchmark = built(own(tmp_path, {"question": "Is it?", "answers": ["yes"] * 5}, metric="vqa"), ZERO)
+    assert score(benchmark, ["Yes."]) == [100.0]
 
 
 @pytest.mark.parametrize("metric", ["choice", "exact"])
@@ -332,6 +358,11 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
         ([{"question": "a", "answers": [["b"]]}], "line 1: answers: must be a text or a list of texts"),
         ([{"question": "a", "image": "gone.jpg", "answer": "b"}], "has no image 'gone.jpg' of question 1"),
         ([], "holds no questions"),
+        (
+            [{"question": "a", "answer": "1", "choices": list(map(str, range(27)))}],
+            "has 27 choices, but there are only",
+        ),
+        ([{"question": "\ud83d?", "answer": "b"}], "question 1 has half of a character"),
     ],
 )
 def test_own_lines_that_do_not_fit_are_refused(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
@@ -372,7 +403,7 @@ def test_worked_solutions_are_shown_and_only_their_answers_count(tmp_path: Path)
     benchmark = built(own(tmp_path, rows[2], metric="answer", demonstrations=demonstrations))
     shown = sorted(question.shown for question in benchmark.demonstrations[0])
     assert shown == ["0 on the left. The answer is 0.", "1 on the left. The answer is 1."]
-    assert score(benchmark, ["The answer is 3, no: the answer is 2."]) == [100.0]
+    assert score(benchmark, ["The answer is 3, no: the answer is: 2."]) == [100.0]
     assert score(benchmark, ["2, so the answer is 3"]) == [0.0] and benchmark.new_tokens == LONGEST_SOLUTION
     plain = built(own(tmp_path, rows[2], demonstrations=demonstrations))
     assert {question.shown for question in plain.demonstrations[0]} == {"0", "1"}, "of another metric"

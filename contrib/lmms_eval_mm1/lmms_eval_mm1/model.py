@@ -33,7 +33,7 @@ class ExportedMM1(lmms):
         self._model = AutoModelForImageTextToText.from_pretrained(pretrained, dtype=dtype).to(self._device).eval()
 
     def generate_until(self, requests: list[Any]) -> list[str]:
-        """The answer to each request, up to the first of its stop words, or to a further turn of the user."""
+        """The answer to each request, up to the first of its stop words."""
         answers: list[str] = []
         asked = (request.args for request in requests)
         for settings, group in groupby(asked, key=lambda arguments: arguments[1]):

@@ -172,12 +172,12 @@ def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
         if source.reader not in READERS:
             near = nearest(source.reader, READERS)
             raise RequestError(f"{path}: {name}: there is no reader {source.reader!r}{near}")
-        files: dict[str, File] = {}  # one may be named in several ways
+        files: dict[object, File] = {}  # one may be named in several ways
         for one in source.files:
             entry = one if isinstance(one, Entry) else Entry(file=one)
             try:
                 for file in entry.find(path.parent):
-                    files[file.name] = file
+                    files[file.name, file.image, file.text] = file
             except RequestError as error:
                 raise RequestError(f"{path}: {name}: {error}") from None
         found[name] = list(files.values())

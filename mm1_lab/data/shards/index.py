@@ -22,7 +22,7 @@ from mm1_lab.data.shards.tables import Broken, Row, read_rows
 from mm1_lab.data.types import Answer
 from mm1_lab.files import write_text
 
-INDEX_VERSION = 8
+INDEX_VERSION = 9
 """Increased when readers or the format of the index change, so that cached indexes in an old form are ignored."""
 START = 8 << 20
 """Bytes of a file that are hashed, beside the keys, texts and sizes of pictures of all samples."""
@@ -145,7 +145,9 @@ def _build(path: Path, file: File, name: str) -> Generator[pa.RecordBatch, None,
         except Broken as reason:
             broken.append(f"{file.name}, {place}: {reason}")
             continue
-        record = _record(sample, row.get("key"), place)
+        # captions of one picture are on one side of the split, even where each has an id of its own, as COCO's have
+        shares_picture = name == "pairs" and isinstance(sample.parts[0], Image) and sample.parts[0].path
+        record = _record(sample, None if shares_picture else row.get("key"), place)
         rows.append(record)
         sizes = [image["length"] or len(image["content"] or b"") for image in record["images"]]
         digest.update(canonical_json([record["split"], record["texts"], sizes]).encode())

@@ -156,9 +156,10 @@ def read_conversation(row: Row) -> Sample:
     system = _spoken(turns.pop(0)[1]) if turns[0][0] == "system" else ""
     if len(turns) > 1 and turns[0][0] == "assistant":
         del turns[0]
-    if turns and len(rest) == len(pictures):
-        turns[0][1][:0] = rest
-    elif rest:
+    placed = any(isinstance(part, Image) for _, content in turns for part in content)
+    if turns and not placed:
+        turns[0][1][:0] = pictures
+    elif 0 < len(rest) < len(pictures):
         raise Broken(f"marks places for {len(pictures) - len(rest)} of its {len(pictures)} images")
     # tokens may span what turns divide, as `?\n` does in Qwen's tokenizer, and prompts are tokenised whole
     parts: list[Part] = [f"{system}\n"] if system else []

@@ -21,6 +21,8 @@ from mm1_lab.formatting import first_line
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 """Endings of pictures in a tar."""
+COLUMNAR = (".parquet", ".arrow", ".csv")
+"""Endings of files whose rows all have the same columns."""
 BATCH = 64
 """Rows of a Parquet file that are converted to plain values at once; few, as they may hold pictures."""
 BETWEEN = re.compile(r"[\s,]*")
@@ -51,7 +53,7 @@ def read_rows(path: Path, name: str, columns: Columns, required: Collection[str]
         for number, (place, row) in enumerate(FORMATS[path.suffix](path, wanted)):
             if isinstance(row, dict):
                 row = _fields(row, columns, required)
-                if isinstance(row, Broken) and number == 0:
+                if isinstance(row, Broken) and number == 0 and path.suffix in COLUMNAR:
                     raise RequestError(f"{name}, {place}: {row}")
             yield place, row
     except RequestError:
@@ -101,9 +103,10 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _csv(path: Path, _: object) -> Rows:
-    table = csv.DictReader(line.decode("utf-8-sig") for line in _lines(path))
+    table = csv.DictReader((line.decode("utf-8-sig") for line in _lines(path)), strict=True)
     for row in table:
-        yield f"line {table.line_num}", row
+        broken = Broken("has more fields than the first line; quote texts that contain commas") if None in row else None
+        yield f"line {table.line_num}", broken or row
 
 
 def _json_lines(path: Path, _: object) -> Rows:
@@ -125,6 +128,8 @@ def _json(path: Path, wanted: Collection[str]) -> Rows:
     while True:
         at = BETWEEN.match(text, at).end()  # type: ignore[union-attr]
         if text[at : at + 1] == "]":
+            if text[at + 1 :].strip():
+                raise ValueError("goes on after the end of its array")
             return
         row, at = decoder.raw_decode(text, at)
         yield f"entry {number}", _as_object(row)
@@ -142,21 +147,26 @@ def _as_object(value: Any) -> Row | Broken:
     return value if isinstance(value, dict) else Broken(f"must be a JSON object, but is a {type(value).__name__}")
 
 
-def _tar(path: Path, _: object) -> Rows:
+def _tar(path: Path, wanted: Collection[str]) -> Rows:
     """A row per key: `image` is the offset and length of KEY.jpg, `caption` is KEY.txt, the others are of KEY.json."""
     samples: dict[str, dict[str, tarfile.TarInfo]] = {}
+    twice: set[str] = set()
     with tarfile.open(path, mode="r:") as archive, path.open("rb") as stream:
         for member in archive:
             folder, slash, name = sound(member.name).rpartition("/")
             stem, _, ending = name.partition(".")
             if member.isfile() and not member.issparse() and stem:
-                samples.setdefault(f"{folder}{slash}{stem}", {})[f".{ending.lower()}"] = member
+                members = samples.setdefault(f"{folder}{slash}{stem}", {})
+                twice |= {f"{folder}{slash}{stem}"} if f".{ending.lower()}" in members else set()
+                members[f".{ending.lower()}"] = member
         stream.seek(archive.offset)  # tarfile accepts a file that is cut off between two members
         if samples and stream.read(512) != bytes(512):
             raise ValueError(f"it ends in {next(reversed(samples))!r}")
         for key, members in samples.items():
             image = _first(members, PICTURES)
-            row = _described(members, stream) if image else {"caption": None}
+            row = _described(members, stream) if image else dict.fromkeys(wanted)
+            if key in twice:
+                row = Broken("occurs twice in the tar; samples need different keys")
             if isinstance(row, dict):
                 row |= {"key": key, "image": image and (image.offset_data, image.size)}
             yield key, row
