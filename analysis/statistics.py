@@ -146,7 +146,8 @@ def other_arms(scores: Floats) -> Floats:
 def other_axes(weights: Floats, levels: Floats, scores: Floats) -> Floats:
     """The pool of a contrast with `weights` (arms,), from the scores (arms, seeds) of all arms: what their levels
     (arms, levels of all axes; 0 or 1) change beside it."""
-    return along(levels - np.outer(weights, weights @ levels) / (weights @ weights), scores)
+    direction = weights / np.linalg.norm(weights)
+    return along(levels - np.outer(direction, direction @ levels), scores)
 
 
 def arm_means(scores: Mapping[tuple[str, int], float], controls: Collection[str] = ()) -> dict[str, Interval]:
@@ -179,7 +180,8 @@ def arm_means(scores: Mapping[tuple[str, int], float], controls: Collection[str]
     offset = dict(zip(seeds, of_seeds, strict=True))
     values_of: dict[str, list[float]] = {}
     for (arm, seed), value in scores.items():
-        values_of.setdefault(arm, []).append(value - offset.get(seed, 0.0))
+        shift = 0.0 if arm in controls else offset.get(seed, 0.0)  # a control does not share the others' luck
+        values_of.setdefault(arm, []).append(value - shift)
     means = {}
     for arm, own in values_of.items():
         error = float(np.sqrt(variance / len(own)))

@@ -84,7 +84,7 @@ MEASURES = {
     "(in the miniature world seven: two captioning, five VQA; `novel-captions` and those after tuning stand apart)",
     "`average`": "unweighted mean over the same benchmarks and the numbers of shots",
     "`captioning 0-shot`, `vqa 8-shot`, …": "the same within one family of benchmarks",
-    "`chat 0-shot`, …": "the same within a family that the other means exclude: of fine-tuned models, or imported",
+    "`chat 0-shot`, …": "the same within a family that the other means exclude: of fine-tuned models",
     "`vqav2 0-shot`, `pope-random f1 0-shot`, …": "a benchmark by itself, unless a family has its "
     "name; of the tables, only `scores.csv` has it",
     "`text-core`": "mean over the benchmarks without images",

@@ -36,7 +36,7 @@ SHIPPED = PACKAGE / "shipped" if (PACKAGE / "shipped").is_dir() else PACKAGE.par
 RESULTS = Path("results/local")
 """Results, store and MLflow database by default; these folders are relative to the working directory."""
 PUBLISHED = Path("results/study")
-"""The committed results; the study's will take their place."""
+"""The committed results."""
 PARTS = Path("results/parts")
 
 

@@ -96,6 +96,8 @@ def judge(
     the claims are judged while runs come in; the last one is the most there will be. Raises RequestError.
     """
     table = make_scores(scores, columns) if isinstance(scores, pd.DataFrame) else read_scores(Path(scores), columns)
+    if claims is not None and lower_is_better:
+        raise RequestError("--lower-is-better is for tables without CLAIMS; there say `expect: less`")
     if claims is None:
         first, *others = table.arms
         better: Expectation = "less" if lower_is_better else "greater"
@@ -111,6 +113,8 @@ def judge(
     for claim in asked:
         questions = by_measure[claim.measure]
         theirs = questions[[arm for arm in (claim.first, claim.second) if arm in questions]]
+        if table.paired:  # a seed of one arm alone takes no question from the others
+            theirs = theirs.loc[:, theirs.columns.get_level_values(1).duplicated(keep=False)]
         common = questions[theirs.notna().all(axis=1)]
         evidence.append(_evidence(claim, common, table.paired, looks))
         lost = len(questions) - len(common)
@@ -229,7 +233,7 @@ def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks:
             found = Interval(float(first.mean() - second.mean()), math.nan, 0.0)
             return _Evidence(found, count=count, reason="one run of an arm: its luck is not known")
     interval = _within_seeds if paired else _between_runs
-    found = interval(claim, means, count, count)
+    found = interval(claim, means, None)
     to_single = math.sqrt(count) if paired else math.sqrt(2 / (1 / len(first) + 1 / len(second)))
     evidence = _Evidence(
         found=found,
@@ -237,31 +241,32 @@ def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks:
         count=count,
         single=replace(found, error=found.error * to_single),
     )
+    if found.error < 1e-9 * max(1.0, abs(means.to_numpy()).max()):
+        reason = f"the {evidence.over} change nothing: was one model scored several times?"
+        return replace(evidence, single=UNKNOWN, reason=reason)
     finished = [look for look in looks if look <= count] if looks else [count]
     if not finished:
         return replace(evidence, reason=f"before the first look, at {looks[0]} seeds")
-    each_p = [p_values(claim.expect, claim.margin, interval(claim, means, look, count)) for look in finished]
+    each_p = [
+        p_values(claim.expect, claim.margin, interval(claim, means, look if looks else None)) for look in finished
+    ]
     now = each_p[-1]
     if not looks:
         return replace(evidence, p=now, now=now)
     return replace(evidence, p={name: over_looks([one[name] for one in each_p], looks) for name in now}, now=now)
 
 
-def _within_seeds(claim: OutsideClaim, means: pd.DataFrame, number: int, count: int) -> Interval:
-    """The difference over the first `number` of the seeds that both arms have."""
-    differences = (means.loc[claim.first] - means.loc[claim.second]).dropna()
-    seeds = list(differences.index[:number])
-    others = means.drop(index=[claim.first, claim.second])[list(differences.index)].dropna()[seeds]
-    values = np.asarray(differences[seeds], np.float64)
-    return moderated(values, other_arms(others.to_numpy(np.float64))) or UNKNOWN
+def _within_seeds(claim: OutsideClaim, means: pd.DataFrame, look: int | None) -> Interval:
+    """The difference over the seeds that both arms have, at a `look` over the first so many of them."""
+    differences = (means.loc[claim.first] - means.loc[claim.second]).dropna()[:look]
+    others = means.drop(index=[claim.first, claim.second])[differences.index].dropna()
+    return moderated(np.asarray(differences, np.float64), other_arms(others.to_numpy(np.float64))) or UNKNOWN
 
 
-def _between_runs(claim: OutsideClaim, means: pd.DataFrame, number: int, count: int) -> Interval:
-    """The difference of independent runs, of all or at a look of the first `number` of each arm; the variance within
-    the two arms is moderated towards that within the others."""
-    runs = _runs(means)
-    if number < count:
-        runs = {arm: own[:number] for arm, own in runs.items()}
+def _between_runs(claim: OutsideClaim, means: pd.DataFrame, look: int | None) -> Interval:
+    """The difference of independent runs, at a `look` of the first so many of each arm; the variance within the two
+    arms is moderated towards that within the others."""
+    runs = {arm: own[:look] for arm, own in _runs(means).items()}
     first, second = runs.pop(claim.first), runs.pop(claim.second)
     variance, degrees = shrunk(*_within_arms([first, second]), *_within_arms(list(runs.values())))
     error = math.sqrt(variance * (1 / len(first) + 1 / len(second)))
@@ -294,12 +299,13 @@ def _row(
     needed = math.nan
     if is_open:
         single, prior = one.single, max(found.degrees_of_freedom - (one.count - 1), 0.0)
-        if not one.p and spread:  # of arms that were run once, by the repeats of others
+        if one.count == 1 and spread:  # of arms that were run once, by the repeats of others
             single, prior = Interval(found.estimate, math.sqrt(2) * spread[0], spread[1]), spread[1]
         if np.isfinite(single.error) and np.isfinite(single.estimate):
             needed = seeds_needed(claim.expect, claim.margin, single, prior, tested.tests)
     if is_open and looks:
-        chance = max((chance_yet(p, one.count, looks[-1]) for p in one.now.values()), default=1.0)
+        reached = max((look for look in looks if look <= one.count), default=0)  # `now` is of this look
+        chance = max((chance_yet(p, reached, looks[-1]) for p in one.now.values()), default=1.0)
         is_open = chance >= FUTILE and one.count < looks[-1]
     values = {
         "claim": claim.name,

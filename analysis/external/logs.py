@@ -45,8 +45,12 @@ def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
                 row = {"arm": arm, "seed": seed, "benchmark": task, "shots": shots}
                 rows.append(row | {"question": question, "score": score})
     frame = pd.DataFrame(rows)
-    if (frame["seed"] == "").all():
+    lacks_seed = frame["seed"] == ""
+    if lacks_seed.all():
         frame["seed"] = "0"
+    elif lacks_seed.any():
+        arms = ", ".join(sorted(set(frame["arm"][lacks_seed])))
+        raise RequestError(f"{folder}: {arms}: logs without a folder of their seed, such as seed-0, as others have")
     of_task = frame.groupby("benchmark")["score"]
     fractions = (of_task.transform("min") >= 0) & (of_task.transform("max") <= 1)
     frame["score"] = frame["score"].mask(fractions, 100 * frame["score"])

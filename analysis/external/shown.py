@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.external.judge import Judgement
+from analysis.judging.claims import Claim
 from analysis.table import Table, as_text, to_plain
-from mm1_lab.config import RequestError
+from mm1_lab.config import AVERAGE, RequestError
 
 
 def judgement_text(judgement: Judgement) -> str:
@@ -21,6 +22,7 @@ def judgement_text(judgement: Judgement) -> str:
             {
                 "claim": claim["claim"],
                 "measure": claim["measure"],
+                "expected": Claim("", "", {}, AVERAGE, claim["expect"], claim["margin"]).expectation,
                 "difference": claim["difference"],
                 "95 %": f"[{low}, {high}]" if claim["low"] is not None else None,
                 "seeds": claim["seeds"],
@@ -61,4 +63,4 @@ def draw_judgement(judgement: Judgement, path: Path) -> None:
     if claims["estimate"].isna().all():
         raise RequestError("--figure: no claim has a difference to draw")
     with styled():
-        save(draw_claims(claims, "Differences with their 95 % intervals"), path.with_suffix(""))
+        save(draw_claims(claims, "Differences with their 95 % intervals", unit="difference"), path.with_suffix(""))

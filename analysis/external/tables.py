@@ -71,7 +71,12 @@ def _read_file(path: Path) -> pd.DataFrame:
                 head = file.readline()
             separator = max(",;\t", key=head.count)
             # Everything as text, so that a value that is no number can be named.
-            return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            if not isinstance(
+                table.index, pd.RangeIndex
+            ):  # pandas takes the first cells of such rows for names of rows
+                raise ValueError("row 1 has more cells than the header; name every column, or remove cells")
+            return table
     except (ValueError, TypeError, AttributeError, OSError) as error:  # bytes that are no text are a ValueError
         reason = str(error).strip().split("\n")[0][:200]
         raise RequestError(f"{path}: cannot be read as a table ({reason})") from None

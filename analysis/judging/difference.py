@@ -69,8 +69,10 @@ class Difference:
         for (arm, measure), weight in self.terms.items():
             known = study.trial_values(measure)
             values += weight * np.array([known[arm, seed] for seed in seeds])
-        if len({measure for _, measure in self.terms}) > 1:
+        measures = {measure for _, measure in self.terms}
+        if len(measures) > 1:
             return one_sample(values)
+        known = study.trial_values(measures.pop())
         weights = {arm: weight for (arm, _), weight in self.terms.items()}
         scores = {}
         for arm in study.scored:

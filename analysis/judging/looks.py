@@ -83,4 +83,4 @@ def _status(study: Study, evidence: Sequence[Evidence], tests: int) -> tuple[str
     chance = max(chance_yet(value, seeds, looks[-1]) for value in p_of_look.values())
     if chance < FUTILE:
         return f"given up, a chance of {chance:.0%} to be decided by the last seed", False
-    return f"open, a chance of {chance:.0%} to be decided", True
+    return f"open, a chance of {chance:.0%} to be decided by itself", True

@@ -71,13 +71,14 @@ class Tested(NamedTuple):
 def holm(p: Mapping[str, P]) -> dict[str, Tested]:
     """Holm's procedure over questions, in the order of the smallest p of their statements; all statements about a
     question use its level."""
-    order = sorted(p, key=lambda name: min(p[name].values()))
-    adjusted, tests, tested = 0.0, len(order), {}
-    for rank, name in enumerate(order):
-        left = len(order) - rank
-        if adjusted <= LEVEL:
-            tests = left
-        adjusted = max(adjusted, min(1.0, left * min(p[name].values())))
-        verdict = verdict_from_p(p[name], tests) if adjusted <= LEVEL else "undecided"
-        tested[name] = Tested(verdict, adjusted, tests)
+    smallest = {name: min(own.values()) for name, own in p.items()}
+    order = sorted(smallest, key=lambda name: smallest[name])
+    left = range(len(order), 0, -1)
+    products = [count * smallest[name] for count, name in zip(left, order, strict=True)]
+    adjusted = np.minimum(1.0, np.maximum.accumulate(products)).tolist()
+    still_open = sum(one > LEVEL for one in adjusted)
+    tested = {}
+    for name, count, one in zip(order, left, adjusted, strict=True):
+        tests = max(count, still_open)
+        tested[name] = Tested(verdict_from_p(p[name], tests) if one <= LEVEL else "undecided", one, tests)
     return tested

@@ -69,7 +69,7 @@ def fit_objective(points: pd.DataFrame, objective: Objective) -> Fit:
         cell = Cell(str(name), float(str(params)), log_rates, scores, rows["seed"].to_numpy(np.int64))
         optima.append(find_optimum(cell))
     used = [optimum for optimum in optima if not optimum.needs]
-    seeds = min((len(np.unique(optimum.cell.seeds)) for optimum in used), default=0)
+    seeds = min((_fewest_seeds(optimum.cell) for optimum in used), default=0)
     sizes = {optimum.cell.params for optimum in used}
     if len(sizes) < FEWEST_SIZES:
         why = [f"{counted(len(sizes), 'bracketed size')} of the {FEWEST_SIZES} that a law takes"]
@@ -80,6 +80,11 @@ def fit_objective(points: pd.DataFrame, objective: Objective) -> Fit:
         others = [optimum for optimum in used if optimum.cell.params != one.cell.params]
         left_out[one.cell.name] = fit_law(others).predict(one.cell.params)
     return Fit(objective, tuple(optima), fit_law(used), "", left_out, seeds)
+
+
+def _fewest_seeds(cell: Cell) -> int:
+    """The seeds of the rate that has the fewest."""
+    return int(pd.Series(cell.seeds).groupby(cell.log_rates).nunique().min())
 
 
 def fit_law(optima: Sequence[Optimum]) -> Law:

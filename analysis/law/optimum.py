@@ -71,13 +71,13 @@ def find_optimum(cell: Cell) -> Optimum:
 
     worse_below = (means[:best] < means[best]).any()
     worse_above = (means[best + 1 :] < means[best]).any() or np.isfinite(cliff)
-    needs = ""
-    if not worse_below and not worse_above:
-        needs = f"rates on both sides of {np.exp(peak):.3g}"
-    elif not worse_above:
-        needs = f"rates above {np.exp(rates[known][-1]):.3g}"
-    elif not worse_below:
-        needs = f"rates below {np.exp(rates[known][0]):.3g}"
+    lowest, highest = np.exp(rates[known][[0, -1]])
+    needs = {
+        (True, True): "",
+        (True, False): f"rates above {highest:.3g}",
+        (False, True): f"rates below {lowest:.3g}",
+        (False, False): f"rates on both sides of {np.exp(peak):.3g}",
+    }[bool(worse_below), bool(worse_above)]
 
     usable = rates[known & (rates < cliff)]
     left, right = usable[usable < peak], usable[usable > peak]

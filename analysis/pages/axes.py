@@ -17,7 +17,8 @@ CONTROLS = ("images", "steps", "learning rate", "sft steps", "sft learning rate"
 """Axes of how a model is trained or tested, not of what it is: shown apart from design choices."""
 NOTE = (
     "Points by which a level differs from the base's, over pairs of arms that differ in this axis alone, with 95 % "
-    "intervals over seeds, uncorrected: of the average, or of conversations with tuned models (chat)."
+    "intervals over seeds, uncorrected: of the average, or of conversations with tuned models (chat). A data mix is "
+    "captions : interleaved : text in percent."
 )
 NOTHING_MATTERED = (
     "No design choice can be said to matter most: that takes arms that differ from the base in it alone, with scores "
@@ -108,5 +109,7 @@ def draw_axes(levels: pd.DataFrame, title: str, caution: str) -> Figure:
     what = "of conversations with tuned models" if tuned else "of the average of image benchmarks"
     axis.set_xlabel(f"← worse than the base      points {what}      better than the base →")
     note = "Each level against the base's, over arms that differ in it alone; lines: 95 % intervals over seeds."
+    if (shown["axis"] == "data mix").any():
+        note += " Data mixes: captions : interleaved : text."
     annotate_head(figure, title, note, caution)
     return figure

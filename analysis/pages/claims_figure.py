@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from analysis.judging.claims import LAW
 from analysis.pages.cells import in_short
-from analysis.pages.verdicts import claim_text
+from analysis.pages.verdicts import ONE_SIDED, claim_text
 from analysis.style import BASE, BLUE, DARK, GREY, RED, WIDTH, annotate, annotate_head, label_rows
 from analysis.table import Row
 
@@ -34,7 +34,7 @@ def _shown(claims: pd.DataFrame) -> pd.DataFrame:
     return claims[claims["estimate"].notna() & (claims["sweep"] != LAW)]
 
 
-def draw_claims(claims: pd.DataFrame, head: str, caution: str = "") -> Figure:
+def draw_claims(claims: pd.DataFrame, head: str, caution: str = "", unit: str = "difference in points") -> Figure:
     """Draws what has an estimate."""
     shown = _shown(claims)
     rows = shown.to_dict("records")
@@ -50,9 +50,13 @@ def draw_claims(claims: pd.DataFrame, head: str, caution: str = "") -> Figure:
         labels.append(label)
     axis.set_yticks(range(len(rows)), labels, linespacing=0.9)
     axis.set_ylim(len(rows) - 0.4, -0.6)
-    axis.set_xlabel("difference in points")
+    axis.set_xlabel(unit)
     label_rows(axis)
     notes = [NOTE]
+    if shown["expect"].isin(["equivalent", "keeps"]).any():
+        notes.append(ONE_SIDED)
+    if "p_holm" in shown:
+        notes.append("Verdicts are corrected for the number of lessons (Holm), intervals are not.")
     if shown["paper"].notna().any():
         notes.append("Diamonds: MM1's own difference, on its benchmarks; triangles: MM1's is more.")
     if (shown["interval"] == "questions").any():
@@ -68,7 +72,9 @@ def _range(shown: pd.DataFrame) -> tuple[float, float]:
     reach = max(margin, 2 * np.nanmax(np.abs(points)))
     ends = shown[["low", "high"]].to_numpy(float).clip(-reach, reach)
     drawn = [*points.flat, *ends.flat, 0.0, -margin, margin]
-    return 1.08 * np.nanmin(drawn) - 0.5, 1.08 * np.nanmax(drawn) + 0.5
+    low, high = 1.08 * np.nanmin(drawn), 1.08 * np.nanmax(drawn)
+    room = min(0.5, 0.05 * (high - low))  # scores of others may differ in the third decimal
+    return low - room, high + room
 
 
 def _draw(axis: Axes, place: int, row: Row) -> None:
@@ -89,6 +95,9 @@ def _draw(axis: Axes, place: int, row: Row) -> None:
     mark["mfc"] = "white" if row["interval"] == "questions" else colour
     ends = row["low"], row["high"]
     axis.plot(ends, [place, place], color=colour, linewidth=1.4)
+    for end, edge, arrow in ((row["low"], left, 8), (row["high"], right, 9)):  # 8, 9: carets that point left and right
+        if abs(end) > abs(edge) and end * edge > 0:
+            axis.plot(edge, place, marker=arrow, markersize=4, clip_on=False, **mark)
     axis.plot(row["estimate"], place, marker="o", markersize=4, **mark)
     if np.isfinite(row["paper"]):
         marker = ">" if row["paper_bound"] == "above" else "D"

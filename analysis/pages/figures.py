@@ -67,7 +67,7 @@ def draw_scores(study: Study) -> Figure:
         figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
     notes = [f"Lines: 95 % intervals over {study.uncertainty}, to compare arms by eye (`table.md` says how)."]
     if any(number.bound == "above" for number in study.paper.values.values()):
-        notes.append("MM1's triangles: more than this.")
+        notes.append("MM1's triangles that point right: more than this.")
     annotate_head(figure, head(study), *notes, study.caution)
     return figure
 
@@ -119,9 +119,11 @@ def _lines(study: Study) -> list[tuple[str, Shown | None]]:
             lines.append((row.heading, None))
         heading = row.heading
         lines.append((row.label + _remark(study, row.arm), row))
-    if heading != CONTROLS and any(study.majority(measure) is not None for measure in study.measures):
-        lines.append((CONTROLS, None))
-    return [*lines, (MAJORITY, None)]
+    if any(study.majority(measure) is not None for measure in study.measures):
+        if heading != CONTROLS:
+            lines.append((CONTROLS, None))
+        lines.append((MAJORITY, None))
+    return lines
 
 
 def _remark(study: Study, arm: str) -> str:

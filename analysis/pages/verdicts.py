@@ -20,6 +20,7 @@ CAPTIONS_NOTE = (
     "Captions of the miniature world are scored by content: F1 over what they say, in any wording. MM1's numbers are "
     "by CIDEr."
 )
+ONE_SIDED = "Claims of a band (within ±) or of a bound below 0 (≥ −) hold if the 90 % interval lies inside."
 NEEDED_NOTE = "*Seeds needed*: how many decide a claim with 80 % power if the true difference is the estimate."
 
 
@@ -68,6 +69,8 @@ def claims_notes(study: Study, claims: pd.DataFrame) -> list[str]:
             "towards that of the other arms (limma) unless far above it. Claims are judged one by one at 5 %, "
             "uncorrected."
         )
+    if claims["expect"].isin(["equivalent", "keeps"]).any():
+        notes.append(ONE_SIDED)
     if "of_lesson" in claims and (claims["of_lesson"] != "").any():
         notes.append(
             "A claim that is part of a lesson has its verdict there, corrected for their number: `lessons.md`."

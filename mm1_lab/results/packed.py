@@ -1,7 +1,7 @@
 """Packs: the committed form of results, a few files per sweep in place of a folder per trial.
 
 They are unpacked into ordinary trial folders when a results folder is first opened, so nothing else reads them.
-Training curves are left out, and probabilities of references have two digits.
+Training curves are left out.
 """
 
 import gzip

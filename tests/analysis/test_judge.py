@@ -88,6 +88,30 @@ def test_looks_say_whether_to_go_on() -> None:
     assert not judge(table({"a": [0, 1, 0, 1], "b": [1, 0, 0, 1]}), looks=(3, 20)).go_on, "there is nothing to see"
 
 
+@pytest.mark.parametrize("paired", [True, False])
+def test_later_seeds_change_no_look_before_them(paired: bool) -> None:
+    rng = np.random.default_rng(3)
+    arms = {arm: rng.normal(gain, 1, 6) for arm, gain in (("a", 0.0), ("b", 1.5), ("c", 0.0), ("d", 0.0))}
+    frame = table(arms)
+    frames = frame[frame["seed"] < 4], frame[(frame["seed"] < 4) | frame["arm"].isin(["a", "b"])]
+    told = [judge(one if paired else one.drop(columns="seed"), looks=(4, 8)).claims[0] for one in frames]
+    for name in ("p", "verdict", "open"):
+        assert told[0][name] == told[1][name], name
+
+
+def test_one_model_that_was_scored_several_times_shows_no_luck() -> None:
+    (claim,) = judge(table({"base": [50.1] * 3, "wide": [50.2] * 3})).claims
+    assert claim["verdict"] == "not judged" and claim["seeds_needed"] is None
+    assert claim["reason"] == "the seeds change nothing: was one model scored several times?"
+
+
+def test_a_seed_of_one_arm_takes_no_benchmark_from_the_others() -> None:
+    frames = [table({"a": [50, 51, 52], "b": [54, 54, 56]}, benchmark=name) for name in "xy"]
+    extra = pd.DataFrame([{"arm": "a", "seed": 9, "score": 90.0, "benchmark": "x"}])
+    with_extra, without = (judge(pd.concat(some)).claims[0] for some in ([*frames, extra], frames))
+    assert with_extra["difference"] == without["difference"] and with_extra["seeds"] == 3
+
+
 def test_one_run_of_each_arm_gives_no_verdict_but_what_luck_is_worth() -> None:
     frame = pd.DataFrame(
         {
@@ -153,6 +177,7 @@ WRONG = {
     "crashed": ("arm,score,status\na,1,crash\nb,2,failed\n", "no row is of a finished run"),
     "twice": ("arm,score,score \na,1,2\nb,2,3\n", "has the column 'score' twice"),
     "ragged": ("arm,score\na,1,2,3\nb,2\n", "has one arm|cannot be read|row"),
+    "shifted": ("arm,seed,score\na,0,1,9\nb,0,2,9\n", "row 1 has more cells than the header"),
 }
 
 
@@ -210,6 +235,13 @@ def test_wrong_claims(content: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert error.count("\n") == 1 and CLAIMS[content] in error
 
 
+def test_claims_say_themselves_what_is_better(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "scores.csv").write_text("arm,score\na,1\nb,2\n", encoding="utf-8")
+    (tmp_path / "claims.yaml").write_text("contrasts: [{first: a, second: b}]", encoding="utf-8")
+    assert main(["judge", str(tmp_path / "scores.csv"), str(tmp_path / "claims.yaml"), "--lower-is-better"]) == 2
+    assert "say `expect: less`" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -232,7 +264,8 @@ def test_exit_codes_json_and_figure(tmp_path: Path, capsys: pytest.CaptureFixtur
     path = tmp_path / "scores.tsv"
     table({"base": [50, 51, 52], "wide": [60, 61, 62.5]}).to_csv(path, sep="\t", index=False)
     assert main(["judge", str(path), "--figure", str(tmp_path / "plot.png")]) == 0
-    assert "supported" in capsys.readouterr().out and (tmp_path / "plot.png").stat().st_size > 5000
+    told = capsys.readouterr().out
+    assert "supported" in told and "> 0" in told and (tmp_path / "plot.png").stat().st_size > 5000
     table({"base": [50, 51, 52], "wide": [50, 52, 51]}).to_csv(path, sep="\t", index=False)
     assert main(["judge", str(path), "--json"]) == 3
     told = json.loads(capsys.readouterr().out)
