@@ -240,6 +240,8 @@ def _our_step(case: Case, stage: MultimodalStage, inputs: dict[str, Path], data:
     short = with_training(stage, steps=case.amounts.warmup_steps + case.amounts.steps)
     # a report waits for the GPU; a checkpoint in so few steps would count for more than its share
     pace: dict[str, Any] = {"REPORT_SECONDS": 0.0, "CHECKPOINT_SECONDS": math.inf}
+    # so are points of curves, of which a long training has few
+    pace["POINTS"] = (case.amounts.warmup_steps + case.amounts.steps) // case.amounts.warmup_steps
     with TemporaryDirectory() as folder, _freed(), patch.multiple("mm1_lab.train.recorder", **pace):
         resources = case.scale.resources.model_copy(update={"micro_batch": _share(case, stage, data).rows})
         run_stage(short, Path(folder), inputs, data, note, resources)
@@ -297,14 +299,19 @@ def _seconds(work: Callable[[], object], device: str) -> float:
 
 @contextmanager
 def _freed() -> Iterator[None]:
-    """Frees the GPU's memory at the end, and what compilers keep for models that are gone."""
-    try:
-        yield
-    finally:
+    """Frees the GPU's memory before and after, and what compilers keep for models that are gone."""
+
+    def free() -> None:
         gc.collect()
         torch.compiler.reset()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    free()  # an earlier error may have held it
+    try:
+        yield
+    finally:
+        free()
 
 
 def _llava_name() -> str:

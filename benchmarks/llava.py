@@ -18,7 +18,7 @@ from mm1_lab.config import MultimodalStage
 from mm1_lab.data.batches import Batch
 from mm1_lab.data.preprocessing import MEAN_COLOUR
 from mm1_lab.data.types import Tokenizer
-from mm1_lab.model import build_decoder
+from mm1_lab.model.decoder import decoder_config
 from mm1_lab.model.encoder import COLOUR_SPREAD
 
 IGNORED = -100
@@ -70,7 +70,7 @@ def build_llava(stage: MultimodalStage, tokenizer: Tokenizer) -> LlavaForConditi
     model = LlavaForConditionalGeneration(
         LlavaConfig(
             vision_config=vision,
-            text_config=build_decoder(stage.decoder.size, tokenizer.size, stage.sequence_length).config,
+            text_config=decoder_config(stage.decoder.size, tokenizer.size, stage.sequence_length),
             image_token_index=tokenizer.image,
             image_seq_length=tokens,
             vision_feature_layer=-1,

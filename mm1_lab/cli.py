@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: list[str]) -> int:
     from mm1_lab.commands import COMMANDS
-    from mm1_lab.commands.common import DONE, FAILED
+    from mm1_lab.commands.common import FAILED
     from mm1_lab.config import RequestError, nearest
 
     parser = make_parser()
@@ -68,7 +68,7 @@ def _run(given: list[str]) -> int:
         return code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+        return 128 + signal.SIGPIPE  # as other programs end that nobody reads
     except (RequestError, ModuleNotFoundError, OSError) as error:
         if options.debug:
             raise
@@ -144,7 +144,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="mm1-lab",
         description="Ablations of multimodal language models, one YAML file per question.",
-        epilog="example: mm1-lab run sweeps/data_mix.yaml --scale smoke",
+        epilog="example: mm1-lab run data_mix --scale smoke",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"mm1-lab {package_version()}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import textwrap
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import yaml
 
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, option, parse_looks, print_json, request_of, switch
-from mm1_lab.config import Recipe, RequestError, Search, find_yaml, nearest
+from mm1_lab.config import Recipe, RequestError, Search, digest, find_yaml, nearest
 from mm1_lab.config.base import parse_yaml, read_yaml
 from mm1_lab.files import PUBLISHED, here_or_shipped, write_text
 from mm1_lab.orchestrate.planning.finding import SWEEPS
@@ -52,7 +53,7 @@ def plan(options: argparse.Namespace) -> int:
 
 
 @command(
-    "sweeps/data_mix.yaml --set train.steps=200",
+    "data_mix --set train.steps=200",
     *opt.ARMS,
     *opt.EXECUTOR,
     *opt.SHARE,
@@ -63,30 +64,28 @@ def plan(options: argparse.Namespace) -> int:
 )
 def run(options: argparse.Namespace) -> int:
     """Run the trials of a sweep that are missing."""
+    started = time.monotonic()
     from analysis import draw_sweep, sweep_in_short
     from mm1_lab.orchestrate.execution.executor import Leaving, make_executor
-    from mm1_lab.orchestrate.recipe_search import run_request, so_far
+    from mm1_lab.orchestrate.recipe_search import run_request, trials_so_far
     from mm1_lab.orchestrate.sweeping import forget_trials, run_until_decided
     from mm1_lab.orchestrate.tracking.trackers import import_tracker
 
     for name in options.tracker:
         import_tracker(name)
     request = replace(_request(options, options.sweep), trackers=tuple(options.tracker))
-    if request.scale_name == "paper" and not request.data_path:
-        raise RequestError(
-            f"--scale paper is for planning: mm1-lab plan {options.sweep} --scale paper; to train at these sizes, give "
-            "your own --data"
-        )
     looks = _looks(options, request)
     if options.share and options.anew:
         raise RequestError("--anew deletes what other processes with --share have done; leave one of them out")
     rounds = bool(looks or request.sweep.search)
-    executor = make_executor(options.inline, options.address, options.share, options.minutes, rounds)
+    executor = make_executor(options.inline, options.address, options.share, options.minutes, rounds, started)
     request.ledger.check_writable()
-    if options.anew:
-        forget_trials(so_far(request).trials, request.ledger)
+    for doubt in request.doubtful_claims():
+        print(doubt)
     with executor:
         try:
+            if options.anew:
+                forget_trials(trials_so_far(request), request, executor)
             if looks:
                 from analysis.judging.looks import open_arms
 
@@ -149,7 +148,8 @@ def write_varied(recipe: str, varied: Sequence[str], grid: bool) -> Path:
     Raises RequestError.
     """
     folders = [folder / "recipes" for folder in SWEEPS]
-    base = read_yaml(find_yaml("--vary changes a recipe, and there is no recipe", recipe, folders))
+    path = find_yaml("--vary changes a recipe, and there is no recipe", recipe, folders)
+    base = Recipe.parse(read_yaml(path), str(path)).model_dump(mode="json")
     values: dict[str, list[Any]] = {}
     for setting in varied:
         field, equals, text = setting.partition("=")
@@ -189,9 +189,16 @@ def _one_at_a_time(base: dict[str, Any], values: dict[str, list[Any]]) -> dict[s
     return arms
 
 
+LONGEST_NAME = 100
+"""Characters of the name of a sweep that `--vary` writes; file systems take 255, and trials add to it."""
+
+
 def _name(recipe: str, values: dict[str, list[Any]], grid: bool) -> str:
     """From the fields and values, so that the same command is the same sweep, and another one is another."""
     words = [recipe, "grid" if grid else "by"]
     for field, own in values.items():
         words += [field, *map(str, own)]
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", " ".join(words)).strip("_")
+    name = re.sub(r"[^A-Za-z0-9.-]+", "_", " ".join(words)).strip("_")
+    if name == "_".join(words) and len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[:LONGEST_NAME]}-{digest([recipe, grid, repr(values)], 6)}"  # other values may have the same letters

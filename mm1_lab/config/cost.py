@@ -131,14 +131,12 @@ def gathered_bytes(size: Size, itemsize: int) -> float:
     """Bytes that a GPU gathers of a sharded network at a time, most in the backward pass: the weights of the current
     layer and of the next, the current layer's gradients, and their fp32 copy, which is reduced over all GPUs.
 
-    Dense weights are gathered in fp32 and copied to half precision; experts in the compute precision, and those of one
-    layer at a time, as they are gathered apart from the dense weights and alternate with them.
+    All are gathered in the compute precision; experts of one layer at a time, as they are gathered apart from the dense
+    weights and alternate with them.
     """
     dense = size.parameters().dense / size.layers
     experts = (size.parameters().total - size.parameters().dense) / max(1, size.layers // size.experts_every)
-    weights = 2 * (4 + itemsize % 4) * dense + itemsize * experts
-    gradients = 4 * dense + itemsize * experts
-    return weights + gradients + 4 * (dense + experts)
+    return itemsize * (3 * dense + 2 * experts) + 4 * (dense + experts)
 
 
 def shard_group(gpus: int, per_node: int, state: float, memory: float) -> int:
@@ -175,6 +173,8 @@ def training_cost(
     logits.
     """
     itemsize = bytes_per_value(precision)
+    # gathered in fp32 from the forward pass to the end of the backward pass, with their gradients
+    root = sum(network.counts.get(part, 0) for part in ("connector", "embedding"))
     own = network.total
     trained = own if trained is None else trained
     total = max(trained, own)
@@ -185,7 +185,7 @@ def training_cost(
         state=per_trained * trained + 4.0 * (total - trained),
         activations=activations,
         logits=logits_at * logit_bytes(network.vocabulary, itemsize),
-        gathered=gathered_bytes(size, itemsize) if size else 0.0,
+        gathered=gathered_bytes(size, itemsize) + 8.0 * root if size else 0.0,
         weights=4.0 * total,
         checkpoint=4.0 * total + (per_trained - 8) * trained,
         rows=rows,

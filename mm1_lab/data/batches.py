@@ -259,7 +259,10 @@ class DataModule(pl.LightningDataModule):
         self, batch: TensorBatch, device: torch.device, dataloader_idx: int
     ) -> list[TensorBatch]:
         self._broken.add(batch.decoded)
-        return [part.to(device) for part in micro_batches(batch, self.resources.micro_batch)]
+        parts = micro_batches(batch, self.resources.micro_batch)
+        if device.type == "cuda":  # what the division has made is not pinned yet, and copying it would wait
+            parts = [part.pin_memory() for part in parts]
+        return [part.to(device) for part in parts]
 
     def state_dict(self) -> dict[str, int]:
         """The next step, which is the trainer's count of finished optimiser steps."""

@@ -39,6 +39,7 @@ class MM1Config(PreTrainedConfig):
 class MM1Parts(PreTrainedModel):
     config_class = MM1Config
     _supports_sdpa = True
+    supports_gradient_checkpointing = True
 
     def __init__(self, config: MM1Config) -> None:
         super().__init__(config)

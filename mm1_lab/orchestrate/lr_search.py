@@ -39,11 +39,12 @@ class KnownScores:
         """None while a seed lacks them."""
         ledger, found = self.request.ledger, []
         for seed in self.seeds:
-            fingerprint = self.request.resolve("", recipe, seed).fingerprint
+            evaluation = self.request.resolve("", recipe, seed).evaluation
+            fingerprint = evaluation.fingerprint
             if fingerprint not in self._known:
                 if ledger.has_intact_scores(fingerprint):
                     self._known[fingerprint] = self.read(ledger.trial_folder(fingerprint), recipe)
-                elif fingerprint in ledger.diverged():
+                elif ledger.diverged().keys() & {stage.fingerprint for stage in evaluation.chain()}:
                     self._known[fingerprint] = self.diverged
                 else:
                     return None

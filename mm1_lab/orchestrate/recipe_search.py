@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mm1_lab.config import UNPARSED, Contrast, Range, Recipe, RequestError, Search, spelt
+from mm1_lab.config import UNPARSED, Contrast, Range, Recipe, RequestError, Search, Trial, spelt
 from mm1_lab.files import write_text
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.lr_search import KnownScores, run_rounds, run_search, with_arms, with_grid
@@ -72,6 +73,16 @@ def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: S
     return 0
 
 
+def trials_so_far(request: Request) -> Sequence[Trial]:
+    """The trials of `so_far`, and those that confirm a search's winner."""
+    trials = so_far(request).trials
+    if isinstance(request.sweep.search, Search):
+        search = _Search(request)
+        with suppress(RequestError):  # no arm has scores yet
+            trials += search.confirmation(*search.winner(search.replay()[0])).trials
+    return trials
+
+
 def so_far(request: Request) -> Request:
     """A search with the arms that it has asked for by now. Other requests are unchanged."""
     if not isinstance(request.sweep.search, Search):
@@ -107,6 +118,17 @@ class _Search:
                 recipe = request.sweep.changed({field: value}, f"{request.file.name}: search.over.{field}")
                 request.resolve(f"{field} {spelt(value)}", recipe, self.seeds[0])
         self._check_measure()
+        self.whole = {field for field, space in self.settings.over.items() if not self._takes_fractions(field, space)}
+        """Fields of whole numbers."""
+
+    def _takes_fractions(self, field: str, space: Range | tuple[Any, ...]) -> bool:
+        if not isinstance(space, Range):
+            return True
+        try:
+            self.request.sweep.changed({field: space.low + (space.high - space.low) / math.pi}, field)
+        except RequestError:
+            return False
+        return True
 
     def replay(self, to_the_end: bool = False) -> tuple[Study, dict[str, Recipe]]:
         """Asks and tells a study anew until scores are missing; returns it with the arms that it asked for.
@@ -208,26 +230,22 @@ class _Search:
         later = KnownScores(confirmation, self._read, self.known.diverged)
         searched, further = (", ".join(map(str, known.seeds)) for known in (self.known, later))
         lines = [
-            f"| the winner's | found (seeds {searched}) | confirmed (seeds {further}) | curse: found − confirmed |",
+            f"| the winner's | found (seeds {searched}) | confirmed (seeds {further}) | curse: what luck added |",
             "| --- | --- | --- | --- |",
         ]
         [found] = self.known.of(winner) or self.known.diverged
         [confirmed] = later.of(winner) or later.diverged
-        lines.append(f"| {self.measure} | {found:.2f} | {confirmed:.2f} | {found - confirmed:.2f} |")
+        curse = found - confirmed if self.direction == "maximize" else confirmed - found
+        lines.append(f"| {self.measure} | {found:.2f} | {confirmed:.2f} | {curse:.2f} |")
         return "\n".join(lines)
 
     def _check_measure(self) -> None:
-        """Raises RequestError for a source or number of shots that trials do not have, before one is trained for it."""
-        evaluation = self.request.resolve("base", self.request.sweep.base, self.seeds[0]).evaluation
-        measure = self.measure
-        if measure.about == "loss":
-            known, given = list(evaluation.data.sources), measure.of
-        elif measure.shots is not None and not self.request.data_path:  # own benchmarks may have shots of their own
-            known, given = [str(shots) for shots in evaluation.settings.shots], str(measure.shots)
-        else:
-            return
-        if given not in known:
-            raise RequestError(f"search.measure: {str(measure)!r}: there is only {', '.join(known)}")
+        """Raises RequestError for what trials do not have, before one is trained for it."""
+        if reason := self.request.why_no_value(self.measure):
+            raise RequestError(f"search.measure: {reason}")
+        shots = self.request.scale.evaluate.shots
+        if not self.request.data_path and self.measure.shots not in (None, *shots):  # one's own may have other shots
+            raise RequestError(f"search.measure: {str(self.measure)!r}: there is only {', '.join(map(str, shots))}")
 
     def _read(self, folder: Path, recipe: Recipe) -> tuple[float, ...]:
         value = value_of(folder, self.measure)
@@ -252,7 +270,7 @@ class _Search:
         for field, value in params.items():
             space = self.settings.over[field]
             if isinstance(space, Range):
-                change[field] = float(f"{value:.3g}")
+                change[field] = round(value) if field in self.whole else float(f"{value:.3g}")
             else:
                 change[field] = next(one for one in space if spelt(one) == value)
             words.append(f"{field} {spelt(change[field])}")

@@ -11,7 +11,7 @@ from mm1_lab.config import EvaluationStage, ModelStage, RequestError, Trial
 from mm1_lab.files import DONE, locked
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.display import Display
-from mm1_lab.orchestrate.execution.executor import Executor
+from mm1_lab.orchestrate.execution.executor import Executor, Leaving
 from mm1_lab.orchestrate.execution.worker import WorkerContext, repository_commit, run_task
 from mm1_lab.orchestrate.execution.worklist import Observer, WorkList
 from mm1_lab.orchestrate.planning.cost import (
@@ -21,11 +21,11 @@ from mm1_lab.orchestrate.planning.cost import (
     rows_at_a_time,
     stage_seconds,
 )
-from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan
+from mm1_lab.orchestrate.planning.plan import Plan, Task, find_missing, make_plan, make_tasks
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_recorder import MlflowRecorder
 from mm1_lab.orchestrate.tracking.trackers import Recorder, Tracker
-from mm1_lab.results import Ledger, TrialRow
+from mm1_lab.results import TrialRow
 from mm1_lab.results.summary import headline
 
 Draw = Callable[[Path], list[Path]]
@@ -43,16 +43,27 @@ def run_sweep(request: Request, executor: Executor, draw: Draw, short: Short | N
     return int(not all(request.ledger.has_scores(trial.fingerprint) for trial in plan.trials))
 
 
-def forget_trials(trials: Iterable[Trial], ledger: Ledger) -> None:
+def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor) -> None:
     """Deletes the scores and trained models of these trials, and whatever diverged, so that they run again.
 
-    Encoders and decoders that did not diverge stay: they take most of the time, and other sweeps share them.
+    Encoders and decoders that did not diverge stay: they take most of the time, and other sweeps share them. Raises
+    RequestError before anything is deleted if the trials cannot be run, or another command works on one.
     """
+    ledger = request.ledger
     diverged = ledger.diverged()
+    forgotten: dict[str, Trial] = {}
     for trial in trials:
         for stage in trial.evaluation.chain():
             if isinstance(stage, EvaluationStage | ModelStage) or stage.fingerprint in diverged:
-                ledger.forget(stage.fingerprint)
+                forgotten[stage.fingerprint] = trial
+    missing = find_missing(((trial.evaluation, trial) for trial in trials), ledger)
+    _check(Plan(tuple(trials), tasks=make_tasks(missing)), request, executor)
+    for fingerprint, trial in forgotten.items():
+        claim = ledger.claims.take([fingerprint])
+        if claim is None:
+            raise RequestError(f"--anew: another command works on {trial.name}; stop it first")
+        with claim:
+            ledger.forget(fingerprint)
 
 
 def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, WorkList | None]:
@@ -77,6 +88,9 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
                 # dated so that it is stale for a command whose results came while it was drawn
                 if (table := request.folder / "table.md").exists():
                     os.utime(table, ns=(newest, newest))
+    except (Leaving, KeyboardInterrupt):  # there is no time: the next command logs what is missing
+        recorders.clear()
+        raise
     finally:
         for recorder in recorders:
             recorder.close()
@@ -84,11 +98,21 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
 
 
 def _prepare(plan: Plan, request: Request, executor: Executor) -> dict[str, int]:
-    """Checks that the plan can be run, and opens the executor. Returns the rows of `rows_at_a_time`."""
-    check_disk(plan, request.ledger.store)
+    """Says what is to be done, and `_check`s that it can be."""
     states = [plan.stages[trial.fingerprint].state for trial in plan.trials]
     done = f"{states.count('done')} of {counted(len(states), 'trial')} done before"
     print(f"{request.variant} at {request.scale_name}: {counted(len(plan.tasks), 'task')}, {done}", flush=True)
+    return _check(plan, request, executor)
+
+
+def _check(plan: Plan, request: Request, executor: Executor) -> dict[str, int]:
+    """Checks that the plan can be run, and opens the executor. Returns the rows of `rows_at_a_time`."""
+    if request.scale_name == "paper" and not request.data_path:
+        raise RequestError(
+            f"--scale paper is for planning: mm1-lab plan {request.asked} --scale paper; to train at these sizes, give "
+            "your own --data"
+        )
+    check_disk(plan, request.ledger.store)
     check_feasible(plan, request)
     executor.open(request.scale)
     return rows_at_a_time(plan, request)

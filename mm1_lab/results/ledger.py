@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mm1_lab import files
 from mm1_lab.config import RequestError, Stage
-from mm1_lab.results.packed import unpacked
+from mm1_lab.results.packed import STAMP, unpacked
 from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCHEMA, number, read_json
 from mm1_lab.results.score_file import write_scores
 from mm1_lab.rows import HeldOutRow, ScoreRow
@@ -246,6 +246,7 @@ def is_intact(folder: Path, full: bool = True, only: str | None = None) -> bool:
         return False
     if reason := files.damage(folder, full, only):
         aside = files.put_aside(folder)
+        (folder.parent / STAMP).unlink(missing_ok=True)  # a pack may have the trial: the next command looks there
         text = f"is now {aside.name} and counts as missing; run the sweep again" if aside else "is not used"
         print(f"mm1-lab: {folder}: damaged ({reason}); it {text}", file=sys.stderr)
     return reason is None

@@ -17,7 +17,8 @@ from mm1_lab.results.schema import SCHEMA, TRIAL_COLUMNS, TrialRow, read_json
 CHECK = "check"
 """A column of trials.csv: a digest of its row, so that damage which still reads as CSV is noticed."""
 COMPUTING = ("hardware", "resources", "retries", "reuse_processes", "workers")
-"""Settings of a scale that change how trials are computed, but not which trials there are."""
+"""Settings of a scale that change how trials are computed, but not which trials there are; but for `resources.gpus`, by
+which the kernel of attention is chosen."""
 
 
 class Manifest(Config):
@@ -55,7 +56,8 @@ class Manifest(Config):
 
 def deciding(overrides: Iterable[str]) -> tuple[str, ...]:
     """Those overrides that decide which trials there are, not on what they are computed."""
-    return tuple(setting for setting in overrides if setting.partition("=")[0].strip().split(".")[0] not in COMPUTING)
+    names = [(setting, setting.partition("=")[0].strip()) for setting in overrides]
+    return tuple(one for one, name in names if name == "resources.gpus" or name.split(".")[0] not in COMPUTING)
 
 
 def variant_name(sweep: str, overrides: Iterable[str], data_name: str) -> str:

@@ -41,7 +41,7 @@ def list_variants(results: Path) -> list[Path]:
     """The folders of all sweeps in a results folder, sorted. Raises RequestError if there are none."""
     folders = sorted(path.parent for path in results.glob("*/*/sweep.json"))
     if not folders:
-        raise RequestError(f"{results}: there are no results here; run a sweep first: mm1-lab run sweeps/data_mix.yaml")
+        raise RequestError(f"{results}: there are no results here; run a sweep first: mm1-lab run data_mix")
     return folders
 
 

@@ -136,6 +136,10 @@ class ProcessStrategy(SingleDeviceStrategy):
             last.replace(before)
         replace(folder, last)
 
+    @property
+    def is_writing(self) -> bool:
+        return self._writing is not None and not self._writing.done()
+
     def finish_writing(self) -> None:
         """Returns when the last checkpoint is written. Raises what went wrong."""
         if self._writing:

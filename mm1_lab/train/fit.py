@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import nn
 
 from mm1_lab import team
@@ -78,6 +79,7 @@ def fit(
             accelerator="cuda" if team.device().type == "cuda" else "cpu",
             devices=1,
             strategy=ProcessStrategy(team.device()),
+            plugins=[LightningEnvironment()],  # under srun Lightning would take part in the job, and refuse --ntasks
             precision=stage.precision,  # type: ignore[arg-type]
             max_steps=steps,
             max_epochs=-1,
@@ -89,12 +91,15 @@ def fit(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(
-            module,
-            datamodule=DataModule(batch, steps, run.resources),
-            ckpt_path=checkpoint,
-            weights_only=True,
-        )
+        try:
+            trainer.fit(
+                module,
+                datamodule=DataModule(batch, steps, run.resources),
+                ckpt_path=checkpoint,
+                weights_only=True,
+            )
+        except SystemExit:  # which Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from None
     whole = module.whole()
     team.dismiss_others()
     return recorder, whole

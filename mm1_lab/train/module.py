@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,8 +74,7 @@ class Training(pl.LightningModule):
 
     def forward(self, batch: Any, share: float = 1.0) -> torch.Tensor:
         """Runs the objective inside `forward`, so that FSDP gathers the parameters. `batch` is this share of a step."""
-        with _without_copies(self.device.type) if self._shards else nullcontext():
-            self._losses = self._objective(batch)
+        self._losses = self._objective(batch)
         return sum((share * loss for loss in self._losses.auxiliary.values()), start=self._losses.main)
 
     def training_step(self, parts: list[Any], index: int) -> torch.Tensor:
@@ -150,12 +148,6 @@ class Training(pl.LightningModule):
             if torch.cuda.is_available() and "cuda" in self._random:
                 torch.cuda.set_rng_state(self._random["cuda"].cpu())
             self._random = {}
-
-
-def _without_copies(device: str) -> AbstractContextManager[Any]:
-    """The autocast in force without its cache, which would hold half-precision copies of all gathered weights to the
-    end of the forward pass."""
-    return torch.autocast(device, enabled=torch.is_autocast_enabled(device), cache_enabled=False)
 
 
 def language_loss(decoder: PreTrainedModel, states: States, batch: Batch, names: Sequence[str]) -> Losses:

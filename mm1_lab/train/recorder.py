@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 
 from mm1_lab import team
-from mm1_lab.train.checkpoints import save
+from mm1_lab.train.checkpoints import ProcessStrategy, save
 from mm1_lab.train.module import Tally, Training
 from mm1_lab.train.progress import Progress, Report, TimeUp
 
@@ -76,8 +76,10 @@ class Recorder(pl.Callback):
             except TimeUp:
                 self._save(trainer, now)  # Lightning's teardown waits until it is written
                 raise
-        is_due = now - self._saved >= CHECKPOINT_SECONDS
-        if not is_last and any(team.numbers(is_due)):
+        # one that is still being written would be waited for, by all
+        is_writing = isinstance(trainer.strategy, ProcessStrategy) and trainer.strategy.is_writing
+        is_due = now - self._saved >= CHECKPOINT_SECONDS and not is_writing
+        if not is_last and all(team.numbers(is_due)):
             self._save(trainer, now)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

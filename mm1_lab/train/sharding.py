@@ -19,7 +19,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts
+from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, Qwen2MoeTopKRouter
 
 from mm1_lab import team
 from mm1_lab.config import DecoderStage, ModelStage
@@ -34,6 +34,7 @@ def layers(*modules: nn.Module) -> list[nn.Module]:
 
 def compile_parts(*modules: nn.Module) -> None:
     """Compiles each module; in a team each layer, since shards are gathered between layers."""
+    torch.compiler.reset()  # networks of earlier stages count towards the shapes that it compiles
     for part in modules if team.size() == 1 else layers(*modules):
         part.compile()
 
@@ -130,6 +131,8 @@ def _shard(module: nn.Module, network: nn.Module, precision: str, ignored: set[n
     for part in network.modules():
         if isinstance(part, Qwen2MoeExperts):
             fully_shard(part, mesh=mesh, mp_policy=half)
+        elif isinstance(part, Qwen2MoeTopKRouter):
+            fully_shard(part, mesh=mesh)  # chooses experts in single precision
     for layer in layers(network):
         # on CPUs autocast leaves LayerNorm (of the encoders) alone, which then needs the precision of its input
         keeps = mesh.device_type == "cpu" and any(isinstance(part, nn.LayerNorm) for part in layer.modules())
@@ -141,7 +144,8 @@ def _shard(module: nn.Module, network: nn.Module, precision: str, ignored: set[n
 def _mesh(network: nn.Module) -> DeviceMesh:
     """All processes in a row, or by nodes: each node then has all shards, and only gradients pass between nodes."""
     size, kind = team.size(), team.device().type
-    per_node = int(os.environ.get("LOCAL_WORLD_SIZE", size))  # of torchrun and Ray Train
+    on_nodes = team.numbers(int(os.environ.get("LOCAL_WORLD_SIZE", size)))  # of torchrun and Ray Train
+    per_node = on_nodes[0] if len(set(on_nodes)) == 1 else size  # Ray may spread them unevenly
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if size == shard_group(size, per_node, 16.0 * parameters, _memory()):
         return init_device_mesh(kind, (size,))
@@ -149,8 +153,11 @@ def _mesh(network: nn.Module) -> DeviceMesh:
 
 
 def _memory() -> float:
+    """Bytes of the smallest GPU of the team, so that all processes decide alike."""
     device = team.device()
-    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else math.inf
+    if device.type != "cuda":
+        return math.inf
+    return min(team.numbers(torch.cuda.get_device_properties(device).total_memory))
 
 
 def add_up_without_exchange(module: nn.Module, is_last: bool) -> None:

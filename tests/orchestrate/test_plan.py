@@ -11,6 +11,7 @@ from mm1_lab.cli import main
 from mm1_lab.config import ConnectorConfig, RequestError, Trial
 from mm1_lab.files import commit
 from mm1_lab.model import CONNECTORS
+from mm1_lab.orchestrate.execution.executor import Inline, make_executor
 from mm1_lab.orchestrate.planning.cost import check_feasible
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan, path_lengths
 from mm1_lab.orchestrate.planning.request import load_request
@@ -141,6 +142,7 @@ def test_a_connector_that_gives_another_shape_is_refused_before_anything_runs(
 
 def test_what_diverged_runs_again_only_anew_and_from_its_beginning(tmp_path: Path) -> None:
     trials, ledger = ask(tmp_path, only=("base", "captions", "interleaved"))
+    request = load_request("data_mix", "smoke", "1", (), (), None, tmp_path / "results", tmp_path / "store")
     joined, alone, other = (trial.evaluation for trial in trials)
     for stage in (joined, alone.model, other):
         ledger.record_failure(stage.fingerprint, "a stage", 1, "diverged", "loss is nan")
@@ -151,7 +153,10 @@ def test_what_diverged_runs_again_only_anew_and_from_its_beginning(tmp_path: Pat
     plan = make_plan(trials, ledger)
     assert not plan.tasks
     assert {plan.stages[trial.fingerprint].state for trial in trials} == {"diverged"}
-    forget_trials(trials[:2], ledger)
+    with pytest.raises(RequestError, match="there is no Ray cluster"):  # before anything is deleted
+        forget_trials(trials[:2], request, make_executor(False, "127.0.0.1:1"))
+    assert not make_plan(trials, ledger).tasks
+    forget_trials(trials[:2], request, Inline())
     plan = make_plan(trials, ledger)
     states = [plan.stages[trial.fingerprint].state for trial in trials]
     assert states == ["wait", "wait", "diverged"]

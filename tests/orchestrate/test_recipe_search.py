@@ -136,7 +136,7 @@ def test_the_base_itself_may_win(laboratory: Laboratory, tmp_path: Path) -> None
         ({"over": {"data_mix.text": {"low": 4, "high": 1}}}, "data_mix.text: low (4) must be below high (1)"),
         ({"over": {"learning_rate": {"low": -1, "high": 1}}}, "learning_rate must be above 0"),
         ({"measure": "vqa 5-shot"}, "search.measure: 'vqa 5-shot': there is only 0, 4, 8"),
-        ({"measure": "loss txt"}, "search.measure: 'loss txt': there is only captions, synthetic, interleaved, text"),
+        ({"measure": "loss txt"}, "search.measure: 'loss txt': trials have no 'txt'; did you mean 'text'"),
         ({"sampler": "nsga2"}, "search.sampler: Input should be 'tpe' or 'gp'"),
     ],
 )
@@ -174,7 +174,7 @@ def test_killed_and_run_again_it_ends_with_a_verdict(place: Place) -> None:
     output = place.run("run", *command, "--inline")
     assert "2 of 3 trials done before" in output and before.items() <= place.done().items()
     assert "mix_confirmed at smoke" in output and "the winner beats the base: 4-shot" in output
-    assert "curse: found − confirmed" in output and "smoke scale: nothing is learnt" in output
+    assert "curse: what luck added" in output and "smoke scale: nothing is learnt" in output
     trials = (place.results / "smoke" / "mix" / "trials.csv").read_text(encoding="utf-8")
     assert all(arm in trials for arm in re.findall(r"data_mix.text \S+ image_tokens \d+", asked))
     folder = place.results / "smoke" / "mix"

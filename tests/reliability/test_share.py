@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mm1_lab.cli import main
+from mm1_lab.commands import running
 from mm1_lab.orchestrate.execution import executor
 from mm1_lab.orchestrate.execution.executor import Inline, Leaving, make_executor
 from mm1_lab.orchestrate.execution.worker import StageReport, WorkerContext
@@ -68,7 +69,9 @@ def test_in_time_it_leaves_a_checkpoint_from_which_the_next_resumes(
     monkeypatch.chdir(place.folder)
     monkeypatch.setattr(recorder, "REPORT_SECONDS", 0.0)
     now = [0.0]
-    monkeypatch.setattr(executor, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep)
+    monkeypatch.setattr(executor, "time", clock)
+    monkeypatch.setattr(running, "time", clock)
     told = WorkList.progress
 
     def progress(work_list: WorkList, task: Task, kind: str, progress: Progress) -> None:

@@ -54,16 +54,16 @@ class Leaving(Exception):
 class Inline(Executor):
     """Runs one task after another in this process, each time the most urgent one that no other process has claimed."""
 
-    def __init__(self, leaves: bool = False, minutes: float | None = None) -> None:
+    def __init__(self, leaves: bool = False, minutes: float | None = None, started: float | None = None) -> None:
         """`leaves`: ends when all that is left is in the hands of others, instead of waiting for it.
 
-        `minutes`: ends in time before so many have passed.
+        `minutes`: ends in time before so many have passed since `started`, in `time.monotonic`.
         """
         self.leaves = leaves
         seconds = 60 * minutes if minutes else float("inf")
         # for a step or a benchmark that is being computed, and for a checkpoint of a large model
         self.reserve = min(0.05 * seconds, 120.0)
-        self.leave_at = time.monotonic() + seconds - self.reserve
+        self.leave_at = (time.monotonic() if started is None else started) + seconds - self.reserve
         self.has_worked = False
 
     def open(self, scale: Scale) -> None:
@@ -142,19 +142,25 @@ def _failed_at(ledger: Ledger, key: str) -> float:
 
 
 def make_executor(
-    inline: bool, address: str | None, share: bool = False, minutes: float | None = None, rounds: bool = False
+    inline: bool,
+    address: str | None,
+    share: bool = False,
+    minutes: float | None = None,
+    rounds: bool = False,
+    started: float | None = None,
 ) -> Executor:
     """The executor for these options. `address` is that of a running Ray cluster; None starts a local one.
 
     `rounds`: what one plan gives decides what the next one holds, so that a process that shares waits for the others.
-    Raises RequestError for options that exclude each other.
+    `minutes` begin at `started`, in `time.monotonic`, by default now. Raises RequestError for options that exclude each
+    other.
     """
     if inline + share + bool(address) > 1:
         raise RequestError("--inline and --share run without Ray, --address on a Ray cluster; give one of the three")
     if minutes is not None and not (share and minutes > 0):
         raise RequestError("--minutes needs --share, and a positive number")
     if share or inline:
-        return Inline(leaves=share and not rounds, minutes=minutes)
+        return Inline(leaves=share and not rounds, minutes=minutes, started=started)
     from mm1_lab.orchestrate.execution.ray_tune import RayTune
 
     return RayTune(address)

@@ -149,7 +149,11 @@ def _open_data(path: Path | None, cache: Path, scale: str, tokenizer: Path | Non
 
 
 def _data(stage: Stage, context: WorkerContext) -> Data:
-    data = _open_data(context.data_path, context.ledger.data_cache, context.scale.model_dump_json(), context.tokenizer)
+    given = context.data_path, context.ledger.data_cache, context.scale.model_dump_json(), context.tokenizer
+    data = _open_data(*given)
+    if data.identity != stage.data:  # opened by an earlier run in this process
+        _open_data.cache_clear()
+        data = _open_data(*given)
     if data.identity != stage.data:
         raise RequestError(f"{context.data_path}: the data changed while the sweep was running; run it again")
     return data

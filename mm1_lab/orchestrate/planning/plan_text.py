@@ -35,6 +35,8 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
     if any(request.sweep.search for request in requests):
         notes.append("A search proposes arms by the scores of those before: what it runs may differ from this.")
     estimates = estimate_stages(plan, first) if plan.tasks else {}
+    for request in requests:
+        notes += request.doubtful_claims()
     for task, stage in plan.missing:
         estimate = estimates[stage.fingerprint]
         if stage.TRAINS and estimate.share and not estimate.share.fits:

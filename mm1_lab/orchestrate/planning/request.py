@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from mm1_lab.config import (
     ALLOWED,
+    TEXT_CORE,
+    UNPARSED,
     WORLD_DATA,
     DataIdentity,
+    Measure,
     NotHere,
     PretrainedModels,
     Recipe,
@@ -127,6 +130,28 @@ class Request:
     def resolve(self, arm: str, recipe: Recipe, seed: int) -> Trial:
         """Resolves a recipe with this request's scale, data and pre-trained models. Raises RequestError."""
         return resolve(arm, recipe, self.scale, seed, self.data, self.models)
+
+    def why_no_value(self, measure: Measure) -> str:
+        """Why no trial can have a value of the measure; empty if some may. Shots are not looked at: scales differ."""
+        from mm1_lab.evaluate.benchmarks import own_names
+        from mm1_lab.evaluate.metrics import names_of
+        from mm1_lab.evaluate.questions import Family
+
+        if measure.about == "kind" or not measure.of or measure == UNPARSED:
+            return ""
+        known = list(self.data.sources)
+        if measure.about == "benchmarks":
+            known = [TEXT_CORE.of, *get_args(Family), *own_names(in_world=not self.data_path)]
+            for benchmark in self.scale.benchmarks:
+                known += names_of(benchmark.name, benchmark.metric)
+        if any(f"{measure.of} ".startswith(f"{name} ") for name in known):  # `captions cider` is of `captions`
+            return ""
+        return f"{str(measure)!r}: trials have no {measure.of!r}{nearest(measure.of, known)}"
+
+    def doubtful_claims(self) -> list[str]:
+        """What is to be told before a run of claims that it cannot decide."""
+        reasons = [(contrast.claim, self.why_no_value(contrast.measure)) for contrast in self.sweep.contrasts]
+        return [f"The claim {claim!r} will not be judged by {reason}." for claim, reason in reasons if reason]
 
     def write_manifest(self) -> list[TrialRow]:
         """Adds the trials to the sweep's manifest; returns all of its trials, including those of earlier runs."""

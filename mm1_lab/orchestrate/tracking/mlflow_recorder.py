@@ -145,6 +145,8 @@ class SweepRuns:
         sweep = self.manifest.sweep
         found = self.client.get_experiment_by_name(sweep.name)
         if found:
+            if found.lifecycle_stage == "deleted":  # in MLflow's page
+                self.client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
         tags = {"mlflow.experimentKind": "custom_model_development", NOTE: sweep.heading}
         place = None if named_store() else ARTIFACTS.absolute().as_uri()
