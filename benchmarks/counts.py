@@ -31,6 +31,7 @@ from transformers import (
 )
 
 from benchmarks.setting import SWEEP
+from mm1_lab import team
 from mm1_lab.config import (
     WORLD_DATA,
     Hardware,
@@ -309,7 +310,8 @@ def bytes_exchanged(micro_batches: int, processes: int = 16, per_node: int = 8) 
     size = Size(layers=4, width=256, heads=4)
     distributed.init_process_group("fake", rank=0, world_size=processes, store=FakeStore())
     try:
-        with patch.dict(os.environ, {"LOCAL_WORLD_SIZE": str(per_node)}):
+        alike = patch.object(team, "numbers", lambda number: [number] * processes)
+        with alike, patch.dict(os.environ, {"LOCAL_WORLD_SIZE": str(per_node)}):
             decoder = build_decoder(size, 256, 64)
             parameters = sum(one.numel() for one in decoder.model.layers.parameters())
 

@@ -1,6 +1,12 @@
 """Rows of an evaluation's results: written by `evaluate`, stored and read by `results`."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Family = Literal["captioning", "vqa", "novel", "text", "chat", "solutions", "further"]
+"""Only captioning, vqa and text enter the means over all benchmarks. The others are: novel combinations, which the
+miniature's models do not produce (results/LOG.md); a fine-tuned model's answers in conversations, and its worked
+solutions; and further metrics of the same answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -9,7 +15,7 @@ class ScoreRow:
 
     benchmark: str
     family: str
-    """captioning, vqa, novel, text, chat, solutions or further."""
+    """A `Family`."""
     metric: str
     """cider, content, vqa, exact, …"""
     shots: int

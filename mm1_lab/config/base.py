@@ -49,7 +49,6 @@ class _Loader(yaml.SafeLoader):
                     text = f"the key {key.value!r} appears twice; remove one"
                     raise yaml.MarkedYAMLError(problem=text, problem_mark=key.start_mark)
                 seen.add(key.value)
-        super().flatten_mapping(node)
 
 
 def parse_yaml(text: str, where: str) -> Any:

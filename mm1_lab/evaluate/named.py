@@ -25,13 +25,13 @@ from mm1_lab.evaluate.questions import (
     LONGEST_CAPTION,
     LONGEST_SOLUTION,
     Benchmark,
-    Family,
     Question,
     in_blocks,
     with_rotations,
 )
 from mm1_lab.evaluate.vqa import AGREEING
 from mm1_lab.files import write_bytes
+from mm1_lab.rows import Family
 
 Files = TypeVar("Files", bound=BenchmarkFiles)
 

@@ -2,15 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.types import Picture
+from mm1_lab.rows import Family
 
-Family = Literal["captioning", "vqa", "novel", "text", "chat", "solutions", "further"]
-"""Only captioning, vqa and text enter the means over all benchmarks. The others are: novel combinations, which the
-miniature's models do not produce (results/LOG.md); a fine-tuned model's answers in conversations, and its worked
-solutions; and further metrics of the same answers."""
 LONGEST_CAPTION, LONGEST_ANSWER, LONGEST_SOLUTION = 48, 24, 256
 """Maximum tokens generated on users' data; references are never truncated for scoring."""
 

@@ -35,6 +35,7 @@ from mm1_lab.formatting import command_line, one_trial
 from mm1_lab.orchestrate.planning.finding import SWEEPS, decoders_tokenizer, find_scale, find_sweep, parse_seeds
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import data_name, deciding, merge_manifest
+from mm1_lab.rows import Family
 from mm1_lab.weights.pretrained import HuggingFace
 
 if TYPE_CHECKING:
@@ -133,15 +134,15 @@ class Request:
 
     def why_no_value(self, measure: Measure) -> str:
         """Why no trial can have a value of the measure; empty if some may. Shots are not looked at: scales differ."""
-        from mm1_lab.evaluate.benchmarks import own_names
-        from mm1_lab.evaluate.metrics import names_of
-        from mm1_lab.evaluate.questions import Family
-
-        if measure.about == "kind" or not measure.of or measure == UNPARSED:
+        families = get_args(Family)
+        if measure.about == "kind" or measure.of in ("", TEXT_CORE.of, UNPARSED.of, *families):
             return ""
         known = list(self.data.sources)
         if measure.about == "benchmarks":
-            known = [TEXT_CORE.of, *get_args(Family), *own_names(in_world=not self.data_path)]
+            from mm1_lab.evaluate.benchmarks import own_names
+            from mm1_lab.evaluate.metrics import names_of
+
+            known = [*families, *own_names(in_world=not self.data_path)]
             for benchmark in self.scale.benchmarks:
                 known += names_of(benchmark.name, benchmark.metric)
         if any(f"{measure.of} ".startswith(f"{name} ") for name in known):  # `captions cider` is of `captions`
