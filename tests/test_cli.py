@@ -1,5 +1,7 @@
 """The command as a user types it, at smoke scale."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -75,9 +77,7 @@ def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_a
     finished: Any, place: Any
 ) -> None:
     import json
-    import os
     import shutil
-    import signal
     import socket
     from urllib.error import HTTPError
     from urllib.request import Request, urlopen
@@ -105,3 +105,16 @@ def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_a
         os.killpg(process.pid, signal.SIGINT)
         output, _ = process.communicate()
     assert output.strip() == "mm1-lab: stopped; run the same command to continue" and process.returncode == 130
+
+
+def test_interrupted_in_the_middle_of_a_training_it_says_so(place: Any) -> None:
+    """Lightning would end the process by itself, as if the training had failed."""
+    settings = ("--set", "train.steps=100000", "--set", "train.warmup_fraction=0.1")
+    process = place.start("run", "data_mix", "--scale", "smoke", "--only", "captions", "--inline", *settings)
+    assert process.stdout
+    for line in process.stdout:
+        if "multimodal " in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate()
+    assert output.strip().endswith("mm1-lab: stopped; run the same command to continue") and process.returncode == 130

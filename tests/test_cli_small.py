@@ -146,6 +146,22 @@ def test_show_resolves_an_arm_and_tells_two_apart(
     assert "has no arm 'bse'; did you mean 'base'?" in capsys.readouterr().err
 
 
+def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(
+    capsys: Output, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In time to mend it, as claims are written before the runs that test them."""
+    monkeypatch.chdir(tmp_path)
+    contrasts = [
+        f"{{claim: by {measure}, first: b, second: base, measure: {measure}, expect: greater}}"
+        for measure in ("vqaa 4-shot", "captions cider 4-shot", "loss txt", "average", "kind colour 0-shot")
+    ]
+    text = f"title: mine\nrecipe: base\narms: {{base: {{}}, b: {{steps: 100}}}}\ncontrasts: [{', '.join(contrasts)}]\n"
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    assert main(["plan", "mine.yaml", "--scale", "smoke"]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "will not be judged" in line]
+    assert [line.split("'")[1] for line in told] == ["by vqaa 4-shot", "by loss txt"]
+
+
 def test_compare_gives_what_the_contrasts_give(capsys: Output, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """From anywhere, and where there are no results, of the committed ones."""
     monkeypatch.chdir(tmp_path)

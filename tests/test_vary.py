@@ -43,6 +43,19 @@ def test_all_combinations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert (arms["64 2"].image_tokens, arms["64 2"].data_mix.model_dump()["text"]) == (64, 2)
 
 
+def test_other_values_are_another_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where their letters are the same, or too many for a file's name; a default is the base's own."""
+    monkeypatch.chdir(tmp_path)
+    for varied in ("frozen=[encoder],[decoder]", "frozen=[encoder, decoder]"):
+        assert main(["plan", "base", "--vary", varied, *SMOKE]) == 0
+    arms = [list(load_sweep(path, REPOSITORY / "sweeps").arms) for path in sorted(tmp_path.glob("sweeps/*.yaml"))]
+    assert sorted(map(len, arms)) == [2, 3]
+    assert main(["plan", "base", "--vary", f"steps={','.join(map(str, range(1, 80)))}", *SMOKE]) == 0
+    assert main(["plan", "base", "--vary", "images=shown,blind", *SMOKE]) == 0
+    (path,) = tmp_path.glob("sweeps/*images*.yaml")
+    assert list(load_sweep(path, REPOSITORY / "sweeps").arms) == ["base", "images blind"]
+
+
 WRONG = {
     ("x=1",): "recipes have no 'x'; known: encoder,",
     ("image_tokens",): "give FIELD=VALUE,VALUE, such as image_tokens=64,144",

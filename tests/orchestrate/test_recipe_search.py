@@ -127,6 +127,12 @@ def test_the_base_itself_may_win(laboratory: Laboratory, tmp_path: Path) -> None
     assert "there is nothing to confirm" in (request.folder / "search.md").read_text(encoding="utf-8")
 
 
+def test_a_field_of_whole_numbers_is_searched_in_whole_numbers(tmp_path: Path) -> None:
+    write(tmp_path, over={"steps": {"low": 100, "high": 200}})
+    arms = [trial.arm for trial in whole(ask(tmp_path, tmp_path))[0].trials]
+    assert len(arms) == 1 + 6 and all(re.fullmatch(r"steps \d+", arm) for arm in arms[1:])
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -136,6 +142,7 @@ def test_the_base_itself_may_win(laboratory: Laboratory, tmp_path: Path) -> None
         ({"over": {"data_mix.text": {"low": 4, "high": 1}}}, "data_mix.text: low (4) must be below high (1)"),
         ({"over": {"learning_rate": {"low": -1, "high": 1}}}, "learning_rate must be above 0"),
         ({"measure": "vqa 5-shot"}, "search.measure: 'vqa 5-shot': there is only 0, 4, 8"),
+        ({"measure": "vqaa 4-shot"}, "search.measure: 'vqaa 4-shot': trials have no 'vqaa'; did you mean 'vqa'"),
         ({"measure": "loss txt"}, "search.measure: 'loss txt': trials have no 'txt'; did you mean 'text'"),
         ({"sampler": "nsga2"}, "search.sampler: Input should be 'tpe' or 'gp'"),
     ],

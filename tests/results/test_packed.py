@@ -84,6 +84,16 @@ def test_what_was_packed_comes_back_when_it_is_first_read(
     assert main(["verify", "--results", str(results), "--store", str(results)]) == 0
 
 
+def test_a_trial_that_was_damaged_since_is_taken_from_its_pack(results: Path) -> None:
+    before = _read(results)
+    pack(results)
+    path = next(results.glob("trials/*/scores.parquet"))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert main(["verify", "--results", str(results), "--store", str(results)]) == 1
+    pack(results)
+    assert _read(results) == before
+
+
 def test_a_damaged_pack_is_told_and_a_restored_one_is_read(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = _read(results)
     pack(results)
