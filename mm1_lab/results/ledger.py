@@ -246,7 +246,8 @@ def is_intact(folder: Path, full: bool = True, only: str | None = None) -> bool:
         return False
     if reason := files.damage(folder, full, only):
         aside = files.put_aside(folder)
-        (folder.parent / STAMP).unlink(missing_ok=True)  # a pack may have the trial: the next command looks there
+        if aside:  # a pack may have the trial: the next command looks there
+            (folder.parent / STAMP).unlink(missing_ok=True)
         text = f"is now {aside.name} and counts as missing; run the sweep again" if aside else "is not used"
         print(f"mm1-lab: {folder}: damaged ({reason}); it {text}", file=sys.stderr)
     return reason is None

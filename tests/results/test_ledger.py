@@ -120,6 +120,7 @@ def test_a_later_run_adds_seeds_and_drops_what_the_sweep_no_longer_asks(tmp_path
     [
         ((), "world", "data_mix"),
         (("train.steps=200",), "world", "data_mix,train.steps=200"),
+        (("resources.gpus=1",), "world", "data_mix,resources.gpus=1"),  # it chooses attention's kernel
         (("resources.cpus=1", "hardware.count=8", "workers={ViT-L: 2}", "retries=0"), "world", "data_mix"),
         (("train.steps=200", "patch=4", "train.steps=300"), "books", "data_mix,patch=4,train.steps=300,data=books"),
     ],
