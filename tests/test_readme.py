@@ -112,7 +112,7 @@ def test_the_table_that_readme_shows_is_what_the_command_prints(capsys: pytest.C
     assert main(["compare", "data_mix", "captions-50", "captions", "--results", str(PUBLISHED.parent)]) == 0
     printed = capsys.readouterr().out
     assert block in printed and block.count("\n") == 5
-    assert "over three training seeds" in text and "seeds 300–302" in printed
+    assert "over six training seeds" in text and "seeds 300–305" in printed
 
 
 def test_an_interval_is_recomputed_from_committed_scores_as_the_page_shows(monkeypatch: pytest.MonkeyPatch) -> None:
