@@ -285,11 +285,12 @@ class Study:
     @cache
     def mean(self, arm: str, measure: Measure) -> Interval | None:
         """The mean of an arm with its interval; None without scores. Over seeds, there is no interval for controls and
-        unparsed answers, which do not share the residual variance, or if a measure leaves no degree of freedom."""
+        unparsed answers, which do not share the residual variance, or if a measure leaves no degree of freedom.
+        Unparsed answers are not adjusted for missing seeds, which could put a share below nought."""
         if self.uncertainty != "seeds":
             return self.over_questions({(arm, measure): 1.0}, self.seeds)
-        found = self.arm_means(measure).get(self.representative(arm))
-        if found and arm not in self.controls and measure != UNPARSED:
+        found = None if measure == UNPARSED else self.arm_means(measure).get(self.representative(arm))
+        if found and arm not in self.controls:
             return found
         values = [found.estimate] if found else self.seed_values(arm, measure)
         return Interval(float(np.mean(values)), np.nan, np.nan) if values else None

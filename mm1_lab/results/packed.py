@@ -7,6 +7,7 @@ Training curves are left out.
 import gzip
 import json
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def _unpack(results: Path, trials: Path) -> bool:
     """Whether all packs are intact; the trials of the others are unpacked in any case."""
     bad = damaged(results)
     for path, reason in bad.items():
-        print(f"mm1-lab: {path}: damaged ({reason}); trials that are only there count as missing", file=sys.stderr)
+        _tell_once(f"mm1-lab: {path}: damaged ({reason}); trials that are only there count as missing")
     missing: dict[Path, dict[str, dict[str, Any]]] = {}
     for records in _packs(results, RECORDS):
         scores = records.with_name(SCORES)
@@ -103,6 +104,12 @@ def _unpack(results: Path, trials: Path) -> bool:
                 for name, text in entries[trial]["texts"].items():
                     files.write_text(partial / name, text)
     return not bad
+
+
+@cache
+def _tell_once(text: str) -> None:
+    """A command reads its results many times."""
+    print(text, file=sys.stderr)
 
 
 def damaged(results: Path) -> dict[Path, str]:

@@ -26,7 +26,7 @@ from analysis.redraw import _write_scores, draw, sweep_in_short
 from analysis.runs import mixes_machines
 from analysis.study import Study, read_study
 from mm1_lab.cli import main
-from mm1_lab.config import AVERAGE, Contrast, DataIdentity, Measure, Panel, RequestError, Sweep
+from mm1_lab.config import AVERAGE, UNPARSED, Contrast, DataIdentity, Measure, Panel, RequestError, Sweep
 from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, study_of, write_results
 
 NAMES = [
@@ -101,6 +101,15 @@ def test_arms_are_compared_by_what_was_measured_at_the_seeds_of_both(data_mix: S
     apart = study_of(data_mix, (0, 1), missing=("interleaved/0", "captions/1"))
     with pytest.raises(RequestError, match=r"captions has .* seed 0 and interleaved has .* seed 1; .* that both have"):
         compare_table(apart, "captions", "interleaved")
+
+
+def test_a_share_of_unparsed_answers_is_never_below_nought(data_mix: Sweep) -> None:
+    """Means are adjusted for missing seeds, but not this one: all answers of the seed that `captions` has are parsed."""
+    study = study_of(data_mix, (0, 1), missing=("captions/1",))
+    scores = study.scores.assign(parsed=(study.scores["seed"] == 0) | study.scores["parsed"])
+    study = replace(study, scores=scores)
+    found, base = study.mean("captions", UNPARSED), study.mean("base", UNPARSED)
+    assert found and base and found.estimate == 0 < base.estimate
 
 
 def test_contrasts_carry_interval_verdict_and_the_papers_difference(three_seeds: Path) -> None:
