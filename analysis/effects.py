@@ -1,5 +1,7 @@
 """The axes in which the arms of a sweep differ: an axis is a field of the recipe, with a level for each arm."""
 
+from collections.abc import Collection
+
 from mm1_lab.config import DataMix, Recipe, Sweep
 
 Levels = dict[str, dict[str, str]]
@@ -42,12 +44,12 @@ def _level(value: object) -> str:
     return UNSET if value is None else str(value)
 
 
-def varying(sweep: Sweep) -> Levels:
-    """The levels of the axes that vary among a sweep's arms, without blind controls and duplicates."""
+def varying(sweep: Sweep, arms: Collection[str]) -> Levels:
+    """The levels of the axes that vary among `arms` of a sweep, without blind controls and duplicates."""
     levels: Levels = {}
     for arm, recipe in sweep.arms.items():
         own = levels_of(recipe)
-        if recipe.images != "blind" and own not in levels.values():
+        if arm in arms and recipe.images != "blind" and own not in levels.values():
             levels[arm] = own
     every = dict.fromkeys(axis for own in (levels_of(sweep.base), *levels.values()) for axis in own)
     varied = [axis for axis in every if len({own.get(axis, UNSET) for own in levels.values()}) > 1]

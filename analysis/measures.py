@@ -55,7 +55,7 @@ def measure_rows(study: Study, minutes: float, evaluation: float) -> pd.DataFram
         needed = share = best = np.nan
         if measure not in losses:
             needed = seeds_needed("greater", 0.0, pair, prior)
-            share = min(1.0, question_variance(study, measure, list(known)) / noise**2)
+            share = min(question_variance(study, measure, list(known)) / noise**2, 1.0)
             # least of (training + questions / m) · (minutes of training + m · minutes of evaluation)
             if share < 1 and evaluation > 0:
                 best = float(np.sqrt(share / (1 - share) * (minutes - evaluation) / evaluation))

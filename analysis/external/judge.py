@@ -96,6 +96,8 @@ def judge(
     the claims are judged while runs come in; the last one is the most there will be. Raises RequestError.
     """
     table = make_scores(scores, columns) if isinstance(scores, pd.DataFrame) else read_scores(Path(scores), columns)
+    if looks and (looks[0] < 2 or list(looks) != sorted(set(looks))):
+        raise RequestError(f"looks {list(looks)}: give increasing numbers of seeds, from 2 on, such as [4, 6, 8]")
     if claims is not None and lower_is_better:
         raise RequestError("--lower-is-better is for tables without CLAIMS; there say `expect: less`")
     if claims is None:
@@ -214,27 +216,23 @@ def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks:
     means = _means(questions) if len(questions) else pd.DataFrame()
     if claim.first not in means.index or claim.second not in means.index:
         return _Evidence(reason="no question in common")
+    first, second = pd.DataFrame(questions[claim.first]), pd.DataFrame(questions[claim.second])  # a column per run
     if paired:
-        differences = (means.loc[claim.first] - means.loc[claim.second]).dropna()
-        count = len(differences)
-        if count == 0:
+        seeds = means.loc[[claim.first, claim.second]].dropna(axis=1).columns
+        if seeds.empty:
             return _Evidence(reason="no seed in common: run both arms at the same seeds")
-        if count == 1:
-            seed = differences.index[0]
-            each = questions[claim.first][seed] - questions[claim.second][seed]
-            found = over_questions(each, pd.Series(1, each.index))
-            over = "questions" if np.isfinite(found.error) else ""
-            return _Evidence(found, over, 1, reason="one seed: its luck is not known")
-    else:
-        runs = _runs(means)
-        first, second = runs[claim.first], runs[claim.second]
-        count = min(len(first), len(second))
-        if count < 2:
-            found = Interval(float(first.mean() - second.mean()), math.nan, 0.0)
-            return _Evidence(found, count=count, reason="one run of an arm: its luck is not known")
+        first, second = first[seeds], second[seeds]
+    runs = first.shape[1], second.shape[1]
+    count = min(runs)
+    if count == 1:
+        each = first.mean(axis=1) - second.mean(axis=1)
+        found = over_questions(each, pd.Series(1, each.index))
+        over = "questions" if np.isfinite(found.error) else ""
+        reason = f"one {'seed' if paired else 'run of an arm'}: its luck is not known"
+        return _Evidence(found, over, count, reason=reason)
     interval = _within_seeds if paired else _between_runs
     found = interval(claim, means, None)
-    to_single = math.sqrt(count) if paired else math.sqrt(2 / (1 / len(first) + 1 / len(second)))
+    to_single = math.sqrt(count) if paired else math.sqrt(2 / (1 / runs[0] + 1 / runs[1]))
     evidence = _Evidence(
         found=found,
         over="seeds" if paired else "runs",
@@ -242,7 +240,7 @@ def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks:
         single=replace(found, error=found.error * to_single),
     )
     if found.error < 1e-9 * max(1.0, abs(means.to_numpy()).max()):
-        reason = f"the {evidence.over} change nothing: was one model scored several times?"
+        reason = f"the {evidence.over} change nothing, as if one model had been scored several times"
         return replace(evidence, single=UNKNOWN, reason=reason)
     finished = [look for look in looks if look <= count] if looks else [count]
     if not finished:

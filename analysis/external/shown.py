@@ -36,7 +36,7 @@ def judgement_text(judgement: Judgement) -> str:
         count = sum(claim["reason"] == reason for claim in claims)
         notes.append(f"Not judged ({count} of {len(claims)}): {reason}.")
     if any(claim["interval_over"] == "questions" for claim in claims):
-        notes.append("Intervals of one seed are over questions: they are about these models alone.")
+        notes.append("Intervals of one seed or run are over questions: they are about these models alone.")
     spread = judgement.spread
     if spread:
         notes.append(

@@ -63,7 +63,7 @@ def _read_file(path: Path) -> pd.DataFrame:
             return pd.read_parquet(path)
         if path.suffix == ".jsonl":
             text = path.read_text(encoding="utf-8-sig")
-            return pd.DataFrame([json.loads(line) for line in text.splitlines() if line.strip()])
+            return pd.DataFrame([json.loads(line) for line in text.split("\n") if line.strip()])
         if path.suffix == ".json":
             return pd.DataFrame(json.loads(path.read_text(encoding="utf-8-sig")))
         if path.suffix in (".csv", ".tsv", ".txt"):
@@ -154,7 +154,7 @@ def _numbers(column: pd.Series[Any], where: str) -> pd.Series[float]:
 
 def _labels(column: pd.Series[Any], name: str, where: str) -> pd.Series[str]:
     """Names and numbers as text; seeds and shots that are whole numbers without `.0`, as spreadsheets write them."""
-    labels = column.map(lambda value: "" if value is None or value != value else str(value).strip())
+    labels = column.astype(object).where(column.notna(), "").map(lambda value: str(value).strip())
     empty = labels == ""
     if empty.any():
         raise RequestError(f"{where}: {_row(labels.index[empty][0])} has no {name}")

@@ -1,6 +1,6 @@
 """What is claimed: contrasts of a sweep's file, and the lessons of `lessons.yaml`, as weighted sums of scores."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 from pathlib import Path
@@ -41,8 +41,11 @@ class Claim:
 
 def claim_of(contrast: Contrast) -> Claim:
     first, second = contrast.sides
-    weights = {(arm, contrast.measure): 1.0 / len(first) for arm in first}
-    weights |= {(arm, contrast.measure): -1.0 / len(second) for arm in second}
+    weights: dict[tuple[str, Measure], float] = {}
+    for side, sign in ((first, 1.0), (second, -1.0)):
+        for arm in side:  # an arm may stand on both sides
+            term = arm, contrast.measure
+            weights[term] = weights.get(term, 0.0) + sign / len(side)
     detail = f"{_mean_of(first)} − {_mean_of(second)}, {contrast.measure}"
     return Claim(contrast.claim, detail, weights, contrast.measure, contrast.expect, contrast.margin)
 
@@ -81,6 +84,8 @@ class Part(Levels):
         forms = (self.axis, self.first and self.second, self.contrast, self.arm and self.over, self.law)
         if sum(map(bool, forms)) != 1:
             raise ValueError("a part needs exactly one of: contrast; axis; first and second; arm and over; law")
+        if (self.first and self.first == self.second) or self.over == self.measure:
+            raise ValueError("a part compares two arms, or an arm by two measures")
         return self
 
 
@@ -103,7 +108,7 @@ def load_lessons(path: Path = PATH) -> tuple[Lesson, ...]:
     """Reads the lessons. Raises RequestError for an invalid file."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # a ValueError: no UTF-8, or a date that does not exist
         raise RequestError(f"{path}: this is not YAML ({getattr(error, 'problem', error)})") from None
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         raise RequestError(f"{path}: must hold a list of lessons")
@@ -132,7 +137,7 @@ def lessons_about(sweep: Sweep, lessons: Iterable[Lesson]) -> list[Lesson]:
     return [lesson for lesson in lessons if lesson.sweep == sweep.name != LAW]
 
 
-def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Iterable[str]) -> list[Claim]:
+def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Collection[str]) -> list[Claim]:
     """The claims of a part of a lesson; empty if the sweep has no such arms with scores."""
     if part.contrast:
         return [claim_of(contrast) for contrast in sweep.contrasts if contrast.claim == part.contrast]
@@ -142,8 +147,7 @@ def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Iterable[str]) -
             return []
         terms = {(part.arm, part.measure): 1.0, (part.arm, part.over): -1.0}
         return [replace(claim, detail=f"{part.arm}: {part.measure} − {part.over}", weights=terms)]
-    known = set(scored)
-    levels = {arm: own for arm, own in varying(sweep).items() if arm in known}
+    levels = varying(sweep, scored)
     differences = differences_of(part, levels, sweep)
     if part.beyond:
         exceeding = {}

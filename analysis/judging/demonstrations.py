@@ -56,9 +56,10 @@ def demonstration_checks(
     yield from _seen(alone[first], ", first words", blind, majorities)
     most = int(scores["shots"].max())
     images = scores[scores["family"].isin(PLAIN)]
-    yield _gain("all", images, most, GAIN)
-    for family in PLAIN:
-        yield _gain(family, images[images["family"] == family], most, -LOSS)
+    if (images["shots"] == 0).any():
+        yield _gain("all", images, most, GAIN)
+        for family in PLAIN:
+            yield _gain(family, images[images["family"] == family], most, -LOSS)
 
 
 def _asked(scores: pd.DataFrame, family: str, shots: int) -> pd.DataFrame:

@@ -148,7 +148,9 @@ def with_lessons(study: Study, contrasts: pd.DataFrame, lessons: Sequence[Lesson
                     if part.aside:
                         aside.setdefault(contrast.claim, part.aside)
     claims = contrasts["claim"]
-    return contrasts.assign(of_lesson=claims.map(of_lesson).fillna(""), aside=claims.map(aside).fillna(""))
+    return contrasts.assign(
+        of_lesson=claims.map(lambda name: of_lesson.get(name, "")), aside=claims.map(lambda name: aside.get(name, ""))
+    )
 
 
 def _compared(claim: Claim) -> object:

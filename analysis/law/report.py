@@ -140,7 +140,7 @@ def _optima_table(optima: pd.DataFrame) -> Table:
                 "size": sized(row["size"], row["params"]),
                 "best η": _with_range(row["optimum"], row["low"], row["high"]),
                 "predicted without it": left_out,
-                "best tried": f"{row['grid_best']:.3g}",
+                "best tried": _with_range(row["grid_best"], math.nan, math.nan),
                 "not bracketed: needs": row["needs"],
                 "runs": row["runs"],
                 "failed": row["failed"],

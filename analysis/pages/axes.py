@@ -30,8 +30,7 @@ def level_rows(study: Study) -> pd.DataFrame:
     """How each level of an axis differs from the base's level: the mean over pairs of arms that differ in it alone, of
     conversations for tuned models, of the average for others."""
     measure = CHAT if study.trial_values(CHAT) else AVERAGE
-    scored = {arm for arm, _ in study.trial_values(measure)}
-    levels = {arm: own for arm, own in varying(study.sweep).items() if arm in scored}
+    levels = varying(study.sweep, {arm for arm, _ in study.trial_values(measure)})
     base_levels = levels_of(study.sweep.base)
     rows = []
     for axis in next(iter(levels.values()), {}):

@@ -73,7 +73,7 @@ def _range(shown: pd.DataFrame) -> tuple[float, float]:
     ends = shown[["low", "high"]].to_numpy(float).clip(-reach, reach)
     drawn = [*points.flat, *ends.flat, 0.0, -margin, margin]
     low, high = 1.08 * np.nanmin(drawn), 1.08 * np.nanmax(drawn)
-    room = min(0.5, 0.05 * (high - low))  # scores of others may differ in the third decimal
+    room = min(0.5, 0.05 * (high - low)) or 0.5  # scores of others may differ in the third decimal
     return low - room, high + room
 
 

@@ -50,6 +50,12 @@ def test_what_fails_is_said_and_data_without_second_words_have_no_rule() -> None
     assert not checks_of(scores(second=30.0, otherwise=""))
 
 
+def test_without_zero_shots_nothing_is_said_of_gains() -> None:
+    base = scores(second=54.0)
+    checks = {check.check for check in checks_of(base[base["shots"] > 0]).values()}
+    assert checks == {"told by demonstrations", "sees"}
+
+
 def test_each_benchmark_is_compared_with_blind_and_majority_in_words_that_the_base_knows() -> None:
     checks = checks_of(scores(second=54.0))
     seen = {what: (check.value, check.verdict) for what, check in checks.items() if check.check == "sees"}

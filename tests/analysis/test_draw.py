@@ -104,7 +104,7 @@ def test_arms_are_compared_by_what_was_measured_at_the_seeds_of_both(data_mix: S
 
 
 def test_a_share_of_unparsed_answers_is_never_below_nought(data_mix: Sweep) -> None:
-    """Means are adjusted for missing seeds, but not this one: all answers of the seed that `captions` has are parsed."""
+    """Means are adjusted for missing seeds, but not this one: `captions` has a seed whose answers are all parsed."""
     study = study_of(data_mix, (0, 1), missing=("captions/1",))
     scores = study.scores.assign(parsed=(study.scores["seed"] == 0) | study.scores["parsed"])
     study = replace(study, scores=scores)

@@ -102,7 +102,7 @@ def test_later_seeds_change_no_look_before_them(paired: bool) -> None:
 def test_one_model_that_was_scored_several_times_shows_no_luck() -> None:
     (claim,) = judge(table({"base": [50.1] * 3, "wide": [50.2] * 3})).claims
     assert claim["verdict"] == "not judged" and claim["seeds_needed"] is None
-    assert claim["reason"] == "the seeds change nothing: was one model scored several times?"
+    assert claim["reason"] == "the seeds change nothing, as if one model had been scored several times"
 
 
 def test_a_seed_of_one_arm_takes_no_benchmark_from_the_others() -> None:
@@ -129,6 +129,15 @@ def test_one_run_of_each_arm_gives_no_verdict_but_what_luck_is_worth() -> None:
     assert judgement.spread["smallest_gain"] == pytest.approx(stats.t.ppf(0.975, 2) * np.sqrt(2) * deviation)
     assert judgement.notes[0] == "Left out 1 of 6 rows by their status (crash)."
     assert judge(frame[:3], columns=columns).spread is None
+
+
+def test_one_run_of_each_arm_is_compared_over_questions_whether_or_not_there_is_a_seed() -> None:
+    chance = np.random.default_rng(0)
+    frame = pd.DataFrame([(arm, question) for arm in "ab" for question in range(50)], columns=["arm", "question"])
+    frame["score"] = chance.normal(50, 10, 100)
+    without, with_seed = (judge(one).claims[0] for one in (frame, frame.assign(seed=0)))
+    assert without["interval_over"] == "questions" and without["verdict"] == "not judged"
+    assert all(without[name] == with_seed[name] for name in ("difference", "low", "high", "interval_over"))
 
 
 def test_seeds_needed_of_single_runs_are_by_the_spread_of_what_is_claimed() -> None:
@@ -260,6 +269,13 @@ def test_wrong_options(words: list[str], tmp_path: Path, capsys: pytest.CaptureF
     assert error.count("\n") == 1 and words[0] in error
 
 
+def test_lines_of_json_may_hold_separators_of_unicode(tmp_path: Path) -> None:
+    path = tmp_path / "scores.jsonl"
+    rows = [{"arm": arm, "question": "one\u2028two\x85", "score": 1.0} for arm in "ab"]
+    path.write_text("\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8", newline="")
+    assert judge(path).claims[0]["difference"] == 0
+
+
 def test_exit_codes_json_and_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "scores.tsv"
     table({"base": [50, 51, 52], "wide": [60, 61, 62.5]}).to_csv(path, sep="\t", index=False)
@@ -299,6 +315,11 @@ def test_wrong_frames() -> None:
         judge(table({"a": [1], "b": [2]}), columns={"seed": "x"})
     with pytest.raises(RequestError, match="the table: has no rows"):
         judge(pd.DataFrame({"arm": [], "score": []}))
+    nullable = pd.DataFrame({"arm": ["a", "b"], "seed": pd.array([0, None], dtype="Int64"), "score": [1.0, 2.0]})
+    with pytest.raises(RequestError, match="row 2 has no seed"):
+        judge(nullable)
+    with pytest.raises(RequestError, match="give increasing numbers of seeds"):
+        judge(table({"a": [1, 2], "b": [2, 4]}), looks=(4, 2))
 
 
 def test_the_examples_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,6 +114,19 @@ def test_groups_of_arms_are_compared_by_their_means() -> None:
     assert row["detail"] == f"mean of {', '.join(first)} − mean of {', '.join(second)}, average"
 
 
+def test_an_arm_on_both_sides_of_a_contrast_cancels_out(data_mix: Sweep) -> None:
+    study = study_of(data_mix, range(3))
+
+    def difference(first: str | tuple[str, ...], second: str | tuple[str, ...]) -> dict[str, Any]:
+        contrast = Contrast(claim="more", first=first, second=second, measure=AVERAGE, expect="greater")
+        return claim_row(study, claim_of(contrast))
+
+    shared = difference(("captions", "base"), ("interleaved", "base"))
+    assert shared["estimate"] == pytest.approx(difference("captions", "interleaved")["estimate"] / 2)
+    assert difference(("base", "base"), "captions")["estimate"] == difference("base", "captions")["estimate"]
+    assert difference("base", "base")["reason"] == "the same trials"
+
+
 def test_one_seed_gives_numbers_and_no_verdict() -> None:
     found = connector(1, _144=40)["image tokens"]
     assert (found["verdict"], found["reason"], found["interval"]) == ("not judged", "one seed", "questions")
@@ -302,6 +315,14 @@ def test_a_broken_lesson_is_refused(tmp_path: Path) -> None:
     path.write_text(good.replace("{contrast: captions lift zero-shot}", "{measure: 0-shot}"), encoding="utf-8")
     with pytest.raises(RequestError, match="a part needs exactly one of: contrast; axis"):
         load_lessons(path)
+    itself = "{first: captions, second: captions}"
+    path.write_text(good.replace("{contrast: captions lift zero-shot}", itself), encoding="utf-8")
+    with pytest.raises(RequestError, match="a part compares two arms"):
+        load_lessons(path)
+    for content in ("- {name: größer}\n".encode("latin-1"), b"- {name: 2020-99-99}\n"):
+        path.write_bytes(content)
+        with pytest.raises(RequestError, match="this is not YAML"):
+            load_lessons(path)
 
 
 def protocol_hash(lessons: Iterable[Lesson], sweeps: Iterable[Sweep]) -> str:

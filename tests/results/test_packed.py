@@ -104,7 +104,9 @@ def test_a_damaged_pack_is_told_and_a_restored_one_is_read(results: Path, capsys
     captured = [read_variant(folder).trials["done"].tolist() for folder in sorted(results.glob("smoke/*"))]
     assert captured == [[True, True], [True, False]]
     told = capsys.readouterr().err
-    assert told.count(": damaged (") == 1 and "data_mix/scores.parquet: damaged" in told, "once, for all reads of a command"
+    assert told.count(": damaged (") == 1 and "data_mix/scores.parquet: damaged" in told, (
+        "once, for all reads of a command"
+    )
     assert main(["verify", "--results", str(results), "--store", str(results)]) == 1
     with pytest.raises(RequestError, match=r"data_mix: its pack is damaged .* restore it"):
         pack(results)
