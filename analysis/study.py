@@ -253,11 +253,13 @@ class Study:
 
     @cached_property
     def paper(self) -> Paper:
-        """The paper's numbers for this sweep; empty on a user's own data, and unless there are both captions and
-        questions, like in the paper's averages."""
+        """The paper's numbers for this sweep's panels; empty on a user's own data, and unless there are both captions
+        and questions, like in the paper's averages."""
         if not self.manifest.in_world or not set(FAMILIES) <= set(self.families):
             return Paper({}, {})
-        return read_paper(self.sweep.reproduces)
+        known = read_paper(self.sweep.reproduces)
+        shown = {(key, label) for key, panel in self.panels.items() for label in panel.arms}
+        return replace(known, values={place: number for place, number in known.values.items() if place[:2] in shown})
 
     def paper_value(self, arm: str, measure: Measure) -> PaperNumber | None:
         """The paper's own number for an arm, from the first panel that has it."""

@@ -44,6 +44,8 @@ def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
             for question, score in scores.items():
                 row = {"arm": arm, "seed": seed, "benchmark": task, "shots": shots}
                 rows.append(row | {"question": question, "score": score})
+    if not rows:
+        raise RequestError(f"{folder}: no task has a score in its results, as if answers were only written down")
     frame = pd.DataFrame(rows)
     lacks_seed = frame["seed"] == ""
     if lacks_seed.all():
@@ -74,7 +76,7 @@ def _tasks(path: Path) -> Iterator[tuple[str, int, dict[str, float]]]:
     for task, values in told["results"].items():
         metrics: dict[str, float] = {}
         for name, value in values.items():
-            if isinstance(value, int | float) and not isinstance(value, bool) and "stderr" not in name:
+            if isinstance(value, int | float) and "," in name and "stderr" not in name:  # `acc,none`, no `sample_len`
                 metrics[name] = float(value)
         if not metrics or (told.get("group_subtasks") or {}).get(task):
             continue  # a group, of tasks that stand for themselves

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.judging.difference import Difference
+from analysis.pages.notes import unlike_note
 from analysis.seeds import seeds_text
 from analysis.statistics import UNKNOWN
 from analysis.study import Study
@@ -77,6 +78,7 @@ def compare_arms(study: Study, first: str, second: str, only: Sequence[int] = ()
         over = " or, with one seed, ".join(dict.fromkeys(UNITS[row["over"]] for row in rows if row["over"]))
         text = seeds_text(seeds, study.manifest.in_world)
         notes.append(f"Points, {text}; the difference's interval is over {over}, uncorrected.")
+    notes += unlike_note(study, own.values())
     if study.caution:
         notes.append(study.caution)
     return Comparison(f"{study.sweep.name} at {study.manifest.scale}: {first} and {second}", rows, notes)

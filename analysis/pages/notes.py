@@ -1,5 +1,7 @@
 """The notes below a sweep's tables and figures: what its intervals are, what is missing or adjusted, what was asked."""
 
+from collections.abc import Iterable
+
 from analysis.study import Study
 
 UNCERTAINTY = {
@@ -22,10 +24,13 @@ def notes_of(study: Study) -> list[str]:
     lacks_seeds = any(len(study.seed_values(arm, study.measures[0])) < len(study.seeds) for arm in adjusted)
     if study.uncertainty == "seeds" and lacks_seeds:
         notes.append(ADJUSTED)
-    unlike = [str(measure) for measure in study.measures if study.asked_unlike(frozenset(study.scored), measure)]
-    if unlike:
-        notes.append(f"Not comparable, as arms have different benchmarks in the mean: {', '.join(unlike)}.")
-    return [*notes, *remarks(study)]
+    return [*notes, *unlike_note(study, study.scored), *remarks(study)]
+
+
+def unlike_note(study: Study, arms: Iterable[str]) -> list[str]:
+    """Below what compares `arms`: the measures in which they cannot be."""
+    unlike = [str(measure) for measure in study.measures if study.asked_unlike(frozenset(arms), measure)]
+    return [f"Not comparable, as arms have different benchmarks in the mean: {', '.join(unlike)}."] if unlike else []
 
 
 def remarks(study: Study) -> list[str]:

@@ -252,6 +252,13 @@ def test_a_figure_names_every_row_and_shows_the_papers_numbers_on_an_axis_of_the
     assert all(len(axis.get_xticks()) > 1 for axis in ours) and "new combinations" not in labels
 
 
+def test_a_changed_sweep_shows_no_numbers_of_the_paper_s_and_cites_none(data_mix: Sweep) -> None:
+    arms = {"mine": data_mix.arms["base"], "captions": data_mix.arms["captions"]}
+    study = study_of(data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": ()}), (0, 1))
+    assert not any("MM1's own" in axis.get_title() for axis in draw_scores(study).axes)
+    assert not any(note.startswith("[1]") for note in means_table(study).notes)
+
+
 LIFTS = Contrast(claim="captions lift", first="captions", second="base", measure="0-shot", expect="greater")
 
 

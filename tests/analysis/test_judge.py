@@ -165,6 +165,20 @@ def test_logs_of_harnesses() -> None:
     assert both["first"] in ("large", "small") and both["seeds"] == 1
 
 
+def test_logs_without_questions_are_judged_by_their_metric(tmp_path: Path) -> None:
+    (written,) = (LOGS / "large" / "dummy").glob("results_*.json")
+    told = json.loads(written.read_text(encoding="utf-8"))
+    for arm, score in (("a", 0.3), ("b", 0.9)):
+        told["results"]["ten_choices"]["acc,none"] = score
+        (tmp_path / arm).mkdir()
+        (tmp_path / arm / written.name).write_text(json.dumps(told), encoding="utf-8")
+    assert judge(tmp_path).claims[0]["difference"] == pytest.approx(60)
+    for path in tmp_path.glob("*/*.json"):
+        path.write_text(json.dumps(told | {"results": {"for_a_server": {"submission,none": None}}}), encoding="utf-8")
+    with pytest.raises(RequestError, match="no task has a score"):
+        judge(tmp_path)
+
+
 WRONG = {
     "arm": ("score\n1\n", "has no column 'arm'"),
     "score": ("arm,points\na,1\nb,2\n", "has no column 'score' (it has arm, points); name it with --columns"),
