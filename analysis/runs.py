@@ -32,14 +32,9 @@ def minutes_of(study: Study) -> tuple[float, float]:
     """Core-minutes of a trial, without parts that trials share, and those of its evaluation; means over trials."""
     total, evaluation = [], []
     for record in study.records.values():
-        seconds = 0.0
-        of_questions = 0.0
-        for kind, timing in record.get("timings", {}).items():
-            seconds += timing["seconds"]
-            if kind == "evaluation":
-                of_questions = timing["seconds"]
-        total.append(seconds)
-        evaluation.append(of_questions)
+        seconds = {kind: timing["seconds"] for kind, timing in record.get("timings", {}).items()}
+        total.append(sum(seconds.values()))
+        evaluation.append(seconds.get("evaluation", 0.0))
     return float(np.mean(total)) / 60, float(np.mean(evaluation)) / 60
 
 
@@ -59,6 +54,5 @@ def mixes_machines(study: Study, arms: Iterable[str]) -> bool:
             if "processor" in summary:
                 ran_on[kind] = summary["processor"]
         for kind, machine in ran_on.items():
-            key = trial["seed"], kind
-            machines.setdefault(key, set()).add(machine)
+            machines.setdefault((trial["seed"], kind), set()).add(machine)
     return any(len(different) > 1 for different in machines.values())

@@ -17,7 +17,7 @@ from analysis.statistics import Interval, arm_means, over_questions
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure, Panel, RequestError, Sweep, canonical_json
 from mm1_lab.results import Manifest
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
-from mm1_lab.results.summary import benchmark_scores, rows_of
+from mm1_lab.results.summary import rows_of, trial_value
 
 FAMILIES = {"captioning": "captioning", "vqa": "VQA"}
 """Titles of the families of benchmarks with images."""
@@ -171,7 +171,7 @@ class Study:
     def measures(self) -> list[Measure]:
         """The measures with scores that have a column of their own, in order. Raises RequestError if there are none."""
         every = [TEXT_CORE, *(Measure(family, shots) for family in self.families for shots in self.shots)]
-        found = [measure for measure in every if len(rows_of(self._by_benchmark, measure))]
+        found = [measure for measure in every if len(rows_of(self.asked, measure))]
         if not found:
             shots = ", ".join(map(str, self.shots))
             raise RequestError(f"{self.variant.folder}: no finished trial has a score at {shots} shots; run it again")
@@ -192,31 +192,15 @@ class Study:
         rows = rows[["benchmark", "shots"]].drop_duplicates().sort_values("shots", kind="stable")
         return [Measure(name, int(shots)) for name, shots in rows.itertuples(index=False)]
 
-    @property
-    def averages(self) -> list[Measure]:
-        """The measures over all benchmarks: of text, then of images by number of shots."""
-        return [measure for measure in self.measures if measure == TEXT_CORE or not measure.of]
-
-    @cached_property
-    def _by_benchmark(self) -> pd.DataFrame:
-        """The mean score over each benchmark's questions, by arm and seed."""
-        return benchmark_scores(self.scores)
-
-    def _rows(self, measure: Measure) -> pd.DataFrame:
-        """The rows that a trial's value is the mean of: of questions only where means of benchmarks do not suffice."""
-        if measure.about == "loss":
-            return self.held_out[self.held_out["source"] == measure.of].rename(columns={"loss": "score"})
-        if measure == UNPARSED:
-            return rows_of(self.scores, measure)
-        if measure.about == "kind":
-            return benchmark_scores(rows_of(self.scores, measure))
-        return rows_of(self._by_benchmark, measure)
-
     @cache
     def all_values(self, measure: Measure) -> TrialValues:
         """The value of each trial (arm, seed)."""
-        means = self._rows(measure).groupby(["arm", "seed"], sort=False, observed=True)["score"].mean()
-        return {(arm, int(seed)): value for (arm, seed), value in zip(means.index, means.tolist(), strict=True)}
+        trial = ["arm", "seed"]
+        if measure.about == "loss":
+            values = self.held_out[self.held_out["source"] == measure.of].set_index(trial)["loss"]
+        else:
+            values = trial_value(self.scores, measure, trial)
+        return {(arm, int(seed)): value for (arm, seed), value in zip(values.index, values.tolist(), strict=True)}
 
     @cache
     def trial_values(self, measure: Measure) -> TrialValues:

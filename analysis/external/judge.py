@@ -307,11 +307,7 @@ def _row(
         is_open = chance >= FUTILE and one.count < looks[-1]
     values = {
         "claim": claim.name,
-        "first": claim.first,
-        "second": claim.second,
-        "measure": claim.measure,
-        "expect": claim.expect,
-        "margin": claim.margin,
+        **claim.model_dump(exclude={"claim"}),
         "difference": found.estimate,
         "low": found.low,
         "high": found.high,

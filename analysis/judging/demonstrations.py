@@ -5,6 +5,7 @@ captions of a block are in one convention. The bounds were fixed before any comp
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -25,25 +26,21 @@ ABOVE_BLIND, ABOVE_MAJORITY = 20.0, 10.0
 KEPT = 80.0
 """Least percentage of a caption's words in the convention shown."""
 FEW = 4
+Majorities = Mapping[str, Mapping[Any, float]]
+"""The best constant answer's score by benchmark and kind of question."""
 
 
-def demonstration_checks(
-    scores: pd.DataFrame, blind: pd.DataFrame, majorities: Mapping[str, Mapping[str, float]]
-) -> Iterator[Check]:
-    """The checks of the base's scores by question; none where no question expects second words.
-
-    `majorities`: the best constant answer's score by benchmark and kind.
-    """
-    vqa = _asked(scores, "vqa", FEW)
+def demonstration_checks(scores: pd.DataFrame, blind: pd.DataFrame, majorities: Majorities) -> Iterator[Check]:
+    """The checks of the base's scores by question; none where no question expects second words."""
+    asked = scores[scores["family"] == "vqa"]
+    vqa, alone = asked[asked["shots"] == FEW], asked[asked["shots"] == 0]
     second = vqa["question"].astype(str).str.endswith(OTHERWISE)
     if not second.any():
         return
     kinds = vqa["benchmark"].astype(str) + " " + vqa["kind"].astype(str)
     has_second = kinds.isin(set(kinds[second]))
     known = _mean(vqa[has_second & ~second])
-    share = 0.0
-    if known:  # at smoke nothing is
-        share = 100 * _mean(vqa[second]) / known
+    share = 100 * _mean(vqa[second]) / known if known else 0.0  # at smoke nothing is known
     yield Check.within("told by demonstrations", f"second words, {FEW} shots, percent of first words", share, TOLD)
     captions = scores[scores["benchmark"].astype(str).str.endswith(FOLLOWED)]
     for shots, rows in captions[captions["shots"] > 0].groupby("shots"):
@@ -51,7 +48,6 @@ def demonstration_checks(
         yield Check.within("told by demonstrations", what, _mean(rows), KEPT)
 
     yield from _seen(vqa, "", blind, majorities)
-    alone = _asked(scores, "vqa", 0)
     first = ~alone["question"].astype(str).str.endswith(OTHERWISE)
     yield from _seen(alone[first], ", first words", blind, majorities)
     most = int(scores["shots"].max())
@@ -62,23 +58,15 @@ def demonstration_checks(
             yield _gain(family, images[images["family"] == family], most, -LOSS)
 
 
-def _asked(scores: pd.DataFrame, family: str, shots: int) -> pd.DataFrame:
-    return scores[(scores["family"] == family) & (scores["shots"] == shots)]
-
-
-def _seen(
-    scores: pd.DataFrame, words: str, blind: pd.DataFrame, majorities: Mapping[str, Mapping[str, float]]
-) -> Iterator[Check]:
+def _seen(scores: pd.DataFrame, words: str, blind: pd.DataFrame, majorities: Majorities) -> Iterator[Check]:
     """Each visual benchmark against the blind control and the majority answer, at one number of shots."""
     for (benchmark, shots), own in scores.groupby(["benchmark", "shots"], sort=False, observed=True):
         what = f"{benchmark}, {shots} shots{words}"
         found = float(own["score"].mean())
         same = blind[(blind["benchmark"] == benchmark) & (blind["shots"] == shots)]
-        same = same[same["question"].isin(own["question"])]
-        unseen = float(same["score"].mean())
+        unseen = same["score"][same["question"].isin(own["question"])].mean()
         yield Check.within("sees", f"{what}, − blind", found - unseen, ABOVE_BLIND)
-        levels = own["kind"].map(majorities[str(benchmark)])
-        level = float(levels.mean())
+        level = own["kind"].map(majorities[str(benchmark)]).mean()
         yield Check.within("sees", f"{what}, − majority", found - level, ABOVE_MAJORITY)
 
 

@@ -44,28 +44,25 @@ def question_status(study: Study, lessons: Sequence[Lesson], failed: Sequence[st
     reason = study_not_judged(study, failed)
     if reason not in ("", "one seed"):
         return [f"no verdicts: {reason}"], list(study.sweep.arms)
-    lines, arms = [], set[str]()
-    evidence = of_lessons(study, lessons, failed)
+    claims: dict[str, list[Claim]] = {}
     for lesson in lessons_about(study.sweep, lessons):
-        claims: list[Claim] = []
         for part in lesson.parts:
             if not part.aside:
-                claims += claims_of(part, lesson, study.sweep, study.sweep.arms)
-        if claims:
-            # tested as if no other were decided, so it stays decided whatever the others show
-            status, is_open = _status(study, [one for one in evidence if one.question == lesson.name], len(lessons))
-            lines.append(f"{lesson.name}: {status}")
-            arms |= _arms_of(study, claims) if is_open else set()
-    if not lines:
-        for contrast, one in zip(study.sweep.contrasts, of_contrasts(study, failed), strict=True):
-            status, is_open = _status(study, [one], 1)
-            lines.append(f"{contrast.claim}: {status}")
-            arms |= _arms_of(study, [claim_of(contrast)]) if is_open else set()
+                claims.setdefault(lesson.name, []).extend(claims_of(part, lesson, study.sweep, study.sweep.arms))
+    claims = {name: own for name, own in claims.items() if own}
+    # a lesson is tested as if no other were decided, so it stays decided whatever the others show
+    evidence, tests = of_lessons(study, lessons, failed), len(lessons)
+    if not claims:
+        for contrast in study.sweep.contrasts:
+            claims.setdefault(contrast.claim, []).append(claim_of(contrast))
+        evidence, tests = of_contrasts(study, failed), 1
+    lines, arms = [], set[str]()
+    for name, own in claims.items():
+        status, is_open = _status(study, [one for one in evidence if one.question == name], tests)
+        lines.append(f"{name}: {status}")
+        if is_open:
+            arms |= {study.representative(arm) for claim in own for arm, _ in claim.weights}
     return lines, [arm for arm in study.sweep.arms if study.representative(arm) in arms]
-
-
-def _arms_of(study: Study, claims: Sequence[Claim]) -> set[str]:
-    return {study.representative(arm) for claim in claims for arm, _ in claim.weights}
 
 
 def _status(study: Study, evidence: Sequence[Evidence], tests: int) -> tuple[str, bool]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.judging.demonstrations import demonstration_checks
+from analysis.judging.demonstrations import Majorities, demonstration_checks
 from analysis.judging.evidence import ABOVE
 from analysis.seeds import caution, earlier_world
 from analysis.statistics import Interval, one_sample, over_questions
@@ -48,8 +48,10 @@ def validity_checks(study: Study) -> list[Check]:
     base = _base_of(study)
     if not base:
         return []
-    of_demonstrations = demonstration_checks(base.scores(), base.scores(base.blind), base.majorities())
-    return [*_seeing(base), *_captions_and_text(base), *of_demonstrations, *_steps(base), *_steadiness(base)]
+    scores = base.scores(base.arm)
+    compared = scores, base.scores(base.blind), base.majorities()
+    checks = [*_seeing(*compared), *_captions_and_text(scores), *demonstration_checks(*compared)]
+    return [*checks, *_steps(base), *_steadiness(scores)]
 
 
 def read_judged(folder: Path, seeds: Sequence[int] | None = None) -> tuple[Study, list[Check], tuple[str, ...]]:
@@ -107,24 +109,19 @@ class _Base:
     blind_seeds: list[int]
     """Those that base and blind control share; a growing study may stop giving the control seeds."""
 
-    def scores(self, arm: str | None = None) -> pd.DataFrame:
-        """The scores of the base, or of another arm, at `seeds`."""
+    def scores(self, arm: str) -> pd.DataFrame:
+        """The scores of an arm at `seeds`."""
         scores = self.study.scores
-        return scores[(scores["arm"] == (arm or self.arm)) & scores["seed"].isin(self.seeds)]
+        return scores[(scores["arm"] == arm) & scores["seed"].isin(self.seeds)]
 
-    def majorities(self) -> dict[str, dict[str, float]]:
-        """The score of the best constant answer by benchmark and kind of question, mean over seeds."""
-        levels: dict[str, dict[str, list[float]]] = {}
-        for trial in self.study.variant.done.to_dict("records"):
-            if trial["arm"] != self.arm:
-                continue
-            for benchmark, kinds in self.study.records[trial["fingerprint"]].get("majority_by_kind", {}).items():
-                for kind, level in kinds.items():
-                    levels.setdefault(benchmark, {}).setdefault(kind, []).append(level)
-        means: dict[str, dict[str, float]] = {}
-        for benchmark, found in levels.items():
-            means[benchmark] = {kind: float(np.mean(own)) for kind, own in found.items()}
-        return means
+    def majorities(self) -> Majorities:
+        """The means over seeds."""
+        done = self.study.variant.done
+        levels: dict[str, list[dict[str, float]]] = {}
+        for fingerprint in done["fingerprint"][done["arm"] == self.arm]:
+            for benchmark, kinds in self.study.records[fingerprint].get("majority_by_kind", {}).items():
+                levels.setdefault(benchmark, []).append(kinds)
+        return {benchmark: pd.DataFrame(found).mean().to_dict() for benchmark, found in levels.items()}
 
 
 def _base_of(study: Study) -> _Base | None:
@@ -143,10 +140,8 @@ def _arm_with(study: Study, **changes: object) -> str | None:
     return next((arm for arm, other in study.sweep.arms.items() if other == recipe), None)
 
 
-def _seeing(base: _Base) -> Iterator[Check]:
+def _seeing(scores: pd.DataFrame, blind: pd.DataFrame, majorities: Majorities) -> Iterator[Check]:
     """Checks of every visual benchmark, and of every kind of question of a benchmark with several."""
-    majorities = base.majorities()
-    scores, blind = base.scores(), base.scores(base.blind)
     for benchmark, table in scores[scores["family"] == "vqa"].groupby("benchmark", sort=False, observed=True):
         kinds = list(dict.fromkeys(table["kind"]))
         asked = {str(benchmark): kinds}
@@ -169,9 +164,9 @@ def _seeing(base: _Base) -> Iterator[Check]:
             yield _within("no ceiling", f"{benchmark}, {count} shots", own, most=CEILING)
 
 
-def _captions_and_text(base: _Base) -> Iterator[Check]:
+def _captions_and_text(scores: pd.DataFrame) -> Iterator[Check]:
     keys = ["family", "benchmark", "shots"]
-    for (family, benchmark, shots), asked in base.scores().groupby(keys, sort=False, observed=True):
+    for (family, benchmark, shots), asked in scores.groupby(keys, sort=False, observed=True):
         if family in ("text", "captioning") and not asked["metric"].isin(["cider"]).any():  # which has no most
             yield _within("no ceiling", f"{benchmark}, {shots} shots", asked, most=CEILING)
 
@@ -191,8 +186,7 @@ def _steps(base: _Base) -> Iterator[Check]:
             yield _reaching("steps in order", what, _minus(more, less), 0.0, "low > 0", "fail")
 
 
-def _steadiness(base: _Base) -> Iterator[Check]:
-    scores = base.scores()
+def _steadiness(scores: pd.DataFrame) -> Iterator[Check]:
     images = scores[scores["family"].isin(PLAIN)]
     for name, asked in (("0 shots", images[images["shots"] == 0]), ("few shots", images[images["shots"] > 0])):
         averages = _by_seed(asked)

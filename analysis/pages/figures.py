@@ -103,8 +103,8 @@ def _columns(study: Study) -> list[Column]:
             own.setdefault(measure.of, {})[str(measure.shots)] = measure
     for name, by_shots in own.items():
         columns.append(Column(name, by_shots))
-    published = {measure for _, _, measure in study.paper.values} - {str(TEXT_CORE)}
-    paper = {str(measure.shots): measure for measure in study.averages if str(measure) in published}
+    published = {measure for _, _, measure in study.paper.values}
+    paper = {str(one.shots): one for one in study.measures if not one.of and str(one) in published}
     if paper:
         columns.append(Column("MM1's own\nnumbers", paper, "paper"))
     return columns

@@ -69,11 +69,9 @@ def shown_measures(study: Study) -> list[Measure]:
 
 def short_measures(study: Study) -> list[Measure]:
     """Those of the table at the end of a run: chat, the means by shots, that of text, and own benchmarks."""
-    chat = [measure for measure in study.measures if measure == CHAT]
-    images = [measure for measure in study.averages if measure != TEXT_CORE]
-    text = [measure for measure in study.averages if measure == TEXT_CORE]
-    own = [measure for measure in shown_measures(study) if measure not in study.measures]
-    return chat + images + text + own
+    chosen = [measure for measure in study.measures if measure in (CHAT, TEXT_CORE) or not measure.of]
+    chosen.sort(key=lambda measure: (measure == TEXT_CORE, measure != CHAT))
+    return chosen + [measure for measure in shown_measures(study) if measure not in study.measures]
 
 
 def means(study: Study) -> pd.DataFrame:
