@@ -6,6 +6,7 @@ has two parts: the luck of training, which more seeds average out, and the choic
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -94,22 +95,15 @@ def question_variance(study: Study, measure: Measure, arms: Collection[str]) -> 
 
 
 def measures_table(rows: pd.DataFrame, title: str) -> Table:
-    shown = rows[["sweep", "measure", "arms", "seeds", "signal", "noise"]].assign(
-        ratio=rows["signal"] / rows["noise"],
-        questions=rows["from_questions"],
-        minutes=rows["minutes"],
-        needed=[seeds_cell(row) for row in rows.to_dict("records")],
-        cost=rows["core_minutes"].replace(np.inf, np.nan),
-        best=rows["best_questions"],
-    )
-    names = {
-        "ratio": "signal : noise",
-        "questions": "from questions, %",
-        "minutes": "minutes a trial",
-        "needed": "seeds needed",
-        "cost": "core-minutes",
-        "best": "best × questions",
+    further: dict[str, Any] = {
+        "signal : noise": rows["signal"] / rows["noise"],
+        "from questions, %": rows["from_questions"],
+        "minutes a trial": rows["minutes"],
+        "seeds needed": [seeds_cell(row) for row in rows.to_dict("records")],
+        "core-minutes": rows["core_minutes"].replace(np.inf, np.nan),
+        "best × questions": rows["best_questions"],
     }
+    shown = rows[["sweep", "measure", "arms", "seeds", "signal", "noise"]].assign(**further)
     notes = [
         "Signal: the standard deviation of the arms' true means; noise: of a trial around what arm and seed explain; "
         "in points, of losses in nats per text token. *From questions*: of the noise's variance, what the choice of "
@@ -120,7 +114,7 @@ def measures_table(rows: pd.DataFrame, title: str) -> Table:
         "the core-minutes are fewest; below 1 more seeds pay, above 1 more questions.",
     ]
     formats = {"signal": ".2g", "noise": ".2g", "core-minutes": ".0f", "from questions, %": ".0f"}
-    return Table(title, shown.rename(columns=names), notes, "sweep", formats)
+    return Table(title, shown, notes, "sweep", formats)
 
 
 def measures_text(folder: Path, claimed: Collection[Measure]) -> str:
@@ -137,10 +131,11 @@ def measures_text(folder: Path, claimed: Collection[Measure]) -> str:
     for row in rows.sort_values("core_minutes", kind="stable").to_dict("records"):
         each.append(f"{row['measure']} {as_text(row['core_minutes'], '.0f')} ({seeds_cell(row)} seeds)")
     least, most = rows["from_questions"].min(), rows["from_questions"].max()
-    best = rows["best_questions"].median()
+    best = rows["best_questions"].mask(rows["from_questions"] == 100, np.inf).median()
     pays = "more seeds pay, with as many questions as now"
     if best > ABOUT_RIGHT:
-        pays = f"more questions pay, about {best:.1f} times as many as now"
+        times = f"about {best:.1f}" if np.isfinite(best) else "many"
+        pays = f"more questions pay, {times} times as many as now"
     elif best < 1 / ABOUT_RIGHT:
         pays = f"more seeds pay, with about {best:.1f} times as many questions as now"
     return (

@@ -52,8 +52,7 @@ def pair_arms(study: Study) -> Paired:
     frame.index = pd.MultiIndex.from_tuples(differences, names=["measure", "pair"])
     spent = []
     for record in study.records.values():
-        timings = record.get("timings", {})
-        spent.append(sum(timing["flops"] for timing in timings.values()))
+        spent.append(sum(timing["flops"] for timing in record.get("timings", {}).values()))
     return Paired(
         manifest=study.manifest,
         seeds=len(study.seeds),

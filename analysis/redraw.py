@@ -90,7 +90,7 @@ def sweep_in_short(folder: Path) -> str:
     study, _, failed = read_judged(folder)
     tables = [scores.short_table(study)]
     claims = with_lessons(study, judge_contrasts(study, failed), known_lessons(folder.absolute().parents[1]))
-    known = claims[claims["estimate"].notna()] if len(claims) else claims
+    known = claims[claims["estimate"].notna()]
     if len(known):
         notes = []
         if (known["of_lesson"] != "").any():

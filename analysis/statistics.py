@@ -170,22 +170,19 @@ def arm_means(scores: Mapping[tuple[str, int], float], controls: Collection[str]
         design[row, len(arms) + seeds.index(seed)] = 1
     coefficients, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
     degrees = len(known) - int(rank)
-    connected = rank == len(arms) + len(seeds) - 1
-    if degrees < 1 or not connected:
+    if degrees < 1 or rank < len(arms) + len(seeds) - 1:
         return {}
     rest = values - design @ coefficients
     variance = float((rest**2).sum()) / degrees
     of_seeds = coefficients[len(arms) :]
-    of_seeds = of_seeds - of_seeds.mean()
-    offset = dict(zip(seeds, of_seeds, strict=True))
+    luck = dict(zip(seeds, of_seeds - of_seeds.mean(), strict=True))
     values_of: dict[str, list[float]] = {}
     for (arm, seed), value in scores.items():
-        shift = 0.0 if arm in controls else offset.get(seed, 0.0)  # a control does not share the others' luck
-        values_of.setdefault(arm, []).append(value - shift)
+        # a control does not share the others' luck
+        values_of.setdefault(arm, []).append(value if arm in controls else value - luck[seed])
     means = {}
     for arm, own in values_of.items():
-        error = float(np.sqrt(variance / len(own)))
-        means[arm] = Interval(float(np.mean(own)), error, float(degrees))
+        means[arm] = Interval(float(np.mean(own)), float(np.sqrt(variance / len(own))), float(degrees))
     return means
 
 

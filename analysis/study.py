@@ -85,7 +85,7 @@ class Study:
     def missing(self) -> list[str]:
         """Trials of the sweep without scores, at the requested seeds."""
         done = set(self.variant.done[["arm", "seed"]].itertuples(index=False, name=None))
-        seeds = sorted(self.variant.trials["seed"].unique()) or [0]
+        seeds = sorted(self.variant.trials["seed"].unique())
         return [f"{arm} / seed {seed}" for seed in seeds for arm in self.sweep.arms if (arm, seed) not in done]
 
     def at_seeds(self, seeds: Iterable[int]) -> Study:

@@ -79,8 +79,7 @@ class Judgement:
         return any(claim["open"] for claim in self.claims)
 
     def to_dict(self) -> dict[str, Any]:
-        parts = {"claims": self.claims, "spread": self.spread, "notes": self.notes}
-        return parts | {"decided": self.decided, "go_on": self.go_on}
+        return vars(self) | {"decided": self.decided, "go_on": self.go_on}
 
 
 def judge(
@@ -330,12 +329,9 @@ def _spread(means: pd.DataFrame, paired: bool) -> tuple[float, float] | None:
     if not paired:
         variance, degrees = _within_arms(list(_runs(means).values()))
         return (math.sqrt(variance), degrees) if degrees else None
-    scores: dict[tuple[str, int], float] = {}
-    for arm, own in means.iterrows():
-        for place in np.flatnonzero(own.notna()):
-            scores[str(arm), int(place)] = float(own.iloc[place])
+    scores: dict[Any, float] = means.stack().dropna().to_dict()
     for arm, found in arm_means(scores).items():  # every arm's tells the same
-        return found.error * math.sqrt(sum(other == arm for other, _ in scores)), found.degrees_of_freedom
+        return found.error * math.sqrt(len(means.loc[arm].dropna())), found.degrees_of_freedom
     return None
 
 

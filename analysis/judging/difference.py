@@ -41,23 +41,21 @@ class Difference:
             arms = frozenset(arm for arm, other in self.terms if other == measure)
             if self.study.asked_unlike(arms, measure):
                 return f"different benchmarks in the arms' means of {measure}"
-        for arm, measure in self.terms:
-            if not any(other == arm for other, _ in self.study.trial_values(measure)):
-                return "no scores"
-        return "" if self._common_seeds else "no seed in common"
+        if not all(self._seeds_of_terms):
+            return "no scores"
+        return "" if set.intersection(*self._seeds_of_terms) else "no seed in common"
 
     @cached_property
-    def _common_seeds(self) -> list[int]:
-        common = []
-        for seed in self.study.seeds:
-            if all((arm, seed) in self.study.trial_values(measure) for arm, measure in self.terms):
-                common.append(seed)
-        return common
+    def _seeds_of_terms(self) -> list[set[int]]:
+        found = []
+        for arm, measure in self.terms:
+            found.append({seed for other, seed in self.study.trial_values(measure) if other == arm})
+        return found
 
     @cached_property
     def seeds(self) -> list[int]:
         """The seeds that have all scores."""
-        return [] if self.lacking else self._common_seeds
+        return [] if self.lacking else sorted(set.intersection(*self._seeds_of_terms))
 
     def over_first(self, count: int) -> Interval | None:
         """The interval over the first `count` seeds; None for fewer than two.

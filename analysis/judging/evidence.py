@@ -15,7 +15,7 @@ from analysis.judging.claims import Claim, Lesson, claim_of, claims_of, lessons_
 from analysis.judging.difference import Difference, Weights
 from analysis.judging.p_values import P, p_values, verdict_from_p
 from analysis.judging.sequential import over_looks
-from analysis.paper import PaperNumber, combine_numbers
+from analysis.paper import UNPUBLISHED, PaperNumber, combine_numbers
 from analysis.runs import finished_looks, mixes_machines
 from analysis.seeds import seed_columns
 from analysis.statistics import UNKNOWN, Interval, one_sample
@@ -51,7 +51,7 @@ class Evidence:
     """Why it is not judged."""
     aside: str = ""
     """Why it is shown but does not decide."""
-    paper: PaperNumber | None = None
+    paper: PaperNumber = UNPUBLISHED
     mixed_machines: bool | None = None
 
     def p_of(self, statement: str) -> float:
@@ -70,19 +70,17 @@ class Evidence:
             "says": verdict_from_p(self.p) if self.p else "not judged",
             "reason": self.aside or self.reason,
         }
-        claim = self.claim
-        if claim is None:
+        if self.claim is None:
             return row
         found = self.found or UNKNOWN
-        paper = self.paper or PaperNumber(np.nan, "", "")
         return row | {
             "sweep": self.sweep,
-            "claim": claim.text,
-            "detail": claim.detail,
-            "measure": str(claim.measure),
-            "expect": claim.expect,
-            "margin": claim.margin,
-            "expectation": claim.expectation,
+            "claim": self.claim.text,
+            "detail": self.claim.detail,
+            "measure": str(self.claim.measure),
+            "expect": self.claim.expect,
+            "margin": self.claim.margin,
+            "expectation": self.claim.expectation,
             "estimate": found.estimate,
             "error": found.error,
             "df": found.degrees_of_freedom,
@@ -94,9 +92,9 @@ class Evidence:
             "p_contradicted": self.p_of("contradicted"),
             **seed_columns(self.seeds, self.in_world),
             "mixes_machines": np.nan if self.mixed_machines is None else self.mixed_machines,
-            "paper": paper.value,
-            "paper_bound": paper.bound,
-            "paper_source": paper.source,
+            "paper": self.paper.value,
+            "paper_bound": self.paper.bound,
+            "paper_source": self.paper.source,
         }
 
 
@@ -120,12 +118,7 @@ def of_contrasts(study: Study, failed: Sequence[str] = ()) -> list[Evidence]:
 
 
 def gather(
-    study: Study,
-    claim: Claim,
-    question: str,
-    failed: Sequence[str] = (),
-    part: int = 1,
-    aside: str = "",
+    study: Study, claim: Claim, question: str, failed: Sequence[str] = (), part: int = 1, aside: str = ""
 ) -> Evidence:
     """The evidence on a claim."""
     difference = Difference(study, claim.weights)
@@ -151,7 +144,7 @@ def gather(
         p_of_look=p_of_look,
         reason=reason,
         aside=aside,
-        paper=paper_difference(study, claim.weights),
+        paper=paper_difference(study, claim.weights) or UNPUBLISHED,
         mixed_machines=mixes_machines(study, (arm for arm, _ in claim.weights)),
     )
 
@@ -203,7 +196,5 @@ def _over_looks(difference: Difference, claim: Claim) -> P:
         found = difference.over_first(count) if count > before else None
         tests.append(p_values(claim.expect, claim.margin, found) if found else {})
         before = max(before, count)
-    overall = {}
-    for statement in dict.fromkeys(name for test in tests for name in test):
-        overall[statement] = over_looks([test.get(statement, 1.0) for test in tests], study.manifest.looks)
-    return overall
+    statements = {name for test in tests for name in test}
+    return {name: over_looks([test.get(name, 1.0) for test in tests], study.manifest.looks) for name in statements}

@@ -15,21 +15,17 @@ from analysis.study import Study
 
 
 def reached_text(study: Study) -> str:
-    """The last look that a growing study has finished, and the level of its test; empty for other studies."""
+    """The last look that a growing study has finished, and the two-sided nominal level of its test; empty for other
+    studies."""
     looks = study.manifest.looks
     if not looks:
         return ""
     number = len(finished_looks(study))
     if not number:
         return f"before the first look (at {looks[0]} of at most {looks[-1]} seeds), so there are no verdicts"
-    level = _levels(looks)[number - 1]
-    return f"look {number} of {len(looks)} (at {looks[number - 1]} of at most {looks[-1]} seeds), tested at {level:.2g}"
-
-
-def _levels(looks: Sequence[int]) -> list[float]:
-    """The two-sided nominal level of the test at each look."""
     shares = tuple(seeds / looks[-1] for seeds in looks)
-    return [2 * level for level in nominal_levels(SPENT_OF_STUDENT * LEVEL / 2, shares)]
+    level = 2 * nominal_levels(SPENT_OF_STUDENT * LEVEL / 2, shares)[number - 1]
+    return f"look {number} of {len(looks)} (at {looks[number - 1]} of at most {looks[-1]} seeds), tested at {level:.2g}"
 
 
 def open_arms(folder: Path, seeds: Sequence[int]) -> tuple[list[str], list[str]]:

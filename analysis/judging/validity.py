@@ -209,19 +209,11 @@ def _within(check: str, what: str, asked: pd.DataFrame, least: float = -math.inf
 
 def _reaching(check: str, what: str, asked: pd.DataFrame, least: float, needed: str, otherwise: CheckVerdict) -> Check:
     """The check that the interval's lower end reaches `least`; with `least` inside it takes more seeds to tell."""
-    found = _mean(asked)
+    found = _within(check, what, asked)
     verdict: CheckVerdict = "needs more seeds" if found.high >= least else otherwise
     if found.low >= least:
         verdict = "pass"
-    return Check(
-        check=check,
-        what=what,
-        value=found.estimate,
-        low=found.low,
-        high=found.high,
-        needed=needed,
-        verdict=verdict,
-    )
+    return replace(found, needed=needed, verdict=verdict)
 
 
 def _minus(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:

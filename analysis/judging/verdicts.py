@@ -122,11 +122,10 @@ def judge_contrasts(study: Study, failed: Sequence[str] = ()) -> pd.DataFrame:
     rows = []
     for evidence in of_contrasts(study, failed):
         judged = judge({"": [evidence]})[""]
-        found = evidence.row()
-        row = {name: found[name] for name in ("sweep", "claim", *ESTIMATE, *STATEMENTS)}
-        row |= {"verdict": judged.verdict, "reason": judged.reason, "seeds_needed": judged.seeds_needed}
-        rows.append(row)
-    return pd.DataFrame(rows)
+        told = {"verdict": judged.verdict, "reason": judged.reason, "seeds_needed": judged.seeds_needed}
+        rows.append(evidence.row() | told)
+    columns = ("sweep", "claim", *ESTIMATE, *STATEMENTS, "verdict", "reason", "seeds_needed")
+    return pd.DataFrame(rows, columns=list(columns))
 
 
 def with_lessons(study: Study, contrasts: pd.DataFrame, lessons: Sequence[Lesson]) -> pd.DataFrame:
@@ -135,8 +134,6 @@ def with_lessons(study: Study, contrasts: pd.DataFrame, lessons: Sequence[Lesson
     `of_lesson` names the lesson of which a contrast is a part: the same difference with the same expectation, whose
     verdict, corrected for multiple testing, is the lesson's. `aside` says why a lesson does not rest on it.
     """
-    if contrasts.empty:
-        return contrasts
     of_lesson: dict[str, str] = {}
     aside: dict[str, str] = {}
     for lesson in lessons_about(study.sweep, lessons):
@@ -172,19 +169,11 @@ def judge_lessons(lessons: Sequence[Lesson], evidence: Iterable[Evidence], scale
             command = "lr-law" if lesson.sweep == LAW else f"sweep-{lesson.sweep.replace('_', '-')}"
             at_scale = "" if scale == "mini" else f" SCALE={scale}"  # mini is make's own
             own = own._replace(reason=f"not run: make {command}{at_scale}")
-        rows.append(
-            {
-                **{name: found.get(name, np.nan) for name in ESTIMATE},
-                "lesson": lesson.name,
-                "claim": lesson.claim,
-                "by": lesson.by,
-                "paper_says": lesson.paper,
-                "section": lesson.section,
-                "sweep": lesson.sweep,
-                **own._asdict(),
-            }
-        )
-    return pd.DataFrame(rows).drop(columns="lead")
+        told = {"lesson": lesson.name, "claim": lesson.claim, "by": lesson.by, "paper_says": lesson.paper}
+        told |= {"section": lesson.section, "sweep": lesson.sweep}
+        rows.append(found | told | own._asdict())
+    columns = (*ESTIMATE, "lesson", "claim", "by", "paper_says", "section", "sweep", *Judged._fields)
+    return pd.DataFrame(rows, columns=list(columns)).drop(columns="lead")
 
 
 def parts_frame(evidence: Iterable[Evidence]) -> pd.DataFrame:

@@ -44,10 +44,7 @@ def draw_claims(claims: pd.DataFrame, head: str, caution: str = "", unit: str = 
     axis.set_xlim(*_range(shown))
     for place, row in enumerate(rows):
         _draw(axis, place, row)
-    labels = []
-    for row in rows:
-        label = textwrap.fill(claim_text(row), LONGEST, max_lines=2, placeholder=" …")
-        labels.append(label)
+    labels = [textwrap.fill(claim_text(row), LONGEST, max_lines=2, placeholder=" …") for row in rows]
     axis.set_yticks(range(len(rows)), labels, linespacing=0.9)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlabel(unit)

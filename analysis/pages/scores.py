@@ -7,6 +7,7 @@ import pandas as pd
 
 from analysis.pages.cells import plus_minus, published_cell, references
 from analysis.pages.notes import benchmark_notes, notes_of
+from analysis.paper import UNPUBLISHED
 from analysis.statistics import UNKNOWN, mean_of
 from analysis.study import Study
 from analysis.table import Table, as_text
@@ -80,7 +81,7 @@ def means(study: Study) -> pd.DataFrame:
     for shown in shown_rows(study):
         for measure in (*shown_measures(study), *study.cider_measures, UNPARSED):
             point = study.mean(shown.arm, measure) or UNKNOWN
-            number = study.paper.value(shown.panel, shown.label, measure)
+            number = study.paper.value(shown.panel, shown.label, measure) or UNPUBLISHED
             rows.append(
                 {
                     "panel": shown.panel,
@@ -93,9 +94,9 @@ def means(study: Study) -> pd.DataFrame:
                     "high": point.high,
                     "seeds": len(study.seed_values(shown.arm, measure)),
                     "interval": study.uncertainty,
-                    "paper": number.value if number else None,
-                    "paper_bound": number.bound if number else None,
-                    "paper_source": number.source if number else None,
+                    "paper": number.value,
+                    "paper_bound": number.bound,
+                    "paper_source": number.source,
                 }
             )
     return pd.DataFrame(rows)
@@ -119,15 +120,14 @@ def means_table(study: Study) -> Table:
             row = {"group": shown.heading, name: f"*{shown.label}, MM1*"}
             for measure, number in published.items():
                 row[str(measure)] = published_cell(number, sources)
-            rows.append(row | {str(UNPARSED): ""})
+            rows.append(row)
     majority = {measure: study.majority(measure) for measure in measures}
     if any(level is not None for level in majority.values()):
         row = {"group": CONTROLS, name: "majority answer"}
-        for measure, level in majority.items():
-            row[str(measure)] = "" if level is None else as_text(level)
-        rows.append(row | {str(UNPARSED): ""})
+        row |= {str(measure): as_text(level) for measure, level in majority.items() if level is not None}
+        rows.append(row)
     notes = [*notes_of(study), *benchmark_notes(study), *references(sources)]
-    return Table(title(study), pd.DataFrame(rows), notes, group="group")
+    return Table(title(study), pd.DataFrame(rows).fillna(""), notes, group="group")
 
 
 def arms_table(study: Study, measures: Sequence[Measure], heading: str, notes: Sequence[str]) -> Table:

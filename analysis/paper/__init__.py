@@ -6,6 +6,7 @@ the number is larger) or `unknown` (there is no value).
 """
 
 import csv
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ class PaperNumber:
         rounded = self.source.startswith(DERIVED) or round(self.value, 1) == self.value
         number = f"{self.value:.1f}" if rounded else f"{self.value:g}"
         return f"> {number}" if self.bound == "above" else number
+
+
+UNPUBLISHED = PaperNumber(math.nan, "", "")
+"""Stands for a number that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
