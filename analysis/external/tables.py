@@ -98,18 +98,14 @@ def make_scores(table: pd.DataFrame, columns: Mapping[str, str] | None = None, w
         if table.empty:
             raise RequestError(f"{where}: no row is of a finished run, by its column of status")
     frame = pd.DataFrame({"score": _numbers(table["score"], where)})
-    for name in ("arm", "benchmark", "question", "shots", "seed"):
-        if name in table:
-            frame[name] = _labels(table[name], name, where)
-    for name in ("benchmark", "question", "shots"):
-        if name not in frame:
-            frame[name] = ""
-    paired = "seed" in frame
+    for name in ("arm", "benchmark", "question", "shots"):
+        frame[name] = _labels(table[name], name, where) if name in table else ""
+    paired = "seed" in table
     repeats = frame.groupby(["arm", "benchmark", "shots", "question"]).cumcount()
-    frame["run"] = frame["seed"] if paired else repeats.astype(str)
+    frame["run"] = _labels(table["seed"], "seed", where) if paired else repeats.astype(str)
     doubled = frame.duplicated(KEY)
     if doubled.any():
-        first = frame[doubled].iloc[0]
+        first = frame[doubled].iloc[0].rename({"run": "seed"})
         cell = ", ".join(f"{name} {first[name]}" for name in ("arm", "seed", "benchmark", "shots", "question"))
         raise RequestError(
             f"{where}: {_row(frame.index[doubled][0])} is a second score of {cell}; leave one of them out"

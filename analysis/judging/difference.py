@@ -63,10 +63,9 @@ class Difference:
         A moderated t interval for arms at one measure, an ordinary t interval for several.
         """
         study, seeds = self.study, self.seeds[:count]
-        values = np.zeros(len(seeds))
-        for (arm, measure), weight in self.terms.items():
-            known = study.trial_values(measure)
-            values += weight * np.array([known[arm, seed] for seed in seeds])
+        values = []
+        for seed in seeds:
+            values.append(sum(weight * study.trial_values(of)[arm, seed] for (arm, of), weight in self.terms.items()))
         measures = {measure for _, measure in self.terms}
         if len(measures) > 1:
             return one_sample(values)
@@ -78,7 +77,7 @@ class Difference:
                 scores[arm] = [known[arm, seed] for seed in seeds]
         if sorted(self.weights.values()) == [-1.0, 1.0]:
             pool = [own for arm, own in scores.items() if arm not in weights]
-            return moderated(values, other_arms(np.array(pool).reshape(len(pool), len(seeds))))
+            return moderated(values, other_arms(np.array(pool)))
         if not set(weights) <= set(scores):
             return one_sample(values)  # a control's variance is not that of the others
         own = np.array([weights.get(arm, 0.0) for arm in scores])

@@ -86,12 +86,8 @@ def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) 
     if fit.law:
         axis.set_title(f"η ∝ N$^{{{fit.law.slope.estimate:.3f}}}$")
         points = [fit.law.line(params) for params in along]
-        middle = _rates([point.estimate for point in points])
-        axis.plot(along, middle, color="black", linewidth=1)
-        low = _rates([point.low for point in points])
-        axis.plot(along, low, color=DARK, linewidth=0.8)
-        high = _rates([point.high for point in points])
-        axis.plot(along, high, color=DARK, linewidth=0.8)
+        axis.plot(along, _rates([point.estimate for point in points]), color="black", linewidth=1)
+        axis.plot(along, _rates([[point.low, point.high] for point in points]), color=DARK, linewidth=0.8)
         for name, params in targets.items():
             log_rate = fit.law.line(params).estimate
             place = params, math.exp(log_rate)
@@ -107,5 +103,5 @@ def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) 
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _rates(log_rates: Sequence[float]) -> Any:
+def _rates(log_rates: Any) -> Any:
     return np.exp(np.clip(log_rates, -500, 500))  # exp overflows beyond 709

@@ -109,7 +109,7 @@ def _optima(fit: Fit) -> pd.DataFrame:
     rows = []
     for optimum in fit.optima:
         cell = optimum.cell
-        left_out, left_out_low, left_out_high = _rates(fit.left_out.get(cell.name, UNKNOWN))
+        left_out = _rates(fit.left_out.get(cell.name, UNKNOWN))
         rows.append(
             {
                 "objective": fit.objective.column,
@@ -120,9 +120,9 @@ def _optima(fit: Fit) -> pd.DataFrame:
                 "high": _exp(optimum.high),
                 "grid_best": _exp(optimum.grid_best),
                 "in_law": int(bool(fit.law) and not optimum.needs),
-                "left_out_prediction": left_out,
-                "left_out_low": left_out_low,
-                "left_out_high": left_out_high,
+                "left_out_prediction": left_out[0],
+                "left_out_low": left_out[1],
+                "left_out_high": left_out[2],
                 "runs": len(cell.scores),
                 "failed": int((~np.isfinite(cell.scores)).sum()),
                 "needs": optimum.needs,

@@ -16,14 +16,10 @@ from mm1_lab.files import write_text
 def write_report(out: Path, groups: Sequence[Group]) -> Path:
     """Writes `report.html` to `out`, from sweeps that have just been drawn there."""
     drawn = [one for group in groups for one in group.drawn]
-    filters = {"id": _id, "question": _question, "picture": _picture, "lesson_notes": lesson_notes}
     templates = environment()
-    templates.filters |= filters
+    templates.filters |= {"id": _id, "question": _question, "picture": _picture, "lesson_notes": lesson_notes}
     text = templates.get_template("report.html.jinja").render(
-        title=_title(drawn),
-        groups=groups,
-        folder=out,
-        commands=[one.command for one in drawn],
+        title=_title(drawn), groups=groups, folder=out, commands=[one.command for one in drawn]
     )
     path = out / "report.html"
     write_text(path, text)

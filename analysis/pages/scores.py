@@ -112,9 +112,7 @@ def means_table(study: Study) -> Table:
         seeds = len(study.seed_values(shown.arm, study.measures[0]))
         lacking = f" ({seeds} of {len(study.seeds)} seeds)" if 0 < seeds < len(study.seeds) else ""
         row = {"group": shown.heading, name: f"{shown.label}{lacking}"}
-        for measure in [*measures, UNPARSED]:
-            row[str(measure)] = mean_cell(study, shown.arm, measure)
-        rows.append(row)
+        rows.append(row | _cells(study, shown.arm, [*measures, UNPARSED]))
         published = {measure: study.paper.value(shown.panel, shown.label, measure) for measure in measures}
         if any(published.values()):
             row = {"group": shown.heading, name: f"*{shown.label}, MM1*"}
@@ -135,10 +133,7 @@ def arms_table(study: Study, measures: Sequence[Measure], heading: str, notes: S
     rows = []
     for arm in study.scored:
         if study.representative(arm) == arm:
-            row = {"arm": arm}
-            for measure in measures:
-                row[str(measure)] = mean_cell(study, arm, measure)
-            rows.append(row)
+            rows.append({"arm": arm} | _cells(study, arm, measures))
     return Table(heading, pd.DataFrame(rows), notes)
 
 
@@ -152,9 +147,13 @@ def cider_table(study: Study) -> Table:
     return arms_table(study, study.cider_measures, "Captions by CIDEr", [CIDER_NOTE])
 
 
-def mean_cell(study: Study, arm: str, measure: Measure) -> str:
-    point = study.mean(arm, measure) or UNKNOWN
-    return plus_minus(point.estimate, point.half_width)
+def _cells(study: Study, arm: str, measures: Sequence[Measure]) -> dict[str, str]:
+    """The means of an arm, by measure."""
+    cells = {}
+    for measure in measures:
+        point = study.mean(arm, measure) or UNKNOWN
+        cells[str(measure)] = plus_minus(point.estimate, point.half_width)
+    return cells
 
 
 def losses_table(study: Study) -> Table:
