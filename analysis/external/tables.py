@@ -67,20 +67,23 @@ def _read_file(path: Path) -> pd.DataFrame:
         if path.suffix == ".json":
             return pd.DataFrame(json.loads(path.read_text(encoding="utf-8-sig")))
         if path.suffix in (".csv", ".tsv", ".txt"):
-            with path.open(encoding="utf-8-sig") as file:
-                head = file.readline()
-            separator = max(",;\t", key=head.count)
-            # Everything as text, so that a value that is no number can be named.
-            table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-            if not isinstance(
-                table.index, pd.RangeIndex
-            ):  # pandas takes the first cells of such rows for names of rows
-                raise ValueError("row 1 has more cells than the header; name every column, or remove cells")
-            return table
+            return read_csv(path)
     except (ValueError, TypeError, AttributeError, OSError) as error:  # bytes that are no text are a ValueError
         reason = str(error).strip().split("\n")[0][:200]
         raise RequestError(f"{path}: cannot be read as a table ({reason})") from None
     raise RequestError(f"{path}: is no table; give a .csv, .tsv, .json, .jsonl or .parquet file, or a folder of logs")
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Reads a table separated by commas, semicolons or tabs, with every cell as text, so that a value that is no number
+    can be named. Raises ValueError or OSError."""
+    with path.open(encoding="utf-8-sig") as file:
+        head = file.readline()
+    form: dict[str, Any] = {"dtype": str, "keep_default_na": False, "skipinitialspace": True, "encoding": "utf-8-sig"}
+    table = pd.read_csv(path, sep=max(",;\t", key=head.count), **form)
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of such rows for names of rows
+        raise ValueError("a row has more cells than the header; name every column, or remove cells")
+    return table
 
 
 def make_scores(table: pd.DataFrame, columns: Mapping[str, str] | None = None, where: str = "the table") -> Scores:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.external.tables import read_csv
 from analysis.seeds import caution
 from mm1_lab.config import RequestError, Size, parse_count, short_count
 from mm1_lab.results.reading import Variant, read_records
@@ -91,11 +92,9 @@ def read_runs(path: Path, lower_is_better: bool) -> Runs:
     Raises RequestError for what cannot be fitted; an invalid value is named with its row (the header is row 1).
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+        table = read_csv(path)
     except (OSError, ValueError) as error:
         raise RequestError(f"--from {path}: cannot be read as CSV ({str(error).strip()})") from None
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of such rows for names of rows
-        raise RequestError(f"--from {path}: row 2 has more cells than the header; name every column, or remove cells")
     table.columns = table.columns.str.strip()
     points = pd.DataFrame()
     for column in ("params", "learning_rate", "score"):

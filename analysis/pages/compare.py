@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.judging.difference import Difference
 from analysis.pages.notes import unlike_note
 from analysis.seeds import seeds_text
-from analysis.statistics import UNKNOWN
+from analysis.statistics import UNKNOWN, mean_of
 from analysis.study import Study
 from analysis.table import Table, as_text
 from mm1_lab.config import RequestError, nearest
@@ -57,12 +56,12 @@ def compare_arms(study: Study, first: str, second: str, only: Sequence[int] = ()
     for measure in [*study.measures, *study.own_benchmarks]:
         difference = Difference(study, {(first, measure): 1.0, (second, measure): -1.0})
         found = difference.found or UNKNOWN
-        means = [study.seed_values(representative, measure) for representative in own.values()]
+        means = [mean_of(study.seed_values(representative, measure)) or UNKNOWN for representative in own.values()]
         rows.append(
             {
                 "measure": str(measure),
-                "first": float(np.mean(means[0])) if means[0] else None,
-                "second": float(np.mean(means[1])) if means[1] else None,
+                "first": means[0].estimate,
+                "second": means[1].estimate,
                 "difference": found.estimate,
                 "low": found.low,
                 "high": found.high,

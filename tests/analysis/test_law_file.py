@@ -61,6 +61,13 @@ def test_a_file_of_exact_points_gives_eq_1_back(capsys: pytest.CaptureFixture[st
     )
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_spreadsheets_separators_are_read(separator: str) -> None:
+    lines = [separator.join(map(str, row)) for row in [("params", "learning_rate", "score"), *exact_rows()]]
+    Path("results.csv").write_text("\r\n".join(lines), encoding="utf-8-sig", newline="")
+    assert len(read_runs(Path("results.csv"), False).points) == len(exact_rows())
+
+
 def test_sizes_alike_to_three_digits_are_told_apart() -> None:
     sizes = (1_230_000, 1_234_000, 5_000_000, 20_000_000)
     write_csv(Path("results.csv"), [(n, rate, score) for n, rate, score in exact_rows(sizes)])
@@ -146,7 +153,7 @@ def test_failed_runs_and_spellings(undrawn: None) -> None:
         ("", [*grid(), [9e6, "1e-300", 1.0]], ["row 14, column 'learning_rate': '1e-300' must be a number from 1e-12"]),
         ("", grid((9e6, 85e6)), ["fewer than the three sizes"]),
         ("", [], ["fewer than the three sizes"]),
-        ("", [[*row, ""] for row in grid()], ["row 2 has more cells than the header"]),
+        ("", [[*row, ""] for row in grid()], ["a row has more cells than the header"]),
         (
             "params,learning_rate,score,seed",
             [*([*row, 1] for row in grid()), [*grid()[0], 1]],
