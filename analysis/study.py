@@ -104,10 +104,7 @@ class Study:
     def representative(self, arm: str) -> str:
         """The first arm with scores that has the same trials (by recipe or fingerprint), so that they count once."""
         own = self._trials_of(arm)
-        for other in self.scored:
-            if own & self._trials_of(other):
-                return other
-        return arm
+        return next((other for other in self.scored if own & self._trials_of(other)), arm)
 
     @cache
     def _trials_of(self, arm: str) -> set[str]:

@@ -271,7 +271,6 @@ def _between_runs(claim: OutsideClaim, means: pd.DataFrame, look: int | None) ->
 
 
 def _runs(means: pd.DataFrame) -> dict[str, Floats]:
-    """The runs of each arm."""
     return {str(arm): own.dropna().to_numpy(np.float64) for arm, own in means.iterrows()}
 
 

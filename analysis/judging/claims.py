@@ -1,5 +1,6 @@
 """What is claimed: contrasts of a sweep's file, and the lessons of `lessons.yaml`, as weighted sums of scores."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations
@@ -124,11 +125,9 @@ def known_lessons(results: Path) -> tuple[Lesson, ...]:
     lessons = load_lessons()
     if own.exists():
         lessons += load_lessons(own)
-    names = set[str]()
-    for lesson in lessons:
-        if lesson.name in names:
-            raise RequestError(f"{own}: 2 lessons are named {lesson.name!r}; give each a name of its own")
-        names.add(lesson.name)
+    name, count = Counter(lesson.name for lesson in lessons).most_common(1)[0]
+    if count > 1:
+        raise RequestError(f"{own}: {count} lessons are named {name!r}; give each a name of its own")
     return lessons
 
 
@@ -151,9 +150,10 @@ def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Collection[str])
     differences = differences_of(part, levels, sweep)
     if part.beyond:
         exceeding = {}
+        # either level of a pair may be the better one, so the first difference must exceed both directions
+        others = differences_of(part.beyond, levels, sweep, both_ways=True)
         for words, arms in differences.items():
-            # either level of a pair may be the better one, so the first difference must exceed both directions
-            for other_words, other in differences_of(part.beyond, levels, sweep, both_ways=True).items():
+            for other_words, other in others.items():
                 weights = {arm: arms.get(arm, 0.0) - other.get(arm, 0.0) for arm in {**arms, **other}}
                 exceeding[f"({words}) − ({other_words})"] = weights
         differences = exceeding

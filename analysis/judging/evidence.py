@@ -113,14 +113,12 @@ def of_lessons(study: Study, lessons: Iterable[Lesson], failed: Sequence[str] = 
 
 
 def of_contrasts(study: Study, failed: Sequence[str] = ()) -> list[Evidence]:
-    """The evidence on each contrast of the sweep's file."""
     return [gather(study, claim_of(contrast), contrast.claim, failed) for contrast in study.sweep.contrasts]
 
 
 def gather(
     study: Study, claim: Claim, question: str, failed: Sequence[str] = (), part: int = 1, aside: str = ""
 ) -> Evidence:
-    """The evidence on a claim."""
     difference = Difference(study, claim.weights)
     p: P | None = None
     p_of_look: P | None = None

@@ -18,12 +18,11 @@ def of_law(study: Study, lessons: Iterable[Lesson], fits: Sequence[Fit]) -> list
     found = []
     for lesson in lessons:
         for number, part in enumerate(lesson.parts if lesson.sweep == study.sweep.name == LAW else (), 1):
-            evidence = _of_part(lesson, part, fits, is_smoke=study.manifest.scale == "smoke")
-            found.append(replace(evidence, part=number, seeds=study.seeds, in_world=study.manifest.in_world))
+            found.append(_of_part(study, lesson, number, part, fits))
     return found
 
 
-def _of_part(lesson: Lesson, part: Part, fits: Sequence[Fit], is_smoke: bool) -> Evidence:
+def _of_part(study: Study, lesson: Lesson, number: int, part: Part, fits: Sequence[Fit]) -> Evidence:
     published = read_paper("Equation 1").values["", "slope", "ln rate on ln parameters"]
     detail, minus = f"slope by {part.law}", 0.0
     if part.minus:
@@ -32,7 +31,7 @@ def _of_part(lesson: Lesson, part: Part, fits: Sequence[Fit], is_smoke: bool) ->
         published = replace(published, value=np.nan)
     fit = next((fit for fit in fits if fit.objective.column == part.law), None)
     slope, p = None, None
-    reason = "smoke scale: nothing is learnt" if is_smoke else ""
+    reason = "smoke scale: nothing is learnt" if study.manifest.scale == "smoke" else ""
     if fit is None or fit.law is None:
         reason = f"no law: {fit.why if fit else f'no fit by {part.law}'}"
     else:
@@ -43,11 +42,13 @@ def _of_part(lesson: Lesson, part: Part, fits: Sequence[Fit], is_smoke: bool) ->
             p = p_values(part.expect, part.margin, slope)
     return Evidence(
         question=lesson.name,
-        part=1,
+        part=number,
         claim=Claim(lesson.claim, detail, {}, "slope", part.expect, part.margin),
         sweep=LAW,
         found=slope,
         unit="sizes",
+        seeds=study.seeds,
+        in_world=study.manifest.in_world,
         p=p,
         reason=reason,
         aside=part.aside,

@@ -15,8 +15,7 @@ from analysis.study import Study
 
 
 def reached_text(study: Study) -> str:
-    """The last look that a growing study has finished, and the two-sided nominal level of its test; empty for other
-    studies."""
+    """The last look that a growing study has finished, and its two-sided nominal level; empty for other studies."""
     looks = study.manifest.looks
     if not looks:
         return ""

@@ -50,8 +50,6 @@ def verdict_from_p(p: P, factor: float = 1.0) -> Verdict:
 def combine(parts: Sequence[P]) -> dict[str, float]:
     """The p of the statements about several parts together: all must be supported, one contradicted part is enough, so
     its p is multiplied by their number."""
-    if not parts:
-        return {}
     return {
         "supported": max(part["supported"] for part in parts),
         "contradicted": min(1.0, len(parts) * min(part["contradicted"] for part in parts)),

@@ -93,11 +93,8 @@ def over_looks(p: Sequence[float], looks: Sequence[int]) -> float:
 def _table(shares: tuple[float, ...]) -> tuple[Floats, Floats]:
     """ln of two-sided overall levels from 1e-6 to 1, (levels,), and of each look's nominal level, (levels, looks)."""
     overall = np.geomspace(1e-6, 1.0, 60)
-    nominal = []
-    for level in overall.tolist():
-        of_looks = nominal_levels(SPENT_OF_STUDENT * level / 2, shares)
-        nominal.append(2 * np.array(of_looks))
-    return np.log(overall), np.log(np.maximum(nominal, LEAST))
+    nominal = [nominal_levels(SPENT_OF_STUDENT * level / 2, shares) for level in overall.tolist()]
+    return np.log(overall), np.log(np.maximum(2 * np.array(nominal), LEAST))
 
 
 def chance_yet(p: float, seeds: int, last: int) -> float:

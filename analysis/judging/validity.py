@@ -79,7 +79,6 @@ def failed_gates(study: Study, checks: Sequence[Check]) -> tuple[str, ...]:
 
 
 def validity_table(study: Study, checks: Sequence[Check]) -> Table:
-    """The checks as a table for people."""
     base = _base_of(study)
     assert base, "there are checks"
     about = f"over {len(base.seeds)} seeds" if len(base.seeds) > 1 else "over questions, one seed"
@@ -201,10 +200,9 @@ def _steadiness(scores: pd.DataFrame) -> Iterator[Check]:
         yield Check.within("answers parsed", what, share, most=UNPARSED)
 
 
-def _within(check: str, what: str, asked: pd.DataFrame, least: float = -math.inf, most: float = math.inf) -> Check:
-    """The check that the mean is within bounds."""
+def _within(check: str, what: str, asked: pd.DataFrame, most: float = math.inf) -> Check:
     found = _mean(asked)
-    return Check.within(check, what, found.estimate, least, most, low=found.low, high=found.high)
+    return Check.within(check, what, found.estimate, most=most, low=found.low, high=found.high)
 
 
 def _reaching(check: str, what: str, asked: pd.DataFrame, least: float, needed: str, otherwise: CheckVerdict) -> Check:

@@ -78,7 +78,7 @@ def judge(questions: Mapping[str, Sequence[Evidence]]) -> dict[str, Judged]:
 def statements(evidence: Iterable[Evidence], of_look: bool = False) -> P:
     """The p of the statements about a question; none if no part decides or if a deciding part has no p."""
     parts = [(one.p_of_look if of_look else one.p) or {} for one in evidence if not one.aside]
-    return combine(parts) if all(parts) else {}
+    return combine(parts) if parts and all(parts) else {}
 
 
 def lead_of(evidence: Sequence[Evidence], verdict: Verdict) -> Evidence:
@@ -105,7 +105,6 @@ def needed(deciding: Sequence[Evidence], family: int) -> float:
 
 
 def needed_for(one: Evidence, family: int = 1) -> float:
-    """Seeds that would decide a claim."""
     assert one.claim and one.found
     count = len(one.seeds)
     one_seed = Interval(one.found.estimate, one.found.error * np.sqrt(count), one.found.degrees_of_freedom)

@@ -36,7 +36,6 @@ def model_card(
 
 
 def _evaluated(record: dict[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
-    """What the card says of an evaluated model."""
     config, made_with = record["config"], record["environment"]
     versions = dict(made_with["versions"])
     if "mm1_lab" in made_with:  # not recorded before 0.3.0
