@@ -75,13 +75,13 @@ def accuracy(references: Iterable[Paired], runs: Sequence[Paired]) -> pd.DataFra
             counts = own.notna().sum(axis=1)
             several = own[counts > 1]
             others = several.rsub(own.sum(axis=1), axis=0).div(counts - 1, axis=0)
-            tables.append(_rows(reference, reference, 1, several, others.loc[several.index]))
+            tables.append(_rows(reference, reference, 1, several * others.loc[several.index]))
         for proxy in proxies:
             common = own.index.intersection(proxy.differences.index)
             found, truth = proxy.differences.loc[common], own.loc[common].mean(axis=1)
-            tables.append(_rows(reference, proxy, 1, found, truth))
+            tables.append(_rows(reference, proxy, 1, found.mul(truth, axis=0)))
             if proxy.seeds > 1:
-                tables.append(_rows(reference, proxy, proxy.seeds, found.mean(axis=1).to_frame(), truth))
+                tables.append(_rows(reference, proxy, proxy.seeds, (found.mean(axis=1) * truth).to_frame()))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
@@ -91,11 +91,9 @@ def _is_proxy(run: Paired, reference: Paired) -> bool:
     return alike and run.flops < reference.flops and "smoke" not in (own.scale, other.scale)
 
 
-def _rows(
-    reference: Paired, proxy: Paired, seeds: int, found: pd.DataFrame, truth: pd.DataFrame | pd.Series[float]
-) -> pd.DataFrame:
-    """A row per measure, text last. A difference has the sign of the true one or not; one of zero counts one half."""
-    product = found.mul(truth, axis=0) if isinstance(truth, pd.Series) else found * truth.loc[found.index]
+def _rows(reference: Paired, proxy: Paired, seeds: int, product: pd.DataFrame) -> pd.DataFrame:
+    """A row per measure, text last, from differences times the true ones: both have the same sign or not; one of zero
+    counts one half."""
     agrees = (product > 0) + 0.5 * (product == 0)
     by_pair = agrees.where(product.notna()).mean(axis=1)
     of_measure = by_pair.groupby(level=0, sort=False).agg(["count", "mean"])

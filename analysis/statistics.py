@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -86,7 +85,6 @@ UNKNOWN = Interval(np.nan, np.nan, np.nan)
 """Stands for a missing interval."""
 
 
-@lru_cache(maxsize=1024)
 def quantile(share: float, degrees_of_freedom: float) -> float:
     """The value that Student's t stays below with probability `share`."""
     return float(stdtrit(degrees_of_freedom, share))

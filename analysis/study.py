@@ -214,8 +214,7 @@ class Study:
     def asked_unlike(self, arms: frozenset[str], measure: Measure) -> bool:
         """Whether a measure averages other benchmarks in some trials of `arms` than in others, as after a benchmark was
         added to the data and not all arms were evaluated again."""
-        rows = rows_of(self.asked, measure)
-        rows = rows[rows["arm"].isin(arms)]
+        rows = rows_of(self.asked[self.asked["arm"].isin(arms)], measure)
         return rows.groupby(["arm", "seed"], observed=True)["benchmark"].agg(frozenset).nunique() > 1
 
     def majority(self, measure: Measure) -> float | None:

@@ -57,9 +57,7 @@ def judge(questions: Mapping[str, Sequence[Evidence]]) -> dict[str, Judged]:
         deciding = [own for own in evidence if not own.aside]
         shown = deciding or evidence
         lead = lead_of(shown, one.verdict) if shown else None
-        reason = ""
-        if one.verdict == "not judged":
-            reason = next((own.aside or own.reason for own in shown if own.aside or own.reason), "")
+        reasons = [own.aside or own.reason for own in shown] if one.verdict == "not judged" else []
         # any of the parts may contradict
         tests = one.tests * len(deciding) if lead and lead.is_against else one.tests
         judged[name] = Judged(
@@ -70,7 +68,7 @@ def judge(questions: Mapping[str, Sequence[Evidence]]) -> dict[str, Judged]:
             tests=tests,
             seeds_needed=needed(deciding, left) if one.verdict == "undecided" else np.nan,
             verdict=one.verdict,
-            reason=reason,
+            reason=next(filter(None, reasons), ""),
         )
     return judged
 

@@ -15,6 +15,7 @@ from analysis.table import Table, environment, plain_markdown, to_markdown
 from mm1_lab.files import write_text
 
 
+@styled()
 def write_overview(out: Path, groups: Sequence[Group], latex: bool = False) -> list[Path]:
     """Writes the files of each scale to its folder, and `summary.md`, to read on a code host; returns all files."""
     written = []
@@ -25,14 +26,12 @@ def write_overview(out: Path, groups: Sequence[Group], latex: bool = False) -> l
             output.csv("lesson_parts", group.parts)
             output.tables("lessons", *lessons_tables(group.lessons, group.parts, group.lessons_title))
             if is_drawn(group.lessons, group.scale):
-                with styled():
-                    output.figure("lessons", draw_claims(group.lessons, group.lessons_title, group.caution))
+                output.figure("lessons", draw_claims(group.lessons, group.lessons_title, group.caution))
         if group.axes_table:
             output.csv("axes", group.levels)
             output.tables("axes", group.axes_table)
         if _has_axes_figure(group):
-            with styled():
-                output.figure("axes", draw_axes(group.levels, group.axes_title, group.caution))
+            output.figure("axes", draw_axes(group.levels, group.axes_title, group.caution))
         if group.measures_table:
             output.tables("measures", group.measures_table)
         if group.accuracy_table:
