@@ -65,7 +65,8 @@ def contrasts(folder: Path) -> pd.DataFrame:
 
     A verdict rests on the measure that its claim names; unlike those of lessons it is not corrected for their number.
     """
+    from analysis.judging.validity import read_judged
     from analysis.judging.verdicts import judge_contrasts
-    from analysis.study import read_study
 
-    return judge_contrasts(read_study(folder))
+    study, _, failed = read_judged(folder)
+    return judge_contrasts(study, failed)

@@ -14,6 +14,7 @@ from analysis.judging.validity import failed_gates, validity_checks, validity_ta
 from analysis.study import read_study
 from analysis.table import to_markdown
 from mm1_lab.config import WORLD_DATA, Check, load_sweep
+from mm1_lab.lab import contrasts
 from mm1_lab.results import Ledger, ScoreRow
 from mm1_lab.results.reading import read_scores, read_variant
 from tests.analysis.results_folder import HELD_OUT, write_results
@@ -132,6 +133,7 @@ def test_what_fails_its_gate_forbids_verdicts(tmp_path: Path) -> None:
     rows = validity_checks(study)
     assert not any(row.what.startswith("captions") for row in rows if row.check == "no ceiling")
     assert failed_gates(study, rows) == ("text-vqa, 0 shots", "text-vqa, 4 shots")
+    assert contrasts(folder)["reason"].str.startswith("the base fails its gates").all(), "from Python too"
     gates = folder.parent / "check_scale" / "gates.csv"
     gates.parent.mkdir()
     lines = [f"linear probe,{seed},colour at 336,50,,,≥ 90,fail\n" for seed in (1, 7)]
