@@ -147,6 +147,20 @@ def test_syncing_again_changes_nothing(request_: Request, monkeypatch: pytest.Mo
     assert runs["base / seed 0 at smoke"].info.run_id == base.info.run_id
 
 
+def test_results_that_were_moved_keep_their_runs(
+    request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync(request_.folder, request_.ledger)
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    shutil.move(tmp_path / "results", tmp_path / "elsewhere" / "results")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    moved = load_request("data_mix", "smoke", "1", ("base",), (), None, "results/local", "results/local/store")
+    write(moved, moved.trials[0], 50.0)
+    sync(moved.folder, moved.ledger)
+    _, runs = runs_of(moved)
+    assert [run.data.metrics["average"] for run in runs.values()] == [50]
+
+
 @pytest.mark.parametrize("call", ["log_batch", "set_terminated"])
 def test_logging_that_was_cut_off_is_done_again_without_doubles(
     request_: Request, monkeypatch: pytest.MonkeyPatch, call: str

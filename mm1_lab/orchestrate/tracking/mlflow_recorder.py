@@ -72,15 +72,14 @@ def connect() -> Any:
     """A quiet MLflow client. MLflow's exceptions are passed on."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-    import mlflow
+    from mlflow import MlflowClient
 
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # exceptions are reported in a line of our own
     if not named_store():
         with locked(RESULTS / ".mlflow.lock"):
             _make_database(DATABASE.absolute())
-    mlflow.set_tracking_uri(tracking_uri())
-    return mlflow.MlflowClient()
+    return MlflowClient(tracking_uri())  # mlflow.set_tracking_uri would set MLFLOW_TRACKING_URI
 
 
 def _make_database(path: Path) -> None:
@@ -125,8 +124,6 @@ class SweepRuns:
     def __init__(self, manifest: Manifest, ledger: Ledger) -> None:
         """Finds or creates the experiment. MLflow's exceptions are passed on."""
         self.client = connect()
-        from mlflow import search_runs
-
         self.manifest = manifest
         self.ledger = ledger
         place = str(ledger.results)
@@ -137,9 +134,12 @@ class SweepRuns:
         self.experiment = self._experiment()
         self.runs: dict[str, Any] = {}
         """The trials' runs, by fingerprint."""
-        for run in search_runs([self.experiment], output_format="list"):
-            if self.tags.items() <= run.data.tags.items():  # compared here, as a query cannot quote every path
-                self.runs[run.data.tags["mm1.fingerprint"]] = run
+        page = self.client.search_runs([self.experiment])
+        while page:
+            for run in page:
+                if self.tags.items() <= run.data.tags.items():  # compared here, as a query cannot quote every path
+                    self.runs[run.data.tags["mm1.fingerprint"]] = run
+            page = page.token and self.client.search_runs([self.experiment], page_token=page.token)
 
     def _experiment(self) -> str:
         sweep = self.manifest.sweep
