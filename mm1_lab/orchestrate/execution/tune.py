@@ -6,6 +6,7 @@ state is never read, as the ledger says what is done. This module is imported on
 
 import logging
 import os
+import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -32,6 +33,8 @@ REPORT_SECONDS = 1.0
 KILLED = Outcome("lost", "its process died without an error message: killed, out of memory, or with its node")
 DIED = (ActorDiedError.BASE_ERROR_MSG, RayActorError.BASE_ERROR_MSG)
 """How Tune's message begins if all that is known is that the process is gone."""
+UNREACHABLE = re.compile(r"The actor \w+ is unavailable:")
+"""How it begins if the node has gone in the middle of a call, by Ray's ActorUnavailableError."""
 EVICTED = "running low on memory"
 """In the first line of the message if Ray's memory monitor killed the process."""
 
@@ -150,7 +153,7 @@ class TrialEvents(tune.Callback):
 
 def ending(error: str) -> Outcome:
     """How a trial ended that reported no outcome, from Tune's message."""
-    if not error or error.startswith(DIED):
+    if not error or error.startswith(DIED) or UNREACHABLE.match(error):
         return KILLED
     lines = error.splitlines()
     return Outcome("failed", lines[0] if EVICTED in lines[0] else lines[-1])  # a traceback ends with the reason
