@@ -52,6 +52,7 @@ def read_variant(folder: Path) -> Variant:
     """
     import pandas as pd
 
+    folder = folder.absolute()  # so that it has parents
     manifest = read_manifest(folder)
     ledger = Ledger(folder.parents[1])
     rows = [

@@ -10,7 +10,7 @@ import pytest
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate import sweeping
 from mm1_lab.orchestrate.execution.executor import Executor, Inline, Work
-from mm1_lab.orchestrate.execution.worker import WorkerContext
+from mm1_lab.orchestrate.execution.worker import WorkerContext, attempt, run_task
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
@@ -84,6 +84,20 @@ def test_a_result_that_cannot_be_read_back_is_told_and_the_sweep_goes_on(
     assert len(sweeping.work_through(plan, request_, Finished(), {}).done) == 1
     told = capsys.readouterr().out.splitlines()[-1]
     assert told.startswith("done      base / seed 0 in ") and f"{folder}/scores.parquet: cannot be read (" in told
+
+
+def test_a_model_without_a_loss_has_diverged_and_gets_no_scores(
+    request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, trial = request_.ledger, request_.trials[0]
+    ledger.forget(trial.fingerprint)
+    evaluation = SimpleNamespace(held_out_loss={"captions": 1.5, "text": float("nan")})
+    monkeypatch.setattr("mm1_lab.evaluate.run.evaluate", lambda *_: evaluation)
+    (task,) = make_plan(request_.trials, ledger).tasks.values()
+    context = WorkerContext(ledger.results, ledger.store, None, request_.scale)
+    outcome = attempt(task, context, lambda kind, progress: None, run_task)
+    assert outcome == Outcome("diverged", "after training the loss on text is nan; lower learning_rate")
+    assert not ledger.has_scores(trial.fingerprint)
 
 
 def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing(

@@ -9,6 +9,7 @@ import pytest
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError, load_scale
 from mm1_lab.orchestrate.execution.ray_tune import RayTune
+from mm1_lab.orchestrate.execution.worker import repository_commit
 from tests.conftest import REPOSITORY
 
 
@@ -23,3 +24,9 @@ def test_memory_that_is_too_little_for_ray_is_told_before_ray_hangs(monkeypatch:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (2 * 10**9, 0))
     with pytest.raises(RequestError, match=r"memory is limited to 2.0 GB.*or run without Ray \(--inline\)$"):
         RayTune().open(load_scale("smoke", REPOSITORY / "sweeps" / "scales"))
+
+
+def test_a_clone_on_a_machine_without_git_has_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert repository_commit()
+    monkeypatch.setenv("PATH", "")
+    assert repository_commit() is None

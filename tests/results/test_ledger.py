@@ -164,11 +164,16 @@ def test_unreadable_results_say_what_to_do(tmp_path: Path) -> None:
         read_variant(folder)
 
 
-def test_a_sweep_without_trials_has_none_done_and_its_command_does_not_invent_a_path(tmp_path: Path) -> None:
+def test_a_sweep_without_trials_has_none_done_and_its_command_does_not_invent_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "results" / "smoke" / "data_mix"
     sweep, _ = manifest(tmp_path)
     merge_manifest(folder, sweep, [], lambda row: True)
     assert list(read_variant(folder).done["arm"]) == []
+    with monkeypatch.context() as there:
+        there.chdir(folder.parent)
+        assert read_variant(Path(folder.name)).folder == folder
     own = sweep.model_copy(update={"data_name": "books-1f9ac2"})
     assert own.command() == f"mm1-lab run {sweep.sweep.name} --scale {sweep.scale} --data FOLDER/books.yaml"
 

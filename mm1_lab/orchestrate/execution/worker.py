@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
+import shutil
 import subprocess
 import time
 import traceback
@@ -194,6 +196,9 @@ def _score(trials: Sequence[Trial], context: WorkerContext, report: Report) -> N
     started = time.monotonic()
     model = ledger.weights(stage.model.fingerprint)
     evaluation = evaluate(stage, model, _data(stage, context), report, ledger.data_cache)
+    for source, loss in evaluation.held_out_loss.items():
+        if not math.isfinite(loss):  # the last step's update was not, which no further loss has told
+            raise Diverged(f"after training the loss on {source} is {loss}; lower learning_rate")
     if not team.is_first():
         return
     timings = {stage.KIND: _timing(stage, started)}
@@ -243,9 +248,9 @@ def environment(scale: Scale, commit: str | None) -> dict[str, Any]:
 
 
 def repository_commit() -> str | None:
-    """The repository's commit, if the package runs from one."""
+    """The repository's commit, if the package runs from one and `git` is installed."""
     repository = PACKAGE.parent
-    if not (repository / ".git").exists():
+    if not ((repository / ".git").exists() and shutil.which("git")):
         return None
     command = ["git", "-C", os.fspath(repository), "rev-parse", "HEAD"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
