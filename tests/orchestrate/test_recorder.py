@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mm1_lab.cli import main
-from mm1_lab.config import Trial
+from mm1_lab.config import RateSearch, Trial
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.tracking.contents import parameters
@@ -145,6 +146,14 @@ def test_syncing_again_changes_nothing(request_: Request, monkeypatch: pytest.Mo
     client, runs = runs_of(request_)
     assert {run.info.status for run in runs.values()} == {"FINISHED"} and len(runs) == 2
     assert runs["base / seed 0 at smoke"].info.run_id == base.info.run_id
+
+
+def test_a_search_s_trial_is_not_reproduced_by_naming_its_arm(request_: Request) -> None:
+    search = request_.sweep.model_copy(update={"search": RateSearch()})
+    replace(request_, sweep=search).write_manifest()
+    sync(request_.folder, request_.ledger)
+    (run,) = runs_of(request_)[1].values()
+    assert "--scale smoke`" in run.data.tags[NOTE], "run refuses --only for what a search makes"
 
 
 def test_results_that_were_moved_keep_their_runs(

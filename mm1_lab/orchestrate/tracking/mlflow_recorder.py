@@ -167,7 +167,10 @@ class SweepRuns:
         record = self.ledger.record(fingerprint)
         end = datetime.fromisoformat(record["environment"]["date"]).timestamp()
         start = end - sum(timing["seconds"] for timing in record.get("timings", {}).values())
-        command = self.manifest.command(*one_trial(*names[0]))
+        options = one_trial(*names[0])
+        if self.manifest.sweep.search:  # it makes its arms, which `--only` does not know
+            options = options[2:]
+        command = self.manifest.command(*options)
         tags = {
             **self.tags,
             "mm1.fingerprint": fingerprint,
