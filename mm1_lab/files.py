@@ -218,10 +218,6 @@ def _digest_of_samples(file: io.BufferedReader) -> str:
     return digest.hexdigest()[:16]
 
 
-class Busy(Exception):
-    """Another process holds the lock."""
-
-
 def lease(path: Path, timeout: float) -> SoftFileLease:
     """A file at `path` that one process at a time can hold, after trying for `timeout` seconds (-1: for ever).
 
@@ -240,17 +236,8 @@ def lease(path: Path, timeout: float) -> SoftFileLease:
 
 
 @contextmanager
-def locked(path: Path, wait: bool = True) -> Iterator[None]:
-    """Holds the lock `path` while the block runs. Raises Busy if another process holds it and `wait` is False."""
-    from filelock import Timeout
-
+def locked(path: Path) -> Iterator[None]:
+    """Holds the lock `path` while the block runs; waits while another process holds it."""
     # earlier versions left empty files at `path`, which nobody would ever release
-    held = lease(path.with_suffix(".lease"), -1 if wait else 0.1)
-    try:
-        held.acquire()
-    except Timeout:
-        raise Busy(f"{path} is locked by another process") from None
-    try:
+    with lease(path.with_suffix(".lease"), timeout=-1):
         yield
-    finally:
-        held.release()

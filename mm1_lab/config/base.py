@@ -202,25 +202,26 @@ def digest(value: Any, length: int = 16) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
 
 
-def override(model: Config, settings: Iterable[str], where: str) -> Any:
-    """Returns `model` with each `dotted.path=value` of `settings` applied; values are parsed as YAML.
+def override(model: Config, settings: Iterable[str]) -> Any:
+    """Returns `model` with each `dotted.path=value` of `settings` (`--set`) applied; values are parsed as YAML.
 
     Keys may contain dots (`decoders.1.2B.layers`), and the last one may be new in a table. Raises RequestError for an
     unknown path (with the nearest valid one) or a value that does not fit.
     """
     values = model.model_dump(mode="json")
     for setting in settings:
+        where = f"--set {setting!r}"
         path, equals, text = setting.partition("=")
         if not equals or not path.strip():
-            raise RequestError(f"{where} {setting!r}: write PATH=VALUE, for example train.steps=200")
-        table, key = innermost(values, path.strip(), f"{where} {setting!r}")
-        value = parse_yaml(text, f"{where} {short(setting)}")
+            raise RequestError(f"{where}: write PATH=VALUE, for example train.steps=200")
+        table, key = innermost(values, path.strip(), where)
+        value = parse_yaml(text, f"--set {short(setting)}")
         word = key.partition(".")[0]
         may_be_new = word == key or isinstance(value, dict)
         if key not in table and not may_be_new and difflib.get_close_matches(word, map(str, table)):
-            raise RequestError(f"{where} {setting!r}: there is no {word!r} here{nearest(word, table)}")
+            raise RequestError(f"{where}: there is no {word!r} here{nearest(word, table)}")
         table[key] = value
-    return type(model).parse(values, where)
+    return type(model).parse(values, "--set")
 
 
 def innermost(values: dict[str, Any], path: str, where: str) -> tuple[dict[str, Any], str]:

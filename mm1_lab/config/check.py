@@ -2,7 +2,7 @@
 
 import csv
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,8 @@ GATES = {
 }
 """The name of each gate in its checks, in the order of files: names read from pixels alone, prompt lengths, linear
 probes of the encoder, the decoder on scenes in words, leaks."""
+
+NUMBERS = ("value", "low", "high")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,7 @@ class Check:
     def cells(self) -> dict[str, Any]:
         """The row of a CSV file."""
         cells: dict[str, Any] = {name: "" if value is None else value for name, value in asdict(self).items()}
-        for name in ("value", "low", "high"):
+        for name in NUMBERS:
             cells[name] = "" if math.isnan(cells[name]) else f"{cells[name]:.6g}"
         return cells
 
@@ -81,13 +83,8 @@ def read_checks(path: Path, setup: str = "") -> list[Check]:
 
 
 def _check(row: dict[str, Any]) -> Check:
-    return Check(
-        check=row["check"],
-        seed=int(row["seed"]) if row["seed"] else None,
-        what=row["what"],
-        value=float(row["value"]),
-        low=float(row["low"] or "nan"),
-        high=float(row["high"] or "nan"),
-        needed=row["needed"],
-        verdict=row["verdict"],
-    )
+    values = {field.name: row[field.name] for field in fields(Check)}
+    values["seed"] = int(row["seed"]) if row["seed"] else None
+    for name in NUMBERS:
+        values[name] = float(row[name] or "nan")
+    return Check(**values)

@@ -186,7 +186,7 @@ def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Swee
     changes = _changes(file, path)
     folders = [folder / "recipes" for folder in (path.parent, path.parent.parent, *further)]
     recipe_file = find_yaml(f"{path}: there is no recipe", file.recipe, folders)
-    base = override(Recipe.parse(read_yaml(recipe_file), str(recipe_file)), settings, "--set")
+    base = override(Recipe.parse(read_yaml(recipe_file), str(recipe_file)), settings)
     own = read_connectors(path.parent / file.connectors) if file.connectors else None
     arms = {name: _changed(base, change, f"{path}: arm {name!r}", own) for name, change in changes.items()}
 
@@ -261,7 +261,7 @@ def load_scale(name: str, folder: Path, settings: tuple[str, ...] = (), *further
     """Reads `NAME.yaml` in the first folder that has it, and applies the `--set` settings. Raises RequestError."""
     path = find_yaml("there is no scale", name, (folder, *further))
     scale = Scale.parse(read_yaml(path), str(path))
-    changed: Scale = override(scale, settings, "--set") if settings else scale
+    changed: Scale = override(scale, settings) if settings else scale
     return changed
 
 

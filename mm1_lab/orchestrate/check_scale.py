@@ -29,7 +29,7 @@ def measure_gates(
     gates: Sequence[str],
     samples: int,
     executor: Executor,
-    caution: Callable[[Sequence[int]], str] = lambda seeds: "",
+    caution: Callable[[Sequence[int]], str],
 ) -> list[Check]:
     """Measures the gates and prints progress; returns what was measured.
 

@@ -18,7 +18,7 @@ PLAIN = ("captioning", "vqa")
 """Families of the benchmarks with images on which every model is evaluated."""
 
 
-def benchmark_scores(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.DataFrame:
+def benchmark_scores(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """The mean score over each benchmark's questions: columns `by`, benchmark, family, shots, score."""
     keys = [*by, "benchmark", "family", "shots"]
     return scores.groupby(keys, sort=False, observed=True)["score"].mean().reset_index()

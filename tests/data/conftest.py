@@ -85,7 +85,7 @@ class Files:
         return self.folder / "data.yaml"
 
     def scale(self, *settings: str) -> Scale:
-        smoke: Scale = override(Scale.parse(read_yaml(SMOKE), str(SMOKE)), settings, "--set")
+        smoke: Scale = override(Scale.parse(read_yaml(SMOKE), str(SMOKE)), settings)
         return smoke
 
     def open(self, *settings: str, cache: str = "cache", **content: Any) -> Shards:

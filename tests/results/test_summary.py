@@ -32,7 +32,7 @@ def test_means_are_plain_means_over_benchmarks_not_over_questions() -> None:
             ("blind", "average"): 1,
         }
     )
-    assert len(benchmark_scores(scores)) == 7
+    assert len(benchmark_scores(scores, ["arm", "seed"])) == 7
 
 
 def test_families_apart_have_means_of_their_own_and_of_each_benchmark() -> None:

@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -31,21 +31,16 @@ from mm1_lab.orchestrate.execution.worklist import WorkList
 
 ANSWER_SECONDS = 300.0
 """Timeout for a node's answer; it must fetch the code first and may be busy."""
-Ask = Callable[[Sequence[Path], Mapping[str, str]], Mapping[str, str]]
-"""Returns what `fault` says on every node, by the node's name."""
 
 
-def check_nodes(context: WorkerContext, ask: Ask | None = None) -> None:
-    """Raises RequestError, naming the node and the path or library, if a node cannot run tasks like this one.
-
-    By default Ray's nodes are asked.
-    """
+def check_nodes(context: WorkerContext) -> None:
+    """Raises RequestError, naming the node and the path or library, if a node cannot run tasks like this one."""
     name = f".preflight-{secrets.token_hex(8)}"  # which only a node that sees the driver's folder can find
     folders = [context.results.absolute() / name, context.store.absolute() / name]
     try:
         for folder in folders:
             folder.mkdir(parents=True)
-        for node, problem in (ask or ask_ray)(folders, software()).items():
+        for node, problem in ask_ray(folders, software()).items():
             if problem:
                 raise RequestError(f"node {node} {problem}")
     finally:
@@ -81,7 +76,7 @@ def software() -> dict[str, str]:
 
 
 def ask_ray(folders: Sequence[Path], expected: Mapping[str, str]) -> dict[str, str]:
-    """Asks every node of the cluster that this process is connected to."""
+    """What `fault` says on every node of the cluster that this process is connected to, by the node's name."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -153,10 +148,10 @@ class RayTune(Executor):
         """Starts a Ray on this machine for this command. Raises RequestError if that fails."""
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
         if limit != resource.RLIM_INFINITY and limit < LEAST_MEMORY:
-            needed = (
-                f"and Ray needs {LEAST_MEMORY / 1e9:.0f} GB; raise the limit (ulimit -v), or run without Ray (--inline)"
+            raise RequestError(
+                f"memory is limited to {limit / 1e9:.1f} GB, and Ray needs {LEAST_MEMORY / 1e9:.0f} GB; raise the "
+                "limit (ulimit -v), or run without Ray (--inline)"
             )
-            raise RequestError(f"memory is limited to {limit / 1e9:.1f} GB, {needed}")
         if "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token":
             raise RequestError(
                 "Ray was imported without authentication, which it sets up on import: set RAY_AUTH_MODE=token before "
@@ -166,8 +161,7 @@ class RayTune(Executor):
         self.code = Path(mkdtemp(prefix="mm1-lab-"))
         # so that edits to the package do not change a running sweep
         shutil.copytree(PACKAGE, self.code / PACKAGE.name, ignore=shutil.ignore_patterns("shipped"))
-        os.environ.update(SETTINGS | _worker_environment(scale.resources, self.code))
-        os.environ.update(LOCAL)
+        os.environ.update(SETTINGS | LOCAL | _worker_environment(scale.resources, self.code))
         os.environ["RAY_AUTH_MODE"] = "token"  # other users of this machine are refused
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         import ray  # reads RAY_AUTH_MODE when it is imported
@@ -201,8 +195,8 @@ class RayTune(Executor):
         try:
             ray.init(address=address, runtime_env=there, **QUIET)
         except (ConnectionError, ValueError) as error:
-            nothing = f"--address {address}: there is no Ray cluster that can be joined"
-            raise RequestError(f"{nothing} ({error})") from None
+            text = f"--address {address}: there is no Ray cluster that can be joined ({error})"
+            raise RequestError(text) from None
 
     def work(self, work_list: WorkList, context: WorkerContext, work: Work) -> None:
         from mm1_lab.orchestrate.execution.tune import run_trials

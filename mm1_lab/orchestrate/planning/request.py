@@ -190,13 +190,11 @@ def load_request(
     data: str | Path | None = None,
     results: str | Path = RESULTS,
     store: str | Path | None = None,
-    parts: str | Path | None = PARTS,
 ) -> Request:
     """Loads a sweep and resolves every trial. `sweep` is a YAML file or a name, as for `mm1-lab run`.
 
     `seeds`: a count, a list, or text as for `--seeds`; `only`: the arms to run; `settings`: `PATH=VALUE` as for
-    `--set`; `parts`: a folder of finished stages, by default the shipped ones. Raises RequestError for anything that
-    cannot be done.
+    `--set`. Raises RequestError for anything that cannot be done.
     """
     # What is asked
     file = find_sweep(str(sweep))
@@ -209,8 +207,7 @@ def load_request(
     asked = [arm for arm in loaded.arms if not only or arm in only]
     chosen = parse_seeds(str(seeds) if isinstance(seeds, str | int) else ",".join([*map(str, seeds), ""]))
     numbers = find_scale(scale, tuple(setting for setting in settings if not is_of_recipe(setting)), file.parent)
-    shipped = here_or_shipped(Path(parts)) if parts else None
-    ledger = Ledger(Path(results), Path(store) if store else None, shipped)
+    ledger = Ledger(Path(results), Path(store) if store else None, here_or_shipped(PARTS))
     path = Path(data) if data else None
     data_file = None
     if path:
