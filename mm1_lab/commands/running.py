@@ -15,7 +15,7 @@ import yaml
 
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, option, parse_looks, print_json, request_of, switch
-from mm1_lab.config import Recipe, RequestError, Search, digest, find_yaml, nearest
+from mm1_lab.config import Recipe, RequestError, Search, digest, find_yaml, nearest, spelt
 from mm1_lab.config.base import parse_yaml, read_yaml
 from mm1_lab.files import PUBLISHED, here_or_shipped, write_text
 from mm1_lab.orchestrate.planning.finding import SWEEPS
@@ -168,7 +168,7 @@ def write_varied(recipe: str, varied: Sequence[str], grid: bool) -> Path:
         sweep["arms"] = {recipe: {}} | _one_at_a_time(base, values)
     path = Path("sweeps") / f"{_name(recipe, values, grid)}.yaml"
     if not path.exists():
-        command = "\n".join(f"#   --vary {field}={','.join(map(str, own))}" for field, own in values.items())
+        command = "\n".join(f"#   --vary {setting}" for setting in varied)
         text = yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
         write_text(
             path, f"# Written by mm1-lab run {recipe}\n{command}\n# Add `contrasts`: what you expect of it.\n{text}"
@@ -185,7 +185,7 @@ def _one_at_a_time(base: dict[str, Any], values: dict[str, list[Any]]) -> dict[s
             usual = usual.get(key) if isinstance(usual, dict) else None
         for value in own:
             if value != usual:
-                arms[f"{field} {value}"] = {field: value}
+                arms[f"{field} {spelt(value)}"] = {field: value}
     return arms
 
 

@@ -163,6 +163,7 @@ class Ledger:
         for folder in (self.trial_folder(fingerprint), self.store / fingerprint, self.partial_folder(fingerprint)):
             (folder / files.DONE).unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
+        self._intact.discard(fingerprint)
         self.clear_failure(fingerprint)
 
     # Scores

@@ -14,7 +14,7 @@ from mm1_lab.orchestrate.execution.worker import WorkerContext, attempt, run_tas
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
-from mm1_lab.orchestrate.sweeping import Draw, run_until_decided
+from mm1_lab.orchestrate.sweeping import Draw, forget_trials, run_until_decided
 
 
 @pytest.fixture
@@ -51,6 +51,13 @@ def test_a_table_that_an_edited_claim_leaves_as_it_was_is_drawn_once(
     for count in (2, 2):
         sweeping.complete(request_, Inline(), draw)
         assert len(drawn) == count
+
+
+def test_anew_trains_again_what_was_found_intact_before(request_: Request) -> None:
+    assert request_.ledger.has_intact_weights(request_.trials[0].evaluation.model.fingerprint)
+    forget_trials(request_.trials, request_, Inline())
+    kinds = [stage.KIND for _, stage in make_plan(request_.trials, request_.ledger).missing]
+    assert kinds[-2:] == ["multimodal", "evaluation"]
 
 
 def test_damaged_weights_are_not_loaded(request_: Request, capsys: pytest.CaptureFixture[str]) -> None:
