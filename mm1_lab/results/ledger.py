@@ -108,12 +108,12 @@ class Ledger:
     def has_intact_weights(self, fingerprint: str) -> bool:
         """Whether the stage is finished and its files are unchanged; damaged ones are moved aside with a warning.
 
-        Checked once per ledger. Only samples of very large files are checked; `mm1-lab verify` reads all of them.
+        Read once per ledger. Only samples of very large files are checked; `mm1-lab verify` reads all of them.
         """
         folder = self.store / fingerprint
         if fingerprint not in self._intact and (self.is_shipped(fingerprint) or is_intact(folder, full=False)):
             self._intact.add(fingerprint)
-        return fingerprint in self._intact
+        return fingerprint in self._intact and self.has_weights(fingerprint)  # unless deleted since
 
     def weights(self, fingerprint: str) -> Path:
         """The folder to load a finished stage from. Raises RequestError if its files are damaged or missing."""
@@ -163,7 +163,6 @@ class Ledger:
         for folder in (self.trial_folder(fingerprint), self.store / fingerprint, self.partial_folder(fingerprint)):
             (folder / files.DONE).unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
-        self._intact.discard(fingerprint)
         self.clear_failure(fingerprint)
 
     # Scores
