@@ -11,11 +11,12 @@ What a published file lacks raises a KeyError or the like, which `read_items` tu
 line of the reader's docstring.
 """
 
-import importlib.util
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -187,11 +188,12 @@ def read_jsonl(files: BenchmarkFiles) -> Iterator[Item]:
 def read_python(files: BenchmarkFiles) -> Iterable[Item]:
     """The `Item`s that the function `read(files)` returns, in the Python file given as the format."""
     path = Path(files.format)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
+    name = f"mm1_benchmark_{path.stem}"
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module  # where dataclasses look for what annotations name
     try:
-        spec.loader.exec_module(module)
+        exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
         items = list(module.read(files))
     except RequestError:
         raise

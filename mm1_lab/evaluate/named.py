@@ -4,6 +4,7 @@ Questions are ordered by a hash of their ids, and the first ones are asked: 1,00
 """
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -391,7 +392,7 @@ def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item])
             path = _find_image(folder, name)
             if path is None:
                 raise RequestError(
-                    f"{folder}: has no image {name!r} of question {item.key}; fetch it, or name the folder that has it"
+                    f"{folder}: has no image {name[:80]!r} of question {item.key}; fetch it, or name its folder"
                 )
             found[name] = StoredPicture(str(path), partial(read_file, path), decoder, key=path)
     return found
@@ -399,7 +400,7 @@ def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item])
 
 def _find_image(folder: Path, name: str) -> Path | None:
     """The image of that name, or of that name without its first folders (`a/b/1.jpg`, `b/1.jpg`, `1.jpg`)."""
-    while name and not (folder / name).is_file():
+    while name and not os.path.isfile(folder / name):  # no error, as Path's, for what is too long for a name
         _, _, name = name.partition("/")
     return folder / name if name else None
 

@@ -264,7 +264,8 @@ def test_a_circular_question_is_asked_in_every_order_of_its_choices(tmp_path: Pa
 
 def test_a_python_file_can_read_what_has_no_format(tmp_path: Path) -> None:
     (tmp_path / "shout.py").write_text(
-        "from mm1_lab.evaluate.formats import Item\n\n\ndef read(files):\n"
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+        "from mm1_lab.evaluate.formats import Item\n\n\n@dataclass\nclass Line:\n    words: str\n\n\ndef read(files):\n"
         "    words = open(files.questions).read().split()\n"
         "    return [Item(word, (), f'shout {word}', (word.upper(),)) for word in words]\n"
     )
@@ -357,6 +358,7 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
         ),
         ([{"question": "a", "answers": [["b"]]}], "line 1: answers: must be a text or a list of texts"),
         ([{"question": "a", "image": "gone.jpg", "answer": "b"}], "has no image 'gone.jpg' of question 1"),
+        ([{"question": "a", "image": "iVBO" * 99, "answer": "b"}], "has no image '(iVBO){20}' of question 1"),
         ([], "holds no questions"),
         (
             [{"question": "a", "answer": "1", "choices": list(map(str, range(27)))}],

@@ -206,7 +206,7 @@ def _pictures_beside(file: File, samples: pa.Table) -> tuple[list[str], list[str
         raise RequestError(f"{file.name}: refers to separate image files; a remote file must contain its images")
     if len(missing) > BROKEN_SHARE * len(sizes):
         raise RequestError(
-            f"{file.name}: there is no image {missing[0]!r} in {file.folder}; {len(missing)} of {len(sizes)} images "
-            "are missing; name their folder (`{file: FILE, images: FOLDER}`), or fetch them (up to 1 % may be missing)"
+            f"{file.name}: there is no image {missing[0][:80]!r} in {file.folder}; {len(missing)} of {len(sizes)} "
+            "images are missing; name their folder (`{file: FILE, images: FOLDER}`), or fetch them (up to 1 % may be missing)"
         )
-    return sizes, [f"{file.name}: there is no image {path!r} in {file.folder}" for path in missing[:5]]
+    return sizes, [f"{file.name}: there is no image {path[:80]!r} in {file.folder}" for path in missing[:5]]
