@@ -53,16 +53,17 @@ def _run(given: list[str]) -> int:
     if not given:
         parser.print_help()
         return WRONG
-    if given[0].startswith("-") and given[0] not in ("-h", "--help", "--version"):
-        return _refuse(f"mm1-lab: options come after the command: mm1-lab COMMAND {given[0]}")
-    if not given[0].startswith("-") and given[0] not in COMMANDS:
-        return _refuse(f"mm1-lab: there is no command {given[0]!r}{nearest(given[0], COMMANDS)}")
+    first = given[0]
+    if first not in (*COMMANDS, "-h", "--help", "--version"):
+        if first.startswith("-"):
+            return _refuse(f"mm1-lab: options come after the command: mm1-lab COMMAND {first}")
+        return _refuse(f"mm1-lab: there is no command {first!r}{nearest(first, COMMANDS)}")
     for word in given:
         if word.startswith("-") and word.partition("=")[2] == "--":  # of which argparse would make an empty list
             return _refuse(f"mm1-lab: {word!r} is not a value")
     options, unknown = parser.parse_known_args(given)
     if unknown:
-        return _refuse(f"mm1-lab {given[0]}: {_unrecognised(unknown[0], command_parsers(parser)[given[0]])}")
+        return _refuse(f"mm1-lab {first}: {_unrecognised(unknown[0], command_parsers(parser)[first])}")
     try:
         code: int = options.function(options)
         return code

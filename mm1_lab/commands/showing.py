@@ -93,11 +93,13 @@ def compare(options: argparse.Namespace) -> int:
     request = _about(options, [options.first, options.second])
     folder = request.folder
     published = here_or_shipped(PUBLISHED) / request.scale_name / request.variant
-    if not (folder / "sweep.json").exists() and (published / "sweep.json").exists():
-        print(f"{folder}: holds no results{request.elsewhere}; showing {published} instead", file=sys.stderr)
-        folder = published
-    elif not (folder / "sweep.json").exists() and request.elsewhere:
-        raise RequestError(f"{folder}: holds no results{request.elsewhere}")
+    if not (folder / "sweep.json").exists():
+        lacking = f"{folder}: holds no results{request.elsewhere}"
+        if (published / "sweep.json").exists():
+            print(f"{lacking}; showing {published} instead", file=sys.stderr)
+            folder = published
+        elif request.elsewhere:
+            raise RequestError(lacking)
     only = parse_seeds(options.seeds) if options.seeds is not None else ()
     study = read_study(folder)
     for arm in (options.first, options.second):

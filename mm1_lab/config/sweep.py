@@ -45,10 +45,6 @@ class Range(Config):
             raise ValueError(f"with log, low must be above 0 (it is {self.low:g})")
         return self
 
-    @property
-    def ends(self) -> tuple[float, float]:
-        return self.low, self.high
-
 
 def _space(values: Any) -> Any:
     if isinstance(values, dict):

@@ -114,7 +114,7 @@ class _Search:
         self.known = KnownScores(request, self._read, (math.nan,))
         self.seeds = self.known.seeds
         for field, space in self.settings.over.items():
-            for value in space.ends if isinstance(space, Range) else space:
+            for value in (space.low, space.high) if isinstance(space, Range) else space:
                 recipe = request.sweep.changed({field: value}, f"{request.file.name}: search.over.{field}")
                 request.resolve(f"{field} {spelt(value)}", recipe, self.seeds[0])
         self._check_measure()
@@ -229,15 +229,14 @@ class _Search:
         """The winner's curse: what of its score was confirmed, and what not. In Markdown."""
         later = KnownScores(confirmation, self._read, self.known.diverged)
         searched, further = (", ".join(map(str, known.seeds)) for known in (self.known, later))
-        lines = [
-            f"| the winner's | found (seeds {searched}) | confirmed (seeds {further}) | curse: what luck added |",
-            "| --- | --- | --- | --- |",
-        ]
         [found] = self.known.of(winner) or self.known.diverged
         [confirmed] = later.of(winner) or later.diverged
         curse = found - confirmed if self.direction == "maximize" else confirmed - found
-        lines.append(f"| {self.measure} | {found:.2f} | {confirmed:.2f} | {curse:.2f} |")
-        return "\n".join(lines)
+        return (
+            f"| the winner's | found (seeds {searched}) | confirmed (seeds {further}) | curse: what luck added |\n"
+            "| --- | --- | --- | --- |\n"
+            f"| {self.measure} | {found:.2f} | {confirmed:.2f} | {curse:z.2f} |"
+        )
 
     def _check_measure(self) -> None:
         """Raises RequestError for what trials do not have, before one is trained for it."""

@@ -90,8 +90,8 @@ def _unpack(results: Path, trials: Path) -> bool:
     for records in _packs(results, RECORDS):
         scores = records.with_name(SCORES)
         if records not in bad and scores not in bad:
-            entries = {entry["trial"]: entry for entry in _entries(records)}
-            missing[scores] = {name: entry for name, entry in entries.items() if not files.is_complete(trials / name)}
+            unread = [entry for entry in _entries(records) if not files.is_complete(trials / entry["trial"])]
+            missing[scores] = {entry["trial"]: entry for entry in unread}
     if count := sum(map(len, missing.values())):
         print(f"mm1-lab: {results}: unpacking {counted(count, 'trial')}, once", file=sys.stderr, flush=True)
     for scores, entries in missing.items():

@@ -67,16 +67,17 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
         }
         if planned.fingerprint in estimates:
             estimate = estimates[planned.fingerprint]
-            values["parameters"] = estimate.cost.parameters
-            values["active"] = estimate.cost.active
-            values["flops"] = estimate.cost.flops
-            values["memory_bytes"] = estimate.cost.state
-            values["disk_bytes"] = estimate.cost.weights
-            values["checkpoint_bytes"] = estimate.cost.checkpoint
-            if estimate.share:
-                values["gpus"] = estimate.share.gpus
-                values["rows"] = estimate.share.rows
-                values["bytes_per_gpu"] = estimate.share.held
+            cost, share = estimate.cost, estimate.share
+            values |= {
+                "parameters": cost.parameters,
+                "active": cost.active,
+                "flops": cost.flops,
+                "memory_bytes": cost.state,
+                "disk_bytes": cost.weights,
+                "checkpoint_bytes": cost.checkpoint,
+            }
+            if share:
+                values |= {"gpus": share.gpus, "rows": share.rows, "bytes_per_gpu": share.held}
                 values["gpu_hours"] = estimate.gpu_hours
             else:
                 values["seconds"] = stage_seconds(planned.stage, speeds)

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mm1_lab.config import digest
+from mm1_lab.files import DONE, file_digest
 from mm1_lab.formatting import flat
 from mm1_lab.results import Ledger, Manifest
 from mm1_lab.results.manifest import read_trials
@@ -26,6 +28,11 @@ def names_by_trial(folder: Path) -> dict[str, list[tuple[str, int]]]:
     for row in read_trials(folder):
         names.setdefault(row.fingerprint, []).append((row.arm, row.seed))
     return names
+
+
+def state_of(ledger: Ledger, fingerprint: str, names: Names) -> str:
+    """A digest of what is logged of a trial: its files, and what it is called."""
+    return digest([file_digest(ledger.trial_folder(fingerprint) / DONE), *names])
 
 
 def title(names: Names) -> str:

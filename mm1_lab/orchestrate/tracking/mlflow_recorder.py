@@ -14,8 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mm1_lab.config import RequestError, digest
-from mm1_lab.files import DONE, RESULTS, file_digest, locked, replace
+from mm1_lab.config import RequestError
+from mm1_lab.files import RESULTS, locked, replace
 from mm1_lab.formatting import first_line, one_trial
 from mm1_lab.orchestrate.tracking import contents
 from mm1_lab.orchestrate.tracking.trackers import Recorder
@@ -156,7 +156,7 @@ class SweepRuns:
         """Logs a finished trial from the results folder; anew if its files have changed, or the name of its arm."""
         from mlflow.entities import Metric, Param
 
-        state = digest([file_digest(self.ledger.trial_folder(fingerprint) / DONE), *names])
+        state = contents.state_of(self.ledger, fingerprint, names)
         before = self.runs.get(fingerprint)
         if before is not None and before.data.tags.get(COMPLETE) == state:
             return

@@ -15,8 +15,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from mm1_lab.config import RequestError, digest
-from mm1_lab.files import DONE, file_digest, locked
+from mm1_lab.config import RequestError
+from mm1_lab.files import locked
 from mm1_lab.formatting import first_line
 from mm1_lab.orchestrate.execution.worklist import Observer
 from mm1_lab.orchestrate.planning.plan import Task
@@ -86,7 +86,7 @@ class Tracker(Recorder):
             for fingerprint, own in contents.names_by_trial(self.folder).items():
                 if not self.ledger.has_intact_scores(fingerprint):
                     continue
-                state = digest([file_digest(self.ledger.trial_folder(fingerprint) / DONE), *own])
+                state = contents.state_of(self.ledger, fingerprint, own)
                 if state not in logged:
                     self._log_trial(fingerprint, own)
                     with self.list.open("a", encoding="utf-8") as file:
