@@ -104,7 +104,8 @@ def compare(options: argparse.Namespace) -> int:
     study = read_study(folder)
     for arm in (options.first, options.second):
         if arm in request.sweep.arms and study.representative(arm) not in study.scored:
-            raise RequestError(f"{folder}: {arm} has no scores yet; run it first: {request.command('--only', arm)}")
+            command = request.command() if request.sweep.search else request.command("--only", arm)
+            raise RequestError(f"{folder}: {arm} has no scores yet; run it first: {command}")
     if options.json:
         print_json(vars(compare_arms(study, options.first, options.second, only)))
     else:

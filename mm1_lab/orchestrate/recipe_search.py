@@ -120,6 +120,8 @@ class _Search:
         self._check_measure()
         self.whole = {field for field, space in self.settings.over.items() if not self._takes_fractions(field, space)}
         """Fields of whole numbers."""
+        self.refused: RequestError | None = None
+        """Why the last arm that could not be run could not."""
 
     def _takes_fractions(self, field: str, space: Range | tuple[Any, ...]) -> bool:
         if not isinstance(space, Range):
@@ -133,7 +135,7 @@ class _Search:
     def replay(self, to_the_end: bool = False) -> tuple[Study, dict[str, Recipe]]:
         """Asks and tells a study anew until scores are missing; returns it with the arms that it asked for.
 
-        `to_the_end`: goes on asking without these scores.
+        `to_the_end`: goes on asking without these scores. Raises RequestError if no arm can be run.
         """
         from optuna.trial import TrialState
 
@@ -160,6 +162,8 @@ class _Search:
                     study.tell(trial, score[0])
                 else:  # it diverged
                     study.tell(trial, state=TrialState.PRUNED)
+        if len(arms) == 1:
+            raise RequestError(f"search.over: no arm that was proposed can be run; the last: {self.refused}")
         return study, arms
 
     def _create_study(self) -> Study:
@@ -277,7 +281,8 @@ class _Search:
         try:
             recipe = self.request.sweep.changed(change, name)
             self.request.resolve(name, recipe, self.seeds[0])
-        except RequestError:
+        except RequestError as error:
+            self.refused = error
             return None
         return name, recipe
 

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from mm1_lab.config import RequestError, nearest
-from mm1_lab.formatting import flat, text_table
+from mm1_lab.formatting import counted, flat, text_table
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger, TrialRow
 
@@ -27,7 +27,7 @@ def status_values(sweeps: Iterable[tuple[str, str, Sequence[TrialRow]]], ledger:
                 state = "done"
             elif failure:
                 state = "failed"
-                why = f"{failure['reason']} ({failure['attempts']} attempts; {failure['log'] or 'no log'})"
+                why = f"{failure['reason']} ({counted(failure['attempts'], 'attempt')}; {failure['log'] or 'no log'})"
             trial = {"arm": row.arm, "seed": row.seed, "fingerprint": row.fingerprint, "state": state, "why": why}
             trials.append(trial)
         told.append({"sweep": name, "scale": scale, "trials": trials})

@@ -139,6 +139,10 @@ def test_a_field_of_whole_numbers_is_searched_in_whole_numbers(tmp_path: Path) -
         ({"over": {"image_token": [64, 144]}}, "mix.yaml: search.over.image_token: unknown key 'image_token'; did you"),
         ({"over": {"data_mix.txt": {"low": 1, "high": 2}}}, "data_mix lists txt, which the data do not contain"),
         ({"over": {"image_tokens": [64, 100]}}, "this scale has no number of image tokens 100; known: 64, 144"),
+        (
+            {"over": {"image_tokens": {"low": 64, "high": 144}}},
+            "no arm that was proposed can be run; the last: arm",
+        ),
         ({"over": {"data_mix.text": {"low": 4, "high": 1}}}, "data_mix.text: low (4) must be below high (1)"),
         ({"over": {"learning_rate": {"low": -1, "high": 1}}}, "learning_rate must be above 0"),
         ({"measure": "vqa 5-shot"}, "search.measure: 'vqa 5-shot': there is only 0, 4, 8"),
