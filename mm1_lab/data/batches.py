@@ -88,21 +88,24 @@ class Batch(TensorBatch):
         first_source = [0, *accumulate(named)]
         first_image = [0, *accumulate(self.image_counts)]
         total = self.weights[:, 1:].sum()
-        return [
-            Batch(
+        batches = []
+        for start, end in pairwise(ends):
+            weights, documents = self.weights[start:end], self.documents[start:end]
+            part = replace(
+                self,
                 tokens=self.tokens[start:end],
-                weights=self.weights[start:end],
-                documents=self.documents[start:end],
+                weights=weights,
+                documents=documents,
                 positions=self.positions[start:end],
                 images=self.images[first_image[start] : first_image[end]],
                 sources=self.sources[first_source[start] : first_source[end]],
                 image_counts=self.image_counts[start:end],
-                **find_places(self.weights[start:end], self.documents[start:end]),
+                **find_places(weights, documents),
                 step_weight=total,
-                by_document=self.by_document,
+                decoded=NONE_ASKED,
             )
-            for start, end in pairwise(ends)
-        ]
+            batches.append(part)
+        return batches
 
 
 def find_places(weights: torch.Tensor, documents: torch.Tensor) -> dict[str, Any]:

@@ -183,11 +183,9 @@ class Packer:
                     f"an empty row of {self.limits.sequence} tokens and {self.limits.max_images} images"
                 )
 
-    def fits(self, document: Document) -> bool:
-        return self.limits.hold(*self._encode(document).size)
-
-    def length(self, document: Document) -> int:
-        return len(self._encode(document).tokens)
+    def size(self, document: Document) -> tuple[int, int]:
+        """Positions and images that the document takes in a row."""
+        return self._encode(document).size
 
     def _encode(self, document: Document) -> Encoded:
         tokenizer = self.tokenizer

@@ -84,16 +84,20 @@ def _by_program(benchmark: Benchmark) -> bool:
     return benchmark.official and benchmark.mirrors in ("VQAv2", "OK-VQA")
 
 
+def _against_references(points: Callable[[str, Sequence[str]], float]) -> Metric:
+    return lambda said, question, benchmark: points(said, question.references)
+
+
 METRICS: dict[str, Metric] = {
     "vqa": lambda said, question, benchmark: vqa_accuracy(said, question.references, _by_program(benchmark)),
-    "textvqa": lambda said, question, benchmark: textvqa_accuracy(said, question.references),
-    "exact": lambda said, question, benchmark: exact_match(said, question.references),
+    "textvqa": _against_references(textvqa_accuracy),
+    "exact": _against_references(exact_match),
     "choice": lambda said, question, benchmark: choice_accuracy(said, question, benchmark.official),
     "circular": lambda said, question, benchmark: circular_accuracy(said, question, benchmark.official),
-    "yes-no": lambda said, question, benchmark: yes_no_accuracy(said, question.references),
-    "content": lambda said, question, benchmark: content(said, question.references),
-    "followed": lambda said, question, benchmark: followed(said, question.references),
-    "answer": lambda said, question, benchmark: solution_accuracy(said, question.references),
+    "yes-no": _against_references(yes_no_accuracy),
+    "content": _against_references(content),
+    "followed": _against_references(followed),
+    "answer": _against_references(solution_accuracy),
 }
 """Metrics that score each answer separately, in points from 0 to 100; `cider` needs all captions at once."""
 FREE = ("cider", "content", "followed")

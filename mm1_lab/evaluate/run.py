@@ -181,15 +181,14 @@ def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> dict[str, floa
 def _fill_rows(documents: list[Document], packer: Packer) -> Iterator[list[Document]]:
     """Groups consecutive documents that fit one row, so that each document is read, however long its images are."""
     group: list[Document] = []
-    length = images = 0
+    positions = images = 0
     for document in documents:
-        more = packer.length(document)
-        shown = len(document.pictures)
-        if group and (length + more > packer.limits.sequence or images + shown > packer.limits.max_images):
+        more, shown = packer.size(document)
+        if group and not packer.limits.hold(positions + more, images + shown):
             yield group
-            group, length, images = [], 0, 0
+            group, positions, images = [], 0, 0
         group.append(document)
-        length += more
+        positions += more
         images += shown
     if group:
         yield group

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Any
 
 from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.world.drawing import Flaw, ScenePicture
@@ -51,6 +52,7 @@ def world_benchmarks(settings: EvaluationSettings, seed: int = 0) -> list[Benchm
     vqa = Benchmark("vqa", "vqa", "VQAv2", "vqa", (), (), (".",), 4)
     visual = ("colour", "shape", "place", "size")
     textual = ("fact", "arithmetic", "pattern", "story", "scene")
+    relating = _asking(annotated=False, counts=(0, 0.5, 0.5))
     made: list[tuple[Benchmark, Make]] = [
         (captions, _captioning()),
         (replace(captions, name="novel-captions", family="novel", mirrors="NoCaps"), _captioning(novel=True)),
@@ -58,7 +60,7 @@ def world_benchmarks(settings: EvaluationSettings, seed: int = 0) -> list[Benchm
         (vqa, _of(visual, _asking())),
         (replace(vqa, name="text-vqa", mirrors="TextVQA"), _of(("letter",), _asking(letters=1.0))),
         (replace(vqa, name="degraded-vqa", mirrors="VizWiz"), _of(("colour", "place"), _asking(flawed=True))),
-        (replace(vqa, name="relation-vqa", mirrors="GQA", metric="exact"), _of(("relation",), _relating)),
+        (replace(vqa, name="relation-vqa", mirrors="GQA", metric="exact"), _of(("relation",), relating)),
         (replace(vqa, name="knowledge-vqa", mirrors="OK-VQA"), _of(("owner", "town"), _asking())),
         (replace(vqa, name="text-core", family="text", mirrors="TextCore", metric="exact"), _of(textual, _text)),
     ]
@@ -118,33 +120,22 @@ def _captioning(letters: float = 0.0, novel: bool = False) -> Make:
     return make
 
 
-def _asking(letters: float = 0.0, flawed: bool = False) -> MakeKind:
+def _asking(letters: float = 0.0, flawed: bool = False, annotated: bool = True, **drawn: Any) -> MakeKind:
+    """Questions with ten annotators' answers, or with a single right one, about scenes `drawn` with such settings."""
+
     def make(random: Random, split: Split, kind: str, style: Style) -> Question | None:
-        scene = sample_scene(random, split, letters=letters)
+        scene = sample_scene(random, split, letters=letters, **drawn)
         plain = ask(random, scene, kind)
         if plain is None:
             return None
         asked = answered_in(plain, style.convention)
         flaw: Flaw | None = random.choice(("blurred", "dark", "cropped")) if flawed else None
         picture = ScenePicture(scene, flaw)
-        return Question(_key(plain, asked), kind, (picture,), asked.prompt, _annotate(random, asked), asked.answer)
+        references = _annotate(random, asked) if annotated else (asked.answer,)
+        key = OTHERWISE if asked.answer != plain.answer else ""
+        return Question(key, kind, (picture,), asked.prompt, references, asked.answer)
 
     return make
-
-
-def _relating(random: Random, split: Split, kind: str, style: Style) -> Question | None:
-    """A question with a single right answer, as in GQA."""
-    scene = sample_scene(random, split, counts=(0, 0.5, 0.5), letters=0.0)
-    plain = ask(random, scene, kind)
-    if plain is None:
-        return None
-    asked = answered_in(plain, style.convention)
-    return Question(_key(plain, asked), kind, (ScenePicture(scene),), asked.prompt, (asked.answer,), asked.answer)
-
-
-def _key(plain: Asked, asked: Asked) -> str:
-    """The end of the question's key, which tells whether its answer is expected in second words."""
-    return OTHERWISE if asked.answer != plain.answer else ""
 
 
 def _annotate(random: Random, asked: Asked) -> tuple[str, ...]:

@@ -107,7 +107,7 @@ def test_rows_of_the_world_are_full_of_documents_as_long_as_others(tokens: int) 
         full = 0.86 if name == "interleaved" else 0.95  # a page that is nearly a row leaves no room for another
         assert real > full * 256 * len(rows), name
         documents = [world.source(name, 0).document(number) for number in range(300)]
-        anyone = np.mean([rows_packer.length(document) for document in documents])
+        anyone = np.mean([rows_packer.size(document)[0] for document in documents])
         if name in ("captions", "synthetic"):
             assert real / sum(int(row.documents.max()) for row in rows) == pytest.approx(anyone, rel=0.1), name
 

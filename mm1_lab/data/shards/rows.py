@@ -214,14 +214,11 @@ class ShardPairs:
     together = 1
 
     def __init__(self, usual: Collection, dense: Collection, seed: int) -> None:
-        self._usual = usual
-        self._dense = dense
-        self._usual_order = Shuffled(len(usual.train), "pairs", seed)
-        self._dense_order = Shuffled(len(dense.train), "dense pairs", seed)
+        self._usual = usual, Shuffled(len(usual.train), "pairs", seed)
+        self._dense = dense, Shuffled(len(dense.train), "dense pairs", seed)
 
     def pair(self, index: int, dense: bool) -> tuple[Picture, str]:
-        collection = self._dense if dense else self._usual
-        order = self._dense_order if dense else self._usual_order
+        collection, order = self._dense if dense else self._usual
         epoch, place = order.find(index)
         sample = int(collection.train[place])
         captions = [text for text in collection.texts(sample) if text]

@@ -112,7 +112,7 @@ class Shards:
         conversations = ShardConversations(self.conversations[name], f"instructions {name}", seed)
         packer = Packer(self.tokenizer, limits, ends_answers=True)
         count = len(self.conversations[name].train)
-        if not any(packer.fits(conversations.document(index)) for index in range(count)):
+        if not any(limits.hold(*packer.size(conversations.document(index))) for index in range(count)):
             raise RequestError(
                 f"{self.path}: instructions.{name}: no conversation fits a row of {limits.sequence} "
                 f"tokens and {limits.max_images} pictures; raise sft.sequence_length or sft.max_images"

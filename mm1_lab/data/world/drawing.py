@@ -74,10 +74,16 @@ def _draw(scene: Scene, side: int) -> NDArray[np.float32]:
 
 def centre_of(place: int) -> tuple[float, float]:
     """(row, column) of the middle of what stands in a place, but for the jitter, as shares of the picture's side."""
+    top, left = _corner_of(place)
+    return (top + _CELL / 2) / CANVAS, (left + _CELL / 2) / CANVAS
+
+
+def _corner_of(place: int) -> tuple[int, int]:
+    """(top, left) of the cell around what stands in a place, in canvas pixels."""
     quarter = CORNERS.index(place)
     row, column = divmod(quarter, 2)
     down, right = _OFFSETS[quarter]
-    return ((row + 0.5) * _CELL + down * _SHIFT) / CANVAS, ((column + 0.5) * _CELL + right * _SHIFT) / CANVAS
+    return row * _CELL + down * _SHIFT, column * _CELL + right * _SHIFT
 
 
 def layout(scene: Scene) -> list[tuple[int, int, int]]:
@@ -87,12 +93,8 @@ def layout(scene: Scene) -> list[tuple[int, int, int]]:
     spots = []
     for thing in scene.things:
         length = _length(thing.size, random.random())
-        quarter = CORNERS.index(thing.place)
-        row, column = divmod(quarter, 2)
-        down, right = _OFFSETS[quarter]
         margin = (_CELL - length) // 2 - _JITTER
-        top = row * _CELL + margin + down * _SHIFT + int(random.random() * (2 * _JITTER + 1))
-        left = column * _CELL + margin + right * _SHIFT + int(random.random() * (2 * _JITTER + 1))
+        top, left = (at + margin + int(random.random() * (2 * _JITTER + 1)) for at in _corner_of(thing.place))
         spots.append((length, top, left))
     return spots
 

@@ -10,7 +10,7 @@ from random import Random
 
 from mm1_lab.data.types import Answer, Document, Part
 from mm1_lab.data.world.drawing import ScenePicture
-from mm1_lab.data.world.posters import sample_chart, sample_poster
+from mm1_lab.data.world.posters import Bars, sample_chart, sample_poster
 from mm1_lab.data.world.scenes import Scene, Split, Thing, sample_scene
 from mm1_lab.data.world.text import draw_fact
 from mm1_lab.data.world.words import ANIMALS, COLOURS, LETTERS, LIKED, OWNERS, PLACES, SHAPES, SIZES, TOWNS
@@ -26,6 +26,8 @@ class Turn:
     """The answers to choose from, if the request offers any."""
 
 
+Make = Callable[[Random, Split], tuple[Part, ...]]
+"""Draws a conversation."""
 _KINDS = (tuple(COLOURS), PLACES, SHAPES, LETTERS, ANIMALS, TOWNS)
 """Groups of words that answer the same kind of question."""
 
@@ -94,7 +96,7 @@ def reading_poster(random: Random, poster_letters: tuple[tuple[int, str, str], .
     return Turn(f"the letter printed {PLACES[place]}", letter)
 
 
-def counting_bars(random: Random, bars: tuple[tuple[str, int], ...]) -> Turn:
+def counting_bars(random: Random, bars: Bars) -> Turn:
     colour, count = random.choice(bars)
     return Turn(f"the count of {colour}", str(count))
 
@@ -106,7 +108,7 @@ def knowing(random: Random, thing: Thing) -> Turn:
     return Turn("the town that likes this color", LIKED[thing.colour])
 
 
-def adding_bars(random: Random, bars: tuple[tuple[str, int], ...]) -> Turn:
+def adding_bars(random: Random, bars: Bars) -> Turn:
     """Asks for the sum of two bars; the answer shows its working first."""
     (first, one), (second, other) = random.sample(bars, 2)
     worked = f"{first} is {one} . {second} is {other} . {one} plus {other} equals {one + other}"
@@ -130,9 +132,15 @@ def _reading(random: Random, split: Split) -> tuple[Part, ...]:
     return poster, *conversation(reading_poster(random, poster.letters))
 
 
-def _charts(random: Random, split: Split) -> tuple[Part, ...]:
-    chart = sample_chart(random, split)
-    return chart, *conversation(counting_bars(random, chart.bars))
+def _about_chart(ask: Callable[[Random, Bars], Turn]) -> Make:
+    def make(random: Random, split: Split) -> tuple[Part, ...]:
+        chart = sample_chart(random, split)
+        return chart, *conversation(ask(random, chart.bars))
+
+    return make
+
+
+_charts, _solutions = _about_chart(counting_bars), _about_chart(adding_bars)
 
 
 def _knowledge(random: Random, split: Split) -> tuple[Part, ...]:
@@ -151,11 +159,6 @@ def _conversations(random: Random, split: Split) -> tuple[Part, ...]:
     return ScenePicture(scene), *conversation(*(about_thing(random, scene) for _ in range(count)))
 
 
-def _solutions(random: Random, split: Split) -> tuple[Part, ...]:
-    chart = sample_chart(random, split)
-    return chart, *conversation(adding_bars(random, chart.bars))
-
-
 def _text(random: Random, split: Split) -> tuple[Part, ...]:
     """Facts and sums, without pictures."""
     if random.random() < 0.5:
@@ -165,7 +168,7 @@ def _text(random: Random, split: Split) -> tuple[Part, ...]:
     return conversation(Turn(fact.request, fact.answer))
 
 
-SETS: dict[str, Callable[[Random, Split], tuple[Part, ...]]] = {
+SETS: dict[str, Make] = {
     "short-answers": _short_answers,
     "descriptions": _descriptions,
     "reading": _reading,

@@ -25,6 +25,8 @@ _BAR, _STEP = 20, 24
 _NOISE = 8.0
 MOST = 5
 """Steps of the highest possible bar."""
+Bars = tuple[tuple[str, int], ...]
+"""(colour, count) of each bar of a chart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,7 @@ class Poster:
 class Chart:
     """Two to four bars of different colours, from left to right, each a stack of as many steps as its count."""
 
-    bars: tuple[tuple[str, int], ...]
-    """(colour, count)"""
+    bars: Bars
     look: int = 0
 
     @property

@@ -97,8 +97,21 @@ def sample_scene(
     contain a held-out combination (None: either); `spare`: also use nouns and colours that occur only in text;
     `places`: allowed indices into PLACES; `like`: at least one thing must fit the theme.
     """
+    nouns = SHAPES + SPARE_NOUNS if spare else SHAPES
+    colours = _COLOURS + SPARE_COLOURS if spare else _COLOURS
     while True:
-        scene = _draw(random, counts, letters, spare, places, like)
+        count = random.choices(range(1, len(counts) + 1), counts)[0]
+        names = _names(random, nouns, count, letters)
+        things = [
+            Thing(name, colours[int(random.random() * len(colours))], SIZES[random.random() < 0.5], place)
+            for name, place in zip(names, random.sample(places, count), strict=True)
+        ]
+        if like is not None and all(getattr(thing, like.attribute) != like.value for thing in things):
+            things[0] = replace(things[0], **{like.attribute: like.value})  # type: ignore[arg-type]
+            if like.attribute == "place":
+                things = [things[0], *(thing for thing in things[1:] if thing.place != like.value)]
+        things.sort(key=lambda thing: thing.place)
+        scene = Scene(tuple(things), look=random.getrandbits(30))
         if scene.split == split and novel in (None, scene.is_novel):
             return scene
 
@@ -141,28 +154,3 @@ def sample_theme(random: Random) -> Theme:
         "place": CORNERS,
     }
     return Theme(attribute, random.choice(values[attribute]))  # type: ignore[arg-type]
-
-
-def _draw(
-    random: Random,
-    counts: tuple[float, ...],
-    letters: float,
-    spare: bool,
-    everywhere: Sequence[int],
-    like: Theme | None,
-) -> Scene:
-    count = random.choices(range(1, len(counts) + 1), counts)[0]
-    nouns = SHAPES + SPARE_NOUNS if spare else SHAPES
-    colours = _COLOURS + SPARE_COLOURS if spare else _COLOURS
-    names = _names(random, nouns, count, letters)
-    places = random.sample(everywhere, count)
-    things = [
-        Thing(name, colours[int(random.random() * len(colours))], SIZES[random.random() < 0.5], place)
-        for name, place in zip(names, places, strict=True)
-    ]
-    if like is not None and all(getattr(thing, like.attribute) != like.value for thing in things):
-        things[0] = replace(things[0], **{like.attribute: like.value})  # type: ignore[arg-type]
-        if like.attribute == "place":
-            things = [things[0], *(thing for thing in things[1:] if thing.place != like.value)]
-    things.sort(key=lambda thing: thing.place)
-    return Scene(tuple(things), look=random.getrandbits(30))
