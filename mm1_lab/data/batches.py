@@ -147,16 +147,16 @@ def make_batch(
             weights[index, rows[index].documents == owner] = 0
             image[:] = MEAN_COLOUR
             broken.append(str(error))
-    documents = torch.from_numpy(np.stack([row.documents for row in rows])).long()
+    columns: dict[str, Any] = {}
+    for column in ("tokens", "documents", "positions"):
+        columns[column] = torch.from_numpy(np.stack([getattr(row, column) for row in rows])).long()
     return Batch(
-        tokens=torch.from_numpy(np.stack([row.tokens for row in rows])).long(),
+        **columns,
         weights=torch.from_numpy(weights),
-        documents=documents,
-        positions=torch.from_numpy(np.stack([row.positions for row in rows])).long(),
         images=torch.from_numpy(images).flatten(0, 1),
         sources=tuple(names),
         image_counts=tuple(views * len(row.pictures) for row in rows),
-        **find_places(torch.from_numpy(weights), documents),
+        **find_places(torch.from_numpy(weights), columns["documents"]),
         decoded=Decoded(len(pictures), tuple(broken)),
         by_document=by_document,
     )

@@ -53,26 +53,26 @@ def find_leaks(
     searched, found = 0, Counter[tuple[str, str]]()
     for seed in seeds:
         for stream in STREAMS:
-            for document in emitted(stream, seed, range(rows), rows, longest):
+            for document in emitted(stream, seed, rows, longest):
                 searched += 1
                 found.update((check, stream) for check in judge(document, stream in WITH_IMAGES, secrets))
     return searched, found
 
 
-def emitted(stream: str, seed: int, numbers: range, rows: int, longest: int) -> Iterator[Document]:
-    """Yields the documents in the rows `numbers` (out of `rows` in total) of a stream."""
+def emitted(stream: str, seed: int, rows: int, longest: int) -> Iterator[Document]:
+    """Yields the documents in the first `rows` rows of a stream."""
     world = World()
     if stream == "pairs":
         pairs = world.pairs(seed)
-        for index in range(numbers.start * ROW, numbers.stop * ROW):
+        for index in range(rows * ROW):
             yield Document(f"pairs/{index}", pairs.pair(index, dense=index % 2 == 0))
     elif stream == "pre-training text":
         curriculum = world.pretraining_text(seed)
-        for row in numbers:
+        for row in range(rows):
             yield from curriculum.documents(row, row / rows, longest)
     else:
         source = world.source(stream, seed)
-        for row in numbers:
+        for row in range(rows):
             yield from source.documents(row)
 
 

@@ -79,17 +79,15 @@ def solution_accuracy(prediction: str, references: Sequence[str]) -> float:
     return exact_match(ANSWER_IS.split(prediction)[-1], references)
 
 
-def _by_program(benchmark: Benchmark) -> bool:
-    """Whether VQA accuracy has the official program's quirks: where published scores come from it."""
-    return benchmark.official and benchmark.mirrors in ("VQAv2", "OK-VQA")
-
-
 def _against_references(points: Callable[[str, Sequence[str]], float]) -> Metric:
     return lambda said, question, benchmark: points(said, question.references)
 
 
 METRICS: dict[str, Metric] = {
-    "vqa": lambda said, question, benchmark: vqa_accuracy(said, question.references, _by_program(benchmark)),
+    # with the official program's quirks where published scores come from it
+    "vqa": lambda said, question, benchmark: vqa_accuracy(
+        said, question.references, benchmark.official and benchmark.mirrors in ("VQAv2", "OK-VQA")
+    ),
     "textvqa": _against_references(textvqa_accuracy),
     "exact": _against_references(exact_match),
     "choice": lambda said, question, benchmark: choice_accuracy(said, question, benchmark.official),

@@ -312,7 +312,7 @@ def build_benchmark(
         stop=config.stop,
         new_tokens=config.new_tokens or _new_tokens(config, questions, shown, tokenizer),
         official=True,
-        note=_note(config, len(questions), published),
+        note=_note(config, len(questions), published, bool(shown)),
     )
 
 
@@ -405,13 +405,13 @@ def _find_image(folder: Path, name: str) -> Path | None:
     return folder / name if name else None
 
 
-def _note(config: BenchmarkConfig, asked: int, published: int) -> str:
+def _note(config: BenchmarkConfig, asked: int, published: int, is_shown: bool) -> str:
     """The remarks that tables must show with the scores."""
     asked_of = f"{asked:,} of {published:,} questions of {_file_name(config)}"
     if config.split:
         asked_of += f", split {config.split}"
     parts = [asked_of]
-    if config.demonstrations:
+    if config.demonstrations and is_shown:
         parts.append(f"demonstrations from {_file_name(config.demonstrations)}")
     prompt = _prompt(config)
     parts.append(f"prompt {prompt!r}" if prompt else "no prompt")

@@ -35,6 +35,9 @@ class Question:
     """For the metric `circular`: the same question with each other rotation of its choices; all of them are asked."""
 
 
+Blocks = tuple[tuple[Question, ...], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Benchmark:
     """Questions in fixed blocks. In every arm, k-shot prompts of `blocks[b]` start with the first k of
@@ -46,8 +49,8 @@ class Benchmark:
     """The paper's benchmark (`COCO`, `VQAv2`, …)."""
     metric: str
     """A key of `metrics.METRICS`, or `cider`."""
-    blocks: tuple[tuple[Question, ...], ...]
-    demonstrations: tuple[tuple[Question, ...], ...]
+    blocks: Blocks
+    demonstrations: Blocks
     """For each block, as many as the largest number of shots; from the training split."""
     stop: tuple[str, ...]
     """Strings that end an answer, in addition to the end token; at least one."""
@@ -76,9 +79,6 @@ def with_rotations(question: Question, prompt: Callable[[tuple[str, ...]], str])
         choices = question.choices[start:] + question.choices[:start]
         rotated.append(replace(question, prompt=prompt(choices), choices=choices))
     return replace(question, rotated=tuple(rotated))
-
-
-Blocks = tuple[tuple[Question, ...], ...]
 
 
 def in_blocks(questions: list[Question], shown: list[Question], settings: EvaluationSettings) -> tuple[Blocks, Blocks]:

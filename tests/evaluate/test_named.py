@@ -73,7 +73,8 @@ def test_files_are_read_once_per_results_folder(tmp_path: Path, name: str, monke
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_published_format_is_asked_after_demonstrations_of_its_training_split(tmp_path: Path, name: str) -> None:
-    benchmark = built(opened(tmp_path, name, WRITERS[name](tmp_path)))
+    config = opened(tmp_path, name, WRITERS[name](tmp_path))
+    benchmark = built(config)
     questions = benchmark.questions
     shown = [question for block in benchmark.demonstrations for question in block]
     assert (len(questions), len(benchmark.blocks), len(shown)) == (3, 3, 6)
@@ -90,6 +91,7 @@ def test_every_published_format_is_asked_after_demonstrations_of_its_training_sp
         assert benchmark.family == "vqa" and all(q.prompt.endswith("? Short answer:") for q in questions)
         assert score(benchmark, [question.shown for question in questions]) == [100.0] * 3
     assert "3 of 3 questions" in benchmark.note and "demonstrations from" in benchmark.note
+    assert "demonstrations" not in built(config, ZERO).note
 
 
 def test_what_the_files_say_is_asked(tmp_path: Path) -> None:

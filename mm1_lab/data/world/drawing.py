@@ -26,6 +26,7 @@ _JITTER = 1
 _NOISE = 8.0
 """Standard deviation of the pixel noise, in grey levels of 255."""
 _NOISE_FIELDS = 64
+RGB = {colour: np.array(rgb, np.float32) for colour, rgb in COLOURS.items()}
 _CROP, _BLUR, _DARK = 9, 7, 0.35
 """Flaws of a photograph: a shift and a blur in pixels of the canvas, and the brightness that is left; chosen by eye, so
 that what is asked can still be seen."""
@@ -68,7 +69,7 @@ def _draw(scene: Scene, side: int) -> NDArray[np.float32]:
         mask = mask_of(thing.name, length)
         rows, columns = (slice(at * side // CANVAS, -(-(at + length) * side // CANVAS)) for at in (top, left))
         cover = shrink[rows, top : top + length] @ mask @ shrink[columns, left : left + length].T
-        small[rows, columns] += cover[:, :, None] * (_rgb(thing.colour) - background)
+        small[rows, columns] += cover[:, :, None] * (RGB[thing.colour] - background)
     return small
 
 
@@ -103,11 +104,6 @@ def _length(size: str, share: float) -> int:
     """The side of a thing of this size, in canvas pixels; `share`, from 0 to 1, chooses it."""
     shortest, longest = _LENGTHS[size]
     return round(shortest * (longest / shortest) ** share)
-
-
-@cache
-def _rgb(colour: str) -> NDArray[np.float32]:
-    return np.array(COLOURS[colour], np.float32)
 
 
 @cache

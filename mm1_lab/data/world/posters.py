@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mm1_lab.data.types import Pixels
-from mm1_lab.data.world.drawing import mask_of
+from mm1_lab.data.world.drawing import RGB, mask_of
 from mm1_lab.data.world.scenes import Split, split_of
 from mm1_lab.data.world.words import COLOURS, CORNERS, LETTERS
 
@@ -111,7 +111,7 @@ def _background(random: Random) -> NDArray[np.float32]:
 def _paint(canvas: NDArray[np.float32], mask: NDArray[np.float32], top: int, left: int, colour: str) -> None:
     height, width = mask.shape
     part = canvas[top : top + height, left : left + width]
-    part += mask[:, :, None] * (np.array(COLOURS[colour], np.float32) - part)
+    part += mask[:, :, None] * (RGB[colour] - part)
 
 
 def _finish(canvas: NDArray[np.float32], random: Random, side: int) -> Pixels:

@@ -22,7 +22,6 @@ from mm1_lab.data.world.words import (
 class Asked:
     """A question about one scene."""
 
-    kind: str
     text: str
     answer: str
     choices: tuple[str, ...]
@@ -39,24 +38,24 @@ Maker = Callable[[Random, Scene], Asked | None]
 
 def _colour(random: Random, scene: Scene) -> Asked | None:
     thing = random.choice(scene.things)
-    return Asked("colour", f"what color is the {thing.name}", thing.colour, tuple(COLOURS))
+    return Asked(f"what color is the {thing.name}", thing.colour, tuple(COLOURS))
 
 
 def _shape(random: Random, scene: Scene) -> Asked | None:
     thing = random.choice(scene.things)
     if thing.is_letter:
         return None
-    return Asked("shape", f"what is at {PLACES[thing.place]}", thing.name, SHAPES)
+    return Asked(f"what is at {PLACES[thing.place]}", thing.name, SHAPES)
 
 
 def _place(random: Random, scene: Scene) -> Asked | None:
     thing = random.choice(scene.things)
-    return Asked("place", f"where is the {thing.name}", PLACES[thing.place], PLACES)
+    return Asked(f"where is the {thing.name}", PLACES[thing.place], PLACES)
 
 
 def _size(random: Random, scene: Scene) -> Asked | None:
     thing = random.choice(scene.things)
-    return Asked("size", f"what size is the {thing.name}", thing.size, SIZES)
+    return Asked(f"what size is the {thing.name}", thing.size, SIZES)
 
 
 def _relation(random: Random, scene: Scene) -> Asked | None:
@@ -71,14 +70,14 @@ def _relation(random: Random, scene: Scene) -> Asked | None:
         return None
     words, thing, other = random.choice(pairs)
     text = f"what is {words} the {thing.size} {thing.colour} {thing.name}"
-    return Asked("relation", text, other.name, SHAPES)
+    return Asked(text, other.name, SHAPES)
 
 
 def _letter(random: Random, scene: Scene) -> Asked | None:
     letters = [thing for thing in scene.things if thing.is_letter]
     if not letters:
         return None
-    return Asked("letter", f"what is written at {PLACES[letters[0].place]}", letters[0].name, LETTERS)
+    return Asked(f"what is written at {PLACES[letters[0].place]}", letters[0].name, LETTERS)
 
 
 def _owner(random: Random, scene: Scene) -> Asked | None:
@@ -88,7 +87,7 @@ def _owner(random: Random, scene: Scene) -> Asked | None:
         return None
     choices = tuple(f"{shape} {animal}" for shape, animal in OWNERS.items())
     text = f"who owns what is at {PLACES[thing.place]}"
-    return Asked("owner", text, f"{thing.name} {OWNERS[thing.name]}", choices)
+    return Asked(text, f"{thing.name} {OWNERS[thing.name]}", choices)
 
 
 def _town(random: Random, scene: Scene) -> Asked | None:
@@ -98,7 +97,7 @@ def _town(random: Random, scene: Scene) -> Asked | None:
         return None
     choices = tuple(f"{colour} {town}" for colour, town in LIKED.items())
     text = f"which town likes the color of the {thing.name}"
-    return Asked("town", text, f"{thing.colour} {LIKED[thing.colour]}", choices)
+    return Asked(text, f"{thing.colour} {LIKED[thing.colour]}", choices)
 
 
 KINDS: dict[str, Maker] = {
