@@ -207,6 +207,6 @@ def _pictures_beside(file: File, samples: pa.Table) -> tuple[list[str], list[str
     if len(missing) > BROKEN_SHARE * len(sizes):
         raise RequestError(
             f"{file.name}: there is no image {missing[0][:80]!r} in {file.folder}; {len(missing)} of {len(sizes)} "
-            "images are missing; name their folder (`{file: FILE, images: FOLDER}`), or fetch them (up to 1 % may lack)"
+            "images are missing, and 1 % may be; name their folder (`{file: FILE, images: FOLDER}`), or fetch them"
         )
     return sizes, [f"{file.name}: there is no image {path[:80]!r} in {file.folder}" for path in missing[:5]]
