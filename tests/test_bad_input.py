@@ -104,8 +104,8 @@ def test_an_arm_that_the_data_do_not_allow_stands_in_no_other_s_way(
     assert "add `captions: [FILES]`" in refused("--data", "data.yaml")
     Path("data.yaml").write_text("text: [text.jsonl]\ncaptions: [good.tar]\n", encoding="utf-8")
     told = refused("--data", "data.yaml")
-    assert "lists interleaved, which the data do not contain; they contain captions, text. Run an arm without" in told
-    assert "(`--only captions+text`), or write `base: {data_mix: {interleaved: 0}}` in the sweep" in told
+    assert "lists interleaved, which the data do not contain; they contain captions, text. Give --set" in told
+    assert "--set data_mix.interleaved=0, or run arms that set what they mix without it" in told
     assert main(["plan", "data_mix", "--scale", "smoke", "--data", "data.yaml", "--only", "captions+text"]) == 0
     captured = capsys.readouterr()
     assert "1 trial, 4 stages to run" in captured.out and "no synthetic captions" in captured.err

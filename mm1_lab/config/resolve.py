@@ -254,8 +254,8 @@ class _Resolver:
                 known = nearest(name, sources)
                 if name in SOURCES:
                     known = (
-                        f"; they contain {', '.join(sources)}. Run an arm without it (`--only captions+text`), or "
-                        f"write `base: {{data_mix: {{{name}: 0}}}}` in the sweep"
+                        f"; they contain {', '.join(sources)}. Give --set data_mix.{name}=0, or run arms that set "
+                        "what they mix without it (of the data_mix sweep, --only captions+text)"
                     )
                 raise RequestError(f"data_mix lists {name}, which the data do not contain{known}")
         return {name: float(f"{share:.9g}") for name, share in shares.items()}
