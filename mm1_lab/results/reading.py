@@ -45,14 +45,14 @@ def list_variants(results: Path) -> list[Path]:
     return folders
 
 
-def read_variant(folder: Path) -> Variant:
+def read_variant(folder: Path | str) -> Variant:
     """Reads a sweep's folder; a trial with damaged files counts as missing.
 
     Raises RequestError if the folder holds no results, or results of another schema version.
     """
     import pandas as pd
 
-    folder = folder.absolute()  # so that it has parents
+    folder = Path(folder).absolute()  # so that it has parents
     manifest = read_manifest(folder)
     ledger = Ledger(folder.parents[1])
     rows = [
@@ -64,10 +64,10 @@ def read_variant(folder: Path) -> Variant:
 
 def scores(folder: Path | str) -> pd.DataFrame:
     """The scores in a sweep's folder: one row per finished trial, question and number of shots (see `read_scores`)."""
-    return read_scores(read_variant(Path(folder)))
+    return read_scores(read_variant(folder))
 
 
-def curves(folder: Path) -> pd.DataFrame:
+def curves(folder: Path | str) -> pd.DataFrame:
     """The training curves of a sweep's finished trials: columns arm, seed, fingerprint, step, name, value.
 
     Raises RequestError if it has none, or trials come from a pack, which has no curves.

@@ -75,7 +75,7 @@ def test_what_was_packed_comes_back_when_it_is_first_read(
     assert "unpacking 3 trials, once" in capsys.readouterr().err
     ledger = Ledger(results)
     with pytest.raises(RequestError, match="packs leave curves out"):
-        curves(results / "smoke" / "data_mix")
+        curves(str(results / "smoke" / "data_mix"))
     pack(results)
     assert {path: path.read_bytes() for path in packs} == packs, "packing again changes nothing"
 

@@ -1,6 +1,5 @@
 """What trackers show of a finished trial: parameters, metrics and curves, from its files."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from mm1_lab.formatting import flat
 from mm1_lab.results import Ledger, Manifest
 from mm1_lab.results.manifest import read_trials
 from mm1_lab.results.reading import read_table
-from mm1_lab.results.schema import HELD_OUT_COLUMNS
+from mm1_lab.results.schema import CURVE_COLUMNS, HELD_OUT_COLUMNS
 from mm1_lab.results.score_file import read_score_table
 from mm1_lab.results.summary import benchmark_scores, measures
 from mm1_lab.results.trained import in_the_papers_words, what_ran
@@ -94,9 +93,8 @@ def _summary_of_model(record: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def curves(path: Path) -> list[Point]:
     """The points of a `training.csv`, if it exists."""
-    points: list[Point] = []
-    if path.exists():
-        with path.open(encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                points.append((f"train/{row['name']}", float(row["value"]), int(row["step"])))
-    return points
+    if not path.exists():
+        return []
+    table = read_table(path, CURVE_COLUMNS)
+    names = [f"train/{name}" for name in table["name"]]
+    return list(zip(names, table["value"].tolist(), table["step"].tolist(), strict=True))
