@@ -178,10 +178,8 @@ def read_jsonl(files: BenchmarkFiles) -> Iterator[Item]:
         if not isinstance(row, dict):
             raise RequestError(f"{where}: must be an object, {{…}}")
         line = Line.parse({key: value for key, value in row.items() if value is not None}, where)
-        images = line.images or line.image
-        if not images and not line.question:
-            raise RequestError(f"{where}: has neither an image nor a question")
-        answers, key = line.answers or line.answer, line.id or str(number)
+        images, answers = line.images or line.image, line.answers or line.answer
+        key = line.id or str(number)
         yield Item(key, images, line.question, answers, line.kind, line.choices, line.solution)
 
 

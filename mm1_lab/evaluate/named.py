@@ -221,6 +221,8 @@ def _problem(metric: str, item: Item) -> str:
     """Why the metric cannot judge answers to the question; empty if it can."""
     if any(sound(text) != text for text in (item.key, item.question, *item.answers, *item.choices, item.solution)):
         return "has half of a character (a lone surrogate); repair it"
+    if not item.images and not item.question:
+        return "has neither an image nor a question"
     if len(item.choices) > len(ascii_uppercase):
         return f"has {len(item.choices)} choices, but there are only {len(ascii_uppercase)} letters"
     for answer in item.answers:

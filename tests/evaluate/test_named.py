@@ -277,6 +277,10 @@ def test_a_python_file_can_read_what_has_no_format(tmp_path: Path) -> None:
     assert {q.references for q in built(config, ZERO).questions} == {("ONE",), ("TWO",), ("THREE",)}
     (tmp_path / "shout.py").write_text((tmp_path / "shout.py").read_text().replace("upper", "title"))
     assert opened(tmp_path, "shout", values).digest != config.digest, "the program is part of it"
+    (tmp_path / "words.txt").write_text("empty")
+    (tmp_path / "shout.py").write_text((tmp_path / "shout.py").read_text().replace("f'shout {word}'", "''"))
+    with pytest.raises(RequestError, match="question empty has neither an image nor a question"):
+        check_benchmarks([opened(tmp_path, "shout", values)], ZERO)
     (tmp_path / "shout.py").write_text("def read(files):\n    return [1 / 0]\n")
     with pytest.raises(RequestError, match=r"shout.py: its function `read` failed \(ZeroDivisionError"):
         built(opened(tmp_path, "shout", values), ZERO)
@@ -352,7 +356,7 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
             "the id '1' occurs twice",
         ),
         ([{"question": "a", "answr": "b"}], "line 1: unknown key 'answr'; did you mean 'answer'"),
-        ([{"answer": "b"}], "line 1: has neither an image nor a question"),
+        ([{"answer": "b"}], "question 1 has neither an image nor a question"),
         ([{"question": "a", "answer": "b"}, {"question": "c"}], "question 2 has no answer; name a split"),
         (
             [{"question": "a", "answer": "z", "choices": ["x", "y"]}],
