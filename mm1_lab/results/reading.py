@@ -52,7 +52,9 @@ def read_variant(folder: Path | str) -> Variant:
     """
     import pandas as pd
 
-    folder = Path(folder).absolute()  # so that it has parents
+    folder = Path(folder)
+    if len(folder.parents) < 2:  # named from beside it
+        folder = folder.absolute()
     manifest = read_manifest(folder)
     ledger = Ledger(folder.parents[1])
     rows = [
