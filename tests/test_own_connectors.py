@@ -1,5 +1,6 @@
 """Connectors from a file of the user's own, as docs/extending.md has it."""
 
+import ast
 import os
 import re
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from mm1_lab.cli import main
+from mm1_lab.config.own_connectors import read_connectors
+from mm1_lab.model import write_code
 from tests.conftest import REPOSITORY, Place
 
 CODE = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8"), re.S)[0]
@@ -63,6 +66,23 @@ def test_trained_evaluated_exported_and_trained_anew_only_after_an_edit(tmp_path
     assert len(place.done()) == len(before) + 2, "its training and its scores"
     write(tmp_path)
     assert "2 trials, 0 stages to run" in place.run("plan", *options)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "latin-1"])
+def test_the_exported_copy_of_a_file_from_another_system(encoding: str, tmp_path: Path) -> None:
+    code = CODE.replace("from mm1_lab.model.connectors import ConnectorSettings, connector", "")
+    code = code.replace("import math\n", "from mm1_lab.model import connectors\nimport math\n")
+    code = code.replace("@connector", "@connectors.connector").replace(": Conn", ": connectors.Conn")
+    code = code.replace("√k × √k", "quadratic ä").replace("→", "to")
+    if encoding == "latin-1":
+        code = "# -*- coding: latin-1 -*-\n" + code
+    (tmp_path / "mine.py").write_text(code, encoding=encoding, newline="\r\n")
+    for name in ("config.json", "processor_config.json"):
+        (tmp_path / name).write_text("{}")
+    write_code(tmp_path, read_connectors(tmp_path / "mine.py"))
+    copied = (tmp_path / "own_connectors.py").read_text(encoding="utf-8")
+    ast.parse(copied)
+    assert "\nfrom . import connectors\n" in "\n" + copied and "mm1_lab" not in copied
 
 
 WRONG = [

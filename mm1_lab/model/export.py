@@ -4,6 +4,7 @@ folder or an exported one. The exported folder also holds the code that other pr
 
 import json
 import re
+from importlib.util import decode_source
 from pathlib import Path
 
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedTokenizerFast
@@ -37,9 +38,10 @@ def write_code(folder: Path, own: OwnConnectors | None = None) -> None:
     for module in CODE:
         sources[module.__name__.rpartition(".")[2]] = Path(str(module.__file__)).read_text(encoding="utf-8")
     if own:
-        sources["own_connectors"] = own.content.decode()
+        sources["own_connectors"] = decode_source(own.content)  # in any encoding that Python reads
         sources["modeling_mm1"] += "\n\nfrom .own_connectors import *\n"
     for name, source in sources.items():
+        source = re.sub(r"^from mm1_lab\.model import", "from . import", source, flags=re.MULTILINE)
         source = re.sub(r"^from mm1_lab(?:\.\w+)*\.(\w+) import", r"from .\1 import", source, flags=re.MULTILINE)
         (folder / f"{name}.py").write_text(source, encoding="utf-8")
     for name, classes in AUTO_CLASSES.items():

@@ -54,7 +54,7 @@ def read_rows(decoder: PreTrainedModel, embedded: torch.Tensor, batch: Batch) ->
         else:
             blocks = blocks_of(batch.documents, batch.bounds)
             settings["shapes"] = blocks.shapes
-            real = blocks.real.nonzero()[:, 0]
+            real = blocks.real.nonzero()[: len(batch.real), 0]  # none if there is only padding
             inputs = inputs.index_select(0, blocks.order)
             positions = positions[blocks.order]
         inputs, positions = inputs[None], positions[None]
@@ -232,11 +232,13 @@ def _routing(
     z = layers.logsumexp(dim=2).square().mean(dim=1)
     share = 1.0
     if team.size() > 1:
-        share = len(real) * team.size() / sum(team.numbers(len(real)))
+        share = len(real) * team.size() / max(1, sum(team.numbers(len(real))))
     losses = {
         "balance": share * (BALANCE_WEIGHT * torch.stack(balance)).sum(),
         "router_z": share * (ROUTER_Z_WEIGHT * z).sum(),
     }
+    if not len(real):  # means over no positions
+        losses = {name: torch.zeros_like(loss) for name, loss in losses.items()}
     return losses, routing
 
 

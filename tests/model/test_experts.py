@@ -1,6 +1,7 @@
 """Mixture of experts: counts, losses by hand, upcycling; and documents read without a mask over all pairs."""
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,16 @@ def test_auxiliary_losses_and_counts_by_hand() -> None:
         assert counted == pytest.approx([*load, entropy, 21], rel=1e-4)
     assert states.auxiliary["balance"].item() == pytest.approx(balance, rel=1e-4)
     assert states.auxiliary["router_z"].item() == pytest.approx(z, rel=1e-4)
+
+
+@pytest.mark.parametrize("read", [lambda decoder: None, read_by_document], ids=("by a mask", "by document"))
+def test_rows_of_padding_alone_add_no_losses(read: Callable[[PreTrainedModel], None]) -> None:
+    """As a process of a team has where a step's conversations fill fewer rows than there are processes."""
+    decoder = build_decoder(EXPERTS, 20, 12)
+    read(decoder)
+    states = read_rows(decoder, torch.randn(1, 12, 24), rows_of(torch.zeros(1, 12, dtype=torch.long)))
+    assert states.routing is not None and not states.routing.any()
+    assert all(loss.item() == 0 for loss in states.auxiliary.values())
 
 
 def test_the_router_is_in_single_precision_and_learns() -> None:
