@@ -153,6 +153,9 @@ class Recipe(Config):
     images: Literal["shown", "blind", "shuffled"] = "shown"
     """Controls. `blind`: every image, in training and evaluation, is one flat mean colour. `shuffled`: in multimodal
     pre-training each document gets the images of another document."""
+    data_order: NonNegativeInt = 0
+    """A control: multimodal pre-training from the same initial weights on the same batches, in another order for each
+    number above 0. How scores then differ is what the order of the data does, by luck."""
 
     @model_validator(mode="after")
     def _trainable(self) -> "Recipe":

@@ -174,6 +174,7 @@ class _Resolver:
             frozen=tuple(sorted(set(recipe.frozen))),
             blind=recipe.images == "blind",
             shuffled=recipe.images == "shuffled",
+            data_order=recipe.data_order,
             training=self.training(decoder),
             drop_overlong=drop_overlong,
             gradient_checkpointing=scale.gradient_checkpointing,

@@ -434,6 +434,8 @@ class MultimodalStage(WholeModelStage):
     """Step after which training stops, before the end of its schedule."""
     shuffled: bool = False
     """A control: documents get the images of other documents."""
+    data_order: int = 0
+    """A control: above 0, the same batches in another order."""
 
     views: ClassVar[int] = 1
     """Images that each picture is turned into."""

@@ -1,12 +1,14 @@
 """Joint training of encoder, connector and decoder: on the data mixture (section 3.1), then on instructions."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mm1_lab import team
 from mm1_lab.config import ModelStage, MultimodalStage, PretrainedMM1, RequestError, SftStage
@@ -40,7 +42,10 @@ def train_multimodal(run: StageRun[MultimodalStage]) -> None:
     sources: dict[str, Source] = {name: data.source(name, stage.seed) for name in stage.shares}
     if stage.shuffled:
         sources = {name: ShuffledImages(source) for name, source in sources.items()}
-    batches = MixtureBatches.of(stage, sources, data.tokenizer)
+    batches: Callable[[int], Batch] = MixtureBatches.of(stage, sources, data.tokenizer)
+    if stage.data_order:
+        random = np.random.default_rng((stage.seed, stage.data_order))
+        batches = Reordered(batches, random.permutation(stage.training.steps))
     recorder, model = train_mm1(run, model, batches)
     rows = recorder.counts()
     epochs = {name: source.epochs(rows[name]) for name, source in sources.items()}
@@ -75,7 +80,7 @@ def train_sft(run: StageRun[SftStage]) -> None:
     write_summary(run, recorder, count_parameters(model), more)
 
 
-def train_mm1(run: StageRun[Any], model: MM1, batches: MixtureBatches | ConversationBatches) -> tuple[Recorder, MM1]:
+def train_mm1(run: StageRun[Any], model: MM1, batches: Callable[[int], Batch]) -> tuple[Recorder, MM1]:
     stage: ModelStage = run.stage
     for part in stage.frozen:
         getattr(model, part).requires_grad_(False)
@@ -134,3 +139,15 @@ class ShuffledImages:
 
     def epochs(self, rows: int) -> float:
         return self.source.epochs(rows)
+
+
+@dataclass(frozen=True)
+class Reordered:
+    """The batches of a run in another order: at step i, the one of step `steps[i]`."""
+
+    batches: Callable[[int], Batch]
+    steps: NDArray[np.int64]
+    """Permutation of all steps, shape (steps,)."""
+
+    def __call__(self, step: int) -> Batch:
+        return self.batches(int(self.steps[step]))

@@ -279,7 +279,7 @@ def test_images_beside_a_table_are_looked_for_whenever_it_is_opened(files: Any) 
     (files.folder / "2.png").write_bytes(files.png(2) + b"more")
     assert files.open(interleaved=["p.parquet"], text=["t.jsonl"]).identity != data.identity
     (files.folder / "5.png").unlink()
-    message = r"p\.parquet: there is no image '5\.png' in /.+; 1 of 8 images are missing, and 1 % may be; name their folder"
+    message = r"p\.parquet: there is no image '5\.png' in /.+; 1 of 8 images are missing, and 1 % may be"
     for cache in ("cache", "another"):
         with pytest.raises(RequestError, match=message):
             files.open(interleaved=["p.parquet"], text=["t.jsonl"], cache=cache)

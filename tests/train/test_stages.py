@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mm1_lab.config import DecoderStage, MultimodalStage, RequestError, Resources, Stage
-from mm1_lab.data.batches import Batch
+from mm1_lab.data.batches import Batch, MixtureBatches
 from mm1_lab.data.types import Data
 from mm1_lab.train import checkpoints, recorder, sharding
 from mm1_lab.train.module import Training
@@ -336,3 +336,31 @@ def test_micro_batches_add_up_to_a_step(
 def first_points(folder: Path) -> dict[str, float]:
     with (folder / "training.csv").open() as file:
         return {row["name"]: float(row["value"]) for row in csv.DictReader(file) if row["step"] == "1"}
+
+
+def test_another_order_of_the_data_reads_each_batch_once(
+    multimodal_stage: MultimodalStage,
+    squares: Data,
+    finished: Finished,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[int] = []
+    batch = MixtureBatches.__call__
+
+    def spy(self: MixtureBatches, step: int) -> Batch:
+        read.append(step)
+        return batch(self, step)
+
+    inputs = {name: finished(needed) for name, needed in multimodal_stage.inputs.items()}
+    monkeypatch.setattr(MixtureBatches, "__call__", spy)
+    orders = []
+    for order in (0, 1, 2):
+        read.clear()
+        folder = tmp_path / str(order)
+        folder.mkdir()
+        run_stage(multimodal_stage.model_copy(update={"data_order": order}), folder, inputs, squares, print)
+        orders.append(list(read))
+    steps = list(range(multimodal_stage.training.steps))
+    assert orders[0] == steps == sorted(orders[1]) == sorted(orders[2])
+    assert steps != orders[1] != orders[2] != steps
