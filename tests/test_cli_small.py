@@ -1,5 +1,6 @@
 """What a newcomer types: no command, a misspelt one, `show`, `compare`, `init`."""
 
+import json
 import os
 import re
 import subprocess
@@ -144,6 +145,17 @@ def test_show_resolves_an_arm_and_tells_two_apart(
     assert len(lines) == 4, "a heading, two settings and the fingerprint"
     assert main(["show", "data_mix", "bse", *SMOKE]) == 2
     assert "has no arm 'bse'; did you mean 'base'?" in capsys.readouterr().err
+
+
+def test_arms_are_named_together_or_one_by_one_and_may_have_commas(capsys: Output) -> None:
+    def planned(sweep: str, *only: str) -> list[str]:
+        assert main(["plan", sweep, "--json", *(word for name in only for word in ("--only", name)), *SMOKE]) == 0
+        return [trial["arm"] for trial in json.loads(capsys.readouterr().out)["trials"]]
+
+    assert planned("data_mix", "base,captions") == planned("data_mix", "captions", "base")
+    assert planned("moe", "dense, equal active parameters") == ["dense, equal active parameters"]
+    assert main(["plan", "data_mix", "--only", "base,captoins", *SMOKE]) == 2
+    assert "has no arm 'captoins'; did you mean 'captions'?" in capsys.readouterr().err
 
 
 def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(

@@ -58,7 +58,7 @@ def repeated(flag: str, text: str, metavar: str, **settings: Any) -> Option:
 
 
 SWEEP = option("sweep", "a YAML file, or the name of one in sweeps/", "SWEEP")
-ONLY = repeated("--only", "only this arm; may be repeated", "ARM")
+ONLY = repeated("--only", "only this arm, or these: base,blind", "ARM")
 SCALE = option("--scale", "smoke, mini or lab; paper for planning only (default: mini)", default="mini")
 DATA = option("--data", "your own data instead of the miniature world", "YAML", type=Path)
 SEEDS = option("--seeds", "how many (3: seeds 0, 1, 2), or which (5,6,7; one: 100,); default: 1", default="1")

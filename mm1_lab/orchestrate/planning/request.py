@@ -201,6 +201,7 @@ def load_request(
     loaded = load_sweep(file, *SWEEPS, settings=[setting for setting in settings if is_of_recipe(setting)])
     if loaded.connectors:
         ALLOWED[loaded.connectors.digest] = loaded.connectors
+    only = [arm for text in only for arm in ([text] if text in loaded.arms else text.split(","))]
     for arm in only:
         if arm not in loaded.arms:
             raise RequestError(f"--only: {file} has no arm {arm!r}{nearest(arm, loaded.arms)}")
