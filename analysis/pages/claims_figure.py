@@ -44,7 +44,10 @@ def draw_claims(claims: pd.DataFrame, head: str, caution: str = "", unit: str = 
     axis.set_xlim(*_range(shown))
     for place, row in enumerate(rows):
         _draw(axis, place, row)
-    labels = [textwrap.fill(claim_text(row), LONGEST, max_lines=2, placeholder=" …") for row in rows]
+    labels = []
+    for row in rows:  # a word longer than a line, as arms named by their settings are, is cut where the line ends
+        text = claim_text(row)
+        labels.append(textwrap.fill(text, LONGEST, max_lines=2, placeholder=" …", break_on_hyphens=False))
     axis.set_yticks(range(len(rows)), labels, linespacing=0.9)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlabel(unit)
