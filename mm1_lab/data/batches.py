@@ -15,10 +15,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mm1_lab import team
-from mm1_lab.config import ModelStage, Resources
+from mm1_lab.config import ModelStage, RequestError, Resources
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer, Row
-from mm1_lab.data.pixels import NONE_ASKED, BrokenPictures, Decoded
+from mm1_lab.data.pixels import NONE_ASKED, BrokenPictures, Decoded, TooManyBrokenPictures
 from mm1_lab.data.pixels import views as picture_views
 from mm1_lab.data.preprocessing import MEAN_COLOUR
 from mm1_lab.data.types import BrokenPicture, Conversations, Source, Tokenizer
@@ -245,7 +245,7 @@ class DataModule(pl.LightningDataModule):
         self.step = 0
         self._broken = BrokenPictures()
 
-    def train_dataloader(self) -> DataLoader[TensorBatch]:
+    def train_dataloader(self) -> DataLoader[TensorBatch | Exception]:
         workers = self.resources.workers
         if workers:
             os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive a fork
@@ -259,8 +259,10 @@ class DataModule(pl.LightningDataModule):
         )
 
     def transfer_batch_to_device(
-        self, batch: TensorBatch, device: torch.device, dataloader_idx: int
+        self, batch: TensorBatch | Exception, device: torch.device, dataloader_idx: int
     ) -> list[TensorBatch]:
+        if isinstance(batch, Exception):
+            raise batch
         self._broken.add(batch.decoded)
         parts = micro_batches(batch, self.resources.micro_batch)
         if device.type == "cuda":  # what the division has made is not pinned yet, and copying it would wait
@@ -276,11 +278,14 @@ class DataModule(pl.LightningDataModule):
 
 
 @dataclass(frozen=True)
-class _Batches(Dataset[TensorBatch]):
+class _Batches(Dataset[TensorBatch | Exception]):
     batch: Callable[[int], TensorBatch]
 
-    def __getitem__(self, step: int) -> TensorBatch:
-        return self.batch(step)
+    def __getitem__(self, step: int) -> TensorBatch | Exception:
+        try:
+            return self.batch(step)
+        except (RequestError, TooManyBrokenPictures) as error:
+            return error  # for the data module to raise: a loader's process would put a traceback before the message
 
 
 @dataclass(frozen=True)

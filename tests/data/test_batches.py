@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from mm1_lab.config import Resources
+from mm1_lab.config import RequestError, Resources
 from mm1_lab.data.batches import Batch, DataModule, MixtureBatches, make_batch
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer, Row
@@ -118,3 +118,12 @@ def test_broken_images_are_counted_over_all_workers(squares: Any, workers: int) 
     assert len(handed_out) == 8
     made_by = {batch.sources[0] for batch in handed_out}
     assert len(made_by - {str(os.getpid())}) == workers and len(made_by) == max(1, workers)
+
+
+def test_what_a_loader_s_process_raises_is_told_without_its_traceback() -> None:
+    def batch(step: int) -> Batch:
+        raise RequestError("hf://a.tar: cannot be fetched")
+
+    module = DataModule(batch, 1, Resources(workers=1))
+    with pytest.raises(RequestError, match=r"^hf://a\.tar: cannot be fetched$"):
+        module.transfer_batch_to_device(next(iter(module.train_dataloader())), torch.device("cpu"), 0)
