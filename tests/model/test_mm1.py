@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,8 @@ from mm1_lab.config import RequestError, Size
 from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Document, Limits
-from mm1_lab.model import MM1, load_weights
+from mm1_lab.data.world import World
+from mm1_lab.model import MM1, MM1Processor, library_tokenizer, load_weights
 from tests.small import small_mm1
 
 SIZE = Size(layers=2, width=32, heads=2)
@@ -78,3 +80,16 @@ def test_weights_of_another_model_are_refused(model: MM1, squares: Data, tmp_pat
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(ValueError, match="does not contain a valid checkpoint"):
         load_weights(model, tmp_path)
+
+
+def test_pictures_without_markers_stay_with_their_text() -> None:
+    processor = MM1Processor(library_tokenizer(World().tokenizer), side=24, image_tokens=4)
+    picture = np.zeros((24, 24, 3), np.uint8)
+    image = processor.tokenizer.convert_tokens_to_ids("<image>")
+    for images in ([[picture, picture], []], [[picture], [picture]], [picture, picture], [None, [picture, picture]]):
+        ids = processor(images=images, text=["a red circle", "a"])["input_ids"]
+        counts = [len(each) if isinstance(each, list) else int(each is not None) for each in images]
+        assert (ids == image).sum(dim=1).tolist() == [4 * count for count in counts]
+    for images in ([picture], picture, [picture] * 4):
+        with pytest.raises(ValueError, match="pictures for 2 texts; mark where each goes by <image>"):
+            processor(images=images, text=["a", "a"])
