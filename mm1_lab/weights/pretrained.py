@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -238,9 +239,9 @@ def find_folder(name: str, fetch: bool = True) -> Path:
 
     Raises RequestError, of the kind NotHere if there is none.
     """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path.resolve()
+    path = os.path.expanduser(name)
+    if os.path.isdir(path):  # unlike Path's, these two accept users and lengths that no folder can have
+        return Path(path).resolve()
     unknown = NotHere(f"{name}: there is no such folder, and it is not a hub name (OWNER/NAME)")
     if name.startswith((".", "~", "/")) or name.count("/") != 1:
         raise unknown
@@ -248,9 +249,9 @@ def find_folder(name: str, fetch: bool = True) -> Path:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        path = Path(snapshot_download(name, allow_patterns=list(FILES), local_files_only=True))
-        if not _missing_weights(path):
-            return path
+        cached = Path(snapshot_download(name, allow_patterns=list(FILES), local_files_only=True))
+        if not _missing_weights(cached):
+            return cached
     except LocalEntryNotFoundError:
         pass
     except HFValidationError:

@@ -16,7 +16,7 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from mm1_lab.config import Pretrained, RequestError
+from mm1_lab.config import NotHere, Pretrained, RequestError
 from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
 from mm1_lab.model import Encoder, load_decoder, read_by_document, read_rows
 from mm1_lab.model.mm1 import load_encoder, pretrained_encoder_config
@@ -282,3 +282,9 @@ def test_a_model_that_is_only_partly_in_the_hubs_cache(tmp_path: Path, monkeypat
         weights_digest(tmp_path, "owner/name")
     save_file({"b": torch.zeros(1)}, tmp_path / "model-2-of-2.safetensors")
     assert find_folder("owner/name") == tmp_path and fetched == ["owner/name"]
+
+
+@pytest.mark.parametrize("name", ["~nobody-here/model", "a" * 300])
+def test_a_name_that_no_folder_can_have(name: str) -> None:
+    with pytest.raises(NotHere, match="there is no such folder"):
+        find_folder(name)
