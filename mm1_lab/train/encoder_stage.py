@@ -264,7 +264,8 @@ def _train_contrastive(run: StageRun[EncoderStage]) -> tuple[Encoder, Recorder, 
 
 @torch.no_grad()
 def _held_out_retrieval(network: Contrastive, data: Data, side: int) -> dict[str, float]:
-    """Retrieval accuracy on held-out image-caption pairs; a caption identical to the image's own counts as correct."""
+    """Retrieval accuracy on held-out image-caption pairs, if there are any; a caption identical to the image's own
+    counts as correct."""
     pixels, captions = [], []
     source = next((name for name in ("captions", "synthetic") if name in data.identity.sources), None)
     for document in data.held_out(source, HELD_OUT_PAIRS) if source else ():
@@ -272,7 +273,7 @@ def _held_out_retrieval(network: Contrastive, data: Data, side: int) -> dict[str
             pixels.append(document.pictures[0].pixels(side))
             captions.append(document.text)
     if not pixels:
-        return {"pairs": 0}
+        return {}
     network.eval().to(team.device())  # where Lightning has put it back on the CPU
     batch = pair_batch(pixels, captions, data.tokenizer).to(team.device())
     images, texts = network(batch)

@@ -13,6 +13,7 @@ from mm1_lab.config import EncoderStage, MultimodalStage, Size, Stage
 from mm1_lab.data.types import Data
 from mm1_lab.model import build_encoder, load_weights
 from mm1_lab.train.encoder_stage import Reconstructive, RepeatedPairs, StepPairs, normalised_patches
+from mm1_lab.train.stages import run_stage
 from tests.train.conftest import curve
 
 Finished = Callable[[Stage], Path]
@@ -105,3 +106,11 @@ def test_few_different_pairs_come_again_in_another_order(encoder_stage: EncoderS
     images, said, places, decoded = StepPairs(stage, squares)(1)
     assert places == list(range(8)) and len(images) == decoded.asked == 8
     assert said == [pairs.pair(index, False)[1] for index in range(8, 16)]
+
+
+def test_few_pairs_of_which_none_is_held_out_have_no_retrieval(
+    encoder_stage: EncoderStage, squares: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(squares), "held_out", lambda *_: [])
+    run_stage(encoder_stage, tmp_path, {}, squares, lambda progress: None)
+    assert json.loads((tmp_path / "summary.json").read_text())["retrieval"] == {}, "trackers take it for no figure"
