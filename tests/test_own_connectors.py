@@ -9,11 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from mm1_lab.cli import main
+from mm1_lab.config import ALLOWED, Size
 from mm1_lab.config.own_connectors import read_connectors
-from mm1_lab.model import write_code
+from mm1_lab.model import MM1ForConditionalGeneration, write_code
 from tests.conftest import REPOSITORY, Place
+from tests.small import small_mm1
 
 CODE = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8"), re.S)[0]
 SWEEP = """\
@@ -83,6 +86,49 @@ def test_the_exported_copy_of_a_file_from_another_system(encoding: str, tmp_path
     copied = (tmp_path / "own_connectors.py").read_text(encoding="utf-8")
     ast.parse(copied)
     assert "\nfrom . import connectors\n" in "\n" + copied and "mm1_lab" not in copied
+
+
+OWN = """
+@connector("own")
+class Encoder(nn.Module):
+    def __init__(self, config, encoder_width, decoder_width, patches):
+        super().__init__()
+        self.register_buffer("places", torch.arange(patches) % 7.0, persistent=False)
+        self.project = nn.Linear(encoder_width, decoder_width)
+
+    def forward(self, features):
+        return self.project(features + self.places[:, None])[:, :4]
+"""
+ELSEWHERE = """
+import sys, torch
+sys.modules["mm1_lab"] = None
+from transformers import AutoModelForImageTextToText
+model = AutoModelForImageTextToText.from_pretrained("model", trust_remote_code=True)
+with torch.no_grad():
+    torch.save(model.get_image_features(torch.full((1, 3, 24, 24), 9, dtype=torch.uint8)), "found.pt")
+"""
+
+
+def test_an_exported_connector_may_have_the_name_of_a_class_and_buffers_that_are_in_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(CODE + OWN)
+    own = read_connectors(tmp_path / "mine.py")
+    monkeypatch.setitem(ALLOWED, own.digest, own)
+    size = Size(layers=1, width=16, heads=2)
+    trained = small_mm1(size, size, f"own@{own.digest}", 50, 64, 3)
+    model = MM1ForConditionalGeneration(trained.config)
+    model.load_state_dict(trained.state_dict())
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "processor_config.json").write_text("{}")
+    write_code(tmp_path / "model", own)
+    environment = os.environ | {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
+    program = [sys.executable, "-c", ELSEWHERE]
+    ran = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    with torch.no_grad():
+        expected = model.get_image_features(torch.full((1, 3, 24, 24), 9, dtype=torch.uint8))
+    torch.testing.assert_close(torch.load(tmp_path / "found.pt"), expected)
 
 
 WRONG = [

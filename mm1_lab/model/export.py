@@ -39,7 +39,8 @@ def write_code(folder: Path, own: OwnConnectors | None = None) -> None:
         sources[module.__name__.rpartition(".")[2]] = Path(str(module.__file__)).read_text(encoding="utf-8")
     if own:
         sources["own_connectors"] = decode_source(own.content)  # in any encoding that Python reads
-        sources["modeling_mm1"] += "\n\nfrom .own_connectors import *\n"
+        # whatever else the file defines: an Encoder of its own must not take the place of the model's
+        sources["modeling_mm1"] += "\n\nfrom .own_connectors import __name__ as OWN_CONNECTORS\n"
     for name, source in sources.items():
         source = re.sub(r"^from mm1_lab\.model import", "from . import", source, flags=re.MULTILINE)
         source = re.sub(r"^from mm1_lab(?:\.\w+)*\.(\w+) import", r"from .\1 import", source, flags=re.MULTILINE)

@@ -10,7 +10,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+    initialization,
+)
 from transformers.configuration_utils import SubConfigSpec
 
 from mm1_lab.model.connectors import build_connector
@@ -44,17 +51,16 @@ class MM1Parts(PreTrainedModel):
     def __init__(self, config: MM1Config) -> None:
         super().__init__(config)
         self.encoder = Encoder(config.encoder_config)
-        self.connector = build_connector(
-            SimpleNamespace(**(config.connector or {})),
-            self.encoder.width,
-            config.text_config.hidden_size,
-            self.encoder.patches,
-        )
+        self.connector = self._make_connector()
         self.decoder = self._make_decoder(config.text_config)
         self.image_id: int = config.image_token_id
         self.image_scale: torch.Tensor | None
         self.register_buffer("image_scale", torch.ones(()) if config.scale_images else None)
         self.post_init()
+
+    def _make_connector(self) -> nn.Module:
+        settings = SimpleNamespace(**(self.config.connector or {}))
+        return build_connector(settings, self.encoder.width, self.config.text_config.hidden_size, self.encoder.patches)
 
     @staticmethod
     def _make_decoder(config: PreTrainedConfig) -> PreTrainedModel:
@@ -83,6 +89,14 @@ class MM1ForConditionalGeneration(MM1Parts, GenerationMixin):
     """
 
     main_input_name = "input_ids"
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Fills the buffers of a connector that are in no file: the library builds what it loads on the meta device."""
+        for place, part in self.connector.named_modules():
+            if part is module and (buffers := dict(part.named_buffers(recurse=False))):
+                made = self._make_connector().get_submodule(place)
+                for name, buffer in buffers.items():
+                    initialization.copy_(buffer, made.get_buffer(name))  # unless it has been loaded
 
     def forward(
         self,
