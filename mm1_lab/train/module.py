@@ -75,7 +75,8 @@ class Training(pl.LightningModule):
     def forward(self, batch: Any, share: float = 1.0) -> torch.Tensor:
         """Runs the objective inside `forward`, so that FSDP gathers the parameters. `batch` is this share of a step."""
         self._losses = self._objective(batch)
-        return sum((share * loss for loss in self._losses.auxiliary.values()), start=self._losses.main)
+        loss = sum((share * loss for loss in self._losses.auxiliary.values()), start=self._losses.main)
+        return loss if loss.requires_grad else loss.requires_grad_()  # text alone, before a frozen decoder
 
     def training_step(self, parts: list[Any], index: int) -> torch.Tensor:
         """The loss of the step's last micro-batch, after the backward passes of those before it."""

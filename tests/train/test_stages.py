@@ -333,6 +333,15 @@ def test_micro_batches_add_up_to_a_step(
         assert_alike(whole, folder)
 
 
+def test_a_frozen_decoder_reads_rows_without_images(
+    multimodal_stage: MultimodalStage, finished: Finished, squares: Data, tmp_path: Path
+) -> None:
+    stage = multimodal_stage.model_copy(update={"frozen": ("decoder",)})
+    inputs = {name: finished(needed) for name, needed in stage.inputs.items()}
+    run_stage(stage, tmp_path, inputs, squares, lambda progress: None, Resources(micro_batch=1))
+    assert_alike(finished(stage), tmp_path)
+
+
 def first_points(folder: Path) -> dict[str, float]:
     with (folder / "training.csv").open() as file:
         return {row["name"]: float(row["value"]) for row in csv.DictReader(file) if row["step"] == "1"}
