@@ -106,10 +106,9 @@ class MM1ForConditionalGeneration(MM1Parts, GenerationMixin):
         position_ids: torch.Tensor | None = None,
         past_key_values: Any = None,
         inputs_embeds: torch.Tensor | None = None,
-        use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         labels: torch.Tensor | None = None,
-        return_dict: bool | None = None,
+        **settings: Any,
     ) -> Any:
         """The library's output of the decoder: logits (batch, length, vocabulary), and a loss if `labels` are given.
 
@@ -127,10 +126,9 @@ class MM1ForConditionalGeneration(MM1Parts, GenerationMixin):
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
-            use_cache=use_cache,
             logits_to_keep=logits_to_keep,
             labels=labels,
-            return_dict=return_dict,
+            **settings,
         )
 
     def _with_images(

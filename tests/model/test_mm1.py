@@ -11,7 +11,7 @@ from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Document, Limits
 from mm1_lab.data.world import World
-from mm1_lab.model import MM1, MM1Processor, library_tokenizer, load_weights
+from mm1_lab.model import MM1, MM1ForConditionalGeneration, MM1Processor, library_tokenizer, load_weights
 from tests.small import small_mm1
 
 SIZE = Size(layers=2, width=32, heads=2)
@@ -93,3 +93,9 @@ def test_pictures_without_markers_stay_with_their_text() -> None:
     for images in ([picture], picture, [picture] * 4):
         with pytest.raises(ValueError, match="pictures for 2 texts; mark where each goes by <image>"):
             processor(images=images, text=["a", "a"])
+
+
+def test_the_library_s_other_arguments_reach_the_decoder(model: MM1) -> None:
+    asked = {"output_hidden_states": True, "return_dict_in_generate": True, "pad_token_id": 0}
+    made = MM1ForConditionalGeneration(model.config).generate(torch.ones(1, 4).long(), max_new_tokens=2, **asked)
+    assert made.hidden_states[0][-1].shape == (1, 4, 32)
