@@ -175,7 +175,7 @@ def upcycle(decoder: PreTrainedModel, dense: Path) -> None:
     """
     weights = load_file(dense / WEIGHTS)
     for index, layer in enumerate(decoder.model.layers):
-        if layer in sparse_layers(decoder):
+        if hasattr(layer.mlp, "experts"):
             at = f"model.layers.{index}.mlp."
             gate, up, down = (weights.pop(f"{at}{name}_proj.weight") for name in ("gate", "up", "down"))
             count = layer.mlp.experts.num_experts
@@ -195,18 +195,17 @@ def load_decoder(decoder: PreTrainedModel, source: Path | PretrainedDecoder) -> 
     weights = leave_to_team(decoder, folder, whole=("model.embed_tokens.weight",))
     if not team.is_first():
         return
-    if weights is None and isinstance(source, Path):
-        load_weights(decoder, source)
-        return
-    is_left = weights is not None
+    is_whole = weights is None
     if weights is None:
-        assert isinstance(source, PretrainedDecoder)
+        if isinstance(source, Path):
+            load_weights(decoder, source)
+            return
         weights = library_weights(AutoModelForCausalLM, source)
     for name, own in decoder.state_dict().items():
         if name in weights and len(weights[name]) < len(own):
-            rest = weights[name].mean(dim=0, keepdim=True).expand(len(own) - len(weights[name]), -1)
+            rest = weights[name].float().mean(dim=0, keepdim=True).expand(len(own) - len(weights[name]), -1)
             weights[name] = torch.cat([weights[name], rest])
-    decoder.load_state_dict(weights, strict=not is_left)
+    decoder.load_state_dict(weights, strict=is_whole)
 
 
 def leave_to_team(model: PreTrainedModel, folder: Path, whole: Sequence[str] = ()) -> dict[str, torch.Tensor] | None:
