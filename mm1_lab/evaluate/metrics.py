@@ -195,8 +195,7 @@ def _constant_answers(questions: Sequence[Question], official: bool) -> list[str
     counts: Counter[str] = Counter()
     letters = 0
     for question in questions:
-        answers = question.references if question.choices else map(normalise, question.references)
-        counts.update(set(answers))
+        counts.update(set(question.references))
         letters = max(letters, len(question.choices))
     constants = [answer for answer, _ in counts.most_common(CONSTANT_ANSWERS)]
     return [*constants, *ascii_uppercase[:letters]] if official else constants

@@ -40,8 +40,8 @@ SCORED_ANEW = {
     "choice": "letters",  # 0.2.0: likelihoods of letters
     "circular": "letters",
     "vqa": "equal answers",  # 0.3.0: equal answers with blanks around them, and outside of VQAv2 and OK-VQA
-    "answer": "solutions: colon",  # 0.3.0: worked solutions, `the answer is: 5` among them
-    "exact": "all answers",  # 0.3.0: room for the longest right answer
+    "answer": "solutions: signs",  # 0.3.0: worked solutions, `the answer is: 5` among them; signs count
+    "exact": "signs",  # 0.3.0: room for the longest right answer; signs count
 }
 """Metrics whose scores changed, so that such a benchmark is not the same as before."""
 TRIED = 16

@@ -31,6 +31,8 @@ _SHORTENED = """
 """
 _DECIMAL_COMMA = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
+_MINUS = re.compile(r"(?<!\w)[-−](?=[$.]?\d)")
+"""Of a negative number, not between two numbers or words."""
 
 
 def _contractions() -> dict[str, str]:
@@ -113,6 +115,13 @@ def _leave_one_out(prediction: str, answers: Sequence[str]) -> float:
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """100 points if the normalised prediction equals one of the normalised answers, else 0 (as in GQA)."""
-    given = normalise(prediction)
-    return 100.0 if any(normalise(answer) == given for answer in answers) else 0.0
+    """100 points if the normalised prediction equals one of the normalised answers, else 0 (as in GQA).
+
+    Unlike in VQA accuracy, `-5` is not `5`, and answers of signs alone (`+`, `<`) are compared as they are.
+    """
+    given = _signed(prediction)
+    return 100.0 if any(_signed(answer) == given for answer in answers) else 0.0
+
+
+def _signed(answer: str) -> str:
+    return normalise(_MINUS.sub("minus ", answer)) or answer.strip()

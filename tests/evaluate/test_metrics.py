@@ -69,6 +69,8 @@ def test_majority_is_the_best_constant_answer_of_each_kind() -> None:
     assert majority_score(benchmark, by_kind) == pytest.approx((100 + 100 + 0 + 100 + 30) / 5)
     for metric in ("cider", "content"):
         assert majority_by_kind(replace(benchmark, family="captioning", metric=metric)) == {}
+    below = replace(benchmark, blocks=((question(0, "sum", "-5"),),), metric="exact")
+    assert majority_by_kind(below) == {"sum": 100.0}
 
 
 def of_choices(answer: str, choices: tuple[str, ...]) -> Question:

@@ -108,3 +108,9 @@ def test_exact_match_is_all_or_nothing() -> None:
     assert exact_match("The ring.", ["ring"]) == 100.0
     assert exact_match("ring left", ["ring"]) == 0.0
     assert exact_match("", ["a"]) == 0.0
+
+
+def test_signs_count_in_an_exact_match() -> None:
+    assert exact_match("5", ["-5"]) == exact_match("-$0.50", ["$0.50"]) == 0.0
+    assert exact_match("−5.", ["-5"]) == exact_match("3 - 5", ["3-5"]) == exact_match("T-shirt", ["t shirt"]) == 100.0
+    assert exact_match("-", ["+"]) == exact_match("", ["<"]) == 0.0 and exact_match(" + ", ["+"]) == 100.0
