@@ -19,15 +19,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, ValidationError
+from pydantic.dataclasses import dataclass as checked
 
 from mm1_lab.config import BenchmarkFiles, Config, RequestError, nearest
 from mm1_lab.formatting import first_line
 
 
-@dataclass(frozen=True, slots=True)
+@checked(frozen=True, slots=True)
 class Item:
-    """A question whose images are still file names."""
+    """A question whose images are still file names. Checked, as `("red")` is no tuple."""
 
     key: str
     """The official id."""
@@ -195,6 +196,9 @@ def read_python(files: BenchmarkFiles) -> Iterable[Item]:
         items = list(module.read(files))
     except RequestError:
         raise
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise RequestError(f"{path}: its function `read` makes an Item of {wrong['input']!r}: {wrong['msg']}") from None
     except Exception as error:
         raise RequestError(f"{path}: its function `read` failed ({type(error).__name__}: {error})") from error
     if not all(isinstance(item, Item) for item in items):

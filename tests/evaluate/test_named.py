@@ -281,6 +281,12 @@ def test_a_python_file_can_read_what_has_no_format(tmp_path: Path) -> None:
     (tmp_path / "shout.py").write_text((tmp_path / "shout.py").read_text().replace("f'shout {word}'", "''"))
     with pytest.raises(RequestError, match="question empty has neither an image nor a question"):
         check_benchmarks([opened(tmp_path, "shout", values)], ZERO)
+    one_answer = (
+        "from mm1_lab.evaluate.formats import Item\n\n\ndef read(files):\n    return [Item('1', (), 'a', ('red'))]\n"
+    )
+    (tmp_path / "shout.py").write_text(one_answer)  # its letters had been the right answers
+    with pytest.raises(RequestError, match="makes an Item of 'red': Input should be a valid tuple"):
+        built(opened(tmp_path, "shout", values), ZERO)
     (tmp_path / "shout.py").write_text("def read(files):\n    return [1 / 0]\n")
     with pytest.raises(RequestError, match=r"shout.py: its function `read` failed \(ZeroDivisionError"):
         built(opened(tmp_path, "shout", values), ZERO)
