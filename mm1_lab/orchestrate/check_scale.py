@@ -73,8 +73,9 @@ def measure_gates(
     for encoder in encoders:
         folder = weights(encoder.fingerprint)
         measure(f"linear probe, seed {encoder.seed}", measures.probes(encoder, folder, resolution))
-        tokens = request.scale.image_tokens.values()
-        measure("the same, averaged", measures.pooled_probes(encoder, folder, tokens))
+        tokens = set(request.scale.image_tokens.values())
+        if len(tokens) > 1:
+            measure("the same, averaged", measures.pooled_probes(encoder, folder, tokens))
     for trial, decoder in decoders:
         words = measures.text_gate(trial, weights(decoder.fingerprint), data)
         measure(f"told in words, seed {trial.seed}", words)
@@ -82,6 +83,8 @@ def measure_gates(
         longest = max(phase.sequence_length for phase in request.scale.decoder.phases)
         leaks = measures.no_leaks(request.scale.evaluate, [trial.seed for trial in trials], samples, longest)
         measure(f"leaks in {samples:,} samples", leaks)
+    if not checks:
+        raise RequestError(f"--only: {' and '.join(gates)} measure nothing at the resolutions of {request.scale_name}")
     with locked(request.ledger.results / ".lock"):  # other gates may have been measured at the same time
         known = merge(read_checks(table, base_fingerprint), checks)
         columns = [*known[0].cells(), "setup"]

@@ -46,7 +46,7 @@ USER_CHAT = (
 
 def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: str) -> None:
     """Writes the trial's model as `form` with its model card. Raises RequestError if that is not possible."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.name or not folder.is_dir() or any(folder.iterdir())):
         raise RequestError(f"{folder}: already exists; give a new folder")
     stage = trial.evaluation.model
     weights = request.weights_of(trial)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mm1_lab.cli import main
+from mm1_lab.config import Check
 from mm1_lab.evaluate import attribute_probe, gates, pixel_reader
 
 SMALL = ("--samples", "500", "--set", "evaluate.questions=8", "--set", "evaluate.shots=[0, 4]")
@@ -71,6 +72,23 @@ def test_one_gate_alone_needs_no_weights(
     assert not list(place.results.glob("store/*/DONE"))
     assert main(["check-scale", "smoke", "--only", "prompt"]) == 2
     assert "there is no gate 'prompt'; did you mean 'prompts'" in capsys.readouterr().err
+
+
+def test_scales_of_few_settings_are_asked_what_they_have(
+    place: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place.folder)
+    scales = place.folder / "sweeps" / "scales"
+    text = (scales / "smoke.yaml").read_text(encoding="utf-8")
+    few = {"resolutions": "{378: 42}", "image_tokens": "{144: 9}"}
+    for key, values in few.items():
+        text = re.sub(f"^{key}: .*$", f"{key}: {values}", text, flags=re.MULTILINE)
+    (scales / "own.yaml").write_text(text, encoding="utf-8")
+    ask = ["check-scale", "own", "--inline", "--set", "resolution=378", "--only"]
+    assert main([*ask, "reader"]) == 2
+    assert "reader measure nothing at the resolutions of own" in capsys.readouterr().err
+    monkeypatch.setattr(gates, "probes", lambda *given: [Check.within("linear probe", "colour", 95.0, 90.0)])
+    assert main([*ask, "probe"]) == 0, "no probe of tokens averaged to as many"
 
 
 def test_what_checks_measured_apart_stands_together_and_what_is_missing_is_named(
