@@ -124,4 +124,5 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
 
 
 def _signed(answer: str) -> str:
-    return normalise(_MINUS.sub("minus ", answer)) or answer.strip()
+    printed = "".join(letter if letter.isprintable() else " " for letter in answer)  # as answers are cut
+    return normalise(_MINUS.sub("minus ", printed)) or printed.strip()

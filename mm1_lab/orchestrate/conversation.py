@@ -7,6 +7,7 @@ from mm1_lab import team
 from mm1_lab.config import ModelStage, RequestError
 from mm1_lab.data.pixels import ImageDecoder, StoredPicture, read_file
 from mm1_lab.data.shards.readers import chat_prompt
+from mm1_lab.data.shards.tables import sound
 from mm1_lab.data.types import BrokenPicture, Data, Picture
 from mm1_lab.data.world.instructions import prompt_of
 from mm1_lab.evaluate.embedder import PromptEmbedder
@@ -56,7 +57,7 @@ class Chat:
         """
         tokenizer = self.data.tokenizer
         continues = len(self.so_far.tokens) > 1 and not self.is_world
-        prompt = prompt_of(request.lower()) if self.is_world else chat_prompt(request)
+        prompt = prompt_of(request.lower()) if self.is_world else chat_prompt(sound(request))
         image = (tokenizer.image,) * (self.stage.picture_tokens * len(pictures))
         before, after = ("\n" if continues else "", prompt) if pictures else ("", "\n" * continues + prompt)
         try:

@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 
+from mm1_lab.evaluate.generation import cut_answer
 from mm1_lab.evaluate.vqa import CONTRACTIONS, exact_match, normalise, textvqa_accuracy, vqa_accuracy
 
 
@@ -114,3 +115,8 @@ def test_signs_count_in_an_exact_match() -> None:
     assert exact_match("5", ["-5"]) == exact_match("-$0.50", ["$0.50"]) == 0.0
     assert exact_match("−5.", ["-5"]) == exact_match("3 - 5", ["3-5"]) == exact_match("T-shirt", ["t shirt"]) == 100.0
     assert exact_match("-", ["+"]) == exact_match("", ["<"]) == 0.0 and exact_match(" + ", ["+"]) == 100.0
+
+
+def test_words_joined_invisibly_match_as_they_are_cut() -> None:
+    persian = "\u0645\u06cc\u200c\u0634\u0648\u062f"  # with a zero-width non-joiner
+    assert exact_match(cut_answer(f" {persian}\n", ("\n",)), [persian]) == 100.0

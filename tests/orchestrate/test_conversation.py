@@ -60,6 +60,8 @@ def test_turns_of_users_models_are_tokenised_as_in_training_and_answers_may_be_l
     ids = [[*words.encode(asked), *words.encode(said), words.end] for asked, said in turns]
     assert chat.so_far.tokens == (words.begin, *ids[0], *ids[1])
     assert max(len(words.encode(first)), len(words.encode(second))) > 64
+    chat.forget()
+    assert chat.say("d\udce9j\xe0 vu"), "what a terminal of another encoding sends"
 
 
 def test_a_conversation_ends_where_the_model_reads_no_further(talk: Chat) -> None:
