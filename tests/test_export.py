@@ -337,9 +337,11 @@ def test_what_cannot_be_exported(
     assert "this command needs one trial, not 2" in refused(*SWEEP, "--seeds", "2", "new")
     assert "there are no weights for it" in refused(*SWEEP, "--seeds", "7,", "new")
     assert "mm1: already exists" in refused(*SWEEP, "mm1")
-    assert ".: already exists" in refused(*SWEEP, ".")
     (place / "another.partial").mkdir()  # someone else's
     assert main(["export", *SWEEP, "another"]) == 0 and (place / "another.partial").is_dir()
+    monkeypatch.chdir(place / "another.partial")  # empty
+    results = place / "results" / "local"
+    assert ".: already exists" in refused(*SWEEP, "--results", str(results), "--store", str(results / "store"), ".")
 
 
 def test_the_whole_way_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
