@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from shlex import quote
 
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, ledger_of, option, switch
@@ -125,5 +126,5 @@ def init(options: argparse.Namespace) -> int:
     for name, source in copies.items():
         write_text(folder / name, source.read_text(encoding="utf-8"))
         print(folder / name)
-    print(f"Next: cd {folder} && mm1-lab run my_question --scale smoke")
+    print(f"Next: cd {quote(str(folder))} && mm1-lab run my_question --scale smoke")
     return DONE

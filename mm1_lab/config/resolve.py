@@ -66,7 +66,8 @@ class Trial(Config):
 
 def decoder_name(recipe: Recipe, scale: Scale) -> str:
     """The name of the recipe's decoder in the scale's tables."""
-    return {"base": scale.base_decoder, "larger": scale.larger_decoder}.get(recipe.decoder, recipe.decoder)
+    named = {"base": scale.base_decoder, "larger": scale.larger_decoder}
+    return named.get(recipe.decoder) or recipe.decoder
 
 
 def resolve(

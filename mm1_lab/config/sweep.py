@@ -180,7 +180,7 @@ def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Swee
     """
     file = SweepFile.parse(read_yaml(path), str(path))
     changes = _changes(file, path)
-    folders = [folder / "recipes" for folder in (path.parent, path.parent.parent, *further)]
+    folders = [folder / "recipes" for folder in (*path.absolute().parents[:2], *further)]
     recipe_file = find_yaml(f"{path}: there is no recipe", file.recipe, folders)
     base = override(Recipe.parse(read_yaml(recipe_file), str(recipe_file)), settings)
     own = read_connectors(path.parent / file.connectors) if file.connectors else None

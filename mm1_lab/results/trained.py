@@ -39,8 +39,10 @@ def in_the_papers_words(recipe: Mapping[str, Any], config: Mapping[str, Any]) ->
     if tuning.get("start"):
         return {"sft": tuning}
     model = config["model"]
-    encoder = model.get("model", model)["encoder"]
-    return {**recipe, "encoder": {"size": recipe["encoder"]["size"]}} if "family" in encoder else dict(recipe)
+    if "family" not in model.get("model", model)["encoder"]:
+        return dict(recipe)
+    names = {key: recipe["encoder"].get(key) for key in ("size", "beside")}
+    return {**recipe, "encoder": {key: name for key, name in names.items() if name}}
 
 
 def _part(part: Mapping[str, Any]) -> str:
@@ -52,7 +54,8 @@ def _part(part: Mapping[str, Any]) -> str:
     if size.get("experts"):
         shape += f", {size['experts']} experts"
     if "family" in part:
-        return f"{part['name']} (pre-trained {part['family']}, {shape})"
+        text = f"{part['name']} (pre-trained {part['family']}, {shape})"
+        return f"{text} beside {_part(part['beside'])}" if part.get("beside") else text
     objective = part.get("objective", "text")
     if objective == "none":
         return f"{shape}, not pre-trained"

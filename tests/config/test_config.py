@@ -181,6 +181,22 @@ def test_a_bad_sweep_is_refused_in_one_line(text: str, message: str, tmp_path: P
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_recipe_is_found_one_folder_up_from_inside_the_sweep_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_sweep(tmp_path, "arms: {a: {}}\n")
+    (tmp_path / "mine").mkdir()
+    path.rename(tmp_path / "mine" / "question.yaml")
+    monkeypatch.chdir(tmp_path / "mine")
+    assert list(load_sweep(Path("question.yaml")).arms) == ["a"]
+
+
+def test_a_file_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path, "arms: {a: {}}\n").rename(tmp_path / "caf\udce9.yaml")
+    with pytest.raises(RequestError, match="rename it to one in UTF-8"):
+        load_sweep(path)
+
+
 def test_settings_reach_keys_with_dots_and_new_keys_of_tables() -> None:
     settings = (
         "decoders.1.2B.layers=3", "decoders.1.7B={layers: 2, width: 8, heads: 2}", "decoders.1.7B.layers=4",
@@ -203,6 +219,8 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables() -> None:
         ("train.lr_multipliers.conector=1", "train.lr_multipliers.conector: Input should be 'encoder'"),
         ("train.steps.most=3", "train.steps has no keys; set train.steps itself"),
         ("decoder.phases.0.share=1", "decoder.phases has no keys; set decoder.phases itself"),
+        ("decoders.1.2B.heads=7", "1.2B: 7 heads need a width divisible by 14 (it is "),
+        ("encoder.text.heads=5", "encoder.text: 5 heads need a width divisible by 5 (it is "),
     ],
 )
 def test_a_bad_setting_is_refused(setting: str, message: str) -> None:
@@ -217,6 +235,7 @@ def test_a_bad_setting_is_refused(setting: str, message: str) -> None:
         ({"resolution": 337}, (), "this scale has no resolution 337; known: 224, 336, 378"),
         ({}, ("patch=7",), "36 pixels (resolution 336) are not divisible by the patch of 7"),
         ({"encoder": {"size": "ViT-X"}}, (), "no encoder 'ViT-X'; did you mean 'ViT-"),
+        ({"decoder": "larger"}, ("larger_decoder=''",), "no decoder 'larger'; "),
     ],
 )
 def test_an_impossible_combination_is_refused(

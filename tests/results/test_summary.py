@@ -2,6 +2,7 @@ import pandas as pd
 import pytest
 
 from mm1_lab.results.summary import benchmark_scores, measures
+from mm1_lab.results.trained import in_the_papers_words, what_ran
 
 
 def test_means_are_plain_means_over_benchmarks_not_over_questions() -> None:
@@ -47,3 +48,16 @@ def test_families_apart_have_means_of_their_own_and_of_each_benchmark() -> None:
     assert values["0-shot"] == values["average"] == 50.0
     assert values["chat 0-shot"] == 30.0
     assert (values["pope 0-shot"], values["pope f1 0-shot"]) == (40.0, 10.0)
+
+
+def test_what_ran_names_both_of_two_towers() -> None:
+    size = {"layers": 2, "width": 8}
+    second = {"name": "dino", "family": "dinov2", "size": size, "beside": None}
+    first = {"name": "clip", "family": "clip", "size": size, "beside": second}
+    training = {"steps": 3, "learning_rate": 0.1}
+    model = {"encoder": first, "decoder": {}, "connector": {"kind": "mlp", "image_tokens": 4}, "image_size": 24}
+    config = {"model": {**model, "training": training, "shares": {"captions": 1.0}}}
+    shape = "2 layers of width 8"
+    assert what_ran(config)["encoder"] == f"clip (pre-trained clip, {shape}) beside dino (pre-trained dinov2, {shape})"
+    recipe = {"encoder": {"size": "a/clip", "beside": "a/dino", "loss": "contrastive"}}
+    assert in_the_papers_words(recipe, config) == {"encoder": {"size": "a/clip", "beside": "a/dino"}}

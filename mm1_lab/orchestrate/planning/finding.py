@@ -21,7 +21,7 @@ MOST_SEEDS = 99
 
 def find_scale(name: str, overrides: tuple[str, ...] = (), sweeps: Path = Path("sweeps")) -> Scale:
     """Loads a scale from `scales/` next to the sweep, one folder up, or in one of SWEEPS. Raises RequestError."""
-    nearby, *further = (folder / "scales" for folder in (sweeps, sweeps.parent, *SWEEPS))
+    nearby, *further = (folder / "scales" for folder in (sweeps, sweeps.absolute().parent, *SWEEPS))
     return load_scale(name, nearby, overrides, *further)
 
 
