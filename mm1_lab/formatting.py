@@ -53,14 +53,10 @@ def command_line(
         command += ["--set", setting]
     if data:
         command += ["--data", str(data)]
-    command += _folder_option("--results", results, RESULTS)
-    command += _folder_option("--store", store, RESULTS / "store")
+    for option, folder, usual in (("--results", results, RESULTS), ("--store", store, RESULTS / "store")):
+        if folder.absolute() != usual.absolute():
+            command += [option, str(folder)]
     return shlex.join(command)
-
-
-def _folder_option(option: str, folder: Path, usual: Path) -> list[str]:
-    """The option, unless the folder is the usual one."""
-    return [] if folder.absolute() == usual.absolute() else [option, str(folder)]
 
 
 def one_trial(arm: str, seed: int) -> tuple[str, ...]:

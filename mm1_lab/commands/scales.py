@@ -9,15 +9,12 @@ from mm1_lab.commands.common import DONE, FAILED, command, ledger_of, option, re
 from mm1_lab.config import GATES, RequestError, nearest, parse_count
 from mm1_lab.results import variant_name
 
-GATE = "reader, words, probe, leaks, prompts or validity; may be repeated"
-SAMPLES = "training samples to search for leaks; default: %(default)s"
-
 
 @command(
     "mini --only probe",
     option("scale", "smoke, mini, …", "SCALE"),
-    repeated("--only", GATE, "GATE"),
-    option("--samples", SAMPLES, type=int, default=1_000_000),
+    repeated("--only", "reader, words, probe, leaks, prompts or validity; may be repeated", "GATE"),
+    option("--samples", "training samples to search for leaks; default: %(default)s", type=int, default=1_000_000),
     *opt.SETTINGS,
     opt.INLINE,
 )
@@ -57,15 +54,17 @@ def check_scale(options: argparse.Namespace) -> int:
     return FAILED if "fail" in verdicts else DONE
 
 
-PREDICT = "sizes to predict (30B,7B); default: the scale's larger ones, with --from 30B"
-FROM = "fit measurements from a CSV instead: columns params, learning_rate, score[, seed]"
-
-
 @command(
     "--sizes 9M,85M,302M,1.2B --scale smoke",
     option("--sizes", "sizes of the scale's decoders; default: those of sweeps/lr_law.yaml", "LIST"),
-    option("--predict", PREDICT, "LIST"),
-    option("--from", FROM, "CSV", dest="file", type=Path),
+    option("--predict", "sizes to predict (30B,7B); default: the scale's larger ones, with --from 30B", "LIST"),
+    option(
+        "--from",
+        "fit measurements from a CSV instead: columns params, learning_rate, score[, seed]",
+        "CSV",
+        dest="file",
+        type=Path,
+    ),
     switch("--lower-is-better", "with --from: the score is a loss"),
     *opt.REQUEST,
     *opt.EXECUTOR,

@@ -132,10 +132,7 @@ def _about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
 )
 def figures(options: argparse.Namespace) -> int:
     """Write tables and figures of all results."""
-    results = _results(options)
-    from analysis.redraw import draw
-
-    paths = draw(results, _drawn_into(options, results), options.latex)
+    paths = _draw(options, latex=options.latex)
     for folder, count in Counter(path.parent for path in paths).items():
         print(f"{folder}: {counted(count, 'file')}")
     print(f"Overview: {paths[-1]}")
@@ -145,11 +142,18 @@ def figures(options: argparse.Namespace) -> int:
 @command("--results results/study", opt.DRAWN_RESULTS)
 def report(options: argparse.Namespace) -> int:
     """Redraw everything and write a report as one HTML file."""
+    print(_draw(options, report=True)[-1])
+    return DONE
+
+
+def _draw(options: argparse.Namespace, **kinds: bool) -> list[Path]:
+    """Draws into the results folder; shipped results, unless they are named, among the local ones. `kinds`: `latex` or
+    `report`."""
     results = _results(options)
     from analysis.redraw import draw
 
-    print(draw(results, _drawn_into(options, results), report=True)[-1])
-    return DONE
+    into = results if options.results or results == RESULTS else RESULTS / PUBLISHED.name
+    return draw(results, into, **kinds)
 
 
 def _results(options: argparse.Namespace) -> Path:
@@ -164,11 +168,6 @@ def _results(options: argparse.Namespace) -> Path:
         folder = published
     list_variants(folder)
     return folder
-
-
-def _drawn_into(options: argparse.Namespace, results: Path) -> Path:
-    """The folder for tables and figures: the shipped results are drawn among the local results, unless it is named."""
-    return results if options.results or results == RESULTS else RESULTS / PUBLISHED.name
 
 
 @command("--port 5001", option("--port", "default: %(default)s", type=int, default=5000), opt.ALL_RESULTS, opt.STORE)

@@ -134,8 +134,9 @@ def gathered_bytes(size: Size, itemsize: int) -> float:
     All are gathered in the compute precision; experts of one layer at a time, as they are gathered apart from the dense
     weights and alternate with them.
     """
-    dense = size.parameters().dense / size.layers
-    experts = (size.parameters().total - size.parameters().dense) / max(1, size.layers // size.experts_every)
+    own = size.parameters()
+    dense = own.dense / size.layers
+    experts = (own.total - own.dense) / max(1, size.layers // size.experts_every)
     return itemsize * (3 * dense + 2 * experts) + 4 * (dense + experts)
 
 

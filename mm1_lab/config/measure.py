@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, PlainSerializer
 
 NOT_ONE = "is not a measure; use text-core, average, 4-shot, or of one family or benchmark, vqa 0-shot"
-WITHOUT_SHOTS = ("text-core", "unparsed %")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class Measure:
             return cls(source[1], about="loss")
         if words == "average":
             return cls()
-        if words in WITHOUT_SHOTS:
+        if words in ("text-core", "unparsed %"):
             return cls(words)
         found = re.fullmatch(r"(?:(.+) )?(\d{1,4})-shot", words)
         if not found:

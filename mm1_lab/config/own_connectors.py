@@ -18,8 +18,6 @@ from mm1_lab.config.base import Config
 from mm1_lab.config.errors import RequestError
 from mm1_lab.config.recipe import Recipe
 
-DIGITS = 12
-
 
 class OwnConnectors(Config):
     """A file with connectors."""
@@ -67,5 +65,5 @@ def read_connectors(path: Path) -> OwnConnectors:
     names = tuple(name.decode() for name in MARK.findall(content))
     if not names:
         raise RequestError(f'{path}: has no connectors; mark each class with @connector("NAME")')
-    digest = hashlib.sha256(content).hexdigest()[:DIGITS]
+    digest = hashlib.sha256(content).hexdigest()[:12]
     return OwnConnectors(file=str(path), digest=digest, names=names, content=content)

@@ -35,7 +35,6 @@ SFT_PAPER_STEPS = 10_000
 WORLD_POSITIONS, WORLD_IMAGES, WORLD_IMAGE_TOKENS = 256, 9, 9
 """Maximum size of the miniature world's documents: their positions, images included, with this many tokens per image
 (`_PAGE_BUDGET` of mm1_lab/data/world/sources.py; texts are about as long), and the images of a page."""
-EXPERTS = {"experts", "experts_every", "experts_per_token"}
 LATER_SHARE = 5 / 39
 """Samples at the second resolution relative to the first: DFN5B's ViT-H saw 39 billion at 224 px, then 5 at 384 px."""
 IMAGETEXT_SHARE = 400e6 / 5e9
@@ -135,10 +134,9 @@ class _Resolver:
 
     def evaluation(self) -> EvaluationStage:
         sft = self.recipe.sft
-        start = self.exported(sft.start) if sft and sft.start else None
         return EvaluationStage(
             **self.shared,
-            model=self.tuned(sft, start or self.multimodal()) if sft else self.multimodal(),
+            model=self.tuned(sft) if sft else self.multimodal(),
             settings=self.scale.evaluate,
             benchmarks=self.scale.benchmarks,
             sharp_demonstrations=sft.sharp_demonstrations if sft else None,
@@ -182,11 +180,6 @@ class _Resolver:
             attention=scale.packed_attention,
         )
 
-    def exported(self, folder: str) -> PretrainedMM1:
-        """Describes a whole exported model, with the scale's settings for training it."""
-        how = {"gradient_checkpointing": self.scale.gradient_checkpointing, "attention": self.scale.packed_attention}
-        return self.models.whole(folder).model_copy(update=how)
-
     def training(self, decoder: DecoderStage | PretrainedDecoder) -> MultimodalTraining:
         """The scale's multimodal training with the recipe's steps and learning rate."""
         scaled, rate = self.scale.train, self.recipe.learning_rate
@@ -203,9 +196,15 @@ class _Resolver:
             }
         )
 
-    def tuned(self, sft: SftRecipe, model: MultimodalStage | PretrainedMM1) -> SftStage:
-        """Instruction tuning of `model`, or of an earlier step of its pre-training."""
+    def tuned(self, sft: SftRecipe) -> SftStage:
+        """Instruction tuning of the recipe's model, of an earlier step of its pre-training, or of an exported one."""
         scale, known = self.scale, self.data.instructions
+        model: MultimodalStage | PretrainedMM1
+        if sft.start:
+            how = {"gradient_checkpointing": scale.gradient_checkpointing, "attention": scale.packed_attention}
+            model = self.models.whole(sft.start).model_copy(update=how)
+        else:
+            model = self.multimodal()
         if scale.sft is None:
             raise RequestError("the scale has no `sft` section; see the one in sweeps/scales/mini.yaml")
         _check_length(model.decoder, scale.sft.sequence_length, "sft.sequence_length")
@@ -282,7 +281,8 @@ class _Resolver:
         if name not in scale.upcycled:
             return stage
         dense = look_up("decoder", scale.upcycled[name], scale.decoders)
-        if not size.experts or size.model_copy(update=dense.model_dump(include=EXPERTS)) != dense:
+        experts = dense.model_dump(include={"experts", "experts_every", "experts_per_token"})
+        if not size.experts or size.model_copy(update=experts) != dense:
             raise RequestError(
                 f"the decoder {name!r} is upcycled from {scale.upcycled[name]!r}, so they may differ only in their "
                 "experts"
@@ -292,27 +292,25 @@ class _Resolver:
     def encoder(self) -> EncoderStage | PretrainedEncoder:
         """A pre-trained encoder, or the stage that pre-trains one."""
         recipe, table = self.recipe.encoder, self.scale.pretrained_encoders
-        second = find_pretrained(recipe.beside, table) if recipe.beside else None
         ready = find_pretrained(recipe.size, table)
+        second = find_pretrained(recipe.beside, table) if recipe.beside else None
         if recipe.beside and not (ready and second):
             one = recipe.beside if ready else recipe.size
             raise RequestError(f"encoder: {one!r} is not pre-trained; two towers side by side must both be")
-        if ready:
-            if recipe != EncoderRecipe(size=recipe.size, schedule=recipe.schedule, beside=recipe.beside):
-                raise RequestError(
-                    f"the encoder {recipe.size!r} is already pre-trained ({ready.weights}), so its loss and data "
-                    "cannot be chosen; give this arm other weights"
-                )
-            encoder = self.models.encoder(ready)
-            if second:
-                beside = self.models.encoder(second)
-                encoder = encoder.model_copy(update={"beside": beside})
-            return encoder
-        return self.encoder_stage(recipe)
+        if not ready:
+            return self.encoder_stage()
+        if recipe != EncoderRecipe(size=recipe.size, schedule=recipe.schedule, beside=recipe.beside):
+            raise RequestError(
+                f"the encoder {recipe.size!r} is already pre-trained ({ready.weights}), so its loss and data "
+                "cannot be chosen; give this arm other weights"
+            )
+        encoder: PretrainedEncoder = self.models.encoder(ready)
+        return encoder.model_copy(update={"beside": self.models.encoder(second)}) if second else encoder
 
-    def encoder_stage(self, recipe: EncoderRecipe) -> EncoderStage:
+    def encoder_stage(self) -> EncoderStage:
         """The encoder's pre-training, preceded by that at its first resolution if it has one."""
-        scale, resolution, sources = self.scale, self.recipe.resolution, self.data.sources
+        recipe, resolution = self.recipe.encoder, self.recipe.resolution
+        scale, sources = self.scale, self.data.sources
         size = look_up("encoder", recipe.size, scale.encoders, scale.pretrained_encoders)
         if resolution == "native":
             raise RequestError("resolution `native` requires a pre-trained encoder; give a number of pixels")
@@ -320,18 +318,19 @@ class _Resolver:
             raise RequestError(
                 "the encoder is pre-trained on captioned images, which the data do not contain; add `captions: [FILES]`"
             )
-        is_contrastive, is_imagetext = recipe.loss == "contrastive", recipe.data == "imagetext"
-        dense = is_contrastive and recipe.data == "dfn+vecap" and "synthetic" in sources
+        is_contrastive = recipe.loss == "contrastive"
+        is_dense = is_contrastive and recipe.data == "dfn+vecap" and "synthetic" in sources
         steps = steps_of(scale.encoder, scale.short_encoder if recipe.schedule == "short" else 1)
+        most_pairs = round(IMAGETEXT_SHARE * steps * scale.encoder.batch_size)
         stage = EncoderStage(
             **self.shared,
             size=size,
             patch=scale.patch,
             image_size=look_up("resolution", recipe.first_resolution or resolution, scale.resolutions),
-            synthetic_share=scale.encoder.synthetic_share if dense else 0.0,
+            synthetic_share=scale.encoder.synthetic_share if is_dense else 0.0,
             training=scale.encoder.model_copy(update={"steps": steps}),
             objective=recipe.loss,
-            distinct_pairs=round(IMAGETEXT_SHARE * steps * scale.encoder.batch_size) if is_imagetext else None,
+            distinct_pairs=most_pairs if recipe.data == "imagetext" else None,
         )
         if recipe.first_resolution is None:
             return stage
@@ -356,15 +355,17 @@ def _check_patches(image_size: int, encoder: EncoderStage | PretrainedEncoder, w
 
     Pixels beyond the last whole patch are cut off only if the pre-trained encoder was trained that way.
     """
-    native = isinstance(encoder, PretrainedEncoder) and image_size == encoder.image_size
-    if isinstance(encoder, PretrainedEncoder) and encoder.beside:
-        own, other = (image_size // tower.patch for tower in (encoder, encoder.beside))
-        if own != other:
-            raise RequestError(
-                f"encoder: {image_size} pixels ({what}) are {own} patches a side for {encoder.name}, {other} for "
-                f"{encoder.beside.name}; side by side they must be as many"
-            )
-    if image_size % encoder.patch and not native:
+    if isinstance(encoder, PretrainedEncoder):
+        if encoder.beside:
+            own, other = image_size // encoder.patch, image_size // encoder.beside.patch
+            if own != other:
+                raise RequestError(
+                    f"encoder: {image_size} pixels ({what}) are {own} patches a side for {encoder.name}, {other} for "
+                    f"{encoder.beside.name}; side by side they must be as many"
+                )
+        if image_size == encoder.image_size:
+            return
+    if image_size % encoder.patch:
         raise RequestError(
             f"{image_size} pixels ({what}) are not divisible by the patch of {encoder.patch}; choose another "
             "resolution or patch"
@@ -373,14 +374,15 @@ def _check_patches(image_size: int, encoder: EncoderStage | PretrainedEncoder, w
 
 def _check_room_for_world(shares: dict[str, float], image_tokens: int, scale: Scale) -> None:
     """Raises RequestError if rows are too short for the miniature world's pages or texts."""
+    if not shares.keys() & {"interleaved", "text"}:
+        return
     images = WORLD_IMAGES if "interleaved" in shares else 0
     longest = WORLD_POSITIONS + images * max(0, image_tokens - WORLD_IMAGE_TOKENS)
-    if not shares.keys() & {"interleaved", "text"} or (scale.sequence_length >= longest and scale.max_images >= images):
-        return
-    raise RequestError(
-        f"the miniature world's documents take up to {longest} positions and {images} images; raise sequence_length "
-        f"({scale.sequence_length}) or max_images ({scale.max_images})"
-    )
+    if scale.sequence_length < longest or scale.max_images < images:
+        raise RequestError(
+            f"the miniature world's documents take up to {longest} positions and {images} images; raise "
+            f"sequence_length ({scale.sequence_length}) or max_images ({scale.max_images})"
+        )
 
 
 def look_up(what: str, key: Key, *tables: Mapping[Key, Value]) -> Value:

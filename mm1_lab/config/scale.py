@@ -232,15 +232,11 @@ class Scale(Config):
         return self.attention
 
     @model_validator(mode="after")
-    def _heads_share_widths(self) -> Self:
+    def _sizes_fit(self) -> Self:
         for name, size in (*self.encoders.items(), ("encoder.text", self.encoder.text), *self.decoders.items()):
             step = 2 * size.heads if name in self.decoders else size.heads  # rotary positions turn pairs of values
             if size.width % step:
                 raise ValueError(f"{name}: {size.heads} heads need a width divisible by {step} (it is {size.width})")
-        return self
-
-    @model_validator(mode="after")
-    def _workers_are_of_sizes(self) -> Self:
         known = [*self.encoders, *self.decoders, *self.pretrained_decoders]
         for name in self.workers:
             if name not in known and "/" not in name:  # a folder or hub name, as an arm may name a decoder

@@ -151,10 +151,10 @@ class Stage(Config):
 
     def workers(self, scale: Scale) -> int:
         """The number of processes that share the stage. Raises RequestError if it cannot be split over this many."""
-        names = self.size_names(scale)
-        workers, rows = max((scale.workers.get(name, 1) for name in names), default=1), self.rows()
+        asked = ((scale.workers.get(name, 1), name) for name in self.size_names(scale))
+        workers, name = max(asked, default=(1, ""))
+        rows = self.rows()
         if workers > rows:
-            name = next(name for name in names if scale.workers.get(name) == workers)
             raise RequestError(
                 f"workers: {self.KIND} has {rows} rows per batch, too few for the {workers} workers of {name}"
             )
@@ -270,20 +270,23 @@ class DecoderStage(Stage):
         return self.size.parameters()
 
     def positions(self) -> int:
+        return sum(positions for positions, _ in self._positions_of_phases())
+
+    def _positions_of_phases(self) -> list[tuple[int, int]]:
+        """Of each phase all positions, and those of a row."""
         steps = zip(self.training.phase_steps(), self.training.phases, strict=True)
-        return sum(count * phase.batch_size * phase.sequence_length for count, phase in steps)
+        return [(count * phase.batch_size * phase.sequence_length, phase.sequence_length) for count, phase in steps]
 
     def cost(self, network: Network, scale: Scale) -> Cost:
-        training, size, itemsize = self.training, self.size, bytes_per_value(self.precision)
-        flops = sum(
-            steps * phase.batch_size * phase.sequence_length * flops_per_position(size, phase.sequence_length, 3)
-            for steps, phase in zip(training.phase_steps(), training.phases, strict=True)
-        )
-        longest = max(phase.sequence_length for phase in training.phases)
+        size, itemsize, phases = self.size, bytes_per_value(self.precision), self.training.phases
+        flops = vocabulary_flops(self.positions(), size.width, network.vocabulary, 3)
+        for positions, length in self._positions_of_phases():
+            flops += positions * flops_per_position(size, length, 3)
+        longest = max(phase.sequence_length for phase in phases)
         # in rows of the longest phase, whichever phase has the largest batches
-        rows = max(-(-phase.batch_size * phase.sequence_length // longest) for phase in training.phases)
+        rows = max(-(-phase.batch_size * phase.sequence_length // longest) for phase in phases)
         return training_cost(
-            flops + vocabulary_flops(self.positions(), size.width, network.vocabulary, 3),
+            flops,
             network,
             size,
             self.precision,
@@ -331,9 +334,9 @@ class WholeModelStage(Stage):
         """Positions of a packed row."""
 
     @property
-    @abstractmethod
     def rows_per_step(self) -> int:
         """Packed rows of an optimiser step."""
+        return self.rows()
 
     @abstractmethod
     def images_per_row(self, source: str, scale: Scale) -> float:
@@ -452,10 +455,6 @@ class MultimodalStage(WholeModelStage):
 
     def row_length(self) -> int:
         return self.sequence_length
-
-    @property
-    def rows_per_step(self) -> int:
-        return self.training.batch_size
 
     def steps(self) -> int:
         return self.stop_after or self.training.steps
@@ -594,7 +593,7 @@ class EvaluationStage(Stage):
         )
         prefixes = -(-settings.batch_size * settings.blocks // settings.questions)
         cached = prefixes * model.sequence_length + settings.batch_size * self.question_tokens
-        pictures = settings.questions + settings.blocks * max(settings.shots, default=0)
+        pictures = settings.questions + settings.blocks * max(settings.shots)
         features = min(KEPT_FEATURES, pictures * model.picture_tokens * size.width)
         # under autocast all but the embedding is kept in bf16, and for the logits a copy of that if they share it
         if itemsize == 2:

@@ -18,14 +18,12 @@ from typing import TYPE_CHECKING, Any
 from mm1_lab import files
 from mm1_lab.config import RequestError, Stage
 from mm1_lab.results.packed import STAMP, unpacked
-from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCHEMA, number, read_json
+from mm1_lab.results.schema import AGAIN, HELD_OUT_COLUMNS, SCHEMA, number, read_json
 from mm1_lab.results.score_file import write_scores
 from mm1_lab.rows import HeldOutRow, ScoreRow
 
 if TYPE_CHECKING:
     from mm1_lab.results.claims import Claim, Claims
-
-FAILURE = "delete it and run the sweep again"
 
 
 class Parts:
@@ -155,8 +153,7 @@ class Ledger:
         path = folder / "summary.json"
         if not path.exists() or not (self.is_shipped(fingerprint) or is_intact(folder, only=path.name)):
             return {}
-        summary: dict[str, Any] = read_json(path, dict)
-        return summary
+        return read_json(path)
 
     def forget(self, fingerprint: str) -> None:
         """Deletes a stage's scores, weights, checkpoint and failure, so that it runs again from its beginning."""
@@ -183,8 +180,7 @@ class Ledger:
         return self.has_scores(fingerprint) and is_intact(self.trial_folder(fingerprint))
 
     def record(self, fingerprint: str) -> dict[str, Any]:
-        record: dict[str, Any] = read_json(f"{self.trials}/{fingerprint}/record.json", dict)
-        return record
+        return read_json(f"{self.trials}/{fingerprint}/record.json")
 
     def write_scores(
         self,
@@ -221,7 +217,7 @@ class Ledger:
         found = {}
         for path in sorted((self.results / "failures").glob("*.json")):
             try:
-                found[path.stem] = read_json(path, dict, FAILURE)
+                found[path.stem] = read_json(path, AGAIN)
             except RequestError:
                 if path.exists():  # otherwise another command has just cleared it
                     raise

@@ -2,9 +2,8 @@
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import Field
@@ -12,7 +11,7 @@ from pydantic import Field
 from mm1_lab.config import WORLD_DATA, Config, DataIdentity, RequestError, Sweep, canonical_json, digest
 from mm1_lab.files import RESULTS, locked, write_csv, write_json
 from mm1_lab.formatting import command_line
-from mm1_lab.results.schema import SCHEMA, TRIAL_COLUMNS, TrialRow, read_json
+from mm1_lab.results.schema import AGAIN, SCHEMA, TRIAL_COLUMNS, TrialRow, read_json
 
 CHECK = "check"
 """A column of trials.csv: a digest of its row, so that damage which still reads as CSV is noticed."""
@@ -91,25 +90,21 @@ def data_name(path: Path | None, data: DataIdentity) -> str:
 
 def read_manifest(folder: Path) -> Manifest:
     """Reads `sweep.json`. Raises RequestError if the folder has none, or one of another schema version."""
-    path, remedy = folder / "sweep.json", "delete it and run the sweep again"
+    path = folder / "sweep.json"
     if not path.exists():
         raise RequestError(f"{folder}: holds no sweep's results; run the sweep first (mm1-lab run)")
-    values = read_json(path, dict, remedy)
+    values = read_json(path, AGAIN)
     if (version := values.get("schema_version")) != SCHEMA:
         raise RequestError(
             f"{path}: written with results schema {version}, this version reads {SCHEMA}; delete {folder.parent} and "
             f"{folder.parents[1] / 'trials'}, and run the sweeps again (the store is kept: models are only evaluated)"
         )
-    if values.pop("digest", known := _manifest_digest(values)) != known:
-        raise RequestError(f"{path}: is damaged (it differs from its digest); {remedy}")
+    if values.pop("digest", None) not in (None, digest(values)):
+        raise RequestError(f"{path}: is damaged (it differs from its digest); {AGAIN}")
     try:
         return Manifest.parse(values, str(path))
     except RequestError as error:
-        raise RequestError(f"{error}; {remedy}") from None
-
-
-def _manifest_digest(values: Mapping[str, Any]) -> str:
-    return digest({name: value for name, value in values.items() if name != "digest"})
+        raise RequestError(f"{error}; {AGAIN}") from None
 
 
 def read_trials(folder: Path) -> list[TrialRow]:
@@ -132,8 +127,7 @@ def read_trials(folder: Path) -> list[TrialRow]:
                     raise ValueError(f"row {number} is damaged: it differs from its check")
                 rows.append(row)
     except (OSError, ValueError, TypeError, csv.Error) as error:
-        remedy = "delete it and run the sweep again"
-        raise RequestError(f"{path}: cannot be read ({str(error)[:200]}); {remedy}") from None
+        raise RequestError(f"{path}: cannot be read ({str(error)[:200]}); {AGAIN}") from None
     return rows
 
 
@@ -165,7 +159,7 @@ def merge_manifest(
                 )
             manifest = manifest.model_copy(update={"looks": before.looks or manifest.looks})
         values = manifest.model_dump(mode="json")
-        write_json(folder / "sweep.json", values | {"digest": _manifest_digest(values)})
+        write_json(folder / "sweep.json", values | {"digest": digest(values)})
         rows_of_file = ((row.arm, row.seed, row.fingerprint, _row_check(row)) for row in merged)
         write_csv(folder / "trials.csv", (*TRIAL_COLUMNS, CHECK), rows_of_file)
     return merged

@@ -34,22 +34,23 @@ def pack(results: Path) -> list[Path]:
     written: list[Path] = []
     packed: set[str] = set()
     for folder in sorted(path.parent for path in results.glob("*/*/trials.csv")):
-        listed = {row.fingerprint: trials / row.fingerprint for row in read_trials(folder)}
-        done = {name: trial for name, trial in listed.items() if files.is_complete(trial)}
-        fresh = {name: trial for name, trial in done.items() if name not in packed}
-        if not fresh:
-            continue
+        own: dict[str, Path] = {}
         lines = []
-        for name, trial in fresh.items():
+        for row in read_trials(folder):
+            name, trial = row.fingerprint, trials / row.fingerprint
+            if name in packed or not files.is_complete(trial):
+                continue
             if reason := files.damage(trial):
                 raise RequestError(f"{trial}: damaged ({reason}); mm1-lab verify moves it aside")
             texts = {HELD_OUT: (trial / HELD_OUT).read_text(encoding="utf-8")}
-            entry = {"trial": name, "record": read_json(trial / "record.json", dict), "texts": texts}
+            entry = {"trial": name, "record": read_json(trial / "record.json"), "texts": texts}
             lines.append(json.dumps(entry, ensure_ascii=False) + "\n")
-        files.write_text(folder / RECORDS, "".join(lines))
-        pack_scores(folder / SCORES, fresh)
-        written += [folder / RECORDS, folder / SCORES]
-        packed |= fresh.keys()
+            own[name] = trial
+            packed.add(name)
+        if own:
+            files.write_text(folder / RECORDS, "".join(lines))
+            pack_scores(folder / SCORES, own)
+            written += [folder / RECORDS, folder / SCORES]
     if not written:
         raise RequestError(f"{results}: there is no finished trial to pack")
     digests = {path.relative_to(results).as_posix(): files.file_digest(path) for path in written}
@@ -65,12 +66,16 @@ def unpacked(results: Path) -> Path:
     if not files.is_complete(results):
         return trials
     stamp, state = trials / STAMP, files.file_digest(results / files.DONE)
+
+    def is_done() -> bool:
+        return stamp.exists() and stamp.read_text(encoding="utf-8") == state
+
     try:
-        if stamp.exists() and stamp.read_text(encoding="utf-8") == state:
+        if is_done():
             return trials
         with files.locked(trials / ".unpack.lock"):
-            done = stamp.exists() and stamp.read_text(encoding="utf-8") == state  # by another process, meanwhile
-            if not done and _unpack(results, trials):  # after damage the next command looks again
+            # another process may have, meanwhile; after damage the next command looks again
+            if not is_done() and _unpack(results, trials):
                 files.write_text(stamp, state)
     except OSError as error:
         reason = error.strerror or error

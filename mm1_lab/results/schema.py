@@ -22,6 +22,8 @@ from typing import Any
 from mm1_lab.config import RequestError
 from mm1_lab.rows import HeldOutRow
 
+AGAIN = "delete it and run the sweep again"
+"""What to do about a file that cannot be read."""
 SCHEMA = 3
 """Increased whenever the columns or the meaning of a file change."""
 
@@ -39,15 +41,15 @@ class TrialRow:
     fingerprint: str
 
 
-def read_json(path: Path | str, kind: type, remedy: str = "delete its folder and run the sweep again") -> Any:
-    """The `kind` (dict or list) in a JSON file. Raises RequestError, with the remedy, if it cannot be read."""
+def read_json(path: Path | str, remedy: str = "delete its folder and run the sweep again") -> dict[str, Any]:
+    """The object in a JSON file. Raises RequestError, with the remedy, if it cannot be read."""
     try:
         with open(path, encoding="utf-8") as file:
-            value = json.load(file)
+            value: Any = json.load(file)
     except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); {remedy}") from None
-    if not isinstance(value, kind):
-        raise RequestError(f"{path}: must hold a JSON {'object' if kind is dict else 'list'}; {remedy}")
+    if not isinstance(value, dict):
+        raise RequestError(f"{path}: must hold a JSON object; {remedy}")
     return value
 
 

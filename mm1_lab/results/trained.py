@@ -11,7 +11,7 @@ def what_ran(config: Mapping[str, Any]) -> dict[str, str]:
     """Parts, pixels, image tokens, steps, learning rate and shares of data. `config` is that of a trial's record."""
     model = config["model"]
     started = model.get("model", model)  # of a tuned model, what was tuned
-    views, connector, training = model.get("views", 1), started["connector"], model["training"]
+    views, connector = model.get("views", 1), started["connector"]
     size = f"{model['image_size']} px" + (f", {views} views" if views > 1 else "")
     values = {
         "encoder": _part(started["encoder"]),
@@ -19,15 +19,15 @@ def what_ran(config: Mapping[str, Any]) -> dict[str, str]:
         "connector": connector["kind"],
         "image_size": size,
         "image_tokens": str(views * connector["image_tokens"]),
-        "steps": str(model.get("stop_after") or training["steps"]),
-        "learning_rate": f"{training['learning_rate']:g}",
+        "steps": str(_steps(model)),
+        "learning_rate": f"{model['training']['learning_rate']:g}",
         "trained_on": _shares(model["shares"]),
     }
     if model is started:
         return values
     if "training" in started:
-        steps, rate = started.get("stop_after") or started["training"]["steps"], started["training"]["learning_rate"]
-        tuned = f"multimodal pre-training of {steps} steps at {rate:g} on {_shares(started['shares'])}"
+        rate = started["training"]["learning_rate"]
+        tuned = f"multimodal pre-training of {_steps(started)} steps at {rate:g} on {_shares(started['shares'])}"
     else:
         tuned = f"{started['name']} (pre-trained)"
     return values | {"tuned_from": tuned}
@@ -43,6 +43,11 @@ def in_the_papers_words(recipe: Mapping[str, Any], config: Mapping[str, Any]) ->
         return dict(recipe)
     names = {key: recipe["encoder"].get(key) for key in ("size", "beside")}
     return {**recipe, "encoder": {key: name for key, name in names.items() if name}}
+
+
+def _steps(stage: Mapping[str, Any]) -> int:
+    """Those that were taken."""
+    return stage.get("stop_after") or stage["training"]["steps"]
 
 
 def _part(part: Mapping[str, Any]) -> str:
