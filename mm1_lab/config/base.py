@@ -27,7 +27,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         if path.exists() and not path.is_file():
             raise RequestError(f"{path}: is not a file")
         text = path.read_text(encoding="utf-8")
-        str(path).encode()
+        path.name.encode()
     except FileNotFoundError:
         raise RequestError(f"{path}: there is no such file") from None
     except UnicodeEncodeError:

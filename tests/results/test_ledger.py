@@ -103,6 +103,10 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(RequestError, match="file/results: cannot be written to"):
         Ledger(tmp_path / "file" / "results", tmp_path / "store").check_writable()
+    with pytest.raises(
+        RequestError, match="cannot be written to \\(its name is not in UTF-8\\); choose another folder"
+    ):
+        Ledger(tmp_path / "caf\udce9").check_writable()
 
 
 def test_a_later_run_adds_seeds_and_drops_what_the_sweep_no_longer_asks(tmp_path: Path) -> None:
