@@ -16,7 +16,7 @@ import yaml
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, option, parse_looks, print_json, request_of, switch
 from mm1_lab.config import Recipe, RequestError, Search, digest, find_yaml, nearest, spelt
-from mm1_lab.config.base import parse_yaml, read_yaml
+from mm1_lab.config.base import innermost, parse_yaml, read_yaml
 from mm1_lab.files import PUBLISHED, here_or_shipped, write_text
 from mm1_lab.orchestrate.planning.finding import SWEEPS
 
@@ -180,11 +180,9 @@ def _one_at_a_time(base: dict[str, Any], values: dict[str, list[Any]]) -> dict[s
     """An arm for each value that is not the base's own."""
     arms = {}
     for field, own in values.items():
-        usual: Any = base
-        for key in field.split("."):
-            usual = usual.get(key) if isinstance(usual, dict) else None
+        table, key = innermost(base, field, "--vary")
         for value in own:
-            if value != usual:
+            if value != table.get(key):
                 arms[f"{field} {spelt(value)}"] = {field: value}
     return arms
 

@@ -321,7 +321,7 @@ class _Resolver:
         is_contrastive = recipe.loss == "contrastive"
         is_dense = is_contrastive and recipe.data == "dfn+vecap" and "synthetic" in sources
         steps = steps_of(scale.encoder, scale.short_encoder if recipe.schedule == "short" else 1)
-        most_pairs = round(IMAGETEXT_SHARE * steps * scale.encoder.batch_size)
+        most_pairs = max(1, round(IMAGETEXT_SHARE * steps * scale.encoder.batch_size))
         stage = EncoderStage(
             **self.shared,
             size=size,

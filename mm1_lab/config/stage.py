@@ -595,11 +595,9 @@ class EvaluationStage(Stage):
         cached = prefixes * model.sequence_length + settings.batch_size * self.question_tokens
         pictures = settings.questions + settings.blocks * max(settings.shots)
         features = min(KEPT_FEATURES, pictures * model.picture_tokens * size.width)
-        # under autocast all but the embedding is kept in bf16, and for the logits a copy of that if they share it
-        if itemsize == 2:
-            state = 2.0 * network.total + 4.0 * network.vocabulary * size.width
-        else:
-            state = 4.0 * network.total
+        state = float(itemsize * network.total)
+        if itemsize == 2:  # under autocast all but the embedding, of which logits that share it have a copy
+            state += 4.0 * network.vocabulary * size.width
         # other activations are freed layer by layer
         per_token = 2 * itemsize * size.layers * size.attention_width * (size.kv_heads or size.heads) / size.heads
         return Cost(

@@ -95,11 +95,11 @@ class Ledger:
         return self.store / f"{fingerprint}.partial"
 
     def has_weights(self, fingerprint: str) -> bool:
-        return self._in_store(fingerprint) or (self.parts is not None and self.parts.has(fingerprint))
+        return self._in_store(fingerprint) or self.is_shipped(fingerprint)
 
     def is_shipped(self, fingerprint: str) -> bool:
         """Whether the shipped parts have the stage intact and the store does not have it."""
-        return self.parts is not None and not self._in_store(fingerprint) and self.parts.has(fingerprint)
+        return self.parts is not None and self.parts.has(fingerprint) and not self._in_store(fingerprint)
 
     def _in_store(self, fingerprint: str) -> bool:
         return files.is_complete(f"{self.store}/{fingerprint}")

@@ -95,8 +95,11 @@ def _unpack(results: Path, trials: Path) -> bool:
     for records in _packs(results, RECORDS):
         scores = records.with_name(SCORES)
         if records not in bad and scores not in bad:
-            unread = [entry for entry in _entries(records) if not files.is_complete(trials / entry["trial"])]
-            missing[scores] = {entry["trial"]: entry for entry in unread}
+            missing[scores] = {}
+            with gzip.open(records, "rt", encoding="utf-8") as file:
+                for entry in map(json.loads, file):
+                    if not files.is_complete(trials / entry["trial"]):
+                        missing[scores][entry["trial"]] = entry
     if count := sum(map(len, missing.values())):
         print(f"mm1-lab: {results}: unpacking {counted(count, 'trial')}, once", file=sys.stderr, flush=True)
     for scores, entries in missing.items():
@@ -128,11 +131,6 @@ def damaged(results: Path) -> dict[Path, str]:
         if reason := files.damage(results, only=path.relative_to(results).as_posix()):
             reasons[path] = reason
     return reasons
-
-
-def _entries(path: Path) -> list[dict[str, Any]]:
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
 
 
 def _packs(results: Path, ending: str = "") -> list[Path]:

@@ -10,6 +10,7 @@ from mm1_lab.config import (
     WORLD_DATA,
     DataMix,
     DecoderStage,
+    EncoderStage,
     MultimodalStage,
     Pretrained,
     PretrainedDecoder,
@@ -314,6 +315,13 @@ def test_an_encoder_from_scratch_needs_no_captions(mini: Scale) -> None:
     with pytest.raises(RequestError, match="pre-trained on captioned images, which the data do not contain"):
         resolve("a", Recipe.model_validate(change), mini, 0, data)
     resolve("a", Recipe.model_validate(change | {"encoder": {"loss": "none"}}), mini, 0, data)
+
+
+def test_however_few_samples_repeat_one_pair() -> None:
+    scale = load_scale("smoke", SWEEPS / "scales", ("encoder.steps=1", "encoder.batch_size=2"))
+    recipe = Recipe.model_validate({"encoder": {"data": "imagetext"}})
+    encoder = resolve("a", recipe, scale, 0, WORLD).evaluation.model.architecture.encoder
+    assert isinstance(encoder, EncoderStage) and encoder.distinct_pairs == 1
 
 
 def test_a_value_may_be_written_once_and_used_again() -> None:
