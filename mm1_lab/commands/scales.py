@@ -59,11 +59,7 @@ def check_scale(options: argparse.Namespace) -> int:
     option("--sizes", "sizes of the scale's decoders; default: those of sweeps/lr_law.yaml", "LIST"),
     option("--predict", "sizes to predict (30B,7B); default: the scale's larger ones, with --from 30B", "LIST"),
     option(
-        "--from",
-        "fit measurements from a CSV instead: columns params, learning_rate, score[, seed]",
-        "CSV",
-        dest="file",
-        type=Path,
+        "--from", "fit a table instead: columns params, learning_rate, score[, seed]", "CSV", dest="file", type=Path
     ),
     switch("--lower-is-better", "with --from: the score is a loss"),
     *opt.REQUEST,

@@ -147,8 +147,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 def _draw(options: argparse.Namespace, **kinds: bool) -> list[Path]:
-    """Draws into the results folder; shipped results, unless they are named, among the local ones. `kinds`: `latex` or
-    `report`."""
+    """Draws results, with `latex` or a `report`; shipped ones, unless `--results` names them, among the local ones."""
     results = _results(options)
     from analysis.redraw import draw
 

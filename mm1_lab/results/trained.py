@@ -46,7 +46,6 @@ def in_the_papers_words(recipe: Mapping[str, Any], config: Mapping[str, Any]) ->
 
 
 def _steps(stage: Mapping[str, Any]) -> int:
-    """Those that were taken."""
     return stage.get("stop_after") or stage["training"]["steps"]
 
 
