@@ -59,15 +59,16 @@ def demonstration_checks(scores: pd.DataFrame, blind: pd.DataFrame, majorities: 
 
 
 def _seen(scores: pd.DataFrame, words: str, blind: pd.DataFrame, majorities: Majorities) -> Iterator[Check]:
-    """Each visual benchmark against the blind control and the majority answer, at one number of shots."""
+    """Each visual benchmark at one number of shots, against the blind control at the seeds that it has, and against the
+    majority answer."""
     for (benchmark, shots), own in scores.groupby(["benchmark", "shots"], sort=False, observed=True):
         what = f"{benchmark}, {shots} shots{words}"
-        found = float(own["score"].mean())
         same = blind[(blind["benchmark"] == benchmark) & (blind["shots"] == shots)]
         unseen = same["score"][same["question"].isin(own["question"])].mean()
-        yield Check.within("sees", f"{what}, − blind", found - unseen, ABOVE_BLIND)
+        seen = own["score"][own["seed"].isin(same["seed"])].mean()
+        yield Check.within("sees", f"{what}, − blind", float(seen - unseen), ABOVE_BLIND)
         level = own["kind"].map(majorities[str(benchmark)]).mean()
-        yield Check.within("sees", f"{what}, − majority", found - level, ABOVE_MAJORITY)
+        yield Check.within("sees", f"{what}, − majority", float(own["score"].mean() - level), ABOVE_MAJORITY)
 
 
 def _mean(rows: pd.DataFrame) -> float:

@@ -64,3 +64,11 @@ def test_each_benchmark_is_compared_with_blind_and_majority_in_words_that_the_ba
     assert seen["vqa, 0 shots, first words, − blind"] == (30.0, "pass"), "0 in second words does not count"
     assert seen["text-vqa, 4 shots, − blind"] == (-20.0, "fail")
     assert seen["text-vqa, 0 shots, first words, − majority"] == (-8.0, "fail") and len(seen) == 8
+
+
+def test_the_blind_control_is_compared_at_the_seeds_that_it_has() -> None:
+    base = scores(second=54.0)
+    base.loc[base["seed"] == 1, "score"] = 0.0
+    blind = base[base["seed"] == 0].assign(score=30.0)
+    seen = {check.what: check.value for check in demonstration_checks(base, blind, MAJORITIES)}
+    assert seen["vqa, 4 shots, − blind"] == 27.0 and seen["vqa, 4 shots, − majority"] == 57.0 / 2 - 15.0
