@@ -34,22 +34,20 @@ class Manifest(Config):
     """Numbers of seeds at which a growing study is judged (`run --until-decided`), fixed before the first look."""
     file: str = ""
     """The sweep's file, relative to the results folder; empty if it is not known."""
+    asked: str = ""
+    """The path by which the file was named; empty if the sweep's name finds it."""
 
     @property
     def in_world(self) -> bool:
         return self.data.kind == WORLD_DATA.kind
 
     def command(self, *options: str, results: Path = RESULTS) -> str:
-        """The command that runs this sweep again; of the data file, and of a sweep outside `sweeps/`, only with the
-        name of the file."""
+        """The command that runs this sweep again; of the data file, only with its name."""
         data = f"FOLDER/{self.data_name.rpartition('-')[0]}.yaml" if self.data_name != "world" else None
-        file = Path(self.file)
-        sweep = file.stem or self.sweep.name
+        sweep = Path(self.file).stem or self.sweep.name
         if sweep != self.sweep.name:
             options = ()  # of a search's confirmation, which it runs itself
-        if file.parent.name not in ("", "sweeps"):
-            sweep = f"FOLDER/{file.name}"
-        words = ("run", sweep, "--scale", self.scale, *options)
+        words = ("run", self.asked or sweep, "--scale", self.scale, *options)
         return command_line(*words, settings=self.overrides, data=data, results=results)
 
 

@@ -42,14 +42,21 @@ def test_two_data_files_of_one_name_have_results_of_their_own(tmp_path: Path) ->
     assert a.name.startswith("data_mix,data=data-") and c == a, "data are known by what they are, not by their place"
 
 
-def test_a_sweep_outside_of_sweeps_is_run_again_by_its_file(tmp_path: Path) -> None:
+def test_a_sweep_outside_of_sweeps_is_run_again_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "mine" / "text.yaml"
     path.parent.mkdir()
     path.write_text("title: Text?\nrecipe: base\narms: {base: {}, more: {data_mix: {text: 2}}}\n", encoding="utf-8")
     request = load_request(path, "smoke", results=tmp_path / "results")
     assert [row.arm for row in request.write_manifest()] == ["base", "more"]
     folder = tmp_path / "results" / "smoke" / "text"
-    assert read_manifest(folder).command() == "mm1-lab run FOLDER/text.yaml --scale smoke", "which no bare name finds"
+    assert read_manifest(folder).command() == f"mm1-lab run {path} --scale smoke", "which no bare name finds"
+    path = tmp_path / "sweeps" / "text.yaml"
+    shutil.copytree(tmp_path / "mine", path.parent)
+    load_request(path, "smoke", results=tmp_path / "results").write_manifest()
+    assert read_manifest(folder).command() == f"mm1-lab run {path} --scale smoke", "another folder's sweeps"
+    monkeypatch.chdir(tmp_path)
+    load_request("sweeps/text.yaml", "smoke", results=tmp_path / "results").write_manifest()
+    assert read_manifest(folder).command() == "mm1-lab run text --scale smoke"
 
 
 def test_a_benchmark_added_later_leaves_the_folder_as_it_is(tmp_path: Path) -> None:

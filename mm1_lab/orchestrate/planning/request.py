@@ -166,9 +166,16 @@ class Request:
             shots=self.scale.evaluate.shots,
             looks=self.looks,
             file=os.path.relpath(self.file, self.ledger.results),
+            asked="" if self._is_found_by_name() else self.asked,
         )
         rows = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in self.trials]
         return merge_manifest(self.folder, manifest, rows, self._is_current)
+
+    def _is_found_by_name(self) -> bool:
+        try:
+            return find_sweep(self.file.stem).absolute() == self.file
+        except RequestError:
+            return False
 
     def _is_current(self, row: TrialRow) -> bool:
         """Whether the row belongs to the sweep as it is now; not if the data no longer allow its arm."""
