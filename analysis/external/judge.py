@@ -36,6 +36,7 @@ from analysis.statistics import (
 )
 from mm1_lab.config import Expectation, RequestError, nearest
 from mm1_lab.config.base import Config, read_yaml
+from mm1_lab.results.summary import PLAIN
 
 AVERAGE = "average"
 CELL = ["benchmark", "shots"]
@@ -66,7 +67,7 @@ class Judgement:
     """A mapping per claim, with the keys that docs/judge.md lists; None where there is no value."""
     spread: dict[str, Any] | None
     """How far repeats of an arm lie apart: `deviation` of one run, `degrees_of_freedom`, and `smallest_gain` of one run
-    over another that is told from luck at 5 %. None if no arm was repeated."""
+    over another that is told from luck at 5 %, and whether of `same_seed` alone. None if no arm was repeated."""
     notes: list[str]
 
     @property
@@ -129,7 +130,11 @@ def judge(
         rows.append(_row(claim, one, tested[str(place)], spreads[claim.measure], looks))
     if not table.paired:
         notes.append("No column of seeds: an arm's rows are taken for independent runs of it.")
-    return Judgement(rows, _smallest_gain(spreads[AVERAGE]), notes)
+    for look in dict.fromkeys(one.look for one in evidence if one.look):
+        notes.append(
+            f"p and verdict are of the look at {look} seeds; differences and intervals are of all that are there."
+        )
+    return Judgement(rows, _smallest_gain(spreads[AVERAGE], table.paired), notes)
 
 
 def _read_claims(claims: Path | str | Sequence[Mapping[str, Any]]) -> list[OutsideClaim]:
@@ -160,13 +165,15 @@ def _check_arms(claim: OutsideClaim, table: Scores) -> None:
 def _of_measure(table: Scores, measure: str) -> pd.DataFrame:
     """The rows that a measure is about. Raises RequestError if there are none."""
     frame = table.frame
+    in_average = frame["family"].isin(["", *PLAIN])
     if measure == AVERAGE:
-        return frame
+        return frame[in_average]
     name, _, last = measure.rpartition(" ")
     shots = re.fullmatch(r"(\d{1,4})-shot", last)
     if shots:
-        rows = frame[frame["shots"] == shots[1]]
-        rows = rows[rows["benchmark"] == name] if name else rows
+        of_family = frame["family"] == name
+        named = of_family if of_family.any() else frame["benchmark"] == name
+        rows = frame[(frame["shots"] == shots[1]) & (named if name else in_average)]
     else:
         rows = frame[frame["benchmark"] == measure]
     if rows.empty:
@@ -206,6 +213,8 @@ class _Evidence:
     """By statement, over the looks; empty if nothing can be judged."""
     now: P = field(default_factory=dict)
     """By statement, at the last finished look alone."""
+    look: int | None = None
+    """Seeds of the last finished look, where further ones have been added since."""
     reason: str = ""
     """Why nothing is judged."""
 
@@ -250,7 +259,8 @@ def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks:
     now = each_p[-1]
     if not looks:
         return replace(evidence, p=now, now=now)
-    return replace(evidence, p={name: over_looks([one[name] for one in each_p], looks) for name in now}, now=now)
+    over_all = {name: over_looks([one[name] for one in each_p], looks) for name in now}
+    return replace(evidence, p=over_all, now=now, look=finished[-1] if finished[-1] < count else None)
 
 
 def _within_seeds(claim: OutsideClaim, means: pd.DataFrame, look: int | None) -> Interval:
@@ -334,9 +344,10 @@ def _spread(means: pd.DataFrame, paired: bool) -> tuple[float, float] | None:
     return None
 
 
-def _smallest_gain(spread: tuple[float, float] | None) -> dict[str, Any] | None:
+def _smallest_gain(spread: tuple[float, float] | None, paired: bool) -> dict[str, Any] | None:
     if spread is None:
         return None
     deviation, degrees = spread
     smallest = quantile(0.975, degrees) * math.sqrt(2) * deviation
-    return {"deviation": deviation, "degrees_of_freedom": int(degrees), "smallest_gain": smallest}
+    found = {"deviation": deviation, "degrees_of_freedom": int(degrees), "smallest_gain": smallest}
+    return found | {"same_seed": paired}

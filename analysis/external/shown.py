@@ -38,13 +38,14 @@ def judgement_text(judgement: Judgement) -> str:
     if any(claim["interval_over"] == "questions" for claim in claims):
         notes.append("Intervals of one seed or run are over questions: they are about these models alone.")
     spread = judgement.spread
-    if spread:
+    if spread and spread["deviation"] > 1e-9:
+        at = " at the same seed" if spread["same_seed"] else ""
         notes.append(
             f"Repeats of an arm spread by {spread['deviation']:.3g} (standard deviation on "
-            f"{spread['degrees_of_freedom']} degrees of freedom): a gain of one run over another below "
+            f"{spread['degrees_of_freedom']} degrees of freedom): a gain of one run over another{at} below "
             f"{spread['smallest_gain']:.3g} may be luck."
         )
-    else:
+    elif not spread:
         notes.append("No arm was run twice, so nothing says what luck is worth: run one of them three times.")
     notes += judgement.notes
     formats = {"difference": ".4g", "p": ".2g", "seeds needed": ".0f"}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
 from mm1_lab.config import RequestError, nearest
+from mm1_lab.rows import Family
 
 NEEDED = ("arm", "score")
 KNOWN = (*NEEDED, "seed", "benchmark", "shots", "question", "status")
@@ -25,7 +27,9 @@ KEY = ["arm", "run", "benchmark", "shots", "question"]
 
 @dataclass(frozen=True)
 class Scores:
-    """A table of scores with the columns `KEY` and `score`, one row per question, or per benchmark, of every run."""
+    """A table of scores with the columns `KEY`, `family` and `score`, one row per question, or per benchmark, of every
+    run. `family` is that of a benchmark in a `scores.csv` of this lab, whose averages are over some families alone;
+    empty in other tables."""
 
     frame: pd.DataFrame
     paired: bool
@@ -103,19 +107,22 @@ def make_scores(table: pd.DataFrame, columns: Mapping[str, str] | None = None, w
     frame = pd.DataFrame({"score": _numbers(table["score"], where)})
     for name in ("arm", "benchmark", "question", "shots"):
         frame[name] = _labels(table[name], name, where) if name in table else ""
+    is_ours = "family" in table and set(table["family"]) <= set(get_args(Family))
+    frame["family"] = table["family"] if is_ours else ""
     paired = "seed" in table
     repeats = frame.groupby(["arm", "benchmark", "shots", "question"]).cumcount()
     frame["run"] = _labels(table["seed"], "seed", where) if paired else repeats.astype(str)
     doubled = frame.duplicated(KEY)
     if doubled.any():
         first = frame[doubled].iloc[0].rename({"run": "seed"})
-        cell = ", ".join(f"{name} {first[name]}" for name in ("arm", "seed", "benchmark", "shots", "question"))
+        names = ("arm", "seed", "benchmark", "shots", "question")
+        cell = ", ".join(f"{name} {first[name]}" for name in names if name in table)
         raise RequestError(
             f"{where}: {_row(frame.index[doubled][0])} is a second score of {cell}; leave one of them out"
         )
     if frame["arm"].nunique() < 2:
         raise RequestError(f"{where}: has one arm, {frame['arm'].iloc[0]!r}, so there is nothing to compare")
-    return Scores(frame[[*KEY, "score"]].reset_index(drop=True), paired, tuple(notes))
+    return Scores(frame[[*KEY, "family", "score"]].reset_index(drop=True), paired, tuple(notes))
 
 
 def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.DataFrame:
@@ -144,10 +151,10 @@ def _numbers(column: pd.Series[Any], where: str) -> pd.Series[float]:
     if wrong.any():
         place = column.index[wrong][0]
         value = str(column[place]).strip()
-        raise RequestError(
-            f"{where}: the score of {_row(place)} is {value[:40]!r}, not a number; leave the row out, or have a column "
-            "`status` say that the run crashed"
-        )
+        remedy = "leave the row out, or have a column `status` say that the run crashed"
+        if plain := re.fullmatch(r"(-?\d+)(?:[.,](\d+))?\s*%?", value):
+            remedy = f"write {'.'.join(filter(None, plain.groups()))}"
+        raise RequestError(f"{where}: the score of {_row(place)} is {value[:40]!r}, not a number; {remedy}")
     return numbers
 
 

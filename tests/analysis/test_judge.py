@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from analysis.external.shown import judgement_text
 from mm1_lab import judge
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError
+from tests.conftest import REPOSITORY
 
 LOGS = Path(__file__).parent / "harness_logs"
 """Written by lmms-eval 0.7.3 and lm-evaluation-harness 0.4.13 for ten made-up questions, without what they say of the
@@ -352,3 +354,40 @@ def test_the_examples_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "supported" in capsys.readouterr().out
     keys = set(judge(LOGS).claims[0])
     assert all(f"`{key}`" in page for key in keys)
+
+
+def test_a_table_of_the_lab_has_the_lab_s_averages() -> None:
+    folder = REPOSITORY / "results" / "study" / "mini" / "data_mix"
+    found = {
+        claim["claim"]: claim for claim in judge(folder / "scores.csv", REPOSITORY / "sweeps" / "data_mix.yaml").claims
+    }
+    committed = pd.read_csv(folder / "contrasts.csv").set_index("claim")["estimate"]
+    assert len(found) == len(committed) > 10
+    for claim, estimate in committed.items():
+        assert found[claim]["difference"] == pytest.approx(estimate, abs=1e-4), claim
+
+
+def test_a_verdict_of_a_look_beside_later_seeds_says_so() -> None:
+    rows = [
+        {"arm": arm, "seed": seed, "score": score} for arm, scores in LATER.items() for seed, score in enumerate(scores)
+    ]
+    for count in (3, 4):
+        judgement = judge(pd.DataFrame([row for row in rows if row["seed"] < count]), looks=[3, 6])
+        told = judgement_text(judgement)
+        assert ("p and verdict are of the look at 3 seeds" in told) == (count == 4)
+        assert "one run over another at the same seed below" in told
+
+
+LATER = {"base": [50.0, 50.4, 49.7, 50.1], "wide": [53.8, 54.3, 53.0, 50.5], "deep": [50.2, 50.9, 49.5, 50.3]}
+
+
+def test_errors_of_tables_say_what_to_write(tmp_path: Path) -> None:
+    for score, wanted in (("50,1", "write 50.1"), ("50.1 %", "write 50.1"), ("nan", "leave the row out")):
+        (tmp_path / "t.tsv").write_text(f"arm\tseed\tscore\na\t0\t1\nb\t0\t{score}\n")
+        with pytest.raises(RequestError, match=wanted):
+            judge(tmp_path / "t.tsv")
+    (tmp_path / "t.tsv").write_text("arm\tseed\tscore\na\t0\t1\na\t0\t2\nb\t0\t1\n")
+    with pytest.raises(RequestError, match="a second score of arm a, seed 0; leave"):
+        judge(tmp_path / "t.tsv")
+    same = pd.DataFrame([{"arm": arm, "seed": seed, "score": 5.0} for arm in "ab" for seed in range(3)])
+    assert "may be luck" not in judgement_text(judge(same))
