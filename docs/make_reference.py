@@ -119,7 +119,7 @@ JSON = {
     "`checkpoint_bytes`, and `seconds` or, with GPUs, `gpus`, `rows`, `bytes_per_gpu`, `gpu_hours`); `seconds`; "
     "`notes`",
     "status": "`sweeps` (`sweep`, `scale`, `trials` with `arm`, `seed`, `fingerprint`, `state`: done, missing or "
-    "failed, `why`); `failures` of other stages (`stage`, `reason`, `log`)",
+    "failed, `why`; and `not_asked_for`, how many more); `failures` of other stages (`stage`, `reason`, `log`)",
     "show": "by arm its recipe, or of the arms named `recipe`, `fingerprint`, `parameters without embeddings`, "
     "`resolved`",
     "compare": "`title`; `rows` (`measure`, `first`, `second`, `difference`, `low`, `high`, `over`: seeds or "

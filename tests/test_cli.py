@@ -60,7 +60,11 @@ def test_a_finished_sweep_has_table_figure_and_runs_to_browse(finished: Any) -> 
     assert (folder / "figure.png").stat().st_size > 10_000 and "Captions / interleaved" in (
         folder / "table.md"
     ).read_text()
-    assert "2 done, 0 missing, 0 failed" in finished.run("status")
+    missing = "0 missing, 0 failed; 10 trials not asked for\n"
+    assert f"data_mix at smoke: 2 done, {missing}" in finished.run("status", "--scale", "smoke")
+    one = finished.run("status", "data_mix", "--scale", "smoke", "--only", "base")
+    assert f"1 done, {missing.replace('10', '11')}" in one
+    assert "at" not in finished.run("status", "--scale", "mini")
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{finished.results / 'mlflow.db'}")
     runs = {
         run.info.run_name: run for run in client.search_runs([client.get_experiment_by_name("data_mix").experiment_id])

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     "data_mix --scale smoke",
     option("sweep", "a sweep; default: all sweeps with results", "SWEEP", nargs="?"),
     opt.ONLY,
-    *opt.REQUEST,
+    option("--scale", "default: mini; without SWEEP, all scales with results"),
+    opt.DATA,
+    option("--seeds", "how many or which, as for run; default: those of the results"),
+    opt.SET,
+    opt.IN_RESULTS,
+    opt.STORE,
     opt.JSON,
 )
 def status(options: argparse.Namespace) -> int:
@@ -35,12 +40,22 @@ def status(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.status import status_text, status_values
 
     if options.sweep:
-        request = so_far(request_of(options, options.sweep))
+        options.scale = options.scale or "mini"
+        request = request_of(options, options.sweep)
+        if options.seeds is None:
+            request = request.at_seeds({row.seed for row in read_trials(request.folder)})
+        request = so_far(request)
         asked = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
-        sweeps = [(request.variant, request.scale_name, asked)]
+        sweeps = [(request.sweep, request.variant, request.scale_name, asked)]
+    elif options.only or options.data or options.set or options.seeds:
+        raise RequestError("status: --only, --data, --set and --seeds are of one sweep; give its name")
     else:
         manifests = [(read_manifest(folder), read_trials(folder)) for folder in list_variants(options.results)]
-        sweeps = [(manifest.variant, manifest.scale, rows) for manifest, rows in manifests]
+        sweeps = [
+            (manifest.sweep, manifest.variant, manifest.scale, rows)
+            for manifest, rows in manifests
+            if options.scale in (None, manifest.scale)
+        ]
     told = status_values(sweeps, ledger_of(options))
     if options.json:
         print_json(told)

@@ -5,19 +5,19 @@ from typing import Any
 
 import yaml
 
-from mm1_lab.config import RequestError, nearest
+from mm1_lab.config import RequestError, Sweep, nearest
 from mm1_lab.formatting import counted, flat, text_table
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger, TrialRow
 
 
-def status_values(sweeps: Iterable[tuple[str, str, Sequence[TrialRow]]], ledger: Ledger) -> dict[str, Any]:
-    """For each of `sweeps` (name, scale, trials) its trials, which are done, missing, or failed and why; then failures
-    of other stages."""
+def status_values(sweeps: Iterable[tuple[Sweep, str, str, Sequence[TrialRow]]], ledger: Ledger) -> dict[str, Any]:
+    """For each of `sweeps` (with its name, scale and trials) its trials, which are done, missing, or failed and why,
+    and how many more its arms have at these seeds, which were not asked for; then failures of other stages."""
     failures = ledger.failures()
     others = dict(failures)
     told = []
-    for name, scale, rows in sweeps:
+    for sweep, name, scale, rows in sweeps:
         trials = []
         for row in rows:
             others.pop(row.fingerprint, None)
@@ -30,7 +30,8 @@ def status_values(sweeps: Iterable[tuple[str, str, Sequence[TrialRow]]], ledger:
                 why = f"{failure['reason']} ({counted(failure['attempts'], 'attempt')}; {failure['log'] or 'no log'})"
             trial = {"arm": row.arm, "seed": row.seed, "fingerprint": row.fingerprint, "state": state, "why": why}
             trials.append(trial)
-        told.append({"sweep": name, "scale": scale, "trials": trials})
+        left = 0 if sweep.search else len(sweep.arms) * len({row.seed for row in rows}) - len(rows)
+        told.append({"sweep": name, "scale": scale, "trials": trials, "not_asked_for": left})
     stages = [{name: failure[name] for name in ("stage", "reason", "log")} for failure in others.values()]
     return {"sweeps": told, "failures": stages}
 
@@ -42,6 +43,8 @@ def status_text(status: dict[str, Any]) -> str:
         trials = sweep["trials"]
         states = [trial["state"] for trial in trials]
         counts = ", ".join(f"{states.count(state)} {state}" for state in ("done", "missing", "failed"))
+        if left := sweep["not_asked_for"]:
+            counts += f"; {counted(left, 'trial')} not asked for"
         lines += ["", f"{sweep['sweep']} at {sweep['scale']}: {counts}"]
         lines += text_table(list(trials[0]) if trials else [], [list(trial.values()) for trial in trials])
     for failure in status["failures"]:

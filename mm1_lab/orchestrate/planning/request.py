@@ -4,8 +4,8 @@ before anything runs."""
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -131,6 +131,15 @@ class Request:
     def resolve(self, arm: str, recipe: Recipe, seed: int) -> Trial:
         """Resolves a recipe with this request's scale, data and pre-trained models. Raises RequestError."""
         return resolve(arm, recipe, self.scale, seed, self.data, self.models)
+
+    def at_seeds(self, seeds: Collection[int]) -> Request:
+        """The request with the same arms at these seeds; unchanged without any."""
+        if not seeds:
+            return self
+        arms = {trial.arm: trial.recipe for trial in self.trials}
+        part = self.sweep.model_copy(update={"arms": arms})
+        trials = resolve_sweep(part, self.scale, tuple(sorted(seeds)), self.data, self.models)
+        return replace(self, trials=tuple(trials))
 
     def why_no_value(self, measure: Measure) -> str:
         """Why no trial can have a value of the measure; empty if some may. Shots are not looked at: scales differ."""
