@@ -15,6 +15,7 @@ from analysis.paper import Paper, PaperNumber, combine_numbers, read_paper
 from analysis.seeds import caution
 from analysis.statistics import Interval, arm_means, over_questions
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure, Panel, RequestError, Sweep, canonical_json
+from mm1_lab.formatting import counted
 from mm1_lab.results import Manifest
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
 from mm1_lab.results.summary import rows_of, trial_value
@@ -83,10 +84,18 @@ class Study:
         return [arm for arm in self.sweep.arms if arm in known]
 
     def missing(self) -> list[str]:
-        """Trials of the sweep without scores, at the requested seeds."""
+        """Arms without scores, by those of the requested seeds that they lack; of many arms six by name."""
         done = set(self.variant.done[["arm", "seed"]].itertuples(index=False, name=None))
         seeds = sorted(self.variant.trials["seed"].unique())
-        return [f"{arm} / seed {seed}" for seed in seeds for arm in self.sweep.arms if (arm, seed) not in done]
+        lacking: dict[str, list[str]] = {}
+        for arm in self.sweep.arms:
+            if own := ", ".join(str(seed) for seed in seeds if (arm, seed) not in done):
+                lacking.setdefault(own, []).append(arm)
+        found = []
+        for own, arms in lacking.items():
+            more = f", and {counted(len(arms) - 6, 'more arm')}" if len(arms) > 6 else ""
+            found.append(f"{', '.join(arms[:6])}{more} ({'seeds' if ',' in own else 'seed'} {own})")
+        return found
 
     def at_seeds(self, seeds: Iterable[int]) -> Study:
         """This study with only the trials of `seeds`."""

@@ -81,7 +81,8 @@ def claims_notes(study: Study, claims: pd.DataFrame) -> list[str]:
         notes.append(f"Judged look by look as seeds are added: {looks}. Intervals are those of a single look.")
     if study.cider_measures:
         notes.append(CAPTIONS_NOTE)
-    if claims["seeds_needed"].notna().any():
+    judged_here = claims[claims["of_lesson"] == ""] if "of_lesson" in claims else claims
+    if judged_here["seeds_needed"].notna().any():
         notes.append(NEEDED_NOTE)
     if (claims["mixes_machines"] == 1).any():
         notes.append("‡ At some seed the arms were scored on different machines or with different libraries.")

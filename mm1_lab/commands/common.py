@@ -120,7 +120,10 @@ TRACKER = repeated(
     "--tracker", "log finished trials there, beside MLflow; may be repeated", "NAME", choices=("wandb", "trackio")
 )
 DRAWN_RESULTS = option(
-    "--results", f"default: {RESULTS}, or if it has none, {PUBLISHED}, drawn there", "DIR", type=Path
+    "--results",
+    f"default: {RESULTS}, or if it has none, {PUBLISHED}, drawn in {RESULTS}/{PUBLISHED.name}",
+    "DIR",
+    type=Path,
 )
 ALL_RESULTS = option("--results", f"default: {RESULTS}, or if it has none, {PUBLISHED}", "DIR", type=Path)
 

@@ -76,7 +76,7 @@ def test_holes_are_shown_as_holes(three_seeds: Path) -> None:
     folder = three_seeds / "mini" / "data_mix"
     text = (folder / "table.md").read_text(encoding="utf-8")
     assert "| 33/66 | – | – |" in text and "| 91/9 (2 of 3 seeds) | " in text
-    assert "base / seed 1" in text and "captions-33 / seed 2" in text
+    assert "base (seed 1)" in text and "captions-33 (seeds 0, 1, 2)" in text
     table = pd.read_csv(folder / "table.csv")
     assert table[table["arm"] == "captions-33"]["value"].isna().all()
     assert table[table["arm"] == "base"]["value"].notna().all()

@@ -63,7 +63,7 @@ def test_it_tells_lessons_holes_cost_and_how_to_run_it_again(results: Path) -> N
     assert text.index(" lessons: ") < text.index("The axes as a table") < text.index("<dt>points</dt>")
     assert '<p class="banner">The development seeds 0 and 1' in text
     assert text.count('loading="lazy"') == text.count("<img") and "<details open" not in text
-    assert "Without scores:</strong> captions-33 / seed 0, base / seed 1, captions-33 / seed 1" in text
+    assert "Without scores:</strong> base (seed 1), captions-33 (seeds 0, 1)" in text
     assert "mm1-lab run data_mix --scale mini --seeds 0,1 --only base" in text
     assert "<strong>not judged</strong>: one seed" in text  # few-shot: base has one seed
     assert "prefers-color-scheme: dark" in text and 'name="viewport"' in text
