@@ -64,7 +64,7 @@ def test_a_finished_sweep_has_table_figure_and_runs_to_browse(finished: Any) -> 
     assert f"data_mix at smoke: 2 done, {missing}" in finished.run("status", "--scale", "smoke")
     one = finished.run("status", "data_mix", "--scale", "smoke", "--only", "base")
     assert f"1 done, {missing.replace('10', '11')}" in one
-    assert "at" not in finished.run("status", "--scale", "mini")
+    assert "has no results at mini" in finished.run("status", "--scale", "mini", code=2)
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{finished.results / 'mlflow.db'}")
     runs = {
         run.info.run_name: run for run in client.search_runs([client.get_experiment_by_name("data_mix").experiment_id])

@@ -349,5 +349,9 @@ def _smallest_gain(spread: tuple[float, float] | None, paired: bool) -> dict[str
         return None
     deviation, degrees = spread
     smallest = quantile(0.975, degrees) * math.sqrt(2) * deviation
-    found = {"deviation": deviation, "degrees_of_freedom": int(degrees), "smallest_gain": smallest}
-    return found | {"same_seed": paired}
+    return {
+        "deviation": deviation,
+        "degrees_of_freedom": int(degrees),
+        "smallest_gain": smallest,
+        "same_seed": paired,
+    }

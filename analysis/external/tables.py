@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -151,10 +150,10 @@ def _numbers(column: pd.Series[Any], where: str) -> pd.Series[float]:
     if wrong.any():
         place = column.index[wrong][0]
         value = str(column[place]).strip()
-        remedy = "leave the row out, or have a column `status` say that the run crashed"
-        if plain := re.fullmatch(r"(-?\d+)(?:[.,](\d+))?\s*%?", value):
-            remedy = f"write {'.'.join(filter(None, plain.groups()))}"
-        raise RequestError(f"{where}: the score of {_row(place)} is {value[:40]!r}, not a number; {remedy}")
+        raise RequestError(
+            f"{where}: the score of {_row(place)} is {value[:40]!r}, not a number such as 50.1; leave the row out, or "
+            "have a column `status` say that the run crashed"
+        )
     return numbers
 
 

@@ -113,8 +113,10 @@ def lesson_notes(lessons: pd.DataFrame) -> list[str]:
         "Differences in points with 95 % intervals over seeds, of the part that decides a lesson: it needs all its "
         f"parts and falls with one. All lessons are one family ({family} could be judged); verdicts hold at 5 % after "
         "Holm's correction, intervals are uncorrected. *Development* seeds are those used to tune world and recipes.",
-        f"{CAPTIONS_NOTE} {NEEDED_NOTE}",
+        CAPTIONS_NOTE,
     ]
+    if lessons["seeds_needed"].notna().any():
+        notes[-1] += f" {NEEDED_NOTE}"
     if left := len(lessons) - len(run_lessons(lessons)):
         notes.append(f"{left} more lessons were not run here; `lessons.csv` names the commands.")
     if note := looks_note(lessons):

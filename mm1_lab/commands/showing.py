@@ -56,6 +56,8 @@ def status(options: argparse.Namespace) -> int:
             for manifest, rows in manifests
             if options.scale in (None, manifest.scale)
         ]
+        if manifests and not sweeps:
+            raise RequestError(f"{options.results}: has no results at {options.scale}")
     told = status_values(sweeps, ledger_of(options))
     if options.json:
         print_json(told)

@@ -382,9 +382,9 @@ LATER = {"base": [50.0, 50.4, 49.7, 50.1], "wide": [53.8, 54.3, 53.0, 50.5], "de
 
 
 def test_errors_of_tables_say_what_to_write(tmp_path: Path) -> None:
-    for score, wanted in (("50,1", "write 50.1"), ("50.1 %", "write 50.1"), ("nan", "leave the row out")):
+    for score in ("50,1", "50.1 %", "nan"):
         (tmp_path / "t.tsv").write_text(f"arm\tseed\tscore\na\t0\t1\nb\t0\t{score}\n")
-        with pytest.raises(RequestError, match=wanted):
+        with pytest.raises(RequestError, match=f"row 2 is '{score}', not a number such as 50.1; leave the row out"):
             judge(tmp_path / "t.tsv")
     (tmp_path / "t.tsv").write_text("arm\tseed\tscore\na\t0\t1\na\t0\t2\nb\t0\t1\n")
     with pytest.raises(RequestError, match="a second score of arm a, seed 0; leave"):

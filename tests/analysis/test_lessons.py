@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis.judging.claims import LAW, Claim, Lesson, claim_of, claims_of, load_lessons
@@ -21,6 +22,7 @@ from analysis.judging.verdicts import judge_contrasts, judge_lessons, needed, ne
 from analysis.law.fit import Fit, Law
 from analysis.law.report import _last_targets
 from analysis.law.runs import Objective
+from analysis.pages.verdicts import lesson_notes
 from analysis.statistics import Interval, quantile
 from analysis.study import Study
 from mm1_lab.config import (
@@ -345,3 +347,9 @@ def test_the_protocol_of_the_study_is_that_of_these_files() -> None:
     assert protocol_hash([lesson, *LESSONS[1:]], sweeps) != now
     moved = [sweep.model_copy(update={"contrasts": sweep.contrasts[1:]}) for sweep in sweeps]
     assert protocol_hash(LESSONS, moved) != now
+
+
+def test_seeds_needed_are_explained_where_they_stand() -> None:
+    lessons = pd.read_csv(ROOT / "results" / "study" / "mini" / "lessons.csv")
+    assert "*Seeds needed*" in " ".join(lesson_notes(lessons))
+    assert "*Seeds needed*" not in " ".join(lesson_notes(lessons.assign(seeds_needed=np.nan)))
