@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 
 from analysis.external.tables import Scores, make_scores, read_scores
+from analysis.judging.claims import claim_of
 from analysis.judging.p_values import DECIDED, P, Tested, holm, p_values
 from analysis.judging.sequential import FUTILE, chance_yet, over_looks
 from analysis.seeds import seeds_needed
@@ -34,29 +34,35 @@ from analysis.statistics import (
     quantile,
     shrunk,
 )
-from mm1_lab.config import Expectation, RequestError, nearest
-from mm1_lab.config.base import Config, read_yaml
+from mm1_lab.config import Contrast, Expectation, RequestError, nearest
+from mm1_lab.config.base import read_yaml
 from mm1_lab.results.summary import PLAIN
 
 AVERAGE = "average"
 CELL = ["benchmark", "shots"]
 
 
-class OutsideClaim(Config):
-    """A claim about two arms of a table; as a sweep's contrast, but only the arms must be given."""
+class OutsideClaim(Contrast):
+    """A claim about arms of a table; as a sweep's contrast, but only the arms must be given."""
 
-    first: str
-    second: str
-    """The difference is `first` − `second`."""
     claim: str = ""
-    measure: str = AVERAGE
+    measure: str = AVERAGE  # type: ignore[assignment]
     """`average` (over all benchmarks and shots), `4-shot`, a benchmark, or `BENCHMARK 4-shot`."""
     expect: Expectation = "greater"
-    margin: float = Field(0.0, ge=0)
 
     @property
     def name(self) -> str:
-        return self.claim or f"{self.first} − {self.second}"
+        return self.claim or claim_of(self).detail.removesuffix(f", {self.measure}")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of each arm in the difference; an arm that stands on both sides alike is in none."""
+        return {arm: weight for (arm, _), weight in claim_of(self).weights.items() if weight}
+
+    @property
+    def squares(self) -> float:
+        """The sum of the squared weights."""
+        return sum(weight**2 for weight in self.weights.values())
 
 
 @dataclass(frozen=True)
@@ -114,9 +120,10 @@ def judge(
     notes, evidence = list(table.notes), []
     for claim in asked:
         questions = by_measure[claim.measure]
-        theirs = questions[[arm for arm in (claim.first, claim.second) if arm in questions]]
-        if table.paired:  # a seed of one arm alone takes no question from the others
-            theirs = theirs.loc[:, theirs.columns.get_level_values(1).duplicated(keep=False)]
+        theirs = questions[[arm for arm in claim.weights if arm in questions]]
+        if table.paired:  # a seed that some of the arms lack takes no question from the others
+            seeds = list(theirs.columns.get_level_values("run"))
+            theirs = theirs.loc[:, [seeds.count(seed) == len(claim.weights) for seed in seeds]]
         common = questions[theirs.notna().all(axis=1)]
         evidence.append(_evidence(claim, common, table.paired, looks))
         lost = len(questions) - len(common)
@@ -134,6 +141,8 @@ def judge(
         notes.append(
             f"p and verdict are of the look at {look} seeds; differences and intervals are of all that are there."
         )
+    if any(row["open"] and row["p"] is not None for row in rows) and looks:
+        notes.append("What is open may be decided at a later look; seeds needed are rounded up to one.")
     return Judgement(rows, _smallest_gain(spreads[AVERAGE], table.paired), notes)
 
 
@@ -153,13 +162,11 @@ def _read_claims(claims: Path | str | Sequence[Mapping[str, Any]]) -> list[Outsi
 
 
 def _check_arms(claim: OutsideClaim, table: Scores) -> None:
-    for arm in (claim.first, claim.second):
+    for arm in (*claim.sides[0], *claim.sides[1]):
         if arm not in table.arms:
             raise RequestError(f"{claim.name}: the table has no arm {arm!r}{nearest(arm, table.arms)}")
-    if claim.first == claim.second:
-        raise RequestError(f"{claim.name}: compares {claim.first!r} with itself")
-    if claim.expect == "equivalent" and claim.margin == 0:
-        raise RequestError(f"{claim.name}: no difference is within 0; give `equivalent` a margin")
+    if not claim.weights:
+        raise RequestError(f"{claim.name}: both sides are the same")
 
 
 def _of_measure(table: Scores, measure: str) -> pd.DataFrame:
@@ -206,7 +213,7 @@ class _Evidence:
     over: str = ""
     """What the interval is over: `seeds`, `runs`, or `questions`, which give no verdict; empty without one."""
     count: int = 0
-    """Seeds that both arms have, or runs of the one that has fewer."""
+    """Seeds that all of its arms have, or runs of the one that has fewest."""
     single: Interval = UNKNOWN
     """The difference with the error of a single seed."""
     p: P = field(default_factory=dict)
@@ -220,27 +227,28 @@ class _Evidence:
 
 
 def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks: Sequence[int]) -> _Evidence:
-    """`questions` are those that both arms have."""
+    """`questions` are those that all of its arms have."""
     means = _means(questions) if len(questions) else pd.DataFrame()
-    if claim.first not in means.index or claim.second not in means.index:
+    weights = claim.weights
+    if not set(weights) <= set(means.index):
         return _Evidence(reason="no question in common")
-    first, second = pd.DataFrame(questions[claim.first]), pd.DataFrame(questions[claim.second])  # a column per run
+    own = {arm: pd.DataFrame(questions[arm]) for arm in weights}  # a column per run
     if paired:
-        seeds = means.loc[[claim.first, claim.second]].dropna(axis=1).columns
+        seeds = means.loc[list(weights)].dropna(axis=1).columns
         if seeds.empty:
-            return _Evidence(reason="no seed in common: run both arms at the same seeds")
-        first, second = first[seeds], second[seeds]
-    runs = first.shape[1], second.shape[1]
-    count = min(runs)
+            return _Evidence(reason="no seed in common: run the arms at the same seeds")
+        own = {arm: runs[seeds] for arm, runs in own.items()}
+    count = min(runs.shape[1] for runs in own.values())
     if count == 1:
-        each = first.mean(axis=1) - second.mean(axis=1)
+        each = pd.DataFrame({arm: runs.mean(axis=1) for arm, runs in own.items()}).dot(pd.Series(weights))
         found = over_questions(each, pd.Series(1, each.index))
         over = "questions" if np.isfinite(found.error) else ""
         reason = f"one {'seed' if paired else 'run of an arm'}: its luck is not known"
         return _Evidence(found, over, count, reason=reason)
     interval = _within_seeds if paired else _between_runs
-    found = interval(claim, means, None)
-    to_single = math.sqrt(count) if paired else math.sqrt(2 / (1 / runs[0] + 1 / runs[1]))
+    found = interval(weights, means, None)
+    of_means = sum(weight**2 / own[arm].shape[1] for arm, weight in weights.items())
+    to_single = math.sqrt(claim.squares / of_means)
     evidence = _Evidence(
         found=found,
         over="seeds" if paired else "runs",
@@ -254,7 +262,7 @@ def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks:
     if not finished:
         return replace(evidence, reason=f"before the first look, at {looks[0]} seeds")
     each_p = [
-        p_values(claim.expect, claim.margin, interval(claim, means, look if looks else None)) for look in finished
+        p_values(claim.expect, claim.margin, interval(weights, means, look if looks else None)) for look in finished
     ]
     now = each_p[-1]
     if not looks:
@@ -263,21 +271,25 @@ def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks:
     return replace(evidence, p=over_all, now=now, look=finished[-1] if finished[-1] < count else None)
 
 
-def _within_seeds(claim: OutsideClaim, means: pd.DataFrame, look: int | None) -> Interval:
-    """The difference over the seeds that both arms have, at a `look` over the first so many of them."""
-    differences = (means.loc[claim.first] - means.loc[claim.second]).dropna()[:look]
-    others = means.drop(index=[claim.first, claim.second])[differences.index].dropna()
-    return moderated(np.asarray(differences, np.float64), other_arms(others.to_numpy(np.float64))) or UNKNOWN
+def _within_seeds(weights: Mapping[str, float], means: pd.DataFrame, look: int | None) -> Interval:
+    """The difference over the seeds that its arms have, at a `look` over the first so many of them.
+
+    Only that of a pair is moderated: other arms alone do not tell how far means over groups of arms vary together.
+    """
+    differences = means.loc[list(weights)].T.dot(pd.Series(weights)).dropna()[:look]
+    others = means.drop(index=list(weights))[differences.index].dropna().to_numpy(np.float64)
+    is_pair = sorted(weights.values()) == [-1.0, 1.0]
+    return moderated(np.asarray(differences, np.float64), other_arms(others if is_pair else others[:0])) or UNKNOWN
 
 
-def _between_runs(claim: OutsideClaim, means: pd.DataFrame, look: int | None) -> Interval:
-    """The difference of independent runs, at a `look` of the first so many of each arm; the variance within the two
-    arms is moderated towards that within the others."""
+def _between_runs(weights: Mapping[str, float], means: pd.DataFrame, look: int | None) -> Interval:
+    """The difference of independent runs, at a `look` of the first so many of each arm; the variance within its arms
+    is moderated towards that within the others."""
     runs = {arm: own[:look] for arm, own in _runs(means).items()}
-    first, second = runs.pop(claim.first), runs.pop(claim.second)
-    variance, degrees = shrunk(*_within_arms([first, second]), *_within_arms(list(runs.values())))
-    error = math.sqrt(variance * (1 / len(first) + 1 / len(second)))
-    return Interval(float(first.mean() - second.mean()), error, degrees)
+    its = {arm: runs.pop(arm) for arm in weights}
+    variance, degrees = shrunk(*_within_arms(list(its.values())), *_within_arms(list(runs.values())))
+    error = math.sqrt(variance * sum(weight**2 / len(its[arm]) for arm, weight in weights.items()))
+    return Interval(float(sum(weight * its[arm].mean() for arm, weight in weights.items())), error, degrees)
 
 
 def _runs(means: pd.DataFrame) -> dict[str, Floats]:
@@ -306,13 +318,15 @@ def _row(
     if is_open:
         single, prior = one.single, max(found.degrees_of_freedom - (one.count - 1), 0.0)
         if one.count == 1 and spread:  # of arms that were run once, by the repeats of others
-            single, prior = Interval(found.estimate, math.sqrt(2) * spread[0], spread[1]), spread[1]
+            single, prior = Interval(found.estimate, math.sqrt(claim.squares) * spread[0], spread[1]), spread[1]
         if np.isfinite(single.error) and np.isfinite(single.estimate):
             needed = seeds_needed(claim.expect, claim.margin, single, prior, tested.tests)
     if is_open and looks:
         reached = max((look for look in looks if look <= one.count), default=0)  # `now` is of this look
         chance = max((chance_yet(p, reached, looks[-1]) for p in one.now.values()), default=1.0)
         is_open = chance >= FUTILE and one.count < looks[-1]
+        # it is only decided at a look
+        needed = next((float(look) for look in looks if look > one.count and look >= needed), needed)
     values = {
         "claim": claim.name,
         **claim.model_dump(exclude={"claim"}),

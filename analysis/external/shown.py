@@ -46,7 +46,9 @@ def judgement_text(judgement: Judgement) -> str:
             f"{spread['smallest_gain']:.3g} may be luck."
         )
     elif not spread:
-        notes.append("No arm was run twice, so nothing says what luck is worth: run one of them three times.")
+        notes.append(
+            "Nothing says what luck is worth: run one arm three times, or two of them at the same three seeds."
+        )
     notes += judgement.notes
     formats = {"difference": ".4g", "p": ".2g", "seeds needed": ".0f"}
     return to_plain(Table("p by Holm over all claims", pd.DataFrame(rows), notes, formats=formats))

@@ -1,6 +1,7 @@
 """`mm1-lab judge`: verdicts on scores that were made elsewhere."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,41 @@ def test_later_seeds_change_no_look_before_them(paired: bool) -> None:
     told = [judge(one if paired else one.drop(columns="seed"), looks=(4, 8)).claims[0] for one in frames]
     for name in ("p", "verdict", "open"):
         assert told[0][name] == told[1][name], name
+
+
+def test_groups_of_arms_are_judged_by_their_means() -> None:
+    arms = {"base": [50.0, 52, 51], "wide": [56.0, 58, 56, 90], "deep": [54.0, 55, 56], "other": [50.0, 50, 51]}
+    claims = [{"first": ["wide", "deep"], "second": "base"}, {"first": ["wide", "deep"], "second": ["deep", "base"]}]
+    groups, cancelled = judge(table(arms), claims).claims
+    means = (np.array(arms["wide"][:3]) + arms["deep"]) / 2
+    known = stats.ttest_rel(means, arms["base"])
+    assert groups["claim"] == "mean of wide, deep − base" and groups["seeds"] == 3
+    assert (groups["low"], groups["high"]) == pytest.approx(tuple(known.confidence_interval()))
+    half = (np.array(arms["wide"][:3]) - arms["base"]) / 2
+    assert cancelled["difference"] == pytest.approx(half.mean()), "an arm on both sides cancels out"
+
+
+def test_groups_of_independent_runs_share_their_variance() -> None:
+    arms = {"base": [50.0, 52, 51, 49], "wide": [56.0, 59], "deep": [54.0, 55, 56]}
+    (claim,) = judge(table(arms).drop(columns="seed"), [{"first": ["wide", "deep"], "second": "base"}]).claims
+    variance = sum(np.var(own) * len(own) for own in arms.values()) / 6
+    half = stats.t.ppf(0.975, 6) * np.sqrt(variance * (1 / 4 + 1 / 4 / 2 + 1 / 4 / 3))
+    assert claim["difference"] == pytest.approx((57.5 + 55) / 2 - 50.5) and claim["interval_over"] == "runs"
+    assert claim["high"] - claim["difference"] == pytest.approx(half)
+
+
+def test_seeds_needed_with_looks_are_those_of_a_look_to_come() -> None:
+    frame = table({"a": [50, 52, 51, 53], "b": [53, 56.5, 53, 57.5]})
+    judgement = judge(frame, looks=(3, 9))
+    assert judgement.claims[0]["verdict"] == "undecided" and judgement.claims[0]["seeds_needed"] == 9
+    assert any("may be decided at a later look" in note for note in judgement.notes)
+
+
+def test_letters_that_the_font_lacks_are_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table({"数据": [50, 51, 52], "宽": [60, 61, 62.5]}).to_csv(tmp_path / "scores.csv", index=False)
+    with warnings.catch_warnings(action="error", category=UserWarning):
+        assert main(["judge", str(tmp_path / "scores.csv"), "--figure", str(tmp_path / "plot.png")]) == 0
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_one_model_that_was_scored_several_times_shows_no_luck() -> None:
@@ -241,7 +277,10 @@ CLAIMS = {
     "contrasts: [a]": "contrast 1 is not a mapping",
     "contrasts: [{first: a}]": "second",
     "contrasts: [{first: a, second: c}]": "the table has no arm 'c'",
-    "contrasts: [{first: a, second: a}]": "compares 'a' with itself",
+    "contrasts: [{first: a, second: a}]": "both sides are the same",
+    "contrasts: [{first: [a, b], second: [b, a]}]": "both sides are the same",
+    "contrasts: [{first: [a, c], second: b}]": "the table has no arm 'c'",
+    "contrasts: [{first: [a], second: b}]": "first",
     "contrasts: [{first: a, second: b, expect: equivalent}]": "give `equivalent` a margin",
     "contrasts: [{first: a, second: b, margin: -1}]": "margin",
     "contrasts: [{first: a, second: b, expect: better}]": "expect",
