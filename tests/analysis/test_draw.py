@@ -27,6 +27,8 @@ from analysis.runs import mixes_machines
 from analysis.study import Study, read_study
 from mm1_lab.cli import main
 from mm1_lab.config import AVERAGE, UNPARSED, Contrast, DataIdentity, Measure, Panel, RequestError, Sweep
+from mm1_lab.results import TrialRow
+from mm1_lab.results.manifest import row_check
 from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, study_of, write_results
 
 NAMES = [
@@ -180,7 +182,9 @@ def own_data(results: Path, data_mix: Sweep) -> Study:
     trials = pd.read_csv(folder / "trials.csv", dtype=str)
     prints = trials.set_index(["arm", "seed"])["fingerprint"]
     same = [prints["base", seed] if arm == "no-vecap" else prints[arm, seed] for arm, seed in prints.index]
-    trials.assign(fingerprint=same).drop(columns="check").to_csv(folder / "trials.csv", index=False)
+    rows = [TrialRow(arm, int(seed), one) for (arm, seed), one in zip(prints.index, same, strict=True)]
+    checks = [row_check(row) for row in rows]
+    trials.assign(fingerprint=same, check=checks).to_csv(folder / "trials.csv", index=False)
     return read_study(folder)
 
 

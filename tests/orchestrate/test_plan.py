@@ -16,7 +16,8 @@ from mm1_lab.orchestrate.planning.cost import check_feasible
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan, path_lengths
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.orchestrate.sweeping import forget_trials
-from mm1_lab.results import Ledger
+from mm1_lab.results import Ledger, TrialRow
+from mm1_lab.results.manifest import row_check
 
 
 def ask(
@@ -109,8 +110,9 @@ def test_models_of_arms_that_are_not_asked_for_are_left_alone(tmp_path: Path, mo
     path.write_text(f"title: t\naxis: encoder\nrecipe: base\narms:\n  a: {{}}\n  b: {arms[0]}\n  c: {arms[1]}\n")
     request = load_request(path, "smoke", only=("a",), results=tmp_path / "results")
     request.write_manifest()
-    rows = request.folder / "trials.csv"
-    rows.write_text(f"arm,seed,fingerprint\na,0,{request.trials[0].fingerprint}\nb,0,0123\nc,0,4567\n")
+    rows = [TrialRow("a", 0, request.trials[0].fingerprint), TrialRow("b", 0, "0123"), TrialRow("c", 0, "4567")]
+    lines = [f"{row.arm},0,{row.fingerprint},{row_check(row)}\n" for row in rows]
+    (request.folder / "trials.csv").write_text("arm,seed,fingerprint,check\n" + "".join(lines))
     assert [row.arm for row in request.write_manifest()] == ["a", "b", "c"]
     with pytest.raises(RequestError, match=r"^arm 'c': /nowhere/tower: there is no such folder"):
         load_request(path, "smoke", only=("a", "c"), results=tmp_path / "results")

@@ -17,6 +17,7 @@ from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.tracking.contents import parameters
 from mm1_lab.orchestrate.tracking.mlflow_recorder import NOTE, MlflowRecorder, connect, sync
 from mm1_lab.results import HeldOutRow, Manifest, ScoreRow
+from mm1_lab.results.manifest import read_trials, row_check
 from tests import pretrained as saved
 from tests.conftest import REPOSITORY
 from tests.data.conftest import Files
@@ -237,9 +238,9 @@ def test_scores_that_were_computed_anew_and_arms_that_were_renamed_are_logged(re
     """MLflow never changes a parameter, which the arm is, and refuses some characters in names of benchmarks."""
     sync(request_.folder, request_.ledger)
     path = request_.folder / "trials.csv"
-    rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]  # without the rows' checks
-    renamed = [["start" if cell == "base" else cell for cell in row[:3]] for row in rows]
-    path.write_text("".join(",".join(row) + "\n" for row in renamed), encoding="utf-8")
+    rows = [replace(row, arm="start" if row.arm == "base" else row.arm) for row in read_trials(request_.folder)]
+    lines = [f"{row.arm},{row.seed},{row.fingerprint},{row_check(row)}\n" for row in rows]
+    path.write_text("arm,seed,fingerprint,check\n" + "".join(lines), encoding="utf-8")
     for score, benchmark in ((30.0, "vqa"), (50.0, "mme (en)")):
         request_.ledger.forget(request_.trials[0].fingerprint)
         write(request_, request_.trials[0], score, benchmark)
