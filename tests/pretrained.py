@@ -29,8 +29,6 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
-    Siglip2VisionConfig,
-    Siglip2VisionModel,
     SiglipConfig,
     SiglipModel,
     SmolLM3Config,
@@ -52,7 +50,7 @@ _LANGUAGE = _TEXT | {
     "head_dim": 8, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None,
 }  # fmt: skip
 
-ENCODERS = ("clip", "siglip", "siglip2", "aimv2", "dinov2", "dinov2_with_registers", "dinov3")
+ENCODERS = ("clip", "siglip", "aimv2", "dinov2", "dinov2_with_registers", "dinov3")
 DECODERS = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "gemma3")
 WINDOW = 5
 
@@ -66,8 +64,6 @@ def save_encoder(family: str, folder: Path) -> Path:
         model = CLIPModel(CLIPConfig(vision_config=tower, text_config=_TEXT | {"vocab_size": 30}, projection_dim=8))
     elif family == "siglip":
         model = SiglipModel(SiglipConfig(vision_config=tower, text_config=_TEXT | {"vocab_size": 30}))
-    elif family == "siglip2":
-        model = Siglip2VisionModel(Siglip2VisionConfig(**_TOWER, num_patches=(SIDE // PATCH) ** 2))
     elif family == "aimv2":
         model = Aimv2VisionModel(Aimv2VisionConfig(**tower))
     elif family == "dinov2":

@@ -37,7 +37,7 @@ SHRUNK = (
 )  # fmt: skip
 PAIRS = [
     ("aimv2", "llama"),
-    ("siglip2", "gemma"),
+    ("siglip", "gemma"),
     ("dinov2", "smollm3"),
     ("dinov2+siglip", "gemma3"),
 ]
@@ -70,7 +70,7 @@ def test_a_trial_runs_on_pretrained_models(encoder: str, decoder: str, models: P
     scale = lab(models / encoder, models / decoder)
     assert scale.precision == "bf16-mixed" and scale.gradient_checkpointing
     data = open_data(None, tmp_path, scale, models / decoder)
-    change: dict[str, object] = {"resolution": 224 if encoder in ("aimv2", "siglip2") else 336, "image_tokens": 64}
+    change: dict[str, object] = {"resolution": 224 if encoder == "aimv2" else 336, "image_tokens": 64}
     if beside:
         change["encoder"] = ["ViT-L", str(models / beside)]
     base = load_sweep(SWEEPS / "data_mix.yaml").base
@@ -84,7 +84,7 @@ def test_a_trial_runs_on_pretrained_models(encoder: str, decoder: str, models: P
     trained, start = load_file(folder / "model.safetensors"), started(stage, data.tokenizer)
     moved = {name.split(".")[0] for name, value in trained.items() if not torch.equal(value, start[name])}
     assert moved == {"encoder", "connector", "decoder"}
-    if encoder == "siglip2":
+    if encoder == "siglip":
         result = evaluate(trial.evaluation, folder, data, lambda progress: None)
         assert len(result.scores) == (9 + 2 * 3) * 8 and set(result.held_out_loss) == set(data.identity.sources)
 

@@ -83,26 +83,11 @@ class Encoder(PreTrainedModel):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (n, 3, side, side) → (n, patches, width), in row-major order of the patch grid."""
-        pixels = self.normalise(images)
-        takes_patches = self.family.model == "Siglip2VisionModel"
-        outputs = self.vision(**self._as_patches(pixels)) if takes_patches else self.vision(pixel_values=pixels)
+        outputs = self.vision(pixel_values=self.normalise(images))
         features = outputs.last_hidden_state[:, self.leading :]
         if not self.family.normed:
             features = getattr(self.vision, self.family.norm)(features)
         return features if self.beside is None else torch.cat([features, self.beside(images)], dim=-1)
-
-    def _as_patches(self, images: torch.Tensor) -> dict[str, torch.Tensor | None]:
-        """SigLIP 2 takes extracted patches: (n, patches, patch · patch · 3), with a pixel's channels adjacent."""
-        patch = self.config.vision_config.patch_size
-        # (n, 3 · patch², patches), without pixels beyond the last whole patch
-        columns = nn.functional.unfold(images, patch, stride=patch)
-        pixels = columns.unflatten(1, (3, -1)).permute(0, 3, 2, 1)
-        return {
-            "pixel_values": pixels.flatten(2),
-            "pixel_attention_mask": None,
-            # one for all images, and not on their device, from which the library would read it back for each
-            "spatial_shapes": torch.tensor([[self.side, self.side]], device="cpu"),
-        }
 
 
 def _interpolate_positions(module: nn.Module, weights: dict[str, Any], prefix: str, *_: Any) -> None:

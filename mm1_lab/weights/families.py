@@ -36,7 +36,6 @@ ENCODERS = {
         "embeddings.position_embedding.weight",
         settings={"vision_use_head": False},
     ),
-    "siglip2_vision_model": EncoderFamily("Siglip2VisionModel", "post_layernorm", settings={"vision_use_head": False}),
     "aimv2_vision_model": EncoderFamily(
         "Aimv2VisionModel", "rms_norm", "embeddings.position_embedding.weight", settings={"use_head": False}
     ),

@@ -65,12 +65,11 @@ def read_encoder(requested: Pretrained, fetch: bool = True) -> PretrainedEncoder
     layers = layer if layer >= 0 else count + 1 + layer
     if not 1 <= layers <= count:
         raise RequestError(f"{requested.weights}: has {count} layers, so layer {requested.layer} cannot be used")
-    patches = max(0, getattr(config, "num_patches", 0))
     mean, std = _normalisation(folder, requested.weights)
     found = _described(requested.weights, folder, config, layers)
     found |= tower_shape(found["size"], config) | {
         "patch": config.patch_size,
-        "image_size": getattr(config, "image_size", None) or round(patches**0.5) * config.patch_size,
+        "image_size": config.image_size,
         "layer": requested.layer,
         "mean": mean,
         "std": std,

@@ -11,8 +11,6 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     CLIPVisionModel,
-    Siglip2ImageProcessorPil,
-    Siglip2VisionModel,
     SiglipVisionModel,
 )
 
@@ -50,13 +48,7 @@ def library_features(family: str, folder: Path, images: torch.Tensor, layer: int
         states = clip(pixels, interpolate_pos_encoding=True, output_hidden_states=True)
         chosen = clip.post_layernorm(states.last_hidden_state) if layer is None else states.hidden_states[layer]
         return chosen[:, 1:]
-    if family == "siglip2":
-        processor = Siglip2ImageProcessorPil(
-            patch_size=saved.PATCH, max_num_patches=16, do_resize=True, image_mean=saved.MEAN, image_std=saved.STD
-        )
-        inputs = processor(list(images.permute(0, 2, 3, 1).numpy()), return_tensors="pt")
-        states = Siglip2VisionModel.from_pretrained(folder)(**inputs, output_hidden_states=True)
-    elif family == "siglip":
+    if family == "siglip":
         model = SiglipVisionModel.from_pretrained(folder)
         states = model(pixels, interpolate_pos_encoding=True, output_hidden_states=True)
     elif family == "aimv2":
@@ -93,7 +85,7 @@ def test_another_resolution_is_the_library_s_interpolation(family: str, tmp_path
 @torch.no_grad()
 def test_two_towers_are_both_side_by_side(tmp_path: Path) -> None:
     """Each with its own normalisation and its own layer, also as an exported folder holds them."""
-    folders = [saved.save_encoder(family, tmp_path / family) for family in ("dinov2", "siglip2")]
+    folders = [saved.save_encoder(family, tmp_path / family) for family in ("dinov2", "siglip")]
     change(folders[1], "preprocessor_config.json", "image_mean", (0.5, 0.5, 0.5))
     change(folders[1], "preprocessor_config.json", "image_std", (0.5, 0.5, 0.5))
     first, second = (read_encoder(Pretrained(weights=str(folder), layer=-2)) for folder in folders)
@@ -244,7 +236,7 @@ def test_an_encoder_whose_normalisation_is_damaged(tmp_path: Path) -> None:
 
 def test_quantised_weights_are_refused_before_anything_runs(tmp_path: Path) -> None:
     for folder, read in (
-        (saved.save_encoder("siglip2", tmp_path / "tower"), read_encoder),
+        (saved.save_encoder("dinov2", tmp_path / "tower"), read_encoder),
         (saved.save_decoder("llama", tmp_path / "decoder"), read_decoder),
     ):
         change(folder, "config.json", "quantization_config", {"quant_method": "fp8", "bits": 8})
