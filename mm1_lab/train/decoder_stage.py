@@ -35,27 +35,22 @@ class TextBatches:
         ]
         for phase in training.phases:  # plans users' text here, not in every data loader worker
             self._text.documents(0, 0.0, phase.sequence_length)
-        self._starts = [0, *accumulate(training.phase_steps())][:-1]
+        steps = training.phase_steps()
+        rows = [phase.batch_size * count for phase, count in zip(training.phases, steps, strict=True)]
+        self._starts = [0, *accumulate(steps)][:-1]
+        self._first_rows = [0, *accumulate(rows)][:-1]
 
     def __call__(self, step: int) -> Batch:
         """The batch of `step`, which depends on nothing else; in a team, this process's rows of it."""
         progress = step / self._training.steps
         phase = bisect_right(self._starts, step) - 1
-        first = self._row_before(step)
         length, count = self._training.phases[phase].sequence_length, self._training.phases[phase].batch_size
+        first = self._first_rows[phase] + count * (step - self._starts[phase])
         rows = [
             self._packers[phase].pack(self._text.documents(number, progress, length))
             for number in range(first, first + count)[team.own(count)]
         ]
         return make_batch(rows, NAMES * len(rows), side=1, blind=True)
-
-    def _row_before(self, step: int) -> int:
-        """Number of rows used by all steps before `step`."""
-        ends = [*self._starts[1:], self._training.steps]
-        return sum(
-            phase.batch_size * max(0, min(end, step) - start)
-            for phase, start, end in zip(self._training.phases, self._starts, ends, strict=True)
-        )
 
 
 def build(stage: DecoderStage, tokenizer: Tokenizer) -> PreTrainedModel:
