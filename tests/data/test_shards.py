@@ -93,7 +93,7 @@ def test_no_document_of_a_long_row_is_lost(files: Any) -> None:
     assert batches(0).documents.max(dim=1).values.tolist() == planned
 
 
-@pytest.mark.parametrize("cut", ["index/*.json", "index/*.arrow", "tokens/*", "rows/*"])
+@pytest.mark.parametrize("cut", ["index/*.json", "index/*.ipc", "tokens/*", "rows/*"])
 def test_a_cached_file_that_is_cut_off_is_named(files: Any, cut: str) -> None:
     files.jsonl("text.jsonl", [files.prose(9, n) for n in range(9)])
 
@@ -107,7 +107,7 @@ def test_a_cached_file_that_is_cut_off_is_named(files: Any, cut: str) -> None:
         whole = path.read_bytes()
         for size in (0, len(whole) // 2, len(whole) - 1):
             path.write_bytes(whole[:size])
-            with pytest.raises(RequestError, match=f"{path.stem}.arrow: is damaged; delete it and give the command"):
+            with pytest.raises(RequestError, match=f"{path.stem}.ipc: is damaged; delete it and give the command"):
                 read()
             path.write_bytes(whole)
     assert read() == texts

@@ -105,7 +105,7 @@ class Collection:
         for shard in self.shards:
             name = short_hash(CHUNKS_VERSION, self.reader, shard.digest, tokenizer.digest)
             make = partial(self._tokenise, shard, tokenizer)
-            chunks += cached(self._cache / "tokens" / f"{name}.arrow", TOKENS, make)["ids"].chunks
+            chunks += cached(self._cache / "tokens" / f"{name}.ipc", TOKENS, make)["ids"].chunks
         return pa.chunked_array(chunks, TOKENS.field("ids").type)
 
     def _tokenise(self, shard: Shard, tokenizer: BackendTokenizer) -> Iterator[pa.RecordBatch]:

@@ -44,8 +44,6 @@ SCHEMA = pa.schema(
 )
 """`split` is a hash of the key; `texts` is null where an image belongs; `images` lists these in order; `answers` holds
 the indices of answers."""
-END = b"\xff\xff\xff\xff\0\0\0\0"
-"""How an Arrow stream ends; one that is cut off between two batches would be read as whole."""
 
 
 class Shard(NamedTuple):
@@ -62,7 +60,7 @@ class Shard(NamedTuple):
 
 def index_path(file: File, reader: str, cache: Path) -> Path:
     what = short_hash(INDEX_VERSION, reader, LONGEST, file.image, file.text, file.identity)
-    return cache / "index" / f"{what}.arrow"
+    return cache / "index" / f"{what}.ipc"
 
 
 def index_file(file: File, reader: str, cache: Path) -> Shard:
@@ -97,17 +95,13 @@ def cached(path: Path, schema: pa.Schema, make: Callable[[], Iterable[pa.RecordB
     """
 
     def write(temporary: Path) -> None:
-        with pa.ipc.new_stream(str(temporary), schema) as writer:
+        with pa.ipc.new_file(str(temporary), schema) as writer:
             for batch in make():
                 writer.write_batch(batch)
 
     make_once(path, write)
     try:
-        with path.open("rb") as stream:
-            stream.seek(-len(END), os.SEEK_END)
-            if stream.read() != END:
-                raise ValueError("is cut off")
-        return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except (OSError, ValueError, pa.ArrowException):
         raise _damaged(path) from None
 

@@ -44,7 +44,7 @@ class Rows:
         self._limits = limits
         self._ids = collection.tokens(tokenizer)
         name = short_hash(CHUNKS_VERSION, collection.reader, collection.digests, tokenizer.digest, tuple(limits))
-        self._packed: pa.ChunkedArray = cached(folder / "rows" / f"{name}.arrow", SCHEMA, self._pack)["entries"]
+        self._packed: pa.ChunkedArray = cached(folder / "rows" / f"{name}.ipc", SCHEMA, self._pack)["entries"]
 
     def __len__(self) -> int:
         return len(self._packed)
