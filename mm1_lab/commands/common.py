@@ -13,7 +13,6 @@ from pydantic_core import to_json
 
 from mm1_lab.config import RequestError, is_of_recipe
 from mm1_lab.files import PUBLISHED, RESULTS
-from mm1_lab.results import Ledger
 
 if TYPE_CHECKING:
     from mm1_lab.orchestrate.planning.request import Request
@@ -148,10 +147,6 @@ def parse_looks(text: str | None) -> tuple[int, ...]:
     raise RequestError(f"--looks {text}: give increasing numbers of seeds, from 2 on, such as 4,6,8")
 
 
-def ledger_of(options: argparse.Namespace) -> Ledger:
-    return Ledger(options.results, options.store)
-
-
 def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | None = None) -> Request:
     """The request that the options describe. `only` names the arms for a command without an `--only` option."""
     from mm1_lab.orchestrate.planning.request import load_request
@@ -167,7 +162,7 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
         options.results,
         options.store,
     )
-    for folder, reason in (request.ledger.parts.damaged() if request.ledger.parts else {}).items():
+    for folder, reason in request.ledger.damaged_parts().items():
         print(f"{folder}: this shipped part is not used ({reason}); restore or delete it", file=sys.stderr)
     if changes := [setting for setting in options.set if is_of_recipe(setting)]:
         print(f"--set: {', '.join(changes)} changes the recipe, from which the arms start", file=sys.stderr)

@@ -6,12 +6,11 @@ from pathlib import Path
 from shlex import quote
 
 from mm1_lab.commands import common as opt
-from mm1_lab.commands.common import DONE, FAILED, command, ledger_of, option, switch
+from mm1_lab.commands.common import DONE, FAILED, command, option, switch
 from mm1_lab.config import Recipe, RequestError
 from mm1_lab.files import PACKAGE, PARTS, RESULTS, SHIPPED, here_or_shipped, write_text
 from mm1_lab.formatting import counted
 from mm1_lab.results import Ledger
-from mm1_lab.results.ledger import Parts
 from mm1_lab.results.packed import damaged as damaged_packs
 
 
@@ -62,11 +61,11 @@ def verify(options: argparse.Namespace) -> int:
     """Check every file of the results and weights, and move damaged ones aside."""
     from mm1_lab.results import upkeep
 
-    ledger = ledger_of(options)
+    ledger = Ledger(options.results, options.store, here_or_shipped(PARTS))
     if options.results != RESULTS and not ledger.trials.is_dir():
         raise RequestError(f"{options.results}: there are no results here; name a folder that `run --results` wrote")
     count, damaged = upkeep.verify(ledger)
-    shipped = Parts(here_or_shipped(PARTS)).damaged() | damaged_packs(options.results)
+    shipped = ledger.damaged_parts() | damaged_packs(options.results)
     for path, reason in shipped.items():
         print(f"mm1-lab: {path}: damaged ({reason}); restore or delete it", file=sys.stderr)
     print(f"{count} finished trials and stages: every file was checked, {damaged + len(shipped)} damaged")

@@ -5,9 +5,9 @@ import hashlib
 from pathlib import Path
 
 from mm1_lab.commands import common as opt
-from mm1_lab.commands.common import DONE, FAILED, command, ledger_of, option, repeated, request_of, switch
+from mm1_lab.commands.common import DONE, FAILED, command, option, repeated, request_of, switch
 from mm1_lab.config import GATES, RequestError, nearest, parse_count
-from mm1_lab.results import variant_name
+from mm1_lab.results import Ledger, variant_name
 
 
 @command(
@@ -103,7 +103,7 @@ def _fit_file(options: argparse.Namespace) -> int:
         except ValueError as error:
             raise RequestError(f"--predict: {error}") from None
     runs = read_runs(options.file, options.lower_is_better)
-    ledger_of(options).check_writable()
+    Ledger(options.results, options.store).check_writable()
     # the hash keeps files of the same name from different folders apart
     digest = hashlib.sha256(str(options.file.resolve()).encode()).hexdigest()[:6]
     folder = options.results / "lr_law" / f"{options.file.stem}-{digest}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mm1_lab.commands import common as opt
-from mm1_lab.commands.common import DONE, command, ledger_of, option, parse_looks, print_json, request_of, switch
+from mm1_lab.commands.common import DONE, command, option, parse_looks, print_json, request_of, switch
 from mm1_lab.config import RequestError
 from mm1_lab.files import PARTS, PUBLISHED, RESULTS, here_or_shipped
 from mm1_lab.formatting import counted
@@ -58,7 +58,7 @@ def status(options: argparse.Namespace) -> int:
         ]
         if manifests and not sweeps:
             raise RequestError(f"{options.results}: has no results at {options.scale}")
-    told = status_values(sweeps, ledger_of(options))
+    told = status_values(sweeps, Ledger(options.results, options.store))
     if options.json:
         print_json(told)
     else:

@@ -129,7 +129,7 @@ def work_through(
         store=ledger.store,
         data_path=request.data_path and request.data_path.absolute(),
         scale=request.scale,
-        parts=ledger.parts.folder if ledger.parts else None,
+        parts=ledger.parts,
         tokenizer=request.tokenizer,
         commit=repository_commit(),
         rows=rows,

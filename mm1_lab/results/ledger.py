@@ -6,7 +6,6 @@ folder is done, even if its weights have been deleted; a folder without DONE cou
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,42 +25,15 @@ if TYPE_CHECKING:
     from mm1_lab.results.claims import Claim, Claims
 
 
-class Parts:
-    """Shipped parts: finished stages that come with the repository, by fingerprint. They are read in place."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.absolute()
-        self._damage: dict[str, str | None] = {}
-        self._names = set(os.listdir(folder)) if folder.is_dir() else set()
-        """Listed once: most stages of a plan are not shipped, and `has` rejects those without disk access."""
-
-    def has(self, fingerprint: str) -> bool:
-        """Whether the stage was shipped and all its files are unchanged."""
-        return (
-            fingerprint in self._names
-            and files.is_complete(f"{self.folder}/{fingerprint}")
-            and self._damage_of(fingerprint) is None
-        )
-
-    def damaged(self) -> dict[Path, str]:
-        folders = sorted(path.parent for path in self.folder.glob(f"*/{files.DONE}"))
-        reasons = {folder: self._damage_of(folder.name) for folder in folders}
-        return {folder: reason for folder, reason in reasons.items() if reason}
-
-    def _damage_of(self, fingerprint: str) -> str | None:
-        """Why the part cannot be used, or None. Cached, as a plan checks the same part many times."""
-        if fingerprint not in self._damage:
-            self._damage[fingerprint] = files.damage(self.folder / fingerprint)
-        return self._damage[fingerprint]
-
-
 class Ledger:
     """A results folder, a store of weights (by default inside it), and optionally the shipped parts."""
 
     def __init__(self, results: Path, store: Path | None = None, parts: Path | None = None) -> None:
         self.results = results.absolute()
         self.store = (store or results / "store").absolute()
-        self.parts = Parts(parts) if parts else None
+        self.parts = parts.absolute() if parts else None
+        """Finished stages that come with the repository, by fingerprint. They are read in place."""
+        self._damage: dict[Path, str | None] = {}
         self._intact: set[str] = set()
         for folder in (self.results, self.store):
             if folder.is_file():
@@ -87,7 +59,7 @@ class Ledger:
     def stage_folder(self, fingerprint: str) -> Path:
         """The folder with a finished stage's files: in the store, or else among the shipped parts."""
         if self.parts and self.is_shipped(fingerprint):
-            return self.parts.folder / fingerprint
+            return self.parts / fingerprint
         return self.store / fingerprint
 
     def partial_folder(self, fingerprint: str) -> Path:
@@ -99,7 +71,21 @@ class Ledger:
 
     def is_shipped(self, fingerprint: str) -> bool:
         """Whether the shipped parts have the stage intact and the store does not have it."""
-        return self.parts is not None and self.parts.has(fingerprint) and not self._in_store(fingerprint)
+        if self.parts is None or self._in_store(fingerprint) or not files.is_complete(f"{self.parts}/{fingerprint}"):
+            return False
+        return self._damage_of_part(self.parts / fingerprint) is None
+
+    def damaged_parts(self) -> dict[Path, str]:
+        """The shipped parts that cannot be used, and why."""
+        folders = sorted(path.parent for path in self.parts.glob(f"*/{files.DONE}")) if self.parts else []
+        reasons = {folder: self._damage_of_part(folder) for folder in folders}
+        return {folder: reason for folder, reason in reasons.items() if reason}
+
+    def _damage_of_part(self, folder: Path) -> str | None:
+        """Read once, as a plan checks the same part many times."""
+        if folder not in self._damage:
+            self._damage[folder] = files.damage(folder)
+        return self._damage[folder]
 
     def _in_store(self, fingerprint: str) -> bool:
         return files.is_complete(f"{self.store}/{fingerprint}")
