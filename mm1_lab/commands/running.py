@@ -68,13 +68,19 @@ def run(options: argparse.Namespace) -> int:
     from analysis import draw_sweep, sweep_in_short
     from mm1_lab.orchestrate.execution.executor import Leaving, make_executor
     from mm1_lab.orchestrate.recipe_search import run_request, trials_so_far
-    from mm1_lab.orchestrate.sweeping import forget_trials, run_until_decided
+    from mm1_lab.orchestrate.sweeping import forget_trials, looks_of, run_until_decided
     from mm1_lab.orchestrate.tracking.trackers import import_tracker
 
     for name in options.tracker:
         import_tracker(name)
     request = replace(_request(options, options.sweep), trackers=tuple(options.tracker))
-    looks = _looks(options, request)
+    looks: tuple[int, ...] = ()
+    if options.until_decided:
+        if request.sweep.search:
+            raise RequestError(f"--until-decided: {request.sweep.name} is a search, and its number of seeds is fixed")
+        looks = looks_of(parse_looks(options.looks), len({trial.seed for trial in request.trials}))
+    elif options.looks is not None:
+        raise RequestError("--looks needs --until-decided")
     if options.share and options.anew:
         raise RequestError("--anew deletes what other processes with --share have done; leave one of them out")
     rounds = bool(looks or request.sweep.search)
@@ -126,19 +132,6 @@ def _what_deciding_takes(request: Request) -> str:
     claimed = [contrast.measure for contrast in request.sweep.contrasts]
     published = here_or_shipped(PUBLISHED) / request.scale_name / request.variant
     return measures_text(request.folder, claimed) or measures_text(published, claimed)
-
-
-def _looks(options: argparse.Namespace, request: Request) -> tuple[int, ...]:
-    """The numbers of seeds at which an `--until-decided` study is judged; empty without that option."""
-    from mm1_lab.orchestrate.sweeping import looks_of
-
-    if not options.until_decided:
-        if options.looks is not None:
-            raise RequestError("--looks needs --until-decided")
-        return ()
-    if request.sweep.search:
-        raise RequestError(f"--until-decided: {request.sweep.name} is a search, and its number of seeds is fixed")
-    return looks_of(parse_looks(options.looks), len({trial.seed for trial in request.trials}))
 
 
 def write_varied(recipe: str, varied: Sequence[str], grid: bool) -> Path:

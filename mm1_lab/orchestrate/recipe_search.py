@@ -104,7 +104,9 @@ class _Search:
     """The state of a search, read from the ledger."""
 
     def __init__(self, request: Request) -> None:
-        """Raises RequestError for a value that the scale does not have."""
+        """Raises RequestError for a value that the scale does not have, and a measure that trials do not have."""
+        from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
         assert isinstance(request.sweep.search, Search)
         self.request = request
         self.settings = request.sweep.search
@@ -113,11 +115,21 @@ class _Search:
         self.direction: Literal["minimize", "maximize"] = "minimize" if less else "maximize"
         self.known = KnownScores(request, self._read, (math.nan,))
         self.seeds = self.known.seeds
+        self.spaces: dict[str, BaseDistribution] = {}
+        """Where Optuna looks for each field."""
         for field, space in self.settings.over.items():
             for value in (space.low, space.high) if isinstance(space, Range) else space:
                 recipe = request.sweep.changed({field: value}, f"{request.file.name}: search.over.{field}")
                 request.resolve(f"{field} {spelt(value)}", recipe, self.seeds[0])
-        self._check_measure()
+            if isinstance(space, Range):
+                self.spaces[field] = FloatDistribution(space.low, space.high, log=space.log)
+            else:
+                self.spaces[field] = CategoricalDistribution([spelt(value) for value in space])
+        if reason := request.why_no_value(self.measure):
+            raise RequestError(f"search.measure: {reason}")
+        shots = request.scale.evaluate.shots
+        if not request.data_path and self.measure.shots not in (None, *shots):  # one's own may have other shots
+            raise RequestError(f"search.measure: {str(self.measure)!r}: there is only {', '.join(map(str, shots))}")
         self.whole = {field for field, space in self.settings.over.items() if not self._takes_fractions(field, space)}
         """Fields of whole numbers."""
         self.refused: RequestError | None = None
@@ -144,7 +156,7 @@ class _Search:
         for first in range(0, settings.trials, settings.at_a_time):
             scores = {}
             for _ in range(min(settings.at_a_time, settings.trials - first)):
-                trial = study.ask(self._distributions())
+                trial = study.ask(self.spaces)
                 asked = self._arm(trial.params)
                 if asked is None:  # its values do not go together
                     study.tell(trial, state=TrialState.PRUNED)
@@ -242,30 +254,11 @@ class _Search:
             f"| {self.measure} | {found:.2f} | {confirmed:.2f} | {curse:z.2f} |"
         )
 
-    def _check_measure(self) -> None:
-        """Raises RequestError for what trials do not have, before one is trained for it."""
-        if reason := self.request.why_no_value(self.measure):
-            raise RequestError(f"search.measure: {reason}")
-        shots = self.request.scale.evaluate.shots
-        if not self.request.data_path and self.measure.shots not in (None, *shots):  # one's own may have other shots
-            raise RequestError(f"search.measure: {str(self.measure)!r}: there is only {', '.join(map(str, shots))}")
-
     def _read(self, folder: Path, recipe: Recipe) -> tuple[float, ...]:
         value = value_of(folder, self.measure)
         if math.isnan(value):
             raise RequestError(f"search.measure: no benchmark of {folder} gives {str(self.measure)!r}")
         return (value,)
-
-    def _distributions(self) -> dict[str, Any]:
-        from optuna.distributions import CategoricalDistribution, FloatDistribution
-
-        found: dict[str, Any] = {}
-        for field, space in self.settings.over.items():
-            if isinstance(space, Range):
-                found[field] = FloatDistribution(space.low, space.high, log=space.log)
-            else:
-                found[field] = CategoricalDistribution([spelt(value) for value in space])
-        return found
 
     def _arm(self, params: Mapping[str, Any]) -> tuple[str, Recipe] | None:
         """The arm with a trial's values, and its name; None if these do not go together."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mm1_lab import files
 from mm1_lab.config import RequestError, Stage
 from mm1_lab.results.packed import STAMP, unpacked
-from mm1_lab.results.schema import AGAIN, HELD_OUT_COLUMNS, SCHEMA, number, read_json
+from mm1_lab.results.schema import AGAIN, HELD_OUT_COLUMNS, SCHEMA, read_json
 from mm1_lab.results.score_file import write_scores
 from mm1_lab.rows import HeldOutRow, ScoreRow
 
@@ -180,9 +180,8 @@ class Ledger:
         """Writes a trial's results and marks it as done. `training` is the model's training.csv."""
         with files.new_folder(self.trial_folder(fingerprint)) as partial:
             write_scores(partial, list(scores))
-            files.write_csv(
-                partial / "held_out.csv", HELD_OUT_COLUMNS, ([row.source, number(row.loss)] for row in held_out)
-            )
+            losses = ((row.source, f"{row.loss:.9g}") for row in held_out)
+            files.write_csv(partial / "held_out.csv", HELD_OUT_COLUMNS, losses)
             files.write_json(partial / "record.json", {"schema_version": SCHEMA, **record})
             if training is not None:
                 shutil.copyfile(training, partial / "training.csv")

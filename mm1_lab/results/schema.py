@@ -51,8 +51,3 @@ def read_json(path: Path | str, remedy: str = "delete its folder and run the swe
     if not isinstance(value, dict):
         raise RequestError(f"{path}: must hold a JSON object; {remedy}")
     return value
-
-
-def number(value: float) -> str:
-    """A float with nine significant digits, so that equal results are byte-identical."""
-    return f"{value:.9g}"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from mm1_lab.config import MultimodalStage, SftStage
+from mm1_lab.config import MultimodalStage, RequestError, SftStage
 from mm1_lab.files import DONE, folder_size
 from mm1_lab.results.ledger import Ledger, is_intact
+from mm1_lab.results.schema import read_json
 
 MODELS = (MultimodalStage.KIND, SftStage.KIND)
 
@@ -38,8 +38,8 @@ def spare_weights(ledger: Ledger, parts: bool) -> dict[Path, int]:
 def _kind(folder: Path) -> str:
     """The kind of a stage; empty if its description is missing or damaged."""
     try:
-        return str(json.loads((folder / "stage.json").read_text(encoding="utf-8"))["kind"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return str(read_json(folder / "stage.json")["kind"])
+    except (RequestError, KeyError):
         return ""
 
 

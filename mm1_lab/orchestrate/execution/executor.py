@@ -15,10 +15,6 @@ from mm1_lab.results import Ledger
 from mm1_lab.results.claims import POLL_SECONDS, Claim
 from mm1_lab.train.progress import Progress, TimeUp
 
-STAGES = ("mm1_lab.train.stages", "mm1_lab.evaluate.run")
-"""Importing these modules imports everything that a stage needs."""
-
-
 Work = Callable[[Task, WorkerContext, StageReport], None]
 
 
@@ -68,7 +64,7 @@ class Inline(Executor):
 
     def open(self, scale: Scale) -> None:
         """Imports what stages need, so that all stages run the code as it is now."""
-        for name in STAGES:
+        for name in ("mm1_lab.train.stages", "mm1_lab.evaluate.run"):
             import_module(name)
 
     def work(self, work_list: WorkList, context: WorkerContext, work: Work) -> None:

@@ -191,7 +191,12 @@ class RayTune(Executor):
 
         del variables["PYTHONPATH"]  # the code travels with the job
         there = {"env_vars": variables, "py_modules": [os.fspath(PACKAGE)]}
-        _check_answers(address)
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if host and port.isdigit():  # Ray itself would retry for long and print messages
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+            except (OSError, OverflowError) as error:
+                raise RequestError(f"--address {address}: there is no Ray cluster ({first_line(error)})") from None
         try:
             ray.init(address=address, runtime_env=there, **QUIET)
         except (ConnectionError, ValueError) as error:
@@ -248,16 +253,6 @@ class RayTune(Executor):
                     os._exit(1)
                 except OSError:  # a busy machine, or one that sleeps: it may yet answer
                     continue
-
-
-def _check_answers(address: str) -> None:
-    """Raises RequestError if nothing listens at HOST:PORT; Ray itself would retry for long and print messages."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-        except (OSError, OverflowError) as error:
-            raise RequestError(f"--address {address}: there is no Ray cluster ({first_line(error)})") from None
 
 
 def _worker_environment(resources: Resources, code: Path) -> dict[str, str]:

@@ -34,14 +34,10 @@ def state_of(ledger: Ledger, fingerprint: str, names: Names) -> str:
     return digest([file_digest(ledger.trial_folder(fingerprint) / DONE), *names])
 
 
-def title(names: Names) -> str:
-    """`base / seed 0`."""
-    return ", ".join(f"{arm} / seed {seed}" for arm, seed in names)
-
-
-def run_name(manifest: Manifest, name: str) -> str:
+def run_name(manifest: Manifest, names: Names) -> str:
     """`base / seed 0 at smoke`, and the settings of a variant."""
-    return f"{name} at {manifest.scale}{manifest.variant.removeprefix(manifest.sweep.name)}"
+    trials = ", ".join(f"{arm} / seed {seed}" for arm, seed in names)
+    return f"{trials} at {manifest.scale}{manifest.variant.removeprefix(manifest.sweep.name)}"
 
 
 def parameters(manifest: Manifest, names: Names, record: Mapping[str, Any]) -> dict[str, str]:

@@ -111,9 +111,9 @@ def sync(folder: Path, ledger: Ledger) -> Manifest:
     return manifest
 
 
-def sync_all(folders: Iterable[tuple[Path, Ledger]]) -> Iterator[str]:
-    """Brings MLflow up to date with sweep after sweep; yields a line on each. Raises RequestError as `sync` does."""
-    for folder, ledger in folders:
+def sync_all(folders: Iterable[Path], ledger: Ledger) -> Iterator[str]:
+    """Syncs sweep after sweep; yields a line on each. Raises RequestError as `sync` does."""
+    for folder in folders:
         manifest = sync(folder, ledger)
         yield f"{manifest.variant} at {manifest.scale}: logged to {without_secrets(tracking_uri())}"
 
@@ -178,7 +178,7 @@ class SweepRuns:
             "mm1.commit": str(record["environment"]["commit"]),
             NOTE: TRIAL_NOTE.format(fingerprint=fingerprint, command=command),
         }
-        name = contents.run_name(self.manifest, contents.title(names))
+        name = contents.run_name(self.manifest, names)
         run_id = self.client.create_run(self.experiment, int(1000 * start), tags, name).info.run_id
         parameters = contents.parameters(self.manifest, names, record)
         self.client.log_batch(run_id, params=[Param(name, value) for name, value in parameters.items()])

@@ -101,7 +101,7 @@ class Tracker(Recorder):
         with redirect_stdout(StringIO()):
             self.module.init(
                 project=manifest.sweep.name,
-                name=contents.run_name(manifest, contents.title(names)),
+                name=contents.run_name(manifest, names),
                 group=f"{manifest.variant} at {manifest.scale}",
                 config=contents.parameters(manifest, names, record) | {"fingerprint": fingerprint},
             )
