@@ -8,7 +8,6 @@ make some heads attend a few positions back from the first step on. Training is 
 import math
 import warnings
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -103,40 +102,13 @@ class Router(Qwen2MoeTopKRouter):
         return logits, weights.to(hidden.dtype), chosen
 
 
-class _ExpertByExpert(torch.autograd.Function):
-    """Products of consecutive rows with a matrix each, whose gradients are written into one tensor.
-
-    In the library's loop each expert adds a zero-filled gradient of all, so work grows with the square of their number.
-    """
-
-    @staticmethod
-    def forward(context: Any, inputs: torch.Tensor, matrices: torch.Tensor, lengths: list[int]) -> torch.Tensor:
-        """(pairs, in), (experts, out, in), rows of each expert → (pairs, out)"""
-        context.save_for_backward(inputs, matrices)
-        context.lengths = lengths
-        out = inputs.new_empty(len(inputs), matrices.shape[1])
-        for part, matrix, rows in zip(inputs.split(lengths), matrices, out.split(lengths), strict=True):
-            torch.mm(part, matrix.T, out=rows)
-        return out
-
-    @staticmethod
-    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
-        inputs, matrices = context.saved_tensors
-        of_inputs, of_matrices = torch.empty_like(inputs), torch.empty_like(matrices)
-        starts = [0, *accumulate(context.lengths)]
-        for expert, (start, end) in enumerate(pairwise(starts)):
-            torch.mm(gradient[start:end], matrices[expert], out=of_inputs[start:end])
-            torch.mm(gradient[start:end].T, inputs[start:end], out=of_matrices[expert])
-        return of_inputs, of_matrices, None
-
-
 def _sorted_experts(
     experts: Qwen2MoeExperts, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
     """The experts' weighted output (tokens, width) for `hidden` (tokens, width), with tokens sorted by expert.
 
     `chosen` and `weights` are (tokens, experts per token). In half precision on a GPU, torch's grouped product takes
-    all experts at once where rows are multiples of 16 bytes.
+    all experts at once where rows are multiples of 16 bytes; elsewhere it is the library's, expert by expert.
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
@@ -144,19 +116,13 @@ def _sorted_experts(
     order = flat.argsort(stable=True)
     tokens = order // chosen.shape[1]
     counts = flat.new_zeros(experts.num_experts).index_add_(0, flat, torch.ones_like(flat))  # bincount waits for a GPU
+    ends = counts.cumsum(0, dtype=torch.int32)
     aligned = all(size % 8 == 0 for size in experts.down_proj.shape[1:])
     is_grouped = device == "cuda" and dtype in (torch.bfloat16, torch.float16) and aligned
-    ends = counts.cumsum(0, dtype=torch.int32) if is_grouped else None
-    lengths = [] if is_grouped else counts.tolist()
-
-    def multiply(inputs: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
-        """(pairs, in), (experts, out, in) → (pairs, out)"""
-        if is_grouped:
-            return nn.functional.grouped_mm(inputs, matrices.transpose(1, 2), offs=ends)
-        return _ExpertByExpert.apply(inputs, matrices, lengths)
-
-    gate, up = multiply(hidden[tokens].to(dtype), experts.gate_up_proj.to(dtype)).chunk(2, dim=1)
-    out = multiply(experts.act_fn(gate) * up, experts.down_proj.to(dtype))
+    multiply = nn.functional.grouped_mm if is_grouped else torch.ops.transformers.grouped_mm_fallback
+    into, back = experts.gate_up_proj.to(dtype), experts.down_proj.to(dtype)
+    gate, up = multiply(hidden[tokens].to(dtype), into.transpose(1, 2), offs=ends).chunk(2, dim=1)
+    out = multiply(experts.act_fn(gate) * up, back.transpose(1, 2), offs=ends)
     out = out * weights.flatten()[order, None]
     return torch.zeros_like(hidden).index_add_(0, tokens, out.to(hidden.dtype))
 
