@@ -84,16 +84,18 @@ def test_every_command_that_is_shown_has_its_options_and_every_target_is_made() 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/study.md"])
 def test_the_findings_are_those_of_committed_results(page: str) -> None:
-    """A comment after each names a claim of a sweep, or the difference in a row of `lesson_parts.csv`, or two arms of
+    """A comment after each names a sweep and its claim, or the difference in a row of `lesson_parts.csv`, or two arms of
     the data mix and a measure."""
     text = (REPOSITORY / page).read_text(encoding="utf-8")
     number = r"(−?[\d.]+)"
     findings = re.findall(rf"{number} (?:points )?\[{number}, {number}\][^\n<]*<!-- ([^>]+) -->", text)
     assert len(findings) == text.count("<!-- ") and (findings or page != "README.md")
     names = ["estimate", "low", "high"]
-    contrasts = pd.concat([pd.read_csv(path) for path in PUBLISHED.glob("*/contrasts.csv")]).set_index("claim")
     parts = pd.read_csv(PUBLISHED / "lesson_parts.csv").drop_duplicates("detail").set_index("detail")
-    known = {f"claim: {claim}": row for claim, row in contrasts[names].iterrows()} | dict(parts[names].iterrows())
+    known = dict(parts[names].iterrows())
+    for path in PUBLISHED.glob("*/contrasts.csv"):
+        contrasts = pd.read_csv(path).set_index("claim")
+        known |= {f"{path.parent.name}: {claim}": row for claim, row in contrasts[names].iterrows()}
     for *numbers, finding in findings:
         if finding in known:
             values = list(known[finding])
