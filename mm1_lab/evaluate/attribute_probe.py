@@ -9,11 +9,11 @@ from torch.nn.functional import adaptive_avg_pool2d, one_hot
 
 from mm1_lab import team
 from mm1_lab.config import EncoderStage
+from mm1_lab.data.pixels import image_tensor
 from mm1_lab.data.world.drawing import ScenePicture, layout
 from mm1_lab.data.world.scenes import Scene, Split, sample_scene
 from mm1_lab.data.world.words import COLOURS, CORNERS, LETTERS, SHAPES, SIZES
 from mm1_lab.model import Encoder, build_encoder, load_weights
-from mm1_lab.train.probe import features_of, ridge_predictions
 
 TRAINING_SCENES = 8000
 TEST_SCENES = 2000
@@ -21,6 +21,10 @@ _EMPTY = "empty"
 _CLASSES = ((_EMPTY, *SHAPES, *LETTERS), (_EMPTY, *COLOURS), (_EMPTY, *SIZES))
 """Of what stands in a place: its name, colour and size."""
 QUARTERS = 4
+RIDGE = 0.01
+"""Penalty on standardised features, relative to the number of images."""
+CHUNK = 64
+"""Images encoded at a time."""
 
 
 @torch.no_grad()
@@ -48,16 +52,28 @@ def _scenes(split: Split, count: int) -> list[Scene]:
 
 
 def _scene_features(encoder: Encoder, scenes: list[Scene], side: int, tokens: int | None) -> torch.Tensor:
-    """(scenes, patches · width), or (scenes, tokens · width)"""
-    pictures = [ScenePicture(scene).pixels(side) for scene in scenes]
+    """float64 (scenes, patches · width), or (scenes, tokens · width), on the CPU."""
+    features = []
+    for start in range(0, len(scenes), CHUNK):
+        pictures = [ScenePicture(scene).pixels(side) for scene in scenes[start : start + CHUNK]]
+        patches = encoder(image_tensor(pictures).to(team.device()))
+        if tokens is not None:
+            grid = patches.unflatten(1, (encoder.side, encoder.side)).movedim(3, 1)
+            patches = adaptive_avg_pool2d(grid, math.isqrt(tokens))
+        features.append(patches.flatten(1).double().cpu())
+    return torch.cat(features)
 
-    def pooled(patches: torch.Tensor) -> torch.Tensor:
-        if tokens is None:
-            return patches.flatten(1)
-        grid = patches.unflatten(1, (math.isqrt(patches.shape[1]), -1)).movedim(3, 1)
-        return adaptive_avg_pool2d(grid, math.isqrt(tokens)).flatten(1)
 
-    return features_of(encoder, pictures, pooled)
+def _ridge_predictions(train: torch.Tensor, labels: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
+    """Ridge regression from `train` (n, features) to `labels` (n, k), applied to `test` (m, features) → (m, k)."""
+    mean, mean_label = train.mean(dim=0), labels.mean(dim=0)
+    spread = train.std(dim=0) + 1e-6
+    inputs = (train - mean) / spread
+    count, width = inputs.shape
+    squares = inputs.T @ inputs
+    squares += RIDGE * count * torch.eye(width, dtype=inputs.dtype)
+    weights = torch.linalg.solve(squares, inputs.T @ (labels - mean_label))
+    return (test - mean) / spread @ weights + mean_label
 
 
 def _classes(scenes: list[Scene]) -> torch.Tensor:
@@ -87,7 +103,7 @@ def _answers(features: torch.Tensor, classes: torch.Tensor, unseen: torch.Tensor
         for attribute, names in enumerate(_CLASSES):
             columns.append(one_hot(classes[:, place, attribute], len(names)).double())
     wanted = torch.cat(columns, dim=1)
-    outputs = ridge_predictions(features, wanted, unseen) + wanted.mean(dim=0)
+    outputs = _ridge_predictions(features, wanted, unseen)
     classified = outputs.split([column.shape[1] for column in columns], dim=1)
     return torch.stack([scores.argmax(1) for scores in classified], dim=1).view(-1, len(CORNERS), 3)
 
