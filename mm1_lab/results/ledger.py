@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mm1_lab import files
 from mm1_lab.config import RequestError, Stage
 from mm1_lab.results.packed import STAMP, unpacked
-from mm1_lab.results.schema import AGAIN, HELD_OUT_COLUMNS, SCHEMA, read_json
+from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCHEMA, read_json
 from mm1_lab.results.score_file import write_scores
 from mm1_lab.rows import HeldOutRow, ScoreRow
 
@@ -203,7 +203,7 @@ class Ledger:
         found = {}
         for path in sorted((self.results / "failures").glob("*.json")):
             try:
-                found[path.stem] = read_json(path, AGAIN)
+                found[path.stem] = read_json(path)
             except RequestError:
                 if path.exists():  # otherwise another command has just cleared it
                     raise

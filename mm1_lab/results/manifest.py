@@ -91,7 +91,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / "sweep.json"
     if not path.exists():
         raise RequestError(f"{folder}: holds no sweep's results; run the sweep first (mm1-lab run)")
-    values = read_json(path, AGAIN)
+    values = read_json(path)
     if (version := values.get("schema_version")) != SCHEMA:
         raise RequestError(
             f"{path}: written with results schema {version}, this version reads {SCHEMA}; delete {folder.parent} and "
@@ -99,10 +99,7 @@ def read_manifest(folder: Path) -> Manifest:
         )
     if values.pop("digest", None) not in (None, digest(values)):
         raise RequestError(f"{path}: is damaged (it differs from its digest); {AGAIN}")
-    try:
-        return Manifest.parse(values, str(path))
-    except RequestError as error:
-        raise RequestError(f"{error}; {AGAIN}") from None
+    return Manifest.parse(values, str(path))
 
 
 def read_trials(folder: Path) -> list[TrialRow]:

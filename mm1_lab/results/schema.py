@@ -41,13 +41,13 @@ class TrialRow:
     fingerprint: str
 
 
-def read_json(path: Path | str, remedy: str = "delete its folder and run the sweep again") -> dict[str, Any]:
-    """The object in a JSON file. Raises RequestError, with the remedy, if it cannot be read."""
+def read_json(path: Path | str) -> dict[str, Any]:
+    """The object in a JSON file. Raises RequestError if it cannot be read."""
     try:
         with open(path, encoding="utf-8") as file:
             value: Any = json.load(file)
     except (OSError, ValueError, RecursionError) as error:
-        raise RequestError(f"{path}: cannot be read ({error}); {remedy}") from None
+        raise RequestError(f"{path}: cannot be read ({error}); {AGAIN}") from None
     if not isinstance(value, dict):
-        raise RequestError(f"{path}: must hold a JSON object; {remedy}")
+        raise RequestError(f"{path}: must hold a JSON object; {AGAIN}")
     return value
