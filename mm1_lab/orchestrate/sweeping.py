@@ -125,11 +125,9 @@ def work_through(
     blocked. `rows` are those of `rows_at_a_time`."""
     ledger = request.ledger
     context = WorkerContext(
-        results=ledger.results,
-        store=ledger.store,
+        ledger=ledger,
         data_path=request.data_path and request.data_path.absolute(),
         scale=request.scale,
-        parts=ledger.parts,
         tokenizer=request.tokenizer,
         commit=repository_commit(),
         rows=rows,
