@@ -8,8 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.judging.claims import known_lessons
-from analysis.judging.evidence import of_lessons
-from analysis.judging.law_evidence import of_law
+from analysis.judging.evidence import of_law, of_lessons
 from analysis.judging.looks import reached_text
 from analysis.judging.validity import read_judged, validity_table
 from analysis.judging.verdicts import judge_contrasts, with_lessons
@@ -21,9 +20,8 @@ from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.figures import draw_scores, head
 from analysis.pages.groups import Drawn, group_sweeps
 from analysis.pages.output import Output
-from analysis.pages.overview import write_overview
+from analysis.pages.overview import write_overview, write_report
 from analysis.pages.published import write_published
-from analysis.pages.report import write_report
 from analysis.pages.verdicts import claims_notes, in_little_room, verdicts_table
 from analysis.proxies import pair_arms
 from analysis.runs import minutes_of

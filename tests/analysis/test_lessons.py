@@ -14,8 +14,7 @@ import pandas as pd
 import pytest
 
 from analysis.judging.claims import LAW, Claim, Lesson, claim_of, claims_of, load_lessons
-from analysis.judging.evidence import Evidence, of_lessons
-from analysis.judging.law_evidence import of_law
+from analysis.judging.evidence import Evidence, of_law, of_lessons
 from analysis.judging.looks import question_status
 from analysis.judging.p_values import p_values
 from analysis.judging.verdicts import judge_contrasts, judge_lessons, needed, needed_for, parts_frame
