@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from analysis.judging.demonstrations import demonstration_checks
+from analysis.judging.validity import demonstration_checks
 from mm1_lab.config import Check
 
 MAJORITIES = {"vqa": {"colour": 15.0}, "text-vqa": {"letter": 18.0}}
