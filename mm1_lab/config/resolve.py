@@ -16,7 +16,6 @@ from mm1_lab.config.size import (
     PretrainedDecoder,
     PretrainedEncoder,
     PretrainedMM1,
-    PretrainedModels,
     find_pretrained,
 )
 from mm1_lab.config.stage import (
@@ -75,11 +74,11 @@ def resolve(
     scale: Scale,
     seed: int,
     data: DataIdentity,
-    models: PretrainedModels | None = None,
+    models: Any = None,
 ) -> Trial:
     """The trial of `recipe` at `scale`. Raises RequestError for a combination that cannot be built.
 
-    `models` describes pre-trained models; it is required if the recipe or the scale names any.
+    `models` (`HuggingFace` of `weights/pretrained.py`) is required if the recipe or the scale names pre-trained models.
     """
     try:
         evaluation = _Resolver(recipe, scale, seed, data, models).evaluation()
@@ -89,7 +88,7 @@ def resolve(
 
 
 def resolve_sweep(
-    sweep: Sweep, scale: Scale, seeds: tuple[int, ...], data: DataIdentity, models: PretrainedModels | None = None
+    sweep: Sweep, scale: Scale, seeds: tuple[int, ...], data: DataIdentity, models: Any = None
 ) -> list[Trial]:
     """Every arm at every seed, seeds outermost. Arms with equal recipes give trials with equal fingerprints.
 
@@ -124,7 +123,7 @@ class _Resolver:
     seed: int
     data: DataIdentity
     models: Any
-    """PretrainedModels, or None if neither recipe nor scale names any."""
+    """Finds pre-trained models by `encoder`, `decoder` and `whole`; None if neither recipe nor scale names any."""
 
     @property
     def shared(self) -> dict[str, Any]:

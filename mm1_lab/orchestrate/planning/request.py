@@ -18,7 +18,6 @@ from mm1_lab.config import (
     DataIdentity,
     Measure,
     NotHere,
-    PretrainedModels,
     Recipe,
     RequestError,
     Scale,
@@ -62,7 +61,7 @@ class Request:
     data: DataIdentity
     ledger: Ledger
     trials: tuple[Trial, ...]
-    models: PretrainedModels | None = None
+    models: HuggingFace | None = None
     """Finds the pre-trained models that the recipes and the scale name."""
     tokenizer: Path | None = None
     """The folder of the pre-trained decoder whose tokenizer the data use."""
