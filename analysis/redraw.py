@@ -85,9 +85,9 @@ def draw_sweep(folder: Path) -> list[Path]:
 
 def sweep_in_short(folder: Path) -> str:
     """A summary of a sweep's folder for a terminal: a row per arm, a row per claim with its verdict."""
-    study, _, failed = read_judged(folder)
+    study, _ = read_judged(folder)
     tables = [scores.short_table(study)]
-    claims = with_lessons(study, judge_contrasts(study, failed), known_lessons(folder.absolute().parents[1]))
+    claims = with_lessons(study, judge_contrasts(study), known_lessons(folder.absolute().parents[1]))
     known = claims[claims["estimate"].notna()]
     if len(known):
         notes = []
@@ -100,7 +100,7 @@ def sweep_in_short(folder: Path) -> str:
 
 def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
     """Draws the sweep in `folder` into `target`."""
-    study, rules, failed = read_judged(folder)
+    study, rules = read_judged(folder)
     lessons = known_lessons(folder.absolute().parents[1])
     output = Output(target, latex=latex)
     tables: dict[str, list[Table]] = {}
@@ -113,7 +113,7 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
             output.files.extend(files)
             evidence = of_law(study, lessons, fits)
         else:
-            evidence = of_lessons(study, lessons, failed)
+            evidence = of_lessons(study, lessons)
             levels = level_rows(study)
             measures = measure_rows(study, *minutes_of(study))
             if len(measures) and study.manifest.scale != "smoke":
@@ -123,7 +123,7 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
                 table = validity_table(study, rules)
                 output.tables("validity", table)
                 tables[table.title] = [table]
-            claims = with_lessons(study, judge_contrasts(study, failed), lessons)
+            claims = with_lessons(study, judge_contrasts(study), lessons)
             if len(claims):
                 claims_table = verdicts_table(claims, scores.title(study), claims_notes(study, claims))
                 output.csv("contrasts", claims)

@@ -47,6 +47,8 @@ class Study:
     """A row per source, arm and seed: the loss on held-out documents, in nats per text token."""
     records: Mapping[str, Mapping[str, Any]]
     """The record of each finished trial, by fingerprint."""
+    failed_gates: tuple[str, ...] = ()
+    """What rules out a verdict, by `read_judged`."""
 
     @property
     def manifest(self) -> Manifest:

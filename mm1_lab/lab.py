@@ -68,5 +68,5 @@ def contrasts(folder: Path) -> pd.DataFrame:
     from analysis.judging.validity import read_judged
     from analysis.judging.verdicts import judge_contrasts
 
-    study, _, failed = read_judged(folder)
-    return judge_contrasts(study, failed)
+    study, _ = read_judged(folder)
+    return judge_contrasts(study)

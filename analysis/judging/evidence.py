@@ -100,22 +100,22 @@ class Evidence:
         }
 
 
-def of_lessons(study: Study, lessons: Iterable[Lesson], failed: Sequence[str] = ()) -> list[Evidence]:
-    """The evidence on each part of the lessons about a sweep. `failed` names the gates that the base fails."""
+def of_lessons(study: Study, lessons: Iterable[Lesson]) -> list[Evidence]:
+    """The evidence on each part of the lessons about a sweep."""
     found: list[Evidence] = []
     for lesson in lessons_about(study.sweep, lessons):
         for number, part in enumerate(lesson.parts, 1):
             claims = claims_of(part, lesson, study.sweep, study.scored)
             for claim in claims:
-                found.append(gather(study, claim, lesson.name, failed, number, part.aside))
+                found.append(gather(study, claim, lesson.name, number, part.aside))
             if not claims:
                 reason = f"no contrast in the sweep's file: {part.contrast!r}" if part.contrast else "no scores"
                 found.append(Evidence(lesson.name, number, reason=reason, aside=part.aside))
     return found
 
 
-def of_contrasts(study: Study, failed: Sequence[str] = ()) -> list[Evidence]:
-    return [gather(study, claim_of(contrast), contrast.claim, failed) for contrast in study.sweep.contrasts]
+def of_contrasts(study: Study) -> list[Evidence]:
+    return [gather(study, claim_of(contrast), contrast.claim) for contrast in study.sweep.contrasts]
 
 
 def of_law(study: Study, lessons: Iterable[Lesson], fits: Sequence[Fit]) -> list[Evidence]:
@@ -161,9 +161,7 @@ def _of_part(study: Study, lesson: Lesson, number: int, part: Part, fits: Sequen
     )
 
 
-def gather(
-    study: Study, claim: Claim, question: str, failed: Sequence[str] = (), part: int = 1, aside: str = ""
-) -> Evidence:
+def gather(study: Study, claim: Claim, question: str, part: int = 1, aside: str = "") -> Evidence:
     difference = Difference(study, claim.weights)
     p: P | None = None
     p_of_look: P | None = None
@@ -171,7 +169,7 @@ def gather(
         p = p_values(claim.expect, claim.margin, difference.over_seeds)
         if study.manifest.looks:
             p_of_look, p = p, _over_looks(difference, claim)
-    reason = study_not_judged(study, failed) or unsolved(study, claim.weights) or difference.lacking
+    reason = study_not_judged(study) or unsolved(study, claim.weights) or difference.lacking
     if not reason and not p:
         reason = "one seed" if p is None else "before the first look"
     return Evidence(
@@ -192,13 +190,13 @@ def gather(
     )
 
 
-def study_not_judged(study: Study, failed: Sequence[str]) -> str:
+def study_not_judged(study: Study) -> str:
     """Why a sweep's results do not allow any verdict; empty if they do."""
     if study.manifest.scale == "smoke":
         return "smoke scale: nothing is learnt"
     if len(study.seeds) < 2:
         return "one seed"
-    return f"the base fails its gates: {', '.join(failed)}" if failed else ""
+    return f"the base fails its gates: {', '.join(study.failed_gates)}" if study.failed_gates else ""
 
 
 def unsolved(study: Study, weights: Weights) -> str:

@@ -30,13 +30,13 @@ def reached_text(study: Study) -> str:
 def open_arms(folder: Path, seeds: Sequence[int]) -> tuple[list[str], list[str]]:
     """A line per lesson about a sweep (or per claim of its file if there is no lesson), and the arms, in the sweep's
     order, of those that more seeds can decide; judged on `seeds` alone."""
-    study, _, failed = read_judged(folder, seeds)
-    return question_status(study, known_lessons(folder.absolute().parents[1]), failed)
+    study, _ = read_judged(folder, seeds)
+    return question_status(study, known_lessons(folder.absolute().parents[1]))
 
 
-def question_status(study: Study, lessons: Sequence[Lesson], failed: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+def question_status(study: Study, lessons: Sequence[Lesson]) -> tuple[list[str], list[str]]:
     """`open_arms` for a study."""
-    reason = study_not_judged(study, failed)
+    reason = study_not_judged(study)
     if reason not in ("", "one seed"):
         return [f"no verdicts: {reason}"], list(study.sweep.arms)
     claims: dict[str, list[Claim]] = {}
@@ -46,11 +46,11 @@ def question_status(study: Study, lessons: Sequence[Lesson], failed: Sequence[st
                 claims.setdefault(lesson.name, []).extend(claims_of(part, lesson, study.sweep, study.sweep.arms))
     claims = {name: own for name, own in claims.items() if own}
     # a lesson is tested as if no other were decided, so it stays decided whatever the others show
-    evidence, tests = of_lessons(study, lessons, failed), len(lessons)
+    evidence, tests = of_lessons(study, lessons), len(lessons)
     if not claims:
         for contrast in study.sweep.contrasts:
             claims.setdefault(contrast.claim, []).append(claim_of(contrast))
-        evidence, tests = of_contrasts(study, failed), 1
+        evidence, tests = of_contrasts(study), 1
     lines, arms = [], set[str]()
     for name, own in claims.items():
         status, is_open = _status(study, [one for one in evidence if one.question == name], tests)

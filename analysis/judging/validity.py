@@ -70,13 +70,13 @@ def validity_checks(study: Study) -> list[Check]:
     return [*_seeing(*compared), *_captions_and_text(scores), *demonstration_checks(*compared), *_steadiness(scores)]
 
 
-def read_judged(folder: Path, seeds: Sequence[int] | None = None) -> tuple[Study, list[Check], tuple[str, ...]]:
-    """Reads a sweep's folder: its results (at `seeds` alone, if given), the checks of its base, and `failed_gates`."""
+def read_judged(folder: Path, seeds: Sequence[int] | None = None) -> tuple[Study, list[Check]]:
+    """Reads a sweep's results (at `seeds` alone, if given) with their `failed_gates`, and the checks of its base."""
     study = read_study(folder)
     if seeds is not None:
         study = study.at_seeds(seeds)
     checks = validity_checks(study)
-    return study, checks, failed_gates(study, checks)
+    return replace(study, failed_gates=failed_gates(study, checks)), checks
 
 
 def failed_gates(study: Study, checks: Sequence[Check]) -> tuple[str, ...]:

@@ -110,14 +110,11 @@ def needed_for(one: Evidence, family: int = 1) -> float:
     return seeds_needed(one.claim.expect, one.claim.margin, one_seed, pooled, family)
 
 
-def judge_contrasts(study: Study, failed: Sequence[str] = ()) -> pd.DataFrame:
+def judge_contrasts(study: Study) -> pd.DataFrame:
     """The contrasts of the sweep's file, each judged by itself at 5 %: sweep, claim, `ESTIMATE` and
-    `STATEMENTS`, verdict, reason, `seeds_needed`.
-
-    `failed` names the gates that the base fails.
-    """
+    `STATEMENTS`, verdict, reason, `seeds_needed`."""
     rows = []
-    for evidence in of_contrasts(study, failed):
+    for evidence in of_contrasts(study):
         judged = judge({"": [evidence]})[""]
         told = {"verdict": judged.verdict, "reason": judged.reason, "seeds_needed": judged.seeds_needed}
         rows.append(evidence.row() | told)

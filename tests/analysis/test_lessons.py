@@ -68,7 +68,7 @@ def judged(
     study: Study, failed: tuple[str, ...] = (), lessons: Sequence[Lesson] = LESSONS
 ) -> dict[str, dict[str, Any]]:
     """The lessons' rows by name."""
-    rows = judge_lessons(lessons, of_lessons(study, lessons, failed)).to_dict("records")
+    rows = judge_lessons(lessons, of_lessons(replace(study, failed_gates=failed), lessons)).to_dict("records")
     return {str(row["lesson"]): dict(row) for row in rows}  # type: ignore[arg-type]
 
 
