@@ -9,11 +9,8 @@ from mm1_lab.config import (
     WORLD_DATA,
     Config,
     EvaluationStage,
-    PretrainedEncoder,
     Recipe,
-    Size,
     Stage,
-    TowerSize,
     load_scale,
     resolve,
 )
@@ -56,20 +53,6 @@ def test_a_new_option_changes_a_fingerprint_only_where_it_is_used(path: tuple[st
     assert isinstance(unused, Stage) and isinstance(used, Stage)
     assert unused.fingerprint == stage.fingerprint
     assert used.fingerprint != stage.fingerprint
-
-
-def test_where_a_pretrained_model_lies_is_not_what_it_is() -> None:
-    size = Size(layers=1, width=8, heads=1)
-    shape = TowerSize(**size.model_dump() | {"feed_forward": 32})
-    encoder = PretrainedEncoder(
-        name="a", folder="a", digest="d", family="clip", size=size, shape=shape, patch=6,
-        image_size=36, layer=None, mean=(0, 0, 0), std=(1, 1, 1),
-    )  # fmt: skip
-    model = evaluation().model
-    first = model.model_copy(update={"encoder": encoder})
-    moved = model.model_copy(update={"encoder": encoder.model_copy(update={"name": "b", "folder": "b"})})
-    other = model.model_copy(update={"encoder": encoder.model_copy(update={"digest": "e"})})
-    assert first.fingerprint == moved.fingerprint != other.fingerprint
 
 
 def test_an_encoder_is_trained_anew_only_when_what_it_reads_changes(monkeypatch: pytest.MonkeyPatch) -> None:
