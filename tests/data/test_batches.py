@@ -34,19 +34,6 @@ def pack(squares: Any, *values: int | None) -> Row:
     return Packer(squares.tokenizer, Limits(64, 4, 8)).pack(documents)
 
 
-def test_channels_and_axes_are_not_mixed_up(squares: Any) -> None:
-    class Corner:
-        def pixels(self, side: int) -> Pixels:
-            image = np.zeros((side, side, 3), np.uint8)
-            image[0, side - 1] = (10, 20, 30)
-            return image
-
-    row = Packer(squares.tokenizer, Limits(64, 4, 8)).pack([Document("a", (Corner(), "a square"))])
-    images = make_batch([row], ["a"], side=5, blind=False).images
-    assert images[0, :, 0, 4].tolist() == [10, 20, 30]
-    assert images.sum() == 60
-
-
 def test_a_blind_batch_shows_mean_colour_and_draws_nothing(squares: Any) -> None:
     row = pack(squares, None, 3)
     batch = make_batch([row], ["a"], side=4, blind=True)

@@ -2,8 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +10,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from mm1_lab.config import WORLD_DATA, Recipe, RequestError, SftRecipe, load_scale, resolve
+from mm1_lab.config import RequestError
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.shards import Shards
 from mm1_lab.data.shards.readers import chat_prompt
@@ -21,7 +19,6 @@ from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Question
 
 LIMITS = Limits(128, 4, 4)
-SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
 
 
 def llava(files: Any, rows: list[dict[str, Any]] | None = None) -> str:
@@ -159,18 +156,6 @@ def test_every_conversation_comes_once_per_epoch_whatever_fits_a_row(files: Any)
     counted = sum(len(data.tokenizer.encode(answer)) + 1 for answer in answers)
     assert sum(row.weights.sum() for row in (packed, *more)) == counted
     assert sorted(place for row in places for place in row) == list(range(len(train)))
-
-
-def test_the_end_token_follows_every_answer(files: Any) -> None:
-    data = opened(files, mine={"files": llava(files)})
-    sft = resolve("a", Recipe(sft=SftRecipe()), load_scale("smoke", SCALES), 0, WORLD_DATA).evaluation.model
-    packer = replace(Packer.of(sft.model_copy(update={"data": data.identity}), data.tokenizer), limits=LIMITS)
-    row = packer.pack([Document("a", tuple(data.conversations["mine"].parts(0)))])
-    ids = row.tokens[row.weights > 0].tolist()
-    end = data.tokenizer.end
-    assert ids == [*data.tokenizer.encode(" A square."), end, *data.tokenizer.encode(" Green."), end]
-    before = row.tokens[: int(row.documents.sum())].tolist()
-    assert data.tokenizer.encode("\n") == before[before.index(end) + 1 :][:1], "the next turn begins after it"
 
 
 def test_conversations_that_no_row_holds_are_refused(files: Any) -> None:

@@ -1,6 +1,6 @@
 """Packing, against rows written out by hand."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -74,18 +74,6 @@ def test_the_end_of_a_row_is_what_fills_it_best() -> None:
     assert chosen([(60, 0), (50, 0)] + [(45, 0)] * 12 + [(40, 0)]) == [0], "the row does not wait for long"
     assert chosen([(7, 0), (5, 0)]) == [0, 1]
     assert chosen([]) == []
-
-
-def test_no_candidate_is_asked_for_once_the_row_is_nearly_full() -> None:
-    asked = []
-
-    def sizes() -> Iterator[tuple[int, int]]:
-        for number, tokens in enumerate((48, 30, 40, 30, 21, 9, 9)):
-            asked.append(number)
-            yield tokens, 0
-
-    assert chosen(sizes()) == [0, 1, 4]
-    assert asked == [0, 1, 2, 3, 4]
 
 
 def test_a_planned_row_gets_every_document_however_full_it_is() -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from mm1_lab.config import DataMix, DecoderTraining, Phase, Recipe, RequestError, resolve
-from mm1_lab.data.packing import Packer, first_fit
+from mm1_lab.data.packing import Packer
 from mm1_lab.data.shards import Shards, index
 from mm1_lab.data.shards import rows as shard_rows
 from mm1_lab.data.shards.collection import PICTURE, Collection
@@ -146,19 +146,6 @@ def test_no_piece_holds_more_images_than_a_row_may_nor_images_alone() -> None:
     assert places == [(0, 100), (100, 190)], "as long as a row"
     ids[95] = PICTURE
     assert [start for start, *_ in shard_rows.cut(ids[10:200], Limits(102, 4, 2))] == [0, 85, 182], "with its text"
-
-
-def test_packing_uses_each_piece_once_and_respects_both_limits() -> None:
-    draw = np.random.default_rng(0)
-    tokens, images = draw.integers(3, 100, 500), draw.integers(0, 4, 500)
-    order = draw.permutation(500).tolist()
-    rows = first_fit(order, list(zip(tokens, images, strict=True)), Limits(100, 9, 4), 32)
-    assert sorted(piece for row in rows for piece in row) == list(range(500))
-    assert max(tokens[row].sum() for row in rows) <= 100
-    assert max(images[row].sum() for row in rows) <= 4
-    assert rows[0][0] == order[0]
-    text_only = first_fit(order, [(size, 0) for size in tokens], Limits(100, 9, 4), 32)
-    assert len(text_only) < 1.1 * tokens.sum() / 100
 
 
 @pytest.mark.parametrize("longest", [32, 64, 200])
@@ -350,10 +337,3 @@ def test_a_source_that_the_data_lack_is_named(files: Any) -> None:
             ask()
     with pytest.raises(RequestError, match="names no captions"):
         data.pairs(0)
-
-
-def test_too_few_samples_leave_nothing_held_out(files: Any) -> None:
-    files.jsonl("t.jsonl", ["one text", "another text", "a third text"])
-    data = files.open(text=["t.jsonl"])
-    assert data.held_out("text", 5) == []
-    assert len(keys(epoch(data.source("text", 0), 0))) == 3
