@@ -41,7 +41,6 @@ def refused(sweeps: Path, capsys: pytest.CaptureFixture[str]) -> Check:
     ("options", "fragments"),
     [
         (["--set", "train.step=9"], ["train.step'", "did you mean 'steps'"]),
-        (["--only", "bas"], ["no arm 'bas'", "did you mean 'base'"]),
         (["--seeds", "three"], ["--seeds 'three'", "count"]),
         (["--seeds", "0"], ["a count is from 1 to 99; for seed 0 alone add a comma: --seeds 0,"]),
         (["--set", "evaluate.shots=4"], ["evaluate.shots: must be a list, such as [4]"]),

@@ -47,8 +47,6 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("check-scale", "smoke", "--samples", "0"), "--samples must be at least 1"),
         (("plan", "data_mix", "--results", "file"), "/file: is a file; name a folder"),
         (("show-data", "--out", "."), "--out .: name a file that ends in .png"),
-        (("fit-lr-law", "--from", "none.csv"), "--from none.csv: there is no such file"),
-        (("report", "--results", "file"), "file: there are no results here"),
         (("--debug", "plan", "data_mix"), "options come after the command: mm1-lab COMMAND --debug"),
         (("plan", "data_mix", "--results", LONG), "File name too long"),
     ],

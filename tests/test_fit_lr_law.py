@@ -41,7 +41,6 @@ def test_from_nothing_to_a_figure_and_again(place: Any) -> None:
     [
         (["--sizes", "9M,85M"], ["--sizes 9M,85M", "three sizes or more"]),
         (["--sizes", "9M,85M,1.2b"], ["--sizes", "no decoder of '1.2b'; did you mean '1.2B'?"]),
-        (["--sizes", "9M,85M,"], ["--sizes", "no decoder of ''"]),
         (["--predict", "31B"], ["--predict", "no decoder of '31B'"]),
         (["--lower-is-better"], ["--from"]),
         (["--seeds", "none"], ["--seeds 'none'"]),

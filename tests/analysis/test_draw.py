@@ -72,16 +72,6 @@ def test_table_holds_the_mean_of_seeds_beside_the_papers_number(three_seeds: Pat
     assert table[table["panel"] == "b"]["paper"].isna().all()
 
 
-def test_holes_are_shown_as_holes(three_seeds: Path) -> None:
-    folder = three_seeds / "mini" / "data_mix"
-    text = (folder / "table.md").read_text(encoding="utf-8")
-    assert "| 33/66 | – | – |" in text and "| 91/9 (2 of 3 seeds) | " in text
-    assert "base (seed 1)" in text and "captions-33 (seeds 0, 1, 2)" in text
-    table = pd.read_csv(folder / "table.csv")
-    assert table[table["arm"] == "captions-33"]["value"].isna().all()
-    assert table[table["arm"] == "base"]["value"].notna().all()
-
-
 def test_arms_are_compared_by_what_was_measured_at_the_seeds_of_both(data_mix: Sweep) -> None:
     """The other arm has a seed more, and one of its own."""
     study = study_of(data_mix, (0, 1, 2, 3), missing=("interleaved/0", "interleaved/1", "captions/3"))

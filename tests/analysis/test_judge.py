@@ -224,13 +224,9 @@ WRONG = {
     "header": ("arm,score\n", "has no rows"),
     "text": ("arm,score\na,1\nb,good\n", "the score of row 2 is 'good', not a number"),
     "gap": ("arm,score\na,1\nb,\n", "the score of row 2 is '', not a number"),
-    "nan": ("arm,score\na,nan\nb,1\n", "the score of row 1 is 'nan'"),
     "infinity": ("arm,score\na,inf\nb,1\n", "the score of row 1 is 'inf'"),
-    "comma": ('arm,score\na,"1,5"\nb,1\n', "the score of row 1 is '1,5'"),
-    "percent": ("arm,score\na,15%\nb,1\n", "the score of row 1 is '15%'"),
     "one": ("arm,score\na,1\na,2\n", "has one arm, 'a'"),
     "unnamed": ("arm,score\na,1\n,2\n", "row 2 has no arm"),
-    "doubled": ("arm,seed,score\na,0,1\na,0,2\nb,0,1\n", "row 2 is a second score of arm a, seed 0"),
     "spelt": ("arm,seed,score\na,0,1\na,0.0,2\nb,0,1\n", "row 2 is a second score"),
     "noseed": ("arm,seed,score\na,0,1\nb,,2\n", "row 2 has no seed"),
     "shots": ("arm,shots,score\na,few,1\nb,0,2\n", "the shots of row 1 are 'few'"),
@@ -279,7 +275,6 @@ CLAIMS = {
     "contrasts: [{first: a, second: c}]": "the table has no arm 'c'",
     "contrasts: [{first: a, second: a}]": "both sides are the same",
     "contrasts: [{first: [a, b], second: [b, a]}]": "both sides are the same",
-    "contrasts: [{first: [a, c], second: b}]": "the table has no arm 'c'",
     "contrasts: [{first: [a], second: b}]": "first",
     "contrasts: [{first: a, second: b, expect: equivalent}]": "give `equivalent` a margin",
     "contrasts: [{first: a, second: b, margin: -1}]": "margin",
@@ -359,13 +354,9 @@ def test_a_sweeps_own_claims(tmp_path: Path) -> None:
 def test_wrong_frames() -> None:
     with pytest.raises(RequestError, match="has no column 'x'; known: arm, seed, score"):
         judge(table({"a": [1], "b": [2]}), columns={"seed": "x"})
-    with pytest.raises(RequestError, match="the table: has no rows"):
-        judge(pd.DataFrame({"arm": [], "score": []}))
     nullable = pd.DataFrame({"arm": ["a", "b"], "seed": pd.array([0, None], dtype="Int64"), "score": [1.0, 2.0]})
     with pytest.raises(RequestError, match="row 2 has no seed"):
         judge(nullable)
-    with pytest.raises(RequestError, match="give increasing numbers of seeds"):
-        judge(table({"a": [1, 2], "b": [2, 4]}), looks=(4, 2))
 
 
 def test_the_examples_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

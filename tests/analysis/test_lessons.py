@@ -54,11 +54,9 @@ def lifts_of(arms: dict[str, Recipe], **effects: float) -> Lifts:
     return {arm: (size, size, size) for arm, size in lift.items()}
 
 
-def judged(
-    study: Study, failed: tuple[str, ...] = (), lessons: Sequence[Lesson] = LESSONS
-) -> dict[str, dict[str, Any]]:
+def judged(study: Study, lessons: Sequence[Lesson] = LESSONS) -> dict[str, dict[str, Any]]:
     """The lessons' rows by name."""
-    rows = judge_lessons(lessons, of_lessons(study, lessons, failed)).to_dict("records")
+    rows = judge_lessons(lessons, of_lessons(study, lessons)).to_dict("records")
     return {str(row["lesson"]): dict(row) for row in rows}  # type: ignore[arg-type]
 
 
@@ -69,11 +67,8 @@ def verdicts(found: dict[str, dict[str, Any]], *names: str) -> dict[str, str]:
 CONNECTOR = ("resolution before any connector", "image tokens", "connector type", "connector order")
 
 
-def connector(
-    seeds: int = 3, missing: tuple[str, ...] = (), scale: str = "mini", failed: tuple[str, ...] = (), **effects: float
-) -> dict[str, dict[str, Any]]:
-    sweep = sweep_of("connector", GRID)
-    return judged(study_of(sweep, range(seeds), scale, missing, lifts_of(GRID, **effects)), failed)
+def connector(seeds: int, **effects: float) -> dict[str, dict[str, Any]]:
+    return judged(study_of(sweep_of("connector", GRID), range(seeds), lifts=lifts_of(GRID, **effects)))
 
 
 def test_a_world_as_the_paper_says_supports_the_paper() -> None:
@@ -116,13 +111,6 @@ def test_an_arm_on_both_sides_of_a_contrast_cancels_out(data_mix: Sweep) -> None
     assert shared["estimate"] == pytest.approx(difference("captions", "interleaved")["estimate"] / 2)
     assert difference(("base", "base"), "captions")["estimate"] == difference("base", "captions")["estimate"]
     assert difference("base", "base")["reason"] == "the same trials"
-
-
-def test_smoke_scale_and_failed_gates_give_no_verdict() -> None:
-    found = connector(5, scale="smoke", _144=40)["image tokens"]
-    assert (found["verdict"], found["reason"]) == ("not judged", "smoke scale: nothing is learnt")
-    found = connector(5, failed=("text-vqa, 0 shots",), _144=40)["image tokens"]
-    assert (found["verdict"], found["reason"]) == ("not judged", "the base fails its gates: text-vqa, 0 shots")
 
 
 def test_worked_solutions_are_floor_for_arms_that_solve_nothing_without_them() -> None:

@@ -13,9 +13,9 @@ import pytest
 
 from mm1_lab.config import DataMix, DecoderTraining, Phase, Recipe, RequestError, resolve
 from mm1_lab.data.packing import Packer
-from mm1_lab.data.shards import Shards, index
+from mm1_lab.data.shards import Shards
 from mm1_lab.data.shards import rows as shard_rows
-from mm1_lab.data.shards.collection import PICTURE, Collection
+from mm1_lab.data.shards.collection import PICTURE
 from mm1_lab.data.types import BrokenPicture, Document, Limits
 from mm1_lab.train.decoder_stage import TextBatches
 
@@ -209,19 +209,6 @@ def test_many_may_make_index_tokenizer_and_pieces_at_once(everything: Open, file
         assert list(threads.map(read, range(4))) == [keys(epoch(alone.source("text", 0), 0))] * 4
     left_over = [path for path in (files.folder / "cache").rglob("*") if path.name.count(".") > path.is_file()]
     assert not left_over
-
-
-def test_the_index_is_made_once(everything: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = everything()
-    rows = keys(epoch(first.source("text", 0), 0))
-
-    def fail(*arguments: Any) -> None:
-        raise AssertionError("made again")
-
-    monkeypatch.setattr(index, "_build", fail)
-    monkeypatch.setattr(shard_rows, "cut", fail)
-    monkeypatch.setattr(Collection, "_tokenise", fail)
-    assert keys(epoch(everything().source("text", 0), 0)) == rows
 
 
 def test_captions_from_json_and_failed_downloads(files: Any) -> None:
