@@ -21,7 +21,6 @@ from mm1_lab.data.types import BrokenPicture
 
 def refused(files: Any, **content: Any) -> str:
     """The message with which the data are refused."""
-    content.setdefault("text", [files.jsonl("good.jsonl", ["some text"]).name])
     with pytest.raises(RequestError) as error:
         files.open(**content)
     message = str(error.value)
@@ -205,8 +204,7 @@ def test_names_that_are_not_utf_8_are_read(files: Any) -> None:
         headers(name, b"%011o" % len(data)) + data.ljust(-(-len(data) // 512) * 512, b"\0") for name, data in blocks
     )
     (files.folder / "c.tar").write_bytes(content + bytes(1024))
-    files.jsonl("t.jsonl", ["some text"])
-    data = files.open(captions=["c.tar"], text=["t.jsonl"])
+    data = files.open(captions=["c.tar"])
     assert data.pairs(0).pair(0, False)[1] == "ein Café"
     assert tuple(data.pairs(0).pair(0, False)[0].pixels(1)[0, 0]) == files.colour(3)
 
@@ -240,7 +238,7 @@ def test_up_to_one_percent_of_rows_may_be_broken_and_are_named(files: Any, endin
             faulty = [f"{n:03}" for n in range(broken)]
             texts = {f"{n:03}.txt": b"\xff" if f"{n:03}" in faulty else b"a picture" for n in range(200)}
             files.tar("f.tar", {f"{n:03}.png": files.png(n) for n in range(200)} | texts)
-            return files.open(captions="f.tar", text=files.jsonl("t.jsonl", ["some text"]).name).collection("captions")
+            return files.open(captions="f.tar").collection("captions")
         rows = [{"image": f"{n}.png" if n >= broken else f"/{n}.png", "caption": "a picture"} for n in range(200)]
         for number in range(200):
             (files.folder / f"{number}.png").write_bytes(files.png(number))
@@ -249,8 +247,7 @@ def test_up_to_one_percent_of_rows_may_be_broken_and_are_named(files: Any, endin
         else:
             lines = "".join(f"{row['image']},{row['caption']}\n" for row in rows)
             (files.folder / "f.csv").write_text("image,caption\n" + lines)
-        text = files.jsonl("t.jsonl", ["some text"]).name
-        return files.open(captions=f"f.{ending}", text=text).collection("captions")
+        return files.open(captions=f"f.{ending}").collection("captions")
 
     collection = write(2)
     assert len(collection) == 198 and collection.left_out() == {"broken": 2}
@@ -281,7 +278,7 @@ def test_columns_to_rename_are_named(files: Any, content: str, message: str) -> 
     (files.folder / "a.png").write_bytes(files.png(1))
     if "filename" in content:
         entry = {"file": "c.csv", "image": "filename"}
-        assert len(files.open(captions=[entry], text=["good.jsonl"]).collection("captions")) == 1
+        assert len(files.open(captions=[entry]).collection("captions")) == 1
         named = refused(files, captions=[{"file": "c.csv", "image": "picture"}])
         assert "has no column 'picture' (it has filename, text)" in named
 
@@ -324,8 +321,7 @@ def test_what_is_no_file_is_a_broken_picture(files: Any, kind: str) -> None:
         case "folder":
             path.mkdir()
     files.parquet("p.parquet", {"images": [["a.png", None]], "texts": [[None, "a page"]]})
-    files.jsonl("t.jsonl", ["some text"])
-    data = files.open(interleaved=["p.parquet"], text=["t.jsonl"])
+    data = files.open(interleaved=["p.parquet"])
     with pytest.raises(BrokenPicture, match=r"p\.parquet: row 0 \(there is no file /.+/a\.png\)"):
         data.collection("interleaved").pictures(0)[0].pixels(4)
 
@@ -335,8 +331,7 @@ def test_pictures_that_are_too_large_or_no_pictures_are_broken(files: Any, monke
     bomb, eps = io.BytesIO(), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
     Image.new("1", (3_000, 3_000)).save(bomb, "PNG")
     files.tar("c.tar", {"a.png": bomb.getvalue(), "a.txt": b"large", "b.jpg": eps, "b.txt": b"no picture"})
-    files.jsonl("t.jsonl", ["some text"])
-    data = files.open(captions=["c.tar"], text=["t.jsonl"])
+    data = files.open(captions=["c.tar"])
     large, none = (data.collection("captions").pictures(sample)[0] for sample in range(2))
     with pytest.raises(BrokenPicture, match=r"c\.tar: a \(3000 × 3000 pixels exceed the limit of 8000000\)"):
         large.pixels(4)

@@ -66,8 +66,7 @@ def messages(files: Any) -> str:
 def opened(files: Any, **sets: Any) -> Shards:
     for number in (1, 2):
         (files.folder / f"{number}.png").write_bytes(files.png(number))
-    files.jsonl("text.jsonl", ["some text"])
-    data: Shards = files.open(text="text.jsonl", instructions=sets)
+    data: Shards = files.open(instructions=sets)
     return data
 
 
@@ -115,7 +114,7 @@ def test_a_question_is_trained_in_the_tokens_in_which_it_is_asked(files: Any) ->
     words.train_from_iterator(["Why?\n"] * 9, BpeTrainer(initial_alphabet=alphabet, show_progress=False))
     PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>").save_pretrained(files.folder / "words")
     opened(files, mine={"files": llava(files)})  # writes the files
-    data = files.open(text="text.jsonl", instructions={"mine": {"files": "llava.json"}}, tokenizer="words")
+    data = files.open(instructions={"mine": {"files": "llava.json"}}, tokenizer="words")
     asked, _ = data.conversations["mine"].parts(2)
     assert data.tokenizer.encode(str(asked)) == data.tokenizer.encode(chat_prompt("2 + 2?"))
     assert words.token_to_id("?Ċ") in data.tokenizer.encode(str(asked))
@@ -229,16 +228,16 @@ def test_sets_are_listed_with_their_pictures_elsewhere_and_weigh_as_much_as_they
     for number in (1, 2):
         (files.folder / f"{number}.png").rename(files.folder / "coco" / f"{number}.png")
     sets: Any = [{"file": "sets/llava.json", "images": "coco"}, {"file": "chat.jsonl", "images": "coco"}]
-    data = files.open(text="text.jsonl", instructions=sets)
+    data = files.open(instructions=sets)
     assert data.identity.instructions == {"llava": 3, "chat": 3} and told(data, "llava", 0) == FIRST + SECOND
     weighing = {"llava": sets[0], "chat": {"files": sets[1], "weight": 2}}
-    weighed = files.open(text="text.jsonl", instructions=weighing).identity
+    weighed = files.open(instructions=weighing).identity
     assert weighed.instructions == {"llava": 1, "chat": 2}
     assert weighed.instructions_digest == data.identity.instructions_digest
     with pytest.raises(RequestError, match="two sets have the same name"):
-        files.open(text="text.jsonl", instructions=[sets[0], dict(sets[0])])
+        files.open(instructions=[sets[0], dict(sets[0])])
     with pytest.raises(RequestError, match=r"llava\.json: there is no image '1\.png' in /.+/sets; 3 of 3"):
-        files.open(text="text.jsonl", instructions=["sets/llava.json"])
+        files.open(instructions=["sets/llava.json"])
 
 
 def test_a_row_without_turns_is_one_broken_conversation_also_in_json_lines(files: Any) -> None:

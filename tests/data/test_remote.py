@@ -47,8 +47,7 @@ def test_files_at_addresses_are_the_same_data(files: Any, bucket: Any) -> None:
 def test_an_outage_is_an_error_and_no_broken_picture(files: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     path = files.captions("c.tar", range(20))
     bucket.put(str(path), "/bucket/c.tar")
-    files.jsonl("t.jsonl", ["some text"])
-    data = files.open(captions="memory://bucket/c.tar", text="t.jsonl")
+    data = files.open(captions="memory://bucket/c.tar")
     document = next(iter(data.source("captions", 0).documents(0)))
     monkeypatch.setattr(type(bucket), "get_file", lambda *given, **more: (_ for _ in ()).throw(OSError("timeout")))
     for copy in (files.folder / "cache" / "copies").glob("*.tar"):
@@ -70,7 +69,7 @@ def test_what_is_wrong_at_an_address_is_told(files: Any, bucket: Any) -> None:
         files.open(text="memory://bucket/t.jsonl")
     bucket.pipe("/bucket/t.jsonl", b'{"image": "a.png", "caption": "words"}')
     with pytest.raises(RequestError, match=r"t\.jsonl: refers to separate image files; a remote file must contain"):
-        files.open(captions="memory://bucket/t.jsonl", text=files.jsonl("t.jsonl", ["text"]).name)
+        files.open(captions="memory://bucket/t.jsonl")
     (file,) = finding._remote_files("memory://bucket/t.jsonl")
     bucket.pipe("/bucket/t.jsonl", b"other")
     for change, message in ((b"more", "has changed since it was listed"), (None, "cannot be fetched")):
