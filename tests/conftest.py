@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
+from mm1_lab.cli import main
 from mm1_lab.config import DataIdentity
 from mm1_lab.data.types import Answer, Document, Picture, Pixels
 from tests.warm import STARTER, Command
@@ -183,6 +184,42 @@ def make_place(folder: Path) -> Place:
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return make_place(tmp_path)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, which is empty."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Gives the one line with which a command refuses."""
+
+    def ask(*words: str) -> str:
+        capsys.readouterr()
+        begins = "mm1-lab: "
+        try:
+            code: object = main(list(words))
+        except SystemExit as ended:  # argparse's
+            code, begins = ended.code, f"mm1-lab {words[0]}: "
+        error = capsys.readouterr().err
+        assert code == 2 and error.startswith(begins) and error.count("\n") == 1, error
+        return error
+
+    return ask
+
+
+def run_python(
+    code: str, *arguments: str, folder: Path = REPOSITORY, **changes: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs code in a process of its own, with this repository's package and changes to the environment."""
+    command, environment = [sys.executable, "-c", code, *arguments], os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(command, cwd=folder, env=environment | changes, capture_output=True, text=True)
 
 
 @pytest.fixture

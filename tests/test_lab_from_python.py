@@ -2,14 +2,12 @@
 
 import doctest
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from mm1_lab import lab, results
-from tests.conftest import Place
+from tests.conftest import Place, run_python
 
 
 @pytest.mark.slow
@@ -37,9 +35,6 @@ from mm1_lab import contrasts, load_sweep, plan, results, run
 assert mm1_lab.__version__[0].isdecimal()
 assert callable(load_sweep) and results.scores and not {"torch", "ray", "pandas"} & set(sys.modules)
 """
-    environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
-    result = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
-    )
+    result = run_python(script)
     assert result.returncode == 0, result.stderr
     assert (Path(lab.__file__).parent / "py.typed").exists()

@@ -1,10 +1,7 @@
 """From a results folder to files: what they say, holes included, the same bytes each time, clear errors."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +24,8 @@ from analysis.runs import mixes_machines
 from analysis.study import Study, read_study
 from mm1_lab.cli import main
 from mm1_lab.config import AVERAGE, UNPARSED, Contrast, DataIdentity, Measure, Panel, RequestError, Sweep
-from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, study_of, write_results
+from tests.analysis.results_folder import BENCHMARKS, score_rows, study_of, write_results
+from tests.conftest import run_python
 
 NAMES = [
     *("contrasts.csv", "contrasts.md", "contrasts.png", "figure.png"),
@@ -311,8 +309,7 @@ def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path)
     first = {path: path.read_bytes() for path in paths}
     assert len(first) == len(NAMES + OVERALL)
     command = "import sys, pathlib, analysis.redraw; analysis.redraw.draw(pathlib.Path(sys.argv[1]))"
-    environment = {**os.environ, "PYTHONHASHSEED": "1234"}
-    subprocess.run([sys.executable, "-c", command, str(one_seed)], check=True, cwd=ROOT, env=environment)
+    run_python(command, str(one_seed), PYTHONHASHSEED="1234").check_returncode()
     assert {path: path.read_bytes() for path in paths} == first
 
 

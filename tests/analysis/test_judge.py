@@ -14,7 +14,7 @@ from analysis.external.shown import judgement_text
 from mm1_lab import judge
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, Refused
 
 LOGS = Path(__file__).parent / "harness_logs"
 """Written by lmms-eval 0.7.3 and lm-evaluation-harness 0.4.13 for ten made-up questions, without what they say of the
@@ -239,13 +239,11 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_tables(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_tables(name: str, tmp_path: Path, refused: Refused) -> None:
     content, told = WRONG[name]
-    path = tmp_path / "scores.csv"
-    path.write_text(content, encoding="utf-8")
-    assert main(["judge", str(path)]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and any(part in error for part in told.split("|")), error
+    (tmp_path / "scores.csv").write_text(content, encoding="utf-8")
+    error = refused("judge", str(tmp_path / "scores.csv"))
+    assert any(part in error for part in told.split("|")), error
 
 
 OTHER_FILES = {
@@ -259,13 +257,12 @@ OTHER_FILES = {
 
 
 @pytest.mark.parametrize("name", OTHER_FILES)
-def test_wrong_files(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_files(name: str, tmp_path: Path, refused: Refused) -> None:
     content, told = OTHER_FILES[name]
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    assert main(["judge", str(tmp_path / name)]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and any(part in error for part in told.split("|")), error
+    error = refused("judge", str(tmp_path / name))
+    assert any(part in error for part in told.split("|")), error
 
 
 CLAIMS = {
@@ -286,19 +283,17 @@ CLAIMS = {
 
 
 @pytest.mark.parametrize("content", CLAIMS)
-def test_wrong_claims(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_claims(content: str, tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "scores.csv").write_text("arm,score\na,1\nb,2\n", encoding="utf-8")
     (tmp_path / "claims.yaml").write_text(content, encoding="utf-8")
-    assert main(["judge", str(tmp_path / "scores.csv"), str(tmp_path / "claims.yaml")]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and CLAIMS[content] in error
+    assert CLAIMS[content] in refused("judge", str(tmp_path / "scores.csv"), str(tmp_path / "claims.yaml"))
 
 
-def test_claims_say_themselves_what_is_better(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_claims_say_themselves_what_is_better(tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "scores.csv").write_text("arm,score\na,1\nb,2\n", encoding="utf-8")
     (tmp_path / "claims.yaml").write_text("contrasts: [{first: a, second: b}]", encoding="utf-8")
-    assert main(["judge", str(tmp_path / "scores.csv"), str(tmp_path / "claims.yaml"), "--lower-is-better"]) == 2
-    assert "say `expect: less`" in capsys.readouterr().err
+    error = refused("judge", str(tmp_path / "scores.csv"), str(tmp_path / "claims.yaml"), "--lower-is-better")
+    assert "say `expect: less`" in error
 
 
 @pytest.mark.parametrize(
@@ -312,11 +307,9 @@ def test_claims_say_themselves_what_is_better(tmp_path: Path, capsys: pytest.Cap
         ["--figure", "plot.doc"],
     ],
 )
-def test_wrong_options(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_options(words: list[str], tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "scores.csv").write_text("arm,score\na,1\nb,2\n", encoding="utf-8")
-    assert main(["judge", str(tmp_path / "scores.csv"), *words]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and words[0] in error
+    assert words[0] in refused("judge", str(tmp_path / "scores.csv"), *words)
 
 
 def test_lines_of_json_may_hold_separators_of_unicode(tmp_path: Path) -> None:

@@ -1,9 +1,6 @@
 """Files at addresses: copied once, the same data as here; and much data, indexed by several processes."""
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +9,7 @@ import pytest
 from mm1_lab.config import RequestError
 from mm1_lab.data.pixels import decode
 from mm1_lab.data.shards import Shards, finding, index, rows, shards
+from tests.conftest import REPOSITORY, run_python
 from tests.data.test_shards import epoch, keys
 
 
@@ -114,12 +112,7 @@ def test_an_index_that_was_killed_goes_on_where_it_stood(files: Any, monkeypatch
     write_texts(files, 6, 5)
     files.yaml(text="t-*.jsonl")
     monkeypatch.chdir(files.folder)
-    root = Path(index.__file__).parents[3]
-    ended = subprocess.run(
-        [sys.executable, "-c", KILLED, root / "sweeps" / "scales"],
-        env=os.environ | {"PYTHONPATH": str(root)},
-        timeout=120,
-    )
+    ended = run_python(KILLED, str(REPOSITORY / "sweeps" / "scales"), folder=files.folder)
     assert ended.returncode == -signal.SIGKILL
     build, built = index._build, []
     monkeypatch.setattr(index, "_build", lambda path, *rest: (built.append(path.name), build(path, *rest))[1])

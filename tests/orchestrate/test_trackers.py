@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from mm1_lab.cli import main
 from mm1_lab.orchestrate.tracking.trackers import Tracker
 from mm1_lab.results import Ledger
-from tests.conftest import Place
+from tests.conftest import Place, Refused
 
 
 @pytest.fixture
@@ -66,8 +65,7 @@ def test_a_tracker_that_is_away_stops_nothing_and_is_caught_up(
     assert calls.count("finish") == 2
 
 
-def test_one_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    assert main(["run", "data_mix", "--scale", "smoke", "--tracker", "wandb"]) == 2
-    error = capsys.readouterr().err
+    error = refused("run", "data_mix", "--scale", "smoke", "--tracker", "wandb")
     assert error.startswith("mm1-lab: --tracker wandb: is not installed") and "pip install wandb" in error

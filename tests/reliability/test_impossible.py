@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mm1_lab.cli import main
 from mm1_lab.config import RequestError, load_scale, load_sweep, read_yaml
 from mm1_lab.orchestrate.planning.finding import parse_seeds
+from tests.conftest import Refused
 
 SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
 SWEEP = "title: T\naxis: data_mix\nrecipe: base\n"
@@ -100,13 +100,9 @@ def test_no_file_is_read_that_has_no_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["title", "reproduces", "arms", "x" * 20_000])
-def test_a_message_does_not_repeat_what_a_file_holds(
-    tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_message_does_not_repeat_what_a_file_holds(key: str, here: Path, refused: Refused) -> None:
     words = ", ".join(["aaaaaaaaaa"] * 20_000)
-    (tmp_path / "long.yaml").write_text(SWEEP.replace("title: T\n", "") + f"? {key}\n: [{words}]\n")
-    assert main(["plan", "long.yaml", "--scale", "smoke"]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("mm1-lab: long.yaml: ") and error.count("\n") == 1 and len(error.encode()) <= 2048
-    assert not (tmp_path / "results").exists()
+    (here / "long.yaml").write_text(SWEEP.replace("title: T\n", "") + f"? {key}\n: [{words}]\n")
+    error = refused("plan", "long.yaml", "--scale", "smoke")
+    assert error.startswith("mm1-lab: long.yaml: ") and len(error.encode()) <= 2048
+    assert not (here / "results").exists()

@@ -14,7 +14,7 @@ from mm1_lab.cli import main
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import HeldOutRow, Ledger, ScoreRow, TrialRow
 from mm1_lab.results.manifest import Manifest, merge_manifest
-from tests.conftest import Place
+from tests.conftest import Place, Refused
 
 
 @pytest.fixture
@@ -93,14 +93,12 @@ def test_verify_reads_every_file(ledger: Ledger, capsys: pytest.CaptureFixture[s
 
 
 def test_a_sweep_that_the_disk_has_no_room_for_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    here: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100_000))
-    assert main(["run", "data_mix", "--scale", "smoke", "--inline", "--only", "base"]) == 2
-    error = capsys.readouterr().err
-    assert "results/local/store: the sweep needs" in error and "mm1-lab gc" in error and error.count("\n") == 1
-    assert not list(tmp_path.rglob("sweep.json"))
+    error = refused("run", "data_mix", "--scale", "smoke", "--inline", "--only", "base")
+    assert "results/local/store: the sweep needs" in error and "mm1-lab gc" in error
+    assert not list(here.rglob("sweep.json"))
 
 
 @pytest.mark.parametrize(
