@@ -18,7 +18,7 @@ import yaml
 from filelock import FileLock
 
 from mm1_lab.cli import main
-from mm1_lab.config import DataIdentity
+from mm1_lab.config import WORLD_DATA, DataIdentity, EvaluationStage, Recipe, load_scale, resolve
 from mm1_lab.data.types import Answer, Document, Picture, Pixels
 from tests.warm import STARTER, Command
 
@@ -26,6 +26,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the back
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).parents[1]
+SCALES = REPOSITORY / "sweeps" / "scales"
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200), "grey": (128, 128, 128)}
 WORDS = ("a", "square", "is", "the", "?", ".", *COLOURS)
 
@@ -117,6 +118,11 @@ def squares() -> Squares:
     return Squares()
 
 
+def evaluation_of(*settings: str, recipe: Recipe | None = None, scale: str = "smoke") -> EvaluationStage:
+    """An arm's evaluation on the world at seed 0."""
+    return resolve("arm", recipe or Recipe(), load_scale(scale, SCALES, settings), 0, WORLD_DATA).evaluation
+
+
 @dataclass(frozen=True)
 class Place:
     """A working directory in which the command is run, with sweeps of its own."""
@@ -202,13 +208,12 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
 
     def ask(*words: str) -> str:
         capsys.readouterr()
-        begins = "mm1-lab: "
         try:
             code: object = main(list(words))
         except SystemExit as ended:  # argparse's
-            code, begins = ended.code, f"mm1-lab {words[0]}: "
+            code = ended.code
         error = capsys.readouterr().err
-        assert code == 2 and error.startswith(begins) and error.count("\n") == 1, error
+        assert code == 2 and error.startswith(("mm1-lab: ", f"mm1-lab {words[0]}: ")) and error.count("\n") == 1, error
         return error
 
     return ask
