@@ -69,7 +69,6 @@ def test_a_tar_that_is_cut_off_between_two_samples(files: Any) -> None:
             {"a.json": b'["caption"]', "a.txt": b"a"},
             r"c\.tar, a: KEY\.json must be a JSON object, but is a list; 1 of 1 rows",
         ),
-        ({"a.json": b'"caption"', "a.txt": b"a"}, r"c\.tar, a: KEY\.json must be a JSON object, but is a str"),
         ({"a.json": b'{"caption":', "a.txt": b"a"}, r"c\.tar, a: KEY\.json is not JSON"),
         ({"a.txt": b"\xff\xfe"}, r"c\.tar, a: KEY\.txt is not UTF-8"),
         (
@@ -109,14 +108,8 @@ def test_a_parquet_that_is_cut_off(files: Any, share: float) -> None:
         ("text", {"text": ["", None, "  "]}, r"p\.parquet: contains no usable text .*\(3 without text\)"),
         ("interleaved", {"images": [[b"x"]]}, r"p\.parquet, row 0: has no column 'texts' \(it has images\)"),
         ("interleaved", {"images": ["x"], "texts": [["a"]]}, r"row 0: images and texts must be lists"),
-        ("interleaved", {"images": [["x"]], "texts": ["a"]}, r"row 0: images and texts must be lists"),
         ("interleaved", {"images": [[None]], "texts": [[1]]}, r"row 0: place 0: must be text, but is a int"),
         ("interleaved", {"images": [[b"x", None]], "texts": [[None]]}, r"row 0: .* lists of equal length"),
-        (
-            "interleaved",
-            {"images": [[b"x"], None], "texts": [[None], ["a"]]},
-            r"row 1: .* equal length; 1 of 2 rows are broken; repair",
-        ),
         ("interleaved", {"images": [[b"x"]], "texts": [["a"]]}, r"row 0: place 0: exactly one"),
         ("interleaved", {"images": [[b"x", None]], "texts": [[None, None]]}, r"row 0: place 1: exactly one"),
         ("interleaved", {"images": [["https://e.org/a.jpg"]], "texts": [[None]]}, r"is a URL; download"),
