@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from mm1_lab.cli import main
 from mm1_lab.config import WORLD_DATA, DataIdentity, EvaluationStage, Recipe, load_scale, resolve
-from mm1_lab.data.types import Answer, Document, Picture, Pixels
+from mm1_lab.data.types import Answer, BrokenPicture, Document, Picture, Pixels
 from tests.warm import STARTER, Command
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background: commands would inherit it
@@ -43,15 +43,32 @@ class Square:
         return image
 
 
+@dataclass(frozen=True, eq=False)
+class Flat:
+    """A picture of one value, or one that breaks."""
+
+    value: int | None = 0
+
+    def pixels(self, side: int) -> Pixels:
+        if self.value is None:
+            raise BrokenPicture("torn.jpg")
+        return np.full((side, side, 3), self.value, np.uint8)
+
+
 class Words:
-    size = len(WORDS) + 4
-    pad, begin, end, image = 0, 1, 2, 3
+    """A tokenizer of one id a word."""
+
+    pad, begin, end, image = range(4)
+
+    def __init__(self, words: Sequence[str] = WORDS) -> None:
+        self.words = words
+        self.size = len(words) + 4
 
     def encode(self, text: str) -> list[int]:
-        return [WORDS.index(word) + 4 for word in text.split()]
+        return [self.words.index(word) + 4 for word in text.split()]
 
     def decode(self, ids: Iterable[int]) -> str:
-        return " ".join(WORDS[number - 4] for number in ids if number >= 4)
+        return " ".join(self.words[number - 4] for number in ids if number >= 4)
 
 
 class Squares:
@@ -258,6 +275,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
                 finished.run("run", "data_mix", "--scale", "smoke", *arms, "--inline", fresh=True)
             made.touch()
     return finished
+
+
+@pytest.fixture
+def again(tmp_path: Path, finished: Place) -> Place:
+    """A copy of `finished`, which may be changed."""
+    shutil.copytree(finished.folder, tmp_path, ignore=shutil.ignore_patterns("mlflow*"), dirs_exist_ok=True)
+    return Place(tmp_path)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -99,10 +99,8 @@ def test_a_loaded_folder_gives_the_answers_of_the_evaluation(
     assert compared >= 100 and len(told) > 5
 
 
-def test_the_card_s_code_runs(
-    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("here")
+def test_the_card_s_code_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (40, 30)).save("picture.jpg")
     card = (place / "mm1" / "README.md").read_text(encoding="utf-8")
     code = card.split("```python")[1].split("```")[0]

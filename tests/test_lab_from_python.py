@@ -1,13 +1,12 @@
 """The examples in the docstrings, run."""
 
 import doctest
-import shutil
 from pathlib import Path
 
 import pytest
 
 from mm1_lab import lab, results
-from tests.conftest import Place, run_python
+from tests.conftest import run_python
 
 
 @pytest.mark.slow
@@ -18,10 +17,9 @@ def test_the_examples_run(place, monkeypatch: pytest.MonkeyPatch) -> None:  # ty
     assert set(lab.plan(lab.load_sweep("data_mix", scale="smoke", only=["base"]))["state"]) == {"done"}
 
 
-def test_scores_are_of_all_finished_trials(finished: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("again", "here")
+def test_scores_are_of_all_finished_trials() -> None:
     """Also of an arm that was not asked for."""
-    shutil.copytree(finished.folder, tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
     sweep = lab.load_sweep("data_mix", scale="smoke", only=["captions"])
     scores = lab.run(sweep, inline=True)
     assert set(scores["arm"]) == {"base", "captions"} == set(results.scores(sweep.folder)["arm"])

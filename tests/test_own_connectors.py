@@ -2,7 +2,6 @@
 
 import ast
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -41,28 +40,26 @@ def write(folder: Path, code: str = CODE, sweep: str = SWEEP) -> None:
 
 
 @pytest.mark.slow
-def test_trained_evaluated_exported_and_trained_anew_only_after_an_edit(tmp_path: Path, finished: Place) -> None:
+def test_trained_evaluated_exported_and_trained_anew_only_after_an_edit(tmp_path: Path, again: Place) -> None:
     """By Ray's processes, then inline; the base was trained before."""
-    shutil.copytree(finished.folder, tmp_path, ignore=shutil.ignore_patterns("mlflow*"), dirs_exist_ok=True)
-    place = Place(tmp_path)
     write(tmp_path)
     options = ("own", "--scale", "smoke")
-    assert "own at smoke: 1 task, 1 of 2 trials done before" in place.run("run", *options)
-    assert "2 trials, 0 stages to run" in place.run("plan", *options)
+    assert "own at smoke: 1 task, 1 of 2 trials done before" in again.run("run", *options)
+    assert "2 trials, 0 stages to run" in again.run("plan", *options)
     one = (*options, "--only", "mine")
-    place.run("export", *one, "exported")
+    again.run("export", *one, "exported")
     ended = {}
     for trust in ("trusted", "not"):
         ended[trust] = run_python(LOADED, trust, folder=tmp_path, HF_HOME=str(tmp_path / "cache"))
     assert ended["trusted"].returncode == 0 and ended["trusted"].stdout == "MaxPooling\n", ended["trusted"].stderr
     assert "connector 'max-pooling' is from a file of its author's own" in ended["not"].stderr
 
-    before = place.done()
+    before = again.done()
     write(tmp_path, CODE.replace("AdaptiveMaxPool2d", "AdaptiveAvgPool2d"))
-    assert "1 task, 1 of 2 trials done before" in place.run("run", *options, "--inline")
-    assert len(place.done()) == len(before) + 2, "its training and its scores"
+    assert "1 task, 1 of 2 trials done before" in again.run("run", *options, "--inline")
+    assert len(again.done()) == len(before) + 2, "its training and its scores"
     write(tmp_path)
-    assert "2 trials, 0 stages to run" in place.run("plan", *options)
+    assert "2 trials, 0 stages to run" in again.run("plan", *options)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "latin-1"])

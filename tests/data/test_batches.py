@@ -13,19 +13,8 @@ from mm1_lab.data.batches import Batch, DataModule, MixtureBatches, make_batch
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer, Row
 from mm1_lab.data.pixels import BrokenPictures, Decoded, TooManyBrokenPictures
-from mm1_lab.data.types import BrokenPicture, Document, Limits, Pixels
-
-
-class Flat:
-    """A picture of one value, or one that breaks."""
-
-    def __init__(self, value: int | None) -> None:
-        self.value = value
-
-    def pixels(self, side: int) -> Pixels:
-        if self.value is None:
-            raise BrokenPicture("torn.jpg")
-        return np.full((side, side, 3), self.value, np.uint8)
+from mm1_lab.data.types import Document, Limits
+from tests.conftest import Flat
 
 
 def pack(squares: Any, *values: int | None) -> Row:

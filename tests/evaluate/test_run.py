@@ -97,7 +97,7 @@ def test_every_question_is_scored_at_every_number_of_shots(
         (row.benchmark, row.family, row.metric, row.shots, row.block, row.question, row.kind) for row in result.scores
     ] == expected
     for benchmark in chosen:
-        for shots in (0, 4):  # what `generate` writes is compared in test_generation.py and test_export.py
+        for shots in (0, 4):  # what `generate` writes is compared in test_export.py
             rows = [row for row in result.scores if (row.benchmark, row.shots) == (benchmark.name, shots)]
             assert [row.score for row in rows] == metrics.score(benchmark, [row.prediction for row in rows])
     assert set(result.majority) == {"vqa-test", "exact-test"}
