@@ -42,7 +42,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("run", "data_mix", "--until-decided"), "give the largest number of seeds: --seeds 10"),
         (("show",), "show: the following arguments are required: SWEEP; example: mm1-lab show data_mix base captions"),
         (("run", "data_mix", "--inline", "--address", "auto"), "--inline and --share run without Ray, --address"),
-        (("plan", "data_mix", "--set", "resources.gpus=8"), "a process uses only one of 8 GPUs"),
+        (("plan", "data_mix", "--set", "resources.gpus=8"), "its size in the scale: `workers: {SIZE: 8}`"),
         (("check-scale", "smoke", "--samples", "0"), "--samples must be at least 1"),
         (("plan", "data_mix", "--results", "file"), "/file: is a file; name a folder"),
         (("show-data", "--out", "."), "--out .: name a file that ends in .png"),
