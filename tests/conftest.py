@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +17,16 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from mm1_lab.config import DataIdentity
-from mm1_lab.data.types import Answer, Document, Picture, Pixels
+from mm1_lab.cli import main
+from mm1_lab.config import WORLD_DATA, DataIdentity, EvaluationStage, Recipe, load_scale, resolve
+from mm1_lab.data.types import Answer, BrokenPicture, Document, Picture, Pixels
 from tests.warm import STARTER, Command
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background: commands would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).parents[1]
+SCALES = REPOSITORY / "sweeps" / "scales"
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200), "grey": (128, 128, 128)}
 WORDS = ("a", "square", "is", "the", "?", ".", *COLOURS)
 
@@ -41,15 +43,32 @@ class Square:
         return image
 
 
+@dataclass(frozen=True, eq=False)
+class Flat:
+    """A picture of one value, or one that breaks."""
+
+    value: int | None = 0
+
+    def pixels(self, side: int) -> Pixels:
+        if self.value is None:
+            raise BrokenPicture("torn.jpg")
+        return np.full((side, side, 3), self.value, np.uint8)
+
+
 class Words:
-    size = len(WORDS) + 4
-    pad, begin, end, image = 0, 1, 2, 3
+    """A tokenizer of one id a word."""
+
+    pad, begin, end, image = range(4)
+
+    def __init__(self, words: Sequence[str] = WORDS) -> None:
+        self.words = words
+        self.size = len(words) + 4
 
     def encode(self, text: str) -> list[int]:
-        return [WORDS.index(word) + 4 for word in text.split()]
+        return [self.words.index(word) + 4 for word in text.split()]
 
     def decode(self, ids: Iterable[int]) -> str:
-        return " ".join(WORDS[number - 4] for number in ids if number >= 4)
+        return " ".join(self.words[number - 4] for number in ids if number >= 4)
 
 
 class Squares:
@@ -114,6 +133,11 @@ class Curriculum:
 @pytest.fixture
 def squares() -> Squares:
     return Squares()
+
+
+def evaluation_of(*settings: str, recipe: Recipe | None = None, scale: str = "smoke") -> EvaluationStage:
+    """An arm's evaluation on the world at seed 0."""
+    return resolve("arm", recipe or Recipe(), load_scale(scale, SCALES, settings), 0, WORLD_DATA).evaluation
 
 
 @dataclass(frozen=True)
@@ -186,6 +210,41 @@ def place(tmp_path: Path) -> Place:
 
 
 @pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, which is empty."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Gives the one line with which a command refuses."""
+
+    def ask(*words: str) -> str:
+        capsys.readouterr()
+        try:
+            code: object = main(list(words))
+        except SystemExit as ended:  # argparse's
+            code = ended.code
+        error = capsys.readouterr().err
+        assert code == 2 and error.startswith(("mm1-lab: ", f"mm1-lab {words[0]}: ")) and error.count("\n") == 1, error
+        return error
+
+    return ask
+
+
+def run_python(
+    code: str, *arguments: str, folder: Path = REPOSITORY, **changes: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs code in a process of its own, with this repository's package and changes to the environment."""
+    command, environment = [sys.executable, "-c", code, *arguments], os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(command, cwd=folder, env=environment | changes, capture_output=True, text=True)
+
+
+@pytest.fixture
 def within_a_gigabyte() -> Iterator[None]:
     """Fails a test during which this process grew by more."""
     unit = 1 if sys.platform == "darwin" else 1024
@@ -216,6 +275,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
                 finished.run("run", "data_mix", "--scale", "smoke", *arms, "--inline", fresh=True)
             made.touch()
     return finished
+
+
+@pytest.fixture
+def again(tmp_path: Path, finished: Place) -> Place:
+    """A copy of `finished`, which may be changed."""
+    shutil.copytree(finished.folder, tmp_path, ignore=shutil.ignore_patterns("mlflow*"), dirs_exist_ok=True)
+    return Place(tmp_path)
 
 
 def pytest_configure(config: pytest.Config) -> None:

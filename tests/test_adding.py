@@ -102,9 +102,9 @@ def with_halved(request: Request) -> Request:
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
-def test_a_kind_of_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("here")
+def test_a_kind_of_stage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """From its plan, also for GPUs, to a score, a record and MLflow."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(KINDS, Halved, StageKind(build_halved, halve))
     on_gpus = with_halved(load("data_mix", "smoke", only=["base"], settings=("hardware={gpu: h100}",)))
     text = plan_text([on_gpus], plan_values([on_gpus]))

@@ -2,14 +2,12 @@
 
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mm1_lab.cli import command_parsers, main, make_parser
+from tests.conftest import run_python
 
 RUN = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
 
@@ -39,15 +37,7 @@ heavy = (heavy | {{"numpy", "pyarrow", "tokenizers"}}) & set(sys.modules)
 sys.exit(f"imported {{heavy}}" if heavy else 0)
 """
     before = finished.done()
-    environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
-    result = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=finished.folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = run_python(script, folder=finished.folder)
     assert result.returncode == 0, result.stderr
     assert "nothing ran" in result.stdout
     assert finished.done() == before

@@ -1,10 +1,7 @@
 """A trained arm as a Hugging Face folder: other people's tools get our evaluation's answers, and damage is refused."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +32,7 @@ from mm1_lab.train.stages import run_stage
 from mm1_lab.weights.pretrained import HuggingFace, text_config
 from mm1_lab.weights.stored import load_weights
 from tests import pretrained as saved
-from tests.conftest import make_place
+from tests.conftest import Refused, make_place, run_python
 from tests.data.conftest import Files
 from tests.evaluate.published import write_coco
 from tests.test_lab import shrunk
@@ -102,10 +99,8 @@ def test_a_loaded_folder_gives_the_answers_of_the_evaluation(
     assert compared >= 100 and len(told) > 5
 
 
-def test_the_card_s_code_runs(
-    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("here")
+def test_the_card_s_code_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (40, 30)).save("picture.jpg")
     card = (place / "mm1" / "README.md").read_text(encoding="utf-8")
     code = card.split("```python")[1].split("```")[0]
@@ -142,8 +137,8 @@ def test_a_folder_is_used_where_the_package_is_not_installed(
     Image.effect_noise((50, 40), 90).convert("RGB").save(tmp_path / "picture.png")
     folder = shutil.copytree(place / "mm1", tmp_path / "elsewhere")
     given = (str(folder), str(tmp_path / "picture.png"), str(tmp_path / "out.pt"))
-    environment = os.environ | {"HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
-    ran = subprocess.run([sys.executable, "-c", ELSEWHERE, *given], env=environment, capture_output=True, text=True)
+    changes = {"HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
+    ran = run_python(ELSEWHERE, *given, folder=tmp_path, **changes)
     assert ran.returncode == 0, ran.stderr
     found = torch.load(tmp_path / "out.pt")
     batch = processor(images=given[1:2] * 2, text=["<image> a", "a large red <image>"])
@@ -323,25 +318,17 @@ def test_where_tuning_cannot_start(place: Path, monkeypatch: pytest.MonkeyPatch,
     assert "have different tokenizers" in told(whole, arm=f"other: {{decoder: {other}}}")
 
 
-def test_what_cannot_be_exported(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_exported(place: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
     monkeypatch.chdir(place)
-
-    def refused(*arguments: str) -> str:
-        assert main(["export", *arguments]) == 2
-        lines = capsys.readouterr().err.strip().splitlines()
-        assert len(lines) == 1
-        return lines[0]
-
-    assert "this command needs one trial, not 2" in refused(*SWEEP, "--seeds", "2", "new")
-    assert "there are no weights for it" in refused(*SWEEP, "--seeds", "7,", "new")
-    assert "mm1: already exists" in refused(*SWEEP, "mm1")
+    export = ("export", *SWEEP)
+    assert "this command needs one trial, not 2" in refused(*export, "--seeds", "2", "new")
+    assert "there are no weights for it" in refused(*export, "--seeds", "7,", "new")
+    assert "mm1: already exists" in refused(*export, "mm1")
     (place / "another.partial").mkdir()  # someone else's
     assert main(["export", *SWEEP, "another"]) == 0 and (place / "another.partial").is_dir()
     monkeypatch.chdir(place / "another.partial")  # empty
     results = place / "results" / "local"
-    assert ".: already exists" in refused(*SWEEP, "--results", str(results), "--store", str(results / "store"), ".")
+    assert ".: already exists" in refused(*export, "--results", str(results), "--store", str(results / "store"), ".")
 
 
 def test_the_whole_way_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

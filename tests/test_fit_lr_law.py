@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mm1_lab.cli import main
+from tests.conftest import Refused
 
 COMMAND = ("fit-lr-law", "--inline", "--scale", "smoke", "--sizes", "9M,85M,302M")
 
@@ -41,23 +41,13 @@ def test_from_nothing_to_a_figure_and_again(place: Any) -> None:
     [
         (["--sizes", "9M,85M"], ["--sizes 9M,85M", "three sizes or more"]),
         (["--sizes", "9M,85M,1.2b"], ["--sizes", "no decoder of '1.2b'; did you mean '1.2B'?"]),
-        (["--sizes", "9M,85M,"], ["--sizes", "no decoder of ''"]),
         (["--predict", "31B"], ["--predict", "no decoder of '31B'"]),
         (["--lower-is-better"], ["--from"]),
         (["--seeds", "none"], ["--seeds 'none'"]),
         (["--from", "runs.csv"], ["--from runs.csv: there is no such file"]),
     ],
 )
-def test_wrong_requests(
-    options: list[str],
-    fragments: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["fit-lr-law", "--scale", "smoke", *options]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("mm1-lab: ") and error.count("\n") == 1
+def test_wrong_requests(options: list[str], fragments: list[str], here: Path, refused: Refused) -> None:
+    error = refused("fit-lr-law", "--scale", "smoke", *options)
     assert all(fragment in error for fragment in fragments), error
-    assert not (tmp_path / "results").exists()
+    assert not (here / "results").exists()

@@ -125,7 +125,7 @@ def test_image_tokens_start_as_large_as_the_decoders_embeddings(
 
 
 def test_identity_is_content_not_place(models: Path, tmp_path: Path) -> None:
-    """A moved folder gives the same trial; another layer, or other numbers for its images, give another one."""
+    """A moved folder gives the same trial; another layer, other weights or other numbers for its images another one."""
     recipe = load_sweep(SWEEPS / "data_mix.yaml").base
 
     def fingerprint(encoder: Path, *more: str) -> str:
@@ -136,9 +136,14 @@ def test_identity_is_content_not_place(models: Path, tmp_path: Path) -> None:
     assert fingerprint(moved) == fingerprint(models / "clip")
     chosen = f"pretrained_encoders={{ViT-L: {{weights: {moved}, layer: -2}}}}"
     assert fingerprint(moved, chosen) != fingerprint(moved)
+    weights = bytearray((moved / "model.safetensors").read_bytes())
+    weights[-3] ^= 1
+    (moved / "model.safetensors").write_bytes(weights)
+    other = fingerprint(moved)
+    assert other != fingerprint(models / "clip")
     preprocessor = moved / "preprocessor_config.json"
     preprocessor.write_text(preprocessor.read_text().replace("0.48", "0.5"))
-    assert fingerprint(moved) != fingerprint(models / "clip")
+    assert fingerprint(moved) != other
 
 
 @pytest.fixture

@@ -1,15 +1,12 @@
 """The examples in the docstrings, run."""
 
 import doctest
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from mm1_lab import lab, results
-from tests.conftest import Place
+from tests.conftest import run_python
 
 
 @pytest.mark.slow
@@ -20,10 +17,9 @@ def test_the_examples_run(place, monkeypatch: pytest.MonkeyPatch) -> None:  # ty
     assert set(lab.plan(lab.load_sweep("data_mix", scale="smoke", only=["base"]))["state"]) == {"done"}
 
 
-def test_scores_are_of_all_finished_trials(finished: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("again", "here")
+def test_scores_are_of_all_finished_trials() -> None:
     """Also of an arm that was not asked for."""
-    shutil.copytree(finished.folder, tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
     sweep = lab.load_sweep("data_mix", scale="smoke", only=["captions"])
     scores = lab.run(sweep, inline=True)
     assert set(scores["arm"]) == {"base", "captions"} == set(results.scores(sweep.folder)["arm"])
@@ -37,9 +33,6 @@ from mm1_lab import contrasts, load_sweep, plan, results, run
 assert mm1_lab.__version__[0].isdecimal()
 assert callable(load_sweep) and results.scores and not {"torch", "ray", "pandas"} & set(sys.modules)
 """
-    environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
-    result = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
-    )
+    result = run_python(script)
     assert result.returncode == 0, result.stderr
     assert (Path(lab.__file__).parent / "py.typed").exists()

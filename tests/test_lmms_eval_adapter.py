@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
-from mm1_lab.config import WORLD_DATA, Recipe, SftRecipe, load_scale, resolve
+from mm1_lab.config import Recipe, SftRecipe
 from mm1_lab.data.world import World
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
@@ -23,8 +23,9 @@ from mm1_lab.evaluate.run import Answering
 from mm1_lab.evaluate.world_chat import chat_benchmarks
 from mm1_lab.model import MM1Processor, build_mm1, library_tokenizer, save_weights
 from mm1_lab.orchestrate.exporting import USER_CHAT, WORLD_CHAT
+from tests.conftest import REPOSITORY, evaluation_of
+from tests.test_export import pictures
 
-REPOSITORY = Path(__file__).parents[1]
 ADAPTER = REPOSITORY / "contrib" / "lmms_eval_mm1"
 
 
@@ -94,17 +95,12 @@ def test_pictures_that_a_task_places_itself_stand_as_in_training(adapter: type[A
         assert model._prompt(context, lambda document: ["a picture"], 0, "task", "test") == (expected, ["a picture"])
 
 
-def pictures(question: Question, side: int) -> list[Image.Image]:
-    return [Image.fromarray(picture.pixels(side)) for picture in question.pictures]
-
-
 def request_for(value: Any, number: int, see: Callable[[Any], Any], context: str) -> Any:
     return SimpleNamespace(args=(context, value, see, number, "task", "test"))
 
 
 def test_answers_and_losses_are_the_evaluations(tmp_path: Path, adapter: type[Any]) -> None:
-    settings = load_scale("smoke", REPOSITORY / "sweeps" / "scales")
-    stage = resolve("a", Recipe(sft=SftRecipe()), settings, 0, WORLD_DATA).evaluation
+    stage = evaluation_of(recipe=Recipe(sft=SftRecipe()))
     torch.manual_seed(0)
     world, own = World(), build_mm1(stage.model, World().tokenizer).eval()
     with torch.no_grad():

@@ -1,21 +1,16 @@
 """Connectors from a file of the user's own, as docs/extending.md has it."""
 
 import ast
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from mm1_lab.cli import main
 from mm1_lab.config import ALLOWED, Size
 from mm1_lab.config.own_connectors import read_connectors
 from mm1_lab.model import MM1ForConditionalGeneration, write_code
-from tests.conftest import REPOSITORY, Place
+from tests.conftest import REPOSITORY, Place, Refused, run_python
 from tests.small import small_mm1
 
 CODE = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8"), re.S)[0]
@@ -45,30 +40,26 @@ def write(folder: Path, code: str = CODE, sweep: str = SWEEP) -> None:
 
 
 @pytest.mark.slow
-def test_trained_evaluated_exported_and_trained_anew_only_after_an_edit(tmp_path: Path, finished: Place) -> None:
+def test_trained_evaluated_exported_and_trained_anew_only_after_an_edit(tmp_path: Path, again: Place) -> None:
     """By Ray's processes, then inline; the base was trained before."""
-    shutil.copytree(finished.folder, tmp_path, ignore=shutil.ignore_patterns("mlflow*"), dirs_exist_ok=True)
-    place = Place(tmp_path)
     write(tmp_path)
     options = ("own", "--scale", "smoke")
-    assert "own at smoke: 1 task, 1 of 2 trials done before" in place.run("run", *options)
-    assert "2 trials, 0 stages to run" in place.run("plan", *options)
+    assert "own at smoke: 1 task, 1 of 2 trials done before" in again.run("run", *options)
+    assert "2 trials, 0 stages to run" in again.run("plan", *options)
     one = (*options, "--only", "mine")
-    place.run("export", *one, "exported")
+    again.run("export", *one, "exported")
     ended = {}
     for trust in ("trusted", "not"):
-        program = [sys.executable, "-c", LOADED, trust]
-        environment = os.environ | {"HF_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(REPOSITORY)}
-        ended[trust] = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        ended[trust] = run_python(LOADED, trust, folder=tmp_path, HF_HOME=str(tmp_path / "cache"))
     assert ended["trusted"].returncode == 0 and ended["trusted"].stdout == "MaxPooling\n", ended["trusted"].stderr
     assert "connector 'max-pooling' is from a file of its author's own" in ended["not"].stderr
 
-    before = place.done()
+    before = again.done()
     write(tmp_path, CODE.replace("AdaptiveMaxPool2d", "AdaptiveAvgPool2d"))
-    assert "1 task, 1 of 2 trials done before" in place.run("run", *options, "--inline")
-    assert len(place.done()) == len(before) + 2, "its training and its scores"
+    assert "1 task, 1 of 2 trials done before" in again.run("run", *options, "--inline")
+    assert len(again.done()) == len(before) + 2, "its training and its scores"
     write(tmp_path)
-    assert "2 trials, 0 stages to run" in place.run("plan", *options)
+    assert "2 trials, 0 stages to run" in again.run("plan", *options)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "latin-1"])
@@ -122,9 +113,8 @@ def test_an_exported_connector_may_have_the_name_of_a_class_and_buffers_that_are
     model.save_pretrained(tmp_path / "model")
     (tmp_path / "model" / "processor_config.json").write_text("{}")
     write_code(tmp_path / "model", own)
-    environment = os.environ | {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
-    program = [sys.executable, "-c", ELSEWHERE]
-    ran = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    changes = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
+    ran = run_python(ELSEWHERE, folder=tmp_path, **changes)
     assert ran.returncode == 0, ran.stderr
     with torch.no_grad():
         expected = model.get_image_features(torch.full((1, 3, 24, 24), 9, dtype=torch.uint8))
@@ -145,27 +135,15 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("change", "told"), WRONG)
-def test_wrong_files(
-    change: tuple[str, str],
-    told: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write(tmp_path, CODE.replace(*change))
-    assert main(["plan", "own", "--scale", "smoke"]) == 2
-    error = capsys.readouterr().err
-    assert told in error and error.count("\n") == 1, error
+def test_wrong_files(change: tuple[str, str], told: str, here: Path, refused: Refused) -> None:
+    write(here, CODE.replace(*change))
+    error = refused("plan", "own", "--scale", "smoke")
+    assert told in error, error
 
 
-def test_names_that_are_taken_and_a_file_that_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write(tmp_path, CODE.replace("max-pooling", "mlp"), SWEEP.replace("max-pooling", "mlp"))
-    assert main(["plan", "own", "--scale", "smoke"]) == 2
-    assert "mine.py: the connector 'mlp' is built in; give yours another name" in capsys.readouterr().err
-    (tmp_path / "sweeps" / "mine.py").unlink()
-    assert main(["plan", "own", "--scale", "smoke"]) == 2
-    assert "mine.py: cannot be read (No such file or directory); the path is relative" in capsys.readouterr().err
+def test_names_that_are_taken_and_a_file_that_is_missing(here: Path, refused: Refused) -> None:
+    plan = ("plan", "own", "--scale", "smoke")
+    write(here, CODE.replace("max-pooling", "mlp"), SWEEP.replace("max-pooling", "mlp"))
+    assert "mine.py: the connector 'mlp' is built in; give yours another name" in refused(*plan)
+    (here / "sweeps" / "mine.py").unlink()
+    assert "mine.py: cannot be read (No such file or directory); the path is relative" in refused(*plan)

@@ -84,8 +84,8 @@ def test_every_command_that_is_shown_has_its_options_and_every_target_is_made() 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/study.md"])
 def test_the_findings_are_those_of_committed_results(page: str) -> None:
-    """A comment after each names a sweep and its claim, or the difference in a row of `lesson_parts.csv`, or two arms of
-    the data mix and a measure."""
+    """A comment after each names a sweep and its claim, or the difference in a row of `lesson_parts.csv`, or two arms
+    of the data mix and a measure."""
     text = (REPOSITORY / page).read_text(encoding="utf-8")
     number = r"(−?[\d.]+)"
     findings = re.findall(rf"{number} (?:points )?\[{number}, {number}\][^\n<]*<!-- ([^>]+) -->", text)

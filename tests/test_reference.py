@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import re
-from pathlib import Path
 
 import pytest
 
@@ -31,10 +30,8 @@ def test_it_names_every_environment_variable_that_is_read() -> None:
     assert read and all(f"`{name}`" in text for name in read)
 
 
-def test_json_has_the_keys_that_the_reference_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("here")
+def test_json_has_the_keys_that_the_reference_names(capsys: pytest.CaptureFixture[str]) -> None:
     text = (REPOSITORY / "docs" / "reference.md").read_text(encoding="utf-8")
     told = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text.split("## JSON")[1], re.MULTILINE))
     smoke = ("--scale", "smoke", "--json")

@@ -7,21 +7,16 @@ import pytest
 from analysis.study import FAMILIES_APART
 from mm1_lab.config import (
     WORLD_DATA,
-    Pretrained,
-    PretrainedDecoder,
-    PretrainedEncoder,
-    PretrainedSize,
     RateSearch,
     Recipe,
     RequestError,
-    Size,
-    TowerSize,
     load_scale,
     load_sweep,
     read_yaml,
     resolve_sweep,
 )
 from mm1_lab.orchestrate.planning.finding import find_scale
+from tests.config.test_config import ModelsFromOutside
 
 FOLDER = Path(__file__).parents[1] / "sweeps"
 SWEEPS = sorted(FOLDER.glob("*.yaml"))
@@ -38,32 +33,6 @@ def test_every_yaml_is_a_sweep_a_recipe_or_a_scale() -> None:
         Recipe.parse(read_yaml(path), str(path))
 
 
-class AnyModel:
-    """Stands for models from outside that are like what the lab scale names."""
-
-    def encoder(self, asked: Pretrained) -> PretrainedEncoder:
-        size = Size(layers=24, width=1024, heads=16)
-        return PretrainedEncoder(
-            name=asked.weights, folder="", digest=asked.weights, family="clip_vision_model",
-            size=size,
-            shape=TowerSize(**size.model_dump() | {"feed_forward": 4096}), patch=14, image_size=224, layer=asked.layer,
-            mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
-        )  # fmt: skip
-
-    def decoder(self, asked: Pretrained) -> PretrainedDecoder:
-        size = Size(layers=28, width=1536, heads=12)
-        return PretrainedDecoder(
-            name=asked.weights,
-            folder="",
-            digest=asked.weights,
-            family="qwen2",
-            size=size,
-            shape=PretrainedSize(**size.model_dump(), head_width=128),
-            vocabulary=151936,
-            longest=32768,
-        )
-
-
 NEED_WEIGHTS = ("encoder", "encoder_scratch", "final_chat", "final_models")
 """They ask how an encoder is pre-trained, so where encoders come ready-made each arm must name its own."""
 
@@ -74,9 +43,9 @@ def test_a_sweep_resolves_at_lab(path: Path) -> None:
     sweep, numbers = load_sweep(path), load_scale("lab", FOLDER / "scales")
     if path.stem in NEED_WEIGHTS:
         with pytest.raises(RequestError, match=r"^arm '(AIM-600M|scratch|3B)'"):
-            resolve_sweep(sweep, numbers, (0, 1), WORLD_DATA, AnyModel())
+            resolve_sweep(sweep, numbers, (0, 1), WORLD_DATA, ModelsFromOutside())
         return
-    trials = resolve_sweep(sweep, numbers, (0, 1), WORLD_DATA, AnyModel())
+    trials = resolve_sweep(sweep, numbers, (0, 1), WORLD_DATA, ModelsFromOutside())
     assert [(trial.arm, trial.seed) for trial in trials] == [(arm, seed) for seed in (0, 1) for arm in sweep.arms]
     recipes = {str(recipe) for recipe in sweep.arms.values()}
     assert len({trial.fingerprint for trial in trials}) == 2 * len(recipes)
@@ -85,7 +54,7 @@ def test_a_sweep_resolves_at_lab(path: Path) -> None:
 @pytest.mark.parametrize("path", LAB_SWEEPS, ids=lambda path: path.stem)
 def test_a_sweep_of_models_that_exist_resolves_at_lab(path: Path) -> None:
     sweep, numbers = load_sweep(path), find_scale("lab", sweeps=path.parent)
-    trials = resolve_sweep(sweep, numbers, (0,), WORLD_DATA, AnyModel())
+    trials = resolve_sweep(sweep, numbers, (0,), WORLD_DATA, ModelsFromOutside())
     assert len({trial.fingerprint for trial in trials}) == len(sweep.arms)
     text = path.read_text(encoding="utf-8")
     header = text[: text.index("title:")]

@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,13 +25,6 @@ def sections() -> list[tuple[str, list[tuple[str, str]]]]:
     ]
 
 
-@pytest.fixture
-def clone(tmp_path: Path, finished: Place) -> Place:
-    """A folder where the first sweep was run already, as other tests need it."""
-    shutil.copytree(finished.folder, tmp_path, ignore=shutil.ignore_patterns("mlflow*"), dirs_exist_ok=True)
-    return Place(tmp_path)
-
-
 def add_connector(clone: Path) -> None:
     """As docs/extending.md has it."""
     code, arms = (re.findall(rf"```{language}\n(.*?)```", EXTENDING, re.DOTALL)[0] for language in ("python", "yaml"))
@@ -43,29 +35,30 @@ def add_connector(clone: Path) -> None:
 
 
 @pytest.mark.slow
-def test_every_command_of_the_first_hour_works(clone: Place) -> None:
+def test_every_command_of_the_first_hour_works(again: Place) -> None:
+    """Where the first sweep was run already, as other tests need it."""
     told: dict[str, str] = {}
     for heading, blocks in sections():
         if heading == "A connector of your own":
-            add_connector(clone.folder)
+            add_connector(again.folder)
         for language, text in blocks:
             if language == "python":
-                subprocess.run([sys.executable, "-c", text], cwd=clone.folder, check=True)
+                subprocess.run([sys.executable, "-c", text], cwd=again.folder, check=True)
                 continue
             for line in text.splitlines():
                 program, *arguments = shlex.split(line)
                 assert program == "mm1-lab", line
                 if arguments != ["dashboard"]:  # tests/test_cli.py
-                    told[f"{heading}: {arguments[0]}"] = clone.run(*arguments)
+                    told[f"{heading}: {arguments[0]}"] = again.run(*arguments)
     assert {command.split(": ")[-1] for command in told} == {
         "plan", "run", "status", "compare", "show", "report", "init", "show-data", "fit-lr-law",
     }  # fmt: skip
     assert " 1 of 2 trials done before" in told["A question of your own: run"]
     assert "connector_beyond at smoke: 1 task, 1 of 2 trials done before" in told["A connector of your own: run"]
-    assert (clone.results / "report.html").exists()
+    assert (again.results / "report.html").exists()
     assert "data_mix" in told["Data and a benchmark of your own: run"]
     assert ": 1 task, " in told["Data and a benchmark of your own: run"], "its evaluation alone"
-    (scores,) = (path for path in clone.results.glob("smoke/*/scores.csv") if "shades" in path.read_text("utf-8"))
+    (scores,) = (path for path in again.results.glob("smoke/*/scores.csv") if "shades" in path.read_text("utf-8"))
     assert ",data=data-" in scores.parent.name
     assert "-0.3" in told["A learning-rate law from a table: fit-lr-law"].replace("−", "-"), "the law's slope"
 

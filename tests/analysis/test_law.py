@@ -41,13 +41,6 @@ def test_the_law_is_ordinary_least_squares_with_its_intervals() -> None:
     assert math.isnan(fit_law([optimum(1e6, -5), optimum(1e7, -6)]).slope.low), "two optima leave no residual"
 
 
-def test_the_top_of_a_parabola_is_found_exactly_on_any_grid() -> None:
-    rates = np.array([-7.9, -7.0, -6.6, -5.2])
-    found = find_optimum(cell(1e6, rates, 3 - 0.4 * (rates + 6.8123) ** 2))
-    assert found.log_rate == pytest.approx(-6.8123, abs=1e-9)
-    assert not found.needs and found.grid_best == -7.0
-
-
 def test_the_optimum_is_the_top_of_the_cubic_through_the_means() -> None:
     """By numpy's own cubic; and the interval is not wider for what a seed adds at all rates."""
     generator = np.random.default_rng(0)

@@ -23,19 +23,6 @@ def means_of(scores: Floats) -> dict[str, Interval]:
     return arm_means({(str(arm), seed): value for (arm, seed), value in np.ndenumerate(scores) if np.isfinite(value)})
 
 
-def test_a_contrast_over_seeds_is_student_s_t() -> None:
-    first, second = np.array([50.0, 53.0, 49.5, 52.0]), np.array([48.0, 52.5, 47.0, 50.5])
-    found = one_sample(first - second)
-    paired = stats.ttest_rel(first, second)
-    expected = paired.confidence_interval(0.95)
-    assert found is not None
-    assert found.estimate == pytest.approx((first - second).mean())
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
-    assert 2 * found.above(0) == pytest.approx(paired.pvalue)
-    assert found.below(2.5) == pytest.approx(stats.ttest_rel(first, second + 2.5, alternative="less").pvalue)
-    assert one_sample([3.0]) is None and moderated([3.0], np.zeros((5, 1))) is None
-
-
 def test_a_pair_s_variance_is_moderated_towards_the_pool_as_limma_does() -> None:
     """squeezeVar's posterior, (df.prior · var.prior + df · var) / (df.prior + df), worked out by hand."""
     pool = np.array([[50.0, 53.0, 49.0], [48.0, 52.5, 47.0], [40.0, 45.0, 41.0], [44.0, 45.0, 40.0]])

@@ -143,8 +143,3 @@ def test_what_fails_its_gate_forbids_verdicts(tmp_path: Path) -> None:
     del values["digest"]
     manifest.write_text(json.dumps(values), encoding="utf-8")
     assert len(failed_gates(read_study(folder), rows)) == 2, "gates of this world say nothing about another's results"
-
-
-def test_without_a_blind_control_there_is_nothing_to_judge(tmp_path: Path) -> None:
-    folder = write_results(tmp_path, SWEEP, ["base", "half-steps"], [0])
-    assert validity_checks(read_study(folder)) == []

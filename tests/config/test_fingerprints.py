@@ -9,19 +9,14 @@ from mm1_lab.config import (
     WORLD_DATA,
     Config,
     EvaluationStage,
-    PretrainedEncoder,
     Recipe,
-    Size,
     Stage,
-    TowerSize,
     load_scale,
     resolve,
 )
-from tests.config.test_config import SWEEPS
+from tests.conftest import SCALES, evaluation_of
 
-
-def evaluation() -> EvaluationStage:
-    return resolve("base", Recipe(), load_scale("mini", SWEEPS / "scales"), 0, WORLD_DATA).evaluation
+MINI = evaluation_of(scale="mini")
 
 
 def configurations(config: Config, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -49,37 +44,21 @@ def with_option(config: Config, path: tuple[str, ...], value: str | None) -> Con
     return config.model_copy(update={path[0]: changed})
 
 
-@pytest.mark.parametrize("path", list(configurations(evaluation())), ids=".".join)
+@pytest.mark.parametrize("path", list(configurations(MINI)), ids=".".join)
 def test_a_new_option_changes_a_fingerprint_only_where_it_is_used(path: tuple[str, ...]) -> None:
-    stage = evaluation()
-    unused, used = with_option(stage, path, None), with_option(stage, path, "new way")
+    unused, used = with_option(MINI, path, None), with_option(MINI, path, "new way")
     assert isinstance(unused, Stage) and isinstance(used, Stage)
-    assert unused.fingerprint == stage.fingerprint
-    assert used.fingerprint != stage.fingerprint
-
-
-def test_where_a_pretrained_model_lies_is_not_what_it_is() -> None:
-    size = Size(layers=1, width=8, heads=1)
-    shape = TowerSize(**size.model_dump() | {"feed_forward": 32})
-    encoder = PretrainedEncoder(
-        name="a", folder="a", digest="d", family="clip", size=size, shape=shape, patch=6,
-        image_size=36, layer=None, mean=(0, 0, 0), std=(1, 1, 1),
-    )  # fmt: skip
-    model = evaluation().model
-    first = model.model_copy(update={"encoder": encoder})
-    moved = model.model_copy(update={"encoder": encoder.model_copy(update={"name": "b", "folder": "b"})})
-    other = model.model_copy(update={"encoder": encoder.model_copy(update={"digest": "e"})})
-    assert first.fingerprint == moved.fingerprint != other.fingerprint
+    assert unused.fingerprint == MINI.fingerprint
+    assert used.fingerprint != MINI.fingerprint
 
 
 def test_an_encoder_is_trained_anew_only_when_what_it_reads_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     def with_digest(digest: str) -> EvaluationStage:
         data = WORLD_DATA.model_copy(update={"digest": digest})
         monkeypatch.setattr("mm1_lab.config.stage.WORLD_DATA", data)
-        return resolve("base", Recipe(), load_scale("mini", SWEEPS / "scales"), 0, data).evaluation
+        return resolve("base", Recipe(), load_scale("mini", SCALES), 0, data).evaluation
 
-    before = evaluation()
-    encoder, decoder, whole = (stage.fingerprint for stage in (before.model.encoder, before.model.decoder, before))
+    encoder, decoder, whole = (stage.fingerprint for stage in (MINI.model.encoder, MINI.model.decoder, MINI))
     after = with_digest(f"{WORLD_DATA.digest}9")
     assert after.model.encoder.fingerprint == encoder
     assert after.model.decoder.fingerprint != decoder and after.fingerprint != whole

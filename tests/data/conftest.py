@@ -89,6 +89,8 @@ class Files:
         return smoke
 
     def open(self, *settings: str, cache: str = "cache", **content: Any) -> Shards:
+        """Content without text gets one."""
+        content.setdefault("text", self.jsonl("good.jsonl", ["some text"]).name)
         return Shards(self.yaml(**content), self.folder / cache, self.scale(*settings))
 
 

@@ -13,38 +13,14 @@ from mm1_lab.data.batches import Batch, DataModule, MixtureBatches, make_batch
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer, Row
 from mm1_lab.data.pixels import BrokenPictures, Decoded, TooManyBrokenPictures
-from mm1_lab.data.types import BrokenPicture, Document, Limits, Pixels
-
-
-class Flat:
-    """A picture of one value, or one that breaks."""
-
-    def __init__(self, value: int | None) -> None:
-        self.value = value
-
-    def pixels(self, side: int) -> Pixels:
-        if self.value is None:
-            raise BrokenPicture("torn.jpg")
-        return np.full((side, side, 3), self.value, np.uint8)
+from mm1_lab.data.types import Document, Limits
+from tests.conftest import Flat
 
 
 def pack(squares: Any, *values: int | None) -> Row:
     """A row of one captioned picture a value."""
     documents = [Document(str(n), (Flat(value), "a red square")) for n, value in enumerate(values)]
     return Packer(squares.tokenizer, Limits(64, 4, 8)).pack(documents)
-
-
-def test_channels_and_axes_are_not_mixed_up(squares: Any) -> None:
-    class Corner:
-        def pixels(self, side: int) -> Pixels:
-            image = np.zeros((side, side, 3), np.uint8)
-            image[0, side - 1] = (10, 20, 30)
-            return image
-
-    row = Packer(squares.tokenizer, Limits(64, 4, 8)).pack([Document("a", (Corner(), "a square"))])
-    images = make_batch([row], ["a"], side=5, blind=False).images
-    assert images[0, :, 0, 4].tolist() == [10, 20, 30]
-    assert images.sum() == 60
 
 
 def test_a_blind_batch_shows_mean_colour_and_draws_nothing(squares: Any) -> None:

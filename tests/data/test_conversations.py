@@ -2,8 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +10,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from mm1_lab.config import WORLD_DATA, Recipe, RequestError, SftRecipe, load_scale, resolve
+from mm1_lab.config import RequestError
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.shards import Shards
 from mm1_lab.data.shards.readers import chat_prompt
@@ -21,7 +19,6 @@ from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Question
 
 LIMITS = Limits(128, 4, 4)
-SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
 
 
 def llava(files: Any, rows: list[dict[str, Any]] | None = None) -> str:
@@ -69,8 +66,7 @@ def messages(files: Any) -> str:
 def opened(files: Any, **sets: Any) -> Shards:
     for number in (1, 2):
         (files.folder / f"{number}.png").write_bytes(files.png(number))
-    files.jsonl("text.jsonl", ["some text"])
-    data: Shards = files.open(text="text.jsonl", instructions=sets)
+    data: Shards = files.open(instructions=sets)
     return data
 
 
@@ -118,7 +114,7 @@ def test_a_question_is_trained_in_the_tokens_in_which_it_is_asked(files: Any) ->
     words.train_from_iterator(["Why?\n"] * 9, BpeTrainer(initial_alphabet=alphabet, show_progress=False))
     PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>").save_pretrained(files.folder / "words")
     opened(files, mine={"files": llava(files)})  # writes the files
-    data = files.open(text="text.jsonl", instructions={"mine": {"files": "llava.json"}}, tokenizer="words")
+    data = files.open(instructions={"mine": {"files": "llava.json"}}, tokenizer="words")
     asked, _ = data.conversations["mine"].parts(2)
     assert data.tokenizer.encode(str(asked)) == data.tokenizer.encode(chat_prompt("2 + 2?"))
     assert words.token_to_id("?Ċ") in data.tokenizer.encode(str(asked))
@@ -159,18 +155,6 @@ def test_every_conversation_comes_once_per_epoch_whatever_fits_a_row(files: Any)
     counted = sum(len(data.tokenizer.encode(answer)) + 1 for answer in answers)
     assert sum(row.weights.sum() for row in (packed, *more)) == counted
     assert sorted(place for row in places for place in row) == list(range(len(train)))
-
-
-def test_the_end_token_follows_every_answer(files: Any) -> None:
-    data = opened(files, mine={"files": llava(files)})
-    sft = resolve("a", Recipe(sft=SftRecipe()), load_scale("smoke", SCALES), 0, WORLD_DATA).evaluation.model
-    packer = replace(Packer.of(sft.model_copy(update={"data": data.identity}), data.tokenizer), limits=LIMITS)
-    row = packer.pack([Document("a", tuple(data.conversations["mine"].parts(0)))])
-    ids = row.tokens[row.weights > 0].tolist()
-    end = data.tokenizer.end
-    assert ids == [*data.tokenizer.encode(" A square."), end, *data.tokenizer.encode(" Green."), end]
-    before = row.tokens[: int(row.documents.sum())].tolist()
-    assert data.tokenizer.encode("\n") == before[before.index(end) + 1 :][:1], "the next turn begins after it"
 
 
 def test_conversations_that_no_row_holds_are_refused(files: Any) -> None:
@@ -244,16 +228,16 @@ def test_sets_are_listed_with_their_pictures_elsewhere_and_weigh_as_much_as_they
     for number in (1, 2):
         (files.folder / f"{number}.png").rename(files.folder / "coco" / f"{number}.png")
     sets: Any = [{"file": "sets/llava.json", "images": "coco"}, {"file": "chat.jsonl", "images": "coco"}]
-    data = files.open(text="text.jsonl", instructions=sets)
+    data = files.open(instructions=sets)
     assert data.identity.instructions == {"llava": 3, "chat": 3} and told(data, "llava", 0) == FIRST + SECOND
     weighing = {"llava": sets[0], "chat": {"files": sets[1], "weight": 2}}
-    weighed = files.open(text="text.jsonl", instructions=weighing).identity
+    weighed = files.open(instructions=weighing).identity
     assert weighed.instructions == {"llava": 1, "chat": 2}
     assert weighed.instructions_digest == data.identity.instructions_digest
     with pytest.raises(RequestError, match="two sets have the same name"):
-        files.open(text="text.jsonl", instructions=[sets[0], dict(sets[0])])
+        files.open(instructions=[sets[0], dict(sets[0])])
     with pytest.raises(RequestError, match=r"llava\.json: there is no image '1\.png' in /.+/sets; 3 of 3"):
-        files.open(text="text.jsonl", instructions=["sets/llava.json"])
+        files.open(instructions=["sets/llava.json"])
 
 
 def test_a_row_without_turns_is_one_broken_conversation_also_in_json_lines(files: Any) -> None:

@@ -36,8 +36,7 @@ def pairs_of(data: Shards, files: Any, name: str = "captions") -> set[int]:
 
 
 def open_captions(files: Any, *patterns: Any) -> Shards:
-    files.jsonl("text.jsonl", ["some text"])
-    data: Shards = files.open(captions=list(patterns), text=["text.jsonl"])
+    data: Shards = files.open(captions=list(patterns))
     return data
 
 
@@ -81,7 +80,7 @@ def test_a_csv_with_loose_quotes_is_refused(files: Any, row: str) -> None:
     """No text is cut off at its comma, and no row vanishes in the text before it."""
     (files.folder / "t.csv").write_text("file_name,text\n" + f"{row}\n" * (1 + 4 * ("running" in row)))
     with pytest.raises(RequestError, match=CSVS[row]):
-        files.open(captions="t.csv", text=files.jsonl("text.jsonl", ["some text"]).name)
+        files.open(captions="t.csv")
 
 
 def test_no_row_is_lost_in_silence(files: Any) -> None:
@@ -225,8 +224,7 @@ def test_a_source_and_a_reader_of_one_s_own(files: Any, monkeypatch: pytest.Monk
     for number in range(8):
         (files.folder / f"{number}.png").write_bytes(files.png(number))
     (files.folder / "post.csv").write_text("line\n" + "".join(f"{number}\n" for number in range(8)))
-    files.jsonl("text.jsonl", ["some text"])
-    data = files.open(text=["text.jsonl"], sources={"letters": {"reader": "letters", "files": ["post.csv"]}})
+    data = files.open(sources={"letters": {"reader": "letters", "files": ["post.csv"]}})
     assert data.identity.sources == ("text", "letters")
     documents = list(data.source("letters", 0).documents(0))
     assert {document.text for document in documents} <= {f"Dear{number}" for number in range(8)}
@@ -247,15 +245,14 @@ def test_how_images_become_square(files: Any, shape: str, expected: list[list[in
     stream = io.BytesIO()
     Pillow.fromarray(wide).save(stream, "PNG")
     files.tar("c.tar", {"a.png": stream.getvalue(), "a.txt": b"wide"})
-    files.jsonl("t.jsonl", ["some text"])
-    data = files.open(captions=["c.tar"], text=["t.jsonl"], pictures=shape)
+    data = files.open(captions=["c.tar"], pictures=shape)
     colours = np.array([(200, 0, 0), (0, 0, 200), (128, 128, 128)])
     pixels = data.collection("captions").pictures(0)[0].pixels(40).astype(int)
     nearest = np.abs(pixels[:, :, None] - colours).sum(axis=-1).argmin(axis=-1)
     rows = len(expected)
     places = [(40 * row + 20) // rows for row in range(rows)]
     assert [[int(nearest[row, column]) for column in (8, 31)] for row in places] == expected
-    identities = {files.open(captions=["c.tar"], text=["t.jsonl"], pictures=s).identity.digest for s in ("pad", "crop")}
+    identities = {files.open(captions=["c.tar"], pictures=s).identity.digest for s in ("pad", "crop")}
     assert len(identities) == 2
 
 

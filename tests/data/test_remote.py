@@ -1,9 +1,6 @@
 """Files at addresses: copied once, the same data as here; and much data, indexed by several processes."""
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +9,7 @@ import pytest
 from mm1_lab.config import RequestError
 from mm1_lab.data.pixels import decode
 from mm1_lab.data.shards import Shards, finding, index, rows, shards
+from tests.conftest import REPOSITORY, run_python
 from tests.data.test_shards import epoch, keys
 
 
@@ -47,8 +45,7 @@ def test_files_at_addresses_are_the_same_data(files: Any, bucket: Any) -> None:
 def test_an_outage_is_an_error_and_no_broken_picture(files: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     path = files.captions("c.tar", range(20))
     bucket.put(str(path), "/bucket/c.tar")
-    files.jsonl("t.jsonl", ["some text"])
-    data = files.open(captions="memory://bucket/c.tar", text="t.jsonl")
+    data = files.open(captions="memory://bucket/c.tar")
     document = next(iter(data.source("captions", 0).documents(0)))
     monkeypatch.setattr(type(bucket), "get_file", lambda *given, **more: (_ for _ in ()).throw(OSError("timeout")))
     for copy in (files.folder / "cache" / "copies").glob("*.tar"):
@@ -70,7 +67,7 @@ def test_what_is_wrong_at_an_address_is_told(files: Any, bucket: Any) -> None:
         files.open(text="memory://bucket/t.jsonl")
     bucket.pipe("/bucket/t.jsonl", b'{"image": "a.png", "caption": "words"}')
     with pytest.raises(RequestError, match=r"t\.jsonl: refers to separate image files; a remote file must contain"):
-        files.open(captions="memory://bucket/t.jsonl", text=files.jsonl("t.jsonl", ["text"]).name)
+        files.open(captions="memory://bucket/t.jsonl")
     (file,) = finding._remote_files("memory://bucket/t.jsonl")
     bucket.pipe("/bucket/t.jsonl", b"other")
     for change, message in ((b"more", "has changed since it was listed"), (None, "cannot be fetched")):
@@ -115,12 +112,7 @@ def test_an_index_that_was_killed_goes_on_where_it_stood(files: Any, monkeypatch
     write_texts(files, 6, 5)
     files.yaml(text="t-*.jsonl")
     monkeypatch.chdir(files.folder)
-    root = Path(index.__file__).parents[3]
-    ended = subprocess.run(
-        [sys.executable, "-c", KILLED, root / "sweeps" / "scales"],
-        env=os.environ | {"PYTHONPATH": str(root)},
-        timeout=120,
-    )
+    ended = run_python(KILLED, str(REPOSITORY / "sweeps" / "scales"), folder=files.folder)
     assert ended.returncode == -signal.SIGKILL
     build, built = index._build, []
     monkeypatch.setattr(index, "_build", lambda path, *rest: (built.append(path.name), build(path, *rest))[1])

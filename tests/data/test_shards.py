@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 
 from mm1_lab.config import DataMix, DecoderTraining, Phase, Recipe, RequestError, resolve
-from mm1_lab.data.packing import Packer, first_fit
-from mm1_lab.data.shards import Shards, index
+from mm1_lab.data.packing import Packer
+from mm1_lab.data.shards import Shards
 from mm1_lab.data.shards import rows as shard_rows
-from mm1_lab.data.shards.collection import PICTURE, Collection
+from mm1_lab.data.shards.collection import PICTURE
 from mm1_lab.data.types import BrokenPicture, Document, Limits
 from mm1_lab.train.decoder_stage import TextBatches
 
@@ -148,19 +148,6 @@ def test_no_piece_holds_more_images_than_a_row_may_nor_images_alone() -> None:
     assert [start for start, *_ in shard_rows.cut(ids[10:200], Limits(102, 4, 2))] == [0, 85, 182], "with its text"
 
 
-def test_packing_uses_each_piece_once_and_respects_both_limits() -> None:
-    draw = np.random.default_rng(0)
-    tokens, images = draw.integers(3, 100, 500), draw.integers(0, 4, 500)
-    order = draw.permutation(500).tolist()
-    rows = first_fit(order, list(zip(tokens, images, strict=True)), Limits(100, 9, 4), 32)
-    assert sorted(piece for row in rows for piece in row) == list(range(500))
-    assert max(tokens[row].sum() for row in rows) <= 100
-    assert max(images[row].sum() for row in rows) <= 4
-    assert rows[0][0] == order[0]
-    text_only = first_fit(order, [(size, 0) for size in tokens], Limits(100, 9, 4), 32)
-    assert len(text_only) < 1.1 * tokens.sum() / 100
-
-
 @pytest.mark.parametrize("longest", [32, 64, 200])
 def test_pretraining_text_fits_rows_of_any_length(everything: Open, longest: int) -> None:
     data = everything()
@@ -224,19 +211,6 @@ def test_many_may_make_index_tokenizer_and_pieces_at_once(everything: Open, file
     assert not left_over
 
 
-def test_the_index_is_made_once(everything: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = everything()
-    rows = keys(epoch(first.source("text", 0), 0))
-
-    def fail(*arguments: Any) -> None:
-        raise AssertionError("made again")
-
-    monkeypatch.setattr(index, "_build", fail)
-    monkeypatch.setattr(shard_rows, "cut", fail)
-    monkeypatch.setattr(Collection, "_tokenise", fail)
-    assert keys(epoch(everything().source("text", 0), 0)) == rows
-
-
 def test_captions_from_json_and_failed_downloads(files: Any) -> None:
     files.tar(
         "c.tar",
@@ -249,8 +223,7 @@ def test_captions_from_json_and_failed_downloads(files: Any) -> None:
             "d.json": b'{"caption": null}',
         },
     )
-    files.jsonl("t.jsonl", ["some text"])
-    data = files.open(captions=["c.tar"], text=["t.jsonl"])
+    data = files.open(captions=["c.tar"])
     assert [document.text for row in epoch(data.source("captions", 0), 0) for document in row] == ["from JSON"]
 
 
@@ -270,24 +243,23 @@ def test_images_beside_a_table_are_looked_for_whenever_it_is_opened(files: Any) 
         (files.folder / f"{number}.png").write_bytes(files.png(number))
     columns = {"images": [[f"{n}.png", None] for n in range(8)], "texts": [[None, f"page {n}"] for n in range(8)]}
     files.parquet("p.parquet", columns)
-    files.jsonl("t.jsonl", ["some text"])
-    data = files.open(interleaved=["p.parquet"], text=["t.jsonl"])
+    data = files.open(interleaved=["p.parquet"])
     for row in epoch(data.source("interleaved", 0), 0):
         for document in row:
             colour = files.colour(int(document.text.split()[-1]))
             assert tuple(document.pictures[0].pixels(2)[0, 0]) == colour  # type: ignore[union-attr]
     (files.folder / "2.png").write_bytes(files.png(2) + b"more")
-    assert files.open(interleaved=["p.parquet"], text=["t.jsonl"]).identity != data.identity
+    assert files.open(interleaved=["p.parquet"]).identity != data.identity
     (files.folder / "5.png").unlink()
     message = r"p\.parquet: there is no image '5\.png' in /.+; 1 of 8 images are missing, and 1 % may be"
     for cache in ("cache", "another"):
         with pytest.raises(RequestError, match=message):
-            files.open(interleaved=["p.parquet"], text=["t.jsonl"], cache=cache)
+            files.open(interleaved=["p.parquet"], cache=cache)
     (files.folder / "elsewhere").mkdir()
     for number in range(8):
         (files.folder / "elsewhere" / f"{number}.png").write_bytes(files.png(number))
     entry = {"file": "p.parquet", "images": "elsewhere"}
-    moved = files.open(interleaved=[entry], text=["t.jsonl"])
+    moved = files.open(interleaved=[entry])
     assert moved.identity == data.identity and moved.collection("interleaved").pictures(5)[0].pixels(2).any()
 
 
@@ -297,9 +269,7 @@ def test_up_to_one_percent_of_the_images_may_be_missing(files: Any) -> None:
     files.parquet(
         "p.parquet", {"image": [f"{n}.png" for n in range(100)], "text": [f"picture {n}" for n in range(100)]}
     )
-    collection = files.open(captions="p.parquet", text=files.jsonl("t.jsonl", ["some text"]).name).collection(
-        "captions"
-    )
+    collection = files.open(captions="p.parquet").collection("captions")
     assert "there is no image '99.png'" in collection.shards[0].notes[0]
     with pytest.raises(BrokenPicture, match=r"p\.parquet: row 99 \(there is no file /.+/99\.png"):
         collection.pictures(99)[0].pixels(2)
@@ -309,7 +279,7 @@ def test_each_epoch_shows_the_next_caption_of_a_picture(files: Any) -> None:
     """In every seed and on every worker, with rows that hold the longest of them."""
     told = [[f"{n} is it", f"{n} {files.prose(1 + n % 9)}", "", f"{n} third"][: 1 + n % 4] for n in range(40)]
     files.parquet("p.parquet", {"image": [files.png(n) for n in range(40)], "text": told})
-    data = files.open("sequence_length=96", captions="p.parquet", text=files.jsonl("t.jsonl", ["some text"]).name)
+    data = files.open("sequence_length=96", captions="p.parquet")
     source, packer = data.source("captions", 0), Packer(data.tokenizer, Limits(96, 9, 8), is_planned=True)
     shown: dict[str, list[str]] = {}
     for row in [row for number in range(3) for row in epoch(source, number)]:
@@ -333,8 +303,7 @@ def test_broken_images_are_named_and_never_held_out(files: Any) -> None:
         torn = files.png(number)[:40] if number % 2 else files.png(number)
         members |= {f"{number}.png": torn, f"{number}.txt": f"picture {number}".encode()}
     files.tar("c.tar", members)
-    files.jsonl("t.jsonl", ["some text"])
-    data = files.open(captions=["c.tar"], text=["t.jsonl"])
+    data = files.open(captions=["c.tar"])
     held = [int(document.text.split()[-1]) for document in data.held_out("captions", 99)]
     assert 0 < len(held) < 8 and all(number % 2 == 0 for number in held)
     picture = data.collection("captions").pictures(1)[0]
@@ -343,17 +312,9 @@ def test_broken_images_are_named_and_never_held_out(files: Any) -> None:
 
 
 def test_a_source_that_the_data_lack_is_named(files: Any) -> None:
-    files.jsonl("t.jsonl", ["some text"])
-    data = files.open(text=["t.jsonl"])
+    data = files.open()
     for ask in (lambda: data.source("interleaved", 0), lambda: data.held_out("interleaved", 1)):
         with pytest.raises(RequestError, match=r"data\.yaml: names no interleaved \(it has text\); add"):
             ask()
     with pytest.raises(RequestError, match="names no captions"):
         data.pairs(0)
-
-
-def test_too_few_samples_leave_nothing_held_out(files: Any) -> None:
-    files.jsonl("t.jsonl", ["one text", "another text", "a third text"])
-    data = files.open(text=["t.jsonl"])
-    assert data.held_out("text", 5) == []
-    assert len(keys(epoch(data.source("text", 0), 0))) == 3

@@ -3,27 +3,14 @@
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer as Backend
-from tokenizers import models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from mm1_lab.config import RequestError
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
+from tests.pretrained import save_tokenizer
 
 TEXTS = [f"The {colour} vase of Chiriqui, plate {n}.\n" for n in range(40) for colour in ("red", "black", "painted")]
 ODD = "Vase—½.  two  spaces\n\ntabs\tand 漢字 🙂 <image> <pad> <end>"
-
-
-def saved(folder: Path, **special: str) -> Path:
-    """A Hugging Face tokenizer in a folder, with the special tokens named."""
-    backend = Backend(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    names = list(dict.fromkeys(special.values()))
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=names, initial_alphabet=alphabet, show_progress=False)
-    backend.train_from_iterator(TEXTS, trainer)
-    PreTrainedTokenizerFast(tokenizer_object=backend, **special).save_pretrained(folder)
-    return folder
 
 
 def test_bpe_gives_back_every_text_and_keeps_its_promised_size(tmp_path: Path) -> None:
@@ -47,13 +34,13 @@ def special_ids(tokenizer: BackendTokenizer) -> set[int]:
 
 
 def test_text_that_spells_a_special_token_stays_text(tmp_path: Path) -> None:
-    folder = saved(tmp_path / "hf", bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    folder = save_tokenizer(tmp_path / "hf", bos_token="<s>")
     for tokenizer in (bpe_tokenizer(TEXTS, 320, tmp_path / "bpe"), folder_tokenizer(folder)):
         assert not special_ids(tokenizer) & set(tokenizer.encode("<image> <pad> <s> </s> <begin> <end>"))
 
 
 def test_a_folder_tokenizer_gets_an_image_token_and_keeps_its_own_ids(tmp_path: Path) -> None:
-    folder = saved(tmp_path, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    folder = save_tokenizer(tmp_path, bos_token="<s>")
     theirs = PreTrainedTokenizerFast.from_pretrained(folder)
     ours = folder_tokenizer(folder)
     assert ours.encode("The red vase") == theirs.encode("The red vase", add_special_tokens=False)
@@ -64,7 +51,7 @@ def test_a_folder_tokenizer_gets_an_image_token_and_keeps_its_own_ids(tmp_path: 
 
 def test_an_image_token_that_is_an_ordinary_one_is_not_found_in_text(tmp_path: Path) -> None:
     """As `add_tokens` leaves it; a text that spells it would have an image token without an image."""
-    folder = saved(tmp_path, eos_token="</s>")
+    folder = save_tokenizer(tmp_path, pad_token=None)
     theirs = PreTrainedTokenizerFast.from_pretrained(folder)
     theirs.add_tokens(["<image>"])
     theirs.save_pretrained(folder)
@@ -74,7 +61,7 @@ def test_an_image_token_that_is_an_ordinary_one_is_not_found_in_text(tmp_path: P
 
 
 def test_the_end_token_stands_in_for_a_missing_begin_or_padding(tmp_path: Path) -> None:
-    ours = folder_tokenizer(saved(tmp_path, eos_token="</s>"))
+    ours = folder_tokenizer(save_tokenizer(tmp_path, pad_token=None))
     assert ours.begin == ours.pad == ours.end
 
 
@@ -85,4 +72,4 @@ def test_a_folder_without_a_usable_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="is not a folder"):
         folder_tokenizer(tmp_path / "nowhere")
     with pytest.raises(RequestError, match="has no end token"):
-        folder_tokenizer(saved(tmp_path / "endless", bos_token="<s>"))
+        folder_tokenizer(save_tokenizer(tmp_path / "endless", bos_token="<s>", eos_token=None, pad_token=None))

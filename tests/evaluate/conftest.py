@@ -1,6 +1,6 @@
 """A tiny vocabulary, pictures, and benchmarks made of them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,23 +8,9 @@ import pytest
 
 from mm1_lab.data.types import Pixels
 from mm1_lab.evaluate.questions import Benchmark, Question
+from tests.conftest import Words
 
-SPECIAL = ("<pad>", "<begin>", "<end>", "<image>")
 PLAIN = ". question : ? answer what color is it red blue green circle square ring a the A B C"
-WORDS = [*SPECIAL, *PLAIN.split()]
-
-
-class Words:
-    """A tokenizer of one id a word."""
-
-    pad, begin, end, image = range(4)
-    size = len(WORDS)
-
-    def encode(self, text: str) -> list[int]:
-        return [WORDS.index(word) for word in text.split()]
-
-    def decode(self, ids: Iterable[int]) -> str:
-        return " ".join(WORDS[number] for number in ids if number > 3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +61,7 @@ def make_benchmark(metric: str = "vqa", blocks: int = 4, questions: int = 3, mos
 
 @pytest.fixture
 def tokenizer() -> Words:
-    return Words()
+    return Words(PLAIN.split())
 
 
 @pytest.fixture

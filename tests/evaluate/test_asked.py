@@ -1,20 +1,17 @@
 """What an evaluation is reckoned to read, against the prompts of the benchmarks that are built for it."""
 
-from pathlib import Path
-
 import pytest
 
-from mm1_lab.config import WORLD_DATA, Recipe, SftRecipe, load_scale, resolve
+from mm1_lab.config import Recipe, SftRecipe
 from mm1_lab.data.world import World
 from mm1_lab.evaluate.benchmarks import benchmarks_for
-
-SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
+from tests.conftest import evaluation_of
 
 
 @pytest.mark.parametrize("recipe", [Recipe(), Recipe(sft=SftRecipe())], ids=["pre-trained", "tuned"])
 def test_of_the_world(recipe: Recipe) -> None:
     """Fails if a benchmark is added that config/stage.py does not count; of a tuned model most are."""
-    stage = resolve("a", recipe, load_scale("mini", SCALES), 0, WORLD_DATA).evaluation
+    stage = evaluation_of(recipe=recipe, scale="mini")
     shown = answers = 0
     for benchmark in benchmarks_for(World(), stage.settings, 0, (), stage.model.tuned):
         for shots in benchmark.shots_at(stage.settings):

@@ -4,32 +4,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, load_scale, resolve
 from mm1_lab.data.world import World
 from mm1_lab.evaluate import gates
 from mm1_lab.evaluate.questions import Benchmark
 from mm1_lab.evaluate.run import Answering
 from mm1_lab.model import build_decoder, save_weights
-
-SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
-
-
-def make_stage(*settings: str) -> EvaluationStage:
-    return resolve("base", Recipe(), load_scale("smoke", SCALES, settings), 0, WORLD_DATA).evaluation
-
-
-def test_prompts_longer_than_the_training_rows_fail() -> None:
-    shots = "evaluate.shots=[0, 16]"
-    rows = list(gates.prompts_fit(make_stage(shots, "sequence_length=1024"), World()))
-    assert len(rows) == 9 and {row.verdict for row in rows} == {"pass"}
-    longest = max(row.value for row in rows)
-    shorter = list(gates.prompts_fit(make_stage(shots, f"sequence_length={longest - 1:.0f}"), World()))
-    assert [row.value for row in shorter if row.verdict == "fail"] == [longest]
+from tests.conftest import evaluation_of
 
 
 @pytest.fixture
 def decoder(tmp_path: Path) -> Path:
-    stage = make_stage().model.decoder
+    stage = evaluation_of().model.decoder
     torch.manual_seed(0)
     save_weights(build_decoder(stage.size, World().tokenizer.size, 256), tmp_path, stage)
     return tmp_path
@@ -38,7 +23,7 @@ def decoder(tmp_path: Path) -> Path:
 def test_a_kind_is_weak_or_fails_unless_it_is_answered_in_words_at_up_to_four_shots(
     decoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage = make_stage("evaluate.questions=40", "evaluate.shots=[0, 4, 8]")
+    stage = evaluation_of("evaluate.questions=40", "evaluate.shots=[0, 4, 8]")
 
     def answer(self: Answering, benchmark: Benchmark, shots: int) -> list[str]:
         """Right, but for towns at 8 shots, owners in every eighth place, and relations in every second."""

@@ -1,8 +1,7 @@
-"""Generation with shared prefixes against `generate` of transformers, one whole prompt at a time."""
+"""Generation with shared prefixes: its cache, each picture once, stop words (its words: tests/test_export.py)."""
 
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 from transformers import DynamicCache
@@ -11,7 +10,7 @@ from mm1_lab.config import Size
 from mm1_lab.evaluate import shared_prefix
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import PromptGroup, generate
-from mm1_lab.evaluate.prompts import PromptWriter, Segment
+from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark
 from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
 from mm1_lab.model import MM1
@@ -46,39 +45,6 @@ def groups(tokenizer, benchmark_of: Callable[..., Benchmark]) -> list[PromptGrou
 
 def embedder_of(model: MM1, blind: bool = False) -> PromptEmbedder:
     return PromptEmbedder(model, IMAGE_TOKENS, SIDE, blind, batch=3)
-
-
-def whole_prompt(model: MM1, segment: Segment) -> torch.Tensor:
-    """(1, length, width): the model's own embedding of a prompt with all its pictures."""
-    pixels = [picture.pixels(SIDE) for picture in segment.pictures]
-    images = np.stack(pixels) if pixels else np.zeros((0, SIDE, SIDE, 3), np.uint8)
-    return model.embed(torch.tensor([segment.tokens]), torch.from_numpy(images).permute(0, 3, 1, 2))
-
-
-@torch.inference_mode()
-def library_text(model: MM1, tokenizer, segment: Segment, new_tokens: int, stop_id: int) -> str:
-    ids = model.decoder.generate(
-        inputs_embeds=whole_prompt(model, segment),
-        max_new_tokens=new_tokens,
-        do_sample=False,
-        eos_token_id=[tokenizer.end, stop_id],
-        pad_token_id=tokenizer.pad,
-    )
-    return tokenizer.decode(ids[0].tolist())
-
-
-@pytest.mark.parametrize("batch", [3, 100])
-def test_same_words_as_generate_one_question_at_a_time(
-    model: MM1, groups: list[PromptGroup], tokenizer, batch: int
-) -> None:
-    stop_id = tokenizer.encode("is")[0]
-    expected = [
-        [library_text(model, tokenizer, group.prefix + question, 8, stop_id) for question in group.questions]
-        for group in groups
-    ]
-    lengths = {len(text.split()) for texts in expected for text in texts}
-    assert len(lengths) > 3 and 8 in lengths, "the test needs answers that end early and others that do not"
-    assert generate(embedder_of(model), groups, tokenizer, ["is"], 8, batch) == expected
 
 
 @pytest.mark.parametrize("half", [False, True])

@@ -2,28 +2,18 @@
 
 from collections.abc import Callable, Iterable
 
-import numpy as np
 import pytest
 
 from mm1_lab.config import DataIdentity, EvaluationSettings, RequestError
-from mm1_lab.data.types import BrokenPicture, Document, Pixels
+from mm1_lab.data.types import Document
 from mm1_lab.evaluate.benchmarks import benchmarks_for, held_out_captions
+from tests.conftest import Flat
 
 SETTINGS = EvaluationSettings(shots=(0, 2), questions=20, blocks=8, batch_size=4)
 
 
-class Shown:
-    def pixels(self, side: int) -> Pixels:
-        return np.zeros((side, side, 3), np.uint8)
-
-
-class Broken:
-    def pixels(self, side: int) -> Pixels:
-        raise BrokenPicture("x.jpg")
-
-
-def caption(key: str, text: str, picture: object = None) -> Document:
-    return Document(key, (picture or Shown(), text))  # type: ignore[arg-type]
+def caption(key: str, text: str, value: int | None = 0) -> Document:
+    return Document(key, (Flat(value), text))
 
 
 class Captions:
@@ -92,7 +82,7 @@ def test_no_prompt_shows_a_picture_twice(captions) -> None:
 
 
 def test_broken_pictures_and_captions_without_words_drop_out(captions) -> None:
-    bad = [caption("broken", "a red ring", Broken()), caption("empty", " \n"), Document("text", ("a ring",))]
+    bad = [caption("broken", "a red ring", None), caption("empty", " \n"), Document("text", ("a ring",))]
     data = captions([*bad, caption("good", "a \n red   ring")], [*bad, *many("train", 4)])
     (benchmark,) = held_out_captions(data, SETTINGS)
     assert [question.references for question in benchmark.questions] == [("a red ring",)]

@@ -3,19 +3,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from mm1_lab.config import WORLD_DATA, EncoderStage, Recipe, load_scale, resolve
+from mm1_lab.config import EncoderStage
 from mm1_lab.data.world.scenes import Scene
 from mm1_lab.data.world.words import CORNERS
 from mm1_lab.evaluate import attribute_probe as attributes
 from mm1_lab.model import build_encoder, save_weights
-
-SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
+from tests.conftest import evaluation_of
 
 
 @pytest.fixture
 def stage(tmp_path: Path) -> EncoderStage:
     """An encoder with random weights, saved."""
-    stage = resolve("base", Recipe(), load_scale("smoke", SCALES), 0, WORLD_DATA).evaluation.model.encoder
+    stage = evaluation_of().model.encoder
     torch.manual_seed(0)
     save_weights(build_encoder(stage.size, stage.patch, stage.image_size), tmp_path, stage)
     return stage

@@ -6,31 +6,8 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
 from mm1_lab.data.tokenizers import BackendTokenizer
-from mm1_lab.data.types import Tokenizer
-from mm1_lab.evaluate.prompts import PromptWriter, Segment
+from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark
-
-
-def read(segment: Segment, words: Tokenizer) -> str:
-    """A prompt as text, with its special tokens."""
-    special = {words.begin: "<begin>", words.end: "<end>", words.image: "<image>"}
-    return " ".join(special.get(token) or words.decode([token]) for token in segment.tokens)
-
-
-def test_two_shots_are_one_document(tokenizer: Tokenizer, benchmark_of: Callable[..., Benchmark]) -> None:
-    benchmark = benchmark_of("vqa")
-    writer = PromptWriter(tokenizer, image_tokens=2)
-    prefix = writer.prefix(benchmark, 1, shots=2)
-    first, second = benchmark.demonstrations[1][:2]
-    assert (first.shown, second.shown) == ("square", "red")
-    assert read(prefix, tokenizer) == (
-        "<begin> <image> <image> question : what is it ? answer : square . "
-        "<image> <image> question : what color is it ? answer : red ."
-    )
-    assert prefix.pictures == (*first.pictures, *second.pictures)
-    question = benchmark.blocks[1][0]
-    assert read(writer.question(question), tokenizer) == "<image> <image> question : what is it ? answer :"
-    assert writer.question(question).pictures == question.pictures
 
 
 def test_an_answer_stands_behind_a_space_after_its_prompt(benchmark_of: Callable[..., Benchmark]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, SftRecipe, load_scale, resolve
+from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, SftRecipe
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Document, Limits
@@ -19,9 +19,8 @@ from mm1_lab.evaluate.questions import Benchmark
 from mm1_lab.evaluate.run import Evaluation, evaluate, held_out_losses
 from mm1_lab.model import MM1, build_mm1, save_weights
 from mm1_lab.train.progress import Progress
+from tests.conftest import evaluation_of
 from tests.train.test_team import in_team
-
-SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
 
 
 class TinyData:
@@ -62,8 +61,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch, benchmark_of: Callable[..., Benchmar
 
 
 def make_stage(*settings: str, recipe: Recipe | None = None) -> EvaluationStage:
-    scale = load_scale("smoke", SCALES, ("evaluate.batch_size=5", "evaluate.shots=[0, 2, 4]", *settings))
-    return resolve("arm", recipe or Recipe(), scale, 0, WORLD_DATA).evaluation
+    return evaluation_of("evaluate.batch_size=5", "evaluate.shots=[0, 2, 4]", *settings, recipe=recipe)
 
 
 def make_model(stage: EvaluationStage, tokenizer, folder: Path) -> MM1:
@@ -99,7 +97,7 @@ def test_every_question_is_scored_at_every_number_of_shots(
         (row.benchmark, row.family, row.metric, row.shots, row.block, row.question, row.kind) for row in result.scores
     ] == expected
     for benchmark in chosen:
-        for shots in (0, 4):  # what `generate` writes is compared in test_generation.py and test_export.py
+        for shots in (0, 4):  # what `generate` writes is compared in test_export.py
             rows = [row for row in result.scores if (row.benchmark, row.shots) == (benchmark.name, shots)]
             assert [row.score for row in rows] == metrics.score(benchmark, [row.prediction for row in rows])
     assert set(result.majority) == {"vqa-test", "exact-test"}

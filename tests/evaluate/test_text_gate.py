@@ -1,23 +1,16 @@
 """Questions about told scenes: of the right split, and short enough."""
 
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
-from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, load_scale, resolve
 from mm1_lab.data.world import World
 from mm1_lab.data.world.scene_questions import KINDS
 from mm1_lab.data.world.scenes import Scene, Split, sample_scene
 from mm1_lab.evaluate import gates
 from mm1_lab.evaluate.prompts import PromptWriter
-
-SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
-
-
-def stage(*settings: str) -> EvaluationStage:
-    return resolve("base", Recipe(), load_scale("smoke", SCALES, settings), 0, WORLD_DATA).evaluation
+from tests.conftest import evaluation_of
 
 
 @pytest.mark.parametrize("wording", gates.WORDINGS)
@@ -25,7 +18,7 @@ def stage(*settings: str) -> EvaluationStage:
 def test_questions_are_of_the_test_split_and_fit_after_demonstrations_of_the_other(
     wording: str, shots: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = stage("evaluate.questions=8")
+    asked = evaluation_of("evaluate.questions=8")
     splits: list[str] = []
 
     def recorded(random: Random, split: Split, **how: Any) -> Scene:

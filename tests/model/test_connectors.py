@@ -94,18 +94,6 @@ def test_pixel_shuffle_lays_neighbours_side_by_side() -> None:
     torch.testing.assert_close(connector(features)[0, 1, 0], features[0, [2, 3, 6, 7]].sum(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("kind", "tokens", "patches", "message"),
-    [
-        ("pixel-shuffle", 9, 16, "a grid of 4 × 4 patches cannot give 9 tokens"),
-        ("mlp", 9, 36, "makes a token of each of the 36 patches, not 9 tokens; write `image_tokens: patches`"),
-    ],
-)
-def test_tokens_that_a_patch_grid_cannot_give(kind: str, tokens: int, patches: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        build(kind, tokens, patches)
-
-
 def test_an_unknown_connector_is_told_with_one_that_is_known() -> None:
     with pytest.raises(ValueError, match=r"there is no connector 'c-abstracter'.*c-abstractor"):
         build("c-abstracter", 4, 16)

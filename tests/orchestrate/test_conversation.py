@@ -10,7 +10,7 @@ from jinja2 import Template
 from PIL import Image
 from tokenizers.normalizers import Prepend
 
-from mm1_lab.config import WORLD_DATA, Recipe, RequestError, SftRecipe, load_scale, resolve
+from mm1_lab.config import Recipe, RequestError, SftRecipe
 from mm1_lab.data.pixels import ImageDecoder
 from mm1_lab.data.shards.readers import chat_prompt, read_conversation
 from mm1_lab.data.tokenizers import SPECIAL, BackendTokenizer, bpe_tokenizer
@@ -19,14 +19,13 @@ from mm1_lab.data.world import World
 from mm1_lab.model import build_mm1
 from mm1_lab.orchestrate.conversation import Chat, open_image
 from mm1_lab.orchestrate.exporting import USER_CHAT
-
-SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
+from tests.conftest import evaluation_of
 
 
 @pytest.fixture
 def talk() -> Chat:
     recipe = Recipe(sft=SftRecipe(resolution=1344, views=5))
-    stage = resolve("arm", recipe, load_scale("smoke", SCALES), 0, WORLD_DATA).evaluation.model
+    stage = evaluation_of(recipe=recipe).model
     world = World()
     return Chat(stage, build_mm1(stage, world.tokenizer).eval(), world)
 
@@ -50,8 +49,7 @@ def test_turns_of_users_models_are_tokenised_as_in_training_and_answers_may_be_l
     backend = bpe_tokenizer(["User: why?\nAssistant: so it is.\n"], 300, tmp_path).backend
     backend.normalizer = Prepend("_")
     words = BackendTokenizer(backend, *map(backend.token_to_id, SPECIAL.values()))
-    scale = load_scale("smoke", SCALES, ["sft.sequence_length=1200"])
-    stage = resolve("arm", Recipe(sft=SftRecipe()), scale, 0, WORLD_DATA).evaluation.model
+    stage = evaluation_of("sft.sequence_length=1200", recipe=Recipe(sft=SftRecipe())).model
     data: Any = SimpleNamespace(tokenizer=words, identity=SimpleNamespace(kind="shards"))
     torch.manual_seed(1)
     chat = Chat(stage, build_mm1(stage, words).eval(), data)

@@ -3,16 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from mm1_lab.config import WORLD_DATA, MultimodalStage, Recipe, load_scale, resolve
+from mm1_lab.config import MultimodalStage, load_scale
 from mm1_lab.orchestrate.planning.cost import USUAL, machine_slots, measured_speeds, stage_seconds
 from mm1_lab.results import Ledger
-from tests.conftest import REPOSITORY
-
-
-def base(scale: str) -> MultimodalStage:
-    return resolve(
-        "base", Recipe(), load_scale(scale, REPOSITORY / "sweeps" / "scales"), 0, WORLD_DATA
-    ).evaluation.model
+from tests.conftest import SCALES, evaluation_of
 
 
 def enter(folder: Path, stage: MultimodalStage, seconds: float) -> None:
@@ -23,7 +17,7 @@ def enter(folder: Path, stage: MultimodalStage, seconds: float) -> None:
 
 def test_measurements_of_this_machine_go_before_the_usual_speeds(tmp_path: Path) -> None:
     """Their median, without those too short to tell; a stage twice as long takes twice the time."""
-    ledger, stage = Ledger(tmp_path / "results", tmp_path / "store"), base("mini")
+    ledger, stage = Ledger(tmp_path / "results", tmp_path / "store"), evaluation_of(scale="mini").model
     usual = stage_seconds(stage, measured_speeds(ledger))
     assert usual == pytest.approx(stage.flops() / USUAL["multimodal"])
     for number, seconds in enumerate((9.0, 90.0, 100.0, 500.0)):
@@ -37,7 +31,7 @@ def test_measurements_of_this_machine_go_before_the_usual_speeds(tmp_path: Path)
 
 
 def test_stages_that_take_a_gpu_share_this_machine_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    scale = load_scale("smoke", REPOSITORY / "sweeps" / "scales", ("resources.cpus=2", "resources.gpus=1"))
+    scale = load_scale("smoke", SCALES, ("resources.cpus=2", "resources.gpus=1"))
     monkeypatch.setattr("mm1_lab.orchestrate.planning.cost.machine_cpus", lambda: 64)
     for gpus, slots in ((0, 1), (2, 2), (99, 32)):
         monkeypatch.setattr("torch.cuda.device_count", lambda count=gpus: count)

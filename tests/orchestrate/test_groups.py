@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mm1_lab.config import EvaluationStage, Pretrained, RequestError, Scale, Stage, load_scale
+from mm1_lab.config import Pretrained, RequestError, Scale, Stage, load_scale
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import load_request
@@ -29,15 +29,6 @@ def stages(tmp_path: Path) -> dict[str, Stage]:
 def smoke(**changes: Any) -> Scale:
     values = load_scale("smoke", REPOSITORY / "sweeps" / "scales").model_dump(exclude_unset=True)
     return Scale.model_validate(values | changes)
-
-
-def test_workers_go_by_the_size_of_the_decoder_or_of_the_encoder(stages: dict[str, Stage]) -> None:
-    scale = smoke(workers={"85M": 2, "ViT-L": 4, "30B": 256})
-    assert {kind: stage.workers(scale) for kind, stage in stages.items()} == {
-        "evaluation": 2, "multimodal": 2, "decoder": 2, "encoder": 4,
-    }  # fmt: skip
-    assert {stage.workers(smoke()) for stage in stages.values()} == {1}
-    assert isinstance(stages["evaluation"], EvaluationStage)
 
 
 def test_a_stage_that_cannot_be_shared_is_refused(stages: dict[str, Stage]) -> None:

@@ -16,6 +16,7 @@ from mm1_lab.orchestrate.lr_search import load_search, run_search
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.results import HeldOutRow, ScoreRow
+from tests.conftest import Refused
 
 SIZES = ("9M", "85M", "302M", "1.2B")
 
@@ -146,15 +147,13 @@ def test_a_search_of_one_s_own_may_name_its_arms_as_it_likes(
 
 
 def test_a_search_is_run_whole_and_anew_with_all_its_rates(
-    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    laboratory: Laboratory, here: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("analysis.draw_sweep", no_drawing)
     command = ["run", "lr_law", "--scale", "smoke", "--inline"]
     for one in (command, ["plan", *command[1:-1]]):
-        assert main([*one, "--only", "9M"]) == 2
-        assert "--only: lr_law is a search and fits all its sizes" in capsys.readouterr().err
-    assert not list(tmp_path.rglob("sweep.json"))
+        assert "--only: lr_law is a search and fits all its sizes" in refused(*one, "--only", "9M")
+    assert not list(here.rglob("sweep.json"))
     assert main(command) == 0
     before, count = len(laboratory.rounds), len({name for names in laboratory.rounds for name in names})
     assert main([*command, "--anew"]) == 0

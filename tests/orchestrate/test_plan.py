@@ -4,15 +4,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from mm1_lab.cli import main
-from mm1_lab.config import ConnectorConfig, RequestError, Trial
+from mm1_lab.config import RequestError, Trial
 from mm1_lab.files import commit
-from mm1_lab.model import CONNECTORS
 from mm1_lab.orchestrate.execution.executor import Inline, make_executor
-from mm1_lab.orchestrate.planning.cost import check_feasible
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan, path_lengths
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.orchestrate.sweeping import forget_trials
@@ -116,30 +113,6 @@ def test_models_of_arms_that_are_not_asked_for_are_left_alone(tmp_path: Path, mo
     assert [row.arm for row in request.write_manifest()] == ["a", "b", "c"]
     with pytest.raises(RequestError, match=r"^arm 'c': /nowhere/tower: there is no such folder"):
         load_request(path, "smoke", only=("a", "c"), results=tmp_path / "results")
-
-
-def test_a_connector_that_gives_another_shape_is_refused_before_anything_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Whole(torch.nn.Module):
-        """Gives every patch, whatever number of image tokens is asked for."""
-
-        def __init__(self, config: ConnectorConfig, encoder_width: int, decoder_width: int, patches: int) -> None:
-            super().__init__()
-            self.project = torch.nn.Linear(encoder_width, decoder_width)
-
-        def forward(self, features: torch.Tensor) -> torch.Tensor:
-            return self.project(features)
-
-    monkeypatch.setitem(CONNECTORS, "c-abstractor", Whole)
-    request = load_request("data_mix", "smoke", "1", ("base",), (), None, tmp_path / "results", tmp_path / "store")
-    plan = make_plan(request.trials, request.ledger)
-    with pytest.raises(RequestError) as error:
-        check_feasible(plan, request)
-    assert str(error.value) == (
-        "base / seed 0: connector 'c-abstractor': returns (1, 36, 24) for one image instead of (1, image tokens, "
-        "decoder width) = (1, 9, 24); correct the end of its forward method"
-    )
 
 
 def test_what_diverged_runs_again_only_anew_and_from_its_beginning(tmp_path: Path) -> None:

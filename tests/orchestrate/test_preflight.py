@@ -51,8 +51,6 @@ def test_a_node_with_other_software_is_told(context: WorkerContext, name: str, m
 
 
 def test_there_is_room_for_what_fits_a_node() -> None:
-    with pytest.raises(ValueError, match=r"only one of 8 GPUs.*workers: {SIZE: 8}"):
-        Resources(gpus=8)
     nodes = [{"CPU": 64, "GPU": 8}, {"CPU": 6, "GPU": 8}, {"CPU": 3}]
     assert _slots(Resources(cpus=4, gpus=1), nodes, cluster=True) == 8 + 1
     assert _slots(Resources(cpus=2), nodes, cluster=True) == 32 + 3 + 1

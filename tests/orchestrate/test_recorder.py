@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mm1_lab.cli import main
 from mm1_lab.config import RateSearch, Trial
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import Request, load_request
@@ -19,7 +18,7 @@ from mm1_lab.orchestrate.tracking.mlflow_recorder import NOTE, MlflowRecorder, c
 from mm1_lab.results import HeldOutRow, Manifest, ScoreRow
 from mm1_lab.results.manifest import read_trials, row_check
 from tests import pretrained as saved
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, Refused
 from tests.data.conftest import Files
 
 DATABASE = Path("results/local/mlflow.db")
@@ -211,14 +210,14 @@ def test_a_sweep_goes_on_without_mlflow_and_is_logged_later(
         ("postgresql://127.0.0.1:9/runs?user=me&password=hunter2", ["sync-mlflow"]),
     ],
 )
+@pytest.mark.usefixtures("request_")
 def test_a_server_that_is_away_gets_one_line_without_the_password(
-    request_: Request, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uri: str, command: list[str]
+    monkeypatch: pytest.MonkeyPatch, refused: Refused, uri: str, command: list[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    assert main(command) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "MLflow at " in error and "hunter2" not in error and "Traceback" not in error
+    error = refused(*command)
+    assert "MLflow at " in error and "hunter2" not in error and "Traceback" not in error
 
 
 @pytest.mark.slow

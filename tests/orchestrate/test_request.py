@@ -118,33 +118,24 @@ def test_a_command_that_is_told_can_be_typed_as_it_stands(tmp_path: Path) -> Non
     assert options.only == ["average-pooling 224 64"] and tuple(options.set) == settings
 
 
-def test_a_command_names_the_sweep_as_it_was_named_and_folders_that_are_not_the_usual(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_place(tmp_path)
-    monkeypatch.chdir(tmp_path)
+def test_a_command_names_the_sweep_as_it_was_named_and_folders_that_are_not_the_usual(here: Path) -> None:
+    make_place(here)
     assert load_request("sweeps/data_mix.yaml", "smoke").command() == "mm1-lab run sweeps/data_mix.yaml --scale smoke"
-    request = load_request("data_mix", "smoke", results=Path("mine"), store=tmp_path.parent / "weights")
+    request = load_request("data_mix", "smoke", results=Path("mine"), store=here.parent / "weights")
     request.write_manifest()
     assert read_manifest(request.folder).command() == "mm1-lab run data_mix --scale smoke"
-    command = request.command("--seeds", "3")
-    assert (
-        command
-        == f"mm1-lab run data_mix --scale smoke --seeds 3 --results {tmp_path}/mine --store {tmp_path.parent}/weights"
-    )
+    folders = f"--results {here}/mine --store {here.parent}/weights"
+    assert request.command("--seeds", "3") == f"mm1-lab run data_mix --scale smoke --seeds 3 {folders}"
 
 
-def test_a_folder_or_a_project_s_scales_hide_neither_sweep_nor_scale(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "data_mix").mkdir()
-    scales = tmp_path / "sweeps" / "scales"
+def test_a_folder_or_a_project_s_scales_hide_neither_sweep_nor_scale(here: Path) -> None:
+    (here / "data_mix").mkdir()
+    scales = here / "sweeps" / "scales"
     scales.mkdir(parents=True)
     shutil.copy(REPOSITORY / "sweeps" / "scales" / "smoke.yaml", scales / "mine.yaml")
     shutil.copy(REPOSITORY / "sweeps" / "data_mix.yaml", "sweeps/mine.yaml")
     requests = [load_request("data_mix", "smoke"), *(load_request("mine", scale) for scale in ("smoke", "mine"))]
-    (tmp_path / "experiments").mkdir()
+    (here / "experiments").mkdir()
     shutil.copy(REPOSITORY / "sweeps" / "data_mix.yaml", "experiments/q.yaml")
     requests.append(load_request("experiments/q.yaml", "mine"))  # finds the scale where it finds recipes
     assert requests[0].trials == requests[1].trials == requests[2].trials == requests[3].trials

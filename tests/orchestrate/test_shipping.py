@@ -39,10 +39,9 @@ def test_parts_give_the_weights_and_scores_that_computing_them_gives(finished: A
 
 
 def test_a_damaged_part_gets_one_line_and_is_planned_anew(
-    finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished: Any, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    ship(finished.results / "store", tmp_path)
+    ship(finished.results / "store", here)
     model = next(Path("results/parts").glob("*/model.safetensors"))
     model.write_bytes(model.read_bytes()[:-1])
     assert main(["plan", *BASE]) == 0

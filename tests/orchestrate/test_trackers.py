@@ -1,26 +1,17 @@
 """Trackers beside MLflow: a stand-in that keeps what it is told."""
 
-import shutil
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from mm1_lab.cli import main
 from mm1_lab.orchestrate.tracking.trackers import Tracker
 from mm1_lab.results import Ledger
-from tests.conftest import Place
+from tests.conftest import Place, Refused
 
 
-@pytest.fixture
-def place(tmp_path: Path, finished: Place) -> Place:
-    shutil.copytree(finished.results, tmp_path / "results" / "local", ignore=shutil.ignore_patterns("mlflow*"))
-    return Place(tmp_path)
-
-
-def tracker(place: Place, monkeypatch: pytest.MonkeyPatch, **functions: Any) -> tuple[Tracker, list[Any]]:
+def tracker(again: Place, monkeypatch: pytest.MonkeyPatch, **functions: Any) -> tuple[Tracker, list[Any]]:
     """With a module that keeps its calls."""
     calls: list[Any] = []
     module = SimpleNamespace(
@@ -30,11 +21,11 @@ def tracker(place: Place, monkeypatch: pytest.MonkeyPatch, **functions: Any) -> 
     )
     vars(module).update(functions)
     monkeypatch.setitem(sys.modules, "trackio", module)
-    return Tracker("trackio", place.results / "smoke" / "data_mix", Ledger(place.results)), calls
+    return Tracker("trackio", again.results / "smoke" / "data_mix", Ledger(again.results)), calls
 
 
-def test_a_trial_is_logged_once_under_mlflow_s_names(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, calls = tracker(place, monkeypatch)
+def test_a_trial_is_logged_once_under_mlflow_s_names(again: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, calls = tracker(again, monkeypatch)
     made.close()
     first, *points = calls[: calls.index("finish")]
     assert (first["project"], first["name"], first["group"]) == (
@@ -50,24 +41,23 @@ def test_a_trial_is_logged_once_under_mlflow_s_names(place: Place, monkeypatch: 
 
 
 def test_a_tracker_that_is_away_stops_nothing_and_is_caught_up(
-    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    again: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def away(**given: Any) -> None:
         raise ConnectionError("no route to host")
 
-    tracker(place, monkeypatch, init=away)[0].close()
+    tracker(again, monkeypatch, init=away)[0].close()
     error = capsys.readouterr().err
     assert (
         "no route to host; the sweep goes on, the next command with --tracker trackio catches up" in error
         and error.count("\n") == 1
     )
-    made, calls = tracker(place, monkeypatch)
+    made, calls = tracker(again, monkeypatch)
     made.close()
     assert calls.count("finish") == 2
 
 
-def test_one_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    assert main(["run", "data_mix", "--scale", "smoke", "--tracker", "wandb"]) == 2
-    error = capsys.readouterr().err
+    error = refused("run", "data_mix", "--scale", "smoke", "--tracker", "wandb")
     assert error.startswith("mm1-lab: --tracker wandb: is not installed") and "pip install wandb" in error

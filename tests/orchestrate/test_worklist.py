@@ -42,13 +42,6 @@ def settle(work: WorkList, key: str, outcome: Outcome) -> bool:
     return key in work.waiting
 
 
-def test_the_most_urgent_ready_task_is_next(make: Callable[..., WorkList]) -> None:
-    work = make([task("late", "a"), task("a"), task("b")])
-    assert [take(work), take(work), take(work)] == ["a", "b", None]
-    settle(work, "a", DONE)
-    assert take(work) == "late"
-
-
 def test_a_failure_that_cannot_be_recorded_ends_like_any_other(make: Callable[..., WorkList], tmp_path: Path) -> None:
     """As on a full disk; Tune would print tracebacks of what is raised here."""
     work = make([task("a")])

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mm1_lab.cli import main
 from mm1_lab.config import RequestError, load_scale, load_sweep, read_yaml
 from mm1_lab.orchestrate.planning.finding import parse_seeds
+from tests.conftest import Refused
 
 SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
 SWEEP = "title: T\naxis: data_mix\nrecipe: base\n"
@@ -39,16 +39,13 @@ def test_numbers_that_no_scale_can_mean(setting: str) -> None:
     assert setting.partition("=")[0].split(".")[0] in str(refused.value) and len(str(refused.value)) < 300
 
 
-@pytest.mark.parametrize("seeds", ["9" * 6000, "5,4294967296"])
-def test_seeds_that_numpy_does_not_take(seeds: str) -> None:
-    with pytest.raises(RequestError, match=r"give a count .* below 2\^32"):
-        parse_seeds(seeds)
-
-
-@pytest.mark.parametrize("seeds", ["100", "102", "1000000000"])
-def test_one_fresh_seed_is_not_taken_for_their_number(seeds: str) -> None:
-    with pytest.raises(RequestError, match=f"for seed {seeds} alone add a comma: --seeds {seeds},"):
-        parse_seeds(seeds)
+def test_seeds_that_numpy_does_not_take_and_one_that_could_be_taken_for_their_number() -> None:
+    for seeds in ("9" * 6000, "5,4294967296"):
+        with pytest.raises(RequestError, match=r"give a count .* below 2\^32"):
+            parse_seeds(seeds)
+    for seeds in ("100", "1000000000"):
+        with pytest.raises(RequestError, match=f"for seed {seeds} alone add a comma: --seeds {seeds},"):
+            parse_seeds(seeds)
 
 
 @pytest.mark.parametrize("setting", ["rates: 1000000000", "factor: 1"])
@@ -100,13 +97,9 @@ def test_no_file_is_read_that_has_no_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["title", "reproduces", "arms", "x" * 20_000])
-def test_a_message_does_not_repeat_what_a_file_holds(
-    tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_message_does_not_repeat_what_a_file_holds(key: str, here: Path, refused: Refused) -> None:
     words = ", ".join(["aaaaaaaaaa"] * 20_000)
-    (tmp_path / "long.yaml").write_text(SWEEP.replace("title: T\n", "") + f"? {key}\n: [{words}]\n")
-    assert main(["plan", "long.yaml", "--scale", "smoke"]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("mm1-lab: long.yaml: ") and error.count("\n") == 1 and len(error.encode()) <= 2048
-    assert not (tmp_path / "results").exists()
+    (here / "long.yaml").write_text(SWEEP.replace("title: T\n", "") + f"? {key}\n: [{words}]\n")
+    error = refused("plan", "long.yaml", "--scale", "smoke")
+    assert error.startswith("mm1-lab: long.yaml: ") and len(error.encode()) <= 2048
+    assert not (here / "results").exists()

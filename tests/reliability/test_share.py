@@ -22,6 +22,7 @@ from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.train import recorder
 from mm1_lab.train.checkpoints import CHECKPOINT
 from mm1_lab.train.progress import Progress
+from tests.conftest import Refused
 
 RUN = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
 SHARE = (*RUN, "--share")
@@ -193,16 +194,9 @@ def test_an_evaluation_begins_if_it_will_end_or_as_the_first(
         (["--share", "--anew"], "--anew deletes what other processes with --share have done; leave one of them out"),
     ],
 )
-def test_options_that_make_no_sense(
-    options: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    try:
-        code = main([*RUN, *options])
-    except SystemExit as exit:
-        code = exit.code  # type: ignore[assignment]
-    error = capsys.readouterr().err
-    assert code == 2 and told.removeprefix("argument ") in error and len(error.splitlines()) == 1
+@pytest.mark.usefixtures("here")
+def test_options_that_make_no_sense(options: list[str], told: str, refused: Refused) -> None:
+    assert told.removeprefix("argument ") in refused(*RUN, *options)
 
 
 def test_rounds_wait_for_each_other() -> None:

@@ -14,7 +14,7 @@ from mm1_lab.cli import main
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import HeldOutRow, Ledger, ScoreRow, TrialRow
 from mm1_lab.results.manifest import Manifest, merge_manifest
-from tests.conftest import Place
+from tests.conftest import Place, Refused
 
 
 @pytest.fixture
@@ -93,14 +93,12 @@ def test_verify_reads_every_file(ledger: Ledger, capsys: pytest.CaptureFixture[s
 
 
 def test_a_sweep_that_the_disk_has_no_room_for_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    here: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100_000))
-    assert main(["run", "data_mix", "--scale", "smoke", "--inline", "--only", "base"]) == 2
-    error = capsys.readouterr().err
-    assert "results/local/store: the sweep needs" in error and "mm1-lab gc" in error and error.count("\n") == 1
-    assert not list(tmp_path.rglob("sweep.json"))
+    error = refused("run", "data_mix", "--scale", "smoke", "--inline", "--only", "base")
+    assert "results/local/store: the sweep needs" in error and "mm1-lab gc" in error
+    assert not list(here.rglob("sweep.json"))
 
 
 @pytest.mark.parametrize(
@@ -124,20 +122,17 @@ def test_a_disk_that_takes_nothing_is_told_in_a_line(
     assert not list(tmp_path.rglob("*sweep.json*"))
 
 
-def test_weights_that_gc_deleted_are_trained_again_with_the_same_scores(finished: Place, tmp_path: Path) -> None:
+def test_weights_that_gc_deleted_are_trained_again_with_the_same_scores(finished: Place, again: Place) -> None:
     """By the command that `export` names; the trial that was not asked for stays without."""
-    place = Place(tmp_path / "copy")
-    shutil.copytree(finished.folder, place.folder)
-    before = place.tables()
-    assert "freed" in place.run("gc", "--all", "--yes")
+    before = again.tables()
+    assert "freed" in again.run("gc", "--all", "--yes")
     arm = ("data_mix", "--scale", "smoke", "--only", "base")
-    error = place.run("export", *arm, "mine", code=2)
+    error = again.run("export", *arm, "mine", code=2)
     command = "mm1-lab run data_mix --scale smoke --only base --anew"
     assert error.endswith(f"train it again: {command}\n") and error.count("\n") == 1
-    again = place.run(*command.split()[1:], "--inline")
-    assert "done      base / seed 0 in" in again
-    assert place.tables() == before
-    stored = [path.relative_to(place.results) for path in place.results.glob("store/*/model.safetensors")]
+    assert "done      base / seed 0 in" in again.run(*command.split()[1:], "--inline")
+    assert again.tables() == before
+    stored = [path.relative_to(again.results) for path in again.results.glob("store/*/model.safetensors")]
     assert len(stored) == 3, "encoder, decoder and the model of one arm, bit by bit those of before"
-    assert all((place.results / one).read_bytes() == (finished.results / one).read_bytes() for one in stored)
-    assert place.run("export", *arm, "mine") == "mine\n"
+    assert all((again.results / one).read_bytes() == (finished.results / one).read_bytes() for one in stored)
+    assert again.run("export", *arm, "mine") == "mine\n"

@@ -1,8 +1,6 @@
 """Claims on stages, held by this process, by one that was killed, and by another machine's."""
 
 import os
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -12,7 +10,7 @@ import pytest
 
 from mm1_lab import files
 from mm1_lab.results.claims import Claim, ClaimLost, Claims
-from tests.conftest import REPOSITORY
+from tests.conftest import run_python
 
 KILLED = """
 import os, pathlib
@@ -55,10 +53,8 @@ def test_all_stages_or_none_until_they_are_released(tmp_path: Path) -> None:
 
 
 def test_a_killed_process_on_this_machine_holds_nothing(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     for _ in range(2):
-        ended = subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, env=environment, check=False)
-        assert ended.returncode == 9
+        assert run_python(KILLED, folder=tmp_path).returncode == 9
     assert {path.name for path in (tmp_path / ".claims").iterdir()} == {"a", "b"}
     claim = Claims(tmp_path / ".claims").take(["a", "b"])
     assert claim

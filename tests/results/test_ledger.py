@@ -99,10 +99,7 @@ def test_a_failure_that_another_command_clears_meanwhile_is_none(
         ledger.failures()
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(RequestError, match="file/results: cannot be written to"):
-        Ledger(tmp_path / "file" / "results", tmp_path / "store").check_writable()
+def test_a_folder_whose_name_is_not_in_utf_8_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         RequestError, match="cannot be written to \\(its name is not in UTF-8\\); choose another folder"
     ):
@@ -146,8 +143,6 @@ def test_however_a_value_is_spelt_it_is_one_variant() -> None:
 
 
 def test_unreadable_results_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="no results here; run a sweep first: mm1-lab run"):
-        list_variants(tmp_path)
     folder = tmp_path / "results" / "smoke" / "data_mix"
     sweep, rows = manifest(tmp_path)
     merge_manifest(folder, sweep, rows, lambda row: True)
@@ -160,12 +155,6 @@ def test_unreadable_results_say_what_to_do(tmp_path: Path) -> None:
     pd.read_parquet(path).rename(columns={"block": "blok"}).to_parquet(path)
     with pytest.raises(RequestError, match=r"scores\.parquet: lacks the column 'block'"):
         read_scores(variant)
-    other = folder / "sweep.json"
-    other.write_text(other.read_text(encoding="utf-8").replace('"schema_version": 3', '"schema_version": 0'), "utf-8")
-    with pytest.raises(
-        RequestError, match=r"results schema 0, this version reads 3; delete .*trials, and run the sweeps again"
-    ):
-        read_variant(folder)
 
 
 def test_a_sweep_without_trials_has_none_done_and_its_command_does_not_invent_a_path(

@@ -6,13 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mm1_lab.config import DecoderTraining, Phase, Size
+from mm1_lab.config import Size
 from mm1_lab.config.cost import logit_bytes
 from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Limits
 from mm1_lab.model import build_decoder, build_encoder, read_rows
-from mm1_lab.train.decoder_stage import TextBatches
 from mm1_lab.train.encoder_stage import Contrastive, contrastive_loss, pair_batch
 from mm1_lab.train.module import language_loss
 
@@ -115,30 +114,3 @@ def test_a_caption_in_a_batch_is_what_it_is_alone(squares: Data) -> None:
     for count in (2, 6):
         _, together = network(pair_batch(images[:count], captions[:count], squares.tokenizer))
         torch.testing.assert_close(together, torch.cat(alone[:count]))
-
-
-def test_phases_have_their_steps_and_rows_go_on(squares: Data) -> None:
-    phases = (Phase(share=0.5, sequence_length=24, batch_size=4), Phase(share=0.5, sequence_length=64, batch_size=2))
-    training = DecoderTraining(learning_rate=1e-3, steps=7, phases=phases)
-    assert training.phase_steps() == [4, 3]
-    asked: list[tuple[int, float, int]] = []
-
-    class Text:
-        def documents(self, row: int, progress: float, longest: int) -> object:
-            asked.append((row, progress, longest))
-            return squares.source("text", 0).documents(row)
-
-    class Recording:
-        tokenizer, identity = squares.tokenizer, squares.identity
-
-        def pretraining_text(self, seed: int) -> Text:
-            return Text()
-
-    batches = TextBatches(training, Recording(), 0)  # type: ignore[arg-type]
-    asked.clear()
-    shapes = [tuple(batches(step).tokens.shape) for step in range(7)]
-    assert shapes == [(4, 24)] * 4 + [(2, 64)] * 3
-    assert [row for row, _, _ in asked] == list(range(4 * 4 + 3 * 2))
-    assert [progress for _, progress, _ in asked[::4]][:4] == [step / 7 for step in range(4)]
-    assert {longest for row, _, longest in asked if row >= 16} == {64}
-    assert asked[-1] == (21, 6 / 7, 64)

@@ -10,14 +10,11 @@ import pytest
 import torch
 
 from mm1_lab.config import (
-    WORLD_DATA,
     MultimodalStage,
     Recipe,
     SftRecipe,
     SftStage,
     Stage,
-    load_scale,
-    resolve,
 )
 from mm1_lab.data.batches import ConversationBatches, make_batch
 from mm1_lab.data.packing import Packer
@@ -30,9 +27,9 @@ from mm1_lab.evaluate.prompts import Overview, PromptWriter, Segment
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.model import build_mm1, load_weights
 from mm1_lab.train.module import language_loss
+from tests.conftest import evaluation_of
 
 Finished = Callable[[Stage], Path]
-SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
 
 
 def test_the_loss_counts_answers_alone(finished: Finished, sft_stage: SftStage, squares: Data) -> None:
@@ -71,8 +68,7 @@ def test_training_that_is_stopped_early_is_the_start_of_the_whole(
 
 
 def tuned(**sft: object) -> SftStage:
-    recipe = Recipe(sft=SftRecipe.model_validate(sft))
-    stage = resolve("arm", recipe, load_scale("smoke", SCALES), 0, WORLD_DATA).evaluation.model
+    stage = evaluation_of(recipe=Recipe(sft=SftRecipe.model_validate(sft))).model
     assert isinstance(stage, SftStage)
     return stage
 
