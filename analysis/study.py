@@ -28,7 +28,6 @@ FAMILIES_APART = {
     "novel": "new combinations",
     "chat": "conversations",
     "solutions": "worked solutions",
-    "likelihood": "choice by likelihood",
 }
 """Titles of the families that the means over all benchmarks exclude: probes, or tuned models only."""
 
@@ -188,17 +187,15 @@ class Study:
     @cached_property
     def cider_measures(self) -> list[Measure]:
         """Of captions in the miniature world, which are scored by content, their CIDEr; empty on other data."""
-        rows = self.asked[self.asked["benchmark"].str.endswith(CIDER)][["benchmark", "shots"]].drop_duplicates()
-        return [Measure(name, int(shots)) for name, shots in rows.itertuples(index=False)]
+        return _of_benchmarks(self.asked[self.asked["benchmark"].str.endswith(CIDER)])
 
     @property
     def own_benchmarks(self) -> list[Measure]:
         """Measures of each benchmark of the user's data; empty for the miniature world, whose tables show families."""
         if self.manifest.in_world:
             return []
-        rows = self.asked[~self.asked["benchmark"].isin(self.scores["family"].unique())]
-        rows = rows[["benchmark", "shots"]].drop_duplicates().sort_values("shots", kind="stable")
-        return [Measure(name, int(shots)) for name, shots in rows.itertuples(index=False)]
+        own = self.asked[~self.asked["benchmark"].isin(self.scores["family"].unique())]
+        return _of_benchmarks(own.sort_values("shots", kind="stable"))
 
     @cache
     def all_values(self, measure: Measure) -> TrialValues:
@@ -302,6 +299,11 @@ class Study:
         if total.isna().any():
             return None
         return over_questions(total, blocks["question"].nunique(), rows.groupby("benchmark")["shots"].nunique())
+
+
+def _of_benchmarks(asked: pd.DataFrame) -> list[Measure]:
+    rows = asked[["benchmark", "shots"]].drop_duplicates()
+    return [Measure(name, int(shots)) for name, shots in rows.itertuples(index=False)]
 
 
 def read_study(folder: Path) -> Study:

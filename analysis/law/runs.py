@@ -58,8 +58,6 @@ def search_runs(variant: Variant) -> Runs:
     rows = []
     for trial in variant.trials.to_dict("records"):
         recipe = manifest.sweep.arms[trial["arm"]]
-        if recipe.images != "shown":  # the blind controls of the committed study
-            continue
         score = loss = math.nan
         if trial["done"]:
             score, loss = search_scores(ledger.trial_folder(trial["fingerprint"]), recipe.data_mix.shares())
