@@ -56,8 +56,7 @@ def write_fits(folder: Path, runs: Runs, fits: Sequence[Fit], targets: Mapping[s
     frames = [_optima(fit) for fit in fits]
     optima = write_csv(pd.concat(frames), folder / "optima.csv")
     values = [_law_values(fit, targets) for fit in fits]
-    main = {key: values[0][key] for key in ("objective", "n", "coefficients", "intervals", "why")}
-    write_json(law, {"source": runs.title, **main, "fits": values})
+    write_json(law, {"source": runs.title, "fits": values})
     drawn = draw_law(runs, fits, targets, folder / "figure")
     parts = [f"# Learning-rate law: {runs.title}", *runs.cautions]
     for fit, frame in zip(fits, frames, strict=True):

@@ -25,7 +25,7 @@ def fit(*options: str, code: int = 0) -> None:
 
 def law() -> dict[str, object]:
     (folder,) = Path("results/local/lr_law").glob("results-*")
-    values: dict[str, object] = json.loads((folder / "law.json").read_text(encoding="utf-8"))
+    values: dict[str, object] = json.loads((folder / "law.json").read_text(encoding="utf-8"))["fits"][0]
     return values
 
 
