@@ -150,7 +150,9 @@ def _merge_union_errors(errors: list[ErrorDetails]) -> ErrorDetails:
 
 def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     """What is wrong, where, and what to write instead."""
-    location, value = error["loc"], error["input"]
+    # `function-after[…]` is how pydantic names a model with a validator, in a place that may also hold something else
+    location = tuple(part for part in error["loc"] if not str(part).startswith("function-"))
+    value = error["input"]
     key = _dotted(part for part in location if part != "[key]")
     if error["type"] == "extra_forbidden":
         word = str(location[-1]).split(".")[0]
@@ -183,16 +185,20 @@ def keys_at(model: Any, path: Iterable[Any]) -> list[str]:
     for part in path:
         if _is_model(model) and part in model.model_fields:
             model = model.model_fields[part].annotation
-        # otherwise the part is a key of a mapping; of `dict[str, Size]` or `Size | None`, the model is an argument
-        for candidate in (model, *get_args(model)):
-            if _is_model(candidate):
-                model = candidate
-                break
+        # otherwise the part is a key of a mapping or a place in a list
+        model = _model_in(model) or model
     return list(model.model_fields) if _is_model(model) else []
 
 
 def _is_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _model_in(annotation: Any) -> Any:
+    """The model that `dict[str, Size]`, `Size | None` or `tuple[str | Entry, ...]` is about; None if there is none."""
+    if _is_model(annotation):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)
 
 
 def canonical_json(value: Any) -> str:

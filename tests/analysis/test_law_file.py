@@ -60,6 +60,11 @@ def test_a_file_of_exact_points_gives_eq_1_back(capsys: pytest.CaptureFixture[st
     )
 
 
+def test_what_only_a_search_has_is_refused_with_a_file(refused: Refused) -> None:
+    write_csv(Path("results.csv"), exact_rows())
+    assert "--sizes is for a search" in refused("fit-lr-law", "--from", "results.csv", "--sizes", "9M")
+
+
 @pytest.mark.parametrize("separator", [";", "\t"])
 def test_a_spreadsheets_separators_are_read(separator: str) -> None:
     lines = [separator.join(map(str, row)) for row in [("params", "learning_rate", "score"), *exact_rows()]]

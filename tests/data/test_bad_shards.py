@@ -37,6 +37,7 @@ def refused(files: Any, **content: Any) -> str:
         ({"captions": ["nowhere.tar"]}, r"data\.yaml: captions: there is no file 'nowhere\.tar'"),
         ({"captions": ["nowhere-*.tar"]}, r"data\.yaml: captions: no file matches 'nowhere-\*\.tar'"),
         ({"captions": ["good.txt"]}, r"captions: '/.+good\.txt' must end in \.tar or \.parquet"),
+        ({"captions": [{"file": "a.csv", "imags": "."}]}, r"unknown key 'captions\.0\.imags'; did you mean 'images'"),
         ({"captions": [3]}, r"data\.yaml: captions\.0: .*string"),
         ({"tokenizer": "nowhere"}, r"tokenizer: .*nowhere is not a folder"),
         ({"pictures": "stretch"}, r"pictures: Input should be 'squeeze', 'crop' or 'pad'"),
