@@ -16,6 +16,7 @@ from mm1_lab.config.size import (
     PretrainedDecoder,
     PretrainedEncoder,
     PretrainedMM1,
+    PretrainedModels,
     find_pretrained,
 )
 from mm1_lab.config.stage import (
@@ -74,11 +75,11 @@ def resolve(
     scale: Scale,
     seed: int,
     data: DataIdentity,
-    models: Any = None,
+    models: PretrainedModels | None = None,
 ) -> Trial:
     """The trial of `recipe` at `scale`. Raises RequestError for a combination that cannot be built.
 
-    `models` (`HuggingFace` of `weights/pretrained.py`) is required if the recipe or the scale names pre-trained models.
+    `models` describes pre-trained models; it is required if the recipe or the scale names any.
     """
     try:
         evaluation = _Resolver(recipe, scale, seed, data, models).evaluation()
@@ -88,7 +89,7 @@ def resolve(
 
 
 def resolve_sweep(
-    sweep: Sweep, scale: Scale, seeds: tuple[int, ...], data: DataIdentity, models: Any = None
+    sweep: Sweep, scale: Scale, seeds: tuple[int, ...], data: DataIdentity, models: PretrainedModels | None = None
 ) -> list[Trial]:
     """Every arm at every seed, seeds outermost. Arms with equal recipes give trials with equal fingerprints.
 
@@ -123,7 +124,7 @@ class _Resolver:
     seed: int
     data: DataIdentity
     models: Any
-    """Finds pre-trained models by `encoder`, `decoder` and `whole`; None if neither recipe nor scale names any."""
+    """PretrainedModels, or None if neither recipe nor scale names any."""
 
     @property
     def shared(self) -> dict[str, Any]:

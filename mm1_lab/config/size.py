@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import Field, NonNegativeInt, model_validator
 
@@ -213,6 +213,16 @@ class PretrainedMM1(PretrainedModel):
     gradient_checkpointing: bool = False
     attention: Attention = "masked"
     """As in MultimodalStage, from the scale; so is `gradient_checkpointing`."""
+
+
+class PretrainedModels(Protocol):
+    """Finds pre-trained models and describes them. Each method raises RequestError for one that cannot be used."""
+
+    def encoder(self, requested: Pretrained) -> PretrainedEncoder: ...
+
+    def decoder(self, requested: Pretrained) -> PretrainedDecoder: ...
+
+    def whole(self, folder: str) -> PretrainedMM1: ...
 
 
 def find_pretrained(name: str, table: Mapping[str, Pretrained]) -> Pretrained | None:

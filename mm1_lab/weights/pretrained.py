@@ -40,7 +40,7 @@ SAMPLES, SAMPLE_BYTES = 64, 1 << 16
 
 
 class HuggingFace:
-    """Finds pre-trained models and describes them, for `resolve`; reads each folder once."""
+    """Implements `PretrainedModels`; reads each folder once."""
 
     def __init__(self) -> None:
         self.fetches = True

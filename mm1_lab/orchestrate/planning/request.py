@@ -18,6 +18,7 @@ from mm1_lab.config import (
     DataIdentity,
     Measure,
     NotHere,
+    PretrainedModels,
     Recipe,
     RequestError,
     Scale,
@@ -61,7 +62,7 @@ class Request:
     data: DataIdentity
     ledger: Ledger
     trials: tuple[Trial, ...]
-    models: HuggingFace | None = None
+    models: PretrainedModels | None = None
     """Finds the pre-trained models that the recipes and the scale name."""
     tokenizer: Path | None = None
     """The folder of the pre-trained decoder whose tokenizer the data use."""
