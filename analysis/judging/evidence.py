@@ -123,11 +123,11 @@ def of_law(study: Study, lessons: Iterable[Lesson], fits: Sequence[Fit]) -> list
     found = []
     for lesson in lessons:
         for number, part in enumerate(lesson.parts if lesson.sweep == study.sweep.name == LAW else (), 1):
-            found.append(_of_part(study, lesson, number, part, fits))
+            found.append(_of_law_part(study, lesson, number, part, fits))
     return found
 
 
-def _of_part(study: Study, lesson: Lesson, number: int, part: Part, fits: Sequence[Fit]) -> Evidence:
+def _of_law_part(study: Study, lesson: Lesson, number: int, part: Part, fits: Sequence[Fit]) -> Evidence:
     published = read_paper("Equation 1").values["", "slope", "ln rate on ln parameters"]
     detail, minus = f"slope by {part.law}", 0.0
     if part.minus:
