@@ -6,6 +6,7 @@ folder is done, even if its weights have been deleted; a folder without DONE cou
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +34,8 @@ class Ledger:
         self.store = (store or results / "store").absolute()
         self.parts = parts.absolute() if parts else None
         """Finished stages that come with the repository, by fingerprint. They are read in place."""
+        self._shipped = set(os.listdir(parts)) if parts and parts.is_dir() else set()
+        """Listed once: most stages of a plan are not shipped, which is known without disk access then."""
         self._damage: dict[Path, str | None] = {}
         self._intact: set[str] = set()
         for folder in (self.results, self.store):
@@ -71,9 +74,10 @@ class Ledger:
 
     def is_shipped(self, fingerprint: str) -> bool:
         """Whether the shipped parts have the stage intact and the store does not have it."""
-        if self.parts is None or self._in_store(fingerprint) or not files.is_complete(f"{self.parts}/{fingerprint}"):
+        if self.parts is None or fingerprint not in self._shipped or self._in_store(fingerprint):
             return False
-        return self._damage_of_part(self.parts / fingerprint) is None
+        folder = self.parts / fingerprint
+        return files.is_complete(str(folder)) and self._damage_of_part(folder) is None
 
     def damaged_parts(self) -> dict[Path, str]:
         """The shipped parts that cannot be used, and why."""

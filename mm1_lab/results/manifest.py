@@ -99,7 +99,10 @@ def read_manifest(folder: Path) -> Manifest:
         )
     if values.pop("digest", None) not in (None, digest(values)):
         raise RequestError(f"{path}: is damaged (it differs from its digest); {AGAIN}")
-    return Manifest.parse(values, str(path))
+    try:
+        return Manifest.parse(values, str(path))
+    except RequestError as error:
+        raise RequestError(f"{error}; {AGAIN}") from None
 
 
 def read_trials(folder: Path) -> list[TrialRow]:
@@ -115,6 +118,8 @@ def read_trials(folder: Path) -> list[TrialRow]:
                 raise ValueError(f"the columns must be {', '.join(TRIAL_COLUMNS)}, {CHECK}")
             for arm, seed, fingerprint, check in reader:
                 row = TrialRow(arm, int(seed), fingerprint)
+                if not re.fullmatch(r"[\w.-]+", fingerprint, re.ASCII):  # it is the name of a folder
+                    raise ValueError("invalid fingerprint")
                 if row_check(row) != check:
                     raise ValueError(f"row {reader.line_num} is damaged: it differs from its check")
                 rows.append(row)
