@@ -125,9 +125,11 @@ def work_through(
     blocked. `rows` are those of `rows_at_a_time`."""
     ledger = request.ledger
     context = WorkerContext(
-        ledger=ledger,
+        results=ledger.results,
+        store=ledger.store,
         data_path=request.data_path and request.data_path.absolute(),
         scale=request.scale,
+        parts=ledger.parts,
         tokenizer=request.tokenizer,
         commit=repository_commit(),
         rows=rows,

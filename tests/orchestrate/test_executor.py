@@ -19,7 +19,6 @@ from mm1_lab.orchestrate.execution.worker import StageReport, WorkerContext, att
 from mm1_lab.orchestrate.execution.worklist import Observer, Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
 from mm1_lab.orchestrate.planning.request import load_request
-from mm1_lab.results import Ledger
 from mm1_lab.train.progress import Diverged, Progress
 from tests.conftest import REPOSITORY
 from tests.processes import listening_addresses
@@ -94,7 +93,7 @@ def test_failures_are_typed_and_the_others_go_on(inline: bool, tmp_path: Path, m
     ledger = request.ledger
     plan = make_plan(request.trials, ledger)
     witness = Witness()
-    context = WorkerContext(ledger, None, request.scale)
+    context = WorkerContext(ledger.results, ledger.store, None, request.scale)
     result = WorkList(plan.tasks, lambda stage: 1.0, request.scale.retries, ledger, [witness])
     with make_executor(inline, None) as executor:
         executor.open(request.scale)
@@ -203,7 +202,7 @@ def test_a_gpu_s_lack_of_memory_is_told_with_what_to_do(tmp_path: Path) -> None:
     def fail(task: Task, context: WorkerContext, report: StageReport) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    context = WorkerContext(Ledger(tmp_path), None, load_scale("smoke", REPOSITORY / "sweeps" / "scales"))
+    context = WorkerContext(tmp_path, tmp_path, None, load_scale("smoke", REPOSITORY / "sweeps" / "scales"))
     outcome = attempt(Task("a", (), (), ()), context, lambda kind, progress: None, fail)
     assert outcome.kind == "out of memory" and "CUDA out of memory.; take resources.micro_batch=1" in outcome.reason
 
@@ -221,7 +220,7 @@ def test_a_node_that_joined_without_the_store_runs_nothing(tmp_path: Path) -> No
     request = load_request("data_mix", "smoke", 1, ("base",), (), None, tmp_path / "results", tmp_path / "store")
     plan, ledger = make_plan(request.trials, request.ledger), request.ledger
     elsewhere = tmp_path / "store" / ".ray" / "storage" / "groups"
-    context = WorkerContext(ledger, None, request.scale, groups=elsewhere)
+    context = WorkerContext(ledger.results, ledger.store, None, request.scale, groups=elsewhere)
     task = next(iter(plan.tasks.values()))
     outcome = attempt(task, context, lambda kind, progress: None, run_task)
     assert outcome.kind == "failed"

@@ -14,14 +14,13 @@ from mm1_lab.config import RequestError, Resources, load_scale
 from mm1_lab.orchestrate.execution import ray_tune
 from mm1_lab.orchestrate.execution.ray_tune import _slots, check_nodes, fault
 from mm1_lab.orchestrate.execution.worker import WorkerContext
-from mm1_lab.results import Ledger
 from tests.conftest import REPOSITORY
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> WorkerContext:
     scale = load_scale("smoke", REPOSITORY / "sweeps" / "scales")
-    return WorkerContext(Ledger(tmp_path / "results", tmp_path / "store"), None, scale)
+    return WorkerContext(tmp_path / "results", tmp_path / "store", None, scale)
 
 
 @pytest.mark.parametrize("hidden", ["results", "store"])
@@ -35,7 +34,7 @@ def test_a_node_without_a_folder_is_named_with_the_path(
     monkeypatch.setattr(ray_tune, "ask_ray", ask)
     with pytest.raises(RequestError, match=r"^node bad does not see .*elsewhere.*shared"):
         check_nodes(context)
-    for folder in (context.ledger.results, context.ledger.store):
+    for folder in (context.results, context.store):
         assert not list(folder.iterdir())
 
 

@@ -101,7 +101,7 @@ def test_a_model_without_a_loss_has_diverged_and_gets_no_scores(
     evaluation = SimpleNamespace(held_out_loss={"captions": 1.5, "text": float("nan")})
     monkeypatch.setattr("mm1_lab.evaluate.run.evaluate", lambda *_: evaluation)
     (task,) = make_plan(request_.trials, ledger).tasks.values()
-    context = WorkerContext(ledger, None, request_.scale)
+    context = WorkerContext(ledger.results, ledger.store, None, request_.scale)
     outcome = attempt(task, context, lambda kind, progress: None, run_task)
     assert outcome == Outcome("diverged", "after training the loss on text is nan; lower learning_rate")
     assert not ledger.has_scores(trial.fingerprint)

@@ -116,7 +116,7 @@ def request_(tmp_path: Path) -> Request:
 def run(request: Request, executor: Inline, work: Any = finish) -> WorkList:
     plan, ledger = make_plan(request.trials, request.ledger), request.ledger
     work_list = WorkList(plan.tasks, lambda stage: 1.0, request.scale.retries, ledger)
-    executor.work(work_list, WorkerContext(ledger, None, request.scale), work)
+    executor.work(work_list, WorkerContext(ledger.results, ledger.store, None, request.scale), work)
     return work_list
 
 
@@ -177,7 +177,7 @@ def test_an_evaluation_begins_if_it_will_end_or_as_the_first(
         plan = make_plan(request_.trials, request_.ledger)
         work_list = WorkList(plan.tasks, lambda stage: 3 * 3600.0, 0, request_.ledger)
         ledger = request_.ledger
-        context = WorkerContext(ledger, None, request_.scale)
+        context = WorkerContext(ledger.results, ledger.store, None, request_.scale)
         with pytest.raises(Leaving, match="Time is up"):
             Inline(leaves=True, minutes=4 * 60).work(work_list, context, work)
         return sum(ledger.has_scores(trial.fingerprint) for trial in request_.trials)

@@ -36,7 +36,7 @@ ANSWER_SECONDS = 300.0
 def check_nodes(context: WorkerContext) -> None:
     """Raises RequestError, naming the node and the path or library, if a node cannot run tasks like this one."""
     name = f".preflight-{secrets.token_hex(8)}"  # which only a node that sees the driver's folder can find
-    folders = [context.ledger.results / name, context.ledger.store / name]
+    folders = [context.results.absolute() / name, context.store.absolute() / name]
     try:
         for folder in folders:
             folder.mkdir(parents=True)

@@ -45,10 +45,9 @@ def run_trials(work_list: WorkList, context: WorkerContext, work: Work, workers:
     needs = context.scale.resources
     alone = tune.PlacementGroupFactory([{"CPU": needs.cpus, "GPU": needs.gpus}])
     group = tune.PlacementGroupFactory([STARTS_GROUP])
-    place = context.ledger.store / ".ray"
-    place.mkdir(parents=True, exist_ok=True)
+    (context.store / ".ray").mkdir(parents=True, exist_ok=True)
     # for Tune's own files, which every node of a cluster must see
-    with TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as temporary:
+    with TemporaryDirectory(dir=context.store / ".ray", ignore_cleanup_errors=True) as temporary:
         storage = Path(temporary).absolute()
         there = replace(context, groups=storage / "groups")
         trainable = tune.with_parameters(_run_trial, tasks=work_list.tasks, context=there, work=work)

@@ -45,11 +45,13 @@ Run = Callable[[Callable[[Report], None], Report], None]
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """The environment of a task."""
+    """The environment of a task: the ledger's folders, the data, the scale."""
 
-    ledger: Ledger
+    results: Path
+    store: Path
     data_path: Path | None
     scale: Scale
+    parts: Path | None = None
     tokenizer: Path | None = None
     """The folder of a pre-trained decoder whose tokenizer the data use."""
     commit: str | None = None
@@ -60,6 +62,10 @@ class WorkerContext:
     """The user's own, which the process that computes may run."""
     groups: Path | None = None
     """The folder for Ray Train's files; None if every stage runs in one process, whatever the scale's `workers`."""
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.results, self.store, self.parts)
 
 
 def attempt(task: Task, context: WorkerContext, report: StageReport, work: Callable[..., None]) -> Outcome:
