@@ -37,7 +37,7 @@ from mm1_lab.lab import load_sweep as load
 from mm1_lab.model import Encoder, load_decoder, load_weights, save_weights
 from mm1_lab.model.mm1 import load_encoder, pretrained_encoder_config
 from mm1_lab.orchestrate.execution.executor import Inline
-from mm1_lab.orchestrate.execution.worker import WorkerContext
+from mm1_lab.orchestrate.execution.worker import Worker
 from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.finding import find_scale
 from mm1_lab.orchestrate.planning.plan import make_plan
@@ -134,12 +134,9 @@ def test_an_executor(tmp_path: Path) -> None:
             super().__init__()
             self.kinds: list[str] = []
 
-        def work(self, work_list: WorkList, context: WorkerContext, work: object) -> None:
-            def noted(task: object, *rest: object) -> None:
-                self.kinds.append(task.kind)  # type: ignore[attr-defined]
-                work(task, *rest)  # type: ignore[operator]
-
-            super().work(work_list, context, noted)
+        def work(self, work_list: WorkList, worker: Worker) -> None:
+            super().work(work_list, worker)
+            self.kinds += [work_list.tasks[key].kind for key in work_list.done]
 
     sweep = load("data_mix", scale="smoke", only=["base"], results=tmp_path / "results")
     diary = Diary()

@@ -12,7 +12,7 @@ from mm1_lab.files import DONE, locked
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.display import Display
 from mm1_lab.orchestrate.execution.executor import Executor, Leaving
-from mm1_lab.orchestrate.execution.worker import WorkerContext, repository_commit, run_task
+from mm1_lab.orchestrate.execution.worker import Worker, repository_commit
 from mm1_lab.orchestrate.execution.worklist import Observer, WorkList
 from mm1_lab.orchestrate.planning.cost import (
     check_disk,
@@ -124,7 +124,7 @@ def work_through(
     """Runs the plan's tasks and shows their progress; returns which are done, failed (also recorded in the ledger) and
     blocked. `rows` are those of `rows_at_a_time`."""
     ledger = request.ledger
-    context = WorkerContext(
+    worker = Worker(
         results=ledger.results,
         store=ledger.store,
         data_path=request.data_path and request.data_path.absolute(),
@@ -146,7 +146,7 @@ def work_through(
     executor.open(request.scale)
     work_list = WorkList(plan.tasks, seconds, request.scale.retries, ledger, observers)
     work_list.observers.insert(0, Display(work_list, headline_of, sys.stdout))
-    executor.work(work_list, context, run_task)
+    executor.work(work_list, worker)
     return work_list
 
 

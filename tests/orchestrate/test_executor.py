@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 
 from mm1_lab.config import DecoderStage, RequestError, load_scale
 from mm1_lab.orchestrate.execution.executor import make_executor
-from mm1_lab.orchestrate.execution.worker import StageReport, WorkerContext, attempt, run_task
+from mm1_lab.orchestrate.execution.worker import StageReport, Worker
 from mm1_lab.orchestrate.execution.worklist import Observer, Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
 from mm1_lab.orchestrate.planning.request import load_request
@@ -27,28 +27,33 @@ LIGHT = ("reuse_processes=false",)
 """Ray's waiting processes import nothing: for tests in which none of them works."""
 
 
-def work(task: Task, context: WorkerContext, report: StageReport, dies: bool) -> None:
+@dataclass(frozen=True)
+class Marker(Worker):
     """Marks stages as done; the arm `captions` diverges, seed 1's decoder fails, `blind` dies once if it may."""
-    ledger = context.ledger
-    attempt = ledger.store / "attempts" / f"{task.key}.{os.getpid()}.{threading.get_native_id()}"
-    attempt.parent.mkdir(parents=True, exist_ok=True)
-    attempt.touch()
-    report(task.kind, Progress(1, 1))
-    arm, stage = task.trials[0].arm, task.stages[0]
-    if arm == "blind" and dies and len(list(attempt.parent.glob(f"{task.key}.*"))) == 1:
-        os._exit(1)
-    if arm == "captions":
-        raise Diverged("the loss of step 3 is nan")
-    if isinstance(stage, DecoderStage) and stage.seed == 1:
-        raise ArithmeticError("out of luck")
-    if task.kind == "trial":
-        record = {"recipe": task.trials[0].recipe.model_dump(mode="json")}
-        ledger.write_scores(task.key, [], [], record, None)
-    else:
-        folder = ledger.begin_stage(task.key)
-        assert folder is not None
-        (folder / "model.safetensors").write_bytes(b"weights")
-        ledger.finish_stage(task.key)
+
+    dies: bool = False
+
+    def run(self, task: Task, report: StageReport) -> None:
+        ledger = self.ledger
+        attempt = ledger.store / "attempts" / f"{task.key}.{os.getpid()}.{threading.get_native_id()}"
+        attempt.parent.mkdir(parents=True, exist_ok=True)
+        attempt.touch()
+        report(task.kind, Progress(1, 1))
+        arm, stage = task.trials[0].arm, task.stages[0]
+        if arm == "blind" and self.dies and len(list(attempt.parent.glob(f"{task.key}.*"))) == 1:
+            os._exit(1)
+        if arm == "captions":
+            raise Diverged("the loss of step 3 is nan")
+        if isinstance(stage, DecoderStage) and stage.seed == 1:
+            raise ArithmeticError("out of luck")
+        if task.kind == "trial":
+            record = {"recipe": task.trials[0].recipe.model_dump(mode="json")}
+            ledger.write_scores(task.key, [], [], record, None)
+        else:
+            folder = ledger.begin_stage(task.key)
+            assert folder is not None
+            (folder / "model.safetensors").write_bytes(b"weights")
+            ledger.finish_stage(task.key)
 
 
 @pytest.fixture(autouse=True)
@@ -87,17 +92,17 @@ class Witness(Observer):
 @pytest.mark.parametrize("inline", [True, False], ids=["inline", "ray"])
 def test_failures_are_typed_and_the_others_go_on(inline: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # where Ray's processes find `work`
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # where Ray's processes find `Marker`
     only = ("base", "captions", "blind", "no-vecap")
     request = load_request("data_mix", "smoke", "2", only, (), None, tmp_path / "results", tmp_path / "store")
     ledger = request.ledger
     plan = make_plan(request.trials, ledger)
     witness = Witness()
-    context = WorkerContext(ledger.results, ledger.store, None, request.scale)
+    worker = Marker(ledger.results, ledger.store, None, request.scale, dies=not inline)
     result = WorkList(plan.tasks, lambda stage: 1.0, request.scale.retries, ledger, [witness])
     with make_executor(inline, None) as executor:
         executor.open(request.scale)
-        executor.work(result, context, partial(work, dies=not inline))
+        executor.work(result, worker)
 
     label = {task.key: task.label for task in plan.tasks.values()}
     decoder = "decoder for base / seed 1 and 3 more"
@@ -199,11 +204,12 @@ def test_a_machine_that_lacks_what_a_stage_needs_is_refused(tmp_path: Path) -> N
 
 
 def test_a_gpu_s_lack_of_memory_is_told_with_what_to_do(tmp_path: Path) -> None:
-    def fail(task: Task, context: WorkerContext, report: StageReport) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
+    class Full(Worker):
+        def run(self, task: Task, report: StageReport) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    context = WorkerContext(tmp_path, tmp_path, None, load_scale("smoke", REPOSITORY / "sweeps" / "scales"))
-    outcome = attempt(Task("a", (), (), ()), context, lambda kind, progress: None, fail)
+    worker = Full(tmp_path, tmp_path, None, load_scale("smoke", REPOSITORY / "sweeps" / "scales"))
+    outcome = worker.attempt(Task("a", (), (), ()), lambda kind, progress: None)
     assert outcome.kind == "out of memory" and "CUDA out of memory.; take resources.micro_batch=1" in outcome.reason
 
 
@@ -220,9 +226,9 @@ def test_a_node_that_joined_without_the_store_runs_nothing(tmp_path: Path) -> No
     request = load_request("data_mix", "smoke", 1, ("base",), (), None, tmp_path / "results", tmp_path / "store")
     plan, ledger = make_plan(request.trials, request.ledger), request.ledger
     elsewhere = tmp_path / "store" / ".ray" / "storage" / "groups"
-    context = WorkerContext(ledger.results, ledger.store, None, request.scale, groups=elsewhere)
+    worker = Worker(ledger.results, ledger.store, None, request.scale, groups=elsewhere)
     task = next(iter(plan.tasks.values()))
-    outcome = attempt(task, context, lambda kind, progress: None, run_task)
+    outcome = worker.attempt(task, lambda kind, progress: None)
     assert outcome.kind == "failed"
     assert f"this node ({platform.node()}) does not see {elsewhere.parent}; mount the store there" in outcome.reason
     assert not list(tmp_path.glob("store/*"))

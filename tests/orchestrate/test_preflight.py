@@ -13,19 +13,19 @@ import pytest
 from mm1_lab.config import RequestError, Resources, load_scale
 from mm1_lab.orchestrate.execution import ray_tune
 from mm1_lab.orchestrate.execution.ray_tune import _slots, check_nodes, fault
-from mm1_lab.orchestrate.execution.worker import WorkerContext
+from mm1_lab.orchestrate.execution.worker import Worker
 from tests.conftest import REPOSITORY
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> WorkerContext:
+def worker(tmp_path: Path) -> Worker:
     scale = load_scale("smoke", REPOSITORY / "sweeps" / "scales")
-    return WorkerContext(tmp_path / "results", tmp_path / "store", None, scale)
+    return Worker(tmp_path / "results", tmp_path / "store", None, scale)
 
 
 @pytest.mark.parametrize("hidden", ["results", "store"])
 def test_a_node_without_a_folder_is_named_with_the_path(
-    context: WorkerContext, hidden: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    worker: Worker, hidden: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ask(folders: Sequence[Path], expected: Mapping[str, str]) -> Mapping[str, str]:
         elsewhere = [tmp_path / "elsewhere" / path.name if path.parent.name == hidden else path for path in folders]
@@ -33,19 +33,19 @@ def test_a_node_without_a_folder_is_named_with_the_path(
 
     monkeypatch.setattr(ray_tune, "ask_ray", ask)
     with pytest.raises(RequestError, match=r"^node bad does not see .*elsewhere.*shared"):
-        check_nodes(context)
-    for folder in (context.results, context.store):
+        check_nodes(worker)
+    for folder in (worker.results, worker.store):
         assert not list(folder.iterdir())
 
 
 @pytest.mark.parametrize("name", ["torch", "mm1_lab (by its files)"])
-def test_a_node_with_other_software_is_told(context: WorkerContext, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_with_other_software_is_told(worker: Worker, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def ask(folders: Sequence[Path], expected: Mapping[str, str]) -> Mapping[str, str]:
         return {"bad": fault(folders, {**expected, name: "0.1"})}
 
     monkeypatch.setattr(ray_tune, "ask_ray", ask)
     with pytest.raises(RequestError) as error:
-        check_nodes(context)
+        check_nodes(worker)
     assert str(error.value).startswith(f"node bad has {name} ") and "the driver has 0.1" in str(error.value)
 
 

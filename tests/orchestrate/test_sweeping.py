@@ -9,8 +9,8 @@ import pytest
 
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate import sweeping
-from mm1_lab.orchestrate.execution.executor import Executor, Inline, Work
-from mm1_lab.orchestrate.execution.worker import WorkerContext, attempt, run_task
+from mm1_lab.orchestrate.execution.executor import Executor, Inline
+from mm1_lab.orchestrate.execution.worker import Worker
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
@@ -73,7 +73,7 @@ def test_damaged_weights_are_not_loaded(request_: Request, capsys: pytest.Captur
 class Finished(Executor):
     """Finds the results of every task written."""
 
-    def work(self, work_list: WorkList, context: WorkerContext, work: Work) -> None:
+    def work(self, work_list: WorkList, worker: Worker) -> None:
         for task in list(work_list.ready()):
             work_list.take(task)
             work_list.started(task)
@@ -101,8 +101,8 @@ def test_a_model_without_a_loss_has_diverged_and_gets_no_scores(
     evaluation = SimpleNamespace(held_out_loss={"captions": 1.5, "text": float("nan")})
     monkeypatch.setattr("mm1_lab.evaluate.run.evaluate", lambda *_: evaluation)
     (task,) = make_plan(request_.trials, ledger).tasks.values()
-    context = WorkerContext(ledger.results, ledger.store, None, request_.scale)
-    outcome = attempt(task, context, lambda kind, progress: None, run_task)
+    worker = Worker(ledger.results, ledger.store, None, request_.scale)
+    outcome = worker.attempt(task, lambda kind, progress: None)
     assert outcome == Outcome("diverged", "after training the loss on text is nan; lower learning_rate")
     assert not ledger.has_scores(trial.fingerprint)
 

@@ -15,7 +15,7 @@ from mm1_lab.cli import main
 from mm1_lab.commands import running
 from mm1_lab.orchestrate.execution import executor
 from mm1_lab.orchestrate.execution.executor import Inline, Leaving, make_executor
-from mm1_lab.orchestrate.execution.worker import StageReport, WorkerContext
+from mm1_lab.orchestrate.execution.worker import StageReport, Worker
 from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
@@ -96,15 +96,16 @@ def test_in_time_it_leaves_a_checkpoint_from_which_the_next_resumes(
     assert place.tables() == finished.tables()
 
 
-def finish(task: Task, context: WorkerContext, report: StageReport) -> None:
-    report(task.kind, Progress(1, 2))
-    if task.kind == "trial":
-        context.ledger.write_scores(task.key, [], [], {}, None)
-        return
-    folder = context.ledger.begin_stage(task.key)
-    assert folder
-    (folder / "model.safetensors").write_bytes(b"weights")
-    context.ledger.finish_stage(task.key)
+class Finisher(Worker):
+    def run(self, task: Task, report: StageReport) -> None:
+        report(task.kind, Progress(1, 2))
+        if task.kind == "trial":
+            self.ledger.write_scores(task.key, [], [], {}, None)
+            return
+        folder = self.ledger.begin_stage(task.key)
+        assert folder
+        (folder / "model.safetensors").write_bytes(b"weights")
+        self.ledger.finish_stage(task.key)
 
 
 @pytest.fixture
@@ -113,10 +114,10 @@ def request_(tmp_path: Path) -> Request:
     return load_request("data_mix", "smoke", 1, arms, (), None, tmp_path / "results", tmp_path / "store")
 
 
-def run(request: Request, executor: Inline, work: Any = finish) -> WorkList:
+def run(request: Request, executor: Inline, kind: type[Worker] = Finisher) -> WorkList:
     plan, ledger = make_plan(request.trials, request.ledger), request.ledger
     work_list = WorkList(plan.tasks, lambda stage: 1.0, request.scale.retries, ledger)
-    executor.work(work_list, WorkerContext(ledger.results, ledger.store, None, request.scale), work)
+    executor.work(work_list, kind(ledger.results, ledger.store, None, request.scale))
     return work_list
 
 
@@ -150,13 +151,14 @@ def test_what_failed_for_another_is_not_tried_again_but_what_failed_before_is(re
     ledger.record_failure(blind.fingerprint, "blind", 2, "failed", "an earlier command")
     tried = []
 
-    def work(task: Task, context: WorkerContext, report: StageReport) -> None:
-        tried.append(task.key)
-        if task.key == base.fingerprint:  # meanwhile, elsewhere
-            ledger.record_failure(captions.fingerprint, "captions", 2, "diverged", "the loss is nan")
-        finish(task, context, report)
+    class Witness(Finisher):
+        def run(self, task: Task, report: StageReport) -> None:
+            tried.append(task.key)
+            if task.key == base.fingerprint:  # meanwhile, elsewhere
+                ledger.record_failure(captions.fingerprint, "captions", 2, "diverged", "the loss is nan")
+            super().run(task, report)
 
-    result = run(request_, Inline(leaves=True), work)
+    result = run(request_, Inline(leaves=True), Witness)
     assert blind.fingerprint in tried and captions.fingerprint not in tried
     assert result.failed[captions.fingerprint].reason == "the loss is nan" and result.exhausted
 
@@ -168,18 +170,19 @@ def test_an_evaluation_begins_if_it_will_end_or_as_the_first(
     now = [0.0]
     monkeypatch.setattr(executor, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
 
-    def work(task: Task, context: WorkerContext, report: StageReport) -> None:
-        report(task.stages[-1].KIND, Progress(0, 0))
-        finish(task, context, report)
-        now[0] += 3600 * (3 if task.kind == "trial" else 1)
+    class Slow(Finisher):
+        def run(self, task: Task, report: StageReport) -> None:
+            report(task.stages[-1].KIND, Progress(0, 0))
+            super().run(task, report)
+            now[0] += 3600 * (3 if task.kind == "trial" else 1)
 
     def trials_after_a_command() -> int:
         plan = make_plan(request_.trials, request_.ledger)
         work_list = WorkList(plan.tasks, lambda stage: 3 * 3600.0, 0, request_.ledger)
         ledger = request_.ledger
-        context = WorkerContext(ledger.results, ledger.store, None, request_.scale)
+        worker = Slow(ledger.results, ledger.store, None, request_.scale)
         with pytest.raises(Leaving, match="Time is up"):
-            Inline(leaves=True, minutes=4 * 60).work(work_list, context, work)
+            Inline(leaves=True, minutes=4 * 60).work(work_list, worker)
         return sum(ledger.has_scores(trial.fingerprint) for trial in request_.trials)
 
     assert [trials_after_a_command() for _ in range(3)] == [0, 1, 2]

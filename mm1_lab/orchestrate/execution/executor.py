@@ -2,20 +2,17 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib import import_module
 
 from mm1_lab.config import EvaluationStage, RequestError, Scale
 from mm1_lab.formatting import counted
-from mm1_lab.orchestrate.execution.worker import StageReport, WorkerContext, attempt
+from mm1_lab.orchestrate.execution.worker import Worker
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.results import Ledger
 from mm1_lab.results.claims import POLL_SECONDS, Claim
 from mm1_lab.train.progress import Progress, TimeUp
-
-Work = Callable[[Task, WorkerContext, StageReport], None]
 
 
 class Executor(AbstractContextManager["Executor"]):
@@ -25,7 +22,7 @@ class Executor(AbstractContextManager["Executor"]):
         """Prepares the executor, once. Raises RequestError if the machine lacks the resources of a stage."""
 
     @abstractmethod
-    def work(self, work_list: WorkList, context: WorkerContext, work: Work) -> None:
+    def work(self, work_list: WorkList, worker: Worker) -> None:
         """Takes tasks, runs them and settles their outcomes until the work list is exhausted.
 
         Raises Leaving if it ends before that.
@@ -67,15 +64,15 @@ class Inline(Executor):
         for name in ("mm1_lab.train.stages", "mm1_lab.evaluate.run"):
             import_module(name)
 
-    def work(self, work_list: WorkList, context: WorkerContext, work: Work) -> None:
+    def work(self, work_list: WorkList, worker: Worker) -> None:
         failed_before = {key: _failed_at(work_list.ledger, key) for key in work_list.tasks}
         while not work_list.exhausted:
             if time.monotonic() > self.leave_at - self.reserve:  # nothing is begun at the last moment
                 raise self._time_up(work_list)
-            if not self._next(work_list, failed_before, context, work):
+            if not self._next(work_list, failed_before, worker):
                 self._wait(work_list)
 
-    def _next(self, work_list: WorkList, failed_before: dict[str, float], context: WorkerContext, work: Work) -> bool:
+    def _next(self, work_list: WorkList, failed_before: dict[str, float], worker: Worker) -> bool:
         """Settles one task that is ready; returns whether there was one that no other process has claimed."""
         ledger = work_list.ledger
         for task in work_list.ready():
@@ -90,11 +87,11 @@ class Inline(Executor):
                     failure = ledger.failures()[task.key]
                     work_list.settle(task, Outcome(failure["outcome"], failure["reason"]), elsewhere=True)
                 else:
-                    self._run(task, claim, work_list, context, work)
+                    self._run(task, claim, work_list, worker)
             return True
         return False
 
-    def _run(self, task: Task, claim: Claim, work_list: WorkList, context: WorkerContext, work: Work) -> None:
+    def _run(self, task: Task, claim: Claim, work_list: WorkList, worker: Worker) -> None:
         def report(kind: str, progress: Progress) -> None:
             work_list.progress(task, kind, progress)
             claim.check()
@@ -109,7 +106,7 @@ class Inline(Executor):
 
         work_list.started(task)
         try:
-            outcome = attempt(task, context, report, work)
+            outcome = worker.attempt(task, report)
         except TimeUp:
             raise self._time_up(work_list) from None
         work_list.settle(task, outcome)

@@ -25,18 +25,18 @@ from typing import Any
 from mm1_lab.config import RequestError, Resources, Scale
 from mm1_lab.files import PACKAGE, machine_cpus
 from mm1_lab.formatting import first_line
-from mm1_lab.orchestrate.execution.executor import Executor, Work
-from mm1_lab.orchestrate.execution.worker import PACKAGES, WorkerContext
+from mm1_lab.orchestrate.execution.executor import Executor
+from mm1_lab.orchestrate.execution.worker import PACKAGES, Worker
 from mm1_lab.orchestrate.execution.worklist import WorkList
 
 ANSWER_SECONDS = 300.0
 """Timeout for a node's answer; it must fetch the code first and may be busy."""
 
 
-def check_nodes(context: WorkerContext) -> None:
+def check_nodes(worker: Worker) -> None:
     """Raises RequestError, naming the node and the path or library, if a node cannot run tasks like this one."""
     name = f".preflight-{secrets.token_hex(8)}"  # which only a node that sees the driver's folder can find
-    folders = [context.results.absolute() / name, context.store.absolute() / name]
+    folders = [worker.results.absolute() / name, worker.store.absolute() / name]
     try:
         for folder in folders:
             folder.mkdir(parents=True)
@@ -203,20 +203,20 @@ class RayTune(Executor):
             text = f"--address {address}: there is no Ray cluster that can be joined ({error})"
             raise RequestError(text) from None
 
-    def work(self, work_list: WorkList, context: WorkerContext, work: Work) -> None:
+    def work(self, work_list: WorkList, worker: Worker) -> None:
         from mm1_lab.orchestrate.execution.tune import run_trials
 
         workers = {}
         for key, task in work_list.tasks.items():
-            workers[key] = max(stage.workers(context.scale) for stage in task.stages)
+            workers[key] = max(stage.workers(worker.scale) for stage in task.stages)
             if workers[key] > self.slots:
                 raise RequestError(
                     f"{task.label}: {workers[key]} workers, but only {self.slots} fit; set fewer in the scale's "
                     "`workers`, or start more nodes"
                 )
         if self.address is not None:
-            check_nodes(context)
-        run_trials(work_list, context, work, workers, self.slots)
+            check_nodes(worker)
+        run_trials(work_list, worker, workers, self.slots)
 
     def close(self) -> None:
         """Shuts Ray down, with the garbage collector disabled.

@@ -19,8 +19,7 @@ from ray import tune
 from ray.exceptions import ActorDiedError, RayActorError
 from ray.tune.search import Searcher
 
-from mm1_lab.orchestrate.execution.executor import Work
-from mm1_lab.orchestrate.execution.worker import WorkerContext, attempt
+from mm1_lab.orchestrate.execution.worker import Worker
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.results.claims import POLL_SECONDS
@@ -39,25 +38,25 @@ EVICTED = "running low on memory"
 """In the first line of the message if Ray's memory monitor killed the process."""
 
 
-def run_trials(work_list: WorkList, context: WorkerContext, work: Work, workers: Mapping[str, int], slots: int) -> None:
+def run_trials(work_list: WorkList, worker: Worker, workers: Mapping[str, int], slots: int) -> None:
     """Works until the list is exhausted. `workers`: of each task; `slots`: how many workers fit at a time."""
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)  # its files are not used
-    needs = context.scale.resources
+    needs = worker.scale.resources
     alone = tune.PlacementGroupFactory([{"CPU": needs.cpus, "GPU": needs.gpus}])
     group = tune.PlacementGroupFactory([STARTS_GROUP])
-    (context.store / ".ray").mkdir(parents=True, exist_ok=True)
+    (worker.store / ".ray").mkdir(parents=True, exist_ok=True)
     # for Tune's own files, which every node of a cluster must see
-    with TemporaryDirectory(dir=context.store / ".ray", ignore_cleanup_errors=True) as temporary:
+    with TemporaryDirectory(dir=worker.store / ".ray", ignore_cleanup_errors=True) as temporary:
         storage = Path(temporary).absolute()
-        there = replace(context, groups=storage / "groups")
-        trainable = tune.with_parameters(_run_trial, tasks=work_list.tasks, context=there, work=work)
+        there = replace(worker, groups=storage / "groups")
+        trainable = tune.with_parameters(_run_trial, tasks=work_list.tasks, worker=there)
         tune.Tuner(
             tune.with_resources(trainable, lambda config: group if workers[config["task"]] > 1 else alone),
             tune_config=tune.TuneConfig(
                 search_alg=TaskSearcher(work_list, workers, slots),
                 num_samples=-1,
                 max_concurrent_trials=slots,
-                reuse_actors=context.scale.reuse_processes,
+                reuse_actors=worker.scale.reuse_processes,
             ),
             run_config=tune.RunConfig(
                 name="run", storage_path=os.fspath(storage), verbose=0, callbacks=[TrialEvents(work_list)]
@@ -65,11 +64,11 @@ def run_trials(work_list: WorkList, context: WorkerContext, work: Work, workers:
         ).fit()
 
 
-def _run_trial(config: dict[str, Any], tasks: Mapping[str, Task], context: WorkerContext, work: Work) -> None:
+def _run_trial(config: dict[str, Any], tasks: Mapping[str, Task], worker: Worker) -> None:
     """Runs one task in a process of Ray's; reports its progress and outcome as Tune results."""
     last = 0.0
     task = tasks[config["task"]]
-    ledger = context.ledger
+    ledger = worker.ledger
     while (claim := ledger.claim(task.stages)) is None:  # another command works on it
         time.sleep(POLL_SECONDS)
 
@@ -82,7 +81,7 @@ def _run_trial(config: dict[str, Any], tasks: Mapping[str, Task], context: Worke
             tune.report({"kind": kind, "progress": asdict(progress)})
 
     with claim:
-        outcome = attempt(task, context, report, work)
+        outcome = worker.attempt(task, report)
     tune.report({"outcome": outcome.kind, "reason": outcome.reason})
 
 

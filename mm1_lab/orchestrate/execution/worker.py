@@ -44,8 +44,8 @@ Run = Callable[[Callable[[Report], None], Report], None]
 
 
 @dataclass(frozen=True)
-class WorkerContext:
-    """The environment of a task: the ledger's folders, the data, the scale."""
+class Worker:
+    """Runs tasks in a process, which gets a copy of it: the ledger's folders, the data, the scale."""
 
     results: Path
     store: Path
@@ -67,79 +67,149 @@ class WorkerContext:
     def ledger(self) -> Ledger:
         return Ledger(self.results, self.store, self.parts)
 
+    def attempt(self, task: Task, report: StageReport) -> Outcome:
+        """Runs the task and returns how it ended; writes a traceback to the failure's log.
 
-def attempt(task: Task, context: WorkerContext, report: StageReport, work: Callable[..., None]) -> Outcome:
-    """Calls `work` (`run_task`, except in tests) and returns how it ended; writes a traceback to the failure's log.
+        The caller holds a claim on the task. Raises TimeUp if `report` does.
+        """
+        try:
+            self.run(task, report)
+            return Outcome()
+        except TimeUp:
+            raise
+        except (Lost, ClaimLost) as error:
+            return Outcome("lost", str(error))
+        except Exception as error:
+            import torch
 
-    The caller holds a claim on the task. Raises TimeUp if `report` does.
-    """
-    try:
-        work(task, context, report)
-        return Outcome()
-    except TimeUp:
-        raise
-    except (Lost, ClaimLost) as error:
-        return Outcome("lost", str(error))
-    except Exception as error:
+            log = self.ledger.failure_file(task.key, "log")
+            with contextlib.suppress(OSError):  # the reason already says if the disk is full
+                write_text(log, traceback.format_exc())
+            reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+            if isinstance(error, Diverged):
+                return Outcome("diverged", str(error))
+            if isinstance(error, MemoryError | torch.OutOfMemoryError):
+                remedy = (
+                    "resources.micro_batch=1, a smaller batch_size or sequence_length, or gradient_checkpointing=true"
+                )
+                return Outcome("out of memory", f"{reason}; take {remedy} (--set)")
+            return Outcome("failed", reason)
+
+    def run(self, task: Task, report: StageReport) -> None:
+        """Runs the task's stages, except those that another command has finished meanwhile."""
+        if self.groups and not (shared := self.groups.parent).exists():  # nodes may join after `check_nodes`
+            text = f"this node ({platform.node()}) does not see {shared}; mount the store there, or take the node out"
+            raise RequestError(text)
+        for stage in task.stages:
+            report_stage = partial(report, stage.KIND)
+            run: Run = _in_process
+            if self.groups and any(one.workers(self.scale) > 1 for one in task.stages):  # this process computes nothing
+                run = partial(in_group, stage.workers(self.scale), self.scale.resources, self.groups)
+            report_stage(Progress(0, 0))
+            if stage.TRAINS:
+                self._train(stage, report_stage, run)
+            elif not self.ledger.has_scores(stage.fingerprint):
+                run(partial(self._score, task.trials), report_stage)
+        self.ledger.clear_failure(task.key)
+
+    def _train(self, stage: Stage, report: Report, run: Run) -> None:
+        ledger = self.ledger
+        folder = ledger.begin_stage(stage.fingerprint)
+        if folder is None:
+            return
+        fresh = not any(folder.iterdir())
+        started = time.monotonic()
+        inputs = {name: ledger.weights(needed.fingerprint) for name, needed in stage.inputs.items()}
+        run(partial(self._run_stage, stage, folder, inputs), report)
+        if fresh and stage.flops() > 0:
+            write_json(folder / "timings.json", {stage.KIND: _timing(stage, started)})
+        ledger.finish_stage(stage.fingerprint)
+
+    def _run_stage(self, stage: Stage, folder: Path, inputs: Mapping[str, Path], report: Report) -> None:
+        from mm1_lab.train.stages import run_stage
+
+        self._reset_process(stage.seed)
+        resources = self.scale.resources
+        if stage.fingerprint in self.rows:
+            resources = resources.model_copy(update={"micro_batch": self.rows[stage.fingerprint]})
+        run_stage(stage, folder, inputs, self._data(stage), report, resources)
+
+    def _reset_process(self, seed: int) -> None:
+        """Seeds and resets all global state that an earlier stage may have changed in this process, and lets it run the
+        user's own connectors."""
+        import random
+
+        import numpy as np
         import torch
 
-        log = context.ledger.failure_file(task.key, "log")
-        with contextlib.suppress(OSError):  # the reason already says if the disk is full
-            write_text(log, traceback.format_exc())
-        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        if isinstance(error, Diverged):
-            return Outcome("diverged", str(error))
-        if isinstance(error, MemoryError | torch.OutOfMemoryError):
-            remedy = "resources.micro_batch=1, a smaller batch_size or sequence_length, or gradient_checkpointing=true"
-            return Outcome("out of memory", f"{reason}; take {remedy} (--set)")
-        return Outcome("failed", reason)
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)  # with a default device, every torch call would go through Python
+        torch.set_grad_enabled(True)
+        torch.use_deterministic_algorithms(False)
+        torch.set_float32_matmul_precision("highest")
+        torch.set_num_threads(max(1, int(self.scale.resources.cpus)))
+        if self.connectors:
+            ALLOWED[self.connectors.digest] = self.connectors
 
+    def _data(self, stage: Stage) -> Data:
+        given = self.data_path, self.ledger.data_cache, self.scale.model_dump_json(), self.tokenizer
+        data = _open_data(*given)
+        if data.identity != stage.data:  # opened by an earlier run in this process
+            _open_data.cache_clear()
+            data = _open_data(*given)
+        if data.identity != stage.data:
+            raise RequestError(f"{self.data_path}: the data changed while the sweep was running; run it again")
+        return data
 
-def run_task(task: Task, context: WorkerContext, report: StageReport) -> None:
-    """Runs the task's stages, except those that another command has finished meanwhile."""
-    scale = context.scale
-    if context.groups and not (shared := context.groups.parent).exists():  # nodes may join after `check_nodes`
-        text = f"this node ({platform.node()}) does not see {shared}; mount the store there, or take the node out"
-        raise RequestError(text)
-    for stage in task.stages:
+    def _score(self, trials: Sequence[Trial], report: Report) -> None:
+        """Evaluates what all these trials share, as they have one recipe and seed; in a team the first process
+        writes."""
+        from mm1_lab import team
+        from mm1_lab.evaluate.run import evaluate
 
-        def report_stage(progress: Progress, kind: str = stage.KIND) -> None:
-            report(kind, progress)
-
-        run: Run = _in_process
-        if context.groups and any(one.workers(scale) > 1 for one in task.stages):  # this process computes nothing
-            run = partial(in_group, stage.workers(scale), scale.resources, context.groups)
-        report_stage(Progress(0, 0))
-        if stage.TRAINS:
-            _train(stage, context, report_stage, run)
-        elif not context.ledger.has_scores(stage.fingerprint):
-            run(partial(_score, task.trials, context), report_stage)
-    context.ledger.clear_failure(task.key)
+        stage = trials[0].evaluation
+        self._reset_process(stage.seed)
+        ledger = self.ledger
+        started = time.monotonic()
+        model = ledger.weights(stage.model.fingerprint)
+        evaluation = evaluate(stage, model, self._data(stage), report, ledger.data_cache)
+        for source, loss in evaluation.held_out_loss.items():
+            if not math.isfinite(loss):  # the last step's update was not, which no further loss has told
+                raise Diverged(f"after training the loss on {source} is {loss}; lower learning_rate")
+        if not team.is_first():
+            return
+        timings = {stage.KIND: _timing(stage, started)}
+        trained = model / "timings.json"
+        if trained.exists():
+            timings |= json.loads(trained.read_text(encoding="utf-8"))
+        # of the stages that a score depends on; of several of a kind the nearest
+        chain = {needed.KIND: needed.fingerprint for needed in reversed(list(stage.chain()))}
+        record = {
+            "trials": [trial.name for trial in trials],
+            "recipe": trials[0].recipe.model_dump(mode="json"),
+            "config": stage.model_dump(mode="json"),
+            "fingerprints": chain,
+            "summaries": {kind: ledger.summary(key) for kind, key in chain.items() if ledger.has_weights(key)},
+            "majority": evaluation.majority,
+            "majority_by_kind": evaluation.majority_by_kind,
+            **({"benchmarks": evaluation.notes} if evaluation.notes else {}),
+            "environment": environment(self.scale, self.commit),
+            "timings": timings,
+        }
+        ledger.write_scores(
+            stage.fingerprint,
+            evaluation.scores,
+            (HeldOutRow(source, loss) for source, loss in evaluation.held_out_loss.items()),
+            record,
+            model / "training.csv",
+        )
 
 
 def _in_process(work: Callable[[Report], None], report: Report) -> None:
     work(report)
-
-
-def reset_process(seed: int, context: WorkerContext) -> None:
-    """Seeds and resets all global state that an earlier stage may have changed in this process, and lets it run the
-    user's own connectors."""
-    import random
-
-    import numpy as np
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    torch.set_default_dtype(torch.float32)
-    torch.set_default_device(None)  # with a default device, every torch call would go through Python
-    torch.set_grad_enabled(True)
-    torch.use_deterministic_algorithms(False)
-    torch.set_float32_matmul_precision("highest")
-    torch.set_num_threads(max(1, int(context.scale.resources.cpus)))
-    if context.connectors:
-        ALLOWED[context.connectors.digest] = context.connectors
 
 
 @lru_cache(maxsize=1)
@@ -148,84 +218,6 @@ def _open_data(path: Path | None, cache: Path, scale: str, tokenizer: Path | Non
     from mm1_lab.data import open_data
 
     return open_data(path, cache, Scale.model_validate_json(scale), tokenizer)
-
-
-def _data(stage: Stage, context: WorkerContext) -> Data:
-    given = context.data_path, context.ledger.data_cache, context.scale.model_dump_json(), context.tokenizer
-    data = _open_data(*given)
-    if data.identity != stage.data:  # opened by an earlier run in this process
-        _open_data.cache_clear()
-        data = _open_data(*given)
-    if data.identity != stage.data:
-        raise RequestError(f"{context.data_path}: the data changed while the sweep was running; run it again")
-    return data
-
-
-def _train(stage: Stage, context: WorkerContext, report: Report, run: Run) -> None:
-    ledger = context.ledger
-    folder = ledger.begin_stage(stage.fingerprint)
-    if folder is None:
-        return
-    fresh = not any(folder.iterdir())
-    started = time.monotonic()
-    inputs = {name: ledger.weights(needed.fingerprint) for name, needed in stage.inputs.items()}
-    run(partial(_run_stage, stage, folder, inputs, context), report)
-    if fresh and stage.flops() > 0:
-        write_json(folder / "timings.json", {stage.KIND: _timing(stage, started)})
-    ledger.finish_stage(stage.fingerprint)
-
-
-def _run_stage(stage: Stage, folder: Path, inputs: Mapping[str, Path], context: WorkerContext, report: Report) -> None:
-    from mm1_lab.train.stages import run_stage
-
-    reset_process(stage.seed, context)
-    resources = context.scale.resources
-    if stage.fingerprint in context.rows:
-        resources = resources.model_copy(update={"micro_batch": context.rows[stage.fingerprint]})
-    run_stage(stage, folder, inputs, _data(stage, context), report, resources)
-
-
-def _score(trials: Sequence[Trial], context: WorkerContext, report: Report) -> None:
-    """Evaluates what all these trials share, as they have one recipe and seed; in a team the first process writes."""
-    from mm1_lab import team
-    from mm1_lab.evaluate.run import evaluate
-
-    stage = trials[0].evaluation
-    reset_process(stage.seed, context)
-    ledger = context.ledger
-    started = time.monotonic()
-    model = ledger.weights(stage.model.fingerprint)
-    evaluation = evaluate(stage, model, _data(stage, context), report, ledger.data_cache)
-    for source, loss in evaluation.held_out_loss.items():
-        if not math.isfinite(loss):  # the last step's update was not, which no further loss has told
-            raise Diverged(f"after training the loss on {source} is {loss}; lower learning_rate")
-    if not team.is_first():
-        return
-    timings = {stage.KIND: _timing(stage, started)}
-    trained = model / "timings.json"
-    if trained.exists():
-        timings |= json.loads(trained.read_text(encoding="utf-8"))
-    # of the stages that a score depends on; of several of a kind the nearest
-    chain = {needed.KIND: needed.fingerprint for needed in reversed(list(stage.chain()))}
-    record = {
-        "trials": [trial.name for trial in trials],
-        "recipe": trials[0].recipe.model_dump(mode="json"),
-        "config": stage.model_dump(mode="json"),
-        "fingerprints": chain,
-        "summaries": {kind: ledger.summary(key) for kind, key in chain.items() if ledger.has_weights(key)},
-        "majority": evaluation.majority,
-        "majority_by_kind": evaluation.majority_by_kind,
-        **({"benchmarks": evaluation.notes} if evaluation.notes else {}),
-        "environment": environment(context.scale, context.commit),
-        "timings": timings,
-    }
-    ledger.write_scores(
-        stage.fingerprint,
-        evaluation.scores,
-        (HeldOutRow(source, loss) for source, loss in evaluation.held_out_loss.items()),
-        record,
-        model / "training.csv",
-    )
 
 
 def _timing(stage: Stage, started: float) -> dict[str, float]:
