@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -222,8 +221,8 @@ def test_an_installed_package_has_the_committed_results(tmp_path: Path, monkeypa
     assert main(["report"]) == 0
     assert synced == [Path("results/local/study")] and not Path("results").exists(), "nothing is copied"
     monkeypatch.setattr(
-        "mm1_lab.orchestrate.tracking.mlflow_recorder.sync",
-        lambda folder, _: synced.append(folder) or SimpleNamespace(variant="", scale=""),
+        "mm1_lab.orchestrate.tracking.mlflow_recorder.sync_all",
+        lambda folders, _: synced.extend(folders) or [],
     )
     assert main(["sync-mlflow"]) == 0
     assert synced[1:] == [shipped / "results" / "study" / "mini" / "data_mix"]

@@ -4,11 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mm1_lab.config import digest
-from mm1_lab.files import DONE, file_digest
 from mm1_lab.formatting import flat
 from mm1_lab.results import Ledger, Manifest
-from mm1_lab.results.manifest import read_trials
 from mm1_lab.results.reading import read_table
 from mm1_lab.results.schema import CURVE_COLUMNS, HELD_OUT_COLUMNS
 from mm1_lab.results.score_file import read_score_table
@@ -19,19 +16,6 @@ Names = Sequence[tuple[str, int]]
 """Arms and seeds. Arms with the same recipe share a run, which is named after all of them."""
 Point = tuple[str, float, int]
 """Name, value and step of a metric."""
-
-
-def names_by_trial(folder: Path) -> dict[str, list[tuple[str, int]]]:
-    """The names of each trial of the sweep in `folder`, by fingerprint."""
-    names: dict[str, list[tuple[str, int]]] = {}
-    for row in read_trials(folder):
-        names.setdefault(row.fingerprint, []).append((row.arm, row.seed))
-    return names
-
-
-def state_of(ledger: Ledger, fingerprint: str, names: Names) -> str:
-    """A digest of what is logged of a trial: its files, and what it is called."""
-    return digest([file_digest(ledger.trial_folder(fingerprint) / DONE), *names])
 
 
 def run_name(manifest: Manifest, names: Names) -> str:

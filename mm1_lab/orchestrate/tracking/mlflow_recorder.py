@@ -19,8 +19,7 @@ from mm1_lab.files import RESULTS, locked, replace
 from mm1_lab.formatting import first_line, one_trial
 from mm1_lab.orchestrate.tracking import contents
 from mm1_lab.orchestrate.tracking.trackers import Recorder
-from mm1_lab.results import Ledger, Manifest
-from mm1_lab.results.manifest import read_manifest
+from mm1_lab.results import Ledger
 
 DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # gives up on an unreachable server after seconds, not minutes
@@ -95,75 +94,60 @@ def _make_database(path: Path) -> None:
     replace(partial, path)
 
 
-def sync(folder: Path, ledger: Ledger) -> Manifest:
-    """Logs to MLflow what it lacks of the sweep in `folder`. Raises RequestError if MLflow cannot be written."""
-    manifest = read_manifest(folder)
-    try:
-        with locked(RESULTS / ".mlflow-sync.lock"):
-            runs = SweepRuns(manifest, ledger)
-            for fingerprint, names in contents.names_by_trial(folder).items():
-                if ledger.has_scores(fingerprint):
-                    runs.log_trial(fingerprint, names)
-    except RequestError:
-        raise
-    except Exception as error:  # whatever a tracking server or its database raises
-        raise RequestError(no_access(error)) from None
-    return manifest
+class MlflowRecorder(Recorder):
+    """Logs the runs of one sweep variant at one scale in one results folder. Only one process writes them at a time."""
 
+    later = "`mm1-lab sync-mlflow` catches up later"
 
-def sync_all(folders: Iterable[Path], ledger: Ledger) -> Iterator[str]:
-    """Syncs sweep after sweep; yields a line on each. Raises RequestError as `sync` does."""
-    for folder in folders:
-        manifest = sync(folder, ledger)
-        yield f"{manifest.variant} at {manifest.scale}: logged to {without_secrets(tracking_uri())}"
+    def log(self) -> None:
+        """Raises RequestError if MLflow cannot be written."""
+        try:
+            with locked(RESULTS / ".mlflow-sync.lock"):
+                self._log_missing()
+        except RequestError:
+            raise
+        except Exception as error:  # whatever a tracking server or its database raises
+            raise RequestError(no_access(error)) from None
 
-
-class SweepRuns:
-    """The runs of one sweep variant at one scale in one results folder. Only one process may write them at a time."""
-
-    def __init__(self, manifest: Manifest, ledger: Ledger) -> None:
-        """Finds or creates the experiment. MLflow's exceptions are passed on."""
-        self.client = connect()
-        self.manifest = manifest
-        self.ledger = ledger
-        place = str(ledger.results)
+    def _log_missing(self) -> None:
+        client = connect()
+        place = str(self.ledger.results)
         if not named_store():
             place = os.path.relpath(place, RESULTS)  # so that the results and the local database may move
-        self.tags = {"mm1.results": place, "mm1.variant": manifest.variant, "mm1.scale": manifest.scale}
-        """The tags that all runs of this sweep have."""
-        self.experiment = self._experiment()
-        self.runs: dict[str, Any] = {}
-        """The trials' runs, by fingerprint."""
-        page = self.client.search_runs([self.experiment])
+        # which all runs of this sweep have
+        tags = {"mm1.results": place, "mm1.variant": self.manifest.variant, "mm1.scale": self.manifest.scale}
+        experiment = self._experiment(client)
+        runs: dict[str, Any] = {}
+        page = client.search_runs([experiment])
         while page:
             for run in page:
-                if self.tags.items() <= run.data.tags.items():  # compared here, as a query cannot quote every path
-                    self.runs[run.data.tags["mm1.fingerprint"]] = run
-            page = page.token and self.client.search_runs([self.experiment], page_token=page.token)
+                if tags.items() <= run.data.tags.items():  # compared here, as a query cannot quote every path
+                    runs[run.data.tags["mm1.fingerprint"]] = run
+            page = page.token and client.search_runs([experiment], page_token=page.token)
+        logged = [run.data.tags.get(COMPLETE) for run in runs.values()]
+        for fingerprint, names, state in self.unlogged(logged):
+            if fingerprint in runs:  # with other contents, or half of them
+                client.delete_run(runs[fingerprint].info.run_id)
+            run_id = self._log_trial(client, experiment, tags, fingerprint, names)
+            client.set_tag(run_id, COMPLETE, state)  # last, so that an interrupted run is logged again
 
-    def _experiment(self) -> str:
+    def _experiment(self, client: Any) -> str:
         sweep = self.manifest.sweep
-        found = self.client.get_experiment_by_name(sweep.name)
+        found = client.get_experiment_by_name(sweep.name)
         if found:
             if found.lifecycle_stage == "deleted":  # in MLflow's page
-                self.client.restore_experiment(found.experiment_id)
+                client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
         tags = {"mlflow.experimentKind": "custom_model_development", NOTE: sweep.heading}
         place = None if named_store() else ARTIFACTS.absolute().as_uri()
-        return str(self.client.create_experiment(sweep.name, place, tags))
+        return str(client.create_experiment(sweep.name, place, tags))
 
-    def log_trial(self, fingerprint: str, names: contents.Names) -> None:
-        """Logs a finished trial from the results folder; anew if its files have changed, or the name of its arm."""
+    def _log_trial(
+        self, client: Any, experiment: str, shared: dict[str, str], fingerprint: str, names: contents.Names
+    ) -> str:
+        """Logs a finished trial from the results folder; returns its run."""
         from mlflow.entities import Metric, Param
 
-        state = contents.state_of(self.ledger, fingerprint, names)
-        before = self.runs.get(fingerprint)
-        if before is not None and before.data.tags.get(COMPLETE) == state:
-            return
-        if not self.ledger.has_intact_scores(fingerprint):
-            return
-        if before is not None:  # with other contents, or half of them
-            self.client.delete_run(before.info.run_id)
         record = self.ledger.record(fingerprint)
         end = datetime.fromisoformat(record["environment"]["date"]).timestamp()
         start = end - sum(timing["seconds"] for timing in record.get("timings", {}).values())
@@ -172,30 +156,30 @@ class SweepRuns:
             options = options[2:]
         command = self.manifest.command(*options)
         tags = {
-            **self.tags,
+            **shared,
             "mm1.fingerprint": fingerprint,
             "mm1.processor": str(record["environment"]["processor"]),
             "mm1.commit": str(record["environment"]["commit"]),
             NOTE: TRIAL_NOTE.format(fingerprint=fingerprint, command=command),
         }
         name = contents.run_name(self.manifest, names)
-        run_id = self.client.create_run(self.experiment, int(1000 * start), tags, name).info.run_id
+        run_id: str = client.create_run(experiment, int(1000 * start), tags, name).info.run_id
         parameters = contents.parameters(self.manifest, names, record)
-        self.client.log_batch(run_id, params=[Param(name, value) for name, value in parameters.items()])
+        client.log_batch(run_id, params=[Param(name, value) for name, value in parameters.items()])
         metrics = []
         for name, value, step in contents.metrics(self.ledger, fingerprint, record):
             # MLflow refuses other characters, which a user's sources and benchmarks may have in their names
             metrics.append(Metric(re.sub(r"[^\w/. :-]", "_", name), value, int(1000 * start), step))
         for first in range(0, len(metrics), BATCH):
-            self.client.log_batch(run_id, metrics[first : first + BATCH])
-        self.client.set_terminated(run_id, "FINISHED", int(1000 * end))
-        self.client.set_tag(run_id, COMPLETE, state)  # last, so that an interrupted run is logged again
+            client.log_batch(run_id, metrics[first : first + BATCH])
+        client.set_terminated(run_id, "FINISHED", int(1000 * end))
+        return run_id
 
 
-class MlflowRecorder(Recorder):
-    """Syncs the sweep in `folder` while its tasks run."""
-
-    later = "`mm1-lab sync-mlflow` catches up later"
-
-    def log(self) -> None:
-        sync(self.folder, self.ledger)
+def sync_all(folders: Iterable[Path], ledger: Ledger) -> Iterator[str]:
+    """Logs sweep after sweep to MLflow; yields a line on each. Raises RequestError if it cannot be written."""
+    for folder in folders:
+        recorder = MlflowRecorder(folder, ledger)
+        recorder.log()
+        manifest = recorder.manifest
+        yield f"{manifest.variant} at {manifest.scale}: logged to {without_secrets(tracking_uri())}"

@@ -8,21 +8,21 @@ MLflow. Results never depend on it: what fails is told, and made up for by the n
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator
 from contextlib import redirect_stdout
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from mm1_lab.config import RequestError
-from mm1_lab.files import locked
+from mm1_lab.config import RequestError, digest
+from mm1_lab.files import DONE, file_digest, locked
 from mm1_lab.formatting import first_line
 from mm1_lab.orchestrate.execution.worklist import Observer
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.tracking import contents
 from mm1_lab.results import Ledger
-from mm1_lab.results.manifest import read_manifest
+from mm1_lab.results.manifest import read_manifest, read_trials
 
 LOG_SECONDS = 60.0
 
@@ -46,6 +46,7 @@ class Recorder(Observer):
     def __init__(self, folder: Path, ledger: Ledger) -> None:
         self.folder = folder
         self.ledger = ledger
+        self.manifest = read_manifest(folder)
         self.next = time.monotonic() + LOG_SECONDS
 
     def finished(self, task: Task) -> None:
@@ -58,6 +59,18 @@ class Recorder(Observer):
 
     def log(self) -> None:
         """Logs what is not logged yet."""
+
+    def unlogged(self, logged: Collection[str]) -> Iterator[tuple[str, contents.Names, str]]:
+        """The finished trials whose state is not among those that are `logged`: fingerprint, names, and the state, a
+        digest of its files and of what it is called."""
+        names: dict[str, list[tuple[str, int]]] = {}
+        for row in read_trials(self.folder):
+            names.setdefault(row.fingerprint, []).append((row.arm, row.seed))
+        for fingerprint, own in names.items():
+            if self.ledger.has_scores(fingerprint):
+                state = digest([file_digest(self.ledger.trial_folder(fingerprint) / DONE), *own])
+                if state not in logged and self.ledger.has_intact_scores(fingerprint):
+                    yield fingerprint, own, state
 
     def _try(self) -> None:
         self.next = float("inf")
@@ -83,18 +96,13 @@ class Tracker(Recorder):
     def log(self) -> None:
         with locked(self.folder / f".{self.name}.lock"):  # of processes that share the work, one logs a trial
             logged = self.list.read_text(encoding="utf-8").split() if self.list.exists() else []
-            for fingerprint, own in contents.names_by_trial(self.folder).items():
-                if not self.ledger.has_intact_scores(fingerprint):
-                    continue
-                state = contents.state_of(self.ledger, fingerprint, own)
-                if state not in logged:
-                    self._log_trial(fingerprint, own)
-                    with self.list.open("a", encoding="utf-8") as file:
-                        file.write(f"{state}\n")
+            for fingerprint, names, state in self.unlogged(logged):
+                self._log_trial(fingerprint, names)
+                with self.list.open("a", encoding="utf-8") as file:
+                    file.write(f"{state}\n")
 
-    def _log_trial(self, fingerprint: str, names: Sequence[tuple[str, int]]) -> None:
-        manifest = read_manifest(self.folder)
-        record = self.ledger.record(fingerprint)
+    def _log_trial(self, fingerprint: str, names: contents.Names) -> None:
+        manifest, record = self.manifest, self.ledger.record(fingerprint)
         by_step: dict[int, dict[str, float]] = {}
         for name, value, step in contents.metrics(self.ledger, fingerprint, record):
             by_step.setdefault(step, {})[name] = value
