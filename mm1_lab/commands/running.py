@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     if options.until_decided:
         if request.sweep.search:
             raise RequestError(f"--until-decided: {request.sweep.name} is a search, and its number of seeds is fixed")
-        looks = looks_of(parse_looks(options.looks), len({trial.seed for trial in request.trials}))
+        looks = looks_of(parse_looks(options.looks), len(request.seeds))
     elif options.looks is not None:
         raise RequestError("--looks needs --until-decided")
     if options.share and options.anew:

@@ -8,9 +8,9 @@ All state is in the ledger, so the same command resumes a search, and a kill at 
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import Protocol
 
 from mm1_lab.config import RateSearch, Recipe, RequestError, Scale, nearest
 from mm1_lab.orchestrate.execution.executor import Executor
@@ -32,13 +32,12 @@ class KnownScores:
         self.request = request
         self.read = read
         self.diverged = diverged
-        self.seeds = list(dict.fromkeys(trial.seed for trial in request.trials))
         self._known: dict[str, tuple[float, ...]] = {}
 
     def of(self, recipe: Recipe) -> tuple[float, ...] | None:
         """None while a seed lacks them."""
         ledger, found = self.request.ledger, []
-        for seed in self.seeds:
+        for seed in self.request.seeds:
             evaluation = self.request.resolve("", recipe, seed).evaluation
             fingerprint = evaluation.fingerprint
             if fingerprint not in self._known:
@@ -52,27 +51,29 @@ class KnownScores:
         return tuple(fmean(values) for values in zip(*found, strict=True))
 
 
-def with_arms(request: Request, arms: dict[str, Recipe]) -> Request:
-    """The request with these arms at all its seeds."""
-    seeds = dict.fromkeys(trial.seed for trial in request.trials)
-    trials = tuple(request.resolve(arm, recipe, seed) for seed in seeds for arm, recipe in arms.items())
-    return replace(request, sweep=request.sweep.model_copy(update={"arms": arms}), trials=trials)
+class Rounds(Protocol):
+    """A search."""
+
+    known: KnownScores
+
+    def arms(self) -> dict[str, Recipe]:
+        """All arms known so far, including finished ones; there may be more once these have scores."""
 
 
 def run_rounds(
-    request: Request, wanted: Callable[[], dict[str, Recipe]], known: KnownScores, executor: Executor, draw: Draw
+    request: Request, search: Rounds, executor: Executor, draw: Draw
 ) -> tuple[Request, Plan, WorkList | None, bool]:
-    """Runs the arms that are `wanted` until their scores make no others wanted.
+    """Runs the search's arms until their scores make no others known.
 
     Returns the request with all arms, the last plan and work list, and whether every arm has scores.
     """
-    arms = wanted()
+    arms = search.arms()
     while True:
-        request = with_arms(request, arms)
+        request = request.with_arms(arms)
         plan, work_list = complete(request, executor, draw)
-        if any(known.of(recipe) is None for recipe in arms.values()):
+        if any(search.known.of(recipe) is None for recipe in arms.values()):
             return request, plan, work_list, False
-        if arms.keys() == (more := wanted()).keys():
+        if arms.keys() == (more := search.arms()).keys():
             return request, plan, work_list, True
         arms = more
 
@@ -83,20 +84,11 @@ DIVERGED = (-math.inf, math.inf)
 
 def run_search(request: Request, executor: Executor, draw: Draw) -> int:
     """Runs a search; returns the exit code. Raises RequestError if the request leaves one of its sizes out."""
-    known = KnownScores(request, _read, DIVERGED)
-    sizes = request
-    request, plan, work_list, finished = run_rounds(request, lambda: _wanted(sizes, known), known, executor, draw)
+    request, plan, work_list, finished = run_rounds(request, RateGrids(request), executor, draw)
     if finished and work_list is None:  # nothing ran, but the requested predictions may differ from last time
         draw(request.folder)
     show(request, plan, work_list)
     return 0 if finished else 1
-
-
-def with_grid(request: Request) -> Request:
-    """A search with its arms so far: those that were run, and the grids' next rates. Other requests are unchanged."""
-    if not isinstance(request.sweep.search, RateSearch):
-        return request
-    return with_arms(request, _wanted(request, KnownScores(request, _read, DIVERGED)))
 
 
 def choose_sizes(text: str, scale: Scale) -> list[str]:
@@ -137,7 +129,7 @@ def load_search(request: Request, sizes: Iterable[str]) -> Request:
     arms = {}
     for size in sizes:
         arms[size] = own.get(size, base.model_copy(update={"decoder": size, "learning_rate": "paper"}))
-    return with_arms(request, arms)
+    return request.with_arms(arms)
 
 
 def _read(folder: Path, recipe: Recipe) -> tuple[float, ...]:
@@ -145,44 +137,47 @@ def _read(folder: Path, recipe: Recipe) -> tuple[float, ...]:
     return search_scores(folder, recipe.data_mix.shares())
 
 
-def _wanted(request: Request, known: KnownScores) -> dict[str, Recipe]:
-    """All arms known so far, including finished ones; there may be more once these have scores.
+class RateGrids:
+    """The learning rates of each size: those that were run, and the next."""
 
-    `request` has an arm per size. Raises RequestError if its trials leave one out.
-    """
-    sizes = request.sweep.arms
-    if {trial.arm for trial in request.trials} != set(sizes):
-        raise RequestError(
-            f"--only: {request.sweep.name} is a search and fits all its sizes; choose sizes with fit-lr-law --sizes"
-        )
-    arms = {}
-    for size, start in sizes.items():
-        guess = request.resolve(size, start, known.seeds[0]).evaluation.model.training.learning_rate
-        for rate in _rates(request, start, guess, known):
-            arms[f"{size} {rate:g}"] = _at(start, rate)
-    return arms
+    def __init__(self, request: Request) -> None:
+        """`request` has an arm per size. Raises RequestError if its trials leave one out."""
+        if {trial.arm for trial in request.trials} != set(request.sweep.arms):
+            raise RequestError(
+                f"--only: {request.sweep.name} is a search and fits all its sizes; choose sizes with fit-lr-law --sizes"
+            )
+        self.request = request
+        self.known = KnownScores(request, _read, DIVERGED)
+        search = request.sweep.search
+        self.settings = search if isinstance(search, RateSearch) else RateSearch()
 
+    def arms(self) -> dict[str, Recipe]:
+        arms = {}
+        for size, start in self.request.sweep.arms.items():
+            first = self.request.resolve(size, start, self.request.seeds[0])
+            for rate in self._rates(start, first.evaluation.model.training.learning_rate):
+                arms[f"{size} {rate:g}"] = _at(start, rate)
+        return arms
 
-def _rates(request: Request, start: Recipe, guess: float, known: KnownScores) -> list[float]:
-    """A size's rates: a grid around its guess, and those beyond its edge where the best so far is."""
-    search = request.sweep.search
-    settings = search if isinstance(search, RateSearch) else RateSearch()
-    lowest = -((settings.rates - 1) // 2)
-    highest = lowest + settings.rates - 1
-    for extension in range(settings.extensions + 1):
-        rates = [float(f"{guess * settings.factor**step:.3g}") for step in range(lowest, highest + 1)]
-        scores = [known.of(_at(start, rate)) for rate in rates]
-        if extension == settings.extensions or None in scores:
-            break
-        found = [score for score in scores if score]
-        best = {_best([average for average, _ in found]), _best([-loss for _, loss in found])}
-        if 0 in best:
-            lowest -= 1
-        elif len(rates) - 1 in best:
-            highest += 1
-        else:
-            break
-    return rates
+    def _rates(self, start: Recipe, guess: float) -> list[float]:
+        """A size's rates: a grid around its guess, and those beyond its edge where the best so far is."""
+        settings = self.settings
+        lowest = -((settings.rates - 1) // 2)
+        highest = lowest + settings.rates - 1
+        for extension in range(settings.extensions + 1):
+            rates = [float(f"{guess * settings.factor**step:.3g}") for step in range(lowest, highest + 1)]
+            scores = [self.known.of(_at(start, rate)) for rate in rates]
+            if extension == settings.extensions or None in scores:
+                break
+            found = [score for score in scores if score]
+            best = {_best([average for average, _ in found]), _best([-loss for _, loss in found])}
+            if 0 in best:
+                lowest -= 1
+            elif len(rates) - 1 in best:
+                highest += 1
+            else:
+                break
+        return rates
 
 
 def _at(start: Recipe, rate: float) -> Recipe:

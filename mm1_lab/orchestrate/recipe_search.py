@@ -12,14 +12,13 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mm1_lab.config import UNPARSED, Contrast, Range, Recipe, RequestError, Search, Trial, spelt
 from mm1_lab.files import write_text
 from mm1_lab.orchestrate.execution.executor import Executor
-from mm1_lab.orchestrate.lr_search import KnownScores, run_rounds, run_search, with_arms, with_grid
+from mm1_lab.orchestrate.lr_search import KnownScores, RateGrids, run_rounds, run_search
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import Draw, Short, complete, run_sweep, show
 from mm1_lab.results.summary import value_of
@@ -47,9 +46,7 @@ def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: S
     def draw_with_history(folder: Path) -> list[Path]:
         return [*search.write_history(folder), *draw(folder)]
 
-    request, plan, work_list, finished = run_rounds(
-        request, lambda: search.replay()[1], search.known, executor, draw_with_history
-    )
+    request, plan, work_list, finished = run_rounds(request, search, executor, draw_with_history)
     if not finished:
         show(request, plan, work_list)
         return 1
@@ -84,20 +81,21 @@ def trials_so_far(request: Request) -> Sequence[Trial]:
 
 
 def so_far(request: Request) -> Request:
-    """A search with the arms that it has asked for by now. Other requests are unchanged."""
-    if not isinstance(request.sweep.search, Search):
-        return with_grid(request)
-    return with_arms(request, _Search(request).replay()[1])
+    """A search with its arms by now: those that were run, and the next. Other requests are unchanged."""
+    if not request.sweep.search:
+        return request
+    search = _Search if isinstance(request.sweep.search, Search) else RateGrids
+    return request.with_arms(search(request).arms())
 
 
 def whole(request: Request) -> list[Request]:
     """A search to its end, with its confirmation: arms to come are drawn from the space. Other requests are unchanged,
     but for those of learning rates, which get their grids."""
     if not isinstance(request.sweep.search, Search):
-        return [with_grid(request)]
+        return [so_far(request)]
     search = _Search(request)
     arms = search.replay(to_the_end=True)[1]
-    return [with_arms(request, arms), search.confirmation(*list(arms.items())[-1])]
+    return [request.with_arms(arms), search.confirmation(*list(arms.items())[-1])]
 
 
 class _Search:
@@ -114,7 +112,7 @@ class _Search:
         less = self.measure.about == "loss" or self.measure == UNPARSED
         self.direction: Literal["minimize", "maximize"] = "minimize" if less else "maximize"
         self.known = KnownScores(request, self._read, (math.nan,))
-        self.seeds = self.known.seeds
+        self.seeds = request.seeds
         self.spaces: dict[str, BaseDistribution] = {}
         """Where Optuna looks for each field."""
         for field, space in self.settings.over.items():
@@ -143,6 +141,9 @@ class _Search:
         except RequestError:
             return False
         return True
+
+    def arms(self) -> dict[str, Recipe]:
+        return self.replay()[1]
 
     def replay(self, to_the_end: bool = False) -> tuple[Study, dict[str, Recipe]]:
         """Asks and tells a study anew until scores are missing; returns it with the arms that it asked for.
@@ -213,20 +214,16 @@ class _Search:
             measure=self.measure,
             expect="less" if self.direction == "minimize" else "greater",
         )
-        arms = {"base": sweep.base, "winner": recipe}
-        trials = []
-        for seed in seeds[: self.settings.confirm]:
-            trials += [self.request.resolve(name, chosen, seed) for name, chosen in arms.items()]
         judged = sweep.model_copy(
             update={
                 "name": f"{sweep.name}_confirmed",
                 "title": f"{sweep.title}: the winner ({arm}) and the base",
-                "arms": arms,
+                "arms": {"base": sweep.base, "winner": recipe},
                 "contrasts": (claim,),
                 "search": None,
             }
         )
-        return replace(self.request, sweep=judged, trials=tuple(trials))
+        return self.request.of_sweep(judged, seeds[: self.settings.confirm])
 
     def heading(self, study: Study, arm: str, recipe: Recipe) -> str:
         """How far the search went, and what it found, in Markdown."""
@@ -244,7 +241,7 @@ class _Search:
     def told(self, winner: Recipe, confirmation: Request) -> str:
         """The winner's curse: what of its score was confirmed, and what not. In Markdown."""
         later = KnownScores(confirmation, self._read, self.known.diverged)
-        searched, further = (", ".join(map(str, known.seeds)) for known in (self.known, later))
+        searched, further = (", ".join(map(str, one.seeds)) for one in (self.request, confirmation))
         [found] = self.known.of(winner) or self.known.diverged
         [confirmed] = later.of(winner) or later.diverged
         curse = found - confirmed if self.direction == "maximize" else confirmed - found

@@ -211,7 +211,7 @@ def run_until_decided(request: Request, executor: Executor, draw: Draw, judge: J
     Each look is judged on its own seeds, even if the folder has more: the same command resumes an interrupted study and
     repeats the verdicts of earlier looks. Returns the exit code.
     """
-    seeds = sorted({trial.seed for trial in request.trials})
+    seeds = sorted(request.seeds)
     arms = {trial.arm for trial in request.trials}
     chosen: list[Trial] = []
     for before, look in zip((0, *request.looks), request.looks, strict=False):

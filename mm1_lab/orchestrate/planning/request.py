@@ -4,7 +4,7 @@ before anything runs."""
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
@@ -132,14 +132,23 @@ class Request:
         """Resolves a recipe with this request's scale, data and pre-trained models. Raises RequestError."""
         return resolve(arm, recipe, self.scale, seed, self.data, self.models)
 
-    def at_seeds(self, seeds: Collection[int]) -> Request:
-        """The request with the same arms at these seeds; unchanged without any."""
-        if not seeds:
-            return self
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(trial.seed for trial in self.trials))
+
+    def of_sweep(self, sweep: Sweep, seeds: Iterable[int] = ()) -> Request:
+        """The request for all arms of another sweep; at its own seeds if none are given."""
+        trials = resolve_sweep(sweep, self.scale, tuple(seeds) or self.seeds, self.data, self.models)
+        return replace(self, sweep=sweep, trials=tuple(trials))
+
+    def with_arms(self, arms: Mapping[str, Recipe], seeds: Iterable[int] = ()) -> Request:
+        """The request with these arms in place of the sweep's."""
+        return self.of_sweep(self.sweep.model_copy(update={"arms": arms}), seeds)
+
+    def at_seeds(self, seeds: Iterable[int]) -> Request:
+        """The request with the same trials at these seeds; unchanged without any."""
         arms = {trial.arm: trial.recipe for trial in self.trials}
-        part = self.sweep.model_copy(update={"arms": arms})
-        trials = resolve_sweep(part, self.scale, tuple(sorted(seeds)), self.data, self.models)
-        return replace(self, trials=tuple(trials))
+        return replace(self, trials=self.with_arms(arms, sorted(seeds)).trials)
 
     def why_no_value(self, measure: Measure) -> str:
         """Why no trial can have a value of the measure; empty if some may. Shots are not looked at: scales differ."""
