@@ -36,9 +36,9 @@ class Collection:
     Files are ordered by digest, so that their names and locations do not matter; of equal ones, one is read.
     """
 
-    def __init__(self, reader: str, shards: Sequence[Shard], cache: Path, decoder: ImageDecoder) -> None:
+    def __init__(self, shards: Sequence[Shard], cache: Path, decoder: ImageDecoder) -> None:
         by_digest = {shard.digest: shard for shard in reversed(shards)}
-        self.reader = reader
+        self.reader = shards[0].file.reader
         self.digests = sorted(by_digest)
         """What identifies the samples."""
         self.shards = [by_digest[digest] for digest in self.digests]

@@ -45,7 +45,7 @@ class Entry(Config):
             raise ValueError("needs exactly one of file, folder and dataset")
         return self
 
-    def find(self, base: Path) -> list[File]:
+    def find(self, base: Path, reader: str) -> list[File]:
         """Its files, with what it says of them; paths are relative to `base`. Raises RequestError."""
         for name in (self.folder, self.images):
             if not (base / Path(name).expanduser()).is_dir():
@@ -59,7 +59,7 @@ class Entry(Config):
             if PurePosixPath(file.name).suffix not in FORMATS:
                 raise RequestError(f"{file.name!r} must end in {' or '.join(FORMATS)}; convert it")
             folder = base / Path(self.images).expanduser() if self.images else file.folder
-            found.append(replace(file, folder=folder, image=self.image, text=self.text))
+            found.append(replace(file, folder=folder, reader=reader, image=self.image, text=self.text))
         return found
 
 
@@ -176,7 +176,7 @@ def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
         for one in source.files:
             entry = one if isinstance(one, Entry) else Entry(file=one)
             try:
-                for file in entry.find(path.parent):
+                for file in entry.find(path.parent, source.reader):
                     files[file.name, file.image, file.text] = file
             except RequestError as error:
                 raise RequestError(f"{path}: {name}: {error}") from None

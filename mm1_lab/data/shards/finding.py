@@ -51,6 +51,8 @@ class File:
     """Changes when the content does."""
     folder: Path = Path()
     """Where the pictures are that it refers to."""
+    reader: str = ""
+    """What its rows are read as, by the data file."""
     image: str = ""
     text: str = ""
     """Its columns of pictures and texts, if the data file names them."""

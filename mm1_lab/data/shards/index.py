@@ -58,20 +58,20 @@ class Shard(NamedTuple):
     """What is said of broken rows and missing pictures."""
 
 
-def index_path(file: File, reader: str, cache: Path) -> Path:
-    what = short_hash(INDEX_VERSION, reader, LONGEST, file.image, file.text, file.identity)
+def index_path(file: File, cache: Path) -> Path:
+    what = short_hash(INDEX_VERSION, file.reader, LONGEST, file.image, file.text, file.identity)
     return cache / "index" / f"{what}.ipc"
 
 
-def index_file(file: File, reader: str, cache: Path) -> Shard:
+def index_file(file: File, cache: Path) -> Shard:
     """Indexes the file unless its index is cached; safe to run in several processes at once. Raises RequestError if
     nothing usable can be read, or if more than 1 % of its rows are broken or of its pictures missing."""
-    path = index_path(file, reader, cache)
+    path = index_path(file, cache)
     about_path = path.with_suffix(".json")
 
     def make() -> Generator[pa.RecordBatch]:
         local = file.local(cache / "copies")
-        about = yield from _build(local, file, reader)
+        about = yield from _build(local, file)
         write_text(about_path, json.dumps(about))
         if file.is_remote and local.suffix != ".tar":
             local.unlink(missing_ok=True)  # all of it is in the index
@@ -110,9 +110,9 @@ def _damaged(path: Path) -> RequestError:
     return RequestError(f"{path}: is damaged; delete it and give the command again")
 
 
-def _build(path: Path, file: File, name: str) -> Generator[pa.RecordBatch, None, dict[str, Any]]:
+def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, Any]]:
     """Yields the index of `path`; returns what is to be known about it."""
-    reader = READERS[name]
+    reader = READERS[file.reader]
     columns = {**KEY, **reader.columns}
     if file.image:
         columns["image"] = (file.image,)
@@ -140,7 +140,7 @@ def _build(path: Path, file: File, name: str) -> Generator[pa.RecordBatch, None,
             broken.append(f"{file.name}, {place}: {reason}")
             continue
         # captions of one picture are on one side of the split, even where each has an id of its own, as COCO's have
-        shares_picture = name == "pairs" and isinstance(sample.parts[0], Image) and sample.parts[0].path
+        shares_picture = file.reader == "pairs" and isinstance(sample.parts[0], Image) and sample.parts[0].path
         record = _record(sample, None if shares_picture else row.get("key"), place)
         rows.append(record)
         sizes = [image["length"] or len(image["content"] or b"") for image in record["images"]]
@@ -158,7 +158,8 @@ def _build(path: Path, file: File, name: str) -> Generator[pa.RecordBatch, None,
         reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items()) or "it is empty"
         needs = " and ".join(columns[field][0] for field in required)
         raise RequestError(
-            f"{file.name}: contains no usable {name} ({reasons}); each needs {needs} (in a tar, KEY.jpg and KEY.txt)"
+            f"{file.name}: contains no usable {file.reader} ({reasons}); each needs {needs} (in a tar, KEY.jpg and "
+            "KEY.txt)"
         )
     if broken:
         left_out["broken"] = len(broken)

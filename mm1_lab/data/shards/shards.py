@@ -54,13 +54,12 @@ class Shards:
             self._folder_tokenizer = folder_tokenizer(tokenizer)
         elif content.tokenizer != "bpe":
             self._folder_tokenizer = folder_tokenizer(path.parent / Path(content.tokenizer).expanduser())
-        sources = content.all_named()
-        shards = iter(_index([(file, sources[name].reader) for name in sources for file in files[name]], cache))
+        shards = iter(_index([file for own in files.values() for file in own], cache))
         self.everything: dict[str, Collection] = {}
         """All sources, keyed as in `DataFile.all_named`."""
-        for name, source in sources.items():
-            own = list(islice(shards, len(files[name])))
-            self.everything[name] = Collection(source.reader, own, cache, ImageDecoder(content.pictures))
+        for name, own in files.items():
+            indexed = list(islice(shards, len(own)))
+            self.everything[name] = Collection(indexed, cache, ImageDecoder(content.pictures))
         self.collections = {name: self.everything[name] for name in content.named()}
         self.conversations = {name: self.everything[set_key(name)] for name in content.instructions}
         self.identity = self._identify(content)
@@ -176,18 +175,17 @@ class Shards:
                     yield f"  note: only {different:,} of {len(texts):,} texts differ from each other"
 
 
-def _index(wanted: list[tuple[File, str]], cache: Path) -> list[Shard]:
-    """The index of each (file, reader), in order. Much data that are new here are indexed by a process a core."""
-    new = [file.size for file, reader in wanted if not index_path(file, reader, cache).exists()]
+def _index(files: list[File], cache: Path) -> list[Shard]:
+    """The index of each file, in order. Much data that are new here are indexed by a process a core."""
+    new = [file.size for file in files if not index_path(file, cache).exists()]
     if sum(new) > MUCH:
         print(f"reading {counted(len(new), 'file')} of {short(sum(new), 'B')} (once)", file=sys.stderr, flush=True)
-        files, readers = zip(*wanted, strict=True)
         with ProcessPoolExecutor(machine_cpus(), get_context("spawn"), allow_interrupts) as pool:
             with interrupts_blocked():  # the pool starts its processes when it gets work
-                made = pool.map(_index_apart, files, readers, repeat(cache))
+                made = pool.map(_index_apart, files, repeat(cache))
             list(made)
-    return [index_file(file, reader, cache) for file, reader in wanted]
+    return [index_file(file, cache) for file in files]
 
 
-def _index_apart(file: File, reader: str, cache: Path) -> None:
-    index_file(file, reader, cache)  # mapped memory is not passed on between processes
+def _index_apart(file: File, cache: Path) -> None:
+    index_file(file, cache)  # mapped memory is not passed on between processes
