@@ -14,7 +14,7 @@ from mm1_lab.files import locked, write_csv, write_text
 from mm1_lab.formatting import counted, duration, text_table
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.planning.cost import rows_at_a_time
-from mm1_lab.orchestrate.planning.plan import Plan, find_missing, make_tasks
+from mm1_lab.orchestrate.planning.plan import Plan, make_tasks
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import work_through
 from mm1_lab.results import variant_name
@@ -104,8 +104,7 @@ def _train(stages: Sequence[Stage], request: Request, executor: Executor) -> Non
     """Trains the stages that neither the store nor the shipped parts have, and what they start from."""
     seeds, ledger = {trial.seed: trial for trial in request.trials}, request.ledger
     lacking = [stage for stage in stages if not ledger.has_intact_weights(stage.fingerprint)]
-    missing = find_missing(((stage, seeds[stage.seed]) for stage in lacking), ledger)
-    plan = Plan((), tasks=make_tasks(missing))
+    plan = Plan((), tasks=make_tasks(((stage, seeds[stage.seed]) for stage in lacking), ledger))
     if not plan.tasks:
         return
     kinds = Counter(stage.KIND for task in plan.tasks.values() for stage in task.stages)

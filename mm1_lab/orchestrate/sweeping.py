@@ -21,7 +21,7 @@ from mm1_lab.orchestrate.planning.cost import (
     rows_at_a_time,
     stage_seconds,
 )
-from mm1_lab.orchestrate.planning.plan import Plan, Task, find_missing, make_plan, make_tasks
+from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan, make_tasks
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_recorder import MlflowRecorder
 from mm1_lab.orchestrate.tracking.trackers import Recorder, Tracker
@@ -56,8 +56,8 @@ def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor)
         for stage in trial.evaluation.chain():
             if isinstance(stage, EvaluationStage | ModelStage) or stage.fingerprint in diverged:
                 forgotten[stage.fingerprint] = trial
-    missing = find_missing(((trial.evaluation, trial) for trial in trials), ledger)
-    _check(Plan(tuple(trials), tasks=make_tasks(missing)), request, executor)
+    tasks = make_tasks(((trial.evaluation, trial) for trial in trials), ledger)
+    _check(Plan(tuple(trials), tasks=tasks), request, executor)
     for fingerprint, trial in forgotten.items():
         claim = ledger.claims.take([fingerprint])
         if claim is None:

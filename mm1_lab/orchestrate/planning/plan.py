@@ -1,8 +1,8 @@
 """The plan: which trials and stages are done, which are missing, and the tasks that would finish them."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mm1_lab.config import Stage, Trial
@@ -85,18 +85,17 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
             plan.add(evaluation, "diverged", why)
         else:
             wanted.append((evaluation, trial))
-    missing = find_missing(wanted, ledger)
-    plan.tasks = make_tasks(missing)
-    for one in missing.values():
-        if one.inputs:
-            waits = " and ".join(needed.KIND for needed in one.inputs.values())
-            plan.add(one.stage, "wait", f"waits for {waits}")
-        elif ledger.failure_file(one.stage.fingerprint).exists():
-            plan.add(one.stage, "run", "failed before")
-        elif ledger.partial_folder(one.stage.fingerprint).exists():
-            plan.add(one.stage, "run", "was interrupted, resumes")
+    plan.tasks = make_tasks(wanted, ledger)
+    missing = {stage.fingerprint for _, stage in plan.missing}
+    for _, stage in plan.missing:
+        if waits := [needed.KIND for needed in stage.inputs.values() if needed.fingerprint in missing]:
+            plan.add(stage, "wait", f"waits for {' and '.join(waits)}")
+        elif ledger.failure_file(stage.fingerprint).exists():
+            plan.add(stage, "run", "failed before")
+        elif ledger.partial_folder(stage.fingerprint).exists():
+            plan.add(stage, "run", "was interrupted, resumes")
         else:
-            plan.add(one.stage, "run", "new")
+            plan.add(stage, "run", "new")
     for trial in plan.trials:
         for stage in trial.evaluation.chain():
             if stage.fingerprint in plan.stages:
@@ -110,51 +109,32 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
     return plan
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """A stage that has to run."""
+def make_tasks(wanted: Iterable[tuple[Stage, Trial]], ledger: Ledger) -> dict[str, Task]:
+    """The tasks for the wanted stages, each with a trial that wants it, and for all that they need and the ledger does
+    not have intact. A task comes after those that it needs.
 
-    stage: Stage
-    inputs: dict[str, Stage]
-    """Those of its inputs that have to run too, by fingerprint."""
-    trials: dict[str, Trial] = field(default_factory=dict)
-    """The trials that need it, by name."""
-
-
-def find_missing(wanted: Iterable[tuple[Stage, Trial]], ledger: Ledger) -> dict[str, Missing]:
-    """The wanted stages, each with a trial that wants it, and all that they need and the ledger does not have intact.
-
-    By fingerprint; a stage comes after its inputs.
+    A stage is a task, but one that only a single evaluation needs is joined with it, which saves loading the weights.
     """
-    missing: dict[str, Missing] = {}
+    stages: dict[str, Stage] = {}
+    trials: dict[str, dict[str, Trial]] = defaultdict(dict)
 
     def add(stage: Stage, trial: Trial) -> None:
-        inputs = {
-            needed.fingerprint: needed
-            for needed in stage.inputs.values()
-            if needed.fingerprint in missing or not ledger.has_intact_weights(needed.fingerprint)
-        }
-        for needed in inputs.values():
-            add(needed, trial)
-        missing.setdefault(stage.fingerprint, Missing(stage, inputs)).trials[trial.name] = trial
+        for needed in stage.inputs.values():
+            if needed.fingerprint in stages or not ledger.has_intact_weights(needed.fingerprint):
+                add(needed, trial)
+        stages.setdefault(stage.fingerprint, stage)
+        trials[stage.fingerprint][trial.name] = trial
 
     for stage, trial in wanted:
         add(stage, trial)
-    return missing
-
-
-def make_tasks(missing: Mapping[str, Missing]) -> dict[str, Task]:
-    """The tasks for the missing stages: one each, but a stage that only a single evaluation needs is joined with it,
-    which saves loading the weights. A task comes after those that it needs."""
-    users = Counter(needed for one in missing.values() for needed in one.inputs)
     tasks: dict[str, Task] = {}
-    for key, one in missing.items():
-        stages: tuple[Stage, ...] = (one.stage,)
-        needs = tuple(one.inputs)
-        if not one.stage.TRAINS and len(needs) == 1 and users[needs[0]] == 1:
+    users = Counter(needed.fingerprint for stage in stages.values() for needed in stage.inputs.values())
+    for key, stage in stages.items():
+        needs = tuple(needed.fingerprint for needed in stage.inputs.values() if needed.fingerprint in stages)
+        tasks[key] = Task(key, (stage,), needs, tuple(trials[key].values()))
+        if not stage.TRAINS and len(needs) == 1 and users[needs[0]] == 1:
             before = tasks.pop(needs[0])
-            stages, needs = (*before.stages, one.stage), before.needs
-        tasks[key] = Task(key, stages, needs, tuple(one.trials.values()))
+            tasks[key] = replace(tasks[key], stages=(*before.stages, stage), needs=before.needs)
     return tasks
 
 
