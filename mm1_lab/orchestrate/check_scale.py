@@ -13,10 +13,9 @@ from mm1_lab.config import GATES, Check, PretrainedModel, RequestError, Stage, r
 from mm1_lab.files import locked, write_csv, write_text
 from mm1_lab.formatting import counted, duration, text_table
 from mm1_lab.orchestrate.execution.executor import Executor
-from mm1_lab.orchestrate.planning.cost import rows_at_a_time
 from mm1_lab.orchestrate.planning.plan import Plan, make_tasks
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.orchestrate.sweeping import work_through
+from mm1_lab.orchestrate.sweeping import check_runnable, work_through
 from mm1_lab.results import variant_name
 
 OTHERS = "the gates need parts trained from scratch, but this scale's base has pre-trained weights: check smoke or mini"
@@ -110,7 +109,7 @@ def _train(stages: Sequence[Stage], request: Request, executor: Executor) -> Non
     kinds = Counter(stage.KIND for task in plan.tasks.values() for stage in task.stages)
     print(f"trained first: {', '.join(counted(count, kind) for kind, count in kinds.items())}", flush=True)
     with executor:
-        result = work_through(plan, request, executor, rows_at_a_time(plan, request))
+        result = work_through(plan, request, executor, check_runnable(plan, request, executor))
     for key, outcome in result.failed.items():
         log = ledger.failure_file(key, "log")
         raise RequestError(f"{plan.tasks[key].label} {outcome.kind}: {outcome.reason} ({log})")

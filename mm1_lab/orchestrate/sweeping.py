@@ -57,7 +57,7 @@ def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor)
             if isinstance(stage, EvaluationStage | ModelStage) or stage.fingerprint in diverged:
                 forgotten[stage.fingerprint] = trial
     tasks = make_tasks(((trial.evaluation, trial) for trial in trials), ledger)
-    _check(Plan(tuple(trials), tasks=tasks), request, executor)
+    check_runnable(Plan(tuple(trials), tasks=tasks), request, executor)
     for fingerprint, trial in forgotten.items():
         claim = ledger.claims.take([fingerprint])
         if claim is None:
@@ -98,14 +98,14 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
 
 
 def _prepare(plan: Plan, request: Request, executor: Executor) -> dict[str, int]:
-    """Says what is to be done, and `_check`s that it can be."""
+    """Says what is to be done, and checks that it can be."""
     states = [plan.stages[trial.fingerprint].state for trial in plan.trials]
     done = f"{states.count('done')} of {counted(len(states), 'trial')} done before"
     print(f"{request.variant} at {request.scale_name}: {counted(len(plan.tasks), 'task')}, {done}", flush=True)
-    return _check(plan, request, executor)
+    return check_runnable(plan, request, executor)
 
 
-def _check(plan: Plan, request: Request, executor: Executor) -> dict[str, int]:
+def check_runnable(plan: Plan, request: Request, executor: Executor) -> dict[str, int]:
     """Checks that the plan can be run, and opens the executor. Returns the rows of `rows_at_a_time`."""
     if request.scale_name == "paper" and not request.data_path:
         raise RequestError(
@@ -122,7 +122,7 @@ def work_through(
     plan: Plan, request: Request, executor: Executor, rows: Mapping[str, int], observers: Sequence[Observer] = ()
 ) -> WorkList:
     """Runs the plan's tasks and shows their progress; returns which are done, failed (also recorded in the ledger) and
-    blocked. `rows` are those of `rows_at_a_time`."""
+    blocked. `rows` are those of `check_runnable`."""
     ledger = request.ledger
     worker = Worker(
         results=ledger.results,
@@ -143,7 +143,6 @@ def work_through(
             return str(error)
 
     seconds = partial(stage_seconds, speeds=measured_speeds(ledger))
-    executor.open(request.scale)
     work_list = WorkList(plan.tasks, seconds, request.scale.retries, ledger, observers)
     work_list.observers.insert(0, Display(work_list, headline_of, sys.stdout))
     executor.work(work_list, worker)
