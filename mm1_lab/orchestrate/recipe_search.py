@@ -115,12 +115,18 @@ class _Search:
         self.seeds = request.seeds
         self.spaces: dict[str, BaseDistribution] = {}
         """Where Optuna looks for each field."""
+        self.whole: set[str] = set()
+        """Fields of whole numbers."""
         for field, space in self.settings.over.items():
             for value in (space.low, space.high) if isinstance(space, Range) else space:
                 recipe = request.sweep.changed({field: value}, f"{request.file.name}: search.over.{field}")
                 request.resolve(f"{field} {spelt(value)}", recipe, self.seeds[0])
             if isinstance(space, Range):
                 self.spaces[field] = FloatDistribution(space.low, space.high, log=space.log)
+                try:
+                    request.sweep.changed({field: space.low + (space.high - space.low) / math.pi}, field)
+                except RequestError:
+                    self.whole.add(field)
             else:
                 self.spaces[field] = CategoricalDistribution([spelt(value) for value in space])
         if reason := request.why_no_value(self.measure):
@@ -128,19 +134,8 @@ class _Search:
         shots = request.scale.evaluate.shots
         if not request.data_path and self.measure.shots not in (None, *shots):  # one's own may have other shots
             raise RequestError(f"search.measure: {str(self.measure)!r}: there is only {', '.join(map(str, shots))}")
-        self.whole = {field for field, space in self.settings.over.items() if not self._takes_fractions(field, space)}
-        """Fields of whole numbers."""
         self.refused: RequestError | None = None
         """Why the last arm that could not be run could not."""
-
-    def _takes_fractions(self, field: str, space: Range | tuple[Any, ...]) -> bool:
-        if not isinstance(space, Range):
-            return True
-        try:
-            self.request.sweep.changed({field: space.low + (space.high - space.low) / math.pi}, field)
-        except RequestError:
-            return False
-        return True
 
     def arms(self) -> dict[str, Recipe]:
         return self.replay()[1]
