@@ -21,12 +21,11 @@ from mm1_lab.orchestrate.planning.cost import (
     rows_at_a_time,
     stage_seconds,
 )
-from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan, make_tasks
+from mm1_lab.orchestrate.planning.plan import Plan, make_plan, make_tasks
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_recorder import MlflowRecorder
 from mm1_lab.orchestrate.tracking.trackers import Recorder, Tracker
 from mm1_lab.results import TrialRow
-from mm1_lab.results.summary import headline
 
 Draw = Callable[[Path], list[Path]]
 """Draws a sweep's tables and figures into its folder."""
@@ -136,15 +135,9 @@ def work_through(
         connectors=request.sweep.connectors,
     )
 
-    def headline_of(task: Task) -> str:
-        try:
-            return headline(ledger.trial_folder(task.key))
-        except RequestError as error:  # whatever became of this trial's files, the others go on
-            return str(error)
-
     seconds = partial(stage_seconds, speeds=measured_speeds(ledger))
     work_list = WorkList(plan.tasks, seconds, request.scale.retries, ledger, observers)
-    work_list.observers.insert(0, Display(work_list, headline_of, sys.stdout))
+    work_list.observers.insert(0, Display(work_list, sys.stdout))
     executor.work(work_list, worker)
     return work_list
 

@@ -4,9 +4,11 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from mm1_lab.config import RequestError
 from mm1_lab.formatting import counted, duration
 from mm1_lab.orchestrate.execution.worklist import Observer, Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
+from mm1_lab.results.summary import headline
 from mm1_lab.train.progress import Progress
 
 TELLING_SECONDS = 30.0
@@ -19,10 +21,8 @@ class Display(Observer):
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
-    def __init__(self, work_list: WorkList, headline: Callable[[Task], str], out: TextIO) -> None:
-        """`headline` tells a trial's scores."""
+    def __init__(self, work_list: WorkList, out: TextIO) -> None:
         self.work_list = work_list
-        self.headline = headline
         self.out = out
         self.begun = self.clock()
         self.since: dict[str, float] = {}
@@ -66,6 +66,13 @@ class Display(Observer):
         if task.kind == "trial" and (scores := self.headline(task)):
             text += f": {scores}"
         self.line(text)
+
+    def headline(self, task: Task) -> str:
+        """A trial's scores."""
+        try:
+            return headline(self.work_list.ledger.trial_folder(task.key))
+        except RequestError as error:  # whatever became of this trial's files, the others go on
+            return str(error)
 
     def failed(self, task: Task, outcome: Outcome, again: bool) -> None:
         self.worked[task.key] = 0.0
