@@ -7,10 +7,9 @@ questions, conditional on the models at hand.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +55,28 @@ ABOVE_BLIND, ABOVE_MAJORITY = 20.0, 10.0
 KEPT = 80.0
 """Least percentage of a caption's words in the convention shown."""
 FEW = 4
-Majorities = Mapping[str, Mapping[Any, float]]
-"""The best constant answer's score by benchmark and kind of question."""
+Majority = Mapping[Any, float]
+"""The best constant answer's score by kind of question."""
+Majorities = Mapping[str, Majority]
+"""By benchmark."""
 
 
 def validity_checks(study: Study) -> list[Check]:
     """The checks of a sweep's base; empty if no seed has both a finished base and a finished blind control."""
-    base = _base_of(study)
-    if not base:
+    arms = _base_and_blind(study)
+    if arms is None:
         return []
-    scores = base.scores(base.arm)
-    compared = scores, base.scores(base.blind), base.majorities()
-    return [*_seeing(*compared), *_captions_and_text(scores), *demonstration_checks(*compared), *_steadiness(scores)]
+    base, blind = arms
+    scores = study.scores[study.scores["arm"] == base]
+    unseen = study.scores[study.scores["arm"] == blind]
+    unseen = unseen[unseen["seed"].isin(_seeds_of(study, base))]
+    majorities = _majorities(study, base)
+    return [
+        *_seeing(scores, unseen, majorities),
+        *_captions_and_text(scores),
+        *demonstration_checks(scores, unseen, majorities),
+        *_steadiness(scores),
+    ]
 
 
 def read_judged(folder: Path, seeds: Sequence[int] | None = None) -> tuple[Study, list[Check]]:
@@ -85,8 +94,8 @@ def failed_gates(study: Study, checks: Sequence[Check]) -> tuple[str, ...]:
     failed = [one.what for one in checks if one.check.startswith("above ") and one.verdict == "fail"]
     manifest = study.manifest
     name = variant_name("check_scale", manifest.overrides, manifest.data_name)
-    gates = [] if earlier_world(manifest) else read_checks(study.variant.folder.with_name(name) / "gates.csv")
-    for gate in gates:
+    gates = study.variant.folder.with_name(name) / "gates.csv"
+    for gate in [] if earlier_world(manifest) else read_checks(gates):
         if gate.verdict == "fail" and gate.seed is None:
             failed.append(f"{gate.check}: {gate.what}")
         elif gate.verdict == "fail" and gate.seed in study.seeds:
@@ -95,102 +104,120 @@ def failed_gates(study: Study, checks: Sequence[Check]) -> tuple[str, ...]:
 
 
 def validity_table(study: Study, checks: Sequence[Check]) -> Table:
-    base = _base_of(study)
-    assert base, "there are checks"
-    about = f"over {len(base.seeds)} seeds" if len(base.seeds) > 1 else "over questions, one seed"
-    if base.blind_seeds != base.seeds:
-        about += f", of differences from the blind control over {counted(len(base.blind_seeds), 'seed')}"
+    arms = _base_and_blind(study)
+    assert arms, "there are checks"
+    seeds, of_blind = (_seeds_of(study, arm) for arm in arms)
+    about = f"over {len(seeds)} seeds" if len(seeds) > 1 else "over questions, one seed"
+    shared = seeds & of_blind
+    if shared != seeds:  # a growing study may stop giving the control seeds
+        about += f", of differences from the blind control over {counted(len(shared), 'seed')}"
     counts = Counter(one.verdict for one in checks)
     tally = ", ".join(f"{counts[verdict]} {words}" for verdict, words in TALLY.items() if counts[verdict])
     lines = []
     for one in checks:
-        interval = "" if np.isnan(one.low) else f"{as_text(one.low)} to {as_text(one.high)}"
-        line = {"check": one.check, "what": one.what, "value": one.value, "95 % interval": interval}
-        lines.append(line | {"needed": one.needed, "verdict": one.verdict})
+        line = {
+            "check": one.check,
+            "what": one.what,
+            "value": one.value,
+            "95 % interval": "" if np.isnan(one.low) else f"{as_text(one.low)} to {as_text(one.high)}",
+            "needed": one.needed,
+            "verdict": one.verdict,
+        }
+        lines.append(line)
     title = f"Validity of the base: {study.manifest.variant}, scale {study.manifest.scale}"
-    notes = [f"Of {len(checks)} checks {tally}; 95 % intervals {about}.", caution(study.manifest, base.seeds)]
-    return Table(title, pd.DataFrame(lines), [note for note in notes if note])
+    notes = [f"Of {len(checks)} checks {tally}; 95 % intervals {about}."]
+    if warning := caution(study.manifest, sorted(seeds)):
+        notes.append(warning)
+    return Table(title, pd.DataFrame(lines), notes)
 
 
-@dataclass(frozen=True)
-class _Base:
-    """A study's base and its blind control."""
-
-    study: Study
-    arm: str
-    blind: str
-    seeds: list[int]
-    """All seeds of the base."""
-    blind_seeds: list[int]
-    """Those that base and blind control share; a growing study may stop giving the control seeds."""
-
-    def scores(self, arm: str) -> pd.DataFrame:
-        """The scores of an arm at `seeds`."""
-        scores = self.study.scores
-        return scores[(scores["arm"] == arm) & scores["seed"].isin(self.seeds)]
-
-    def majorities(self) -> Majorities:
-        """The means over seeds."""
-        done = self.study.variant.done
-        levels: dict[str, list[dict[str, float]]] = {}
-        for fingerprint in done["fingerprint"][done["arm"] == self.arm]:
-            for benchmark, kinds in self.study.records[fingerprint].get("majority_by_kind", {}).items():
-                levels.setdefault(benchmark, []).append(kinds)
-        return {benchmark: pd.DataFrame(found).mean().to_dict() for benchmark, found in levels.items()}
-
-
-def _base_of(study: Study) -> _Base | None:
+def _base_and_blind(study: Study) -> tuple[str, str] | None:
+    """The arms that are a study's base and its blind control; None unless they are two and share a seed."""
     recipe = study.sweep.base
-    arm, blind = _arm_of(study, recipe), _arm_of(study, recipe.model_copy(update={"images": "blind"}))
-    if arm is None or blind is None or blind == arm:
+    base = _arm_of(study, recipe)
+    blind = _arm_of(study, recipe.model_copy(update={"images": "blind"}))
+    if base is None or blind is None or blind == base:
         return None
-    done = study.variant.done
-    seeds = set(done["seed"][done["arm"] == arm])
-    shared = seeds & set(done["seed"][done["arm"] == blind])
-    return _Base(study, arm, blind, sorted(seeds), sorted(shared)) if shared else None
+    return (base, blind) if _seeds_of(study, base) & _seeds_of(study, blind) else None
 
 
 def _arm_of(study: Study, recipe: Recipe) -> str | None:
     return next((arm for arm, other in study.sweep.arms.items() if other == recipe), None)
 
 
+def _seeds_of(study: Study, arm: str) -> set[int]:
+    done = study.variant.done
+    return set(done["seed"][done["arm"] == arm])
+
+
+def _majorities(study: Study, arm: str) -> Majorities:
+    """The means over seeds."""
+    done = study.variant.done
+    levels: dict[str, list[dict[str, float]]] = {}
+    for fingerprint in done["fingerprint"][done["arm"] == arm]:
+        for benchmark, kinds in study.records[fingerprint].get("majority_by_kind", {}).items():
+            levels.setdefault(benchmark, []).append(kinds)
+    return {benchmark: pd.DataFrame(found).mean().to_dict() for benchmark, found in levels.items()}
+
+
 def _seeing(scores: pd.DataFrame, blind: pd.DataFrame, majorities: Majorities) -> Iterator[Check]:
     """Checks of every visual benchmark, and of every kind of question of a benchmark with several."""
-    for benchmark, table in scores[scores["family"] == "vqa"].groupby("benchmark", sort=False, observed=True):
-        kinds = list(dict.fromkeys(table["kind"]))
-        asked = {str(benchmark): kinds}
-        if len(kinds) > 1:
-            asked |= {f"{benchmark}: {kind}": [kind] for kind in kinds}
+    visual = scores[scores["family"] == "vqa"]
+    for benchmark, table in visual.groupby("benchmark", sort=False, observed=True):
+        majority = majorities.get(str(benchmark))
         for shots in SHOTS:
-            at_shots = table[table["shots"] == shots]
-            for name, own_kinds in asked.items():
-                own = at_shots[at_shots["kind"].isin(own_kinds)]
-                if own.empty:
-                    continue
-                what = f"{name}, {shots} shots"
-                otherwise: CheckVerdict = "fail" if own_kinds == kinds else "weak"
-                if benchmark in majorities:
-                    level = float(own["kind"].map(majorities[str(benchmark)]).mean())
-                    needed = f"low ≥ {level:.1f} + {ABOVE:g}"
-                    yield _reaching("above majority", what, own, level + ABOVE, needed, otherwise)
-                yield _reaching("above blind", what, _minus(own, blind), ABOVE, f"low ≥ {ABOVE:g}", otherwise)
+            asked = table[table["shots"] == shots]
+            if asked.empty:
+                continue
+            yield from _seen_by_rule(f"{benchmark}, {shots} shots", asked, blind, majority, "fail")
+            if table["kind"].nunique() > 1:
+                for kind, own in asked.groupby("kind", sort=False, observed=True):
+                    yield from _seen_by_rule(f"{benchmark}: {kind}, {shots} shots", own, blind, majority, "weak")
         for count, own in table.groupby("shots"):
-            yield _within("no ceiling", f"{benchmark}, {count} shots", own, most=CEILING)
+            yield _no_ceiling(f"{benchmark}, {count} shots", own)
+
+
+def _seen_by_rule(
+    what: str, asked: pd.DataFrame, blind: pd.DataFrame, majority: Majority | None, otherwise: CheckVerdict
+) -> Iterator[Check]:
+    if majority is not None:
+        level = float(asked["kind"].map(majority).mean())
+        needed = f"low ≥ {level:.1f} + {ABOVE:g}"
+        yield _reaching("above majority", what, asked, level + ABOVE, needed, otherwise)
+    yield _reaching("above blind", what, _minus(asked, blind), ABOVE, f"low ≥ {ABOVE:g}", otherwise)
+
+
+def _reaching(check: str, what: str, asked: pd.DataFrame, least: float, needed: str, otherwise: CheckVerdict) -> Check:
+    """The check that the interval's lower end reaches `least`; with `least` inside it takes more seeds to tell."""
+    found = _mean(asked)
+    verdict = otherwise
+    if found.low >= least:
+        verdict = "pass"
+    elif found.high >= least:
+        verdict = "needs more seeds"
+    return Check(
+        check=check,
+        what=what,
+        value=found.estimate,
+        low=found.low,
+        high=found.high,
+        needed=needed,
+        verdict=verdict,
+    )
 
 
 def _captions_and_text(scores: pd.DataFrame) -> Iterator[Check]:
     keys = ["family", "benchmark", "shots"]
     for (family, benchmark, shots), asked in scores.groupby(keys, sort=False, observed=True):
         if family in ("text", "captioning") and not asked["metric"].isin(["cider"]).any():  # which has no most
-            yield _within("no ceiling", f"{benchmark}, {shots} shots", asked, most=CEILING)
+            yield _no_ceiling(f"{benchmark}, {shots} shots", asked)
 
 
 def _steadiness(scores: pd.DataFrame) -> Iterator[Check]:
     images = scores[scores["family"].isin(PLAIN)]
-    for name, asked in (("0 shots", images[images["shots"] == 0]), ("few shots", images[images["shots"] > 0])):
+    for has_shots, asked in images.groupby(images["shots"] > 0):
+        name = "few shots" if has_shots else "0 shots"
         averages = _by_seed(asked)
-        if averages.empty:
-            continue
         what = f"standard deviation of the base's average over {counted(len(averages), 'seed')}, {name}"
         found = Check.within("steady over seeds", what, float(averages.std()), most=SEED_SPREAD[name])
         yield found if len(averages) > 1 else replace(found, verdict="needs more seeds")
@@ -200,18 +227,9 @@ def _steadiness(scores: pd.DataFrame) -> Iterator[Check]:
         yield Check.within("answers parsed", what, share, most=UNPARSED)
 
 
-def _within(check: str, what: str, asked: pd.DataFrame, most: float = math.inf) -> Check:
+def _no_ceiling(what: str, asked: pd.DataFrame) -> Check:
     found = _mean(asked)
-    return Check.within(check, what, found.estimate, most=most, low=found.low, high=found.high)
-
-
-def _reaching(check: str, what: str, asked: pd.DataFrame, least: float, needed: str, otherwise: CheckVerdict) -> Check:
-    """The check that the interval's lower end reaches `least`; with `least` inside it takes more seeds to tell."""
-    found = _within(check, what, asked)
-    verdict: CheckVerdict = "needs more seeds" if found.high >= least else otherwise
-    if found.low >= least:
-        verdict = "pass"
-    return replace(found, needed=needed, verdict=verdict)
+    return Check.within("no ceiling", what, found.estimate, most=CEILING, low=found.low, high=found.high)
 
 
 def _minus(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
@@ -237,24 +255,25 @@ def _mean(table: pd.DataFrame) -> Interval:
 
 def demonstration_checks(scores: pd.DataFrame, blind: pd.DataFrame, majorities: Majorities) -> Iterator[Check]:
     """The checks of the base's scores by question; none where no question expects second words."""
-    asked = scores[scores["family"] == "vqa"]
-    vqa, alone = asked[asked["shots"] == FEW], asked[asked["shots"] == 0]
-    second = vqa["question"].astype(str).str.endswith(OTHERWISE)
-    if not second.any():
+    visual = scores[scores["family"] == "vqa"]
+    is_second = visual["question"].astype(str).str.endswith(OTHERWISE)
+    at_few = visual["shots"] == FEW
+    second = visual[at_few & is_second]
+    if second.empty:
         return
-    kinds = vqa["benchmark"].astype(str) + " " + vqa["kind"].astype(str)
-    has_second = kinds.isin(set(kinds[second]))
-    known = _plain_mean(vqa[has_second & ~second])
-    share = 100 * _plain_mean(vqa[second]) / known if known else 0.0  # at smoke nothing is known
+    kinds = visual["benchmark"].astype(str) + " " + visual["kind"].astype(str)
+    asked_both_ways = kinds.isin(kinds[at_few & is_second])
+    known = _plain_mean(visual[at_few & asked_both_ways & ~is_second])
+    share = 100 * _plain_mean(second) / known if known else 0.0  # at smoke nothing is known
     yield Check.within("told by demonstrations", f"second words, {FEW} shots, percent of first words", share, TOLD)
     captions = scores[scores["benchmark"].astype(str).str.endswith(FOLLOWED)]
     for shots, rows in captions[captions["shots"] > 0].groupby("shots"):
         what = f"captions' words in the convention shown, {shots} shots, percent"
         yield Check.within("told by demonstrations", what, _plain_mean(rows), KEPT)
 
-    yield from _seen(vqa, "", blind, majorities)
-    first = ~alone["question"].astype(str).str.endswith(OTHERWISE)
-    yield from _seen(alone[first], ", first words", blind, majorities)
+    yield from _seen(visual[at_few], "", blind, majorities)
+    alone = visual[(visual["shots"] == 0) & ~is_second]
+    yield from _seen(alone, ", first words", blind, majorities)
     most = int(scores["shots"].max())
     images = scores[scores["family"].isin(PLAIN)]
     if (images["shots"] == 0).any():
