@@ -8,13 +8,17 @@ import pandas as pd
 
 from analysis.paper import PaperNumber
 from analysis.seeds import MOST_SEEDS
-from analysis.table import Row, as_text
+from analysis.statistics import Interval
+from analysis.table import MISSING, Row, as_text
 
 
-def plus_minus(value: float, half_width: float, digits: int = 1) -> str:
+def plus_minus(mean: Interval | None, digits: int = 1) -> str:
     """`44.5 ± 2.3`: a mean and half the width of its 95 % interval, if it has one."""
-    text = as_text(value, f".{digits}f")
-    return text if np.isnan(half_width) else f"{text} ± {as_text(half_width, f'.{digits}f')}"
+    if mean is None:
+        return MISSING
+    form = f".{digits}f"
+    text = as_text(mean.estimate, form)
+    return text if np.isnan(mean.half_width) else f"{text} ± {as_text(mean.half_width, form)}"
 
 
 def estimate(row: Row, digits: int = 1) -> str:

@@ -1,6 +1,7 @@
 """The paper's tables of models by benchmark (Tables 3 and 4), with our numbers next to the published ones."""
 
-import numpy as np
+from dataclasses import replace
+
 import pandas as pd
 import yaml
 
@@ -9,7 +10,7 @@ from analysis.pages.notes import benchmark_notes
 from analysis.pages.output import Output
 from analysis.pages.scores import title
 from analysis.paper import FOLDER, read_paper
-from analysis.statistics import one_sample
+from analysis.statistics import UNKNOWN, one_sample
 from analysis.study import Study
 from analysis.table import MISSING, Table
 from mm1_lab.config import Measure
@@ -28,10 +29,12 @@ POPE_NOTE = "F1 of yes-no questions, half of which are to be answered by yes: 67
 def write_published(study: Study, output: Output) -> None:
     """Writes `table_3.md` and `table_4.md` if the sweep reproduces them or models were asked the table's own
     benchmarks, or for Table 4 their mirrors (every model is asked those of Table 3)."""
-    for name, mirrors in MIRRORS.items():
-        asked = set(study.asked["benchmark"][study.asked["family"].isin(FAMILIES[name])].str.lower())
-        telling = set(_labels(name)) - set(mirrors if name == "Table 3" else ())
-        if name == study.sweep.reproduces or asked & telling:
+    for name, families in FAMILIES.items():
+        asked = study.asked["benchmark"][study.asked["family"].isin(families)].str.lower()
+        telling = set(_labels(name))
+        if name == "Table 3":
+            telling -= set(MIRRORS[name])
+        if name == study.sweep.reproduces or asked.isin(telling).any():
             output.tables(name.lower().replace(" ", "_"), table_by_benchmark(study, name))
 
 
@@ -46,30 +49,37 @@ def _labels(name: str) -> dict[str, str]:
 def table_by_benchmark(study: Study, name: str) -> Table:
     """Table 3 or 4: a column per benchmark; for each of the paper's numbers of shots, our arms, then MM1's models."""
     paper = read_paper(name)
-    asked = study.scores.assign(label=study.scores["benchmark"].str.lower().map(_labels(name)))
-    asked = asked.dropna(subset="label")
-    labels = dict.fromkeys([*(label for _, label, _ in paper.values), *asked["label"]])
+    sources = paper.sources
+    labels = []
+    published: dict[str, dict[str, dict[str, str]]] = {}
+    for (model, label, shots), number in paper.values.items():
+        labels.append(label)
+        models = published.setdefault(shots, {})
+        models.setdefault(model, {})[label] = published_cell(number, sources)
+    benchmarks = study.scores["benchmark"].str.lower()
+    asked = study.scores.assign(label=benchmarks.map(_labels(name))).dropna(subset="label")
+    labels += asked["label"].tolist()
     rows = []
-    for shots in dict.fromkeys(shots for *_, shots in paper.values):
+    for shots, models in published.items():
         at_shots = asked[asked["shots"] == Measure.parse(shots).shots]
         for arm, of_arm in at_shots.groupby("arm", sort=False):
-            ours = {label: _cell(of_label) for label, of_label in of_arm.groupby("label")}
-            rows.append({"shots": shots, "model": arm} | dict.fromkeys(labels, MISSING) | ours)
-        for model in dict.fromkeys(model for model, _, known in paper.values if known == shots):
-            numbers = {label: paper.values.get((model, label, shots)) for label in labels}
-            cells = {label: published_cell(number, paper.sources) for label, number in numbers.items()}
-            rows.append({"shots": shots, "model": f"*{model}*"} | cells)
+            row = {"shots": shots, "model": str(arm)} | dict.fromkeys(labels, MISSING)
+            for benchmark, of_label in of_arm.groupby("label"):
+                row[str(benchmark)] = _cell(of_label)
+            rows.append(row)
+        for model, cells in models.items():
+            rows.append({"shots": shots, "model": f"*{model}*"} | dict.fromkeys(labels, "") | cells)
     frame = pd.DataFrame(rows)
     if study.manifest.in_world:
         mirrored = asked[asked["benchmark"].str.lower() != asked["label"].str.lower()]
-        named = mirrored.groupby("label")["benchmark"].unique()
-        frame = frame.rename(columns={label: f"{', '.join(own)} (mirrors {label})" for label, own in named.items()})
+        names = mirrored.groupby("label")["benchmark"].unique()
+        frame = frame.rename(columns={label: f"{', '.join(own)} (mirrors {label})" for label, own in names.items()})
     notes = [OWN_TASKS]
     if (asked["label"] == "POPE").any():
         notes.append(POPE_NOTE)
     if study.caution:
         notes.append(study.caution)
-    notes += [*benchmark_notes(study), *references(paper.sources)]
+    notes += [*benchmark_notes(study), *references(sources)]
     return Table(f"{name}: {title(study)}", frame, notes, group="shots")
 
 
@@ -77,5 +87,5 @@ def _cell(asked: pd.DataFrame) -> str:
     """The mean over questions, with half its 95 % interval over seeds, or with one seed over blocks of questions."""
     of_seeds = asked.groupby("seed")["score"].mean()
     units = of_seeds if len(of_seeds) > 1 else asked.groupby("block")["score"].mean()
-    found = one_sample(units.to_numpy())
-    return plus_minus(float(of_seeds.mean()), found.half_width if found else np.nan)
+    found = one_sample(units.to_numpy()) or UNKNOWN
+    return plus_minus(replace(found, estimate=of_seeds.mean()))

@@ -61,9 +61,8 @@ def shown_measures(study: Study) -> list[Measure]:
         return study.measures  # the only one is the mean already
     shown = []
     for measure in study.measures:
-        names = rows_of(study.asked, measure)["benchmark"].unique()
-        is_one_benchmark = bool(measure.of) and len(names) == 1 and Measure(names[0], measure.shots) in own
-        if not is_one_benchmark:
+        averaged = {Measure(name, measure.shots) for name in rows_of(study.asked, measure)["benchmark"]}
+        if not measure.of or len(averaged) > 1 or not averaged <= set(own):
             shown.append(measure)
     return [*shown, *own]
 
@@ -119,11 +118,13 @@ def means_table(study: Study) -> Table:
             for measure, number in published.items():
                 row[str(measure)] = published_cell(number, sources)
             rows.append(row)
-    majority = {measure: study.majority(measure) for measure in measures}
-    if any(level is not None for level in majority.values()):
-        row = {"group": CONTROLS, name: "majority answer"}
-        row |= {str(measure): as_text(level) for measure, level in majority.items() if level is not None}
-        rows.append(row)
+    majority = {}
+    for measure in measures:
+        level = study.majority(measure)
+        if level is not None:
+            majority[str(measure)] = as_text(level)
+    if majority:
+        rows.append({"group": CONTROLS, name: "majority answer"} | majority)
     notes = [*notes_of(study), *benchmark_notes(study), *references(sources)]
     return Table(title(study), pd.DataFrame(rows).fillna(""), notes, group="group")
 
@@ -149,11 +150,7 @@ def cider_table(study: Study) -> Table:
 
 def _cells(study: Study, arm: str, measures: Sequence[Measure]) -> dict[str, str]:
     """The means of an arm, by measure."""
-    cells = {}
-    for measure in measures:
-        point = study.mean(arm, measure) or UNKNOWN
-        cells[str(measure)] = plus_minus(point.estimate, point.half_width)
-    return cells
+    return {str(measure): plus_minus(study.mean(arm, measure)) for measure in measures}
 
 
 def losses_table(study: Study) -> Table:
@@ -163,8 +160,8 @@ def losses_table(study: Study) -> Table:
     for arm in study.scored:
         row = {"arm": arm}
         for source in sources:
-            point = mean_of(study.seed_values(arm, Measure(source, about="loss"))) or UNKNOWN
-            row[source] = plus_minus(point.estimate, point.half_width, 3)
+            loss = mean_of(study.seed_values(arm, Measure(source, about="loss")))
+            row[source] = plus_minus(loss, 3)
         rows.append(row)
     several = ", ± half the 95 % interval over seeds" if len(study.seeds) > 1 else ""
     views = {recipe.sft.views if recipe.sft else 1 for recipe in study.sweep.arms.values()}
@@ -174,12 +171,13 @@ def losses_table(study: Study) -> Table:
 
 def encoders_table(study: Study) -> Table:
     """How well each encoder by itself retrieves, in percent, means over seeds."""
-    rows = []
-    for trial in study.variant.done.to_dict("records"):
-        encoder = study.records[trial["fingerprint"]].get("summaries", {}).get("encoder", {})
-        rows.append((trial["arm"], encoder.get("retrieval", {}).get("image_to_text")))
-    found = pd.DataFrame(rows, columns=["arm", "retrieval %"]).set_index("arm").astype(float)
-    means = 100 * found.groupby("arm").mean().reindex(study.scored)
+    done = study.variant.done
+    shares = []
+    for fingerprint in done["fingerprint"]:
+        encoder = study.records[fingerprint].get("summaries", {}).get("encoder", {})
+        shares.append(encoder.get("retrieval", {}).get("image_to_text"))
+    percent = 100 * pd.Series(shares, done.index, float, name="retrieval %")
+    means = percent.groupby(done["arm"]).mean().reindex(study.scored)
     return Table("The encoders by themselves, before the trial", means.reset_index(), [ENCODER_NOTE])
 
 
