@@ -29,9 +29,9 @@ from analysis.statistics import (
     Interval,
     arm_means,
     moderated,
+    one_sample,
     other_arms,
     over_questions,
-    quantile,
     shrunk,
 )
 from mm1_lab.config import Contrast, Expectation, RequestError, nearest
@@ -106,25 +106,17 @@ def judge(
         raise RequestError(f"looks {list(looks)}: give increasing numbers of seeds, from 2 on, such as [4, 6, 8]")
     if claims is not None and lower_is_better:
         raise RequestError("--lower-is-better is for tables without CLAIMS; there say `expect: less`")
-    if claims is None:
-        first, *others = table.arms
-        better: Expectation = "less" if lower_is_better else "greater"
-        asked = [OutsideClaim(first=arm, second=first, expect=better) for arm in others]
-    else:
-        asked = _read_claims(claims)
+    asked = _better_than_first(table, lower_is_better) if claims is None else _read_claims(claims)
     for claim in asked:
         _check_arms(claim, table)
     by_measure = {}
     for measure in dict.fromkeys([*(claim.measure for claim in asked), AVERAGE]):
         by_measure[measure] = _by_question(_of_measure(table, measure))
-    notes, evidence = list(table.notes), []
+    notes = list(table.notes)
+    evidence = []
     for claim in asked:
         questions = by_measure[claim.measure]
-        theirs = questions[[arm for arm in claim.weights if arm in questions]]
-        if table.paired:  # a seed that some of the arms lack takes no question from the others
-            seeds = list(theirs.columns.get_level_values("run"))
-            theirs = theirs.loc[:, [seeds.count(seed) == len(claim.weights) for seed in seeds]]
-        common = questions[theirs.notna().all(axis=1)]
+        common = _in_common(claim, questions, table.paired)
         evidence.append(_evidence(claim, common, table.paired, looks))
         lost = len(questions) - len(common)
         if lost and len(common):
@@ -141,9 +133,15 @@ def judge(
         notes.append(
             f"p and verdict are of the look at {look} seeds; differences and intervals are of all that are there."
         )
-    if any(row["open"] and row["p"] is not None for row in rows) and looks:
+    if looks and any(row["open"] and row["p"] is not None for row in rows):
         notes.append("What is open may be decided at a later look; seeds needed are rounded up to one.")
     return Judgement(rows, _smallest_gain(spreads[AVERAGE], table.paired), notes)
+
+
+def _better_than_first(table: Scores, lower_is_better: bool) -> list[OutsideClaim]:
+    first, *others = table.arms
+    expect: Expectation = "less" if lower_is_better else "greater"
+    return [OutsideClaim(first=arm, second=first, expect=expect) for arm in others]
 
 
 def _read_claims(claims: Path | str | Sequence[Mapping[str, Any]]) -> list[OutsideClaim]:
@@ -197,6 +195,16 @@ def _by_question(rows: pd.DataFrame) -> pd.DataFrame:
     return questions[list(in_order.itertuples(index=False, name=None))]
 
 
+def _in_common(claim: OutsideClaim, questions: pd.DataFrame, paired: bool) -> pd.DataFrame:
+    """The questions that all of the claim's arms have."""
+    theirs = questions[[arm for arm in claim.weights if arm in questions]]
+    if paired:  # a seed that some of the arms lack takes no question from the others
+        seeds = list(theirs.columns.get_level_values("run"))
+        in_all = [seeds.count(seed) == len(claim.weights) for seed in seeds]
+        theirs = theirs.loc[:, in_all]
+    return questions[theirs.notna().all(axis=1)]
+
+
 def _means(questions: pd.DataFrame) -> pd.DataFrame:
     """A row per arm, a column per run: the mean over questions, then over benchmarks and shots, which weigh the same.
     A run that lacks one of the questions has none."""
@@ -240,15 +248,16 @@ def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks:
         own = {arm: runs[seeds] for arm, runs in own.items()}
     count = min(runs.shape[1] for runs in own.values())
     if count == 1:
-        each = pd.DataFrame({arm: runs.mean(axis=1) for arm, runs in own.items()}).dot(pd.Series(weights))
+        by_arm = pd.DataFrame({arm: runs.mean(axis=1) for arm, runs in own.items()})
+        each = by_arm.dot(pd.Series(weights))
         found = over_questions(each, pd.Series(1, each.index))
         over = "questions" if np.isfinite(found.error) else ""
-        reason = f"one {'seed' if paired else 'run of an arm'}: its luck is not known"
-        return _Evidence(found, over, count, reason=reason)
+        what = "seed" if paired else "run of an arm"
+        return _Evidence(found, over, count, reason=f"one {what}: its luck is not known")
     interval = _within_seeds if paired else _between_runs
     found = interval(weights, means, None)
-    of_means = sum(weight**2 / own[arm].shape[1] for arm, weight in weights.items())
-    to_single = math.sqrt(claim.squares / of_means)
+    squares_of_means = sum(weight**2 / own[arm].shape[1] for arm, weight in weights.items())
+    to_single = math.sqrt(claim.squares / squares_of_means)
     evidence = _Evidence(
         found=found,
         over="seeds" if paired else "runs",
@@ -261,14 +270,16 @@ def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks:
     finished = [look for look in looks if look <= count] if looks else [count]
     if not finished:
         return replace(evidence, reason=f"before the first look, at {looks[0]} seeds")
-    each_p = [
-        p_values(claim.expect, claim.margin, interval(weights, means, look if looks else None)) for look in finished
-    ]
+    each_p = []
+    for look in finished:
+        at_look = interval(weights, means, look) if looks else found
+        each_p.append(p_values(claim.expect, claim.margin, at_look))
     now = each_p[-1]
     if not looks:
         return replace(evidence, p=now, now=now)
     over_all = {name: over_looks([one[name] for one in each_p], looks) for name in now}
-    return replace(evidence, p=over_all, now=now, look=finished[-1] if finished[-1] < count else None)
+    last = finished[-1]
+    return replace(evidence, p=over_all, now=now, look=last if last < count else None)
 
 
 def _within_seeds(weights: Mapping[str, float], means: pd.DataFrame, look: int | None) -> Interval:
@@ -276,30 +287,38 @@ def _within_seeds(weights: Mapping[str, float], means: pd.DataFrame, look: int |
 
     Only that of a pair is moderated: other arms alone do not tell how far means over groups of arms vary together.
     """
-    differences = means.loc[list(weights)].T.dot(pd.Series(weights)).dropna()[:look]
-    others = means.drop(index=list(weights))[differences.index].dropna().to_numpy(np.float64)
-    is_pair = sorted(weights.values()) == [-1.0, 1.0]
-    return moderated(np.asarray(differences, np.float64), other_arms(others if is_pair else others[:0])) or UNKNOWN
+    arms = list(weights)
+    differences = means.loc[arms].T.dot(pd.Series(weights)).dropna()[:look]
+    values = differences.to_numpy(np.float64)
+    if sorted(weights.values()) != [-1.0, 1.0]:
+        return one_sample(values) or UNKNOWN
+    others = means.drop(index=arms)[differences.index].dropna()
+    return moderated(values, other_arms(others.to_numpy(np.float64))) or UNKNOWN
 
 
 def _between_runs(weights: Mapping[str, float], means: pd.DataFrame, look: int | None) -> Interval:
     """The difference of independent runs, at a `look` of the first so many of each arm; the variance within its arms
     is moderated towards that within the others."""
-    runs = {arm: own[:look] for arm, own in _runs(means).items()}
-    its = {arm: runs.pop(arm) for arm in weights}
-    variance, degrees = shrunk(*_within_arms(list(its.values())), *_within_arms(list(runs.values())))
-    error = math.sqrt(variance * sum(weight**2 / len(its[arm]) for arm, weight in weights.items()))
-    return Interval(float(sum(weight * its[arm].mean() for arm, weight in weights.items())), error, degrees)
+    others = {arm: own[:look] for arm, own in _runs(means).items()}
+    its = {arm: others.pop(arm) for arm in weights}
+    variance, degrees = shrunk(*_within_arms(its), *_within_arms(others))
+    estimate = squares = 0.0
+    for arm, weight in weights.items():
+        estimate += weight * float(its[arm].mean())
+        squares += weight**2 / len(its[arm])
+    return Interval(estimate, math.sqrt(variance * squares), degrees)
 
 
 def _runs(means: pd.DataFrame) -> dict[str, Floats]:
     return {str(arm): own.dropna().to_numpy(np.float64) for arm, own in means.iterrows()}
 
 
-def _within_arms(arms: Sequence[Floats]) -> tuple[float, float]:
+def _within_arms(runs: Mapping[str, Floats]) -> tuple[float, float]:
     """The variance of runs within arms, and its degrees of freedom."""
-    degrees = float(sum(len(own) - 1 for own in arms))
-    squares = sum(float(((own - own.mean()) ** 2).sum()) for own in arms)
+    degrees = squares = 0.0
+    for own in runs.values():
+        degrees += len(own) - 1
+        squares += float(((own - own.mean()) ** 2).sum())
     return (squares / degrees if degrees else 0.0), degrees
 
 
@@ -316,17 +335,21 @@ def _row(
     is_open = verdict not in DECIDED
     needed = math.nan
     if is_open:
-        single, prior = one.single, max(found.degrees_of_freedom - (one.count - 1), 0.0)
+        single = one.single
+        prior = max(found.degrees_of_freedom - (one.count - 1), 0.0)
         if one.count == 1 and spread:  # of arms that were run once, by the repeats of others
-            single, prior = Interval(found.estimate, math.sqrt(claim.squares) * spread[0], spread[1]), spread[1]
+            deviation, prior = spread
+            single = Interval(found.estimate, math.sqrt(claim.squares) * deviation, prior)
         if np.isfinite(single.error) and np.isfinite(single.estimate):
             needed = seeds_needed(claim.expect, claim.margin, single, prior, tested.tests)
     if is_open and looks:
         reached = max((look for look in looks if look <= one.count), default=0)  # `now` is of this look
-        chance = max((chance_yet(p, reached, looks[-1]) for p in one.now.values()), default=1.0)
-        is_open = chance >= FUTILE and one.count < looks[-1]
-        # it is only decided at a look
-        needed = next((float(look) for look in looks if look > one.count and look >= needed), needed)
+        chances = [chance_yet(p, reached, looks[-1]) for p in one.now.values()]
+        is_open = max(chances, default=1.0) >= FUTILE and one.count < looks[-1]
+        for look in looks:  # it is only decided at a look
+            if look > one.count and look >= needed:
+                needed = float(look)
+                break
     values = {
         "claim": claim.name,
         **claim.model_dump(exclude={"claim"}),
@@ -341,16 +364,16 @@ def _row(
         "seeds_needed": needed,
         "open": is_open,
     }
-    # JSON has no NaN
-    return {
-        name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in values.items()
-    }
+    for name, value in values.items():
+        if isinstance(value, float) and not np.isfinite(value):
+            values[name] = None  # JSON has no NaN
+    return values
 
 
 def _spread(means: pd.DataFrame, paired: bool) -> tuple[float, float] | None:
     """The standard deviation of a single run around what its arm, and its seed, explain, and its degrees of freedom."""
     if not paired:
-        variance, degrees = _within_arms(list(_runs(means).values()))
+        variance, degrees = _within_arms(_runs(means))
         return (math.sqrt(variance), degrees) if degrees else None
     scores: dict[Any, float] = means.stack().dropna().to_dict()
     for arm, found in arm_means(scores).items():  # every arm's tells the same
@@ -362,10 +385,10 @@ def _smallest_gain(spread: tuple[float, float] | None, paired: bool) -> dict[str
     if spread is None:
         return None
     deviation, degrees = spread
-    smallest = quantile(0.975, degrees) * math.sqrt(2) * deviation
+    gain = Interval(0.0, math.sqrt(2) * deviation, degrees)
     return {
         "deviation": deviation,
         "degrees_of_freedom": int(degrees),
-        "smallest_gain": smallest,
+        "smallest_gain": gain.half_width,
         "same_seed": paired,
     }
