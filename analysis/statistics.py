@@ -53,7 +53,7 @@ class Interval:
     @property
     def half_width(self) -> float:
         """Half the width of the 95 % interval."""
-        return self.error * quantile(0.975, self.degrees_of_freedom)
+        return self.error * float(stdtrit(self.degrees_of_freedom, 0.975))
 
     @property
     def low(self) -> float:
@@ -73,11 +73,10 @@ class Interval:
 
     def _tail(self, distance: float) -> float:
         """The probability that Student's t is below `distance` divided by the error."""
-        t = 0.0
         if self.error:
             t = distance / self.error
-        elif distance:
-            t = float(np.copysign(np.inf, distance))
+        else:
+            t = np.copysign(np.inf, distance) if distance else 0.0
         return float(stdtr(self.degrees_of_freedom, t))
 
 
@@ -85,17 +84,13 @@ UNKNOWN = Interval(np.nan, np.nan, np.nan)
 """Stands for a missing interval."""
 
 
-def quantile(share: float, degrees_of_freedom: float) -> float:
-    """The value that Student's t stays below with probability `share`."""
-    return float(stdtrit(degrees_of_freedom, share))
-
-
 def one_sample(values: Sequence[float] | Floats) -> Interval | None:
     """The mean of independent values, one per seed; None for fewer than two."""
-    if len(values) < 2:
+    count = len(values)
+    if count < 2:
         return None
-    error = float(np.std(values, ddof=1) / np.sqrt(len(values)))
-    return Interval(float(np.mean(values)), error, len(values) - 1.0)
+    error = np.std(values, ddof=1) / np.sqrt(count)
+    return Interval(float(np.mean(values)), float(error), count - 1.0)
 
 
 def mean_of(values: Sequence[float]) -> Interval | None:
@@ -116,7 +111,8 @@ def moderated(values: Sequence[float] | Floats, pool: Floats, squares: float = 2
     pooled = squares * float(pool.var(axis=1, ddof=1).mean())
     own = float(np.var(values, ddof=1))
     variance, freedom = shrunk(own, found.degrees_of_freedom, pooled, degrees)
-    return Interval(found.estimate, float(np.sqrt(variance / len(values))), freedom)
+    error = np.sqrt(variance / len(values))
+    return Interval(found.estimate, float(error), freedom)
 
 
 def shrunk(own: float, own_degrees: float, pooled: float, degrees: float) -> tuple[float, float]:
@@ -133,7 +129,8 @@ def along(columns: Floats, scores: Floats) -> Floats:
     if not len(scores):
         return scores
     vectors, sizes, _ = np.linalg.svd(columns - columns.mean(0), full_matrices=False)
-    return np.asarray(vectors[:, sizes > 1e-9].T @ scores)
+    contrasts = vectors[:, sizes > 1e-9]
+    return np.asarray(contrasts.T @ scores)
 
 
 def other_arms(scores: Floats) -> Floats:
@@ -157,30 +154,28 @@ def arm_means(scores: Mapping[tuple[str, int], float], controls: Collection[str]
     all arms.
     """
     known = [trial for trial in scores if trial[0] not in controls]
-    arms = sorted({arm for arm, _ in known})
-    seeds = sorted({seed for _, seed in known})
     if not known:
         return {}
     values = np.array([scores[trial] for trial in known])
-    design = np.zeros((len(known), len(arms) + len(seeds)))
-    for row, (arm, seed) in enumerate(known):
-        design[row, arms.index(arm)] = 1
-        design[row, len(arms) + seeds.index(seed)] = 1
+    trials = pd.DataFrame(known, columns=["arm", "seed"])
+    design = pd.get_dummies(trials, columns=["arm", "seed"]).to_numpy(np.float64)  # arms, then seeds, in order
+    arms = trials["arm"].nunique()
     coefficients, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
-    degrees = len(known) - int(rank)
-    if degrees < 1 or rank < len(arms) + len(seeds) - 1:
+    degrees = float(len(values) - rank)
+    if degrees < 1 or rank < design.shape[1] - 1:
         return {}
     rest = values - design @ coefficients
-    variance = float((rest**2).sum()) / degrees
-    of_seeds = coefficients[len(arms) :]
-    luck = dict(zip(seeds, of_seeds - of_seeds.mean(), strict=True))
+    variance = (rest**2).sum() / degrees
+    of_seeds = coefficients[arms:] - coefficients[arms:].mean()
+    luck = dict(zip(sorted(set(trials["seed"])), of_seeds, strict=True))
     values_of: dict[str, list[float]] = {}
     for (arm, seed), value in scores.items():
-        # a control does not share the others' luck
-        values_of.setdefault(arm, []).append(value if arm in controls else value - luck[seed])
+        own_luck = 0.0 if arm in controls else luck[seed]  # a control does not share the others' luck
+        values_of.setdefault(arm, []).append(value - own_luck)
     means = {}
     for arm, own in values_of.items():
-        means[arm] = Interval(float(np.mean(own)), float(np.sqrt(variance / len(own))), float(degrees))
+        error = np.sqrt(variance / len(own))
+        means[arm] = Interval(float(np.mean(own)), float(error), degrees)
     return means
 
 
@@ -193,21 +188,20 @@ def over_questions(means: pd.Series[float], counts: pd.Series[int], weights: pd.
     """
     level = list(range(means.index.nlevels - 1))
     share = counts / counts.groupby(level=level).transform("sum")
-    parts = share * means
-    estimates = parts.groupby(level=level).sum()
-    deviations = means - parts.groupby(level=level).transform("sum")
-    squares = ((share * deviations) ** 2).groupby(level=level).sum()
+    parts = (share * means).groupby(level=level)
+    deviations = share * (means - parts.transform("sum"))
+    squares = (deviations**2).groupby(level=level).sum()
     blocks = means.groupby(level=level).size()
     weight = pd.Series(1.0, blocks.index) if weights is None else weights.loc[blocks.index]
     weight = weight / weight.mean()
     with np.errstate(invalid="ignore"):  # a single block has no variance
         variances = np.asarray(weight**2 * squares * blocks / (blocks - 1), np.float64)
     freedom = np.maximum(blocks.to_numpy() - 1.0, 1.0)
-    total = float(variances.sum())
-    spread = float((variances**2 / freedom).sum())
-    degrees = total**2 / spread if spread > 0 else float(freedom.sum())
+    total = variances.sum()
+    spread = (variances**2 / freedom).sum()
+    degrees = total**2 / spread if spread > 0 else freedom.sum()
     return Interval(
-        estimate=float((weight * estimates).mean()),
+        estimate=float((weight * parts.sum()).mean()),
         error=float(np.sqrt(total)) / len(blocks),
-        degrees_of_freedom=degrees,
+        degrees_of_freedom=float(degrees),
     )

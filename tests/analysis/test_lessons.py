@@ -22,7 +22,7 @@ from analysis.law.fit import Fit, Law
 from analysis.law.report import _last_targets
 from analysis.law.runs import Objective
 from analysis.pages.verdicts import lesson_notes
-from analysis.statistics import Interval, quantile
+from analysis.statistics import Interval
 from analysis.study import Study
 from mm1_lab.config import (
     AVERAGE,
@@ -228,7 +228,7 @@ SEARCH = study_of(sweep_of(LAW, {"9M 0.001": Recipe()}), range(3))
 
 def fit_of(objective: str, slope: float, half: float, seeds: int = 3) -> Fit:
     """A fit of four sizes with this slope and half its 95 % interval."""
-    found = Interval(slope, half / quantile(0.975, 2), 2)
+    found = Interval(slope, half / Interval(0, 1, 2).half_width, 2)
     return Fit(Objective(objective), (), Law(found, found, np.zeros((2, 2)), 0.1), "", {}, seeds)
 
 
