@@ -5,7 +5,6 @@ those that cannot be tested.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -20,6 +19,15 @@ P = Mapping[str, float]
 """The p of each statement that can be tested; a statement holds if its p is at most the level."""
 
 
+def claimed(expect: Expectation, margin: float) -> tuple[float, float]:
+    """The ends of what is claimed: a difference lies between them."""
+    if expect == "greater":
+        return margin, np.inf
+    if expect == "less":
+        return -np.inf, -margin
+    return -margin, np.inf if expect == "keeps" else margin
+
+
 def p_values(expect: Expectation, margin: float, found: Interval) -> dict[str, float]:
     """The p of the statements about a difference.
 
@@ -27,15 +35,12 @@ def p_values(expect: Expectation, margin: float, found: Interval) -> dict[str, f
     90 % interval lies within the margins), `keeps` one (non-inferiority: the one-sided 95 % bound lies above minus the
     margin); both are contradicted by two-sided tests against the margins.
     """
-    if expect == "less":
-        return p_values("greater", margin, replace(found, estimate=-found.estimate))
-    if expect == "keeps":
-        p = {"supported": found.above(-margin), "contradicted": 2 * found.below(-margin)}
-    elif expect == "equivalent":
-        outside = 2 * min(found.below(-margin), found.above(margin))
-        p = {"supported": max(found.above(-margin), found.below(margin)), "contradicted": outside}
-    else:
-        p = {"supported": 2 * found.above(margin), "contradicted": 2 * found.below(margin)}
+    low, high = claimed(expect, margin)
+    sides = 2 if expect in ("greater", "less") else 1
+    p = {
+        "supported": sides * max(found.above(low), found.below(high)),
+        "contradicted": 2 * min(found.below(low), found.above(high)),
+    }
     return {name: min(value, 1.0) for name, value in p.items() if np.isfinite(value)}
 
 
@@ -70,13 +75,14 @@ def holm(p: Mapping[str, P]) -> dict[str, Tested]:
     """Holm's procedure over questions, in the order of the smallest p of their statements; all statements about a
     question use its level."""
     smallest = {name: min(own.values()) for name, own in p.items()}
-    order = sorted(smallest, key=lambda name: smallest[name])
-    left = range(len(order), 0, -1)
-    products = [count * smallest[name] for count, name in zip(left, order, strict=True)]
-    adjusted = np.minimum(1.0, np.maximum.accumulate(products)).tolist()
-    still_open = sum(one > LEVEL for one in adjusted)
+    left = tests = len(smallest)
+    p_holm = 0.0
     tested = {}
-    for name, count, one in zip(order, left, adjusted, strict=True):
-        tests = max(count, still_open)
-        tested[name] = Tested(verdict_from_p(p[name], tests) if one <= LEVEL else "undecided", one, tests)
+    for name in sorted(smallest, key=lambda name: smallest[name]):
+        p_holm = min(1.0, max(p_holm, left * smallest[name]))
+        verdict: Verdict = verdict_from_p(p[name], tests) if p_holm <= LEVEL else "undecided"
+        tested[name] = Tested(verdict, p_holm, tests)
+        left -= 1
+        if p_holm <= LEVEL:
+            tests = left
     return tested

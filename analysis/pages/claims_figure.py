@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.markers import CARETLEFTBASE, CARETRIGHTBASE
 from matplotlib.patches import Rectangle
 
 from analysis.judging.claims import LAW
+from analysis.judging.p_values import claimed
 from analysis.pages.cells import in_short
 from analysis.pages.verdicts import ONE_SIDED, claim_text
 from analysis.style import BASE, BLUE, DARK, GREY, RED, WIDTH, annotate, annotate_head, label_rows
@@ -42,11 +44,11 @@ def draw_claims(claims: pd.DataFrame, head: str, caution: str = "", unit: str = 
     axis = figure.subplots()
     axis.axvline(0, color=DARK, linewidth=0.6)
     axis.set_xlim(*_range(shown))
+    labels = []
     for place, row in enumerate(rows):
         _draw(axis, place, row)
-    labels = []
-    for row in rows:  # a word longer than a line, as arms named by their settings are, is cut where the line ends
         text = claim_text(row)
+        # a word longer than a line, as arms named by their settings are, is cut where the line ends
         labels.append(textwrap.fill(text, LONGEST, max_lines=2, placeholder=" …", break_on_hyphens=False))
     axis.set_yticks(range(len(rows)), labels, linespacing=0.9)
     axis.set_ylim(len(rows) - 0.4, -0.6)
@@ -79,15 +81,8 @@ def _range(shown: pd.DataFrame) -> tuple[float, float]:
 
 def _draw(axis: Axes, place: int, row: Row) -> None:
     """Draws one row: the claimed range, the difference, the paper's number, and the verdict."""
-    margin = row["margin"]
     left, right = axis.get_xlim()
-    low, high = -margin, margin
-    if row["expect"] == "greater":
-        low, high = margin, right
-    elif row["expect"] == "keeps":
-        high = right
-    elif row["expect"] == "less":
-        low, high = left, -margin
+    low, high = np.clip(claimed(row["expect"], row["margin"]), left, right)
     band = Rectangle((low, place - 0.36), high - low, 0.72, color="#EFEFEF", linewidth=0, zorder=0)
     axis.add_patch(band)
     word, colour = _verdict(row)
@@ -95,9 +90,10 @@ def _draw(axis: Axes, place: int, row: Row) -> None:
     mark["mfc"] = "white" if row["interval"] == "questions" else colour
     ends = row["low"], row["high"]
     axis.plot(ends, [place, place], color=colour, linewidth=1.4)
-    for end, edge, arrow in ((row["low"], left, 8), (row["high"], right, 9)):  # 8, 9: carets that point left and right
-        if abs(end) > abs(edge) and end * edge > 0:
-            axis.plot(edge, place, marker=arrow, markersize=4, clip_on=False, **mark)
+    if row["low"] < left:
+        axis.plot(left, place, marker=CARETLEFTBASE, markersize=4, clip_on=False, **mark)
+    if row["high"] > right:
+        axis.plot(right, place, marker=CARETRIGHTBASE, markersize=4, clip_on=False, **mark)
     axis.plot(row["estimate"], place, marker="o", markersize=4, **mark)
     if np.isfinite(row["paper"]):
         marker = ">" if row["paper_bound"] == "above" else "D"
