@@ -5,6 +5,7 @@ contradicted if one is (the smallest p times their number).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,12 +15,29 @@ from analysis.judging.claims import LAW, Claim, Lesson, claim_of, claims_of, les
 from analysis.judging.evidence import Evidence, of_contrasts
 from analysis.judging.p_values import P, Tested, Verdict, combine, holm
 from analysis.seeds import seeds_needed
-from analysis.statistics import LEVEL, Interval
+from analysis.statistics import LEVEL
 from analysis.study import Study
 
 ESTIMATE = (
-    *("detail", "measure", "expect", "margin", "expectation", "estimate", "error", "df", "low", "high"),
-    *("interval", "p", "seeds", "seed_list", "seeds_are", "mixes_machines", "paper", "paper_bound", "paper_source"),
+    "detail",
+    "measure",
+    "expect",
+    "margin",
+    "expectation",
+    "estimate",
+    "error",
+    "df",
+    "low",
+    "high",
+    "interval",
+    "p",
+    "seeds",
+    "seed_list",
+    "seeds_are",
+    "mixes_machines",
+    "paper",
+    "paper_bound",
+    "paper_source",
 )
 """Columns of an estimate and what it is compared with."""
 STATEMENTS = ("p_supported", "p_contradicted")
@@ -48,16 +66,21 @@ class Judged(NamedTuple):
 
 def judge(questions: Mapping[str, Sequence[Evidence]]) -> dict[str, Judged]:
     """Judges questions together, at 5 % for all of them, from the evidence on each."""
-    p = {name: statements(evidence) for name, evidence in questions.items()}
-    tested = holm({name: own for name, own in p.items() if own})
+    p = {}
+    for name, evidence in questions.items():
+        if own := statements(evidence):
+            p[name] = own
+    tested = holm(p)
     left = max(1, sum(one.p_holm > LEVEL for one in tested.values()))
     judged = {}
     for name, evidence in questions.items():
         one = tested.get(name, Tested("not judged", np.nan, 1))
-        deciding = [own for own in evidence if not own.aside]
+        deciding = [part for part in evidence if not part.aside]
         shown = deciding or evidence
         lead = lead_of(shown, one.verdict) if shown else None
-        reasons = [own.aside or own.reason for own in shown] if one.verdict == "not judged" else []
+        reasons: list[str] = []
+        if one.verdict == "not judged":
+            reasons = [part.aside or part.reason for part in shown]
         # any of the parts may contradict
         tests = one.tests * len(deciding) if lead and lead.is_against else one.tests
         judged[name] = Judged(
@@ -105,7 +128,7 @@ def needed(deciding: Sequence[Evidence], family: int) -> float:
 def needed_for(one: Evidence, family: int = 1) -> float:
     assert one.claim and one.found
     count = len(one.seeds)
-    one_seed = Interval(one.found.estimate, one.found.error * np.sqrt(count), one.found.degrees_of_freedom)
+    one_seed = replace(one.found, error=one.found.error * np.sqrt(count))
     pooled = one.found.degrees_of_freedom - (count - 1)  # degrees of freedom from the pool of other arms
     return seeds_needed(one.claim.expect, one.claim.margin, one_seed, pooled, family)
 
@@ -116,8 +139,7 @@ def judge_contrasts(study: Study) -> pd.DataFrame:
     rows = []
     for evidence in of_contrasts(study):
         judged = judge({"": [evidence]})[""]
-        told = {"verdict": judged.verdict, "reason": judged.reason, "seeds_needed": judged.seeds_needed}
-        rows.append(evidence.row() | told)
+        rows.append(evidence.row() | judged._asdict())
     columns = ("sweep", "claim", *ESTIMATE, *STATEMENTS, "verdict", "reason", "seeds_needed")
     return pd.DataFrame(rows, columns=list(columns))
 
@@ -140,7 +162,8 @@ def with_lessons(study: Study, contrasts: pd.DataFrame, lessons: Sequence[Lesson
                         aside.setdefault(contrast.claim, part.aside)
     claims = contrasts["claim"]
     return contrasts.assign(
-        of_lesson=claims.map(lambda name: of_lesson.get(name, "")), aside=claims.map(lambda name: aside.get(name, ""))
+        of_lesson=[of_lesson.get(claim, "") for claim in claims],
+        aside=[aside.get(claim, "") for claim in claims],
     )
 
 
@@ -159,13 +182,21 @@ def judge_lessons(lessons: Sequence[Lesson], evidence: Iterable[Evidence], scale
     for lesson in lessons:
         own = judged[lesson.name]
         found = own.lead.row() if own.lead else {}
-        if own.verdict == "not judged" and not own.reason and all(one.found is None for one in questions[lesson.name]):
+        told = {
+            "lesson": lesson.name,
+            "claim": lesson.claim,
+            "by": lesson.by,
+            "paper_says": lesson.paper,
+            "section": lesson.section,
+            "sweep": lesson.sweep,
+        }
+        row = found | told | own._asdict()
+        has_none = all(one.found is None for one in questions[lesson.name])
+        if has_none and own.verdict == "not judged" and not own.reason:
             command = "lr-law" if lesson.sweep == LAW else f"sweep-{lesson.sweep.replace('_', '-')}"
             at_scale = "" if scale == "mini" else f" SCALE={scale}"  # mini is make's own
-            own = own._replace(reason=f"not run: make {command}{at_scale}")
-        told = {"lesson": lesson.name, "claim": lesson.claim, "by": lesson.by, "paper_says": lesson.paper}
-        told |= {"section": lesson.section, "sweep": lesson.sweep}
-        rows.append(found | told | own._asdict())
+            row["reason"] = f"not run: make {command}{at_scale}"
+        rows.append(row)
     columns = (*ESTIMATE, "lesson", "claim", "by", "paper_says", "section", "sweep", *Judged._fields)
     return pd.DataFrame(rows, columns=list(columns)).drop(columns="lead")
 
