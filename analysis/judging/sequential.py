@@ -47,18 +47,21 @@ def nominal_levels(level: float, shares: tuple[float, ...]) -> tuple[float, ...]
     any bound is convolved with the independent normal increment up to the next look, where the bound is set such that
     the tail probability is what may be spent.
     """
-    levels = []
+    levels: list[float] = []
     before = used = 0.0
     grid = np.arange(-9, 9 + STEP / 2, STEP)  # for B(t) = √t · Z, whose standard deviation is at most 1
     density = np.zeros_like(grid)
     for share in shares:
         allowed = spent(level, share) - used
+        used += allowed
         step = np.sqrt(share - before)
-        if before:
+        before = share
+        if levels:
             reach = int(np.ceil(8 * step / STEP))
-            kernel = _normal(np.arange(-reach, reach + 1) * STEP, step) * STEP
-            density = np.convolve(density, kernel, mode="same")
-            tail = np.cumsum(density[::-1])[::-1] * STEP - density * STEP / 2
+            increments = np.arange(-reach, reach + 1) * STEP
+            density = np.convolve(density, _normal(increments, step) * STEP, mode="same")
+            above = np.cumsum(density[::-1])[::-1] * STEP
+            tail = above - density * STEP / 2
             bound = np.interp(-allowed, -tail, grid) / np.sqrt(share)
         else:
             density = _normal(grid, step)
@@ -66,14 +69,13 @@ def nominal_levels(level: float, shares: tuple[float, ...]) -> tuple[float, ...]
         levels.append(float(ndtr(-bound)))
         inside = (bound * np.sqrt(share) - grid) / STEP + 0.5
         density *= np.clip(inside, 0, 1)  # share of each grid cell
-        used += allowed
-        before = share
     return tuple(levels)
 
 
 def _normal(values: NDArray[np.floating[Any]], scale: float) -> NDArray[np.floating[Any]]:
     """The normal density; importing scipy.stats for it takes a second."""
-    return np.exp(-((values / scale) ** 2) / 2) / np.sqrt(2 * np.pi) / scale
+    z = values / scale
+    return np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) / scale
 
 
 def over_looks(p: Sequence[float], looks: Sequence[int]) -> float:
@@ -94,7 +96,8 @@ def _table(shares: tuple[float, ...]) -> tuple[Floats, Floats]:
     """ln of two-sided overall levels from 1e-6 to 1, (levels,), and of each look's nominal level, (levels, looks)."""
     overall = np.geomspace(1e-6, 1.0, 60)
     nominal = [nominal_levels(SPENT_OF_STUDENT * level / 2, shares) for level in overall.tolist()]
-    return np.log(overall), np.log(np.maximum(2 * np.array(nominal), LEAST))
+    two_sided = 2 * np.array(nominal)
+    return np.log(overall), np.log(np.maximum(two_sided, LEAST))
 
 
 def chance_yet(p: float, seeds: int, last: int) -> float:
