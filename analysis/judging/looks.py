@@ -42,18 +42,21 @@ def question_status(study: Study, lessons: Sequence[Lesson]) -> tuple[list[str],
     claims: dict[str, list[Claim]] = {}
     for lesson in lessons_about(study.sweep, lessons):
         for part in lesson.parts:
-            if not part.aside:
-                claims.setdefault(lesson.name, []).extend(claims_of(part, lesson, study.sweep, study.sweep.arms))
-    claims = {name: own for name, own in claims.items() if own}
-    # a lesson is tested as if no other were decided, so it stays decided whatever the others show
-    evidence, tests = of_lessons(study, lessons), len(lessons)
-    if not claims:
+            own = claims_of(part, lesson, study.sweep, study.sweep.arms)
+            if own and not part.aside:
+                claims.setdefault(lesson.name, []).extend(own)
+    if claims:
+        evidence = of_lessons(study, lessons)
+        tests = len(lessons)  # as if no other were decided, so that one stays decided whatever the others show
+    else:
+        evidence = of_contrasts(study)
+        tests = 1
         for contrast in study.sweep.contrasts:
             claims.setdefault(contrast.claim, []).append(claim_of(contrast))
-        evidence, tests = of_contrasts(study), 1
     lines, arms = [], set[str]()
     for name, own in claims.items():
-        status, is_open = _status(study, [one for one in evidence if one.question == name], tests)
+        about = [one for one in evidence if one.question == name]
+        status, is_open = _status(study, about, tests)
         lines.append(f"{name}: {status}")
         if is_open:
             arms |= {study.representative(arm) for claim in own for arm, _ in claim.weights}
