@@ -63,27 +63,28 @@ class Difference:
         A moderated t interval for arms at one measure, an ordinary t interval for several.
         """
         study, seeds = self.study, self.seeds[:count]
-        values = []
-        for seed in seeds:
-            values.append(sum(weight * study.trial_values(of)[arm, seed] for (arm, of), weight in self.terms.items()))
+        values: Floats = np.zeros(len(seeds))
+        for (arm, measure), weight in self.terms.items():
+            known = study.trial_values(measure)
+            values += weight * np.array([known[arm, seed] for seed in seeds])
         measures = {measure for _, measure in self.terms}
         if len(measures) > 1:
             return one_sample(values)
-        known = study.trial_values(measures.pop())
         weights = {arm: weight for (arm, _), weight in self.terms.items()}
         scores = {}
         for arm in study.scored:
             if arm not in study.controls and all((arm, seed) in known for seed in seeds):
                 scores[arm] = [known[arm, seed] for seed in seeds]
         if sorted(self.weights.values()) == [-1.0, 1.0]:
-            pool = [own for arm, own in scores.items() if arm not in weights]
-            return moderated(values, other_arms(np.array(pool)))
+            others = [own for arm, own in scores.items() if arm not in weights]
+            return moderated(values, other_arms(np.array(others)))
         if not set(weights) <= set(scores):
             return one_sample(values)  # a control's variance is not that of the others
         own = np.array([weights.get(arm, 0.0) for arm in scores])
-        levels = pd.get_dummies(pd.DataFrame([levels_of(study.sweep.arms[arm]) for arm in scores]))
-        all_scores: Floats = np.array(list(scores.values()))
-        return moderated(values, other_axes(own, levels.to_numpy(np.float64), all_scores), float(own @ own))
+        axes = pd.DataFrame([levels_of(study.sweep.arms[arm]) for arm in scores])
+        levels = pd.get_dummies(axes).to_numpy(np.float64)
+        pool = other_axes(own, levels, np.array(list(scores.values())))
+        return moderated(values, pool, float(own @ own))
 
     @cached_property
     def over_seeds(self) -> Interval | None:
