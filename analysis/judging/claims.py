@@ -154,7 +154,9 @@ def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Collection[str])
         others = differences_of(part.beyond, levels, sweep, both_ways=True)
         for words, arms in differences.items():
             for other_words, other in others.items():
-                weights = {arm: arms.get(arm, 0.0) - other.get(arm, 0.0) for arm in {**arms, **other}}
+                weights = dict(arms)
+                for arm, weight in other.items():
+                    weights[arm] = weights.get(arm, 0.0) - weight
                 exceeding[f"({words}) − ({other_words})"] = weights
         differences = exceeding
     claims = []
