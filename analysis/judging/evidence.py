@@ -122,8 +122,9 @@ def of_law(study: Study, lessons: Iterable[Lesson], fits: Sequence[Fit]) -> list
     """The evidence on the lessons about the law, from the fits of its search."""
     found = []
     for lesson in lessons:
-        for number, part in enumerate(lesson.parts if lesson.sweep == study.sweep.name == LAW else (), 1):
-            found.append(_of_law_part(study, lesson, number, part, fits))
+        if lesson.sweep == study.sweep.name == LAW:
+            for number, part in enumerate(lesson.parts, 1):
+                found.append(_of_law_part(study, lesson, number, part, fits))
     return found
 
 
@@ -203,8 +204,8 @@ def unsolved(study: Study, weights: Weights) -> str:
     """Why a claim about worked solutions is floor: the first of its arms that does not beat the majority answer without
     any, so that there is nothing for demonstrations to raise or lower. Empty if all do, or at a single seed."""
     majority = study.majority(SOLUTIONS)
-    for arm in dict.fromkeys(arm for arm, measure in weights if measure.of == SOLUTIONS.of):
-        found = one_sample(study.seed_values(arm, SOLUTIONS))
+    for arm, measure in weights:
+        found = one_sample(study.seed_values(arm, SOLUTIONS)) if measure.of == SOLUTIONS.of else None
         if found and majority is not None and found.low < majority + ABOVE:
             score = f"{found.estimate:.1f} [{found.low:.1f}, {found.high:.1f}]"
             return f"floor: {arm} scores {score} without solutions, needed: low ≥ {majority:.1f} + {ABOVE:g}"
@@ -217,7 +218,7 @@ def paper_difference(study: Study, weights: Weights) -> PaperNumber | None:
         (second, other), (first, measure) = sorted(weights, key=lambda term: weights[term])
         for key, panel in study.panels.items():
             labels = {arm: label for label, arm in panel.arms.items()}
-            if measure == other and first in labels and second in labels:
+            if measure == other and {first, second} <= set(labels):
                 number = study.paper.difference(key, labels[first], labels[second], measure)
                 if number:
                     return number
