@@ -6,6 +6,8 @@ docs/learning-rate-law.md explains the choices and shows how often the intervals
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
+from numpy.polynomial.polynomial import polyval
 from numpy.typing import NDArray
 
 from analysis.statistics import Floats
@@ -54,13 +56,12 @@ class Optimum:
 
 def find_optimum(cell: Cell) -> Optimum:
     """The optimum of a cell; `log_rate` is NaN if no score is finite."""
-    rates = np.unique(cell.log_rates)
-    means = np.full(len(rates), np.nan)
-    for place, rate in enumerate(rates):
-        scores = cell.scores[cell.log_rates == rate]
-        finite = scores[np.isfinite(scores)]
-        if len(finite) * 2 > len(scores):  # a rate at which half of the seeds fail is no rate to train at
-            means[place] = finite.mean()
+    scores = pd.Series(np.where(np.isfinite(cell.scores), cell.scores, np.nan))
+    at_rates = scores.groupby(cell.log_rates)
+    # a rate at which half of the seeds fail is no rate to train at
+    trainable = at_rates.mean().where(at_rates.count() * 2 > at_rates.size())
+    rates = np.asarray(trainable.index, np.float64)
+    means = np.asarray(trainable, np.float64)
     known = np.isfinite(means)
     if not known.any():
         return Optimum(cell, np.nan, np.nan, np.nan, np.nan, f"rates below {np.exp(rates[0]):.3g}: every run failed")
@@ -72,19 +73,18 @@ def find_optimum(cell: Cell) -> Optimum:
     worse_below = (means[:best] < means[best]).any()
     worse_above = (means[best + 1 :] < means[best]).any() or np.isfinite(cliff)
     lowest, highest = np.exp(rates[known][[0, -1]])
-    needs = {
-        (True, True): "",
-        (True, False): f"rates above {highest:.3g}",
-        (False, True): f"rates below {lowest:.3g}",
-        (False, False): f"rates on both sides of {np.exp(peak):.3g}",
-    }[bool(worse_below), bool(worse_above)]
+    needs = ""
+    if not worse_below and not worse_above:
+        needs = f"rates on both sides of {np.exp(peak):.3g}"
+    elif not worse_above:
+        needs = f"rates above {highest:.3g}"
+    elif not worse_below:
+        needs = f"rates below {lowest:.3g}"
 
     usable = rates[known & (rates < cliff)]
     left, right = usable[usable < peak], usable[usable > peak]
-    low = float(left[-1]) if len(left) else peak
-    high = cliff if np.isfinite(cliff) else peak
-    if len(right):
-        high = float(right[0])
+    low = float(max(left, default=peak))
+    high = float(min(right, default=cliff if np.isfinite(cliff) else peak))
     optimum = Optimum(cell, peak, low, high, grid_best=peak, needs=needs)
     if len(usable) < 3:
         return optimum
@@ -117,7 +117,8 @@ def _interpolated(optimum: Optimum, window: Floats, end: float) -> Optimum:
     """The optimum at the top of a cubic through the runs at the window's rates, at most `end`, with the interval of its
     bootstrap."""
     cell, centre = optimum.cell, optimum.grid_best
-    ends = (float(window[0]) - centre, end - centre)
+    start = float(window[0])
+    ends = (start - centre, end - centre)
     chosen = np.isin(cell.log_rates, window) & np.isfinite(cell.scores)
     scores = cell.scores[chosen]
     offsets = _seed_offsets(cell.seeds[chosen])
@@ -131,7 +132,7 @@ def _interpolated(optimum: Optimum, window: Floats, end: float) -> Optimum:
     found = replace(
         optimum,
         log_rate=centre + float(_tops(curve[None], ends)[0]),
-        window=(float(window[0]), float(window[-1])),
+        window=(start, float(window[-1])),
         coefficients=curve,
     )
     fitted = design @ solve @ scores
@@ -141,7 +142,8 @@ def _interpolated(optimum: Optimum, window: Floats, end: float) -> Optimum:
     # Parametric bootstrap: the runs are drawn anew around the fitted curve. The noise is known from few residuals only,
     # so each draw has its own (as in Student's t); resampling so few residuals would give too short intervals.
     generator = np.random.default_rng(0)
-    noise = np.sqrt(((scores - fitted) ** 2).sum() / generator.chisquare(freedom, DRAWS))
+    squares = ((scores - fitted) ** 2).sum()
+    noise = np.sqrt(squares / generator.chisquare(freedom, DRAWS))
     drawn = fitted + noise[:, None] * generator.normal(size=(DRAWS, len(scores)))
     tops = _tops(drawn @ solve[: degree + 1].T, ends)
     low, high = centre + np.quantile(tops, (0.025, 0.975))
@@ -154,16 +156,19 @@ def _seed_offsets(seeds: NDArray[np.int64]) -> Floats:
     known = np.unique(seeds)
     if known[0] < 0 or len(known) > len(seeds) // 2:
         return np.zeros((len(seeds), 0))
-    return (seeds[:, None] == known[:-1]).astype(float) - (seeds == known[-1])[:, None]
+    is_last = (seeds == known[-1])[:, None]
+    return (seeds[:, None] == known[:-1]).astype(float) - is_last
 
 
 def _tops(curves: Floats, limits: tuple[float, float]) -> Floats:
     """Where each curve (curves, degree + 1) is highest: at its local maximum if within `limits`, or at one of them."""
-    _, first, second, third = np.pad(curves, ((0, 0), (0, 4 - curves.shape[1]))).T
+    cubics = np.pad(curves, ((0, 0), (0, 4 - curves.shape[1])))
+    _, first, second, third = cubics.T
     with np.errstate(invalid="ignore", divide="ignore"):
         # the root of the derivative at which it decreases, in the form that is also valid for a parabola
         root = np.sqrt(second**2 - 3 * third * first)
         local = first / (root - second)
-    inside = (root > second) & (local > limits[0]) & (local < limits[1])
-    heights = np.polynomial.polynomial.polyval(np.array(limits), curves.T)  # (curves, 2)
-    return np.where(inside, local, np.array(limits)[np.argmax(heights, axis=1)])
+    low, high = limits
+    inside = (root > second) & (low < local) & (local < high)
+    at_low, at_high = polyval(np.array(limits), curves.T).T
+    return np.where(inside, local, np.where(at_high > at_low, high, low))
