@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
-from numpy.polynomial.polynomial import polyval
+from numpy.polynomial import Polynomial
 
 from analysis.law.fit import Fit
 from analysis.law.runs import Runs
@@ -50,19 +50,20 @@ def _draw_scores(axis: Axes, fit: Fit, colours: Any) -> None:
         axis.plot(np.exp(cell.log_rates), sign * cell.scores, ".", color=colour, label=label)
         if optimum.coefficients is None:
             continue
+        curve = sign * Polynomial(optimum.coefficients)
         along = np.linspace(*optimum.window, 100)
-        curve = sign * polyval(along - optimum.grid_best, optimum.coefficients)
-        axis.plot(np.exp(along), curve, color=colour, linewidth=1)
+        axis.plot(np.exp(along), curve(along - optimum.grid_best), color=colour, linewidth=1)
         if optimum.needs:
             continue
         best = optimum.log_rate
-        top = sign * polyval(best - optimum.grid_best, optimum.coefficients)
+        top = curve(best - optimum.grid_best)
         ends = _rates([optimum.low, optimum.high])
         axis.plot(ends, [top, top], color=colour, linewidth=2, alpha=0.4)
         axis.plot(np.exp(best), top, marker="d", color=colour, mec="black", markersize=4)
     axis.set_xscale("log")
     axis.set_xlabel("peak learning rate η")
-    axis.set_ylabel(f"{fit.objective.column}, {fit.objective.unit}".removesuffix(", "))
+    unit = fit.objective.unit
+    axis.set_ylabel(f"{fit.objective.column}, {unit}" if unit else fit.objective.column)
     axis.legend(fontsize=6, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1)
 
 
@@ -72,32 +73,35 @@ def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) 
     along = np.geomspace(min(sizes) / 1.5, max(sizes) * 1.5, 80)
     paper = PAPER_LAW.slope * np.log(along) + PAPER_LAW.constant
     axis.plot(along, np.exp(paper), color=GREY, linestyle=DASHES, linewidth=1)
-    drawn = [paper[0], paper[-1]]
+    shown = [paper[0], paper[-1]]
     for optimum, colour in zip(fit.optima, colours, strict=True):
         if not math.isfinite(optimum.log_rate):
             continue
         params = optimum.cell.params
         ends = [optimum.low, optimum.high]
+        shown += ends
         axis.plot([params, params], _rates(ends), color=colour, linewidth=0.8)
         fill = "white" if optimum.needs else colour
         axis.plot(params, math.exp(optimum.log_rate), marker="o", color=colour, mfc=fill)
-        drawn += ends
-    axis.set_title("no law: fewer than three sizes are bracketed")
     if fit.law:
         axis.set_title(f"η ∝ N$^{{{fit.law.slope.estimate:.3f}}}$")
-        points = [fit.law.line(params) for params in along]
-        axis.plot(along, _rates([point.estimate for point in points]), color="black", linewidth=1)
-        axis.plot(along, _rates([[point.low, point.high] for point in points]), color=DARK, linewidth=0.8)
+        line = [fit.law.line(params) for params in along]
+        best = [point.estimate for point in line]
+        bounds = [[point.low, point.high] for point in line]
+        axis.plot(along, _rates(best), color="black", linewidth=1)
+        axis.plot(along, _rates(bounds), color=DARK, linewidth=0.8)
         for name, params in targets.items():
             log_rate = fit.law.line(params).estimate
+            shown.append(log_rate)
             place = params, math.exp(log_rate)
             axis.plot(*place, marker="*", color="black", markersize=7)
             axis.annotate(name, place, textcoords="offset points", xytext=(4, 4), fontsize=6)
-            drawn.append(log_rate)
+    else:
+        axis.set_title("no law: fewer than three sizes are bracketed")
     axis.set_xscale("log")
     axis.set_yscale("log")
     # room for optima, predictions and Eq. 1, but not for intervals of many decades
-    axis.set_ylim(_rates([min(drawn) - 0.7, max(drawn) + 0.7]))
+    axis.set_ylim(_rates([min(shown) - 0.7, max(shown) + 0.7]))
     axis.set_xlabel("non-embedding parameters N")
     axis.set_ylabel("best η")
     axis.xaxis.set_minor_formatter(NullFormatter())
