@@ -28,10 +28,11 @@ class Law:
 
     def line(self, params: float, spread: float = 0.0) -> Interval:
         """ln η by the law; `spread` is a standard deviation added to its error."""
-        row = np.array([math.log(params), 1.0])
-        estimate = self.slope.estimate * row[0] + self.constant.estimate
-        error = math.sqrt(row @ self.covariance @ row + spread**2)
-        return Interval(float(estimate), error, self.slope.degrees_of_freedom)
+        log_params = math.log(params)
+        row = np.array([log_params, 1.0])
+        variance = row @ self.covariance @ row + spread**2
+        estimate = self.slope.estimate * log_params + self.constant.estimate
+        return Interval(estimate, math.sqrt(variance), self.slope.degrees_of_freedom)
 
     def predict(self, params: float) -> Interval:
         """ln η with the prediction interval for the optimum that a search at this size would find."""
@@ -64,16 +65,23 @@ def fit_objective(points: pd.DataFrame, objective: Objective) -> Fit:
     sign = -1.0 if objective.lower_is_better else 1.0
     optima = []
     for (params, name), rows in points.groupby(["params", "name"]):
-        scores = sign * rows[objective.column].to_numpy(np.float64)
-        log_rates = np.round(np.log(rows["learning_rate"].to_numpy(np.float64)), 10)
-        cell = Cell(str(name), float(str(params)), log_rates, scores, rows["seed"].to_numpy(np.int64))
+        rates = rows["learning_rate"].to_numpy(np.float64)
+        cell = Cell(
+            name=str(name),
+            params=float(str(params)),
+            log_rates=np.round(np.log(rates), 10),
+            scores=sign * rows[objective.column].to_numpy(np.float64),
+            seeds=rows["seed"].to_numpy(np.int64),
+        )
         optima.append(find_optimum(cell))
     used = [optimum for optimum in optima if not optimum.needs]
     seeds = min((_fewest_seeds(optimum.cell) for optimum in used), default=0)
     sizes = {optimum.cell.params for optimum in used}
     if len(sizes) < FEWEST_SIZES:
         why = [f"{counted(len(sizes), 'bracketed size')} of the {FEWEST_SIZES} that a law takes"]
-        why += [f"{optimum.cell.name} needs {optimum.needs}" for optimum in optima if optimum.needs]
+        for optimum in optima:
+            if optimum.needs:
+                why.append(f"{optimum.cell.name} needs {optimum.needs}")
         return Fit(objective, tuple(optima), None, "; ".join(why), {}, seeds)
     left_out = {}
     for one in used:
@@ -94,7 +102,8 @@ def fit_law(optima: Sequence[Optimum]) -> Law:
     solve = np.linalg.pinv(x)
     slope, constant = (solve @ y).tolist()
     freedom = len(y) - 2
-    variance = float(((y - x @ [slope, constant]) ** 2).sum()) / freedom if freedom else math.nan
+    rest = y - x @ [slope, constant]
+    variance = float((rest**2).sum()) / freedom if freedom else math.nan
     covariance = variance * solve @ solve.T
     slope_error, constant_error = np.sqrt(np.diag(covariance)).tolist()
     return Law(
