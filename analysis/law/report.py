@@ -50,43 +50,55 @@ def _last_targets(path: Path) -> dict[str, float]:
 def write_fits(folder: Path, runs: Runs, fits: Sequence[Fit], targets: Mapping[str, float]) -> list[Path]:
     """Writes all files of the fits, of which the first is the main one; `table.md` last and atomically."""
     folder.mkdir(parents=True, exist_ok=True)
-    points, law, table = folder / "points.csv", folder / "law.json", folder / "table.md"
+    points = folder / "points.csv"
     named = runs.points.rename(columns={"name": "size"})
     write_text(points, named.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
     frames = [_optima(fit) for fit in fits]
     optima = write_csv(pd.concat(frames), folder / "optima.csv")
+    law = folder / "law.json"
     values = [_law_values(fit, targets) for fit in fits]
     write_json(law, {"source": runs.title, "fits": values})
     drawn = draw_law(runs, fits, targets, folder / "figure")
+    table = folder / "table.md"
     parts = [f"# Learning-rate law: {runs.title}", *runs.cautions]
     for fit, frame in zip(fits, frames, strict=True):
-        parts += [f"## By {fit.objective.column}", *_law_text(fit, targets), to_markdown(_optima_table(frame)).rstrip()]
+        parts += [f"## By {fit.objective.column}", *_law_text(fit, targets)]
+        parts.append(to_markdown(_optima_table(frame)).rstrip())
     write_text(table, "\n\n".join([*parts, INTERVALS]) + "\n")
     return [points, optima, law, drawn, table]
 
 
 def _law_values(fit: Fit, targets: Mapping[str, float]) -> dict[str, Any]:
     """What law.json says about a fit."""
-    law, predictions = fit.law, []
-    for name, params in targets.items():
-        if law is None:
-            break
-        rate, low, high = map(_number, _rates(law.predict(params)))
-        row = {"size": name, "params": params, "value": rate, "low": low, "high": high}
-        predictions.append(row | {"mm1": PAPER_LAW.rate(params)})
-    terms = {"ln N": law.slope, "constant": law.constant} if law else {}
-    return {
+    law = fit.law
+    values: dict[str, Any] = {
         "objective": fit.objective.column,
         "lower_is_better": fit.objective.lower_is_better,
-        "n": int(law.slope.degrees_of_freedom) + 2 if law else 0,
+        "n": 0,
         "seeds": fit.seeds,
-        "coefficients": {name: _number(term.estimate) for name, term in terms.items()} or None,
-        "intervals": {name: [_number(term.low), _number(term.high)] for name, term in terms.items()} or None,
+        "coefficients": None,
+        "intervals": None,
         "why": fit.why or None,
-        "degrees_of_freedom": law.slope.degrees_of_freedom if law else None,
-        "scatter": _number(law.scatter) if law else None,
-        "predictions": predictions,
+        "degrees_of_freedom": None,
+        "scatter": None,
+        "predictions": [],
     }
+    if law is None:
+        return values
+    terms = {"ln N": law.slope, "constant": law.constant}
+    degrees = law.slope.degrees_of_freedom
+    values |= {
+        "n": int(degrees) + 2,
+        "coefficients": {name: _number(term.estimate) for name, term in terms.items()},
+        "intervals": {name: [_number(term.low), _number(term.high)] for name, term in terms.items()},
+        "degrees_of_freedom": degrees,
+        "scatter": _number(law.scatter),
+    }
+    for name, params in targets.items():
+        rate, low, high = map(_number, _rates(law.predict(params)))
+        row = {"size": name, "params": params, "value": rate, "low": low, "high": high}
+        values["predictions"].append(row | {"mm1": PAPER_LAW.rate(params)})
+    return values
 
 
 def _number(value: float) -> float | None:
@@ -151,7 +163,8 @@ def _optima_table(optima: pd.DataFrame) -> Table:
 def _with_range(value: float, low: float, high: float) -> str:
     if math.isnan(value):
         return ""
-    return f"{value:.3g}" if math.isnan(low) or math.isnan(high) else f"{value:.3g} [{low:.3g}, {high:.3g}]"
+    text = f"{value:.3g}"
+    return text if math.isnan(low) or math.isnan(high) else f"{text} [{low:.3g}, {high:.3g}]"
 
 
 def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
@@ -163,6 +176,7 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
         f"**η = exp({slope.estimate:.4f} ln N {constant.estimate:+.4f})**; 95 %: ln N [{slope.low:.3f}, "
         f"{slope.high:.3f}], constant [{constant.low:.3f}, {constant.high:.3f}]. MM1: -0.4214 ln N -0.5535."
     )
+    head = head.replace("-", "−").replace("N −", "N − ").replace("N +", "N + ")
     if fit.seeds < VERDICT_SEEDS:
         has = "1 or does not say" if fit.seeds < 2 else fit.seeds
         says = f"No verdict: it takes {VERDICT_SEEDS} seeds per rate, and here a size has {has}"
@@ -171,7 +185,7 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
         within = "within" if slope.low <= PAPER_LAW.slope <= slope.high else "outside"
         says = f"The optimum {falls} with size; MM1's slope lies {within} the interval"
     says += f". The optima scatter around the law by a factor of {_exp(fit.law.scatter):.2f}."
-    lines = [head.replace("-", "−").replace("N −", "N − ").replace("N +", "N + "), says]
+    lines = [head, says]
     for name, params in targets.items():
         rates = _with_range(*_rates(fit.law.predict(params)))
         lines.append(f"- {sized(name, params)}: η = {rates}; by MM1's Eq. 1 {PAPER_LAW.rate(params):.3g}")
