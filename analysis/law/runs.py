@@ -52,7 +52,8 @@ def search_runs(variant: Variant) -> Runs:
     params, share = {}, 1.0
     for record in read_records(variant).values():
         model = record["config"]["model"]
-        params[record["recipe"]["decoder"]] = float(Size.model_validate(model["decoder"]["size"]).parameters().dense)
+        size = Size.model_validate(model["decoder"]["size"])
+        params[record["recipe"]["decoder"]] = float(size.parameters().dense)
         share = model.get("training", {}).get("lr_multipliers", {}).get("decoder", 1.0)
     diverged = ledger.diverged()
     rows = []
