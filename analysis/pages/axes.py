@@ -35,15 +35,28 @@ def level_rows(study: Study) -> pd.DataFrame:
     rows = []
     for axis in next(iter(levels.values()), {}):
         base = base_levels.get(axis, UNSET)
-        for level in dict.fromkeys(own[axis] for own in levels.values() if own[axis] != base):
-            for arms in differences_of(Levels(axis=axis, more=level, less=base), levels, study.sweep).values():
+        for level in dict.fromkeys(own[axis] for own in levels.values()):
+            if level == base:
+                continue
+            pair = Levels(axis=axis, more=level, less=base)
+            for arms in differences_of(pair, levels, study.sweep).values():
                 difference = Difference(study, {(arm, measure): weight for arm, weight in arms.items()})
-                if found := difference.found:
-                    row: dict[str, object] = {"sweep": study.sweep.name, "axis": axis, "base": base, "level": level}
-                    row |= {"measure": str(measure), "pairs": len(arms) // 2, "estimate": found.estimate}
-                    row |= {"low": found.low, "high": found.high, "interval": difference.unit}
-                    row |= seed_columns(difference.seeds, study.manifest.in_world)
-                    rows.append(row)
+                found = difference.found
+                if not found:
+                    continue
+                row = {
+                    "sweep": study.sweep.name,
+                    "axis": axis,
+                    "base": base,
+                    "level": level,
+                    "measure": str(measure),
+                    "pairs": len(arms) // 2,
+                    "estimate": found.estimate,
+                    "low": found.low,
+                    "high": found.high,
+                    "interval": difference.unit,
+                }
+                rows.append(row | seed_columns(difference.seeds, study.manifest.in_world))
     return pd.DataFrame(rows)
 
 
@@ -62,9 +75,10 @@ def drawn_levels(levels: pd.DataFrame) -> pd.DataFrame:
     measure = str(AVERAGE if (levels["measure"] == str(AVERAGE)).any() else CHAT)
     shown = levels[(levels["measure"] == measure) & (levels["interval"] == "seeds")]
     kept = []
-    for _, own in shown.groupby("axis", sort=False):
-        pairs = own.groupby("sweep", sort=False)["pairs"].sum()
-        kept.append(own[own["sweep"] == pairs.idxmax()].sort_values("estimate", ascending=False, kind="stable"))
+    for _, of_axis in shown.groupby("axis", sort=False):
+        pairs = of_axis.groupby("sweep", sort=False)["pairs"].sum()
+        own = of_axis[of_axis["sweep"] == pairs.idxmax()]
+        kept.append(own.sort_values("estimate", ascending=False, kind="stable"))
     kept.sort(key=lambda own: (own["axis"].iloc[0] in CONTROLS, -own["estimate"].abs().max()))
     return pd.concat(kept, ignore_index=True) if kept else shown
 
@@ -72,10 +86,12 @@ def drawn_levels(levels: pd.DataFrame) -> pd.DataFrame:
 def what_mattered(levels: pd.DataFrame) -> str:
     """A sentence on the axes of design whose levels are the farthest from the base's, and on the nearest."""
     shown = drawn_levels(levels)
-    if shown.empty or shown["axis"].isin(CONTROLS).all():
+    if len(shown):
+        shown = shown[~shown["axis"].isin(CONTROLS)]
+    if shown.empty:
         return NOTHING_MATTERED
-    shown = shown[~shown["axis"].isin(CONTROLS)]
-    farthest = shown.loc[shown.groupby("axis", sort=False)["estimate"].apply(lambda own: own.abs().idxmax())]
+    distances = shown["estimate"].abs()
+    farthest = shown.loc[distances.groupby(shown["axis"], sort=False).idxmax()]
     words = []
     for row in farthest.to_dict("records"):
         interval = f"95 % interval {as_text(row['low'])} to {as_text(row['high'])}"
@@ -94,13 +110,15 @@ def draw_axes(levels: pd.DataFrame, title: str, caution: str) -> Figure:
     axis.axvline(0, color=DARK, linewidth=0.8)
     above = None
     for place, row in enumerate(shown.to_dict("records")):
-        colour, control = (GREY, " (a control)") if row["axis"] in CONTROLS else (BLUE, "")
+        heading, colour = row["axis"], BLUE
+        if heading in CONTROLS:
+            heading, colour = f"{heading} (a control)", GREY
         axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.3)
         axis.plot(row["estimate"], place, marker="o", color=colour)
-        if row["axis"] != above:
+        if heading != above:
             axis.axhline(place - 0.5, color=GREY, linewidth=0.5)
-            annotate(axis, f"{row['axis']}{control}, base: {row['base']}", (1.02, place), va="center", fontsize=6.8)
-        above = row["axis"]
+            annotate(axis, f"{heading}, base: {row['base']}", (1.02, place), va="center", fontsize=6.8)
+        above = heading
     axis.set_yticks(range(len(shown)), shown["level"])
     axis.set_ylim(len(shown) - 0.5, -0.5)
     label_rows(axis)
