@@ -23,6 +23,8 @@ LEAST = 0.95
 ROW = 0.2
 """Inches of a row."""
 MAJORITY = "majority answer"
+Looks = dict[str, tuple[str, str, float]]
+"""Colour, marker, and how far from the middle of a row, by number of shots; empty for what is over none."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,10 @@ class Column:
 def draw_scores(study: Study) -> Figure:
     """Draws every arm's means with their intervals, the controls below them, and MM1's own numbers on an axis of their
     own, as they are of other benchmarks and sizes."""
-    columns, lines = _columns(study), _lines(study)
+    columns = _columns(study)
+    lines = _lines(study)
     shots = list(dict.fromkeys(name for column in columns for name in column.measures if name))
+    looks = _looks(shots)
     width = max(WIDTH, LABELS + LEAST * len(columns))
     figure = Figure(figsize=(width, 1.3 + ROW * len(lines)), layout="constrained")
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
@@ -58,11 +62,11 @@ def draw_scores(study: Study) -> Figure:
             if headings[height]:
                 axis.axhspan(height - 0.5, height + 0.5, color="#EFEFEF", linewidth=0, zorder=0)
             else:
-                _draw_row(axis, study, column, row, height, shots)
+                _draw_row(axis, study, column, row, height, looks)
     if len(shots) > 1:
         handles = []
         for name in shots:
-            colour, marker = _look(name, shots)
+            colour, marker, _ = looks[name]
             handles.append(Line2D([], [], linestyle="none", label=f"{name}-shot", color=colour, marker=marker))
         figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
     notes = [f"Lines: 95 % intervals over {study.uncertainty}, to compare arms by eye (`table.md` says how)."]
@@ -134,13 +138,11 @@ def _remark(study: Study, arm: str) -> str:
     return " (base)" if study.sweep.arms[arm] == study.sweep.base else ""
 
 
-def _draw_row(axis: Axes, study: Study, column: Column, row: Shown | None, height: int, shots: list[str]) -> None:
+def _draw_row(axis: Axes, study: Study, column: Column, row: Shown | None, height: int, looks: Looks) -> None:
     """Draws a mark with its interval for each number of shots, beside each other; without a row the majority answer."""
     for name, measure in column.measures.items():
-        colour, marker = _look(name, shots)
-        at = float(height)
-        if name:
-            at += 0.52 * (shots.index(name) / max(len(shots) - 1, 1) - 0.5)
+        colour, marker, shift = looks[name]
+        at = height + shift
         if column.kind == "paper":
             number = row and study.paper.value(row.panel, row.label, measure)
             if number:
@@ -160,9 +162,9 @@ def _draw_row(axis: Axes, study: Study, column: Column, row: Shown | None, heigh
                 axis.plot([point.low, point.high], [at, at], color=BASE, linewidth=0.9, zorder=3)
 
 
-def _look(name: str, shots: list[str]) -> tuple[str, str]:
-    """Colour and marker of a number of shots."""
-    if not name:
-        return BLUE, "o"
-    number = shots.index(name)
-    return SERIES[number % len(SERIES)], MARKERS[number % len(MARKERS)]
+def _looks(shots: list[str]) -> Looks:
+    looks = {"": (BLUE, "o", 0.0)}
+    for number, name in enumerate(shots):
+        shift = 0.52 * (number / max(len(shots) - 1, 1) - 0.5)
+        looks[name] = SERIES[number % len(SERIES)], MARKERS[number % len(MARKERS)], shift
+    return looks
