@@ -15,9 +15,12 @@ CARD, PICTURE, TITLE = 1.02, 0.9, 0.35
 LETTERS, LINES = 50, 7
 """Characters on a line beside a picture, and lines below a card's heading; longer texts end in an ellipsis."""
 
+Sample = tuple[str, NDArray[np.generic] | None, str]
+"""A source, its picture (height, width, 3) if it has one, and its text."""
 
-def write_data_sheet(path: Path, title: str, samples: Iterable[tuple[str, NDArray[np.generic] | None, str]]) -> None:
-    """Writes samples as PNG, each with its source, picture (height, width, 3), if any, and text; creates the folder."""
+
+def write_data_sheet(path: Path, title: str, samples: Iterable[Sample]) -> None:
+    """Writes samples as PNG; creates the folder."""
     cards = list(samples)
     height = 0.5 + CARD * ((len(cards) + 1) // 2)
     with styled():
@@ -26,9 +29,9 @@ def write_data_sheet(path: Path, title: str, samples: Iterable[tuple[str, NDArra
         for number, (source, pixels, text) in enumerate(cards):
             row, column = divmod(number, 2)
             left = column / 2 + 0.01
-            bottom = 1 - (TITLE + CARD * (row + 1) - 0.06) / height
-            size = PICTURE / WIDTH, PICTURE / height
-            axis = figure.add_axes((left, bottom, *size))
+            below = TITLE + CARD * (row + 1) - 0.06
+            place = (left, 1 - below / height, PICTURE / WIDTH, PICTURE / height)
+            axis = figure.add_axes(place)
             axis.set_axis_off()
             if pixels is not None:
                 axis.imshow(pixels, interpolation="nearest")
