@@ -56,12 +56,15 @@ def compare_arms(study: Study, first: str, second: str, only: Sequence[int] = ()
     for measure in [*study.measures, *study.own_benchmarks]:
         difference = Difference(study, {(first, measure): 1.0, (second, measure): -1.0})
         found = difference.found or UNKNOWN
-        means = [mean_of(study.seed_values(representative, measure)) or UNKNOWN for representative in own.values()]
+        means = []
+        for representative in own.values():
+            mean = mean_of(study.seed_values(representative, measure)) or UNKNOWN
+            means.append(mean.estimate)
         rows.append(
             {
                 "measure": str(measure),
-                "first": means[0].estimate,
-                "second": means[1].estimate,
+                "first": means[0],
+                "second": means[1],
                 "difference": found.estimate,
                 "low": found.low,
                 "high": found.high,
@@ -85,16 +88,18 @@ def compare_arms(study: Study, first: str, second: str, only: Sequence[int] = ()
 
 def _compared(study: Study, own: dict[str, str], only: Sequence[int]) -> list[int]:
     """The seeds at which both arms have scores. Raises RequestError if there is none, or if one of `only` is not."""
-    scores = study.scores
-    seeds_of = {arm: set(scores["seed"][scores["arm"] == representative]) for arm, representative in own.items()}
-    texts = {arm: seeds_text(sorted(known), study.manifest.in_world) for arm, known in seeds_of.items()}
-    for arm, known in seeds_of.items():
+    both = set(study.seeds)
+    texts = []
+    for arm, representative in own.items():
+        known = set(study.scores["seed"][study.scores["arm"] == representative])
+        text = seeds_text(sorted(known), study.manifest.in_world)
         if lacking := sorted(set(only) - known):
             at = seeds_text(lacking, study.manifest.in_world)
-            raise RequestError(f"--seeds: {arm} has no scores at {at}, only at {texts[arm]}")
-    both = set.intersection(*seeds_of.values())
+            raise RequestError(f"--seeds: {arm} has no scores at {at}, only at {text}")
+        texts.append(f"{arm} has {text}")
+        both &= known
     if not both:
-        each = " and ".join(f"{arm} has {text}" for arm, text in texts.items())
+        each = " and ".join(texts)
         raise RequestError(
             f"{study.variant.folder}: {each}; arms are compared at seeds that both have, so run one of them"
         )
