@@ -120,8 +120,9 @@ def to_latex(*tables: Table) -> str:
     r"""A table environment per table, for LuaLaTeX or XeLaTeX, which know ± and ≤; needs \usepackage{booktabs}."""
     parts = []
     for table in tables:
-        rows = pd.DataFrame(table.lines(), columns=pd.Index(table.head)).map(_latex).rename(columns=_latex)
-        text = rows.style.hide(axis="index").to_latex(
+        rows = pd.DataFrame(table.lines(), columns=pd.Index(table.head))
+        escaped = rows.map(_latex).rename(columns=_latex)
+        text = escaped.style.hide(axis="index").to_latex(
             hrules=True,
             column_format="".join("l" if left else "r" for left in table.is_text),
             position_float="centering",

@@ -79,8 +79,10 @@ class Drawn:
         manifest = self.manifest
         seeds, looks = sorted(set(self.runs["seed"])), manifest.looks
         if looks:  # it may have stopped before its last seeds
-            seeds += range(seeds[-1] + 1, seeds[-1] + 1 + looks[-1] - len(seeds))
-        options = ["--seeds", ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")]  # else it would be a count
+            after = seeds[-1] + 1
+            seeds += range(after, after + looks[-1] - len(seeds))
+        listed = ",".join(map(str, seeds))
+        options = ["--seeds", f"{listed}," if len(seeds) == 1 else listed]  # a number alone would be a count
         if looks:
             options += ["--until-decided", "--looks", ",".join(map(str, looks))]
         known = set(self.runs["arm"])
@@ -181,7 +183,8 @@ class Group:
         """What the lessons came to."""
         lessons = self.lessons
         text = f"Of {len(lessons)} lessons: {tally(lessons)}"
-        reasons = Counter(in_short(reason) for reason in lessons["reason"][lessons["verdict"] == "not judged"])
+        not_judged = lessons["reason"][lessons["verdict"] == "not judged"]
+        reasons = Counter(map(in_short, not_judged))
         if reasons:
             text += f" ({', '.join(f'{reason}: {count}' for reason, count in reasons.most_common())})"
         undecided = lessons["lesson"][lessons["verdict"] == "undecided"]

@@ -28,11 +28,18 @@ def model_card(
     """
     in_world = record is not None and record["config"]["data"]["kind"] == "world"
     tuned = record is not None and record["recipe"].get("sft") is not None
-    values = {"name": name, "form": form, "image_tokens": image_tokens, "in_world": in_world, "tuned": tuned}
-    values["prompt"] = PROMPTS[in_world, tuned]
+    values: dict[str, Any] = {
+        "name": name,
+        "form": form,
+        "image_tokens": image_tokens,
+        "in_world": in_world,
+        "tuned": tuned,
+        "prompt": PROMPTS[in_world, tuned],
+        "scores": [],
+    }
     if record is not None and scores is not None:
         values |= _evaluated(record, scores)
-    return environment().get_template("model_card.md.jinja").render(**{"scores": [], **values}) + "\n"
+    return environment().get_template("model_card.md.jinja").render(values) + "\n"
 
 
 def _evaluated(record: dict[str, Any], scores: pd.DataFrame) -> dict[str, Any]:

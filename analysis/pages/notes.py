@@ -20,10 +20,11 @@ ADJUSTED = (
 def notes_of(study: Study) -> list[str]:
     """Below tables of means."""
     notes = [f"Points; ± {UNCERTAINTY[study.uncertainty].format(seeds=len(study.seeds))}."]
-    adjusted = [arm for arm in study.scored if arm not in study.controls]  # controls keep the means of their own seeds
-    lacks_seeds = any(len(study.seed_values(arm, study.measures[0])) < len(study.seeds) for arm in adjusted)
-    if study.uncertainty == "seeds" and lacks_seeds:
-        notes.append(ADJUSTED)
+    if study.uncertainty == "seeds":
+        adjusted = [arm for arm in study.scored if arm not in study.controls]  # controls keep the means of their seeds
+        fewest = min(len(study.seed_values(arm, study.measures[0])) for arm in adjusted)
+        if fewest < len(study.seeds):
+            notes.append(ADJUSTED)
     return [*notes, *unlike_note(study, study.scored), *remarks(study)]
 
 

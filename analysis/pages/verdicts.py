@@ -14,7 +14,7 @@ from analysis.pages.notes import remarks
 from analysis.study import Study
 from analysis.table import MISSING, Row, Table
 
-SHORT = ("claim", "verdict", "estimate", "seeds")
+SHORT = ["claim", "verdict", "estimate", "seeds"]
 """The columns of the short table."""
 CAPTIONS_NOTE = (
     "Captions of the miniature world are scored by content: F1 over what they say, in any wording. MM1's numbers are "
@@ -56,7 +56,7 @@ def verdicts_table(frame: pd.DataFrame, title: str = "", notes: Sequence[str] = 
 
 def in_little_room(table: Table, title: str = "", notes: Sequence[str] = ()) -> Table:
     """A table of verdicts for a terminal, a summary, the report."""
-    return Table(title, table.frame[[name for name in SHORT if name in table.frame]], notes)
+    return Table(title, table.frame.filter(SHORT), notes)
 
 
 def claims_notes(study: Study, claims: pd.DataFrame) -> list[str]:
