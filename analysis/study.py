@@ -86,16 +86,20 @@ class Study:
 
     def missing(self) -> list[str]:
         """Arms without scores, by those of the requested seeds that they lack; of many arms six by name."""
-        done = set(self.variant.done[["arm", "seed"]].itertuples(index=False, name=None))
-        seeds = sorted(self.variant.trials["seed"].unique())
+        requested = set(self.variant.trials["seed"])
+        done = self.variant.done
         lacking: dict[str, list[str]] = {}
         for arm in self.sweep.arms:
-            if own := ", ".join(str(seed) for seed in seeds if (arm, seed) not in done):
-                lacking.setdefault(own, []).append(arm)
+            own = requested - set(done["seed"][done["arm"] == arm])
+            if own:
+                word = "seeds" if len(own) > 1 else "seed"
+                lacking.setdefault(f"{word} {', '.join(map(str, sorted(own)))}", []).append(arm)
         found = []
-        for own, arms in lacking.items():
-            more = f", and {counted(len(arms) - 6, 'more arm')}" if len(arms) > 6 else ""
-            found.append(f"{', '.join(arms[:6])}{more} ({'seeds' if ',' in own else 'seed'} {own})")
+        for seeds, arms in lacking.items():
+            named = ", ".join(arms[:6])
+            if len(arms) > 6:
+                named += f", and {counted(len(arms) - 6, 'more arm')}"
+            found.append(f"{named} ({seeds})")
         return found
 
     def at_seeds(self, seeds: Iterable[int]) -> Study:
@@ -104,10 +108,10 @@ class Study:
         trials = self.variant.trials[self.variant.trials["seed"].isin(chosen)]
         known = set(trials["fingerprint"])
         return Study(
-            replace(self.variant, trials=trials),
-            self.scores[self.scores["seed"].isin(chosen)],
-            self.held_out[self.held_out["seed"].isin(chosen)],
-            {fingerprint: record for fingerprint, record in self.records.items() if fingerprint in known},
+            variant=replace(self.variant, trials=trials),
+            scores=self.scores[self.scores["seed"].isin(chosen)],
+            held_out=self.held_out[self.held_out["seed"].isin(chosen)],
+            records={fingerprint: record for fingerprint, record in self.records.items() if fingerprint in known},
         )
 
     @cache
@@ -134,9 +138,12 @@ class Study:
     def panels(self) -> dict[str, Panel]:
         """The sweep's panels, or one with all arms except controls; arms with the same trials are shown once. A panel
         that is left with one arm is dropped if another one has more."""
-        arms = {arm: arm for arm in self.sweep.arms if arm not in self.controls}
+        panels = self.sweep.panels
+        if not panels:
+            arms = {arm: arm for arm in self.sweep.arms if arm not in self.controls}
+            panels = {"": Panel(title=self.sweep.title, arms=arms)}
         shown = {}
-        for key, panel in (self.sweep.panels or {"": Panel(title=self.sweep.title, arms=arms)}).items():
+        for key, panel in panels.items():
             labels: dict[str, list[str]] = {}
             for label, arm in panel.arms.items():
                 labels.setdefault(self.representative(arm), []).append(label)
@@ -147,7 +154,9 @@ class Study:
     @cached_property
     def others(self) -> list[str]:
         """Arms that are neither in a panel nor controls."""
-        shown = {self.representative(arm) for panel in self.panels.values() for arm in panel.arms.values()}
+        shown = set[str]()
+        for panel in self.panels.values():
+            shown |= {self.representative(arm) for arm in panel.arms.values()}
         rest = [arm for arm in self.sweep.arms if self.representative(arm) not in shown]
         return [arm for arm in rest if arm not in self.controls]
 
@@ -164,10 +173,10 @@ class Study:
         over all of them, or for the only one."""
         known = set(self.scores["family"].unique())
         titles = {family: title for family, title in FAMILIES.items() if family in known}
-        if "captioning" in titles:
-            is_cider = self.scores["metric"][self.scores["family"] == "captioning"].eq("cider").any()
-            titles["captioning"] += " (CIDEr)" if is_cider else " (content)"
         apart = {family: title for family, title in FAMILIES_APART.items() if family in known}
+        if "captioning" in titles:
+            metrics = self.scores["metric"][self.scores["family"] == "captioning"]
+            titles["captioning"] += " (CIDEr)" if (metrics == "cider").any() else " (content)"
         if len(titles) == 1:
             titles = {"": titles.popitem()[1]}
         elif titles:
@@ -177,7 +186,9 @@ class Study:
     @cached_property
     def measures(self) -> list[Measure]:
         """The measures with scores that have a column of their own, in order. Raises RequestError if there are none."""
-        every = [TEXT_CORE, *(Measure(family, shots) for family in self.families for shots in self.shots)]
+        every = [TEXT_CORE]
+        for family in self.families:
+            every += [Measure(family, shots) for shots in self.shots]
         found = [measure for measure in every if len(rows_of(self.asked, measure))]
         if not found:
             shots = ", ".join(map(str, self.shots))
@@ -194,15 +205,16 @@ class Study:
         """Measures of each benchmark of the user's data; empty for the miniature world, whose tables show families."""
         if self.manifest.in_world:
             return []
-        own = self.asked[~self.asked["benchmark"].isin(self.scores["family"].unique())]
-        return _of_benchmarks(own.sort_values("shots", kind="stable"))
+        is_family = self.asked["benchmark"].isin(self.scores["family"].unique())
+        return _of_benchmarks(self.asked[~is_family].sort_values("shots", kind="stable"))
 
     @cache
     def all_values(self, measure: Measure) -> TrialValues:
         """The value of each trial (arm, seed)."""
         trial = ["arm", "seed"]
         if measure.about == "loss":
-            values = self.held_out[self.held_out["source"] == measure.of].set_index(trial)["loss"]
+            of_source = self.held_out[self.held_out["source"] == measure.of]
+            values = of_source.set_index(trial)["loss"]
         else:
             values = trial_value(self.scores, measure, trial)
         return {(arm, int(seed)): value for (arm, seed), value in zip(values.index, values.tolist(), strict=True)}
@@ -223,7 +235,8 @@ class Study:
         """Whether a measure averages other benchmarks in some trials of `arms` than in others, as after a benchmark was
         added to the data and not all arms were evaluated again."""
         rows = rows_of(self.asked[self.asked["arm"].isin(arms)], measure)
-        return rows.groupby(["arm", "seed"], observed=True)["benchmark"].agg(frozenset).nunique() > 1
+        of_trials = rows.groupby(["arm", "seed"], observed=True)["benchmark"]
+        return of_trials.agg(frozenset).nunique() > 1
 
     def majority(self, measure: Measure) -> float | None:
         """The score of the best constant answer per kind of question: the mean over trials, as questions differ between
@@ -231,10 +244,10 @@ class Study:
         names = set(rows_of(self.asked, measure)["benchmark"])
         levels = []
         for record in self.records.values():
-            known = record.get("majority") or {}
-            if known and names - set(known):
-                return None
-            levels += [known[name] for name in names if known]
+            if known := record.get("majority"):
+                if not names <= set(known):
+                    return None
+                levels += [known[name] for name in names]
         return float(np.mean(levels)) if levels else None
 
     # the paper
@@ -246,8 +259,11 @@ class Study:
         if not self.manifest.in_world or not set(FAMILIES) <= set(self.families):
             return Paper({}, {})
         known = read_paper(self.sweep.reproduces)
-        shown = {(key, label) for key, panel in self.panels.items() for label in panel.arms}
-        return replace(known, values={place: number for place, number in known.values.items() if place[:2] in shown})
+        shown = {}
+        for (key, label, measure), number in known.values.items():
+            if key in self.panels and label in self.panels[key].arms:
+                shown[key, label, measure] = number
+        return replace(known, values=shown)
 
     def paper_value(self, arm: str, measure: Measure) -> PaperNumber | None:
         """The paper's own number for an arm, from the first panel that has it."""
@@ -279,7 +295,9 @@ class Study:
         Unparsed answers are not adjusted for missing seeds, which could put a share below nought."""
         if self.uncertainty != "seeds":
             return self.over_questions({(arm, measure): 1.0}, self.seeds)
-        found = None if measure == UNPARSED else self.arm_means(measure).get(self.representative(arm))
+        found = None
+        if measure != UNPARSED:
+            found = self.arm_means(measure).get(self.representative(arm))
         if found and arm not in self.controls:
             return found
         values = [found.estimate] if found else self.seed_values(arm, measure)
