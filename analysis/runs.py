@@ -1,5 +1,6 @@
 """How a sweep's trials were run, by their records: which looks are finished, how long they took, on which machines."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
@@ -16,8 +17,8 @@ def finished_looks(study: Study) -> tuple[int, ...]:
     reached = tuple(look for look in study.manifest.looks if look <= len(study.seeds))
     if not reached:
         return ()
-    before = reached[-2] if len(reached) > 1 else 0
-    new_seeds = study.seeds[before : reached[-1]]
+    before, last = (0, *reached)[-2:]
+    new_seeds = study.seeds[before:last]
     trials = study.variant.trials
     to_come = trials[trials["seed"].isin(new_seeds) & ~trials["done"]]
     missing = set(to_come["fingerprint"])
@@ -42,17 +43,16 @@ def mixes_machines(study: Study, arms: Iterable[str]) -> bool:
     """Whether at some seed the arms' scores, or models or parts of one kind that they rest on, come from different
     processors, or the scores from different library versions. Stages that do not say where they ran do not count."""
     compared = set(arms)
-    machines: dict[tuple[int, str], set[str]] = {}
+    machines: dict[tuple[int, str], set[str]] = defaultdict(set)
     for trial in study.variant.done.to_dict("records"):
         record = study.records.get(trial["fingerprint"])
         if record is None or trial["arm"] not in compared:
             continue
+        seed = trial["seed"]
         environment = record.get("environment", {})
         scored_on = [environment.get(key) for key in ("processor", "threads", "versions")]
-        ran_on = {"evaluation": str(scored_on)}
+        machines[seed, "scores"].add(str(scored_on))
         for kind, summary in record.get("summaries", {}).items():
             if "processor" in summary:
-                ran_on[kind] = summary["processor"]
-        for kind, machine in ran_on.items():
-            machines.setdefault((trial["seed"], kind), set()).add(machine)
+                machines[seed, kind].add(summary["processor"])
     return any(len(different) > 1 for different in machines.values())
