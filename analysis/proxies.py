@@ -14,6 +14,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from analysis.statistics import Floats
 from analysis.study import Study
 from analysis.table import Table
 from mm1_lab.config import TEXT_CORE, Measure
@@ -42,17 +43,20 @@ class Paired:
 def pair_arms(study: Study) -> Paired:
     """What comparing all pairs of a sweep's arms needs."""
     arms = [arm for arm in study.scored if study.representative(arm) == arm and arm not in study.controls]
-    differences: dict[tuple[str, str], list[float]] = {}
+    differences: dict[tuple[str, str], Floats] = {}
     for measure in [*(Measure(shots=shots) for shots in study.shots), TEXT_CORE]:
         known = study.trial_values(measure)
+        values = {}
+        for arm in arms:
+            values[arm] = np.array([known.get((arm, seed), np.nan) for seed in study.seeds])
         for first, second in combinations(arms, 2):
-            each = [known.get((first, seed), np.nan) - known.get((second, seed), np.nan) for seed in study.seeds]
-            differences[str(measure), f"{first} − {second}"] = each
+            differences[str(measure), f"{first} − {second}"] = values[first] - values[second]
     frame = pd.DataFrame.from_dict(differences, orient="index", columns=study.seeds, dtype=float)
     frame.index = pd.MultiIndex.from_tuples(differences, names=["measure", "pair"])
     spent = []
     for record in study.records.values():
-        spent.append(sum(timing["flops"] for timing in record.get("timings", {}).values()))
+        timings = record.get("timings", {}).values()
+        spent.append(sum(timing["flops"] for timing in timings))
     return Paired(
         manifest=study.manifest,
         seeds=len(study.seeds),
@@ -72,16 +76,17 @@ def accuracy(references: Iterable[Paired], runs: Sequence[Paired]) -> pd.DataFra
         proxies = [run for run in runs if _is_proxy(run, reference)]
         own = reference.differences
         if proxies and reference.seeds > 1:
-            counts = own.notna().sum(axis=1)
-            several = own[counts > 1]
-            others = several.rsub(own.sum(axis=1), axis=0).div(counts - 1, axis=0)
-            tables.append(_rows(reference, reference, 1, several * others.loc[several.index]))
+            several = own[own.count(axis=1) > 1]
+            sum_of_others = several.rsub(several.sum(axis=1), axis=0)
+            tables.append(_rows(reference, reference, 1, several * sum_of_others))
         for proxy in proxies:
             common = own.index.intersection(proxy.differences.index)
-            found, truth = proxy.differences.loc[common], own.loc[common].mean(axis=1)
+            truth = own.loc[common].mean(axis=1)
+            found = proxy.differences.loc[common]
             tables.append(_rows(reference, proxy, 1, found.mul(truth, axis=0)))
             if proxy.seeds > 1:
-                tables.append(_rows(reference, proxy, proxy.seeds, (found.mean(axis=1) * truth).to_frame()))
+                of_means = found.mean(axis=1) * truth
+                tables.append(_rows(reference, proxy, proxy.seeds, of_means.to_frame()))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
@@ -92,8 +97,8 @@ def _is_proxy(run: Paired, reference: Paired) -> bool:
 
 
 def _rows(reference: Paired, proxy: Paired, seeds: int, product: pd.DataFrame) -> pd.DataFrame:
-    """A row per measure, text last, from differences times the true ones: both have the same sign or not; one of zero
-    counts one half."""
+    """A row per measure, text last, from differences times the true ones (or what has their sign): both have the same
+    sign or not; one of zero counts one half."""
     agrees = (product > 0) + 0.5 * (product == 0)
     by_pair = agrees.where(product.notna()).mean(axis=1)
     of_measure = by_pair.groupby(level=0, sort=False).agg(["count", "mean"])
@@ -120,7 +125,8 @@ def accuracy_table(rows: pd.DataFrame, title: str) -> Table:
     shown["accuracy"] = (100 * rows["accuracy"]).map("{:.0f}".format)
     keys = ["sweep", "by", "seeds", "cost, %"]
     table = shown.pivot(index=keys, columns="measure", values="accuracy")
-    table = table.loc[shown.set_index(keys).index.unique(), shown["measure"].unique()].reset_index()
+    in_order = shown.set_index(keys).index.unique()
+    table = table.loc[in_order, shown["measure"].unique()].reset_index()
     notes = [
         "Percentage of pairs of arms for which the run prefers the same arm as the full run; chance is 50.",
         "One seed: mean over single seeds. Cost: FLOPs of the trials, without the encoders and decoders that "
