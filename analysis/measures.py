@@ -84,14 +84,16 @@ def question_variance(study: Study, measure: Measure, arms: Collection[str]) -> 
     rows = rows_of(study.scores, measure)
     rows = rows[rows["arm"].isin(arms)]
     blocks = rows.groupby(["seed", "benchmark", "block", "arm"], observed=True)["score"].mean().unstack("arm")
-    count = blocks.notna().sum(axis=1)
-    apart = blocks.sub(blocks.mean(axis=1), axis=0).mul(np.sqrt(count / (count - 1)), axis=0)
-    of_benchmarks = apart.groupby(level=["seed", "benchmark"]).agg(["var", "count"]).stack("arm", future_stack=True)
-    variances = of_benchmarks["var"] / of_benchmarks["count"]
+    count = blocks.count(axis=1)
+    deviations = blocks.sub(blocks.mean(axis=1), axis=0)
+    apart = deviations.mul(np.sqrt(count / (count - 1)), axis=0)
+    of_benchmarks = apart.groupby(level=["seed", "benchmark"])
+    variances = of_benchmarks.var() / of_benchmarks.count()
     shots = rows.groupby("benchmark", observed=True)["shots"].nunique()
     weights = shots / shots.sum()  # a benchmark counts as often as it has numbers of shots
-    squares = weights.loc[variances.index.get_level_values("benchmark")].to_numpy(np.float64) ** 2
-    return float((variances * squares).groupby(level=["seed", "arm"]).sum(min_count=1).mean())
+    squares = weights.loc[variances.index.get_level_values("benchmark")] ** 2
+    of_trials = variances.mul(squares.to_numpy(np.float64), axis=0).groupby(level="seed").sum(min_count=1)
+    return float(pd.Series(of_trials.to_numpy().ravel()).mean())
 
 
 def measures_table(rows: pd.DataFrame, title: str) -> Table:
