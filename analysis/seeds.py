@@ -22,12 +22,14 @@ MOST_SEEDS = 1000
 def seed_columns(seeds: Sequence[int], in_world: bool) -> dict[str, object]:
     """Their number, which, and of which kind; nothing was tuned on seeds of a user's own data, so these are of none."""
     kinds = set()
-    for seed in seeds if in_world else ():
+    for seed in seeds:
         if seed in DEVELOPMENT:
             kinds.add("development")
         else:
             kinds.add("confirmatory" if seed >= CONFIRMATORY else "other")
-    kind = "mixed" if len(kinds) > 1 else "".join(kinds)
+    kind = ""
+    if kinds and in_world:
+        kind = kinds.pop() if len(kinds) == 1 else "mixed"
     return {"seeds": len(seeds), "seed_list": " ".join(map(str, seeds)), "seeds_are": kind}
 
 
@@ -70,7 +72,8 @@ def earlier_world(manifest: Manifest) -> str:
 
 def _power(shift: float | Floats, degrees_of_freedom: float | Floats, level: float) -> Floats:
     """The power of a one-sided test at `level` for a true difference of `shift` standard errors."""
-    return np.nan_to_num(1 - nctdtr(degrees_of_freedom, shift, stdtrit(degrees_of_freedom, 1 - level)), nan=1.0)
+    bound = stdtrit(degrees_of_freedom, 1 - level)
+    return np.nan_to_num(1 - nctdtr(degrees_of_freedom, shift, bound), nan=1.0)
 
 
 def seeds_needed(expect: Expectation, margin: float, seed: Interval, prior: float = 0.0, family: int = 1) -> float:
@@ -83,14 +86,17 @@ def seeds_needed(expect: Expectation, margin: float, seed: Interval, prior: floa
     if seed.error == 0:
         return 2.0
     many = np.arange(2, MOST_SEEDS + 1, dtype=np.float64)
-    errors, level = seed.error / np.sqrt(many), LEVEL / family
+    errors = seed.error / np.sqrt(many)
+    level = LEVEL / family
     own_variance = UNLIKE if prior else 1.0
     estimate = -seed.estimate if expect == "less" else seed.estimate
 
     def beyond(value: float, tail: float) -> Floats:
         """The power to tell the estimate from a value at each number of seeds."""
         shift = abs(estimate - value) / errors
-        return own_variance * _power(shift, many - 1, tail) + (1 - own_variance) * _power(shift, many - 1 + prior, tail)
+        own = _power(shift, many - 1, tail)
+        pooled = _power(shift, many - 1 + prior, tail)
+        return own_variance * own + (1 - own_variance) * pooled
 
     if expect == "equivalent" and abs(estimate) < margin:
         power = beyond(margin, level) + beyond(-margin, level) - 1
