@@ -56,8 +56,9 @@ class Paper:
 
     def difference(self, panel: str, first: str, second: str, measure: Measure) -> PaperNumber | None:
         """`first` − `second` as the paper states it, or else computed from its two numbers."""
-        numbers = [(1.0, self.value(panel, first, measure)), (-1.0, self.value(panel, second, measure))]
-        return self.differences.get((panel, first, second, str(measure))) or combine_numbers(numbers)
+        stated = self.differences.get((panel, first, second, str(measure)))
+        more, less = (self.value(panel, label, measure) for label in (first, second))
+        return stated or combine_numbers([(1.0, more), (-1.0, less)])
 
 
 def combine_numbers(terms: Sequence[tuple[float, PaperNumber | None]]) -> PaperNumber | None:
