@@ -22,7 +22,8 @@ from mm1_lab.config import RequestError
 
 def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     """A frame with the columns arm, seed, benchmark, shots, question and score, and notes. Raises RequestError."""
-    files = [path for path in sorted(folder.rglob("*.json")) if re.search(r"(^|_)results(_|\.)", path.name)]
+    is_results = re.compile(r"(^|_)results(_|\.)")
+    files = [path for path in sorted(folder.rglob("*.json")) if is_results.search(path.name)]
     if not files:
         raise RequestError(
             f"{folder}: holds no results of lmms-eval or lm-evaluation-harness; run them with --output_path"

@@ -62,7 +62,9 @@ def draw_judgement(judgement: Judgement, path: Path) -> None:
     from analysis.style import save, styled
 
     claims = pd.DataFrame(judgement.claims).rename(columns={"difference": "estimate", "interval_over": "interval"})
-    claims = claims.astype(dict.fromkeys(("estimate", "low", "high"), float)).assign(sweep="", paper=float("nan"))
+    numbers = ["estimate", "low", "high"]
+    claims[numbers] = claims[numbers].astype(float)
+    claims = claims.assign(sweep="", paper=float("nan"))
     if claims["estimate"].isna().all():
         raise RequestError("--figure: no claim has a difference to draw")
     with styled():

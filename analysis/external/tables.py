@@ -82,8 +82,14 @@ def read_csv(path: Path) -> pd.DataFrame:
     can be named. Raises ValueError or OSError."""
     with path.open(encoding="utf-8-sig") as file:
         head = file.readline()
-    form: dict[str, Any] = {"dtype": str, "keep_default_na": False, "skipinitialspace": True, "encoding": "utf-8-sig"}
-    table = pd.read_csv(path, sep=max(",;\t", key=head.count), **form)
+    table = pd.read_csv(
+        path,
+        sep=max(",;\t", key=head.count),
+        dtype=str,
+        keep_default_na=False,
+        skipinitialspace=True,
+        encoding="utf-8-sig",
+    )
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of such rows for names of rows
         raise ValueError("a row has more cells than the header; name every column, or remove cells")
     return table
@@ -96,9 +102,10 @@ def make_scores(table: pd.DataFrame, columns: Mapping[str, str] | None = None, w
         raise RequestError(f"{where}: has no rows")
     notes = []
     if "status" in table:
-        unfinished = table["status"].astype(str).str.strip().str.lower().isin(UNFINISHED)
+        status = table["status"].astype(str).str.strip()
+        unfinished = status.str.lower().isin(UNFINISHED)
         if unfinished.any():
-            values = ", ".join(sorted(set(table["status"][unfinished].astype(str).str.strip())))
+            values = ", ".join(sorted(set(status[unfinished])))
             notes.append(f"Left out {int(unfinished.sum())} of {len(table)} rows by their status ({values}).")
         table = table[~unfinished]
         if table.empty:
@@ -109,8 +116,11 @@ def make_scores(table: pd.DataFrame, columns: Mapping[str, str] | None = None, w
     is_ours = "family" in table and set(table["family"]) <= set(get_args(Family))
     frame["family"] = table["family"] if is_ours else ""
     paired = "seed" in table
-    repeats = frame.groupby(["arm", "benchmark", "shots", "question"]).cumcount()
-    frame["run"] = _labels(table["seed"], "seed", where) if paired else repeats.astype(str)
+    if paired:
+        frame["run"] = _labels(table["seed"], "seed", where)
+    else:
+        repeats = frame.groupby(["arm", "benchmark", "shots", "question"]).cumcount()
+        frame["run"] = repeats.astype(str)
     doubled = frame.duplicated(KEY)
     if doubled.any():
         first = frame[doubled].iloc[0].rename({"run": "seed"})
@@ -159,7 +169,8 @@ def _numbers(column: pd.Series[Any], where: str) -> pd.Series[float]:
 
 def _labels(column: pd.Series[Any], name: str, where: str) -> pd.Series[str]:
     """Names and numbers as text; seeds and shots that are whole numbers without `.0`, as spreadsheets write them."""
-    labels = column.astype(object).where(column.notna(), "").map(lambda value: str(value).strip())
+    texts = column.astype(object).where(column.notna(), "").map(str)
+    labels = texts.str.strip()
     empty = labels == ""
     if empty.any():
         raise RequestError(f"{where}: {_row(labels.index[empty][0])} has no {name}")
