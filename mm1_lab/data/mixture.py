@@ -17,8 +17,7 @@ class Mixture:
 
     def __init__(self, shares: Mapping[str, float], seed: int) -> None:
         names = [name for name, share in shares.items() if share > 0]
-        order = np.random.default_rng(seed).permutation(len(names))
-        self._names = [names[place] for place in order]
+        self._names: list[str] = np.random.default_rng(seed).permutation(names).tolist()
         self._shares = [shares[name] for name in self._names]
 
     def rows(self, start: int, count: int) -> list[tuple[str, int]]:
@@ -30,12 +29,15 @@ class Mixture:
         first, last = 0, len(self._names)
         while last - first > 1:
             middle = (first + last) // 2
-            share = sum(self._shares[first:middle]) / sum(self._shares[first:last])
+            left = sum(self._shares[first:middle])
+            share = left / sum(self._shares[first:last])
             # how many rows of the left half come before this row, and before the next one
             before = floor(row * share + 0.5)
             after = floor((row + 1) * share + 0.5)
             if after > before:
-                row, last = before, middle
+                row = before
+                last = middle
             else:
-                row, first = row - before, middle
+                row -= before
+                first = middle
         return self._names[first], row
