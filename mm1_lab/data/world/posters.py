@@ -25,8 +25,6 @@ _BAR, _STEP = 20, 24
 _NOISE = 8.0
 MOST = 5
 """Steps of the highest possible bar."""
-Bars = tuple[tuple[str, int], ...]
-"""(colour, count) of each bar of a chart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,28 +37,31 @@ class Poster:
 
     @property
     def split(self) -> Split:
-        return split_of(";".join(",".join(map(str, letter)) for letter in self.letters))
+        return split_of(self.letters)
 
     def pixels(self, side: int) -> Pixels:
         """(side, side, 3)."""
         random = Random(self.look)
         canvas = _background(random)
-        for (_, letter, colour), (size, top, left) in zip(self.letters, self._spots(random), strict=True):
+        spots = self._spots(random)
+        for (_, letter, colour), (size, top, left) in zip(self.letters, spots, strict=True):
             _paint(canvas, mask_of(letter, size), top, left, colour)
         return _finish(canvas, random, side)
 
     def layout(self) -> list[tuple[int, int, int]]:
         """(side, top, left) of each letter, in canvas pixels."""
         random = Random(self.look)
-        _background(random)
+        random.random()  # the background's
         return self._spots(random)
 
     def _spots(self, random: Random) -> list[tuple[int, int, int]]:
-        size, spots = _LETTERS[self.look % 2], []
+        size = _LETTERS[self.look % 2]
+        spots = []
         for place, _, _ in self.letters:
             row, column = divmod(CORNERS.index(place), 2)
-            top, left = (random.randrange(4, _QUARTER - size - 4) for _ in range(2))
-            spots.append((size, row * _QUARTER + top, column * _QUARTER + left))
+            top = row * _QUARTER + random.randrange(4, _QUARTER - size - 4)
+            left = column * _QUARTER + random.randrange(4, _QUARTER - size - 4)
+            spots.append((size, top, left))
         return spots
 
 
@@ -68,28 +69,32 @@ class Poster:
 class Chart:
     """Two to four bars of different colours, from left to right, each a stack of as many steps as its count."""
 
-    bars: Bars
+    bars: tuple[tuple[str, int], ...]
+    """(colour, count) of each."""
     look: int = 0
 
     @property
     def split(self) -> Split:
-        return split_of(";".join(f"{colour},{count}" for colour, count in self.bars))
+        return split_of(self.bars)
 
     def pixels(self, side: int) -> Pixels:
         """(side, side, 3)."""
         random = Random(self.look)
         canvas = _background(random)
+        block = np.ones((_STEP - 3, _BAR), np.float32)
         for number, (colour, count) in enumerate(self.bars):
             left = 12 + number * (CANVAS - 24) // len(self.bars)
             for step in range(count):
-                _paint(canvas, np.ones((_STEP - 3, _BAR), np.float32), CANVAS - 8 - (step + 1) * _STEP, left, colour)
+                top = CANVAS - 8 - (step + 1) * _STEP
+                _paint(canvas, block, top, left, colour)
         return _finish(canvas, random, side)
 
 
 def sample_poster(random: Random, split: Split) -> Poster:
     while True:
         count = random.choice((2, 3, 4))
-        places, letters = sorted(random.sample(CORNERS, count)), random.sample(LETTERS, count)
+        places = sorted(random.sample(CORNERS, count))
+        letters = random.sample(LETTERS, count)
         colours = random.choices(list(COLOURS), k=count)
         poster = Poster(tuple(zip(places, letters, colours, strict=True)), random.getrandbits(30))
         if poster.split == split:
@@ -99,13 +104,15 @@ def sample_poster(random: Random, split: Split) -> Poster:
 def sample_chart(random: Random, split: Split) -> Chart:
     while True:
         colours = random.sample(list(COLOURS), random.choice((2, 3, 4)))
-        chart = Chart(tuple((colour, random.randint(1, MOST)) for colour in colours), random.getrandbits(30))
+        bars = tuple((colour, random.randint(1, MOST)) for colour in colours)
+        chart = Chart(bars, random.getrandbits(30))
         if chart.split == split:
             return chart
 
 
 def _background(random: Random) -> NDArray[np.float32]:
-    return np.full((CANVAS, CANVAS, 3), 20 + 60 * random.random(), np.float32)
+    grey = 20 + 60 * random.random()
+    return np.full((CANVAS, CANVAS, 3), grey, np.float32)
 
 
 def _paint(canvas: NDArray[np.float32], mask: NDArray[np.float32], top: int, left: int, colour: str) -> None:
@@ -117,7 +124,7 @@ def _paint(canvas: NDArray[np.float32], mask: NDArray[np.float32], top: int, lef
 def _finish(canvas: NDArray[np.float32], random: Random, side: int) -> Pixels:
     """Downsamples the canvas to `side` pixels by area averaging and adds noise to each pixel."""
     whole = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
-    small = np.asarray(whole.resize((side, side), Image.Resampling.BOX), np.float32)
-    noise = np.random.default_rng(random.getrandbits(30)).normal(0, _NOISE, small.shape)
-    noisy: Pixels = (small + noise).clip(0, 255).astype(np.uint8)
-    return noisy
+    small = whole.resize((side, side), Image.Resampling.BOX)
+    generator = np.random.default_rng(random.getrandbits(30))
+    noisy = np.asarray(small, np.float32) + generator.normal(0, _NOISE, (side, side, 3))
+    return noisy.clip(0, 255).astype(np.uint8)

@@ -6,7 +6,7 @@ of novel combinations. Text does mention them, as a decoder cannot name what it 
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
@@ -32,9 +32,10 @@ NOVEL = frozenset(
 """Colour-shape combinations that no training picture shows; training text mentions them like any other."""
 
 
-def split_of(content: str) -> Split:
-    """The split that a picture with this content belongs to."""
-    return "test" if zlib.crc32(content.encode()) % _TEST_SHARE == 0 else "train"
+def split_of(content: Iterable[Iterable[object]]) -> Split:
+    """The split that a picture belongs to; `content` tells of each thing in it."""
+    told = ";".join(",".join(map(str, thing)) for thing in content)
+    return "test" if zlib.crc32(told.encode()) % _TEST_SHARE == 0 else "train"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Scene:
 
     @cached_property
     def split(self) -> Split:
-        return split_of(";".join(f"{name},{colour},{size},{place}" for name, colour, size, place in self.content))
+        return split_of(self.content)
 
     @property
     def is_novel(self) -> bool:
@@ -102,11 +103,13 @@ def sample_scene(
     while True:
         count = random.choices(range(1, len(counts) + 1), counts)[0]
         names = _names(random, nouns, count, letters)
-        things = [
-            Thing(name, colours[int(random.random() * len(colours))], SIZES[random.random() < 0.5], place)
-            for name, place in zip(names, random.sample(places, count), strict=True)
-        ]
-        if like is not None and all(getattr(thing, like.attribute) != like.value for thing in things):
+        free = random.sample(places, count)
+        things = []
+        for name, place in zip(names, free, strict=True):
+            colour = colours[int(random.random() * len(colours))]
+            size = SIZES[random.random() < 0.5]
+            things.append(Thing(name, colour, size, place))
+        if like is not None and not like.fits(things):
             things[0] = replace(things[0], **{like.attribute: like.value})  # type: ignore[arg-type]
             if like.attribute == "place":
                 things = [things[0], *(thing for thing in things[1:] if thing.place != like.value)]
@@ -120,10 +123,9 @@ def renamed(random: Random, scene: Scene) -> Scene:
     """A training scene with the colours and places of `scene`, but newly drawn names and sizes."""
     while True:
         names = _names(random, SHAPES, len(scene.things), _LETTERED_PAIRS)
-        things = (
-            replace(thing, name=name, size=random.choice(SIZES))
-            for thing, name in zip(scene.things, names, strict=True)
-        )
+        things = []
+        for thing, name in zip(scene.things, names, strict=True):
+            things.append(replace(thing, name=name, size=random.choice(SIZES)))
         other = Scene(tuple(things), look=random.getrandbits(30))
         if other.split == "train" and not other.is_novel:
             return other
@@ -141,16 +143,20 @@ def _names(random: Random, nouns: tuple[str, ...], count: int, letters: float) -
 class Theme:
     """What most pictures of a page have in common: one attribute of one thing."""
 
-    attribute: Literal["name", "colour", "size", "place"]
+    attribute: str
     value: str | int
+
+    def fits(self, things: Iterable[Thing]) -> bool:
+        """Whether one of the things has it."""
+        return any(getattr(thing, self.attribute) == self.value for thing in things)
 
 
 def sample_theme(random: Random) -> Theme:
-    attribute = random.choice(("name", "colour", "size", "place"))
-    values: dict[str, tuple[str | int, ...]] = {
+    values: dict[str, Sequence[str | int]] = {
         "name": SHAPES,
         "colour": _COLOURS,
         "size": SIZES,
         "place": CORNERS,
     }
-    return Theme(attribute, random.choice(values[attribute]))  # type: ignore[arg-type]
+    attribute = random.choice(tuple(values))
+    return Theme(attribute, random.choice(values[attribute]))
