@@ -1,5 +1,6 @@
 """Renders scenes at 72 pixels and downsamples them by area averaging, so that lower resolutions lose detail."""
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from random import Random
@@ -55,7 +56,7 @@ class ScenePicture:
 
     def pixels(self, side: int) -> Pixels:
         """(side, side, 3)."""
-        small = _draw(self.scene, side) if self.flaw is None else _draw_flawed(self.scene, self.flaw, side)
+        small = _photograph(self.scene, self.flaw, side)
         small += _noise(side)[self.scene.look % _NOISE_FIELDS]
         return small.clip(0, 255).astype(np.uint8)
 
@@ -66,11 +67,17 @@ def _draw(scene: Scene, side: int) -> NDArray[np.float32]:
     small = np.full((side, side, 3), background, np.float32)
     shrink = _shrink(side)
     for thing, (length, top, left) in zip(scene.things, layout(scene), strict=True):
-        mask = mask_of(thing.name, length)
-        rows, columns = (slice(at * side // CANVAS, -(-(at + length) * side // CANVAS)) for at in (top, left))
-        cover = shrink[rows, top : top + length] @ mask @ shrink[columns, left : left + length].T
+        down = slice(top, top + length)
+        along = slice(left, left + length)
+        rows, columns = _covering(down, side), _covering(along, side)
+        cover = shrink[rows, down] @ mask_of(thing.name, length) @ shrink[columns, along].T
         small[rows, columns] += cover[:, :, None] * (RGB[thing.colour] - background)
     return small
+
+
+def _covering(span: slice, side: int) -> slice:
+    """The pixels of a picture of this side that canvas pixels lie in, wholly or in part."""
+    return slice(span.start * side // CANVAS, math.ceil(span.stop * side / CANVAS))
 
 
 def centre_of(place: int) -> tuple[float, float]:
@@ -93,17 +100,14 @@ def layout(scene: Scene) -> list[tuple[int, int, int]]:
     random.random()  # the background's
     spots = []
     for thing in scene.things:
-        length = _length(thing.size, random.random())
+        shortest, longest = _LENGTHS[thing.size]
+        length = round(shortest * (longest / shortest) ** random.random())
         margin = (_CELL - length) // 2 - _JITTER
-        top, left = (at + margin + int(random.random() * (2 * _JITTER + 1)) for at in _corner_of(thing.place))
+        top, left = _corner_of(thing.place)
+        top += margin + int(random.random() * (2 * _JITTER + 1))
+        left += margin + int(random.random() * (2 * _JITTER + 1))
         spots.append((length, top, left))
     return spots
-
-
-def _length(size: str, share: float) -> int:
-    """The side of a thing of this size, in canvas pixels; `share`, from 0 to 1, chooses it."""
-    shortest, longest = _LENGTHS[size]
-    return round(shortest * (longest / shortest) ** share)
 
 
 @cache
@@ -113,29 +117,28 @@ def mask_of(name: str, side: int) -> NDArray[np.float32]:
     grid = (np.arange(fine) + 0.5) / fine * 2 - 1
     x, y = np.meshgrid(grid, grid)
     radius = np.sqrt(x * x + y * y)
+    aside, away = abs(x), abs(y)
     inside: dict[str, NDArray[np.bool_]] = {
         "circle": radius < 1,
         "square": np.full_like(radius, True, bool),
-        "triangle": (abs(x) < (y + 0.9) / 1.8) & (abs(y) < 0.9),
-        "cross": (abs(x) < 0.3) | (abs(y) < 0.3),
+        "triangle": (aside < (y + 0.9) / 1.8) & (away < 0.9),
+        "cross": (aside < 0.3) | (away < 0.3),
         "ring": (radius < 1) & (radius > 0.55),
-        "diamond": 1.8 * abs(x) + abs(y) < 1,  # narrow, as small circles look like a wide diamond
+        "diamond": 1.8 * aside + away < 1,  # narrow, as small circles look like a wide diamond
         "moon": (radius < 1) & (np.hypot(x - 0.6, y) > 0.8),
-        "arch": (abs(x) > 0.5) & (abs(x) < 0.95) | (y < -0.5) & (abs(x) < 0.95),
-        "bow": abs(y) < abs(x),
-        "frame": np.maximum(abs(x), abs(y)) > 0.55,
+        "arch": ((aside > 0.5) | (y < -0.5)) & (aside < 0.95),
+        "bow": away < aside,
+        "frame": np.maximum(aside, away) > 0.55,
     }
     shape = inside[name] if name in inside else _letter(name, fine)
     return shape.reshape(side, 4, side, 4).mean((1, 3)).astype(np.float32)
 
 
 def _letter(name: str, fine: int) -> NDArray[np.bool_]:
-    bitmap = np.array([[dot == "#" for dot in line] for line in _LETTERS[name].split()])
-    rows = np.arange(fine) * 7 // fine
-    columns = np.arange(fine) * 7 // fine - 1
-    letter = bitmap[rows][:, np.clip(columns, 0, 4)]
-    letter[:, (columns < 0) | (columns > 4)] = False
-    return letter
+    """(fine, fine): 7 rows, and 5 columns between two empty ones."""
+    dots = np.array([list(f".{line}.") for line in _LETTERS[name].split()])
+    places = np.arange(fine) * 7 // fine
+    return dots[np.ix_(places, places)] == "#"
 
 
 @cache
@@ -153,15 +156,17 @@ def _noise(side: int) -> NDArray[np.float32]:
     return generator.normal(0, _NOISE, (_NOISE_FIELDS, side, side, 3)).astype(np.float32)
 
 
-def _draw_flawed(scene: Scene, flaw: Flaw, side: int) -> NDArray[np.float32]:
-    """(side, side, 3): the scene, blurred, darkened or cropped."""
+def _photograph(scene: Scene, flaw: Flaw | None, side: int) -> NDArray[np.float32]:
+    """(side, side, 3): the scene, maybe blurred, darkened or cropped."""
+    if flaw is None:
+        return _draw(scene, side)
     if flaw == "dark":
         return _draw(scene, side) * _DARK
     canvas = _draw(scene, CANVAS)
     if flaw == "cropped":
-        canvas = np.roll(canvas, (_CROP, -_CROP), (0, 1))
-        canvas[:_CROP] = 0
-        canvas[:, -_CROP:] = 0
+        whole = canvas
+        canvas = np.zeros_like(whole)
+        canvas[_CROP:, :-_CROP] = whole[:-_CROP, _CROP:]
     else:
         kernel = np.ones(_BLUR) / _BLUR
         for axis in (0, 1):
