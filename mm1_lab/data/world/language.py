@@ -32,7 +32,8 @@ def spoken(text: str, convention: Convention) -> str:
     """The text, which is in first words, with the second words of the convention's attributes."""
     if not convention:
         return text
-    return " ".join(_SPOKEN[word] if _ATTRIBUTE_OF.get(word) in convention else word for word in text.split())
+    words = text.split()
+    return " ".join(_SPOKEN[word] if _ATTRIBUTE_OF.get(word) in convention else word for word in words)
 
 
 def in_first_words(word: str) -> str:
@@ -49,8 +50,8 @@ def in_convention(voice: Voice, convention: Convention) -> Voice:
     return lambda random, scene: spoken(voice(random, scene), convention)
 
 
-def _phrase(thing: Thing, size: bool = True) -> str:
-    return f"{thing.size} {thing.colour} {thing.name}" if size else f"{thing.colour} {thing.name}"
+def _filled(form: str, thing: Thing) -> str:
+    return form.format(size=thing.size, colour=thing.colour, name=thing.name, place=PLACES[thing.place])
 
 
 def alt_text(random: Random, scene: Scene, complete: bool = False, convention: Convention | None = None) -> str:
@@ -58,20 +59,27 @@ def alt_text(random: Random, scene: Scene, complete: bool = False, convention: C
 
     `convention`: drawn anew for each caption if not given.
     """
-    size, place = complete or random.random() < 0.7, complete or random.random() < 0.8
-    things = [t for t in scene.things if complete or random.random() < 0.9] or [random.choice(scene.things)]
+    form = "{colour} {name}"
+    if complete or random.random() < 0.7:
+        form = "{size} " + form
+    if complete or random.random() < 0.8:
+        form += " {place}"
+    things = [thing for thing in scene.things if complete or random.random() < 0.9]
+    if not things:
+        things = [random.choice(scene.things)]
     lead = random.choice(("", "", "", "photo : ", "picture of ", "stock image ", "img - "))
-    phrases = [f"{_phrase(thing, size)} {PLACES[thing.place]}" if place else _phrase(thing, size) for thing in things]
-    convention = draw_convention(random) if convention is None else convention
+    phrases = [_filled(form, thing) for thing in things]
+    if convention is None:
+        convention = draw_convention(random)
     return spoken(f"{lead}{' , '.join(phrases)} .", convention)
 
 
 def dense_caption(random: Random, scene: Scene) -> str:
     """A long, accurate and complete caption."""
-    sentences = [f"a {_phrase(thing)} is at {PLACES[thing.place]} ." for thing in scene.things]
-    count = len(scene.things)
-    total = "there is 1 thing ." if count == 1 else f"there are {count} things ."
-    return " ".join([*sentences, total])
+    sentences = [_filled("a {size} {colour} {name} is at {place} .", thing) for thing in scene.things]
+    count = len(sentences)
+    sentences.append("there is 1 thing ." if count == 1 else f"there are {count} things .")
+    return " ".join(sentences)
 
 
 def _phrases(text: str) -> list[str]:
@@ -84,18 +92,18 @@ _OPENINGS = _phrases(
 )
 """How a page begins what it says about each picture."""
 _TEMPLATES = (
-    "{a}|{size}|{colour}|{name}|{at}",
-    "{a}|{colour}|{name}|{at}|, {size}",
-    "{a}|{colour}|{name}|, {size}|, {at}",
-    "{at}|{a}|{size}|{colour}|{name}",
-    "{at} is|{a}|{size}|{colour}|{name}",
-    "{a}|{size}|{name}|, {colour}|, {at}",
-    "{a}|{size}|{colour}|{name}|that is {at}",
-    "{a}|{size}|{colour}|{name}|stands {at}",
-    "{a}|{size}|{colour}|{name}|sits {at}",
-    "{at} sits|{a}|{size}|{colour}|{name}",
-    "{a}|{name}|, {size}|, {colour}|, {at}",
-    "{a}|{name}|{at}|, {size}|, {colour}",
+    "{a}|{size}|{colour}|{name}|{place}",
+    "{a}|{colour}|{name}|{place}|, {size}",
+    "{a}|{colour}|{name}|, {size}|, {place}",
+    "{place}|{a}|{size}|{colour}|{name}",
+    "{place} is|{a}|{size}|{colour}|{name}",
+    "{a}|{size}|{name}|, {colour}|, {place}",
+    "{a}|{size}|{colour}|{name}|that is {place}",
+    "{a}|{size}|{colour}|{name}|stands {place}",
+    "{a}|{size}|{colour}|{name}|sits {place}",
+    "{place} sits|{a}|{size}|{colour}|{name}",
+    "{a}|{name}|, {size}|, {colour}|, {place}",
+    "{a}|{name}|{place}|, {size}|, {colour}",
 )
 """How a thing is said; a piece (between bars) that tells what a voice leaves out is dropped."""
 _PREPOSITIONS = _phrases("at|in|on|near|at the|in the|on the|near the|from|to the|of the|by")
@@ -104,7 +112,7 @@ _CORNERED = 0.2
 _DETERMINERS = _phrases("a|the|one|this|some|")
 _JOINTS = _phrases("and|with|,|next to|beside|;|and also|then|and then")
 _IN_CAPTIONS = (
-    [t for t in _TEMPLATES if t.startswith("{a}") and t.index("{colour}") < t.index("{name}")],
+    [form for form in _TEMPLATES if form.startswith("{a}") and form.index("{colour}") < form.index("{name}")],
     [joint for joint in _JOINTS if joint != ";"],
 )
 """Templates and joints of the benchmarks' captions. With colours after names the base loses twice as much content by
@@ -116,14 +124,14 @@ _LEFT_OUT = {"size": 0.3, "place": 0.2, "colour": 0.1}
 def page_voice(random: Random, complete: bool = False) -> Voice:
     """The voice of a page or of a text of several scenes; unless `complete`, it may leave out attributes."""
     omissible = () if complete else ("size", "place", "colour")
-    voice = _composed(random, _OPENINGS, _TEMPLATES, _JOINTS, omissible)
+    voice = _composed(random, _TEMPLATES, _JOINTS, omissible)
     return lambda random, scene: f"{voice(random, scene)} ."
 
 
 def annotator(random: Random) -> Voice:
     """The voice of one of the benchmarks' annotators, who may leave out sizes, and is brief."""
     while True:
-        voice = _composed(random, _OPENINGS, *_IN_CAPTIONS, ("size",))
+        voice = _composed(random, *_IN_CAPTIONS, ("size",))
         if len(voice(random, _TWO_THINGS).split()) <= LONGEST_OF_TWO:
             return voice
 
@@ -133,24 +141,23 @@ LONGEST_OF_TWO = 16
 _TWO_THINGS = Scene((Thing("circle", "red", "large", 0), Thing("square", "blue", "small", 2)))
 
 
-def _composed(
-    random: Random, openings: Sequence[str], templates: Sequence[str], joints: Sequence[str], omissible: Sequence[str]
-) -> Voice:
+def _composed(random: Random, templates: Sequence[str], joints: Sequence[str], omissible: Sequence[str]) -> Voice:
     """One of some millions of voices: things in reading order or backwards, each by the same template."""
-    opening, joint = random.choice(openings), random.choice(joints)
-    preposition, determiner = random.choice(_PREPOSITIONS), random.choice(_DETERMINERS)
-    corner = " corner" if random.random() < _CORNERED else ""
-    left_out = [attribute for attribute in omissible if random.random() < _LEFT_OUT[attribute]]
-    slots = ["{at}" if attribute == "place" else f"{{{attribute}}}" for attribute in left_out]
+    opening = random.choice(_OPENINGS)
+    joint = random.choice(joints)
+    preposition = random.choice(_PREPOSITIONS)
+    determiner = random.choice(_DETERMINERS)
+    place = "{place} corner" if random.random() < _CORNERED else "{place}"
+    left_out = [f"{{{attribute}}}" for attribute in omissible if random.random() < _LEFT_OUT[attribute]]
     pieces = random.choice(templates).split("|")
-    template = " ".join(piece for piece in pieces if not any(slot in piece for slot in slots))
+    kept = [piece for piece in pieces if not any(slot in piece for slot in left_out)]
+    form = " ".join(kept).replace("{a}", determiner).replace("{place}", f"{preposition} {place}")
     backwards = random.random() < 0.5
 
     def say(random: Random, scene: Scene) -> str:
-        said = []
-        for thing in reversed(scene.things) if backwards else scene.things:
-            place = f"{preposition} {PLACES[thing.place]}{corner}"
-            said.append(template.format(a=determiner, size=thing.size, colour=thing.colour, name=thing.name, at=place))
+        said = [_filled(form, thing) for thing in scene.things]
+        if backwards:
+            said.reverse()
         words = f"{opening} {f' {joint} '.join(said)}".split()
         return " ".join(words)
 
@@ -159,20 +166,23 @@ def _composed(
 
 def telling(random: Random, scene: Scene) -> str:
     """Describes a scene in plain words, unlike any caption style."""
-    style = random.randrange(3)
+    form = random.choice(_PLAIN)
     things = random.sample(scene.things, len(scene.things))
-    if style == 0:
-        return " ".join(f"{t.name} {t.colour} {t.size} {PLACES[t.place]} ." for t in things)
-    if style == 1:
-        return " ".join(f"the {t.name} is {t.colour} {t.size} {PLACES[t.place]} ." for t in things)
-    return " ".join(f"the {t.size} {t.colour} {t.name} {PLACES[t.place]} ." for t in things)
+    return " ".join(_filled(form, thing) for thing in things)
+
+
+_PLAIN = (
+    "{name} {colour} {size} {place} .",
+    "the {name} is {colour} {size} {place} .",
+    "the {size} {colour} {name} {place} .",
+)
 
 
 def inventory(random: Random, scene: Scene) -> str:
     """Lists all things in random order, each with its words in random order."""
     items = []
     for thing in scene.things:
-        words = [thing.name, thing.colour, thing.size, PLACES[thing.place]]
+        words = _filled("{name} {colour} {size} {place}", thing).split()
         random.shuffle(words)
         items.append(" ".join(words))
     random.shuffle(items)
@@ -181,16 +191,17 @@ def inventory(random: Random, scene: Scene) -> str:
 
 def in_compounds(random: Random, scene: Scene) -> str:
     """Lists all things, using compound words (see `words.COMPOUNDS`) where they exist."""
-    whole, joint = random.random() < 0.5, random.choice((" , ", " ; ", " "))
-    items, turned = [], random.random() < 0.5
+    form = "{size}-{colour}-{name} {place}" if random.random() < 0.5 else "{name}-{place} {colour} {size}"
+    joint = random.choice((" , ", " ; ", " "))
+    is_turned = random.random() < 0.5
+    items = []
     for thing in scene.things:
-        place = PLACES[thing.place]
-        words = [f"{thing.size}-{thing.colour}-{thing.name}", place]
-        if not whole:
-            words = [f"{thing.name}-{place}", thing.colour, thing.size]
+        words = _filled(form, thing).split()
         if words[0] not in _COMPOUNDS:
-            words = [thing.name, thing.colour, thing.size, place]
-        items.append(" ".join(reversed(words) if turned else words))
+            words = _filled("{name} {colour} {size} {place}", thing).split()
+        if is_turned:
+            words.reverse()
+        items.append(" ".join(words))
     random.shuffle(items)
     return joint.join(items) + " ."
 
