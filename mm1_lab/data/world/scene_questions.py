@@ -60,12 +60,12 @@ def _size(random: Random, scene: Scene) -> Asked | None:
 
 def _relation(random: Random, scene: Scene) -> Asked | None:
     """Asks which shape is next to a thing that is identified by all its attributes."""
-    pairs = [
-        (words, thing, other)
-        for thing in scene.things
-        for words, towards in NEIGHBOURS.items()
-        if (other := scene.at(towards.get(thing.place, -1))) and not other.is_letter
-    ]
+    pairs = []
+    for thing in scene.things:
+        for words, towards in NEIGHBOURS.items():
+            other = scene.at(towards.get(thing.place, -1))
+            if other and not other.is_letter:
+                pairs.append((words, thing, other))
     if not pairs:
         return None
     words, thing, other = random.choice(pairs)
