@@ -11,16 +11,15 @@ from typing import NamedTuple
 
 from mm1_lab.data.types import Answer, Part
 from mm1_lab.data.world.told import (
-    LONGEST,
     Parts,
     bare_pairs,
     compounds_and_asked,
     compounds_and_retold,
+    joined,
     many_shots,
     plainly_told,
     retold,
     told_and_asked,
-    words_of,
 )
 from mm1_lab.data.world.words import ANIMALS, COLOURS, LETTERS, LIKED, OWNERS, SHAPES, SPARE_NOUNS, TOWNS
 
@@ -30,8 +29,9 @@ def facts(random: Random) -> Parts:
     parts: list[Part] = []
     for _ in range(random.choice((1, 2, 3))):
         fact = draw_fact(random)
-        parts += [fact.statement, Answer(fact.ending)] if random.random() < 0.4 else [fact.prompt, Answer(fact.answer)]
-        parts.append(".")
+        is_stated = random.random() < 0.4
+        prompt, answer = (fact.statement, fact.ending) if is_stated else (fact.prompt, fact.answer)
+        parts += [prompt, Answer(answer), "."]
     return tuple(parts)
 
 
@@ -124,15 +124,7 @@ def _stated_fact(random: Random) -> tuple[str, str]:
 
 def medley(random: Random) -> Parts:
     """Several short documents of different kinds in one."""
-    parts: list[Part] = []
-    words = 0
-    for _ in range(random.randint(3, 10)):
-        piece = _one_of(_SHORT, random)
-        words += words_of(piece)
-        if words > LONGEST:
-            break
-        parts += piece
-    return tuple(parts)
+    return joined(lambda: _one_of(_SHORT, random), random.randint(3, 10))
 
 
 _SHORT: dict[Callable[[Random], Parts], float] = {

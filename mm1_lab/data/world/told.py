@@ -4,10 +4,11 @@ Half of the scenes are described in the wording of image text (alt-text and page
 words. Questions with answers occur only in text-only documents.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from random import Random
+from typing import Any
 
 from mm1_lab.data.types import Answer, Part
 from mm1_lab.data.world.language import (
@@ -24,7 +25,7 @@ from mm1_lab.data.world.language import (
     spoken,
     telling,
 )
-from mm1_lab.data.world.scene_questions import Asked, answered_in, ask
+from mm1_lab.data.world.scene_questions import Asked, ask
 from mm1_lab.data.world.scenes import Scene, sample_scene
 from mm1_lab.data.world.words import COLOURS, LETTERS, NEIGHBOURS, PLACES, SHAPES, SIZES, SPARE_COLOURS, SPARE_NOUNS
 
@@ -74,35 +75,42 @@ def bare_pairs(random: Random, value_first: bool = False) -> Parts:
     words the pairs are in.
     """
     nouns = random.sample(_NOUNS, random.choice((2, 3, 3, 4)))
+    count = len(nouns)
     by_place = random.random() < _BY_PLACE
     if by_place:
-        form, pairs = "what is at {}", list(zip(random.sample(PLACES, len(nouns)), nouns, strict=True))
+        form = "what is at {}"
+        pairs = dict(zip(random.sample(PLACES, count), nouns, strict=True))
     else:
         form, values = random.choice(_ASSOCIATIONS)
-        pairs = [(name, random.choice(values)) for name in nouns]
-    listed = " , ".join(f"{v} {k}" if value_first else f"{k} {v}" for k, v in pairs)
-    asked = value_first or random.random() < 0.4
-    parts: list[Part] = [spoken(f"{listed} .", draw_convention(random) if asked else FIRST)]
-    questions = [(form.format(key), value) for key, value in pairs]
-    if asked and by_place and random.random() < _BESIDE:
-        questions = _about_neighbours(dict(pairs)) or questions
-    if asked:
-        for text, answer in random.sample(questions, min(len(questions), len(nouns))):
-            parts += [f"question : {text} ? answer :", Answer(answer), "."]
+        pairs = {noun: random.choice(values) for noun in nouns}
+    order = "{1} {0}" if value_first else "{0} {1}"
+    listed = " , ".join(order.format(*pair) for pair in pairs.items())
+    parts: list[Part] = []
+    if value_first or random.random() < 0.4:
+        parts.append(spoken(f"{listed} .", draw_convention(random)))
+        questions = {form.format(key): value for key, value in pairs.items()}
+        if by_place and random.random() < _BESIDE:
+            questions = _about_neighbours(pairs) or questions
+        for text in random.sample(list(questions), min(len(questions), count)):
+            parts += [f"question : {text} ? answer :", Answer(questions[text]), "."]
     else:
-        for key, value in random.sample(pairs, len(pairs)) + random.sample(pairs, len(pairs)):
-            parts += [key, Answer(value), "."]
+        parts.append(f"{listed} .")
+        keys = list(pairs)
+        for key in random.sample(keys, count) + random.sample(keys, count):
+            parts += [key, Answer(pairs[key]), "."]
     return tuple(parts)
 
 
-def _about_neighbours(at: Mapping[str, str]) -> list[tuple[str, str]]:
-    """All questions for a neighbour of a noun, with answers; `at`: place → noun."""
-    asked = []
+def _about_neighbours(at: Mapping[str, str]) -> dict[str, str]:
+    """All questions for a neighbour of a noun → answers; `at`: place → noun."""
+    answers = {}
     for words, towards in NEIGHBOURS.items():
         for place, other in towards.items():
-            if PLACES[place] in at and PLACES[other] in at:
-                asked.append((f"what is {words} the {at[PLACES[place]]}", at[PLACES[other]]))
-    return asked
+            noun = at.get(PLACES[place])
+            neighbour = at.get(PLACES[other])
+            if noun and neighbour:
+                answers[f"what is {words} the {noun}"] = neighbour
+    return answers
 
 
 _NOUNS = SHAPES + SPARE_NOUNS + LETTERS
@@ -130,7 +138,8 @@ def told_and_asked(random: Random, in_order: bool = False) -> Parts:
 def plainly_told(random: Random) -> Parts:
     """A scene of few things in the wording of image text, then many questions: this teaches look-up by key."""
     plain = partial(alt_text, complete=True, convention=FIRST)
-    return _told_and_asked(random, random.choice((plain, page_voice(random, complete=True))), _FEW, FIRST)
+    voice = random.choice((plain, page_voice(random, complete=True)))
+    return _told_and_asked(random, voice, _FEW, FIRST)
 
 
 def _told_and_asked(
@@ -139,24 +148,39 @@ def _told_and_asked(
     """`convention`: of the answers; drawn if not given."""
     if convention is None:
         convention = draw_convention(random) if random.random() < _ANSWERED_OTHERWISE else FIRST
-    kind, *others = random.choices(list(_ASKED), list(_ASKED.values()), k=6)
-    scene, first = _scene_for(random, kind, _CROWDED if kind == "relation" else counts, spare=random.random() < 0.3)
-    asked = {question.text: question for other in others if (question := ask(random, scene, other))}
+    kind, *others = _kinds(random, 6)
+    if kind == "relation":
+        counts = _CROWDED
+    scene, first = _scene_for(random, kind, counts, spare=random.random() < 0.3)
+    questions = [ask(random, scene, other) for other in others]
     parts = [voice(random, scene), *_answered(first, convention)]
-    for question in asked.values():
-        more = _answered(question, convention)
-        if question.text != first.text and words_of(parts) + words_of(more) <= _SHORT_ROW:
-            parts += more
+    seen = {first.text}
+    for question in questions:
+        if question and question.text not in seen:
+            seen.add(question.text)
+            more = _answered(question, convention)
+            if words_of(parts) + words_of(more) <= _SHORT_ROW:
+                parts += more
     return tuple(parts)
+
+
+def _kinds(random: Random, count: int) -> list[str]:
+    return random.choices(list(_ASKED), list(_ASKED.values()), k=count)
 
 
 def _in_any_order(voice: Voice) -> Voice:
     """`voice` with the things in random order. With reading order alone, a model could count instead of looking up."""
 
     def told(random: Random, scene: Scene) -> str:
-        return voice(random, replace(scene, things=tuple(random.sample(scene.things, len(scene.things)))))
+        things = random.sample(scene.things, len(scene.things))
+        return voice(random, replace(scene, things=tuple(things)))
 
     return told
+
+
+def _sample(random: Random, **drawn: Any) -> Scene:
+    """A training scene as only text has it: at all places, and with combinations that no picture shows."""
+    return sample_scene(random, "train", places=_EVERYWHERE, novel=None, **drawn)
 
 
 def words_of(parts: Sequence[Part]) -> int:
@@ -166,11 +190,9 @@ def words_of(parts: Sequence[Part]) -> int:
 
 def _scene_for(random: Random, kind: str, counts: tuple[float, ...], spare: bool = False) -> tuple[Scene, Asked]:
     """A training scene that allows a question of `kind`, and that question."""
+    letters = 1.0 if kind == "letter" else _LETTERED
     while True:
-        letters = 1.0 if kind == "letter" else _LETTERED
-        scene = sample_scene(
-            random, "train", counts=counts, letters=letters, spare=spare, places=_EVERYWHERE, novel=None
-        )
+        scene = _sample(random, counts=counts, letters=letters, spare=spare)
         asked = ask(random, scene, kind)
         if asked is not None:
             return scene, asked
@@ -181,18 +203,28 @@ def many_shots(random: Random) -> Parts:
 
     Answers keep one convention, whatever the scenes are told in, so that earlier answers show which words are wanted.
     """
-    kinds = random.choices(list(_ASKED), list(_ASKED.values()), k=random.choice((1, 4)))
-    voice, counts = _in_any_order(_full_voice(random)), random.choice(_SHOWN)
+    kinds = _kinds(random, random.choice((1, 4)))
+    voice = _in_any_order(_full_voice(random))
+    counts = random.choice(_SHOWN)
     convention = draw_convention(random)
+
+    def shot() -> Parts:
+        scene, asked = _scene_for(random, random.choice(kinds), counts)
+        return (voice(random, scene), *_answered(asked, convention))
+
+    return joined(shot, random.choice((3, 5, 7, 9, 9, 9)))
+
+
+def joined(draw: Callable[[], Parts], count: int) -> Parts:
+    """A document of up to `count` pieces, of which the first always fits."""
     parts: list[Part] = []
     words = 0
-    for _ in range(random.choice((3, 5, 7, 9, 9, 9))):
-        scene, asked = _scene_for(random, random.choice(kinds), counts)
-        shot = [voice(random, scene), *_answered(asked, convention)]
-        words += words_of(shot)
-        if words > LONGEST:
+    for _ in range(count):
+        piece = draw()
+        words += words_of(piece)
+        if parts and words > LONGEST:
             break
-        parts += shot
+        parts += piece
     return tuple(parts)
 
 
@@ -206,8 +238,11 @@ def retold(random: Random, in_order: bool = False) -> Parts:
 
     Things are in random order, or `in_order` of reading.
     """
-    first, second = random.choice((inventory, _full_voice(random))), _second_voice(random)
-    return _retold(random, first, second) if in_order else _retold(random, _in_any_order(first), _in_any_order(second))
+    first = random.choice((inventory, _full_voice(random)))
+    second = _second_voice(random)
+    if not in_order:
+        first, second = _in_any_order(first), _in_any_order(second)
+    return _retold(random, first, second)
 
 
 def compounds_and_retold(random: Random) -> Parts:
@@ -221,18 +256,11 @@ def _second_voice(random: Random) -> Voice:
 
 
 def _retold(random: Random, first: Voice, second: Voice) -> Parts:
-    parts: list[Part] = []
-    words = 0
-    for _ in range(random.choice((1, 1, 2, 4, 8))):
-        scene = sample_scene(
-            random, "train", counts=_RETOLD, spare=random.random() < 0.2, places=_EVERYWHERE, novel=None
-        )
-        told, again = first(random, scene), second(random, scene)
-        words += len(told.split()) + len(again.split())
-        if parts and words > LONGEST:
-            break
-        parts += [told, Answer(again)]
-    return tuple(parts)
+    def both() -> Parts:
+        scene = _sample(random, counts=_RETOLD, spare=random.random() < 0.2)
+        return first(random, scene), Answer(second(random, scene))
+
+    return joined(both, random.choice((1, 1, 2, 4, 8)))
 
 
 def _full_voice(random: Random) -> Voice:
@@ -254,4 +282,4 @@ def image_voice(random: Random) -> Voice:
 
 
 def _answered(asked: Asked, convention: Convention) -> Parts:
-    return (asked.prompt, Answer(answered_in(asked, convention).answer), ".")
+    return (asked.prompt, Answer(spoken(asked.answer, convention)), ".")
