@@ -38,14 +38,14 @@ def random_for(seed: int, stream: str, split: Split, index: int) -> Random:
     return Random((number << 64) + index)
 
 
-def captioned(random: Random, split: Split, scene: Scene | None = None) -> tuple[Part, ...]:
+def captioned(random: Random, split: Split, scene: Scene | None = None) -> tuple[Picture, str]:
     """A picture of `scene` (drawn if not given) with its alt-text, or sometimes with that of another scene."""
     scene = scene or sample_scene(random, split)
     described = sample_scene(random, split) if random.random() < _MISMATCHED else scene
     return ScenePicture(scene), alt_text(random, described)
 
 
-def densely_captioned(random: Random, split: Split, scene: Scene | None = None) -> tuple[Part, ...]:
+def densely_captioned(random: Random, split: Split, scene: Scene | None = None) -> tuple[Picture, str]:
     scene = scene or sample_scene(random, split)
     return ScenePicture(scene), dense_caption(random, scene)
 
@@ -58,29 +58,31 @@ def page(random: Random, split: Split) -> tuple[Part, ...]:
     Text must follow its picture directly. When it came before the picture, pictures were also followed by the end or
     the closing line of the page, and up to a quarter of few-shot captions were empty or such lines.
     """
-    theme, convention = sample_theme(random), draw_convention(random)
+    theme = sample_theme(random)
+    convention = draw_convention(random)
     voice = in_convention(page_voice(random), convention)
     name = spoken(_name(theme), convention)
     parts: list[Part] = [f"a page about {name} ."] if random.random() < 0.7 else []
-    wanted, closed = random.choice((9, random.randint(2, 9))), random.random() < 0.5
-    used = 2 + words_of(parts) + _CLOSING * closed
-    seen = matching = 0
-    last: Scene | None = None
-    while seen < wanted:
-        scene = sample_scene(random, split, counts=(0.5, 0.4, 0.1), like=theme if random.random() < 0.7 else None)
+    wanted = random.choice((9, random.randint(2, 9)))
+    is_closed = random.random() < 0.5
+    used = 2 + words_of(parts) + _CLOSING * is_closed
+    scenes: list[Scene] = []
+    while len(scenes) < wanted:
+        like = theme if random.random() < 0.7 else None
+        scene = sample_scene(random, split, counts=(0.5, 0.4, 0.1), like=like)
         text = voice(random, scene)
-        if last is not None and random.random() < 0.1:
-            text += " " + _comparison(last, scene)
+        if scenes and random.random() < 0.1:
+            text += " " + _comparison(scenes[-1], scene)
         if random.random() < _PARAGRAPHS:
             text += " " + paragraph(random)
         used += 9 + len(text.split())
         if used > _PAGE_BUDGET:
             break
         parts += [ScenePicture(scene), text]
-        seen, last = seen + 1, scene
-        matching += any(getattr(thing, theme.attribute) == theme.value for thing in scene.things)
-    if closed:
-        parts.append(f"we have seen {seen} pictures and {matching} of these show {name} .")
+        scenes.append(scene)
+    if is_closed:
+        matching = sum(theme.fits(scene.things) for scene in scenes)
+        parts.append(f"we have seen {len(scenes)} pictures and {matching} of these show {name} .")
     return tuple(parts)
 
 
@@ -93,8 +95,9 @@ def _name(theme: Theme) -> str:
 
 
 def _comparison(last: Scene, scene: Scene) -> str:
-    if len(scene.things) != len(last.things):
-        return f"here are {'more' if len(scene.things) > len(last.things) else 'not so many'} things ."
+    more = len(scene.things) - len(last.things)
+    if more:
+        return f"here are {'more' if more > 0 else 'not so many'} things ."
     return "so many things like the last one ."
 
 
@@ -120,8 +123,8 @@ class WorldSource:
     split: Split = "train"
 
     def document(self, index: int) -> Document:
-        parts = _MAKERS[self.name](random_for(self.seed, self.name, self.split, index), self.split)
-        return Document(f"{self.name}/{index}", parts)
+        random = random_for(self.seed, self.name, self.split, index)
+        return Document(f"{self.name}/{index}", _MAKERS[self.name](random, self.split))
 
     def documents(self, row: int) -> Iterator[Document]:
         return (self.document(index) for index in numbers_of(row))
@@ -153,8 +156,7 @@ class WorldPairs:
 
     def pair(self, index: int, dense: bool) -> tuple[Picture, str]:
         random = random_for(self.seed, "pairs", "train", index)
-        alike = sample_scene(random_for(self.seed, "pairs", "train", _APART + index // _ALIKE), "train")
-        parts = (densely_captioned if dense else captioned)(random, "train", renamed(random, alike))
-        picture, caption = parts
-        assert isinstance(picture, ScenePicture) and isinstance(caption, str)
-        return picture, caption
+        shared = random_for(self.seed, "pairs", "train", _APART + index // _ALIKE)
+        alike = sample_scene(shared, "train")
+        draw = densely_captioned if dense else captioned
+        return draw(random, "train", renamed(random, alike))
