@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from mm1_lab.data.types import Answer, Document, Part
+from mm1_lab.data.types import Answer, Document, Part, Picture
 from mm1_lab.data.world.drawing import ScenePicture
-from mm1_lab.data.world.posters import Bars, sample_chart, sample_poster
-from mm1_lab.data.world.scenes import Scene, Split, Thing, sample_scene
+from mm1_lab.data.world.posters import sample_chart, sample_poster
+from mm1_lab.data.world.scenes import Scene, Split, sample_scene
 from mm1_lab.data.world.text import draw_fact
 from mm1_lab.data.world.words import ANIMALS, COLOURS, LETTERS, LIKED, OWNERS, PLACES, SHAPES, SIZES, TOWNS
 
@@ -26,8 +26,11 @@ class Turn:
     """The answers to choose from, if the request offers any."""
 
 
-Make = Callable[[Random, Split], tuple[Part, ...]]
+Parts = tuple[Part, ...]
+Draw = Callable[[Random, Split], Parts]
 """Draws a conversation."""
+Asked = tuple[Picture, Turn]
+"""A picture and a turn about it."""
 _KINDS = (tuple(COLOURS), PLACES, SHAPES, LETTERS, ANIMALS, TOWNS)
 """Groups of words that answer the same kind of question."""
 
@@ -37,8 +40,15 @@ def prompt_of(request: str) -> str:
     return f"tell : {request} . say :"
 
 
-def conversation(*turns: Turn) -> tuple[Part, ...]:
-    return tuple(part for turn in turns for part in (prompt_of(turn.request), Answer(f"{turn.answer} .")))
+def _conversation(picture: Picture, *turns: Turn) -> Parts:
+    return (picture, *_without_picture(*turns))
+
+
+def _without_picture(*turns: Turn) -> Parts:
+    parts: list[Part] = []
+    for turn in turns:
+        parts += [prompt_of(turn.request), Answer(f"{turn.answer} .")]
+    return tuple(parts)
 
 
 def about_thing(random: Random, scene: Scene) -> Turn:
@@ -55,28 +65,34 @@ def about_thing(random: Random, scene: Scene) -> Turn:
 
 
 def offering(random: Random, turn: Turn) -> Turn:
-    """The turn with three answers to choose from, if its answer belongs to a group of `_KINDS`."""
-    known = next((words for words in _KINDS if turn.answer in words), ())
-    return offered(random, turn.request, turn.answer, known) if known else turn
+    """The turn with three choices in random order, its answer and two others of the same group of `_KINDS`; the turn as
+    it is, if its answer belongs to none."""
+    for known in _KINDS:
+        if turn.answer in known:
+            others = [word for word in known if word != turn.answer]
+            choices = [turn.answer, *random.sample(others, 2)]
+            random.shuffle(choices)
+            return Turn(f"{turn.request} : {' , '.join(choices)}", turn.answer, tuple(choices))
+    return turn
 
 
-def offered(random: Random, request: str, right: str, known: tuple[str, ...]) -> Turn:
-    """The request with three choices in random order: the right answer and two others from `known`."""
-    choices = [right, *random.sample([other for other in known if other != right], 2)]
-    random.shuffle(choices)
-    return Turn(f"{request} : {' , '.join(choices)}", right, tuple(choices))
+def _sometimes_offering(random: Random, turn: Turn) -> Turn:
+    return turn if random.random() < 0.5 else offering(random, turn)
 
 
-def doubting(random: Random, scene: Scene) -> Turn:
+def _doubting(random: Random, scene: Scene) -> Turn:
     """Asks whether a thing exists, or whether it has a given colour or size; half of the answers are no."""
-    thing, true = random.choice(scene.things), random.random() < 0.5
+    thing = random.choice(scene.things)
+    is_true = random.random() < 0.5
+    answer = "yes" if is_true else "no"
     if random.random() < 0.5:
-        colour, shape = (thing.colour, thing.name) if true else random.choice(absent(scene))
-        return Turn(f"is there a {colour} {shape}", "yes" if true else "no")
-    asked = random.choice((tuple(COLOURS), SIZES))
-    fact = thing.colour if thing.colour in asked else thing.size
-    said = fact if true else random.choice([other for other in asked if other != fact])
-    return Turn(f"is the {thing.name} seen here {said}", "yes" if true else "no")
+        colour, shape = (thing.colour, thing.name) if is_true else random.choice(absent(scene))
+        return Turn(f"is there a {colour} {shape}", answer)
+    words = random.choice((tuple(COLOURS), SIZES))
+    said = thing.colour if thing.colour in words else thing.size
+    if not is_true:
+        said = random.choice([word for word in words if word != said])
+    return Turn(f"is the {thing.name} seen here {said}", answer)
 
 
 def absent(scene: Scene, shapes: tuple[str, ...] = SHAPES) -> list[tuple[str, str]]:
@@ -85,93 +101,97 @@ def absent(scene: Scene, shapes: tuple[str, ...] = SHAPES) -> list[tuple[str, st
     return [(colour, shape) for colour in COLOURS for shape in shapes if (colour, shape) not in shown]
 
 
-def describing(scene: Scene) -> Turn:
+def describing(random: Random, split: Split) -> Asked:
     """Asks for a complete description, thing by thing."""
-    said = " , ".join(f"{PLACES[thing.place]} a {thing.size} {thing.colour} {thing.name}" for thing in scene.things)
-    return Turn("all that this image shows", f"it shows {len(scene.things)} : {said}")
+    scene = sample_scene(random, split)
+    told = []
+    for thing in scene.things:
+        told.append(f"{PLACES[thing.place]} a {thing.size} {thing.colour} {thing.name}")
+    answer = f"it shows {len(told)} : {' , '.join(told)}"
+    return ScenePicture(scene), Turn("all that this image shows", answer)
 
 
-def reading_poster(random: Random, poster_letters: tuple[tuple[int, str, str], ...]) -> Turn:
-    place, letter, _ = random.choice(poster_letters)
-    return Turn(f"the letter printed {PLACES[place]}", letter)
+def reading(random: Random, split: Split) -> Asked:
+    """Asks for a letter of a poster."""
+    poster = sample_poster(random, split)
+    place, letter, _ = random.choice(poster.letters)
+    return poster, Turn(f"the letter printed {PLACES[place]}", letter)
 
 
-def counting_bars(random: Random, bars: Bars) -> Turn:
-    colour, count = random.choice(bars)
-    return Turn(f"the count of {colour}", str(count))
+def counting(random: Random, split: Split) -> Asked:
+    """Asks for the steps of a chart's bar."""
+    chart = sample_chart(random, split)
+    colour, count = random.choice(chart.bars)
+    return chart, Turn(f"the count of {colour}", str(count))
 
 
-def knowing(random: Random, thing: Thing) -> Turn:
+def adding(random: Random, split: Split) -> Asked:
+    """Asks for the sum of a chart's two bars; the answer shows its working first."""
+    chart = sample_chart(random, split)
+    (first, one), (second, other) = random.sample(chart.bars, 2)
+    total = one + other
+    worked = f"{first} is {one} . {second} is {other} . {one} plus {other} equals {total}"
+    return chart, Turn(f"the total of {first} and {second}", f"{worked} . the answer is {total}")
+
+
+def knowing(random: Random, split: Split) -> Asked:
     """Asks for something that requires a fact stated only in text."""
-    if random.random() < 0.5 and thing.name in OWNERS:
-        return Turn("the animal that owns this", OWNERS[thing.name])
-    return Turn("the town that likes this color", LIKED[thing.colour])
+    scene = sample_scene(random, split, counts=(1.0,), letters=0.0)
+    thing = scene.things[0]
+    if random.random() < 0.5:
+        turn = Turn("the animal that owns this", OWNERS[thing.name])
+    else:
+        turn = Turn("the town that likes this color", LIKED[thing.colour])
+    return ScenePicture(scene), turn
 
 
-def adding_bars(random: Random, bars: Bars) -> Turn:
-    """Asks for the sum of two bars; the answer shows its working first."""
-    (first, one), (second, other) = random.sample(bars, 2)
-    worked = f"{first} is {one} . {second} is {other} . {one} plus {other} equals {one + other}"
-    return Turn(f"the total of {first} and {second}", f"{worked} . the answer is {one + other}")
-
-
-def _short_answers(random: Random, split: Split) -> tuple[Part, ...]:
+def _short_answers(random: Random, split: Split) -> Parts:
     """Questions answered in a word or two, by one of the choices offered, or by yes or no."""
     scene = sample_scene(random, split)
-    turn = doubting(random, scene) if random.random() < 0.5 else about_thing(random, scene)
-    return ScenePicture(scene), *conversation(turn if random.random() < 0.5 else offering(random, turn))
+    ask = _doubting if random.random() < 0.5 else about_thing
+    return _conversation(ScenePicture(scene), _sometimes_offering(random, ask(random, scene)))
 
 
-def _descriptions(random: Random, split: Split) -> tuple[Part, ...]:
-    scene = sample_scene(random, split)
-    return ScenePicture(scene), *conversation(describing(scene))
+def _single(ask: Callable[[Random, Split], Asked]) -> Draw:
+    """Conversations of one turn."""
+    return lambda random, split: _conversation(*ask(random, split))
 
 
-def _reading(random: Random, split: Split) -> tuple[Part, ...]:
-    poster = sample_poster(random, split)
-    return poster, *conversation(reading_poster(random, poster.letters))
+_charts = _single(counting)
+_solutions = _single(adding)
 
 
-def _about_chart(ask: Callable[[Random, Bars], Turn]) -> Make:
-    def make(random: Random, split: Split) -> tuple[Part, ...]:
-        chart = sample_chart(random, split)
-        return chart, *conversation(ask(random, chart.bars))
-
-    return make
+def _knowledge(random: Random, split: Split) -> Parts:
+    picture, turn = knowing(random, split)
+    return _conversation(picture, _sometimes_offering(random, turn))
 
 
-_charts, _solutions = _about_chart(counting_bars), _about_chart(adding_bars)
-
-
-def _knowledge(random: Random, split: Split) -> tuple[Part, ...]:
-    scene = sample_scene(random, split, counts=(1.0,), letters=0.0)
-    turn = knowing(random, scene.things[0])
-    return ScenePicture(scene), *conversation(turn if random.random() < 0.5 else offering(random, turn))
-
-
-def _conversations(random: Random, split: Split) -> tuple[Part, ...]:
+def _conversations(random: Random, split: Split) -> Parts:
     """Two to four turns, either all about one picture or each with a picture of its own, as in other sets."""
     count = random.choice((2, 3, 4))
     if random.random() < 0.5:
-        forms = random.choices((_short_answers, _charts, _solutions), k=count)
-        return tuple(part for form in forms for part in form(random, split))
+        parts: list[Part] = []
+        for draw in random.choices((_short_answers, _charts, _solutions), k=count):
+            parts += draw(random, split)
+        return tuple(parts)
     scene = sample_scene(random, split, counts=(0, 0.5, 0.5))
-    return ScenePicture(scene), *conversation(*(about_thing(random, scene) for _ in range(count)))
+    turns = [about_thing(random, scene) for _ in range(count)]
+    return _conversation(ScenePicture(scene), *turns)
 
 
-def _text(random: Random, split: Split) -> tuple[Part, ...]:
+def _text(random: Random, split: Split) -> Parts:
     """Facts and sums, without pictures."""
     if random.random() < 0.5:
         one, other = random.randint(1, 9), random.randint(1, 9)
-        return conversation(Turn(f"the total of {one} and {other}", str(one + other)))
+        return _without_picture(Turn(f"the total of {one} and {other}", str(one + other)))
     fact = draw_fact(random)
-    return conversation(Turn(fact.request, fact.answer))
+    return _without_picture(Turn(fact.request, fact.answer))
 
 
-SETS: dict[str, Make] = {
+SETS: dict[str, Draw] = {
     "short-answers": _short_answers,
-    "descriptions": _descriptions,
-    "reading": _reading,
+    "descriptions": _single(describing),
+    "reading": _single(reading),
     "charts": _charts,
     "knowledge": _knowledge,
     "conversations": _conversations,
@@ -189,7 +209,8 @@ class InstructionSource:
     seed: int
 
     def document(self, index: int) -> Document:
-        return Document(f"{self.name}/{index}", SETS[self.name](Random(f"{self.seed}/{self.name}/{index}"), "train"))
+        random = Random(f"{self.seed}/{self.name}/{index}")
+        return Document(f"{self.name}/{index}", SETS[self.name](random, "train"))
 
     def epochs(self, conversations: int) -> float:
         return 0.0
