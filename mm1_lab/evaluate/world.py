@@ -1,20 +1,20 @@
 """The nine benchmarks of the miniature world, on held-out scenes; each mirrors a benchmark of the paper."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from random import Random
 from typing import Any
 
 from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.world.drawing import Flaw, ScenePicture
 from mm1_lab.data.world.language import (
-    FIRST,
     Convention,
     Voice,
     annotator,
     draw_convention,
-    in_convention,
     opposite,
+    spoken,
     telling,
 )
 from mm1_lab.data.world.scene_questions import Asked, answered_in, ask
@@ -36,35 +36,35 @@ OTHERWISE = "-otherwise"
 class Style:
     """What the demonstrations and references of a block have in common; nothing else tells of it."""
 
-    convention: Convention = FIRST
-    annotator: Voice = telling
+    convention: Convention
+    annotator: Voice
 
 
 Make = Callable[[Random, Split, int, Style], Question | None]
 """Maps (random, split, number, style of the block) to a question, or to None if the scene drawn does not allow it."""
-MakeKind = Callable[[Random, Split, str, Style], Question | None]
-"""Maps (random, split, kind, style) to a question of this kind, or to None."""
+TEXTUAL = ("fact", "arithmetic", "pattern", "story", "scene")
 
 
 def world_benchmarks(settings: EvaluationSettings, seed: int = 0) -> list[Benchmark]:
     """All nine benchmarks. Questions and demonstrations depend only on seed and number: the same in every arm."""
-    captions = Benchmark("captions", "captioning", "COCO", "content", (), (), (".",), 40)
-    vqa = Benchmark("vqa", "vqa", "VQAv2", "vqa", (), (), (".",), 4)
-    visual = ("colour", "shape", "place", "size")
-    textual = ("fact", "arithmetic", "pattern", "story", "scene")
-    relating = _asking(annotated=False, counts=(0, 0.5, 0.5))
-    made: list[tuple[Benchmark, Make]] = [
-        (captions, _captioning()),
-        (replace(captions, name="novel-captions", family="novel", mirrors="NoCaps"), _captioning(novel=True)),
-        (replace(captions, name="text-captions", mirrors="TextCaps"), _captioning(letters=1.0)),
-        (vqa, _of(visual, _asking())),
-        (replace(vqa, name="text-vqa", mirrors="TextVQA"), _of(("letter",), _asking(letters=1.0))),
-        (replace(vqa, name="degraded-vqa", mirrors="VizWiz"), _of(("colour", "place"), _asking(flawed=True))),
-        (replace(vqa, name="relation-vqa", mirrors="GQA", metric="exact"), _of(("relation",), relating)),
-        (replace(vqa, name="knowledge-vqa", mirrors="OK-VQA"), _of(("owner", "town"), _asking())),
-        (replace(vqa, name="text-core", family="text", mirrors="TextCore", metric="exact"), _of(textual, _text)),
-    ]
-    return [draw_questions(benchmark, settings, seed, make) for benchmark, make in made]
+    captions = Benchmark("", "captioning", "", "content", (), (), (".",), 40)
+    vqa = Benchmark("", "vqa", "", "vqa", (), (), (".",), 4)
+    benchmarks = []
+
+    def draw(like: Benchmark, name: str, mirrors: str, make: Make, **other: Any) -> None:
+        benchmark = replace(like, name=name, mirrors=mirrors, **other)
+        benchmarks.append(draw_questions(benchmark, settings, seed, make))
+
+    draw(captions, "captions", "COCO", _captioning())
+    draw(captions, "novel-captions", "NoCaps", _captioning(novel=True), family="novel")
+    draw(captions, "text-captions", "TextCaps", _captioning(letters=1.0))
+    draw(vqa, "vqa", "VQAv2", _asking("colour", "shape", "place", "size"))
+    draw(vqa, "text-vqa", "TextVQA", _asking("letter", letters=1.0))
+    draw(vqa, "degraded-vqa", "VizWiz", _asking("colour", "place", flawed=True))
+    draw(vqa, "relation-vqa", "GQA", _asking("relation", annotated=False, counts=(0, 0.5, 0.5)), metric="exact")
+    draw(vqa, "knowledge-vqa", "OK-VQA", _asking("owner", "town"))
+    draw(vqa, "text-core", "TextCore", _text, family="text", metric="exact")
+    return benchmarks
 
 
 def draw_questions(benchmark: Benchmark, settings: EvaluationSettings, seed: int, make: Make) -> Benchmark:
@@ -79,9 +79,9 @@ def draw_questions(benchmark: Benchmark, settings: EvaluationSettings, seed: int
         questions = []
         for number in range(settings.blocks * in_block):
             random = Random(f"{seed}/{benchmark.name}/{split}/{number}")
-            style = styles[number // in_block]
-            while (question := make(random, split, number, style)) is None:
-                pass
+            question = None
+            while question is None:
+                question = make(random, split, number, styles[number // in_block])
             questions.append(replace(question, key=f"{split}-{number}{question.key}"))
         return questions
 
@@ -98,11 +98,6 @@ def _style(seed: int, name: str, block: int) -> Style:
     return Style(convention, annotator(Random(f"{seed}/{name}/annotator/{block}")))
 
 
-def _of(kinds: Sequence[str], make: MakeKind) -> Make:
-    """Makes the kinds in turn."""
-    return lambda random, split, number, style: make(random, split, kinds[number % len(kinds)], style)
-
-
 def _captioning(letters: float = 0.0, novel: bool = False) -> Make:
     def make(random: Random, split: Split, number: int, style: Style) -> Question | None:
         """Five annotators' captions, one of them by the annotator of the block; demonstrations show only that one.
@@ -110,58 +105,65 @@ def _captioning(letters: float = 0.0, novel: bool = False) -> Make:
         Demonstrations have no novel combinations. They have as many things as what is asked: with fewer, they would
         tell to say less than there is. One or two, so that eight demonstrations fit a row.
         """
-        scene = sample_scene(random, split, counts=(0.4, 0.6), letters=letters, novel=novel and split == "test")
-        shown = in_convention(style.annotator, style.convention)(random, scene)
-        texts = [shown]
+        is_novel = novel and split == "test"
+        scene = sample_scene(random, split, counts=(0.4, 0.6), letters=letters, novel=is_novel)
+        texts = [spoken(style.annotator(random, scene), style.convention)]
         while len(texts) < _ANNOTATORS:
-            texts.append(in_convention(annotator(random), style.convention)(random, scene))
-        return Question("", "caption", (ScenePicture(scene),), "", tuple(texts), shown)
+            voice = annotator(random)
+            texts.append(spoken(voice(random, scene), style.convention))
+        return Question("", "caption", (ScenePicture(scene),), "", tuple(texts), texts[0])
 
     return make
 
 
-def _asking(letters: float = 0.0, flawed: bool = False, annotated: bool = True, **drawn: Any) -> MakeKind:
-    """Questions with ten annotators' answers, or with a single right one, about scenes `drawn` with such settings."""
+def _asking(*kinds: str, letters: float = 0.0, flawed: bool = False, annotated: bool = True, **drawn: Any) -> Make:
+    """Questions of these kinds in turn, with ten annotators' answers, or with a single right one, about scenes `drawn`
+    with such settings."""
 
-    def make(random: Random, split: Split, kind: str, style: Style) -> Question | None:
+    def make(random: Random, split: Split, number: int, style: Style) -> Question | None:
+        kind = kinds[number % len(kinds)]
         scene = sample_scene(random, split, letters=letters, **drawn)
         plain = ask(random, scene, kind)
         if plain is None:
             return None
         asked = answered_in(plain, style.convention)
         flaw: Flaw | None = random.choice(("blurred", "dark", "cropped")) if flawed else None
-        picture = ScenePicture(scene, flaw)
-        references = _annotate(random, asked) if annotated else (asked.answer,)
+        references = _annotate(random, asked) if annotated else [asked.answer]
         key = OTHERWISE if asked.answer != plain.answer else ""
-        return Question(key, kind, (picture,), asked.prompt, references, asked.answer)
+        picture = ScenePicture(scene, flaw)
+        return Question(key, kind, (picture,), asked.prompt, tuple(references), asked.answer)
 
     return make
 
 
-def _annotate(random: Random, asked: Asked) -> tuple[str, ...]:
+def _annotate(random: Random, asked: Asked) -> list[str]:
     """Ten annotators' answers, of which at most `_MOST_CARELESS` are wrong."""
     others = [choice for choice in asked.choices if choice != asked.answer] or [asked.answer]
-    careless = min(sum(random.random() > _CAREFUL for _ in range(10)), _MOST_CARELESS)
-    return tuple([asked.answer] * (10 - careless) + [random.choice(others) for _ in range(careless)])
+    careless = sum(random.random() > _CAREFUL for _ in range(10))
+    careless = min(careless, _MOST_CARELESS)
+    answers = [asked.answer] * (10 - careless)
+    for _ in range(careless):
+        answers.append(random.choice(others))
+    return answers
 
 
-def _text(random: Random, split: Split, kind: str, style: Style) -> Question | None:
+def _text(random: Random, split: Split, number: int, style: Style) -> Question | None:
+    kind = TEXTUAL[number % len(TEXTUAL)]
     if kind == "scene":
         scene = sample_scene(random, split, counts=(0.2, 0.4, 0.4))
         asked = ask(random, scene, random.choice(("colour", "place", "size", "shape")))
         if asked is None:
             return None
-        return _text_question(kind, f"{telling(random, scene)} {asked.prompt}", asked.answer)
-    if kind == "fact":
+        prompt = f"{telling(random, scene)} {asked.prompt}"
+        answers = [asked.answer]
+    elif kind == "fact":
         fact = draw_fact(random)
-        return _text_question(kind, fact.prompt, fact.answer)
-    if kind == "pattern":
+        prompt = fact.prompt
+        answers = [fact.answer]
+    elif kind == "pattern":
         prompt, following = repetition(random)
-        return _text_question(kind, prompt, *(" ".join(following[:count]) for count in range(1, len(following) + 1)))
-    prompt, answer = {"arithmetic": sum_of_two, "story": handover}[kind](random)
-    return _text_question(kind, prompt, answer)
-
-
-def _text_question(kind: str, prompt: str, *answers: str) -> Question:
-    """Each of `answers` counts as right; the first is shown in demonstrations."""
-    return Question("", kind, (), prompt, answers, answers[0])
+        answers = list(accumulate(following, "{} {}".format))  # it may stop after each word
+    else:
+        prompt, answer = sum_of_two(random) if kind == "arithmetic" else handover(random)
+        answers = [answer]
+    return Question("", kind, (), prompt, tuple(answers), answers[0])
