@@ -18,8 +18,12 @@ from mm1_lab.model import Encoder, build_encoder, load_weights
 TRAINING_SCENES = 8000
 TEST_SCENES = 2000
 _EMPTY = "empty"
-_CLASSES = ((_EMPTY, *SHAPES, *LETTERS), (_EMPTY, *COLOURS), (_EMPTY, *SIZES))
-"""Of what stands in a place: its name, colour and size."""
+_CLASSES = {
+    "name": (_EMPTY, *SHAPES, *LETTERS),
+    "colour": (_EMPTY, *COLOURS),
+    "size": (_EMPTY, *SIZES),
+}
+"""What may stand in a place, by attribute."""
 QUARTERS = 4
 RIDGE = 0.01
 """Penalty on standardised features, relative to the number of images."""
@@ -40,10 +44,39 @@ def attribute_probe(stage: EncoderStage, folder: Path, tokens: int | None = None
     encoder = build_encoder(stage.features, stage.patch, stage.image_size)
     load_weights(encoder, folder)
     encoder.to(team.device()).eval()
-    train, test = _scenes("train", TRAINING_SCENES), _scenes("test", TEST_SCENES)
+    train = _scenes("train", TRAINING_SCENES)
+    test = _scenes("test", TEST_SCENES)
     seen = _scene_features(encoder, train, stage.image_size, tokens)
     unseen = _scene_features(encoder, test, stage.image_size, tokens)
-    return _right_and_total(_answers(seen, _classes(train), unseen), _classes(test), _lengths(test))
+
+    labels = []
+    for attribute, options in _CLASSES.items():
+        classes = one_hot(_classes(train, attribute), len(options))
+        labels.append(classes.flatten(1))
+    outputs = _ridge_predictions(seen, torch.cat(labels, dim=1).double(), unseen)
+    widths = [columns.shape[1] for columns in labels]
+    answers, right = {}, {}
+    for attribute, scores in zip(_CLASSES, outputs.split(widths, dim=1), strict=True):
+        answers[attribute] = scores.unflatten(1, (len(CORNERS), -1)).argmax(2)
+        right[attribute] = answers[attribute] == _classes(test, attribute)
+    names = _classes(test, "name")
+    occupied = names > 0
+    is_letter = names > len(SHAPES)
+    identity = right["name"][occupied]
+    cases = {
+        "colour": right["colour"][occupied],
+        "shape": right["name"][occupied & ~is_letter],
+        "letter": right["name"][is_letter],
+        "size": right["size"][occupied],
+        "place": (answers["name"] > 0) == occupied,
+        "identity": identity,
+    }
+    lengths = torch.tensor([float(length) for scene in test for length, _, _ in layout(scene)])
+    edges = lengths.quantile(torch.linspace(0, 1, QUARTERS + 1))
+    quarters = torch.bucketize(lengths, edges[1:-1])
+    for quarter in range(QUARTERS):
+        cases[f"identity, size quarter {quarter + 1}"] = identity[quarters == quarter]
+    return {attribute: (int(case.sum()), case.numel()) for attribute, case in cases.items()}
 
 
 def _scenes(split: Split, count: int) -> list[Scene]:
@@ -58,7 +91,7 @@ def _scene_features(encoder: Encoder, scenes: list[Scene], side: int, tokens: in
         pictures = [ScenePicture(scene).pixels(side) for scene in scenes[start : start + CHUNK]]
         patches = encoder(image_tensor(pictures).to(team.device()))
         if tokens is not None:
-            grid = patches.unflatten(1, (encoder.side, encoder.side)).movedim(3, 1)
+            grid = patches.unflatten(1, (encoder.side, -1)).movedim(3, 1)
             patches = adaptive_avg_pool2d(grid, math.isqrt(tokens))
         features.append(patches.flatten(1).double().cpu())
     return torch.cat(features)
@@ -66,7 +99,8 @@ def _scene_features(encoder: Encoder, scenes: list[Scene], side: int, tokens: in
 
 def _ridge_predictions(train: torch.Tensor, labels: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
     """Ridge regression from `train` (n, features) to `labels` (n, k), applied to `test` (m, features) → (m, k)."""
-    mean, mean_label = train.mean(dim=0), labels.mean(dim=0)
+    mean = train.mean(dim=0)
+    mean_label = labels.mean(dim=0)
     spread = train.std(dim=0) + 1e-6
     inputs = (train - mean) / spread
     count, width = inputs.shape
@@ -76,52 +110,12 @@ def _ridge_predictions(train: torch.Tensor, labels: torch.Tensor, test: torch.Te
     return (test - mean) / spread @ weights + mean_label
 
 
-def _classes(scenes: list[Scene]) -> torch.Tensor:
-    """(scenes, places, 3): class of the name, colour and size in each place."""
+def _classes(scenes: list[Scene], attribute: str) -> torch.Tensor:
+    """(scenes, places): the class of what stands in each place."""
     classes = []
     for scene in scenes:
         for place in CORNERS:
             thing = scene.at(place)
-            values = (thing.name, thing.colour, thing.size) if thing else (_EMPTY,) * 3
-            classes.append([names.index(value) for names, value in zip(_CLASSES, values, strict=True)])
-    return torch.tensor(classes).view(len(scenes), len(CORNERS), 3)
-
-
-def _lengths(scenes: list[Scene]) -> torch.Tensor:
-    """(scenes, places): the side of the thing in each place, in canvas pixels; 0 if there is none."""
-    lengths = torch.zeros(len(scenes), len(CORNERS))
-    for number, scene in enumerate(scenes):
-        for thing, (length, _, _) in zip(scene.things, layout(scene), strict=True):
-            lengths[number, CORNERS.index(thing.place)] = length
-    return lengths
-
-
-def _answers(features: torch.Tensor, classes: torch.Tensor, unseen: torch.Tensor) -> torch.Tensor:
-    """What the regression from `features` (scenes, …) to `classes` predicts from other features, as `_classes`."""
-    columns = []
-    for place in range(len(CORNERS)):
-        for attribute, names in enumerate(_CLASSES):
-            columns.append(one_hot(classes[:, place, attribute], len(names)).double())
-    wanted = torch.cat(columns, dim=1)
-    outputs = _ridge_predictions(features, wanted, unseen)
-    classified = outputs.split([column.shape[1] for column in columns], dim=1)
-    return torch.stack([scores.argmax(1) for scores in classified], dim=1).view(-1, len(CORNERS), 3)
-
-
-def _right_and_total(answers: torch.Tensor, classes: torch.Tensor, lengths: torch.Tensor) -> dict[str, tuple[int, int]]:
-    right, names = answers == classes, classes[:, :, 0]
-    occupied, is_letter = names > 0, names > len(SHAPES)
-    cases = {
-        "colour": right[:, :, 1][occupied],
-        "shape": right[:, :, 0][occupied & ~is_letter],
-        "letter": right[:, :, 0][is_letter],
-        "size": right[:, :, 2][occupied],
-        "place": ((answers[:, :, 0] > 0) == occupied).flatten(),
-        "identity": right[:, :, 0][occupied],
-    }
-    edges = lengths[occupied].quantile(torch.linspace(0, 1, QUARTERS + 1))
-    for quarter in range(QUARTERS):
-        longer, at_most = edges[quarter], edges[quarter + 1]
-        within = (lengths > longer if quarter else lengths >= longer) & (lengths <= at_most)
-        cases[f"identity, size quarter {quarter + 1}"] = right[:, :, 0][occupied & within]
-    return {attribute: (int(case.sum()), case.numel()) for attribute, case in cases.items()}
+            value = getattr(thing, attribute) if thing else _EMPTY
+            classes.append(_CLASSES[attribute].index(value))
+    return torch.tensor(classes).view(len(scenes), len(CORNERS))

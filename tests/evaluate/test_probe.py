@@ -27,7 +27,7 @@ def told(scenes: list[Scene], hide: str = "") -> torch.Tensor:
         row = []
         for place in CORNERS:
             thing = scene.at(place)
-            for attribute, options in zip(("name", "colour", "size"), attributes._CLASSES, strict=True):
+            for attribute, options in attributes._CLASSES.items():
                 value = getattr(thing, attribute) if thing and attribute != hide else "empty"
                 row += [float(value == option) for option in options]
         rows.append(row)
