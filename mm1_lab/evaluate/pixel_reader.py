@@ -14,13 +14,15 @@ from mm1_lab.data.world.drawing import ScenePicture, centre_of
 from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.words import LETTERS, SHAPES
 
-TRAINING_PICTURES, TEST_PICTURES = 4000, 1500
-_EPOCHS, _BATCH, _LEARNING_RATE = 6, 128, 1e-3
+TRAINING_PICTURES = 4000
+TEST_PICTURES = 1500
+_EPOCHS = 6
+_BATCH = 128
 _NAMES = (*SHAPES, *LETTERS)
 _WINDOW = 24
 """Side of what is cut out around a letter of a poster, in canvas pixels."""
-Cuts = tuple[torch.Tensor, torch.Tensor]
-"""(things, 3, height, width): each thing cut out of its picture; (things,): its name, an index into `_NAMES`."""
+Cuts = list[tuple[torch.Tensor, int]]
+"""Each thing as cut out of its picture (3, height, width), and its name, an index into `_NAMES`."""
 
 
 def names_read(side: int) -> tuple[int, int]:
@@ -33,44 +35,51 @@ def print_read(side: int) -> tuple[int, int]:
     return _read(_print("train", TRAINING_PICTURES // 2, side), _print("test", TEST_PICTURES // 2, side))
 
 
-def _read(train: Cuts, test: Cuts) -> tuple[int, int]:
-    reader = _trained(*train)
-    with torch.no_grad():
-        right = reader(test[0]).argmax(1) == test[1]
-    return int(right.sum()), len(right)
-
-
 def _things(split: Split, count: int, side: int) -> Cuts:
     """Each cut is a quarter of the picture, with a thing in its middle."""
-    cuts, names = [], []
-    half = side // 4
+    cuts: Cuts = []
     for number in range(count):
         scene = sample_scene(Random(f"reader/{split}/{number}"), split, letters=0.5)
-        picture = _as_tensor(ScenePicture(scene).pixels(side))
+        pixels = ScenePicture(scene).pixels(side)
         for thing in scene.things:
-            row, column = (int(at * side) for at in centre_of(thing.place))
-            cuts.append(picture[:, row - half : row + half, column - half : column + half])
-            names.append(_NAMES.index(thing.name))
-    return torch.stack(cuts), torch.tensor(names)
+            row, column = centre_of(thing.place)
+            cuts.append(_cut(pixels, thing.name, row * side, column * side, side // 4))
+    return cuts
 
 
 def _print(split: Split, count: int, side: int) -> Cuts:
     """Each cut is `_WINDOW` canvas pixels wide, with a letter of a poster in its middle."""
-    cuts, names = [], []
+    cuts: Cuts = []
     half = max(1, _WINDOW * side // (2 * posters.CANVAS))
     for number in range(count):
         poster = posters.sample_poster(Random(f"reader/{split}/{number}"), split)
-        picture = nn.functional.pad(_as_tensor(poster.pixels(side)), [half] * 4)
-        for (_, letter, _), (size, *corner) in zip(poster.letters, poster.layout(), strict=True):
-            top, left = (int((at + size / 2) * side / posters.CANVAS) for at in corner)
-            cuts.append(picture[:, top : top + 2 * half, left : left + 2 * half])
-            names.append(_NAMES.index(letter))
-    return torch.stack(cuts), torch.tensor(names)
+        pixels = poster.pixels(side)
+        for (_, letter, _), (size, top, left) in zip(poster.letters, poster.layout(), strict=True):
+            row, column = ((at + size / 2) * side / posters.CANVAS for at in (top, left))
+            cuts.append(_cut(pixels, letter, row, column, half))
+    return cuts
 
 
-def _as_tensor(pixels: Pixels) -> torch.Tensor:
-    """(side, side, 3) → (3, side, side), around zero."""
-    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 128 - 1
+def _cut(pixels: Pixels, name: str, row: float, column: float, half: int) -> tuple[torch.Tensor, int]:
+    """What is around a point, as far as `half` pixels, and its name."""
+    picture = torch.from_numpy(pixels).permute(2, 0, 1).float() / 128 - 1
+    top, left = int(row), int(column)
+    around = nn.functional.pad(picture, [half] * 4)
+    cut = around[:, top : top + 2 * half, left : left + 2 * half].clone()  # the rest of the picture is freed
+    return cut, _NAMES.index(name)
+
+
+def _read(train: Cuts, test: Cuts) -> tuple[int, int]:
+    reader = _trained(*_stacked(train))
+    things, names = _stacked(test)
+    with torch.no_grad():
+        right = reader(things).argmax(1) == names
+    return int(right.sum()), len(right)
+
+
+def _stacked(cuts: Cuts) -> tuple[torch.Tensor, torch.Tensor]:
+    things, names = zip(*cuts, strict=True)
+    return torch.stack(things), torch.tensor(names)
 
 
 def _trained(things: torch.Tensor, names: torch.Tensor) -> nn.Module:
@@ -88,7 +97,7 @@ def _trained(things: torch.Tensor, names: torch.Tensor) -> nn.Module:
             nn.ReLU(),
             nn.Linear(128, len(_NAMES)),
         )
-    optimiser = torch.optim.Adam(reader.parameters(), _LEARNING_RATE)
+    optimiser = torch.optim.Adam(reader.parameters(), lr=1e-3)
     for _ in range(_EPOCHS):
         for batch in torch.randperm(len(things), generator=generator).split(_BATCH):
             loss = nn.functional.cross_entropy(reader(things[batch]), names[batch])
