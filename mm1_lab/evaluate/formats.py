@@ -55,30 +55,34 @@ def read_coco(files: BenchmarkFiles) -> Iterator[Item]:
             name = str(image["filename"])
             if "filepath" in image:
                 name = f"{image['filepath']}/{name}"
-            captions = [str(sentence["raw"]).strip() for sentence in image["sentences"]]
-            yield Item(str(image["cocoid"]), (name,), answers=tuple(captions))
+            captions = [sentence["raw"] for sentence in image["sentences"]]
+            yield _captioned(image["cocoid"], name, captions)
 
 
 def read_nocaps(files: BenchmarkFiles) -> Iterator[Item]:
     """`nocaps_*.json`: {images: [{id, file_name, domain}], annotations: [{image_id, caption}]}; one kind per domain."""
     content = _load(files.annotations)
-    captions: dict[str, list[str]] = {str(image["id"]): [] for image in content["images"]}
+    captions: dict[str, list[Any]] = {str(image["id"]): [] for image in content["images"]}
     for annotation in content.get("annotations", ()):  # those of the test split are not published
-        captions[str(annotation["image_id"])].append(str(annotation["caption"]).strip())
+        captions[str(annotation["image_id"])].append(annotation["caption"])
     for image in content["images"]:
         key = str(image["id"])
-        kind = str(image.get("domain", "caption"))
-        yield Item(key, (str(image["file_name"]),), answers=tuple(captions[key]), kind=kind)
+        yield _captioned(key, image["file_name"], captions[key], image.get("domain", "caption"))
 
 
 def read_textcaps(files: BenchmarkFiles) -> Iterator[Item]:
     """`TextCaps_0.1_*.json`: {data: [{image_id, reference_strs}]}; one entry per image or, in training, per caption."""
-    captions: dict[str, list[str]] = {}
+    captions: dict[str, list[Any]] = {}
     for row in _load(files.annotations)["data"]:
         # all captions of the image, duplicates included; the test split has none
         captions[str(row["image_id"])] = row.get("reference_strs") or []
     for key, of_image in captions.items():
-        yield Item(key, (f"{key}.jpg",), answers=tuple(str(caption).strip() for caption in of_image))
+        yield _captioned(key, f"{key}.jpg", of_image)
+
+
+def _captioned(key: Any, image: Any, captions: Iterable[Any], kind: Any = "caption") -> Item:
+    texts = tuple(str(caption).strip() for caption in captions)
+    return Item(str(key), (str(image),), answers=texts, kind=str(kind))
 
 
 def read_vqa(files: BenchmarkFiles) -> Iterator[Item]:
@@ -87,15 +91,16 @@ def read_vqa(files: BenchmarkFiles) -> Iterator[Item]:
     VQAv2 and OK-VQA, two files, each with its `data_subtype`; an annotation has an `answer_type` too.
     """
     content = _load(files.questions)
-    questions, subtype = content["questions"], str(content.get("data_subtype", ""))
+    questions = content["questions"]
+    subtype = str(content.get("data_subtype", ""))
     annotations = _annotations(files, subtype, questions) if files.annotations else {}
     folder = subtype.replace("test-dev", "test")
     for row in questions:
         key = str(row["question_id"])
         annotation = annotations.get(key, {})
         image = f"COCO_{folder}_{int(row['image_id']):012}.jpg"
-        kind = str(annotation.get("answer_type", "question"))
-        yield Item(key, (image,), str(row["question"]), _texts(annotation.get("answers", ())), kind)
+        kind = annotation.get("answer_type", "question")
+        yield _asked(key, image, row["question"], annotation.get("answers", ()), kind)
 
 
 def _annotations(files: BenchmarkFiles, subtype: str, questions: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -108,7 +113,8 @@ def _annotations(files: BenchmarkFiles, subtype: str, questions: list[dict[str, 
             f"{files.annotations}: annotates other questions ({annotated}) than those of {files.questions} "
             f"({subtype}); use files of the same year and split"
         )
-    missing = [str(row["question_id"]) for row in questions if str(row["question_id"]) not in found]
+    asked = [str(row["question_id"]) for row in questions]
+    missing = [key for key in asked if key not in found]
     if missing:
         raise RequestError(
             f"{files.annotations}: {len(missing)} of {len(questions)} questions have no annotation ({missing[0]}, …); "
@@ -120,29 +126,34 @@ def _annotations(files: BenchmarkFiles, subtype: str, questions: list[dict[str, 
 def read_textvqa(files: BenchmarkFiles) -> Iterator[Item]:
     """`TextVQA_0.5.1_*.json`: {data: [{question_id, image_id, question, answers: [text]}]}."""
     for row in _load(files.annotations)["data"]:
-        image, answers = f"{row['image_id']}.jpg", _texts(row.get("answers", ()))
-        yield Item(str(row["question_id"]), (image,), str(row["question"]), answers, "question")
+        yield _asked(row["question_id"], f"{row['image_id']}.jpg", row["question"], row.get("answers", ()))
 
 
 def read_vizwiz(files: BenchmarkFiles) -> Iterator[Item]:
     """`val.json`: [{image, question, answers: [{answer}], answer_type}]; the id is the name of the image."""
     for row in _load(files.annotations):
-        key, kind = str(row["image"]), str(row.get("answer_type", "question"))
-        yield Item(key, (key,), str(row["question"]), _texts(row.get("answers", ())), kind)
+        kind = row.get("answer_type", "question")
+        yield _asked(row["image"], row["image"], row["question"], row.get("answers", ()), kind)
 
 
 def read_pope(files: BenchmarkFiles) -> Iterator[Item]:
     """`coco_pope_*.json`, one file per sampling strategy, with lines {question_id, image, text, label}."""
     for _, row in _load_lines(files.questions):
-        yield Item(str(row["question_id"]), (str(row["image"]),), str(row["text"]), (str(row["label"]),), "question")
+        yield _asked(row["question_id"], row["image"], row["text"], [row["label"]])
 
 
 def read_gqa(files: BenchmarkFiles) -> Iterator[Item]:
     """`testdev_balanced_questions.json`: {id: {imageId, question, answer, types: {structural}}}."""
     for key, row in _load(files.questions).items():
-        answers = (str(row["answer"]),) if "answer" in row else ()
-        kind = str(row.get("types", {}).get("structural", "question"))
-        yield Item(str(key), (f"{row['imageId']}.jpg",), str(row["question"]), answers, kind)
+        answers = [row["answer"]] if "answer" in row else []
+        kind = row.get("types", {}).get("structural", "question")
+        yield _asked(key, f"{row['imageId']}.jpg", row["question"], answers, kind)
+
+
+def _asked(key: Any, image: Any, question: Any, answers: Iterable[Any], kind: Any = "question") -> Item:
+    """A question about an image; each answer is a text, or an object with the text under `answer`."""
+    texts = tuple(str(answer["answer"] if isinstance(answer, dict) else answer) for answer in answers)
+    return Item(str(key), (str(image),), str(question), texts, str(kind))
 
 
 def _texts_of(value: Any) -> tuple[str, ...]:
@@ -178,10 +189,17 @@ def read_jsonl(files: BenchmarkFiles) -> Iterator[Item]:
         where = f"{files.questions}, line {number}"
         if not isinstance(row, dict):
             raise RequestError(f"{where}: must be an object, {{…}}")
-        line = Line.parse({key: value for key, value in row.items() if value is not None}, where)
-        images, answers = line.images or line.image, line.answers or line.answer
-        key = line.id or str(number)
-        yield Item(key, images, line.question, answers, line.kind, line.choices, line.solution)
+        given = {key: value for key, value in row.items() if value is not None}
+        line = Line.parse(given, where)
+        yield Item(
+            key=line.id or str(number),
+            images=line.images or line.image,
+            question=line.question,
+            answers=line.answers or line.answer,
+            kind=line.kind,
+            choices=line.choices,
+            solution=line.solution,
+        )
 
 
 def read_python(files: BenchmarkFiles) -> Iterable[Item]:
@@ -215,7 +233,8 @@ def _load(path: str) -> Any:
 
 def _load_lines(path: str) -> Iterator[tuple[int, Any]]:
     """The number and the value of each line of JSON, skipping blank lines."""
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8-sig").split("\n"), start=1):
+    lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
@@ -223,11 +242,6 @@ def _load_lines(path: str) -> Iterator[tuple[int, Any]]:
         except (ValueError, RecursionError) as error:
             raise RequestError(f"{path}, line {number}: is not JSON ({first_line(error)})") from None
         yield number, row
-
-
-def _texts(values: Iterable[Any]) -> tuple[str, ...]:
-    """Answers as texts; each value is a text, or an object with the text under `answer`."""
-    return tuple(str(value["answer"] if isinstance(value, dict) else value) for value in values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,18 +255,19 @@ class Format:
     """Name of the benchmark in the paper's tables."""
 
 
-_CAPTIONED, _ASKED = ("annotations", "images"), ("questions", "images")
+_ANNOTATED = ("annotations", "images")
+_QUESTIONED = ("questions", "images")
 
 FORMATS: dict[str, Format] = {
-    "coco": Format(read_coco, "cider", _CAPTIONED, "COCO"),
-    "nocaps": Format(read_nocaps, "cider", _CAPTIONED, "NoCaps"),
-    "textcaps": Format(read_textcaps, "cider", _CAPTIONED, "TextCaps"),
-    "vqav2": Format(read_vqa, "vqa", _ASKED, "VQAv2"),
-    "okvqa": Format(read_vqa, "vqa", _ASKED, "OK-VQA"),
-    "textvqa": Format(read_textvqa, "textvqa", _CAPTIONED, "TextVQA"),
-    "vizwiz": Format(read_vizwiz, "textvqa", _CAPTIONED, "VizWiz"),
-    "gqa": Format(read_gqa, "exact", _ASKED, "GQA"),
-    "pope": Format(read_pope, "yes-no", _ASKED, "POPE"),
+    "coco": Format(read_coco, "cider", _ANNOTATED, "COCO"),
+    "nocaps": Format(read_nocaps, "cider", _ANNOTATED, "NoCaps"),
+    "textcaps": Format(read_textcaps, "cider", _ANNOTATED, "TextCaps"),
+    "vqav2": Format(read_vqa, "vqa", _QUESTIONED, "VQAv2"),
+    "okvqa": Format(read_vqa, "vqa", _QUESTIONED, "OK-VQA"),
+    "textvqa": Format(read_textvqa, "textvqa", _ANNOTATED, "TextVQA"),
+    "vizwiz": Format(read_vizwiz, "textvqa", _ANNOTATED, "VizWiz"),
+    "gqa": Format(read_gqa, "exact", _QUESTIONED, "GQA"),
+    "pope": Format(read_pope, "yes-no", _QUESTIONED, "POPE"),
     "jsonl": Format(read_jsonl, "", ("questions",)),
 }
 PYTHON = Format(read_python, "", ())
