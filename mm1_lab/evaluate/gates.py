@@ -7,15 +7,15 @@ training data and `prompts_fit` counts tokens. The bounds are fixed here, before
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from random import Random
 
 from mm1_lab import team
 from mm1_lab.config import GATES, Check, EncoderStage, EvaluationSettings, EvaluationStage, RequestError
 from mm1_lab.data.types import Data, Tokenizer
-from mm1_lab.data.world.language import FIRST, Convention, Voice, dense_caption, inventory, opposite, telling
-from mm1_lab.data.world.scene_questions import CONVENTIONAL, KINDS, answered_in, ask
+from mm1_lab.data.world.language import FIRST, Convention, Voice, dense_caption, inventory, opposite, spoken, telling
+from mm1_lab.data.world.scene_questions import CONVENTIONAL, KINDS, ask
 from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.told import image_voice
 from mm1_lab.evaluate.attribute_probe import QUARTERS, attribute_probe
@@ -72,15 +72,21 @@ _SCENES, _VOICES = 300, 20
 _STOP = "."
 
 
-def _measured(gate: str, key: str, what: str, value: float, seed: int | None = None, count: int | None = None) -> Check:
-    """The check of a value within its bounds; with an interval if it is the percentage right of `count`."""
+def _measured(gate: str, key: str, what: str, value: float, seed: int | None = None, **interval: float) -> Check:
+    """The check of a value within its bounds."""
+    bounds = BOUNDS[gate].get(key, ())
+    return Check.within(GATES[gate], what, value, *bounds, seed=seed, **interval)
+
+
+def _percentage(gate: str, key: str, what: str, cases: tuple[int, int], seed: int | None = None) -> Check:
+    """The check of the percentage of right `cases`, given as the number of right ones and of all, with an interval."""
     from scipy.stats import binomtest
 
-    more = {}
-    if count is not None:
-        interval = binomtest(round(value * count / 100), count).proportion_ci(method="wilson")
-        more = {"low": 100 * float(interval.low), "high": 100 * float(interval.high)}
-    return Check.within(GATES[gate], what, value, *BOUNDS[gate].get(key, ()), seed=seed, **more)
+    right, count = cases
+    interval = binomtest(right, count).proportion_ci(method="wilson")
+    low = 100 * float(interval.low)
+    high = 100 * float(interval.high)
+    return _measured(gate, key, what, 100 * right / count, seed, low=low, high=high)
 
 
 def text_gate(stage: EvaluationStage, decoder: Path, data: Data) -> Iterator[Check]:
@@ -90,29 +96,30 @@ def text_gate(stage: EvaluationStage, decoder: Path, data: Data) -> Iterator[Che
     model.to(team.device()).eval()
     answering = Answering(stage, model, data)
 
-    def ask_all(benchmark: Benchmark, shots: int) -> tuple[float, int]:
+    def right_ones(benchmark: Benchmark, shots: int) -> tuple[int, int]:
         points = score(benchmark, answering.predict(benchmark, shots))
-        return sum(points) / len(points), len(points)
+        return points.count(100.0), len(points)
 
-    for kind in KINDS:
-        for wording in WORDINGS:
-            for shots in stage.settings.shots:
-                for convention in (FIRST, opposite(FIRST)):
-                    if convention and not (shots and kind in CONVENTIONAL):
-                        continue
-                    benchmark = text_benchmark(kind, wording, shots, stage, data.tokenizer, convention)
-                    what = f"{kind}, {wording}, {shots} shots{', as demonstrated' if convention else ''}"
-                    value, count = ask_all(benchmark, shots)
-                    key = "up to 4 shots" if shots <= FEW else "more shots"
-                    check = _measured("words", key, what, value, stage.seed, count)
-                    yield replace(check, verdict="weak") if check.verdict == "fail" and value >= LOOKS_UP else check
+    conventions = (FIRST, opposite(FIRST))
+    for kind, wording, shots, convention in product(KINDS, WORDINGS, stage.settings.shots, conventions):
+        what = f"{kind}, {wording}, {shots} shots"
+        if convention:
+            if not shots or kind not in CONVENTIONAL:
+                continue
+            what += ", as demonstrated"
+        benchmark = text_benchmark(kind, wording, shots, stage, data.tokenizer, convention)
+        key = "up to 4 shots" if shots <= FEW else "more shots"
+        check = _percentage("words", key, what, right_ones(benchmark, shots), stage.seed)
+        if check.verdict == "fail" and check.value >= LOOKS_UP:
+            check = replace(check, verdict="weak")
+        yield check
     for benchmark in benchmarks_for(data, stage.settings, stage.seed):
         if benchmark.family == "text":
             least = majority_score(benchmark, majority_by_kind(benchmark)) + ABOVE_MAJORITY
             for shots in stage.settings.shots:
-                value, _ = ask_all(benchmark, shots)
+                right, count = right_ones(benchmark, shots)
                 what = f"{benchmark.name}, {shots} shots"
-                yield Check.within(GATES["words"], what, value, least, seed=stage.seed)
+                yield Check.within(GATES["words"], what, 100 * right / count, least, seed=stage.seed)
 
 
 def read_from_pixels(sides: Mapping[int, int]) -> Iterator[Check]:
@@ -120,42 +127,42 @@ def read_from_pixels(sides: Mapping[int, int]) -> Iterator[Check]:
 
     Of a picture in five views, an overview and its quarters, the reader sees the whole in the quarters' resolution.
     """
-    shares: dict[int, float] = {}
+    names: dict[int, float] = {}
     for resolution in (224, 336, 448):
         if resolution in sides:
-            right, count = names_read(sides[resolution])
-            shares[resolution] = 100 * right / count
-            what = f"names at {resolution} ({sides[resolution]} pixels)"
-            yield _measured("reader", "names", what, shares[resolution], count=count)
-    for lower, higher in pairwise(shares):
+            side = sides[resolution]
+            check = _percentage("reader", "names", f"names at {resolution} ({side} pixels)", names_read(side))
+            names[resolution] = check.value
+            yield check
+    for lower, higher in pairwise(names):
         what = f"names, {higher} − {lower}, points"
-        yield _measured("reader", str(higher), what, shares[higher] - shares[lower])
+        yield _measured("reader", str(higher), what, names[higher] - names[lower])
     if {336, 672} <= sides.keys():
-        read = {}
+        letters = {}
         for resolution, side in (336, sides[336]), (1344, 2 * sides[672]):
-            right, count = print_read(side)
-            read[resolution] = 100 * right / count
-            yield _measured(
-                "reader", "letters", f"small print at {resolution} ({side} pixels)", read[resolution], count=count
-            )
-        yield _measured("reader", "print", "small print, 1344 − 336, points", read[1344] - read[336])
+            check = _percentage("reader", "letters", f"small print at {resolution} ({side} pixels)", print_read(side))
+            letters[resolution] = check.value
+            yield check
+        yield _measured("reader", "print", "small print, 1344 − 336, points", letters[1344] - letters[336])
 
 
 def probes(stage: EncoderStage, encoder: Path, resolution: int) -> Iterator[Check]:
     """Accuracy of a linear probe for each attribute that questions ask for."""
-    for attribute, (right, count) in attribute_probe(stage, encoder).items():
+    for attribute, cases in attribute_probe(stage, encoder).items():
         what = f"{attribute} at {resolution} ({stage.image_size} pixels)"
-        yield _measured("probe", attribute, what, 100 * right / count, stage.seed, count)
+        yield _percentage("probe", attribute, what, cases, stage.seed)
 
 
 def pooled_probes(stage: EncoderStage, encoder: Path, tokens: Collection[int]) -> Iterator[Check]:
     """Whether more image tokens hold more: names in the features, averaged to the fewest and to the most tokens."""
     shares = []
-    for cells in (min(tokens), max(tokens)):
-        right, count = attribute_probe(stage, encoder, cells)["identity"]
-        shares.append(100 * right / count)
-        yield _measured("probe", "cells", f"identity in {cells} averaged cells", shares[-1], stage.seed, count)
-    what = f"identity in {max(tokens)} − {min(tokens)} averaged cells, points"
+    fewest, most = min(tokens), max(tokens)
+    for cells in (fewest, most):
+        cases = attribute_probe(stage, encoder, cells)["identity"]
+        check = _percentage("probe", "cells", f"identity in {cells} averaged cells", cases, stage.seed)
+        shares.append(check.value)
+        yield check
+    what = f"identity in {most} − {fewest} averaged cells, points"
     yield _measured("probe", "more cells", what, shares[1] - shares[0], stage.seed)
 
 
@@ -163,16 +170,19 @@ def no_leaks(settings: EvaluationSettings, seeds: Iterable[int], samples: int, l
     """Searches about `samples` training samples for what must not occur in them."""
     searched, found = find_leaks(settings, seeds, samples, longest)
     for check, name in CHECKS.items():
+        what = f"{name} in {searched:,} samples"
         counts = {stream: found[check, stream] for stream in STREAMS if found[check, stream]}
-        where = ", ".join(f"{stream} {count}" for stream, count in counts.items())
-        what = f"{name} in {searched:,} samples{f' ({where})' if where else ''}"
+        if counts:
+            where = ", ".join(f"{stream} {count}" for stream, count in counts.items())
+            what += f" ({where})"
         yield Check.within(GATES["leaks"], what, sum(counts.values()), most=0)
 
 
 def prompts_fit(stage: EvaluationStage, data: Data) -> Iterator[Check]:
     """Compares each benchmark's longest prompt, at the most shots and including the answer, to the training length."""
     writer = PromptWriter.of(stage, data.tokenizer)
-    shots, most = max(stage.settings.shots), stage.model.sequence_length
+    shots = max(stage.settings.shots)
+    most = stage.model.sequence_length
     for benchmark in benchmarks_for(data, stage.settings, stage.seed):
         longest = longest_prompt(writer, benchmark, shots)
         yield Check.within(GATES["prompts"], f"{benchmark.name}, tokens at {shots} shots", longest, most=most)
@@ -180,11 +190,11 @@ def prompts_fit(stage: EvaluationStage, data: Data) -> Iterator[Check]:
 
 def check_words_fit(stage: EvaluationStage, tokenizer: Tokenizer) -> None:
     """Raises RequestError if scenes in words do not fit a row at the most shots, before anything is trained."""
-    few = stage.settings.model_copy(update={"questions": min(stage.settings.questions, _BLOCKS_TRIED * _BLOCK)})
+    questions = min(stage.settings.questions, _BLOCKS_TRIED * _BLOCK)
+    few = stage.settings.model_copy(update={"questions": questions})
     shorter = stage.model_copy(update={"settings": few})
-    for kind in KINDS:
-        for wording in WORDINGS:
-            text_benchmark(kind, wording, max(few.shots), shorter, tokenizer)
+    for kind, wording in product(KINDS, WORDINGS):
+        text_benchmark(kind, wording, max(few.shots), shorter, tokenizer)
 
 
 def text_benchmark(
@@ -196,13 +206,14 @@ def text_benchmark(
     share of the training length, so that no prompt exceeds that length. Raises RequestError if this is impossible.
     """
     length = stage.model.sequence_length
+    share = (length - 1) // (shots + 1)
     writer = PromptWriter.of(stage, tokenizer)
 
     def draw(random: Random, split: Split, voice: Voice) -> Question | None:
         """A question whose shot takes its share of the training length at most."""
         for _ in range(_SCENES):
             question = _question(random, split, kind, voice, convention)
-            if question and len(writer.demonstration(question, _STOP).tokens) <= (length - 1) // (shots + 1):
+            if question and len(writer.demonstration(question, _STOP).tokens) <= share:
                 return question
         return None
 
@@ -244,9 +255,10 @@ def text_benchmark(
 
 
 def _question(random: Random, split: Split, kind: str, voice: Voice, convention: Convention) -> Question | None:
-    scene = sample_scene(random, split, counts=(0.2, 0.4, 0.4), letters=1.0 if kind == "letter" else 0.15)
+    letters = 1.0 if kind == "letter" else 0.15
+    scene = sample_scene(random, split, counts=(0.2, 0.4, 0.4), letters=letters)
     asked = ask(random, scene, kind)
     if asked is None:
         return None
-    asked = answered_in(asked, convention)
-    return Question("", kind, (), f"{voice(random, scene)} {asked.prompt}", (asked.answer,), asked.answer)
+    answer = spoken(asked.answer, convention)
+    return Question("", kind, (), f"{voice(random, scene)} {asked.prompt}", (answer,), answer)
