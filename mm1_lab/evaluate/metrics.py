@@ -1,7 +1,7 @@
 """The metrics of all benchmarks: points per question, and whether a prediction has the form of an answer."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from string import ascii_uppercase
@@ -36,14 +36,14 @@ def choice_accuracy(said: str, question: Question, lettered: bool = False) -> fl
 
 def _chosen(said: str, choices: Sequence[str], lettered: bool) -> str | None:
     """The choice that an answer means, if any."""
-    named, is_letter_alone = None, False
+    named = None
     match = LETTERED.fullmatch(said)
     if match:
         place = ascii_uppercase.index(match[1].upper())
         if place < len(choices):
-            named, is_letter_alone = choices[place], not match[2]
-    if lettered and is_letter_alone:
-        return named
+            named = choices[place]
+            if lettered and not match[2]:
+                return named
     if said in choices:
         return said
     normal = normalise(said)
@@ -83,11 +83,14 @@ def _against_references(points: Callable[[str, Sequence[str]], float]) -> Metric
     return lambda said, question, benchmark: points(said, question.references)
 
 
+def _vqa(said: str, question: Question, benchmark: Benchmark) -> float:
+    """With the official program's quirks where published scores come from it."""
+    is_published = benchmark.official and benchmark.mirrors in ("VQAv2", "OK-VQA")
+    return vqa_accuracy(said, question.references, is_published)
+
+
 METRICS: dict[str, Metric] = {
-    # with the official program's quirks where published scores come from it
-    "vqa": lambda said, question, benchmark: vqa_accuracy(
-        said, question.references, benchmark.official and benchmark.mirrors in ("VQAv2", "OK-VQA")
-    ),
+    "vqa": _vqa,
     "textvqa": _against_references(textvqa_accuracy),
     "exact": _against_references(exact_match),
     "choice": lambda said, question, benchmark: choice_accuracy(said, question, benchmark.official),
@@ -127,10 +130,10 @@ def f1_points(said: Sequence[bool], true: Sequence[bool]) -> list[float]:
     denominator = sum(said) + sum(true)
     if not denominator:
         return [0.0] * len(said)
-    hits = sum(one and other for one, other in zip(said, true, strict=True))
-    f1 = 2 * hits / denominator
+    pairs = list(zip(said, true, strict=True))
+    f1 = 2 * pairs.count((True, True)) / denominator
     points = []
-    for one, other in zip(said, true, strict=True):
+    for one, other in pairs:
         deviation = 2 * (one and other) - f1 * (one + other)
         points.append(100.0 * (f1 + deviation * len(said) / denominator))
     return points
@@ -145,18 +148,21 @@ def score(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
     if benchmark.metric == "cider":
         return cider(predictions, [question.references for question in questions])
     if benchmark.metric == "f1":
+        said = [says_yes(prediction) for prediction in predictions]
         true = [says_yes(question.references[0]) for question in questions]
-        return f1_points(list(map(says_yes, predictions)), true)
+        return f1_points(said, true)
     metric = METRICS[benchmark.metric]
-    return [metric(said, question, benchmark) for said, question in zip(predictions, questions, strict=True)]
+    points = []
+    for prediction, question in zip(predictions, questions, strict=True):
+        points.append(metric(prediction, question, benchmark))
+    return points
 
 
 def answer_words(benchmark: Benchmark) -> dict[str, set[str]]:
     """For each kind of question, all normalised answers that are a reference of some question of that kind."""
-    words: dict[str, set[str]] = {}
+    words: dict[str, set[str]] = defaultdict(set)
     for question in benchmark.questions:
-        of_kind = words.setdefault(question.kind, set())
-        of_kind.update(map(normalise, question.references))
+        words[question.kind].update(map(normalise, question.references))
     return words
 
 
@@ -177,15 +183,16 @@ def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:
     """
     if benchmark.metric in FREE and benchmark.family != "chat":
         return {}
-    kinds: dict[str, list[Question]] = {}
+    kinds: dict[str, list[Question]] = defaultdict(list)
     for question in benchmark.questions:
-        kinds.setdefault(question.kind, []).append(question)
+        kinds[question.kind].append(question)
     metric = METRICS[benchmark.metric]
     majority = {}
     for kind, questions in kinds.items():
         best = 0.0
         for constant in _constant_answers(questions, benchmark.official):
-            best = max(best, sum(metric(constant, question, benchmark) for question in questions))
+            points = sum(metric(constant, question, benchmark) for question in questions)
+            best = max(best, points)
         majority[kind] = best / len(questions)
     return majority
 
