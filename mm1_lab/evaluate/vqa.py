@@ -16,8 +16,9 @@ from functools import lru_cache
 AGREEING = 3
 """Number of other annotators that make an answer fully right."""
 ARTICLES = frozenset({"a", "an", "the"})
-_NUMBER_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-NUMBERS = {word: str(value) for value, word in enumerate(_NUMBER_WORDS)} | {"none": "0"}
+_NUMBER_WORDS = "zero one two three four five six seven eight nine ten"
+NUMBERS = {word: str(value) for value, word in enumerate(_NUMBER_WORDS.split())}
+NUMBERS["none"] = "0"
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 
 _SHORTENED = """
@@ -35,16 +36,12 @@ _MINUS = re.compile(r"(?<!\w)[-−](?=[$.]?\d)")
 """Of a negative number, not between two numbers or words."""
 
 
-def _contractions() -> dict[str, str]:
-    found = {}
-    for word in _SHORTENED.split():
-        for at, letter in enumerate(word):
-            if letter == "'":
-                found[word[:at] + word[at + 1 :]] = word
-    return found | {"somebody'd": "somebodyd"}
-
-
-CONTRACTIONS = _contractions()
+CONTRACTIONS = {}
+for _word in _SHORTENED.split():
+    for _at, _letter in enumerate(_word):
+        if _letter == "'":
+            CONTRACTIONS[_word[:_at] + _word[_at + 1 :]] = _word
+CONTRACTIONS["somebody'd"] = "somebodyd"
 """The official table of spellings that lack one apostrophe (`dont` → `don't`), including its error `somebodyd`.
 Spellings that are also other words (`well`, `shed`, `were`) are not in it."""
 
@@ -72,7 +69,7 @@ def _without_punctuation(text: str) -> str:
     If the text contains a comma between digits (`1,000`), all marks are removed. A period is removed unless a digit
     follows it.
     """
-    has_decimal_comma = _DECIMAL_COMMA.search(text) is not None
+    has_decimal_comma = _DECIMAL_COMMA.search(text)
     result = text
     for mark in PUNCTUATION:
         is_removed = has_decimal_comma or f"{mark} " in text or f" {mark}" in text
@@ -86,7 +83,8 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], official: bool = False
         different = {_stripped(answer) for answer in answers}
         if len(different) == 1:
             return 100.0 if _stripped(prediction) in different else 0.0
-    return _leave_one_out(normalise(prediction, official), [normalise(answer, official) for answer in answers])
+    normal = [normalise(answer, official) for answer in answers]
+    return _leave_one_out(normalise(prediction, official), normal)
 
 
 def _stripped(text: str) -> str:
@@ -95,7 +93,8 @@ def _stripped(text: str) -> str:
 
 def textvqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """VQA accuracy as TextVQA's evaluator computes it: normalises always, and does not keep commas as spaces."""
-    return _leave_one_out(_textvqa_normalise(prediction), [_textvqa_normalise(answer) for answer in answers])
+    normal = [_textvqa_normalise(answer) for answer in answers]
+    return _leave_one_out(_textvqa_normalise(prediction), normal)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -119,8 +118,7 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
 
     Unlike in VQA accuracy, `-5` is not `5`, and answers of signs alone (`+`, `<`) are compared as they are.
     """
-    given = _signed(prediction)
-    return 100.0 if any(_signed(answer) == given for answer in answers) else 0.0
+    return 100.0 if _signed(prediction) in map(_signed, answers) else 0.0
 
 
 def _signed(answer: str) -> str:
