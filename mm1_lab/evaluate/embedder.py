@@ -1,5 +1,6 @@
 """Turns prompts into decoder inputs; a picture passes through encoder and connector only once if all features fit."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
@@ -60,12 +61,13 @@ class PromptEmbedder:
             return
         pictures = list(pictures)
         if not self.holds([*self._pictures, *pictures]):
-            self._features, self._pictures = {}, []
-        new: dict[int, dict[PictureKey, Picture]] = {}  # by number of views, as a batch has the same for all
+            self._features.clear()
+            self._pictures.clear()
+        new: dict[int, dict[PictureKey, Picture]] = defaultdict(dict)  # by number of views, the same in a batch
         for picture in pictures:
             key = self._key(picture)
             if key not in self._features:
-                new.setdefault(key[1], {})[key] = picture
+                new[key[1]][key] = picture
         for count, waiting in new.items():
             self._pictures += waiting.values()
             keys = list(waiting)
@@ -85,7 +87,10 @@ class PromptEmbedder:
         features = []
         for picture in segment.pictures:
             key = self._key(picture)
-            features.append(self._blind_view.repeat(key[1], 1) if self._blind else self._features[key])
+            if self._blind:
+                features.append(self._blind_view.repeat(key[1], 1))
+            else:
+                features.append(self._features[key])
         if features:
             embedded[tokens == self._model.image_id] = torch.cat(features).to(embedded.dtype)
         return embedded
