@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
@@ -37,7 +36,8 @@ class AutocastCache(DynamicCache):
         device = key_states.device.type
         if torch.is_autocast_enabled(device):
             half = torch.get_autocast_dtype(device)
-            key_states, value_states = key_states.to(half), value_states.to(half)
+            key_states = key_states.to(half)
+            value_states = value_states.to(half)
         return super().update(key_states, value_states, layer_idx, *rest, **more)
 
 
@@ -88,14 +88,14 @@ class SharedPrefixDecoding:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Reads the left-padded questions (length, width). Returns `_visible`, `_positions` and `logits`."""
         most = max(self.counts)
-        longest = max(len(question) for group in questions for question in group)
-        padded, lengths_of = [], []
+        filled: list[Tensor] = []
         for group in questions:
-            filled = [*group, *[group[-1]] * (most - len(group))]
-            lengths_of.append([len(question) for question in filled])
-            padded.append(torch.stack([pad(one, (0, 0, longest - len(one), 0)) for one in filled]))
-        inputs = torch.stack(padded)  # (G, Q, L, width)
-        lengths = torch.tensor(lengths_of, device=self._device)
+            filled += group
+            filled += [group[-1]] * (most - len(group))
+        lengths = torch.tensor([len(question) for question in filled], device=self._device).view(-1, most)
+        padded = pad_sequence(filled, batch_first=True, padding_side="left")
+        inputs = padded.unflatten(0, (-1, most))  # (G, Q, L, width)
+        longest = inputs.shape[2]
         # (G, Q, L): the place of each input in its question, negative in the padding before it
         places = torch.arange(longest, device=self._device) - (longest - lengths)[..., None]
         start = in_prefix.sum(dim=1, keepdim=True)  # (G, 1)
@@ -147,7 +147,8 @@ class SharedPrefixDecoding:
         """Runs the decoder; `allowed` is bool (G, queries, K). Returns logits at the indices `keep`; 0: at all."""
         self._keys = torch.cat([self._keys, positions], dim=1)
         masks = masks_of(self._decoder.config, allowed, positions, self._keys)
-        zero, least = inputs.new_zeros(()), torch.finfo(inputs.dtype).min
+        zero = inputs.new_zeros(())
+        least = torch.finfo(inputs.dtype).min
         if isinstance(masks, dict):
             added: Any = {kind: torch.where(mask, zero, least) for kind, mask in masks.items()}
         else:
