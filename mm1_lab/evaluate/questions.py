@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 
 from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.types import Picture
@@ -87,11 +88,12 @@ def in_blocks(questions: list[Question], shown: list[Question], settings: Evalua
     The number of blocks is that of the settings, or that of the questions if smaller.
     """
     count = min(settings.blocks, len(questions))
-    shots = max(settings.shots, default=0) if shown else 0
+    shots = max(settings.shots, default=0)
+    supply = cycle(shown)
     blocks, demonstrations = [], []
     for block in range(count):
-        start, end = len(questions) * block // count, len(questions) * (block + 1) // count
+        start = len(questions) * block // count
+        end = len(questions) * (block + 1) // count
         blocks.append(tuple(questions[start:end]))
-        places = range(block * shots, (block + 1) * shots)
-        demonstrations.append(tuple(shown[place % len(shown)] for place in places))
+        demonstrations.append(tuple(islice(supply, shots)))
     return tuple(blocks), tuple(demonstrations)
