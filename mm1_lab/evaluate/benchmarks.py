@@ -78,7 +78,8 @@ def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmar
     questions = list(islice(_questions(documents), settings.questions))
     if not questions:
         return []
-    shown = _demonstrations(data, source, min(settings.blocks, len(questions)), max(settings.shots))
+    count = min(settings.blocks, len(questions))
+    shown = _demonstrations(data, source, count, max(settings.shots))
     blocks, demonstrations = in_blocks(questions, shown, settings)
     longest = max(len(data.tokenizer.encode(question.shown)) for question in (*questions, *shown))
     benchmark = Benchmark(
@@ -98,8 +99,9 @@ def _questions(documents: Iterable[Document]) -> Iterator[Question]:
     """Captioned images as questions without a prompt, as in training; skips those without image or caption."""
     for document in documents:
         caption = " ".join(document.text.split())
-        if document.pictures and caption and decodes(document.pictures[0]):
-            yield Question(document.key, "caption", (document.pictures[0],), "", (caption,), caption)
+        pictures = document.pictures[:1]
+        if pictures and caption and decodes(pictures[0]):
+            yield Question(document.key, "caption", pictures, "", (caption,), caption)
 
 
 def _demonstrations(data: Data, name: str, blocks: int, shots: int) -> list[Question]:

@@ -61,8 +61,8 @@ def cider(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> li
 def _ngrams(words: list[str]) -> Counter[NGram]:
     ngrams: Counter[NGram] = Counter()
     for n in ORDERS:
-        for start in range(len(words) - n + 1):
-            ngrams[tuple(words[start : start + n])] += 1
+        following = [words[start:] for start in range(n)]
+        ngrams.update(zip(*following, strict=False))
     return ngrams
 
 

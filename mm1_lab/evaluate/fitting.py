@@ -33,7 +33,8 @@ def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache
     """
     measured = set()
     for stage in stages:
-        most, writer = context_length(stage.model), PromptWriter.of(stage, tokenizer)
+        most = context_length(stage.model)
+        writer = PromptWriter.of(stage, tokenizer)
         form = (most, stage.model.tuned, writer)
         if form in measured:
             continue

@@ -53,7 +53,8 @@ def cut_answer(text: str, stop: tuple[str, ...], lines: bool = False) -> str:
     `lines`: keeps line breaks and tabs, as the answer may have several lines.
     """
     if stop:
-        text = re.split("|".join(map(re.escape, stop)), text, maxsplit=1)[0]
+        ends = "|".join(map(re.escape, stop))
+        text = re.split(ends, text, maxsplit=1)[0]
     kept = "\n\t" if lines else ""
     letters = [letter if letter.isprintable() or letter in kept else " " for letter in text]
     return "".join(letters).strip()
@@ -100,7 +101,8 @@ def _decode(
         tokens = chosen.tolist()
         still_active = []
         for group, question in active:
-            ids, token = answers[group][question], tokens[group][question]
+            ids = answers[group][question]
+            token = tokens[group][question]
             if token == tokenizer.end:
                 continue
             ids.append(token)

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.types import Answer, Document
@@ -50,12 +51,13 @@ def find_leaks(
     seeds = list(seeds)
     secrets = secrets_of(settings, seeds)
     rows = max(1, round(samples / len(STREAMS) / len(seeds) / ROW))
-    searched, found = 0, Counter[tuple[str, str]]()
-    for seed in seeds:
-        for stream in STREAMS:
-            for document in emitted(stream, seed, rows, longest):
-                searched += 1
-                found.update((check, stream) for check in judge(document, stream in WITH_IMAGES, secrets))
+    searched = 0
+    found: Counter[tuple[str, str]] = Counter()
+    for seed, stream in product(seeds, STREAMS):
+        for document in emitted(stream, seed, rows, longest):
+            searched += 1
+            for check in judge(document, stream in WITH_IMAGES, secrets):
+                found[check, stream] += 1
     return searched, found
 
 

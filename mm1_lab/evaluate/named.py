@@ -332,7 +332,8 @@ def _new_tokens(config: BenchmarkConfig, questions: list[Question], shown: list[
 
 
 def _questions(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]) -> list[Question]:
-    template, pictures = _prompt(config), _pictures(config, files, items)
+    template = _prompt(config)
+    pictures = _pictures(config, files, items)
     questions = []
     for item in items:
         question = Question(
@@ -382,7 +383,8 @@ def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item])
 
     Raises RequestError for a missing image.
     """
-    folder, decoder = Path(files.images), ImageDecoder(config.pictures)
+    folder = Path(files.images)
+    decoder = ImageDecoder(config.pictures)
     found: dict[str, Picture] = {}
     for item in items:
         for name in item.images:

@@ -67,14 +67,18 @@ class PromptWriter:
         return self._asked(question, sharp=True)
 
     def _asked(self, question: Question, sharp: bool) -> Segment:
-        pictures, places = question.pictures, self.image_tokens
+        pictures = question.pictures
+        places = self.image_tokens
         if not sharp:
-            pictures, places = tuple(map(Overview, pictures)), self.overview_tokens
+            pictures = tuple(map(Overview, pictures))
+            places = self.overview_tokens
         image = [self.tokenizer.image] * (places * len(pictures))
-        return Segment((*image, *self.tokenizer.encode(question.prompt)), pictures)
+        prompt = self.tokenizer.encode(question.prompt)
+        return Segment((*image, *prompt), pictures)
 
     def demonstration(self, question: Question, separator: str, sharp: bool = True) -> Segment:
-        shown = self._asked(question, sharp) + Segment(self.answer(question, question.shown, separator))
+        answer = self.answer(question, question.shown, separator)
+        shown = self._asked(question, sharp) + Segment(answer)
         if self.ends_answers and separator.isspace():  # not part of the answer, as it follows the end token
             shown += Segment(self._separator(separator))
         return shown
@@ -95,8 +99,9 @@ class PromptWriter:
 
     def _separator(self, separator: str) -> tuple[int, ...]:
         ids = self.tokenizer.encode(separator)
-        if len(ids) > 1 and self.tokenizer.decode(ids[1:]) == self.tokenizer.decode(ids):
-            ids = ids[1:]
+        rest = ids[1:]
+        if rest and self.tokenizer.decode(rest) == self.tokenizer.decode(ids):
+            return tuple(rest)
         return tuple(ids)
 
     def prefix(self, benchmark: Benchmark, block: int, shots: int) -> Segment:
