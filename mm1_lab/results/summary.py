@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,8 @@ PLAIN = ("captioning", "vqa")
 def benchmark_scores(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """The mean score over each benchmark's questions: columns `by`, benchmark, family, shots, score."""
     keys = [*by, "benchmark", "family", "shots"]
-    return scores.groupby(keys, sort=False, observed=True)["score"].mean().reset_index()
+    groups = scores.groupby(keys, sort=False, observed=True)
+    return groups["score"].mean().reset_index()
 
 
 def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.DataFrame:
@@ -78,23 +80,37 @@ def trial_value(scores: pd.DataFrame, measure: Measure, by: Sequence[str]) -> pd
     rows = rows_of(scores, measure)
     if measure != UNPARSED:
         rows = benchmark_scores(rows, by)
-    return rows.groupby(list(by), sort=False, observed=True)["score"].mean()
+    groups = rows.groupby(list(by), sort=False, observed=True)
+    return groups["score"].mean()
 
 
 def value_of(folder: Path, measure: Measure) -> float:
     """A finished trial's value of a measure; NaN if its benchmarks do not give it."""
     if measure.about == "loss":
-        return held_out_losses(folder).get(measure.of, float("nan"))
-    return float(trial_value(read_score_table(folder).assign(trial=""), measure, ["trial"]).mean())
+        return held_out_losses(folder).get(measure.of, math.nan)
+    return _value(read_score_table(folder), measure)
+
+
+def _value(scores: pd.DataFrame, measure: Measure) -> float:
+    """That of the one trial whose scores these are."""
+    values = trial_value(scores.assign(trial=""), measure, ["trial"])
+    return float(values.mean())
+
+
+def _shots(scores: pd.DataFrame) -> list[int]:
+    """The numbers of shots at which every model is evaluated, in ascending order."""
+    plain = scores[scores["family"].isin(PLAIN)]
+    return sorted(plain["shots"].unique().tolist())
 
 
 def headline(folder: Path) -> str:
     """A finished trial's main scores: `0-shot 41.2, 4-shot 44.0, 8-shot 45.1, text-core 60.3`."""
-    scores = read_score_table(folder).assign(trial="")
-    shots = sorted(set(scores["shots"][scores["family"].isin(PLAIN)]))
+    scores = read_score_table(folder)
     words = []
-    for measure in (*(Measure(shots=int(count)) for count in shots), TEXT_CORE):
-        for value in trial_value(scores, measure, ["trial"]):
+    shown = [Measure(shots=count) for count in _shots(scores)]
+    for measure in (*shown, TEXT_CORE):
+        value = _value(scores, measure)
+        if not math.isnan(value):
             words.append(f"{measure} {value:.1f}")
     return ", ".join(words)
 
@@ -102,12 +118,12 @@ def headline(folder: Path) -> str:
 def search_scores(folder: Path, shares: Mapping[str, float]) -> tuple[float, float]:
     """A finished trial's mean score at the largest number of shots, and its mean held-out loss, weighted by the
     sources' `shares` of its training data."""
-    scores = read_score_table(folder).assign(trial="")
-    most_shots = Measure(shots=int(scores["shots"][scores["family"].isin(PLAIN)].max()))
+    scores = read_score_table(folder)
+    most_shots = Measure(shots=_shots(scores)[-1])
     losses = held_out_losses(folder)
     known = {name: share for name, share in shares.items() if name in losses}
-    loss = sum(share * losses[name] for name, share in known.items()) / sum(known.values())
-    return float(trial_value(scores, most_shots, ["trial"]).mean()), loss
+    weighted = sum(share * losses[name] for name, share in known.items())
+    return _value(scores, most_shots), weighted / sum(known.values())
 
 
 def held_out_losses(folder: Path) -> dict[str, float]:
