@@ -81,9 +81,11 @@ class Ledger:
 
     def damaged_parts(self) -> dict[Path, str]:
         """The shipped parts that cannot be used, and why."""
-        folders = sorted(path.parent for path in self.parts.glob(f"*/{files.DONE}")) if self.parts else []
-        reasons = {folder: self._damage_of_part(folder) for folder in folders}
-        return {folder: reason for folder, reason in reasons.items() if reason}
+        damaged = {}
+        for path in sorted(self.parts.glob(f"*/{files.DONE}")) if self.parts else ():
+            if reason := self._damage_of_part(path.parent):
+                damaged[path.parent] = reason
+        return damaged
 
     def _damage_of_part(self, folder: Path) -> str | None:
         """Read once, as a plan checks the same part many times."""
@@ -199,8 +201,14 @@ class Ledger:
     def record_failure(self, fingerprint: str, what: str, attempts: int, outcome: str, reason: str) -> None:
         """Records why a stage failed. `what` is its readable name; a traceback, if any, is in the `.log` file."""
         log = self.failure_file(fingerprint, "log")
-        values = {"stage": what, "attempts": attempts, "outcome": outcome, "reason": reason}
-        files.write_json(self.failure_file(fingerprint), values | {"log": str(log) if log.exists() else None})
+        values = {
+            "stage": what,
+            "attempts": attempts,
+            "outcome": outcome,
+            "reason": reason,
+            "log": str(log) if log.exists() else None,
+        }
+        files.write_json(self.failure_file(fingerprint), values)
 
     def failures(self) -> dict[str, dict[str, Any]]:
         """What `record_failure` wrote about every stage, by fingerprint."""
@@ -216,7 +224,11 @@ class Ledger:
     def diverged(self) -> dict[str, str]:
         """The reasons, by fingerprint, of all stages that stopped because the loss became NaN or infinite: they would
         diverge again, so only `run --anew` tries them again."""
-        return {key: str(one["reason"]) for key, one in self.failures().items() if one.get("outcome") == "diverged"}
+        reasons = {}
+        for fingerprint, failure in self.failures().items():
+            if failure.get("outcome") == "diverged":
+                reasons[fingerprint] = str(failure["reason"])
+        return reasons
 
     def clear_failure(self, fingerprint: str) -> None:
         for ending in ("json", "log"):

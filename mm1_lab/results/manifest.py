@@ -53,8 +53,12 @@ class Manifest(Config):
 
 def deciding(overrides: Iterable[str]) -> tuple[str, ...]:
     """Those overrides that decide which trials there are, not on what they are computed."""
-    names = [(setting, setting.partition("=")[0].strip()) for setting in overrides]
-    return tuple(one for one, name in names if name == "resources.gpus" or name.split(".")[0] not in COMPUTING)
+    kept = []
+    for override in overrides:
+        name = override.partition("=")[0].strip()
+        if name == "resources.gpus" or name.split(".")[0] not in COMPUTING:
+            kept.append(override)
+    return tuple(kept)
 
 
 def variant_name(sweep: str, overrides: Iterable[str], data_name: str) -> str:
@@ -63,9 +67,12 @@ def variant_name(sweep: str, overrides: Iterable[str], data_name: str) -> str:
     Overrides of resources are left out; neither the order of the others nor the spelling of a value (`[0,4]`, `[0, 4]`)
     matters. Names that had to be changed for the file system, or with a comma in a value, end with a hash.
     """
-    given = (setting.partition("=") for setting in deciding(overrides))
-    settings = {key.strip(): _spelt(value) for key, _, value in given}
-    parts = [sweep, *(f"{key}={value}" for key, value in sorted(settings.items()))]
+    settings = {}
+    for override in deciding(overrides):
+        key, _, value = override.partition("=")
+        settings[key.strip()] = _spelt(value)
+    parts = [sweep]
+    parts += [f"{key}={value}" for key, value in sorted(settings.items())]
     if data_name != "world":
         parts.append(f"data={data_name}")
     safe = [re.sub(r"[^A-Za-z0-9._=+-]", "_", part) for part in parts]
@@ -157,6 +164,6 @@ def merge_manifest(
             manifest = manifest.model_copy(update={"looks": before.looks or manifest.looks})
         values = manifest.model_dump(mode="json")
         write_json(folder / "sweep.json", values | {"digest": digest(values)})
-        rows_of_file = ((row.arm, row.seed, row.fingerprint, row_check(row)) for row in merged)
-        write_csv(folder / "trials.csv", (*TRIAL_COLUMNS, CHECK), rows_of_file)
+        table = [(row.arm, row.seed, row.fingerprint, row_check(row)) for row in merged]
+        write_csv(folder / "trials.csv", (*TRIAL_COLUMNS, CHECK), table)
     return merged

@@ -37,7 +37,8 @@ def pack(results: Path) -> list[Path]:
         own: dict[str, Path] = {}
         lines = []
         for row in read_trials(folder):
-            name, trial = row.fingerprint, trials / row.fingerprint
+            name = row.fingerprint
+            trial = trials / row.fingerprint
             if name in packed or not files.is_complete(trial):
                 continue
             if reason := files.damage(trial):
@@ -65,7 +66,8 @@ def unpacked(results: Path) -> Path:
     trials = results / "trials"
     if not files.is_complete(results):
         return trials
-    stamp, state = trials / STAMP, files.file_digest(results / files.DONE)
+    stamp = trials / STAMP
+    state = files.file_digest(results / files.DONE)
 
     def is_done() -> bool:
         return stamp.exists() and stamp.read_text(encoding="utf-8") == state

@@ -57,9 +57,10 @@ def read_variant(folder: Path | str) -> Variant:
         folder = folder.absolute()
     manifest = read_manifest(folder)
     ledger = Ledger(folder.parents[1])
-    rows = [
-        (row.arm, row.seed, row.fingerprint, ledger.has_intact_scores(row.fingerprint)) for row in read_trials(folder)
-    ]
+    rows = []
+    for row in read_trials(folder):
+        is_done = ledger.has_intact_scores(row.fingerprint)
+        rows.append((row.arm, row.seed, row.fingerprint, is_done))
     trials = pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, "done"]).astype({"done": bool})  # even without rows
     return Variant(folder, manifest, trials)
 
@@ -124,8 +125,9 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
 def _read(variant: Variant, columns: tuple[str, ...], read: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
     import pandas as pd
 
-    done, ledger, tables = variant.done, variant.ledger, []
-    for arm, seed, fingerprint in zip(done["arm"], done["seed"], done["fingerprint"], strict=True):
+    ledger = variant.ledger
+    tables = []
+    for arm, seed, fingerprint in variant.done[[*TRIAL_COLUMNS]].itertuples(index=False):
         table = read(ledger.trial_folder(fingerprint))
         table = table.assign(arm=arm, seed=seed, fingerprint=fingerprint)
         tables.append(table[[*TRIAL_COLUMNS, *columns]])

@@ -37,8 +37,9 @@ def read_score_table(folder: Path) -> pd.DataFrame:
     import pandas as pd
     import pyarrow as pa
 
-    table: pd.DataFrame = _read(folder).to_pandas(types_mapper={pa.string(): pd.StringDtype()}.get)
-    return table.astype({name: float for name, type_ in table.dtypes.items() if type_ == "float32"})
+    texts = {pa.string(): pd.StringDtype()}
+    table: pd.DataFrame = _read(folder).to_pandas(types_mapper=texts.get)
+    return table.astype({"score": float})
 
 
 def pack_scores(path: Path, trials: Mapping[str, Path]) -> None:
@@ -48,8 +49,10 @@ def pack_scores(path: Path, trials: Mapping[str, Path]) -> None:
     tables = []
     for fingerprint, folder in trials.items():
         table = _read(folder)
-        places = pa.array(range(len(table)), pa.int32())
-        tables.append(table.append_column("trial", pa.array([fingerprint] * len(table))).append_column("row", places))
+        count = len(table)
+        table = table.append_column("trial", pa.array([fingerprint] * count))
+        table = table.append_column("row", pa.array(range(count), pa.int32()))
+        tables.append(table)
     table = pa.concat_tables(tables)
     # Answers to the same question are mostly alike: next to each other they take 15 % less than trial by trial.
     keys = ("benchmark", "shots", "question", "trial", "row")
@@ -62,12 +65,14 @@ def unpack_scores(path: Path, wanted: Container[str]) -> Iterator[tuple[str, pa.
     """The rows of each of the `wanted` trials in a file of `pack_scores`, for `write_table`."""
     import pyarrow.parquet as pq
 
-    table = pq.ParquetFile(path).read(use_threads=False).sort_by([("trial", "ascending"), ("row", "ascending")])
+    table = pq.ParquetFile(path).read(use_threads=False)
+    table = table.sort_by([("trial", "ascending"), ("row", "ascending")])
     start = 0
-    for count in table["trial"].value_counts().to_pylist():
-        if count["values"] in wanted:
-            yield count["values"], table.slice(start, count["counts"]).select(SCORE_COLUMNS)
-        start += count["counts"]
+    for of_trial in table["trial"].value_counts().to_pylist():
+        trial, count = of_trial["values"], of_trial["counts"]
+        if trial in wanted:
+            yield trial, table.slice(start, count).select(SCORE_COLUMNS)
+        start += count
 
 
 def write_table(folder: Path, table: pa.Table) -> None:

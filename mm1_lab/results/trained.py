@@ -11,7 +11,8 @@ def what_ran(config: Mapping[str, Any]) -> dict[str, str]:
     """Parts, pixels, image tokens, steps, learning rate and shares of data. `config` is that of a trial's record."""
     model = config["model"]
     started = model.get("model", model)  # of a tuned model, what was tuned
-    views, connector = model.get("views", 1), started["connector"]
+    views = model.get("views", 1)
+    connector = started["connector"]
     size = f"{model['image_size']} px" + (f", {views} views" if views > 1 else "")
     values = {
         "encoder": _part(started["encoder"]),

@@ -18,7 +18,7 @@ MODELS = (MultimodalStage.KIND, SftStage.KIND)
 def verify(ledger: Ledger) -> tuple[int, int]:
     """Reads every file of the finished trials and stages. Returns how many there are and how many of them are damaged;
     these are reported and moved aside, so that the next run recomputes them."""
-    folders = sorted([*_finished(ledger.trials), *_finished(ledger.store)])
+    folders = sorted(_finished(ledger.trials) + _finished(ledger.store))
     return len(folders), sum(not is_intact(folder) for folder in folders)
 
 
@@ -32,7 +32,8 @@ def spare_weights(ledger: Ledger, parts: bool) -> dict[Path, int]:
     """The folders, with their sizes in bytes, of the store's finished models, if `parts` also of all other finished
     stages, and of damaged ones."""
     spare = [folder for folder in _finished(ledger.store) if parts or _kind(folder) in MODELS]
-    return {folder: folder_size(folder) for folder in sorted([*spare, *ledger.store.glob("*.damaged")])}
+    spare += ledger.store.glob("*.damaged")
+    return {folder: folder_size(folder) for folder in sorted(spare)}
 
 
 def _kind(folder: Path) -> str:
