@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from mm1_lab import team
@@ -58,7 +59,7 @@ def train_encoder(run: StageRun[EncoderStage]) -> None:
         encoder, recorder = _train_reconstructive(run)
     else:
         team.dismiss_others()
-        encoder = build_encoder(stage.size, stage.patch, stage.image_size)
+        encoder = build(stage, run.data.tokenizer)
         recorder = Recorder(run.folder, [], 0, run.report)
         recorder.write_curve()
     save_weights(encoder, run.folder, stage)
@@ -79,16 +80,19 @@ class StepPairs:
 
         Of the first n pairs exactly ⌊n · synthetic share⌋ have dense captions.
         """
-        count, share = self._stage.training.batch_size, self._stage.synthetic_share
+        count = self._stage.training.batch_size
+        share = self._stage.synthetic_share
         own = range(count)[team.own(count)]
-        pairs = []
-        for index in (step * count + place for place in own):
+        pictures, captions = [], []
+        for place in own:
+            index = step * count + place
             is_dense = math.floor((index + 1) * share) > math.floor(index * share)
-            pairs.append(self._pairs.pair(index, is_dense))
-        pictures = [picture for picture, _ in pairs]
+            picture, caption = self._pairs.pair(index, is_dense)
+            pictures.append(picture)
+            captions.append(caption)
         found, decoded = decode(pictures, self._stage.image_size)
         images, texts, places = [], [], []
-        for image, (_, caption), place in zip(found, pairs, own, strict=True):
+        for image, caption, place in zip(found, captions, own, strict=True):
             if image is not None:
                 images.append(image)
                 texts.append(caption)
@@ -122,10 +126,8 @@ class RepeatedPairs:
 def _tally(loss: torch.Tensor, weight: torch.Tensor | int, tokens: torch.Tensor | int, rows: int) -> torch.Tensor:
     """A tally with one row, made without waiting for the device."""
     tally = torch.zeros(1, 4, dtype=torch.float64, device=loss.device)
-    tally[0, 0] = loss.detach()
-    tally[0, 1] = weight
-    tally[0, 2] = tokens
-    tally[0, 3] = rows
+    for column, value in enumerate((loss.detach(), weight, tokens, rows)):
+        tally[0, column] = value
     return tally
 
 
@@ -148,17 +150,17 @@ def pair_batch(
 ) -> PairBatch:
     """Converts images, each (side, side, 3), and captions to tensors."""
     limit = CAPTION_TOKENS - 2
-    ids = [[tokenizer.begin, *tokenizer.encode(caption)[:limit], tokenizer.end] for caption in captions]
-    lengths = torch.tensor([len(row) for row in ids])
-    longest = int(lengths.max())
-    groups = []
+    rows, groups = [], []
     for caption in captions:
+        ids = tokenizer.encode(caption)[:limit]
+        rows.append(torch.tensor([tokenizer.begin, *ids, tokenizer.end]))
         digest = sha256(caption.encode()).digest()
         groups.append(int.from_bytes(digest[:8], "big", signed=True))
+    lengths = torch.tensor([len(row) for row in rows])
     sorted_groups = lengths.sort().values.chunk(LENGTHS)
     return PairBatch(
         images=image_tensor(images),
-        tokens=torch.tensor([row + [tokenizer.pad] * (longest - len(row)) for row in ids]),
+        tokens=pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad),
         ends=lengths - 1,
         groups=torch.tensor(groups),
         lengths=tuple(int(group[-1]) for group in sorted_groups),
@@ -195,9 +197,10 @@ class Contrastive(nn.Module):
 
     def forward(self, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Unit vectors (pairs, width) of the images and of the captions."""
-        images = self.image_projection(self.encoder(batch.images).mean(dim=1))
-        texts = self.text_projection(self._encode_text(batch))
-        return nn.functional.normalize(images, dim=1), nn.functional.normalize(texts, dim=1)
+        seen = self.encoder(batch.images).mean(dim=1)
+        images = nn.functional.normalize(self.image_projection(seen))
+        texts = nn.functional.normalize(self.text_projection(self._encode_text(batch)))
+        return images, texts
 
     def _encode_text(self, batch: PairBatch) -> torch.Tensor:
         """The text tower's output (pairs, width) at the end tokens. Grouping captions by length saves padding."""
@@ -205,7 +208,8 @@ class Contrastive(nn.Module):
         states = []
         for group, length in zip(order.chunk(LENGTHS), batch.lengths, strict=True):
             hidden = self.text(batch.tokens[group, :length]).last_hidden_state
-            states.append(hidden[torch.arange(len(group), device=hidden.device), batch.ends[group]])
+            rows = torch.arange(len(group), device=hidden.device)
+            states.append(hidden[rows, batch.ends[group]])
         return torch.cat(states)[order.argsort()]
 
     def loss(self, batch: PairBatch) -> Losses:
@@ -213,7 +217,9 @@ class Contrastive(nn.Module):
         pairs = len(batch.images)
         own, count = team.span(pairs)
         images, texts = self(batch)
-        images, texts, groups = (team.gather(rows, own, count) for rows in (images, texts, batch.groups))
+        images = team.gather(images, own, count)
+        texts = team.gather(texts, own, count)
+        groups = team.gather(batch.groups, own, count)
         scale = self.log_scale.exp().clamp(max=LARGEST_SCALE)
         loss = contrastive_loss(images, texts, scale, groups, own)
         tally = _tally(loss * pairs, pairs, (batch.ends + 1).sum(), pairs)
@@ -228,7 +234,7 @@ def contrastive_loss(
     Pairs of the same group (pairs,) have the same caption, right for both: they are not each other's negatives. The
     mean is over the pairs `own`.
     """
-    others = groups[:, None] == groups[None, :]
+    others = groups[:, None] == groups
     others.fill_diagonal_(False)
     with torch.autocast(images.device.type, enabled=False):  # products around 50 would be rounded to steps of 0.25
         scores = (scale * images.float() @ texts.float().T).masked_fill(others, -torch.inf)
@@ -240,10 +246,12 @@ def contrastive_loss(
 
 def _train_contrastive(run: StageRun[EncoderStage]) -> tuple[Encoder, Recorder, dict[str, Any]]:
     """Returns the trained encoder, its losses, and held-out retrieval accuracy; saves the text tower apart."""
-    stage, data, start = run.stage, run.data, run.inputs.get("start")
+    stage = run.stage
+    data = run.data
     with team.only_in_first():
-        encoder = build_encoder(stage.size, stage.patch, stage.image_size)
+        encoder = build(stage, data.tokenizer)
         network = Contrastive(encoder, stage.training.text, data.tokenizer.size)
+    start = run.inputs.get("start")
     if start is not None and team.is_first():
         load_weights(encoder, start)
         network.load_state_dict(load_file(start / TEXT_TOWER), strict=False)
@@ -259,7 +267,8 @@ def _train_contrastive(run: StageRun[EncoderStage]) -> tuple[Encoder, Recorder, 
     weights = network.state_dict()
     text = {name: value.contiguous() for name, value in weights.items() if not name.startswith("encoder.")}
     save_file(text, run.folder / TEXT_TOWER)
-    return network.encoder, recorder, {"retrieval": _held_out_retrieval(network, data, stage.image_size)}
+    retrieval = _held_out_retrieval(network, data, stage.image_size)
+    return network.encoder, recorder, {"retrieval": retrieval}
 
 
 @torch.no_grad()
@@ -267,8 +276,9 @@ def _held_out_retrieval(network: Contrastive, data: Data, side: int) -> dict[str
     """Retrieval accuracy on held-out image-caption pairs, if there are any; a caption identical to the image's own
     counts as correct."""
     pixels, captions = [], []
-    source = next((name for name in ("captions", "synthetic") if name in data.identity.sources), None)
-    for document in data.held_out(source, HELD_OUT_PAIRS) if source else ():
+    sources = [name for name in ("captions", "synthetic") if name in data.identity.sources]
+    documents = data.held_out(sources[0], HELD_OUT_PAIRS) if sources else []
+    for document in documents:
         if document.pictures:
             pixels.append(document.pictures[0].pixels(side))
             captions.append(document.text)
@@ -278,7 +288,8 @@ def _held_out_retrieval(network: Contrastive, data: Data, side: int) -> dict[str
     batch = pair_batch(pixels, captions, data.tokenizer).to(team.device())
     images, texts = network(batch)
     nearest = (images @ texts.T).argmax(dim=1)
-    return {"pairs": len(pixels), "image_to_text": (batch.groups[nearest] == batch.groups).double().mean().item()}
+    is_right = batch.groups[nearest] == batch.groups
+    return {"pairs": len(pixels), "image_to_text": is_right.double().mean().item()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,8 +316,8 @@ class Reconstructive(nn.Module):
         super().__init__()
         self.trunk = trunk
         self.patch = patch
-        width = trunk.width
-        self.head = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, 3 * patch**2))
+        width = 4 * trunk.width
+        self.head = nn.Sequential(nn.Linear(trunk.width, width), nn.GELU(), nn.Linear(width, 3 * patch**2))
 
     def forward(self, images: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
         """Predictions (n, patches, 3 · patch²) of each patch from those before it; `prefix` (n,) is in patches."""
@@ -321,28 +332,31 @@ class Reconstructive(nn.Module):
 
     def loss(self, batch: ImageBatch) -> Losses:
         """The mean squared error over the patches after the prefix, and its tally with one row."""
-        images, patches = len(batch.images), self.trunk.patches
+        images = len(batch.images)
+        patches = self.trunk.patches
         predictions = self(batch.images, batch.prefix).float()
         wanted = normalised_patches(batch.images, self.patch)
         errors = (predictions - wanted).square().mean(dim=2)
         is_after = torch.arange(patches, device=errors.device) >= batch.prefix[:, None]
         total = (errors * is_after).sum()
         count = is_after.sum()
-        return Losses(total / team.mean(count), _tally(total, count, images * patches, images))
+        tally = _tally(total, count, images * patches, images)
+        return Losses(total / team.mean(count), tally)
 
 
 def _train_reconstructive(run: StageRun[EncoderStage]) -> tuple[Encoder, Recorder]:
     """Trains the encoder; returns it without its last layers, with a newly initialised final norm, and its losses."""
     stage = run.stage
     with team.only_in_first():
-        network = Reconstructive(build_encoder(stage.size, stage.patch, stage.image_size), stage.patch)
+        network = Reconstructive(build(stage, run.data.tokenizer), stage.patch)
     pairs = StepPairs(stage, run.data)
     patches = network.trunk.patches
 
     def batch(step: int) -> ImageBatch:
         images, _, places, decoded = pairs(step)
         # for all of the step, so that a team draws as a single process does
-        prefixes = np.random.default_rng([stage.seed, step]).integers(1, patches, stage.training.batch_size)
+        random = np.random.default_rng([stage.seed, step])
+        prefixes = random.integers(1, patches, stage.training.batch_size)
         return ImageBatch(image_tensor(images), torch.from_numpy(prefixes[places]), decoded=decoded)
 
     recorder, network = fit(run, network, network.loss, ["images"], batch)
