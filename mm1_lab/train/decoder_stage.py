@@ -1,7 +1,6 @@
 """Language-model pre-training of the decoder on text alone, in phases with rows of different lengths."""
 
 from bisect import bisect_right
-from itertools import accumulate
 
 from transformers import PreTrainedModel
 
@@ -24,32 +23,31 @@ class TextBatches:
     def __init__(self, training: DecoderTraining, data: Data, seed: int) -> None:
         self._training = training
         self._text = data.pretraining_text(seed)
-        self._packers = [
-            Packer(
-                data.tokenizer,
-                Limits(phase.sequence_length, 1, 0),
-                training.prompt_loss_weight,
-                is_planned=data.identity.kind == "shards",
-            )
-            for phase in training.phases
-        ]
-        for phase in training.phases:  # plans users' text here, not in every data loader worker
-            self._text.documents(0, 0.0, phase.sequence_length)
-        steps = training.phase_steps()
-        rows = [phase.batch_size * count for phase, count in zip(training.phases, steps, strict=True)]
-        self._starts = [0, *accumulate(steps)][:-1]
-        self._first_rows = [0, *accumulate(rows)][:-1]
+        self._packers: list[Packer] = []
+        self._starts: list[int] = []
+        self._first_rows: list[int] = []
+        is_planned = data.identity.kind == "shards"
+        step = row = 0
+        for phase, steps in zip(training.phases, training.phase_steps(), strict=True):
+            limits = Limits(phase.sequence_length, 1, 0)
+            self._packers.append(Packer(data.tokenizer, limits, training.prompt_loss_weight, is_planned=is_planned))
+            self._text.documents(0, 0.0, phase.sequence_length)  # plans users' text here, not in every loading worker
+            self._starts.append(step)
+            self._first_rows.append(row)
+            step += steps
+            row += phase.batch_size * steps
 
     def __call__(self, step: int) -> Batch:
         """The batch of `step`, which depends on nothing else; in a team, this process's rows of it."""
         progress = step / self._training.steps
-        phase = bisect_right(self._starts, step) - 1
-        length, count = self._training.phases[phase].sequence_length, self._training.phases[phase].batch_size
-        first = self._first_rows[phase] + count * (step - self._starts[phase])
-        rows = [
-            self._packers[phase].pack(self._text.documents(number, progress, length))
-            for number in range(first, first + count)[team.own(count)]
-        ]
+        number = bisect_right(self._starts, step) - 1
+        phase = self._training.phases[number]
+        count = phase.batch_size
+        first = self._first_rows[number] + count * (step - self._starts[number])
+        rows = []
+        for row in range(first, first + count)[team.own(count)]:
+            documents = self._text.documents(row, progress, phase.sequence_length)
+            rows.append(self._packers[number].pack(documents))
         return make_batch(rows, NAMES * len(rows), side=1, blind=True)
 
 
