@@ -53,7 +53,8 @@ def rate_factor(step: int, config: Optimiser) -> float:
     if step < warmup:
         return (step + 1) / warmup
     progress = min(1.0, (step - warmup) / max(1, config.steps - 1 - warmup))
-    return config.min_lr_ratio + (1 - config.min_lr_ratio) * (1 + math.cos(math.pi * progress)) / 2
+    least = config.min_lr_ratio
+    return least + (1 - least) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def build_optimiser(
@@ -64,26 +65,27 @@ def build_optimiser(
     Weight decay applies only to matrices and convolutions, experts and routers included: embeddings, learnt positions
     and queries, norms, biases and scalars would be pulled towards 0, which is not their neutral value.
     """
-    matrices = {
-        id(parameter)
-        for part in module.modules()
-        if isinstance(part, DECAYED)
-        for parameter in part.parameters(recurse=False)
-        if parameter.ndim >= 2
-    }
-    matrices -= {
-        id(p) for part in module.modules() if isinstance(part, nn.Embedding) for p in part.parameters()
-    }  # tied to the output head
-    shares = config.lr_multipliers.items() if isinstance(config, MultimodalTraining) else ()
-    rates = {id(parameter): rate for part, rate in shares for parameter in getattr(module, part).parameters()}
+    matrices, embeddings = set(), set()
+    for part in module.modules():
+        for parameter in part.parameters(recurse=False):
+            if isinstance(part, nn.Embedding):
+                embeddings.add(parameter)
+            elif isinstance(part, DECAYED) and parameter.ndim >= 2:
+                matrices.add(parameter)
+    decayed = matrices - embeddings  # of which one may be tied to the output head
+    rates = {}
+    if isinstance(config, MultimodalTraining):
+        for name, rate in config.lr_multipliers.items():
+            for parameter in getattr(module, name).parameters():
+                rates[parameter] = rate
     members: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
     for parameter in module.parameters():
         if parameter.requires_grad and parameter.numel():  # a shared expert may have width 0
-            members[rates.get(id(parameter), 1.0), id(parameter) in matrices].append(parameter)
-    groups = [
-        {"params": parameters, "lr": config.learning_rate * rate, "weight_decay": config.weight_decay * decays}
-        for (rate, decays), parameters in members.items()
-    ]
+            members[rates.get(parameter, 1.0), parameter in decayed].append(parameter)
+    groups = []
+    for (rate, decays), parameters in members.items():
+        decay = config.weight_decay * decays
+        groups.append({"params": parameters, "lr": config.learning_rate * rate, "weight_decay": decay})
     optimiser: torch.optim.Optimizer
     if isinstance(config, SftTraining) and config.optimiser == "adafactor":
         # at the schedule's learning rate: by default the library scales it by the magnitude of each parameter
