@@ -56,10 +56,13 @@ class Recorder(pl.Callback):
         assert isinstance(pl_module, Training)
         step = trainer.global_step
         self._unread += pl_module.tally
-        if pl_module.routing is not None:
-            routing = pl_module.routing
-            self._routing = routing if self._routing is None else self._routing.to(routing.device) + routing
-        is_last, is_point = step == self._steps, step % self._every == 0
+        routing = pl_module.routing
+        if routing is not None:
+            if self._routing is not None:
+                routing = self._routing.to(routing.device) + routing
+            self._routing = routing
+        is_last = step == self._steps
+        is_point = step % self._every == 0
         if not (is_last or is_point or step % self._read_every == 0):
             return
         pl_module.check_finite()
@@ -87,13 +90,14 @@ class Recorder(pl.Callback):
 
     def counts(self) -> dict[str, int]:
         """The number of rows, pairs or conversations of each source."""
-        return {name: int(row[3]) for name, row in zip(self.names, self.total.tolist(), strict=True)}
+        return dict(zip(self.names, self.total[:, 3].long().tolist(), strict=True))
 
     def _write_point(self, step: int) -> None:
-        self.points += [(step, name, value) for name, value in self._losses(self._since_point).items()]
+        values = self._losses(self._since_point)
         if self._routing is not None:
-            self.points += [(step, name, value) for name, value in routing_metrics(self._routing).items()]
+            values |= routing_metrics(self._routing)
             self._routing = None
+        self.points += [(step, name, value) for name, value in values.items()]
         self.total += self._since_point
         self._since_point.zero_()
         self.write_curve()
@@ -102,8 +106,10 @@ class Recorder(pl.Callback):
         if not team.is_first():
             return
         with (self._folder / CURVE).open("w", newline="", encoding="utf-8") as file:
-            rows = ((step, name, f"{value:.7g}") for step, name, value in self.points)  # the digits of a float32
-            csv.writer(file).writerows([("step", "name", "value"), *rows])
+            writer = csv.writer(file)
+            writer.writerow(("step", "name", "value"))
+            for step, name, value in self.points:
+                writer.writerow((step, name, f"{value:.7g}"))  # the digits of a float32
 
     def _send_report(self, step: int, now: float) -> None:
         tokens = float(self._since_report[:, 2].sum())
@@ -115,10 +121,12 @@ class Recorder(pl.Callback):
 
     def _losses(self, tally: Tally) -> dict[str, float]:
         """`loss` over all, and `loss/SOURCE` if there are several sources; those without text are left out."""
-        rows = {"loss": tally.sum(dim=0).tolist()}
+        names = ["loss"]
+        rows = [tally.sum(dim=0).tolist()]
         if len(self.names) > 1:
-            rows |= {f"loss/{name}": row for name, row in zip(self.names, tally.tolist(), strict=True)}
-        return {name: row[0] / row[1] for name, row in rows.items() if row[1] > 0}
+            names += [f"loss/{name}" for name in self.names]
+            rows += tally.tolist()
+        return {name: loss / weight for name, (loss, weight, *_) in zip(names, rows, strict=True) if weight > 0}
 
     def _save(self, trainer: pl.Trainer, now: float) -> None:
         self._count_seconds(now)
