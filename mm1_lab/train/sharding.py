@@ -43,10 +43,8 @@ def prepare(stage: DecoderStage | ModelStage, decoder: PreTrainedModel, *others:
     """Sets checkpointing, attention and compilation of a stage's parts; `others` are MM1's encoder and connector."""
     parts = stage if isinstance(stage, DecoderStage) else stage.architecture
     if parts.gradient_checkpointing:
-        for part in (
-            decoder,
-            *(part.vision for other in others for part in other.modules() if isinstance(part, Encoder)),
-        ):
+        encoders = [part for other in others for part in other.modules() if isinstance(part, Encoder)]
+        for part in (decoder, *(encoder.vision for encoder in encoders)):
             part.activation_checkpointing_enable({"use_reentrant": False})
     if parts.attention == "varlen" or not (stage.compile or torch.cuda.is_available()):
         read_by_document(decoder)
@@ -79,7 +77,8 @@ class ShardedNetwork:
             shards = part.state_dict()
             reader = HuggingFaceStorageReader(str(folder))
             state_dict_loader.load({name: shards[name] for name in names}, storage_reader=reader)
-        buffers = team.broadcast([buffer.cpu() for buffer in network.buffers()] if team.is_first() else [])
+        own = [buffer.cpu() for buffer in network.buffers()] if team.is_first() else []
+        buffers = team.broadcast(own)
         for buffer, value in zip(network.buffers(), buffers, strict=True):
             buffer.copy_(value)  # those that are in no state dict
         torch.set_rng_state(team.broadcast(torch.get_rng_state()))
@@ -89,7 +88,9 @@ class ShardedNetwork:
         in_first = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights = cast(dict[str, torch.Tensor], get_model_state_dict(self._network, options=in_first))
         if team.is_first():
-            shaped = {name: weights[name].view(empty.shape) for name, empty in self._twin.state_dict().items()}
+            shaped = {}
+            for name, empty in self._twin.state_dict().items():
+                shaped[name] = weights[name].view(empty.shape)
             self._twin.load_state_dict(shaped, assign=True)
             for part in self._twin.modules():
                 if isinstance(part, PreTrainedModel):
@@ -99,10 +100,10 @@ class ShardedNetwork:
 
 def _without_weights(network: nn.Module) -> nn.Module:
     """A copy of the network with its parameters on the meta device."""
-    copies = {
-        id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
-        for parameter in network.parameters()
-    }
+    copies = {}
+    for parameter in network.parameters():
+        empty = torch.empty_like(parameter, device="meta")
+        copies[id(parameter)] = nn.Parameter(empty, parameter.requires_grad)
     return copy.deepcopy(network, copies)  # which takes what it finds there for copied already
 
 
@@ -113,7 +114,8 @@ def _make_shardable(network: nn.Module) -> set[nn.Parameter]:
     for part in network.modules():
         for name, parameter in part.named_parameters(recurse=False):
             if parameter.ndim == 0:
-                setattr(part, name, nn.Parameter(parameter.detach().reshape(1), parameter.requires_grad))
+                row = parameter.detach().reshape(1)
+                setattr(part, name, nn.Parameter(row, parameter.requires_grad))
             elif not parameter.numel():
                 empty = nn.Parameter(torch.empty_like(parameter, device=team.device()), requires_grad=False)
                 setattr(part, name, empty)
@@ -143,7 +145,8 @@ def _shard(module: nn.Module, network: nn.Module, precision: str, ignored: set[n
 
 def _mesh(network: nn.Module) -> DeviceMesh:
     """All processes in a row, or by nodes: each node then has all shards, and only gradients pass between nodes."""
-    size, kind = team.size(), team.device().type
+    size = team.size()
+    kind = team.device().type
     on_nodes = team.numbers(int(os.environ.get("LOCAL_WORLD_SIZE", size)))  # of torchrun and Ray Train
     per_node = on_nodes[0] if len(set(on_nodes)) == 1 else size  # Ray may spread them unevenly
     parameters = sum(parameter.numel() for parameter in network.parameters())
