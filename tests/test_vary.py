@@ -5,50 +5,70 @@ from pathlib import Path
 import pytest
 
 from mm1_lab.cli import main
+from mm1_lab.commands.running import varied_sweep
 from mm1_lab.config import load_sweep
+from mm1_lab.files import write_text
 from tests.conftest import REPOSITORY, Refused
 
 SMOKE = ("--scale", "smoke")
 
 
-def written(folder: Path) -> Path:
-    (path,) = (folder / "sweeps").glob("*.yaml")
+def written(recipe: str, *varied: str, grid: bool = False) -> Path:
+    """The file of the sweep, as `run` writes it."""
+    path, text = varied_sweep(recipe, varied, grid)
+    write_text(path, text)
     return path
 
 
-def test_one_field_at_a_time(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["plan", "base", "--vary", "image_tokens=64,144", "--vary", "data_mix.text=0.5,2", *SMOKE]
+@pytest.mark.usefixtures("here")
+def test_one_field_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    varied = ("image_tokens=64,144", "data_mix.text=0.5,2")
+    command = ["plan", "base", "--vary", varied[0], "--vary", varied[1], *SMOKE]
     assert main(command) == 0
-    path = written(here)
-    assert f"{path.relative_to(here)}: this sweep" in capsys.readouterr().out
+    assert not Path("sweeps").exists(), "a plan changes nothing"
+    planned = capsys.readouterr().out
+    path = written("base", *varied)
+    assert f"{path}: `run` with these options writes this sweep" in planned
     sweep = load_sweep(path, REPOSITORY / "sweeps")
     assert list(sweep.arms) == ["base", "image_tokens 64", "data_mix.text 0.5", "data_mix.text 2"], "144 is the base's"
     mixes = {name: recipe.data_mix.model_dump() for name, recipe in sweep.arms.items()}
     assert mixes["data_mix.text 2"] == mixes["base"] | {"text": 2}
     content = path.read_text(encoding="utf-8")
     path.write_text(content + "contrasts: []\n", encoding="utf-8")
-    assert main(command) == 0 and written(here).read_text(encoding="utf-8").endswith("contrasts: []\n")
+    assert main(command) == 0 and path.read_text(encoding="utf-8").endswith("contrasts: []\n")
     assert main(["plan", path.stem, *SMOKE]) == 0, "it is a sweep like others"
 
 
-def test_all_combinations(here: Path) -> None:
-    varied = ("--vary", "image_tokens=64,144", "--vary", "data_mix.text=1,2", "--grid")
-    assert main(["plan", "base", *varied, *SMOKE]) == 0
-    arms = load_sweep(written(here), REPOSITORY / "sweeps").arms
-    assert list(arms) == ["64 1", "64 2", "144 1", "144 2"]
+@pytest.mark.usefixtures("here")
+def test_run_writes_the_sweep_before_anything_is_trained(refused: Refused) -> None:
+    assert "one seed decides nothing" in refused("run", "base", "--vary", "steps=1e5,3e5", "--until-decided", *SMOKE)
+    (path,) = Path("sweeps").glob("*.yaml")
+    arms = load_sweep(path, REPOSITORY / "sweeps").arms
+    assert [recipe.steps for recipe in arms.values()] == [200_000, 100_000, 300_000]
+
+
+@pytest.mark.usefixtures("here")
+def test_all_combinations_and_the_base_to_compare_them_with() -> None:
+    arms = load_sweep(
+        written("base", "image_tokens=64,144", "data_mix.text=1,2", grid=True), REPOSITORY / "sweeps"
+    ).arms
+    assert list(arms) == ["64 1", "64 2", "144 1", "144 2"], "144 1 is the base"
     assert (arms["64 2"].image_tokens, arms["64 2"].data_mix.model_dump()["text"]) == (64, 2)
+    arms = load_sweep(
+        written("base", "image_tokens=64,144", "data_mix.text=2,4", grid=True), REPOSITORY / "sweeps"
+    ).arms
+    assert list(arms) == ["base", "64 2", "64 4", "144 2", "144 4"]
 
 
-def test_other_values_are_another_sweep(here: Path) -> None:
+@pytest.mark.usefixtures("here")
+def test_other_values_are_another_sweep() -> None:
     """Also where their letters are the same, or too many for a file's name; a default is the base's own."""
-    for varied in ("frozen=[encoder],[decoder]", "frozen=[encoder, decoder]"):
-        assert main(["plan", "base", "--vary", varied, *SMOKE]) == 0
-    arms = [list(load_sweep(path, REPOSITORY / "sweeps").arms) for path in sorted(here.glob("sweeps/*.yaml"))]
-    assert sorted(arms) == [["base", "frozen encoder", "frozen decoder"], ["base", "frozen encoder, decoder"]]
-    assert main(["plan", "base", "--vary", f"steps={','.join(map(str, range(1, 80)))}", *SMOKE]) == 0
-    assert main(["plan", "base", "--vary", "images=shown,blind", *SMOKE]) == 0
-    (path,) = here.glob("sweeps/*images*.yaml")
-    assert list(load_sweep(path, REPOSITORY / "sweeps").arms) == ["base", "images blind"]
+    paths = [written("base", f"frozen={varied}") for varied in ("[encoder],[decoder]", "[encoder, decoder]")]
+    arms = [list(load_sweep(path, REPOSITORY / "sweeps").arms) for path in paths]
+    assert arms == [["base", "frozen encoder", "frozen decoder"], ["base", "frozen encoder, decoder"]]
+    written("base", f"steps={','.join(map(str, range(1, 80)))}")
+    images = load_sweep(written("base", "images=shown,blind"), REPOSITORY / "sweeps")
+    assert list(images.arms) == ["base", "images blind"]
 
 
 WRONG = {
@@ -66,7 +86,7 @@ WRONG = {
 def test_what_cannot_be_varied_leaves_no_file(varied: tuple[str, ...], here: Path, refused: Refused) -> None:
     words = [word for one in varied for word in ("--vary", one)]
     assert WRONG[varied] in refused("plan", "base", *words, *SMOKE)
-    assert not list(here.glob("sweeps/*.yaml"))
+    assert not (here / "sweeps").exists()
 
 
 @pytest.mark.usefixtures("here")

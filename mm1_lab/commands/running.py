@@ -39,7 +39,7 @@ def plan(options: argparse.Namespace) -> int:
 
     if options.vary and len(options.sweeps) > 1:
         raise RequestError("--vary changes one recipe; give one")
-    requests = [part for sweep in options.sweeps for part in whole(_request(options, sweep))]
+    requests = [part for sweep in options.sweeps for part in whole(_request(options, sweep, keep=False))]
     values = plan_values(requests)
     if options.json:
         print_json(values)
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
 
     for name in options.tracker:
         import_tracker(name)
-    request = replace(_request(options, options.sweep), trackers=tuple(options.tracker))
+    request = replace(_request(options, options.sweep, keep=True), trackers=tuple(options.tracker))
     looks: tuple[int, ...] = ()
     if options.until_decided:
         if request.sweep.search:
@@ -103,8 +103,8 @@ def run(options: argparse.Namespace) -> int:
             return FAILED if leaving.failed else DONE
 
 
-def _request(options: argparse.Namespace, name: str) -> Request:
-    """The request for a sweep, which `--vary` writes; a file that cannot be read is not left behind."""
+def _request(options: argparse.Namespace, name: str, keep: bool) -> Request:
+    """The request for a sweep, which `--vary` writes; its file stays if it can be read and is to `keep`."""
     if not options.vary:
         if options.grid:
             raise RequestError("--grid needs --vary")
@@ -112,16 +112,23 @@ def _request(options: argparse.Namespace, name: str) -> Request:
         if options.only and isinstance(request.sweep.search, Search):
             raise RequestError(f"--only: {name} is a search, which makes its arms; name one in a sweep of its own")
         return request
-    before = set(Path("sweeps").glob("*.yaml"))
-    path = write_varied(name, options.vary, options.grid)
+    path, text = varied_sweep(name, options.vary, options.grid)
+    has_folder, is_there = path.parent.exists(), path.exists()
+    if not is_there:
+        write_text(path, text)
+    stays = is_there
     try:
         request = request_of(options, str(path))
-    except RequestError:
-        if path not in before:
+        stays = is_there or keep
+    finally:
+        if not stays:
             path.unlink()
-        raise
-    if not vars(options).get("json"):
+            if not has_folder:
+                path.parent.rmdir()
+    if keep:
         print(f"{path}: this sweep, to keep, to change and to run again by its name")
+    elif not stays and not options.json:
+        print(f"{path}: `run` with these options writes this sweep")
     return request
 
 
@@ -134,11 +141,9 @@ def _what_deciding_takes(request: Request) -> str:
     return measures_text(request.folder, claimed) or measures_text(published, claimed)
 
 
-def write_varied(recipe: str, varied: Sequence[str], grid: bool) -> Path:
-    """Writes `sweeps/RECIPE_by_….yaml`, which varies fields of a recipe one at a time or, as a grid, in all
-    combinations; `varied` are FIELD=VALUE,VALUE. Returns the path of the file, which is left as it is if it exists.
-
-    Raises RequestError.
+def varied_sweep(recipe: str, varied: Sequence[str], grid: bool) -> tuple[Path, str]:
+    """The path and the text of `sweeps/RECIPE_by_….yaml`, which varies fields of a recipe one at a time or, as a grid,
+    in all combinations; `varied` are FIELD=VALUE,VALUE. Raises RequestError.
     """
     folders = [folder / "recipes" for folder in SWEEPS]
     path = find_yaml("--vary changes a recipe, and there is no recipe", recipe, folders)
@@ -154,30 +159,23 @@ def write_varied(recipe: str, varied: Sequence[str], grid: bool) -> Path:
         if field in values:
             raise RequestError(f"--vary {setting}: {field} is given twice")
         values[field] = parse_yaml(f"[{text}]", f"--vary {setting}")
-    sweep: dict[str, Any] = {"title": f"{recipe} by {', '.join(values)}", "recipe": recipe}
-    if grid:
-        sweep["grid"] = values
-    else:
-        sweep["arms"] = {recipe: {}} | _one_at_a_time(base, values)
-    path = Path("sweeps") / f"{_name(recipe, values, grid)}.yaml"
-    if not path.exists():
-        command = "\n".join(f"#   --vary {setting}" for setting in varied)
-        text = yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
-        write_text(
-            path, f"# Written by mm1-lab run {recipe}\n{command}\n# Add `contrasts`: what you expect of it.\n{text}"
-        )
-    return path
-
-
-def _one_at_a_time(base: dict[str, Any], values: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:
-    """An arm for each value that is not the base's own."""
-    arms = {}
+    others: dict[str, list[Any]] = {}
     for field, own in values.items():
         table, key = innermost(base, field, "--vary")
-        for value in own:
-            if value != table.get(key):
-                arms[f"{field} {spelt(value)}"] = {field: value}
-    return arms
+        others[field] = [value for value in own if value != table.get(key)]
+    sweep: dict[str, Any] = {"title": f"{recipe} by {', '.join(values)}", "recipe": recipe}
+    if not grid:
+        sweep["arms"] = {recipe: {}}
+        for field, own in others.items():
+            sweep["arms"] |= {f"{field} {spelt(value)}": {field: value} for value in own}
+    else:
+        if any(others[field] == values[field] for field in values):  # none of the combinations is the base
+            sweep["arms"] = {recipe: {}}
+        sweep["grid"] = values
+    path = Path("sweeps") / f"{_name(recipe, values, grid)}.yaml"
+    command = "\n".join(f"#   --vary {setting}" for setting in varied) + ("\n#   --grid" if grid else "")
+    text = yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    return path, f"# Written by mm1-lab run {recipe}\n{command}\n# Add `contrasts`: what you expect of it.\n{text}"
 
 
 LONGEST_NAME = 100
