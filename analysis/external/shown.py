@@ -10,6 +10,7 @@ from analysis.external.judge import Judgement
 from analysis.judging.claims import Claim
 from analysis.table import Table, as_text, to_plain
 from mm1_lab.config import AVERAGE, RequestError
+from mm1_lab.formatting import counted
 
 
 def judgement_text(judgement: Judgement) -> str:
@@ -42,7 +43,7 @@ def judgement_text(judgement: Judgement) -> str:
         at = " at the same seed" if spread["same_seed"] else ""
         notes.append(
             f"Repeats of an arm spread by {spread['deviation']:.3g} (standard deviation on "
-            f"{spread['degrees_of_freedom']} degrees of freedom): a gain of one run over another{at} below "
+            f"{counted(spread['degrees_of_freedom'], 'degree')} of freedom): a gain of one run over another{at} below "
             f"{spread['smallest_gain']:.3g} may be luck."
         )
     elif not spread:

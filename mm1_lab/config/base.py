@@ -5,17 +5,27 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from mm1_lab.config.errors import RequestError, nearest, short
 
-Count = Annotated[int, Field(gt=0, le=10**8)]
+
+def _number(value: Any) -> Any:
+    """YAML reads `1e5` as text, which pydantic takes for a float, but not for a whole number."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return float(value)
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_number), Field(gt=0, le=10**8)]
 """Of anything; no real training has more of it."""
 Share = Annotated[float, Field(gt=0, le=1)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
@@ -38,6 +48,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise RequestError(f"{path}: must hold keys and values")
     return values
+
+
+REMEDIES = {
+    "'\\t'": "indent with spaces, not tabs",
+    "mapping values": "text with `: ` in it needs quotes; or the line before lacks its colon, or this one is indented "
+    "too far",
+}
+"""What to do, by words of PyYAML's that do not say it."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -64,8 +82,9 @@ def parse_yaml(text: str, where: str) -> Any:
     except (yaml.YAMLError, ValueError, KeyError, OverflowError, AttributeError, TypeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or error
-        raise RequestError(f"{where}{line}: is no plain YAML ({problem})") from None
+        problem = str(getattr(error, "problem", None) or error)
+        remedies = [remedy for words, remedy in REMEDIES.items() if words in problem]
+        raise RequestError(f"{where}{line}: is no plain YAML ({'; '.join([problem, *remedies])})") from None
 
 
 class Config(BaseModel):
@@ -173,7 +192,7 @@ def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
             message += ", or {} for none"
     if not isinstance(value, Mapping):
         message += f" (it is {found})"
-    return f"{key or 'the file'}: {message}"
+    return f"{key}: {message}" if key else message
 
 
 def _dotted(parts: Iterable[Any]) -> str:

@@ -30,7 +30,8 @@ def bounded(text: str) -> str:
 def nearest(word: str, valid: Iterable[str]) -> str:
     """The hint for a misspelt word: "did you mean" with a valid word that is close, or the list of all valid words."""
     valid = list(valid)
-    close = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)  # 9N is half of 9M
+    cutoff = 0.6 if len(word) > 2 else 0.5  # 9N is half of 9M
+    close = difflib.get_close_matches(word, valid, n=1, cutoff=cutoff)
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; known: {', '.join(valid)}" if valid else ""

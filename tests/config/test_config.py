@@ -26,6 +26,7 @@ from mm1_lab.config import (
     TowerSize,
     load_scale,
     load_sweep,
+    nearest,
     resolve,
 )
 from mm1_lab.config.base import parse_yaml
@@ -134,6 +135,14 @@ def test_a_decoder_with_experts_starts_as_the_dense_one(sweep: Sweep) -> None:
         ),
         ("arms: {a: {<<: {image_tokens: 64}}}\n", "line 5: is no plain YAML"),
         (
+            "arms:\n\ta: {}\n",
+            "line 6: is no plain YAML (found character '\\t' that cannot start any token; indent with",
+        ),
+        (
+            "arms\naxis: text\n",
+            "not allowed here; text with `: ` in it needs quotes; or the line before lacks its colon",
+        ),
+        (
             "arms: {a: {learning_rate: fast}}\n",
             "learning_rate: Input should be a valid number or 'scale' or 'paper' (it is 'fast')",
         ),
@@ -206,6 +215,19 @@ def test_a_bad_setting_is_refused(setting: str, message: str) -> None:
     with pytest.raises(RequestError) as error:
         load_scale("mini", SWEEPS / "scales", ("workers={1.2B: 2}", setting))
     assert message in str(error.value)
+
+
+def test_numbers_may_have_exponents() -> None:
+    settings = ("train.steps=1e2", "train.learning_rate=1e-3")
+    train = load_scale("mini", SWEEPS / "scales", settings).train
+    assert (train.steps, train.learning_rate) == (100, 0.001)
+    with pytest.raises(RequestError, match="valid integer, got a number with a fractional part"):
+        load_scale("mini", SWEEPS / "scales", ("train.steps=15e-1",))
+
+
+def test_far_off_words_are_not_meant() -> None:
+    assert nearest("reader", ["file", "folder", "dataset"]) == "; known: file, folder, dataset"
+    assert nearest("9N", ["9M", "85M"]) == "; did you mean '9M'?"
 
 
 @pytest.mark.parametrize(
