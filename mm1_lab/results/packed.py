@@ -25,8 +25,9 @@ STAMP = ".unpacked"
 
 
 def pack(results: Path) -> list[Path]:
-    """Packs the finished trials of every sweep of a results folder, each once; returns the files written. Raises
-    RequestError if there is none, or if a trial or a pack is damaged."""
+    """Packs the finished trials of every sweep of a results folder, each once, and deletes earlier packs of sweeps that
+    have none now; returns the files written. Raises RequestError if there is none, or if a trial or a pack is damaged.
+    """
     trials = unpacked(results)
     for path, fault in damaged(results).items():
         text = f"{path.parent}: its pack is damaged ({fault}) and may hold trials not found elsewhere; restore it"
@@ -54,10 +55,13 @@ def pack(results: Path) -> list[Path]:
             written += [folder / RECORDS, folder / SCORES]
     if not written:
         raise RequestError(f"{results}: there is no finished trial to pack")
+    before = _packs(results)
     digests = {path.relative_to(results).as_posix(): files.file_digest(path) for path in written}
     done_file = results / files.DONE
     files.write_json(done_file, {"files": digests})  # last, as for every folder
     files.write_text(trials / STAMP, files.file_digest(done_file))
+    for path in set(before) - set(written):
+        path.unlink(missing_ok=True)
     return [*written, done_file]
 
 

@@ -1,5 +1,6 @@
 """Packs of results: what comes back from them, and what a damage, a kill or a second process does."""
 
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from mm1_lab.config import RequestError
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import HeldOutRow, Ledger, ScoreRow, TrialRow
 from mm1_lab.results.manifest import Manifest, merge_manifest
-from mm1_lab.results.packed import pack
+from mm1_lab.results.packed import damaged, pack
 from mm1_lab.results.reading import curves, read_held_out, read_records, read_scores, read_variant
 from tests.conftest import REPOSITORY
 
@@ -67,7 +68,7 @@ def test_what_was_packed_comes_back_when_it_is_first_read(
     before = _read(results)
     shared = [row for path in results.glob("smoke/*/trials.csv") for row in pd.read_csv(path)["fingerprint"]]
     assert main(["pack", str(results)]) == 0
-    assert "5 files" in capsys.readouterr().out
+    assert re.search(r"5 files, [1-9].* KB: commit", capsys.readouterr().out)
     packs = {path: path.read_bytes() for path in results.glob("smoke/*/[rs]*[zt]")}
     shutil.rmtree(results / "trials")
     assert len(set(shared)) == 3 < len(shared), "the base is in one pack"
@@ -82,6 +83,16 @@ def test_what_was_packed_comes_back_when_it_is_first_read(
     ledger.forget(shared[0])
     assert not Ledger(results).has_scores(shared[0]), "what is to be trained again is not taken from the pack"
     assert main(["verify", "--results", str(results), "--store", str(results)]) == 0
+
+
+def test_a_sweep_that_is_gone_leaves_no_pack(results: Path) -> None:
+    pack(results)
+    before = sorted(results.glob("smoke/data_mix/*.gz"))
+    (results / "smoke" / "data_mix" / "trials.csv").unlink()
+    packs = pack(results)
+    assert before and not list(results.glob("smoke/data_mix/*[zt]"))
+    assert {path.parent.name for path in packs[:-1]} == {"controls"}
+    assert not damaged(results)
 
 
 def test_a_trial_that_was_damaged_since_is_taken_from_its_pack(results: Path) -> None:
