@@ -9,7 +9,7 @@ from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, option, switch
 from mm1_lab.config import Recipe, RequestError
 from mm1_lab.files import PACKAGE, PARTS, RESULTS, SHIPPED, here_or_shipped, write_text
-from mm1_lab.formatting import counted
+from mm1_lab.formatting import counted, short
 from mm1_lab.results import Ledger
 from mm1_lab.results.packed import damaged as damaged_packs
 
@@ -33,18 +33,24 @@ def show_data(options: argparse.Namespace) -> int:
     if options.data:
         from mm1_lab.data.shards import Shards
         from mm1_lab.data.shards.datafile import DataFile
+        from mm1_lab.evaluate.named import what_is_asked
         from mm1_lab.orchestrate.planning.finding import decoders_tokenizer, find_scale
+        from mm1_lab.orchestrate.planning.request import with_benchmarks
         from mm1_lab.weights.pretrained import HuggingFace
 
         ledger = Ledger(RESULTS, options.store)
         ledger.check_writable()
         scale = find_scale(options.scale, tuple(options.set))
+        content = DataFile.read(options.data)
         tokenizer = None
-        if DataFile.read(options.data).tokenizer == "bpe":  # then that of the scale's base decoder, if pre-trained
+        if content.tokenizer == "bpe":  # then that of the scale's base decoder, if pre-trained
             tokenizer = decoders_tokenizer({"base": Recipe()}, scale, HuggingFace())
+        scale = with_benchmarks(scale, options.data, content, tokenizer, ledger.data_cache)
         data = Shards(options.data, ledger.data_cache, scale, tokenizer)
         for line in data.summary():
             print(line)
+        for benchmark in scale.benchmarks:
+            print(f"benchmark {benchmark.name}: {what_is_asked(benchmark, scale.evaluate, ledger.data_cache)}")
         title, samples = str(options.data), list(data_samples(data))
     else:
         title, samples = "The miniature world", list(world_samples())
@@ -80,8 +86,8 @@ def pack(options: argparse.Namespace) -> int:
     paths = pack(options.results)
     for path in paths:
         print(path)
-    size = sum(path.stat().st_size for path in paths) / 1e6
-    print(f"{counted(len(paths), 'file')}, {size:.1f} MB: commit them with the tables, without trials/")
+    size = short(sum(path.stat().st_size for path in paths), "B")
+    print(f"{counted(len(paths), 'file')}, {size}: commit them with the tables, without trials/")
     return DONE
 
 
@@ -97,7 +103,7 @@ def gc(options: argparse.Namespace) -> int:
 
     ledger = Ledger(RESULTS, options.store)
     spare = spare_weights(ledger, options.all)
-    total = f"{sum(spare.values()) / 1e6:.1f} MB: {counted(len(spare), 'stage')}"
+    total = f"{short(sum(spare.values()), 'B')}: {counted(len(spare), 'stage')}"
     if options.yes:
         delete_weights(ledger, spare)
         print(f"freed {total}; no results were deleted. To train finished trials again: mm1-lab run SWEEP --anew")

@@ -66,3 +66,19 @@ def test_show_data_tells_and_draws(
     colours = {colour for _, colour in sheet.getcolors(1 << 20)}  # type: ignore[union-attr]
     shown = [files.colour(number) in colours for number in range(60)]
     assert sum(shown) >= 12, "pictures of captions, of dense captions and of pages"
+
+
+def test_show_data_checks_benchmarks(
+    files: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(files.folder)
+    files.jsonl("t.jsonl", ["a text", "another"])
+    questions = files.folder / "q.jsonl"
+    questions.write_text('{"question": "two and two", "answers": ["4"]}\n', encoding="utf-8")
+    files.yaml(text="t.jsonl", benchmarks={"sums": {"questions": "q.jsonl", "metric": "exact", "shots": [0]}})
+    command = ["show-data", "--data", "data.yaml", "--scale", "smoke", "--out", "sheet.png"]
+    assert main(command) == 0
+    assert "benchmark sums: 1 of 1 questions of q.jsonl; prompt " in capsys.readouterr().out
+    questions.unlink()
+    assert main(command) == 2
+    assert "q.jsonl: cannot be read" in capsys.readouterr().err
