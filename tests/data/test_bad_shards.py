@@ -37,6 +37,11 @@ def refused(files: Any, **content: Any) -> str:
         ({"captions": ["nowhere.tar"]}, r"data\.yaml: captions: there is no file 'nowhere\.tar'"),
         ({"captions": ["nowhere-*.tar"]}, r"data\.yaml: captions: no file matches 'nowhere-\*\.tar'"),
         ({"captions": ["good.txt"]}, r"captions: '/.+good\.txt' must end in \.tar or \.parquet"),
+        (
+            {"captions": ["*.png"]},
+            r"good\.png' is a picture; name its folder instead: .* needs metadata\.csv, \.jsonl or",
+        ),
+        ({"captions": "photos"}, r"photos has no table and no tar, but 1\.txt; .* needs metadata\.csv, \.jsonl or"),
         ({"captions": [{"file": "a.csv", "imags": "."}]}, r"unknown key 'captions\.0\.imags'; did you mean 'images'"),
         ({"captions": [3]}, r"data\.yaml: captions\.0: .*string"),
         ({"tokenizer": "nowhere"}, r"tokenizer: .*nowhere is not a folder"),
@@ -46,6 +51,11 @@ def refused(files: Any, **content: Any) -> str:
 )
 def test_a_wrong_data_file(files: Any, content: dict[str, Any], message: str) -> None:
     (files.folder / "good.txt").write_text("a text")
+    (files.folder / "good.png").write_bytes(files.png(1))
+    photos = files.folder / "photos"
+    photos.mkdir()
+    (photos / "1.png").write_bytes(files.png(1))
+    (photos / "1.txt").write_text("a caption")
     assert re.search(message, refused(files, **content))
 
 

@@ -230,6 +230,7 @@ def test_sets_are_listed_with_their_pictures_elsewhere_and_weigh_as_much_as_they
     sets: Any = [{"file": "sets/llava.json", "images": "coco"}, {"file": "chat.jsonl", "images": "coco"}]
     data = files.open(instructions=sets)
     assert data.identity.instructions == {"llava": 3, "chat": 3} and told(data, "llava", 0) == FIRST + SECOND
+    assert files.open(instructions=sets[0]).identity.instructions == {"llava": 3}, "one set needs no list"
     weighing = {"llava": sets[0], "chat": {"files": sets[1], "weight": 2}}
     weighed = files.open(instructions=weighing).identity
     assert weighed.instructions == {"llava": 1, "chat": 2}

@@ -9,9 +9,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from mm1_lab.config import SOURCES, BenchmarkConfig, Config, RequestError, nearest, read_yaml
 from mm1_lab.data.pixels import Shape
-from mm1_lab.data.shards.finding import File, data_set, find
+from mm1_lab.data.shards.finding import A_FOLDER_NEEDS, File, data_set, find
 from mm1_lab.data.shards.readers import READERS
-from mm1_lab.data.shards.tables import FORMATS
+from mm1_lab.data.shards.tables import FORMATS, PICTURES
 
 USUAL = {"captions": "pairs", "synthetic": "pairs", "interleaved": "pages", "text": "text"}
 """The readers of the built-in sources."""
@@ -56,7 +56,10 @@ class Entry(Config):
             files = data_set(self.folder or self.dataset, base, self.config, self.split, self.revision)
         found = []
         for file in files:
-            if PurePosixPath(file.name).suffix not in FORMATS:
+            ending = PurePosixPath(file.name).suffix
+            if ending.lower() in PICTURES:
+                raise RequestError(f"{file.name!r} is a picture; name its folder instead: {A_FOLDER_NEEDS}")
+            if ending not in FORMATS:
                 raise RequestError(f"{file.name!r} must end in {' or '.join(FORMATS)}; convert it")
             folder = base / Path(self.images).expanduser() if self.images else file.folder
             found.append(replace(file, folder=folder, reader=reader, image=self.image, text=self.text))
@@ -92,7 +95,8 @@ class InstructionSet(OwnSource):
 
 def _named_sets(value: Any) -> Any:
     """Instruction sets by name: those of a list are named as their file, and a set may be just its files."""
-    value = [value] if isinstance(value, str) else value
+    is_entry = isinstance(value, dict) and {"file", "images"} <= value.keys() <= Entry.model_fields.keys()
+    value = [value] if isinstance(value, str) or is_entry else value
     if isinstance(value, list):
         named: dict[str, Any] = {}
         for entry in value:

@@ -24,6 +24,7 @@ from mm1_lab.formatting import first_line
 HUB = re.compile(r"(?:hf://datasets/)?([\w.-]+/[\w.-]+)(?:@([\w.-]+))?")
 RANGE = re.compile(r"\{(\d{1,12})\.\.(\d{1,12})\}")
 """As in WebDataset: `{08..10}.tar` stands for 08.tar, 09.tar, 10.tar."""
+A_FOLDER_NEEDS = "a folder of pictures needs metadata.csv, .jsonl or .parquet with `file_name` and `text`"
 
 
 def short_hash(*values: object) -> str:
@@ -167,10 +168,7 @@ def _of_split(name: str, config: str | None, split: str | None, revision: str | 
             "--local-dir DIR`, and write `{dataset: DIR}` here"
         ) from None
     except Exception as error:  # the library raises many kinds
-        raise RequestError(
-            f"{name} is no data set ({first_line(error)}); a folder of pictures needs metadata.csv, .jsonl or .parquet "
-            "with `file_name` and `text`"
-        ) from None
+        raise RequestError(f"{name} is no data set ({first_line(error)}); {A_FOLDER_NEEDS}") from None
     splits = {str(name): files for name, files in builder.config.data_files.items()}
     if split is None and len(splits) == 1:
         split = next(iter(splits))
@@ -178,5 +176,6 @@ def _of_split(name: str, config: str | None, split: str | None, revision: str | 
         raise RequestError(f"has the splits {', '.join(splits)}; name one of them: `{{dataset: …, split: NAME}}`")
     read = [file for file in splits[split] if PurePosixPath(file).suffix in FORMATS]
     if not read:
-        raise RequestError(f"{name} has no files that can be read (but {splits[split][0]}); convert it")
+        other = PurePosixPath(splits[split][0]).name
+        raise RequestError(f"{name} has no table and no tar, but {other}; {A_FOLDER_NEEDS}")
     return read
