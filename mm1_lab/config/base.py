@@ -52,8 +52,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 REMEDIES = {
     "'\\t'": "indent with spaces, not tabs",
-    "mapping values": "text with `: ` in it needs quotes; or the line before lacks its colon, or this one is indented "
-    "too far",
+    "mapping values": "text with `: ` in it needs quotes; or the line before lacks its colon and blank, or this one is "
+    "indented too far",
+    "could not find expected ':'": "the line before lacks its colon and blank",
+    "expected <block end>": "what belongs together must begin in one column",
 }
 """What to do, by words of PyYAML's that do not say it."""
 

@@ -134,14 +134,13 @@ def test_a_decoder_with_experts_starts_as_the_dense_one(sweep: Sweep) -> None:
             "line 8: is no plain YAML (the key 'a' appears twice",
         ),
         ("arms: {a: {<<: {image_tokens: 64}}}\n", "line 5: is no plain YAML"),
+        ("arms:\n\ta: {}\n", "that cannot start any token; indent with spaces, not tabs)"),
         (
-            "arms:\n\ta: {}\n",
-            "line 6: is no plain YAML (found character '\\t' that cannot start any token; indent with",
+            "axis: a: b\n",
+            "line 5: is no plain YAML (mapping values are not allowed here; text with `: ` in it needs quotes",
         ),
-        (
-            "arms\naxis: text\n",
-            "not allowed here; text with `: ` in it needs quotes; or the line before lacks its colon",
-        ),
+        ("arms\naxis: text\n", "could not find expected ':'; the line before lacks its colon and blank)"),
+        ("arms:\n  a: {}\n b: {}\n", "what belongs together must begin in one column)"),
         (
             "arms: {a: {learning_rate: fast}}\n",
             "learning_rate: Input should be a valid number or 'scale' or 'paper' (it is 'fast')",
