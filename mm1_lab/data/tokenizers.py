@@ -103,8 +103,8 @@ def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
         kind = PreTrainedTokenizerFast if named in GENERIC else AutoTokenizer
         loaded = kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        text = f"tokenizer: {folder}: cannot load a Hugging Face tokenizer ({first_line(error)})"
-        raise RequestError(text) from error
+        lack = f"cannot load a Hugging Face tokenizer ({first_line(error)})"
+        raise RequestError(f"tokenizer: {folder}: {lack}; save the model's tokenizer there") from error
     backend = getattr(loaded, "backend_tokenizer", None)
     if not isinstance(backend, Backend):
         raise RequestError(f"tokenizer: {folder} has no tokenizer.json; save its fast version there")

@@ -220,7 +220,8 @@ def _normalisation(folder: Path, name: str) -> tuple[tuple[float, float, float],
     if not path.is_file() and (folder / "processor_config.json").is_file():
         path = folder / "processor_config.json"  # where version 5 of the library saves a whole processor
     if not path.is_file():
-        raise RequestError(f"{name}: has no preprocessor_config.json, which defines how its images are normalised")
+        lack = "has no preprocessor_config.json, which defines how its images are normalised"
+        raise RequestError(f"{name}: {lack}; save the model's image processor there")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         values = values.get("image_processor", values)
@@ -299,7 +300,8 @@ def weights_digest(folder: Path, name: str) -> str:
     """
     weights = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
     if not weights:
-        raise RequestError(f"{name}: there are no weights in the folder (*.safetensors; pickled ones could run code)")
+        lack = "there are no weights in the folder (*.safetensors; pickled ones could run code)"
+        raise RequestError(f"{name}: {lack}; save_pretrained of transformers writes them")
     if missing := _missing_weights(folder):
         raise RequestError(f"{name}: lacks {missing[0]}; the copy is incomplete")
     digest = hashlib.sha256((folder / "config.json").read_bytes())
