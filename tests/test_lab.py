@@ -232,6 +232,9 @@ def test_an_arm_reads_the_sweep_s_tokenizer_whichever_arms_are_asked_for(models:
 
     both, base, llama = ask(), ask("base"), ask("llama")
     assert both.trials == (*base.trials, *llama.trials) and both.folder == base.folder == llama.folder
+    (decoder / "model.safetensors").rename(tmp_path / "weights")
+    with pytest.raises(RequestError, match=r"^arm 'llama': .* no weights in the folder"):
+        ask("base")
     decoder.rename(tmp_path / "elsewhere")
     with pytest.raises(
         RequestError, match=r"--only: all arms read the tokenizer of arm 'llama', but .* no such folder"

@@ -81,6 +81,8 @@ def decoders_tokenizer(
             if not only or arm in only:
                 raise
             absent = RequestError(f"--only: all arms read the tokenizer of arm {arm!r}, but {error}")
+        except RequestError as error:  # mostly of an arm that is not asked for
+            raise RequestError(f"arm {arm!r}: {error}") from None
     if absent and not folders and (data is None or data.tokenizer == "bpe"):
         raise absent
     if not folders:
