@@ -15,6 +15,7 @@ from typing import Any, cast
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch import nn
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
@@ -101,8 +102,9 @@ class ProcessStrategy(SingleDeviceStrategy):
         return get_optimizer_state_dict(self.lightning_module, optimizer)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        assert self.lightning_module is not None
         [optimiser] = checkpoint["optimizer_states"]
-        tensors = _weights(checkpoint["state_dict"]) | _moments(optimiser["state"])
+        tensors = _weights(self.lightning_module) | _moments(optimiser["state"])
         checkpoint["state_dict"] = {}
         optimiser["state"] = {
             parameter: {name: value for name, value in state.items() if not isinstance(value, torch.Tensor)}
@@ -151,7 +153,8 @@ class ProcessStrategy(SingleDeviceStrategy):
         return _rest(self._folder)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        self._fill(_weights(self.lightning_module_state_dict()))
+        assert self.lightning_module is not None
+        self._fill(_weights(self.lightning_module))
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         assert self.lightning_module is not None
@@ -178,8 +181,12 @@ class ProcessStrategy(SingleDeviceStrategy):
         self.accelerator.teardown()
 
 
-def _weights(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: _at_least_1d(value) for name, value in weights.items() if value.numel()}
+def _weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    """What is in the module's state dict; tied weights under one name, as safetensors refuses to save memory twice."""
+    names = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
+    return {
+        name: _at_least_1d(value) for name, value in module.state_dict().items() if name in names and value.numel()
+    }
 
 
 def _moments(states: Mapping[str, Mapping[str, Any]]) -> dict[str, torch.Tensor]:

@@ -18,12 +18,15 @@ from mm1_lab.config import (
     MultimodalStage,
     MultimodalTraining,
     Phase,
+    Pretrained,
     SftStage,
     SftTraining,
     Size,
     Stage,
 )
 from mm1_lab.train.stages import run_stage
+from mm1_lab.weights.pretrained import read_decoder
+from tests import pretrained as saved
 from tests.conftest import Squares
 
 TINY = Size(layers=1, width=16, heads=2)
@@ -69,6 +72,13 @@ def multimodal_stage(encoder_stage: EncoderStage, decoder_stage: DecoderStage) -
         blind=False,
         training=MultimodalTraining(learning_rate=3e-3, steps=6, batch_size=4),
     )
+
+
+@pytest.fixture
+def tied_stage(multimodal_stage: MultimodalStage, tmp_path: Path) -> MultimodalStage:
+    """With a pre-trained decoder whose embedding is also its vocabulary's projection."""
+    decoder = read_decoder(Pretrained(weights=str(saved.save_decoder("qwen2", tmp_path / "qwen2"))))
+    return multimodal_stage.model_copy(update={"decoder": decoder})
 
 
 @pytest.fixture

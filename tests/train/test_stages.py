@@ -48,7 +48,7 @@ def run_killed(
     assert not (folder / "last.ckpt").exists()
 
 
-KINDS = ["encoder", "reconstructive", "decoder", "experts", "multimodal", "sft"]
+KINDS = ["encoder", "reconstructive", "decoder", "experts", "multimodal", "tied", "sft"]
 
 
 @pytest.mark.parametrize(("kind", "workers"), [*((kind, 0) for kind in KINDS), ("encoder", 2), ("multimodal", 2)])

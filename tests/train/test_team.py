@@ -22,7 +22,7 @@ from mm1_lab import team
 from mm1_lab.config import DecoderStage, MultimodalStage, Pretrained, Resources, SftStage, Stage
 from mm1_lab.data.types import Data
 from mm1_lab.model import build_mm1, load_decoder
-from mm1_lab.train import recorder, sharding
+from mm1_lab.train import checkpoints, recorder, sharding
 from mm1_lab.train.progress import Diverged
 from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.sharding import ShardedNetwork
@@ -207,6 +207,25 @@ def test_another_team_resumes_from_the_checkpoint_before_a_damaged_one(
     assert "damaged and put aside: last.ckpt; training resumes from last.ckpt.before" in notes.read_text()
     assert_alike(finished(stage), folder)
     assert not list(folder.glob("last.ckpt*"))
+
+
+def test_a_team_s_checkpoints_are_written_beside_training(
+    tied_stage: MultimodalStage, finished: Finished, squares: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on GPUs: of copies of the shards, and of what is tied once."""
+    monkeypatch.setattr(checkpoints, "WRITTEN_BESIDE_TRAINING", ("cpu",))
+    inputs = {name: finished(needed) for name, needed in tied_stage.inputs.items()}
+    folder = tmp_path / "team"
+    folder.mkdir()
+
+    def work() -> None:
+        run_killed(tied_stage, folder, inputs, squares, after=3)
+        if team.is_first():  # which gives it its name
+            assert (folder / "last.ckpt" / "digests.json").exists()
+        run_stage(tied_stage, folder, inputs, squares, lambda progress: None)
+
+    in_team(2, tmp_path, work)
+    assert_alike(finished(tied_stage), folder)
 
 
 def test_a_loss_that_is_not_finite_stops_all(decoder_stage: DecoderStage, squares: Data, tmp_path: Path) -> None:
