@@ -119,9 +119,11 @@ class ProcessStrategy(SingleDeviceStrategy):
     def _write(self, tensors: dict[str, torch.Tensor], rest: dict[str, Any], folder: Path) -> None:
         """Writes a checkpoint, which replaces the last one when all processes have written theirs."""
         folder.mkdir(exist_ok=True)
+        writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+        writer.per_thread_copy_ahead = 0  # all is copied; otherwise it opens a stream on this thread's GPU, the first one
         state_dict_saver.save(
             tensors,
-            storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
+            storage_writer=writer,
             no_dist=team.size() == 1,
             process_group=team.writers(),
         )

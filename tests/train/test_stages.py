@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -206,7 +207,9 @@ def test_experts_start_as_a_dense_decoder_and_tell_how_they_are_used(
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What stands on the device is read every four steps, and a thread writes checkpoints."""
+    """What stands on the device is read every four steps, and a thread writes checkpoints, which asks no device."""
+    there: dict[str, object] = {"is_available": lambda: True, "_is_in_bad_fork": lambda: True}
+    monkeypatch.setattr(torch, "privateuseone", SimpleNamespace(**there, manual_seed_all=None), raising=False)
     monkeypatch.setattr(recorder, "STEPS_BETWEEN_READS", {"cpu": 4})
     monkeypatch.setattr(recorder, "POINTS", 1)
     monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
