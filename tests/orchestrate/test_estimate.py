@@ -138,6 +138,9 @@ def test_each_gpu_holds_its_share() -> None:
     assert gpu_share(cost, 512, scale, h100).rows == 1 and not gpu_share(cost, 512, scale, h100).divided
     assert not gpu_share(cost, 8, scale, h100).fits, "500 / 8 + 4 + 15 + 1.5"
     assert gpu_share(cost, 8, scale, Hardware(gpu="h200", count=8)).fits
+    half = load_scale("smoke", ROOT / "sweeps" / "scales", ("resources.gpus=0.5",))
+    large = Hardware(gpu="h100", count=512, memory=160)
+    assert gpu_share(cost, 16, half, large) == gpu_share(cost, 16, scale, h100), "two stages share a GPU"
     alone = gpu_share(cost, 1, scale, Hardware(gpu="h100", memory=800))
     assert alone.rows == 64 and alone.held == 500e9 + 120e9 + 32 * 3e9, "10 + 64 · 3 + 2 at the end of the forward pass"
     images = replace(cost, divisible=False)

@@ -115,10 +115,12 @@ def _estimate(stage: Stage, cost: Cost, scale: Scale) -> Estimate:
         remedies = "a smaller evaluate.batch_size (--set)"
         if stage.TRAINS:
             remedies = "more `workers`, a smaller batch, --set gradient_checkpointing=true"
+        part = scale.resources.gpus
+        has = f"of which resources.gpus={part:g} gives it" if 0 < part < 1 else "which has"
         refused = (
             f"{short(cost.state, 'B')} of state and {share.rows} times {short(cost.activations, 'B')} of activations "
-            f"take {short(share.held, 'B')} on each of {counted(workers, hardware.gpu)}, which has "
-            f"{short(hardware.memory_bytes, 'B')} (a tenth stays free); use {remedies}, or a smaller model"
+            f"take {short(share.held, 'B')} on each of {counted(workers, hardware.gpu)}, {has} "
+            f"{short(_memory(scale, hardware), 'B')} (a tenth stays free); use {remedies}, or a smaller model"
         )
     return Estimate(cost, share, hours, refused)
 
@@ -129,7 +131,7 @@ def gpu_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuSha
     With `resources.micro_batch: 0` it computes as many rows at a time as fit: all of its own, or these halved until
     they fit.
     """
-    memory = hardware.memory_bytes
+    memory = _memory(scale, hardware)
     own = rows = math.ceil(cost.rows / gpus)
     if cost.divisible and scale.resources.micro_batch:
         rows = min(rows, scale.resources.micro_batch)
@@ -139,6 +141,11 @@ def gpu_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuSha
     divided = rows < own and not scale.resources.micro_batch
     held = _held(cost, gpus, rows, rows < own, memory)
     return GpuShare(gpus, rows, divided, held, held <= USABLE * memory)
+
+
+def _memory(scale: Scale, hardware: Hardware) -> float:
+    """Bytes of a GPU that a stage may use: several stages share it if `resources.gpus` is below 1."""
+    return hardware.memory_bytes * (scale.resources.gpus or 1.0)
 
 
 def _held(cost: Cost, gpus: int, rows: int, adds_up: bool, memory: float) -> float:
