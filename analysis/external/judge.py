@@ -250,7 +250,7 @@ def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks:
     if count == 1:
         by_arm = pd.DataFrame({arm: runs.mean(axis=1) for arm, runs in own.items()})
         each = by_arm.dot(pd.Series(weights))
-        found = over_questions(each, pd.Series(1, each.index))
+        found = _between_questions(each)
         over = "questions" if np.isfinite(found.error) else ""
         what = "seed" if paired else "run of an arm"
         return _Evidence(found, over, count, reason=f"one {what}: its luck is not known")
@@ -264,8 +264,11 @@ def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks:
         count=count,
         single=replace(found, error=found.error * to_single),
     )
-    if found.error < 1e-9 * max(1.0, abs(means.to_numpy()).max()):
+    least = 1e-9 * max(1.0, abs(means.to_numpy()).max())
+    if found.error < least:
         reason = f"the {evidence.over} change nothing, as if one model had been scored several times"
+        if paired and means.loc[list(weights)].std(axis=1).max() > least:
+            reason = "the difference is the same at every seed, as if scores had been rounded"
         return replace(evidence, single=UNKNOWN, reason=reason)
     finished = [look for look in looks if look <= count] if looks else [count]
     if not finished:
@@ -280,6 +283,15 @@ def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks:
     over_all = {name: over_looks([one[name] for one in each_p], looks) for name in now}
     last = finished[-1]
     return replace(evidence, p=over_all, now=now, look=last if last < count else None)
+
+
+def _between_questions(each: pd.Series[float]) -> Interval:
+    """The mean over benchmarks and shots of a difference by question. A question that is asked at several numbers of
+    shots is one: what makes it easy for a model does so at all of them."""
+    questions = each.groupby(level=["benchmark", "question"]).agg(["mean", "size"])
+    cells = each.groupby(level=CELL).mean()
+    found = over_questions(questions["mean"], questions["size"], cells.groupby(level="benchmark").size())
+    return replace(found, estimate=float(cells.mean()))
 
 
 def _within_seeds(weights: Mapping[str, float], means: pd.DataFrame, look: int | None) -> Interval:

@@ -2,8 +2,8 @@
 
 Both write one file of results a run, `DATE_results.json` or `results_DATE.json`, and with `--log_samples` a file of
 questions a task beside it. The arm is the first folder below the one given, the seed the next one that is a number
-(`3`, `seed-3`). A task's score is the first metric in the file of results, unless no score of its questions averages to
-it, as with F1 or sums over categories; then the task has one score, without questions.
+(`3`, `seed-3`). A task's score is the first metric in the file of results of which more is better, unless no score of its
+questions averages to it, as with F1 or sums over categories; then the task has one score, without questions.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
             f"{folder}: holds no results of lmms-eval or lm-evaluation-harness; run them with --output_path"
         )
     rows: list[dict[str, Any]] = []
-    without_questions = set[str]()
-    read: dict[tuple[str, str, str], Path] = {}
+    without_questions, less_is_better = set[str](), set[str]()
+    read: dict[tuple[str, str, str, int], Path] = {}
     for path in files:
         arm, seed = _arm_and_seed(path.relative_to(folder))
         try:
@@ -38,15 +38,18 @@ def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RequestError(f"{path}: is not as the harness writes it ({type(error).__name__}: {error})") from None
         for task, shots, scores in tasks:
-            if (other := read.setdefault((arm, seed, task), path)) != path:
+            if (other := read.setdefault((arm, seed, task, shots), path)) != path:
                 raise RequestError(f"{folder}: {arm} has {task} twice, in {other.name} and {path.name}; keep one")
             if list(scores) == ["all"]:
                 without_questions.add(task)
+            if not scores:
+                less_is_better.add(task)
             for question, score in scores.items():
                 row = {"arm": arm, "seed": seed, "benchmark": task, "shots": shots}
                 rows.append(row | {"question": question, "score": score})
     if not rows:
-        raise RequestError(f"{folder}: no task has a score in its results, as if answers were only written down")
+        why = "less is better by all their metrics; give a table" if less_is_better else "if answers were only written down"
+        raise RequestError(f"{folder}: no task has a score in its results, as {why}")
     frame = pd.DataFrame(rows)
     lacks_seed = frame["seed"] == ""
     if lacks_seed.all():
@@ -60,6 +63,8 @@ def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     notes = ["Fractions are shown in percent."]
     if without_questions:
         notes.append(f"Without scores by question: {', '.join(sorted(without_questions))}.")
+    if less_is_better:
+        notes.append(f"Left out, as less is better by all their metrics: {', '.join(sorted(less_is_better))}.")
     return frame, notes
 
 
@@ -72,18 +77,26 @@ def _arm_and_seed(path: Path) -> tuple[str, str]:
 
 
 def _tasks(path: Path) -> Iterator[tuple[str, int, dict[str, float]]]:
-    """For each task of a run: its name, its shots, and its scores by question, or one of `all`."""
+    """For each task of a run: its name, its shots, and its scores by question, or one of `all`; none if less is better by
+    all its metrics."""
     told = json.loads(path.read_text(encoding="utf-8"))
     for task, values in told["results"].items():
+        more_is_better = (told.get("higher_is_better") or {}).get(task) or {}
         metrics: dict[str, float] = {}
+        less_is_better = False
         for name, value in values.items():
-            if isinstance(value, int | float) and "," in name and "stderr" not in name:  # `acc,none`, no `sample_len`
+            if not isinstance(value, int | float) or "," not in name or "stderr" in name:
+                continue  # `acc,none` is a metric, `sample_len` is none
+            if more_is_better.get(name.partition(",")[0]) is False:
+                less_is_better = True
+            else:
                 metrics[name] = float(value)
-        if not metrics or (told.get("group_subtasks") or {}).get(task):
-            continue  # a group, of tasks that stand for themselves
+        is_group = (told.get("group_subtasks") or {}).get(task) or task in (told.get("groups") or {})
+        if is_group or not (metrics or less_is_better):
+            continue  # a group's tasks stand for themselves
         shots = int((told.get("n-shot") or {}).get(task) or 0)
         samples = _samples(path, task)
-        scores = {"all": next(iter(metrics.values()))}
+        scores = {"all": next(iter(metrics.values()))} if metrics else {}
         for name, mean in metrics.items():
             metric, _, answers = name.partition(",")
             chosen = [one for one in samples if metric in one and one.get("filter", answers) == answers]

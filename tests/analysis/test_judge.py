@@ -143,6 +143,12 @@ def test_one_model_that_was_scored_several_times_shows_no_luck() -> None:
     assert claim["reason"] == "the seeds change nothing, as if one model had been scored several times"
 
 
+def test_a_difference_that_no_seed_changes_is_said_to_be_one() -> None:
+    (claim,) = judge(table({"base": [50, 52, 51], "wide": [60, 62, 61]})).claims
+    assert claim["verdict"] == "not judged" and claim["seeds_needed"] is None
+    assert claim["reason"] == "the difference is the same at every seed, as if scores had been rounded"
+
+
 def test_a_seed_of_one_arm_takes_no_benchmark_from_the_others() -> None:
     frames = [table({"a": [50, 51, 52], "b": [54, 54, 56]}, benchmark=name) for name in "xy"]
     extra = pd.DataFrame([{"arm": "a", "seed": 9, "score": 90.0, "benchmark": "x"}])
@@ -176,6 +182,18 @@ def test_one_run_of_each_arm_is_compared_over_questions_whether_or_not_there_is_
     without, with_seed = (judge(one).claims[0] for one in (frame, frame.assign(seed=0)))
     assert without["interval_over"] == "questions" and without["verdict"] == "not judged"
     assert all(without[name] == with_seed[name] for name in ("difference", "low", "high", "interval_over"))
+
+
+def test_a_question_asked_at_several_numbers_of_shots_counts_once() -> None:
+    """Three times the same answers say no more than once."""
+    chance = np.random.default_rng(1)
+    rows = [(arm, question, chance.normal(50, 10)) for arm in "ab" for question in range(40)]
+    frame = pd.DataFrame(rows, columns=["arm", "question", "score"]).assign(benchmark="vqa", seed=0)
+    repeated = pd.concat([frame.assign(shots=shots) for shots in (0, 4, 8)])
+    once, thrice = (judge(one).claims[0] for one in (frame.assign(shots=0), repeated))
+    assert once["interval_over"] == "questions"
+    for name in ("difference", "low", "high"):
+        assert thrice[name] == pytest.approx(once[name]), name
 
 
 def test_seeds_needed_of_single_runs_are_by_the_spread_of_what_is_claimed() -> None:
@@ -215,6 +233,47 @@ def test_logs_without_questions_are_judged_by_their_metric(tmp_path: Path) -> No
         path.write_text(json.dumps(told | {"results": {"for_a_server": {"submission,none": None}}}), encoding="utf-8")
     with pytest.raises(RequestError, match="no task has a score"):
         judge(tmp_path)
+
+
+def test_logs_in_which_less_is_better(tmp_path: Path) -> None:
+    """lm-evaluation-harness says of each metric whether more is better; one of which it is not tells no gain."""
+    (written,) = (LOGS / "large" / "dummy").glob("results_*.json")
+    told = json.loads(written.read_text(encoding="utf-8"))
+    told["higher_is_better"] = {
+        "lambada": {"perplexity": False, "acc": True},
+        "wikitext": {"word_perplexity": False},
+    }
+    told["groups"] = {"all_text": {"acc,none": 0.5}}
+    for arm, perplexity, accuracy in (("base", 9.0, 0.3), ("better", 4.0, 0.6)):
+        told["results"] = {
+            "lambada": {"perplexity,none": perplexity, "acc,none": accuracy},
+            "wikitext": {"word_perplexity,none": perplexity},
+            "all_text": {"acc,none": 0.5},
+        }
+        (tmp_path / arm).mkdir()
+        (tmp_path / arm / written.name).write_text(json.dumps(told), encoding="utf-8")
+    judgement = judge(tmp_path, [{"first": "better", "second": "base"}])
+    assert judgement.claims[0]["difference"] == pytest.approx(30), "neither a perplexity nor a group is in the average"
+    assert "Left out, as less is better by all their metrics: wikitext." in judgement.notes
+    for path in tmp_path.glob("*/*.json"):
+        told["results"] = {"wikitext": {"word_perplexity,none": 9.0}}
+        path.write_text(json.dumps(told), encoding="utf-8")
+    with pytest.raises(RequestError, match="less is better by all their metrics; give a table"):
+        judge(tmp_path)
+
+
+def test_logs_of_one_task_at_two_numbers_of_shots(tmp_path: Path) -> None:
+    (written,) = (LOGS / "large" / "dummy").glob("results_*.json")
+    told = json.loads(written.read_text(encoding="utf-8"))
+    for arm, score in (("base", 0.3), ("better", 0.6)):
+        for shots in (0, 5):
+            told["n-shot"]["ten_choices"] = shots
+            told["results"]["ten_choices"]["acc,none"] = score + shots / 100
+            folder = tmp_path / arm / f"shots {shots}"
+            folder.mkdir(parents=True)
+            (folder / written.name).write_text(json.dumps(told), encoding="utf-8")
+    claims = [{"first": "better", "second": "base", "measure": measure} for measure in ("average", "5-shot")]
+    assert [claim["difference"] for claim in judge(tmp_path, claims).claims] == pytest.approx([30, 30])
 
 
 WRONG = {
