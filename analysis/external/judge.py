@@ -2,8 +2,9 @@
 
 Arms that share seeds are compared within each seed; the differences' variance is moderated towards that of the other
 arms (see `analysis/statistics.py`). Without a column of seeds an arm's repeats are independent runs: the variance is
-that within arms, moderated alike. Claims are one family under Holm's correction; with looks, p is over the looks (see
-`analysis/judging/sequential.py`). One run an arm gives no verdict: its interval, if any, is over questions.
+that within arms, moderated alike, or each arm's own if they differ too much. Claims are one family under Holm's
+correction; with looks, p is over the looks (see `analysis/judging/sequential.py`). One run an arm gives no verdict: its
+interval, if any, is over questions.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import fdtri
 
 from analysis.external.tables import Scores, make_scores, read_scores
 from analysis.judging.claims import claim_of
@@ -25,6 +27,7 @@ from analysis.judging.sequential import FUTILE, chance_yet, over_looks
 from analysis.seeds import seeds_needed
 from analysis.statistics import (
     UNKNOWN,
+    UNLIKE,
     Floats,
     Interval,
     arm_means,
@@ -255,14 +258,12 @@ def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks:
         what = "seed" if paired else "run of an arm"
         return _Evidence(found, over, count, reason=f"one {what}: its luck is not known")
     interval = _within_seeds if paired else _between_runs
-    found = interval(weights, means, None)
-    squares_of_means = sum(weight**2 / own[arm].shape[1] for arm, weight in weights.items())
-    to_single = math.sqrt(claim.squares / squares_of_means)
+    found, error_of_one = interval(weights, means, None)
     evidence = _Evidence(
         found=found,
         over="seeds" if paired else "runs",
         count=count,
-        single=replace(found, error=found.error * to_single),
+        single=replace(found, error=error_of_one),
     )
     least = 1e-9 * max(1.0, abs(means.to_numpy()).max())
     if found.error < least:
@@ -275,7 +276,7 @@ def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks:
         return replace(evidence, reason=f"before the first look, at {looks[0]} seeds")
     each_p = []
     for look in finished:
-        at_look = interval(weights, means, look) if looks else found
+        at_look, _ = interval(weights, means, look if looks else None)
         each_p.append(p_values(claim.expect, claim.margin, at_look))
     now = each_p[-1]
     if not looks:
@@ -294,31 +295,46 @@ def _between_questions(each: pd.Series[float]) -> Interval:
     return replace(found, estimate=float(cells.mean()))
 
 
-def _within_seeds(weights: Mapping[str, float], means: pd.DataFrame, look: int | None) -> Interval:
-    """The difference over the seeds that its arms have, at a `look` over the first so many of them.
+def _within_seeds(weights: Mapping[str, float], means: pd.DataFrame, look: int | None) -> tuple[Interval, float]:
+    """The difference over the seeds that its arms have, at a `look` over the first so many of them, and the error of a
+    single seed's.
 
     Only that of a pair is moderated: other arms alone do not tell how far means over groups of arms vary together.
     """
     arms = list(weights)
     differences = means.loc[arms].T.dot(pd.Series(weights)).dropna()[:look]
     values = differences.to_numpy(np.float64)
-    if sorted(weights.values()) != [-1.0, 1.0]:
-        return one_sample(values) or UNKNOWN
-    others = means.drop(index=arms)[differences.index].dropna()
-    return moderated(values, other_arms(others.to_numpy(np.float64))) or UNKNOWN
+    if sorted(weights.values()) == [-1.0, 1.0]:
+        others = means.drop(index=arms)[differences.index].dropna()
+        found = moderated(values, other_arms(others.to_numpy(np.float64))) or UNKNOWN
+    else:
+        found = one_sample(values) or UNKNOWN
+    return found, found.error * math.sqrt(len(values))
 
 
-def _between_runs(weights: Mapping[str, float], means: pd.DataFrame, look: int | None) -> Interval:
-    """The difference of independent runs, at a `look` of the first so many of each arm; the variance within its arms
-    is moderated towards that within the others."""
+def _between_runs(weights: Mapping[str, float], means: pd.DataFrame, look: int | None) -> tuple[Interval, float]:
+    """The difference of independent runs, at a `look` of the first so many of each arm, and the error of that of single
+    runs.
+
+    The variance within its arms is moderated towards that within the others. If an F test tells the arms' own variances
+    apart, each keeps its own (Welch's test): one for all would promise too much if the wildest arm was run least.
+    """
     others = {arm: own[:look] for arm, own in _runs(means).items()}
     its = {arm: others.pop(arm) for arm in weights}
     variance, degrees = shrunk(*_within_arms(its), *_within_arms(others))
-    estimate = squares = 0.0
-    for arm, weight in weights.items():
-        estimate += weight * float(its[arm].mean())
-        squares += weight**2 / len(its[arm])
-    return Interval(estimate, math.sqrt(variance * squares), degrees)
+    variances = np.full(len(its), variance)
+    counts = np.array([len(runs) for runs in its.values()])
+    squares = np.square(list(weights.values()))
+    own = np.array([runs.var(ddof=1) for runs in its.values()])
+    most, least = int(own.argmax()), int(own.argmin())
+    if own[most] > own[least] * fdtri(counts[most] - 1, counts[least] - 1, 1 - UNLIKE / 2):
+        variances = own
+        parts = squares * own / counts
+        degrees = float(parts.sum() ** 2 / (parts**2 / (counts - 1)).sum())
+    estimate = sum(weight * float(its[arm].mean()) for arm, weight in weights.items())
+    error = math.sqrt((squares * variances / counts).sum())
+    error_of_one = math.sqrt((squares * variances).sum())
+    return Interval(estimate, error, degrees), error_of_one
 
 
 def _runs(means: pd.DataFrame) -> dict[str, Floats]:

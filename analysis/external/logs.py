@@ -2,8 +2,8 @@
 
 Both write one file of results a run, `DATE_results.json` or `results_DATE.json`, and with `--log_samples` a file of
 questions a task beside it. The arm is the first folder below the one given, the seed the next one that is a number
-(`3`, `seed-3`). A task's score is the first metric in the file of results of which more is better, unless no score of its
-questions averages to it, as with F1 or sums over categories; then the task has one score, without questions.
+(`3`, `seed-3`). A task's score is the first metric in the file of results of which more is better, unless no score of
+its questions averages to it, as with F1 or sums over categories; then the task has one score, without questions.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
                 row = {"arm": arm, "seed": seed, "benchmark": task, "shots": shots}
                 rows.append(row | {"question": question, "score": score})
     if not rows:
-        why = "less is better by all their metrics; give a table" if less_is_better else "if answers were only written down"
+        why = "if answers were only written down"
+        if less_is_better:
+            why = "less is better by all their metrics; give a table"
         raise RequestError(f"{folder}: no task has a score in its results, as {why}")
     frame = pd.DataFrame(rows)
     lacks_seed = frame["seed"] == ""
@@ -77,8 +79,8 @@ def _arm_and_seed(path: Path) -> tuple[str, str]:
 
 
 def _tasks(path: Path) -> Iterator[tuple[str, int, dict[str, float]]]:
-    """For each task of a run: its name, its shots, and its scores by question, or one of `all`; none if less is better by
-    all its metrics."""
+    """For each task of a run: its name, its shots, and its scores by question, or one of `all`; none if less is better
+    by all its metrics."""
     told = json.loads(path.read_text(encoding="utf-8"))
     for task, values in told["results"].items():
         more_is_better = (told.get("higher_is_better") or {}).get(task) or {}

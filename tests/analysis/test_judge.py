@@ -49,6 +49,28 @@ def test_repeats_without_seeds_are_students_unpaired_test() -> None:
     assert claim["verdict"] == "supported" and claim["expect"] == "less"
 
 
+def test_runs_of_unlike_variance_are_welchs_test() -> None:
+    calm = np.array([50.0, 50.4, 49.8, 50.1, 50.2, 49.9, 50.3, 49.7])
+    wild = np.array([49.0, 56.0, 54.0])
+    judgement = judge(table({"base": calm, "new": wild}).drop(columns="seed"))
+    (claim,) = judgement.claims
+    known = stats.ttest_ind(wild, calm, equal_var=False)
+    assert claim["p"] == pytest.approx(known.pvalue)
+    assert (claim["low"], claim["high"]) == pytest.approx(tuple(known.confidence_interval()))
+
+
+@several
+def test_an_arm_that_varies_more_and_was_run_less_is_seldom_wrongly_judged(tables: int) -> None:
+    """One variance for both would be wrong in a third of such tables."""
+    chance = np.random.default_rng(0)
+    covered = 0
+    for _ in range(tables):
+        arms = {"base": chance.normal(0, 1, 10), "new": chance.normal(0, 5, 3)}
+        (claim,) = judge(table(arms).drop(columns="seed")).claims
+        covered += claim["low"] <= 0 <= claim["high"]
+    assert covered / tables >= 0.90 - 2 * np.sqrt(0.1 * 0.9 / tables)
+
+
 def test_an_average_is_over_benchmarks_not_over_questions() -> None:
     rows = []
     for seed in range(3):
