@@ -120,7 +120,7 @@ class ProcessStrategy(SingleDeviceStrategy):
         """Writes a checkpoint, which replaces the last one when all processes have written theirs."""
         folder.mkdir(exist_ok=True)
         writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-        writer.per_thread_copy_ahead = 0  # all is copied; otherwise it opens a stream on this thread's GPU, the first one
+        writer.per_thread_copy_ahead = 0  # all is copied; else it opens a stream on this thread's GPU, the first
         state_dict_saver.save(
             tensors,
             storage_writer=writer,
@@ -186,9 +186,7 @@ class ProcessStrategy(SingleDeviceStrategy):
 def _weights(module: nn.Module) -> dict[str, torch.Tensor]:
     """What is in the module's state dict; tied weights under one name, as safetensors refuses to save memory twice."""
     names = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
-    return {
-        name: _at_least_1d(value) for name, value in module.state_dict().items() if name in names and value.numel()
-    }
+    return {name: _at_least_1d(value) for name, value in module.state_dict().items() if name in names and value.numel()}
 
 
 def _moments(states: Mapping[str, Mapping[str, Any]]) -> dict[str, torch.Tensor]:
