@@ -120,7 +120,8 @@ class ProcessStrategy(SingleDeviceStrategy):
         """Writes a checkpoint, which replaces the last one when all processes have written theirs."""
         folder.mkdir(exist_ok=True)
         writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-        writer.per_thread_copy_ahead = 0  # all is copied; else it opens a stream on this thread's GPU, the first
+        # all is copied already, and this thread has chosen no GPU: it would copy by the first one
+        writer.per_thread_copy_ahead = 0
         state_dict_saver.save(
             tensors,
             storage_writer=writer,
