@@ -7,6 +7,7 @@ the copy while training goes on. The checkpoint before the last is deleted befor
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -93,6 +94,8 @@ class ProcessStrategy(SingleDeviceStrategy):
         team.writers()  # a group is made by all processes at once
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._writing: Future[None] | None = None
+        self.writing_took = 0.0
+        """Seconds that the last checkpoint took."""
         # into memory from which a GPU copies by itself, the same one for every checkpoint
         self._stager = DefaultStager(StagingOptions(device.type == "cuda", False, False, False))
 
@@ -118,6 +121,7 @@ class ProcessStrategy(SingleDeviceStrategy):
 
     def _write(self, tensors: dict[str, torch.Tensor], rest: dict[str, Any], folder: Path) -> None:
         """Writes a checkpoint, which replaces the last one when all processes have written theirs."""
+        begun = time.monotonic()
         folder.mkdir(exist_ok=True)
         writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
         # all is copied already, and this thread has chosen no GPU: it would copy by the first one
@@ -133,6 +137,7 @@ class ProcessStrategy(SingleDeviceStrategy):
             self.checkpoint_io.save_checkpoint(rest, folder / REST)
             own.append(folder / REST)
         digests = team.collect({path.name: file_digest(path) for path in own}, team.writers())
+        self.writing_took = time.monotonic() - begun
         if not team.is_first():
             return
         write_json(folder / DIGESTS, {name: digest for each in digests for name, digest in each.items()})

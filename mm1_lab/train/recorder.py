@@ -21,14 +21,18 @@ REPORT_SECONDS = 0.35
 STEPS_BETWEEN_READS = {"cpu": 1, "cuda": 20}
 """Steps between readings of what stands on the device: each waits for a GPU, and for the other processes."""
 CHECKPOINT_SECONDS = 60.0
+WRITING_SECONDS = 3.0
+"""A checkpoint whose writing takes longer (a billion parameters are 12 GB) is written as much less often: training that
+goes on meanwhile is slowed, as both want the disk and the interpreter's lock."""
 
 
 class Recorder(pl.Callback):
     """Sums tallies, reports a few times per second, and writes about a hundred points of each curve per stage.
 
-    Every minute it saves a checkpoint. A point of a curve is the mean over the tokens since the previous point. A loss
-    that is not finite is found at the next reading, before any checkpoint has its weights. In a team each process sums
-    its own share, and readings sum those of all; the first process reports and writes.
+    Every minute, or less often if one takes long, it saves a checkpoint. A point of a curve is the mean over the tokens
+    since the previous point. A loss that is not finite is found at the next reading, before any checkpoint has its
+    weights. In a team each process sums its own share, and readings sum those of all; the first process reports and
+    writes.
     """
 
     def __init__(self, folder: Path, names: Sequence[str], steps: int, report: Report) -> None:
@@ -79,11 +83,15 @@ class Recorder(pl.Callback):
             except TimeUp:
                 self._save(trainer, now)  # Lightning's teardown waits until it is written
                 raise
-        # one that is still being written would be waited for, by all
-        is_writing = isinstance(trainer.strategy, ProcessStrategy) and trainer.strategy.is_writing
-        is_due = now - self._saved >= CHECKPOINT_SECONDS and not is_writing
-        if not is_last and all(team.numbers(is_due)):
+        if not is_last and all(team.numbers(self._is_due(trainer, now))):
             self._save(trainer, now)
+
+    def _is_due(self, trainer: pl.Trainer, now: float) -> bool:
+        """Whether a checkpoint is due; one that is still being written would be waited for, by all."""
+        strategy = trainer.strategy
+        assert isinstance(strategy, ProcessStrategy)
+        pause = CHECKPOINT_SECONDS * max(1.0, strategy.writing_took / WRITING_SECONDS)
+        return now - self._saved >= pause and not strategy.is_writing
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._count_seconds(time.monotonic())

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -265,6 +266,29 @@ def test_two_checkpoints_are_on_disk(
     monkeypatch.setattr(checkpoints, "file_digest", counted)
     run_stage(decoder_stage, tmp_path, {}, squares, lambda progress: None)
     assert seen[0] == 1 and max(seen) == 2
+
+
+@pytest.mark.parametrize(("seconds", "written"), [(0.0, 5), (1e30, 1)])
+def test_what_takes_long_to_write_is_written_less_often(
+    decoder_stage: DecoderStage,
+    squares: Data,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    written: int,
+) -> None:
+    saved = []
+
+    def save(trainer: pl.Trainer, folder: Path) -> None:
+        saved.append(trainer.global_step)
+        checkpoints.save(trainer, folder)
+        assert isinstance(trainer.strategy, checkpoints.ProcessStrategy) and trainer.strategy.writing_took > 0
+        trainer.strategy.writing_took = seconds
+
+    monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 1e-9)
+    monkeypatch.setattr(recorder, "save", save)
+    run_stage(decoder_stage, tmp_path, {}, squares, lambda progress: None)
+    assert saved == list(range(1, written + 1))
 
 
 @pytest.mark.parametrize("damaged", [("last.ckpt",), ("last.ckpt", "last.ckpt.before")])
