@@ -4,7 +4,7 @@ before anything runs."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
@@ -145,8 +145,10 @@ class Request:
         """The request with these arms in place of the sweep's."""
         return self.of_sweep(self.sweep.model_copy(update={"arms": arms}), seeds)
 
-    def at_seeds(self, seeds: Iterable[int]) -> Request:
-        """The request with the same trials at these seeds; unchanged without any."""
+    def at_seeds(self, seeds: Collection[int]) -> Request:
+        """The request with the same arms at these seeds; unchanged without any."""
+        if not seeds:
+            return self
         arms = {trial.arm: trial.recipe for trial in self.trials}
         return replace(self, trials=self.with_arms(arms, sorted(seeds)).trials)
 
