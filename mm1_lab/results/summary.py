@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure
+from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure, RequestError
 from mm1_lab.results.reading import read_table
 from mm1_lab.results.schema import HELD_OUT_COLUMNS
 from mm1_lab.results.score_file import read_score_table
@@ -117,13 +117,19 @@ def headline(folder: Path) -> str:
 
 def search_scores(folder: Path, shares: Mapping[str, float]) -> tuple[float, float]:
     """A finished trial's mean score at the largest number of shots, and its mean held-out loss, weighted by the
-    sources' `shares` of its training data."""
+    sources' `shares` of its training data.
+
+    Raises RequestError if it has no benchmark with images, or none of its sources has held-out documents.
+    """
     scores = read_score_table(folder)
-    most_shots = Measure(shots=_shots(scores)[-1])
+    shots = _shots(scores)
     losses = held_out_losses(folder)
     known = {name: share for name, share in shares.items() if name in losses}
+    if not shots or not known:
+        lacks = "held-out documents of its sources" if shots else "a benchmark with images"
+        raise RequestError(f"learning rates are searched by scores and held-out loss, and {folder} lacks {lacks}")
     weighted = sum(share * losses[name] for name, share in known.items())
-    return _value(scores, most_shots), weighted / sum(known.values())
+    return _value(scores, Measure(shots=shots[-1])), weighted / sum(known.values())
 
 
 def held_out_losses(folder: Path) -> dict[str, float]:

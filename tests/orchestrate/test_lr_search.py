@@ -4,12 +4,13 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from mm1_lab import lab
 from mm1_lab.cli import main
-from mm1_lab.config import EvaluationStage, Recipe, Trial
+from mm1_lab.config import EvaluationStage, Recipe, RequestError, Trial
 from mm1_lab.orchestrate import lr_search
 from mm1_lab.orchestrate.execution.executor import Executor, Inline
 from mm1_lab.orchestrate.lr_search import load_search, run_search
@@ -32,6 +33,8 @@ class Laboratory:
 
     def __init__(self, factor: float = 1.0) -> None:
         self.factor = factor
+        self.family: Literal["vqa", "text"] = "vqa"
+        self.sources: tuple[str, ...] = ("captions", "text")
         self.rounds: list[list[str]] = []
 
     def complete(self, request: Request, executor: Executor, draw: Callable[[Path], list[Path]]) -> tuple[object, None]:
@@ -52,11 +55,13 @@ class Laboratory:
             return
         score = 60 - 5 * distance**2 + trial.seed
         scores = [
-            ScoreRow("vqa", "vqa", "vqa", shots, block, f"q{block}", "colour", score + 3 * (block % 4), "red", True)
+            ScoreRow(
+                "vqa", self.family, "vqa", shots, block, f"q{block}", "colour", score + 3 * (block % 4), "red", True
+            )
             for shots in (0, 8)
             for block in range(8)
         ]
-        losses = [HeldOutRow(name, 1 + 0.05 * distance**2) for name in ("captions", "text")]
+        losses = [HeldOutRow(name, 1 + 0.05 * distance**2) for name in self.sources]
         record = {
             "config": trial.evaluation.model_dump(mode="json"),
             "recipe": trial.recipe.model_dump(mode="json"),
@@ -118,6 +123,15 @@ def test_a_grid_of_which_every_rate_diverged_grows_downwards(
     before = len(laboratory.rounds)
     assert run_search(ask(), Inline(), no_drawing) == 0
     assert not [name for names in laboratory.rounds[before:] for name in names], "diverged, and not tried again"
+
+
+def test_scores_that_say_nothing_about_a_rate_end_a_search(ask: Callable[..., Request], laboratory: Laboratory) -> None:
+    laboratory.sources = ()
+    with pytest.raises(RequestError, match="lacks held-out documents of its sources"):
+        run_search(ask(), Inline(), no_drawing)
+    laboratory.family = "text"
+    with pytest.raises(RequestError, match="lacks a benchmark with images"):
+        run_search(ask(seeds="2,"), Inline(), no_drawing)
 
 
 OWN = """\
