@@ -157,7 +157,8 @@ def pair_batch(
         digest = sha256(caption.encode()).digest()
         groups.append(int.from_bytes(digest[:8], "big", signed=True))
     lengths = torch.tensor([len(row) for row in rows])
-    sorted_groups = lengths.sort().values.chunk(LENGTHS)
+    # as many in each process of a team, which runs the text tower for one group after another
+    sorted_groups = lengths.sort().values.tensor_split(min(LENGTHS, len(rows)))
     return PairBatch(
         images=image_tensor(images),
         tokens=pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad),
@@ -206,7 +207,7 @@ class Contrastive(nn.Module):
         """The text tower's output (pairs, width) at the end tokens. Grouping captions by length saves padding."""
         order = batch.ends.argsort()
         states = []
-        for group, length in zip(order.chunk(LENGTHS), batch.lengths, strict=True):
+        for group, length in zip(order.tensor_split(len(batch.lengths)), batch.lengths, strict=True):
             hidden = self.text(batch.tokens[group, :length]).last_hidden_state
             rows = torch.arange(len(group), device=hidden.device)
             states.append(hidden[rows, batch.ends[group]])

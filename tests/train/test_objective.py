@@ -112,5 +112,7 @@ def test_a_caption_in_a_batch_is_what_it_is_alone(squares: Data) -> None:
         *(network(pair_batch(images[:1], [caption], squares.tokenizer)) for caption in captions), strict=True
     )
     for count in (2, 6):
-        _, together = network(pair_batch(images[:count], captions[:count], squares.tokenizer))
+        batch = pair_batch(images[:count], captions[:count], squares.tokenizer)
+        assert len(batch.lengths) == min(count, 4), "as many groups in each process, however many images are broken"
+        _, together = network(batch)
         torch.testing.assert_close(together, torch.cat(alone[:count]))
