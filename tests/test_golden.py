@@ -1,24 +1,31 @@
-"""A golden micro-run: a few steps of each kind of stage give the stored losses.
+"""A golden micro-run: a few steps of each kind of stage, each connector and the world's samples are as stored.
 
 A change of behaviour without a new VERSION would let old results pass for new ones. `UPDATE_GOLDEN=1 pytest
-tests/test_golden.py` rewrites the stored numbers after a change that was meant.
+tests/test_golden.py` rewrites what is stored after a change that was meant.
 """
 
 import csv
+import hashlib
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from mm1_lab.config import (
+    SOURCES,
+    WORLD_DATA,
     ConnectorConfig,
     DataIdentity,
     DecoderStage,
     DecoderTraining,
     EncoderStage,
     EncoderTraining,
+    EvaluationSettings,
     MultimodalStage,
     MultimodalTraining,
     Phase,
@@ -27,7 +34,11 @@ from mm1_lab.config import (
     Size,
     Stage,
 )
-from mm1_lab.data.types import Data
+from mm1_lab.config.recipe import INSTRUCTIONS
+from mm1_lab.data.types import Data, Limits
+from mm1_lab.data.world import World
+from mm1_lab.evaluate.world import world_benchmarks
+from mm1_lab.model import CONNECTORS, build_connector
 from mm1_lab.train.stages import run_stage
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -78,6 +89,13 @@ SFT = SftStage(
 )
 
 
+def stored(name: str, found: Any) -> Any:
+    path = GOLDEN / f"{name}.json"
+    if os.environ.get("UPDATE_GOLDEN") == "1":
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 @pytest.fixture
 def micro_run(squares: Data, tmp_path: Path) -> Callable[[Stage], Path]:
     """Runs a stage after its inputs and gives its folder."""
@@ -97,15 +115,55 @@ def test_micro_run(stage: Stage, micro_run: Callable[[Stage], Path]) -> None:
     with (micro_run(stage) / "training.csv").open() as file:
         losses = {f"{row['step']} {row['name']}": float(row["value"]) for row in csv.DictReader(file)}
 
-    path = GOLDEN / f"{stage.KIND}.json"
-    if os.environ.get("UPDATE_GOLDEN") == "1":
-        path.write_text(json.dumps({"version": stage.VERSION, "losses": losses}, indent=1) + "\n")
-    golden = json.loads(path.read_text())
+    golden = stored(stage.KIND, {"version": stage.VERSION, "losses": losses})
     assert golden["version"] == stage.VERSION, (
         f"{type(stage).__name__}.VERSION is {stage.VERSION}, the stored run is of {golden['version']}: "
         "store a new one with UPDATE_GOLDEN=1"
     )
-    assert losses == pytest.approx(golden["losses"], rel=TOLERANCE), (
+    # a diagnostic may be new
+    assert {name: losses.get(name) for name in golden["losses"]} == pytest.approx(golden["losses"], rel=TOLERANCE), (
         f"a {stage.KIND} stage behaves otherwise than before; if that is meant, raise {type(stage).__name__}.VERSION "
         "in mm1_lab/config/stage.py and store the new numbers with UPDATE_GOLDEN=1"
     )
+
+
+def test_connectors() -> None:
+    """The image tokens of each; stages run the C-Abstractor alone."""
+    found = {}
+    for kind in CONNECTORS:
+        patches = 4 if kind == "mlp" else 16
+        connector = build_connector(ConnectorConfig(kind=kind, image_tokens=4, width=12), 8, 8, patches)
+        random = np.random.default_rng(0)  # whose numbers other versions of torch do not change
+        for parameter in connector.parameters():
+            parameter.data = torch.tensor(random.normal(size=parameter.shape), dtype=torch.float32)
+        features = torch.tensor(random.normal(size=(1, patches, 8)), dtype=torch.float32)
+        found[kind] = connector(features)[0].mean(dim=1).tolist()
+    golden = stored("connectors", found)
+    for kind, tokens in golden.items():
+        assert found[kind] == pytest.approx(tokens, rel=TOLERANCE), (
+            f"{kind} computes something else than before; if that is meant, raise the VERSION of MultimodalStage and "
+            "of SftStage in mm1_lab/config/stage.py and store it with UPDATE_GOLDEN=1"
+        )
+
+
+def test_samples_of_the_world() -> None:
+    world, text = World(), World().pretraining_text(3)
+    questions = world_benchmarks(EvaluationSettings(questions=16, batch_size=1), seed=3)
+    samples: dict[str, Any] = {name: [world.source(name, 3).document(index) for index in range(30)] for name in SOURCES}
+    samples["pretraining"] = [*text.documents(0, 0.1, 64), *text.documents(1, 0.9, 256)]
+    pairs = [world.pairs(3).pair(index, dense=index % 2 > 0) for index in range(30)]
+    samples["pairs"] = pairs
+    for name in INSTRUCTIONS:
+        source = world.instructions(name, 3, Limits(256, 9, 16))
+        samples[f"instructions {name}"] = [source.document(index) for index in range(30)]
+    samples |= {f"questions of {one.name}": [one.blocks, one.demonstrations] for one in questions}
+    digests = {name: hashlib.sha256(repr(found).encode()).hexdigest()[:16] for name, found in samples.items()}
+    light = [float(picture.pixels(36).mean()) for picture, _ in pairs]
+    golden = stored("world", {"version": WORLD_DATA.digest, "samples": digests, "light": light})
+    told = (
+        "the world's samples are others than before; if that is meant, raise PAIRS_VERSION or REST_VERSION in "
+        "mm1_lab/config/stage.py and store them with UPDATE_GOLDEN=1"
+    )
+    assert {name: digests.get(name) for name in golden["samples"]} == golden["samples"], told
+    assert light == pytest.approx(golden["light"], rel=TOLERANCE), told
+    assert golden["version"] == WORLD_DATA.digest, "the world has a new version: store it with UPDATE_GOLDEN=1"

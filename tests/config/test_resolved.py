@@ -43,6 +43,6 @@ def test_sweeps_resolve_as_they_did(name: str) -> None:
         "run with UPDATE_GOLDEN=1"
     )
     assert stages == golden["stages of first arms"], (
-        "a default was changed, which fingerprints do not show, so that old results would pass for new ones; or a field "
-        "is new: then run with UPDATE_GOLDEN=1"
+        "a default was changed, which fingerprints do not show: old results would pass for new ones. If a field is new "
+        "instead, run with UPDATE_GOLDEN=1"
     )
