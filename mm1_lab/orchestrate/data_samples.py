@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from mm1_lab.config import EvaluationSettings
+from mm1_lab.config import SOURCES, EvaluationSettings
 from mm1_lab.data.types import BrokenPicture, Document, Picture, Tokens
 from mm1_lab.data.world import World
 from mm1_lab.evaluate.world import world_benchmarks
@@ -36,7 +36,7 @@ class DataSample(NamedTuple):
 def world_samples() -> Iterator[DataSample]:
     """Of the miniature world: the first documents of each source and the first questions of each benchmark, with all
     accepted answers, of captions with two of their references."""
-    for name in ("captions", "synthetic", "interleaved", "text"):
+    for name in SOURCES:
         source, first = World().source(name, seed=0), 0
         if name == "interleaved":
             while len(source.document(first).parts) < 2 * EACH_OF_WORLD:  # one page with several pictures

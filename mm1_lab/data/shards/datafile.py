@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mm1_lab.config import SOURCES, BenchmarkConfig, Config, RequestError, nearest, read_yaml
+from mm1_lab.config import BenchmarkConfig, Config, RequestError, nearest, read_yaml
 from mm1_lab.data.pixels import Shape
 from mm1_lab.data.shards.finding import A_FOLDER_NEEDS, File, data_set, find
 from mm1_lab.data.shards.readers import READERS
@@ -147,9 +147,9 @@ class DataFile(Config):
 
     def named(self) -> dict[str, OwnSource]:
         """All pre-training sources that have files, by name."""
-        built_in = {name: getattr(self, name) for name in SOURCES}
-        usual = {name: OwnSource(reader=USUAL[name], files=files) for name, files in built_in.items() if files}
-        return usual | self.sources
+        return {
+            name: OwnSource(reader=USUAL[name], files=files) for name, files in self if name in USUAL and files
+        } | self.sources
 
     def all_named(self) -> dict[str, OwnSource]:
         """All pre-training sources, and the instruction sets by their `set_key`."""
