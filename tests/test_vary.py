@@ -73,6 +73,7 @@ def test_other_values_are_another_sweep() -> None:
 
 WRONG = {
     ("x=1",): "recipes have no 'x'; known: encoder,",
+    ("train.steps=1,2",): "recipes have no 'train.steps'; it is a setting of the scale: run the sweep once for each",
     ("image_tokens",): "give FIELD=VALUE,VALUE, such as image_tokens=64,144",
     ("image_tokens=65",): "known: 64, 144",
     ("steps=1", "steps=2"): "steps is given twice",

@@ -15,7 +15,7 @@ import yaml
 
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, option, parse_looks, print_json, request_of, switch
-from mm1_lab.config import Recipe, RequestError, Search, digest, find_yaml, nearest, spelt
+from mm1_lab.config import Recipe, RequestError, Scale, Search, digest, find_yaml, nearest, spelt
 from mm1_lab.config.base import innermost, parse_yaml, read_yaml
 from mm1_lab.files import PUBLISHED, here_or_shipped, write_text
 from mm1_lab.orchestrate.planning.finding import SWEEPS
@@ -154,8 +154,12 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool) -> tuple[Path, 
         field = field.strip()
         if not equals or not text.strip():
             raise RequestError(f"--vary {setting}: give FIELD=VALUE,VALUE, such as image_tokens=64,144")
-        if field.split(".")[0] not in Recipe.model_fields:
-            raise RequestError(f"--vary {setting}: recipes have no {field!r}{nearest(field, Recipe.model_fields)}")
+        first = field.split(".")[0]
+        if first not in Recipe.model_fields:
+            hint = nearest(field, Recipe.model_fields)
+            if first in Scale.model_fields:
+                hint = "; it is a setting of the scale: run the sweep once for each value, with --set"
+            raise RequestError(f"--vary {setting}: recipes have no {field!r}{hint}")
         if field in values:
             raise RequestError(f"--vary {setting}: {field} is given twice")
         values[field] = parse_yaml(f"[{text}]", f"--vary {setting}")

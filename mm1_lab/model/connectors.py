@@ -272,7 +272,10 @@ def build_connector(config: ConnectorSettings, encoder_width: int, decoder_width
             "trust_remote_code=True, or name the file, unchanged, under `connectors` of the sweep"
         )
     if build is None:
-        raise ValueError(f"there is no connector {config.kind!r}; known: {', '.join(CONNECTORS)}")
+        raise ValueError(
+            f"there is no connector {name!r}; known: {', '.join(CONNECTORS)}; one of your own needs `connectors: FILE` "
+            "in the sweep"
+        )
     for what, count in {"image tokens": config.image_tokens, "patches": patches}.items():
         if math.isqrt(count) ** 2 != count:
             raise ValueError(f"connector {config.kind!r}: {count} {what} are not a square number; choose one that is")
