@@ -1,4 +1,5 @@
-"""A golden micro-run: a few steps of each kind of stage, each connector and the world's samples are as stored.
+"""A golden micro-run: a few steps of each kind of stage, each connector, the world's samples, and what a model answers
+and scores are as stored.
 
 A change of behaviour without a new VERSION would let old results pass for new ones. `UPDATE_GOLDEN=1 pytest
 tests/test_golden.py` rewrites what is stored after a change that was meant.
@@ -8,8 +9,10 @@ import csv
 import hashlib
 import json
 import os
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -29,6 +32,8 @@ from mm1_lab.config import (
     MultimodalStage,
     MultimodalTraining,
     Phase,
+    Recipe,
+    SftRecipe,
     SftStage,
     SftTraining,
     Size,
@@ -37,9 +42,13 @@ from mm1_lab.config import (
 from mm1_lab.config.recipe import INSTRUCTIONS
 from mm1_lab.data.types import Data, Limits
 from mm1_lab.data.world import World
+from mm1_lab.evaluate.benchmarks import benchmarks_for
+from mm1_lab.evaluate.metrics import further, score
+from mm1_lab.evaluate.run import evaluate
 from mm1_lab.evaluate.world import world_benchmarks
-from mm1_lab.model import CONNECTORS, build_connector
+from mm1_lab.model import CONNECTORS, build_connector, build_mm1, save_weights
 from mm1_lab.train.stages import run_stage
+from tests.conftest import evaluation_of
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 1e-4
@@ -94,6 +103,10 @@ def stored(name: str, found: Any) -> Any:
     if os.environ.get("UPDATE_GOLDEN") == "1":
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def digests_of(found: dict[str, Any]) -> dict[str, str]:
+    return {name: hashlib.sha256(repr(value).encode()).hexdigest()[:16] for name, value in found.items()}
 
 
 @pytest.fixture
@@ -157,7 +170,7 @@ def test_samples_of_the_world() -> None:
         source = world.instructions(name, 3, Limits(256, 9, 16))
         samples[f"instructions {name}"] = [source.document(index) for index in range(30)]
     samples |= {f"questions of {one.name}": [one.blocks, one.demonstrations] for one in questions}
-    digests = {name: hashlib.sha256(repr(found).encode()).hexdigest()[:16] for name, found in samples.items()}
+    digests = digests_of(samples)
     light = [float(picture.pixels(36).mean()) for picture, _ in pairs]
     golden = stored("world", {"version": WORLD_DATA.digest, "samples": digests, "light": light})
     told = (
@@ -167,3 +180,42 @@ def test_samples_of_the_world() -> None:
     assert {name: digests.get(name) for name in golden["samples"]} == golden["samples"], told
     assert light == pytest.approx(golden["light"], rel=TOLERANCE), told
     assert golden["version"] == WORLD_DATA.digest, "the world has a new version: store it with UPDATE_GOLDEN=1"
+
+
+def test_evaluation(tmp_path: Path) -> None:
+    """A tuned model of fixed weights writes what it wrote before, and made answers score what they scored."""
+    stage = evaluation_of("evaluate.questions=12", "evaluate.shots=[0, 2]", recipe=Recipe(sft=SftRecipe()))
+    world = World()
+    model = build_mm1(stage.model, world.tokenizer)
+    random = np.random.default_rng(0)
+    for parameter in model.parameters():
+        parameter.data = torch.tensor(random.normal(size=parameter.shape), dtype=torch.float32)
+    save_weights(model, tmp_path, stage.model)
+    result = evaluate(stage, tmp_path, world, lambda progress: None)
+    rows, made = defaultdict(list), {}
+    for row in result.scores:
+        rows[f"{row.benchmark} {row.shots}-shot"].append(row.prediction)
+    written = digests_of(rows)
+    for benchmark in benchmarks_for(world, stage.settings, stage.seed, tuned=True):
+        references = [question.references[0] for question in benchmark.questions]
+        # some right, some with words too many or too few, and some of another question
+        answers = [
+            references,
+            [f"{one} there" for one in references],
+            [one[:-2] for one in references],
+            references[::-1],
+        ]
+        for one in (benchmark, *further(benchmark)):
+            made[one.name] = [fmean(score(one, some)) for some in answers]
+    found = {"version": [stage.VERSION, stage.TUNED_VERSION], "written": written, "scores": made}
+    golden = stored("evaluation", found | {"losses": result.held_out_loss})
+    told = (
+        "an evaluation answers or scores otherwise than before; if that is meant, raise EvaluationStage.VERSION in "
+        "mm1_lab/config/stage.py and store it with UPDATE_GOLDEN=1"
+    )
+    assert written == golden["written"], told
+    assert result.held_out_loss == pytest.approx(golden["losses"], rel=TOLERANCE), told
+    assert made.keys() == golden["scores"].keys(), told
+    for name, scores in golden["scores"].items():
+        assert made[name] == pytest.approx(scores, rel=TOLERANCE), f"{name}: {told}"
+    assert golden["version"] == found["version"], "evaluation has a new version: store it with UPDATE_GOLDEN=1"
