@@ -14,7 +14,6 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from analysis.statistics import Floats
 from analysis.study import Study
 from analysis.table import Table
 from mm1_lab.config import TEXT_CORE, Measure
@@ -42,16 +41,13 @@ class Paired:
 
 def pair_arms(study: Study) -> Paired:
     """What comparing all pairs of a sweep's arms needs."""
-    arms = [arm for arm in study.scored if study.representative(arm) == arm and arm not in study.controls]
-    differences: dict[tuple[str, str], Floats] = {}
+    arms = [arm for arm in study.distinct if arm not in study.controls]
+    differences: dict[tuple[str, str], pd.Series[float]] = {}
     for measure in [*(Measure(shots=shots) for shots in study.shots), TEXT_CORE]:
-        known = study.trial_values(measure)
-        values = {}
-        for arm in arms:
-            values[arm] = np.array([known.get((arm, seed), np.nan) for seed in study.seeds])
+        by_arm = study.trial_values(measure).T
         for first, second in combinations(arms, 2):
-            differences[str(measure), f"{first} − {second}"] = values[first] - values[second]
-    frame = pd.DataFrame.from_dict(differences, orient="index", columns=study.seeds, dtype=float)
+            differences[str(measure), f"{first} − {second}"] = by_arm[first] - by_arm[second]
+    frame = pd.DataFrame(list(differences.values()), columns=study.seeds, dtype=float)
     frame.index = pd.MultiIndex.from_tuples(differences, names=["measure", "pair"])
     spent = []
     for record in study.records.values():

@@ -22,7 +22,7 @@ it is conditional on these models, says nothing about newly trained ones, and gi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,37 +145,33 @@ def other_axes(weights: Floats, levels: Floats, scores: Floats) -> Floats:
     return along(levels - np.outer(direction, direction @ levels), scores)
 
 
-def arm_means(scores: Mapping[tuple[str, int], float], controls: Collection[str] = ()) -> dict[str, Interval]:
-    """The mean of every arm by a least-squares fit of score = arm + seed + rest; `scores` by (arm, seed) may have gaps.
+def arm_means(scores: pd.DataFrame, controls: Collection[str] = ()) -> dict[str, Interval]:
+    """The mean of every arm by a least-squares fit of score = arm + seed + rest; `scores` (arms, seeds) may have gaps.
 
     An arm's mean is adjusted to the average of the seeds, so a missing seed does not bias it. The intervals, from one
     residual variance over all arms except the controls, are for comparing arms by eye at these seeds; claims are not
     judged by them. Empty without residual degrees of freedom, as with one seed, and if shared seeds do not connect
     all arms.
     """
-    known = [trial for trial in scores if trial[0] not in controls]
-    if not known:
+    known = scores[~scores.index.isin(controls)].stack().dropna()
+    if known.empty:
         return {}
-    values = np.array([scores[trial] for trial in known])
-    trials = pd.DataFrame(known, columns=["arm", "seed"])
-    design = pd.get_dummies(trials, columns=["arm", "seed"]).to_numpy(np.float64)  # arms, then seeds, in order
-    arms = trials["arm"].nunique()
-    coefficients, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
-    degrees = float(len(values) - rank)
+    arms, seeds = (pd.get_dummies(known.index.get_level_values(level), dtype=float) for level in (0, 1))
+    design = np.hstack([arms, seeds])
+    coefficients, _, rank, _ = np.linalg.lstsq(design, known, rcond=None)
+    degrees = float(len(known) - rank)
     if degrees < 1 or rank < design.shape[1] - 1:
         return {}
-    rest = values - design @ coefficients
+    rest = known - design @ coefficients
     variance = (rest**2).sum() / degrees
-    of_seeds = coefficients[arms:] - coefficients[arms:].mean()
-    luck = dict(zip(sorted(set(trials["seed"])), of_seeds, strict=True))
-    values_of: dict[str, list[float]] = {}
-    for (arm, seed), value in scores.items():
-        own_luck = 0.0 if arm in controls else luck[seed]  # a control does not share the others' luck
-        values_of.setdefault(arm, []).append(value - own_luck)
+    luck = pd.Series(coefficients[arms.shape[1] :], seeds.columns)
+    luck -= luck.mean()
     means = {}
-    for arm, own in values_of.items():
-        error = np.sqrt(variance / len(own))
-        means[arm] = Interval(float(np.mean(own)), float(error), degrees)
+    for arm, own in scores.iterrows():
+        values = (own if arm in controls else own - luck).dropna()  # a control does not share the others' luck
+        if len(values):
+            error = np.sqrt(variance / len(values))
+            means[str(arm)] = Interval(float(values.mean()), float(error), degrees)
     return means
 
 

@@ -31,9 +31,6 @@ FAMILIES_APART = {
 }
 """Titles of the families that the means over all benchmarks exclude: probes, or tuned models only."""
 
-TrialValues = dict[tuple[str, int], float]
-"""A value per trial (arm, seed)."""
-
 
 @dataclass(frozen=True, eq=False)  # cached by identity
 class Study:
@@ -119,6 +116,11 @@ class Study:
         """The first arm with scores that has the same trials (by recipe or fingerprint), so that they count once."""
         own = self._trials_of(arm)
         return next((other for other in self.scored if own & self._trials_of(other)), arm)
+
+    @cached_property
+    def distinct(self) -> list[str]:
+        """The arms with scores, one of those that are the same trials."""
+        return [arm for arm in self.scored if self.representative(arm) == arm]
 
     @cache
     def _trials_of(self, arm: str) -> set[str]:
@@ -209,26 +211,23 @@ class Study:
         return _of_benchmarks(self.asked[~is_family].sort_values("shots", kind="stable"))
 
     @cache
-    def all_values(self, measure: Measure) -> TrialValues:
-        """The value of each trial (arm, seed)."""
+    def all_values(self, measure: Measure) -> pd.DataFrame:
+        """The value of each trial: a row per arm of the sweep, a column per seed; NaN where there is none."""
         trial = ["arm", "seed"]
         if measure.about == "loss":
             of_source = self.held_out[self.held_out["source"] == measure.of]
             values = of_source.set_index(trial)["loss"]
         else:
             values = trial_value(self.scores, measure, trial)
-        return {(arm, int(seed)): value for (arm, seed), value in zip(values.index, values.tolist(), strict=True)}
+        return values.unstack("seed").reindex(index=list(self.sweep.arms), columns=self.seeds).astype(np.float64)
 
-    @cache
-    def trial_values(self, measure: Measure) -> TrialValues:
-        """The value of each trial (arm, seed), without arms that have the same trials as another."""
-        values = self.all_values(measure)
-        return {(arm, seed): value for (arm, seed), value in values.items() if self.representative(arm) == arm}
+    def trial_values(self, measure: Measure) -> pd.DataFrame:
+        """`all_values` of the `distinct` arms."""
+        return self.all_values(measure).loc[self.distinct]
 
     def seed_values(self, arm: str, measure: Measure) -> list[float]:
         """The values of the arm's trials, ordered by seed."""
-        values = self.all_values(measure)
-        return [values[arm, seed] for seed in self.seeds if (arm, seed) in values]
+        return self.all_values(measure).T[arm].dropna().tolist()
 
     @cache
     def asked_unlike(self, arms: frozenset[str], measure: Measure) -> bool:

@@ -62,11 +62,6 @@ class OutsideClaim(Contrast):
         """Of each arm in the difference; an arm that stands on both sides alike is in none."""
         return {arm: weight for (arm, _), weight in claim_of(self).weights.items() if weight}
 
-    @property
-    def squares(self) -> float:
-        """The sum of the squared weights."""
-        return sum(weight**2 for weight in self.weights.values())
-
 
 @dataclass(frozen=True)
 class Judgement:
@@ -367,7 +362,8 @@ def _row(
         prior = max(found.degrees_of_freedom - (one.count - 1), 0.0)
         if one.count == 1 and spread:  # of arms that were run once, by the repeats of others
             deviation, prior = spread
-            single = Interval(found.estimate, math.sqrt(claim.squares) * deviation, prior)
+            squares = sum(weight**2 for weight in claim.weights.values())
+            single = Interval(found.estimate, math.sqrt(squares) * deviation, prior)
         if np.isfinite(single.error) and np.isfinite(single.estimate):
             needed = seeds_needed(claim.expect, claim.margin, single, prior, tested.tests)
     if is_open and looks:
@@ -403,8 +399,7 @@ def _spread(means: pd.DataFrame, paired: bool) -> tuple[float, float] | None:
     if not paired:
         variance, degrees = _within_arms(_runs(means))
         return (math.sqrt(variance), degrees) if degrees else None
-    scores: dict[Any, float] = means.stack().dropna().to_dict()
-    for arm, found in arm_means(scores).items():  # every arm's tells the same
+    for arm, found in arm_means(means).items():  # every arm's tells the same
         return found.error * math.sqrt(len(means.loc[arm].dropna())), found.degrees_of_freedom
     return None
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.effects import levels_of
-from analysis.statistics import Floats, Interval, moderated, one_sample, other_arms, other_axes
+from analysis.statistics import Interval, moderated, one_sample, other_arms, other_axes
 from analysis.study import Study
 from mm1_lab.config import Measure
 
@@ -41,21 +41,19 @@ class Difference:
             arms = frozenset(arm for arm, other in self.terms if other == measure)
             if self.study.asked_unlike(arms, measure):
                 return f"different benchmarks in the arms' means of {measure}"
-        if not all(self._seeds_of_terms):
+        if self._scores.isna().all(axis=1).any():
             return "no scores"
-        return "" if set.intersection(*self._seeds_of_terms) else "no seed in common"
+        return "no seed in common" if self._scores.isna().any().all() else ""
 
     @cached_property
-    def _seeds_of_terms(self) -> list[set[int]]:
-        found = []
-        for arm, measure in self.terms:
-            found.append({seed for other, seed in self.study.trial_values(measure) if other == arm})
-        return found
+    def _scores(self) -> pd.DataFrame:
+        """A row per term, a column per seed."""
+        return pd.DataFrame([self.study.all_values(measure).loc[arm] for arm, measure in self.terms])
 
     @cached_property
     def seeds(self) -> list[int]:
         """The seeds that have all scores."""
-        return [] if self.lacking else sorted(set.intersection(*self._seeds_of_terms))
+        return [] if self.lacking else [seed for seed in self.study.seeds if self._scores[seed].notna().all()]
 
     def over_first(self, count: int) -> Interval | None:
         """The interval over the first `count` seeds; None for fewer than two.
@@ -63,28 +61,22 @@ class Difference:
         A moderated t interval for arms at one measure, an ordinary t interval for several.
         """
         study, seeds = self.study, self.seeds[:count]
-        values: Floats = np.zeros(len(seeds))
-        for (arm, measure), weight in self.terms.items():
-            known = study.trial_values(measure)
-            values += weight * np.array([known[arm, seed] for seed in seeds])
+        values = np.array(list(self.terms.values())) @ self._scores[seeds].to_numpy()
         measures = {measure for _, measure in self.terms}
         if len(measures) > 1:
             return one_sample(values)
         weights = {arm: weight for (arm, _), weight in self.terms.items()}
-        scores = {}
-        for arm in study.scored:
-            if arm not in study.controls and all((arm, seed) in known for seed in seeds):
-                scores[arm] = [known[arm, seed] for seed in seeds]
+        known = study.trial_values(*measures)[seeds].dropna()
+        known = known[~known.index.isin(study.controls)]
         if sorted(self.weights.values()) == [-1.0, 1.0]:
-            others = [own for arm, own in scores.items() if arm not in weights]
-            return moderated(values, other_arms(np.array(others)))
-        if not set(weights) <= set(scores):
+            others = known.drop(index=list(weights), errors="ignore")
+            return moderated(values, other_arms(others.to_numpy()))
+        if not set(weights) <= set(known.index):
             return one_sample(values)  # a control's variance is not that of the others
-        own = np.array([weights.get(arm, 0.0) for arm in scores])
-        axes = pd.DataFrame([levels_of(study.sweep.arms[arm]) for arm in scores])
+        own = np.array([weights.get(arm, 0.0) for arm in known.index])
+        axes = pd.DataFrame([levels_of(study.sweep.arms[arm]) for arm in known.index])
         levels = pd.get_dummies(axes).to_numpy(np.float64)
-        pool = other_axes(own, levels, np.array(list(scores.values())))
-        return moderated(values, pool, float(own @ own))
+        return moderated(values, other_axes(own, levels, known.to_numpy()), float(own @ own))
 
     @cached_property
     def over_seeds(self) -> Interval | None:

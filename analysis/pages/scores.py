@@ -131,10 +131,7 @@ def means_table(study: Study) -> Table:
 
 def arms_table(study: Study, measures: Sequence[Measure], heading: str, notes: Sequence[str]) -> Table:
     """The means of `measures`, with a row per arm with scores, one for arms that are the same trials."""
-    rows = []
-    for arm in study.scored:
-        if study.representative(arm) == arm:
-            rows.append({"arm": arm} | _cells(study, arm, measures))
+    rows = [{"arm": arm} | _cells(study, arm, measures) for arm in study.distinct]
     return Table(heading, pd.DataFrame(rows), notes)
 
 

@@ -203,7 +203,7 @@ def test_captions_by_content_have_their_cider_beside(data_mix: Sweep) -> None:
     names = [f"captions cider {shots}-shot" for shots in (0, 4, 8)]
     assert list(map(str, study.cider_measures)) == names and not plain.cider_measures
     assert study.families["captioning"] == "captioning (content)"
-    assert study.trial_values(AVERAGE) == plain.trial_values(AVERAGE)
+    assert study.trial_values(AVERAGE).equals(plain.trial_values(AVERAGE))
     table = cider_table(study).frame
     assert list(table) == ["arm", *names]
     mean = captions[(captions["arm"] == "base") & (captions["shots"] == 0)]["score"].mean() * 3
@@ -278,7 +278,7 @@ def test_each_level_of_an_axis_is_compared_with_the_base_s_and_controls_stand_ap
     levels = level_rows(study)
     row = levels.set_index(["axis", "level"]).loc[("synthetic captions", "0 %")]
     values = study.trial_values(AVERAGE)
-    each = [values["no-vecap", seed] - values["base", seed] for seed in range(3)]
+    each = [values.loc["no-vecap", seed] - values.loc["base", seed] for seed in range(3)]
     assert row["estimate"] == pytest.approx(np.mean(each)) and row["low"] < row["estimate"] < row["high"]
     assert set(levels["base"]) == {"45.5:45.5:9.09", "7 %"}
     shuffled = {"axis": "images", "base": "shown", "level": "shuffled", "estimate": -45.0, "low": -50.0, "high": -40.0}

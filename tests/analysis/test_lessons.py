@@ -94,7 +94,7 @@ def test_groups_of_arms_are_compared_by_their_means() -> None:
     contrast = Contrast(claim="more", first=tuple(first), second=tuple(second), measure=AVERAGE, expect="greater")
     row = claim_row(study, claim_of(contrast))
     values = study.trial_values(AVERAGE)
-    means = [[np.mean([values[arm, seed] for arm in side]) for seed in range(3)] for side in (first, second)]
+    means = [[np.mean([values.loc[arm, seed] for arm in side]) for seed in range(3)] for side in (first, second)]
     assert row["estimate"] == pytest.approx(np.mean(means[0]) - np.mean(means[1])) and row["df"] == 2 + 5
     assert row["detail"] == f"mean of {', '.join(first)} − mean of {', '.join(second)}, average"
 

@@ -38,7 +38,8 @@ def test_a_kind_of_question_and_the_loss_of_a_source_have_values(data_mix: objec
     rows = study.scores[(study.scores["kind"] == "letter") & (study.scores["shots"] == 4)]
     rows = rows[rows["family"].isin(("captioning", "vqa")) & (rows["arm"] == "base") & (rows["seed"] == 1)]
     letters = Measure("letter", 4, about="kind")
-    assert study.trial_values(letters)["base", 1] == pytest.approx(rows.groupby("benchmark")["score"].mean().mean())
+    assert study.trial_values(letters).loc["base", 1] == pytest.approx(rows.groupby("benchmark")["score"].mean().mean())
     loss = Measure("text", about="loss")
     study.held_out[["arm", "seed", "source", "loss"]] = pd.DataFrame([("base", 1, "text", 1.5), ("base", 1, "x", 9.0)])
-    assert study.trial_values(loss) == {("base", 1): 1.5} and rows_of(study.scores, loss).empty
+    assert study.trial_values(loss).stack().dropna().to_dict() == {("base", 1): 1.5}
+    assert rows_of(study.scores, loss).empty

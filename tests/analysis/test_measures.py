@@ -18,7 +18,7 @@ def test_signal_and_noise_are_those_of_an_analysis_of_variance(data_mix: Sweep) 
     study = study_of(data_mix, (0, 1, 2))
     rows = measure_rows(study, 4.0, 1.0).set_index("measure")
     for name in ("0-shot", "text-core", "4-shot"):
-        scores = pd.Series(study.trial_values(Measure.parse(name))).unstack().drop(index="blind")
+        scores = study.trial_values(Measure.parse(name)).drop(index="blind")
         arms, seeds = scores.shape
         rest = scores.sub(scores.mean(axis=1), axis=0).sub(scores.mean(axis=0)) + scores.to_numpy().mean()
         variance = float((rest**2).to_numpy().sum()) / ((arms - 1) * (seeds - 1))

@@ -30,7 +30,7 @@ def by_hand(data_mix: Sweep, measure: str) -> tuple[float, float, float]:
     scores = []
     for seeds, lifts in (((0, 1, 2), LIFT), ((0, 1), OTHER)):
         values = study_of(data_mix, seeds, lifts=lifts).trial_values(Measure.parse(measure))
-        scores.append(pd.Series(values).unstack().drop(index="blind"))
+        scores.append(values.drop(index="blind"))
     mean, single, own = [], [], []
     for first, second in combinations(scores[0].index, 2):
         truth = (scores[0].loc[first] - scores[0].loc[second]).to_numpy()

@@ -20,7 +20,7 @@ def over_blocks(values: dict[str, Floats], counts: Floats) -> Interval:
 
 def means_of(scores: Floats) -> dict[str, Interval]:
     """The means of (arms, seeds), arms named 0, 1, …; NaN is a hole."""
-    return arm_means({(str(arm), seed): value for (arm, seed), value in np.ndenumerate(scores) if np.isfinite(value)})
+    return arm_means(pd.DataFrame(scores).rename(index=str))
 
 
 def test_a_pair_s_variance_is_moderated_towards_the_pool_as_limma_does() -> None:
@@ -45,9 +45,9 @@ def test_variance_of_means_is_pooled_over_arms_but_not_over_controls() -> None:
     half = stats.t.ppf(0.975, 6) * math.sqrt((rest**2).sum() / 6 / 3)
     mean = means_of(scores)["3"]
     assert mean.estimate == pytest.approx(scores[3].mean()) and mean.half_width == pytest.approx(half)
-    known = {(str(arm), seed): value for (arm, seed), value in np.ndenumerate(scores)}
-    blind = {("blind", seed): 10.0 + 9 * (seed == 1) for seed in range(3)}
-    beside = arm_means(known | blind, controls=["blind"])
+    known = pd.DataFrame(scores).rename(index=str)
+    known.loc["blind"] = [10.0, 19.0, 10.0]
+    beside = arm_means(known, controls=["blind"])
     assert {arm: beside[arm] for arm in "0123"} == pytest.approx({arm: means_of(scores)[arm] for arm in "0123"})
     assert beside["blind"].estimate == pytest.approx(13.0)
 
