@@ -51,16 +51,11 @@ def varying(sweep: Sweep, arms: Collection[str]) -> Levels:
         own = levels_of(recipe)
         if arm in arms and recipe.images != "blind" and own not in levels.values():
             levels[arm] = own
-    unset: dict[str, str] = {}
+    axes: dict[str, str] = {}
     for own in (levels_of(sweep.base), *levels.values()):
-        unset |= dict.fromkeys(own, UNSET)
-    filled = {arm: unset | own for arm, own in levels.items()}
-    varied = []
-    for axis in unset:
-        different = {own[axis] for own in filled.values()}
-        if len(different) > 1:
-            varied.append(axis)
-    return {arm: {axis: own[axis] for axis in varied} for arm, own in filled.items()}
+        axes |= own
+    varied = [axis for axis in axes if len({own.get(axis, UNSET) for own in levels.values()}) > 1]
+    return {arm: {axis: own.get(axis, UNSET) for axis in varied} for arm, own in levels.items()}
 
 
 def groups(levels: Levels, axis: str) -> list[dict[str, str]]:

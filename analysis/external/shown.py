@@ -7,31 +7,20 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.external.judge import Judgement
-from analysis.judging.claims import Claim
-from analysis.table import Table, as_text, to_plain
-from mm1_lab.config import AVERAGE, RequestError
+from analysis.judging.p_values import expectation
+from analysis.table import MISSING, Table, as_text, to_plain
+from mm1_lab.config import RequestError
 from mm1_lab.formatting import counted
 
 
 def judgement_text(judgement: Judgement) -> str:
     """A row per claim, then why some are not judged, what luck is worth, and notes."""
     claims = judgement.claims
-    rows = []
-    for claim in claims:
-        low, high = (as_text(claim[end], ".4g") for end in ("low", "high"))
-        rows.append(
-            {
-                "claim": claim["claim"],
-                "measure": claim["measure"],
-                "expected": Claim("", "", {}, AVERAGE, claim["expect"], claim["margin"]).expectation,
-                "difference": claim["difference"],
-                "95 %": f"[{low}, {high}]" if claim["low"] is not None else None,
-                "seeds": claim["seeds"],
-                "p": claim["p"],
-                "verdict": claim["verdict"],
-                "seeds needed": claim["seeds_needed"],
-            }
-        )
+    frame = pd.DataFrame(claims).rename(columns={"seeds_needed": "seeds needed"})
+    frame["expected"] = [expectation(claim["expect"], claim["margin"]) for claim in claims]
+    ends = [(as_text(claim["low"], ".4g"), as_text(claim["high"], ".4g")) for claim in claims]
+    frame["95 %"] = [MISSING if low == MISSING else f"[{low}, {high}]" for low, high in ends]
+    columns = ["claim", "measure", "expected", "difference", "95 %", "seeds", "p", "verdict", "seeds needed"]
     notes = []
     for reason in dict.fromkeys(claim["reason"] for claim in claims if claim["reason"]):
         count = sum(claim["reason"] == reason for claim in claims)
@@ -52,7 +41,7 @@ def judgement_text(judgement: Judgement) -> str:
         )
     notes += judgement.notes
     formats = {"difference": ".4g", "p": ".2g", "seeds needed": ".0f"}
-    return to_plain(Table("p by Holm over all claims", pd.DataFrame(rows), notes, formats=formats))
+    return to_plain(Table("p by Holm over all claims", frame[columns], notes, formats=formats))
 
 
 def draw_judgement(judgement: Judgement, path: Path) -> None:

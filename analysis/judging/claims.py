@@ -32,13 +32,6 @@ class Claim:
     expect: Expectation
     margin: float = 0.0
 
-    @property
-    def expectation(self) -> str:
-        """`> 0`, `< −2`, `within ± 2`, `≥ −2`."""
-        minus = f"−{self.margin:g}" if self.margin else "0"
-        words = {"greater": f"> {self.margin:g}", "less": f"< {minus}", "keeps": f"≥ {minus}"}
-        return words.get(self.expect, f"within ± {self.margin:g}")
-
 
 def claim_of(contrast: Contrast) -> Claim:
     first, second = contrast.sides

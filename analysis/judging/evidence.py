@@ -14,7 +14,7 @@ import numpy as np
 
 from analysis.judging.claims import LAW, Claim, Lesson, Part, claim_of, claims_of, lessons_about
 from analysis.judging.difference import Difference, Weights
-from analysis.judging.p_values import P, p_values, verdict_from_p
+from analysis.judging.p_values import P, expectation, p_values, verdict_from_p
 from analysis.judging.sequential import over_looks
 from analysis.law.fit import VERDICT_SEEDS, Fit
 from analysis.paper import UNPUBLISHED, PaperNumber, combine_numbers, read_paper
@@ -82,7 +82,7 @@ class Evidence:
             "measure": str(self.claim.measure),
             "expect": self.claim.expect,
             "margin": self.claim.margin,
-            "expectation": self.claim.expectation,
+            "expectation": expectation(self.claim.expect, self.claim.margin),
             "estimate": found.estimate,
             "error": found.error,
             "df": found.degrees_of_freedom,

@@ -28,6 +28,13 @@ def claimed(expect: Expectation, margin: float) -> tuple[float, float]:
     return -margin, np.inf if expect == "keeps" else margin
 
 
+def expectation(expect: Expectation, margin: float) -> str:
+    """What is claimed in words: `> 0`, `< −2`, `within ± 2`, `≥ −2`."""
+    minus = f"−{margin:g}" if margin else "0"
+    words = {"greater": f"> {margin:g}", "less": f"< {minus}", "keeps": f"≥ {minus}"}
+    return words.get(expect, f"within ± {margin:g}")
+
+
 def p_values(expect: Expectation, margin: float, found: Interval) -> dict[str, float]:
     """The p of the statements about a difference.
 

@@ -113,22 +113,15 @@ def validity_table(study: Study, checks: Sequence[Check]) -> Table:
         about += f", of differences from the blind control over {counted(len(shared), 'seed')}"
     counts = Counter(one.verdict for one in checks)
     tally = ", ".join(f"{counts[verdict]} {words}" for verdict, words in TALLY.items() if counts[verdict])
-    lines = []
-    for one in checks:
-        line = {
-            "check": one.check,
-            "what": one.what,
-            "value": one.value,
-            "95 % interval": "" if np.isnan(one.low) else f"{as_text(one.low)} to {as_text(one.high)}",
-            "needed": one.needed,
-            "verdict": one.verdict,
-        }
-        lines.append(line)
+    frame = pd.DataFrame(checks)
+    ends = ["" if np.isnan(one.low) else f"{as_text(one.low)} to {as_text(one.high)}" for one in checks]
+    frame["95 % interval"] = ends
+    columns = ["check", "what", "value", "95 % interval", "needed", "verdict"]
     title = f"Validity of the base: {study.manifest.variant}, scale {study.manifest.scale}"
     notes = [f"Of {len(checks)} checks {tally}; 95 % intervals {about}."]
     if warning := caution(study.manifest, sorted(seeds)):
         notes.append(warning)
-    return Table(title, pd.DataFrame(lines), notes)
+    return Table(title, frame[columns], notes)
 
 
 def _base_and_blind(study: Study) -> tuple[str, str] | None:

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.judging.difference import Difference
 from analysis.pages.notes import unlike_note
 from analysis.seeds import seeds_text
-from analysis.statistics import UNKNOWN, mean_of
+from analysis.statistics import UNKNOWN
 from analysis.study import Study
 from analysis.table import Table, as_text
 from mm1_lab.config import RequestError, nearest
@@ -56,15 +56,12 @@ def compare_arms(study: Study, first: str, second: str, only: Sequence[int] = ()
     for measure in [*study.measures, *study.own_benchmarks]:
         difference = Difference(study, {(first, measure): 1.0, (second, measure): -1.0})
         found = difference.found or UNKNOWN
-        means = []
-        for representative in own.values():
-            mean = mean_of(study.seed_values(representative, measure)) or UNKNOWN
-            means.append(mean.estimate)
+        means = study.all_values(measure).mean(axis=1)
         rows.append(
             {
                 "measure": str(measure),
-                "first": means[0],
-                "second": means[1],
+                "first": means[own[first]],
+                "second": means[own[second]],
                 "difference": found.estimate,
                 "low": found.low,
                 "high": found.high,

@@ -11,7 +11,7 @@ from analysis.judging.claims import known_lessons
 from analysis.judging.evidence import Evidence
 from analysis.judging.verdicts import judge_lessons, parts_frame
 from analysis.measures import measures_table
-from analysis.pages.axes import axes_table, what_mattered
+from analysis.pages.axes import axes_table, drawn_levels, what_mattered
 from analysis.pages.cells import in_short
 from analysis.pages.verdicts import in_little_room, run_lessons, tally, verdicts_table
 from analysis.proxies import Paired, accuracy, accuracy_table
@@ -144,6 +144,10 @@ class Group:
     @property
     def axes_table(self) -> Table | None:
         return axes_table(self.levels, self.axes_title, self.caution) if len(self.levels) else None
+
+    @property
+    def has_axes_figure(self) -> bool:
+        return self.scale != "smoke" and len(drawn_levels(self.levels)) > 0
 
     @property
     def accuracy_table(self) -> Table | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from analysis.effects import UNSET, levels_of
-from analysis.pages.axes import draw_axes, drawn_levels
+from analysis.pages.axes import draw_axes
 from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.groups import Drawn, Group
 from analysis.pages.output import Output
@@ -33,7 +33,7 @@ def write_overview(out: Path, groups: Sequence[Group], latex: bool = False) -> l
         if group.axes_table:
             output.csv("axes", group.levels)
             output.tables("axes", group.axes_table)
-        if _has_axes_figure(group):
+        if group.has_axes_figure:
             output.figure("axes", draw_axes(group.levels, group.axes_title, group.caution))
         if group.measures_table:
             output.tables("measures", group.measures_table)
@@ -46,15 +46,11 @@ def write_overview(out: Path, groups: Sequence[Group], latex: bool = False) -> l
     return [*written, path]
 
 
-def _has_axes_figure(group: Group) -> bool:
-    return group.scale != "smoke" and len(drawn_levels(group.levels)) > 0
-
-
 def summary(groups: Sequence[Group]) -> str:
     """The results at a glance as Markdown, with figures: own sweeps, then lessons and the sweeps they are about."""
     templates = environment()
     templates.filters |= {"markdown": _markdown, "plain": plain_markdown, "alt": _alt}
-    text = templates.get_template("summary.md.jinja").render(groups=groups, has_axes_figure=_has_axes_figure)
+    text = templates.get_template("summary.md.jinja").render(groups=groups)
     return f"{text}\n"
 
 
