@@ -156,6 +156,7 @@ def arm_means(scores: pd.DataFrame, controls: Collection[str] = ()) -> dict[str,
     known = scores[~scores.index.isin(controls)].stack().dropna()
     if known.empty:
         return {}
+    # a column per arm, and one per seed: 1 in the rows that are of it
     arms, seeds = (pd.get_dummies(known.index.get_level_values(level), dtype=float) for level in (0, 1))
     design = np.hstack([arms, seeds])
     coefficients, _, rank, _ = np.linalg.lstsq(design, known, rcond=None)

@@ -221,6 +221,7 @@ class Study:
             values = trial_value(self.scores, measure, trial)
         return values.unstack("seed").reindex(index=list(self.sweep.arms), columns=self.seeds).astype(np.float64)
 
+    @cache
     def trial_values(self, measure: Measure) -> pd.DataFrame:
         """`all_values` of the `distinct` arms."""
         return self.all_values(measure).loc[self.distinct]

@@ -53,7 +53,8 @@ class Difference:
     @cached_property
     def seeds(self) -> list[int]:
         """The seeds that have all scores."""
-        return [] if self.lacking else [seed for seed in self.study.seeds if self._scores[seed].notna().all()]
+        complete = self._scores.notna().all()
+        return [] if self.lacking else [seed for seed in self.study.seeds if complete[seed]]
 
     def over_first(self, count: int) -> Interval | None:
         """The interval over the first `count` seeds; None for fewer than two.
