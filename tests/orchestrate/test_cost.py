@@ -16,12 +16,15 @@ def enter(folder: Path, stage: MultimodalStage, seconds: float) -> None:
 
 
 def test_measurements_of_this_machine_go_before_the_usual_speeds(tmp_path: Path) -> None:
-    """Their median, without those too short to tell; a stage twice as long takes twice the time."""
+    """Their median, without those too short to tell, and without what waited at `smoke`; a stage twice as long takes
+    twice the time."""
     ledger, stage = Ledger(tmp_path / "results", tmp_path / "store"), evaluation_of(scale="mini").model
     usual = stage_seconds(stage, measured_speeds(ledger))
     assert usual == pytest.approx(stage.flops() / USUAL["multimodal"])
     for number, seconds in enumerate((9.0, 90.0, 100.0, 500.0)):
         enter(ledger.store / str(number), stage, seconds)
+    for number in range(5):
+        enter(ledger.store / f"smoke {number}", evaluation_of(scale="smoke").model, 20.0)
     (ledger.store / "broken").mkdir()
     (ledger.store / "broken" / "timings.json").write_text("[]", encoding="utf-8")
     speeds = measured_speeds(ledger)

@@ -35,7 +35,7 @@ USUAL = {"encoder": 1.6e10, "decoder": 4.5e10, "multimodal": 2.0e10, "sft": 1.2e
 NEWEST = 30
 """Measurements read per folder: enough for a median, and quick to read."""
 SHORTEST = 10.0
-"""Seconds. A shorter stage, as at `smoke`, is mostly overhead and tells no speed."""
+"""Seconds that a stage takes, and at `USUAL` speed would take, at least; less, as at `smoke`, is mostly overhead."""
 LEAST = 3.0
 """Seconds that any stage takes to start, load and write, however small."""
 
@@ -229,7 +229,8 @@ def measured_speeds(ledger: Ledger) -> dict[str, float]:
             with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 values = json.loads(path.read_text(encoding="utf-8"))
                 for kind, timing in (values["timings"] if name == "record.json" else values).items():
-                    if timing["seconds"] >= SHORTEST and timing["flops"] > 0:
+                    usual = timing["flops"] / USUAL.get(kind, 1e10)
+                    if min(timing["seconds"], usual) >= SHORTEST:
                         found[kind].append(timing["flops"] / timing["seconds"])
     return USUAL | {kind: median(speeds) for kind, speeds in found.items()}
 
