@@ -86,7 +86,7 @@ MEASURES = {
     "`captioning 0-shot`, `vqa 8-shot`, …": "the same within one family of benchmarks",
     "`chat 0-shot`, …": "the same within a family that the other means exclude: of fine-tuned models",
     "`vqav2 0-shot`, `pope-random f1 0-shot`, …": "a benchmark by itself, unless a family has its "
-    "name; of the tables, only `scores.csv` has it",
+    "name; `scores.csv` has all, `table.md` those of your own",
     "`text-core`": "mean over the benchmarks without images",
     "`kind colour 0-shot`, …": "mean over the benchmarks with images of one kind of question alone; in no table",
     "`loss captions`, `loss text`, …": "loss on held-out documents of one source, nats per text token; less is better",
