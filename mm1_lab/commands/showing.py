@@ -96,7 +96,9 @@ def show(options: argparse.Namespace) -> int:
     opt.DATA,
     option("--seeds", "at which to compare them: how many or which, as for run; default: all that both arms have"),
     opt.SET,
-    opt.IN_RESULTS,
+    option(
+        "--results", f"default: {RESULTS}; if the sweep has none there, {PUBLISHED}", "DIR", type=Path, default=RESULTS
+    ),
     opt.STORE,
     opt.JSON,
 )
