@@ -55,6 +55,9 @@ def pack(results: Path) -> list[Path]:
             written += [folder / RECORDS, folder / SCORES]
     if not written:
         raise RequestError(f"{results}: there is no finished trial to pack")
+    if count := sum(files.is_complete(trial) and trial.name not in packed for trial in trials.iterdir()):
+        of_none = f"{counted(count, 'finished trial')} of no sweep as it is now (trials.csv): not in the packs"
+        print(f"mm1-lab: {trials}: {of_none}", file=sys.stderr)
     before = _packs(results)
     digests = {path.relative_to(results).as_posix(): files.file_digest(path) for path in written}
     done_file = results / files.DONE

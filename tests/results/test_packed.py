@@ -85,14 +85,16 @@ def test_what_was_packed_comes_back_when_it_is_first_read(
     assert main(["verify", "--results", str(results), "--store", str(results)]) == 0
 
 
-def test_a_sweep_that_is_gone_leaves_no_pack(results: Path) -> None:
+def test_a_sweep_that_is_gone_leaves_no_pack(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pack(results)
+    assert not capsys.readouterr().err
     before = sorted(results.glob("smoke/data_mix/*.gz"))
     (results / "smoke" / "data_mix" / "trials.csv").unlink()
     packs = pack(results)
     assert before and not list(results.glob("smoke/data_mix/*[zt]"))
     assert {path.parent.name for path in packs[:-1]} == {"controls"}
     assert not damaged(results)
+    assert re.search(r"trials: \d finished trials? of no sweep as it is now", capsys.readouterr().err)
 
 
 def test_a_trial_that_was_damaged_since_is_taken_from_its_pack(results: Path) -> None:
