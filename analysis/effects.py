@@ -51,9 +51,7 @@ def varying(sweep: Sweep, arms: Collection[str]) -> Levels:
         own = levels_of(recipe)
         if arm in arms and recipe.images != "blind" and own not in levels.values():
             levels[arm] = own
-    axes: dict[str, str] = {}
-    for own in (levels_of(sweep.base), *levels.values()):
-        axes |= own
+    axes = dict.fromkeys(axis for own in (levels_of(sweep.base), *levels.values()) for axis in own)
     varied = [axis for axis in axes if len({own.get(axis, UNSET) for own in levels.values()}) > 1]
     return {arm: {axis: own.get(axis, UNSET) for axis in varied} for arm, own in levels.items()}
 

@@ -147,9 +147,8 @@ class DataFile(Config):
 
     def named(self) -> dict[str, OwnSource]:
         """All pre-training sources that have files, by name."""
-        return {
-            name: OwnSource(reader=USUAL[name], files=files) for name, files in self if name in USUAL and files
-        } | self.sources
+        built_in = {name: files for name, files in self if name in USUAL and files}
+        return {name: OwnSource(reader=USUAL[name], files=files) for name, files in built_in.items()} | self.sources
 
     def all_named(self) -> dict[str, OwnSource]:
         """All pre-training sources, and the instruction sets by their `set_key`."""
