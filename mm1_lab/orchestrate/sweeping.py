@@ -17,7 +17,7 @@ from mm1_lab.orchestrate.execution.worklist import Observer, WorkList
 from mm1_lab.orchestrate.planning.cost import (
     check_disk,
     check_feasible,
-    measured_speeds,
+    measured_slowness,
     rows_at_a_time,
     stage_seconds,
 )
@@ -135,7 +135,7 @@ def work_through(
         connectors=request.sweep.connectors,
     )
 
-    seconds = partial(stage_seconds, speeds=measured_speeds(ledger))
+    seconds = partial(stage_seconds, slowness=measured_slowness(ledger))
     work_list = WorkList(plan.tasks, seconds, request.scale.retries, ledger, observers)
     work_list.observers.insert(0, Display(work_list, sys.stdout))
     executor.work(work_list, worker)

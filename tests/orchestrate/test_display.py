@@ -6,7 +6,7 @@ import pytest
 
 from mm1_lab.orchestrate.execution.display import Display
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
-from mm1_lab.orchestrate.planning.cost import USUAL, stage_seconds
+from mm1_lab.orchestrate.planning.cost import stage_seconds
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.train.progress import Progress
@@ -18,7 +18,7 @@ def work_list(tmp_path: Path) -> WorkList:
     only = ("base", "captions", "blind")
     request = load_request("data_mix", "smoke", "1", only, (), None, tmp_path / "results", tmp_path / "store")
     plan = make_plan(request.trials, request.ledger)
-    return WorkList(plan.tasks, partial(stage_seconds, speeds=USUAL), 1, request.ledger)
+    return WorkList(plan.tasks, partial(stage_seconds, slowness={}), 1, request.ledger)
 
 
 class Shown(Display):

@@ -221,7 +221,8 @@ def _open_data(path: Path | None, cache: Path, scale: str, tokenizer: Path | Non
 
 
 def _timing(stage: Stage, started: float) -> dict[str, float]:
-    return {"seconds": round(time.monotonic() - started, 3), "flops": stage.flops()}
+    seconds = round(time.monotonic() - started, 3)
+    return {"seconds": seconds, "flops": stage.flops(), "positions": stage.positions()}
 
 
 def environment(scale: Scale, commit: str | None) -> dict[str, Any]:

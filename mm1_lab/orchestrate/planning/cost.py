@@ -30,8 +30,15 @@ if TYPE_CHECKING:
 GPUS_OF_A_NODE = 8
 USABLE = 0.9
 """Share of a GPU's memory that the estimate uses; the rest is for kernels, communication and fragmentation."""
-USUAL = {"encoder": 1.6e10, "decoder": 4.5e10, "multimodal": 2.0e10, "sft": 1.2e10, "evaluation": 5.5e10}
-"""FLOPs per second of each kind of stage at `mini` on one core of a server: medians of the committed study."""
+USUAL = {
+    "encoder": (1e-5, 3.5e10),
+    "decoder": (4e-5, 4e10),
+    "multimodal": (8e-5, 4e10),
+    "sft": (1.2e-4, 2.5e10),
+    "evaluation": (1e-5, 2e11),
+}
+"""Seconds per position (data, embeddings, logits) and FLOPs per second at `mini` on one core of a server, fitted to
+records of decoders from 9M to 2.9B; a median alone is ten times wrong for the smallest."""
 NEWEST = 30
 """Measurements read per folder: enough for a median, and quick to read."""
 SHORTEST = 10.0
@@ -210,14 +217,21 @@ def check_disk(plan: Plan, store: Path) -> None:
         )
 
 
-def stage_seconds(stage: Stage, speeds: Mapping[str, float]) -> float:
-    """Expected seconds on this machine's processors, at these FLOPs per second by kind of stage."""
+def usual_seconds(kind: str, positions: float, flops: float) -> float:
+    """Seconds that this work takes at `USUAL` speeds."""
+    per_position, speed = USUAL.get(kind, (0.0, 1e10))
+    return positions * per_position + flops / speed
+
+
+def stage_seconds(stage: Stage, slowness: Mapping[str, float]) -> float:
+    """Expected seconds on this machine's processors; `slowness` by kind of stage is 1 at `USUAL` speeds."""
     flops = stage.flops()
-    return max(LEAST, flops / speeds.get(stage.KIND, 1e10)) if flops > 0 else 0.0
+    usual = usual_seconds(stage.KIND, stage.positions(), flops) * slowness.get(stage.KIND, 1.0)
+    return max(LEAST, usual) if flops > 0 else 0.0
 
 
-def measured_speeds(ledger: Ledger) -> dict[str, float]:
-    """FLOPs per second by kind: the median of the newest stages and trials of the ledger, otherwise `USUAL`."""
+def measured_slowness(ledger: Ledger) -> dict[str, float]:
+    """Seconds over those at `USUAL` speeds by kind: the median of the newest stages and trials of the ledger."""
     found: dict[str, list[float]] = defaultdict(list)
     for folder, name in ((ledger.store, "timings.json"), (ledger.trials, "record.json")):
         dated = []
@@ -229,10 +243,10 @@ def measured_speeds(ledger: Ledger) -> dict[str, float]:
             with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 values = json.loads(path.read_text(encoding="utf-8"))
                 for kind, timing in (values["timings"] if name == "record.json" else values).items():
-                    usual = timing["flops"] / USUAL.get(kind, 1e10)
+                    usual = usual_seconds(kind, timing["positions"], timing["flops"])
                     if min(timing["seconds"], usual) >= SHORTEST:
-                        found[kind].append(timing["flops"] / timing["seconds"])
-    return USUAL | {kind: median(speeds) for kind, speeds in found.items()}
+                        found[kind].append(timing["seconds"] / usual)
+    return {kind: median(ratios) for kind, ratios in found.items()}
 
 
 def check_feasible(plan: Plan, request: Request) -> None:

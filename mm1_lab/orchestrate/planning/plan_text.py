@@ -11,7 +11,7 @@ from mm1_lab.orchestrate.planning.cost import (
     check_feasible,
     estimate_stages,
     machine_slots,
-    measured_speeds,
+    measured_slowness,
     stage_seconds,
 )
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan, path_lengths
@@ -55,7 +55,7 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
                 "state": state if state in ("done", "diverged") else "to run",
             }
         )
-    speeds = measured_speeds(first.ledger)
+    slowness = measured_slowness(first.ledger)
     stages = []
     for planned in sorted(plan.stages.values(), key=lambda planned: planned.stage.KIND):
         values: dict[str, Any] = {
@@ -80,7 +80,7 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
                 values |= {"gpus": share.gpus, "rows": share.rows, "bytes_per_gpu": share.held}
                 values["gpu_hours"] = estimate.gpu_hours
             else:
-                values["seconds"] = stage_seconds(planned.stage, speeds)
+                values["seconds"] = stage_seconds(planned.stage, slowness)
         stages.append(values)
     return {
         "scale": first.scale_name,
