@@ -150,7 +150,8 @@ def commit(partial: Path, folder: Path) -> None:
     write_json(partial / DONE, {"files": digests} | ({"stretches": stretches} if stretches else {}))
     mode = (partial / DONE).stat().st_mode
     for name in digests:
-        (partial / name).chmod(mode)  # safetensors makes its files readable by the owner only
+        if (partial / name).stat().st_mode != mode:  # safetensors makes its files readable by the owner only
+            (partial / name).chmod(mode)  # which fails for the files of a colleague who began the stage
     replace(partial, folder)
 
 

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -86,7 +87,8 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
                 draw(request.folder)
                 # dated so that it is stale for a command whose results came while it was drawn
                 if (table := request.folder / "table.md").exists():
-                    os.utime(table, ns=(newest, newest))
+                    with suppress(PermissionError):  # a colleague's, which the same content has left as it was
+                        os.utime(table, ns=(newest, newest))
     except (Leaving, KeyboardInterrupt):  # there is no time: the next command logs what is missing
         recorders.clear()
         raise

@@ -60,6 +60,21 @@ def test_anew_trains_again_what_was_found_intact_before(request_: Request) -> No
     assert kinds[-2:] == ["multimodal", "evaluation"]
 
 
+def test_a_colleague_s_table_with_the_same_content_stays(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only its owner can date a file."""
+
+    def refuse(path: Path, ns: tuple[int, int]) -> None:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(sweeping, "MlflowRecorder", lambda *_: SimpleNamespace(close=lambda *_: None))
+    monkeypatch.setattr("os.utime", refuse)
+    table = request_.folder / "table.md"
+    table.parent.mkdir(parents=True)
+    table.write_text("table", encoding="utf-8")
+    sweeping.complete(request_, Inline(), lambda folder: [])
+    assert table.read_text(encoding="utf-8") == "table"
+
+
 def test_damaged_weights_are_not_loaded(request_: Request, capsys: pytest.CaptureFixture[str]) -> None:
     trial = request_.trials[0]
     folder = request_.weights_of(trial)

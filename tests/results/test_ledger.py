@@ -181,6 +181,21 @@ def test_files_that_a_library_keeps_to_their_owner_may_be_read_by_whom_the_other
     assert (folder / "model.safetensors").stat().st_mode == (folder / "DONE").stat().st_mode
 
 
+def test_a_stage_that_a_colleague_began_can_be_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only its owner can change a file's mode, even to what it is."""
+
+    def refuse(path: Path, mode: int) -> None:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    ledger = Ledger(tmp_path / "results", tmp_path / "store")
+    partial = ledger.begin_stage("f")
+    assert partial is not None
+    (partial / "training.csv").touch()
+    monkeypatch.setattr(Path, "chmod", refuse)
+    ledger.finish_stage("f")
+    assert ledger.has_weights("f")
+
+
 def test_processes_of_the_same_number_may_write_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in containers that share a disk: here one does while the other is about to rename its own."""
     path, replace = tmp_path / "file", files.replace
