@@ -58,12 +58,15 @@ def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor)
                 forgotten[stage.fingerprint] = trial
     tasks = make_tasks(((trial.evaluation, trial) for trial in trials), ledger)
     check_runnable(Plan(tuple(trials), tasks=tasks), request, executor)
-    for fingerprint, trial in forgotten.items():
-        claim = ledger.claims.take([fingerprint])
-        if claim is None:
-            raise RequestError(f"--anew: another command works on {trial.name}; stop it first")
-        with claim:
-            ledger.forget(fingerprint)
+    for deletes in (False, True):  # all at once would be an open file and a thread for each
+        for fingerprint, trial in forgotten.items():
+            claim = ledger.claims.take([fingerprint])
+            if claim is None:
+                raise RequestError(f"--anew: another command works on {trial.name}; stop it first")
+            with claim:
+                if deletes:
+                    ledger.forget(fingerprint)
+    (request.folder / "table.md").unlink(missing_ok=True)  # drawn anew even if none of these trials succeeds
 
 
 def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, WorkList | None]:

@@ -60,6 +60,23 @@ def test_anew_trains_again_what_was_found_intact_before(request_: Request) -> No
     assert kinds[-2:] == ["multimodal", "evaluation"]
 
 
+def test_anew_that_is_refused_deletes_nothing_and_what_it_deletes_is_not_in_the_table(request_: Request) -> None:
+    """Another command works on the second of two trials."""
+    request = load_request("data_mix", "smoke", only=("base", "captions"))
+    ledger, table = request.ledger, request.folder / "table.md"
+    base, captions = (trial.fingerprint for trial in request.trials)
+    table.parent.mkdir(parents=True)
+    table.write_text("table", encoding="utf-8")
+    held = request_.ledger.claims.take([captions])
+    assert held
+    with pytest.raises(RequestError, match="--anew: another command works on captions / seed 0"):
+        forget_trials(request.trials, request, Inline())
+    assert ledger.has_scores(base) and table.exists()
+    held.release()
+    forget_trials(request.trials, request, Inline())
+    assert not ledger.has_scores(base) and not table.exists()
+
+
 def test_a_colleague_s_table_with_the_same_content_stays(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only its owner can date a file."""
 
