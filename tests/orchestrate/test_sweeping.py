@@ -77,6 +77,16 @@ def test_anew_that_is_refused_deletes_nothing_and_what_it_deletes_is_not_in_the_
     assert not ledger.has_scores(base) and not table.exists()
 
 
+def test_a_failure_is_forgotten_when_its_stage_is_done_in_another_task(request_: Request) -> None:
+    """As of a model that two trials share, if later one of them is run alone."""
+    ledger, (trial,) = request_.ledger, request_.trials
+    model = trial.evaluation.model
+    ledger.record_failure(model.fingerprint, "multimodal for base / seed 0", 2, "failed", "the disk was full")
+    task = Task(trial.fingerprint, (model, trial.evaluation), (), (trial,))
+    Worker(ledger.results, ledger.store, None, request_.scale).run(task, lambda kind, progress: None)
+    assert not ledger.failures()
+
+
 def test_a_colleague_s_table_with_the_same_content_stays(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only its owner can date a file."""
 

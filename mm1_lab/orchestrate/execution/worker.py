@@ -110,7 +110,7 @@ class Worker:
                 self._train(stage, report_stage, run)
             elif not self.ledger.has_scores(stage.fingerprint):
                 run(partial(self._score, task.trials), report_stage)
-        self.ledger.clear_failure(task.key)
+            self.ledger.clear_failure(stage.fingerprint)  # perhaps of a command in which it was a task of its own
 
     def _train(self, stage: Stage, report: Report, run: Run) -> None:
         ledger = self.ledger
