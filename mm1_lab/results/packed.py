@@ -32,7 +32,7 @@ def pack(results: Path) -> list[Path]:
     for path, fault in damaged(results).items():
         text = f"{path.parent}: its pack is damaged ({fault}) and may hold trials not found elsewhere; restore it"
         raise RequestError(text)
-    written: list[Path] = []
+    packs: list[tuple[Path, dict[str, Path], str]] = []
     packed: set[str] = set()
     for folder in sorted(path.parent for path in results.glob("*/*/trials.csv")):
         own: dict[str, Path] = {}
@@ -50,17 +50,21 @@ def pack(results: Path) -> list[Path]:
             own[name] = trial
             packed.add(name)
         if own:
-            files.write_text(folder / RECORDS, "".join(lines))
-            pack_scores(folder / SCORES, own)
-            written += [folder / RECORDS, folder / SCORES]
-    if not written:
+            packs.append((folder, own, "".join(lines)))
+    if not packs:
         raise RequestError(f"{results}: there is no finished trial to pack")
     if count := sum(files.is_complete(trial) and trial.name not in packed for trial in trials.iterdir()):
         of_none = f"{counted(count, 'finished trial')} of no sweep as it is now (trials.csv): not in the packs"
         print(f"mm1-lab: {trials}: {of_none}", file=sys.stderr)
     before = _packs(results)
-    digests = {path.relative_to(results).as_posix(): files.file_digest(path) for path in written}
     done_file = results / files.DONE
+    done_file.unlink(missing_ok=True)  # after an interruption packs would differ from it; all trials are unpacked
+    written: list[Path] = []
+    for folder, own, records in packs:
+        files.write_text(folder / RECORDS, records)
+        pack_scores(folder / SCORES, own)
+        written += [folder / RECORDS, folder / SCORES]
+    digests = {path.relative_to(results).as_posix(): files.file_digest(path) for path in written}
     files.write_json(done_file, {"files": digests})  # last, as for every folder
     files.write_text(trials / STAMP, files.file_digest(done_file))
     for path in set(before) - set(written):

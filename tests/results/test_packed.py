@@ -15,9 +15,10 @@ from mm1_lab.cli import main
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import HeldOutRow, Ledger, ScoreRow, TrialRow
-from mm1_lab.results.manifest import Manifest, merge_manifest
+from mm1_lab.results.manifest import Manifest, merge_manifest, read_manifest
 from mm1_lab.results.packed import damaged, pack
 from mm1_lab.results.reading import curves, read_held_out, read_records, read_scores, read_variant
+from mm1_lab.results.score_file import pack_scores
 from tests.conftest import REPOSITORY
 
 PREDICTIONS = ("NA", "", 'say "red", then\nblue', "1e5")
@@ -105,6 +106,46 @@ def test_a_trial_that_was_damaged_since_is_taken_from_its_pack(results: Path) ->
     assert main(["verify", "--results", str(results), "--store", str(results)]) == 1
     pack(results)
     assert _read(results) == before
+
+
+@pytest.mark.parametrize("what", ["interrupted", "damaged"])
+def test_packing_that_ends_in_the_middle_can_be_repeated(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Both sweeps have new trials; of the second one's packs, or trials, one stops it."""
+    before = _read(results)
+    pack(results)
+    training = tmp_path / "training.csv"
+    for folder in sorted(results.glob("smoke/*")):
+        row = TrialRow("base", 1, f"new-{folder.name}")
+        _write(Ledger(results), row, training)
+        merge_manifest(folder, read_manifest(folder), [row], lambda _: True)
+    more = _read(results)
+    assert more != before
+    if what == "damaged":
+        path = results / "trials" / "new-data_mix" / "scores.parquet"
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1])
+        with pytest.raises(RequestError, match="mm1-lab verify moves it aside"):
+            pack(results)
+        assert not damaged(results)
+        path.write_bytes(whole)
+    else:
+        written: list[Path] = []
+
+        def stop(path: Path, folders: dict[str, Path]) -> None:
+            if written:
+                raise KeyboardInterrupt
+            written.append(path)
+            pack_scores(path, folders)
+
+        with monkeypatch.context() as now:
+            now.setattr("mm1_lab.results.packed.pack_scores", stop)
+            with pytest.raises(KeyboardInterrupt):
+                pack(results)
+    pack(results)
+    shutil.rmtree(results / "trials")
+    assert _read(results) == more
 
 
 def test_a_damaged_pack_is_told_and_a_restored_one_is_read(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
