@@ -75,6 +75,23 @@ def test_time_left_follows_from_the_speed_so_far(work_list: WorkList) -> None:
     assert not display.seconds_left() and display.so_far() == "2 of 3 trials, 1 failed"
 
 
+def test_what_was_done_before_does_not_count_as_speed(work_list: WorkList) -> None:
+    display = show(work_list, io.StringIO())
+    clock = display.clock = Clock()  # type: ignore[assignment]
+    display.begun = 0.0
+    task = next(work_list.ready())
+    work_list.ledger.partial_folder(task.key).mkdir(parents=True)
+    start(work_list, task)
+    work_list.progress(task, task.kind, Progress(0, 0))
+    work_list.progress(task, task.kind, Progress(900, 1000))
+    clock.now = 100.0
+    work_list.progress(task, task.kind, Progress(950, 1000))
+    own, whole = display.costs[task.key], sum(display.costs.values())
+    assert display.seconds_left() == pytest.approx(100.0 * (whole - 0.95 * own) / (0.05 * own))
+    end(work_list, task)
+    assert display.seconds_left() == pytest.approx(100.0 * (whole - own) / (0.1 * own))
+
+
 def test_lines_tell_what_starts_runs_and_ends(work_list: WorkList) -> None:
     out = io.StringIO()
     display = show(work_list, out)

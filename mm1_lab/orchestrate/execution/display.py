@@ -33,9 +33,13 @@ class Display(Observer):
         """Expected seconds of each task."""
         self.worked: dict[str, float] = {}
         """Those of them that correspond to what has been done."""
+        self.resumed: dict[str, float | None] = {}
+        """Those that were done before, of tasks that resume; None until it is known."""
 
     def started(self, task: Task) -> None:
         self.since[task.key] = self.told[task.key] = self.clock()
+        if any(self.work_list.ledger.partial_folder(stage.fingerprint).exists() for stage in task.stages):
+            self.resumed[task.key] = None
         self.line(f"starts    {task.label}")
 
     def progress(self, task: Task, kind: str, progress: Progress) -> None:
@@ -48,6 +52,8 @@ class Display(Observer):
                 break
             worked += self.work_list.seconds(stage)
         self.worked[task.key] = worked
+        if progress.step and self.resumed.get(task.key, 0.0) is None:
+            self.resumed[task.key] = worked
         if not progress.step or self.clock() - self.told[task.key] < TELLING_SECONDS:
             return
         self.told[task.key] = self.clock()
@@ -98,10 +104,11 @@ class Display(Observer):
 
     def seconds_left(self) -> float:
         """At the speed so far, without failed tasks and those that need them; 0 if it is not known yet."""
-        total = done = 0.0
+        total = done = before = 0.0
         for key, cost in self.costs.items():
             if key not in self.work_list.failed and key not in self.work_list.blocked:
                 total += cost
                 done += self.worked.get(key, 0.0)
+                before += self.resumed.get(key) or 0.0
         seconds = self.clock() - self.begun
-        return seconds * (total - done) / done if seconds >= LEAST_SECONDS and done else 0.0
+        return seconds * (total - done) / (done - before) if seconds >= LEAST_SECONDS and done > before else 0.0
