@@ -86,6 +86,11 @@ def remove(checkpoint: Path) -> None:
         checkpoint.unlink(missing_ok=True)
 
 
+def remove_all(folder: Path) -> None:
+    for checkpoint in folder.glob(CHECKPOINT + "*"):
+        remove(checkpoint)
+
+
 class ProcessStrategy(SingleDeviceStrategy):
     """Lets Lightning train in each process as if alone, and writes and reads checkpoints together with the others."""
 

@@ -17,7 +17,7 @@ from mm1_lab.data.types import Data, Tokenizer
 from mm1_lab.model import build_mm1
 from mm1_lab.team import Dismissed
 from mm1_lab.train import decoder_stage, encoder_stage, multimodal
-from mm1_lab.train.checkpoints import CHECKPOINT, remove
+from mm1_lab.train.checkpoints import remove_all
 from mm1_lab.train.fit import StageRun
 from mm1_lab.train.progress import Report
 
@@ -61,5 +61,4 @@ def run_stage(
         KINDS[type(stage)].train(StageRun(stage, folder, inputs, data, report, resources))
     except Dismissed:
         return
-    for checkpoint in folder.glob(CHECKPOINT + "*"):
-        remove(checkpoint)
+    remove_all(folder)

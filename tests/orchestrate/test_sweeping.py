@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mm1_lab.config import RequestError
+from mm1_lab.config import EncoderStage, RequestError
 from mm1_lab.orchestrate import sweeping
 from mm1_lab.orchestrate.execution.executor import Executor, Inline
 from mm1_lab.orchestrate.execution.worker import Worker
@@ -15,6 +15,9 @@ from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.sweeping import Draw, forget_trials, run_until_decided
+from mm1_lab.train.checkpoints import BEFORE, CHECKPOINT
+from mm1_lab.train.progress import Diverged
+from mm1_lab.train.recorder import CURVE
 
 
 @pytest.fixture
@@ -147,6 +150,25 @@ def test_a_model_without_a_loss_has_diverged_and_gets_no_scores(
     outcome = worker.attempt(task, lambda kind, progress: None)
     assert outcome == Outcome("diverged", "after training the loss on text is nan; lower learning_rate")
     assert not ledger.has_scores(trial.fingerprint)
+
+
+def test_of_a_training_that_diverged_the_curve_stays_but_no_checkpoint(
+    request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, (trial,) = request_.ledger, request_.trials
+    stage = next(needed for needed in trial.evaluation.chain() if isinstance(needed, EncoderStage))
+    partial = ledger.partial_folder(stage.fingerprint)
+
+    def diverge(*_: object) -> None:
+        (partial / CURVE).touch()
+        for name in (CHECKPOINT, BEFORE):
+            (partial / name).mkdir()
+        raise Diverged("the loss of step 6 is nan")
+
+    monkeypatch.setattr(Worker, "_run_stage", diverge)
+    worker = Worker(ledger.results, ledger.store, None, request_.scale)
+    outcome = worker.attempt(Task(stage.fingerprint, (stage,), (), (trial,)), lambda kind, progress: None)
+    assert outcome.kind == "diverged" and [path.name for path in partial.iterdir()] == [CURVE]
 
 
 def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing(

@@ -120,7 +120,13 @@ class Worker:
         fresh = not any(folder.iterdir())
         started = time.monotonic()
         inputs = {name: ledger.weights(needed.fingerprint) for name, needed in stage.inputs.items()}
-        run(partial(self._run_stage, stage, folder, inputs), report)
+        try:
+            run(partial(self._run_stage, stage, folder, inputs), report)
+        except Diverged:  # nothing resumes from its checkpoints, which are large
+            from mm1_lab.train.checkpoints import remove_all
+
+            remove_all(folder)
+            raise
         if fresh and stage.flops() > 0:
             write_json(folder / "timings.json", {stage.KIND: _timing(stage, started)})
         ledger.finish_stage(stage.fingerprint)
