@@ -50,6 +50,10 @@ def test_a_wrong_option(refused: Refused, options: list[str], fragments: list[st
     [
         ("{connector: pixel-shuffle, resolution: 224}", "4 × 4 patches cannot give 9 tokens"),
         ("{connector: mlp}", "write `image_tokens: patches`"),
+        (
+            "{connector: pixel-shuffle, sft: {resolution: 672}}",
+            "other shapes for the 144 patches of 72 pixels than for the 36 of pre-training; write `resolution: native`",
+        ),
     ],
 )
 def test_a_connector_that_cannot_be_built(place: Place, refused: Refused, change: str, message: str) -> None:
