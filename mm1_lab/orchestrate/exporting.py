@@ -39,7 +39,7 @@ USER_CHAT = (
     "{% elif part['text'] | trim %}{% set turn.text = turn.text + part['text'] %}{% endif %}{% endfor %}"
     "{% if turn.asks %}User: {{ turn.text | trim }}{{ '\nAssistant:' }}"
     "{% elif message['role'] == 'assistant' %} {{ turn.text | trim }}{{ eos_token }}"
-    "{% else %}{{ turn.text | trim }}{{ '\n' }}{% endif %}{% endfor %}"
+    "{% elif turn.text | trim %}{{ turn.text | trim }}{{ '\n' }}{% endif %}{% endfor %}"
 )
 """Chat template of models tuned on users' instruction sets (see data/shards/readers.py)."""
 

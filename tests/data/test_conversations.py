@@ -13,10 +13,12 @@ from transformers import PreTrainedTokenizerFast
 from mm1_lab.config import RequestError
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.shards import Shards
-from mm1_lab.data.shards.readers import chat_prompt
+from mm1_lab.data.shards.readers import Image, chat_prompt, read_conversation
 from mm1_lab.data.types import Answer, Document, Limits
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Question
+from mm1_lab.model import MM1Processor, library_tokenizer
+from mm1_lab.orchestrate.exporting import USER_CHAT
 
 LIMITS = Limits(128, 4, 4)
 
@@ -131,6 +133,24 @@ def test_a_benchmark_with_the_prompt_of_conversations_reads_as_training_did(file
     turn = PromptWriter(data.tokenizer, LIMITS.image_tokens, ends_answers=True).demonstration(shown, "\n").tokens
     row = Packer(data.tokenizer, LIMITS, 0.0, ends_answers=True).pack([document])
     assert row.tokens[: len(turn) + 1].tolist() == [data.tokenizer.begin, *turn]
+
+
+@pytest.mark.parametrize("system", ["Be short. ", " "])
+def test_an_export_s_chat_template_writes_what_training_reads(files: Any, system: str) -> None:
+    image = {"type": "image", "image": "1.png"}
+    turns = [
+        {"role": "system", "content": system},
+        {"role": "user", "content": [image, {"type": "text", "text": " What is it? "}]},
+        {"role": "assistant", "content": "A square."},
+        {"role": "user", "content": [{"type": "text", "text": "And "}, image, {"type": "text", "text": " this?"}]},
+        {"role": "assistant", "content": "Another.\n"},
+    ]
+    text = ""
+    for part in read_conversation({"text": turns, "image": None}).parts:
+        text += "<image>" if isinstance(part, Image) else part
+        text += "<end>" if isinstance(part, Answer) else ""
+    tokenizer = library_tokenizer(opened(files, mine={"files": messages(files)}).tokenizer)
+    assert MM1Processor(tokenizer, chat_template=USER_CHAT).apply_chat_template(turns) == text
 
 
 def test_every_conversation_comes_once_per_epoch_whatever_fits_a_row(files: Any) -> None:
