@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import cycle, pairwise
+from itertools import chain, cycle, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -133,13 +133,15 @@ def check(stage: ModelStage) -> None:
 class ShuffledImages:
     """A source whose documents get the pictures of the next document, repeated from the first if it has fewer.
 
-    Documents followed by one without pictures are left out, unless they have none themselves.
+    The last document of a row gets those of the next row's first. Documents followed by one without pictures are left
+    out, unless they have none themselves.
     """
 
     source: Source
 
     def documents(self, row: int) -> Iterator[Document]:
-        for document, other in pairwise(self.source.documents(row)):
+        after = islice(self.source.documents(row + 1), 1)
+        for document, other in pairwise(chain(self.source.documents(row), after)):
             if not document.pictures:
                 yield document
             elif other.pictures:

@@ -1,5 +1,7 @@
 """Documents with the pictures of others: none keeps its own, text and places stay."""
 
+from typing import Any
+
 from mm1_lab.train.multimodal import ShuffledImages
 from tests.conftest import Squares
 
@@ -8,8 +10,9 @@ def test_each_document_has_the_pictures_of_the_next() -> None:
     source = Squares()
     true = list(source.documents(3))
     shuffled = list(ShuffledImages(source).documents(3))
-    assert [document.text for document in shuffled] == [document.text for document in true[:-1]]
-    assert [document.pictures for document in shuffled] == [document.pictures for document in true[1:]]
+    after = list(source.documents(4))
+    assert [document.text for document in shuffled] == [document.text for document in true]
+    assert [document.pictures for document in shuffled] == [one.pictures for one in (*true[1:], after[0])]
     assert [document.pictures for document in ShuffledImages(source).documents(3)] == [one.pictures for one in shuffled]
     assert ShuffledImages(source).epochs(100) == source.epochs(100)
 
@@ -31,4 +34,18 @@ def test_text_stays_as_it_is_and_pages_take_as_many_pictures_as_they_need() -> N
     found = list(ShuffledImages(Pages()).documents(0))
     other = Squares().document(1).pictures[0]
     assert found[0].parts == ("a", other, "b", other, "c", other)
-    assert [document.text for document in found] == ["abc", "e"], "the text between leaves no picture to the one before"
+    assert [document.text for document in found] == ["abc", "e", "fg"], "text leaves no picture to the one before it"
+
+
+def test_no_document_of_a_user_s_row_is_lost(files: Any) -> None:
+    files.parquet("pages.parquet", {"images": [[files.png(n), None] for n in range(12)],
+                                    "texts": [[None, files.prose(60, n)] for n in range(12)]})  # fmt: skip
+    files.jsonl("text.jsonl", [files.prose(200, 1000 * n) for n in range(8)])
+    data = files.open(interleaved="pages.parquet", text="text.jsonl")
+    for name in ("interleaved", "text"):
+        source = data.source(name, 0)
+        for row in range(len(data.rows(name, data.limits))):
+            true, shuffled = list(source.documents(row)), list(ShuffledImages(source).documents(row))
+            assert [one.key for one in shuffled] == [one.key for one in true]
+            for one, other in zip(true, shuffled, strict=True):
+                assert not one.pictures or one.pictures != other.pictures
