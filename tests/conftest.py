@@ -82,7 +82,7 @@ class Squares:
         self.name = name
         self.seed = seed
 
-    def source(self, name: str, seed: int) -> "Squares":
+    def source(self, name: str, seed: int, limits: object = None) -> "Squares":
         return Squares(name, seed)
 
     def instructions(self, name: str, seed: int, limits: object = None) -> "Squares":

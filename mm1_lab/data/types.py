@@ -165,8 +165,11 @@ class Data(Protocol):
     @property
     def tokenizer(self) -> Tokenizer: ...
 
-    def source(self, name: str, seed: int) -> Source:
-        """Returns a training source by name. Raises RequestError if the data do not have it."""
+    def source(self, name: str, seed: int, limits: Limits | None = None) -> Source:
+        """Returns a training source by name; users' rows are packed for `limits`, or else for those of most arms.
+
+        Raises RequestError if the data do not have it.
+        """
 
     def instructions(self, name: str, seed: int, limits: Limits) -> Conversations:
         """Returns an instruction set.

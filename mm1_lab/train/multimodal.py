@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mm1_lab import team
 from mm1_lab.config import ModelStage, MultimodalStage, PretrainedMM1, RequestError, SftStage
 from mm1_lab.data.batches import Batch, ConversationBatches, MixtureBatches
-from mm1_lab.data.types import Document, Limits, Source, Tokens
+from mm1_lab.data.types import Data, Document, Limits, Source, Tokens
 from mm1_lab.model import (
     CONNECTORS,
     MM1,
@@ -39,9 +39,7 @@ def train_multimodal(run: StageRun[MultimodalStage]) -> None:
     with team.only_in_first():
         model = build_mm1(stage, data.tokenizer)
     model.load_parts(stage, run.inputs)
-    sources: dict[str, Source] = {name: data.source(name, stage.seed) for name in stage.shares}
-    if stage.shuffled:
-        sources = {name: ShuffledImages(source) for name, source in sources.items()}
+    sources = sources_of(stage, data)
     batches: Callable[[int], Batch] = MixtureBatches.of(stage, sources, data.tokenizer)
     if stage.data_order:
         random = np.random.default_rng((stage.seed, stage.data_order))
@@ -50,6 +48,16 @@ def train_multimodal(run: StageRun[MultimodalStage]) -> None:
     rows = recorder.counts()
     epochs = {name: source.epochs(rows[name]) for name, source in sources.items()}
     write_summary(run, recorder, count_parameters(model), {"epochs": epochs})
+
+
+def sources_of(stage: MultimodalStage, data: Data) -> dict[str, Source]:
+    """The sources that the stage mixes."""
+    # rows packed for fewer image tokens than the stage's would lose documents, in every epoch the same
+    limits = Limits.of(stage) if stage.drop_overlong else None
+    sources: dict[str, Source] = {name: data.source(name, stage.seed, limits) for name in stage.shares}
+    if stage.shuffled:
+        sources = {name: ShuffledImages(source) for name, source in sources.items()}
+    return sources
 
 
 def train_sft(run: StageRun[SftStage]) -> None:

@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mm1_lab.config import DataMix, DecoderTraining, Phase, Recipe, RequestError, resolve
+from mm1_lab.config import DataMix, DecoderTraining, MultimodalStage, Phase, Recipe, RequestError, resolve
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.shards import Shards
 from mm1_lab.data.shards import rows as shard_rows
 from mm1_lab.data.shards.collection import PICTURE
 from mm1_lab.data.types import BrokenPicture, Document, Limits
 from mm1_lab.train.decoder_stage import TextBatches
+from mm1_lab.train.multimodal import sources_of
 
 Open = Callable[..., Shards]
 
@@ -91,6 +92,16 @@ def test_no_document_of_a_long_row_is_lost(files: Any) -> None:
     batches = TextBatches(DecoderTraining(learning_rate=1e-3, steps=1, phases=(phase,)), data, 0)
     planned = [len(list(data.pretraining_text(0).documents(row, 0.0, 2048))) for row in range(len(rows))]
     assert batches(0).documents.max(dim=1).values.tolist() == planned
+
+
+def test_more_image_tokens_than_rows_are_packed_for_lose_no_document(files: Any) -> None:
+    files.captions("c.tar", range(200))
+    data = files.open(captions="c.tar")
+    recipe = Recipe(data_mix=DataMix(captions=1), image_tokens="patches", connector="mlp", resolution=336)
+    stage = resolve("patches", recipe, files.scale(), 0, data.identity).evaluation.model
+    assert isinstance(stage, MultimodalStage) and stage.connector.image_tokens == 36 > data.limits.image_tokens
+    packer, rows = Packer.of(stage, data.tokenizer), epoch(sources_of(stage, data)["captions"], 0)
+    assert sum(packer.pack(row).documents.max() for row in rows) == len(data.collections["captions"].train)
 
 
 @pytest.mark.parametrize("cut", ["index/*.json", "index/*.ipc", "tokens/*", "rows/*"])

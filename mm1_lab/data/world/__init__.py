@@ -21,7 +21,7 @@ class World:
         if tokenizer:
             self.identity = WORLD_DATA.model_copy(update={"tokenizer": tokenizer.digest})
 
-    def source(self, name: str, seed: int) -> WorldSource:
+    def source(self, name: str, seed: int, limits: Limits | None = None) -> WorldSource:
         if name not in SOURCES:
             raise RequestError(f"the world has no source {name!r}{nearest(name, SOURCES)}")
         return WorldSource(name, seed)
