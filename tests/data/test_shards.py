@@ -274,6 +274,16 @@ def test_images_beside_a_table_are_looked_for_whenever_it_is_opened(files: Any) 
     assert moved.identity == data.identity and moved.collection("interleaved").pictures(5)[0].pixels(2).any()
 
 
+def test_a_table_listed_with_two_folders_of_images_shows_both(files: Any) -> None:
+    (files.folder / "t.jsonl").write_text('{"image": "1.png", "caption": "a square"}\n')
+    for number, folder in enumerate(("plain", "painted")):
+        (files.folder / folder).mkdir()
+        (files.folder / folder / "1.png").write_bytes(files.png(number) + bytes(number))
+    data = files.open(captions=[{"file": "t.jsonl", "images": folder} for folder in ("plain", "painted")])
+    shown = [data.collections["captions"].pictures(sample)[0].pixels(1)[0, 0] for sample in range(2)]
+    assert {tuple(pixel) for pixel in shown} == {files.colour(0), files.colour(1)}
+
+
 def test_up_to_one_percent_of_the_images_may_be_missing(files: Any) -> None:
     for number in range(99):
         (files.folder / f"{number}.png").write_bytes(files.png(number % 60))

@@ -180,7 +180,7 @@ def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
             entry = one if isinstance(one, Entry) else Entry(file=one)
             try:
                 for file in entry.find(path.parent, source.reader):
-                    files[file.name, file.image, file.text] = file
+                    files[file.name, file.folder, file.image, file.text] = file
             except RequestError as error:
                 raise RequestError(f"{path}: {name}: {error}") from None
         found[name] = list(files.values())
