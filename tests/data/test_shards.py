@@ -67,6 +67,26 @@ def test_the_same_sample_is_held_out_of_captions_and_of_their_dense_version(ever
     assert plain == dense
 
 
+def test_pictures_inside_a_table_are_held_out_each_by_itself_with_all_its_captions(files: Any) -> None:
+    """Not by their captions: those of a class are alike, and those of a picture are not."""
+    pictures = [files.png(number % 200) + bytes([number]) for number in range(200) for _ in range(2)]
+    files.parquet("classes.parquet", {"image": pictures, "caption": ["a cat", "a dog"] * 200})
+    files.parquet("several.parquet", {"image": pictures, "caption": [f"caption {n}" for n in range(400)]})
+    asked = [[{"user": "Is it red?", "assistant": "Yes" if number % 3 else "No"}] for number in range(400)]
+    files.parquet("asked.parquet", {"images": [[picture] for picture in pictures], "texts": asked})
+    data = files.open(
+        captions="classes.parquet",
+        sources={"several": {"reader": "pairs", "files": "several.parquet"}},
+        instructions={"asked": {"files": "asked.parquet"}},
+    )
+    for one in data.everything.values():
+        if one.reader != "text":
+            assert 8 <= len(one.held_out) <= 40
+    for name in ("captions", "several"):
+        one = data.collections[name]
+        assert not {sample // 2 for sample in one.train.tolist()} & {sample // 2 for sample in one.held_out.tolist()}
+
+
 def test_rows_are_a_formula_of_seed_and_number(everything: Open) -> None:
     forwards = everything().source("captions", 3)
     backwards = everything().source("captions", 3)

@@ -17,6 +17,7 @@ Images at the start of a user's turn precede its `User:`; others stay in place.
 
 import base64
 import binascii
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -39,6 +40,11 @@ class Image(NamedTuple):
     path: str | None = None
     offset: int | None = None
     length: int | None = None
+
+    @property
+    def key(self) -> str:
+        """What tells it from other pictures, unless it is a stretch of a tar, whose samples have names."""
+        return self.path or hashlib.sha256(self.content or b"").hexdigest()
 
 
 Part = str | Image
@@ -67,7 +73,7 @@ def read_pair(row: Row) -> Sample:
     captions = [caption for caption in map(words, captions) if caption]
     if not captions:
         raise LeftOut("without a caption")
-    return Sample(image.path or captions[0], [image, *captions])
+    return Sample(image.key, [image, *captions])
 
 
 def read_page(row: Row) -> Sample:
@@ -178,7 +184,10 @@ def read_conversation(row: Row) -> Sample:
             parts.append(Answer(f" {_spoken(content)}"))
     if len(turns) % 2 or not turns:
         raise Broken("ends without an answer")
-    return _sample(parts)
+    sample = _sample(parts)
+    # of some sets all conversations ask the same, and answer yes or no
+    keys = [part.key for part in parts if isinstance(part, Image)]
+    return sample._replace(key="\n".join([sample.key, *keys]))
 
 
 def _turns(entry: Any, where: str, images: list[Image]) -> list[tuple[str, list[Part]]]:
