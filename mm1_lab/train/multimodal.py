@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain, cycle, islice, pairwise
+from itertools import chain, count, cycle
 from pathlib import Path
 from typing import Any
 
@@ -139,26 +139,32 @@ def check(stage: ModelStage) -> None:
 
 @dataclass(frozen=True)
 class ShuffledImages:
-    """A source whose documents get the pictures of the next document, repeated from the first if it has fewer.
-
-    The last document of a row gets those of the next row's first. Documents followed by one without pictures are left
-    out, unless they have none themselves.
-    """
+    """A source whose documents get the pictures of the next document that has some, repeated from the first if it has
+    fewer. The next after a row's last is one of a later row."""
 
     source: Source
 
     def documents(self, row: int) -> Iterator[Document]:
-        after = islice(self.source.documents(row + 1), 1)
-        for document, other in pairwise(chain(self.source.documents(row), after)):
+        waiting: Document | None = None
+        for document in self.source.documents(row):
             if not document.pictures:
                 yield document
-            elif other.pictures:
-                pictures = cycle(other.pictures)
-                parts = (part if isinstance(part, str | Tokens) else next(pictures) for part in document.parts)
-                yield Document(document.key, tuple(parts))
+                continue
+            if waiting:
+                yield _with_pictures_of(document, waiting)
+            waiting = document
+        if waiting:
+            later = chain.from_iterable(map(self.source.documents, count(row + 1)))
+            yield _with_pictures_of(next(one for one in later if one.pictures), waiting)
 
     def epochs(self, rows: int) -> float:
         return self.source.epochs(rows)
+
+
+def _with_pictures_of(other: Document, document: Document) -> Document:
+    pictures = cycle(other.pictures)
+    parts = (part if isinstance(part, str | Tokens) else next(pictures) for part in document.parts)
+    return Document(document.key, tuple(parts))
 
 
 @dataclass(frozen=True)

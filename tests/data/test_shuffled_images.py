@@ -34,18 +34,24 @@ def test_text_stays_as_it_is_and_pages_take_as_many_pictures_as_they_need() -> N
     found = list(ShuffledImages(Pages()).documents(0))
     other = Squares().document(1).pictures[0]
     assert found[0].parts == ("a", other, "b", other, "c", other)
-    assert [document.text for document in found] == ["abc", "e", "fg"], "text leaves no picture to the one before it"
+    assert [document.text for document in found] == ["abc", "e", "d", "fg"]
+    assert found[2].pictures == Squares().document(2).pictures, "those after the text between"
 
 
 def test_no_document_of_a_user_s_row_is_lost(files: Any) -> None:
     files.parquet("pages.parquet", {"images": [[files.png(n), None] for n in range(12)],
                                     "texts": [[None, files.prose(60, n)] for n in range(12)]})  # fmt: skip
+    files.parquet("long.parquet", {"images": [[files.png(n), None] for n in range(12)],
+                                   "texts": [[None, files.prose(300, 9 * n)] for n in range(12)]})  # fmt: skip
     files.jsonl("text.jsonl", [files.prose(200, 1000 * n) for n in range(8)])
-    data = files.open(interleaved="pages.parquet", text="text.jsonl")
-    for name in ("interleaved", "text"):
+    long = {"reader": "pages", "files": "long.parquet"}
+    data = files.open(interleaved="pages.parquet", text="text.jsonl", sources={"long": long})
+    for name in ("interleaved", "long", "text"):
         source = data.source(name, 0)
         for row in range(len(data.rows(name, data.limits))):
             true, shuffled = list(source.documents(row)), list(ShuffledImages(source).documents(row))
-            assert [one.key for one in shuffled] == [one.key for one in true]
-            for one, other in zip(true, shuffled, strict=True):
-                assert not one.pictures or one.pictures != other.pictures
+            found = {one.key: one.pictures for one in shuffled}
+            assert len(shuffled) == len(true) == len(found)
+            for one in true:
+                assert len(found[one.key]) == len(one.pictures)
+                assert not one.pictures or found[one.key] != one.pictures
