@@ -23,7 +23,6 @@ from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, Qw
 
 from mm1_lab import team
 from mm1_lab.config import PretrainedDecoder, Size
-from mm1_lab.files import WEIGHTS
 from mm1_lab.weights.stored import library_weights, load_weights
 
 ROPE_BASE = 500.0
@@ -139,7 +138,7 @@ def upcycle(decoder: PreTrainedModel, dense: Path) -> None:
 
     As the weights of the chosen experts add up to 1, the logits are the dense decoder's. Routers stay as initialised.
     """
-    weights = load_file(dense / WEIGHTS)
+    weights = {name: value for path in dense.glob("*.safetensors") for name, value in load_file(path).items()}
     for index, layer in enumerate(decoder.model.layers):
         if hasattr(layer.mlp, "experts"):
             at = f"model.layers.{index}.mlp."

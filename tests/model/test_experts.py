@@ -120,10 +120,11 @@ def test_the_router_is_in_single_precision_and_learns() -> None:
 
 
 @torch.no_grad()
-def test_experts_that_are_copies_give_the_dense_decoder_s_logits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("most", ["50GB", "20KB"], ids=("one file", "several files"))
+def test_experts_that_are_copies_give_the_dense_decoder_s_logits(most: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     dense, sparse = build_decoder(DENSE, 20, 12), build_decoder(EXPERTS, 20, 12)
-    dense.save_pretrained(tmp_path)
+    dense.save_pretrained(tmp_path, max_shard_size=most)
     embedded, batch = packed(24)
     before = read_rows(sparse, embedded, batch).hidden
     upcycle(sparse, tmp_path)
