@@ -84,11 +84,12 @@ class Training(pl.LightningModule):
         if self._accumulates:
             self.trainer.optimizers[0].zero_grad()
         losses, tallies, routings = [], [], []
-        rows = sum(len(part.tokens) for part in parts) if self._accumulates else 1
-        for number, part in enumerate(parts, start=1):
+        # auxiliary losses are means over these positions, of which some rows have few
+        real = [sum(team.numbers(len(part.real))) for part in parts] if self._accumulates else [1]
+        for number, (part, positions) in enumerate(zip(parts, real, strict=True), start=1):
             if self._shards and self._accumulates:
                 add_up_without_exchange(self, is_last=number == len(parts))
-            loss: torch.Tensor = self(part, len(part.tokens) / rows if self._accumulates else 1.0)
+            loss: torch.Tensor = self(part, positions / max(1, sum(real)))
             losses.append(loss.detach())
             tallies.append(self._losses.tally)
             if self._losses.routing is not None:

@@ -2,18 +2,21 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from mm1_lab.config import Size
+from mm1_lab.config import DecoderTraining, Phase, Size
 from mm1_lab.config.cost import logit_bytes
 from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Limits
 from mm1_lab.model import build_decoder, build_encoder, read_rows
+from mm1_lab.model.decoder import sparse_layers
 from mm1_lab.train.encoder_stage import Contrastive, contrastive_loss, pair_batch
-from mm1_lab.train.module import language_loss
+from mm1_lab.train.module import Losses, Training, language_loss
+from tests.small import rows_of
 
 
 def make_text_batch(squares: Data) -> Batch:
@@ -56,6 +59,32 @@ def test_language_loss_without_text_is_zero(squares: Data) -> None:
     loss = language_loss(decoder, states, batch, ["text", "captions"]).main
     loss.backward()
     assert loss.item() == 0.0
+
+
+def test_auxiliary_losses_of_micro_batches_add_up(squares: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows with few positions or none, as tuning has, count as much as they hold. (A balance loss is no mean.)"""
+    monkeypatch.setattr("mm1_lab.model.packed.BALANCE_WEIGHT", 0.0)
+    torch.manual_seed(0)
+    decoder = build_decoder(Size(layers=1, width=16, heads=2, experts=4, experts_every=1), 20, 8)
+    inputs = torch.randn(3, 8, 16)
+    batch = rows_of(torch.tensor([[1] * 8, [1] * 2 + [0] * 6, [0] * 8]))
+    batch = replace(batch, tokens=torch.arange(24).view(3, 8))  # places in `inputs`
+
+    def objective(part: Batch) -> Losses:
+        states = read_rows(decoder, inputs.flatten(0, 1)[part.tokens], part)
+        return language_loss(decoder, states, part, ["text"])
+
+    config = DecoderTraining(learning_rate=1, steps=1, phases=(Phase(share=1, sequence_length=8, batch_size=3),))
+    training = Training(decoder, objective, config, "", "32-true")
+    optimiser = torch.optim.SGD(decoder.parameters())
+    monkeypatch.setattr(Training, "trainer", SimpleNamespace(optimizers=[optimiser]))
+    gradients = []
+    for parts in ([batch], batch.split(3)):
+        optimiser.zero_grad()
+        training.training_step(parts, 0).backward()
+        gradients.append(sparse_layers(decoder)[0].mlp.gate.weight.grad)
+    assert gradients[0].any()
+    torch.testing.assert_close(gradients[1], gradients[0])
 
 
 def test_logits_in_chunks_give_the_same_loss_and_gradients(squares: Data, monkeypatch: pytest.MonkeyPatch) -> None:
