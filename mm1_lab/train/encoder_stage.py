@@ -142,7 +142,7 @@ class PairBatch(TensorBatch):
     groups: torch.Tensor
     """int64 (pairs,): equal for identical captions."""
     lengths: tuple[int, ...]
-    """Of the longest caption of each of up to LENGTHS groups of captions, sorted by length."""
+    """Of the longest caption of each of LENGTHS groups of captions, sorted by length."""
 
 
 def pair_batch(
@@ -157,14 +157,14 @@ def pair_batch(
         digest = sha256(caption.encode()).digest()
         groups.append(int.from_bytes(digest[:8], "big", signed=True))
     lengths = torch.tensor([len(row) for row in rows])
-    # as many in each process of a team, which runs the text tower for one group after another
-    sorted_groups = lengths.sort().values.tensor_split(min(LENGTHS, len(rows)))
+    # as many in each process of a team, which runs the text tower for one group after another; some may be empty
+    sorted_groups = lengths.sort().values.tensor_split(LENGTHS)
     return PairBatch(
         images=image_tensor(images),
         tokens=pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad),
         ends=lengths - 1,
         groups=torch.tensor(groups),
-        lengths=tuple(int(group[-1]) for group in sorted_groups),
+        lengths=tuple(max(group.tolist(), default=1) for group in sorted_groups),
         decoded=decoded,
     )
 
@@ -208,7 +208,8 @@ class Contrastive(nn.Module):
         order = batch.ends.argsort()
         states = []
         for group, length in zip(order.tensor_split(len(batch.lengths)), batch.lengths, strict=True):
-            hidden = self.text(batch.tokens[group, :length]).last_hidden_state
+            some = group if len(group) else order[:1]  # the tower reads no empty batch
+            hidden = self.text(batch.tokens[some, :length]).last_hidden_state
             rows = torch.arange(len(group), device=hidden.device)
             states.append(hidden[rows, batch.ends[group]])
         return torch.cat(states)[order.argsort()]
