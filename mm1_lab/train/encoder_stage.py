@@ -214,6 +214,12 @@ class Contrastive(nn.Module):
             states.append(hidden[rows, batch.ends[group]])
         return torch.cat(states)[order.argsort()]
 
+    @torch.no_grad()
+    def before_step(self) -> None:
+        """Limits the temperature itself, as CLIP does: limited only where it is used, it would have no gradient beyond
+        its limit, and stay there."""
+        self.log_scale.clamp_(max=math.log(LARGEST_SCALE))
+
     def loss(self, batch: PairBatch) -> Losses:
         """The contrastive loss, with negatives from the whole team, and its tally with one row."""
         pairs = len(batch.images)
@@ -222,8 +228,7 @@ class Contrastive(nn.Module):
         images = team.gather(images, own, count)
         texts = team.gather(texts, own, count)
         groups = team.gather(batch.groups, own, count)
-        scale = self.log_scale.exp().clamp(max=LARGEST_SCALE)
-        loss = contrastive_loss(images, texts, scale, groups, own)
+        loss = contrastive_loss(images, texts, self.log_scale.exp(), groups, own)
         tally = _tally(loss * pairs, pairs, (batch.ends + 1).sum(), pairs)
         return Losses(loss * (pairs * team.size() / count), tally)
 

@@ -144,12 +144,17 @@ class Training(pl.LightningModule):
         self._random = checkpoint["random"]
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:
-        """Restores the checkpoint's random state; only now, because creating the data loader draws random numbers."""
+        """Restores the checkpoint's random state; only now, because creating the data loader draws random numbers.
+
+        Calls the network's `before_step` if it has one, while its parameters are sharded.
+        """
         if self._random:
             torch.set_rng_state(self._random["cpu"].cpu())
             if torch.cuda.is_available() and "cuda" in self._random:
                 torch.cuda.set_rng_state(self._random["cuda"].cpu())
             self._random = {}
+        if before_step := getattr(self.network, "before_step", None):
+            before_step()
 
 
 def language_loss(decoder: PreTrainedModel, states: States, batch: Batch, names: Sequence[str]) -> Losses:
