@@ -241,14 +241,19 @@ def contrastive_loss(
     Pairs of the same group (pairs,) have the same caption, right for both: they are not each other's negatives. The
     mean is over the pairs `own`.
     """
-    others = groups[:, None] == groups
-    others.fill_diagonal_(False)
-    with torch.autocast(images.device.type, enabled=False):  # products around 50 would be rounded to steps of 0.25
-        scores = (scale * images.float() @ texts.float().T).masked_fill(others, -torch.inf)
     right = torch.arange(len(images), device=images.device)[own]
-    of_images = nn.functional.cross_entropy(scores[own], right)
-    of_texts = nn.functional.cross_entropy(scores.T[own], right)
-    return (of_images + of_texts) / 2
+    others = groups[own][:, None] == groups
+    others[torch.arange(len(right)), right] = False
+
+    def scores(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """(own, pairs)"""
+        return (scale * first.float()[own] @ second.float().T).masked_fill(others, -torch.inf)
+
+    with torch.autocast(images.device.type, enabled=False):  # products around 50 would be rounded to steps of 0.25
+        of_images = scores(images, texts)
+        of_texts = of_images.T if len(right) == len(images) else scores(texts, images)
+    entropy = nn.functional.cross_entropy
+    return (entropy(of_images, right) + entropy(of_texts, right)) / 2
 
 
 def _train_contrastive(run: StageRun[EncoderStage]) -> tuple[Encoder, Recorder, dict[str, Any]]:

@@ -120,6 +120,22 @@ def test_contrastive_loss_by_hand() -> None:
     assert swapped.item() == pytest.approx(math.log(1 + math.exp(3)), rel=1e-5)
 
 
+def test_contrastive_losses_of_a_team_s_parts_are_that_of_the_whole() -> None:
+    """Six pairs, two of them with the same caption, in parts of two: the mean, and its gradients."""
+    random = torch.Generator().manual_seed(0)
+    vectors = torch.nn.functional.normalize(torch.randn(2, 6, 5, generator=random), dim=-1)
+    groups = torch.tensor([0, 1, 2, 1, 3, 4])
+    found = []
+    for parts in ([slice(None)], [slice(0, 2), slice(2, 4), slice(4, 6)]):
+        both = vectors.clone().requires_grad_()
+        scale = torch.tensor(9.0, requires_grad=True)
+        losses = [contrastive_loss(*both, scale, groups, own) for own in parts]
+        loss = torch.stack(losses).mean()
+        found.append([loss, *torch.autograd.grad(loss, (both, scale))])
+    for whole, divided in zip(*found, strict=True):
+        torch.testing.assert_close(divided, whole)
+
+
 def test_pair_batch_cuts_long_captions_and_keeps_the_end(squares: Data) -> None:
     tokenizer = squares.tokenizer
     images = [squares.held_out("captions", 1)[0].parts[0].pixels(12)] * 3  # type: ignore[union-attr]
