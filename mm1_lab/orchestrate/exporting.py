@@ -1,11 +1,20 @@
 """Exports a trained arm as a Hugging Face folder: the whole model, or its decoder alone."""
 
+import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText, GenerationConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    GenerationConfig,
+    LlamaConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from mm1_lab import files
 from mm1_lab.config import ALLOWED, RequestError, Trial
@@ -42,6 +51,11 @@ USER_CHAT = (
     "{% elif turn.text | trim %}{{ turn.text | trim }}{{ '\n' }}{% endif %}{% endfor %}"
 )
 """Chat template of models tuned on users' instruction sets (see data/shards/readers.py)."""
+SHARED = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "hidden_act", "max_position_embeddings", "rms_norm_eps", "rope_parameters", "tie_word_embeddings",
+)  # fmt: skip
+"""What the configurations of Qwen 2 and Llama both have."""
 
 
 def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: str) -> None:
@@ -75,7 +89,7 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
         partial.mkdir()
         with quiet_library():
             if form == "decoder":
-                decoder: Any = model.decoder
+                decoder: Any = _with_tokenizer(model.decoder, processor.tokenizer)
                 decoder.generation_config = model.generation_config
                 decoder.save_pretrained(partial)
                 processor.tokenizer.save_pretrained(partial)
@@ -87,3 +101,22 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
         if folder.exists():
             folder.rmdir()
         files.commit(partial, folder)
+
+
+def _with_tokenizer(decoder: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """The decoder in a form beside which AutoTokenizer loads this tokenizer.
+
+    Beside a Qwen 2, as our own decoders are, it splits any folder's text as Qwen's. A Llama computes the same.
+    """
+    config = decoder.config
+    is_qwens = json.dumps(PRETOKENIZE_REGEX) in tokenizer.backend_tokenizer.to_str()
+    if config.model_type != "qwen2" or config.sliding_window or is_qwens:
+        return decoder
+    shared = {name: getattr(config, name) for name in SHARED}
+    llama: PreTrainedModel = AutoModelForCausalLM.from_config(LlamaConfig(**shared, attention_bias=True))
+    weights = decoder.state_dict()
+    for name, initial in llama.state_dict().items():
+        if name.endswith("o_proj.bias"):  # Qwen 2 has the other biases only
+            weights[name] = torch.zeros_like(initial)
+    llama.load_state_dict(weights)
+    return llama.eval()
