@@ -16,6 +16,8 @@ from mm1_lab.data.preprocessing import FORMATS, MEAN_COLOUR, as_shown, square
 
 IMAGE = "<image>"
 """Marks a picture in a text."""
+ASKED = "\nAssistant:"
+"""The end of a user's turn in conversations; training tokenises answers by themselves."""
 
 
 class MM1Processor(ProcessorMixin):
@@ -78,9 +80,13 @@ class MM1Processor(ProcessorMixin):
         ids = [self.tokenizer.bos_token_id]
         for number, piece in enumerate(text.split(IMAGE)):
             ids += placeholder if number else []
-            for said, text in enumerate(piece.split(self.tokenizer.eos_token)):
-                ids += [self.tokenizer.eos_token_id] if said else []
-                ids += backend.encode(text, add_special_tokens=False).ids
+            *turns, rest = piece.split(self.tokenizer.eos_token)
+            for turn in turns:
+                before, asked, answer = turn.rpartition(ASKED)
+                for text in (before + asked, answer):
+                    ids += backend.encode(text, add_special_tokens=False).ids
+                ids.append(self.tokenizer.eos_token_id)
+            ids += backend.encode(rest, add_special_tokens=False).ids
         return ids
 
     def _see(self, image: Any) -> list[np.ndarray]:

@@ -16,7 +16,7 @@ from mm1_lab.data.shards.readers import chat_prompt, read_conversation
 from mm1_lab.data.tokenizers import SPECIAL, BackendTokenizer, bpe_tokenizer
 from mm1_lab.data.types import Answer
 from mm1_lab.data.world import World
-from mm1_lab.model import build_mm1
+from mm1_lab.model import MM1Processor, build_mm1, library_tokenizer
 from mm1_lab.orchestrate.conversation import Chat, open_image
 from mm1_lab.orchestrate.exporting import USER_CHAT
 from tests.conftest import evaluation_of
@@ -57,6 +57,10 @@ def test_turns_of_users_models_are_tokenised_as_in_training_and_answers_may_be_l
     turns = [(chat_prompt("why?"), f" {first}"), (f"\n{chat_prompt('how?')}", f" {second}")]
     ids = [[*words.encode(asked), *words.encode(said), words.end] for asked, said in turns]
     assert chat.so_far.tokens == (words.begin, *ids[0], *ids[1])
+    exported = MM1Processor(library_tokenizer(words), chat_template=USER_CHAT)
+    said = zip(("user", "assistant") * 2, ("why?", first, "how?", second), strict=True)
+    text = exported.apply_chat_template([{"role": role, "content": content} for role, content in said])
+    assert exported(text=text)["input_ids"].tolist() == [list(chat.so_far.tokens)]
     assert max(len(words.encode(first)), len(words.encode(second))) > 64
     chat.forget()
     assert chat.say("d\udce9j\xe0 vu"), "what a terminal of another encoding sends"
