@@ -170,9 +170,12 @@ def is_parsed(prediction: str, question: Question, benchmark: Benchmark, words: 
     """Whether each line of the prediction is a possible answer to its kind of question, right or wrong: this tells a
     model that does not see from one that does not know the answer format. Captions and answers to published questions
     need only be non-empty. `words` are the benchmark's `answer_words`."""
-    answers = map(normalise, prediction.split("\n"))
-    if benchmark.official or benchmark.metric in FREE:
+    lines = prediction.split("\n")
+    answers = map(normalise, lines)
+    if benchmark.metric in FREE:
         return all(answers)
+    if benchmark.official:  # of signs such as `+`, which may be right, normalisation leaves nothing
+        return all(map(str.strip, lines))
     return all(answer in words[question.kind] for answer in answers)
 
 

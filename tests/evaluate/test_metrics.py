@@ -45,6 +45,9 @@ def test_an_answer_of_another_kind_is_not_parsed(benchmark_of: Callable[..., Ben
     assert is_parsed("The Blue.", colour, benchmark, words)
     assert not is_parsed("circle", colour, benchmark, words)
     assert not is_parsed("", colour, benchmark, words)
+    published = replace(benchmark, official=True)
+    assert is_parsed("+", colour, published, words), "which `exact` may find right"
+    assert not is_parsed(" \n+", colour, published, words)
     captions = benchmark_of("cider")
     for one in (captions, replace(captions, metric="content")):
         assert is_parsed("anything", one.blocks[0][0], one, answer_words(one))
