@@ -23,6 +23,8 @@ POINTS = 3.0
 """The difference to decide: what the paper's two resolutions differ by."""
 ABOUT_RIGHT = 1.5
 """Up to so many times the best number of questions, or of it, a decision costs hardly more."""
+LEAST_NOISE = 1e-9
+"""Less is left of equal values by the rounding of a fit."""
 FEWEST_TO_POOL = 4
 """Arms from which on a pair is lent the variance of others."""
 
@@ -47,7 +49,7 @@ def measure_rows(study: Study, minutes: float, evaluation: float) -> pd.DataFram
         known = {arm: found for arm, found in study.arm_means(measure).items() if arm not in study.controls}
         counts = np.array([len(study.seed_values(arm, measure)) for arm in known])
         errors = np.array([found.error for found in known.values()])
-        if len(known) < 2 or not errors.any():
+        if len(known) < 2 or errors.max() < LEAST_NOISE:
             continue
         noise = float(np.mean(errors * np.sqrt(counts)))  # every arm's is the same
         spread = float(np.var([found.estimate for found in known.values()], ddof=1))

@@ -83,13 +83,14 @@ def seeds_needed(expect: Expectation, margin: float, seed: Interval, prior: floa
     the pool, without which a share UNLIKE of claims keeps its own variance; the level is that of Holm's first step over
     `family` claims. An estimate exactly on the margin can never be decided.
     """
-    if seed.error == 0:
-        return 2.0
     many = np.arange(2, MOST_SEEDS + 1, dtype=np.float64)
     errors = seed.error / np.sqrt(many)
     level = LEVEL / family
     own_variance = UNLIKE if prior else 1.0
     estimate = -seed.estimate if expect == "less" else seed.estimate
+    if seed.error == 0:
+        margins = {"keeps": (-margin,), "equivalent": (-margin, margin)}.get(expect, (margin,))
+        return float("inf") if estimate in margins else 2.0
 
     def beyond(value: float, tail: float) -> Floats:
         """The power to tell the estimate from a value at each number of seeds."""

@@ -1,5 +1,6 @@
 """What deciding a difference takes by each measure, against an analysis of variance by hand and simulated studies."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ def test_signal_and_noise_are_those_of_an_analysis_of_variance(data_mix: Sweep) 
     assert (rows["core_minutes"] == 8 * rows["seeds_needed"]).all()
     assert measures_table(rows.reset_index(), "").frame["seeds needed"].str.isdigit().all()
     assert measure_rows(study_of(data_mix, (0,)), 4.0, 1.0).empty, "one seed tells nothing of noise"
+    full = replace(study, scores=study.scores.assign(score=100.0))
+    assert measure_rows(full, 4.0, 1.0).empty, "what never varies has no noise but that of rounding"
 
 
 def test_the_part_of_the_noise_that_questions_cause_is_found() -> None:

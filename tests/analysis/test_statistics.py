@@ -136,3 +136,6 @@ def test_seeds_needed_are_those_of_a_paired_t_test() -> None:
     assert lent < alone, "what the pool lends saves seeds"
     assert seeds_needed("greater", 0.9, found) == math.inf
     assert seeds_needed("less", 0.9, Interval(-2.0, 0.0, 3)) == 2
+    assert seeds_needed("greater", 0.0, Interval(0.0, 0.0, 3)) == math.inf
+    assert seeds_needed("less", 1.0, Interval(-1.0, 0.0, 3)) == math.inf
+    assert seeds_needed("keeps", 2.0, Interval(-2.0, 0.0, 3)) == math.inf
