@@ -23,6 +23,9 @@ Row = Mapping[Hashable, Any]
 BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 """Line breaks and other control characters, which would end a caption, a heading or a row."""
 
+MARKS = {r"\*\*(.+?)\*\*": "strong", r"\*(.+?)\*": "em", r"`(.+?)`": "code"}
+"""Tags by the marks that they stand for."""
+
 LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -57,9 +60,10 @@ class Table:
     def columns(self) -> list[list[str]]:
         """The cells of each column of `head`, as text."""
         columns = []
-        for name in self.head:
-            form = self.formats.get(name, ".1f")
-            columns.append([as_text(cell, form) for cell in self.frame[name]])
+        for name, cells in self.frame.items():  # two may have one name, as an arm can be called `difference`
+            if name != self.group:
+                form = self.formats.get(str(name), ".1f")
+                columns.append([as_text(cell, form) for cell in cells])
         return columns
 
     @cached_property
@@ -143,7 +147,10 @@ def plain_markdown(text: str) -> str:
 
 
 def without_marks(text: str) -> str:
-    return re.sub(r"[*`]", "", text)
+    """Text without the marks that stand in pairs; the star of an arm named `rate*2` stays."""
+    for pattern in MARKS:
+        text = re.sub(pattern, r"\1", text)
+    return text
 
 
 def environment() -> jinja2.Environment:
@@ -160,7 +167,7 @@ def environment() -> jinja2.Environment:
 
 def _html(text: str) -> Markup:
     html = str(escape(text))
-    for pattern, tag in ((r"\*\*(.+?)\*\*", "strong"), (r"\*(.+?)\*", "em"), (r"`(.+?)`", "code")):
+    for pattern, tag in MARKS.items():
         html = re.sub(pattern, rf"<{tag}>\1</{tag}>", html)
     return Markup(html)
 

@@ -54,7 +54,7 @@ def draw_judgement(judgement: Judgement, path: Path) -> None:
     claims = pd.DataFrame(judgement.claims).rename(columns={"difference": "estimate", "interval_over": "interval"})
     numbers = ["estimate", "low", "high"]
     claims[numbers] = claims[numbers].astype(float)
-    claims = claims.assign(sweep="", paper=float("nan"))
+    claims = claims.assign(sweep="", measure="", paper=float("nan"))  # one called `loss val` is drawn as any other
     if claims["estimate"].isna().all():
         raise RequestError("--figure: no claim has a difference to draw")
     with styled():

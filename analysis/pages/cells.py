@@ -1,5 +1,7 @@
 """Cells of tables, and the notes that they refer to."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 
@@ -28,6 +30,11 @@ def estimate(row: Row, digits: int = 1) -> str:
     if np.isnan(row["low"]):
         return text
     return f"{text} [{as_text(row['low'], form)}, {as_text(row['high'], form)}]"
+
+
+def are_losses(claims: pd.DataFrame) -> pd.Series[bool]:
+    """Whether claims are about losses, which are in nats and not in points."""
+    return claims["measure"].astype(str).str.fullmatch(r"loss \S+")
 
 
 def seeds_cell(row: Row) -> str:

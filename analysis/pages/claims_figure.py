@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 
 from analysis.judging.claims import LAW
 from analysis.judging.p_values import claimed
-from analysis.pages.cells import in_short
+from analysis.pages.cells import are_losses, in_short
 from analysis.pages.verdicts import ONE_SIDED, claim_text
 from analysis.style import BASE, BLUE, DARK, GREY, RED, WIDTH, annotate, annotate_head, label_rows
 from analysis.table import Row
@@ -32,8 +32,8 @@ def is_drawn(claims: pd.DataFrame, scale: str) -> bool:
 
 
 def _shown(claims: pd.DataFrame) -> pd.DataFrame:
-    """Those with an estimate in points, so none about the learning-rate law's slope."""
-    return claims[claims["estimate"].notna() & (claims["sweep"] != LAW)]
+    """Those with an estimate in points, so none about losses and the learning-rate law's slope."""
+    return claims[claims["estimate"].notna() & (claims["sweep"] != LAW) & ~are_losses(claims)]
 
 
 def draw_claims(claims: pd.DataFrame, head: str, caution: str = "", unit: str = "difference in points") -> Figure:

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.judging.claims import LAW
 from analysis.judging.looks import reached_text
 from analysis.judging.p_values import Verdict
-from analysis.pages.cells import cited_in, estimate, paper_cell, references, seeds_cell
+from analysis.pages.cells import are_losses, cited_in, estimate, paper_cell, references, seeds_cell
 from analysis.pages.notes import remarks
 from analysis.study import Study
 from analysis.table import MISSING, Row, Table
@@ -29,7 +29,10 @@ def verdicts_table(frame: pd.DataFrame, title: str = "", notes: Sequence[str] = 
     any row are left out."""
     sources = cited_in(frame)
     rows = []
-    for row in frame.to_dict("records"):
+    for row, is_loss in zip(frame.to_dict("records"), are_losses(frame), strict=True):
+        digits, unit = (3, " nats") if is_loss and row["estimate"] == row["estimate"] else (1, "")
+        if row["sweep"] == LAW:
+            digits = 2  # of the learning-rate law its slope
         difference = str(row["detail"])
         if row.get("parts", 1) > 1:
             difference += f" (of {row['parts']} parts)"
@@ -40,7 +43,7 @@ def verdicts_table(frame: pd.DataFrame, title: str = "", notes: Sequence[str] = 
             {
                 "claim": claim_text(row),
                 "verdict": verdict_cell(row),
-                "estimate": estimate(row, 2 if row["sweep"] == LAW else 1),  # of the learning-rate law its slope
+                "estimate": estimate(row, digits) + unit,
                 "difference": difference,
                 "expected": row["expectation"],
                 "seeds": seeds_of(row),

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from analysis.table import Table, as_text, environment, to_latex, to_markdown
+from analysis.table import Table, as_text, environment, to_latex, to_markdown, to_plain
 
 FRAME = pd.DataFrame(
     {
@@ -72,3 +72,9 @@ def test_last_bits_that_differ_between_processors_do_not_change_a_rounded_number
     assert len({f"{value:.1f}" for value in near}) == 2
     assert len({as_text(value) for value in near}) == 1
     assert as_text(-0.05) == as_text(np.nextafter(-0.05, 0)) and as_text(np.int64(7)) == "7"
+
+
+def test_a_single_star_of_a_name_stays_where_marks_are_left_out() -> None:
+    table = Table("", pd.DataFrame({"arm": ["rate*2", "rate`2"], "verdict": ["**supported**", "*open*"]}))
+    assert [line.split() for line in to_plain(table).splitlines()[3:5]] == [["rate*2", "supported"], ["rate`2", "open"]]
+    assert "rate*2" in to_latex(table)
