@@ -40,9 +40,12 @@ def styled(formulas: bool = False) -> Iterator[None]:
 
 
 def annotate_head(figure: Figure, title: str, *notes: str) -> None:
-    """Adds a title above the figure and notes below it, wrapped to its width (14 and 22 characters per inch)."""
+    """Adds a title above the figure, beside its legend, and notes below it, wrapped to the width (14 and 22 characters
+    per inch)."""
     width = figure.get_figwidth()
-    figure.suptitle(textwrap.fill(title, int(14 * width)), fontsize=8.5, x=0.01, ha="left", parse_math=False)
+    legend = sum(0.66 * len(one.get_texts()) for one in figure.legends)
+    head = textwrap.fill(title, int(14 * (width - legend)))
+    figure.suptitle(head, fontsize=8.5, x=0.01, ha="left", parse_math=False)
     note = textwrap.fill(" ".join(filter(None, notes)), int(22 * width))
     figure.supxlabel(note, fontsize=6, color=DARK, x=0.01, ha="left", parse_math=False)
 

@@ -20,6 +20,9 @@ NOTE = (
     "intervals over seeds, uncorrected: of the average, or of conversations with tuned models (chat). A data mix is "
     "captions : interleaved : text in percent."
 )
+ONE_SEED = "At one seed: 95 % intervals over questions, conditional on these models."
+LONGEST = 40
+"""Characters of a level in the figure."""
 NOTHING_MATTERED = (
     "No design choice can be said to matter most: that takes arms that differ from the base in it alone, with scores "
     "at each of two seeds or more."
@@ -65,7 +68,8 @@ def axes_table(levels: pd.DataFrame, title: str, caution: str) -> Table:
     """A row per level; `caution` is a note on seeds."""
     frame = levels[["axis", "sweep", "base", "level", "measure", "pairs", "seeds"]].copy()
     frame.insert(4, "difference", [estimate(row) for row in levels.to_dict("records")])
-    return Table(title, frame, [note for note in (NOTE, caution) if note])
+    questions = ONE_SEED if (levels["interval"] == "questions").any() else ""
+    return Table(title, frame, [note for note in (NOTE, questions, caution) if note])
 
 
 def drawn_levels(levels: pd.DataFrame) -> pd.DataFrame:
@@ -118,9 +122,9 @@ def draw_axes(levels: pd.DataFrame, title: str, caution: str) -> Figure:
         axis.plot(row["estimate"], place, marker="o", color=colour)
         if heading != above:
             axis.axhline(place - 0.5, color=GREY, linewidth=0.5)
-            annotate(axis, f"{heading}, base: {row['base']}", (1.02, place), va="center", fontsize=6.8)
+            annotate(axis, f"{heading}, base: {_end(row['base'])}", (1.02, place), va="center", fontsize=6.8)
         above = heading
-    axis.set_yticks(range(len(shown)), shown["level"])
+    axis.set_yticks(range(len(shown)), shown["level"].map(_end))
     axis.set_ylim(len(shown) - 0.5, -0.5)
     label_rows(axis)
     tuned = shown["measure"].iloc[0] == str(CHAT)
@@ -131,3 +135,8 @@ def draw_axes(levels: pd.DataFrame, title: str, caution: str) -> Figure:
         note += " Data mixes: captions : interleaved : text."
     annotate_head(figure, title, note, caution)
     return figure
+
+
+def _end(level: str) -> str:
+    """A level, or its end: that of a long path to a model tells it from others."""
+    return level if len(level) <= LONGEST else f"…{level[1 - LONGEST :]}"

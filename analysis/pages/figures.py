@@ -16,8 +16,10 @@ from analysis.style import BASE, BLUE, DARK, MARKERS, SERIES, WIDTH, annotate_he
 from mm1_lab.config import TEXT_CORE, Measure
 from mm1_lab.results.summary import PLAIN
 
-LABELS = 1.7
-"""Inches for the names of arms."""
+LABELS, LETTER = 1.7, 0.05
+"""Inches for the names of arms at least, and of one of their letters."""
+LONGEST, TITLE = 56, 14
+"""Characters on a line of an arm's name, and of a benchmark's above its column."""
 LEAST = 0.95
 """Inches of a column at least; a figure of many columns is wider than a page."""
 ROW = 0.2
@@ -44,14 +46,18 @@ def draw_scores(study: Study) -> Figure:
     lines = _lines(study)
     shots = list(dict.fromkeys(name for column in columns for name in column.measures if name))
     looks = _looks(shots)
-    width = max(WIDTH, LABELS + LEAST * len(columns))
+    names = [textwrap.fill(label, LONGEST, max_lines=2, placeholder=" …", break_on_hyphens=False) for label, _ in lines]
+    longest = max(len(line) for name in names for line in name.split("\n"))
+    width = max(WIDTH, max(LABELS, LETTER * longest) + LEAST * len(columns))
     figure = Figure(figsize=(width, 1.3 + ROW * len(lines)), layout="constrained")
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-    axes[0].set_yticks(range(len(lines)), [label for label, _ in lines])
+    axes[0].set_yticks(range(len(lines)), names)
     axes[0].set_ylim(len(lines) - 0.4, -0.6)
     headings = [row is None and label != MAJORITY for label, row in lines]
     for is_heading, label in zip(headings, axes[0].get_yticklabels(), strict=True):
         label.set_fontweight("bold" if is_heading else "normal")
+        if "\n" in label.get_text():
+            label.set_linespacing(0.9)
     for axis, column in zip(axes, columns, strict=True):
         axis.set_title(column.title, color=DARK)
         axis.set_xlabel("nats per token" if column.kind == "loss" else "points")
@@ -106,7 +112,7 @@ def _columns(study: Study) -> list[Column]:
         if measure not in study.measures:
             own.setdefault(measure.of, {})[str(measure.shots)] = measure
     for name, by_shots in own.items():
-        columns.append(Column(name, by_shots))
+        columns.append(Column(textwrap.fill(name, TITLE), by_shots))
     published = {measure for _, _, measure in study.paper.values}
     paper = {str(one.shots): one for one in study.measures if not one.of and str(one) in published}
     if paper:

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,12 @@ import pytest
 from matplotlib.axes import Axes
 
 from analysis.judging.claims import load_lessons
+from analysis.judging.difference import Difference
 from analysis.judging.evidence import of_lessons
+from analysis.judging.p_values import p_values
 from analysis.judging.verdicts import judge_contrasts, parts_frame, with_lessons
-from analysis.pages.axes import draw_axes, drawn_levels, level_rows, what_mattered
+from analysis.pages.axes import axes_table, draw_axes, drawn_levels, level_rows, what_mattered
+from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.compare import compare_table
 from analysis.pages.figures import draw_scores
 from analysis.pages.output import Output
@@ -22,8 +26,10 @@ from analysis.pages.verdicts import claims_notes, verdicts_table
 from analysis.redraw import _write_scores, draw, sweep_in_short
 from analysis.runs import mixes_machines
 from analysis.study import Study, read_study
+from analysis.style import styled
+from analysis.table import to_plain
 from mm1_lab.cli import main
-from mm1_lab.config import AVERAGE, UNPARSED, Contrast, DataIdentity, Measure, Panel, RequestError, Sweep
+from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Contrast, DataIdentity, Measure, Panel, RequestError, Sweep
 from mm1_lab.results import TrialRow
 from mm1_lab.results.manifest import row_check
 from tests.analysis.results_folder import BENCHMARKS, score_rows, study_of, write_results
@@ -227,7 +233,8 @@ def test_own_benchmarks_have_columns_of_their_own(tmp_path: Path, data_mix: Swee
     signs = scores[(scores["benchmark"] == "signs") & (scores["shots"] == 4) & (scores["arm"] == "captions")]
     cell = short.set_index("arm").loc["captions", "signs 4-shot"]
     assert cell.startswith(f"{signs['score'].mean():.1f} ±")
-    assert {"signs", "held-out-captions"} <= {axis.get_title() for axis in draw_scores(study).axes}
+    titles = {axis.get_title().replace("\n", "") for axis in draw_scores(study).axes}
+    assert {"signs", "held-out-captions"} <= titles
 
 
 def test_a_figure_names_every_row_and_shows_the_papers_numbers_on_an_axis_of_their_own(one_seed: Path) -> None:
@@ -377,3 +384,73 @@ def test_a_question_of_ones_own_comes_first_and_alone(tmp_path: Path, data_mix: 
     parts = ("### My question", "### Across sweeps", "captions lift zero-shot", "### Pre-training")
     places = [summary.index(part) for part in parts]
     assert places == sorted(places)
+
+
+def test_an_arm_may_have_the_name_of_a_column(data_mix: Sweep) -> None:
+    arms = {"measure": data_mix.arms["base"], "difference": data_mix.arms["captions"]}
+    study = study_of(data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": ()}), (0, 1))
+    table = compare_table(study, "difference", "measure")
+    head, first = (to_plain(table).splitlines()[line].split()[:4] for line in (2, 3))
+    assert head == ["measure", "difference", "measure", "difference"]
+    mean = study.all_values(Measure.parse(first[0])).mean(axis=1)["difference"]
+    assert first[1] == f"{mean:.1f}"
+
+
+def test_equal_scores_of_groups_of_arms_support_nothing(data_mix: Sweep) -> None:
+    """A third of 100 three times is 100 only up to its last bit."""
+    study = study_of(data_mix, (0, 1, 2), questions=8)
+    full = replace(study, scores=study.scores.assign(score=100.0))
+    group = ("captions", "interleaved", "text-14")
+    found = Difference(full, {(arm, TEXT_CORE): 1 / 3 for arm in group} | {("base", TEXT_CORE): -1.0}).over_seeds
+    assert found and found.estimate == 0 and p_values("less", 0.0, found) == {"supported": 1.0, "contradicted": 1.0}
+
+
+def test_a_loss_is_in_nats_and_in_no_figure_of_points(data_mix: Sweep) -> None:
+    loss = Contrast(claim="less", first="captions", second="base", measure=Measure("text", about="loss"), expect="less")
+    lift = loss.model_copy(update={"claim": "lift", "measure": AVERAGE})
+    study = study_of(data_mix.model_copy(update={"contrasts": (loss, lift)}), (0, 1), questions=8)
+    rows = [(arm, seed, "", "text", 1.5 - 0.03 * (arm == "captions")) for arm in study.scored for seed in (0, 1)]
+    study = replace(study, held_out=pd.DataFrame(rows, columns=study.held_out.columns))
+    claims = judge_contrasts(study)
+    cells = verdicts_table(claims).frame["estimate"]
+    assert cells[0] == "−0.030 [−0.030, −0.030] nats" and "nats" not in cells[1]
+    labels = draw_claims(claims, "").axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == ["lift"]
+    assert not is_drawn(claims[:1], "mini")
+
+
+def test_the_axes_of_one_seed_say_that_intervals_are_over_questions(data_mix: Sweep) -> None:
+    for seeds in ((0,), (0, 1)):
+        notes = axes_table(level_rows(study_of(data_mix, seeds, questions=8)), "", "").notes
+        assert any("over questions" in note for note in notes) == (len(seeds) == 1)
+
+
+@styled()
+def test_long_names_leave_room_for_what_is_drawn(data_mix: Sweep) -> None:
+    names = [f"{'a name that says all about the data, the connector and the rate ' * 2}{number}" for number in range(2)]
+    arms = dict(zip(names, (data_mix.arms[arm] for arm in ("base", "captions")), strict=True))
+    title = "A title that is so long that it would reach below the names of the numbers of shots on its right"
+    sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": (), "title": title, "reproduces": ""})
+    study = study_of(sweep, (0, 1), questions=8)
+    study = replace(
+        study, scores=study.scores.replace({"vqa": "mmbench_en_dev_lite", "text-vqa": "scienceqa_img_test"})
+    )
+    data = DataIdentity(kind="shards", digest="d", sources=("captions",))
+    manifest = study.manifest.model_copy(update={"data": data, "data_name": "mine"})
+    figure = draw_scores(replace(study, variant=replace(study.variant, manifest=manifest)))
+    figure.draw_without_rendering()
+    boxes = [axis.title.get_window_extent() for axis in figure.axes]
+    assert all(left.x1 <= right.x0 for left, right in pairwise(boxes))
+    assert min(axis.get_window_extent().width for axis in figure.axes) > 0.6 * figure.dpi
+    assert figure._suptitle.get_window_extent().x1 <= figure.legends[0].get_window_extent().x0  # type: ignore[attr-defined]
+
+
+def test_a_long_path_in_the_figure_of_axes_is_its_end(data_mix: Sweep) -> None:
+    folder = "/mnt/shared/models/pretrained/of-the-whole-team/SmolLM2-{}-Instruct"
+    base = data_mix.base.model_copy(update={"decoder": folder.format("135M")})
+    arms = {"base": base, "larger": base.model_copy(update={"decoder": folder.format("360M")})}
+    sweep = data_mix.model_copy(update={"base": base, "arms": arms, "panels": {}, "contrasts": ()})
+    levels = level_rows(study_of(sweep, (0, 1), questions=8))
+    figure = draw_axes(levels, "", "")
+    (label,) = figure.axes[0].get_yticklabels()
+    assert label.get_text().endswith("/SmolLM2-360M-Instruct") and len(label.get_text()) <= 40
