@@ -175,8 +175,8 @@ def test_an_exported_decoder_is_a_pretrained_model(place: Path, model: MM1ForCon
     with torch.no_grad():
         assert torch.equal(decoder(ids).logits, model.decoder(ids).logits)
     library = AutoModelForCausalLM.from_pretrained(place / "decoder").eval()  # as lm-eval loads it
-    ids = AutoTokenizer.from_pretrained(place / "decoder")(described, return_tensors="pt", add_special_tokens=False)
-    assert ids["input_ids"].tolist() == [tokenizer.encode(described)]
+    ids = AutoTokenizer.from_pretrained(place / "decoder")(described, return_tensors="pt")
+    assert ids["input_ids"].tolist() == [[tokenizer.begin, *tokenizer.encode(described)]]
     with torch.no_grad():
         assert torch.equal(library(**ids).logits, decoder(ids["input_ids"]).logits)
 

@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -89,10 +90,15 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
         partial.mkdir()
         with quiet_library():
             if form == "decoder":
-                decoder: Any = _with_tokenizer(model.decoder, processor.tokenizer)
+                tokenizer = processor.tokenizer
+                decoder: Any = _with_tokenizer(model.decoder, tokenizer)
                 decoder.generation_config = model.generation_config
                 decoder.save_pretrained(partial)
-                processor.tokenizer.save_pretrained(partial)
+                # harnesses call it as it is, and every document of training begins with this token
+                begin = tokenizer.bos_token
+                begins = TemplateProcessing([begin, "$A"], special_tokens=[(begin, tokenizer.bos_token_id)])
+                tokenizer.backend_tokenizer.post_processor = begins
+                tokenizer.save_pretrained(partial)
             else:
                 model.save_pretrained(partial, save_original_format=False)
                 processor.save_pretrained(partial)
