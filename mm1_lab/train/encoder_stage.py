@@ -243,7 +243,7 @@ def contrastive_loss(
     """
     right = torch.arange(len(images), device=images.device)[own]
     others = groups[own][:, None] == groups
-    others[torch.arange(len(right)), right] = False
+    others[torch.arange(len(right), device=images.device), right] = False
 
     def scores(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """(own, pairs)"""

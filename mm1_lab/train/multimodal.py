@@ -110,16 +110,6 @@ def check(stage: ModelStage) -> None:
     encoder, decoder = parts.encoder.features.width, parts.decoder.size.width
     try:
         connector = build_connector(parts.connector, encoder, decoder, patches)
-        if stage.tuned:
-            before = parts.encoder if isinstance(parts, PretrainedMM1) else parts
-            patches_before = (before.image_size // parts.encoder.patch) ** 2
-            trained = build_connector(parts.connector, encoder, decoder, patches_before)
-            connector.load_state_dict(trained.state_dict())
-    except RuntimeError:  # what pixel shuffle joins into a token depends on the number of patches
-        raise RequestError(
-            f"sft.resolution: connector {parts.connector.kind!r} has weights of other shapes for the {patches} patches "
-            f"of {stage.image_size} pixels than for the {patches_before} of pre-training; write `resolution: native`"
-        ) from None
     except ValueError as error:
         if parts.connector.kind not in CONNECTORS or not stage.tuned:
             raise RequestError(str(error)) from None
@@ -127,6 +117,18 @@ def check(stage: ModelStage) -> None:
             f"sft.resolution: connector {parts.connector.kind!r} cannot turn the {patches} patches of "
             f"{stage.image_size} pixels into {parts.connector.image_tokens} tokens; write `resolution: native`"
         ) from None
+    if stage.tuned:
+        before = parts.encoder if isinstance(parts, PretrainedMM1) else parts
+        patches_before = (before.image_size // parts.encoder.patch) ** 2
+        trained = build_connector(parts.connector, encoder, decoder, patches_before)
+        try:
+            connector.load_state_dict(trained.state_dict())
+        except RuntimeError:  # what pixel shuffle joins into a token depends on the number of patches
+            raise RequestError(
+                f"sft.resolution: connector {parts.connector.kind!r} has weights of other shapes for the {patches} "
+                f"patches of {stage.image_size} pixels than for the {patches_before} of pre-training; write "
+                "`resolution: native`"
+            ) from None
     with explained(parts.connector.kind):
         shape = tuple(connector(torch.empty(1, patches, encoder, device="meta")).shape)
     wanted = (1, parts.connector.image_tokens, decoder)

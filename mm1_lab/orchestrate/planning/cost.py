@@ -38,7 +38,8 @@ USUAL = {
     "evaluation": (1e-5, 2e11),
 }
 """Seconds per position (data, embeddings, logits) and FLOPs per second at `mini` on one core of a server, fitted to
-records of decoders from 9M to 2.9B; a median alone is ten times wrong for the smallest."""
+trials and decoders from 9M to 2.9B and to one encoder, for tuning an estimate; FLOPs alone are ten times wrong for the
+smallest decoders."""
 NEWEST = 30
 """Measurements read per folder: enough for a median, and quick to read."""
 SHORTEST = 10.0
