@@ -1,6 +1,7 @@
 """Training and few-shot evaluation on a GPU, compared with `transformers` on the same one, by the clock.
 
     make bench-gpu                 on one GPU; meant for a quarter of an hour; prints a table and writes nothing
+    make bench-gpu ARGS=--quick    one round of few steps: some minutes
 
 A ViT-L at 336 px and decoders of the shapes of Qwen2.5-0.5B and 1.5B read packed rows of the miniature world, whose
 words are few: the vocabulary is filled up to theirs, so that logits cost what they do elsewhere. No GPU has been at
@@ -127,6 +128,7 @@ class WideWorld(World):
     def __init__(self, size: int) -> None:
         super().__init__()
         self.tokenizer = WideTokenizer(size)
+        self.identity = self.identity.model_copy(update={"tokenizer": f"world, filled up to {size}"})
 
 
 def measure(amounts: Amounts) -> list[Row]:
@@ -324,7 +326,8 @@ def main() -> None:
     if not torch.cuda.is_available():
         print(f"{WHY}; what can be counted without one: python -m benchmarks.counts", file=sys.stderr)
         sys.exit(2)
-    print(text_table(measure(FULL)))
+    amounts = replace(FULL, rounds=1, steps=20) if "--quick" in sys.argv else FULL
+    print(text_table(measure(amounts)))
 
 
 if __name__ == "__main__":

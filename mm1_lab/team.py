@@ -19,6 +19,15 @@ from mm1_lab.config import RequestError
 
 T = TypeVar("T")
 
+_gpu_allowed = True
+
+
+def allow_gpu(allowed: bool) -> None:
+    """Whether this process may use a GPU. A scale without GPUs runs as many stages at a time as there are processors,
+    and all would share the first one: neither Ray nor torch hides it from them."""
+    global _gpu_allowed
+    _gpu_allowed = allowed
+
 
 class Dismissed(Exception):
     """This process has done its part of a stage; the first process finishes it."""
@@ -45,7 +54,7 @@ def dismiss_others() -> None:
 
 def device() -> torch.device:
     """The device of this process; in a team it depends on the backends, since gloo alone uses the CPU."""
-    if torch.cuda.is_available() and (size() == 1 or "nccl" in distributed.get_backend_config()):
+    if _gpu_allowed and torch.cuda.is_available() and (size() == 1 or "nccl" in distributed.get_backend_config()):
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
 
@@ -55,15 +64,19 @@ def is_read_at_once(tensor: torch.Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
-@lru_cache(maxsize=1)
 def processor() -> str:
-    """The name of the processor, and of the accelerator if there is one."""
+    """The name of the processor, and of the accelerator if one is used."""
+    return f"{_cpu()} + {torch.cuda.get_device_name()}" if device().type == "cuda" else _cpu()
+
+
+@lru_cache(maxsize=1)
+def _cpu() -> str:
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         models = [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
         name = models[0].partition(":")[2].strip() if models else name
-    return f"{name} + {torch.cuda.get_device_name()}" if torch.cuda.is_available() else name
+    return name
 
 
 def only_in_first() -> AbstractContextManager[Any]:

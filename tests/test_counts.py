@@ -1,9 +1,12 @@
 """What a GPU would meet does not grow: waits, bytes held and exchanged, counted without one."""
 
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks import counts
@@ -11,6 +14,7 @@ from mm1_lab.config import Size
 from mm1_lab.data.types import Data
 from mm1_lab.model import build_encoder, read_by_document, read_rows
 from mm1_lab.train.encoder_stage import Contrastive, pair_batch
+from mm1_lab.train.sharding import compile_parts
 from tests.conftest import Words
 from tests.small import rows_of, small_mm1
 
@@ -47,6 +51,12 @@ def test_no_step_of_an_encoder_waits_for_a_gpu(squares: Data) -> None:
     assert waits.seen == []
 
 
+def test_attention_builds_no_plan_for_a_new_shape() -> None:
+    """As cuDNN's does, for a second or two; importing the model takes it out of torch's choice."""
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    assert torch.backends.cuda.flash_sdp_enabled() and torch.backends.cuda.mem_efficient_sdp_enabled()
+
+
 def test_weights_are_gathered_in_half_precision_and_gradients_exchanged_once_a_step() -> None:
     """Bytes a parameter: twice 2 for each micro-batch; 4 within a node; twice 4 / 8 between nodes. The norms, the
     embedding and the vocabulary's projection are gathered and exchanged in single precision."""
@@ -67,3 +77,17 @@ def test_what_is_compiled_is_one_graph() -> None:
     for _ in range(2):
         read_rows(model.decoder, model.decoder.get_input_embeddings()(batch.tokens), batch)
         read_by_document(model.decoder)
+
+
+def test_layers_that_are_alike_are_compiled_once() -> None:
+    """Once more when the number of pictures or documents first changes, whatever it is from then on."""
+    size = Size(layers=4, width=16, heads=2)
+    model = small_mm1(size, size, "c-abstractor", 50, 40, 3)
+    compiled = CompileCounterWithBackend("eager")
+    with patch.object(torch, "compile", partial(torch.compile, backend=compiled)):
+        compile_parts(model.encoder, model.connector, model.decoder.model)
+    for documents, images in (([1] * 40, 2), ([1] * 20 + [2] * 20, 3), ([1] * 9 + [2] * 9 + [3] * 22, 5)):
+        model.connector(model.encoder(torch.zeros(images, 3, 24, 24, dtype=torch.uint8)))
+        batch = rows_of(torch.tensor([documents, [1] * 40]))
+        read_rows(model.decoder, model.decoder.get_input_embeddings()(batch.tokens), batch)
+    assert compiled.frame_count == 3, "an encoder's layer for two pictures and for any number, a decoder's"

@@ -202,7 +202,7 @@ class Scale(Config):
     """Benchmarks in addition to the data's own; those of the data file are appended."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     compile: bool = False
-    """Whether training uses `torch.compile`."""
+    """Whether training compiles the transformer layers (`torch.compile`)."""
     resources: Resources = Resources()
     """Resources per stage, or per worker of a stage."""
     workers: dict[str, Count] = Field(default_factory=dict)

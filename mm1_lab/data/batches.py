@@ -255,7 +255,7 @@ class DataModule(pl.LightningDataModule):
             sampler=_Steps(self.step, self.steps),
             num_workers=workers,
             multiprocessing_context="fork" if workers else None,  # workers share the sources opened here
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=team.device().type == "cuda",
         )
 
     def transfer_batch_to_device(

@@ -188,11 +188,13 @@ def _document_attention(
     key = key[0].transpose(0, 1)
     value = value[0].transpose(0, 1)
     if bounds is not None:
-        query, key = query.to(value.dtype), key.to(value.dtype)
+        width = value.shape[-1]
+        # the kernels take heads whose width is a multiple of 8; columns of zeros change nothing
+        query, key, value = (nn.functional.pad(one.to(value.dtype), (0, -width % 8)) for one in (query, key, value))
         ends = (bounds, bounds, longest, longest)
         window = (sliding_window - 1 if sliding_window else -1, 0)
         out: Any = varlen_attn(query, key, value, *ends, scale=scaling, window_size=window, enable_gqa=is_grouped)
-        return out[None], None
+        return out[None, ..., :width], None
     outs = []
     end = 0
     for count, length in shapes:
@@ -210,6 +212,9 @@ def _document_attention(
 
 
 AttentionInterface.register(VARLEN, _document_attention)
+# cuDNN's attention, torch's first choice on Hopper and later, builds a plan for every new shape, for a second or two
+# each; here the number of pictures changes with every step, and with every answer's token the number of keys
+torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def _routing(

@@ -137,7 +137,7 @@ class Training(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["fingerprint"] = self._fingerprint
         checkpoint["random"] = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
+        if self.device.type == "cuda":
             checkpoint["random"]["cuda"] = torch.cuda.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -150,7 +150,7 @@ class Training(pl.LightningModule):
         """
         if self._random:
             torch.set_rng_state(self._random["cpu"].cpu())
-            if torch.cuda.is_available() and "cuda" in self._random:
+            if self.device.type == "cuda" and "cuda" in self._random:
                 torch.cuda.set_rng_state(self._random["cuda"].cpu())
             self._random = {}
         if before_step := getattr(self.network, "before_step", None):

@@ -33,10 +33,10 @@ def layers(*modules: nn.Module) -> list[nn.Module]:
 
 
 def compile_parts(*modules: nn.Module) -> None:
-    """Compiles each module; in a team each layer, since shards are gathered between layers."""
+    """Compiles the transformer layers in `modules`: a layer is compiled once for all that are alike."""
     torch.compiler.reset()  # networks of earlier stages count towards the shapes that it compiles
-    for part in modules if team.size() == 1 else layers(*modules):
-        part.compile()
+    for layer in layers(*modules):
+        layer.compile()
 
 
 def prepare(stage: DecoderStage | ModelStage, decoder: PreTrainedModel, *others: nn.Module) -> None:
@@ -46,7 +46,7 @@ def prepare(stage: DecoderStage | ModelStage, decoder: PreTrainedModel, *others:
         encoders = [part for other in others for part in other.modules() if isinstance(part, Encoder)]
         for part in (decoder, *(encoder.vision for encoder in encoders)):
             part.activation_checkpointing_enable({"use_reentrant": False})
-    if parts.attention == "varlen" or not (stage.compile or torch.cuda.is_available()):
+    if parts.attention == "varlen" or not (stage.compile or team.device().type == "cuda"):
         read_by_document(decoder)
     if stage.compile:
         compile_parts(*others, decoder.model)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.data._utils.pin_memory import pin_memory
 
+from mm1_lab import team
 from mm1_lab.config import RequestError, Resources
 from mm1_lab.data.batches import Batch, DataModule, MixtureBatches, make_batch
 from mm1_lab.data.mixture import Mixture
@@ -66,7 +67,7 @@ def test_batches_for_a_gpu_are_pinned(squares: Any, monkeypatch: pytest.MonkeyPa
     pinned: list[torch.Tensor] = []
     copy = lambda one: pinned.append(one.clone()) or pinned[-1]  # noqa: E731
     monkeypatch.setattr(torch.Tensor, "pin_memory", copy)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(team, "device", lambda: torch.device("cuda"))
     assert DataModule(batches, steps=1).train_dataloader().pin_memory
     batch = pin_memory(batches(0))
     assert isinstance(batch, Batch) and batch.sources == batches(0).sources

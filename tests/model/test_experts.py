@@ -160,6 +160,7 @@ def test_flash_kernels_and_a_mask_give_the_same_loss_in_half_precision(monkeypat
         starts, same, longest, _ = ends
         assert starts is same and longest == 12 and query.dtype == key.dtype == value.dtype == torch.bfloat16
         assert how["window_size"] == (-1, 0), "causal"
+        assert query.shape[-1] == key.shape[-1] == value.shape[-1] == 8, "heads of 6, filled up"
         parts = []
         for start, end in pairwise(starts.tolist()):
             q, k, v = (one[start:end].transpose(0, 1).float() for one in (query, key, value))

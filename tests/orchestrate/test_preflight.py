@@ -5,11 +5,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from mm1_lab import team
 from mm1_lab.config import RequestError, Resources, load_scale
 from mm1_lab.orchestrate.execution import ray_tune
 from mm1_lab.orchestrate.execution.ray_tune import _slots, check_nodes, fault
@@ -47,6 +50,21 @@ def test_a_node_with_other_software_is_told(worker: Worker, name: str, monkeypat
     with pytest.raises(RequestError) as error:
         check_nodes(worker)
     assert str(error.value).startswith(f"node bad has {name} ") and "the driver has 0.1" in str(error.value)
+
+
+@pytest.mark.parametrize(("gpus", "kind"), [(0, "cpu"), (0.5, "cuda"), (1, "cuda")])
+def test_stages_of_a_scale_without_gpus_stay_on_the_processor(
+    worker: Worker, gpus: float, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is a GPU, which is neither hidden from them nor wanted."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A100")
+    monkeypatch.setattr(team, "_gpu_allowed", True)  # and put back
+    scale = worker.scale.model_copy(update={"resources": Resources(gpus=gpus)})
+    replace(worker, scale=scale)._reset_process(0)
+    assert team.device().type == kind
+    assert ("A100" in team.processor()) == (kind == "cuda")
 
 
 def test_there_is_room_for_what_fits_a_node() -> None:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from mm1_lab import team
 from mm1_lab.config import DecoderStage, MultimodalStage, RequestError, Resources, Stage
 from mm1_lab.data.batches import Batch, MixtureBatches
 from mm1_lab.data.types import Data
@@ -69,7 +70,9 @@ def test_a_twice_killed_stage_ends_as_if_undisturbed(
     monkeypatch.setattr(recorder, "REPORT_SECONDS", 0.0)
     monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
     run_killed(stage, tmp_path / "killed", inputs, squares, [2, 5], Resources(workers=workers))
-
+    if team.device().type == "cuda":  # whose sums have no fixed order
+        assert_alike(straight, tmp_path / "killed")
+        return
     expected, actual = (load_file(folder / "model.safetensors") for folder in (straight, tmp_path / "killed"))
     assert expected.keys() == actual.keys()
     for name, weights in expected.items():
@@ -160,6 +163,7 @@ def test_a_frozen_part_stays_bit_identical(part: str, multimodal_stage: Multimod
         assert all(torch.equal(value, trained[f"{name}.{key}"]) for key, value in before.items()) == (name == part)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU reads by a mask")
 def test_documents_apart_without_a_mask_learn_the_same(
     multimodal_stage: MultimodalStage,
     finished: Finished,
@@ -179,7 +183,7 @@ def test_documents_apart_without_a_mask_learn_the_same(
     losses = [last_losses(folder) for folder in (tmp_path, finished(varlen))]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     monkeypatch.setattr(sharding, "read_by_document", read_apart.append)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(team, "device", lambda: torch.device("cuda"))
     for stage in (multimodal_stage, varlen):
         sharding.prepare(stage, nn.Module())  # type: ignore[arg-type]
     assert len(read_apart) == 2
@@ -211,10 +215,10 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands on the device is read every four steps, and a thread writes checkpoints, which asks no device."""
     there: dict[str, object] = {"is_available": lambda: True, "_is_in_bad_fork": lambda: True}
     monkeypatch.setattr(torch, "privateuseone", SimpleNamespace(**there, manual_seed_all=None), raising=False)
-    monkeypatch.setattr(recorder, "STEPS_BETWEEN_READS", {"cpu": 4})
+    monkeypatch.setattr(recorder, "STEPS_BETWEEN_READS", {"cpu": 4, "cuda": 4})
     monkeypatch.setattr(recorder, "POINTS", 1)
     monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(checkpoints, "WRITTEN_BESIDE_TRAINING", ("cpu",))
+    monkeypatch.setattr(checkpoints, "WRITTEN_BESIDE_TRAINING", ("cpu", "cuda"))
 
 
 def test_read_now_and_then_and_written_beside_training_a_stage_is_the_same(
@@ -282,7 +286,9 @@ def test_what_takes_long_to_write_is_written_less_often(
     def save(trainer: pl.Trainer, folder: Path) -> None:
         saved.append(trainer.global_step)
         checkpoints.save(trainer, folder)
-        assert isinstance(trainer.strategy, checkpoints.ProcessStrategy) and trainer.strategy.writing_took > 0
+        assert isinstance(trainer.strategy, checkpoints.ProcessStrategy)
+        trainer.strategy.finish_writing()
+        assert trainer.strategy.writing_took > 0
         trainer.strategy.writing_took = seconds
 
     monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 1e-9)

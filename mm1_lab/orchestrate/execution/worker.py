@@ -148,6 +148,9 @@ class Worker:
         import numpy as np
         import torch
 
+        from mm1_lab import team
+
+        team.allow_gpu(self.scale.resources.gpus > 0)
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
