@@ -28,7 +28,7 @@ help:
 	@echo 'make check           check lint, format, types and the direction of imports'
 	@echo 'make docs            build the documentation as a site in site/; ARGS=serve shows it while you edit'
 	@echo 'make bench           measure speed beside references: twenty minutes, with nothing else running; ARGS=--quick'
-	@echo 'make bench-gpu       measure training and evaluation on one GPU beside references'
+	@echo 'make bench-gpu       measure training and evaluation on one GPU beside references; ARGS=--quick'
 	@echo
 	@echo 'Variables: SCALE=mini|smoke|lab  SEEDS=3 (three of them) or 5,6,7  RESULTS=results/local  ARGS="--set train.steps=200"'
 	@echo 'Example:   make sweep-data-mix SCALE=smoke'
@@ -76,7 +76,7 @@ bench: .venv/.stamp
 	.venv/bin/python -m benchmarks.run $(ARGS)
 
 bench-gpu: .venv/.stamp
-	.venv/bin/python -m benchmarks.gpu
+	.venv/bin/python -m benchmarks.gpu $(ARGS)
 
 # In an environment of its own: the pages are read, nothing of the lab is run.
 docs:
