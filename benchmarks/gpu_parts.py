@@ -104,8 +104,7 @@ def _timed(name: str, work: Callable[[], None], device: str, rounds: int, times:
         if device == "cuda":
             torch.cuda.synchronize()
 
-    if times > 1 or name == "optimiser":
-        work()
+    work()
     wait()
     started = time.perf_counter()
     for _ in range(rounds):
