@@ -103,11 +103,11 @@ def test_what_a_gpu_is_asked_works_on_a_processor(monkeypatch: pytest.MonkeyPatc
     assert "questions against" in asked.note
 
 
-def test_the_parts_of_a_step_add_up() -> None:
+def test_the_parts_of_a_step_are_timed() -> None:
     few = replace(TINY, settings=("precision=bf16-mixed", "vocabulary=1000", "attention=varlen"))
-    (step, *parts), tokens = gpu_parts.measure(gpu.Case("tiny", few, (), "cpu"), micro_batches=2, rounds=2)
-    assert [part.name for part in parts] == ["encoder", "connector", "decoder", "loss", "optimiser"]
-    assert all(0 < part.launching <= part.milliseconds < step.milliseconds for part in parts) and tokens > 500
+    parts, tokens = gpu_parts.measure(gpu.Case("tiny", few, (), "cpu"), micro_batches=2, rounds=2)
+    assert [part.name for part in parts] == ["step", "encoder", "connector", "decoder", "loss", "optimiser"]
+    assert all(0 < part.launching <= part.milliseconds for part in parts) and tokens > 500
 
 
 def test_a_machine_without_a_gpu_is_told_so_and_its_rows_resolve(capsys: pytest.CaptureFixture[str]) -> None:
