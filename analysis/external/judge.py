@@ -22,7 +22,7 @@ from scipy.special import fdtri
 
 from analysis.external.tables import Scores, make_scores, read_scores
 from analysis.judging.claims import claim_of
-from analysis.judging.p_values import DECIDED, P, Tested, holm, p_values
+from analysis.judging.p_values import DECIDED, LEAST_ERROR, SAME, P, Tested, holm, p_values
 from analysis.judging.sequential import FUTILE, chance_yet, over_looks
 from analysis.seeds import seeds_needed
 from analysis.statistics import (
@@ -260,11 +260,11 @@ def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks:
         count=count,
         single=replace(found, error=error_of_one),
     )
-    least = 1e-9 * max(1.0, abs(means.to_numpy()).max())
+    least = LEAST_ERROR * max(1.0, abs(means.to_numpy()).max())
     if found.error < least:
         reason = f"the {evidence.over} change nothing, as if one model had been scored several times"
         if paired and means.loc[list(weights)].std(axis=1).max() > least:
-            reason = "the difference is the same at every seed, as if scores had been rounded"
+            reason = SAME
         return replace(evidence, single=UNKNOWN, reason=reason)
     finished = [look for look in looks if look <= count] if looks else [count]
     if not finished:
@@ -272,11 +272,14 @@ def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks:
     each_p = []
     for look in finished:
         at_look, _ = interval(weights, means, look if looks else None)
-        each_p.append(p_values(claim.expect, claim.margin, at_look))
+        each_p.append(p_values(claim.expect, claim.margin, at_look) if at_look.error > least else {})
     now = each_p[-1]
     if not looks:
         return replace(evidence, p=now, now=now)
-    over_all = {name: over_looks([one[name] for one in each_p], looks) for name in now}
+    statements = dict.fromkeys(name for one in each_p for name in one)
+    if not statements:
+        return replace(evidence, reason=f"the {evidence.over} up to the look change nothing")
+    over_all = {name: over_looks([one.get(name, 1.0) for one in each_p], looks) for name in statements}
     last = finished[-1]
     return replace(evidence, p=over_all, now=now, look=last if last < count else None)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from analysis.judging.claims import LAW, Claim, Lesson, Part, claim_of, claims_of, lessons_about
 from analysis.judging.difference import Difference, Weights
-from analysis.judging.p_values import P, expectation, p_values, verdict_from_p
+from analysis.judging.p_values import LEAST_ERROR, SAME, P, expectation, p_values, verdict_from_p
 from analysis.judging.sequential import over_looks
 from analysis.law.fit import VERDICT_SEEDS, Fit
 from analysis.paper import UNPUBLISHED, PaperNumber, combine_numbers, read_paper
@@ -167,12 +167,12 @@ def gather(study: Study, claim: Claim, question: str, part: int = 1, aside: str 
     p: P | None = None
     p_of_look: P | None = None
     if difference.over_seeds:
-        p = p_values(claim.expect, claim.margin, difference.over_seeds)
+        p = _tested(claim, difference.over_seeds)
         if study.manifest.looks:
             p_of_look, p = p, _over_looks(difference, claim)
     reason = study_not_judged(study) or unsolved(study, claim.weights) or difference.lacking
     if not reason and not p:
-        reason = "one seed" if p is None else "before the first look"
+        reason = "one seed" if p is None else _untested(difference)
     return Evidence(
         question=question,
         part=part,
@@ -189,6 +189,22 @@ def gather(study: Study, claim: Claim, question: str, part: int = 1, aside: str 
         paper=paper_difference(study, claim.weights) or UNPUBLISHED,
         mixed_machines=mixes_machines(study, (arm for arm, _ in claim.weights)),
     )
+
+
+def _tested(claim: Claim, found: Interval) -> P:
+    return p_values(claim.expect, claim.margin, found) if found.error > LEAST_ERROR else {}
+
+
+def _untested(difference: Difference) -> str:
+    """Why a difference of several seeds has no p."""
+    looks = difference.study.manifest.looks
+    count = _seeds_at(difference, max(finished_looks(difference.study), default=0)) if looks else 2
+    return "before the first look" if count < 2 else SAME
+
+
+def _seeds_at(difference: Difference, look: int) -> int:
+    """How many seeds a difference has at a look."""
+    return len(set(difference.seeds) & set(difference.study.seeds[:look]))
 
 
 def study_not_judged(study: Study) -> str:
@@ -234,9 +250,9 @@ def _over_looks(difference: Difference, claim: Claim) -> P:
     tests: list[P] = []
     before = 1
     for look in finished_looks(study):
-        count = len(set(difference.seeds) & set(study.seeds[:look]))
+        count = _seeds_at(difference, look)
         found = difference.over_first(count) if count > before else None
-        tests.append(p_values(claim.expect, claim.margin, found) if found else {})
+        tests.append(_tested(claim, found) if found else {})
         before = max(before, count)
     statements = {name for test in tests for name in test}
     return {name: over_looks([test.get(name, 1.0) for test in tests], study.manifest.looks) for name in statements}

@@ -171,6 +171,17 @@ def test_a_difference_that_no_seed_changes_is_said_to_be_one() -> None:
     assert claim["reason"] == "the difference is the same at every seed, as if scores had been rounded"
 
 
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_look_at_equal_differences_decides_nothing(paired: bool) -> None:
+    """Three seeds by chance alike, as with few questions, are no p of 0."""
+    frame = table({"base": [50, 50, 50, 53, 50, 51], "wide": [51, 51, 51, 40, 45, 44]})
+    frame = frame if paired else frame.drop(columns="seed")
+    (claim,) = judge(frame[frame["seed"] < 4] if paired else frame.groupby("arm").head(4), looks=(3, 6)).claims
+    assert claim["verdict"] == "not judged" and "up to the look change nothing" in claim["reason"] and claim["open"]
+    (claim,) = judge(frame, looks=(3, 6)).claims
+    assert claim["verdict"] == "undecided" and claim["difference"] < 0
+
+
 def test_a_seed_of_one_arm_takes_no_benchmark_from_the_others() -> None:
     frames = [table({"a": [50, 51, 52], "b": [54, 54, 56]}, benchmark=name) for name in "xy"]
     extra = pd.DataFrame([{"arm": "a", "seed": 9, "score": 90.0, "benchmark": "x"}])

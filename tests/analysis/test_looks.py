@@ -52,6 +52,22 @@ def test_p_is_over_the_looks_that_are_complete() -> None:
     assert before["p_supported"] != before["p_supported"]
 
 
+def test_equal_differences_are_not_judged_and_end_no_study() -> None:
+    """As of a benchmark with few questions: what happens to be the same at every seed is no p of 0."""
+    study = growing(6)
+    luck = pd.Series([0.0, 25, 0, 25, 50, 75])
+    wins = study.scores["arm"].map({"base": 0, "much": 25, "little": 0, "none": 0}).astype(float)
+    scores = study.scores.assign(score=wins + study.scores["seed"].map(luck))
+    claim = claim_of(CLAIMS[0])
+    for looks in ((), LOOKS):
+        row = claim_row(with_looks(replace(study, scores=scores), looks), claim)
+        assert (row["says"], row["estimate"]) == ("not judged", 25.0) and "the same at every seed" in row["reason"]
+        assert row["p_supported"] != row["p_supported"]
+    later = scores["score"].mask((scores["arm"] == "much") & (scores["seed"] > 3), 0.0)
+    row = claim_row(with_looks(replace(study, scores=scores.assign(score=later)), LOOKS), claim)
+    assert row["says"] == "undecided", "the first look, at four equal differences, decided nothing"
+
+
 def test_lessons_about_other_sweeps_keep_no_arm() -> None:
     """Another sweep may have a contrast of the same name, and every sweep has a base."""
     study = growing(8)
