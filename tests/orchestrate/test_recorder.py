@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mm1_lab.config import RateSearch, Trial
+from mm1_lab.config import DataMix, RateSearch, Trial
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.tracking.contents import parameters
@@ -146,6 +146,17 @@ def test_syncing_again_changes_nothing(request_: Request, monkeypatch: pytest.Mo
     client, runs = runs_of(request_)
     assert {run.info.status for run in runs.values()} == {"FINISHED"} and len(runs) == 2
     assert runs["base / seed 0 at smoke"].info.run_id == base.info.run_id
+
+
+def test_a_source_of_any_name_is_logged(request_: Request) -> None:
+    """MLflow refuses some characters in names of parameters too, such as of instruction sets that are named as files."""
+    trial = request_.trials[0]
+    mix = DataMix.model_validate({"captions": 5, "web (en)": 2})
+    recipe = trial.recipe.model_copy(update={"data_mix": mix})
+    write(request_, trial.model_copy(update={"recipe": recipe}))
+    MlflowRecorder(request_.folder, request_.ledger).log()
+    (run,) = runs_of(request_)[1].values()
+    assert run.data.params["paper.data_mix.web _en_"] == "2.0"
 
 
 def test_a_search_s_trial_is_not_reproduced_by_naming_its_arm(request_: Request) -> None:

@@ -165,15 +165,19 @@ class MlflowRecorder(Recorder):
         name = contents.run_name(self.manifest, names)
         run_id: str = client.create_run(experiment, int(1000 * start), tags, name).info.run_id
         parameters = contents.parameters(self.manifest, names, record)
-        client.log_batch(run_id, params=[Param(name, value) for name, value in parameters.items()])
+        client.log_batch(run_id, params=[Param(_allowed(name), value) for name, value in parameters.items()])
         metrics = []
         for name, value, step in contents.metrics(self.ledger, fingerprint, record):
-            # MLflow refuses other characters, which a user's sources and benchmarks may have in their names
-            metrics.append(Metric(re.sub(r"[^\w/. :-]", "_", name), value, int(1000 * start), step))
+            metrics.append(Metric(_allowed(name), value, int(1000 * start), step))
         for first in range(0, len(metrics), BATCH):
             client.log_batch(run_id, metrics[first : first + BATCH])
         client.set_terminated(run_id, "FINISHED", int(1000 * end))
         return run_id
+
+
+def _allowed(name: str) -> str:
+    """A name without the characters that MLflow refuses, which a user's sources and benchmarks may have in theirs."""
+    return re.sub(r"[^\w/. :-]", "_", name)
 
 
 def sync_all(folders: Iterable[Path], ledger: Ledger) -> Iterator[str]:
