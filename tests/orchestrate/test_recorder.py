@@ -149,7 +149,7 @@ def test_syncing_again_changes_nothing(request_: Request, monkeypatch: pytest.Mo
 
 
 def test_a_source_of_any_name_is_logged(request_: Request) -> None:
-    """MLflow refuses some characters in names of parameters too, such as of instruction sets that are named as files."""
+    """MLflow refuses some characters in names of parameters too; instruction sets are named as files."""
     trial = request_.trials[0]
     mix = DataMix.model_validate({"captions": 5, "web (en)": 2})
     recipe = trial.recipe.model_copy(update={"data_mix": mix})
@@ -195,6 +195,24 @@ def test_logging_that_was_cut_off_is_done_again_without_doubles(
     client, found = runs_of(request_)
     base = found["base / seed 0 at smoke"].info
     assert base.status == "FINISHED" and len(client.get_metric_history(base.run_id, "train/loss")) == 2
+
+
+def test_a_request_that_was_sent_twice_leaves_one_run(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As MLflow's client does if the answer of a server is late."""
+    from mlflow import MlflowClient
+
+    create = MlflowClient.create_run
+
+    def twice(*given: Any) -> Any:
+        create(*given)
+        return create(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_run", twice)
+        MlflowRecorder(request_.folder, request_.ledger).log()
+    MlflowRecorder(request_.folder, request_.ledger).log()
+    (run,) = runs_of(request_)[1].values()
+    assert run.info.status == "FINISHED" and run.data.metrics["average"] == 40
 
 
 def test_a_sweep_goes_on_without_mlflow_and_is_logged_later(

@@ -117,13 +117,19 @@ class MlflowRecorder(Recorder):
         # which all runs of this sweep have
         tags = {"mm1.results": place, "mm1.variant": self.manifest.variant, "mm1.scale": self.manifest.scale}
         experiment = self._experiment(client)
-        runs: dict[str, Any] = {}
+        found: dict[str, list[Any]] = {}
         page = client.search_runs([experiment])
         while page:
             for run in page:
                 if tags.items() <= run.data.tags.items():  # compared here, as a query cannot quote every path
-                    runs[run.data.tags["mm1.fingerprint"]] = run
+                    found.setdefault(run.data.tags["mm1.fingerprint"], []).append(run)
             page = page.token and client.search_runs([experiment], page_token=page.token)
+        runs: dict[str, Any] = {}
+        for fingerprint, same in found.items():
+            same.sort(key=lambda run: COMPLETE not in run.data.tags)
+            runs[fingerprint], *doubles = same
+            for run in doubles:  # by a request that MLflow's client sent again, as a slow server's answer was late
+                client.delete_run(run.info.run_id)
         logged = [run.data.tags.get(COMPLETE) for run in runs.values()]
         for fingerprint, names, state in self.unlogged(logged):
             if fingerprint in runs:  # with other contents, or half of them
