@@ -56,7 +56,8 @@ def compare_arms(study: Study, first: str, second: str, only: Sequence[int] = ()
     for measure in [*study.measures, *study.own_benchmarks]:
         difference = Difference(study, {(first, measure): 1.0, (second, measure): -1.0})
         found = difference.found or UNKNOWN
-        means = study.all_values(measure).mean(axis=1)
+        values = study.all_values(measure)
+        means = values[difference.seeds or study.seeds].mean(axis=1)  # of a newer benchmark some seeds may lack scores
         rows.append(
             {
                 "measure": str(measure),

@@ -99,6 +99,16 @@ def test_arms_are_compared_by_what_was_measured_at_the_seeds_of_both(data_mix: S
         compare_table(apart, "captions", "interleaved")
 
 
+def test_a_benchmark_that_a_seed_lacks_is_compared_at_the_others(data_mix: Sweep) -> None:
+    """As after one was added to the data and not all trials were evaluated again."""
+    study = study_of(data_mix, (0, 1, 2))
+    scores = study.scores
+    lacks = (scores["arm"] == "captions") & (scores["seed"] == 1) & (scores["family"] == "novel")
+    table = compare_table(replace(study, scores=scores[~lacks]), "captions", "base")
+    row = table.frame.set_index("measure").loc["novel 0-shot"]
+    assert row["captions"] - row["base"] == pytest.approx(row["difference"])
+
+
 def test_a_share_of_unparsed_answers_is_never_below_nought(data_mix: Sweep) -> None:
     """Means are adjusted for missing seeds, but not this one: `captions` has a seed whose answers are all parsed."""
     study = study_of(data_mix, (0, 1), missing=("captions/1",))
