@@ -37,7 +37,7 @@ from analysis.statistics import (
     over_questions,
     shrunk,
 )
-from mm1_lab.config import Contrast, Expectation, RequestError, nearest
+from mm1_lab.config import TEXT_CORE, Contrast, Expectation, RequestError, nearest
 from mm1_lab.config.base import read_yaml
 from mm1_lab.results.summary import PLAIN
 
@@ -173,7 +173,10 @@ def _of_measure(table: Scores, measure: str) -> pd.DataFrame:
         return frame[in_average]
     name, _, last = measure.rpartition(" ")
     shots = re.fullmatch(r"(\d{1,4})-shot", last)
-    if shots:
+    of_text = frame["family"] == "text"
+    if measure == str(TEXT_CORE) and of_text.any():
+        rows = frame[of_text]
+    elif shots:
         of_family = frame["family"] == name
         named = of_family if of_family.any() else frame["benchmark"] == name
         rows = frame[(frame["shots"] == shots[1]) & (named if name else in_average)]

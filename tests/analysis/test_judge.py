@@ -423,6 +423,15 @@ def test_exit_codes_json_and_figure(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert told["claims"][0]["verdict"] == "undecided" and told["go_on"] and not told["decided"]
 
 
+def test_text_core_is_the_mean_over_benchmarks_without_images() -> None:
+    """As in the lab, whatever a user's own are called."""
+    of_text = {"sums": {"a": [50, 51], "b": [52, 53.5]}, "facts": {"a": [50, 51], "b": [60, 61]}}
+    frames = [table(arms, benchmark=name, family="text") for name, arms in of_text.items()]
+    frame = pd.concat([*frames, table({"a": [1, 2], "b": [1, 2]}, benchmark="vqa", family="vqa")])
+    (claim,) = judge(frame, [{"first": "b", "second": "a", "measure": "text-core"}]).claims
+    assert claim["difference"] == pytest.approx((2.25 + 10) / 2)
+
+
 def test_a_sweeps_own_claims(tmp_path: Path) -> None:
     claims = tmp_path / "claims.yaml"
     claims.write_text(
