@@ -23,8 +23,14 @@ Row = Mapping[Hashable, Any]
 BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 """Line breaks and other control characters, which would end a caption, a heading or a row."""
 
-MARKS = {r"\*\*(.+?)\*\*": "strong", r"\*(.+?)\*": "em", r"`(.+?)`": "code"}
-"""Tags by the marks that they stand for."""
+MARKS = {
+    r"(?<![\w*])\*\*(?=\S)(.+?)(?<=\S)\*\*(?!\w)": "strong",
+    r"(?<![\w*])\*(?=\S)(.+?)(?<=\S)\*(?!\w)": "em",
+    r"`(.+?)`": "code",
+}
+"""Tags by the marks that they stand for; the stars of `rate*4 − rate*2` are none."""
+STARS = re.compile(r"(?<=\w)\*+(?=\w)")
+"""Stars inside of a word, which Markdown takes for marks."""
 
 LATEX = str.maketrans(
     {
@@ -113,11 +119,15 @@ def to_markdown(*tables: Table) -> str:
         ruler = ["---" if text else "---:" for text in table.is_text]
         lines = []
         for line in [table.head, ruler, *table.lines("**%s**")]:
-            cells = [plain_markdown(cell).replace("|", "\\|") for cell in line]
+            cells = [STARS.sub(_escaped, plain_markdown(cell)).replace("|", "\\|") for cell in line]
             lines.append(f"| {' | '.join(cells)} |")
         parts.append("\n".join(lines))
         parts += [plain_markdown(note) for note in table.notes]
     return "\n\n".join(parts) + "\n"
+
+
+def _escaped(stars: re.Match[str]) -> str:
+    return r"\*" * len(stars[0])
 
 
 def to_latex(*tables: Table) -> str:
@@ -147,7 +157,7 @@ def plain_markdown(text: str) -> str:
 
 
 def without_marks(text: str) -> str:
-    """Text without the marks that stand in pairs; the star of an arm named `rate*2` stays."""
+    """Text without the marks that stand in pairs; the stars of arms named `rate*2` and `rate*4` stay."""
     for pattern in MARKS:
         text = re.sub(pattern, r"\1", text)
     return text
