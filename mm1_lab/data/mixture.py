@@ -6,10 +6,13 @@ any number of rows each source deviates from its share by less than one row (wit
 more for each doubling). Each source numbers its own rows: its k-th row is the same in every arm, whatever the shares.
 """
 
+import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 from math import floor
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Mixture:
@@ -41,3 +44,24 @@ class Mixture:
                 row -= before
                 first = middle
         return self._names[first], row
+
+
+class Shuffled:
+    """The numbers below `count`, in a new order each epoch; `name` and `seed` decide the orders."""
+
+    def __init__(self, count: int, name: str, seed: int) -> None:
+        self._count = count
+        self._seed = zlib.crc32(name.encode()) << 32 | seed
+        self._permutation = lru_cache(maxsize=2)(self._permuted)
+
+    def _permuted(self, epoch: int) -> NDArray[np.uint32]:
+        numbers = np.arange(self._count, dtype=np.uint32)
+        return np.random.default_rng([self._seed, epoch]).permutation(numbers)
+
+    def find(self, index: int) -> tuple[int, int]:
+        """The epoch of an index, and its number there."""
+        epoch, place = divmod(index, self._count)
+        return epoch, int(self._permutation(epoch)[place])
+
+    def epochs(self, count: int) -> float:
+        return count / self._count

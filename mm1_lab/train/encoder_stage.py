@@ -9,13 +9,11 @@ precedes the first patch, and positions are learnt, as in the contrastive ViT.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
@@ -24,6 +22,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from mm1_lab import team
 from mm1_lab.config import EncoderStage, Size
 from mm1_lab.data.batches import TensorBatch
+from mm1_lab.data.mixture import Shuffled
 from mm1_lab.data.pixels import NONE_ASKED, Decoded, TooManyBrokenPictures, decode, image_tensor
 from mm1_lab.data.types import Data, Pairs, Picture, Pixels, Tokenizer
 from mm1_lab.model import Encoder, build_encoder, count_parameters, load_weights, save_weights
@@ -109,18 +108,12 @@ class RepeatedPairs:
     def __init__(self, pairs: Pairs, distinct: int, seed: int) -> None:
         self._pairs = pairs
         self.together = pairs.together
-        self._groups = math.ceil(distinct / self.together)
-        self._seed = seed
-        self._order = lru_cache(maxsize=2)(self._shuffled)
-
-    def _shuffled(self, epoch: int) -> NDArray[np.int64]:
-        return np.random.default_rng([self._seed, epoch]).permutation(self._groups)
+        self._order = Shuffled(math.ceil(distinct / self.together), "", seed)
 
     def pair(self, index: int, dense: bool) -> tuple[Picture, str]:
         group, member = divmod(index, self.together)
-        epoch, place = divmod(group, self._groups)
-        first = int(self._order(epoch)[place]) * self.together
-        return self._pairs.pair(first + member, dense)
+        _, place = self._order.find(group)
+        return self._pairs.pair(place * self.together + member, dense)
 
 
 def _tally(loss: torch.Tensor, weight: torch.Tensor | int, tokens: torch.Tensor | int, rows: int) -> torch.Tensor:

@@ -3,16 +3,14 @@
 So row k is a formula, and a run that resumes at any step computes nothing of the steps before.
 """
 
-import zlib
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from mm1_lab.data.mixture import Shuffled
 from mm1_lab.data.packing import first_fit
 from mm1_lab.data.shards.collection import CHUNKS_VERSION, PICTURE, Collection, Ids
 from mm1_lab.data.shards.finding import short_hash
@@ -151,27 +149,6 @@ def cut(ids: Ids, limits: Limits) -> Iterator[Chunk]:
         if shown < end - start:
             yield start, end, taken, shown
         start = end
-
-
-class Shuffled:
-    """The numbers below `count`, in a new order each epoch; `name` and `seed` decide the orders."""
-
-    def __init__(self, count: int, name: str, seed: int) -> None:
-        self._count = count
-        self._seed = zlib.crc32(name.encode()) << 32 | seed
-        self._permutation = lru_cache(maxsize=2)(self._permuted)
-
-    def _permuted(self, epoch: int) -> NDArray[np.uint32]:
-        numbers = np.arange(self._count, dtype=np.uint32)
-        return np.random.default_rng([self._seed, epoch]).permutation(numbers)
-
-    def find(self, index: int) -> tuple[int, int]:
-        """The epoch of an index, and its number there."""
-        epoch, place = divmod(index, self._count)
-        return epoch, int(self._permutation(epoch)[place])
-
-    def epochs(self, count: int) -> float:
-        return count / self._count
 
 
 class ShardSource(Shuffled):
