@@ -119,6 +119,10 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def load_json(path: Path) -> Any:
+    return json.loads(path.read_bytes())
+
+
 def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Replaces a CSV file as `write_text` does; lines end with `\\n`."""
     text = io.StringIO(newline="")
@@ -171,7 +175,7 @@ def damage(folder: Path, full: bool = True, only: str | None = None) -> str | No
     Unless `full`, only the size and some samples of large files are checked; with `only`, just the file of this name.
     """
     try:
-        done = json.loads((folder / DONE).read_text(encoding="utf-8"))
+        done = load_json(folder / DONE)
         digests: dict[str, str] = done["files"]
         stretches: dict[str, str] = {} if full else done.get("stretches", {})
         for name, digest in digests.items():

@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from mm1_lab.config import RequestError
+from mm1_lab.files import load_json
 
 
 def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -81,7 +82,7 @@ def _arm_and_seed(path: Path) -> tuple[str, str]:
 def _tasks(path: Path) -> Iterator[tuple[str, int, dict[str, float]]]:
     """For each task of a run: its name, its shots, and its scores by question, or one of `all`; none if less is better
     by all its metrics."""
-    told = json.loads(path.read_text(encoding="utf-8"))
+    told = load_json(path)
     for task, values in told["results"].items():
         more_is_better = (told.get("higher_is_better") or {}).get(task) or {}
         metrics: dict[str, float] = {}

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mm1_lab.config import RequestError, nearest
+from mm1_lab.files import load_json
 from mm1_lab.rows import Family
 
 NEEDED = ("arm", "score")
@@ -68,7 +69,7 @@ def _read_file(path: Path) -> pd.DataFrame:
             text = path.read_text(encoding="utf-8-sig")
             return pd.DataFrame([json.loads(line) for line in text.split("\n") if line.strip()])
         if path.suffix == ".json":
-            return pd.DataFrame(json.loads(path.read_text(encoding="utf-8-sig")))
+            return pd.DataFrame(load_json(path))
         if path.suffix in (".csv", ".tsv", ".txt"):
             return read_csv(path)
     except (ValueError, TypeError, AttributeError, OSError) as error:  # bytes that are no text are a ValueError

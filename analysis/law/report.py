@@ -1,6 +1,5 @@
 """Writes the files of a learning-rate fit: points.csv, optima.csv, law.json, table.md and the figure."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from analysis.law.runs import Runs, search_runs
 from analysis.statistics import UNKNOWN, Interval
 from analysis.table import Table, to_markdown, write_csv
 from mm1_lab.config import PAPER_LAW, RequestError
-from mm1_lab.files import write_json, write_text
+from mm1_lab.files import load_json, write_json, write_text
 from mm1_lab.results.reading import read_variant
 
 INTERVALS = "Intervals are 95 %; docs/learning-rate-law.md explains them."
@@ -41,7 +40,7 @@ def _last_targets(path: Path) -> dict[str, float]:
     if not path.exists():
         return {}
     try:
-        fits = json.loads(path.read_text(encoding="utf-8"))["fits"]
+        fits = load_json(path)["fits"]
         return {row["size"]: float(row["params"]) for fit in fits for row in fit["predictions"]}
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); delete it and give this command again") from None

@@ -4,7 +4,6 @@ Text is never encoded as a special token, even where it spells one, so image tok
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
 from mm1_lab.config import RequestError, canonical_json
-from mm1_lab.files import new_file
+from mm1_lab.files import load_json, new_file
 from mm1_lab.formatting import first_line
 
 IMAGE = "<image>"
@@ -99,7 +98,7 @@ def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
         raise RequestError(f"tokenizer: {folder} is not a folder; give `bpe` or the folder of a Hugging Face tokenizer")
     try:
         # For a generic tokenizer class, AutoTokenizer would pick that of the decoder's model family instead.
-        named = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("tokenizer_class")
+        named = load_json(folder / "tokenizer_config.json").get("tokenizer_class")
         kind = PreTrainedTokenizerFast if named in GENERIC else AutoTokenizer
         loaded = kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:

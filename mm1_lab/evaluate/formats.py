@@ -23,6 +23,7 @@ from pydantic import BeforeValidator, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from mm1_lab.config import BenchmarkFiles, Config, RequestError, nearest
+from mm1_lab.files import load_json
 from mm1_lab.formatting import first_line
 
 
@@ -226,7 +227,7 @@ def read_python(files: BenchmarkFiles) -> Iterable[Item]:
 
 def _load(path: str) -> Any:
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        return load_json(Path(path))
     except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"{path}: is not JSON or cannot be read ({first_line(error)}); fetch it again") from None
 

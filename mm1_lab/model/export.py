@@ -13,6 +13,7 @@ from mm1_lab.config import OwnConnectors
 from mm1_lab.data import preprocessing
 from mm1_lab.data.tokenizers import IMAGE
 from mm1_lab.data.types import Tokenizer
+from mm1_lab.files import load_json
 from mm1_lab.model import connectors, encoder, modeling_mm1, processing_mm1
 from mm1_lab.model.modeling_mm1 import MM1Config, MM1ForConditionalGeneration
 from mm1_lab.model.processing_mm1 import MM1Processor
@@ -46,7 +47,7 @@ def write_code(folder: Path, own: OwnConnectors | None = None) -> None:
         source = re.sub(r"^from mm1_lab(?:\.\w+)*\.(\w+) import", r"from .\1 import", source, flags=re.MULTILINE)
         (folder / f"{name}.py").write_text(source, encoding="utf-8")
     for name, classes in AUTO_CLASSES.items():
-        content = json.loads((folder / name).read_text(encoding="utf-8")) | {"auto_map": classes}
+        content = load_json(folder / name) | {"auto_map": classes}
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

@@ -149,7 +149,7 @@ def damaged(results: Path) -> dict[Path, str]:
 def _packs(results: Path, ending: str = "") -> list[Path]:
     """The packs whose names have this ending; none if DONE is damaged."""
     try:
-        names = sorted(json.loads((results / files.DONE).read_text(encoding="utf-8"))["files"])
+        names = sorted(files.load_json(results / files.DONE)["files"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return []
     return [results / name for name in names if name.endswith(ending)]

@@ -5,7 +5,6 @@ with an unrestricted `pickle.load`; the first one writes the rest. What is on a 
 the copy while training goes on. The checkpoint before the last is deleted before another is begun.
 """
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -28,7 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from mm1_lab import team
 from mm1_lab.config import RequestError, Stage
-from mm1_lab.files import file_digest, put_aside, replace, write_json
+from mm1_lab.files import file_digest, load_json, put_aside, replace, write_json
 
 CHECKPOINT = "last.ckpt"
 BEFORE = CHECKPOINT + ".before"
@@ -223,7 +222,7 @@ def _rest(checkpoint: Path) -> dict[str, Any]:
 def _is_whole(checkpoint: Path) -> bool:
     """Whether no byte has changed since it was written; each process checks some of the files."""
     try:
-        digests = json.loads((checkpoint / DIGESTS).read_text(encoding="utf-8"))
+        digests = load_json(checkpoint / DIGESTS)
         mine = list(digests.items())[team.rank() :: team.size()]
         whole = REST in digests and all(file_digest(checkpoint / name) == expected for name, expected in mine)
     except (OSError, ValueError, AttributeError, TypeError, RecursionError):

@@ -7,7 +7,6 @@ family, add the `model_type` of its configuration to `ENCODERS` (families.py) or
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from mm1_lab.config import (
     RequestError,
     nearest,
 )
-from mm1_lab.files import WEIGHTS
+from mm1_lab.files import WEIGHTS, load_json
 from mm1_lab.formatting import first_line
 from mm1_lab.weights.families import ENCODERS
 
@@ -108,12 +107,12 @@ def read_exported(name: str, fetch: bool = True) -> PretrainedMM1:
 
     folder = find_folder(name, fetch)
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = load_json(folder / "config.json")
         if config["model_type"] != "mm1":
             raise ValueError(f"its model_type is {config['model_type']!r}")
         text = AutoConfig.for_model(**config["text_config"])
         encoder = _exported_tower(name, folder, config["encoder_config"])
-        blind = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))["blind"]
+        blind = load_json(folder / "processor_config.json")["blind"]
         tensors = tensor_names(folder)
     except Exception as error:  # JSON, the library and safetensors raise various errors for bad files
         reason = f"{type(error).__name__}: {first_line(error)}"
@@ -223,7 +222,7 @@ def _normalisation(folder: Path, name: str) -> tuple[tuple[float, float, float],
         lack = "has no preprocessor_config.json, which defines how its images are normalised"
         raise RequestError(f"{name}: {lack}; save the model's image processor there")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = load_json(path)
         values = values.get("image_processor", values)
         mean, std = (tuple(map(float, values[key])) for key in ("image_mean", "image_std"))
     except (OSError, ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError) as error:
@@ -285,9 +284,7 @@ def _missing_weights(folder: Path) -> list[str]:
         return []
     index = folder / f"{WEIGHTS}.index.json"  # if they are several
     try:
-        files = (
-            set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.exists() else {WEIGHTS}
-        )
+        files = set(load_json(index)["weight_map"].values()) if index.exists() else {WEIGHTS}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RequestError(f"{index}: cannot be used ({first_line(error)}); fetch it again") from None
     return sorted(file for file in files if not (folder / file).exists())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab.config import PretrainedDecoder, PretrainedEncoder, RequestError, Stage
-from mm1_lab.files import WEIGHTS
+from mm1_lab.files import WEIGHTS, write_json
 from mm1_lab.formatting import first_line
 
 if TYPE_CHECKING:
@@ -51,8 +50,7 @@ def save_weights(model: Any, folder: Path, stage: Stage) -> None:
     with quiet_library():
         model.save_pretrained(folder, save_original_format=False)
     identity = {"kind": stage.KIND, "version": stage.VERSION, "fingerprint": stage.fingerprint}
-    description = json.dumps(identity | {"stage": stage.model_dump(mode="json")}, indent=1)
-    (folder / STAGE).write_text(description + "\n", encoding="utf-8")
+    write_json(folder / STAGE, identity | {"stage": stage.model_dump(mode="json")})
 
 
 def load_weights(model: Any, folder: Path) -> None:

@@ -20,7 +20,7 @@ from mm1_lab.data.shards.finding import File, make_once, short_hash
 from mm1_lab.data.shards.readers import READERS, Image, LeftOut, Sample
 from mm1_lab.data.shards.tables import Broken, Row, read_rows
 from mm1_lab.data.types import Answer
-from mm1_lab.files import write_text
+from mm1_lab.files import load_json, write_text
 
 INDEX_VERSION = 10
 """Increased when readers or the format of the index change, so that cached indexes in an old form are ignored."""
@@ -78,7 +78,7 @@ def index_file(file: File, cache: Path) -> Shard:
 
     samples = cached(path, SCHEMA, make)
     try:
-        about = json.loads(about_path.read_text(encoding="utf-8"))
+        about = load_json(about_path)
         digest, left_out, notes = about["digest"], Counter(about["left_out"]), about["notes"]
     except (OSError, ValueError, KeyError, TypeError):
         raise _damaged(path) from None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import json
 import math
 import os
 import platform
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab.config import ALLOWED, OwnConnectors, RequestError, Scale, Stage, Trial
-from mm1_lab.files import PACKAGE, package_version, write_json, write_text
+from mm1_lab.files import PACKAGE, load_json, package_version, write_json, write_text
 from mm1_lab.orchestrate.execution.groups import Lost, in_group
 from mm1_lab.orchestrate.execution.worklist import Outcome
 from mm1_lab.orchestrate.planning.plan import Task
@@ -193,7 +192,7 @@ class Worker:
         timings = {stage.KIND: _timing(stage, started)}
         trained = model / "timings.json"
         if trained.exists():
-            timings |= json.loads(trained.read_text(encoding="utf-8"))
+            timings |= load_json(trained)
         # of the stages that a score depends on; of several of a kind the nearest
         chain = {needed.KIND: needed.fingerprint for needed in reversed(list(stage.chain()))}
         record = {

@@ -4,7 +4,6 @@ device (without memory), whether a GPU holds its share, the seconds that stages 
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections import defaultdict
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 from mm1_lab.config import Cost, EvaluationStage, Hardware, Network, RequestError, Scale, Stage, canonical_json
 from mm1_lab.config.cost import LOGIT_BYTES, keeps_whole_gradients, shard_group
-from mm1_lab.files import machine_cpus
+from mm1_lab.files import load_json, machine_cpus
 from mm1_lab.formatting import counted, short
 from mm1_lab.orchestrate.planning.plan import Plan
 from mm1_lab.orchestrate.planning.request import Request
@@ -242,7 +241,7 @@ def measured_slowness(ledger: Ledger) -> dict[str, float]:
         for _, path in sorted(dated)[-NEWEST:]:
             # damaged files are reported when results are read; an estimate does without them
             with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-                values = json.loads(path.read_text(encoding="utf-8"))
+                values = load_json(path)
                 for kind, timing in (values["timings"] if name == "record.json" else values).items():
                     usual = usual_seconds(kind, timing["positions"], timing["flops"])
                     if min(timing["seconds"], usual) >= SHORTEST:
