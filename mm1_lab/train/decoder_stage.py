@@ -9,8 +9,8 @@ from mm1_lab.config import DecoderStage, DecoderTraining
 from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Limits, Tokenizer
-from mm1_lab.model import build_decoder, count_parameters, read_rows, save_weights, upcycle
-from mm1_lab.train.fit import StageRun, fit, seed_everything, write_summary
+from mm1_lab.model import build_decoder, read_rows, upcycle
+from mm1_lab.train.fit import StageRun, finish, fit, seed_everything
 from mm1_lab.train.module import Losses, language_loss
 from mm1_lab.train.sharding import prepare
 
@@ -73,5 +73,4 @@ def train_decoder(run: StageRun[DecoderStage]) -> None:
 
     batches = TextBatches(stage.training, run.data, stage.seed)
     recorder, decoder = fit(run, decoder, objective, NAMES, batches)
-    save_weights(decoder, run.folder, stage)
-    write_summary(run, recorder, count_parameters(decoder), {})
+    finish(run, recorder, decoder)

@@ -25,8 +25,8 @@ from mm1_lab.data.batches import TensorBatch
 from mm1_lab.data.mixture import Shuffled
 from mm1_lab.data.pixels import NONE_ASKED, Decoded, TooManyBrokenPictures, decode, image_tensor
 from mm1_lab.data.types import Data, Pairs, Picture, Pixels, Tokenizer
-from mm1_lab.model import Encoder, build_encoder, count_parameters, load_weights, save_weights
-from mm1_lab.train.fit import StageRun, fit, seed_everything, write_summary
+from mm1_lab.model import Encoder, build_encoder, load_weights
+from mm1_lab.train.fit import StageRun, finish, fit, seed_everything
 from mm1_lab.train.module import Losses
 from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.sharding import compile_parts
@@ -61,8 +61,7 @@ def train_encoder(run: StageRun[EncoderStage]) -> None:
         encoder = build(stage, run.data.tokenizer)
         recorder = Recorder(run.folder, [], 0, run.report)
         recorder.write_curve()
-    save_weights(encoder, run.folder, stage)
-    write_summary(run, recorder, count_parameters(encoder), more)
+    finish(run, recorder, encoder, **more)
 
 
 class StepPairs:

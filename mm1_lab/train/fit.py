@@ -1,7 +1,6 @@
 """Trains one stage from its first step, or from its last checkpoint, to its last step."""
 
 import hashlib
-import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,11 +13,14 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import nn
+from transformers import PreTrainedModel
 
 from mm1_lab import team
 from mm1_lab.config import DecoderStage, EncoderStage, ModelStage, Resources, SftStage, Stage
 from mm1_lab.data.batches import ALONE, DataModule, TensorBatch
 from mm1_lab.data.types import Data
+from mm1_lab.files import write_json
+from mm1_lab.model import count_parameters, save_weights
 from mm1_lab.train.checkpoints import ProcessStrategy, newest
 from mm1_lab.train.module import Objective, Training
 from mm1_lab.train.progress import Progress, Report
@@ -119,10 +121,11 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def write_summary(run: StageRun[Any], recorder: Recorder, parameters: dict[str, int], more: dict[str, Any]) -> None:
-    """Writes `summary.json`: real tokens and rows (in instruction tuning: conversations) per source, seconds,
-    processor, parameters, `more`.
+def finish(run: StageRun[Any], recorder: Recorder, network: PreTrainedModel, **more: Any) -> None:
+    """Saves the trained network, and `summary.json`: real tokens and rows (in instruction tuning: conversations) per
+    source, seconds, processor, parameters, `more`.
     """
+    save_weights(network, run.folder, run.stage)
     total = recorder.total.cpu().tolist()
     summary = {
         "fingerprint": run.stage.fingerprint,
@@ -130,6 +133,6 @@ def write_summary(run: StageRun[Any], recorder: Recorder, parameters: dict[str, 
         "conversations" if isinstance(run.stage, SftStage) else "rows": recorder.counts(),
         "seconds": round(recorder.seconds, 3),
         "processor": team.processor(),
-        "parameters": parameters,
+        "parameters": count_parameters(network),
     }
-    (run.folder / SUMMARY).write_text(json.dumps(summary | more, indent=1) + "\n", encoding="utf-8")
+    write_json(run.folder / SUMMARY, summary | more)

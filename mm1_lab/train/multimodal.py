@@ -1,6 +1,6 @@
 """Joint training of encoder, connector and decoder: on the data mixture (section 3.1), then on instructions."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, count, cycle
 from pathlib import Path
@@ -13,22 +13,19 @@ from numpy.typing import NDArray
 from mm1_lab import team
 from mm1_lab.config import ModelStage, MultimodalStage, PretrainedMM1, RequestError, SftStage
 from mm1_lab.data.batches import Batch, ConversationBatches, MixtureBatches
-from mm1_lab.data.types import Data, Document, Limits, Source, Tokens
+from mm1_lab.data.types import Conversations, Data, Document, Limits, Source, Tokens
 from mm1_lab.model import (
     CONNECTORS,
     MM1,
     build_connector,
     build_mm1,
-    count_parameters,
     explained,
     leave_to_team,
     load_weights,
-    save_weights,
 )
-from mm1_lab.train.fit import StageRun, fit, seed_everything, write_summary
+from mm1_lab.train.fit import StageRun, finish, fit, seed_everything
 from mm1_lab.train.module import Losses, language_loss
 from mm1_lab.train.progress import Progress
-from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.sharding import prepare
 
 
@@ -44,10 +41,7 @@ def train_multimodal(run: StageRun[MultimodalStage]) -> None:
     if stage.data_order:
         random = np.random.default_rng((stage.seed, stage.data_order))
         batches = Reordered(batches, random.permutation(stage.training.steps))
-    recorder, model = train_mm1(run, model, batches)
-    rows = recorder.counts()
-    epochs = {name: source.epochs(rows[name]) for name, source in sources.items()}
-    write_summary(run, recorder, count_parameters(model), {"epochs": epochs})
+    train_mm1(run, model, batches, sources)
 
 
 def sources_of(stage: MultimodalStage, data: Data) -> dict[str, Source]:
@@ -77,18 +71,12 @@ def train_sft(run: StageRun[SftStage]) -> None:
         load_weights(model, start)
     sources = {name: data.instructions(name, stage.seed, Limits.of(stage)) for name in stage.shares}
     batches = ConversationBatches.of(stage, sources, data.tokenizer)
-    recorder, model = train_mm1(run, model, batches)
-    read, steps = recorder.counts(), stage.training.steps
-    epochs = {name: source.epochs(read[name]) for name, source in sources.items()}
-    asked = steps * stage.training.batch_size
-    if left_out := asked - sum(read.values()):
-        note = f"{left_out} of {asked} conversations do not fit {stage.sequence_length} positions and were left out"
-        run.report(Progress(steps, steps, note=note))
-    more = {"epochs": epochs, "left_out": left_out}
-    write_summary(run, recorder, count_parameters(model), more)
+    train_mm1(run, model, batches, sources)
 
 
-def train_mm1(run: StageRun[Any], model: MM1, batches: Callable[[int], Batch]) -> tuple[Recorder, MM1]:
+def train_mm1(
+    run: StageRun[Any], model: MM1, batches: Callable[[int], Batch], sources: Mapping[str, Source | Conversations]
+) -> None:
     stage: ModelStage = run.stage
     for part in stage.frozen:
         getattr(model, part).requires_grad_(False)
@@ -99,8 +87,16 @@ def train_mm1(run: StageRun[Any], model: MM1, batches: Callable[[int], Batch]) -
         return language_loss(model.decoder, model(batch), batch, names)
 
     recorder, model = fit(run, model, objective, names, batches, stage.stop_after)
-    save_weights(model, run.folder, stage)
-    return recorder, model
+    read = recorder.counts()
+    more: dict[str, Any] = {"epochs": {name: source.epochs(read[name]) for name, source in sources.items()}}
+    if stage.tuned:
+        steps, length = stage.training.steps, stage.sequence_length
+        asked = steps * stage.training.batch_size
+        more["left_out"] = left_out = asked - sum(read.values())
+        if left_out:
+            note = f"{left_out} of {asked} conversations do not fit {length} positions and were left out"
+            run.report(Progress(steps, steps, note=note))
+    finish(run, recorder, model, **more)
 
 
 def check(stage: ModelStage) -> None:
