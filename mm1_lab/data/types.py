@@ -107,22 +107,13 @@ class Conversations(Protocol):
 class Tokenizer(Protocol):
     """Converts text to ids and back."""
 
-    @property
-    def size(self) -> int:
-        """Number of ids, special tokens included."""
-
-    @property
-    def pad(self) -> int: ...
-
-    @property
-    def begin(self) -> int: ...
-
-    @property
-    def end(self) -> int: ...
-
-    @property
-    def image(self) -> int:
-        """Placeholder for one image token."""
+    size: int
+    """Number of ids, special tokens included."""
+    pad: int
+    begin: int
+    end: int
+    image: int
+    """Placeholder for one image token."""
 
     @property
     def backend(self) -> "Backend":
