@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,8 @@ class Ledger:
         """Finished stages that come with the repository, by fingerprint. They are read in place."""
         self._shipped = set(os.listdir(parts)) if parts and parts.is_dir() else set()
         """Listed once: most stages of a plan are not shipped, which is known without disk access then."""
-        self._damage: dict[Path, str | None] = {}
+        self._damage_of_part = cache(files.damage)
+        """Read once, as a plan checks the same part many times."""
         self._intact: set[str] = set()
         for folder in (self.results, self.store):
             if folder.is_file():
@@ -86,12 +87,6 @@ class Ledger:
             if reason := self._damage_of_part(path.parent):
                 damaged[path.parent] = reason
         return damaged
-
-    def _damage_of_part(self, folder: Path) -> str | None:
-        """Read once, as a plan checks the same part many times."""
-        if folder not in self._damage:
-            self._damage[folder] = files.damage(folder)
-        return self._damage[folder]
 
     def _in_store(self, fingerprint: str) -> bool:
         return files.is_complete(f"{self.store}/{fingerprint}")
