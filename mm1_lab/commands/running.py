@@ -16,7 +16,7 @@ import yaml
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, option, parse_looks, print_json, request_of, switch
 from mm1_lab.config import Recipe, RequestError, Scale, Search, digest, find_yaml, nearest, spelt
-from mm1_lab.config.base import innermost, parse_yaml, read_yaml
+from mm1_lab.config.base import innermost, parse_yaml
 from mm1_lab.files import PUBLISHED, here_or_shipped, write_text
 from mm1_lab.orchestrate.planning.finding import SWEEPS
 
@@ -147,7 +147,7 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool) -> tuple[Path, 
     """
     folders = [folder / "recipes" for folder in SWEEPS]
     path = find_yaml("--vary changes a recipe, and there is no recipe", recipe, folders)
-    base = Recipe.parse(read_yaml(path), str(path)).model_dump(mode="json")
+    base = Recipe.read(path).model_dump(mode="json")
     values: dict[str, list[Any]] = {}
     for setting in varied:
         field, equals, text = setting.partition("=")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, get_args
+from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -89,6 +89,9 @@ def parse_yaml(text: str, where: str) -> Any:
         raise RequestError(f"{where}{line}: is no plain YAML ({'; '.join([problem, *remedies])})") from None
 
 
+Known = TypeVar("Known", bound="Config")
+
+
 class Config(BaseModel):
     """A frozen configuration object that rejects unknown keys."""
 
@@ -123,6 +126,11 @@ class Config(BaseModel):
         if copy.__pydantic_fields_set__ == self.__pydantic_fields_set__:
             object.__setattr__(copy, "__pydantic_fields_set__", self.__pydantic_fields_set__)
         return copy
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Reads a YAML file. Raises RequestError for what `read_yaml` and `parse` refuse."""
+        return cls.parse(read_yaml(path), str(path))
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str) -> Self:
@@ -232,7 +240,7 @@ def digest(value: Any, length: int = 16) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
 
 
-def override(model: Config, settings: Iterable[str]) -> Any:
+def override(model: Known, settings: Iterable[str]) -> Known:
     """Returns `model` with each `dotted.path=value` of `settings` (`--set`) applied; values are parsed as YAML.
 
     Keys may contain dots (`decoders.1.2B.layers`), and the last one may be new in a table. Raises RequestError for an

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, model_validator
 
-from mm1_lab.config.base import Config, Count, innermost, keys_at, override, read_yaml
+from mm1_lab.config.base import Config, Count, innermost, keys_at, override
 from mm1_lab.config.errors import RequestError, nearest
 from mm1_lab.config.measure import MeasureField
 from mm1_lab.config.own_connectors import OwnConnectors, read_connectors
@@ -178,11 +178,11 @@ def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Swee
 
     Raises RequestError.
     """
-    file = SweepFile.parse(read_yaml(path), str(path))
+    file = SweepFile.read(path)
     changes = _changes(file, path)
     folders = [folder / "recipes" for folder in (*path.absolute().parents[:2], *further)]
     recipe_file = find_yaml(f"{path}: there is no recipe", file.recipe, folders)
-    base = override(Recipe.parse(read_yaml(recipe_file), str(recipe_file)), settings)
+    base = override(Recipe.read(recipe_file), settings)
     own = read_connectors(path.parent / file.connectors) if file.connectors else None
     arms = {name: _changed(base, change, f"{path}: arm {name!r}", own) for name, change in changes.items()}
 
@@ -256,9 +256,8 @@ def _changed(base: Recipe, change: dict[str, Any], where: str, own: OwnConnector
 def load_scale(name: str, folder: Path, settings: tuple[str, ...] = (), *further: Path) -> Scale:
     """Reads `NAME.yaml` in the first folder that has it, and applies the `--set` settings. Raises RequestError."""
     path = find_yaml("there is no scale", name, (folder, *further))
-    scale = Scale.parse(read_yaml(path), str(path))
-    changed: Scale = override(scale, settings) if settings else scale
-    return changed
+    scale = Scale.read(path)
+    return override(scale, settings) if settings else scale
 
 
 def is_of_recipe(setting: str) -> bool:

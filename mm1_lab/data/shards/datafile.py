@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mm1_lab.config import BenchmarkConfig, Config, RequestError, nearest, read_yaml
+from mm1_lab.config import BenchmarkConfig, Config, RequestError, nearest
 from mm1_lab.data.pixels import Shape
 from mm1_lab.data.shards.finding import A_FOLDER_NEEDS, File, data_set, find
 from mm1_lab.data.shards.readers import READERS
@@ -139,11 +139,6 @@ class DataFile(Config):
     """How images are made square."""
     benchmarks: dict[str, BenchmarkConfig] = Field(default_factory=dict)
     """Benchmarks by name."""
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Raises RequestError if the file is not YAML, or for an unknown key or invalid value."""
-        return cls.parse(read_yaml(path), str(path))
 
     def named(self) -> dict[str, OwnSource]:
         """All pre-training sources that have files, by name."""
