@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from mm1_lab.data.world.language import Convention, spoken
-from mm1_lab.data.world.scenes import Scene
+from mm1_lab.data.world.scenes import Scene, Thing
 from mm1_lab.data.world.words import (
     COLOURS,
     LETTERS,
@@ -36,26 +36,15 @@ Maker = Callable[[Random, Scene], Asked | None]
 """Returns None if the scene does not allow such a question."""
 
 
-def _colour(random: Random, scene: Scene) -> Asked | None:
-    thing = random.choice(scene.things)
-    return Asked(f"what color is the {thing.name}", thing.colour, tuple(COLOURS))
+def _of_thing(ask: Callable[[Thing], Asked | None]) -> Maker:
+    """Asks about any of the scene's things."""
+    return lambda random, scene: ask(random.choice(scene.things))
 
 
-def _shape(random: Random, scene: Scene) -> Asked | None:
-    thing = random.choice(scene.things)
+def _shape(thing: Thing) -> Asked | None:
     if thing.is_letter:
         return None
     return Asked(f"what is at {PLACES[thing.place]}", thing.name, SHAPES)
-
-
-def _place(random: Random, scene: Scene) -> Asked | None:
-    thing = random.choice(scene.things)
-    return Asked(f"where is the {thing.name}", PLACES[thing.place], PLACES)
-
-
-def _size(random: Random, scene: Scene) -> Asked | None:
-    thing = random.choice(scene.things)
-    return Asked(f"what size is the {thing.name}", thing.size, SIZES)
 
 
 def _relation(random: Random, scene: Scene) -> Asked | None:
@@ -80,9 +69,8 @@ def _letter(random: Random, scene: Scene) -> Asked | None:
     return Asked(f"what is written at {PLACES[letters[0].place]}", letters[0].name, LETTERS)
 
 
-def _owner(random: Random, scene: Scene) -> Asked | None:
+def _owner(thing: Thing) -> Asked | None:
     """Requires a fact stated only in text. The answer names what is seen first, then the fact about it."""
-    thing = random.choice(scene.things)
     if thing.name not in OWNERS:
         return None
     choices = tuple(f"{shape} {animal}" for shape, animal in OWNERS.items())
@@ -90,9 +78,8 @@ def _owner(random: Random, scene: Scene) -> Asked | None:
     return Asked(text, f"{thing.name} {OWNERS[thing.name]}", choices)
 
 
-def _town(random: Random, scene: Scene) -> Asked | None:
+def _town(thing: Thing) -> Asked | None:
     """Requires a fact stated only in text; answered as in `_owner`."""
-    thing = random.choice(scene.things)
     if thing.colour not in LIKED:
         return None
     choices = tuple(f"{colour} {town}" for colour, town in LIKED.items())
@@ -101,14 +88,14 @@ def _town(random: Random, scene: Scene) -> Asked | None:
 
 
 KINDS: dict[str, Maker] = {
-    "colour": _colour,
-    "shape": _shape,
-    "place": _place,
-    "size": _size,
+    "colour": _of_thing(lambda thing: Asked(f"what color is the {thing.name}", thing.colour, tuple(COLOURS))),
+    "shape": _of_thing(_shape),
+    "place": _of_thing(lambda thing: Asked(f"where is the {thing.name}", PLACES[thing.place], PLACES)),
+    "size": _of_thing(lambda thing: Asked(f"what size is the {thing.name}", thing.size, SIZES)),
     "relation": _relation,
     "letter": _letter,
-    "owner": _owner,
-    "town": _town,
+    "owner": _of_thing(_owner),
+    "town": _of_thing(_town),
 }
 
 

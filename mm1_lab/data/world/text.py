@@ -127,7 +127,9 @@ def medley(random: Random) -> Parts:
     return joined(lambda: _one_of(_SHORT, random), random.randint(3, 10))
 
 
-_SHORT: dict[Callable[[Random], Parts], float] = {
+Makers = dict[Callable[[Random], Parts], float]
+"""Functions that draw documents, with their sampling weights."""
+_SHORT: Makers = {
     told_and_asked: 2,
     retold: 2,
     facts: 1,
@@ -135,7 +137,7 @@ _SHORT: dict[Callable[[Random], Parts], float] = {
     pattern: 1,
     story: 1,
 }
-_DOCUMENTS: dict[Callable[[Random], Parts], float] = {
+_DOCUMENTS: Makers = {
     told_and_asked: 9,
     compounds_and_asked: 3,
     many_shots: 8,
@@ -149,7 +151,7 @@ _DOCUMENTS: dict[Callable[[Random], Parts], float] = {
 }
 
 
-_FIRST: dict[Callable[[Random], Parts], float] = {
+_FIRST: Makers = {
     partial(told_and_asked, in_order=True): 13,
     partial(retold, in_order=True): 9,
     facts: 2,
@@ -165,7 +167,7 @@ def text_document(random: Random) -> Parts:
     return _one_of(_DOCUMENTS, random)
 
 
-def _one_of(makers: dict[Callable[[Random], Parts], float], random: Random) -> Parts:
+def _one_of(makers: Makers, random: Random) -> Parts:
     return random.choices(list(makers), list(makers.values()))[0](random)
 
 
