@@ -102,9 +102,14 @@ def judge(
     table = make_scores(scores, columns) if isinstance(scores, pd.DataFrame) else read_scores(Path(scores), columns)
     if looks and (looks[0] < 2 or list(looks) != sorted(set(looks))):
         raise RequestError(f"looks {list(looks)}: give increasing numbers of seeds, from 2 on, such as [4, 6, 8]")
-    if claims is not None and lower_is_better:
+    if claims is None:
+        first, *others = table.arms
+        expect: Expectation = "less" if lower_is_better else "greater"
+        asked = [OutsideClaim(first=arm, second=first, expect=expect) for arm in others]
+    elif lower_is_better:
         raise RequestError("--lower-is-better is for tables without CLAIMS; there say `expect: less`")
-    asked = _better_than_first(table, lower_is_better) if claims is None else _read_claims(claims)
+    else:
+        asked = _read_claims(claims)
     for claim in asked:
         _check_arms(claim, table)
     by_measure = {}
@@ -134,12 +139,6 @@ def judge(
     if looks and any(row["open"] and row["p"] is not None for row in rows):
         notes.append("What is open may be decided at a later look; seeds needed are rounded up to one.")
     return Judgement(rows, _smallest_gain(spreads[AVERAGE], table.paired), notes)
-
-
-def _better_than_first(table: Scores, lower_is_better: bool) -> list[OutsideClaim]:
-    first, *others = table.arms
-    expect: Expectation = "less" if lower_is_better else "greater"
-    return [OutsideClaim(first=arm, second=first, expect=expect) for arm in others]
 
 
 def _read_claims(claims: Path | str | Sequence[Mapping[str, Any]]) -> list[OutsideClaim]:
@@ -228,7 +227,7 @@ class _Evidence:
     p: P = field(default_factory=dict)
     """By statement, over the looks; empty if nothing can be judged."""
     now: P = field(default_factory=dict)
-    """By statement, at the last finished look alone."""
+    """By statement, at the last finished look alone; empty without looks."""
     look: int | None = None
     """Seeds of the last finished look, where further ones have been added since."""
     reason: str = ""
@@ -269,21 +268,20 @@ def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks:
         if paired and means.loc[list(weights)].std(axis=1).max() > least:
             reason = SAME
         return replace(evidence, single=UNKNOWN, reason=reason)
-    finished = [look for look in looks if look <= count] if looks else [count]
+    if not looks:
+        return replace(evidence, p=p_values(claim.expect, claim.margin, found))
+    finished = [look for look in looks if look <= count]
     if not finished:
         return replace(evidence, reason=f"before the first look, at {looks[0]} seeds")
     each_p = []
     for look in finished:
-        at_look, _ = interval(weights, means, look if looks else None)
+        at_look, _ = interval(weights, means, look)
         each_p.append(p_values(claim.expect, claim.margin, at_look) if at_look.error > least else {})
-    now = each_p[-1]
-    if not looks:
-        return replace(evidence, p=now, now=now)
     statements = dict.fromkeys(name for one in each_p for name in one)
     if not statements:
         return replace(evidence, reason=f"the {evidence.over} up to the look change nothing")
     over_all = {name: over_looks([one.get(name, 1.0) for one in each_p], looks) for name in statements}
-    last = finished[-1]
+    now, last = each_p[-1], finished[-1]
     return replace(evidence, p=over_all, now=now, look=last if last < count else None)
 
 

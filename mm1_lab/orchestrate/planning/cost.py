@@ -140,36 +140,35 @@ def gpu_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuSha
     """
     memory = _memory(scale, hardware)
     own = rows = math.ceil(cost.rows / gpus)
+
+    def held() -> float:
+        """Bytes on each GPU, which adds up the gradients of several times if they are fewer than its own.
+
+        Most are held at the end of the forward pass, with all activations and some logits, or near that of the backward
+        pass, with all gradients and the activations of the first part, about half.
+        """
+        lasting, gradients, copies = cost.state - cost.gradients, cost.gradients, cost.copies
+        if gpus > 1 and not cost.whole:
+            shards = shard_group(gpus, GPUS_OF_A_NODE, cost.state, memory)
+            lasting, gradients, copies = lasting / shards + cost.gathered, gradients / shards, 0.0
+            if rows < own and keeps_whole_gradients(cost.parameters, memory):
+                lasting += 4.0 * cost.parameters
+        activations = rows * cost.activations
+        forward = copies + activations + min(rows * cost.logits, LOGIT_BYTES)
+        return lasting + max(forward, gradients + activations / 2)
+
     if cost.divisible and scale.resources.micro_batch:
         rows = min(rows, scale.resources.micro_batch)
     elif cost.divisible:
-        while rows > 1 and _held(cost, gpus, rows, rows < own, memory) > USABLE * memory:
+        while rows > 1 and held() > USABLE * memory:
             rows = math.ceil(rows / 2)
     divided = rows < own and not scale.resources.micro_batch
-    held = _held(cost, gpus, rows, rows < own, memory)
-    return GpuShare(gpus, rows, divided, held, held <= USABLE * memory)
+    return GpuShare(gpus, rows, divided, held(), held() <= USABLE * memory)
 
 
 def _memory(scale: Scale, hardware: Hardware) -> float:
     """Bytes of a GPU that a stage may use: several stages share it if `resources.gpus` is below 1."""
     return hardware.memory_bytes * (scale.resources.gpus or 1.0)
-
-
-def _held(cost: Cost, gpus: int, rows: int, adds_up: bool, memory: float) -> float:
-    """Bytes on each GPU, which computes `rows` rows at a time; it `adds_up` the gradients of several times.
-
-    Most are held at the end of the forward pass, with all activations and some logits, or near that of the backward
-    pass, with all gradients and the activations of the first part, about half.
-    """
-    lasting, gradients, copies = cost.state - cost.gradients, cost.gradients, cost.copies
-    if gpus > 1 and not cost.whole:
-        shards = shard_group(gpus, GPUS_OF_A_NODE, cost.state, memory)
-        lasting, gradients, copies = lasting / shards + cost.gathered, gradients / shards, 0.0
-        if adds_up and keeps_whole_gradients(cost.parameters, memory):
-            lasting += 4.0 * cost.parameters
-    activations = rows * cost.activations
-    forward = copies + activations + min(rows * cost.logits, LOGIT_BYTES)
-    return lasting + max(forward, gradients + activations / 2)
 
 
 def rows_at_a_time(plan: Plan, request: Request) -> dict[str, int]:
