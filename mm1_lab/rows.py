@@ -30,7 +30,7 @@ class ScoreRow:
     """Whether the answer has the required form."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HeldOutRow:
     """The mean loss per text token on held-out documents of a source, in nats."""
 

@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent
 DERIVED = "derived from several numbers: "
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PaperNumber:
     """A published number, in points."""
 
@@ -37,7 +37,7 @@ UNPUBLISHED = PaperNumber(math.nan, "", "")
 """Stands for a number that is not known."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Paper:
     """The known numbers of one table or figure."""
 

@@ -24,7 +24,7 @@ probes of the encoder, the decoder on scenes in words, leaks."""
 NUMBERS = ("value", "low", "high")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Check:
     """One measurement and its requirement: a row of `gates.csv` or `validity.csv`."""
 

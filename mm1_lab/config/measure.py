@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, PlainSerializer
 NOT_ONE = "is not a measure; use text-core, average, 4-shot, or of one family or benchmark, vqa 0-shot"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Measure:
     """Which of a trial's scores a number is the mean of. `parse` reads the words, `str` writes them."""
 

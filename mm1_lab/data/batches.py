@@ -24,7 +24,7 @@ from mm1_lab.data.preprocessing import MEAN_COLOUR
 from mm1_lab.data.types import BrokenPicture, Conversations, Source, Tokenizer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TensorBatch:
     """A batch that the data module serves."""
 
@@ -44,7 +44,7 @@ class TensorBatch:
         return replace(self, **changed)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Batch(TensorBatch):
     """Packed rows as tensors, of shape (rows, sequence) unless stated otherwise."""
 

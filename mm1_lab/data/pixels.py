@@ -40,7 +40,7 @@ LISTED = 10
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # LARGEST_PICTURE is checked instead
 
 
-@dataclass(slots=True)
+@dataclass
 class ImageDecoder:
     """Decodes images and caches up to `room` bytes of small ones, so that a small data set is decoded only once."""
 
@@ -118,7 +118,7 @@ def decodes(picture: Picture) -> bool:
     return not decode([picture], 1)[1].broken
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Decoded:
     """How many pictures a batch requested, and one error message for each that could not be decoded."""
 

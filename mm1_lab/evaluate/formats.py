@@ -245,7 +245,7 @@ def _load_lines(path: str) -> Iterator[tuple[int, Any]]:
         yield number, row
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Format:
     read: Callable[[BenchmarkFiles], Iterable[Item]]
     metric: str

@@ -12,7 +12,7 @@ from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PromptGroup:
     prefix: Segment
     questions: tuple[Segment, ...]

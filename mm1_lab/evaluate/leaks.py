@@ -33,7 +33,7 @@ _END = re.compile(r"(?:^| )[.?](?: |$)")
 """End of a sentence."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Secrets:
     """What must not occur in training data."""
 

@@ -37,7 +37,7 @@ class Overview:
         return self.picture.pixels(side)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PromptWriter:
     """Writes prompts for a model that reads `image_tokens` tokens per picture."""
 

@@ -39,7 +39,7 @@ class Question:
 Blocks = tuple[tuple[Question, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Benchmark:
     """Questions in fixed blocks. In every arm, k-shot prompts of `blocks[b]` start with the first k of
     `demonstrations[b]`."""

@@ -27,7 +27,7 @@ LOGITS = 2**28
 """Logits computed at once, at most, unless one row has more: 0.5 GB in half precision."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Evaluation:
     scores: list[ScoreRow] = field(default_factory=list)
     majority: dict[str, float] = field(default_factory=dict)

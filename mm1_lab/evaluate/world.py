@@ -32,7 +32,7 @@ OTHERWISE = "-otherwise"
 """Ends the key of a question whose answer is expected in second words, which only demonstrations can show."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Style:
     """What the demonstrations and references of a block have in common; nothing else tells of it."""
 

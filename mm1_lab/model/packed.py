@@ -23,7 +23,7 @@ ROUTER_Z_WEIGHT = 0.001
 """Weights of the load-balance loss and the router z-loss (MM1, section 4); here they apply to each layer's loss."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class States:
     hidden: torch.Tensor
     """(rows, sequence, width): the final hidden states, before the vocabulary projection."""
@@ -103,7 +103,7 @@ def read_by_document(decoder: PreTrainedModel) -> None:
     decoder.set_attn_implementation(VARLEN)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Blocks:
     """Documents of packed rows sorted by length and grouped into blocks, each padded to its longest document.
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TEXT = {"source": "string", "name": "string"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Variant:
     """One sweep at one scale, with its overrides and data."""
 

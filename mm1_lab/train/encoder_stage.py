@@ -123,7 +123,7 @@ def _tally(loss: torch.Tensor, weight: torch.Tensor | int, tokens: torch.Tensor 
     return tally
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PairBatch(TensorBatch):
     images: torch.Tensor
     """uint8 (pairs, 3, side, side)"""
@@ -296,7 +296,7 @@ def _held_out_retrieval(network: Contrastive, data: Data, side: int) -> dict[str
     return {"pairs": len(pixels), "image_to_text": is_right.double().mean().item()}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ImageBatch(TensorBatch):
     """A batch of images, or a process's part of one."""
 

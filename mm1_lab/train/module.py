@@ -25,7 +25,7 @@ Tally = torch.Tensor
 conversations."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Losses:
     """An objective's result for a batch, or for this process's share of it."""
 

@@ -201,7 +201,7 @@ SETS: dict[str, Draw] = {
 """Keyed by the names in `mm1_lab.config.recipe.INSTRUCTIONS`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class InstructionSource:
     """An infinite instruction set: conversation i is a pure function of (seed, set, i)."""
 

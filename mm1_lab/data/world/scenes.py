@@ -139,7 +139,7 @@ def _names(random: Random, nouns: tuple[str, ...], count: int, letters: float) -
     return names
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Theme:
     """What most pictures of a page have in common: one attribute of one thing."""
 

@@ -115,7 +115,7 @@ def numbers_of(row: int) -> range:
     return range(row * ROW, (row + 1) * ROW)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WorldSource:
     """An infinite source of one of the four kinds of training data."""
 
@@ -134,7 +134,7 @@ class WorldSource:
         return 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WorldCurriculum:
     """Text for the decoder's pre-training: a curriculum that starts with bare key-value pairs."""
 
@@ -148,7 +148,7 @@ class WorldCurriculum:
                 yield Document(f"pretraining-text/{index}", parts)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WorldPairs:
     """Image-caption pairs for the encoder, distinct from the mixture's; every `_ALIKE` consecutive pairs are alike."""
 
