@@ -150,8 +150,7 @@ class Pairs(Protocol):
 class Data(Protocol):
     """All data of a run: the miniature world or a user's shards."""
 
-    @property
-    def identity(self) -> DataIdentity: ...
+    identity: DataIdentity
 
     @property
     def tokenizer(self) -> Tokenizer: ...

@@ -112,14 +112,9 @@ def paragraph(random: Random) -> str:
     """One to three sentences of general text, for pages; they contain no questions."""
     sentences = []
     for _ in range(random.choice((1, 2, 3))):
-        prompt, answer = random.choice((_stated_fact, sum_of_two, handover))(random)
+        prompt, answer = random.choice((lambda random: draw_fact(random)[:2], sum_of_two, handover))(random)
         sentences.append(f"{prompt} {answer} .")
     return " ".join(sentences)
-
-
-def _stated_fact(random: Random) -> tuple[str, str]:
-    fact = draw_fact(random)
-    return fact.statement, fact.ending
 
 
 def medley(random: Random) -> Parts:
