@@ -112,9 +112,14 @@ def paragraph(random: Random) -> str:
     """One to three sentences of general text, for pages; they contain no questions."""
     sentences = []
     for _ in range(random.choice((1, 2, 3))):
-        prompt, answer = random.choice((lambda random: draw_fact(random)[:2], sum_of_two, handover))(random)
+        prompt, answer = random.choice((_stated_fact, sum_of_two, handover))(random)
         sentences.append(f"{prompt} {answer} .")
     return " ".join(sentences)
+
+
+def _stated_fact(random: Random) -> tuple[str, str]:
+    fact = draw_fact(random)
+    return fact.statement, fact.ending
 
 
 def medley(random: Random) -> Parts:
@@ -122,9 +127,7 @@ def medley(random: Random) -> Parts:
     return joined(lambda: _one_of(_SHORT, random), random.randint(3, 10))
 
 
-Makers = dict[Callable[[Random], Parts], float]
-"""Functions that draw documents, with their sampling weights."""
-_SHORT: Makers = {
+_SHORT: dict[Callable[[Random], Parts], float] = {
     told_and_asked: 2,
     retold: 2,
     facts: 1,
@@ -132,7 +135,7 @@ _SHORT: Makers = {
     pattern: 1,
     story: 1,
 }
-_DOCUMENTS: Makers = {
+_DOCUMENTS: dict[Callable[[Random], Parts], float] = {
     told_and_asked: 9,
     compounds_and_asked: 3,
     many_shots: 8,
@@ -146,7 +149,7 @@ _DOCUMENTS: Makers = {
 }
 
 
-_FIRST: Makers = {
+_FIRST: dict[Callable[[Random], Parts], float] = {
     partial(told_and_asked, in_order=True): 13,
     partial(retold, in_order=True): 9,
     facts: 2,
@@ -162,7 +165,7 @@ def text_document(random: Random) -> Parts:
     return _one_of(_DOCUMENTS, random)
 
 
-def _one_of(makers: Makers, random: Random) -> Parts:
+def _one_of(makers: dict[Callable[[Random], Parts], float], random: Random) -> Parts:
     return random.choices(list(makers), list(makers.values()))[0](random)
 
 
