@@ -6,7 +6,7 @@ import pytest
 
 from mm1_lab.cli import main
 from mm1_lab.commands.running import varied_sweep
-from mm1_lab.config import load_sweep
+from mm1_lab.config import is_of_recipe, load_sweep
 from mm1_lab.files import write_text
 from tests.conftest import REPOSITORY, Refused
 
@@ -96,3 +96,24 @@ def test_a_recipe_is_named(refused: Refused) -> None:
     assert "there is no recipe 'data_mix'; known: base," in error
     assert refused("plan", "base", "encoder", "--vary", "steps=1", *SMOKE)
     assert refused("plan", "data_mix", "--grid", *SMOKE).endswith("--grid needs --vary\n")
+
+
+@pytest.mark.usefixtures("here")
+def test_a_value_is_not_left_out_as_the_base_s_if_the_base_gets_another(refused: Refused) -> None:
+    vary = ("--vary", "image_tokens=64,144")
+    error = refused("plan", "base", *vary, "--set", "image_tokens=64", *SMOKE)
+    assert "--vary image_tokens: 144 is the value of base, which --set changes to 64; give all" in error
+    assert "text: 1.0 is the value of base" in refused(
+        "plan", "base", "--vary", "data_mix.text=1,2", "--set", "data_mix={captions: 1}", *SMOKE
+    )
+    assert not Path("sweeps").exists()
+    for settings in (["steps=100"], ["image_tokens=144"], ["image_tokens.144=4"]):
+        varied_sweep("base", ["image_tokens=64,144"], False, [setting for setting in settings if is_of_recipe(setting)])
+    varied_sweep("base", ["data_mix.text=2"], False, ["data_mix={captions: 1}"])
+
+
+@pytest.mark.usefixtures("here")
+def test_the_recipe_is_the_one_that_the_sweep_starts_from() -> None:
+    write_text(Path("recipes/base.yaml"), "image_tokens: 64\n")
+    arms = load_sweep(written("base", "image_tokens=64,144"), REPOSITORY / "sweeps").arms
+    assert {arm: recipe.image_tokens for arm, recipe in arms.items()} == {"base": 64, "image_tokens 144": 144}

@@ -15,7 +15,18 @@ import yaml
 
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, option, parse_looks, print_json, request_of, switch
-from mm1_lab.config import Recipe, RequestError, Scale, Search, digest, find_yaml, nearest, spelt
+from mm1_lab.config import (
+    Recipe,
+    RequestError,
+    Scale,
+    Search,
+    digest,
+    find_yaml,
+    is_of_recipe,
+    nearest,
+    override,
+    spelt,
+)
 from mm1_lab.config.base import innermost, parse_yaml
 from mm1_lab.files import PUBLISHED, here_or_shipped, write_text
 from mm1_lab.orchestrate.planning.finding import SWEEPS
@@ -112,7 +123,7 @@ def _request(options: argparse.Namespace, name: str, keep: bool) -> Request:
         if options.only and isinstance(request.sweep.search, Search):
             raise RequestError(f"--only: {name} is a search, which makes its arms; name one in a sweep of its own")
         return request
-    path, text = varied_sweep(name, options.vary, options.grid)
+    path, text = varied_sweep(name, options.vary, options.grid, list(filter(is_of_recipe, options.set)))
     has_folder, is_there = path.parent.exists(), path.exists()
     if not is_there:
         write_text(path, text)
@@ -141,13 +152,15 @@ def _what_deciding_takes(request: Request) -> str:
     return measures_text(request.folder, claimed) or measures_text(published, claimed)
 
 
-def varied_sweep(recipe: str, varied: Sequence[str], grid: bool) -> tuple[Path, str]:
+def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Sequence[str] = ()) -> tuple[Path, str]:
     """The path and the text of `sweeps/RECIPE_by_….yaml`, which varies fields of a recipe one at a time or, as a grid,
-    in all combinations; `varied` are FIELD=VALUE,VALUE. Raises RequestError.
+    in all combinations; `varied` are FIELD=VALUE,VALUE. Raises RequestError, also if `settings` (`--set`) give the base
+    another value in place of one that is left out as the base's own.
     """
-    folders = [folder / "recipes" for folder in SWEEPS]
+    folders = [folder / "recipes" for folder in (Path("sweeps"), Path(), *SWEEPS)]  # as the sweep will find it
     path = find_yaml("--vary changes a recipe, and there is no recipe", recipe, folders)
-    base = Recipe.read(path).model_dump(mode="json")
+    own_base = Recipe.read(path)
+    base, base_as_set = (one.model_dump(mode="json") for one in (own_base, override(own_base, settings)))
     values: dict[str, list[Any]] = {}
     for setting in varied:
         field, equals, text = setting.partition("=")
@@ -167,6 +180,12 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool) -> tuple[Path, 
     for field, own in values.items():
         table, key = innermost(base, field, "--vary")
         others[field] = [value for value in own if value != table.get(key)]
+        set_table, key = innermost(base_as_set, field, "--vary")
+        if not grid and len(others[field]) < len(own) and set_table.get(key) != table.get(key):
+            raise RequestError(
+                f"--vary {field}: {spelt(table.get(key))} is the value of {recipe}, which --set changes to "
+                f"{spelt(set_table.get(key))}; give all values of {field} to --vary, none to --set"
+            )
     sweep: dict[str, Any] = {"title": f"{recipe} by {', '.join(values)}", "recipe": recipe}
     if not grid:
         sweep["arms"] = {recipe: {}}
