@@ -67,6 +67,12 @@ def test_other_values_are_another_sweep() -> None:
     arms = [list(load_sweep(path, REPOSITORY / "sweeps").arms) for path in paths]
     assert arms == [["base", "frozen encoder", "frozen decoder"], ["base", "frozen encoder, decoder"]]
     written("base", f"steps={','.join(map(str, range(1, 80)))}")
+    names = [
+        varied_sweep("base", [varied], False)[0].name
+        for varied in ("data_mix.books=1,2", "data_mix.books_1=2", "decoder=a,b", "decoder=a_b")
+    ]
+    assert len(set(names)) == 4 and names[0] == "base_by_data_mix.books_1_2.yaml"
+    assert varied_sweep("base", ["data_mix.synthetic_share=0"], False)[0].stem == "base_by_data_mix.synthetic_share_0"
     images = load_sweep(written("base", "images=shown,blind"), REPOSITORY / "sweeps")
     assert list(images.arms) == ["base", "images blind"]
 

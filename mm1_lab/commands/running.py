@@ -27,7 +27,7 @@ from mm1_lab.config import (
     override,
     spelt,
 )
-from mm1_lab.config.base import innermost, parse_yaml
+from mm1_lab.config.base import innermost, keys_at, parse_yaml
 from mm1_lab.files import PUBLISHED, here_or_shipped, write_text
 from mm1_lab.orchestrate.planning.finding import SWEEPS
 
@@ -208,9 +208,14 @@ LONGEST_NAME = 100
 def _name(recipe: str, values: dict[str, list[Any]], grid: bool) -> str:
     """From the fields and values, so that the same command is the same sweep, and another one is another."""
     words = [recipe, "grid" if grid else "by"]
+    is_plain = True
     for field, own in values.items():
-        words += [field, *map(str, own)]
+        spelt_out = [str(value) for value in own]
+        words += [field, *spelt_out]
+        first, _, rest = field.partition(".")
+        users = spelt_out if rest in keys_at(Recipe, [first]) else [rest, *spelt_out]
+        is_plain = is_plain and not any("_" in word for word in users)  # source `a_1` by 2 is not `a` by 1 and 2
     name = re.sub(r"[^A-Za-z0-9.-]+", "_", " ".join(words)).strip("_")
-    if name == "_".join(words) and len(name) <= LONGEST_NAME:
+    if is_plain and name == "_".join(words) and len(name) <= LONGEST_NAME:
         return name
     return f"{name[:LONGEST_NAME]}-{digest([recipe, grid, repr(values)], 6)}"  # other values may have the same letters
