@@ -7,7 +7,7 @@ from shlex import quote
 
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, option, switch
-from mm1_lab.config import Recipe, RequestError
+from mm1_lab.config import Recipe, RequestError, is_of_recipe, override
 from mm1_lab.files import PACKAGE, PARTS, RESULTS, SHIPPED, here_or_shipped, write_text
 from mm1_lab.formatting import counted, short
 from mm1_lab.results import Ledger
@@ -40,11 +40,12 @@ def show_data(options: argparse.Namespace) -> int:
 
         ledger = Ledger(RESULTS, options.store)
         ledger.check_writable()
-        scale = find_scale(options.scale, tuple(options.set))
+        scale = find_scale(options.scale, tuple(setting for setting in options.set if not is_of_recipe(setting)))
+        recipe = override(Recipe(), filter(is_of_recipe, options.set))
         content = DataFile.read(options.data)
         tokenizer = None
-        if content.tokenizer == "bpe":  # then that of the scale's base decoder, if pre-trained
-            tokenizer = decoders_tokenizer({"base": Recipe()}, scale, HuggingFace())
+        if content.tokenizer == "bpe":  # then that of the recipe's decoder, by default the scale's base, if pre-trained
+            tokenizer = decoders_tokenizer({"base": recipe}, scale, HuggingFace())
         scale = with_benchmarks(scale, options.data, content, tokenizer, ledger.data_cache)
         data = Shards(options.data, ledger.data_cache, scale, tokenizer)
         for line in data.summary():

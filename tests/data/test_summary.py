@@ -62,6 +62,9 @@ def test_show_data_tells_and_draws(
     assert shorter != said, "more rows"
     assert "captions: 60 documents in 2 files, 8 held out, 60 pictures" in said
     assert "text: 30 documents" in said
+    assert main([*command, "--set", "image_tokens=64"]) == 0, "a setting of the recipe, as for a run"
+    assert main([*command, "--set", "decoder=./nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err
     sheet = Image.open(Path("sheet.png")).convert("RGB").reduce(4)
     colours = {colour for _, colour in sheet.getcolors(1 << 20)}  # type: ignore[union-attr]
     shown = [files.colour(number) in colours for number in range(60)]
