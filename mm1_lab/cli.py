@@ -118,7 +118,10 @@ def _unrecognised(word: str, command: argparse.ArgumentParser) -> str:
         # without dashes, which make all options alike
         known = [option[2:] for option in command._option_string_actions if option.startswith("--")]
         return f"there is no option {flag!r}{nearest(flag.lstrip('-'), known)}"
-    return f"unexpected argument {word!r}; {command.epilog}; repeat an option for each of its values"
+    several = [
+        f"each {action.metavar} before the options; " for action in command._actions if action.nargs in ("*", "+")
+    ]
+    return f"unexpected argument {word!r}; {''.join(several)}{command.epilog}; repeat an option for each of its values"
 
 
 class _Parser(argparse.ArgumentParser):

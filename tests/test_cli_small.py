@@ -36,6 +36,10 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
             ("plan", "data_mix", "--set", "train.steps=3", "train.batch_size=4"),
             "unexpected argument 'train.batch_size=4'",
         ),
+        (
+            ("show", "data_mix", "--scale", "smoke", "base"),
+            "unexpected argument 'base'; each ARM before the options; example: mm1-lab show data_mix base captions",
+        ),
         (("dashboard", "--port", "99999"), "--port 99999: bind(): port must be 0-65535"),
         (("run", "lr_law", "--seeds", "6", "--until-decided", "--scale", "smoke"), "lr_law is a search"),
         (("run", "data_mix", "--until-decided"), "give the largest number of seeds: --seeds 10"),
