@@ -17,7 +17,7 @@ CHECK = "check"
 """A column of trials.csv: a digest of its row, so that damage which still reads as CSV is noticed."""
 COMPUTING = ("hardware", "resources", "retries", "reuse_processes", "workers")
 """Settings of a scale that change how trials are computed, but not which trials there are; but for `resources.gpus`, by
-which the kernel of attention is chosen."""
+which the kernel of attention is chosen, and `resources` as a whole, which has it."""
 
 
 class Manifest(Config):
@@ -56,7 +56,7 @@ def deciding(overrides: Iterable[str]) -> tuple[str, ...]:
     kept = []
     for override in overrides:
         name = override.partition("=")[0].strip()
-        if name == "resources.gpus" or name.split(".")[0] not in COMPUTING:
+        if name in ("resources", "resources.gpus") or name.split(".")[0] not in COMPUTING:
             kept.append(override)
     return tuple(kept)
 

@@ -134,6 +134,7 @@ def test_variants_that_differ_have_folders_that_differ() -> None:
     names = {variant_name("s", (f"evaluate.shots={value}",), "world") for value in ("[0, 4]", "[0,_4]", "[0/4]")}
     assert len(names) == 3 and not any(set(name) & set("/ []") for name in names)
     assert variant_name("s", ("a=1,b=2",), "world") != variant_name("s", ("a=1", "b=2"), "world")
+    assert variant_name("s", ("resources={gpus: 1}",), "world") != "s", "it has resources.gpus"
 
 
 def test_however_a_value_is_spelt_it_is_one_variant() -> None:
