@@ -2,6 +2,7 @@
 search over the fields of its recipe."""
 
 from collections.abc import Iterable
+from copy import deepcopy
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -244,7 +245,7 @@ def _changed(base: Recipe, change: dict[str, Any], where: str, own: OwnConnector
     """The base with the change applied; a mapping updates only the fields that it contains. A connector of the user's
     own gets its file's digest."""
     values = base.model_dump()
-    for path, value in change.items():
+    for path, value in deepcopy(change).items():  # which a dotted path into one of its tables would alter
         table, key = innermost(values, path, where)
         if isinstance(table.get(key), dict) and isinstance(value, dict):
             value = table[key] | value

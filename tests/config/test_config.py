@@ -168,6 +168,12 @@ def test_a_bad_sweep_is_refused_in_one_line(text: str, message: str, tmp_path: P
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
+def test_an_arm_s_dotted_field_does_not_change_another_arm_s_table(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path, "arms:\n  a: {sft: &tuned {steps: 1000}, sft.views: 5}\n  b: {sft: *tuned}\n")
+    tuned = [recipe.sft for recipe in load_sweep(path).arms.values()]
+    assert [(sft.steps, sft.views) for sft in tuned if sft] == [(1000, 5), (1000, 1)]
+
+
 def test_a_recipe_is_found_one_folder_up_from_inside_the_sweep_s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
