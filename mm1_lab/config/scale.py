@@ -241,4 +241,7 @@ class Scale(Config):
         for name in self.workers:
             if name not in known and "/" not in name:  # a folder or hub name, as an arm may name a decoder
                 raise ValueError(f"workers: there is no size {name!r}{nearest(name, known)}")
+        for name in self.upcycled:
+            if name not in self.decoders:
+                raise ValueError(f"upcycled: there is no decoder {name!r}{nearest(name, self.decoders)}")
         return self

@@ -214,6 +214,7 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables() -> None:
         ("decoder.phases.0.share=1", "decoder.phases has no keys; set decoder.phases itself"),
         ("decoders.1.2B.heads=7", "1.2B: 7 heads need a width divisible by 14 (it is "),
         ("encoder.text.heads=5", "encoder.text: 5 heads need a width divisible by 5 (it is "),
+        ("upcycled={302M-MOE: 302M}", "upcycled: there is no decoder '302M-MOE'; did you mean '302M-MoE'?"),
     ],
 )
 def test_a_bad_setting_is_refused(setting: str, message: str) -> None:
