@@ -217,6 +217,10 @@ class _Resolver:
         if sft.resolution == "native":
             image_size = (model if isinstance(model, MultimodalStage) else model.encoder).image_size
         else:
+            if sft.views == 5 and sft.resolution % 2:
+                raise RequestError(
+                    f"sft.resolution {sft.resolution}: each of five views has half of it; give an even one"
+                )
             side = sft.resolution if sft.views == 1 else sft.resolution // 2
             image_size = look_up("resolution", side, scale.resolutions)
         _check_patches(image_size, model.encoder, f"sft.resolution {sft.resolution}")

@@ -243,6 +243,11 @@ def test_far_off_words_are_not_meant() -> None:
         ({}, ("patch=7",), "36 pixels (resolution 336) are not divisible by the patch of 7"),
         ({"encoder": {"size": "ViT-X"}}, (), "no encoder 'ViT-X'; did you mean 'ViT-"),
         ({"decoder": "larger"}, ("larger_decoder=''",), "no decoder 'larger'; "),
+        (
+            {"sft": {"resolution": 673, "views": 5}},
+            (),
+            "sft.resolution 673: each of five views has half of it; give an",
+        ),
     ],
 )
 def test_an_impossible_combination_is_refused(
