@@ -8,13 +8,14 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError, Trial
-from mm1_lab.files import commit
+from mm1_lab.files import commit, write_text
 from mm1_lab.orchestrate.execution.executor import Inline, make_executor
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan, path_lengths
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.orchestrate.sweeping import forget_trials
 from mm1_lab.results import Ledger, TrialRow
 from mm1_lab.results.manifest import row_check
+from tests.conftest import SCALES, Refused
 
 
 def ask(
@@ -137,3 +138,13 @@ def test_what_diverged_runs_again_only_anew_and_from_its_beginning(tmp_path: Pat
     assert states == ["wait", "wait", "diverged"]
     assert [folder.exists() for folder in partial] == [False, False, True]
     assert ledger.has_weights(joined.model.encoder.fingerprint), "what it started from stays"
+
+
+def test_sweeps_that_reckon_with_different_gpus_are_planned_one_at_a_time(here: Path, refused: Refused) -> None:
+    """The costs of all were those of the first one's scale."""
+    scale = (SCALES / "smoke.yaml").read_text(encoding="utf-8")
+    for name, more in (("a", ""), ("b", "hardware: {gpu: h200}\n")):
+        write_text(here / name / "scales" / "smoke.yaml", scale + more)
+        write_text(here / name / f"{name}.yaml", "title: T\nrecipe: base\narms: {base: {}}\n")
+    error = refused("plan", "a/a.yaml", "b/b.yaml", "--scale", "smoke")
+    assert "b/b.yaml has another hardware in its own scale smoke than a/a.yaml; plan them one at a time" in error

@@ -17,6 +17,8 @@ from mm1_lab.orchestrate.planning.cost import (
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan, path_lengths
 from mm1_lab.orchestrate.planning.request import Request
 
+RECKONED = ("hardware", "images_per_row", "resources", "vocabulary", "workers")
+"""Settings of a scale by which a plan reckons costs, beside those of the stages."""
 STATES = {"done": "reused", "run": "to run", "wait": "waits", "not needed": "not needed", "diverged": "diverged"}
 
 
@@ -24,10 +26,15 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
     """Plans the trials of all requests, which share scale, data and folders; stages that they share count once.
 
     The costs are those of the missing stages: with `hardware`, GPU-hours and what each GPU holds, otherwise seconds on
-    this machine. Raises RequestError for a stage that cannot be built, and for training that does not fit the scale's
-    GPUs.
+    this machine. Raises RequestError for a stage that cannot be built, for training that does not fit the scale's GPUs,
+    and for sweeps whose costs are not reckoned alike.
     """
     first = requests[0]
+    for request in requests[1:]:
+        others = [name for name in RECKONED if getattr(request.scale, name) != getattr(first.scale, name)]
+        if others or request.data.tokenizer != first.data.tokenizer:
+            what = f"another {others[0]} in its own scale {first.scale_name}" if others else "another tokenizer"
+            raise RequestError(f"{request.asked} has {what} than {first.asked}; plan them one at a time")
     asked = [(request.variant, trial) for request in requests for trial in request.trials]
     plan = make_plan((trial for _, trial in asked), first.ledger)
     check_feasible(plan, first)
