@@ -24,6 +24,7 @@ from mm1_lab.config import (
     Size,
     Sweep,
     TowerSize,
+    is_of_recipe,
     load_scale,
     load_sweep,
     nearest,
@@ -221,6 +222,26 @@ def test_a_bad_setting_is_refused(setting: str, message: str) -> None:
     with pytest.raises(RequestError) as error:
         load_scale("mini", SWEEPS / "scales", ("workers={1.2B: 2}", setting))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "of_recipe"),
+    [
+        ("sft={views: 5}", True),
+        ("encoder={size: ViT-H}", True),
+        ("sft={steps: 3}", False),  # both have it
+        ("sft={steps: 3, batch_size: 2}", False),
+        ("encoder={stesp: 3}", False),
+        ("image_tokens={64: 4}", False),
+        ("decoder={steps: 3}", False),
+        ("sft={}", False),
+        ("decoder=302M", True),
+        ("sft.views=5", True),
+        ("sft.steps=3", False),
+    ],
+)
+def test_a_setting_is_of_the_recipe_or_of_the_scale(setting: str, of_recipe: bool) -> None:
+    assert is_of_recipe(setting) == of_recipe
 
 
 def test_numbers_may_have_exponents() -> None:
