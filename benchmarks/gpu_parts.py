@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import cycle
 
 import torch
 
@@ -62,8 +63,8 @@ def measure(case: Case, micro_batches: int, rounds: int = 6) -> tuple[list[Part]
 
     for one in steps:  # compiles
         step(one)
-    numbers = iter(range(rounds))
-    parts = [_timed("step", lambda: step(steps[next(numbers) % rounds]), case.device, rounds, 1)]
+    turns = cycle(steps)
+    parts = [_timed("step", lambda: step(next(turns)), case.device, rounds, 1)]
     batch = steps[0][0]
     with torch.no_grad(), half():
         features = torch.cat([model.encoder(some) for some in batch.images.split(IMAGES_AT_ONCE)])
