@@ -4,8 +4,8 @@
     make bench-gpu ARGS=--quick    one round of few steps: some minutes
 
 A ViT-L at 336 px and decoders of the shapes of Qwen2.5-0.5B and 1.5B read packed rows of the miniature world, whose
-words are few: the vocabulary is filled up to theirs, so that logits cost what they do elsewhere. No GPU has been at
-hand yet; a test runs the same code with small sizes on a processor.
+words are few: the vocabulary is filled up to theirs, so that logits cost what they do elsewhere. Only parts of it have
+run on a GPU (GPU.md); a test runs the same code with small sizes on a processor.
 """
 
 import gc

@@ -50,8 +50,10 @@ def measure_gates(
         decoders = [(trial, _from_scratch(trial.model.architecture.decoder)) for trial in trials]
     data = request.open_data()
 
+    from mm1_lab import team
     from mm1_lab.evaluate import gates as measures
 
+    team.allow_gpu(request.scale.resources.gpus > 0)
     if decoders:
         measures.check_words_fit(trials[0], data.tokenizer)
     _train([*encoders, *(decoder for _, decoder in decoders)], request, executor)

@@ -6,7 +6,9 @@ import shutil
 from typing import Any
 
 import pytest
+import torch
 
+from mm1_lab import team
 from mm1_lab.cli import main
 from mm1_lab.config import Check
 from mm1_lab.evaluate import attribute_probe, gates, pixel_reader
@@ -59,8 +61,11 @@ def test_one_gate_alone_needs_no_weights(
     place: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(place.folder)
+    monkeypatch.setattr(team, "_gpu_allowed", True)
     assert main(["check-scale", "smoke", "--only", "prompts"]) == 0
     assert capsys.readouterr().out.count("pass") == 9
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert team.device().type == "cpu", "a scale without GPUs is checked where it is trained"
     assert main(["check-scale", "smoke", "--only", "prompts", "--set", "evaluate.shots=[0, 16]"]) == 1
     assert re.search("≤ 256 +fail", capsys.readouterr().out)
     assert main(["check-scale", "smoke", "--inline", "--set", "evaluate.shots=[0, 16]"]) == 2
