@@ -68,6 +68,9 @@ def test_one_gate_alone_needs_no_weights(
     assert team.device().type == "cpu", "a scale without GPUs is checked where it is trained"
     assert main(["check-scale", "smoke", "--only", "prompts", "--set", "evaluate.shots=[0, 16]"]) == 1
     assert re.search("≤ 256 +fail", capsys.readouterr().out)
+    few = ["check-scale", "smoke", "--only", "prompts", "--set", "evaluate.questions=8"]
+    assert main(few) == 0 and main([*few, "--seeds", "5"]) == 1, "the prompts of seed 4 are longer"
+    capsys.readouterr()
     assert main(["check-scale", "smoke", "--inline", "--set", "evaluate.shots=[0, 16]"]) == 2
     error = capsys.readouterr().err
     assert re.search(r"16 shots of '\w+' in .* do not fit a row of 256 tokens; --set fewer evaluate.shots", error)
