@@ -75,7 +75,7 @@ def test_one_gate_alone_needs_no_weights(
     error = capsys.readouterr().err
     assert re.search(r"16 shots of '\w+' in .* do not fit a row of 256 tokens; --set fewer evaluate.shots", error)
     assert error.count("\n") == 1
-    assert main(["check-scale", "smoke", "--only", "validity"]) == 0
+    assert main(["check-scale", "smoke", "--only", "prompts,validity"]) == 0, "as for the arms of other commands"
     assert "base and blind; run: mm1-lab run validity --scale smoke --seeds 5\n" in capsys.readouterr().out
     assert not list(place.results.glob("store/*/DONE"))
     assert main(["check-scale", "smoke", "--only", "prompt"]) == 2
