@@ -101,11 +101,16 @@ def test_a_loaded_folder_gives_the_answers_of_the_evaluation(
 
 @pytest.mark.usefixtures("here")
 def test_the_card_s_code_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also that of a model whose evaluation is still missing."""
     Image.new("RGB", (40, 30)).save("picture.jpg")
-    card = (place / "mm1" / "README.md").read_text(encoding="utf-8")
-    code = card.split("```python")[1].split("```")[0]
-    exec(code, {"FOLDER": str(place / "mm1")})
-    assert capsys.readouterr().out.startswith("['")
+    store = str(place / "results" / "local" / "store")
+    assert main(["export", *SWEEP, "--results", "empty", "--store", store, "trained"]) == 0
+    for folder in (place / "mm1", Path("trained")):
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        assert ("It has not been evaluated." in card) == (folder.name == "trained")
+        capsys.readouterr()
+        exec(card.split("```python")[1].split("```")[0], {"FOLDER": str(folder.resolve())})
+        assert capsys.readouterr().out.startswith("['")
 
 
 ELSEWHERE = """

@@ -129,6 +129,8 @@ WRONG = [
     (("import math\n", "import nothing\n"), "sweeps/mine.py, line 1: ModuleNotFoundError: No module named 'nothing'"),
     (("AdaptiveMaxPool2d", "Pool"), "sweeps/mine.py, line 15: AttributeError: module 'torch.nn' has no attribute"),
     (("grid = features", "grid = side"), "sweeps/mine.py, line 21: AttributeError: 'int' object has no attribute"),
+    (("nn.Linear(encoder_width, ", "nn.LazyLinear("), "connector 'max-pooling' has lazy layers, which get their"),
+    (("self.project =", "self.same = self.project ="), "same.weight and project.weight are one parameter, which"),
     ((".transpose(1, 2))\n", ")\n"), "sweeps/mine.py, line 22: RuntimeError: a and b must have same reduction dim"),
     (("self.project(self.pool(grid).flatten(2).transpose(1, 2))", "grid"), "for one image instead of (1, image tokens"),
 ]

@@ -7,6 +7,7 @@ import pandas as pd
 
 from analysis.statistics import over_questions
 from analysis.table import environment
+from mm1_lab.config import ModelStage
 from mm1_lab.results.trained import in_the_papers_words, what_ran
 
 PROMPTS = {
@@ -20,21 +21,20 @@ tuned model the chat template makes a user's turn, of others it leaves the text 
 
 
 def model_card(
-    name: str, form: str, record: dict[str, Any] | None, scores: pd.DataFrame | None, image_tokens: int
+    name: str, form: str, record: dict[str, Any] | None, scores: pd.DataFrame | None, model: ModelStage
 ) -> str:
-    """The card as Markdown. `record` and `scores` are those of the trial, or None if it is not evaluated yet.
+    """The card of `model` as Markdown. `record` and `scores` are the trial's, or None if it is not evaluated yet.
 
     Intervals are computed from blocks of questions, so they apply to this one model only.
     """
-    in_world = record is not None and record["config"]["data"]["kind"] == "world"
-    tuned = record is not None and record["recipe"].get("sft") is not None
+    in_world = model.data.kind == "world"
     values: dict[str, Any] = {
         "name": name,
         "form": form,
-        "image_tokens": image_tokens,
+        "image_tokens": model.picture_tokens,
         "in_world": in_world,
-        "tuned": tuned,
-        "prompt": PROMPTS[in_world, tuned],
+        "tuned": model.tuned,
+        "prompt": PROMPTS[in_world, model.tuned],
         "scores": [],
     }
     if record is not None and scores is not None:

@@ -31,10 +31,11 @@ def check_scale(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.execution.executor import make_executor
 
     known = (*GATES, "validity")
-    for gate in options.only:
+    only = [gate for text in options.only for gate in text.split(",")]
+    for gate in only:
         if gate not in known:
             raise RequestError(f"--only: there is no gate {gate!r}{nearest(gate, known)}")
-    gates = [gate for gate in known if gate in (options.only or known)]
+    gates = [gate for gate in known if gate in (only or known)]
     verdicts: list[str] = []
     if measured := [gate for gate in gates if gate != "validity"]:
         request.ledger.check_writable()

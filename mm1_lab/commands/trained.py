@@ -35,7 +35,7 @@ def export(options: argparse.Namespace) -> int:
         options.form,
         request.ledger.record(trial.fingerprint) if done else None,
         read_score_table(folder) if done else None,
-        trial.evaluation.model.picture_tokens,
+        trial.evaluation.model,
     )
     export_trial(request, trial, options.form, options.folder, card)
     print(options.folder)

@@ -5,7 +5,7 @@ training data and `prompts_fit` counts tokens. The bounds are fixed here, before
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
@@ -178,14 +178,19 @@ def no_leaks(settings: EvaluationSettings, seeds: Iterable[int], samples: int, l
         yield Check.within(GATES["leaks"], what, sum(counts.values()), most=0)
 
 
-def prompts_fit(stage: EvaluationStage, data: Data) -> Iterator[Check]:
-    """Compares each benchmark's longest prompt, at the most shots and including the answer, to the training length."""
-    writer = PromptWriter.of(stage, data.tokenizer)
-    shots = max(stage.settings.shots)
-    most = stage.model.sequence_length
-    for benchmark in benchmarks_for(data, stage.settings, stage.seed):
-        longest = longest_prompt(writer, benchmark, shots)
-        yield Check.within(GATES["prompts"], f"{benchmark.name}, tokens at {shots} shots", longest, most=most)
+def prompts_fit(stages: Sequence[EvaluationStage], data: Data) -> Iterator[Check]:
+    """Compares each benchmark's longest prompt at the seeds of `stages`, at the most shots and including the answer, to
+    the training length."""
+    settings, most = stages[0].settings, stages[0].model.sequence_length
+    writer = PromptWriter.of(stages[0], data.tokenizer)
+    shots = max(settings.shots)
+    longest: dict[str, int] = {}
+    for stage in stages:
+        for benchmark in benchmarks_for(data, settings, stage.seed):
+            length = longest_prompt(writer, benchmark, shots)
+            longest[benchmark.name] = max(length, longest.get(benchmark.name, 0))
+    for name, length in longest.items():
+        yield Check.within(GATES["prompts"], f"{name}, tokens at {shots} shots", length, most=most)
 
 
 def check_words_fit(stage: EvaluationStage, tokenizer: Tokenizer) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from mm1_lab.model.encoder import stretch_positions
 
@@ -280,6 +281,8 @@ def build_connector(config: ConnectorSettings, encoder_width: int, decoder_width
         if math.isqrt(count) ** 2 != count:
             raise ValueError(f"connector {config.kind!r}: {count} {what} are not a square number; choose one that is")
     connector = build(config, encoder_width, decoder_width, patches)
+    if any(map(is_lazy, connector.parameters())):
+        raise ValueError(f"connector {name!r} has lazy layers, which get their shapes too late; give them input widths")
     connector.apply(_keep_variance)
     return connector
 

@@ -68,7 +68,7 @@ def measure_gates(
 
     weights = request.ledger.weights
     if "prompts" in gates:
-        measure("length of prompts", measures.prompts_fit(trials[0], data))
+        measure("length of prompts", measures.prompts_fit(trials, data))
     if "reader" in gates:
         measure("names read from pixels", measures.read_from_pixels(request.scale.resolutions))
     for encoder in encoders:

@@ -125,6 +125,14 @@ def check(stage: ModelStage) -> None:
                 f"patches of {stage.image_size} pixels than for the {patches_before} of pre-training; write "
                 "`resolution: native`"
             ) from None
+    names: dict[int, str] = {}
+    for name, parameter in connector.named_parameters(remove_duplicate=False):
+        first = names.setdefault(id(parameter), name)
+        if first != name:
+            raise RequestError(
+                f"connector {parts.connector.kind!r}: {first} and {name} are one parameter, which cannot be saved "
+                "under two names; call one module twice instead"
+            )
     with explained(parts.connector.kind):
         shape = tuple(connector(torch.empty(1, patches, encoder, device="meta")).shape)
     wanted = (1, parts.connector.image_tokens, decoder)

@@ -68,11 +68,14 @@ def test_one_gate_alone_needs_no_weights(
     assert team.device().type == "cpu", "a scale without GPUs is checked where it is trained"
     assert main(["check-scale", "smoke", "--only", "prompts", "--set", "evaluate.shots=[0, 16]"]) == 1
     assert re.search("≤ 256 +fail", capsys.readouterr().out)
+    few = ["check-scale", "smoke", "--only", "prompts", "--set", "evaluate.questions=8"]
+    assert main(few) == 0 and main([*few, "--seeds", "5"]) == 1, "the prompts of seed 4 are longer"
+    capsys.readouterr()
     assert main(["check-scale", "smoke", "--inline", "--set", "evaluate.shots=[0, 16]"]) == 2
     error = capsys.readouterr().err
     assert re.search(r"16 shots of '\w+' in .* do not fit a row of 256 tokens; --set fewer evaluate.shots", error)
     assert error.count("\n") == 1
-    assert main(["check-scale", "smoke", "--only", "validity"]) == 0
+    assert main(["check-scale", "smoke", "--only", "prompts,validity"]) == 0, "as for the arms of other commands"
     assert "base and blind; run: mm1-lab run validity --scale smoke --seeds 5\n" in capsys.readouterr().out
     assert not list(place.results.glob("store/*/DONE"))
     assert main(["check-scale", "smoke", "--only", "prompt"]) == 2

@@ -107,5 +107,7 @@ def test_a_word_that_the_world_has_not_is_refused_and_the_conversation_goes_on(t
     before = talk.so_far
     with pytest.raises(RequestError, match="only the world's words, and 'describe' is none of them") as refused:
         talk.say("describe the circle")
+    with pytest.raises(RequestError, match="'<image>' is none of them"):
+        talk.say("the color of the <image>")
     assert talk.so_far == before
     assert talk.say(str(refused.value).partition("try: ")[2]), "what it suggests works"

@@ -102,7 +102,7 @@ class WorldTokenizer:
     size = len(VOCABULARY)
 
     def __init__(self) -> None:
-        self._ids = {word: number for number, word in enumerate(VOCABULARY)}
+        self._ids = {word: number for number, word in enumerate(VOCABULARY) if word not in SPECIAL}
 
     def encode(self, text: str) -> list[int]:
         ids = self._ids
@@ -116,7 +116,7 @@ class WorldTokenizer:
         """An equivalent word-level tokenizer of the `tokenizers` library; unknown words are an error there too."""
         from tokenizers import Tokenizer, models, pre_tokenizers
 
-        backend = Tokenizer(models.WordLevel(self._ids))
+        backend = Tokenizer(models.WordLevel({word: number for number, word in enumerate(VOCABULARY)}))
         backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         backend.add_special_tokens(list(SPECIAL))
         return backend
