@@ -85,10 +85,11 @@ DIVERGED = (-math.inf, math.inf)
 def run_search(request: Request, executor: Executor, draw: Draw) -> int:
     """Runs a search; returns the exit code. Raises RequestError if the request leaves one of its sizes out."""
     request, plan, work_list, finished = run_rounds(request, RateGrids(request), executor, draw)
-    if finished and work_list is None:  # nothing ran, but the requested predictions may differ from last time
+    scored = any(request.ledger.has_scores(trial.fingerprint) for trial in request.trials)  # not if all diverged
+    if finished and scored and work_list is None:  # nothing ran, but the predictions may differ from last time
         draw(request.folder)
     show(request, plan, work_list)
-    return 0 if finished else 1
+    return 0 if finished and scored else 1
 
 
 def choose_sizes(text: str, scale: Scale) -> list[str]:

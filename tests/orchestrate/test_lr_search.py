@@ -8,6 +8,7 @@ from typing import Literal
 
 import pytest
 
+from analysis.law.report import draw_search
 from mm1_lab import lab
 from mm1_lab.cli import main
 from mm1_lab.config import EvaluationStage, Recipe, RequestError, Trial
@@ -123,6 +124,14 @@ def test_a_grid_of_which_every_rate_diverged_grows_downwards(
     before = len(laboratory.rounds)
     assert run_search(ask(), Inline(), no_drawing) == 0
     assert not [name for names in laboratory.rounds[before:] for name in names], "diverged, and not tried again"
+
+
+def test_a_search_in_which_all_diverged_has_failed_and_draws_nothing(
+    ask: Callable[..., Request], laboratory: Laboratory
+) -> None:
+    laboratory.factor = 1e-6
+    for _ in range(2):
+        assert run_search(ask(), Inline(), lambda folder: draw_search(folder)[0]) == 1
 
 
 def test_scores_that_say_nothing_about_a_rate_end_a_search(ask: Callable[..., Request], laboratory: Laboratory) -> None:
