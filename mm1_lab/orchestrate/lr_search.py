@@ -142,11 +142,17 @@ class RateGrids:
     """The learning rates of each size: those that were run, and the next."""
 
     def __init__(self, request: Request) -> None:
-        """`request` has an arm per size. Raises RequestError if its trials leave one out."""
+        """`request` has an arm per size. Raises RequestError if its trials leave one out, or one is tuned."""
         if {trial.arm for trial in request.trials} != set(request.sweep.arms):
             raise RequestError(
                 f"--only: {request.sweep.name} is a search and fits all its sizes; choose sizes with fit-lr-law --sizes"
             )
+        for trial in request.trials:
+            if trial.recipe.sft:
+                raise RequestError(
+                    f"{request.asked}: arm {trial.arm!r} is tuned (sft), but a search of learning rates is for "
+                    "pre-training; remove its sft"
+                )
         self.request = request
         self.known = KnownScores(request, _read, DIVERGED)
         search = request.sweep.search

@@ -169,6 +169,13 @@ def test_a_search_of_one_s_own_may_name_its_arms_as_it_likes(
     assert len(arms) == 9 and arms["coarse 0.001"]["resolution"] == 224
 
 
+def test_tuned_arms_are_refused_before_anything_runs(tmp_path: Path, refused: Refused) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN.replace("learning_rate: 0.001}", "learning_rate: 0.001, sft: {}}", 1), encoding="utf-8")
+    for command in ("plan", "run", "status"):
+        assert "arm 'small' is tuned (sft)" in refused(command, str(path), "--scale", "smoke")
+
+
 def test_a_search_is_run_whole_and_anew_with_all_its_rates(
     laboratory: Laboratory, here: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
