@@ -56,13 +56,16 @@ def search_runs(variant: Variant) -> Runs:
         params[record["recipe"]["decoder"]] = float(size.parameters().dense)
         share = model.get("training", {}).get("lr_multipliers", {}).get("decoder", 1.0)
     diverged = ledger.diverged()
-    rows = []
+    rows, without_runs = [], set()
     for trial in variant.trials.to_dict("records"):
         recipe = manifest.sweep.arms[trial["arm"]]
         score = loss = math.nan
         if trial["done"]:
             score, loss = search_scores(ledger.trial_folder(trial["fingerprint"]), recipe.data_mix.shares())
-        elif trial["fingerprint"] not in diverged or recipe.decoder not in params:
+        elif trial["fingerprint"] not in diverged:
+            continue
+        elif recipe.decoder not in params:  # only a finished trial's record has its parameters
+            without_runs.add(recipe.decoder)
             continue
         rows.append(
             {
@@ -77,6 +80,8 @@ def search_runs(variant: Variant) -> Runs:
         )
     own_rate = "." if share == 1 else f", and the decoder learns at {share:g} × this rate."
     cautions = [LEVELS + own_rate, caution(manifest, sorted(set(variant.done["seed"])))]
+    if without_runs:
+        cautions.append(f"Left out, as every run diverged: {', '.join(sorted(without_runs))}; try lower rates.")
     return Runs(
         title=", ".join([f"scale {manifest.scale}", f"data {manifest.data_name}", *manifest.overrides]),
         points=pd.DataFrame(rows),

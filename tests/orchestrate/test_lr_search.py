@@ -176,6 +176,14 @@ def test_tuned_arms_are_refused_before_anything_runs(tmp_path: Path, refused: Re
         assert "arm 'small' is tuned (sft)" in refused(command, str(path), "--scale", "smoke")
 
 
+def test_a_size_of_which_every_run_diverged_is_named(laboratory: Laboratory, tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN.replace("85M, learning_rate: 0.001", "85M, learning_rate: 100"), encoding="utf-8")
+    request = lab.load_sweep(path, "smoke", results=tmp_path / "results")
+    assert run_search(request, Inline(), lambda folder: draw_search(folder)[0]) == 0
+    assert "every run diverged: 85M; try lower rates" in (request.folder / "table.md").read_text(encoding="utf-8")
+
+
 def test_a_search_is_run_whole_and_anew_with_all_its_rates(
     laboratory: Laboratory, here: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
