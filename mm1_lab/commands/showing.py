@@ -122,7 +122,7 @@ def compare(options: argparse.Namespace) -> int:
     only = parse_seeds(options.seeds) if options.seeds is not None else ()
     study = read_study(folder)
     for arm in (options.first, options.second):
-        if arm in request.sweep.arms and study.representative(arm) not in study.scored:
+        if arm in {*request.sweep.arms, *study.sweep.arms} and study.representative(arm) not in study.scored:
             command = request.command() if request.sweep.search else request.command("--only", arm)
             raise RequestError(f"{folder}: {arm} has no scores yet; run it first: {command}")
     if options.json:
