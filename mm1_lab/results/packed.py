@@ -31,6 +31,8 @@ def pack(results: Path) -> list[Path]:
     trials = unpacked(results)
     for path, fault in damaged(results).items():
         text = f"{path.parent}: its pack is damaged ({fault}) and may hold trials not found elsewhere; restore it"
+        if path.name != files.DONE:  # the trials of all other packs are unpacked by now
+            text += f", or delete {results / files.DONE} to pack without these"
         raise RequestError(text)
     packs: list[tuple[Path, dict[str, Path], str]] = []
     packed: set[str] = set()

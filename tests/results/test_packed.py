@@ -173,6 +173,25 @@ def test_a_damaged_pack_is_told_and_a_restored_one_is_read(results: Path, capsys
     assert "DONE: damaged" in capsys.readouterr().err
 
 
+def test_what_is_left_can_be_packed_if_a_damaged_pack_cannot_be_restored(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack(results)
+    shutil.rmtree(results / "trials")
+    path = results / "smoke" / "data_mix" / "scores.parquet"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert main(["verify", "--results", str(results), "--store", str(results)]) == 1
+    assert "; restore it\n" in capsys.readouterr().err, "deleting a pack mends nothing"
+    done = results / files.DONE
+    with pytest.raises(RequestError, match=f"restore it, or delete {done} to pack without these"):
+        pack(results)
+    done.unlink()
+    pack(results)
+    shutil.rmtree(results / "trials")
+    left = [read_variant(folder).trials["done"].tolist() for folder in sorted(results.glob("smoke/*"))]
+    assert not damaged(results) and left == [[True, True], [True, False]]
+
+
 def test_two_processes_and_a_kill_leave_whole_trials(results: Path) -> None:
     before = _read(results)
     pack(results)
