@@ -113,7 +113,13 @@ def read_runs(path: Path, lower_is_better: bool) -> Runs:
                 wants = "a number, or empty if the run failed" if column == "score" else "a number from 1e-12 to 1e21"
                 raise RequestError(f"{path}, row {row}, column {column!r}: {text!r} must be {wants}") from None
         points[column] = values
-    points["seed"] = pd.factorize(table["seed"], sort=True)[0] if "seed" in table else -1
+    points["seed"] = -1
+    if "seed" in table:
+        seeds = table["seed"].str.strip().str.replace(r"\.0+$", "", regex=True)  # spreadsheets write 1.0
+        if (seeds == "").any():
+            row = int((seeds == "").to_numpy().argmax()) + 2
+            raise RequestError(f"{path}, row {row}: has no seed; give every row one, or leave out the column")
+        points["seed"] = pd.factorize(seeds, sort=True)[0]
     short = points["params"].map(short_count)
     alike = points["params"].groupby(short).transform("nunique") > 1
     points["name"] = short.mask(alike, points["params"].map("{:.17g}".format))
