@@ -62,7 +62,10 @@ def test_what_is_not_comparable_is_left_out(runs: tuple[Paired, Paired], data_mi
     assert accuracy([proxy], runs).empty, "nothing is cheaper"
     own_data = proxy.manifest.model_copy(update={"data_name": "books-1f9ac2"})
     smoke = proxy.manifest.model_copy(update={"scale": "smoke"})
-    assert all(accuracy([reference], [reference, replace(proxy, manifest=other)]).empty for other in (own_data, smoke))
+    old = proxy.manifest.data.model_copy(update={"digest": "world-1.1"})
+    older = proxy.manifest.model_copy(update={"data": old})
+    for other in (own_data, smoke, older):
+        assert accuracy([reference], [reference, replace(proxy, manifest=other)]).empty
     one = replace(proxy, seeds=1, differences=proxy.differences[[0]])
     assert set(accuracy([reference], [one])["seeds"]) == {1}
     two_arms = pair_arms(study_of(data_mix, (0, 1), arms=("base", "captions")))
