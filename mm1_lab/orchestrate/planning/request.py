@@ -224,6 +224,7 @@ def load_request(
     `--set`. Raises RequestError for anything that cannot be done.
     """
     # What is asked
+    only, settings = ([one] if isinstance(one, str) else one for one in (only, settings))  # from Python
     file = find_sweep(str(sweep))
     loaded = load_sweep(file, *SWEEPS, settings=[setting for setting in settings if is_of_recipe(setting)])
     if loaded.connectors:
