@@ -88,6 +88,8 @@ def run_search(request: Request, executor: Executor, draw: Draw) -> int:
     scored = any(request.ledger.has_scores(trial.fingerprint) for trial in request.trials)  # not if all diverged
     if finished and scored and work_list is None:  # nothing ran, but the predictions may differ from last time
         draw(request.folder)
+        if (table := request.folder / "table.md").exists():
+            print(table.read_text(encoding="utf-8"))
     show(request, plan, work_list)
     return 0 if finished and scored else 1
 
