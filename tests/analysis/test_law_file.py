@@ -32,7 +32,7 @@ def law() -> dict[str, object]:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of the time, and other tests draw."""
-    monkeypatch.setattr("analysis.law.report.draw_law", lambda runs, fits, targets, path: [])
+    monkeypatch.setattr("analysis.law.report.draw_law", lambda *given: [])
 
 
 def grid(sizes: tuple[float, ...] = SIZES) -> list[list[object]]:

@@ -182,6 +182,8 @@ def test_a_size_of_which_every_run_diverged_is_named(laboratory: Laboratory, tmp
     request = lab.load_sweep(path, "smoke", results=tmp_path / "results")
     assert run_search(request, Inline(), lambda folder: draw_search(folder)[0]) == 0
     assert "every run diverged: 85M; try lower rates" in (request.folder / "table.md").read_text(encoding="utf-8")
+    assert main(["figures", "--latex", "--results", str(tmp_path / "results")]) == 0
+    assert (request.folder / "figure.pdf").exists() and "By held-out loss" in (request.folder / "table.tex").read_text()
 
 
 def test_a_search_is_run_whole_and_anew_with_all_its_rates(
