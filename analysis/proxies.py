@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
 import pandas as pd
 
+from analysis.runs import spent
 from analysis.study import Study
 from analysis.table import Table
 from mm1_lab.config import TEXT_CORE, Measure
@@ -49,14 +49,10 @@ def pair_arms(study: Study) -> Paired:
             differences[str(measure), f"{first} − {second}"] = by_arm[first] - by_arm[second]
     frame = pd.DataFrame(list(differences.values()), columns=study.seeds, dtype=float)
     frame.index = pd.MultiIndex.from_tuples(differences, names=["measure", "pair"])
-    spent = []
-    for record in study.records.values():
-        timings = record.get("timings", {}).values()
-        spent.append(sum(timing["flops"] for timing in timings))
     return Paired(
         manifest=study.manifest,
         seeds=len(study.seeds),
-        flops=float(np.mean(spent or [np.nan])),
+        flops=spent(study, "flops")[0],
         differences=frame.dropna(how="all"),
     )
 
@@ -89,6 +85,7 @@ def accuracy(references: Iterable[Paired], runs: Sequence[Paired]) -> pd.DataFra
 def _is_proxy(run: Paired, reference: Paired) -> bool:
     own, other = run.manifest, reference.manifest
     alike = (own.sweep.name, own.data_name) == (other.sweep.name, other.data_name)
+    alike = alike and own.data.digest == other.data.digest  # not of another version of the world
     return alike and run.flops < reference.flops and "smoke" not in (own.scale, other.scale)
 
 

@@ -109,7 +109,7 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
     with styled():
         output.csv("scores", scores.scores_by_benchmark(study))
         if isinstance(study.sweep.search, RateSearch):
-            files, fits = draw_search(folder, out=target)
+            files, fits = draw_search(folder, out=target, latex=latex)
             output.files.extend(files)
             evidence = of_law(study, lessons, fits)
         else:

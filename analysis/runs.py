@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from analysis.study import Study
+from mm1_lab.config import EvaluationStage, MultimodalStage, SftStage
 
 
 def finished_looks(study: Study) -> tuple[int, ...]:
@@ -29,14 +30,22 @@ def finished_looks(study: Study) -> tuple[int, ...]:
     return reached if failed_stages or missing <= failed else reached[:-1]
 
 
-def minutes_of(study: Study) -> tuple[float, float]:
-    """Core-minutes of a trial, without parts that trials share, and those of its evaluation; means over trials."""
+def spent(study: Study, what: str) -> tuple[float, float]:
+    """The `seconds` or `flops` of a trial, without parts that trials share, and those of its evaluation: means over the
+    trials whose training was timed, as none is that was interrupted and resumed; NaN if there are none."""
     total, evaluation = [], []
     for record in study.records.values():
-        seconds = {kind: timing["seconds"] for kind, timing in record.get("timings", {}).items()}
-        total.append(sum(seconds.values()))
-        evaluation.append(seconds.get("evaluation", 0.0))
-    return float(np.mean(total)) / 60, float(np.mean(evaluation)) / 60
+        values = {kind: timing[what] for kind, timing in record.get("timings", {}).items()}
+        if values.keys() & {MultimodalStage.KIND, SftStage.KIND}:
+            total.append(sum(values.values()))
+            evaluation.append(values.get(EvaluationStage.KIND, 0.0))
+    return float(np.mean(total or [np.nan])), float(np.mean(evaluation or [np.nan]))
+
+
+def minutes_of(study: Study) -> tuple[float, float]:
+    """Core-minutes of a trial and of its evaluation, as `spent`."""
+    total, evaluation = spent(study, "seconds")
+    return total / 60, evaluation / 60
 
 
 def mixes_machines(study: Study, arms: Iterable[str]) -> bool:

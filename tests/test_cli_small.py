@@ -133,6 +133,10 @@ def test_show_resolves_an_arm_and_tells_two_apart(capsys: Output, refused: Refus
     assert ["recipe.images", "shown", "blind"] in lines and ["resolved.model.blind", "False", "True"] in lines
     assert len(lines) == 4, "a heading, two settings and the fingerprint"
     assert "has no arm 'bse'; did you mean 'base'?" in refused("show", "data_mix", "bse", *SMOKE)
+    assert main(["show", "lr_law", "9M 0.00487", "85M 0.0139", *SMOKE]) == 0, "arms that the search made"
+    assert "recipe.decoder" in capsys.readouterr().out
+    error = refused("export", "lr_law", "folder", "--only", "9M 0.00487", *SMOKE)
+    assert "lr_law.yaml is a search, which makes its arms; name one in a sweep of its own" in error
 
 
 def test_arms_are_named_together_or_one_by_one_and_may_have_commas(capsys: Output, refused: Refused) -> None:

@@ -31,6 +31,7 @@ def test_from_nothing_to_a_figure_and_again(place: Any) -> None:
     before, first = place.done(), (folder / "points.csv").read_bytes()
     output = place.run(*COMMAND, "--predict", "30B")
     assert "nothing ran" in output and place.done() == before
+    assert "# Learning-rate law: scale smoke" in output, "with what is predicted now"
     assert (folder / "points.csv").read_bytes() == first
     assert "9 done, 0 missing, 0 failed" in place.run("status")
     assert (folder / "figure.png").exists() and "smoke/lr_law: " in place.run("figures")

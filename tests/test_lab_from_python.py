@@ -36,3 +36,9 @@ assert callable(load_sweep) and results.scores and not {"torch", "ray", "pandas"
     result = run_python(script)
     assert result.returncode == 0, result.stderr
     assert (Path(lab.__file__).parent / "py.typed").exists()
+
+
+def test_one_arm_and_one_setting_may_be_given_as_text() -> None:
+    sweep = lab.load_sweep("data_mix", scale="smoke", only="base", settings="train.steps=7")
+    (trial,) = sweep.trials
+    assert trial.arm == "base" and sweep.scale.train.steps == 7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -83,9 +84,13 @@ def read_csv(path: Path) -> pd.DataFrame:
     can be named. Raises ValueError or OSError."""
     with path.open(encoding="utf-8-sig") as file:
         head = file.readline()
+    separator = max(",;\t", key=head.count)
+    names = next(csv.reader([head], delimiter=separator, skipinitialspace=True), [])
+    if twice := [name for name in names if name and names.count(name) > 1]:  # pandas would rename the second one
+        raise ValueError(f"the column {twice[0]!r} is there twice; leave one out")
     table = pd.read_csv(
         path,
-        sep=max(",;\t", key=head.count),
+        sep=separator,
         dtype=str,
         keep_default_na=False,
         skipinitialspace=True,

@@ -14,7 +14,7 @@ from numpy.polynomial import Polynomial
 
 from analysis.law.fit import Fit
 from analysis.law.runs import Runs
-from analysis.style import DARK, DASHES, GREY, WIDTH, annotate_head, save, styled
+from analysis.style import DARK, DASHES, GREY, WIDTH, annotate_head, save, save_pdf, styled
 from mm1_lab.config import PAPER_LAW, short_count
 
 CAPTION = (
@@ -23,8 +23,11 @@ CAPTION = (
 )
 
 
-def draw_law(runs: Runs, fits: Sequence[Fit], targets: Mapping[str, float], path: Path) -> Path:
-    """Draws a row per objective: on the left scores over η, a colour per size; on the right η* over N on log axes."""
+def draw_law(
+    runs: Runs, fits: Sequence[Fit], targets: Mapping[str, float], path: Path, latex: bool = False
+) -> list[Path]:
+    """Draws a row per objective: on the left scores over η, a colour per size; on the right η* over N on log axes.
+    `latex`: also as PDF."""
     with styled(formulas=True):
         figure = Figure(figsize=(WIDTH, 1.0 + 2.9 * len(fits)), layout="constrained")
         grid = figure.subplots(len(fits), 2, squeeze=False, width_ratios=[1.15, 1])
@@ -33,7 +36,7 @@ def draw_law(runs: Runs, fits: Sequence[Fit], targets: Mapping[str, float], path
             _draw_scores(left, fit, colours)
             _draw_law(right, fit, targets, colours)
         annotate_head(figure, f"Learning-rate law: {runs.title}", CAPTION, *runs.cautions)
-        return save(figure, path)
+        return [save(figure, path), save_pdf(figure, path)] if latex else [save(figure, path)]
 
 
 def sized(name: str, params: float) -> str:

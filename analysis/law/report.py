@@ -12,7 +12,7 @@ from analysis.law.figure import draw_law, sized
 from analysis.law.fit import VERDICT_SEEDS, Fit, fit_runs
 from analysis.law.runs import Runs, search_runs
 from analysis.statistics import UNKNOWN, Interval
-from analysis.table import Table, to_markdown, write_csv
+from analysis.table import Table, to_latex, to_markdown, write_csv
 from mm1_lab.config import PAPER_LAW, RequestError
 from mm1_lab.files import load_json, write_json, write_text
 from mm1_lab.results.reading import read_variant
@@ -21,19 +21,19 @@ INTERVALS = "Intervals are 95 %; docs/learning-rate-law.md explains them."
 
 
 def draw_search(
-    folder: Path, targets: Mapping[str, float] | None = None, out: Path | None = None
+    folder: Path, targets: Mapping[str, float] | None = None, out: Path | None = None, latex: bool = False
 ) -> tuple[list[Path], list[Fit]]:
     """Fits and draws a search's folder (`RESULTS/SCALE/lr_law`) into it, or into `out`; returns the files written, and
     the fits.
 
-    `targets` are sizes to predict, with their parameters; by default those of the last fit. Raises RequestError if
-    there are no results.
+    `targets` are sizes to predict, with their parameters; by default those of the last fit. `latex`: the tables also as
+    LaTeX and the figure as PDF. Raises RequestError if there are no results.
     """
     if targets is None:
         targets = _last_targets(folder / "law.json")
     runs = search_runs(read_variant(folder))
     fits = fit_runs(runs)
-    return write_fits(out or folder, runs, fits, targets), fits
+    return write_fits(out or folder, runs, fits, targets, latex), fits
 
 
 def _last_targets(path: Path) -> dict[str, float]:
@@ -46,7 +46,9 @@ def _last_targets(path: Path) -> dict[str, float]:
         raise RequestError(f"{path}: cannot be read ({error}); delete it and give this command again") from None
 
 
-def write_fits(folder: Path, runs: Runs, fits: Sequence[Fit], targets: Mapping[str, float]) -> list[Path]:
+def write_fits(
+    folder: Path, runs: Runs, fits: Sequence[Fit], targets: Mapping[str, float], latex: bool = False
+) -> list[Path]:
     """Writes all files of the fits, of which the first is the main one; `table.md` last and atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     points = folder / "points.csv"
@@ -57,14 +59,18 @@ def write_fits(folder: Path, runs: Runs, fits: Sequence[Fit], targets: Mapping[s
     law = folder / "law.json"
     values = [_law_values(fit, targets) for fit in fits]
     write_json(law, {"source": runs.title, "fits": values})
-    drawn = draw_law(runs, fits, targets, folder / "figure")
+    drawn = draw_law(runs, fits, targets, folder / "figure", latex)
     table = folder / "table.md"
+    if latex:
+        tables = [_optima_table(frame, f"By {fit.objective.column}") for fit, frame in zip(fits, frames, strict=True)]
+        write_text(folder / "table.tex", to_latex(*tables))
+        drawn.append(folder / "table.tex")
     parts = [f"# Learning-rate law: {runs.title}", *runs.cautions]
     for fit, frame in zip(fits, frames, strict=True):
         parts += [f"## By {fit.objective.column}", *_law_text(fit, targets)]
         parts.append(to_markdown(_optima_table(frame)).rstrip())
     write_text(table, "\n\n".join([*parts, INTERVALS]) + "\n")
-    return [points, optima, law, drawn, table]
+    return [points, optima, law, *drawn, table]
 
 
 def _law_values(fit: Fit, targets: Mapping[str, float]) -> dict[str, Any]:
@@ -132,7 +138,7 @@ def _optima(fit: Fit) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _optima_table(optima: pd.DataFrame) -> Table:
+def _optima_table(optima: pd.DataFrame, title: str = "") -> Table:
     rows = []
     for row in optima.to_dict("records"):
         left_out = _with_range(row["left_out_prediction"], row["left_out_low"], row["left_out_high"])
@@ -147,7 +153,7 @@ def _optima_table(optima: pd.DataFrame) -> Table:
                 "failed": row["failed"],
             }
         )
-    return Table("", pd.DataFrame(rows))
+    return Table(title, pd.DataFrame(rows))
 
 
 def _with_range(value: float, low: float, high: float) -> str:

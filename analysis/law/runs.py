@@ -56,13 +56,16 @@ def search_runs(variant: Variant) -> Runs:
         params[record["recipe"]["decoder"]] = float(size.parameters().dense)
         share = model.get("training", {}).get("lr_multipliers", {}).get("decoder", 1.0)
     diverged = ledger.diverged()
-    rows = []
+    rows, without_runs = [], set()
     for trial in variant.trials.to_dict("records"):
         recipe = manifest.sweep.arms[trial["arm"]]
         score = loss = math.nan
         if trial["done"]:
             score, loss = search_scores(ledger.trial_folder(trial["fingerprint"]), recipe.data_mix.shares())
-        elif trial["fingerprint"] not in diverged or recipe.decoder not in params:
+        elif trial["fingerprint"] not in diverged:
+            continue
+        elif recipe.decoder not in params:  # only a finished trial's record has its parameters
+            without_runs.add(recipe.decoder)
             continue
         rows.append(
             {
@@ -77,6 +80,8 @@ def search_runs(variant: Variant) -> Runs:
         )
     own_rate = "." if share == 1 else f", and the decoder learns at {share:g} × this rate."
     cautions = [LEVELS + own_rate, caution(manifest, sorted(set(variant.done["seed"])))]
+    if without_runs:
+        cautions.append(f"Left out, as every run diverged: {', '.join(sorted(without_runs))}; try lower rates.")
     return Runs(
         title=", ".join([f"scale {manifest.scale}", f"data {manifest.data_name}", *manifest.overrides]),
         points=pd.DataFrame(rows),
@@ -108,7 +113,13 @@ def read_runs(path: Path, lower_is_better: bool) -> Runs:
                 wants = "a number, or empty if the run failed" if column == "score" else "a number from 1e-12 to 1e21"
                 raise RequestError(f"{path}, row {row}, column {column!r}: {text!r} must be {wants}") from None
         points[column] = values
-    points["seed"] = pd.factorize(table["seed"], sort=True)[0] if "seed" in table else -1
+    points["seed"] = -1
+    if "seed" in table:
+        seeds = table["seed"].str.strip().str.replace(r"\.0+$", "", regex=True)  # spreadsheets write 1.0
+        if (seeds == "").any():
+            row = int((seeds == "").to_numpy().argmax()) + 2
+            raise RequestError(f"{path}, row {row}: has no seed; give every row one, or leave out the column")
+        points["seed"] = pd.factorize(seeds, sort=True)[0]
     short = points["params"].map(short_count)
     alike = points["params"].groupby(short).transform("nunique") > 1
     points["name"] = short.mask(alike, points["params"].map("{:.17g}".format))

@@ -49,7 +49,7 @@ def compare_arms(study: Study, first: str, second: str, only: Sequence[int] = ()
     own = {first: study.representative(first), second: study.representative(second)}
     for arm, representative in own.items():
         if representative not in study.scored:
-            known = nearest(arm, study.sweep.arms)
+            known = nearest(arm, study.scored)
             raise RequestError(f"{study.variant.folder}: the arm {arm!r} has no scores{known}")
     study = study.at_seeds(_compared(study, own, only))
     rows: list[dict[str, Any]] = []

@@ -75,11 +75,14 @@ def status(options: argparse.Namespace) -> int:
 )
 def show(options: argparse.Namespace) -> int:
     """Show the arms of a sweep, one resolved arm, or the differences between two."""
+    from mm1_lab.orchestrate.recipe_search import so_far
     from mm1_lab.orchestrate.status import show_text, show_values
 
     if len(options.arms) > 2:
         raise RequestError(f"show: {len(options.arms)} arms were given; give one, or two to compare them")
     request = _about(options, options.arms)
+    if not set(options.arms) <= set(request.sweep.arms):  # a search has made further ones
+        request = so_far(request)
     if options.json:
         print_json(show_values(request, options.arms))
     else:
@@ -122,7 +125,7 @@ def compare(options: argparse.Namespace) -> int:
     only = parse_seeds(options.seeds) if options.seeds is not None else ()
     study = read_study(folder)
     for arm in (options.first, options.second):
-        if arm in request.sweep.arms and study.representative(arm) not in study.scored:
+        if arm in {*request.sweep.arms, *study.sweep.arms} and study.representative(arm) not in study.scored:
             command = request.command() if request.sweep.search else request.command("--only", arm)
             raise RequestError(f"{folder}: {arm} has no scores yet; run it first: {command}")
     if options.json:
@@ -140,8 +143,9 @@ def _about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
     from mm1_lab.config import load_sweep
     from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep
 
-    known = load_sweep(find_sweep(options.sweep), *SWEEPS).arms
-    return request_of(options, options.sweep, [arm for arm in arms if arm in known])
+    sweep = load_sweep(find_sweep(options.sweep), *SWEEPS)
+    asked = () if sweep.search else [arm for arm in arms if arm in sweep.arms]  # a search is of all of its arms
+    return request_of(options, options.sweep, asked)
 
 
 @command(

@@ -69,6 +69,8 @@ class Search(Config):
     sampler: Literal["tpe", "gp"] = "tpe"
     """Optuna's tree-structured Parzen estimator, or its Gaussian process."""
     trials: Count = 20
+    """Arms to propose, the first half of them, at most 10, at random. From 20 on, the same search goes on with more;
+    with fewer, another number proposes other arms."""
     at_a_time: Count = 4
     """Arms that are proposed together, from the scores of those before. As many can run at a time; the proposals do not
     depend on how many do."""

@@ -85,10 +85,13 @@ DIVERGED = (-math.inf, math.inf)
 def run_search(request: Request, executor: Executor, draw: Draw) -> int:
     """Runs a search; returns the exit code. Raises RequestError if the request leaves one of its sizes out."""
     request, plan, work_list, finished = run_rounds(request, RateGrids(request), executor, draw)
-    if finished and work_list is None:  # nothing ran, but the requested predictions may differ from last time
+    scored = any(request.ledger.has_scores(trial.fingerprint) for trial in request.trials)  # not if all diverged
+    if finished and scored and work_list is None:  # nothing ran, but the predictions may differ from last time
         draw(request.folder)
+        if (table := request.folder / "table.md").exists():
+            print(table.read_text(encoding="utf-8"))
     show(request, plan, work_list)
-    return 0 if finished else 1
+    return 0 if finished and scored else 1
 
 
 def choose_sizes(text: str, scale: Scale) -> list[str]:
@@ -141,11 +144,17 @@ class RateGrids:
     """The learning rates of each size: those that were run, and the next."""
 
     def __init__(self, request: Request) -> None:
-        """`request` has an arm per size. Raises RequestError if its trials leave one out."""
+        """`request` has an arm per size. Raises RequestError if its trials leave one out, or one is tuned."""
         if {trial.arm for trial in request.trials} != set(request.sweep.arms):
             raise RequestError(
                 f"--only: {request.sweep.name} is a search and fits all its sizes; choose sizes with fit-lr-law --sizes"
             )
+        for trial in request.trials:
+            if trial.recipe.sft:
+                raise RequestError(
+                    f"{request.asked}: arm {trial.arm!r} is tuned (sft), but a search of learning rates is for "
+                    "pre-training; remove its sft"
+                )
         self.request = request
         self.known = KnownScores(request, _read, DIVERGED)
         search = request.sweep.search

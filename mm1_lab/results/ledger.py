@@ -195,22 +195,16 @@ class Ledger:
 
     def record_failure(self, fingerprint: str, what: str, attempts: int, outcome: str, reason: str) -> None:
         """Records why a stage failed. `what` is its readable name; a traceback, if any, is in the `.log` file."""
-        log = self.failure_file(fingerprint, "log")
-        values = {
-            "stage": what,
-            "attempts": attempts,
-            "outcome": outcome,
-            "reason": reason,
-            "log": str(log) if log.exists() else None,
-        }
+        values = {"stage": what, "attempts": attempts, "outcome": outcome, "reason": reason}
         files.write_json(self.failure_file(fingerprint), values)
 
     def failures(self) -> dict[str, dict[str, Any]]:
-        """What `record_failure` wrote about every stage, by fingerprint."""
+        """What `record_failure` wrote about every stage, by fingerprint, and the path of its `log`, if there is one."""
         found = {}
         for path in sorted((self.results / "failures").glob("*.json")):
             try:
-                found[path.stem] = read_json(path)
+                log = path.with_suffix(".log")
+                found[path.stem] = read_json(path) | {"log": str(log) if log.exists() else None}
             except RequestError:
                 if path.exists():  # otherwise another command has just cleared it
                     raise

@@ -15,7 +15,7 @@ from mm1_lab import files
 from mm1_lab.config import RequestError
 from mm1_lab.formatting import counted
 from mm1_lab.results.manifest import read_trials
-from mm1_lab.results.schema import read_json
+from mm1_lab.results.schema import SCHEMA, read_json
 from mm1_lab.results.score_file import SCORES, pack_scores, unpack_scores, write_table
 
 RECORDS = "records.jsonl.gz"
@@ -31,6 +31,8 @@ def pack(results: Path) -> list[Path]:
     trials = unpacked(results)
     for path, fault in damaged(results).items():
         text = f"{path.parent}: its pack is damaged ({fault}) and may hold trials not found elsewhere; restore it"
+        if path.name != files.DONE:  # the trials of all other packs are unpacked by now
+            text += f", or delete {results / files.DONE} to pack without these"
         raise RequestError(text)
     packs: list[tuple[Path, dict[str, Path], str]] = []
     packed: set[str] = set()
@@ -111,6 +113,11 @@ def _unpack(results: Path, trials: Path) -> bool:
             missing[scores] = {}
             with gzip.open(records, "rt", encoding="utf-8") as file:
                 for entry in map(json.loads, file):
+                    if (version := entry["record"].get("schema_version")) != SCHEMA:
+                        raise RequestError(
+                            f"{records}: written with results schema {version}, this version reads {SCHEMA}; read it "
+                            "with the version that wrote it, or name another folder with --results"
+                        )
                     if not files.is_complete(trials / entry["trial"]):
                         missing[scores][entry["trial"]] = entry
     if count := sum(map(len, missing.values())):

@@ -97,6 +97,8 @@ def test_arms_are_compared_by_what_was_measured_at_the_seeds_of_both(data_mix: S
     apart = study_of(data_mix, (0, 1), missing=("interleaved/0", "captions/1"))
     with pytest.raises(RequestError, match=r"captions has .* seed 0 and interleaved has .* seed 1; .* that both have"):
         compare_table(apart, "captions", "interleaved")
+    with pytest.raises(RequestError, match=r"the arm 'captions' has no scores; did you mean 'captions-66'"):
+        compare_table(study_of(data_mix, (0,), missing=("captions/0",)), "captions", "interleaved")
 
 
 def test_a_benchmark_that_a_seed_lacks_is_compared_at_the_others(data_mix: Sweep) -> None:

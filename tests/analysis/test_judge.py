@@ -325,6 +325,7 @@ WRONG = {
     "minus": ("arm,shots,score\na,-1,1\nb,0,2\n", "the shots of row 1 are '-1'"),
     "crashed": ("arm,score,status\na,1,crash\nb,2,failed\n", "no row is of a finished run"),
     "twice": ("arm,score,score \na,1,2\nb,2,3\n", "has the column 'score' twice"),
+    "twice exactly": ("arm,score,score\na,1,2\nb,2,3\n", "the column 'score' is there twice"),
     "ragged": ("arm,score\na,1,2,3\nb,2\n", "has one arm|cannot be read|row"),
     "shifted": ("arm,seed,score\na,0,1,9\nb,0,2,9\n", "a row has more cells than the header"),
 }

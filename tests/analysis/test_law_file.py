@@ -32,7 +32,7 @@ def law() -> dict[str, object]:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of the time, and other tests draw."""
-    monkeypatch.setattr("analysis.law.report.draw_law", lambda runs, fits, targets, path: [])
+    monkeypatch.setattr("analysis.law.report.draw_law", lambda *given: [])
 
 
 def grid(sizes: tuple[float, ...] = SIZES) -> list[list[object]]:
@@ -62,7 +62,8 @@ def test_a_file_of_exact_points_gives_eq_1_back(capsys: pytest.CaptureFixture[st
 
 def test_what_only_a_search_has_is_refused_with_a_file(refused: Refused) -> None:
     write_csv(Path("results.csv"), exact_rows())
-    assert "--sizes is for a search" in refused("fit-lr-law", "--from", "results.csv", "--sizes", "9M")
+    for option, value in (("--sizes", "9M"), ("--seeds", "3")):
+        assert f"{option} is for a search" in refused("fit-lr-law", "--from", "results.csv", option, value)
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])
@@ -129,6 +130,12 @@ def test_a_verdict_takes_three_seeds(undrawn: None, capsys: pytest.CaptureFixtur
         assert ("The optimum falls with size" in output) == (seeds == 3)
 
 
+def test_a_seed_is_one_however_it_is_spelt() -> None:
+    rows = [(n, rate, score, ("1", "1 ", "1.0")[place % 3]) for place, (n, rate, score) in enumerate(exact_rows())]
+    write_csv(Path("results.csv"), rows, "params,learning_rate,score,seed")
+    assert set(read_runs(Path("results.csv"), False).points["seed"]) == {0}
+
+
 def test_failed_runs_and_spellings(undrawn: None) -> None:
     rows: list[tuple[object, ...]] = [(n, f"{rate:.12g}", score) for n, rate, score in exact_rows()]
     rows += [(n, 0.5, text) for n, text in zip(SIZES, ("", "NaN", "inf", "-Infinity"), strict=True)]
@@ -161,6 +168,8 @@ def test_failed_runs_and_spellings(undrawn: None) -> None:
             [*([*row, 1] for row in grid()), [*grid()[0], 1]],
             ["row 14: has size, rate"],
         ),
+        ("params,learning_rate,score,seed", [[*row, ""] for row in grid()], ["row 2: has no seed"]),
+        ("params,learning_rate,score,score", [[*row, 1] for row in grid()], ["the column 'score' is there twice"]),
         ("params,learning_rate,score,score ", [[*row, 1] for row in grid()], ["must be one column 'score'"]),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 
 from analysis.proxies import Paired, accuracy, pair_arms
 from analysis.redraw import draw
+from analysis.runs import minutes_of
 from mm1_lab.config import Measure, Sweep
 from tests.analysis.results_folder import LIFT, study_of, write_results
 
@@ -61,7 +62,10 @@ def test_what_is_not_comparable_is_left_out(runs: tuple[Paired, Paired], data_mi
     assert accuracy([proxy], runs).empty, "nothing is cheaper"
     own_data = proxy.manifest.model_copy(update={"data_name": "books-1f9ac2"})
     smoke = proxy.manifest.model_copy(update={"scale": "smoke"})
-    assert all(accuracy([reference], [reference, replace(proxy, manifest=other)]).empty for other in (own_data, smoke))
+    old = proxy.manifest.data.model_copy(update={"digest": "world-1.1"})
+    older = proxy.manifest.model_copy(update={"data": old})
+    for other in (own_data, smoke, older):
+        assert accuracy([reference], [reference, replace(proxy, manifest=other)]).empty
     one = replace(proxy, seeds=1, differences=proxy.differences[[0]])
     assert set(accuracy([reference], [one])["seeds"]) == {1}
     two_arms = pair_arms(study_of(data_mix, (0, 1), arms=("base", "captions")))
@@ -80,3 +84,13 @@ def test_it_is_drawn_beside_the_dear_run_s_lessons(tmp_path: Path, data_mix: Swe
     assert set(rows["cost"].round(3)) == {0.5, 0.125}
     assert not (tmp_path / "mini" / "decision_accuracy,train.steps=350.csv").exists(), "nothing is cheaper than that"
     assert "Decision accuracy of cheaper runs, compared with scale mini" in (tmp_path / "summary.md").read_text("utf-8")
+
+
+def test_trials_that_were_resumed_do_not_make_a_run_look_cheaper(data_mix: Sweep) -> None:
+    """Their training has no timing, as it took more than one process."""
+    timed = {"timings": {"evaluation": {"seconds": 60, "flops": 1e12}, "multimodal": {"seconds": 180, "flops": 3e12}}}
+    resumed = {"timings": {"evaluation": {"seconds": 60, "flops": 1e12}}}
+    study = study_of(data_mix, (0, 1))
+    mixed = replace(study, records={"a": timed, "b": resumed})
+    assert pair_arms(mixed).flops == 4e12 and minutes_of(mixed) == (4.0, 1.0)
+    assert np.isnan(minutes_of(replace(study, records={"b": resumed}))).all()

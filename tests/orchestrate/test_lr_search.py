@@ -8,6 +8,7 @@ from typing import Literal
 
 import pytest
 
+from analysis.law.report import draw_search
 from mm1_lab import lab
 from mm1_lab.cli import main
 from mm1_lab.config import EvaluationStage, Recipe, RequestError, Trial
@@ -125,6 +126,14 @@ def test_a_grid_of_which_every_rate_diverged_grows_downwards(
     assert not [name for names in laboratory.rounds[before:] for name in names], "diverged, and not tried again"
 
 
+def test_a_search_in_which_all_diverged_has_failed_and_draws_nothing(
+    ask: Callable[..., Request], laboratory: Laboratory
+) -> None:
+    laboratory.factor = 1e-6
+    for _ in range(2):
+        assert run_search(ask(), Inline(), lambda folder: draw_search(folder)[0]) == 1
+
+
 def test_scores_that_say_nothing_about_a_rate_end_a_search(ask: Callable[..., Request], laboratory: Laboratory) -> None:
     laboratory.sources = ()
     with pytest.raises(RequestError, match="lacks held-out documents of its sources"):
@@ -158,6 +167,23 @@ def test_a_search_of_one_s_own_may_name_its_arms_as_it_likes(
     lab.run(request, inline=True)
     arms = json.loads((request.folder / "sweep.json").read_text(encoding="utf-8"))["sweep"]["arms"]
     assert len(arms) == 9 and arms["coarse 0.001"]["resolution"] == 224
+
+
+def test_tuned_arms_are_refused_before_anything_runs(tmp_path: Path, refused: Refused) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN.replace("learning_rate: 0.001}", "learning_rate: 0.001, sft: {}}", 1), encoding="utf-8")
+    for command in ("plan", "run", "status"):
+        assert "arm 'small' is tuned (sft)" in refused(command, str(path), "--scale", "smoke")
+
+
+def test_a_size_of_which_every_run_diverged_is_named(laboratory: Laboratory, tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN.replace("85M, learning_rate: 0.001", "85M, learning_rate: 100"), encoding="utf-8")
+    request = lab.load_sweep(path, "smoke", results=tmp_path / "results")
+    assert run_search(request, Inline(), lambda folder: draw_search(folder)[0]) == 0
+    assert "every run diverged: 85M; try lower rates" in (request.folder / "table.md").read_text(encoding="utf-8")
+    assert main(["figures", "--latex", "--results", str(tmp_path / "results")]) == 0
+    assert (request.folder / "figure.pdf").exists() and "By held-out loss" in (request.folder / "table.tex").read_text()
 
 
 def test_a_search_is_run_whole_and_anew_with_all_its_rates(

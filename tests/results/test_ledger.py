@@ -99,6 +99,16 @@ def test_a_failure_that_another_command_clears_meanwhile_is_none(
         ledger.failures()
 
 
+def test_failures_of_results_that_were_moved_name_the_log_where_it_is_now(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "here")
+    for name in ("logged", "silent"):
+        ledger.record_failure(name, "base / seed 0", 1, "failed", "no memory")
+    ledger.failure_file("logged", "log").write_text("Traceback", encoding="utf-8")
+    (tmp_path / "here").rename(tmp_path / "there")
+    logs = {name: failure["log"] for name, failure in Ledger(tmp_path / "there").failures().items()}
+    assert logs == {"logged": str(tmp_path / "there" / "failures" / "logged.log"), "silent": None}
+
+
 def test_a_folder_whose_name_is_not_in_utf_8_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         RequestError, match="cannot be written to \\(its name is not in UTF-8\\); choose another folder"

@@ -1,5 +1,6 @@
 """Packs of results: what comes back from them, and what a damage, a kill or a second process does."""
 
+import gzip
 import re
 import shutil
 import signal
@@ -19,7 +20,7 @@ from mm1_lab.results.manifest import Manifest, merge_manifest, read_manifest
 from mm1_lab.results.packed import damaged, pack
 from mm1_lab.results.reading import curves, read_held_out, read_records, read_scores, read_variant
 from mm1_lab.results.score_file import pack_scores
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, Refused
 
 PREDICTIONS = ("NA", "", 'say "red", then\nblue', "1e5")
 
@@ -171,6 +172,40 @@ def test_a_damaged_pack_is_told_and_a_restored_one_is_read(results: Path, capsys
     (results / files.DONE).write_text("[" * 100_000)
     assert not any(read_variant(folder).trials["done"].any() for folder in results.glob("smoke/*"))
     assert "DONE: damaged" in capsys.readouterr().err
+
+
+def test_what_is_left_can_be_packed_if_a_damaged_pack_cannot_be_restored(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack(results)
+    shutil.rmtree(results / "trials")
+    path = results / "smoke" / "data_mix" / "scores.parquet"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert main(["verify", "--results", str(results), "--store", str(results)]) == 1
+    assert "; restore it\n" in capsys.readouterr().err, "deleting a pack mends nothing"
+    done = results / files.DONE
+    with pytest.raises(RequestError, match=f"restore it, or delete {done} to pack without these"):
+        pack(results)
+    done.unlink()
+    pack(results)
+    shutil.rmtree(results / "trials")
+    left = [read_variant(folder).trials["done"].tolist() for folder in sorted(results.glob("smoke/*"))]
+    assert not damaged(results) and left == [[True, True], [True, False]]
+
+
+def test_a_pack_of_another_version_is_refused_in_one_line(results: Path, refused: Refused) -> None:
+    path = pack(results)[0]
+    text = gzip.decompress(path.read_bytes()).decode().replace('"schema_version": 3', '"schema_version": 2')
+    files.write_text(path, text)
+    shutil.rmtree(results / "trials")
+    done = files.load_json(results / files.DONE)
+    done["files"][path.relative_to(results).as_posix()] = files.file_digest(path)
+    files.write_json(results / files.DONE, done)
+    for command in (
+        ("status", path.parent.name, "--scale", "smoke", "--results", str(results)),
+        ("pack", str(results)),
+    ):
+        assert f"{path}: written with results schema 2, this version reads 3" in refused(*command)
 
 
 def test_two_processes_and_a_kill_leave_whole_trials(results: Path) -> None:

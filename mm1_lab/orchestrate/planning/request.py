@@ -224,6 +224,7 @@ def load_request(
     `--set`. Raises RequestError for anything that cannot be done.
     """
     # What is asked
+    only, settings = ([one] if isinstance(one, str) else one for one in (only, settings))  # from Python
     file = find_sweep(str(sweep))
     loaded = load_sweep(file, *SWEEPS, settings=[setting for setting in settings if is_of_recipe(setting)])
     if loaded.connectors:
@@ -231,6 +232,8 @@ def load_request(
     only = [arm for text in only for arm in ([text] if text in loaded.arms else text.split(","))]
     for arm in only:
         if arm not in loaded.arms:
+            if loaded.search:
+                raise RequestError(f"--only: {file} is a search, which makes its arms; name one in a sweep of its own")
             raise RequestError(f"--only: {file} has no arm {arm!r}{nearest(arm, loaded.arms)}")
     asked = [arm for arm in loaded.arms if not only or arm in only]
     chosen = parse_seeds(str(seeds) if isinstance(seeds, str | int) else ",".join([*map(str, seeds), ""]))
