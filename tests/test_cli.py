@@ -101,10 +101,10 @@ def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_a
     assert output.strip() == "mm1-lab: stopped; run the same command to continue" and process.returncode == 130
 
 
-def test_interrupted_in_the_middle_of_a_training_it_says_so(place: Any) -> None:
+def test_interrupted_in_the_middle_of_a_training_it_says_so(again: Any) -> None:
     """Lightning would end the process by itself, as if the training had failed."""
     settings = ("--set", "train.steps=100000", "--set", "train.warmup_fraction=0.1")
-    process = place.start("run", "data_mix", "--scale", "smoke", "--only", "captions", "--inline", *settings)
+    process = again.start("run", "data_mix", "--scale", "smoke", "--only", "captions", "--inline", *settings)
     assert process.stdout
     for line in process.stdout:
         if "multimodal " in line:
