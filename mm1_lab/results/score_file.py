@@ -50,7 +50,7 @@ def pack_scores(path: Path, trials: Mapping[str, Path]) -> None:
     for fingerprint, folder in trials.items():
         table = _read(folder)
         tables.append(table.append_column("trial", pa.array([fingerprint] * len(table))))
-    table = pa.concat_tables(tables)  # in this order a pack is a third smaller than sorted by question
+    table = pa.concat_tables(tables)  # of dozens of trials a third smaller than sorted by question
     repetitive = [name for name in table.column_names if name not in ("score", "prediction")]
     _write(path, table, level=19, dictionaries=repetitive)
 

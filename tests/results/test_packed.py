@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mm1_lab import files
@@ -19,7 +21,7 @@ from mm1_lab.results import HeldOutRow, Ledger, ScoreRow, TrialRow
 from mm1_lab.results.manifest import Manifest, merge_manifest, read_manifest
 from mm1_lab.results.packed import damaged, pack
 from mm1_lab.results.reading import curves, read_held_out, read_records, read_scores, read_variant
-from mm1_lab.results.score_file import pack_scores
+from mm1_lab.results.score_file import pack_scores, unpack_scores
 from tests.conftest import REPOSITORY, Refused
 
 PREDICTIONS = ("NA", "", 'say "red", then\nblue', "1e5")
@@ -85,6 +87,18 @@ def test_what_was_packed_comes_back_when_it_is_first_read(
     ledger.forget(shared[0])
     assert not Ledger(results).has_scores(shared[0]), "what is to be trained again is not taken from the pack"
     assert main(["verify", "--results", str(results), "--store", str(results)]) == 0
+
+
+def test_an_earlier_pack_which_was_sorted_by_question_gives_each_trial_its_rows(results: Path, tmp_path: Path) -> None:
+    own = {path.name: pq.read_table(path / "scores.parquet") for path in sorted((results / "trials").iterdir())}
+    tables = []
+    for name, table in own.items():
+        numbered = table.append_column("row", pa.array(range(len(table)), pa.int32()))
+        tables.append(numbered.append_column("trial", pa.array([name] * len(table))))
+    keys = [(key, "ascending") for key in ("shots", "question", "trial")]
+    pq.write_table(pa.concat_tables(tables).sort_by(keys), tmp_path / "earlier.parquet")
+    found = dict(unpack_scores(tmp_path / "earlier.parquet", own))
+    assert found.keys() == own.keys() and all(table.equals(own[name]) for name, table in found.items())
 
 
 def test_a_sweep_that_is_gone_leaves_no_pack(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
