@@ -40,7 +40,6 @@ from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.execution.worker import Worker
 from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.finding import find_scale
-from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.plan_text import plan_text, plan_values
 from mm1_lab.orchestrate.planning.request import Request, with_benchmarks
 from mm1_lab.orchestrate.sweeping import run_sweep
@@ -77,6 +76,18 @@ class Halved(Stage):
         return 10**6  # made up, to be seen in the plan
 
 
+class Diary(Inline):
+    """An executor of one's own, which keeps a diary and otherwise works as the in-process one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds: list[str] = []
+
+    def work(self, work_list: WorkList, worker: Worker) -> None:
+        super().work(work_list, worker)
+        self.kinds += [work_list.tasks[key].kind for key in work_list.done]
+
+
 def build_halved(stage: Halved, tokenizer: Tokenizer) -> PreTrainedModel:
     return build(stage.whole, tokenizer)
 
@@ -103,7 +114,7 @@ def with_halved(request: Request) -> Request:
 
 @pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.usefixtures("here")
-def test_a_kind_of_stage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_kind_of_stage_and_an_executor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """From its plan, also for GPUs, to a score, a record and MLflow."""
     monkeypatch.setitem(KINDS, Halved, StageKind(build_halved, halve))
     on_gpus = with_halved(load("data_mix", "smoke", only=["base"], settings=("hardware={gpu: h100}",)))
@@ -114,7 +125,9 @@ def test_a_kind_of_stage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     )
     assert "waits for encoder and halved" in text and "2.91e-08" in " ".join(row)
     request = with_halved(load("data_mix", "smoke", only=["base"]))
-    assert run_sweep(request, Inline(), lambda folder: []) == 0
+    diary = Diary()
+    assert run_sweep(request, diary, lambda folder: []) == 0
+    assert sorted(diary.kinds) == ["decoder", "encoder", "halved", "trial"]
     assert not capsys.readouterr().err, "MLflow has its run, too"
     chain = {stage.KIND: stage for stage in request.trials[0].evaluation.chain()}
     record = request.ledger.record(request.trials[0].fingerprint)
@@ -124,25 +137,6 @@ def test_a_kind_of_stage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     assert all(torch.equal(weights[0][name] / 2, halved) for name, halved in weights[1].items())
     assert chain["halved"].workers(request.scale.model_copy(update={"workers": {"85M": 2}})) == 1
     assert "Nothing to run." in plan_text([request], plan_values([request]))
-
-
-def test_an_executor(tmp_path: Path) -> None:
-    """One that keeps a diary and otherwise works as the in-process one."""
-
-    class Diary(Inline):
-        def __init__(self) -> None:
-            super().__init__()
-            self.kinds: list[str] = []
-
-        def work(self, work_list: WorkList, worker: Worker) -> None:
-            super().work(work_list, worker)
-            self.kinds += [work_list.tasks[key].kind for key in work_list.done]
-
-    sweep = load("data_mix", scale="smoke", only=["base"], results=tmp_path / "results")
-    diary = Diary()
-    assert run_sweep(sweep, diary, lambda folder: []) == 0
-    assert sorted(diary.kinds) == ["decoder", "encoder", "trial"]
-    assert not make_plan(sweep.trials, sweep.ledger).tasks
 
 
 def test_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,7 @@ def test_asked_to_end_it_ends_in_one_line(place: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the process to kill in /proc")
-@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+@pytest.mark.parametrize("name", ["raylet", pytest.param("gcs_server", marks=pytest.mark.soak)])
 def test_the_death_of_rays_own_process_ends_in_a_line_of_ours(place: Any, name: str) -> None:
     process = place.start(*COMMAND, "--set", "reuse_processes=false")  # so that waiting processes import nothing
     assert process.stdout is not None

@@ -22,15 +22,6 @@ arms:
   base: {}
   mine: {connector: max-pooling}
 """
-LOADED = """
-import sys
-from transformers import AutoModelForImageTextToText
-trusted = sys.argv[1] == "trusted"
-if not trusted:
-    import mm1_lab.model
-print(type(AutoModelForImageTextToText.from_pretrained("exported", trust_remote_code=trusted).connector).__name__)
-sys.exit("with the lab" if trusted and "mm1_lab" in sys.modules else 0)
-"""
 
 
 def write(folder: Path, code: str = CODE, sweep: str = SWEEP) -> None:
@@ -48,11 +39,9 @@ def test_trained_evaluated_exported_and_trained_anew_only_after_an_edit(tmp_path
     assert "2 trials, 0 stages to run" in again.run("plan", *options)
     one = (*options, "--only", "mine")
     again.run("export", *one, "exported")
-    ended = {}
-    for trust in ("trusted", "not"):
-        ended[trust] = run_python(LOADED, trust, folder=tmp_path, HF_HOME=str(tmp_path / "cache"))
-    assert ended["trusted"].returncode == 0 and ended["trusted"].stdout == "MaxPooling\n", ended["trusted"].stderr
-    assert "connector 'max-pooling' is from a file of its author's own" in ended["not"].stderr
+    with pytest.raises(ValueError, match="connector 'max-pooling' is from a file of its author's own"):
+        MM1ForConditionalGeneration.from_pretrained(tmp_path / "exported")
+    assert "class MaxPooling" in (tmp_path / "exported" / "own_connectors.py").read_text(encoding="utf-8")
 
     before = again.done()
     write(tmp_path, CODE.replace("AdaptiveMaxPool2d", "AdaptiveAvgPool2d"))
