@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.statistics import over_questions
+from analysis.statistics import over_blocks
 from analysis.table import environment
 from mm1_lab.config import ModelStage
 from mm1_lab.results.trained import in_the_papers_words, what_ran
@@ -50,8 +50,7 @@ def _evaluated(record: dict[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
     summary = record["summaries"].get("sft" if "model" in config["model"] else "multimodal", {})
     rows = []
     for (benchmark, metric, shots), asked in scores.groupby(["benchmark", "metric", "shots"], sort=False):
-        blocks = asked.groupby(["benchmark", "block"], observed=True)["score"]
-        found = over_questions(blocks.mean(), blocks.size())
+        found = over_blocks(asked)
         interval = f"{found.low:.1f} to {found.high:.1f}" if found.low == found.low else ""  # none for a single block
         rows.append((benchmark, metric, shots, len(asked), f"{found.estimate:.1f}", interval))
     return {
