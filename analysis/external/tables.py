@@ -18,9 +18,9 @@ from mm1_lab.rows import Family
 
 NEEDED = ("arm", "score")
 KNOWN = (*NEEDED, "seed", "benchmark", "shots", "question", "status")
-UNFINISHED = frozenset(
-    {"crash", "crashed", "diverged", "error", "fail", "failed", "killed", "oom"}
-    | {"pending", "preempted", "running", "scheduled", "timeout"}
+UNFINISHED = (
+    *("crash", "crashed", "diverged", "error", "fail", "failed", "killed", "oom"),
+    *("pending", "preempted", "running", "scheduled", "timeout"),
 )
 """Values of a column `status`, in small letters, of runs whose scores do not count."""
 KEY = ["arm", "run", "benchmark", "shots", "question"]
@@ -55,8 +55,7 @@ def read_scores(path: Path, columns: Mapping[str, str] | None = None) -> Scores:
         if columns:
             raise RequestError(f"{path}: --columns is for tables; the columns of a harness's logs are known")
         frame, notes = read_logs(path)
-        scores = make_scores(frame, None, str(path))
-        return replace(scores, notes=(*notes, *scores.notes))
+        return replace(make_scores(frame, None, str(path)), notes=tuple(notes))
     return make_scores(_read_file(path), columns, str(path))
 
 
@@ -132,17 +131,16 @@ def make_scores(table: pd.DataFrame, columns: Mapping[str, str] | None = None, w
         first = frame[doubled].iloc[0].rename({"run": "seed"})
         names = ("arm", "seed", "benchmark", "shots", "question")
         cell = ", ".join(f"{name} {first[name]}" for name in names if name in table)
-        raise RequestError(
-            f"{where}: {_row(frame.index[doubled][0])} is a second score of {cell}; leave one of them out"
-        )
+        raise RequestError(f"{where}: row {frame.index[doubled][0]} is a second score of {cell}; leave one of them out")
     if frame["arm"].nunique() < 2:
         raise RequestError(f"{where}: has one arm, {frame['arm'].iloc[0]!r}, so there is nothing to compare")
     return Scores(frame[[*KEY, "family", "score"]].reset_index(drop=True), paired, tuple(notes))
 
 
 def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.DataFrame:
-    """The table with the lab's names for its columns."""
-    table = table.rename(columns=lambda name: str(name).strip()).reset_index(drop=True)
+    """The table with the lab's names for its columns, and rows by their number from 1 on."""
+    table = table.rename(columns=lambda name: str(name).strip())
+    table.index = pd.RangeIndex(1, len(table) + 1)
     for name, own in columns.items():
         if name not in KNOWN:
             raise RequestError(f"--columns: there is no {name!r}{nearest(name, KNOWN)}")
@@ -167,7 +165,7 @@ def _numbers(column: pd.Series[Any], where: str) -> pd.Series[float]:
         place = column.index[wrong][0]
         value = str(column[place]).strip()
         raise RequestError(
-            f"{where}: the score of {_row(place)} is {value[:40]!r}, not a number such as 50.1; leave the row out, or "
+            f"{where}: the score of row {place} is {value[:40]!r}, not a number such as 50.1; leave the row out, or "
             "have a column `status` say that the run crashed"
         )
     return numbers
@@ -179,15 +177,11 @@ def _labels(column: pd.Series[Any], name: str, where: str) -> pd.Series[str]:
     labels = texts.str.strip()
     empty = labels == ""
     if empty.any():
-        raise RequestError(f"{where}: {_row(labels.index[empty][0])} has no {name}")
+        raise RequestError(f"{where}: row {labels.index[empty][0]} has no {name}")
     if name in ("seed", "shots"):
         labels = labels.str.replace(r"\.0+$", "", regex=True)
     if name == "shots":
         wrong = labels[~labels.str.fullmatch(r"\d{1,4}")]
         for place, value in wrong.items():
-            raise RequestError(f"{where}: the shots of {_row(place)} are {value!r}; they must be a whole number")
+            raise RequestError(f"{where}: the shots of row {place} are {value!r}; they must be a whole number")
     return labels
-
-
-def _row(place: Any) -> str:
-    return f"row {int(place) + 1}"

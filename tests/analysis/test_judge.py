@@ -1,7 +1,6 @@
 """`mm1-lab judge`: verdicts on scores that were made elsewhere."""
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -152,13 +151,6 @@ def test_seeds_needed_with_looks_are_those_of_a_look_to_come() -> None:
     assert any("may be decided at a later look" in note for note in judgement.notes)
 
 
-def test_letters_that_the_font_lacks_are_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table({"数据": [50, 51, 52], "宽": [60, 61, 62.5]}).to_csv(tmp_path / "scores.csv", index=False)
-    with warnings.catch_warnings(action="error", category=UserWarning):
-        assert main(["judge", str(tmp_path / "scores.csv"), "--figure", str(tmp_path / "plot.png")]) == 0
-    assert capsys.readouterr().err.count("\n") == 1
-
-
 def test_one_model_that_was_scored_several_times_shows_no_luck() -> None:
     (claim,) = judge(table({"base": [50.1] * 3, "wide": [50.2] * 3})).claims
     assert claim["verdict"] == "not judged" and claim["seeds_needed"] is None
@@ -287,11 +279,11 @@ def test_logs_in_which_less_is_better(tmp_path: Path) -> None:
         (tmp_path / arm / written.name).write_text(json.dumps(told), encoding="utf-8")
     judgement = judge(tmp_path, [{"first": "better", "second": "base"}])
     assert judgement.claims[0]["difference"] == pytest.approx(30), "neither a perplexity nor a group is in the average"
-    assert "Left out, as less is better by all their metrics: wikitext." in judgement.notes
+    assert "Left out, without a score of which more is better: wikitext." in judgement.notes
     for path in tmp_path.glob("*/*.json"):
         told["results"] = {"wikitext": {"word_perplexity,none": 9.0}}
         path.write_text(json.dumps(told), encoding="utf-8")
-    with pytest.raises(RequestError, match="less is better by all their metrics; give a table"):
+    with pytest.raises(RequestError, match="no task has a score in its results of which more is better; give a table"):
         judge(tmp_path)
 
 
