@@ -120,10 +120,7 @@ def read_runs(path: Path, lower_is_better: bool) -> Runs:
             row = int((seeds == "").to_numpy().argmax()) + 2
             raise RequestError(f"{path}, row {row}: has no seed; give every row one, or leave out the column")
         points["seed"] = pd.factorize(seeds, sort=True)[0]
-    short = points["params"].map(short_count)
-    alike = points["params"].groupby(short).transform("nunique") > 1
-    points["name"] = short.mask(alike, points["params"].map("{:.17g}".format))
-
+    points["name"] = points["params"].map(short_count)
     twice = points["seed"].ge(0) & points.duplicated(["params", "learning_rate", "seed"])
     if twice.any():
         row = int(twice.to_numpy().argmax()) + 2
