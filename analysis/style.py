@@ -53,6 +53,11 @@ def annotate(axis: Axes, text: str, place: tuple[float, float], **style: Any) ->
     axis.annotate(text, place, xycoords=("axes fraction", "data"), annotation_clip=False, **style)
 
 
+def row_name(text: str) -> str:
+    """Two lines at most; a word longer than a line, as arms named by their settings are, is cut where the line ends."""
+    return textwrap.fill(text, 56, max_lines=2, placeholder=" …", break_on_hyphens=False)
+
+
 def label_rows(axis: Axes) -> None:
     """For a figure with a row per label: a grid of columns, and no line and ticks beside the labels."""
     axis.tick_params(axis="y", length=0)

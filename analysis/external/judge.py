@@ -135,8 +135,6 @@ def judge(
         notes.append(
             f"p and verdict are of the look at {look} seeds; differences and intervals are of all that are there."
         )
-    if looks and any(row["open"] and row["p"] is not None for row in rows):
-        notes.append("What is open may be decided at a later look; seeds needed are rounded up to one.")
     return Judgement(rows, _smallest_gain(spreads[AVERAGE], table.paired), notes)
 
 
@@ -147,12 +145,7 @@ def _read_claims(claims: Path | str | Sequence[Mapping[str, Any]]) -> list[Outsi
         where, values = "claims", claims
     if not isinstance(values, list | tuple) or not values:
         raise RequestError(f"{where}: holds no list of `contrasts`, each with first, second, expect, and margin")
-    found = []
-    for number, one in enumerate(values, 1):
-        if not isinstance(one, Mapping):
-            raise RequestError(f"{where}: contrast {number} is not a mapping with first, second and expect")
-        found.append(OutsideClaim.parse(one, f"{where}: contrast {number}"))
-    return found
+    return [OutsideClaim.parse(one, f"{where}: contrast {number}") for number, one in enumerate(values, 1)]
 
 
 def _check_arms(claim: OutsideClaim, table: Scores) -> None:

@@ -53,13 +53,12 @@ Majorities = Mapping[str, Mapping[str, float]] | pd.DataFrame
 
 def validity_checks(study: Study) -> list[Check]:
     """The checks of a sweep's base; empty if no seed has both a finished base and a finished blind control."""
-    arms = _base_and_blind(study)
-    if arms is None:
+    recipe = study.sweep.base
+    base, blind = _arm_of(study, recipe), _arm_of(study, recipe.model_copy(update={"images": "blind"}))
+    if base == blind or not _seeds_of(study, base) & _seeds_of(study, blind):
         return []
-    base, blind = arms
     scores = study.scores[study.scores["arm"] == base]
     unseen = study.scores[study.scores["arm"] == blind]
-    unseen = unseen[unseen["seed"].isin(_seeds_of(study, base))]
     majorities = _majorities(study, base)
     return [
         *_seeing(scores, unseen, majorities),
@@ -93,9 +92,7 @@ def failed_gates(study: Study, checks: Sequence[Check]) -> tuple[str, ...]:
 
 
 def validity_table(study: Study, checks: Sequence[Check]) -> Table:
-    arms = _base_and_blind(study)
-    assert arms, "there are checks"
-    seeds = _seeds_of(study, arms[0])
+    seeds = _seeds_of(study, _arm_of(study, study.sweep.base))
     about = f"over {len(seeds)} seeds, of differences over those of both arms"
     if len(seeds) == 1:
         about = "over questions, one seed"
@@ -111,18 +108,9 @@ def validity_table(study: Study, checks: Sequence[Check]) -> Table:
     return Table(title, frame[columns], notes)
 
 
-def _base_and_blind(study: Study) -> tuple[str, str] | None:
-    """The arms that are a study's base and its blind control; None unless they are two and share a seed."""
-    recipe = study.sweep.base
-    base = _arm_of(study, recipe)
-    blind = _arm_of(study, recipe.model_copy(update={"images": "blind"}))
-    if base is None or blind is None or blind == base:
-        return None
-    return (base, blind) if _seeds_of(study, base) & _seeds_of(study, blind) else None
-
-
-def _arm_of(study: Study, recipe: Recipe) -> str | None:
-    return next((arm for arm, other in study.sweep.arms.items() if other == recipe), None)
+def _arm_of(study: Study, recipe: Recipe) -> str:
+    """Empty if there is none."""
+    return next((arm for arm, other in study.sweep.arms.items() if other == recipe), "")
 
 
 def _seeds_of(study: Study, arm: str) -> set[int]:

@@ -12,14 +12,14 @@ from matplotlib.lines import Line2D
 from analysis.pages.scores import CONTROLS, Shown, shown_measures, shown_rows
 from analysis.statistics import Interval
 from analysis.study import Study
-from analysis.style import BASE, BLUE, DARK, MARKERS, SERIES, WIDTH, annotate_head
+from analysis.style import BASE, BLUE, DARK, MARKERS, SERIES, WIDTH, annotate_head, row_name
 from mm1_lab.config import TEXT_CORE, Measure
 from mm1_lab.results.summary import PLAIN
 
 LABELS, LETTER = 1.7, 0.05
 """Inches for the names of arms at least, and of one of their letters."""
-LONGEST, TITLE = 56, 14
-"""Characters on a line of an arm's name, and of a benchmark's above its column."""
+TITLE = 14
+"""Characters on a line of a benchmark's name above its column."""
 LEAST = 0.95
 """Inches of a column at least; a figure of many columns is wider than a page."""
 ROW = 0.2
@@ -46,7 +46,7 @@ def draw_scores(study: Study) -> Figure:
     lines = _lines(study)
     shots = list(dict.fromkeys(name for column in columns for name in column.measures if name))
     looks = _looks(shots)
-    names = [textwrap.fill(label, LONGEST, max_lines=2, placeholder=" …", break_on_hyphens=False) for label, _ in lines]
+    names = [row_name(label) for label, _ in lines]
     longest = max(len(line) for name in names for line in name.split("\n"))
     width = max(WIDTH, max(LABELS, LETTER * longest) + LEAST * len(columns))
     figure = Figure(figsize=(width, 1.3 + ROW * len(lines)), layout="constrained")

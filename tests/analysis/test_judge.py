@@ -148,7 +148,6 @@ def test_seeds_needed_with_looks_are_those_of_a_look_to_come() -> None:
     frame = table({"a": [50, 52, 51, 53], "b": [53, 56.5, 53, 57.5]})
     judgement = judge(frame, looks=(3, 9))
     assert judgement.claims[0]["verdict"] == "undecided" and judgement.claims[0]["seeds_needed"] == 9
-    assert any("may be decided at a later look" in note for note in judgement.notes)
 
 
 def test_one_model_that_was_scored_several_times_shows_no_luck() -> None:
@@ -352,7 +351,7 @@ def test_wrong_files(name: str, tmp_path: Path, refused: Refused) -> None:
 
 CLAIMS = {
     "contrasts: []": "holds no list of `contrasts`",
-    "contrasts: [a]": "contrast 1 is not a mapping",
+    "contrasts: [a]": "contrast 1: must hold keys and values",
     "contrasts: [{first: a}]": "second",
     "contrasts: [{first: a, second: c}]": "the table has no arm 'c'",
     "contrasts: [{first: a, second: a}]": "both sides are the same",
