@@ -117,12 +117,12 @@ def make_scores(table: pd.DataFrame, columns: Mapping[str, str] | None = None, w
             raise RequestError(f"{where}: no row is of a finished run, by its column of status")
     frame = pd.DataFrame({"score": _numbers(table["score"], where)})
     for name in ("arm", "benchmark", "question", "shots"):
-        frame[name] = _labels(table[name], name, where) if name in table else ""
+        frame[name] = labels(table[name], name, where) if name in table else ""
     is_ours = "family" in table and set(table["family"]) <= set(get_args(Family))
     frame["family"] = table["family"] if is_ours else ""
     paired = "seed" in table
     if paired:
-        frame["run"] = _labels(table["seed"], "seed", where)
+        frame["run"] = labels(table["seed"], "seed", where)
     else:
         repeats = frame.groupby(["arm", "benchmark", "shots", "question"]).cumcount()
         frame["run"] = repeats.astype(str)
@@ -171,17 +171,16 @@ def _numbers(column: pd.Series[Any], where: str) -> pd.Series[float]:
     return numbers
 
 
-def _labels(column: pd.Series[Any], name: str, where: str) -> pd.Series[str]:
+def labels(column: pd.Series[Any], name: str, where: str) -> pd.Series[str]:
     """Names and numbers as text; seeds and shots that are whole numbers without `.0`, as spreadsheets write them."""
-    texts = column.astype(object).where(column.notna(), "").map(str)
-    labels = texts.str.strip()
-    empty = labels == ""
+    texts = column.astype(object).where(column.notna(), "").map(str).str.strip()
+    empty = texts == ""
     if empty.any():
-        raise RequestError(f"{where}: row {labels.index[empty][0]} has no {name}")
+        raise RequestError(f"{where}: row {texts.index[empty][0]} has no {name}")
     if name in ("seed", "shots"):
-        labels = labels.str.replace(r"\.0+$", "", regex=True)
+        texts = texts.str.replace(r"\.0+$", "", regex=True)
     if name == "shots":
-        wrong = labels[~labels.str.fullmatch(r"\d{1,4}")]
+        wrong = texts[~texts.str.fullmatch(r"\d{1,4}")]
         for place, value in wrong.items():
             raise RequestError(f"{where}: the shots of row {place} are {value!r}; they must be a whole number")
-    return labels
+    return texts

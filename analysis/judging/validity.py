@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.judging.evidence import ABOVE
-from analysis.seeds import caution, earlier_world
+from analysis.seeds import earlier_world
 from analysis.statistics import UNKNOWN, Interval, mean_of, one_sample, over_blocks
 from analysis.study import Study, read_study
 from analysis.table import Table, as_text
@@ -92,10 +92,8 @@ def failed_gates(study: Study, checks: Sequence[Check]) -> tuple[str, ...]:
 
 
 def validity_table(study: Study, checks: Sequence[Check]) -> Table:
-    seeds = _seeds_of(study, _arm_of(study, study.sweep.base))
-    about = f"over {len(seeds)} seeds, of differences over those of both arms"
-    if len(seeds) == 1:
-        about = "over questions, one seed"
+    count = len(_seeds_of(study, _arm_of(study, study.sweep.base)))
+    about = f"over {count} seeds, of differences over those of both arms" if count > 1 else "over questions, one seed"
     frame = pd.DataFrame(checks)
     tally = ", ".join(f"{count} {verdict}" for verdict, count in frame["verdict"].value_counts().items())
     ends = ["" if np.isnan(one.low) else f"{as_text(one.low)} to {as_text(one.high)}" for one in checks]
@@ -103,8 +101,8 @@ def validity_table(study: Study, checks: Sequence[Check]) -> Table:
     columns = ["check", "what", "value", "95 % interval", "needed", "verdict"]
     title = f"Validity of the base: {study.manifest.variant}, scale {study.manifest.scale}"
     notes = [f"Of {len(checks)} checks: {tally}; 95 % intervals {about}."]
-    if warning := caution(study.manifest, sorted(seeds)):
-        notes.append(warning)
+    if study.caution:
+        notes.append(study.caution)
     return Table(title, frame[columns], notes)
 
 

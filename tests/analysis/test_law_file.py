@@ -161,7 +161,7 @@ def test_failed_runs_and_spellings(undrawn: None) -> None:
             [*([*row, 1] for row in grid()), [*grid()[0], 1]],
             ["row 14: has size, rate"],
         ),
-        ("params,learning_rate,score,seed", [[*row, ""] for row in grid()], ["row 2: has no seed"]),
+        ("params,learning_rate,score,seed", [[*row, ""] for row in grid()], ["row 2 has no seed"]),
         ("params,learning_rate,score,score", [[*row, 1] for row in grid()], ["the column 'score' is there twice"]),
         ("params,learning_rate,score,score ", [[*row, 1] for row in grid()], ["must be one column 'score'"]),
     ],
