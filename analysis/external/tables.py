@@ -84,7 +84,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     with path.open(encoding="utf-8-sig") as file:
         head = file.readline()
     separator = max(",;\t", key=head.count)
-    names = next(csv.reader([head], delimiter=separator, skipinitialspace=True), [])
+    names = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
     if twice := [name for name in names if name and names.count(name) > 1]:  # pandas would rename the second one
         raise ValueError(f"the column {twice[0]!r} is there twice; leave one out")
     table = pd.read_csv(
@@ -97,14 +97,12 @@ def read_csv(path: Path) -> pd.DataFrame:
     )
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of such rows for names of rows
         raise ValueError("a row has more cells than the header; name every column, or remove cells")
-    return table
+    return table.rename(columns=str.strip)
 
 
 def make_scores(table: pd.DataFrame, columns: Mapping[str, str] | None = None, where: str = "the table") -> Scores:
     """Checks a frame of scores; `columns` as in `read_scores`. Raises RequestError, with `where` in front."""
     table = _named(table, columns or {}, where)
-    if table.empty:
-        raise RequestError(f"{where}: has no rows")
     notes = []
     if "status" in table:
         status = table["status"].astype(str).str.strip()
@@ -113,8 +111,8 @@ def make_scores(table: pd.DataFrame, columns: Mapping[str, str] | None = None, w
             values = ", ".join(sorted(set(status[unfinished])))
             notes.append(f"Left out {int(unfinished.sum())} of {len(table)} rows by their status ({values}).")
         table = table[~unfinished]
-        if table.empty:
-            raise RequestError(f"{where}: no row is of a finished run, by its column of status")
+    if table.empty:
+        raise RequestError(f"{where}: has no rows, or by its column of status none of a finished run")
     frame = pd.DataFrame({"score": _numbers(table["score"], where)})
     for name in ("arm", "benchmark", "question", "shots"):
         frame[name] = labels(table[name], name, where) if name in table else ""
@@ -152,9 +150,6 @@ def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.Da
         if name not in table:
             held = ", ".join(map(str, table.columns[:12])) or "none"
             raise RequestError(f"{where}: has no column {name!r} (it has {held}); name it with --columns {name}=COLUMN")
-    twice = table.columns[table.columns.duplicated()]
-    if len(twice):
-        raise RequestError(f"{where}: has the column {twice[0]!r} twice")
     return table
 
 

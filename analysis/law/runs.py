@@ -99,13 +99,12 @@ def read_runs(path: Path, lower_is_better: bool) -> Runs:
         table = read_csv(path)
     except (OSError, ValueError) as error:
         raise RequestError(f"--from {path}: cannot be read as CSV ({str(error).strip()})") from None
-    table.columns = table.columns.str.strip()
     table.index = pd.RangeIndex(2, len(table) + 2)
     points = pd.DataFrame(index=table.index)
     for column in ("params", "learning_rate", "score"):
-        if list(table.columns).count(column) != 1:
+        if column not in table:
             has = ", ".join(map(repr, table.columns[:12]))
-            raise RequestError(f"{path}: there must be one column {column!r}; the file has {has}")
+            raise RequestError(f"{path}: there must be a column {column!r}; the file has {has}")
         values = []
         for row, text in table[column].str.strip().items():
             try:
