@@ -133,7 +133,9 @@ def measures_text(folder: Path, claimed: Collection[Measure]) -> str:
         each.append(f"{row['measure']} {as_text(row['core_minutes'], '.0f')} ({seeds_cell(row)} seeds)")
     least, most = rows["from_questions"].min(), rows["from_questions"].max()
     best = rows["best_questions"].mask(rows["from_questions"] == 100, np.inf).median()
-    times = f"about {best:.1f}" if np.isfinite(best) else "many"
+    times = "many"
+    if np.isfinite(best):
+        times = f"about {best:.1f}"
     return (
         f"By {folder}, core-minutes until {POINTS:g} points between two arms are decided, one claim at 80 % power: "
         f"{', '.join(each)}. The choice of questions is {least:.0f} to {most:.0f} % of the noise's variance: they are "

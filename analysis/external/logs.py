@@ -82,18 +82,19 @@ def _tasks(path: Path) -> Iterator[tuple[str, int, dict[str, float]]]:
     told = load_json(path)
     for task, values in told["results"].items():
         more_is_better = (told.get("higher_is_better") or {}).get(task) or {}
-        metrics: dict[str, float] = {}
+        metrics: dict[tuple[str, str], float] = {}
         for name, value in values.items():
-            is_metric = isinstance(value, int | float) and "," in name and "stderr" not in name  # `acc,none`
-            if is_metric and more_is_better.get(name.partition(",")[0]) is not False:
-                metrics[name] = float(value)
+            metric, _, answers = name.partition(",")  # `acc,none` is a metric, `sample_len` is none
+            if not isinstance(value, int | float) or not answers or "stderr" in metric:
+                continue
+            if more_is_better.get(metric) is not False:
+                metrics[metric, answers] = float(value)
         if (told.get("group_subtasks") or {}).get(task) or task in (told.get("groups") or {}):
             continue  # a group's tasks stand for themselves
         shots = int((told.get("n-shot") or {}).get(task) or 0)
         samples = _samples(path, task)
         scores = {"all": next(iter(metrics.values()))} if metrics else {}
-        for name, mean in metrics.items():
-            metric, _, answers = name.partition(",")
+        for (metric, answers), mean in metrics.items():
             chosen = [one for one in samples if metric in one and one.get("filter", answers) == answers]
             if found := _scores(chosen, metric, mean):
                 scores = found

@@ -93,11 +93,16 @@ def failed_gates(study: Study, checks: Sequence[Check]) -> tuple[str, ...]:
 
 def validity_table(study: Study, checks: Sequence[Check]) -> Table:
     count = len(_seeds_of(study, _arm_of(study, study.sweep.base)))
-    about = f"over {count} seeds, of differences over those of both arms" if count > 1 else "over questions, one seed"
+    about = "over questions, one seed"
+    if count > 1:
+        about = f"over {count} seeds, of differences over those of both arms"
     frame = pd.DataFrame(checks)
     tally = ", ".join(f"{count} {verdict}" for verdict, count in frame["verdict"].value_counts().items())
-    ends = ["" if np.isnan(one.low) else f"{as_text(one.low)} to {as_text(one.high)}" for one in checks]
-    frame["95 % interval"] = ends
+    intervals = []
+    for one in checks:
+        ends = f"{as_text(one.low)} to {as_text(one.high)}"
+        intervals.append("" if np.isnan(one.low) else ends)
+    frame["95 % interval"] = intervals
     columns = ["check", "what", "value", "95 % interval", "needed", "verdict"]
     title = f"Validity of the base: {study.manifest.variant}, scale {study.manifest.scale}"
     notes = [f"Of {len(checks)} checks: {tally}; 95 % intervals {about}."]
@@ -119,8 +124,11 @@ def _seeds_of(study: Study, arm: str) -> set[int]:
 def _majorities(study: Study, arm: str) -> Majorities:
     """The means over seeds; empty if records do not say."""
     done = study.variant.done
-    records = [study.records[fingerprint] for fingerprint in done["fingerprint"][done["arm"] == arm]]
-    return pd.concat([pd.DataFrame(record.get("majority_by_kind", {})) for record in records]).groupby(level=0).mean()
+    levels = []
+    for fingerprint in done["fingerprint"][done["arm"] == arm]:
+        record = study.records[fingerprint]
+        levels.append(pd.DataFrame(record.get("majority_by_kind", {})))
+    return pd.concat(levels).groupby(level=0).mean()
 
 
 def _seeing(scores: pd.DataFrame, blind: pd.DataFrame, majorities: Majorities) -> Iterator[Check]:
@@ -131,10 +139,12 @@ def _seeing(scores: pd.DataFrame, blind: pd.DataFrame, majorities: Majorities) -
             asked = table[table["shots"] == shots]
             if asked.empty:
                 continue
-            yield from _seen_by_rule(f"{benchmark}, {shots} shots", asked, blind, majorities, "fail")
+            what = f"{benchmark}, {shots} shots"
+            yield from _seen_by_rule(what, asked, blind, majorities, "fail")
             if table["kind"].nunique() > 1:
                 for kind, own in asked.groupby("kind", sort=False, observed=True):
-                    yield from _seen_by_rule(f"{benchmark}: {kind}, {shots} shots", own, blind, majorities, "weak")
+                    what = f"{benchmark}: {kind}, {shots} shots"
+                    yield from _seen_by_rule(what, own, blind, majorities, "weak")
         for count, own in table.groupby("shots"):
             yield _no_ceiling(f"{benchmark}, {count} shots", own)
 
