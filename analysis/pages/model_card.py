@@ -10,15 +10,6 @@ from analysis.table import environment
 from mm1_lab.config import ModelStage
 from mm1_lab.results.trained import in_the_papers_words, what_ran
 
-PROMPTS = {
-    (True, False): "question : what color is the circle ? answer :",
-    (True, True): "the color of the circle",
-    (False, False): "Question: What is shown? Short answer:",
-    (False, True): "What is shown?",
-}
-"""What the code asks, by whether the model is of the miniature world and whether it is tuned, as it was trained: of a
-tuned model the chat template makes a user's turn, of others it leaves the text as it is."""
-
 
 def model_card(
     name: str, form: str, record: dict[str, Any] | None, scores: pd.DataFrame | None, model: ModelStage
@@ -27,14 +18,12 @@ def model_card(
 
     Intervals are computed from blocks of questions, so they apply to this one model only.
     """
-    in_world = model.data.kind == "world"
     values: dict[str, Any] = {
         "name": name,
         "form": form,
         "image_tokens": model.picture_tokens,
-        "in_world": in_world,
+        "in_world": model.data.kind == "world",
         "tuned": model.tuned,
-        "prompt": PROMPTS[in_world, model.tuned],
         "scores": [],
     }
     if record is not None and scores is not None:
