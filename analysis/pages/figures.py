@@ -13,7 +13,7 @@ from analysis.pages.scores import CONTROLS, Shown, shown_measures, shown_rows
 from analysis.statistics import Interval
 from analysis.study import Study
 from analysis.style import BASE, BLUE, DARK, MARKERS, SERIES, WIDTH, annotate_head, row_name
-from mm1_lab.config import TEXT_CORE, Measure
+from mm1_lab.config import Measure
 from mm1_lab.results.summary import PLAIN
 
 LABELS, LETTER = 1.7, 0.05
@@ -86,24 +86,20 @@ def head(study: Study) -> str:
 
 
 def _columns(study: Study) -> list[Column]:
-    columns = []
-    if TEXT_CORE in study.measures:
-        columns.append(Column(str(TEXT_CORE), {"": TEXT_CORE}))
-    measures = shown_measures(study)
     not_drawn = {"novel"}  # a probe that all arms fail; its scores are in the tables
     if "chat" in study.families:  # of tuned models, what they were tuned for
         not_drawn |= {"", *PLAIN}
-    for family, title in study.families.items():
-        by_shots = {str(shots): Measure(family, shots) for shots in study.shots}
-        known = {shots: measure for shots, measure in by_shots.items() if measure in measures}
-        if known and family not in not_drawn:
-            columns.append(Column(textwrap.fill(title, 10, break_long_words=False), known))
-    own: dict[str, dict[str, Measure]] = {}
-    for measure in measures:
-        if measure not in study.measures:
-            own.setdefault(measure.of, {})[str(measure.shots)] = measure
-    for name, by_shots in own.items():
-        columns.append(Column(textwrap.fill(name, TITLE), by_shots))
+    by_name: dict[str, dict[str, Measure]] = {}
+    for measure in shown_measures(study):
+        if measure.of not in not_drawn:
+            shots = "" if measure.shots is None else str(measure.shots)
+            by_name.setdefault(measure.of, {})[shots] = measure
+    columns = []
+    for name, by_shots in by_name.items():
+        title = textwrap.fill(name, TITLE)
+        if name in study.families:
+            title = textwrap.fill(study.families[name], 10, break_long_words=False)
+        columns.append(Column(title, by_shots))
     published = {measure for _, _, measure in study.paper.values}
     paper = {str(one.shots): one for one in study.measures if not one.of and str(one) in published}
     if paper:
