@@ -188,7 +188,8 @@ def over_questions(means: pd.Series[float], counts: pd.Series[int], weights: pd.
     deviations = share * (means - parts.transform("sum"))
     squares = (deviations**2).groupby(level=level).sum()
     blocks = means.groupby(level=level).size()
-    weight = weights.loc[blocks.index] / weights.loc[blocks.index].mean()
+    of_blocks = weights.loc[blocks.index]
+    weight = of_blocks / of_blocks.mean()
     with np.errstate(invalid="ignore"):  # a single block has no variance
         variances = np.asarray(weight**2 * squares * blocks / (blocks - 1), np.float64)
     freedom = np.maximum(blocks.to_numpy() - 1.0, 1.0)

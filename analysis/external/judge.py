@@ -248,10 +248,11 @@ def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks:
         return _Evidence(found, over, count, reason=f"one {what}: its luck is not known")
     interval = _within_seeds if paired else _between_runs
     found, error_of_one = interval(weights, means, None)
-    evidence = _Evidence(found, "seeds" if paired else "runs", count)
+    over = "seeds" if paired else "runs"
+    evidence = _Evidence(found, over, count)
     least = LEAST_ERROR * max(1.0, np.nanmax(theirs.abs()))
     if found.error < least:
-        reason = f"the {evidence.over} change nothing, as if one model had been scored several times"
+        reason = f"the {over} change nothing, as if one model had been scored several times"
         if paired and theirs.std(axis=1).max() > least:
             reason = SAME
         return replace(evidence, reason=reason)
@@ -266,7 +267,7 @@ def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks:
         at_look, _ = interval(weights, means, look)
         tests.append(p_values(claim.expect, claim.margin, at_look) if at_look.error > least else {})
     p = p_over_looks(tests, looks)
-    reason = "" if p else f"the {evidence.over} up to the look change nothing"
+    reason = "" if p else f"the {over} up to the look change nothing"
     return replace(evidence, p=p, now=tests[-1], look=finished[-1], reason=reason)
 
 
