@@ -135,6 +135,8 @@ def judge(
         notes.append(
             f"p and verdict are of the look at {look} seeds; differences and intervals are of all that are there."
         )
+    if looks and any(row["open"] and row["p"] is not None for row in rows):
+        notes.append("What is open may be decided at a later look; seeds needed are rounded up to one.")
     return Judgement(rows, _smallest_gain(spreads[AVERAGE], table.paired), notes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -60,6 +61,12 @@ def paper_cell(row: Row, sources: Sequence[str]) -> str:
 def cited_in(frame: pd.DataFrame) -> list[str]:
     """The sources of the paper's numbers in a frame of claims or lessons."""
     return [source for source in frame["paper_source"].dropna().unique() if source]
+
+
+def in_short(reason: str) -> str:
+    """What stands before the first comma or colon of a reason, for a figure or a count: `not testable` for
+    `not testable in this world: …`."""
+    return re.split("[:,]| in this", reason)[0]
 
 
 def references(sources: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """What the summary and the report are made from: drawn sweeps, grouped by the scale at which they can be compared."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from analysis.judging.evidence import Evidence
 from analysis.judging.verdicts import judge_lessons, parts_frame
 from analysis.measures import measures_table
 from analysis.pages.axes import axes_table, drawn_levels
+from analysis.pages.cells import in_short
 from analysis.pages.verdicts import in_little_room, run_lessons, tally, verdicts_table
 from analysis.proxies import Paired, accuracy, accuracy_table
 from analysis.seeds import seeds_text, tuned_on
@@ -64,6 +66,12 @@ class Drawn:
         if not self.claims:
             return None
         return in_little_room(self.claims, notes=["The claims of the sweep's file, one by one at 5 %, uncorrected."])
+
+    @property
+    def links(self) -> list[str]:
+        """Those of its files that the summary links to."""
+        there = {path.name for path in self.files}
+        return [name for name in ("table.md", "contrasts.md", "validity.md") if name in there]
 
     @property
     def command(self) -> str:
@@ -172,7 +180,16 @@ class Group:
     @property
     def findings(self) -> str:
         """What the lessons came to."""
-        return f"Of {len(self.lessons)} lessons: {tally(self.lessons)}."
+        lessons = self.lessons
+        text = f"Of {len(lessons)} lessons: {tally(lessons)}"
+        not_judged = lessons["reason"][lessons["verdict"] == "not judged"]
+        reasons = Counter(map(in_short, not_judged))
+        if reasons:
+            text += f" ({', '.join(f'{reason}: {count}' for reason, count in reasons.most_common())})"
+        undecided = lessons["lesson"][lessons["verdict"] == "undecided"]
+        if len(undecided):
+            text += f"; undecided: {', '.join(undecided)}"
+        return f"{text}."
 
 
 def _joined(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:

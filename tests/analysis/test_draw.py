@@ -353,7 +353,7 @@ def test_the_overview_tells_lessons_and_how_to_run_the_rest(one_seed: Path) -> N
     summary = (one_seed / "summary.md").read_text(encoding="utf-8")
     assert "not run: make" not in summary and "1, development, over questions" in summary
     assert "12 trials of 1 sweep at scale mini, with development seed 0, in a miniature" in summary
-    assert re.search(r"Of \d+ lessons: \d+ not judged\.", summary)
+    assert re.search(r"Of \d+ lessons: \d+ not judged \(not run: \d+, one seed: \d+\)\.", summary)
     assert "**One seed (0)" in summary
     assert "Reproduce: `mm1-lab run data_mix --scale mini --seeds 0,`" in summary
     links = re.findall(r"\]\(<(.+?)>\)", summary)

@@ -148,6 +148,7 @@ def test_seeds_needed_with_looks_are_those_of_a_look_to_come() -> None:
     frame = table({"a": [50, 52, 51, 53], "b": [53, 56.5, 53, 57.5]})
     judgement = judge(frame, looks=(3, 9))
     assert judgement.claims[0]["verdict"] == "undecided" and judgement.claims[0]["seeds_needed"] == 9
+    assert any("may be decided at a later look" in note for note in judgement.notes)
 
 
 def test_one_model_that_was_scored_several_times_shows_no_luck() -> None:
