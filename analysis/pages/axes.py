@@ -1,4 +1,4 @@
-"""How much each level of a design choice changes the scores, over all sweeps of a scale: table and figure."""
+"""How much each level of a design choice changes the scores, over all sweeps of a scale: table, figure, words."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -10,7 +10,7 @@ from analysis.pages.cells import estimate
 from analysis.seeds import seed_columns
 from analysis.study import Study
 from analysis.style import BLUE, DARK, GREY, WIDTH, annotate, annotate_head, label_rows
-from analysis.table import Table
+from analysis.table import Table, as_text
 from mm1_lab.config import AVERAGE, CHAT
 
 CONTROLS = ("images", "steps", "learning rate", "sft steps", "sft learning rate")
@@ -23,6 +23,10 @@ NOTE = (
 ONE_SEED = "At one seed: 95 % intervals over questions, conditional on these models."
 LONGEST = 40
 """Characters of a level in the figure."""
+NOTHING_MATTERED = (
+    "No design choice can be said to matter most: that takes arms that differ from the base in it alone, with scores "
+    "at each of two seeds or more."
+)
 
 
 def level_rows(study: Study) -> pd.DataFrame:
@@ -82,6 +86,25 @@ def drawn_levels(levels: pd.DataFrame) -> pd.DataFrame:
         kept.append(own.sort_values("estimate", ascending=False, kind="stable"))
     kept.sort(key=lambda own: (own["axis"].iloc[0] in CONTROLS, -own["estimate"].abs().max()))
     return pd.concat(kept, ignore_index=True) if kept else shown
+
+
+def what_mattered(levels: pd.DataFrame) -> str:
+    """A sentence on the axes of design whose levels are the farthest from the base's, and on the nearest."""
+    shown = drawn_levels(levels)
+    if len(shown):
+        shown = shown[~shown["axis"].isin(CONTROLS)]
+    if shown.empty:
+        return NOTHING_MATTERED
+    distances = shown["estimate"].abs()
+    farthest = shown.loc[distances.groupby(shown["axis"], sort=False).idxmax()]
+    words = []
+    for row in farthest.to_dict("records"):
+        interval = f"95 % interval {as_text(row['low'])} to {as_text(row['high'])}"
+        words.append(f"{row['axis']} ({row['level']}: {as_text(row['estimate'], '+.1f')} points, {interval})")
+    measure = "conversations with tuned models" if farthest["measure"].iloc[0] == str(CHAT) else "the average"
+    second = f", then {words[1]}" if len(words) > 1 else ""
+    least = f"; least, {words[-1]}" if len(words) > 2 else ""
+    return f"Of the levels that were tried, the farthest from the base by {measure}: {words[0]}{second}{least}."
 
 
 def draw_axes(levels: pd.DataFrame, title: str, caution: str) -> Figure:

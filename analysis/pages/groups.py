@@ -11,7 +11,7 @@ from analysis.judging.claims import known_lessons
 from analysis.judging.evidence import Evidence
 from analysis.judging.verdicts import judge_lessons, parts_frame
 from analysis.measures import measures_table
-from analysis.pages.axes import axes_table, drawn_levels
+from analysis.pages.axes import axes_table, drawn_levels, what_mattered
 from analysis.pages.cells import in_short
 from analysis.pages.verdicts import in_little_room, run_lessons, tally, verdicts_table
 from analysis.proxies import Paired, accuracy, accuracy_table
@@ -176,6 +176,11 @@ class Group:
         seeds = seeds_text(sorted(set(runs["seed"])), manifest.in_world)
         about = f"{trials} of {counted(len(self.drawn), 'sweep')} at {self.name}, with {seeds}"
         return f"{about}, {DATA[manifest.data.kind]}."
+
+    @property
+    def mattered(self) -> str:
+        """Which design choices matter most."""
+        return what_mattered(self.levels)
 
     @property
     def findings(self) -> str:

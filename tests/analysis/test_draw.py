@@ -16,7 +16,7 @@ from analysis.judging.difference import Difference
 from analysis.judging.evidence import of_lessons
 from analysis.judging.p_values import p_values
 from analysis.judging.verdicts import judge_contrasts, parts_frame, with_lessons
-from analysis.pages.axes import axes_table, draw_axes, drawn_levels, level_rows
+from analysis.pages.axes import axes_table, draw_axes, drawn_levels, level_rows, what_mattered
 from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.compare import compare_table
 from analysis.pages.figures import draw_scores
@@ -301,6 +301,11 @@ def test_each_level_of_an_axis_is_compared_with_the_base_s_and_controls_stand_ap
     every = pd.concat([levels.tail(1).assign(**shuffled), of_chat, levels], ignore_index=True)
     axes = list(drawn_levels(every)["axis"].unique())
     assert set(axes) == {"data mix", "synthetic captions", "images"} and axes[-1] == "images", "one measure"
+    words = what_mattered(every)
+    farthest = levels.loc[levels["estimate"].abs().idxmax()]
+    assert f"by the average: {farthest['axis']} ({farthest['level']}: " in words and "images" not in words
+    assert "by conversations with tuned models: connector" in what_mattered(of_chat)
+    assert what_mattered(every[every["axis"] == "images"]).startswith("No design choice")
     labels = [text.get_text() for text in draw_axes(every, "title", "").axes[0].texts]
     assert labels[-1] == "images (a control), base: shown" and "synthetic captions, base: 7 %" in labels
 
@@ -357,6 +362,7 @@ def test_the_overview_tells_lessons_and_how_to_run_the_rest(one_seed: Path) -> N
     assert "**One seed (0)" in summary
     assert "Reproduce: `mm1-lab run data_mix --scale mini --seeds 0,`" in summary
     links = re.findall(r"\]\(<(.+?)>\)", summary)
+    assert "No design choice can be said to matter most" in summary
     assert len(links) > 5 and all((one_seed / link).exists() for link in links)
     lessons = pd.read_csv(one_seed / "mini" / "lessons.csv").set_index("detail")
     lift = lessons.loc["captions − interleaved, 0-shot"]

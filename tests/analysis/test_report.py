@@ -59,7 +59,7 @@ def test_it_tells_lessons_holes_cost_and_how_to_run_it_again(results: Path) -> N
     assert not re.search(r"each a change to the base:[^.]* (none|None|unset)", text)
     assert "captions lift zero-shot" in text and "not run: make" not in text, "no empty rows"
     assert "at scale mini, with development seeds 0 and 1, in a miniature world" in text
-    assert text.index("drawn shapes") < text.index(" lessons: ")
+    assert text.index("drawn shapes") < text.index("No design choice can be said") < text.index(" lessons: ")
     assert text.index(" lessons: ") < text.index("The axes as a table") < text.index("<dt>points</dt>")
     assert '<p class="banner">The development seeds 0 and 1' in text
     assert text.count('loading="lazy"') == text.count("<img") and "<details open" not in text
