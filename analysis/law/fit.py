@@ -48,8 +48,8 @@ class Fit:
     law: Law | None
     why: str
     """Why there is no law."""
-    left_out: dict[float, Interval]
-    """By the cell's parameters: ln η as predicted by the law through the other sizes."""
+    left_out: dict[str, Interval]
+    """By cell: ln η as predicted by the law through the other sizes."""
     seeds: int
     """The smallest number of seeds of a cell; 1 if seeds are not given."""
 
@@ -86,7 +86,7 @@ def fit_objective(points: pd.DataFrame, objective: Objective) -> Fit:
     left_out = {}
     for one in used:
         others = [optimum for optimum in used if optimum.cell.params != one.cell.params]
-        left_out[one.cell.params] = fit_law(others).predict(one.cell.params)
+        left_out[one.cell.name] = fit_law(others).predict(one.cell.params)
     return Fit(objective, tuple(optima), fit_law(used), "", left_out, seeds)
 
 

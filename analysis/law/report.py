@@ -13,7 +13,7 @@ from analysis.law.fit import VERDICT_SEEDS, Fit, fit_runs
 from analysis.law.runs import Runs, search_runs
 from analysis.statistics import UNKNOWN, Interval
 from analysis.table import Table, to_latex, to_markdown, write_csv
-from mm1_lab.config import PAPER_LAW
+from mm1_lab.config import PAPER_LAW, RequestError
 from mm1_lab.files import load_json, write_json, write_text
 from mm1_lab.results.reading import read_variant
 
@@ -37,8 +37,13 @@ def draw_search(
 
 
 def _last_targets(path: Path) -> dict[str, float]:
-    fits = load_json(path)["fits"] if path.exists() else []
-    return {row["size"]: row["params"] for fit in fits for row in fit["predictions"]}
+    if not path.exists():
+        return {}
+    try:
+        fits = load_json(path)["fits"]
+        return {row["size"]: float(row["params"]) for fit in fits for row in fit["predictions"]}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise RequestError(f"{path}: cannot be read ({error}); delete it and give this command again") from None
 
 
 def write_fits(
@@ -111,7 +116,7 @@ def _optima(fit: Fit) -> pd.DataFrame:
     rows = []
     for optimum in fit.optima:
         cell = optimum.cell
-        left_out, left_out_low, left_out_high = _rates(fit.left_out.get(cell.params, UNKNOWN))
+        left_out = _rates(fit.left_out.get(cell.name, UNKNOWN))
         rows.append(
             {
                 "objective": fit.objective.column,
@@ -122,9 +127,9 @@ def _optima(fit: Fit) -> pd.DataFrame:
                 "high": _exp(optimum.high),
                 "grid_best": _exp(optimum.grid_best),
                 "in_law": int(bool(fit.law) and not optimum.needs),
-                "left_out_prediction": left_out,
-                "left_out_low": left_out_low,
-                "left_out_high": left_out_high,
+                "left_out_prediction": left_out[0],
+                "left_out_low": left_out[1],
+                "left_out_high": left_out[2],
                 "runs": len(cell.scores),
                 "failed": int((~np.isfinite(cell.scores)).sum()),
                 "needs": optimum.needs,
@@ -169,7 +174,8 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
     )
     head = head.replace("-", "−").replace("N −", "N − ").replace("N +", "N + ")
     if fit.seeds < VERDICT_SEEDS:
-        says = f"No verdict: it takes {VERDICT_SEEDS} seeds per rate"
+        has = "1 or does not say" if fit.seeds < 2 else fit.seeds
+        says = f"No verdict: it takes {VERDICT_SEEDS} seeds per rate, and here a size has {has}"
     else:
         falls = "falls" if slope.high < 0 else "rises" if slope.low > 0 else "may fall or rise"
         within = "within" if slope.low <= PAPER_LAW.slope <= slope.high else "outside"

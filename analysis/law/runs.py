@@ -116,7 +116,10 @@ def read_runs(path: Path, lower_is_better: bool) -> Runs:
     points["seed"] = -1
     if "seed" in table:
         points["seed"] = pd.factorize(labels(table["seed"], "seed", str(path)), sort=True)[0]
-    points["name"] = points["params"].map(short_count)
+    short = points["params"].map(short_count)
+    alike = points["params"].groupby(short).transform("nunique") > 1
+    points["name"] = short.mask(alike, points["params"].map("{:.17g}".format))
+
     twice = points["seed"].ge(0) & points.duplicated(["params", "learning_rate", "seed"])
     if twice.any():
         row = points.index[twice][0]

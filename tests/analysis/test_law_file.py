@@ -73,6 +73,13 @@ def test_a_spreadsheets_separators_are_read(separator: str) -> None:
     assert len(read_runs(Path("results.csv"), False).points) == len(exact_rows())
 
 
+def test_sizes_alike_to_three_digits_are_told_apart() -> None:
+    sizes = (1_230_000, 1_234_000, 5_000_000, 20_000_000)
+    write_csv(Path("results.csv"), [(n, rate, score) for n, rate, score in exact_rows(sizes)])
+    names = read_runs(Path("results.csv"), False).points["name"].unique()
+    assert names.tolist() == ["1230000", "1234000", "5M", "20M"]
+
+
 def test_losses_are_turned_round(undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
     write_csv(Path("results.csv"), [(n, rate, -score) for n, rate, score in exact_rows()])
     fit("--lower-is-better")

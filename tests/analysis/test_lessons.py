@@ -19,6 +19,7 @@ from analysis.judging.looks import question_status
 from analysis.judging.p_values import p_values
 from analysis.judging.verdicts import judge_contrasts, judge_lessons, needed, needed_for, parts_frame
 from analysis.law.fit import Fit, Law
+from analysis.law.report import _last_targets
 from analysis.law.runs import Objective
 from analysis.pages.verdicts import lesson_notes
 from analysis.statistics import Interval
@@ -256,6 +257,14 @@ def test_the_law_is_judged_by_the_paper_s_objective_and_by_loss(slope: float, ha
     own_study = replace(SEARCH, variant=replace(SEARCH.variant, manifest=own))
     kinds = [set(parts_frame(of_law(study, LESSONS, [score]))["seeds_are"]) for study in (SEARCH, own_study)]
     assert kinds == [{"development"}, {""}], "nothing was tuned on seeds of one's own data"
+
+
+def test_a_damaged_law_is_told(tmp_path: Path) -> None:
+    law = tmp_path / "law.json"
+    for text in ("{", "[]", "[" * 100_000):
+        law.write_text(text, encoding="utf-8")
+        with pytest.raises(RequestError, match=r"law\.json: cannot be read \(.{1,200}\); delete it"):
+            _last_targets(law)
 
 
 def test_every_lesson_is_about_a_contrast_or_an_axis_that_its_sweep_has() -> None:
