@@ -1,14 +1,17 @@
 """The figure of claims or lessons: a row each, with the difference, its interval, what is claimed, and the verdict."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.markers import CARETLEFTBASE, CARETRIGHTBASE
 from matplotlib.patches import Rectangle
 
 from analysis.judging.claims import LAW
 from analysis.judging.p_values import claimed
-from analysis.pages.cells import are_losses
+from analysis.pages.cells import are_losses, in_short
 from analysis.pages.verdicts import ONE_SIDED, claim_text
 from analysis.style import BASE, BLUE, DARK, GREY, RED, WIDTH, annotate, annotate_head, label_rows, row_name
 from analysis.table import Row
@@ -78,20 +81,30 @@ def _draw(axis: Axes, place: int, row: Row) -> None:
     band = Rectangle((low, place - 0.36), high - low, 0.72, color="#EFEFEF", linewidth=0, zorder=0)
     axis.add_patch(band)
     word, colour = _verdict(row)
+    mark: dict[str, Any] = {"color": colour, "linestyle": "none"}
+    mark["mfc"] = "white" if row["interval"] == "questions" else colour
     ends = row["low"], row["high"]
     axis.plot(ends, [place, place], color=colour, linewidth=1.4)
-    inside = "white" if row["interval"] == "questions" else colour
-    axis.plot(row["estimate"], place, marker="o", markersize=4, color=colour, mfc=inside, linestyle="none")
+    if row["low"] < left:
+        axis.plot(left, place, marker=CARETLEFTBASE, markersize=4, clip_on=False, **mark)
+    if row["high"] > right:
+        axis.plot(right, place, marker=CARETRIGHTBASE, markersize=4, clip_on=False, **mark)
+    axis.plot(row["estimate"], place, marker="o", markersize=4, **mark)
     if np.isfinite(row["paper"]):
         marker = ">" if row["paper_bound"] == "above" else "D"
-        axis.plot(row["paper"], place, marker=marker, markersize=4, color=DARK, mfc="white", linestyle="none")
+        mark = {"color": DARK, "mfc": "white", "linestyle": "none"}
+        axis.plot(row["paper"], place, marker=marker, markersize=4, **mark)
     annotate(axis, word, (1.01, place), va="center", color=colour, fontweight="bold", fontsize=6.5)
 
 
 def _verdict(row: Row) -> tuple[str, str]:
-    """The verdict with its colour."""
-    if row.get("aside") or row["verdict"] == "not judged":
+    """The verdict, or in short why there is none, with its colour."""
+    if row.get("aside"):
         return "not judged", GREY
+    if row["verdict"] == "not judged":
+        reason = in_short(row["reason"])
+        fits = 0 < len(reason) <= len("contradicted")
+        return (reason if fits else "not judged"), GREY
     if row.get("of_lesson"):
         return "see lessons", BASE
     return row["verdict"], COLOURS.get(row["verdict"], GREY)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.pages.scores import CONTROLS, Shown, shown_measures, shown_rows
-from analysis.statistics import Interval
+from analysis.statistics import Interval, mean_of
 from analysis.study import Study
 from analysis.style import BASE, BLUE, DARK, MARKERS, SERIES, WIDTH, annotate_head, row_name
 from mm1_lab.config import Measure
@@ -35,8 +35,8 @@ class Column:
 
     title: str
     measures: Mapping[str, Measure]
-    is_papers: bool = False
-    """Whether it has the numbers that MM1 states, in place of ours."""
+    kind: str = "points"
+    """`points`, `loss` of the source in `measures`, or `paper` for the numbers that MM1 states."""
 
 
 def draw_scores(study: Study) -> Figure:
@@ -56,9 +56,11 @@ def draw_scores(study: Study) -> Figure:
     headings = [row is None and label != MAJORITY for label, row in lines]
     for is_heading, label in zip(headings, axes[0].get_yticklabels(), strict=True):
         label.set_fontweight("bold" if is_heading else "normal")
+        if "\n" in label.get_text():
+            label.set_linespacing(0.9)
     for axis, column in zip(axes, columns, strict=True):
         axis.set_title(column.title, color=DARK)
-        axis.set_xlabel("points")
+        axis.set_xlabel("nats per token" if column.kind == "loss" else "points")
         axis.tick_params(axis="y", length=0)
         axis.grid(axis="x")
         axis.margins(x=0.12)
@@ -81,8 +83,11 @@ def draw_scores(study: Study) -> Figure:
 
 
 def head(study: Study) -> str:
-    """A figure's title: the sweep, its setting, and what was overridden."""
-    return ", ".join([study.sweep.heading, study.setting, *study.manifest.overrides])
+    """A figure's title: the sweep, its setting, and how many settings were overridden."""
+    overridden = study.manifest.overrides
+    if len(overridden) > 4:
+        overridden = (*overridden[:3], f"{len(overridden) - 3} more settings (table.md)")
+    return ", ".join([study.sweep.heading, study.setting, *overridden])
 
 
 def _columns(study: Study) -> list[Column]:
@@ -95,6 +100,10 @@ def _columns(study: Study) -> list[Column]:
             shots = "" if measure.shots is None else str(measure.shots)
             by_name.setdefault(measure.of, {})[shots] = measure
     columns = []
+    if not study.manifest.in_world:
+        for source in study.held_out["source"].unique():
+            loss = Measure(str(source), about="loss")
+            columns.append(Column(f"{source},\nheld-out loss\n(less is better)", {"": loss}, "loss"))
     for name, by_shots in by_name.items():
         title = textwrap.fill(name, TITLE)
         if name in study.families:
@@ -103,7 +112,7 @@ def _columns(study: Study) -> list[Column]:
     published = {measure for _, _, measure in study.paper.values}
     paper = {str(one.shots): one for one in study.measures if not one.of and str(one) in published}
     if paper:
-        columns.append(Column("MM1's own\nnumbers", paper, is_papers=True))
+        columns.append(Column("MM1's own\nnumbers", paper, "paper"))
     return columns
 
 
@@ -124,6 +133,8 @@ def _lines(study: Study) -> list[tuple[str, Shown | None]]:
 
 
 def _remark(study: Study, arm: str) -> str:
+    if study.representative(arm) not in study.scored:
+        return " (no scores)"
     if arm in study.controls:
         return " (reads text, no pictures)"
     return " (base)" if study.sweep.arms[arm] == study.sweep.base else ""
@@ -134,16 +145,18 @@ def _draw_row(axis: Axes, study: Study, column: Column, row: Shown | None, heigh
     for name, measure in column.measures.items():
         colour, marker, shift = looks[name]
         at = height + shift
-        if column.is_papers:
+        if column.kind == "paper":
             number = row and study.paper.value(row.panel, row.label, measure)
             if number:
                 marker = ">" if number.bound == "above" else marker
                 axis.plot(number.value, at, marker=marker, color=colour, mfc="white", linestyle="none")
             continue
         point = None
-        if row:
+        if row and column.kind == "loss":
+            point = mean_of(study.seed_values(row.arm, measure))
+        elif row:
             point = study.mean(row.arm, measure)
-        elif (level := study.majority(measure)) is not None:
+        elif column.kind == "points" and (level := study.majority(measure)) is not None:
             marker, point = "|", Interval(level, np.nan, np.nan)
         if point:
             axis.plot(point.estimate, at, marker=marker, color=colour, linestyle="none", zorder=2)

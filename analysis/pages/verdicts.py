@@ -36,6 +36,8 @@ def verdicts_table(frame: pd.DataFrame, title: str = "", notes: Sequence[str] = 
         difference = str(row["detail"])
         if row.get("parts", 1) > 1:
             difference += f" (of {row['parts']} parts)"
+        if row.get("mixes_machines") == 1:
+            difference += " ‡"
         is_decided = bool(row.get("aside") or row.get("of_lesson"))
         rows.append(
             {
@@ -85,6 +87,8 @@ def claims_notes(study: Study, claims: pd.DataFrame) -> list[str]:
     judged_here = claims[claims["of_lesson"] == ""] if "of_lesson" in claims else claims
     if judged_here["seeds_needed"].notna().any():
         notes.append(NEEDED_NOTE)
+    if (claims["mixes_machines"] == 1).any():
+        notes.append("‡ At some seed the arms were scored on different machines or with different libraries.")
     return [*notes, *remarks(study)]
 
 
@@ -118,6 +122,8 @@ def lesson_notes(lessons: pd.DataFrame) -> list[str]:
         notes.append(f"{left} more lessons were not run here; `lessons.csv` names the commands.")
     if note := looks_note(lessons):
         notes.append(f"{note} The 5 % are spent over looks and divided among lessons.")
+    if (lessons["interval"] == "questions").any():
+        notes.append("*Over questions*: one seed, conditional on these models, and no verdict.")
     return notes
 
 
