@@ -203,8 +203,10 @@ def test_own_data_show_what_there_is(tmp_path: Path, data_mix: Sweep) -> None:
     assert study.families == {"": "captioning (CIDEr)"}
     assert study.representative("no-vecap") == "base" and study.others == []
     assert not study.paper.values and "tuned on" not in study.caution
-    titles = [axis.get_title() for axis in draw_scores(study).axes]
-    assert titles == ["captioning\n(CIDEr)", "captions", "text-captions"]
+    losses, more, *rest = draw_scores(study).axes
+    assert [axis.get_title().split(",")[0] for axis in (losses, more)] == ["captions", "text"]
+    assert 0.75 in marks(losses) and 1.5 in marks(more)
+    assert [axis.get_title() for axis in rest] == ["captioning\n(CIDEr)", "captions", "text-captions"]
 
 
 def test_captions_by_content_have_their_cider_beside(data_mix: Sweep) -> None:
