@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.pages.cells import seeds_cell
 from analysis.seeds import seeds_needed
-from analysis.statistics import PRIOR, Interval
+from analysis.statistics import PRIOR
 from analysis.study import Study
 from analysis.table import Table, as_text
 from mm1_lab.config import AVERAGE, Measure
@@ -21,8 +21,6 @@ from mm1_lab.results.summary import rows_of
 
 POINTS = 3.0
 """The difference to decide: what the paper's two resolutions differ by."""
-ABOUT_RIGHT = 1.5
-"""Up to so many times the best number of questions, or of it, a decision costs hardly more."""
 LEAST_NOISE = 1e-9
 """Less is left of equal values by the rounding of a fit."""
 FEWEST_TO_POOL = 4
@@ -53,11 +51,10 @@ def measure_rows(study: Study, minutes: float, evaluation: float) -> pd.DataFram
             continue
         noise = float(np.mean(errors * np.sqrt(counts)))  # every arm's is the same
         spread = float(np.var([found.estimate for found in known.values()], ddof=1))
-        pair = Interval(POINTS, noise * np.sqrt(2), np.nan)
         prior = PRIOR if len(known) >= FEWEST_TO_POOL else 0.0
         needed = share = best = np.nan
         if measure not in losses:
-            needed = seeds_needed("greater", 0.0, pair, prior)
+            needed = seeds_needed("greater", 0.0, POINTS, noise * np.sqrt(2), prior)
             share = min(question_variance(study, measure, list(known)) / noise**2, 1.0)
             # least of (training + questions / m) · (minutes of training + m · minutes of evaluation)
             if share < 1 and evaluation > 0:
@@ -136,13 +133,11 @@ def measures_text(folder: Path, claimed: Collection[Measure]) -> str:
         each.append(f"{row['measure']} {as_text(row['core_minutes'], '.0f')} ({seeds_cell(row)} seeds)")
     least, most = rows["from_questions"].min(), rows["from_questions"].max()
     best = rows["best_questions"].mask(rows["from_questions"] == 100, np.inf).median()
-    pays = "more seeds pay, with as many questions as now"
-    if best > ABOUT_RIGHT:
-        times = f"about {best:.1f}" if np.isfinite(best) else "many"
-        pays = f"more questions pay, {times} times as many as now"
-    elif best < 1 / ABOUT_RIGHT:
-        pays = f"more seeds pay, with about {best:.1f} times as many questions as now"
+    times = "many"
+    if np.isfinite(best):
+        times = f"about {best:.1f}"
     return (
         f"By {folder}, core-minutes until {POINTS:g} points between two arms are decided, one claim at 80 % power: "
-        f"{', '.join(each)}. The choice of questions is {least:.0f} to {most:.0f} % of the noise's variance: {pays}."
+        f"{', '.join(each)}. The choice of questions is {least:.0f} to {most:.0f} % of the noise's variance: they are "
+        f"fewest with {times} times as many questions as now."
     )

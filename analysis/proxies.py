@@ -117,9 +117,7 @@ def accuracy_table(rows: pd.DataFrame, title: str) -> Table:
     shown["cost, %"] = (100 * rows["cost"]).map("{:.3g}".format)
     shown["accuracy"] = (100 * rows["accuracy"]).map("{:.0f}".format)
     keys = ["sweep", "by", "seeds", "cost, %"]
-    table = shown.pivot(index=keys, columns="measure", values="accuracy")
-    in_order = shown.set_index(keys).index.unique()
-    table = table.loc[in_order, shown["measure"].unique()].reset_index()
+    table = shown.pivot_table("accuracy", keys, "measure", aggfunc="first", sort=False).reset_index()
     notes = [
         "Percentage of pairs of arms for which the run prefers the same arm as the full run; chance is 50.",
         "One seed: mean over single seeds. Cost: FLOPs of the trials, without the encoders and decoders that "

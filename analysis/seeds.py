@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import nctdtr, stdtrit
 
-from analysis.statistics import LEVEL, UNLIKE, Floats, Interval
+from analysis.statistics import LEAST, LEVEL, UNLIKE, Floats
 from mm1_lab.config import WORLD_DATA, Expectation
 from mm1_lab.results import Manifest
 
@@ -76,21 +76,21 @@ def _power(shift: float | Floats, degrees_of_freedom: float | Floats, level: flo
     return np.nan_to_num(1 - nctdtr(degrees_of_freedom, shift, bound), nan=1.0)
 
 
-def seeds_needed(expect: Expectation, margin: float, seed: Interval, prior: float = 0.0, family: int = 1) -> float:
+def seeds_needed(
+    expect: Expectation, margin: float, estimate: float, error: float, prior: float = 0.0, family: int = 1
+) -> float:
     """Seeds that decide a claim with 80 % power if the true difference is the estimate; infinite beyond MOST_SEEDS.
 
-    `seed` has the standard deviation of a single seed's difference as its error; `prior` is the degrees of freedom from
-    the pool, without which a share UNLIKE of claims keeps its own variance; the level is that of Holm's first step over
-    `family` claims. An estimate exactly on the margin can never be decided.
+    `error` is the standard deviation of a single seed's difference; `prior` is the degrees of freedom from the pool,
+    without which a share UNLIKE of claims keeps its own variance; the level is that of Holm's first step over `family`
+    claims. An estimate exactly on the margin can never be decided.
     """
     many = np.arange(2, MOST_SEEDS + 1, dtype=np.float64)
-    errors = seed.error / np.sqrt(many)
+    errors = max(error, LEAST) / np.sqrt(many)
     level = LEVEL / family
     own_variance = UNLIKE if prior else 1.0
-    estimate = -seed.estimate if expect == "less" else seed.estimate
-    if seed.error == 0:
-        margins = {"keeps": (-margin,), "equivalent": (-margin, margin)}.get(expect, (margin,))
-        return float("inf") if estimate in margins else 2.0
+    if expect == "less":
+        estimate = -estimate
 
     def beyond(value: float, tail: float) -> Floats:
         """The power to tell the estimate from a value at each number of seeds."""

@@ -33,6 +33,8 @@ from scipy.special import fdtri, stdtr, stdtrit
 Floats = NDArray[np.float64]
 
 LEVEL = 0.05
+LEAST = 1e-100
+"""Stands for an error of 0, by which nothing can be divided."""
 PRIOR = 5.0
 """Degrees of freedom of the pool: 95 % of pairs' true variances are within 0.4 to 6 times the pool's. Of 4, 5 and 6,
 the one with which simulated intervals of pairs cover the truth in 95 to 97 %, whatever differs in spread."""
@@ -73,10 +75,7 @@ class Interval:
 
     def _tail(self, distance: float) -> float:
         """The probability that Student's t is below `distance` divided by the error."""
-        if self.error:
-            t = distance / self.error
-        else:
-            t = np.copysign(np.inf, distance) if distance else 0.0
+        t = distance / max(self.error, LEAST)
         return float(stdtr(self.degrees_of_freedom, t))
 
 
@@ -176,11 +175,11 @@ def arm_means(scores: pd.DataFrame, controls: Collection[str] = ()) -> dict[str,
     return means
 
 
-def over_questions(means: pd.Series[float], counts: pd.Series[int], weights: pd.Series[int] | None = None) -> Interval:
+def over_questions(means: pd.Series[float], counts: pd.Series[int], weights: pd.Series[int]) -> Interval:
     """The mean of a score or difference over benchmarks, with an error from the spread between blocks of questions.
 
     `means` of blocks and their numbers of questions, `counts`, are indexed by benchmark and, last, block; `weights` are
-    the benchmarks', by default equal. The unit is the block, as its questions share demonstrations; the result is the
+    the benchmarks'. The unit is the block, as its questions share demonstrations; the result is the
     closed form of a bootstrap over blocks. Degrees of freedom are by Welch and Satterthwaite.
     """
     level = list(range(means.index.nlevels - 1))
@@ -189,8 +188,8 @@ def over_questions(means: pd.Series[float], counts: pd.Series[int], weights: pd.
     deviations = share * (means - parts.transform("sum"))
     squares = (deviations**2).groupby(level=level).sum()
     blocks = means.groupby(level=level).size()
-    weight = pd.Series(1.0, blocks.index) if weights is None else weights.loc[blocks.index]
-    weight = weight / weight.mean()
+    of_blocks = weights.loc[blocks.index]
+    weight = of_blocks / of_blocks.mean()
     with np.errstate(invalid="ignore"):  # a single block has no variance
         variances = np.asarray(weight**2 * squares * blocks / (blocks - 1), np.float64)
     freedom = np.maximum(blocks.to_numpy() - 1.0, 1.0)
@@ -202,3 +201,10 @@ def over_questions(means: pd.Series[float], counts: pd.Series[int], weights: pd.
         error=float(np.sqrt(total)) / len(blocks),
         degrees_of_freedom=float(degrees),
     )
+
+
+def over_blocks(rows: pd.DataFrame) -> Interval:
+    """`over_questions` of scores: rows with benchmark, block, shots and score."""
+    blocks = rows.groupby(["benchmark", "block"], observed=True)["score"].agg(["mean", "count"])
+    shots = rows.groupby("benchmark", observed=True)["shots"].nunique()
+    return over_questions(blocks["mean"], blocks["count"], shots)

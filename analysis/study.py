@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -15,7 +15,6 @@ from analysis.paper import Paper, PaperNumber, combine_numbers, read_paper
 from analysis.seeds import caution
 from analysis.statistics import Interval, arm_means, over_questions
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure, Panel, RequestError, Sweep, canonical_json
-from mm1_lab.formatting import counted
 from mm1_lab.results import Manifest
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
 from mm1_lab.results.summary import rows_of, trial_value
@@ -82,32 +81,25 @@ class Study:
         return [arm for arm in self.sweep.arms if arm in known]
 
     def missing(self) -> list[str]:
-        """Arms without scores, by those of the requested seeds that they lack; of many arms six by name."""
+        """Arms without scores, by those of the requested seeds that they lack."""
         requested = set(self.variant.trials["seed"])
         done = self.variant.done
         lacking: dict[str, list[str]] = {}
         for arm in self.sweep.arms:
-            own = requested - set(done["seed"][done["arm"] == arm])
+            own = sorted(requested - set(done["seed"][done["arm"] == arm]))
             if own:
                 word = "seeds" if len(own) > 1 else "seed"
-                lacking.setdefault(f"{word} {', '.join(map(str, sorted(own)))}", []).append(arm)
-        found = []
-        for seeds, arms in lacking.items():
-            named = ", ".join(arms[:6])
-            if len(arms) > 6:
-                named += f", and {counted(len(arms) - 6, 'more arm')}"
-            found.append(f"{named} ({seeds})")
-        return found
+                lacking.setdefault(f"{word} {', '.join(map(str, own))}", []).append(arm)
+        return [f"{', '.join(arms)} ({seeds})" for seeds, arms in lacking.items()]
 
-    def at_seeds(self, seeds: Iterable[int]) -> Study:
+    def at_seeds(self, seeds: Sequence[int]) -> Study:
         """This study with only the trials of `seeds`."""
-        chosen = list(seeds)
-        trials = self.variant.trials[self.variant.trials["seed"].isin(chosen)]
+        trials = self.variant.trials[self.variant.trials["seed"].isin(seeds)]
         known = set(trials["fingerprint"])
         return Study(
             variant=replace(self.variant, trials=trials),
-            scores=self.scores[self.scores["seed"].isin(chosen)],
-            held_out=self.held_out[self.held_out["seed"].isin(chosen)],
+            scores=self.scores[self.scores["seed"].isin(seeds)],
+            held_out=self.held_out[self.held_out["seed"].isin(seeds)],
             records={fingerprint: record for fingerprint, record in self.records.items() if fingerprint in known},
         )
 
@@ -138,20 +130,9 @@ class Study:
 
     @cached_property
     def panels(self) -> dict[str, Panel]:
-        """The sweep's panels, or one with all arms except controls; arms with the same trials are shown once. A panel
-        that is left with one arm is dropped if another one has more."""
-        panels = self.sweep.panels
-        if not panels:
-            arms = {arm: arm for arm in self.sweep.arms if arm not in self.controls}
-            panels = {"": Panel(title=self.sweep.title, arms=arms)}
-        shown = {}
-        for key, panel in panels.items():
-            labels: dict[str, list[str]] = {}
-            for label, arm in panel.arms.items():
-                labels.setdefault(self.representative(arm), []).append(label)
-            merged = {" = ".join(same): panel.arms[same[0]] for same in labels.values()}
-            shown[key] = Panel(title=panel.title, arms=merged)
-        return {key: panel for key, panel in shown.items() if len(panel.arms) > 1} or shown
+        """The sweep's panels, or one with all arms except controls."""
+        arms = {arm: arm for arm in self.sweep.arms if arm not in self.controls}
+        return self.sweep.panels or {"": Panel(title=self.sweep.title, arms=arms)}
 
     @cached_property
     def others(self) -> list[str]:
@@ -159,8 +140,8 @@ class Study:
         shown = set[str]()
         for panel in self.panels.values():
             shown |= {self.representative(arm) for arm in panel.arms.values()}
-        rest = [arm for arm in self.sweep.arms if self.representative(arm) not in shown]
-        return [arm for arm in rest if arm not in self.controls]
+        rest = [arm for arm in self.sweep.arms if arm not in self.controls]
+        return [arm for arm in rest if self.representative(arm) not in shown]
 
     # measures
 
@@ -193,8 +174,7 @@ class Study:
             every += [Measure(family, shots) for shots in self.shots]
         found = [measure for measure in every if len(rows_of(self.asked, measure))]
         if not found:
-            shots = ", ".join(map(str, self.shots))
-            raise RequestError(f"{self.variant.folder}: no finished trial has a score at {shots} shots; run it again")
+            raise RequestError(f"{self.variant.folder}: no trial has scores; name benchmarks in the file of the data")
         return found
 
     @cached_property

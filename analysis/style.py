@@ -1,8 +1,6 @@
 """The style of all figures: colour-blind-safe colours, and files that are byte-identical for the same numbers."""
 
-import sys
 import textwrap
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -55,6 +53,11 @@ def annotate(axis: Axes, text: str, place: tuple[float, float], **style: Any) ->
     axis.annotate(text, place, xycoords=("axes fraction", "data"), annotation_clip=False, **style)
 
 
+def row_name(text: str) -> str:
+    """Two lines at most; a word longer than a line, as arms named by their settings are, is cut where the line ends."""
+    return textwrap.fill(text, 56, max_lines=2, placeholder=" …", break_on_hyphens=False)
+
+
 def label_rows(axis: Axes) -> None:
     """For a figure with a row per label: a grid of columns, and no line and ticks beside the labels."""
     axis.tick_params(axis="y", length=0)
@@ -63,21 +66,10 @@ def label_rows(axis: Axes) -> None:
     axis.spines["left"].set_visible(False)
 
 
-@contextmanager
-def _letters_told_once() -> Iterator[None]:
-    """Says in one line that the font lacks letters, as of Chinese names; matplotlib warns of each."""
-    with warnings.catch_warnings(record=True) as remarks:
-        warnings.filterwarnings("always", "Glyph")
-        yield
-    if any(str(remark.message).startswith("Glyph") for remark in remarks):
-        print("mm1-lab: letters of some names are boxes in the figure, as its font lacks them", file=sys.stderr)
-
-
 def save(figure: Figure, path: Path) -> Path:
     """Writes `path` with the suffix .png, without dates or program names."""
     drawn = BytesIO()
-    with _letters_told_once():
-        figure.savefig(drawn, format="png", pil_kwargs={"compress_level": 0})  # read again at once
+    figure.savefig(drawn, format="png", pil_kwargs={"compress_level": 0})  # read again at once
     with Image.open(drawn) as picture:
         # a third of the bytes; median cut, the default, would merge the colours of small marks, and maximum coverage
         # tints greys
@@ -92,8 +84,7 @@ def save(figure: Figure, path: Path) -> Path:
 def save_pdf(figure: Figure, path: Path) -> Path:
     """The same with the suffix .pdf, for papers."""
     pdf = BytesIO()
-    with _letters_told_once():
-        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
     path = path.with_name(f"{path.name}.pdf")
     write_bytes(path, pdf.getvalue())
     return path

@@ -23,12 +23,11 @@ from scipy.special import fdtri
 from analysis.external.tables import Scores, make_scores, read_scores
 from analysis.judging.claims import claim_of
 from analysis.judging.p_values import DECIDED, LEAST_ERROR, SAME, P, Tested, holm, p_values
-from analysis.judging.sequential import FUTILE, chance_yet, over_looks
+from analysis.judging.sequential import FUTILE, chance_yet, p_over_looks
 from analysis.seeds import seeds_needed
 from analysis.statistics import (
     UNKNOWN,
     UNLIKE,
-    Floats,
     Interval,
     arm_means,
     moderated,
@@ -132,7 +131,7 @@ def judge(
         rows.append(_row(claim, one, tested[str(place)], spreads[claim.measure], looks))
     if not table.paired:
         notes.append("No column of seeds: an arm's rows are taken for independent runs of it.")
-    for look in dict.fromkeys(one.look for one in evidence if one.look):
+    for look in dict.fromkeys(one.look for one in evidence if 0 < one.look < one.count):
         notes.append(
             f"p and verdict are of the look at {look} seeds; differences and intervals are of all that are there."
         )
@@ -148,12 +147,7 @@ def _read_claims(claims: Path | str | Sequence[Mapping[str, Any]]) -> list[Outsi
         where, values = "claims", claims
     if not isinstance(values, list | tuple) or not values:
         raise RequestError(f"{where}: holds no list of `contrasts`, each with first, second, expect, and margin")
-    found = []
-    for number, one in enumerate(values, 1):
-        if not isinstance(one, Mapping):
-            raise RequestError(f"{where}: contrast {number} is not a mapping with first, second and expect")
-        found.append(OutsideClaim.parse(one, f"{where}: contrast {number}"))
-    return found
+    return [OutsideClaim.parse(one, f"{where}: contrast {number}") for number, one in enumerate(values, 1)]
 
 
 def _check_arms(claim: OutsideClaim, table: Scores) -> None:
@@ -222,67 +216,61 @@ class _Evidence:
     """What the interval is over: `seeds`, `runs`, or `questions`, which give no verdict; empty without one."""
     count: int = 0
     """Seeds that all of its arms have, or runs of the one that has fewest."""
-    single: Interval = UNKNOWN
-    """The difference with the error of a single seed."""
+    error_of_one: float = math.nan
+    """The error of a single seed's difference, or of that of single runs."""
     p: P = field(default_factory=dict)
     """By statement, over the looks; empty if nothing can be judged."""
     now: P = field(default_factory=dict)
-    """By statement, at the last finished look alone; empty without looks."""
-    look: int | None = None
-    """Seeds of the last finished look, where further ones have been added since."""
+    """By statement, at the last finished look alone."""
+    look: int = 0
+    """Seeds of the last finished look; 0 without looks."""
     reason: str = ""
     """Why nothing is judged."""
 
 
 def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks: Sequence[int]) -> _Evidence:
     """`questions` are those that all of its arms have."""
-    means = _means(questions) if len(questions) else pd.DataFrame()
+    means = _means(questions)
     weights = claim.weights
-    if not set(weights) <= set(means.index):
+    if questions.empty or not set(weights) <= set(means.index):
         return _Evidence(reason="no question in common")
-    own = {arm: pd.DataFrame(questions[arm]) for arm in weights}  # a column per run
+    theirs = means.loc[list(weights)]
     if paired:
-        seeds = means.loc[list(weights)].dropna(axis=1).columns
-        if seeds.empty:
-            return _Evidence(reason="no seed in common: run the arms at the same seeds")
-        own = {arm: runs[seeds] for arm, runs in own.items()}
-    count = min(runs.shape[1] for runs in own.values())
+        theirs = theirs.dropna(axis=1)
+    count = int(theirs.count(axis=1).min())
+    if count == 0:
+        return _Evidence(reason="no seed in common: run the arms at the same seeds")
     if count == 1:
-        by_arm = pd.DataFrame({arm: runs.mean(axis=1) for arm, runs in own.items()})
-        each = by_arm.dot(pd.Series(weights))
-        found = _between_questions(each)
+        by_arm = {}
+        for arm, own in theirs.iterrows():
+            by_arm[arm] = pd.DataFrame(questions[arm])[own.dropna().index].mean(axis=1)
+        found = _between_questions(pd.DataFrame(by_arm).dot(pd.Series(weights)))
         over = "questions" if np.isfinite(found.error) else ""
         what = "seed" if paired else "run of an arm"
         return _Evidence(found, over, count, reason=f"one {what}: its luck is not known")
     interval = _within_seeds if paired else _between_runs
     found, error_of_one = interval(weights, means, None)
-    evidence = _Evidence(
-        found=found,
-        over="seeds" if paired else "runs",
-        count=count,
-        single=replace(found, error=error_of_one),
-    )
-    least = LEAST_ERROR * max(1.0, abs(means.to_numpy()).max())
+    over = "seeds" if paired else "runs"
+    evidence = _Evidence(found, over, count)
+    least = LEAST_ERROR * max(1.0, np.nanmax(theirs.abs()))
     if found.error < least:
-        reason = f"the {evidence.over} change nothing, as if one model had been scored several times"
-        if paired and means.loc[list(weights)].std(axis=1).max() > least:
+        reason = f"the {over} change nothing, as if one model had been scored several times"
+        if paired and theirs.std(axis=1).max() > least:
             reason = SAME
-        return replace(evidence, single=UNKNOWN, reason=reason)
+        return replace(evidence, reason=reason)
+    evidence = replace(evidence, error_of_one=error_of_one)
     if not looks:
         return replace(evidence, p=p_values(claim.expect, claim.margin, found))
     finished = [look for look in looks if look <= count]
     if not finished:
         return replace(evidence, reason=f"before the first look, at {looks[0]} seeds")
-    each_p = []
+    tests: list[P] = []
     for look in finished:
         at_look, _ = interval(weights, means, look)
-        each_p.append(p_values(claim.expect, claim.margin, at_look) if at_look.error > least else {})
-    statements = dict.fromkeys(name for one in each_p for name in one)
-    if not statements:
-        return replace(evidence, reason=f"the {evidence.over} up to the look change nothing")
-    over_all = {name: over_looks([one.get(name, 1.0) for one in each_p], looks) for name in statements}
-    now, last = each_p[-1], finished[-1]
-    return replace(evidence, p=over_all, now=now, look=last if last < count else None)
+        tests.append(p_values(claim.expect, claim.margin, at_look) if at_look.error > least else {})
+    p = p_over_looks(tests, looks)
+    reason = "" if p else f"the {over} up to the look change nothing"
+    return replace(evidence, p=p, now=tests[-1], look=finished[-1], reason=reason)
 
 
 def _between_questions(each: pd.Series[float]) -> Interval:
@@ -318,34 +306,30 @@ def _between_runs(weights: Mapping[str, float], means: pd.DataFrame, look: int |
     The variance within its arms is moderated towards that within the others. If an F test tells the arms' own variances
     apart, each keeps its own (Welch's test): one for all would promise too much if the wildest arm was run least.
     """
-    others = {arm: own[:look] for arm, own in _runs(means).items()}
-    its = {arm: others.pop(arm) for arm in weights}
-    variance, degrees = shrunk(*_within_arms(its), *_within_arms(others))
-    variances = np.full(len(its), variance)
-    counts = np.array([len(runs) for runs in its.values()])
+    if look:
+        means = means.where(means.notna().cumsum(axis=1) <= look)
+    arms = list(weights)
+    own = means.loc[arms]
+    variance, degrees = shrunk(*_within_arms(own), *_within_arms(means.drop(index=arms)))
+    variances = np.full(len(arms), variance)
+    counts = own.count(axis=1).to_numpy()
     squares = np.square(list(weights.values()))
-    own = np.array([runs.var(ddof=1) for runs in its.values()])
-    most, least = int(own.argmax()), int(own.argmin())
-    if own[most] > own[least] * fdtri(counts[most] - 1, counts[least] - 1, 1 - UNLIKE / 2):
-        variances = own
-        parts = squares * own / counts
+    each = own.var(axis=1).to_numpy()
+    most, least = int(each.argmax()), int(each.argmin())
+    if each[most] > each[least] * fdtri(counts[most] - 1, counts[least] - 1, 1 - UNLIKE / 2):
+        variances = each
+        parts = squares * each / counts
         degrees = float(parts.sum() ** 2 / (parts**2 / (counts - 1)).sum())
-    estimate = sum(weight * float(its[arm].mean()) for arm, weight in weights.items())
+    estimate = float(own.mean(axis=1).to_numpy() @ list(weights.values()))
     error = math.sqrt((squares * variances / counts).sum())
     error_of_one = math.sqrt((squares * variances).sum())
     return Interval(estimate, error, degrees), error_of_one
 
 
-def _runs(means: pd.DataFrame) -> dict[str, Floats]:
-    return {str(arm): own.dropna().to_numpy(np.float64) for arm, own in means.iterrows()}
-
-
-def _within_arms(runs: Mapping[str, Floats]) -> tuple[float, float]:
+def _within_arms(means: pd.DataFrame) -> tuple[float, float]:
     """The variance of runs within arms, and its degrees of freedom."""
-    degrees = squares = 0.0
-    for own in runs.values():
-        degrees += len(own) - 1
-        squares += float(((own - own.mean()) ** 2).sum())
+    degrees = float((means.count(axis=1) - 1).clip(lower=0).sum())
+    squares = float(np.nansum(np.square(means.sub(means.mean(axis=1), axis=0))))
     return (squares / degrees if degrees else 0.0), degrees
 
 
@@ -360,24 +344,18 @@ def _row(
     found = one.found
     verdict = tested.verdict if one.p else "not judged"
     is_open = verdict not in DECIDED
+    error, prior = one.error_of_one, max(found.degrees_of_freedom - (one.count - 1), 0.0)
+    if one.count == 1 and spread:  # of arms that were run once, by the repeats of others
+        deviation, prior = spread
+        error = deviation * math.sqrt(sum(weight**2 for weight in claim.weights.values()))
     needed = math.nan
-    if is_open:
-        single = one.single
-        prior = max(found.degrees_of_freedom - (one.count - 1), 0.0)
-        if one.count == 1 and spread:  # of arms that were run once, by the repeats of others
-            deviation, prior = spread
-            squares = sum(weight**2 for weight in claim.weights.values())
-            single = Interval(found.estimate, math.sqrt(squares) * deviation, prior)
-        if np.isfinite(single.error) and np.isfinite(single.estimate):
-            needed = seeds_needed(claim.expect, claim.margin, single, prior, tested.tests)
+    if is_open and np.isfinite(error):
+        needed = seeds_needed(claim.expect, claim.margin, found.estimate, error, prior, tested.tests)
     if is_open and looks:
-        reached = max((look for look in looks if look <= one.count), default=0)  # `now` is of this look
-        chances = [chance_yet(p, reached, looks[-1]) for p in one.now.values()]
+        chances = [chance_yet(p, one.look, looks[-1]) for p in one.now.values()]
         is_open = max(chances, default=1.0) >= FUTILE and one.count < looks[-1]
-        for look in looks:  # it is only decided at a look
-            if look > one.count and look >= needed:
-                needed = float(look)
-                break
+        # it is only decided at a look
+        needed = next((float(look) for look in looks if look > one.count and look >= needed), needed)
     values = {
         "claim": claim.name,
         **claim.model_dump(exclude={"claim"}),
@@ -401,7 +379,7 @@ def _row(
 def _spread(means: pd.DataFrame, paired: bool) -> tuple[float, float] | None:
     """The standard deviation of a single run around what its arm, and its seed, explain, and its degrees of freedom."""
     if not paired:
-        variance, degrees = _within_arms(_runs(means))
+        variance, degrees = _within_arms(means)
         return (math.sqrt(variance), degrees) if degrees else None
     for arm, found in arm_means(means).items():  # every arm's tells the same
         return found.error * math.sqrt(len(means.loc[arm].dropna())), found.degrees_of_freedom

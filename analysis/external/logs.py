@@ -30,7 +30,7 @@ def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
             f"{folder}: holds no results of lmms-eval or lm-evaluation-harness; run them with --output_path"
         )
     rows: list[dict[str, Any]] = []
-    without_questions, less_is_better = set[str](), set[str]()
+    without_questions, without_score = set[str](), set[str]()
     read: dict[tuple[str, str, str, int], Path] = {}
     for path in files:
         arm, seed = _arm_and_seed(path.relative_to(folder))
@@ -44,15 +44,12 @@ def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
             if list(scores) == ["all"]:
                 without_questions.add(task)
             if not scores:
-                less_is_better.add(task)
+                without_score.add(task)
             for question, score in scores.items():
                 row = {"arm": arm, "seed": seed, "benchmark": task, "shots": shots}
                 rows.append(row | {"question": question, "score": score})
     if not rows:
-        why = "if answers were only written down"
-        if less_is_better:
-            why = "less is better by all their metrics; give a table"
-        raise RequestError(f"{folder}: no task has a score in its results, as {why}")
+        raise RequestError(f"{folder}: no task has a score in its results of which more is better; give a table")
     frame = pd.DataFrame(rows)
     lacks_seed = frame["seed"] == ""
     if lacks_seed.all():
@@ -66,8 +63,8 @@ def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     notes = ["Fractions are shown in percent."]
     if without_questions:
         notes.append(f"Without scores by question: {', '.join(sorted(without_questions))}.")
-    if less_is_better:
-        notes.append(f"Left out, as less is better by all their metrics: {', '.join(sorted(less_is_better))}.")
+    if without_score:
+        notes.append(f"Left out, without a score of which more is better: {', '.join(sorted(without_score))}.")
     return frame, notes
 
 
@@ -80,28 +77,24 @@ def _arm_and_seed(path: Path) -> tuple[str, str]:
 
 
 def _tasks(path: Path) -> Iterator[tuple[str, int, dict[str, float]]]:
-    """For each task of a run: its name, its shots, and its scores by question, or one of `all`; none if less is better
-    by all its metrics."""
+    """For each task of a run: its name, its shots, and its scores by question, or one of `all`; none if it has no
+    metric of which more is better."""
     told = load_json(path)
     for task, values in told["results"].items():
         more_is_better = (told.get("higher_is_better") or {}).get(task) or {}
-        metrics: dict[str, float] = {}
-        less_is_better = False
+        metrics: dict[tuple[str, str], float] = {}
         for name, value in values.items():
-            if not isinstance(value, int | float) or "," not in name or "stderr" in name:
-                continue  # `acc,none` is a metric, `sample_len` is none
-            if more_is_better.get(name.partition(",")[0]) is False:
-                less_is_better = True
-            else:
-                metrics[name] = float(value)
-        is_group = (told.get("group_subtasks") or {}).get(task) or task in (told.get("groups") or {})
-        if is_group or not (metrics or less_is_better):
+            metric, _, answers = name.partition(",")  # `acc,none` is a metric, `sample_len` is none
+            if not isinstance(value, int | float) or not answers or "stderr" in metric:
+                continue
+            if more_is_better.get(metric) is not False:
+                metrics[metric, answers] = float(value)
+        if (told.get("group_subtasks") or {}).get(task) or task in (told.get("groups") or {}):
             continue  # a group's tasks stand for themselves
         shots = int((told.get("n-shot") or {}).get(task) or 0)
         samples = _samples(path, task)
         scores = {"all": next(iter(metrics.values()))} if metrics else {}
-        for name, mean in metrics.items():
-            metric, _, answers = name.partition(",")
+        for (metric, answers), mean in metrics.items():
             chosen = [one for one in samples if metric in one and one.get("filter", answers) == answers]
             if found := _scores(chosen, metric, mean):
                 scores = found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -22,9 +23,9 @@ def judgement_text(judgement: Judgement) -> str:
     frame["95 %"] = [MISSING if low == MISSING else f"[{low}, {high}]" for low, high in ends]
     columns = ["claim", "measure", "expected", "difference", "95 %", "seeds", "p", "verdict", "seeds needed"]
     notes = []
-    for reason in dict.fromkeys(claim["reason"] for claim in claims if claim["reason"]):
-        count = sum(claim["reason"] == reason for claim in claims)
-        notes.append(f"Not judged ({count} of {len(claims)}): {reason}.")
+    for reason, count in Counter(claim["reason"] for claim in claims).items():
+        if reason:
+            notes.append(f"Not judged ({count} of {len(claims)}): {reason}.")
     if any(claim["interval_over"] == "questions" for claim in claims):
         notes.append("Intervals of one seed or run are over questions: they are about these models alone.")
     spread = judgement.spread

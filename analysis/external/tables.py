@@ -18,9 +18,9 @@ from mm1_lab.rows import Family
 
 NEEDED = ("arm", "score")
 KNOWN = (*NEEDED, "seed", "benchmark", "shots", "question", "status")
-UNFINISHED = frozenset(
-    {"crash", "crashed", "diverged", "error", "fail", "failed", "killed", "oom"}
-    | {"pending", "preempted", "running", "scheduled", "timeout"}
+UNFINISHED = (
+    *("crash", "crashed", "diverged", "error", "fail", "failed", "killed", "oom"),
+    *("pending", "preempted", "running", "scheduled", "timeout"),
 )
 """Values of a column `status`, in small letters, of runs whose scores do not count."""
 KEY = ["arm", "run", "benchmark", "shots", "question"]
@@ -55,8 +55,7 @@ def read_scores(path: Path, columns: Mapping[str, str] | None = None) -> Scores:
         if columns:
             raise RequestError(f"{path}: --columns is for tables; the columns of a harness's logs are known")
         frame, notes = read_logs(path)
-        scores = make_scores(frame, None, str(path))
-        return replace(scores, notes=(*notes, *scores.notes))
+        return replace(make_scores(frame, None, str(path)), notes=tuple(notes))
     return make_scores(_read_file(path), columns, str(path))
 
 
@@ -85,7 +84,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     with path.open(encoding="utf-8-sig") as file:
         head = file.readline()
     separator = max(",;\t", key=head.count)
-    names = next(csv.reader([head], delimiter=separator, skipinitialspace=True), [])
+    names = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
     if twice := [name for name in names if name and names.count(name) > 1]:  # pandas would rename the second one
         raise ValueError(f"the column {twice[0]!r} is there twice; leave one out")
     table = pd.read_csv(
@@ -98,14 +97,12 @@ def read_csv(path: Path) -> pd.DataFrame:
     )
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of such rows for names of rows
         raise ValueError("a row has more cells than the header; name every column, or remove cells")
-    return table
+    return table.rename(columns=str.strip)
 
 
 def make_scores(table: pd.DataFrame, columns: Mapping[str, str] | None = None, where: str = "the table") -> Scores:
     """Checks a frame of scores; `columns` as in `read_scores`. Raises RequestError, with `where` in front."""
     table = _named(table, columns or {}, where)
-    if table.empty:
-        raise RequestError(f"{where}: has no rows")
     notes = []
     if "status" in table:
         status = table["status"].astype(str).str.strip()
@@ -114,16 +111,16 @@ def make_scores(table: pd.DataFrame, columns: Mapping[str, str] | None = None, w
             values = ", ".join(sorted(set(status[unfinished])))
             notes.append(f"Left out {int(unfinished.sum())} of {len(table)} rows by their status ({values}).")
         table = table[~unfinished]
-        if table.empty:
-            raise RequestError(f"{where}: no row is of a finished run, by its column of status")
+    if table.empty:
+        raise RequestError(f"{where}: has no rows, or by its column of status none of a finished run")
     frame = pd.DataFrame({"score": _numbers(table["score"], where)})
     for name in ("arm", "benchmark", "question", "shots"):
-        frame[name] = _labels(table[name], name, where) if name in table else ""
+        frame[name] = labels(table[name], name, where) if name in table else ""
     is_ours = "family" in table and set(table["family"]) <= set(get_args(Family))
     frame["family"] = table["family"] if is_ours else ""
     paired = "seed" in table
     if paired:
-        frame["run"] = _labels(table["seed"], "seed", where)
+        frame["run"] = labels(table["seed"], "seed", where)
     else:
         repeats = frame.groupby(["arm", "benchmark", "shots", "question"]).cumcount()
         frame["run"] = repeats.astype(str)
@@ -132,17 +129,16 @@ def make_scores(table: pd.DataFrame, columns: Mapping[str, str] | None = None, w
         first = frame[doubled].iloc[0].rename({"run": "seed"})
         names = ("arm", "seed", "benchmark", "shots", "question")
         cell = ", ".join(f"{name} {first[name]}" for name in names if name in table)
-        raise RequestError(
-            f"{where}: {_row(frame.index[doubled][0])} is a second score of {cell}; leave one of them out"
-        )
+        raise RequestError(f"{where}: row {frame.index[doubled][0]} is a second score of {cell}; leave one of them out")
     if frame["arm"].nunique() < 2:
         raise RequestError(f"{where}: has one arm, {frame['arm'].iloc[0]!r}, so there is nothing to compare")
     return Scores(frame[[*KEY, "family", "score"]].reset_index(drop=True), paired, tuple(notes))
 
 
 def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.DataFrame:
-    """The table with the lab's names for its columns."""
-    table = table.rename(columns=lambda name: str(name).strip()).reset_index(drop=True)
+    """The table with the lab's names for its columns, and rows by their number from 1 on."""
+    table = table.rename(columns=lambda name: str(name).strip())
+    table.index = pd.RangeIndex(1, len(table) + 1)
     for name, own in columns.items():
         if name not in KNOWN:
             raise RequestError(f"--columns: there is no {name!r}{nearest(name, KNOWN)}")
@@ -154,9 +150,6 @@ def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.Da
         if name not in table:
             held = ", ".join(map(str, table.columns[:12])) or "none"
             raise RequestError(f"{where}: has no column {name!r} (it has {held}); name it with --columns {name}=COLUMN")
-    twice = table.columns[table.columns.duplicated()]
-    if len(twice):
-        raise RequestError(f"{where}: has the column {twice[0]!r} twice")
     return table
 
 
@@ -167,27 +160,22 @@ def _numbers(column: pd.Series[Any], where: str) -> pd.Series[float]:
         place = column.index[wrong][0]
         value = str(column[place]).strip()
         raise RequestError(
-            f"{where}: the score of {_row(place)} is {value[:40]!r}, not a number such as 50.1; leave the row out, or "
+            f"{where}: the score of row {place} is {value[:40]!r}, not a number such as 50.1; leave the row out, or "
             "have a column `status` say that the run crashed"
         )
     return numbers
 
 
-def _labels(column: pd.Series[Any], name: str, where: str) -> pd.Series[str]:
+def labels(column: pd.Series[Any], name: str, where: str) -> pd.Series[str]:
     """Names and numbers as text; seeds and shots that are whole numbers without `.0`, as spreadsheets write them."""
-    texts = column.astype(object).where(column.notna(), "").map(str)
-    labels = texts.str.strip()
-    empty = labels == ""
+    texts = column.astype(object).where(column.notna(), "").map(str).str.strip()
+    empty = texts == ""
     if empty.any():
-        raise RequestError(f"{where}: {_row(labels.index[empty][0])} has no {name}")
+        raise RequestError(f"{where}: row {texts.index[empty][0]} has no {name}")
     if name in ("seed", "shots"):
-        labels = labels.str.replace(r"\.0+$", "", regex=True)
+        texts = texts.str.replace(r"\.0+$", "", regex=True)
     if name == "shots":
-        wrong = labels[~labels.str.fullmatch(r"\d{1,4}")]
+        wrong = texts[~texts.str.fullmatch(r"\d{1,4}")]
         for place, value in wrong.items():
-            raise RequestError(f"{where}: the shots of {_row(place)} are {value!r}; they must be a whole number")
-    return labels
-
-
-def _row(place: Any) -> str:
-    return f"row {int(place) + 1}"
+            raise RequestError(f"{where}: the shots of row {place} are {value!r}; they must be a whole number")
+    return texts

@@ -104,7 +104,7 @@ def load_lessons(path: Path = PATH) -> tuple[Lesson, ...]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:  # a ValueError: no UTF-8, or a date that does not exist
         raise RequestError(f"{path}: this is not YAML ({getattr(error, 'problem', error)})") from None
-    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+    if not isinstance(values, list):
         raise RequestError(f"{path}: must hold a list of lessons")
     return tuple(Lesson.parse(value, f"{path}: lesson {number}") for number, value in enumerate(values, 1))
 

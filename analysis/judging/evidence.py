@@ -7,7 +7,7 @@ about the learning-rate law is the slope of its fit, over sizes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from analysis.judging.claims import LAW, Claim, Lesson, Part, claim_of, claims_of, lessons_about
 from analysis.judging.difference import Difference, Weights
 from analysis.judging.p_values import LEAST_ERROR, SAME, P, expectation, p_values, verdict_from_p
-from analysis.judging.sequential import over_looks
+from analysis.judging.sequential import p_over_looks
 from analysis.law.fit import VERDICT_SEEDS, Fit
 from analysis.paper import UNPUBLISHED, PaperNumber, combine_numbers, read_paper
 from analysis.runs import finished_looks, mixes_machines
@@ -45,9 +45,9 @@ class Evidence:
     """What the interval is over: `seeds`; with one seed `questions`, conditional on the models at hand; `sizes`."""
     seeds: Sequence[int] = ()
     in_world: bool = True
-    p: P | None = None
-    """By statement; of a growing study over its looks. None if there is a `reason`."""
-    p_of_look: P | None = None
+    p: P = field(default_factory=dict)
+    """By statement; of a growing study over its looks. Empty if there is a `reason`."""
+    p_of_look: P = field(default_factory=dict)
     """In a growing study, at the present look alone."""
     reason: str = ""
     """Why it is not judged."""
@@ -57,7 +57,7 @@ class Evidence:
     mixed_machines: bool | None = None
 
     def p_of(self, statement: str) -> float:
-        return (self.p or {}).get(statement, np.nan)
+        return self.p.get(statement, np.nan)
 
     @property
     def is_against(self) -> bool:
@@ -89,7 +89,7 @@ class Evidence:
             "low": found.low,
             "high": found.high,
             "interval": self.unit,
-            "p": min((self.p or {}).values(), default=np.nan),
+            "p": min(self.p.values(), default=np.nan),
             "p_supported": self.p_of("supported"),
             "p_contradicted": self.p_of("contradicted"),
             **seed_columns(self.seeds, self.in_world),
@@ -136,7 +136,8 @@ def _of_law_part(study: Study, lesson: Lesson, number: int, part: Part, fits: Se
         detail += f" − ({minus})".replace("-", "−")
         published = replace(published, value=np.nan)
     fit = next((fit for fit in fits if fit.objective.column == part.law), None)
-    slope, p = None, None
+    slope: Interval | None = None
+    p: P = {}
     reason = "smoke scale: nothing is learnt" if study.manifest.scale == "smoke" else ""
     if fit is None or fit.law is None:
         reason = f"no law: {fit.why if fit else f'no fit by {part.law}'}"
@@ -164,15 +165,20 @@ def _of_law_part(study: Study, lesson: Lesson, number: int, part: Part, fits: Se
 
 def gather(study: Study, claim: Claim, question: str, part: int = 1, aside: str = "") -> Evidence:
     difference = Difference(study, claim.weights)
-    p: P | None = None
-    p_of_look: P | None = None
+    seeds, looks = difference.seeds, study.manifest.looks
+    at_looks = [len(set(seeds) & set(study.seeds[:look])) for look in finished_looks(study)]
+    p: P = {}
+    p_of_look: P = {}
     if difference.over_seeds:
         p = _tested(claim, difference.over_seeds)
-        if study.manifest.looks:
-            p_of_look, p = p, _over_looks(difference, claim)
+        if looks:
+            p_of_look, p = p, p_over_looks(_tests(difference, claim, at_looks), looks)
     reason = study_not_judged(study) or unsolved(study, claim.weights) or difference.lacking
     if not reason and not p:
-        reason = "one seed" if p is None else _untested(difference)
+        if not difference.over_seeds:
+            reason = "one seed"
+        else:
+            reason = "before the first look" if looks and max(at_looks, default=0) < 2 else SAME
     return Evidence(
         question=question,
         part=part,
@@ -180,9 +186,9 @@ def gather(study: Study, claim: Claim, question: str, part: int = 1, aside: str 
         sweep=study.sweep.name,
         found=difference.found,
         unit=difference.unit,
-        seeds=difference.seeds,
+        seeds=seeds,
         in_world=study.manifest.in_world,
-        p=None if reason else p,
+        p={} if reason else p,
         p_of_look=p_of_look,
         reason=reason,
         aside=aside,
@@ -195,16 +201,18 @@ def _tested(claim: Claim, found: Interval) -> P:
     return p_values(claim.expect, claim.margin, found) if found.error > LEAST_ERROR else {}
 
 
-def _untested(difference: Difference) -> str:
-    """Why a difference of several seeds has no p."""
-    looks = difference.study.manifest.looks
-    count = _seeds_at(difference, max(finished_looks(difference.study), default=0)) if looks else 2
-    return "before the first look" if count < 2 else SAME
+def _tests(difference: Difference, claim: Claim, at_looks: Sequence[int]) -> list[P]:
+    """The p of each possible statement at the looks that the study has finished, at which it has so many seeds.
 
-
-def _seeds_at(difference: Difference, look: int) -> int:
-    """How many seeds a difference has at a look."""
-    return len(set(difference.seeds) & set(difference.study.seeds[:look]))
+    A look at which the claim has no more seeds than at the last, as an arm got none or failed, is not tested again.
+    """
+    tests: list[P] = []
+    before = 1
+    for count in at_looks:
+        found = difference.over_first(count) if count > before else None
+        tests.append(_tested(claim, found) if found else {})
+        before = max(before, count)
+    return tests
 
 
 def study_not_judged(study: Study) -> str:
@@ -239,20 +247,3 @@ def paper_difference(study: Study, weights: Weights) -> PaperNumber | None:
                 if number:
                     return number
     return combine_numbers([(weight, study.paper_value(*term)) for term, weight in weights.items()])
-
-
-def _over_looks(difference: Difference, claim: Claim) -> P:
-    """The p of each possible statement over the looks that the study has finished; empty before the first.
-
-    A look at which the claim has no more seeds than at the last, as an arm got none or failed, is not tested again.
-    """
-    study = difference.study
-    tests: list[P] = []
-    before = 1
-    for look in finished_looks(study):
-        count = _seeds_at(difference, look)
-        found = difference.over_first(count) if count > before else None
-        tests.append(_tested(claim, found) if found else {})
-        before = max(before, count)
-    statements = {name for test in tests for name in test}
-    return {name: over_looks([test.get(name, 1.0) for test in tests], study.manifest.looks) for name in statements}

@@ -13,7 +13,7 @@ from analysis.statistics import LEVEL, Interval
 from mm1_lab.config import Expectation
 
 Verdict = Literal["supported", "contradicted", "undecided", "not judged"]
-DECIDED = ("supported", "contradicted")
+DECIDED: tuple[Verdict, ...] = ("supported", "contradicted")
 
 P = Mapping[str, float]
 """The p of each statement that can be tested; a statement holds if its p is at most the level."""
@@ -57,10 +57,10 @@ def p_values(expect: Expectation, margin: float, found: Interval) -> dict[str, f
 
 def verdict_from_p(p: P, factor: float = 1.0) -> Verdict:
     """The verdict if each p is multiplied by `factor`."""
-    sure = {name for name, value in p.items() if factor * value <= LEVEL}
-    if "supported" in sure:
-        return "supported"
-    return "contradicted" if "contradicted" in sure else "undecided"
+    for verdict in DECIDED:
+        if factor * p.get(verdict, np.inf) <= LEVEL:
+            return verdict
+    return "undecided"
 
 
 def combine(parts: Sequence[P]) -> dict[str, float]:
@@ -84,8 +84,8 @@ class Tested(NamedTuple):
 
 def holm(p: Mapping[str, P]) -> dict[str, Tested]:
     """Holm's procedure over questions, in the order of the smallest p of their statements; all statements about a
-    question use its level."""
-    smallest = {name: min(own.values()) for name, own in p.items()}
+    question use its level. Those without any p are left out."""
+    smallest = {name: min(own.values()) for name, own in p.items() if own}
     left = tests = len(smallest)
     p_holm = 0.0
     tested = {}

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
+from analysis.judging.p_values import P
 from analysis.statistics import LEVEL, Floats
 
 STEP = 0.02
@@ -89,6 +90,15 @@ def over_looks(p: Sequence[float], looks: Sequence[int]) -> float:
     for one, of_look in zip(p, nominal.T, strict=False):  # later looks have no p yet
         found.append(np.interp(np.log(max(one, LEAST)), of_look, overall))
     return float(np.exp(min(found)))
+
+
+def p_over_looks(tests: Sequence[P], looks: Sequence[int]) -> P:
+    """The overall p of each statement by its tests at the first of `looks`; a look at which it was not tested has 1."""
+    found = {}
+    for name in {name for test in tests for name in test}:
+        p = [test.get(name, 1.0) for test in tests]
+        found[name] = over_looks(p, looks)
+    return found
 
 
 @lru_cache(maxsize=64)

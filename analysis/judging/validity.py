@@ -7,18 +7,16 @@ questions, conditional on the models at hand.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.judging.evidence import ABOVE
-from analysis.seeds import caution, earlier_world
-from analysis.statistics import UNKNOWN, Interval, mean_of, one_sample, over_questions
+from analysis.seeds import earlier_world
+from analysis.statistics import UNKNOWN, Interval, mean_of, one_sample, over_blocks
 from analysis.study import Study, read_study
 from analysis.table import Table, as_text
 from mm1_lab.config import Check, CheckVerdict, Recipe, read_checks
@@ -26,12 +24,6 @@ from mm1_lab.formatting import counted
 from mm1_lab.results import variant_name
 from mm1_lab.results.summary import PLAIN, benchmark_scores
 
-TALLY: dict[CheckVerdict, str] = {
-    "pass": "pass",
-    "fail": "fail",
-    "weak": "name a weak kind of question",
-    "needs more seeds": "need more seeds to tell",
-}
 CEILING = 95.0
 """Most points that leave room for a better arm."""
 SEED_SPREAD = {"0 shots": 3.0, "few shots": 5.0}
@@ -55,21 +47,18 @@ ABOVE_BLIND, ABOVE_MAJORITY = 20.0, 10.0
 KEPT = 80.0
 """Least percentage of a caption's words in the convention shown."""
 FEW = 4
-Majority = Mapping[Any, float]
-"""The best constant answer's score by kind of question."""
-Majorities = Mapping[str, Majority]
-"""By benchmark."""
+Majorities = Mapping[str, Mapping[str, float]] | pd.DataFrame
+"""By benchmark, and then by kind of question, the score of the best constant answer."""
 
 
 def validity_checks(study: Study) -> list[Check]:
     """The checks of a sweep's base; empty if no seed has both a finished base and a finished blind control."""
-    arms = _base_and_blind(study)
-    if arms is None:
+    recipe = study.sweep.base
+    base, blind = _arm_of(study, recipe), _arm_of(study, recipe.model_copy(update={"images": "blind"}))
+    if base == blind or not _seeds_of(study, base) & _seeds_of(study, blind):
         return []
-    base, blind = arms
     scores = study.scores[study.scores["arm"] == base]
     unseen = study.scores[study.scores["arm"] == blind]
-    unseen = unseen[unseen["seed"].isin(_seeds_of(study, base))]
     majorities = _majorities(study, base)
     return [
         *_seeing(scores, unseen, majorities),
@@ -96,46 +85,35 @@ def failed_gates(study: Study, checks: Sequence[Check]) -> tuple[str, ...]:
     name = variant_name("check_scale", manifest.overrides, manifest.data_name)
     gates = study.variant.folder.with_name(name) / "gates.csv"
     for gate in [] if earlier_world(manifest) else read_checks(gates):
-        if gate.verdict == "fail" and gate.seed is None:
-            failed.append(f"{gate.check}: {gate.what}")
-        elif gate.verdict == "fail" and gate.seed in study.seeds:
-            failed.append(f"{gate.check}: {gate.what}, seed {gate.seed}")
+        if gate.verdict == "fail" and gate.seed in (None, *study.seeds):
+            seed = "" if gate.seed is None else f", seed {gate.seed}"
+            failed.append(f"{gate.check}: {gate.what}{seed}")
     return tuple(dict.fromkeys(failed))
 
 
 def validity_table(study: Study, checks: Sequence[Check]) -> Table:
-    arms = _base_and_blind(study)
-    assert arms, "there are checks"
-    seeds, of_blind = (_seeds_of(study, arm) for arm in arms)
-    about = f"over {len(seeds)} seeds" if len(seeds) > 1 else "over questions, one seed"
-    shared = seeds & of_blind
-    if shared != seeds:  # a growing study may stop giving the control seeds
-        about += f", of differences from the blind control over {counted(len(shared), 'seed')}"
-    counts = Counter(one.verdict for one in checks)
-    tally = ", ".join(f"{counts[verdict]} {words}" for verdict, words in TALLY.items() if counts[verdict])
+    count = len(_seeds_of(study, _arm_of(study, study.sweep.base)))
+    about = "over questions, one seed"
+    if count > 1:
+        about = f"over {count} seeds, of differences over those of both arms"
     frame = pd.DataFrame(checks)
-    ends = ["" if np.isnan(one.low) else f"{as_text(one.low)} to {as_text(one.high)}" for one in checks]
-    frame["95 % interval"] = ends
+    tally = ", ".join(f"{count} {verdict}" for verdict, count in frame["verdict"].value_counts().items())
+    intervals = []
+    for one in checks:
+        ends = f"{as_text(one.low)} to {as_text(one.high)}"
+        intervals.append("" if np.isnan(one.low) else ends)
+    frame["95 % interval"] = intervals
     columns = ["check", "what", "value", "95 % interval", "needed", "verdict"]
     title = f"Validity of the base: {study.manifest.variant}, scale {study.manifest.scale}"
-    notes = [f"Of {len(checks)} checks {tally}; 95 % intervals {about}."]
-    if warning := caution(study.manifest, sorted(seeds)):
-        notes.append(warning)
+    notes = [f"Of {len(checks)} checks: {tally}; 95 % intervals {about}."]
+    if study.caution:
+        notes.append(study.caution)
     return Table(title, frame[columns], notes)
 
 
-def _base_and_blind(study: Study) -> tuple[str, str] | None:
-    """The arms that are a study's base and its blind control; None unless they are two and share a seed."""
-    recipe = study.sweep.base
-    base = _arm_of(study, recipe)
-    blind = _arm_of(study, recipe.model_copy(update={"images": "blind"}))
-    if base is None or blind is None or blind == base:
-        return None
-    return (base, blind) if _seeds_of(study, base) & _seeds_of(study, blind) else None
-
-
-def _arm_of(study: Study, recipe: Recipe) -> str | None:
-    return next((arm for arm, other in study.sweep.arms.items() if other == recipe), None)
+def _arm_of(study: Study, recipe: Recipe) -> str:
+    """Empty if there is none."""
+    return next((arm for arm, other in study.sweep.arms.items() if other == recipe), "")
 
 
 def _seeds_of(study: Study, arm: str) -> set[int]:
@@ -144,59 +122,63 @@ def _seeds_of(study: Study, arm: str) -> set[int]:
 
 
 def _majorities(study: Study, arm: str) -> Majorities:
-    """The means over seeds."""
+    """The means over seeds; empty if records do not say."""
     done = study.variant.done
-    levels: dict[str, list[dict[str, float]]] = {}
+    levels = []
     for fingerprint in done["fingerprint"][done["arm"] == arm]:
-        for benchmark, kinds in study.records[fingerprint].get("majority_by_kind", {}).items():
-            levels.setdefault(benchmark, []).append(kinds)
-    return {benchmark: pd.DataFrame(found).mean().to_dict() for benchmark, found in levels.items()}
+        record = study.records[fingerprint]
+        levels.append(pd.DataFrame(record.get("majority_by_kind", {})))
+    return pd.concat(levels).groupby(level=0).mean()
 
 
 def _seeing(scores: pd.DataFrame, blind: pd.DataFrame, majorities: Majorities) -> Iterator[Check]:
     """Checks of every visual benchmark, and of every kind of question of a benchmark with several."""
     visual = scores[scores["family"] == "vqa"]
     for benchmark, table in visual.groupby("benchmark", sort=False, observed=True):
-        majority = majorities.get(str(benchmark))
         for shots in SHOTS:
             asked = table[table["shots"] == shots]
             if asked.empty:
                 continue
-            yield from _seen_by_rule(f"{benchmark}, {shots} shots", asked, blind, majority, "fail")
+            what = f"{benchmark}, {shots} shots"
+            yield from _seen_by_rule(what, asked, blind, majorities, "fail")
             if table["kind"].nunique() > 1:
                 for kind, own in asked.groupby("kind", sort=False, observed=True):
-                    yield from _seen_by_rule(f"{benchmark}: {kind}, {shots} shots", own, blind, majority, "weak")
+                    what = f"{benchmark}: {kind}, {shots} shots"
+                    yield from _seen_by_rule(what, own, blind, majorities, "weak")
         for count, own in table.groupby("shots"):
             yield _no_ceiling(f"{benchmark}, {count} shots", own)
 
 
 def _seen_by_rule(
-    what: str, asked: pd.DataFrame, blind: pd.DataFrame, majority: Majority | None, otherwise: CheckVerdict
+    what: str, asked: pd.DataFrame, blind: pd.DataFrame, majorities: Majorities, otherwise: CheckVerdict
 ) -> Iterator[Check]:
-    if majority is not None:
-        level = float(asked["kind"].map(majority).mean())
-        needed = f"low ≥ {level:.1f} + {ABOVE:g}"
-        yield _reaching("above majority", what, asked, level + ABOVE, needed, otherwise)
-    yield _reaching("above blind", what, _minus(asked, blind), ABOVE, f"low ≥ {ABOVE:g}", otherwise)
+    """That the interval's lower end is far enough above; if only its upper end is, it takes more seeds to tell."""
+    rules = []
+    if asked["benchmark"].iloc[0] in majorities:
+        level = _majority(asked, majorities)
+        rules.append(("above majority", asked, level + ABOVE, f"low ≥ {level:.1f} + {ABOVE:g}"))
+    rules.append(("above blind", _minus(asked, blind), ABOVE, f"low ≥ {ABOVE:g}"))
+    for check, scores, least, needed in rules:
+        found = _mean(scores)
+        verdict = otherwise
+        if found.low >= least:
+            verdict = "pass"
+        elif found.high >= least:
+            verdict = "needs more seeds"
+        yield Check(
+            check=check,
+            what=what,
+            value=found.estimate,
+            low=found.low,
+            high=found.high,
+            needed=needed,
+            verdict=verdict,
+        )
 
 
-def _reaching(check: str, what: str, asked: pd.DataFrame, least: float, needed: str, otherwise: CheckVerdict) -> Check:
-    """The check that the interval's lower end reaches `least`; with `least` inside it takes more seeds to tell."""
-    found = _mean(asked)
-    verdict = otherwise
-    if found.low >= least:
-        verdict = "pass"
-    elif found.high >= least:
-        verdict = "needs more seeds"
-    return Check(
-        check=check,
-        what=what,
-        value=found.estimate,
-        low=found.low,
-        high=found.high,
-        needed=needed,
-        verdict=verdict,
-    )
+def _majority(asked: pd.DataFrame, majorities: Majorities) -> float:
+    """What the best constant answers score on questions of one benchmark."""
+    return float(asked["kind"].map(majorities[asked["benchmark"].iloc[0]]).mean())
 
 
 def _captions_and_text(scores: pd.DataFrame) -> Iterator[Check]:
@@ -239,11 +221,7 @@ def _by_seed(table: pd.DataFrame) -> pd.Series[float]:
 
 def _mean(table: pd.DataFrame) -> Interval:
     """The mean over benchmarks, with an interval over seeds, or with one seed over blocks of questions."""
-    if found := one_sample(_by_seed(table).tolist()):
-        return found
-    blocks = table.groupby(["benchmark", "block"], observed=True)["score"].agg(["mean", "count"])
-    shots = table.groupby("benchmark", observed=True)["shots"].nunique()
-    return over_questions(blocks["mean"], blocks["count"], shots)
+    return one_sample(_by_seed(table).tolist()) or over_blocks(table)
 
 
 def demonstration_checks(scores: pd.DataFrame, blind: pd.DataFrame, majorities: Majorities) -> Iterator[Check]:
@@ -256,13 +234,13 @@ def demonstration_checks(scores: pd.DataFrame, blind: pd.DataFrame, majorities: 
         return
     kinds = visual["benchmark"].astype(str) + " " + visual["kind"].astype(str)
     asked_both_ways = kinds.isin(kinds[at_few & is_second])
-    known = _plain_mean(visual[at_few & asked_both_ways & ~is_second])
-    share = 100 * _plain_mean(second) / known if known else 0.0  # at smoke nothing is known
+    known = _by_seed(visual[at_few & asked_both_ways & ~is_second]).mean()
+    share = 100 * _by_seed(second).mean() / known if known else 0.0  # at smoke nothing is known
     yield Check.within("told by demonstrations", f"second words, {FEW} shots, percent of first words", share, TOLD)
     captions = scores[scores["benchmark"].astype(str).str.endswith(FOLLOWED)]
     for shots, rows in captions[captions["shots"] > 0].groupby("shots"):
         what = f"captions' words in the convention shown, {shots} shots, percent"
-        yield Check.within("told by demonstrations", what, _plain_mean(rows), KEPT)
+        yield Check.within("told by demonstrations", what, float(_by_seed(rows).mean()), KEPT)
 
     yield from _seen(visual[at_few], "", blind, majorities)
     alone = visual[(visual["shots"] == 0) & ~is_second]
@@ -280,17 +258,10 @@ def _seen(scores: pd.DataFrame, words: str, blind: pd.DataFrame, majorities: Maj
     majority answer."""
     for (benchmark, shots), own in scores.groupby(["benchmark", "shots"], sort=False, observed=True):
         what = f"{benchmark}, {shots} shots{words}"
-        same = blind[(blind["benchmark"] == benchmark) & (blind["shots"] == shots)]
-        unseen = same["score"][same["question"].isin(own["question"])].mean()
-        seen = own["score"][own["seed"].isin(same["seed"])].mean()
-        yield Check.within("sees", f"{what}, − blind", float(seen - unseen), ABOVE_BLIND)
-        level = own["kind"].map(majorities[str(benchmark)]).mean()
-        yield Check.within("sees", f"{what}, − majority", float(own["score"].mean() - level), ABOVE_MAJORITY)
-
-
-def _plain_mean(rows: pd.DataFrame) -> float:
-    """The plain mean over benchmarks and seeds."""
-    return float(benchmark_scores(rows, ["seed"])["score"].mean())
+        above = float(_minus(own, blind)["score"].mean())
+        yield Check.within("sees", f"{what}, − blind", above, ABOVE_BLIND)
+        above = float(own["score"].mean()) - _majority(own, majorities)
+        yield Check.within("sees", f"{what}, − majority", above, ABOVE_MAJORITY)
 
 
 def _gain(family: str, rows: pd.DataFrame, most: int, least: float) -> Check:

@@ -5,7 +5,6 @@ contradicted if one is (the smallest p times their number).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,6 @@ from analysis.judging.claims import LAW, Claim, Lesson, claim_of, claims_of, les
 from analysis.judging.evidence import Evidence, of_contrasts
 from analysis.judging.p_values import P, Tested, Verdict, combine, holm
 from analysis.seeds import seeds_needed
-from analysis.statistics import LEVEL
 from analysis.study import Study
 
 ESTIMATE = (
@@ -66,21 +64,14 @@ class Judged(NamedTuple):
 
 def judge(questions: Mapping[str, Sequence[Evidence]]) -> dict[str, Judged]:
     """Judges questions together, at 5 % for all of them, from the evidence on each."""
-    p = {}
-    for name, evidence in questions.items():
-        if own := statements(evidence):
-            p[name] = own
-    tested = holm(p)
-    left = max(1, sum(one.p_holm > LEVEL for one in tested.values()))
+    tested = holm({name: statements(evidence) for name, evidence in questions.items()})
     judged = {}
     for name, evidence in questions.items():
         one = tested.get(name, Tested("not judged", np.nan, 1))
         deciding = [part for part in evidence if not part.aside]
         shown = deciding or evidence
         lead = lead_of(shown, one.verdict) if shown else None
-        reasons: list[str] = []
-        if one.verdict == "not judged":
-            reasons = [part.aside or part.reason for part in shown]
+        reasons = [part.aside or part.reason for part in shown]
         # any of the parts may contradict
         tests = one.tests * len(deciding) if lead and lead.is_against else one.tests
         judged[name] = Judged(
@@ -89,7 +80,7 @@ def judge(questions: Mapping[str, Sequence[Evidence]]) -> dict[str, Judged]:
             p_holm=one.p_holm,
             family=len(tested),
             tests=tests,
-            seeds_needed=needed(deciding, left) if one.verdict == "undecided" else np.nan,
+            seeds_needed=needed(deciding, one.tests) if one.verdict == "undecided" else np.nan,
             verdict=one.verdict,
             reason=next(filter(None, reasons), ""),
         )
@@ -98,7 +89,7 @@ def judge(questions: Mapping[str, Sequence[Evidence]]) -> dict[str, Judged]:
 
 def statements(evidence: Iterable[Evidence], of_look: bool = False) -> P:
     """The p of the statements about a question; none if no part decides or if a deciding part has no p."""
-    parts = [(one.p_of_look if of_look else one.p) or {} for one in evidence if not one.aside]
+    parts = [one.p_of_look if of_look else one.p for one in evidence if not one.aside]
     return combine(parts) if parts and all(parts) else {}
 
 
@@ -128,9 +119,9 @@ def needed(deciding: Sequence[Evidence], family: int) -> float:
 def needed_for(one: Evidence, family: int = 1) -> float:
     assert one.claim and one.found
     count = len(one.seeds)
-    one_seed = replace(one.found, error=one.found.error * np.sqrt(count))
+    error = one.found.error * np.sqrt(count)
     pooled = one.found.degrees_of_freedom - (count - 1)  # degrees of freedom from the pool of other arms
-    return seeds_needed(one.claim.expect, one.claim.margin, one_seed, pooled, family)
+    return seeds_needed(one.claim.expect, one.claim.margin, one.found.estimate, error, pooled, family)
 
 
 def judge_contrasts(study: Study) -> pd.DataFrame:
@@ -191,8 +182,7 @@ def judge_lessons(lessons: Sequence[Lesson], evidence: Iterable[Evidence], scale
             "sweep": lesson.sweep,
         }
         row = found | told | own._asdict()
-        has_none = all(one.found is None for one in questions[lesson.name])
-        if has_none and own.verdict == "not judged" and not own.reason:
+        if not questions[lesson.name]:
             command = "lr-law" if lesson.sweep == LAW else f"sweep-{lesson.sweep.replace('_', '-')}"
             at_scale = "" if scale == "mini" else f" SCALE={scale}"  # mini is make's own
             row["reason"] = f"not run: make {command}{at_scale}"

@@ -147,7 +147,7 @@ def _optima_table(optima: pd.DataFrame, title: str = "") -> Table:
                 "size": sized(row["size"], row["params"]),
                 "best η": _with_range(row["optimum"], row["low"], row["high"]),
                 "predicted without it": left_out,
-                "best tried": _with_range(row["grid_best"], math.nan, math.nan),
+                "best tried": _with_range(row["grid_best"]),
                 "not bracketed: needs": row["needs"],
                 "runs": row["runs"],
                 "failed": row["failed"],
@@ -156,7 +156,7 @@ def _optima_table(optima: pd.DataFrame, title: str = "") -> Table:
     return Table(title, pd.DataFrame(rows))
 
 
-def _with_range(value: float, low: float, high: float) -> str:
+def _with_range(value: float, low: float = math.nan, high: float = math.nan) -> str:
     if math.isnan(value):
         return ""
     text = f"{value:.3g}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.external.tables import read_csv
+from analysis.external.tables import labels, read_csv
 from analysis.seeds import caution
 from mm1_lab.config import RequestError, Size, parse_count, short_count
 from mm1_lab.results.reading import Variant, read_records
@@ -99,14 +99,14 @@ def read_runs(path: Path, lower_is_better: bool) -> Runs:
         table = read_csv(path)
     except (OSError, ValueError) as error:
         raise RequestError(f"--from {path}: cannot be read as CSV ({str(error).strip()})") from None
-    table.columns = table.columns.str.strip()
-    points = pd.DataFrame()
+    table.index = pd.RangeIndex(2, len(table) + 2)
+    points = pd.DataFrame(index=table.index)
     for column in ("params", "learning_rate", "score"):
-        if list(table.columns).count(column) != 1:
+        if column not in table:
             has = ", ".join(map(repr, table.columns[:12]))
-            raise RequestError(f"{path}: there must be one column {column!r}; the file has {has}")
+            raise RequestError(f"{path}: there must be a column {column!r}; the file has {has}")
         values = []
-        for row, text in enumerate(table[column].str.strip(), 2):
+        for row, text in table[column].str.strip().items():
             try:
                 values.append(_score(text) if column == "score" else _size_or_rate(text))
             except ValueError:
@@ -115,18 +115,14 @@ def read_runs(path: Path, lower_is_better: bool) -> Runs:
         points[column] = values
     points["seed"] = -1
     if "seed" in table:
-        seeds = table["seed"].str.strip().str.replace(r"\.0+$", "", regex=True)  # spreadsheets write 1.0
-        if (seeds == "").any():
-            row = int((seeds == "").to_numpy().argmax()) + 2
-            raise RequestError(f"{path}, row {row}: has no seed; give every row one, or leave out the column")
-        points["seed"] = pd.factorize(seeds, sort=True)[0]
+        points["seed"] = pd.factorize(labels(table["seed"], "seed", str(path)), sort=True)[0]
     short = points["params"].map(short_count)
     alike = points["params"].groupby(short).transform("nunique") > 1
     points["name"] = short.mask(alike, points["params"].map("{:.17g}".format))
 
     twice = points["seed"].ge(0) & points.duplicated(["params", "learning_rate", "seed"])
     if twice.any():
-        row = int(twice.to_numpy().argmax()) + 2
+        row = points.index[twice][0]
         raise RequestError(f"{path}, row {row}: has size, rate and seed of a row before; keep one row")
     if points["params"].nunique() < FEWEST_SIZES:
         raise RequestError(f"{path}: has fewer than the three sizes that fitting a law needs")

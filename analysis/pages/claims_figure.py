@@ -1,6 +1,5 @@
 """The figure of claims or lessons: a row each, with the difference, its interval, what is claimed, and the verdict."""
 
-import textwrap
 from typing import Any
 
 import numpy as np
@@ -14,15 +13,13 @@ from analysis.judging.claims import LAW
 from analysis.judging.p_values import claimed
 from analysis.pages.cells import are_losses, in_short
 from analysis.pages.verdicts import ONE_SIDED, claim_text
-from analysis.style import BASE, BLUE, DARK, GREY, RED, WIDTH, annotate, annotate_head, label_rows
+from analysis.style import BASE, BLUE, DARK, GREY, RED, WIDTH, annotate, annotate_head, label_rows, row_name
 from analysis.table import Row
 
 COLOURS = {"supported": BLUE, "contradicted": RED}
 """Colours by verdict; grey for all others."""
 ROW = 0.21
 """Inches of a row: the 25 lessons take a page of 1,400 pixels."""
-LONGEST = 56
-"""Characters of a claim on a line."""
 NOTE = "Dots: the difference with its 95 % interval. Grey bands: what is claimed."
 
 
@@ -47,9 +44,7 @@ def draw_claims(claims: pd.DataFrame, head: str, caution: str = "", unit: str = 
     labels = []
     for place, row in enumerate(rows):
         _draw(axis, place, row)
-        text = claim_text(row)
-        # a word longer than a line, as arms named by their settings are, is cut where the line ends
-        labels.append(textwrap.fill(text, LONGEST, max_lines=2, placeholder=" …", break_on_hyphens=False))
+        labels.append(row_name(claim_text(row)))
     axis.set_yticks(range(len(rows)), labels, linespacing=0.9)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlabel(unit)

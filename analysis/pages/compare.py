@@ -14,9 +14,6 @@ from analysis.study import Study
 from analysis.table import Table, as_text
 from mm1_lab.config import RequestError, nearest
 
-UNITS = {"seeds": "seeds", "questions": "questions, conditional on these models"}
-"""What an interval is over, by a difference's `unit`."""
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -75,7 +72,7 @@ def compare_arms(study: Study, first: str, second: str, only: Sequence[int] = ()
     if own[first] == own[second]:
         notes.append(f"{first} and {second} are the same trials.")
     elif seeds:
-        over = " or, with one seed, ".join(dict.fromkeys(UNITS[row["over"]] for row in rows if row["over"]))
+        over = "seeds" if len(seeds) > 1 else "questions, conditional on these models"
         text = seeds_text(seeds, study.manifest.in_world)
         notes.append(f"Points, {text}; the difference's interval is over {over}, uncorrected.")
     notes += unlike_note(study, own.values())
@@ -86,19 +83,15 @@ def compare_arms(study: Study, first: str, second: str, only: Sequence[int] = ()
 
 def _compared(study: Study, own: dict[str, str], only: Sequence[int]) -> list[int]:
     """The seeds at which both arms have scores. Raises RequestError if there is none, or if one of `only` is not."""
-    both = set(study.seeds)
+    both = set(only or study.seeds)
     texts = []
     for arm, representative in own.items():
         known = set(study.scores["seed"][study.scores["arm"] == representative])
-        text = seeds_text(sorted(known), study.manifest.in_world)
-        if lacking := sorted(set(only) - known):
-            at = seeds_text(lacking, study.manifest.in_world)
-            raise RequestError(f"--seeds: {arm} has no scores at {at}, only at {text}")
-        texts.append(f"{arm} has {text}")
+        texts.append(f"{arm} has {seeds_text(sorted(known), study.manifest.in_world)}")
         both &= known
-    if not both:
-        each = " and ".join(texts)
+    if not both or not both >= set(only):
         raise RequestError(
-            f"{study.variant.folder}: {each}; arms are compared at seeds that both have, so run one of them"
+            f"{study.variant.folder}: {' and '.join(texts)}; arms are compared at seeds that both have, so give "
+            "--seeds of both, or run one of them"
         )
-    return sorted(both & set(only) if only else both)
+    return sorted(both)

@@ -12,14 +12,14 @@ from matplotlib.lines import Line2D
 from analysis.pages.scores import CONTROLS, Shown, shown_measures, shown_rows
 from analysis.statistics import Interval, mean_of
 from analysis.study import Study
-from analysis.style import BASE, BLUE, DARK, MARKERS, SERIES, WIDTH, annotate_head
-from mm1_lab.config import TEXT_CORE, Measure
+from analysis.style import BASE, BLUE, DARK, MARKERS, SERIES, WIDTH, annotate_head, row_name
+from mm1_lab.config import Measure
 from mm1_lab.results.summary import PLAIN
 
 LABELS, LETTER = 1.7, 0.05
 """Inches for the names of arms at least, and of one of their letters."""
-LONGEST, TITLE = 56, 14
-"""Characters on a line of an arm's name, and of a benchmark's above its column."""
+TITLE = 14
+"""Characters on a line of a benchmark's name above its column."""
 LEAST = 0.95
 """Inches of a column at least; a figure of many columns is wider than a page."""
 ROW = 0.2
@@ -46,7 +46,7 @@ def draw_scores(study: Study) -> Figure:
     lines = _lines(study)
     shots = list(dict.fromkeys(name for column in columns for name in column.measures if name))
     looks = _looks(shots)
-    names = [textwrap.fill(label, LONGEST, max_lines=2, placeholder=" …", break_on_hyphens=False) for label, _ in lines]
+    names = [row_name(label) for label, _ in lines]
     longest = max(len(line) for name in names for line in name.split("\n"))
     width = max(WIDTH, max(LABELS, LETTER * longest) + LEAST * len(columns))
     figure = Figure(figsize=(width, 1.3 + ROW * len(lines)), layout="constrained")
@@ -91,28 +91,24 @@ def head(study: Study) -> str:
 
 
 def _columns(study: Study) -> list[Column]:
+    not_drawn = {"novel"}  # a probe that all arms fail; its scores are in the tables
+    if "chat" in study.families:  # of tuned models, what they were tuned for
+        not_drawn |= {"", *PLAIN}
+    by_name: dict[str, dict[str, Measure]] = {}
+    for measure in shown_measures(study):
+        if measure.of not in not_drawn:
+            shots = "" if measure.shots is None else str(measure.shots)
+            by_name.setdefault(measure.of, {})[shots] = measure
     columns = []
     if not study.manifest.in_world:
         for source in study.held_out["source"].unique():
             loss = Measure(str(source), about="loss")
             columns.append(Column(f"{source},\nheld-out loss\n(less is better)", {"": loss}, "loss"))
-    if TEXT_CORE in study.measures:
-        columns.append(Column(str(TEXT_CORE), {"": TEXT_CORE}))
-    measures = shown_measures(study)
-    not_drawn = {"novel"}  # a probe that all arms fail; its scores are in the tables
-    if "chat" in study.families:  # of tuned models, what they were tuned for
-        not_drawn |= {"", *PLAIN}
-    for family, title in study.families.items():
-        by_shots = {str(shots): Measure(family, shots) for shots in study.shots}
-        known = {shots: measure for shots, measure in by_shots.items() if measure in measures}
-        if known and family not in not_drawn:
-            columns.append(Column(textwrap.fill(title, 10, break_long_words=False), known))
-    own: dict[str, dict[str, Measure]] = {}
-    for measure in measures:
-        if measure not in study.measures:
-            own.setdefault(measure.of, {})[str(measure.shots)] = measure
-    for name, by_shots in own.items():
-        columns.append(Column(textwrap.fill(name, TITLE), by_shots))
+    for name, by_shots in by_name.items():
+        title = textwrap.fill(name, TITLE)
+        if name in study.families:
+            title = textwrap.fill(study.families[name], 10, break_long_words=False)
+        columns.append(Column(title, by_shots))
     published = {measure for _, _, measure in study.paper.values}
     paper = {str(one.shots): one for one in study.measures if not one.of and str(one) in published}
     if paper:

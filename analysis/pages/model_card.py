@@ -5,19 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.statistics import over_questions
+from analysis.statistics import over_blocks
 from analysis.table import environment
 from mm1_lab.config import ModelStage
 from mm1_lab.results.trained import in_the_papers_words, what_ran
-
-PROMPTS = {
-    (True, False): "question : what color is the circle ? answer :",
-    (True, True): "the color of the circle",
-    (False, False): "Question: What is shown? Short answer:",
-    (False, True): "What is shown?",
-}
-"""What the code asks, by whether the model is of the miniature world and whether it is tuned, as it was trained: of a
-tuned model the chat template makes a user's turn, of others it leaves the text as it is."""
 
 
 def model_card(
@@ -27,14 +18,12 @@ def model_card(
 
     Intervals are computed from blocks of questions, so they apply to this one model only.
     """
-    in_world = model.data.kind == "world"
     values: dict[str, Any] = {
         "name": name,
         "form": form,
         "image_tokens": model.picture_tokens,
-        "in_world": in_world,
+        "in_world": model.data.kind == "world",
         "tuned": model.tuned,
-        "prompt": PROMPTS[in_world, model.tuned],
         "scores": [],
     }
     if record is not None and scores is not None:
@@ -50,8 +39,7 @@ def _evaluated(record: dict[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
     summary = record["summaries"].get("sft" if "model" in config["model"] else "multimodal", {})
     rows = []
     for (benchmark, metric, shots), asked in scores.groupby(["benchmark", "metric", "shots"], sort=False):
-        blocks = asked.groupby(["benchmark", "block"], observed=True)["score"]
-        found = over_questions(blocks.mean(), blocks.size())
+        found = over_blocks(asked)
         interval = f"{found.low:.1f} to {found.high:.1f}" if found.low == found.low else ""  # none for a single block
         rows.append((benchmark, metric, shots, len(asked), f"{found.estimate:.1f}", interval))
     return {

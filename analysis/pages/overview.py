@@ -9,7 +9,7 @@ from pathlib import Path
 from analysis.effects import UNSET, levels_of
 from analysis.pages.axes import draw_axes
 from analysis.pages.claims_figure import draw_claims, is_drawn
-from analysis.pages.groups import Drawn, Group
+from analysis.pages.groups import Group
 from analysis.pages.output import Output
 from analysis.pages.verdicts import lesson_notes, lessons_tables
 from analysis.style import styled
@@ -49,7 +49,7 @@ def write_overview(out: Path, groups: Sequence[Group], latex: bool = False) -> l
 def summary(groups: Sequence[Group]) -> str:
     """The results at a glance as Markdown, with figures: own sweeps, then lessons and the sweeps they are about."""
     templates = environment()
-    templates.filters |= {"markdown": _markdown, "plain": plain_markdown, "alt": _alt}
+    templates.filters |= {"markdown": _markdown, "plain": plain_markdown}
     text = templates.get_template("summary.md.jinja").render(groups=groups)
     return f"{text}\n"
 
@@ -59,27 +59,17 @@ def _markdown(table: Table) -> str:
     return to_markdown(replace(table, title="")).rstrip()
 
 
-def _alt(text: str) -> str:
-    """Words for a picture, without the brackets that could end them."""
-    return re.sub(r"[\[\]]", "", plain_markdown(text))
-
-
 def write_report(out: Path, groups: Sequence[Group]) -> Path:
     """Writes `report.html` to `out`, from sweeps that have just been drawn there: one self-contained file."""
     drawn = [one for group in groups for one in group.drawn]
     templates = environment()
     templates.filters |= {"id": _id, "question": _question, "picture": _picture, "lesson_notes": lesson_notes}
     text = templates.get_template("report.html.jinja").render(
-        title=_title(drawn), groups=groups, folder=out, commands=[one.command for one in drawn]
+        groups=groups, folder=out, commands=[one.command for one in drawn]
     )
     path = out / "report.html"
     write_text(path, text)
     return path
-
-
-def _title(drawn: Sequence[Drawn]) -> str:
-    """The user's question, if there is only one."""
-    return drawn[0].manifest.sweep.title if len(drawn) == 1 else "What matters in a multimodal model"
 
 
 def _picture(path: Path) -> str:

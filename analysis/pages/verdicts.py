@@ -97,12 +97,10 @@ def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> li
     shown = run_lessons(lessons)
     tables = [verdicts_table(shown, title, [f"{tally(lessons)}.", *lesson_notes(lessons)])]
     known = parts[parts["detail"].notna()]
-    if len(known):
-        verdicts = known["says"].where(known["reason"] == "", "not judged")
-        about = known.assign(claim=known["lesson"], verdict=verdicts, seeds_needed=float("nan"))
-        notes = ["Each part by itself, at 5 % without correction for their number."]
-        tables.append(verdicts_table(about, "Part by part", notes))
-    return tables
+    verdicts = known["says"].where(known["reason"] == "", "not judged")
+    about = known.assign(claim=known["lesson"], verdict=verdicts, seeds_needed=float("nan"))
+    notes = ["Each part by itself, at 5 % without correction for their number."]
+    return [*tables, verdicts_table(about, "Part by part", notes)]
 
 
 def run_lessons(lessons: pd.DataFrame) -> pd.DataFrame:
@@ -111,7 +109,7 @@ def run_lessons(lessons: pd.DataFrame) -> pd.DataFrame:
 
 
 def lesson_notes(lessons: pd.DataFrame) -> list[str]:
-    family = int(lessons["family"].max()) if len(lessons) else 0
+    family = int(lessons["family"].max())
     notes = [
         "Differences in points with 95 % intervals over seeds, of the part that decides a lesson: it needs all its "
         f"parts and falls with one. All lessons are one family ({family} could be judged); verdicts hold at 5 % after "

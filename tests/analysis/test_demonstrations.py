@@ -27,7 +27,7 @@ def scores(second: float, eight: float = 70.0, captions: float = 60.0, otherwise
                 rows.append((seed, "captions", "captioning", "caption", shots, key, captions - shots))
                 rows.append((seed, "captions followed", "further", "caption", shots, key, 90.0 if shots else 50.0))
     columns = ["seed", "benchmark", "family", "kind", "shots", "question", "score"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns).assign(block=0)
 
 
 def test_second_words_are_compared_with_first_ones_and_eight_shots_with_none() -> None:

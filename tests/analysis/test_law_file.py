@@ -152,7 +152,7 @@ def test_failed_runs_and_spellings(undrawn: None) -> None:
         (
             "params,learning_rate,scores",
             grid(),
-            ["must be one column 'score'", "has 'params', 'learning_rate', 'scores'"],
+            ["must be a column 'score'", "has 'params', 'learning_rate', 'scores'"],
         ),
         (
             "",
@@ -168,9 +168,9 @@ def test_failed_runs_and_spellings(undrawn: None) -> None:
             [*([*row, 1] for row in grid()), [*grid()[0], 1]],
             ["row 14: has size, rate"],
         ),
-        ("params,learning_rate,score,seed", [[*row, ""] for row in grid()], ["row 2: has no seed"]),
+        ("params,learning_rate,score,seed", [[*row, ""] for row in grid()], ["row 2 has no seed"]),
         ("params,learning_rate,score,score", [[*row, 1] for row in grid()], ["the column 'score' is there twice"]),
-        ("params,learning_rate,score,score ", [[*row, 1] for row in grid()], ["must be one column 'score'"]),
+        ("params,learning_rate,score,score ", [[*row, 1] for row in grid()], ["the column 'score' is there twice"]),
     ],
 )
 def test_wrong_files(heading: str, rows: list[list[object]], fragments: list[str], refused: Refused) -> None:

@@ -137,8 +137,7 @@ def test_a_family_has_a_wrong_verdict_in_5_of_100_studies_at_most(seeds: int, ax
 def test_so_many_seeds_as_are_said_to_be_needed_decide_four_times_out_of_five(
     expect: Expectation, margin: float, truth: float, repeats: int
 ) -> None:
-    one_seed = Interval(truth, float(np.sqrt(2)), 1.0)
-    seeds = int(seeds_needed(expect, margin, one_seed, PRIOR))
+    seeds = int(seeds_needed(expect, margin, truth, float(np.sqrt(2)), PRIOR))
     assert 2 < seeds < 40
     generator, decided = np.random.default_rng(repeats), np.zeros(2)
     for _ in range(repeats):

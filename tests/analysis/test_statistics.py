@@ -15,7 +15,7 @@ from analysis.statistics import Floats, Interval, arm_means, moderated, one_samp
 
 def over_blocks(values: dict[str, Floats], counts: Floats) -> Interval:
     means = pd.concat({name: pd.Series(own) for name, own in values.items()})
-    return over_questions(means, pd.concat({name: pd.Series(counts) for name in values}))
+    return over_questions(means, pd.concat({name: pd.Series(counts) for name in values}), pd.Series(1, list(values)))
 
 
 def means_of(scores: Floats) -> dict[str, Interval]:
@@ -128,14 +128,14 @@ def test_equivalence_is_two_one_sided_tests_as_in_statsmodels() -> None:
 
 
 def test_seeds_needed_are_those_of_a_paired_t_test() -> None:
-    """TTestPower().solve_power(effect_size=0.9, alpha=0.025, power=0.8, alternative="larger") is 11.75."""
-    found = Interval(0.9, 1.0, 3)  # one seed's difference has a standard deviation of 1
-    assert seeds_needed("greater", 0.0, found) == 12
-    assert 12 < seeds_needed("greater", 0.0, found, family=10) < 40
-    lent, alone = (seeds_needed("greater", 0.0, found, prior, family=10) for prior in (4, 0))
+    """TTestPower().solve_power(effect_size=0.9, alpha=0.025, power=0.8, alternative="larger") is 11.75; the
+    error is the standard deviation of one seed's difference."""
+    assert seeds_needed("greater", 0.0, 0.9, 1.0) == 12
+    assert 12 < seeds_needed("greater", 0.0, 0.9, 1.0, family=10) < 40
+    lent, alone = (seeds_needed("greater", 0.0, 0.9, 1.0, prior, family=10) for prior in (4, 0))
     assert lent < alone, "what the pool lends saves seeds"
-    assert seeds_needed("greater", 0.9, found) == math.inf
-    assert seeds_needed("less", 0.9, Interval(-2.0, 0.0, 3)) == 2
-    assert seeds_needed("greater", 0.0, Interval(0.0, 0.0, 3)) == math.inf
-    assert seeds_needed("less", 1.0, Interval(-1.0, 0.0, 3)) == math.inf
-    assert seeds_needed("keeps", 2.0, Interval(-2.0, 0.0, 3)) == math.inf
+    assert seeds_needed("greater", 0.9, 0.9, 1.0) == math.inf
+    assert seeds_needed("less", 0.9, -2.0, 0.0) == 2
+    assert seeds_needed("greater", 0.0, 0.0, 0.0) == math.inf
+    assert seeds_needed("less", 1.0, -1.0, 0.0) == math.inf
+    assert seeds_needed("keeps", 2.0, -2.0, 0.0) == math.inf

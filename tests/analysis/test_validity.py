@@ -80,7 +80,7 @@ def test_a_base_that_sees_learns_and_is_steady_passes_and_is_written(tmp_path: P
     what = "standard deviation of the base's average over 3 seeds, 0 shots"
     assert named["steady over seeds", what].value == pytest.approx(averages.std())
     shown = validity_table(read_study(folder), rows)
-    assert shown.notes[0].startswith(f"Of {len(named)} checks ") and "over 3 seeds" in shown.notes[0]
+    assert shown.notes[0].startswith(f"Of {len(named)} checks: ") and "over 3 seeds" in shown.notes[0]
     assert "| above blind | vqa, 4 shots |" in to_markdown(shown)
 
 
