@@ -67,9 +67,10 @@ class Estimate:
     """What a stage costs."""
 
     cost: Cost
+    seconds: float
+    """On the scale's hardware, or if it names none, on this machine."""
     share: GpuShare | None = None
     """What each of its GPUs computes and holds; None if the scale names no hardware."""
-    gpu_hours: float = 0.0
     refused: str = ""
     """Why `run` refuses the stage."""
 
@@ -85,6 +86,7 @@ def estimate_stages(plan: Plan, request: Request) -> dict[str, Estimate]:
     if data.kind == "world" and data.tokenizer == "world" and scale.hardware is not None:
         # without user data, a plan for GPUs assumes the vocabulary size that the user's tokenizer would have
         words = cast("Tokenizer", SimpleNamespace(size=scale.vocabulary, image=words.image))
+    slowness = measured_slowness(request.ledger)
     estimates: dict[str, Estimate] = {}
     networks: dict[str, Network] = {}
     for _, stage in plan.missing:
@@ -94,24 +96,25 @@ def estimate_stages(plan: Plan, request: Request) -> dict[str, Estimate]:
             with torch.device("meta"):
                 model = KINDS[type(trained)].build(trained, words)
             networks[same] = Network(count_parameters(model), connector_flops(model), words.size)
-        estimates[stage.fingerprint] = _estimate(stage, stage.cost(networks[same], scale), scale)
+        cost = stage.cost(networks[same], scale)
+        if scale.hardware:
+            estimates[stage.fingerprint] = _estimate_on(scale.hardware, stage, cost, scale)
+        else:
+            estimates[stage.fingerprint] = Estimate(cost, stage_seconds(stage, slowness))
     return estimates
 
 
 def same_network(stage: Stage) -> str:
     """A key that is equal for stages that train the same network, whatever the data, seed and schedule."""
-    left_out = dict.fromkeys(("seed", "data", "training", "shares"), True) | dict.fromkeys(stage.inputs, True)
-    own = {"kind": stage.KIND, **stage.model_dump(mode="json", exclude=left_out)}
-    return canonical_json(own | {name: same_network(needed) for name, needed in stage.inputs.items()})
+    own = stage.model_dump(mode="json", exclude={"seed", "data", "training", "shares", *stage.inputs})
+    parts = {name: same_network(needed) for name, needed in stage.inputs.items()}
+    return canonical_json({"kind": stage.KIND, **own, **parts})
 
 
-def _estimate(stage: Stage, cost: Cost, scale: Scale) -> Estimate:
-    hardware = scale.hardware
-    if not hardware:
-        return Estimate(cost)
+def _estimate_on(hardware: Hardware, stage: Stage, cost: Cost, scale: Scale) -> Estimate:
     workers = stage.workers(scale)
     share = gpu_share(cost, workers, scale, hardware)
-    hours = cost.flops / (hardware.peak * hardware.mfu) / 3600
+    seconds = cost.flops / (hardware.peak * hardware.mfu) / workers
     refused = ""
     if workers > hardware.count:
         refused = (
@@ -129,7 +132,7 @@ def _estimate(stage: Stage, cost: Cost, scale: Scale) -> Estimate:
             f"take {short(share.held, 'B')} on each of {counted(workers, hardware.gpu)}, {has} "
             f"{short(_memory(scale, hardware), 'B')} (a tenth stays free); use {remedies}, or a smaller model"
         )
-    return Estimate(cost, share, hours, refused)
+    return Estimate(cost, seconds, share, refused)
 
 
 def gpu_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuShare:

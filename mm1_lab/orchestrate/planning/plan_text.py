@@ -1,19 +1,13 @@
 """A plan for reading: what would run, why, and what it costs; as plain values for JSON, and as text."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
-from mm1_lab.config import RequestError, Stage
+from mm1_lab.config import RequestError, Scale
 from mm1_lab.formatting import counted, duration, short, text_table
-from mm1_lab.orchestrate.planning.cost import (
-    check_feasible,
-    estimate_stages,
-    machine_slots,
-    measured_slowness,
-    stage_seconds,
-)
+from mm1_lab.orchestrate.planning.cost import Estimate, check_feasible, estimate_stages, machine_slots
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan, path_lengths
 from mm1_lab.orchestrate.planning.request import Request
 
@@ -33,36 +27,34 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
     for request in requests[1:]:
         others = [name for name in RECKONED if getattr(request.scale, name) != getattr(first.scale, name)]
         if others or request.data.tokenizer != first.data.tokenizer:
-            what = f"another {others[0]} in its own scale {first.scale_name}" if others else "another tokenizer"
-            raise RequestError(f"{request.asked} has {what} than {first.asked}; plan them one at a time")
-    asked = [(request.variant, trial) for request in requests for trial in request.trials]
-    plan = make_plan((trial for _, trial in asked), first.ledger)
+            what = ", ".join(others) or "tokenizer"
+            raise RequestError(f"{request.asked} and {first.asked} differ in {what}; plan them one at a time")
+    plan = make_plan((trial for request in requests for trial in request.trials), first.ledger)
     check_feasible(plan, first)
     notes: list[str] = []
     if any(request.sweep.search for request in requests):
         notes.append("A search proposes arms by the scores of those before: what it runs may differ from this.")
-    estimates = estimate_stages(plan, first) if plan.tasks else {}
+    trials = []
     for request in requests:
         notes += request.doubtful_claims()
+        for trial in request.trials:
+            state = plan.stages[trial.fingerprint].state
+            trials.append(
+                {
+                    "sweep": request.variant,
+                    "arm": trial.arm,
+                    "seed": trial.seed,
+                    "fingerprint": trial.fingerprint,
+                    "state": state if state in ("done", "diverged") else "to run",
+                }
+            )
+    estimates = estimate_stages(plan, first) if plan.tasks else {}
     for task, stage in plan.missing:
-        estimate = estimates[stage.fingerprint]
-        if stage.TRAINS and estimate.share and not estimate.share.fits:
-            raise RequestError(f"{task.label}: {stage.KIND}: {estimate.refused}")
-        if estimate.refused:
-            notes.append(f"`run` refuses {stage.KIND}: {estimate.refused}.")
-    trials = []
-    for variant, trial in asked:
-        state = plan.stages[trial.fingerprint].state
-        trials.append(
-            {
-                "sweep": variant,
-                "arm": trial.arm,
-                "seed": trial.seed,
-                "fingerprint": trial.fingerprint,
-                "state": state if state in ("done", "diverged") else "to run",
-            }
-        )
-    slowness = measured_slowness(first.ledger)
+        missing = estimates[stage.fingerprint]
+        if stage.TRAINS and missing.share and not missing.share.fits:
+            raise RequestError(f"{task.label}: {stage.KIND}: {missing.refused}")
+        if missing.refused:
+            notes.append(f"`run` refuses {stage.KIND}: {missing.refused}.")
     stages = []
     for planned in sorted(plan.stages.values(), key=lambda planned: planned.stage.KIND):
         values: dict[str, Any] = {
@@ -72,8 +64,7 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
             "state": STATES[planned.state],
             "why": planned.why,
         }
-        if planned.fingerprint in estimates:
-            estimate = estimates[planned.fingerprint]
+        if estimate := estimates.get(planned.fingerprint):
             cost, share = estimate.cost, estimate.share
             values |= {
                 "parameters": cost.parameters,
@@ -85,33 +76,27 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
             }
             if share:
                 values |= {"gpus": share.gpus, "rows": share.rows, "bytes_per_gpu": share.held}
-                values["gpu_hours"] = estimate.gpu_hours
+                values["gpu_hours"] = share.gpus * estimate.seconds / 3600
             else:
-                values["seconds"] = stage_seconds(planned.stage, slowness)
+                values["seconds"] = estimate.seconds
         stages.append(values)
     return {
         "scale": first.scale_name,
         "trials": trials,
         "stages": stages,
-        "seconds": _wall_seconds(plan, first, stages),
+        "seconds": _wall_seconds(plan, first.scale, estimates),
         "notes": list(dict.fromkeys(notes)),
     }
 
 
-def _wall_seconds(plan: Plan, request: Request, stages: Iterable[dict[str, Any]]) -> float:
+def _wall_seconds(plan: Plan, scale: Scale, estimates: Mapping[str, Estimate]) -> float:
     """Until all is done: the longest chain of stages, or all the work divided by what runs at a time."""
-    scale = request.scale
-    costs = {stage["fingerprint"]: stage for stage in stages}
-
-    def seconds(stage: Stage) -> float:
-        cost = costs[stage.fingerprint]
-        return float(3600 * cost["gpu_hours"] / stage.workers(scale) if scale.hardware else cost["seconds"])
-
-    if scale.hardware:
-        work = 3600 * sum(cost.get("gpu_hours", 0.0) for cost in costs.values()) / scale.hardware.count
-    else:
-        work = sum(cost.get("seconds", 0.0) for cost in costs.values()) / machine_slots(scale)
-    return max(work, *path_lengths(plan.tasks, seconds).values(), 0.0)
+    if not plan.tasks:
+        return 0.0
+    work = sum(one.seconds * (one.share.gpus if one.share else 1) for one in estimates.values())
+    slots = scale.hardware.count if scale.hardware else machine_slots(scale)
+    longest = path_lengths(plan.tasks, lambda stage: estimates[stage.fingerprint].seconds)
+    return max(work / slots, *longest.values())
 
 
 def plan_text(requests: Sequence[Request], values: dict[str, Any]) -> str:
@@ -150,9 +135,8 @@ def arm_lines(trials: Iterable[dict[str, Any]]) -> list[str]:
         arms[f"{trial['sweep']}, {trial['state']}, seed {trial['seed']}"].append(trial["arm"])
     lines = []
     for what, names in arms.items():
-        unbroken = [name.replace(" ", "\N{NO-BREAK SPACE}") for name in names]  # a name stays on its line
-        lines += wrap(f"{what}: {', '.join(unbroken)}", 78, subsequent_indent="  ", break_on_hyphens=False)
-    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+        lines += wrap(f"{what}: {', '.join(names)}", 78, subsequent_indent="  ", break_on_hyphens=False)
+    return lines
 
 
 def _table(stages: Iterable[dict[str, Any]], gpu: str) -> list[str]:
@@ -178,7 +162,6 @@ def _table(stages: Iterable[dict[str, Any]], gpu: str) -> list[str]:
                 row.append(short(sum(stage["gpu_hours"] for stage in group)))
             else:
                 row.append(duration(sum(stage["seconds"] for stage in group)))
-        while len(row) < len(heading) - 1:
-            row.append("")
+        row += [""] * (len(heading) - 1 - len(row))  # of what need not run
         rows.append([*row, why])
     return text_table(heading, rows)
