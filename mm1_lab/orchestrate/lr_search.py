@@ -7,10 +7,11 @@ All state is in the ledger, so the same command resumes a search, and a kill at 
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Protocol
+from typing import ClassVar
 
 from mm1_lab.config import RateSearch, Recipe, RequestError, Scale, nearest
 from mm1_lab.orchestrate.execution.executor import Executor
@@ -20,44 +21,40 @@ from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import Draw, complete, show
 from mm1_lab.results.summary import search_scores
 
-Read = Callable[[Path, Recipe], tuple[float, ...]]
-"""Reads the scores that count from a finished trial's folder."""
 
+class Rounds(ABC):
+    """A search."""
 
-class KnownScores:
-    """The scores of recipes: means over the request's seeds."""
+    DIVERGED: ClassVar[tuple[float, ...]]
+    """The scores of a trial that diverged: not finite."""
 
-    def __init__(self, request: Request, read: Read, diverged: tuple[float, ...]) -> None:
-        """`diverged` are the scores of a trial that diverged: not finite."""
+    def __init__(self, request: Request) -> None:
         self.request = request
-        self.read = read
-        self.diverged = diverged
         self._known: dict[str, tuple[float, ...]] = {}
 
-    def of(self, recipe: Recipe) -> tuple[float, ...] | None:
-        """None while a seed lacks them."""
+    @abstractmethod
+    def arms(self) -> dict[str, Recipe]:
+        """All arms known so far, including finished ones; there may be more once these have scores."""
+
+    @abstractmethod
+    def read(self, folder: Path, recipe: Recipe) -> tuple[float, ...]:
+        """The scores that count, from a finished trial's folder."""
+
+    def scores(self, recipe: Recipe, seeds: Sequence[int] = ()) -> tuple[float, ...] | None:
+        """The recipe's mean scores over these seeds, by default the request's; None while one lacks them."""
         ledger, found = self.request.ledger, []
-        for seed in self.request.seeds:
+        for seed in seeds or self.request.seeds:
             evaluation = self.request.resolve("", recipe, seed).evaluation
             fingerprint = evaluation.fingerprint
             if fingerprint not in self._known:
                 if ledger.has_intact_scores(fingerprint):
                     self._known[fingerprint] = self.read(ledger.trial_folder(fingerprint), recipe)
                 elif ledger.diverged().keys() & {stage.fingerprint for stage in evaluation.chain()}:
-                    self._known[fingerprint] = self.diverged
+                    self._known[fingerprint] = self.DIVERGED
                 else:
                     return None
             found.append(self._known[fingerprint])
         return tuple(fmean(values) for values in zip(*found, strict=True))
-
-
-class Rounds(Protocol):
-    """A search."""
-
-    known: KnownScores
-
-    def arms(self) -> dict[str, Recipe]:
-        """All arms known so far, including finished ones; there may be more once these have scores."""
 
 
 def run_rounds(
@@ -71,7 +68,7 @@ def run_rounds(
     while True:
         request = request.with_arms(arms)
         plan, work_list = complete(request, executor, draw)
-        if any(search.known.of(recipe) is None for recipe in arms.values()):
+        if any(search.scores(recipe) is None for recipe in arms.values()):
             return request, plan, work_list, False
         if arms.keys() == (more := search.arms()).keys():
             return request, plan, work_list, True
@@ -79,7 +76,6 @@ def run_rounds(
 
 
 FEWEST_SIZES = 3
-DIVERGED = (-math.inf, math.inf)
 
 
 def run_search(request: Request, executor: Executor, draw: Draw) -> int:
@@ -135,13 +131,10 @@ def load_search(request: Request, sizes: Iterable[str]) -> Request:
     return request.with_arms(arms)
 
 
-def _read(folder: Path, recipe: Recipe) -> tuple[float, ...]:
-    """The mean score at the largest number of shots (higher is better), and the held-out loss."""
-    return search_scores(folder, recipe.data_mix.shares())
-
-
-class RateGrids:
+class RateGrids(Rounds):
     """The learning rates of each size: those that were run, and the next."""
+
+    DIVERGED = (-math.inf, math.inf)
 
     def __init__(self, request: Request) -> None:
         """`request` has an arm per size. Raises RequestError if its trials leave one out, or one is tuned."""
@@ -155,8 +148,7 @@ class RateGrids:
                     f"{request.asked}: arm {trial.arm!r} is tuned (sft), but a search of learning rates is for "
                     "pre-training; remove its sft"
                 )
-        self.request = request
-        self.known = KnownScores(request, _read, DIVERGED)
+        super().__init__(request)
         search = request.sweep.search
         self.settings = search if isinstance(search, RateSearch) else RateSearch()
 
@@ -168,6 +160,10 @@ class RateGrids:
                 arms[f"{size} {rate:g}"] = _at(start, rate)
         return arms
 
+    def read(self, folder: Path, recipe: Recipe) -> tuple[float, ...]:
+        """The mean score at the largest number of shots (higher is better), and the held-out loss."""
+        return search_scores(folder, recipe.data_mix.shares())
+
     def _rates(self, start: Recipe, guess: float) -> list[float]:
         """A size's rates: a grid around its guess, and those beyond its edge where the best so far is."""
         settings = self.settings
@@ -175,7 +171,7 @@ class RateGrids:
         highest = lowest + settings.rates - 1
         for extension in range(settings.extensions + 1):
             rates = [float(f"{guess * settings.factor**step:.3g}") for step in range(lowest, highest + 1)]
-            scores = [self.known.of(_at(start, rate)) for rate in rates]
+            scores = [self.scores(_at(start, rate)) for rate in rates]
             if extension == settings.extensions or None in scores:
                 break
             found = [score for score in scores if score]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mm1_lab.config import UNPARSED, Contrast, Range, Recipe, RequestError, Search, Trial, spelt
 from mm1_lab.files import write_text
 from mm1_lab.orchestrate.execution.executor import Executor
-from mm1_lab.orchestrate.lr_search import KnownScores, RateGrids, run_rounds, run_search
+from mm1_lab.orchestrate.lr_search import RateGrids, Rounds, run_rounds, run_search
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import Draw, Short, complete, run_sweep, show
 from mm1_lab.results.summary import value_of
@@ -98,20 +98,21 @@ def whole(request: Request) -> list[Request]:
     return [request.with_arms(arms), search.confirmation(*list(arms.items())[-1])]
 
 
-class _Search:
+class _Search(Rounds):
     """The state of a search, read from the ledger."""
+
+    DIVERGED = (math.nan,)
 
     def __init__(self, request: Request) -> None:
         """Raises RequestError for a value that the scale does not have, and a measure that trials do not have."""
         from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
+        super().__init__(request)
         assert isinstance(request.sweep.search, Search)
-        self.request = request
         self.settings = request.sweep.search
         self.measure = self.settings.measure
         less = self.measure.about == "loss" or self.measure == UNPARSED
         self.direction: Literal["minimize", "maximize"] = "minimize" if less else "maximize"
-        self.known = KnownScores(request, self._read, (math.nan,))
         self.seeds = request.seeds
         self.spaces: dict[str, BaseDistribution] = {}
         """Where Optuna looks for each field."""
@@ -159,7 +160,7 @@ class _Search:
                     continue
                 arm, recipe = asked
                 arms[arm] = recipe
-                scores[trial] = self.known.of(recipe)
+                scores[trial] = self.scores(recipe)
             if None in scores.values():
                 if to_the_end:
                     continue
@@ -235,10 +236,9 @@ class _Search:
 
     def told(self, winner: Recipe, confirmation: Request) -> str:
         """The winner's curse: what of its score was confirmed, and what not. In Markdown."""
-        later = KnownScores(confirmation, self._read, self.known.diverged)
         searched, further = (", ".join(map(str, one.seeds)) for one in (self.request, confirmation))
-        [found] = self.known.of(winner) or self.known.diverged
-        [confirmed] = later.of(winner) or later.diverged
+        [found] = self.scores(winner) or self.DIVERGED
+        [confirmed] = self.scores(winner, confirmation.seeds) or self.DIVERGED
         curse = found - confirmed if self.direction == "maximize" else confirmed - found
         return (
             f"| the winner's | found (seeds {searched}) | confirmed (seeds {further}) | curse: what luck added |\n"
@@ -246,7 +246,7 @@ class _Search:
             f"| {self.measure} | {found:.2f} | {confirmed:.2f} | {curse:z.2f} |"
         )
 
-    def _read(self, folder: Path, recipe: Recipe) -> tuple[float, ...]:
+    def read(self, folder: Path, recipe: Recipe) -> tuple[float, ...]:
         value = value_of(folder, self.measure)
         if math.isnan(value):
             raise RequestError(f"search.measure: no benchmark of {folder} gives {str(self.measure)!r}")
