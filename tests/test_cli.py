@@ -43,18 +43,25 @@ sys.exit(f"imported {{heavy}}" if heavy else 0)
     assert finished.done() == before
 
 
-def test_a_finished_sweep_has_table_figure_and_runs_to_browse(finished: Any) -> None:
+def test_a_finished_sweep_has_table_figure_and_runs_to_browse(
+    finished: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     import mlflow
 
+    def status(*words: str, code: int = 0) -> str:
+        assert main(["status", "--scale", *words]) == code
+        return "".join(capsys.readouterr())
+
+    monkeypatch.chdir(finished.folder)
     folder = finished.results / "smoke" / "data_mix"
     assert (folder / "figure.png").stat().st_size > 10_000 and "Captions / interleaved" in (
         folder / "table.md"
     ).read_text()
     missing = "0 missing, 0 failed; 10 trials not asked for\n"
-    assert f"data_mix at smoke: 2 done, {missing}" in finished.run("status", "--scale", "smoke")
-    one = finished.run("status", "data_mix", "--scale", "smoke", "--only", "base")
+    assert f"data_mix at smoke: 2 done, {missing}" in status("smoke")
+    one = status("smoke", "data_mix", "--only", "base")
     assert f"1 done, {missing.replace('10', '11')}" in one
-    assert "has no results at mini" in finished.run("status", "--scale", "mini", code=2)
+    assert "has no results at mini" in status("mini", code=2)
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{finished.results / 'mlflow.db'}")
     runs = {
         run.info.run_name: run for run in client.search_runs([client.get_experiment_by_name("data_mix").experiment_id])
