@@ -195,14 +195,6 @@ def test_ray_listens_to_this_machine_alone_and_refuses_who_has_no_token() -> Non
             assert token not in result.stderr
 
 
-def test_a_machine_that_lacks_what_a_stage_needs_is_refused(tmp_path: Path) -> None:
-    overrides = ("resources.cpus=4096", *LIGHT)
-    request = load_request("data_mix", "smoke", "1", (), overrides, None, tmp_path / "results", tmp_path / "store")
-    text = "a stage needs 4096 CPUs, but this machine lacks them"
-    with make_executor(False, None) as executor, pytest.raises(RequestError, match=text):
-        executor.open(request.scale)
-
-
 def test_a_gpu_s_lack_of_memory_is_told_with_what_to_do(tmp_path: Path) -> None:
     class Full(Worker):
         def run(self, task: Task, report: StageReport) -> None:
