@@ -89,7 +89,7 @@ def first_fit(
 
     If so many rows are open, the fullest one is closed before another begins.
     """
-    rows: list[list[int]] = []
+    rows = []
     opened: list[_OpenRow] = []
     for number in order:
         positions, images = sizes[number]
@@ -194,7 +194,7 @@ class Packer:
             prompt_weight = 1.0
         tokens = [tokenizer.begin]
         weights = [0.0]
-        pictures: list[Picture] = []
+        pictures = []
         after_answer = has_ended = False
         for part in document.parts:
             has_ended = False

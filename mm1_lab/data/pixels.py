@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mm1_lab.config import RequestError
-from mm1_lab.data.preprocessing import FORMATS, as_shown, square
+from mm1_lab.data.preprocessing import FORMATS, as_shown, quarters, square
 from mm1_lab.data.types import BrokenPicture, Picture, Pixels
 
 if TYPE_CHECKING:
@@ -132,14 +132,12 @@ NONE_ASKED = Decoded()
 def views(picture: Picture, side: int, count: int) -> list[Pixels]:
     """The views of a picture: the whole at `side` pixels and, if `count` is 5, its four quarters at `side` pixels each.
 
-    Quarters follow in row-major order, as in SPHINX (section 5). Raises BrokenPicture.
+    Raises BrokenPicture.
     """
     overview = picture.pixels(side)
     if count == 1:
         return [overview]
-    whole = picture.pixels(2 * side)
-    halves = (slice(0, side), slice(side, 2 * side))
-    return [overview, *(whole[rows, columns] for rows in halves for columns in halves)]
+    return [overview, *quarters(picture.pixels(2 * side))]
 
 
 def decode(pictures: Sequence[Picture], side: int) -> tuple[list[Pixels | None], Decoded]:

@@ -42,3 +42,9 @@ def square(image: Image.Image, side: int, shape: str) -> Image.Image:
     if shape == "pad":
         return ImageOps.pad(image, size, bicubic, color=(MEAN_COLOUR,) * 3)
     return image.resize(size, bicubic)
+
+
+def quarters(whole: np.ndarray) -> list[np.ndarray]:
+    """The quarters of a square image (2 · side, 2 · side, 3), in row-major order, as in SPHINX (section 5)."""
+    top, bottom = np.split(whole, 2)
+    return np.split(top, 2, axis=1) + np.split(bottom, 2, axis=1)

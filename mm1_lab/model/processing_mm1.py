@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 
-from mm1_lab.data.preprocessing import FORMATS, MEAN_COLOUR, as_shown, square
+from mm1_lab.data.preprocessing import FORMATS, MEAN_COLOUR, as_shown, quarters, square
 
 IMAGE = "<image>"
 """Marks a picture in a text."""
@@ -90,7 +90,7 @@ class MM1Processor(ProcessorMixin):
         return ids
 
     def _see(self, image: Any) -> list[np.ndarray]:
-        """The whole at `side` pixels and, of five views, its quarters at `side` pixels each, in row-major order."""
+        """The whole at `side` pixels and, of five views, its quarters at `side` pixels each."""
         side = self.side
         if self.blind:
             return [np.full((side, side, 3), MEAN_COLOUR, np.uint8)] * self.views
@@ -102,10 +102,7 @@ class MM1Processor(ProcessorMixin):
             shown = as_shown(image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image)))
         seen = [np.asarray(square(shown, side, self.shape))]
         if self.views == 5:
-            whole = np.asarray(square(shown, 2 * side, self.shape))
-            for rows in (slice(0, side), slice(side, 2 * side)):
-                for columns in (slice(0, side), slice(side, 2 * side)):
-                    seen.append(whole[rows, columns])
+            seen += quarters(np.asarray(square(shown, 2 * side, self.shape)))
         return seen
 
 
