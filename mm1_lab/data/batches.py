@@ -5,13 +5,14 @@ A batch is a pure function of its step, so a run that is interrupted and resumed
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from typing import Any, Generic, Self, TypeVar
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mm1_lab import team
@@ -39,8 +40,10 @@ class TensorBatch:
         return self._with(torch.Tensor.pin_memory)
 
     def _with(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        changed: dict[str, Any] = {name: change(one) for name, one in values.items() if isinstance(one, torch.Tensor)}
+        changed: dict[str, Any] = {}
+        for name, one in vars(self).items():
+            if isinstance(one, torch.Tensor):
+                changed[name] = change(one)
         return replace(self, **changed)
 
 
@@ -90,21 +93,19 @@ class Batch(TensorBatch):
         total = self.weights[:, 1:].sum()
         batches = []
         for start, end in pairwise(ends):
-            weights, documents = self.weights[start:end], self.documents[start:end]
             part = replace(
                 self,
                 tokens=self.tokens[start:end],
-                weights=weights,
-                documents=documents,
+                weights=self.weights[start:end],
+                documents=self.documents[start:end],
                 positions=self.positions[start:end],
                 images=self.images[first_image[start] : first_image[end]],
                 sources=self.sources[first_source[start] : first_source[end]],
                 image_counts=self.image_counts[start:end],
-                **find_places(weights, documents),
                 step_weight=total,
                 decoded=NONE_ASKED,
             )
-            batches.append(part)
+            batches.append(replace(part, **find_places(part.weights, part.documents)))
         return batches
 
 
@@ -112,13 +113,12 @@ def find_places(weights: torch.Tensor, documents: torch.Tensor) -> dict[str, Any
     """`predicting`, `real` and `bounds` of a batch; padding of a row counts as a document."""
     length = documents.shape[1]
     row, place = (weights[:, 1:] > 0).nonzero(as_tuple=True)
-    first_of_row = torch.arange(len(documents))[:, None] * (int(documents.max()) + 1)
-    changes = (documents + first_of_row).flatten().diff().nonzero()[:, 0] + 1
-    ends = torch.tensor([documents.numel()])
+    begins = documents.diff(dim=1, prepend=torch.full_like(documents[:, :1], -1)) != 0
+    bounds = begins.flatten().nonzero()[:, 0]
     return {
         "predicting": row * length + place,
         "real": documents.flatten().nonzero()[:, 0],
-        "bounds": torch.cat([torch.zeros_like(ends), changes, ends]).int(),
+        "bounds": nn.functional.pad(bounds, (0, 1), value=documents.numel()).int(),
     }
 
 

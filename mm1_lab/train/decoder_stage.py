@@ -1,11 +1,9 @@
 """Language-model pre-training of the decoder on text alone, in phases with rows of different lengths."""
 
-from bisect import bisect_right
-
 from transformers import PreTrainedModel
 
 from mm1_lab import team
-from mm1_lab.config import DecoderStage, DecoderTraining
+from mm1_lab.config import DecoderStage, DecoderTraining, Phase
 from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Limits, Tokenizer
@@ -23,31 +21,28 @@ class TextBatches:
     def __init__(self, training: DecoderTraining, data: Data, seed: int) -> None:
         self._training = training
         self._text = data.pretraining_text(seed)
-        self._packers: list[Packer] = []
-        self._starts: list[int] = []
-        self._first_rows: list[int] = []
+        self._phases: list[tuple[int, int, Phase, Packer]] = []
+        """The first step and the first row of each phase, and what packs its rows."""
         is_planned = data.identity.kind == "shards"
         step = row = 0
         for phase, steps in zip(training.phases, training.phase_steps(), strict=True):
             limits = Limits(phase.sequence_length, 1, 0)
-            self._packers.append(Packer(data.tokenizer, limits, training.prompt_loss_weight, is_planned=is_planned))
+            packer = Packer(data.tokenizer, limits, training.prompt_loss_weight, is_planned=is_planned)
+            self._phases.append((step, row, phase, packer))
             self._text.documents(0, 0.0, phase.sequence_length)  # plans users' text here, not in every loading worker
-            self._starts.append(step)
-            self._first_rows.append(row)
             step += steps
             row += phase.batch_size * steps
 
     def __call__(self, step: int) -> Batch:
         """The batch of `step`, which depends on nothing else; in a team, this process's rows of it."""
         progress = step / self._training.steps
-        number = bisect_right(self._starts, step) - 1
-        phase = self._training.phases[number]
+        start, row, phase, packer = next(one for one in reversed(self._phases) if one[0] <= step)
         count = phase.batch_size
-        first = self._first_rows[number] + count * (step - self._starts[number])
+        first = row + count * (step - start)
         rows = []
-        for row in range(first, first + count)[team.own(count)]:
-            documents = self._text.documents(row, progress, phase.sequence_length)
-            rows.append(self._packers[number].pack(documents))
+        for number in range(first, first + count)[team.own(count)]:
+            documents = self._text.documents(number, progress, phase.sequence_length)
+            rows.append(packer.pack(documents))
         return make_batch(rows, NAMES * len(rows), side=1, blind=True)
 
 
