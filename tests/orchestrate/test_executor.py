@@ -23,9 +23,6 @@ from mm1_lab.train.progress import Diverged, Progress
 from tests.conftest import REPOSITORY
 from tests.processes import listening_addresses
 
-LIGHT = ("reuse_processes=false",)
-"""Ray's waiting processes import nothing: for tests in which none of them works."""
-
 
 @dataclass(frozen=True)
 class Marker(Worker):

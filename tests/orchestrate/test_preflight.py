@@ -14,8 +14,8 @@ import torch
 
 from mm1_lab import team
 from mm1_lab.config import RequestError, Resources, load_scale
-from mm1_lab.orchestrate.execution import ray_executor
-from mm1_lab.orchestrate.execution.ray_executor import _slots, check_nodes, fault
+from mm1_lab.orchestrate.execution import ray_tune
+from mm1_lab.orchestrate.execution.ray_tune import _slots, check_nodes, fault
 from mm1_lab.orchestrate.execution.worker import Worker
 from tests.conftest import REPOSITORY
 
@@ -34,7 +34,7 @@ def test_a_node_without_a_folder_is_named_with_the_path(
         elsewhere = [tmp_path / "elsewhere" / path.name if path.parent.name == hidden else path for path in folders]
         return {"good": fault(folders, expected), "bad": fault(elsewhere, expected)}
 
-    monkeypatch.setattr(ray_executor, "ask_ray", ask)
+    monkeypatch.setattr(ray_tune, "ask_ray", ask)
     with pytest.raises(RequestError, match=r"^node bad does not see .*elsewhere.*shared"):
         check_nodes(worker)
     for folder in (worker.results, worker.store):
@@ -46,7 +46,7 @@ def test_a_node_with_other_software_is_told(worker: Worker, name: str, monkeypat
     def ask(folders: Sequence[Path], expected: Mapping[str, str]) -> Mapping[str, str]:
         return {"bad": fault(folders, {**expected, name: "0.1"})}
 
-    monkeypatch.setattr(ray_executor, "ask_ray", ask)
+    monkeypatch.setattr(ray_tune, "ask_ray", ask)
     with pytest.raises(RequestError) as error:
         check_nodes(worker)
     assert str(error.value).startswith(f"node bad has {name} ") and "the driver has 0.1" in str(error.value)
