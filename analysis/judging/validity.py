@@ -97,7 +97,7 @@ def validity_table(study: Study, checks: Sequence[Check]) -> Table:
     if count > 1:
         about = f"over {count} seeds, of differences over those of both arms"
     frame = pd.DataFrame(checks)
-    tally = ", ".join(f"{count} {verdict}" for verdict, count in frame["verdict"].value_counts().items())
+    tally = ", ".join(f"{verdict} {number}" for verdict, number in frame["verdict"].value_counts().items())
     intervals = []
     for one in checks:
         ends = f"{as_text(one.low)} to {as_text(one.high)}"
