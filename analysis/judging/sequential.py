@@ -95,7 +95,7 @@ def over_looks(p: Sequence[float], looks: Sequence[int]) -> float:
 def p_over_looks(tests: Sequence[P], looks: Sequence[int]) -> P:
     """The overall p of each statement by its tests at the first of `looks`; a look at which it was not tested has 1."""
     found = {}
-    for name in {name for test in tests for name in test}:
+    for name in sorted({name for test in tests for name in test}):
         p = [test.get(name, 1.0) for test in tests]
         found[name] = over_looks(p, looks)
     return found
