@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -49,6 +50,7 @@ from mm1_lab.train.stages import KINDS, StageKind
 from mm1_lab.weights import pretrained
 from mm1_lab.weights.families import EncoderFamily
 from mm1_lab.weights.pretrained import read_decoder, read_encoder, text_config
+from tests.conftest import Place
 from tests.pretrained import save_tokenizer
 
 REPOSITORY = Path(__file__).parents[1]
@@ -229,27 +231,30 @@ LESSON = """
 """
 
 
-def test_a_question_a_lesson_and_a_number_of_the_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From files beside each other to the tables."""
+def test_a_question_a_lesson_and_a_number_of_the_paper(
+    tmp_path: Path, again: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From files beside each other to the tables; its two arms were run before, by another sweep."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(paper, "FOLDER", tmp_path)
     columns = ("panel", "label", "minus", "measure", "bound", "value", "source")
     rows = [columns, ("a", "mixed", "captions", "text-core", "equal", "7.5", "MM1 Fig. 99")]
     (tmp_path / "figure_99.csv").write_text("".join(f"{','.join(row)}\n" for row in rows), encoding="utf-8")
     (tmp_path / "mine.yaml").write_text(SWEEP, encoding="utf-8")
-    lessons = tmp_path / "results" / "lessons.yaml"
-    lessons.parent.mkdir()
+    results = again.results
+    shutil.rmtree(results / "smoke")
+    lessons = results / "lessons.yaml"
     lessons.write_text(LESSON, encoding="utf-8")
-    assert cli.main(["run", "mine.yaml", "--scale", "smoke", "--inline", "--results", "results"]) == 0
-    contrasts = pd.read_csv("results/smoke/mine/contrasts.csv")
+    assert cli.main(["run", "mine.yaml", "--scale", "smoke", "--inline"]) == 0
+    contrasts = pd.read_csv(results / "smoke/mine/contrasts.csv")
     assert contrasts["paper"].tolist() == [7.5]
-    draw(Path("results"))
-    judged = pd.read_csv("results/smoke/lessons.csv").set_index("lesson")
+    draw(results)
+    judged = pd.read_csv(results / "smoke/lessons.csv").set_index("lesson")
     assert (judged.loc["own", "sweep"], judged.loc["own", "paper"]) == ("mine", 7.5)
     assert len(judged) == len(load_lessons()) + 1
     lessons.write_text(LESSON.replace("name: own", "name: resolution"), encoding="utf-8")
-    with pytest.raises(RequestError, match=r"results/lessons\.yaml: 2 lessons are named 'resolution'"):
-        known_lessons(Path("results"))
+    with pytest.raises(RequestError, match=r"lessons\.yaml: 2 lessons are named 'resolution'"):
+        known_lessons(results)
 
 
 def test_the_table_names_files_that_are_there() -> None:
