@@ -259,6 +259,7 @@ def test_a_team_adds_up_micro_batches(
     assert_alike(finished(multimodal_stage), folder)
 
 
+@pytest.mark.slow
 def test_two_nodes_hold_the_model_each(
     sft_stage: SftStage, finished: Finished, squares: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
