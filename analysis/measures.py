@@ -138,6 +138,6 @@ def measures_text(folder: Path, claimed: Collection[Measure]) -> str:
         times = f"about {best:.1f}"
     return (
         f"By {folder}, core-minutes until {POINTS:g} points between two arms are decided, one claim at 80 % power: "
-        f"{', '.join(each)}. The choice of questions is {least:.0f} to {most:.0f} % of the noise's variance: they are "
-        f"fewest with {times} times as many questions as now."
+        f"{', '.join(each)}. The choice of questions is {least:.0f} to {most:.0f} % of the noise's variance: "
+        f"core-minutes are fewest with {times} times as many questions as now."
     )

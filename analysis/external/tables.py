@@ -150,6 +150,8 @@ def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.Da
         if name not in table:
             held = ", ".join(map(str, table.columns[:12])) or "none"
             raise RequestError(f"{where}: has no column {name!r} (it has {held}); name it with --columns {name}=COLUMN")
+    for name in table.columns[table.columns.duplicated()]:  # of a frame; in a file `read_csv` has found them
+        raise RequestError(f"{where}: has the column {name!r} twice")
     return table
 
 

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from analysis.external.shown import judgement_text
+from analysis.external.tables import make_scores
 from mm1_lab import judge
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError
@@ -499,3 +500,9 @@ def test_errors_of_tables_say_what_to_write(tmp_path: Path) -> None:
         judge(tmp_path / "t.tsv")
     same = pd.DataFrame([{"arm": arm, "seed": seed, "score": 5.0} for arm in "ab" for seed in range(3)])
     assert "may be luck" not in judgement_text(judge(same))
+
+
+def test_a_frame_with_a_column_that_is_there_twice_is_refused() -> None:
+    frame = pd.DataFrame([["a", 1, 2], ["b", 3, 4]], columns=["arm", "score", "score"])
+    with pytest.raises(RequestError, match="has the column 'score' twice"):
+        make_scores(frame)
