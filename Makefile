@@ -36,14 +36,14 @@ help:
 install: .venv/.stamp
 
 # Written last, so that an interrupted installation is taken up again. pip would compile 22,000 files one after another;
-# a few of them are not for this Python, and compileall fails for those.
+# compileall reports those that are not for this Python as a failure.
 .venv/.stamp: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
 	@echo 'Installing into .venv, once: this takes minutes.'
 	@$(PYTHON) -m venv .venv
 	@echo '1 of 2: torch, Ray, MLflow and what they need: 2.3 GB with the CPU build of torch …'
 	@.venv/bin/python -m pip install --quiet --no-compile --requirement requirements.lock
-	@.venv/bin/python -m compileall -qq -j 0 .venv/lib >/dev/null || true
+	@.venv/bin/python -m compileall -qq -j 0 .venv/lib || true
 	@echo '2 of 2: mm1-lab …'
 	@.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -1,6 +1,8 @@
 """The style of all figures: colour-blind-safe colours, and files that are byte-identical for the same numbers."""
 
+import sys
 import textwrap
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -66,10 +68,21 @@ def label_rows(axis: Axes) -> None:
     axis.spines["left"].set_visible(False)
 
 
+@contextmanager
+def _letters_told_once() -> Iterator[None]:
+    """Says in one line that the font lacks letters, as of Chinese names; matplotlib warns of each."""
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.filterwarnings("always", "Glyph")
+        yield
+    if any(str(remark.message).startswith("Glyph") for remark in remarks):
+        print("mm1-lab: letters of some names are boxes in the figure, as its font lacks them", file=sys.stderr)
+
+
 def save(figure: Figure, path: Path) -> Path:
     """Writes `path` with the suffix .png, without dates or program names."""
     drawn = BytesIO()
-    figure.savefig(drawn, format="png", pil_kwargs={"compress_level": 0})  # read again at once
+    with _letters_told_once():
+        figure.savefig(drawn, format="png", pil_kwargs={"compress_level": 0})  # read again at once
     with Image.open(drawn) as picture:
         # a third of the bytes; median cut, the default, would merge the colours of small marks, and maximum coverage
         # tints greys
@@ -84,7 +97,8 @@ def save(figure: Figure, path: Path) -> Path:
 def save_pdf(figure: Figure, path: Path) -> Path:
     """The same with the suffix .pdf, for papers."""
     pdf = BytesIO()
-    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    with _letters_told_once():
+        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
     path = path.with_name(f"{path.name}.pdf")
     write_bytes(path, pdf.getvalue())
     return path

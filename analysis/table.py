@@ -29,8 +29,8 @@ MARKS = {
     r"`(.+?)`": "code",
 }
 """Tags by the marks that they stand for; the stars of `rate*4 − rate*2` are none."""
-STAR = re.compile(r"(?<=\w)\*(?=\w)")
-"""A star inside of a word, which Markdown takes for a mark."""
+STARS = re.compile(r"(?<=\w)\*+(?=\w)")
+"""Stars inside of a word, which Markdown takes for marks."""
 
 LATEX = str.maketrans(
     {
@@ -119,11 +119,15 @@ def to_markdown(*tables: Table) -> str:
         ruler = ["---" if text else "---:" for text in table.is_text]
         lines = []
         for line in [table.head, ruler, *table.lines("**%s**")]:
-            cells = [STAR.sub(r"\\*", plain_markdown(cell)).replace("|", "\\|") for cell in line]
+            cells = [STARS.sub(_escaped, plain_markdown(cell)).replace("|", "\\|") for cell in line]
             lines.append(f"| {' | '.join(cells)} |")
         parts.append("\n".join(lines))
         parts += [plain_markdown(note) for note in table.notes]
     return "\n\n".join(parts) + "\n"
+
+
+def _escaped(stars: re.Match[str]) -> str:
+    return r"\*" * len(stars[0])
 
 
 def to_latex(*tables: Table) -> str:

@@ -1,6 +1,7 @@
 """`mm1-lab judge`: verdicts on scores that were made elsewhere."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,13 @@ def test_seeds_needed_with_looks_are_those_of_a_look_to_come() -> None:
     judgement = judge(frame, looks=(3, 9))
     assert judgement.claims[0]["verdict"] == "undecided" and judgement.claims[0]["seeds_needed"] == 9
     assert any("may be decided at a later look" in note for note in judgement.notes)
+
+
+def test_letters_that_the_font_lacks_are_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table({"数据": [50, 51, 52], "宽": [60, 61, 62.5]}).to_csv(tmp_path / "scores.csv", index=False)
+    with warnings.catch_warnings(action="error", category=UserWarning):
+        assert main(["judge", str(tmp_path / "scores.csv"), "--figure", str(tmp_path / "plot.png")]) == 0
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_one_model_that_was_scored_several_times_shows_no_luck() -> None:
