@@ -178,26 +178,27 @@ def arm_means(scores: pd.DataFrame, controls: Collection[str] = ()) -> dict[str,
 def over_questions(means: pd.Series[float], counts: pd.Series[int], weights: pd.Series[int]) -> Interval:
     """The mean of a score or difference over benchmarks, with an error from the spread between blocks of questions.
 
-    `means` of blocks and their numbers of questions, `counts`, are indexed by benchmark and, last, block; `weights` are
+    `means` of blocks and their numbers of questions, `counts`, are indexed by benchmark and block; `weights` are
     the benchmarks'. The unit is the block, as its questions share demonstrations; the result is the
     closed form of a bootstrap over blocks. Degrees of freedom are by Welch and Satterthwaite.
     """
-    level = list(range(means.index.nlevels - 1))
-    share = counts / counts.groupby(level=level).transform("sum")
-    parts = (share * means).groupby(level=level)
-    deviations = share * (means - parts.transform("sum"))
-    squares = (deviations**2).groupby(level=level).sum()
-    blocks = means.groupby(level=level).size()
-    of_blocks = weights.loc[blocks.index]
+    codes, names = pd.factorize(means.index.get_level_values(0))
+    values = means.to_numpy(np.float64)
+    sizes = counts.reindex(means.index).to_numpy(np.float64)
+    share = sizes / np.bincount(codes, sizes)[codes]
+    parts = np.bincount(codes, share * values)
+    squares = np.bincount(codes, (share * (values - parts[codes])) ** 2)
+    blocks = np.bincount(codes)
+    of_blocks = weights.loc[names].to_numpy(np.float64)
     weight = of_blocks / of_blocks.mean()
-    with np.errstate(invalid="ignore"):  # a single block has no variance
-        variances = np.asarray(weight**2 * squares * blocks / (blocks - 1), np.float64)
-    freedom = np.maximum(blocks.to_numpy() - 1.0, 1.0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a single block has no variance
+        variances = weight**2 * squares * blocks / (blocks - 1)
+    freedom = np.maximum(blocks - 1.0, 1.0)
     total = variances.sum()
     spread = (variances**2 / freedom).sum()
     degrees = total**2 / spread if spread > 0 else freedom.sum()
     return Interval(
-        estimate=float((weight * parts.sum()).mean()),
+        estimate=float((weight * parts).mean()),
         error=float(np.sqrt(total)) / len(blocks),
         degrees_of_freedom=float(degrees),
     )

@@ -208,7 +208,8 @@ class Study:
 
     def seed_values(self, arm: str, measure: Measure) -> list[float]:
         """The values of the arm's trials, ordered by seed."""
-        return self.all_values(measure).T[arm].dropna().tolist()
+        values = self.all_values(measure).loc[arm].to_numpy(np.float64)
+        return values[~np.isnan(values)].tolist()
 
     @cache
     def asked_unlike(self, arms: frozenset[str], measure: Measure) -> bool:
@@ -288,15 +289,26 @@ class Study:
         None if one of the scores is missing."""
         total: Any = 0.0
         for (arm, measure), weight in weights.items():
-            rows = rows_of(self.scores, measure)
-            rows = rows[(rows["arm"] == self.representative(arm)) & rows["seed"].isin(seeds)]
-            if rows.empty:
+            blocks, shots = self._blocks(measure, tuple(seeds))
+            arm = self.representative(arm)
+            if arm not in shots:
                 return None
-            blocks = rows.groupby(["benchmark", "block"])
-            total = total + weight * blocks["score"].mean()
+            own = blocks.loc[arm]
+            total = total + weight * own["score"]
         if total.isna().any():
             return None
-        return over_questions(total, blocks["question"].nunique(), rows.groupby("benchmark")["shots"].nunique())
+        return over_questions(total, own["questions"], shots[arm])
+
+    @cache
+    def _blocks(self, measure: Measure, seeds: tuple[int, ...]) -> tuple[pd.DataFrame, dict[str, pd.Series[int]]]:
+        """Mean score and number of questions by arm, benchmark and block; and of each arm, numbers of shots by
+        benchmark."""
+        rows = rows_of(self.scores, measure)
+        rows = rows[rows["seed"].isin(seeds)]
+        blocks = rows.groupby(["arm", "benchmark", "block"]).agg(
+            score=("score", "mean"), questions=("question", "nunique")
+        )
+        return blocks, {str(arm): own.groupby("benchmark")["shots"].nunique() for arm, own in rows.groupby("arm")}
 
 
 def _of_benchmarks(asked: pd.DataFrame) -> list[Measure]:

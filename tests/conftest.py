@@ -193,9 +193,18 @@ class Place:
         return {str(path.relative_to(self.results)): path.read_bytes() for path in [*trials, *drawn]}
 
 
+def change(path: Path, old: str, new: str) -> None:
+    """Replaces a part of a file that must have it."""
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
 def make_place(folder: Path) -> Place:
-    """With the repository's sweeps, their first panel and contrast alone: to draw all takes as long as to train."""
+    """With the repository's sweeps, their first panel and contrast alone, as to draw all takes as long as to train; at
+    smoke half the questions are asked."""
     shutil.copytree(REPOSITORY / "sweeps", folder / "sweeps")
+    change(folder / "sweeps" / "scales" / "smoke.yaml", "questions: 16", "questions: 8")
     for path in folder.glob("sweeps/*.yaml"):
         sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
         sweep["panels"] = dict(list(sweep.get("panels", {}).items())[:1])

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -112,10 +113,10 @@ def test_interrupted_in_the_middle_of_a_training_it_says_so(again: Any) -> None:
     """Lightning would end the process by itself, as if the training had failed."""
     settings = ("--set", "train.steps=100000", "--set", "train.warmup_fraction=0.1")
     process = again.start("run", "data_mix", "--scale", "smoke", "--only", "captions", "--inline", *settings)
-    assert process.stdout
-    for line in process.stdout:
-        if "multimodal " in line:
-            break
+    while not any(again.results.glob("store/*.partial")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.1)
+    time.sleep(3)  # nothing else tells before 30 seconds that it trains
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate()
     assert output.strip().endswith("mm1-lab: stopped; run the same command to continue") and process.returncode == 130

@@ -37,7 +37,6 @@ from tests.data.conftest import Files
 from tests.evaluate.published import write_coco
 from tests.test_lab import shrunk
 
-SWEEPS = Path(__file__).parents[1] / "sweeps"
 ANSWER = "a red circle"
 SWEEP = ("data_mix", "--scale", "smoke", "--only", "base")
 
@@ -74,7 +73,7 @@ def test_a_loaded_folder_gives_the_answers_of_the_evaluation(
 ) -> None:
     """Over a hundred questions of every benchmark, without demonstrations and after four, in padded batches."""
     scores = pd.read_parquet(next(place.glob("results/local/trials/*/scores.parquet")))
-    settings = load_scale("smoke", SWEEPS / "scales").evaluate
+    settings = load_scale("smoke", place / "sweeps" / "scales").evaluate
     compared, told = 0, set()
     for benchmark in benchmarks_for(World(), settings):
         for shots in (0, 4):

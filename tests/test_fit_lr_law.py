@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Refused
+from tests.conftest import Refused, change
 
 COMMAND = ("fit-lr-law", "--inline", "--scale", "smoke", "--sizes", "9M,85M,302M")
 
@@ -14,11 +14,9 @@ COMMAND = ("fit-lr-law", "--inline", "--scale", "smoke", "--sizes", "9M,85M,302M
 @pytest.mark.slow
 def test_from_nothing_to_a_figure_and_again(place: Any) -> None:
     sweep = place.folder / "sweeps" / "lr_law.yaml"
-    text = sweep.read_text(encoding="utf-8")
-    sweep.write_text(text.replace("rates: 5", "rates: 3").replace("extensions: 3", "extensions: 0"), encoding="utf-8")
-    scale = place.folder / "sweeps" / "scales" / "smoke.yaml"
-    text = scale.read_text(encoding="utf-8")
-    scale.write_text(text.replace("shots: [0, 4, 8], questions: 16", "shots: [0, 8], questions: 8"), encoding="utf-8")
+    change(sweep, "rates: 5", "rates: 3")
+    change(sweep, "extensions: 3", "extensions: 0")
+    change(place.folder / "sweeps" / "scales" / "smoke.yaml", "shots: [0, 4, 8]", "shots: [0, 8]")
     output = place.run(*COMMAND)
     folder = place.results / "smoke" / "lr_law"
     names = {"points.csv", "optima.csv", "law.json", "figure.png", "table.md", "sweep.json", "trials.csv"}

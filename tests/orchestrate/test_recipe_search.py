@@ -18,7 +18,7 @@ from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.recipe_search import run_recipe_search, so_far, whole
 from mm1_lab.results import HeldOutRow, ScoreRow
-from tests.conftest import Place, Refused
+from tests.conftest import Place, Refused, change
 
 OVER = {"data_mix.text": {"low": 0.25, "high": 4, "log": True}, "image_tokens": [64, 144]}
 
@@ -158,9 +158,7 @@ def test_wrong_searches(changes: dict[str, Any], told: str, here: Path, refused:
 
 @pytest.mark.slow
 def test_killed_and_run_again_it_ends_with_a_verdict(place: Place) -> None:
-    scale = place.folder / "sweeps" / "scales" / "smoke.yaml"
-    text = scale.read_text(encoding="utf-8")
-    scale.write_text(text.replace("shots: [0, 4, 8], questions: 16", "shots: [4], questions: 8"), encoding="utf-8")
+    change(place.folder / "sweeps" / "scales" / "smoke.yaml", "shots: [0, 4, 8]", "shots: [4]")
     write(place.folder, trials=4)
     command = ("mix", "--scale", "smoke")
     plan = place.run("plan", *command)

@@ -30,16 +30,13 @@ def runs(place: Any) -> list[tuple[str, str, str]]:
         return database.execute(QUERY).fetchall()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize(
     ("second", "warm", "repeats", "how"),
     [
         (DATA_MIX, False, 1, ("--inline",)),
-        *[
-            pytest.param(second, warm, 10, (), marks=[pytest.mark.soak, pytest.mark.timeout(7200)])
-            for second in (DATA_MIX, CONNECTOR)
-            for warm in (False, True)
-        ],
+        *[(second, warm, 10, ()) for second in (DATA_MIX, CONNECTOR) for warm in (False, True)],
     ],
 )
 def test_both_end_with_the_results_of_one_after_the_other(
