@@ -1,7 +1,5 @@
 """`python -m mm1_lab`."""
 
-import sys
+from mm1_lab.cli import console
 
-from mm1_lab.cli import main
-
-sys.exit(main())
+console()

@@ -19,6 +19,17 @@ STOPPED = "\nmm1-lab: stopped; run the same command to continue"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+def console() -> NoReturn:
+    """The command: `main`, and the end of the process, without taking apart all that was imported (2 seconds)."""
+    code = 1  # of an error that is raised
+    atexit.register(lambda: _leave(code))  # registered first, called last
+    try:
+        code = main()
+    except SystemExit as ended:  # argparse's
+        code = int(ended.code or 0)
+    sys.exit(code)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. Slow imports come after the signal handlers have been installed."""
     for stream in (sys.stdout, sys.stderr):
@@ -37,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         before.clear()  # further signals stay ignored during cleanup
         print(STOPPED, file=sys.stderr)
-        atexit.register(_leave)
+        # without destructors: those of a Ray that was interrupted while starting would crash
+        atexit.register(_leave, INTERRUPTED)
         return INTERRUPTED
     finally:
         for number, handler in before.items():
@@ -103,11 +115,10 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _leave() -> None:
-    """Ends the process without destructors: those of a Ray that was interrupted while starting would crash."""
+def _leave(code: int) -> None:
     with suppress(OSError):
         sys.stdout.flush()
-    os._exit(INTERRUPTED)
+    os._exit(code)
 
 
 def _unrecognised(word: str, command: argparse.ArgumentParser) -> str:
@@ -170,4 +181,4 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

@@ -4,7 +4,6 @@ Importing torch, Lightning and MLflow takes as long as a small sweep. The packag
 anew, from the folder that it is given. For Linux: elsewhere such libraries do not stand a fork.
 """
 
-import atexit
 import contextlib
 import fcntl
 import gc
@@ -15,12 +14,9 @@ import select
 import socket
 import subprocess
 import sys
-import threading
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 LIBRARIES = (
     "torch", "lightning.pytorch", "transformers", "transformers.models.llama.modeling_llama", "mlflow",
@@ -128,28 +124,13 @@ def report(asked: dict, output: int, status: int) -> None:  # type: ignore[type-
         os.environ.clear()
         os.environ.update(asked["environment"])
         sys.path[0:1] = [asked["folder"], asked["environment"]["PYTHONPATH"]]
-        end(asked["arguments"])
+        sys.argv[1:] = asked["arguments"]
+        runpy.run_module("mm1_lab.cli", run_name="__main__", alter_sys=True)
+        return
     os.close(output)
     os.write(status, f"{child}\n".encode())
     _, ended = os.waitpid(child, 0)
     os.write(status, f"{os.waitstatus_to_exitcode(ended)}\n".encode())
-
-
-def end(arguments: Sequence[str]) -> NoReturn:
-    """Runs the command and ends this process as Python does, but for taking all that was imported apart: 3 seconds."""
-    sys.argv[1:] = arguments
-    code: object = 1
-    try:
-        runpy.run_module("mm1_lab.cli", run_name="__main__", alter_sys=True)
-    except SystemExit as ended:
-        code = ended.code
-    except BaseException:
-        traceback.print_exc()
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 if __name__ == "__main__":
