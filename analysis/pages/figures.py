@@ -124,7 +124,7 @@ def _lines(study: Study) -> list[tuple[str, Shown | None]]:
         if row.heading != heading and row.panel:
             lines.append((row.heading, None))
         heading = row.heading
-        lines.append((row.label + _remark(study, row.arm), row))
+        lines.append((row.label + _remark(study, row), row))
     if any(study.majority(measure) is not None for measure in study.measures):
         if heading != CONTROLS:
             lines.append((CONTROLS, None))
@@ -132,12 +132,12 @@ def _lines(study: Study) -> list[tuple[str, Shown | None]]:
     return lines
 
 
-def _remark(study: Study, arm: str) -> str:
-    if study.representative(arm) not in study.scored:
+def _remark(study: Study, row: Shown) -> str:
+    if study.representative(row.arm) not in study.scored:
         return " (no scores)"
-    if arm in study.controls:
+    if row.arm in study.controls:
         return " (reads text, no pictures)"
-    return " (base)" if study.sweep.arms[arm] == study.sweep.base else ""
+    return " (base)" if study.sweep.arms[row.arm] == study.sweep.base and row.label != "base" else ""
 
 
 def _draw_row(axis: Axes, study: Study, column: Column, row: Shown | None, height: int, looks: Looks) -> None:
