@@ -159,10 +159,10 @@ def test_wrong_searches(changes: dict[str, Any], told: str, here: Path, refused:
 @pytest.mark.slow
 def test_killed_and_run_again_it_ends_with_a_verdict(place: Place) -> None:
     change(place.folder / "sweeps" / "scales" / "smoke.yaml", "shots: [0, 4, 8]", "shots: [4]")
-    write(place.folder, trials=4)
+    write(place.folder, trials=2)
     command = ("mix", "--scale", "smoke")
     plan = place.run("plan", *command)
-    assert "mix, mix_confirmed at smoke: 9 trials" in plan and "A search proposes arms by the scores" in plan
+    assert "mix, mix_confirmed at smoke: 7 trials" in plan and "A search proposes arms by the scores" in plan
     process = place.start("run", *command, "--inline")
     assert process.stdout
     for line in process.stdout:
