@@ -27,6 +27,8 @@ def refused(place: Place, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> 
     ("options", "fragments"),
     [
         (["--set", "train.step=9"], ["train.step'", "did you mean 'train.steps'"]),
+        (["--seeds", "305-300"], ["--seeds 305-300: 305-300 is no range; give the smaller seed first"]),
+        (["--seeds", "0-4294967295"], ["no range", "at most 10,000"]),
         (["--seeds", "three"], ["--seeds 'three'", "count"]),
         (["--seeds", "0"], ["a count is from 1 to 99; for seed 0 alone add a comma: --seeds 0,"]),
         (["--set", "evaluate.shots=4"], ["evaluate.shots: must be a list, such as [4]"]),

@@ -44,6 +44,7 @@ def status(options: argparse.Namespace) -> int:
         request = request_of(options, options.sweep)
         if options.seeds is None:
             request = request.at_seeds({row.seed for row in read_trials(request.folder)})
+        opt.check_only(options, request)
         request = so_far(request)
         asked = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
         sweeps = [(request.sweep, request.variant, request.scale_name, asked)]
