@@ -129,6 +129,10 @@ def compare(options: argparse.Namespace) -> int:
         if arm in {*request.sweep.arms, *study.sweep.arms} and study.representative(arm) not in study.scored:
             command = request.command() if request.sweep.search else request.command("--only", arm)
             raise RequestError(f"{folder}: {arm} has no scores yet; run it first: {command}")
+        both = arm in request.sweep.arms and arm in study.sweep.arms
+        if both and request.sweep.arms[arm] != study.sweep.arms[arm]:
+            now = f"{request.file.name} says something else of it now; run it to compare that"
+            print(f"{folder}: {arm} is as it was run; {now}", file=sys.stderr)
     if options.json:
         print_json(vars(compare_arms(study, options.first, options.second, only)))
     else:
