@@ -130,6 +130,9 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
                 output.tables("contrasts", claims_table)
                 if is_drawn(claims, study.manifest.scale):
                     output.figure("contrasts", draw_claims(claims, head(study), study.caution))
+            else:  # the sweep's file may have had some before
+                for path in target.glob("contrasts.*"):
+                    path.unlink()
             write_published(study, output)
             output.figure("figure", draw_scores(study))
             tables["All scores"] = _write_scores(study, output)

@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -27,6 +26,9 @@ def console() -> NoReturn:
         code = main()
     except SystemExit as ended:  # argparse's
         code = int(ended.code or 0)
+    except KeyboardInterrupt:  # with --debug
+        code = INTERRUPTED
+        raise
     sys.exit(code)
 
 
@@ -116,8 +118,14 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _leave(code: int) -> None:
-    with suppress(OSError):
-        sys.stdout.flush()
+    try:
+        if sys.stdout:  # None where the caller has closed it
+            sys.stdout.flush()
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        print(f"mm1-lab: the output cannot be written ({error.strerror})", file=sys.stderr)
+        code = code or 1
     os._exit(code)
 
 

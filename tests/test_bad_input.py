@@ -26,7 +26,9 @@ def refused(place: Place, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("options", "fragments"),
     [
-        (["--set", "train.step=9"], ["train.step'", "did you mean 'steps'"]),
+        (["--set", "train.step=9"], ["train.step'", "did you mean 'train.steps'"]),
+        (["--seeds", "305-300"], ["--seeds 305-300: 305-300 is no range; give the smaller seed first"]),
+        (["--seeds", "0-4294967295"], ["no range", "at most 10,000"]),
         (["--seeds", "three"], ["--seeds 'three'", "count"]),
         (["--seeds", "0"], ["a count is from 1 to 99; for seed 0 alone add a comma: --seeds 0,"]),
         (["--set", "evaluate.shots=4"], ["evaluate.shots: must be a list, such as [4]"]),
@@ -99,7 +101,7 @@ def test_benchmarks_that_cannot_be_asked(refused: Refused) -> None:
     named = "benchmarks=[{name: sums, questions: own.jsonl, metric: exact}]"
     assert "the world has a vocabulary of its own" in refused("--set", named)
     for key, message in (
-        ("{metrc: exact}", "unknown key 'benchmarks.sums.metrc'; did you mean 'metric'"),
+        ("{metrc: exact}", "unknown key 'benchmarks.sums.metrc'; did you mean 'benchmarks.sums.metric'"),
         ("{metric: exact}", "benchmarks.sums: the format jsonl needs the key 'questions'"),
         ("{questions: gone.jsonl, metric: exact}", "gone.jsonl: cannot be read"),
         ("{questions: own.jsonl, metric: exact}", "'sums': names no demonstrations, but is evaluated at 8 shots"),

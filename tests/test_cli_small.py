@@ -1,6 +1,7 @@
 """What a newcomer types: no command, a misspelt one, `show`, `compare`, `init`."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -48,6 +49,11 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("plan", "data_mix", "--set", "resources.gpus=8"), "its size in the scale: `workers: {SIZE: 8}`"),
         (("check-scale", "smoke", "--samples", "0"), "--samples must be at least 1"),
         (("plan", "data_mix", "--results", "file"), "/file: is a file; name a folder"),
+        (("show-data", "--set", "train.steps=9"), "--set and --scale are for your own data; add --data"),
+        (
+            ("status", "search_mix", "--scale", "smoke", "--only", "base"),
+            "search_mix is a search, which makes its arms",
+        ),
         (("show-data", "--out", "."), "--out .: name a file that ends in .png"),
         (("--debug", "plan", "data_mix"), "options come after the command: mm1-lab COMMAND --debug"),
         (("plan", "data_mix", "--results", LONG), "File name too long"),
@@ -239,3 +245,28 @@ def test_an_installed_package_has_the_committed_results(tmp_path: Path, monkeypa
     part.mkdir(parents=True)
     (part / "DONE").write_text("{", encoding="utf-8")
     assert main(["verify"]) == 1
+
+
+def test_how_a_command_ends_whose_output_nobody_can_have() -> None:
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+    def ended(shell: str) -> tuple[int, str]:
+        command = ["sh", "-c", f"{sys.executable} -m mm1_lab --version {shell}"]
+        result = subprocess.run(command, cwd=REPOSITORY, env=buffered, stderr=subprocess.PIPE, text=True, check=False)
+        return result.returncode, result.stderr
+
+    code, said = ended(">&-")  # closed by the caller; argparse then writes to the other stream
+    assert code == 0 and "Traceback" not in said
+    assert ended("| true") == (0, "")
+    if Path("/dev/full").exists():
+        assert ended("> /dev/full") == (1, "mm1-lab: the output cannot be written (No space left on device)\n")
+
+
+def test_an_interrupt_that_is_debugged_has_its_exit_code() -> None:
+    code = (
+        "import sys; from mm1_lab import cli\n"
+        "def interrupted(given): raise KeyboardInterrupt\n"
+        "cli._run = interrupted; sys.argv = ['mm1-lab', 'plan', '--debug']; cli.console()"
+    )
+    result = run_python(code)
+    assert result.returncode == 130 and "Traceback" in result.stderr

@@ -23,6 +23,7 @@ UNFINISHED = (
     *("pending", "preempted", "running", "scheduled", "timeout"),
 )
 """Values of a column `status`, in small letters, of runs whose scores do not count."""
+TEXT = (".csv", ".tsv", ".txt")
 KEY = ["arm", "run", "benchmark", "shots", "question"]
 
 
@@ -56,7 +57,8 @@ def read_scores(path: Path, columns: Mapping[str, str] | None = None) -> Scores:
             raise RequestError(f"{path}: --columns is for tables; the columns of a harness's logs are known")
         frame, notes = read_logs(path)
         return replace(make_scores(frame, None, str(path)), notes=tuple(notes))
-    return make_scores(_read_file(path), columns, str(path))
+    table = _read_file(path)
+    return make_scores(table, columns, str(path), table.index if path.suffix in TEXT else None)
 
 
 def _read_file(path: Path) -> pd.DataFrame:
@@ -70,7 +72,7 @@ def _read_file(path: Path) -> pd.DataFrame:
             return pd.DataFrame([json.loads(line) for line in text.split("\n") if line.strip()])
         if path.suffix == ".json":
             return pd.DataFrame(load_json(path))
-        if path.suffix in (".csv", ".tsv", ".txt"):
+        if path.suffix in TEXT:
             return read_csv(path)
     except (ValueError, TypeError, AttributeError, OSError) as error:  # bytes that are no text are a ValueError
         reason = str(error).strip().split("\n")[0][:200]
@@ -80,9 +82,10 @@ def _read_file(path: Path) -> pd.DataFrame:
 
 def read_csv(path: Path) -> pd.DataFrame:
     """Reads a table separated by commas, semicolons or tabs, with every cell as text, so that a value that is no number
-    can be named. Raises ValueError or OSError."""
+    can be named. The index are the rows' lines in the file. Raises ValueError or OSError."""
     with path.open(encoding="utf-8-sig") as file:
-        head = file.readline()
+        filled = {number: line for number, line in enumerate(file, 1) if line.strip()}
+    head = next(iter(filled.values()), "")
     separator = max(",;\t", key=head.count)
     names = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
     if twice := [name for name in names if name and names.count(name) > 1]:  # pandas would rename the second one
@@ -97,11 +100,21 @@ def read_csv(path: Path) -> pd.DataFrame:
     )
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of such rows for names of rows
         raise ValueError("a row has more cells than the header; name every column, or remove cells")
-    return table.rename(columns=str.strip)
+    lines = list(filled)[1:]
+    if len(lines) != len(table):  # cells with line breaks
+        lines = list(range(2, len(table) + 2))
+    return table.set_axis(lines).rename(columns=str.strip)
 
 
-def make_scores(table: pd.DataFrame, columns: Mapping[str, str] | None = None, where: str = "the table") -> Scores:
-    """Checks a frame of scores; `columns` as in `read_scores`. Raises RequestError, with `where` in front."""
+def make_scores(
+    table: pd.DataFrame,
+    columns: Mapping[str, str] | None = None,
+    where: str = "the table",
+    rows: pd.Index[Any] | None = None,
+) -> Scores:
+    """Checks a frame of scores; `columns` as in `read_scores`. Messages number its `rows` so, by default from 1 on.
+    Raises RequestError, with `where` in front."""
+    table = table.set_axis(pd.RangeIndex(1, len(table) + 1) if rows is None else rows)
     table = _named(table, columns or {}, where)
     notes = []
     if "status" in table:
@@ -136,9 +149,8 @@ def make_scores(table: pd.DataFrame, columns: Mapping[str, str] | None = None, w
 
 
 def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.DataFrame:
-    """The table with the lab's names for its columns, and rows by their number from 1 on."""
+    """The table with the lab's names for its columns."""
     table = table.rename(columns=lambda name: str(name).strip())
-    table.index = pd.RangeIndex(1, len(table) + 1)
     for name, own in columns.items():
         if name not in KNOWN:
             raise RequestError(f"--columns: there is no {name!r}{nearest(name, KNOWN)}")

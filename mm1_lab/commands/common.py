@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_core import to_json
 
-from mm1_lab.config import RequestError, is_of_recipe
+from mm1_lab.config import RequestError, Search, is_of_recipe
 from mm1_lab.files import PUBLISHED, RESULTS
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ SWEEP = option("sweep", "a YAML file, or the name of one in sweeps/", "SWEEP")
 ONLY = repeated("--only", "only this arm, or these: base,blind", "ARM")
 SCALE = option("--scale", "smoke, mini or lab; paper for planning only (default: mini)", default="mini")
 DATA = option("--data", "your own data instead of the miniature world", "YAML", type=Path)
-SEEDS = option("--seeds", "how many (3: seeds 0, 1, 2), or which (5,6,7; one: 100,); default: 1", default="1")
+SEEDS = option(
+    "--seeds", "how many (3: seeds 0, 1, 2), or which (5,6,7 or 300-305; one: 100,); default: 1", default="1"
+)
 SET = repeated(
     "--set",
     "change a setting of the scale (train.steps=200) or the recipe (connector=c-abstractor); may be repeated",
@@ -145,6 +147,12 @@ def parse_looks(text: str | None) -> tuple[int, ...]:
         if looks[0] >= 2 and list(looks) == sorted(set(looks)):
             return looks
     raise RequestError(f"--looks {text}: give increasing numbers of seeds, from 2 on, such as 4,6,8")
+
+
+def check_only(options: argparse.Namespace, request: Request) -> None:
+    """Raises RequestError for `--only` with a search over recipes."""
+    if options.only and isinstance(request.sweep.search, Search):
+        raise RequestError(f"--only: {request.asked} is a search, which makes its arms; name one in a sweep of its own")
 
 
 def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | None = None) -> Request:

@@ -18,7 +18,7 @@ from mm1_lab.results.packed import damaged as damaged_packs
     "--data data.yaml",
     option("--out", f"file to write; default: in {RESULTS}", "PNG", type=Path),
     option("--data", "your own data, a data.yaml", "YAML", type=Path),
-    option("--scale", "scale that sets tokenizer and row length; default: %(default)s", default="mini"),
+    option("--scale", "with --data: the scale that sets tokenizer and row length; default: mini"),
     opt.SET,
     opt.STORE,
 )
@@ -27,6 +27,8 @@ def show_data(options: argparse.Namespace) -> int:
     out = options.out or RESULTS / f"{options.data.stem if options.data else 'world'}.png"
     if out.suffix != ".png":
         raise RequestError(f"--out {out}: name a file that ends in .png")
+    if not options.data and (options.set or options.scale):
+        raise RequestError("--set and --scale are for your own data; add --data, or leave them out")
     from analysis.pages.cards import write_data_sheet
     from mm1_lab.orchestrate.data_samples import data_samples, world_samples
 
@@ -40,7 +42,9 @@ def show_data(options: argparse.Namespace) -> int:
 
         ledger = Ledger(RESULTS, options.store)
         ledger.check_writable()
-        scale = find_scale(options.scale, tuple(setting for setting in options.set if not is_of_recipe(setting)))
+        scale = find_scale(
+            options.scale or "mini", tuple(setting for setting in options.set if not is_of_recipe(setting))
+        )
         recipe = override(Recipe(), filter(is_of_recipe, options.set))
         content = DataFile.read(options.data)
         tokenizer = None

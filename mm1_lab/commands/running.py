@@ -19,7 +19,6 @@ from mm1_lab.config import (
     Recipe,
     RequestError,
     Scale,
-    Search,
     digest,
     find_yaml,
     is_of_recipe,
@@ -120,8 +119,7 @@ def _request(options: argparse.Namespace, name: str, keep: bool) -> Request:
         if options.grid:
             raise RequestError("--grid needs --vary")
         request = request_of(options, name)
-        if options.only and isinstance(request.sweep.search, Search):
-            raise RequestError(f"--only: {name} is a search, which makes its arms; name one in a sweep of its own")
+        opt.check_only(options, request)
         return request
     path, text = varied_sweep(name, options.vary, options.grid, list(filter(is_of_recipe, options.set)))
     has_folder, is_there = path.parent.exists(), path.exists()

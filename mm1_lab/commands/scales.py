@@ -15,7 +15,10 @@ from mm1_lab.results import Ledger, variant_name
     option("scale", "smoke, mini, …", "SCALE"),
     repeated("--only", "reader, words, probe, leaks, prompts or validity; may be repeated", "GATE"),
     option("--samples", "training samples to search for leaks; default: %(default)s", type=int, default=1_000_000),
-    *opt.SETTINGS,
+    option("--seeds", "how many or which, as for run; default: 1, and for validity all that have results"),
+    opt.SET,
+    opt.IN_RESULTS,
+    opt.STORE,
     opt.INLINE,
 )
 def check_scale(options: argparse.Namespace) -> int:
@@ -46,12 +49,15 @@ def check_scale(options: argparse.Namespace) -> int:
         for sweep in ("validity", "data_mix"):  # both may have the base and the blind control
             folder = request.folder.with_name(variant_name(sweep, request.overrides, request.data_name))
             study = read_study(folder) if (folder / "sweep.json").exists() else None
+            if study and options.seeds is not None:
+                study = study.at_seeds(request.seeds)
             if study and (rules := validity_checks(study)):
                 print(f"\n{to_plain(validity_table(study, rules))}")
                 verdicts += [rule.verdict for rule in rules]
                 break
         else:
-            print(f"\nNo seed has finished trials of both base and blind; run: {request.command('--seeds', '5')}")
+            command = request.command("--seeds", options.seeds or "5")
+            print(f"\nNo seed has finished trials of both base and blind; run: {command}")
     return FAILED if "fail" in verdicts else DONE
 
 

@@ -44,6 +44,7 @@ def status(options: argparse.Namespace) -> int:
         request = request_of(options, options.sweep)
         if options.seeds is None:
             request = request.at_seeds({row.seed for row in read_trials(request.folder)})
+        opt.check_only(options, request)
         request = so_far(request)
         asked = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
         sweeps = [(request.sweep, request.variant, request.scale_name, asked)]
@@ -128,6 +129,10 @@ def compare(options: argparse.Namespace) -> int:
         if arm in {*request.sweep.arms, *study.sweep.arms} and study.representative(arm) not in study.scored:
             command = request.command() if request.sweep.search else request.command("--only", arm)
             raise RequestError(f"{folder}: {arm} has no scores yet; run it first: {command}")
+        both = arm in request.sweep.arms and arm in study.sweep.arms
+        if both and request.sweep.arms[arm] != study.sweep.arms[arm]:
+            now = f"{request.file.name} says something else of it now; run it to compare that"
+            print(f"{folder}: {arm} is as it was run; {now}", file=sys.stderr)
     if options.json:
         print_json(vars(compare_arms(study, options.first, options.second, only)))
     else:

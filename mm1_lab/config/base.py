@@ -185,7 +185,7 @@ def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     key = _dotted(part for part in location if part != "[key]")
     if error["type"] == "extra_forbidden":
         word = str(location[-1]).split(".")[0]
-        return f"unknown key {key!r}{nearest(word, keys_at(model, location[:-1]))}"
+        return f"unknown key {key!r}{nearest(word, keys_at(model, location[:-1]), key.removesuffix(str(location[-1])))}"
     if error["type"] == "missing":
         return f"the key {key!r} is missing"
     if location[-1:] == ("[key]",) and error["type"] == "string_type":
@@ -257,7 +257,8 @@ def override(model: Known, settings: Iterable[str]) -> Known:
         word = key.partition(".")[0]
         may_be_new = word == key or isinstance(value, dict)
         if key not in table and not may_be_new and difflib.get_close_matches(word, map(str, table)):
-            raise RequestError(f"{where}: there is no {word!r} here{nearest(word, table)}")
+            before = path.strip().removesuffix(key)
+            raise RequestError(f"{where}: there is no {before + word!r}{nearest(word, table, before)}")
         table[key] = value
     return type(model).parse(values, "--set")
 

@@ -27,13 +27,14 @@ def bounded(text: str) -> str:
     return f"{raw[: MOST_BYTES - 500].decode(errors='ignore')} … {raw[-400:].decode(errors='ignore')}"
 
 
-def nearest(word: str, valid: Iterable[str]) -> str:
-    """The hint for a misspelt word: "did you mean" with a valid word that is close, or the list of all valid words."""
+def nearest(word: str, valid: Iterable[str], before: str = "") -> str:
+    """The hint for a misspelt word: "did you mean" with a valid word that is close, or the list of all valid words.
+    `before` is what the close one is written after: `train.`."""
     valid = list(valid)
     cutoff = 0.6 if len(word) > 2 else 0.5  # 9N is half of 9M
     close = difflib.get_close_matches(word, valid, n=1, cutoff=cutoff)
     if close:
-        return f"; did you mean {close[0]!r}?"
+        return f"; did you mean {before + close[0]!r}?"
     return f"; known: {', '.join(valid)}" if valid else ""
 
 

@@ -196,6 +196,8 @@ def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Swee
     for contrast in file.contrasts:
         for arm in (*contrast.sides[0], *contrast.sides[1]):
             check(f"contrast {contrast.claim!r} names", arm)
+        if sorted(contrast.sides[0]) == sorted(contrast.sides[1]):
+            raise RequestError(f"{path}: contrast {contrast.claim!r} compares an arm with itself; name another arm")
     for label, panel in file.panels.items():
         for arm in panel.arms.values():
             check(f"panel {label!r} shows", arm)

@@ -51,7 +51,12 @@ def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: S
         show(request, plan, work_list)
         return 1
     study, _ = search.replay()
-    arm, recipe = search.winner(study)
+    try:
+        arm, recipe = search.winner(study)
+    except RequestError as error:
+        show(request, plan, work_list)
+        print(error)
+        return 1
     confirmation = search.confirmation(arm, recipe)
     parts = [search.heading(study, arm, recipe)]
     base, best = confirmation.trials[:2]

@@ -315,15 +315,15 @@ WRONG = {
     "score": ("arm,points\na,1\nb,2\n", "has no column 'score' (it has arm, points); name it with --columns"),
     "empty": ("", "cannot be read as a table"),
     "header": ("arm,score\n", "has no rows"),
-    "text": ("arm,score\na,1\nb,good\n", "the score of row 2 is 'good', not a number"),
-    "gap": ("arm,score\na,1\nb,\n", "the score of row 2 is '', not a number"),
-    "infinity": ("arm,score\na,inf\nb,1\n", "the score of row 1 is 'inf'"),
+    "text": ("arm,score\na,1\nb,good\n", "the score of row 3 is 'good', not a number"),
+    "gap": ("arm,score\na,1\nb,\n", "the score of row 3 is '', not a number"),
+    "infinity": ("arm,score\na,inf\nb,1\n", "the score of row 2 is 'inf'"),
     "one": ("arm,score\na,1\na,2\n", "has one arm, 'a'"),
-    "unnamed": ("arm,score\na,1\n,2\n", "row 2 has no arm"),
-    "spelt": ("arm,seed,score\na,0,1\na,0.0,2\nb,0,1\n", "row 2 is a second score"),
-    "noseed": ("arm,seed,score\na,0,1\nb,,2\n", "row 2 has no seed"),
-    "shots": ("arm,shots,score\na,few,1\nb,0,2\n", "the shots of row 1 are 'few'"),
-    "minus": ("arm,shots,score\na,-1,1\nb,0,2\n", "the shots of row 1 are '-1'"),
+    "unnamed": ("arm,score\na,1\n,2\n", "row 3 has no arm"),
+    "spelt": ("arm,seed,score\na,0,1\na,0.0,2\nb,0,1\n", "row 3 is a second score"),
+    "noseed": ("arm,seed,score\na,0,1\n\nb,,2\n", "row 4 has no seed"),
+    "shots": ("arm,shots,score\na,few,1\nb,0,2\n", "the shots of row 2 are 'few'"),
+    "minus": ("arm,shots,score\na,-1,1\nb,0,2\n", "the shots of row 2 are '-1'"),
     "crashed": ("arm,score,status\na,1,crash\nb,2,failed\n", "by its column of status none of a finished run"),
     "twice": ("arm,score,score \na,1,2\nb,2,3\n", "the column 'score' is there twice"),
     "twice exactly": ("arm,score,score\na,1,2\nb,2,3\n", "the column 'score' is there twice"),
@@ -501,7 +501,7 @@ LATER = {"base": [50.0, 50.4, 49.7, 50.1], "wide": [53.8, 54.3, 53.0, 50.5], "de
 def test_errors_of_tables_say_what_to_write(tmp_path: Path) -> None:
     for score in ("50,1", "50.1 %", "nan"):
         (tmp_path / "t.tsv").write_text(f"arm\tseed\tscore\na\t0\t1\nb\t0\t{score}\n")
-        with pytest.raises(RequestError, match=f"row 2 is '{score}', not a number such as 50.1; leave the row out"):
+        with pytest.raises(RequestError, match=f"row 3 is '{score}', not a number such as 50.1; leave the row out"):
             judge(tmp_path / "t.tsv")
     (tmp_path / "t.tsv").write_text("arm\tseed\tscore\na\t0\t1\na\t0\t2\nb\t0\t1\n")
     with pytest.raises(RequestError, match="a second score of arm a, seed 0; leave"):

@@ -150,6 +150,10 @@ def test_a_decoder_with_experts_starts_as_the_dense_one(sweep: Sweep) -> None:
         ("arms: {a: {}}\ncontrasts:\n", "contrasts: must be a list (it is empty)"),
         ("arms: {}\n", "has no arms"),
         ("arms: {a: {}}\npanels: {x: {title: T, arms: {label: b}}}\n", "unknown arm 'b'"),
+        (
+            "arms: {a: {}}\ncontrasts: [{claim: c, first: a, second: a, measure: 0-shot, expect: greater}]\n",
+            "contrast 'c' compares an arm with itself",
+        ),
         ("arms: {336 64: {}}\ngrid: {resolution: [336], image_tokens: [64]}\n", "two arms are called '336 64'"),
         (
             "arms: {a: {}, b: {}}\ncontrasts: [{claim: c, first: a, second: b, measure: 0-shot, expect: equivalent}]\n",
@@ -209,7 +213,7 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables() -> None:
     ("setting", "message"),
     [
         ("train.steps", "write PATH=VALUE"),
-        ("decoders.302m.layers=3", "there is no '302m' here; did you mean '302M'?"),
+        ("decoders.302m.layers=3", "there is no 'decoders.302m'; did you mean 'decoders.302M'?"),
         ("train.lr_multipliers.conector=1", "train.lr_multipliers.conector: Input should be 'encoder'"),
         ("train.steps.most=3", "train.steps has no keys; set train.steps itself"),
         ("decoder.phases.0.share=1", "decoder.phases has no keys; set decoder.phases itself"),

@@ -42,7 +42,10 @@ def refused(files: Any, **content: Any) -> str:
             r"good\.png' is a picture; name its folder instead: .* needs metadata\.csv, \.jsonl or",
         ),
         ({"captions": "photos"}, r"photos has no table and no tar, but 1\.txt; .* needs metadata\.csv, \.jsonl or"),
-        ({"captions": [{"file": "a.csv", "imags": "."}]}, r"unknown key 'captions\.0\.imags'; did you mean 'images'"),
+        (
+            {"captions": [{"file": "a.csv", "imags": "."}]},
+            r"unknown key 'captions\.0\.imags'; did you mean 'captions\.0\.images'",
+        ),
         ({"captions": [3]}, r"data\.yaml: captions\.0: .*string"),
         ({"tokenizer": "nowhere"}, r"tokenizer: .*nowhere is not a folder"),
         ({"pictures": "stretch"}, r"pictures: Input should be 'squeeze', 'crop' or 'pad'"),

@@ -77,6 +77,8 @@ def test_one_gate_alone_needs_no_weights(
     assert error.count("\n") == 1
     assert main(["check-scale", "smoke", "--only", "prompts,validity"]) == 0, "as for the arms of other commands"
     assert "base and blind; run: mm1-lab run validity --scale smoke --seeds 5\n" in capsys.readouterr().out
+    assert main(["check-scale", "smoke", "--only", "validity", "--seeds", "3-4"]) == 0
+    assert "run: mm1-lab run validity --scale smoke --seeds 3-4\n" in capsys.readouterr().out
     assert not list(place.results.glob("store/*/DONE"))
     assert main(["check-scale", "smoke", "--only", "prompt"]) == 2
     assert "there is no gate 'prompt'; did you mean 'prompts'" in capsys.readouterr().err

@@ -119,6 +119,14 @@ def test_the_best_is_found_and_the_luck_of_its_score_is_told(
     assert len(whole(ask(tmp_path, tmp_path))[0].trials) == len(so_far(ask(tmp_path, tmp_path)).trials), "all are known"
 
 
+def test_where_all_that_is_proposed_diverges_the_search_failed(
+    laboratory: Laboratory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, over={"data_mix.text": [4, 5]})
+    assert search(ask(tmp_path, tmp_path)) == 1
+    assert "mix: no arm of the search has scores: all diverged" in capsys.readouterr().out
+
+
 def test_the_base_itself_may_win(laboratory: Laboratory, tmp_path: Path) -> None:
     write(tmp_path, over={"image_tokens": [64, 144]})
     request = ask(tmp_path, tmp_path)

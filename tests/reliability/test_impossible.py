@@ -40,12 +40,17 @@ def test_numbers_that_no_scale_can_mean(setting: str) -> None:
 
 
 def test_seeds_that_numpy_does_not_take_and_one_that_could_be_taken_for_their_number() -> None:
-    for seeds in ("9" * 6000, "5,4294967296"):
+    for seeds in ("9" * 6000, "5,4294967296", "5-", "-3", "1-2-3"):
         with pytest.raises(RequestError, match=r"give a count .* below 2\^32"):
             parse_seeds(seeds)
     for seeds in ("100", "1000000000"):
         with pytest.raises(RequestError, match=f"for seed {seeds} alone add a comma: --seeds {seeds},"):
             parse_seeds(seeds)
+
+
+def test_seeds_as_ranges() -> None:
+    assert parse_seeds("300-302") == (300, 301, 302) and parse_seeds("7-7") == (7,)
+    assert parse_seeds("5, 300 - 301, 300") == (5, 300, 301)
 
 
 @pytest.mark.parametrize("setting", ["rates: 1000000000", "factor: 1"])

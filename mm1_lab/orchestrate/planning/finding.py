@@ -17,6 +17,7 @@ SWEEPS = (Path("sweeps"), SHIPPED / "sweeps")
 """Folders searched for sweeps, recipes and scales by name: in the working directory, then in the package."""
 MOST_SEEDS = 99
 """Limit of a count: fresh seeds are numbered from 100 on, so a larger number is meant as a seed."""
+LONGEST_RANGE = 10_000
 
 
 def find_scale(name: str, overrides: tuple[str, ...] = (), sweeps: Path = Path("sweeps")) -> Scale:
@@ -36,16 +37,25 @@ def find_sweep(name: str) -> Path:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Parses `--seeds`: a count (`3`: seeds 0, 1, 2) or a list (`5,6,7`; `100,` is one seed). Raises RequestError."""
+    """Parses `--seeds`: a count (`3`: seeds 0, 1, 2) or a list (`5,6,7`, `300-305`; `100,` is one seed). Raises
+    RequestError."""
     parts = [part.strip() for part in text.split(",")]
     if len(parts) > 1 and not parts[-1]:
         parts.pop()
-    if not all(part.isdecimal() and len(part) <= 10 and int(part) < 2**32 for part in parts):
-        raise RequestError(
-            f"--seeds {text!r}: give a count (3) or a list (5,6,7; one seed with a comma: 100,), below 2^32"
-        )
-    numbers = list(map(int, parts))
-    if "," in text:
+    numbers: list[int] = []
+    for part in parts:
+        first, dash, last = (end.strip() for end in part.partition("-"))
+        last = last if dash else first
+        if not all(end.isdecimal() and len(end) <= 10 and int(end) < 2**32 for end in (first, last)):
+            raise RequestError(
+                f"--seeds {text!r}: give a count (3), a list (5,6,7; one seed with a comma: 100,) or a range "
+                "(300-305), below 2^32"
+            )
+        if not int(first) <= int(last) < int(first) + LONGEST_RANGE:
+            most = f"{LONGEST_RANGE:,}"
+            raise RequestError(f"--seeds {text}: {part} is no range; give the smaller seed first, and at most {most}")
+        numbers += range(int(first), int(last) + 1)
+    if "," in text or "-" in text:
         return tuple(dict.fromkeys(numbers))
     if not 1 <= numbers[0] <= MOST_SEEDS:
         raise RequestError(

@@ -1,0 +1,36 @@
+"""A sweep that is edited after its run, and another one of its name."""
+
+from pathlib import Path
+
+import yaml
+
+from tests.conftest import Place
+
+CLAIM = {"claim": "fewer tokens are better", "first": "few", "second": "base", "measure": "0-shot", "expect": "greater"}
+
+
+def test_what_a_folder_shows_after_a_change_of_its_sweep_is_told(place: Place) -> None:
+    path, other = place.folder / "q.yaml", place.folder / "other" / "q.yaml"
+    sweep = {"title": "Q", "recipe": "base", "arms": {"base": {}, "few": {"image_tokens": 64}}, "contrasts": [CLAIM]}
+    write(path, sweep)
+    smoke, folder = ("--scale", "smoke"), place.results / "smoke" / "q"
+    place.run("run", "q.yaml", *smoke, "--inline")
+    assert "as it was run" not in place.run("compare", "q.yaml", "few", "base", *smoke)
+    assert (folder / "contrasts.md").exists()
+
+    write(path, sweep | {"arms": {"base": {}, "few": {"connector": "c-abstractor"}}, "contrasts": []})
+    told = place.run("compare", "q.yaml", "few", "base", *smoke)
+    assert "few is as it was run; q.yaml says something else of it now; run it to compare that" in told
+    drawn = place.run("run", "q.yaml", *smoke, "--only", "base", "--inline")
+    assert "contrasts" not in drawn and not list(folder.glob("contrasts.*")), "of claims that it no longer makes"
+    assert "same name" not in drawn
+
+    write(other, sweep)
+    told = place.run("run", "other/q.yaml", *smoke, "--inline")
+    assert f"had tables of {path}, a sweep of the same name; now of {other}\n" in told
+    assert "same name" not in place.run("run", "other/q.yaml", *smoke, "--inline")
+
+
+def write(path: Path, sweep: dict[str, object]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(yaml.safe_dump(sweep), encoding="utf-8")
