@@ -82,10 +82,9 @@ def _read_file(path: Path) -> pd.DataFrame:
 
 def read_csv(path: Path) -> pd.DataFrame:
     """Reads a table separated by commas, semicolons or tabs, with every cell as text, so that a value that is no number
-    can be named. The index are the rows' lines in the file. Raises ValueError or OSError."""
+    can be named. Rows are numbered as lines of the file, the header being the first. Raises ValueError or OSError."""
     with path.open(encoding="utf-8-sig") as file:
-        filled = {number: line for number, line in enumerate(file, 1) if line.strip()}
-    head = next(iter(filled.values()), "")
+        head = file.readline()
     separator = max(",;\t", key=head.count)
     names = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
     if twice := [name for name in names if name and names.count(name) > 1]:  # pandas would rename the second one
@@ -100,10 +99,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     )
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of such rows for names of rows
         raise ValueError("a row has more cells than the header; name every column, or remove cells")
-    lines = list(filled)[1:]
-    if len(lines) != len(table):  # cells with line breaks
-        lines = list(range(2, len(table) + 2))
-    return table.set_axis(lines).rename(columns=str.strip)
+    return table.set_axis(pd.RangeIndex(2, len(table) + 2)).rename(columns=str.strip)
 
 
 def make_scores(

@@ -321,7 +321,7 @@ WRONG = {
     "one": ("arm,score\na,1\na,2\n", "has one arm, 'a'"),
     "unnamed": ("arm,score\na,1\n,2\n", "row 3 has no arm"),
     "spelt": ("arm,seed,score\na,0,1\na,0.0,2\nb,0,1\n", "row 3 is a second score"),
-    "noseed": ("arm,seed,score\na,0,1\n\nb,,2\n", "row 4 has no seed"),
+    "noseed": ("arm,seed,score\na,0,1\nb,,2\n", "row 3 has no seed"),
     "shots": ("arm,shots,score\na,few,1\nb,0,2\n", "the shots of row 2 are 'few'"),
     "minus": ("arm,shots,score\na,-1,1\nb,0,2\n", "the shots of row 2 are '-1'"),
     "crashed": ("arm,score,status\na,1,crash\nb,2,failed\n", "by its column of status none of a finished run"),
