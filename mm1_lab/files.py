@@ -9,9 +9,10 @@ import io
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ STRETCHES, STRETCH = 64, 256 << 10
 RENEW_SECONDS = 5.0
 LEASE_SECONDS = 120.0
 """How often a lease is renewed, and when it lapses: network file systems may keep dates for a minute."""
+UNNAMED_SECONDS = 5.0
+"""How old a lease without its holder's name is removed: one that was killed between making the file and writing it."""
 
 PACKAGE = Path(__file__).resolve().parent
 SHIPPED = PACKAGE / "shipped" if (PACKAGE / "shipped").is_dir() else PACKAGE.parent
@@ -224,7 +227,7 @@ def _digest_of_samples(file: io.BufferedReader) -> str:
 
 
 def lease(path: Path, timeout: float) -> SoftFileLease:
-    """A file at `path` that one process at a time can hold, after trying for `timeout` seconds (-1: for ever).
+    """A file at `path` that one process at a time can hold, after trying for `timeout` seconds.
 
     That of a dead process is free at once on its machine, elsewhere when its date has stood still for LEASE_SECONDS.
     """
@@ -240,9 +243,26 @@ def lease(path: Path, timeout: float) -> SoftFileLease:
     )
 
 
+def remove_unnamed(path: Path) -> None:
+    """Removes a lease without a name in it, for which filelock would wait for ever."""
+    with suppress(FileNotFoundError):
+        found = path.stat()
+        if not found.st_size and time.time() - found.st_mtime > UNNAMED_SECONDS:
+            path.unlink()
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds the lock `path` while the block runs; waits while another process holds it."""
-    # earlier versions left empty files at `path`, which nobody would ever release
-    with lease(path.with_suffix(".lease"), timeout=-1):
+    from filelock import Timeout
+
+    path = path.with_suffix(".lease")  # earlier versions left empty files at `path`
+    held = lease(path, timeout=UNNAMED_SECONDS)
+    while not held.is_locked:
+        remove_unnamed(path)
+        with suppress(Timeout):
+            held.acquire()
+    try:
         yield
+    finally:
+        held.release()

@@ -68,6 +68,7 @@ class Claims:
         return claim if taken else None
 
     def _take(self, key: str, claim: Claim) -> bool:
+        files.remove_unnamed(self.folder / key)
         lease, looked = self._watched.pop(key, (None, 0.0))
         # a long time between two looks proves nothing: this machine, or the file server, may have slept
         if lease is None or time.monotonic() - looked > 3 * files.RENEW_SECONDS:

@@ -119,6 +119,6 @@ def test_tuned_models_are_shown_by_what_they_were_tuned_for(data_mix: Sweep) -> 
     chat = scores[(scores["family"] == "chat") & (scores["shots"] == 0)].groupby("arm")["score"].mean()
     marks = [float(line.get_xdata()[0]) for line in left.get_lines() if line.get_marker() == "o"]  # type: ignore[index]
     assert marks == pytest.approx([chat[arm] for arm in arms])
-    assert [text.get_text() for text in left.get_yticklabels()][:3] == ["captions", "base (base)", "interleaved"]
+    assert [text.get_text() for text in left.get_yticklabels()][:3] == ["captions", "base", "interleaved"]
     frame = short_table(study).frame
     assert list(frame.columns)[:2] == ["arm", "chat 0-shot"]

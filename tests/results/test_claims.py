@@ -39,6 +39,21 @@ def claim_elsewhere(folder: Path, key: str) -> Path:
     return folder / key
 
 
+def test_a_process_that_was_killed_before_it_wrote_its_name_blocks_nobody(tmp_path: Path) -> None:
+    for name in ("a", "results.lease"):
+        (tmp_path / name).touch()
+    claims = Claims(tmp_path)
+    assert claims.take(["a"]) is None, "it may be about to write"
+    for name in ("a", "results.lease"):
+        os.utime(tmp_path / name, (0, 0))
+    claim = claims.take(["a"])
+    assert claim
+    claim.release()
+    with files.locked(tmp_path / "results.lock"):
+        assert (tmp_path / "results.lease").stat().st_size
+    assert not list(tmp_path.iterdir())
+
+
 def test_all_stages_or_none_until_they_are_released(tmp_path: Path) -> None:
     first, second = Claims(tmp_path / ".claims"), Claims(tmp_path / ".claims")
     claim = first.take(["b"])
