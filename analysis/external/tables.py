@@ -57,8 +57,8 @@ def read_scores(path: Path, columns: Mapping[str, str] | None = None) -> Scores:
             raise RequestError(f"{path}: --columns is for tables; the columns of a harness's logs are known")
         frame, notes = read_logs(path)
         return replace(make_scores(frame, None, str(path)), notes=tuple(notes))
-    table = _read_file(path)
-    return make_scores(table, columns, str(path), table.index if path.suffix in TEXT else None)
+    first = 2 if path.suffix in TEXT else 1  # after the header
+    return make_scores(_read_file(path), columns, str(path), first)
 
 
 def _read_file(path: Path) -> pd.DataFrame:
@@ -82,7 +82,7 @@ def _read_file(path: Path) -> pd.DataFrame:
 
 def read_csv(path: Path) -> pd.DataFrame:
     """Reads a table separated by commas, semicolons or tabs, with every cell as text, so that a value that is no number
-    can be named. Rows are numbered as lines of the file, the header being the first. Raises ValueError or OSError."""
+    can be named. Raises ValueError or OSError."""
     with path.open(encoding="utf-8-sig") as file:
         head = file.readline()
     separator = max(",;\t", key=head.count)
@@ -99,18 +99,15 @@ def read_csv(path: Path) -> pd.DataFrame:
     )
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of such rows for names of rows
         raise ValueError("a row has more cells than the header; name every column, or remove cells")
-    return table.set_axis(pd.RangeIndex(2, len(table) + 2)).rename(columns=str.strip)
+    return table.rename(columns=str.strip)
 
 
 def make_scores(
-    table: pd.DataFrame,
-    columns: Mapping[str, str] | None = None,
-    where: str = "the table",
-    rows: pd.Index[Any] | None = None,
+    table: pd.DataFrame, columns: Mapping[str, str] | None = None, where: str = "the table", first: int = 1
 ) -> Scores:
-    """Checks a frame of scores; `columns` as in `read_scores`. Messages number its `rows` so, by default from 1 on.
-    Raises RequestError, with `where` in front."""
-    table = table.set_axis(pd.RangeIndex(1, len(table) + 1) if rows is None else rows)
+    """Checks a frame of scores; `columns` as in `read_scores`. Messages number its rows from `first` on. Raises
+    RequestError, with `where` in front."""
+    table = table.set_axis(pd.RangeIndex(first, len(table) + first))
     table = _named(table, columns or {}, where)
     notes = []
     if "status" in table:
@@ -135,9 +132,9 @@ def make_scores(
         frame["run"] = repeats.astype(str)
     doubled = frame.duplicated(KEY)
     if doubled.any():
-        first = frame[doubled].iloc[0].rename({"run": "seed"})
+        values_of = frame[doubled].iloc[0].rename({"run": "seed"})
         names = ("arm", "seed", "benchmark", "shots", "question")
-        cell = ", ".join(f"{name} {first[name]}" for name in names if name in table)
+        cell = ", ".join(f"{name} {values_of[name]}" for name in names if name in table)
         raise RequestError(f"{where}: row {frame.index[doubled][0]} is a second score of {cell}; leave one of them out")
     if frame["arm"].nunique() < 2:
         raise RequestError(f"{where}: has one arm, {frame['arm'].iloc[0]!r}, so there is nothing to compare")

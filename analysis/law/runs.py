@@ -93,12 +93,13 @@ def search_runs(variant: Variant) -> Runs:
 def read_runs(path: Path, lower_is_better: bool) -> Runs:
     """Reads the columns `params, learning_rate, score` and, if there is one, `seed`.
 
-    Raises RequestError for what cannot be fitted; an invalid value is named with its row, the line of the file.
+    Raises RequestError for what cannot be fitted; an invalid value is named with its row (the header is row 1).
     """
     try:
         table = read_csv(path)
     except (OSError, ValueError) as error:
         raise RequestError(f"--from {path}: cannot be read as CSV ({str(error).strip()})") from None
+    table.index = pd.RangeIndex(2, len(table) + 2)
     points = pd.DataFrame(index=table.index)
     for column in ("params", "learning_rate", "score"):
         if column not in table:

@@ -161,6 +161,9 @@ def merge_manifest(
                     f"{folder}: this study's looks were fixed at {','.join(map(str, before.looks))} seeds when it "
                     "started; continue with these (--looks), or start another study with --results"
                 )
+            files = [(folder.parents[1] / one.file).resolve() for one in (before, manifest)]
+            if before.sweep != manifest.sweep and files[0] != files[1] and files[0].is_file():
+                print(f"{folder}: had tables of {files[0]}, a sweep of the same name; now of {files[1]}")
             manifest = manifest.model_copy(update={"looks": before.looks or manifest.looks})
         values = manifest.model_dump(mode="json")
         write_json(folder / "sweep.json", values | {"digest": digest(values)})

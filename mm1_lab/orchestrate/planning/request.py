@@ -34,7 +34,7 @@ from mm1_lab.files import PARTS, RESULTS, here_or_shipped
 from mm1_lab.formatting import command_line, one_trial
 from mm1_lab.orchestrate.planning.finding import SWEEPS, decoders_tokenizer, find_scale, find_sweep, parse_seeds
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
-from mm1_lab.results.manifest import data_name, deciding, merge_manifest, read_manifest
+from mm1_lab.results.manifest import data_name, deciding, merge_manifest
 from mm1_lab.rows import Family
 from mm1_lab.weights.pretrained import HuggingFace
 
@@ -189,11 +189,6 @@ class Request:
             asked="" if self._is_found_by_name() else self.asked,
         )
         rows = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in self.trials]
-        if (self.folder / "sweep.json").exists():
-            before = read_manifest(self.folder)
-            other = self.ledger.results / before.file
-            if before.sweep != self.sweep and before.file != manifest.file and other.is_file():
-                print(f"{self.folder}: had tables of {other.resolve()}, a sweep of the same name; now of {self.file}")
         return merge_manifest(self.folder, manifest, rows, self._is_current)
 
     def _is_found_by_name(self) -> bool:
