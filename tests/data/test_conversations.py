@@ -255,10 +255,24 @@ def test_sets_are_listed_with_their_pictures_elsewhere_and_weigh_as_much_as_they
     weighed = files.open(instructions=weighing).identity
     assert weighed.instructions == {"llava": 1, "chat": 2}
     assert weighed.instructions_digest == data.identity.instructions_digest
+    data_set = {"dataset": "sets", "split": "train"}
+    assert files.open(instructions=data_set | {"images": "coco"}).identity.instructions == {"sets": 3}
+    with pytest.raises(RequestError, match=r"sets/llava\.json: there is no image '1\.png'"):
+        files.open(instructions=data_set)
     with pytest.raises(RequestError, match="two sets have the same name"):
         files.open(instructions=[sets[0], dict(sets[0])])
     with pytest.raises(RequestError, match=r"llava\.json: there is no image '1\.png' in /.+/sets; 3 of 3"):
         files.open(instructions=["sets/llava.json"])
+
+
+def test_one_set_may_have_a_weight_and_is_named_as_its_file(files: Any) -> None:
+    turns = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]
+    (files.folder / "sums.jsonl").write_text("\n".join([json.dumps({"messages": turns})] * 9))
+    one = {"files": "sums.jsonl", "weight": 2}
+    for form in (one, [one]):
+        assert files.open(instructions=form).identity.instructions == {"sums": 2}
+    with pytest.raises(RequestError, match=r"a set of a list is named as its file; name this one: `\{NAME: \{files"):
+        files.open(instructions=[{"files": ["sums.jsonl", "more.jsonl"]}])
 
 
 def test_a_row_without_turns_is_one_broken_conversation_also_in_json_lines(files: Any) -> None:

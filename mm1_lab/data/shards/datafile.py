@@ -95,15 +95,16 @@ class InstructionSet(OwnSource):
 
 def _named_sets(value: Any) -> Any:
     """Instruction sets by name: those of a list are named as their file, and a set may be just its files."""
-    is_entry = isinstance(value, dict) and {"file", "images"} <= value.keys() <= Entry.model_fields.keys()
-    value = [value] if isinstance(value, str) or is_entry else value
+    value = [value] if isinstance(value, str) or _is_one_set(value) else value
     if isinstance(value, list):
         named: dict[str, Any] = {}
         for entry in value:
             where = entry
             if isinstance(entry, dict):
-                where = entry.get("file") or entry.get("dataset") or entry.get("folder")
-            name = PurePosixPath(str(where)).stem
+                where = entry.get("file") or entry.get("dataset") or entry.get("folder") or entry.get("files")
+            if not isinstance(where, str):
+                raise ValueError("a set of a list is named as its file; name this one: `{NAME: {files: …}}`")
+            name = PurePosixPath(where).stem
             if name in named:
                 raise ValueError("two sets have the same name; name them: `{NAME: {files: …}}`")
             named[name] = entry
@@ -111,6 +112,15 @@ def _named_sets(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {name: one if isinstance(one, dict) and "files" in one else {"files": one} for name, one in value.items()}
+
+
+def _is_one_set(value: Any) -> bool:
+    """Whether this is an entry or a set; of a single key it is the name of a set."""
+    if not isinstance(value, dict) or len(value) < 2:
+        return False
+    if "files" in value:
+        return value.keys() <= InstructionSet.model_fields.keys()
+    return not value.keys().isdisjoint({"file", "folder", "dataset"}) and value.keys() <= Entry.model_fields.keys()
 
 
 def set_key(name: str) -> str:
