@@ -50,6 +50,7 @@ def refused(files: Any, **content: Any) -> str:
         ({"tokenizer": "nowhere"}, r"tokenizer: .*nowhere is not a folder"),
         ({"pictures": "stretch"}, r"pictures: Input should be 'squeeze', 'crop' or 'pad'"),
         ({"sources": {"x": {"reader": "page", "files": "good.jsonl"}}}, r"x: .*no reader 'page'; did you mean 'pages'"),
+        ({"sources": {"text": {"reader": "text", "files": "good.jsonl"}}}, r"names text twice, also under `sources:`"),
     ],
 )
 def test_a_wrong_data_file(files: Any, content: dict[str, Any], message: str) -> None:

@@ -175,6 +175,9 @@ def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
     content = DataFile.read(path)
     if not content.text:
         raise RequestError(f"{path}: names no text; the decoder is pre-trained on text alone, so add `text: [FILES]`")
+    twice = [name for name in content.sources if name in USUAL and getattr(content, name)]
+    if twice:
+        raise RequestError(f"{path}: names {twice[0]} twice, also under `sources:`; list all its files in one place")
     found: dict[str, list[File]] = {}
     for name, source in content.all_named().items():
         if source.reader not in READERS:
