@@ -51,7 +51,7 @@ PROMPT = "Question: {question} Short answer:"
 Chosen = tuple[list[Item], list[Item], int]
 """The selected questions, the demonstrations, and the number of questions in the files."""
 CHOSEN = TypeAdapter(Chosen)
-CHOSEN_VERSION = 2
+CHOSEN_VERSION = 3
 """Increased when questions are read or chosen differently, so that selections that were kept before are ignored."""
 
 
@@ -226,6 +226,8 @@ def _problem(metric: str, item: Item) -> str:
     if len(item.choices) > len(ascii_uppercase):
         return f"has {len(item.choices)} choices, but there are only {len(ascii_uppercase)} letters"
     for answer in item.answers:
+        if not answer.strip() and metric in ("exact", "answer", *LETTERED_METRICS):
+            return "has an empty answer, so that saying nothing would be right; remove it"
         if item.choices and answer not in item.choices:
             return f"has the answer {answer!r}, which is not among its choices"
         if metric == "yes-no" and answer not in ("yes", "no"):
