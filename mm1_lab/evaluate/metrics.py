@@ -101,7 +101,9 @@ METRICS: dict[str, Metric] = {
     "answer": _against_references(solution_accuracy),
 }
 """Metrics that score each answer separately, in points from 0 to 100; `cider` needs all captions at once."""
-FREE = ("cider", "content", "followed")
+OF_THE_WORLD = ("content", "followed")
+"""Metrics that know only the world's words."""
+FREE = ("cider", *OF_THE_WORLD)
 """Metrics of captions and descriptions, of which any text is an answer."""
 
 

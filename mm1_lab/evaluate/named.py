@@ -20,7 +20,7 @@ from mm1_lab.data.pixels import ImageDecoder, Shape, StoredPicture, read_file
 from mm1_lab.data.shards.tables import sound
 from mm1_lab.data.types import BrokenPicture, Picture, Tokenizer
 from mm1_lab.evaluate.formats import FORMATS, Item, format_of, read_items
-from mm1_lab.evaluate.metrics import LETTERED_METRICS, METRICS, names_of
+from mm1_lab.evaluate.metrics import LETTERED_METRICS, METRICS, OF_THE_WORLD, names_of
 from mm1_lab.evaluate.questions import (
     LONGEST_ANSWER,
     LONGEST_CAPTION,
@@ -63,7 +63,7 @@ def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Sha
     kind = config.format or (config.name if config.name in FORMATS else "jsonl")
     opened = _located(config, kind, folder, where)
     metric = opened.metric or format_of(opened).metric
-    known = [*METRICS, "cider"]
+    known = [name for name in (*METRICS, "cider") if name not in OF_THE_WORLD]
     if not metric:
         raise RequestError(f"{where}: the format {opened.format} needs the key 'metric'")
     if metric not in known:

@@ -430,6 +430,8 @@ def test_a_metric_needs_what_it_judges_by(tmp_path: Path) -> None:
         check_benchmarks([own(tmp_path, row, metric="vqa")], ZERO)
     with pytest.raises(RequestError, match="has the answer 'b', not `yes` or `no`"):
         check_benchmarks([own(tmp_path, row, metric="yes-no")], ZERO)
+    with pytest.raises(RequestError, match="there is no metric 'content'; known: vqa, textvqa, exact"):
+        own(tmp_path, row, metric="content")  # F1 over the world's words
     with pytest.raises(RequestError, match="has no choices"):
         check_benchmarks([own(tmp_path, row, metric="choice")], ZERO)
     for prompt in ("", "Answer:", "{Question}"):
