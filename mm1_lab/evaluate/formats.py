@@ -157,6 +157,12 @@ def _asked(key: Any, image: Any, question: Any, answers: Iterable[Any], kind: An
     return Item(str(key), (str(image),), str(question), texts, str(kind))
 
 
+def _text_of(value: Any) -> str:
+    if not isinstance(value, str | int | float):
+        raise ValueError("must be a text")
+    return str(value)
+
+
 def _texts_of(value: Any) -> tuple[str, ...]:
     values = value if isinstance(value, list) else [value]
     for part in values:
@@ -165,7 +171,7 @@ def _texts_of(value: Any) -> tuple[str, ...]:
     return tuple(map(str, values))
 
 
-Text = Annotated[str, BeforeValidator(str)]
+Text = Annotated[str, BeforeValidator(_text_of)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_texts_of)]
 
 
