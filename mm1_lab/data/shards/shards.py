@@ -167,7 +167,10 @@ class Shards:
             if len(tried.broken) > BROKEN_SHARE * tried.asked:
                 yield f"  note: more than {BROKEN_SHARE:.0%} of the pictures are broken; training stops at such a share"
             if collection.reader != "conversations" and not len(collection.held_out):
-                yield "  note: nothing is held out, so there is no held-out loss; at least four documents are needed"
+                yield (
+                    "  note: nothing is held out, so there is no held-out loss; at least four documents with different "
+                    "keys are needed"
+                )
             if collection.reader in ("pairs", "text"):
                 texts = pc.list_flatten(collection.table["texts"]).drop_null()
                 different = len(texts.unique())
