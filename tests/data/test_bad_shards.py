@@ -37,6 +37,7 @@ def refused(files: Any, **content: Any) -> str:
         ({"captions": ["nowhere.tar"]}, r"data\.yaml: captions: there is no file 'nowhere\.tar'"),
         ({"captions": ["nowhere-*.tar"]}, r"data\.yaml: captions: no file matches 'nowhere-\*\.tar'"),
         ({"captions": ["good.txt"]}, r"captions: '/.+good\.txt' must end in \.tar or \.parquet"),
+        ({"captions": ["good.tar.gz"]}, r"good\.tar\.gz' is a compressed \.tar; unpack it, as only JSON Lines may"),
         (
             {"captions": ["*.png"]},
             r"good\.png' is a picture; name its folder instead: .* needs metadata\.csv, \.jsonl or",
@@ -55,6 +56,7 @@ def refused(files: Any, **content: Any) -> str:
 )
 def test_a_wrong_data_file(files: Any, content: dict[str, Any], message: str) -> None:
     (files.folder / "good.txt").write_text("a text")
+    (files.folder / "good.tar.gz").write_bytes(b"")
     (files.folder / "good.png").write_bytes(files.png(1))
     photos = files.folder / "photos"
     photos.mkdir()

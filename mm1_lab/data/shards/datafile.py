@@ -11,7 +11,7 @@ from mm1_lab.config import BenchmarkConfig, Config, RequestError, nearest
 from mm1_lab.data.pixels import Shape
 from mm1_lab.data.shards.finding import A_FOLDER_NEEDS, File, data_set, find
 from mm1_lab.data.shards.readers import READERS
-from mm1_lab.data.shards.tables import FORMATS, PICTURES
+from mm1_lab.data.shards.tables import COLUMNAR, FORMATS, PICTURES
 
 USUAL = {"captions": "pairs", "synthetic": "pairs", "interleaved": "pages", "text": "text"}
 """The readers of the built-in sources."""
@@ -57,11 +57,15 @@ class Entry(Config):
         found = []
         for file in files:
             ending = PurePosixPath(file.name).suffix
+            inner = PurePosixPath(file.name).with_suffix("").suffix
             if ending.lower() in PICTURES:
                 raise RequestError(f"{file.name!r} is a picture; name its folder instead: {A_FOLDER_NEEDS}")
             if ending not in FORMATS:
                 raise RequestError(f"{file.name!r} must end in {' or '.join(FORMATS)}; convert it")
             folder = base / Path(self.images).expanduser() if self.images else file.folder
+            if ending in (".gz", ".zst") and inner in (".tar", *COLUMNAR):
+                lack = "unpack it, as only JSON Lines may be compressed"
+                raise RequestError(f"{file.name!r} is a compressed {inner}; {lack}")
             found.append(replace(file, folder=folder, reader=reader, image=self.image, text=self.text))
         return found
 
