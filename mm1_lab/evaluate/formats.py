@@ -195,7 +195,7 @@ def read_jsonl(files: BenchmarkFiles) -> Iterator[Item]:
     for number, row in _load_lines(files.questions):
         where = f"{files.questions}, line {number}"
         if not isinstance(row, dict):
-            raise RequestError(f"{where}: must be an object, {{…}}")
+            raise RequestError(f"{where}: must be an object, {{…}}, and each line hold one")
         given = {key: value for key, value in row.items() if value is not None}
         line = Line.parse(given, where)
         yield Item(
@@ -247,7 +247,8 @@ def _load_lines(path: str) -> Iterator[tuple[int, Any]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise RequestError(f"{path}, line {number}: is not JSON ({first_line(error)})") from None
+            lack = f"is not JSON ({first_line(error)}); each line must hold one whole object"
+            raise RequestError(f"{path}, line {number}: {lack}") from None
         yield number, row
 
 

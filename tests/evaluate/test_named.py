@@ -386,6 +386,14 @@ def test_own_lines_that_do_not_fit_are_refused(tmp_path: Path, rows: list[dict[s
         check_benchmarks([own(tmp_path, *rows)], ZERO)
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_list_is_no_json_lines(tmp_path: Path, indent: int | None) -> None:
+    config = own(tmp_path, {"question": "a", "answer": "b"})
+    Path(config.questions).write_text(json.dumps([{"question": "a", "answer": "b"}], indent=indent))
+    with pytest.raises(RequestError, match=r"line 1: .* each line (must )?hold one"):
+        check_benchmarks([config], ZERO)
+
+
 def test_prompts_longer_than_the_decoder_reads_are_refused(tmp_path: Path) -> None:
     """To the place: begin, two demonstrations, the longest question, and the answer."""
     config = opened(tmp_path, "vqav2", WRITERS["vqav2"](tmp_path))
