@@ -43,7 +43,7 @@ install: .venv/.stamp
 	@$(PYTHON) -m venv .venv
 	@echo '1 of 2: torch, Ray, MLflow and what they need: 2.3 GB with the CPU build of torch …'
 	@.venv/bin/python -m pip install --quiet --no-compile --requirement requirements.lock
-	@.venv/bin/python -m compileall -qq -j 0 .venv/lib || true
+	@.venv/bin/python -m compileall -qq -j 0 -x '/tests/' .venv/lib || true
 	@echo '2 of 2: mm1-lab …'
 	@.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -77,11 +77,12 @@ def train_and_evaluate(stage: EvaluationStage, parts: Path, started: Path | None
     import lightning.pytorch as pl
 
     from benchmarks.setting import mixture_batches, multimodal_stage, trained_parts
-    from mm1_lab.data.batches import Batch, DataModule
+    from mm1_lab.data.batches import Batch
     from mm1_lab.data.world import World
     from mm1_lab.evaluate.run import evaluate
     from mm1_lab.model import build_mm1, load_weights, save_weights
     from mm1_lab.train.fit import seed_everything
+    from mm1_lab.train.loading import DataModule
     from mm1_lab.train.module import Losses, Training, language_loss
 
     if started:

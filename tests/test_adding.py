@@ -44,8 +44,8 @@ from mm1_lab.orchestrate.planning.finding import find_scale
 from mm1_lab.orchestrate.planning.plan_text import plan_text, plan_values
 from mm1_lab.orchestrate.planning.request import Request, with_benchmarks
 from mm1_lab.orchestrate.sweeping import run_sweep
-from mm1_lab.train.decoder_stage import build
-from mm1_lab.train.fit import StageRun
+from mm1_lab.train.networks import new_decoder
+from mm1_lab.train.stage_run import StageRun
 from mm1_lab.train.stages import KINDS, StageKind
 from mm1_lab.weights import pretrained
 from mm1_lab.weights.families import EncoderFamily
@@ -91,7 +91,7 @@ class Diary(Inline):
 
 
 def build_halved(stage: Halved, tokenizer: Tokenizer) -> PreTrainedModel:
-    return build(stage.whole, tokenizer)
+    return new_decoder(stage.whole, tokenizer)
 
 
 def halve(run: StageRun[Halved]) -> None:

@@ -1,16 +1,16 @@
 """Language-model pre-training of the decoder on text alone, in phases with rows of different lengths."""
 
-from transformers import PreTrainedModel
-
 from mm1_lab import team
 from mm1_lab.config import DecoderStage, DecoderTraining, Phase
 from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
-from mm1_lab.data.types import Data, Limits, Tokenizer
-from mm1_lab.model import build_decoder, read_rows, upcycle
-from mm1_lab.train.fit import StageRun, finish, fit, seed_everything
+from mm1_lab.data.types import Data, Limits
+from mm1_lab.model import read_rows, upcycle
+from mm1_lab.train.fit import finish, fit, seed_everything
 from mm1_lab.train.module import Losses, language_loss
+from mm1_lab.train.networks import new_decoder
 from mm1_lab.train.sharding import prepare
+from mm1_lab.train.stage_run import StageRun
 
 NAMES = ("text",)
 
@@ -46,18 +46,12 @@ class TextBatches:
         return make_batch(rows, NAMES * len(rows), side=1, blind=True)
 
 
-def build(stage: DecoderStage, tokenizer: Tokenizer) -> PreTrainedModel:
-    """The newly initialised decoder, for the longest rows of its pre-training."""
-    longest = max(phase.sequence_length for phase in stage.training.phases)
-    return build_decoder(stage.size, tokenizer.size, longest)
-
-
 def train_decoder(run: StageRun[DecoderStage]) -> None:
     """Pre-trains a decoder, upcycled from the dense one in the input `upcycled_from` if the stage has one."""
     stage = run.stage
     seed_everything(stage)
     with team.only_in_first():
-        decoder = build(stage, run.data.tokenizer)
+        decoder = new_decoder(stage, run.data.tokenizer)
     if stage.upcycled_from and team.is_first():
         upcycle(decoder, run.inputs["upcycled_from"])
     prepare(stage, decoder)

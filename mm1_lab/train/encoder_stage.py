@@ -26,10 +26,12 @@ from mm1_lab.data.mixture import Shuffled
 from mm1_lab.data.pixels import NONE_ASKED, Decoded, TooManyBrokenPictures, decode, image_tensor
 from mm1_lab.data.types import Data, Pairs, Picture, Pixels, Tokenizer
 from mm1_lab.model import Encoder, build_encoder, load_weights
-from mm1_lab.train.fit import StageRun, finish, fit, seed_everything
+from mm1_lab.train.fit import finish, fit, seed_everything
 from mm1_lab.train.module import Losses
+from mm1_lab.train.networks import new_encoder
 from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.sharding import compile_parts
+from mm1_lab.train.stage_run import StageRun
 
 CAPTION_TOKENS = 77
 """Maximum caption length, begin and end token included; longer captions are truncated."""
@@ -40,11 +42,6 @@ HELD_OUT_PAIRS = 256
 TEXT_TOWER = "text.safetensors"
 VARIANCE_FLOOR = 1.0
 """In squared grey levels; keeps noise in uniform patches from being amplified."""
-
-
-def build(stage: EncoderStage, tokenizer: Tokenizer) -> Encoder:
-    """The newly initialised ViT, without the text tower or head that only its pre-training uses."""
-    return build_encoder(stage.size, stage.patch, stage.image_size)
 
 
 def train_encoder(run: StageRun[EncoderStage]) -> None:
@@ -58,7 +55,7 @@ def train_encoder(run: StageRun[EncoderStage]) -> None:
         encoder, recorder = _train_reconstructive(run)
     else:
         team.dismiss_others()
-        encoder = build(stage, run.data.tokenizer)
+        encoder = new_encoder(stage, run.data.tokenizer)
         recorder = Recorder(run.folder, [], 0, run.report)
         recorder.write_curve()
     finish(run, recorder, encoder, **more)
@@ -253,7 +250,7 @@ def _train_contrastive(run: StageRun[EncoderStage]) -> tuple[Encoder, Recorder, 
     stage = run.stage
     data = run.data
     with team.only_in_first():
-        encoder = build(stage, data.tokenizer)
+        encoder = new_encoder(stage, data.tokenizer)
         network = Contrastive(encoder, stage.training.text, data.tokenizer.size)
     start = run.inputs.get("start")
     if start is not None and team.is_first():
@@ -352,7 +349,7 @@ def _train_reconstructive(run: StageRun[EncoderStage]) -> tuple[Encoder, Recorde
     """Trains the encoder; returns it without its last layers, with a newly initialised final norm, and its losses."""
     stage = run.stage
     with team.only_in_first():
-        network = Reconstructive(build(stage, run.data.tokenizer), stage.patch)
+        network = Reconstructive(new_encoder(stage, run.data.tokenizer), stage.patch)
     pairs = StepPairs(stage, run.data)
     patches = network.trunk.patches
 

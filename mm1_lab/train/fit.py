@@ -3,11 +3,9 @@
 import hashlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -16,17 +14,17 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from mm1_lab import team
-from mm1_lab.config import DecoderStage, EncoderStage, ModelStage, Resources, SftStage, Stage
-from mm1_lab.data.batches import ALONE, DataModule, TensorBatch
-from mm1_lab.data.types import Data
+from mm1_lab.config import DecoderStage, EncoderStage, ModelStage, SftStage, Stage
+from mm1_lab.data.batches import TensorBatch
 from mm1_lab.files import write_json
 from mm1_lab.model import count_parameters, save_weights
 from mm1_lab.train.checkpoints import ProcessStrategy, newest
+from mm1_lab.train.loading import DataModule
 from mm1_lab.train.module import Objective, Training
-from mm1_lab.train.progress import Progress, Report
+from mm1_lab.train.progress import Progress
 from mm1_lab.train.recorder import Recorder
+from mm1_lab.train.stage_run import StageRun
 
-AnyStage = TypeVar("AnyStage", bound=Stage)
 SUMMARY = "summary.json"
 REMARKS = (
     "does not have many workers",
@@ -41,19 +39,6 @@ def seed_everything(stage: Stage) -> None:
     """Seeds torch's generators from the seed and kind of `stage`, so that stages with equal seeds start differently."""
     digest = hashlib.sha256(f"{stage.KIND} {stage.seed}".encode()).digest()
     torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-
-
-@dataclass(frozen=True)
-class StageRun(Generic[AnyStage]):
-    """A stage that is trained in `folder`, resuming from a checkpoint there."""
-
-    stage: AnyStage
-    folder: Path
-    inputs: Mapping[str, Path]
-    """The folders of its input stages, by field name."""
-    data: Data
-    report: Report
-    resources: Resources = ALONE
 
 
 def fit(

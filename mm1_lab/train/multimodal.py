@@ -7,26 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mm1_lab import team
-from mm1_lab.config import ModelStage, MultimodalStage, PretrainedMM1, RequestError, SftStage
+from mm1_lab.config import ModelStage, MultimodalStage, PretrainedMM1, SftStage
 from mm1_lab.data.batches import Batch, ConversationBatches, MixtureBatches
 from mm1_lab.data.types import Conversations, Data, Document, Limits, Source, Tokens
-from mm1_lab.model import (
-    CONNECTORS,
-    MM1,
-    build_connector,
-    build_mm1,
-    explained,
-    leave_to_team,
-    load_weights,
-)
-from mm1_lab.train.fit import StageRun, finish, fit, seed_everything
+from mm1_lab.model import MM1, build_mm1, leave_to_team, load_weights
+from mm1_lab.train.fit import finish, fit, seed_everything
 from mm1_lab.train.module import Losses, language_loss
 from mm1_lab.train.progress import Progress
 from mm1_lab.train.sharding import prepare
+from mm1_lab.train.stage_run import StageRun
 
 
 def train_multimodal(run: StageRun[MultimodalStage]) -> None:
@@ -97,50 +89,6 @@ def train_mm1(
             note = f"{left_out} of {asked} conversations do not fit {length} positions and were left out"
             run.report(Progress(steps, steps, note=note))
     finish(run, recorder, model, **more)
-
-
-def check(stage: ModelStage) -> None:
-    """Raises RequestError for a connector that is unknown or does not produce the requested tokens."""
-    parts = stage.architecture
-    patches = (stage.image_size // parts.encoder.patch) ** 2
-    encoder, decoder = parts.encoder.features.width, parts.decoder.size.width
-    try:
-        connector = build_connector(parts.connector, encoder, decoder, patches)
-    except ValueError as error:
-        if parts.connector.kind not in CONNECTORS or not stage.tuned:
-            raise RequestError(str(error)) from None
-        raise RequestError(
-            f"sft.resolution: connector {parts.connector.kind!r} cannot turn the {patches} patches of "
-            f"{stage.image_size} pixels into {parts.connector.image_tokens} tokens; write `resolution: native`"
-        ) from None
-    if stage.tuned:
-        before = parts.encoder if isinstance(parts, PretrainedMM1) else parts
-        patches_before = (before.image_size // parts.encoder.patch) ** 2
-        trained = build_connector(parts.connector, encoder, decoder, patches_before)
-        try:
-            connector.load_state_dict(trained.state_dict())
-        except RuntimeError:  # what pixel shuffle joins into a token depends on the number of patches
-            raise RequestError(
-                f"sft.resolution: connector {parts.connector.kind!r} has weights of other shapes for the {patches} "
-                f"patches of {stage.image_size} pixels than for the {patches_before} of pre-training; write "
-                "`resolution: native`"
-            ) from None
-    names: dict[int, str] = {}
-    for name, parameter in connector.named_parameters(remove_duplicate=False):
-        first = names.setdefault(id(parameter), name)
-        if first != name:
-            raise RequestError(
-                f"connector {parts.connector.kind!r}: {first} and {name} are one parameter, which cannot be saved "
-                "under two names; call one module twice instead"
-            )
-    with explained(parts.connector.kind):
-        shape = tuple(connector(torch.empty(1, patches, encoder, device="meta")).shape)
-    wanted = (1, parts.connector.image_tokens, decoder)
-    if shape != wanted:
-        raise RequestError(
-            f"connector {parts.connector.kind!r}: returns {shape} for one image instead of (1, image "
-            f"tokens, decoder width) = {wanted}; correct the end of its forward method"
-        )
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,9 @@ from mm1_lab.data.batches import ALONE
 from mm1_lab.data.types import Data, Tokenizer
 from mm1_lab.model import build_mm1
 from mm1_lab.team import Dismissed
-from mm1_lab.train import decoder_stage, encoder_stage, multimodal
-from mm1_lab.train.checkpoints import remove_all
-from mm1_lab.train.fit import StageRun
+from mm1_lab.train.networks import check_connector, new_decoder, new_encoder
 from mm1_lab.train.progress import Report
+from mm1_lab.train.stage_run import StageRun
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,36 @@ class StageKind:
     """Raises RequestError for a stage whose network cannot be built; called on the meta device before anything runs."""
 
 
+# Imported when they train: a plan needs the networks alone, and importing Lightning takes more than a second.
+def _train_encoder(run: StageRun[EncoderStage]) -> None:
+    from mm1_lab.train.encoder_stage import train_encoder
+
+    train_encoder(run)
+
+
+def _train_decoder(run: StageRun[DecoderStage]) -> None:
+    from mm1_lab.train.decoder_stage import train_decoder
+
+    train_decoder(run)
+
+
+def _train_multimodal(run: StageRun[MultimodalStage]) -> None:
+    from mm1_lab.train.multimodal import train_multimodal
+
+    train_multimodal(run)
+
+
+def _train_sft(run: StageRun[SftStage]) -> None:
+    from mm1_lab.train.multimodal import train_sft
+
+    train_sft(run)
+
+
 KINDS: dict[type[Stage], StageKind] = {
-    EncoderStage: StageKind(encoder_stage.build, encoder_stage.train_encoder),
-    DecoderStage: StageKind(decoder_stage.build, decoder_stage.train_decoder),
-    MultimodalStage: StageKind(build_mm1, multimodal.train_multimodal, multimodal.check),
-    SftStage: StageKind(build_mm1, multimodal.train_sft, multimodal.check),
+    EncoderStage: StageKind(new_encoder, _train_encoder),
+    DecoderStage: StageKind(new_decoder, _train_decoder),
+    MultimodalStage: StageKind(build_mm1, _train_multimodal, check_connector),
+    SftStage: StageKind(build_mm1, _train_sft, check_connector),
 }
 """By configuration class, which defines the stage's inputs, parameters and positions."""
 
@@ -57,6 +81,8 @@ def run_stage(
     `inputs` are the folders of its input stages, by field name. If torch.distributed has a process group, all its
     processes make this call, and the first one writes. Raises Diverged, RequestError, or errors of the data.
     """
+    from mm1_lab.train.checkpoints import remove_all
+
     try:
         KINDS[type(stage)].train(StageRun(stage, folder, inputs, data, report, resources))
     except Dismissed:

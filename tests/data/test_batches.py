@@ -10,11 +10,12 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 from mm1_lab import team
 from mm1_lab.config import RequestError, Resources
-from mm1_lab.data.batches import Batch, DataModule, MixtureBatches, make_batch
+from mm1_lab.data.batches import Batch, MixtureBatches, make_batch
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer, Row
 from mm1_lab.data.pixels import BrokenPictures, Decoded, TooManyBrokenPictures
 from mm1_lab.data.types import Document, Limits
+from mm1_lab.train.loading import DataModule
 from tests.conftest import Flat
 
 
