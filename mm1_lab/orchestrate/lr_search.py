@@ -19,6 +19,7 @@ from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.plan import Plan
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import Draw, complete, show
+from mm1_lab.results.manifest import read_manifest
 from mm1_lab.results.summary import search_scores
 
 
@@ -156,9 +157,23 @@ class RateGrids(Rounds):
         arms = {}
         for size, start in self.request.sweep.arms.items():
             first = self.request.resolve(size, start, self.request.seeds[0])
-            for rate in self._rates(start, first.evaluation.model.training.learning_rate):
+            rates = self._rates(start, first.evaluation.model.training.learning_rate)
+            for rate in sorted({*rates, *self._run_before(size, start)}):
                 arms[f"{size} {rate:g}"] = _at(start, rate)
         return arms
+
+    def _run_before(self, size: str, start: Recipe) -> list[float]:
+        """Rates of a size that an earlier search, at more seeds, has run: another one may have been at the edge."""
+        folder = self.request.folder
+        before = read_manifest(folder).sweep.arms if (folder / "sweep.json").exists() else {}
+        found = []
+        for arm, recipe in before.items():
+            rate = recipe.learning_rate
+            if not isinstance(rate, float) or arm != f"{size} {rate:g}" or recipe != _at(start, rate):
+                continue
+            if self.scores(recipe) is not None:
+                found.append(rate)
+        return found
 
     def read(self, folder: Path, recipe: Recipe) -> tuple[float, ...]:
         """The mean score at the largest number of shots (higher is better), and the held-out loss."""

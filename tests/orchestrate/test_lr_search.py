@@ -34,6 +34,8 @@ class Laboratory:
 
     def __init__(self, factor: float = 1.0) -> None:
         self.factor = factor
+        self.luck: dict[int, float] = {}
+        """A seed's factor beside it."""
         self.family: Literal["vqa", "text"] = "vqa"
         self.sources: tuple[str, ...] = ("captions", "text")
         self.rounds: list[list[str]] = []
@@ -50,7 +52,8 @@ class Laboratory:
 
     def run(self, request: Request, trial: Trial) -> None:
         ledger, fingerprint = request.ledger, trial.fingerprint
-        distance = math.log(trial.evaluation.model.training.learning_rate / best_rate(trial.evaluation, self.factor))
+        factor = self.factor * self.luck.get(trial.seed, 1.0)
+        distance = math.log(trial.evaluation.model.training.learning_rate / best_rate(trial.evaluation, factor))
         if distance > math.log(4):
             ledger.record_failure(fingerprint, trial.name, 1, "diverged", "the loss is nan")
             return
@@ -124,6 +127,21 @@ def test_a_grid_of_which_every_rate_diverged_grows_downwards(
     before = len(laboratory.rounds)
     assert run_search(ask(), Inline(), no_drawing) == 0
     assert not [name for names in laboratory.rounds[before:] for name in names], "diverged, and not tried again"
+
+
+def test_what_more_seeds_searched_stays_in_the_table_of_fewer(
+    ask: Callable[..., Request], laboratory: Laboratory
+) -> None:
+    laboratory.luck = {1: 30.0, 2: 30.0}
+    request = ask(seeds="3")
+    assert run_search(request, Inline(), no_drawing) == 0
+    before, count = (request.folder / "trials.csv").read_bytes(), len(laboratory.rounds)
+    whole = {size: rates(request, size) for size in SIZES}
+    assert max(map(len, whole.values())) > 5
+    assert run_search(ask(), Inline(), no_drawing) == 0
+    assert not [name for names in laboratory.rounds[count:] for name in names]
+    assert {size: rates(request, size) for size in SIZES} == whole
+    assert (request.folder / "trials.csv").read_bytes() == before
 
 
 def test_a_search_in_which_all_diverged_has_failed_and_draws_nothing(
