@@ -57,8 +57,8 @@ def read_scores(path: Path, columns: Mapping[str, str] | None = None) -> Scores:
             raise RequestError(f"{path}: --columns is for tables; the columns of a harness's logs are known")
         frame, notes = read_logs(path)
         return replace(make_scores(frame, None, str(path)), notes=tuple(notes))
-    first = 2 if path.suffix in TEXT else 1  # after the header
-    return make_scores(_read_file(path), columns, str(path), first)
+    table = _read_file(path)
+    return make_scores(table, columns, str(path), table.index if path.suffix in TEXT else None)
 
 
 def _read_file(path: Path) -> pd.DataFrame:
@@ -82,9 +82,12 @@ def _read_file(path: Path) -> pd.DataFrame:
 
 def read_csv(path: Path) -> pd.DataFrame:
     """Reads a table separated by commas, semicolons or tabs, with every cell as text, so that a value that is no number
-    can be named. Raises ValueError or OSError."""
+    can be named. Its index are the rows of the file, from 1 on; empty ones are left out. Raises ValueError or OSError.
+    """
+    above = 0
     with path.open(encoding="utf-8-sig") as file:
-        head = file.readline()
+        while (head := file.readline()) and not head.strip():
+            above += 1
     separator = max(",;\t", key=head.count)
     names = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
     if twice := [name for name in names if name and names.count(name) > 1]:  # pandas would rename the second one
@@ -95,19 +98,26 @@ def read_csv(path: Path) -> pd.DataFrame:
         dtype=str,
         keep_default_na=False,
         skipinitialspace=True,
+        skip_blank_lines=False,
+        skiprows=above,
         encoding="utf-8-sig",
     )
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of such rows for names of rows
         raise ValueError("a row has more cells than the header; name every column, or remove cells")
-    return table.rename(columns=str.strip)
+    table.index += above + 2
+    is_empty = (table.map(str.strip) == "").all(axis=1)
+    return table[~is_empty].rename(columns=str.strip)
 
 
 def make_scores(
-    table: pd.DataFrame, columns: Mapping[str, str] | None = None, where: str = "the table", first: int = 1
+    table: pd.DataFrame,
+    columns: Mapping[str, str] | None = None,
+    where: str = "the table",
+    numbers: pd.Index[int] | None = None,
 ) -> Scores:
-    """Checks a frame of scores; `columns` as in `read_scores`. Messages number its rows from `first` on. Raises
-    RequestError, with `where` in front."""
-    table = table.set_axis(pd.RangeIndex(first, len(table) + first))
+    """Checks a frame of scores; `columns` as in `read_scores`. `numbers` are those of its rows in messages, by default
+    from 1 on. Raises RequestError, with `where` in front."""
+    table = table.set_axis(pd.RangeIndex(1, len(table) + 1) if numbers is None else numbers)
     table = _named(table, columns or {}, where)
     notes = []
     if "status" in table:

@@ -99,7 +99,6 @@ def read_runs(path: Path, lower_is_better: bool) -> Runs:
         table = read_csv(path)
     except (OSError, ValueError) as error:
         raise RequestError(f"--from {path}: cannot be read as CSV ({str(error).strip()})") from None
-    table.index = pd.RangeIndex(2, len(table) + 2)
     points = pd.DataFrame(index=table.index)
     for column in ("params", "learning_rate", "score"):
         if column not in table:

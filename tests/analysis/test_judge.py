@@ -317,6 +317,7 @@ WRONG = {
     "header": ("arm,score\n", "has no rows"),
     "text": ("arm,score\na,1\nb,good\n", "the score of row 3 is 'good', not a number"),
     "gap": ("arm,score\na,1\nb,\n", "the score of row 3 is '', not a number"),
+    "blank lines": ("\n\narm,score\n\na,1\n,\nb,good\n", "the score of row 7 is 'good', not a number"),
     "infinity": ("arm,score\na,inf\nb,1\n", "the score of row 2 is 'inf'"),
     "one": ("arm,score\na,1\na,2\n", "has one arm, 'a'"),
     "unnamed": ("arm,score\na,1\n,2\n", "row 3 has no arm"),
@@ -330,6 +331,12 @@ WRONG = {
     "ragged": ("arm,score\na,1,2,3\nb,2\n", "has one arm|cannot be read|row"),
     "shifted": ("arm,seed,score\na,0,1,9\nb,0,2,9\n", "a row has more cells than the header"),
 }
+
+
+def test_empty_rows_of_a_file_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text("arm,seed,score\na,0,50\n\na,1,51\n,,\nb,0,53\nb,1,55\n,,\n , ,\n", encoding="utf-8")
+    assert judge(path).claims[0]["difference"] == 3.5
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -159,7 +159,7 @@ def test_failed_runs_and_spellings(undrawn: None) -> None:
             [*grid()[:2], [9e6, "fast", 1.0], *grid()[3:]],
             ["row 4, column 'learning_rate': 'fast' must be a number from 1e-12 to 1e21"],
         ),
-        ("", [*grid(), ["", 1e-3, 1.0]], ["row 14, column 'params': '' must be a number from 1e-12 to 1e21"]),
+        ("", [*grid(), ["", "", ""], ["", 1e-3, 1.0]], ["row 15, column 'params': '' must be a number from 1e-12"]),
         ("", [*grid(), [9e6, "1e-300", 1.0]], ["row 14, column 'learning_rate': '1e-300' must be a number from 1e-12"]),
         ("", grid((9e6, 85e6)), ["fewer than the three sizes"]),
         ("", [[*row, ""] for row in grid()], ["a row has more cells than the header"]),
