@@ -141,6 +141,7 @@ def test_show_resolves_an_arm_and_tells_two_apart(capsys: Output, refused: Refus
     assert "has no arm 'bse'; did you mean 'base'?" in refused("show", "data_mix", "bse", *SMOKE)
     assert main(["show", "lr_law", "9M 0.00487", "85M 0.0139", *SMOKE]) == 0, "arms that the search made"
     assert "recipe.decoder" in capsys.readouterr().out
+    assert main(["show", "lr_law", *SMOKE]) == 0 and "\n85M 0.0139 " in capsys.readouterr().out
     error = refused("export", "lr_law", "folder", "--only", "9M 0.00487", *SMOKE)
     assert "lr_law.yaml is a search, which makes its arms; name one in a sweep of its own" in error
 
@@ -151,7 +152,9 @@ def test_arms_are_named_together_or_one_by_one_and_may_have_commas(capsys: Outpu
         return [trial["arm"] for trial in json.loads(capsys.readouterr().out)["trials"]]
 
     assert planned("data_mix", "base,captions") == planned("data_mix", "captions", "base")
+    assert planned("data_mix", "base, captions,") == ["base", "captions"]
     assert planned("moe", "dense, equal active parameters") == ["dense, equal active parameters"]
+    assert "has no arm ','" in refused("plan", "data_mix", "--only", ",", *SMOKE)
     error = refused("plan", "data_mix", "--only", "base,captoins", *SMOKE)
     assert "has no arm 'captoins'; did you mean 'captions'?" in error
 

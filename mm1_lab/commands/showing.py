@@ -82,7 +82,7 @@ def show(options: argparse.Namespace) -> int:
     if len(options.arms) > 2:
         raise RequestError(f"show: {len(options.arms)} arms were given; give one, or two to compare them")
     request = _about(options, options.arms)
-    if not set(options.arms) <= set(request.sweep.arms):  # a search has made further ones
+    if not options.arms or not set(options.arms) <= set(request.sweep.arms):  # a search has made further ones
         request = so_far(request)
     if options.json:
         print_json(show_values(request, options.arms))

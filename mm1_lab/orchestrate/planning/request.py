@@ -229,7 +229,7 @@ def load_request(
     loaded = load_sweep(file, *SWEEPS, settings=[setting for setting in settings if is_of_recipe(setting)])
     if loaded.connectors:
         ALLOWED[loaded.connectors.digest] = loaded.connectors
-    only = [arm for text in only for arm in ([text] if text in loaded.arms else text.split(","))]
+    only = [arm for text in only for arm in ([text] if text in loaded.arms else _listed(text))]
     for arm in only:
         if arm not in loaded.arms:
             if loaded.search:
@@ -287,6 +287,11 @@ def load_request(
         models=models,
         tokenizer=tokenizer,
     )
+
+
+def _listed(text: str) -> list[str]:
+    """The arms in `base, blind` or `base,`; text without any, such as `,`, is a name that no arm has."""
+    return [part.strip() for part in text.split(",") if part.strip()] or [text]
 
 
 def _identity_without_index(content: DataFile | None) -> DataIdentity:
