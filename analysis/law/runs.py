@@ -48,7 +48,7 @@ def search_runs(variant: Variant) -> Runs:
     """The finished and diverged runs of a search, with two objectives: the held-out loss, which says something at every
     size, and the average at the largest number of shots, as in the paper."""
     manifest, ledger = variant.manifest, variant.ledger
-    average = f"{max(manifest.shots)}-shot average"
+    shots = max(manifest.shots)
     params, share = {}, 1.0
     for record in read_records(variant).values():
         model = record["config"]["model"]
@@ -61,7 +61,8 @@ def search_runs(variant: Variant) -> Runs:
         recipe = manifest.sweep.arms[trial["arm"]]
         score = loss = math.nan
         if trial["done"]:
-            score, loss = search_scores(ledger.trial_folder(trial["fingerprint"]), recipe.data_mix.shares())
+            # one's own benchmarks may all have fewer
+            shots, score, loss = search_scores(ledger.trial_folder(trial["fingerprint"]), recipe.data_mix.shares())
         elif trial["fingerprint"] not in diverged:
             continue
         elif recipe.decoder not in params:  # only a finished trial's record has its parameters
@@ -74,17 +75,18 @@ def search_runs(variant: Variant) -> Runs:
                 "learning_rate": float(recipe.learning_rate),
                 "seed": trial["seed"],
                 "arm": trial["arm"],
-                average: score,
+                "average": score,
                 HELD_OUT: loss,
             }
         )
+    average = f"{shots}-shot average"
     own_rate = "." if share == 1 else f", and the decoder learns at {share:g} × this rate."
     cautions = [LEVELS + own_rate, caution(manifest, sorted(set(variant.done["seed"])))]
     if without_runs:
         cautions.append(f"Left out, as every run diverged: {', '.join(sorted(without_runs))}; try lower rates.")
     return Runs(
         title=", ".join([f"scale {manifest.scale}", f"data {manifest.data_name}", *manifest.overrides]),
-        points=pd.DataFrame(rows),
+        points=pd.DataFrame(rows).rename(columns={"average": average}),
         objectives=(Objective(HELD_OUT, True, "nats per text token"), Objective(average, False, "points")),
         cautions=tuple(text for text in cautions if text),
     )

@@ -177,7 +177,8 @@ class RateGrids(Rounds):
 
     def read(self, folder: Path, recipe: Recipe) -> tuple[float, ...]:
         """The mean score at the largest number of shots (higher is better), and the held-out loss."""
-        return search_scores(folder, recipe.data_mix.shares())
+        _, average, loss = search_scores(folder, recipe.data_mix.shares())
+        return average, loss
 
     def _rates(self, start: Recipe, guess: float) -> list[float]:
         """A size's rates: a grid around its guess, and those beyond its edge where the best so far is."""

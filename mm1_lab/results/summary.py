@@ -115,9 +115,9 @@ def headline(folder: Path) -> str:
     return ", ".join(words)
 
 
-def search_scores(folder: Path, shares: Mapping[str, float]) -> tuple[float, float]:
-    """A finished trial's mean score at the largest number of shots, and its mean held-out loss, weighted by the
-    sources' `shares` of its training data.
+def search_scores(folder: Path, shares: Mapping[str, float]) -> tuple[int, float, float]:
+    """The largest number of shots of a finished trial, its mean score there, and its mean held-out loss, weighted by
+    the sources' `shares` of its training data.
 
     Raises RequestError if it has no benchmark with images, or none of its sources has held-out documents.
     """
@@ -129,7 +129,7 @@ def search_scores(folder: Path, shares: Mapping[str, float]) -> tuple[float, flo
         lacks = "held-out documents of its sources" if shots else "a benchmark with images"
         raise RequestError(f"learning rates are searched by scores and held-out loss, and {folder} lacks {lacks}")
     weighted = sum(share * losses[name] for name, share in known.items())
-    return _value(scores, Measure(shots=shots[-1])), weighted / sum(known.values())
+    return shots[-1], _value(scores, Measure(shots=shots[-1])), weighted / sum(known.values())
 
 
 def held_out_losses(folder: Path) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Literal
 import pytest
 
 from analysis.law.report import draw_search
+from analysis.law.runs import search_runs
 from mm1_lab import lab
 from mm1_lab.cli import main
 from mm1_lab.config import EvaluationStage, Recipe, RequestError, Trial
@@ -18,6 +19,7 @@ from mm1_lab.orchestrate.lr_search import load_search, run_search
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.results import HeldOutRow, ScoreRow
+from mm1_lab.results.reading import read_variant
 from tests.conftest import Refused
 
 SIZES = ("9M", "85M", "302M", "1.2B")
@@ -38,6 +40,7 @@ class Laboratory:
         """A seed's factor beside it."""
         self.family: Literal["vqa", "text"] = "vqa"
         self.sources: tuple[str, ...] = ("captions", "text")
+        self.shots = (0, 8)
         self.rounds: list[list[str]] = []
 
     def complete(self, request: Request, executor: Executor, draw: Callable[[Path], list[Path]]) -> tuple[object, None]:
@@ -62,7 +65,7 @@ class Laboratory:
             ScoreRow(
                 "vqa", self.family, "vqa", shots, block, f"q{block}", "colour", score + 3 * (block % 4), "red", True
             )
-            for shots in (0, 8)
+            for shots in self.shots
             for block in range(8)
         ]
         losses = [HeldOutRow(name, 1 + 0.05 * distance**2) for name in self.sources]
@@ -192,6 +195,17 @@ def test_tuned_arms_are_refused_before_anything_runs(tmp_path: Path, refused: Re
     path.write_text(OWN.replace("learning_rate: 0.001}", "learning_rate: 0.001, sft: {}}", 1), encoding="utf-8")
     for command in ("plan", "run", "status"):
         assert "arm 'small' is tuned (sft)" in refused(command, str(path), "--scale", "smoke")
+
+
+def test_the_average_is_called_by_the_shots_that_there_are(laboratory: Laboratory, tmp_path: Path) -> None:
+    """One's own benchmarks may have fewer than the scale."""
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN, encoding="utf-8")
+    laboratory.shots = (0,)
+    request = lab.load_sweep(path, "smoke", results=tmp_path / "results")
+    assert run_search(request, Inline(), no_drawing) == 0
+    runs = search_runs(read_variant(request.folder))
+    assert runs.objectives[1].column == "0-shot average" and runs.points["0-shot average"].notna().all()
 
 
 def test_a_size_of_which_every_run_diverged_is_named(laboratory: Laboratory, tmp_path: Path) -> None:
