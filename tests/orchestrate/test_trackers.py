@@ -11,7 +11,9 @@ from mm1_lab.results import Ledger
 from tests.conftest import Place, Refused
 
 
-def tracker(again: Place, monkeypatch: pytest.MonkeyPatch, **functions: Any) -> tuple[Tracker, list[Any]]:
+def tracker(
+    again: Place, monkeypatch: pytest.MonkeyPatch, name: str = "trackio", **functions: Any
+) -> tuple[Tracker, list[Any]]:
     """With a module that keeps its calls."""
     calls: list[Any] = []
     module = SimpleNamespace(
@@ -20,8 +22,8 @@ def tracker(again: Place, monkeypatch: pytest.MonkeyPatch, **functions: Any) -> 
         finish=lambda: calls.append("finish"),
     )
     vars(module).update(functions)
-    monkeypatch.setitem(sys.modules, "trackio", module)
-    return Tracker("trackio", again.results / "smoke" / "data_mix", Ledger(again.results)), calls
+    monkeypatch.setitem(sys.modules, name, module)
+    return Tracker(name, again.results / "smoke" / "data_mix", Ledger(again.results)), calls
 
 
 def test_a_trial_is_logged_once_under_mlflow_s_names(again: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,6 +57,20 @@ def test_a_tracker_that_is_away_stops_nothing_and_is_caught_up(
     made, calls = tracker(again, monkeypatch)
     made.close()
     assert calls.count("finish") == 2
+
+
+def test_a_run_of_wandb_that_was_cut_is_continued(again: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut() -> None:
+        raise ConnectionError
+
+    ids = []
+    for functions in ({"finish": cut}, {}):
+        made, calls = tracker(again, monkeypatch, "wandb", **functions)
+        made.close()
+        starts = [call for call in calls if isinstance(call, dict)]
+        assert all(start["resume"] == "allow" for start in starts)
+        ids.append([start["id"] for start in starts])
+    assert len(set(ids[1])) == 2 and ids[0] == ids[1][:1]
 
 
 def test_one_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:

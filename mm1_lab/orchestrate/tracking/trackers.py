@@ -97,12 +97,14 @@ class Tracker(Recorder):
         with locked(self.folder / f".{self.name}.lock"):  # of processes that share the work, one logs a trial
             logged = self.list.read_text(encoding="utf-8").split() if self.list.exists() else []
             for fingerprint, names, state in self.unlogged(logged):
-                self._log_trial(fingerprint, names)
+                self._log_trial(fingerprint, names, state)
                 with self.list.open("a", encoding="utf-8") as file:
                     file.write(f"{state}\n")
 
-    def _log_trial(self, fingerprint: str, names: contents.Names) -> None:
+    def _log_trial(self, fingerprint: str, names: contents.Names, state: str) -> None:
         manifest, record = self.manifest, self.ledger.record(fingerprint)
+        # a run that a kill has left half is continued; Trackio has no ids, and by name it would mix in other contents
+        same = {"id": state, "resume": "allow"} if self.name == "wandb" else {}
         by_step: dict[int, dict[str, float]] = {}
         for name, value, step in contents.metrics(self.ledger, fingerprint, record):
             by_step.setdefault(step, {})[name] = value
@@ -112,6 +114,7 @@ class Tracker(Recorder):
                 name=contents.run_name(manifest, names),
                 group=f"{manifest.variant} at {manifest.scale}",
                 config=contents.parameters(manifest, names, record) | {"fingerprint": fingerprint},
+                **same,
             )
             for step in sorted(by_step):
                 self.module.log(by_step[step], step=step)
