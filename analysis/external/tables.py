@@ -86,7 +86,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     """
     above = 0
     with path.open(encoding="utf-8-sig") as file:
-        while (head := file.readline()) and not head.strip():
+        while (head := file.readline()) and not head.strip(",; \t\n"):
             above += 1
     separator = max(",;\t", key=head.count)
     names = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]

@@ -317,7 +317,7 @@ WRONG = {
     "header": ("arm,score\n", "has no rows"),
     "text": ("arm,score\na,1\nb,good\n", "the score of row 3 is 'good', not a number"),
     "gap": ("arm,score\na,1\nb,\n", "the score of row 3 is '', not a number"),
-    "blank lines": ("\n\narm,score\n\na,1\n,\nb,good\n", "the score of row 7 is 'good', not a number"),
+    "blank lines": ("\n,\narm,score\n\na,1\n,\nb,good\n", "the score of row 7 is 'good', not a number"),
     "infinity": ("arm,score\na,inf\nb,1\n", "the score of row 2 is 'inf'"),
     "one": ("arm,score\na,1\na,2\n", "has one arm, 'a'"),
     "unnamed": ("arm,score\na,1\n,2\n", "row 3 has no arm"),
