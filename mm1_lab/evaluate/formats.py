@@ -198,6 +198,9 @@ def read_jsonl(files: BenchmarkFiles) -> Iterator[Item]:
             raise RequestError(f"{where}: must be an object, {{…}}, and each line hold one")
         given = {key: value for key, value in row.items() if value is not None}
         line = Line.parse(given, where)
+        for one, several in (("image", "images"), ("answer", "answers")):
+            if one in given and several in given:
+                raise RequestError(f"{where}: has both {one!r} and {several!r}; keep one of them")
         yield Item(
             key=line.id or str(number),
             images=line.images or line.image,
