@@ -5,9 +5,14 @@ from pathlib import Path
 
 from mm1_lab.config import EvaluationStage, ModelStage, PretrainedDecoder, RequestError
 from mm1_lab.data.types import Tokenizer
+from mm1_lab.evaluate.generation import cut_answer
+from mm1_lab.evaluate.metrics import METRICS
 from mm1_lab.evaluate.named import build_benchmark
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark
+
+WHOLE = ("exact", "answer", "vqa", "textvqa")
+"""Metrics by which the whole text of an answer must be right."""
 
 
 def context_length(model: ModelStage) -> int:
@@ -26,8 +31,29 @@ def longest_prompt(writer: PromptWriter, benchmark: Benchmark, shots: int) -> in
     return longest + benchmark.new_tokens
 
 
+def check_answers(benchmark: Benchmark, tokenizer: Tokenizer) -> None:
+    """Raises RequestError for a question of a user's own that no answer can get right: each of its right answers is
+    longer than what is generated, or is cut at a stop word. Of choices a letter is enough."""
+    if benchmark.mirrors != "own" or benchmark.metric not in WHOLE:
+        return
+    for question in benchmark.questions:
+        encoded = {answer: tokenizer.encode(answer) for answer in question.references}
+        said = [cut_answer(tokenizer.decode(ids[: benchmark.new_tokens]), benchmark.stop) for ids in encoded.values()]
+        if any(METRICS[benchmark.metric](answer, question, benchmark) for answer in said):
+            continue
+        answer, ids = min(encoded.items(), key=lambda pair: len(pair[1]))
+        remedy = f"set `new_tokens: {len(ids)}` or more"
+        if len(ids) <= benchmark.new_tokens:
+            remedy = f"set another `stop` than {' or '.join(map(repr, benchmark.stop))}"
+        raise RequestError(
+            f"benchmark {benchmark.name!r}: question {question.key}: its answer {answer[:80]!r} ({len(ids)} tokens) "
+            f"could not be given, as at most {said[0][:80]!r} is read; {remedy} in the benchmark's entry"
+        )
+
+
 def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache: Path | None = None) -> None:
-    """Raises RequestError if a prompt of a named benchmark exceeds the context length of a model.
+    """Raises RequestError if a prompt of a named benchmark exceeds the context length of a model, or if no answer to a
+    question could be right.
 
     Each benchmark is measured once for each context length and form of prompts.
     """
@@ -41,6 +67,7 @@ def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache
         measured.add(form)
         for config in stage.benchmarks:
             benchmark = build_benchmark(config, stage.settings, tokenizer, cache)
+            check_answers(benchmark, tokenizer)
             shots = max(benchmark.shots_at(stage.settings))
             length = longest_prompt(writer, benchmark, shots)
             if length > most:

@@ -20,7 +20,7 @@ from mm1_lab.data.pixels import ImageDecoder, Shape, StoredPicture, read_file
 from mm1_lab.data.shards.tables import sound
 from mm1_lab.data.types import BrokenPicture, Picture, Tokenizer
 from mm1_lab.evaluate.formats import FORMATS, Item, format_of, read_items
-from mm1_lab.evaluate.metrics import LETTERED_METRICS, METRICS, OF_THE_WORLD, names_of
+from mm1_lab.evaluate.metrics import ANSWER_IS, LETTERED_METRICS, METRICS, OF_THE_WORLD, names_of
 from mm1_lab.evaluate.questions import (
     LONGEST_ANSWER,
     LONGEST_CAPTION,
@@ -232,6 +232,8 @@ def _problem(metric: str, item: Item) -> str:
             return f"has the answer {answer!r}, which is not among its choices"
         if metric == "yes-no" and answer not in ("yes", "no"):
             return f"has the answer {answer!r}, not `yes` or `no`"
+        if metric == "answer" and ANSWER_IS.search(answer):
+            return f"has the answer {answer!r}, but only what follows `the answer is` is compared; write that alone"
     if metric in LETTERED_METRICS and not item.choices:
         return f"has no choices, which the metric `{metric}` needs"
     if metric in ("vqa", "textvqa") and 0 < len(item.answers) <= AGREEING:

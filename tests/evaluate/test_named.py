@@ -15,9 +15,10 @@ from mm1_lab.config import (
     load_sweep,
     resolve,
 )
+from mm1_lab.data.tokenizers import bpe_tokenizer
 from mm1_lab.evaluate import named
 from mm1_lab.evaluate.benchmarks import own_names
-from mm1_lab.evaluate.fitting import check_lengths
+from mm1_lab.evaluate.fitting import check_answers, check_lengths
 from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.metrics import score
 from mm1_lab.evaluate.named import build_benchmark, check_benchmarks, open_benchmark
@@ -415,6 +416,29 @@ def test_prompts_longer_than_the_decoder_reads_are_refused(tmp_path: Path) -> No
     message = f"'vqav2': a question after 2 demonstrations takes {longest} tokens, with 9 per picture"
     with pytest.raises(RequestError, match=message):
         checked(longest - 1)
+
+
+def test_a_question_that_no_answer_can_get_right_is_refused(tmp_path: Path) -> None:
+    """It had 0 points in every arm, without a word."""
+    tokenizer = bpe_tokenizer(["red"], 260, tmp_path)  # one token a byte, of this text
+
+    def check(*answers: str, **values: Any) -> None:
+        config = own(tmp_path, {"id": "q", "question": "What?", "answers": answers}, **values)
+        check_answers(build_benchmark(config, ZERO, tokenizer), tokenizer)
+
+    long = "beside the tall red house on the hill"
+    message = rf"question q: its answer '{long}' \(37 tokens\) .* at most 'beside the tall red hous' is read; set"
+    for metric, count in (("exact", 1), ("vqa", 10)):
+        with pytest.raises(RequestError, match=message + " `new_tokens: 37` or more"):
+            check(*[long] * count, metric=metric)
+        check(*[long] * count, metric=metric, new_tokens=37)
+    check(long, "there")
+    check(long, metric="cider", prompt="{question}")
+    with pytest.raises(RequestError, match=r"'3.5' .* set another `stop` than '\.'"):
+        check("3.5", stop=["."])
+    check("Yes.", stop=["."])
+    with pytest.raises(RequestError, match=r"'the answer is 5', but only what follows `the answer is` is compared"):
+        check("the answer is 5", metric="answer")
 
 
 def test_worked_solutions_are_shown_and_only_their_answers_count(tmp_path: Path) -> None:
