@@ -61,11 +61,19 @@ def test_a_folder_of_pictures_with_a_table(files: Any, place: str) -> None:
     assert data.collection("captions").left_out() == {"no image": 1}
 
 
-def test_the_line_of_a_csv_that_is_not_utf_8_is_told(files: Any) -> None:
-    lines = ["text", *(f"line {number}" for number in range(2, 61)), "caf\xe9", *["more"] * 9]
-    content = "\n".join(lines).encode("cp1252").replace(b"line 9", "\ufffd".encode())
-    (files.folder / "t.csv").write_bytes(content)
-    with pytest.raises(RequestError, match=r"t\.csv: is cut off, damaged or no \.csv after line 60 \(.utf-8. codec"):
+def test_a_line_of_a_csv_that_is_not_utf_8_is_broken_and_told(files: Any) -> None:
+    def write(count: int) -> None:
+        lines = ["text", *(f"line {number}" for number in range(2, 61)), "caf\xe9", *["more"] * count]
+        content = "\n".join(lines).encode("cp1252").replace(b"line 9", "\ufffd".encode())
+        (files.folder / "t.csv").write_bytes(content)
+
+    write(9)
+    with pytest.raises(RequestError, match=r"t\.csv, line 61: is not UTF-8 text; 1 of 69 rows are broken"):
+        files.open(text="t.csv")
+    write(60)
+    assert files.open(text="t.csv").collection("text").left_out() == {"broken": 1}
+    (files.folder / "t.csv").write_bytes("text,caf\xe9\na,b\n".encode("cp1252"))
+    with pytest.raises(RequestError, match=r"t\.csv: is cut off, damaged or no \.csv \(.utf-8. codec"):
         files.open(text="t.csv")
 
 

@@ -103,9 +103,15 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _csv(path: Path, _: object) -> Rows:
-    table = csv.DictReader((line.decode("utf-8-sig") for line in _lines(path)), strict=True)
+    numbered = enumerate(_lines(path))
+    lines = (line.decode("utf-8-sig", "surrogateescape" if number else "strict") for number, line in numbered)
+    table = csv.DictReader(lines, strict=True)
     for row in table:
-        broken = Broken("has more fields than the first line; quote texts that contain commas") if None in row else None
+        broken = None
+        if None in row:
+            broken = Broken("has more fields than the first line; quote texts that contain commas")
+        elif any(text and sound(text) != text for text in row.values()):
+            broken = Broken("is not UTF-8 text")
         yield f"line {table.line_num}", broken or row
 
 
