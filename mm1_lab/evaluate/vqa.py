@@ -10,6 +10,7 @@ TextVQA's evaluator (its answers come from EvalAI's processor) has the second qu
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -122,5 +123,6 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
 
 
 def _signed(answer: str) -> str:
-    printed = "".join(letter if letter.isprintable() else " " for letter in answer)  # as answers are cut
+    composed = unicodedata.normalize("NFC", answer)  # an é of two characters is one of one
+    printed = "".join(letter if letter.isprintable() else " " for letter in composed)  # as answers are cut
     return normalise(_MINUS.sub("minus ", printed)) or printed.strip()

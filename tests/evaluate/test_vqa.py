@@ -109,6 +109,7 @@ def test_exact_match_is_all_or_nothing() -> None:
     assert exact_match("The ring.", ["ring"]) == 100.0
     assert exact_match("ring left", ["ring"]) == 0.0
     assert exact_match("", ["a"]) == 0.0
+    assert exact_match("cafe\u0301", ["caf\u00e9"]) == 100.0, "an accent may be a character of its own"
 
 
 def test_signs_count_in_an_exact_match() -> None:
