@@ -65,7 +65,8 @@ def chat(options: argparse.Namespace) -> int:
             if typed == "/new":
                 talk.forget()
             else:
-                print(f"{trial.arm}: {talk.say(said, waiting)}", flush=True)
+                answer = talk.say(said, waiting)
+                print(f"{trial.arm}: {answer}{' […]' if talk.is_cut else ''}", flush=True)
             waiting = []
         except RequestError as error:
             print(error)

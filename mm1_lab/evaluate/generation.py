@@ -18,7 +18,6 @@ class PromptGroup:
     questions: tuple[Segment, ...]
 
 
-@torch.inference_mode()
 def generate(
     embedder: PromptEmbedder,
     groups: Sequence[PromptGroup],
@@ -27,6 +26,20 @@ def generate(
     new_tokens: int,
     batch: int,
 ) -> list[list[str]]:
+    """The answers of `generate_ids` as texts."""
+    answers = generate_ids(embedder, groups, tokenizer, stop, new_tokens, batch)
+    return [[tokenizer.decode(ids) for ids in group] for group in answers]
+
+
+@torch.inference_mode()
+def generate_ids(
+    embedder: PromptEmbedder,
+    groups: Sequence[PromptGroup],
+    tokenizer: Tokenizer,
+    stop: Sequence[str],
+    new_tokens: int,
+    batch: int,
+) -> list[list[list[int]]]:
     """Decodes an answer to each question of each group greedily, at most `batch` questions at once.
 
     An answer ends before the end token, with the token that completes a stop word, or after `new_tokens` tokens.
@@ -34,7 +47,7 @@ def generate(
     pictures = _pictures(groups)
     if embedder.holds(pictures):  # all at once fill the encoder's batches
         embedder.see(pictures)
-    texts: list[list[str]] = [[] for _ in groups]
+    ids: list[list[list[int]]] = [[] for _ in groups]
     for chunk in _batches(groups, batch):
         parts = [part for _, part in chunk]
         embedder.see(_pictures(parts))
@@ -43,8 +56,8 @@ def generate(
         decoding = SharedPrefixDecoding(embedder.decoder, prefixes, questions)
         written = _decode(decoding, tokenizer, stop, new_tokens)
         for (index, _), answers in zip(chunk, written, strict=True):
-            texts[index] += [tokenizer.decode(ids) for ids in answers]
-    return texts
+            ids[index] += answers
+    return ids
 
 
 def cut_answer(text: str, stop: tuple[str, ...], lines: bool = False) -> str:

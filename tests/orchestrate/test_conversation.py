@@ -16,8 +16,8 @@ from mm1_lab.data.shards.readers import chat_prompt, read_conversation
 from mm1_lab.data.tokenizers import SPECIAL, BackendTokenizer, bpe_tokenizer
 from mm1_lab.data.types import Answer
 from mm1_lab.data.world import World
-from mm1_lab.model import MM1Processor, build_mm1, library_tokenizer
-from mm1_lab.orchestrate.conversation import Chat, open_image
+from mm1_lab.model import MM1Processor, build_mm1, library_tokenizer, save_weights
+from mm1_lab.orchestrate.conversation import NEW_WORLD_TOKENS, Chat, load_chat, open_image
 from mm1_lab.orchestrate.exporting import USER_CHAT
 from tests.conftest import evaluation_of
 
@@ -111,3 +111,20 @@ def test_a_word_that_the_world_has_not_is_refused_and_the_conversation_goes_on(t
         talk.say("the color of the <image>")
     assert talk.so_far == before
     assert talk.say(str(refused.value).partition("try: ")[2]), "what it suggests works"
+
+
+@pytest.mark.parametrize("images", ["shown", "blind"])
+def test_the_precision_is_that_of_evaluation_and_a_cut_answer_is_told(tmp_path: Path, images: Any) -> None:
+    """Weights of a large model in fp32 would not fit a GPU on which it was evaluated."""
+    recipe = Recipe(sft=SftRecipe(), images=images)
+    stage, world = evaluation_of("precision=bf16-mixed", recipe=recipe).model, World()
+    torch.manual_seed(1)
+    model = build_mm1(stage, world.tokenizer)
+    save_weights(model, tmp_path, stage)
+    chat = load_chat(stage, tmp_path, world)
+    head = chat.embedder.decoder.lm_head
+    assert head.weight.dtype == torch.bfloat16
+    assert len(chat.say("the color of the circle").split()) == NEW_WORLD_TOKENS and chat.is_cut
+    only_end = torch.eye(world.tokenizer.size)[world.tokenizer.end]
+    head.register_forward_hook(lambda _, given, logits: only_end.expand_as(logits))
+    assert chat.say("the size of the circle") == "" and not chat.is_cut
