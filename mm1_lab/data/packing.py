@@ -133,6 +133,8 @@ class Packer:
     """Skip documents that do not fit an empty row, instead of raising an error."""
     ends_answers: bool = False
     """The end token follows every answer, as in chat templates; otherwise the token that follows counts as its end."""
+    between: str = ""
+    """What stands between two texts of a document: of the world's, a space, which its own tokenizer ignores."""
     is_planned: bool = False
     """The candidates of a row were chosen to fit it, so none may be left out; the world's candidates are endless."""
 
@@ -146,6 +148,7 @@ class Packer:
             prompt_loss_weight=0.0 if stage.tuned else 1.0,
             drop_overlong=stage.drop_overlong,
             ends_answers=stage.tuned,
+            between=" " if stage.data.kind == "world" else "",
             is_planned=stage.data.kind == "shards",
         )
 
@@ -196,12 +199,14 @@ class Packer:
         weights = [0.0]
         pictures = []
         after_answer = has_ended = False
+        between = ""
         for part in document.parts:
             has_ended = False
             if isinstance(part, str | Tokens):
-                ids = tokenizer.encode(part) if isinstance(part, str) else part.ids.tolist()
+                ids = tokenizer.encode(between + part) if isinstance(part, str) else part.ids.tolist()
                 if not ids:
                     continue
+                between = self.between
                 is_answer = isinstance(part, Answer)
                 tokens += ids
                 weights += [1.0 if is_answer else prompt_weight] * len(ids)
@@ -212,11 +217,13 @@ class Packer:
                     tokens.append(tokenizer.end)
                     weights.append(1.0)
                     has_ended = True
+                    between = ""
             else:
                 tokens += [tokenizer.image] * self.limits.image_tokens
                 weights += [0.0] * self.limits.image_tokens
                 pictures.append(part)
                 after_answer = False
+                between = ""
         if not has_ended:
             tokens.append(tokenizer.end)
             weights.append(1.0 if after_answer else prompt_weight)

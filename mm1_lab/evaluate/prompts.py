@@ -50,6 +50,9 @@ class PromptWriter:
     the overview (mixed resolution, section 5). None: all of them show all views."""
     ends_answers: bool = False
     """Whether the model is tuned on conversations, in which the end token follows every answer."""
+    between: str = ""
+    """What stands before a separator that is no line break, as in training: of the world, a space, which its own
+    tokenizer ignores."""
 
     @classmethod
     def of(cls, stage: EvaluationStage, tokenizer: Tokenizer) -> "PromptWriter":
@@ -60,6 +63,7 @@ class PromptWriter:
             overview_tokens=model.architecture.connector.image_tokens,
             sharp_demonstrations=stage.sharp_demonstrations,
             ends_answers=model.tuned,
+            between=" " if model.data.kind == "world" else "",
         )
 
     def question(self, question: Question) -> Segment:
@@ -98,7 +102,7 @@ class PromptWriter:
         return (*said, self.tokenizer.end)
 
     def _separator(self, separator: str) -> tuple[int, ...]:
-        ids = self.tokenizer.encode(separator)
+        ids = self.tokenizer.encode(separator if separator.isspace() else self.between + separator)
         rest = ids[1:]
         if rest and self.tokenizer.decode(rest) == self.tokenizer.decode(ids):
             return tuple(rest)

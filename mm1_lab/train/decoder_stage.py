@@ -27,7 +27,8 @@ class TextBatches:
         step = row = 0
         for phase, steps in zip(training.phases, training.phase_steps(), strict=True):
             limits = Limits(phase.sequence_length, 1, 0)
-            packer = Packer(data.tokenizer, limits, training.prompt_loss_weight, is_planned=is_planned)
+            between = "" if is_planned else " "
+            packer = Packer(data.tokenizer, limits, training.prompt_loss_weight, between=between, is_planned=is_planned)
             self._phases.append((step, row, phase, packer))
             self._text.documents(0, 0.0, phase.sequence_length)  # plans users' text here, not in every loading worker
             step += steps

@@ -1,13 +1,19 @@
 """The layout of few-shot prompts."""
 
 from collections.abc import Callable
+from pathlib import Path
 
+import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
-from mm1_lab.data.tokenizers import BackendTokenizer
+from mm1_lab.config import Recipe, SftRecipe
+from mm1_lab.data.packing import Packer
+from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer
+from mm1_lab.data.types import Answer, Document
 from mm1_lab.evaluate.prompts import PromptWriter
-from mm1_lab.evaluate.questions import Benchmark
+from mm1_lab.evaluate.questions import Benchmark, Question
+from tests.conftest import evaluation_of
 
 
 def test_an_answer_stands_behind_a_space_after_its_prompt(benchmark_of: Callable[..., Benchmark]) -> None:
@@ -36,3 +42,20 @@ def test_no_space_stands_between_an_answer_and_what_ends_it(benchmark_of: Callab
     question = benchmark_of("vqa").demonstrations[0][0]
     tokens = PromptWriter(tokenizer, image_tokens=1).answer(question, "red", "\n")
     assert "".join(map(backend.id_to_token, tokens)) == "\u2581red\n"
+
+
+@pytest.mark.parametrize("sft", [None, SftRecipe()], ids=["pre-trained", "tuned"])
+def test_words_of_the_world_are_apart_in_the_tokenizer_of_a_pretrained_decoder(
+    tmp_path: Path, sft: SftRecipe | None
+) -> None:
+    """Training joined a document's texts (`answer :red.`), where prompts have a space."""
+    stage = evaluation_of(recipe=Recipe(sft=sft))
+    bpe = bpe_tokenizer(["what is it ? answer : red . answer : blue ."] * 9, 400, tmp_path)
+    document = Document("a", ("what is it ? answer :", Answer("red ."), "what is it ? answer :", Answer("blue .")))
+    row = Packer.of(stage.model, bpe).pack([document])
+    read = "".join(bpe.decode([token]) or "|" for token in row.tokens[row.documents == 1].tolist())
+    between = "|" if sft else " "  # the end token
+    assert read == f"|what is it ? answer : red .{between}what is it ? answer : blue .|"
+    shown = Question("a", "colour", (), "what is it ? answer :", ("blue",), "blue")
+    asked = PromptWriter.of(stage, bpe).demonstration(shown, ".").tokens
+    assert bpe.decode(asked) == "what is it ? answer : blue ."
