@@ -37,17 +37,20 @@ def check_answers(benchmark: Benchmark, tokenizer: Tokenizer) -> None:
     if benchmark.mirrors != "own" or benchmark.metric not in WHOLE:
         return
     for question in benchmark.questions:
-        encoded = {answer: tokenizer.encode(answer) for answer in question.references}
-        said = [cut_answer(tokenizer.decode(ids[: benchmark.new_tokens]), benchmark.stop) for ids in encoded.values()]
-        if any(METRICS[benchmark.metric](answer, question, benchmark) for answer in said):
+        tried = []
+        for answer in question.references:
+            ids = tokenizer.encode(answer)
+            said = cut_answer(tokenizer.decode(ids[: benchmark.new_tokens]), benchmark.stop)
+            tried.append((len(ids), answer, said))
+        if any(METRICS[benchmark.metric](said, question, benchmark) for _, _, said in tried):
             continue
-        answer, ids = min(encoded.items(), key=lambda pair: len(pair[1]))
-        remedy = f"set `new_tokens: {len(ids)}` or more"
-        if len(ids) <= benchmark.new_tokens:
+        tokens, answer, said = min(tried)
+        remedy = f"set `new_tokens: {tokens}` or more"
+        if tokens <= benchmark.new_tokens:
             remedy = f"set another `stop` than {' or '.join(map(repr, benchmark.stop))}"
         raise RequestError(
-            f"benchmark {benchmark.name!r}: question {question.key}: its answer {answer[:80]!r} ({len(ids)} tokens) "
-            f"could not be given, as at most {said[0][:80]!r} is read; {remedy} in the benchmark's entry"
+            f"benchmark {benchmark.name!r}: question {question.key}: its answer {answer[:80]!r} ({tokens} tokens) "
+            f"could not be given, as at most {said[:80]!r} is read; {remedy} in the benchmark's entry"
         )
 
 

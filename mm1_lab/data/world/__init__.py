@@ -19,7 +19,8 @@ class World:
         self.identity = WORLD_DATA
         self.tokenizer: Tokenizer = tokenizer or WorldTokenizer()
         if tokenizer:
-            self.identity = WORLD_DATA.model_copy(update={"tokenizer": tokenizer.digest})
+            # spaced: a document's texts are joined by spaces, which they were not at first
+            self.identity = WORLD_DATA.model_copy(update={"tokenizer": f"{tokenizer.digest}-spaced"})
 
     def source(self, name: str, seed: int, limits: Limits | None = None) -> WorldSource:
         if name not in SOURCES:
