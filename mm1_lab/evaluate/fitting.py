@@ -40,8 +40,8 @@ def check_answers(benchmark: Benchmark, tokenizer: Tokenizer) -> None:
         tried = []
         for answer in question.references:
             ids = tokenizer.encode(answer)
-            said = cut_answer(tokenizer.decode(ids[: benchmark.new_tokens]), benchmark.stop)
-            tried.append((len(ids), answer, said))
+            said = answer if len(ids) <= benchmark.new_tokens else tokenizer.decode(ids[: benchmark.new_tokens])
+            tried.append((len(ids), answer, cut_answer(said, benchmark.stop)))
         if any(METRICS[benchmark.metric](said, question, benchmark) for _, _, said in tried):
             continue
         tokens, answer, said = min(tried)
