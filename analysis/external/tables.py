@@ -134,8 +134,6 @@ def make_scores(
         frame[name] = labels(table[name], name, where) if name in table else ""
     is_ours = "family" in table and set(table["family"]) <= set(get_args(Family))
     frame["family"] = table["family"] if is_ours else ""
-    if not is_ours:
-        notes += _mixed_units(frame)
     paired = "seed" in table
     if paired:
         frame["run"] = labels(table["seed"], "seed", where)
@@ -151,20 +149,6 @@ def make_scores(
     if frame["arm"].nunique() < 2:
         raise RequestError(f"{where}: has one arm, {frame['arm'].iloc[0]!r}, so there is nothing to compare")
     return Scores(frame[[*KEY, "family", "score"]].reset_index(drop=True), paired, tuple(notes))
-
-
-UNITS_APART = 20
-"""How many times as high as others an arm's mean is if it is in percent and theirs are fractions, as a rule."""
-
-
-def _mixed_units(frame: pd.DataFrame) -> list[str]:
-    """A doubt whether an arm's scores are fractions where others are percents, which no test would notice."""
-    arms = frame.groupby(["benchmark", "shots", "arm"])["score"].agg(["min", "mean", "max"])
-    is_fraction = (arms["min"] >= 0) & (arms["mean"] > 0) & (arms["max"] <= 1)
-    highest = arms["mean"].groupby(level=["benchmark", "shots"]).transform("max")
-    doubtful = arms[is_fraction & (highest >= UNITS_APART * arms["mean"])]
-    names = ", ".join(dict.fromkeys(doubtful.index.get_level_values("arm")))
-    return [f"Fractions beside percents? {names}: no score above 1, others far higher."] if names else []
 
 
 def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.DataFrame:

@@ -339,13 +339,6 @@ def test_empty_rows_of_a_file_are_skipped(tmp_path: Path) -> None:
     assert judge(path).claims[0]["difference"] == 3.5
 
 
-def test_fractions_beside_percents_are_doubted() -> None:
-    percents, fractions = [50.0, 51, 52], [0.5, 0.51, 0.52]
-    for arms, told in (({"a": percents, "b": fractions}, "b"), ({"a": fractions, "b": [0.04] * 3}, "")):
-        notes = [note for note in judge(table(arms)).notes if note.startswith("Fractions beside percents? ")]
-        assert notes == [f"Fractions beside percents? {told}: no score above 1, others far higher."] * bool(told)
-
-
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_tables(name: str, tmp_path: Path, refused: Refused) -> None:
     content, told = WRONG[name]
