@@ -82,7 +82,7 @@ def _read_file(path: Path) -> pd.DataFrame:
 
 def read_csv(path: Path) -> pd.DataFrame:
     """Reads a table separated by commas, semicolons or tabs, with every cell as text, so that a value that is no number
-    can be named. Its index are the rows of the file, from 1 on; empty ones are left out. Raises ValueError or OSError.
+    can be named. Its index is the rows of the file, from 1 on; empty ones are left out. Raises ValueError or OSError.
     """
     above = 0
     with path.open(encoding="utf-8-sig") as file:

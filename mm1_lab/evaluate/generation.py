@@ -18,6 +18,7 @@ class PromptGroup:
     questions: tuple[Segment, ...]
 
 
+@torch.inference_mode()
 def generate(
     embedder: PromptEmbedder,
     groups: Sequence[PromptGroup],
@@ -25,22 +26,8 @@ def generate(
     stop: Sequence[str],
     new_tokens: int,
     batch: int,
-) -> list[list[str]]:
-    """The answers of `generate_ids` as texts."""
-    answers = generate_ids(embedder, groups, tokenizer, stop, new_tokens, batch)
-    return [[tokenizer.decode(ids) for ids in group] for group in answers]
-
-
-@torch.inference_mode()
-def generate_ids(
-    embedder: PromptEmbedder,
-    groups: Sequence[PromptGroup],
-    tokenizer: Tokenizer,
-    stop: Sequence[str],
-    new_tokens: int,
-    batch: int,
 ) -> list[list[list[int]]]:
-    """Decodes an answer to each question of each group greedily, at most `batch` questions at once.
+    """The token ids of an answer to each question of each group, decoded greedily, at most `batch` questions at once.
 
     An answer ends before the end token, with the token that completes a stop word, or after `new_tokens` tokens.
     """

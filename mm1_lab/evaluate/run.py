@@ -50,15 +50,11 @@ def evaluate(
     """
     settings = stage.settings
     benchmarks = benchmarks_for(data, settings, stage.seed, stage.benchmarks, stage.model.tuned, cache)
-    model = load_mm1(stage.model, model_folder, data.tokenizer)
-    half = stage.precision == "bf16-mixed"
-    if half:
-        cast_matrices(model.encoder, model.decoder)
-    model.to(team.device())
+    model = load_to_answer(stage.model, model_folder, data)
     result = Evaluation()
     steps = sum(len(benchmark.shots_at(settings)) for benchmark in benchmarks) + 1
     done = 0
-    with torch.autocast(model.decoder.device.type, torch.bfloat16, enabled=half):
+    with casting(stage.model):
         for benchmark in benchmarks:
             _describe(result, benchmark)
             # of its own for each benchmark, so that pictures are kept for its next number of shots and no longer
@@ -72,6 +68,19 @@ def evaluate(
         result.held_out_loss.update(held_out_losses(model, stage.model, data))
     report(Progress(step=steps, steps=steps))
     return result
+
+
+def load_to_answer(stage: ModelStage, folder: Path, data: Data) -> MM1:
+    """A trained model on this process's device, for use within `casting`."""
+    model = load_mm1(stage, folder, data.tokenizer)
+    if stage.precision == "bf16-mixed":
+        cast_matrices(model.encoder, model.decoder)
+    return model.to(team.device())
+
+
+def casting(stage: ModelStage) -> torch.autocast:
+    """A context in which a model computes in the precision of its training."""
+    return torch.autocast(team.device().type, torch.bfloat16, enabled=stage.precision == "bf16-mixed")
 
 
 class Answering:
@@ -89,8 +98,11 @@ class Answering:
         """
         blocks = range(team.rank(), len(benchmark.blocks), team.size())
         groups = [self._group(benchmark, shots, block) for block in blocks]
-        texts = generate(self.embedder, groups, self.writer.tokenizer, benchmark.stop, benchmark.new_tokens, self.batch)
-        own = [_answers(benchmark, block, written) for block, written in zip(blocks, texts, strict=True)]
+        tokenizer = self.writer.tokenizer
+        written = generate(self.embedder, groups, tokenizer, benchmark.stop, benchmark.new_tokens, self.batch)
+        own = []
+        for block, answers_of in zip(blocks, written, strict=True):
+            own.append(_answers(benchmark, block, [tokenizer.decode(ids) for ids in answers_of]))
         by_process = team.collect(own)
         answers = []
         for block in range(len(benchmark.blocks)):

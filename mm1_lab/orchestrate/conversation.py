@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from mm1_lab import team
 from mm1_lab.config import ModelStage, RequestError
 from mm1_lab.data.pixels import ImageDecoder, StoredPicture, read_file
 from mm1_lab.data.shards.readers import chat_prompt
@@ -14,9 +11,10 @@ from mm1_lab.data.types import BrokenPicture, Data, Picture
 from mm1_lab.data.world.instructions import prompt_of
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.fitting import context_length
-from mm1_lab.evaluate.generation import PromptGroup, cut_answer, generate_ids
+from mm1_lab.evaluate.generation import PromptGroup, cut_answer, generate
 from mm1_lab.evaluate.prompts import Segment
-from mm1_lab.model import MM1, cast_matrices, load_mm1
+from mm1_lab.evaluate.run import casting, load_to_answer
+from mm1_lab.model import MM1
 
 NEW_TOKENS, NEW_WORLD_TOKENS = 512, 64
 """The longest answer; a detailed description has about 200, the world's longest 40."""
@@ -34,11 +32,7 @@ def open_image(path: Path, decoder: ImageDecoder) -> Picture:
 
 
 def load_chat(stage: ModelStage, folder: Path, data: Data) -> "Chat":
-    """The model in the precision in which it was trained and evaluated."""
-    model = load_mm1(stage, folder, data.tokenizer)
-    if stage.precision == "bf16-mixed":
-        cast_matrices(model.encoder, model.decoder)
-    return Chat(stage, model.to(team.device()), data)
+    return Chat(stage, load_to_answer(stage, folder, data), data)
 
 
 class Chat:
@@ -48,9 +42,7 @@ class Chat:
         self.stage = stage
         self.data = data
         self.is_world = data.identity.kind == "world"
-        half = stage.precision == "bf16-mixed"
-        self.casting = torch.autocast(model.decoder.device.type, torch.bfloat16, enabled=half)
-        with self.casting:
+        with casting(stage):
             self.embedder = PromptEmbedder.of(stage, model, 8)
         self.is_cut = False
         """Whether the last answer is as long as may be."""
@@ -83,8 +75,8 @@ class Chat:
             raise RequestError(f"{text}; /new starts over")
         longest = min(longest, context - used)
         group = PromptGroup(self.so_far, (turn,))
-        with self.casting:
-            ((ids,),) = generate_ids(self.embedder, [group], tokenizer, (), longest, batch=1)
+        with casting(self.stage):
+            ((ids,),) = generate(self.embedder, [group], tokenizer, (), longest, batch=1)
         self.is_cut = len(ids) == longest
         answer = cut_answer(tokenizer.decode(ids), (), lines=not self.is_world)
         self.so_far += turn + Segment((*tokenizer.encode(f" {answer}"), tokenizer.end))

@@ -118,9 +118,13 @@ def test_a_stop_word_may_span_tokens(model: MM1, groups: list[PromptGroup]) -> N
             return "".join("abcdefghijklmnopqrst"[number - 4] for number in ids if number > 3)
 
     characters = Characters()
-    free = [text for texts in generate(embedder_of(model), groups, characters, [], 12, 100) for text in texts]
+
+    def written(*stop: str) -> list[str]:
+        answers = generate(embedder_of(model), groups, characters, stop, 12, 100)
+        return [characters.decode(ids) for group in answers for ids in group]
+
+    free = written()
     word = next(text[at : at + 2] for text in free for at in range(1, len(text) - 3) if text[at] != text[at + 1])
-    stopped = generate(embedder_of(model), groups, characters, [word], 12, 100)
     ends = [text.find(word) for text in free]
     expected = [text if at < 0 else text[: at + 2] for text, at in zip(free, ends, strict=True)]
-    assert [text for texts in stopped for text in texts] == expected != free
+    assert written(word) == expected != free
