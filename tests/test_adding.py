@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -115,9 +116,13 @@ def with_halved(request: Request) -> Request:
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
-@pytest.mark.usefixtures("here")
-def test_a_kind_of_stage_and_an_executor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """From its plan, also for GPUs, to a score, a record and MLflow."""
+def test_a_kind_of_stage_and_an_executor(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From its plan, also for GPUs, to a score, a record and MLflow; on a machine with Slurm, of whose `srun` Lightning
+    would warn at every stage."""
+    (here / "srun").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(here), prepend=os.pathsep)
     monkeypatch.setitem(KINDS, Halved, StageKind(build_halved, halve))
     on_gpus = with_halved(load("data_mix", "smoke", only=["base"], settings=("hardware={gpu: h100}",)))
     text = plan_text([on_gpus], plan_values([on_gpus]))

@@ -58,21 +58,24 @@ def read_scores(path: Path, columns: Mapping[str, str] | None = None) -> Scores:
         frame, notes = read_logs(path)
         return replace(make_scores(frame, None, str(path)), notes=tuple(notes))
     table = _read_file(path)
-    return make_scores(table, columns, str(path), table.index if path.suffix in TEXT else None)
+    has_lines = path.suffix.lower() in (*TEXT, ".jsonl")
+    return make_scores(table, columns, str(path), table.index if has_lines else None)
 
 
 def _read_file(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise RequestError(f"{path}: there is no such file")
+    ending = path.suffix.lower()
     try:
-        if path.suffix == ".parquet":
+        if ending == ".parquet":
             return pd.read_parquet(path)
-        if path.suffix == ".jsonl":
-            text = path.read_text(encoding="utf-8-sig")
-            return pd.DataFrame([json.loads(line) for line in text.split("\n") if line.strip()])
-        if path.suffix == ".json":
+        if ending == ".jsonl":
+            lines = enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1)
+            rows = {number: json.loads(line) for number, line in lines if line.strip()}
+            return pd.DataFrame(list(rows.values()), index=list(rows))
+        if ending == ".json":
             return pd.DataFrame(load_json(path))
-        if path.suffix in TEXT:
+        if ending in TEXT:
             return read_csv(path)
     except (ValueError, TypeError, AttributeError, OSError) as error:  # bytes that are no text are a ValueError
         reason = str(error).strip().split("\n")[0][:200]

@@ -18,7 +18,9 @@ from mm1_lab.config.errors import RequestError, nearest, short
 
 
 def _number(value: Any) -> Any:
-    """YAML reads `1e5` as text, which pydantic takes for a float, but not for a whole number."""
+    """YAML reads `1e5` as text, which pydantic takes for a float, but not for a whole number; and `true` for 1."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
     if isinstance(value, str):
         with suppress(ValueError):
             return float(value)

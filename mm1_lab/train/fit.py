@@ -31,6 +31,7 @@ REMARKS = (
     "your dataloader is not resumable",  # the data module is resumable
     "isinstance\\(treespec, LeafSpec\\)",
     "torch.distributed is disabled",  # a single process needs none for its checkpoints
+    "The `srun` command is available",
 )
 """Warnings of Lightning and torch that do not apply here, as regular expressions."""
 

@@ -354,6 +354,7 @@ OTHER_FILES = {
     "scores.json": (b"{", "cannot be read as a table"),
     "scores.jsonl": (b"[1]\n3\n", "cannot be read as a table|no column"),
     "scores.parquet": (b"no parquet", "cannot be read as a table"),
+    "Scores.JSONL": (b'{"arm": "a", "score": 1}\n\n{"arm": "b", "score": "x"}\n', "the score of row 3 is 'x'"),
 }
 
 

@@ -216,6 +216,7 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables() -> None:
         ("decoders.302m.layers=3", "there is no 'decoders.302m'; did you mean 'decoders.302M'?"),
         ("train.lr_multipliers.conector=1", "train.lr_multipliers.conector: Input should be 'encoder'"),
         ("train.steps.most=3", "train.steps has no keys; set train.steps itself"),
+        ("train.steps=true", "train.steps: must be a number (it is True)"),
         ("decoder.phases.0.share=1", "decoder.phases has no keys; set decoder.phases itself"),
         ("decoders.1.2B.heads=7", "1.2B: 7 heads need a width divisible by 14 (it is "),
         ("encoder.text.heads=5", "encoder.text: 5 heads need a width divisible by 5 (it is "),

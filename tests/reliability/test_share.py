@@ -125,7 +125,7 @@ def test_it_works_around_what_others_do_and_leaves_them_the_rest(request_: Reque
     other = load_request("data_mix", "smoke", 1, ("blind",), (), None, request_.ledger.results, request_.ledger.store)
     held = other.ledger.claim([other.trials[0].evaluation])
     assert held
-    with pytest.raises(Leaving, match="The last 1 task: other processes are at work on them"):
+    with pytest.raises(Leaving, match="1 task left, on which other processes are at work"):
         run(request_, Inline(leaves=True))
     done = [trial.arm for trial in request_.trials if request_.ledger.has_scores(trial.fingerprint)]
     assert done == ["base", "captions"]

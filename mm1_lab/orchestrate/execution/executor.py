@@ -116,7 +116,7 @@ class Inline(Executor):
         held = [task.key for task in work_list.ready()]
         if self.leaves and len(held) == len(work_list.waiting) and all(map(work_list.ledger.claims.is_renewed, held)):
             left = counted(len(held), "task")
-            text = f"The last {left}: other processes are at work on them, and the last to end draws the tables."
+            text = f"{left} left, on which other processes are at work; the last to end draws the tables."
             raise Leaving(text, bool(work_list.failed))
         time.sleep(POLL_SECONDS)
 
