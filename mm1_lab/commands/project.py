@@ -35,7 +35,8 @@ def show_data(options: argparse.Namespace) -> int:
     if options.data:
         from mm1_lab.data.shards import Shards
         from mm1_lab.data.shards.datafile import DataFile
-        from mm1_lab.evaluate.named import what_is_asked
+        from mm1_lab.evaluate.fitting import check_answers
+        from mm1_lab.evaluate.named import build_benchmark
         from mm1_lab.orchestrate.planning.finding import decoders_tokenizer, find_scale
         from mm1_lab.orchestrate.planning.request import with_benchmarks
         from mm1_lab.weights.pretrained import HuggingFace
@@ -54,8 +55,10 @@ def show_data(options: argparse.Namespace) -> int:
         data = Shards(options.data, ledger.data_cache, scale, tokenizer)
         for line in data.summary():
             print(line)
-        for benchmark in scale.benchmarks:
-            print(f"benchmark {benchmark.name}: {what_is_asked(benchmark, scale.evaluate, ledger.data_cache)}")
+        for config in scale.benchmarks:
+            benchmark = build_benchmark(config, scale.evaluate, data.tokenizer, ledger.data_cache)
+            check_answers(benchmark, data.tokenizer)
+            print(f"benchmark {benchmark.name}: {benchmark.note}")
         title, samples = str(options.data), list(data_samples(data))
     else:
         title, samples = "The miniature world", list(world_samples())

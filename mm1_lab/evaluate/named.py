@@ -413,12 +413,6 @@ def _find_image(folder: Path, name: str) -> Path | None:
     return folder / name if name else None
 
 
-def what_is_asked(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None = None) -> str:
-    """How many questions are asked, and how, in one line."""
-    items, examples, published = choose(config, settings, cache)
-    return _note(config, len(items), published, bool(examples))
-
-
 def _note(config: BenchmarkConfig, asked: int, published: int, is_shown: bool) -> str:
     """The remarks that tables must show with the scores."""
     asked_of = f"{asked:,} of {published:,} questions of {_file_name(config)}"

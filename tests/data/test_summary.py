@@ -88,6 +88,11 @@ def test_show_data_checks_benchmarks(
     command = ["show-data", "--data", "data.yaml", "--scale", "smoke", "--out", "sheet.png"]
     assert main(command) == 0
     assert "benchmark sums: 1 of 1 questions of q.jsonl; prompt " in capsys.readouterr().out
+    questions.write_text('{"question": "two and two", "answers": ["four. hundred"]}\n', encoding="utf-8")
+    short = {"questions": "q.jsonl", "metric": "exact", "shots": [0], "stop": ["."]}
+    files.yaml(text="t.jsonl", benchmarks={"sums": short})
+    assert main(command) == 2
+    assert "could not be given" in capsys.readouterr().err
     questions.unlink()
     assert main(command) == 2
     assert "q.jsonl: cannot be read" in capsys.readouterr().err

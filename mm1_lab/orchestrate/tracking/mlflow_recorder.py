@@ -26,6 +26,7 @@ DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # of a run's page on a server, between the display's lines
 }
 DATABASE = RESULTS / "mlflow.db"
 ARTIFACTS = RESULTS / "mlartifacts"
