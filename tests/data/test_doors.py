@@ -47,16 +47,13 @@ def write_pictures(files: Any, folder: Path) -> list[dict[str, str]]:
     return [{"file_name": f"pictures/{number}.png", "text": f"picture {number}"} for number in range(COUNT)]
 
 
-@pytest.mark.parametrize("place", ["in it", "beside it"])
-def test_a_folder_of_pictures_with_a_table(files: Any, place: str) -> None:
-    folder = files.folder / "photos"
-    rows = write_pictures(files, folder)
-    table = folder / "metadata.csv" if place == "in it" else files.folder / "photos.csv"
-    with table.open("w", encoding="utf-8-sig", newline="") as stream:
+def test_a_folder_of_pictures_with_a_table_beside_it(files: Any) -> None:
+    rows = write_pictures(files, files.folder / "photos")
+    with (files.folder / "photos.csv").open("w", encoding="utf-8-sig", newline="") as stream:
         writer = csv.DictWriter(stream, ["file_name", "text"])
         writer.writeheader()
         writer.writerows([*rows, {"file_name": "", "text": "no picture"}])
-    data = open_captions(files, "photos" if place == "in it" else {"folder": "photos"})
+    data = open_captions(files, {"folder": "photos"})
     assert pairs_of(data, files) == set(range(COUNT))
     assert data.collection("captions").left_out() == {"no image": 1}
 
@@ -70,7 +67,7 @@ def test_a_line_of_a_csv_that_is_not_utf_8_is_broken_and_told(files: Any) -> Non
     write(9)
     with pytest.raises(RequestError, match=r"t\.csv, line 61: is not UTF-8 text; 1 of 69 rows are broken"):
         files.open(text="t.csv")
-    write(60)
+    write(40)
     assert files.open(text="t.csv").collection("text").left_out() == {"broken": 1}
     (files.folder / "t.csv").write_bytes("text,caf\xe9\na,b\n".encode("cp1252"))
     with pytest.raises(RequestError, match=r"t\.csv: is cut off, damaged or no \.csv \(.utf-8. codec"):
@@ -97,7 +94,7 @@ def test_no_row_is_lost_in_silence(files: Any) -> None:
     (files.folder / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
     columns: Any = [{"file": "t.jsonl", "text": name} for name in ("short", "long")]
     assert len(files.open(text=columns).collection("text")) == 18
-    (files.folder / "t.json").write_text(json.dumps(rows) + json.dumps(rows))
+    (files.folder / "t.json").write_text(json.dumps(rows) * 2)
     with pytest.raises(RequestError, match=r"no \.json after entry 8 \(goes on after the end of its array"):
         files.open(text={"file": "t.json", "text": "long"})
     path = files.tar("t.tar", {"a.png": files.png(1), "a.txt": b"said"})
@@ -205,8 +202,6 @@ def test_a_range_of_numbers_is_every_file_in_it(files: Any) -> None:
     assert pairs_of(open_captions(files, "{0..0}{8..9}.tar"), files) == {*range(80, 100)}
     with pytest.raises(RequestError, match=r"captions: there is no file '12\.tar'"):
         open_captions(files, "{08..99999999999}.tar")
-    with pytest.raises(RequestError, match=r"captions: there is no file '\{10\.\.8\}\.tar'"):
-        open_captions(files, "{10..8}.tar")
 
 
 def test_a_saved_dataset_of_hugging_face(files: Any) -> None:
@@ -214,7 +209,6 @@ def test_a_saved_dataset_of_hugging_face(files: Any) -> None:
     for split in ("train", "test"):
         files.dataset(f"all/{split}", {"image": images, "text": [f"picture {n}" for n in range(COUNT)]})
     assert pairs_of(open_captions(files, "all/train"), files) == set(range(COUNT))
-    assert pairs_of(open_captions(files, {"dataset": "all", "split": "train"}), files) == set(range(COUNT))
     with pytest.raises(RequestError, match=r"has the splits train, test; name one of them: `{dataset"):
         open_captions(files, "all")
     (files.folder / "empty").mkdir()
@@ -278,12 +272,8 @@ def test_a_data_set_in_the_hub_s_layout(files: Any) -> None:
         open_captions(files, entry)
     (folder / "set.py").unlink()
     assert pairs_of(open_captions(files, entry), files) == set(range(COUNT))
-    with pytest.raises(RequestError, match=r"captions: has the splits train, test; name one of them: `{data"):
-        open_captions(files, {**entry, "split": None})
     with pytest.raises(RequestError, match=r"captions: has the splits train, test; name one of them"):
         open_captions(files, {**entry, "split": "valid"})
-    one = {"dataset": "set/data/test-00000-of-00001.parquet", "image": "img", "text": "said"}
-    assert pairs_of(open_captions(files, one), files) == set(range(COUNT, 15))
     with pytest.raises(RequestError, match=r"needs exactly one of file, folder and dataset"):
         open_captions(files, {"split": "train"})
     with pytest.raises(RequestError, match=r"there is no folder 'nowhere', and it is not a hub name \(OWNER/NAME\)"):
