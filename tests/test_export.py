@@ -33,7 +33,7 @@ from mm1_lab.train.stages import run_stage
 from mm1_lab.weights.pretrained import HuggingFace, text_config
 from mm1_lab.weights.stored import load_weights
 from tests import pretrained as saved
-from tests.conftest import Place, Refused, make_place, run_python
+from tests.conftest import Place, Refused, change, make_place, run_python
 from tests.data.conftest import Files
 from tests.evaluate.published import write_coco
 from tests.small import small_mm1
@@ -250,7 +250,7 @@ def test_a_tuned_model_reads_the_turns_of_training_and_ends_its_answers_by_itsel
     (place / "sweeps" / "chatty.yaml").write_text(
         TUNED.replace("start: mm1", "start: mm1, mixture: {charts: 1, conversations: 1}"), encoding="utf-8"
     )
-    given = ("sft.steps=80", "sft.learning_rate=0.005", "evaluate.shots=[0]")
+    given = ("sft.steps=40", "sft.learning_rate=0.005", "evaluate.shots=[0]")
     arm = ("chatty", "--scale", "smoke", "--only", "exported", *(part for text in given for part in ("--set", text)))
     assert main(["run", *arm, "--inline"]) == 0 and main(["export", *arm, "chatty"]) == 0
     model = AutoModelForImageTextToText.from_pretrained(place / "chatty").eval()
@@ -300,9 +300,8 @@ def test_tuning_starts_from_an_exported_model(place: Path, monkeypatch: pytest.M
         folder = tmp_path / stage.fingerprint
         folder.mkdir()
         run_stage(stage, folder, folders, World(), lambda progress: None)
-    for name in ("training.csv", "model.safetensors"):
-        one, other = ((tmp_path / stage.fingerprint / name).read_bytes() for stage in (tuned, here))
-        assert one == other, name
+    one, other = ((tmp_path / stage.fingerprint / "model.safetensors").read_bytes() for stage in (tuned, here))
+    assert one == other
     finer = load_request("sweeps/tuned.yaml", "smoke", settings=("resolutions.336=48",)).trials[0].evaluation.model
     other = here.model_copy(update={"image_size": 48})
     built = [build_mm1(stage, World().tokenizer) for stage in (finer, other)]
@@ -325,21 +324,12 @@ def test_where_tuning_cannot_start(place: Path, monkeypatch: pytest.MonkeyPatch,
         assert "exported" in line or Path(start).name in line
         return line
 
-    def changed(name: str, change: Callable[[Path], object]) -> str:
-        change(shutil.copytree(place / "mm1", tmp_path / name))
+    def damaged(name: str, damage: Callable[[Path], object]) -> str:
+        damage(shutil.copytree(place / "mm1", tmp_path / name))
         return told(f"./{name}")
 
-    def edited(file: str, old: str, new: str) -> Callable[[Path], object]:
-        def edit(folder: Path) -> None:
-            text = (folder / file).read_text(encoding="utf-8")
-            assert old in text
-            (folder / file).write_text(text.replace(old, new), encoding="utf-8")
-
-        return edit
-
-    blind = shutil.copytree(place / "mm1", tmp_path / "blind")
-    edited("processor_config.json", '"blind": false', '"blind": true')(blind)
-    assert HuggingFace().whole(str(blind)).blind and not HuggingFace().whole(str(place / "mm1")).blind
+    def without_rows(folder: Path) -> None:
+        change(folder / "config.json", ": 602", ": 40")
 
     def cut(folder: Path) -> None:
         weights = (folder / "model.safetensors").read_bytes()
@@ -351,12 +341,12 @@ def test_where_tuning_cannot_start(place: Path, monkeypatch: pytest.MonkeyPatch,
         save_file(kept, folder / "model.safetensors")
 
     assert "there is no such folder" in told("./nowhere")
-    assert "is not a model written by `mm1-lab export`" in changed("bare", lambda at: (at / "config.json").unlink())
-    assert "there are no weights in the folder" in changed("light", lambda at: (at / "model.safetensors").unlink())
+    assert "is not a model written by `mm1-lab export`" in damaged("bare", lambda at: (at / "config.json").unlink())
+    assert "there are no weights in the folder" in damaged("light", lambda at: (at / "model.safetensors").unlink())
     assert "model_type is 'clip'" in told(str(saved.save_encoder("clip", tmp_path / "clip")))
-    assert "is not a model written by `mm1-lab export` (SafetensorError" in changed("cut", cut)
-    assert "its weights lack connector" in changed("parts", without_connector)
-    assert "its decoder's embedding has only 40 rows" in changed("rows", edited("config.json", ": 602", ": 40"))
+    assert "is not a model written by `mm1-lab export` (SafetensorError" in damaged("cut", cut)
+    assert "its weights lack connector" in damaged("parts", without_connector)
+    assert "its decoder's embedding has only 40 rows" in damaged("rows", without_rows)
     whole = str(place / "mm1")
     assert "was made for 256 positions, the scale" in told(whole, "sft.sequence_length=300")
     assert "50 pixels (sft.resolution 336) are not divisible by the patch of 6" in told(whole, "resolutions.336=50")
@@ -372,9 +362,8 @@ def test_what_cannot_be_exported(place: Path, monkeypatch: pytest.MonkeyPatch, r
     assert "this command needs one trial, not 2" in refused(*export, "--seeds", "2", "new")
     assert "there are no weights for it" in refused(*export, "--seeds", "7,", "new")
     assert "mm1: already exists" in refused(*export, "mm1")
-    (place / "another.partial").mkdir()  # someone else's
-    assert main(["export", *SWEEP, "another"]) == 0 and (place / "another.partial").is_dir()
-    monkeypatch.chdir(place / "another.partial")  # empty
+    (place / "another").mkdir()
+    monkeypatch.chdir(place / "another")  # empty
     results = place / "results" / "local"
     assert ".: already exists" in refused(*export, "--results", str(results), "--store", str(results / "store"), ".")
 

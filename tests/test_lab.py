@@ -144,11 +144,10 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
 
-    def check(encoder: Path | str, decoder: Path | str, *options: str) -> str:
+    def check(encoder: Path | str, decoder: Path | str) -> str:
         capsys.readouterr()
         settings = [part for text in shrunk(Path(encoder), Path(decoder)) for part in ("--set", text)]
-        command = ["run", str(SWEEPS / "data_mix.yaml"), "--scale", "lab", "--only", "base", *settings, *options]
-        assert main(command) == 2
+        assert main(["run", str(SWEEPS / "data_mix.yaml"), "--scale", "lab", "--only", "base", *settings]) == 2
         lines = capsys.readouterr().err.strip().splitlines()
         assert lines[-1].startswith("mm1-lab: ") and all("fetching" in line for line in lines[:-1])
         assert not list(tmp_path.glob("results/**/sweep.json")) and not list(tmp_path.glob("results/**/*.partial"))
@@ -193,13 +192,9 @@ def test_decoders_of_two_tokenizers_in_one_sweep(models: Path, tmp_path: Path) -
     path = tmp_path / "sweeps" / "two.yaml"
     shutil.copytree(SWEEPS, path.parent)
     other = saved.save_decoder("qwen3", tmp_path / "other", eos_token="<pad>")
-    path.write_text(
-        f"title: t\nreproduces: Fig. 5\naxis: decoder\nrecipe: base\narms:\n  a: {{}}\n  b: {{decoder: {other}}}\n",
-        encoding="utf-8",
-    )
-    settings = [part for text in shrunk(models / "clip", models / "llama") for part in ("--set", text)]
+    path.write_text(f"title: t\nrecipe: base\narms:\n  a: {{}}\n  b: {{decoder: {other}}}\n", encoding="utf-8")
     with pytest.raises(RequestError, match="have different tokenizers"):
-        main(["plan", str(path), "--scale", "lab", "--debug", *settings])
+        load_request(path, "lab", settings=shrunk(models / "clip", models / "llama"), results=tmp_path / "results")
 
 
 def test_an_arm_reads_the_sweep_s_tokenizer_whichever_arms_are_asked_for(models: Path, tmp_path: Path) -> None:

@@ -154,11 +154,10 @@ def test_an_export_s_chat_template_writes_what_training_reads(files: Any, system
 
 
 def test_every_conversation_comes_once_per_epoch_whatever_fits_a_row(files: Any) -> None:
-    rows = [
-        {"id": str(n), "conversations": [{"from": "human", "value": f"{files.prose(n % 9 + 1, n)}?"},
-                                         {"from": "gpt", "value": f"{n}"}]}
-        for n in range(40)
-    ]  # fmt: skip
+    rows = []
+    for n in range(40):
+        asked = {"from": "human", "value": f"{files.prose(n % 9 + 1, n)}?"}
+        rows.append({"id": str(n), "conversations": [asked, {"from": "gpt", "value": f"{n}"}]})
     data = opened(files, mine={"files": llava(files, rows)})
     train = data.conversations["mine"].train
     assert data.identity.instructions == {"mine": len(train)}, "sets count by their size"
@@ -209,11 +208,11 @@ def test_a_broken_conversation_is_told_with_its_place(files: Any, rows: list[dic
 
 def test_conversations_are_read_as_llava_reads_them(files: Any) -> None:
     """A first turn of the model is skipped, and a picture without a name is none."""
+    asked = [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]
     rows = [
-        {"conversations": [{"from": "gpt", "value": "Hello."}, {"from": "human", "value": "2 + 2?"},
-                           {"from": "gpt", "value": "4"}]},
-        {"image": "", "conversations": [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]},
-    ]  # fmt: skip
+        {"conversations": [{"from": "gpt", "value": "Hello."}, *asked]},
+        {"image": "", "conversations": asked},
+    ]
     data = opened(files, mine={"files": llava(files, rows)})
     assert [told(data, "mine", sample) for sample in range(2)] == [TEXT, TEXT]
 
@@ -249,20 +248,14 @@ def test_sets_are_listed_with_their_pictures_elsewhere_and_weigh_as_much_as_they
     assert files.open(instructions=data_set | {"images": "coco"}).identity.instructions == {"sets": 3}
     with pytest.raises(RequestError, match=r"sets/llava\.json: there is no image '1\.png'"):
         files.open(instructions=data_set)
+    one = {"files": sets[0], "weight": 2}
+    assert files.open(instructions={"mine": one}).identity.instructions == {"mine": 2}
+    with pytest.raises(RequestError, match=r"a set of a list is named as its file; name this one: `\{NAME: \{files"):
+        files.open(instructions=[{"files": ["sums.jsonl", "more.jsonl"]}])
     with pytest.raises(RequestError, match="two sets have the same name"):
         files.open(instructions=[sets[0], dict(sets[0])])
     with pytest.raises(RequestError, match=r"llava\.json: there is no image '1\.png' in /.+/sets; 3 of 3"):
         files.open(instructions=["sets/llava.json"])
-
-
-def test_one_set_may_have_a_weight_and_is_named_as_its_file(files: Any) -> None:
-    turns = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]
-    (files.folder / "sums.jsonl").write_text("\n".join([json.dumps({"messages": turns})] * 9))
-    one = {"files": "sums.jsonl", "weight": 2}
-    for form in (one, [one]):
-        assert files.open(instructions=form).identity.instructions == {"sums": 2}
-    with pytest.raises(RequestError, match=r"a set of a list is named as its file; name this one: `\{NAME: \{files"):
-        files.open(instructions=[{"files": ["sums.jsonl", "more.jsonl"]}])
 
 
 def test_a_row_without_turns_is_one_broken_conversation_also_in_json_lines(files: Any) -> None:
@@ -276,14 +269,11 @@ def test_a_row_without_turns_is_one_broken_conversation_also_in_json_lines(files
         opened(files, mine={"files": "mine.jsonl"})
 
 
-@pytest.mark.parametrize(
-    ("text", "error"),
-    [
+def test_json_that_is_no_list_of_conversations(files: Any) -> None:
+    for text, error in (
         ("[1]", "entry 0: must be a JSON object"),
         ('[{"messages": 1}, {', r"llava\.json: is cut off, damaged or no \.json after entry 0 \(Expecting"),
-    ],
-)
-def test_json_that_is_no_list_of_conversations(files: Any, text: str, error: str) -> None:
-    (files.folder / "llava.json").write_text(text)
-    with pytest.raises(RequestError, match=error):
-        opened(files, mine={"files": "llava.json"})
+    ):
+        (files.folder / "llava.json").write_text(text)
+        with pytest.raises(RequestError, match=error):
+            opened(files, mine={"files": "llava.json"})

@@ -177,6 +177,11 @@ def test_nulls_are_keys_that_are_not_there(tmp_path: Path) -> None:
         check_benchmarks([own(tmp_path, {"question": None, "answer": "b"})], ZERO)
 
 
+def test_there_is_room_for_the_longest_right_answer(tmp_path: Path) -> None:
+    benchmark = built(own(tmp_path, {"question": "Where?", "answers": ["NYC", "the big apple"]}), ZERO)
+    assert benchmark.new_tokens > len("the big apple") and score(benchmark, ["the big apple"]) == [100.0]
+
+
 def test_equal_answers_are_normalised_where_no_official_program_says_otherwise(tmp_path: Path) -> None:
     benchmark = built(own(tmp_path, {"question": "Is it?", "answers": ["yes"] * 5}, metric="vqa"), ZERO)
     assert score(benchmark, ["Yes."]) == [100.0]
@@ -195,7 +200,7 @@ def test_the_answer_that_is_shown_counts_and_so_do_the_words_of_a_choice(tmp_pat
     assert answers == ({"A", "B"} if metric == "choice" else {"dark red", "blue"})
     for said in ([one.shown for one in benchmark.questions], [one.references[0] for one in benchmark.questions]):
         assert score(benchmark, said) == [100.0] * 4
-    assert benchmark.new_tokens >= len(" dark red"), "there is room for the longest right answer"
+    assert benchmark.new_tokens >= len(" dark red"), "there is room for the words"
 
 
 def test_no_question_is_among_its_demonstrations(tmp_path: Path) -> None:
@@ -226,28 +231,38 @@ def test_a_circular_question_is_asked_in_every_order_of_its_choices(tmp_path: Pa
     assert score(benchmark, ["A\nC\nB"]) == [100.0] and score(benchmark, ["A\nA\nA"]) == [0.0]
 
 
+PROGRAM = """
+from __future__ import annotations
+from dataclasses import dataclass
+from mm1_lab.evaluate.formats import Item
+
+@dataclass
+class Line:
+    words: str
+
+def read(files):
+    words = open(files.questions).read().split()
+    return [Item(word, (), f'shout {word}', (word.upper(),)) for word in words]
+"""
+
+
 def test_a_python_file_can_read_what_has_no_format(tmp_path: Path) -> None:
-    (tmp_path / "shout.py").write_text(
-        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
-        "from mm1_lab.evaluate.formats import Item\n\n\n@dataclass\nclass Line:\n    words: str\n\n\ndef read(files):\n"
-        "    words = open(files.questions).read().split()\n"
-        "    return [Item(word, (), f'shout {word}', (word.upper(),)) for word in words]\n"
-    )
     (tmp_path / "words.txt").write_text("one two three")
-    values = {"format": "shout.py", "questions": "words.txt", "metric": "exact"}
-    config = opened(tmp_path, "shout", values)
+
+    def program(code: str) -> BenchmarkConfig:
+        (tmp_path / "shout.py").write_text(code)
+        return opened(tmp_path, "shout", {"format": "shout.py", "questions": "words.txt", "metric": "exact"})
+
+    config = program(PROGRAM)
     assert {q.references for q in built(config, ZERO).questions} == {("ONE",), ("TWO",), ("THREE",)}
-    (tmp_path / "shout.py").write_text((tmp_path / "shout.py").read_text().replace("upper", "title"))
-    assert opened(tmp_path, "shout", values).digest != config.digest, "the program is part of it"
-    one_answer = (
-        "from mm1_lab.evaluate.formats import Item\n\n\ndef read(files):\n    return [Item('1', (), 'a', ('red'))]\n"
-    )
-    (tmp_path / "shout.py").write_text(one_answer)  # its letters had been the right answers
-    with pytest.raises(RequestError, match="makes an Item of 'red': Input should be a valid tuple"):
-        built(opened(tmp_path, "shout", values), ZERO)
-    (tmp_path / "shout.py").write_text("def read(files):\n    return [1 / 0]\n")
-    with pytest.raises(RequestError, match=r"shout.py: its function `read` failed \(ZeroDivisionError"):
-        built(opened(tmp_path, "shout", values), ZERO)
+    assert program(PROGRAM.replace("upper", "title")).digest != config.digest, "the program is part of it"
+    letters = PROGRAM.replace("(word.upper(),)", "(word.upper())")  # had been the right answers
+    for code, message in (
+        (letters, "makes an Item of 'ONE': Input should be a valid tuple"),
+        ("def read(files):\n    return [1 / 0]\n", r"shout.py: its function `read` failed \(ZeroDivisionError"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            built(program(code), ZERO)
 
 
 def test_no_two_benchmarks_have_scores_of_one_name(tmp_path: Path) -> None:
