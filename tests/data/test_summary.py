@@ -25,7 +25,13 @@ def test_what_is_left_out_and_broken_is_told(files: Any) -> None:
     assert "broken: 20 of 40 pictures tried" in captions and "only 1 of 40 texts differ" in captions
     assert "more than 1% of the pictures are broken" in captions
     assert "left out: 2 without text" in text
-    assert "nothing is held out" in text and "at least four documents with different keys" in text
+    assert "nothing is held out" in text
+
+
+def test_why_nothing_is_held_out_of_documents_of_one_key(files: Any) -> None:
+    files.parquet("t.parquet", {"id": [1] * 60, "text": [files.prose(9, number) for number in range(60)]})
+    told = "\n".join(files.open(text="t.parquet").summary())
+    assert "60 documents in 1 file, 0 held out" in told and "at least four documents with different keys" in told
 
 
 def test_instruction_sets_are_told_too(files: Any) -> None:

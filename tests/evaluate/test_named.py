@@ -435,22 +435,23 @@ def test_worked_solutions_are_shown_and_only_their_answers_count(tmp_path: Path)
     assert {question.shown for question in plain.demonstrations[0]} == {"0", "1"}, "of another metric"
 
 
-def test_a_metric_needs_what_it_judges_by(tmp_path: Path) -> None:
-    row = {"question": "a", "answers": ["b"] * 3}
-    with pytest.raises(RequestError, match="has 3 answers, but VQA accuracy needs those of ten"):
-        check_benchmarks([own(tmp_path, row, metric="vqa")], ZERO)
-    with pytest.raises(RequestError, match="has the answer 'b', not `yes` or `no`"):
-        check_benchmarks([own(tmp_path, row, metric="yes-no")], ZERO)
-    with pytest.raises(RequestError, match="there is no metric 'content'; known: vqa, textvqa, exact"):
-        own(tmp_path, row, metric="content")  # F1 over the world's words
-    with pytest.raises(RequestError, match="has no choices"):
-        check_benchmarks([own(tmp_path, row, metric="choice")], ZERO)
-    for values in ({"prompt": "{Question}"}, {"metric": "cider"}):
-        with pytest.raises(RequestError, match=r"'mine': its prompt .* does not contain {question}, so that no quest"):
-            check_benchmarks([own(tmp_path, row, **values)], ZERO)
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"metric": "vqa"}, "has 3 answers, but VQA accuracy needs those of ten"),
+        ({"metric": "yes-no"}, "has the answer 'b', not `yes` or `no`"),
+        ({"metric": "content"}, "there is no metric 'content'; known: vqa, textvqa, exact"),  # over the world's words
+        ({"metric": "choice"}, "has no choices"),
+        ({"metric": "cider"}, "'mine': its prompt .* does not contain {question}, so that no quest"),
+        ({"prompt": "{Question}"}, "'mine': its prompt .* does not contain {question}, so that no quest"),
+    ],
+)
+def test_a_metric_needs_what_it_judges_by(tmp_path: Path, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        check_benchmarks([own(tmp_path, {"question": "a", "answers": ["b"] * 3}, **values)], ZERO)
+
+
+def test_a_picture_needs_no_question(tmp_path: Path) -> None:
     draw(tmp_path / "1.png", 1)
-    captioned = own(tmp_path, {"image": "1.png", "answer": "b"}, prompt="Colour:")
-    assert built(captioned, ZERO).questions[0].prompt == "Colour:"
-    config = own(tmp_path, row)
-    with pytest.raises(RequestError, match="2 benchmarks are named 'mine'"):
-        check_benchmarks([config, config], ZERO)
+    benchmark = built(own(tmp_path, {"image": "1.png", "answer": "b"}, prompt="Colour:"), ZERO)
+    assert benchmark.questions[0].prompt == "Colour:"
