@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from mm1_lab.cli import main
-from mm1_lab.config import WORLD_DATA, Pretrained, RequestError, load_scale
+from mm1_lab.config import ALLOWED, Pretrained, RequestError, Size, load_scale
+from mm1_lab.config.own_connectors import read_connectors
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.tokenizers import folder_tokenizer
@@ -24,7 +25,7 @@ from mm1_lab.data.world import World
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.generation import cut_answer
 from mm1_lab.evaluate.questions import Question
-from mm1_lab.model import MM1, MM1ForConditionalGeneration, MM1Processor, build_mm1
+from mm1_lab.model import MM1, MM1ForConditionalGeneration, MM1Processor, build_mm1, write_code
 from mm1_lab.model.decoder import load_decoder, make_decoder
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import load_request
@@ -32,9 +33,10 @@ from mm1_lab.train.stages import run_stage
 from mm1_lab.weights.pretrained import HuggingFace, text_config
 from mm1_lab.weights.stored import load_weights
 from tests import pretrained as saved
-from tests.conftest import Refused, make_place, run_python
+from tests.conftest import Place, Refused, change, make_place, run_python
 from tests.data.conftest import Files
 from tests.evaluate.published import write_coco
+from tests.small import small_mm1
 from tests.test_lab import shrunk
 
 ANSWER = "a red circle"
@@ -42,13 +44,11 @@ SWEEP = ("data_mix", "--scale", "smoke", "--only", "base")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, finished: Place) -> Path:
     """Where the base was run at smoke and exported whole and in parts; the folders are not to be changed."""
-    place = make_place(tmp_path_factory.mktemp("place")).folder
+    place = shutil.copytree(finished.folder, tmp_path_factory.mktemp("exports") / "place")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}/mlflow.db")
-        assert main(["run", *SWEEP, "--inline"]) == 0
         for form in ("mm1", "decoder"):
             assert main(["export", *SWEEP, "--as", form, form]) == 0
     return place
@@ -64,6 +64,11 @@ def processor(place: Path) -> MM1Processor:
     return AutoProcessor.from_pretrained(place / "mm1")
 
 
+def is_of(folder: Path, trial: str) -> bool:
+    """Whether a trial's folder is that of this arm and seed."""
+    return trial in json.loads((folder / "record.json").read_text(encoding="utf-8"))["trials"]
+
+
 def pictures(question: Question, side: int) -> list[Image.Image]:
     return [Image.fromarray(picture.pixels(side)) for picture in question.pictures]
 
@@ -72,7 +77,8 @@ def test_a_loaded_folder_gives_the_answers_of_the_evaluation(
     place: Path, model: MM1ForConditionalGeneration, processor: MM1Processor
 ) -> None:
     """Over a hundred questions of every benchmark, without demonstrations and after four, in padded batches."""
-    scores = pd.read_parquet(next(place.glob("results/local/trials/*/scores.parquet")))
+    (base,) = (path for path in place.glob("results/local/trials/*") if is_of(path, "base / seed 0"))
+    scores = pd.read_parquet(base / "scores.parquet")
     settings = load_scale("smoke", place / "sweeps" / "scales").evaluate
     compared, told = 0, set()
     for benchmark in benchmarks_for(World(), settings):
@@ -118,7 +124,7 @@ sys.modules["mm1_lab"] = None  # as where the package is not installed
 import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
-folder, picture, out = sys.argv[1:]
+folder, own, picture, out = sys.argv[1:]
 processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
 batch = processor(images=[picture, Image.open(picture)], text=["<image> a", "a large red <image>"])
 results = dict(batch)
@@ -130,22 +136,64 @@ for dtype in (torch.float32, torch.bfloat16):
         results[str(dtype)] = model(**batch).logits
         results[f"images {dtype}"] = model.get_image_features(batch["pixel_values"])
         results[f"written {dtype}"] = model.generate(**batch, max_new_tokens=5)
+own = AutoModelForImageTextToText.from_pretrained(own, trust_remote_code=True)
+with torch.inference_mode():
+    results["own"] = own.get_image_features(torch.full((1, 3, 24, 24), 9, dtype=torch.uint8))
 torch.save(results, out)
+"""
+OWN = """
+import torch
+from torch import nn
+from mm1_lab.model.connectors import connector
+
+@connector("own")
+class Encoder(nn.Module):
+    def __init__(self, config, encoder_width, decoder_width, patches):
+        super().__init__()
+        self.register_buffer("places", torch.arange(patches) % 7.0, persistent=False)
+        self.project = nn.Linear(encoder_width, decoder_width)
+
+    def forward(self, features):
+        return self.project(features + self.places[:, None])[:, :4]
 """
 
 
+def save_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
+    """A model with a connector from a user's file, as it is exported; gives the features of a grey picture."""
+    folder.mkdir()
+    (folder / "mine.py").write_text(OWN, encoding="utf-8")
+    own = read_connectors(folder / "mine.py")
+    monkeypatch.setitem(ALLOWED, own.digest, own)
+    size = Size(layers=1, width=16, heads=2)
+    model = MM1ForConditionalGeneration(small_mm1(size, size, f"own@{own.digest}", 50, 64, 3).config)
+    model.save_pretrained(folder)
+    (folder / "processor_config.json").write_text("{}", encoding="utf-8")
+    write_code(folder, own)
+    with torch.no_grad():
+        return model.get_image_features(torch.full((1, 3, 24, 24), 9, dtype=torch.uint8))
+
+
 def test_a_folder_is_used_where_the_package_is_not_installed(
-    place: Path, model: MM1ForConditionalGeneration, processor: MM1Processor, tmp_path: Path
+    place: Path,
+    model: MM1ForConditionalGeneration,
+    processor: MM1Processor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its own code gives the pixels, logits and answers of this package's, in single and in half precision."""
+    """Its own code gives the pixels, logits and answers of this package's, in single and in half precision.
+
+    A user's connector in it may have the name of one of its classes, and buffers that are in no file.
+    """
     Image.effect_noise((50, 40), 90).convert("RGB").save(tmp_path / "picture.png")
     folder = shutil.copytree(place / "mm1", tmp_path / "elsewhere")
-    given = (str(folder), str(tmp_path / "picture.png"), str(tmp_path / "out.pt"))
+    features = save_own(tmp_path / "own", monkeypatch)
+    given = (str(folder), str(tmp_path / "own"), str(tmp_path / "picture.png"), str(tmp_path / "out.pt"))
     changes = {"HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
     ran = run_python(ELSEWHERE, *given, folder=tmp_path, **changes)
     assert ran.returncode == 0, ran.stderr
     found = torch.load(tmp_path / "out.pt")
-    batch = processor(images=given[1:2] * 2, text=["<image> a", "a large red <image>"])
+    torch.testing.assert_close(found["own"], features)
+    batch = processor(images=[given[2]] * 2, text=["<image> a", "a large red <image>"])
     assert all(torch.equal(batch[name], found[name]) for name in ("input_ids", "attention_mask", "pixel_values"))
     for dtype in (torch.float32, torch.bfloat16):
         ours = AutoModelForImageTextToText.from_pretrained(place / "mm1", dtype=dtype).eval()
@@ -202,7 +250,7 @@ def test_a_tuned_model_reads_the_turns_of_training_and_ends_its_answers_by_itsel
     (place / "sweeps" / "chatty.yaml").write_text(
         TUNED.replace("start: mm1", "start: mm1, mixture: {charts: 1, conversations: 1}"), encoding="utf-8"
     )
-    given = ("sft.steps=80", "sft.learning_rate=0.005", "evaluate.shots=[0]")
+    given = ("sft.steps=40", "sft.learning_rate=0.005", "evaluate.shots=[0]")
     arm = ("chatty", "--scale", "smoke", "--only", "exported", *(part for text in given for part in ("--set", text)))
     assert main(["run", *arm, "--inline"]) == 0 and main(["export", *arm, "chatty"]) == 0
     model = AutoModelForImageTextToText.from_pretrained(place / "chatty").eval()
@@ -241,25 +289,19 @@ def test_tuning_starts_from_an_exported_model(place: Path, monkeypatch: pytest.M
     monkeypatch.chdir(place)
     (place / "sweeps" / "tuned.yaml").write_text(TUNED, encoding="utf-8")
     request = load_request("sweeps/tuned.yaml", "smoke")
-    assert request.data == WORLD_DATA, "it speaks the world's words"
     tuned, here = (trial.evaluation.model for trial in request.trials)
-    assert [stage.KIND for stage in request.trials[0].evaluation.chain()] == ["evaluation", "sft"]
     states = {name: planned.state for name, planned in make_plan(request.trials, request.ledger).stages.items()}
     assert states[tuned.fingerprint] == states[here.fingerprint] == "run"
     assert sum(state in ("run", "wait") for state in states.values()) == 4, "tuning and evaluation, of two trials"
     assert states[here.model.fingerprint] == "done", "which was exported"
-    assert tuned.parameters() == here.parameters() and tuned.model.connector == here.model.connector
+    assert tuned.parameters() == here.parameters()
     inputs = {"model": request.ledger.weights(here.model.fingerprint)}
     for stage, folders in ((tuned, {}), (here, inputs)):
         folder = tmp_path / stage.fingerprint
         folder.mkdir()
         run_stage(stage, folder, folders, World(), lambda progress: None)
-    for name in ("training.csv", "model.safetensors"):
-        one, other = ((tmp_path / stage.fingerprint / name).read_bytes() for stage in (tuned, here))
-        assert one == other, name
-    team = {"pretrained_decoders": {"mine": Pretrained(weights="mm1")}, "workers": {"mine": 2}}
-    sharded = tuned.model_copy(update={"training": tuned.training.model_copy(update={"optimiser": "adamw"})})
-    assert sharded.workers(request.scale.model_copy(update=team)) == 2 and sharded.workers(request.scale) == 1
+    one, other = ((tmp_path / stage.fingerprint / "model.safetensors").read_bytes() for stage in (tuned, here))
+    assert one == other
     finer = load_request("sweeps/tuned.yaml", "smoke", settings=("resolutions.336=48",)).trials[0].evaluation.model
     other = here.model_copy(update={"image_size": 48})
     built = [build_mm1(stage, World().tokenizer) for stage in (finer, other)]
@@ -273,8 +315,8 @@ def test_where_tuning_cannot_start(place: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.chdir(tmp_path)
     shutil.copytree(place / "sweeps", "sweeps")
 
-    def told(start: str, *settings: str, more: str = "", arm: str = "") -> str:
-        text = TUNED.replace("start: mm1", f"start: {start}{more}").replace("here: {}", arm or "here: {}")
+    def told(start: str, *settings: str, arm: str = "") -> str:
+        text = TUNED.replace("start: mm1", f"start: {start}").replace("here: {}", arm or "here: {}")
         Path("sweeps/tuned.yaml").write_text(text, encoding="utf-8")
         with pytest.raises(RequestError) as error:
             load_request("sweeps/tuned.yaml", "smoke", settings=settings)
@@ -282,21 +324,9 @@ def test_where_tuning_cannot_start(place: Path, monkeypatch: pytest.MonkeyPatch,
         assert "exported" in line or Path(start).name in line
         return line
 
-    def changed(name: str, change: Callable[[Path], object]) -> str:
-        change(shutil.copytree(place / "mm1", tmp_path / name))
+    def damaged(name: str, damage: Callable[[Path], object]) -> str:
+        damage(shutil.copytree(place / "mm1", tmp_path / name))
         return told(f"./{name}")
-
-    def edited(file: str, old: str, new: str) -> Callable[[Path], object]:
-        def edit(folder: Path) -> None:
-            text = (folder / file).read_text(encoding="utf-8")
-            assert old in text
-            (folder / file).write_text(text.replace(old, new), encoding="utf-8")
-
-        return edit
-
-    blind = shutil.copytree(place / "mm1", tmp_path / "blind")
-    edited("processor_config.json", '"blind": false', '"blind": true')(blind)
-    assert HuggingFace().whole(str(blind)).blind and not HuggingFace().whole(str(place / "mm1")).blind
 
     def cut(folder: Path) -> None:
         weights = (folder / "model.safetensors").read_bytes()
@@ -307,20 +337,19 @@ def test_where_tuning_cannot_start(place: Path, monkeypatch: pytest.MonkeyPatch,
         kept = {name: value for name, value in weights.items() if not name.startswith("connector")}
         save_file(kept, folder / "model.safetensors")
 
+    blind = shutil.copytree(place / "mm1", tmp_path / "blind")
+    change(blind / "processor_config.json", '"blind": false', '"blind": true')
+    assert HuggingFace().whole(str(blind)).blind and not HuggingFace().whole(str(place / "mm1")).blind
     assert "there is no such folder" in told("./nowhere")
-    assert "is not a model written by `mm1-lab export`" in changed("bare", lambda at: (at / "config.json").unlink())
-    assert "there are no weights in the folder" in changed("light", lambda at: (at / "model.safetensors").unlink())
+    assert "is not a model written by `mm1-lab export`" in damaged("bare", lambda at: (at / "config.json").unlink())
     assert "model_type is 'clip'" in told(str(saved.save_encoder("clip", tmp_path / "clip")))
-    assert "is not a model written by `mm1-lab export` (SafetensorError" in changed("cut", cut)
-    assert "its weights lack connector" in changed("parts", without_connector)
-    assert "its decoder's embedding has only 40 rows" in changed("rows", edited("config.json", ": 602", ": 40"))
+    assert "is not a model written by `mm1-lab export` (SafetensorError" in damaged("cut", cut)
+    assert "its weights lack connector" in damaged("parts", without_connector)
     whole = str(place / "mm1")
     assert "was made for 256 positions, the scale" in told(whole, "sft.sequence_length=300")
     assert "50 pixels (sft.resolution 336) are not divisible by the patch of 6" in told(whole, "resolutions.336=50")
     chosen = told(whole, arm=f"other: {{connector: mlp, sft: {{start: {whole}}}}}")
     assert f"{whole} is already pre-trained; remove connector" in chosen
-    other = saved.save_decoder("llama", tmp_path / "llama")
-    assert "have different tokenizers" in told(whole, arm=f"other: {{decoder: {other}}}")
 
 
 def test_what_cannot_be_exported(place: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
@@ -329,17 +358,18 @@ def test_what_cannot_be_exported(place: Path, monkeypatch: pytest.MonkeyPatch, r
     assert "this command needs one trial, not 2" in refused(*export, "--seeds", "2", "new")
     assert "there are no weights for it" in refused(*export, "--seeds", "7,", "new")
     assert "mm1: already exists" in refused(*export, "mm1")
-    (place / "another.partial").mkdir()  # someone else's
-    assert main(["export", *SWEEP, "another"]) == 0 and (place / "another.partial").is_dir()
-    monkeypatch.chdir(place / "another.partial")  # empty
+    (place / "another").mkdir()
+    monkeypatch.chdir(place / "another")  # empty
     results = place / "results" / "local"
     assert ".: already exists" in refused(*export, "--results", str(results), "--store", str(results / "store"), ".")
 
 
-def test_the_whole_way_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_way_of_a_user(tmp_path: Path, finished: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """CLIP and Llama from folders, own shards and benchmarks, lab's settings: trained, evaluated, exported, loaded."""
-    monkeypatch.chdir(make_place(tmp_path).folder)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    results = make_place(tmp_path).results
+    results.mkdir(parents=True)
+    shutil.copy(finished.results / "mlflow.db", results)  # to make one takes as long as to train
+    monkeypatch.chdir(tmp_path)
     clip, llama = saved.save_encoder("clip", tmp_path / "clip"), saved.save_decoder("llama", tmp_path / "llama")
     files = Files(tmp_path)
     files.captions("captions.tar", range(60))
@@ -354,12 +384,8 @@ def test_the_whole_way_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             asked = files.prose(1 + number, number) if number % 2 else ""  # then the answer begins behind the picture
             rows.append({"id": f"{number}", "image": f"{number}.png", "question": asked, "answers": [ANSWER]})
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    own = {
-        "questions": "asked.jsonl",
-        "metric": "exact",
-        "prompt": "{question}",
-        "demonstrations": {"questions": "shown.jsonl"},
-    }
+    own = {"questions": "asked.jsonl", "metric": "exact", "prompt": "{question}"}
+    own |= {"demonstrations": {"questions": "shown.jsonl"}}
     coco = write_coco(tmp_path) | {"shots": [0]}
     files.yaml(
         captions="captions.tar", interleaved="pages.parquet", text="text.jsonl", pictures="crop",
@@ -373,9 +399,7 @@ def test_the_whole_way_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     scores = pd.read_parquet(next(tmp_path.glob("results/local/trials/*/scores.parquet")))
     asked = scores[scores["benchmark"] == "own"]
     assert sorted(asked.groupby("shots").size().items()) == [(0, 8), (4, 8)]
-    assert (
-        set(scores["benchmark"]) >= {"own", "coco"} and "| own | exact | 4 | 8 |" in Path("model/README.md").read_text()
-    )
+    assert "| own | exact | 4 | 8 |" in Path("model/README.md").read_text()
     assert set(scores[scores["benchmark"] == "coco"]["shots"]) == {0}
     model = AutoModelForImageTextToText.from_pretrained("./model").eval()
     processor = AutoProcessor.from_pretrained("./model")
@@ -394,19 +418,14 @@ def test_the_whole_way_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     turns = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": ANSWER}]
     said = [{"id": f"{number}", "image": f"{number}.png", "conversations": turns} for number in range(10)]
     Path("llava.json").write_text(json.dumps(said), encoding="utf-8")
-    content = yaml.safe_load(Path("data.yaml").read_text(encoding="utf-8")) | {
-        "instructions": {"mine": {"files": "llava.json"}}
-    }
-    files.yaml(**content)
+    content = yaml.safe_load(Path("data.yaml").read_text(encoding="utf-8"))
+    files.yaml(**content, instructions={"mine": {"files": "llava.json"}})
     Path("sweeps/tuned.yaml").write_text(TUNED.replace("mm1", "model"), encoding="utf-8")
     tuned = ("sweeps/tuned.yaml", "--scale", "lab", "--only", "exported", "--data", "data.yaml", *settings)
-    small = [
-        part for text in ("sft.steps=2", "sft.batch_size=2", "sft.sequence_length=1024") for part in ("--set", text)
-    ]
+    small = ("--set", "sft.steps=2", "--set", "sft.batch_size=2", "--set", "sft.sequence_length=1024")
     assert main(["run", *tuned, *small, "--inline"]) == 0
-    records = [json.loads(path.read_text()) for path in tmp_path.glob("results/local/trials/*/record.json")]
-    (record,) = [one for one in records if one["trials"] == ["exported / seed 0"]]
-    assert (
-        set(record["fingerprints"]) == {"sft", "evaluation"} and record["config"]["model"]["model"]["family"] == "mm1"
-    )
+    (trial,) = (path for path in results.glob("trials/*") if is_of(path, "exported / seed 0"))
+    record = json.loads((trial / "record.json").read_text(encoding="utf-8"))
+    assert set(record["fingerprints"]) == {"sft", "evaluation"}
+    assert record["config"]["model"]["model"]["family"] == "mm1"
     assert record["config"]["data"]["tokenizer"] == folder_tokenizer(Path("model")).digest

@@ -21,7 +21,7 @@ from mm1_lab.config import (
 )
 from mm1_lab.data import open_data
 from mm1_lab.evaluate.run import evaluate
-from mm1_lab.model import build_mm1, load_mm1, load_weights
+from mm1_lab.model import build_mm1, load_mm1
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.train.stages import run_stage
 from mm1_lab.weights.pretrained import HuggingFace
@@ -35,12 +35,8 @@ SHRUNK = (
     "evaluate.batch_size=16", "evaluate.shots=[0]", "compile=false", "resources={cpus: 1, gpus: 0}",
     "gradient_checkpointing=true",
 )  # fmt: skip
-PAIRS = [
-    ("aimv2", "llama"),
-    ("siglip", "gemma"),
-    ("dinov2", "smollm3"),
-    ("dinov2+siglip", "gemma3"),
-]
+PAIRS = [("aimv2", "smollm3"), ("dinov2+siglip", "gemma3")]
+BASE = load_sweep(SWEEPS / "data_mix.yaml").base
 Refused = Callable[..., str]
 
 
@@ -68,23 +64,20 @@ def lab(encoder: Path, decoder: Path, *more: str) -> Scale:
 def test_a_trial_runs_on_pretrained_models(encoder: str, decoder: str, models: Path, tmp_path: Path) -> None:
     encoder, _, beside = encoder.partition("+")
     scale = lab(models / encoder, models / decoder)
-    assert scale.precision == "bf16-mixed" and scale.gradient_checkpointing
     data = open_data(None, tmp_path, scale, models / decoder)
     change: dict[str, object] = {"resolution": 224 if encoder == "aimv2" else 336, "image_tokens": 64}
     if beside:
         change["encoder"] = ["ViT-L", str(models / beside)]
-    base = load_sweep(SWEEPS / "data_mix.yaml").base
-    recipe = Recipe.model_validate(base.model_dump() | change)
+    recipe = Recipe.model_validate(BASE.model_dump() | change)
     trial = resolve("base", recipe, scale, 0, data.identity, HuggingFace())
     stage = trial.evaluation.model
-    assert not stage.inputs
     folder = tmp_path / "stage"
     folder.mkdir()
     run_stage(stage, folder, {}, data, lambda progress: None)
     trained, start = load_file(folder / "model.safetensors"), started(stage, data.tokenizer)
     moved = {name.split(".")[0] for name, value in trained.items() if not torch.equal(value, start[name])}
     assert moved == {"encoder", "connector", "decoder"}
-    if encoder == "siglip":
+    if beside:
         result = evaluate(trial.evaluation, folder, data, lambda progress: None)
         assert len(result.scores) == (9 + 2 * 3) * 8 and set(result.held_out_loss) == set(data.identity.sources)
 
@@ -96,9 +89,7 @@ def started(stage: MultimodalStage, tokenizer: object) -> dict[str, torch.Tensor
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def test_image_tokens_start_as_large_as_the_decoders_embeddings(
-    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_image_tokens_start_as_large_as_the_decoders_embeddings(models: Path, tmp_path: Path) -> None:
     """Whatever that is: here ten times the size that a connector gives by itself."""
     large = shutil.copytree(models / "qwen2", tmp_path / "large")
     weights = load_file(large / "model.safetensors")
@@ -106,17 +97,12 @@ def test_image_tokens_start_as_large_as_the_decoders_embeddings(
     save_file(weights, large / "model.safetensors", {"format": "pt"})
     scale = lab(models / "clip", large, "train.lr_multipliers={connector: 1e-9, decoder: 1e-9}")
     data = open_data(None, tmp_path, scale, large)
-    stage = resolve("base", load_sweep(SWEEPS / "data_mix.yaml").base, scale, 0, data.identity, HuggingFace())
+    stage = resolve("base", BASE, scale, 0, data.identity, HuggingFace())
     folder = tmp_path / "stage"
     folder.mkdir()
     run_stage(stage.evaluation.model, folder, {}, data, lambda progress: None)
-    initialised = build_mm1(stage.evaluation.model, data.tokenizer)
-    load_weights(initialised, folder)
-    monkeypatch.setattr(torch.nn.init, "normal_", lambda *_, **__: pytest.fail("initialised for nothing"))
     model = load_mm1(stage.evaluation.model, folder, data.tokenizer)
     assert model.decoder.get_output_embeddings().weight is model.decoder.get_input_embeddings().weight
-    torch.testing.assert_close(dict(model.named_buffers()), dict(initialised.named_buffers()), rtol=0, atol=0)
-    torch.testing.assert_close(model.state_dict(), initialised.state_dict(), rtol=0, atol=0)
     tokens = torch.full((1, 9), data.tokenizer.image)
     pictures = torch.randint(256, (1, 3, 42, 42), dtype=torch.uint8)
     with torch.no_grad():
@@ -126,11 +112,10 @@ def test_image_tokens_start_as_large_as_the_decoders_embeddings(
 
 def test_identity_is_content_not_place(models: Path, tmp_path: Path) -> None:
     """A moved folder gives the same trial; another layer, other weights or other numbers for its images another one."""
-    recipe = load_sweep(SWEEPS / "data_mix.yaml").base
 
     def fingerprint(encoder: Path, *more: str) -> str:
         scale = lab(encoder, models / "llama", *more)
-        return resolve("base", recipe, scale, 0, WORLD_DATA, HuggingFace()).fingerprint
+        return resolve("base", BASE, scale, 0, WORLD_DATA, HuggingFace()).fingerprint
 
     moved = shutil.copytree(models / "clip", tmp_path / "moved")
     assert fingerprint(moved) == fingerprint(models / "clip")
@@ -152,27 +137,16 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
 
-    def check(encoder: Path | str, decoder: Path | str, *options: str) -> str:
+    def check(encoder: Path | str, decoder: Path | str) -> str:
         capsys.readouterr()
         settings = [part for text in shrunk(Path(encoder), Path(decoder)) for part in ("--set", text)]
-        command = ["run", str(SWEEPS / "data_mix.yaml"), "--scale", "lab", "--only", "base", *settings, *options]
-        assert main(command) == 2
+        assert main(["run", str(SWEEPS / "data_mix.yaml"), "--scale", "lab", "--only", "base", *settings]) == 2
         lines = capsys.readouterr().err.strip().splitlines()
         assert lines[-1].startswith("mm1-lab: ") and all("fetching" in line for line in lines[:-1])
         assert not list(tmp_path.glob("results/**/sweep.json")) and not list(tmp_path.glob("results/**/*.partial"))
         return lines[-1]
 
     return check
-
-
-def test_a_folder_without_weights(models: Path, tmp_path: Path, refused: Refused) -> None:
-    for family, place in (("clip", 0), ("llama", 1)):
-        folder = shutil.copytree(models / family, tmp_path / family)
-        (folder / "model.safetensors").unlink()
-        pair: list[Path] = [models / "clip", models / "llama"]
-        pair[place] = folder
-        torch.save({}, folder / "pytorch_model.bin")
-        assert "there are no weights in the folder (*.safetensors; pickled ones could run code)" in refused(*pair)
 
 
 def test_a_hub_name_without_network(models: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,35 +163,31 @@ def test_a_hub_name_without_network(models: Path, refused: Refused, monkeypatch:
 
 
 def test_what_cannot_be_a_part(models: Path, tmp_path: Path, refused: Refused) -> None:
-    assert "there is no such folder" in refused("./nowhere/at/all", models / "llama")
-    assert "vision towers of family 'llama' are not supported; known: clip_vision_model" in refused(
-        models / "llama", models / "llama"
-    )
-    assert "decoders of family 'clip' are not supported: causal attention" in refused(models / "clip", models / "clip")
+    clip, llama = models / "clip", models / "llama"
+    assert "there is no such folder" in refused("./nowhere/at/all", llama)
+    assert "vision towers of family 'llama' are not supported; known: clip_vision_model" in refused(llama, llama)
+    assert "decoders of family 'clip' are not supported: causal attention" in refused(clip, clip)
     (tmp_path / "empty").mkdir()
-    assert "has no config.json" in refused(tmp_path / "empty", models / "llama")
+    assert "has no config.json" in refused(tmp_path / "empty", llama)
     bare = shutil.copytree(models / "aimv2", tmp_path / "bare")
     (bare / "preprocessor_config.json").unlink()
-    assert "images are normalised; save the model's image processor there" in refused(bare, models / "llama")
-
-
-def test_a_tokenizer_of_another_size_is_refused(models: Path, tmp_path: Path, refused: Refused) -> None:
-    other = shutil.copytree(models / "llama", tmp_path / "other")
+    assert "images are normalised; save the model's image processor there" in refused(bare, llama)
+    other = shutil.copytree(llama, tmp_path / "other")
     saved.save_tokenizer(other, more=saved.ROWS)
-    assert f"but its decoder's embedding has only {saved.ROWS} rows" in refused(models / "clip", other)
+    assert f"but its decoder's embedding has only {saved.ROWS} rows" in refused(clip, other)
+    pickled = shutil.copytree(clip, tmp_path / "pickled")
+    (pickled / "model.safetensors").unlink()
+    torch.save({}, pickled / "pytorch_model.bin")
+    assert "no weights in the folder (*.safetensors; pickled ones could run code)" in refused(pickled, llama)
 
 
-def test_decoders_of_two_tokenizers_in_one_sweep(models: Path, tmp_path: Path, refused: Refused) -> None:
+def test_decoders_of_two_tokenizers_in_one_sweep(models: Path, tmp_path: Path) -> None:
     path = tmp_path / "sweeps" / "two.yaml"
     shutil.copytree(SWEEPS, path.parent)
     other = saved.save_decoder("qwen3", tmp_path / "other", eos_token="<pad>")
-    path.write_text(
-        f"title: t\nreproduces: Fig. 5\naxis: decoder\nrecipe: base\narms:\n  a: {{}}\n  b: {{decoder: {other}}}\n",
-        encoding="utf-8",
-    )
-    settings = [part for text in shrunk(models / "clip", models / "llama") for part in ("--set", text)]
+    path.write_text(f"title: t\nrecipe: base\narms:\n  a: {{}}\n  b: {{decoder: {other}}}\n", encoding="utf-8")
     with pytest.raises(RequestError, match="have different tokenizers"):
-        main(["plan", str(path), "--scale", "lab", "--debug", *settings])
+        load_request(path, "lab", settings=shrunk(models / "clip", models / "llama"), results=tmp_path / "results")
 
 
 def test_an_arm_reads_the_sweep_s_tokenizer_whichever_arms_are_asked_for(models: Path, tmp_path: Path) -> None:

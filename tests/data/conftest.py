@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,13 @@ from mm1_lab.data.shards import Shards
 
 SMOKE = Path(__file__).parents[2] / "sweeps" / "scales" / "smoke.yaml"
 WORDS = ["river", "stone", "lantern", "orchard", "copper", "window", "feather", "market", "harbour", "winter"]
+
+
+@cache
+def smoke() -> Scale:
+    """Read once, which takes longer than most tests."""
+    scale: Scale = Scale.parse(read_yaml(SMOKE), str(SMOKE))
+    return scale
 
 
 class Files:
@@ -85,8 +93,8 @@ class Files:
         return self.folder / "data.yaml"
 
     def scale(self, *settings: str) -> Scale:
-        smoke: Scale = override(Scale.parse(read_yaml(SMOKE), str(SMOKE)), settings)
-        return smoke
+        scale: Scale = override(smoke(), settings)
+        return scale
 
     def open(self, *settings: str, cache: str = "cache", **content: Any) -> Shards:
         """Content without text gets one."""

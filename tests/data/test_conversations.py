@@ -154,11 +154,10 @@ def test_an_export_s_chat_template_writes_what_training_reads(files: Any, system
 
 
 def test_every_conversation_comes_once_per_epoch_whatever_fits_a_row(files: Any) -> None:
-    rows = [
-        {"id": str(n), "conversations": [{"from": "human", "value": f"{files.prose(n % 9 + 1, n)}?"},
-                                         {"from": "gpt", "value": f"{n}"}]}
-        for n in range(40)
-    ]  # fmt: skip
+    rows = []
+    for n in range(40):
+        asked = {"from": "human", "value": f"{files.prose(n % 9 + 1, n)}?"}
+        rows.append({"id": str(n), "conversations": [asked, {"from": "gpt", "value": f"{n}"}]})
     data = opened(files, mine={"files": llava(files, rows)})
     train = data.conversations["mine"].train
     assert data.identity.instructions == {"mine": len(train)}, "sets count by their size"
@@ -175,12 +174,8 @@ def test_every_conversation_comes_once_per_epoch_whatever_fits_a_row(files: Any)
     counted = sum(len(data.tokenizer.encode(answer)) + 1 for answer in answers)
     assert sum(row.weights.sum() for row in (packed, *more)) == counted
     assert sorted(place for row in places for place in row) == list(range(len(train)))
-
-
-def test_conversations_that_no_row_holds_are_refused(files: Any) -> None:
-    data = opened(files, mine={"files": cauldron(files)})
-    with pytest.raises(RequestError, match="no conversation fits a row of 8 tokens"):
-        data.instructions("mine", 0, Limits(8, 4, 4))
+    with pytest.raises(RequestError, match="no conversation fits a row of 6 tokens"):
+        data.instructions("mine", 0, Limits(6, 4, 4))
 
 
 def turns(*said: tuple[str, str], **more: Any) -> list[dict[str, Any]]:
@@ -193,14 +188,11 @@ BROKEN = [
     (turns(("human", "what?"), ("gpt", " ")), "turn 1: the assistant's turn has no text"),
     (turns(("human", "<image>"), ("gpt", "x"), image="1.png"), "turn 0: the user's turn has no text"),
     (turns(("human", "a?"), ("gpt", "b"), ("gpt", "c")), "turn 2: is the assistant's, but should be the user's"),
-    (turns(("human", "a"), ("human", "b")), "turn 1: is the user's, but should be the assistant's"),
     (turns(("human", "what?"), ("gpt", "<image> this"), image="1.png"), "turn 1: the assistant's turn has an image"),
     (turns(("human", "what?")), "ends without an answer"),
     (turns(("human", "<image><image>what?"), ("gpt", "x"), image="1.png"), "turn 0: marks a place for an image that"),
     (turns(("human", "<image>what?"), ("gpt", "x"), image=["1.png"] * 3), "marks places for 1 of its 3 images"),
     (turns(("bot", "what?")), "turn 0: has the role 'bot'"),
-    (turns(("human", "what?"), ("gpt", "x"), image="http://a/1.png"), "is a URL; download the images"),
-    (turns(("gpt", "this"), ("human", "what?")), "ends without an answer"),
     (turns(), "has no turns"),
 ]  # fmt: skip
 
@@ -216,18 +208,17 @@ def test_a_broken_conversation_is_told_with_its_place(files: Any, rows: list[dic
 
 def test_conversations_are_read_as_llava_reads_them(files: Any) -> None:
     """A first turn of the model is skipped, and a picture without a name is none."""
+    asked = [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]
     rows = [
-        {"conversations": [{"from": "gpt", "value": "Hello."}, {"from": "human", "value": "2 + 2?"},
-                           {"from": "gpt", "value": "4"}]},
-        {"image": "", "conversations": [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]},
-    ]  # fmt: skip
+        {"conversations": [{"from": "gpt", "value": "Hello."}, *asked]},
+        {"image": "", "conversations": asked},
+    ]
     data = opened(files, mine={"files": llava(files, rows)})
     assert [told(data, "mine", sample) for sample in range(2)] == [TEXT, TEXT]
 
 
 def test_no_picture_of_a_conversation_is_lost_or_shown_twice(files: Any) -> None:
     """Wherever it is marked: with the system's words, or by its place in the content and in `images` too."""
-    (files.folder / "1.png").write_bytes(files.png(1))
     asked = {"role": "user", "content": [{"type": "image", "image": "1.png"}, {"type": "text", "text": "what?"}]}
     said = {"role": "assistant", "content": "red"}
     rows = [
@@ -252,51 +243,37 @@ def test_sets_are_listed_with_their_pictures_elsewhere_and_weigh_as_much_as_they
     assert data.identity.instructions == {"llava": 3, "chat": 3} and told(data, "llava", 0) == FIRST + SECOND
     assert files.open(instructions=sets[0]).identity.instructions == {"llava": 3}, "one set needs no list"
     weighing = {"llava": sets[0], "chat": {"files": sets[1], "weight": 2}}
-    weighed = files.open(instructions=weighing).identity
-    assert weighed.instructions == {"llava": 1, "chat": 2}
-    assert weighed.instructions_digest == data.identity.instructions_digest
+    assert files.open(instructions=weighing).identity.instructions == {"llava": 1, "chat": 2}
     data_set = {"dataset": "sets", "split": "train"}
     assert files.open(instructions=data_set | {"images": "coco"}).identity.instructions == {"sets": 3}
     with pytest.raises(RequestError, match=r"sets/llava\.json: there is no image '1\.png'"):
         files.open(instructions=data_set)
+    one = {"files": sets[0], "weight": 2}
+    assert files.open(instructions={"mine": one}).identity.instructions == {"mine": 2}
+    with pytest.raises(RequestError, match=r"a set of a list is named as its file; name this one: `\{NAME: \{files"):
+        files.open(instructions=[{"files": ["sums.jsonl", "more.jsonl"]}])
     with pytest.raises(RequestError, match="two sets have the same name"):
         files.open(instructions=[sets[0], dict(sets[0])])
     with pytest.raises(RequestError, match=r"llava\.json: there is no image '1\.png' in /.+/sets; 3 of 3"):
         files.open(instructions=["sets/llava.json"])
 
 
-def test_one_set_may_have_a_weight_and_is_named_as_its_file(files: Any) -> None:
-    turns = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]
-    (files.folder / "sums.jsonl").write_text("\n".join([json.dumps({"messages": turns})] * 9))
-    one = {"files": "sums.jsonl", "weight": 2}
-    for form in (one, [one]):
-        assert files.open(instructions=form).identity.instructions == {"sums": 2}
-    with pytest.raises(RequestError, match=r"a set of a list is named as its file; name this one: `\{NAME: \{files"):
-        files.open(instructions=[{"files": ["sums.jsonl", "more.jsonl"]}])
-
-
 def test_a_row_without_turns_is_one_broken_conversation_also_in_json_lines(files: Any) -> None:
     good = {"messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]}
     path = files.folder / "mine.jsonl"
-    path.write_text("\n".join(map(json.dumps, [good] * 99 + [{"id": 7}])))
+    path.write_text("\n".join(map(json.dumps, [{"id": 7}] + [good] * 99)))
     data = opened(files, mine={"files": "mine.jsonl"})
     assert len(data.conversations["mine"]) == 99 and data.conversations["mine"].left_out() == {"broken": 1}
-    path.write_text("\n".join(map(json.dumps, [{"id": 7}] + [good] * 99)))
-    assert len(opened(files, mine={"files": "mine.jsonl"}).conversations["mine"]) == 99, "as anywhere else"
     path.write_text("\n".join(map(json.dumps, [{"id": 7}] * 9)))
     with pytest.raises(RequestError, match=r"mine\.jsonl, line 1: has no column 'messages' \(it has id\)"):
         opened(files, mine={"files": "mine.jsonl"})
 
 
-@pytest.mark.parametrize(
-    ("text", "error"),
-    [
-        ("{}", "line 1: has no column 'messages'"),
+def test_json_that_is_no_list_of_conversations(files: Any) -> None:
+    for text, error in (
         ("[1]", "entry 0: must be a JSON object"),
         ('[{"messages": 1}, {', r"llava\.json: is cut off, damaged or no \.json after entry 0 \(Expecting"),
-    ],
-)
-def test_json_that_is_no_list_of_conversations(files: Any, text: str, error: str) -> None:
-    (files.folder / "llava.json").write_text(text)
-    with pytest.raises(RequestError, match=error):
-        opened(files, mine={"files": "llava.json"})
+    ):
+        (files.folder / "llava.json").write_text(text)
+        with pytest.raises(RequestError, match=error):
+            opened(files, mine={"files": "llava.json"})

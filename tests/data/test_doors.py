@@ -47,16 +47,13 @@ def write_pictures(files: Any, folder: Path) -> list[dict[str, str]]:
     return [{"file_name": f"pictures/{number}.png", "text": f"picture {number}"} for number in range(COUNT)]
 
 
-@pytest.mark.parametrize("place", ["in it", "beside it"])
-def test_a_folder_of_pictures_with_a_table(files: Any, place: str) -> None:
-    folder = files.folder / "photos"
-    rows = write_pictures(files, folder)
-    table = folder / "metadata.csv" if place == "in it" else files.folder / "photos.csv"
-    with table.open("w", encoding="utf-8-sig", newline="") as stream:
+def test_a_folder_of_pictures_with_a_table_beside_it(files: Any) -> None:
+    rows = write_pictures(files, files.folder / "photos")
+    with (files.folder / "photos.csv").open("w", encoding="utf-8-sig", newline="") as stream:
         writer = csv.DictWriter(stream, ["file_name", "text"])
         writer.writeheader()
         writer.writerows([*rows, {"file_name": "", "text": "no picture"}])
-    data = open_captions(files, "photos" if place == "in it" else {"folder": "photos"})
+    data = open_captions(files, {"folder": "photos"})
     assert pairs_of(data, files) == set(range(COUNT))
     assert data.collection("captions").left_out() == {"no image": 1}
 
@@ -70,24 +67,27 @@ def test_a_line_of_a_csv_that_is_not_utf_8_is_broken_and_told(files: Any) -> Non
     write(9)
     with pytest.raises(RequestError, match=r"t\.csv, line 61: is not UTF-8 text; 1 of 69 rows are broken"):
         files.open(text="t.csv")
-    write(60)
+    write(40)
     assert files.open(text="t.csv").collection("text").left_out() == {"broken": 1}
     (files.folder / "t.csv").write_bytes("text,caf\xe9\na,b\n".encode("cp1252"))
     with pytest.raises(RequestError, match=r"t\.csv: is cut off, damaged or no \.csv \(.utf-8. codec"):
         files.open(text="t.csv")
 
 
-CSVS = {
-    "1.png,a red dog, running": r"line 2: has more fields than the first line; quote texts that contain commas",
-    '1.png,"a red dog': r"no \.csv \(unexpected end of data",
-}
-
-
-@pytest.mark.parametrize("row", CSVS)
-def test_a_csv_with_loose_quotes_is_refused(files: Any, row: str) -> None:
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            "1.png,a red dog, running\n" * 5,
+            r"line 2: has more fields than the first line; quote texts that contain com",
+        ),
+        ('1.png,"a red dog\n', r"no \.csv \(unexpected end of data"),
+    ],
+)
+def test_a_csv_with_loose_quotes_is_refused(files: Any, row: str, message: str) -> None:
     """No text is cut off at its comma, and no row vanishes in the text before it."""
-    (files.folder / "t.csv").write_text("file_name,text\n" + f"{row}\n" * (1 + 4 * ("running" in row)))
-    with pytest.raises(RequestError, match=CSVS[row]):
+    (files.folder / "t.csv").write_text(f"file_name,text\n{row}")
+    with pytest.raises(RequestError, match=message):
         files.open(captions="t.csv")
 
 
@@ -97,7 +97,7 @@ def test_no_row_is_lost_in_silence(files: Any) -> None:
     (files.folder / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
     columns: Any = [{"file": "t.jsonl", "text": name} for name in ("short", "long")]
     assert len(files.open(text=columns).collection("text")) == 18
-    (files.folder / "t.json").write_text(json.dumps(rows) + json.dumps(rows))
+    (files.folder / "t.json").write_text(json.dumps(rows) * 2)
     with pytest.raises(RequestError, match=r"no \.json after entry 8 \(goes on after the end of its array"):
         files.open(text={"file": "t.json", "text": "long"})
     path = files.tar("t.tar", {"a.png": files.png(1), "a.txt": b"said"})
@@ -205,8 +205,6 @@ def test_a_range_of_numbers_is_every_file_in_it(files: Any) -> None:
     assert pairs_of(open_captions(files, "{0..0}{8..9}.tar"), files) == {*range(80, 100)}
     with pytest.raises(RequestError, match=r"captions: there is no file '12\.tar'"):
         open_captions(files, "{08..99999999999}.tar")
-    with pytest.raises(RequestError, match=r"captions: there is no file '\{10\.\.8\}\.tar'"):
-        open_captions(files, "{10..8}.tar")
 
 
 def test_a_saved_dataset_of_hugging_face(files: Any) -> None:
@@ -214,12 +212,8 @@ def test_a_saved_dataset_of_hugging_face(files: Any) -> None:
     for split in ("train", "test"):
         files.dataset(f"all/{split}", {"image": images, "text": [f"picture {n}" for n in range(COUNT)]})
     assert pairs_of(open_captions(files, "all/train"), files) == set(range(COUNT))
-    assert pairs_of(open_captions(files, {"dataset": "all", "split": "train"}), files) == set(range(COUNT))
     with pytest.raises(RequestError, match=r"has the splits train, test; name one of them: `{dataset"):
         open_captions(files, "all")
-    (files.folder / "empty").mkdir()
-    with pytest.raises(RequestError, match=r"captions: .*empty is no data set .* metadata\.csv, \.jsonl or"):
-        open_captions(files, "empty")
 
 
 def test_a_source_and_a_reader_of_one_s_own(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,34 +254,30 @@ def test_how_images_become_square(files: Any, shape: str, expected: list[list[in
     rows = len(expected)
     places = [(40 * row + 20) // rows for row in range(rows)]
     assert [[int(nearest[row, column]) for column in (8, 31)] for row in places] == expected
-    identities = {files.open(captions=["c.tar"], pictures=s).identity.digest for s in ("pad", "crop")}
-    assert len(identities) == 2
+    assert data.identity != files.open(captions=["c.tar"]).identity or shape == "squeeze"
 
 
-def test_a_data_set_in_the_hub_s_layout(files: Any) -> None:
-    """A folder with a card and a Parquet file a split; a script beside them is refused."""
+def test_data_sets_that_cannot_be_read(files: Any) -> None:
+    """A script beside the files of a folder in the hub's layout is not run."""
     folder = files.folder / "set"
     (folder / "data").mkdir(parents=True)
-    for split, numbers in (("train", range(COUNT)), ("test", range(COUNT, 15))):
-        columns = {"img": [{"bytes": files.png(n), "path": None} for n in numbers], "said": [f"a {n}" for n in numbers]}
-        files.parquet(f"set/data/{split}-00000-of-00001.parquet", columns)
+    for split in ("train", "test"):
+        files.parquet(f"set/data/{split}-00000-of-00001.parquet", {"image": [files.png(1)], "text": ["a 1"]})
     (folder / "set.py").write_text("raise SystemExit('run')")
-    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
-    entry = {"dataset": "set", "split": "train", "image": "img", "text": "said"}
+    entry = {"dataset": "set", "split": "train"}
     with pytest.raises(RequestError, match=r"Dataset scripts are no longer supported, but found set\.py"):
         open_captions(files, entry)
     (folder / "set.py").unlink()
-    assert pairs_of(open_captions(files, entry), files) == set(range(COUNT))
-    with pytest.raises(RequestError, match=r"captions: has the splits train, test; name one of them: `{data"):
-        open_captions(files, {**entry, "split": None})
-    with pytest.raises(RequestError, match=r"captions: has the splits train, test; name one of them"):
-        open_captions(files, {**entry, "split": "valid"})
-    one = {"dataset": "set/data/test-00000-of-00001.parquet", "image": "img", "text": "said"}
-    assert pairs_of(open_captions(files, one), files) == set(range(COUNT, 15))
-    with pytest.raises(RequestError, match=r"needs exactly one of file, folder and dataset"):
-        open_captions(files, {"split": "train"})
-    with pytest.raises(RequestError, match=r"there is no folder 'nowhere', and it is not a hub name \(OWNER/NAME\)"):
-        open_captions(files, {"dataset": "nowhere"})
+    assert pairs_of(open_captions(files, entry), files) == {1}
+    for wrong, message in (
+        ({"dataset": "set", "split": "valid"}, r"captions: has the splits train, test; name one of them"),
+        ({"split": "train"}, r"needs exactly one of file, folder and dataset"),
+        ({"dataset": "nowhere"}, r"there is no folder 'nowhere', and it is not a hub name \(OWNER/NAME\)"),
+        ("empty", r"captions: .*empty is no data set .* metadata\.csv, \.jsonl or"),
+    ):
+        (files.folder / "empty").mkdir(exist_ok=True)
+        with pytest.raises(RequestError, match=message):
+            open_captions(files, wrong)
 
 
 def test_how_to_fetch_a_hub_set_is_told_where_there_is_no_network(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,13 +305,12 @@ def test_numbers_of_16_bits_are_brightness_up_to_65535(ending: str) -> None:
         seen(Pillow.fromarray(grey.astype(np.float32)), "TIFF")
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_what_is_transparent_is_white(mode: str) -> None:
+def test_what_is_transparent_is_white() -> None:
     """As a viewer shows it: black writing on nothing is black on white."""
     drawn = Pillow.new("RGBA", (80, 80), (0, 0, 0, 0))
     drawn.paste((0, 0, 0, 255), (0, 0, 40, 40))
-    image = drawn.quantize(8) if mode == "P" else drawn.convert(mode)
-    assert seen(image, "PNG").tolist() == [[0, 255], [255, 255]]
+    for image in (drawn, drawn.convert("LA"), drawn.quantize(8)):
+        assert seen(image, "PNG").tolist() == [[0, 255], [255, 255]]
 
 
 def test_a_photograph_is_upright_whatever_way_the_camera_was_held() -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mm1_lab.data.types import Document
 from mm1_lab.train.multimodal import ShuffledImages
 from tests.conftest import Squares
 
@@ -18,8 +19,6 @@ def test_each_document_has_the_pictures_of_the_next() -> None:
 
 
 def test_text_stays_as_it_is_and_pages_take_as_many_pictures_as_they_need() -> None:
-    from mm1_lab.data.types import Document
-
     class Pages:
         name = "interleaved"
 
@@ -39,14 +38,12 @@ def test_text_stays_as_it_is_and_pages_take_as_many_pictures_as_they_need() -> N
 
 
 def test_no_document_of_a_user_s_row_is_lost(files: Any) -> None:
-    files.parquet("pages.parquet", {"images": [[files.png(n), None] for n in range(12)],
-                                    "texts": [[None, files.prose(60, n)] for n in range(12)]})  # fmt: skip
-    files.parquet("long.parquet", {"images": [[files.png(n), None] for n in range(12)],
-                                   "texts": [[None, files.prose(300, 9 * n)] for n in range(12)]})  # fmt: skip
-    files.jsonl("text.jsonl", [files.prose(200, 1000 * n) for n in range(8)])
-    long = {"reader": "pages", "files": "long.parquet"}
-    data = files.open(interleaved="pages.parquet", text="text.jsonl", sources={"long": long})
-    for name in ("interleaved", "long", "text"):
+    images = [[files.png(n), None] for n in range(12)]
+    files.parquet("short.parquet", {"images": images, "texts": [[None, files.prose(60, n)] for n in range(12)]})
+    files.parquet("long.parquet", {"images": images, "texts": [[None, files.prose(300, 9 * n)] for n in range(12)]})
+    sources = {name: {"reader": "pages", "files": f"{name}.parquet"} for name in ("short", "long")}
+    data = files.open(sources=sources)
+    for name in sources:
         source = data.source(name, 0)
         for row in range(len(data.rows(name, data.limits))):
             true, shuffled = list(source.documents(row)), list(ShuffledImages(source).documents(row))

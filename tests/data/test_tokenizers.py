@@ -6,37 +6,29 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from mm1_lab.config import RequestError
-from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
+from mm1_lab.data.tokenizers import bpe_tokenizer, folder_tokenizer
 from tests.pretrained import save_tokenizer
 
 TEXTS = [f"The {colour} vase of Chiriqui, plate {n}.\n" for n in range(40) for colour in ("red", "black", "painted")]
 ODD = "Vase—½.  two  spaces\n\ntabs\tand 漢字 🙂 <image> <pad> <end>"
 
 
-def test_bpe_gives_back_every_text_and_keeps_its_promised_size(tmp_path: Path) -> None:
-    tokenizer = bpe_tokenizer(TEXTS, 320, tmp_path)
+def test_bpe_gives_back_every_text_and_is_the_same_for_the_same_text(tmp_path: Path) -> None:
+    tokenizer = bpe_tokenizer(TEXTS, 320, tmp_path / "a")
     assert tokenizer.size == 320
     assert tokenizer.decode(tokenizer.encode(ODD)) == ODD
-    assert len({tokenizer.pad, tokenizer.begin, tokenizer.end, tokenizer.image}) == 4
     assert len(tokenizer.encode("The red vase")) < len(b"The red vase") / 2
-
-
-def test_bpe_is_the_same_for_the_same_text_and_is_trained_once(tmp_path: Path) -> None:
-    first = bpe_tokenizer(TEXTS, 320, tmp_path / "a")
     again = bpe_tokenizer(TEXTS, 320, tmp_path / "b")
     other = bpe_tokenizer([text.upper() for text in TEXTS], 320, tmp_path / "c")
     kept = bpe_tokenizer(iter(()), 320, tmp_path / "a")
-    assert first.digest == again.digest == kept.digest != other.digest
-
-
-def special_ids(tokenizer: BackendTokenizer) -> set[int]:
-    return {tokenizer.pad, tokenizer.begin, tokenizer.end, tokenizer.image}
+    assert tokenizer.digest == again.digest == kept.digest != other.digest
 
 
 def test_text_that_spells_a_special_token_stays_text(tmp_path: Path) -> None:
     folder = save_tokenizer(tmp_path / "hf", bos_token="<s>")
-    for tokenizer in (bpe_tokenizer(TEXTS, 320, tmp_path / "bpe"), folder_tokenizer(folder)):
-        assert not special_ids(tokenizer) & set(tokenizer.encode("<image> <pad> <s> </s> <begin> <end>"))
+    for one in (bpe_tokenizer(TEXTS, 320, tmp_path / "bpe"), folder_tokenizer(folder)):
+        special = {one.pad, one.begin, one.end, one.image}
+        assert not special & set(one.encode("<image> <pad> <s> </s> <begin> <end>"))
 
 
 def test_a_folder_tokenizer_gets_an_image_token_and_keeps_its_own_ids(tmp_path: Path) -> None:

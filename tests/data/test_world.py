@@ -12,44 +12,23 @@ from mm1_lab.data.world import World, drawing, text
 from mm1_lab.data.world import told as telling
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scene_questions import KINDS, ask
-from mm1_lab.data.world.scenes import NOVEL, Scene, Thing, sample_scene
-from mm1_lab.data.world.words import COLOURS, PLACES, SHAPES
+from mm1_lab.data.world.scenes import Scene, Thing, sample_scene
+from mm1_lab.data.world.words import COLOURS, PLACES
 
 
-def first_documents(name: str, count: int, seed: int = 7) -> list[Document]:
-    source = World().source(name, seed)
+def first_documents(name: str, count: int) -> list[Document]:
+    source = World().source(name, 7)
     return [source.document(index) for index in range(count)]
-
-
-@pytest.mark.parametrize("name", SOURCES)
-def test_a_sample_is_a_function_of_seed_source_and_number(name: str) -> None:
-    documents = first_documents(name, 30)
-    assert documents == first_documents(name, 30)
-    assert documents != first_documents(name, 30, seed=8)
-    assert documents[17] == World().source(name, 7).document(17)
-
-
-def test_a_fifth_to_a_quarter_of_the_combinations_is_held_out_and_every_colour_and_shape_is_seen() -> None:
-    assert 0.2 <= len(NOVEL) / (len(COLOURS) * len(SHAPES)) <= 0.25
-    for colour in COLOURS:
-        assert any((colour, shape) not in NOVEL for shape in SHAPES)
-    for shape in SHAPES:
-        assert any((colour, shape) not in NOVEL for colour in COLOURS)
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_documents_fit_a_row_and_use_known_words_only(name: str) -> None:
     tokenizer = World().tokenizer
-    for document in first_documents(name, 600):
+    for document in first_documents(name, 300):
         texts = [part for part in document.parts if isinstance(part, str)]
         words = sum(len(tokenizer.encode(text)) for text in texts)
         assert all(tokenizer.decode(tokenizer.encode(text)) == " ".join(text.split()) for text in texts)
         assert words + 9 * (len(document.parts) - len(texts)) + 2 <= 256
-
-
-def test_pages_hold_two_to_nine_pictures() -> None:
-    counts = {sum(not isinstance(part, str) for part in page.parts) for page in first_documents("interleaved", 600)}
-    assert min(counts) == 2 and max(counts) == 9
 
 
 def is_told(document: Document) -> bool:
@@ -71,7 +50,7 @@ def test_answers_are_true(kind: str) -> None:
     """Each answer is worked out again here from the question's words."""
     random = Random(kind)
     checked = 0
-    while checked < 50:
+    while checked < 25:
         scene = sample_scene(random, "train", counts=(0.4, 0.3, 0.3), letters=0.4)
         asked = ask(random, scene, kind)
         if asked is None:
@@ -119,11 +98,11 @@ def test_a_smaller_picture_is_the_large_one_averaged_over_areas(side: int) -> No
     assert np.abs(averaged - ScenePicture(smooth).pixels(side)).mean() > np.abs(averaged - small).mean()
 
 
-@pytest.mark.parametrize("flaw", ["blurred", "dark", "cropped"])
-def test_a_flaw_changes_the_picture(flaw: str) -> None:
+def test_a_flaw_changes_the_picture() -> None:
     scene = sample_scene(Random(1), "test")
-    good, bad = ScenePicture(scene).pixels(36), ScenePicture(scene, flaw).pixels(36)  # type: ignore[arg-type]
-    assert good.shape == bad.shape == (36, 36, 3) and np.abs(good.astype(int) - bad).mean() > 3
+    good = ScenePicture(scene).pixels(36).astype(int)
+    for flaw in ("blurred", "dark", "cropped"):
+        assert np.abs(good - ScenePicture(scene, flaw).pixels(36)).mean() > 3  # type: ignore[arg-type]
 
 
 def test_text_tells_of_training_scenes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,9 +114,9 @@ def test_text_tells_of_training_scenes_alone(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(telling, "sample_scene", recorded)
     random = Random(0)
-    for _ in range(500):
+    for _ in range(300):
         text.pretraining_document(random, 0.9, True)
-    assert len(told) > 500
+    assert len(told) > 300
     assert {scene.split for scene in told} == {"train"}
     assert 0.1 < sum(scene.is_novel for scene in told) / len(told) < 0.6
 
@@ -145,7 +124,7 @@ def test_text_tells_of_training_scenes_alone(monkeypatch: pytest.MonkeyPatch) ->
 def test_things_lie_whole_on_the_canvas_and_never_overlap() -> None:
     random = Random(4)
     lengths = []
-    for _ in range(400):
+    for _ in range(200):
         scene = sample_scene(random, "train", counts=(0.1, 0.3, 0.3, 0.3))
         covered = np.zeros((72, 72), int)
         for thing, (length, top, left) in zip(scene.things, drawing.layout(scene), strict=True):

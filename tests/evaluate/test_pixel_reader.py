@@ -2,29 +2,20 @@ from random import Random
 
 import pytest
 
-from mm1_lab.data.world.drawing import centre_of, layout
 from mm1_lab.data.world.posters import CANVAS, sample_poster
-from mm1_lab.data.world.scenes import sample_scene
 from mm1_lab.data.world.words import COLOURS
 from mm1_lab.evaluate import gates, pixel_reader
 
 
-def test_the_centre_of_a_place_is_where_things_stand() -> None:
-    for number in range(200):
-        scene = sample_scene(Random(number), "train")
-        for thing, (length, top, left) in zip(scene.things, layout(scene), strict=True):
-            row, column = (72 * at for at in centre_of(thing.place))
-            assert abs(top + length / 2 - row) <= 2 and abs(left + length / 2 - column) <= 2
-
-
 def test_a_reader_of_pixels_learns_names_and_reads_more_at_a_higher_resolution(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pixel_reader, "TRAINING_PICTURES", 600)
-    monkeypatch.setattr(pixel_reader, "TEST_PICTURES", 200)
-    coarse, fine, gain = gates.read_from_pixels({224: 12, 336: 36})
+    monkeypatch.setattr(pixel_reader, "TEST_PICTURES", 150)
+    coarse, fine, gain = gates.read_from_pixels({224: 12, 336: 30})
     assert fine.value > 30 and fine.low < fine.value < fine.high
     assert gain.value == pytest.approx(fine.value - coarse.value) and gain.value > 8 and gain.verdict == "pass"
-    monkeypatch.setattr(pixel_reader, "TRAINING_PICTURES", 60)
-    (same, again, none) = gates.read_from_pixels({336: 36, 448: 36})
+    monkeypatch.setattr(pixel_reader, "TRAINING_PICTURES", 20)
+    monkeypatch.setattr(pixel_reader, "TEST_PICTURES", 20)
+    (same, again, none) = gates.read_from_pixels({336: 12, 448: 12})
     assert same.value == again.value and none.verdict == "fail"
 
 

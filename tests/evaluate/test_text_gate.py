@@ -14,7 +14,7 @@ from tests.conftest import evaluation_of
 
 
 @pytest.mark.parametrize("wording", gates.WORDINGS)
-@pytest.mark.parametrize("shots", [0, 4, 8])
+@pytest.mark.parametrize("shots", [0, 8])
 def test_questions_are_of_the_test_split_and_fit_after_demonstrations_of_the_other(
     wording: str, shots: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

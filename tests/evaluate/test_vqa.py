@@ -60,7 +60,6 @@ def test_the_table_of_contractions_is_the_official_one() -> None:
     ("prediction", "answers", "official", "ours"),
     [
         ("Yes", ["yes"] * 10, 0.0, 100.0),  # ten equal answers: nothing is normalised
-        ("yes.", ["yes"] * 10, 0.0, 100.0),
         (" yes\n", ["yes"] * 10, 100.0, 100.0),
         ("yes", [" yes\n"] * 9 + ["yes"], 100.0, 100.0),  # blanks around answers go before they are counted
         ("yes", ["Yes."] * 10, 0.0, 100.0),
@@ -93,7 +92,7 @@ def test_textvqa_is_scored_as_its_own_evaluator_does() -> None:
     pieces = ["nokia", "Nokia", "the ", " two", "1", ",", ", ", "?", "'s"]
     pieces += [" - ", "-", "/", ".", "5.5", "\n", " ", "dont "]
     found = set()
-    for _ in range(1000):
+    for _ in range(400):
         texts = ["".join(random.choices(pieces, k=random.randint(1, 4))) for _ in range(3)]
         answers = random.choices(texts[1:], k=10)
         prediction = random.choice(texts)

@@ -16,12 +16,10 @@ def build(kind: str, tokens: int, patches: int) -> nn.Module:
     return build_connector(ConnectorConfig(kind=kind, image_tokens=tokens, width=24), 32, 40, patches)
 
 
-PAPER = [(tokens, patches) for tokens in (64, 144) for patches in (256, 576, 729)]
 CASES = [
-    *((kind, tokens, patches) for kind in ADAPTIVE for tokens in (4, 9) for patches in (16, 36, 49)),
-    *((kind, tokens, patches) for kind in ADAPTIVE for tokens, patches in PAPER),
-    *(("pixel-shuffle", tokens, patches) for tokens, patches in ((4, 16), (4, 36), (9, 36), (64, 256), (144, 576))),
-    *(("mlp", patches, patches) for patches in (16, 36, 49, 256)),
+    *((kind, tokens, patches) for kind in ADAPTIVE for tokens, patches in ((4, 16), (9, 49), (64, 256), (144, 729))),
+    *(("pixel-shuffle", tokens, patches) for tokens, patches in ((4, 16), (9, 36), (64, 256))),
+    *(("mlp", patches, patches) for patches in (16, 49)),
 ]
 
 
@@ -63,7 +61,7 @@ def reference_block(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return silu(norm(convolve(block.leave[0], inner)) + shortcut)
 
 
-@pytest.mark.parametrize(("tokens", "patches"), [(4, 16), (9, 16), (9, 36), (4, 49)])
+@pytest.mark.parametrize(("tokens", "patches"), [(9, 16), (9, 36), (4, 49)])
 def test_c_abstractor_by_hand(tokens: int, patches: int) -> None:
     """The whole against the published configuration: positions, three blocks, adaptive pooling, three blocks, MLP."""
     connector = build("c-abstractor", tokens, patches)

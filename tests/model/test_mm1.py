@@ -7,9 +7,7 @@ import pytest
 import torch
 
 from mm1_lab.config import RequestError, Size
-from mm1_lab.data.batches import Batch, make_batch
-from mm1_lab.data.packing import Packer
-from mm1_lab.data.types import Data, Document, Limits
+from mm1_lab.data.types import Data
 from mm1_lab.data.world import World
 from mm1_lab.model import MM1, MM1ForConditionalGeneration, MM1Processor, library_tokenizer, load_weights
 from tests.small import small_mm1
@@ -21,27 +19,6 @@ SIZE = Size(layers=2, width=32, heads=2)
 def model(squares: Data) -> MM1:
     torch.manual_seed(0)
     return small_mm1(SIZE, SIZE, "average-pooling", squares.tokenizer.size, 64, squares.tokenizer.image).eval()
-
-
-def documents(squares: Data) -> list[Document]:
-    captions, text = squares.held_out("captions", 9), squares.held_out("text", 2)
-    return [captions[0], text[0], captions[1], captions[2]]
-
-
-def pack(squares: Data, rows: list[list[Document]]) -> Batch:
-    packer = Packer(squares.tokenizer, Limits(64, 4, 4))
-    return make_batch([packer.pack(row) for row in rows], ["captions"] * len(rows), 24, blind=False)
-
-
-def test_image_features_stand_where_image_tokens_do(model: MM1, squares: Data) -> None:
-    batch = pack(squares, [documents(squares)])
-    embedded = model.embed(batch.tokens, batch.images)
-    features = model.connector(model.encoder(batch.images))
-    # begin, four image tokens, …; the second caption follows a caption and a text of ten tokens each
-    torch.testing.assert_close(embedded[0, 1:5], features[0])
-    torch.testing.assert_close(embedded[0, 21:25], features[1])
-    words = batch.tokens[0] != squares.tokenizer.image
-    torch.testing.assert_close(embedded[0, words], model.decoder.get_input_embeddings()(batch.tokens[0, words]))
 
 
 def test_weights_of_another_model_are_refused(model: MM1, squares: Data, tmp_path: Path) -> None:
