@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
+from mm1_lab import team
 from mm1_lab.config import RequestError, Resources
-from mm1_lab.data.batches import Batch, make_batch
+from mm1_lab.data.batches import Batch, MixtureBatches, make_batch
+from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer, Row
 from mm1_lab.data.pixels import BrokenPictures, Decoded, TooManyBrokenPictures
 from mm1_lab.data.types import Document, Limits
@@ -45,6 +48,31 @@ def test_broken_images_within_one_in_a_hundred_stop_nothing() -> None:
     few = BrokenPictures()
     few.add(Decoded(2000, tuple(f"image {number}" for number in range(19))))
     assert few.broken == 19
+
+
+def mixture_batches(squares: Any, shares: dict[str, float]) -> MixtureBatches:
+    sources = {name: squares.source(name, 5) for name in shares}
+    return MixtureBatches(sources, Mixture(shares, 5), Packer(squares.tokenizer, Limits(64, 4, 8)), 4, 6, False)
+
+
+def test_batches_for_a_gpu_are_pinned(squares: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU nothing can be pinned: a copy stands for it."""
+    batches = mixture_batches(squares, {"captions": 1})
+    pinned: list[torch.Tensor] = []
+    copy = lambda one: pinned.append(one.clone()) or pinned[-1]  # noqa: E731
+    monkeypatch.setattr(torch.Tensor, "pin_memory", copy)
+    monkeypatch.setattr(team, "device", lambda: torch.device("cuda"))
+    assert DataModule(batches, steps=1).train_dataloader().pin_memory
+    batch = pin_memory(batches(0))
+    assert isinstance(batch, Batch) and batch.sources == batches(0).sources
+    ours = (batch.tokens, batch.weights, batch.documents, batch.positions, batch.images)
+    ours += (batch.predicting, batch.real, batch.bounds)
+    assert {id(one) for one in ours} == {id(one) for one in pinned}
+    blocking: list[bool] = []
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda one: True)
+    monkeypatch.setattr(torch.Tensor, "to", lambda one, _, non_blocking: blocking.append(non_blocking) or one)
+    batch.to("cuda")
+    assert blocking == [True] * 8
 
 
 @pytest.mark.parametrize("workers", [0, 2])

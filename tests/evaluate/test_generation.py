@@ -1,4 +1,4 @@
-"""Generation with shared prefixes: its cache, stop words (its words: tests/test_export.py)."""
+"""Generation with shared prefixes: its cache, each picture once, stop words (its words: tests/test_export.py)."""
 
 from collections.abc import Callable
 
@@ -71,6 +71,16 @@ def test_the_cache_has_the_precision_of_the_attention_that_reads_it(
         expected, most = read()
     assert size == most / 2
     torch.testing.assert_close(logits, expected, rtol=0, atol=0)
+
+
+def test_each_picture_is_encoded_once(model: MM1, groups: list[PromptGroup], tokenizer) -> None:
+    encoded: list[int] = []
+    model.encoder.register_forward_pre_hook(lambda _, inputs: encoded.append(len(inputs[0])))
+    embedder = embedder_of(model)
+    for _ in range(2):
+        generate(embedder, groups, tokenizer, ["."], 2, 100)
+    pictures = [p for group in groups for part in (group.prefix, *group.questions) for p in part.pictures]
+    assert sum(encoded) == len({id(picture) for picture in pictures}) < len(pictures) * 2
 
 
 def test_features_that_do_not_fit_are_computed_again(
