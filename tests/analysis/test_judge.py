@@ -11,7 +11,6 @@ import pytest
 from scipy import stats
 
 from analysis.external.shown import judgement_text
-from analysis.external.tables import make_scores
 from mm1_lab import judge
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError
@@ -20,7 +19,7 @@ from tests.conftest import REPOSITORY, Refused
 LOGS = Path(__file__).parent / "harness_logs"
 """Written by lmms-eval 0.7.3 and lm-evaluation-harness 0.4.13 for ten made-up questions, without what they say of the
 machine."""
-several = pytest.mark.parametrize("tables", [50, pytest.param(1000, marks=pytest.mark.soak)])
+several = pytest.mark.parametrize("tables", [20, pytest.param(1000, marks=pytest.mark.soak)])
 """Simulated tables of known truth."""
 
 
@@ -136,14 +135,12 @@ def test_groups_of_arms_are_judged_by_their_means() -> None:
     half = (np.array(arms["wide"][:3]) - arms["base"]) / 2
     assert cancelled["difference"] == pytest.approx(half.mean()), "an arm on both sides cancels out"
 
-
-def test_groups_of_independent_runs_share_their_variance() -> None:
-    arms = {"base": [50.0, 52, 51, 49], "wide": [56.0, 59], "deep": [54.0, 55, 56]}
-    (claim,) = judge(table(arms).drop(columns="seed"), [{"first": ["wide", "deep"], "second": "base"}]).claims
-    variance = sum(np.var(own) * len(own) for own in arms.values()) / 6
-    half = stats.t.ppf(0.975, 6) * np.sqrt(variance * (1 / 4 + 1 / 4 / 2 + 1 / 4 / 3))
+    independent = {"base": [50.0, 52, 51, 49], "wide": [56.0, 59], "deep": [54.0, 55, 56]}
+    (claim,) = judge(table(independent).drop(columns="seed"), claims[:1]).claims
+    variance = sum(np.var(own) * len(own) for own in independent.values()) / 6
+    half_width = stats.t.ppf(0.975, 6) * np.sqrt(variance * (1 / 4 + 1 / 4 / 2 + 1 / 4 / 3))
     assert claim["difference"] == pytest.approx((57.5 + 55) / 2 - 50.5) and claim["interval_over"] == "runs"
-    assert claim["high"] - claim["difference"] == pytest.approx(half)
+    assert claim["high"] - claim["difference"] == pytest.approx(half_width)
 
 
 def test_seeds_needed_with_looks_are_those_of_a_look_to_come() -> None:
@@ -160,16 +157,17 @@ def test_letters_that_the_font_lacks_are_told_in_a_line(tmp_path: Path, capsys: 
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_one_model_that_was_scored_several_times_shows_no_luck() -> None:
-    (claim,) = judge(table({"base": [50.1] * 3, "wide": [50.2] * 3})).claims
-    assert claim["verdict"] == "not judged" and claim["seeds_needed"] is None
-    assert claim["reason"] == "the seeds change nothing, as if one model had been scored several times"
-
-
-def test_a_difference_that_no_seed_changes_is_said_to_be_one() -> None:
-    (claim,) = judge(table({"base": [50, 52, 51], "wide": [60, 62, 61]})).claims
-    assert claim["verdict"] == "not judged" and claim["seeds_needed"] is None
-    assert claim["reason"] == "the difference is the same at every seed, as if scores had been rounded"
+def test_scores_that_no_seed_changes_show_no_luck() -> None:
+    one_model = {"base": [50.1] * 3, "wide": [50.2] * 3}
+    rounded = {"base": [50, 52, 51], "wide": [60, 62, 61]}
+    for arms, reason in (
+        (one_model, "the seeds change nothing, as if one model had been scored several times"),
+        (rounded, "the difference is the same at every seed, as if scores had been rounded"),
+    ):
+        judgement = judge(table(arms))
+        (claim,) = judgement.claims
+        assert (claim["verdict"], claim["seeds_needed"], claim["reason"]) == ("not judged", None, reason)
+        assert "may be luck" not in judgement_text(judgement)
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -255,165 +253,123 @@ def test_logs_of_harnesses() -> None:
     assert both["first"] in ("large", "small") and both["seeds"] == 1
 
 
-def test_logs_without_questions_are_judged_by_their_metric(tmp_path: Path) -> None:
-    (written,) = (LOGS / "large" / "dummy").glob("results_*.json")
-    told = json.loads(written.read_text(encoding="utf-8"))
-    for arm, score in (("a", 0.3), ("b", 0.9)):
-        told["results"]["ten_choices"]["acc,none"] = score
-        (tmp_path / arm).mkdir()
-        (tmp_path / arm / written.name).write_text(json.dumps(told), encoding="utf-8")
-    assert judge(tmp_path).claims[0]["difference"] == pytest.approx(60)
-    for path in tmp_path.glob("*/*.json"):
-        path.write_text(json.dumps(told | {"results": {"for_a_server": {"submission,none": None}}}), encoding="utf-8")
-    with pytest.raises(RequestError, match="no task has a score"):
-        judge(tmp_path)
+@pytest.fixture
+def told() -> dict[str, Any]:
+    """What lm-evaluation-harness writes of a run."""
+    (path,) = (LOGS / "large" / "dummy").glob("results_*.json")
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values
 
 
-def test_logs_in_which_less_is_better(tmp_path: Path) -> None:
+def write_results(folder: Path, told: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results_2026-01-01.json").write_text(json.dumps(told), encoding="utf-8")
+
+
+def test_logs_without_questions_are_judged_by_their_metric_at_each_number_of_shots(
+    tmp_path: Path, told: dict[str, Any]
+) -> None:
+    for arm, score in (("base", 0.3), ("better", 0.6)):
+        for shots in (0, 5):
+            told["n-shot"]["ten_choices"] = shots
+            told["results"]["ten_choices"]["acc,none"] = score + shots / 100 * (arm == "better")
+            write_results(tmp_path / arm / f"shots {shots}", told)
+    measures = ("average", "5-shot", "ten_choices 0-shot")
+    claims = [{"first": "better", "second": "base", "measure": measure} for measure in measures]
+    assert [claim["difference"] for claim in judge(tmp_path, claims).claims] == pytest.approx([32.5, 35, 30])
+
+
+def test_logs_in_which_less_is_better(tmp_path: Path, told: dict[str, Any]) -> None:
     """lm-evaluation-harness says of each metric whether more is better; one of which it is not tells no gain."""
-    (written,) = (LOGS / "large" / "dummy").glob("results_*.json")
-    told = json.loads(written.read_text(encoding="utf-8"))
     told["higher_is_better"] = {
         "lambada": {"perplexity": False, "acc": True},
         "wikitext": {"word_perplexity": False},
     }
     told["groups"] = {"all_text": {"acc,none": 0.5}}
     for arm, perplexity, accuracy in (("base", 9.0, 0.3), ("better", 4.0, 0.6)):
-        told["results"] = {
-            "lambada": {"perplexity,none": perplexity, "acc,none": accuracy},
-            "wikitext": {"word_perplexity,none": perplexity},
-            "all_text": {"acc,none": 0.5},
-        }
-        (tmp_path / arm).mkdir()
-        (tmp_path / arm / written.name).write_text(json.dumps(told), encoding="utf-8")
-    judgement = judge(tmp_path, [{"first": "better", "second": "base"}])
+        wikitext = {"wikitext": {"word_perplexity,none": perplexity}}
+        lambada = {"lambada": {"perplexity,none": perplexity, "acc,none": accuracy}}
+        write_results(tmp_path / "logs" / arm, told | {"results": lambada | wikitext | told["groups"]})
+        write_results(tmp_path / "without" / arm, told | {"results": wikitext})
+    judgement = judge(tmp_path / "logs", [{"first": "better", "second": "base"}])
     assert judgement.claims[0]["difference"] == pytest.approx(30), "neither a perplexity nor a group is in the average"
     assert "Left out, without a score of which more is better: wikitext." in judgement.notes
-    for path in tmp_path.glob("*/*.json"):
-        told["results"] = {"wikitext": {"word_perplexity,none": 9.0}}
-        path.write_text(json.dumps(told), encoding="utf-8")
     with pytest.raises(RequestError, match="no task has a score in its results of which more is better; give a table"):
-        judge(tmp_path)
+        judge(tmp_path / "without")
 
 
-def test_logs_of_one_task_at_two_numbers_of_shots(tmp_path: Path) -> None:
-    (written,) = (LOGS / "large" / "dummy").glob("results_*.json")
-    told = json.loads(written.read_text(encoding="utf-8"))
-    for arm, score in (("base", 0.3), ("better", 0.6)):
-        for shots in (0, 5):
-            told["n-shot"]["ten_choices"] = shots
-            told["results"]["ten_choices"]["acc,none"] = score + shots / 100
-            folder = tmp_path / arm / f"shots {shots}"
-            folder.mkdir(parents=True)
-            (folder / written.name).write_text(json.dumps(told), encoding="utf-8")
-    claims = [{"first": "better", "second": "base", "measure": measure} for measure in ("average", "5-shot")]
-    assert [claim["difference"] for claim in judge(tmp_path, claims).claims] == pytest.approx([30, 30])
+WRONG = [
+    ("missing.csv", None, "there is no such file"),
+    ("scores.xlsx", b"PK", "is no table"),
+    ("bytes.csv", bytes(range(128, 256)), "cannot be read as a table"),
+    ("scores.json", b"{", "cannot be read as a table"),
+    ("scores.jsonl", b"[1]\n3\n", "cannot be read as a table"),
+    ("scores.parquet", b"no parquet", "cannot be read as a table"),
+    ("empty.csv", b"", "cannot be read as a table"),
+    ("arm.csv", b"score\n1\n", "has no column 'arm'"),
+    ("score.csv", b"arm,points\na,1\nb,2\n", "has no column 'score' (it has arm, points); name it with --columns"),
+    ("text.csv", b"arm,score\na,1\nb,50.1 %\n", "row 3 is '50.1 %', not a number such as 50.1; leave the row out"),
+    ("blank.csv", b"\n,\narm,score\n\na,1\n,\nb,\n", "the score of row 7 is '', not a number"),
+    ("infinity.csv", b"arm,score\na,inf\nb,1\n", "the score of row 2 is 'inf'"),
+    ("one.csv", b"arm,score\na,1\na,2\n", "has one arm, 'a'"),
+    ("unnamed.csv", b"arm,score\na,1\n,2\n", "row 3 has no arm"),
+    ("spelt.csv", b"arm,seed,score\na,0,1\na,0.0,2\nb,0,1\n", "row 3 is a second score of arm a, seed 0; leave one"),
+    ("noseed.csv", b"arm,seed,score\na,0,1\nb,,2\n", "row 3 has no seed"),
+    ("shots.csv", b"arm,shots,score\na,few,1\nb,0,2\n", "the shots of row 2 are 'few'"),
+    ("crashed.csv", b"arm,score,status\na,1,crash\nb,2,failed\n", "by its column of status none of a finished run"),
+    ("twice.csv", b"arm,score,score \na,1,2\nb,2,3\n", "the column 'score' is there twice"),
+    ("shifted.csv", b"arm,seed,score\na,0,1,9\nb,0,2,9\n", "a row has more cells than the header"),
+]
 
 
-WRONG = {
-    "arm": ("score\n1\n", "has no column 'arm'"),
-    "score": ("arm,points\na,1\nb,2\n", "has no column 'score' (it has arm, points); name it with --columns"),
-    "empty": ("", "cannot be read as a table"),
-    "header": ("arm,score\n", "has no rows"),
-    "text": ("arm,score\na,1\nb,good\n", "the score of row 3 is 'good', not a number"),
-    "gap": ("arm,score\na,1\nb,\n", "the score of row 3 is '', not a number"),
-    "blank lines": ("\n,\narm,score\n\na,1\n,\nb,good\n", "the score of row 7 is 'good', not a number"),
-    "infinity": ("arm,score\na,inf\nb,1\n", "the score of row 2 is 'inf'"),
-    "one": ("arm,score\na,1\na,2\n", "has one arm, 'a'"),
-    "unnamed": ("arm,score\na,1\n,2\n", "row 3 has no arm"),
-    "spelt": ("arm,seed,score\na,0,1\na,0.0,2\nb,0,1\n", "row 3 is a second score"),
-    "noseed": ("arm,seed,score\na,0,1\nb,,2\n", "row 3 has no seed"),
-    "shots": ("arm,shots,score\na,few,1\nb,0,2\n", "the shots of row 2 are 'few'"),
-    "minus": ("arm,shots,score\na,-1,1\nb,0,2\n", "the shots of row 2 are '-1'"),
-    "crashed": ("arm,score,status\na,1,crash\nb,2,failed\n", "by its column of status none of a finished run"),
-    "twice": ("arm,score,score \na,1,2\nb,2,3\n", "the column 'score' is there twice"),
-    "twice exactly": ("arm,score,score\na,1,2\nb,2,3\n", "the column 'score' is there twice"),
-    "ragged": ("arm,score\na,1,2,3\nb,2\n", "has one arm|cannot be read|row"),
-    "shifted": ("arm,seed,score\na,0,1,9\nb,0,2,9\n", "a row has more cells than the header"),
-}
-
-
-def test_empty_rows_of_a_file_are_skipped(tmp_path: Path) -> None:
-    path = tmp_path / "scores.csv"
-    path.write_text("arm,seed,score\na,0,50\n\na,1,51\n,,\nb,0,53\nb,1,55\n,,\n , ,\n", encoding="utf-8")
-    assert judge(path).claims[0]["difference"] == 3.5
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_wrong_tables(name: str, tmp_path: Path, refused: Refused) -> None:
-    content, told = WRONG[name]
-    (tmp_path / "scores.csv").write_text(content, encoding="utf-8")
-    error = refused("judge", str(tmp_path / "scores.csv"))
-    assert any(part in error for part in told.split("|")), error
-
-
-OTHER_FILES = {
-    "missing.csv": (None, "there is no such file"),
-    "scores.xlsx": (b"PK", "is no table"),
-    "bytes.csv": (bytes(range(128, 256)), "cannot be read as a table"),
-    "scores.json": (b"{", "cannot be read as a table"),
-    "scores.jsonl": (b"[1]\n3\n", "cannot be read as a table|no column"),
-    "scores.parquet": (b"no parquet", "cannot be read as a table"),
-}
-
-
-@pytest.mark.parametrize("name", OTHER_FILES)
-def test_wrong_files(name: str, tmp_path: Path, refused: Refused) -> None:
-    content, told = OTHER_FILES[name]
+@pytest.mark.parametrize(("name", "content", "told"), WRONG, ids=[name for name, *_ in WRONG])
+def test_a_wrong_table(name: str, content: bytes | None, told: str, tmp_path: Path, refused: Refused) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    error = refused("judge", str(tmp_path / name))
-    assert any(part in error for part in told.split("|")), error
+    assert told in refused("judge", str(tmp_path / name))
 
 
-CLAIMS = {
-    "contrasts: []": "holds no list of `contrasts`",
-    "contrasts: [a]": "contrast 1: must hold keys and values",
-    "contrasts: [{first: a}]": "second",
-    "contrasts: [{first: a, second: c}]": "the table has no arm 'c'",
-    "contrasts: [{first: a, second: a}]": "both sides are the same",
-    "contrasts: [{first: [a, b], second: [b, a]}]": "both sides are the same",
-    "contrasts: [{first: [a], second: b}]": "first",
-    "contrasts: [{first: a, second: b, expect: equivalent}]": "give `equivalent` a margin",
-    "contrasts: [{first: a, second: b, margin: -1}]": "margin",
-    "contrasts: [{first: a, second: b, expect: better}]": "expect",
-    "contrasts: [{first: a, second: b, measure: vqa}]": "the table has no 'vqa'",
-    "contrasts: [{first: a, second: b, measure: 4-shot}]": "the table has no '4-shot'",
-    "contrasts: [{first: a, second: b, colour: red}]": "colour",
-}
+def test_a_wrong_frame() -> None:
+    nullable = pd.DataFrame({"arm": ["a", "b"], "seed": pd.array([0, None], dtype="Int64"), "score": [1.0, 2.0]})
+    with pytest.raises(RequestError, match="row 2 has no seed"):
+        judge(nullable)
+    twice = pd.DataFrame([["a", 1, 2], ["b", 3, 4]], columns=["arm", "score", "score"])
+    with pytest.raises(RequestError, match="has the column 'score' twice"):
+        judge(twice)
 
 
-@pytest.mark.parametrize("content", CLAIMS)
-def test_wrong_claims(content: str, tmp_path: Path, refused: Refused) -> None:
-    (tmp_path / "scores.csv").write_text("arm,score\na,1\nb,2\n", encoding="utf-8")
-    (tmp_path / "claims.yaml").write_text(content, encoding="utf-8")
-    assert CLAIMS[content] in refused("judge", str(tmp_path / "scores.csv"), str(tmp_path / "claims.yaml"))
-
-
-def test_claims_say_themselves_what_is_better(tmp_path: Path, refused: Refused) -> None:
-    (tmp_path / "scores.csv").write_text("arm,score\na,1\nb,2\n", encoding="utf-8")
-    (tmp_path / "claims.yaml").write_text("contrasts: [{first: a, second: b}]", encoding="utf-8")
-    error = refused("judge", str(tmp_path / "scores.csv"), str(tmp_path / "claims.yaml"), "--lower-is-better")
-    assert "say `expect: less`" in error
+ONE = "contrasts: [{first: a, second: b}]"
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("claims", "words", "told"),
     [
-        ["--columns", "arm"],
-        ["--columns", "arms=x"],
-        ["--looks", "1"],
-        ["--looks", "4,2"],
-        ["--looks", "4,x"],
-        ["--figure", "plot.doc"],
+        ("contrasts: []", [], "holds no list of `contrasts`"),
+        ("contrasts: [a]", [], "contrast 1: must hold keys and values"),
+        ("contrasts: [{first: a}]", [], "the key 'second' is missing"),
+        ("contrasts: [{first: a, second: c}]", [], "the table has no arm 'c'"),
+        ("contrasts: [{first: [a, b], second: [b, a]}]", [], "both sides are the same"),
+        ("contrasts: [{first: a, second: b, measure: 4-shot}]", [], "the table has no '4-shot'"),
+        (ONE, ["--lower-is-better"], "say `expect: less`"),
+        (ONE, ["--columns", "arm"], "--columns"),
+        (ONE, ["--columns", "arms=x"], "--columns: there is no 'arms'; did you mean 'arm'?"),
+        (ONE, ["--columns", "seed=x"], "has no column 'x'"),
+        (ONE, ["--looks", "1"], "--looks"),
+        (ONE, ["--looks", "4,2"], "--looks"),
+        (ONE, ["--looks", "4,x"], "--looks"),
+        (ONE, ["--figure", "plot.doc"], "--figure"),
     ],
 )
-def test_wrong_options(words: list[str], tmp_path: Path, refused: Refused) -> None:
+def test_a_wrong_claim_or_option(claims: str, words: list[str], told: str, tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "scores.csv").write_text("arm,score\na,1\nb,2\n", encoding="utf-8")
-    assert words[0] in refused("judge", str(tmp_path / "scores.csv"), *words)
+    (tmp_path / "claims.yaml").write_text(claims, encoding="utf-8")
+    assert told in refused("judge", str(tmp_path / "scores.csv"), str(tmp_path / "claims.yaml"), *words)
 
 
-def test_lines_of_json_may_hold_separators_of_unicode(tmp_path: Path) -> None:
+def test_empty_rows_are_skipped_and_lines_of_json_may_hold_separators_of_unicode(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text("arm,seed,score\na,0,50\n\na,1,51\n,,\nb,0,53\nb,1,55\n,,\n , ,\n", encoding="utf-8")
+    assert judge(path).claims[0]["difference"] == 3.5
     path = tmp_path / "scores.jsonl"
     rows = [{"arm": arm, "question": "one\u2028two\x85", "score": 1.0} for arm in "ab"]
     path.write_text("\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8", newline="")
@@ -439,27 +395,6 @@ def test_text_core_is_the_mean_over_benchmarks_without_images() -> None:
     frame = pd.concat([*frames, table({"a": [1, 2], "b": [1, 2]}, benchmark="vqa", family="vqa")])
     (claim,) = judge(frame, [{"first": "b", "second": "a", "measure": "text-core"}]).claims
     assert claim["difference"] == pytest.approx((2.25 + 10) / 2)
-
-
-def test_a_sweeps_own_claims(tmp_path: Path) -> None:
-    claims = tmp_path / "claims.yaml"
-    claims.write_text(
-        "title: mine\ncontrasts:\n"
-        "- {claim: wider is better, first: wide, second: base, measure: vqa 4-shot, expect: greater}\n"
-        "- {claim: depth does nothing, first: deep, second: base, measure: 4-shot, expect: equivalent, margin: 5}\n",
-        encoding="utf-8",
-    )
-    frame = table({"base": [50, 51, 52], "wide": [60, 61, 63], "deep": [50, 52, 52]}, benchmark="vqa", shots=4)
-    verdicts = [claim["verdict"] for claim in judge(frame, claims).claims]
-    assert verdicts == ["supported", "supported"]
-
-
-def test_wrong_frames() -> None:
-    with pytest.raises(RequestError, match="has no column 'x'; known: arm, seed, score"):
-        judge(table({"a": [1], "b": [2]}), columns={"seed": "x"})
-    nullable = pd.DataFrame({"arm": ["a", "b"], "seed": pd.array([0, None], dtype="Int64"), "score": [1.0, 2.0]})
-    with pytest.raises(RequestError, match="row 2 has no seed"):
-        judge(nullable)
 
 
 def test_the_examples_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -492,32 +427,8 @@ def test_a_table_of_the_lab_has_the_lab_s_averages() -> None:
 
 
 def test_a_verdict_of_a_look_beside_later_seeds_says_so() -> None:
-    rows = [
-        {"arm": arm, "seed": seed, "score": score} for arm, scores in LATER.items() for seed, score in enumerate(scores)
-    ]
+    later = {"base": [50.0, 50.4, 49.7, 50.1], "wide": [53.8, 54.3, 53.0, 50.5], "deep": [50.2, 50.9, 49.5, 50.3]}
     for count in (3, 4):
-        judgement = judge(pd.DataFrame([row for row in rows if row["seed"] < count]), looks=[3, 6])
-        told = judgement_text(judgement)
+        told = judgement_text(judge(table({arm: scores[:count] for arm, scores in later.items()}), looks=[3, 6]))
         assert ("p and verdict are of the look at 3 seeds" in told) == (count == 4)
         assert "one run over another at the same seed below" in told
-
-
-LATER = {"base": [50.0, 50.4, 49.7, 50.1], "wide": [53.8, 54.3, 53.0, 50.5], "deep": [50.2, 50.9, 49.5, 50.3]}
-
-
-def test_errors_of_tables_say_what_to_write(tmp_path: Path) -> None:
-    for score in ("50,1", "50.1 %", "nan"):
-        (tmp_path / "t.tsv").write_text(f"arm\tseed\tscore\na\t0\t1\nb\t0\t{score}\n")
-        with pytest.raises(RequestError, match=f"row 3 is '{score}', not a number such as 50.1; leave the row out"):
-            judge(tmp_path / "t.tsv")
-    (tmp_path / "t.tsv").write_text("arm\tseed\tscore\na\t0\t1\na\t0\t2\nb\t0\t1\n")
-    with pytest.raises(RequestError, match="a second score of arm a, seed 0; leave"):
-        judge(tmp_path / "t.tsv")
-    same = pd.DataFrame([{"arm": arm, "seed": seed, "score": 5.0} for arm in "ab" for seed in range(3)])
-    assert "may be luck" not in judgement_text(judge(same))
-
-
-def test_a_frame_with_a_column_that_is_there_twice_is_refused() -> None:
-    frame = pd.DataFrame([["a", 1, 2], ["b", 3, 4]], columns=["arm", "score", "score"])
-    with pytest.raises(RequestError, match="has the column 'score' twice"):
-        make_scores(frame)
