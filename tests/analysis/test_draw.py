@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
+from analysis.effects import varying
 from analysis.judging.claims import load_lessons
 from analysis.judging.difference import Difference
 from analysis.judging.evidence import of_lessons
@@ -281,6 +282,8 @@ def test_each_level_of_an_axis_is_compared_with_the_base_s_and_controls_stand_ap
     every = pd.concat([levels.tail(1).assign(**shuffled), of_chat, levels], ignore_index=True)
     axes = list(drawn_levels(every)["axis"].unique())
     assert set(axes) == {"data mix", "synthetic captions", "images"} and axes[-1] == "images", "one measure"
+    unfinished = study.sweep.model_copy(update={"arms": {"unfinished": study.sweep.base, **study.sweep.arms}})
+    assert set(varying(unfinished, ["base", "no-vecap"])) == {"base", "no-vecap"}, "of equal arms the one that ran"
     words = what_mattered(every)
     farthest = levels.loc[levels["estimate"].abs().idxmax()]
     assert f"by the average: {farthest['axis']} ({farthest['level']}: " in words and "images" not in words

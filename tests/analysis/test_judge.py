@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -114,14 +115,19 @@ def test_looks_say_whether_to_go_on() -> None:
 
 
 @pytest.mark.parametrize("paired", [True, False])
-def test_later_seeds_change_no_look_before_them(paired: bool) -> None:
+def test_later_seeds_change_no_look_before_them_which_is_told(paired: bool) -> None:
     rng = np.random.default_rng(3)
     arms = {arm: rng.normal(gain, 1, 6) for arm, gain in (("a", 0.0), ("b", 1.5), ("c", 0.0), ("d", 0.0))}
     frame = table(arms)
-    frames = frame[frame["seed"] < 4], frame[(frame["seed"] < 4) | frame["arm"].isin(["a", "b"])]
-    told = [judge(one if paired else one.drop(columns="seed"), looks=(4, 8)).claims[0] for one in frames]
-    for name in ("p", "verdict", "open"):
-        assert told[0][name] == told[1][name], name
+    first = frame["seed"] < 4
+    judgements = [
+        judge(one if paired else one.drop(columns="seed"), looks=(4, 8))
+        for one in (frame[first], frame[first | frame["arm"].isin(["a", "b"])])
+    ]
+    before, after = (judgement.claims[0] for judgement in judgements)
+    assert all(before[name] == after[name] for name in ("p", "verdict", "open"))
+    told = ["p and verdict are of the look at 4 seeds" in judgement_text(judgement) for judgement in judgements]
+    assert told == [False, True]
 
 
 def test_groups_of_arms_are_judged_by_their_means() -> None:
@@ -207,25 +213,24 @@ def test_one_run_of_each_arm_gives_no_verdict_but_what_luck_is_worth() -> None:
     assert judge(frame[:3], columns=columns).spread is None
 
 
-def test_one_run_of_each_arm_is_compared_over_questions_whether_or_not_there_is_a_seed() -> None:
+def test_one_run_of_each_arm_is_compared_over_questions_each_of_which_counts_once() -> None:
+    """With or without a seed; three times the same answers, at several numbers of shots, say no more than once."""
     chance = np.random.default_rng(0)
-    frame = pd.DataFrame([(arm, question) for arm in "ab" for question in range(50)], columns=["arm", "question"])
-    frame["score"] = chance.normal(50, 10, 100)
-    without, with_seed = (judge(one).claims[0] for one in (frame, frame.assign(seed=0)))
-    assert without["interval_over"] == "questions" and without["verdict"] == "not judged"
-    assert all(without[name] == with_seed[name] for name in ("difference", "low", "high", "interval_over"))
-
-
-def test_a_question_asked_at_several_numbers_of_shots_counts_once() -> None:
-    """Three times the same answers say no more than once."""
-    chance = np.random.default_rng(1)
     rows = [(arm, question, chance.normal(50, 10)) for arm in "ab" for question in range(40)]
-    frame = pd.DataFrame(rows, columns=["arm", "question", "score"]).assign(benchmark="vqa", seed=0)
-    repeated = pd.concat([frame.assign(shots=shots) for shots in (0, 4, 8)])
-    once, thrice = (judge(one).claims[0] for one in (frame.assign(shots=0), repeated))
-    assert once["interval_over"] == "questions"
-    for name in ("difference", "low", "high"):
-        assert thrice[name] == pytest.approx(once[name]), name
+    frame = pd.DataFrame(rows, columns=["arm", "question", "score"])
+    thrice = pd.concat([frame.assign(benchmark="vqa", seed=0, shots=shots) for shots in (0, 4, 8)])
+    once, *others = (judge(one).claims[0] for one in (frame, frame.assign(seed=0), thrice))
+    assert once["interval_over"] == "questions" and once["verdict"] == "not judged"
+    for other, name in product(others, ("difference", "low", "high", "interval_over")):
+        assert other[name] == (once[name] if name == "interval_over" else pytest.approx(once[name])), name
+
+
+def test_without_a_seed_or_a_question_in_common_nothing_is_judged() -> None:
+    seeds = pd.concat([table({"a": [1, 2]}), table({"b": [3, 4]}).assign(seed=[7, 8])])
+    benchmarks = pd.concat([table({"a": [1, 2]}, benchmark="x"), table({"b": [3, 4]}, benchmark="y")])
+    for frame, reason in ((seeds, "no seed in common"), (benchmarks, "no question in common")):
+        (claim,) = judge(frame).claims
+        assert claim["verdict"] == "not judged" and claim["reason"].startswith(reason)
 
 
 def test_seeds_needed_of_single_runs_are_by_the_spread_of_what_is_claimed() -> None:
@@ -235,12 +240,6 @@ def test_seeds_needed_of_single_runs_are_by_the_spread_of_what_is_claimed() -> N
     claims = [{"first": "b", "second": "a", "measure": name} for name in ("calm", "wild")]
     calm, wild = (claim["seeds_needed"] for claim in judge(frame, claims).claims)
     assert calm < 5 and wild > 30
-
-
-def test_seeds_that_arms_do_not_share_give_no_verdict() -> None:
-    frame = pd.concat([table({"a": [1, 2]}), table({"b": [3, 4]}).assign(seed=[7, 8])])
-    (claim,) = judge(frame).claims
-    assert claim["verdict"] == "not judged" and claim["reason"].startswith("no seed in common")
 
 
 def test_logs_of_harnesses() -> None:
@@ -376,18 +375,6 @@ def test_empty_rows_are_skipped_and_lines_of_json_may_hold_separators_of_unicode
     assert judge(path).claims[0]["difference"] == 0
 
 
-def test_exit_codes_json_and_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "scores.tsv"
-    table({"base": [50, 51, 52], "wide": [60, 61, 62.5]}).to_csv(path, sep="\t", index=False)
-    assert main(["judge", str(path), "--figure", str(tmp_path / "plot.png")]) == 0
-    told = capsys.readouterr().out
-    assert "supported" in told and "> 0" in told and (tmp_path / "plot.png").stat().st_size > 5000
-    table({"base": [50, 51, 52], "wide": [50, 52, 51]}).to_csv(path, sep="\t", index=False)
-    assert main(["judge", str(path), "--json"]) == 3
-    told = json.loads(capsys.readouterr().out)
-    assert told["claims"][0]["verdict"] == "undecided" and told["go_on"] and not told["decided"]
-
-
 def test_text_core_is_the_mean_over_benchmarks_without_images() -> None:
     """As in the lab, whatever a user's own are called."""
     of_text = {"sums": {"a": [50, 51], "b": [52, 53.5]}, "facts": {"a": [50, 51], "b": [60, 61]}}
@@ -398,7 +385,7 @@ def test_text_core_is_the_mean_over_benchmarks_without_images() -> None:
 
 
 def test_the_examples_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What docs/judge.md says of its tables is what is printed about them."""
+    """What docs/judge.md says of its tables is what is printed about them, drawn or written as JSON; exit codes."""
     page = (Path(__file__).parents[2] / "docs" / "judge.md").read_text(encoding="utf-8")
     blocks = [part.split("\n```")[0].lstrip("\n") for part in page.split("```")[1::2]]
     (night,), (typed,) = ([one for one in blocks if one.startswith(head)] for head in ("commit\t", "arm,"))
@@ -409,8 +396,14 @@ def test_the_examples_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["judge", str(tmp_path / "results.tsv"), *words]) == 3
     told = capsys.readouterr().out
     assert "below 0.00399 may be luck" in told and "Left out 1 of 6 rows" in told
-    assert main(["judge", str(tmp_path / "scores.csv")]) == 0
-    assert "supported" in capsys.readouterr().out
+    assert main(["judge", str(tmp_path / "scores.csv"), "--figure", str(tmp_path / "plot.png")]) == 0
+    told = capsys.readouterr().out
+    assert "supported" in told and "one run over another at the same seed below" in told
+    assert (tmp_path / "plot.png").stat().st_size > 5000
+    table({"base": [50, 51, 52], "wide": [50, 52, 51]}).to_csv(tmp_path / "open.csv", index=False)
+    assert main(["judge", str(tmp_path / "open.csv"), "--json"]) == 3
+    judged = json.loads(capsys.readouterr().out)
+    assert judged["claims"][0]["verdict"] == "undecided" and judged["go_on"] and not judged["decided"]
     keys = set(judge(LOGS).claims[0])
     assert all(f"`{key}`" in page for key in keys)
 
@@ -424,11 +417,3 @@ def test_a_table_of_the_lab_has_the_lab_s_averages() -> None:
     assert len(found) == len(committed) > 10
     for claim, estimate in committed.items():
         assert found[claim]["difference"] == pytest.approx(estimate, abs=1e-4), claim
-
-
-def test_a_verdict_of_a_look_beside_later_seeds_says_so() -> None:
-    later = {"base": [50.0, 50.4, 49.7, 50.1], "wide": [53.8, 54.3, 53.0, 50.5], "deep": [50.2, 50.9, 49.5, 50.3]}
-    for count in (3, 4):
-        told = judgement_text(judge(table({arm: scores[:count] for arm, scores in later.items()}), looks=[3, 6]))
-        assert ("p and verdict are of the look at 3 seeds" in told) == (count == 4)
-        assert "one run over another at the same seed below" in told

@@ -25,7 +25,6 @@ from analysis.study import Study
 from mm1_lab.config import (
     AVERAGE,
     Contrast,
-    DataIdentity,
     Recipe,
     RequestError,
     Sweep,
@@ -82,19 +81,6 @@ def test_a_world_that_is_otherwise_contradicts_it() -> None:
     found = connector(5, _336=-5, _144=-4, _c_abstractor=9)
     assert verdicts(found, *CONNECTOR) == dict.fromkeys(CONNECTOR, "contradicted")
     assert abs(found["connector type"]["estimate"]) > 7
-
-
-def test_groups_of_arms_are_compared_by_their_means() -> None:
-    """Three against three, with a variance moderated as an axis' is."""
-    sweep = sweep_of("connector", GRID)
-    study = study_of(sweep, range(3), lifts=lifts_of(GRID, _336=5))
-    first, second = ([arm for arm in GRID if level in arm][:3] for level in ("336", "224"))
-    contrast = Contrast(claim="more", first=tuple(first), second=tuple(second), measure=AVERAGE, expect="greater")
-    row = claim_row(study, claim_of(contrast))
-    values = study.trial_values(AVERAGE)
-    means = [[np.mean([values.loc[arm, seed] for arm in side]) for seed in range(3)] for side in (first, second)]
-    assert row["estimate"] == pytest.approx(np.mean(means[0]) - np.mean(means[1])) and row["df"] == 2 + 5
-    assert row["detail"] == f"mean of {', '.join(first)} − mean of {', '.join(second)}, average"
 
 
 def test_an_arm_on_both_sides_of_a_contrast_cancels_out(mix_study: Study) -> None:
@@ -248,10 +234,6 @@ def test_the_law_is_judged_by_the_paper_s_objective_and_by_loss(slope: float, ha
     found = law_row(fit_of("8-shot average", slope, half, seeds=2))
     assert (found["verdict"], found["reason"]) == ("not judged", "2 of the 3 seeds that a verdict needs")
     assert law_row(fit_of("4-shot average", slope, half))["reason"] == "no law: no fit by 8-shot average"
-    own = SEARCH.manifest.model_copy(update={"data": DataIdentity(kind="shards", digest="1", tokenizer="t")})
-    own_study = replace(SEARCH, variant=replace(SEARCH.variant, manifest=own))
-    kinds = [set(parts_frame(of_law(study, LESSONS, [score]))["seeds_are"]) for study in (SEARCH, own_study)]
-    assert kinds == [{"development"}, {""}], "nothing was tuned on seeds of one's own data"
 
 
 def test_a_damaged_law_is_told(tmp_path: Path) -> None:
