@@ -22,7 +22,6 @@ from tests.analysis.results_folder import HELD_OUT, write_results
 SWEEP = load_sweep(Path(__file__).parents[2] / "sweeps" / "validity.yaml")
 ARMS = ("base", "blind", "half-steps", "double-steps")
 LEVEL = {"base": 60.0, "blind": 35.0, "half-steps": 50.0, "double-steps": 68.0}
-GATES = "check,seed,what,value,low,high,needed,verdict\n"
 Change = Callable[[str, ScoreRow], ScoreRow]
 
 
@@ -133,9 +132,9 @@ def test_what_fails_its_gate_forbids_verdicts(tmp_path: Path) -> None:
     assert contrasts(folder)["reason"].str.startswith("the base fails its gates").all(), "from Python too"
     gates = folder.parent / "check_scale" / "gates.csv"
     gates.parent.mkdir()
+    heading = "check,seed,what,value,low,high,needed,verdict\n"
     lines = [f"linear probe,{seed},colour at 336,50,,,≥ 90,fail\n" for seed in (1, 7)]
-    lines.append("words,1,relation,70,,,≥ 90,weak\n")
-    gates.write_text("".join([GATES, *lines]), encoding="utf-8")
+    gates.write_text("".join([heading, *lines, "words,1,relation,70,,,≥ 90,weak\n"]), encoding="utf-8")
     assert failed_gates(study, rows)[2:] == ("linear probe: colour at 336, seed 1",), "seed 7 is not of this study"
 
     manifest = folder / "sweep.json"

@@ -79,19 +79,14 @@ def test_a_failure_that_another_command_clears_meanwhile_is_none(
 
     monkeypatch.setattr(ledger_module, "read_json", clear_first)
     assert ledger.diverged() == {"stays": "loss is nan"}
+    monkeypatch.undo()
+    ledger.failure_file("stays", "log").write_text("Traceback", encoding="utf-8")
+    tmp_path.rename(moved := tmp_path.with_name("moved"))
+    ledger = Ledger(moved)
+    assert ledger.failures()["stays"]["log"] == str(moved / "failures" / "stays.log"), "where it is now"
     ledger.failure_file("stays").write_text("{", encoding="utf-8")
     with pytest.raises(RequestError, match="delete it and run the sweep again"):
         ledger.failures()
-
-
-def test_failures_of_results_that_were_moved_name_the_log_where_it_is_now(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "here")
-    for name in ("logged", "silent"):
-        ledger.record_failure(name, "base / seed 0", 1, "failed", "no memory")
-    ledger.failure_file("logged", "log").write_text("Traceback", encoding="utf-8")
-    (tmp_path / "here").rename(tmp_path / "there")
-    logs = {name: failure["log"] for name, failure in Ledger(tmp_path / "there").failures().items()}
-    assert logs == {"logged": str(tmp_path / "there" / "failures" / "logged.log"), "silent": None}
 
 
 def test_a_folder_whose_name_is_not_in_utf_8_is_refused(tmp_path: Path) -> None:
