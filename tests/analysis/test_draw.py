@@ -334,6 +334,7 @@ def test_the_overview_tells_lessons_and_how_to_run_the_rest(one_seed: Path) -> N
     links = re.findall(r"\]\(<(.+?)>\)", summary)
     assert "No design choice can be said to matter most" in summary
     assert len(links) > 5 and all((one_seed / link).exists() for link in links)
+    assert "over questions" in (one_seed / "mini" / "axes.md").read_text(encoding="utf-8")
     lessons = pd.read_csv(one_seed / "mini" / "lessons.csv").set_index("detail")
     lift = lessons.loc["captions − interleaved, 0-shot"]
     assert (lift["verdict"], lift["reason"], lift["seeds_are"]) == ("not judged", "one seed", "development")

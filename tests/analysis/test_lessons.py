@@ -25,6 +25,7 @@ from analysis.study import Study
 from mm1_lab.config import (
     AVERAGE,
     Contrast,
+    DataIdentity,
     Recipe,
     RequestError,
     Sweep,
@@ -234,6 +235,10 @@ def test_the_law_is_judged_by_the_paper_s_objective_and_by_loss(slope: float, ha
     found = law_row(fit_of("8-shot average", slope, half, seeds=2))
     assert (found["verdict"], found["reason"]) == ("not judged", "2 of the 3 seeds that a verdict needs")
     assert law_row(fit_of("4-shot average", slope, half))["reason"] == "no law: no fit by 8-shot average"
+    own = SEARCH.manifest.model_copy(update={"data": DataIdentity(kind="shards", digest="1", tokenizer="t")})
+    own_study = replace(SEARCH, variant=replace(SEARCH.variant, manifest=own))
+    kinds = [set(parts_frame(of_law(study, LESSONS, [score]))["seeds_are"]) for study in (SEARCH, own_study)]
+    assert kinds == [{"development"}, {""}], "nothing was tuned on seeds of one's own data"
 
 
 def test_a_damaged_law_is_told(tmp_path: Path) -> None:

@@ -111,6 +111,7 @@ def test_a_decoder_with_experts_starts_as_the_dense_one(sweep: Sweep) -> None:
         ("arms:\n  a: {data_mx: {captions: 1}}\n", "unknown key 'data_mx'; did you mean 'data_mix'?"),
         ("arms:\n  a: {data_mix: {captions: 0, interleaved: 0, text: 0}}\n", "the weights are all zero"),
         ("arms:\n  a: {}\n  a: {image_tokens: 64}\n", "line 7: is no plain YAML (the key 'a' appears twice"),
+        ("arms: {a: {<<: {image_tokens: 64}}}\n", "line 5: is no plain YAML"),
         ("arms:\n\ta: {}\n", "indent with spaces, not tabs)"),
         ("axis: a: b\n", "line 5: is no plain YAML (mapping values are not allowed here; text with `: ` in it"),
         (
@@ -129,6 +130,10 @@ def test_a_decoder_with_experts_starts_as_the_dense_one(sweep: Sweep) -> None:
         (
             "arms: {a: {}, b: {}}\ncontrasts: [{claim: c, first: a, second: b, measure: 0-shot, expect: equivalent}]\n",
             "give `equivalent` a margin",
+        ),
+        (
+            "arms: {a: {}, b: {}}\ncontrasts: [{claim: c, first: a, second: b, measure: textcore, expect: less}]\n",
+            "contrasts.0.measure: is not a measure; use text-core, average, 4-shot",
         ),
     ],
 )
