@@ -238,3 +238,11 @@ def test_results_that_cannot_be_written_say_so(results: Path) -> None:
     (results / "trials").write_text("no folder")  # as a superuser may write everywhere
     with pytest.raises(RequestError, match=r"trials cannot be unpacked there .* name the copy with --results"):
         _read(results)
+
+
+def test_what_the_repository_ships_is_whole_and_small(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, tmp_path, REPOSITORY / "results" / "parts")
+    assert not ledger.damaged_parts() and not damaged(REPOSITORY / "results" / "study")
+    listed = subprocess.run(["git", "ls-files", "-z", "results"], cwd=REPOSITORY, capture_output=True, check=True)
+    paths = [path for name in listed.stdout.decode().split("\0") if name and (path := REPOSITORY / name).exists()]
+    assert len(paths) <= 500 and sum(path.stat().st_size for path in paths) <= 25_000_000
