@@ -60,7 +60,7 @@ def three_seeds(tmp_path_factory: pytest.TempPathFactory, small_mix: Sweep) -> P
 def one_seed(tmp_path_factory: pytest.TempPathFactory, small_mix: Sweep) -> Path:
     """A results folder with everything that is drawn."""
     results = tmp_path_factory.mktemp("one")
-    write_results(results, small_mix, small_mix.arms, (0,), missing=MISSING)
+    write_results(results, small_mix, small_mix.arms, (0,), missing=MISSING, questions=16)
     assert sorted(path.name for path in draw(results, report=True)) == sorted([*NAMES, *OVERALL, "report.html"])
     return results
 
@@ -303,28 +303,6 @@ def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path)
     assert {path: path.read_bytes() for path in paths} == first
 
 
-@pytest.mark.usefixtures("unrendered")
-def test_committed_results_change_only_where_they_are_named(
-    tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arms = {name: data_mix.arms[name] for name in ("base", "captions")}
-    sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": ()})
-    local, study = tmp_path / "local", tmp_path / "study"
-    monkeypatch.setattr("mm1_lab.commands.showing.RESULTS", local)
-    monkeypatch.setattr("mm1_lab.commands.showing.PUBLISHED", study)
-    write_results(study, sweep, arms, (0,), questions=16)
-    before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
-    assert main(["figures"]) == 0 and (local / "study" / "summary.md").exists()
-    assert not list(local.glob("study/*/*/sweep.json")) and not (local / "study" / "trials").exists(), "no copies"
-    assert f"{local}: no results here; showing the shipped results" in capsys.readouterr().out
-    write_results(local, sweep, arms, (0,), questions=16)
-    assert main(["figures"]) == 0 and (local / "summary.md").exists()
-    assert {path: path.read_bytes() for path in study.rglob("*") if path.is_file()} == before
-    assert main(["figures", "--results", str(study), "--latex"]) == 0 and (study / "summary.md").exists()
-    assert {path.stem for path in study.rglob("*.tex")} == {path.stem for path in study.glob("*/**/*.md")} >= {"axes"}
-    assert {path.stem for path in study.rglob("*.pdf")} == {path.stem for path in study.glob("mini/**/*.png")}
-
-
 def test_the_overview_tells_lessons_and_how_to_run_the_rest(one_seed: Path) -> None:
     summary = (one_seed / "summary.md").read_text(encoding="utf-8")
     assert "not run: make" not in summary and "1, development, over questions" in summary
@@ -363,31 +341,41 @@ def test_the_report_needs_nothing_else_and_tells_all_of_it(one_seed: Path) -> No
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_a_question_of_ones_own_comes_first_and_alone(
-    tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch
+def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_where_they_are_named(
+    tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without a sweep of the paper there is no lesson, and no figure without a verdict to show."""
     monkeypatch.setattr("analysis.redraw.machine_cpus", lambda: 1)  # in this process
-    arms = {name: data_mix.arms[name] for name in ("base", "captions")}
-    own = data_mix.model_copy(
-        update={"name": "zeta", "title": "My question", "arms": arms, "panels": {}, "contrasts": (LIFTS,)}
-    )
-    write_results(tmp_path, own, arms, (0, 1), scale="smoke", questions=16)
-    assert main(["report", "--results", str(tmp_path)]) == 0
-    assert not list(tmp_path.glob("smoke/lessons*")) and not list(tmp_path.glob("smoke/**/contrasts.png"))
-    summary, report = ((tmp_path / name).read_text(encoding="utf-8") for name in ("summary.md", "report.html"))
+    arms = {name: data_mix.arms[name] for name in ("base", "captions", "interleaved")}
+    of_paper = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": data_mix.contrasts[:1]})
+    own = of_paper.model_copy(update={"name": "zeta", "title": "My question", "contrasts": (LIFTS,)})
+    local, study = tmp_path / "local", tmp_path / "study"
+    monkeypatch.setattr("mm1_lab.commands.showing.RESULTS", local)
+    monkeypatch.setattr("mm1_lab.commands.showing.PUBLISHED", study)
+    write_results(study, own, ("base", "captions"), (0, 1), scale="smoke", questions=16)
+    before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
+
+    assert main(["report"]) == 0
+    assert f"{local}: no results here; showing the shipped results" in capsys.readouterr().out
+    assert not list(local.glob("study/*/*/sweep.json")) and not (local / "study" / "trials").exists(), "no copies"
+    assert not list(local.glob("study/smoke/lessons*")) and not list(local.glob("study/smoke/**/contrasts.png"))
+    summary, report = ((local / "study" / name).read_text(encoding="utf-8") for name in ("summary.md", "report.html"))
     for text in (summary, report):
         assert "essons" not in text.partition("Glossary")[0] and "not run" not in text
-    assert "Reproduce: `mm1-lab run zeta --scale smoke --seeds 0,1`" in summary
     assert report.index("<h1>My question") < report.index("<h2") < report.index("Scores of the arms")
-    of_paper = {"arms": arms | {"interleaved": data_mix.arms["interleaved"]}, "panels": {}}
-    of_paper["contrasts"] = data_mix.contrasts[:1]
-    write_results(tmp_path, data_mix.model_copy(update=of_paper), of_paper["arms"], (0, 1), "smoke", questions=16)
-    draw(tmp_path)
-    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+
+    write_results(local, own, arms, (0, 1), scale="smoke", questions=16)
+    write_results(local, of_paper, arms, (0, 1), scale="smoke", questions=16)
+    assert main(["figures"]) == 0
+    summary = (local / "summary.md").read_text(encoding="utf-8")
     parts = ("### My question", "### Across sweeps", "captions lift zero-shot", "### Pre-training")
     places = [summary.index(part) for part in parts]
-    assert places == sorted(places)
+    assert places == sorted(places) and "run zeta --scale smoke --seeds 0,1`" in summary
+
+    assert {path: path.read_bytes() for path in study.rglob("*") if path.is_file()} == before
+    assert main(["figures", "--results", str(study), "--latex"]) == 0 and (study / "summary.md").exists()
+    assert {path.stem for path in study.rglob("*.tex")} == {path.stem for path in study.glob("*/**/*.md")} >= {"axes"}
+    assert {path.stem for path in study.rglob("*.pdf")} == {path.stem for path in study.glob("smoke/**/*.png")}
 
 
 def test_equal_scores_of_groups_of_arms_support_nothing(data_mix: Sweep) -> None:
