@@ -114,6 +114,7 @@ def with_halved(request: Request) -> Request:
     return replace(request, trials=(trial.model_copy(update={"evaluation": evaluation}),))
 
 
+@pytest.mark.filterwarnings("ignore:The `srun` command is available")  # Lightning, where Slurm is installed
 @pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.usefixtures("here")
 def test_a_kind_of_stage_and_an_executor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
