@@ -10,6 +10,8 @@ from mm1_lab.config import (
     RateSearch,
     Recipe,
     RequestError,
+    Scale,
+    Sweep,
     load_scale,
     load_sweep,
     read_yaml,
@@ -60,23 +62,20 @@ def test_a_sweep_of_models_that_exist_resolves_at_lab(path: Path) -> None:
     header = text[: text.index("title:")]
     assert f"mm1-lab run sweeps/lab/{path.name} --scale lab" in header
     assert "paper found" in header and "Needs --data" in header
-    known = {f"{family} {k}-shot".strip() for family in FAMILIES for k in numbers.evaluate.shots}
-    assert {str(contrast.measure) for contrast in sweep.contrasts} <= known
+    assert_measures_exist(sweep, numbers)
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_a_sweeps_header_gives_the_command_and_what_the_paper_found(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
+def test_a_sweep_s_header_gives_its_command_and_its_contrasts_use_measures_that_exist(path: Path) -> None:
+    sweep, text = load_sweep(path), path.read_text(encoding="utf-8")
     header = text[: text.index("title:")]
     name = path.stem.replace("_", "-")
-    is_law = isinstance(load_sweep(path).search, RateSearch)
-    assert (f"make {name}" if is_law else f"make sweep-{name}") in header
-    assert "paper found" in header
-
-
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_contrasts_use_measures_that_exist(path: Path) -> None:
+    command = f"make {name}" if isinstance(sweep.search, RateSearch) else f"make sweep-{name}"
+    assert command in header and "paper found" in header
     for scale in SCALES:
-        shots = load_scale(scale.stem, scale.parent).evaluate.shots
-        known = {"text-core", *(f"{family} {k}-shot".strip() for family in FAMILIES for k in shots)}
-        assert {str(contrast.measure) for contrast in load_sweep(path).contrasts} <= known
+        assert_measures_exist(sweep, load_scale(scale.stem, scale.parent))
+
+
+def assert_measures_exist(sweep: Sweep, scale: Scale) -> None:
+    known = {f"{family} {k}-shot".strip() for family in FAMILIES for k in scale.evaluate.shots}
+    assert {str(contrast.measure) for contrast in sweep.contrasts} <= {"text-core", *known}

@@ -13,7 +13,6 @@ from analysis.judging.claims import Claim
 from analysis.judging.evidence import gather
 from analysis.study import Study
 from mm1_lab.config import Sweep
-from mm1_lab.files import DONE, commit
 from mm1_lab.results import HeldOutRow, Ledger, Manifest, ScoreRow, TrialRow
 from mm1_lab.results.manifest import merge_manifest, variant_name
 from mm1_lab.results.reading import Variant
@@ -117,14 +116,6 @@ def write_results(
     folder = results / scale / name
     merge_manifest(folder, manifest, trials, lambda row: True)
     return folder
-
-
-def vouch_for(folder: Path) -> None:
-    """Makes a changed trial's folder whole again, as if it had been written so."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    folder.rename(partial)
-    (partial / DONE).unlink()
-    commit(partial, folder)
 
 
 def claim_row(study: Study, claim: Claim) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def test_the_sweep_s_sizes_decide_the_paper_s_slope_at_three_seeds(measure: str,
     assert list(load_sweep(Path("sweeps/lr_law.yaml")).arms) == list(MINI)
     generator = np.random.default_rng(0)
     decided = []
-    for _ in range(60):
+    for _ in range(30):
         cells = [searched_cell(generator, params, noise, 3, scatter, math.inf) for params in MINI.values()]
         decided.append(fit_law([found for found in map(find_optimum, cells) if not found.needs]).slope.high < 0)
     assert statistics.fmean(decided) >= 0.8

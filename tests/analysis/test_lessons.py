@@ -3,14 +3,13 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from analysis.judging.claims import LAW, Claim, Lesson, claim_of, claims_of, load_lessons
@@ -21,7 +20,6 @@ from analysis.judging.verdicts import judge_contrasts, judge_lessons, needed, ne
 from analysis.law.fit import Fit, Law
 from analysis.law.report import _last_targets
 from analysis.law.runs import Objective
-from analysis.pages.verdicts import lesson_notes
 from analysis.statistics import Interval
 from analysis.study import Study
 from mm1_lab.config import (
@@ -86,25 +84,10 @@ def test_a_world_that_is_otherwise_contradicts_it() -> None:
     assert abs(found["connector type"]["estimate"]) > 7
 
 
-def test_groups_of_arms_are_compared_by_their_means() -> None:
-    """Three against three, with a variance moderated as an axis' is."""
-    sweep = sweep_of("connector", GRID)
-    study = study_of(sweep, range(3), lifts=lifts_of(GRID, _336=5))
-    first, second = ([arm for arm in GRID if level in arm][:3] for level in ("336", "224"))
-    contrast = Contrast(claim="more", first=tuple(first), second=tuple(second), measure=AVERAGE, expect="greater")
-    row = claim_row(study, claim_of(contrast))
-    values = study.trial_values(AVERAGE)
-    means = [[np.mean([values.loc[arm, seed] for arm in side]) for seed in range(3)] for side in (first, second)]
-    assert row["estimate"] == pytest.approx(np.mean(means[0]) - np.mean(means[1])) and row["df"] == 2 + 5
-    assert row["detail"] == f"mean of {', '.join(first)} − mean of {', '.join(second)}, average"
-
-
-def test_an_arm_on_both_sides_of_a_contrast_cancels_out(data_mix: Sweep) -> None:
-    study = study_of(data_mix, range(3))
-
+def test_an_arm_on_both_sides_of_a_contrast_cancels_out(mix_study: Study) -> None:
     def difference(first: str | tuple[str, ...], second: str | tuple[str, ...]) -> dict[str, Any]:
         contrast = Contrast(claim="more", first=first, second=second, measure=AVERAGE, expect="greater")
-        return claim_row(study, claim_of(contrast))
+        return claim_row(mix_study, claim_of(contrast))
 
     shared = difference(("captions", "base"), ("interleaved", "base"))
     assert shared["estimate"] == pytest.approx(difference("captions", "interleaved")["estimate"] / 2)
@@ -162,10 +145,9 @@ def test_a_part_that_is_set_aside_is_shown_and_does_not_decide() -> None:
     assert ["image tokens" in lines for lines in open_now] == [False, True]
 
 
-def test_lessons_are_one_family_and_contrasts_are_in_none(data_mix: Sweep) -> None:
+def test_lessons_are_one_family_and_contrasts_are_in_none(mix_study: Study) -> None:
     """Every p of the family is Holm's of the lessons alone, worked out here."""
-    study = study_of(data_mix, range(3))
-    evidence = of_lessons(study, LESSONS)
+    evidence = of_lessons(mix_study, LESSONS)
     frame, parts = judge_lessons(LESSONS, evidence), parts_frame(evidence)
     known = frame[frame["verdict"] != "not judged"]
     assert set(known["family"]) == {len(known)} == {9}
@@ -176,25 +158,27 @@ def test_lessons_are_one_family_and_contrasts_are_in_none(data_mix: Sweep) -> No
     order = sorted(known["lesson"], key=lambda name: smallest[name])
     adjusted = np.maximum.accumulate([min(1.0, (len(order) - k) * smallest[name]) for k, name in enumerate(order)])
     assert list(known.set_index("lesson").loc[order, "p_holm"]) == pytest.approx(list(adjusted))
-    claims = judge_contrasts(study).set_index("claim")
+    claims = judge_contrasts(mix_study).set_index("claim")
     alone = claims.loc["captions lift zero-shot"]
     assert alone["p_supported"] == parts.set_index("lesson").loc["captions", "p_supported"] == alone["p"]
     assert alone["verdict"] == ("supported" if alone["p"] <= 0.05 else "undecided")
 
 
-def test_controls_are_not_in_the_pool_and_pictures_lend_text_no_variance(data_mix: Sweep) -> None:
-    claims = {}
-    for name, arms in (("with", data_mix.arms), ("without", [arm for arm in data_mix.arms if arm != "blind"])):
-        study = study_of(data_mix, range(3), arms=arms)
-        claims[name] = judge_contrasts(study).set_index("claim")
-        if name == "with":
-            scores = study.scores.copy()
-            pictures = (scores["family"] != "text") & (scores["arm"] == "text-14")
-            scores.loc[pictures, "score"] += 90.0 * scores.loc[pictures, "seed"]
-            wild = judge_contrasts(replace(study, scores=scores)).set_index("claim")
-    lift, text = ("captions lift zero-shot", "error"), ("91/9 keeps text skill", "error")
-    assert claims["with"].loc[lift] == claims["without"].loc[lift]
-    assert wild.loc[lift] > 2 * claims["with"].loc[lift] and wild.loc[text] == claims["with"].loc[text]
+def test_controls_are_not_in_the_pool_and_pictures_lend_text_no_variance(mix_study: Study) -> None:
+    scores = mix_study.scores
+    pictures = (scores["family"] != "text") & (scores["arm"] == "text-14")
+    wild = scores["score"] + 90.0 * scores["seed"] * pictures
+    lift, text = "captions lift zero-shot", "91/9 keeps text skill"
+    contrasts = tuple(one for one in mix_study.sweep.contrasts if one.claim in (lift, text))
+    sweep = mix_study.sweep.model_copy(update={"contrasts": contrasts})
+    manifest = mix_study.manifest.model_copy(update={"sweep": sweep})
+    study = replace(mix_study, variant=replace(mix_study.variant, manifest=manifest))
+    every, without, apart = (
+        judge_contrasts(replace(study, scores=rows)).set_index("claim")["error"]
+        for rows in (scores, scores[scores["arm"] != "blind"], scores.assign(score=wild))
+    )
+    assert every[lift] == without[lift]
+    assert apart[lift] > 2 * every[lift] and apart[text] == every[text]
 
 
 def part(estimate: float, number: int = 1) -> Evidence:
@@ -214,10 +198,8 @@ def test_seeds_needed_are_those_of_the_part_with_which_a_lesson_falls() -> None:
 
 
 def test_what_was_not_run_says_how_to_run_it() -> None:
-    found = connector(2)
-    assert found["captions"]["reason"] == "not run: make sweep-data-mix"
-    assert found["captions"]["verdict"] == "not judged"
-    assert found["learning-rate law"]["reason"] == "not run: make lr-law"
+    found = judge_lessons(LESSONS, []).set_index("lesson")
+    assert tuple(found.loc["captions", ["verdict", "reason"]]) == ("not judged", "not run: make sweep-data-mix")
     at_smoke = judge_lessons(LESSONS, [], "smoke")
     assert at_smoke["reason"].str.fullmatch(r"not run: make (lr-law|sweep-[a-z-]+) SCALE=smoke").all()
 
@@ -277,49 +259,28 @@ def test_every_lesson_is_about_a_contrast_or_an_axis_that_its_sweep_has() -> Non
 
 def test_a_broken_lesson_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "lessons.yaml"
-    path.write_text("- {name: a}\n", encoding="utf-8")
-    with pytest.raises(RequestError, match="lesson 1: the key 'claim' is missing"):
-        load_lessons(path)
-    path.write_text("lessons\n", encoding="utf-8")
-    with pytest.raises(RequestError, match="must hold a list"):
-        load_lessons(path)
     good = (ROOT / "analysis" / "lessons.yaml").read_text(encoding="utf-8")
-    path.write_text(good.replace("{contrast: captions lift zero-shot}", "{measure: 0-shot}"), encoding="utf-8")
-    with pytest.raises(RequestError, match="a part needs exactly one of: contrast; axis"):
-        load_lessons(path)
-    itself = "{first: captions, second: captions}"
-    path.write_text(good.replace("{contrast: captions lift zero-shot}", itself), encoding="utf-8")
-    with pytest.raises(RequestError, match="a part compares two arms"):
-        load_lessons(path)
-    for content in ("- {name: größer}\n".encode("latin-1"), b"- {name: 2020-99-99}\n"):
-        path.write_bytes(content)
-        with pytest.raises(RequestError, match="this is not YAML"):
+    part = "{contrast: captions lift zero-shot}"
+    for text, message in (
+        ("- {name: a}\n", "lesson 1: the key 'claim' is missing"),
+        ("lessons\n", "must hold a list"),
+        ("- {name: 2020-99-99}\n", "this is not YAML"),
+        (good.replace(part, "{measure: 0-shot}"), "a part needs exactly one of: contrast; axis"),
+        (good.replace(part, "{first: captions, second: captions}"), "a part compares two arms"),
+    ):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(RequestError, match=message):
             load_lessons(path)
-
-
-def protocol_hash(lessons: Iterable[Lesson], sweeps: Iterable[Sweep]) -> str:
-    """SHA-256 over what a confirmatory study freezes: the lessons and the contrasts of the sweeps."""
-    contrasts = {sweep.name: [contrast.model_dump() for contrast in sweep.contrasts] for sweep in sweeps}
-    frozen = {"lessons": [lesson.model_dump() for lesson in lessons], "contrasts": contrasts}
-    return hashlib.sha256(json.dumps(frozen, sort_keys=True).encode()).hexdigest()
 
 
 def test_the_protocol_of_the_study_is_that_of_these_files() -> None:
     """The hash in docs/study.md is over the lessons and every sweep's contrasts: neither changes unnoticed."""
     sweeps = [load_sweep(path) for path in sorted((ROOT / "sweeps").glob("*.yaml"))]
+    contrasts = {sweep.name: [contrast.model_dump() for contrast in sweep.contrasts] for sweep in sweeps}
+    frozen = {"lessons": [lesson.model_dump() for lesson in LESSONS], "contrasts": contrasts}
+    now = hashlib.sha256(json.dumps(frozen, sort_keys=True).encode()).hexdigest()
     text = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
-    now = protocol_hash(LESSONS, sweeps)
     assert f"`{now}`" in text, (
         f"lessons or contrasts have changed: a draft takes the new hash {now}, a frozen study none"
     )
     assert "Status: draft" in text or "Status: frozen" in text
-    lesson = LESSONS[0].model_copy(update={"margin": "another"})
-    assert protocol_hash([lesson, *LESSONS[1:]], sweeps) != now
-    moved = [sweep.model_copy(update={"contrasts": sweep.contrasts[1:]}) for sweep in sweeps]
-    assert protocol_hash(LESSONS, moved) != now
-
-
-def test_seeds_needed_are_explained_where_they_stand() -> None:
-    lessons = pd.read_csv(ROOT / "results" / "study" / "mini" / "lessons.csv")
-    assert "*Seeds needed*" in " ".join(lesson_notes(lessons))
-    assert "*Seeds needed*" not in " ".join(lesson_notes(lessons.assign(seeds_needed=np.nan)))

@@ -15,8 +15,8 @@ from mm1_lab.config import Measure, Sweep
 from tests.analysis.results_folder import study_of
 
 
-def test_signal_and_noise_are_those_of_an_analysis_of_variance(data_mix: Sweep) -> None:
-    study = study_of(data_mix, (0, 1, 2))
+def test_signal_and_noise_are_those_of_an_analysis_of_variance(data_mix: Sweep, mix_study: Study) -> None:
+    study = mix_study
     rows = measure_rows(study, 4.0, 1.0).set_index("measure")
     for name in ("0-shot", "text-core", "4-shot"):
         scores = study.trial_values(Measure.parse(name)).drop(index="blind")
@@ -29,7 +29,7 @@ def test_signal_and_noise_are_those_of_an_analysis_of_variance(data_mix: Sweep) 
         assert rows.loc[name, ["arms", "seeds"]].tolist() == [arms, seeds]
     assert (rows["core_minutes"] == 8 * rows["seeds_needed"]).all()
     assert measures_table(rows.reset_index(), "").frame["seeds needed"].str.isdigit().all()
-    assert measure_rows(study_of(data_mix, (0,)), 4.0, 1.0).empty, "one seed tells nothing of noise"
+    assert measure_rows(study_of(data_mix, (0,), questions=8), 4.0, 1.0).empty, "one seed tells nothing of noise"
     full = replace(study, scores=study.scores.assign(score=100.0))
     assert measure_rows(full, 4.0, 1.0).empty, "what never varies has no noise but that of rounding"
 
@@ -55,9 +55,9 @@ def test_the_part_of_the_noise_that_questions_cause_is_found() -> None:
 
 
 def test_a_plan_says_what_deciding_takes_by_results_that_exist(
-    tmp_path: Path, data_mix: Sweep, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, mix_study: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = measure_rows(study_of(data_mix, (0, 1, 2)), 4.0, 1.0)
+    rows = measure_rows(mix_study, 4.0, 1.0)
     assert measures_text(tmp_path, [Measure()]) == ""
     write_csv(rows, tmp_path / "measures.csv")
     text = measures_text(tmp_path, [Measure("vqa", 4)])

@@ -89,18 +89,12 @@ def interval(estimate: float, half: float) -> Interval:
         ("greater", 0, 3, 2, "supported"),
         ("greater", 0, 1, 2, "undecided"),
         ("greater", 0, -3, 2, "contradicted"),
-        ("greater", 5, 6, 2, "undecided"),
         ("greater", 5, 2, 1, "contradicted"),
-        ("less", 0, -3, 2, "supported"),
         ("less", 2, -1, 0.5, "contradicted"),
         ("less", 2, -3, 2, "undecided"),
-        ("equivalent", 2, 0, 1, "supported"),
         ("equivalent", 2, 0.3, 2.0, "supported"),  # the 90 % interval decides: 0.3 + 1.68 < 2
-        ("equivalent", 2, 0, 3, "undecided"),
-        ("equivalent", 2, 5, 2, "contradicted"),
         ("equivalent", 2, -5, 2, "contradicted"),
         ("equivalent", 2, 3, 2, "undecided"),
-        ("keeps", 2, 14, 4, "supported"),
         ("keeps", 2, -0.3, 2.0, "supported"),  # the one-sided bound decides: −0.3 − 1.68 > −2
         ("keeps", 2, -0.5, 2.0, "undecided"),
         ("keeps", 2, -5, 2, "contradicted"),
@@ -111,9 +105,8 @@ def test_verdicts(expect: str, margin: float, estimate: float, half: float, verd
 
 
 def test_scores_without_any_spread_are_judged_by_their_side() -> None:
-    assert verdict_from_p(p_values("greater", 0, Interval(1, 0, 4))) == "supported"
-    assert verdict_from_p(p_values("greater", 0, Interval(-1, 0, 4))) == "contradicted"
-    assert verdict_from_p(p_values("greater", 0, Interval(0, 0, 4))) == "undecided"
+    said = [verdict_from_p(p_values("greater", 0, Interval(estimate, 0, 4))) for estimate in (1, -1, 0)]
+    assert said == ["supported", "contradicted", "undecided"]
     assert verdict_from_p(p_values("equivalent", 2, Interval(0, 0, 4))) == "supported"
 
 

@@ -1,4 +1,5 @@
-"""The rules for a base, on results whose means are known, with intervals computed independently."""
+"""The rules for a base, and what demonstrations bring it, on scores whose means are known, with intervals computed
+independently."""
 
 import json
 from collections.abc import Callable
@@ -7,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.judging.validity import failed_gates, validity_checks, validity_table
+from analysis.judging.validity import demonstration_checks, failed_gates, validity_checks, validity_table
 from analysis.study import read_study
 from analysis.table import to_markdown
 from mm1_lab.config import WORLD_DATA, Check, load_sweep
@@ -22,19 +24,16 @@ from tests.analysis.results_folder import HELD_OUT, write_results
 SWEEP = load_sweep(Path(__file__).parents[2] / "sweeps" / "validity.yaml")
 ARMS = ("base", "blind", "half-steps", "double-steps")
 LEVEL = {"base": 60.0, "blind": 35.0, "half-steps": 50.0, "double-steps": 68.0}
-GATES = "check,seed,what,value,low,high,needed,verdict\n"
 Change = Callable[[str, ScoreRow], ScoreRow]
 
 
-def write(
-    results: Path, seeds: int, change: Change = lambda arm, row: row, record: dict[str, Any] | None = None
-) -> Path:
+def write(results: Path, seeds: int, change: Change = lambda arm, row: row) -> Path:
     """Scores about each arm's level, on a vqa benchmark of two kinds, one of letters, and captions."""
     folder = write_results(results, SWEEP, ARMS, range(seeds))
     ledger = Ledger(results, results / "store")
     by_kind = {"vqa": {"colour": 20.0, "count": 40.0}, "text-vqa": {"letter": 15.0}}
-    facts = {"majority": {"vqa": 30.0, "text-vqa": 15.0}, "majority_by_kind": by_kind} if record is None else record
-    facts["summaries"] = {}
+    majority = {"vqa": 30.0, "text-vqa": 15.0}
+    facts: dict[str, Any] = {"majority": majority, "majority_by_kind": by_kind, "summaries": {}}
     for arm, seed, fingerprint, _ in read_variant(folder).trials.itertuples(index=False):
         noise = np.random.default_rng([seed, ARMS.index(arm)])
         luck = np.random.default_rng(seed).normal(0, 0.6)
@@ -133,9 +132,9 @@ def test_what_fails_its_gate_forbids_verdicts(tmp_path: Path) -> None:
     assert contrasts(folder)["reason"].str.startswith("the base fails its gates").all(), "from Python too"
     gates = folder.parent / "check_scale" / "gates.csv"
     gates.parent.mkdir()
+    heading = "check,seed,what,value,low,high,needed,verdict\n"
     lines = [f"linear probe,{seed},colour at 336,50,,,≥ 90,fail\n" for seed in (1, 7)]
-    lines.append("words,1,relation,70,,,≥ 90,weak\n")
-    gates.write_text("".join([GATES, *lines]), encoding="utf-8")
+    gates.write_text("".join([heading, *lines, "words,1,relation,70,,,≥ 90,weak\n"]), encoding="utf-8")
     assert failed_gates(study, rows)[2:] == ("linear probe: colour at 336, seed 1",), "seed 7 is not of this study"
 
     manifest = folder / "sweep.json"
@@ -143,3 +142,66 @@ def test_what_fails_its_gate_forbids_verdicts(tmp_path: Path) -> None:
     del values["digest"]
     manifest.write_text(json.dumps(values), encoding="utf-8")
     assert len(failed_gates(read_study(folder), rows)) == 2, "gates of this world say nothing about another's results"
+
+
+MAJORITIES = {"vqa": {"colour": 15.0}, "text-vqa": {"letter": 18.0}}
+
+
+def checks_of(base: pd.DataFrame, blind: float = 30.0) -> dict[str, Check]:
+    return {check.what: check for check in demonstration_checks(base, base.assign(score=blind), MAJORITIES)}
+
+
+def scores(second: float, eight: float = 70.0, captions: float = 60.0, otherwise: str = "-otherwise") -> pd.DataFrame:
+    """Two seeds; questions in first words score 60, those in `second` words 0 without demonstrations."""
+    rows = []
+    for seed in (0, 1):
+        for number in range(8):
+            other = number % 2 == 1
+            key = f"test-{number}{otherwise * other}"
+            for shots, score in ((0, 0.0 if other else 60.0), (4, second if other else 60.0), (8, eight + seed)):
+                rows.append((seed, "vqa", "vqa", "colour", shots, key, score))
+                rows.append((seed, "text-vqa", "vqa", "letter", shots, f"test-{number}", 10.0))
+            for shots in (0, 4, 8):
+                rows.append((seed, "captions", "captioning", "caption", shots, key, captions - shots))
+                rows.append((seed, "captions followed", "further", "caption", shots, key, 90.0 if shots else 50.0))
+    columns = ["seed", "benchmark", "family", "kind", "shots", "question", "score"]
+    return pd.DataFrame(rows, columns=columns).assign(block=0)
+
+
+def test_second_words_are_compared_with_first_ones_and_eight_shots_with_none() -> None:
+    checks = checks_of(scores(second=54.0))
+    told = checks["second words, 4 shots, percent of first words"]
+    assert (told.value, told.verdict) == (90.0, "pass")
+    kept = checks["captions' words in the convention shown, 8 shots, percent"]
+    assert (kept.value, kept.verdict) == (90.0, "pass")
+    # vqa gains 40.5, letters nothing; captions lose 8
+    gain = {name: checks[f"{name}, 8 shots − 0 shots"] for name in ("all", "vqa", "captioning")}
+    assert gain["vqa"].value == pytest.approx(40.5 / 2) and gain["vqa"].low < 40.5 / 2 < gain["vqa"].high
+    assert gain["captioning"].value == pytest.approx(-8) and gain["captioning"].verdict == "fail"
+    assert gain["all"].value == pytest.approx((40.5 + 0 - 8) / 3) and gain["all"].verdict == "pass"
+
+
+def test_what_fails_is_said_and_data_without_second_words_have_no_rule() -> None:
+    checks = checks_of(scores(second=30.0, eight=31.0))
+    assert checks["second words, 4 shots, percent of first words"].verdict == "fail"
+    assert checks["all, 8 shots − 0 shots"].verdict == "fail"
+    assert not checks_of(scores(second=30.0, otherwise=""))
+    base = scores(second=54.0)
+    checks = checks_of(base[base["shots"] > 0])
+    assert {check.check for check in checks.values()} == {"told by demonstrations", "sees"}, "no gain over none"
+
+
+def test_each_benchmark_is_compared_with_blind_and_majority_in_words_that_the_base_knows() -> None:
+    checks = checks_of(scores(second=54.0))
+    seen = {what: (check.value, check.verdict) for what, check in checks.items() if check.check == "sees"}
+    assert seen["vqa, 4 shots, − blind"] == (27.0, "pass")
+    assert seen["vqa, 4 shots, − majority"] == (42.0, "pass")
+    assert seen["vqa, 0 shots, first words, − blind"] == (30.0, "pass"), "0 in second words does not count"
+    assert seen["text-vqa, 4 shots, − blind"] == (-20.0, "fail")
+    assert seen["text-vqa, 0 shots, first words, − majority"] == (-8.0, "fail") and len(seen) == 8
+    base = scores(second=54.0)
+    base.loc[base["seed"] == 1, "score"] = 0.0
+    blind = base[base["seed"] == 0].assign(score=30.0)
+    values = {check.what: check.value for check in demonstration_checks(base, blind, MAJORITIES)}
+    assert values["vqa, 4 shots, − majority"] == 57.0 / 2 - 15.0
+    assert values["vqa, 4 shots, − blind"] == 27.0, "at the seeds that the blind control has"

@@ -1,6 +1,5 @@
 """Recipes, scales, sweeps, trials and fingerprints."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ from mm1_lab.config import (
     WORLD_DATA,
     DataMix,
     DecoderStage,
-    EncoderStage,
     MultimodalStage,
     Pretrained,
     PretrainedDecoder,
@@ -27,10 +25,10 @@ from mm1_lab.config import (
     is_of_recipe,
     load_scale,
     load_sweep,
-    nearest,
+    parse_count,
     resolve,
+    short_count,
 )
-from mm1_lab.config.base import parse_yaml
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 WORLD = WORLD_DATA
@@ -80,26 +78,14 @@ def test_a_mix_names_any_source_that_the_data_have(tmp_path: Path, mini: Scale) 
     assert shares["charts"] == shares["text"] == pytest.approx(1 / 12)
 
 
-@pytest.mark.parametrize(
-    ("setting", "moves"),
-    [
-        ("train.steps=7", True),
-        ("precision=bf16-mixed", True),
-        ("attention=varlen", True),
-        ("evaluate.batch_size=7", True),
-        ("resources.cpus=2", False),
-        ("retries=5", False),
-        ("reuse_processes=false", False),
-        ("workers={85M: 2, ViT-L: 2}", False),
-        ("hardware={gpu: h200, count: 8, mfu: 0.3}", False),
-    ],
-)
-def test_what_moves_the_numbers_alone_changes_the_fingerprint(
-    setting: str, moves: bool, sweep: Sweep, mini: Scale
-) -> None:
-    changed = load_scale("mini", SWEEPS / "scales", (setting,))
-    fingerprints = [resolve("base", sweep.base, scale, 0, WORLD).fingerprint for scale in (mini, changed)]
-    assert (fingerprints[0] != fingerprints[1]) == moves
+def test_what_moves_the_numbers_alone_changes_the_fingerprint(sweep: Sweep) -> None:
+    def fingerprint(*settings: str) -> str:
+        return resolve("base", sweep.base, load_scale("mini", SWEEPS / "scales", settings), 0, WORLD).fingerprint
+
+    for setting in ("train.steps=7", "precision=bf16-mixed", "attention=varlen", "evaluate.batch_size=7"):
+        assert fingerprint(setting) != fingerprint(), setting
+    computing = ("resources.cpus=2", "retries=5", "reuse_processes=false", "workers={85M: 2, ViT-L: 2}")
+    assert fingerprint(*computing, "hardware={gpu: h200, count: 8, mfu: 0.3}") == fingerprint()
 
 
 def test_a_decoder_with_experts_starts_as_the_dense_one(sweep: Sweep) -> None:
@@ -114,15 +100,9 @@ def test_a_decoder_with_experts_starts_as_the_dense_one(sweep: Sweep) -> None:
     assert first.upcycled_from is None and first.fingerprint != second.fingerprint
     assert second.upcycled_from == first.model_copy(update={"size": upcycled.decoders["85M"]})
     assert [stage.KIND for stage in second.chain()] == ["decoder", "decoder"]
-    for start, problem in (
-        ("9M", "the decoder '302M' is upcycled from '9M', so they may differ only in their experts"),
-        ("9N", "this scale has no decoder '9N'; did you mean '9M'?"),
-    ):
-        scale = load_scale(
-            "mini", SWEEPS / "scales", ("base_decoder=302M", experts, dense, f"upcycled={{302M: {start}}}")
-        )
-        with pytest.raises(RequestError, match=re.escape(f"arm 'base': {problem}")):
-            resolve("base", sweep.base, scale, 0, WORLD)
+    unlike = load_scale("mini", SWEEPS / "scales", ("base_decoder=302M", experts, "upcycled={302M: 9M}"))
+    with pytest.raises(RequestError, match="arm 'base': the decoder '302M' is upcycled from '9M', so they may differ"):
+        resolve("base", sweep.base, unlike, 0, WORLD)
 
 
 @pytest.mark.parametrize(
@@ -130,18 +110,10 @@ def test_a_decoder_with_experts_starts_as_the_dense_one(sweep: Sweep) -> None:
     [
         ("arms:\n  a: {data_mx: {captions: 1}}\n", "unknown key 'data_mx'; did you mean 'data_mix'?"),
         ("arms:\n  a: {data_mix: {captions: 0, interleaved: 0, text: 0}}\n", "the weights are all zero"),
-        (
-            "arms:\n  a: {}\n  b: {}\n  a: {image_tokens: 64}\n",
-            "line 8: is no plain YAML (the key 'a' appears twice",
-        ),
+        ("arms:\n  a: {}\n  a: {image_tokens: 64}\n", "line 7: is no plain YAML (the key 'a' appears twice"),
         ("arms: {a: {<<: {image_tokens: 64}}}\n", "line 5: is no plain YAML"),
-        ("arms:\n\ta: {}\n", "that cannot start any token; indent with spaces, not tabs)"),
-        (
-            "axis: a: b\n",
-            "line 5: is no plain YAML (mapping values are not allowed here; text with `: ` in it needs quotes",
-        ),
-        ("arms\naxis: text\n", "could not find expected ':'; the line before lacks its colon and blank)"),
-        ("arms:\n  a: {}\n b: {}\n", "what belongs together must begin in one column)"),
+        ("arms:\n\ta: {}\n", "indent with spaces, not tabs)"),
+        ("axis: a: b\n", "line 5: is no plain YAML (mapping values are not allowed here; text with `: ` in it"),
         (
             "arms: {a: {learning_rate: fast}}\n",
             "learning_rate: Input should be a valid number or 'scale' or 'paper' (it is 'fast')",
@@ -161,7 +133,7 @@ def test_a_decoder_with_experts_starts_as_the_dense_one(sweep: Sweep) -> None:
         ),
         (
             "arms: {a: {}, b: {}}\ncontrasts: [{claim: c, first: a, second: b, measure: textcore, expect: less}]\n",
-            "contrasts.0.measure: is not a measure; use text-core, average, 4-shot, or of one family or benchmark",
+            "contrasts.0.measure: is not a measure; use text-core, average, 4-shot",
         ),
     ],
 )
@@ -217,9 +189,7 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables() -> None:
         ("train.lr_multipliers.conector=1", "train.lr_multipliers.conector: Input should be 'encoder'"),
         ("train.steps.most=3", "train.steps has no keys; set train.steps itself"),
         ("train.steps=true", "train.steps: must be a number (it is True)"),
-        ("decoder.phases.0.share=1", "decoder.phases has no keys; set decoder.phases itself"),
         ("decoders.1.2B.heads=7", "1.2B: 7 heads need a width divisible by 14 (it is "),
-        ("encoder.text.heads=5", "encoder.text: 5 heads need a width divisible by 5 (it is "),
         ("upcycled={302M-MOE: 302M}", "upcycled: there is no decoder '302M-MOE'; did you mean '302M-MoE'?"),
     ],
 )
@@ -229,24 +199,12 @@ def test_a_bad_setting_is_refused(setting: str, message: str) -> None:
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("setting", "of_recipe"),
-    [
-        ("sft={views: 5}", True),
-        ("encoder={size: ViT-H}", True),
-        ("sft={steps: 3}", False),  # both have it
-        ("sft={steps: 3, batch_size: 2}", False),
-        ("encoder={stesp: 3}", False),
-        ("image_tokens={64: 4}", False),
-        ("decoder={steps: 3}", False),
-        ("sft={}", False),
-        ("decoder=302M", True),
-        ("sft.views=5", True),
-        ("sft.steps=3", False),
-    ],
-)
-def test_a_setting_is_of_the_recipe_or_of_the_scale(setting: str, of_recipe: bool) -> None:
-    assert is_of_recipe(setting) == of_recipe
+def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:
+    for setting in ("sft={views: 5}", "encoder={size: ViT-H}", "decoder=302M", "sft.views=5"):
+        assert is_of_recipe(setting), setting
+    in_both = ("sft={steps: 3}", "sft.steps=3", "sft={}")
+    for setting in (*in_both, "sft={steps: 3, batch_size: 2}", "image_tokens={64: 4}", "encoder={stesp: 3}"):
+        assert not is_of_recipe(setting), setting
 
 
 def test_numbers_may_have_exponents() -> None:
@@ -257,23 +215,16 @@ def test_numbers_may_have_exponents() -> None:
         load_scale("mini", SWEEPS / "scales", ("train.steps=15e-1",))
 
 
-def test_far_off_words_are_not_meant() -> None:
-    assert nearest("reader", ["file", "folder", "dataset"]) == "; known: file, folder, dataset"
-    assert nearest("9N", ["9M", "85M"]) == "; did you mean '9M'?"
-
-
 @pytest.mark.parametrize(
     ("change", "settings", "message"),
     [
         ({"resolution": 337}, (), "this scale has no resolution 337; known: 224, 336, 378"),
         ({}, ("patch=7",), "36 pixels (resolution 336) are not divisible by the patch of 7"),
         ({"encoder": {"size": "ViT-X"}}, (), "no encoder 'ViT-X'; did you mean 'ViT-"),
-        ({"decoder": "larger"}, ("larger_decoder=''",), "no decoder 'larger'; "),
-        (
-            {"sft": {"resolution": 673, "views": 5}},
-            (),
-            "sft.resolution 673: each of five views has half of it; give an",
-        ),
+        ({"decoder": "9N"}, (), "no decoder '9N'; did you mean '9M'?"),
+        ({"decoder": "larger"}, ("larger_decoder=''",), "no decoder 'larger'; known: 9M, "),
+        ({"sft": {"resolution": 673, "views": 5}}, (), "sft.resolution 673: each of five views has half of it"),
+        ({"data_mix": {"captions": 1, "texts": 0}}, (), "data_mix lists texts, which"),
     ],
 )
 def test_an_impossible_combination_is_refused(
@@ -338,9 +289,7 @@ def test_tuning_at_a_tower_s_own_resolution() -> None:
         resolve_ready({"sft": {}}, ("resolutions.336=400",))
 
 
-def test_a_misspelt_source_is_refused_even_with_weight_0(mini: Scale) -> None:
-    with pytest.raises(RequestError, match=r"data_mix lists texts, .*; did you mean 'text'"):
-        resolve("a", Recipe.model_validate({"data_mix": {"captions": 1, "texts": 0}}), mini, 0, WORLD)
+def test_a_known_source_of_weight_0_may_be_lacking(mini: Scale) -> None:
     data = WORLD.model_copy(update={"sources": ("captions", "text")})
     for weights in ({"captions": 1, "interleaved": 0}, {"captions": 1, "synthetic": 0}):
         shares = resolve("a", Recipe.model_validate({"data_mix": weights}), mini, 0, data).evaluation.model.shares
@@ -355,12 +304,11 @@ def test_an_encoder_from_scratch_needs_no_captions(mini: Scale) -> None:
     resolve("a", Recipe.model_validate(change | {"encoder": {"loss": "none"}}), mini, 0, data)
 
 
-def test_however_few_samples_repeat_one_pair() -> None:
-    scale = load_scale("smoke", SWEEPS / "scales", ("encoder.steps=1", "encoder.batch_size=2"))
-    recipe = Recipe.model_validate({"encoder": {"data": "imagetext"}})
-    encoder = resolve("a", recipe, scale, 0, WORLD).evaluation.model.architecture.encoder
-    assert isinstance(encoder, EncoderStage) and encoder.distinct_pairs == 1
-
-
-def test_a_value_may_be_written_once_and_used_again() -> None:
-    assert parse_yaml("a: &x {images: here}\nb: *x\nc: [*x]", "data.yaml")["c"] == [{"images": "here"}]
+def test_sizes_are_read_and_written_as_people_do() -> None:
+    sizes = {"9M": 9e6, "302m": 302e6, "1200000000": 1.2e9, "3e10": 3e10, " .5k ": 500, "2T": 2e12}
+    assert [parse_count(text) for text in sizes] == pytest.approx(list(sizes.values()))
+    found = [short_count(value) for value in (512, 9_437_184, 999_999, 1.2e9, 2e12)]
+    assert found == ["512", "9.44M", "1M", "1.2B", "2T"]
+    for text in ("", "M", "9MB", "-9M", "0", "nine", "1,2B", "1e999", "nan"):
+        with pytest.raises(ValueError, match="is not a size"):
+            parse_count(text)

@@ -10,15 +10,6 @@ import pytest
 
 from mm1_lab import files
 from mm1_lab.results.claims import Claim, ClaimLost, Claims
-from tests.conftest import run_python
-
-KILLED = """
-import os, pathlib
-from mm1_lab.results.claims import Claims
-held = Claims(pathlib.Path(".claims")).take(["a", "b"])
-assert held
-os._exit(9)
-"""
 
 
 @pytest.fixture
@@ -67,16 +58,6 @@ def test_all_stages_or_none_until_they_are_released(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / ".claims").iterdir()] == ["a"]
 
 
-def test_a_killed_process_on_this_machine_holds_nothing(tmp_path: Path) -> None:
-    for _ in range(2):
-        assert run_python(KILLED, folder=tmp_path).returncode == 9
-    assert {path.name for path in (tmp_path / ".claims").iterdir()} == {"a", "b"}
-    claim = Claims(tmp_path / ".claims").take(["a", "b"])
-    assert claim
-    claim.release()
-    assert not list((tmp_path / ".claims").iterdir())
-
-
 def wait_for(mine: Claims, key: str, seconds: float, every: float = 0.02) -> Claim | None:
     """Tries again and again to take it."""
     claim, end = None, time.monotonic() + seconds
@@ -107,25 +88,24 @@ def test_time_in_which_nobody_looked_does_not_count(tmp_path: Path, quick: None)
 
 
 def test_of_many_that_find_it_abandoned_one_takes_it(tmp_path: Path, quick: None) -> None:
-    for _ in range(3):
-        claim_elsewhere(tmp_path, "a")
-        taken: list[Claim] = []
+    claim_elsewhere(tmp_path, "a")
+    taken: list[Claim] = []
 
-        def take(taken: list[Claim] = taken) -> None:
-            mine, end = Claims(tmp_path), time.monotonic() + 1.0
-            while time.monotonic() < end:
-                if claim := mine.take(["a"]):
-                    taken.append(claim)
+    def take() -> None:
+        mine, end = Claims(tmp_path), time.monotonic() + 0.8
+        while time.monotonic() < end:
+            if claim := mine.take(["a"]):
+                taken.append(claim)
 
-        threads = [threading.Thread(target=take) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(taken) == 1
-        taken[0].check()
-        taken[0].release()
-        assert not list(tmp_path.iterdir())
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == 1
+    taken[0].check()
+    taken[0].release()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("how", ["superseded", "deleted"])

@@ -163,48 +163,40 @@ def test_packing_that_ends_in_the_middle_can_be_repeated(
     assert _read(results) == more
 
 
-def test_a_damaged_pack_is_told_and_a_restored_one_is_read(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_pack_is_told_and_is_restored_or_given_up(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = _read(results)
     pack(results)
     shutil.rmtree(results / "trials")
-    path = results / "smoke" / "data_mix" / "scores.parquet"
-    whole = path.read_bytes()
+    path, done = results / "smoke" / "data_mix" / "scores.parquet", results / files.DONE
+    whole, told = path.read_bytes(), done.read_bytes()
     path.write_bytes(whole[:-1])
-    captured = [read_variant(folder).trials["done"].tolist() for folder in sorted(results.glob("smoke/*"))]
-    assert captured == [[True, True], [True, False]]
-    told = capsys.readouterr().err
-    assert told.count(": damaged (") == 1 and "data_mix/scores.parquet: damaged" in told, (
-        "once, for all reads of a command"
-    )
+    assert _finished(results) == [[True, True], [True, False]]
+    said = capsys.readouterr().err
+    assert said.count(": damaged (") == 1 and "data_mix/scores.parquet: damaged" in said, "once a command"
     assert main(["verify", "--results", str(results), "--store", str(results)]) == 1
-    with pytest.raises(RequestError, match=r"data_mix: its pack is damaged .* restore it"):
+    assert "; restore it\n" in capsys.readouterr().err, "deleting a pack mends nothing"
+    with pytest.raises(RequestError, match=f"data_mix: its pack is damaged .* or delete {done} to pack without these"):
         pack(results)
     path.write_bytes(whole)
     assert _read(results) == before
 
     shutil.rmtree(results / "trials")
-    (results / files.DONE).write_text("[" * 100_000)
-    assert not any(read_variant(folder).trials["done"].any() for folder in results.glob("smoke/*"))
+    done.write_text("[" * 100_000)
+    assert not any(map(any, _finished(results)))
     assert "DONE: damaged" in capsys.readouterr().err
 
-
-def test_what_is_left_can_be_packed_if_a_damaged_pack_cannot_be_restored(
-    results: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pack(results)
-    shutil.rmtree(results / "trials")
-    path = results / "smoke" / "data_mix" / "scores.parquet"
-    path.write_bytes(path.read_bytes()[:-1])
-    assert main(["verify", "--results", str(results), "--store", str(results)]) == 1
-    assert "; restore it\n" in capsys.readouterr().err, "deleting a pack mends nothing"
-    done = results / files.DONE
-    with pytest.raises(RequestError, match=f"restore it, or delete {done} to pack without these"):
-        pack(results)
+    done.write_bytes(told)
+    path.write_bytes(whole[:-1])
+    assert _finished(results) == [[True, True], [True, False]]
     done.unlink()
     pack(results)
     shutil.rmtree(results / "trials")
-    left = [read_variant(folder).trials["done"].tolist() for folder in sorted(results.glob("smoke/*"))]
-    assert not damaged(results) and left == [[True, True], [True, False]]
+    assert not damaged(results) and _finished(results) == [[True, True], [True, False]], "what is left is packed"
+
+
+def _finished(results: Path) -> list[list[bool]]:
+    """Of both sweeps, which trials are there."""
+    return [read_variant(folder).trials["done"].tolist() for folder in sorted(results.glob("smoke/*"))]
 
 
 def test_a_pack_of_another_version_is_refused_in_one_line(results: Path, refused: Refused) -> None:
@@ -246,3 +238,11 @@ def test_results_that_cannot_be_written_say_so(results: Path) -> None:
     (results / "trials").write_text("no folder")  # as a superuser may write everywhere
     with pytest.raises(RequestError, match=r"trials cannot be unpacked there .* name the copy with --results"):
         _read(results)
+
+
+def test_what_the_repository_ships_is_whole_and_small(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, tmp_path, REPOSITORY / "results" / "parts")
+    assert not ledger.damaged_parts() and not damaged(REPOSITORY / "results" / "study")
+    listed = subprocess.run(["git", "ls-files", "-z", "results"], cwd=REPOSITORY, capture_output=True, check=True)
+    paths = [path for name in listed.stdout.decode().split("\0") if name and (path := REPOSITORY / name).exists()]
+    assert len(paths) <= 500 and sum(path.stat().st_size for path in paths) <= 25_000_000

@@ -1,53 +1,41 @@
 import pandas as pd
 import pytest
 
-from mm1_lab.results.summary import benchmark_scores, measures
+from mm1_lab.results.summary import measures
 from mm1_lab.results.trained import in_the_papers_words, what_ran
 
 
-def test_means_are_plain_means_over_benchmarks_not_over_questions() -> None:
+def test_means_are_plain_means_over_benchmarks_and_some_families_have_their_own() -> None:
     rows = [
-        ("base", 0, "captions", "captioning", 0, 90.0),
-        ("base", 0, "captions", "captioning", 0, 70.0),
-        ("base", 0, "captions", "captioning", 0, 50.0),
-        ("base", 0, "vqa", "vqa", 0, 10.0),
-        ("base", 0, "relation-vqa", "vqa", 0, 40.0),
-        ("base", 0, "vqa", "vqa", 4, 30.0),
-        ("base", 0, "text-core", "text", 0, 100.0),
-        ("base", 0, "text-core", "text", 4, 50.0),
-        ("blind", 0, "vqa", "vqa", 0, 1.0),
+        *(("base", "captions", "captioning", 0, score) for score in (90.0, 70.0, 50.0)),
+        ("base", "vqa", "vqa", 0, 10.0),
+        ("base", "relation-vqa", "vqa", 0, 40.0),
+        ("base", "vqa", "vqa", 4, 30.0),
+        ("base", "text-core", "text", 0, 100.0),
+        ("base", "text-core", "text", 4, 50.0),
+        ("base", "pope", "chat", 0, 40.0),
+        ("base", "choice", "chat", 0, 20.0),
+        ("base", "pope f1", "further", 0, 9.0),
+        ("blind", "vqa", "vqa", 0, 1.0),
     ]
-    scores = pd.DataFrame(rows, columns=["arm", "seed", "benchmark", "family", "shots", "score"])
+    scores = pd.DataFrame(rows, columns=["arm", "benchmark", "family", "shots", "score"]).assign(seed=0)
     table = {(row.arm, str(row.measure)): row.value for row in measures(scores).itertuples()}
-    assert table == pytest.approx(
-        {
-            ("base", "0-shot"): (70 + 10 + 40) / 3,
-            ("base", "4-shot"): 30,
-            ("base", "captioning 0-shot"): 70,
-            ("base", "vqa 0-shot"): 25,
-            ("base", "vqa 4-shot"): 30,
-            ("base", "average"): (70 + 10 + 40 + 30) / 4,
-            ("base", "text-core"): 75,
-            ("blind", "0-shot"): 1,
-            ("blind", "vqa 0-shot"): 1,
-            ("blind", "average"): 1,
-        }
-    )
-    assert len(benchmark_scores(scores, ["arm", "seed"])) == 7
-
-
-def test_families_apart_have_means_of_their_own_and_of_each_benchmark() -> None:
-    rows = [
-        ("captions", "captioning", 50.0),
-        ("pope", "chat", 40.0),
-        ("choice", "chat", 20.0),
-        ("pope f1", "further", 10.0),
-    ]
-    scores = pd.DataFrame(rows, columns=["benchmark", "family", "score"]).assign(arm="a", seed=0, shots=0)
-    values = {str(row.measure): row.value for row in measures(scores).itertuples()}
-    assert values["0-shot"] == values["average"] == 50.0
-    assert values["chat 0-shot"] == 30.0
-    assert (values["pope 0-shot"], values["pope f1 0-shot"]) == (40.0, 10.0)
+    base = {
+        "0-shot": (70 + 10 + 40) / 3,
+        "4-shot": 30,
+        "captioning 0-shot": 70,
+        "vqa 0-shot": 25,
+        "vqa 4-shot": 30,
+        "average": (70 + 10 + 40 + 30) / 4,
+        "text-core": 75,
+        "chat 0-shot": 30,
+        "pope 0-shot": 40,
+        "choice 0-shot": 20,
+        "further 0-shot": 9,
+        "pope f1 0-shot": 9,
+    }
+    blind = {("blind", measure): 1 for measure in ("0-shot", "vqa 0-shot", "average")}
+    assert table == pytest.approx({("base", measure): value for measure, value in base.items()} | blind)
 
 
 def test_what_ran_names_both_of_two_towers() -> None:
