@@ -11,6 +11,7 @@ logits do not depend on the composition of the batch.
 """
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -58,6 +59,8 @@ class SharedPrefixDecoding:
         self._decoder = decoder
         self._embed = decoder.get_input_embeddings()
         self._cache = AutocastCache()  # of all keys, also in layers with sliding windows: theirs are of many sequences
+        # `past_key_values` before transformers 5.24
+        self._cache_name = "cache" if "cache" in signature(decoder.forward).parameters else "past_key_values"
         self._device = prefixes[0].device
         self._keys = torch.empty(len(prefixes), 0, dtype=torch.long, device=self._device)
         """(G, keys): the position of each key in the cache."""
@@ -157,8 +160,8 @@ class SharedPrefixDecoding:
             inputs_embeds=inputs,
             attention_mask=added,
             position_ids=positions,
-            past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=keep,
+            **{self._cache_name: self._cache},
         )
         return output.logits

