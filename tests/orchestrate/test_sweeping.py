@@ -79,6 +79,14 @@ def test_a_colleague_s_table_with_the_same_content_stays(request_: Request, monk
     assert table.read_text(encoding="utf-8") == "table"
 
 
+def test_damaged_weights_are_not_loaded(request_: Request, capsys: pytest.CaptureFixture[str]) -> None:
+    trial = request_.trials[0]
+    (request_.ledger.stage_folder(trial.evaluation.model.fingerprint) / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(RequestError, match="there are no weights for it"):
+        request_.weights_of(trial)
+    assert "damaged" in capsys.readouterr().err
+
+
 class Finished(Executor):
     """Finds the results of every task written."""
 
