@@ -20,6 +20,7 @@ from filelock import FileLock
 from mm1_lab.cli import main
 from mm1_lab.config import WORLD_DATA, DataIdentity, EvaluationStage, Recipe, load_scale, resolve
 from mm1_lab.data.types import Answer, BrokenPicture, Document, Picture, Pixels
+from mm1_lab.orchestrate.tracking.mlflow_recorder import DATABASE, connect
 from tests.warm import STARTER, Command
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background: commands would inherit it
@@ -213,9 +214,38 @@ def make_place(folder: Path) -> Place:
     return Place(folder)
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills, in whichever of the processes that pytest runs in comes first."""
+    root = factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    folder, made = root / name, root / f"{name}.made"
+    with FileLock(root / f"{name}.lock"):
+        if not made.exists():
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's, without runs: to make its tables takes as long as to train."""
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+            connect()
+
+    return made_once(tmp_path_factory, "database", make) / DATABASE
+
+
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return make_place(tmp_path)
+def place(tmp_path: Path, database: Path) -> Place:
+    made = make_place(tmp_path)
+    made.results.mkdir(parents=True)
+    shutil.copy(database, made.results)
+    return made
 
 
 @pytest.fixture
@@ -266,24 +296,16 @@ def within_a_gigabyte() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """Where two arms of the data-mix sweep were run at smoke scale, inline and in a plain locale; not to be changed.
+    """Where two arms of the data-mix sweep were run at smoke scale, inline and in a plain locale; not to be changed."""
 
-    Made once, by whichever of the processes that pytest runs in comes first.
-    """
-    root = tmp_path_factory.getbasetemp()
-    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-    finished = Place(root / "finished")
-    made = root / "finished.made"
-    with FileLock(root / "finished.lock"):
-        if not made.exists():
-            make_place(finished.folder)
-            arms = ("--only", "base", "--only", "captions")
-            with pytest.MonkeyPatch.context() as patch:  # whose files other tests compare with those in other locales
-                for name, value in {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
-                    patch.setenv(name, value)
-                finished.run("run", "data_mix", "--scale", "smoke", *arms, "--inline", fresh=True)
-            made.touch()
-    return finished
+    def make(folder: Path) -> None:
+        arms = ("--only", "base", "--only", "captions")
+        with pytest.MonkeyPatch.context() as patch:  # whose files other tests compare with those in other locales
+            for name, value in {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
+                patch.setenv(name, value)
+            make_place(folder).run("run", "data_mix", "--scale", "smoke", *arms, "--inline", fresh=True)
+
+    return Place(made_once(tmp_path_factory, "finished", make))
 
 
 @pytest.fixture

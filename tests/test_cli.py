@@ -86,7 +86,7 @@ def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_a
     from urllib.error import HTTPError
     from urllib.request import Request, urlopen
 
-    shutil.copytree(finished.results, place.results)
+    shutil.copytree(finished.results, place.results, dirs_exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -20,19 +20,17 @@ from tests.small import rows_of, small_mm1
 
 
 @pytest.mark.parametrize(
-    ("tower", "decoder", "rows"),
+    ("tower", "decoder", "checkpointing", "rows"),
     [
-        ("CLIP ViT-L/336", "Qwen2.5-1.5B", 4),
-        pytest.param("SigLIP so400m/384", "Qwen2.5-0.5B", 2, marks=pytest.mark.soak),
+        ("CLIP ViT-L/336", "Qwen2.5-1.5B", True, 4),
+        ("AIMv2-L/336", "Qwen2.5-0.5B", False, 2),
+        pytest.param("SigLIP so400m/384", "Qwen2.5-0.5B", True, 2, marks=pytest.mark.soak),
     ],
 )
-def test_the_plan_s_memory_is_the_peak_of_what_lives(tower: str, decoder: str, rows: int, tmp_path: Path) -> None:
-    peak, planned = counts.peak_beside_plan(counts.real_case(tower, decoder, True, rows, tmp_path))
-    assert planned == pytest.approx(peak, rel=0.1)
-
-
-def test_stored_activations_are_planned_too(tmp_path: Path) -> None:
-    peak, planned = counts.peak_beside_plan(counts.real_case("AIMv2-L/336", "Qwen2.5-0.5B", False, 2, tmp_path))
+def test_the_plan_s_memory_is_the_peak_of_what_lives(
+    tower: str, decoder: str, checkpointing: bool, rows: int, tmp_path: Path
+) -> None:
+    peak, planned = counts.peak_beside_plan(counts.real_case(tower, decoder, checkpointing, rows, tmp_path))
     assert planned == pytest.approx(peak, rel=0.1)
 
 

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,12 @@ def test_every_command_of_the_first_hour_works(again: Place) -> None:
     assert "-0.3" in told["A learning-rate law from a table: fit-lr-law"].replace("−", "-"), "the law's slope"
 
 
-def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_runs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder of which the scale asks fewer questions."""
     from matplotlib.figure import Figure
 
     monkeypatch.chdir(REPOSITORY / "docs")
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda: str(place.folder))
     notebook = json.loads((REPOSITORY / "docs" / "notebook.ipynb").read_text(encoding="utf-8"))
     names: dict[str, Any] = {}
     for cell in notebook["cells"]:

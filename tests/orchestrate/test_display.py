@@ -22,12 +22,24 @@ def work_list(tmp_path: Path) -> WorkList:
 
 
 class Shown(Display):
+    """By a clock that stands until it is set."""
+
+    now = 0.0
+
     def headline(self, task: Task) -> str:
         return "8-shot 41.2"
 
 
-def show(work_list: WorkList, out: io.StringIO) -> Display:
+@pytest.fixture
+def out() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def display(work_list: WorkList, out: io.StringIO) -> Shown:
     display = Shown(work_list, out)
+    display.clock = lambda: display.now
+    display.begun = 0.0
     work_list.observers.append(display)
     return display
 
@@ -41,17 +53,7 @@ def end(work_list: WorkList, task: Task, kind: str = "done") -> None:
     work_list.settle(task, Outcome(kind, "out of luck"))  # type: ignore[arg-type]
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_time_left_follows_from_the_speed_so_far(work_list: WorkList) -> None:
-    display = show(work_list, io.StringIO())
-    clock = display.clock = Clock()  # type: ignore[assignment]
-    display.begun = 0.0
+def test_time_left_follows_from_the_speed_so_far(work_list: WorkList, display: Shown) -> None:
     trials = [task for task in work_list.tasks.values() if task.kind == "trial"]
     shared = [task for task in work_list.tasks.values() if task.kind != "trial"]
     first, second, third = trials
@@ -60,7 +62,7 @@ def test_time_left_follows_from_the_speed_so_far(work_list: WorkList) -> None:
         end(work_list, task)
     assert not display.seconds_left(), "nothing to go by"
     start(work_list, first)
-    clock.now = 100.0
+    display.now = 100.0
     end(work_list, first)
     left = display.costs[second.key] + display.costs[third.key]
     whole = sum(display.costs.values())
@@ -75,16 +77,13 @@ def test_time_left_follows_from_the_speed_so_far(work_list: WorkList) -> None:
     assert not display.seconds_left() and display.so_far() == "2 of 3 trials, 1 failed"
 
 
-def test_what_was_done_before_does_not_count_as_speed(work_list: WorkList) -> None:
-    display = show(work_list, io.StringIO())
-    clock = display.clock = Clock()  # type: ignore[assignment]
-    display.begun = 0.0
+def test_what_was_done_before_does_not_count_as_speed(work_list: WorkList, display: Shown) -> None:
     task = next(work_list.ready())
     work_list.ledger.partial_folder(task.key).mkdir(parents=True)
     start(work_list, task)
     work_list.progress(task, task.kind, Progress(0, 0))
     work_list.progress(task, task.kind, Progress(900, 1000))
-    clock.now = 100.0
+    display.now = 100.0
     work_list.progress(task, task.kind, Progress(950, 1000))
     own, whole = display.costs[task.key], sum(display.costs.values())
     assert display.seconds_left() == pytest.approx(100.0 * (whole - 0.95 * own) / (0.05 * own))
@@ -92,18 +91,14 @@ def test_what_was_done_before_does_not_count_as_speed(work_list: WorkList) -> No
     assert display.seconds_left() == pytest.approx(100.0 * (whole - own) / (0.1 * own))
 
 
-def test_lines_tell_what_starts_runs_and_ends(work_list: WorkList) -> None:
-    out = io.StringIO()
-    display = show(work_list, out)
-    clock = display.clock = Clock()  # type: ignore[assignment]
-    display.begun = 0.0
+def test_lines_tell_what_starts_runs_and_ends(work_list: WorkList, display: Shown, out: io.StringIO) -> None:
     *shared, task, other, _ = [work_list.tasks[key] for key in work_list.waiting]
     for needed in shared:
         work_list.take(needed)
         work_list.settle(needed, Outcome(), elsewhere=True)
     start(work_list, task)
     work_list.progress(task, "multimodal", Progress(1, 6, {"loss": 5.0}, 100.0, note="a page is too long"))
-    clock.now = 9.0
+    display.now = 9.0
     work_list.progress(task, "multimodal", Progress(2, 6, {"loss": 4.5}, 1234.0))
     display.told[task.key] = -30.0
     work_list.progress(task, "multimodal", Progress(3, 6, {"loss": 4.321}, 1234.0))

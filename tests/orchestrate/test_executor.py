@@ -44,8 +44,7 @@ class Marker(Worker):
         if isinstance(stage, DecoderStage) and stage.seed == 1:
             raise ArithmeticError("out of luck")
         if task.kind == "trial":
-            record = {"recipe": task.trials[0].recipe.model_dump(mode="json")}
-            ledger.write_scores(task.key, [], [], record, None)
+            ledger.write_scores(task.key, [], [], {}, None)
         else:
             folder = ledger.begin_stage(task.key)
             assert folder is not None
@@ -75,9 +74,6 @@ class Witness(Observer):
     def started(self, task: Task) -> None:
         self.events.append(("started", task.label))
 
-    def progress(self, task: Task, kind: str, progress: Progress) -> None:
-        self.events.append(("progress", task.label))
-
     def finished(self, task: Task) -> None:
         self.events.append(("finished", task.label))
 
@@ -90,7 +86,7 @@ class Witness(Observer):
 def test_failures_are_typed_and_the_others_go_on(inline: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # where Ray's processes find `Marker`
-    only = ("base", "captions", "blind", "no-vecap")
+    only = ("base", "captions", "blind")
     request = load_request("data_mix", "smoke", "2", only, (), None, tmp_path / "results", tmp_path / "store")
     ledger = request.ledger
     plan = make_plan(request.trials, ledger)
@@ -102,7 +98,7 @@ def test_failures_are_typed_and_the_others_go_on(inline: bool, tmp_path: Path, m
         executor.work(result, worker)
 
     label = {task.key: task.label for task in plan.tasks.values()}
-    decoder = "decoder for base / seed 1 and 3 more"
+    decoder = "decoder for base / seed 1 and 2 more"
     ends = {label[key]: (outcome.kind, outcome.reason) for key, outcome in result.failed.items()}
     assert ends == {
         "captions / seed 0": ("diverged", "the loss of step 3 is nan"),
@@ -110,15 +106,12 @@ def test_failures_are_typed_and_the_others_go_on(inline: bool, tmp_path: Path, m
     }
     assert {label[key] for key in result.blocked} == {f"{arm} / seed 1" for arm in only}
     scored = {trial.name for trial in request.trials if ledger.has_scores(trial.fingerprint)}
-    assert scored == {"base / seed 0", "blind / seed 0", "no-vecap / seed 0"}
+    assert scored == {"base / seed 0", "blind / seed 0"}
     for key, outcome in result.failed.items():
         failure = ledger.failures()[key]
         assert failure["outcome"] == outcome.kind and failure["reason"] == outcome.reason
         assert failure["attempts"] == (1 if outcome.kind == "diverged" else 2), "training again would diverge again"
         assert "Traceback" in Path(failure["log"]).read_text(encoding="utf-8")
-    assert sorted(path.stem for path in (ledger.results / "failures").glob("*.json")) == sorted(result.failed)
-    base = next(trial for trial in request.trials if trial.name == "base / seed 0")
-    assert ledger.record(base.fingerprint)["recipe"] == base.recipe.model_dump(mode="json")
 
     events = witness.events
     again = [text for event, text in events if event == "again"]
@@ -126,18 +119,13 @@ def test_failures_are_typed_and_the_others_go_on(inline: bool, tmp_path: Path, m
     assert inline or any("blind / seed 0: its process died" in text for text in again)
     assert ("started", "base / seed 1") not in events
     for shared in ("encoder", "decoder"):
-        end = events.index(("finished", f"{shared} for base / seed 0 and 3 more"))
+        end = events.index(("finished", f"{shared} for base / seed 0 and 2 more"))
         assert end < events.index(("started", "base / seed 0"))
     assert not list((ledger.store / ".ray").glob("*")), "Tune's files are gone"
 
     # a later command plans again what failed, and what waited for it, but not what diverged
     later = make_plan(request.trials, ledger)
-    assert {task.label for task in later.tasks.values()} == {
-        decoder, "base / seed 1", "blind / seed 1", "no-vecap / seed 1", "captions / seed 1",
-    }  # fmt: skip
-    assert (
-        later.stages[next(t.fingerprint for t in request.trials if t.name == "captions / seed 0")].state == "diverged"
-    )
+    assert {task.label for task in later.tasks.values()} == {decoder, *(f"{arm} / seed 1" for arm in only)}
 
 
 STARTS = """

@@ -86,12 +86,11 @@ def test_room_is_counted_in_workers_and_a_death_is_a_loss(tmp_path: Path, monkey
 def test_what_tune_says_of_a_trial_without_an_outcome_is_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """A death of the process says nothing that a user understands."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError
+    from ray.exceptions import ActorUnavailableError, OutOfMemoryError
 
     from mm1_lab.orchestrate.execution.tune import KILLED, ending
 
-    assert ending(str(ActorDiedError())) == ending("") == KILLED
-    assert ending(str(ActorUnavailableError("RpcError: Socket closed", bytes(16)))) == KILLED
+    assert ending(str(ActorUnavailableError("RpcError: Socket closed", bytes(16)))) == ending("") == KILLED
     assert ending("Traceback:\n  line 1\nModuleNotFoundError: no x") == Outcome("failed", "ModuleNotFoundError: no x")
     low = OutOfMemoryError("Task was killed due to the node running low on memory.\nTop 10 users: …")
     assert ending(str(low)) == Outcome("failed", "Task was killed due to the node running low on memory.")

@@ -84,7 +84,6 @@ def test_a_node_without_the_shared_folder_is_refused_by_name(place: Any) -> None
     """A second node of Ray's in a mount namespace of its own, where another file system hides the results."""
     from ray.cluster_utils import Cluster
 
-    place.results.mkdir(parents=True)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     join = f"{sys.executable} -m ray.scripts.scripts start --address {cluster.address} --num-cpus 1 --block"
     command = ["unshare", "-rm", "sh", "-c", f"mount -t tmpfs none {place.results} && exec {join}"]

@@ -1,8 +1,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,28 +12,16 @@ from mm1_lab.config import DataMix, RateSearch, Trial
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.tracking.contents import parameters
-from mm1_lab.orchestrate.tracking.mlflow_recorder import NOTE, MlflowRecorder, connect
+from mm1_lab.orchestrate.tracking.mlflow_recorder import DATABASE, NOTE, MlflowRecorder
 from mm1_lab.results import HeldOutRow, Manifest, ScoreRow
 from mm1_lab.results.manifest import read_trials, row_check
 from tests import pretrained as saved
-from tests.conftest import REPOSITORY, Refused
+from tests.conftest import Place, Refused
 from tests.data.conftest import Files
-
-DATABASE = Path("results/local/mlflow.db")
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database without runs: to make its tables takes seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("empty"))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        connect()
-        return DATABASE.absolute()
 
 
 @pytest.fixture
-def request_(empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
+def request_(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
     """Two trials, of which the first is done, and a database."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -43,7 +29,7 @@ def request_(empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Re
     request = load_request("data_mix", "smoke", "1", only, (), None, Path("results/local"), Path("results/local/store"))
     request.write_manifest()
     write(request, request.trials[0])
-    shutil.copy(empty, DATABASE)
+    shutil.copy(database, DATABASE)
     return request
 
 
@@ -148,23 +134,17 @@ def test_syncing_again_changes_nothing(request_: Request, monkeypatch: pytest.Mo
     assert runs["base / seed 0 at smoke"].info.run_id == base.info.run_id
 
 
-def test_a_source_of_any_name_is_logged(request_: Request) -> None:
-    """MLflow refuses some characters in names of parameters too; instruction sets are named as files."""
+def test_a_search_s_trial_is_not_reproduced_by_naming_its_arm(request_: Request) -> None:
+    """And a source may have any name: MLflow refuses some characters in names of parameters."""
     trial = request_.trials[0]
     mix = DataMix.model_validate({"captions": 5, "web (en)": 2})
-    recipe = trial.recipe.model_copy(update={"data_mix": mix})
-    write(request_, trial.model_copy(update={"recipe": recipe}))
-    MlflowRecorder(request_.folder, request_.ledger).log()
-    (run,) = runs_of(request_)[1].values()
-    assert run.data.params["paper.data_mix.web _en_"] == "2.0"
-
-
-def test_a_search_s_trial_is_not_reproduced_by_naming_its_arm(request_: Request) -> None:
+    write(request_, trial.model_copy(update={"recipe": trial.recipe.model_copy(update={"data_mix": mix})}))
     search = request_.sweep.model_copy(update={"search": RateSearch()})
     replace(request_, sweep=search).write_manifest()
     MlflowRecorder(request_.folder, request_.ledger).log()
     (run,) = runs_of(request_)[1].values()
     assert "--scale smoke`" in run.data.tags[NOTE], "run refuses --only for what a search makes"
+    assert run.data.params["paper.data_mix.web _en_"] == "2.0"
 
 
 def test_results_that_were_moved_keep_their_runs(
@@ -254,10 +234,11 @@ def test_several_commands_make_one_database(request_: Request) -> None:
     """Although a killed one left half of one."""
     DATABASE.unlink()
     DATABASE.with_name(".mlflow.db.1").touch()
-    command = [sys.executable, "-m", "mm1_lab", "sync-mlflow"]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    racing = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [process.communicate()[1] for process in racing] == [""] * 2
+    racing = [Place(Path.cwd()).start("sync-mlflow") for _ in range(2)]
+    for process in racing:
+        output, _ = process.communicate()
+        assert process.returncode == 0
+        assert output.startswith("data_mix at smoke: logged to ") and output.count("\n") == 1, output
     assert set(runs_of(request_)[1]) == {"base / seed 0 at smoke"}
     assert not list(DATABASE.parent.glob(".mlflow.db*"))
 

@@ -34,42 +34,14 @@ def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
     return request
 
 
-def test_a_table_that_an_edited_claim_leaves_as_it_was_is_drawn_once(
-    request_: Request, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sweeping, "MlflowRecorder", lambda *_: SimpleNamespace(close=lambda *_: None))
-    drawn = []
-
-    def draw(folder: Path) -> list[Path]:
-        drawn.append(folder)
-        if not (folder / "table.md").exists():  # as with `write_text`: the same content is not written again
-            (folder / "table.md").write_text("table", encoding="utf-8")
-        return []
-
-    for count in (1, 1):
-        sweeping.complete(request_, Inline(), draw)
-        assert len(drawn) == count
-    claim = request_.sweep.contrasts[0].model_copy(update={"claim": "another claim"})
-    object.__setattr__(request_, "sweep", request_.sweep.model_copy(update={"contrasts": (claim,)}))
-    for count in (2, 2):
-        sweeping.complete(request_, Inline(), draw)
-        assert len(drawn) == count
-
-
-def test_anew_trains_again_what_was_found_intact_before(request_: Request) -> None:
-    assert request_.ledger.has_intact_weights(request_.trials[0].evaluation.model.fingerprint)
-    forget_trials(request_.trials, request_, Inline())
-    kinds = [stage.KIND for _, stage in make_plan(request_.trials, request_.ledger).missing]
-    assert kinds[-2:] == ["multimodal", "evaluation"]
-
-
 def test_anew_that_is_refused_deletes_nothing_and_what_it_deletes_is_not_in_the_table(request_: Request) -> None:
-    """Another command works on the second of two trials."""
+    """Another command works on the second of two trials; weights that were found intact are not taken for there."""
     request = load_request("data_mix", "smoke", only=("base", "captions"))
     ledger, table = request.ledger, request.folder / "table.md"
     base, captions = (trial.fingerprint for trial in request.trials)
     table.parent.mkdir(parents=True)
     table.write_text("table", encoding="utf-8")
+    assert ledger.has_intact_weights(request.trials[0].evaluation.model.fingerprint)
     held = request_.ledger.claims.take([captions])
     assert held
     with pytest.raises(RequestError, match="--anew: another command works on captions / seed 0"):
@@ -78,6 +50,8 @@ def test_anew_that_is_refused_deletes_nothing_and_what_it_deletes_is_not_in_the_
     held.release()
     forget_trials(request.trials, request, Inline())
     assert not ledger.has_scores(base) and not table.exists()
+    kinds = [stage.KIND for _, stage in make_plan(request_.trials, ledger).missing]
+    assert kinds[-2:] == ["multimodal", "evaluation"]
 
 
 def test_a_failure_is_forgotten_when_its_stage_is_done_in_another_task(request_: Request) -> None:
@@ -107,9 +81,7 @@ def test_a_colleague_s_table_with_the_same_content_stays(request_: Request, monk
 
 def test_damaged_weights_are_not_loaded(request_: Request, capsys: pytest.CaptureFixture[str]) -> None:
     trial = request_.trials[0]
-    folder = request_.weights_of(trial)
-    (folder / "model.safetensors").write_bytes(b"x")
-    object.__setattr__(request_.ledger, "_intact", set())
+    (request_.ledger.stage_folder(trial.evaluation.model.fingerprint) / "model.safetensors").write_bytes(b"x")
     with pytest.raises(RequestError, match="there are no weights for it"):
         request_.weights_of(trial)
     assert "damaged" in capsys.readouterr().err

@@ -108,9 +108,7 @@ def test_a_damaged_score_enters_no_table(copy: Path, command: list[str], capsys:
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
-        ("scores.parquet", _fewer_rows),
         ("scores.parquet", _other_value),
-        ("scores.parquet", halve),
         ("held_out.csv", lambda path: path.write_text("source,loss\n")),
         ("record.json", lambda path: path.write_text("[" * 100_000)),
         ("held_out.csv", Path.unlink),

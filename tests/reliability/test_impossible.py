@@ -62,7 +62,6 @@ def test_searches_without_end(tmp_path: Path, setting: str) -> None:
         load_sweep(path)
 
 
-DEEP = "title: " + "[" * 3000 + "]" * 3000
 MERGES = "a: &a {x: 1}\n" + "".join(
     f"{chr(98 + n)}: &{chr(98 + n)} {{<<: [{', '.join([f'*{chr(97 + n)}'] * 9)}]}}\n" for n in range(9)
 )
@@ -71,14 +70,11 @@ MERGES = "a: &a {x: 1}\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (DEEP, "nested"),
         ("title: " + "[" * 3000, "nested"),
         (MERGES, "no plain YAML"),
         ("title: " + "9" * 6000, "no plain YAML"),
         ("title: 2001-13-45", "month must be in 1..12"),
-        ("title: !!int abc", "no plain YAML"),
         ("title: !!bool abc", "no plain YAML"),
-        ("title: 0x_", "no plain YAML"),
         ('title: "\\UFFFFFFFF"', "no plain YAML"),
         ("title: !!python/object/apply:os.system [ls]", "no plain YAML"),
         ("\x00", "no plain YAML"),
@@ -101,7 +97,7 @@ def test_no_file_is_read_that_has_no_end(tmp_path: Path) -> None:
         read_yaml(tmp_path / ("x" * 300))
 
 
-@pytest.mark.parametrize("key", ["title", "reproduces", "arms", "x" * 20_000])
+@pytest.mark.parametrize("key", ["title", "x" * 20_000])
 def test_a_message_does_not_repeat_what_a_file_holds(key: str, here: Path, refused: Refused) -> None:
     words = ", ".join(["aaaaaaaaaa"] * 20_000)
     (here / "long.yaml").write_text(SWEEP.replace("title: T\n", "") + f"? {key}\n: [{words}]\n")

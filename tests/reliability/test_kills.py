@@ -1,4 +1,4 @@
-"""kill -9 at seeded moments, again and again: the same command ends as if undisturbed."""
+"""kill -9 at seeded moments, again and again: the same command ends as if undisturbed; other signals end in a line."""
 
 import contextlib
 import os
@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.processes import raylet, workers
+from tests.processes import descendants, named, raylet, workers
 
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes and groups in /proc")
 COMMAND = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
 MOST = 40
 """A sweep writes some 130 files and folders; it is killed at the latest when it has written so many more."""
@@ -52,7 +53,6 @@ def nothing(ancestor: int) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs process groups as Linux has them")
 @pytest.mark.parametrize(
     ("moments", "inline"),
     [
@@ -64,6 +64,8 @@ def test_killed_at_seeded_moments_it_ends_as_if_undisturbed(
     place: Any, finished: Any, moments: int, inline: bool
 ) -> None:
     """Of everything, of one worker, of Ray's raylet; a sweep that ended before begins again in an empty folder."""
+    from mlflow import MlflowClient
+
     chance = random.Random(19)
     command = (*COMMAND, "--inline") if inline else COMMAND
     seen: dict[str, int] = {}
@@ -86,3 +88,48 @@ def test_killed_at_seeded_moments_it_ends_as_if_undisturbed(
     assert place.tables() == finished.tables()
     left = [*place.results.glob("store/*.partial"), *place.results.glob("trials/*.partial")]
     assert not left, left
+    client = MlflowClient(tracking_uri=f"sqlite:///{place.results / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("data_mix").experiment_id])
+    named_runs = sorted((run.info.run_name, run.info.status) for run in runs)
+    assert named_runs == [(f"{arm} / seed 0 at smoke", "FINISHED") for arm in ("base", "captions")]
+
+
+@pytest.mark.soak
+def test_a_machine_that_sleeps_for_a_minute_goes_on(place: Any, finished: Any) -> None:
+    process = place.start(*COMMAND)
+    assert process.stdout is not None
+    assert any(line.startswith("starts  ") for line in process.stdout)
+    all_of_them = (process.pid, *descendants(process.pid))
+    for number, seconds in ((signal.SIGSTOP, 60), (signal.SIGCONT, 0)):
+        for one in all_of_them:
+            os.kill(one, number)
+        time.sleep(seconds)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert place.tables() == finished.tables()
+
+
+@pytest.mark.slow
+def test_asked_to_end_it_ends_in_one_line(place: Any) -> None:
+    process = place.start(*COMMAND)
+    assert process.stdout is not None
+    assert any(line.startswith("starts  ") for line in process.stdout)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate()
+    assert process.returncode == 130
+    assert output.strip().splitlines()[-1] == "mm1-lab: stopped; run the same command to continue"
+    assert "Traceback" not in output and "PC: @" not in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["raylet", pytest.param("gcs_server", marks=pytest.mark.soak)])
+def test_the_death_of_rays_own_process_ends_in_a_line_of_ours(place: Any, name: str) -> None:
+    process = place.start(*COMMAND, "--set", "reuse_processes=false")  # so that waiting processes import nothing
+    assert process.stdout is not None
+    assert any(line.startswith("starts  ") for line in process.stdout)
+    os.kill(named(process.pid, name)[0], signal.SIGKILL)
+    output, _ = process.communicate()
+    assert process.returncode == 1
+    text = f"mm1-lab: Ray's {name} was killed or ran out of memory; run the same command to continue"
+    assert output.strip().splitlines()[-1] == text
+    assert "Traceback" not in output

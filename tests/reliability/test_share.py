@@ -85,7 +85,7 @@ def test_in_time_it_leaves_a_checkpoint_from_which_the_next_resumes(
     monkeypatch.setattr(WorkList, "progress", progress)
     left, checkpoints = 0, set()
     for _ in range(100):
-        assert main([*SHARE, "--minutes", "3"]) == 0
+        assert main([*SHARE, "--minutes", "4"]) == 0
         output = capsys.readouterr().out
         if "Time is up, with " not in output:
             break

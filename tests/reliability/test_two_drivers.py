@@ -50,7 +50,7 @@ def test_both_end_with_the_results_of_one_after_the_other(
         alone |= of_trials(other)
     for _ in range(repeats):
         if warm:
-            shutil.copytree(finished.results, place.results)
+            shutil.copytree(finished.results, place.results, dirs_exist_ok=True)
             shutil.rmtree(place.results / "trials")
         before = place.done()
         drivers = [place.start("run", *sweep, "--scale", "smoke", *how) for sweep in (DATA_MIX, second)]

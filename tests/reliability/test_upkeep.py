@@ -103,8 +103,8 @@ def test_a_sweep_that_the_disk_has_no_room_for_is_refused(
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(errno.ENOSPC, 1), (errno.EROFS, 2), (errno.ESTALE, 2), (errno.ENOLCK, 2)],
-    ids=["full", "read-only", "mounted anew", "without locks"],
+    [(errno.ENOSPC, 1), (errno.EROFS, 2)],
+    ids=["full", "read-only"],
 )
 def test_a_disk_that_takes_nothing_is_told_in_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, code: int

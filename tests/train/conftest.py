@@ -4,8 +4,10 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from mm1_lab.config import (
@@ -19,17 +21,27 @@ from mm1_lab.config import (
     MultimodalTraining,
     Phase,
     Pretrained,
+    Resources,
     SftStage,
     SftTraining,
     Size,
     Stage,
 )
-from mm1_lab.train.stages import run_stage
+from mm1_lab.train import recorder
+from mm1_lab.train.progress import Progress, Report
+from mm1_lab.train.stages import ALONE, run_stage
 from mm1_lab.weights.pretrained import read_decoder
 from tests import pretrained as saved
 from tests.conftest import Squares
 
 TINY = Size(layers=1, width=16, heads=2)
+
+
+Finished = Callable[[Stage], Path]
+
+
+class Killed(Exception):
+    pass
 
 
 @pytest.fixture
@@ -94,24 +106,67 @@ _SHARED = {"seed": 1, "data": DataIdentity(digest="squares"), "precision": "32-t
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Stage], Path]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """Gives the folder of a stage, which is run once for all tests, after its inputs; not to be changed."""
     folders: dict[str, Path] = {}
 
     def run(stage: Stage) -> Path:
         if stage.fingerprint not in folders:
-            inputs = {name: run(needed) for name, needed in stage.inputs.items()}
-            folder = tmp_path_factory.mktemp(stage.KIND)
-            run_stage(stage, folder, inputs, Squares(), lambda progress: None)
-            folders[stage.fingerprint] = folder
+            folders[stage.fingerprint] = train(stage, tmp_path_factory.mktemp(stage.KIND), run)
         return folders[stage.fingerprint]
 
     return run
 
 
-def curve(folder: Path) -> list[float]:
+@pytest.fixture
+def each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports and checkpoints come at each step."""
+    monkeypatch.setattr(recorder, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
+
+
+def no_report(progress: Progress) -> None:
+    pass
+
+
+def train(
+    stage: Stage, folder: Path, finished: Finished, resources: Resources = ALONE, report: Report = no_report
+) -> Path:
+    """Runs a stage on the squares and its finished inputs, in a folder that may have what an earlier run left."""
+    folder.mkdir(exist_ok=True)
+    inputs = {name: finished(needed) for name, needed in stage.inputs.items()}
+    run_stage(stage, folder, inputs, Squares(), report, resources)
+    return folder
+
+
+def shortened(stage: Any, steps: int) -> Any:
+    return stage.model_copy(update={"training": stage.training.model_copy(update={"steps": steps})})
+
+
+def points(folder: Path) -> list[tuple[int, str, float]]:
+    """Step, name and value of every point of the curves."""
     with (folder / "training.csv").open() as file:
-        return [float(row["value"]) for row in csv.DictReader(file)]
+        return [(int(row["step"]), row["name"], float(row["value"])) for row in csv.DictReader(file)]
+
+
+def curve(folder: Path) -> list[float]:
+    return [value for _, _, value in points(folder)]
+
+
+def last_points(folder: Path) -> dict[str, float]:
+    """The last point of each curve."""
+    return {name: value for _, name, value in points(folder)}
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same(expected: Path, actual: Path) -> None:
+    """Bit by bit."""
+    right, found = weights_of(expected), weights_of(actual)
+    assert right.keys() == found.keys()
+    assert not [name for name, value in right.items() if not torch.equal(value, found[name])]
 
 
 def assert_alike(expected: Path, actual: Path) -> None:

@@ -1,7 +1,6 @@
 """Kinds of encoder pre-training: reconstructive, on few pairs, at a second resolution, none."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mm1_lab.config import EncoderStage, MultimodalStage, Size, Stage
+from mm1_lab.config import EncoderStage, MultimodalStage, Size
 from mm1_lab.data.types import Data
 from mm1_lab.model import build_encoder, load_weights
 from mm1_lab.train.encoder_stage import Reconstructive, RepeatedPairs, StepPairs, normalised_patches
-from mm1_lab.train.stages import run_stage
-from tests.train.conftest import curve
+from tests.conftest import Squares
+from tests.train.conftest import Finished, curve, shortened, train, weights_of
 
-Finished = Callable[[Stage], Path]
 DEEP = Size(layers=6, width=16, heads=2)
 
 
@@ -54,18 +52,17 @@ def test_a_patch_is_predicted_from_what_stands_before_it_and_the_prefix() -> Non
 
 
 def test_its_loss_falls_and_it_is_used_without_its_last_layers(aim_stage: EncoderStage, finished: Finished) -> None:
-    stage = aim_stage.model_copy(update={"training": aim_stage.training.model_copy(update={"steps": 60})})
+    stage = shortened(aim_stage, 40)
     folder = finished(stage)
     losses = curve(folder)
     assert losses[-1] < 0.7 * losses[0]
     assert stage.features == DEEP.model_copy(update={"layers": 5})
-    weights = load_file(folder / "model.safetensors")
-    assert {int(name.split(".")[3]) for name in weights if ".layers." in name} == set(range(5))
+    assert {int(name.split(".")[3]) for name in weights_of(folder) if ".layers." in name} == set(range(5))
     encoder = build_encoder(stage.features, 6, 24)
     load_weights(encoder, folder)
     assert encoder(torch.zeros(1, 3, 24, 24)).shape == (1, 16, 16)
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["rows"] == {"images": 480} and "retrieval" not in summary
+    assert summary["rows"] == {"images": 320} and "retrieval" not in summary
 
 
 def test_a_second_resolution_goes_on_from_the_first(encoder_stage: EncoderStage, finished: Finished) -> None:
@@ -76,7 +73,7 @@ def test_a_second_resolution_goes_on_from_the_first(encoder_stage: EncoderStage,
     folder, first = finished(later), finished(encoder_stage)
     stretched = build_encoder(encoder_stage.size, 6, 36)
     load_weights(stretched, first)
-    for name, value in load_file(folder / "model.safetensors").items():
+    for name, value in weights_of(folder).items():
         torch.testing.assert_close(value, stretched.state_dict()[name], rtol=0, atol=1e-6)
     before, after = load_file(first / "text.safetensors"), load_file(folder / "text.safetensors")
     assert before.keys() == after.keys() and "image_projection.weight" in before
@@ -89,10 +86,8 @@ def test_a_trial_goes_on_from_any_encoder(
     kind: str, multimodal_stage: MultimodalStage, aim_stage: EncoderStage, finished: Finished
 ) -> None:
     encoder = aim_stage.model_copy(update={"objective": kind})
-    trained = load_file(
-        finished(multimodal_stage.model_copy(update={"encoder": encoder, "frozen": ("encoder",)})) / "model.safetensors"
-    )
-    start = load_file(finished(encoder) / "model.safetensors")
+    trained = weights_of(finished(multimodal_stage.model_copy(update={"encoder": encoder, "frozen": ("encoder",)})))
+    start = weights_of(finished(encoder))
     assert all(torch.equal(trained[f"encoder.{name}"], value) for name, value in start.items())
 
 
@@ -109,18 +104,18 @@ def test_few_different_pairs_come_again_in_another_order(encoder_stage: EncoderS
 
 
 def test_a_temperature_at_its_limit_goes_on_learning(
-    encoder_stage: EncoderStage, squares: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encoder_stage: EncoderStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 14.3 at the start, it is limited to 10 from the first step on."""
     monkeypatch.setattr("mm1_lab.train.encoder_stage.LARGEST_SCALE", 10.0)
-    run_stage(encoder_stage, tmp_path, {}, squares, lambda progress: None)
+    train(encoder_stage, tmp_path, finished)
     scale = load_file(tmp_path / "text.safetensors")["log_scale"].exp().item()
     assert scale == pytest.approx(10, rel=0.02) and scale != pytest.approx(10, rel=1e-5)
 
 
 def test_few_pairs_of_which_none_is_held_out_have_no_retrieval(
-    encoder_stage: EncoderStage, squares: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encoder_stage: EncoderStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(type(squares), "held_out", lambda *_: [])
-    run_stage(encoder_stage, tmp_path, {}, squares, lambda progress: None)
+    monkeypatch.setattr(Squares, "held_out", lambda *_: [])
+    train(encoder_stage, tmp_path, finished)
     assert json.loads((tmp_path / "summary.json").read_text())["retrieval"] == {}, "trackers take it for no figure"

@@ -1,12 +1,10 @@
 """What only a GPU shows. Where there is one, tests/train and tests/evaluate run on it, too."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import Qwen2ForCausalLM
@@ -14,16 +12,14 @@ from transformers import Qwen2ForCausalLM
 from mm1_lab import team
 from mm1_lab.config import MultimodalStage, SftStage, Size, Stage
 from mm1_lab.data.batches import Batch
-from mm1_lab.data.types import Data
 from mm1_lab.model import build_decoder, read_by_document, read_rows
 from mm1_lab.model.decoder import decoder_config, initialise, sparse_layers
 from mm1_lab.train import recorder
 from mm1_lab.train.recorder import Recorder
-from mm1_lab.train.stages import run_stage
 from tests.small import rows_of
+from tests.train.conftest import Finished, shortened, train, weights_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
-Finished = Callable[[Stage], Path]
 GPU = torch.device("cuda", 0)
 GROUPED = Size(layers=2, width=256, heads=8, kv_heads=2, feed_forward=512)
 
@@ -100,54 +96,43 @@ def test_experts_as_a_grouped_product_are_the_library_s_loop() -> None:
         assert norm_of_difference([ours], [theirs]) < 0.01
 
 
+def assert_close(expected: Path, actual: Path, most: float) -> None:
+    """The weights as one vector, but for those whose gradients are rounding errors."""
+    right, found = weights_of(expected), weights_of(actual)
+    moved = [name for name in right if not name.endswith("k_proj.bias")]
+    assert norm_of_difference([found[name] for name in moved], [right[name] for name in moved]) < most
+
+
 def half(stage: MultimodalStage, **changes: object) -> MultimodalStage:
     return stage.model_copy(update={"precision": "bf16-mixed", "attention": "varlen"} | changes)
 
 
 @pytest.mark.parametrize("kind", ["encoder", "reconstructive", "decoder", "experts", "multimodal", "sft"])
 def test_a_stage_learns_what_it_learns_on_a_processor(
-    kind: str, request: pytest.FixtureRequest, finished: Finished, squares: Data, tmp_path: Path
+    kind: str, request: pytest.FixtureRequest, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In single precision: the same weights."""
     stage: Stage = request.getfixturevalue(f"{kind}_stage")
-    inputs = {name: finished(needed) for name, needed in stage.inputs.items()}
-    folders = tmp_path / "gpu", tmp_path / "cpu"
-    for folder, device in zip(folders, (GPU, torch.device("cpu")), strict=True):
-        folder.mkdir()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(team, "device", lambda device=device: device)
-            run_stage(stage, folder, inputs, squares, lambda progress: None)
-    found, expected = (load_file(folder / "model.safetensors") for folder in folders)
-    moved = [name for name in expected if not name.endswith("k_proj.bias")]  # whose gradients are rounding errors
-    assert norm_of_difference([found[name] for name in moved], [expected[name] for name in moved]) < 1e-3
+    for device in (GPU, torch.device("cpu")):
+        monkeypatch.setattr(team, "device", lambda device=device: device)
+        train(stage, tmp_path / device.type, finished)
+    assert_close(tmp_path / "cpu", tmp_path / "cuda", 1e-3)
 
 
 @pytest.mark.parametrize("changes", [{}, {"compile": True}, {"gradient_checkpointing": True}], ids=str)
 def test_half_precision_trains_alike(
-    changes: dict[str, bool], multimodal_stage: MultimodalStage, finished: Finished, squares: Data, tmp_path: Path
+    changes: dict[str, bool], multimodal_stage: MultimodalStage, finished: Finished, tmp_path: Path
 ) -> None:
-    stage = half(multimodal_stage, **changes)
-    inputs = {name: finished(needed) for name, needed in stage.inputs.items()}
-    run_stage(stage, tmp_path, inputs, squares, lambda progress: None)
-    found, expected = (load_file(folder / "model.safetensors") for folder in (tmp_path, finished(multimodal_stage)))
-    moved = [name for name in expected if not name.endswith("k_proj.bias")]
-    assert norm_of_difference([found[name] for name in moved], [expected[name] for name in moved]) < 0.05
+    assert_close(finished(multimodal_stage), train(half(multimodal_stage, **changes), tmp_path, finished), 0.05)
 
 
 @pytest.mark.parametrize("kind", ["decoder", "multimodal", "sft"])
 def test_no_step_waits_for_the_gpu(
-    kind: str,
-    request: pytest.FixtureRequest,
-    finished: Finished,
-    squares: Data,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    kind: str, request: pytest.FixtureRequest, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Steps 3 to 18 of 20, between the first's preparations and the last's readings; torch raises at a wait."""
-    stage: Any = request.getfixturevalue(f"{kind}_stage")
-    stage = stage.model_copy(update={"training": stage.training.model_copy(update={"steps": 20})})
-    if not isinstance(stage, SftStage):
-        stage = half(stage)
+    stage = shortened(request.getfixturevalue(f"{kind}_stage"), 20)
+    stage = stage if isinstance(stage, SftStage) else half(stage)
     monkeypatch.setattr(recorder, "POINTS", 1)
     after, steps = Recorder.on_train_batch_end, []
 
@@ -156,10 +141,11 @@ def test_no_step_waits_for_the_gpu(
         steps.append(trainer.global_step)
         torch.cuda.set_sync_debug_mode("error" if 2 <= trainer.global_step < 18 else "default")
 
+    for needed in stage.inputs.values():
+        finished(needed)
     monkeypatch.setattr(Recorder, "on_train_batch_end", noted)
-    inputs = {name: finished(needed) for name, needed in stage.inputs.items()}
     try:
-        run_stage(stage, tmp_path, inputs, squares, lambda progress: None)
+        train(stage, tmp_path, finished)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert steps == list(range(1, 21))
@@ -187,13 +173,3 @@ def test_shards_in_half_precision_give_the_whole_s_loss(tmp_path: Path) -> None:
         assert norm_of_difference(gathered, gradients) < 0.02
     finally:
         torch.distributed.destroy_process_group()
-
-
-def test_a_batch_is_copied_without_a_wait() -> None:
-    batch = rows_of(torch.ones(2, 8, dtype=torch.long))
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        there = batch.pin_memory().to(GPU)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert there.tokens.cpu().equal(batch.tokens)

@@ -1,21 +1,13 @@
 """Instruction tuning: what it counts, what it sees, from where it starts."""
 
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
 import torch
 
-from mm1_lab.config import (
-    MultimodalStage,
-    Recipe,
-    SftRecipe,
-    SftStage,
-    Stage,
-)
+from mm1_lab.config import MultimodalStage, Recipe, SftRecipe, SftStage
 from mm1_lab.data.batches import ConversationBatches, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Answer, Data, Limits
@@ -28,8 +20,7 @@ from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.model import build_mm1, load_weights
 from mm1_lab.train.module import language_loss
 from tests.conftest import evaluation_of
-
-Finished = Callable[[Stage], Path]
+from tests.train.conftest import Finished, shortened
 
 
 def test_the_loss_counts_answers_alone(finished: Finished, sft_stage: SftStage, squares: Data) -> None:
@@ -60,9 +51,7 @@ def test_training_that_is_stopped_early_is_the_start_of_the_whole(
 ) -> None:
     """A checkpoint of one run, not a shorter run: its rate is still that of the long schedule."""
     stopped = multimodal_stage.model_copy(update={"stop_after": 3})
-    shorter = multimodal_stage.training.model_copy(update={"steps": 3})
-    short = multimodal_stage.model_copy(update={"training": shorter})
-    stages = (multimodal_stage, stopped, short)
+    stages = (multimodal_stage, stopped, shortened(multimodal_stage, 3))
     curves = [(finished(stage) / "training.csv").read_text().splitlines() for stage in stages]
     assert curves[0][: len(curves[1])] == curves[1] != curves[2]
 

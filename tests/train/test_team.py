@@ -20,24 +20,17 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mm1_lab import team
 from mm1_lab.config import DecoderStage, MultimodalStage, Pretrained, Resources, SftStage, Stage
-from mm1_lab.data.types import Data
 from mm1_lab.model import build_mm1, load_decoder
 from mm1_lab.train import checkpoints, recorder, sharding
-from mm1_lab.train.progress import Diverged
+from mm1_lab.train.progress import Diverged, Progress
 from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.sharding import ShardedNetwork
-from mm1_lab.train.stages import run_stage
 from mm1_lab.weights.pretrained import read_decoder, text_config
 from tests import pretrained as saved
-from tests.train.conftest import assert_alike, curve
+from tests.conftest import REPOSITORY, Squares
+from tests.train.conftest import Finished, Killed, assert_alike, assert_same, curve, shortened, train
 
-Finished = Callable[[Stage], Path]
-REPOSITORY = Path(__file__).parents[2]
 CHILD = multiprocessing.get_context("fork")  # what is imported need not be imported again
-
-
-class Killed(Exception):
-    pass
 
 
 class Operations(TorchDispatchMode):
@@ -80,8 +73,8 @@ def in_team(size: int, folder: Path, work: Callable[[], None]) -> None:
         left.unlink()
 
 
-def run_killed(stage: Stage, folder: Path, inputs: dict[str, Path], data: Data, after: int) -> None:
-    """Runs a stage until all its processes are killed at once, after step `after` and its checkpoint."""
+def train_killed(stage: Stage, folder: Path, finished: Finished, after: int) -> None:
+    """Trains a stage until all its processes are killed at once, after step `after` and its checkpoint."""
     keep = Recorder.on_train_batch_end
 
     def kill(self: Recorder, trainer: object, *rest: object) -> None:
@@ -92,7 +85,7 @@ def run_killed(stage: Stage, folder: Path, inputs: dict[str, Path], data: Data, 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
         patch.setattr(Recorder, "on_train_batch_end", kill)
-        run_stage(stage, folder, inputs, data, lambda progress: None)
+        train(stage, folder, finished)
 
 
 def only_the_first_makes_weights(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,46 +101,47 @@ def only_the_first_makes_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ShardedNetwork, "__init__", check)
 
 
-@pytest.mark.parametrize(
-    ("kind", "size"), [("encoder", 2), ("reconstructive", 2), ("experts", 2), ("multimodal", 3), ("sft", 2)]
-)
+@pytest.mark.parametrize(("kind", "size"), [("encoder", 2), ("reconstructive", 2), ("multimodal", 3)])
 def test_a_team_trains_as_one_process_does(
     kind: str,
     size: int,
     request: pytest.FixtureRequest,
     finished: Finished,
-    squares: Data,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Three of four rows: shares differ in size, and in some there is no image."""
     only_the_first_makes_weights(monkeypatch)
-    stage = request.getfixturevalue(f"{kind}_stage")
-    stage = stage.model_copy(update={"training": stage.training.model_copy(update={"steps": 4})})
+    stage = shortened(request.getfixturevalue(f"{kind}_stage"), 3)
     alone = finished(stage)
-    inputs = {name: finished(needed) for name, needed in stage.inputs.items()}
+    in_team(size, tmp_path, lambda: train(stage, tmp_path / "team", finished))
+    assert_alike(alone, tmp_path / "team")
+
+
+def test_what_a_team_began_it_or_one_alone_ends_and_the_other_way_round(
+    experts_stage: DecoderStage, finished: Finished, tmp_path: Path
+) -> None:
+    """Resumed by the same team bit for bit."""
+    stage = shortened(experts_stage, 4)
+    alone = finished(stage)
     straight, resumed, handed_over, taken_over = (tmp_path / name for name in ("one", "two", "three", "four"))
-    for folder in (straight, resumed, handed_over, taken_over):
-        folder.mkdir()
-    run_killed(stage, taken_over, inputs, squares, after=2)
+    train_killed(stage, taken_over, finished, after=2)
 
     def work() -> None:
-        run_stage(stage, straight, inputs, squares, lambda progress: None)
-        run_killed(stage, handed_over, inputs, squares, after=2)
+        train(stage, straight, finished)
+        train_killed(stage, handed_over, finished, after=2)
         distributed.barrier()
-        run_killed(stage, resumed, inputs, squares, after=2)
-        run_stage(stage, resumed, inputs, squares, lambda progress: None)
-        run_stage(stage, taken_over, inputs, squares, lambda progress: None)
+        train_killed(stage, resumed, finished, after=2)
+        train(stage, resumed, finished)
+        train(stage, taken_over, finished)
 
-    in_team(size, tmp_path, work)
-    assert_alike(alone, straight)
-    whole, again = load_file(straight / "model.safetensors"), load_file(resumed / "model.safetensors")
-    assert all(torch.equal(value, again[name]) for name, value in whole.items())
+    in_team(2, tmp_path, work)
+    assert_same(straight, resumed)
     assert curve(resumed) == curve(straight)
     assert torch.load(handed_over / "last.ckpt" / "rest.ckpt", weights_only=True)["global_step"] == 2
-    run_stage(stage, handed_over, inputs, squares, lambda progress: None)
-    assert_alike(alone, handed_over)
-    assert_alike(alone, taken_over)
+    train(stage, handed_over, finished)
+    for folder in (straight, handed_over, taken_over):
+        assert_alike(alone, folder)
 
 
 def test_a_pre_trained_decoder_is_read_by_all(tmp_path: Path) -> None:
@@ -175,7 +169,7 @@ def test_a_pre_trained_decoder_is_read_by_all(tmp_path: Path) -> None:
 
 
 def test_another_team_resumes_from_the_checkpoint_before_a_damaged_one(
-    decoder_stage: DecoderStage, finished: Finished, squares: Data, tmp_path: Path
+    decoder_stage: DecoderStage, finished: Finished, tmp_path: Path
 ) -> None:
     """Three processes after two. What the two leave are shards of like size, and an unfinished folder of four."""
     phases = tuple(phase.model_copy(update={"batch_size": 3}) for phase in decoder_stage.training.phases)
@@ -184,7 +178,7 @@ def test_another_team_resumes_from_the_checkpoint_before_a_damaged_one(
     unfinished = folder / "last.ckpt.part"
     unfinished.mkdir(parents=True)
     (unfinished / "shard-00004-model-00001-of-00001.safetensors").write_bytes(b"of a larger team")
-    in_team(2, tmp_path, lambda: run_killed(stage, folder, {}, squares, after=2))
+    in_team(2, tmp_path, lambda: train_killed(stage, folder, finished, after=2))
     shards = sorted((folder / "last.ckpt").glob("*.safetensors"))
     assert len(shards) == 2 and shards[1].stat().st_size > 0.8 * shards[0].stat().st_size
     digests = json.loads((folder / "last.ckpt" / "digests.json").read_text())
@@ -196,12 +190,11 @@ def test_another_team_resumes_from_the_checkpoint_before_a_damaged_one(
     notes = tmp_path / "notes"
 
     def work() -> None:
-        recorder.CHECKPOINT_SECONDS = 0.0  # forked, so that the other tests keep theirs
-        told = []
-        run_stage(stage, folder, {}, squares, lambda progress: told.append((progress.step, progress.note)))
+        told: list[Progress] = []
+        train(stage, folder, finished, report=told.append)
         if team.is_first():
-            notes.write_text(repr([note for _, note in told if note]))
-            assert next(step for step, note in told if not note) > 1
+            notes.write_text(repr([progress.note for progress in told if progress.note]))
+            assert next(progress.step for progress in told if not progress.note) > 1
 
     in_team(3, tmp_path, work)
     assert "damaged and put aside: last.ckpt; training resumes from last.ckpt.before" in notes.read_text()
@@ -210,73 +203,67 @@ def test_another_team_resumes_from_the_checkpoint_before_a_damaged_one(
 
 
 def test_a_team_s_checkpoints_are_written_beside_training(
-    tied_stage: MultimodalStage, finished: Finished, squares: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tied_stage: MultimodalStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on GPUs: of copies of the shards, and of what is tied once."""
     monkeypatch.setattr(checkpoints, "WRITTEN_BESIDE_TRAINING", ("cpu",))
-    inputs = {name: finished(needed) for name, needed in tied_stage.inputs.items()}
-    folder = tmp_path / "team"
-    folder.mkdir()
+    stage, folder = shortened(tied_stage, 3), tmp_path / "team"
+    alone = finished(stage)
 
     def work() -> None:
-        run_killed(tied_stage, folder, inputs, squares, after=3)
+        train_killed(stage, folder, finished, after=2)
         if team.is_first():  # which gives it its name
             assert (folder / "last.ckpt" / "digests.json").exists()
-        run_stage(tied_stage, folder, inputs, squares, lambda progress: None)
+        train(stage, folder, finished)
 
     in_team(2, tmp_path, work)
-    assert_alike(finished(tied_stage), folder)
+    assert_alike(alone, folder)
 
 
-def test_a_loss_that_is_not_finite_stops_all(decoder_stage: DecoderStage, squares: Data, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_all(decoder_stage: DecoderStage, finished: Finished, tmp_path: Path) -> None:
     training = decoder_stage.training.model_copy(update={"learning_rate": 1e30})
     stage = decoder_stage.model_copy(update={"training": training})
 
     def work() -> None:
         with pytest.raises(Diverged, match=r"the loss of step 2 is (nan|inf)"):
-            run_stage(stage, tmp_path, {}, squares, lambda progress: None)
+            train(stage, tmp_path, finished)
 
     in_team(2, tmp_path, work)
 
 
-def test_a_team_adds_up_micro_batches(
-    multimodal_stage: MultimodalStage, finished: Finished, squares: Data, tmp_path: Path
-) -> None:
-    inputs = {name: finished(needed) for name, needed in multimodal_stage.inputs.items()}
-    folder = tmp_path / "team"
-    folder.mkdir()
+def test_a_team_adds_up_micro_batches(multimodal_stage: MultimodalStage, finished: Finished, tmp_path: Path) -> None:
+    stage = shortened(multimodal_stage, 2)
+    alone = finished(stage)
 
     def work() -> None:
         sums: list[str] = []
         with Operations(sums, "c10d::_reduce_scatter_base_"):
-            run_stage(multimodal_stage, folder, inputs, squares, lambda progress: None, Resources(micro_batch=1))
+            train(stage, tmp_path / "team", finished, Resources(micro_batch=1))
         shards = 1 + sum(isinstance(part, GradientCheckpointingLayer) for part in built.modules())
-        assert len(sums) == 6 * shards, "once a step, for each part that is gathered by itself"
+        assert len(sums) == 2 * shards, "once a step, for each part that is gathered by itself"
 
     with torch.device("meta"):
-        built = build_mm1(multimodal_stage, squares.tokenizer)
+        built = build_mm1(stage, Squares.tokenizer)
     in_team(2, tmp_path, work)
-    assert_alike(finished(multimodal_stage), folder)
+    assert_alike(alone, tmp_path / "team")
 
 
 @pytest.mark.slow
 def test_two_nodes_hold_the_model_each(
-    sft_stage: SftStage, finished: Finished, squares: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sft_stage: SftStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two nodes of two processes: the shards of one are those of the other, and only gradients pass between them."""
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    inputs = {name: finished(needed) for name, needed in sft_stage.inputs.items()}
-    folder = tmp_path / "team"
-    folder.mkdir()
-    shard = sharding._shard
+    stage = shortened(sft_stage, 2)
+    alone, shard = finished(stage), sharding._shard
 
     def check(module: nn.Module, *rest: object) -> None:
         shard(module, *rest)  # type: ignore[arg-type]
         assert {parameter.device_mesh.shape for parameter in module.parameters()} == {(2, 2)}
 
     monkeypatch.setattr(sharding, "_shard", check)
-    in_team(4, tmp_path, lambda: run_stage(sft_stage, folder, inputs, squares, lambda progress: None))
-    assert_alike(finished(sft_stage), folder)
+    in_team(4, tmp_path, lambda: train(stage, tmp_path / "team", finished))
+    assert_alike(alone, tmp_path / "team")
 
 
 @pytest.mark.soak
@@ -285,22 +272,18 @@ def test_torchrun_starts_a_team(
     changes: dict[str, object], multimodal_stage: MultimodalStage, finished: Finished, tmp_path: Path
 ) -> None:
     stage = multimodal_stage.model_copy(update=changes)
-    inputs = {name: str(finished(needed)) for name, needed in stage.inputs.items()}
+    inputs = {needed.fingerprint: str(finished(needed)) for needed in stage.inputs.values()}
     script, folder = tmp_path / "script.py", tmp_path / "team"
-    folder.mkdir()
     script.write_text(f"""
 import sys
 from pathlib import Path
 from torch import distributed
 sys.path.insert(0, {str(REPOSITORY)!r})
 from mm1_lab.config import MultimodalStage
-from mm1_lab.train.stages import run_stage
-from tests.train.conftest import assert_alike, curve
-from tests.conftest import Squares
+from tests.train.conftest import train
 distributed.init_process_group("gloo")
 stage = MultimodalStage.model_validate_json({stage.model_dump_json()!r})
-inputs = {{name: Path(path) for name, path in {inputs!r}.items()}}
-run_stage(stage, Path({str(folder)!r}), inputs, Squares(), lambda progress: None)
+train(stage, Path({str(folder)!r}), lambda needed: Path({inputs!r}[needed.fingerprint]))
 """)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     result = subprocess.run(torchrun, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
