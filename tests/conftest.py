@@ -309,9 +309,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.fixture
-def again(tmp_path: Path, finished: Place) -> Place:
-    """A copy of `finished`, which may be changed."""
+def again(tmp_path: Path, finished: Place, database: Path) -> Place:
+    """A copy of `finished`, which may be changed, with nothing in MLflow."""
     shutil.copytree(finished.folder, tmp_path, ignore=shutil.ignore_patterns("mlflow*"), dirs_exist_ok=True)
+    shutil.copy(database, tmp_path / DATABASE)
     return Place(tmp_path)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.conftest import REPOSITORY, Place
+from tests.conftest import REPOSITORY, Place, change
 
 EXTENDING = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8").split("## Your own connector\n")[1]
 
@@ -65,9 +65,10 @@ def test_every_command_of_the_first_hour_works(again: Place) -> None:
 
 
 def test_the_notebook_runs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a folder of which the scale asks fewer questions."""
+    """In a folder of which the scale asks fewer questions, without examples."""
     from matplotlib.figure import Figure
 
+    change(place.folder / "sweeps" / "scales" / "smoke.yaml", "shots: [0, 4, 8]", "shots: [0]")
     monkeypatch.chdir(REPOSITORY / "docs")
     monkeypatch.setattr(tempfile, "mkdtemp", lambda: str(place.folder))
     notebook = json.loads((REPOSITORY / "docs" / "notebook.ipynb").read_text(encoding="utf-8"))

@@ -121,8 +121,8 @@ def test_asked_to_end_it_ends_in_one_line(place: Any) -> None:
     assert "Traceback" not in output and "PC: @" not in output
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["raylet", pytest.param("gcs_server", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
 def test_the_death_of_rays_own_process_ends_in_a_line_of_ours(place: Any, name: str) -> None:
     process = place.start(*COMMAND, "--set", "reuse_processes=false")  # so that waiting processes import nothing
     assert process.stdout is not None

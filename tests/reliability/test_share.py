@@ -39,10 +39,10 @@ def at_work(place: Any, processes: list[Any]) -> list[Any]:
     return [process for process in processes if f"pid={process.pid}" in holders]
 
 
-@pytest.mark.slow  # four commands
-def test_of_four_processes_two_are_killed_and_the_others_do_everything_once(place: Any, finished: Any) -> None:
+@pytest.mark.slow  # three commands
+def test_of_three_processes_two_are_killed_and_the_last_does_the_rest(place: Any, finished: Any) -> None:
     """One is killed in the first stages, one in the middle of a trial."""
-    processes = [place.start(*SHARE) for _ in range(4)]
+    processes = [place.start(*SHARE) for _ in range(3)]
     alive, outputs = list(processes), []
     for moment in ("store/*.partial", "store/*/DONE"):
         while not (busy := any(place.results.glob(moment)) and at_work(place, alive)):
