@@ -4,7 +4,7 @@ SCALE ?= mini
 SEEDS ?= 1
 RESULTS ?=
 ARGS ?=
-# Tests at a time: of two, tests with Ray leave a fifth of two processors idle (11 minutes, of three 9).
+# Tests at a time: with two, those that start Ray leave a fifth of two processors idle.
 JOBS ?= 3
 
 RUN = .venv/bin/mm1-lab
