@@ -18,6 +18,15 @@ FILES = ("pyproject.toml", "README.md", "LICENSE")
 
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 TORCH = ("torch", "triton", "nvidia", "cuda")
+GENERATE = """
+import torch
+from transformers import AutoModelForImageTextToText
+model = AutoModelForImageTextToText.from_pretrained("model", trust_remote_code=True)
+image = model.config.image_token_id
+answer = model.generate(torch.tensor([[1, 5]]), max_new_tokens=3, prefix_allowed_tokens_fn=lambda *_: [image])
+assert answer.tolist() == [[1, 5, image, image, image]], answer
+"""
+"""An exported model goes on after image tokens that it said itself."""
 
 
 def run(*command: str, folder: Path, path: Path | None = None) -> str:
@@ -88,14 +97,15 @@ def test_scores_are_judged_without_what_trains(tmp_path: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(not shutil.which("uv"), reason="needs uv, and a package index")
-def test_a_sweep_runs_with_the_lowest_versions_that_are_allowed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("versions", ["lowest-direct", "highest"])
+def test_a_sweep_runs_with_the_lowest_and_the_newest_versions_that_are_allowed(tmp_path: Path, versions: str) -> None:
     """Of all direct dependencies; torch is the one of this environment, for other builds of it take gigabytes."""
     import torch
 
     (tmp_path / "torch.txt").write_text(f"torch=={torch.__version__.partition('+')[0]}\n")
     allowed = (
         "--resolution",
-        "lowest-direct",
+        versions,
         "--extra",
         "lab",
         "--override",
@@ -104,12 +114,12 @@ def test_a_sweep_runs_with_the_lowest_versions_that_are_allowed(tmp_path: Path) 
     )
     found = run("uv", "pip", "compile", "--quiet", "--python", sys.executable, *allowed, folder=tmp_path)
     lines = [line for line in found.splitlines() if not line.startswith((" ", "#", *TORCH)) or "torchmetrics" in line]
-    (tmp_path / "lowest.txt").write_text("\n".join(lines) + "\n")
-    run(sys.executable, "-m", "venv", "--without-pip", "lowest", folder=tmp_path)
-    python = str(tmp_path / "lowest" / "bin" / "python")
+    (tmp_path / "found.txt").write_text("\n".join(lines) + "\n")
+    run(sys.executable, "-m", "venv", "--without-pip", "found", folder=tmp_path)
+    python = str(tmp_path / "found" / "bin" / "python")
     install = ("uv", "pip", "install", "--quiet", "--no-deps", "--python", python)
-    run(*install, "-r", "lowest.txt", str(built(tmp_path)), folder=tmp_path)
-    (packages,) = (tmp_path / "lowest").glob("lib/*/site-packages")
+    run(*install, "-r", "found.txt", str(built(tmp_path)), folder=tmp_path)
+    (packages,) = (tmp_path / "found").glob("lib/*/site-packages")
     for path in Path(torch.__file__).parents[1].glob("*"):
         if path.name in ("torch", "torchgen", "functorch") or path.match("torch-*.dist-info"):
             (packages / path.name).symlink_to(path)
@@ -124,3 +134,4 @@ def test_a_sweep_runs_with_the_lowest_versions_that_are_allowed(tmp_path: Path) 
         ("verify",),
     ):
         run(python, "-m", "mm1_lab", *command, folder=tmp_path)
+    run(python, "-W", "error::FutureWarning", "-c", GENERATE, folder=tmp_path)
