@@ -31,7 +31,7 @@ REMARKS = (
     "your dataloader is not resumable",  # the data module is resumable
     "isinstance\\(treespec, LeafSpec\\)",
     "torch.distributed is disabled",  # a single process needs none for its checkpoints
-    "The `srun` command is available",
+    "The `srun` command is available",  # training takes no part in a Slurm job: see `plugins`
 )
 """Warnings of Lightning and torch that do not apply here, as regular expressions."""
 

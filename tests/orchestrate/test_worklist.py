@@ -52,10 +52,8 @@ def test_a_failure_that_cannot_be_recorded_ends_like_any_other(make: Callable[..
 
 
 def test_what_lacked_memory_is_not_tried_again(make: Callable[..., WorkList]) -> None:
-    work, outcome = (
-        make([task("a"), task("needs a", "a"), task("needs that", "needs a")], retries=3),
-        Outcome("out of memory", "12 GB"),
-    )
+    work = make([task("a"), task("needs a", "a"), task("needs that", "needs a")], retries=3)
+    outcome = Outcome("out of memory", "12 GB")
     take(work)
     assert not settle(work, "a", outcome)
     assert work.exhausted and work.failed == {"a": outcome} and set(work.blocked.values()) == {"a"}
