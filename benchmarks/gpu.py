@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -77,8 +76,8 @@ class Case:
 def cases(amounts: Amounts) -> list[Case]:
     """Both decoders at the paper's scale, on rows of 2,048 positions; `amounts` gives the numbers of steps and rounds.
 
-    8 rows per step of the smaller decoder and 4 of the larger one leave room on a GPU with 80 GB, if few are computed
-    at a time: as many as the plan says.
+    8 rows per step of the smaller decoder and 4 of the larger one; as many are computed at a time as the plan says for
+    the GPU that is there.
     """
     few_questions = ("evaluate.questions=64", "evaluate.blocks=8", "evaluate.shots=[0,4,8]")
     return [
@@ -152,15 +151,24 @@ def measure_case(case: Case, asked: bool) -> list[Row]:
     stage = multimodal_stage(evaluation)
     with TemporaryDirectory() as folder:
         inputs = untrained_inputs(stage, data, Path(folder))
-        documents = min(case.documents, key=partial(_padded_probe, case, stage, data))
+        documents = _fastest(case, stage, data)
         sides = {
             "ours": lambda _: _our_step(case, stage, inputs, data),
-            "padded": lambda _: _padded_step(case, stage, data, case.amounts.steps, documents),
+            "padded": lambda _: (_padded_step(case, stage, data, case.amounts.steps, documents), 0),
         }
-        seconds = alternate(sides, case.amounts.rounds)
-        rows = [*_training_rows(case, stage, data, seconds["ours"], seconds["padded"], documents)]
-        rows.append(_memory_row(case, stage, inputs, data))
+        results = alternate(sides, case.amounts.rounds)
+        ours, padded = ([seconds for seconds, _ in results[side]] for side in ("ours", "padded"))
+        rows = [*_training_rows(case, stage, data, ours, padded, documents)]
+        rows.append(_memory_row(case, stage, data, [peak for _, peak in results["ours"]]))
         return rows + (_evaluation_rows(case, evaluation, data, Path(folder)) if asked else [])
+
+
+def gpu_here() -> tuple[str, Hardware | None]:
+    """The GPU's name, and what a plan knows of such a one, if anything."""
+    gpu = torch.cuda.get_device_name()
+    slower = any(name in gpu.lower() for name in ("pcie", "nvl")) and "a100" not in gpu.lower()  # cards of less power
+    known = [name for name in ("a100", "h100", "h200", "b200") if name in gpu.lower() and not slower]
+    return gpu, Hardware.model_validate({"gpu": known[0]}) if known else None
 
 
 def _training_rows(
@@ -181,11 +189,9 @@ def _training_rows(
         f"{documents} documents per padded batch, the fastest of {', '.join(map(str, case.documents))}; LLaVA is not "
         "compiled and gets batches that are already on the GPU",
     )
-    gpu = torch.cuda.get_device_name() if case.device == "cuda" else ""
-    slower = any(name in gpu.lower() for name in ("pcie", "nvl")) and "a100" not in gpu.lower()  # cards of less power
-    known = [name for name in ("a100", "h100", "h200", "b200") if name in gpu.lower() and not slower]
+    gpu, hardware = gpu_here() if case.device == "cuda" else ("", None)
     goal = Budget(ratio_at_least=0.4)
-    if not known:
+    if not hardware:
         yield unmeasured(f"training {case.name}", "FLOP / s", "the GPU's peak", goal, f"the peak of {gpu!r} is unknown")
         return
     with torch.device("meta"):
@@ -194,12 +200,11 @@ def _training_rows(
     images = sum(len(batch.images) for batch in batches) / len(batches) / stage.training.batch_size
     counted = case.scale.model_copy(update={"images_per_row": dict.fromkeys(stage.shares, images)})  # not the scale's
     flops = stage.cost(network, counted).flops / stage.training.steps
-    peak = Hardware.model_validate({"gpu": known[0]}).peak
     yield compare(
         f"training {case.name}",
         "FLOP / s",
         [flops / step for step in ours],
-        [peak] * len(ours),
+        [hardware.peak] * len(ours),
         f"the peak of {gpu} in dense bf16 products",
         goal,
         "FLOPs as `mm1-lab plan` counts them, so the ratio is what `hardware.mfu` of a scale means",
@@ -207,22 +212,22 @@ def _training_rows(
 
 
 def _share(case: Case, stage: MultimodalStage, data: Data) -> GpuShare:
-    """What the plan says of a GPU with 80 GB."""
+    """What the plan says of the GPU that is there, or of one with 80 GB."""
     with torch.device("meta"):
         model = build_mm1(stage, data.tokenizer)
     network = Network(count_parameters(model), connector_flops(model), data.tokenizer.size)
-    return gpu_share(stage.cost(network, case.scale), 1, case.scale, Hardware(gpu="h100"))
+    hardware = (gpu_here()[1] if case.device == "cuda" else None) or Hardware(gpu="h100")
+    return gpu_share(stage.cost(network, case.scale), 1, case.scale, hardware)
 
 
-def _memory_row(case: Case, stage: MultimodalStage, inputs: dict[str, Path], data: Data) -> Row:
-    """The peak of a few steps that keep activations, beside the plan's."""
+def _memory_row(case: Case, stage: MultimodalStage, data: Data, peaks: list[int]) -> Row:
+    """The peaks of training, in bytes, beside the plan's."""
     what = f"training {case.name}"
-    planned = _share(case, stage, data).held
+    share = _share(case, stage, data)
     if case.device != "cuda":
         return unmeasured(what, "GB at most", PLANNED, None, WHY)
-    torch.cuda.reset_peak_memory_stats()
-    _our_step(replace(case, amounts=replace(case.amounts, warmup_steps=1, steps=2)), stage, inputs, data)
-    return compare(what, "GB at most", [torch.cuda.max_memory_allocated() / 1e9], [planned / 1e9], PLANNED)
+    held, planned = ([peak / 1e9 for peak in peaks], [share.held / 1e9] * len(peaks))
+    return compare(what, "GB at most", held, planned, PLANNED, note=f"{share.rows} rows at a time")
 
 
 def _evaluation_rows(case: Case, evaluation: EvaluationStage, data: Data, folder: Path) -> list[Row]:
@@ -231,8 +236,9 @@ def _evaluation_rows(case: Case, evaluation: EvaluationStage, data: Data, folder
         return compare_answering(evaluation, path, data, case.amounts.rounds, "on a GPU", remark, case.device)[:1]
 
 
-def _our_step(case: Case, stage: MultimodalStage, inputs: dict[str, Path], data: Data) -> float:
-    """Seconds per step of training as in a sweep, from the first step after the warm-up to the last."""
+def _our_step(case: Case, stage: MultimodalStage, inputs: dict[str, Path], data: Data) -> tuple[float, int]:
+    """Seconds per step of training as in a sweep, from the first step after the warm-up to the last, and the most bytes
+    of the GPU's memory that were held."""
     marks: list[tuple[int, float]] = []
 
     def note(progress: Progress) -> None:
@@ -246,9 +252,23 @@ def _our_step(case: Case, stage: MultimodalStage, inputs: dict[str, Path], data:
     pace["POINTS"] = (case.amounts.warmup_steps + case.amounts.steps) // case.amounts.warmup_steps
     with TemporaryDirectory() as folder, _freed(), patch.multiple("mm1_lab.train.recorder", **pace):
         resources = case.scale.resources.model_copy(update={"micro_batch": _share(case, stage, data).rows})
+        if case.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         run_stage(short, Path(folder), inputs, data, note, resources)
     (first, started), (last, ended) = marks[0], marks[-1]
-    return (ended - started) / (last - first)
+    peak = torch.cuda.max_memory_allocated() if case.device == "cuda" else 0
+    return (ended - started) / (last - first), peak
+
+
+def _fastest(case: Case, stage: MultimodalStage, data: Data) -> int:
+    """The number of documents in LLaVA's fastest padded batch: from the largest down until it gets slower."""
+    fastest, least = min(case.documents), math.inf
+    for documents in sorted(case.documents, reverse=True):
+        seconds = _padded_probe(case, stage, data, documents)
+        if seconds > least:
+            break
+        fastest, least = documents, seconds
+    return fastest
 
 
 def _padded_probe(case: Case, stage: MultimodalStage, data: Data, documents: int) -> float:

@@ -113,7 +113,8 @@ def test_what_a_gpu_is_asked_works_on_a_processor(monkeypatch: pytest.MonkeyPatc
 def test_the_parts_of_a_step_are_timed() -> None:
     few = replace(TINY, settings=("precision=bf16-mixed", "vocabulary=1000", "attention=varlen"))
     parts, tokens = gpu_parts.measure(gpu.Case("tiny", few, (), "cpu"), micro_batches=2, rounds=2)
-    assert [part.name for part in parts] == ["step", "encoder", "connector", "decoder", "loss", "optimiser"]
+    steps, of_a_step = ["step", "step, other pictures"], ["encoder", "connector", "decoder", "loss", "optimiser"]
+    assert [part.name for part in parts] == [*steps, *of_a_step]
     assert all(0 < part.launching <= part.milliseconds for part in parts) and tokens > 500
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from mm1_lab.config import ConnectorConfig
 from mm1_lab.model import build_connector
-from mm1_lab.model.connectors import CAbstractor
+from mm1_lab.model.connectors import CAbstractor, depthwise
 
 ADAPTIVE = ("average-pooling", "attention-pooling", "c-abstractor", "resampler")
 
@@ -81,6 +81,21 @@ def test_c_abstractor_by_hand(tokens: int, patches: int) -> None:
     first, _, last = connector.project
     hidden = nn.functional.silu(x.flatten(2).transpose(1, 2) @ first.weight.T + first.bias)
     torch.testing.assert_close(connector(features), hidden @ last.weight.T + last.bias, rtol=1e-4, atol=1e-5)
+
+
+def test_a_depthwise_convolution_of_more_pictures_is_that_of_those_asked_for() -> None:
+    convolution = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
+    shapes, results = [], []
+    convolution.register_forward_hook(lambda module, inputs, output: shapes.append(len(output)))
+    for multiple in (1, 4):
+        grid = torch.randn(5, 6, 6, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        out = depthwise(convolution, grid, multiple)
+        out.square().sum().backward()
+        assert out.shape == grid.shape and grid.grad is not None and convolution.weight.grad is not None
+        results.append((out.detach(), grid.grad, convolution.weight.grad))
+        convolution.zero_grad()
+    assert shapes == [5, 8]
+    torch.testing.assert_close(results[0], results[1])
 
 
 def test_pixel_shuffle_lays_neighbours_side_by_side() -> None:
