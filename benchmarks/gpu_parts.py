@@ -1,11 +1,13 @@
 """Where a training step on a GPU spends its time: encoder, connector, decoder, loss, optimiser.
 
-    python -m benchmarks.gpu_parts     on one GPU, a minute: the smaller case of `make bench-gpu`, its data ready
+    python -m benchmarks.gpu_parts    on one GPU, a minute: the smaller case of `make bench-gpu`, its data ready
+    python -m benchmarks.gpu_parts --micro-batches 1 --cudnn-attention
 
 Of each part it gives milliseconds a step, and how many of them the processor takes to start its kernels: where the two
 are alike, the GPU waits for Python.
 """
 
+import argparse
 import sys
 import time
 from collections.abc import Callable
@@ -120,10 +122,15 @@ def _timed(name: str, work: Callable[[], None], device: str, rounds: int, times:
 
 def main() -> None:
     """Prints the parts. Without a GPU it says so, and ends with 2."""
+    parser = argparse.ArgumentParser(description="Where a training step on a GPU spends its time.")
+    parser.add_argument("--micro-batches", type=int, default=2)
+    parser.add_argument("--cudnn-attention", action="store_true", help="lets torch choose it, as mm1_lab does not")
+    asked = parser.parse_args()
     if not torch.cuda.is_available():
         print(WHY, file=sys.stderr)
         sys.exit(2)
-    parts, tokens = measure(cases(FULL)[0], micro_batches=2)
+    torch.backends.cuda.enable_cudnn_sdp(asked.cudnn_attention)
+    parts, tokens = measure(cases(FULL)[0], asked.micro_batches)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {tokens:,.0f} real tokens a step")
     print(f"{'part':22}{'ms a step':>12}{'launching':>12}")
     for part in parts:
