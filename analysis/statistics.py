@@ -149,14 +149,16 @@ def arm_means(scores: pd.DataFrame, controls: Collection[str] = ()) -> dict[str,
 
     An arm's mean is adjusted to the average of the seeds, so a missing seed does not bias it. The intervals, from one
     residual variance over all arms except the controls, are for comparing arms by eye at these seeds; claims are not
-    judged by them. Empty without residual degrees of freedom, as with one seed, and if shared seeds do not connect
-    all arms.
+    judged by them. Of an arm alone, what seeds do to it is part of the rest. Empty without residual degrees of freedom,
+    as with one seed, and if shared seeds do not connect all arms.
     """
     known = scores[~scores.index.isin(controls)].stack().dropna()
     if known.empty:
         return {}
     # a column per arm, and one per seed: 1 in the rows that are of it
     arms, seeds = (pd.get_dummies(known.index.get_level_values(level), dtype=float) for level in (0, 1))
+    if arms.shape[1] == 1:
+        seeds = seeds.iloc[:, :0]
     design = np.hstack([arms, seeds])
     coefficients, _, rank, _ = np.linalg.lstsq(design, known, rcond=None)
     degrees = float(len(known) - rank)
@@ -165,7 +167,7 @@ def arm_means(scores: pd.DataFrame, controls: Collection[str] = ()) -> dict[str,
     rest = known - design @ coefficients
     variance = (rest**2).sum() / degrees
     luck = pd.Series(coefficients[arms.shape[1] :], seeds.columns)
-    luck -= luck.mean()
+    luck = luck.sub(luck.mean()).reindex(scores.columns, fill_value=0.0)
     means = {}
     for arm, own in scores.iterrows():
         values = (own if arm in controls else own - luck).dropna()  # a control does not share the others' luck

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mm1_lab.cli import command_parsers, main, make_parser
+from mm1_lab.results import Ledger
 from tests.conftest import run_python
 
 RUN = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
@@ -65,6 +66,9 @@ def test_a_finished_sweep_has_table_figure_and_runs_to_browse(
     one = status("smoke", "data_mix", "--only", "base")
     assert f"1 done, {missing.replace('10', '11')}" in one
     assert "has no results at mini" in status("mini", code=2)
+    Ledger(finished.results).record_failure("f" * 16, "base / seed 56", 2, "failed", "of another sweep")
+    assert "of another sweep" in status("smoke") and "of another sweep" not in status("smoke", "data_mix")
+    Ledger(finished.results).clear_failure("f" * 16)
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{finished.results / 'mlflow.db'}")
     runs = {
         run.info.run_name: run for run in client.search_runs([client.get_experiment_by_name("data_mix").experiment_id])

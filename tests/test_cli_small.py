@@ -170,11 +170,14 @@ def test_arms_are_compared_from_anywhere(capsys: Output, here: Path, refused: Re
     assert main(["compare", "data_mix", "captions", "interleaved", "--seeds", "300,302"]) == 0
     printed = capsys.readouterr()
     assert "results/study/mini/data_mix" in printed.err and "Points, seeds 300 and 302;" in printed.out
+    assert "is as it was run" not in printed.err
     line = next(line for line in printed.out.splitlines() if line.startswith("0-shot"))
     assert line.split()[3] == f"{means['captions'] - means['interleaved']:.1f}"
 
     sweep = load_sweep(REPOSITORY / "sweeps" / "data_mix.yaml")
     write_results(here / "results/local", sweep, ("captions", "captions-66"), (0, 1), questions=8)
+    assert main(["compare", "data_mix", "captions", "captions-66"]) == 0
+    assert "captions is as it was run; its data, benchmarks or settings are others now" in capsys.readouterr().err
     error = refused("compare", "data_mix", "captions", "captions-66", "--seeds", "1,4")
     assert "captions-66 has development seeds 0 and 1" in error and "give --seeds of both" in error
     error = refused("compare", "data_mix", "captions", "capions-66")

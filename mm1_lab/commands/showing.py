@@ -39,6 +39,7 @@ def status(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.recipe_search import so_far
     from mm1_lab.orchestrate.status import status_text, status_values
 
+    stages = None
     if options.sweep:
         options.scale = options.scale or "mini"
         request = request_of(options, options.sweep)
@@ -48,6 +49,7 @@ def status(options: argparse.Namespace) -> int:
         request = so_far(request)
         asked = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
         sweeps = [(request.sweep, request.variant, request.scale_name, asked)]
+        stages = {stage.fingerprint for trial in request.trials for stage in trial.evaluation.chain()}
     elif options.only or options.data or options.set or options.seeds:
         raise RequestError("status: --only, --data, --set and --seeds are of one sweep; give its name")
     else:
@@ -59,7 +61,7 @@ def status(options: argparse.Namespace) -> int:
         ]
         if manifests and not sweeps:
             raise RequestError(f"{options.results}: has no results at {options.scale}")
-    told = status_values(sweeps, Ledger(options.results, options.store))
+    told = status_values(sweeps, Ledger(options.results, options.store), stages)
     if options.json:
         print_json(told)
     else:
@@ -125,18 +127,28 @@ def compare(options: argparse.Namespace) -> int:
             raise RequestError(lacking)
     only = parse_seeds(options.seeds) if options.seeds is not None else ()
     study = read_study(folder)
+    trials = read_trials(folder)
+    asked = {(trial.arm, trial.seed): trial.fingerprint for trial in request.at_seeds(set(study.seeds)).trials}
+    remarks = []
     for arm in (options.first, options.second):
         if arm in {*request.sweep.arms, *study.sweep.arms} and study.representative(arm) not in study.scored:
             command = request.command() if request.sweep.search else request.command("--only", arm)
             raise RequestError(f"{folder}: {arm} has no scores yet; run it first: {command}")
-        both = arm in request.sweep.arms and arm in study.sweep.arms
-        if both and request.sweep.arms[arm] != study.sweep.arms[arm]:
-            now = f"{request.file.name} says something else of it now; run it to compare that"
-            print(f"{folder}: {arm} is as it was run; {now}", file=sys.stderr)
+        if arm not in request.sweep.arms or arm not in study.sweep.arms:
+            continue
+        now = ""
+        if request.sweep.arms[arm] != study.sweep.arms[arm]:
+            now = f"{request.file.name} says something else of it now"
+        elif any(row.arm == arm and asked.get((arm, row.seed), row.fingerprint) != row.fingerprint for row in trials):
+            now = "its data, benchmarks or settings are others now"
+        if now:
+            remarks.append(f"{folder}: {arm} is as it was run; {now}; run it to compare that")
     if options.json:
         print_json(vars(compare_arms(study, options.first, options.second, only)))
     else:
         print(to_plain(compare_table(study, options.first, options.second, only)))
+    for remark in remarks:
+        print(remark, file=sys.stderr)
     return DONE
 
 

@@ -195,7 +195,7 @@ def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
         return f"{where}: YAML reads a name here as {name}, which is no text; put it in quotes"
     found = "empty" if value is None else short(value)  # empty: a key with nothing after it
     if error["type"] in ("tuple_type", "list_type"):
-        example = "" if value is None else f", such as {short([value])}"
+        example = "" if value is None else f", such as {short(f'[{value}]', str)}"
         return f"{key}: must be a list{example} (it is {found})"
     message = short(error["msg"].removeprefix("Value error, "), str)
     if error["type"] in ("dict_type", "model_type"):

@@ -66,4 +66,6 @@ class BenchmarkConfig(BenchmarkFiles):
     new_tokens: Count | None = None
     """Maximum answer length in tokens. Default: derived from the reference answers."""
     digest: str = ""
-    """Hash of the question and annotation files, so that changed files get new scores. Images are not hashed."""
+    """Hash of the question and annotation files, so that changed files get new scores."""
+    images_digest: str = ""
+    """Hash of the names and sizes of the images that are shown, and of bitmaps of some of their content."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -37,7 +41,37 @@ is tested after each batch: a minimum of 3 would stop every fifth stage on data 
 LISTED = 10
 """Broken images that the error names."""
 
+TASTED = 16
+"""At most so many image files of a folder are hashed."""
+
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # LARGEST_PICTURE is checked instead
+
+
+def files_apart(folder: Path, names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """What tells these image files of a folder from others: name and size of each (-1 if it is missing), and where they
+    are few or many have one size, as bitmaps do, a hash of every so many's content. And the names of the missing ones.
+
+    Not the content of all, which would be read whenever data are opened.
+    """
+    told: list[str] = []
+    missing: list[str] = []
+    sizes: dict[str, int] = {}
+    for name in names:
+        try:
+            size = os.stat(f"{folder}/{name}").st_size
+        except (OSError, ValueError):
+            size = -1
+            missing.append(name)
+        told.append(f"{name} {size}")
+        sizes[name] = size
+    there = [name for name, size in sizes.items() if size >= 0]
+    if there:
+        alike = max(Counter(sizes[name] for name in there).values())
+        if len(there) <= TASTED or 4 * alike > len(there):
+            for name in there[:: -(-len(there) // TASTED)]:
+                with suppress(OSError):  # a folder, or without permission: for whoever decodes it to tell
+                    told.append(hashlib.sha256(read_file(folder / name)).hexdigest())
+    return told, missing
 
 
 @dataclass

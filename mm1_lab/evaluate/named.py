@@ -16,9 +16,9 @@ from typing import Any, TypeVar, get_args
 from pydantic import TypeAdapter
 
 from mm1_lab.config import BenchmarkConfig, BenchmarkFiles, EvaluationSettings, RequestError, digest, nearest
-from mm1_lab.data.pixels import ImageDecoder, Shape, StoredPicture, read_file
+from mm1_lab.data.pixels import ImageDecoder, Shape, StoredPicture, files_apart, read_file
 from mm1_lab.data.shards.tables import sound
-from mm1_lab.data.types import BrokenPicture, Picture, Tokenizer
+from mm1_lab.data.types import BrokenPicture, Tokenizer
 from mm1_lab.evaluate.formats import FORMATS, Item, format_of, read_items
 from mm1_lab.evaluate.metrics import ANSWER_IS, LETTERED_METRICS, METRICS, OF_THE_WORLD, names_of
 from mm1_lab.evaluate.questions import (
@@ -148,7 +148,8 @@ def choose(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | 
     if cache is None or config.format.endswith(".py"):  # a program may read files that no digest covers
         return _choose_from_files(config, settings)
     selection = [settings.questions, settings.blocks, max(settings.shots)]
-    path = cache / "benchmarks" / f"{digest([config.model_dump(mode='json'), selection, CHOSEN_VERSION])}.json"
+    asked = config.model_dump(mode="json", exclude={"images_digest"})
+    path = cache / "benchmarks" / f"{digest([asked, selection, CHOSEN_VERSION])}.json"
     with suppress(OSError, ValueError):  # missing or damaged
         return CHOSEN.validate_json(path.read_bytes())
     chosen = _choose_from_files(config, settings)
@@ -249,8 +250,9 @@ def check_benchmarks(
     settings: EvaluationSettings,
     cache: Path | None = None,
     others: Iterable[str] = (),
-) -> None:
-    """Raises RequestError for the first problem that would make an evaluation fail; of the images, `TRIED` are decoded.
+) -> tuple[BenchmarkConfig, ...]:
+    """The benchmarks with a digest of their images. Raises RequestError for the first problem that would make an
+    evaluation fail; of the images, `TRIED` are decoded.
 
     `others` are the names of the data's own benchmarks.
     """
@@ -265,11 +267,10 @@ def check_benchmarks(
     for name, count in names.items():
         if not name or count > 1:
             raise RequestError(f"{count} benchmarks are named {name!r}; give each a unique name")
-    for config in configs:
-        _check(config, settings, cache)
+    return tuple(_check(config, settings, cache) for config in configs)
 
 
-def _check(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None) -> None:
+def _check(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None) -> BenchmarkConfig:
     for count in config.shots or ():
         if count not in settings.shots:
             raise RequestError(
@@ -277,16 +278,21 @@ def _check(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | 
                 f"{list(settings.shots)}; remove it, or add it there (--set evaluate.shots=[…])"
             )
     questions, examples, _ = choose(config, settings, cache)
-    pictures = list(_pictures(config, config, questions).values())[:TRIED]
-    if config.demonstrations:
-        pictures += list(_pictures(config, config.demonstrations, examples).values())[:TRIED]
-    try:
-        for picture in pictures:
-            picture.pixels(1)
-    except BrokenPicture as error:
-        raise RequestError(
-            f"benchmark {config.name!r}: {error}: cannot be decoded; repair the image, or remove its question"
-        ) from None
+    told: list[str] = []
+    for files, items in ((config, questions), (config.demonstrations, examples)):
+        if files is None:
+            continue
+        pictures = _pictures(config, files, items)
+        try:
+            for picture in list(pictures.values())[:TRIED]:
+                picture.pixels(1)
+        except BrokenPicture as error:
+            raise RequestError(
+                f"benchmark {config.name!r}: {error}: cannot be decoded; repair the image, or remove its question"
+            ) from None
+        folder = Path(files.images)
+        told += files_apart(folder, [str(Path(one.name).relative_to(folder)) for one in pictures.values()])[0]
+    return config.model_copy(update={"images_digest": digest(told)}) if told else config
 
 
 def build_benchmark(
@@ -382,14 +388,14 @@ def _shown(config: BenchmarkConfig, item: Item) -> str:
     return answer
 
 
-def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]) -> dict[str, Picture]:
+def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]) -> dict[str, StoredPicture]:
     """The pictures of the questions by name, one object per file: the model encodes it once for all questions about it.
 
     Raises RequestError for a missing image.
     """
     folder = Path(files.images)
     decoder = ImageDecoder(config.pictures)
-    found: dict[str, Picture] = {}
+    found: dict[str, StoredPicture] = {}
     for item in items:
         for name in item.images:
             if name in found:
@@ -397,7 +403,7 @@ def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item])
             if not folder.is_dir():
                 remedy = "is not a folder of images; unpack an archive first"
                 raise RequestError(f"{folder}: {remedy if folder.exists() else 'there is no such folder'}")
-            path = _find_image(folder, name)
+            path = _find_image(folder, name, is_own=files.format == "jsonl" or files.format.endswith(".py"))
             if path is None:
                 raise RequestError(
                     f"{folder}: has no image {name[:80]!r} of question {item.key}; fetch it, or name its folder"
@@ -406,10 +412,11 @@ def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item])
     return found
 
 
-def _find_image(folder: Path, name: str) -> Path | None:
-    """The image of that name, or of that name without its first folders (`a/b/1.jpg`, `b/1.jpg`, `1.jpg`)."""
+def _find_image(folder: Path, name: str, is_own: bool) -> Path | None:
+    """The image of that name, or in a published format of that name without its first folders (`a/b/1.jpg`, `b/1.jpg`,
+    `1.jpg`)."""
     while name and not os.path.isfile(folder / name):  # no error, as Path's, for what is too long for a name
-        _, _, name = name.partition("/")
+        name = "" if is_own else name.partition("/")[2]
     return folder / name if name else None
 
 

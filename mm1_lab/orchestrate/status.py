@@ -1,6 +1,6 @@
 """Sweeps as text and plain values: their arms, one resolved or two told apart; the state of their trials."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -11,11 +11,14 @@ from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger, TrialRow
 
 
-def status_values(sweeps: Iterable[tuple[Sweep, str, str, Sequence[TrialRow]]], ledger: Ledger) -> dict[str, Any]:
+def status_values(
+    sweeps: Iterable[tuple[Sweep, str, str, Sequence[TrialRow]]], ledger: Ledger, stages: Collection[str] | None = None
+) -> dict[str, Any]:
     """For each of `sweeps` (with its name, scale and trials) its trials, which are done, missing, or failed and why,
-    and how many more its arms have at these seeds, which were not asked for; then failures of other stages."""
+    and how many more its arms have at these seeds, which were not asked for; then failures of other stages, of all or
+    of those with these fingerprints."""
     failures = ledger.failures()
-    others = dict(failures)
+    others = {key: failure for key, failure in failures.items() if stages is None or key in stages}
     told = []
     for sweep, name, scale, rows in sweeps:
         trials = []
@@ -30,10 +33,10 @@ def status_values(sweeps: Iterable[tuple[Sweep, str, str, Sequence[TrialRow]]], 
                 why = f"{failure['reason']} ({counted(failure['attempts'], 'attempt')}; {failure['log'] or 'no log'})"
             trial = {"arm": row.arm, "seed": row.seed, "fingerprint": row.fingerprint, "state": state, "why": why}
             trials.append(trial)
-        left = 0 if sweep.search else len(sweep.arms) * len({row.seed for row in rows}) - len(rows)
-        told.append({"sweep": name, "scale": scale, "trials": trials, "not_asked_for": left})
-    stages = [{name: failure[name] for name in ("stage", "reason", "log")} for failure in others.values()]
-    return {"sweeps": told, "failures": stages}
+        more = 0 if sweep.search else len(sweep.arms) * len({row.seed for row in rows}) - len(rows)
+        told.append({"sweep": name, "scale": scale, "trials": trials, "not_asked_for": more})
+    left = [{name: failure[name] for name in ("stage", "reason", "log")} for failure in others.values()]
+    return {"sweeps": told, "failures": left}
 
 
 def status_text(status: dict[str, Any]) -> str:

@@ -52,6 +52,12 @@ def test_variance_of_means_is_pooled_over_arms_but_not_over_controls() -> None:
     assert beside["blind"].estimate == pytest.approx(13.0)
 
 
+def test_the_seeds_of_an_arm_alone_are_one_sample() -> None:
+    scores = pd.DataFrame([[50.0, 53.0, np.nan, 49.0], [1.0, 2.0, 1.0, np.nan]], ["own", "blind"])
+    found = arm_means(scores, controls=["blind"])
+    assert found["own"] == one_sample(np.array([50.0, 53.0, 49.0])) and found["blind"].estimate == pytest.approx(4 / 3)
+
+
 def test_holes_are_least_squares_as_in_statsmodels() -> None:
     """smf.ols("score ~ C(arm) + C(seed) - 1"): its arms at the average of its seeds' effects."""
     hole = float("nan")

@@ -87,6 +87,7 @@ def test_files_that_are_cut_off(files: Any) -> None:
             {"a.txt": b"a caption"},
             r"pairs \(1 no image\); each needs image and caption \(in a tar, KEY\.jpg and KEY\.txt\)",
         ),
+        ({"a.1.png": b"a", "a.1.txt": b"a"}, r"c\.tar, a: goes on with '\.1\.png', but keys end at the first dot"),
         ({}, r"c\.tar: contains no usable pairs \(it is empty\)"),
     ],
 )
@@ -106,7 +107,7 @@ def test_a_tar_with_nothing_usable(files: Any, members: dict[str, bytes], messag
         ("interleaved", {"images": [[b"x", None]], "texts": [[None, None]]}, r"row 0: place 1: exactly one"),
         ("interleaved", {"images": [["https://e.org/a.jpg"]], "texts": [[None]]}, r"is a URL; download"),
         ("interleaved", {"images": [["../a.jpg"]], "texts": [[None]]}, r"row 0: '\.\./a\.jpg' is outside the"),
-        ("interleaved", {"images": [["/a.jpg"]], "texts": [[None]]}, r"row 0: '/a\.jpg' is outside the"),
+        ("interleaved", {"images": [["/a.jpg"]], "texts": [[None]]}, r"row 0: '/a\.jpg' is an absolute path; write"),
     ],
 )
 def test_a_parquet_with_wrong_content(files: Any, source: str, columns: dict[str, Any], message: str) -> None:

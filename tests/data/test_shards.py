@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from mm1_lab.config import DataMix, DecoderTraining, MultimodalStage, Phase, Recipe, RequestError, resolve
 from mm1_lab.data.packing import Packer
@@ -259,13 +260,17 @@ def test_images_beside_a_table_are_looked_for_whenever_it_is_opened(files: Any) 
 
 
 def test_a_table_listed_with_two_folders_of_images_shows_both(files: Any) -> None:
-    (files.folder / "t.jsonl").write_text('{"image": "1.png", "caption": "a square"}\n')
-    for number, folder in enumerate(("plain", "painted")):
+    """Bitmaps, all of one size."""
+    rows = [f'{{"image": "{number}.bmp", "caption": "square {number}"}}\n' for number in range(40)]
+    (files.folder / "t.jsonl").write_text("".join(rows))
+    for colour, folder in (("red", "plain"), ("blue", "painted")):
         (files.folder / folder).mkdir()
-        (files.folder / folder / "1.png").write_bytes(files.png(number) + bytes(number))
+        for number in range(40):
+            Image.new("RGB", (8, 8), colour).save(files.folder / folder / f"{number}.bmp")
     data = files.open(captions=[{"file": "t.jsonl", "images": folder} for folder in ("plain", "painted")])
-    shown = [data.collections["captions"].pictures(sample)[0].pixels(1)[0, 0] for sample in range(2)]
-    assert {tuple(pixel) for pixel in shown} == {files.colour(0), files.colour(1)}
+    collection = data.collections["captions"]
+    shown = [tuple(collection.pictures(sample)[0].pixels(1)[0, 0]) for sample in range(len(collection))]
+    assert sorted(shown) == [(0, 0, 255)] * 40 + [(255, 0, 0)] * 40
 
 
 def test_up_to_one_percent_of_the_images_may_be_missing(files: Any) -> None:

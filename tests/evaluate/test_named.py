@@ -150,6 +150,22 @@ def own(folder: Path, *rows: dict[str, Any], **values: Any) -> BenchmarkConfig:
 ZERO = SETTINGS.model_copy(update={"shots": (0,)})
 
 
+def test_other_images_make_another_benchmark_and_each_is_where_its_path_says(tmp_path: Path) -> None:
+    rows = [{"image": f"{number}.png", "question": "Which?", "answer": "b"} for number in range(40)]
+
+    def checked(folder: str) -> BenchmarkConfig:
+        (config,) = check_benchmarks([own(tmp_path, *rows, images=folder)], ZERO)
+        return config
+
+    for folder in ("clean", "moved", "noisy"):
+        (tmp_path / folder).mkdir()
+        for number in range(40):
+            draw(tmp_path / folder / f"{number}.png", 1 + (folder == "noisy"))
+    assert checked("clean").not_default() == checked("moved").not_default() != checked("noisy").not_default()
+    with pytest.raises(RequestError, match=r"clean: has no image 'noisy/1.png' of question 1"):
+        built(own(tmp_path, {"image": "noisy/1.png", "question": "Which?", "answer": "b"}, images="clean"), ZERO)
+
+
 def test_an_own_benchmark_has_images_choices_kinds_and_a_prompt(tmp_path: Path) -> None:
     for number in range(2):
         draw(tmp_path / f"{number}.png", number)

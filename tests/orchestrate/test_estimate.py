@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from mm1_lab.config import (
     MultimodalStage,
     Network,
     Recipe,
+    RequestError,
     Scale,
     SftRecipe,
     SftStage,
@@ -35,7 +37,7 @@ from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Limits
 from mm1_lab.data.world import World
 from mm1_lab.model import build_decoder, build_mm1, connector_flops, count_parameters, read_rows
-from mm1_lab.orchestrate.planning.cost import GpuShare, gpu_share
+from mm1_lab.orchestrate.planning.cost import GpuShare, check_feasible, gpu_share
 from mm1_lab.orchestrate.planning.plan_text import plan_values
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.train.module import Training, language_loss
@@ -51,6 +53,18 @@ def base(scale: Scale, **changes: object) -> MultimodalStage:
     model = resolve("base", recipe, scale, 0, WORLD_DATA).evaluation.model
     assert isinstance(model, MultimodalStage)
     return model
+
+
+def test_an_evaluation_of_a_model_that_cannot_be_built_is_refused() -> None:
+    """As with the connector of a file that the sweep no longer names, after the model was trained."""
+    request = load_request("data_mix", "smoke", only=["base"])
+    (trial,) = request.trials
+    model = trial.evaluation.model
+    gone = model.model_copy(update={"connector": model.connector.model_copy(update={"kind": "mine@0123"})})
+    task = SimpleNamespace(label="base / seed 0")
+    plan: Any = SimpleNamespace(missing=[(task, trial.evaluation.model_copy(update={"model": gone}))])
+    with pytest.raises(RequestError, match=r"base / seed 0: connector 'mine' is from a file"):
+        check_feasible(plan, request)
 
 
 @pytest.mark.parametrize("frozen", [(), ("connector", "encoder"), ("decoder",)], ids="-".join)

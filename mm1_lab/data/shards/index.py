@@ -6,7 +6,6 @@ inside a table are copied into the index, as Parquet and JSON have no random acc
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
@@ -15,14 +14,14 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from mm1_lab.config import RequestError, canonical_json
-from mm1_lab.data.pixels import BROKEN_SHARE
+from mm1_lab.data.pixels import BROKEN_SHARE, files_apart
 from mm1_lab.data.shards.finding import File, make_once, short_hash
 from mm1_lab.data.shards.readers import READERS, Image, LeftOut, Sample
 from mm1_lab.data.shards.tables import Broken, Row, read_rows
 from mm1_lab.data.types import Answer
 from mm1_lab.files import load_json, write_text
 
-INDEX_VERSION = 10
+INDEX_VERSION = 11
 """Increased when readers or the format of the index change, so that cached indexes in an old form are ignored."""
 START = 8 << 20
 """Bytes of a file that are hashed, beside the keys, texts and sizes of pictures of all samples."""
@@ -49,7 +48,7 @@ the indices of answers."""
 class Shard(NamedTuple):
     file: File
     digest: str
-    """Hash of its content (see `START`); of pictures beside it also of their paths and sizes."""
+    """Hash of its content (see `START`); of pictures beside it see `files_apart`."""
     samples: pa.Table
     """A row of `SCHEMA` per sample."""
     left_out: Counter[str]
@@ -82,9 +81,9 @@ def index_file(file: File, cache: Path) -> Shard:
         digest, left_out, notes = about["digest"], Counter(about["left_out"]), about["notes"]
     except (OSError, ValueError, KeyError, TypeError):
         raise _damaged(path) from None
-    sizes, missing = _pictures_beside(file, samples)
-    if sizes:
-        digest = short_hash(digest, sizes)
+    told, missing = _pictures_beside(file, samples)
+    if told:
+        digest = short_hash(digest, told)
     return Shard(file, digest, samples, left_out, notes + missing)
 
 
@@ -183,25 +182,19 @@ def _record(sample: Sample, key: Any, place: str) -> Row:
 
 
 def _pictures_beside(file: File, samples: pa.Table) -> tuple[list[str], list[str]]:
-    """Path and size of each image file that the samples refer to (-1 if it is missing), and a note on missing ones.
+    """What tells the image files apart that the samples refer to, and a note on missing ones.
 
     Looked up whenever data are opened, as pictures may go while their table stays.
     """
-    sizes: list[str] = []
-    missing: list[str] = []
+    paths = []
     for chunk in samples["images"].chunks:
-        for path in chunk.flatten().field("path").drop_null().to_pylist():
-            try:
-                size = os.stat(f"{file.folder}/{path}").st_size
-            except (OSError, ValueError):
-                size = -1
-                missing.append(path)
-            sizes.append(f"{path} {size}")
-    if sizes and file.is_remote:
+        paths += chunk.flatten().field("path").drop_null().to_pylist()
+    told, missing = files_apart(file.folder, paths)
+    if paths and file.is_remote:
         raise RequestError(f"{file.name}: refers to separate image files; a remote file must contain its images")
-    if len(missing) > BROKEN_SHARE * len(sizes):
+    if len(missing) > BROKEN_SHARE * len(paths):
         raise RequestError(
-            f"{file.name}: there is no image {missing[0][:80]!r} in {file.folder}; {len(missing)} of {len(sizes)} "
+            f"{file.name}: there is no image {missing[0][:80]!r} in {file.folder}; {len(missing)} of {len(paths)} "
             "images are missing, and 1 % may be; name their folder (`{file: FILE, images: FOLDER}`), or fetch them"
         )
-    return sizes, [f"{file.name}: there is no image {path[:80]!r} in {file.folder}" for path in missing[:5]]
+    return told, [f"{file.name}: there is no image {path[:80]!r} in {file.folder}" for path in missing[:5]]

@@ -134,7 +134,9 @@ def stored_image(image: Any) -> Image | None:
             raise Broken("has a data: URL that is not base64") from None
     if "://" in image:
         raise Broken(f"{image[:80]!r} is a URL; download the images and give their file names")
-    if PurePosixPath(image).is_absolute() or ".." in PurePosixPath(image).parts:
+    if PurePosixPath(image).is_absolute():
+        raise Broken(f"{image[:80]!r} is an absolute path; write it from the folder of images on (`images: FOLDER`)")
+    if ".." in PurePosixPath(image).parts:
         raise Broken(f"{image[:80]!r} is outside the folder of images; name it (`{{file: FILE, images: FOLDER}}`)")
     return Image(path=sound(image))
 

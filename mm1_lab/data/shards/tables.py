@@ -173,6 +173,8 @@ def _tar(path: Path, wanted: Collection[str]) -> Rows:
             row = _described(members, stream) if image else dict.fromkeys(wanted)
             if key in twice:
                 row = Broken("occurs twice in the tar; samples need different keys")
+            elif not image and (dotted := [one for one in members if one.endswith(PICTURES)]):
+                row = Broken(f"goes on with {dotted[0]!r}, but keys end at the first dot; rename it to KEY.jpg")
             if isinstance(row, dict):
                 row |= {"key": key, "image": image and (image.offset_data, image.size)}
             yield key, row

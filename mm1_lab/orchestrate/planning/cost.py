@@ -90,7 +90,7 @@ def estimate_stages(plan: Plan, request: Request) -> dict[str, Estimate]:
     estimates: dict[str, Estimate] = {}
     networks: dict[str, Network] = {}
     for _, stage in plan.missing:
-        trained = next(needed for needed in stage.chain() if needed.TRAINS)
+        trained = _trained(stage)
         same = same_network(trained)
         if same not in networks:
             with torch.device("meta"):
@@ -102,6 +102,11 @@ def estimate_stages(plan: Plan, request: Request) -> dict[str, Estimate]:
         else:
             estimates[stage.fingerprint] = Estimate(cost, stage_seconds(stage, slowness))
     return estimates
+
+
+def _trained(stage: Stage) -> Stage:
+    """The stage itself, or of an evaluation the one that trains its model."""
+    return next(needed for needed in stage.chain() if needed.TRAINS)
 
 
 def same_network(stage: Stage) -> str:
@@ -252,24 +257,26 @@ def measured_slowness(ledger: Ledger) -> dict[str, float]:
 
 
 def check_feasible(plan: Plan, request: Request) -> None:
-    """Raises RequestError for a missing stage whose network cannot be built, naming the trial, and for a prompt of a
-    named benchmark that is longer than its model reads."""
+    """Raises RequestError for a missing stage that has, or whose model has, a network that cannot be built, naming the
+    trial; and for a prompt of a named benchmark that is longer than its model reads."""
     evaluations = [stage for _, stage in plan.missing if isinstance(stage, EvaluationStage)]
     if evaluations and request.scale.benchmarks:
         from mm1_lab.evaluate.fitting import check_lengths
 
         check_lengths(evaluations, request.open_data().tokenizer, request.ledger.data_cache)
-    missing = {same_network(stage): (task.label, stage) for task, stage in plan.missing}
-    if not missing:
+    networks = {}
+    for task, stage in plan.missing:
+        trained = _trained(stage)
+        networks[same_network(trained)] = (task.label, trained)
+    if not networks:
         return
     import torch
 
     from mm1_lab.train.stages import KINDS
 
     with torch.device("meta"):
-        for label, stage in missing.values():
+        for label, stage in networks.values():
             try:
-                if type(stage) in KINDS:
-                    KINDS[type(stage)].check(stage)
+                KINDS[type(stage)].check(stage)
             except RequestError as error:
                 raise RequestError(f"{label}: {error}") from None

@@ -332,5 +332,5 @@ def with_benchmarks(
             opened.append(open_benchmark(named, data.parent, where, content.pictures))
     if opened and not (data or tokenizer):
         raise RequestError("benchmarks need --data or a pre-trained decoder; the world has a vocabulary of its own")
-    check_benchmarks(opened, scale.evaluate, cache, own_names(in_world=not data))
-    return scale.model_copy(update={"benchmarks": tuple(opened)})
+    checked = check_benchmarks(opened, scale.evaluate, cache, own_names(in_world=not data))
+    return scale.model_copy(update={"benchmarks": checked})
