@@ -162,6 +162,12 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(capsys: O
     assert [line.split("'")[1] for line in told] == ["by vqaa 4-shot", "by loss txt"]
 
 
+def test_a_source_of_which_no_document_fits_is_refused(here: Path, refused: Refused) -> None:
+    Path("all.yaml").write_text("title: T\nrecipe: base\narms: {all: {image_tokens: patches, resolution: 672}}\n")
+    told = "all / seed 0: no interleaved document fits 256 positions with 144 per picture; raise sequence_length"
+    assert told in refused("plan", "all.yaml")
+
+
 def test_arms_are_compared_from_anywhere(capsys: Output, here: Path, refused: Refused) -> None:
     """Where there are no results, of the committed ones."""
     scores = pd.read_csv(REPOSITORY / "results/study/mini/data_mix/scores.csv")

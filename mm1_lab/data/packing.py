@@ -13,14 +13,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mm1_lab.config import ModelStage
-from mm1_lab.data.types import Answer, Document, Limits, Picture, Tokenizer, Tokens
+from mm1_lab.config import ModelStage, MultimodalStage
+from mm1_lab.data.types import Answer, Data, Document, Limits, Picture, Tokenizer, Tokens
 
 UNDONE, LOOKAHEAD = 2, 12
 """The end of a row is chosen among the last `UNDONE` documents placed, the first that does not fit, and the next
 `LOOKAHEAD`. This fills the world's rows to 94 (pages) to 99 %; a longer look-ahead would favour convenient lengths."""
 SLACK = 50
 """A row of the world counts as full when at most 1/50 of it is free."""
+
+
+ROWS_TRIED = 4
+"""Rows of a source whose candidates are measured to tell how many are left out."""
 
 
 class Encoded(NamedTuple):
@@ -244,3 +248,20 @@ class Packer:
         pictures = tuple(picture for document in documents for picture in document.pictures)
         owners = tuple(number for number, document in enumerate(documents, start=1) for _ in document.pictures)
         return Row(tokens, weights, numbers, positions, pictures, owners)
+
+
+def shares_left_out(stage: MultimodalStage, data: Data) -> dict[str, float]:
+    """The share of each source's documents that fit no row and are left out, estimated, of sources that have some.
+
+    Only the world's: users' documents are cut so that they fit.
+    """
+    if not stage.drop_overlong or stage.data.kind != "world":
+        return {}
+    packer = Packer.of(stage, data.tokenizer)
+    shares = {}
+    for name in stage.shares:
+        candidates = chain.from_iterable(map(data.source(name, stage.seed).documents, range(ROWS_TRIED)))
+        fits = [packer.limits.hold(*packer.size(document)) for document in candidates]
+        if not all(fits):
+            shares[name] = fits.count(False) / len(fits)
+    return shares

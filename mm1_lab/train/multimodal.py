@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mm1_lab import team
 from mm1_lab.config import ModelStage, MultimodalStage, PretrainedMM1, SftStage
 from mm1_lab.data.batches import Batch, ConversationBatches, MixtureBatches
+from mm1_lab.data.packing import shares_left_out
 from mm1_lab.data.types import Conversations, Data, Document, Limits, Source, Tokens
 from mm1_lab.model import MM1, build_mm1, leave_to_team, load_weights
 from mm1_lab.train.fit import finish, fit, seed_everything
@@ -33,6 +34,10 @@ def train_multimodal(run: StageRun[MultimodalStage]) -> None:
     if stage.data_order:
         random = np.random.default_rng((stage.seed, stage.data_order))
         batches = Reordered(batches, random.permutation(stage.training.steps))
+    for name, share in shares_left_out(stage, data).items():
+        note = f"{share:.0%} of {name} documents do not fit {stage.sequence_length} positions and are left out"
+        if team.is_first():
+            run.report(Progress(0, stage.training.steps, note=note))
     train_mm1(run, model, batches, sources)
 
 

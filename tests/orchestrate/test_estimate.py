@@ -33,7 +33,7 @@ from mm1_lab.config import (
     resolve,
 )
 from mm1_lab.data.batches import ConversationBatches, make_batch
-from mm1_lab.data.packing import Packer
+from mm1_lab.data.packing import Packer, shares_left_out
 from mm1_lab.data.types import Limits
 from mm1_lab.data.world import World
 from mm1_lab.model import build_decoder, build_mm1, connector_flops, count_parameters, read_rows
@@ -65,6 +65,19 @@ def test_an_evaluation_of_a_model_that_cannot_be_built_is_refused() -> None:
     plan: Any = SimpleNamespace(missing=[(task, trial.evaluation.model_copy(update={"model": gone}))])
     with pytest.raises(RequestError, match=r"base / seed 0: connector 'mine' is from a file"):
         check_feasible(plan, request)
+
+
+def test_the_share_of_pages_that_fit_no_row_is_known() -> None:
+    """An MLP's 16 tokens per picture, in rows of 256; the base's 9 fit."""
+    data, shares = World(), []
+    for arm in ("c-abstractor 224 144", "mlp 224 256"):
+        (trial,) = load_request("connector_beyond", only=[arm]).trials
+        assert isinstance(trial.evaluation.model, MultimodalStage)
+        shares.append(shares_left_out(trial.evaluation.model, data))
+    pages = [page for row in range(4) for page in data.source("interleaved", 0).documents(row)]
+    words = [len(data.tokenizer.encode(" ".join(p for p in page.parts if isinstance(p, str)))) for page in pages]
+    too_long = [2 + count + 16 * len(page.pictures) > 256 for count, page in zip(words, pages, strict=True)]
+    assert shares == [{}, {"interleaved": sum(too_long) / len(pages)}]
 
 
 @pytest.mark.parametrize("frozen", [(), ("connector", "encoder"), ("decoder",)], ids="-".join)

@@ -15,7 +15,17 @@ from statistics import median
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
-from mm1_lab.config import Cost, EvaluationStage, Hardware, Network, RequestError, Scale, Stage, canonical_json
+from mm1_lab.config import (
+    Cost,
+    EvaluationStage,
+    Hardware,
+    MultimodalStage,
+    Network,
+    RequestError,
+    Scale,
+    Stage,
+    canonical_json,
+)
 from mm1_lab.config.cost import LOGIT_BYTES, keeps_whole_gradients, shard_group
 from mm1_lab.files import load_json, machine_cpus
 from mm1_lab.formatting import counted, short
@@ -258,7 +268,8 @@ def measured_slowness(ledger: Ledger) -> dict[str, float]:
 
 def check_feasible(plan: Plan, request: Request) -> None:
     """Raises RequestError for a missing stage that has, or whose model has, a network that cannot be built, naming the
-    trial; and for a prompt of a named benchmark that is longer than its model reads."""
+    trial; for a source of which no document fits; and for a prompt of a named benchmark that is longer than its model
+    reads."""
     evaluations = [stage for _, stage in plan.missing if isinstance(stage, EvaluationStage)]
     if evaluations and request.scale.benchmarks:
         from mm1_lab.evaluate.fitting import check_lengths
@@ -272,8 +283,18 @@ def check_feasible(plan: Plan, request: Request) -> None:
         return
     import torch
 
+    from mm1_lab.data.packing import shares_left_out
     from mm1_lab.train.stages import KINDS
 
+    for task, stage in plan.missing:
+        if not isinstance(stage, MultimodalStage) or not stage.drop_overlong:
+            continue
+        for name, share in shares_left_out(stage, request.open_data()).items():
+            if share == 1:
+                raise RequestError(
+                    f"{task.label}: no {name} document fits {stage.sequence_length} positions with "
+                    f"{stage.picture_tokens} per picture; raise sequence_length, or take fewer image tokens"
+                )
     with torch.device("meta"):
         for label, stage in networks.values():
             try:
