@@ -27,11 +27,13 @@ from mm1_lab.evaluate.generation import cut_answer
 from mm1_lab.evaluate.questions import Question
 from mm1_lab.model import MM1, MM1ForConditionalGeneration, MM1Processor, build_mm1, write_code
 from mm1_lab.model.decoder import load_decoder, make_decoder
+from mm1_lab.model.mm1 import load_mm1
+from mm1_lab.orchestrate.exporting import export_trial
 from mm1_lab.orchestrate.planning.plan import make_plan
-from mm1_lab.orchestrate.planning.request import load_request
+from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.train.stages import run_stage
 from mm1_lab.weights.pretrained import HuggingFace, text_config
-from mm1_lab.weights.stored import load_weights
+from mm1_lab.weights.stored import load_weights, save_weights
 from tests import pretrained as saved
 from tests.conftest import Place, Refused, change, make_place, run_python
 from tests.data.conftest import Files
@@ -231,6 +233,33 @@ def test_an_exported_decoder_is_a_pretrained_model(place: Path, model: MM1ForCon
     assert ids["input_ids"].tolist() == [[tokenizer.begin, *tokenizer.encode(described)]]
     with torch.no_grad():
         assert torch.equal(library(**ids).logits, decoder(ids["input_ids"]).logits)
+
+
+def test_experts_of_any_width_run_in_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its grouped product takes rows of a multiple of 16 bytes only. Tuning and its plan take the exported one, too."""
+    monkeypatch.chdir(make_place(tmp_path).folder)
+    request = load_request("moe", "smoke", only=("experts",), settings=("decoders.302M-MoE.feed_forward=21",))
+    (trial,), tokenizer = request.trials, World().tokenizer
+    stage = trial.evaluation.model
+    trained = build_mm1(stage, tokenizer).eval()
+    save_weights(trained, tmp_path / "stage", stage)
+    monkeypatch.setattr(Request, "weights_of", lambda *_: tmp_path / "stage")
+    for form in ("mm1", "decoder"):
+        export_trial(request, trial, form, tmp_path / form, "")
+    ids = torch.tensor([tokenizer.encode("a large red circle is at top-left .")])
+    with torch.no_grad():
+        expected = trained.decoder(ids).logits
+        whole = AutoModelForImageTextToText.from_pretrained("mm1", trust_remote_code=True).eval()
+        for model in (whole, AutoModelForCausalLM.from_pretrained("decoder").eval()):
+            torch.testing.assert_close(model(input_ids=ids).logits, expected)
+            assert model.bfloat16()(input_ids=ids).logits.isfinite().all()
+    assert AutoTokenizer.from_pretrained("decoder")("red circle")["input_ids"][1:] == tokenizer.encode("red circle")
+
+    (tmp_path / "sweeps" / "tuned.yaml").write_text(TUNED, encoding="utf-8")
+    tuned = load_request("sweeps/tuned.yaml", "smoke", only=("exported",)).trials[0].evaluation.model
+    assert tuned.parameters() == stage.parameters()
+    with torch.no_grad():
+        torch.testing.assert_close(load_mm1(tuned, tmp_path / "mm1", tokenizer).decoder(ids).logits, expected)
 
 
 TUNED = """

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from tokenizers.processors import TemplateProcessing
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -20,6 +21,7 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from mm1_lab import files
 from mm1_lab.config import ALLOWED, RequestError, Trial
 from mm1_lab.model import MM1Processor, library_tokenizer, write_code
+from mm1_lab.model.decoder import sparse_layers
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.weights.stored import quiet_library
 
@@ -78,6 +80,7 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
     )
     with quiet_library():
         model = AutoModelForImageTextToText.from_pretrained(weights, dtype=torch.float32)
+    _align_experts(model.decoder)
     model.generation_config = GenerationConfig(
         do_sample=False,
         bos_token_id=data.tokenizer.begin,
@@ -107,6 +110,21 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
         if folder.exists():
             folder.rmdir()
         files.commit(partial, folder)
+
+
+def _align_experts(decoder: PreTrainedModel) -> None:
+    """Widens the experts with zeros to a multiple of 8, which leaves the logits as they are.
+
+    The library computes them as a grouped product of torch, which needs rows of a multiple of 16 bytes.
+    """
+    for layer in sparse_layers(decoder):
+        experts = layer.mlp.experts
+        missing = -experts.down_proj.shape[2] % 8
+        gate, up = experts.gate_up_proj.detach().chunk(2, dim=1)
+        halves = [nn.functional.pad(half, (0, 0, 0, missing)) for half in (gate, up)]
+        experts.gate_up_proj = nn.Parameter(torch.cat(halves, dim=1))
+        experts.down_proj = nn.Parameter(nn.functional.pad(experts.down_proj.detach(), (0, missing)))
+        decoder.config.moe_intermediate_size = experts.down_proj.shape[2]
 
 
 def _with_tokenizer(decoder: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:

@@ -168,7 +168,7 @@ def text_shape(size: dict[str, Any], config: Any) -> dict[str, Any]:
     heads = config.num_attention_heads
     shape = size | {
         "kv_heads": config.num_key_value_heads,
-        "feed_forward": getattr(config, "moe_intermediate_size", config.intermediate_size),
+        "feed_forward": config.intermediate_size,  # also of experts, which exports widen with zeros
         "head_width": getattr(config, "head_dim", None) or config.hidden_size // max(1, heads),
     }
     window = config.sliding_window if config.model_type == "mistral" else None
