@@ -8,10 +8,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Regex
 from tokenizers import Tokenizer as Backend
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
+from tokenizers.normalizers import Replace
+from tokenizers.normalizers import Sequence as Normalizers
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
@@ -117,6 +119,9 @@ def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
             f"tokenizer: {folder} has ids up to {entries - 1}, but its decoder's embedding has only {rows} rows; "
             "use the tokenizer that the decoder was trained with"
         )
+    # Some, as Mistral's, put a space before every text; it stands for the text's own, with which answers begin.
+    if backend.normalizer and backend.normalizer.normalize_str(" a") == "▁▁a":
+        backend.normalizer = Normalizers([Replace(Regex(r"\A (?!\z)"), ""), backend.normalizer])
     # Also if it is there: as an ordinary token it would be found in text.
     backend.add_special_tokens([AddedToken(IMAGE, special=True, normalized=False)])
     return BackendTokenizer(

@@ -3,10 +3,15 @@
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers.models import BPE
+from tokenizers.normalizers import Prepend, Replace
+from tokenizers.normalizers import Sequence as Normalizers
 from transformers import PreTrainedTokenizerFast
 
 from mm1_lab.config import RequestError
 from mm1_lab.data.tokenizers import bpe_tokenizer, folder_tokenizer
+from mm1_lab.model import MM1Processor, library_tokenizer
 from tests.pretrained import save_tokenizer
 
 TEXTS = [f"The {colour} vase of Chiriqui, plate {n}.\n" for n in range(40) for colour in ("red", "black", "painted")]
@@ -50,6 +55,26 @@ def test_an_image_token_that_is_an_ordinary_one_is_not_found_in_text(tmp_path: P
     ours = folder_tokenizer(folder)
     assert ours.image == theirs.convert_tokens_to_ids("<image>") in theirs.encode("an <image>")
     assert ours.image not in ours.encode("an <image>")
+
+
+def test_a_text_s_own_space_is_not_doubled_by_a_tokenizer_that_begins_every_text_with_one(tmp_path: Path) -> None:
+    """As Mistral's does. An answer has the ids that it has behind its question, also in an export."""
+    pieces = ["<unk>", "</s>", *"▁Asitnred?:\n", "▁▁", "▁r", "▁re", "▁red"]
+    merges = [("▁", "▁"), ("▁", "r"), ("▁r", "e"), ("▁re", "d")]
+    backend = Backend(BPE({piece: number for number, piece in enumerate(pieces)}, merges, unk_token="<unk>"))
+    backend.normalizer = Normalizers([Prepend("▁"), Replace(" ", "▁")])
+    theirs = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = folder_tokenizer(tmp_path / "theirs")
+    for text in ("red", "red? red", "red?\n red", "red?  red"):
+        assert ours.encode(text) == theirs.encode(text)
+    for answer in (" red", "  red"):
+        assert ours.encode("red?") + ours.encode(answer) == ours.encode(f"red?{answer}")
+    exported = library_tokenizer(ours)
+    read = MM1Processor(exported)(text="red?\nAssistant: red</s>")["input_ids"][0]
+    assert read[-2:].tolist() == [pieces.index("▁red"), ours.end]
+    exported.save_pretrained(tmp_path / "exported")
+    assert folder_tokenizer(tmp_path / "exported").digest == ours.digest
 
 
 def test_the_end_token_stands_in_for_a_missing_begin_or_padding(tmp_path: Path) -> None:
