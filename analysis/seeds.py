@@ -77,18 +77,24 @@ def _power(shift: float | Floats, degrees_of_freedom: float | Floats, level: flo
 
 
 def seeds_needed(
-    expect: Expectation, margin: float, estimate: float, error: float, prior: float = 0.0, family: int = 1
+    expect: Expectation,
+    margin: float,
+    estimate: float,
+    error: float,
+    prior: float = 0.0,
+    family: int = 1,
+    unlike: float = UNLIKE,
 ) -> float:
     """Seeds that decide a claim with 80 % power if the true difference is the estimate; infinite beyond MOST_SEEDS.
 
     `error` is the standard deviation of a single seed's difference; `prior` is the degrees of freedom from the pool,
-    without which a share UNLIKE of claims keeps its own variance; the level is that of Holm's first step over `family`
-    claims. An estimate exactly on the margin can never be decided.
+    without which a share `unlike` of claims keeps its own variance; the level is that of Holm's first step over
+    `family` claims. An estimate exactly on the margin can never be decided.
     """
     many = np.arange(2, MOST_SEEDS + 1, dtype=np.float64)
     errors = max(error, LEAST) / np.sqrt(many)
     level = LEVEL / family
-    own_variance = UNLIKE if prior else 1.0
+    own_variance = unlike if prior else 1.0
     if expect == "less":
         estimate = -estimate
 

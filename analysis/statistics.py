@@ -97,11 +97,13 @@ def mean_of(values: Sequence[float]) -> Interval | None:
     return one_sample(values) or (Interval(values[0], np.nan, 0) if values else None)
 
 
-def moderated(values: Sequence[float] | Floats, pool: Floats, squares: float = 2.0) -> Interval | None:
+def moderated(
+    values: Sequence[float] | Floats, pool: Floats, squares: float = 2.0, unlike: float = UNLIKE
+) -> Interval | None:
     """`one_sample` with the variance moderated towards the pool (see above).
 
     `pool` (contrasts, seeds) has `along` of other arms or axes at the same seeds, and may be empty; `squares` is the
-    sum of the squared weights of the arms in `values`, 2 for a pair.
+    sum of the squared weights of the arms in `values`, 2 for a pair; `unlike` is the level of the F test.
     """
     found = one_sample(values)
     degrees = len(pool) * (len(values) - 1)
@@ -109,14 +111,16 @@ def moderated(values: Sequence[float] | Floats, pool: Floats, squares: float = 2
         return found
     pooled = squares * float(pool.var(axis=1, ddof=1).mean())
     own = float(np.var(values, ddof=1))
-    variance, freedom = shrunk(own, found.degrees_of_freedom, pooled, degrees)
+    variance, freedom = shrunk(own, found.degrees_of_freedom, pooled, degrees, unlike)
     error = np.sqrt(variance / len(values))
     return Interval(found.estimate, float(error), freedom)
 
 
-def shrunk(own: float, own_degrees: float, pooled: float, degrees: float) -> tuple[float, float]:
+def shrunk(
+    own: float, own_degrees: float, pooled: float, degrees: float, unlike: float = UNLIKE
+) -> tuple[float, float]:
     """A variance moderated towards the pool, and its degrees of freedom."""
-    if degrees == 0 or own > pooled * fdtri(own_degrees, degrees, 1 - UNLIKE):
+    if degrees == 0 or own > pooled * fdtri(own_degrees, degrees, 1 - unlike):
         return own, own_degrees
     prior = min(PRIOR, degrees)
     total = prior + own_degrees

@@ -20,6 +20,9 @@ import pandas as pd
 from mm1_lab.config import RequestError
 from mm1_lab.files import load_json
 
+LESS_IS_BETTER = re.compile(r"(.*_)?(perplexity|ppl|bits_per_byte|brier_score|loss|nll|wer|cer|ter|mae|mse|rmse)")
+"""Metrics, in small letters, that are left out if a file does not say which way is better."""
+
 
 def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     """A frame with the columns arm, seed, benchmark, shots, question and score, and notes. Raises RequestError."""
@@ -87,7 +90,10 @@ def _tasks(path: Path) -> Iterator[tuple[str, int, dict[str, float]]]:
             metric, _, answers = name.partition(",")  # `acc,none` is a metric, `sample_len` is none
             if not isinstance(value, int | float) or not answers or "stderr" in metric:
                 continue
-            if more_is_better.get(metric) is not False:
+            is_better = more_is_better.get(metric)
+            if is_better is None:
+                is_better = not LESS_IS_BETTER.fullmatch(metric.lower())
+            if is_better:
                 metrics[metric, answers] = float(value)
         if (told.get("group_subtasks") or {}).get(task) or task in (told.get("groups") or {}):
             continue  # a group's tasks stand for themselves
@@ -103,15 +109,27 @@ def _tasks(path: Path) -> Iterator[tuple[str, int, dict[str, float]]]:
 
 
 def _samples(path: Path, task: str) -> list[Mapping[str, Any]]:
-    """The logged questions of a task, from the file that has the results' date in its name."""
+    """The logged questions of a task, from the file that has the results' date in its name. Raises RequestError."""
     if path.name.endswith("_results.json"):  # of lmms-eval
         samples = path.with_name(path.name.removesuffix("results.json") + f"samples_{task}.jsonl")
     else:
         samples = path.with_name(f"samples_{task}_{path.stem.partition('results_')[2]}.jsonl")
     if not samples.exists():
         return []
-    with samples.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.strip()]
+    found: list[Mapping[str, Any]] = []
+    with samples.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                sample = json.loads(line)
+            except ValueError as error:
+                reason = str(error).partition(":")[0]  # what follows is a place within the line
+                raise RequestError(f"{samples}: line {number} cannot be read ({reason})") from None
+            if not isinstance(sample, dict) or "doc_id" not in sample:
+                raise RequestError(f"{samples}: line {number} is no question with a `doc_id`")
+            found.append(sample)
+    return found
 
 
 def _scores(samples: list[Mapping[str, Any]], metric: str, mean: float) -> dict[str, float]:

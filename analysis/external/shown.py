@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.external.judge import Judgement
+from analysis.external.judge import AVERAGE, Judgement
 from analysis.judging.p_values import expectation
 from analysis.table import MISSING, Table, as_text, to_plain
 from mm1_lab.config import RequestError
@@ -55,8 +55,15 @@ def draw_judgement(judgement: Judgement, path: Path) -> None:
     claims = pd.DataFrame(judgement.claims).rename(columns={"difference": "estimate", "interval_over": "interval"})
     numbers = ["estimate", "low", "high"]
     claims[numbers] = claims[numbers].astype(float)
+    names = claims["claim"]
+    with_measure = names + ", " + claims["measure"]
+    claims["claim"] = names.where((claims["measure"] == AVERAGE) & ~names.duplicated(keep=False), with_measure)
     claims = claims.assign(sweep="", measure="", paper=float("nan"))  # one called `loss val` is drawn as any other
     if claims["estimate"].isna().all():
         raise RequestError("--figure: no claim has a difference to draw")
+    corrected = ""
+    if len(claims) > 1:
+        corrected = "Verdicts are corrected for the number of claims (Holm), intervals are not."
     with styled():
-        save(draw_claims(claims, "Differences with their 95 % intervals", unit="difference"), path.with_suffix(""))
+        figure = draw_claims(claims, "Differences with their 95 % intervals", corrected, unit="difference")
+        save(figure, path.with_suffix(""))
