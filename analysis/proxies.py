@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
+import numpy as np
 import pandas as pd
 
 from analysis.runs import spent
@@ -42,13 +42,13 @@ class Paired:
 def pair_arms(study: Study) -> Paired:
     """What comparing all pairs of a sweep's arms needs."""
     arms = [arm for arm in study.distinct if arm not in study.controls]
-    differences: dict[tuple[str, str], pd.Series[float]] = {}
+    firsts, seconds = np.triu_indices(len(arms), 1)
+    pairs = [f"{arms[first]} − {arms[second]}" for first, second in zip(firsts, seconds, strict=True)]
+    differences = {}
     for measure in [*(Measure(shots=shots) for shots in study.shots), TEXT_CORE]:
-        by_arm = study.trial_values(measure).T
-        for first, second in combinations(arms, 2):
-            differences[str(measure), f"{first} − {second}"] = by_arm[first] - by_arm[second]
-    frame = pd.DataFrame(list(differences.values()), columns=study.seeds, dtype=float)
-    frame.index = pd.MultiIndex.from_tuples(differences, names=["measure", "pair"])
+        values = study.trial_values(measure).loc[arms].to_numpy()
+        differences[str(measure)] = pd.DataFrame(values[firsts] - values[seconds], pairs, study.seeds, dtype=float)
+    frame = pd.concat(differences, names=["measure", "pair"])
     return Paired(
         manifest=study.manifest,
         seeds=len(study.seeds),

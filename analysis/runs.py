@@ -7,6 +7,7 @@ import numpy as np
 
 from analysis.study import Study
 from mm1_lab.config import EvaluationStage, MultimodalStage, SftStage
+from mm1_lab.results.manifest import read_trials
 
 
 def finished_looks(study: Study) -> tuple[int, ...]:
@@ -25,8 +26,11 @@ def finished_looks(study: Study) -> tuple[int, ...]:
     missing = set(to_come["fingerprint"])
     if not missing:
         return reached
-    failed = set(study.variant.ledger.failures())
+    ledger = study.variant.ledger
+    failed = set(ledger.failures())
     failed_stages = failed - set(trials["fingerprint"])  # which trials wait for them, the results do not say
+    for path in ledger.results.glob("*/*/sweep.json"):
+        failed_stages = failed_stages - {row.fingerprint for row in read_trials(path.parent)}
     return reached if failed_stages or missing <= failed else reached[:-1]
 
 

@@ -86,7 +86,8 @@ class Study:
         done = self.variant.done
         lacking: dict[str, list[str]] = {}
         for arm in self.sweep.arms:
-            own = sorted(requested - set(done["seed"][done["arm"] == arm]))
+            same = [other for other in self.sweep.arms if self.representative(other) == self.representative(arm)]
+            own = sorted(requested - set(done["seed"][done["arm"].isin(same)]))
             if own:
                 word = "seeds" if len(own) > 1 else "seed"
                 lacking.setdefault(f"{word} {', '.join(map(str, own))}", []).append(arm)
@@ -127,6 +128,11 @@ class Study:
         """Arms that see no images beside others that do; shown, but they do not contribute to the others' variance."""
         blind = [arm for arm, recipe in self.sweep.arms.items() if recipe.images == "blind"]
         return blind if len(blind) < len(self.sweep.arms) else []
+
+    @cached_property
+    def are_tuned(self) -> bool:
+        """Whether all arms with scores, controls aside, are tuned on instructions."""
+        return all(self.sweep.arms[arm].sft for arm in self.scored if arm not in self.controls)
 
     @cached_property
     def panels(self) -> dict[str, Panel]:
@@ -199,7 +205,9 @@ class Study:
             values = of_source.set_index(trial)["loss"]
         else:
             values = trial_value(self.scores, measure, trial)
-        return values.unstack("seed").reindex(index=list(self.sweep.arms), columns=self.seeds).astype(np.float64)
+        table = values.unstack("seed").reindex(index=list(self.sweep.arms), columns=self.seeds).astype(np.float64)
+        # arms that are the same trials may have been asked for at different seeds
+        return table.groupby(table.index.map(self.representative)).transform("first")
 
     @cache
     def trial_values(self, measure: Measure) -> pd.DataFrame:

@@ -31,8 +31,8 @@ NOTHING_MATTERED = (
 
 def level_rows(study: Study) -> pd.DataFrame:
     """How each level of an axis differs from the base's level: the mean over pairs of arms that differ in it alone, of
-    conversations for tuned models, of the average for others."""
-    measure = CHAT if study.trial_values(CHAT).notna().any(axis=None) else AVERAGE
+    conversations if all models are tuned, otherwise of the average."""
+    measure = CHAT if study.are_tuned else AVERAGE
     known = study.trial_values(measure).dropna(how="all")
     levels = varying(study.sweep, known.index)
     base_levels = levels_of(study.sweep.base)

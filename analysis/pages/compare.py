@@ -86,7 +86,8 @@ def _compared(study: Study, own: dict[str, str], only: Sequence[int]) -> list[in
     both = set(only or study.seeds)
     texts = []
     for arm, representative in own.items():
-        known = set(study.scores["seed"][study.scores["arm"] == representative])
+        same = [other for other in study.scored if study.representative(other) == representative]
+        known = set(study.scores["seed"][study.scores["arm"].isin(same)])
         texts.append(f"{arm} has {seeds_text(sorted(known), study.manifest.in_world)}")
         both &= known
     lacking = ", ".join(str(seed) for seed in only if seed not in both)

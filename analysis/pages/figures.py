@@ -92,7 +92,7 @@ def head(study: Study) -> str:
 
 def _columns(study: Study) -> list[Column]:
     not_drawn = {"novel"}  # a probe that all arms fail; its scores are in the tables
-    if "chat" in study.families:  # of tuned models, what they were tuned for
+    if "chat" in study.families and study.are_tuned:  # what they were tuned for
         not_drawn |= {"", *PLAIN}
     by_name: dict[str, dict[str, Measure]] = {}
     for measure in shown_measures(study):

@@ -212,7 +212,8 @@ class Scale(Config):
     """GPUs that a plan reckons with. `plan` and `run` refuse what they do not hold. Default: this machine, from its own
     measured speeds."""
     images_per_row: dict[str, NonNegativeFloat] = Field(default_factory=dict)
-    """Approximate number of images per packed row of each source, for estimating the encoder's cost."""
+    """Approximate number of images per packed row of each source, for estimating the encoder's cost. Default: as many
+    as fit, and none of `text`."""
     retries: NonNegativeInt = 1
     """How often a failed stage is retried."""
     attention: Attention | None = None

@@ -460,8 +460,8 @@ class MultimodalStage(WholeModelStage):
         return self.stop_after or self.training.steps
 
     def images_per_row(self, source: str, scale: Scale) -> float:
-        fits = self.sequence_length // self.picture_tokens
-        return min(scale.images_per_row.get(source, 0.0), fits, self.max_images)
+        expected = scale.images_per_row.get(source, 0.0 if source == "text" else math.inf)
+        return min(expected, self.sequence_length // self.picture_tokens, self.max_images)
 
 
 class SftStage(WholeModelStage):

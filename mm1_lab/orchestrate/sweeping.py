@@ -26,7 +26,7 @@ from mm1_lab.orchestrate.planning.plan import Plan, make_plan, make_tasks
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_recorder import MlflowRecorder
 from mm1_lab.orchestrate.tracking.trackers import Recorder, Tracker
-from mm1_lab.results import TrialRow
+from mm1_lab.results import TrialRow, variant_name
 
 Draw = Callable[[Path], list[Path]]
 """Draws a sweep's tables and figures into its folder."""
@@ -56,7 +56,7 @@ def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor)
         for stage in trial.evaluation.chain():
             if isinstance(stage, EvaluationStage | ModelStage) or stage.fingerprint in diverged:
                 forgotten[stage.fingerprint] = trial
-    tasks = make_tasks(((trial.evaluation, trial) for trial in trials), ledger)
+    tasks = make_tasks(((trial.evaluation, trial) for trial in trials), ledger, forgotten)
     check_runnable(Plan(tuple(trials), tasks=tasks), request, executor)
     for deletes in (False, True):  # all at once would be an open file and a thread for each
         for fingerprint, trial in forgotten.items():
@@ -148,13 +148,16 @@ def work_through(
 
 
 def _newest_undrawn(request: Request, trials: Iterable[TrialRow]) -> int:
-    """When the newest of the sweep's results, or its manifest, was written, in nanoseconds; 0 if its table has it, or
-    there are no results."""
+    """When the newest of the sweep's results, its manifest or its scale's gates was written, in nanoseconds; 0 if its
+    table has it, or there are no results."""
     results = f"{request.ledger.results}/trials"  # plain strings: a Path for each of ten thousand trials is slow
     done = [path for path in {f"{results}/{row.fingerprint}/{DONE}" for row in trials} if os.path.exists(path)]
     if not done:
         return 0
     files: list[str | Path] = [*done, request.folder / "sweep.json", request.folder / "trials.csv"]
+    checked = variant_name("check_scale", request.overrides, request.data_name)
+    if (gates := request.folder.with_name(checked) / "gates.csv").exists():
+        files.append(gates)
     newest = max(os.stat(path).st_mtime_ns for path in files)
     table = request.folder / "table.md"
     return 0 if table.exists() and table.stat().st_mtime_ns >= newest else newest

@@ -28,7 +28,7 @@ from analysis.runs import mixes_machines
 from analysis.study import Study, read_study
 from analysis.style import styled
 from mm1_lab.cli import main
-from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Contrast, DataIdentity, Measure, Panel, Sweep
+from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Contrast, DataIdentity, Measure, Panel, SftRecipe, Sweep
 from tests.analysis.results_folder import BENCHMARKS, score_rows, study_of, write_results
 from tests.conftest import run_python
 
@@ -130,6 +130,27 @@ def test_arms_are_compared_by_what_was_measured_at_the_seeds_of_both(small_mix: 
     assert row["captions"] - row["interleaved"] == pytest.approx(row["difference"])
     base = compare_table(study, "captions", "base", (0, 2))
     assert base.notes[0].startswith("Points, development seeds 0 and 2;")
+
+
+def test_arms_that_are_the_same_trials_share_their_seeds(small_mix: Sweep) -> None:
+    """Asked for at different seeds: a trial stands for both, and the table has its seeds."""
+    arms = dict(small_mix.arms) | {"again": small_mix.arms["captions"]}
+    study = study_of(
+        small_mix.model_copy(update={"arms": arms}), (0, 1, 2), missing=("captions/2", "again/0", "again/1")
+    )
+    values = study.all_values(Measure(shots=0))
+    assert values.loc["captions"].notna().all() and values.loc["captions"].equals(values.loc["again"])
+    assert study.missing() == []
+    assert compare_table(study, "again", "interleaved").notes[0].startswith("Points, development seeds 0–2;")
+
+
+def test_one_tuned_arm_leaves_the_others_in_figure_and_axes(small_mix: Sweep) -> None:
+    tuned = small_mix.arms["base"].model_copy(update={"sft": SftRecipe()})
+    study = study_of(small_mix.model_copy(update={"arms": dict(small_mix.arms) | {"tuned": tuned}}), (0, 1))
+    own = study.scores[(study.scores["arm"] == "tuned") & (study.scores["family"] == "vqa")]
+    study = replace(study, scores=pd.concat([study.scores, own.assign(family="chat", benchmark="chat")]))
+    assert study.families.keys() >= {"", "chat"} and not study.are_tuned
+    assert "all image benchmarks" in {axis.get_title().replace("\n", " ") for axis in draw_scores(study).axes}
 
 
 def test_a_benchmark_that_a_seed_lacks_is_compared_at_the_others(data_mix: Sweep) -> None:

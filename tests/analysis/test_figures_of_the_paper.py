@@ -10,7 +10,7 @@ from analysis.pages.output import Output
 from analysis.pages.published import table_by_benchmark, write_published
 from analysis.pages.scores import encoders_table, short_table
 from analysis.study import Study
-from mm1_lab.config import Sweep, load_sweep
+from mm1_lab.config import SftRecipe, Sweep, load_sweep
 from tests.analysis.results_folder import ROOT, study_of
 
 SIZES = ("3B", "3B-MoE", "7B", "7B-MoE", "30B")
@@ -94,7 +94,8 @@ def test_whoever_asks_the_papers_benchmarks_gets_its_table(tmp_path: Path, data_
 
 def test_tuned_models_are_shown_by_what_they_were_tuned_for(data_mix: Sweep) -> None:
     """Conversations and worked solutions, by arm; the means of pre-trained models are in the tables."""
-    arms = {name: data_mix.arms[name] for name in ("captions", "base", "interleaved")}
+    tuned = {"sft": SftRecipe()}
+    arms = {name: data_mix.arms[name].model_copy(update=tuned) for name in ("captions", "base", "interleaved")}
     sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": (), "reproduces": "Fig. 6b"})
     study = study_of(sweep, (0, 1))
     families = {"vqa": "chat", "text-vqa": "chat", "relation-vqa": "solutions", "captions": "captioning"}

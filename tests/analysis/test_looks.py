@@ -132,6 +132,9 @@ def test_a_look_whose_trials_are_still_to_come_is_not_judged_yet(tmp_path: Path)
     at_first = pytest.approx([claim_row(growing(4), claim)["p_supported"] for claim in claims], rel=1e-3)
     assert shown() == ("look 1 of 3 (at 4 of at most 8 seeds), tested at 0.0026", at_first)
     trials = read_study(folder).variant.trials
+    other = write_results(tmp_path, SWEEP.model_copy(update={"name": "other"}), ARMS, (99,), missing=("little/99",))
+    (failed,) = read_study(other).variant.trials.query("not done")["fingerprint"]
+    Ledger(tmp_path).record_failure(failed, "a trial of another sweep", 2, "failed", "bad luck")
     for place, fingerprint in enumerate(trials["fingerprint"][~trials["done"]]):
         assert shown()[0].startswith("look 1 of 3"), f"{place} of two failed"
         Ledger(tmp_path).record_failure(fingerprint, "a trial", 2, "failed", "bad luck")

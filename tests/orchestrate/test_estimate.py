@@ -67,6 +67,16 @@ def test_an_evaluation_of_a_model_that_cannot_be_built_is_refused() -> None:
         check_feasible(plan, request)
 
 
+def test_pictures_count_in_a_plan_whose_scale_does_not_say_how_many_there_are() -> None:
+    scale = load_scale("mini", ROOT / "sweeps" / "scales")
+    stage, network = base(scale), Network({"encoder": 0, "connector": 0, "decoder": 0, "embedding": 0}, 0.0, 100)
+    told, untold = (
+        stage.cost(network, scale.model_copy(update={"images_per_row": known})).flops
+        for known in (scale.images_per_row, {})
+    )
+    assert untold > told and stage.images_per_row("text", scale) == 0
+
+
 def test_the_share_of_pages_that_fit_no_row_is_known() -> None:
     """An MLP's 16 tokens per picture, in rows of 256; the base's 9 fit."""
     data, shares = World(), []

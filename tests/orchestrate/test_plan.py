@@ -108,6 +108,20 @@ def test_models_of_arms_that_are_not_asked_for_are_left_alone(tmp_path: Path, mo
         load_request(path, "smoke", only=("a", "c"), results=tmp_path / "results")
 
 
+def test_nothing_is_deleted_if_what_it_took_cannot_be_trained_again(tmp_path: Path) -> None:
+    """A GPU that is too small for training, though not for the evaluation."""
+    asked = load_request(
+        "data_mix", "smoke", 1, ("base",), ["hardware.gpu=h100", "hardware.memory=0.004"], None, tmp_path, tmp_path
+    )
+    (trial,), ledger = asked.trials, asked.ledger
+    weights = ledger.stage_folder(trial.evaluation.model.fingerprint)
+    for folder in (ledger.trial_folder(trial.fingerprint), weights):
+        finish(folder)
+    with pytest.raises(RequestError, match=r"multimodal"):
+        forget_trials(asked.trials, asked, Inline())
+    assert ledger.has_scores(trial.fingerprint) and weights.exists()
+
+
 def test_what_diverged_runs_again_only_anew_and_from_its_beginning(tmp_path: Path) -> None:
     trials, ledger = ask(tmp_path, only=("base", "captions", "interleaved"))
     request = load_request("data_mix", "smoke", "1", (), (), None, tmp_path / "results", tmp_path / "store")

@@ -1,7 +1,7 @@
 """The plan: which trials and stages are done, which are missing, and the tasks that would finish them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -109,9 +109,11 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
     return plan
 
 
-def make_tasks(wanted: Iterable[tuple[Stage, Trial]], ledger: Ledger) -> dict[str, Task]:
+def make_tasks(
+    wanted: Iterable[tuple[Stage, Trial]], ledger: Ledger, forgotten: Collection[str] = ()
+) -> dict[str, Task]:
     """The tasks for the wanted stages, each with a trial that wants it, and for all that they need and the ledger does
-    not have intact. A task comes after those that it needs.
+    not have intact, or that is to be `forgotten` (fingerprints). A task comes after those that it needs.
 
     A stage is a task, but one that only a single evaluation needs is joined with it, which saves loading the weights.
     """
@@ -120,7 +122,8 @@ def make_tasks(wanted: Iterable[tuple[Stage, Trial]], ledger: Ledger) -> dict[st
 
     def add(stage: Stage, trial: Trial) -> None:
         for needed in stage.inputs.values():
-            if needed.fingerprint in stages or not ledger.has_intact_weights(needed.fingerprint):
+            known = needed.fingerprint
+            if known in stages or known in forgotten or not ledger.has_intact_weights(known):
                 add(needed, trial)
         stages.setdefault(stage.fingerprint, stage)
         trials[stage.fingerprint][trial.name] = trial

@@ -310,8 +310,9 @@ def _with_own_images(scale: Scale, content: DataFile) -> Scale:
 
     usual: dict[str, float] = {}
     for name, reader in USUAL.items():
-        usual.setdefault(reader, scale.images_per_row.get(name, 0.0))
-    images = {name: usual.get(source.reader, 0.0) for name, source in content.sources.items()}
+        if name in scale.images_per_row or reader == "text":
+            usual.setdefault(reader, scale.images_per_row.get(name, 0.0))
+    images = {name: usual[source.reader] for name, source in content.sources.items() if source.reader in usual}
     return scale.model_copy(update={"images_per_row": images | scale.images_per_row})
 
 
