@@ -27,6 +27,7 @@ from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_recorder import MlflowRecorder
 from mm1_lab.orchestrate.tracking.trackers import Recorder, Tracker
 from mm1_lab.results import TrialRow, variant_name
+from mm1_lab.results.manifest import read_trials
 
 Draw = Callable[[Path], list[Path]]
 """Draws a sweep's tables and figures into its folder."""
@@ -209,9 +210,16 @@ def run_until_decided(request: Request, executor: Executor, draw: Draw, judge: J
     lesson is undecided.
 
     Each look is judged on its own seeds, even if the folder has more: the same command resumes an interrupted study and
-    repeats the verdicts of earlier looks. Returns the exit code.
+    repeats the verdicts of earlier looks. Returns the exit code. Raises RequestError if the folder has seeds that are
+    not the study's, with which its pages would be judged.
     """
     seeds = sorted(request.seeds)
+    others = sorted({row.seed for row in read_trials(request.folder)} - set(seeds))
+    if others:
+        raise RequestError(
+            f"{request.folder}: has results at seed {others[0]}, which is not of this study; give --results elsewhere, "
+            "or --seeds with all of them"
+        )
     arms = {trial.arm for trial in request.trials}
     chosen: list[Trial] = []
     for before, look in zip((0, *request.looks), request.looks, strict=False):

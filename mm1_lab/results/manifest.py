@@ -144,13 +144,16 @@ def merge_manifest(
 ) -> list[TrialRow]:
     """Writes the manifest and its trials; keeps trials of earlier runs that `current` confirms as part of the sweep.
 
-    Returns all trials, ordered by seed and then by the sweep's arms.
+    Returns all trials, ordered by seed and then by the sweep's arms. Raises RequestError for other looks at a growing
+    study, and for further seeds of it without looks.
     """
     order = {arm: place for place, arm in enumerate(manifest.sweep.arms)}
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder.parents[1] / ".lock"):
         rows = {(row.arm, row.seed): row for row in trials}
-        for row in read_trials(folder):
+        asked = {row.seed for row in rows.values()}
+        kept = read_trials(folder)
+        for row in kept:
             if (row.arm, row.seed) not in rows and row.arm in order and current(row):
                 rows[row.arm, row.seed] = row
         merged = sorted(rows.values(), key=lambda row: (row.seed, order[row.arm]))
@@ -160,6 +163,12 @@ def merge_manifest(
                 raise RequestError(
                     f"{folder}: this study's looks were fixed at {','.join(map(str, before.looks))} seeds when it "
                     "started; continue with these (--looks), or start another study with --results"
+                )
+            others = sorted(asked - {row.seed for row in kept})
+            if before.looks and not manifest.looks and others:
+                raise RequestError(
+                    f"{folder}: holds a growing study, which is judged at its own seeds; run seed {others[0]} with "
+                    f"--until-decided --looks {','.join(map(str, before.looks))}, or with --results elsewhere"
                 )
             files = [(folder.parents[1] / one.file).resolve() for one in (before, manifest)]
             if before.sweep != manifest.sweep and files[0] != files[1] and files[0].is_file():

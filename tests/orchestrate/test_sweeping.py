@@ -175,3 +175,19 @@ def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing
     assert judged == 2 * [[3, 5], [3, 5, 6], [3, 5, 6, 8]]
     assert outputs[0] == outputs[1]
     assert outputs[0].endswith("2 trials of 12 not run: not needed.\n")
+
+
+def test_a_growing_study_shares_its_folder_with_no_other_seeds(tmp_path: Path) -> None:
+    """By the lowest seeds of the folder its pages would be judged."""
+
+    def ask(seeds: str, *looks: int) -> Request:
+        loaded = load_request("data_mix", "smoke", seeds, ("base",), (), None, tmp_path / "results", tmp_path / "store")
+        return replace(loaded, looks=looks)
+
+    ask("3,").write_manifest()
+    with pytest.raises(RequestError, match=r"has results at seed 3, which is not of this study; give --results"):
+        run_until_decided(ask("100-103", 2, 4), Inline(), lambda _: [], lambda *_: ([], []), lambda _: "")
+    ask("3-6", 2, 4).write_manifest()
+    ask("4,").write_manifest()
+    with pytest.raises(RequestError, match=r"holds a growing study, .* run seed 100 with --until-decided --looks 2,4"):
+        ask("100,").write_manifest()
