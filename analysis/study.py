@@ -84,10 +84,10 @@ class Study:
         """Arms without scores, by those of the requested seeds that they lack."""
         requested = set(self.variant.trials["seed"])
         done = self.variant.done
+        by_trials = done.groupby(done["arm"].map(self.representative))["seed"].agg(set)
         lacking: dict[str, list[str]] = {}
         for arm in self.sweep.arms:
-            same = [other for other in self.sweep.arms if self.representative(other) == self.representative(arm)]
-            own = sorted(requested - set(done["seed"][done["arm"].isin(same)]))
+            own = sorted(requested - by_trials.get(self.representative(arm), set()))
             if own:
                 word = "seeds" if len(own) > 1 else "seed"
                 lacking.setdefault(f"{word} {', '.join(map(str, own))}", []).append(arm)
