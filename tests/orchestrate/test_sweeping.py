@@ -1,5 +1,6 @@
 """What a command does about results that are there."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -175,6 +176,17 @@ def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing
     assert judged == 2 * [[3, 5], [3, 5, 6], [3, 5, 6, 8]]
     assert outputs[0] == outputs[1]
     assert outputs[0].endswith("2 trials of 12 not run: not needed.\n")
+
+
+def test_a_table_is_out_of_date_once_the_scale_was_checked_again(request_: Request) -> None:
+    rows = request_.write_manifest()
+    table, gates = request_.folder / "table.md", request_.folder.with_name("check_scale") / "gates.csv"
+    table.write_text("drawn")
+    assert not sweeping._newest_undrawn(request_, rows)
+    gates.parent.mkdir()
+    gates.write_text("failed")
+    os.utime(gates, (table.stat().st_mtime + 9,) * 2)
+    assert sweeping._newest_undrawn(request_, rows) == gates.stat().st_mtime_ns
 
 
 def test_a_growing_study_shares_its_folder_with_no_other_seeds(tmp_path: Path) -> None:
