@@ -128,7 +128,6 @@ def compare(options: argparse.Namespace) -> int:
     only = parse_seeds(options.seeds) if options.seeds is not None else ()
     study = read_study(folder)
     trials = read_trials(folder)
-    asked = {(trial.arm, trial.seed): trial.fingerprint for trial in request.at_seeds(set(study.seeds)).trials}
     remarks = []
     for arm in (options.first, options.second):
         if arm in {*request.sweep.arms, *study.sweep.arms} and study.representative(arm) not in study.scored:
@@ -139,7 +138,7 @@ def compare(options: argparse.Namespace) -> int:
         now = ""
         if request.sweep.arms[arm] != study.sweep.arms[arm]:
             now = f"{request.file.name} says something else of it now"
-        elif any(row.arm == arm and asked.get((arm, row.seed), row.fingerprint) != row.fingerprint for row in trials):
+        elif _is_changed(request, [row for row in trials if row.arm == arm]):
             now = "its data, benchmarks or settings are others now"
         if now:
             remarks.append(f"{folder}: {arm} is as it was run; {now}; run it to compare that")
@@ -150,6 +149,12 @@ def compare(options: argparse.Namespace) -> int:
     for remark in remarks:
         print(remark, file=sys.stderr)
     return DONE
+
+
+def _is_changed(request: Request, rows: Sequence[TrialRow]) -> bool:
+    """Whether trials that a sweep has by now differ from those of its results in `rows`."""
+    now = {(trial.arm, trial.seed): trial.fingerprint for trial in request.at_seeds({row.seed for row in rows}).trials}
+    return any(now.get((row.arm, row.seed), row.fingerprint) != row.fingerprint for row in rows)
 
 
 def _about(options: argparse.Namespace, arms: Sequence[str]) -> Request:

@@ -68,4 +68,5 @@ class BenchmarkConfig(BenchmarkFiles):
     digest: str = ""
     """Hash of the question and annotation files, so that changed files get new scores."""
     images_digest: str = ""
-    """Hash of the names and sizes of the images that are shown, and of bitmaps of some of their content."""
+    """Hash of the names and sizes of the images that are shown, and if they are few, or many are of one size, of the
+    content of some."""

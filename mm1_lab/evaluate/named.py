@@ -100,11 +100,10 @@ def _open_demonstrations(opened: BenchmarkConfig, folder: Path, where: str) -> B
 def _located(files: Files, kind: str, folder: Path, where: str) -> Files:
     """The files with their format and absolute paths; in a user's own format, images are in the data file's folder by
     default. Raises RequestError if a key that the format needs is missing."""
-    is_program = kind.endswith(".py")
     paths = {"questions": files.questions, "annotations": files.annotations, "images": files.images}
-    if is_program or kind == "jsonl":
+    if _is_own(kind):
         paths["images"] = files.images or "."
-    if is_program:
+    if kind.endswith(".py"):
         paths["format"] = kind
     update = {"format": kind}
     for key, path in paths.items():
@@ -115,6 +114,11 @@ def _located(files: Files, kind: str, folder: Path, where: str) -> Files:
         if not getattr(located, key):
             raise RequestError(f"{where}: the format {kind} needs the key {key!r}")
     return located
+
+
+def _is_own(kind: str) -> bool:
+    """Whether a format is a user's own, not a published one."""
+    return kind == "jsonl" or kind.endswith(".py")
 
 
 def files_digest(config: BenchmarkConfig) -> str:
@@ -403,7 +407,7 @@ def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item])
             if not folder.is_dir():
                 remedy = "is not a folder of images; unpack an archive first"
                 raise RequestError(f"{folder}: {remedy if folder.exists() else 'there is no such folder'}")
-            path = _find_image(folder, name, is_own=files.format == "jsonl" or files.format.endswith(".py"))
+            path = _find_image(folder, name, _is_own(files.format))
             if path is None:
                 raise RequestError(
                     f"{folder}: has no image {name[:80]!r} of question {item.key}; fetch it, or name its folder"

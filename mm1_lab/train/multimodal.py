@@ -34,9 +34,9 @@ def train_multimodal(run: StageRun[MultimodalStage]) -> None:
     if stage.data_order:
         random = np.random.default_rng((stage.seed, stage.data_order))
         batches = Reordered(batches, random.permutation(stage.training.steps))
-    for name, share in shares_left_out(stage, data).items():
-        note = f"{share:.0%} of {name} documents do not fit {stage.sequence_length} positions and are left out"
-        if team.is_first():
+    if team.is_first():
+        for name, share in shares_left_out(stage, data).items():
+            note = f"{share:.0%} of {name} documents do not fit {stage.sequence_length} positions and are left out"
             run.report(Progress(0, stage.training.steps, note=note))
     train_mm1(run, model, batches, sources)
 
