@@ -4,8 +4,8 @@
     make bench-gpu ARGS=--quick    one round of few steps: some minutes
 
 A ViT-L at 336 px and decoders of the shapes of Qwen2.5-0.5B and 1.5B read packed rows of the miniature world, whose
-words are few: the vocabulary is filled up to theirs, so that logits cost what they do elsewhere. Only parts of it have
-run on a GPU (GPU.md); a test runs the same code with small sizes on a processor.
+words are few: the vocabulary is filled up to theirs, so that logits cost what they do elsewhere. Each part has
+run on a GPU, but not all in one command (GPU.md); a test runs the same code with small sizes on a processor.
 """
 
 import gc
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
@@ -39,7 +40,7 @@ from benchmarks.setting import (
     untrained_inputs,
 )
 from benchmarks.training import Update, with_training
-from mm1_lab.config import EvaluationStage, Hardware, MultimodalStage, Network, Scale, load_scale
+from mm1_lab.config import Cost, EvaluationStage, Hardware, MultimodalStage, Network, Scale, load_scale
 from mm1_lab.data.types import Data
 from mm1_lab.data.world import World
 from mm1_lab.data.world.words import WorldTokenizer
@@ -151,15 +152,17 @@ def measure_case(case: Case, asked: bool) -> list[Row]:
     stage = multimodal_stage(evaluation)
     with TemporaryDirectory() as folder:
         inputs = untrained_inputs(stage, data, Path(folder))
+        tokens, cost = _count(case, stage, data)
+        share = _share(case, cost)
         documents = _fastest(case, stage, data)
         sides = {
-            "ours": lambda _: _our_step(case, stage, inputs, data),
+            "ours": lambda _: _our_step(case, stage, inputs, data, share.rows),
             "padded": lambda _: (_padded_step(case, stage, data, case.amounts.steps, documents), 0),
         }
         results = alternate(sides, case.amounts.rounds)
         ours, padded = ([seconds for seconds, _ in results[side]] for side in ("ours", "padded"))
-        rows = [*_training_rows(case, stage, data, ours, padded, documents)]
-        rows.append(_memory_row(case, stage, data, [peak for _, peak in results["ours"]]))
+        rows = [*_training_rows(case, tokens, cost.flops / stage.training.steps, ours, padded, documents)]
+        rows.append(_memory_row(case, share, [peak for _, peak in results["ours"]]))
         return rows + (_evaluation_rows(case, evaluation, data, Path(folder)) if asked else [])
 
 
@@ -172,13 +175,9 @@ def gpu_here() -> tuple[str, Hardware | None]:
 
 
 def _training_rows(
-    case: Case, stage: MultimodalStage, data: Data, ours: list[float], padded: list[float], documents: int
+    case: Case, tokens: float, flops: float, ours: list[float], padded: list[float], documents: int
 ) -> Iterator[Row]:
-    """From seconds per step of each round."""
-    make = mixture_batches(stage, data)
-    timed = range(case.amounts.warmup_steps, case.amounts.warmup_steps + case.amounts.steps)
-    batches = [make(step) for step in timed]
-    tokens = sum(map(real_tokens, batches)) / len(batches)
+    """From real tokens and FLOPs of a step, and seconds per step of each round."""
     yield compare(
         f"training {case.name}",
         "real tokens / s",
@@ -194,12 +193,6 @@ def _training_rows(
     if not hardware:
         yield unmeasured(f"training {case.name}", "FLOP / s", "the GPU's peak", goal, f"the peak of {gpu!r} is unknown")
         return
-    with torch.device("meta"):
-        model = build_mm1(stage, data.tokenizer)
-    network = Network(count_parameters(model), connector_flops(model), data.tokenizer.size)
-    images = sum(len(batch.images) for batch in batches) / len(batches) / stage.training.batch_size
-    counted = case.scale.model_copy(update={"images_per_row": dict.fromkeys(stage.shares, images)})  # not the scale's
-    flops = stage.cost(network, counted).flops / stage.training.steps
     yield compare(
         f"training {case.name}",
         "FLOP / s",
@@ -211,19 +204,27 @@ def _training_rows(
     )
 
 
-def _share(case: Case, stage: MultimodalStage, data: Data) -> GpuShare:
-    """What the plan says of the GPU that is there, or of one with 80 GB."""
+def _count(case: Case, stage: MultimodalStage, data: Data) -> tuple[float, Cost]:
+    """Real tokens of a timed step, and what a plan reckons with if it knows the pictures that its rows have."""
+    make = mixture_batches(stage, data)
+    batches = [make(case.amounts.warmup_steps + step) for step in range(case.amounts.steps)]
+    images = mean(len(batch.images) for batch in batches) / stage.training.batch_size
+    scale = case.scale.model_copy(update={"images_per_row": dict.fromkeys(stage.shares, images)})
     with torch.device("meta"):
         model = build_mm1(stage, data.tokenizer)
     network = Network(count_parameters(model), connector_flops(model), data.tokenizer.size)
+    return mean(map(real_tokens, batches)), stage.cost(network, scale)
+
+
+def _share(case: Case, cost: Cost) -> GpuShare:
+    """What the plan says of the GPU that is there, or of one with 80 GB."""
     hardware = (gpu_here()[1] if case.device == "cuda" else None) or Hardware(gpu="h100")
-    return gpu_share(stage.cost(network, case.scale), 1, case.scale, hardware)
+    return gpu_share(cost, 1, case.scale, hardware)
 
 
-def _memory_row(case: Case, stage: MultimodalStage, data: Data, peaks: list[int]) -> Row:
+def _memory_row(case: Case, share: GpuShare, peaks: list[int]) -> Row:
     """The peaks of training, in bytes, beside the plan's."""
     what = f"training {case.name}"
-    share = _share(case, stage, data)
     if case.device != "cuda":
         return unmeasured(what, "GB at most", PLANNED, None, WHY)
     held, planned = ([peak / 1e9 for peak in peaks], [share.held / 1e9] * len(peaks))
@@ -236,9 +237,9 @@ def _evaluation_rows(case: Case, evaluation: EvaluationStage, data: Data, folder
         return compare_answering(evaluation, path, data, case.amounts.rounds, "on a GPU", remark, case.device)[:1]
 
 
-def _our_step(case: Case, stage: MultimodalStage, inputs: dict[str, Path], data: Data) -> tuple[float, int]:
-    """Seconds per step of training as in a sweep, from the first step after the warm-up to the last, and the most bytes
-    of the GPU's memory that were held."""
+def _our_step(case: Case, stage: MultimodalStage, inputs: dict[str, Path], data: Data, rows: int) -> tuple[float, int]:
+    """Seconds per step of training as in a sweep, `rows` rows at a time, from the first step after the warm-up to the
+    last, and the most bytes of the GPU's memory that were held."""
     marks: list[tuple[int, float]] = []
 
     def note(progress: Progress) -> None:
@@ -251,7 +252,7 @@ def _our_step(case: Case, stage: MultimodalStage, inputs: dict[str, Path], data:
     # so are points of curves, of which a long training has few
     pace["POINTS"] = (case.amounts.warmup_steps + case.amounts.steps) // case.amounts.warmup_steps
     with TemporaryDirectory() as folder, _freed(), patch.multiple("mm1_lab.train.recorder", **pace):
-        resources = case.scale.resources.model_copy(update={"micro_batch": _share(case, stage, data).rows})
+        resources = case.scale.resources.model_copy(update={"micro_batch": rows})
         if case.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         run_stage(short, Path(folder), inputs, data, note, resources)

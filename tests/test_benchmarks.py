@@ -95,16 +95,17 @@ def test_what_a_gpu_is_asked_works_on_a_processor(monkeypatch: pytest.MonkeyPatc
     data = gpu.WideWorld(1000)
     stage = base_evaluation(few, data).model
     on_gpu = gpu.Case("tiny", few, (2,), "cuda")
-    _, known = gpu._training_rows(on_gpu, stage, data, [2.0, 4.0], [1.0, 1.0], 2)
+    tokens, cost = gpu._count(on_gpu, stage, data)
+    flops = cost.flops / stage.training.steps
+    _, known = gpu._training_rows(on_gpu, tokens, flops, [2.0, 4.0], [1.0, 1.0], 2)
     seen = [mixture_batches(stage, data)(step) for step in (1, 2, 3)]
     images = sum(len(batch.images) for batch in seen) / 3
     encoder = 6 * stage.encoder.size.parameters().total * images * ((stage.image_size // stage.encoder.patch) ** 2 + 1)
     decoder = 6 * stage.decoder.size.parameters().total * seen[0].tokens.numel()
     assert known.reference == 989e12 and known.rounds[0][0] == 2 * known.rounds[1][0]
-    assert 2 * known.rounds[0][0] > encoder + decoder, "attention, connector and vocabulary too"
+    assert 2 * known.rounds[0][0] == flops > encoder + decoder, "attention, connector and vocabulary too"
     guess = replace(few, settings=(*few.settings, "images_per_row={captions: 0.1, interleaved: 0.1}"))
-    _, same = gpu._training_rows(replace(on_gpu, amounts=guess), stage, data, [2.0, 4.0], [1.0, 1.0], 2)
-    assert same.rounds == known.rounds, "by the pictures that are there, not by what the scale expects"
+    assert gpu._count(replace(on_gpu, amounts=guess), stage, data) == (tokens, cost), "by the pictures that are there"
     assert memory.ours is None and memory.reference_is == gpu.PLANNED
     assert "2, 4;" in speed.note and peak.ours is None and "unknown" in peak.note
     assert "questions against" in asked.note
