@@ -48,6 +48,21 @@ def test_run_writes_the_sweep_before_anything_is_trained(refused: Refused) -> No
 
 
 @pytest.mark.usefixtures("here")
+def test_a_sweep_that_was_written_for_another_recipe_is_not_run_in_its_place(refused: Refused) -> None:
+    """The recipe's own value has no arm: the file lacks one as soon as the recipe has another value."""
+    recipe = Path("sweeps/recipes/mine.yaml")
+    write_text(recipe, "image_tokens: 64\n")
+    command = ("plan", "mine", "--vary", "image_tokens=64,144", *SMOKE)
+    path = written("mine", command[3])
+    assert main([*command]) == 0
+    write_text(recipe, "image_tokens: 144\n")
+    told = refused(*command)
+    assert f"{path}: has no arm 'image_tokens 64'" in told and "run it by its name, or delete it" in told
+    path.unlink()
+    assert main([*command]) == 0
+
+
+@pytest.mark.usefixtures("here")
 def test_all_combinations_and_the_base_to_compare_them_with() -> None:
     arms = load_sweep(
         written("base", "image_tokens=64,144", "data_mix.text=1,2", grid=True), REPOSITORY / "sweeps"

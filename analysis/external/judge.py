@@ -123,14 +123,15 @@ def judge(
     evidence = []
     for claim in asked:
         questions = by_measure[claim.measure]
-        common = _in_common(claim, questions, table.paired)
+        common, lost, count = _in_common(claim, questions, table.paired)
         evidence.append(_evidence(claim, common, table.paired, looks))
-        lost = len(questions) - len(common)
         if lost and len(common):
-            notes.append(f"{claim.name}: {lost} of {len(questions)} scores are left out, as a run lacks them.")
+            notes.append(f"{claim.name}: {lost} of {count} scores are left out, as a run lacks such a question.")
     # a claim that cannot be judged yet counts as others do
     tested = holm({str(place): one.p or {"supported": 1.0} for place, one in enumerate(evidence)})
-    spreads = {measure: _spread(_means(questions), table.paired) for measure, questions in by_measure.items()}
+    spreads = {
+        measure: _spread(_means(questions, table.paired), table.paired) for measure, questions in by_measure.items()
+    }
     rows = []
     for place, (claim, one) in enumerate(zip(asked, evidence, strict=True)):
         rows.append(_row(claim, one, tested[str(place)], spreads[claim.measure], looks))
@@ -194,21 +195,37 @@ def _by_question(rows: pd.DataFrame) -> pd.DataFrame:
     return questions[list(in_order.itertuples(index=False, name=None))]
 
 
-def _in_common(claim: OutsideClaim, questions: pd.DataFrame, paired: bool) -> pd.DataFrame:
-    """The questions that all of the claim's arms have."""
+def _in_common(claim: OutsideClaim, questions: pd.DataFrame, paired: bool) -> tuple[pd.DataFrame, int, int]:
+    """The scores of questions that all of the claim's arms have, with shared seeds at the same seed, and of benchmarks
+    and shots of which each run has some; then how many scores of these arms are left out, and of how many."""
     theirs = questions[[arm for arm in claim.weights if arm in questions]]
     if paired:  # a seed that some of the arms lack takes no question from the others
-        seeds = list(theirs.columns.get_level_values("run"))
-        in_all = [seeds.count(seed) == len(claim.weights) for seed in seeds]
-        theirs = theirs.loc[:, in_all]
-    return questions[theirs.notna().all(axis=1)]
+        runs = list(theirs.columns.get_level_values("run"))
+        theirs = theirs.loc[:, [runs.count(seed) == len(claim.weights) for seed in runs]]
+    if theirs.empty:
+        return questions, 0, 0
+    have = theirs.notna()
+    by_run = have.T.groupby(_shared_by(have, paired), sort=False).all().T
+    in_every_run = by_run.groupby(level=CELL).transform("any").all(axis=1)
+    by_run = by_run[in_every_run & by_run.any(axis=1)]
+    common = questions.loc[by_run.index]
+    common = common.where(by_run.reindex(columns=_shared_by(common, paired), fill_value=False).to_numpy())
+    count = int(have.to_numpy().sum())
+    return common, count - int(common[theirs.columns].notna().to_numpy().sum()), count
 
 
-def _means(questions: pd.DataFrame) -> pd.DataFrame:
+def _shared_by(scores: pd.DataFrame, paired: bool) -> list[Any]:
+    """Of each column, which runs are asked the same questions: those at its seed, or all."""
+    return [run if paired else "all" for run in scores.columns.get_level_values("run")]
+
+
+def _means(questions: pd.DataFrame, paired: bool) -> pd.DataFrame:
     """A row per arm, a column per run: the mean over questions, then over benchmarks and shots, which weigh the same.
-    A run that lacks one of the questions has none."""
-    complete = questions.dropna(axis="columns")
-    means = complete.groupby(level=CELL).mean().mean().unstack("run")
+    A run that lacks one of its seed's questions, or any of a benchmark's, has none."""
+    have = questions.notna()
+    asked = have.T.groupby(_shared_by(have, paired)).transform("any").T
+    complete = questions.loc[:, (have == asked).all()]
+    means = complete.groupby(level=CELL).mean().mean(skipna=False).unstack("run")
     return means.reindex(columns=list(dict.fromkeys(complete.columns.get_level_values("run"))))
 
 
@@ -235,7 +252,7 @@ class _Evidence:
 
 def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks: Sequence[int]) -> _Evidence:
     """`questions` are those that all of its arms have."""
-    means = _means(questions)
+    means = _means(questions, paired)
     weights = claim.weights
     if questions.empty or not set(weights) <= set(means.index):
         return _Evidence(reason="no question in common")

@@ -102,10 +102,11 @@ def _cliff(rates: Floats, means: Floats, best: int) -> float:
     below the best; infinite if there is none."""
     peak = rates[best]
     failed = min(rates[np.isnan(means) & (rates > peak)], default=np.inf)
-    below = np.isfinite(means) & (rates < peak) & (peak - rates <= REACH)
+    below = np.isfinite(means) & (rates < peak)
     above = np.isfinite(means) & (rates > peak) & (rates < failed)
     if not below.any():
         return float(failed)
+    below &= rates >= min(peak - REACH, rates[below].max())  # the next one below, however far
     drops = means[best] - means
     # a smooth curve drops with the square of the distance, so a rate twice as far may drop four times as much
     farther = np.maximum((rates[above] - peak) / (peak - rates[below].min()), 1.0)

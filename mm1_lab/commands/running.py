@@ -134,6 +134,12 @@ def _request(options: argparse.Namespace, name: str, keep: bool) -> Request:
             path.unlink()
             if not has_folder:
                 path.parent.rmdir()
+    lost = [arm for arm in parse_yaml(text, str(path)).get("arms", {}) if arm not in request.sweep.arms]
+    if lost:
+        raise RequestError(
+            f"{path}: has no arm {lost[0]!r}, so the file, or {name}, was changed since it was written; "
+            "run it by its name, or delete it"
+        )
     if keep:
         print(f"{path}: this sweep, to keep, to change and to run again by its name")
     elif not stays and not options.json:

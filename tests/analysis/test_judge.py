@@ -137,7 +137,7 @@ def test_an_average_is_over_benchmarks_not_over_questions() -> None:
     lacking = frame.drop(index=frame[(frame["arm"] == "b") & (frame["benchmark"] == "short")].index[:1])
     judgement = judge(lacking, claims[:1])
     assert judgement.claims[0]["difference"] == pytest.approx(11), "over what both have in every run"
-    assert any("1 of 11 scores are left out" in note for note in judgement.notes)
+    assert any("5 of 65 scores are left out" in note for note in judgement.notes)
 
 
 @several
@@ -518,3 +518,19 @@ def test_a_table_of_the_lab_has_the_lab_s_averages() -> None:
     assert len(found) == len(committed) > 10
     for claim, estimate in committed.items():
         assert found[claim]["difference"] == pytest.approx(estimate, abs=1e-4), claim
+
+
+def test_questions_may_differ_between_seeds() -> None:
+    """As those of the lab's own data do, of which each seed has others: a pair is compared on those of its seed."""
+    chance = np.random.default_rng(0)
+    rows: list[tuple[str, int, str, float]] = []
+    for seed in range(4):
+        hardness = chance.normal(50, 20, 8)
+        for number in range(6):
+            rows.append(("a", seed, f"{seed}-{number}", hardness[number] + 3 + seed))
+            rows.append(("b", seed, f"{seed}-{number + 1}", hardness[number + 1]))
+            rows.append(("c", seed, f"{seed}-{number}", hardness[number]))
+    judgement = judge(pd.DataFrame(rows, columns=["arm", "seed", "question", "score"]), [{"first": "a", "second": "b"}])
+    (claim,) = judgement.claims
+    assert claim["seeds"] == 4 and claim["difference"] == pytest.approx(4.5), "of what both were asked"
+    assert "8 of 48 scores are left out" in judgement.notes[0]

@@ -77,6 +77,14 @@ def test_rates_beyond_a_cliff_or_at_which_half_of_the_seeds_fail_are_not_fitted(
     assert fall(GRID, cliff=1.0)[4] < -1 and steep.log_rate == pytest.approx(smooth.log_rate)
 
 
+def test_a_cliff_is_seen_however_far_the_rates_are_apart() -> None:
+    """Rates a factor of 10 apart, of a curve whose top is at 4 e-4, and a rate that ruins the model without a NaN."""
+    rates, top = np.log(10.0) * np.arange(-5, 0), math.log(4e-4)
+    losses = 3 + 0.1 * ((rates - top) / math.log(10)) ** 2
+    ruined = np.array([*losses[:4], 11.0])
+    assert math.exp(find_optimum(cell(1e6, rates, -ruined)).log_rate) == pytest.approx(4e-4)
+
+
 def test_ties_few_points_and_nothing_at_all() -> None:
     tied = find_optimum(cell(1e6, [-3.4, -2.7, -2, -1.3, -0.6], [0.1, 0.5, 0.5, 0.5, 0.1]))
     assert tied.grid_best == -2 and tied.log_rate == pytest.approx(-2, abs=1e-6)
