@@ -123,6 +123,8 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
                 table = validity_table(study, rules)
                 output.tables("validity", table)
                 tables[table.title] = [table]
+            else:  # it may have had a blind control
+                output.remove("validity")
             claims = with_lessons(study, judge_contrasts(study), lessons)
             if len(claims):
                 claims_table = verdicts_table(claims, scores.title(study), claims_notes(study, claims))
@@ -131,8 +133,7 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
                 if is_drawn(claims, study.manifest.scale):
                     output.figure("contrasts", draw_claims(claims, head(study), study.caution))
             else:  # the sweep's file may have had some before
-                for path in target.glob("contrasts.*"):
-                    path.unlink()
+                output.remove("contrasts")
             write_published(study, output)
             output.figure("figure", draw_scores(study))
             tables["All scores"] = _write_scores(study, output)

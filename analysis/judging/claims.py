@@ -13,7 +13,7 @@ from pydantic import model_validator
 from analysis.effects import Levels as Axes
 from analysis.effects import groups, varying
 from analysis.judging.difference import Weights
-from mm1_lab.config import AVERAGE, Config, Contrast, Expectation, Measure, MeasureField, RequestError, Sweep
+from mm1_lab.config import AVERAGE, Config, Contrast, Expectation, Measure, MeasureField, RequestError, Sweep, nearest
 
 PATH = Path(__file__).parents[1] / "lessons.yaml"
 LAW = "lr_law"
@@ -157,6 +157,26 @@ def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Collection[str])
         of_measure = {(arm, part.measure): weight for arm, weight in arms.items()}
         claims.append(replace(claim, detail=f"{words}, {part.measure}", weights=of_measure))
     return claims
+
+
+def misnamed(part: Part, sweep: Sweep) -> str:
+    """What a part of a lesson names that the sweep does not have; empty if it has everything, scored or not."""
+    if part.contrast:
+        known = [contrast.claim for contrast in sweep.contrasts]
+        return "" if part.contrast in known else f"no contrast in the sweep's file: {part.contrast!r}"
+    axes = varying(sweep, sweep.arms)
+    for named in (part, part.beyond or part):
+        for arm in filter(None, (named.first, named.second, part.arm)):
+            if arm not in sweep.arms:
+                return f"the sweep has no arm {arm!r}{nearest(arm, sweep.arms)}"
+        levels = {own.get(named.axis or ""): None for own in axes.values()}
+        if named.axis and None in levels:
+            known = list(next(iter(axes.values()), {}))
+            return f"the sweep's arms do not differ in {named.axis!r}{nearest(named.axis, known)}"
+        for level in filter(None, (named.more, named.less)):
+            if level not in levels:
+                return f"no arm has the {named.axis} {level!r}{nearest(level, map(str, levels))}"
+    return ""
 
 
 def differences_of(levels: Levels, known: Axes, sweep: Sweep, both_ways: bool = False) -> dict[str, dict[str, float]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.judging.claims import LAW, Claim, Lesson, Part, claim_of, claims_of, lessons_about
+from analysis.judging.claims import LAW, Claim, Lesson, Part, claim_of, claims_of, lessons_about, misnamed
 from analysis.judging.difference import Difference, Weights
 from analysis.judging.p_values import LEAST_ERROR, SAME, P, expectation, p_values, verdict_from_p
 from analysis.judging.sequential import p_over_looks
@@ -109,7 +109,7 @@ def of_lessons(study: Study, lessons: Iterable[Lesson]) -> list[Evidence]:
             for claim in claims:
                 found.append(gather(study, claim, lesson.name, number, part.aside))
             if not claims:
-                reason = f"no contrast in the sweep's file: {part.contrast!r}" if part.contrast else "no scores"
+                reason = misnamed(part, study.sweep) or "no scores"
                 found.append(Evidence(lesson.name, number, reason=reason, aside=part.aside))
     return found
 

@@ -1,6 +1,7 @@
 """Where the tables and figures of a folder are written."""
 
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +22,11 @@ class Output:
     latex: bool = False
     """Also write LaTeX of tables and PDF of figures."""
     files: list[Path] = field(default_factory=list)
+
+    def remove(self, name: str) -> None:
+        """Deletes what an earlier drawing wrote under a name that this one has no use for."""
+        for path in self.folder.glob(f"{escape(name + self.end)}.*"):
+            path.unlink()
 
     def csv(self, name: str, frame: pd.DataFrame) -> None:
         self.files.append(write_csv(frame, self.folder / f"{name}{self.end}.csv"))

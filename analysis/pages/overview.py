@@ -30,6 +30,9 @@ def write_overview(out: Path, groups: Sequence[Group], latex: bool = False) -> l
             output.tables("lessons", *lessons_tables(group.lessons, group.parts, group.lessons_title))
             if is_drawn(group.lessons, group.scale):
                 output.figure("lessons", draw_claims(group.lessons, group.lessons_title, group.caution))
+        else:  # there may have been some of the user's own
+            output.remove("lessons")
+            output.remove("lesson_parts")
         if group.axes_table:
             output.csv("axes", group.levels)
             output.tables("axes", group.axes_table)

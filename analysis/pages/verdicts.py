@@ -104,8 +104,9 @@ def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> li
 
 
 def run_lessons(lessons: pd.DataFrame) -> pd.DataFrame:
-    """The lessons whose sweeps were run."""
-    return lessons[lessons["estimate"].notna()]
+    """The lessons whose sweeps were run, and those that name what their sweep does not have."""
+    to_come = lessons["reason"].str.startswith("not run") | (lessons["reason"] == "no scores")
+    return lessons[lessons["estimate"].notna() | ~to_come]
 
 
 def lesson_notes(lessons: pd.DataFrame) -> list[str]:

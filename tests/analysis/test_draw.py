@@ -29,6 +29,7 @@ from analysis.study import Study, read_study
 from analysis.style import styled
 from mm1_lab.cli import main
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Contrast, DataIdentity, Measure, Panel, SftRecipe, Sweep
+from mm1_lab.files import write_text
 from tests.analysis.results_folder import BENCHMARKS, score_rows, study_of, write_results
 from tests.conftest import run_python
 
@@ -386,6 +387,13 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
     assert report.index("<h1>My question") < report.index("<h2") < report.index("Scores of the arms")
 
     write_results(local, own, arms, (0, 1), scale="smoke", questions=16)
+    misspelt = "{name: mine, claim: c, paper: p, section: s, sweep: zeta, margin: m, parts: [{axis: data_mix}]}"
+    write_text(local / "lessons.yaml", f"- {misspelt}\n")
+    assert main(["figures"]) == 0
+    told = "the sweep's arms do not differ in 'data_mix'; did you mean 'data mix'?"
+    assert told in (local / "smoke" / "lessons.md").read_text(encoding="utf-8")
+    (local / "lessons.yaml").unlink()
+    assert main(["figures"]) == 0 and not list(local.glob("smoke/lesson*")), "nothing is left of it"
     write_results(local, of_paper, arms, (0, 1), scale="smoke", questions=16)
     assert main(["figures"]) == 0
     summary = (local / "summary.md").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.judging.claims import Lesson, claim_of
+from analysis.judging.claims import Lesson, Part, claim_of
 from analysis.judging.evidence import of_lessons
 from analysis.judging.looks import open_arms, question_status, reached_text
 from analysis.judging.sequential import over_looks
@@ -84,8 +84,15 @@ def test_lessons_about_other_sweeps_keep_no_arm() -> None:
     assert question_status(study, [theirs]) == question_status(study, ()), (
         "without a lesson of its own, its file's claims"
     )
-    typed = ours.model_copy(update={"parts": (ours.parts[0].model_copy(update={"contrast": "mch lifts"}),)})
-    assert [one.reason for one in of_lessons(study, [typed])] == ["no contrast in the sweep's file: 'mch lifts'"]
+    for part, told in (
+        ({"contrast": "mch lifts"}, "no contrast in the sweep's file: 'mch lifts'"),
+        ({"first": "mch", "second": "base"}, "the sweep has no arm 'mch'; did you mean 'much'?"),
+        ({"axis": "step"}, "the sweep's arms do not differ in 'step'; did you mean 'steps'?"),
+        ({"axis": "steps", "more": "much", "less": "1000"}, "no arm has the steps 'much'; known: 1000, 1001"),
+    ):
+        typed = ours.model_copy(update={"parts": (Part.model_validate(part),)})
+        (found,) = of_lessons(study, [typed])
+        assert found.reason.startswith(told)
 
 
 def test_a_lesson_that_one_part_may_contradict_is_not_given_up_for_another() -> None:
