@@ -97,7 +97,7 @@ def judge(
     lower_is_better: bool = False,
     looks: Sequence[int] = (),
 ) -> Judgement:
-    """Judges `claims` (a YAML file with `contrasts`, such as a sweep, or mappings with its keys) about `scores`.
+    """Judges `claims` (a YAML file with `contrasts`, such as a sweep, or a list of mappings with its keys) about `scores`.
 
     Without claims, every arm is claimed to be better than the table's first. `looks` are the numbers of seeds at which
     the claims are judged while runs come in; the last one is the most there will be. Raises RequestError.
@@ -152,7 +152,8 @@ def _read_claims(claims: Path | str | Sequence[Mapping[str, Any]]) -> list[Outsi
     else:
         where, values = "claims", claims
     if not isinstance(values, list | tuple) or not values:
-        raise RequestError(f"{where}: holds no list of `contrasts`, each with first, second, expect, and margin")
+        of_file = " of `contrasts`" if where != "claims" else ""
+        raise RequestError(f"{where}: must hold a list{of_file}, each with first, second, expect, and margin")
     return [OutsideClaim.parse(one, f"{where}: contrast {number}") for number, one in enumerate(values, 1)]
 
 

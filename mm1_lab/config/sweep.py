@@ -104,7 +104,7 @@ class Contrast(Config):
 
     claim: str
     first: str | Group
-    """An arm, or a list of arms, whose mean counts."""
+    """An arm, or a list of two arms or more, whose mean counts."""
     second: str | Group
     """The difference is `first` − `second`, in points."""
     measure: MeasureField

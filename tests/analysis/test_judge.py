@@ -444,7 +444,7 @@ ONE = "contrasts: [{first: a, second: b}]"
 @pytest.mark.parametrize(
     ("claims", "words", "told"),
     [
-        ("contrasts: []", [], "holds no list of `contrasts`"),
+        ("contrasts: []", [], "must hold a list of `contrasts`"),
         ("contrasts: [a]", [], "contrast 1: must hold keys and values"),
         ("contrasts: [{first: a}]", [], "the key 'second' is missing"),
         ("contrasts: [{first: a, second: c}]", [], "the table has no arm 'c'"),

@@ -5,6 +5,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mm1_lab.cli import main, make_parser
@@ -46,7 +47,7 @@ def test_a_sweep_outside_of_sweeps_is_run_again_by_its_file(tmp_path: Path, monk
     path = tmp_path / "mine" / "text.yaml"
     path.parent.mkdir()
     path.write_text("title: Text?\nrecipe: base\narms: {base: {}, more: {data_mix: {text: 2}}}\n", encoding="utf-8")
-    request = load_request(path, "smoke", results=tmp_path / "results")
+    request = load_request(path, "smoke", np.int64(1), results=tmp_path / "results")
     assert [row.arm for row in request.write_manifest()] == ["base", "more"]
     folder = tmp_path / "results" / "smoke" / "text"
     assert read_manifest(folder).command() == f"mm1-lab run {path} --scale smoke", "which no bare name finds"

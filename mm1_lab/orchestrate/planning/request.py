@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, SupportsIndex, get_args
 
 from mm1_lab.config import (
     ALLOWED,
@@ -211,7 +211,7 @@ class Request:
 def load_request(
     sweep: str | Path,
     scale: str = "mini",
-    seeds: str | int | Sequence[int] = 1,
+    seeds: str | SupportsIndex | Sequence[int] = 1,
     only: Sequence[str] = (),
     settings: Sequence[str] = (),
     data: str | Path | None = None,
@@ -236,7 +236,9 @@ def load_request(
                 raise RequestError(f"--only: {file} is a search, which makes its arms; name one in a sweep of its own")
             raise RequestError(f"--only: {file} has no arm {arm!r}{nearest(arm, loaded.arms)}")
     asked = [arm for arm in loaded.arms if not only or arm in only]
-    chosen = parse_seeds(str(seeds) if isinstance(seeds, str | int) else ",".join([*map(str, seeds), ""]))
+    if isinstance(seeds, Iterable) and not isinstance(seeds, str):
+        seeds = ",".join([*map(str, seeds), ""])
+    chosen = parse_seeds(str(seeds))
     numbers = find_scale(scale, tuple(setting for setting in settings if not is_of_recipe(setting)), file.parent)
     ledger = Ledger(Path(results), Path(store) if store else None, here_or_shipped(PARTS))
     path = Path(data) if data else None
