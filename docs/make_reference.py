@@ -95,7 +95,7 @@ MEASURES = {
 
 EXIT_CODES = {
     DONE: "done",
-    FAILED: "a trial, or a gate of `check-scale`, failed; the others continued. Rates that diverge are part of a search",
+    FAILED: "a trial, or a gate of `check-scale`, failed (not a rate of a search); the others continued",
     WRONG: "the request was invalid; nothing was changed",
     3: "`judge`: a claim is not decided",
     130: "stopped by Ctrl-C; run the same command to continue",

@@ -97,7 +97,7 @@ def judge(
     lower_is_better: bool = False,
     looks: Sequence[int] = (),
 ) -> Judgement:
-    """Judges `claims` (a YAML file with `contrasts`, such as a sweep, or a list of mappings with its keys) about `scores`.
+    """Judges `claims` (a YAML file with `contrasts`, such as a sweep, or a list with their keys) about `scores`.
 
     Without claims, every arm is claimed to be better than the table's first. `looks` are the numbers of seeds at which
     the claims are judged while runs come in; the last one is the most there will be. Raises RequestError.
