@@ -132,6 +132,10 @@ def compare(options: argparse.Namespace) -> int:
     for arm in (options.first, options.second):
         if arm in {*request.sweep.arms, *study.sweep.arms} and study.representative(arm) not in study.scored:
             command = request.command() if request.sweep.search else request.command("--only", arm)
+            stages = [stage for trial in request.trials if trial.arm == arm for stage in trial.evaluation.chain()]
+            diverged = request.ledger.diverged()
+            if why := [diverged[stage.fingerprint] for stage in stages if stage.fingerprint in diverged]:
+                raise RequestError(f"{folder}: {arm} diverged: {why[0]}; to try it again: {command} --anew")
             raise RequestError(f"{folder}: {arm} has no scores yet; run it first: {command}")
         if arm not in request.sweep.arms or arm not in study.sweep.arms:
             continue
