@@ -95,7 +95,8 @@ def _interpolate_positions(module: nn.Module, weights: dict[str, Any], prefix: s
     assert isinstance(module, Encoder)
     family = module.family
     key = f"{prefix}vision.{family.positions}"
-    if key in weights:
+    # those that fit may be sharded over a team along the first dimension, and such cannot be flattened
+    if key in weights and weights[key].shape[-2] != family.leading + module.patches:
         found = weights[key]
         stretched = stretch_positions(found.flatten(0, -2), family.leading, module.patches, family.antialias)
         weights[key] = stretched.reshape(*found.shape[:-2], *stretched.shape)

@@ -30,7 +30,7 @@ from mm1_lab.config import (
 from mm1_lab.train import recorder
 from mm1_lab.train.progress import Progress, Report
 from mm1_lab.train.stages import ALONE, run_stage
-from mm1_lab.weights.pretrained import read_decoder
+from mm1_lab.weights.pretrained import read_decoder, read_encoder
 from tests import pretrained as saved
 from tests.conftest import Squares
 
@@ -88,9 +88,11 @@ def multimodal_stage(encoder_stage: EncoderStage, decoder_stage: DecoderStage) -
 
 @pytest.fixture
 def tied_stage(multimodal_stage: MultimodalStage, tmp_path: Path) -> MultimodalStage:
-    """With a pre-trained decoder whose embedding is also its vocabulary's projection."""
+    """With a pre-trained decoder whose embedding is also its vocabulary's projection, and a pre-trained encoder whose
+    positions, (1, n, width), are interpolated."""
     decoder = read_decoder(Pretrained(weights=str(saved.save_decoder("qwen2", tmp_path / "qwen2"))))
-    return multimodal_stage.model_copy(update={"decoder": decoder})
+    encoder = read_encoder(Pretrained(weights=str(saved.save_encoder("dinov2", tmp_path / "dinov2"))))
+    return multimodal_stage.model_copy(update={"decoder": decoder, "encoder": encoder, "image_size": 6 * saved.PATCH})
 
 
 @pytest.fixture
