@@ -88,6 +88,13 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
             f"full or in a sliding window, and logits straight from lm_head, are known only of {', '.join(DECODERS)}; "
             "if they hold for this one, add it to DECODERS in mm1_lab/weights/pretrained.py"
         )
+    for name in ("use_bidirectional_attention", "final_logit_softcapping"):  # of Gemma's families
+        value = getattr(config, name, None)
+        if value is not None and value is not False:
+            raise RequestError(
+                f"{requested.weights}: decoders with {name} (its config.json) are not supported: attention must be "
+                "causal and logits come straight from lm_head; give another model"
+            )
     if requested.layer is not None:
         raise RequestError(f"{requested.weights}: `layer` is for encoders; a decoder is used whole, so remove it")
     found = _described(requested.weights, folder, config, config.num_hidden_layers)

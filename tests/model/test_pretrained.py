@@ -207,6 +207,21 @@ def test_quantised_weights_are_refused_before_anything_runs(tmp_path: Path) -> N
             read(Pretrained(weights=str(folder)))
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "default"),
+    [("use_bidirectional_attention", True, False), ("final_logit_softcapping", 30.0, None)],
+)
+def test_decoders_whose_attention_or_logits_are_others_are_refused(
+    field: str, value: object, default: object, tmp_path: Path
+) -> None:
+    folder = saved.save_decoder("gemma3", tmp_path)
+    change(folder, "config.json", field, value)
+    with pytest.raises(RequestError, match=rf"decoders with {field} \(its config\.json\) are not supported"):
+        read_decoder(Pretrained(weights=str(folder)))
+    change(folder, "config.json", field, default)
+    read_decoder(Pretrained(weights=str(folder)))
+
+
 def test_weights_that_are_incomplete_damaged_or_missing(tmp_path: Path) -> None:
     folder = saved.save_encoder("clip", tmp_path)
     path = folder / "model.safetensors"
