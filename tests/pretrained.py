@@ -10,6 +10,8 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import (
+    Aimv2Config,
+    Aimv2Model,
     Aimv2VisionConfig,
     Aimv2VisionModel,
     AutoModelForCausalLM,
@@ -66,6 +68,8 @@ def save_encoder(family: str, folder: Path) -> Path:
         model = SiglipModel(SiglipConfig(vision_config=tower, text_config=_TEXT | {"vocab_size": 30}))
     elif family == "aimv2":
         model = Aimv2VisionModel(Aimv2VisionConfig(**tower))
+    elif family == "aimv2-whole":
+        model = Aimv2Model(Aimv2Config(vision_config=tower, text_config=_TEXT | {"vocab_size": 30}, projection_dim=8))
     elif family == "dinov2":
         model = Dinov2Model(Dinov2Config(**tower))
     elif family == "dinov2_with_registers":

@@ -37,6 +37,7 @@ def library_weights(
                 local_files_only=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                key_mapping={r"^vision_model\.": ""},  # of a whole AIMv2, where the library does not do so itself
             )
     except Exception as error:  # the library and safetensors raise various errors for damaged files
         raise RequestError(f"{model.name}: its weights cannot be loaded ({first_line(error)})") from None

@@ -65,6 +65,15 @@ def test_features_are_the_library_s(family: str, layer: int | None, tmp_path: Pa
     torch.testing.assert_close(features, library_features(family, folder, images, layer), rtol=1e-4, atol=1e-4)
 
 
+@torch.no_grad()
+def test_the_tower_of_a_whole_aimv2(tmp_path: Path) -> None:
+    """The library's class of the tower does not find it there."""
+    folder = saved.save_encoder("aimv2-whole", tmp_path)
+    images = pictures()
+    expected = AutoModel.from_pretrained(folder).eval().vision_model(by_hand(images)).last_hidden_state
+    torch.testing.assert_close(tower(folder)(images), expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("family", ["clip", "siglip", "dinov2", "dinov2_with_registers", "dinov3"])
 def test_another_resolution_is_the_library_s_interpolation(family: str, tmp_path: Path) -> None:
     folder = saved.save_encoder(family, tmp_path)
