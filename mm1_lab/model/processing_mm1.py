@@ -18,6 +18,8 @@ IMAGE = "<image>"
 """Marks a picture in a text."""
 ASKED = "\nAssistant:"
 """The end of a user's turn in conversations; training tokenises answers by themselves."""
+END_AS_TEXT = "\ufdd0"
+"""Stands for an end token that a message spells; Unicode reserves it for use inside programs, so texts have none."""
 
 
 class MM1Processor(ProcessorMixin):
@@ -71,22 +73,32 @@ class MM1Processor(ProcessorMixin):
             batch["pixel_values"] = torch.from_numpy(seen).permute(0, 3, 1, 2).contiguous()
         return BatchFeature(batch)
 
+    def apply_chat_template(self, conversation: Any, *given: Any, **settings: Any) -> Any:
+        """The library's, but an end token that a message spells is read as text, as in training. In a text that is
+        given to the processor itself it is the token, as elsewhere in the library."""
+        said = _spelled(conversation, self.tokenizer.eos_token)
+        return super().apply_chat_template(said, *given, **settings)
+
     def _encode(self, text: str) -> list[int]:
         """Begin token and text, with image tokens for each `<image>`, and end tokens, which follow the answers of a
         conversation. Other special tokens are encoded as text."""
         backend = self.tokenizer.backend_tokenizer
         backend.encode_special_tokens = True
         placeholder = [backend.token_to_id(IMAGE)] * (self.image_tokens * self.views)
+        end = self.tokenizer.eos_token
+
+        def encode(text: str) -> list[int]:
+            ids: list[int] = backend.encode(text.replace(END_AS_TEXT, end), add_special_tokens=False).ids
+            return ids
+
         ids = [self.tokenizer.bos_token_id]
         for number, piece in enumerate(text.split(IMAGE)):
             ids += placeholder if number else []
-            *turns, rest = piece.split(self.tokenizer.eos_token)
+            *turns, rest = piece.split(end)
             for turn in turns:
                 before, asked, answer = turn.rpartition(ASKED)
-                for text in (before + asked, answer):
-                    ids += backend.encode(text, add_special_tokens=False).ids
-                ids.append(self.tokenizer.eos_token_id)
-            ids += backend.encode(rest, add_special_tokens=False).ids
+                ids += [*encode(before + asked), *encode(answer), self.tokenizer.eos_token_id]
+            ids += encode(rest)
         return ids
 
     def _see(self, image: Any) -> list[np.ndarray]:
@@ -104,6 +116,17 @@ class MM1Processor(ProcessorMixin):
         if self.views == 5:
             seen += quarters(np.asarray(square(shown, 2 * side, self.shape)))
         return seen
+
+
+def _spelled(said: Any, end: str) -> Any:
+    """A conversation, or several, with `END_AS_TEXT` for the end tokens in its texts."""
+    if isinstance(said, str):
+        return said.replace(end, END_AS_TEXT)
+    if isinstance(said, list | tuple):
+        return [_spelled(one, end) for one in said]
+    if isinstance(said, dict):
+        return {key: _spelled(one, end) if key in ("content", "text") else one for key, one in said.items()}
+    return said
 
 
 def _flat(images: Any) -> list[Any]:
