@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from mm1_lab.cli import main
-from mm1_lab.config import load_sweep
+from mm1_lab.config import BenchmarkConfig, Measure, load_sweep
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import Ledger
 from tests.analysis.results_folder import write_results
@@ -153,15 +154,56 @@ def test_arms_are_named_together_or_one_by_one_and_may_have_commas(capsys: Outpu
 
 def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(capsys: Output, here: Path) -> None:
     """In time to mend it, as claims are written before the runs that test them."""
+    reasons = {
+        "vqaa 4-shot": "trials have no 'vqaa'; did you mean 'vqa'?",
+        "captions cidr 4-shot": "trials have no 'captions cidr'; did you mean 'captions cider'?",
+        "5-shot": "there is only 0-shot, 4-shot, 8-shot (evaluate.shots)",
+        "captions 5-shot": "there is only 0-shot, 4-shot, 8-shot (evaluate.shots)",
+        "kind color 0-shot": "trials have no kind 'color'; did you mean 'colour'?",
+        "kind banana 0-shot": "trials have no kind 'banana'; known: caption, colour",
+        "loss txt": "trials have no 'txt'; did you mean 'text'?",
+    }
+    some = ("captions cider 4-shot", "captions followed 0-shot", "average", "text-core", "text-core 8-shot")
+    some += ("0-shot", "captioning 0-shot", "vqa 8-shot", "chat 0-shot", "pope-random f1 0-shot", "chat-choice 0-shot")
+    some += (
+        "kind colour 0-shot",
+        "kind caption 4-shot",
+        "kind owner 0-shot",
+        "loss captions",
+        "loss text",
+        "unparsed %",
+    )
     contrasts = [
         f"{{claim: by {measure}, first: b, second: base, measure: {measure}, expect: greater}}"
-        for measure in ("vqaa 4-shot", "captions cider 4-shot", "loss txt", "average", "kind colour 0-shot")
+        for measure in (*reasons, *some)
     ]
     text = f"title: mine\nrecipe: base\narms: {{base: {{}}, b: {{steps: 100}}}}\ncontrasts: [{', '.join(contrasts)}]\n"
     (here / "mine.yaml").write_text(text, encoding="utf-8")
     assert main(["plan", "mine.yaml", "--scale", "smoke"]) == 0
     told = [line for line in capsys.readouterr().out.splitlines() if "will not be judged" in line]
-    assert [line.split("'")[1] for line in told] == ["by vqaa 4-shot", "by loss txt"]
+    assert len(told) == len(reasons)
+    for line, (measure, reason) in zip(told, reasons.items(), strict=True):
+        assert line.startswith(f"The claim 'by {measure}' will not be judged by {measure!r}: {reason}")
+    request = load_request("data_mix", "smoke")
+    sweeps = [load_sweep(path) for path in sorted((REPOSITORY / "sweeps").glob("*.yaml"))]
+    assert sum(len(sweep.contrasts) for sweep in sweeps) > 40
+    assert not [doubt for sweep in sweeps for doubt in replace(request, sweep=sweep).doubtful_claims()]
+    own = replace(request, data_path=Path("data.yaml"))
+    mine = replace(
+        own, scale=request.scale.model_copy(update={"benchmarks": (BenchmarkConfig(name="a", metric="vqa"),)})
+    )
+    shared = {"held-out-captions 0-shot", "kind caption 0-shot", "loss captions"}
+    for asked, known in ((own, shared), (mine, {*shared, "a 0-shot", "kind banana 0-shot"})):
+        every = {*shared, "a 0-shot", "a f1 0-shot", "kind banana 0-shot", "captions cider 0-shot"}
+        assert {words for words in every if not asked.why_no_value(Measure.parse(words))} == known
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_more_workers_than_rows_are_refused_before_anything_is_written(refused: Refused, command: str) -> None:
+    error = refused(command, "data_mix", "--only", "captions", "--set", "workers={85M: 9}", *SMOKE)
+    assert "captions / seed 0: workers: decoder has 2 rows per batch, too few for the 9 workers of 85M" in error
+    assert error.count("\n") == 1 and not list(Path().rglob("sweep.json"))
 
 
 def test_a_source_of_which_no_document_fits_is_refused(here: Path, refused: Refused) -> None:

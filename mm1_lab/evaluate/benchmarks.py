@@ -11,7 +11,7 @@ from pathlib import Path
 from mm1_lab.config import BenchmarkConfig, EvaluationSettings, RequestError
 from mm1_lab.data.pixels import decodes
 from mm1_lab.data.types import Data, Document
-from mm1_lab.evaluate.metrics import names_of
+from mm1_lab.evaluate.metrics import further
 from mm1_lab.evaluate.named import build_benchmark
 from mm1_lab.evaluate.questions import LONGEST_CAPTION, Benchmark, Question, in_blocks
 from mm1_lab.evaluate.world import world_benchmarks
@@ -24,6 +24,9 @@ ROWS_TRIED = 4096
 """Maximum rows of the training source searched for demonstrations."""
 CANDIDATES = 4
 """Maximum demonstrations taken from one row, so that they come from many places in the shards."""
+
+FEW = EvaluationSettings(questions=8, batch_size=1, shots=(0,))
+"""A question for each of the fewest blocks, enough for one of each kind."""
 
 
 def benchmarks_for(
@@ -54,14 +57,17 @@ def benchmarks_for(
 
 
 def own_names(in_world: bool) -> list[str]:
-    """The names of all benchmarks that the world, or users' captioned images, may have scores for."""
+    """All names under which benchmarks of the world, or of users' captioned images, may have scores."""
     if not in_world:
         return [HELD_OUT]
-    few = EvaluationSettings(questions=1, batch_size=1, shots=(0,))
-    names = []
-    for benchmark in world_benchmarks(few) + chat_benchmarks(few):
-        names += names_of(benchmark.name, benchmark.metric)
-    return names
+    drawn = world_benchmarks(FEW) + chat_benchmarks(FEW)
+    return [one.name for benchmark in drawn for one in (benchmark, *further(benchmark))]
+
+
+def kinds_in_world() -> list[str]:
+    """Kinds of questions that the world's benchmarks with images ask of every model."""
+    asked = [benchmark for benchmark in world_benchmarks(FEW) if benchmark.family in ("captioning", "vqa")]
+    return list(dict.fromkeys(question.kind for benchmark in asked for question in benchmark.questions))
 
 
 def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmark]:

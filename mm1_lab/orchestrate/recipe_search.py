@@ -137,9 +137,6 @@ class _Search(Rounds):
                 self.spaces[field] = CategoricalDistribution([spelt(value) for value in space])
         if reason := request.why_no_value(self.measure):
             raise RequestError(f"search.measure: {reason}")
-        shots = request.scale.evaluate.shots
-        if not request.data_path and self.measure.shots not in (None, *shots):  # one's own may have other shots
-            raise RequestError(f"search.measure: {str(self.measure)!r}: there is only {', '.join(map(str, shots))}")
         self.refused: RequestError | None = None
         """Why the last arm that could not be run could not."""
 

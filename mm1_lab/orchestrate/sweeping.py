@@ -107,6 +107,10 @@ def _prepare(plan: Plan, request: Request, executor: Executor) -> dict[str, int]
     states = [plan.stages[trial.fingerprint].state for trial in plan.trials]
     done = f"{states.count('done')} of {counted(len(states), 'trial')} done before"
     print(f"{request.variant} at {request.scale_name}: {counted(len(plan.tasks), 'task')}, {done}", flush=True)
+    more = {name for name, count in request.scale.workers.items() if count > 1}
+    names = (name for _, stage in plan.missing for name in stage.size_names(request.scale))
+    if more and not executor.shares_stages and not more.isdisjoint(names):
+        print("`workers` are ignored: without Ray (--inline, --share) a stage is one process", flush=True)
     return check_runnable(plan, request, executor)
 
 
@@ -117,9 +121,12 @@ def check_runnable(plan: Plan, request: Request, executor: Executor) -> dict[str
             f"--scale paper is for planning: mm1-lab plan {request.asked} --scale paper; to train at these sizes, give "
             "your own --data"
         )
+    if not executor.shares_stages:  # neither too many for a batch nor what each GPU of several holds
+        request = replace(request, scale=request.scale.model_copy(update={"workers": {}}))
     check_disk(plan, request.ledger.store)
     check_feasible(plan, request)
     executor.open(request.scale)
+    executor.check_room(plan.tasks.values(), request.scale)
     return rows_at_a_time(plan, request)
 
 
@@ -173,7 +180,9 @@ def show(request: Request, plan: Plan, work_list: WorkList | None, short: Short 
         if path.exists():
             print(f"{path.stem}: {path}")
     if table.exists():
-        print("`mm1-lab report` puts all results on one page, `mm1-lab dashboard` shows every run and its curves.")
+        print(
+            "`mm1-lab report` puts all results on one page, `mm1-lab dashboard` shows all finished trials and curves."
+        )
     for planned in plan.stages.values():
         if planned.state == "diverged":
             print(f"diverged before: {planned.why}; with the same code it would again; --anew retries")

@@ -27,22 +27,20 @@ def benchmark_scores(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.DataFrame:
-    """The value of every measure that tables show: columns `by`, measure, value. Measures are the plain means of MM1's
-    section 3.1.
-
-    A family that the means over all benchmarks exclude has one, and so has each of its benchmarks.
+    """The means over benchmarks that tables show: columns `by`, measure, value. They are the plain means of MM1's
+    section 3.1, and those of families that these exclude; further metrics, with scales of their own, have none.
     """
     import pandas as pd
 
     shown: list[Measure] = []
-    asked = scores[["benchmark", "family", "shots"]].drop_duplicates()
-    for benchmark, family, shots in asked.itertuples(index=False):
+    asked = scores[["family", "shots"]].drop_duplicates()
+    for family, shots in asked.itertuples(index=False):
         if family == "text":
             shown.append(TEXT_CORE)
         elif family in PLAIN:
             shown += [Measure(shots=shots), Measure(family, shots), AVERAGE]
-        else:
-            shown += [Measure(family, shots), Measure(benchmark, shots)]
+        elif family != "further":
+            shown.append(Measure(family, shots))
     tables = []
     for measure in dict.fromkeys(shown):
         table = trial_value(scores, measure, by).reset_index(name="value")

@@ -35,6 +35,7 @@ from mm1_lab.data.packing import Packer, shares_left_out
 from mm1_lab.data.types import Limits
 from mm1_lab.data.world import World
 from mm1_lab.model import build_decoder, build_mm1, connector_flops, count_parameters, read_rows
+from mm1_lab.orchestrate.execution.ray_tune import RayTune
 from mm1_lab.orchestrate.planning.cost import GpuShare, check_feasible, gpu_share
 from mm1_lab.orchestrate.planning.plan_text import plan_values
 from mm1_lab.orchestrate.planning.request import load_request
@@ -190,10 +191,11 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(place.folder)
+    monkeypatch.setattr(RayTune, "open", lambda executor, scale: setattr(executor, "slots", 2))
 
-    def asked(command: str, memory: float, *settings: str, code: int = 0) -> str:
+    def asked(command: str, memory: float, *settings: str, code: int = 0, inline: bool = True) -> str:
         words = [command, "data_mix", "--only", "captions", "--scale", "smoke"]
-        words += ["--inline"] if command == "run" else []
+        words += ["--inline"] if command == "run" and inline else []
         for setting in (f"hardware={{gpu: h100, memory: {memory}}}", *settings):
             words += ["--set", setting]
         assert main(words) == code
@@ -204,7 +206,7 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
     assert "on each of 1 h100, which has 3 MB (a tenth stays free); use more `workers`, a smaller batch" in too_small
     assert "--set gradient_checkpointing=true, or a smaller model" in too_small
     assert "2 `workers`, but hardware.count is 1" in asked("plan", 1, "workers={85M: 2}")
-    assert "2 `workers`, but hardware.count is 1" in asked("run", 1, "workers={85M: 2}", code=2)
+    assert "2 `workers`, but hardware.count is 1" in asked("run", 1, "workers={85M: 2}", code=2, inline=False)
     large = "evaluate.batch_size=4096"
     assert "`run` refuses evaluation: 177 KB of state and " in asked("plan", 0.01, large)
     assert "use a smaller evaluate.batch_size (--set)" in asked("run", 0.01, large, code=2)

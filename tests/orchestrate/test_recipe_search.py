@@ -152,7 +152,7 @@ def test_a_field_of_whole_numbers_is_searched_in_whole_numbers(tmp_path: Path) -
         ),
         ({"over": {"data_mix.text": {"low": 4, "high": 1}}}, "data_mix.text: low (4) must be below high (1)"),
         ({"over": {"learning_rate": {"low": -1, "high": 1}}}, "learning_rate must be above 0"),
-        ({"measure": "vqa 5-shot"}, "search.measure: 'vqa 5-shot': there is only 0, 4, 8"),
+        ({"measure": "vqa 5-shot"}, "search.measure: 'vqa 5-shot': there is only 0-shot, 4-shot, 8-shot"),
         ({"measure": "vqaa 4-shot"}, "search.measure: 'vqaa 4-shot': trials have no 'vqaa'; did you mean 'vqa'"),
         ({"measure": "loss txt"}, "search.measure: 'loss txt': trials have no 'txt'; did you mean 'text'"),
         ({"sampler": "nsga2"}, "search.sampler: Input should be 'tpe' or 'gp'"),

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from mm1_lab.cli import main
 from mm1_lab.config import DataMix, RateSearch, Trial
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import Request, load_request
-from mm1_lab.orchestrate.tracking.contents import parameters
+from mm1_lab.orchestrate.tracking.contents import metrics, parameters
 from mm1_lab.orchestrate.tracking.mlflow_recorder import DATABASE, NOTE, MlflowRecorder
 from mm1_lab.results import HeldOutRow, Manifest, ScoreRow
 from mm1_lab.results.manifest import read_trials, row_check
@@ -75,7 +76,7 @@ def test_a_run_s_parameters_tell_arms_apart_by_all_that_is_set(tmp_path: Path) -
     mixed = {arm: change | {"data_mix": {"interleaved": 0}} for arm, change in arms.items()}
     path = tmp_path / "own.yaml"
     path.write_text(json.dumps({"title": "t", "recipe": "base", "arms": mixed}), encoding="utf-8")
-    settings = ("evaluate.shots=[0]", "resolutions.378=28")
+    settings = ("evaluate.shots=[0]", "resolutions.378=28", "train.warmup_fraction=0.25")
     request = load_request(path, "smoke", settings=settings, data=data, results=tmp_path / "results")
     manifest = Manifest(variant="own", sweep=request.sweep, scale="smoke", data=request.data, data_name="d")
     found = {}
@@ -95,6 +96,9 @@ def test_a_run_s_parameters_tell_arms_apart_by_all_that_is_set(tmp_path: Path) -
     # what ran: the sizes and steps of `smoke`, and of a pre-trained tower its name
     scale = request.scale
     ran = {name: base[name] for name in ("image_size", "image_tokens", "steps", "learning_rate")}
+    batches = ("batch_size", "sequence_length", "warmup_steps")
+    assert [base[name] for name in batches] == ["4", "256", "2"], "a quarter of six steps"
+    assert [tuned[name] for name in batches] == ["16", "256", "0"]
     rate = f"{scale.train.learning_rate:g}"
     assert ran == {"image_size": "36 px", "image_tokens": "9", "steps": str(scale.train.steps), "learning_rate": rate}
     assert base["encoder"].endswith(f"trained here for {scale.encoder.steps} steps (contrastive)")
@@ -132,6 +136,50 @@ def test_syncing_again_changes_nothing(request_: Request, monkeypatch: pytest.Mo
     client, runs = runs_of(request_)
     assert {run.info.status for run in runs.values()} == {"FINISHED"} and len(runs) == 2
     assert runs["base / seed 0 at smoke"].info.run_id == base.info.run_id
+
+
+def test_a_number_has_one_name_and_six_digits_and_no_mean_is_over_further_metrics(request_: Request) -> None:
+    scores = [("captions", "captioning", 100 / 3), ("captions cider", "further", 290.0), ("pope f1", "further", 50.0)]
+    scores += [("pope", "chat", 200 / 3)]
+    rows = [ScoreRow(name, family, "", 0, 0, "q", "k", score, "a", True) for name, family, score in scores]
+    fingerprint = request_.trials[1].fingerprint
+    record = {"fingerprints": {"multimodal": "m", "evaluation": "v"}}
+    record |= {"summaries": {"encoder": {"retrieval": {"image_to_text": 0.00390625}}}}
+    request_.ledger.write_scores(fingerprint, rows, [HeldOutRow("text", 1.23456789)], record, None)
+    assert {name: value for name, value, _ in metrics(request_.ledger, fingerprint, record)} == {
+        "captions/0-shot": 33.3333,
+        "captions cider/0-shot": 290,
+        "pope/0-shot": 66.6667,
+        "pope f1/0-shot": 50,
+        "0-shot": 33.3333,
+        "captioning 0-shot": 33.3333,
+        "average": 33.3333,
+        "chat 0-shot": 66.6667,
+        "held-out/text": 1.23457,
+        "encoder/retrieval": 0.00390625,
+    }
+
+
+def test_runs_of_former_contents_are_logged_anew_without_doubles(
+    request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowRecorder, "version", ())
+        MlflowRecorder(request_.folder, request_.ledger).log()
+    former = runs_of(request_)[1]["base / seed 0 at smoke"].info.run_id
+    MlflowRecorder(request_.folder, request_.ledger).log()
+    (run,) = runs_of(request_)[1].values()
+    assert run.info.run_id != former
+
+
+def test_a_sweep_of_which_no_trial_is_finished_is_not_said_to_be_logged(
+    request_: Request, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fingerprint = request_.trials[0].fingerprint
+    request_.ledger.forget(fingerprint)
+    request_.ledger.record_failure(fingerprint, "base / seed 0", 2, "diverged", "the loss is nan")
+    assert main(["sync-mlflow"]) == 0
+    assert capsys.readouterr().out == "data_mix at smoke: nothing to log, as no trial is finished\n"
 
 
 def test_a_search_s_trial_is_not_reproduced_by_naming_its_arm(request_: Request) -> None:

@@ -11,6 +11,7 @@ import pytest
 from mm1_lab.config import EncoderStage, RequestError
 from mm1_lab.orchestrate import sweeping
 from mm1_lab.orchestrate.execution.executor import Executor, Inline
+from mm1_lab.orchestrate.execution.ray_tune import RayTune
 from mm1_lab.orchestrate.execution.worker import Worker
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan
@@ -96,6 +97,28 @@ class Finished(Executor):
             work_list.take(task)
             work_list.started(task)
             work_list.settle(task, Outcome())
+
+
+def test_workers_are_ignored_and_told_where_a_stage_is_one_process(
+    request_: Request, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even more than the batch has rows."""
+    told = "`workers` are ignored: without Ray (--inline, --share) a stage is one process"
+    for workers, lines in (({"85M": 99}, 1), ({"302M": 99}, 0)):
+        request = load_request("data_mix", "smoke", only=("captions",), settings=(f"workers={workers}",))
+        sweeping.complete(request, Finished(), lambda folder: [])
+        assert capsys.readouterr().out.count(told) == lines
+
+
+def test_more_workers_than_fit_are_refused_before_anything_is_written(
+    request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = RayTune()
+    monkeypatch.setattr(executor, "open", lambda scale: setattr(executor, "slots", 1))
+    request = load_request("data_mix", "smoke", only=("captions",), settings=("workers={85M: 2}",))
+    with pytest.raises(RequestError, match="2 workers, but only 1 fit; set fewer"):
+        sweeping.complete(request, executor, lambda folder: [])
+    assert not request.folder.exists()
 
 
 def test_a_result_that_cannot_be_read_back_is_told_and_the_sweep_goes_on(

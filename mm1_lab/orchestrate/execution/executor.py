@@ -2,6 +2,7 @@
 
 import time
 from abc import abstractmethod
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from importlib import import_module
 
@@ -18,8 +19,14 @@ from mm1_lab.train.progress import Progress, TimeUp
 class Executor(AbstractContextManager["Executor"]):
     """Runs one or more plans, one after another, until it is closed."""
 
+    shares_stages = False
+    """Whether several processes can share a stage, as the scale's `workers` say; otherwise these are ignored."""
+
     def open(self, scale: Scale) -> None:
         """Prepares the executor, once. Raises RequestError if the machine lacks the resources of a stage."""
+
+    def check_room(self, tasks: Iterable[Task], scale: Scale) -> None:
+        """Raises RequestError for a task with more workers than fit at a time, once the executor is open."""
 
     @abstractmethod
     def work(self, work_list: WorkList, worker: Worker) -> None:

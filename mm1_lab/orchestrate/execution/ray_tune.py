@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -28,6 +28,7 @@ from mm1_lab.formatting import first_line
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.execution.worker import PACKAGES, Worker
 from mm1_lab.orchestrate.execution.worklist import WorkList
+from mm1_lab.orchestrate.planning.plan import Task
 
 ANSWER_SECONDS = 300.0
 """Timeout for a node's answer; it must fetch the code first and may be busy."""
@@ -122,6 +123,8 @@ QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 class RayTune(Executor):
     """Runs tasks with a local Ray started for this command, or with a running Ray cluster at `address`."""
 
+    shares_stages = True
+
     def __init__(self, address: str | None = None) -> None:
         self.address = address
         self.slots = 0
@@ -203,17 +206,19 @@ class RayTune(Executor):
             text = f"--address {address}: there is no Ray cluster that can be joined ({error})"
             raise RequestError(text) from None
 
+    def check_room(self, tasks: Iterable[Task], scale: Scale) -> None:
+        for task in tasks:
+            workers = _workers(task, scale)
+            if workers > self.slots:
+                raise RequestError(
+                    f"{task.label}: {workers} workers, but only {self.slots} fit; set fewer in the scale's "
+                    "`workers`, or start more nodes"
+                )
+
     def work(self, work_list: WorkList, worker: Worker) -> None:
         from mm1_lab.orchestrate.execution.tune import run_trials
 
-        workers = {}
-        for key, task in work_list.tasks.items():
-            workers[key] = max(stage.workers(worker.scale) for stage in task.stages)
-            if workers[key] > self.slots:
-                raise RequestError(
-                    f"{task.label}: {workers[key]} workers, but only {self.slots} fit; set fewer in the scale's "
-                    "`workers`, or start more nodes"
-                )
+        workers = {key: _workers(task, worker.scale) for key, task in work_list.tasks.items()}
         if self.address is not None:
             check_nodes(worker)
         run_trials(work_list, worker, workers, self.slots)
@@ -253,6 +258,10 @@ class RayTune(Executor):
                     os._exit(1)
                 except OSError:  # a busy machine, or one that sleeps: it may yet answer
                     continue
+
+
+def _workers(task: Task, scale: Scale) -> int:
+    return max(stage.workers(scale) for stage in task.stages)
 
 
 def _worker_environment(resources: Resources, code: Path) -> dict[str, str]:

@@ -268,8 +268,13 @@ def measured_slowness(ledger: Ledger) -> dict[str, float]:
 
 def check_feasible(plan: Plan, request: Request) -> None:
     """Raises RequestError for a missing stage that has, or whose model has, a network that cannot be built, naming the
-    trial; for a source of which no document fits; and for a prompt of a named benchmark that is longer than its model
-    reads."""
+    trial; for one with too few rows for its `workers`; for a source of which no document fits; and for a prompt of a
+    named benchmark that is longer than its model reads."""
+    for task, stage in plan.missing if request.scale.workers else ():
+        try:
+            stage.workers(request.scale)
+        except RequestError as error:
+            raise RequestError(f"{task.label}: {error}") from None
     evaluations = [stage for _, stage in plan.missing if isinstance(stage, EvaluationStage)]
     if evaluations and request.scale.benchmarks:
         from mm1_lab.evaluate.fitting import check_lengths

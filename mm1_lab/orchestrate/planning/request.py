@@ -153,21 +153,31 @@ class Request:
         return replace(self, trials=self.with_arms(arms, sorted(seeds)).trials)
 
     def why_no_value(self, measure: Measure) -> str:
-        """Why no trial can have a value of the measure; empty if some may. Shots are not looked at: scales differ."""
+        """Why no trial can have a value of the measure at this scale; empty if some may."""
+        shots = self.scale.evaluate.shots
+        if measure.shots not in (None, *shots):
+            there = ", ".join(f"{count}-shot" for count in shots)
+            return f"{str(measure)!r}: there is only {there} (evaluate.shots)"
         families = get_args(Family)
-        if measure.about == "kind" or measure.of in ("", TEXT_CORE.of, UNPARSED.of, *families):
-            return ""
-        known = list(self.data.sources)
-        if measure.about == "benchmarks":
+        known, what = list(self.data.sources), ""
+        if measure.about == "kind":
+            if self.scale.benchmarks:  # whose files alone say which kinds they have
+                return ""
+            from mm1_lab.evaluate.benchmarks import kinds_in_world
+
+            known, what = ["caption"] if self.data_path else kinds_in_world(), "kind "
+        elif measure.about == "benchmarks":
+            if measure.of in ("", TEXT_CORE.of, UNPARSED.of, *families):  # without the imports below
+                return ""
             from mm1_lab.evaluate.benchmarks import own_names
             from mm1_lab.evaluate.metrics import names_of
 
             known = [*families, *own_names(in_world=not self.data_path)]
             for benchmark in self.scale.benchmarks:
                 known += names_of(benchmark.name, benchmark.metric)
-        if any(f"{measure.of} ".startswith(f"{name} ") for name in known):  # `captions cider` is of `captions`
+        if measure.of in known:
             return ""
-        return f"{str(measure)!r}: trials have no {measure.of!r}{nearest(measure.of, known)}"
+        return f"{str(measure)!r}: trials have no {what}{measure.of!r}{nearest(measure.of, known)}"
 
     def doubtful_claims(self) -> list[str]:
         """What is to be told before a run of claims that it cannot decide."""

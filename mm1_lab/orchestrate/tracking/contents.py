@@ -16,6 +16,9 @@ Names = Sequence[tuple[str, int]]
 """Arms and seeds. Arms with the same recipe share a run, which is named after all of them."""
 Point = tuple[str, float, int]
 """Name, value and step of a metric."""
+VERSION = 2
+"""Raised when parameters or metrics change, so that MLflow's runs are logged anew. Runs of other trackers, which cannot
+be deleted, stay as they are."""
 
 
 def run_name(manifest: Manifest, names: Names) -> str:
@@ -34,6 +37,12 @@ def parameters(manifest: Manifest, names: Names, record: Mapping[str, Any]) -> d
             values[f"paper.{name}"] = value
     values["arm"] = ", ".join(dict.fromkeys(arm for arm, _ in names))
     values |= {"seed": config["seed"], "scale": manifest.scale, "data": manifest.data_name}
+    model, training = config["model"], config["model"]["training"]
+    values |= {
+        "batch_size": training["batch_size"],
+        "sequence_length": training.get("sequence_length", model.get("sequence_length")),
+        "warmup_steps": round(training["warmup_fraction"] * training["steps"]),
+    }
     counts = _summary_of_model(record).get("parameters")
     if counts:
         values["parameters"] = sum(counts.values())
@@ -41,8 +50,8 @@ def parameters(manifest: Manifest, names: Names, record: Mapping[str, Any]) -> d
 
 
 def metrics(ledger: Ledger, fingerprint: str, record: Mapping[str, Any]) -> list[Point]:
-    """Scores by benchmark (`captions/0-shot`) and the measures that tables show, losses (`held-out/captions`), quality
-    of the encoder, tokens per second, and training curves (`train/loss`)."""
+    """Scores by benchmark (`captions/0-shot`) and their means (`captioning 0-shot`), losses (`held-out/captions`),
+    quality of the encoder, tokens per second, and training curves (`train/loss`)."""
     folder = ledger.trial_folder(fingerprint)
     table = read_score_table(folder)
     table["trial"] = ""
@@ -60,7 +69,7 @@ def metrics(ledger: Ledger, fingerprint: str, record: Mapping[str, Any]) -> list
     tokens = sum(summary.get("tokens", {}).values())  # without padding
     if tokens and summary.get("seconds"):
         found["train/tokens per second"] = tokens / summary["seconds"]
-    points = [(name, round(float(value), 3), 0) for name, value in found.items()]
+    points = [(name, float(f"{value:.6g}"), 0) for name, value in found.items()]
     return points + curves(folder / "training.csv")
 
 

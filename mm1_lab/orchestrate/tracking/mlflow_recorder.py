@@ -99,6 +99,7 @@ class MlflowRecorder(Recorder):
     """Logs the runs of one sweep variant at one scale in one results folder. Only one process writes them at a time."""
 
     later = "`mm1-lab sync-mlflow` catches up later"
+    version = (contents.VERSION,)
 
     def log(self) -> None:
         """Raises RequestError if MLflow cannot be written."""
@@ -191,6 +192,8 @@ def sync_all(folders: Iterable[Path], ledger: Ledger) -> Iterator[str]:
     """Logs sweep after sweep to MLflow; yields a line on each. Raises RequestError if it cannot be written."""
     for folder in folders:
         recorder = MlflowRecorder(folder, ledger)
-        recorder.log()
-        manifest = recorder.manifest
-        yield f"{manifest.variant} at {manifest.scale}: logged to {without_secrets(tracking_uri())}"
+        manifest, done = recorder.manifest, "nothing to log, as no trial is finished"
+        if recorder.finished_trials():
+            recorder.log()
+            done = f"logged to {without_secrets(tracking_uri())}"
+        yield f"{manifest.variant} at {manifest.scale}: {done}"

@@ -42,6 +42,8 @@ class Recorder(Observer):
 
     later: str
     """What makes up for a failure."""
+    version: tuple[int, ...] = ()
+    """A part of every state, so that with another one all trials are unlogged."""
 
     def __init__(self, folder: Path, ledger: Ledger) -> None:
         self.folder = folder
@@ -60,17 +62,20 @@ class Recorder(Observer):
     def log(self) -> None:
         """Logs what is not logged yet."""
 
-    def unlogged(self, logged: Collection[str]) -> Iterator[tuple[str, contents.Names, str]]:
-        """The finished trials whose state is not among those that are `logged`: fingerprint, names, and the state, a
-        digest of its files and of what it is called."""
+    def finished_trials(self) -> dict[str, list[tuple[str, int]]]:
+        """Arms and seeds by fingerprint of the trials that have scores."""
         names: dict[str, list[tuple[str, int]]] = {}
         for row in read_trials(self.folder):
             names.setdefault(row.fingerprint, []).append((row.arm, row.seed))
-        for fingerprint, own in names.items():
-            if self.ledger.has_scores(fingerprint):
-                state = digest([file_digest(self.ledger.trial_folder(fingerprint) / DONE), *own])
-                if state not in logged and self.ledger.has_intact_scores(fingerprint):
-                    yield fingerprint, own, state
+        return {fingerprint: own for fingerprint, own in names.items() if self.ledger.has_scores(fingerprint)}
+
+    def unlogged(self, logged: Collection[str]) -> Iterator[tuple[str, contents.Names, str]]:
+        """The finished trials whose state is not among those that are `logged`: fingerprint, names, and the state, a
+        digest of its files and of what it is called."""
+        for fingerprint, own in self.finished_trials().items():
+            state = digest([*self.version, file_digest(self.ledger.trial_folder(fingerprint) / DONE), *own])
+            if state not in logged and self.ledger.has_intact_scores(fingerprint):
+                yield fingerprint, own, state
 
     def _try(self) -> None:
         self.next = float("inf")
