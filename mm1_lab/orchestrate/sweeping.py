@@ -185,7 +185,7 @@ def show(request: Request, plan: Plan, work_list: WorkList | None, short: Short 
         )
     for planned in plan.stages.values():
         if planned.state == "diverged":
-            print(f"diverged before: {planned.why}; with the same code it would again; --anew retries")
+            print(f"diverged: {planned.why}; with the same code it would again; --anew retries")
     if work_list is None:
         print("Everything that can be done is done; nothing ran.")
         return
