@@ -106,7 +106,7 @@ def as_text(cell: object, form: str = ".1f") -> str:
         return str(cell).replace("-", "−")
     if isinstance(cell, Real):
         # the last bits of a mean such as 46.95 differ between processors: one would round it up, another down
-        return format(round(cell, 9), form).replace("-", "−")
+        return format(round(float(cell), 9) + 0.0, form).replace("-", "−")  # no −0.0
     return str(cell)
 
 

@@ -197,7 +197,7 @@ def _training_rows(
         f"training {case.name}",
         "FLOP / s",
         [flops / step for step in ours],
-        [hardware.peak] * len(ours),
+        [hardware.peak("bf16-mixed")] * len(ours),
         f"the peak of {gpu} in dense bf16 products",
         goal,
         "FLOPs as `mm1-lab plan` counts them, so the ratio is what `hardware.mfu` of a scale means",

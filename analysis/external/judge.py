@@ -276,8 +276,8 @@ def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks:
     found, error_of_one = _widest(tests)
     over = "seeds" if paired else "runs"
     evidence = _Evidence(found, over, count)
-    least = LEAST_ERROR * max(1.0, np.nanmax(theirs.abs()))
-    if found.error < least:
+    least = LEAST_ERROR * np.nanmax(theirs.abs())
+    if found.error <= least:
         reason = f"the {over} change nothing, as if one model had been scored several times"
         if paired and theirs.std(axis=1).max() > least:
             reason = SAME

@@ -19,10 +19,12 @@ from mm1_lab.rows import Family
 NEEDED = ("arm", "score")
 KNOWN = (*NEEDED, "seed", "benchmark", "shots", "question", "status")
 UNFINISHED = (
-    *("crash", "crashed", "diverged", "error", "fail", "failed", "killed", "oom"),
-    *("pending", "preempted", "running", "scheduled", "timeout"),
+    *("aborted", "bootfail", "canceled", "cancelled", "crash", "crashed", "diverged", "error", "fail", "failed"),
+    *("interrupted", "killed", "nodefail", "oom", "outofmemory", "pending", "preempted", "preempting", "pruned"),
+    *("queued", "running", "scheduled", "suspended", "timedout", "timeout", "waiting"),
 )
-"""Values of a column `status`, in small letters, of runs whose scores do not count."""
+"""Values of a column `status`, in small letters alone, of runs whose scores do not count: words of Slurm, Optuna, W&B,
+MLflow and Ray."""
 TEXT = (".csv", ".tsv", ".txt")
 KEY = ["arm", "run", "benchmark", "shots", "question"]
 
@@ -125,7 +127,7 @@ def make_scores(
     notes = []
     if "status" in table:
         status = table["status"].astype(str).str.strip()
-        unfinished = status.str.lower().isin(UNFINISHED)
+        unfinished = status.str.lower().str.replace(r"[\W_]", "", regex=True).isin(UNFINISHED)
         if unfinished.any():
             values = ", ".join(sorted(set(status[unfinished])))
             notes.append(f"Left out {int(unfinished.sum())} of {len(table)} rows by their status ({values}).")

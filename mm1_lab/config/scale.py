@@ -131,8 +131,14 @@ class Resources(Config):
         return gpus
 
 
-GPUS = {"a100": (312e12, 80), "h100": (989e12, 80), "h200": (989e12, 141), "b200": (2250e12, 180)}
-"""Peak FLOPs per second of dense bf16 matrix products, and gigabytes, from the manufacturer's data sheets."""
+GPUS = {
+    "a100": (312e12, 19.5e12, 80),
+    "h100": (989e12, 67e12, 80),
+    "h200": (989e12, 67e12, 141),
+    "b200": (2250e12, 75e12, 180),
+}
+"""From the manufacturer's data sheets: peak FLOPs per second of dense matrix products in bf16 and in fp32, which
+training does not round to TF32; gigabytes."""
 
 
 class Hardware(Config):
@@ -146,14 +152,15 @@ class Hardware(Config):
     mfu: Share = 0.4
     """Expected model FLOPs utilisation: the share of the peak performance that the model's own FLOPs reach."""
 
-    @property
-    def peak(self) -> float:
-        return GPUS[self.gpu][0]
+    def peak(self, precision: str) -> float:
+        """FLOPs per second at a stage's `precision`."""
+        half, whole, _ = GPUS[self.gpu]
+        return whole if precision == "32-true" else half
 
     @property
     def memory_bytes(self) -> float:
         """Memory of each GPU in bytes."""
-        return 1e9 * (self.memory or GPUS[self.gpu][1])
+        return 1e9 * (self.memory or GPUS[self.gpu][2])
 
 
 class Scale(Config):

@@ -187,6 +187,8 @@ class EncoderStage(Stage):
     VERSION: ClassVar[int] = 1
     RECONSTRUCTIVE_VERSION: ClassVar[int] = 2
     """Raised instead of VERSION when only reconstructive training changes."""
+    MIXED_VERSION: ClassVar[int] = 2
+    """Raised instead of VERSION when only the order changes in which usual and dense pairs of shards are mixed."""
 
     size: Size
     """Size of the ViT that is trained."""
@@ -217,6 +219,8 @@ class EncoderStage(Stage):
         own: dict[str, Any] = {"data": self.data.of_pairs().reference()}
         if self.objective == "reconstructive":
             own["reconstructive"] = self.RECONSTRUCTIVE_VERSION
+        if self.data.kind == "shards" and 0 < self.synthetic_share < 1:
+            own["mixed"] = self.MIXED_VERSION
         return super().canonical() | own
 
     def positions(self) -> int:
@@ -538,6 +542,8 @@ class EvaluationStage(Stage):
     """The user's benchmarks, in addition to the data's own."""
     TUNED_VERSION: ClassVar[int] = 3
     """Raised instead of VERSION when only what fine-tuned models are asked in the world changes."""
+    REFERENCES_VERSION: ClassVar[int] = 2
+    """Raised instead of VERSION when only the references of users' held-out captions change."""
 
     sharp_demonstrations: int | None = None
     """How many demonstrations, the last ones, are shown in all views; those before them only as a whole."""
@@ -546,8 +552,10 @@ class EvaluationStage(Stage):
         return self.model.parameters()
 
     def canonical(self) -> dict[str, Any]:
-        in_world = self.data.kind == "world" and self.model.tuned
-        return super().canonical() | ({"tuned": self.TUNED_VERSION} if in_world else {})
+        own = {"references": self.REFERENCES_VERSION} if self.data.kind == "shards" else {}
+        if self.data.kind == "world" and self.model.tuned:
+            own["tuned"] = self.TUNED_VERSION
+        return super().canonical() | own
 
     @property
     def question_tokens(self) -> int:

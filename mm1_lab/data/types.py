@@ -66,6 +66,13 @@ class Document:
         return "".join(str(part) for part in self.parts if isinstance(part, str | Tokens))
 
 
+@dataclass(frozen=True)
+class HeldOutPicture(Document):
+    """A picture with one of its captions, and all of them."""
+
+    captions: tuple[str, ...]
+
+
 class Limits(NamedTuple):
     """Size limits of a row."""
 

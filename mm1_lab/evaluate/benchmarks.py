@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mm1_lab.config import BenchmarkConfig, EvaluationSettings, RequestError
 from mm1_lab.data.pixels import decodes
-from mm1_lab.data.types import Data, Document
+from mm1_lab.data.types import Data, Document, HeldOutPicture
 from mm1_lab.evaluate.metrics import further
 from mm1_lab.evaluate.named import build_benchmark
 from mm1_lab.evaluate.questions import LONGEST_CAPTION, Benchmark, Question, in_blocks
@@ -104,10 +104,12 @@ def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmar
 def _questions(documents: Iterable[Document]) -> Iterator[Question]:
     """Captioned images as questions without a prompt, as in training; skips those without image or caption."""
     for document in documents:
-        caption = " ".join(document.text.split())
+        all_captions = document.captions if isinstance(document, HeldOutPicture) else ()
+        caption, *others = (" ".join(text.split()) for text in (document.text, *all_captions))
+        references = tuple(filter(None, dict.fromkeys((caption, *others))))
         pictures = document.pictures[:1]
         if pictures and caption and decodes(pictures[0]):
-            yield Question(document.key, "caption", pictures, "", (caption,), caption)
+            yield Question(document.key, "caption", pictures, "", references, caption)
 
 
 def _demonstrations(data: Data, name: str, blocks: int, shots: int) -> list[Question]:

@@ -74,8 +74,10 @@ def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache
             shots = max(benchmark.shots_at(stage.settings))
             length = longest_prompt(writer, benchmark, shots)
             if length > most:
+                fewer = "fewer shots (the benchmark's own `shots`, or --set evaluate.shots=[…]), " if shots else ""
                 raise RequestError(
                     f"benchmark {benchmark.name!r}: a question after {shots} demonstrations takes {length} tokens, "
-                    f"with {writer.image_tokens} per picture, but the decoder reads at most {most}; use fewer shots "
-                    "(the benchmark's own `shots`, or --set evaluate.shots=[…]) or a larger sequence_length"
+                    f"with {writer.image_tokens} per picture and {benchmark.new_tokens} for the answer, but the "
+                    f"decoder reads at most {most}; use {fewer}fewer `new_tokens` of the benchmark, or a larger "
+                    "sequence_length"
                 )

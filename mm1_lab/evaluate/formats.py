@@ -227,7 +227,7 @@ def read_python(files: BenchmarkFiles) -> Iterable[Item]:
     except ValidationError as error:
         wrong = error.errors()[0]
         raise RequestError(f"{path}: its function `read` makes an Item of {wrong['input']!r}: {wrong['msg']}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RequestError(f"{path}: its function `read` failed ({type(error).__name__}: {error})") from error
     if not all(isinstance(item, Item) for item in items):
         raise RequestError(f"{path}: its function `read` must return mm1_lab.evaluate.formats.Item objects")

@@ -47,11 +47,11 @@ SCORED_ANEW = {
 TRIED = 16
 """Images of the questions, and of the demonstrations, that are decoded before a run."""
 PROMPT = "Question: {question} Short answer:"
-"""The prompt of OpenFlamingo; the paper does not state its prompts. Captions have none."""
+"""After OpenFlamingo's, with a blank before the question; the paper does not state its prompts. Captions have none."""
 Chosen = tuple[list[Item], list[Item], int]
 """The selected questions, the demonstrations, and the number of questions in the files."""
 CHOSEN = TypeAdapter(Chosen)
-CHOSEN_VERSION = 3
+CHOSEN_VERSION = 4
 """Increased when questions are read or chosen differently, so that selections that were kept before are ignored."""
 
 
@@ -196,7 +196,8 @@ def _choose_from_files(config: BenchmarkConfig, settings: EvaluationSettings) ->
 
 def _content(files: BenchmarkFiles, item: Item) -> tuple[object, ...]:
     """What makes an item the same question, whatever its id; equal names in two folders are different images."""
-    return files.images if item.images else "", item.images, item.question, item.choices
+    question, choices = " ".join(item.question.split()), sorted(item.choices)
+    return files.images if item.images else "", item.images, question, tuple(choices)
 
 
 def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:
@@ -295,7 +296,7 @@ def _check(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | 
                 f"benchmark {config.name!r}: {error}: cannot be decoded; repair the image, or remove its question"
             ) from None
         folder = Path(files.images)
-        told += files_apart(folder, [str(Path(one.name).relative_to(folder)) for one in pictures.values()])[0]
+        told += files_apart(folder, [os.path.relpath(one.name, folder) for one in pictures.values()])[0]
     return config.model_copy(update={"images_digest": digest(told)}) if told else config
 
 

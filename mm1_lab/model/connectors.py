@@ -93,7 +93,7 @@ class AveragePooling(nn.Module):
 class AttentionPooling(nn.Module):
     """k learnt queries attend to the patches in one multi-head cross-attention, followed by a linear projection.
 
-    Queries are initialised from N(0, 1), so that they differ from the first step on.
+    Queries are initialised from N(0, 1).
     """
 
     def __init__(self, config: ConnectorSettings, encoder_width: int, decoder_width: int, patches: int) -> None:
@@ -299,6 +299,8 @@ def _keep_variance(module: nn.Module) -> None:
     """Initialises linear layers to preserve variance, so that image tokens start at the scale of the word embeddings.
 
     With torch's default initialisation they start at a third of it, and differ between images by only a twelfth.
+    `MultiheadAttention` keeps torch's: tokens of attention pooling and of the resampler start nearly alike, as in the
+    committed study. A version of them that starts otherwise needs another fingerprint.
     """
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))

@@ -106,7 +106,7 @@ class MM1(MM1Parts):
             self.match_embedding_scale()
 
     def match_embedding_scale(self) -> None:
-        """Sets the scale of image tokens, whose variance is 1, to the root mean square of the decoder's embeddings.
+        """Sets the scale of image tokens, of variance about 1, to the root mean square of the decoder's embeddings.
 
         Those of pre-trained decoders may be far below 1, so that unscaled image tokens would drown out the text.
         """

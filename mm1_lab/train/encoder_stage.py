@@ -67,6 +67,8 @@ class StepPairs:
     def __init__(self, stage: EncoderStage, data: Data) -> None:
         self._stage = stage
         self._pairs = data.pairs(stage.seed)
+        # users' usual and dense captions are of different pictures, each with an order of its own
+        self._by_kind = stage.data.kind == "shards" and stage.distinct_pairs is None
         if stage.distinct_pairs is not None:
             self._pairs = RepeatedPairs(self._pairs, stage.distinct_pairs, stage.seed)
 
@@ -81,7 +83,10 @@ class StepPairs:
         pictures, captions = [], []
         for place in own:
             index = step * count + place
-            is_dense = math.floor((index + 1) * share) > math.floor(index * share)
+            dense_before = math.floor(index * share)
+            is_dense = math.floor((index + 1) * share) > dense_before
+            if self._by_kind:
+                index = dense_before if is_dense else index - dense_before
             picture, caption = self._pairs.pair(index, is_dense)
             pictures.append(picture)
             captions.append(caption)

@@ -229,6 +229,8 @@ def test_scores_that_no_seed_changes_show_no_luck() -> None:
         (claim,) = judgement.claims
         assert (claim["verdict"], claim["seeds_needed"], claim["reason"]) == ("not judged", None, reason)
         assert "may be luck" not in judgement_text(judgement)
+    small = {"base": [3e-9, 3.5e-9, 4e-9], "wide": [9e-9, 9.6e-9, 9.9e-9]}
+    assert judge(table(small)).claims[0]["verdict"] == "supported", "small scores differ as large ones do"
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -266,6 +268,9 @@ def test_one_run_of_each_arm_gives_no_verdict_but_what_luck_is_worth() -> None:
     assert judgement.spread["smallest_gain"] == pytest.approx(stats.t.ppf(0.975, 2) * np.sqrt(2) * deviation)
     assert judgement.notes[0] == "Left out 1 of 6 rows by their status (crash)."
     assert judge(frame[:3], columns=columns).spread is None
+    for status in ("CANCELLED", "PRUNED", "OUT_OF_MEMORY", "Timed out", "node-fail"):
+        (note, *_) = judge(frame.replace("crash", status), columns=columns).notes
+        assert note == f"Left out 1 of 6 rows by their status ({status})."
 
 
 def test_one_run_of_each_arm_is_compared_over_questions_each_of_which_counts_once() -> None:

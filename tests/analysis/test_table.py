@@ -71,6 +71,7 @@ def test_last_bits_that_differ_between_processors_do_not_change_a_rounded_number
     near = [np.nextafter(46.95, 0), 46.95, np.nextafter(46.95, 100)]
     assert len({f"{value:.1f}" for value in near}) == 2
     assert len({as_text(value) for value in near}) == 1
+    assert as_text(-1e-17) == "0.0"
     assert as_text(-0.05) == as_text(np.nextafter(-0.05, 0)) and as_text(np.int64(7)) == "7"
 
 

@@ -225,9 +225,13 @@ def test_no_picture_of_a_conversation_is_lost_or_shown_twice(files: Any) -> None
         {"messages": [{"role": "system", "content": "Look: <image>"}, {"role": "user", "content": "what?"}, said]},
         {"messages": [asked, said]},
     ]
-    (files.folder / "mine.jsonl").write_text("\n".join(json.dumps(row | {"images": ["1.png"]}) for row in rows))
+    both = [{"role": "assistant", "content": "<image>"}, {"role": "user", "content": "<image> what?"}, said]
+    rows.append({"messages": both, "images": ["1.png", "2.png"]})
+    inline = {"role": "system", "content": [{"type": "image", "image": "1.png"}]}
+    rows.append({"messages": [inline, {"role": "user", "content": "what?"}, said], "images": None})
+    (files.folder / "mine.jsonl").write_text("\n".join(json.dumps({"images": ["1.png"]} | row) for row in rows))
     data = opened(files, mine={"files": "mine.jsonl"})
-    assert [len(data.conversations["mine"].pictures(sample)) for sample in range(2)] == [1, 1]
+    assert [len(data.conversations["mine"].pictures(sample)) for sample in range(4)] == [1, 1, 2, 1]
 
 
 def test_sets_are_listed_with_their_pictures_elsewhere_and_weigh_as_much_as_they_hold(files: Any) -> None:

@@ -12,14 +12,16 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from mm1_lab.config import DataMix, DecoderTraining, MultimodalStage, Phase, Recipe, RequestError, resolve
+from mm1_lab.config import DataMix, DecoderTraining, EncoderStage, MultimodalStage, Phase, Recipe, RequestError, resolve
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.shards import Shards
 from mm1_lab.data.shards import rows as shard_rows
 from mm1_lab.data.shards.collection import PICTURE
 from mm1_lab.data.types import BrokenPicture, Document, Limits
 from mm1_lab.train.decoder_stage import TextBatches
+from mm1_lab.train.encoder_stage import StepPairs
 from mm1_lab.train.multimodal import sources_of
+from tests.conftest import evaluation_of
 
 Open = Callable[..., Shards]
 
@@ -179,6 +181,22 @@ def test_pairs_show_every_training_image_once_an_epoch(everything: Open, files: 
     assert not held & set(shown)
 
 
+def test_an_encoder_sees_each_pair_of_either_kind_once_an_epoch(everything: Open) -> None:
+    """Whatever the share of dense ones: 52 of each are in the training split."""
+    data = everything()
+    stage = evaluation_of().model.inputs["encoder"]
+    assert isinstance(stage, EncoderStage)
+    stage = stage.model_copy(update={"synthetic_share": 0.25, "data": data.identity})
+    steps = StepPairs(stage, data)
+    said = [text for step in range(208 // stage.training.batch_size) for text in steps(step)[1]]
+    dense = [text for text in said if text.startswith("a long and dense")]
+    usual = [text for text in said if text.startswith("picture")]
+    assert len(dense) == len(set(dense)) == 52 and len(usual) == 156
+    assert all(len(set(usual[first : first + 52])) == 52 for first in (0, 52, 104))
+    mixed, alone = stage.canonical(), stage.model_copy(update={"synthetic_share": 1.0}).canonical()
+    assert "mixed" in mixed and "mixed" not in alone, "another order has another fingerprint"
+
+
 def test_moving_and_renaming_files_changes_nothing(everything: Open, files: Any, tmp_path: Path) -> None:
     before = everything()
     rows = keys(epoch(before.source("captions", 0), 0))
@@ -302,6 +320,10 @@ def test_each_epoch_shows_the_next_caption_of_a_picture(files: Any) -> None:
     for texts in shown.values():
         captions = [" ".join(text.split()) for text in told[int(texts[0].split()[0])] if text]
         assert len(texts) == 3 and set(texts) == set(captions)
+    held = data.held_out("captions", 99)
+    assert held and all(
+        document.captions == tuple(filter(None, told[int(document.text.split()[0])])) for document in held
+    )
     pairs, count = data.pairs(0), len(data.collection("captions").train)
     first, second = ({pairs.pair(epoch * count + n, False)[1] for n in range(count)} for epoch in range(2))
     assert len(first) == len(second) == count and first != second

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from mm1_lab.config import DataIdentity, EvaluationSettings, RequestError
-from mm1_lab.data.types import Document
+from mm1_lab.data.types import Document, HeldOutPicture
 from mm1_lab.evaluate.benchmarks import benchmarks_for, held_out_captions
 from tests.conftest import Flat
 
@@ -63,6 +63,13 @@ def test_enough_captions(captions) -> None:
     assert benchmark.blocks[0][1].references == ("a red circle ring",)
     assert benchmark.new_tokens == 8, "the longest caption and the end of it"
     assert benchmarks_for(data, SETTINGS) == [benchmark]
+
+
+def test_all_captions_of_a_picture_are_references(captions) -> None:
+    held = HeldOutPicture("held", (Flat(0), "a red  ring"), ("a ring", "a red ring", " "))
+    (benchmark,) = held_out_captions(captions([held], many("train", 4)), SETTINGS)
+    (question,) = benchmark.questions
+    assert (question.references, question.shown) == (("a red ring", "a ring"), "a red ring")
 
 
 def test_no_prompt_shows_a_picture_twice(captions) -> None:

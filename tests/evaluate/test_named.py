@@ -150,6 +150,14 @@ def own(folder: Path, *rows: dict[str, Any], **values: Any) -> BenchmarkConfig:
 ZERO = SETTINGS.model_copy(update={"shots": (0,)})
 
 
+def test_an_image_may_be_named_by_a_path_outside_its_folder(tmp_path: Path) -> None:
+    for folder in ("asked", "elsewhere"):
+        draw(tmp_path / folder / "1.png", 1)
+    row = {"image": str(tmp_path / "elsewhere" / "1.png"), "question": "Which?", "answer": "b"}
+    (config,) = check_benchmarks([own(tmp_path, row, images="asked")], ZERO)
+    assert config.images_digest and len(built(config, ZERO).questions) == 1
+
+
 def test_other_images_make_another_benchmark_and_each_is_where_its_path_says(tmp_path: Path) -> None:
     rows = [{"image": f"{number}.png", "question": "Which?", "answer": "b"} for number in range(40)]
 
@@ -233,7 +241,11 @@ def test_no_question_is_among_its_demonstrations(tmp_path: Path) -> None:
     assert len({one.shown for block in benchmark.demonstrations for one in block}) == 6, "images of another folder"
     values = {"questions": "own.jsonl", "metric": "exact", "images": "asked", "demonstrations": demonstrations}
     (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows[:4])))
-    assert "only 1 demonstrations with answers, other than the questions, but 2" in refused(tmp_path, "m", values)
+    told = "only 1 demonstrations with answers, other than the questions, but 2"
+    assert told in refused(tmp_path, "m", values)
+    respelt = [{**row, "question": f" {row['question']}  "} for row in rows[:4]]
+    (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, respelt)))
+    assert told in refused(tmp_path, "m", values), "blanks make no other question"
 
 
 def test_a_circular_question_is_asked_in_every_order_of_its_choices(tmp_path: Path) -> None:
@@ -276,6 +288,7 @@ def test_a_python_file_can_read_what_has_no_format(tmp_path: Path) -> None:
     for code, message in (
         (letters, "makes an Item of 'ONE': Input should be a valid tuple"),
         ("def read(files):\n    return [1 / 0]\n", r"shout.py: its function `read` failed \(ZeroDivisionError"),
+        ("def read(files):\n    raise SystemExit(0)\n", r"shout.py: its function `read` failed \(SystemExit: 0"),
     ):
         with pytest.raises(RequestError, match=message):
             built(program(code), ZERO)

@@ -36,7 +36,8 @@ from mm1_lab.data.types import Limits
 from mm1_lab.data.world import World
 from mm1_lab.model import build_decoder, build_mm1, connector_flops, count_parameters, read_rows
 from mm1_lab.orchestrate.execution.ray_tune import RayTune
-from mm1_lab.orchestrate.planning.cost import GpuShare, check_feasible, gpu_share
+from mm1_lab.orchestrate.planning.cost import GpuShare, check_feasible, estimate_stages, gpu_share
+from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.plan_text import plan_values
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.train.module import Training, language_loss
@@ -64,6 +65,16 @@ def test_an_evaluation_of_a_model_that_cannot_be_built_is_refused() -> None:
     plan: Any = SimpleNamespace(missing=[(task, trial.evaluation.model_copy(update={"model": gone}))])
     with pytest.raises(RequestError, match=r"base / seed 0: connector 'mine' is from a file"):
         check_feasible(plan, request)
+
+
+def test_training_in_fp32_takes_as_long_as_its_products() -> None:
+    seconds = []
+    for precision in ("bf16-mixed", "32-true"):
+        settings = ("hardware={gpu: h100}", f"precision={precision}")
+        request = load_request("data_mix", "mini", only=["base"], settings=settings)
+        estimates = estimate_stages(make_plan(request.trials, request.ledger), request)
+        seconds.append(estimates[request.trials[0].evaluation.model.fingerprint].seconds)
+    assert seconds[1] / seconds[0] == pytest.approx(989 / 67)
 
 
 def test_pictures_count_in_a_plan_whose_scale_does_not_say_how_many_there_are() -> None:

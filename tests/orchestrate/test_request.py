@@ -86,6 +86,7 @@ def test_a_benchmark_that_no_row_holds_is_refused_where_it_would_be_asked(
         assert main([command, "data_mix", *common]) == 2
         printed = capsys.readouterr()
         assert "benchmark 'asked': a question after 0 demonstrations takes" in printed.err
+        assert "reads at most 256; use fewer `new_tokens` of the benchmark, or a larger" in printed.err
         assert "Starting Ray" not in printed.out
     assert main(["export", "data_mix", str(tmp_path / "model"), *common]) == 2
     assert "there are no weights for it" in capsys.readouterr().err

@@ -161,13 +161,15 @@ def read_conversation(row: Row) -> Sample:
     turns: list[tuple[str, list[Part]]] = []
     for number, entry in enumerate(row["text"]):
         turns += _turns(entry, f"turn {number}", rest)
-    system = _spoken(turns.pop(0)[1]) if turns[0][0] == "system" else ""
+    before = turns.pop(0)[1] if turns[0][0] == "system" else []
+    system = _spoken(before)
     if len(turns) > 1 and turns[0][0] == "assistant":
-        del turns[0]
+        before = [*before, *turns.pop(0)[1]]
     placed = any(isinstance(part, Image) for _, content in turns for part in content)
-    if turns and not placed:
-        turns[0][1][:0] = pictures
-    elif 0 < len(rest) < len(pictures):
+    early = [part for part in before if isinstance(part, Image)]
+    if turns:  # pictures that are marked before the user speaks, or nowhere, come first
+        turns[0][1][:0] = early if placed else pictures or early
+    if placed and rest and len(rest) < len(pictures):
         raise Broken(f"marks places for {len(pictures) - len(rest)} of its {len(pictures)} images")
     # tokens may span what turns divide, as `?\n` does in Qwen's tokenizer, and prompts are tokenised whole
     parts: list[Part] = [f"{system}\n"] if system else []

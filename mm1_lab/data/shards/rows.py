@@ -16,7 +16,7 @@ from mm1_lab.data.shards.collection import CHUNKS_VERSION, PICTURE, Collection, 
 from mm1_lab.data.shards.finding import short_hash
 from mm1_lab.data.shards.index import cached
 from mm1_lab.data.tokenizers import BackendTokenizer
-from mm1_lab.data.types import Document, Limits, Part, Picture, Tokens
+from mm1_lab.data.types import Document, HeldOutPicture, Limits, Part, Picture, Tokens
 
 TEXT_AFTER_IMAGE = 16
 """An image starts a new chunk if fewer positions than this would remain for the text after it."""
@@ -123,7 +123,11 @@ class Rows:
         for chunks in zip_longest(*map(self._packed_chunks, samples)):
             for sample, chunk in zip(samples, chunks, strict=True):
                 if chunk is not None:
-                    yield self._document(sample, chunk[0], chunk[1])
+                    document = self._document(sample, chunk[0], chunk[1])
+                    if self._collection.reader == "pairs":
+                        captions = tuple(filter(None, self._collection.texts(sample)))
+                        document = HeldOutPicture(document.key, document.parts, captions)
+                    yield document
 
 
 def cut(ids: Ids, limits: Limits) -> Iterator[Chunk]:

@@ -129,7 +129,7 @@ def same_network(stage: Stage) -> str:
 def _estimate_on(hardware: Hardware, stage: Stage, cost: Cost, scale: Scale) -> Estimate:
     workers = stage.workers(scale)
     share = gpu_share(cost, workers, scale, hardware)
-    seconds = cost.flops / (hardware.peak * hardware.mfu) / workers
+    seconds = cost.flops / (hardware.peak(stage.precision) * hardware.mfu) / workers
     refused = ""
     if workers > hardware.count:
         refused = (
