@@ -130,7 +130,7 @@ def test_a_kind_of_stage_and_an_executor(
     assert row[:9] == ["halved", "waits", "1", "31.6K", "41.5G", "506", "KB", "127", "KB"], (
         "6 · 6,912 · a million FLOPs"
     )
-    assert "waits for encoder and halved" in text and "2.91e-08" in " ".join(row)
+    assert "waits for encoder and halved" in text and "4.3e-07" in " ".join(row)
     request = with_halved(load("data_mix", "smoke", only=["base"]))
     diary = Diary()
     assert run_sweep(request, diary, lambda folder: []) == 0

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.external.tables import Scores, make_scores, read_scores
 from analysis.judging.claims import claim_of
@@ -126,7 +127,7 @@ def judge(
         common, lost, count = _in_common(claim, questions, table.paired)
         evidence.append(_evidence(claim, common, table.paired, looks))
         if lost and len(common):
-            notes.append(f"{claim.name}: {lost} of {count} scores are left out, as a run lacks such a question.")
+            notes.append(f"{claim.name}: {lost} of {count} scores are left out, as another run lacks the question.")
     # a claim that cannot be judged yet counts as others do
     tested = holm({str(place): one.p or {"supported": 1.0} for place, one in enumerate(evidence)})
     spreads = {
@@ -205,27 +206,37 @@ def _in_common(claim: OutsideClaim, questions: pd.DataFrame, paired: bool) -> tu
         theirs = theirs.loc[:, [runs.count(seed) == len(claim.weights) for seed in runs]]
     if theirs.empty:
         return questions, 0, 0
-    have = theirs.notna()
-    by_run = have.T.groupby(_shared_by(have, paired), sort=False).all().T
-    in_every_run = by_run.groupby(level=CELL).transform("any").all(axis=1)
-    by_run = by_run[in_every_run & by_run.any(axis=1)]
-    common = questions.loc[by_run.index]
-    common = common.where(by_run.reindex(columns=_shared_by(common, paired), fill_value=False).to_numpy())
-    count = int(have.to_numpy().sum())
-    return common, count - int(common[theirs.columns].notna().to_numpy().sum()), count
+    have = theirs.notna().to_numpy()
+    if have.all():
+        return questions, 0, theirs.size
+    asked = {run: have[:, own].all(axis=1) for run, own in _together(theirs, paired).items()}
+    asked = {run: kept for run, kept in asked.items() if kept.any()}
+    cells = questions.groupby(level=CELL).ngroup().to_numpy()
+    in_all = set.intersection(*(set(cells[kept]) for kept in asked.values())) if asked else set()
+    kept = np.zeros(questions.shape, bool)
+    for run, own in _together(questions, paired).items():
+        if run in asked:
+            kept[:, own] = (asked[run] & np.isin(cells, list(in_all)))[:, None]
+    common = questions.where(kept).iloc[np.flatnonzero(kept.any(axis=1))]
+    return common, int(have.sum()) - int(common[theirs.columns].notna().to_numpy().sum()), int(have.sum())
 
 
-def _shared_by(scores: pd.DataFrame, paired: bool) -> list[Any]:
-    """Of each column, which runs are asked the same questions: those at its seed, or all."""
-    return [run if paired else "all" for run in scores.columns.get_level_values("run")]
+def _together(scores: pd.DataFrame, paired: bool) -> dict[Any, NDArray[np.bool_]]:
+    """The columns of the runs that are asked the same questions: those at a seed, or all."""
+    if not paired:
+        return {"": np.ones(scores.shape[1], bool)}
+    runs = scores.columns.get_level_values("run").to_numpy()
+    return {run: runs == run for run in dict.fromkeys(runs)}
 
 
 def _means(questions: pd.DataFrame, paired: bool) -> pd.DataFrame:
     """A row per arm, a column per run: the mean over questions, then over benchmarks and shots, which weigh the same.
     A run that lacks one of its seed's questions, or any of a benchmark's, has none."""
-    have = questions.notna()
-    asked = have.T.groupby(_shared_by(have, paired)).transform("any").T
-    complete = questions.loc[:, (have == asked).all()]
+    have = questions.notna().to_numpy()
+    is_complete = np.zeros(questions.shape[1], bool)
+    for own in _together(questions, paired).values():
+        is_complete[own] = (have[:, own] == have[:, own].any(axis=1, keepdims=True)).all(axis=0)
+    complete = questions.loc[:, is_complete]
     means = complete.groupby(level=CELL).mean().mean(skipna=False).unstack("run")
     return means.reindex(columns=list(dict.fromkeys(complete.columns.get_level_values("run"))))
 

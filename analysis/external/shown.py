@@ -29,7 +29,7 @@ def judgement_text(judgement: Judgement) -> str:
     if any(claim["interval_over"] == "questions" for claim in claims):
         notes.append("Intervals of one seed or run are over questions: they are about these models alone.")
     spread = judgement.spread
-    if spread and spread["deviation"] > 1e-9:
+    if spread and spread["deviation"] > 1e-12:
         at = " at the same seed" if spread["same_seed"] else ""
         notes.append(
             f"Repeats of an arm spread by {spread['deviation']:.3g} (standard deviation on "

@@ -19,9 +19,10 @@ from mm1_lab.rows import Family
 NEEDED = ("arm", "score")
 KNOWN = (*NEEDED, "seed", "benchmark", "shots", "question", "status")
 UNFINISHED = (
-    *("aborted", "bootfail", "canceled", "cancelled", "crash", "crashed", "diverged", "error", "fail", "failed"),
-    *("interrupted", "killed", "nodefail", "oom", "outofmemory", "pending", "preempted", "preempting", "pruned"),
-    *("queued", "running", "scheduled", "suspended", "timedout", "timeout", "waiting"),
+    *("aborted", "bootfail", "canceled", "cancelled", "crash", "crashed", "deadline", "diverged", "error", "errored"),
+    *("fail", "failed", "interrupted", "killed", "launchfailed", "nodefail", "oom", "outofme", "outofmemory", "paused"),
+    *("pending", "preempted", "preempting", "pruned", "queued", "requeued", "revoked", "running", "scheduled"),
+    *("suspended", "timedout", "timeout", "waiting"),
 )
 """Values of a column `status`, in small letters alone, of runs whose scores do not count: words of Slurm, Optuna, W&B,
 MLflow and Ray."""
@@ -127,7 +128,7 @@ def make_scores(
     notes = []
     if "status" in table:
         status = table["status"].astype(str).str.strip()
-        unfinished = status.str.lower().str.replace(r"[\W_]", "", regex=True).isin(UNFINISHED)
+        unfinished = status.str.lower().str.replace(r" by .*|[\W_]", "", regex=True).isin(UNFINISHED)
         if unfinished.any():
             values = ", ".join(sorted(set(status[unfinished])))
             notes.append(f"Left out {int(unfinished.sum())} of {len(table)} rows by their status ({values}).")

@@ -175,7 +175,7 @@ def misnamed(part: Part, sweep: Sweep) -> str:
             return f"the sweep's arms do not differ in {named.axis!r}{nearest(named.axis, known)}"
         for level in filter(None, (named.more, named.less)):
             if level not in levels:
-                return f"no arm has the {named.axis} {level!r}{nearest(level, map(str, levels))}"
+                return f"no arm has the {named.axis} {level!r}{nearest(level, filter(None, levels))}"
     return ""
 
 

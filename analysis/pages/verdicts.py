@@ -104,7 +104,7 @@ def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> li
 
 
 def run_lessons(lessons: pd.DataFrame) -> pd.DataFrame:
-    """The lessons whose sweeps were run, and those that name what their sweep does not have."""
+    """The lessons but those whose sweeps were not run or have no scores yet."""
     to_come = lessons["reason"].str.startswith("not run") | (lessons["reason"] == "no scores")
     return lessons[lessons["estimate"].notna() | ~to_come]
 

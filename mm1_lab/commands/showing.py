@@ -13,7 +13,7 @@ from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, command, option, parse_looks, print_json, request_of, switch
 from mm1_lab.config import RequestError
 from mm1_lab.files import PARTS, PUBLISHED, RESULTS, here_or_shipped
-from mm1_lab.formatting import counted
+from mm1_lab.formatting import counted, one_trial
 from mm1_lab.results import Ledger, TrialRow
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.reading import list_variants
@@ -131,11 +131,15 @@ def compare(options: argparse.Namespace) -> int:
     remarks = []
     for arm in (options.first, options.second):
         if arm in {*request.sweep.arms, *study.sweep.arms} and study.representative(arm) not in study.scored:
-            command = request.command() if request.sweep.search else request.command("--only", arm)
-            stages = [stage for trial in request.trials if trial.arm == arm for stage in trial.evaluation.chain()]
             diverged = request.ledger.diverged()
-            if why := [diverged[stage.fingerprint] for stage in stages if stage.fingerprint in diverged]:
-                raise RequestError(f"{folder}: {arm} diverged: {why[0]}; to try it again: {command} --anew")
+            for trial in request.at_seeds(set(study.seeds)).trials:
+                for stage in trial.evaluation.chain():
+                    if trial.arm == arm and stage.fingerprint in diverged:
+                        again = request.command(*one_trial(arm, trial.seed), "--anew")
+                        raise RequestError(
+                            f"{folder}: {arm} diverged: {diverged[stage.fingerprint]}; to try it again: {again}"
+                        )
+            command = request.command() if request.sweep.search else request.command("--only", arm)
             raise RequestError(f"{folder}: {arm} has no scores yet; run it first: {command}")
         if arm not in request.sweep.arms or arm not in study.sweep.arms:
             continue

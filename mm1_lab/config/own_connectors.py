@@ -41,7 +41,7 @@ class OwnConnectors(Config):
             yield
         except RequestError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == self.file]
             where = f", line {lines[-1]}" if lines else ""
             reason = " ".join(str(error).split())

@@ -323,7 +323,7 @@ class _Resolver:
                 "the encoder is pre-trained on captioned images, which the data do not contain; add `captions: [FILES]`"
             )
         is_contrastive = recipe.loss == "contrastive"
-        is_dense = is_contrastive and recipe.data == "dfn+vecap" and "synthetic" in sources
+        is_dense = is_contrastive and recipe.data == "dfn+vecap" and {"captions", "synthetic"} <= set(sources)
         steps = steps_of(scale.encoder, scale.short_encoder if recipe.schedule == "short" else 1)
         most_pairs = max(1, round(IMAGETEXT_SHARE * steps * scale.encoder.batch_size))
         stage = EncoderStage(

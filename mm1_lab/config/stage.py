@@ -552,7 +552,9 @@ class EvaluationStage(Stage):
         return self.model.parameters()
 
     def canonical(self) -> dict[str, Any]:
-        own = {"references": self.REFERENCES_VERSION} if self.data.kind == "shards" else {}
+        own: dict[str, Any] = {}
+        if self.data.kind == "shards" and {"captions", "synthetic"} & set(self.data.sources):
+            own["references"] = self.REFERENCES_VERSION
         if self.data.kind == "world" and self.model.tuned:
             own["tuned"] = self.TUNED_VERSION
         return super().canonical() | own

@@ -68,7 +68,7 @@ class StepPairs:
         self._stage = stage
         self._pairs = data.pairs(stage.seed)
         # users' usual and dense captions are of different pictures, each with an order of its own
-        self._by_kind = stage.data.kind == "shards" and stage.distinct_pairs is None
+        self._by_kind = stage.data.kind == "shards"
         if stage.distinct_pairs is not None:
             self._pairs = RepeatedPairs(self._pairs, stage.distinct_pairs, stage.seed)
 

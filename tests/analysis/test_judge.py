@@ -268,7 +268,7 @@ def test_one_run_of_each_arm_gives_no_verdict_but_what_luck_is_worth() -> None:
     assert judgement.spread["smallest_gain"] == pytest.approx(stats.t.ppf(0.975, 2) * np.sqrt(2) * deviation)
     assert judgement.notes[0] == "Left out 1 of 6 rows by their status (crash)."
     assert judge(frame[:3], columns=columns).spread is None
-    for status in ("CANCELLED", "PRUNED", "OUT_OF_MEMORY", "Timed out", "node-fail"):
+    for status in ("CANCELLED", "PRUNED", "OUT_OF_MEMORY", "Timed out", "CANCELLED by 1000"):
         (note, *_) = judge(frame.replace("crash", status), columns=columns).notes
         assert note == f"Left out 1 of 6 rows by their status ({status})."
 
@@ -535,7 +535,11 @@ def test_questions_may_differ_between_seeds() -> None:
             rows.append(("a", seed, f"{seed}-{number}", hardness[number] + 3 + seed))
             rows.append(("b", seed, f"{seed}-{number + 1}", hardness[number + 1]))
             rows.append(("c", seed, f"{seed}-{number}", hardness[number]))
-    judgement = judge(pd.DataFrame(rows, columns=["arm", "seed", "question", "score"]), [{"first": "a", "second": "b"}])
+    claims = [{"first": "a", "second": "b"}]
+    judgement = judge(pd.DataFrame(rows, columns=["arm", "seed", "question", "score"]), claims)
     (claim,) = judgement.claims
     assert claim["seeds"] == 4 and claim["difference"] == pytest.approx(4.5), "of what both were asked"
     assert "8 of 48 scores are left out" in judgement.notes[0]
+    rows += [(arm, 4, f"{arm}'s own", 50.0) for arm in "ab"]
+    (claim,) = judge(pd.DataFrame(rows, columns=["arm", "seed", "question", "score"]), claims).claims
+    assert claim["seeds"] == 4 and claim["difference"] == pytest.approx(4.5), "the others still count"

@@ -321,9 +321,10 @@ def test_each_epoch_shows_the_next_caption_of_a_picture(files: Any) -> None:
         captions = [" ".join(text.split()) for text in told[int(texts[0].split()[0])] if text]
         assert len(texts) == 3 and set(texts) == set(captions)
     held = data.held_out("captions", 99)
-    assert held and all(
-        document.captions == tuple(filter(None, told[int(document.text.split()[0])])) for document in held
-    )
+    for document in held:
+        said = sorted(" ".join(text.split()) for text in document.captions)
+        assert said == sorted(filter(None, told[int(document.text.split()[0])]))
+    assert max(len(document.captions) for document in held) == 3
     pairs, count = data.pairs(0), len(data.collection("captions").train)
     first, second = ({pairs.pair(epoch * count + n, False)[1] for n in range(count)} for epoch in range(2))
     assert len(first) == len(second) == count and first != second

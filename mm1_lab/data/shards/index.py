@@ -21,7 +21,7 @@ from mm1_lab.data.shards.tables import Broken, Row, read_rows
 from mm1_lab.data.types import Answer
 from mm1_lab.files import load_json, write_text
 
-INDEX_VERSION = 11
+INDEX_VERSION = 12
 """Increased when readers or the format of the index change, so that cached indexes in an old form are ignored."""
 START = 8 << 20
 """Bytes of a file that are hashed, beside the keys, texts and sizes of pictures of all samples."""

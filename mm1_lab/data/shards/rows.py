@@ -125,7 +125,8 @@ class Rows:
                 if chunk is not None:
                     document = self._document(sample, chunk[0], chunk[1])
                     if self._collection.reader == "pairs":
-                        captions = tuple(filter(None, self._collection.texts(sample)))
+                        epochs = range(len(self._captions(sample)))  # each shows another
+                        captions = tuple(self._document(sample, 0, 0, epoch).text for epoch in epochs)
                         document = HeldOutPicture(document.key, document.parts, captions)
                     yield document
 
