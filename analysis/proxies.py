@@ -92,6 +92,7 @@ def _is_proxy(run: Paired, reference: Paired) -> bool:
 def _rows(reference: Paired, proxy: Paired, seeds: int, product: pd.DataFrame) -> pd.DataFrame:
     """A row per measure, text last, from differences times the true ones (or what has their sign): both have the same
     sign or not; one of zero counts one half."""
+    product = product.round(9)  # equal scores differ in their last bits
     agrees = (product > 0) + 0.5 * (product == 0)
     by_pair = agrees.where(product.notna()).mean(axis=1)
     of_measure = by_pair.groupby(level=0, sort=False).agg(["count", "mean"])

@@ -82,7 +82,7 @@ def seeds_needed(
     estimate: float,
     error: float,
     prior: float = 0.0,
-    family: int = 1,
+    family: float = 1,
     unlike: float = UNLIKE,
 ) -> float:
     """Seeds that decide a claim with 80 % power if the true difference is the estimate; infinite beyond MOST_SEEDS.

@@ -23,9 +23,11 @@ from numpy.typing import NDArray
 from analysis.external.tables import Scores, make_scores, read_scores
 from analysis.judging.claims import claim_of
 from analysis.judging.p_values import DECIDED, LEAST_ERROR, SAME, P, Tested, holm, p_values
-from analysis.judging.sequential import FUTILE, chance_yet, p_over_looks
+from analysis.judging.sequential import FUTILE, chance_yet, levels_of_looks, p_over_looks
 from analysis.seeds import seeds_needed
 from analysis.statistics import (
+    LEAST,
+    LEVEL,
     PRIOR,
     UNKNOWN,
     Interval,
@@ -143,7 +145,7 @@ def judge(
             f"p and verdict are of the look at {look} seeds; differences and intervals are of all that are there."
         )
     if looks and any(row["open"] and row["p"] is not None for row in rows):
-        notes.append("What is open may be decided at a later look; seeds needed are rounded up to one.")
+        notes.append("What is open may be decided at a later look; seeds needed are those of such a look.")
     return Judgement(rows, _smallest_gain(spreads[AVERAGE], table.paired), notes)
 
 
@@ -406,14 +408,20 @@ def _row(
     if one.count == 1 and spread:  # of arms that were run once, by the repeats of others
         deviation, prior = spread
         error = deviation * math.sqrt(sum(weight**2 for weight in claim.weights.values()))
-    needed = math.nan
-    if is_open and np.isfinite(error):
-        needed = seeds_needed(claim.expect, claim.margin, found.estimate, error, prior, tested.tests, UNLIKE)
+
+    def seeds_at(family: float) -> float:
+        return seeds_needed(claim.expect, claim.margin, found.estimate, error, prior, family, UNLIKE)
+
+    needed = seeds_at(tested.tests) if is_open and np.isfinite(error) else math.nan
     if is_open and looks:
         chances = [chance_yet(p, one.look, looks[-1]) for p in one.now.values()]
         is_open = max(chances, default=1.0) >= FUTILE and one.count < looks[-1]
-        # it is only decided at a look
-        needed = next((float(look) for look in looks if look > one.count and look >= needed), needed)
+        if np.isfinite(error):  # it is only decided at a look, of which each spends a part of the level
+            for look, level in zip(looks, levels_of_looks(LEVEL / tested.tests, looks), strict=True):
+                needed = seeds_at(LEVEL / max(level, LEAST))
+                if look > one.count and needed <= look:
+                    needed = float(look)
+                    break
     values = {
         "claim": claim.name,
         **claim.model_dump(exclude={"claim"}),

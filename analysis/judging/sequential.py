@@ -101,6 +101,14 @@ def p_over_looks(tests: Sequence[P], looks: Sequence[int]) -> P:
     return found
 
 
+def levels_of_looks(level: float, looks: Sequence[int]) -> list[float]:
+    """The two-sided level of the test at each look of a statement that is tested at `level` over all of them."""
+    if len(looks) == 1:
+        return [level]
+    overall, nominal = _table(tuple(seeds / looks[-1] for seeds in looks))
+    return [float(np.exp(np.interp(np.log(level), overall, of_look))) for of_look in nominal.T]
+
+
 @lru_cache(maxsize=64)
 def _table(shares: tuple[float, ...]) -> tuple[Floats, Floats]:
     """ln of two-sided overall levels from 1e-6 to 1, (levels,), and of each look's nominal level, (levels, looks)."""

@@ -56,8 +56,7 @@ class Optimum:
 
 def find_optimum(cell: Cell) -> Optimum:
     """The optimum of a cell; `log_rate` is NaN if no score is finite."""
-    scores = pd.Series(np.where(np.isfinite(cell.scores), cell.scores, np.nan))
-    at_rates = scores.groupby(cell.log_rates)
+    at_rates = pd.Series(_without_luck(cell)).groupby(cell.log_rates)
     # a rate at which half of the seeds fail is no rate to train at
     trainable = at_rates.mean().where(at_rates.count() * 2 > at_rates.size())
     rates = np.asarray(trainable.index, np.float64)
@@ -97,6 +96,19 @@ def find_optimum(cell: Cell) -> Optimum:
     return _interpolated(optimum, window, end)
 
 
+def _without_luck(cell: Cell) -> Floats:
+    """The scores, NaN for failed runs; where rates have different seeds, without what each seed adds at all rates."""
+    scores = np.where(np.isfinite(cell.scores), cell.scores, np.nan)
+    known = np.isfinite(scores)
+    rates, rate_of = np.unique(cell.log_rates[known], return_inverse=True)
+    offsets = _seed_offsets(cell.seeds[known]) if known.any() else np.zeros((0, 0))
+    if offsets.shape[1] and len(set(np.bincount(rate_of))) > 1:
+        design = np.hstack([np.eye(len(rates))[rate_of], offsets])
+        effects = np.linalg.pinv(design) @ scores[known]
+        scores[known] -= offsets @ effects[len(rates) :]
+    return scores
+
+
 def _cliff(rates: Floats, means: Floats, best: int) -> float:
     """The first rate above the best at which half of the runs failed, or the score has dropped far more than it drops
     below the best; infinite if there is none."""
@@ -106,7 +118,8 @@ def _cliff(rates: Floats, means: Floats, best: int) -> float:
     above = np.isfinite(means) & (rates > peak) & (rates < failed)
     if not below.any():
         return float(failed)
-    below &= rates >= min(peak - REACH, rates[below].max())  # the next one below, however far
+    # two rates below, however far: a curve whose top is right of the best rate drops little to the first
+    below &= rates >= min(peak - REACH, *rates[below][-2:])
     drops = means[best] - means
     # a smooth curve drops with the square of the distance, so a rate twice as far may drop four times as much
     farther = np.maximum((rates[above] - peak) / (peak - rates[below].min()), 1.0)

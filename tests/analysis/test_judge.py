@@ -209,6 +209,10 @@ def test_seeds_needed_with_looks_are_those_of_a_look_to_come() -> None:
     judgement = judge(frame, looks=(3, 9))
     assert judgement.claims[0]["verdict"] == "undecided" and judgement.claims[0]["seeds_needed"] == 9
     assert any("may be decided at a later look" in note for note in judgement.notes)
+    four = np.array([-1.5, -0.5, 0.5, 1.5]) / np.std([-1.5, -0.5, 0.5, 1.5], ddof=1) + 1.8
+    frame = table({"a": np.zeros(4), "b": four})
+    assert seeds_needed("greater", 0.0, 1.8, 1.0) <= 6, "at the whole level"
+    assert judge(frame, looks=(4, 6, 8, 10)).claims[0]["seeds_needed"] == 8, "at that of a look"
 
 
 def test_letters_that_the_font_lacks_are_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,6 +85,23 @@ def test_a_cliff_is_seen_however_far_the_rates_are_apart() -> None:
     assert math.exp(find_optimum(cell(1e6, rates, -ruined)).log_rate) == pytest.approx(4e-4)
 
 
+@pytest.mark.parametrize("factor", [2.0, 3.0, 10.0])
+def test_a_smooth_curve_has_no_cliff_wherever_its_top_is(factor: float) -> None:
+    rates = math.log(factor) * np.arange(-3, 3)
+    for top in np.linspace(-0.5, 0.5, 21):
+        found = find_optimum(cell(1e6, rates, -((rates / math.log(factor) - top) ** 2)))
+        assert found.window[1] > found.grid_best and found.log_rate == pytest.approx(top * math.log(factor), abs=1e-6)
+
+
+def test_a_seed_that_only_some_rates_have_brings_its_luck_to_none() -> None:
+    generator = np.random.default_rng(0)
+    rates = np.log(2) * np.array([-2, -1, -1, -1, 0, 0, 0, 1, 1, 1, 2])
+    seeds = np.array([0, 0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
+    for luck in generator.normal(0, 0.1, (50, 3)):
+        scores = -0.05 * (rates / np.log(2)) ** 2 + luck[seeds] + generator.normal(0, 0.005, len(rates))
+        assert not find_optimum(cell(1e6, rates, scores, seeds)).needs
+
+
 def test_ties_few_points_and_nothing_at_all() -> None:
     tied = find_optimum(cell(1e6, [-3.4, -2.7, -2, -1.3, -0.6], [0.1, 0.5, 0.5, 0.5, 0.1]))
     assert tied.grid_best == -2 and tied.log_rate == pytest.approx(-2, abs=1e-6)
