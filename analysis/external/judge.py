@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from analysis.external.tables import Scores, make_scores, read_scores
 from analysis.judging.claims import claim_of
-from analysis.judging.p_values import DECIDED, LEAST_ERROR, SAME, P, Tested, holm, p_values
+from analysis.judging.p_values import DECIDED, LEAST_ERROR, SAME, P, Tested, holm, p_values, sides
 from analysis.judging.sequential import FUTILE, chance_yet, levels_of_looks, p_over_looks
 from analysis.seeds import seeds_needed
 from analysis.statistics import (
@@ -414,7 +414,7 @@ def _row(
 
     needed = seeds_at(tested.tests) if is_open and np.isfinite(error) else math.nan
     if is_open and looks:
-        chances = [chance_yet(p, one.look, looks[-1]) for p in one.now.values()]
+        chances = [chance_yet(p, one.look, looks[-1], sides(claim.expect, name)) for name, p in one.now.items()]
         is_open = max(chances, default=1.0) >= FUTILE and one.count < looks[-1]
         if np.isfinite(error):  # it is only decided at a look, of which each spends a part of the level
             for look, level in zip(looks, levels_of_looks(LEVEL / tested.tests, looks), strict=True):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from analysis.judging.claims import Claim, Lesson, claim_of, claims_of, known_lessons, lessons_about
 from analysis.judging.evidence import Evidence, of_contrasts, of_lessons, study_not_judged
-from analysis.judging.p_values import DECIDED, verdict_from_p
+from analysis.judging.p_values import DECIDED, sides, verdict_from_p
 from analysis.judging.sequential import FUTILE, SPENT_OF_STUDENT, chance_yet, nominal_levels
 from analysis.judging.validity import read_judged
 from analysis.judging.verdicts import statements
@@ -75,7 +75,11 @@ def _status(study: Study, evidence: Sequence[Evidence], tests: int) -> tuple[str
     p_of_look = statements(evidence, of_look=True) if p and looks else {}
     if not p_of_look:
         return "open", True
-    chance = max(chance_yet(value, seeds, looks[-1]) for value in p_of_look.values())
+    expected = [one.claim.expect for one in evidence if one.claim and not one.aside]
+    chance = 0.0
+    for statement, value in p_of_look.items():
+        most_sides = max(sides(expect, statement) for expect in expected)
+        chance = max(chance, chance_yet(value, seeds, looks[-1], most_sides))
     if chance < FUTILE:
         return f"given up, a chance of {chance:.0%} to be decided by the last seed", False
     return f"open, a chance of {chance:.0%} to be decided by itself", True

@@ -39,6 +39,11 @@ def expectation(expect: Expectation, margin: float) -> str:
     return words.get(expect, f"within ± {margin:g}")
 
 
+def sides(expect: Expectation, statement: str) -> int:
+    """How many sides the test of a statement has."""
+    return 1 if statement == "supported" and expect in ("equivalent", "keeps") else 2
+
+
 def p_values(expect: Expectation, margin: float, found: Interval) -> dict[str, float]:
     """The p of the statements about a difference.
 
@@ -47,9 +52,8 @@ def p_values(expect: Expectation, margin: float, found: Interval) -> dict[str, f
     margin); both are contradicted by two-sided tests against the margins.
     """
     low, high = claimed(expect, margin)
-    sides = 2 if expect in ("greater", "less") else 1
     p = {
-        "supported": sides * max(found.above(low), found.below(high)),
+        "supported": sides(expect, "supported") * max(found.above(low), found.below(high)),
         "contradicted": 2 * min(found.below(low), found.above(high)),
     }
     return {name: min(value, 1.0) for name, value in p.items() if np.isfinite(value)}

@@ -118,12 +118,12 @@ def _table(shares: tuple[float, ...]) -> tuple[Floats, Floats]:
     return np.log(overall), np.log(np.maximum(two_sided, LEAST))
 
 
-def chance_yet(p: float, seeds: int, last: int) -> float:
-    """The conditional power under the current trend: the probability that a statement with a two-sided `p` at `seeds`
-    is significant at the `last` look if the true difference is the current estimate."""
+def chance_yet(p: float, seeds: int, last: int, sides: int = 2) -> float:
+    """The conditional power under the current trend: the probability that a statement with the `p` of so many sides at
+    `seeds` is significant at the `last` look if the true difference is the current estimate."""
     share = seeds / last
     if share >= 1:
         return float(p <= LEVEL)
-    z = ndtri(1 - min(p, 1.0) / 2)
+    z = ndtri(1 - min(p, 1.0) / sides)
     ahead = z / np.sqrt(share)  # expected z of the whole study if the trend continues
-    return float(ndtr((ahead - ndtri(1 - LEVEL / 2)) / np.sqrt(1 - share)))
+    return float(ndtr((ahead - ndtri(1 - LEVEL / sides)) / np.sqrt(1 - share)))

@@ -52,11 +52,12 @@ def test_four_looks_by_students_t_err_in_5_of_100_studies_at_most(repeats: int) 
     assert wrong[0] / repeats > 0.03, "the level is used"
 
 
-def test_what_has_no_chance_is_given_no_more_seeds() -> None:
-    assert chance_yet(0.9, 8, 10) < 0.01 < 0.5 < chance_yet(0.05, 4, 10)
+@pytest.mark.parametrize("sides", [1, 2])
+def test_what_has_no_chance_is_given_no_more_seeds(sides: int) -> None:
+    assert chance_yet(0.9, 8, 10, sides) < 0.01 < 0.5 < chance_yet(0.05, 4, 10, sides)
     generator, hits = np.random.default_rng(6), 0
-    z = ndtri(1 - 0.1 / 2)  # of the first five seeds; the truth is what they show
+    z = ndtri(1 - 0.1 / sides)  # of the first five seeds; the truth is what they show
     for _ in range(4000):
         path = z * np.sqrt(5) + generator.normal(z / np.sqrt(5), 1, 5).sum()
-        hits += abs(path) / np.sqrt(10) > ndtri(0.975)
-    assert hits / 4000 == pytest.approx(chance_yet(0.1, 5, 10), abs=0.03)
+        hits += path / np.sqrt(10) > ndtri(1 - 0.05 / sides)
+    assert hits / 4000 == pytest.approx(chance_yet(0.1, 5, 10, sides), abs=0.03)
