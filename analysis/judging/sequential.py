@@ -29,7 +29,8 @@ STEP = 0.02
 """Step of the grid on which the test statistic's path is followed; halving it changes no bound by 0.001."""
 SPENT_OF_STUDENT = 0.92
 """Factor on the level. In 400,000 simulated studies, Student's tests at nominal levels erred 0.98 to 1.09 times as
-often as they should (5 or 10 seeds; levels 0.05 to 0.005; two to five looks); with this factor, at most as often."""
+often as they should (5 or 10 seeds; levels 0.05 to 0.005; two to five looks); with this factor, at most as often, and
+1.05 times if the first look is at two seeds."""
 LEAST = 1e-300
 """Smaller levels and p count as this, so that all have a logarithm: early looks may spend less than can be counted."""
 FUTILE = 0.1
