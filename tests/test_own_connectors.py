@@ -64,6 +64,7 @@ def test_the_exported_copy_of_a_file_from_another_system(encoding: str, tmp_path
 WRONG = [
     (('"max-pooling"', '"max-poolin"'), "there is no connector 'max-pooling'; did you mean 'max-poolin'?"),
     (('"max-pooling"', "math.pi"), 'sweeps/mine.py: has no connectors; mark each class with @connector("NAME")'),
+    (("self.project =", "exit(0); self.project ="), "SystemExit: 0"),
     (("class MaxPooling(", "class MaxPooling(("), "sweeps/mine.py: SyntaxError: invalid syntax (mine.py, line 10)"),
     (("AdaptiveMaxPool2d", "Pool"), "sweeps/mine.py, line 15: AttributeError: module 'torch.nn' has no attribute"),
     (("nn.Linear(encoder_width, ", "nn.LazyLinear("), "connector 'max-pooling' has lazy layers, which get their"),

@@ -26,7 +26,6 @@ from analysis.judging.p_values import DECIDED, LEAST_ERROR, SAME, P, Tested, hol
 from analysis.judging.sequential import FUTILE, chance_yet, levels_of_looks, p_over_looks
 from analysis.seeds import seeds_needed
 from analysis.statistics import (
-    LEAST,
     LEVEL,
     PRIOR,
     UNKNOWN,
@@ -418,7 +417,7 @@ def _row(
         is_open = max(chances, default=1.0) >= FUTILE and one.count < looks[-1]
         if np.isfinite(error):  # it is only decided at a look, of which each spends a part of the level
             for look, level in zip(looks, levels_of_looks(LEVEL / tested.tests, looks), strict=True):
-                needed = seeds_at(LEVEL / max(level, LEAST))
+                needed = seeds_at(LEVEL / level)
                 if look > one.count and needed <= look:
                     needed = float(look)
                     break

@@ -165,17 +165,19 @@ def misnamed(part: Part, sweep: Sweep) -> str:
         known = [contrast.claim for contrast in sweep.contrasts]
         return "" if part.contrast in known else f"no contrast in the sweep's file: {part.contrast!r}"
     axes = varying(sweep, sweep.arms)
+    varied = list(next(iter(axes.values()), {}))
     for named in (part, part.beyond or part):
         for arm in filter(None, (named.first, named.second, part.arm)):
             if arm not in sweep.arms:
                 return f"the sweep has no arm {arm!r}{nearest(arm, sweep.arms)}"
-        levels = {own.get(named.axis or ""): None for own in axes.values()}
-        if named.axis and None in levels:
-            known = list(next(iter(axes.values()), {}))
-            return f"the sweep's arms do not differ in {named.axis!r}{nearest(named.axis, known)}"
+        if not named.axis:
+            continue
+        if named.axis not in varied:
+            return f"the sweep's arms do not differ in {named.axis!r}{nearest(named.axis, varied)}"
+        levels = dict.fromkeys(own[named.axis] for own in axes.values())
         for level in filter(None, (named.more, named.less)):
             if level not in levels:
-                return f"no arm has the {named.axis} {level!r}{nearest(level, filter(None, levels))}"
+                return f"no arm has the {named.axis} {level!r}{nearest(level, levels)}"
     return ""
 
 

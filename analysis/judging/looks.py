@@ -6,7 +6,7 @@ from pathlib import Path
 from analysis.judging.claims import Claim, Lesson, claim_of, claims_of, known_lessons, lessons_about
 from analysis.judging.evidence import Evidence, of_contrasts, of_lessons, study_not_judged
 from analysis.judging.p_values import DECIDED, sides, verdict_from_p
-from analysis.judging.sequential import FUTILE, SPENT_OF_STUDENT, chance_yet, nominal_levels
+from analysis.judging.sequential import FUTILE, chance_yet, levels_of_looks
 from analysis.judging.validity import read_judged
 from analysis.judging.verdicts import statements
 from analysis.runs import finished_looks
@@ -22,8 +22,7 @@ def reached_text(study: Study) -> str:
     number = len(finished_looks(study))
     if not number:
         return f"before the first look (at {looks[0]} of at most {looks[-1]} seeds), so there are no verdicts"
-    shares = tuple(seeds / looks[-1] for seeds in looks)
-    level = 2 * nominal_levels(SPENT_OF_STUDENT * LEVEL / 2, shares)[number - 1]
+    level = levels_of_looks(LEVEL, looks)[number - 1]
     return f"look {number} of {len(looks)} (at {looks[number - 1]} of at most {looks[-1]} seeds), tested at {level:.2g}"
 
 

@@ -101,8 +101,11 @@ def _without_luck(cell: Cell) -> Floats:
     scores = np.where(np.isfinite(cell.scores), cell.scores, np.nan)
     known = np.isfinite(scores)
     rates, rate_of = np.unique(cell.log_rates[known], return_inverse=True)
-    offsets = _seed_offsets(cell.seeds[known]) if known.any() else np.zeros((0, 0))
-    if offsets.shape[1] and len(set(np.bincount(rate_of))) > 1:
+    seeds, seed_of = np.unique(cell.seeds[known], return_inverse=True)
+    runs = np.zeros((len(rates), len(seeds)))
+    np.add.at(runs, (rate_of, seed_of), 1)
+    if known.any() and np.ptp(runs):
+        offsets = _seed_offsets(cell.seeds[known])
         design = np.hstack([np.eye(len(rates))[rate_of], offsets])
         effects = np.linalg.pinv(design) @ scores[known]
         scores[known] -= offsets @ effects[len(rates) :]

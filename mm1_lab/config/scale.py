@@ -135,7 +135,7 @@ GPUS = {
     "a100": (312e12, 19.5e12, 80),
     "h100": (989e12, 67e12, 80),
     "h200": (989e12, 67e12, 141),
-    "b200": (2250e12, 75e12, 180),
+    "b200": (2250e12, 80e12, 180),
 }
 """From the manufacturer's data sheets: peak FLOPs per second of dense matrix products in bf16 and in fp32, which
 training does not round to TF32; gigabytes."""

@@ -181,7 +181,7 @@ def test_pairs_show_every_training_image_once_an_epoch(everything: Open, files: 
     assert not held & set(shown)
 
 
-def test_an_encoder_sees_each_pair_of_either_kind_once_an_epoch(everything: Open) -> None:
+def test_an_encoder_sees_each_pair_of_either_kind_once_an_epoch(everything: Open, files: Any) -> None:
     """Whatever the share of dense ones: 52 of each are in the training split."""
     data = everything()
     stage = evaluation_of().model.inputs["encoder"]
@@ -195,6 +195,10 @@ def test_an_encoder_sees_each_pair_of_either_kind_once_an_epoch(everything: Open
     assert all(len(set(usual[first : first + 52])) == 52 for first in (0, 52, 104))
     mixed, alone = stage.canonical(), stage.model_copy(update={"synthetic_share": 1.0}).canonical()
     assert "mixed" in mixed and "mixed" not in alone, "another order has another fingerprint"
+    dense_only = data.identity.model_copy(update={"sources": ("synthetic", "text")})
+    recipe = Recipe(data_mix=DataMix(captions=1, text=1, synthetic_share=1))
+    alone = resolve("a", recipe, files.scale(), 0, dense_only).evaluation.model.inputs["encoder"].model_dump()
+    assert alone["synthetic_share"] == 0, "of one kind alone there is one order"
 
 
 def test_moving_and_renaming_files_changes_nothing(everything: Open, files: Any, tmp_path: Path) -> None:
