@@ -42,7 +42,7 @@ def _labels(name: str) -> dict[str, str]:
     """The table's benchmarks by their names in lower case and those of their mirrors; GQA has no published numbers."""
     published = [label for _, label, _ in read_paper(name).values]
     known = {label.lower(): label for label in [*published, *MIRRORS[name].values()]}
-    known.pop("pope", None)  # as lmms-eval names the accuracy; the paper's is F1
+    known.pop("pope", None)  # as lmms-eval names the accuracy; the paper's is taken to be F1
     return known | MIRRORS[name]
 
 

@@ -107,7 +107,7 @@ class SftRecipe(Config):
     views: Literal[1, 5] = 1
     """5: an overview and four quarters, each at the encoder's resolution and with its own image tokens."""
     steps: Count = 10_000
-    """Optimiser steps, as a number of the paper's 10,000 steps."""
+    """Optimiser steps, in the paper's count; notes on it report 10,000."""
     frozen: Frozen = ()
     """Parts that are not trained; the paper freezes none."""
     after_steps: Count | None = None
@@ -141,7 +141,7 @@ class Recipe(Config):
     """Tokens per image that the decoder receives: 64 or 144 in the paper. `patches`: one per patch."""
     decoder: str = "base"
     """A size from the scale's table (`302M`), or a Hugging Face folder or hub name. `base`: the scale's counterpart of
-    the paper's 1.2B. `larger`: its counterpart of the 2.9B, the next size up, used for Table 1."""
+    the paper's 1.2B. `larger`: its counterpart of the 2.9B of Table 1 (at `mini` the base's)."""
     data_mix: DataMix = DataMix.model_validate({"captions": 5, "interleaved": 5, "text": 1})
     steps: Count = 200_000
     """Optimiser steps in the paper's count; the scale defines how many of its own steps 200,000 are."""

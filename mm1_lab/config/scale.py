@@ -19,11 +19,11 @@ class Optimiser(Config):
     """Peak learning rate."""
     steps: Count
     warmup_fraction: float = Field(0.01, ge=0, lt=1)
-    """Share of the steps; the paper warms up for 2,000 of 200,000."""
+    """Share of the steps; notes on the paper report 2,000 of 200,000."""
     min_lr_ratio: Ratio = 0.1
     """Final learning rate of the cosine schedule as a share of the peak."""
     weight_decay: NonNegativeFloat = 0.1
-    """torch's AdamW multiplies it by the learning rate, so 0.1 is the paper's λ = 0.1 η."""
+    """torch's AdamW multiplies it by the learning rate, so 0.1 is the λ = 0.1 η that notes on the paper report."""
     max_grad_norm: float = Field(1.0, gt=0)
     betas: tuple[Beta, Beta] = (0.9, 0.95)
 
@@ -80,13 +80,13 @@ class MultimodalTraining(Optimiser):
 
 
 class SftTraining(MultimodalTraining):
-    """Instruction tuning (section 5); `steps` correspond to the paper's 10,000."""
+    """Instruction tuning (section 5); `steps` correspond to 10,000, which notes on the paper report."""
 
     batch_size: Count
     """Conversations per step; they fill as many packed rows as they need."""
     min_lr_ratio: Ratio = 0.0
     optimiser: Literal["adafactor", "adamw"] = "adafactor"
-    """The paper uses Adafactor; here without its relative step sizes, at the schedule's learning rate."""
+    """Notes on the paper report Adafactor; here without its relative step sizes, at the schedule's learning rate."""
     sequence_length: Count
     """Positions of a packed row."""
     max_images: Count = 16

@@ -1,4 +1,4 @@
-"""Aggregates scores of questions to a trial's measures (section 3.1 of the paper: the plain mean over benchmarks)."""
+"""Aggregates scores of questions to a trial's measures: plain means over benchmarks, as the paper gives no formula."""
 
 from __future__ import annotations
 

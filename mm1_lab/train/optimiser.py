@@ -1,4 +1,4 @@
-"""AdamW, or Adafactor for fine-tuning, with linear warm-up and cosine decay (sections 4 and 5)."""
+"""AdamW, or Adafactor for fine-tuning, with linear warm-up and cosine decay, as notes on the paper report."""
 
 import math
 from collections import defaultdict
