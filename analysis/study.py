@@ -298,14 +298,15 @@ class Study:
         total: Any = 0.0
         for (arm, measure), weight in weights.items():
             blocks, shots = self._blocks(measure, tuple(seeds))
-            arm = self.representative(arm)
-            if arm not in shots:
+            scored = self.representative(arm)
+            if scored not in shots:
                 return None
-            own = blocks.loc[arm]
+            own = blocks.loc[scored]
             total = total + weight * own["score"]
+            questions, weights_of_benchmarks = own["questions"], shots[scored]  # of all arms and measures alike
         if total.isna().any():
             return None
-        return over_questions(total, own["questions"], shots[arm])
+        return over_questions(total, questions, weights_of_benchmarks)
 
     @cache
     def _blocks(self, measure: Measure, seeds: tuple[int, ...]) -> tuple[pd.DataFrame, dict[str, pd.Series[int]]]:

@@ -29,6 +29,9 @@ SERIES = ("#E69F00", "#009E73", "#0072B2", "#CC79A7", "#882255")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 DASHES = (0, (4, 2))
 
+LEGEND_COLUMNS = 5
+"""A title stands beside the legend, so more entries get further rows."""
+
 STYLE = Path(__file__).with_name("style.mplstyle")
 
 
@@ -43,7 +46,7 @@ def annotate_head(figure: Figure, title: str, *notes: str) -> None:
     """Adds a title above the figure, beside its legend, and notes below it, wrapped to the width (14 and 22 characters
     per inch)."""
     width = figure.get_figwidth()
-    legend = sum(0.66 * len(one.get_texts()) for one in figure.legends)
+    legend = sum(0.66 * min(len(one.get_texts()), LEGEND_COLUMNS) for one in figure.legends)
     head = textwrap.fill(title, int(14 * (width - legend)))
     figure.suptitle(head, fontsize=8.5, x=0.01, ha="left", parse_math=False)
     note = textwrap.fill(" ".join(filter(None, notes)), int(22 * width))

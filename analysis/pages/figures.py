@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from analysis.pages.scores import CONTROLS, Shown, shown_measures, shown_rows
 from analysis.statistics import Interval, mean_of
 from analysis.study import Study
-from analysis.style import BASE, BLUE, DARK, MARKERS, SERIES, WIDTH, annotate_head, row_name
+from analysis.style import BASE, BLUE, DARK, LEGEND_COLUMNS, MARKERS, SERIES, WIDTH, annotate_head, row_name
 from mm1_lab.config import Measure
 from mm1_lab.results.summary import PLAIN
 
@@ -74,7 +74,7 @@ def draw_scores(study: Study) -> Figure:
         for name in shots:
             colour, marker, _ = looks[name]
             handles.append(Line2D([], [], linestyle="none", label=f"{name}-shot", color=colour, marker=marker))
-        figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
+        figure.legend(handles=handles, loc="outside upper right", ncols=min(len(handles), LEGEND_COLUMNS))
     notes = [f"Lines: 95 % intervals over {study.uncertainty}, to compare arms by eye (`table.md` says how)."]
     if any(number.bound == "above" for number in study.paper.values.values()):
         notes.append("MM1's triangles that point right: more than this.")

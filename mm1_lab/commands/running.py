@@ -7,6 +7,7 @@ import re
 import textwrap
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,7 +123,8 @@ def _request(options: argparse.Namespace, name: str, keep: bool) -> Request:
         opt.check_only(options, request)
         return request
     path, text = varied_sweep(name, options.vary, options.grid, list(filter(is_of_recipe, options.set)))
-    has_folder, is_there = path.parent.exists(), path.exists()
+    has_folder = path.parent.exists()
+    is_there = path.exists()
     if not is_there:
         write_text(path, text)
     stays = is_there
@@ -131,9 +133,10 @@ def _request(options: argparse.Namespace, name: str, keep: bool) -> Request:
         stays = is_there or keep
     finally:
         if not stays:
-            path.unlink()
+            path.unlink(missing_ok=True)
             if not has_folder:
-                path.parent.rmdir()
+                with suppress(OSError):  # another command has put a file there
+                    path.parent.rmdir()
     lost = [arm for arm in parse_yaml(text, str(path)).get("arms", {}) if arm not in request.sweep.arms]
     if lost:
         raise RequestError(

@@ -26,7 +26,7 @@ from mm1_lab.orchestrate.planning.plan import Plan, make_plan, make_tasks
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_recorder import MlflowRecorder
 from mm1_lab.orchestrate.tracking.trackers import Recorder, Tracker
-from mm1_lab.results import TrialRow, variant_name
+from mm1_lab.results import Ledger, TrialRow, variant_name
 from mm1_lab.results.manifest import read_trials
 
 Draw = Callable[[Path], list[Path]]
@@ -60,6 +60,9 @@ def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor)
     tasks = make_tasks(((trial.evaluation, trial) for trial in trials), ledger, forgotten)
     check_runnable(Plan(tuple(trials), tasks=tasks), request, executor)
     for deletes in (False, True):  # all at once would be an open file and a thread for each
+        for key, failure in ledger.failures().items():
+            if deletes and failure.get("cause") in forgotten:
+                ledger.clear_failure(key)
         for fingerprint, trial in forgotten.items():
             claim = ledger.claims.take([fingerprint])
             if claim is None:
@@ -78,6 +81,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
     plan = make_plan(request.trials, request.ledger)
     rows = _prepare(plan, request, executor) if plan.tasks else {}
     trials = request.write_manifest()
+    _record_diverged(plan, request.ledger)
     work_list = None
     recorders: list[Recorder] = [Tracker(name, request.folder, request.ledger) for name in request.trackers]
     if plan.tasks or _newest_undrawn(request, trials):
@@ -100,6 +104,16 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
         for recorder in recorders:
             recorder.close()
     return plan, work_list
+
+
+def _record_diverged(plan: Plan, ledger: Ledger) -> None:
+    """Records of trials whose model diverged before, perhaps with other benchmarks, that they have: searches and tables
+    look for their own failures."""
+    diverged = ledger.diverged()
+    for trial in plan.trials:
+        if plan.stages[trial.fingerprint].state == "diverged" and trial.fingerprint not in diverged:
+            cause = next(stage.fingerprint for stage in trial.evaluation.chain() if stage.fingerprint in diverged)
+            ledger.record_failure(trial.fingerprint, trial.name, 1, "diverged", diverged[cause], cause)
 
 
 def _prepare(plan: Plan, request: Request, executor: Executor) -> dict[str, int]:

@@ -193,9 +193,14 @@ class Ledger:
     def failure_file(self, fingerprint: str, ending: str = "json") -> Path:
         return self.results / "failures" / f"{fingerprint}.{ending}"
 
-    def record_failure(self, fingerprint: str, what: str, attempts: int, outcome: str, reason: str) -> None:
-        """Records why a stage failed. `what` is its readable name; a traceback, if any, is in the `.log` file."""
+    def record_failure(
+        self, fingerprint: str, what: str, attempts: int, outcome: str, reason: str, cause: str = ""
+    ) -> None:
+        """Records why a stage failed. `what` is its readable name, `cause` the fingerprint of the stage before it that
+        diverged, if it is another; a traceback, if any, is in the `.log` file."""
         values = {"stage": what, "attempts": attempts, "outcome": outcome, "reason": reason}
+        if cause:
+            values["cause"] = cause
         files.write_json(self.failure_file(fingerprint), values)
 
     def failures(self) -> dict[str, dict[str, Any]]:
@@ -217,6 +222,8 @@ class Ledger:
         for fingerprint, failure in self.failures().items():
             if failure.get("outcome") == "diverged":
                 reasons[fingerprint] = str(failure["reason"])
+                if cause := failure.get("cause"):
+                    reasons[cause] = reasons[fingerprint]
         return reasons
 
     def clear_failure(self, fingerprint: str) -> None:

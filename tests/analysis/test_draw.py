@@ -431,8 +431,9 @@ def test_a_loss_is_in_nats_and_in_no_figure_of_points(data_mix: Sweep) -> None:
     assert not is_drawn(claims[:1], "mini")
 
 
+@pytest.mark.parametrize("more_shots", [0, 9], ids=["3 shots", "12 shots"])
 @styled()
-def test_long_names_leave_room_for_what_is_drawn(data_mix: Sweep) -> None:
+def test_long_names_leave_room_for_what_is_drawn(data_mix: Sweep, more_shots: int) -> None:
     names = [f"{'a name that says all about the data, the connector and the rate ' * 2}{number}" for number in range(2)]
     arms = dict(zip(names, (data_mix.arms[arm] for arm in ("base", "captions")), strict=True))
     title = "A title that is so long that it would reach below the names of the numbers of shots on its right"
@@ -440,7 +441,9 @@ def test_long_names_leave_room_for_what_is_drawn(data_mix: Sweep) -> None:
     study = study_of(sweep, (0, 1), questions=8)
     scores = study.scores.replace({"vqa": "mmbench_en_dev_lite", "text-vqa": "scienceqa_img_test"})
     data = DataIdentity(kind="shards", digest="d", sources=("captions",))
-    manifest = study.manifest.model_copy(update={"data": data, "data_name": "mine"})
+    shots = (*study.shots, *range(9, 9 + more_shots))
+    scores = pd.concat([scores, *(scores[scores["shots"] == 8].assign(shots=count) for count in shots[3:])])
+    manifest = study.manifest.model_copy(update={"data": data, "data_name": "mine", "shots": shots})
     figure = draw_scores(replace(study, scores=scores, variant=replace(study.variant, manifest=manifest)))
     figure.draw_without_rendering()
     boxes = [axis.title.get_window_extent() for axis in figure.axes]

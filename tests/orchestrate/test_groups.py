@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
-from mm1_lab.config import Pretrained, RequestError, Scale, Stage, load_scale
+from mm1_lab.config import Pretrained, RequestError, Resources, Scale, Stage, load_scale
+from mm1_lab.orchestrate.execution.groups import in_group
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import Ledger
+from mm1_lab.results.claims import ClaimLost
+from mm1_lab.train.progress import Progress, Report
 from mm1_lab.weights.pretrained import HuggingFace
 from tests.conftest import REPOSITORY
 from tests.pretrained import save_decoder
@@ -116,6 +119,30 @@ def test_groups_of_two_score_as_one_process_does(place: Any, finished: Any) -> N
             assert right[:2] == found[:2]
             assert float(found[2]) == pytest.approx(float(right[2]), rel=1e-4)
     assert "nothing ran" in place.run(*ARMS)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_a_group_ends_when_its_claim_is_lost(tmp_path: Path) -> None:
+    """Otherwise it would write checkpoints beside those of the process that took over."""
+    import ray
+
+    def work(report: Report) -> None:
+        for step in range(600):
+            report(Progress(step, 600))
+            time.sleep(0.1)
+        (tmp_path / "ended").touch()
+
+    def lose(progress: Progress) -> None:
+        raise ClaimLost("another process has taken over")
+
+    ray.init(num_cpus=2, include_dashboard=False)
+    try:
+        with pytest.raises(ClaimLost):
+            in_group(2, Resources(), tmp_path / "storage", work, lose)
+    finally:
+        ray.shutdown()
+    assert not (tmp_path / "ended").exists()
 
 
 def works(node: Any, name: str) -> bool:

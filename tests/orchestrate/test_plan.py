@@ -10,9 +10,10 @@ from mm1_lab.cli import main
 from mm1_lab.config import RequestError, Trial
 from mm1_lab.files import commit, write_text
 from mm1_lab.orchestrate.execution.executor import Inline, make_executor
+from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan
 from mm1_lab.orchestrate.planning.request import load_request
-from mm1_lab.orchestrate.sweeping import forget_trials
+from mm1_lab.orchestrate.sweeping import complete, forget_trials
 from mm1_lab.results import Ledger, TrialRow
 from mm1_lab.results.manifest import row_check
 from tests.conftest import SCALES, Refused
@@ -144,6 +145,26 @@ def test_what_diverged_runs_again_only_anew_and_from_its_beginning(tmp_path: Pat
     assert states == ["wait", "wait", "diverged"]
     assert [folder.exists() for folder in partial] == [False, False, True]
     assert ledger.has_weights(joined.model.encoder.fingerprint), "what it started from stays"
+
+
+def test_with_other_benchmarks_a_model_that_diverged_is_not_trained_again(tmp_path: Path) -> None:
+    """It and its evaluation are one task, but the training alone decides."""
+    trials, ledger = ask(tmp_path, only=("base",))
+    for stage in trials[0].evaluation.model.inputs.values():
+        finish(ledger.stage_folder(stage.fingerprint))
+    work_list = WorkList(make_plan(trials, ledger).tasks, lambda stage: 0.0, 0, ledger)
+    (task,) = work_list.ready()
+    work_list.take(task)
+    work_list.settle(task, Outcome("diverged", "loss is nan"))
+    changed = ("evaluate.shots=[0]",)
+    request = load_request("data_mix", "smoke", "1", ("base",), changed, None, tmp_path / "results", tmp_path / "store")
+    (trial,) = request.trials
+    assert trial.fingerprint != trials[0].fingerprint
+    plan, work_list_again = complete(request, Inline(), lambda folder: [])
+    assert work_list_again is None and plan.stages[trial.fingerprint].state == "diverged"
+    assert {trial.fingerprint, trials[0].fingerprint, trial.evaluation.model.fingerprint} == set(ledger.diverged())
+    forget_trials(request.trials, request, Inline())
+    assert not ledger.diverged() and make_plan(request.trials, ledger).tasks
 
 
 def test_sweeps_that_reckon_with_different_gpus_are_planned_one_at_a_time(here: Path, refused: Refused) -> None:

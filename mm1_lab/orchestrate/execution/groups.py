@@ -49,9 +49,13 @@ def in_group(workers: int, resources: Resources, storage: Path, work: Callable[[
     )
     with ThreadPoolExecutor(1) as thread:
         training = thread.submit(trainer.fit)
-        while not training.done():
-            with suppress(Empty):
-                report(Progress(**news.get(timeout=1)))
+        try:
+            while not training.done():
+                with suppress(Empty):
+                    report(Progress(**news.get(timeout=1)))
+        except BaseException:  # such as a lost claim: without the queue the group ends with its next report
+            news.shutdown(force=True)
+            raise
     try:
         training.result()
     except WorkerGroupError as error:

@@ -119,8 +119,11 @@ class WorkList:
             self.failed[key] = outcome
             self._block(key, cause=key)
             if not elsewhere:
+                cause = self._diverged_model(task) if outcome.kind == "diverged" else ""
                 with suppress(OSError):  # the reason already says if the disk is full
-                    self.ledger.record_failure(key, task.label, self.attempts[key], outcome.kind, outcome.reason)
+                    self.ledger.record_failure(
+                        key, task.label, self.attempts[key], outcome.kind, outcome.reason, cause
+                    )
         if again:
             self.waiting.insert(0, key)
         for observer in self.observers:
@@ -128,6 +131,14 @@ class WorkList:
                 observer.finished(task)
             else:
                 observer.failed(task, outcome, again)
+
+    def _diverged_model(self, task: Task) -> str:
+        """The fingerprint of the model that a diverged task was to train and evaluate; empty if it is trained, or was
+        no part of the task. With other benchmarks the same training would diverge again."""
+        for stage in task.stages[:-1]:
+            if not self.ledger.has_weights(stage.fingerprint):
+                return stage.fingerprint
+        return ""
 
     def _block(self, key: str, cause: str) -> None:
         """Blocks all tasks that depend on `key`, directly or indirectly."""
