@@ -121,9 +121,7 @@ class WorkList:
             if not elsewhere:
                 cause = self._diverged_model(task) if outcome.kind == "diverged" else ""
                 with suppress(OSError):  # the reason already says if the disk is full
-                    self.ledger.record_failure(
-                        key, task.label, self.attempts[key], outcome.kind, outcome.reason, cause
-                    )
+                    self.ledger.record_failure(key, task.label, self.attempts[key], outcome.kind, outcome.reason, cause)
         if again:
             self.waiting.insert(0, key)
         for observer in self.observers:
