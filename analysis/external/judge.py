@@ -105,9 +105,10 @@ def judge(
     the claims are judged while runs come in; the last one is the most there will be. Raises RequestError.
     """
     table = make_scores(scores, columns) if isinstance(scores, pd.DataFrame) else read_scores(Path(scores), columns)
+    looks = list(looks)
     are_numbers = all(isinstance(look, int | np.integer) for look in looks)
     if looks and (not are_numbers or looks[0] < 2 or list(looks) != sorted(set(looks))):
-        raise RequestError(f"looks {list(looks)}: give increasing numbers of seeds, from 2 on, such as [4, 6, 8]")
+        raise RequestError(f"looks {looks}: give increasing numbers of seeds, from 2 on, such as [4, 6, 8]")
     if claims is None:
         first, *others = table.arms
         expect: Expectation = "less" if lower_is_better else "greater"
@@ -116,24 +117,27 @@ def judge(
         raise RequestError("--lower-is-better is for tables without CLAIMS; there say `expect: less`")
     else:
         asked = _read_claims(claims)
+    arms = table.arms
     for claim in asked:
-        _check_arms(claim, table)
+        _check_arms(claim, arms)
     by_measure = {}
     for measure in dict.fromkeys([*(claim.measure for claim in asked), AVERAGE]):
         by_measure[measure] = _by_question(_of_measure(table, measure))
+    means = {measure: _means(questions, table.paired) for measure, questions in by_measure.items()}
     notes = list(table.notes)
     evidence = []
     for claim in asked:
         questions = by_measure[claim.measure]
         common, lost, count = _in_common(claim, questions, table.paired)
-        evidence.append(_evidence(claim, common, table.paired, looks))
+        of_common = means[claim.measure] if common is questions else _means(common, table.paired)
+        evidence.append(_evidence(claim, common, of_common, table.paired, looks))
         if lost and len(common):
-            notes.append(f"{claim.name}: {lost} of {count} scores are left out, as another run lacks the question.")
+            notes.append(
+                f"{claim.name}: {lost} of {count} scores are left out, as another run lacks question or benchmark."
+            )
     # a claim that cannot be judged yet counts as others do
     tested = holm({str(place): one.p or {"supported": 1.0} for place, one in enumerate(evidence)})
-    spreads = {
-        measure: _spread(_means(questions, table.paired), table.paired) for measure, questions in by_measure.items()
-    }
+    spreads = {measure: _spread(of_runs, table.paired) for measure, of_runs in means.items()}
     rows = []
     for place, (claim, one) in enumerate(zip(asked, evidence, strict=True)):
         rows.append(_row(claim, one, tested[str(place)], spreads[claim.measure], looks))
@@ -159,10 +163,10 @@ def _read_claims(claims: Path | str | Sequence[Mapping[str, Any]]) -> list[Outsi
     return [OutsideClaim.parse(one, f"{where}: contrast {number}") for number, one in enumerate(values, 1)]
 
 
-def _check_arms(claim: OutsideClaim, table: Scores) -> None:
+def _check_arms(claim: OutsideClaim, arms: Sequence[str]) -> None:
     for arm in (*claim.sides[0], *claim.sides[1]):
-        if arm not in table.arms:
-            raise RequestError(f"{claim.name}: the table has no arm {arm!r}{nearest(arm, table.arms)}")
+        if arm not in arms:
+            raise RequestError(f"{claim.name}: the table has no arm {arm!r}{nearest(arm, arms)}")
     if not claim.weights:
         raise RequestError(f"{claim.name}: both sides are the same")
 
@@ -263,9 +267,10 @@ class _Evidence:
     """Why nothing is judged."""
 
 
-def _evidence(claim: OutsideClaim, questions: pd.DataFrame, paired: bool, looks: Sequence[int]) -> _Evidence:
-    """`questions` are those that all of its arms have."""
-    means = _means(questions, paired)
+def _evidence(
+    claim: OutsideClaim, questions: pd.DataFrame, means: pd.DataFrame, paired: bool, looks: Sequence[int]
+) -> _Evidence:
+    """`questions` are those that all of its arms have, `means` their means."""
     weights = claim.weights
     if questions.empty or not set(weights) <= set(means.index):
         return _Evidence(reason="no question in common")

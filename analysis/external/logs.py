@@ -2,8 +2,9 @@
 
 Both write one file of results a run, `DATE_results.json` or `results_DATE.json`, and with `--log_samples` a file of
 questions a task beside it. The arm is the first folder below the one given, the seed the next one that is a number
-(`3`, `seed-3`). A task's score is the first metric in the file of results of which more is better, unless no score of
-its questions averages to it, as with F1 or sums over categories; then the task has one score, without questions.
+(`3`, `seed-3`, `run3`). A task has one metric in all runs: the first of which more is better, that all report, and to
+which the logged scores of the questions average in each of them. If there is none, as with F1, sums over categories or
+where a run has no log of questions, it is the first that all report, without questions.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,26 @@ from mm1_lab.files import load_json
 
 LESS_IS_BETTER = re.compile(r"(.*_)?(perplexity|ppl|bits_per_byte|brier_score|loss|nll|wer|cer|ter|mae|mse|rmse)")
 """Metrics, in small letters, that are left out if a file does not say which way is better."""
+ROUNDED = 6e-5
+"""A reported mean may be rounded to four decimals."""
+
+
+Metric = tuple[str, str]
+"""Its name, and the filter of answers that it counts."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A task in one run's log."""
+
+    arm: str
+    seed: str
+    name: str
+    shots: int
+    metrics: dict[Metric, float]
+    """What was reported, of metrics of which more is better."""
+    samples: list[Mapping[str, Any]]
+    """The logged questions."""
 
 
 def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -32,28 +54,26 @@ def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
         raise RequestError(
             f"{folder}: holds no results of lmms-eval or lm-evaluation-harness; run them with --output_path"
         )
-    rows: list[dict[str, Any]] = []
-    without_questions, without_score = set[str](), set[str]()
     read: dict[tuple[str, str, str, int], Path] = {}
+    tasks: dict[str, list[_Task]] = {}
     for path in files:
-        arm, seed = _arm_and_seed(path.relative_to(folder))
+        relative = path.relative_to(folder)
+        arm, seed = _arm_and_seed(relative)
         try:
-            tasks = list(_tasks(path))
+            of_run = list(_tasks(path, arm, seed))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RequestError(f"{path}: is not as the harness writes it ({type(error).__name__}: {error})") from None
-        for task, shots, scores in tasks:
-            if (other := read.setdefault((arm, seed, task, shots), path)) != path:
-                raise RequestError(f"{folder}: {arm} has {task} twice, in {other.name} and {path.name}; keep one")
-            if list(scores) == ["all"]:
-                without_questions.add(task)
-            if not scores:
-                without_score.add(task)
-            for question, score in scores.items():
-                row = {"arm": arm, "seed": seed, "benchmark": task, "shots": shots}
-                rows.append(row | {"question": question, "score": score})
-    if not rows:
+        for task in of_run:
+            first = read.setdefault((arm, seed, task.name, task.shots), relative)
+            if first != relative:
+                raise RequestError(
+                    f"{folder}: {arm} has {task.name} twice, in {first} and {relative}; keep one, or put each in a "
+                    "folder of its seed, such as seed-0"
+                )
+            tasks.setdefault(task.name, []).append(task)
+    frame, notes = _scores_of(tasks)
+    if frame.empty:
         raise RequestError(f"{folder}: no task has a score in its results of which more is better; give a table")
-    frame = pd.DataFrame(rows)
     lacks_seed = frame["seed"] == ""
     if lacks_seed.all():
         frame["seed"] = "0"
@@ -63,49 +83,76 @@ def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     of_task = frame.groupby("benchmark")["score"]
     fractions = (of_task.transform("min") >= 0) & (of_task.transform("max") <= 1)
     frame["score"] = frame["score"].mask(fractions, 100 * frame["score"])
-    notes = ["Fractions are shown in percent."]
+    return frame, [*notes, "Fractions are shown in percent."]
+
+
+def _scores_of(tasks: Mapping[str, list[_Task]]) -> tuple[pd.DataFrame, list[str]]:
+    """A row per question, or per task, of every run; and notes."""
+    rows: list[dict[str, Any]] = []
+    by_metric: dict[str, list[str]] = {}
+    without_questions, without_score = [], []
+    for name, runs in tasks.items():
+        in_all = [metric for metric in runs[0].metrics if all(metric in run.metrics for run in runs)]
+        if not in_all:
+            without_score.append(name)
+            continue
+        chosen = in_all[0]
+        questions = [{"all": run.metrics[chosen]} for run in runs]
+        for candidate in in_all:
+            found = [_by_question(run, candidate) for run in runs]
+            if all(found):
+                chosen = candidate
+                questions = found
+                break
+        else:
+            without_questions.append(name)
+        metric, answers = chosen
+        by_metric.setdefault(metric if answers == "none" else f"{metric} of {answers}", []).append(name)
+        for run, scores in zip(runs, questions, strict=True):
+            row = {"arm": run.arm, "seed": run.seed, "benchmark": name, "shots": run.shots}
+            rows += [row | {"question": question, "score": score} for question, score in scores.items()]
+    used = [f"{metric} ({_some(names)})" for metric, names in by_metric.items()]
+    notes = [f"Metrics: {'; '.join(used)}."]
     if without_questions:
-        notes.append(f"Without scores by question: {', '.join(sorted(without_questions))}.")
+        notes.append(f"Without scores by question in all runs: {_some(without_questions)}.")
     if without_score:
-        notes.append(f"Left out, without a score of which more is better: {', '.join(sorted(without_score))}.")
-    return frame, notes
+        notes.append(f"Left out, without a score in all runs of which more is better: {_some(without_score)}.")
+    return pd.DataFrame(rows), notes
+
+
+def _some(names: list[str]) -> str:
+    """At most five of the names."""
+    more = [f"{len(names) - 5} more"] if len(names) > 5 else []
+    return ", ".join([*names[:5], *more])
 
 
 def _arm_and_seed(path: Path) -> tuple[str, str]:
     arm, *folders = path.parts[:-1] or ("model",)
     for folder in folders:
-        if found := re.fullmatch(r"(?:seed[-_ =]?)?(\d+)", folder):
+        if found := re.fullmatch(r"(?:(?:seed|run)[-_ =]?)?(\d+)", folder):
             return arm, found[1]
     return arm, ""
 
 
-def _tasks(path: Path) -> Iterator[tuple[str, int, dict[str, float]]]:
-    """For each task of a run: its name, its shots, and its scores by question, or one of `all`; none if it has no
-    metric of which more is better."""
+def _tasks(path: Path, arm: str, seed: str) -> Iterator[_Task]:
+    """The tasks in a run's file of results, but for groups."""
     told = load_json(path)
-    for task, values in told["results"].items():
-        more_is_better = (told.get("higher_is_better") or {}).get(task) or {}
-        metrics: dict[tuple[str, str], float] = {}
-        for name, value in values.items():
-            metric, _, answers = name.partition(",")  # `acc,none` is a metric, `sample_len` is none
-            if not isinstance(value, int | float) or not answers or "stderr" in metric:
+    for name, values in told["results"].items():
+        more_is_better = (told.get("higher_is_better") or {}).get(name) or {}
+        metrics: dict[Metric, float] = {}
+        for key, value in values.items():
+            metric, _, answers = key.partition(",")  # `acc,none` is a metric, `sample_len` is none
+            if not isinstance(value, int | float) or not answers or "stderr" in metric or not math.isfinite(value):
                 continue
             is_better = more_is_better.get(metric)
             if is_better is None:
                 is_better = not LESS_IS_BETTER.fullmatch(metric.lower())
             if is_better:
                 metrics[metric, answers] = float(value)
-        if (told.get("group_subtasks") or {}).get(task) or task in (told.get("groups") or {}):
+        if (told.get("group_subtasks") or {}).get(name) or name in (told.get("groups") or {}):
             continue  # a group's tasks stand for themselves
-        shots = int((told.get("n-shot") or {}).get(task) or 0)
-        samples = _samples(path, task)
-        scores = {"all": next(iter(metrics.values()))} if metrics else {}
-        for (metric, answers), mean in metrics.items():
-            chosen = [one for one in samples if metric in one and one.get("filter", answers) == answers]
-            if found := _scores(chosen, metric, mean):
-                scores = found
-                break
-        yield task, shots, scores
+        shots = int((told.get("n-shot") or {}).get(name) or 0)
+        yield _Task(arm, seed, name, shots, metrics, _samples(path, name))
 
 
 def _samples(path: Path, task: str) -> list[Mapping[str, Any]]:
@@ -132,17 +179,19 @@ def _samples(path: Path, task: str) -> list[Mapping[str, Any]]:
     return found
 
 
-def _scores(samples: list[Mapping[str, Any]], metric: str, mean: float) -> dict[str, float]:
+def _by_question(task: _Task, metric: Metric) -> dict[str, float]:
     """The scores by question, numbers or objects with one, if their mean is what was reported; else none."""
+    name, answers = metric
+    chosen = [one for one in task.samples if name in one and one.get("filter", answers) == answers]
     scores = {}
-    for sample in samples:
-        value = sample[metric]
+    for sample in chosen:
+        value = sample[name]
         if isinstance(value, dict):
             value = value.get("score")
         if not isinstance(value, int | float):
             return {}
         scores[str(sample["doc_id"])] = float(value)
-    if len(scores) < len(samples) or not scores:
+    if len(scores) < len(chosen) or not scores:
         return {}
-    own = sum(scores.values()) / len(scores)
-    return scores if math.isclose(own, mean, rel_tol=1e-6, abs_tol=1e-9) else {}
+    mean = sum(scores.values()) / len(scores)
+    return scores if math.isclose(mean, task.metrics[metric], rel_tol=1e-6, abs_tol=ROUNDED) else {}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -21,11 +22,15 @@ KNOWN = (*NEEDED, "seed", "benchmark", "shots", "question", "status")
 UNFINISHED = (
     *("aborted", "bootfail", "canceled", "cancelled", "crash", "crashed", "deadline", "diverged", "error", "errored"),
     *("fail", "failed", "interrupted", "killed", "launchfailed", "nodefail", "oom", "outofme", "outofmemory", "paused"),
-    *("pending", "preempted", "preempting", "pruned", "queued", "requeued", "revoked", "running", "scheduled"),
-    *("suspended", "timedout", "timeout", "waiting"),
+    *("nan", "oomkilled", "pending", "preempted", "preempting", "pruned", "queued", "requeued", "revoked", "running"),
+    *("scheduled", "suspended", "timedout", "timeout", "waiting"),
 )
-"""Values of a column `status`, in small letters alone, of runs whose scores do not count: words of Slurm, Optuna, W&B,
-MLflow and Ray."""
+"""Values of a column `status`, in small letters alone, or first words of one, of runs whose scores do not count: words
+of Slurm, Optuna, W&B, MLflow, Ray and Kubernetes."""
+OTHER_NAMES = {"state": "status", "task": "benchmark", "dataset": "benchmark", "num_fewshot": "shots"}
+"""What other tools call columns that change what is compared; if a table has one, it is told that it is not read."""
+OURS = {"family", "metric"}
+"""Columns of a table of this lab."""
 TEXT = (".csv", ".tsv", ".txt")
 KEY = ["arm", "run", "benchmark", "shots", "question"]
 
@@ -80,7 +85,9 @@ def _read_file(path: Path) -> pd.DataFrame:
             return pd.DataFrame(load_json(path))
         if ending in TEXT:
             return read_csv(path)
-    except (ValueError, TypeError, AttributeError, OSError) as error:  # bytes that are no text are a ValueError
+    except UnicodeDecodeError:
+        raise RequestError(f"{path}: is not in UTF-8; save it as such") from None
+    except (ValueError, TypeError, AttributeError, OSError) as error:
         reason = str(error).strip().split("\n")[0][:200]
         raise RequestError(f"{path}: cannot be read as a table ({reason})") from None
     raise RequestError(f"{path}: is no table; give a .csv, .tsv, .json, .jsonl or .parquet file, or a folder of logs")
@@ -94,13 +101,16 @@ def read_csv(path: Path) -> pd.DataFrame:
     with path.open(encoding="utf-8-sig") as file:
         while (head := file.readline()) and not head.strip(",; \t\n"):
             above += 1
-    separator = max(",;\t", key=head.count)
-    names = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
+    separator = max(",;\t", key=re.sub('"[^"]*"', "", head).count)
+    # a remark that begins with a quote would swallow the rows up to the next one
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
+    names = [name.strip() for name in next(csv.reader([head], delimiter=separator, quoting=quoting), [])]
     if twice := [name for name in names if name and names.count(name) > 1]:  # pandas would rename the second one
         raise ValueError(f"the column {twice[0]!r} is there twice; leave one out")
     table = pd.read_csv(
         path,
         sep=separator,
+        quoting=quoting,
         dtype=str,
         keep_default_na=False,
         skipinitialspace=True,
@@ -126,19 +136,28 @@ def make_scores(
     table = table.set_axis(pd.RangeIndex(1, len(table) + 1) if numbers is None else numbers)
     table = _named(table, columns or {}, where)
     notes = []
+    for own in table.columns:
+        name = OTHER_NAMES.get(own.lower())
+        if name and name not in table:
+            notes.append(f"The column {own!r} is not read; --columns {name}={own} would.")
     if "status" in table:
         status = table["status"].astype(str).str.strip()
-        unfinished = status.str.lower().str.replace(r" by .*|[\W_]", "", regex=True).isin(UNFINISHED)
-        if unfinished.any():
-            values = ", ".join(sorted(set(status[unfinished])))
-            notes.append(f"Left out {int(unfinished.sum())} of {len(table)} rows by their status ({values}).")
+        small = status.str.lower()
+        unfinished = small.str.replace(r"[\W_]", "", regex=True).isin(UNFINISHED)
+        unfinished |= small.str.extract("([a-z_-]+)")[0].str.replace(r"[\W_]", "", regex=True).isin(UNFINISHED)
+        for left_out, rows in ((True, status[unfinished]), (False, status[~unfinished])):
+            values = ", ".join(sorted(set(rows))[:6])
+            if left_out and len(rows):
+                notes.append(f"Left out {len(rows)} of {len(table)} rows by their status ({values}).")
+            elif len(rows):
+                notes.append(f"Rows that count have the status {values}.")
         table = table[~unfinished]
     if table.empty:
         raise RequestError(f"{where}: has no rows, or by its column of status none of a finished run")
     frame = pd.DataFrame({"score": _numbers(table["score"], where)})
     for name in ("arm", "benchmark", "question", "shots"):
         frame[name] = labels(table[name], name, where) if name in table else ""
-    is_ours = "family" in table and set(table["family"]) <= set(get_args(Family))
+    is_ours = set(table) >= OURS and set(table["family"]) <= set(get_args(Family))
     frame["family"] = table["family"] if is_ours else ""
     paired = "seed" in table
     if paired:
@@ -160,17 +179,28 @@ def make_scores(
 def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.DataFrame:
     """The table with the lab's names for its columns."""
     table = table.rename(columns=lambda name: str(name).strip())
+    renamed: dict[str, str] = {}
     for name, own in columns.items():
         if name not in KNOWN:
             raise RequestError(f"--columns: there is no {name!r}{nearest(name, KNOWN)}")
         if own not in table:
-            raise RequestError(f"{where}: has no column {own!r}{nearest(own, list(table.columns))}")
-        if own != name:
-            table = table.drop(columns=name, errors="ignore").rename(columns={own: name})
+            raise RequestError(f"{where}: has no column {own!r}{nearest(str(own), list(table.columns))}")
+        if own in renamed:
+            raise RequestError(f"--columns: {own!r} cannot be both {renamed[own]} and {name}")
+        renamed[own] = name
+    for own in table.columns:  # `Seed`, as spreadsheets begin names
+        name = own.lower()
+        if name in KNOWN and name not in columns and name not in table and own not in renamed:
+            renamed[own] = name
+    replaced = [name for name in renamed.values() if name in table and name not in renamed]
+    table = table.drop(columns=replaced).rename(columns=renamed)
     for name in NEEDED:
         if name not in table:
             held = ", ".join(map(str, table.columns[:12])) or "none"
-            raise RequestError(f"{where}: has no column {name!r} (it has {held}); name it with --columns {name}=COLUMN")
+            raise RequestError(
+                f"{where}: has no column {name!r} (it has {held}); name it with --columns {name}=COLUMN. A row is one "
+                "score: a table with a column per benchmark or model must be turned into such rows first"
+            )
     for name in table.columns[table.columns.duplicated()]:  # of a frame; in a file `read_csv` has found them
         raise RequestError(f"{where}: has the column {name!r} twice")
     return table
@@ -183,8 +213,8 @@ def _numbers(column: pd.Series[Any], where: str) -> pd.Series[float]:
         place = column.index[wrong][0]
         value = str(column[place]).strip()
         raise RequestError(
-            f"{where}: the score of row {place} is {value[:40]!r}, not a number such as 50.1; leave the row out, or "
-            "have a column `status` say that the run crashed"
+            f"{where}: the score of row {place} is {value[:40]!r}, not a number such as 50.1 (with a point, no "
+            "percent sign); leave the row out, or have a column `status` say that the run crashed"
         )
     return numbers
 

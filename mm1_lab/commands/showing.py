@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -271,20 +272,20 @@ def judge(options: argparse.Namespace) -> int:
     columns = _columns(options.columns) if options.columns is not None else None
     looks = parse_looks(options.looks)
     judgement = judge_scores(options.scores, options.claims, columns, options.lower_is_better, looks)
+    if options.json:
+        print_json(judgement.to_dict())
+    else:
+        print(judgement_text(judgement), flush=True)
     if options.figure:
         from analysis.external.shown import draw_judgement
 
         draw_judgement(judgement, options.figure)
-    if options.json:
-        print_json(judgement.to_dict())
-    else:
-        print(judgement_text(judgement))
     return DONE if judgement.decided else OPEN
 
 
 def _columns(text: str) -> dict[str, str]:
     columns = {}
-    for pair in text.split(","):
+    for pair in re.split(r",(?=\s*[a-z]+\s*=)", text):  # the names of columns may have commas
         name, equals, column = pair.partition("=")
         if not (name.strip() and equals and column.strip()):
             raise RequestError(f"--columns {text}: {pair!r} is not NAME=COLUMN, such as arm=commit")

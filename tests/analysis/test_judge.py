@@ -356,7 +356,7 @@ def test_logs_in_which_less_is_better(tmp_path: Path, told: dict[str, Any]) -> N
         write_results(tmp_path / "without" / arm, told | {"results": wikitext})
     judgement = judge(tmp_path / "logs", [{"first": "better", "second": "base"}])
     assert judgement.claims[0]["difference"] == pytest.approx(30), "neither a perplexity nor a group is in the average"
-    assert "Left out, without a score of which more is better: wikitext." in judgement.notes
+    assert "Left out, without a score in all runs of which more is better: wikitext." in judgement.notes
     with pytest.raises(RequestError, match="no task has a score in its results of which more is better; give a table"):
         judge(tmp_path / "without")
 
@@ -369,7 +369,31 @@ def test_logs_that_do_not_say_which_way_is_better_leave_perplexities_out(tmp_pat
         write_results(tmp_path / arm, told | {"results": {"wikitext": wikitext, "lambada": lambada}})
     judgement = judge(tmp_path, [{"first": "better", "second": "base"}])
     assert judgement.claims[0]["difference"] == pytest.approx(30)
-    assert "Left out, without a score of which more is better: wikitext." in judgement.notes
+    assert "Left out, without a score in all runs of which more is better: wikitext." in judgement.notes
+
+
+def test_a_task_has_one_metric_in_all_logs(tmp_path: Path, told: dict[str, Any]) -> None:
+    """Which one is listed first, rounded or not a number in one of the runs alone decides nothing."""
+    metrics = {"acc,none": (0.5, 0.4), "acc_norm,none": (0.2, 0.6)}
+    for arm, place in (("base", 0), ("better", 1)):
+        listed = metrics if arm == "base" else dict(reversed(metrics.items()))
+        task = {name: values[place] for name, values in listed.items()}
+        results = {"order": task, "nan": task | {"acc,none": (float("nan"), 0.4)[place]}, "alone": {f"{arm},none": 0.5}}
+        write_results(tmp_path / arm, told | {"results": results})
+    claims = [{"first": "better", "second": "base", "measure": measure} for measure in ("order", "nan")]
+    judgement = judge(tmp_path, claims)
+    assert [claim["difference"] for claim in judgement.claims] == pytest.approx([-10, 40])
+    assert judgement.notes[0] == "Metrics: acc (order); acc_norm (nan)."
+    assert "Left out, without a score in all runs of which more is better: alone." in judgement.notes
+
+
+def test_logs_of_which_one_run_lacks_the_questions_are_compared_by_what_they_report(tmp_path: Path) -> None:
+    shutil.copytree(LOGS, tmp_path / "logs")
+    for path in (tmp_path / "logs" / "large").rglob("samples_*"):
+        path.unlink()
+    (claim,) = (judgement := judge(tmp_path / "logs")).claims
+    assert claim["difference"] is not None and "question" not in claim["interval_over"]
+    assert any(note.startswith("Without scores by question in all runs: ten_choices") for note in judgement.notes)
 
 
 @pytest.mark.parametrize(("line", "told"), [("{", "line 3 cannot be read"), ("[1]", "line 3 is no question with")])
@@ -403,7 +427,7 @@ def test_rows_of_a_figure_name_their_measures_and_that_intervals_are_not_correct
 WRONG = [
     ("missing.csv", None, "there is no such file"),
     ("scores.xlsx", b"PK", "is no table"),
-    ("bytes.csv", bytes(range(128, 256)), "cannot be read as a table"),
+    ("bytes.csv", bytes(range(128, 256)), "is not in UTF-8; save it as such"),
     ("scores.json", b"{", "cannot be read as a table"),
     ("scores.jsonl", b"[1]\n3\n", "cannot be read as a table"),
     ("scores.parquet", b"no parquet", "cannot be read as a table"),
@@ -411,7 +435,11 @@ WRONG = [
     ("empty.csv", b"", "cannot be read as a table"),
     ("arm.csv", b"score\n1\n", "has no column 'arm'"),
     ("score.csv", b"arm,points\na,1\nb,2\n", "has no column 'score' (it has arm, points); name it with --columns"),
-    ("text.csv", b"arm,score\na,1\nb,50.1 %\n", "row 3 is '50.1 %', not a number such as 50.1; leave the row out"),
+    (
+        "text.csv",
+        b"arm,score\na,1\nb,50.1 %\n",
+        "row 3 is '50.1 %', not a number such as 50.1 (with a point, no percent",
+    ),
     ("blank.csv", b"\n,\narm,score\n\na,1\n,\nb,\n", "the score of row 7 is '', not a number"),
     ("infinity.csv", b"arm,score\na,inf\nb,1\n", "the score of row 2 is 'inf'"),
     ("one.csv", b"arm,score\na,1\na,2\n", "has one arm, 'a'"),
@@ -421,6 +449,11 @@ WRONG = [
     ("shots.csv", b"arm,shots,score\na,few,1\nb,0,2\n", "the shots of row 2 are 'few'"),
     ("crashed.csv", b"arm,score,status\na,1,crash\nb,2,failed\n", "by its column of status none of a finished run"),
     ("twice.csv", b"arm,score,score \na,1,2\nb,2,3\n", "the column 'score' is there twice"),
+    (
+        "wide.csv",
+        b"dataset,small,large\nvqa,1,2\n",
+        "a column per benchmark or model must be turned",
+    ),
     ("shifted.csv", b"arm,seed,score\na,0,1,9\nb,0,2,9\n", "a row has more cells than the header"),
 ]
 
@@ -463,6 +496,8 @@ ONE = "contrasts: [{first: a, second: b}]"
         (ONE, ["--columns", "arm"], "--columns"),
         (ONE, ["--columns", "arms=x"], "--columns: there is no 'arms'; did you mean 'arm'?"),
         (ONE, ["--columns", "seed=x"], "has no column 'x'"),
+        (ONE, ["--columns", "arm=arm,seed=arm"], "--columns: 'arm' cannot be both arm and seed"),
+        (ONE, ["--columns", "score=x, in %,arm=arm"], "has no column 'x, in %'"),
         (ONE, ["--looks", "1"], "--looks"),
         (ONE, ["--looks", "4,2"], "--looks"),
         (ONE, ["--looks", "4,x"], "--looks"),
@@ -485,12 +520,49 @@ def test_empty_rows_are_skipped_and_lines_of_json_may_hold_separators_of_unicode
     assert judge(path).claims[0]["difference"] == 0
 
 
+def test_rows_are_left_out_by_the_first_word_of_their_status_and_others_are_told(tmp_path: Path) -> None:
+    lines = ["commit\tval_bpb\tStatus\tdescription", *(f"base\t0.99{run}\tkeep\t-" for run in range(3))]
+    words = ("crash: OOM", "NaN loss", "OOMKilled", "CANCELLED by 12", "failed after 3 min")
+    lines += [f"wide\t0.000000\t{word}\t-" for word in words]
+    lines += ['wide\t0.95\tdiscard\t"tanh', 'deep\t0.94\tkeep\tas before"', "last\t0.97\tkeep\t-"]
+    (tmp_path / "results.tsv").write_text("\n".join(lines), encoding="utf-8")
+    judgement = judge(tmp_path / "results.tsv", columns={"arm": "commit", "score": "val_bpb"}, lower_is_better=True)
+    found = {claim["first"]: claim["difference"] for claim in judgement.claims}
+    assert found == pytest.approx({"wide": -0.041, "deep": -0.051, "last": -0.021}), "a quote swallows no rows"
+    assert judgement.notes[0].startswith("Left out 5 of 11 rows by their status (")
+    assert judgement.notes[1] == "Rows that count have the status discard, keep."
+
+
+def test_columns_are_found_by_their_names(tmp_path: Path) -> None:
+    """In capitals, with commas; those of other tools that would change what is compared are named."""
+    path = tmp_path / "scores.csv"
+    rows = [f"{arm};{seed};{score + seed};vqa\n" for arm, score in (("a", 1), ("b", 3)) for seed in range(3)]
+    path.write_text('Arm;Seed;"score, in %";task\n' + "".join(rows), encoding="utf-8")
+    judgement = judge(path, columns={"score": "score, in %"})
+    assert (judgement.claims[0]["seeds"], judgement.claims[0]["difference"]) == (3, pytest.approx(2))
+    assert "The column 'task' is not read; --columns benchmark=task would." in judgement.notes
+    swapped = judge(path, columns={"arm": "Seed", "seed": "Arm", "score": "score, in %"})
+    assert [claim["first"] for claim in swapped.claims] == ["1", "2"]
+
+
+def test_a_family_of_ones_own_is_not_the_lab_s() -> None:
+    rows = [
+        (arm, family, seed, score + seed / 10)
+        for arm in "ab"
+        for seed in (0, 1)
+        for family, score in (("text", 70 - 20 * (arm == "b")), ("vqa", 50 + 3 * (arm == "b")))
+    ]
+    frame = pd.DataFrame(rows, columns=["arm", "family", "seed", "score"]).assign(benchmark=lambda rows: rows["family"])
+    assert judge(frame).claims[0]["difference"] == pytest.approx(-8.5)
+
+
 def test_text_core_is_the_mean_over_benchmarks_without_images() -> None:
     """As in the lab, whatever a user's own are called."""
     of_text = {"sums": {"a": [50, 51], "b": [52, 53.5]}, "facts": {"a": [50, 51], "b": [60, 61]}}
     frames = [table(arms, benchmark=name, family="text") for name, arms in of_text.items()]
     frame = pd.concat([*frames, table({"a": [1, 2], "b": [1, 2]}, benchmark="vqa", family="vqa")])
-    (claim,) = judge(frame, [{"first": "b", "second": "a", "measure": "text-core"}]).claims
+    claims = [{"first": "b", "second": "a", "measure": "text-core"}]
+    (claim,) = judge(frame.assign(metric="accuracy"), claims).claims
     assert claim["difference"] == pytest.approx((2.25 + 10) / 2)
 
 
