@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from mm1_lab.config.errors import RequestError, nearest, short
+from mm1_lab.config.errors import RequestError, nearest, shortened
 
 
 def _number(value: Any) -> Any:
@@ -191,13 +191,13 @@ def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     if error["type"] == "missing":
         return f"the key {key!r} is missing"
     if location[-1:] == ("[key]",) and error["type"] == "string_type":
-        where, name = _dotted(location[:-2]), short(value)
+        where, name = _dotted(location[:-2]), shortened(value)
         return f"{where}: YAML reads a name here as {name}, which is no text; put it in quotes"
-    found = "empty" if value is None else short(value)  # empty: a key with nothing after it
+    found = "empty" if value is None else shortened(value)  # empty: a key with nothing after it
     if error["type"] in ("tuple_type", "list_type"):
-        example = "" if value is None else f", such as {short(f'[{value}]', str)}"
+        example = "" if value is None else f", such as {shortened(f'[{value}]', str)}"
         return f"{key}: must be a list{example} (it is {found})"
-    message = short(error["msg"].removeprefix("Value error, "), str)
+    message = shortened(error["msg"].removeprefix("Value error, "), str)
     if error["type"] in ("dict_type", "model_type"):
         message = "must hold keys and values"
         if value is None:
@@ -208,7 +208,7 @@ def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _dotted(parts: Iterable[Any]) -> str:
-    return short(".".join(map(str, parts)), str)
+    return shortened(".".join(map(str, parts)), str)
 
 
 def keys_at(model: Any, path: Iterable[Any]) -> list[str]:
@@ -255,7 +255,7 @@ def override(model: Known, settings: Iterable[str]) -> Known:
         if not equals or not path.strip():
             raise RequestError(f"{where}: write PATH=VALUE, for example train.steps=200")
         table, key = innermost(values, path.strip(), where)
-        value = parse_yaml(text, f"--set {short(setting)}")
+        value = parse_yaml(text, f"--set {shortened(setting)}")
         word = key.partition(".")[0]
         may_be_new = word == key or isinstance(value, dict)
         if key not in table and not may_be_new and difflib.get_close_matches(word, map(str, table)):

@@ -38,7 +38,7 @@ def nearest(word: str, valid: Iterable[str], before: str = "") -> str:
     return f"; known: {', '.join(valid)}" if valid else ""
 
 
-def short(value: Any, spell: Callable[[Any], str] = repr) -> str:
+def shortened(value: Any, spell: Callable[[Any], str] = repr) -> str:
     """The spelled-out value, shortened to about 200 characters."""
     text = spell(value)
     return text if len(text) <= 200 else f"{text[:150]} … ({len(text)} characters)"

@@ -176,7 +176,7 @@ class Stage(Config):
 
 RECONSTRUCTIVE_DEPTH = 20 / 24
 """Share of its layers that is used of a reconstructive encoder (section 3.2: 20 of AIM's 24)."""
-CAPTION_TOKENS = 32
+USUAL_CAPTION = 32
 """Approximate tokens of the longest caption in a contrastive batch; captions are truncated at 77."""
 
 
@@ -236,8 +236,8 @@ class EncoderStage(Stage):
         flops = encoder_flops(self.size, self.patch, self.image_size, images, 3)
         activations, trained = patches * encoder_activations(self.size, itemsize), network.total
         if self.objective == "contrastive":
-            flops += images * CAPTION_TOKENS * flops_per_position(text, CAPTION_TOKENS, 3)
-            activations += CAPTION_TOKENS * encoder_activations(text, itemsize)
+            flops += images * USUAL_CAPTION * flops_per_position(text, USUAL_CAPTION, 3)
+            activations += USUAL_CAPTION * encoder_activations(text, itemsize)
             trained += text.parameters().total + network.vocabulary * text.width
         return training_cost(
             flops, network, self.size, self.precision, self.rows(), trained=trained, activations=activations

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, NonNegativeInt, model_validator
 
 from mm1_lab.config.base import Config, Count, innermost, keys_at, override, parse_yaml
-from mm1_lab.config.errors import RequestError, nearest, short
+from mm1_lab.config.errors import RequestError, nearest, shortened
 from mm1_lab.config.measure import MeasureField
 from mm1_lab.config.own_connectors import OwnConnectors, read_connectors
 from mm1_lab.config.recipe import Recipe
@@ -278,5 +278,5 @@ def is_of_recipe(setting: str) -> bool:
         return key in keys_at(Recipe, [first]) and key not in keys_at(Scale, [first])
     if not text.strip().startswith("{"):
         return True
-    keys = set(parse_yaml(text, f"--set {short(setting)}"))  # in a scale these are tables, too
+    keys = set(parse_yaml(text, f"--set {shortened(setting)}"))  # in a scale these are tables, too
     return bool(keys) and keys <= {*keys_at(Recipe, [first])} and not keys <= {*keys_at(Scale, [first])}

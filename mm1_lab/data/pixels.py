@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mm1_lab.config import RequestError
-from mm1_lab.data.preprocessing import FORMATS, as_shown, quarters, square
+from mm1_lab.data.preprocessing import PICTURE_FORMATS, as_shown, quarters, square
 from mm1_lab.data.types import BrokenPicture, Picture, Pixels
 
 if TYPE_CHECKING:
@@ -97,14 +97,14 @@ class ImageDecoder:
 
     def _decode(self, picture: StoredPicture, side: int) -> Pixels:
         try:
-            with Image.open(io.BytesIO(picture.read()), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(picture.read()), formats=PICTURE_FORMATS) as image:
                 if image.width * image.height > LARGEST_PICTURE:
                     raise ValueError(f"{image.width} × {image.height} pixels exceed the limit of {LARGEST_PICTURE}")
                 small = square(as_shown(image), side, self.shape)
         except RequestError:  # the connection failed, which says nothing about the image
             raise
         except UnidentifiedImageError:  # whose message holds an address instead of a name
-            raise BrokenPicture(f"{picture.name} (is none of {', '.join(FORMATS)}; convert it)") from None
+            raise BrokenPicture(f"{picture.name} (is none of {', '.join(PICTURE_FORMATS)}; convert it)") from None
         except Exception as error:  # Pillow raises many kinds for damaged files
             raise BrokenPicture(f"{picture.name} ({str(error).strip() or type(error).__name__})") from error
         pixels = np.asarray(small)

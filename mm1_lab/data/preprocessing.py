@@ -5,9 +5,11 @@ from contextlib import suppress
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+IMAGE = "<image>"
+"""Marks a picture in a text."""
 MEAN_COLOUR = 128
 """Value of every channel of a blank image, which the model's normalisation maps to 0."""
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Formats that are decoded; for some others, Pillow would start external programs."""
 
 

@@ -18,10 +18,10 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
 from mm1_lab.config import RequestError, canonical_json
+from mm1_lab.data.preprocessing import IMAGE
 from mm1_lab.files import load_json, new_file
 from mm1_lab.formatting import first_line
 
-IMAGE = "<image>"
 SPECIAL = {"pad": "<pad>", "begin": "<begin>", "end": "<end>", "image": IMAGE}
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
 LONG_WORD = re.compile(r"\S{256}")

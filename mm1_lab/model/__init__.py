@@ -16,7 +16,7 @@ from mm1_lab.model.mm1 import (
     pretrained_encoder_config,
 )
 from mm1_lab.model.modeling_mm1 import MM1Config, MM1ForConditionalGeneration
-from mm1_lab.model.own_connectors import explained
+from mm1_lab.model.own_connectors import explaining
 from mm1_lab.model.packed import States, masks_of, read_by_document, read_rows
 from mm1_lab.model.processing_mm1 import MM1Processor
 from mm1_lab.weights.stored import load_weights, save_weights

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 
 from mm1_lab.config import OwnConnectors
 from mm1_lab.data import preprocessing
-from mm1_lab.data.tokenizers import IMAGE
+from mm1_lab.data.preprocessing import IMAGE
 from mm1_lab.data.types import Tokenizer
 from mm1_lab.files import load_json
 from mm1_lab.model import connectors, encoder, modeling_mm1, processing_mm1

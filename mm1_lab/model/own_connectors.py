@@ -12,7 +12,7 @@ from mm1_lab.config import ALLOWED, RequestError, nearest
 from mm1_lab.model.connectors import CONNECTORS, FINDERS, Build, ConnectorSettings
 
 
-def explained(kind: str) -> AbstractContextManager[None]:
+def explaining(kind: str) -> AbstractContextManager[None]:
     """Within it, what the code of a user's own connector raises becomes a RequestError with file and line."""
     own = ALLOWED.get(kind.partition("@")[2])
     return own.explained() if own else nullcontext()
@@ -31,7 +31,7 @@ def find(kind: str) -> Build | None:
         return None
 
     def build(config: ConnectorSettings, encoder_width: int, decoder_width: int, patches: int) -> nn.Module:
-        with explained(kind):
+        with explaining(kind):
             return _classes_of(digest)[name](config, encoder_width, decoder_width, patches)
 
     return build

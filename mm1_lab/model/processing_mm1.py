@@ -12,10 +12,8 @@ import torch
 from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 
-from mm1_lab.data.preprocessing import FORMATS, MEAN_COLOUR, as_shown, quarters, square
+from mm1_lab.data.preprocessing import IMAGE, MEAN_COLOUR, PICTURE_FORMATS, as_shown, quarters, square
 
-IMAGE = "<image>"
-"""Marks a picture in a text."""
 ASKED = "\nAssistant:"
 """The end of a user's turn in conversations; training tokenises answers by themselves."""
 END_AS_TEXT = "\ufdd0"
@@ -107,7 +105,7 @@ class MM1Processor(ProcessorMixin):
         if self.blind:
             return [np.full((side, side, 3), MEAN_COLOUR, np.uint8)] * self.views
         if isinstance(image, str | Path):
-            with Image.open(image, formats=FORMATS) as opened:
+            with Image.open(image, formats=PICTURE_FORMATS) as opened:
                 shown = as_shown(opened)
                 shown.load()  # before the file is closed
         else:

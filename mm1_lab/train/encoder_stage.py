@@ -33,7 +33,7 @@ from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.sharding import compile_parts
 from mm1_lab.train.stage_run import StageRun
 
-CAPTION_TOKENS = 77
+CAPTION_LIMIT = 77
 """Maximum caption length, begin and end token included; longer captions are truncated."""
 LENGTHS = 4
 """Number of length groups into which the text tower's captions are divided."""
@@ -143,10 +143,9 @@ def pair_batch(
     images: Sequence[Pixels], captions: Sequence[str], tokenizer: Tokenizer, decoded: Decoded = NONE_ASKED
 ) -> PairBatch:
     """Converts images, each (side, side, 3), and captions to tensors."""
-    limit = CAPTION_TOKENS - 2
     rows, groups = [], []
     for caption in captions:
-        ids = tokenizer.encode(caption)[:limit]
+        ids = tokenizer.encode(caption)[: CAPTION_LIMIT - 2]
         rows.append(torch.tensor([tokenizer.begin, *ids, tokenizer.end]))
         digest = sha256(caption.encode()).digest()
         groups.append(int.from_bytes(digest[:8], "big", signed=True))
@@ -179,7 +178,7 @@ class Contrastive(nn.Module):
                 intermediate_size=4 * text.width,
                 num_hidden_layers=text.layers,
                 num_attention_heads=text.heads,
-                max_position_embeddings=CAPTION_TOKENS,
+                max_position_embeddings=CAPTION_LIMIT,
                 hidden_act="gelu",
                 pad_token_id=None,
                 bos_token_id=None,

@@ -5,7 +5,7 @@ from transformers import PreTrainedModel
 
 from mm1_lab.config import DecoderStage, EncoderStage, ModelStage, PretrainedMM1, RequestError
 from mm1_lab.data.types import Tokenizer
-from mm1_lab.model import CONNECTORS, Encoder, build_connector, build_decoder, build_encoder, explained
+from mm1_lab.model import CONNECTORS, Encoder, build_connector, build_decoder, build_encoder, explaining
 
 
 def new_encoder(stage: EncoderStage, tokenizer: Tokenizer) -> Encoder:
@@ -53,7 +53,7 @@ def check_connector(stage: ModelStage) -> None:
                 f"connector {parts.connector.kind!r}: {first} and {name} are one parameter, which cannot be saved "
                 "under two names; call one module twice instead"
             )
-    with explained(parts.connector.kind):
+    with explaining(parts.connector.kind):
         shape = tuple(connector(torch.empty(1, patches, encoder, device="meta")).shape)
     wanted = (1, parts.connector.image_tokens, decoder)
     if shape != wanted:

@@ -11,9 +11,9 @@ from mm1_lab.config import BenchmarkConfig, Config, RequestError, nearest
 from mm1_lab.data.pixels import Shape
 from mm1_lab.data.shards.finding import A_FOLDER_NEEDS, File, data_set, find
 from mm1_lab.data.shards.readers import READERS
-from mm1_lab.data.shards.tables import COLUMNAR, FORMATS, PICTURES
+from mm1_lab.data.shards.tables import COLUMNAR, ENDINGS, PICTURES
 
-USUAL = {"captions": "pairs", "synthetic": "pairs", "interleaved": "pages", "text": "text"}
+BUILT_IN = {"captions": "pairs", "synthetic": "pairs", "interleaved": "pages", "text": "text"}
 """The readers of the built-in sources."""
 
 
@@ -60,8 +60,8 @@ class Entry(Config):
             inner = PurePosixPath(file.name).with_suffix("").suffix
             if ending.lower() in PICTURES:
                 raise RequestError(f"{file.name!r} is a picture; name its folder instead: {A_FOLDER_NEEDS}")
-            if ending not in FORMATS:
-                raise RequestError(f"{file.name!r} must end in {' or '.join(FORMATS)}; convert it")
+            if ending not in ENDINGS:
+                raise RequestError(f"{file.name!r} must end in {' or '.join(ENDINGS)}; convert it")
             folder = base / Path(self.images).expanduser() if self.images else file.folder
             if ending in (".gz", ".zst") and inner in (".tar", *COLUMNAR):
                 lack = "unpack it, as only JSON Lines may be compressed"
@@ -156,8 +156,8 @@ class DataFile(Config):
 
     def named(self) -> dict[str, OwnSource]:
         """All pre-training sources that have files, by name."""
-        built_in = {name: files for name, files in self if name in USUAL and files}
-        return {name: OwnSource(reader=USUAL[name], files=files) for name, files in built_in.items()} | self.sources
+        built_in = {name: files for name, files in self if name in BUILT_IN and files}
+        return {name: OwnSource(reader=BUILT_IN[name], files=files) for name, files in built_in.items()} | self.sources
 
     def all_named(self) -> dict[str, OwnSource]:
         """All pre-training sources, and the instruction sets by their `set_key`."""
@@ -179,7 +179,7 @@ def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
     content = DataFile.read(path)
     if not content.text:
         raise RequestError(f"{path}: names no text; the decoder is pre-trained on text alone, so add `text: [FILES]`")
-    twice = [name for name in content.sources if name in USUAL and getattr(content, name)]
+    twice = [name for name in content.sources if name in BUILT_IN and getattr(content, name)]
     if twice:
         raise RequestError(f"{path}: names {twice[0]} twice, also under `sources:`; list all its files in one place")
     found: dict[str, list[File]] = {}

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import fsspec
 
 from mm1_lab.config import RequestError
-from mm1_lab.data.shards.tables import FORMATS
+from mm1_lab.data.shards.tables import ENDINGS
 from mm1_lab.files import locked, new_file
 from mm1_lab.formatting import first_line
 
@@ -174,7 +174,7 @@ def _of_split(name: str, config: str | None, split: str | None, revision: str | 
         split = next(iter(splits))
     if split not in splits:
         raise RequestError(f"has the splits {', '.join(splits)}; name one of them: `{{dataset: …, split: NAME}}`")
-    read = [file for file in splits[split] if PurePosixPath(file).suffix in FORMATS]
+    read = [file for file in splits[split] if PurePosixPath(file).suffix in ENDINGS]
     if not read:
         other = PurePosixPath(splits[split][0]).name
         raise RequestError(f"{name} has no table and no tar, but {other}; {A_FOLDER_NEEDS}")

@@ -17,7 +17,7 @@ from mm1_lab.config import RequestError, canonical_json
 from mm1_lab.data.pixels import BROKEN_SHARE, files_apart
 from mm1_lab.data.shards.finding import File, make_once, short_hash
 from mm1_lab.data.shards.readers import READERS, Image, LeftOut, Sample
-from mm1_lab.data.shards.tables import Broken, Row, read_rows
+from mm1_lab.data.shards.tables import Broken, Fields, read_rows
 from mm1_lab.data.types import Answer
 from mm1_lab.files import load_json, write_text
 
@@ -31,14 +31,14 @@ KEY = {"key": ("key", "id", "__key__")}
 SAMPLES, BYTES, BYTES_OF_A_CHARACTER = 1000, 32 << 20, 16
 """Most samples, and bytes of pictures and texts, that are written and later tokenised at once; a character counts as
 several bytes, as a tokenizer needs hundreds for each."""
-IMAGE = pa.struct({"content": pa.large_binary(), "path": pa.string(), "offset": pa.int64(), "length": pa.int64()})
+IMAGE_TYPE = pa.struct({"content": pa.large_binary(), "path": pa.string(), "offset": pa.int64(), "length": pa.int64()})
 SCHEMA = pa.schema(
     {
         "split": pa.uint64(),
         "place": pa.string(),
         "texts": pa.list_(pa.string()),
         "answers": pa.list_(pa.int32()),
-        "images": pa.list_(IMAGE),
+        "images": pa.list_(IMAGE_TYPE),
     }
 )
 """`split` is a hash of the key; `texts` is null where an image belongs; `images` lists these in order; `answers` holds
@@ -122,7 +122,7 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
         digest = hashlib.sha256(stream.read(START))
     left_out = Counter[str]()
     broken: list[str] = []
-    rows: list[Row] = []
+    rows: list[Fields] = []
     size = total = 0
     for place, row in read_rows(path, file.name, columns, required):
         total += 1
@@ -165,7 +165,7 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
     return {"digest": digest.hexdigest(), "left_out": dict(sorted(left_out.items())), "notes": broken[:5]}
 
 
-def _record(sample: Sample, key: Any, place: str) -> Row:
+def _record(sample: Sample, key: Any, place: str) -> Fields:
     key = sample.key if key is None else str(key)
     texts: list[str | None] = []
     answers, images = [], []

@@ -22,10 +22,10 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from mm1_lab.data.shards.tables import PICTURES, Broken, Columns, Row, sound
+from mm1_lab.data.preprocessing import IMAGE
+from mm1_lab.data.shards.tables import PICTURES, Broken, Columns, Fields, sound
 from mm1_lab.data.types import Answer
 
-PLACEHOLDER = "<image>"
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
@@ -57,14 +57,14 @@ class Sample(NamedTuple):
     """Text (`Answer` where it answers) and pictures in reading order; of a captioned picture, all of its captions."""
 
 
-def read_text(row: Row) -> Sample:
+def read_text(row: Fields) -> Sample:
     text = words(row["text"])
     if not text:
         raise LeftOut("without text")
     return Sample(text, [text])
 
 
-def read_pair(row: Row) -> Sample:
+def read_pair(row: Fields) -> Sample:
     """A picture with its caption or its captions, of which each epoch shows the next."""
     image = stored_image(row["image"])
     if image is None:
@@ -76,7 +76,7 @@ def read_pair(row: Row) -> Sample:
     return Sample(image.key, [image, *captions])
 
 
-def read_page(row: Row) -> Sample:
+def read_page(row: Fields) -> Sample:
     """An OBELICS-like document: of `images` and `texts`, one is null at each place."""
     images, texts = row["image"], row["text"]
     if not isinstance(images, list) or not isinstance(texts, list) or len(images) != len(texts):
@@ -152,7 +152,7 @@ def chat_prompt(request: str) -> str:
     return f"User: {request}\nAssistant:"
 
 
-def read_conversation(row: Row) -> Sample:
+def read_conversation(row: Fields) -> Sample:
     """Converts a conversation to plain text with its pictures. Raises Broken if it is malformed."""
     if not isinstance(row["text"], list) or not row["text"]:
         raise Broken("has no turns")
@@ -216,7 +216,7 @@ def _turns(entry: Any, where: str, images: list[Image]) -> list[tuple[str, list[
             parts += _marked(item.get("text"), where, images)
         elif kind in ("image", "image_url"):
             image = item.get("image") or item.get("image_url") or item.get("path")
-            parts += _stored_images(image) if image else _marked(PLACEHOLDER, where, images)
+            parts += _stored_images(image) if image else _marked(IMAGE, where, images)
         else:
             raise Broken(f"{where}: has content of type {kind!r}; known types are text, image and image_url")
     return [(role, parts)]
@@ -226,7 +226,7 @@ def _marked(text: Any, where: str, images: list[Image]) -> list[Part]:
     """The text with the next of `images` at each `<image>`."""
     if not isinstance(text, str):
         raise Broken(f"{where}: must be text, but is a {type(text).__name__}")
-    first, *others = sound(text).split(PLACEHOLDER)
+    first, *others = sound(text).split(IMAGE)
     parts: list[Part] = [first]
     for other in others:
         if not images:
@@ -253,16 +253,16 @@ def _request(content: list[Part], number: int) -> list[Part]:
 class Reader(NamedTuple):
     """How rows become samples, and the columns under which its fields may be; `optional` ones a row may lack."""
 
-    read: Callable[[Row], Sample]
+    read: Callable[[Fields], Sample]
     columns: Columns
     optional: tuple[str, ...] = ()
 
 
-IMAGE = ("image", "file_name", "path", *(ending[1:] for ending in PICTURES), "image_path")
+IMAGE_COLUMNS = ("image", "file_name", "path", *(ending[1:] for ending in PICTURES), "image_path")
 CONVERSATION: Columns = {"text": ("messages", "conversations", "texts"), "image": ("images", "image")}
 READERS = {
     "text": Reader(read_text, {"text": ("text",)}),
-    "pairs": Reader(read_pair, {"image": IMAGE, "text": ("caption", "text", "captions")}),
+    "pairs": Reader(read_pair, {"image": IMAGE_COLUMNS, "text": ("caption", "text", "captions")}),
     "pages": Reader(read_page, {"image": ("images",), "text": ("texts",)}),
     "conversations": Reader(read_conversation, CONVERSATION, optional=("image",)),
 }

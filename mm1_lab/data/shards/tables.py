@@ -29,7 +29,7 @@ BETWEEN = re.compile(r"[\s,]*")
 """What stands between the values of a JSON array."""
 csv.field_size_limit(sys.maxsize)  # by default 128 KiB; texts that are too long are left out and counted
 
-Row = dict[str, Any]
+Fields = dict[str, Any]
 Columns = Mapping[str, tuple[str, ...]]
 """Field → the names of columns under which it may be found."""
 
@@ -38,11 +38,11 @@ class Broken(Exception):
     """A row that cannot be used although it is meant to be; the message says why."""
 
 
-Rows = Iterator[tuple[str, Row | Broken]]
+FileRows = Iterator[tuple[str, Fields | Broken]]
 """The place of each row in its file, and its columns."""
 
 
-def read_rows(path: Path, name: str, columns: Columns, required: Collection[str]) -> Rows:
+def read_rows(path: Path, name: str, columns: Columns, required: Collection[str]) -> FileRows:
     """Yields the rows of the file at `path`, which messages call `name`, with their fields under standard names.
 
     A required field that the first row lacks raises RequestError, and one that a later row lacks makes it `Broken`.
@@ -50,7 +50,7 @@ def read_rows(path: Path, name: str, columns: Columns, required: Collection[str]
     wanted = {column for names in columns.values() for column in names}
     place = ""
     try:
-        for number, (place, row) in enumerate(FORMATS[path.suffix](path, wanted)):
+        for number, (place, row) in enumerate(ENDINGS[path.suffix](path, wanted)):
             if isinstance(row, dict):
                 row = _fields(row, columns, required)
                 if isinstance(row, Broken) and number == 0 and path.suffix in COLUMNAR:
@@ -65,7 +65,7 @@ def read_rows(path: Path, name: str, columns: Columns, required: Collection[str]
         ) from None
 
 
-def _fields(row: Row, columns: Columns, required: Collection[str]) -> Row | Broken:
+def _fields(row: Fields, columns: Columns, required: Collection[str]) -> Fields | Broken:
     """The row's fields by standard names; Broken if a required one has none of its columns."""
     for field in required:
         names = columns[field]
@@ -82,7 +82,7 @@ def _first(row: Mapping[str, Any], names: Iterable[str]) -> Any:
     return next((row[name] for name in names if row.get(name) is not None), None)
 
 
-def _arrow(path: Path, wanted: Collection[str]) -> Rows:
+def _arrow(path: Path, wanted: Collection[str]) -> FileRows:
     """The rows of a Parquet file or an Arrow stream; columns that nobody reads are there as None, for messages."""
     is_parquet = path.suffix == ".parquet"
     file = pq.ParquetFile(path) if is_parquet else pa.ipc.open_stream(pa.memory_map(str(path)))
@@ -102,7 +102,7 @@ def _lines(path: Path) -> Iterator[bytes]:
         yield from stream
 
 
-def _csv(path: Path, _: object) -> Rows:
+def _csv(path: Path, _: object) -> FileRows:
     numbered = enumerate(_lines(path))
     lines = (line.decode("utf-8-sig", "surrogateescape" if number else "strict") for number, line in numbered)
     table = csv.DictReader(lines, strict=True)
@@ -115,13 +115,13 @@ def _csv(path: Path, _: object) -> Rows:
         yield f"line {table.line_num}", broken or row
 
 
-def _json_lines(path: Path, _: object) -> Rows:
+def _json_lines(path: Path, _: object) -> FileRows:
     for number, line in enumerate(_lines(path), start=1):
         if line.strip():
             yield f"line {number}", _parse_object(line)
 
 
-def _json(path: Path, wanted: Collection[str]) -> Rows:
+def _json(path: Path, wanted: Collection[str]) -> FileRows:
     """The objects of one large array; or JSON Lines, if the file does not begin with a bracket."""
     with path.open("rb") as stream:
         start = stream.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -142,18 +142,18 @@ def _json(path: Path, wanted: Collection[str]) -> Rows:
         number += 1
 
 
-def _parse_object(text: bytes) -> Row | Broken:
+def _parse_object(text: bytes) -> Fields | Broken:
     try:
         return _as_object(json.loads(text.decode("utf-8-sig")))
     except (ValueError, RecursionError) as error:  # also for huge numbers and deep nesting
         return Broken(f"is not JSON ({first_line(error)})")
 
 
-def _as_object(value: Any) -> Row | Broken:
+def _as_object(value: Any) -> Fields | Broken:
     return value if isinstance(value, dict) else Broken(f"must be a JSON object, but is a {type(value).__name__}")
 
 
-def _tar(path: Path, wanted: Collection[str]) -> Rows:
+def _tar(path: Path, wanted: Collection[str]) -> FileRows:
     """A row per key: `image` is the offset and length of KEY.jpg, `caption` is KEY.txt, the others are of KEY.json."""
     samples: dict[str, dict[str, tarfile.TarInfo]] = {}
     twice: set[str] = set()
@@ -180,7 +180,7 @@ def _tar(path: Path, wanted: Collection[str]) -> Rows:
             yield key, row
 
 
-def _described(members: Mapping[str, tarfile.TarInfo], stream: BinaryIO) -> Row | Broken:
+def _described(members: Mapping[str, tarfile.TarInfo], stream: BinaryIO) -> Fields | Broken:
     """What KEY.json and KEY.txt say."""
     texts: dict[str, bytes] = {}
     for ending in (".json", ".txt"):
@@ -198,7 +198,7 @@ def _described(members: Mapping[str, tarfile.TarInfo], stream: BinaryIO) -> Row 
     return {"caption": None} | row
 
 
-FORMATS: dict[str, Callable[[Path, Collection[str]], Rows]] = {
+ENDINGS: dict[str, Callable[[Path, Collection[str]], FileRows]] = {
     ".tar": _tar,
     ".parquet": _arrow,
     ".arrow": _arrow,
