@@ -1,6 +1,6 @@
 """A scale translates a recipe in the paper's units into layers, widths, pixels, steps, batch sizes and resources."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, field_validator, model_validator
 
@@ -131,14 +131,22 @@ class Resources(Config):
         return gpus
 
 
+class Gpu(NamedTuple):
+    """From the manufacturer's data sheet: peak FLOPs per second of dense matrix products, and memory."""
+
+    half: float
+    """In bf16."""
+    single: float
+    """In fp32, which training does not round to TF32."""
+    gigabytes: float
+
+
 GPUS = {
-    "a100": (312e12, 19.5e12, 80),
-    "h100": (989e12, 67e12, 80),
-    "h200": (989e12, 67e12, 141),
-    "b200": (2250e12, 80e12, 180),
+    "a100": Gpu(half=312e12, single=19.5e12, gigabytes=80),
+    "h100": Gpu(half=989e12, single=67e12, gigabytes=80),
+    "h200": Gpu(half=989e12, single=67e12, gigabytes=141),
+    "b200": Gpu(half=2250e12, single=80e12, gigabytes=180),
 }
-"""From the manufacturer's data sheets: peak FLOPs per second of dense matrix products in bf16 and in fp32, which
-training does not round to TF32; gigabytes."""
 
 
 class Hardware(Config):
@@ -154,13 +162,13 @@ class Hardware(Config):
 
     def peak(self, precision: str) -> float:
         """FLOPs per second at a stage's `precision`."""
-        half, whole, _ = GPUS[self.gpu]
-        return whole if precision == "32-true" else half
+        gpu = GPUS[self.gpu]
+        return gpu.single if precision == "32-true" else gpu.half
 
     @property
     def memory_bytes(self) -> float:
         """Memory of each GPU in bytes."""
-        return 1e9 * (self.memory or GPUS[self.gpu][2])
+        return 1e9 * (self.memory or GPUS[self.gpu].gigabytes)
 
 
 class Scale(Config):

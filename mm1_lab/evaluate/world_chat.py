@@ -14,7 +14,7 @@ from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.types import Picture
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.instructions import (
-    Asked,
+    Exchange,
     Turn,
     about_thing,
     absent,
@@ -69,7 +69,7 @@ def chat_benchmarks(settings: EvaluationSettings, seed: int = 0) -> list[Benchma
     return benchmarks
 
 
-def _asking(kind: str, ask: Callable[[Random, Split], Asked]) -> Make:
+def _asking(kind: str, ask: Callable[[Random, Split], Exchange]) -> Make:
     return lambda random, split: _question(kind, *ask(random, split))
 
 

@@ -6,6 +6,7 @@ So row k is a formula, and a run that resumes at any step computes nothing of th
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,10 +28,18 @@ OPEN_ROWS = 32
 HELD_OUT_MOST = 10_000
 """Held-out samples that are read, enough to evaluate on."""
 SCHEMA = pa.schema({"entries": pa.list_(pa.int64())})
-"""A packed row: five numbers for each entry, its sample and its chunk."""
+"""A packed row: five numbers for each entry, its sample and its `Chunk`."""
 
-Chunk = tuple[int, int, int, int]
-"""Of a document's ids the first and the end; positions in a row (begin and end token included), pictures."""
+
+class Chunk(NamedTuple):
+    """A part of a document that fits a row."""
+
+    start: int
+    """Index into the document's ids."""
+    end: int
+    positions: int
+    """In the row, begin and end token included."""
+    images: int
 
 
 class Rows:
@@ -51,12 +60,13 @@ class Rows:
         draw = np.random.default_rng(0)
         train = self._collection.train
         for start in range(0, len(train), BLOCK):
-            entries: list[tuple[int, int, int, int, int]] = []
+            entries: list[tuple[int, ...]] = []
+            sizes: list[tuple[int, int]] = []
             for sample in train[start : start + BLOCK].tolist():
                 for chunk in self._packed_chunks(sample):
                     entries.append((sample, *chunk))
+                    sizes.append((chunk.positions, chunk.images))
             order = draw.permutation(len(entries)).tolist()
-            sizes = [(positions, images) for *_, positions, images in entries]
             numbers = np.array(entries, np.int64).reshape(-1, 5)
             packed = []
             for row in first_fit(order, sizes, self._limits, OPEN_ROWS):
@@ -70,8 +80,7 @@ class Rows:
         captions = self._captions(sample)
         if not captions:
             return []
-        longest = max(captions, key=lambda chunk: chunk[2])
-        return [longest]
+        return [max(captions, key=lambda chunk: chunk.positions)]
 
     def _captions(self, sample: int) -> list[Chunk]:
         """The first chunk of a picture with each of its captions."""
@@ -81,8 +90,7 @@ class Rows:
         for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
             chunk = next(cut(ids[start:end], self._limits), None)
             if chunk:
-                first, last, positions, images = chunk
-                chunks.append((start + first, start + last, positions, images))
+                chunks.append(chunk._replace(start=start + chunk.start, end=start + chunk.end))
         return chunks
 
     def _ids_of(self, sample: int) -> Ids:
@@ -101,7 +109,7 @@ class Rows:
         before = 0  # pictures of the document before this chunk
         if self._collection.reader == "pairs":
             captions = self._captions(sample)
-            start, end, _, _ = captions[(epoch + sample) % len(captions)]
+            start, end, *_ = captions[(epoch + sample) % len(captions)]
         else:
             before = int(np.count_nonzero(ids[:start] == PICTURE))
         places = (start + np.flatnonzero(ids[start:end] == PICTURE)).tolist()
@@ -123,7 +131,7 @@ class Rows:
         for chunks in zip_longest(*map(self._packed_chunks, samples)):
             for sample, chunk in zip(samples, chunks, strict=True):
                 if chunk is not None:
-                    document = self._document(sample, chunk[0], chunk[1])
+                    document = self._document(sample, chunk.start, chunk.end)
                     if self._collection.reader == "pairs":
                         epochs = range(len(self._captions(sample)))  # each shows another
                         captions = tuple(self._document(sample, 0, 0, epoch).text for epoch in epochs)
@@ -152,7 +160,7 @@ def cut(ids: Ids, limits: Limits) -> Iterator[Chunk]:
         shown = int(images[end] - images[start])
         taken = int(positions[end] - positions[start]) + 2
         if shown < end - start:
-            yield start, end, taken, shown
+            yield Chunk(start, end, taken, shown)
         start = end
 
 

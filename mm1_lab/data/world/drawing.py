@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from functools import cache
 from random import Random
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,14 @@ _LETTERS = {
     "x": "#...# #...# .#.#. ..#.. .#.#. #...# #...#",
     "z": "##### ....# ...#. ..#.. .#... #.... #####",
 }
+
+
+class Spot(NamedTuple):
+    """Where a thing or letter is drawn, in canvas pixels."""
+
+    side: int
+    top: int
+    left: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +102,8 @@ def _corner_of(place: int) -> tuple[int, int]:
     return row * _CELL + down * _SHIFT, column * _CELL + right * _SHIFT
 
 
-def layout(scene: Scene) -> list[tuple[int, int, int]]:
-    """(side, top, left) of each thing, in canvas pixels."""
+def layout(scene: Scene) -> list[Spot]:
+    """The spot of each thing."""
     random = Random(scene.look)
     random.random()  # the background's
     spots = []
@@ -106,7 +114,7 @@ def layout(scene: Scene) -> list[tuple[int, int, int]]:
         top, left = _corner_of(thing.place)
         top += margin + int(random.random() * (2 * _JITTER + 1))
         left += margin + int(random.random() * (2 * _JITTER + 1))
-        spots.append((length, top, left))
+        spots.append(Spot(length, top, left))
     return spots
 
 

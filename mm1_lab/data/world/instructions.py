@@ -7,6 +7,7 @@ may have several turns. A request about a picture follows that picture.
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+from typing import NamedTuple
 
 from mm1_lab.data.types import Answer, Document, Part, Picture
 from mm1_lab.data.world.drawing import ScenePicture
@@ -26,11 +27,16 @@ class Turn:
     """The answers to choose from, if the request offers any."""
 
 
+class Exchange(NamedTuple):
+    """A picture and a turn about it."""
+
+    picture: Picture
+    turn: Turn
+
+
 Parts = tuple[Part, ...]
 Draw = Callable[[Random, Split], Parts]
 """Draws a conversation."""
-Asked = tuple[Picture, Turn]
-"""A picture and a turn about it."""
 _KINDS = (tuple(COLOURS), PLACES, SHAPES, LETTERS, ANIMALS, TOWNS)
 """Groups of words that answer the same kind of question."""
 
@@ -101,40 +107,40 @@ def absent(scene: Scene, shapes: tuple[str, ...] = SHAPES) -> list[tuple[str, st
     return [(colour, shape) for colour in COLOURS for shape in shapes if (colour, shape) not in shown]
 
 
-def describing(random: Random, split: Split) -> Asked:
+def describing(random: Random, split: Split) -> Exchange:
     """Asks for a complete description, thing by thing."""
     scene = sample_scene(random, split)
     told = []
     for thing in scene.things:
         told.append(f"{PLACES[thing.place]} a {thing.size} {thing.colour} {thing.name}")
     answer = f"it shows {len(told)} : {' , '.join(told)}"
-    return ScenePicture(scene), Turn("all that this image shows", answer)
+    return Exchange(ScenePicture(scene), Turn("all that this image shows", answer))
 
 
-def reading(random: Random, split: Split) -> Asked:
+def reading(random: Random, split: Split) -> Exchange:
     """Asks for a letter of a poster."""
     poster = sample_poster(random, split)
     place, letter, _ = random.choice(poster.letters)
-    return poster, Turn(f"the letter printed {PLACES[place]}", letter)
+    return Exchange(poster, Turn(f"the letter printed {PLACES[place]}", letter))
 
 
-def counting(random: Random, split: Split) -> Asked:
+def counting(random: Random, split: Split) -> Exchange:
     """Asks for the steps of a chart's bar."""
     chart = sample_chart(random, split)
     colour, count = random.choice(chart.bars)
-    return chart, Turn(f"the count of {colour}", str(count))
+    return Exchange(chart, Turn(f"the count of {colour}", str(count)))
 
 
-def adding(random: Random, split: Split) -> Asked:
+def adding(random: Random, split: Split) -> Exchange:
     """Asks for the sum of a chart's two bars; the answer shows its working first."""
     chart = sample_chart(random, split)
     (first, one), (second, other) = random.sample(chart.bars, 2)
     total = one + other
     worked = f"{first} is {one} . {second} is {other} . {one} plus {other} equals {total}"
-    return chart, Turn(f"the total of {first} and {second}", f"{worked} . the answer is {total}")
+    return Exchange(chart, Turn(f"the total of {first} and {second}", f"{worked} . the answer is {total}"))
 
 
-def knowing(random: Random, split: Split) -> Asked:
+def knowing(random: Random, split: Split) -> Exchange:
     """Asks for something that requires a fact stated only in text."""
     scene = sample_scene(random, split, counts=(1.0,), letters=0.0)
     thing = scene.things[0]
@@ -142,7 +148,7 @@ def knowing(random: Random, split: Split) -> Asked:
         turn = Turn("the animal that owns this", OWNERS[thing.name])
     else:
         turn = Turn("the town that likes this color", LIKED[thing.colour])
-    return ScenePicture(scene), turn
+    return Exchange(ScenePicture(scene), turn)
 
 
 def _short_answers(random: Random, split: Split) -> Parts:
@@ -152,7 +158,7 @@ def _short_answers(random: Random, split: Split) -> Parts:
     return _conversation(ScenePicture(scene), _sometimes_offering(random, ask(random, scene)))
 
 
-def _single(ask: Callable[[Random, Split], Asked]) -> Draw:
+def _single(ask: Callable[[Random, Split], Exchange]) -> Draw:
     """Conversations of one turn."""
     return lambda random, split: _conversation(*ask(random, split))
 

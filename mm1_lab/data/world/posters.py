@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mm1_lab.data.types import Pixels
-from mm1_lab.data.world.drawing import RGB, mask_of
+from mm1_lab.data.world.drawing import RGB, Spot, mask_of
 from mm1_lab.data.world.scenes import Split, split_of
 from mm1_lab.data.world.words import COLOURS, CORNERS, LETTERS
 
@@ -33,7 +33,7 @@ class Poster:
 
     letters: tuple[tuple[int, str, str], ...]
     """(place, letter, colour) of each; places are from CORNERS, and no place or letter occurs twice."""
-    look: int = 0
+    look: int
 
     @property
     def split(self) -> Split:
@@ -44,24 +44,24 @@ class Poster:
         random = Random(self.look)
         canvas = _background(random)
         spots = self._spots(random)
-        for (_, letter, colour), (size, top, left) in zip(self.letters, spots, strict=True):
-            _paint(canvas, mask_of(letter, size), top, left, colour)
+        for (_, letter, colour), spot in zip(self.letters, spots, strict=True):
+            _paint(canvas, mask_of(letter, spot.side), spot.top, spot.left, colour)
         return _finish(canvas, random, side)
 
-    def layout(self) -> list[tuple[int, int, int]]:
-        """(side, top, left) of each letter, in canvas pixels."""
+    def layout(self) -> list[Spot]:
+        """The spot of each letter."""
         random = Random(self.look)
         random.random()  # the background's
         return self._spots(random)
 
-    def _spots(self, random: Random) -> list[tuple[int, int, int]]:
+    def _spots(self, random: Random) -> list[Spot]:
         size = _LETTERS[self.look % 2]
         spots = []
         for place, _, _ in self.letters:
             row, column = divmod(CORNERS.index(place), 2)
             top = row * _QUARTER + random.randrange(4, _QUARTER - size - 4)
             left = column * _QUARTER + random.randrange(4, _QUARTER - size - 4)
-            spots.append((size, top, left))
+            spots.append(Spot(size, top, left))
         return spots
 
 
@@ -71,7 +71,7 @@ class Chart:
 
     bars: tuple[tuple[str, int], ...]
     """(colour, count) of each."""
-    look: int = 0
+    look: int
 
     @property
     def split(self) -> Split:

@@ -169,15 +169,26 @@ def _one_of(makers: dict[Callable[[Random], Parts], float], random: Random) -> P
     return random.choices(list(makers), list(makers.values()))[0](random)
 
 
+class _Phase(NamedTuple):
+    """A part of the curriculum: shares of documents, of which the rest is a mix of all kinds."""
+
+    until: float
+    """Progress up to which it lasts."""
+    bare: float
+    """Bare pairs."""
+    flipped: float
+    """Bare pairs with the value first."""
+    plain: float
+    """Plainly told scenes."""
+
+
 _CURRICULUM = (
-    (0.08, 0.92, 0.0, 0.08),
-    (0.16, 0.40, 0.1, 0.50),
-    (0.40, 0.08, 0.07, 0.75),
-    (1.0, 0.03, 0.02, 0.1),
+    _Phase(until=0.08, bare=0.92, flipped=0.0, plain=0.08),
+    _Phase(until=0.16, bare=0.40, flipped=0.1, plain=0.50),
+    _Phase(until=0.40, bare=0.08, flipped=0.07, plain=0.75),
+    _Phase(until=1.0, bare=0.03, flipped=0.02, plain=0.1),
 )
-"""Stages of the curriculum: (progress up to which it lasts, share of bare pairs, share of pairs with the value first,
-share of plainly told scenes); the rest is a mix of all kinds. With both orders of pairs or many voices from the start,
-the decoder learns look-up more than twice as late."""
+"""With both orders of pairs or many voices from the start, the decoder learns look-up more than twice as late."""
 
 
 def pretraining_document(random: Random, progress: float, long: bool) -> Parts:
@@ -185,10 +196,10 @@ def pretraining_document(random: Random, progress: float, long: bool) -> Parts:
 
     `long`: rows are long enough for many-shot documents.
     """
-    _, bare, flipped, plain = next(stage for stage in _CURRICULUM if progress <= stage[0])
+    phase = next(phase for phase in _CURRICULUM if progress <= phase.until)
     drawn = random.random()
-    if drawn < bare + flipped:
-        return bare_pairs(random, value_first=drawn >= bare)
-    if drawn < bare + flipped + plain:
+    if drawn < phase.bare + phase.flipped:
+        return bare_pairs(random, value_first=drawn >= phase.bare)
+    if drawn < phase.bare + phase.flipped + phase.plain:
         return plainly_told(random)
     return text_document(random) if long else _one_of(_FIRST, random)

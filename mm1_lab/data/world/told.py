@@ -50,8 +50,8 @@ _FEW = (0.1, 0.4, 0.5)
 _RETOLD = (0.3, 0.35, 0.2, 0.1, 0.05)
 """Odds for scenes that are described twice."""
 _SHOWN = ((0.4, 0.6), (0.1, 0.4, 0.5), (0.1, 0.4, 0.5))
-"""Odds for demonstrations: few things, so that eight demonstrations fit a row, or more than in pictures, so that
-answers are not found without looking them up."""
+"""Odds for demonstrations: few things, so that eight demonstrations fit a row, or, twice as often, more than in
+pictures, so that answers are not found without looking them up."""
 _ANSWERED_OTHERWISE = 0.25
 """Probability that questions about one scene are answered in a convention that nothing shows."""
 _ASKED = {
@@ -68,7 +68,7 @@ _ASKED = {
 relation and owner rest on it: with two fifths of this share a decoder never learned it (results/LOG.md)."""
 
 
-def bare_pairs(random: Random, value_first: bool = False) -> Parts:
+def bare_pairs(random: Random, value_first: bool) -> Parts:
     """`circle red , square blue . square blue .`: key-value pairs, then the keys again, plain or in questions.
 
     With `value_first` (`red circle`, as in captions), they are always in questions. Those are in first words, whichever
