@@ -67,7 +67,7 @@ class Case:
 
     @property
     def scale(self) -> Scale:
-        return load_scale(self.amounts.scale, SWEEP.parent / "scales", self.amounts.settings)
+        return load_scale(self.amounts.scale, SWEEP.parent / "scales", settings=self.amounts.settings)
 
     @property
     def name(self) -> str:

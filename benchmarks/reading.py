@@ -53,7 +53,7 @@ def measure(amounts: Amounts) -> list[Row]:
     torch.set_num_threads(1)
     world = World()
     stage = multimodal_stage(base_evaluation(amounts, world))
-    scale = load_scale(amounts.scale, SWEEP.parent / "scales", amounts.settings)
+    scale = load_scale(amounts.scale, SWEEP.parent / "scales", settings=amounts.settings)
     few = replace(amounts, steps=max(1, amounts.steps // 2))  # which training.py times in full
     count = PER_STEP * amounts.steps
     with TemporaryDirectory() as folder:

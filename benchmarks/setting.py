@@ -55,7 +55,7 @@ QUICK = Amounts(
 
 def base_evaluation(amounts: Amounts, data: Data) -> EvaluationStage:
     """The last stage of the base trial with seed 0; it contains the others."""
-    scale = load_scale(amounts.scale, SWEEP.parent / "scales", amounts.settings)
+    scale = load_scale(amounts.scale, SWEEP.parent / "scales", settings=amounts.settings)
     return resolve("base", load_sweep(SWEEP).base, scale, 0, data.identity).evaluation
 
 

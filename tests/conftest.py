@@ -138,7 +138,7 @@ def squares() -> Squares:
 
 def evaluation_of(*settings: str, recipe: Recipe | None = None, scale: str = "smoke") -> EvaluationStage:
     """An arm's evaluation on the world at seed 0."""
-    return resolve("arm", recipe or Recipe(), load_scale(scale, SCALES, settings), 0, WORLD_DATA).evaluation
+    return resolve("arm", recipe or Recipe(), load_scale(scale, SCALES, settings=settings), 0, WORLD_DATA).evaluation
 
 
 @dataclass(frozen=True)

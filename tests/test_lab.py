@@ -57,7 +57,7 @@ def shrunk(encoder: Path, decoder: Path, *more: str) -> tuple[str, ...]:
 
 
 def lab(encoder: Path, decoder: Path, *more: str) -> Scale:
-    return load_scale("lab", SWEEPS / "scales", shrunk(encoder, decoder, *more))
+    return load_scale("lab", SWEEPS / "scales", settings=shrunk(encoder, decoder, *more))
 
 
 @pytest.mark.parametrize(("encoder", "decoder"), PAIRS)

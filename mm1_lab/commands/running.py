@@ -27,7 +27,7 @@ from mm1_lab.config import (
     override,
     spelt,
 )
-from mm1_lab.config.base import innermost, keys_at, parse_yaml
+from mm1_lab.config.base import keys_at, open_table, parse_yaml
 from mm1_lab.files import PUBLISHED, here_or_shipped, write_text
 from mm1_lab.orchestrate.planning.finding import SWEEPS
 
@@ -185,9 +185,9 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Seque
         values[field] = parse_yaml(f"[{text}]", f"--vary {setting}")
     others: dict[str, list[Any]] = {}
     for field, own in values.items():
-        table, key = innermost(base, field, "--vary")
+        table, key = open_table(base, field, "--vary")
         others[field] = [value for value in own if value != table.get(key)]
-        set_table, key = innermost(base_as_set, field, "--vary")
+        set_table, key = open_table(base_as_set, field, "--vary")
         if not grid and len(others[field]) < len(own) and set_table.get(key) != table.get(key):
             raise RequestError(
                 f"--vary {field}: {spelt(table.get(key))} is the value of {recipe}, which --set changes to "

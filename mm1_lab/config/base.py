@@ -63,7 +63,8 @@ REMEDIES = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Rejects equal keys, of which PyYAML keeps the last: one of two arms of one name would be lost silently."""
+    """Rejects equal keys, of which PyYAML keeps the last: one of two arms of one name would be lost silently; and merge
+    keys (`<<`), as nothing flattens them."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         seen: set[str] = set()
@@ -254,7 +255,7 @@ def override(model: Known, settings: Iterable[str]) -> Known:
         path, equals, text = setting.partition("=")
         if not equals or not path.strip():
             raise RequestError(f"{where}: write PATH=VALUE, for example train.steps=200")
-        table, key = innermost(values, path.strip(), where)
+        table, key = open_table(values, path.strip(), where)
         value = parse_yaml(text, f"--set {shortened(setting)}")
         word = key.partition(".")[0]
         may_be_new = word == key or isinstance(value, dict)
@@ -265,8 +266,9 @@ def override(model: Known, settings: Iterable[str]) -> Known:
     return type(model).parse(values, "--set")
 
 
-def innermost(values: dict[str, Any], path: str, where: str) -> tuple[dict[str, Any], str]:
-    """The innermost table that a dotted path leads to, and what is left of the path: the key in that table.
+def open_table(values: dict[str, Any], path: str, where: str) -> tuple[dict[str, Any], str]:
+    """The innermost table that a dotted path leads to, and what is left of the path: the key in that table. A part on
+    the way that is None becomes an empty table in `values`.
 
     Raises RequestError, which begins with `where`, for a path into a value that is no table.
     """

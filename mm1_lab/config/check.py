@@ -48,7 +48,11 @@ class Check:
 
         `more` has further fields.
         """
-        bounds = [f"≥ {least:g}"] * (least > -math.inf) + [f"≤ {most:g}"] * (most < math.inf)
+        bounds = []
+        if least > -math.inf:
+            bounds.append(f"≥ {least:g}")
+        if most < math.inf:
+            bounds.append(f"≤ {most:g}")
         verdict: CheckVerdict = "pass" if least <= value <= most else "fail"
         return cls(
             check=check,

@@ -158,7 +158,8 @@ class _Resolver:
             raise RequestError(f"{image_tokens} image tokens are not a square number")
         if image_tokens + 2 > scale.sequence_length:
             raise RequestError(f"{image_tokens} image tokens do not fit into a sequence of {scale.sequence_length}")
-        shares, drop_overlong = self.shares(), image_tokens > max(scale.image_tokens.values())
+        shares = self.shares()
+        drop_overlong = image_tokens > max(scale.image_tokens.values())
         if self.data.kind == "world" and not drop_overlong:
             _check_room_for_world(shares, image_tokens, scale)
         return MultimodalStage(
@@ -255,14 +256,16 @@ class _Resolver:
         if "synthetic" not in sources and shares.get("captions"):
             shares["captions"] += shares.pop("synthetic", 0.0)
         for name in {**mix.weights, **shares}:
-            if name not in sources and (name in shares or name not in SOURCES):  # one of these may be switched off
-                known = nearest(name, sources)
-                if name in SOURCES:
-                    known = (
-                        f"; they contain {', '.join(sources)}. Give --set data_mix.{name}=0, or run arms that set "
-                        "what they mix without it (of the data_mix sweep, --only captions+text)"
-                    )
-                raise RequestError(f"data_mix lists {name}, which the data do not contain{known}")
+            is_off = name in SOURCES and name not in shares
+            if name in sources or is_off:
+                continue
+            known = nearest(name, sources)
+            if name in SOURCES:
+                known = (
+                    f"; they contain {', '.join(sources)}. Give --set data_mix.{name}=0, or run arms that set "
+                    "what they mix without it (of the data_mix sweep, --only captions+text)"
+                )
+            raise RequestError(f"data_mix lists {name}, which the data do not contain{known}")
         return {name: float(f"{share:.9g}") for name, share in shares.items()}
 
     def decoder(self) -> DecoderStage | PretrainedDecoder:

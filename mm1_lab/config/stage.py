@@ -229,12 +229,15 @@ class EncoderStage(Stage):
         return self.training.steps * self.training.batch_size * (self.image_size // self.patch) ** 2
 
     def cost(self, network: Network, scale: Scale) -> Cost:
-        images, text = self.training.steps * self.training.batch_size, self.training.text
-        patches, itemsize = (self.image_size // self.patch) ** 2, bytes_per_value(self.precision)
+        text = self.training.text
+        images = self.training.steps * self.training.batch_size
+        patches = (self.image_size // self.patch) ** 2
+        itemsize = bytes_per_value(self.precision)
         if self.objective == "none":
             images = patches = 0
         flops = encoder_flops(self.size, self.patch, self.image_size, images, 3)
-        activations, trained = patches * encoder_activations(self.size, itemsize), network.total
+        activations = patches * encoder_activations(self.size, itemsize)
+        trained = network.total
         if self.objective == "contrastive":
             flops += images * USUAL_CAPTION * flops_per_position(text, USUAL_CAPTION, 3)
             activations += USUAL_CAPTION * encoder_activations(text, itemsize)
@@ -414,9 +417,11 @@ class WholeModelStage(Stage):
         passes = {}
         is_trained_so_far = False
         for part in ("encoder", "connector", "decoder"):
-            is_trained = part not in self.frozen
-            is_trained_so_far = is_trained_so_far or is_trained
-            passes[part] = 1 + is_trained_so_far + is_trained
+            if part not in self.frozen:
+                is_trained_so_far = True
+                passes[part] = 3
+            else:
+                passes[part] = 2 if is_trained_so_far else 1
         return passes
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, model_validator
 
-from mm1_lab.config.base import Config, Count, innermost, keys_at, override, parse_yaml
+from mm1_lab.config.base import Config, Count, keys_at, open_table, override, parse_yaml
 from mm1_lab.config.errors import RequestError, nearest, shortened
 from mm1_lab.config.measure import MeasureField
 from mm1_lab.config.own_connectors import OwnConnectors, read_connectors
@@ -250,7 +250,7 @@ def _changed(base: Recipe, change: dict[str, Any], where: str, own: OwnConnector
     own gets its file's digest."""
     values = base.model_dump()
     for path, value in deepcopy(change).items():  # which a dotted path into one of its tables would alter
-        table, key = innermost(values, path, where)
+        table, key = open_table(values, path, where)
         if isinstance(table.get(key), dict) and isinstance(value, dict):
             value = table[key] | value
         table[key] = value
@@ -258,9 +258,9 @@ def _changed(base: Recipe, change: dict[str, Any], where: str, own: OwnConnector
     return own.marked(recipe) if own else recipe
 
 
-def load_scale(name: str, folder: Path, settings: tuple[str, ...] = (), *further: Path) -> Scale:
+def load_scale(name: str, *folders: Path, settings: tuple[str, ...] = ()) -> Scale:
     """Reads `NAME.yaml` in the first folder that has it, and applies the `--set` settings. Raises RequestError."""
-    path = find_yaml("there is no scale", name, (folder, *further))
+    path = find_yaml("there is no scale", name, folders)
     scale = Scale.read(path)
     return override(scale, settings) if settings else scale
 

@@ -80,7 +80,9 @@ def test_a_mix_names_any_source_that_the_data_have(tmp_path: Path, mini: Scale) 
 
 def test_what_moves_the_numbers_alone_changes_the_fingerprint(sweep: Sweep) -> None:
     def fingerprint(*settings: str) -> str:
-        return resolve("base", sweep.base, load_scale("mini", SWEEPS / "scales", settings), 0, WORLD).fingerprint
+        return resolve(
+            "base", sweep.base, load_scale("mini", SWEEPS / "scales", settings=settings), 0, WORLD
+        ).fingerprint
 
     for setting in ("train.steps=7", "precision=bf16-mixed", "attention=varlen", "evaluate.batch_size=7"):
         assert fingerprint(setting) != fingerprint(), setting
@@ -91,8 +93,10 @@ def test_what_moves_the_numbers_alone_changes_the_fingerprint(sweep: Sweep) -> N
 def test_a_decoder_with_experts_starts_as_the_dense_one(sweep: Sweep) -> None:
     experts = "decoders.302M={layers: 4, width: 80, heads: 4, experts: 4}"
     dense = "decoders.85M={layers: 4, width: 80, heads: 4}"
-    scratch = load_scale("mini", SWEEPS / "scales", ("base_decoder=302M", experts, dense))
-    upcycled = load_scale("mini", SWEEPS / "scales", ("base_decoder=302M", experts, dense, "upcycled={302M: 85M}"))
+    scratch = load_scale("mini", SWEEPS / "scales", settings=("base_decoder=302M", experts, dense))
+    upcycled = load_scale(
+        "mini", SWEEPS / "scales", settings=("base_decoder=302M", experts, dense, "upcycled={302M: 85M}")
+    )
     first, second = (
         resolve("base", sweep.base, scale, 0, WORLD).evaluation.model.decoder for scale in (scratch, upcycled)
     )
@@ -100,7 +104,7 @@ def test_a_decoder_with_experts_starts_as_the_dense_one(sweep: Sweep) -> None:
     assert first.upcycled_from is None and first.fingerprint != second.fingerprint
     assert second.upcycled_from == first.model_copy(update={"size": upcycled.decoders["85M"]})
     assert [stage.KIND for stage in second.chain()] == ["decoder", "decoder"]
-    unlike = load_scale("mini", SWEEPS / "scales", ("base_decoder=302M", experts, "upcycled={302M: 9M}"))
+    unlike = load_scale("mini", SWEEPS / "scales", settings=("base_decoder=302M", experts, "upcycled={302M: 9M}"))
     with pytest.raises(RequestError, match="arm 'base': the decoder '302M' is upcycled from '9M', so they may differ"):
         resolve("base", sweep.base, unlike, 0, WORLD)
 
@@ -173,7 +177,7 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables() -> None:
         "train.lr_multipliers.connector=2", "resolutions.700=72",
         "workers.1.2B=2",
     )  # fmt: skip
-    mini, changed = load_scale("mini", SWEEPS / "scales"), load_scale("mini", SWEEPS / "scales", settings)
+    mini, changed = load_scale("mini", SWEEPS / "scales"), load_scale("mini", SWEEPS / "scales", settings=settings)
     assert changed.decoders["1.2B"] == mini.decoders["1.2B"].model_copy(update={"layers": 3})
     assert changed.decoders["1.7B"] == Size(layers=4, width=8, heads=2)
     assert changed.train.lr_multipliers == mini.train.lr_multipliers | {"connector": 2}
@@ -195,7 +199,7 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables() -> None:
 )
 def test_a_bad_setting_is_refused(setting: str, message: str) -> None:
     with pytest.raises(RequestError) as error:
-        load_scale("mini", SWEEPS / "scales", ("workers={1.2B: 2}", setting))
+        load_scale("mini", SWEEPS / "scales", settings=("workers={1.2B: 2}", setting))
     assert message in str(error.value)
 
 
@@ -209,10 +213,10 @@ def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:
 
 def test_numbers_may_have_exponents() -> None:
     settings = ("train.steps=1e2", "train.learning_rate=1e-3")
-    train = load_scale("mini", SWEEPS / "scales", settings).train
+    train = load_scale("mini", SWEEPS / "scales", settings=settings).train
     assert (train.steps, train.learning_rate) == (100, 0.001)
     with pytest.raises(RequestError, match="valid integer, got a number with a fractional part"):
-        load_scale("mini", SWEEPS / "scales", ("train.steps=15e-1",))
+        load_scale("mini", SWEEPS / "scales", settings=("train.steps=15e-1",))
 
 
 @pytest.mark.parametrize(
@@ -230,7 +234,7 @@ def test_numbers_may_have_exponents() -> None:
 def test_an_impossible_combination_is_refused(
     change: dict[str, object], settings: tuple[str, ...], message: str, sweep: Sweep
 ) -> None:
-    scale = load_scale("mini", SWEEPS / "scales", settings)
+    scale = load_scale("mini", SWEEPS / "scales", settings=settings)
     recipe = Recipe.model_validate({**sweep.base.model_dump(), **change})
     with pytest.raises(RequestError) as error:
         resolve("base", recipe, scale, 0, WORLD)
@@ -264,7 +268,7 @@ READY = {"encoder": {"size": "a/siglip"}, "decoder": "a/qwen", "resolution": "na
 
 
 def resolve_ready(change: dict[str, object], settings: tuple[str, ...] = ()) -> SftStage | MultimodalStage:
-    recipe, scale = Recipe.model_validate(READY | change), load_scale("lab", SWEEPS / "scales", settings)
+    recipe, scale = Recipe.model_validate(READY | change), load_scale("lab", SWEEPS / "scales", settings=settings)
     return resolve("ready", recipe, scale, 0, WORLD, ModelsFromOutside()).evaluation.model
 
 

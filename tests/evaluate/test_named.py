@@ -407,7 +407,7 @@ def test_prompts_longer_than_the_decoder_reads_are_refused(tmp_path: Path) -> No
     """To the place: begin, two demonstrations, the longest question, and the answer."""
     config = opened(tmp_path, "vqav2", WRITERS["vqav2"](tmp_path))
     benchmark = built(config)
-    scale = load_scale("smoke", SWEEPS / "scales", ("evaluate.shots=[0,2]", "evaluate.questions=20"))
+    scale = load_scale("smoke", SWEEPS / "scales", settings=("evaluate.shots=[0,2]", "evaluate.questions=20"))
     recipe = load_sweep(SWEEPS / "data_mix.yaml").base
 
     def checked(sequence: int) -> None:

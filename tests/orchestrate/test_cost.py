@@ -40,7 +40,7 @@ def test_small_decoders_are_not_estimated_by_flops_alone() -> None:
 
 
 def test_stages_that_take_a_gpu_share_this_machine_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    scale = load_scale("smoke", SCALES, ("resources.cpus=2", "resources.gpus=1"))
+    scale = load_scale("smoke", SCALES, settings=("resources.cpus=2", "resources.gpus=1"))
     monkeypatch.setattr("mm1_lab.orchestrate.planning.cost.machine_cpus", lambda: 64)
     for gpus, slots in ((0, 1), (2, 2), (99, 32)):
         monkeypatch.setattr("torch.cuda.device_count", lambda count=gpus: count)

@@ -176,7 +176,7 @@ def test_a_step_of_instruction_tuning_takes_about_as_many_rows_and_images_as_rec
 def test_each_gpu_holds_its_share() -> None:
     """State, copies and gathered layers; activations of the rows at a time; logits up to their bound."""
     scale = load_scale("smoke", ROOT / "sweeps" / "scales")
-    one_row = load_scale("smoke", ROOT / "sweeps" / "scales", ("resources.micro_batch=1",))
+    one_row = load_scale("smoke", ROOT / "sweeps" / "scales", settings=("resources.micro_batch=1",))
     none: dict[str, Any] = {"flops": 0.0, "parameters": 0, "active": 0, "weights": 0, "checkpoint": 0}
     how: dict[str, Any] = {"gradients": 120e9, "copies": 10e9, "activations": 3e9, "logits": 0.5e9, "gathered": 4e9}
     cost = Cost(**none, **how, state=620e9, rows=512, divisible=True)
@@ -187,7 +187,7 @@ def test_each_gpu_holds_its_share() -> None:
     assert gpu_share(cost, 512, scale, h100).rows == 1 and not gpu_share(cost, 512, scale, h100).divided
     assert not gpu_share(cost, 8, scale, h100).fits, "500 / 8 + 4 + 15 + 1.5"
     assert gpu_share(cost, 8, scale, Hardware(gpu="h200", count=8)).fits
-    half = load_scale("smoke", ROOT / "sweeps" / "scales", ("resources.gpus=0.5",))
+    half = load_scale("smoke", ROOT / "sweeps" / "scales", settings=("resources.gpus=0.5",))
     large = Hardware(gpu="h100", count=512, memory=160)
     assert gpu_share(cost, 16, half, large) == gpu_share(cost, 16, scale, h100), "two stages share a GPU"
     alone = gpu_share(cost, 1, scale, Hardware(gpu="h100", memory=800))

@@ -134,7 +134,7 @@ from pathlib import Path
 from mm1_lab.config import load_scale
 from mm1_lab.orchestrate.execution.executor import make_executor
 with make_executor(False, None) as executor:
-    executor.open(load_scale("smoke", Path(sys.argv[1]), ("reuse_processes=false",)))
+    executor.open(load_scale("smoke", Path(sys.argv[1]), settings=("reuse_processes=false",)))
     import ray
     print(ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], flush=True)
     input()

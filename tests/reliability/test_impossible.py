@@ -35,7 +35,7 @@ SWEEP = "title: T\naxis: data_mix\nrecipe: base\n"
 )
 def test_numbers_that_no_scale_can_mean(setting: str) -> None:
     with pytest.raises(RequestError, match=r"^--set") as refused:
-        load_scale("smoke", SCALES, (setting,))
+        load_scale("smoke", SCALES, settings=(setting,))
     assert setting.partition("=")[0].split(".")[0] in str(refused.value) and len(str(refused.value)) < 300
 
 

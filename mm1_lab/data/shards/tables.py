@@ -162,9 +162,12 @@ def _tar(path: Path, wanted: Collection[str]) -> FileRows:
             folder, slash, name = sound(member.name).rpartition("/")
             stem, _, ending = name.partition(".")
             if member.isfile() and not member.issparse() and stem:
-                members = samples.setdefault(f"{folder}{slash}{stem}", {})
-                twice |= {f"{folder}{slash}{stem}"} if f".{ending.lower()}" in members else set()
-                members[f".{ending.lower()}"] = member
+                key = f"{folder}{slash}{stem}"
+                ending = f".{ending.lower()}"
+                members = samples.setdefault(key, {})
+                if ending in members:
+                    twice.add(key)
+                members[ending] = member
         stream.seek(archive.offset)  # tarfile accepts a file that is cut off between two members
         if samples and stream.read(512) != bytes(512):
             raise ValueError(f"it ends in {next(reversed(samples))!r}")

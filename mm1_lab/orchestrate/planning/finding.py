@@ -22,8 +22,8 @@ LONGEST_RANGE = 10_000
 
 def find_scale(name: str, overrides: tuple[str, ...] = (), sweeps: Path = Path("sweeps")) -> Scale:
     """Loads a scale from `scales/` next to the sweep, one folder up, or in one of SWEEPS. Raises RequestError."""
-    nearby, *further = (folder / "scales" for folder in (sweeps, sweeps.absolute().parent, *SWEEPS))
-    return load_scale(name, nearby, overrides, *further)
+    folders = (folder / "scales" for folder in (sweeps, sweeps.absolute().parent, *SWEEPS))
+    return load_scale(name, *folders, settings=overrides)
 
 
 def find_sweep(name: str) -> Path:
