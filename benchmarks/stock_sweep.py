@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mm1_lab.config import EvaluationStage, load_scale, load_sweep, resolve
+from mm1_lab.config import EvaluationStage, Resources, load_scale, load_sweep, resolve
 
 if TYPE_CHECKING:
     from mm1_lab.evaluate.run import Evaluation
@@ -105,7 +105,7 @@ def train_and_evaluate(stage: EvaluationStage, parts: Path, started: Path | None
     steps, clip = trained.training.steps, trained.training.max_grad_norm
     trainer = pl.Trainer(max_steps=steps, max_epochs=-1, gradient_clip_val=clip, callbacks=[Step()])
     module = Training(model, objective, trained.training, trained.fingerprint, trained.precision)
-    trainer.fit(module, datamodule=DataModule(mixture_batches(trained, data), steps))
+    trainer.fit(module, datamodule=DataModule(mixture_batches(trained, data), steps, Resources()))
     folder = Path.cwd() / "model"
     folder.mkdir()
     save_weights(model, folder, trained)

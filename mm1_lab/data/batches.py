@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from mm1_lab import team
-from mm1_lab.config import ModelStage, Resources
+from mm1_lab.config import ModelStage
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer, Row
 from mm1_lab.data.pixels import NONE_ASKED, Decoded
@@ -130,20 +130,22 @@ def make_batch(
     weights = np.stack([row.weights for row in rows])
     pictures = [picture for row in rows for picture in row.pictures]
     images = np.empty((len(pictures), views, 3, side, side), np.uint8)
-    broken: list[str] = []
-    owners = [(index, owner) for index, row in enumerate(rows) for owner in row.owners]
+    decoded = NONE_ASKED
     if blind:
         images[:] = MEAN_COLOUR
-        pictures = []
-    # one picture at a time, so that its memory is used again
-    for image, picture, (index, owner) in zip(images, pictures, owners, strict=False):
-        try:
-            for view, pixels in zip(image, picture_views(picture, side, views), strict=True):
-                view[:] = pixels.transpose(2, 0, 1)
-        except BrokenPicture as error:
-            weights[index, rows[index].documents == owner] = 0
-            image[:] = MEAN_COLOUR
-            broken.append(str(error))
+    else:
+        broken: list[str] = []
+        owners = [(index, owner) for index, row in enumerate(rows) for owner in row.owners]
+        # one picture at a time, so that its memory is used again
+        for image, picture, (index, owner) in zip(images, pictures, owners, strict=True):
+            try:
+                for view, pixels in zip(image, picture_views(picture, side, views), strict=True):
+                    view[:] = pixels.transpose(2, 0, 1)
+            except BrokenPicture as error:
+                weights[index, rows[index].documents == owner] = 0
+                image[:] = MEAN_COLOUR
+                broken.append(str(error))
+        decoded = Decoded(len(pictures), tuple(broken))
     columns: dict[str, Any] = {}
     for column in ("tokens", "documents", "positions"):
         columns[column] = torch.from_numpy(np.stack([getattr(row, column) for row in rows])).long()
@@ -154,7 +156,7 @@ def make_batch(
         sources=tuple(names),
         image_counts=tuple(views * len(row.pictures) for row in rows),
         **find_places(torch.from_numpy(weights), columns["documents"]),
-        decoded=Decoded(len(pictures), tuple(broken)),
+        decoded=decoded,
         by_document=by_document,
     )
 
@@ -179,10 +181,10 @@ class StageBatches(Generic[Stream]):
             sources,
             Mixture(stage.shares, stage.seed),
             Packer.of(stage, tokenizer),
-            stage.training.batch_size,
-            stage.image_size,
-            stage.architecture.blind,
-            stage.views,
+            count=stage.training.batch_size,
+            side=stage.image_size,
+            blind=stage.architecture.blind,
+            views=stage.views,
         )
 
 
@@ -222,7 +224,3 @@ def micro_batches(batch: TensorBatch, most: int) -> Sequence[TensorBatch]:
         return [batch]
     rows = team.numbers(len(batch.tokens))
     return batch.split(min(-(-max(rows) // most), *rows))
-
-
-ALONE = Resources()
-"""The training process loads the batches itself, and computes all rows of a step at once."""

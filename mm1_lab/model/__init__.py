@@ -1,7 +1,7 @@
 """The model: encoder, connector, decoder, and MM1, which joins them (section 3)."""
 
 from mm1_lab.model.connectors import CONNECTORS, build_connector
-from mm1_lab.model.decoder import build_decoder, leave_to_team, load_decoder, upcycle
+from mm1_lab.model.decoder import build_decoder, load_decoder, load_in_team, upcycle
 from mm1_lab.model.encoder import Encoder
 from mm1_lab.model.export import library_tokenizer, write_code
 from mm1_lab.model.mm1 import (
@@ -11,9 +11,7 @@ from mm1_lab.model.mm1 import (
     cast_matrices,
     connector_flops,
     count_parameters,
-    load_encoder,
     load_mm1,
-    pretrained_encoder_config,
 )
 from mm1_lab.model.modeling_mm1 import MM1Config, MM1ForConditionalGeneration
 from mm1_lab.model.own_connectors import explaining

@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from safetensors import safe_open
@@ -156,21 +156,38 @@ def load_decoder(decoder: PreTrainedModel, source: Path | PretrainedDecoder) -> 
     Additional rows of the embedding are initialised with the mean of the pre-trained rows. Raises RequestError for a
     folder without weights.
     """
-    folder = source if isinstance(source, Path) else Path(source.folder)
-    weights = leave_to_team(decoder, folder, whole=("model.embed_tokens.weight",))
+    if isinstance(source, Path):
+        load_in_team(decoder, source)
+        return
+    weights = leave_to_team(decoder, Path(source.folder), whole=("model.embed_tokens.weight",))
     if not team.is_first():
         return
     is_whole = weights is None
     if weights is None:
-        if isinstance(source, Path):
-            load_weights(decoder, source)
-            return
         weights = library_weights(AutoModelForCausalLM, source)
     for name, own in decoder.state_dict().items():
         if name in weights and len(weights[name]) < len(own):
             rest = weights[name].float().mean(dim=0, keepdim=True).expand(len(own) - len(weights[name]), -1)
             weights[name] = torch.cat([weights[name], rest])
     decoder.load_state_dict(weights, strict=is_whole)
+
+
+def load_in_team(model: PreTrainedModel, folder: Path) -> None:
+    """Loads weights of a model of this kind; in a team all processes call this, and read their shards later."""
+    weights = leave_to_team(model, folder)
+    if not team.is_first():
+        return
+    if weights is None:
+        load_weights(model, folder)
+    else:
+        model.load_state_dict(weights, strict=False)
+
+
+class Unread(NamedTuple):
+    """Weights of which each process of a team will read its shards."""
+
+    folder: Path
+    names: list[str]
 
 
 def leave_to_team(model: PreTrainedModel, folder: Path, whole: Sequence[str] = ()) -> dict[str, torch.Tensor] | None:
@@ -189,7 +206,7 @@ def leave_to_team(model: PreTrainedModel, folder: Path, whole: Sequence[str] = (
         is_sharded = own[name].ndim > 0 and own[name].numel() > 0 and name not in whole
         if is_sharded and cast(TensorStorageMetadata, stored[name]).size == own[name].shape:
             unread.append(name)
-    model.unread = folder, sorted(unread)
+    model.unread = Unread(folder, sorted(unread))
     rest = {}
     for path in folder.glob("*.safetensors"):
         with safe_open(path, "pt") as file:

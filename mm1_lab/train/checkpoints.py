@@ -103,15 +103,18 @@ class ProcessStrategy(SingleDeviceStrategy):
         # into memory from which a GPU copies by itself, the same one for every checkpoint
         self._stager = DefaultStager(StagingOptions(device.type == "cuda", False, False, False))
 
+    @property
+    def _trained(self) -> pl.LightningModule:
+        assert self.lightning_module is not None
+        return self.lightning_module
+
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         """The optimiser's state by the names of parameters, which do not depend on the number of processes."""
-        assert self.lightning_module is not None
-        return get_optimizer_state_dict(self.lightning_module, optimizer)
+        return get_optimizer_state_dict(self._trained, optimizer)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-        assert self.lightning_module is not None
         [optimiser] = checkpoint["optimizer_states"]
-        tensors = _weights(self.lightning_module) | _moments(optimiser["state"])
+        tensors = _weights(self._trained) | _moments(optimiser["state"])
         checkpoint["state_dict"] = {}
         optimiser["state"] = {
             parameter: {name: value for name, value in state.items() if not isinstance(value, torch.Tensor)}
@@ -165,17 +168,15 @@ class ProcessStrategy(SingleDeviceStrategy):
         return _rest(self._folder)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        assert self.lightning_module is not None
-        self._fill(_weights(self.lightning_module))
+        self._fill(_weights(self._trained))
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        assert self.lightning_module is not None
         [optimiser], [saved] = self.optimizers, checkpoint["optimizer_states"]
-        initial = get_optimizer_state_dict(self.lightning_module, optimiser)["state"]
+        initial = get_optimizer_state_dict(self._trained, optimiser)["state"]
         # a parameter that has had no gradient yet has no moments in the checkpoint, and must not get initial ones
         saved["state"] = {parameter: initial[parameter] | numbers for parameter, numbers in saved["state"].items()}
         self._fill(_moments(saved["state"]))
-        set_optimizer_state_dict(self.lightning_module, optimiser, saved, options=StateDictOptions(strict=False))
+        set_optimizer_state_dict(self._trained, optimiser, saved, options=StateDictOptions(strict=False))
 
     def _fill(self, tensors: dict[str, torch.Tensor]) -> None:
         """Reads the values of `tensors`, or of this process's shards of them, from the checkpoint."""

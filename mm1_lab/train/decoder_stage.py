@@ -10,7 +10,7 @@ from mm1_lab.train.fit import finish, fit, seed_everything
 from mm1_lab.train.module import Losses, language_loss
 from mm1_lab.train.networks import new_decoder
 from mm1_lab.train.sharding import prepare
-from mm1_lab.train.stage_run import StageRun
+from mm1_lab.train.stages import StageRun
 
 NAMES = ("text",)
 
@@ -63,4 +63,5 @@ def train_decoder(run: StageRun[DecoderStage]) -> None:
 
     batches = TextBatches(stage.training, run.data, stage.seed)
     recorder, decoder = fit(run, decoder, objective, NAMES, batches)
+    team.dismiss_others()
     finish(run, recorder, decoder)

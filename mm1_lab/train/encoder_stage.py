@@ -27,11 +27,11 @@ from mm1_lab.data.pixels import NONE_ASKED, Decoded, TooManyBrokenPictures, deco
 from mm1_lab.data.types import Data, Pairs, Picture, Pixels, Tokenizer
 from mm1_lab.model import Encoder, build_encoder, load_weights
 from mm1_lab.train.fit import finish, fit, seed_everything
-from mm1_lab.train.module import Losses
+from mm1_lab.train.module import LOSS, ROWS, TOKENS, WEIGHT, Losses
 from mm1_lab.train.networks import new_encoder
 from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.sharding import compile_parts
-from mm1_lab.train.stage_run import StageRun
+from mm1_lab.train.stages import StageRun
 
 CAPTION_LIMIT = 77
 """Maximum caption length, begin and end token included; longer captions are truncated."""
@@ -61,6 +61,17 @@ def train_encoder(run: StageRun[EncoderStage]) -> None:
     finish(run, recorder, encoder, **more)
 
 
+@dataclass(frozen=True)
+class DecodedPairs:
+    images: list[Pixels]
+    """(side, side, 3) each."""
+    captions: list[str]
+    places: list[int]
+    """Within the step."""
+    decoded: Decoded
+    """The account of broken images."""
+
+
 class StepPairs:
     """Pairs t · batch … (t + 1) · batch − 1 for step t, without broken images; in a team, this process's part."""
 
@@ -72,11 +83,8 @@ class StepPairs:
         if stage.distinct_pairs is not None:
             self._pairs = RepeatedPairs(self._pairs, stage.distinct_pairs, stage.seed)
 
-    def __call__(self, step: int) -> tuple[list[Pixels], list[str], list[int], Decoded]:
-        """Images (side, side, 3), their captions, their places within the step, and the account of broken images.
-
-        Of the first n pairs exactly ⌊n · synthetic share⌋ have dense captions.
-        """
+    def __call__(self, step: int) -> DecodedPairs:
+        """Of the first n pairs exactly ⌊n · synthetic share⌋ have dense captions."""
         count = self._stage.training.batch_size
         share = self._stage.synthetic_share
         own = range(count)[team.own(count)]
@@ -100,7 +108,7 @@ class StepPairs:
         if not images:
             broken = "; ".join(decoded.broken[:10])
             raise TooManyBrokenPictures(f"none of {len(pictures)} images can be decoded: {broken}")
-        return images, texts, places, decoded
+        return DecodedPairs(images, texts, places, decoded)
 
 
 class RepeatedPairs:
@@ -120,7 +128,7 @@ class RepeatedPairs:
 def _tally(loss: torch.Tensor, weight: torch.Tensor | int, tokens: torch.Tensor | int, rows: int) -> torch.Tensor:
     """A tally with one row, made without waiting for the device."""
     tally = torch.zeros(1, 4, dtype=torch.float64, device=loss.device)
-    for column, value in enumerate((loss.detach(), weight, tokens, rows)):
+    for column, value in ((LOSS, loss.detach()), (WEIGHT, weight), (TOKENS, tokens), (ROWS, rows)):
         tally[0, column] = value
     return tally
 
@@ -265,10 +273,11 @@ def _train_contrastive(run: StageRun[EncoderStage]) -> tuple[Encoder, Recorder, 
     pairs = StepPairs(stage, data)
 
     def batch(step: int) -> PairBatch:
-        images, captions, _, decoded = pairs(step)
-        return pair_batch(images, captions, data.tokenizer, decoded)
+        found = pairs(step)
+        return pair_batch(found.images, found.captions, data.tokenizer, found.decoded)
 
     recorder, network = fit(run, network, network.loss, ["pairs"], batch)
+    team.dismiss_others()
     weights = network.state_dict()
     text = {name: value.contiguous() for name, value in weights.items() if not name.startswith("encoder.")}
     save_file(text, run.folder / TEXT_TOWER)
@@ -358,13 +367,15 @@ def _train_reconstructive(run: StageRun[EncoderStage]) -> tuple[Encoder, Recorde
     patches = network.trunk.patches
 
     def batch(step: int) -> ImageBatch:
-        images, _, places, decoded = pairs(step)
+        found = pairs(step)
         # for all of the step, so that a team draws as a single process does
         random = np.random.default_rng([stage.seed, step])
         prefixes = random.integers(1, patches, stage.training.batch_size)
-        return ImageBatch(image_tensor(images), torch.from_numpy(prefixes[places]), decoded=decoded)
+        prefix = torch.from_numpy(prefixes[found.places])
+        return ImageBatch(image_tensor(found.images), prefix, decoded=found.decoded)
 
     recorder, network = fit(run, network, network.loss, ["images"], batch)
+    team.dismiss_others()
     encoder = build_encoder(stage.features, stage.patch, stage.image_size)
     trained = network.trunk.state_dict()
     kept = {name: trained[name] for name in encoder.state_dict() if ".post_layernorm." not in name}

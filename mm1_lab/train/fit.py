@@ -20,10 +20,10 @@ from mm1_lab.files import write_json
 from mm1_lab.model import count_parameters, save_weights
 from mm1_lab.train.checkpoints import ProcessStrategy, newest
 from mm1_lab.train.loading import DataModule
-from mm1_lab.train.module import Objective, Training
+from mm1_lab.train.module import TOKENS, Objective, Training
 from mm1_lab.train.progress import Progress
 from mm1_lab.train.recorder import Recorder
-from mm1_lab.train.stage_run import StageRun
+from mm1_lab.train.stages import StageRun
 
 SUMMARY = "summary.json"
 REMARKS = (
@@ -52,9 +52,9 @@ def fit(
 ) -> tuple[Recorder, Any]:
     """Trains `network` on `batch(0)`, `batch(1)`, …; `names` are the rows of the objective's tally.
 
-    In a team `batch` returns this process's share, and only the first process returns, with a new network; the others
-    are dismissed. It resumes from the newest intact checkpoint in the folder, on CPUs bit for bit in a team of the same
-    size. Raises Diverged for a loss that is not finite, RequestError for a checkpoint of another stage.
+    In a team `batch` returns this process's share, and the new network has weights in the first process only, so that
+    callers dismiss the others. It resumes from the newest intact checkpoint in the folder, on CPUs bit for bit in a
+    team of the same size. Raises Diverged for a loss that is not finite, RequestError for another stage's checkpoint.
     """
     stage: EncoderStage | DecoderStage | ModelStage = run.stage
     folder, report = run.folder, run.report
@@ -88,9 +88,7 @@ def fit(
             )
         except SystemExit:  # which Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
-    whole = module.whole()
-    team.dismiss_others()
-    return recorder, whole
+    return recorder, module.whole()
 
 
 @contextmanager
@@ -115,7 +113,7 @@ def finish(run: StageRun[Any], recorder: Recorder, network: PreTrainedModel, **m
     total = recorder.total.cpu().tolist()
     summary = {
         "fingerprint": run.stage.fingerprint,
-        "tokens": {name: int(row[2]) for name, row in zip(recorder.names, total, strict=True)},
+        "tokens": {name: int(row[TOKENS]) for name, row in zip(recorder.names, total, strict=True)},
         "conversations" if isinstance(run.stage, SftStage) else "rows": recorder.counts(),
         "seconds": round(recorder.seconds, 3),
         "processor": team.processor(),

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mm1_lab import team
 from mm1_lab.config import RequestError, Resources
-from mm1_lab.data.batches import ALONE, TensorBatch, micro_batches
+from mm1_lab.data.batches import TensorBatch, micro_batches
 from mm1_lab.data.pixels import BrokenPictures, TooManyBrokenPictures
 
 
@@ -20,7 +20,7 @@ class DataModule(pl.LightningDataModule):
     Raises TooManyBrokenPictures while serving batches.
     """
 
-    def __init__(self, batch: Callable[[int], TensorBatch], steps: int, resources: Resources = ALONE) -> None:
+    def __init__(self, batch: Callable[[int], TensorBatch], steps: int, resources: Resources) -> None:
         super().__init__()
         self.batch = batch
         self.steps = steps

@@ -21,8 +21,9 @@ from mm1_lab.train.progress import Diverged
 from mm1_lab.train.sharding import ShardedNetwork, add_up_without_exchange
 
 Tally = torch.Tensor
-"""float64 (sources, 4): sum of weighted losses, sum of weights, real tokens, and per source its rows, pairs or
-conversations."""
+"""float64 (sources, 4), with the columns `LOSS`, …"""
+LOSS, WEIGHT, TOKENS, ROWS = range(4)
+"""Sum of weighted losses, sum of weights, real tokens; rows, pairs or conversations."""
 
 
 @dataclass(frozen=True)
@@ -178,8 +179,8 @@ def language_loss(decoder: PreTrainedModel, states: States, batch: Batch, names:
     both = torch.stack([weighted.detach(), loss_weights], dim=1).double()
     sums.index_add_(0, owners[places], nn.functional.pad(both, (0, 2)))
     real_owners = owners[batch.real]
-    sums[:, 2].index_add_(0, real_owners, torch.ones_like(real_owners, dtype=torch.float64))
-    sums[:, 3] = 1
+    sums[:, TOKENS].index_add_(0, real_owners, torch.ones_like(real_owners, dtype=torch.float64))
+    sums[:, ROWS] = 1
     source = torch.tensor([names.index(name) for name in batch.sources], dtype=torch.long)
     source = source.to(device, non_blocking=True)
     tally = torch.zeros(len(names), 4, dtype=torch.float64, device=device).index_add_(0, source, sums)

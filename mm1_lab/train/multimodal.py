@@ -14,12 +14,12 @@ from mm1_lab.config import ModelStage, MultimodalStage, PretrainedMM1, SftStage
 from mm1_lab.data.batches import Batch, ConversationBatches, MixtureBatches
 from mm1_lab.data.packing import shares_left_out
 from mm1_lab.data.types import Conversations, Data, Document, Limits, Source, Tokens
-from mm1_lab.model import MM1, build_mm1, leave_to_team, load_weights
+from mm1_lab.model import MM1, build_mm1, load_in_team
 from mm1_lab.train.fit import finish, fit, seed_everything
 from mm1_lab.train.module import Losses, language_loss
 from mm1_lab.train.progress import Progress
 from mm1_lab.train.sharding import prepare
-from mm1_lab.train.stage_run import StageRun
+from mm1_lab.train.stages import StageRun
 
 
 def train_multimodal(run: StageRun[MultimodalStage]) -> None:
@@ -61,11 +61,7 @@ def train_sft(run: StageRun[SftStage]) -> None:
     with team.only_in_first():
         model = build_mm1(stage, data.tokenizer)
     start = Path(stage.model.folder) if isinstance(stage.model, PretrainedMM1) else run.inputs["model"]
-    weights = leave_to_team(model, start)
-    if weights is not None and team.is_first():
-        model.load_state_dict(weights, strict=False)
-    elif team.is_first():
-        load_weights(model, start)
+    load_in_team(model, start)
     sources = {name: data.instructions(name, stage.seed, Limits.of(stage)) for name in stage.shares}
     batches = ConversationBatches.of(stage, sources, data.tokenizer)
     train_mm1(run, model, batches, sources)
@@ -84,6 +80,7 @@ def train_mm1(
         return language_loss(model.decoder, model(batch), batch, names)
 
     recorder, model = fit(run, model, objective, names, batches, stage.stop_after)
+    team.dismiss_others()
     read = recorder.counts()
     more: dict[str, Any] = {"epochs": {name: source.epochs(read[name]) for name, source in sources.items()}}
     if stage.tuned:

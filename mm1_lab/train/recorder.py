@@ -11,7 +11,7 @@ import torch
 
 from mm1_lab import team
 from mm1_lab.train.checkpoints import ProcessStrategy, save
-from mm1_lab.train.module import Tally, Training
+from mm1_lab.train.module import LOSS, ROWS, TOKENS, WEIGHT, Tally, Training
 from mm1_lab.train.progress import Progress, Report, TimeUp
 
 CURVE = "training.csv"
@@ -43,7 +43,7 @@ class Recorder(pl.Callback):
         self._report = report if team.is_first() else lambda progress: None
         self.seconds = 0.0
         self.points: list[tuple[int, str, float]] = []
-        self.total = torch.zeros(len(names), 4, dtype=torch.float64)
+        self.total = torch.zeros(len(names), 4, dtype=torch.float64, device=team.device())
         self._since_point = self.total.clone()
         self._since_report = self.total.clone()
         self._unread = self.total.clone()
@@ -51,8 +51,6 @@ class Recorder(pl.Callback):
         """Routing counts of the experts since the last point; see `States`."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for name in ("total", "_since_point", "_since_report", "_unread"):
-            setattr(self, name, getattr(self, name).to(pl_module.device))
         self._read_every = STEPS_BETWEEN_READS[pl_module.device.type]
         self._clock = self._reported = self._saved = time.monotonic()
 
@@ -98,7 +96,7 @@ class Recorder(pl.Callback):
 
     def counts(self) -> dict[str, int]:
         """The number of rows, pairs or conversations of each source."""
-        return dict(zip(self.names, self.total[:, 3].long().tolist(), strict=True))
+        return dict(zip(self.names, self.total[:, ROWS].long().tolist(), strict=True))
 
     def _write_point(self, step: int) -> None:
         values = self._losses(self._since_point)
@@ -120,7 +118,7 @@ class Recorder(pl.Callback):
                 writer.writerow((step, name, f"{value:.7g}"))  # the digits of a float32
 
     def _send_report(self, step: int, now: float) -> None:
-        tokens = float(self._since_report[:, 2].sum())
+        tokens = float(self._since_report[:, TOKENS].sum())
         speed = tokens / max(now - self._reported, 1e-9)
         losses = self._losses(self._since_report)
         self._since_report.zero_()
@@ -134,7 +132,7 @@ class Recorder(pl.Callback):
         if len(self.names) > 1:
             names += [f"loss/{name}" for name in self.names]
             rows += tally.tolist()
-        return {name: loss / weight for name, (loss, weight, *_) in zip(names, rows, strict=True) if weight > 0}
+        return {name: row[LOSS] / row[WEIGHT] for name, row in zip(names, rows, strict=True) if row[WEIGHT] > 0}
 
     def _save(self, trainer: pl.Trainer, now: float) -> None:
         self._count_seconds(now)
@@ -156,8 +154,8 @@ class Recorder(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.seconds = state_dict["seconds"]
         self.points = [(step, name, value) for step, name, value in state_dict["points"]]
-        self.total = state_dict["total"]
-        self._since_point = state_dict["since_point"]
+        self.total = state_dict["total"].to(self.total.device)
+        self._since_point = state_dict["since_point"].to(self.total.device)
         self._routing = state_dict.get("routing")
 
 

@@ -65,7 +65,7 @@ class ShardedNetwork:
         weights = network.state_dict() if team.is_first() else {}
         unread = {prefix: part for prefix, part in network.named_modules() if hasattr(part, "unread")}
         for prefix, part in unread.items():
-            for name in part.unread[1]:
+            for name in part.unread.names:
                 weights.pop(f"{prefix}.{name}" if prefix else name, None)
         _shard(module, network, precision, ignored)
         if not team.is_first():
@@ -73,10 +73,9 @@ class ShardedNetwork:
         from_first = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)
         set_model_state_dict(network, weights, options=from_first)
         for part in unread.values():
-            folder, names = part.unread
             shards = part.state_dict()
-            reader = HuggingFaceStorageReader(str(folder))
-            state_dict_loader.load({name: shards[name] for name in names}, storage_reader=reader)
+            reader = HuggingFaceStorageReader(str(part.unread.folder))
+            state_dict_loader.load({name: shards[name] for name in part.unread.names}, storage_reader=reader)
         own = [buffer.cpu() for buffer in network.buffers()] if team.is_first() else []
         buffers = team.broadcast(own)
         for buffer, value in zip(network.buffers(), buffers, strict=True):

@@ -7,18 +7,33 @@ the functions that build and train its network. Both may be in a file of your ow
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from torch import nn
 
 from mm1_lab.config import DecoderStage, EncoderStage, MultimodalStage, Resources, SftStage, Stage
-from mm1_lab.data.batches import ALONE
 from mm1_lab.data.types import Data, Tokenizer
 from mm1_lab.model import build_mm1
 from mm1_lab.team import Dismissed
 from mm1_lab.train.networks import check_connector, new_decoder, new_encoder
 from mm1_lab.train.progress import Report
-from mm1_lab.train.stage_run import StageRun
+
+ALONE = Resources()
+"""The training process loads the batches itself, and computes all rows of a step at once."""
+AnyStage = TypeVar("AnyStage", bound=Stage)
+
+
+@dataclass(frozen=True)
+class StageRun(Generic[AnyStage]):
+    """A stage that is trained in `folder`, resuming from a checkpoint there."""
+
+    stage: AnyStage
+    folder: Path
+    inputs: Mapping[str, Path]
+    """The folders of its input stages, by field name."""
+    data: Data
+    report: Report
+    resources: Resources
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def test_batches_for_a_gpu_are_pinned(squares: Any, monkeypatch: pytest.MonkeyPa
     copy = lambda one: pinned.append(one.clone()) or pinned[-1]  # noqa: E731
     monkeypatch.setattr(torch.Tensor, "pin_memory", copy)
     monkeypatch.setattr(team, "device", lambda: torch.device("cuda"))
-    assert DataModule(batches, steps=1).train_dataloader().pin_memory
+    assert DataModule(batches, 1, Resources()).train_dataloader().pin_memory
     batch = pin_memory(batches(0))
     assert isinstance(batch, Batch) and batch.sources == batches(0).sources
     ours = (batch.tokens, batch.weights, batch.documents, batch.positions, batch.images)

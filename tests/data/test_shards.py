@@ -188,7 +188,7 @@ def test_an_encoder_sees_each_pair_of_either_kind_once_an_epoch(everything: Open
     assert isinstance(stage, EncoderStage)
     stage = stage.model_copy(update={"synthetic_share": 0.25, "data": data.identity})
     steps = StepPairs(stage, data)
-    said = [text for step in range(208 // stage.training.batch_size) for text in steps(step)[1]]
+    said = [text for step in range(208 // stage.training.batch_size) for text in steps(step).captions]
     dense = [text for text in said if text.startswith("a long and dense")]
     usual = [text for text in said if text.startswith("picture")]
     assert len(dense) == len(set(dense)) == 52 and len(usual) == 156

@@ -98,9 +98,9 @@ def test_few_different_pairs_come_again_in_another_order(encoder_stage: EncoderS
     assert [sorted(epoch) for epoch in captions] == [first] * 3
     assert captions[0] != captions[1] != captions[2]
     stage = encoder_stage.model_copy(update={"distinct_pairs": 10, "seed": 1, "synthetic_share": 0.0})
-    images, said, places, decoded = StepPairs(stage, squares)(1)
-    assert places == list(range(8)) and len(images) == decoded.asked == 8
-    assert said == [pairs.pair(index, False)[1] for index in range(8, 16)]
+    found = StepPairs(stage, squares)(1)
+    assert found.places == list(range(8)) and len(found.images) == found.decoded.asked == 8
+    assert found.captions == [pairs.pair(index, False)[1] for index in range(8, 16)]
 
 
 def test_a_temperature_at_its_limit_goes_on_learning(
