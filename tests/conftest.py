@@ -20,7 +20,7 @@ from filelock import FileLock
 from mm1_lab.cli import main
 from mm1_lab.config import WORLD_DATA, DataIdentity, EvaluationStage, Recipe, load_scale, resolve
 from mm1_lab.data.types import Answer, BrokenPicture, Document, Picture, Pixels
-from mm1_lab.orchestrate.tracking.mlflow_recorder import DATABASE, connect
+from mm1_lab.orchestrate.tracking.mlflow_logger import DATABASE, connect
 from tests.warm import STARTER, Command
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background: commands would inherit it

@@ -283,7 +283,7 @@ def test_an_installed_package_has_the_committed_results(tmp_path: Path, monkeypa
     assert main(["report"]) == 0
     assert synced == [Path("results/local/study")] and not Path("results").exists(), "nothing is copied"
     monkeypatch.setattr(
-        "mm1_lab.orchestrate.tracking.mlflow_recorder.sync_all",
+        "mm1_lab.orchestrate.tracking.mlflow_logger.sync_all",
         lambda folders, _: synced.extend(folders) or [],
     )
     assert main(["sync-mlflow"]) == 0

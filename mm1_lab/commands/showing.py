@@ -243,7 +243,7 @@ def sync_mlflow(options: argparse.Namespace) -> int:
 def _log_missing(options: argparse.Namespace) -> Iterator[str]:
     """Logs sweep after sweep, and says what has been done; raises RequestError at once if there are no results."""
     folder = _results(options)
-    from mm1_lab.orchestrate.tracking.mlflow_recorder import sync_all
+    from mm1_lab.orchestrate.tracking.mlflow_logger import sync_all
 
     return sync_all(list_variants(folder), Ledger(folder, options.store, here_or_shipped(PARTS)))
 

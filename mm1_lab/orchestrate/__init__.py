@@ -1,1 +1,1 @@
-"""Plans what is missing and runs it: plan, Ray Tune runner, worker, display, MLflow recorder."""
+"""Plans what is missing and runs it: plan, Ray Tune runner, worker, display, MLflow logger."""

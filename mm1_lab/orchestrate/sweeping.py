@@ -24,8 +24,8 @@ from mm1_lab.orchestrate.planning.cost import (
 )
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan, make_tasks
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.orchestrate.tracking.mlflow_recorder import MlflowRecorder
-from mm1_lab.orchestrate.tracking.trackers import Recorder, Tracker
+from mm1_lab.orchestrate.tracking.mlflow_logger import MlflowLogger
+from mm1_lab.orchestrate.tracking.trackers import Tracker, TrialLogger
 from mm1_lab.results import Ledger, TrialRow, variant_name
 from mm1_lab.results.manifest import read_trials
 
@@ -83,12 +83,12 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
     trials = request.write_manifest()
     _record_diverged(plan, request.ledger)
     work_list = None
-    recorders: list[Recorder] = [Tracker(name, request.folder, request.ledger) for name in request.trackers]
+    loggers: list[TrialLogger] = [Tracker(name, request.folder, request.ledger) for name in request.trackers]
     if plan.tasks or _newest_undrawn(request, trials):
-        recorders.append(MlflowRecorder(request.folder, request.ledger))
+        loggers.append(MlflowLogger(request.folder, request.ledger))
     try:
         if plan.tasks:
-            work_list = work_through(plan, request, executor, rows, recorders)
+            work_list = work_through(plan, request, executor, rows, loggers)
         with locked(request.folder / ".draw.lock"):  # processes that share the work end at the same time
             if newest := _newest_undrawn(request, trials):
                 print("Drawing tables and figures …", flush=True)
@@ -98,11 +98,11 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
                     with suppress(PermissionError):  # a colleague's, which the same content has left as it was
                         os.utime(table, ns=(newest, newest))
     except (Leaving, KeyboardInterrupt):  # there is no time: the next command logs what is missing
-        recorders.clear()
+        loggers.clear()
         raise
     finally:
-        for recorder in recorders:
-            recorder.close()
+        for logger in loggers:
+            logger.close()
     return plan, work_list
 
 

@@ -72,7 +72,7 @@ def test_a_colleague_s_table_with_the_same_content_stays(request_: Request, monk
     def refuse(path: Path, ns: tuple[int, int]) -> None:
         raise PermissionError(1, "Operation not permitted", str(path))
 
-    monkeypatch.setattr(sweeping, "MlflowRecorder", lambda *_: SimpleNamespace(close=lambda *_: None))
+    monkeypatch.setattr(sweeping, "MlflowLogger", lambda *_: SimpleNamespace(close=lambda *_: None))
     monkeypatch.setattr("os.utime", refuse)
     table = request_.folder / "table.md"
     table.parent.mkdir(parents=True)

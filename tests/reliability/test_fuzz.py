@@ -269,7 +269,7 @@ def test_wrong_command_lines(finished: object, tmp_path: Path, monkeypatch: pyte
     for slow in (
         "mm1_lab.orchestrate.execution.executor.make_executor",
         "mm1_lab.orchestrate.tracking.dashboard.show_dashboard",
-        "mm1_lab.orchestrate.tracking.mlflow_recorder.sync_all",
+        "mm1_lab.orchestrate.tracking.mlflow_logger.sync_all",
         "mm1_lab.orchestrate.data_samples.world_samples",
         "analysis.redraw.draw",
     ):

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from mm1_lab.config import RequestError
 from mm1_lab.files import RESULTS
-from mm1_lab.orchestrate.tracking.mlflow_recorder import ARTIFACTS, connect, no_access, tracking_uri, without_secrets
+from mm1_lab.orchestrate.tracking.mlflow_logger import ARTIFACTS, connect, no_access, tracking_uri, without_secrets
 
 HOST = "127.0.0.1"
 SERVER_LOG = RESULTS / "mlflow-server.log"

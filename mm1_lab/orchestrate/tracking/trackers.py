@@ -36,7 +36,7 @@ def import_tracker(name: str) -> Any:
         raise RequestError(f"--tracker {name}: is not installed ({first_line(error)}); pip install {name}") from None
 
 
-class Recorder(Observer):
+class TrialLogger(Observer):
     """Logs the finished trials of the sweep in `folder`, about once a minute. After a failure it tries again at the
     end."""
 
@@ -86,7 +86,7 @@ class Recorder(Observer):
             print(f"mm1-lab: {first_line(error)}; the sweep goes on, {self.later}", file=sys.stderr)
 
 
-class Tracker(Recorder):
+class Tracker(TrialLogger):
     """Logs to one tracker."""
 
     def __init__(self, name: str, folder: Path, ledger: Ledger) -> None:

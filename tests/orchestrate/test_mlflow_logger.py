@@ -13,7 +13,7 @@ from mm1_lab.config import DataMix, RateSearch, Trial
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.tracking.contents import metrics, parameters
-from mm1_lab.orchestrate.tracking.mlflow_recorder import DATABASE, NOTE, MlflowRecorder
+from mm1_lab.orchestrate.tracking.mlflow_logger import DATABASE, NOTE, MlflowLogger
 from mm1_lab.results import HeldOutRow, Manifest, ScoreRow
 from mm1_lab.results.manifest import read_trials, row_check
 from tests import pretrained as saved
@@ -108,7 +108,7 @@ def test_a_run_s_parameters_tell_arms_apart_by_all_that_is_set(tmp_path: Path) -
 
 
 def test_syncing_again_changes_nothing(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
-    MlflowRecorder(request_.folder, request_.ledger).log()
+    MlflowLogger(request_.folder, request_.ledger).log()
     client, runs = runs_of(request_)
     assert {name: run.info.status for name, run in runs.items()} == {"base / seed 0 at smoke": "FINISHED"}
     base = runs["base / seed 0 at smoke"]
@@ -130,9 +130,9 @@ def test_syncing_again_changes_nothing(request_: Request, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         for writes in ("create_run", "log_batch", "set_tag", "set_terminated"):
             patch.delattr(f"mlflow.MlflowClient.{writes}")
-        MlflowRecorder(request_.folder, request_.ledger).log()
+        MlflowLogger(request_.folder, request_.ledger).log()
     write(request_, request_.trials[1])
-    MlflowRecorder(request_.folder, request_.ledger).log()
+    MlflowLogger(request_.folder, request_.ledger).log()
     client, runs = runs_of(request_)
     assert {run.info.status for run in runs.values()} == {"FINISHED"} and len(runs) == 2
     assert runs["base / seed 0 at smoke"].info.run_id == base.info.run_id
@@ -164,10 +164,10 @@ def test_runs_of_former_contents_are_logged_anew_without_doubles(
     request_: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowRecorder, "version", ())
-        MlflowRecorder(request_.folder, request_.ledger).log()
+        patch.setattr(MlflowLogger, "version", ())
+        MlflowLogger(request_.folder, request_.ledger).log()
     former = runs_of(request_)[1]["base / seed 0 at smoke"].info.run_id
-    MlflowRecorder(request_.folder, request_.ledger).log()
+    MlflowLogger(request_.folder, request_.ledger).log()
     (run,) = runs_of(request_)[1].values()
     assert run.info.run_id != former
 
@@ -189,7 +189,7 @@ def test_a_search_s_trial_is_not_reproduced_by_naming_its_arm(request_: Request)
     write(request_, trial.model_copy(update={"recipe": trial.recipe.model_copy(update={"data_mix": mix})}))
     search = request_.sweep.model_copy(update={"search": RateSearch()})
     replace(request_, sweep=search).write_manifest()
-    MlflowRecorder(request_.folder, request_.ledger).log()
+    MlflowLogger(request_.folder, request_.ledger).log()
     (run,) = runs_of(request_)[1].values()
     assert "--scale smoke`" in run.data.tags[NOTE], "run refuses --only for what a search makes"
     assert run.data.params["paper.data_mix.web _en_"] == "2.0"
@@ -198,13 +198,13 @@ def test_a_search_s_trial_is_not_reproduced_by_naming_its_arm(request_: Request)
 def test_results_that_were_moved_keep_their_runs(
     request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    MlflowRecorder(request_.folder, request_.ledger).log()
+    MlflowLogger(request_.folder, request_.ledger).log()
     assert "MLFLOW_TRACKING_URI" not in os.environ
     shutil.move(tmp_path / "results", tmp_path / "elsewhere" / "results")
     monkeypatch.chdir(tmp_path / "elsewhere")
     moved = load_request("data_mix", "smoke", "1", ("base",), (), None, "results/local", "results/local/store")
     write(moved, moved.trials[0], 50.0)
-    MlflowRecorder(moved.folder, moved.ledger).log()
+    MlflowLogger(moved.folder, moved.ledger).log()
     _, runs = runs_of(moved)
     assert [run.data.metrics["average"] for run in runs.values()] == [50]
 
@@ -218,8 +218,8 @@ def test_logging_that_was_cut_off_is_done_again_without_doubles(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(f"mlflow.MlflowClient.{call}", cut_off)
-        MlflowRecorder(request_.folder, request_.ledger).log()
-    MlflowRecorder(request_.folder, request_.ledger).log()
+        MlflowLogger(request_.folder, request_.ledger).log()
+    MlflowLogger(request_.folder, request_.ledger).log()
     client, found = runs_of(request_)
     base = found["base / seed 0 at smoke"].info
     assert base.status == "FINISHED" and len(client.get_metric_history(base.run_id, "train/loss")) == 2
@@ -237,8 +237,8 @@ def test_a_request_that_was_sent_twice_leaves_one_run(request_: Request, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "create_run", twice)
-        MlflowRecorder(request_.folder, request_.ledger).log()
-    MlflowRecorder(request_.folder, request_.ledger).log()
+        MlflowLogger(request_.folder, request_.ledger).log()
+    MlflowLogger(request_.folder, request_.ledger).log()
     (run,) = runs_of(request_)[1].values()
     assert run.info.status == "FINISHED" and run.data.metrics["average"] == 40
 
@@ -248,14 +248,14 @@ def test_a_sweep_goes_on_without_mlflow_and_is_logged_later(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    recorder = MlflowRecorder(request_.folder, request_.ledger)
-    recorder.next = 0.0
+    logger = MlflowLogger(request_.folder, request_.ledger)
+    logger.next = 0.0
     for _ in range(3):
-        recorder.finished(Task("a", (), (), ()))
+        logger.finished(Task("a", (), (), ()))
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "http://127.0.0.1:9" in error and "mm1-lab sync-mlflow" in error
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    recorder.close()
+    logger.close()
     assert not capsys.readouterr().err and "base / seed 0 at smoke" in runs_of(request_)[1]
 
 
@@ -293,7 +293,7 @@ def test_several_commands_make_one_database(request_: Request) -> None:
 
 def test_scores_that_were_computed_anew_and_arms_that_were_renamed_are_logged(request_: Request) -> None:
     """MLflow never changes a parameter, which the arm is, and refuses some characters in names of benchmarks."""
-    MlflowRecorder(request_.folder, request_.ledger).log()
+    MlflowLogger(request_.folder, request_.ledger).log()
     path = request_.folder / "trials.csv"
     rows = [replace(row, arm="start" if row.arm == "base" else row.arm) for row in read_trials(request_.folder)]
     lines = [f"{row.arm},{row.seed},{row.fingerprint},{row_check(row)}\n" for row in rows]
@@ -301,7 +301,7 @@ def test_scores_that_were_computed_anew_and_arms_that_were_renamed_are_logged(re
     for score, benchmark in ((30.0, "vqa"), (50.0, "mme (en)")):
         request_.ledger.forget(request_.trials[0].fingerprint)
         write(request_, request_.trials[0], score, benchmark)
-        MlflowRecorder(request_.folder, request_.ledger).log()
+        MlflowLogger(request_.folder, request_.ledger).log()
     _, runs = runs_of(request_)
     assert set(runs) == {"start / seed 0 at smoke"}
     logged = runs["start / seed 0 at smoke"].data

@@ -18,7 +18,7 @@ from mm1_lab.config import RequestError
 from mm1_lab.files import RESULTS, locked, replace
 from mm1_lab.formatting import first_line, one_trial
 from mm1_lab.orchestrate.tracking import contents
-from mm1_lab.orchestrate.tracking.trackers import Recorder
+from mm1_lab.orchestrate.tracking.trackers import TrialLogger
 from mm1_lab.results import Ledger
 
 DEFAULTS = {
@@ -95,7 +95,7 @@ def _make_database(path: Path) -> None:
     replace(partial, path)
 
 
-class MlflowRecorder(Recorder):
+class MlflowLogger(TrialLogger):
     """Logs the runs of one sweep variant at one scale in one results folder. Only one process writes them at a time."""
 
     later = "`mm1-lab sync-mlflow` catches up later"
@@ -191,9 +191,10 @@ def _allowed(name: str) -> str:
 def sync_all(folders: Iterable[Path], ledger: Ledger) -> Iterator[str]:
     """Logs sweep after sweep to MLflow; yields a line on each. Raises RequestError if it cannot be written."""
     for folder in folders:
-        recorder = MlflowRecorder(folder, ledger)
-        manifest, done = recorder.manifest, "nothing to log, as no trial is finished"
-        if recorder.finished_trials():
-            recorder.log()
+        logger = MlflowLogger(folder, ledger)
+        manifest = logger.manifest
+        done = "nothing to log, as no trial is finished"
+        if logger.finished_trials():
+            logger.log()
             done = f"logged to {without_secrets(tracking_uri())}"
         yield f"{manifest.variant} at {manifest.scale}: {done}"
