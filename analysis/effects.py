@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from mm1_lab.config import DataMix, Recipe, Sweep
 
-Levels = dict[str, dict[str, str]]
+Axes = dict[str, dict[str, str]]
 """The level of each axis that varies in the sweep, by arm."""
 UNSET = "unset"
 """The level of a field that a recipe leaves open or does not have; `none` is another level, an encoder from scratch."""
@@ -44,9 +44,9 @@ def _level(value: object) -> str:
     return UNSET if value is None else str(value)
 
 
-def varying(sweep: Sweep, arms: Collection[str]) -> Levels:
+def varying(sweep: Sweep, arms: Collection[str]) -> Axes:
     """The levels of the axes that vary among `arms` of a sweep, without blind controls and duplicates."""
-    levels: Levels = {}
+    levels: Axes = {}
     for arm, recipe in sweep.arms.items():
         own = levels_of(recipe)
         if arm in arms and recipe.images != "blind" and own not in levels.values():
@@ -56,7 +56,7 @@ def varying(sweep: Sweep, arms: Collection[str]) -> Levels:
     return {arm: {axis: own.get(axis, UNSET) for axis in varied} for arm, own in levels.items()}
 
 
-def groups(levels: Levels, axis: str) -> list[dict[str, str]]:
+def groups(levels: Axes, axis: str) -> list[dict[str, str]]:
     """Groups of arms, by their level of `axis`, that differ in it alone; none if it does not vary."""
     alike: dict[tuple[str, ...], dict[str, str]] = {}
     for arm, own in levels.items():

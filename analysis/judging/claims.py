@@ -10,8 +10,7 @@ from typing import Literal, Self
 import yaml
 from pydantic import model_validator
 
-from analysis.effects import Levels as Axes
-from analysis.effects import groups, varying
+from analysis.effects import Axes, groups, varying
 from analysis.judging.difference import Weights
 from mm1_lab.config import AVERAGE, Config, Contrast, Expectation, Measure, MeasureField, RequestError, Sweep, nearest
 

@@ -28,7 +28,7 @@ CEILING = 95.0
 """Most points that leave room for a better arm."""
 SEED_SPREAD = {"0 shots": 3.0, "few shots": 5.0}
 """Largest standard deviation of the base's average over seeds, in points."""
-UNPARSED = 5.0
+MOST_UNPARSED = 5.0
 """Largest percentage of answers that cannot be parsed."""
 SHOTS = (0, 4)
 """Numbers of shots at which the base must see."""
@@ -199,7 +199,7 @@ def _steadiness(scores: pd.DataFrame) -> Iterator[Check]:
     for shots, asked in images[images["family"] == "vqa"].groupby("shots"):
         share = 100 * float((~asked["parsed"]).mean())
         what = f"VQA answers of the base, {shots} shots, percent"
-        yield Check.within("answers parsed", what, share, most=UNPARSED)
+        yield Check.within("answers parsed", what, share, most=MOST_UNPARSED)
 
 
 def _no_ceiling(what: str, asked: pd.DataFrame) -> Check:

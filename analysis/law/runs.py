@@ -15,7 +15,7 @@ from mm1_lab.results.summary import search_scores
 FEWEST_SIZES = 3
 """Bracketed sizes that a law needs: with two there is no residual."""
 HELD_OUT = "held-out loss"
-LEVELS = "Compare slopes with MM1's, not levels: batch and length differ from the paper's"
+SLOPES_ONLY = "Compare slopes with MM1's, not levels: batch and length differ from the paper's"
 FAILED = ("", "nan", "inf", "+inf", "-inf", "infinity", "-infinity", "none", "null", "na", "n/a")
 """Spellings of a failed run's score, in lower case."""
 
@@ -81,7 +81,7 @@ def search_runs(variant: Variant) -> Runs:
         )
     average = f"{shots}-shot average"
     own_rate = "." if share == 1 else f", and the decoder learns at {share:g} × this rate."
-    cautions = [LEVELS + own_rate, caution(manifest, sorted(set(variant.done["seed"])))]
+    cautions = [SLOPES_ONLY + own_rate, caution(manifest, sorted(set(variant.done["seed"])))]
     if without_runs:
         cautions.append(f"Left out, as every run diverged: {', '.join(sorted(without_runs))}; try lower rates.")
     return Runs(

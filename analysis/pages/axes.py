@@ -13,7 +13,7 @@ from analysis.style import BLUE, DARK, GREY, WIDTH, annotate, annotate_head, lab
 from analysis.table import Table, as_text
 from mm1_lab.config import AVERAGE, CHAT
 
-CONTROLS = ("images", "steps", "learning rate", "sft steps", "sft learning rate")
+CONTROL_AXES = ("images", "steps", "learning rate", "sft steps", "sft learning rate")
 """Axes of how a model is trained or tested, not of what it is: shown apart from design choices."""
 NOTE = (
     "Points by which a level differs from the base's, over pairs of arms that differ in this axis alone, with 95 % "
@@ -84,7 +84,7 @@ def drawn_levels(levels: pd.DataFrame) -> pd.DataFrame:
         pairs = of_axis.groupby("sweep", sort=False)["pairs"].sum()
         own = of_axis[of_axis["sweep"] == pairs.idxmax()]
         kept.append(own.sort_values("estimate", ascending=False, kind="stable"))
-    kept.sort(key=lambda own: (own["axis"].iloc[0] in CONTROLS, -own["estimate"].abs().max()))
+    kept.sort(key=lambda own: (own["axis"].iloc[0] in CONTROL_AXES, -own["estimate"].abs().max()))
     return pd.concat(kept, ignore_index=True) if kept else shown
 
 
@@ -92,7 +92,7 @@ def what_mattered(levels: pd.DataFrame) -> str:
     """A sentence on the axes of design whose levels are the farthest from the base's, and on the nearest."""
     shown = drawn_levels(levels)
     if len(shown):
-        shown = shown[~shown["axis"].isin(CONTROLS)]
+        shown = shown[~shown["axis"].isin(CONTROL_AXES)]
     if shown.empty:
         return NOTHING_MATTERED
     distances = shown["estimate"].abs()
@@ -116,7 +116,7 @@ def draw_axes(levels: pd.DataFrame, title: str, caution: str) -> Figure:
     above = None
     for place, row in enumerate(shown.to_dict("records")):
         heading, colour = row["axis"], BLUE
-        if heading in CONTROLS:
+        if heading in CONTROL_AXES:
             heading, colour = f"{heading} (a control)", GREY
         axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.3)
         axis.plot(row["estimate"], place, marker="o", color=colour)

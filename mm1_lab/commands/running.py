@@ -46,11 +46,11 @@ if TYPE_CHECKING:
 def plan(options: argparse.Namespace) -> int:
     """Show what would run and what it would cost."""
     from mm1_lab.orchestrate.planning.plan_text import plan_text, plan_values
-    from mm1_lab.orchestrate.recipe_search import whole
+    from mm1_lab.orchestrate.recipe_search import all_rounds
 
     if options.vary and len(options.sweeps) > 1:
         raise RequestError("--vary changes one recipe; give one")
-    requests = [part for sweep in options.sweeps for part in whole(_request(options, sweep, keep=False))]
+    requests = [part for sweep in options.sweeps for part in all_rounds(_request(options, sweep, keep=False))]
     values = plan_values(requests)
     if options.json:
         print_json(values)

@@ -93,7 +93,7 @@ def so_far(request: Request) -> Request:
     return request.with_arms(search(request).arms())
 
 
-def whole(request: Request) -> list[Request]:
+def all_rounds(request: Request) -> list[Request]:
     """A search to its end, with its confirmation: arms to come are drawn from the space. Other requests are unchanged,
     but for those of learning rates, which get their grids."""
     if not isinstance(request.sweep.search, Search):
@@ -121,7 +121,7 @@ class _Search(Rounds):
         self.seeds = request.seeds
         self.spaces: dict[str, BaseDistribution] = {}
         """Where Optuna looks for each field."""
-        self.whole: set[str] = set()
+        self.integers: set[str] = set()
         """Fields of whole numbers."""
         for field, space in self.settings.over.items():
             for value in (space.low, space.high) if isinstance(space, Range) else space:
@@ -132,7 +132,7 @@ class _Search(Rounds):
                 try:
                     request.sweep.changed({field: space.low + (space.high - space.low) / math.pi}, field)
                 except RequestError:
-                    self.whole.add(field)
+                    self.integers.add(field)
             else:
                 self.spaces[field] = CategoricalDistribution([spelt(value) for value in space])
         if reason := request.why_no_value(self.measure):
@@ -260,7 +260,7 @@ class _Search(Rounds):
         for field, value in params.items():
             space = self.settings.over[field]
             if isinstance(space, Range):
-                change[field] = round(value) if field in self.whole else float(f"{value:.3g}")
+                change[field] = round(value) if field in self.integers else float(f"{value:.3g}")
             else:
                 change[field] = next(one for one in space if spelt(one) == value)
             words.append(f"{field} {spelt(change[field])}")

@@ -16,7 +16,7 @@ from mm1_lab.orchestrate import lr_search, recipe_search
 from mm1_lab.orchestrate.execution.executor import Executor, Inline
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
-from mm1_lab.orchestrate.recipe_search import run_recipe_search, so_far, whole
+from mm1_lab.orchestrate.recipe_search import all_rounds, run_recipe_search, so_far
 from mm1_lab.results import HeldOutRow, ScoreRow
 from tests.conftest import Place, Refused, change
 
@@ -116,7 +116,9 @@ def test_the_best_is_found_and_the_luck_of_its_score_is_told(
     confirmed = 60 - 20 * math.log(text / 2) ** 2 - (tokens == 64) - 1
     assert luck > 0 and f"| 4-shot | {confirmed + luck:.2f} | {confirmed:.2f} | {luck:.2f} |" in table
     assert "| the winner's | found (seeds 0) | confirmed (seeds 1000, 1001) |" in table and table.endswith("claims\n")
-    assert len(whole(ask(tmp_path, tmp_path))[0].trials) == len(so_far(ask(tmp_path, tmp_path)).trials), "all are known"
+    assert len(all_rounds(ask(tmp_path, tmp_path))[0].trials) == len(so_far(ask(tmp_path, tmp_path)).trials), (
+        "all are known"
+    )
 
 
 def test_where_all_that_is_proposed_diverges_the_search_failed(
@@ -136,7 +138,7 @@ def test_the_base_itself_may_win(laboratory: Laboratory, tmp_path: Path) -> None
 
 def test_a_field_of_whole_numbers_is_searched_in_whole_numbers(tmp_path: Path) -> None:
     write(tmp_path, over={"steps": {"low": 100, "high": 200}})
-    arms = [trial.arm for trial in whole(ask(tmp_path, tmp_path))[0].trials]
+    arms = [trial.arm for trial in all_rounds(ask(tmp_path, tmp_path))[0].trials]
     assert len(arms) == 1 + 6 and all(re.fullmatch(r"steps \d+", arm) for arm in arms[1:])
 
 

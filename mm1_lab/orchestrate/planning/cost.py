@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 GPUS_OF_A_NODE = 8
 USABLE = 0.9
 """Share of a GPU's memory that the estimate uses; the rest is for kernels, communication and fragmentation."""
-USUAL = {
+SPEEDS = {
     "encoder": (1e-5, 3.5e10),
     "decoder": (4e-5, 4e10),
     "multimodal": (8e-5, 4e10),
@@ -52,7 +52,7 @@ smallest decoders."""
 NEWEST = 30
 """Measurements read per folder: enough for a median, and quick to read."""
 SHORTEST = 10.0
-"""Seconds that a stage takes, and at `USUAL` speed would take, at least; less, as at `smoke`, is mostly overhead."""
+"""Seconds that a stage takes, and at `SPEEDS` would take, at least; less, as at `smoke`, is mostly overhead."""
 LEAST = 3.0
 """Seconds that any stage takes to start, load and write, however small."""
 
@@ -235,20 +235,20 @@ def check_disk(plan: Plan, store: Path) -> None:
 
 
 def usual_seconds(kind: str, positions: float, flops: float) -> float:
-    """Seconds that this work takes at `USUAL` speeds."""
-    per_position, speed = USUAL.get(kind, (0.0, 1e10))
+    """Seconds that this work takes at `SPEEDS`."""
+    per_position, speed = SPEEDS.get(kind, (0.0, 1e10))
     return positions * per_position + flops / speed
 
 
 def stage_seconds(stage: Stage, slowness: Mapping[str, float]) -> float:
-    """Expected seconds on this machine's processors; `slowness` by kind of stage is 1 at `USUAL` speeds."""
+    """Expected seconds on this machine's processors; `slowness` by kind of stage is 1 at `SPEEDS`."""
     flops = stage.flops()
     usual = usual_seconds(stage.KIND, stage.positions(), flops) * slowness.get(stage.KIND, 1.0)
     return max(LEAST, usual) if flops > 0 else 0.0
 
 
 def measured_slowness(ledger: Ledger) -> dict[str, float]:
-    """Seconds over those at `USUAL` speeds by kind: the median of the newest stages and trials of the ledger."""
+    """Seconds over those at `SPEEDS` by kind: the median of the newest stages and trials of the ledger."""
     found: dict[str, list[float]] = defaultdict(list)
     for folder, name in ((ledger.store, "timings.json"), (ledger.trials, "record.json")):
         dated = []
