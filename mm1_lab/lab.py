@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.planning.request import load_request as load_sweep
+from mm1_lab.results.reading import scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +53,6 @@ def run(sweep: Request, inline: bool = False, address: str | None = None) -> pd.
     from analysis import draw_sweep, sweep_in_short
     from mm1_lab.orchestrate.execution.executor import make_executor
     from mm1_lab.orchestrate.recipe_search import run_request
-    from mm1_lab.results.reading import scores
 
     sweep.ledger.check_writable()
     with make_executor(inline, address) as executor:

@@ -54,6 +54,7 @@ def search_runs(variant: Variant) -> Runs:
         model = record["config"]["model"]
         size = Size.model_validate(model["decoder"]["size"])
         params[record["recipe"]["decoder"]] = float(size.parameters().dense)
+        # the scale's, so the same of every trial
         share = model.get("training", {}).get("lr_multipliers", {}).get("decoder", 1.0)
     diverged = ledger.diverged()
     rows, without_runs = [], set()
@@ -61,7 +62,7 @@ def search_runs(variant: Variant) -> Runs:
         recipe = manifest.sweep.arms[trial["arm"]]
         score = loss = math.nan
         if trial["done"]:
-            # one's own benchmarks may all have fewer
+            # the same of every trial; one's own benchmarks may all have fewer than the scale
             shots, score, loss = search_scores(ledger.trial_folder(trial["fingerprint"]), recipe.data_mix.shares())
         elif trial["fingerprint"] not in diverged:
             continue

@@ -60,8 +60,9 @@ SWEEP = option("sweep", "a YAML file, or the name of one in sweeps/", "SWEEP")
 ONLY = repeated("--only", "only this arm, or these: base,blind", "ARM")
 SCALE = option("--scale", "smoke, mini or lab; paper for planning only (default: mini)", default="mini")
 DATA = option("--data", "your own data instead of the miniature world", "YAML", type=Path)
+ONE_SEED = "1"
 SEEDS = option(
-    "--seeds", "how many (3: seeds 0, 1, 2), or which (5,6,7 or 300-305; one: 100,); default: 1", default="1"
+    "--seeds", "how many (3: seeds 0, 1, 2), or which (5,6,7 or 300-305; one: 100,); default: 1", default=ONE_SEED
 )
 SET = repeated(
     "--set",
@@ -162,13 +163,13 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
     given = vars(options)
     request = load_request(
         sweep,
-        options.scale,
-        "1" if options.seeds is None else options.seeds,
-        given.get("only", ()) if only is None else only,
-        options.set,
-        given.get("data"),
-        options.results,
-        options.store,
+        scale=options.scale,
+        seeds=ONE_SEED if options.seeds is None else options.seeds,
+        only=given.get("only", ()) if only is None else only,
+        settings=options.set,
+        data=given.get("data"),
+        results=options.results,
+        store=options.store,
     )
     for folder, reason in request.ledger.damaged_parts().items():
         print(f"{folder}: this shipped part is not used ({reason}); restore or delete it", file=sys.stderr)

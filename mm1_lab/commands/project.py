@@ -10,8 +10,8 @@ from mm1_lab.commands.common import DONE, FAILED, command, option, switch
 from mm1_lab.config import Recipe, RequestError, is_of_recipe, override
 from mm1_lab.files import PACKAGE, PARTS, RESULTS, SHIPPED, here_or_shipped, write_text
 from mm1_lab.formatting import counted, short
-from mm1_lab.results import Ledger
-from mm1_lab.results.packed import damaged as damaged_packs
+from mm1_lab.orchestrate.planning.finding import decoders_tokenizer, find_scale
+from mm1_lab.results import Ledger, packed
 
 
 @command(
@@ -37,7 +37,6 @@ def show_data(options: argparse.Namespace) -> int:
         from mm1_lab.data.shards.datafile import DataFile
         from mm1_lab.evaluate.fitting import check_answers
         from mm1_lab.evaluate.named import build_benchmark
-        from mm1_lab.orchestrate.planning.finding import decoders_tokenizer, find_scale
         from mm1_lab.orchestrate.planning.request import with_benchmarks
         from mm1_lab.weights.pretrained import HuggingFace
 
@@ -79,7 +78,7 @@ def verify(options: argparse.Namespace) -> int:
     if options.results != RESULTS and not ledger.trials.is_dir():
         raise RequestError(f"{options.results}: there are no results here; name a folder that `run --results` wrote")
     count, damaged = upkeep.verify(ledger)
-    parts, packs = ledger.damaged_parts(), damaged_packs(options.results)
+    parts, packs = ledger.damaged_parts(), packed.damaged(options.results)
     shipped = parts | packs
     for path, reason in shipped.items():
         what = "restore it" if path in packs else "restore or delete it"
@@ -91,9 +90,7 @@ def verify(options: argparse.Namespace) -> int:
 @command("results/study", option("results", "a folder that `run --results` wrote", "RESULTS", type=Path))
 def pack(options: argparse.Namespace) -> int:
     """Write results as few files, fit to be committed: two per sweep; trials and weights need not be."""
-    from mm1_lab.results.packed import pack
-
-    paths = pack(options.results)
+    paths = packed.pack(options.results)
     for path in paths:
         print(path)
     size = short(sum(path.stat().st_size for path in paths), "B")

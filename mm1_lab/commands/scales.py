@@ -77,14 +77,14 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     if options.file:
         return _fit_file(options)
     from mm1_lab.orchestrate.execution.executor import make_executor
-    from mm1_lab.orchestrate.lr_search import choose_sizes, load_search, predicted_sizes, run_search
+    from mm1_lab.orchestrate.lr_search import choose_sizes, predicted_sizes, run_search, with_sizes
 
     if options.lower_is_better:
         raise RequestError("--lower-is-better needs --from, as it applies to measurements from a file")
     request = request_of(options, "lr_law")
     sizes = choose_sizes(",".join(request.sweep.arms) if options.sizes is None else options.sizes, request.scale)
     predicted = predicted_sizes(options.predict, sizes, request.scale)
-    request = load_search(request, sizes)
+    request = with_sizes(request, sizes)
     request.ledger.check_writable()
 
     def draw(folder: Path) -> list[Path]:
@@ -100,7 +100,7 @@ def _fit_file(options: argparse.Namespace) -> int:
     if not options.file.is_file():
         raise RequestError(f"--from {options.file}: there is no such file")
     for unused in ("sizes", "data", "set", "seeds"):
-        if getattr(options, unused) not in (None, [], opt.SEEDS[1]["default"]):
+        if getattr(options, unused) not in (None, [], opt.ONE_SEED):
             raise RequestError(f"--{unused} is for a search; with --from a table is fitted, and nothing is trained")
     from analysis.law.fit import fit_runs
     from analysis.law.report import write_fits

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, command, option, parse_looks, print_json, request_of, switch
-from mm1_lab.config import RequestError
+from mm1_lab.config import RequestError, load_sweep
 from mm1_lab.files import PARTS, PUBLISHED, RESULTS, here_or_shipped
 from mm1_lab.formatting import counted, one_trial
+from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep, parse_seeds
 from mm1_lab.results import Ledger, TrialRow
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.reading import list_variants
 
 if TYPE_CHECKING:
+    from analysis.study import Study
     from mm1_lab.orchestrate.planning.request import Request
 
 
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 def status(options: argparse.Namespace) -> int:
     """Show which trials are done, missing, or failed and why."""
     from mm1_lab.orchestrate.recipe_search import so_far
-    from mm1_lab.orchestrate.status import status_text, status_values
+    from mm1_lab.orchestrate.status import Asked, status_text, status_values
 
     stages = None
     if options.sweep:
@@ -49,14 +51,14 @@ def status(options: argparse.Namespace) -> int:
         opt.check_only(options, request)
         request = so_far(request)
         asked = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
-        sweeps = [(request.sweep, request.variant, request.scale_name, asked)]
+        sweeps = [Asked(request.sweep, request.variant, request.scale_name, asked)]
         stages = {stage.fingerprint for trial in request.trials for stage in trial.evaluation.chain()}
     elif options.only or options.data or options.set or options.seeds:
         raise RequestError("status: --only, --data, --set and --seeds are of one sweep; give its name")
     else:
         manifests = [(read_manifest(folder), read_trials(folder)) for folder in list_variants(options.results)]
         sweeps = [
-            (manifest.sweep, manifest.variant, manifest.scale, rows)
+            Asked(manifest.sweep, manifest.variant, manifest.scale, rows)
             for manifest, rows in manifests
             if options.scale in (None, manifest.scale)
         ]
@@ -114,43 +116,17 @@ def compare(options: argparse.Namespace) -> int:
     from analysis.pages.compare import compare_arms, compare_table
     from analysis.study import read_study
     from analysis.table import to_plain
-    from mm1_lab.orchestrate.planning.finding import parse_seeds
 
     request = _about(options, [options.first, options.second])
-    folder = request.folder
-    published = here_or_shipped(PUBLISHED) / request.scale_name / request.variant
-    if not (folder / "sweep.json").exists():
-        lacking = f"{folder}: holds no results{request.elsewhere}"
-        if (published / "sweep.json").exists():
-            print(f"{lacking}; showing {published} instead", file=sys.stderr)
-            folder = published
-        elif request.elsewhere:
-            raise RequestError(lacking)
+    folder = _folder_with_results(request)
     only = parse_seeds(options.seeds) if options.seeds is not None else ()
     study = read_study(folder)
-    trials = read_trials(folder)
     remarks = []
     for arm in (options.first, options.second):
         if arm in {*request.sweep.arms, *study.sweep.arms} and study.representative(arm) not in study.scored:
-            diverged = request.ledger.diverged()
-            for trial in request.at_seeds(set(study.seeds)).trials:
-                for stage in trial.evaluation.chain():
-                    if trial.arm == arm and stage.fingerprint in diverged:
-                        again = request.command(*one_trial(arm, trial.seed), "--anew")
-                        raise RequestError(
-                            f"{folder}: {arm} diverged: {diverged[stage.fingerprint]}; to try it again: {again}"
-                        )
-            command = request.command() if request.sweep.search else request.command("--only", arm)
-            raise RequestError(f"{folder}: {arm} has no scores yet; run it first: {command}")
-        if arm not in request.sweep.arms or arm not in study.sweep.arms:
-            continue
-        now = ""
-        if request.sweep.arms[arm] != study.sweep.arms[arm]:
-            now = f"{request.file.name} says something else of it now"
-        elif _is_changed(request, [row for row in trials if row.arm == arm]):
-            now = "its data, benchmarks or settings are others now"
-        if now:
-            remarks.append(f"{folder}: {arm} is as it was run; {now}; run it to compare that")
+            raise RequestError(f"{folder}: {arm} {_why_no_scores(request, study, arm)}")
+        if changed := _what_changed(request, study, arm):
+            remarks.append(f"{folder}: {arm} is as it was run; {changed}; run it to compare that")
     if options.json:
         print_json(vars(compare_arms(study, options.first, options.second, only)))
     else:
@@ -160,10 +136,46 @@ def compare(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _is_changed(request: Request, rows: Sequence[TrialRow]) -> bool:
-    """Whether trials that a sweep has by now differ from those of its results in `rows`."""
+def _folder_with_results(request: Request) -> Path:
+    """The sweep's folder, or if it has no results, the one among the shipped results.
+
+    Raises RequestError if there are results at other scales alone.
+    """
+    folder = request.folder
+    if (folder / "sweep.json").exists():
+        return folder
+    lacking = f"{folder}: holds no results{request.elsewhere}"
+    published = here_or_shipped(PUBLISHED) / request.scale_name / request.variant
+    if (published / "sweep.json").exists():
+        print(f"{lacking}; showing {published} instead", file=sys.stderr)
+        return published
+    if request.elsewhere:
+        raise RequestError(lacking)
+    return folder
+
+
+def _why_no_scores(request: Request, study: Study, arm: str) -> str:
+    diverged = request.ledger.diverged()
+    for trial in request.at_seeds(set(study.seeds)).trials:
+        for stage in trial.evaluation.chain():
+            if trial.arm == arm and stage.fingerprint in diverged:
+                again = request.command(*one_trial(arm, trial.seed), "--anew")
+                return f"diverged: {diverged[stage.fingerprint]}; to try it again: {again}"
+    command = request.command() if request.sweep.search else request.command("--only", arm)
+    return f"has no scores yet; run it first: {command}"
+
+
+def _what_changed(request: Request, study: Study, arm: str) -> str:
+    """How an arm that a sweep has by now differs from that of its results; empty if it does not."""
+    if arm not in request.sweep.arms or arm not in study.sweep.arms:
+        return ""
+    if request.sweep.arms[arm] != study.sweep.arms[arm]:
+        return f"{request.file.name} says something else of it now"
+    rows = [row for row in read_trials(study.variant.folder) if row.arm == arm]
     now = {(trial.arm, trial.seed): trial.fingerprint for trial in request.at_seeds({row.seed for row in rows}).trials}
-    return any(now.get((row.arm, row.seed), row.fingerprint) != row.fingerprint for row in rows)
+    if any(now.get((row.arm, row.seed), row.fingerprint) != row.fingerprint for row in rows):
+        return "its data, benchmarks or settings are others now"
+    return ""
 
 
 def _about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
@@ -171,9 +183,6 @@ def _about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
 
     So an arm that the data do not allow is refused only if it is asked about.
     """
-    from mm1_lab.config import load_sweep
-    from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep
-
     sweep = load_sweep(find_sweep(options.sweep), *SWEEPS)
     asked = () if sweep.search else [arm for arm in arms if arm in sweep.arms]  # a search is of all of its arms
     return request_of(options, options.sweep, asked)

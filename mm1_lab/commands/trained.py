@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, command, option, repeated, request_of
 from mm1_lab.config import RequestError
+from mm1_lab.results.score_file import read_score_table
 
 if TYPE_CHECKING:
     from mm1_lab.config import Trial
@@ -26,7 +27,6 @@ def export(options: argparse.Namespace) -> int:
     request, trial = _trained(options)
     from analysis.pages.model_card import model_card
     from mm1_lab.orchestrate.exporting import export_trial
-    from mm1_lab.results.score_file import read_score_table
 
     folder = request.ledger.trial_folder(trial.fingerprint)
     done = request.ledger.has_intact_scores(trial.fingerprint)

@@ -50,7 +50,7 @@ def measure_gates(
         decoders = [(trial, _from_scratch(trial.model.architecture.decoder)) for trial in trials]
     data = request.open_data()
 
-    from mm1_lab import team
+    from mm1_lab import team  # torch is slow
     from mm1_lab.evaluate import gates as measures
 
     team.allow_gpu(request.scale.resources.gpus > 0)
@@ -103,7 +103,8 @@ def _from_scratch(part: Part | PretrainedModel) -> Part:
 
 def _train(stages: Sequence[Stage], request: Request, executor: Executor) -> None:
     """Trains the stages that neither the store nor the shipped parts have, and what they start from."""
-    seeds, ledger = {trial.seed: trial for trial in request.trials}, request.ledger
+    seeds = {trial.seed: trial for trial in request.trials}
+    ledger = request.ledger
     lacking = [stage for stage in stages if not ledger.has_intact_weights(stage.fingerprint)]
     plan = Plan((), tasks=make_tasks(((stage, seeds[stage.seed]) for stage in lacking), ledger))
     if not plan.tasks:

@@ -62,14 +62,18 @@ class Chat:
         continues = len(self.so_far.tokens) > 1 and not self.is_world
         prompt = prompt_of(request.lower()) if self.is_world else chat_prompt(sound(request))
         image = (tokenizer.image,) * (self.stage.picture_tokens * len(pictures))
-        before, after = ("\n" if continues else "", prompt) if pictures else ("", "\n" * continues + prompt)
+        before = "\n" if continues else ""
+        after = prompt
+        if not pictures:  # in one piece, of which a tokenizer may join the ends
+            before, after = "", before + prompt
         try:
             turn = Segment((*tokenizer.encode(before), *image, *tokenizer.encode(after)), tuple(pictures))
         except KeyError as error:
             text = f"this model knows only the world's words, and {error} is none of them; try: the color of the circle"
             raise RequestError(text) from None
         longest = NEW_WORLD_TOKENS if self.is_world else NEW_TOKENS
-        used, context = len(self.so_far.tokens) + len(turn.tokens), context_length(self.stage)
+        used = len(self.so_far.tokens) + len(turn.tokens)
+        context = context_length(self.stage)
         if used >= context:
             text = f"with this turn the conversation has {used} tokens, of which the model reads at most {context}"
             raise RequestError(f"{text}; /new starts over")

@@ -122,7 +122,7 @@ def _parameters(name: str, scale: Scale) -> float:
     return float(scale.decoders[name].parameters().dense)
 
 
-def load_search(request: Request, sizes: Iterable[str]) -> Request:
+def with_sizes(request: Request, sizes: Iterable[str]) -> Request:
     """The request with one arm per size: the sweep's own, or else the base at the paper's rate."""
     base = request.sweep.base
     own = {recipe.decoder: recipe for recipe in request.sweep.arms.values()}

@@ -1,7 +1,7 @@
 """Sweeps as text and plain values: their arms, one resolved or two told apart; the state of their trials."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -11,16 +11,22 @@ from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger, TrialRow
 
 
-def status_values(
-    sweeps: Iterable[tuple[Sweep, str, str, Sequence[TrialRow]]], ledger: Ledger, stages: Collection[str] | None = None
-) -> dict[str, Any]:
-    """For each of `sweeps` (with its name, scale and trials) its trials, which are done, missing, or failed and why,
-    and how many more its arms have at these seeds, which were not asked for; then failures of other stages, of all or
-    of those with these fingerprints."""
+class Asked(NamedTuple):
+    """A sweep at a scale, with the trials to tell about."""
+
+    sweep: Sweep
+    variant: str
+    scale: str
+    rows: Sequence[TrialRow]
+
+
+def status_values(sweeps: Iterable[Asked], ledger: Ledger, stages: Collection[str] | None) -> dict[str, Any]:
+    """For each of `sweeps` its trials, which are done, missing, or failed and why, and how many more its arms have at
+    these seeds, which were not asked for; then failures of other stages, of all or of those with these fingerprints."""
     failures = ledger.failures()
     others = {key: failure for key, failure in failures.items() if stages is None or key in stages}
     told = []
-    for sweep, name, scale, rows in sweeps:
+    for sweep, variant, scale, rows in sweeps:
         trials = []
         for row in rows:
             others.pop(row.fingerprint, None)
@@ -34,7 +40,7 @@ def status_values(
             trial = {"arm": row.arm, "seed": row.seed, "fingerprint": row.fingerprint, "state": state, "why": why}
             trials.append(trial)
         more = 0 if sweep.search else len(sweep.arms) * len({row.seed for row in rows}) - len(rows)
-        told.append({"sweep": name, "scale": scale, "trials": trials, "not_asked_for": more})
+        told.append({"sweep": variant, "scale": scale, "trials": trials, "not_asked_for": more})
     left = [{name: failure[name] for name in ("stage", "reason", "log")} for failure in others.values()]
     return {"sweeps": told, "failures": left}
 

@@ -255,7 +255,8 @@ def run_until_decided(request: Request, executor: Executor, draw: Draw, judge: J
             print("More seeds cannot decide anything further.")
             break
     show(request, plan, work_list, short)
-    done, names = request.ledger.has_scores, {trial.name for trial in chosen}
+    done = request.ledger.has_scores
+    names = {trial.name for trial in chosen}
     if left := sum(trial.name not in names and not done(trial.fingerprint) for trial in request.trials):
         print(f"{counted(left, 'trial')} of {len(request.trials)} not run: not needed.")
     return int(not all(done(trial.fingerprint) for trial in chosen))

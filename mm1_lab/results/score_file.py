@@ -63,6 +63,7 @@ def unpack_scores(path: Path, wanted: Container[str]) -> Iterator[tuple[str, pa.
     if "row" in table.column_names:  # an earlier pack, sorted by question
         table = table.sort_by([("trial", "ascending"), ("row", "ascending")])
     start = 0
+    # a trial's rows stand together, and values are counted in the order in which they first appear
     for of_trial in table["trial"].value_counts().to_pylist():
         trial, count = of_trial["values"], of_trial["counts"]
         if trial in wanted:

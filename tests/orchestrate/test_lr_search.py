@@ -15,7 +15,7 @@ from mm1_lab.cli import main
 from mm1_lab.config import EvaluationStage, Recipe, RequestError, Trial
 from mm1_lab.orchestrate import lr_search
 from mm1_lab.orchestrate.execution.executor import Executor, Inline
-from mm1_lab.orchestrate.lr_search import load_search, run_search
+from mm1_lab.orchestrate.lr_search import run_search, with_sizes
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.results import HeldOutRow, ScoreRow
@@ -80,7 +80,7 @@ class Laboratory:
 def ask(tmp_path: Path) -> Callable[..., Request]:
     def request(sizes: Iterable[str] = SIZES, seeds: str = "1") -> Request:
         loaded = load_request("lr_law", "smoke", seeds, (), (), None, tmp_path / "results", tmp_path / "store")
-        return load_search(loaded, sizes)
+        return with_sizes(loaded, sizes)
 
     return request
 

@@ -92,9 +92,12 @@ def estimate_stages(plan: Plan, request: Request) -> dict[str, Estimate]:
     from mm1_lab.model import connector_flops, count_parameters
     from mm1_lab.train.stages import KINDS
 
-    scale, data, words = request.scale, request.data, request.open_data().tokenizer
+    scale = request.scale
+    data = request.data
+    words = request.open_data().tokenizer
     if data.kind == "world" and data.tokenizer == "world" and scale.hardware is not None:
-        # without user data, a plan for GPUs assumes the vocabulary size that the user's tokenizer would have
+        # without user data, a plan for GPUs assumes the vocabulary size that the user's tokenizer would have;
+        # nothing else of a tokenizer shapes a network
         words = cast("Tokenizer", SimpleNamespace(size=scale.vocabulary, image=words.image))
     slowness = measured_slowness(request.ledger)
     estimates: dict[str, Estimate] = {}
@@ -159,16 +162,20 @@ def gpu_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuSha
     memory = _memory(scale, hardware)
     own = rows = math.ceil(cost.rows / gpus)
 
-    def held() -> float:
-        """Bytes on each GPU, which adds up the gradients of several times if they are fewer than its own.
+    def held(rows: int) -> float:
+        """Bytes on each GPU, which adds up the gradients of several times if `rows` are fewer than its own.
 
         Most are held at the end of the forward pass, with all activations and some logits, or near that of the backward
         pass, with all gradients and the activations of the first part, about half.
         """
-        lasting, gradients, copies = cost.state - cost.gradients, cost.gradients, cost.copies
+        lasting = cost.state - cost.gradients
+        gradients = cost.gradients
+        copies = cost.copies
         if gpus > 1 and not cost.whole:
             shards = shard_group(gpus, GPUS_OF_A_NODE, cost.state, memory)
-            lasting, gradients, copies = lasting / shards + cost.gathered, gradients / shards, 0.0
+            lasting = lasting / shards + cost.gathered
+            gradients /= shards
+            copies = 0.0
             if rows < own and keeps_whole_gradients(cost.parameters, memory):
                 lasting += 4.0 * cost.parameters
         activations = rows * cost.activations
@@ -178,10 +185,10 @@ def gpu_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuSha
     if cost.divisible and scale.resources.micro_batch:
         rows = min(rows, scale.resources.micro_batch)
     elif cost.divisible:
-        while rows > 1 and held() > USABLE * memory:
+        while rows > 1 and held(rows) > USABLE * memory:
             rows = math.ceil(rows / 2)
     divided = rows < own and not scale.resources.micro_batch
-    return GpuShare(gpus, rows, divided, held(), held() <= USABLE * memory)
+    return GpuShare(gpus, rows, divided, held(rows), held(rows) <= USABLE * memory)
 
 
 def _memory(scale: Scale, hardware: Hardware) -> float:
@@ -267,9 +274,9 @@ def measured_slowness(ledger: Ledger) -> dict[str, float]:
 
 
 def check_feasible(plan: Plan, request: Request) -> None:
-    """Raises RequestError for a missing stage that has, or whose model has, a network that cannot be built, naming the
-    trial; for one with too few rows for its `workers`; for a source of which no document fits; and for a prompt of a
-    named benchmark that is longer than its model reads."""
+    """Raises RequestError for a missing stage whose connector cannot be built, naming the trial; for one with too few
+    rows for its `workers`; for a source of which no document fits; and for a prompt of a named benchmark that is longer
+    than its model reads. Whole networks are built by `estimate_stages` alone."""
     for task, stage in plan.missing if request.scale.workers else ():
         try:
             stage.workers(request.scale)

@@ -78,26 +78,11 @@ def decoders_tokenizer(
     and without. Models of the others that are not on this machine are left out unless the tokenizer depends on them.
     Raises RequestError if two models have different tokenizers: all arms must read the same rows.
     """
-    folders: dict[str, Path] = {}
-    exported = absent = None
-    # those asked for first, whose models' own errors come before that an absent one is missed
-    for arm, recipe in sorted(arms.items(), key=lambda one: one[0] not in only):
-        try:
-            if recipe.sft and recipe.sft.start:
-                exported = folders[recipe.sft.start] = Path(models.whole(recipe.sft.start).folder)
-            elif asked := find_pretrained(decoder_name(recipe, scale), scale.pretrained_decoders):
-                folders.setdefault(asked.weights, Path(models.decoder(asked).folder))
-        except NotHere as error:
-            if not only or arm in only:
-                raise
-            absent = RequestError(f"--only: all arms read the tokenizer of arm {arm!r}, but {error}")
-        except RequestError as error:  # mostly of an arm that is not asked for
-            raise RequestError(f"arm {arm!r}: {error}") from None
-    if absent and not folders and (data is None or data.tokenizer == "bpe"):
-        raise absent
+    folders = _models_of(arms, scale, models, data, only)
     if not folders:
         return None
     first = next(iter(folders.values()))
+    exported = any(recipe.sft and recipe.sft.start in folders for recipe in arms.values())
     if not exported and len(folders) == 1:
         return first
     from mm1_lab.data.tokenizers import folder_tokenizer
@@ -108,6 +93,30 @@ def decoders_tokenizer(
             f"the models {' and '.join(folders)} have different tokenizers, but the arms of a sweep must read the same "
             "rows; put them into separate sweeps"
         )
-    if exported and not data and WorldTokenizer().backend.get_vocab() == folder_tokenizer(exported).backend.get_vocab():
+    if exported and not data and WorldTokenizer().backend.get_vocab() == folder_tokenizer(first).backend.get_vocab():
         return None
     return first
+
+
+def _models_of(
+    arms: Mapping[str, Recipe], scale: Scale, models: HuggingFace, data: DataFile | None, only: Collection[str]
+) -> dict[str, Path]:
+    """The folders of the arms' pre-trained decoders and models, by name."""
+    folders: dict[str, Path] = {}
+    absent = None
+    # those asked for first, whose models' own errors come before that an absent one is missed
+    for arm, recipe in sorted(arms.items(), key=lambda one: one[0] not in only):
+        try:
+            if recipe.sft and recipe.sft.start:
+                folders[recipe.sft.start] = Path(models.whole(recipe.sft.start).folder)
+            elif asked := find_pretrained(decoder_name(recipe, scale), scale.pretrained_decoders):
+                folders.setdefault(asked.weights, Path(models.decoder(asked).folder))
+        except NotHere as error:
+            if not only or arm in only:
+                raise
+            absent = RequestError(f"--only: all arms read the tokenizer of arm {arm!r}, but {error}")
+        except RequestError as error:  # mostly of an arm that is not asked for
+            raise RequestError(f"arm {arm!r}: {error}") from None
+    if absent and not folders and (data is None or data.tokenizer == "bpe"):
+        raise absent
+    return folders

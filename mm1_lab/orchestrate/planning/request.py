@@ -159,13 +159,15 @@ class Request:
             there = ", ".join(f"{count}-shot" for count in shots)
             return f"{str(measure)!r}: there is only {there} (evaluate.shots)"
         families = get_args(Family)
-        known, what = list(self.data.sources), ""
+        known = list(self.data.sources)
+        what = ""
         if measure.about == "kind":
             if self.scale.benchmarks:  # whose files alone say which kinds they have
                 return ""
             from mm1_lab.evaluate.benchmarks import kinds_in_world
 
-            known, what = ["caption"] if self.data_path else kinds_in_world(), "kind "
+            known = ["caption"] if self.data_path else kinds_in_world()
+            what = "kind "
         elif measure.about == "benchmarks":
             if measure.of in ("", TEXT_CORE.of, UNPARSED.of, *families):  # without the imports below
                 return ""
