@@ -5,8 +5,6 @@ Design choices are often made with small runs. Decision accuracy is the share of
 chance is 50 %. For comparison it is also given for a single seed of the reference against the mean of its other seeds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 

@@ -52,7 +52,7 @@ def draw(results: Path, out: Path | None = None, latex: bool = False, report: bo
     return files
 
 
-def draw_sweeps(results: Path, out: Path, latex: bool = False) -> list[Drawn]:
+def draw_sweeps(results: Path, out: Path, latex: bool) -> list[Drawn]:
     """Draws every sweep of a results folder into `out`, on all cores."""
     folders = list_variants(results)
     finished = [folder for folder in folders if len(read_variant(folder).done)] or folders

@@ -132,7 +132,7 @@ def test_a_kind_of_stage_and_an_executor(
     assert "waits for encoder and halved" in text and "4.3e-07" in " ".join(row)
     request = with_halved(load("data_mix", "smoke", only=["base"]))
     diary = Diary()
-    assert run_sweep(request, diary, lambda folder: []) == 0
+    assert run_sweep(request, diary, lambda folder: [], lambda folder: "") == 0
     assert sorted(diary.kinds) == ["decoder", "encoder", "halved", "trial"]
     assert not capsys.readouterr().err, "MLflow has its run, too"
     chain = {stage.KIND: stage for stage in request.trials[0].evaluation.chain()}

@@ -7,8 +7,6 @@ which the logged scores of the questions average in each of them. If there is no
 where a run has no log of questions, it is the first that all report, without questions.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """A judgement as text for a terminal and as a figure."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 

@@ -15,6 +15,7 @@ import pandas as pd
 
 from mm1_lab.config import RequestError, nearest
 from mm1_lab.files import load_json
+from mm1_lab.formatting import first_line
 from mm1_lab.rows import Family
 
 NEEDED = ("arm", "score")
@@ -44,7 +45,7 @@ class Scores:
     frame: pd.DataFrame
     paired: bool
     """Whether `run` is a seed that arms share; otherwise it numbers the repeats of an arm, which are independent."""
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
 
     @property
     def arms(self) -> list[str]:
@@ -88,8 +89,7 @@ def _read_file(path: Path) -> pd.DataFrame:
     except UnicodeDecodeError:
         raise RequestError(f"{path}: is not in UTF-8; save it as such") from None
     except (ValueError, TypeError, AttributeError, OSError) as error:
-        reason = str(error).strip().split("\n")[0][:200]
-        raise RequestError(f"{path}: cannot be read as a table ({reason})") from None
+        raise RequestError(f"{path}: cannot be read as a table ({first_line(error)})") from None
     raise RequestError(f"{path}: is no table; give a .csv, .tsv, .json, .jsonl or .parquet file, or a folder of logs")
 
 

@@ -4,8 +4,6 @@ Contrasts of a sweep's file and parts of lessons have the same evidence; `verdic
 about the learning-rate law is the slope of its fit, over sizes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any

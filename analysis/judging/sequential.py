@@ -119,7 +119,7 @@ def _table(shares: tuple[float, ...]) -> tuple[Floats, Floats]:
     return np.log(overall), np.log(np.maximum(two_sided, LEAST))
 
 
-def chance_yet(p: float, seeds: int, last: int, sides: int = 2) -> float:
+def chance_yet(p: float, seeds: int, last: int, sides: int) -> float:
     """The conditional power under the current trend: the probability that a statement with the `p` of so many sides at
     `seeds` is significant at the `last` look if the true difference is the current estimate."""
     share = seeds / last

@@ -23,6 +23,7 @@ from mm1_lab.config import Check, CheckVerdict, Recipe, read_checks
 from mm1_lab.formatting import counted
 from mm1_lab.results import variant_name
 from mm1_lab.results.summary import PLAIN, benchmark_scores
+from mm1_lab.rows import OTHERWISE
 
 CEILING = 95.0
 """Most points that leave room for a better arm."""
@@ -34,8 +35,6 @@ SHOTS = (0, 4)
 """Numbers of shots at which the base must see."""
 
 # of the miniature world, half of whose questions expect words that only demonstrations show (mm1_lab/evaluate/world.py)
-OTHERWISE = "-otherwise"
-"""Ends the key of a question that expects second words."""
 FOLLOWED = " followed"
 """Ends the name of the benchmark for how far captions follow the convention shown."""
 TOLD = 85.0

@@ -162,7 +162,7 @@ def _compared(claim: Claim) -> object:
     return dict(claim.weights), claim.expect, claim.margin
 
 
-def judge_lessons(lessons: Sequence[Lesson], evidence: Iterable[Evidence], scale: str = "mini") -> pd.DataFrame:
+def judge_lessons(lessons: Sequence[Lesson], evidence: Iterable[Evidence], scale: str) -> pd.DataFrame:
     """The lessons, judged as one family from the evidence of all sweeps of a scale: `ESTIMATE` of the part that
     determines the verdict, what the paper says, and the fields of `Judged`."""
     questions: dict[str, list[Evidence]] = {lesson.name: [] for lesson in lessons}

@@ -23,9 +23,7 @@ CAPTION = (
 )
 
 
-def draw_law(
-    runs: Runs, fits: Sequence[Fit], targets: Mapping[str, float], path: Path, latex: bool = False
-) -> list[Path]:
+def draw_law(runs: Runs, fits: Sequence[Fit], targets: Mapping[str, float], path: Path, latex: bool) -> list[Path]:
     """Draws a row per objective: on the left scores over η, a colour per size; on the right η* over N on log axes.
     `latex`: also as PDF."""
     with styled(formulas=True):

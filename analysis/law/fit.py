@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.law.optimum import Cell, Optimum, find_optimum
-from analysis.law.runs import FEWEST_SIZES, Objective, Runs
+from analysis.law.runs import Objective, Runs
 from analysis.statistics import Floats, Interval
+from mm1_lab.config import FEWEST_SIZES
 from mm1_lab.formatting import counted
 
 VERDICT_SEEDS = 3

@@ -8,12 +8,10 @@ import pandas as pd
 
 from analysis.external.tables import labels, read_csv
 from analysis.seeds import caution
-from mm1_lab.config import RequestError, Size, parse_count, short_count
+from mm1_lab.config import FEWEST_SIZES, RequestError, Size, parse_count, short_count
 from mm1_lab.results.reading import Variant, read_records
 from mm1_lab.results.summary import search_scores
 
-FEWEST_SIZES = 3
-"""Bracketed sizes that a law needs: with two there is no residual."""
 HELD_OUT = "held-out loss"
 SLOPES_ONLY = "Compare slopes with MM1's, not levels: batch and length differ from the paper's"
 FAILED = ("", "nan", "inf", "+inf", "-inf", "infinity", "-infinity", "none", "null", "na", "n/a")
@@ -25,7 +23,7 @@ class Objective:
     """A column of scores."""
 
     column: str
-    lower_is_better: bool = False
+    lower_is_better: bool
     unit: str = ""
     """For the figure; empty if unknown."""
 

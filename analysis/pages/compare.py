@@ -35,7 +35,7 @@ def compare_table(study: Study, first: str, second: str, only: Sequence[int] = (
     return Table(found.title, frame.rename(columns={"first": first, "second": second}), found.notes)
 
 
-def compare_arms(study: Study, first: str, second: str, only: Sequence[int] = ()) -> Comparison:
+def compare_arms(study: Study, first: str, second: str, only: Sequence[int]) -> Comparison:
     """Compares two arms at the seeds that both have, or at those in `only`, by their differences within seeds.
 
     With one seed the interval is over questions, conditional on the two models. Raises RequestError for an arm

@@ -50,7 +50,7 @@ class Drawn:
     """The claims of its file with their verdicts."""
     tables: Mapping[str, Sequence[Table]]
     """Tables by their heading in the report."""
-    looks: str = ""
+    looks: str
     """Which look a growing sweep has reached."""
 
     @property

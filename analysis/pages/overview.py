@@ -19,7 +19,7 @@ from mm1_lab.files import write_text
 
 
 @styled()
-def write_overview(out: Path, groups: Sequence[Group], latex: bool = False) -> list[Path]:
+def write_overview(out: Path, groups: Sequence[Group], latex: bool) -> list[Path]:
     """Writes the files of each scale to its folder, and `summary.md`, to read on a code host; returns all files."""
     written = []
     for group in groups:

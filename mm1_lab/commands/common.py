@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_core import to_json
 
-from mm1_lab.config import RequestError, Search, is_of_recipe
+from mm1_lab.config import RequestError, Search
 from mm1_lab.files import PUBLISHED, RESULTS
+from mm1_lab.orchestrate.planning.finding import only_of_search, split_settings
 
 if TYPE_CHECKING:
     from mm1_lab.orchestrate.planning.request import Request
@@ -153,7 +154,7 @@ def parse_looks(text: str | None) -> tuple[int, ...]:
 def check_only(options: argparse.Namespace, request: Request) -> None:
     """Raises RequestError for `--only` with a search over recipes."""
     if options.only and isinstance(request.sweep.search, Search):
-        raise RequestError(f"--only: {request.asked} is a search, which makes its arms; name one in a sweep of its own")
+        raise only_of_search(request.asked)
 
 
 def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | None = None) -> Request:
@@ -173,8 +174,9 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
     )
     for folder, reason in request.ledger.damaged_parts().items():
         print(f"{folder}: this shipped part is not used ({reason}); restore or delete it", file=sys.stderr)
-    if changes := [setting for setting in options.set if is_of_recipe(setting)]:
-        print(f"--set: {', '.join(changes)} changes the recipe, from which the arms start", file=sys.stderr)
+    of_recipe, _ = split_settings(options.set)
+    if of_recipe:
+        print(f"--set: {', '.join(of_recipe)} changes the recipe, from which the arms start", file=sys.stderr)
     if "synthetic" not in request.data.sources:
         print(f"{options.data}: no synthetic captions; other captions fill their share of rows", file=sys.stderr)
     return request

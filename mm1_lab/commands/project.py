@@ -7,10 +7,10 @@ from shlex import quote
 
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, option, switch
-from mm1_lab.config import Recipe, RequestError, is_of_recipe, override
+from mm1_lab.config import Recipe, RequestError, override
 from mm1_lab.files import PACKAGE, PARTS, RESULTS, SHIPPED, here_or_shipped, write_text
 from mm1_lab.formatting import counted, short
-from mm1_lab.orchestrate.planning.finding import decoders_tokenizer, find_scale
+from mm1_lab.orchestrate.planning.finding import decoders_tokenizer, find_scale, split_settings
 from mm1_lab.results import Ledger, packed
 
 
@@ -42,10 +42,9 @@ def show_data(options: argparse.Namespace) -> int:
 
         ledger = Ledger(RESULTS, options.store)
         ledger.check_writable()
-        scale = find_scale(
-            options.scale or "mini", tuple(setting for setting in options.set if not is_of_recipe(setting))
-        )
-        recipe = override(Recipe(), filter(is_of_recipe, options.set))
+        of_recipe, of_scale = split_settings(options.set)
+        scale = find_scale(options.scale or "mini", of_scale)
+        recipe = override(Recipe(), of_recipe)
         content = DataFile.read(options.data)
         tokenizer = None
         if content.tokenizer == "bpe":  # then that of the recipe's decoder, by default the scale's base, if pre-trained

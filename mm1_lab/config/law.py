@@ -6,6 +6,8 @@ import re
 from mm1_lab.config.base import Config
 
 UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+FEWEST_SIZES = 3
+"""Bracketed sizes that a law needs: with two there is no residual."""
 
 
 class LearningRateLaw(Config):

@@ -21,6 +21,7 @@ from mm1_lab.data.world.scene_questions import Asked, answered_in, ask
 from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.text import draw_fact, handover, repetition, sum_of_two
 from mm1_lab.evaluate.questions import Benchmark, Question, in_blocks
+from mm1_lab.rows import OTHERWISE
 
 _CAREFUL = 0.9
 """Probability that an annotator gives the right answer."""
@@ -28,8 +29,6 @@ _MOST_CARELESS = 3
 """Maximum number of annotators with a wrong answer, so that the right answer always scores 100."""
 
 _ANNOTATORS = 5
-OTHERWISE = "-otherwise"
-"""Ends the key of a question whose answer is expected in second words, which only demonstrations can show."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ AUTO_CLASSES = {
 """Where the library finds the classes, by file."""
 
 
-def write_code(folder: Path, own: OwnConnectors | None = None) -> None:
+def write_code(folder: Path, own: OwnConnectors | None) -> None:
     """Adds to an exported model what loads it where this package is not installed: a copy of `CODE` and of the user's
     `own` connectors, and the classes' names in its configuration. There the modules stand side by side and import each
     other as such."""

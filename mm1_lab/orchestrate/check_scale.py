@@ -1,7 +1,5 @@
 """`mm1-lab check-scale`: the gates of a scale, measured on the base's encoder and decoder (trained if missing)."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections import Counter

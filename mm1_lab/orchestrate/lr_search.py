@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import ClassVar
 
-from mm1_lab.config import RateSearch, Recipe, RequestError, Scale, nearest
+from mm1_lab.config import FEWEST_SIZES, RateSearch, Recipe, RequestError, Scale, nearest
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.plan import Plan
@@ -74,9 +74,6 @@ def run_rounds(
         if arms.keys() == (more := search.arms()).keys():
             return request, plan, work_list, True
         arms = more
-
-
-FEWEST_SIZES = 3
 
 
 def run_search(request: Request, executor: Executor, draw: Draw) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from mm1_lab.config import EvaluationStage, ModelStage, RequestError, Trial
@@ -35,7 +36,7 @@ Short = Callable[[Path], str]
 """Summarises a sweep's folder in a few lines: a row per arm, and the verdicts."""
 
 
-def run_sweep(request: Request, executor: Executor, draw: Draw, short: Short | None = None) -> int:
+def run_sweep(request: Request, executor: Executor, draw: Draw, short: Short) -> int:
     """Runs the request; returns the exit code, 1 if a trial has no scores.
 
     `draw` and `short` are the analysis'."""
@@ -245,7 +246,7 @@ def run_until_decided(request: Request, executor: Executor, draw: Draw, judge: J
         )
     arms = {trial.arm for trial in request.trials}
     chosen: list[Trial] = []
-    for before, look in zip((0, *request.looks), request.looks, strict=False):
+    for before, look in pairwise((0, *request.looks)):
         chosen += [trial for trial in request.trials if trial.seed in seeds[before:look] and trial.arm in arms]
         plan, work_list = complete(replace(request, trials=tuple(chosen)), executor, draw)
         lines, needed = judge(request.folder, seeds[:look])

@@ -78,7 +78,7 @@ class Ledger:
         if self.parts is None or fingerprint not in self._shipped or self._in_store(fingerprint):
             return False
         folder = self.parts / fingerprint
-        return files.is_complete(str(folder)) and self._damage_of_part(folder) is None
+        return files.is_complete(folder) and self._damage_of_part(folder) is None
 
     def damaged_parts(self) -> dict[Path, str]:
         """The shipped parts that cannot be used, and why."""

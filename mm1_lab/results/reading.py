@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mm1_lab.config import RequestError
 from mm1_lab.results.ledger import Ledger
 from mm1_lab.results.manifest import Manifest, read_manifest, read_trials
-from mm1_lab.results.schema import CURVE_COLUMNS, HELD_OUT_COLUMNS, SCHEMA, TRIAL_COLUMNS
+from mm1_lab.results.schema import CURVE_COLUMNS, HELD_OUT_COLUMNS, SCHEMA, TRIAL_COLUMNS, unusable
 from mm1_lab.results.score_file import SCORE_COLUMNS, read_score_table
 
 if TYPE_CHECKING:
@@ -115,10 +115,9 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=TEXT, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise RequestError(f"{path}: cannot be read ({error}); delete its folder and run the sweep again") from None
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise RequestError(f"{path}: lacks the column {missing[0]!r}; delete its folder and run the sweep again")
+        raise unusable(path, f"cannot be read ({error})") from None
+    if missing := [column for column in columns if column not in table.columns]:
+        raise unusable(path, f"lacks the column {missing[0]!r}")
     return table
 
 

@@ -51,3 +51,8 @@ def read_json(path: Path | str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RequestError(f"{path}: must hold a JSON object; {AGAIN}")
     return value
+
+
+def unusable(path: Path, problem: str) -> RequestError:
+    """The error for a file of a trial."""
+    return RequestError(f"{path}: {problem}; delete its folder and run the sweep again")

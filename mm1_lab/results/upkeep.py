@@ -1,7 +1,5 @@
 """Maintenance of a results folder: verify digests, free weights."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections.abc import Iterable

@@ -103,7 +103,7 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
     return PretrainedDecoder.parse(found, str(folder / "config.json"))
 
 
-def read_exported(name: str, fetch: bool = True) -> PretrainedMM1:
+def read_exported(name: str, fetch: bool) -> PretrainedMM1:
     """Describes a model in a folder written by `mm1-lab export`.
 
     Raises RequestError for other folders, and if something is missing or damaged.

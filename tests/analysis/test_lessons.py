@@ -53,7 +53,7 @@ def lifts_of(arms: dict[str, Recipe], **effects: float) -> Lifts:
 
 def judged(study: Study, lessons: Sequence[Lesson] = LESSONS) -> dict[str, dict[str, Any]]:
     """The lessons' rows by name."""
-    rows = judge_lessons(lessons, of_lessons(study, lessons)).to_dict("records")
+    rows = judge_lessons(lessons, of_lessons(study, lessons), "mini").to_dict("records")
     return {str(row["lesson"]): dict(row) for row in rows}  # type: ignore[arg-type]
 
 
@@ -148,7 +148,7 @@ def test_a_part_that_is_set_aside_is_shown_and_does_not_decide() -> None:
 def test_lessons_are_one_family_and_contrasts_are_in_none(mix_study: Study) -> None:
     """Every p of the family is Holm's of the lessons alone, worked out here."""
     evidence = of_lessons(mix_study, LESSONS)
-    frame, parts = judge_lessons(LESSONS, evidence), parts_frame(evidence)
+    frame, parts = judge_lessons(LESSONS, evidence, "mini"), parts_frame(evidence)
     known = frame[frame["verdict"] != "not judged"]
     assert set(known["family"]) == {len(known)} == {9}
     smallest = {}
@@ -198,7 +198,7 @@ def test_seeds_needed_are_those_of_the_part_with_which_a_lesson_falls() -> None:
 
 
 def test_what_was_not_run_says_how_to_run_it() -> None:
-    found = judge_lessons(LESSONS, []).set_index("lesson")
+    found = judge_lessons(LESSONS, [], "mini").set_index("lesson")
     assert tuple(found.loc["captions", ["verdict", "reason"]]) == ("not judged", "not run: make sweep-data-mix")
     at_smoke = judge_lessons(LESSONS, [], "smoke")
     assert at_smoke["reason"].str.fullmatch(r"not run: make (lr-law|sweep-[a-z-]+) SCALE=smoke").all()
@@ -211,11 +211,11 @@ SEARCH = study_of(sweep_of(LAW, {"9M 0.001": Recipe()}), range(3))
 def fit_of(objective: str, slope: float, half: float, seeds: int = 3) -> Fit:
     """A fit of four sizes with this slope and half its 95 % interval."""
     found = Interval(slope, half / Interval(0, 1, 2).half_width, 2)
-    return Fit(Objective(objective), (), Law(found, found, np.zeros((2, 2)), 0.1), "", {}, seeds)
+    return Fit(Objective(objective, False), (), Law(found, found, np.zeros((2, 2)), 0.1), "", {}, seeds)
 
 
 def law_row(*fits: Fit, lesson: str = "learning-rate law") -> dict[str, Any]:
-    frame = judge_lessons(LESSONS, of_law(SEARCH, LESSONS, fits))
+    frame = judge_lessons(LESSONS, of_law(SEARCH, LESSONS, fits), "mini")
     return dict(frame.set_index("lesson").loc[lesson])
 
 
@@ -224,7 +224,7 @@ def law_row(*fits: Fit, lesson: str = "learning-rate law") -> dict[str, Any]:
     [(-0.45, 0.12, "supported"), (-0.45, 0.5, "undecided"), (0.2, 0.1, "contradicted"), (-0.9, 0.1, "contradicted")],
 )
 def test_the_law_is_judged_by_the_paper_s_objective_and_by_loss(slope: float, half: float, verdict: str) -> None:
-    loss = Fit(Objective("held-out loss"), (), None, "9M is not bracketed", {}, 3)
+    loss = Fit(Objective("held-out loss", True), (), None, "9M is not bracketed", {}, 3)
     by_loss, score = "learning-rate law by loss", fit_of("8-shot average", slope, half)
     found = law_row(loss, score)
     assert (found["verdict"], found["parts"], found["interval"]) == (verdict, 2, "sizes")

@@ -6,7 +6,17 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm1_lab.config import NotHere, Recipe, RequestError, Scale, decoder_name, find_pretrained, find_yaml, load_scale
+from mm1_lab.config import (
+    NotHere,
+    Recipe,
+    RequestError,
+    Scale,
+    decoder_name,
+    find_pretrained,
+    find_yaml,
+    is_of_recipe,
+    load_scale,
+)
 from mm1_lab.files import SHIPPED
 
 if TYPE_CHECKING:
@@ -34,6 +44,16 @@ def find_sweep(name: str) -> Path:
     if not any((folder / f"{name}.yaml").is_file() for folder in SWEEPS):
         name = name.replace("-", "_")
     return find_yaml("there is no sweep", name, SWEEPS)
+
+
+def split_settings(settings: Collection[str]) -> tuple[list[str], tuple[str, ...]]:
+    """The `--set` settings of the recipe, and those of the scale."""
+    of_recipe = list(filter(is_of_recipe, settings))
+    return of_recipe, tuple(setting for setting in settings if setting not in of_recipe)
+
+
+def only_of_search(asked: object) -> RequestError:
+    return RequestError(f"--only: {asked} is a search, which makes its arms; name one in a sweep of its own")
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -78,30 +98,6 @@ def decoders_tokenizer(
     and without. Models of the others that are not on this machine are left out unless the tokenizer depends on them.
     Raises RequestError if two models have different tokenizers: all arms must read the same rows.
     """
-    folders = _models_of(arms, scale, models, data, only)
-    if not folders:
-        return None
-    first = next(iter(folders.values()))
-    exported = any(recipe.sft and recipe.sft.start in folders for recipe in arms.values())
-    if not exported and len(folders) == 1:
-        return first
-    from mm1_lab.data.tokenizers import folder_tokenizer
-    from mm1_lab.data.world.words import WorldTokenizer
-
-    if len({folder_tokenizer(folder).digest for folder in folders.values()}) > 1:
-        raise RequestError(
-            f"the models {' and '.join(folders)} have different tokenizers, but the arms of a sweep must read the same "
-            "rows; put them into separate sweeps"
-        )
-    if exported and not data and WorldTokenizer().backend.get_vocab() == folder_tokenizer(first).backend.get_vocab():
-        return None
-    return first
-
-
-def _models_of(
-    arms: Mapping[str, Recipe], scale: Scale, models: HuggingFace, data: DataFile | None, only: Collection[str]
-) -> dict[str, Path]:
-    """The folders of the arms' pre-trained decoders and models, by name."""
     folders: dict[str, Path] = {}
     absent = None
     # those asked for first, whose models' own errors come before that an absent one is missed
@@ -119,4 +115,23 @@ def _models_of(
             raise RequestError(f"arm {arm!r}: {error}") from None
     if absent and not folders and (data is None or data.tokenizer == "bpe"):
         raise absent
-    return folders
+    exported = any(recipe.sft and recipe.sft.start in folders for recipe in arms.values())
+    if exported or len(folders) > 1:
+        return _common_tokenizer(folders, may_be_world=exported and not data)
+    return next(iter(folders.values()), None)
+
+
+def _common_tokenizer(folders: Mapping[str, Path], may_be_world: bool) -> Path | None:
+    """The first of the models' folders; None if all have the world's vocabulary. Raises RequestError if two differ."""
+    from mm1_lab.data.tokenizers import folder_tokenizer
+    from mm1_lab.data.world.words import WorldTokenizer
+
+    tokenizers = [folder_tokenizer(folder) for folder in folders.values()]
+    if len({tokenizer.digest for tokenizer in tokenizers}) > 1:
+        raise RequestError(
+            f"the models {' and '.join(folders)} have different tokenizers, but the arms of a sweep must read the same "
+            "rows; put them into separate sweeps"
+        )
+    if may_be_world and WorldTokenizer().backend.get_vocab() == tokenizers[0].backend.get_vocab():
+        return None
+    return next(iter(folders.values()))

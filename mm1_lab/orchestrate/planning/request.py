@@ -24,7 +24,6 @@ from mm1_lab.config import (
     Scale,
     Sweep,
     Trial,
-    is_of_recipe,
     load_sweep,
     nearest,
     resolve,
@@ -32,7 +31,15 @@ from mm1_lab.config import (
 )
 from mm1_lab.files import PARTS, RESULTS, here_or_shipped
 from mm1_lab.formatting import command_line, one_trial
-from mm1_lab.orchestrate.planning.finding import SWEEPS, decoders_tokenizer, find_scale, find_sweep, parse_seeds
+from mm1_lab.orchestrate.planning.finding import (
+    SWEEPS,
+    decoders_tokenizer,
+    find_scale,
+    find_sweep,
+    only_of_search,
+    parse_seeds,
+    split_settings,
+)
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import data_name, deciding, merge_manifest
 from mm1_lab.rows import Family
@@ -136,7 +143,7 @@ class Request:
     def seeds(self) -> tuple[int, ...]:
         return tuple(dict.fromkeys(trial.seed for trial in self.trials))
 
-    def of_sweep(self, sweep: Sweep, seeds: Iterable[int] = ()) -> Request:
+    def of_sweep(self, sweep: Sweep, seeds: Iterable[int]) -> Request:
         """The request for all arms of another sweep; at its own seeds if none are given."""
         trials = resolve_sweep(sweep, self.scale, tuple(seeds) or self.seeds, self.data, self.models)
         return replace(self, sweep=sweep, trials=tuple(trials))
@@ -238,20 +245,21 @@ def load_request(
     # What is asked
     only, settings = ([one] if isinstance(one, str) else one for one in (only, settings))  # from Python
     file = find_sweep(str(sweep))
-    loaded = load_sweep(file, *SWEEPS, settings=[setting for setting in settings if is_of_recipe(setting)])
+    of_recipe, of_scale = split_settings(settings)
+    loaded = load_sweep(file, *SWEEPS, settings=of_recipe)
     if loaded.connectors:
         ALLOWED[loaded.connectors.digest] = loaded.connectors
     only = [arm for text in only for arm in ([text] if text in loaded.arms else _listed(text))]
     for arm in only:
         if arm not in loaded.arms:
             if loaded.search:
-                raise RequestError(f"--only: {file} is a search, which makes its arms; name one in a sweep of its own")
+                raise only_of_search(file)
             raise RequestError(f"--only: {file} has no arm {arm!r}{nearest(arm, loaded.arms)}")
     asked = [arm for arm in loaded.arms if not only or arm in only]
     if isinstance(seeds, Iterable) and not isinstance(seeds, str):
         seeds = ",".join([*map(str, seeds), ""])
     chosen = parse_seeds(str(seeds))
-    numbers = find_scale(scale, tuple(setting for setting in settings if not is_of_recipe(setting)), file.parent)
+    numbers = find_scale(scale, of_scale, file.parent)
     ledger = Ledger(Path(results), Path(store) if store else None, here_or_shipped(PARTS))
     path = Path(data) if data else None
     data_file = None
@@ -331,7 +339,7 @@ def _with_own_images(scale: Scale, content: DataFile) -> Scale:
 
 
 def with_benchmarks(
-    scale: Scale, data: Path | None, content: DataFile | None, tokenizer: Path | None, cache: Path | None = None
+    scale: Scale, data: Path | None, content: DataFile | None, tokenizer: Path | None, cache: Path
 ) -> Scale:
     """The scale with the benchmarks that it and the data file name, opened and checked.
 
