@@ -30,7 +30,7 @@ def finished_looks(study: Study) -> tuple[int, ...]:
     failed = set(ledger.failures())
     failed_stages = failed - set(trials["fingerprint"])  # which trials wait for them, the results do not say
     for path in ledger.results.glob("*/*/sweep.json"):
-        failed_stages = failed_stages - {row.fingerprint for row in read_trials(path.parent)}
+        failed_stages -= {row.fingerprint for row in read_trials(path.parent)}
     return reached if failed_stages or missing <= failed else reached[:-1]
 
 

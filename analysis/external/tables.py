@@ -127,7 +127,7 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 def make_scores(
     table: pd.DataFrame,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | None,
     where: str = "the table",
     numbers: pd.Index[int] | None = None,
 ) -> Scores:

@@ -97,11 +97,9 @@ def validity_table(study: Study, checks: Sequence[Check]) -> Table:
         about = f"over {count} seeds, of differences over those of both arms"
     frame = pd.DataFrame(checks)
     tally = ", ".join(f"{verdict} {number}" for verdict, number in frame["verdict"].value_counts().items())
-    intervals = []
-    for one in checks:
-        ends = f"{as_text(one.low)} to {as_text(one.high)}"
-        intervals.append("" if np.isnan(one.low) else ends)
-    frame["95 % interval"] = intervals
+    frame["95 % interval"] = [
+        "" if np.isnan(one.low) else f"{as_text(one.low)} to {as_text(one.high)}" for one in checks
+    ]
     columns = ["check", "what", "value", "95 % interval", "needed", "verdict"]
     title = f"Validity of the base: {study.manifest.variant}, scale {study.manifest.scale}"
     notes = [f"Of {len(checks)} checks: {tally}; 95 % intervals {about}."]
@@ -123,10 +121,8 @@ def _seeds_of(study: Study, arm: str) -> set[int]:
 def _majorities(study: Study, arm: str) -> Majorities:
     """The means over seeds; empty if records do not say."""
     done = study.variant.done
-    levels = []
-    for fingerprint in done["fingerprint"][done["arm"] == arm]:
-        record = study.records[fingerprint]
-        levels.append(pd.DataFrame(record.get("majority_by_kind", {})))
+    records = [study.records[fingerprint] for fingerprint in done["fingerprint"][done["arm"] == arm]]
+    levels = [pd.DataFrame(record.get("majority_by_kind", {})) for record in records]
     return pd.concat(levels).groupby(level=0).mean()
 
 

@@ -45,7 +45,7 @@ def command(example: str, *options: Option) -> Callable[[Function], Function]:
     return register
 
 
-def option(flag: str, text: str | None = None, metavar: str | None = None, **settings: Any) -> Option:
+def option(flag: str, text: str, metavar: str | None = None, **settings: Any) -> Option:
     return flag, {"help": text, "metavar": metavar, **settings}
 
 

@@ -62,7 +62,7 @@ def status(options: argparse.Namespace) -> int:
             for manifest, rows in manifests
             if options.scale in (None, manifest.scale)
         ]
-        if manifests and not sweeps:
+        if not sweeps:
             raise RequestError(f"{options.results}: has no results at {options.scale}")
     told = status_values(sweeps, Ledger(options.results, options.store), stages)
     if options.json:
@@ -156,7 +156,7 @@ def _folder_with_results(request: Request) -> Path:
 
 def _why_no_scores(request: Request, study: Study, arm: str) -> str:
     diverged = request.ledger.diverged()
-    for trial in request.at_seeds(set(study.seeds)).trials:
+    for trial in request.at_seeds(study.seeds).trials:
         for stage in trial.evaluation.chain():
             if trial.arm == arm and stage.fingerprint in diverged:
                 again = request.command(*one_trial(arm, trial.seed), "--anew")
@@ -171,9 +171,9 @@ def _what_changed(request: Request, study: Study, arm: str) -> str:
         return ""
     if request.sweep.arms[arm] != study.sweep.arms[arm]:
         return f"{request.file.name} says something else of it now"
-    rows = [row for row in read_trials(study.variant.folder) if row.arm == arm]
-    now = {(trial.arm, trial.seed): trial.fingerprint for trial in request.at_seeds({row.seed for row in rows}).trials}
-    if any(now.get((row.arm, row.seed), row.fingerprint) != row.fingerprint for row in rows):
+    before = {row.seed: row.fingerprint for row in read_trials(study.variant.folder) if row.arm == arm}
+    now = {trial.seed: trial.fingerprint for trial in request.at_seeds(before).trials if trial.arm == arm}
+    if any(now.get(seed, fingerprint) != fingerprint for seed, fingerprint in before.items()):
         return "its data, benchmarks or settings are others now"
     return ""
 
@@ -276,7 +276,7 @@ OPEN = 3
 def judge(options: argparse.Namespace) -> int:
     """Judge claims about anybody's table of scores: exit code 0 if all are decided, 3 if not."""
     from analysis.external.judge import judge as judge_scores
-    from analysis.external.shown import judgement_text
+    from analysis.external.shown import draw_judgement, judgement_text
 
     columns = _columns(options.columns) if options.columns is not None else None
     looks = parse_looks(options.looks)
@@ -286,8 +286,6 @@ def judge(options: argparse.Namespace) -> int:
     else:
         print(judgement_text(judgement), flush=True)
     if options.figure:
-        from analysis.external.shown import draw_judgement
-
         draw_judgement(judgement, options.figure)
     return DONE if judgement.decided else OPEN
 

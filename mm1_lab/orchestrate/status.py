@@ -68,8 +68,7 @@ def show_values(request: Request, arms: list[str]) -> dict[str, Any]:
     """
     for arm in arms:
         if arm not in request.sweep.arms:
-            known = nearest(arm, request.sweep.arms)
-            raise RequestError(f"the sweep {request.sweep.name} has no arm {arm!r}{known}")
+            raise RequestError(f"the sweep {request.sweep.name} has no arm {arm!r}{nearest(arm, request.sweep.arms)}")
     if not arms:
         return {arm: recipe.model_dump(mode="json") for arm, recipe in request.sweep.arms.items()}
     values = {}

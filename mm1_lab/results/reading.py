@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mm1_lab.config import RequestError
 from mm1_lab.results.ledger import Ledger
 from mm1_lab.results.manifest import Manifest, read_manifest, read_trials
-from mm1_lab.results.schema import CURVE_COLUMNS, HELD_OUT_COLUMNS, SCHEMA, TRIAL_COLUMNS, unusable
+from mm1_lab.results.schema import CURVE_COLUMNS, FOLDER_AGAIN, HELD_OUT_COLUMNS, SCHEMA, TRIAL_COLUMNS
 from mm1_lab.results.score_file import SCORE_COLUMNS, read_score_table
 
 if TYPE_CHECKING:
@@ -115,9 +115,9 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=TEXT, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise unusable(path, f"cannot be read ({error})") from None
+        raise RequestError(f"{path}: cannot be read ({error}); {FOLDER_AGAIN}") from None
     if missing := [column for column in columns if column not in table.columns]:
-        raise unusable(path, f"lacks the column {missing[0]!r}")
+        raise RequestError(f"{path}: lacks the column {missing[0]!r}; {FOLDER_AGAIN}")
     return table
 
 

@@ -24,6 +24,8 @@ from mm1_lab.rows import HeldOutRow
 
 AGAIN = "delete it and run the sweep again"
 """What to do about a file that cannot be read."""
+FOLDER_AGAIN = "delete its folder and run the sweep again"
+"""What to do about one of a trial's."""
 SCHEMA = 3
 """Increased whenever the columns or the meaning of a file change."""
 
@@ -51,8 +53,3 @@ def read_json(path: Path | str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RequestError(f"{path}: must hold a JSON object; {AGAIN}")
     return value
-
-
-def unusable(path: Path, problem: str) -> RequestError:
-    """The error for a file of a trial."""
-    return RequestError(f"{path}: {problem}; delete its folder and run the sweep again")

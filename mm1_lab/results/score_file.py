@@ -7,8 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, get_type_hints
 
+from mm1_lab.config import RequestError
 from mm1_lab.files import new_file
-from mm1_lab.results.schema import unusable
+from mm1_lab.results.schema import FOLDER_AGAIN
 from mm1_lab.rows import ScoreRow
 
 if TYPE_CHECKING:
@@ -103,9 +104,9 @@ def _read(folder: Path) -> pa.Table:
         # Arrow's pool of a single thread (OMP_NUM_THREADS=1, as in tests and workers) has waited for itself for ever
         table = pq.ParquetFile(path).read(use_threads=False)
     except (OSError, pa.ArrowException) as error:
-        raise unusable(path, f"cannot be read ({error})") from None
+        raise RequestError(f"{path}: cannot be read ({error}); {FOLDER_AGAIN}") from None
     if missing := [name for name in SCORE_COLUMNS if name not in table.column_names]:
-        raise unusable(path, f"lacks the column {missing[0]!r}")
+        raise RequestError(f"{path}: lacks the column {missing[0]!r}; {FOLDER_AGAIN}")
     return table.select(SCORE_COLUMNS)
 
 

@@ -68,8 +68,8 @@ class Inline(Executor):
 
     def open(self, scale: Scale) -> None:
         """Imports what stages need, so that all stages run the code as it is now."""
-        for name in ("mm1_lab.train.stages", "mm1_lab.evaluate.run"):
-            import_module(name)
+        import_module("mm1_lab.train.stages")
+        import_module("mm1_lab.evaluate.run")
 
     def work(self, work_list: WorkList, worker: Worker) -> None:
         failed_before = {key: _failed_at(work_list.ledger, key) for key in work_list.tasks}

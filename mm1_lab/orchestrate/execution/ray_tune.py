@@ -94,7 +94,7 @@ def ask_ray(folders: Sequence[Path], expected: Mapping[str, str]) -> dict[str, s
         try:
             answers[name] = ray.get(answer, timeout=ANSWER_SECONDS)
         except ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
             answers[name] = f"cannot run this code ({reason})"
     return answers
 

@@ -100,11 +100,13 @@ def decoders_tokenizer(
     """
     folders: dict[str, Path] = {}
     absent = None
+    exported = False
     # those asked for first, whose models' own errors come before that an absent one is missed
     for arm, recipe in sorted(arms.items(), key=lambda one: one[0] not in only):
         try:
             if recipe.sft and recipe.sft.start:
                 folders[recipe.sft.start] = Path(models.whole(recipe.sft.start).folder)
+                exported = True
             elif asked := find_pretrained(decoder_name(recipe, scale), scale.pretrained_decoders):
                 folders.setdefault(asked.weights, Path(models.decoder(asked).folder))
         except NotHere as error:
@@ -115,7 +117,6 @@ def decoders_tokenizer(
             raise RequestError(f"arm {arm!r}: {error}") from None
     if absent and not folders and (data is None or data.tokenizer == "bpe"):
         raise absent
-    exported = any(recipe.sft and recipe.sft.start in folders for recipe in arms.values())
     if exported or len(folders) > 1:
         return _common_tokenizer(folders, may_be_world=exported and not data)
     return next(iter(folders.values()), None)

@@ -174,9 +174,8 @@ class MlflowLogger(TrialLogger):
         run_id: str = client.create_run(experiment, int(1000 * start), tags, name).info.run_id
         parameters = contents.parameters(self.manifest, names, record)
         client.log_batch(run_id, params=[Param(_allowed(name), value) for name, value in parameters.items()])
-        metrics = []
-        for name, value, step in contents.metrics(self.ledger, fingerprint, record):
-            metrics.append(Metric(_allowed(name), value, int(1000 * start), step))
+        points = contents.metrics(self.ledger, fingerprint, record)
+        metrics = [Metric(_allowed(name), value, int(1000 * start), step) for name, value, step in points]
         for first in range(0, len(metrics), BATCH):
             client.log_batch(run_id, metrics[first : first + BATCH])
         client.set_terminated(run_id, "FINISHED", int(1000 * end))
