@@ -47,7 +47,8 @@ def search_runs(variant: Variant) -> Runs:
     size, and the average at the largest number of shots, as in the paper."""
     manifest, ledger = variant.manifest, variant.ledger
     shots = max(manifest.shots)
-    params, share = {}, 1.0
+    params = {}
+    share = 1.0
     for record in read_records(variant).values():
         model = record["config"]["model"]
         size = Size.model_validate(model["decoder"]["size"])
@@ -55,7 +56,8 @@ def search_runs(variant: Variant) -> Runs:
         # the scale's, so the same of every trial
         share = model.get("training", {}).get("lr_multipliers", {}).get("decoder", 1.0)
     diverged = ledger.diverged()
-    rows, without_runs = [], set()
+    rows = []
+    without_runs = set()
     for trial in variant.trials.to_dict("records"):
         recipe = manifest.sweep.arms[trial["arm"]]
         score = loss = math.nan

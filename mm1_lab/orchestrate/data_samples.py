@@ -37,7 +37,8 @@ def world_samples() -> Iterator[DataSample]:
     """Of the miniature world: the first documents of each source and the first questions of each benchmark, with all
     accepted answers, of captions with two of their references."""
     for name in SOURCES:
-        source, first = World().source(name, seed=0), 0
+        source = World().source(name, seed=0)
+        first = 0
         if name == "interleaved":
             while len(source.document(first).parts) < 2 * EACH_OF_WORLD:  # one page with several pictures
                 first += 1
@@ -58,7 +59,8 @@ def world_samples() -> Iterator[DataSample]:
 def data_samples(data: Shards) -> Iterator[DataSample]:
     """The first training documents of each source; of a document with several images, the first three."""
     for name in data.identity.sources:
-        source, row = data.source(name, seed=0), 0
+        source = data.source(name, seed=0)
+        row = 0
         documents: dict[str, Document] = {}
         while len(documents) < EACH_OF_DATA and not (documents and source.epochs(row) >= 1):
             for document in source.documents(row):

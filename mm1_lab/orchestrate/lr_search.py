@@ -43,7 +43,8 @@ class Rounds(ABC):
 
     def scores(self, recipe: Recipe, seeds: Sequence[int] = ()) -> tuple[float, ...] | None:
         """The recipe's mean scores over these seeds, by default the request's; None while one lacks them."""
-        ledger, found = self.request.ledger, []
+        ledger = self.request.ledger
+        found = []
         for seed in seeds or self.request.seeds:
             evaluation = self.request.resolve("", recipe, seed).evaluation
             fingerprint = evaluation.fingerprint

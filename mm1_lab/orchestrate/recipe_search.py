@@ -150,7 +150,8 @@ class _Search(Rounds):
         """
         from optuna.trial import TrialState
 
-        settings, study = self.settings, self._create_study()
+        settings = self.settings
+        study = self._create_study()
         arms = {"base": self.request.sweep.base}
         for first in range(0, settings.trials, settings.at_a_time):
             scores = {}
@@ -182,7 +183,9 @@ class _Search(Rounds):
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        settings, samplers, seed = self.settings, optuna.samplers, self.seeds[0]
+        settings = self.settings
+        samplers = optuna.samplers
+        seed = self.seeds[0]
         at_random = min(10, settings.trials // 2)
         sampler: optuna.samplers.BaseSampler
         if settings.sampler == "gp":

@@ -351,7 +351,8 @@ def with_benchmarks(
     opened = [open_benchmark(config, Path(), f"benchmark {config.name!r}") for config in scale.benchmarks]
     if data and content:
         for name, config in content.benchmarks.items():
-            named, where = config.model_copy(update={"name": name}), f"{data}: benchmarks.{name}"
+            named = config.model_copy(update={"name": name})
+            where = f"{data}: benchmarks.{name}"
             opened.append(open_benchmark(named, data.parent, where, content.pictures))
     if opened and not (data or tokenizer):
         raise RequestError("benchmarks need --data or a pre-trained decoder; the world has a vocabulary of its own")

@@ -107,7 +107,8 @@ class Tracker(TrialLogger):
                     file.write(f"{state}\n")
 
     def _log_trial(self, fingerprint: str, names: contents.Names, state: str) -> None:
-        manifest, record = self.manifest, self.ledger.record(fingerprint)
+        manifest = self.manifest
+        record = self.ledger.record(fingerprint)
         # a run that a kill has left half is continued; Trackio has no ids, and by name it would mix in other contents
         same = {"id": state, "resume": "allow"} if self.name == "wandb" else {}
         by_step: dict[int, dict[str, float]] = {}
