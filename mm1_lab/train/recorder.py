@@ -43,7 +43,7 @@ class Recorder(pl.Callback):
         self._report = report if team.is_first() else lambda progress: None
         self.seconds = 0.0
         self.points: list[tuple[int, str, float]] = []
-        self.total = torch.zeros(len(names), 4, dtype=torch.float64, device=team.device())
+        self.total = torch.zeros(len(names), 4, dtype=torch.float64)
         self._since_point = self.total.clone()
         self._since_report = self.total.clone()
         self._unread = self.total.clone()
@@ -51,6 +51,10 @@ class Recorder(pl.Callback):
         """Routing counts of the experts since the last point; see `States`."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.total = self.total.to(pl_module.device)
+        self._since_point = self._since_point.to(pl_module.device)
+        self._since_report = self._since_report.to(pl_module.device)
+        self._unread = self._unread.to(pl_module.device)
         self._read_every = STEPS_BETWEEN_READS[pl_module.device.type]
         self._clock = self._reported = self._saved = time.monotonic()
 
@@ -154,8 +158,8 @@ class Recorder(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.seconds = state_dict["seconds"]
         self.points = [(step, name, value) for step, name, value in state_dict["points"]]
-        self.total = state_dict["total"].to(self.total.device)
-        self._since_point = state_dict["since_point"].to(self.total.device)
+        self.total = state_dict["total"]
+        self._since_point = state_dict["since_point"]
         self._routing = state_dict.get("routing")
 
 
