@@ -7,6 +7,8 @@ Family = Literal["captioning", "vqa", "novel", "text", "chat", "solutions", "fur
 """Only captioning, vqa and text enter the means over all benchmarks. The others are: novel combinations, which the
 miniature's models do not produce (results/LOG.md); a fine-tuned model's answers in conversations, and its worked
 solutions; and further metrics of the same answers."""
+OF_OWN_DATA = ("captioning", "vqa", "text")
+"""Those that users' benchmarks may be of."""
 OTHERWISE = "-otherwise"
 """Ends the key of a question whose answer is expected in second words, which only demonstrations can show."""
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from mm1_lab.cli import main
-from mm1_lab.config import BenchmarkConfig, Measure, load_sweep
+from mm1_lab.config import WORLD_DATA, BenchmarkConfig, Measure, load_sweep
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import Ledger
 from tests.analysis.results_folder import write_results
@@ -192,9 +192,11 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(capsys: O
     mine = replace(
         own, scale=request.scale.model_copy(update={"benchmarks": (BenchmarkConfig(name="a", metric="vqa"),)})
     )
-    shared = {"held-out-captions 0-shot", "kind caption 0-shot", "loss captions"}
+    shared = {"held-out-captions 0-shot", "kind caption 0-shot", "loss captions", "loss instructions.chat", "average"}
+    identity = WORLD_DATA.model_copy(update={"kind": "shards", "instructions": {"chat": 1.0}})
+    own, mine = (replace(one, data=identity) for one in (own, mine))
     for asked, known in ((own, shared), (mine, {*shared, "a 0-shot", "kind banana 0-shot"})):
-        every = {*shared, "a 0-shot", "a f1 0-shot", "kind banana 0-shot", "captions cider 0-shot"}
+        every = {*shared, "a 0-shot", "a f1 0-shot", "kind banana 0-shot", "captions cider 0-shot", "chat 0-shot"}
         assert {words for words in every if not asked.why_no_value(Measure.parse(words))} == known
 
 

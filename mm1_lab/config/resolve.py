@@ -222,8 +222,11 @@ class _Resolver:
                 raise RequestError(
                     f"sft.resolution {sft.resolution}: each of five views has half of it; give an even one"
                 )
-            side = sft.resolution if sft.views == 1 else sft.resolution // 2
-            image_size = look_up("resolution", side, scale.resolutions)
+            if sft.views == 1:
+                image_size = look_up("resolution", sft.resolution, scale.resolutions)
+            else:
+                half = f"half (each of five views) of sft.resolution {sft.resolution},"
+                image_size = look_up(half, sft.resolution // 2, scale.resolutions)
         _check_patches(image_size, model.encoder, f"sft.resolution {sft.resolution}")
         for name in sft.mixture:
             if name not in known:

@@ -79,6 +79,12 @@ class DataIdentity(Config):
 
     NOT_IN_IDENTITY: ClassVar[frozenset[str]] = frozenset({"instructions", "instructions_digest"})
 
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """What has held-out documents: the sources, and of users' data the instruction sets, for tuned models."""
+        sets = self.instructions if self.kind == "shards" else ()
+        return (*self.sources, *(f"instructions.{name}" for name in sets))
+
     def of_pairs(self) -> "DataIdentity":
         """Identifies what an encoder reads of the data; of the present world the version of its pairs alone."""
         is_world = self.digest == WORLD_DATA.digest
@@ -549,6 +555,8 @@ class EvaluationStage(Stage):
     """Raised instead of VERSION when only what fine-tuned models are asked in the world changes."""
     REFERENCES_VERSION: ClassVar[int] = 2
     """Raised instead of VERSION when only the references of users' held-out captions change."""
+    SETS_VERSION: ClassVar[int] = 1
+    """Raised instead of VERSION when only the losses on users' held-out conversations change."""
 
     sharp_demonstrations: int | None = None
     """How many demonstrations, the last ones, are shown in all views; those before them only as a whole."""
@@ -560,8 +568,9 @@ class EvaluationStage(Stage):
         own: dict[str, Any] = {}
         if self.data.kind == "shards" and {"captions", "synthetic"} & set(self.data.sources):
             own["references"] = self.REFERENCES_VERSION
-        if self.data.kind == "world" and self.model.tuned:
-            own["tuned"] = self.TUNED_VERSION
+        if self.model.tuned:
+            in_world = self.data.kind == "world"
+            own |= {"tuned": self.TUNED_VERSION} if in_world else {"sets": self.SETS_VERSION}
         return super().canonical() | own
 
     @property

@@ -79,5 +79,5 @@ def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache
                     f"benchmark {benchmark.name!r}: a question after {shots} demonstrations takes {length} tokens, "
                     f"with {writer.image_tokens} per picture and {benchmark.new_tokens} for the answer, but the "
                     f"decoder reads at most {most}; use {fewer}fewer `new_tokens` of the benchmark, or a larger "
-                    "sequence_length"
+                    f"{'sft.' if stage.model.tuned else ''}sequence_length"
                 )

@@ -162,7 +162,8 @@ def _record(result: Evaluation, benchmark: Benchmark, shots: int, answers: list[
 
 @torch.inference_mode()
 def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> dict[str, float]:
-    """Mean loss, in nats per text token, on the held-out documents of each source of the data.
+    """Mean loss, in nats per text token, on the held-out documents of each source of the data; of a tuned model also on
+    the answers of users' held-out conversations.
 
     Documents that do not fit a row are left out if training leaves them out (`drop_overlong`), so that models with more
     tokens per picture read fewer. A source without any other document is missing.
@@ -172,7 +173,7 @@ def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> dict[str, floa
     row_logits = stage.sequence_length * head.out_features
     at_once = min(stage.training.batch_size, max(1, LOGITS // row_logits))
     losses = {}
-    for name in data.identity.sources:
+    for name in data.identity.held_out if stage.tuned else data.identity.sources:
         rows = [packer.pack(group) for group in _fill_rows(data.held_out(name, DOCUMENTS), packer)]
         total = count = 0.0
         for start in range(0, len(rows), at_once):

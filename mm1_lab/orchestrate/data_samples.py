@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from mm1_lab.config import SOURCES, EvaluationSettings
+from mm1_lab.data.shards.rows import ShardConversations
 from mm1_lab.data.types import BrokenPicture, Document, Picture, Tokens
 from mm1_lab.data.world import World
 from mm1_lab.evaluate.world import world_benchmarks
@@ -57,7 +58,8 @@ def world_samples() -> Iterator[DataSample]:
 
 
 def data_samples(data: Shards) -> Iterator[DataSample]:
-    """The first training documents of each source; of a document with several images, the first three."""
+    """The first training documents of each source and instruction set; of a document with several images, the first
+    three."""
     for name in data.identity.sources:
         source = data.source(name, seed=0)
         row = 0
@@ -66,9 +68,17 @@ def data_samples(data: Shards) -> Iterator[DataSample]:
             for document in source.documents(row):
                 documents[document.key] = document
             row += 1
-        parts = [part for document in documents.values() for part in _parts(document)[:3]]
-        for picture, text in parts[:EACH_OF_DATA]:
-            yield _sample(name, picture, text)
+        yield from _samples(name, documents.values())
+    for name, collection in data.conversations.items():
+        conversations = ShardConversations(collection, name, seed=0)
+        count = min(EACH_OF_DATA, len(collection.train))
+        yield from _samples(f"instructions.{name}", map(conversations.document, range(count)))
+
+
+def _samples(name: str, documents: Iterable[Document]) -> Iterator[DataSample]:
+    parts = [part for document in documents for part in _parts(document)[:3]]
+    for picture, text in parts[:EACH_OF_DATA]:
+        yield _sample(name, picture, text)
 
 
 def _parts(document: Document) -> list[tuple[Picture | None, str]]:

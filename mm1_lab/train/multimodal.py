@@ -82,14 +82,20 @@ def train_mm1(
     recorder, model = fit(run, model, objective, names, batches, stage.stop_after)
     team.dismiss_others()
     read = recorder.counts()
-    more: dict[str, Any] = {"epochs": {name: source.epochs(read[name]) for name, source in sources.items()}}
+    drawn = read
+    more: dict[str, Any] = {}
     if stage.tuned:
-        steps, length = stage.training.steps, stage.sequence_length
+        steps = stage.training.steps
         asked = steps * stage.training.batch_size
+        drawn = {name: round(asked * share) for name, share in stage.shares.items()}  # those that fit no row, too
         more["left_out"] = left_out = asked - sum(read.values())
         if left_out:
-            note = f"{left_out} of {asked} conversations do not fit {length} positions and were left out"
+            note = (
+                f"{left_out} of {asked} conversations do not fit {stage.sequence_length} positions and "
+                f"{stage.max_images} images and were left out"
+            )
             run.report(Progress(steps, steps, note=note))
+    more["epochs"] = {name: source.epochs(drawn[name]) for name, source in sources.items()}
     finish(run, recorder, model, **more)
 
 

@@ -1,7 +1,9 @@
 """Users' instruction data in the three public forms, whole and broken."""
 
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
+from mm1_lab.cli import main
 from mm1_lab.config import RequestError
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.shards import Shards
@@ -18,6 +21,7 @@ from mm1_lab.data.types import Answer, Document, Limits
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Question
 from mm1_lab.model import MM1Processor, library_tokenizer
+from mm1_lab.orchestrate.data_samples import data_samples
 from mm1_lab.orchestrate.exporting import USER_CHAT
 
 LIMITS = Limits(128, 4, 4)
@@ -281,3 +285,96 @@ def test_json_that_is_no_list_of_conversations(files: Any) -> None:
         (files.folder / "llava.json").write_text(text)
         with pytest.raises(RequestError, match=error):
             opened(files, mine={"files": "llava.json"})
+
+
+def test_a_column_of_pictures_is_found_or_refused(files: Any) -> None:
+    """Texts need not mark their places, so that a missing column would go unseen."""
+    asked = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "Green."}]
+    path = files.folder / "metadata.jsonl"
+    path.write_text(json.dumps({"file_name": "1.png", "messages": asked}) + "\n")
+    opened(files)  # writes the pictures
+    for where in ({"folder": "."}, {"file": "metadata.jsonl", "images": "."}):
+        data = files.open(instructions={"mine": {"files": where}})
+        assert told(data, "mine", 0) == ["P1", "User: What?\nAssistant:", "[ Green.]"]
+    path.write_text(json.dumps({"picture": "1.png", "messages": asked}) + "\n")
+    with pytest.raises(RequestError, match=r"no row has a picture in a column 'pics'; name the column by `image`"):
+        files.open(instructions={"mine": {"files": {"file": "metadata.jsonl", "image": "pics"}}})
+    named = files.open(instructions={"mine": {"files": {"file": "metadata.jsonl", "image": "picture"}}})
+    assert told(named, "mine", 0)[0] == "P1"
+
+
+def test_a_tar_holds_conversations_with_and_without_pictures(files: Any) -> None:
+    said = [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]
+    row = json.dumps({"conversations": said}).encode()
+    files.tar("chat.tar", {"a.json": row, "b.json": row, "b.png": files.png(1)})
+    data = opened(files, mine={"files": "chat.tar"})
+    assert [told(data, "mine", sample) for sample in range(2)] == [TEXT, ["P1", *TEXT]]
+
+
+def test_what_is_no_set_of_conversations_is_told_as_what_it_is(files: Any) -> None:
+    asked = json.dumps([{"role": "user", "content": "What?"}, {"role": "assistant", "content": "Green."}])
+    files.parquet("chat.parquet", {"messages": [asked]})
+    with pytest.raises(RequestError, match="has its turns as text; store them as a list of objects"):
+        opened(files, mine={"files": "chat.parquet"})
+    files.captions("pairs.tar", range(9))
+    with pytest.raises(RequestError, match=r"instructions\.mine: pairs are no conversations; list them as a source"):
+        opened(files, mine={"files": "pairs.tar", "reader": "pairs"})
+    for name in ("a", "b"):
+        (files.folder / "layout" / name).mkdir(parents=True)
+        files.parquet(f"layout/{name}/train.parquet", {"messages": [asked]})
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}/*.parquet\n" for name in ("a", "b"))
+    (files.folder / "layout" / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    with pytest.raises(RequestError, match=r"'a', 'b'.*; name one: `\{dataset: …, config: NAME\}`"):
+        opened(files, mine={"files": {"dataset": "layout"}})
+
+
+def test_conversations_that_fit_no_row_are_told_and_held_out_ones_are_read(files: Any) -> None:
+    rows = []
+    for number in range(80):
+        asked = files.prose(40 if number % 2 else 4, number)
+        said = [{"from": "human", "value": asked}, {"from": "gpt", "value": f"{number}"}]
+        rows.append({"image": "1.png", "conversations": said})
+    data = opened(files, mine={"files": llava(files, rows)})
+    (note,) = [line for line in data.summary() if "do not fit" in line]
+    length = files.scale().sft.sequence_length
+    short, long = (data.tokenizer.encode(files.prose(words)) for words in (4, 40))
+    assert len(short) < length - 30 and len(long) > length
+    assert f"of 72 conversations tried do not fit {length} positions and" in note
+    held_out = data.held_out("instructions.mine", 99)
+    train = {data.conversations["mine"].key(sample) for sample in data.conversations["mine"].train.tolist()}
+    assert len(held_out) == 8 and not train & {document.key for document in held_out}
+    shown = [sample for sample in data_samples(data) if sample.source == "instructions.mine"]
+    assert len(shown) == 5 and all(one.pixels is not None for one in shown)
+    assert any("Assistant:" in one.text for one in shown)
+
+
+def test_tuning_on_conversations_of_which_some_fit_no_row(
+    files: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is drawn counts as epochs, held-out ones have a loss, and a set of which none fits trains nothing."""
+    rows = []
+    for number in range(60):
+        said = [{"from": "human", "value": files.prose(4 + 96 * (number % 2), number)}, {"from": "gpt", "value": "yes"}]
+        rows.append({"conversations": said})
+    llava(files, rows)
+    files.captions("pairs.tar", range(40))
+    files.jsonl("text.jsonl", [files.prose(40, number) for number in range(40)])
+    files.yaml(captions="pairs.tar", text="text.jsonl", instructions="llava.json")
+    (files.folder / "tune.yaml").write_text("title: t\nrecipe: sft\narms: {base: {}}\n", encoding="utf-8")
+    monkeypatch.chdir(files.folder)
+    settings = ("--set", "data_mix.interleaved=0", "--set", "evaluate.shots=[0]", "--set", "sft.sequence_length=")
+    command = ["run", "tune.yaml", "--data", "data.yaml", "--scale", "smoke", "--inline", "--store", "store", *settings]
+    command[-1] += "12"
+    assert main(command) == 2
+    told = capsys.readouterr()
+    assert "instructions.llava: no conversation fits a row of 12 tokens" in told.err and "starts" not in told.out
+    command[-1] = "sft.sequence_length=256"
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    left_out, asked = map(int, re.findall(r"note .*: (\d+) of (\d+) conversations do not fit 256 positions", told)[0])
+    (record,) = Path("results/local/trials").glob("*/record.json")
+    summary = json.loads(record.read_text(encoding="utf-8"))["summaries"]["sft"]
+    assert summary["left_out"] == left_out > 0
+    assert summary["epochs"]["llava"] == pytest.approx(asked / 52), "60 but for the eight held out"
+    losses = dict(line.split(",") for line in record.with_name("held_out.csv").read_text().splitlines())
+    assert set(losses) == {"source", "captions", "text", "instructions.llava"}

@@ -187,6 +187,8 @@ def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
         if source.reader not in READERS:
             near = nearest(source.reader, READERS)
             raise RequestError(f"{path}: {name}: there is no reader {source.reader!r}{near}")
+        if isinstance(source, InstructionSet) and source.reader in BUILT_IN.values():
+            raise RequestError(f"{path}: {name}: {source.reader} are no conversations; list them as a source")
         files: dict[object, File] = {}  # one may be named in several ways
         for one in source.files:
             entry = one if isinstance(one, Entry) else Entry(file=one)

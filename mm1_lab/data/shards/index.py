@@ -21,7 +21,7 @@ from mm1_lab.data.shards.tables import Broken, Fields, read_rows
 from mm1_lab.data.types import Answer
 from mm1_lab.files import load_json, write_text
 
-INDEX_VERSION = 12
+INDEX_VERSION = 13
 """Increased when readers or the format of the index change, so that cached indexes in an old form are ignored."""
 START = 8 << 20
 """Bytes of a file that are hashed, beside the keys, texts and sizes of pictures of all samples."""
@@ -124,11 +124,13 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
     broken: list[str] = []
     rows: list[Fields] = []
     size = total = 0
+    lacks_pictures = bool(file.image)
     for place, row in read_rows(path, file.name, columns, required):
         total += 1
         try:
             if isinstance(row, Broken):
                 raise row
+            lacks_pictures = lacks_pictures and row["image"] is None
             sample = reader.read(row)
             if sum(len(part) for part in sample.parts if isinstance(part, str)) > LONGEST:
                 raise LeftOut("too long")
@@ -153,13 +155,13 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
         raise RequestError(
             f"{broken[0]}; {len(broken)} of {total} rows are broken; repair or remove them (up to 1 % are left out)"
         )
+    if lacks_pictures and total > len(broken):
+        raise RequestError(f"{file.name}: no row has a picture in a column {file.image!r}; name the column by `image`")
     if total == len(broken) + left_out.total():
         reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items()) or "it is empty"
         needs = " and ".join(columns[field][0] for field in required)
-        raise RequestError(
-            f"{file.name}: contains no usable {file.reader} ({reasons}); each needs {needs} (in a tar, KEY.jpg and "
-            "KEY.txt)"
-        )
+        in_tar = " (in a tar, KEY.jpg and KEY.txt)" if file.reader == "pairs" else ""
+        raise RequestError(f"{file.name}: contains no usable {file.reader} ({reasons}); each needs {needs}{in_tar}")
     if broken:
         left_out["broken"] = len(broken)
     return {"digest": digest.hexdigest(), "left_out": dict(sorted(left_out.items())), "notes": broken[:5]}

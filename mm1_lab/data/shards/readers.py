@@ -154,6 +154,8 @@ def chat_prompt(request: str) -> str:
 
 def read_conversation(row: Fields) -> Sample:
     """Converts a conversation to plain text with its pictures. Raises Broken if it is malformed."""
+    if isinstance(row["text"], str):
+        raise Broken("has its turns as text; store them as a list of objects")
     if not isinstance(row["text"], list) or not row["text"]:
         raise Broken("has no turns")
     pictures = _stored_images(row["image"])
@@ -259,7 +261,10 @@ class Reader(NamedTuple):
 
 
 IMAGE_COLUMNS = ("image", "file_name", "path", *(ending[1:] for ending in PICTURES), "image_path")
-CONVERSATION: Columns = {"text": ("messages", "conversations", "texts"), "image": ("images", "image")}
+CONVERSATION: Columns = {
+    "text": ("messages", "conversations", "texts"),
+    "image": ("images", "image", "file_name", "image_path"),
+}
 READERS = {
     "text": Reader(read_text, {"text": ("text",)}),
     "pairs": Reader(read_pair, {"image": IMAGE_COLUMNS, "text": ("caption", "text", "captions")}),

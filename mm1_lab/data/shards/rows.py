@@ -183,9 +183,17 @@ class ShardConversations(Shuffled):
 
     def document(self, index: int) -> Document:
         _, place = self.find(index)
-        sample = int(self._collection.train[place])
-        parts = self._collection.parts(sample)
-        return Document(self._collection.key(sample), tuple(parts))
+        return _conversation(self._collection, int(self._collection.train[place]))
+
+
+def conversations_of(collection: Collection) -> Iterator[Document]:
+    """The held-out conversations of a set."""
+    for sample in collection.held_out.tolist():
+        yield _conversation(collection, sample)
+
+
+def _conversation(collection: Collection, sample: int) -> Document:
+    return Document(collection.key(sample), tuple(collection.parts(sample)))
 
 
 class ShardText:

@@ -18,7 +18,7 @@ from mm1_lab.data.shards.collection import CHUNKS_VERSION, PICTURE, Collection
 from mm1_lab.data.shards.datafile import DataFile, read_data_file, set_key
 from mm1_lab.data.shards.finding import File, short_hash
 from mm1_lab.data.shards.index import LONGEST, Shard, index_file, index_path
-from mm1_lab.data.shards.rows import Rows, ShardConversations, ShardPairs, ShardSource, ShardText
+from mm1_lab.data.shards.rows import Rows, ShardConversations, ShardPairs, ShardSource, ShardText, conversations_of
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
 from mm1_lab.data.types import Document, Limits, Picture
 from mm1_lab.files import machine_cpus
@@ -48,6 +48,7 @@ class Shards:
         self.path = path
         self.cache = cache
         self.limits = Limits(scale.sequence_length, max(scale.image_tokens.values()), scale.max_images)
+        self._tuning = scale.sft and Limits(scale.sft.sequence_length, self.limits.image_tokens, scale.sft.max_images)
         self._vocabulary = scale.vocabulary
         self._folder_tokenizer: BackendTokenizer | None = None
         if tokenizer:
@@ -109,14 +110,18 @@ class Shards:
             near = nearest(name, self.conversations)
             raise RequestError(f"{self.path}: names no instruction set {name!r}{near}; add it under `instructions:`")
         conversations = ShardConversations(self.conversations[name], f"instructions {name}", seed)
-        packer = Packer(self.tokenizer, limits, ends_answers=True)
-        count = len(self.conversations[name].train)
-        if not any(limits.hold(*packer.size(conversations.document(index))) for index in range(count)):
+        if not any(self._fit(conversations, limits, len(self.conversations[name].train))):
             raise RequestError(
                 f"{self.path}: instructions.{name}: no conversation fits a row of {limits.sequence} "
                 f"tokens and {limits.max_images} pictures; raise sft.sequence_length or sft.max_images"
             )
         return conversations
+
+    def _fit(self, conversations: ShardConversations, limits: Limits, count: int) -> Iterator[bool]:
+        """Whether each of the first so many fits an empty row."""
+        packer = Packer(self.tokenizer, limits, ends_answers=True)
+        for index in range(count):
+            yield limits.hold(*packer.size(conversations.document(index)))
 
     def pretraining_text(self, seed: int) -> ShardText:
         return ShardText(lambda limits: self.source("text", seed, limits))
@@ -128,8 +133,12 @@ class Shards:
         return ShardPairs(usual, dense or usual, seed)
 
     def held_out(self, name: str, count: int) -> list[Document]:
-        """The first chunk of each held-out sample, then the second of each, and so on, without broken images."""
-        found = self.rows(name, self.limits).held_out()
+        """The first chunk of each held-out sample, then the second of each, and so on, or whole conversations; without
+        those with broken images."""
+        if name in self.collections:
+            found = self.rows(name, self.limits).held_out()
+        else:
+            found = conversations_of(self.everything[name])
         return list(islice((one for one in found if all(map(decodes, one.pictures))), count))
 
     def collection(self, name: str) -> Collection:
@@ -166,7 +175,16 @@ class Shards:
                 yield f"    {message}"
             if len(tried.broken) > BROKEN_SHARE * tried.asked:
                 yield f"  note: more than {BROKEN_SHARE:.0%} of the pictures are broken; training stops at such a share"
-            if collection.reader != "conversations" and not len(collection.held_out):
+            if name not in self.collections and self._tuning:
+                conversations = ShardConversations(collection, name, seed=0)
+                fit = list(self._fit(conversations, self._tuning, min(TRIED, len(collection.train))))
+                if not all(fit):
+                    yield (
+                        f"  note: {fit.count(False)} of {len(fit)} conversations tried do not fit "
+                        f"{self._tuning.sequence} positions and {self._tuning.max_images} pictures "
+                        "(sft.sequence_length, sft.max_images); these are left out of training"
+                    )
+            if name in self.collections and not len(collection.held_out):
                 yield (
                     "  note: nothing is held out, so there is no held-out loss; at least four documents with different "
                     "keys are needed"

@@ -23,6 +23,7 @@ from mm1_lab.config import (
     Network,
     RequestError,
     Scale,
+    SftStage,
     Stage,
     canonical_json,
 )
@@ -296,9 +297,13 @@ def check_feasible(plan: Plan, request: Request) -> None:
     import torch
 
     from mm1_lab.data.packing import shares_left_out
+    from mm1_lab.data.types import Limits
     from mm1_lab.train.stages import KINDS
 
     for task, stage in plan.missing:
+        if isinstance(stage, SftStage):
+            for name in stage.shares:  # raises if no conversation fits
+                request.open_data().instructions(name, stage.seed, Limits.of(stage))
         if not isinstance(stage, MultimodalStage) or not stage.drop_overlong:
             continue
         for name, share in shares_left_out(stage, request.open_data()).items():

@@ -42,7 +42,7 @@ from mm1_lab.orchestrate.planning.finding import (
 )
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import data_name, deciding, merge_manifest
-from mm1_lab.rows import Family
+from mm1_lab.rows import OF_OWN_DATA, Family
 from mm1_lab.weights.pretrained import HuggingFace
 
 if TYPE_CHECKING:
@@ -165,8 +165,8 @@ class Request:
         if measure.shots not in (None, *shots):
             there = ", ".join(f"{count}-shot" for count in shots)
             return f"{str(measure)!r}: there is only {there} (evaluate.shots)"
-        families = get_args(Family)
-        known = list(self.data.sources)
+        families = OF_OWN_DATA if self.data_path else get_args(Family)
+        known = list(self.data.held_out)
         what = ""
         if measure.about == "kind":
             if self.scale.benchmarks:  # whose files alone say which kinds they have
