@@ -153,7 +153,7 @@ def test_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data.write_text(
         "text: [any.jsonl]\nbenchmarks: {mine: {questions: mine.jsonl, metric: length, shots: [0]}}\n", encoding="utf-8"
     )
-    scale = with_benchmarks(find_scale("smoke"), data, DataFile.read(data), None)
+    scale = with_benchmarks(find_scale("smoke"), data, DataFile.read(data), None, tmp_path)
     benchmark = build_benchmark(scale.benchmarks[0], scale.evaluate, WorldTokenizer())
     assert (benchmark.name, benchmark.metric, metrics.score(benchmark, ["four"])) == ("mine", "length", [4.0])
 

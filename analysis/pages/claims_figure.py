@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.markers import CARETLEFTBASE, CARETRIGHTBASE
+from matplotlib.markers import CARETLEFT, CARETRIGHT
 from matplotlib.patches import Rectangle
 
 from analysis.judging.claims import LAW
@@ -50,6 +50,9 @@ def draw_claims(claims: pd.DataFrame, head: str, caution: str = "", unit: str = 
     axis.set_xlabel(unit)
     label_rows(axis)
     notes = [NOTE]
+    left, right = axis.get_xlim()
+    if ((shown["low"] < left) | (shown["high"] > right)).any():
+        notes.append("Arrows: the interval goes on.")
     if shown["expect"].isin(["equivalent", "keeps"]).any():
         notes.append(ONE_SIDED)
     if "p_holm" in shown:
@@ -86,9 +89,9 @@ def _draw(axis: Axes, place: int, row: Row) -> None:
     ends = row["low"], row["high"]
     axis.plot(ends, [place, place], color=colour, linewidth=1.4)
     if row["low"] < left:
-        axis.plot(left, place, marker=CARETLEFTBASE, markersize=4, clip_on=False, **mark)
+        axis.plot(left, place, marker=CARETLEFT, markersize=4, clip_on=False, **mark)
     if row["high"] > right:
-        axis.plot(right, place, marker=CARETRIGHTBASE, markersize=4, clip_on=False, **mark)
+        axis.plot(right, place, marker=CARETRIGHT, markersize=4, clip_on=False, **mark)
     axis.plot(row["estimate"], place, marker="o", markersize=4, **mark)
     if np.isfinite(row["paper"]):
         marker = ">" if row["paper_bound"] == "above" else "D"

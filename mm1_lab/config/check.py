@@ -50,7 +50,7 @@ class Check:
         """
         bounds = []
         if least > -math.inf:
-            bounds.append(f"≥ {least:g}")
+            bounds.append(f"≥ {least:g}".replace("-", "−"))
         if most < math.inf:
             bounds.append(f"≤ {most:g}")
         verdict: CheckVerdict = "pass" if least <= value <= most else "fail"
