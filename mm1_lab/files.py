@@ -1,4 +1,4 @@
-"""File writing that is atomic and durable across kills and power failures, digests, locks, and the number of cores."""
+"""File writing that is atomic and durable across kills and power failures, digests, locks, users' Python files, and the number of cores."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import io
 import json
 import os
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -126,6 +128,15 @@ def load_json(path: Path) -> Any:
     return json.loads(path.read_bytes())
 
 
+def run_file(path: str, content: bytes, name: str) -> ModuleType:
+    """Runs a user's Python file as the module `name`, where dataclasses look for what annotations name."""
+    module = ModuleType(name)
+    module.__file__ = path
+    sys.modules[name] = module
+    exec(compile(content, path, "exec", dont_inherit=True), module.__dict__)
+    return module
+
+
 def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Replaces a CSV file as `write_text` does; lines end with `\\n`."""
     text = io.StringIO(newline="")
@@ -218,13 +229,20 @@ def _digest(file: io.BufferedReader) -> str:
 
 
 def _digest_of_samples(file: io.BufferedReader) -> str:
-    """Digest of the size and of evenly spaced samples, beginning and end included."""
-    size = file.seek(0, os.SEEK_END)
+    """Digest of the size and of samples."""
+    size = os.fstat(file.fileno()).st_size
     digest = hashlib.sha256(str(size).encode())
-    for number in range(STRETCHES):
-        file.seek(max(0, size - STRETCH) * number // (STRETCHES - 1))
-        digest.update(file.read(STRETCH))
+    for sample in evenly_spaced(file, STRETCHES, STRETCH):
+        digest.update(sample)
     return digest.hexdigest()[:16]
+
+
+def evenly_spaced(file: io.BufferedReader, count: int, length: int) -> Iterator[bytes]:
+    """`count` samples of `length` bytes, which may overlap; the file's beginning and end included."""
+    size = os.fstat(file.fileno()).st_size
+    for number in range(count):
+        file.seek(max(0, size - length) * number // (count - 1))
+        yield file.read(length)
 
 
 def lease(path: Path, timeout: float) -> SoftFileLease:

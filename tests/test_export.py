@@ -296,7 +296,7 @@ def test_a_tuned_model_reads_the_turns_of_training_and_ends_its_answers_by_itsel
             turns.append({"role": "user", "content": [{"type": "image"}] * (not turns) + [request]})
     images = [Image.fromarray(picture.pixels(stage.image_size)) for picture in spoken.pictures]
     batch = processor(images=images, text=processor.apply_chat_template(turns))
-    row = packer.pack_all([source.document(3), spoken])[0][0]
+    row = packer.pack_all([source.document(3), spoken], at_least=1)[0][0]
     own = row.documents == (1 if (row.documents == 1).sum() == batch["input_ids"].shape[1] else 2)
     assert batch["input_ids"][0].tolist() == row.tokens[own].tolist()
     packed = make_batch([row], ["conversations"], stage.image_size, False)

@@ -21,9 +21,9 @@ class Network:
 
     counts: Mapping[str, int]
     """Parameters by part of the network."""
-    connector: float = 0.0
+    connector: float
     """FLOPs of the connector's forward pass per image."""
-    vocabulary: int = 0
+    vocabulary: int
     """Entries of the tokenizer."""
 
     @property

@@ -142,10 +142,10 @@ class Gpu(NamedTuple):
 
 
 GPUS = {
-    "a100": Gpu(half=312e12, single=19.5e12, gigabytes=80),
-    "h100": Gpu(half=989e12, single=67e12, gigabytes=80),
-    "h200": Gpu(half=989e12, single=67e12, gigabytes=141),
-    "b200": Gpu(half=2250e12, single=80e12, gigabytes=180),
+    "a100": Gpu(312e12, 19.5e12, 80),
+    "h100": Gpu(989e12, 67e12, 80),
+    "h200": Gpu(989e12, 67e12, 141),
+    "b200": Gpu(2250e12, 80e12, 180),
 }
 
 

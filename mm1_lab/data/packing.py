@@ -165,7 +165,7 @@ class Packer:
         full = sequence if self.is_planned else sequence - sequence // SLACK
         return self._row(fill_row(self._fitting(documents), self.limits, full))
 
-    def pack_all(self, documents: Iterable[Document], at_least: int = 1) -> tuple[list[Row], list[list[int]]]:
+    def pack_all(self, documents: Iterable[Document], at_least: int) -> tuple[list[Row], list[list[int]]]:
         """Packs all documents that fit an empty row, the longest first; then halves rows, which may leave empty ones,
         until there are `at_least` so many. Returns the rows, and the places of each one's documents in `documents`.
         """

@@ -54,7 +54,7 @@ def check_answers(benchmark: Benchmark, tokenizer: Tokenizer) -> None:
         )
 
 
-def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache: Path | None = None) -> None:
+def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache: Path | None) -> None:
     """Raises RequestError if a prompt of a named benchmark exceeds the context length of a model, or if no answer to a
     question could be right.
 

@@ -12,18 +12,16 @@ line of the reader's docstring.
 """
 
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from mm1_lab.config import BenchmarkFiles, Config, RequestError, nearest
-from mm1_lab.files import load_json
+from mm1_lab.files import load_json, run_file
 from mm1_lab.formatting import first_line
 
 
@@ -215,12 +213,8 @@ def read_jsonl(files: BenchmarkFiles) -> Iterator[Item]:
 def read_python(files: BenchmarkFiles) -> Iterable[Item]:
     """The `Item`s that the function `read(files)` returns, in the Python file given as the format."""
     path = Path(files.format)
-    name = f"mm1_benchmark_{path.stem}"
-    module = ModuleType(name)
-    module.__file__ = str(path)
-    sys.modules[name] = module  # where dataclasses look for what annotations name
     try:
-        exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
+        module = run_file(str(path), path.read_bytes(), f"mm1_benchmark_{path.stem}")
         items = list(module.read(files))
     except RequestError:
         raise

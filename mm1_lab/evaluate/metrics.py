@@ -24,7 +24,7 @@ CONSTANT_ANSWERS = 20
 """Number of most common answers of a kind tried as the best constant answer."""
 
 
-def choice_accuracy(said: str, question: Question, lettered: bool = False) -> float:
+def choice_accuracy(said: str, question: Question, lettered: bool) -> float:
     """100 points if the answer is the letter of a right choice (`B`, `(b)`, `B. red`) or its words, else 0.
 
     Of several lines the first counts: the answer for the order of the choices in the file. `lettered`: the prompt shows
@@ -51,7 +51,7 @@ def _chosen(said: str, choices: Sequence[str], lettered: bool) -> str | None:
     return alike.pop() if len(alike) == 1 else named
 
 
-def circular_accuracy(said: str, question: Question, lettered: bool = False) -> float:
+def circular_accuracy(said: str, question: Question, lettered: bool) -> float:
     """100 points if the question is answered correctly in each order of its choices, else 0 (Liu et al., ECCV 2024).
 
     `said` has one line per order; a single line is taken as the answer for all orders.

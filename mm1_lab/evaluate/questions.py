@@ -88,7 +88,7 @@ def in_blocks(questions: list[Question], shown: list[Question], settings: Evalua
     The number of blocks is that of the settings, or that of the questions if smaller.
     """
     count = min(settings.blocks, len(questions))
-    shots = max(settings.shots, default=0)
+    shots = max(settings.shots)
     supply = cycle(shown)
     blocks, demonstrations = [], []
     for block in range(count):

@@ -1,6 +1,5 @@
 """The evaluation stage: a trained model's answers to all questions of all benchmarks, and its held-out losses."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,8 +8,8 @@ import torch
 from mm1_lab import team
 from mm1_lab.config import EvaluationStage, ModelStage
 from mm1_lab.data.batches import make_batch
-from mm1_lab.data.packing import Packer
-from mm1_lab.data.types import Data, Document
+from mm1_lab.data.packing import Packer, first_fit
+from mm1_lab.data.types import Data
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import PromptGroup, cut_answer, generate
@@ -174,7 +173,11 @@ def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> dict[str, floa
     at_once = min(stage.training.batch_size, max(1, LOGITS // row_logits))
     losses = {}
     for name in data.identity.held_out if stage.tuned else data.identity.sources:
-        rows = [packer.pack(group) for group in _fill_rows(data.held_out(name, DOCUMENTS), packer)]
+        documents = data.held_out(name, DOCUMENTS)
+        sizes = [packer.size(document) for document in documents]
+        # one row at a time, so that each document is read, however long its images are
+        groups = first_fit(range(len(documents)), sizes, packer.limits, most_open=1)
+        rows = [packer.pack(documents[number] for number in group) for group in groups]
         total = count = 0.0
         for start in range(0, len(rows), at_once):
             part = rows[start : start + at_once]
@@ -189,19 +192,3 @@ def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> dict[str, floa
         if count:
             losses[name] = total / count
     return losses
-
-
-def _fill_rows(documents: list[Document], packer: Packer) -> Iterator[list[Document]]:
-    """Groups consecutive documents that fit one row, so that each document is read, however long its images are."""
-    group: list[Document] = []
-    positions = images = 0
-    for document in documents:
-        more, shown = packer.size(document)
-        if group and not packer.limits.hold(positions + more, images + shown):
-            yield group
-            group, positions, images = [], 0, 0
-        group.append(document)
-        positions += more
-        images += shown
-    if group:
-        yield group

@@ -1,7 +1,6 @@
 """MM1 as it is trained: rows of packed documents, on one process or several."""
 
 from collections.abc import Mapping
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -204,7 +203,7 @@ def cast_matrices(*parts: nn.Module) -> None:
     Embeddings, norms and routers stay in fp32; a vocabulary projection tied to the embedding gets a copy. Not for
     connectors, which users write.
     """
-    for module in chain.from_iterable(part.modules() for part in parts):
+    for module in nn.ModuleList(parts).modules():
         if type(module) in (nn.Linear, Qwen2MoeExperts):  # not subclasses: MultiheadAttention reads its own's weights
             for name, values in list(module.named_parameters(recurse=False)):
                 setattr(module, name, nn.Parameter(values.detach().bfloat16(), requires_grad=False))

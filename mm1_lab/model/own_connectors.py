@@ -1,14 +1,13 @@
 """Runs the connectors of the user's own files that this process's sweeps name, and explains what they raise."""
 
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from types import ModuleType
 
 import torch
 from torch import nn
 
 from mm1_lab.config import ALLOWED, RequestError, nearest
+from mm1_lab.files import run_file
 from mm1_lab.model.connectors import CONNECTORS, FINDERS, Build, ConnectorSettings
 
 
@@ -41,12 +40,9 @@ def find(kind: str) -> Build | None:
 def _classes_of(digest: str) -> dict[str, Build]:
     """The classes of a file by name. It is run once in a process, and leaves CONNECTORS as it was."""
     own, before = ALLOWED[digest], dict(CONNECTORS)
-    module = ModuleType(f"mm1_connectors_{digest}")
-    module.__file__ = own.file
-    sys.modules[module.__name__] = module
     try:
         with own.explained(), torch.device("cpu"):  # what it makes on the way, a plan would make on the meta device
-            exec(compile(own.content, own.file, "exec", dont_inherit=True), module.__dict__)
+            run_file(own.file, own.content, f"mm1_connectors_{digest}")
         for name in own.names:
             if name in before and before[name].__module__.startswith("mm1_lab."):
                 raise RequestError(f"{own.file}: the connector {name!r} is built in; give yours another name")

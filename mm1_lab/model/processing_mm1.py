@@ -4,12 +4,14 @@ In a text `<image>` marks the position of a picture. Each picture becomes one or
 in training; the model normalises them. A picture is a file, or a PIL or numpy image.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature, ProcessorMixin
 
 from mm1_lab.data.preprocessing import IMAGE, MEAN_COLOUR, PICTURE_FORMATS, as_shown, quarters, square
@@ -59,12 +61,11 @@ class MM1Processor(ProcessorMixin):
         markers = sum(one.count(IMAGE) for one in texts)
         if markers != len(pictures):
             raise ValueError(f"{markers} {IMAGE} in the text, but {len(pictures)} pictures")
-        rows = [self._encode(one) for one in texts]
-        longest = max(map(len, rows))
-        pad = self.tokenizer.pad_token_id
+        rows = [torch.tensor(self._encode(one)) for one in texts]
+        pad = partial(pad_sequence, batch_first=True, padding_side="left")
         batch = {
-            "input_ids": torch.tensor([[pad] * (longest - len(row)) + row for row in rows]),
-            "attention_mask": torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows]),
+            "input_ids": pad(rows, padding_value=self.tokenizer.pad_token_id),
+            "attention_mask": pad([torch.ones_like(row) for row in rows]),
         }
         if pictures:
             seen = np.stack([view for picture in pictures for view in self._see(picture)])

@@ -371,8 +371,7 @@ def _train_reconstructive(run: StageRun[EncoderStage]) -> tuple[Encoder, Recorde
         # for all of the step, so that a team draws as a single process does
         random = np.random.default_rng([stage.seed, step])
         prefixes = random.integers(1, patches, stage.training.batch_size)
-        prefix = torch.from_numpy(prefixes[found.places])
-        return ImageBatch(image_tensor(found.images), prefix, decoded=found.decoded)
+        return ImageBatch(image_tensor(found.images), torch.from_numpy(prefixes[found.places]), decoded=found.decoded)
 
     recorder, network = fit(run, network, network.loss, ["images"], batch)
     team.dismiss_others()

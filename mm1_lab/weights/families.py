@@ -1,7 +1,5 @@
 """Families of vision towers of the transformers library. An exported model's folder holds a copy of this file."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -4,8 +4,6 @@ Planning loads no model: configurations are read, weights are only hashed, and t
 family, add the `model_type` of its configuration to `ENCODERS` (families.py) or `DECODERS`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import sys
@@ -24,13 +22,13 @@ from mm1_lab.config import (
     RequestError,
     nearest,
 )
-from mm1_lab.files import WEIGHTS, load_json
+from mm1_lab.files import WEIGHTS, evenly_spaced, load_json
 from mm1_lab.formatting import first_line
 from mm1_lab.weights.families import ENCODERS
 
 DECODERS = ["llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "gemma3_text"]
 """Families with causal attention, full or within a sliding window, whose logits are the output of `lm_head`."""
-FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 """Files fetched from the hub."""
 HUB_SECONDS = 5.0
 """Timeout for the hub's first response."""
@@ -255,7 +253,7 @@ def find_folder(name: str, fetch: bool = True) -> Path:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        cached = Path(snapshot_download(name, allow_patterns=list(FILES), local_files_only=True))
+        cached = Path(snapshot_download(name, allow_patterns=FILES, local_files_only=True))
         if not _missing_weights(cached):
             return cached
     except LocalEntryNotFoundError:
@@ -266,7 +264,7 @@ def find_folder(name: str, fetch: bool = True) -> Path:
         raise NotHere(f"{name}: is not in the Hugging Face hub's cache on this machine")
     print(f"{name}: fetching it from the Hugging Face hub (once)", file=sys.stderr)
     try:
-        return Path(snapshot_download(name, allow_patterns=list(FILES), etag_timeout=HUB_SECONDS))
+        return Path(snapshot_download(name, allow_patterns=FILES, etag_timeout=HUB_SECONDS))
     except (OSError, ValueError) as error:  # of the hub's answer, or without one
         reason = first_line(error).removeprefix("Got: ")
         raise RequestError(
@@ -310,10 +308,8 @@ def weights_digest(folder: Path, name: str) -> str:
         raise RequestError(f"{name}: lacks {missing[0]}; the copy is incomplete")
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for path in weights:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}".encode())
+        digest.update(f"{path.name} {path.stat().st_size}".encode())
         with path.open("rb") as file:
-            for sample in range(SAMPLES):
-                file.seek(sample * max(0, size - SAMPLE_BYTES) // (SAMPLES - 1))
-                digest.update(file.read(SAMPLE_BYTES))
+            for sample in evenly_spaced(file, SAMPLES, SAMPLE_BYTES):
+                digest.update(sample)
     return digest.hexdigest()[:16]

@@ -173,7 +173,7 @@ def test_every_conversation_comes_once_per_epoch_whatever_fits_a_row(files: Any)
     assert [short.document(index).key for index in range(len(train))] == seen[: len(train)]
     # what counts are the answers, each with its end token
     documents = [source.document(index) for index in range(len(train))]
-    (packed, *more), places = Packer(data.tokenizer, LIMITS, 0.0, ends_answers=True).pack_all(documents)
+    (packed, *more), places = Packer(data.tokenizer, LIMITS, 0.0, ends_answers=True).pack_all(documents, at_least=1)
     answers = [part for document in documents for part in document.parts if isinstance(part, Answer)]
     counted = sum(len(data.tokenizer.encode(answer)) + 1 for answer in answers)
     assert sum(row.weights.sum() for row in (packed, *more)) == counted

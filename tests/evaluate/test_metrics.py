@@ -105,7 +105,9 @@ def test_a_letter_is_that_of_a_choice_unless_it_begins_other_words(
 ) -> None:
     points = {one: choice_accuracy(said, of_choices(one, choices), lettered=True) for one in choices}
     assert points == {one: 100.0 * (one == chosen) for one in choices}
-    assert choice_accuracy("A", of_choices("A", ("C", "A", "B"))) == 100.0, "where the prompt shows no letters"
+    assert choice_accuracy("A", of_choices("A", ("C", "A", "B")), lettered=False) == 100.0, (
+        "where the prompt shows no letters"
+    )
 
 
 def test_a_constant_answer_may_be_a_letter() -> None:

@@ -413,7 +413,7 @@ def test_prompts_longer_than_the_decoder_reads_are_refused(tmp_path: Path) -> No
     def checked(sequence: int) -> None:
         stage = resolve("a", recipe, scale, 0, WORLD_DATA).evaluation
         model = stage.model.model_copy(update={"sequence_length": sequence})
-        check_lengths([stage.model_copy(update={"model": model, "benchmarks": (config,)})], Letters())  # type: ignore[arg-type]
+        check_lengths([stage.model_copy(update={"model": model, "benchmarks": (config,)})], Letters(), None)  # type: ignore[arg-type]
 
     longest = 0
     for questions, shown in zip(benchmark.blocks, benchmark.demonstrations, strict=True):

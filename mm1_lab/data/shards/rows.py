@@ -61,12 +61,11 @@ class Rows:
         train = self._collection.train
         for start in range(0, len(train), BLOCK):
             entries: list[tuple[int, ...]] = []
-            sizes: list[tuple[int, int]] = []
             for sample in train[start : start + BLOCK].tolist():
                 for chunk in self._packed_chunks(sample):
                     entries.append((sample, *chunk))
-                    sizes.append((chunk.positions, chunk.images))
             order = draw.permutation(len(entries)).tolist()
+            sizes = [(positions, images) for *_, positions, images in entries]
             numbers = np.array(entries, np.int64).reshape(-1, 5)
             packed = []
             for row in first_fit(order, sizes, self._limits, OPEN_ROWS):

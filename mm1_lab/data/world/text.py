@@ -183,10 +183,10 @@ class _Phase(NamedTuple):
 
 
 _CURRICULUM = (
-    _Phase(until=0.08, bare=0.92, flipped=0.0, plain=0.08),
-    _Phase(until=0.16, bare=0.40, flipped=0.1, plain=0.50),
-    _Phase(until=0.40, bare=0.08, flipped=0.07, plain=0.75),
-    _Phase(until=1.0, bare=0.03, flipped=0.02, plain=0.1),
+    _Phase(0.08, 0.92, 0.0, 0.08),
+    _Phase(0.16, 0.40, 0.1, 0.50),
+    _Phase(0.40, 0.08, 0.07, 0.75),
+    _Phase(1.0, 0.03, 0.02, 0.1),
 )
 """With both orders of pairs or many voices from the start, the decoder learns look-up more than twice as late."""
 

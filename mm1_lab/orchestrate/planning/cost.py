@@ -2,8 +2,6 @@
 device (without memory), whether a GPU holds its share, the seconds that stages of their kind took before, and the disk.
 """
 
-from __future__ import annotations
-
 import math
 import shutil
 from collections import defaultdict
