@@ -1,4 +1,5 @@
-"""File writing that is atomic and durable across kills and power failures, digests, locks, users' Python files, and the number of cores."""
+"""File writing that is atomic and durable across kills and power failures, digests, locks, users' Python files, and the
+number of cores."""
 
 from __future__ import annotations
 

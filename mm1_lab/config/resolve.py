@@ -183,7 +183,8 @@ class _Resolver:
 
     def training(self, decoder: DecoderStage | PretrainedDecoder) -> MultimodalTraining:
         """The scale's multimodal training with the recipe's steps and learning rate."""
-        scaled, rate = self.scale.train, self.recipe.learning_rate
+        scaled = self.scale.train
+        rate = self.recipe.learning_rate
         if rate == "paper":
             rate = PAPER_LAW.rate(decoder.shape.parameters().dense)
         multipliers = dict(scaled.lr_multipliers)
@@ -199,7 +200,8 @@ class _Resolver:
 
     def tuned(self, sft: SftRecipe) -> SftStage:
         """Instruction tuning of the recipe's model, of an earlier step of its pre-training, or of an exported one."""
-        scale, known = self.scale, self.data.instructions
+        scale = self.scale
+        known = self.data.instructions
         model: MultimodalStage | PretrainedMM1
         if sft.start:
             how = {"gradient_checkpointing": scale.gradient_checkpointing, "attention": scale.packed_attention}
@@ -254,7 +256,8 @@ class _Resolver:
 
     def shares(self) -> dict[str, float]:
         """Rounded shares of rows. If the data have no synthetic captions, the other captions get their share."""
-        sources, mix = self.data.sources, self.recipe.data_mix
+        sources = self.data.sources
+        mix = self.recipe.data_mix
         shares = mix.shares()
         if "synthetic" not in sources and shares.get("captions"):
             shares["captions"] += shares.pop("synthetic", 0.0)
@@ -301,7 +304,8 @@ class _Resolver:
 
     def encoder(self) -> EncoderStage | PretrainedEncoder:
         """A pre-trained encoder, or the stage that pre-trains one."""
-        recipe, table = self.recipe.encoder, self.scale.pretrained_encoders
+        recipe = self.recipe.encoder
+        table = self.scale.pretrained_encoders
         ready = find_pretrained(recipe.size, table)
         second = find_pretrained(recipe.beside, table) if recipe.beside else None
         if recipe.beside and not (ready and second):
@@ -319,8 +323,10 @@ class _Resolver:
 
     def encoder_stage(self) -> EncoderStage:
         """The encoder's pre-training, preceded by that at its first resolution if it has one."""
-        recipe, resolution = self.recipe.encoder, self.recipe.resolution
-        scale, sources = self.scale, self.data.sources
+        recipe = self.recipe.encoder
+        resolution = self.recipe.resolution
+        scale = self.scale
+        sources = self.data.sources
         size = look_up("encoder", recipe.size, scale.encoders, scale.pretrained_encoders)
         if resolution == "native":
             raise RequestError("resolution `native` requires a pre-trained encoder; give a number of pixels")

@@ -291,7 +291,9 @@ class DecoderStage(Stage):
         return [(count * phase.batch_size * phase.sequence_length, phase.sequence_length) for count, phase in steps]
 
     def cost(self, network: Network, scale: Scale) -> Cost:
-        size, itemsize, phases = self.size, bytes_per_value(self.precision), self.training.phases
+        size = self.size
+        itemsize = bytes_per_value(self.precision)
+        phases = self.training.phases
         flops = vocabulary_flops(self.positions(), size.width, network.vocabulary, 3)
         for positions, length in self._positions_of_phases():
             flops += positions * flops_per_position(size, length, 3)
@@ -379,7 +381,9 @@ class WholeModelStage(Stage):
     def cost(self, network: Network, scale: Scale) -> Cost:
         encoder, decoder = self.architecture.encoder, self.architecture.decoder.shape
         checkpointing = self.architecture.gradient_checkpointing
-        itemsize, length, passes = bytes_per_value(self.precision), self.row_length(), self._passes()
+        itemsize = bytes_per_value(self.precision)
+        length = self.row_length()
+        passes = self._passes()
         rows = self.steps() * self.rows_per_step
         per_row = sum(share * self.images_per_row(source, scale) for source, share in self.shares.items())
         images = per_row * rows
@@ -605,7 +609,9 @@ class EvaluationStage(Stage):
         The activations are those of a batch: the cache of keys and values of its questions and of each block's prefix;
         and the features of a benchmark's pictures.
         """
-        model, settings, itemsize = self.model, self.settings, bytes_per_value(self.precision)
+        model = self.model
+        settings = self.settings
+        itemsize = bytes_per_value(self.precision)
         parts = model.architecture
         encoder, size, tokens = parts.encoder, parts.decoder.shape, parts.connector.image_tokens
         positions = self.positions()

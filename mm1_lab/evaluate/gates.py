@@ -180,7 +180,8 @@ def no_leaks(settings: EvaluationSettings, seeds: Iterable[int], samples: int, l
 def prompts_fit(stages: Sequence[EvaluationStage], data: Data) -> Iterator[Check]:
     """Compares each benchmark's longest prompt at the seeds of `stages`, at the most shots and including the answer, to
     the training length."""
-    settings, most = stages[0].settings, stages[0].model.sequence_length
+    settings = stages[0].settings
+    most = stages[0].model.sequence_length
     writer = PromptWriter.of(stages[0], data.tokenizer)
     shots = max(settings.shots)
     longest: dict[str, int] = {}

@@ -77,7 +77,8 @@ def _batches(groups: Sequence[PromptGroup], batch: int) -> Iterator[list[tuple[i
             questions = group.questions[start : start + batch]
             if len(questions) > free:
                 yield chunk
-                chunk, free = [], batch
+                chunk = []
+                free = batch
             chunk.append((index, PromptGroup(group.prefix, questions)))
             free -= len(questions)
     if chunk:

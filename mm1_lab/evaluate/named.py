@@ -196,7 +196,8 @@ def _choose_from_files(config: BenchmarkConfig, settings: EvaluationSettings) ->
 
 def _content(files: BenchmarkFiles, item: Item) -> tuple[object, ...]:
     """What makes an item the same question, whatever its id; equal names in two folders are different images."""
-    question, choices = " ".join(item.question.split()), sorted(item.choices)
+    question = " ".join(item.question.split())
+    choices = sorted(item.choices)
     return files.images if item.images else "", item.images, question, tuple(choices)
 
 

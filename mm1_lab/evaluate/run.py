@@ -167,7 +167,8 @@ def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> dict[str, floa
     Documents that do not fit a row are left out if training leaves them out (`drop_overlong`), so that models with more
     tokens per picture read fewer. A source without any other document is missing.
     """
-    device, head = model.decoder.device, model.decoder.lm_head
+    device = model.decoder.device
+    head = model.decoder.lm_head
     packer = replace(Packer.of(stage, data.tokenizer), is_planned=True)  # groups are made to fit
     row_logits = stage.sequence_length * head.out_features
     at_once = min(stage.training.batch_size, max(1, LOGITS // row_logits))

@@ -198,7 +198,8 @@ def leave_to_team(model: PreTrainedModel, folder: Path, whole: Sequence[str] = (
     """
     if team.size() == 1:
         return None
-    own, stored = model.state_dict(), HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    own = model.state_dict()
+    stored = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
     if own.keys() - stored.keys() - set(model.all_tied_weights_keys):
         return None
     unread = []

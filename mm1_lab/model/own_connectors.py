@@ -39,7 +39,8 @@ def find(kind: str) -> Build | None:
 @cache
 def _classes_of(digest: str) -> dict[str, Build]:
     """The classes of a file by name. It is run once in a process, and leaves CONNECTORS as it was."""
-    own, before = ALLOWED[digest], dict(CONNECTORS)
+    own = ALLOWED[digest]
+    before = dict(CONNECTORS)
     try:
         with own.explained(), torch.device("cpu"):  # what it makes on the way, a plan would make on the meta device
             run_file(own.file, own.content, f"mm1_connectors_{digest}")

@@ -161,7 +161,8 @@ def _described(name: str, folder: Path, config: Any, layers: int) -> dict[str, A
 
 def tower_shape(size: dict[str, Any], tower: Any) -> dict[str, Any]:
     if tower.model_type.startswith("dinov2"):  # its SwiGLU keeps two thirds of the width, rounded up to a multiple of 8
-        inner, gated = int(tower.hidden_size * tower.mlp_ratio), tower.use_swiglu_ffn
+        inner = int(tower.hidden_size * tower.mlp_ratio)
+        gated = tower.use_swiglu_ffn
         inner = (int(inner * 2 / 3) + 7) // 8 * 8 if gated else inner
     else:
         inner = tower.intermediate_size

@@ -78,7 +78,9 @@ def index_file(file: File, cache: Path) -> Shard:
     samples = cached(path, SCHEMA, make)
     try:
         about = load_json(about_path)
-        digest, left_out, notes = about["digest"], Counter(about["left_out"]), about["notes"]
+        digest = about["digest"]
+        left_out = Counter(about["left_out"])
+        notes = about["notes"]
     except (OSError, ValueError, KeyError, TypeError):
         raise _damaged(path) from None
     told, missing = _pictures_beside(file, samples)
@@ -149,7 +151,8 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
         size += sum(sizes) + BYTES_OF_A_CHARACTER * sum(len(text) for text in record["texts"] if text)
         if len(rows) == SAMPLES or size > BYTES:
             yield pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
-            rows, size = [], 0
+            rows = []
+            size = 0
     yield pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
     if len(broken) > BROKEN_SHARE * total:
         raise RequestError(

@@ -130,7 +130,9 @@ def _json(path: Path, wanted: Collection[str]) -> FileRows:
         return
     text = path.read_text(encoding="utf-8-sig")
     # object by object, as all of them take several times the file's size
-    decoder, at, number = json.JSONDecoder(), text.index("[") + 1, 0
+    decoder = json.JSONDecoder()
+    at = text.index("[") + 1
+    number = 0
     while True:
         at = BETWEEN.match(text, at).end()  # type: ignore[union-attr]
         if text[at : at + 1] == "]":
