@@ -108,6 +108,8 @@ class SftRecipe(Config):
     """5: an overview and four quarters, each at the encoder's resolution and with its own image tokens."""
     steps: Count = 10_000
     """Optimiser steps, in the paper's count; notes on it report 10,000."""
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["scale"] = "scale"
+    """Peak learning rate: a number, or the scale's own (`sft.learning_rate`)."""
     frozen: Frozen = ()
     """Parts that are not trained; the paper freezes none."""
     after_steps: Count | None = None

@@ -237,6 +237,9 @@ class _Resolver:
         if not weights:
             raise RequestError("the data have no instruction sets; list some under `instructions:` in data.yaml")
         total = sum(weights.values())
+        training = scale.sft.model_copy(update={"steps": steps_of(scale.sft, sft.steps, SFT_PAPER_STEPS)})
+        if sft.learning_rate != "scale":
+            training = training.model_copy(update={"learning_rate": sft.learning_rate})
         stage = SftStage(
             **self.shared,
             model=model,
@@ -245,7 +248,7 @@ class _Resolver:
             image_size=image_size,
             views=sft.views,
             frozen=tuple(sorted(set(sft.frozen))),
-            training=scale.sft.model_copy(update={"steps": steps_of(scale.sft, sft.steps, SFT_PAPER_STEPS)}),
+            training=training,
         )
         if stage.picture_tokens + 2 > stage.sequence_length or stage.views > stage.max_images:
             raise RequestError(

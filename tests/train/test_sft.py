@@ -97,6 +97,14 @@ def test_all_arms_are_tuned_on_the_same_conversations_however_many_views_they_ha
         assert short[0] < one[0] and 0 < 40 - short[1].total() <= 5, "long conversations are left out alone"
 
 
+def test_an_arm_s_rate_of_tuning_takes_the_place_of_the_scale_s() -> None:
+    of_scale, own = (
+        evaluation_of(recipe=Recipe(sft=sft)).model for sft in (SftRecipe(), SftRecipe(learning_rate=3e-4))
+    )
+    assert own.training == of_scale.training.model_copy(update={"learning_rate": 3e-4})
+    assert own.fingerprint != of_scale.fingerprint and own.inputs == of_scale.inputs
+
+
 def asked(number: int, choices: tuple[str, ...] = ()) -> Question:
     picture = ScenePicture(sample_scene(Random(number), "train"))
     return Question(str(number), "colour", (picture,), "the square is ?", ("red",), "red", choices)
