@@ -177,6 +177,6 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
     of_recipe, _ = split_settings(options.set)
     if of_recipe:
         print(f"--set: {', '.join(of_recipe)} changes the recipe, from which the arms start", file=sys.stderr)
-    if "synthetic" not in request.data.sources:
+    if "captions" in request.data.sources and "synthetic" not in request.data.sources:
         print(f"{options.data}: no synthetic captions; other captions fill their share of rows", file=sys.stderr)
     return request

@@ -286,6 +286,11 @@ class _Resolver:
             _check_length(decoder, scale.sequence_length, "sequence_length")
             return decoder
         look_up("decoder", name, scale.decoders, scale.pretrained_decoders)
+        if "text" not in self.data.sources:
+            raise RequestError(
+                "the data name no text, on which alone a decoder is pre-trained; add `text: [FILES]`, or take a "
+                "pre-trained one"
+            )
         size = scale.decoders[name]
         stage = DecoderStage(
             **self.shared,

@@ -32,7 +32,7 @@ def refused(files: Any, **content: Any) -> str:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"text": []}, r"data\.yaml: names no text; .* add `text: "),
+        ({"text": []}, r"data\.yaml: names no data; add `captions: "),
         ({"captions": ["nowhere-*.tar"]}, r"data\.yaml: captions: no file matches 'nowhere-\*\.tar'"),
         ({"captions": ["good.txt"]}, r"captions: '/.+good\.txt' must end in \.tar or \.parquet"),
         ({"captions": ["good.tar.gz"]}, r"good\.tar\.gz' is a compressed \.tar; unpack it, as only JSON Lines may"),

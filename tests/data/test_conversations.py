@@ -13,7 +13,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
 from mm1_lab.cli import main
-from mm1_lab.config import RequestError
+from mm1_lab.config import DataMix, Recipe, RequestError, resolve
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.shards import Shards
 from mm1_lab.data.shards.readers import Image, chat_prompt, read_conversation
@@ -378,3 +378,13 @@ def test_tuning_on_conversations_of_which_some_fit_no_row(
     assert summary["epochs"]["llava"] == pytest.approx(asked / 52), "60 but for the eight held out"
     losses = dict(line.split(",") for line in record.with_name("held_out.csv").read_text().splitlines())
     assert set(losses) == {"source", "captions", "text", "instructions.llava"}
+
+
+def test_a_set_of_conversations_alone_is_enough_for_a_model_that_is_there(files: Any) -> None:
+    opened(files)  # writes the pictures
+    data = Shards(files.yaml(instructions=llava(files)), files.folder / "cache", files.scale())
+    assert data.identity.sources == () and data.identity.held_out == ("instructions.llava",)
+    assert next(line.partition(":")[0] for line in data.summary()) == "instructions.llava"
+    pictures = data.identity.model_copy(update={"sources": ("captions",)})
+    with pytest.raises(RequestError, match="the data name no text, on which alone a decoder is pre-trained"):
+        resolve("base", Recipe(data_mix=DataMix(captions=1)), files.scale(), 0, pictures)

@@ -142,7 +142,7 @@ class DataFile(Config):
     interleaved: Files = ()
     """Pages: tables with the columns `images` and `texts`, as OBELICS has them."""
     text: Files = ()
-    """Text: tables with the column `text`. Required."""
+    """Text: tables with the column `text`. A decoder is pre-trained on it alone, so only ready ones do without."""
     sources: dict[str, OwnSource] = Field(default_factory=dict)
     """Further sources by name, for a recipe's `data_mix`."""
     instructions: Annotated[dict[str, InstructionSet], BeforeValidator(_named_sets)] = Field(default_factory=dict)
@@ -177,8 +177,8 @@ def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
     Raises RequestError for whatever is wrong in it, and for files that are missing or cannot be read.
     """
     content = DataFile.read(path)
-    if not content.text:
-        raise RequestError(f"{path}: names no text; the decoder is pre-trained on text alone, so add `text: [FILES]`")
+    if not content.all_named():
+        raise RequestError(f"{path}: names no data; add `captions: [FILES]`, `text: [FILES]` or others")
     twice = [name for name in content.sources if name in BUILT_IN and getattr(content, name)]
     if twice:
         raise RequestError(f"{path}: names {twice[0]} twice, also under `sources:`; list all its files in one place")
