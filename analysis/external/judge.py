@@ -107,7 +107,7 @@ def judge(
     table = make_scores(scores, columns) if isinstance(scores, pd.DataFrame) else read_scores(Path(scores), columns)
     looks = list(looks)
     are_numbers = all(isinstance(look, int | np.integer) for look in looks)
-    if looks and (not are_numbers or looks[0] < 2 or list(looks) != sorted(set(looks))):
+    if looks and (not are_numbers or looks[0] < 2 or looks != sorted(set(looks))):
         raise RequestError(f"looks {looks}: give increasing numbers of seeds, from 2 on, such as [4, 6, 8]")
     if claims is None:
         first, *others = table.arms

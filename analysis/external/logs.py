@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.external.tables import some
 from mm1_lab.config import RequestError
 from mm1_lab.files import load_json
 
@@ -40,8 +41,8 @@ class _Task:
     shots: int
     metrics: dict[Metric, float]
     """What was reported, of metrics of which more is better."""
-    samples: list[Mapping[str, Any]]
-    """The logged questions."""
+    samples: list[dict[str, Any]]
+    """Of the logged questions `doc_id`, `filter` and the values of these metrics."""
 
 
 def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -109,19 +110,13 @@ def _scores_of(tasks: Mapping[str, list[_Task]]) -> tuple[pd.DataFrame, list[str
         for run, scores in zip(runs, questions, strict=True):
             row = {"arm": run.arm, "seed": run.seed, "benchmark": name, "shots": run.shots}
             rows += [row | {"question": question, "score": score} for question, score in scores.items()]
-    used = [f"{metric} ({_some(names)})" for metric, names in by_metric.items()]
+    used = [f"{metric} ({some(names)})" for metric, names in by_metric.items()]
     notes = [f"Metrics: {'; '.join(used)}."]
     if without_questions:
-        notes.append(f"Without scores by question in all runs: {_some(without_questions)}.")
+        notes.append(f"Without scores by question in all runs: {some(without_questions)}.")
     if without_score:
-        notes.append(f"Left out, without a score in all runs of which more is better: {_some(without_score)}.")
+        notes.append(f"Left out, without a score in all runs of which more is better: {some(without_score)}.")
     return pd.DataFrame(rows), notes
-
-
-def _some(names: list[str]) -> str:
-    """At most five of the names."""
-    more = [f"{len(names) - 5} more"] if len(names) > 5 else []
-    return ", ".join([*names[:5], *more])
 
 
 def _arm_and_seed(path: Path) -> tuple[str, str]:
@@ -150,18 +145,19 @@ def _tasks(path: Path, arm: str, seed: str) -> Iterator[_Task]:
         if (told.get("group_subtasks") or {}).get(name) or name in (told.get("groups") or {}):
             continue  # a group's tasks stand for themselves
         shots = int((told.get("n-shot") or {}).get(name) or 0)
-        yield _Task(arm, seed, name, shots, metrics, _samples(path, name))
+        kept = {"doc_id", "filter", *(metric for metric, _ in metrics)}
+        samples = [{key: sample[key] for key in kept & sample.keys()} for sample in _samples(path, name)]
+        yield _Task(arm, seed, name, shots, metrics, samples)
 
 
-def _samples(path: Path, task: str) -> list[Mapping[str, Any]]:
+def _samples(path: Path, task: str) -> Iterator[dict[str, Any]]:
     """The logged questions of a task, from the file that has the results' date in its name. Raises RequestError."""
     if path.name.endswith("_results.json"):  # of lmms-eval
         samples = path.with_name(path.name.removesuffix("results.json") + f"samples_{task}.jsonl")
     else:
         samples = path.with_name(f"samples_{task}_{path.stem.partition('results_')[2]}.jsonl")
     if not samples.exists():
-        return []
-    found: list[Mapping[str, Any]] = []
+        return
     with samples.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -173,8 +169,7 @@ def _samples(path: Path, task: str) -> list[Mapping[str, Any]]:
                 raise RequestError(f"{samples}: line {number} cannot be read ({reason})") from None
             if not isinstance(sample, dict) or "doc_id" not in sample:
                 raise RequestError(f"{samples}: line {number} is no question with a `doc_id`")
-            found.append(sample)
-    return found
+            yield sample
 
 
 def _by_question(task: _Task, metric: Metric) -> dict[str, float]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -26,8 +26,10 @@ UNFINISHED = (
     *("nan", "oomkilled", "pending", "preempted", "preempting", "pruned", "queued", "requeued", "revoked", "running"),
     *("scheduled", "suspended", "timedout", "timeout", "waiting"),
 )
-"""Values of a column `status`, in small letters alone, or first words of one, of runs whose scores do not count: words
-of Slurm, Optuna, W&B, MLflow, Ray and Kubernetes."""
+"""What a `status` begins with, in small letters alone, of runs whose scores do not count: words of Slurm, Optuna, W&B,
+MLflow, Ray and Kubernetes."""
+CAPITALISED = ("arm", "score", "seed", "benchmark", "status")
+"""Columns that are found in capitals, too."""
 OTHER_NAMES = {"state": "status", "task": "benchmark", "dataset": "benchmark", "num_fewshot": "shots"}
 """What other tools call columns that change what is compared; if a table has one, it is told that it is not read."""
 OURS = {"family", "metric"}
@@ -102,22 +104,31 @@ def read_csv(path: Path) -> pd.DataFrame:
         while (head := file.readline()) and not head.strip(",; \t\n"):
             above += 1
     separator = max(",;\t", key=re.sub('"[^"]*"', "", head).count)
-    # a remark that begins with a quote would swallow the rows up to the next one
-    quoting: Literal[0, 3] = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
-    names = [name.strip() for name in next(csv.reader([head], delimiter=separator, quoting=quoting), [])]
+    names = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
     if twice := [name for name in names if name and names.count(name) > 1]:  # pandas would rename the second one
         raise ValueError(f"the column {twice[0]!r} is there twice; leave one out")
-    table = pd.read_csv(
-        path,
-        sep=separator,
-        quoting=quoting,
-        dtype=str,
-        keep_default_na=False,
-        skipinitialspace=True,
-        skip_blank_lines=False,
-        skiprows=above,
-        encoding="utf-8-sig",
-    )
+
+    def read(has_quotes: bool) -> pd.DataFrame:
+        return pd.read_csv(
+            path,
+            sep=separator,
+            quoting=csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE,
+            dtype=str,
+            keep_default_na=False,
+            skipinitialspace=True,
+            skip_blank_lines=False,
+            skiprows=above,
+            encoding="utf-8-sig",
+        )
+
+    try:
+        table = read(has_quotes=True)
+    except pd.errors.ParserError:
+        if separator != "\t":
+            raise
+        table = read(has_quotes=False)
+    if separator == "\t" and table.map(lambda cell: "\n" in cell).any(axis=None):
+        table = read(has_quotes=False)  # a remark began with a quote, which swallowed rows up to the next one
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of such rows for names of rows
         raise ValueError("a row has more cells than the header; name every column, or remove cells")
     table.index += above + 2
@@ -141,16 +152,13 @@ def make_scores(
         if name and name not in table:
             notes.append(f"The column {own!r} is not read; --columns {name}={own} would.")
     if "status" in table:
-        status = table["status"].astype(str).str.strip()
-        small = status.str.lower()
-        unfinished = small.str.replace(r"[\W_]", "", regex=True).isin(UNFINISHED)
-        unfinished |= small.str.extract("([a-z_-]+)")[0].str.replace(r"[\W_]", "", regex=True).isin(UNFINISHED)
-        for left_out, rows in ((True, status[unfinished]), (False, status[~unfinished])):
-            values = ", ".join(sorted(set(rows))[:6])
-            if left_out and len(rows):
-                notes.append(f"Left out {len(rows)} of {len(table)} rows by their status ({values}).")
-            elif len(rows):
-                notes.append(f"Rows that count have the status {values}.")
+        status = table["status"].fillna("").astype(str).str.strip()
+        unfinished = status.map(_is_unfinished)
+        if unfinished.any():
+            left_out = some(sorted(set(status[unfinished])))
+            notes.append(f"Left out {int(unfinished.sum())} of {len(table)} rows by their status ({left_out}).")
+        if counted := sorted(set(status[~unfinished]) - {""}):
+            notes.append(f"Rows that count have the status {some(counted)}.")
         table = table[~unfinished]
     if table.empty:
         raise RequestError(f"{where}: has no rows, or by its column of status none of a finished run")
@@ -176,6 +184,19 @@ def make_scores(
     return Scores(frame[[*KEY, "family", "score"]].reset_index(drop=True), paired, tuple(notes))
 
 
+def _is_unfinished(status: str) -> bool:
+    """Whether a status is, or begins with, one to three words that are among `UNFINISHED`, as `out of memory: killed`
+    does."""
+    words = re.findall("[a-z]+", re.split(r"[^\w\s-]|\d", status.lower())[0])
+    return any("".join(words[:count]) in UNFINISHED for count in (1, 2, 3))
+
+
+def some(names: Sequence[str]) -> str:
+    """At most five of the names."""
+    more = [f"{len(names) - 5} more"] if len(names) > 5 else []
+    return ", ".join([*names[:5], *more])
+
+
 def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.DataFrame:
     """The table with the lab's names for its columns."""
     table = table.rename(columns=lambda name: str(name).strip())
@@ -190,7 +211,7 @@ def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.Da
         renamed[own] = name
     for own in table.columns:  # `Seed`, as spreadsheets begin names
         name = own.lower()
-        if name in KNOWN and name not in columns and name not in table and own not in renamed:
+        if name in CAPITALISED and name not in columns and name not in table and own not in renamed:
             renamed[own] = name
     replaced = [name for name in renamed.values() if name in table and name not in renamed]
     table = table.drop(columns=replaced).rename(columns=renamed)

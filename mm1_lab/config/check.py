@@ -50,7 +50,7 @@ class Check:
         """
         bounds = []
         if least > -math.inf:
-            bounds.append(f"≥ {least:g}".replace("-", "−"))
+            bounds.append(f"≥ {least:g}")
         if most < math.inf:
             bounds.append(f"≤ {most:g}")
         verdict: CheckVerdict = "pass" if least <= value <= most else "fail"
@@ -58,7 +58,7 @@ class Check:
             check=check,
             what=what,
             value=value,
-            needed=", ".join(bounds),
+            needed=", ".join(bounds).replace("-", "−"),
             verdict=verdict if bounds else "reported",
             **more,
         )

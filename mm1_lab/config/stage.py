@@ -573,8 +573,10 @@ class EvaluationStage(Stage):
         if self.data.kind == "shards" and {"captions", "synthetic"} & set(self.data.sources):
             own["references"] = self.REFERENCES_VERSION
         if self.model.tuned:
-            in_world = self.data.kind == "world"
-            own |= {"tuned": self.TUNED_VERSION} if in_world else {"sets": self.SETS_VERSION}
+            if self.data.kind == "world":
+                own["tuned"] = self.TUNED_VERSION
+            else:
+                own["sets"] = self.SETS_VERSION
         return super().canonical() | own
 
     @property

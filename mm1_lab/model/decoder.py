@@ -159,6 +159,7 @@ def load_decoder(decoder: PreTrainedModel, source: Path | PretrainedDecoder) -> 
     if isinstance(source, Path):
         load_in_team(decoder, source)
         return
+    # the first process may add rows to the embedding, so it reads the whole of it
     weights = leave_to_team(decoder, Path(source.folder), whole=("model.embed_tokens.weight",))
     if not team.is_first():
         return

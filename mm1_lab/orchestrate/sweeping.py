@@ -61,8 +61,8 @@ def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor)
     tasks = make_tasks(((trial.evaluation, trial) for trial in trials), ledger, forgotten)
     check_runnable(Plan(tuple(trials), tasks=tasks), request, executor)
     for deletes in (False, True):  # all at once would be an open file and a thread for each
-        for key, failure in ledger.failures().items():
-            if deletes and failure.get("cause") in forgotten:
+        for key, failure in ledger.failures().items() if deletes else ():
+            if failure.get("cause") in forgotten:
                 ledger.clear_failure(key)
         for fingerprint, trial in forgotten.items():
             claim = ledger.claims.take([fingerprint])
@@ -108,8 +108,8 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
 
 
 def _record_diverged(plan: Plan, ledger: Ledger) -> None:
-    """Records of trials whose model diverged before, perhaps with other benchmarks, that they have: searches and tables
-    look for their own failures."""
+    """Records that trials diverged whose model did so before, perhaps with other benchmarks: searches and tables look
+    for the trials' own failures."""
     diverged = ledger.diverged()
     for trial in plan.trials:
         if plan.stages[trial.fingerprint].state == "diverged" and trial.fingerprint not in diverged:

@@ -222,7 +222,8 @@ class Ledger:
         for fingerprint, failure in self.failures().items():
             if failure.get("outcome") == "diverged":
                 reasons[fingerprint] = str(failure["reason"])
-                if cause := failure.get("cause"):
+                cause = failure.get("cause")
+                if cause and not self.has_weights(cause):  # another command may have trained it since
                     reasons[cause] = reasons[fingerprint]
         return reasons
 

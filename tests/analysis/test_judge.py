@@ -531,6 +531,23 @@ def test_rows_are_left_out_by_the_first_word_of_their_status_and_others_are_told
     assert found == pytest.approx({"wide": -0.041, "deep": -0.051, "last": -0.021}), "a quote swallows no rows"
     assert judgement.notes[0].startswith("Left out 5 of 11 rows by their status (")
     assert judgement.notes[1] == "Rows that count have the status discard, keep."
+    quoted = ""
+    for arm, score in (("a", 1), ("b", 3)):
+        quoted += "".join(f'"{arm}"\t"{seed}"\t{score + seed}\t"a\ttab"\n' for seed in (0, 1))
+    (tmp_path / "r.tsv").write_text('"arm"\t"seed"\t"score"\t"remark"\n' + quoted, encoding="utf-8")
+    assert judge(tmp_path / "r.tsv").claims[0]["seeds"] == 2, "as R and spreadsheets write it"
+
+
+@pytest.mark.parametrize(
+    ("status", "counts"),
+    [("0 failed", True), ("1 failed, 12 passed", True), ("", True), (None, True), ("keep: failed before", True),
+     ("out of memory: killed", False), ("Timed out after 3h", False), ("node_fail", False), ("FAILED (exit 1)", False)],
+)  # fmt: skip
+def test_which_statuses_count(status: str | None, counts: bool) -> None:
+    """Of a row without one too, as tables have where only crashed runs say something."""
+    frame = table({"a": [1.0, 2.0, 3.0], "b": [2.0, 3.0, 5.0]}).astype({"score": float})
+    frame["status"] = [None, status, None, "crashed", None, None]
+    assert judge(frame).claims[0]["seeds"] == (2 if counts else 1), "a seed less, beside that of the crash"
 
 
 def test_columns_are_found_by_their_names(tmp_path: Path) -> None:

@@ -274,3 +274,14 @@ def test_pictures_that_are_too_large_or_no_pictures_are_broken(files: Any, monke
         large.pixels(4)
     with pytest.raises(BrokenPicture, match=r"c\.tar: b \(is none of JPEG, PNG, WEBP, GIF, BMP, TIFF; convert it\)"):
         none.pixels(4)
+
+
+def test_what_a_tar_says_of_pictures_that_it_lacks_is_left_out(files: Any) -> None:
+    """As img2dataset leaves behind of failed downloads."""
+    members: dict[str, bytes] = {}
+    for number in range(9):
+        members |= {f"{number}.png": files.png(number), f"{number}.json": b'{"alt": "a picture"}'}
+    failed = {f"{number}.json": b'{"status": "failed"}' for number in range(9, 15)}
+    files.tar("c.tar", members | failed)
+    data = files.open(captions={"file": "c.tar", "text": "alt"})
+    assert len(data.collection("captions")) == 9 and data.collection("captions").left_out() == {"no image": 6}

@@ -297,10 +297,13 @@ def test_a_column_of_pictures_is_found_or_refused(files: Any) -> None:
         data = files.open(instructions={"mine": {"files": where}})
         assert told(data, "mine", 0) == ["P1", "User: What?\nAssistant:", "[ Green.]"]
     path.write_text(json.dumps({"picture": "1.png", "messages": asked}) + "\n")
-    with pytest.raises(RequestError, match=r"no row has a picture in a column 'pics'; name the column by `image`"):
+    with pytest.raises(RequestError, match=r"mine: no row has a picture in a column 'pics'; which one has\?"):
         files.open(instructions={"mine": {"files": {"file": "metadata.jsonl", "image": "pics"}}})
     named = files.open(instructions={"mine": {"files": {"file": "metadata.jsonl", "image": "picture"}}})
     assert told(named, "mine", 0)[0] == "P1"
+    (files.folder / "more.jsonl").write_text(json.dumps({"picture": None, "messages": asked}) + "\n")
+    both = [{"file": name, "image": "picture"} for name in ("metadata.jsonl", "more.jsonl")]
+    assert len(files.open(instructions={"mine": {"files": both}}).conversations["mine"]) == 2, "a file may have none"
 
 
 def test_a_tar_holds_conversations_with_and_without_pictures(files: Any) -> None:

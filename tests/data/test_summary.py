@@ -46,7 +46,8 @@ def test_instruction_sets_are_told_too(files: Any) -> None:
     assert told[1] == "  left out: 1 broken" and told[2].startswith(
         f"    {files.folder}/m.jsonl, line 101: has no turns"
     )
-    assert told[3:] == ["  broken: 0 of 100 pictures tried"]
+    assert told[3] == "  broken: 0 of 100 pictures tried"
+    assert len(told) == 5 and told[4].startswith("  note: nothing is held out"), "as all are one conversation"
 
 
 def test_show_data_tells_and_draws(

@@ -163,6 +163,9 @@ def test_with_other_benchmarks_a_model_that_diverged_is_not_trained_again(tmp_pa
     plan, work_list_again = complete(request, Inline(), lambda folder: [])
     assert work_list_again is None and plan.stages[trial.fingerprint].state == "diverged"
     assert {trial.fingerprint, trials[0].fingerprint, trial.evaluation.model.fingerprint} == set(ledger.diverged())
+    finish(ledger.stage_folder(trial.evaluation.model.fingerprint))
+    assert trial.evaluation.model.fingerprint not in ledger.diverged(), "another command has trained it"
+    ledger.forget(trial.evaluation.model.fingerprint)
     forget_trials(request.trials, request, Inline())
     assert not ledger.diverged() and make_plan(request.trials, ledger).tasks
 

@@ -168,7 +168,7 @@ def _of_split(name: str, config: str | None, split: str | None, revision: str | 
             "--local-dir DIR`, and write `{dataset: DIR}` here"
         ) from None
     except Exception as error:  # the library raises many kinds
-        if "onfig" in str(error):  # it lists those that there are
+        if "Config name is missing" in str(error) or "BuilderConfig" in str(error):  # it lists those that there are
             said = " ".join(str(error).partition("Example of usage")[0].split())[:300]
             raise RequestError(f"{name}: {said}; name one: `{{dataset: …, config: NAME}}`") from None
         raise RequestError(f"{name} is no data set ({first_line(error)}); {A_FOLDER_NEEDS}") from None

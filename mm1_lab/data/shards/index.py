@@ -126,13 +126,11 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
     broken: list[str] = []
     rows: list[Fields] = []
     size = total = 0
-    lacks_pictures = bool(file.image)
     for place, row in read_rows(path, file.name, columns, required):
         total += 1
         try:
             if isinstance(row, Broken):
                 raise row
-            lacks_pictures = lacks_pictures and row["image"] is None
             sample = reader.read(row)
             if sum(len(part) for part in sample.parts if isinstance(part, str)) > LONGEST:
                 raise LeftOut("too long")
@@ -158,8 +156,6 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
         raise RequestError(
             f"{broken[0]}; {len(broken)} of {total} rows are broken; repair or remove them (up to 1 % are left out)"
         )
-    if lacks_pictures and total > len(broken):
-        raise RequestError(f"{file.name}: no row has a picture in a column {file.image!r}; name the column by `image`")
     if total == len(broken) + left_out.total():
         reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items()) or "it is empty"
         needs = " and ".join(columns[field][0] for field in required)

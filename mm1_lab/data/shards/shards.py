@@ -61,6 +61,9 @@ class Shards:
         for name, own in files.items():
             indexed = list(islice(shards, len(own)))
             self.everything[name] = Collection(indexed, cache, ImageDecoder(content.pictures))
+            named = [file.image for file in own if file.image]
+            if named and not len(pc.list_flatten(self.everything[name].table["images"])):  # texts need not mark places
+                raise RequestError(f"{path}: {name}: no row has a picture in a column {named[0]!r}; which one has?")
         self.collections = {name: self.everything[name] for name in content.named()}
         self.conversations = {name: self.everything[set_key(name)] for name in content.instructions}
         self.identity = self._identify(content)
@@ -181,10 +184,10 @@ class Shards:
                 if not all(fit):
                     yield (
                         f"  note: {fit.count(False)} of {len(fit)} conversations tried do not fit "
-                        f"{self._tuning.sequence} positions and {self._tuning.max_images} pictures "
+                        f"{self._tuning.sequence} positions and {self._tuning.max_images} pictures, in one view "
                         "(sft.sequence_length, sft.max_images); these are left out of training"
                     )
-            if name in self.collections and not len(collection.held_out):
+            if not len(collection.held_out):
                 yield (
                     "  note: nothing is held out, so there is no held-out loss; at least four documents with different "
                     "keys are needed"

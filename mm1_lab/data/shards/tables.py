@@ -175,8 +175,9 @@ def _tar(path: Path, wanted: Collection[str]) -> FileRows:
             raise ValueError(f"it ends in {next(reversed(samples))!r}")
         for key, members in samples.items():
             image = _first(members, PICTURES)
-            # of a key without a picture KEY.json alone may say something, as a conversation's does
-            row = _described(members, stream) if image or ".json" in members else dict.fromkeys(wanted)
+            row = _described(members, stream)
+            if not image and isinstance(row, dict):  # a conversation may be in KEY.json alone; others are left out
+                row = dict.fromkeys(wanted) | row
             if key in twice:
                 row = Broken("occurs twice in the tar; samples need different keys")
             elif not image and (dotted := [one for one in members if one.endswith(PICTURES)]):

@@ -53,6 +53,7 @@ def split_settings(settings: Collection[str]) -> tuple[list[str], tuple[str, ...
 
 
 def only_of_search(asked: object) -> RequestError:
+    """The error of naming arms of a search."""
     return RequestError(f"--only: {asked} is a search, which makes its arms; name one in a sweep of its own")
 
 
