@@ -187,7 +187,13 @@ def test_decoders_of_two_tokenizers_in_one_sweep(models: Path, tmp_path: Path) -
     other = saved.save_decoder("qwen3", tmp_path / "other", eos_token="<pad>")
     path.write_text(f"title: t\nrecipe: base\narms:\n  a: {{}}\n  b: {{decoder: {other}}}\n", encoding="utf-8")
     with pytest.raises(RequestError, match="have different tokenizers"):
-        load_request(path, "lab", settings=shrunk(models / "clip", models / "llama"), results=tmp_path / "results")
+        load_request(
+            path,
+            "lab",
+            settings=shrunk(models / "clip", models / "llama"),
+            results=tmp_path / "results",
+            store=tmp_path / "store",
+        )
 
 
 def test_an_arm_reads_the_sweep_s_tokenizer_whichever_arms_are_asked_for(models: Path, tmp_path: Path) -> None:
@@ -198,7 +204,7 @@ def test_an_arm_reads_the_sweep_s_tokenizer_whichever_arms_are_asked_for(models:
 
     def ask(*only: str) -> Request:
         settings, results = ("sequence_length=512",), tmp_path / "results"
-        return load_request(path, "smoke", only=only, settings=settings, results=results)
+        return load_request(path, "smoke", only=only, settings=settings, results=results, store=tmp_path / "store")
 
     both, base, llama = ask(), ask("base"), ask("llama")
     assert both.trials == (*base.trials, *llama.trials) and both.folder == base.folder == llama.folder

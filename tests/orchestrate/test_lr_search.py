@@ -182,7 +182,7 @@ def own(tmp_path: Path) -> Callable[..., Request]:
     def load(old: str = "", new: str = "") -> Request:
         path = tmp_path / "own.yaml"
         path.write_text(OWN.replace(old, new, 1) if old else OWN, encoding="utf-8")
-        return lab.load_sweep(path, "smoke", results=tmp_path / "results")
+        return lab.load_sweep(path, "smoke", results=tmp_path / "results", store=tmp_path / "store")
 
     return load
 

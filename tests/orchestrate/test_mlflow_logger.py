@@ -77,7 +77,9 @@ def test_a_run_s_parameters_tell_arms_apart_by_all_that_is_set(tmp_path: Path) -
     path = tmp_path / "own.yaml"
     path.write_text(json.dumps({"title": "t", "recipe": "base", "arms": mixed}), encoding="utf-8")
     settings = ("evaluate.shots=[0]", "resolutions.378=28", "train.warmup_fraction=0.25")
-    request = load_request(path, "smoke", settings=settings, data=data, results=tmp_path / "results")
+    request = load_request(
+        path, "smoke", settings=settings, data=data, results=tmp_path / "results", store=tmp_path / "store"
+    )
     manifest = Manifest(variant="own", sweep=request.sweep, scale="smoke", data=request.data, data_name="d")
     found = {}
     for trial in request.trials:

@@ -99,14 +99,14 @@ def test_models_of_arms_that_are_not_asked_for_are_left_alone(tmp_path: Path, mo
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     path, arms = tmp_path / "two.yaml", ("{encoder: {size: owner/name}}", "{encoder: {size: /nowhere/tower}}")
     path.write_text(f"title: t\naxis: encoder\nrecipe: base\narms:\n  a: {{}}\n  b: {arms[0]}\n  c: {arms[1]}\n")
-    request = load_request(path, "smoke", only=("a",), results=tmp_path / "results")
+    request = load_request(path, "smoke", only=("a",), results=tmp_path / "results", store=tmp_path / "store")
     request.write_manifest()
     rows = [TrialRow("a", 0, request.trials[0].fingerprint), TrialRow("b", 0, "0123"), TrialRow("c", 0, "4567")]
     lines = [f"{row.arm},0,{row.fingerprint},{row_check(row)}\n" for row in rows]
     (request.folder / "trials.csv").write_text("arm,seed,fingerprint,check\n" + "".join(lines))
     assert [row.arm for row in request.write_manifest()] == ["a", "b", "c"]
     with pytest.raises(RequestError, match=r"^arm 'c': /nowhere/tower: there is no such folder"):
-        load_request(path, "smoke", only=("a", "c"), results=tmp_path / "results")
+        load_request(path, "smoke", only=("a", "c"), results=tmp_path / "results", store=tmp_path / "store")
 
 
 def test_nothing_is_deleted_if_what_it_took_cannot_be_trained_again(tmp_path: Path) -> None:

@@ -47,16 +47,16 @@ def test_a_sweep_outside_of_sweeps_is_run_again_by_its_file(tmp_path: Path, monk
     path = tmp_path / "mine" / "text.yaml"
     path.parent.mkdir()
     path.write_text("title: Text?\nrecipe: base\narms: {base: {}, more: {data_mix: {text: 2}}}\n", encoding="utf-8")
-    request = load_request(path, "smoke", np.int64(1), results=tmp_path / "results")
+    request = load_request(path, "smoke", np.int64(1), results=tmp_path / "results", store=tmp_path / "store")
     assert [row.arm for row in request.write_manifest()] == ["base", "more"]
     folder = tmp_path / "results" / "smoke" / "text"
     assert read_manifest(folder).command() == f"mm1-lab run {path} --scale smoke", "which no bare name finds"
     path = tmp_path / "sweeps" / "text.yaml"
     shutil.copytree(tmp_path / "mine", path.parent)
-    load_request(path, "smoke", results=tmp_path / "results").write_manifest()
+    load_request(path, "smoke", results=tmp_path / "results", store=tmp_path / "store").write_manifest()
     assert read_manifest(folder).command() == f"mm1-lab run {path} --scale smoke", "another folder's sweeps"
     monkeypatch.chdir(tmp_path)
-    load_request("sweeps/text.yaml", "smoke", results=tmp_path / "results").write_manifest()
+    load_request("sweeps/text.yaml", "smoke", results=tmp_path / "results", store=tmp_path / "store").write_manifest()
     assert read_manifest(folder).command() == "mm1-lab run text --scale smoke"
 
 
@@ -97,7 +97,9 @@ def test_a_setting_of_the_recipe_changes_what_the_arms_start_from(
 ) -> None:
     """Not what an arm sets itself; the command says which of its settings are of the recipe."""
     settings = ("connector=average-pooling", "data_mix.text=3", "train.steps=7")
-    request = load_request("data_mix", "smoke", only=("base", "captions"), settings=settings, results=tmp_path)
+    request = load_request(
+        "data_mix", "smoke", only=("base", "captions"), settings=settings, results=tmp_path, store=tmp_path / "store"
+    )
     base, captions = (trial.recipe for trial in request.trials)
     assert (base.connector, base.data_mix.text) == ("average-pooling", 3)
     assert (captions.connector, captions.data_mix.text) == ("average-pooling", 0)
@@ -113,7 +115,9 @@ def test_a_setting_of_the_recipe_changes_what_the_arms_start_from(
 
 def test_a_command_that_is_told_can_be_typed_as_it_stands(tmp_path: Path) -> None:
     settings = ("evaluate.shots=[0, 4]", "train.steps=6")
-    request = load_request("connector", "smoke", "1", ("average-pooling 224 64",), settings, results=tmp_path)
+    request = load_request(
+        "connector", "smoke", "1", ("average-pooling 224 64",), settings, results=tmp_path, store=tmp_path / "store"
+    )
     typed = shlex.split(request.command("--only", "average-pooling 224 64"))
     options = make_parser().parse_args(typed[1:])
     assert typed[0] == "mm1-lab" and (options.sweep, options.scale) == ("connector", "smoke")
@@ -149,12 +153,20 @@ def test_rows_too_short_for_the_world_are_refused_and_serve_for_other_data(tmp_p
     make_place(tmp_path)
     path = str(tmp_path / "sweeps" / "data_mix.yaml")
     with pytest.raises(RequestError, match=r"take up to 256 positions and 9 images; raise sequence_length \(192\)"):
-        load_request(path, "smoke", settings=("sequence_length=192",), results=tmp_path)
+        load_request(path, "smoke", settings=("sequence_length=192",), results=tmp_path, store=tmp_path / "store")
     with pytest.raises(RequestError, match=r"take up to 319 positions .* sequence_length \(256\)"):
-        load_request(path, "smoke", settings=("image_tokens={64: 4, 144: 16}",), results=tmp_path)
+        load_request(
+            path, "smoke", settings=("image_tokens={64: 4, 144: 16}",), results=tmp_path, store=tmp_path / "store"
+        )
     own = data_file(tmp_path / "own", 0, pictures="pad")
     request = load_request(
-        path, "smoke", only=("captions+text",), settings=("sequence_length=192",), data=own, results=tmp_path
+        path,
+        "smoke",
+        only=("captions+text",),
+        settings=("sequence_length=192",),
+        data=own,
+        results=tmp_path,
+        store=tmp_path / "store",
     )
     assert request.image_decoder().shape == "pad", "chat reads pictures in the same way"
 

@@ -235,7 +235,7 @@ def load_request(
     settings: Sequence[str] = (),
     data: str | Path | None = None,
     results: str | Path = RESULTS,
-    store: str | Path | None = None,
+    store: str | Path = RESULTS / "store",
 ) -> Request:
     """Loads a sweep and resolves every trial. `sweep` is a YAML file or a name, as for `mm1-lab run`.
 
@@ -260,7 +260,7 @@ def load_request(
         seeds = ",".join([*map(str, seeds), ""])
     chosen = parse_seeds(str(seeds))
     numbers = find_scale(scale, of_scale, file.parent)
-    ledger = Ledger(Path(results), Path(store) if store else None, here_or_shipped(PARTS))
+    ledger = Ledger(Path(results), Path(store), here_or_shipped(PARTS))
     path = Path(data) if data else None
     data_file = None
     if path:
