@@ -174,7 +174,7 @@ def _what_changed(request: Request, study: Study, arm: str) -> str:
     before = {row.seed: row.fingerprint for row in read_trials(study.variant.folder) if row.arm == arm}
     now = {trial.seed: trial.fingerprint for trial in request.at_seeds(before).trials if trial.arm == arm}
     if any(now.get(seed, fingerprint) != fingerprint for seed, fingerprint in before.items()):
-        return "its data, benchmarks or settings are others now"
+        return "its data, benchmarks, settings or the version are others now"
     return ""
 
 

@@ -52,7 +52,8 @@ Chosen = tuple[list[Item], list[Item], int]
 """The selected questions, the demonstrations, and the number of questions in the files."""
 CHOSEN = TypeAdapter(Chosen)
 CHOSEN_VERSION = 4
-"""Increased when questions are read or chosen differently, so that selections that were kept before are ignored."""
+"""Increased when questions or demonstrations are read or chosen differently: selections that were kept before are
+ignored, and models are evaluated again."""
 
 
 def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Shape = "squeeze") -> BenchmarkConfig:
@@ -123,7 +124,7 @@ def _is_own(kind: str) -> bool:
 
 def files_digest(config: BenchmarkConfig) -> str:
     """Hash of the formats and file contents. Raises RequestError if a file cannot be read."""
-    parts = []
+    parts = [str(CHOSEN_VERSION)]
     if config.metric in SCORED_ANEW:
         parts.append(SCORED_ANEW[config.metric])
     for files in (config, config.demonstrations):

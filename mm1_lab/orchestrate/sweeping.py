@@ -242,7 +242,7 @@ def run_until_decided(request: Request, executor: Executor, draw: Draw, judge: J
     if others:
         raise RequestError(
             f"{request.folder}: has results at seed {others[0]}, which is not of this study; give --results elsewhere, "
-            "or --seeds with all of them"
+            "or --seeds with all of them, or delete this folder (finished trials are kept elsewhere)"
         )
     arms = {trial.arm for trial in request.trials}
     chosen: list[Trial] = []

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from mm1_lab.config import WORLD_DATA, Config, DataIdentity, RequestError, Sweep, canonical_json, digest
 from mm1_lab.files import RESULTS, locked, write_csv, write_json
-from mm1_lab.formatting import command_line
+from mm1_lab.formatting import command_line, counted
 from mm1_lab.results.schema import AGAIN, SCHEMA, TRIAL_COLUMNS, TrialRow, read_json
 
 CHECK = "check"
@@ -156,6 +156,11 @@ def merge_manifest(
         for row in kept:
             if (row.arm, row.seed) not in rows and row.arm in order and current(row):
                 rows[row.arm, row.seed] = row
+        if gone := sum((row.arm, row.seed) not in rows for row in kept):
+            print(
+                f"{folder}: {counted(gone, 'trial')} of earlier runs left the tables, as the sweep, its data or the "
+                "version changed; their results stay"
+            )
         merged = sorted(rows.values(), key=lambda row: (row.seed, order[row.arm]))
         if (folder / "sweep.json").exists():
             before = read_manifest(folder)

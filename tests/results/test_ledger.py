@@ -94,12 +94,15 @@ def test_a_folder_whose_name_is_not_in_utf_8_is_refused(tmp_path: Path) -> None:
         Ledger(tmp_path / "caf\udce9").check_writable()
 
 
-def test_a_later_run_adds_seeds_and_drops_what_the_sweep_no_longer_asks(tmp_path: Path) -> None:
+def test_a_later_run_adds_seeds_and_drops_what_the_sweep_no_longer_asks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "smoke" / "data_mix"
     sweep, first = manifest(tmp_path)
     _, both = manifest(tmp_path, seeds="2")
     merge_manifest(folder, sweep, first, lambda row: True)
     merge_manifest(folder, sweep, [row for row in both if row.seed == 1], lambda row: row.arm != "blind")
+    assert "1 trial of earlier runs left the tables" in capsys.readouterr().out
     assert read_trials(folder) == [row for row in both if (row.arm, row.seed) != ("blind", 0)]
     assert list(read_manifest(folder).sweep.panels["a"].arms) == ["100/0", "66/33", "50/50", "33/66", "0/100"]
 
