@@ -31,6 +31,10 @@ class Claim:
     expect: Expectation
     margin: float = 0.0
 
+    @property
+    def less_is_better(self) -> bool:
+        return isinstance(self.measure, Measure) and self.measure.less_is_better
+
 
 def claim_of(contrast: Contrast) -> Claim:
     first, second = contrast.sides

@@ -80,7 +80,7 @@ class Evidence:
             "measure": str(self.claim.measure),
             "expect": self.claim.expect,
             "margin": self.claim.margin,
-            "expectation": expectation(self.claim.expect, self.claim.margin),
+            "expectation": expectation(self.claim.expect, self.claim.margin, self.claim.less_is_better),
             "estimate": found.estimate,
             "error": found.error,
             "df": found.degrees_of_freedom,
@@ -196,7 +196,9 @@ def gather(study: Study, claim: Claim, question: str, part: int = 1, aside: str 
 
 
 def _tested(claim: Claim, found: Interval) -> P:
-    return p_values(claim.expect, claim.margin, found) if found.error > LEAST_ERROR else {}
+    if found.error <= LEAST_ERROR:
+        return {}
+    return p_values(claim.expect, claim.margin, found, claim.less_is_better)
 
 
 def _tests(difference: Difference, claim: Claim, at_looks: Sequence[int]) -> list[P]:

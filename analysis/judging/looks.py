@@ -13,6 +13,10 @@ from analysis.runs import finished_looks
 from analysis.statistics import LEVEL
 from analysis.study import Study
 
+NEVER = ("no scores", "the same trials")
+"""Reasons for which a claim is not judged after a look, that further seeds do not change: an arm was left out or fails,
+the measure has no values, arms are equal."""
+
 
 def reached_text(study: Study) -> str:
     """The last look that a growing study has finished, and its two-sided nominal level; empty for other studies."""
@@ -39,6 +43,7 @@ def question_status(study: Study, lessons: Sequence[Lesson]) -> tuple[list[str],
     if reason not in ("", "one seed"):
         return [f"no verdicts: {reason}"], list(study.sweep.arms)
     claims: dict[str, list[Claim]] = {}
+    undecided = "undecided"
     for lesson in lessons_about(study.sweep, lessons):
         for part in lesson.parts:
             own = claims_of(part, lesson, study.sweep, study.sweep.arms)
@@ -47,6 +52,7 @@ def question_status(study: Study, lessons: Sequence[Lesson]) -> tuple[list[str],
     if claims:
         evidence = of_lessons(study, lessons)
         tests = len(lessons)  # as if no other were decided, so that one stays decided whatever the others show
+        undecided = "undecided by itself; `lessons.md`, by `mm1-lab figures`, corrects it together with what is decided"
     else:
         evidence = of_contrasts(study)
         tests = 1
@@ -55,22 +61,25 @@ def question_status(study: Study, lessons: Sequence[Lesson]) -> tuple[list[str],
     lines, arms = [], set[str]()
     for name, own in claims.items():
         about = [one for one in evidence if one.question == name]
-        status, is_open = _status(study, about, tests)
+        status, is_open = _status(study, about, tests, undecided)
         lines.append(f"{name}: {status}")
         if is_open:
             arms |= {study.representative(arm) for claim in own for arm, _ in claim.weights}
     return lines, [arm for arm in study.sweep.arms if study.representative(arm) in arms]
 
 
-def _status(study: Study, evidence: Sequence[Evidence], tests: int) -> tuple[str, bool]:
+def _status(study: Study, evidence: Sequence[Evidence], tests: int, undecided: str) -> tuple[str, bool]:
     """What is said of a question that is decided at LEVEL / `tests`, and whether more seeds could decide it."""
+    for one in evidence:
+        if one.reason in NEVER and not one.aside:
+            return f"not judged: {one.reason}", False
     seeds, looks = len(study.seeds), study.manifest.looks
     p = statements(evidence)
     verdict = verdict_from_p(p, tests) if p else "not judged"
     if verdict in DECIDED:
         return verdict, False
     if looks and seeds >= looks[-1]:
-        return "undecided by itself; `lessons.md` corrects it together with what is decided", False
+        return undecided if p else "not judged", False
     p_of_look = statements(evidence, of_look=True) if p and looks else {}
     if not p_of_look:
         return "open", True

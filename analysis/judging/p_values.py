@@ -23,8 +23,10 @@ SAME = "the difference is the same at every seed, as if scores had been rounded"
 """Why such differences are not judged."""
 
 
-def claimed(expect: Expectation, margin: float) -> tuple[float, float]:
+def claimed(expect: Expectation, margin: float, less_is_better: bool = False) -> tuple[float, float]:
     """The ends of what is claimed: a difference lies between them."""
+    if expect == "keeps" and less_is_better:
+        return -np.inf, margin
     if expect == "greater":
         return margin, np.inf
     if expect == "less":
@@ -32,8 +34,10 @@ def claimed(expect: Expectation, margin: float) -> tuple[float, float]:
     return -margin, np.inf if expect == "keeps" else margin
 
 
-def expectation(expect: Expectation, margin: float) -> str:
-    """What is claimed in words: `> 0`, `< −2`, `within ± 2`, `≥ −2`."""
+def expectation(expect: Expectation, margin: float, less_is_better: bool = False) -> str:
+    """What is claimed in words: `> 0`, `< −2`, `within ± 2`, `≥ −2`, or of a loss `≤ 2`."""
+    if expect == "keeps" and less_is_better:
+        return f"≤ {margin:g}"
     minus = f"−{margin:g}" if margin else "0"
     words = {"greater": f"> {margin:g}", "less": f"< {minus}", "keeps": f"≥ {minus}"}
     return words.get(expect, f"within ± {margin:g}")
@@ -44,14 +48,14 @@ def sides(expect: Expectation, statement: str) -> int:
     return 1 if statement == "supported" and expect in ("equivalent", "keeps") else 2
 
 
-def p_values(expect: Expectation, margin: float, found: Interval) -> dict[str, float]:
+def p_values(expect: Expectation, margin: float, found: Interval, less_is_better: bool = False) -> dict[str, float]:
     """The p of the statements about a difference.
 
     A direction, or its opposite, is tested two-sided against the margin. `equivalent` needs two one-sided tests (the
     90 % interval lies within the margins), `keeps` one (non-inferiority: the one-sided 95 % bound lies above minus the
-    margin); both are contradicted by two-sided tests against the margins.
+    margin, or below the margin where less is better); both are contradicted by two-sided tests against the margins.
     """
-    low, high = claimed(expect, margin)
+    low, high = claimed(expect, margin, less_is_better)
     p = {
         "supported": sides(expect, "supported") * max(found.above(low), found.below(high)),
         "contradicted": 2 * min(found.below(low), found.above(high)),

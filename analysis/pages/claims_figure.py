@@ -15,6 +15,7 @@ from analysis.pages.cells import are_losses, in_short
 from analysis.pages.verdicts import ONE_SIDED, claim_text
 from analysis.style import BASE, BLUE, DARK, GREY, RED, WIDTH, annotate, annotate_head, label_rows, row_name
 from analysis.table import Row
+from mm1_lab.config import UNPARSED
 
 COLOURS = {"supported": BLUE, "contradicted": RED}
 """Colours by verdict; grey for all others."""
@@ -80,7 +81,7 @@ def _range(shown: pd.DataFrame) -> tuple[float, float]:
 def _draw(axis: Axes, place: int, row: Row) -> None:
     """Draws one row: the claimed range, the difference, the paper's number, and the verdict."""
     left, right = axis.get_xlim()
-    low, high = np.clip(claimed(row["expect"], row["margin"]), left, right)
+    low, high = np.clip(claimed(row["expect"], row["margin"], row["measure"] == str(UNPARSED)), left, right)
     band = Rectangle((low, place - 0.36), high - low, 0.72, color="#EFEFEF", linewidth=0, zorder=0)
     axis.add_patch(band)
     word, colour = _verdict(row)

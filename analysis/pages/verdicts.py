@@ -33,7 +33,7 @@ def verdicts_table(frame: pd.DataFrame, title: str = "", notes: Sequence[str] = 
         digits, unit = (3, " nats") if is_loss and row["estimate"] == row["estimate"] else (1, "")
         if row["sweep"] == LAW:
             digits = 2  # of the learning-rate law its slope
-        difference = str(row["detail"])
+        difference = row["detail"] if isinstance(row["detail"], str) else ""  # of arms that the sweep does not have
         if row.get("parts", 1) > 1:
             difference += f" (of {row['parts']} parts)"
         if row.get("mixes_machines") == 1:

@@ -44,6 +44,10 @@ class Measure:
         kind = name.removeprefix("kind ")
         return cls(kind, shots, "benchmarks" if kind == name else "kind")
 
+    @property
+    def less_is_better(self) -> bool:
+        return self.about == "loss" or self == UNPARSED
+
     def __str__(self) -> str:
         words: list[str] = []
         if self.about != "benchmarks":

@@ -51,6 +51,9 @@ def _space(values: Any) -> Any:
     if isinstance(values, dict):
         return Range.model_validate(values)
     if isinstance(values, list | tuple) and len(values) > 1:
+        for value in values:
+            if values.count(value) > 1:
+                raise ValueError(f"has {value!r} twice")
         return tuple(values)
     raise ValueError("give a list of two values or more, or {low: …, high: …, log: true}")
 
@@ -111,7 +114,8 @@ class Contrast(Config):
     """The score that is compared: `0-shot`, `vqa 4-shot`, `text-core`, …"""
     expect: Expectation
     margin: float = Field(0.0, ge=0)
-    """In points. `greater`, `less`: by more than this; `equivalent`: within it; `keeps`: not worse by more than it."""
+    """In points. `greater`, `less`: by more than this; `equivalent`: within it; `keeps`: not worse by more than it, so
+    not above by more where less is better."""
 
     @property
     def sides(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -140,6 +144,14 @@ class _Question(Config):
     """What is expected of the arms, stated in advance."""
     search: AnySearch | None = None
     """Makes the sweep a search: with `over`, for the best recipe; otherwise for the best learning rate of each arm."""
+
+    @model_validator(mode="after")
+    def _claims_differ(self) -> Self:
+        claims = [contrast.claim for contrast in self.contrasts]
+        for claim in claims:
+            if claims.count(claim) > 1:
+                raise ValueError(f"two contrasts have the claim {claim!r}; word one of them otherwise")
+        return self
 
 
 class Sweep(_Question):

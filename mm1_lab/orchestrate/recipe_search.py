@@ -15,10 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mm1_lab.config import UNPARSED, Contrast, Range, Recipe, RequestError, Search, Trial, spelt
+from mm1_lab.config import Contrast, Range, Recipe, RequestError, Search, Trial, spelt
 from mm1_lab.files import write_text
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.lr_search import RateGrids, Rounds, run_rounds, run_search
+from mm1_lab.orchestrate.planning.cost import check_networks
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import Draw, Short, complete, run_sweep, show
 from mm1_lab.results.summary import value_of
@@ -99,8 +100,12 @@ def all_rounds(request: Request) -> list[Request]:
     if not isinstance(request.sweep.search, Search):
         return [so_far(request)]
     search = _Search(request)
-    arms = search.replay(to_the_end=True)[1]
-    return [request.with_arms(arms), search.confirmation(*list(arms.items())[-1])]
+    study, arms = search.replay(to_the_end=True)
+    winner = list(arms.items())[-1]
+    if all(search.scores(recipe) for recipe in arms.values()):
+        with suppress(RequestError):  # all diverged
+            winner = search.winner(study)
+    return [request.with_arms(arms), search.confirmation(*winner)]
 
 
 class _Search(Rounds):
@@ -116,14 +121,19 @@ class _Search(Rounds):
         assert isinstance(request.sweep.search, Search)
         self.settings = request.sweep.search
         self.measure = self.settings.measure
-        less = self.measure.about == "loss" or self.measure == UNPARSED
-        self.direction: Literal["minimize", "maximize"] = "minimize" if less else "maximize"
+        self.direction: Literal["minimize", "maximize"] = "minimize" if self.measure.less_is_better else "maximize"
         self.seeds = request.seeds
         self.spaces: dict[str, BaseDistribution] = {}
         """Where Optuna looks for each field."""
         self.integers: set[str] = set()
         """Fields of whole numbers."""
+        if (request.file.with_name(f"{self.confirmed}.yaml")).exists():
+            raise RequestError(
+                f"{request.file.with_name(self.confirmed)}.yaml: the search's confirmation has this name; rename one"
+            )
         for field, space in self.settings.over.items():
+            if field.startswith("sft.") and not request.sweep.base.sft:
+                raise RequestError(f"search.over.{field}: the base is not tuned; name a recipe with `sft`")
             for value in (space.low, space.high) if isinstance(space, Range) else space:
                 recipe = request.sweep.changed({field: value}, f"{request.file.name}: search.over.{field}")
                 request.resolve(f"{field} {spelt(value)}", recipe, self.seeds[0])
@@ -137,8 +147,15 @@ class _Search(Rounds):
                 self.spaces[field] = CategoricalDistribution([spelt(value) for value in space])
         if reason := request.why_no_value(self.measure):
             raise RequestError(f"search.measure: {reason}")
+        self._built = set[str]()
+        """Fingerprints of models that can be built."""
         self.refused: RequestError | None = None
         """Why the last arm that could not be run could not."""
+
+    @property
+    def confirmed(self) -> str:
+        """The name of the sweep that confirms the winner."""
+        return f"{self.request.sweep.name}_confirmed"
 
     def arms(self) -> dict[str, Recipe]:
         return self.replay()[1]
@@ -217,7 +234,7 @@ class _Search(Rounds):
         )
         judged = sweep.model_copy(
             update={
-                "name": f"{sweep.name}_confirmed",
+                "name": self.confirmed,
                 "title": f"{sweep.title}: the winner ({arm}) and the base",
                 "arms": {"base": sweep.base, "winner": recipe},
                 "contrasts": (claim,),
@@ -232,11 +249,14 @@ class _Search(Rounds):
 
         base, settings = self.request.sweep.base, self.settings
         changed = {name for name in Recipe.model_fields if getattr(recipe, name) != getattr(base, name)}
+        values = recipe.model_dump(mode="json", include=changed)
+        if "connector" in values:
+            values["connector"] = recipe.connector.partition("@")[0]  # without the mark of one's own file
         scored = len(study.get_trials(states=[TrialState.COMPLETE]))
         return (
             f"# {self.request.sweep.title}: search at {self.request.scale_name}\n\n"
             f"{settings.trials} trials by {settings.sampler}, {scored} with scores. The winner: {arm}.\n\n"
-            f"As an arm of a sweep: `{json.dumps(recipe.model_dump(mode='json', include=changed))}`"
+            f"As an arm of a sweep: `{json.dumps(values)}`"
         )
 
     def told(self, winner: Recipe, confirmation: Request) -> str:
@@ -270,7 +290,10 @@ class _Search(Rounds):
         name = ", ".join(words)
         try:
             recipe = self.request.sweep.changed(change, name)
-            self.request.resolve(name, recipe, self.seeds[0])
+            evaluation = self.request.resolve(name, recipe, self.seeds[0]).evaluation
+            if evaluation.model.fingerprint not in self._built:
+                check_networks(stage for stage in evaluation.chain() if stage.TRAINS)
+                self._built.add(evaluation.model.fingerprint)
         except RequestError as error:
             self.refused = error
             return None

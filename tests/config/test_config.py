@@ -139,6 +139,12 @@ def test_a_decoder_with_experts_starts_as_the_dense_one(sweep: Sweep) -> None:
             "arms: {a: {}, b: {}}\ncontrasts: [{claim: c, first: a, second: b, measure: textcore, expect: less}]\n",
             "contrasts.0.measure: is not a measure; use text-core, average, 4-shot",
         ),
+        (
+            "arms: {a: {}, b: {}}\ncontrasts:\n"
+            "- {claim: c, first: a, second: b, measure: 0-shot, expect: less}\n"
+            "- {claim: c, first: a, second: b, measure: 4-shot, expect: less}\n",
+            "two contrasts have the claim 'c'; word one of them otherwise",
+        ),
     ],
 )
 def test_a_bad_sweep_is_refused_in_one_line(text: str, message: str, tmp_path: Path) -> None:

@@ -121,6 +121,15 @@ def test_the_best_is_found_and_the_luck_of_its_score_is_told(
     )
 
 
+def test_values_that_make_no_model_are_pruned_before_any_training(laboratory: Laboratory, tmp_path: Path) -> None:
+    """`mlp` makes a token of each patch, which `resolve` does not know."""
+    write(tmp_path, over={"data_mix.text": [1, 2, 3], "connector": ["c-abstractor", "mlp"]}, trials=6)
+    assert search(ask(tmp_path, tmp_path)) == 0
+    assert laboratory.rounds and not [name for names in laboratory.rounds for name in names if "mlp" in name]
+    winner = all_rounds(ask(tmp_path, tmp_path))[1]
+    assert all(winner.ledger.has_scores(trial.fingerprint) for trial in winner.trials), "the one that was confirmed"
+
+
 def test_where_all_that_is_proposed_diverges_the_search_failed(
     laboratory: Laboratory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,6 +166,8 @@ def test_a_field_of_whole_numbers_is_searched_in_whole_numbers(tmp_path: Path) -
         ({"measure": "vqa 5-shot"}, "search.measure: 'vqa 5-shot': there is only 0-shot, 4-shot, 8-shot"),
         ({"measure": "vqaa 4-shot"}, "search.measure: 'vqaa 4-shot': trials have no 'vqaa'; did you mean 'vqa'"),
         ({"measure": "loss txt"}, "search.measure: 'loss txt': trials have no 'txt'; did you mean 'text'"),
+        ({"over": {"image_tokens": [64, 64.0]}}, "search.over.image_tokens: has 64 twice"),
+        ({"over": {"sft.learning_rate": [1e-3, 1e-4]}}, "sft.learning_rate: the base is not tuned; name a recipe with"),
         ({"sampler": "nsga2"}, "search.sampler: Input should be 'tpe' or 'gp'"),
     ],
 )
@@ -164,6 +175,13 @@ def test_wrong_searches(changes: dict[str, Any], told: str, here: Path, refused:
     write(here, **changes)
     error = refused("plan", "mix", "--scale", "smoke")
     assert told in error, error
+
+
+def test_a_sweep_of_the_confirmation_s_name_is_not_overwritten(here: Path, refused: Refused) -> None:
+    path = write(here)
+    path.with_name("mix_confirmed.yaml").write_text("title: t\nrecipe: base\narms: {base: {}}\n", encoding="utf-8")
+    error = refused("run", "mix", "--scale", "smoke")
+    assert "mix_confirmed.yaml: the search's confirmation has this name; rename one" in error
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ device (without memory), whether a GPU holds its share, the seconds that stages 
 import math
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -292,11 +292,9 @@ def check_feasible(plan: Plan, request: Request) -> None:
         networks[same_network(trained)] = (task.label, trained)
     if not networks:
         return
-    import torch
 
     from mm1_lab.data.packing import shares_left_out
     from mm1_lab.data.types import Limits
-    from mm1_lab.train.stages import KINDS
 
     for task, stage in plan.missing:
         if isinstance(stage, SftStage):
@@ -310,9 +308,19 @@ def check_feasible(plan: Plan, request: Request) -> None:
                     f"{task.label}: no {name} document fits {stage.sequence_length} positions with "
                     f"{stage.picture_tokens} per picture; raise sequence_length, or take fewer image tokens"
                 )
+    for label, stage in networks.values():
+        try:
+            check_networks([stage])
+        except RequestError as error:
+            raise RequestError(f"{label}: {error}") from None
+
+
+def check_networks(stages: Iterable[Stage]) -> None:
+    """Raises RequestError for a stage whose connector cannot be built."""
+    import torch
+
+    from mm1_lab.train.stages import KINDS
+
     with torch.device("meta"):
-        for label, stage in networks.values():
-            try:
-                KINDS[type(stage)].check(stage)
-            except RequestError as error:
-                raise RequestError(f"{label}: {error}") from None
+        for stage in stages:
+            KINDS[type(stage)].check(stage)
