@@ -308,7 +308,9 @@ def test_how_the_package_ends_as_a_command_whose_output_nobody_can_have() -> Non
         return result.returncode, result.stderr
 
     code, said = ended(">&-")  # closed by the caller; argparse then writes to the other stream
-    assert code == 0 and re.search(r"^mm1-lab \d+\.\d+\.\d+(\.dev\d+)?$", said, re.MULTILINE) and "Traceback" not in said
+    assert (
+        code == 0 and re.search(r"^mm1-lab \d+\.\d+\.\d+(\.dev\d+)?$", said, re.MULTILINE) and "Traceback" not in said
+    )
     assert ended("| true") == (0, "")
     if Path("/dev/full").exists():
         assert ended("> /dev/full") == (1, "mm1-lab: the output cannot be written (No space left on device)\n")

@@ -145,14 +145,6 @@ class _Question(Config):
     search: AnySearch | None = None
     """Makes the sweep a search: with `over`, for the best recipe; otherwise for the best learning rate of each arm."""
 
-    @model_validator(mode="after")
-    def _claims_differ(self) -> Self:
-        claims = [contrast.claim for contrast in self.contrasts]
-        for claim in claims:
-            if claims.count(claim) > 1:
-                raise ValueError(f"two contrasts have the claim {claim!r}; word one of them otherwise")
-        return self
-
 
 class Sweep(_Question):
     """One question about a recipe, as loaded from a file in `sweeps/`."""
@@ -205,7 +197,10 @@ def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Swee
         if arm not in arms:
             raise RequestError(f"{path}: {what} an unknown arm {arm!r}{nearest(arm, arms)}")
 
+    claims = [contrast.claim for contrast in file.contrasts]
     for contrast in file.contrasts:
+        if claims.count(contrast.claim) > 1:
+            raise RequestError(f"{path}: two contrasts have the claim {contrast.claim!r}; word one of them otherwise")
         for arm in (*contrast.sides[0], *contrast.sides[1]):
             check(f"contrast {contrast.claim!r} names", arm)
         if sorted(contrast.sides[0]) == sorted(contrast.sides[1]):

@@ -127,10 +127,9 @@ class _Search(Rounds):
         """Where Optuna looks for each field."""
         self.integers: set[str] = set()
         """Fields of whole numbers."""
-        if (request.file.with_name(f"{self.confirmed}.yaml")).exists():
-            raise RequestError(
-                f"{request.file.with_name(self.confirmed)}.yaml: the search's confirmation has this name; rename one"
-            )
+        other = request.file.with_name(f"{self.confirmed}.yaml")
+        if other.exists():
+            raise RequestError(f"{other}: the search's confirmation has this name; rename one")
         for field, space in self.settings.over.items():
             if field.startswith("sft.") and not request.sweep.base.sft:
                 raise RequestError(f"search.over.{field}: the base is not tuned; name a recipe with `sft`")
