@@ -227,7 +227,7 @@ class _Resolver:
             if sft.views == 1:
                 image_size = look_up("resolution", sft.resolution, scale.resolutions)
             else:
-                half = f"half (each of five views) of sft.resolution {sft.resolution},"
+                half = f"resolution (each of five views has half of sft.resolution {sft.resolution})"
                 image_size = look_up(half, sft.resolution // 2, scale.resolutions)
         _check_patches(image_size, model.encoder, f"sft.resolution {sft.resolution}")
         for name in sft.mixture:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from mm1_lab.config import SOURCES, EvaluationSettings
+from mm1_lab.data.shards.datafile import set_key
 from mm1_lab.data.shards.rows import ShardConversations
 from mm1_lab.data.types import BrokenPicture, Document, Picture, Tokens
 from mm1_lab.data.world import World
@@ -72,7 +73,7 @@ def data_samples(data: Shards) -> Iterator[DataSample]:
     for name, collection in data.conversations.items():
         conversations = ShardConversations(collection, name, seed=0)
         count = min(EACH_OF_DATA, len(collection.train))
-        yield from _samples(f"instructions.{name}", map(conversations.document, range(count)))
+        yield from _samples(set_key(name), map(conversations.document, range(count)))
 
 
 def _samples(name: str, documents: Iterable[Document]) -> Iterator[DataSample]:
