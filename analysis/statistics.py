@@ -160,18 +160,18 @@ def arm_means(scores: pd.DataFrame, controls: Collection[str] = ()) -> dict[str,
     known = scores[~scores.index.isin(controls)].stack().dropna()
     if known.empty:
         return {}
-    # a column per arm, and one per seed: 1 in the rows that are of it
-    arms, seeds = (pd.get_dummies(known.index.get_level_values(level), dtype=float) for level in (0, 1))
-    if arms.shape[1] == 1:
-        seeds = seeds.iloc[:, :0]
-    design = np.hstack([arms, seeds])
+    (arms, _), (seeds, names) = (pd.factorize(known.index.get_level_values(level), sort=True) for level in (0, 1))
+    of_arms, of_seeds = np.eye(arms.max() + 1)[arms], np.eye(len(names))[seeds]
+    if of_arms.shape[1] == 1:
+        of_seeds, names = of_seeds[:, :0], names[:0]
+    design = np.hstack([of_arms, of_seeds])
     coefficients, _, rank, _ = np.linalg.lstsq(design, known, rcond=None)
     degrees = float(len(known) - rank)
     if degrees < 1 or rank < design.shape[1] - 1:
         return {}
     rest = known - design @ coefficients
     variance = (rest**2).sum() / degrees
-    luck = pd.Series(coefficients[arms.shape[1] :], seeds.columns)
+    luck = pd.Series(coefficients[of_arms.shape[1] :], names)
     luck = luck.sub(luck.mean()).reindex(scores.columns, fill_value=0.0)
     means = {}
     for arm, own in scores.iterrows():

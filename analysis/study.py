@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from analysis.effects import levels_of
 from analysis.paper import Paper, PaperNumber, combine_numbers, read_paper
 from analysis.seeds import caution
 from analysis.statistics import Interval, arm_means, over_questions
@@ -109,6 +110,12 @@ class Study:
         """The first arm with scores that has the same trials (by recipe or fingerprint), so that they count once."""
         own = self._trials_of(arm)
         return next((other for other in self.scored if own & self._trials_of(other)), arm)
+
+    @cached_property
+    def levels(self) -> pd.DataFrame:
+        """A row per arm, a column per level of every axis: 1.0 where the arm has it."""
+        axes = pd.DataFrame([levels_of(recipe) for recipe in self.sweep.arms.values()], index=list(self.sweep.arms))
+        return pd.get_dummies(axes, dtype=float)
 
     @cached_property
     def distinct(self) -> list[str]:

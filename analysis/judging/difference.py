@@ -7,7 +7,6 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from analysis.effects import levels_of
 from analysis.statistics import Interval, moderated, one_sample, other_arms, other_axes
 from analysis.study import Study
 from mm1_lab.config import Measure
@@ -76,8 +75,7 @@ class Difference:
         if not set(weights) <= set(known.index):
             return one_sample(values)  # a control's variance is not that of the others
         own = np.array([weights.get(arm, 0.0) for arm in known.index])
-        axes = pd.DataFrame([levels_of(study.sweep.arms[arm]) for arm in known.index])
-        levels = pd.get_dummies(axes).to_numpy(np.float64)
+        levels = study.levels.loc[known.index].to_numpy()
         return moderated(values, other_axes(own, levels, known.to_numpy()), float(own @ own))
 
     @cached_property
