@@ -1,8 +1,10 @@
 """A sweep's entry in a results folder: what was requested (sweep.json) and its trials (trials.csv)."""
 
 import csv
+import math
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -81,9 +83,14 @@ def variant_name(sweep: str, overrides: Iterable[str], data_name: str) -> str:
 
 
 def _spelt(value: str) -> str:
-    """The same spelling for all values that YAML reads as equal."""
+    """The same spelling for all values that are read as equal, which to YAML `1e-3` and 0.001 are not."""
     read = yaml.safe_load(value)
-    return read if isinstance(read, str) else canonical_json(read)
+    if not isinstance(read, str):
+        return canonical_json(read)
+    with suppress(ValueError):
+        if math.isfinite(number := float(read)):
+            return canonical_json(number)
+    return read
 
 
 def data_name(path: Path | None, data: DataIdentity) -> str:

@@ -120,6 +120,10 @@ def test_settings_and_data_name_the_variant_if_they_change_what_is_trained() -> 
     others = {name(f"evaluate.shots={value}") for value in ("[0,_4]", "[0/4]")}
     assert len(spelt) == 1 and len(spelt | others) == 3
     assert not any(set(one) & set("/ []") for one in spelt | others)
+    assert {name(f"train.learning_rate={rate}") for rate in ("1e-3", "1.0e-3", "0.001")} == {
+        "s,train.learning_rate=0.001"
+    }
+    assert name("decoder=nan") == "s,decoder=nan"
     assert name("a=1,b=2") != name("a=1", "b=2")
 
 
