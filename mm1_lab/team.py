@@ -24,9 +24,20 @@ _gpu_allowed = True
 
 def allow_gpu(allowed: bool) -> None:
     """Whether this process may use a GPU. A scale without GPUs runs as many stages at a time as there are processors,
-    and all would share the first one: neither Ray nor torch hides it from them."""
+    and all would share the first one: neither Ray nor torch hides it from them. Raises RequestError if it is to use one
+    and torch finds none, as it would train on the processor, for days."""
     global _gpu_allowed
     _gpu_allowed = allowed
+    if allowed and not torch.cuda.is_available():
+        try:
+            torch.cuda.init()
+            why = "torch.cuda.is_available() is false"
+        except (AssertionError, RuntimeError) as error:
+            why = str(error).splitlines()[0].rstrip(".")
+        raise RequestError(
+            f"resources.gpus: torch finds no GPU on {platform.node()} ({why}); mend its driver or torch's build, or "
+            "train without: --set resources.gpus=0"
+        )
 
 
 class Dismissed(Exception):

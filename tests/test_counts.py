@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from benchmarks import counts
 from mm1_lab.config import Size
 from mm1_lab.data.types import Data
-from mm1_lab.model import build_encoder, read_by_document, read_rows
+from mm1_lab.model import build_decoder, build_encoder, read_by_document, read_rows
 from mm1_lab.train.encoder_stage import Contrastive, pair_batch
 from mm1_lab.train.sharding import compile_parts
 from tests.conftest import Words
@@ -79,6 +79,26 @@ def test_what_is_compiled_is_one_graph() -> None:
     for _ in range(2):
         read_rows(model.decoder, model.decoder.get_input_embeddings()(batch.tokens), batch)
         read_by_document(model.decoder)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_layers_with_experts_are_compiled_as_one_graph_each(checkpointing: bool) -> None:
+    """And give the same losses and gradients as those that are not compiled."""
+    batch = rows_of(torch.tensor([[1] * 20 + [2] * 12 + [0] * 8, [1] * 40]))
+    found = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        decoder = build_decoder(Size(layers=4, width=16, heads=2, experts=4, experts_every=2), 50, 40).train()
+        if checkpointing:
+            decoder.activation_checkpointing_enable({"use_reentrant": False})
+        if compiled:
+            with patch.object(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True)):
+                compile_parts(decoder.model)
+        states = read_rows(decoder, torch.ones(2, 40, 16).cumsum(1).cos(), batch)
+        (states.hidden[batch.documents > 0].square().mean() + sum(states.auxiliary.values())).backward()
+        gradients = [parameter.grad for parameter in decoder.parameters() if parameter.grad is not None]
+        found.append([states.routing, *states.auxiliary.values(), *gradients])
+    torch.testing.assert_close(found[1], found[0])
 
 
 def test_layers_that_are_alike_are_compiled_once() -> None:

@@ -92,12 +92,16 @@ def build_decoder(size: Size, vocabulary: int, sequence: int) -> PreTrainedModel
 class Router(Qwen2MoeTopKRouter):
     """Chooses experts in single precision even when the rest runs in bf16: rounded logits would change the choice."""
 
+    logits: torch.Tensor
+    """(tokens, experts) of the last forward pass. How the library returns them keeps layers from being compiled."""
+
     def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(…, width) → logits (tokens, experts), and weights and indices of the chosen experts (tokens, chosen)."""
         with torch.autocast(hidden.device.type, enabled=False):
             logits = nn.functional.linear(hidden.flatten(0, -2).float(), self.weight.float())
             weights, chosen = logits.softmax(dim=-1).topk(self.top_k, dim=-1)
             weights = weights / weights.sum(dim=-1, keepdim=True)
+        self.logits = logits
         return logits, weights.to(hidden.dtype), chosen
 
 

@@ -13,6 +13,7 @@ from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
 from mm1_lab import team
 from mm1_lab.data.batches import Batch
+from mm1_lab.model.decoder import sparse_layers
 
 VARLEN = "documents"
 """The name under which `_document_attention` is registered with the library."""
@@ -40,8 +41,7 @@ def read_rows(decoder: PreTrainedModel, embedded: torch.Tensor, batch: Batch) ->
 
     Outputs at padding are finite but meaningless.
     """
-    has_experts = getattr(decoder.config, "num_experts", 0) > 0
-    settings: dict[str, Any] = {"output_router_logits": True} if has_experts else {}
+    settings: dict[str, Any] = {}
     inputs, positions, real = embedded, batch.positions, batch.real
     blocks = None
     if decoder.config._attn_implementation != VARLEN:
@@ -63,9 +63,11 @@ def read_rows(decoder: PreTrainedModel, embedded: torch.Tensor, batch: Batch) ->
     if blocks:
         hidden = hidden[0].index_select(0, blocks.back)
     hidden = hidden.view_as(embedded)
-    if not has_experts:
+    sparse = sparse_layers(decoder)
+    if not sparse:
         return States(hidden)
-    return States(hidden, *_routing(outputs.router_logits, real, decoder.config.num_experts_per_tok))
+    logits = [layer.mlp.gate.logits for layer in sparse]
+    return States(hidden, *_routing(logits, real, decoder.config.num_experts_per_tok))
 
 
 def _has_flash_kernels(embedded: torch.Tensor) -> bool:
@@ -218,7 +220,7 @@ torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def _routing(
-    logits: tuple[torch.Tensor, ...], real: torch.Tensor, chosen: int
+    logits: Sequence[torch.Tensor], real: torch.Tensor, chosen: int
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Auxiliary losses and counts from each layer's router logits (positions, experts), at the positions `real`.
 

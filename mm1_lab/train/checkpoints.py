@@ -140,14 +140,23 @@ class ProcessStrategy(SingleDeviceStrategy):
             process_group=team.writers(),
         )
         own = list(folder.glob(f"shard-{team.rank() + 1:05}-*"))  # named by the library; none if all shards are empty
-        if team.is_first():
-            self.checkpoint_io.save_checkpoint(rest, folder / REST)
-            own.append(folder / REST)
-        digests = team.collect({path.name: file_digest(path) for path in own}, team.writers())
+        digests: dict[str, str] = {}
+        fault = None
+        try:
+            if team.is_first():
+                self.checkpoint_io.save_checkpoint(rest, folder / REST)
+                own.append(folder / REST)
+            digests = {path.name: file_digest(path) for path in own}
+        except OSError as error:
+            fault = error
+        # one process that fails alone would leave the others at their next exchange
+        written = team.collect((digests, fault), team.writers())
+        if faults := [error for _, error in written if error]:
+            raise faults[0]
         self.writing_took = time.monotonic() - begun
         if not team.is_first():
             return
-        write_json(folder / DIGESTS, {name: digest for each in digests for name, digest in each.items()})
+        write_json(folder / DIGESTS, {name: digest for each, _ in written for name, digest in each.items()})
         last, before = folder.with_name(CHECKPOINT), folder.with_name(BEFORE)
         if last.exists():
             last.replace(before)

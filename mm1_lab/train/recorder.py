@@ -19,7 +19,10 @@ POINTS = 100
 """Approximate number of points of a loss curve."""
 REPORT_SECONDS = 0.35
 STEPS_BETWEEN_READS = {"cpu": 1, "cuda": 20}
-"""Steps between readings of what stands on the device: each waits for a GPU, and for the other processes."""
+"""Steps between readings of what stands on the device, at most: each waits for a GPU, and for the other processes."""
+READ_SECONDS = 5.0
+"""After so many seconds it is read however few steps that were: reports, checkpoints and the end of a process's time
+wait for it."""
 CHECKPOINT_SECONDS = 60.0
 WRITING_SECONDS = 3.0
 """A checkpoint whose writing takes longer (a billion parameters are 12 GB) is written as much less often: training that
@@ -55,8 +58,10 @@ class Recorder(pl.Callback):
         self._since_point = self._since_point.to(pl_module.device)
         self._since_report = self._since_report.to(pl_module.device)
         self._unread = self._unread.to(pl_module.device)
-        self._read_every = STEPS_BETWEEN_READS[pl_module.device.type]
-        self._clock = self._reported = self._saved = time.monotonic()
+        self._most_steps = STEPS_BETWEEN_READS[pl_module.device.type]
+        self._read_step = trainer.global_step
+        self._read_at = self._read_step + 1
+        self._clock = self._reported = self._saved = self._read = time.monotonic()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         assert isinstance(pl_module, Training)
@@ -69,7 +74,7 @@ class Recorder(pl.Callback):
             self._routing = routing
         is_last = step == self._steps
         is_point = step % self._every == 0
-        if not (is_last or is_point or step % self._read_every == 0):
+        if not (is_last or is_point or step >= self._read_at):
             return
         pl_module.check_finite()
         read = team.total(self._unread)
@@ -79,6 +84,7 @@ class Recorder(pl.Callback):
         if is_point or is_last:
             self._write_point(step)
         now = time.monotonic()
+        self._plan_reading(step, now)
         if is_last or now - self._reported >= REPORT_SECONDS:
             try:
                 self._send_report(step, now)
@@ -87,6 +93,15 @@ class Recorder(pl.Callback):
                 raise
         if not is_last and all(team.numbers(self._is_due(trainer, now))):
             self._save(trainer, now)
+
+    def _plan_reading(self, step: int, now: float) -> None:
+        """Sets the step of the next reading, the same one in all processes."""
+        speed = (step - self._read_step) / max(now - self._read, 1e-9)
+        self._read_step, self._read = step, now
+        steps = self._most_steps
+        if steps > 1:
+            steps = team.broadcast(max(1, min(steps, int(speed * READ_SECONDS))))
+        self._read_at = step + steps
 
     def _is_due(self, trainer: pl.Trainer, now: float) -> bool:
         """Whether a checkpoint is due; one that is still being written would be waited for, by all."""

@@ -35,6 +35,8 @@ def layers(*modules: nn.Module) -> list[nn.Module]:
 def compile_parts(*modules: nn.Module) -> None:
     """Compiles the transformer layers in `modules`: a layer is compiled once for all that are alike."""
     torch.compiler.reset()  # networks of earlier stages count towards the shapes that it compiles
+    # a router notes its logits; when a checkpointed layer is computed for the second time, nobody reads them
+    torch._dynamo.config.skip_fwd_side_effects_in_bwd_under_checkpoint = True
     for layer in layers(*modules):
         layer.compile()
 

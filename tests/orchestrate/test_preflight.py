@@ -17,7 +17,7 @@ from mm1_lab.config import RequestError, Resources, load_scale
 from mm1_lab.orchestrate.execution import ray_tune
 from mm1_lab.orchestrate.execution.ray_tune import _slots, check_nodes, fault
 from mm1_lab.orchestrate.execution.worker import Worker
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, Refused
 
 
 @pytest.fixture
@@ -65,6 +65,14 @@ def test_stages_of_a_scale_without_gpus_stay_on_the_processor(
     replace(worker, scale=scale)._reset_process(0)
     assert team.device().type == kind
     assert ("A100" in team.processor()) == (kind == "cuda")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_scale_with_gpus_is_not_trained_on_the_processor(here: Path, refused: Refused) -> None:
+    run = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--set", "resources.gpus=1")
+    for road in ("--inline", "--share"):
+        text = refused(*run, road)
+        assert "resources.gpus: torch finds no GPU on" in text and "--set resources.gpus=0" in text
 
 
 def test_there_is_room_for_what_fits_a_node() -> None:

@@ -175,10 +175,12 @@ def test_experts_start_as_a_dense_decoder_and_tell_how_they_are_used(
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What stands on the device is read every four steps, and a thread writes checkpoints, which asks no device."""
+    """What stands on the device is read after the first step and then after every fourth, and a thread writes
+    checkpoints, which asks no device."""
     there: dict[str, object] = {"is_available": lambda: True, "_is_in_bad_fork": lambda: True}
     monkeypatch.setattr(torch, "privateuseone", SimpleNamespace(**there, manual_seed_all=None), raising=False)
     monkeypatch.setattr(recorder, "STEPS_BETWEEN_READS", {"cpu": 4, "cuda": 4})
+    monkeypatch.setattr(recorder, "READ_SECONDS", 1e9)
     monkeypatch.setattr(recorder, "POINTS", 1)
     monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(checkpoints, "WRITTEN_BESIDE_TRAINING", ("cpu", "cuda"))
@@ -190,18 +192,25 @@ def test_read_now_and_then_and_written_beside_training_a_stage_is_the_same(
 ) -> None:
     with pytest.raises(Killed):
         train(multimodal_stage, tmp_path, finished, report=kill_at(6))
-    assert checkpoint_step(tmp_path) == 4
+    assert checkpoint_step(tmp_path) in (1, 5), "the second one if the first was written by then"
     train(multimodal_stage, tmp_path, finished)
     assert_same(finished(multimodal_stage), tmp_path)
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in (finished(multimodal_stage), tmp_path)]
     assert summaries[0]["tokens"] == summaries[1]["tokens"] and summaries[0]["rows"] == summaries[1]["rows"]
 
 
+@pytest.mark.parametrize(("seconds", "found"), [(1e9, 9), (0.0, 6)])
 @pytest.mark.usefixtures("as_on_a_gpu")
 def test_a_loss_that_is_not_finite_is_found_before_a_checkpoint_has_it(
-    decoder_stage: DecoderStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    decoder_stage: DecoderStage,
+    finished: Finished,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    found: int,
 ) -> None:
-    """In step 6; the losses of steps 5 to 8 are read together."""
+    """In step 6; the losses of steps 6 to 9 are read together, or where steps take long each by itself."""
+    monkeypatch.setattr(recorder, "READ_SECONDS", seconds)
     forward, calls = Training.forward, []
 
     def breaking(self: Training, batch: Batch, share: float = 1.0) -> torch.Tensor:
@@ -211,7 +220,7 @@ def test_a_loss_that_is_not_finite_is_found_before_a_checkpoint_has_it(
     monkeypatch.setattr(Training, "forward", breaking)
     with pytest.raises(Diverged, match=r"the loss of step 6 is nan"):
         train(shortened(decoder_stage, 9), tmp_path, finished)
-    assert len(calls) == 8 and checkpoint_step(tmp_path) == 4
+    assert len(calls) == found and checkpoint_step(tmp_path) <= 5
 
 
 def checkpoint_step(folder: Path) -> int:

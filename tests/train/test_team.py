@@ -1,5 +1,6 @@
 """Two processes train as one does: the same losses and weights, resumed bit for bit, and finished by one alone."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors.torch import load_file, save_file
 from torch import distributed, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -220,6 +222,26 @@ def test_a_team_s_checkpoints_are_written_beside_training(
 
     in_team(2, tmp_path, work)
     assert_alike(alone, folder)
+
+
+def test_a_checkpoint_that_one_cannot_write_stops_all(
+    decoder_stage: DecoderStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the others would wait for it at the next one."""
+    monkeypatch.setattr(checkpoints, "WRITTEN_BESIDE_TRAINING", ("cpu",))
+    monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
+
+    def save(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(TorchCheckpointIO, "save_checkpoint", save)
+
+    def work() -> None:
+        with pytest.raises(OSError, match="no space left"):
+            train(shortened(decoder_stage, 60), tmp_path / "team", finished)
+
+    in_team(2, tmp_path, work)
+    assert not (tmp_path / "team" / "model.safetensors").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_all(decoder_stage: DecoderStage, finished: Finished, tmp_path: Path) -> None:
