@@ -1,5 +1,6 @@
 # CPU:   docker build -t mm1-lab --build-arg TORCH_INDEX=ADDRESS .      the CPU build's, as the selector on pytorch.org gives it
-# CUDA:  docker build -t mm1-lab --build-arg BASE=nvidia/cuda:12.8.1-runtime-ubuntu24.04 .
+# CUDA:  docker build -t mm1-lab --build-arg BASE=nvidia/cuda:13.0.1-runtime-ubuntu24.04 .
+#        (torch 2.13's default build has CUDA 13 and needs driver 580 or later; for an older one add the TORCH_INDEX of CUDA 12's)
 #        docker run --gpus all --ipc=host -v $PWD/results:/lab/results mm1-lab run data_mix --scale smoke
 # --ipc=host: batches of the scales' data loader workers pass through shared memory, of which Docker gives 64 MB.
 ARG BASE=python:3.12-slim

@@ -54,7 +54,10 @@ def chat(options: argparse.Namespace) -> int:
 
     decoder = request.image_decoder()
     waiting = [open_image(path, decoder) for path in options.image]
-    talk = load_chat(trial.evaluation.model, request.weights_of(trial), request.open_data())
+    stage = trial.evaluation.model
+    talk = load_chat(stage, request.weights_of(trial), request.open_data())
+    if not stage.tuned:
+        print(f"{trial.arm} is not tuned on instructions: it goes on with what you type.")
     print("Type a message. `/image FILE` adds an image to the next one, `/new` starts over, an empty line quits.")
     while said := _typed("You: "):
         typed, _, rest = said.partition(" ")

@@ -99,7 +99,7 @@ class EvaluationSettings(Config):
     shots: Shots = (0, 4, 8)
     """Numbers of demonstrations in the prompt."""
     questions: Count
-    """Questions per benchmark."""
+    """Questions per benchmark; in the miniature world all `blocks` have equally many, at least one."""
     blocks: int = Field(8, ge=8, le=1_000_000)
     """Blocks of questions. Questions of a block share their demonstrations; confidence intervals resample blocks."""
     batch_size: Count

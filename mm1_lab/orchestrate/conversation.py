@@ -36,7 +36,8 @@ def load_chat(stage: ModelStage, folder: Path, data: Data) -> "Chat":
 
 
 class Chat:
-    """The turns so far as model input, in the format of the data that the model was tuned on."""
+    """The turns so far as model input, in the format of the data that the model was tuned on; of a model that was not,
+    as they are."""
 
     def __init__(self, stage: ModelStage, model: MM1, data: Data) -> None:
         self.stage = stage
@@ -60,7 +61,9 @@ class Chat:
         """
         tokenizer = self.data.tokenizer
         continues = len(self.so_far.tokens) > 1 and not self.is_world
-        prompt = prompt_of(request.lower()) if self.is_world else chat_prompt(sound(request))
+        prompt = request.lower() if self.is_world else sound(request)
+        if self.stage.tuned:
+            prompt = prompt_of(prompt) if self.is_world else chat_prompt(prompt)
         image = (tokenizer.image,) * (self.stage.picture_tokens * len(pictures))
         before = "\n" if continues else ""
         after = prompt

@@ -44,6 +44,15 @@ def test_turns_and_pictures_add_up(talk: Chat, tmp_path: Path) -> None:
     assert talk.so_far.tokens == (tokenizer.begin,)
 
 
+def test_a_model_that_was_not_tuned_goes_on_with_what_is_typed() -> None:
+    """As its export's template has it."""
+    world, stage = World(), evaluation_of().model
+    chat = Chat(stage, build_mm1(stage, world.tokenizer).eval(), world)
+    chat.say("The color of the circle")
+    typed = (world.tokenizer.begin, *world.tokenizer.encode("the color of the circle"))
+    assert chat.so_far.tokens[: len(typed)] == typed
+
+
 def test_turns_of_users_models_are_tokenised_as_in_training_and_answers_may_be_long(tmp_path: Path) -> None:
     """With a tokenizer that, like Llama 2's, begins each text that it is given with a space of its own."""
     backend = bpe_tokenizer(["User: why?\nAssistant: so it is.\n"], 300, tmp_path).backend
