@@ -299,16 +299,25 @@ class _Search(Rounds):
         return name, recipe
 
     def write_history(self, folder: Path) -> list[Path]:
-        """Draws the study so far."""
+        """Draws the study so far, and writes it as a journal, which `optuna-dashboard` shows."""
+        import optuna
         from matplotlib import pyplot
+        from optuna.storages.journal import JournalFileBackend
+        from optuna.trial import TrialState
         from optuna.visualization import matplotlib as drawing
 
+        study, _ = self.replay()
+        journal, figure_path = folder / "optuna.log", folder / "history.png"
+        journal.unlink(missing_ok=True)
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+        name = self.request.sweep.name
+        written = optuna.create_study(storage=storage, study_name=name, direction=self.direction)
+        written.add_trials(study.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED]))
         warnings.filterwarnings("ignore", "No artists", UserWarning)  # while no arm has scores
-        path = folder / "history.png"
         with pyplot.rc_context():  # Optuna sets a style, which other figures must not have
-            axes = drawing.plot_optimization_history(self.replay()[0], target_name=str(self.measure))
+            axes = drawing.plot_optimization_history(study, target_name=str(self.measure))
             figure = axes.get_figure(root=True)
             assert figure
-            figure.savefig(path, bbox_inches="tight")
+            figure.savefig(figure_path, bbox_inches="tight")
             pyplot.close(figure)
-        return [path]
+        return [figure_path, journal]

@@ -8,8 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import yaml
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from mm1_lab.config import Trial
 from mm1_lab.orchestrate import lr_search, recipe_search
@@ -209,5 +212,8 @@ def test_killed_and_run_again_it_ends_with_a_verdict(place: Place) -> None:
     assert all(arm in trials for arm in re.findall(r"data_mix.text \S+ image_tokens \d+", asked))
     folder = place.results / "smoke" / "mix"
     assert {"history.png", "search.md", "table.md"} <= {path.name for path in folder.iterdir()}
+    journal = JournalStorage(JournalFileBackend(str(folder / "optuna.log")))
+    study = optuna.load_study(study_name="mix", storage=journal)
+    assert len(study.trials) == 2 and study.best_trial.params["image_tokens"] in ("64", "144")
     seeds = {row.split(",")[1] for row in (folder.parent / "mix_confirmed" / "trials.csv").read_text().splitlines()[1:]}
     assert seeds == {"1000"}
