@@ -83,7 +83,7 @@ def test_an_arm_that_the_data_do_not_allow_stands_in_no_other_s_way(
 ) -> None:
     Files(Path()).captions("good.tar", range(1))
     Path("text.jsonl").write_text(json.dumps({"text": "some words. " * 200}) + "\n", encoding="utf-8")
-    Path("data.yaml").write_text("text: [text.jsonl]\n", encoding="utf-8")
+    Path("data.yaml").write_text("text: [gone.jsonl]\n", encoding="utf-8")  # told before files are read
     assert "add `captions: [FILES]`" in refused("--data", "data.yaml")
     Path("data.yaml").write_text("text: [text.jsonl]\ncaptions: [good.tar]\n", encoding="utf-8")
     told = refused("--data", "data.yaml")
@@ -96,7 +96,6 @@ def test_an_arm_that_the_data_do_not_allow_stands_in_no_other_s_way(
 
 def test_benchmarks_that_cannot_be_asked(refused: Refused) -> None:
     Path("own.jsonl").write_text('{"question": "two and two", "answer": "4"}\n', encoding="utf-8")
-    Path("text.jsonl").write_text('{"text": "a line"}\n', encoding="utf-8")
     named = "benchmarks=[{name: sums, questions: own.jsonl, metric: exact}]"
     assert "the world has a vocabulary of its own" in refused("--set", named)
     for key, message in (
@@ -105,5 +104,7 @@ def test_benchmarks_that_cannot_be_asked(refused: Refused) -> None:
         ("{questions: gone.jsonl, metric: exact}", "gone.jsonl: cannot be read"),
         ("{questions: own.jsonl, metric: exact}", "'sums': names no demonstrations, but is evaluated at 8 shots"),
     ):
-        Path("data.yaml").write_text(f"text: text.jsonl\nbenchmarks: {{sums: {key}}}\n", encoding="utf-8")
+        Path("data.yaml").write_text(
+            f"captions: a.tar\ninterleaved: a.parquet\ntext: a.jsonl\nbenchmarks: {{sums: {key}}}\n", encoding="utf-8"
+        )
         assert message in refused("--data", "data.yaml")

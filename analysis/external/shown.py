@@ -44,9 +44,7 @@ def judgement_text(judgement: Judgement) -> str:
 
 
 def draw_judgement(judgement: Judgement, path: Path) -> None:
-    """A line per claim: the difference, its 95 % interval and the verdict. Raises RequestError for a wrong suffix."""
-    if path.suffix.lower() != ".png":
-        raise RequestError(f"--figure {path}: give a name that ends with .png")
+    """A line per claim: the difference, its 95 % interval and the verdict. Raises RequestError if none has one."""
     from analysis.pages.claims_figure import draw_claims
     from analysis.style import save, styled
 

@@ -81,8 +81,13 @@ def _read_file(path: Path) -> pd.DataFrame:
         if ending == ".parquet":
             return pd.read_parquet(path)
         if ending == ".jsonl":
-            lines = enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1)
-            rows = {number: json.loads(line) for number, line in lines if line.strip()}
+            rows = {}
+            for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
+                if line.strip():
+                    try:
+                        rows[number] = json.loads(line)
+                    except json.JSONDecodeError as error:
+                        raise ValueError(f"{error.msg}: line {number} column {error.colno}") from None
             return pd.DataFrame(list(rows.values()), index=list(rows))
         if ending == ".json":
             return pd.DataFrame(load_json(path))
@@ -229,7 +234,7 @@ def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.Da
 
 def _numbers(column: pd.Series[Any], where: str) -> pd.Series[float]:
     numbers = pd.to_numeric(column, errors="coerce").astype(np.float64)
-    wrong = ~np.isfinite(numbers.to_numpy())
+    wrong = ~(numbers.abs() < 1e100).to_numpy()  # the squares of larger ones overflow
     if wrong.any():
         place = column.index[wrong][0]
         value = str(column[place]).strip()

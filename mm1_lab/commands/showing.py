@@ -280,6 +280,8 @@ def judge(options: argparse.Namespace) -> int:
 
     columns = _columns(options.columns) if options.columns is not None else None
     looks = parse_looks(options.looks)
+    if options.figure and options.figure.suffix.lower() != ".png":
+        raise RequestError(f"--figure {options.figure}: give a name that ends with .png")
     judgement = judge_scores(options.scores, options.claims, columns, options.lower_is_better, looks)
     if options.json:
         print_json(judgement.to_dict())

@@ -49,7 +49,8 @@ class MM1Processor(ProcessorMixin):
         """`input_ids` and `attention_mask` (batch, length), and uint8 `pixel_values` (views, 3, side, side) if any.
 
         `images` is one image, a list of all images, or a list per text, in the order of the `<image>` markers. If no
-        text has a marker, each has its pictures before it. Raises ValueError if markers and pictures do not match.
+        text has a marker, each has its pictures before it. Raises ValueError if markers and pictures do not match, and
+        for a word that a model of the miniature world does not know.
         """
         texts = [text or ""] if isinstance(text, str) or text is None else list(text)
         pictures = _flat(images)
@@ -87,7 +88,15 @@ class MM1Processor(ProcessorMixin):
         end = self.tokenizer.eos_token
 
         def encode(text: str) -> list[int]:
-            ids: list[int] = backend.encode(text.replace(END_AS_TEXT, end), add_special_tokens=False).ids
+            text = text.replace(END_AS_TEXT, end)
+            try:
+                ids: list[int] = backend.encode(text, add_special_tokens=False).ids
+            except Exception as error:  # the library has no kind for a word that a vocabulary of words lacks
+                if "[UNK]" not in str(error):
+                    raise
+                word = next((word for word in text.split() if backend.token_to_id(word) is None), text)
+                lack = f"this model knows only the world's words, and {word!r} is none of them"
+                raise ValueError(f"{lack}; try: the color of the circle") from None
             return ids
 
         ids = [self.tokenizer.bos_token_id]

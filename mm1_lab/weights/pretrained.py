@@ -20,7 +20,6 @@ from mm1_lab.config import (
     PretrainedEncoder,
     PretrainedMM1,
     RequestError,
-    nearest,
 )
 from mm1_lab.files import WEIGHTS, evenly_spaced, load_json
 from mm1_lab.formatting import first_line
@@ -52,10 +51,10 @@ def read_encoder(requested: Pretrained, fetch: bool = True) -> PretrainedEncoder
     folder = find_folder(requested.weights, fetch)
     config = _tower(folder)
     if config.model_type not in ENCODERS:
-        known = nearest(config.model_type, ENCODERS)
         raise RequestError(
-            f"{requested.weights}: vision towers of family {config.model_type!r} are not supported{known}; to add one, "
-            "give ENCODERS in mm1_lab/weights/families.py its class, final norm, position embeddings and leading tokens"
+            f"{requested.weights}: vision towers of family {config.model_type!r} are not supported; known: "
+            f"{', '.join(ENCODERS)}; to add one, give ENCODERS in mm1_lab/weights/families.py its class, final norm, "
+            "position embeddings and leading tokens"
         )
     count = config.num_hidden_layers
     layer = -1 if requested.layer is None else requested.layer
@@ -213,7 +212,9 @@ def _config(folder: Path) -> Any:
     try:
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library raises various errors for bad configurations
-        raise RequestError(f"{folder}: its config.json cannot be used ({first_line(error)})") from None
+        reason = first_line(error).partition(". ")[0]
+        known = f"; known: {', '.join([*ENCODERS, *DECODERS])}" if "recognize" in reason else ""
+        raise RequestError(f"{folder}: its config.json cannot be used ({reason}){known}") from None
     if getattr(config, "quantization_config", None):
         raise RequestError(f"{folder}: its weights are quantised, so it cannot be trained; give the original model")
     return config

@@ -164,6 +164,7 @@ def test_every_form_of_an_entry_in_one_file(files: Any, bucket: Any, monkeypatch
     asked: list[Any] = []
     build = datasets.load_dataset_builder
     monkeypatch.setattr(datasets, "load_dataset_builder", builder)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **more: None)
     (files.folder / "layout" / "data").mkdir(parents=True)
     (files.folder.parent / "coco").mkdir()
     (files.folder.parent / "coco" / "1.png").write_bytes(files.png(1))
@@ -271,6 +272,7 @@ def test_data_sets_that_cannot_be_read(files: Any) -> None:
     assert pairs_of(open_captions(files, entry), files) == {1}
     for wrong, message in (
         ({"dataset": "set", "split": "valid"}, r"captions: has the splits train, test; name one of them"),
+        ({**entry, "revision": "12ab"}, r"`revision` is for `dataset: OWNER/NAME` on the hub; leave '12ab'"),
         ({"split": "train"}, r"needs exactly one of file, folder and dataset"),
         ({"dataset": "nowhere"}, r"there is no folder 'nowhere', and it is not a hub name \(OWNER/NAME\)"),
         ("empty", r"captions: .*empty is no data set .* metadata\.csv, \.jsonl or"),
@@ -280,9 +282,12 @@ def test_data_sets_that_cannot_be_read(files: Any) -> None:
             open_captions(files, wrong)
 
 
-def test_how_to_fetch_a_hub_set_is_told_where_there_is_no_network(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+@pytest.mark.parametrize(("setting", "value"), [("HF_HUB_OFFLINE", True), ("ENDPOINT", "http://127.0.0.1:1")])
+def test_how_to_fetch_a_hub_set_is_told_where_there_is_no_network(
+    files: Any, monkeypatch: pytest.MonkeyPatch, setting: str, value: Any
+) -> None:
+    monkeypatch.setattr(f"huggingface_hub.constants.{setting}", value)
+    monkeypatch.setattr(datasets, "load_dataset_builder", pytest.fail)  # it would try for half a minute
     told = r"hub cannot be reached; .* run `hf download owner/name --repo-type dataset{} --local-dir DIR`"
     for form, pin in (({"dataset": "owner/name"}, ""), ("hf://datasets/owner/name@12ab", " --revision 12ab")):
         with pytest.raises(RequestError, match=told.format(pin)):

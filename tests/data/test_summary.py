@@ -17,12 +17,14 @@ def test_what_is_left_out_and_broken_is_told(files: Any) -> None:
     for number in range(40):
         png = files.png(number)
         members |= {f"{number:02}.png": png[:40] if number < 20 else png, f"{number:02}.txt": b"a picture"}
-    files.tar("c.tar", {**members, "x.txt": b"no image", "y.png": files.png(0)})
+    several = {"z.png": files.png(40), "z.json": b'{"caption": ["one", "", null]}'}
+    files.tar("c.tar", {**members, "x.txt": b"no image", "y.png": files.png(0), **several})
     files.jsonl("t.jsonl", ["a text", "another", "", "  "])
     told = "\n".join(files.open(captions=["c.tar"], text=["t.jsonl"]).summary())
     captions, text = told.split("\ntext: ")
     assert "left out: 1 no image" in captions and "left out: 1 without a caption" in captions
-    assert "broken: 20 of 40 pictures tried" in captions and "only 1 of 40 texts differ" in captions
+    assert "left out: 2 empty among several captions" in captions
+    assert "broken: 20 of 41 pictures tried" in captions and "only 2 of 41 texts differ" in captions
     assert "more than 1% of the pictures are broken" in captions
     assert "left out: 2 without text" in text
     assert "nothing is held out" in text

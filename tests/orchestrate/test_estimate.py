@@ -216,8 +216,11 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
 
     too_small = asked("plan", 0.003, code=2)
     assert asked("run", 0.003, code=2).endswith(too_small) and too_small.count("\n") == 1
-    assert "on each of 1 h100, which has 3 MB (a tenth stays free); use more `workers`, a smaller batch" in too_small
-    assert "--set gradient_checkpointing=true, or a smaller model" in too_small
+    told = "on each of 1 h100, which has 3 MB (a tenth stays free); use more `workers`{}, or a smaller model"
+    assert told.format(", --set gradient_checkpointing=true") in too_small, "not a smaller batch than one row"
+    assert told.format("") in asked("plan", 0.003, "gradient_checkpointing=true", code=2)
+    several = ("gradient_checkpointing=true", "resources.micro_batch=2")
+    assert told.format(", a smaller batch") in asked("plan", 0.003, *several, code=2)
     assert "2 `workers`, but hardware.count is 1" in asked("plan", 1, "workers={85M: 2}")
     assert "2 `workers`, but hardware.count is 1" in asked("run", 1, "workers={85M: 2}", code=2, inline=False)
     large = "evaluate.batch_size=4096"

@@ -50,6 +50,8 @@ class Entry(Config):
         for name in (self.folder, self.images):
             if not (base / Path(name).expanduser()).is_dir():
                 raise RequestError(f"there is no folder {name!r}; paths are relative to the data file")
+        if self.revision and (self.file or (base / Path(self.folder or self.dataset).expanduser()).exists()):
+            raise RequestError(f"`revision` is for `dataset: OWNER/NAME` on the hub; leave {self.revision!r} out")
         if self.file:
             files = find(self.file, base)
         else:

@@ -153,12 +153,27 @@ def data_set(
     return [_local_file(Path(file)) for file in _of_split(str(path), config, split, None)]
 
 
+def _ask_hub(name: str) -> None:
+    """Raises ConnectionError if the hub does not answer; `datasets` would try for half a minute, with a line each."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().dataset_info(name, timeout=5.0)
+    except (HfHubHTTPError, ValueError):
+        pass  # `datasets` says what is wrong with the name
+    except Exception as error:  # of the library for requests, which differs by version
+        raise ConnectionError from error
+
+
 def _of_split(name: str, config: str | None, split: str | None, revision: str | None) -> list[str]:
     """The files of a split that can be read, of a name on the hub or of a folder in its layout."""
     import datasets
 
     logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)  # a missing card is no news
     try:
+        if not os.path.isdir(name):
+            _ask_hub(name)
         with TemporaryDirectory() as unused:
             builder = datasets.load_dataset_builder(name, config, revision=revision, cache_dir=unused)
     except ConnectionError:

@@ -125,7 +125,7 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
     left_out = Counter[str]()
     broken: list[str] = []
     rows: list[Fields] = []
-    size = total = 0
+    size = total = empty = 0
     for place, row in read_rows(path, file.name, columns, required):
         total += 1
         try:
@@ -140,6 +140,8 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
         except Broken as reason:
             broken.append(f"{file.name}, {place}: {reason}")
             continue
+        if file.reader == "pairs" and isinstance(row["text"], list):
+            empty += 1 + len(row["text"]) - len(sample.parts)
         # captions of one picture are on one side of the split, even where each has an id of its own, as COCO's have
         shares_picture = file.reader == "pairs" and isinstance(sample.parts[0], Image) and sample.parts[0].path
         record = _record(sample, None if shares_picture else row.get("key"), place)
@@ -161,6 +163,8 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
         needs = " and ".join(columns[field][0] for field in required)
         in_tar = " (in a tar, KEY.jpg and KEY.txt)" if file.reader == "pairs" else ""
         raise RequestError(f"{file.name}: contains no usable {file.reader} ({reasons}); each needs {needs}{in_tar}")
+    if empty:
+        left_out["empty among several captions"] = empty
     if broken:
         left_out["broken"] = len(broken)
     return {"digest": digest.hexdigest(), "left_out": dict(sorted(left_out.items())), "notes": broken[:5]}

@@ -137,7 +137,7 @@ def stored_image(image: Any) -> Image | None:
     if PurePosixPath(image).is_absolute():
         raise Broken(f"{image[:80]!r} is an absolute path; write it from the folder of images on (`images: FOLDER`)")
     if ".." in PurePosixPath(image).parts:
-        raise Broken(f"{image[:80]!r} is outside the folder of images; name it (`{{file: FILE, images: FOLDER}}`)")
+        raise Broken(f"{image[:80]!r} leads out of the folder of images; write it from there on (`images: FOLDER`)")
     return Image(path=sound(image))
 
 

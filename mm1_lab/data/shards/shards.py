@@ -9,6 +9,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale, nearest
@@ -158,7 +159,8 @@ class Shards:
         for name, collection in self.everything.items():
             pictures = len(pc.list_flatten(collection.table["images"]))
             ids = pc.list_flatten(collection.tokens(self.tokenizer))
-            tokens = pc.sum(pc.not_equal(ids, PICTURE)).as_py() or 0
+            picture = pa.scalar(PICTURE, ids.type)  # with a Python integer all ids would be copied as 64 bits
+            tokens = pc.sum(pc.not_equal(ids, picture)).as_py() or 0
             rows = f", {len(self.rows(name, self.limits)):,} rows to train on" if name in self.collections else ""
             yield (
                 f"{name}: {len(collection):,} documents in {counted(len(collection.shards), 'file')}, "
@@ -193,10 +195,10 @@ class Shards:
                     "keys are needed"
                 )
             if collection.reader in ("pairs", "text"):
-                texts = pc.list_flatten(collection.table["texts"]).drop_null()
-                different = len(texts.unique())
-                if different < len(texts) / 2:
-                    yield f"  note: only {different:,} of {len(texts):,} texts differ from each other"
+                texts = pc.list_flatten(collection.table["texts"])
+                different, count = pc.count_distinct(texts).as_py(), len(texts) - texts.null_count
+                if different < count / 2:
+                    yield f"  note: only {different:,} of {count:,} texts differ from each other"
 
 
 def _index(files: list[File], cache: Path) -> list[Shard]:

@@ -141,7 +141,11 @@ def _estimate_on(hardware: Hardware, stage: Stage, cost: Cost, scale: Scale) -> 
     elif not share.fits:
         remedies = "a smaller evaluate.batch_size (--set)"
         if stage.TRAINS:
-            remedies = "more `workers`, a smaller batch, --set gradient_checkpointing=true"
+            remedies = "more `workers`"
+            if share.rows > 1:
+                remedies += ", a smaller batch"
+            if not scale.gradient_checkpointing and stage.KIND != "encoder":
+                remedies += ", --set gradient_checkpointing=true"
         part = scale.resources.gpus
         has = f"of which resources.gpus={part:g} gives it" if 0 < part < 1 else "which has"
         refused = (

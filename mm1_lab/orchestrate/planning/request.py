@@ -317,10 +317,10 @@ def _listed(text: str) -> list[str]:
 
 
 def _identity_without_index(content: DataFile | None) -> DataIdentity:
-    """The world's identity plus the data file's additional sources and instruction sets."""
+    """The world's identity with the data file's sources and instruction sets."""
     if content is None:
         return WORLD_DATA
-    sources = tuple(dict.fromkeys((*WORLD_DATA.sources, *content.named())))
+    sources = tuple(content.named())
     weights = content.weights(dict.fromkeys(content.instructions, 1))  # sizes are not known yet
     return WORLD_DATA.model_copy(update={"kind": "shards", "sources": sources, "instructions": weights})
 
