@@ -145,6 +145,17 @@ def test_an_interval_is_recomputed_from_committed_scores_as_the_page_shows(monke
     assert found >= 5
 
 
+def test_the_verdicts_are_recomputed_from_the_p_of_their_parts_as_the_page_shows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    page: dict[str, Any] = {}
+    exec(shown("python", "Recompute the verdicts", "study.md"), page)
+    lessons = pd.read_csv(PUBLISHED / "lessons.csv").set_index("lesson")
+    assert page["verdicts"].to_dict() == lessons["verdict"].to_dict()
+    assert page["corrected"].clip(upper=1).to_dict() == pytest.approx(lessons["p_holm"].to_dict(), abs=1e-5)
+
+
 @pytest.mark.slow
 def test_a_benchmark_of_one_s_own_beside_every_published_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
