@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.conftest import Place
+from tests.conftest import Place, change
 
 CLAIM = {"claim": "fewer tokens are better", "first": "few", "second": "base", "measure": "0-shot", "expect": "greater"}
 
@@ -29,6 +29,20 @@ def test_what_a_folder_shows_after_a_change_of_its_sweep_is_told(place: Place) -
     told = place.run("run", "other/q.yaml", *smoke, "--inline")
     assert f"had tables of {path}, a sweep of the same name; now of {other}\n" in told
     assert "same name" not in place.run("run", "other/q.yaml", *smoke, "--inline")
+
+
+def test_no_tables_of_the_scale_before_its_edit_stay_where_every_trial_fails(again: Place) -> None:
+    scale, folder = again.folder / "sweeps" / "scales" / "smoke.yaml", again.results / "smoke" / "data_mix"
+    change(
+        scale,
+        "train: {steps: 6, batch_size: 4, learning_rate: 2.0e-3}",
+        "train: {steps: 6, batch_size: 4, learning_rate: 2.0e+5}",
+    )
+    asked = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--inline")
+    told = again.run(*asked, code=1)
+    assert "\ndiverged: base / seed 0: the loss of step " in told and ".log)\n" in told
+    assert {path.name for path in folder.glob("[!.]*")} == {"sweep.json", "trials.csv"}
+    assert "table.md" not in again.run(*asked, code=1)
 
 
 def write(path: Path, sweep: dict[str, object]) -> None:
