@@ -96,8 +96,11 @@ def test_one_gate_alone_needs_no_weights(place: Place, check: Ask, monkeypatch: 
     assert re.search(r"16 shots of '\w+' in .* do not fit a row of 256 tokens; --set fewer evaluate.shots", error)
     told = check("smoke", "--only", "prompts,validity")
     assert "base and blind; run: mm1-lab run validity --scale smoke --seeds 5\n" in told, "as for arms elsewhere"
-    told = check("smoke", "--only", "validity", "--seeds", "3-4")
+    told = check("smoke", "--only", "validity", "--seeds", "3-4", code=1)
     assert "run: mm1-lab run validity --scale smoke --seeds 3-4\n" in told
+    told = check("mini", "--only", "validity", code=1)  # three of its rules fail
+    assert re.search(r"nothing to judge; judging \S+/results/study/mini/data_mix instead\n", told)
+    assert "Validity of the base: data_mix, scale mini" in told
     assert not list(place.results.glob("store/*/DONE"))
     assert "there is no gate 'prompt'; did you mean 'prompts'" in check("smoke", "--only", "prompt", code=2)
 
