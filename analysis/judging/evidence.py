@@ -221,7 +221,9 @@ def study_not_judged(study: Study) -> str:
         return "smoke scale: nothing is learnt"
     if len(study.seeds) < 2:
         return "one seed"
-    return f"the base fails its gates: {', '.join(study.failed_gates)}" if study.failed_gates else ""
+    shown, further = study.failed_gates[:3], len(study.failed_gates) - 3
+    more = f" and {further} more (gates.md, validity.md)" if further > 0 else ""
+    return f"the base fails its gates: {', '.join(shown)}{more}" if shown else ""
 
 
 def unsolved(study: Study, weights: Weights) -> str:
