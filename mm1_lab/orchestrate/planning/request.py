@@ -4,6 +4,7 @@ before anything runs."""
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import escape
@@ -187,6 +188,14 @@ class Request:
         if measure.of in known:
             return ""
         return f"{str(measure)!r}: trials have no {what}{measure.of!r}{nearest(measure.of, known)}"
+
+    def same_trials(self) -> list[str]:
+        """What is to be told of arms that do not differ at this scale, as where their steps are rounded alike."""
+        arms: dict[str, dict[str, None]] = defaultdict(dict)
+        for trial in self.trials:
+            arms[trial.fingerprint][trial.arm] = None
+        alike = [f"{' = '.join(same)} at this scale: the same trials" for same in arms.values() if len(same) > 1]
+        return list(dict.fromkeys(alike))
 
     def doubtful_claims(self) -> list[str]:
         """What is to be told before a run of claims that it cannot decide."""
