@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, SupportsIndex, get_args
 
 from mm1_lab.config import (
     ALLOWED,
+    SOURCES,
     TEXT_CORE,
     UNPARSED,
     WORLD_DATA,
@@ -276,6 +277,11 @@ def load_request(
         from mm1_lab.data.shards.datafile import DataFile
 
         data_file = DataFile.read(path)
+    sources = (*SOURCES, *(data_file.sources if data_file else ()))
+    for name in numbers.images_per_row:
+        hint = nearest(name, sources)
+        if name not in sources and "did you mean" in hint:  # other names may be of other data
+            raise RequestError(f"scale {scale}: images_per_row: there is no source {name!r}{hint}")
 
     # Every arm that is asked for can be built: told before data are indexed, which may take hours
     models = HuggingFace()
