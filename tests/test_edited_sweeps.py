@@ -34,16 +34,15 @@ def test_what_a_folder_shows_after_a_change_of_its_sweep_is_told(place: Place) -
 
 def test_no_tables_of_the_scale_before_its_edit_stay_where_every_trial_fails(again: Place) -> None:
     scale, folder = again.folder / "sweeps" / "scales" / "smoke.yaml", again.results / "smoke" / "data_mix"
-    change(
-        scale,
-        "train: {steps: 6, batch_size: 4, learning_rate: 2.0e-3}",
-        "train: {steps: 6, batch_size: 4, learning_rate: 2.0e+5}",
-    )
+    change(scale, "batch_size: 4, learning_rate: 2.0e-3", "batch_size: 4, learning_rate: 2.0e+5")
     asked = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--inline")
     told = again.run(*asked, code=1)
     assert "\ndiverged: base / seed 0: the loss of step " in told and ".log)\n" in told
     assert {path.name for path in folder.glob("[!.]*")} == {"sweep.json", "trials.csv"}
     assert "table.md" not in again.run(*asked, code=1)
+    change(scale, "2.0e+5", "2.0e-3")
+    again.run(*asked)
+    assert "\nfailed: base / seed 0 of data_mix at smoke: the loss of step " in again.run("status")
 
 
 def test_arms_that_do_not_differ_at_the_scale_are_named(place: Place) -> None:

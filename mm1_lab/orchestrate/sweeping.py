@@ -170,7 +170,8 @@ def work_through(
     )
 
     seconds = partial(stage_seconds, slowness=measured_slowness(ledger))
-    work_list = WorkList(plan.tasks, seconds, request.scale.retries, ledger, observers)
+    sweep = f"{request.variant} at {request.scale_name}"
+    work_list = WorkList(plan.tasks, seconds, request.scale.retries, ledger, observers, sweep)
     work_list.observers.insert(0, Display(work_list, sys.stdout))
     executor.work(work_list, worker)
     return work_list
