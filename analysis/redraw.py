@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.judging.claims import known_lessons
+from analysis.judging.difference import SAME_TRIALS
 from analysis.judging.evidence import of_law, of_lessons
 from analysis.judging.looks import reached_text
 from analysis.judging.validity import read_judged, validity_table
@@ -88,7 +89,7 @@ def sweep_in_short(folder: Path) -> str:
     study, _ = read_judged(folder)
     tables = [scores.short_table(study)]
     claims = with_lessons(study, judge_contrasts(study), known_lessons(folder.absolute().parents[1]))
-    known = claims[claims["estimate"].notna()]
+    known = claims[claims["estimate"].notna() | (claims["reason"] == SAME_TRIALS)]
     if len(known):
         notes = []
         if (known["of_lesson"] != "").any():

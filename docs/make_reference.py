@@ -95,7 +95,8 @@ MEASURES = {
 
 EXIT_CODES = {
     DONE: "done",
-    FAILED: "a trial, or a gate of `check-scale`, failed (not a rate of a search); the others continued",
+    FAILED: "a trial, or a gate of `check-scale`, failed (not a rate of a search), or it had nothing to judge; the "
+    "others continued",
     WRONG: "the request was invalid, and nothing was changed; or a file cannot be read or written: what is done stays",
     3: "`judge`: a claim is not decided",
     130: "stopped by Ctrl-C; run the same command to continue",

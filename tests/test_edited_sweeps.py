@@ -1,10 +1,11 @@
-"""A sweep that is edited after its run, and another one of its name."""
+"""A sweep or a scale that is edited after its run, another sweep of its name, and arms that are the same trials."""
 
+import re
 from pathlib import Path
 
 import yaml
 
-from tests.conftest import Place
+from tests.conftest import Place, change
 
 CLAIM = {"claim": "fewer tokens are better", "first": "few", "second": "base", "measure": "0-shot", "expect": "greater"}
 
@@ -29,6 +30,31 @@ def test_what_a_folder_shows_after_a_change_of_its_sweep_is_told(place: Place) -
     told = place.run("run", "other/q.yaml", *smoke, "--inline")
     assert f"had tables of {path}, a sweep of the same name; now of {other}\n" in told
     assert "same name" not in place.run("run", "other/q.yaml", *smoke, "--inline")
+
+
+def test_no_tables_of_the_scale_before_its_edit_stay_where_every_trial_fails(again: Place) -> None:
+    scale, folder = again.folder / "sweeps" / "scales" / "smoke.yaml", again.results / "smoke" / "data_mix"
+    change(scale, "batch_size: 4, learning_rate: 2.0e-3", "batch_size: 4, learning_rate: 2.0e+5")
+    asked = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--inline")
+    told = again.run(*asked, code=1)
+    assert "\ndiverged: base / seed 0: the loss of step " in told and ".log)\n" in told
+    assert {path.name for path in folder.glob("[!.]*")} == {"sweep.json", "trials.csv"}
+    assert "table.md" not in again.run(*asked, code=1)
+    change(scale, "2.0e+5", "2.0e-3")
+    again.run(*asked)
+    assert "\nfailed: base / seed 0 of data_mix at smoke: the loss of step " in again.run("status")
+
+
+def test_arms_that_do_not_differ_at_the_scale_are_named(place: Place) -> None:
+    arms = {"base": {}, "few": {"steps": 205_000}, "none": {"steps": 205_001}}
+    write(place.folder / "q.yaml", {"title": "Q", "recipe": "base", "arms": arms, "contrasts": [CLAIM]})
+    told = "base = few = none at this scale: the same trials"
+    assert told in place.run("plan", "q.yaml", "--scale", "smoke", "--seeds", "2")
+    assert told not in place.run("plan", "q.yaml", "--scale", "mini")
+    output = place.run("run", "q.yaml", "--scale", "smoke", "--only", "base,few", "--inline")
+    first, last = "base = few at this scale: the same trials\n", "base = few at this scale: the same trials.\n"
+    assert output.startswith(first) and last in output.split("Drawing")[1]
+    assert re.search(r"\nfewer tokens are better +not judged: the same trials", output)
 
 
 def write(path: Path, sweep: dict[str, object]) -> None:

@@ -1,7 +1,9 @@
 """A trained arm as a Hugging Face folder: other people's tools get our evaluation's answers, and damage is refused."""
 
 import json
+import re
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,7 @@ def test_the_card_s_code_runs(place: Path, capsys: pytest.CaptureFixture[str]) -
     for folder in (place / "mm1", Path("trained")):
         card = (folder / "README.md").read_text(encoding="utf-8")
         assert ("It has not been evaluated." in card) == (folder.name == "trained")
+        assert not re.search(r"\| -\d", card), "no score is below 0"
         capsys.readouterr()
         exec(card.split("```python")[1].split("```")[0], {"FOLDER": str(folder.resolve())})
         assert capsys.readouterr().out.startswith("['")
@@ -244,8 +247,10 @@ def test_experts_of_any_width_run_in_the_library(tmp_path: Path, monkeypatch: py
     trained = build_mm1(stage, tokenizer).eval()
     save_weights(trained, tmp_path / "stage", stage)
     monkeypatch.setattr(Request, "weights_of", lambda *_: tmp_path / "stage")
-    for form in ("mm1", "decoder"):
-        export_trial(request, trial, form, tmp_path / form, "")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # as of a shared expert without weights
+        for form in ("mm1", "decoder"):
+            export_trial(request, trial, form, tmp_path / form, "")
     ids = torch.tensor([tokenizer.encode("a large red circle is at top-left .")])
     with torch.no_grad():
         expected = trained.decoder(ids).logits

@@ -79,6 +79,7 @@ def test_the_notebook_runs(place: Place, monkeypatch: pytest.MonkeyPatch) -> Non
             exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
     assert isinstance(names["figure"], Figure) and names["figure"].axes[0].get_lines()
     assert set(names["ran"]["arm"]) == {"base", "64 tokens", "averaged"} and set(names["ran"]["seed"]) == {0, 1}
+    assert [row["second"] for row in names["verdicts"].claims] == ["base", "base"]
     assert {row["verdict"] for row in names["verdicts"].claims} <= {"supported", "contradicted", "undecided"}
     table = pd.read_csv(names["folder"] / "table.csv")
     base = table[table["arm"] == "base"].drop_duplicates("measure").set_index("measure")["value"]

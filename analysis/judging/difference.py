@@ -11,6 +11,8 @@ from analysis.statistics import Interval, moderated, one_sample, other_arms, oth
 from analysis.study import Study
 from mm1_lab.config import Measure
 
+SAME_TRIALS = "the same trials"
+"""Why arms have no difference, whatever the scale and the seeds."""
 Weights = Mapping[tuple[str, Measure], float]
 """A weighted sum of scores, by (arm, measure)."""
 
@@ -35,7 +37,7 @@ class Difference:
     def lacking(self) -> str:
         """Why it cannot be formed; empty if it can."""
         if not any(self.terms.values()):
-            return "the same trials"
+            return SAME_TRIALS
         for measure in {measure for _, measure in self.terms}:
             arms = frozenset(arm for arm, other in self.terms if other == measure)
             if self.study.asked_unlike(arms, measure):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from analysis.judging.claims import LAW, Claim, Lesson, Part, claim_of, claims_of, lessons_about, misnamed
-from analysis.judging.difference import Difference, Weights
+from analysis.judging.difference import SAME_TRIALS, Difference, Weights
 from analysis.judging.p_values import LEAST_ERROR, SAME, P, expectation, p_values, verdict_from_p
 from analysis.judging.sequential import p_over_looks
 from analysis.law.fit import VERDICT_SEEDS, Fit
@@ -172,6 +172,8 @@ def gather(study: Study, claim: Claim, question: str, part: int = 1, aside: str 
         if looks:
             p_of_look, p = p, p_over_looks(_tests(difference, claim, at_looks), looks)
     reason = study_not_judged(study) or unsolved(study, claim.weights) or difference.lacking
+    if difference.lacking == SAME_TRIALS:
+        reason = SAME_TRIALS
     if not reason and not p:
         if not difference.over_seeds:
             reason = "one seed"
@@ -221,7 +223,9 @@ def study_not_judged(study: Study) -> str:
         return "smoke scale: nothing is learnt"
     if len(study.seeds) < 2:
         return "one seed"
-    return f"the base fails its gates: {', '.join(study.failed_gates)}" if study.failed_gates else ""
+    shown, further = study.failed_gates[:3], len(study.failed_gates) - 3
+    more = f" and {further} more (gates.md, validity.md)" if further > 0 else ""
+    return f"the base fails its gates: {', '.join(shown)}{more}" if shown else ""
 
 
 def unsolved(study: Study, weights: Weights) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.judging.claims import Claim, Lesson, claim_of, claims_of, known_lessons, lessons_about
+from analysis.judging.difference import SAME_TRIALS
 from analysis.judging.evidence import Evidence, of_contrasts, of_lessons, study_not_judged
 from analysis.judging.p_values import DECIDED, sides, verdict_from_p
 from analysis.judging.sequential import FUTILE, chance_yet, levels_of_looks
@@ -13,7 +14,7 @@ from analysis.runs import finished_looks
 from analysis.statistics import LEVEL
 from analysis.study import Study
 
-NEVER = ("no scores", "the same trials")
+NEVER = ("no scores", SAME_TRIALS)
 """Reasons for which a claim is not judged after a look, that further seeds do not change: an arm was left out or fails,
 the measure has no values, arms are equal."""
 

@@ -1,6 +1,7 @@
 """The model card of an exported arm, from the ledger: what was trained, scores, and how to load it."""
 
 import json
+import math
 from typing import Any
 
 import pandas as pd
@@ -40,7 +41,10 @@ def _evaluated(record: dict[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
     rows = []
     for (benchmark, metric, shots), asked in scores.groupby(["benchmark", "metric", "shots"], sort=False):
         found = over_blocks(asked)
-        interval = f"{found.low:.1f} to {found.high:.1f}" if found.low == found.low else ""  # none for a single block
+        most = math.inf if metric == "cider" else 100.0
+        interval = ""  # for a single block
+        if found.low == found.low:
+            interval = f"{max(found.low, 0.0):.1f} to {min(found.high, most):.1f}"
         rows.append((benchmark, metric, shots, len(asked), f"{found.estimate:.1f}", interval))
     return {
         "record": record,

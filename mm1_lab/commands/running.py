@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
     rounds = bool(looks or request.sweep.search)
     executor = make_executor(options.inline, options.address, options.share, options.minutes, rounds, started)
     request.ledger.check_writable()
-    for doubt in request.doubtful_claims():
+    for doubt in (*request.same_trials(), *request.doubtful_claims()):
         print(doubt)
     with executor:
         try:

@@ -2,11 +2,13 @@
 
 import argparse
 import hashlib
+import sys
 from pathlib import Path
 
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, option, repeated, request_of, switch
 from mm1_lab.config import GATES, RequestError, nearest, parse_count
+from mm1_lab.files import PUBLISHED, here_or_shipped
 from mm1_lab.results import Ledger, variant_name
 
 
@@ -46,19 +48,23 @@ def check_scale(options: argparse.Namespace) -> int:
         print(f"\n{gates_text(rows)}")
         verdicts += [row.verdict for row in rows]
     if "validity" in gates:
-        for sweep in ("validity", "data_mix"):  # both may have the base and the blind control
-            folder = request.folder.with_name(variant_name(sweep, request.overrides, request.data_name))
+        sweeps = ("validity", "data_mix")  # both may have the base and the blind control
+        names = [variant_name(sweep, request.overrides, request.data_name) for sweep in sweeps]
+        published = here_or_shipped(PUBLISHED) / request.scale_name
+        for folder in (parent / name for parent in (request.folder.parent, published) for name in names):
             study = read_study(folder) if (folder / "sweep.json").exists() else None
             if study and options.seeds is not None:
                 study = study.at_seeds(request.seeds)
             if study and (rules := validity_checks(study)):
+                if folder.parent == published:
+                    print(f"{request.folder.parent}: has nothing to judge; judging {folder} instead", file=sys.stderr)
                 print(f"\n{to_plain(validity_table(study, rules))}")
                 verdicts += [rule.verdict for rule in rules]
                 break
         else:
             command = request.command("--seeds", options.seeds or "5")
             print(f"\nNo seed has finished trials of both base and blind; run: {command}")
-    return FAILED if "fail" in verdicts else DONE
+    return FAILED if "fail" in verdicts or not verdicts else DONE
 
 
 @command(

@@ -220,15 +220,13 @@ class _Resolver:
         if sft.resolution == "native":
             image_size = (model if isinstance(model, MultimodalStage) else model.encoder).image_size
         else:
-            if sft.views == 5 and sft.resolution % 2:
+            twice = {2 * resolution: pixels for resolution, pixels in scale.resolutions.items()}
+            if sft.views == 5 and sft.resolution not in twice:
                 raise RequestError(
-                    f"sft.resolution {sft.resolution}: each of five views has half of it; give an even one"
+                    f"sft.resolution {sft.resolution}: each of five views has half of it, which this scale lacks; "
+                    f"give one of {', '.join(map(str, twice))}"
                 )
-            if sft.views == 1:
-                image_size = look_up("resolution", sft.resolution, scale.resolutions)
-            else:
-                half = f"resolution (each of five views has half of sft.resolution {sft.resolution})"
-                image_size = look_up(half, sft.resolution // 2, scale.resolutions)
+            image_size = look_up("resolution", sft.resolution, scale.resolutions if sft.views == 1 else twice)
         _check_patches(image_size, model.encoder, f"sft.resolution {sft.resolution}")
         for name in sft.mixture:
             if name not in known:

@@ -5,6 +5,7 @@ An exported model's folder holds a copy of this file, so that `AutoModelForImage
 trust_remote_code=True)` loads it where this package is not installed. Training has a subclass of its own (mm1.py).
 """
 
+import warnings
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -64,7 +65,9 @@ class MM1Parts(PreTrainedModel):
 
     @staticmethod
     def _make_decoder(config: PreTrainedConfig) -> PreTrainedModel:
-        return AutoModelForCausalLM.from_config(config)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Initializing zero-element")  # experts without a shared one
+            return AutoModelForCausalLM.from_config(config)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Does nothing: every part has initialised itself, and the library's default would overwrite that."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from mm1_lab.config import GATES, Check, PretrainedModel, RequestError, Stage, read_checks
+from mm1_lab.config import GATES, Check, PretrainedModel, RequestError, Stage, digest, read_checks
 from mm1_lab.files import locked, write_csv, write_text
 from mm1_lab.formatting import counted, duration, text_table
 from mm1_lab.orchestrate.execution.executor import Executor
@@ -30,7 +30,8 @@ def measure_gates(
 ) -> list[Check]:
     """Measures the gates and prints progress; returns what was measured.
 
-    Writes it to `check_scale/gates.csv` and `.md`, with what earlier checks measured of the same base and data.
+    Writes it to `check_scale/gates.csv` and `.md`, gate by gate, with what earlier checks measured of the same setup:
+    base, data, and the scale's resolutions and numbers of image tokens.
     `request` holds the base arm only; `caution` is a note on seeds. Raises RequestError if an encoder or decoder cannot
     be trained, or for a damaged file of an earlier check.
     """
@@ -38,9 +39,10 @@ def measure_gates(
     resolution = request.sweep.base.resolution
     if resolution == "native":
         raise RequestError(OTHERS)
-    base_fingerprint = request.resolve("base", request.sweep.base, 0).fingerprint
+    base, scale = request.resolve("base", request.sweep.base, 0), request.scale
+    setup = f"{base.fingerprint}-{digest([scale.resolutions, scale.image_tokens], 6)}"
     table = _folder(request) / "gates.csv"
-    read_checks(table, base_fingerprint)  # a damaged file is reported before anything is measured
+    read_checks(table, setup)  # a damaged file is reported before anything is measured
     encoders, decoders = [], []
     if "probe" in gates:
         encoders = [_from_scratch(trial.model.architecture.encoder) for trial in trials]
@@ -61,8 +63,17 @@ def measure_gates(
         """`measured` is a generator: iterating over it does the work."""
         started = time.monotonic()
         print(f"{name} …", end=" ", flush=True)
-        checks.extend(measured)
+        try:
+            checks.extend(measured)
+        except KeyboardInterrupt:
+            print(f"\nGates measured before are in {table}; `--only` measures the others alone", flush=True)
+            raise
         print(duration(time.monotonic() - started), flush=True)
+        with locked(request.ledger.results / ".lock"):  # other gates may have been measured at the same time
+            if known := merge(read_checks(table, setup), checks):
+                rows = ([*check.cells().values(), setup] for check in known)
+                write_csv(table, [*known[0].cells(), "setup"], rows)
+                write_text(table.with_suffix(".md"), _markdown(request, known, caution))
 
     weights = request.ledger.weights
     if "prompts" in gates:
@@ -84,11 +95,6 @@ def measure_gates(
         measure(f"leaks in {samples:,} samples", leaks)
     if not checks:
         raise RequestError(f"--only: {' and '.join(gates)} measure nothing at the resolutions of {request.scale_name}")
-    with locked(request.ledger.results / ".lock"):  # other gates may have been measured at the same time
-        known = merge(read_checks(table, base_fingerprint), checks)
-        columns = [*known[0].cells(), "setup"]
-        write_csv(table, columns, ([*check.cells().values(), base_fingerprint] for check in known))
-        write_text(table.with_suffix(".md"), _markdown(request, known, caution))
     return checks
 
 

@@ -34,6 +34,8 @@ Draw = Callable[[Path], list[Path]]
 """Draws a sweep's tables and figures into its folder."""
 Short = Callable[[Path], str]
 """Summarises a sweep's folder in a few lines: a row per arm, and the verdicts."""
+DRAWN = ("table*", "contrasts", "validity", "scores", "measures", "figure", "points", "optima", "law")
+"""The names of what is drawn into a sweep's folder."""
 
 
 def run_sweep(request: Request, executor: Executor, draw: Draw, short: Short) -> int:
@@ -98,6 +100,10 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
                 if (table := request.folder / "table.md").exists():
                     with suppress(PermissionError):  # a colleague's, which the same content has left as it was
                         os.utime(table, ns=(newest, newest))
+            elif not any(request.ledger.has_scores(row.fingerprint) for row in trials):
+                for name in DRAWN:  # of trials that the sweep no longer has
+                    for path in request.folder.glob(f"{name}.*"):
+                        path.unlink()
     except (Leaving, KeyboardInterrupt):  # there is no time: the next command logs what is missing
         loggers.clear()
         raise
@@ -164,7 +170,8 @@ def work_through(
     )
 
     seconds = partial(stage_seconds, slowness=measured_slowness(ledger))
-    work_list = WorkList(plan.tasks, seconds, request.scale.retries, ledger, observers)
+    sweep = f"{request.variant} at {request.scale_name}"
+    work_list = WorkList(plan.tasks, seconds, request.scale.retries, ledger, observers, sweep)
     work_list.observers.insert(0, Display(work_list, sys.stdout))
     executor.work(work_list, worker)
     return work_list

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from analysis.judging.evidence import study_not_judged
 from analysis.judging.validity import demonstration_checks, failed_gates, validity_checks, validity_table
 from analysis.study import read_study
 from analysis.table import to_markdown
@@ -136,6 +137,9 @@ def test_what_fails_its_gate_forbids_verdicts(tmp_path: Path) -> None:
     lines = [f"linear probe,{seed},colour at 336,50,,,≥ 90,fail\n" for seed in (1, 7)]
     gates.write_text("".join([heading, *lines, "words,1,relation,70,,,≥ 90,weak\n"]), encoding="utf-8")
     assert failed_gates(study, rows)[2:] == ("linear probe: colour at 336, seed 1",), "seed 7 is not of this study"
+
+    shown = study_not_judged(replace(study, failed_gates=("a", "b", "c", "d")))
+    assert shown == "the base fails its gates: a, b, c and 1 more (gates.md, validity.md)"
 
     manifest = folder / "sweep.json"
     values = json.loads(manifest.read_text(encoding="utf-8").replace(WORLD_DATA.digest, "world-1"))

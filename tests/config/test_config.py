@@ -233,7 +233,8 @@ def test_numbers_may_have_exponents() -> None:
         ({"encoder": {"size": "ViT-X"}}, (), "no encoder 'ViT-X'; did you mean 'ViT-"),
         ({"decoder": "9N"}, (), "no decoder '9N'; did you mean '9M'?"),
         ({"decoder": "larger"}, ("larger_decoder=''",), "no decoder 'larger'; known: 9M, "),
-        ({"sft": {"resolution": 673, "views": 5}}, (), "sft.resolution 673: each of five views has half of it"),
+        ({"sft": {"resolution": 673, "views": 5}}, (), "sft.resolution 673: each of five views has half of it, which"),
+        ({"sft": {"resolution": 336, "views": 5}}, (), "which this scale lacks; give one of 448, 672, 756, 896, 1344"),
         ({"data_mix": {"captions": 1, "texts": 0}}, (), "data_mix lists texts, which"),
     ],
 )

@@ -3,7 +3,7 @@
 import csv
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from mm1_lab import team
 from mm1_lab.cli import main
 from mm1_lab.config import Check
 from mm1_lab.evaluate import attribute_probe, gates, pixel_reader
-from tests.conftest import Place
+from tests.conftest import Place, change
 
 PROMPTS = ("smoke", "--only", "prompts")
 LEAKS = ("smoke", "--only", "leaks", "--samples", "500")
@@ -96,8 +96,11 @@ def test_one_gate_alone_needs_no_weights(place: Place, check: Ask, monkeypatch: 
     assert re.search(r"16 shots of '\w+' in .* do not fit a row of 256 tokens; --set fewer evaluate.shots", error)
     told = check("smoke", "--only", "prompts,validity")
     assert "base and blind; run: mm1-lab run validity --scale smoke --seeds 5\n" in told, "as for arms elsewhere"
-    told = check("smoke", "--only", "validity", "--seeds", "3-4")
+    told = check("smoke", "--only", "validity", "--seeds", "3-4", code=1)
     assert "run: mm1-lab run validity --scale smoke --seeds 3-4\n" in told
+    told = check("mini", "--only", "validity", code=1)  # three of its rules fail
+    assert re.search(r"nothing to judge; judging \S+/results/study/mini/data_mix instead\n", told)
+    assert "Validity of the base: data_mix, scale mini" in told
     assert not list(place.results.glob("store/*/DONE"))
     assert "there is no gate 'prompt'; did you mean 'prompts'" in check("smoke", "--only", "prompt", code=2)
 
@@ -146,3 +149,20 @@ def test_what_checks_measured_apart_stands_together_and_what_is_missing_is_named
     assert "no leaks" not in table.read_text(encoding="utf-8"), "measured of something else"
     table.write_text(written.replace("prompts fit,,", "prompts fit,first,"), encoding="utf-8")
     assert "gates.csv: cannot be read" in check(*PROMPTS, code=2)
+    table.write_text(written, encoding="utf-8")
+    change(place.folder / "sweeps" / "scales" / "smoke.yaml", "448: 48", "448: 54")
+    check(*PROMPTS)
+    assert "no leaks" not in table.read_text(encoding="utf-8"), "measured at other resolutions"
+
+
+def test_what_was_measured_before_an_interruption_is_kept(
+    place: Place, check: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*given: object) -> Iterator[Check]:
+        yield Check.within("no leaks", "one stream", 0.0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gates, "no_leaks", stop)
+    told = check("smoke", "--only", "prompts,leaks", code=130)
+    assert re.search(r"Gates measured before are in \S+gates.csv; `--only` measures the others alone\n", told)
+    assert {row["check"] for row in gates_of(place)} == {"prompts fit"}

@@ -53,12 +53,14 @@ class WorkList:
         retries: int,
         ledger: Ledger,
         observers: Iterable[Observer] = (),
+        sweep: str = "",
     ) -> None:
-        """`seconds`: how long a stage is expected to take."""
+        """`seconds`: how long a stage is expected to take; `sweep`: whose tasks they are, for records of failures."""
         self.tasks = tasks
         self.seconds = seconds
         self.retries = retries
         self.ledger = ledger
+        self.sweep = sweep
         self.observers = list(observers)
         lengths = path_lengths(tasks, seconds)
         self.waiting = sorted(tasks, key=lambda key: -lengths[key])
@@ -120,8 +122,9 @@ class WorkList:
             self._block(key, cause=key)
             if not elsewhere:
                 cause = self._diverged_model(task) if outcome.kind == "diverged" else ""
+                what = f"{task.label} of {self.sweep}" if self.sweep else task.label
                 with suppress(OSError):  # the reason already says if the disk is full
-                    self.ledger.record_failure(key, task.label, self.attempts[key], outcome.kind, outcome.reason, cause)
+                    self.ledger.record_failure(key, what, self.attempts[key], outcome.kind, outcome.reason, cause)
         if again:
             self.waiting.insert(0, key)
         for observer in self.observers:

@@ -4,6 +4,7 @@ before anything runs."""
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import escape
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, SupportsIndex, get_args
 
 from mm1_lab.config import (
     ALLOWED,
+    SOURCES,
     TEXT_CORE,
     UNPARSED,
     WORLD_DATA,
@@ -188,6 +190,15 @@ class Request:
             return ""
         return f"{str(measure)!r}: trials have no {what}{measure.of!r}{nearest(measure.of, known)}"
 
+    def same_trials(self) -> list[str]:
+        """What is to be told of arms that do not differ at this scale, as where their steps are rounded alike."""
+        alike = defaultdict(list)
+        first = self.trials[0].seed
+        for trial in self.trials:
+            if trial.seed == first:  # at the others they are the same, too
+                alike[trial.fingerprint].append(trial.arm)
+        return [f"{' = '.join(arms)} at this scale: the same trials" for arms in alike.values() if len(arms) > 1]
+
     def doubtful_claims(self) -> list[str]:
         """What is to be told before a run of claims that it cannot decide."""
         reasons = [(contrast.claim, self.why_no_value(contrast.measure)) for contrast in self.sweep.contrasts]
@@ -267,6 +278,11 @@ def load_request(
         from mm1_lab.data.shards.datafile import DataFile
 
         data_file = DataFile.read(path)
+    sources = (*SOURCES, *(data_file.sources if data_file else ()))
+    for name in numbers.images_per_row:
+        hint = nearest(name, sources)
+        if name not in sources and "did you mean" in hint:  # other names may be of other data
+            raise RequestError(f"scale {scale}: images_per_row: there is no source {name!r}{hint}")
 
     # Every arm that is asked for can be built: told before data are indexed, which may take hours
     models = HuggingFace()
