@@ -5,7 +5,8 @@ recomputed activations are not counted again. Each kind of stage combines these 
 GPU then holds is in mm1_lab/orchestrate/planning/cost.py.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mm1_lab.config.size import Size, TowerSize
@@ -61,6 +62,8 @@ class Cost:
     """Bytes of `state` that exist from the backward pass on."""
     copies: float = 0.0
     """Bytes of the half-precision weights that a single GPU keeps beside `state`; several gather them when needed."""
+    size: Size | None = None
+    """Of the transformer that several GPUs shard, which may have experts."""
     whole: bool = False
     """Whether each of several GPUs holds everything, as in an evaluation."""
 
@@ -140,6 +143,26 @@ def gathered_bytes(size: Size, itemsize: int) -> float:
     return itemsize * (3 * dense + 2 * experts) + 4 * (dense + experts)
 
 
+def state_bytes(parameters: float, trained: float, per_trained: float) -> float:
+    """Bytes of `parameters` of which some are trained, at `per_trained` bytes each (`Optimiser.bytes_per_trained`)."""
+    return per_trained * trained + 4.0 * (parameters - trained)
+
+
+def expert_dimension(shape: Sequence[int], shards: int) -> int:
+    """The dimension by which experts of this shape (experts, rows, columns) are sharded: the first that `shards`
+    divide. FSDP2 would fill up the experts to a multiple of `shards`, and divides the other dimensions only evenly."""
+    return next((dimension for dimension, length in enumerate(shape) if length % shards == 0), 0)
+
+
+def expert_padding(size: Size, shards: int) -> float:
+    """Times their own bytes that experts take as shards: 1 unless their number is filled up (`expert_dimension`)."""
+    inner, outer = size.inner_width, size.width
+    shapes = ((size.experts, 2 * inner, outer), (size.experts, outer, inner))
+    if size.experts % shards == 0 or all(expert_dimension(shape, shards) for shape in shapes):
+        return 1.0
+    return math.ceil(size.experts / shards) * shards / size.experts
+
+
 def shard_group(gpus: int, per_node: int, state: float, memory: float) -> int:
     """GPUs over which weights, gradients and moments of `state` bytes are sharded: those of a node, if they take at
     most half of their `memory`, so that only gradients pass between nodes; otherwise all."""
@@ -168,7 +191,7 @@ def training_cost(
     per_trained: float = 16.0,
 ) -> Cost:
     """The cost of a training stage with `trained` trainable parameters (default: all of the network's) at `per_trained`
-    bytes each (fp32 weight, gradient and Adam's two moments); autocast keeps a half-precision copy of all parameters.
+    bytes each (`Optimiser.bytes_per_trained`); autocast keeps a half-precision copy of all parameters.
 
     `size`: of the transformer whose layers are gathered and may have experts; `logits_at`: positions of a row with
     logits.
@@ -183,7 +206,7 @@ def training_cost(
         flops=flops,
         parameters=own,
         active=active_parameters(own, size) if size else own,
-        state=per_trained * trained + 4.0 * (total - trained),
+        state=state_bytes(total, trained, per_trained),
         activations=activations,
         logits=logits_at * logit_bytes(network.vocabulary, itemsize),
         gathered=gathered_bytes(size, itemsize) + 8.0 * root if size else 0.0,
@@ -191,6 +214,7 @@ def training_cost(
         checkpoint=4.0 * total + (per_trained - 8) * trained,
         rows=rows,
         divisible=divisible,
+        size=size,
         gradients=4.0 * trained,
         copies=2.0 * total if itemsize == 2 else 0.0,
     )

@@ -404,8 +404,6 @@ class WholeModelStage(Stage):
             part = "decoder" if name == "embedding" else name
             if part in passes and part not in self.frozen:
                 trained += count
-        # it keeps row and column sums instead of two moments
-        is_adafactor = isinstance(self.training, SftTraining) and self.training.optimiser == "adafactor"
         return training_cost(
             flops,
             network,
@@ -416,7 +414,7 @@ class WholeModelStage(Stage):
             divisible=True,
             activations=length * decoder_activations(decoder, itemsize, checkpointing) + encoder_bytes,
             logits_at=length,  # of a row of text
-            per_trained=8.0 if is_adafactor else 16.0,  # weight and gradient in fp32, and the moments
+            per_trained=self.training.bytes_per_trained,
         )
 
     def _passes(self) -> dict[str, int]:
