@@ -164,6 +164,12 @@ class Stage(Config):
             raise RequestError(
                 f"workers: {self.KIND} has {rows} rows per batch, too few for the {workers} workers of {name}"
             )
+        part = scale.resources.gpus
+        if workers > 1 and 0 < part < 1:  # NCCL refuses two of them on one GPU
+            raise RequestError(
+                f"workers: each of the {workers} workers of {name} needs a GPU of its own, but resources.gpus is "
+                f"{part:g}; --set resources.gpus=1, or leave {name} out of the scale's `workers`"
+            )
         return workers
 
     def canonical(self) -> dict[str, Any]:
