@@ -42,9 +42,11 @@ class ShardedAdafactor(Adafactor):
 
     @staticmethod
     def _approx_sq_grad(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        found = cast(torch.Tensor, Adafactor._approx_sq_grad(rows, columns))
-        # where a parameter has a single row, torch takes the product for a replica, which it refuses to add to shards
-        return found.redistribute(placements=rows.placements) if isinstance(rows, DTensor) else found
+        found: torch.Tensor = Adafactor._approx_sq_grad(rows, columns)
+        if isinstance(found, DTensor) and isinstance(rows, DTensor):
+            # of a parameter with a single row torch makes a replica, which it refuses to add to shards
+            return found.redistribute(placements=rows.placements)
+        return found
 
     def step(self, closure: Any = None) -> Any:
         loss = super().step(closure)
