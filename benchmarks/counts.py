@@ -46,7 +46,7 @@ from mm1_lab.config import (
     resolve,
 )
 from mm1_lab.data.batches import Batch
-from mm1_lab.model import build_decoder, build_mm1, connector_flops, count_parameters, read_rows
+from mm1_lab.model import build_decoder, build_mm1, connector_activations, connector_flops, count_parameters, read_rows
 from mm1_lab.model.decoder import sparse_layers
 from mm1_lab.orchestrate.planning.cost import gpu_share
 from mm1_lab.train.module import Losses, Training, language_loss
@@ -177,8 +177,9 @@ class Case:
         return rows_on_gpu(self.rows, self.stage.sequence_length, self.images, tokens, self.stage.image_size, 8)
 
 
-def real_case(tower: str, decoder: str, checkpointing: bool, rows: int, folder: Path) -> Case:
-    """A pre-trained tower and decoder as on the hub, in rows of 2,048 positions with nine images of 144 tokens."""
+def real_case(tower: str, decoder: str, checkpointing: bool, rows: int, folder: Path, **changes: Any) -> Case:
+    """A pre-trained tower and decoder as on the hub, in rows of 2,048 positions with nine images of 144 tokens; with
+    `changes` of the stage."""
     scale = load_scale("paper", SWEEP.parent / "scales")
     base = resolve("base", load_sweep(SWEEP).base, scale, 0, WORLD_DATA).evaluation.model
     assert isinstance(base, MultimodalStage)
@@ -203,6 +204,7 @@ def real_case(tower: str, decoder: str, checkpointing: bool, rows: int, folder: 
             "sequence_length": 2048,
             "gradient_checkpointing": checkpointing,
             "training": base.training.model_copy(update={"batch_size": rows}),
+            **changes,
         }
     )
     images = 9
@@ -262,14 +264,18 @@ def waits_of_a_step(case: Case) -> list[str]:
 def peak_beside_plan(case: Case) -> tuple[float, float]:
     """Bytes of all tensors that live at once in a step, and those that the plan reckons with."""
     module = case.training()
-    network = Network(count_parameters(module.network), connector_flops(module.network), case.vocabulary)
+    saved = connector_activations(module.network, case.stage.precision)
+    network = Network(count_parameters(module.network), connector_flops(module.network), case.vocabulary, saved)
     module.network.requires_grad_(True)
+    for part in case.stage.frozen:
+        getattr(module.network, part).requires_grad_(False)
+    trained = sum(one.numel() for one in module.network.parameters() if one.requires_grad)
     with pretended_gpu():
         onto_gpu(module)
         batch = case.batch()
         with Live() as live:
             step(module, batch)
-    weights_and_moments = 12 * network.total
+    weights_and_moments = 4 * network.total + 8 * trained
     hardware = Hardware(gpu="h100", memory=10_000.0)
     return weights_and_moments + float(live.most), gpu_share(
         case.stage.cost(network, case.scale), 1, case.scale, hardware
@@ -372,11 +378,12 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         small = real_case("CLIP ViT-L/336", "Qwen2.5-0.5B", True, 2, Path(folder))
         rows.append(("waits for the GPU in a step", str(len(waits_of_a_step(small))), "0"))
-        for tower in TOWERS:
-            for decoder in DECODERS:
-                peak, planned = peak_beside_plan(real_case(tower, decoder, True, 4, Path(folder)))
-                counted = f"{peak / 1e9:.2f} GB, plan {planned / 1e9:.2f} GB ({planned / peak - 1:+.1%})"
-                rows.append((f"peak of live tensors, {tower} and {decoder}, 4 rows", counted, "±10%"))
+        cases = {(tower, decoder, ""): {} for tower in TOWERS for decoder in DECODERS}
+        cases[*next(iter(cases))[:2], ", frozen, at 896 px"] = {"frozen": ("encoder",), "image_size": 896}
+        for (tower, decoder, how), changes in cases.items():
+            peak, planned = peak_beside_plan(real_case(tower, decoder, True, 4, Path(folder), **changes))
+            counted = f"{peak / 1e9:.2f} GB, plan {planned / 1e9:.2f} GB ({planned / peak - 1:+.1%})"
+            rows.append((f"peak of live tensors, {tower}{how} and {decoder}, 4 rows", counted, "±10%"))
     for parts in (1, 4):
         exchanged, parameters = bytes_exchanged(parts)
         for name, count in exchanged.items():

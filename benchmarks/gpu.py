@@ -44,7 +44,7 @@ from mm1_lab.config import Cost, EvaluationStage, Hardware, MultimodalStage, Net
 from mm1_lab.data.types import Data
 from mm1_lab.data.world import World
 from mm1_lab.data.world.words import WorldTokenizer
-from mm1_lab.model import build_mm1, connector_flops, count_parameters
+from mm1_lab.model import build_mm1, connector_activations, connector_flops, count_parameters
 from mm1_lab.orchestrate.planning.cost import GpuShare, gpu_share
 from mm1_lab.train.progress import Progress
 from mm1_lab.train.stages import run_stage
@@ -212,7 +212,8 @@ def _count(case: Case, stage: MultimodalStage, data: Data) -> tuple[float, Cost]
     scale = case.scale.model_copy(update={"images_per_row": dict.fromkeys(stage.shares, images)})
     with torch.device("meta"):
         model = build_mm1(stage, data.tokenizer)
-    network = Network(count_parameters(model), connector_flops(model), data.tokenizer.size)
+    saved = connector_activations(model, stage.precision)
+    network = Network(count_parameters(model), connector_flops(model), data.tokenizer.size, saved)
     return mean(map(real_tokens, batches)), stage.cost(network, scale)
 
 

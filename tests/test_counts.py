@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -10,28 +11,43 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks import counts
-from mm1_lab.config import Size
+from mm1_lab.config import Network, Size, load_scale
 from mm1_lab.data.types import Data
 from mm1_lab.model import build_decoder, build_encoder, read_by_document, read_rows
 from mm1_lab.train.encoder_stage import Contrastive, pair_batch
 from mm1_lab.train.sharding import compile_parts
-from tests.conftest import Words
+from tests.conftest import SCALES, Words, evaluation_of
 from tests.small import rows_of, small_mm1
 
 
 @pytest.mark.parametrize(
-    ("tower", "decoder", "checkpointing", "rows"),
+    ("tower", "decoder", "checkpointing", "rows", "changes"),
     [
-        ("CLIP ViT-L/336", "Qwen2.5-1.5B", True, 4),
-        ("AIMv2-L/336", "Qwen2.5-0.5B", False, 2),
-        pytest.param("SigLIP so400m/384", "Qwen2.5-0.5B", True, 2, marks=pytest.mark.soak),
+        ("CLIP ViT-L/336", "Qwen2.5-1.5B", True, 4, {}),
+        ("AIMv2-L/336", "Qwen2.5-0.5B", False, 2, {}),
+        ("CLIP ViT-L/336", "Qwen2.5-0.5B", True, 4, {"frozen": ("encoder",), "image_size": 896}),
+        ("CLIP ViT-L/336", "Qwen2.5-0.5B", True, 8, {"frozen": ("decoder", "encoder")}),
+        pytest.param("SigLIP so400m/384", "Qwen2.5-0.5B", True, 2, {}, marks=pytest.mark.soak),
     ],
 )
 def test_the_plan_s_memory_is_the_peak_of_what_lives(
-    tower: str, decoder: str, checkpointing: bool, rows: int, tmp_path: Path
+    tower: str, decoder: str, checkpointing: bool, rows: int, changes: dict[str, Any], tmp_path: Path
 ) -> None:
-    peak, planned = counts.peak_beside_plan(counts.real_case(tower, decoder, checkpointing, rows, tmp_path))
+    case = counts.real_case(tower, decoder, checkpointing, rows, tmp_path, **changes)
+    peak, planned = counts.peak_beside_plan(case)
     assert planned == pytest.approx(peak, rel=0.1)
+
+
+def test_an_evaluation_s_memory_has_room_for_the_logits_of_a_held_out_row() -> None:
+    words, positions = 152_000, 2048
+    evaluation = evaluation_of(scale="mini").model_copy(update={"precision": "bf16-mixed"})
+    long = evaluation.model.model_copy(update={"sequence_length": positions})
+    cost = evaluation.model_copy(update={"model": long}).cost(Network({}, 0.0, words), load_scale("mini", SCALES))
+    with FakeTensorMode(), torch.no_grad(), counts.Live() as live:
+        for _ in range(2):  # the second while the first's logits still have a name
+            logits = torch.empty(positions - 1, words, dtype=torch.bfloat16).float()
+            torch.nn.functional.cross_entropy(logits, torch.empty(positions - 1, dtype=torch.long), reduction="none")
+    assert cost.activations == pytest.approx(live.most, rel=0.01)
 
 
 def test_no_step_waits_for_a_gpu(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ recomputed activations are not counted again. Each kind of stage combines these 
 GPU then holds is in mm1_lab/orchestrate/planning/cost.py.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mm1_lab.config.size import Size, TowerSize
@@ -25,6 +26,8 @@ class Network:
     """FLOPs of the connector's forward pass per image."""
     vocabulary: int
     """Entries of the tokenizer."""
+    connector_activations: float = 0.0
+    """Bytes per image that the connector saves for the backward pass."""
 
     @property
     def total(self) -> int:
@@ -45,6 +48,8 @@ class Cost:
     """Bytes of all weights and, in training, of gradients and optimiser moments."""
     activations: float
     """Bytes kept for the backward pass per row (for an encoder: per image), without logits."""
+    late: float = 0.0
+    """Bytes per row that late in the backward pass are held beside all gradients."""
     logits: float = 0.0
     """Bytes that all logits of a row would take; of a GPU's rows at most `LOGIT_BYTES` exist at a time."""
     gathered: float = 0.0
@@ -61,6 +66,8 @@ class Cost:
     """Bytes of `state` that exist from the backward pass on."""
     copies: float = 0.0
     """Bytes of the half-precision weights that a single GPU keeps beside `state`; several gather them when needed."""
+    size: Size | None = None
+    """Of the transformer that several GPUs shard, which may have experts."""
     whole: bool = False
     """Whether each of several GPUs holds everything, as in an evaluation."""
 
@@ -93,28 +100,35 @@ def vocabulary_flops(positions: float, width: int, vocabulary: int, passes: int)
     return passes * 2 * positions * width * vocabulary
 
 
-def decoder_activations(size: Size, itemsize: int, checkpointing: bool) -> float:
-    """Bytes per position that the decoder's layers save for the backward pass, measured with torch's autograd.
+def _with_checkpointing(size: Size, layer: float, checkpointing: bool) -> tuple[float, float]:
+    """What all layers keep, each `layer` or with checkpointing its input; and what then lives while one is computed
+    again: all of it, and half as much of gradients, as counted with the layers of a ViT."""
+    return (4.0 * size.layers * size.width, 1.5 * layer) if checkpointing else (size.layers * layer, 0.0)
+
+
+def decoder_activations(size: Size, itemsize: int, checkpointing: bool) -> tuple[float, float]:
+    """Bytes per position that the decoder's layers save for the backward pass, measured with torch's autograd, and
+    those of a layer that is computed again.
 
     Gate, up, activation and product of a feed-forward are in the compute precision, residuals and norms in fp32; of the
-    experts only the chosen ones count. With checkpointing each layer saves its input, and one layer at a time all."""
+    experts only the chosen ones count."""
     inner = size.feed_forward or 8 * size.width / 3
     if size.experts:
         sparse = 1 / size.experts_every
         inner *= 1 - sparse + sparse * size.experts_per_token
     heads = (8 if itemsize == 2 else 16) * size.attention_width  # queries and what attention gives
     layer = (32 if itemsize == 2 else 34) * size.width + heads + 4 * itemsize * inner
-    return 4 * size.layers * size.width + layer if checkpointing else size.layers * layer
+    return _with_checkpointing(size, layer, checkpointing)
 
 
-def encoder_activations(size: Size, itemsize: int, checkpointing: bool = False) -> float:
-    """Bytes per position that a ViT's layers save for the backward pass.
+def encoder_activations(size: Size, itemsize: int, checkpointing: bool = False) -> tuple[float, float]:
+    """As `decoder_activations`, per position of a ViT.
 
     Of a feed-forward two values, or four if it has a gate (as in the decoder); the rest is attention, norms, residuals.
     """
     inner = (4 if isinstance(size, TowerSize) and size.gated else 2) * (size.feed_forward or 4 * size.width)
     layer = (24 if itemsize == 2 else 32) * size.width + itemsize * inner
-    return 4 * size.layers * size.width + layer if checkpointing else size.layers * layer
+    return _with_checkpointing(size, layer, checkpointing)
 
 
 def logit_bytes(vocabulary: int, itemsize: int) -> float:
@@ -138,6 +152,26 @@ def gathered_bytes(size: Size, itemsize: int) -> float:
     dense = own.dense / size.layers
     experts = (own.total - own.dense) / max(1, size.layers // size.experts_every)
     return itemsize * (3 * dense + 2 * experts) + 4 * (dense + experts)
+
+
+def state_bytes(parameters: float, trained: float, per_trained: float) -> float:
+    """Bytes of `parameters` of which some are trained, at `per_trained` bytes each (`Optimiser.bytes_per_trained`)."""
+    return per_trained * trained + 4.0 * (parameters - trained)
+
+
+def expert_dimension(shape: Sequence[int], shards: int) -> int:
+    """The dimension by which experts of this shape (experts, rows, columns) are sharded: the first that `shards`
+    divide. FSDP2 would fill up the experts to a multiple of `shards`, and divides the other dimensions only evenly."""
+    return next((dimension for dimension, length in enumerate(shape) if length % shards == 0), 0)
+
+
+def expert_padding(size: Size, shards: int) -> float:
+    """Times their own bytes that experts take as shards: 1 unless their number is filled up (`expert_dimension`)."""
+    inner, outer = size.inner_width, size.width
+    shapes = ((size.experts, 2 * inner, outer), (size.experts, outer, inner))
+    if size.experts % shards == 0 or all(expert_dimension(shape, shards) for shape in shapes):
+        return 1.0
+    return math.ceil(size.experts / shards) * shards / size.experts
 
 
 def shard_group(gpus: int, per_node: int, state: float, memory: float) -> int:
@@ -164,11 +198,14 @@ def training_cost(
     trained: int | None = None,
     divisible: bool = False,
     activations: float = 0.0,
+    late: float | None = None,
     logits_at: int = 0,
     per_trained: float = 16.0,
+    copied: int | None = None,
 ) -> Cost:
     """The cost of a training stage with `trained` trainable parameters (default: all of the network's) at `per_trained`
-    bytes each (fp32 weight, gradient and Adam's two moments); autocast keeps a half-precision copy of all parameters.
+    bytes each (`Optimiser.bytes_per_trained`); of `copied` parameters (default: all) autocast keeps a half-precision
+    copy. `late` is half of `activations` by default.
 
     `size`: of the transformer whose layers are gathered and may have experts; `logits_at`: positions of a row with
     logits.
@@ -183,14 +220,16 @@ def training_cost(
         flops=flops,
         parameters=own,
         active=active_parameters(own, size) if size else own,
-        state=per_trained * trained + 4.0 * (total - trained),
+        state=state_bytes(total, trained, per_trained),
         activations=activations,
+        late=activations / 2 if late is None else late,
         logits=logits_at * logit_bytes(network.vocabulary, itemsize),
         gathered=gathered_bytes(size, itemsize) + 8.0 * root if size else 0.0,
         weights=4.0 * total,
         checkpoint=4.0 * total + (per_trained - 8) * trained,
         rows=rows,
         divisible=divisible,
+        size=size,
         gradients=4.0 * trained,
-        copies=2.0 * total if itemsize == 2 else 0.0,
+        copies=2.0 * (total if copied is None else copied) if itemsize == 2 else 0.0,
     )

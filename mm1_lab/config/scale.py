@@ -27,6 +27,11 @@ class Optimiser(Config):
     max_grad_norm: float = Field(1.0, gt=0)
     betas: tuple[Beta, Beta] = (0.9, 0.95)
 
+    @property
+    def bytes_per_trained(self) -> float:
+        """Of a trained parameter while it is trained: weight and gradient in fp32, and Adam's two moments."""
+        return 16.0
+
 
 class EncoderTraining(Optimiser):
     """Contrastive or reconstructive pre-training of the encoder."""
@@ -91,6 +96,11 @@ class SftTraining(MultimodalTraining):
     """Positions of a packed row."""
     max_images: Count = 16
     """Maximum number of images per row; each view of a picture counts as one."""
+
+    @property
+    def bytes_per_trained(self) -> float:
+        # Adafactor keeps row and column sums instead of two moments
+        return 8.0 if self.optimiser == "adafactor" else 16.0
 
 
 class EvaluationSettings(Config):

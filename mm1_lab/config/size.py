@@ -72,6 +72,12 @@ class Size(Config):
         """Width of all query heads together."""
         return self.width
 
+    @property
+    def inner_width(self) -> int:
+        """Of a decoder's feed-forward or expert; `feed_forward`'s default is rounded to 8 from width 256 on."""
+        multiple = 8 if self.width >= 256 else 1
+        return self.feed_forward or round(8 * self.width / 3 / multiple) * multiple
+
     def _attention(self) -> int:
         """Parameters of a layer's attention."""
         return 2 * self.width**2 + 2 * self.width**2 * (self.kv_heads or self.heads) // self.heads

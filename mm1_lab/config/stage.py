@@ -164,6 +164,12 @@ class Stage(Config):
             raise RequestError(
                 f"workers: {self.KIND} has {rows} rows per batch, too few for the {workers} workers of {name}"
             )
+        part = scale.resources.gpus
+        if workers > 1 and 0 < part < 1:  # NCCL refuses two of them on one GPU
+            raise RequestError(
+                f"workers: each of the {workers} workers of {name} needs a GPU of its own, but resources.gpus is "
+                f"{part:g}; --set resources.gpus=1, or leave {name} out of the scale's `workers`"
+            )
         return workers
 
     def canonical(self) -> dict[str, Any]:
@@ -242,11 +248,11 @@ class EncoderStage(Stage):
         if self.objective == "none":
             images = patches = 0
         flops = encoder_flops(self.size, self.patch, self.image_size, images, 3)
-        activations = patches * encoder_activations(self.size, itemsize)
+        activations = patches * encoder_activations(self.size, itemsize)[0]
         trained = network.total
         if self.objective == "contrastive":
             flops += images * USUAL_CAPTION * flops_per_position(text, USUAL_CAPTION, 3)
-            activations += USUAL_CAPTION * encoder_activations(text, itemsize)
+            activations += USUAL_CAPTION * encoder_activations(text, itemsize)[0]
             trained += text.parameters().total + network.vocabulary * text.width
         return training_cost(
             flops, network, self.size, self.precision, self.rows(), trained=trained, activations=activations
@@ -300,6 +306,7 @@ class DecoderStage(Stage):
         longest = max(phase.sequence_length for phase in phases)
         # in rows of the longest phase, whichever phase has the largest batches
         rows = max(-(-phase.batch_size * phase.sequence_length // longest) for phase in phases)
+        kept, layer = decoder_activations(size, itemsize, self.gradient_checkpointing)
         return training_cost(
             flops,
             network,
@@ -307,7 +314,8 @@ class DecoderStage(Stage):
             self.precision,
             rows,
             divisible=True,
-            activations=longest * decoder_activations(size, itemsize, self.gradient_checkpointing),
+            activations=longest * kept,
+            late=longest * (kept / 2 + layer),
             logits_at=longest,
         )
 
@@ -395,17 +403,22 @@ class WholeModelStage(Stage):
             + rows * length * flops_per_position(decoder, length, passes["decoder"])
             + vocabulary_flops(text_tokens, decoder.width, network.vocabulary, passes["decoder"])
         )
-        # an encoder without a backward pass keeps no activations
-        patches = (self.image_size // encoder.patch) ** 2 if passes["encoder"] > 1 else 0
         most_images = max(self.images_per_row(source, scale) for source in self.shares)
-        encoder_bytes = most_images * patches * encoder_activations(encoder.features, itemsize, checkpointing)
-        trained = 0
+        # a part without a backward pass keeps no activations
+        patches = most_images * (self.image_size // encoder.patch) ** 2 if passes["encoder"] > 1 else 0
+        of_patches, encoder_layer = encoder_activations(encoder.features, itemsize, checkpointing)
+        of_positions, decoder_layer = decoder_activations(decoder, itemsize, checkpointing)
+        activations = length * of_positions + patches * of_patches
+        if passes["connector"] > 1:
+            activations += most_images * network.connector_activations
+        trained = copied = 0
         for name, count in network.counts.items():
             part = "decoder" if name == "embedding" else name
             if part in passes and part not in self.frozen:
                 trained += count
-        # it keeps row and column sums instead of two moments
-        is_adafactor = isinstance(self.training, SftTraining) and self.training.optimiser == "adafactor"
+                copied += count
+            elif passes.get(part, 1) > 1 and not checkpointing:
+                copied += count  # autocast keeps no copies of frozen weights, but the backward pass needs these
         return training_cost(
             flops,
             network,
@@ -414,9 +427,11 @@ class WholeModelStage(Stage):
             self.rows_per_step,
             trained=trained,
             divisible=True,
-            activations=length * decoder_activations(decoder, itemsize, checkpointing) + encoder_bytes,
+            activations=activations,
+            late=max(activations / 2 + length * decoder_layer, patches * (of_patches + encoder_layer)),
+            copied=copied,
             logits_at=length,  # of a row of text
-            per_trained=8.0 if is_adafactor else 16.0,  # weight and gradient in fp32, and the moments
+            per_trained=self.training.bytes_per_trained,
         )
 
     def _passes(self) -> dict[str, int]:
@@ -539,6 +554,8 @@ WORLD_BENCHMARKS = 9
 ANSWER_TOKENS = 24
 """Tokens of a question with its answer, without the image (approximate)."""
 
+LOGITS = 2**28
+"""Logits of held-out rows computed at once, at most, unless one row has more: 0.5 GB in half precision."""
 KEPT_FEATURES = 2**32
 """Values of image features that an evaluation keeps, at most: 8.6 GB in half precision. Pictures that do not fit are
 encoded again at every number of shots."""
@@ -609,7 +626,7 @@ class EvaluationStage(Stage):
         below the speed at which prompts are read.
 
         The activations are those of a batch: the cache of keys and values of its questions and of each block's prefix;
-        and the features of a benchmark's pictures.
+        and the features of a benchmark's pictures; or later the logits of held-out rows.
         """
         model = self.model
         settings = self.settings
@@ -627,9 +644,12 @@ class EvaluationStage(Stage):
         cached = prefixes * model.sequence_length + settings.batch_size * self.question_tokens
         pictures = settings.questions + settings.blocks * max(settings.shots)
         features = min(KEPT_FEATURES, pictures * model.picture_tokens * size.width)
+        row_logits = model.sequence_length * network.vocabulary
         state = float(itemsize * network.total)
         if itemsize == 2:  # under autocast all but the embedding, of which logits that share it have a copy
             state += 4.0 * network.vocabulary * size.width
+        # of held-out rows, one at least: in the compute precision, in fp32, and their softmax
+        logits = min(model.training.batch_size * row_logits, max(LOGITS, row_logits)) * (itemsize + 8.0)
         # other activations are freed layer by layer
         per_token = 2 * itemsize * size.layers * size.attention_width * (size.kv_heads or size.heads) / size.heads
         return Cost(
@@ -637,7 +657,7 @@ class EvaluationStage(Stage):
             parameters=network.total,
             active=active_parameters(network.total, size),
             state=state,
-            activations=per_token * cached + itemsize * features,
+            activations=max(per_token * cached + itemsize * features, logits),
             weights=0,
             checkpoint=0,
             rows=1,

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from mm1_lab import team
-from mm1_lab.config import EvaluationStage, ModelStage
+from mm1_lab.config import LOGITS, EvaluationStage, ModelStage
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer, first_fit
 from mm1_lab.data.types import Data
@@ -22,8 +22,6 @@ from mm1_lab.train.progress import Progress, Report
 
 DOCUMENTS = 64
 """Maximum held-out documents per source."""
-LOGITS = 2**28
-"""Logits computed at once, at most, unless one row has more: 0.5 GB in half precision."""
 
 
 @dataclass(frozen=True)

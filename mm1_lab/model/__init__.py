@@ -9,6 +9,7 @@ from mm1_lab.model.mm1 import (
     build_encoder,
     build_mm1,
     cast_matrices,
+    connector_activations,
     connector_flops,
     count_parameters,
     load_mm1,

@@ -40,15 +40,12 @@ LOOK_BACK_FREQUENCY = 0.2
 def decoder_config(size: Size, vocabulary: int, sequence: int) -> PreTrainedConfig:
     """Configuration of a causal language model with `vocabulary` entries, for rows of `sequence` positions.
 
-    The feed-forward is 8/3 · width wide (see `Size`), from width 256 on rounded to a multiple of 8. In a mixture of
-    experts each expert is such a feed-forward, and there is no shared expert.
+    In a mixture of experts each expert is a feed-forward as wide as a dense one, and there is no shared expert.
     """
-    multiple = 8 if size.width >= 256 else 1
-    feed_forward = size.feed_forward or round(8 * size.width / 3 / multiple) * multiple
     values = {
         "vocab_size": vocabulary,
         "hidden_size": size.width,
-        "intermediate_size": feed_forward,
+        "intermediate_size": size.inner_width,
         "num_hidden_layers": size.layers,
         "num_attention_heads": size.heads,
         "num_key_value_heads": size.kv_heads or size.heads,
@@ -66,7 +63,7 @@ def decoder_config(size: Size, vocabulary: int, sequence: int) -> PreTrainedConf
         num_experts_per_tok=size.experts_per_token,
         decoder_sparse_step=size.experts_every,
         norm_topk_prob=True,
-        moe_intermediate_size=feed_forward,
+        moe_intermediate_size=size.inner_width,
         shared_expert_intermediate_size=0,
     )
 

@@ -1,5 +1,6 @@
 """MM1 as it is trained: rows of packed documents, on one process or several."""
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -226,6 +227,31 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     both = {*model.get_input_embeddings().parameters(), *model.get_output_embeddings().parameters()}
     embedding = sum(parameter.numel() for parameter in both)  # a single one if they are tied
     return {"decoder": size(model) - embedding, "embedding": embedding}
+
+
+def connector_activations(model: nn.Module, precision: str) -> float:
+    """Bytes per image that the connector saves for the backward pass; 0 for a model without images.
+
+    Counted on tensors that have shapes only, of one image and of two: what two save once are weights.
+    """
+    if not isinstance(model, MM1):
+        return 0.0
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    connector = copy.deepcopy(model.connector)
+    features = model.encoder.patches, model.encoder.width
+
+    def saved(images: int) -> int:
+        tensors: list[torch.Tensor] = []
+        with torch.autograd.graph.saved_tensors_hooks(tensors.append, lambda nothing: nothing):
+            connector(torch.empty(images, *features))
+        storages = {one.untyped_storage()._cdata: one.untyped_storage().nbytes() for one in tensors}
+        return sum(storages.values())
+
+    shapes_only = FakeTensorMode(allow_non_fake_inputs=True)
+    with shapes_only, torch.autocast("cpu", torch.bfloat16, enabled=precision != "32-true"):
+        connector.to_empty(device="cpu").requires_grad_(True)
+        return float(saved(2) - saved(1))
 
 
 def connector_flops(model: nn.Module) -> float:

@@ -67,7 +67,9 @@ class Training(pl.LightningModule):
         self._accumulates = False
         self._unread: list[torch.Tensor] = []
         """Losses of the last steps, on the device, of which nobody knows yet whether they are finite."""
-        self._shards = ShardedNetwork(self, network, precision) if team.size() > 1 else None
+        self._shards = (
+            ShardedNetwork(self, network, precision, optimiser.bytes_per_trained) if team.size() > 1 else None
+        )
 
     def whole(self) -> Any:
         """The trained network with all its weights, in a team only in the first process; all processes call this."""

@@ -18,7 +18,8 @@ DECAYED = (nn.Linear, nn.Conv2d, nn.MultiheadAttention, Qwen2MoeExperts, Qwen2Mo
 
 class ShardedAdafactor(Adafactor):
     """The library's Adafactor, whose moments, made before the first step, are sharded as the parameters are: a row's
-    mean square stands where the row does, and each process has those of all columns."""
+    mean square stands where the row does, or everywhere if rows are divided, and each process has those of all columns.
+    """
 
     @torch.no_grad()
     def __init__(self, groups: Any, **settings: Any) -> None:
@@ -33,9 +34,19 @@ class ShardedAdafactor(Adafactor):
                     state["exp_avg_sq"] = torch.zeros_like(parameter)
                     continue
                 everywhere = [Replicate()] * parameter.device_mesh.ndim
-                state["exp_avg_sq_row"] = torch.zeros_like(parameter.mean(dim=-1))
+                rows = cast(DTensor, parameter.mean(dim=-1))
+                whole = [Replicate() if place.is_partial() else place for place in rows.placements]
+                state["exp_avg_sq_row"] = torch.zeros_like(rows.redistribute(placements=whole))
                 columns = cast(DTensor, parameter.mean(dim=-2)).redistribute(placements=everywhere)
                 state["exp_avg_sq_col"] = torch.zeros_like(columns)
+
+    @staticmethod
+    def _approx_sq_grad(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = Adafactor._approx_sq_grad(rows, columns)
+        if isinstance(found, DTensor) and isinstance(rows, DTensor):
+            # of a parameter with a single row torch makes a replica, which it refuses to add to shards
+            return found.redistribute(placements=rows.placements)
+        return found
 
     def step(self, closure: Any = None) -> Any:
         loss = super().step(closure)

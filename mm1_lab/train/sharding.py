@@ -8,6 +8,7 @@ the final weights, which must fit its memory: 4 bytes per parameter. For checkpo
 import copy
 import math
 import os
+from functools import partial
 from typing import cast
 
 import torch
@@ -17,13 +18,14 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import Shard
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, Qwen2MoeTopKRouter
 
 from mm1_lab import team
 from mm1_lab.config import DecoderStage, ModelStage
-from mm1_lab.config.cost import keeps_whole_gradients, shard_group
+from mm1_lab.config.cost import expert_dimension, keeps_whole_gradients, shard_group, state_bytes
 from mm1_lab.model import Encoder, read_by_document
 
 
@@ -57,10 +59,10 @@ def prepare(stage: DecoderStage | ModelStage, decoder: PreTrainedModel, *others:
 class ShardedNetwork:
     """Shards the parameters of `module`, which contains `network`, over the team, and gathers the trained ones.
 
-    They are the first process's; in the others the network may be on the meta device.
+    They are the first process's; in the others the network may be on the meta device. `per_trained`: see `state_bytes`.
     """
 
-    def __init__(self, module: nn.Module, network: nn.Module, precision: str) -> None:
+    def __init__(self, module: nn.Module, network: nn.Module, precision: str, per_trained: float = 16.0) -> None:
         self._network = network
         self._twin = _without_weights(network)
         ignored = _make_shardable(network)
@@ -69,7 +71,7 @@ class ShardedNetwork:
         for prefix, part in unread.items():
             for name in part.unread.names:
                 weights.pop(f"{prefix}.{name}" if prefix else name, None)
-        _shard(module, network, precision, ignored)
+        _shard(module, network, precision, ignored, _mesh(network, per_trained))
         if not team.is_first():
             module.to_empty(device=team.device())
         from_first = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)
@@ -124,16 +126,16 @@ def _make_shardable(network: nn.Module) -> set[nn.Parameter]:
     return ignored
 
 
-def _shard(module: nn.Module, network: nn.Module, precision: str, ignored: set[nn.Parameter]) -> None:
+def _shard(module: nn.Module, network: nn.Module, precision: str, ignored: set[nn.Parameter], mesh: DeviceMesh) -> None:
     """Shards experts, layers, and the rest of `module` over the team, each to be gathered by itself."""
-    mesh = _mesh(network)
     half = MixedPrecisionPolicy()
     if precision == "bf16-mixed":
         # autocast would cast the weights anyway: cast before they are gathered, they take half the time
         half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     for part in network.modules():
         if isinstance(part, Qwen2MoeExperts):
-            fully_shard(part, mesh=mesh, mp_policy=half)
+            place = partial(_placement, shards=mesh.shape[-1])
+            fully_shard(part, mesh=mesh, mp_policy=half, shard_placement_fn=place)
         elif isinstance(part, Qwen2MoeTopKRouter):
             fully_shard(part, mesh=mesh)  # chooses experts in single precision
     for layer in layers(network):
@@ -144,14 +146,19 @@ def _shard(module: nn.Module, network: nn.Module, precision: str, ignored: set[n
     fully_shard(module, mesh=mesh, ignored_params=ignored)
 
 
-def _mesh(network: nn.Module) -> DeviceMesh:
+def _placement(experts: nn.Parameter, shards: int) -> Shard:
+    return Shard(expert_dimension(experts.shape, shards))
+
+
+def _mesh(network: nn.Module, per_trained: float) -> DeviceMesh:
     """All processes in a row, or by nodes: each node then has all shards, and only gradients pass between nodes."""
     size = team.size()
     kind = team.device().type
     on_nodes = team.numbers(int(os.environ.get("LOCAL_WORLD_SIZE", size)))  # of torchrun and Ray Train
     per_node = on_nodes[0] if len(set(on_nodes)) == 1 else size  # Ray may spread them unevenly
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    if size == shard_group(size, per_node, 16.0 * parameters, _memory()):
+    trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    if size == shard_group(size, per_node, state_bytes(parameters, trained, per_trained), _memory()):
         return init_device_mesh(kind, (size,))
     return init_device_mesh(kind, (size // per_node, per_node), mesh_dim_names=("nodes", "processes"))
 

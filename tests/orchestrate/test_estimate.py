@@ -28,10 +28,12 @@ from mm1_lab.config import (
     Scale,
     SftRecipe,
     SftStage,
+    Size,
     load_scale,
     load_sweep,
     resolve,
 )
+from mm1_lab.config.cost import expert_padding, training_cost
 from mm1_lab.data.batches import ConversationBatches, make_batch
 from mm1_lab.data.packing import Packer, shares_left_out
 from mm1_lab.data.types import Limits
@@ -178,7 +180,8 @@ def test_each_gpu_holds_its_share() -> None:
     scale = load_scale("smoke", ROOT / "sweeps" / "scales")
     one_row = load_scale("smoke", ROOT / "sweeps" / "scales", settings=("resources.micro_batch=1",))
     none: dict[str, Any] = {"flops": 0.0, "parameters": 0, "active": 0, "weights": 0, "checkpoint": 0}
-    how: dict[str, Any] = {"gradients": 120e9, "copies": 10e9, "activations": 3e9, "logits": 0.5e9, "gathered": 4e9}
+    how: dict[str, Any] = {"gradients": 120e9, "copies": 10e9, "activations": 3e9, "late": 1.5e9}
+    how |= {"logits": 0.5e9, "gathered": 4e9}
     cost = Cost(**none, **how, state=620e9, rows=512, divisible=True)
     h100 = Hardware(gpu="h100", count=512)
     # of 72 GB, 500 / 16 + 4 leave 36.75, and of these the logits take up to 2: 8 rows of 3 fit, 16 do not
@@ -198,6 +201,19 @@ def test_each_gpu_holds_its_share() -> None:
     assert gpu_share(asked, 4, scale, h100).held == 620e9 + 3e9 + 0.5e9, "an evaluation is not sharded"
     nodes = gpu_share(replace(cost, state=300e9, gradients=60e9), 16, scale, h100)
     assert nodes.held == 240e9 / 8 + 4e9 + 8 * 3e9 + 2e9, "each node holds the model"
+
+
+def test_experts_that_gpus_do_not_divide_are_counted_with_what_they_are_filled_up_to() -> None:
+    """64 experts on 48 GPUs: two on most of them, and a buffer for 96."""
+    size = Size(layers=2, width=1024, heads=16, experts=64, experts_every=1)
+    assert [expert_padding(size, gpus) for gpus in (8, 48, 64, 256)] == [1, 1.5, 1, 1], "256 divide rows or columns"
+    scale, network = (
+        load_scale("smoke", ROOT / "sweeps" / "scales"),
+        Network({"decoder": size.parameters().total}, 0, 0),
+    )
+    cost = training_cost(0, network, size, "bf16-mixed", 48)
+    held = [gpu_share(one, 48, scale, Hardware(gpu="h100", memory=1)).held for one in (cost, replace(cost, size=None))]
+    assert held[0] / held[1] == pytest.approx(1.5, rel=0.03)
 
 
 def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
@@ -227,9 +243,9 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
     assert "`run` refuses evaluation: 177 KB of state and " in asked("plan", 0.01, large)
     assert "use a smaller evaluate.batch_size (--set)" in asked("run", 0.01, large, code=2)
 
-    told = asked("plan", 0.01)
+    told = asked("plan", 0.012)
     assert re.search(r"decoder +to run .* 1 +2 +5.71 MB", told), "all"
-    assert re.search(r"multimodal +waits .* 1 +2 +6.82 MB", told), "two of four rows"
+    assert re.search(r"multimodal +waits .* 1 +2 +9.27 MB", told), "two of four rows"
     rows: list[int] = []
     forward = Training.forward
 
@@ -239,7 +255,7 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
 
     monkeypatch.setattr(Training, "forward", counted)
     short = [f"{name}.steps=2" for name in ("encoder", "decoder", "train")]
-    asked("run", 0.01, *short, "evaluate.questions=8", "evaluate.shots=[0]")
+    asked("run", 0.012, *short, "evaluate.questions=8", "evaluate.shots=[0]")
     assert rows[-4:] == [2] * 4 and 8 in rows, "the decoder's first phase is not divided"
 
 

@@ -37,6 +37,9 @@ def smoke(**changes: Any) -> Scale:
 def test_a_stage_that_cannot_be_shared_is_refused(stages: dict[str, Stage]) -> None:
     with pytest.raises(RequestError, match="decoder has 2 rows per batch, too few for the 3 workers of 85M"):
         stages["decoder"].workers(smoke(workers={"85M": 3}))
+    parts = smoke(workers={"85M": 2}, resources={"gpus": 0.5})
+    with pytest.raises(RequestError, match=r"2 workers of 85M needs a GPU .*gpus is 0.5; --set resources.gpus=1, or"):
+        stages["evaluation"].workers(parts)
     with pytest.raises(ValueError, match="workers: there is no size '86M'; did you mean '85M'"):
         smoke(workers={"86M": 2})
 

@@ -96,10 +96,10 @@ def only_the_first_makes_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """The others' networks are on the meta device until they get their shards."""
     shard = ShardedNetwork.__init__
 
-    def check(self: ShardedNetwork, module: nn.Module, network: nn.Module, precision: str) -> None:
+    def check(self: ShardedNetwork, module: nn.Module, network: nn.Module, *rest: Any) -> None:
         made = {not value.is_meta for value in (*network.parameters(), *network.buffers())}
         assert made == {team.is_first()}
-        shard(self, module, network, precision)
+        shard(self, module, network, *rest)
         assert not any(value.is_meta for value in (*network.parameters(), *network.buffers()))
 
     monkeypatch.setattr(ShardedNetwork, "__init__", check)
@@ -125,7 +125,7 @@ def test_a_team_trains_as_one_process_does(
 def test_what_a_team_began_it_or_one_alone_ends_and_the_other_way_round(
     experts_stage: DecoderStage, finished: Finished, tmp_path: Path
 ) -> None:
-    """Resumed by the same team bit for bit."""
+    """Resumed by the same team bit for bit. Two processes divide the rows of the three experts."""
     stage = shortened(experts_stage, 4)
     alone = finished(stage)
     straight, resumed, handed_over, taken_over = (tmp_path / name for name in ("one", "two", "three", "four"))
@@ -172,12 +172,16 @@ def test_a_pre_trained_decoder_is_read_by_all(tmp_path: Path) -> None:
     in_team(2, tmp_path, work)
 
 
+@pytest.mark.parametrize("kind", ["decoder", "experts"])
 def test_another_team_resumes_from_the_checkpoint_before_a_damaged_one(
-    decoder_stage: DecoderStage, finished: Finished, tmp_path: Path
+    kind: str, request: pytest.FixtureRequest, finished: Finished, tmp_path: Path
 ) -> None:
-    """Three processes after two. What the two leave are shards of like size, and an unfinished folder of four."""
-    phases = tuple(phase.model_copy(update={"batch_size": 3}) for phase in decoder_stage.training.phases)
-    stage = decoder_stage.model_copy(update={"training": decoder_stage.training.model_copy(update={"phases": phases})})
+    """Three processes after two. What the two leave are shards of like size, and an unfinished folder of four.
+
+    Two divide the rows of the three experts, three the experts."""
+    stage = request.getfixturevalue(f"{kind}_stage")
+    phases = tuple(phase.model_copy(update={"batch_size": 3}) for phase in stage.training.phases)
+    stage = stage.model_copy(update={"training": stage.training.model_copy(update={"phases": phases})})
     folder = tmp_path / "team"
     unfinished = folder / "last.ckpt.part"
     unfinished.mkdir(parents=True)
@@ -273,20 +277,37 @@ def test_a_team_adds_up_micro_batches(multimodal_stage: MultimodalStage, finishe
 
 
 @pytest.mark.slow
-def test_two_nodes_hold_the_model_each(
-    sft_stage: SftStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("mesh", [(2, 2), (4,)], ids=["two nodes", "one node"])
+def test_each_node_holds_the_model(
+    mesh: tuple[int, ...],
+    sft_stage: SftStage,
+    experts_stage: DecoderStage,
+    finished: Finished,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two nodes of two processes: the shards of one are those of the other, and only gradients pass between them."""
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    stage = shortened(sft_stage, 2)
+    """Two nodes of two processes: the shards of one are those of the other, and only gradients pass between them.
+
+    Of the three experts each process has half of the rows; on a node of four, a quarter of one matrix's columns. A
+    process alone takes the last step."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(mesh[-1]))
+    model = sft_stage.model.model_copy(update={"decoder": experts_stage})
+    stage = shortened(sft_stage.model_copy(update={"model": model}), 3)
+    with torch.device("meta"):
+        parameters = sum(one.numel() for one in build_mm1(stage, Squares.tokenizer).parameters())
+    monkeypatch.setattr(sharding, "_memory", lambda: 12.0 * parameters)  # a node holds Adafactor's state, not AdamW's
     alone, shard = finished(stage), sharding._shard
 
     def check(module: nn.Module, *rest: object) -> None:
         shard(module, *rest)  # type: ignore[arg-type]
-        assert {parameter.device_mesh.shape for parameter in module.parameters()} == {(2, 2)}
+        sharded: dict[str, Any] = {name: one for name, one in module.named_parameters() if one.numel()}
+        assert {parameter.device_mesh.shape for parameter in sharded.values()} == {mesh}
+        experts = [parameter for name, parameter in sharded.items() if ".experts." in name]
+        assert experts and all(mesh[-1] * one.to_local().numel() == one.numel() for one in experts)
 
     monkeypatch.setattr(sharding, "_shard", check)
-    in_team(4, tmp_path, lambda: train(stage, tmp_path / "team", finished))
+    in_team(4, tmp_path, lambda: train_killed(stage, tmp_path / "team", finished, after=2))
+    train(stage, tmp_path / "team", finished)
     assert_alike(alone, tmp_path / "team")
 
 

@@ -25,7 +25,7 @@ from mm1_lab.config import (
     Stage,
     canonical_json,
 )
-from mm1_lab.config.cost import LOGIT_BYTES, keeps_whole_gradients, shard_group
+from mm1_lab.config.cost import LOGIT_BYTES, expert_padding, keeps_whole_gradients, shard_group
 from mm1_lab.files import load_json, machine_cpus
 from mm1_lab.formatting import counted, short
 from mm1_lab.orchestrate.planning.plan import Plan
@@ -88,7 +88,7 @@ def estimate_stages(plan: Plan, request: Request) -> dict[str, Estimate]:
     """The estimates of the missing stages, by fingerprint."""
     import torch
 
-    from mm1_lab.model import connector_flops, count_parameters
+    from mm1_lab.model import connector_activations, connector_flops, count_parameters
     from mm1_lab.train.stages import KINDS
 
     scale = request.scale
@@ -107,7 +107,8 @@ def estimate_stages(plan: Plan, request: Request) -> dict[str, Estimate]:
         if same not in networks:
             with torch.device("meta"):
                 model = KINDS[type(trained)].build(trained, words)
-            networks[same] = Network(count_parameters(model), connector_flops(model), words.size)
+            saved = connector_activations(model, trained.precision) if scale.hardware else 0.0
+            networks[same] = Network(count_parameters(model), connector_flops(model), words.size, saved)
         cost = stage.cost(networks[same], scale)
         if scale.hardware:
             estimates[stage.fingerprint] = _estimate_on(scale.hardware, stage, cost, scale)
@@ -168,22 +169,27 @@ def gpu_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuSha
     def held(rows: int) -> float:
         """Bytes on each GPU, which adds up the gradients of several times if `rows` are fewer than its own.
 
-        Most are held at the end of the forward pass, with all activations and some logits, or near that of the backward
-        pass, with all gradients and the activations of the first part, about half.
+        Most are held at the end of the forward pass, with all activations and some logits, or late in the backward
+        pass, with all gradients and the activations of the first part.
         """
         lasting = cost.state - cost.gradients
         gradients = cost.gradients
         copies = cost.copies
         if gpus > 1 and not cost.whole:
             shards = shard_group(gpus, GPUS_OF_A_NODE, cost.state, memory)
-            lasting = lasting / shards + cost.gathered
-            gradients /= shards
+            padded = 1.0
+            if cost.size and cost.size.experts:  # the rest of the network is filled up hardly at all
+                padded += (expert_padding(cost.size, shards) - 1) * (1 - cost.active / cost.parameters)
+            lasting = padded * (lasting / shards + cost.gathered)
+            gradients *= padded / shards
             copies = 0.0
             if rows < own and keeps_whole_gradients(cost.parameters, memory):
                 lasting += 4.0 * cost.parameters
         activations = rows * cost.activations
-        forward = copies + activations + min(rows * cost.logits, LOGIT_BYTES)
-        return lasting + max(forward, gradients + activations / 2)
+        logits = min(rows * cost.logits, LOGIT_BYTES)
+        # seven tenths of them before their gradients, for which the copies are gone
+        forward = activations + max(copies + 0.7 * logits, logits)
+        return lasting + max(forward, gradients + rows * cost.late)
 
     if cost.divisible and scale.resources.micro_batch:
         rows = min(rows, scale.resources.micro_batch)
