@@ -378,9 +378,11 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         small = real_case("CLIP ViT-L/336", "Qwen2.5-0.5B", True, 2, Path(folder))
         rows.append(("waits for the GPU in a step", str(len(waits_of_a_step(small))), "0"))
-        cases = {(tower, decoder, ""): {} for tower in TOWERS for decoder in DECODERS}
-        cases[*next(iter(cases))[:2], ", frozen, at 896 px"] = {"frozen": ("encoder",), "image_size": 896}
-        for (tower, decoder, how), changes in cases.items():
+        cases: list[tuple[str, str, str, dict[str, Any]]] = []
+        for tower in TOWERS:
+            cases += [(tower, decoder, "", {}) for decoder in DECODERS]
+        cases.append((*cases[0][:2], ", frozen, at 896 px", {"frozen": ("encoder",), "image_size": 896}))
+        for tower, decoder, how, changes in cases:
             peak, planned = peak_beside_plan(real_case(tower, decoder, True, 4, Path(folder), **changes))
             counted = f"{peak / 1e9:.2f} GB, plan {planned / 1e9:.2f} GB ({planned / peak - 1:+.1%})"
             rows.append((f"peak of live tensors, {tower}{how} and {decoder}, 4 rows", counted, "±10%"))
