@@ -24,11 +24,15 @@ _gpu_allowed = True
 
 def allow_gpu(allowed: bool) -> None:
     """Whether this process may use a GPU. A scale without GPUs runs as many stages at a time as there are processors,
-    and all would share the first one: neither Ray nor torch hides it from them. Raises RequestError if it is to use one
-    and torch finds none, as it would train on the processor, for days."""
+    and all would share the first one: neither Ray nor torch hides it from them."""
     global _gpu_allowed
     _gpu_allowed = allowed
-    if allowed and not torch.cuda.is_available():
+
+
+def check_gpu() -> None:
+    """Raises RequestError if this process may use a GPU and torch finds none: it would train on the processor, for
+    days."""
+    if _gpu_allowed and not torch.cuda.is_available():
         try:
             torch.cuda.init()
             why = "torch.cuda.is_available() is false"

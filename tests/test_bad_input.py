@@ -96,7 +96,6 @@ def test_an_arm_that_the_data_do_not_allow_stands_in_no_other_s_way(
 
 def test_benchmarks_that_cannot_be_asked(refused: Refused) -> None:
     Path("own.jsonl").write_text('{"question": "two and two", "answer": "4"}\n', encoding="utf-8")
-    assert "there is no source 'captons'; did you mean 'captions'?" in refused("--set", "images_per_row={captons: 3}")
     named = "benchmarks=[{name: sums, questions: own.jsonl, metric: exact}]"
     assert "the world has a vocabulary of its own" in refused("--set", named)
     for key, message in (

@@ -14,6 +14,7 @@ from benchmarks import counts
 from mm1_lab.config import Network, Size, load_scale
 from mm1_lab.data.types import Data
 from mm1_lab.model import build_decoder, build_encoder, read_by_document, read_rows
+from mm1_lab.model.decoder import sparse_layers
 from mm1_lab.train.encoder_stage import Contrastive, pair_batch
 from mm1_lab.train.sharding import compile_parts
 from tests.conftest import SCALES, Words, evaluation_of
@@ -112,6 +113,7 @@ def test_layers_with_experts_are_compiled_as_one_graph_each(checkpointing: bool)
                 compile_parts(decoder.model)
         states = read_rows(decoder, torch.ones(2, 40, 16).cumsum(1).cos(), batch)
         (states.hidden[batch.documents > 0].square().mean() + sum(states.auxiliary.values())).backward()
+        assert all(layer.mlp.gate.logits is None for layer in sparse_layers(decoder)), "they would keep a layer alive"
         gradients = [parameter.grad for parameter in decoder.parameters() if parameter.grad is not None]
         found.append([states.routing, *states.auxiliary.values(), *gradients])
     torch.testing.assert_close(found[1], found[0])

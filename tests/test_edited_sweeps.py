@@ -48,11 +48,11 @@ def test_no_tables_of_the_scale_before_its_edit_stay_where_every_trial_fails(aga
 def test_arms_that_do_not_differ_at_the_scale_are_named(place: Place) -> None:
     arms = {"base": {}, "few": {"steps": 205_000}, "none": {"steps": 205_001}}
     write(place.folder / "q.yaml", {"title": "Q", "recipe": "base", "arms": arms, "contrasts": [CLAIM]})
-    told = "base = few = none at this scale: the same trials"
+    told = "base = few = none are the same trials"
     assert told in place.run("plan", "q.yaml", "--scale", "smoke", "--seeds", "2")
     assert told not in place.run("plan", "q.yaml", "--scale", "mini")
     output = place.run("run", "q.yaml", "--scale", "smoke", "--only", "base,few", "--inline")
-    first, last = "base = few at this scale: the same trials\n", "base = few at this scale: the same trials.\n"
+    first, last = "base = few are the same trials\n", "base = few are the same trials.\n"
     assert output.startswith(first) and last in output.split("Drawing")[1]
     assert re.search(r"\nfewer tokens are better +not judged: the same trials", output)
 

@@ -141,7 +141,7 @@ def short_table(study: Study) -> Table:
     for arm in study.distinct:
         alike = [other for other in study.scored if study.representative(other) == arm]
         if len(alike) > 1:
-            notes.append(f"{' = '.join(alike)} at this scale: the same trials.")
+            notes.append(f"{' = '.join(alike)} are the same trials.")
     return arms_table(study, short_measures(study), title(study), notes)
 
 

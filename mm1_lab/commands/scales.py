@@ -50,14 +50,14 @@ def check_scale(options: argparse.Namespace) -> int:
     if "validity" in gates:
         sweeps = ("validity", "data_mix")  # both may have the base and the blind control
         names = [variant_name(sweep, request.overrides, request.data_name) for sweep in sweeps]
-        published = here_or_shipped(PUBLISHED) / request.scale_name
-        for folder in (parent / name for parent in (request.folder.parent, published) for name in names):
+        own, published = request.folder.parent.resolve(), here_or_shipped(PUBLISHED).resolve() / request.scale_name
+        for folder in (parent / name for parent in (own, published) for name in names):
             study = read_study(folder) if (folder / "sweep.json").exists() else None
             if study and options.seeds is not None:
                 study = study.at_seeds(request.seeds)
             if study and (rules := validity_checks(study)):
-                if folder.parent == published:
-                    print(f"{request.folder.parent}: has nothing to judge; judging {folder} instead", file=sys.stderr)
+                if own != folder.parent:
+                    print(f"{own}: has nothing to judge; judging {folder} instead", file=sys.stderr)
                 print(f"\n{to_plain(validity_table(study, rules))}")
                 verdicts += [rule.verdict for rule in rules]
                 break

@@ -89,7 +89,9 @@ def build_decoder(size: Size, vocabulary: int, sequence: int) -> PreTrainedModel
 class Router(Qwen2MoeTopKRouter):
     """Chooses experts in single precision even when the rest runs in bf16: rounded logits would change the choice."""
 
-    logits: torch.Tensor
+    notes = False
+    """Whether `logits` are kept: for `read_rows` alone, not when a checkpointed layer is computed again."""
+    logits: torch.Tensor | None = None
     """(tokens, experts) of the last forward pass. How the library returns them keeps layers from being compiled."""
 
     def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -98,7 +100,8 @@ class Router(Qwen2MoeTopKRouter):
             logits = nn.functional.linear(hidden.flatten(0, -2).float(), self.weight.float())
             weights, chosen = logits.softmax(dim=-1).topk(self.top_k, dim=-1)
             weights = weights / weights.sum(dim=-1, keepdim=True)
-        self.logits = logits
+        if self.notes:
+            self.logits = logits
         return logits, weights.to(hidden.dtype), chosen
 
 

@@ -58,15 +58,20 @@ def read_rows(decoder: PreTrainedModel, embedded: torch.Tensor, batch: Batch) ->
             inputs = inputs.index_select(0, blocks.order)
             positions = positions[blocks.order]
         inputs, positions = inputs[None], positions[None]
+    routers = [layer.mlp.gate for layer in sparse_layers(decoder)]
+    for router in routers:
+        router.notes = True
     outputs = decoder.model(inputs_embeds=inputs, position_ids=positions, use_cache=False, **settings)
     hidden = outputs.last_hidden_state
     if blocks:
         hidden = hidden[0].index_select(0, blocks.back)
     hidden = hidden.view_as(embedded)
-    sparse = sparse_layers(decoder)
-    if not sparse:
+    if not routers:
         return States(hidden)
-    logits = [layer.mlp.gate.logits for layer in sparse]
+    logits = []
+    for router in routers:
+        logits.append(router.logits)
+        router.notes, router.logits = False, None
     return States(hidden, *_routing(logits, real, decoder.config.num_experts_per_tok))
 
 

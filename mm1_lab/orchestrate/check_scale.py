@@ -66,7 +66,8 @@ def measure_gates(
         try:
             checks.extend(measured)
         except KeyboardInterrupt:
-            print(f"\nGates measured before are in {table}; `--only` measures the others alone", flush=True)
+            if table.exists():
+                print(f"\nGates measured before are in {table}; `--only` measures the others alone", flush=True)
             raise
         print(duration(time.monotonic() - started), flush=True)
         with locked(request.ledger.results / ".lock"):  # other gates may have been measured at the same time

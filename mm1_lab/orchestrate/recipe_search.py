@@ -72,7 +72,7 @@ def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: S
         parts += [search.told(recipe, confirmation), short(confirmation.folder)]
     text = "\n\n".join(parts) + "\n"
     write_text(request.folder / "search.md", text)
-    print(f"\n{text}\n{request.folder / 'search.md'}, history.png")
+    print(f"\n{text}\n{request.folder / 'search.md'}, history.png, optuna.log")
     return 0
 
 

@@ -34,7 +34,9 @@ Draw = Callable[[Path], list[Path]]
 """Draws a sweep's tables and figures into its folder."""
 Short = Callable[[Path], str]
 """Summarises a sweep's folder in a few lines: a row per arm, and the verdicts."""
-DRAWN = ("table*", "contrasts", "validity", "scores", "measures", "figure", "points", "optima", "law")
+DRAWN = (
+    "table", "table_3", "table_4", "contrasts", "validity", "scores", "measures", "figure", "points", "optima", "law",
+)  # fmt: skip
 """The names of what is drawn into a sweep's folder."""
 
 
@@ -102,8 +104,9 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
                         os.utime(table, ns=(newest, newest))
             elif not any(request.ledger.has_scores(row.fingerprint) for row in trials):
                 for name in DRAWN:  # of trials that the sweep no longer has
-                    for path in request.folder.glob(f"{name}.*"):
-                        path.unlink()
+                    for ending in (".md", ".csv", ".json", ".png", ".tex", ".pdf"):
+                        with suppress(PermissionError):  # a colleague's
+                            (request.folder / f"{name}{ending}").unlink(missing_ok=True)
     except (Leaving, KeyboardInterrupt):  # there is no time: the next command logs what is missing
         loggers.clear()
         raise

@@ -83,14 +83,16 @@ def variant_name(sweep: str, overrides: Iterable[str], data_name: str) -> str:
 
 
 def _spelt(value: str) -> str:
-    """The same spelling for all values that are read as equal, which to YAML `1e-3` and 0.001 are not."""
+    """The same spelling for all values that YAML reads as equal, and for equal numbers: 1000, 1000.0 and `1e3`, which
+    YAML takes for a text."""
     read = yaml.safe_load(value)
-    if not isinstance(read, str):
-        return canonical_json(read)
-    with suppress(ValueError):
-        if math.isfinite(number := float(read)):
-            return canonical_json(number)
-    return read
+    number = read if isinstance(read, float) else math.nan
+    if isinstance(read, str):
+        with suppress(ValueError):
+            number = float(read)
+    if math.isfinite(number):
+        read = int(number) if number.is_integer() else number
+    return read if isinstance(read, str) else canonical_json(read)
 
 
 def data_name(path: Path | None, data: DataIdentity) -> str:

@@ -166,6 +166,10 @@ class ProcessStrategy(SingleDeviceStrategy):
     def is_writing(self) -> bool:
         return self._writing is not None and not self._writing.done()
 
+    @property
+    def has_failed(self) -> bool:
+        return self._writing is not None and self._writing.done() and self._writing.exception() is not None
+
     def finish_writing(self) -> None:
         """Returns when the last checkpoint is written. Raises what went wrong."""
         if self._writing:

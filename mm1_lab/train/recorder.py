@@ -21,8 +21,8 @@ REPORT_SECONDS = 0.35
 STEPS_BETWEEN_READS = {"cpu": 1, "cuda": 20}
 """Steps between readings of what stands on the device, at most: each waits for a GPU, and for the other processes."""
 READ_SECONDS = 5.0
-"""After so many seconds it is read however few steps that were: reports, checkpoints and the end of a process's time
-wait for it."""
+"""It is read about so often however few steps that are: reports, checkpoints and the end of a process's time wait for
+it."""
 CHECKPOINT_SECONDS = 60.0
 WRITING_SECONDS = 3.0
 """A checkpoint whose writing takes longer (a billion parameters are 12 GB) is written as much less often: training that
@@ -104,11 +104,12 @@ class Recorder(pl.Callback):
         self._read_at = step + steps
 
     def _is_due(self, trainer: pl.Trainer, now: float) -> bool:
-        """Whether a checkpoint is due; one that is still being written would be waited for, by all."""
+        """Whether a checkpoint is due; one that is still being written would be waited for, by all. If the last one
+        could not be written, the next tells it."""
         strategy = trainer.strategy
         assert isinstance(strategy, ProcessStrategy)
         pause = CHECKPOINT_SECONDS * max(1.0, strategy.writing_took / WRITING_SECONDS)
-        return now - self._saved >= pause and not strategy.is_writing
+        return strategy.has_failed or (now - self._saved >= pause and not strategy.is_writing)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._count_seconds(time.monotonic())

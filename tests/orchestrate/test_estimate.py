@@ -236,7 +236,7 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
     assert told.format(", --set gradient_checkpointing=true") in too_small, "not a smaller batch than one row"
     assert told.format("") in asked("plan", 0.003, "gradient_checkpointing=true", code=2)
     several = ("gradient_checkpointing=true", "resources.micro_batch=2")
-    assert told.format(", a smaller batch") in asked("plan", 0.003, *several, code=2)
+    assert told.format(", a smaller resources.micro_batch") in asked("plan", 0.003, *several, code=2)
     assert "2 `workers`, but hardware.count is 1" in asked("plan", 1, "workers={85M: 2}")
     assert "2 `workers`, but hardware.count is 1" in asked("run", 1, "workers={85M: 2}", code=2, inline=False)
     large = "evaluate.batch_size=4096"

@@ -123,6 +123,7 @@ def test_settings_and_data_name_the_variant_if_they_change_what_is_trained() -> 
     assert {name(f"train.learning_rate={rate}") for rate in ("1e-3", "1.0e-3", "0.001")} == {
         "s,train.learning_rate=0.001"
     }
+    assert name("train.steps=1e3") == name("train.steps=1000.0") == name("train.steps=1000") == "s,train.steps=1000"
     assert name("decoder=nan") == "s,decoder=nan"
     assert name("a=1,b=2") != name("a=1", "b=2")
 

@@ -236,6 +236,7 @@ def test_a_checkpoint_that_one_cannot_write_stops_all(
     monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
 
     def save(*_: object) -> None:
+        recorder.CHECKPOINT_SECONDS = 1e9  # in this process alone
         raise OSError(errno.ENOSPC, "no space left")
 
     monkeypatch.setattr(TorchCheckpointIO, "save_checkpoint", save)

@@ -159,7 +159,7 @@ def _ask_hub(name: str) -> None:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        HfApi().dataset_info(name, timeout=5.0)
+        HfApi().dataset_info(name, timeout=20.0)
     except (HfHubHTTPError, ValueError):
         pass  # `datasets` says what is wrong with the name
     except Exception as error:  # of the library for requests, which differs by version

@@ -137,7 +137,8 @@ def stored_image(image: Any) -> Image | None:
     if PurePosixPath(image).is_absolute():
         raise Broken(f"{image[:80]!r} is an absolute path; write it from the folder of images on (`images: FOLDER`)")
     if ".." in PurePosixPath(image).parts:
-        raise Broken(f"{image[:80]!r} leads out of the folder of images; write it from there on (`images: FOLDER`)")
+        text = f"{image[:80]!r} leads out of the folder of images; name one above it (`images: FOLDER`)"
+        raise Broken(f"{text}, and write paths from there")
     return Image(path=sound(image))
 
 

@@ -70,7 +70,9 @@ class Inline(Executor):
         """Imports what stages need, so that all stages run the code as it is now."""
         import_module("mm1_lab.train.stages")
         import_module("mm1_lab.evaluate.run")
-        import_module("mm1_lab.team").allow_gpu(scale.resources.gpus > 0)
+        team = import_module("mm1_lab.team")
+        team.allow_gpu(scale.resources.gpus > 0)
+        team.check_gpu()
 
     def work(self, work_list: WorkList, worker: Worker) -> None:
         failed_before = {key: _failed_at(work_list.ledger, key) for key in work_list.tasks}

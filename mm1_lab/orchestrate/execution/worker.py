@@ -150,6 +150,7 @@ class Worker:
         from mm1_lab import team
 
         team.allow_gpu(self.scale.resources.gpus > 0)
+        team.check_gpu()
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)

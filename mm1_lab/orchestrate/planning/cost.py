@@ -144,7 +144,7 @@ def _estimate_on(hardware: Hardware, stage: Stage, cost: Cost, scale: Scale) -> 
         if stage.TRAINS:
             remedies = "more `workers`"
             if share.rows > 1:
-                remedies += ", a smaller batch"
+                remedies += ", a smaller resources.micro_batch"
             if not scale.gradient_checkpointing and stage.KIND != "encoder":
                 remedies += ", --set gradient_checkpointing=true"
         part = scale.resources.gpus
@@ -179,7 +179,8 @@ def gpu_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuSha
             shards = shard_group(gpus, GPUS_OF_A_NODE, cost.state, memory)
             padded = 1.0
             if cost.size and cost.size.experts:  # the rest of the network is filled up hardly at all
-                padded += (expert_padding(cost.size, shards) - 1) * (1 - cost.active / cost.parameters)
+                of_experts = cost.size.in_experts() / cost.parameters
+                padded += (expert_padding(cost.size, shards) - 1) * of_experts
             lasting = padded * (lasting / shards + cost.gathered)
             gradients *= padded / shards
             copies = 0.0

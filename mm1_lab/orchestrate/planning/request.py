@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, SupportsIndex, get_args
 
 from mm1_lab.config import (
     ALLOWED,
-    SOURCES,
     TEXT_CORE,
     UNPARSED,
     WORLD_DATA,
@@ -191,13 +190,13 @@ class Request:
         return f"{str(measure)!r}: trials have no {what}{measure.of!r}{nearest(measure.of, known)}"
 
     def same_trials(self) -> list[str]:
-        """What is to be told of arms that do not differ at this scale, as where their steps are rounded alike."""
+        """What is to be told of arms that do not differ, as where their steps are rounded alike at this scale."""
         alike = defaultdict(list)
-        first = self.trials[0].seed
+        first = next(iter(self.trials), None)
         for trial in self.trials:
-            if trial.seed == first:  # at the others they are the same, too
+            if first and trial.seed == first.seed:  # at the others they are the same, too
                 alike[trial.fingerprint].append(trial.arm)
-        return [f"{' = '.join(arms)} at this scale: the same trials" for arms in alike.values() if len(arms) > 1]
+        return [f"{' = '.join(arms)} are the same trials" for arms in alike.values() if len(arms) > 1]
 
     def doubtful_claims(self) -> list[str]:
         """What is to be told before a run of claims that it cannot decide."""
@@ -278,11 +277,6 @@ def load_request(
         from mm1_lab.data.shards.datafile import DataFile
 
         data_file = DataFile.read(path)
-    sources = (*SOURCES, *(data_file.sources if data_file else ()))
-    for name in numbers.images_per_row:
-        hint = nearest(name, sources)
-        if name not in sources and "did you mean" in hint:  # other names may be of other data
-            raise RequestError(f"scale {scale}: images_per_row: there is no source {name!r}{hint}")
 
     # Every arm that is asked for can be built: told before data are indexed, which may take hours
     models = HuggingFace()
