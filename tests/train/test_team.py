@@ -8,6 +8,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
@@ -228,10 +229,19 @@ def test_a_team_s_checkpoints_are_written_beside_training(
     assert_alike(alone, folder)
 
 
-def test_a_checkpoint_that_one_cannot_write_stops_all(
+def test_a_checkpoint_that_one_cannot_write_stops_all_at_the_next_step(
     decoder_stage: DecoderStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise the others would wait for it at the next one."""
+    """Otherwise the others would wait for it at the next one, perhaps an hour later. Writing is waited for here."""
+    due, steps = Recorder._is_due, []
+
+    def once_written(self: Recorder, trainer: Any, now: float) -> bool:
+        steps.append(trainer.global_step)
+        if trainer.strategy._writing:
+            wait([trainer.strategy._writing])
+        return due(self, trainer, now)
+
+    monkeypatch.setattr(Recorder, "_is_due", once_written)
     monkeypatch.setattr(checkpoints, "WRITTEN_BESIDE_TRAINING", ("cpu",))
     monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
 
@@ -243,7 +253,8 @@ def test_a_checkpoint_that_one_cannot_write_stops_all(
 
     def work() -> None:
         with pytest.raises(OSError, match="no space left"):
-            train(shortened(decoder_stage, 60), tmp_path / "team", finished)
+            train(shortened(decoder_stage, 9), tmp_path / "team", finished)
+        assert steps == [1, 2]
 
     in_team(2, tmp_path, work)
     assert not (tmp_path / "team" / "model.safetensors").exists()
