@@ -139,7 +139,7 @@ def test_a_group_ends_when_its_claim_is_lost(tmp_path: Path) -> None:
     def lose(progress: Progress) -> None:
         raise ClaimLost("another process has taken over")
 
-    ray.init(num_cpus=2, include_dashboard=False)
+    ray.init("local", num_cpus=2, include_dashboard=False)  # beside those of other tests
     try:
         with pytest.raises(ClaimLost):
             in_group(2, Resources(), tmp_path / "storage", work, lose)
