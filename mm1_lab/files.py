@@ -43,6 +43,7 @@ RESULTS = Path("results/local")
 """Results, store and MLflow database by default; these folders are relative to the working directory."""
 PUBLISHED = Path("results/study")
 """The committed results."""
+PUBLISHED_CONTROLS = Path("results/controls")
 PARTS = Path("results/parts")
 
 

@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.judging.evidence import ABOVE
+from analysis.runs import minutes_of
 from analysis.seeds import earlier_world
 from analysis.statistics import UNKNOWN, Interval, mean_of, one_sample, over_blocks
-from analysis.study import Study, read_study
+from analysis.study import CIDER, Study, read_study
 from analysis.table import Table, as_text
 from mm1_lab.config import Check, CheckVerdict, Recipe, read_checks
 from mm1_lab.formatting import counted
@@ -29,6 +30,10 @@ CEILING = 95.0
 """Most points that leave room for a better arm."""
 SEED_SPREAD = {"0 shots": 3.0, "few shots": 5.0}
 """Largest standard deviation of the base's average over seeds, in points."""
+ORDER_SPREAD = {"content": 2.0, "CIDEr": 3.0}
+"""Largest standard deviation that the order of the data alone gives the base's average, captions scored by either."""
+ORDERS = 4
+"""Seeds that it takes to tell."""
 MOST_UNPARSED = 5.0
 """Largest percentage of answers that cannot be parsed."""
 SHOTS = (0, 4)
@@ -64,7 +69,39 @@ def validity_checks(study: Study) -> list[Check]:
         *_captions_and_text(scores),
         *demonstration_checks(scores, unseen, majorities),
         *_steadiness(scores),
+        *_cost(study, base),
     ]
+
+
+def order_checks(study: Study) -> list[Check]:
+    """What the order of the data alone changes, by an arm that differs from the base in nothing else; empty if the
+    sweep has none, or no seed has both. A seed's two orders are two draws: their difference has twice the variance."""
+    recipe = study.sweep.base
+    base = other = _arm_of(study, recipe)
+    for arm, changed in study.sweep.arms.items():
+        if arm != base and changed.model_copy(update={"data_order": recipe.data_order}) == recipe:
+            other = arm
+    if other == base:
+        return []
+    if not _seeds_of(study, base) & _seeds_of(study, other):
+        return []
+    scores = study.scores
+    averaged = {"content": scores[scores["family"].isin(PLAIN)]}
+    captions = averaged["content"][averaged["content"]["family"] == "captioning"]
+    if (captions["metric"] == "cider").any():  # one's own, which have no other metric
+        averaged = {"CIDEr": averaged["content"]}
+    else:
+        in_cider = scores["benchmark"].isin([f"{name}{CIDER}" for name in captions["benchmark"].unique()])
+        averaged["CIDEr"] = scores[(scores["family"] == "vqa") | in_cider]
+    checks = []
+    for metric, asked in averaged.items():
+        apart = (_by_seed(asked[asked["arm"] == other]) - _by_seed(asked[asked["arm"] == base])).dropna()
+        spread = float(np.sqrt((apart**2).mean() / 2))
+        seeds = counted(len(apart), "seed")
+        what = f"standard deviation that it gives the base's average, {seeds}, captions by {metric}"
+        check = Check.within("order of the data", what, spread, most=ORDER_SPREAD[metric])
+        checks.append(check if len(apart) >= ORDERS else replace(check, verdict="needs more seeds"))
+    return checks
 
 
 def read_judged(folder: Path, seeds: Sequence[int] | None = None) -> tuple[Study, list[Check]]:
@@ -72,7 +109,7 @@ def read_judged(folder: Path, seeds: Sequence[int] | None = None) -> tuple[Study
     study = read_study(folder)
     if seeds is not None:
         study = study.at_seeds(seeds)
-    checks = validity_checks(study)
+    checks = [*validity_checks(study), *order_checks(study)]
     return replace(study, failed_gates=failed_gates(study, checks)), checks
 
 
@@ -102,7 +139,9 @@ def validity_table(study: Study, checks: Sequence[Check]) -> Table:
     ]
     columns = ["check", "what", "value", "95 % interval", "needed", "verdict"]
     title = f"Validity of the base: {study.manifest.variant}, scale {study.manifest.scale}"
-    notes = [f"Of {len(checks)} checks: {tally}; 95 % intervals {about}."]
+    notes = [f"Of {len(checks)} checks: {tally}."]
+    if frame["low"].notna().any():
+        notes = [f"Of {len(checks)} checks: {tally}; 95 % intervals {about}."]
     if study.caution:
         notes.append(study.caution)
     return Table(title, frame[columns], notes)
@@ -118,10 +157,15 @@ def _seeds_of(study: Study, arm: str) -> set[int]:
     return set(done["seed"][done["arm"] == arm])
 
 
+def _fingerprints(study: Study, arm: str) -> list[str]:
+    """Those of the arm's finished trials."""
+    done = study.variant.done
+    return done["fingerprint"][done["arm"] == arm].tolist()
+
+
 def _majorities(study: Study, arm: str) -> Majorities:
     """The means over seeds; empty if records do not say."""
-    done = study.variant.done
-    records = [study.records[fingerprint] for fingerprint in done["fingerprint"][done["arm"] == arm]]
+    records = [study.records[fingerprint] for fingerprint in _fingerprints(study, arm)]
     levels = [pd.DataFrame(record.get("majority_by_kind", {})) for record in records]
     return pd.concat(levels).groupby(level=0).mean()
 
@@ -195,6 +239,14 @@ def _steadiness(scores: pd.DataFrame) -> Iterator[Check]:
         share = 100 * float((~asked["parsed"]).mean())
         what = f"VQA answers of the base, {shots} shots, percent"
         yield Check.within("answers parsed", what, share, most=MOST_UNPARSED)
+
+
+def _cost(study: Study, base: str) -> Iterator[Check]:
+    """Without a bound, as machines differ; nothing if no trial of the base was timed."""
+    records = {fingerprint: study.records[fingerprint] for fingerprint in _fingerprints(study, base)}
+    minutes, _ = minutes_of(replace(study, records=records))
+    if not np.isnan(minutes):
+        yield Check.within("cost", "core-seconds of the base's trial, without encoder and decoder", 60 * minutes)
 
 
 def _no_ceiling(what: str, asked: pd.DataFrame) -> Check:

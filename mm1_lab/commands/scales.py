@@ -1,15 +1,23 @@
 """Commands about a scale: check-scale, and fit-lr-law for its learning rates."""
 
+from __future__ import annotations
+
 import argparse
 import hashlib
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, option, repeated, request_of, switch
-from mm1_lab.config import GATES, RequestError, nearest, parse_count
-from mm1_lab.files import PUBLISHED, here_or_shipped
+from mm1_lab.config import GATES, Check, RequestError, nearest, parse_count
+from mm1_lab.files import PUBLISHED, PUBLISHED_CONTROLS, here_or_shipped
 from mm1_lab.results import Ledger, variant_name
+
+if TYPE_CHECKING:
+    from analysis.study import Study
+    from mm1_lab.orchestrate.planning.request import Request
 
 
 @command(
@@ -28,10 +36,8 @@ def check_scale(options: argparse.Namespace) -> int:
     if options.samples < 1:
         raise RequestError("--samples must be at least 1")
     request = request_of(options, "validity", only=("base",))
-    from analysis.judging.validity import validity_checks, validity_table
+    from analysis.judging.validity import order_checks, validity_checks
     from analysis.seeds import tuned_on
-    from analysis.study import read_study
-    from analysis.table import to_plain
     from mm1_lab.orchestrate.check_scale import gates_text, measure_gates
     from mm1_lab.orchestrate.execution.executor import make_executor
 
@@ -48,23 +54,45 @@ def check_scale(options: argparse.Namespace) -> int:
         print(f"\n{gates_text(rows)}")
         verdicts += [row.verdict for row in rows]
     if "validity" in gates:
-        sweeps = ("validity", "data_mix")  # both may have the base and the blind control
-        names = [variant_name(sweep, request.overrides, request.data_name) for sweep in sweeps]
-        own, published = request.folder.parent.resolve(), here_or_shipped(PUBLISHED).resolve() / request.scale_name
-        for folder in (parent / name for parent in (own, published) for name in names):
-            study = read_study(folder) if (folder / "sweep.json").exists() else None
-            if study and options.seeds is not None:
-                study = study.at_seeds(request.seeds)
-            if study and (rules := validity_checks(study)):
-                if own != folder.parent:
-                    print(f"{own}: has nothing to judge; judging {folder} instead", file=sys.stderr)
-                print(f"\n{to_plain(validity_table(study, rules))}")
-                verdicts += [rule.verdict for rule in rules]
-                break
-        else:
+        seeds = None if options.seeds is None else request.seeds
+        # both may have the base and the blind control
+        rules = _judge(request, ("validity", "data_mix"), PUBLISHED, seeds, validity_checks)
+        rules += _judge(request, ("controls",), PUBLISHED_CONTROLS, seeds, order_checks)
+        verdicts += [rule.verdict for rule in rules]
+        if not rules:
             command = request.command("--seeds", options.seeds or "5")
             print(f"\nNo seed has finished trials of both base and blind; run: {command}")
     return FAILED if "fail" in verdicts or not verdicts else DONE
+
+
+def _judge(
+    request: Request,
+    sweeps: Sequence[str],
+    published: Path,
+    seeds: Sequence[int] | None,
+    checks_of: Callable[[Study], list[Check]],
+) -> list[Check]:
+    """Prints and returns the checks of the first of the sweeps that has any, of one's own results or else of the
+    published ones."""
+    from analysis.judging.validity import validity_table
+    from analysis.study import read_study
+    from analysis.table import to_plain
+
+    own = request.folder.parent.resolve()
+    for parent in (own, here_or_shipped(published).resolve() / request.scale_name):
+        for sweep in sweeps:
+            folder = parent / variant_name(sweep, request.overrides, request.data_name)
+            if not (folder / "sweep.json").exists():
+                continue
+            study = read_study(folder)
+            if seeds is not None:
+                study = study.at_seeds(seeds)
+            if checks := checks_of(study):
+                if parent != own:
+                    print(f"{own}: has nothing to judge; judging {folder} instead", file=sys.stderr)
+                print(f"\n{to_plain(validity_table(study, checks))}")
+                return checks
+    return []
 
 
 @command(

@@ -13,7 +13,13 @@ import pytest
 from scipy import stats
 
 from analysis.judging.evidence import study_not_judged
-from analysis.judging.validity import demonstration_checks, failed_gates, validity_checks, validity_table
+from analysis.judging.validity import (
+    demonstration_checks,
+    failed_gates,
+    order_checks,
+    validity_checks,
+    validity_table,
+)
 from analysis.study import read_study
 from analysis.table import to_markdown
 from mm1_lab.config import WORLD_DATA, Check, load_sweep
@@ -82,6 +88,21 @@ def test_a_base_that_sees_learns_and_is_steady_passes_and_is_written(tmp_path: P
     shown = validity_table(read_study(folder), rows)
     assert shown.notes[0].startswith(f"Of {len(named)} checks: ") and "over 3 seeds" in shown.notes[0]
     assert "| above blind | vqa, 4 shots |" in to_markdown(shown)
+
+
+def test_what_the_order_of_the_data_alone_changes(tmp_path: Path) -> None:
+    folder = Path(__file__).parents[2] / "results" / "controls" / "mini" / "controls"
+    table = pd.read_csv(folder / "scores.csv")
+    captions = table["benchmark"].isin(["captions", "text-captions"])
+    in_cider = table["benchmark"].isin(["captions cider", "text-captions cider"])
+    study = read_study(folder)
+    found = order_checks(study)
+    for check, chosen in zip(found, (captions, in_cider), strict=True):
+        means = table[chosen | (table["family"] == "vqa")].groupby(["seed", "arm"])["score"].mean().unstack()
+        of_two = means[["base", "other-order"]].var(axis=1, ddof=1)  # of each seed's two orders
+        assert check.value == pytest.approx(np.sqrt(of_two.mean()), rel=1e-4) and check.verdict == "pass"
+    assert {check.verdict for check in order_checks(study.at_seeds([300, 301]))} == {"needs more seeds"}
+    assert order_checks(study.at_seeds([7])) == [] == order_checks(read_study(write(tmp_path, seeds=2)))
 
 
 def test_with_one_seed_intervals_are_over_blocks_of_questions(tmp_path: Path) -> None:

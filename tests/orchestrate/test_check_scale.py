@@ -100,7 +100,8 @@ def test_one_gate_alone_needs_no_weights(place: Place, check: Ask, monkeypatch: 
     assert "run: mm1-lab run validity --scale smoke --seeds 3-4\n" in told
     told = check("mini", "--only", "validity", code=1)  # three of its rules fail
     assert re.search(r"nothing to judge; judging \S+/results/study/mini/data_mix instead\n", told)
-    assert "Validity of the base: data_mix, scale mini" in told
+    assert "Validity of the base: data_mix, scale mini" in told and re.search(r"\ncost +core-seconds .* reported", told)
+    assert "Validity of the base: controls, scale mini" in told and "\norder of the data" in told
     assert not list(place.results.glob("store/*/DONE"))
     assert "there is no gate 'prompt'; did you mean 'prompts'" in check("smoke", "--only", "prompt", code=2)
 
