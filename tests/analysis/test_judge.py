@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import warnings
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,7 @@ from tests.conftest import REPOSITORY, Refused
 LOGS = Path(__file__).parent / "harness_logs"
 """Written by lmms-eval 0.7.3 and lm-evaluation-harness 0.4.13 for ten made-up questions, without what they say of the
 machine."""
-several = pytest.mark.parametrize("tables", [20, pytest.param(1000, marks=pytest.mark.soak)])
-"""Simulated tables of known truth."""
+soaked = partial(pytest.param, marks=pytest.mark.soak)
 
 
 def table(arms: dict[str, Any], **columns: Any) -> pd.DataFrame:
@@ -82,8 +82,8 @@ def test_variances_of_independent_runs_are_moderated_towards_the_other_arms() ->
     assert claim["high"] - claim["difference"] == pytest.approx(max(ends))
 
 
-@pytest.mark.parametrize("tables", [100, pytest.param(1000, marks=pytest.mark.soak)])
-@pytest.mark.parametrize(("runs", "of_base", "spread"), [(3, 10, 5.0), (2, 20, 3.0)])
+@pytest.mark.parametrize("tables", [100, soaked(1000)])
+@pytest.mark.parametrize(("runs", "of_base", "spread"), [soaked(3, 10, 5.0), (2, 20, 3.0)])
 def test_an_arm_that_varies_more_and_was_run_less_is_seldom_wrongly_judged(
     runs: int, of_base: int, spread: float, tables: int
 ) -> None:
@@ -140,7 +140,7 @@ def test_an_average_is_over_benchmarks_not_over_questions() -> None:
     assert any("5 of 65 scores are left out" in note for note in judgement.notes)
 
 
-@several
+@pytest.mark.parametrize("tables", [20, soaked(1000)])
 def test_intervals_of_independent_runs_cover_and_families_seldom_err(tables: int) -> None:
     """Five arms of the same truth, and one that is far better."""
     chance = np.random.default_rng(0)
@@ -185,17 +185,15 @@ def test_later_seeds_change_no_look_before_them_which_is_told(paired: bool) -> N
 
 def test_groups_of_arms_are_judged_by_their_means() -> None:
     arms = {"base": [50.0, 52, 51], "wide": [56.0, 58, 56, 90], "deep": [54.0, 55, 56], "other": [50.0, 50, 51]}
-    claims = [{"first": ["wide", "deep"], "second": "base"}, {"first": ["wide", "deep"], "second": ["deep", "base"]}]
-    groups, cancelled = judge(table(arms), claims).claims
+    claims = [{"first": ["wide", "deep"], "second": "base"}]
+    (groups,) = judge(table(arms), claims).claims
     means = (np.array(arms["wide"][:3]) + arms["deep"]) / 2
     known = stats.ttest_rel(means, arms["base"])
     assert groups["claim"] == "mean of wide, deep − base" and groups["seeds"] == 3
     assert (groups["low"], groups["high"]) == pytest.approx(tuple(known.confidence_interval()))
-    half = (np.array(arms["wide"][:3]) - arms["base"]) / 2
-    assert cancelled["difference"] == pytest.approx(half.mean()), "an arm on both sides cancels out"
 
     independent = {"base": [50.0, 52, 51, 49], "wide": [56.0, 59], "deep": [54.0, 55, 56]}
-    (claim,) = judge(table(independent).drop(columns="seed"), claims[:1]).claims
+    (claim,) = judge(table(independent).drop(columns="seed"), claims).claims
     counts, degrees = np.array([4, 2, 3]), np.array([3, 1, 2])
     own = np.array([1, 0.25, 0.25]) * [np.var(scores, ddof=1) for scores in independent.values()] / counts
     freedom = own.sum() ** 2 / (own**2 / degrees).sum()
@@ -272,9 +270,6 @@ def test_one_run_of_each_arm_gives_no_verdict_but_what_luck_is_worth() -> None:
     assert judgement.spread["smallest_gain"] == pytest.approx(stats.t.ppf(0.975, 2) * np.sqrt(2) * deviation)
     assert judgement.notes[0] == "Left out 1 of 6 rows by their status (crash)."
     assert judge(frame[:3], columns=columns).spread is None
-    for status in ("CANCELLED", "PRUNED", "OUT_OF_MEMORY", "Timed out", "CANCELLED by 1000"):
-        (note, *_) = judge(frame.replace("crash", status), columns=columns).notes
-        assert note == f"Left out 1 of 6 rows by their status ({status})."
 
 
 def test_one_run_of_each_arm_is_compared_over_questions_each_of_which_counts_once() -> None:
@@ -342,16 +337,21 @@ def test_logs_without_questions_are_judged_by_their_metric_at_each_number_of_sho
     assert [claim["difference"] for claim in judge(tmp_path, claims).claims] == pytest.approx([32.5, 35, 30])
 
 
-def test_logs_in_which_less_is_better(tmp_path: Path, told: dict[str, Any]) -> None:
-    """lm-evaluation-harness says of each metric whether more is better; one of which it is not tells no gain."""
-    told["higher_is_better"] = {
-        "lambada": {"perplexity": False, "acc": True},
-        "wikitext": {"word_perplexity": False},
-    }
+@pytest.mark.parametrize("is_told", [True, False])
+def test_logs_in_which_less_is_better(is_told: bool, tmp_path: Path, told: dict[str, Any]) -> None:
+    """lm-evaluation-harness says of each metric whether more is better, or it is known by name; one of which it is not
+    tells no gain."""
+    del told["higher_is_better"]
+    if is_told:
+        told["higher_is_better"] = {
+            "lambada": {"difficulty": False, "acc": True},
+            "wikitext": {"word_difficulty": False},
+        }
+    what = "difficulty" if is_told else "perplexity"
     told["groups"] = {"all_text": {"acc,none": 0.5}}
     for arm, perplexity, accuracy in (("base", 9.0, 0.3), ("better", 4.0, 0.6)):
-        wikitext = {"wikitext": {"word_perplexity,none": perplexity}}
-        lambada = {"lambada": {"perplexity,none": perplexity, "acc,none": accuracy}}
+        wikitext = {"wikitext": {f"word_{what},none": perplexity}}
+        lambada = {"lambada": {f"{what},none": perplexity, "acc,none": accuracy}}
         write_results(tmp_path / "logs" / arm, told | {"results": lambada | wikitext | told["groups"]})
         write_results(tmp_path / "without" / arm, told | {"results": wikitext})
     judgement = judge(tmp_path / "logs", [{"first": "better", "second": "base"}])
@@ -359,17 +359,6 @@ def test_logs_in_which_less_is_better(tmp_path: Path, told: dict[str, Any]) -> N
     assert "Left out, without a score in all runs of which more is better: wikitext." in judgement.notes
     with pytest.raises(RequestError, match="no task has a score in its results of which more is better; give a table"):
         judge(tmp_path / "without")
-
-
-def test_logs_that_do_not_say_which_way_is_better_leave_perplexities_out(tmp_path: Path, told: dict[str, Any]) -> None:
-    del told["higher_is_better"]
-    for arm, perplexity, accuracy in (("base", 9.0, 0.3), ("better", 4.0, 0.6)):
-        wikitext = {"word_perplexity,none": perplexity, "bits_per_byte,none": perplexity / 10}
-        lambada = {"perplexity,none": perplexity, "acc,none": accuracy}
-        write_results(tmp_path / arm, told | {"results": {"wikitext": wikitext, "lambada": lambada}})
-    judgement = judge(tmp_path, [{"first": "better", "second": "base"}])
-    assert judgement.claims[0]["difference"] == pytest.approx(30)
-    assert "Left out, without a score in all runs of which more is better: wikitext." in judgement.notes
 
 
 def test_a_task_has_one_metric_in_all_logs(tmp_path: Path, told: dict[str, Any]) -> None:
@@ -490,7 +479,6 @@ ONE = "contrasts: [{first: a, second: b}]"
     [
         ("contrasts: []", [], "must hold a list of `contrasts`"),
         ("contrasts: [a]", [], "contrast 1: must hold keys and values"),
-        ("contrasts: [{first: a}]", [], "the key 'second' is missing"),
         ("contrasts: [{first: a, second: c}]", [], "the table has no arm 'c'"),
         ("contrasts: [{first: [a, b], second: [b, a]}]", [], "both sides are the same"),
         ("contrasts: [{first: a, second: b, measure: 4-shot}]", [], "the table has no '4-shot'"),
@@ -500,8 +488,6 @@ ONE = "contrasts: [{first: a, second: b}]"
         (ONE, ["--columns", "seed=x"], "has no column 'x'"),
         (ONE, ["--columns", "arm=arm,seed=arm"], "--columns: 'arm' cannot be both arm and seed"),
         (ONE, ["--columns", "score=x, in %,arm=arm"], "has no column 'x, in %'"),
-        (ONE, ["--looks", "1"], "--looks"),
-        (ONE, ["--looks", "4,2"], "--looks"),
         (ONE, ["--looks", "4,x"], "--looks"),
         (ONE, ["--figure", "plot.doc"], "--figure"),
     ],
@@ -543,7 +529,7 @@ def test_rows_are_left_out_by_the_first_word_of_their_status_and_others_are_told
 @pytest.mark.parametrize(
     ("status", "counts"),
     [("0 failed", True), ("1 failed, 12 passed", True), ("", True), (None, True), ("keep: failed before", True),
-     ("out of memory: killed", False), ("Timed out after 3h", False), ("node_fail", False), ("FAILED (exit 1)", False)],
+     ("out of memory: killed", False), ("Timed out after 3h", False), ("node_fail", False), ("PRUNED", False)],
 )  # fmt: skip
 def test_which_statuses_count(status: str | None, counts: bool) -> None:
     """Of a row without one too, as tables have where only crashed runs say something."""

@@ -1,7 +1,6 @@
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from mm1_lab import files
@@ -128,21 +127,6 @@ def test_settings_and_data_name_the_variant_if_they_change_what_is_trained() -> 
     assert name("a=1,b=2") != name("a=1", "b=2")
 
 
-def test_unreadable_results_say_what_to_do(tmp_path: Path) -> None:
-    folder = tmp_path / "results" / "smoke" / "data_mix"
-    sweep, rows = manifest(tmp_path)
-    merge_manifest(folder, sweep, rows, lambda row: True)
-    with pytest.raises(RequestError, match="no trial is finished"):
-        read_scores(read_variant(folder))
-    ledger = Ledger(tmp_path / "results", tmp_path / "store")
-    write(ledger, rows[0].fingerprint, tmp_path)
-    variant = read_variant(folder)
-    path = ledger.trial_folder(rows[0].fingerprint) / "scores.parquet"
-    pd.read_parquet(path).rename(columns={"block": "blok"}).to_parquet(path)
-    with pytest.raises(RequestError, match=r"scores\.parquet: lacks the column 'block'"):
-        read_scores(variant)
-
-
 def test_a_sweep_without_trials_has_none_done_and_its_command_does_not_invent_a_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +134,8 @@ def test_a_sweep_without_trials_has_none_done_and_its_command_does_not_invent_a_
     sweep, _ = manifest(tmp_path)
     merge_manifest(folder, sweep, [], lambda row: True)
     assert list(read_variant(folder).done["arm"]) == []
+    with pytest.raises(RequestError, match="no trial is finished"):
+        read_scores(read_variant(folder))
     with monkeypatch.context() as there:
         there.chdir(folder.parent)
         assert read_variant(Path(folder.name)).folder == folder
@@ -157,29 +143,24 @@ def test_a_sweep_without_trials_has_none_done_and_its_command_does_not_invent_a_
     assert own.command() == f"mm1-lab run {sweep.sweep.name} --scale {sweep.scale} --data FOLDER/books.yaml"
 
 
-def test_files_that_a_library_keeps_to_their_owner_may_be_read_by_whom_the_others_may(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "results", tmp_path / "store")
-    partial = ledger.begin_stage("f")
-    assert partial is not None
-    (partial / "model.safetensors").touch(0o600)
-    ledger.finish_stage("f")
-    folder = ledger.stage_folder("f")
-    assert (folder / "model.safetensors").stat().st_mode == (folder / "DONE").stat().st_mode
-
-
-def test_a_stage_that_a_colleague_began_can_be_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only its owner can change a file's mode, even to what it is."""
+def test_a_finished_stage_may_be_read_by_whom_its_folder_may_and_finished_by_whom_did_not_begin_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries keep some files to their owner; only the owner can change a file's mode, even to what it is."""
 
     def refuse(path: Path, mode: int) -> None:
         raise PermissionError(1, "Operation not permitted", str(path))
 
     ledger = Ledger(tmp_path / "results", tmp_path / "store")
-    partial = ledger.begin_stage("f")
-    assert partial is not None
-    (partial / "training.csv").touch()
-    monkeypatch.setattr(Path, "chmod", refuse)
-    ledger.finish_stage("f")
-    assert ledger.has_weights("f")
+    for fingerprint, mode in (("own", 0o600), ("colleague's", 0o666)):
+        partial = ledger.begin_stage(fingerprint)
+        assert partial is not None
+        (partial / "model.safetensors").touch(mode)
+        ledger.finish_stage(fingerprint)
+        assert ledger.has_weights(fingerprint)
+        monkeypatch.setattr(Path, "chmod", refuse)
+    folder = ledger.stage_folder("own")
+    assert (folder / "model.safetensors").stat().st_mode == (folder / "DONE").stat().st_mode
 
 
 def test_processes_of_the_same_number_may_write_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
