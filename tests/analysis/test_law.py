@@ -12,15 +12,7 @@ from scipy import stats
 from analysis.law.fit import fit_law
 from analysis.law.optimum import Cell, Optimum, find_optimum
 from mm1_lab.config import load_sweep
-from tests.analysis.lr_sweeps import (
-    SIZES,
-    SLOPE,
-    cell,
-    fall,
-    fine_cell,
-    searched_cell,
-    true_log_rate,
-)
+from tests.analysis.lr_sweeps import SIZES, SLOPE, cell, fall, fine_cell, searched_cell, true_log_rate
 
 GRID = math.log(2) * np.arange(-2, 3) + 0.2
 
@@ -85,7 +77,7 @@ def test_a_cliff_is_seen_however_far_the_rates_are_apart() -> None:
     assert math.exp(find_optimum(cell(1e6, rates, -ruined)).log_rate) == pytest.approx(4e-4)
 
 
-@pytest.mark.parametrize("factor", [2.0, 3.0, 10.0])
+@pytest.mark.parametrize("factor", [2.0, 10.0])
 def test_a_smooth_curve_has_no_cliff_wherever_its_top_is(factor: float) -> None:
     rates = math.log(factor) * np.arange(-3, 3)
     for top in np.linspace(-0.5, 0.5, 21):
@@ -166,6 +158,7 @@ MINI = {"9M": 9_216, "85M": 82_944, "302M": 307_200, "740M": 752_640, "1.2B": 1_
 """Parameters of the sizes of sweeps/lr_law.yaml at `mini`."""
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("measure", "noise", "scatter"), [("held-out loss", 0.005, 0.06), ("8-shot", 0.02, 0.3)])
 def test_the_sweep_s_sizes_decide_the_paper_s_slope_at_three_seeds(measure: str, noise: float, scatter: float) -> None:
     """`scatter` of the best rates around the law, in ln η, by each measure as in the study of world 3."""
