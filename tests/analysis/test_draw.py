@@ -295,15 +295,13 @@ def test_each_level_of_an_axis_is_compared_with_the_base_s_and_controls_stand_ap
 
 def test_machines_are_mixed_only_within_a_seed(data_mix: Sweep) -> None:
     study = study_of(data_mix, (0, 1), questions=8, arms=("base", "captions"))
-    trials = study.variant.trials
+    trials = study.variant.trials.set_index("fingerprint")
     for by, mixed in (("seed", False), ("arm", True)):
-        machines = {
-            f: {"environment": {"processor": str(key)}}
-            for f, key in zip(trials["fingerprint"], trials[by], strict=True)
-        }
-        assert mixes_machines(replace(study, records=machines), ["base", "captions"]) is mixed
-        parts = {f: {"summaries": {"decoder": one["environment"], "encoder": {}}} for f, one in machines.items()}
-        assert mixes_machines(replace(study, records=parts), ["base", "captions"]) is mixed
+        machines = {fingerprint: {"processor": str(key)} for fingerprint, key in trials[by].items()}
+        whole = {fingerprint: {"environment": one} for fingerprint, one in machines.items()}
+        parts = {fingerprint: {"summaries": {"decoder": one, "encoder": {}}} for fingerprint, one in machines.items()}
+        for records in (whole, parts):
+            assert mixes_machines(replace(study, records=records), ["base", "captions"]) is mixed
 
 
 def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path) -> None:
@@ -379,9 +377,8 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
     write_results(local, of_paper, arms, (0, 1), scale="smoke", questions=16)
     assert main(["figures"]) == 0
     summary = (local / "summary.md").read_text(encoding="utf-8")
-    parts = ("### My question", "### Across sweeps", "captions lift zero-shot", "### Pre-training")
-    places = [summary.index(part) for part in parts]
-    assert places == sorted(places) and "run zeta --scale smoke --seeds 0,1`" in summary
+    assert re.search("### My question.*### Across sweeps.*captions lift zero-shot.*### Pre-training", summary, re.S)
+    assert "run zeta --scale smoke --seeds 0,1`" in summary
 
     assert {path: path.read_bytes() for path in study.rglob("*") if path.is_file()} == before
     assert main(["figures", "--results", str(study), "--latex"]) == 0 and (study / "summary.md").exists()

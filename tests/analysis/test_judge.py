@@ -331,7 +331,7 @@ def test_logs_in_which_less_is_better(is_told: bool, tmp_path: Path, told: dict[
     what = "difficulty" if is_told else "perplexity"
     told["groups"] = {"all_text": {"acc,none": 0.5}}
     for arm, perplexity, accuracy in (("base", 9.0, 0.3), ("better", 4.0, 0.6)):
-        wikitext = {"wikitext": {f"word_{what},none": perplexity}}
+        wikitext = {"wikitext": {f"word_{what},none": perplexity, "bits_per_byte,none": perplexity / 10}}
         lambada = {"lambada": {f"{what},none": perplexity, "acc,none": accuracy}}
         write_results(tmp_path / "logs" / arm, told | {"results": lambada | wikitext | told["groups"]})
         write_results(tmp_path / "without" / arm, told | {"results": wikitext})

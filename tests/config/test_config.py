@@ -8,7 +8,6 @@ from mm1_lab.config import (
     PAPER_LAW,
     WORLD_DATA,
     DataMix,
-    DecoderStage,
     MultimodalStage,
     Pretrained,
     PretrainedDecoder,
@@ -63,11 +62,9 @@ def mix(**weights: float) -> DataMix:
 def test_weights_are_ratios() -> None:
     shares = mix(captions=5, interleaved=5, text=1).shares()
     assert shares == mix(captions=45, interleaved=45, text=9).shares()
-    captions = 0.93 * 5 / 11
-    synthetic = 0.07 * 5 / 11
-    assert shares == pytest.approx(
-        {"captions": captions, "synthetic": synthetic, "interleaved": 5 / 11, "text": 1 / 11}
-    )
+    part = 5 / 11
+    known = {"captions": 0.93 * part, "synthetic": 0.07 * part, "interleaved": part, "text": part / 5}
+    assert shares == pytest.approx(known)
     assert mix(captions=1).identity == {"captions": 1.0} != mix(text=1, synthetic_share=0.5).identity
     assert mix(text=1).model_copy(update={"synthetic_share": 0.5}).identity == {"text": 1.0, "synthetic_share": 0.5}
     assert list(mix(captions=0, interleaved=3, text=0).shares()) == ["interleaved"]
@@ -99,9 +96,8 @@ def test_a_decoder_with_experts_starts_as_the_dense_one(sweep: Sweep) -> None:
     dense = "decoders.85M={layers: 4, width: 80, heads: 4}"
     scratch = mini_with("base_decoder=302M", experts, dense)
     upcycled = mini_with("base_decoder=302M", experts, dense, "upcycled={302M: 85M}")
-    decoders = [resolve("base", sweep.base, scale, 0, WORLD).evaluation.model.decoder for scale in (scratch, upcycled)]
-    first, second = decoders
-    assert isinstance(first, DecoderStage) and isinstance(second, DecoderStage)
+    trials = [resolve("base", sweep.base, scale, 0, WORLD) for scale in (scratch, upcycled)]
+    first, second = (trial.evaluation.model.decoder for trial in trials)
     assert first.upcycled_from is None and first.fingerprint != second.fingerprint
     assert second.upcycled_from == first.model_copy(update={"size": upcycled.decoders["85M"]})
 
@@ -162,11 +158,11 @@ def test_a_file_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
         load_sweep(path)
 
 
-def test_settings_reach_keys_with_dots_and_new_keys_of_tables() -> None:
+def test_settings_reach_keys_with_dots_and_new_keys_of_tables_and_may_have_exponents() -> None:
     settings = (
         "decoders.1.2B.layers=3", "decoders.1.7B={layers: 2, width: 8, heads: 2}", "decoders.1.7B.layers=4",
         "train.lr_multipliers.connector=2", "resolutions.700=72",
-        "workers.1.2B=2",
+        "workers.1.2B=2", "train.steps=1e2", "train.learning_rate=1e-3",
     )  # fmt: skip
     mini, changed = mini_with(), mini_with(*settings)
     assert changed.decoders["1.2B"] == mini.decoders["1.2B"].model_copy(update={"layers": 3})
@@ -174,6 +170,7 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables() -> None:
     assert changed.train.lr_multipliers == mini.train.lr_multipliers | {"connector": 2}
     assert changed.workers == {"1.2B": 2}
     assert changed.resolutions == mini.resolutions | {700: 72}
+    assert (changed.train.steps, changed.train.learning_rate) == (100, 0.001)
 
 
 @pytest.mark.parametrize(
@@ -201,11 +198,6 @@ def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:
     in_both = ("sft={steps: 3}", "sft.steps=3", "sft={}")
     for setting in (*in_both, "sft={steps: 3, batch_size: 2}", "image_tokens={64: 4}", "encoder={stesp: 3}"):
         assert not is_of_recipe(setting), setting
-
-
-def test_numbers_may_have_exponents() -> None:
-    train = mini_with("train.steps=1e2", "train.learning_rate=1e-3").train
-    assert (train.steps, train.learning_rate) == (100, 0.001)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +260,6 @@ def test_the_paper_s_rate_counts_a_decoder_s_own_heads_and_feed_forward() -> Non
     model = resolve_ready({"learning_rate": "paper"})
     assert model.parameters().total == pytest.approx(357_800_000 + 27 * (4 * 1152**2 + 2 * 1152 * 4304), rel=1e-4)
     assert model.training.learning_rate == PAPER_LAW.rate(357_826_560)
-    assert isinstance(model.decoder, PretrainedDecoder)
     assert "shape" not in model.decoder.identity
 
 
