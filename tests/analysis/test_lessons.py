@@ -65,6 +65,7 @@ def test_a_world_as_the_paper_says_supports_the_paper() -> None:
     assert verdicts(found, *CONNECTOR) == dict.fromkeys(CONNECTOR, "supported")
     tokens = found["image tokens"]
     assert tokens["low"] < 4 < tokens["high"] and "6 pairs" in tokens["detail"]
+    assert (found["connector type"]["parts"], found["connector order"]["parts"]) == (3, 12)
     assert (tokens["seeds"], tokens["seeds_are"], tokens["interval"]) == (5, "development", "seeds")
     assert tokens["df"] == 4 + 5, "six pairs of five seeds are five pieces of evidence, beside those of the other axes"
 

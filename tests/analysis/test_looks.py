@@ -152,6 +152,7 @@ def test_looks_are_read_and_what_makes_no_sense_is_refused() -> None:
     for text, seeds, message in (
         ("4,x", 10, "give increasing numbers of seeds"),
         ("6,4,10", 10, "give increasing numbers"),
+        ("1,10", 10, "give increasing numbers"),
         (None, 1, "one seed decides nothing"),
         ("4,6", 10, "last look is after 6 seeds, but --seeds gives 10"),
     ):

@@ -26,6 +26,7 @@ def test_figure_5_holds_what_the_text_gives() -> None:
     above = paper.value("a", "50/50", "4-shot")
     assert str(above) == "> 58.0"
     assert paper.value("a", "66/33", "0-shot") is None
+    assert not [key for key in paper.values if key[0] in "bcd" or key[2] == "text-core"]
 
 
 def test_equation_1_is_the_rate_that_recipes_may_ask_for() -> None:

@@ -100,6 +100,7 @@ def test_a_decoder_with_experts_starts_as_the_dense_one(sweep: Sweep) -> None:
     first, second = (trial.evaluation.model.decoder for trial in trials)
     assert first.upcycled_from is None and first.fingerprint != second.fingerprint
     assert second.upcycled_from == first.model_copy(update={"size": upcycled.decoders["85M"]})
+    assert [stage.KIND for stage in second.chain()] == ["decoder", "decoder"]
 
 
 def claims(*rest: str) -> str:

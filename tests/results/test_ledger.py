@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from mm1_lab import files
@@ -34,7 +35,7 @@ def manifest(tmp_path: Path, seeds: str = "1") -> tuple[Manifest, list[TrialRow]
     return Manifest(variant="data_mix", sweep=request.sweep, scale="smoke"), rows
 
 
-def test_scores_come_back_as_they_were_written(tmp_path: Path) -> None:
+def test_scores_come_back_as_they_were_written_or_are_refused(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "results", tmp_path / "store")
     folder = ledger.results / "smoke" / "data_mix"
     sweep, rows = manifest(tmp_path)
@@ -48,6 +49,10 @@ def test_scores_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert table["parsed"].tolist() == [True, True, False, True, True]
     assert set(table["arm"]) == {rows[1].arm} and set(table["seed"]) == {0}
     assert read_held_out(variant)["loss"].tolist() == pytest.approx([2 / 3], rel=1e-8)
+    path = ledger.trial_folder(rows[1].fingerprint) / "scores.parquet"
+    pd.read_parquet(path).rename(columns={"block": "blok"}).to_parquet(path)
+    with pytest.raises(RequestError, match=r"scores\.parquet: lacks the column 'block'"):
+        read_scores(variant)
 
 
 def test_what_a_kill_left_counts_only_if_it_was_done(tmp_path: Path) -> None:
