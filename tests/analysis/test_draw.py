@@ -138,10 +138,9 @@ def test_arms_are_compared_by_what_was_measured_at_the_seeds_of_both(small_mix: 
 
 def test_arms_that_are_the_same_trials_share_their_seeds(small_mix: Sweep) -> None:
     """Asked for at different seeds: a trial stands for both, and the table has its seeds."""
-    arms = dict(small_mix.arms) | {"again": small_mix.arms["captions"]}
-    study = study_of(
-        small_mix.model_copy(update={"arms": arms}), (0, 1, 2), missing=("captions/2", "again/0", "again/1")
-    )
+    arms = {name: small_mix.arms[name] for name in ("captions", "interleaved")}
+    sweep = small_mix.model_copy(update={"arms": arms | {"again": arms["captions"]}})
+    study = study_of(sweep, (0, 1, 2), missing=("captions/2", "again/0", "again/1"))
     values = study.all_values(Measure(shots=0))
     assert values.loc["captions"].notna().all() and values.loc["captions"].equals(values.loc["again"])
     assert study.missing() == []
@@ -262,7 +261,8 @@ LIFTS = Contrast(claim="captions lift", first="captions", second="base", measure
 
 
 def test_seeds_of_own_data_are_nobodys_development_seeds(small_mix: Sweep) -> None:
-    study = study_of(small_mix, (0, 1), questions=8)
+    sweep = small_mix.model_copy(update={"contrasts": (LIFTS,)})
+    study = study_of(sweep, (0, 1), questions=8, arms=("base", "captions", "interleaved"))
     for each, kind, named in ((study, "development", "development seeds"), (of_own_data(study), "", "seeds")):
         assert set(judge_contrasts(each)["seeds_are"]) == {kind}
         assert set(parts_frame(of_lessons(each, load_lessons()))["seeds_are"].dropna()) == {kind}

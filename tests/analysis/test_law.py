@@ -169,15 +169,3 @@ def test_the_sweep_s_sizes_decide_the_paper_s_slope_at_three_seeds(measure: str,
         cells = [searched_cell(generator, params, noise, 3, scatter, math.inf) for params in MINI.values()]
         decided.append(fit_law([found for found in map(find_optimum, cells) if not found.needs]).slope.high < 0)
     assert statistics.fmean(decided) >= 0.8
-
-
-@pytest.mark.soak
-def test_predictions_hold_what_a_new_search_finds() -> None:
-    generator = np.random.default_rng(5)
-    held = []
-    for _ in range(500):
-        cells = [searched_cell(generator, n, 0.002, 3, 0.2, math.inf) for n in (*SIZES, 3e10)]
-        *found, new = map(find_optimum, cells)
-        predicted = fit_law(found).predict(3e10)
-        held.append(predicted.low <= new.log_rate <= predicted.high)
-    assert 0.93 <= statistics.fmean(held) <= 0.97
