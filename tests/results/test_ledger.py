@@ -148,9 +148,7 @@ def test_a_sweep_without_trials_has_none_done_and_its_command_does_not_invent_a_
     assert own.command() == f"mm1-lab run {sweep.sweep.name} --scale {sweep.scale} --data FOLDER/books.yaml"
 
 
-def test_a_finished_stage_may_be_read_by_whom_its_folder_may_and_finished_by_whom_did_not_begin_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_stage_is_readable_whoever_began_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Libraries keep some files to their owner; only the owner can change a file's mode, even to what it is."""
 
     def refuse(path: Path, mode: int) -> None:
