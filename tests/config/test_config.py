@@ -74,8 +74,6 @@ def test_a_mix_names_any_source_that_the_data_have(tmp_path: Path, mini: Scale) 
     assert mix(charts=1, captions=3, synthetic=1).shares() == {"captions": 0.6, "synthetic": 0.2, "charts": 0.2}
     path = write_sweep(tmp_path, "arms:\n  more: {data_mix: {charts: 1}}\n")
     recipe = load_sweep(path).arms["more"]
-    with pytest.raises(RequestError, match="arm 'more': data_mix lists charts, which the data do not contain"):
-        resolve("more", recipe, mini, 0, WORLD)
     own = WORLD.model_copy(update={"digest": "own", "sources": (*WORLD.sources, "charts")})
     shares = resolve("more", recipe, mini, 0, own).evaluation.model.shares
     assert shares["charts"] == shares["text"] == pytest.approx(1 / 12)
@@ -212,7 +210,7 @@ def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:
         ({"decoder": "larger"}, ("larger_decoder=''",), "no decoder 'larger'; known: 9M, "),
         ({"sft": {"resolution": 673, "views": 5}}, (), "sft.resolution 673: each of five views has half of it, which"),
         ({"sft": {"resolution": 336, "views": 5}}, (), "which this scale lacks; give one of 448, 672, 756, 896, 1344"),
-        ({"data_mix": {"captions": 1, "texts": 0}}, (), "data_mix lists texts, which"),
+        ({"data_mix": {"captions": 1, "texts": 0}}, (), "arm 'base': data_mix lists texts, which the data do not"),
     ],
 )
 def test_an_impossible_combination_is_refused(
@@ -269,8 +267,6 @@ def test_tuning_at_a_tower_s_own_resolution() -> None:
     for views in (1, 5):  # whether the scale has such a resolution or not
         tuned = resolve_ready({"sft": {"resolution": "native", "views": views}}, ("resolutions={336: 336}",))
         assert isinstance(tuned, SftStage) and (tuned.image_size, tuned.views) == (384, views)
-    with pytest.raises(RequestError, match=r"sft\.resolution: Input should be a valid integer or 'native'"):
-        Recipe.parse({"sft": {"resolution": "nativ"}}, "a recipe")
     with pytest.raises(RequestError, match=r"400 pixels \(sft\.resolution 336\) are not divisible by the patch of 14"):
         resolve_ready({"sft": {}}, ("resolutions.336=400",))
 
