@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.judging.claims import Claim
 from analysis.judging.evidence import gather
 from analysis.study import Study
-from mm1_lab.config import Sweep
+from mm1_lab.config import DataIdentity, Sweep
 from mm1_lab.results import HeldOutRow, Ledger, Manifest, ScoreRow, TrialRow
 from mm1_lab.results.manifest import merge_manifest, variant_name
 from mm1_lab.results.reading import Variant
@@ -80,6 +80,16 @@ def study_of(
     variant = Variant(Path(scale) / sweep.name, Manifest(variant=sweep.name, sweep=sweep, scale=scale), frame)
     scores = pd.DataFrame(rows, columns=["arm", "seed", "fingerprint", *SCORE_COLUMNS])
     return Study(variant, scores, pd.DataFrame(columns=["arm", "seed", "fingerprint", "source", "loss"]), {})
+
+
+def with_manifest(study: Study, **changes: Any) -> Study:
+    """The study with changes to its manifest."""
+    return replace(study, variant=replace(study.variant, manifest=study.manifest.model_copy(update=changes)))
+
+
+def of_own_data(study: Study, **changes: Any) -> Study:
+    """The study as one of data of a user's own."""
+    return with_manifest(study, data=DataIdentity(kind="shards", digest="1", sources=("captions", "text")), **changes)
 
 
 def write_results(

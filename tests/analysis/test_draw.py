@@ -28,9 +28,9 @@ from analysis.runs import mixes_machines
 from analysis.study import Study, read_study
 from analysis.style import styled
 from mm1_lab.cli import main
-from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Contrast, DataIdentity, Measure, Panel, SftRecipe, Sweep
+from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Contrast, Measure, Panel, SftRecipe, Sweep
 from mm1_lab.files import write_text
-from tests.analysis.results_folder import BENCHMARKS, score_rows, study_of, write_results
+from tests.analysis.results_folder import of_own_data, score_rows, study_of, write_results
 from tests.conftest import run_python
 
 NAMES = [
@@ -47,7 +47,8 @@ MISSING = ("captions-50/0", "captions-50/1", "captions-50/2", "base/1")
 @pytest.fixture(scope="module")
 def three_seeds(tmp_path_factory: pytest.TempPathFactory, small_mix: Sweep) -> Path:
     """The folder of a sweep with its scores and claims, but no figures."""
-    folder = write_results(tmp_path_factory.mktemp("three"), small_mix, small_mix.arms, (0, 1, 2), missing=MISSING)
+    results = tmp_path_factory.mktemp("three")
+    folder = write_results(results, small_mix, small_mix.arms, (0, 1, 2), missing=MISSING, questions=16)
     study = read_study(folder)
     output = Output(folder)
     _write_scores(study, output)
@@ -66,18 +67,17 @@ def one_seed(tmp_path_factory: pytest.TempPathFactory, small_mix: Sweep) -> Path
     return results
 
 
-def test_tables_hold_means_over_seeds_beside_the_papers_numbers(three_seeds: Path, small_mix: Sweep) -> None:
+def test_tables_hold_means_over_seeds_beside_the_papers_numbers(three_seeds: Path) -> None:
     table = pd.read_csv(three_seeds / "table.csv").set_index(["panel", "label", "measure"]).sort_index()
     row = table.loc[("a", "100/0", "captioning 4-shot")]
-    rows = [r for seed in range(3) for r in score_rows("captions", seed) if r.family == "captioning" and r.shots == 4]
+    every = [row for seed in range(3) for row in score_rows("captions", seed, 16)]
+    rows = [row for row in every if row.family == "captioning" and row.shots == 4]
     assert row["value"] == pytest.approx(sum(r.score for r in rows) / len(rows), abs=1e-3)
     assert row["low"] < row["value"] < row["high"] and row["seeds"] == 3 and row["interval"] == "seeds"
     assert table.loc[("a", "100/0", "8-shot"), "paper"] == 45 and table.loc["d", "paper"].isna().all()
 
     scores = scores_by_benchmark(read_study(three_seeds))
-    assert list(scores.columns[:5]) == ["arm", "seed", "benchmark", "family", "shots"]
-    assert len(scores) == (3 * len(small_mix.arms) - len(MISSING)) * len(BENCHMARKS) * 3
-    rows = [row for row in score_rows("base", 2) if row.benchmark == "vqa" and row.shots == 8]
+    rows = [row for row in score_rows("base", 2, 16) if row.benchmark == "vqa" and row.shots == 8]
     (one,) = scores.query("arm == 'base' and seed == 2 and benchmark == 'vqa' and shots == 8").to_dict("records")
     assert one["score"] == pytest.approx(sum(row.score for row in rows) / len(rows)) and one["questions"] == len(rows)
     assert one["unparsed_percent"] == pytest.approx(100 * sum(not row.parsed for row in rows) / len(rows))
@@ -103,13 +103,11 @@ def test_a_run_ends_with_scores_and_verdicts(three_seeds: Path, one_seed: Path) 
     study = read_study(three_seeds)
     claims = judge_contrasts(study)
     told = with_lessons(study, claims, load_lessons()).set_index("claim")
-    assert told.loc["captions lift zero-shot", "of_lesson"] == "captions" and not told["aside"].any()
     shown = told[told["estimate"].notna()]
     assert set(told["of_lesson"]) > {""} and len(told) > len(shown)
     for claim, verdict, lesson in zip(shown.index, shown["verdict"], shown["of_lesson"], strict=True):
         (line,) = (line for line in below if line.startswith(f"{claim} "))
         assert (f"lesson {lesson}" if lesson else verdict) in line
-    assert below[-1].startswith("Lessons, judged with correction for their number")
     assert "captions-50 " not in "".join(below)
     assert "not judged: one seed" in sweep_in_short(one_seed / "mini" / "data_mix")
 
@@ -121,24 +119,28 @@ def test_a_run_ends_with_scores_and_verdicts(three_seeds: Path, one_seed: Path) 
 
 
 def test_arms_are_compared_by_what_was_measured_at_the_seeds_of_both(small_mix: Sweep) -> None:
-    """The other arm has a seed more, and one of its own."""
-    study = study_of(small_mix, (0, 1, 2, 3), missing=("interleaved/0", "interleaved/1", "captions/3"))
-    rows = [r.score for r in score_rows("interleaved", 2, 16) if r.family in ("captioning", "vqa") and r.shots == 0]
-    table = compare_table(study, "captions", "interleaved")
-    row = table.frame.set_index("measure").loc["0-shot"]
-    assert row["interleaved"] == pytest.approx(np.mean(rows))
-    assert table.notes[0].startswith("Points, development seed 2;")
-    assert row["captions"] - row["interleaved"] == pytest.approx(row["difference"])
-    base = compare_table(study, "captions", "base", (0, 2))
-    assert base.notes[0].startswith("Points, development seeds 0 and 2;")
+    """Each arm has a seed of its own; at one that both have, an arm was not evaluated on a newer benchmark."""
+    arms = ("captions", "interleaved")
+    study = study_of(small_mix, range(4), missing=("interleaved/0", "captions/3"), arms=arms)
+    scores = study.scores
+    lacks = (scores["arm"] == "captions") & (scores["seed"] == 1) & (scores["family"] == "novel")
+    table = compare_table(replace(study, scores=scores[~lacks]), *arms)
+    assert table.notes[0].startswith("Points, development seeds 1 and 2;")
+    rows = table.frame.set_index("measure")
+    known = [row for seed in (1, 2) for row in score_rows("interleaved", seed, 16) if row.shots == 0]
+    mean = np.mean([row.score for row in known if row.family in ("captioning", "vqa")])
+    assert rows.loc["0-shot", "interleaved"] == pytest.approx(mean)
+    for measure in ("0-shot", "novel 0-shot"):
+        row = rows.loc[measure]
+        assert row["captions"] - row["interleaved"] == pytest.approx(row["difference"])
+    assert compare_table(study, *arms, (2,)).notes[0].startswith("Points, development seed 2;")
 
 
 def test_arms_that_are_the_same_trials_share_their_seeds(small_mix: Sweep) -> None:
     """Asked for at different seeds: a trial stands for both, and the table has its seeds."""
-    arms = dict(small_mix.arms) | {"again": small_mix.arms["captions"]}
-    study = study_of(
-        small_mix.model_copy(update={"arms": arms}), (0, 1, 2), missing=("captions/2", "again/0", "again/1")
-    )
+    arms = {name: small_mix.arms[name] for name in ("captions", "interleaved")}
+    sweep = small_mix.model_copy(update={"arms": arms | {"again": arms["captions"]}})
+    study = study_of(sweep, (0, 1, 2), missing=("captions/2", "again/0", "again/1"))
     values = study.all_values(Measure(shots=0))
     assert values.loc["captions"].notna().all() and values.loc["captions"].equals(values.loc["again"])
     assert study.missing() == []
@@ -152,16 +154,6 @@ def test_one_tuned_arm_leaves_the_others_in_figure_and_axes(small_mix: Sweep) ->
     study = replace(study, scores=pd.concat([study.scores, own.assign(family="chat", benchmark="chat")]))
     assert study.families.keys() >= {"", "chat"} and not study.are_tuned
     assert "all image benchmarks" in {axis.get_title().replace("\n", " ") for axis in draw_scores(study).axes}
-
-
-def test_a_benchmark_that_a_seed_lacks_is_compared_at_the_others(data_mix: Sweep) -> None:
-    """As after one was added to the data and not all trials were evaluated again."""
-    study = study_of(data_mix, (0, 1, 2), arms=("base", "captions", "interleaved"))
-    scores = study.scores
-    lacks = (scores["arm"] == "captions") & (scores["seed"] == 1) & (scores["family"] == "novel")
-    table = compare_table(replace(study, scores=scores[~lacks]), "captions", "base")
-    row = table.frame.set_index("measure").loc["novel 0-shot"]
-    assert row["captions"] - row["base"] == pytest.approx(row["difference"])
 
 
 def test_a_share_of_unparsed_answers_is_never_below_nought(data_mix: Sweep) -> None:
@@ -180,15 +172,14 @@ def own_data(data_mix: Sweep) -> Study:
     arms = {name: data_mix.arms[name] for name in ("base", "captions", "no-vecap")}
     panels = {key: data_mix.panels[key] for key in ("a", "d")}
     panels["a"] = Panel(title=panels["a"].title, arms={"both": "base", "captions": "captions"})
-    study = study_of(data_mix.model_copy(update={"arms": arms, "panels": panels, "contrasts": ()}), (0, 1))
-    data = DataIdentity(kind="shards", digest="d", tokenizer="t", sources=("captions", "text"))
-    manifest = study.manifest.model_copy(update={"data": data, "data_name": "books"})
+    plain = study_of(data_mix.model_copy(update={"arms": arms, "panels": panels, "contrasts": ()}), (0, 1))
+    study = of_own_data(plain, data_name="books")
     trials = study.variant.trials
     trials = trials.assign(fingerprint=trials["fingerprint"].str.replace("no-vecap", "base"))
     losses = pd.DataFrame({"source": ["captions", "text"], "loss": [0.75, 1.5]})
     return replace(
         study,
-        variant=replace(study.variant, manifest=manifest, trials=trials),
+        variant=replace(study.variant, trials=trials),
         scores=study.scores[study.scores["family"] == "captioning"],
         held_out=trials[["arm", "seed", "fingerprint"]].merge(losses, how="cross"),
     )
@@ -270,10 +261,9 @@ LIFTS = Contrast(claim="captions lift", first="captions", second="base", measure
 
 
 def test_seeds_of_own_data_are_nobodys_development_seeds(small_mix: Sweep) -> None:
-    study = study_of(small_mix, (0, 1), questions=8)
-    data = DataIdentity(kind="shards", digest="0123", sources=("captions",))
-    own = replace(study, variant=replace(study.variant, manifest=study.manifest.model_copy(update={"data": data})))
-    for each, kind, named in ((study, "development", "development seeds"), (own, "", "seeds")):
+    sweep = small_mix.model_copy(update={"contrasts": (LIFTS,)})
+    study = study_of(sweep, (0, 1), questions=8, arms=("base", "captions", "interleaved"))
+    for each, kind, named in ((study, "development", "development seeds"), (of_own_data(study), "", "seeds")):
         assert set(judge_contrasts(each)["seeds_are"]) == {kind}
         assert set(parts_frame(of_lessons(each, load_lessons()))["seeds_are"].dropna()) == {kind}
         assert compare_table(each, "base", "captions").notes[0].startswith(f"Points, {named} 0 and 1;")
@@ -298,22 +288,19 @@ def test_each_level_of_an_axis_is_compared_with_the_base_s_and_controls_stand_ap
     farthest = levels.loc[levels["estimate"].abs().idxmax()]
     assert f"by the average: {farthest['axis']} ({farthest['level']}: " in words and "images" not in words
     assert "by conversations with tuned models: connector" in what_mattered(of_chat)
-    assert what_mattered(every[every["axis"] == "images"]).startswith("No design choice")
     labels = [text.get_text() for text in draw_axes(every, "title", "").axes[0].texts]
     assert labels[-1] == "images (a control), base: shown" and "synthetic captions, base: 7 %" in labels
 
 
 def test_machines_are_mixed_only_within_a_seed(data_mix: Sweep) -> None:
     study = study_of(data_mix, (0, 1), questions=8, arms=("base", "captions"))
-    trials = study.variant.trials
+    trials = study.variant.trials.set_index("fingerprint")
     for by, mixed in (("seed", False), ("arm", True)):
-        machines = {
-            f: {"environment": {"processor": str(key)}}
-            for f, key in zip(trials["fingerprint"], trials[by], strict=True)
-        }
-        assert mixes_machines(replace(study, records=machines), ["base", "captions"]) is mixed
-        parts = {f: {"summaries": {"decoder": one["environment"], "encoder": {}}} for f, one in machines.items()}
-        assert mixes_machines(replace(study, records=parts), ["base", "captions"]) is mixed
+        machines = {fingerprint: {"processor": str(key)} for fingerprint, key in trials[by].items()}
+        whole = {fingerprint: {"environment": one} for fingerprint, one in machines.items()}
+        parts = {fingerprint: {"summaries": {"decoder": one, "encoder": {}}} for fingerprint, one in machines.items()}
+        for records in (whole, parts):
+            assert mixes_machines(replace(study, records=records), ["base", "captions"]) is mixed
 
 
 def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path) -> None:
@@ -327,14 +314,10 @@ def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path)
 
 def test_the_overview_tells_lessons_and_how_to_run_the_rest(one_seed: Path) -> None:
     summary = (one_seed / "summary.md").read_text(encoding="utf-8")
-    assert "not run: make" not in summary and "1, development, over questions" in summary
     assert "5 trials of 1 sweep at scale mini, with development seed 0, in a miniature" in summary
     assert re.search(r"Of \d+ lessons: \d+ not judged \(not run: \d+, one seed: \d+", summary)
-    assert "**One seed (0)" in summary
     links = re.findall(r"\]\(<(.+?)>\)", summary)
-    assert "No design choice can be said to matter most" in summary
     assert len(links) > 5 and all((one_seed / link).exists() for link in links)
-    assert "over questions" in (one_seed / "mini" / "axes.md").read_text(encoding="utf-8")
     lessons = pd.read_csv(one_seed / "mini" / "lessons.csv").set_index("detail")
     lift = lessons.loc["captions − interleaved, 0-shot"]
     assert (lift["verdict"], lift["reason"], lift["seeds_are"]) == ("not judged", "one seed", "development")
@@ -350,16 +333,12 @@ def test_the_report_needs_nothing_else_and_tells_all_of_it(one_seed: Path) -> No
     assert all(reference.startswith(("#", "data:")) for reference in references)
     assert not re.search(r"<script|<img(?![^>]* alt=)|url\(|@import|https?:", text)
 
-    assert "each a change to the base: encoder size ViT-L, " in text
-    assert not re.search(r"each a change to the base:[^.]* (none|None|unset)", text)
+    assert re.search(r"each a change to the base: encoder size ViT-L, (?![^.]* (none|None|unset))", text)
     assert "captions lift zero-shot" in text and "not run: make" not in text, "no empty rows"
-    assert text.index("drawn shapes") < text.index("No design choice can be said") < text.index(" lessons: ")
-    assert text.index(" lessons: ") < text.index("The axes as a table") < text.index("<dt>points</dt>")
+    assert text.index("No design choice can be said") < text.index(" lessons: ") < text.index("The axes as a table")
     assert '<p class="banner">One seed (0)' in text and "<strong>not judged</strong>: one seed" in text
-    assert text.count('loading="lazy"') == text.count("<img") and "<details open" not in text
     assert "Without scores:</strong> captions-50 (seed 0)" in text
     assert "mm1-lab run data_mix --scale mini --seeds 0, --only base --only blind --only captions --only int" in text
-    assert "prefers-color-scheme: dark" in text and 'name="viewport"' in text
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -397,9 +376,8 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
     write_results(local, of_paper, arms, (0, 1), scale="smoke", questions=16)
     assert main(["figures"]) == 0
     summary = (local / "summary.md").read_text(encoding="utf-8")
-    parts = ("### My question", "### Across sweeps", "captions lift zero-shot", "### Pre-training")
-    places = [summary.index(part) for part in parts]
-    assert places == sorted(places) and "run zeta --scale smoke --seeds 0,1`" in summary
+    assert re.search("### My question.*### Across sweeps.*captions lift zero-shot.*### Pre-training", summary, re.S)
+    assert "run zeta --scale smoke --seeds 0,1`" in summary
 
     assert {path: path.read_bytes() for path in study.rglob("*") if path.is_file()} == before
     assert main(["figures", "--results", str(study), "--latex"]) == 0 and (study / "summary.md").exists()
@@ -431,20 +409,17 @@ def test_a_loss_is_in_nats_and_in_no_figure_of_points(data_mix: Sweep) -> None:
     assert not is_drawn(claims[:1], "mini")
 
 
-@pytest.mark.parametrize("more_shots", [0, 9], ids=["3 shots", "12 shots"])
 @styled()
-def test_long_names_leave_room_for_what_is_drawn(data_mix: Sweep, more_shots: int) -> None:
+def test_long_names_leave_room_for_what_is_drawn_at_twelve_numbers_of_shots(data_mix: Sweep) -> None:
     names = [f"{'a name that says all about the data, the connector and the rate ' * 2}{number}" for number in range(2)]
     arms = dict(zip(names, (data_mix.arms[arm] for arm in ("base", "captions")), strict=True))
     title = "A title that is so long that it would reach below the names of the numbers of shots on its right"
     sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": (), "title": title, "reproduces": ""})
     study = study_of(sweep, (0, 1), questions=8)
     scores = study.scores.replace({"vqa": "mmbench_en_dev_lite", "text-vqa": "scienceqa_img_test"})
-    data = DataIdentity(kind="shards", digest="d", sources=("captions",))
-    shots = (*study.shots, *range(9, 9 + more_shots))
+    shots = (*study.shots, *range(9, 18))
     scores = pd.concat([scores, *(scores[scores["shots"] == 8].assign(shots=count) for count in shots[3:])])
-    manifest = study.manifest.model_copy(update={"data": data, "data_name": "mine", "shots": shots})
-    figure = draw_scores(replace(study, scores=scores, variant=replace(study.variant, manifest=manifest)))
+    figure = draw_scores(of_own_data(replace(study, scores=scores), data_name="mine", shots=shots))
     figure.draw_without_rendering()
     boxes = [axis.title.get_window_extent() for axis in figure.axes]
     assert all(left.x1 <= right.x0 for left, right in pairwise(boxes))

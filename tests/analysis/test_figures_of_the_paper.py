@@ -82,11 +82,9 @@ def test_whoever_asks_the_papers_benchmarks_gets_its_table(tmp_path: Path, data_
     study = study_of(sweep, (0,))
     assert published(study, tmp_path) == [], "the world's own are not the paper's"
 
-    def called(names: dict[str, str]) -> Study:
-        scores = study.scores.assign(benchmark=lambda rows: rows["benchmark"].map(names))
-        return replace(study, scores=scores.dropna(subset="benchmark"))
-
-    official = called({"captions": "coco", "vqa": "vqav2", "relation-vqa": "gqa", "text-vqa": "mine"})
+    names = {"captions": "coco", "vqa": "vqav2", "relation-vqa": "gqa", "text-vqa": "mine"}
+    scores = study.scores.assign(benchmark=study.scores["benchmark"].map(names))
+    official = replace(study, scores=scores.dropna(subset="benchmark"))
     assert published(official, tmp_path) == ["table_3.md"]
     row = table_by_benchmark(official, "Table 3").frame.set_index(["shots", "model"]).loc[("4-shot", "base")]
     assert all("±" in row[column] for column in ("COCO", "VQAv2", "GQA")) and row["VizWiz"] == "–"

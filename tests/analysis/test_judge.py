@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import warnings
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,7 @@ from tests.conftest import REPOSITORY, Refused
 LOGS = Path(__file__).parent / "harness_logs"
 """Written by lmms-eval 0.7.3 and lm-evaluation-harness 0.4.13 for ten made-up questions, without what they say of the
 machine."""
-several = pytest.mark.parametrize("tables", [20, pytest.param(1000, marks=pytest.mark.soak)])
-"""Simulated tables of known truth."""
+soaked = partial(pytest.param, marks=pytest.mark.soak)
 
 
 def table(arms: dict[str, Any], **columns: Any) -> pd.DataFrame:
@@ -37,8 +37,7 @@ def test_a_pair_of_arms_is_students_paired_test() -> None:
     first, second = np.array([55.0, 58, 54, 59]), np.array([50.0, 52, 51, 53])
     (claim,) = judge(table({"base": second, "wide": first})).claims
     known = stats.ttest_rel(first, second)
-    low, high = known.confidence_interval()
-    assert (claim["low"], claim["high"]) == pytest.approx((low, high))
+    assert (claim["low"], claim["high"]) == pytest.approx(tuple(known.confidence_interval()))
     assert claim["p"] == pytest.approx(known.pvalue) and claim["verdict"] == "supported"
     assert claim["seeds"] == 4 and claim["interval_over"] == "seeds"
 
@@ -82,8 +81,8 @@ def test_variances_of_independent_runs_are_moderated_towards_the_other_arms() ->
     assert claim["high"] - claim["difference"] == pytest.approx(max(ends))
 
 
-@pytest.mark.parametrize("tables", [100, pytest.param(1000, marks=pytest.mark.soak)])
-@pytest.mark.parametrize(("runs", "of_base", "spread"), [(3, 10, 5.0), (2, 20, 3.0)])
+@pytest.mark.parametrize("tables", [50, soaked(1000)])
+@pytest.mark.parametrize(("runs", "of_base", "spread"), [soaked(3, 10, 5.0), (2, 20, 3.0)])
 def test_an_arm_that_varies_more_and_was_run_less_is_seldom_wrongly_judged(
     runs: int, of_base: int, spread: float, tables: int
 ) -> None:
@@ -105,10 +104,6 @@ def test_a_pair_that_varies_more_than_the_others_keeps_its_own_variance_sooner_t
     claim = judge(table(arms | others)).claims[0]
     known = stats.ttest_rel(arms["wide"], arms["base"])
     assert (claim["low"], claim["high"]) == pytest.approx(tuple(known.confidence_interval()))
-    calm = judge(table(arms | {"wide": [51.7, 52.6, 50.8]} | others), [{"first": "wide", "second": "base"}]).claims[0]
-    error = (calm["high"] - calm["difference"]) / stats.t.ppf(0.975, 6) * np.sqrt(3)
-    needed = seeds_needed("greater", 0.0, 1.7, error, prior=4.0, unlike=0.5)
-    assert calm["seeds_needed"] == needed > seeds_needed("greater", 0.0, 1.7, error, prior=4.0)
 
 
 @pytest.mark.soak
@@ -126,12 +121,10 @@ def test_a_pair_that_varies_more_than_the_others_is_seldom_wrongly_judged(seeds:
 
 
 def test_an_average_is_over_benchmarks_not_over_questions() -> None:
-    rows = []
-    for seed in range(3):
-        for question in range(10):
-            rows += [("a", seed, "long", question, 10.0), ("b", seed, "long", question, 20.0 + seed)]
-        rows += [("a", seed, "short", 0, 40.0), ("b", seed, "short", 0, 30.0)]
-    frame = pd.DataFrame(rows, columns=["arm", "seed", "benchmark", "question", "score"])
+    long = {"a": [10, 10, 10], "b": [20, 21, 22]}
+    frames = [table(long, benchmark="long", question=question) for question in range(10)]
+    frame = pd.concat([*frames, table({"a": [40] * 3, "b": [30] * 3}, benchmark="short", question=0)])
+    frame = frame.reset_index(drop=True)
     claims = [{"first": "b", "second": "a", "measure": name} for name in ("average", "long", "short")]
     assert [claim["difference"] for claim in judge(frame, claims).claims] == pytest.approx([0.5, 11, -10])
     lacking = frame.drop(index=frame[(frame["arm"] == "b") & (frame["benchmark"] == "short")].index[:1])
@@ -140,7 +133,7 @@ def test_an_average_is_over_benchmarks_not_over_questions() -> None:
     assert any("5 of 65 scores are left out" in note for note in judgement.notes)
 
 
-@several
+@pytest.mark.parametrize("tables", [20, soaked(1000)])
 def test_intervals_of_independent_runs_cover_and_families_seldom_err(tables: int) -> None:
     """Five arms of the same truth, and one that is far better."""
     chance = np.random.default_rng(0)
@@ -185,17 +178,15 @@ def test_later_seeds_change_no_look_before_them_which_is_told(paired: bool) -> N
 
 def test_groups_of_arms_are_judged_by_their_means() -> None:
     arms = {"base": [50.0, 52, 51], "wide": [56.0, 58, 56, 90], "deep": [54.0, 55, 56], "other": [50.0, 50, 51]}
-    claims = [{"first": ["wide", "deep"], "second": "base"}, {"first": ["wide", "deep"], "second": ["deep", "base"]}]
-    groups, cancelled = judge(table(arms), claims).claims
+    claims = [{"first": ["wide", "deep"], "second": "base"}]
+    (groups,) = judge(table(arms), claims).claims
     means = (np.array(arms["wide"][:3]) + arms["deep"]) / 2
     known = stats.ttest_rel(means, arms["base"])
     assert groups["claim"] == "mean of wide, deep − base" and groups["seeds"] == 3
     assert (groups["low"], groups["high"]) == pytest.approx(tuple(known.confidence_interval()))
-    half = (np.array(arms["wide"][:3]) - arms["base"]) / 2
-    assert cancelled["difference"] == pytest.approx(half.mean()), "an arm on both sides cancels out"
 
     independent = {"base": [50.0, 52, 51, 49], "wide": [56.0, 59], "deep": [54.0, 55, 56]}
-    (claim,) = judge(table(independent).drop(columns="seed"), claims[:1]).claims
+    (claim,) = judge(table(independent).drop(columns="seed"), claims).claims
     counts, degrees = np.array([4, 2, 3]), np.array([3, 1, 2])
     own = np.array([1, 0.25, 0.25]) * [np.var(scores, ddof=1) for scores in independent.values()] / counts
     freedom = own.sum() ** 2 / (own**2 / degrees).sum()
@@ -205,14 +196,11 @@ def test_groups_of_arms_are_judged_by_their_means() -> None:
 
 
 def test_seeds_needed_with_looks_are_those_of_a_look_to_come() -> None:
-    frame = table({"a": [50, 52, 51, 53], "b": [53, 56.5, 53, 57.5]})
-    judgement = judge(frame, looks=(3, 9))
-    assert judgement.claims[0]["verdict"] == "undecided" and judgement.claims[0]["seeds_needed"] == 9
-    assert any("may be decided at a later look" in note for note in judgement.notes)
     four = np.array([-1.5, -0.5, 0.5, 1.5]) / np.std([-1.5, -0.5, 0.5, 1.5], ddof=1) + 1.8
-    frame = table({"a": np.zeros(4), "b": four})
+    judgement = judge(table({"a": np.zeros(4), "b": four}), looks=(4, 6, 8, 10))
     assert seeds_needed("greater", 0.0, 1.8, 1.0) <= 6, "at the whole level"
-    assert judge(frame, looks=(4, 6, 8, 10)).claims[0]["seeds_needed"] == 8, "at that of a look"
+    assert judgement.claims[0]["seeds_needed"] == 8, "at that of a look"
+    assert any("may be decided at a later look" in note for note in judgement.notes)
 
 
 def test_letters_that_the_font_lacks_are_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,32 +244,24 @@ def test_a_seed_of_one_arm_takes_no_benchmark_from_the_others() -> None:
 
 
 def test_one_run_of_each_arm_gives_no_verdict_but_what_luck_is_worth() -> None:
-    frame = pd.DataFrame(
-        {
-            "commit": ["a1", "b2", "c3", "d4", "a1", "a1"],
-            "val_bpb": ["0.9979", "0.9932", "1.0050", "0.0000", "0.9984", "0.9971"],
-            "status": ["keep", "keep", "discard", "crash", "keep", "keep"],
-        }
-    )
+    arms = {"a1": [0.9979, 0.9984, 0.9971], "b2": [0.9932], "c3": [1.0050], "d4": [0.0]}
+    frame = table(arms).drop(columns="seed").rename(columns={"arm": "commit", "score": "val_bpb"})
+    frame["status"] = ["keep", "keep", "keep", "keep", "discard", "crash"]
     columns = {"arm": "commit", "score": "val_bpb"}
     judgement = judge(frame, columns=columns, lower_is_better=True)
     assert [claim["verdict"] for claim in judgement.claims] == ["not judged"] * 2
     assert all("luck" in claim["reason"] and claim["seeds_needed"] >= 2 for claim in judgement.claims)
-    deviation = np.std([0.9979, 0.9984, 0.9971], ddof=1)
+    deviation = np.std(arms["a1"], ddof=1)
     assert judgement.spread is not None and judgement.spread["deviation"] == pytest.approx(deviation)
     assert judgement.spread["smallest_gain"] == pytest.approx(stats.t.ppf(0.975, 2) * np.sqrt(2) * deviation)
     assert judgement.notes[0] == "Left out 1 of 6 rows by their status (crash)."
-    assert judge(frame[:3], columns=columns).spread is None
-    for status in ("CANCELLED", "PRUNED", "OUT_OF_MEMORY", "Timed out", "CANCELLED by 1000"):
-        (note, *_) = judge(frame.replace("crash", status), columns=columns).notes
-        assert note == f"Left out 1 of 6 rows by their status ({status})."
+    assert judge(frame[2:], columns=columns).spread is None
 
 
 def test_one_run_of_each_arm_is_compared_over_questions_each_of_which_counts_once() -> None:
     """With or without a seed; three times the same answers, at several numbers of shots, say no more than once."""
-    chance = np.random.default_rng(0)
-    rows = [(arm, question, chance.normal(50, 10)) for arm in "ab" for question in range(40)]
-    frame = pd.DataFrame(rows, columns=["arm", "question", "score"])
+    frame = table({arm: np.random.default_rng(place).normal(50, 10, 40) for place, arm in enumerate("ab")})
+    frame = frame.rename(columns={"seed": "question"})
     thrice = pd.concat([frame.assign(benchmark="vqa", seed=0, shots=shots) for shots in (0, 4, 8)])
     once, *others = (judge(one).claims[0] for one in (frame, frame.assign(seed=0), thrice))
     assert once["interval_over"] == "questions" and once["verdict"] == "not judged"
@@ -298,22 +278,18 @@ def test_without_a_seed_or_a_question_in_common_nothing_is_judged() -> None:
 
 
 def test_seeds_needed_of_single_runs_are_by_the_spread_of_what_is_claimed() -> None:
-    rows = [("a", "calm", score) for score in (50.0, 50.1, 49.9)] + [("a", "wild", score) for score in (50.0, 60, 40)]
-    rows += [("b", "calm", 51.0), ("b", "wild", 56.0)]
-    frame = pd.DataFrame(rows, columns=["arm", "benchmark", "score"])
-    claims = [{"first": "b", "second": "a", "measure": name} for name in ("calm", "wild")]
+    scores = {"calm": {"a": [50, 50.1, 49.9], "b": [51]}, "wild": {"a": [50, 60, 40], "b": [56]}}
+    frame = pd.concat([table(arms, benchmark=name) for name, arms in scores.items()]).drop(columns="seed")
+    claims = [{"first": "b", "second": "a", "measure": name} for name in scores]
     calm, wild = (claim["seeds_needed"] for claim in judge(frame, claims).claims)
     assert calm < 5 and wild > 30
 
 
 def test_logs_of_harnesses() -> None:
     """Two models, asked the same questions: one seed, so the interval is over questions."""
-    judgement = judge(LOGS, [{"first": "large", "second": "small", "measure": "ten_choices"}])
-    (claim,) = judgement.claims
+    (claim,) = judge(LOGS, [{"first": "large", "second": "small", "measure": "ten_choices"}]).claims
     assert claim["difference"] == pytest.approx(-40) and claim["interval_over"] == "questions"
-    assert claim["verdict"] == "not judged" and claim["low"] < -40 < claim["high"]
-    both = judge(LOGS).claims[0]
-    assert both["first"] in ("large", "small") and both["seeds"] == 1
+    assert claim["verdict"] == "not judged" and claim["low"] < -40 < claim["high"] and claim["seeds"] == 1
 
 
 @pytest.fixture
@@ -342,16 +318,21 @@ def test_logs_without_questions_are_judged_by_their_metric_at_each_number_of_sho
     assert [claim["difference"] for claim in judge(tmp_path, claims).claims] == pytest.approx([32.5, 35, 30])
 
 
-def test_logs_in_which_less_is_better(tmp_path: Path, told: dict[str, Any]) -> None:
-    """lm-evaluation-harness says of each metric whether more is better; one of which it is not tells no gain."""
-    told["higher_is_better"] = {
-        "lambada": {"perplexity": False, "acc": True},
-        "wikitext": {"word_perplexity": False},
-    }
+@pytest.mark.parametrize("is_told", [True, False])
+def test_logs_in_which_less_is_better(is_told: bool, tmp_path: Path, told: dict[str, Any]) -> None:
+    """lm-evaluation-harness says of each metric whether more is better, or it is known by name; one of which it is not
+    tells no gain."""
+    del told["higher_is_better"]
+    if is_told:
+        told["higher_is_better"] = {
+            "lambada": {"difficulty": False, "acc": True},
+            "wikitext": {"word_difficulty": False},
+        }
+    what = "difficulty" if is_told else "perplexity"
     told["groups"] = {"all_text": {"acc,none": 0.5}}
     for arm, perplexity, accuracy in (("base", 9.0, 0.3), ("better", 4.0, 0.6)):
-        wikitext = {"wikitext": {"word_perplexity,none": perplexity}}
-        lambada = {"lambada": {"perplexity,none": perplexity, "acc,none": accuracy}}
+        wikitext = {"wikitext": {f"word_{what},none": perplexity, "bits_per_byte,none": perplexity / 10}}
+        lambada = {"lambada": {f"{what},none": perplexity, "acc,none": accuracy}}
         write_results(tmp_path / "logs" / arm, told | {"results": lambada | wikitext | told["groups"]})
         write_results(tmp_path / "without" / arm, told | {"results": wikitext})
     judgement = judge(tmp_path / "logs", [{"first": "better", "second": "base"}])
@@ -359,17 +340,6 @@ def test_logs_in_which_less_is_better(tmp_path: Path, told: dict[str, Any]) -> N
     assert "Left out, without a score in all runs of which more is better: wikitext." in judgement.notes
     with pytest.raises(RequestError, match="no task has a score in its results of which more is better; give a table"):
         judge(tmp_path / "without")
-
-
-def test_logs_that_do_not_say_which_way_is_better_leave_perplexities_out(tmp_path: Path, told: dict[str, Any]) -> None:
-    del told["higher_is_better"]
-    for arm, perplexity, accuracy in (("base", 9.0, 0.3), ("better", 4.0, 0.6)):
-        wikitext = {"word_perplexity,none": perplexity, "bits_per_byte,none": perplexity / 10}
-        lambada = {"perplexity,none": perplexity, "acc,none": accuracy}
-        write_results(tmp_path / arm, told | {"results": {"wikitext": wikitext, "lambada": lambada}})
-    judgement = judge(tmp_path, [{"first": "better", "second": "base"}])
-    assert judgement.claims[0]["difference"] == pytest.approx(30)
-    assert "Left out, without a score in all runs of which more is better: wikitext." in judgement.notes
 
 
 def test_a_task_has_one_metric_in_all_logs(tmp_path: Path, told: dict[str, Any]) -> None:
@@ -477,7 +447,7 @@ def test_a_wrong_frame() -> None:
 
 
 @pytest.mark.parametrize("looks", [[2.5, 3], ["2", "3"], [3, 2], [1, 2]])
-def test_wrong_looks(looks: list[Any]) -> None:
+def test_wrong_looks_of_a_call(looks: list[Any]) -> None:
     with pytest.raises(RequestError, match="give increasing numbers of seeds"):
         judge(table({"a": [1, 2, 3], "b": [2, 4, 3]}), looks=looks)
 
@@ -490,7 +460,6 @@ ONE = "contrasts: [{first: a, second: b}]"
     [
         ("contrasts: []", [], "must hold a list of `contrasts`"),
         ("contrasts: [a]", [], "contrast 1: must hold keys and values"),
-        ("contrasts: [{first: a}]", [], "the key 'second' is missing"),
         ("contrasts: [{first: a, second: c}]", [], "the table has no arm 'c'"),
         ("contrasts: [{first: [a, b], second: [b, a]}]", [], "both sides are the same"),
         ("contrasts: [{first: a, second: b, measure: 4-shot}]", [], "the table has no '4-shot'"),
@@ -500,8 +469,6 @@ ONE = "contrasts: [{first: a, second: b}]"
         (ONE, ["--columns", "seed=x"], "has no column 'x'"),
         (ONE, ["--columns", "arm=arm,seed=arm"], "--columns: 'arm' cannot be both arm and seed"),
         (ONE, ["--columns", "score=x, in %,arm=arm"], "has no column 'x, in %'"),
-        (ONE, ["--looks", "1"], "--looks"),
-        (ONE, ["--looks", "4,2"], "--looks"),
         (ONE, ["--looks", "4,x"], "--looks"),
         (ONE, ["--figure", "plot.doc"], "--figure"),
     ],
@@ -543,7 +510,7 @@ def test_rows_are_left_out_by_the_first_word_of_their_status_and_others_are_told
 @pytest.mark.parametrize(
     ("status", "counts"),
     [("0 failed", True), ("1 failed, 12 passed", True), ("", True), (None, True), ("keep: failed before", True),
-     ("out of memory: killed", False), ("Timed out after 3h", False), ("node_fail", False), ("FAILED (exit 1)", False)],
+     ("out of memory: killed", False), ("Timed out after 3h", False), ("node_fail", False), ("PRUNED", False)],
 )  # fmt: skip
 def test_which_statuses_count(status: str | None, counts: bool) -> None:
     """Of a row without one too, as tables have where only crashed runs say something."""
@@ -565,13 +532,8 @@ def test_columns_are_found_by_their_names(tmp_path: Path) -> None:
 
 
 def test_a_family_of_ones_own_is_not_the_lab_s() -> None:
-    rows = [
-        (arm, family, seed, score + seed / 10)
-        for arm in "ab"
-        for seed in (0, 1)
-        for family, score in (("text", 70 - 20 * (arm == "b")), ("vqa", 50 + 3 * (arm == "b")))
-    ]
-    frame = pd.DataFrame(rows, columns=["arm", "family", "seed", "score"]).assign(benchmark=lambda rows: rows["family"])
+    scores = {"text": {"a": [70, 70.1], "b": [50, 50.1]}, "vqa": {"a": [50, 50.1], "b": [53, 53.1]}}
+    frame = pd.concat([table(arms, benchmark=name, family=name) for name, arms in scores.items()])
     assert judge(frame).claims[0]["difference"] == pytest.approx(-8.5)
 
 
@@ -611,13 +573,11 @@ def test_the_examples_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_a_table_of_the_lab_has_the_lab_s_averages() -> None:
     folder = REPOSITORY / "results" / "study" / "mini" / "data_mix"
-    found = {
-        claim["claim"]: claim for claim in judge(folder / "scores.csv", REPOSITORY / "sweeps" / "data_mix.yaml").claims
-    }
+    claims = judge(folder / "scores.csv", REPOSITORY / "sweeps" / "data_mix.yaml").claims
     committed = pd.read_csv(folder / "contrasts.csv").set_index("claim")["estimate"]
-    assert len(found) == len(committed) > 10
-    for claim, estimate in committed.items():
-        assert found[claim]["difference"] == pytest.approx(estimate, abs=1e-4), claim
+    assert len(claims) == len(committed) > 10
+    for claim in claims:
+        assert claim["difference"] == pytest.approx(committed[claim["claim"]], abs=1e-4), claim["claim"]
 
 
 def test_questions_may_differ_between_seeds() -> None:

@@ -1,11 +1,11 @@
 """Runs from a user's file: what is read, reported and refused; and what a fit leaves behind."""
 
-import csv
 import json
 import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis.law.runs import read_runs
@@ -14,6 +14,7 @@ from tests.analysis.lr_sweeps import CONSTANT, SIZES, SLOPE, exact_rows, true_lo
 from tests.conftest import Refused
 
 RATES = (1e-4, 3e-4, 1e-3)
+WITH_SEED = "params,learning_rate,score,seed"
 
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -24,9 +25,14 @@ def fit(*options: str, code: int = 0) -> None:
 
 
 def law() -> dict[str, object]:
-    (folder,) = Path("results/local/lr_law").glob("results-*")
-    values: dict[str, object] = json.loads((folder / "law.json").read_text(encoding="utf-8"))["fits"][0]
+    (path,) = Path("results/local/lr_law").glob("results-*/law.json")
+    values: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))["fits"][0]
     return values
+
+
+def optima() -> pd.DataFrame:
+    (path,) = Path("results/local/lr_law").glob("results-*/optima.csv")
+    return pd.read_csv(path)
 
 
 @pytest.fixture
@@ -47,17 +53,9 @@ def test_a_file_of_exact_points_gives_eq_1_back(capsys: pytest.CaptureFixture[st
     assert values["n"] == 4 and values["objective"] == "score"
     output = capsys.readouterr().out
     assert "η = exp(−0.4214 ln N − 0.5535)" in output and "30B: η = 2.21e-05" in output and "- 7B: η = " in output
-    (folder,) = Path("results/local/lr_law").glob("results-*")
-    assert {path.name for path in folder.iterdir()} == {
-        "points.csv", "optima.csv", "law.json", "figure.png", "table.md",
-    }  # fmt: skip
-    rows = list(csv.DictReader((folder / "optima.csv").open(encoding="utf-8")))
-    assert [float(row["optimum"]) for row in rows] == pytest.approx(
-        [math.exp(true_log_rate(n)) for n in SIZES], rel=1e-5
-    )
-    assert [float(row["left_out_prediction"]) for row in rows] == pytest.approx(
-        [float(row["optimum"]) for row in rows], rel=1e-4
-    )
+    rows = optima()
+    assert list(rows["optimum"]) == pytest.approx([math.exp(true_log_rate(n)) for n in SIZES], rel=1e-5)
+    assert list(rows["left_out_prediction"]) == pytest.approx(list(rows["optimum"]), rel=1e-4)
 
 
 def test_what_only_a_search_has_is_refused_with_a_file(refused: Refused) -> None:
@@ -75,7 +73,7 @@ def test_a_spreadsheets_separators_are_read() -> None:
 
 def test_sizes_alike_to_three_digits_are_told_apart() -> None:
     sizes = (1_230_000, 1_234_000, 5_000_000, 20_000_000)
-    write_csv(Path("results.csv"), [(n, rate, score) for n, rate, score in exact_rows(sizes)])
+    write_csv(Path("results.csv"), exact_rows(sizes))
     names = read_runs(Path("results.csv"), False).points["name"].unique()
     assert names.tolist() == ["1230000", "1234000", "5M", "20M"]
 
@@ -92,10 +90,8 @@ def test_losses_are_turned_round(undrawn: None, capsys: pytest.CaptureFixture[st
 
 
 def test_an_unbracketed_size_is_named_and_left_out(undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [
-        row for row in exact_rows() if not (row[0] == SIZES[0] and row[1] > math.exp(true_log_rate(SIZES[0]) - 0.5))
-    ]
-    write_csv(Path("results.csv"), rows)
+    end = math.exp(true_log_rate(SIZES[0]) - 0.5)
+    write_csv(Path("results.csv"), [row for row in exact_rows() if row[0] != SIZES[0] or row[1] < end])
     fit()
     assert law()["n"] == 3
     output = capsys.readouterr().out
@@ -114,12 +110,10 @@ def test_fewer_than_three_bracketed_sizes_are_no_law(capsys: pytest.CaptureFixtu
 def test_a_verdict_takes_three_seeds(undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
     generator = np.random.default_rng(0)
     for seeds in (2, 3):
-        rows = [
-            (n, rate, score + 0.01 * generator.normal(), seed)
-            for n, rate, score in exact_rows()
-            for seed in range(seeds)
-        ]
-        write_csv(Path("results.csv"), rows, "params,learning_rate,score,seed")
+        rows = []
+        for n, rate, score in exact_rows():
+            rows += [(n, rate, score + 0.01 * generator.normal(), seed) for seed in range(seeds)]
+        write_csv(Path("results.csv"), rows, WITH_SEED)
         fit()
         output = capsys.readouterr().out
         assert ("No verdict: it takes 3 seeds per rate" in output) == (seeds < 3)
@@ -128,7 +122,7 @@ def test_a_verdict_takes_three_seeds(undrawn: None, capsys: pytest.CaptureFixtur
 
 def test_a_seed_is_one_however_it_is_spelt() -> None:
     rows = [(n, rate, score, ("1", "1 ", "1.0")[place % 3]) for place, (n, rate, score) in enumerate(exact_rows())]
-    write_csv(Path("results.csv"), rows, "params,learning_rate,score,seed")
+    write_csv(Path("results.csv"), rows, WITH_SEED)
     assert set(read_runs(Path("results.csv"), False).points["seed"]) == {0}
 
 
@@ -138,11 +132,7 @@ def test_failed_runs_and_spellings(undrawn: None) -> None:
     write_csv(Path("results.csv"), [("9.437184M" if row[0] == SIZES[0] else row[0], *row[1:]) for row in rows])
     fit()
     assert law()["coefficients"] == pytest.approx({"ln N": SLOPE, "constant": CONSTANT}, abs=1e-6)
-    (folder,) = Path("results/local/lr_law").glob("results-*")
-    assert [row["failed"] for row in csv.DictReader((folder / "optima.csv").open(encoding="utf-8"))] == ["1"] * 4
-
-
-WITH_SEED = "params,learning_rate,score,seed"
+    assert list(optima()["failed"]) == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -154,11 +144,7 @@ WITH_SEED = "params,learning_rate,score,seed"
         ("", [*grid(), [9e6, "1e-300", 1.0]], "row 14, column 'learning_rate': '1e-300' must be a number from 1e-12"),
         ("", grid((9e6, 85e6)), "fewer than the three sizes"),
         ("", [[*row, ""] for row in grid()], "a row has more cells than the header"),
-        (
-            WITH_SEED,
-            [*([*row, 1] for row in grid()), [*grid()[0], 1]],
-            "row 14: has size, rate and seed of a row before",
-        ),
+        (WITH_SEED, [[*row, 1] for row in [*grid(), grid()[0]]], "row 14: has size, rate and seed of a row before"),
         (WITH_SEED, [[*row, ""] for row in grid()], "row 2 has no seed"),
     ],
 )

@@ -22,16 +22,8 @@ from analysis.law.report import _last_targets
 from analysis.law.runs import Objective
 from analysis.statistics import Interval
 from analysis.study import Study
-from mm1_lab.config import (
-    AVERAGE,
-    Contrast,
-    DataIdentity,
-    Recipe,
-    RequestError,
-    Sweep,
-    load_sweep,
-)
-from tests.analysis.results_folder import LIFT, ROOT, Lifts, claim_row, study_of
+from mm1_lab.config import AVERAGE, Contrast, Recipe, RequestError, Sweep, load_sweep
+from tests.analysis.results_folder import LIFT, ROOT, Lifts, claim_row, of_own_data, study_of, with_manifest
 
 LESSONS = load_lessons()
 TYPES = ("average-pooling", "attention-pooling", "c-abstractor")
@@ -170,9 +162,7 @@ def test_controls_are_not_in_the_pool_and_pictures_lend_text_no_variance(mix_stu
     wild = scores["score"] + 90.0 * scores["seed"] * pictures
     lift, text = "captions lift zero-shot", "91/9 keeps text skill"
     contrasts = tuple(one for one in mix_study.sweep.contrasts if one.claim in (lift, text))
-    sweep = mix_study.sweep.model_copy(update={"contrasts": contrasts})
-    manifest = mix_study.manifest.model_copy(update={"sweep": sweep})
-    study = replace(mix_study, variant=replace(mix_study.variant, manifest=manifest))
+    study = with_manifest(mix_study, sweep=mix_study.sweep.model_copy(update={"contrasts": contrasts}))
     every, without, apart = (
         judge_contrasts(replace(study, scores=rows)).set_index("claim")["error"]
         for rows in (scores, scores[scores["arm"] != "blind"], scores.assign(score=wild))
@@ -235,9 +225,8 @@ def test_the_law_is_judged_by_the_paper_s_objective_and_by_loss(slope: float, ha
     found = law_row(fit_of("8-shot average", slope, half, seeds=2))
     assert (found["verdict"], found["reason"]) == ("not judged", "2 of the 3 seeds that a verdict needs")
     assert law_row(fit_of("4-shot average", slope, half))["reason"] == "no law: no fit by 8-shot average"
-    own = SEARCH.manifest.model_copy(update={"data": DataIdentity(kind="shards", digest="1", tokenizer="t")})
-    own_study = replace(SEARCH, variant=replace(SEARCH.variant, manifest=own))
-    kinds = [set(parts_frame(of_law(study, LESSONS, [score]))["seeds_are"]) for study in (SEARCH, own_study)]
+    studies = (SEARCH, of_own_data(SEARCH))
+    kinds = [set(parts_frame(of_law(study, LESSONS, [score]))["seeds_are"]) for study in studies]
     assert kinds == [{"development"}, {""}], "nothing was tuned on seeds of one's own data"
 
 

@@ -1,5 +1,6 @@
 """A study that is judged while it grows: p over looks in the claims, arms that are still needed, arms shuffled."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.judging.claims import Lesson, Part, claim_of
+from analysis.judging.claims import Lesson, claim_of
 from analysis.judging.evidence import of_lessons
 from analysis.judging.looks import open_arms, question_status, reached_text
 from analysis.judging.sequential import over_looks
@@ -18,7 +19,7 @@ from mm1_lab.config import Contrast, Recipe, RequestError, Sweep
 from mm1_lab.orchestrate.sweeping import looks_of
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import merge_manifest, read_manifest
-from tests.analysis.results_folder import claim_row, study_of, write_results
+from tests.analysis.results_folder import claim_row, study_of, with_manifest, write_results
 
 LOOKS = (4, 6, 8)
 ARMS = {name: Recipe(steps=1000 + number) for number, name in enumerate(("base", "much", "little", "none"))}
@@ -36,17 +37,17 @@ QUESTIONS = 8
 
 @cache
 def growing(seeds: int, missing: tuple[str, ...] = ()) -> Study:
-    return with_looks(study_of(SWEEP, range(seeds), missing=missing, lifts=LIFTS, questions=QUESTIONS), LOOKS)
+    return with_manifest(study_of(SWEEP, range(seeds), missing=missing, lifts=LIFTS, questions=QUESTIONS), looks=LOOKS)
 
 
-def with_looks(study: Study, looks: tuple[int, ...]) -> Study:
-    manifest = study.variant.manifest.model_copy(update={"looks": looks})
-    return replace(study, variant=replace(study.variant, manifest=manifest))
+def lesson_of(*parts: Mapping[str, str], sweep: str = "own", name: str = "ours") -> Lesson:
+    values = {"name": name, "claim": "c", "paper": "p", "section": "s", "sweep": sweep, "margin": "none"}
+    return Lesson.parse(values | {"parts": list(parts)}, "here")
 
 
 def test_p_is_over_the_looks_that_are_complete() -> None:
     claim = claim_of(CLAIMS[1])
-    p = [claim_row(with_looks(growing(look), ()), claim)["p_supported"] for look in LOOKS]
+    p = [claim_row(with_manifest(growing(look), looks=()), claim)["p_supported"] for look in LOOKS]
     for number, look in enumerate(LOOKS, 1):
         assert claim_row(growing(look), claim)["p_supported"] == pytest.approx(over_looks(p[:number], LOOKS))
     assert claim_row(growing(5), claim)["p_supported"] == claim_row(growing(4), claim)["p_supported"]
@@ -65,33 +66,29 @@ def test_equal_differences_are_not_judged_and_end_no_study() -> None:
     scores = study.scores.assign(score=wins + study.scores["seed"].map(luck))
     claim = claim_of(CLAIMS[0])
     for looks in ((), LOOKS):
-        row = claim_row(with_looks(replace(study, scores=scores), looks), claim)
+        row = claim_row(with_manifest(replace(study, scores=scores), looks=looks), claim)
         assert (row["says"], row["estimate"]) == ("not judged", 25.0) and "the same at every seed" in row["reason"]
         assert row["p_supported"] != row["p_supported"]
     later = scores["score"].mask((scores["arm"] == "much") & (scores["seed"] > 3), 0.0)
-    row = claim_row(with_looks(replace(study, scores=scores.assign(score=later)), LOOKS), claim)
+    row = claim_row(replace(study, scores=scores.assign(score=later)), claim)
     assert row["says"] == "undecided", "the first look, at four equal differences, decided nothing"
 
 
 def test_lessons_about_other_sweeps_keep_no_arm() -> None:
     """Another sweep may have a contrast of the same name, and every sweep has a base."""
     study = growing(8)
-    values = {"name": "ours", "claim": "c", "paper": "p", "section": "s", "sweep": "own", "margin": "none"}
-    ours = Lesson.parse(values | {"parts": [{"contrast": CLAIMS[0].claim}]}, "here")
-    parts = [{"contrast": CLAIMS[1].claim}, {"arm": "base", "measure": "4-shot", "over": "0-shot"}]
-    theirs = Lesson.parse(values | {"name": "theirs", "sweep": "another", "parts": parts}, "here")
+    ours = lesson_of({"contrast": CLAIMS[0].claim})
+    parts = ({"contrast": CLAIMS[1].claim}, {"arm": "base", "measure": "4-shot", "over": "0-shot"})
+    theirs = lesson_of(*parts, sweep="another", name="theirs")
     assert question_status(study, [ours, theirs]) == (["ours: supported"], [])
-    assert question_status(study, [theirs]) == question_status(study, ()), (
-        "without a lesson of its own, its file's claims"
-    )
+    assert question_status(study, [theirs]) == question_status(study, ()), "the claims of its file"
     for part, told in (
         ({"contrast": "mch lifts"}, "no contrast in the sweep's file: 'mch lifts'"),
         ({"first": "mch", "second": "base"}, "the sweep has no arm 'mch'; did you mean 'much'?"),
         ({"axis": "step"}, "the sweep's arms do not differ in 'step'; did you mean 'steps'?"),
         ({"axis": "steps", "more": "much", "less": "1000"}, "no arm has the steps 'much'; known: 1000, 1001"),
     ):
-        typed = ours.model_copy(update={"parts": (Part.model_validate(part),)})
-        (found,) = of_lessons(study, [typed])
+        (found,) = of_lessons(study, [lesson_of(part)])
         assert found.reason.startswith(told)
 
 
@@ -99,19 +96,17 @@ def test_a_lesson_that_one_part_may_contradict_is_not_given_up_for_another() -> 
     falls = Contrast(claim="little falls", first="little", second="base", measure="average", expect="less")
     sweep = SWEEP.model_copy(update={"contrasts": (falls, CLAIMS[2])})
     lifts = {"base": (0, 0, 0), "little": (1, 1, 1), "none": (-0.5, -0.5, -0.5)}
-    study = with_looks(study_of(sweep, range(4), lifts=lifts, arms=lifts), LOOKS)
+    study = with_manifest(study_of(sweep, range(4), lifts=lifts, arms=lifts), looks=LOOKS)
     said = dict(line.split(": ", 1) for line in question_status(study, ())[0])
     assert said["none lifts"].startswith("given up") and said["little falls"].startswith("open")
-    values = {"name": "ours", "claim": "c", "paper": "p", "section": "s", "sweep": "own", "margin": "none"}
     parts = [{"contrast": claim.claim} for claim in sweep.contrasts]
-    (line,), arms = question_status(study, [Lesson.parse(values | {"parts": parts}, "here")])
+    (line,), arms = question_status(study, [lesson_of(*parts)])
     assert line.startswith("ours: open, a chance of") and arms == ["base", "little", "none"]
 
 
 def test_the_look_that_was_reached_is_told_beside_the_lessons() -> None:
-    assert reached_text(with_looks(growing(3), ())) == ""
+    assert reached_text(with_manifest(growing(3), looks=())) == ""
     assert reached_text(growing(3)).startswith("before the first look (at 4 of at most 8 seeds)")
-    assert reached_text(growing(5)) == "look 1 of 3 (at 4 of at most 8 seeds), tested at 0.0026"
     assert reached_text(growing(8)).startswith("look 3 of 3 (at 8 of at most 8 seeds), tested at 0.04")
     looks = ["look 1 of 3", "look 1 of 3", "", "look 2 of 2", "look 1 of 3"]
     lessons = pd.DataFrame({"sweep": ["own", "own", "other", "late", "third"], "looks": looks})
@@ -138,13 +133,13 @@ def test_a_look_whose_trials_are_still_to_come_is_not_judged_yet(tmp_path: Path)
 
     at_first = pytest.approx([claim_row(growing(4), claim)["p_supported"] for claim in claims], rel=1e-3)
     assert shown() == ("look 1 of 3 (at 4 of at most 8 seeds), tested at 0.0026", at_first)
-    trials = read_study(folder).variant.trials
+    ledger, trials = Ledger(tmp_path), read_study(folder).variant.trials
     other = write_results(tmp_path, SWEEP.model_copy(update={"name": "other"}), ARMS, (99,), missing=("little/99",))
     (failed,) = read_study(other).variant.trials.query("not done")["fingerprint"]
-    Ledger(tmp_path).record_failure(failed, "a trial of another sweep", 2, "failed", "bad luck")
+    ledger.record_failure(failed, "a trial of another sweep", 2, "failed", "bad luck")
     for place, fingerprint in enumerate(trials["fingerprint"][~trials["done"]]):
         assert shown()[0].startswith("look 1 of 3"), f"{place} of two failed"
-        Ledger(tmp_path).record_failure(fingerprint, "a trial", 2, "failed", "bad luck")
+        ledger.record_failure(fingerprint, "a trial", 2, "failed", "bad luck")
     text, p = shown()
     assert text.startswith("look 2 of 3 (at 6 of at most 8 seeds)") and p != at_first
 
@@ -157,6 +152,7 @@ def test_looks_are_read_and_what_makes_no_sense_is_refused() -> None:
     for text, seeds, message in (
         ("4,x", 10, "give increasing numbers of seeds"),
         ("6,4,10", 10, "give increasing numbers"),
+        ("1,10", 10, "give increasing numbers"),
         (None, 1, "one seed decides nothing"),
         ("4,6", 10, "last look is after 6 seeds, but --seeds gives 10"),
     ):
@@ -187,8 +183,7 @@ def test_what_no_seed_can_decide_keeps_no_study_open() -> None:
     """A kind that no question is of, and an arm that was left out."""
     typo = Contrast(claim="typo", first="much", second="base", measure="kind color 0-shot", expect="greater")
     sweep = SWEEP.model_copy(update={"contrasts": (typo, CLAIMS[1])})
-    missing = tuple(f"little/{seed}" for seed in range(4))
-    study = with_looks(study_of(sweep, range(4), missing=missing, lifts=LIFTS, questions=QUESTIONS), LOOKS)
+    study = with_manifest(growing(4, missing=tuple(f"little/{seed}" for seed in range(4))), sweep=sweep)
     lines, arms = question_status(study, ())
     assert lines == ["typo: not judged: no scores", "little lifts: not judged: no scores"] and not arms
 
@@ -197,7 +192,7 @@ def test_a_loss_keeps_if_it_is_not_above_the_margin() -> None:
     rows = [("text", arm, seed, 2 + seed / 10 + 0.3 * (arm == "little") + seed**2 / 500 * (arm == "much"))
             for arm in ARMS for seed in range(6)]  # fmt: skip
     frame = pd.DataFrame(rows, columns=["source", "arm", "seed", "loss"]).assign(fingerprint="")
-    study = replace(with_looks(growing(6), ()), held_out=frame)
+    study = replace(with_manifest(growing(6), looks=()), held_out=frame)
     said = {}
     for arm in ("much", "little"):
         contrast = Contrast(claim=arm, first=arm, second="base", measure="loss text", expect="keeps", margin=0.1)

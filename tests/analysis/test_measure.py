@@ -11,9 +11,9 @@ from analysis.judging.claims import Claim
 from analysis.judging.verdicts import judge_contrasts
 from analysis.pages.compare import compare_table
 from analysis.pages.scores import means_table
-from mm1_lab.config import AVERAGE, CHAT, TEXT_CORE, UNPARSED, Contrast, DataIdentity, Measure, Sweep
+from mm1_lab.config import AVERAGE, CHAT, TEXT_CORE, UNPARSED, Contrast, Measure, Sweep
 from mm1_lab.results.summary import rows_of
-from tests.analysis.results_folder import claim_row, study_of
+from tests.analysis.results_folder import claim_row, of_own_data, study_of
 
 WORDS = {
     "average": AVERAGE,
@@ -92,8 +92,6 @@ def test_a_claim_may_be_about_one_benchmark_of_a_family(data_mix: Sweep) -> None
         assert judged.loc[measure, "estimate"] == pytest.approx(means["captions"] - means["base"])
         assert judged.loc[measure, "low"] < judged.loc[measure, "estimate"] and judged.loc[measure, "seeds"] == 3
 
-    data = DataIdentity(kind="shards", digest="1", tokenizer="bpe", sources=())
-    manifest = study.manifest.model_copy(update={"data": data})
-    own_study = replace(study, variant=replace(study.variant, manifest=manifest))
-    ours, known = (set(compare_table(each, "captions", "base").frame["measure"]) for each in (own_study, study))
+    studies = (of_own_data(study), study)
+    ours, known = (set(compare_table(each, "captions", "base").frame["measure"]) for each in studies)
     assert {"text-vqa 0-shot", "text-core 8-shot", "captions 0-shot"} < ours - known and "vqa 0-shot" in known

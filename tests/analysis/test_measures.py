@@ -37,21 +37,16 @@ def test_signal_and_noise_are_those_of_an_analysis_of_variance(data_mix: Sweep, 
 def test_the_part_of_the_noise_that_questions_cause_is_found() -> None:
     """Arms answer a seed's questions unequally well (standard deviation 20 of a question), and trials have luck (2)."""
     generator = np.random.default_rng(1)
-    arms, seeds, questions, blocks = 4, 60, 32, 8
-    rows = []
-    for arm in range(arms):
-        for seed in range(seeds):
-            luck = generator.normal(0, 2)
-            for shots in (0, 4):
-                for question in range(questions):
-                    score = 50 + arm + luck + generator.normal(0, 20)
-                    block = question * blocks // questions
-                    rows.append((f"arm{arm}", seed, "vqa", "vqa", "colour", shots, block, question, score))
-    names = ["arm", "seed", "benchmark", "family", "kind", "shots", "block", "question", "score"]
+    arms, seeds, shots, questions = 4, 60, 2, 32
+    places = pd.MultiIndex.from_product(map(range, (arms, seeds, shots, questions)))
+    rows = places.set_names(["arm", "seed", "shots", "question"]).to_frame(index=False)
+    luck = generator.normal(0, 2, (arms, seeds))[rows["arm"], rows["seed"]]
+    score = 50 + rows["arm"] + luck + generator.normal(0, 20, len(rows))
+    rows = rows.assign(score=score, block=rows["question"] // 4, benchmark="vqa", family="vqa", kind="colour")
     study = Study.__new__(Study)
-    object.__setattr__(study, "scores", pd.DataFrame(rows, columns=names))
-    found = question_variance(study, Measure(), [f"arm{arm}" for arm in range(arms)])
-    assert found == pytest.approx(20**2 / (2 * questions), rel=0.1)
+    object.__setattr__(study, "scores", rows)
+    found = question_variance(study, Measure(), range(arms))
+    assert found == pytest.approx(20**2 / (shots * questions), rel=0.1)
 
 
 def test_a_plan_says_what_deciding_takes_by_results_that_exist(

@@ -38,7 +38,7 @@ def test_it_is_the_share_of_pairs_with_the_same_better_arm(
     """Of the proxy run's mean, of its single seeds, and of the reference run's for its others, counted here."""
     found = accuracy(runs[:1], runs).set_index(["proxy", "seeds", "measure"])
     cheaper, dear = "scale mini, train.steps=350", "scale mini"
-    for measure in ("0-shot", "8-shot", "text-core"):
+    for measure in ("0-shot", "text-core"):
         scores = [study.trial_values(Measure.parse(measure)).drop(index="blind") for study in studies]
         mean, single, own = [], [], []
         for first, second in combinations(scores[0].index, 2):
@@ -57,12 +57,10 @@ def test_it_is_the_share_of_pairs_with_the_same_better_arm(
 def test_what_is_not_comparable_is_left_out(runs: tuple[Paired, Paired], data_mix: Sweep) -> None:
     reference, proxy = runs
     assert accuracy([proxy], runs).empty, "nothing is cheaper"
-    own_data = proxy.manifest.model_copy(update={"data_name": "books-1f9ac2"})
-    smoke = proxy.manifest.model_copy(update={"scale": "smoke"})
-    old = proxy.manifest.data.model_copy(update={"digest": "world-1.1"})
-    older = proxy.manifest.model_copy(update={"data": old})
-    for other in (own_data, smoke, older):
-        assert accuracy([reference], [reference, replace(proxy, manifest=other)]).empty
+    older = proxy.manifest.data.model_copy(update={"digest": "world-1.1"})
+    for change in ({"data_name": "books-1f9ac2"}, {"scale": "smoke"}, {"data": older}):
+        other = replace(proxy, manifest=proxy.manifest.model_copy(update=change))
+        assert accuracy([reference], [reference, other]).empty
     one = replace(proxy, seeds=1, differences=proxy.differences[[0]])
     assert set(accuracy([reference], [one])["seeds"]) == {1}
     two_arms = pair_arms(study_of(data_mix, (0, 1), arms=("base", "captions")))
@@ -80,8 +78,7 @@ def test_it_is_drawn_beside_the_dear_run_s_lessons(
     write_results(tmp_path, sweep, arms, (0,), questions=16, flops=1e12, overrides=("train.steps=350",))
     assert tmp_path / "mini" / "decision_accuracy.csv" in draw(tmp_path)
     rows = pd.read_csv(tmp_path / "mini" / "decision_accuracy.csv")
-    assert set(rows["proxy"]) == {"scale mini", "scale mini, train.steps=350"} and set(rows["pairs"]) == {3}
-    assert set(rows["cost"].round(3)) == {0.5, 0.125}
+    assert set(rows["proxy"]) == {"scale mini", "scale mini, train.steps=350"}
     assert not (tmp_path / "mini" / "decision_accuracy,train.steps=350.csv").exists(), "nothing is cheaper than that"
     assert "Decision accuracy of cheaper runs, compared with scale mini" in (tmp_path / "summary.md").read_text("utf-8")
 

@@ -2,6 +2,7 @@
 their edges."""
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,10 @@ import pytest
 from scipy import stats
 
 from analysis.judging.p_values import p_values, verdict_from_p
-from analysis.seeds import seeds_needed
+from analysis.seeds import caution, seeds_needed
 from analysis.statistics import Floats, Interval, arm_means, moderated, one_sample, other_arms, over_questions
+from mm1_lab.config import WORLD_DATA, DataIdentity
+from mm1_lab.results import Manifest
 
 
 def over_blocks(values: dict[str, Floats], counts: Floats) -> Interval:
@@ -70,8 +73,6 @@ def test_over_questions_is_the_t_test_over_blocks() -> None:
     values = np.random.default_rng(0).normal(50, 20, 10)
     found = over_blocks({"x": values}, np.full(10, 4.0))
     assert (found.low, found.high) == pytest.approx(tuple(stats.ttest_1samp(values, 0).confidence_interval()))
-    constant = over_blocks({"x": np.full(10, 3.0)}, np.full(10, 4.0))
-    assert (constant.low, constant.high) == pytest.approx((3, 3))
 
 
 def test_a_ratio_over_uneven_blocks_has_the_error_that_a_bootstrap_finds() -> None:
@@ -138,3 +139,21 @@ def test_seeds_needed_are_those_of_a_paired_t_test() -> None:
     assert seeds_needed("greater", 0.0, 0.0, 0.0) == math.inf
     assert seeds_needed("less", 1.0, -1.0, 0.0) == math.inf
     assert seeds_needed("keeps", 2.0, -2.0, 0.0) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("seeds", "world", "told"),
+    [
+        ([100, 101], WORLD_DATA.digest, ""),
+        ([100], WORLD_DATA.digest, r"One seed \(100\)[^.]+\."),
+        ([0], WORLD_DATA.digest, r"One seed \(0\)[^.]+\. The development seed 0, on which [^.]+\."),
+        (
+            [0, 1, 2],
+            "world-1",
+            r"The development seeds 0–2, on which [^.]+\. Made in an earlier .* world \(world-1\)\.",
+        ),
+    ],
+)
+def test_results_of_an_earlier_world_and_of_few_seeds_say_so(seeds: list[int], world: str, told: str) -> None:
+    manifest = Manifest.model_construct(scale="mini", data=DataIdentity(digest=world))
+    assert re.fullmatch(told, caution(manifest, seeds))

@@ -38,12 +38,15 @@ def test_markdown_has_a_row_per_row_with_a_heading_per_group() -> None:
     ]
 
 
-def test_text_of_several_lines_stays_in_its_caption_heading_and_cell() -> None:
+def test_text_of_several_lines_stays_in_its_caption_heading_and_cell_and_is_no_code() -> None:
     text = "two\r\n\nparts\x0c\x85\u2028\\input{/etc/passwd}"
-    table = Table(text, pd.DataFrame({text: [text], "score": [1.0]}), [text])
+    table = Table(text, pd.DataFrame({text: [text], "p": ["[0, 1]"]}), [text])
     heading, head, _, row = [line for line in to_markdown(table).splitlines() if line][:4]
     assert heading == r"# two parts \input{/etc/passwd}"
     assert head.startswith(r"| two parts \input") and row.startswith(r"| two parts \input")
+    escaped = r"two parts \textbackslash{}input\{/etc/passwd\}"
+    assert to_latex(table).count(escaped) == 4 and r"\input" not in to_latex(table)
+    assert "& {[}0, 1] " in to_latex(table)
 
 
 def test_html_holds_the_same_cells_escaped_and_marked() -> None:
@@ -53,18 +56,13 @@ def test_html_holds_the_same_cells_escaped_and_marked() -> None:
     assert text.count('class="number"') == 3 * 4 and text.count("<tr>") == 1 + 2 + 3
 
 
-def test_latex_is_booktabs_with_as_many_cells_as_columns_and_nothing_left_to_escape() -> None:
+def test_latex_is_booktabs_with_as_many_cells_as_columns() -> None:
     text = to_latex(TABLE)
     assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
     assert r"\begin{tabular}{lrrrl}" in text and r"\caption{Scores \& losses}" in text
     rows = [line for line in text.splitlines() if line.endswith(r" \\")]
     assert len(rows) == 6 and all(len(re.findall(r"(?<!\\)&", row)) == 4 for row in rows)
     assert r"a \& b | 50 \% & −1.5 & 2 & 0.500 & undecided" in text and "a  mixes &" in text
-    hostile = "two\nparts \\input{/etc/passwd}"
-    table = Table(hostile, pd.DataFrame({hostile: [hostile], "p": ["[0, 1]"]}), [hostile])
-    escaped = r"two parts \textbackslash{}input\{/etc/passwd\}"
-    assert to_latex(table).count(escaped) == 4 and r"\input" not in to_latex(table)
-    assert "& {[}0, 1] " in to_latex(table)
 
 
 def test_last_bits_that_differ_between_processors_do_not_change_a_rounded_number() -> None:

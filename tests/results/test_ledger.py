@@ -35,7 +35,7 @@ def manifest(tmp_path: Path, seeds: str = "1") -> tuple[Manifest, list[TrialRow]
     return Manifest(variant="data_mix", sweep=request.sweep, scale="smoke"), rows
 
 
-def test_scores_come_back_as_they_were_written(tmp_path: Path) -> None:
+def test_scores_come_back_as_they_were_written_or_are_refused(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "results", tmp_path / "store")
     folder = ledger.results / "smoke" / "data_mix"
     sweep, rows = manifest(tmp_path)
@@ -49,6 +49,10 @@ def test_scores_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert table["parsed"].tolist() == [True, True, False, True, True]
     assert set(table["arm"]) == {rows[1].arm} and set(table["seed"]) == {0}
     assert read_held_out(variant)["loss"].tolist() == pytest.approx([2 / 3], rel=1e-8)
+    path = ledger.trial_folder(rows[1].fingerprint) / "scores.parquet"
+    pd.read_parquet(path).rename(columns={"block": "blok"}).to_parquet(path)
+    with pytest.raises(RequestError, match=r"scores\.parquet: lacks the column 'block'"):
+        read_scores(variant)
 
 
 def test_what_a_kill_left_counts_only_if_it_was_done(tmp_path: Path) -> None:
@@ -128,21 +132,6 @@ def test_settings_and_data_name_the_variant_if_they_change_what_is_trained() -> 
     assert name("a=1,b=2") != name("a=1", "b=2")
 
 
-def test_unreadable_results_say_what_to_do(tmp_path: Path) -> None:
-    folder = tmp_path / "results" / "smoke" / "data_mix"
-    sweep, rows = manifest(tmp_path)
-    merge_manifest(folder, sweep, rows, lambda row: True)
-    with pytest.raises(RequestError, match="no trial is finished"):
-        read_scores(read_variant(folder))
-    ledger = Ledger(tmp_path / "results", tmp_path / "store")
-    write(ledger, rows[0].fingerprint, tmp_path)
-    variant = read_variant(folder)
-    path = ledger.trial_folder(rows[0].fingerprint) / "scores.parquet"
-    pd.read_parquet(path).rename(columns={"block": "blok"}).to_parquet(path)
-    with pytest.raises(RequestError, match=r"scores\.parquet: lacks the column 'block'"):
-        read_scores(variant)
-
-
 def test_a_sweep_without_trials_has_none_done_and_its_command_does_not_invent_a_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +139,8 @@ def test_a_sweep_without_trials_has_none_done_and_its_command_does_not_invent_a_
     sweep, _ = manifest(tmp_path)
     merge_manifest(folder, sweep, [], lambda row: True)
     assert list(read_variant(folder).done["arm"]) == []
+    with pytest.raises(RequestError, match="no trial is finished"):
+        read_scores(read_variant(folder))
     with monkeypatch.context() as there:
         there.chdir(folder.parent)
         assert read_variant(Path(folder.name)).folder == folder
@@ -157,29 +148,22 @@ def test_a_sweep_without_trials_has_none_done_and_its_command_does_not_invent_a_
     assert own.command() == f"mm1-lab run {sweep.sweep.name} --scale {sweep.scale} --data FOLDER/books.yaml"
 
 
-def test_files_that_a_library_keeps_to_their_owner_may_be_read_by_whom_the_others_may(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "results", tmp_path / "store")
-    partial = ledger.begin_stage("f")
-    assert partial is not None
-    (partial / "model.safetensors").touch(0o600)
-    ledger.finish_stage("f")
-    folder = ledger.stage_folder("f")
-    assert (folder / "model.safetensors").stat().st_mode == (folder / "DONE").stat().st_mode
-
-
-def test_a_stage_that_a_colleague_began_can_be_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only its owner can change a file's mode, even to what it is."""
+def test_a_finished_stage_is_readable_whoever_began_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries keep some files to their owner; only the owner can change a file's mode, even to what it is."""
 
     def refuse(path: Path, mode: int) -> None:
         raise PermissionError(1, "Operation not permitted", str(path))
 
     ledger = Ledger(tmp_path / "results", tmp_path / "store")
-    partial = ledger.begin_stage("f")
-    assert partial is not None
-    (partial / "training.csv").touch()
-    monkeypatch.setattr(Path, "chmod", refuse)
-    ledger.finish_stage("f")
-    assert ledger.has_weights("f")
+    for fingerprint, mode in (("own", 0o600), ("colleague's", 0o666)):
+        partial = ledger.begin_stage(fingerprint)
+        assert partial is not None
+        (partial / "model.safetensors").touch(mode)
+        ledger.finish_stage(fingerprint)
+        assert ledger.has_weights(fingerprint)
+        monkeypatch.setattr(Path, "chmod", refuse)
+    folder = ledger.stage_folder("own")
+    assert (folder / "model.safetensors").stat().st_mode == (folder / "DONE").stat().st_mode
 
 
 def test_processes_of_the_same_number_may_write_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,8 +66,8 @@ def _read(results: Path) -> list[object]:
     return found
 
 
-def test_what_was_packed_comes_back_when_it_is_first_read(
-    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_what_was_packed_comes_back_when_it_is_first_read_or_was_damaged_since(
+    results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = _read(results)
     shared = [row for path in results.glob("smoke/*/trials.csv") for row in pd.read_csv(path)["fingerprint"]]
@@ -83,6 +83,12 @@ def test_what_was_packed_comes_back_when_it_is_first_read(
         curves(str(results / "smoke" / "data_mix"))
     pack(results)
     assert {path: path.read_bytes() for path in packs} == packs, "packing again changes nothing"
+
+    path = next(results.glob("trials/*/scores.parquet"))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert main(["verify", "--results", str(results), "--store", str(results)]) == 1
+    pack(results)
+    assert _read(results) == before
 
     ledger.forget(shared[0])
     assert not Ledger(results).has_scores(shared[0]), "what is to be trained again is not taken from the pack"
@@ -111,16 +117,6 @@ def test_a_sweep_that_is_gone_leaves_no_pack(results: Path, capsys: pytest.Captu
     assert {path.parent.name for path in packs[:-1]} == {"controls"}
     assert not damaged(results)
     assert re.search(r"trials: \d finished trials? of no sweep as it is now", capsys.readouterr().err)
-
-
-def test_a_trial_that_was_damaged_since_is_taken_from_its_pack(results: Path) -> None:
-    before = _read(results)
-    pack(results)
-    path = next(results.glob("trials/*/scores.parquet"))
-    path.write_bytes(path.read_bytes()[:-1])
-    assert main(["verify", "--results", str(results), "--store", str(results)]) == 1
-    pack(results)
-    assert _read(results) == before
 
 
 @pytest.mark.parametrize("what", ["interrupted", "damaged"])
