@@ -69,6 +69,9 @@ def test_arms_that_differ_in_tuning_alone_share_pre_training() -> None:
     assert (views5.image_size, views5.picture_tokens) == (72, 45)
     assert tuned(after_steps=100_000).model.stop_after == 3
     assert tuned(after_steps=200_000).model.fingerprint == plain.model.fingerprint
+    slow = tuned(learning_rate=3e-4)
+    assert slow.training == plain.training.model_copy(update={"learning_rate": 3e-4})
+    assert slow.fingerprint != plain.fingerprint and slow.inputs == plain.inputs
 
 
 def test_all_arms_are_tuned_on_the_same_conversations_however_many_views_they_have() -> None:
@@ -95,14 +98,6 @@ def test_all_arms_are_tuned_on_the_same_conversations_however_many_views_they_ha
         assert five[2] > 1.5 * one[2], "the pictures take their room in more rows"
         short = answers(step, 128, resolution=1344, views=5)
         assert short[0] < one[0] and 0 < 40 - short[1].total() <= 5, "long conversations are left out alone"
-
-
-def test_an_arm_s_rate_of_tuning_takes_the_place_of_the_scale_s() -> None:
-    of_scale, own = (
-        evaluation_of(recipe=Recipe(sft=sft)).model for sft in (SftRecipe(), SftRecipe(learning_rate=3e-4))
-    )
-    assert own.training == of_scale.training.model_copy(update={"learning_rate": 3e-4})
-    assert own.fingerprint != of_scale.fingerprint and own.inputs == of_scale.inputs
 
 
 def asked(number: int, choices: tuple[str, ...] = ()) -> Question:
