@@ -100,13 +100,9 @@ def test_all_arms_are_tuned_on_the_same_conversations_however_many_views_they_ha
         assert short[0] < one[0] and 0 < 40 - short[1].total() <= 5, "long conversations are left out alone"
 
 
-def asked(number: int, choices: tuple[str, ...] = ()) -> Question:
+def asked(number: int) -> Question:
     picture = ScenePicture(sample_scene(Random(number), "train"))
-    return Question(str(number), "colour", (picture,), "the square is ?", ("red",), "red", choices)
-
-
-def benchmark_of(questions: list[Question], shown: list[Question]) -> Benchmark:
-    return Benchmark("b", "chat", "", "choice", (tuple(questions),), (tuple(shown),), (".",), 4)
+    return Question(str(number), "colour", (picture,), "the square is ?", ("red",), "red")
 
 
 def test_early_demonstrations_show_overviews_alone(finished: Finished, sft_stage: SftStage, squares: Data) -> None:
@@ -114,7 +110,8 @@ def test_early_demonstrations_show_overviews_alone(finished: Finished, sft_stage
     tokens, side = sft_stage.model.connector.image_tokens, sft_stage.image_size
     writer = PromptWriter(squares.tokenizer, 5 * tokens, tokens, sharp_demonstrations=1)
     shown = [asked(number) for number in range(3)]
-    prefix = writer.prefix(benchmark_of([asked(9)], shown), 0, 3)
+    benchmark = Benchmark("b", "chat", "", "choice", ((asked(9),),), (tuple(shown),), (".",), 4)
+    prefix = writer.prefix(benchmark, 0, 3)
     assert [isinstance(picture, Overview) for picture in prefix.pictures] == [True, True, False]
     assert prefix.tokens.count(squares.tokenizer.image) == (1 + 1 + 5) * tokens
     model = build_mm1(sft_stage, squares.tokenizer)
