@@ -1,6 +1,5 @@
 import io
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -8,15 +7,14 @@ from mm1_lab.orchestrate.execution.display import Display
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.cost import stage_seconds
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
-from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.train.progress import Progress
+from tests.orchestrate.conftest import Ask
 
 
 @pytest.fixture
-def work_list(tmp_path: Path) -> WorkList:
+def work_list(ask: Ask) -> WorkList:
     """Of two stages and three trials that need them."""
-    only = ("base", "captions", "blind")
-    request = load_request("data_mix", "smoke", "1", only, (), None, tmp_path / "results", tmp_path / "store")
+    request = ask("base", "captions", "blind")
     plan = make_plan(request.trials, request.ledger)
     return WorkList(plan.tasks, partial(stage_seconds, slowness={}), 1, request.ledger)
 
@@ -31,13 +29,8 @@ class Shown(Display):
 
 
 @pytest.fixture
-def out() -> io.StringIO:
-    return io.StringIO()
-
-
-@pytest.fixture
-def display(work_list: WorkList, out: io.StringIO) -> Shown:
-    display = Shown(work_list, out)
+def display(work_list: WorkList) -> Shown:
+    display = Shown(work_list, io.StringIO())
     display.clock = lambda: display.now
     display.begun = 0.0
     work_list.observers.append(display)
@@ -91,7 +84,7 @@ def test_what_was_done_before_does_not_count_as_speed(work_list: WorkList, displ
     assert display.seconds_left() == pytest.approx(100.0 * (whole - own) / (0.1 * own))
 
 
-def test_lines_tell_what_starts_runs_and_ends(work_list: WorkList, display: Shown, out: io.StringIO) -> None:
+def test_lines_tell_what_starts_runs_and_ends(work_list: WorkList, display: Shown) -> None:
     *shared, task, other, _ = [work_list.tasks[key] for key in work_list.waiting]
     for needed in shared:
         work_list.take(needed)
@@ -107,7 +100,7 @@ def test_lines_tell_what_starts_runs_and_ends(work_list: WorkList, display: Show
     end(work_list, task)
     start(work_list, other)
     end(work_list, other, "diverged")
-    assert out.getvalue().splitlines() == [
+    assert display.out.getvalue().splitlines() == [  # type: ignore[attr-defined]
         *(f"done      {needed.label} by another command (0 of 3 trials)" for needed in shared),
         f"starts    {task.label}",
         f"note      {task.label}: a page is too long",

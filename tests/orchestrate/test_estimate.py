@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,25 +44,24 @@ from mm1_lab.orchestrate.execution.ray_tune import RayTune
 from mm1_lab.orchestrate.planning.cost import GpuShare, check_feasible, estimate_stages, gpu_share
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.plan_text import plan_values
-from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.train.module import Training, language_loss
-from tests.conftest import Place
+from tests.conftest import REPOSITORY, SCALES, Place
+from tests.orchestrate.conftest import Ask
 from tests.small import rows_of
 
-ROOT = Path(__file__).parents[2]
-GOLDEN = ROOT / "tests" / "golden" / "final_models-paper.txt"
+GOLDEN = REPOSITORY / "tests" / "golden" / "final_models-paper.txt"
 
 
 def base(scale: Scale, **changes: object) -> MultimodalStage:
-    recipe = load_sweep(ROOT / "sweeps" / "data_mix.yaml").base.model_copy(update=changes)
+    recipe = load_sweep(REPOSITORY / "sweeps" / "data_mix.yaml").base.model_copy(update=changes)
     model = resolve("base", recipe, scale, 0, WORLD_DATA).evaluation.model
     assert isinstance(model, MultimodalStage)
     return model
 
 
-def test_an_evaluation_of_a_model_that_cannot_be_built_is_refused() -> None:
+def test_an_evaluation_of_a_model_that_cannot_be_built_is_refused(ask: Ask) -> None:
     """As with the connector of a file that the sweep no longer names, after the model was trained."""
-    request = load_request("data_mix", "smoke", only=["base"])
+    request = ask("base")
     (trial,) = request.trials
     model = trial.evaluation.model
     gone = model.model_copy(update={"connector": model.connector.model_copy(update={"kind": "mine@0123"})})
@@ -71,31 +71,28 @@ def test_an_evaluation_of_a_model_that_cannot_be_built_is_refused() -> None:
         check_feasible(plan, request)
 
 
-def test_training_in_fp32_takes_as_long_as_its_products() -> None:
+def test_training_in_fp32_takes_as_long_as_its_products(ask: Ask) -> None:
     seconds = []
     for precision in ("bf16-mixed", "32-true"):
-        settings = ("hardware={gpu: h100}", f"precision={precision}")
-        request = load_request("data_mix", "mini", only=["base"], settings=settings)
+        request = ask("base", scale="mini", settings=("hardware={gpu: h100}", f"precision={precision}"))
         estimates = estimate_stages(make_plan(request.trials, request.ledger), request)
         seconds.append(estimates[request.trials[0].evaluation.model.fingerprint].seconds)
     assert seconds[1] / seconds[0] == pytest.approx(989 / 67)
 
 
 def test_pictures_count_in_a_plan_whose_scale_does_not_say_how_many_there_are() -> None:
-    scale = load_scale("mini", ROOT / "sweeps" / "scales")
+    scale = load_scale("mini", SCALES)
     stage, network = base(scale), Network({"encoder": 0, "connector": 0, "decoder": 0, "embedding": 0}, 0.0, 100)
-    told, untold = (
-        stage.cost(network, scale.model_copy(update={"images_per_row": known})).flops
-        for known in (scale.images_per_row, {})
-    )
-    assert untold > told and stage.images_per_row("text", scale) == 0
+    untold = scale.model_copy(update={"images_per_row": {}})
+    assert stage.cost(network, untold).flops > stage.cost(network, scale).flops
+    assert stage.images_per_row("text", untold) == 0
 
 
-def test_the_share_of_pages_that_fit_no_row_is_known() -> None:
+def test_the_share_of_pages_that_fit_no_row_is_known(ask: Ask) -> None:
     """An MLP's 16 tokens per picture, in rows of 256; the base's 9 fit."""
     data, shares = World(), []
     for arm in ("c-abstractor 224 144", "mlp 224 256"):
-        (trial,) = load_request("connector_beyond", only=[arm]).trials
+        (trial,) = ask(arm, sweep="connector_beyond", scale="mini").trials
         assert isinstance(trial.evaluation.model, MultimodalStage)
         shares.append(shares_left_out(trial.evaluation.model, data))
     pages = [page for row in range(4) for page in data.source("interleaved", 0).documents(row)]
@@ -107,7 +104,7 @@ def test_the_share_of_pages_that_fit_no_row_is_known() -> None:
 @pytest.mark.parametrize("frozen", [(), ("connector", "encoder"), ("decoder",)], ids="-".join)
 def test_flops_of_a_model_are_those_that_torch_counts(frozen: tuple[str, ...]) -> None:
     """One row of captions, forward and backward, part by part; the vocabulary by the positions that count."""
-    scale, data = load_scale("mini", ROOT / "sweeps" / "scales"), World()
+    scale, data = load_scale("mini", SCALES), World()
     # not the C-Abstractor: torch counts the gradients of its grouped convolutions as if they were dense
     stage = base(scale, frozen=frozen, connector="average-pooling")
     model = build_mm1(stage, data.tokenizer)
@@ -131,7 +128,7 @@ def test_flops_of_a_model_are_those_that_torch_counts(frozen: tuple[str, ...]) -
 def test_flops_of_a_decoder_are_those_that_torch_counts(name: str) -> None:
     """Of the true size, at a thousand positions, on the meta device; experts at a size that can be computed."""
     mini = name.endswith("MoE")
-    scale = load_scale("mini" if mini else "paper", ROOT / "sweeps" / "scales")
+    scale = load_scale("mini" if mini else "paper", SCALES)
     length, vocabulary = (256, 512) if mini else (1024, 48_000)
     phase = scale.decoder.phases[0].model_copy(update={"share": 1, "sequence_length": length, "batch_size": 1})
     training = scale.decoder.model_copy(update={"steps": 1, "phases": (phase,)})
@@ -152,33 +149,31 @@ def test_flops_of_a_decoder_are_those_that_torch_counts(name: str) -> None:
 
 
 def test_images_in_a_row_are_as_many_as_the_scale_says() -> None:
-    scale, world = load_scale("mini", ROOT / "sweeps" / "scales"), World()
+    scale, world = load_scale("mini", SCALES), World()
     stage = base(scale)
     packer = Packer.of(stage, world.tokenizer)
     for name in stage.shares:
         rows = [packer.pack(world.source(name, 0).documents(number)) for number in range(48)]
-        mean = sum(len(row.pictures) for row in rows) / len(rows)
+        mean = fmean(len(row.pictures) for row in rows)
         assert stage.images_per_row(name, scale) == pytest.approx(mean, rel=0.1, abs=0.01), name
 
 
 @pytest.mark.parametrize("sft", [SftRecipe(), SftRecipe(resolution=1344, views=5)], ids=["one view", "five views"])
 def test_a_step_of_instruction_tuning_takes_about_as_many_rows_and_images_as_reckoned(sft: SftRecipe) -> None:
-    scale, world = load_scale("mini", ROOT / "sweeps" / "scales"), World()
+    scale, world = load_scale("mini", SCALES), World()
     stage = resolve("a", Recipe(sft=sft), scale, 0, WORLD_DATA).evaluation.model
     assert isinstance(stage, SftStage)
     sources = {name: world.instructions(name, 0, Limits.of(stage)) for name in stage.shares}
     batches = [ConversationBatches.of(stage, sources, world.tokenizer)(step) for step in range(6)]
-    rows, images = (
-        sum(counts) / len(batches) for counts in zip(*((len(b.tokens), len(b.images)) for b in batches), strict=True)
-    )
+    rows, images = fmean(len(batch.tokens) for batch in batches), fmean(len(batch.images) for batch in batches)
     assert stage.rows_per_step == pytest.approx(rows, rel=0.1)
     assert stage.rows_per_step * stage.images_per_row("charts", scale) == pytest.approx(images, rel=0.1)
 
 
 def test_each_gpu_holds_its_share() -> None:
     """State, copies and gathered layers; activations of the rows at a time; logits up to their bound."""
-    scale = load_scale("smoke", ROOT / "sweeps" / "scales")
-    one_row = load_scale("smoke", ROOT / "sweeps" / "scales", settings=("resources.micro_batch=1",))
+    scale = load_scale("smoke", SCALES)
+    one_row = load_scale("smoke", SCALES, settings=("resources.micro_batch=1",))
     none: dict[str, Any] = {"flops": 0.0, "parameters": 0, "active": 0, "weights": 0, "checkpoint": 0}
     how: dict[str, Any] = {"gradients": 120e9, "copies": 10e9, "activations": 3e9, "late": 1.5e9}
     how |= {"logits": 0.5e9, "gathered": 4e9}
@@ -190,7 +185,7 @@ def test_each_gpu_holds_its_share() -> None:
     assert gpu_share(cost, 512, scale, h100).rows == 1 and not gpu_share(cost, 512, scale, h100).divided
     assert not gpu_share(cost, 8, scale, h100).fits, "500 / 8 + 4 + 15 + 1.5"
     assert gpu_share(cost, 8, scale, Hardware(gpu="h200", count=8)).fits
-    half = load_scale("smoke", ROOT / "sweeps" / "scales", settings=("resources.gpus=0.5",))
+    half = load_scale("smoke", SCALES, settings=("resources.gpus=0.5",))
     large = Hardware(gpu="h100", count=512, memory=160)
     assert gpu_share(cost, 16, half, large) == gpu_share(cost, 16, scale, h100), "two stages share a GPU"
     alone = gpu_share(cost, 1, scale, Hardware(gpu="h100", memory=800))
@@ -207,11 +202,8 @@ def test_experts_that_gpus_do_not_divide_are_counted_with_what_they_are_filled_u
     """64 experts on 48 GPUs: two on most of them, and a buffer for 96."""
     size = Size(layers=2, width=1024, heads=16, experts=64, experts_every=1)
     assert [expert_padding(size, gpus) for gpus in (8, 48, 64, 256)] == [1, 1.5, 1, 1], "256 divide rows or columns"
-    scale, network = (
-        load_scale("smoke", ROOT / "sweeps" / "scales"),
-        Network({"decoder": size.parameters().total}, 0, 0),
-    )
-    cost = training_cost(0, network, size, "bf16-mixed", 48)
+    scale = load_scale("smoke", SCALES)
+    cost = training_cost(0, Network({"decoder": size.parameters().total}, 0, 0), size, "bf16-mixed", 48)
     held = [gpu_share(one, 48, scale, Hardware(gpu="h100", memory=1)).held for one in (cost, replace(cost, size=None))]
     assert held[0] / held[1] == pytest.approx(1.5, rel=0.03)
 
@@ -222,26 +214,24 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
     monkeypatch.chdir(place.folder)
     monkeypatch.setattr(RayTune, "open", lambda executor, scale: setattr(executor, "slots", 2))
 
-    def asked(command: str, memory: float, *settings: str, code: int = 0, inline: bool = True) -> str:
-        words = [command, "data_mix", "--only", "captions", "--scale", "smoke"]
-        words += ["--inline"] if command == "run" and inline else []
+    def asked(command: str, memory: float, *settings: str, code: int = 0) -> str:
+        words = [*command.split(), "data_mix", "--only", "captions", "--scale", "smoke"]
         for setting in (f"hardware={{gpu: h100, memory: {memory}}}", *settings):
             words += ["--set", setting]
         assert main(words) == code
         return "".join(capsys.readouterr())
 
     too_small = asked("plan", 0.003, code=2)
-    assert asked("run", 0.003, code=2).endswith(too_small) and too_small.count("\n") == 1
+    assert asked("run --inline", 0.003, code=2).endswith(too_small) and too_small.count("\n") == 1
     told = "on each of 1 h100, which has 3 MB (a tenth stays free); use more `workers`{}, or a smaller model"
     assert told.format(", --set gradient_checkpointing=true") in too_small, "not a smaller batch than one row"
-    assert told.format("") in asked("plan", 0.003, "gradient_checkpointing=true", code=2)
     several = ("gradient_checkpointing=true", "resources.micro_batch=2")
     assert told.format(", a smaller resources.micro_batch") in asked("plan", 0.003, *several, code=2)
     assert "2 `workers`, but hardware.count is 1" in asked("plan", 1, "workers={85M: 2}")
-    assert "2 `workers`, but hardware.count is 1" in asked("run", 1, "workers={85M: 2}", code=2, inline=False)
+    assert "2 `workers`, but hardware.count is 1" in asked("run", 1, "workers={85M: 2}", code=2)
     large = "evaluate.batch_size=4096"
     assert "`run` refuses evaluation: 177 KB of state and " in asked("plan", 0.01, large)
-    assert "use a smaller evaluate.batch_size (--set)" in asked("run", 0.01, large, code=2)
+    assert "use a smaller evaluate.batch_size (--set)" in asked("run --inline", 0.01, large, code=2)
 
     told = asked("plan", 0.012)
     assert re.search(r"decoder +to run .* 1 +2 +5.71 MB", told), "all"
@@ -255,14 +245,14 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
 
     monkeypatch.setattr(Training, "forward", counted)
     short = [f"{name}.steps=2" for name in ("encoder", "decoder", "train")]
-    asked("run", 0.012, *short, "evaluate.questions=8", "evaluate.shots=[0]")
+    asked("run --inline", 0.012, *short, "evaluate.questions=8", "evaluate.shots=[0]")
     assert rows[-4:] == [2] * 4 and 8 in rows, "the decoder's first phase is not divided"
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("sweep", sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml")))
-def test_what_the_paper_asks_fits_its_gpus(sweep: str, tmp_path: Path) -> None:
-    plan_values([load_request(sweep, "paper", results=tmp_path, store=tmp_path)])
+@pytest.mark.parametrize("sweep", sorted(path.stem for path in (REPOSITORY / "sweeps").glob("*.yaml")))
+def test_what_the_paper_asks_fits_its_gpus(sweep: str, ask: Ask) -> None:
+    plan_values([ask(sweep=sweep, scale="paper")])
 
 
 @pytest.mark.slow
@@ -270,7 +260,7 @@ def test_the_papers_final_models_are_planned_without_weights_or_memory(tmp_path:
     """`UPDATE_GOLDEN=1` rewrites the file."""
     command = [sys.executable, "-m", "mm1_lab.cli", "plan", "final_models", "--scale", "paper"]
     command += ["--results", str(tmp_path / "results"), "--store", str(tmp_path / "store")]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2e6, "kilobytes"
     if os.environ.get("UPDATE_GOLDEN"):

@@ -1,5 +1,6 @@
 """Both executors, on work that takes no time: what fails, diverges, dies, waits and is reused."""
 
+import io
 import os
 import platform
 import subprocess
@@ -14,13 +15,14 @@ import pytest
 import torch
 
 from mm1_lab.config import DecoderStage, RequestError, load_scale
+from mm1_lab.orchestrate.execution.display import Display
 from mm1_lab.orchestrate.execution.executor import make_executor
 from mm1_lab.orchestrate.execution.worker import StageReport, Worker
-from mm1_lab.orchestrate.execution.worklist import Observer, Outcome, WorkList
+from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
-from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.train.progress import Diverged, Progress
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, SCALES
+from tests.orchestrate.conftest import Ask
 from tests.processes import listening_addresses
 
 
@@ -67,32 +69,18 @@ def _environment() -> Iterator[None]:
     os.environ.update(before | token)
 
 
-class Witness(Observer):
-    def __init__(self) -> None:
-        self.events: list[tuple[str, str]] = []
-
-    def started(self, task: Task) -> None:
-        self.events.append(("started", task.label))
-
-    def finished(self, task: Task) -> None:
-        self.events.append(("finished", task.label))
-
-    def failed(self, task: Task, outcome: Outcome, again: bool) -> None:
-        self.events.append(("again" if again else outcome.kind, f"{task.label}: {outcome.reason}"))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("inline", [True, False], ids=["inline", "ray"])
-def test_failures_are_typed_and_the_others_go_on(inline: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # where Ray's processes find `Marker`
+def test_failures_are_typed_and_the_others_go_on(inline: bool, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # where Ray's processes find `Marker`
     only = ("base", "captions", "blind")
-    request = load_request("data_mix", "smoke", "2", only, (), None, tmp_path / "results", tmp_path / "store")
+    request = ask(*only, seeds=2)
     ledger = request.ledger
     plan = make_plan(request.trials, ledger)
-    witness = Witness()
     worker = Marker(ledger.results, ledger.store, None, request.scale, dies=not inline)
-    result = WorkList(plan.tasks, lambda stage: 1.0, request.scale.retries, ledger, [witness])
+    result = WorkList(plan.tasks, lambda stage: 1.0, request.scale.retries, ledger)
+    told = io.StringIO()
+    result.observers.append(Display(result, told))
     with make_executor(inline, None) as executor:
         executor.open(request.scale)
         executor.work(result, worker)
@@ -113,14 +101,12 @@ def test_failures_are_typed_and_the_others_go_on(inline: bool, tmp_path: Path, m
         assert failure["attempts"] == (1 if outcome.kind == "diverged" else 2), "training again would diverge again"
         assert "Traceback" in Path(failure["log"]).read_text(encoding="utf-8")
 
-    events = witness.events
-    again = [text for event, text in events if event == "again"]
-    assert len(again) == (1 if inline else 2), "the decoder, and blind where it died"
-    assert inline or any("blind / seed 0: its process died" in text for text in again)
-    assert ("started", "base / seed 1") not in events
+    lines = told.getvalue()
+    assert lines.count("(will retry)") == (1 if inline else 2), "the decoder, and blind where it died"
+    assert inline or "blind / seed 0: its process died" in lines
+    assert "starts    base / seed 1" not in lines
     for shared in ("encoder", "decoder"):
-        end = events.index(("finished", f"{shared} for base / seed 0 and 2 more"))
-        assert end < events.index(("started", "base / seed 0"))
+        assert lines.index(f"done      {shared} for base / seed 0") < lines.index("starts    base / seed 0\n")
     assert not list((ledger.store / ".ray").glob("*")), "Tune's files are gone"
 
     # a later command plans again what failed, and what waited for it, but not what diverged
@@ -154,7 +140,7 @@ print("connected")
 def test_ray_listens_to_this_machine_alone_and_refuses_who_has_no_token() -> None:
     """From another process, with authentication off and with another token."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    command = [sys.executable, "-c", STARTS, str(REPOSITORY / "sweeps" / "scales")]
+    command = [sys.executable, "-c", STARTS, str(SCALES)]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=REPOSITORY, env=clean, **pipes) as process:
         assert process.stdout is not None and process.stdout.readline() == "Starting Ray …\n"
@@ -185,7 +171,7 @@ def test_a_gpu_s_lack_of_memory_is_told_with_what_to_do(tmp_path: Path) -> None:
         def run(self, task: Task, report: StageReport) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    worker = Full(tmp_path, tmp_path, None, load_scale("smoke", REPOSITORY / "sweeps" / "scales"))
+    worker = Full(tmp_path, tmp_path, None, load_scale("smoke", SCALES))
     outcome = worker.attempt(Task("a", (), (), ()), lambda kind, progress: None)
     assert outcome.kind == "out of memory" and "CUDA out of memory.; take resources.micro_batch=1" in outcome.reason
 
@@ -195,17 +181,17 @@ def test_ray_that_was_loaded_without_authentication_is_not_started(monkeypatch: 
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     executor = make_executor(False, None)
     with pytest.raises(RequestError, match="set RAY_AUTH_MODE=token before `import ray`"):
-        executor.open(load_scale("smoke", REPOSITORY / "sweeps" / "scales"))
+        executor.open(load_scale("smoke", SCALES))
 
 
-def test_a_node_that_joined_without_the_store_runs_nothing(tmp_path: Path) -> None:
+def test_a_node_that_joined_without_the_store_runs_nothing(ask: Ask) -> None:
     """It came after the check of all nodes; what it would train would be lost with it."""
-    request = load_request("data_mix", "smoke", 1, ("base",), (), None, tmp_path / "results", tmp_path / "store")
+    request = ask("base")
     plan, ledger = make_plan(request.trials, request.ledger), request.ledger
-    elsewhere = tmp_path / "store" / ".ray" / "storage" / "groups"
+    elsewhere = ledger.store / ".ray" / "storage" / "groups"
     worker = Worker(ledger.results, ledger.store, None, request.scale, groups=elsewhere)
     task = next(iter(plan.tasks.values()))
     outcome = worker.attempt(task, lambda kind, progress: None)
     assert outcome.kind == "failed"
     assert f"this node ({platform.node()}) does not see {elsewhere.parent}; mount the store there" in outcome.reason
-    assert not list(tmp_path.glob("store/*"))
+    assert not list(ledger.store.glob("*"))

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -14,13 +14,14 @@ from mm1_lab import lab
 from mm1_lab.cli import main
 from mm1_lab.config import EvaluationStage, Recipe, RequestError, Trial
 from mm1_lab.orchestrate import lr_search
-from mm1_lab.orchestrate.execution.executor import Executor, Inline
+from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.lr_search import run_search, with_sizes
-from mm1_lab.orchestrate.planning.plan import make_plan
-from mm1_lab.orchestrate.planning.request import Request, load_request
+from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import HeldOutRow, ScoreRow
 from mm1_lab.results.reading import read_variant
 from tests.conftest import Refused
+from tests.orchestrate import conftest
+from tests.orchestrate.conftest import Ask
 
 SIZES = ("9M", "302M", "1.2B")
 
@@ -31,27 +32,17 @@ def best_rate(evaluation: EvaluationStage, factor: float = 1.0) -> float:
     return factor * math.exp(-0.3 * math.log(parameters) - 1.5)
 
 
-class Laboratory:
-    """Stands for training: scores by a formula, a trial above four times the best rate diverges."""
+class Laboratory(conftest.Laboratory):
+    """A trial above four times the best rate diverges."""
 
-    def __init__(self, factor: float = 1.0) -> None:
-        self.factor = factor
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = 1.0
         self.luck: dict[int, float] = {}
         """A seed's factor beside it."""
         self.family: Literal["vqa", "text"] = "vqa"
         self.sources: tuple[str, ...] = ("captions", "text")
         self.shots = (0, 8)
-        self.rounds: list[list[str]] = []
-
-    def complete(self, request: Request, executor: Executor, draw: Callable[[Path], list[Path]]) -> tuple[object, None]:
-        request.write_manifest()
-        ledger = request.ledger
-        plan = make_plan(request.trials, ledger)
-        trials = [trial for trial in plan.trials if plan.stages[trial.fingerprint].state not in ("done", "diverged")]
-        self.rounds.append([trial.name for trial in trials])
-        for trial in trials:
-            self.run(request, trial)
-        return plan, None
 
     def run(self, request: Request, trial: Trial) -> None:
         ledger, fingerprint = request.ledger, trial.fingerprint
@@ -69,20 +60,14 @@ class Laboratory:
             for block in range(8)
         ]
         losses = [HeldOutRow(name, 1 + 0.05 * distance**2) for name in self.sources]
-        record = {
-            "config": trial.evaluation.model_dump(mode="json"),
-            "recipe": trial.recipe.model_dump(mode="json"),
-        }
+        record = {"config": trial.evaluation.model_dump(mode="json"), "recipe": trial.recipe.model_dump(mode="json")}
         ledger.write_scores(fingerprint, scores, losses, record, None)
 
 
 @pytest.fixture
-def ask(tmp_path: Path) -> Callable[..., Request]:
-    def request(sizes: Iterable[str] = SIZES, seeds: str = "1") -> Request:
-        loaded = load_request("lr_law", "smoke", seeds, (), (), None, tmp_path / "results", tmp_path / "store")
-        return with_sizes(loaded, sizes)
-
-    return request
+def law(ask: Ask) -> Callable[..., Request]:
+    """Gives the request for the search of the law, with these seeds."""
+    return lambda seeds=1: with_sizes(ask(sweep="lr_law", seeds=seeds), SIZES)
 
 
 @pytest.fixture
@@ -104,9 +89,9 @@ def rates(request: Request, size: str) -> list[float]:
 
 
 def test_a_grid_grows_at_its_edge_until_the_best_rate_is_inside(
-    ask: Callable[..., Request], laboratory: Laboratory
+    law: Callable[..., Request], laboratory: Laboratory
 ) -> None:
-    request = ask()
+    request = law()
     laboratory.factor = 9.0
     assert run_search(request, Inline(), no_drawing) == 0
     first, *more = laboratory.rounds
@@ -119,48 +104,48 @@ def test_a_grid_grows_at_its_edge_until_the_best_rate_is_inside(
 
 
 def test_a_grid_of_which_every_rate_diverged_grows_downwards(
-    ask: Callable[..., Request], laboratory: Laboratory
+    law: Callable[..., Request], laboratory: Laboratory
 ) -> None:
     laboratory.factor = 0.03
-    request = ask()
+    request = law()
     assert run_search(request, Inline(), no_drawing) == 0
     for size, trial in zip(SIZES, request.trials, strict=True):
         guess = trial.evaluation.model.training.learning_rate
         assert rates(request, size)[0] == pytest.approx(guess / 32, rel=0.01), "three rates below the first five"
     before = len(laboratory.rounds)
-    assert run_search(ask(), Inline(), no_drawing) == 0
-    assert not [name for names in laboratory.rounds[before:] for name in names], "diverged, and not tried again"
+    assert run_search(law(), Inline(), no_drawing) == 0
+    assert not any(laboratory.rounds[before:]), "diverged, and not tried again"
 
 
 def test_what_more_seeds_searched_stays_in_the_table_of_fewer(
-    ask: Callable[..., Request], laboratory: Laboratory
+    law: Callable[..., Request], laboratory: Laboratory
 ) -> None:
     laboratory.luck = {1: 30.0, 2: 30.0}
-    request = ask(seeds="3")
+    request = law(seeds=3)
     assert run_search(request, Inline(), no_drawing) == 0
     before, count = (request.folder / "trials.csv").read_bytes(), len(laboratory.rounds)
     whole = {size: rates(request, size) for size in SIZES}
     assert max(map(len, whole.values())) > 5
-    assert run_search(ask(), Inline(), no_drawing) == 0
-    assert not [name for names in laboratory.rounds[count:] for name in names]
+    assert run_search(law(), Inline(), no_drawing) == 0
+    assert not any(laboratory.rounds[count:])
     assert {size: rates(request, size) for size in SIZES} == whole
     assert (request.folder / "trials.csv").read_bytes() == before
 
 
 def test_a_search_in_which_all_diverged_has_failed_and_draws_nothing(
-    ask: Callable[..., Request], laboratory: Laboratory
+    law: Callable[..., Request], laboratory: Laboratory
 ) -> None:
     laboratory.factor = 1e-6
-    assert run_search(ask(), Inline(), lambda folder: draw_search(folder)[0]) == 1
+    assert run_search(law(), Inline(), lambda folder: draw_search(folder)[0]) == 1
 
 
-def test_scores_that_say_nothing_about_a_rate_end_a_search(ask: Callable[..., Request], laboratory: Laboratory) -> None:
+def test_scores_that_say_nothing_about_a_rate_end_a_search(law: Callable[..., Request], laboratory: Laboratory) -> None:
     laboratory.sources = ()
     with pytest.raises(RequestError, match="lacks held-out documents of its sources"):
-        run_search(ask(), Inline(), no_drawing)
+        run_search(law(), Inline(), no_drawing)
     laboratory.family = "text"
     with pytest.raises(RequestError, match="lacks a benchmark with images"):
-        run_search(ask(seeds="2,"), Inline(), no_drawing)
+        run_search(law(seeds="2,"), Inline(), no_drawing)
 
 
 OWN = """\

@@ -7,23 +7,16 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from mm1_lab.cli import main
-from mm1_lab.config import RequestError, Trial
+from mm1_lab.config import RequestError
 from mm1_lab.files import commit, write_text
 from mm1_lab.orchestrate.execution.executor import Inline, make_executor
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
-from mm1_lab.orchestrate.planning.plan import Plan, make_plan
-from mm1_lab.orchestrate.planning.request import load_request
+from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.sweeping import complete, forget_trials
-from mm1_lab.results import Ledger, TrialRow
+from mm1_lab.results import TrialRow
 from mm1_lab.results.manifest import row_check
 from tests.conftest import SCALES, Refused
-
-
-def ask(
-    tmp_path: Path, seeds: str = "1", only: tuple[str, ...] = ("base", "captions")
-) -> tuple[tuple[Trial, ...], Ledger]:
-    request = load_request("data_mix", "smoke", seeds, only, (), None, tmp_path / "results", tmp_path / "store")
-    return request.trials, request.ledger
+from tests.orchestrate.conftest import Ask
 
 
 def finish(folder: Path) -> None:
@@ -33,15 +26,11 @@ def finish(folder: Path) -> None:
     commit(partial, folder)
 
 
-def kinds(plan: Plan) -> list[str]:
-    return sorted(task.kind for task in plan.tasks.values())
-
-
-def test_scores_without_weights_are_done(tmp_path: Path) -> None:
-    trials, ledger = ask(tmp_path)
-    for trial in trials:
-        finish(ledger.trial_folder(trial.fingerprint))
-    plan = make_plan(trials, ledger)
+def test_scores_without_weights_are_done(ask: Ask) -> None:
+    request = ask("base", "captions")
+    for trial in request.trials:
+        finish(request.ledger.trial_folder(trial.fingerprint))
+    plan = make_plan(request.trials, request.ledger)
     assert not plan.tasks
     assert {planned.state for planned in plan.stages.values()} == {"done", "not needed"}
 
@@ -73,23 +62,18 @@ def test_sweeps_planned_together_share_stages(capsys: pytest.CaptureFixture[str]
     assert len(bases) == 1
 
 
-def test_a_stage_that_several_missing_ones_need_is_a_unit_of_its_own(tmp_path: Path) -> None:
+def test_a_stage_that_several_missing_ones_need_is_a_unit_of_its_own(ask: Ask) -> None:
     """Two evaluations of one model: the model is trained once, by itself, and both wait for it."""
-    trials, ledger = ask(tmp_path, only=("base",))
-    evaluation = trials[0].evaluation
-    fewer = evaluation.settings.model_copy(update={"questions": 8})
-    other = trials[0].model_copy(
-        update={"arm": "fewer questions", "evaluation": evaluation.model_copy(update={"settings": fewer})}
-    )
-    plan = make_plan((*trials, other), ledger)
-    assert kinds(plan) == ["decoder", "encoder", "multimodal", "trial", "trial"]
-    for trial in (*trials, other):
-        assert plan.tasks[trial.fingerprint].needs == (evaluation.model.fingerprint,)
-    owners = plan.tasks[evaluation.model.fingerprint].trials
-    assert [trial.name for trial in owners] == ["base / seed 0", "fewer questions / seed 0"]
+    trials = [ask("base", settings=(f"evaluate.questions={count}",)).trials[0] for count in (8, 16)]
+    plan = make_plan(trials, ask("base").ledger)
+    assert sorted(task.kind for task in plan.tasks.values()) == ["decoder", "encoder", "multimodal", "trial", "trial"]
+    model = trials[0].evaluation.model.fingerprint
+    assert [plan.tasks[trial.fingerprint].needs for trial in trials] == [(model,)] * 2
 
 
-def test_models_of_arms_that_are_not_asked_for_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_of_arms_that_are_not_asked_for_are_left_alone(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They are neither fetched nor missed, and the trials of these arms stay in the sweep."""
 
     def download(name: str, local_files_only: bool = False, **_: object) -> str:
@@ -99,21 +83,19 @@ def test_models_of_arms_that_are_not_asked_for_are_left_alone(tmp_path: Path, mo
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     path, arms = tmp_path / "two.yaml", ("{encoder: {size: owner/name}}", "{encoder: {size: /nowhere/tower}}")
     path.write_text(f"title: t\naxis: encoder\nrecipe: base\narms:\n  a: {{}}\n  b: {arms[0]}\n  c: {arms[1]}\n")
-    request = load_request(path, "smoke", only=("a",), results=tmp_path / "results", store=tmp_path / "store")
+    request = ask("a", sweep=path)
     request.write_manifest()
     rows = [TrialRow("a", 0, request.trials[0].fingerprint), TrialRow("b", 0, "0123"), TrialRow("c", 0, "4567")]
     lines = [f"{row.arm},0,{row.fingerprint},{row_check(row)}\n" for row in rows]
     (request.folder / "trials.csv").write_text("arm,seed,fingerprint,check\n" + "".join(lines))
     assert [row.arm for row in request.write_manifest()] == ["a", "b", "c"]
     with pytest.raises(RequestError, match=r"^arm 'c': /nowhere/tower: there is no such folder"):
-        load_request(path, "smoke", only=("a", "c"), results=tmp_path / "results", store=tmp_path / "store")
+        ask("a", "c", sweep=path)
 
 
-def test_nothing_is_deleted_if_what_it_took_cannot_be_trained_again(tmp_path: Path) -> None:
+def test_nothing_is_deleted_if_what_it_took_cannot_be_trained_again(ask: Ask) -> None:
     """A GPU that is too small for training, though not for the evaluation."""
-    asked = load_request(
-        "data_mix", "smoke", 1, ("base",), ["hardware.gpu=h100", "hardware.memory=0.004"], None, tmp_path, tmp_path
-    )
+    asked = ask("base", settings=("hardware.gpu=h100", "hardware.memory=0.004"))
     (trial,), ledger = asked.trials, asked.ledger
     weights = ledger.stage_folder(trial.evaluation.model.fingerprint)
     for folder in (ledger.trial_folder(trial.fingerprint), weights):
@@ -123,9 +105,9 @@ def test_nothing_is_deleted_if_what_it_took_cannot_be_trained_again(tmp_path: Pa
     assert ledger.has_scores(trial.fingerprint) and weights.exists()
 
 
-def test_what_diverged_runs_again_only_anew_and_from_its_beginning(tmp_path: Path) -> None:
-    trials, ledger = ask(tmp_path, only=("base", "captions", "interleaved"))
-    request = load_request("data_mix", "smoke", "1", (), (), None, tmp_path / "results", tmp_path / "store")
+def test_what_diverged_runs_again_only_anew_and_from_its_beginning(ask: Ask) -> None:
+    request = ask("base", "captions", "interleaved")
+    trials, ledger = request.trials, request.ledger
     joined, alone, other = (trial.evaluation for trial in trials)
     for stage in (joined, alone.model, other):
         ledger.record_failure(stage.fingerprint, "a stage", 1, "diverged", "loss is nan")
@@ -147,17 +129,16 @@ def test_what_diverged_runs_again_only_anew_and_from_its_beginning(tmp_path: Pat
     assert ledger.has_weights(joined.model.encoder.fingerprint), "what it started from stays"
 
 
-def test_with_other_benchmarks_a_model_that_diverged_is_not_trained_again(tmp_path: Path) -> None:
+def test_with_other_benchmarks_a_model_that_diverged_is_not_trained_again(ask: Ask) -> None:
     """It and its evaluation are one task, but the training alone decides."""
-    trials, ledger = ask(tmp_path, only=("base",))
+    trials, ledger = ask("base").trials, ask("base").ledger
     for stage in trials[0].evaluation.model.inputs.values():
         finish(ledger.stage_folder(stage.fingerprint))
     work_list = WorkList(make_plan(trials, ledger).tasks, lambda stage: 0.0, 0, ledger)
     (task,) = work_list.ready()
     work_list.take(task)
     work_list.settle(task, Outcome("diverged", "loss is nan"))
-    changed = ("evaluate.shots=[0]",)
-    request = load_request("data_mix", "smoke", "1", ("base",), changed, None, tmp_path / "results", tmp_path / "store")
+    request = ask("base", settings=("evaluate.shots=[0]",))
     (trial,) = request.trials
     assert trial.fingerprint != trials[0].fingerprint
     plan, work_list_again = complete(request, Inline(), lambda folder: [])

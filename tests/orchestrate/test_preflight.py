@@ -17,39 +17,36 @@ from mm1_lab.config import RequestError, Resources, load_scale
 from mm1_lab.orchestrate.execution import ray_tune
 from mm1_lab.orchestrate.execution.ray_tune import _slots, check_nodes, fault
 from mm1_lab.orchestrate.execution.worker import Worker
-from tests.conftest import REPOSITORY, Refused
+from tests.conftest import SCALES, Refused
 
 
 @pytest.fixture
 def worker(tmp_path: Path) -> Worker:
-    scale = load_scale("smoke", REPOSITORY / "sweeps" / "scales")
-    return Worker(tmp_path / "results", tmp_path / "store", None, scale)
+    return Worker(tmp_path / "results", tmp_path / "store", None, load_scale("smoke", SCALES))
 
 
-@pytest.mark.parametrize("hidden", ["results", "store"])
-def test_a_node_without_a_folder_is_named_with_the_path(
-    worker: Worker, hidden: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("hidden", "package", "told"),
+    [
+        ("results", "", "does not see .*elsewhere.*shared"),
+        ("store", "", "does not see .*elsewhere.*shared"),
+        ("", "torch", "has torch .*, but the driver has 0.1"),
+        ("", "mm1_lab (by its files)", r"has mm1_lab \(by its files\) .*, but the driver has 0.1"),
+    ],
+)
+def test_a_node_without_a_folder_or_with_other_software_is_named(
+    worker: Worker, hidden: str, package: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ask(folders: Sequence[Path], expected: Mapping[str, str]) -> Mapping[str, str]:
         elsewhere = [tmp_path / "elsewhere" / path.name if path.parent.name == hidden else path for path in folders]
-        return {"good": fault(folders, expected), "bad": fault(elsewhere, expected)}
+        other = {name: "0.1" if name == package else version for name, version in expected.items()}
+        return {"good": fault(folders, expected), "bad": fault(elsewhere, other)}
 
     monkeypatch.setattr(ray_tune, "ask_ray", ask)
-    with pytest.raises(RequestError, match=r"^node bad does not see .*elsewhere.*shared"):
+    with pytest.raises(RequestError, match=f"^node bad {told}"):
         check_nodes(worker)
     for folder in (worker.results, worker.store):
         assert not list(folder.iterdir())
-
-
-@pytest.mark.parametrize("name", ["torch", "mm1_lab (by its files)"])
-def test_a_node_with_other_software_is_told(worker: Worker, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ask(folders: Sequence[Path], expected: Mapping[str, str]) -> Mapping[str, str]:
-        return {"bad": fault(folders, {**expected, name: "0.1"})}
-
-    monkeypatch.setattr(ray_tune, "ask_ray", ask)
-    with pytest.raises(RequestError) as error:
-        check_nodes(worker)
-    assert str(error.value).startswith(f"node bad has {name} ") and "the driver has 0.1" in str(error.value)
 
 
 @pytest.mark.parametrize(("gpus", "kind"), [(0, "cpu"), (0.5, "cuda"), (1, "cuda")])

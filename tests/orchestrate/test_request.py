@@ -10,10 +10,11 @@ import pytest
 
 from mm1_lab.cli import main, make_parser
 from mm1_lab.config import RequestError
-from mm1_lab.orchestrate.planning.request import Request, load_request
+from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results.manifest import read_manifest
 from tests.conftest import REPOSITORY, make_place
 from tests.data.conftest import Files
+from tests.orchestrate.conftest import Ask
 from tests.pretrained import save_encoder
 
 
@@ -26,15 +27,15 @@ def data_file(folder: Path, first: int, **more: object) -> Path:
     return files.yaml(captions="captions.tar", text="text.jsonl", **more)
 
 
-def ask(folder: Path, data: Path, sweep: str = "data_mix", arm: str = "captions+text") -> Request:
-    path, results = folder / "sweeps" / f"{sweep}.yaml", folder / "results"
-    return load_request(str(path), "smoke", "1", (arm,), (), data, results, results / "store")
+def add_benchmark(data: Path, question: str) -> None:
+    (data.parent / "asked.jsonl").write_text(json.dumps({"question": question, "answers": ["yes"]}), encoding="utf-8")
+    with data.open("a", encoding="utf-8") as text:
+        text.write("\nbenchmarks: {asked: {questions: asked.jsonl, metric: exact, shots: [0]}}\n")
 
 
-def test_two_data_files_of_one_name_have_results_of_their_own(tmp_path: Path) -> None:
-    make_place(tmp_path)
+def test_two_data_files_of_one_name_have_results_of_their_own(ask: Ask, tmp_path: Path) -> None:
     files = [data_file(tmp_path / "a", 0), data_file(tmp_path / "b", 50), data_file(tmp_path / "c", 0)]
-    requests = [ask(tmp_path, file) for file in files]
+    requests = [ask("captions+text", data=file) for file in files]
     for request in requests:
         request.write_manifest()
     a, b, c = (request.folder for request in requests)
@@ -43,31 +44,29 @@ def test_two_data_files_of_one_name_have_results_of_their_own(tmp_path: Path) ->
     assert a.name.startswith("data_mix,data=data-") and c == a, "data are known by what they are, not by their place"
 
 
-def test_a_sweep_outside_of_sweeps_is_run_again_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_outside_of_sweeps_is_run_again_by_its_file(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "mine" / "text.yaml"
     path.parent.mkdir()
     path.write_text("title: Text?\nrecipe: base\narms: {base: {}, more: {data_mix: {text: 2}}}\n", encoding="utf-8")
-    request = load_request(path, "smoke", np.int64(1), results=tmp_path / "results", store=tmp_path / "store")
-    assert [row.arm for row in request.write_manifest()] == ["base", "more"]
+    assert [row.arm for row in ask(sweep=path, seeds=np.int64(1)).write_manifest()] == ["base", "more"]
     folder = tmp_path / "results" / "smoke" / "text"
     assert read_manifest(folder).command() == f"mm1-lab run {path} --scale smoke", "which no bare name finds"
     path = tmp_path / "sweeps" / "text.yaml"
     shutil.copytree(tmp_path / "mine", path.parent)
-    load_request(path, "smoke", results=tmp_path / "results", store=tmp_path / "store").write_manifest()
+    ask(sweep=path).write_manifest()
     assert read_manifest(folder).command() == f"mm1-lab run {path} --scale smoke", "another folder's sweeps"
     monkeypatch.chdir(tmp_path)
-    load_request("sweeps/text.yaml", "smoke", results=tmp_path / "results", store=tmp_path / "store").write_manifest()
+    ask(sweep="sweeps/text.yaml").write_manifest()
     assert read_manifest(folder).command() == "mm1-lab run text --scale smoke"
 
 
-def test_a_benchmark_added_later_leaves_the_folder_as_it_is(tmp_path: Path) -> None:
-    make_place(tmp_path)
+def test_a_benchmark_added_later_leaves_the_folder_as_it_is(ask: Ask, tmp_path: Path) -> None:
     file = data_file(tmp_path / "a", 0)
-    before = ask(tmp_path, file)
-    (file.parent / "asked.jsonl").write_text('{"question": "Red?", "answers": ["yes"]}\n', encoding="utf-8")
-    with file.open("a", encoding="utf-8") as text:
-        text.write("\nbenchmarks: {asked: {questions: asked.jsonl, metric: exact, shots: [0]}}\n")
-    after = ask(tmp_path, file)
+    before = ask("captions+text", data=file)
+    add_benchmark(file, "Red?")
+    after = ask("captions+text", data=file)
     assert after.folder == before.folder and after.trials[0].fingerprint != before.trials[0].fingerprint
     assert after.trials[0].evaluation.model == before.trials[0].evaluation.model
 
@@ -77,10 +76,7 @@ def test_a_benchmark_that_no_row_holds_is_refused_where_it_would_be_asked(
 ) -> None:
     """Commands that ask nothing, such as `export`, go on."""
     file = data_file(tmp_path / "a", 0)
-    line = json.dumps({"question": "Red?" * 500, "answers": ["yes"]})
-    (file.parent / "asked.jsonl").write_text(f"{line}\n", encoding="utf-8")
-    with file.open("a", encoding="utf-8") as text:
-        text.write("\nbenchmarks: {asked: {questions: asked.jsonl, metric: exact, shots: [0]}}\n")
+    add_benchmark(file, "Red?" * 500)
     common = ["--scale", "smoke", "--data", str(file), "--results", str(tmp_path), "--only", "captions+text"]
     for command in ("plan", "run"):
         assert main([command, "data_mix", *common]) == 2
@@ -93,13 +89,11 @@ def test_a_benchmark_that_no_row_holds_is_refused_where_it_would_be_asked(
 
 
 def test_a_setting_of_the_recipe_changes_what_the_arms_start_from(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Not what an arm sets itself; the command says which of its settings are of the recipe."""
     settings = ("connector=average-pooling", "data_mix.text=3", "train.steps=7")
-    request = load_request(
-        "data_mix", "smoke", only=("base", "captions"), settings=settings, results=tmp_path, store=tmp_path / "store"
-    )
+    request = ask("base", "captions", settings=settings)
     base, captions = (trial.recipe for trial in request.trials)
     assert (base.connector, base.data_mix.text) == ("average-pooling", 3)
     assert (captions.connector, captions.data_mix.text) == ("average-pooling", 0)
@@ -113,11 +107,9 @@ def test_a_setting_of_the_recipe_changes_what_the_arms_start_from(
     assert capsys.readouterr().err == told
 
 
-def test_a_command_that_is_told_can_be_typed_as_it_stands(tmp_path: Path) -> None:
+def test_a_command_that_is_told_can_be_typed_as_it_stands(ask: Ask) -> None:
     settings = ("evaluate.shots=[0, 4]", "train.steps=6")
-    request = load_request(
-        "connector", "smoke", "1", ("average-pooling 224 64",), settings, results=tmp_path, store=tmp_path / "store"
-    )
+    request = ask("average-pooling 224 64", sweep="connector", settings=settings)
     typed = shlex.split(request.command("--only", "average-pooling 224 64"))
     options = make_parser().parse_args(typed[1:])
     assert typed[0] == "mm1-lab" and (options.sweep, options.scale) == ("connector", "smoke")
@@ -149,36 +141,24 @@ def test_a_folder_or_a_project_s_scales_hide_neither_sweep_nor_scale(here: Path)
         load_request("data_mix", "smok")
 
 
-def test_rows_too_short_for_the_world_are_refused_and_serve_for_other_data(tmp_path: Path) -> None:
-    make_place(tmp_path)
-    path = str(tmp_path / "sweeps" / "data_mix.yaml")
+def test_rows_too_short_for_the_world_are_refused_and_serve_for_other_data(ask: Ask, tmp_path: Path) -> None:
+    short = ("sequence_length=192",)
     with pytest.raises(RequestError, match=r"take up to 256 positions and 9 images; raise sequence_length \(192\)"):
-        load_request(path, "smoke", settings=("sequence_length=192",), results=tmp_path, store=tmp_path / "store")
+        ask(settings=short)
     with pytest.raises(RequestError, match=r"take up to 319 positions .* sequence_length \(256\)"):
-        load_request(
-            path, "smoke", settings=("image_tokens={64: 4, 144: 16}",), results=tmp_path, store=tmp_path / "store"
-        )
+        ask(settings=("image_tokens={64: 4, 144: 16}",))
     own = data_file(tmp_path / "own", 0, pictures="pad")
-    request = load_request(
-        path,
-        "smoke",
-        only=("captions+text",),
-        settings=("sequence_length=192",),
-        data=own,
-        results=tmp_path,
-        store=tmp_path / "store",
-    )
+    request = ask("captions+text", settings=short, data=own)
     assert request.image_decoder().shape == "pad", "chat reads pictures in the same way"
 
 
-def test_data_without_anything_to_evaluate_on_are_refused(tmp_path: Path) -> None:
+def test_data_without_anything_to_evaluate_on_are_refused(ask: Ask, tmp_path: Path) -> None:
     """Before anything is trained: only `captions` and `synthetic` are held out to be captioned."""
-    make_place(tmp_path)
     data = data_file(tmp_path / "a", 0, sources={"charts": {"reader": "pairs", "files": "captions.tar"}})
     data.write_text(data.read_text().replace("captions: captions.tar\n", ""))
-    sweep = tmp_path / "sweeps" / "own.yaml"
+    sweep = tmp_path / "own.yaml"
     encoder = f"encoder: {{size: {save_encoder('clip', tmp_path / 'clip')}}}, resolution: native"
     mix = "data_mix: {captions: 0, interleaved: 0, charts: 1}"
     sweep.write_text(f"title: t\nrecipe: base\narms: {{x: {{{encoder}, {mix}}}}}\n")
     with pytest.raises(RequestError, match=r"data\.yaml: there is nothing to evaluate on; name captioned images"):
-        ask(tmp_path, data, "own", "x")
+        ask(sweep=sweep, data=data)

@@ -20,6 +20,7 @@ from mm1_lab.orchestrate.sweeping import Draw, forget_trials, run_until_decided
 from mm1_lab.train.checkpoints import BEFORE, CHECKPOINT
 from mm1_lab.train.progress import Diverged
 from mm1_lab.train.recorder import CURVE
+from tests.orchestrate.conftest import Ask
 
 
 @pytest.fixture
@@ -34,6 +35,11 @@ def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
     ledger.finish_stage(folder.name.removesuffix(".partial"))
     ledger.write_scores(trial.fingerprint, [], [], {}, None)
     return request
+
+
+@pytest.fixture
+def worker(request_: Request) -> Worker:
+    return Worker(request_.ledger.results, request_.ledger.store, None, request_.scale)
 
 
 def test_anew_that_is_refused_deletes_nothing_and_what_it_deletes_is_not_in_the_table(request_: Request) -> None:
@@ -56,13 +62,13 @@ def test_anew_that_is_refused_deletes_nothing_and_what_it_deletes_is_not_in_the_
     assert kinds[-2:] == ["multimodal", "evaluation"]
 
 
-def test_a_failure_is_forgotten_when_its_stage_is_done_in_another_task(request_: Request) -> None:
+def test_a_failure_is_forgotten_when_its_stage_is_done_in_another_task(request_: Request, worker: Worker) -> None:
     """As of a model that two trials share, if later one of them is run alone."""
     ledger, (trial,) = request_.ledger, request_.trials
     model = trial.evaluation.model
     ledger.record_failure(model.fingerprint, "multimodal for base / seed 0", 2, "failed", "the disk was full")
     task = Task(trial.fingerprint, (model, trial.evaluation), (), (trial,))
-    Worker(ledger.results, ledger.store, None, request_.scale).run(task, lambda kind, progress: None)
+    worker.run(task, lambda kind, progress: None)
     assert not ledger.failures()
 
 
@@ -135,21 +141,20 @@ def test_a_result_that_cannot_be_read_back_is_told_and_the_sweep_goes_on(
 
 
 def test_a_model_without_a_loss_has_diverged_and_gets_no_scores(
-    request_: Request, monkeypatch: pytest.MonkeyPatch
+    request_: Request, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger, trial = request_.ledger, request_.trials[0]
     ledger.forget(trial.fingerprint)
     evaluation = SimpleNamespace(held_out_loss={"captions": 1.5, "text": float("nan")})
     monkeypatch.setattr("mm1_lab.evaluate.run.evaluate", lambda *_: evaluation)
     (task,) = make_plan(request_.trials, ledger).tasks.values()
-    worker = Worker(ledger.results, ledger.store, None, request_.scale)
     outcome = worker.attempt(task, lambda kind, progress: None)
     assert outcome == Outcome("diverged", "after training the loss on text is nan; lower learning_rate")
     assert not ledger.has_scores(trial.fingerprint)
 
 
 def test_of_a_training_that_diverged_the_curve_stays_but_no_checkpoint(
-    request_: Request, monkeypatch: pytest.MonkeyPatch
+    request_: Request, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger, (trial,) = request_.ledger, request_.trials
     stage = next(needed for needed in trial.evaluation.chain() if isinstance(needed, EncoderStage))
@@ -162,18 +167,15 @@ def test_of_a_training_that_diverged_the_curve_stays_but_no_checkpoint(
         raise Diverged("the loss of step 6 is nan")
 
     monkeypatch.setattr(Worker, "_run_stage", diverge)
-    worker = Worker(ledger.results, ledger.store, None, request_.scale)
     outcome = worker.attempt(Task(stage.fingerprint, (stage,), (), (trial,)), lambda kind, progress: None)
     assert outcome.kind == "diverged" and [path.name for path in partial.iterdir()] == [CURVE]
 
 
 def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of three arms one stays after the first look; of the others, one has all its trials from an earlier command."""
-    arms = ("base", "captions", "interleaved")
-    loaded = load_request("data_mix", "smoke", "3,5,6,8", arms, (), None, tmp_path / "results", tmp_path / "store")
-    request = replace(loaded, looks=(2, 3, 4))
+    request = replace(ask("base", "captions", "interleaved", seeds="3,5,6,8"), looks=(2, 3, 4))
     ledger = request.ledger
 
     def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, None]:
@@ -212,17 +214,16 @@ def test_a_table_is_out_of_date_once_the_scale_was_checked_again(request_: Reque
     assert sweeping._newest_undrawn(request_, rows) == gates.stat().st_mtime_ns
 
 
-def test_a_growing_study_shares_its_folder_with_no_other_seeds(tmp_path: Path) -> None:
+def test_a_growing_study_shares_its_folder_with_no_other_seeds(ask: Ask) -> None:
     """By the lowest seeds of the folder its pages would be judged."""
 
-    def ask(seeds: str, *looks: int) -> Request:
-        loaded = load_request("data_mix", "smoke", seeds, ("base",), (), None, tmp_path / "results", tmp_path / "store")
-        return replace(loaded, looks=looks)
+    def study(seeds: str, *looks: int) -> Request:
+        return replace(ask("base", seeds=seeds), looks=looks)
 
-    ask("3,").write_manifest()
+    study("3,").write_manifest()
     with pytest.raises(RequestError, match=r"has results at seed 3, which is not of this study; give --results"):
-        run_until_decided(ask("100-103", 2, 4), Inline(), lambda _: [], lambda *_: ([], []), lambda _: "")
-    ask("3-6", 2, 4).write_manifest()
-    ask("4,").write_manifest()
+        run_until_decided(study("100-103", 2, 4), Inline(), lambda _: [], lambda *_: ([], []), lambda _: "")
+    study("3-6", 2, 4).write_manifest()
+    study("4,").write_manifest()
     with pytest.raises(RequestError, match=r"holds a growing study, .* run seed 100 with --until-decided --looks 2,4"):
-        ask("100,").write_manifest()
+        study("100,").write_manifest()

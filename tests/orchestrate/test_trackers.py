@@ -44,35 +44,23 @@ def test_a_trial_is_logged_once_under_mlflow_s_names(again: Place, monkeypatch: 
     assert calls.count("finish") == 2
 
 
-def test_a_tracker_that_is_away_stops_nothing_and_is_caught_up(
+def test_a_tracker_that_is_away_stops_nothing_and_what_was_cut_is_continued(
     again: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def away(**given: Any) -> None:
         raise ConnectionError("no route to host")
 
-    tracker(again, monkeypatch, init=away)[0].close()
-    error = capsys.readouterr().err
-    assert (
-        "no route to host; the sweep goes on, the next command with --tracker trackio catches up" in error
-        and error.count("\n") == 1
-    )
-    made, calls = tracker(again, monkeypatch)
-    made.close()
-    assert calls.count("finish") == 2
-
-
-def test_a_run_of_wandb_that_was_cut_is_continued(again: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    def cut() -> None:
-        raise ConnectionError
-
     ids = []
-    for functions in ({"finish": cut}, {}):
+    for functions in ({"init": away}, {"finish": away}, {}):
         made, calls = tracker(again, monkeypatch, "wandb", **functions)
         made.close()
         starts = [call for call in calls if isinstance(call, dict)]
         assert all(start["resume"] == "allow" for start in starts)
         ids.append([start["id"] for start in starts])
-    assert len(set(ids[1])) == 2 and ids[0] == ids[1][:1]
+    assert len(set(ids[2])) == 2 and ids[:2] == [[], ids[2][:1]]
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2 and "the sweep goes on, the next command with --tracker wandb catches up" in told[0]
+    assert "no route to host" in told[0]
 
 
 def test_trackio_itself(again: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

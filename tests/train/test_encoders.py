@@ -103,19 +103,13 @@ def test_few_different_pairs_come_again_in_another_order(encoder_stage: EncoderS
     assert found.captions == [pairs.pair(index, False)[1] for index in range(8, 16)]
 
 
-def test_a_temperature_at_its_limit_goes_on_learning(
+def test_a_temperature_at_its_limit_goes_on_learning_and_without_held_out_pairs_there_is_no_retrieval(
     encoder_stage: EncoderStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 14.3 at the start, it is limited to 10 from the first step on."""
     monkeypatch.setattr("mm1_lab.train.encoder_stage.LARGEST_SCALE", 10.0)
+    monkeypatch.setattr(Squares, "held_out", lambda *_: [])
     train(encoder_stage, tmp_path, finished)
     scale = load_file(tmp_path / "text.safetensors")["log_scale"].exp().item()
     assert scale == pytest.approx(10, rel=0.02) and scale != pytest.approx(10, rel=1e-5)
-
-
-def test_few_pairs_of_which_none_is_held_out_have_no_retrieval(
-    encoder_stage: EncoderStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Squares, "held_out", lambda *_: [])
-    train(encoder_stage, tmp_path, finished)
     assert json.loads((tmp_path / "summary.json").read_text())["retrieval"] == {}, "trackers take it for no figure"

@@ -26,7 +26,7 @@ def make_text_batch(squares: Data) -> Batch:
     return make_batch(rows, names, side=1, blind=True)
 
 
-def test_language_loss_is_the_weighted_mean_over_text(squares: Data) -> None:
+def test_language_loss_is_the_weighted_mean_over_text_and_zero_without_any(squares: Data) -> None:
     torch.manual_seed(0)
     decoder = build_decoder(Size(layers=1, width=16, heads=2), squares.tokenizer.size, 32)
     batch = make_text_batch(squares)
@@ -48,15 +48,8 @@ def test_language_loss_is_the_weighted_mean_over_text(squares: Data) -> None:
     assert tally[0].tolist() == pytest.approx([*sums["captions"], 30, 1], rel=1e-5)
     assert tally[1].tolist() == pytest.approx([*sums["text"], 60, 2], rel=1e-5)
     assert tally[2].tolist() == [0, 0, 0, 0]
-
-
-def test_language_loss_without_text_is_zero(squares: Data) -> None:
-    decoder = build_decoder(Size(layers=1, width=16, heads=2), squares.tokenizer.size, 32)
-    batch = make_text_batch(squares)
-    batch = replace(batch, weights=0 * batch.weights, predicting=batch.predicting[:0])
-    embedded = decoder.get_input_embeddings()(batch.tokens)
-    states = read_rows(decoder, embedded, batch)
-    loss = language_loss(decoder, states, batch, ["text", "captions"]).main
+    empty = replace(batch, weights=0 * batch.weights, predicting=batch.predicting[:0])
+    loss = language_loss(decoder, states, empty, ["text", "captions"]).main
     loss.backward()
     assert loss.item() == 0.0
 

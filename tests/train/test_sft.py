@@ -69,6 +69,9 @@ def test_arms_that_differ_in_tuning_alone_share_pre_training() -> None:
     assert (views5.image_size, views5.picture_tokens) == (72, 45)
     assert tuned(after_steps=100_000).model.stop_after == 3
     assert tuned(after_steps=200_000).model.fingerprint == plain.model.fingerprint
+    slow = tuned(learning_rate=3e-4)
+    assert slow.training == plain.training.model_copy(update={"learning_rate": 3e-4})
+    assert slow.fingerprint != plain.fingerprint and slow.inputs == plain.inputs
 
 
 def test_all_arms_are_tuned_on_the_same_conversations_however_many_views_they_have() -> None:
@@ -97,21 +100,9 @@ def test_all_arms_are_tuned_on_the_same_conversations_however_many_views_they_ha
         assert short[0] < one[0] and 0 < 40 - short[1].total() <= 5, "long conversations are left out alone"
 
 
-def test_an_arm_s_rate_of_tuning_takes_the_place_of_the_scale_s() -> None:
-    of_scale, own = (
-        evaluation_of(recipe=Recipe(sft=sft)).model for sft in (SftRecipe(), SftRecipe(learning_rate=3e-4))
-    )
-    assert own.training == of_scale.training.model_copy(update={"learning_rate": 3e-4})
-    assert own.fingerprint != of_scale.fingerprint and own.inputs == of_scale.inputs
-
-
-def asked(number: int, choices: tuple[str, ...] = ()) -> Question:
+def asked(number: int) -> Question:
     picture = ScenePicture(sample_scene(Random(number), "train"))
-    return Question(str(number), "colour", (picture,), "the square is ?", ("red",), "red", choices)
-
-
-def benchmark_of(questions: list[Question], shown: list[Question]) -> Benchmark:
-    return Benchmark("b", "chat", "", "choice", (tuple(questions),), (tuple(shown),), (".",), 4)
+    return Question(str(number), "colour", (picture,), "the square is ?", ("red",), "red")
 
 
 def test_early_demonstrations_show_overviews_alone(finished: Finished, sft_stage: SftStage, squares: Data) -> None:
@@ -119,7 +110,8 @@ def test_early_demonstrations_show_overviews_alone(finished: Finished, sft_stage
     tokens, side = sft_stage.model.connector.image_tokens, sft_stage.image_size
     writer = PromptWriter(squares.tokenizer, 5 * tokens, tokens, sharp_demonstrations=1)
     shown = [asked(number) for number in range(3)]
-    prefix = writer.prefix(benchmark_of([asked(9)], shown), 0, 3)
+    benchmark = Benchmark("b", "chat", "", "choice", ((asked(9),),), (tuple(shown),), (".",), 4)
+    prefix = writer.prefix(benchmark, 0, 3)
     assert [isinstance(picture, Overview) for picture in prefix.pictures] == [True, True, False]
     assert prefix.tokens.count(squares.tokenizer.image) == (1 + 1 + 5) * tokens
     model = build_mm1(sft_stage, squares.tokenizer)

@@ -17,9 +17,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors.torch import load_file, save_file
 from torch import distributed, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mm1_lab import team
 from mm1_lab.config import DecoderStage, MultimodalStage, Pretrained, Resources, SftStage, Stage
@@ -34,20 +32,6 @@ from tests.conftest import REPOSITORY, Squares
 from tests.train.conftest import Finished, Killed, assert_alike, assert_same, curve, shortened, train
 
 CHILD = multiprocessing.get_context("fork")  # what is imported need not be imported again
-
-
-class Operations(TorchDispatchMode):
-    """Notes how often an operation is called."""
-
-    def __init__(self, seen: list[str], name: str) -> None:
-        super().__init__()
-        self._seen = seen
-        self._name = name
-
-    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if operation.name() == self._name:
-            self._seen.append(self._name)
-        return operation(*args, **(kwargs or {}))
 
 
 def in_team(size: int, folder: Path, work: Callable[[], None]) -> None:
@@ -93,8 +77,15 @@ def train_killed(stage: Stage, folder: Path, finished: Finished, after: int) -> 
         train(stage, folder, finished)
 
 
+def assert_experts_are_divided(network: nn.Module, parts: int) -> list[Any]:
+    """Each process has as much of them as the others."""
+    experts: list[Any] = [parameter for name, parameter in network.named_parameters() if ".experts." in name]
+    assert all(parts * one.to_local().numel() == one.numel() for one in experts)
+    return experts
+
+
 def only_the_first_makes_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others' networks are on the meta device until they get their shards."""
+    """The others' networks are on the meta device until they get their shards, each the same part of all experts."""
     shard = ShardedNetwork.__init__
 
     def check(self: ShardedNetwork, module: nn.Module, network: nn.Module, *rest: Any) -> None:
@@ -102,24 +93,35 @@ def only_the_first_makes_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         assert made == {team.is_first()}
         shard(self, module, network, *rest)
         assert not any(value.is_meta for value in (*network.parameters(), *network.buffers()))
+        assert_experts_are_divided(network, team.size())
 
     monkeypatch.setattr(ShardedNetwork, "__init__", check)
 
 
-@pytest.mark.parametrize(("kind", "size"), [("encoder", 2), ("reconstructive", 2), ("multimodal", 3)])
+@pytest.fixture
+def sparse_stage(multimodal_stage: MultimodalStage, experts_stage: DecoderStage) -> MultimodalStage:
+    """With three experts in its decoder."""
+    return multimodal_stage.model_copy(update={"decoder": experts_stage})
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "most"), [("encoder", 2, 0), ("reconstructive", 2, 0), ("sparse", 3, 0), ("decoder", 2, 1)]
+)
 def test_a_team_trains_as_one_process_does(
     kind: str,
     size: int,
+    most: int,
     request: pytest.FixtureRequest,
     finished: Finished,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Three of four rows: shares differ in size, and in some there is no image."""
+    """Three of four rows: shares differ in size, and in some there is no image. Each has one of the experts. The
+    decoder's rows come one at a time."""
     only_the_first_makes_weights(monkeypatch)
     stage = shortened(request.getfixturevalue(f"{kind}_stage"), 3)
     alone = finished(stage)
-    in_team(size, tmp_path, lambda: train(stage, tmp_path / "team", finished))
+    in_team(size, tmp_path, lambda: train(stage, tmp_path / "team", finished, Resources(micro_batch=most)))
     assert_alike(alone, tmp_path / "team")
 
 
@@ -173,20 +175,18 @@ def test_a_pre_trained_decoder_is_read_by_all(tmp_path: Path) -> None:
     in_team(2, tmp_path, work)
 
 
-@pytest.mark.parametrize("kind", ["decoder", "experts"])
 def test_another_team_resumes_from_the_checkpoint_before_a_damaged_one(
-    kind: str, request: pytest.FixtureRequest, finished: Finished, tmp_path: Path
+    experts_stage: DecoderStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three processes after two. What the two leave are shards of like size, and an unfinished folder of four.
+    """Four processes after two. What the two leave are shards of like size, and an unfinished folder of five.
 
-    Two divide the rows of the three experts, three the experts."""
-    stage = request.getfixturevalue(f"{kind}_stage")
-    phases = tuple(phase.model_copy(update={"batch_size": 3}) for phase in stage.training.phases)
-    stage = stage.model_copy(update={"training": stage.training.model_copy(update={"phases": phases})})
+    Two divide the rows of the three experts, four the columns of one of their matrices."""
+    phases = tuple(phase.model_copy(update={"batch_size": 4}) for phase in experts_stage.training.phases)
+    stage = experts_stage.model_copy(update={"training": experts_stage.training.model_copy(update={"phases": phases})})
     folder = tmp_path / "team"
     unfinished = folder / "last.ckpt.part"
     unfinished.mkdir(parents=True)
-    (unfinished / "shard-00004-model-00001-of-00001.safetensors").write_bytes(b"of a larger team")
+    (unfinished / "shard-00005-model-00001-of-00001.safetensors").write_bytes(b"of a larger team")
     in_team(2, tmp_path, lambda: train_killed(stage, folder, finished, after=2))
     shards = sorted((folder / "last.ckpt").glob("*.safetensors"))
     assert len(shards) == 2 and shards[1].stat().st_size > 0.8 * shards[0].stat().st_size
@@ -205,7 +205,8 @@ def test_another_team_resumes_from_the_checkpoint_before_a_damaged_one(
             notes.write_text(repr([progress.note for progress in told if progress.note]))
             assert next(progress.step for progress in told if not progress.note) > 1
 
-    in_team(3, tmp_path, work)
+    only_the_first_makes_weights(monkeypatch)
+    in_team(4, tmp_path, work)
     assert "damaged and put aside: last.ckpt; training resumes from last.ckpt.before" in notes.read_text()
     assert_alike(finished(stage), folder)
     assert not list(folder.glob("last.ckpt*"))
@@ -216,11 +217,11 @@ def test_a_team_s_checkpoints_are_written_beside_training(
 ) -> None:
     """As on GPUs: of copies of the shards, and of what is tied once."""
     monkeypatch.setattr(checkpoints, "WRITTEN_BESIDE_TRAINING", ("cpu",))
-    stage, folder = shortened(tied_stage, 3), tmp_path / "team"
+    stage, folder = shortened(tied_stage, 2), tmp_path / "team"
     alone = finished(stage)
 
     def work() -> None:
-        train_killed(stage, folder, finished, after=2)
+        train_killed(stage, folder, finished, after=1)
         if team.is_first():  # which gives it its name
             assert (folder / "last.ckpt" / "digests.json").exists()
         train(stage, folder, finished)
@@ -271,40 +272,19 @@ def test_a_loss_that_is_not_finite_stops_all(decoder_stage: DecoderStage, finish
     in_team(2, tmp_path, work)
 
 
-def test_a_team_adds_up_micro_batches(multimodal_stage: MultimodalStage, finished: Finished, tmp_path: Path) -> None:
-    stage = shortened(multimodal_stage, 2)
-    alone = finished(stage)
-
-    def work() -> None:
-        sums: list[str] = []
-        with Operations(sums, "c10d::_reduce_scatter_base_"):
-            train(stage, tmp_path / "team", finished, Resources(micro_batch=1))
-        shards = 1 + sum(isinstance(part, GradientCheckpointingLayer) for part in built.modules())
-        assert len(sums) == 2 * shards, "once a step, for each part that is gathered by itself"
-
-    with torch.device("meta"):
-        built = build_mm1(stage, Squares.tokenizer)
-    in_team(2, tmp_path, work)
-    assert_alike(alone, tmp_path / "team")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh", [(2, 2), (4,)], ids=["two nodes", "one node"])
 def test_each_node_holds_the_model(
-    mesh: tuple[int, ...],
     sft_stage: SftStage,
-    experts_stage: DecoderStage,
+    sparse_stage: MultimodalStage,
     finished: Finished,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two nodes of two processes: the shards of one are those of the other, and only gradients pass between them.
 
-    Of the three experts each process has half of the rows; on a node of four, a quarter of one matrix's columns. A
-    process alone takes the last step."""
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(mesh[-1]))
-    model = sft_stage.model.model_copy(update={"decoder": experts_stage})
-    stage = shortened(sft_stage.model_copy(update={"model": model}), 3)
+    Of the three experts each process has half of the rows. A process alone takes the last step."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    stage = shortened(sft_stage.model_copy(update={"model": sparse_stage}), 2)
     with torch.device("meta"):
         parameters = sum(one.numel() for one in build_mm1(stage, Squares.tokenizer).parameters())
     monkeypatch.setattr(sharding, "_memory", lambda: 12.0 * parameters)  # a node holds Adafactor's state, not AdamW's
@@ -313,12 +293,11 @@ def test_each_node_holds_the_model(
     def check(module: nn.Module, *rest: object) -> None:
         shard(module, *rest)  # type: ignore[arg-type]
         sharded: dict[str, Any] = {name: one for name, one in module.named_parameters() if one.numel()}
-        assert {parameter.device_mesh.shape for parameter in sharded.values()} == {mesh}
-        experts = [parameter for name, parameter in sharded.items() if ".experts." in name]
-        assert experts and all(mesh[-1] * one.to_local().numel() == one.numel() for one in experts)
+        assert {parameter.device_mesh.shape for parameter in sharded.values()} == {(2, 2)}
+        assert assert_experts_are_divided(module, 2)
 
     monkeypatch.setattr(sharding, "_shard", check)
-    in_team(4, tmp_path, lambda: train_killed(stage, tmp_path / "team", finished, after=2))
+    in_team(4, tmp_path, lambda: train_killed(stage, tmp_path / "team", finished, after=1))
     train(stage, tmp_path / "team", finished)
     assert_alike(alone, tmp_path / "team")
 

@@ -1,0 +1,45 @@
+"""Requests of `data_mix` at smoke, and what stands for training: scores that come from a formula."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mm1_lab.config import Trial
+from mm1_lab.orchestrate.execution.executor import Executor
+from mm1_lab.orchestrate.planning.plan import make_plan
+from mm1_lab.orchestrate.planning.request import Request, load_request
+
+Ask = Callable[..., Request]
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Ask:
+    """Gives a request for the arms that are named, whose results and weights have folders of their own."""
+
+    def request(*only: str, sweep: str | Path = "data_mix", scale: str = "smoke", **more: Any) -> Request:
+        return load_request(sweep, scale, only=only, results=tmp_path / "results", store=tmp_path / "store", **more)
+
+    return request
+
+
+class Laboratory:
+    """Stands for training; a subclass writes a trial's scores."""
+
+    def __init__(self) -> None:
+        self.rounds: list[list[str]] = []
+
+    def complete(self, request: Request, executor: Executor, draw: Callable[[Path], object]) -> tuple[Any, None]:
+        request.write_manifest()
+        plan = make_plan(request.trials, request.ledger)
+        trials = [trial for trial in plan.trials if plan.stages[trial.fingerprint].state not in ("done", "diverged")]
+        self.rounds.append([trial.name for trial in trials])
+        for trial in trials:
+            self.run(request, trial)
+        if any(request.ledger.has_scores(trial.fingerprint) for trial in plan.trials):
+            draw(request.folder)
+        return plan, None
+
+    def run(self, request: Request, trial: Trial) -> None:
+        raise NotImplementedError
