@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from scipy import stats
 
 from analysis.law.fit import fit_law
 from analysis.law.optimum import Cell, Optimum, find_optimum
+from mm1_lab.config import load_sweep
 from tests.analysis.lr_sweeps import SIZES, SLOPE, cell, fall, fine_cell, searched_cell, true_log_rate
 
 GRID = math.log(2) * np.arange(-2, 3) + 0.2
@@ -150,3 +152,31 @@ def test_intervals_hold_the_truth_in_every_kind_of_search(kind: str) -> None:
     # a scatter of the true optima is no error of a single one; noise, cliffs and precise scores cost some points
     low = {"true optima scatter": 0.0, "nothing but noise": 0.85, "cliff": 0.87, "fine grids": 0.88}.get(kind, 0.93)
     assert low <= found["optimum"] <= 0.97, found
+
+
+MINI = {"9M": 9_216, "85M": 82_944, "302M": 307_200, "740M": 752_640, "1.2B": 1_179_648, "2.9B": 2_973_696}
+"""Parameters of the sizes of sweeps/lr_law.yaml at `mini`."""
+
+
+@pytest.mark.parametrize(("measure", "noise", "scatter"), [("held-out loss", 0.005, 0.06), ("8-shot", 0.02, 0.3)])
+def test_the_sweep_s_sizes_decide_the_paper_s_slope_at_three_seeds(measure: str, noise: float, scatter: float) -> None:
+    """`scatter` of the best rates around the law, in ln η, by each measure as in the study of world 3."""
+    assert list(load_sweep(Path("sweeps/lr_law.yaml")).arms) == list(MINI)
+    generator = np.random.default_rng(0)
+    decided = []
+    for _ in range(30):
+        cells = [searched_cell(generator, params, noise, 3, scatter, math.inf) for params in MINI.values()]
+        decided.append(fit_law([found for found in map(find_optimum, cells) if not found.needs]).slope.high < 0)
+    assert statistics.fmean(decided) >= 0.8
+
+
+@pytest.mark.soak
+def test_predictions_hold_what_a_new_search_finds() -> None:
+    generator = np.random.default_rng(5)
+    held = []
+    for _ in range(500):
+        cells = [searched_cell(generator, n, 0.002, 3, 0.2, math.inf) for n in (*SIZES, 3e10)]
+        *found, new = map(find_optimum, cells)
+        predicted = fit_law(found).predict(3e10)
+        held.append(predicted.low <= new.log_rate <= predicted.high)
+    assert 0.93 <= statistics.fmean(held) <= 0.97
