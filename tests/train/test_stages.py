@@ -65,6 +65,23 @@ def test_a_twice_killed_stage_ends_as_if_undisturbed(
 
 
 @pytest.mark.usefixtures("each_step")
+def test_random_numbers_go_on_where_a_killed_stage_left_them(
+    decoder_stage: DecoderStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the dropout of a connector of one's own draws them."""
+    forward = Training.forward
+
+    def at_random(self: Training, batch: Batch, share: float = 1.0) -> torch.Tensor:
+        return forward(self, batch, share) * (0.5 + torch.rand(()))
+
+    monkeypatch.setattr(Training, "forward", at_random)
+    straight, killed = train(decoder_stage, tmp_path / "straight", finished), tmp_path / "killed"
+    with pytest.raises(Killed):
+        train(decoder_stage, killed, finished, report=kill_at(3))
+    assert_same(straight, train(decoder_stage, killed, finished))
+
+
+@pytest.mark.usefixtures("each_step")
 def test_a_checkpoint_of_another_stage_is_refused(
     decoder_stage: DecoderStage, finished: Finished, tmp_path: Path
 ) -> None:
@@ -269,17 +286,28 @@ def test_micro_batches_add_up_to_a_step(
     """The decoder's six steps have four rows, then two, MM1's four, and tuning's two."""
     stage = request.getfixturevalue(f"{kind}_stage")
     rows: list[int] = []
-    forward = Training.forward
+    routed: list[torch.Tensor] = []
+    forward, training_step = Training.forward, Training.training_step
 
     def counted(self: Training, batch: Batch, share: float = 1.0) -> torch.Tensor:
         rows.append(len(batch.tokens))
         return forward(self, batch, share)
 
-    whole = finished(stage)
+    def noted(self: Training, parts: list[Batch], index: int) -> torch.Tensor:
+        loss = training_step(self, parts, index)
+        if self.routing is not None:
+            routed.append(self.routing)
+        return loss
+
+    monkeypatch.setattr(Training, "training_step", noted)
+    whole = train(stage, tmp_path / "whole", finished)
+    of_whole = routed[:1]
+    routed.clear()
     monkeypatch.setattr(Training, "forward", counted)
     folder = train(stage, tmp_path / "parts", finished, Resources(micro_batch=most))
     assert rows == parts
     if kind == "experts":  # the balance loss is of fewer rows, so that only the first step is the same
+        torch.testing.assert_close(routed[:1], of_whole)
         first = [{name: value for step, name, value in points(one) if step == 1} for one in (whole, folder)]
         assert "busiest_expert/layer_1" in first[0] and first[1] == pytest.approx(first[0], rel=1e-5)
     else:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import multiprocessing
 import os
 import subprocess
@@ -23,6 +24,7 @@ from mm1_lab import team
 from mm1_lab.config import DecoderStage, MultimodalStage, Pretrained, Resources, SftStage, Stage
 from mm1_lab.model import build_mm1, load_decoder
 from mm1_lab.train import checkpoints, recorder, sharding
+from mm1_lab.train.module import Training
 from mm1_lab.train.progress import Diverged, Progress
 from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.sharding import ShardedNetwork
@@ -261,8 +263,22 @@ def test_a_checkpoint_that_one_cannot_write_stops_all_at_the_next_step(
     assert not (tmp_path / "team" / "model.safetensors").exists()
 
 
-def test_a_loss_that_is_not_finite_stops_all(decoder_stage: DecoderStage, finished: Finished, tmp_path: Path) -> None:
-    training = decoder_stage.training.model_copy(update={"learning_rate": 1e30})
+@pytest.mark.parametrize("in_one", [False, True])
+def test_a_loss_that_is_not_finite_stops_all(
+    in_one: bool, decoder_stage: DecoderStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In all of them, or in the second alone."""
+    if in_one:
+        training_step = Training.training_step
+
+        def broken_in_one(self: Training, parts: list[Any], index: int) -> torch.Tensor:
+            loss = training_step(self, parts, index)
+            if index == 1 and not team.is_first():
+                self._unread[-1] = torch.tensor(math.nan)
+            return loss
+
+        monkeypatch.setattr(Training, "training_step", broken_in_one)
+    training = decoder_stage.training.model_copy(update={} if in_one else {"learning_rate": 1e30})
     stage = decoder_stage.model_copy(update={"training": training})
 
     def work() -> None:
