@@ -30,12 +30,6 @@ def test_what_is_left_out_and_broken_is_told(files: Any) -> None:
     assert "nothing is held out" in text
 
 
-def test_why_nothing_is_held_out_of_documents_of_one_key(files: Any) -> None:
-    files.parquet("t.parquet", {"id": [1] * 60, "text": [files.prose(9, number) for number in range(60)]})
-    told = "\n".join(files.open(text="t.parquet").summary())
-    assert "60 documents in 1 file, 0 held out" in told and "at least four documents with different keys" in told
-
-
 def test_instruction_sets_are_told_too(files: Any) -> None:
     files.jsonl("t.jsonl", ["a text", "another"])
     (files.folder / "1.png").write_bytes(files.png(1))

@@ -12,7 +12,6 @@ from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, SftRecipe
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Document, Limits
-from mm1_lab.data.world import World
 from mm1_lab.evaluate import benchmarks, metrics
 from mm1_lab.evaluate import run as evaluation
 from mm1_lab.evaluate.questions import Benchmark
@@ -184,24 +183,3 @@ def test_matrices_cast_once_give_the_numbers_of_autocast(
     monkeypatch.setattr(evaluation, "cast_matrices", lambda *parts: left_alone.extend(parts))
     assert once == run(stage, tmp_path, data)[0]
     assert len(left_alone) == 2, "encoder and decoder were cast the first time"
-
-
-def test_a_tuned_model_is_asked_in_circles_and_for_yes_and_no(tmp_path: Path) -> None:
-    """On the world at smoke, random weights: rows per metric, whose means are the rates of the answers themselves."""
-    recipe = Recipe(sft=SftRecipe())
-    stage = make_stage("evaluate.shots=[0]", recipe=recipe)
-    make_model(stage, World().tokenizer, tmp_path)
-    result, _ = run(stage, tmp_path, World())
-    rows = {
-        name: [row for row in result.scores if row.benchmark == name] for name in {r.benchmark for r in result.scores}
-    }
-    assert {len(row.prediction.split("\n")) for row in rows["chat-choice"]} == {3}
-    said = [row.prediction for row in rows["captions"]]
-    assert all([row.prediction for row in rows[f"captions {metric}"]] == said for metric in ("cider", "followed"))
-    asked = {one.name: one for one in benchmarks.benchmarks_for(World(), stage.settings, tuned=True)}
-    for name in ("pope-random", "pope-popular", "pope-adversarial"):
-        true = [question.references[0] == "yes" for question in asked[name].questions]
-        said = [metrics.says_yes(row.prediction) for row in rows[name]]
-        hits = sum(map(bool.__and__, said, true))
-        points = [row.score for row in rows[f"{name} f1"]]
-        assert sum(points) / len(points) == pytest.approx(100 * 2 * hits / (sum(said) + sum(true)))
