@@ -38,7 +38,7 @@ def open_captions(files: Any, *patterns: Any) -> Shards:
     return data
 
 
-def write_pictures(files: Any, folder: str = ".") -> list[dict[str, str]]:
+def write_pictures(files: Any, folder: str) -> list[dict[str, str]]:
     files.pictures(COUNT, f"{folder}/pictures")
     return [{"file_name": f"pictures/{number}.png", "text": f"picture {number}"} for number in range(COUNT)]
 
@@ -78,14 +78,6 @@ def test_no_row_is_lost_in_silence(files: Any) -> None:
     with tarfile.open(files.tar("t.tar", {"a.png": files.png(1), "a.txt": b"said"}), "a") as archive:
         archive.addfile(tarfile.TarInfo("a.txt"))
     files.refused(r"t\.tar, a: occurs twice in the tar", captions="t.tar")
-
-
-def test_captions_of_one_picture_are_held_out_together(files: Any) -> None:
-    """As in COCO, whose annotations have ids of their own."""
-    files.rows("t.jsonl", [row | {"id": f"{row['text']} {n}"} for row in write_pictures(files) for n in range(9)])
-    collection = open_captions(files, "t.jsonl").collection("captions")
-    sides = [{collection.texts(sample)[1] for sample in samples} for samples in (collection.train, collection.held_out)]
-    assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == COUNT
 
 
 def test_coco_as_the_walk_through_names_it(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,22 +53,28 @@ def test_what_is_held_out_is_never_trained_on(everything: Open) -> None:
     assert plain == dense
 
 
-def test_pictures_inside_a_table_are_held_out_each_by_itself_with_all_its_captions(files: Any) -> None:
-    """Not by their captions: those of a class are alike, and those of a picture are not."""
+def test_pictures_are_held_out_each_by_itself_with_all_its_captions(files: Any) -> None:
+    """Inside a table not by their captions: those of a class are alike, and those of a picture are not. Beside it not
+    by the ids of COCO's annotations."""
     pictures = [files.png(number % 200) + bytes([number]) for number in range(200) for _ in range(2)]
+    files.pictures(200)
+    files.rows("coco.jsonl", [{"image": f"{n // 2}.png", "id": n, "caption": str(n)} for n in range(400)])
     files.parquet("classes.parquet", {"image": pictures, "caption": ["a cat", "a dog"] * 200})
     files.parquet("several.parquet", {"image": pictures, "caption": [f"caption {n}" for n in range(400)]})
     asked = [[{"user": "Is it red?", "assistant": "Yes" if number % 3 else "No"}] for number in range(400)]
     files.parquet("asked.parquet", {"images": [[picture] for picture in pictures], "texts": asked})
     data = files.open(
         captions="classes.parquet",
-        sources={"several": {"reader": "pairs", "files": "several.parquet"}},
+        sources={
+            "several": {"reader": "pairs", "files": "several.parquet"},
+            "coco": {"reader": "pairs", "files": "coco.jsonl"},
+        },
         instructions={"asked": {"files": "asked.parquet"}},
     )
     for one in data.everything.values():
         if one.reader != "text":
             assert 8 <= len(one.held_out) <= 40
-    for name in ("captions", "several"):
+    for name in ("captions", "several", "coco"):
         one = data.collections[name]
         assert not {sample // 2 for sample in one.train.tolist()} & {sample // 2 for sample in one.held_out.tolist()}
 
@@ -316,11 +322,3 @@ def test_broken_images_are_named_and_never_held_out(files: Any) -> None:
     assert 0 < len(held) < 8 and all(number % 2 == 0 for number in held)
     with pytest.raises(BrokenPicture, match=r"c\.tar: 1 \("):
         data.collection("captions").pictures(1)[0].pixels(4)
-
-
-def test_a_source_that_the_data_lack_is_named(files: Any) -> None:
-    data = files.open()
-    with pytest.raises(RequestError, match=r"data\.yaml: names no interleaved \(it has text\); add"):
-        data.source("interleaved", 0)
-    with pytest.raises(RequestError, match="names no captions"):
-        data.pairs(0)

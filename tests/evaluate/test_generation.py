@@ -14,6 +14,7 @@ from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark
 from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
 from mm1_lab.model import MM1
+from tests.evaluate.conftest import Letters
 from tests.small import small_mm1
 
 SIDE, IMAGE_TOKENS = 12, 4
@@ -101,17 +102,7 @@ def test_features_that_do_not_fit_are_computed_again(
 def test_a_stop_word_may_span_tokens(model: MM1, groups: list[PromptGroup]) -> None:
     """With a tokenizer of characters, an answer ends with the token that completes `ab`, and not with `a`."""
 
-    class Characters:
-        pad, begin, end, image = range(4)
-        size = 24
-
-        def encode(self, text: str) -> list[int]:
-            return [4 + "abcdefghijklmnopqrst".index(letter) for letter in text]
-
-        def decode(self, ids: list[int]) -> str:
-            return "".join("abcdefghijklmnopqrst"[number - 4] for number in ids if number > 3)
-
-    characters = Characters()
+    characters = Letters("a")
 
     def written(*stop: str) -> list[str]:
         answers = generate(embedder_of(model), groups, characters, stop, 12, 100)

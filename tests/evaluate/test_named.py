@@ -23,19 +23,11 @@ from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.metrics import score
 from mm1_lab.evaluate.named import build_benchmark, check_benchmarks, open_benchmark
 from mm1_lab.evaluate.questions import LONGEST_SOLUTION, Benchmark
+from tests.evaluate.conftest import Letters
 from tests.evaluate.published import TEN, WRITERS, configuration, draw, write, write_vqa
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 SETTINGS = EvaluationSettings(shots=(0, 2), questions=20, blocks=8, batch_size=4)
-
-
-class Letters:
-    """A tokenizer of one id per letter."""
-
-    begin, image, end = 0, 1, 2
-
-    def encode(self, text: str) -> list[int]:
-        return list(map(ord, text))
 
 
 def opened(folder: Path, name: str, values: dict[str, Any]) -> BenchmarkConfig:
@@ -44,7 +36,7 @@ def opened(folder: Path, name: str, values: dict[str, Any]) -> BenchmarkConfig:
 
 def built(config: BenchmarkConfig, settings: EvaluationSettings = SETTINGS, cache: Path | None = None) -> Benchmark:
     check_benchmarks([config], settings, cache)
-    return build_benchmark(config, settings, Letters(), cache)  # type: ignore[arg-type]
+    return build_benchmark(config, settings, Letters(), cache)
 
 
 def refused(
@@ -398,7 +390,7 @@ def test_prompts_longer_than_the_decoder_reads_are_refused(tmp_path: Path) -> No
     def checked(sequence: int) -> None:
         stage = resolve("a", recipe, scale, 0, WORLD_DATA).evaluation
         model = stage.model.model_copy(update={"sequence_length": sequence})
-        check_lengths([stage.model_copy(update={"model": model, "benchmarks": (config,)})], Letters(), None)  # type: ignore[arg-type]
+        check_lengths([stage.model_copy(update={"model": model, "benchmarks": (config,)})], Letters(), None)
 
     longest = 0
     for questions, shown in zip(benchmark.blocks, benchmark.demonstrations, strict=True):

@@ -14,23 +14,15 @@ from mm1_lab.data.types import Answer, Document
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark, Question
 from tests.conftest import evaluation_of
+from tests.evaluate.conftest import Letters
 
 
 def test_an_answer_stands_behind_a_space_after_its_prompt(benchmark_of: Callable[..., Benchmark]) -> None:
-    class Characters:
-        pad, begin, end, image = range(4)
-        size = 1 << 20
-
-        def encode(self, text: str) -> list[int]:
-            return [ord(letter) for letter in text]
-
-        def decode(self, ids: object) -> str:
-            raise AssertionError
-
-    writer = PromptWriter(Characters(), image_tokens=1)
-    for metric, written in (("vqa", "answer : green."), ("cider", "\x03a blue circle.")):
+    letters = Letters()
+    writer = PromptWriter(letters, image_tokens=1)
+    for metric, written in (("vqa", "question : what color is it ? answer : green."), ("cider", "a blue circle.")):
         tokens = writer.demonstration(benchmark_of(metric).demonstrations[0][0], ".").tokens
-        assert "".join(map(chr, tokens)).endswith(written)
+        assert letters.decode(tokens) == written
 
 
 def test_no_space_stands_between_an_answer_and_what_ends_it(benchmark_of: Callable[..., Benchmark]) -> None:
