@@ -6,13 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import (
-    Aimv2VisionModel,
-    AutoModel,
-    AutoModelForCausalLM,
-    CLIPVisionModel,
-    SiglipVisionModel,
-)
+from transformers import Aimv2VisionModel, AutoModel, AutoModelForCausalLM, CLIPVisionModel, SiglipVisionModel
 
 from mm1_lab.config import NotHere, Pretrained, RequestError
 from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
