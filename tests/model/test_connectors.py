@@ -105,3 +105,8 @@ def test_pixel_shuffle_lays_neighbours_side_by_side() -> None:
     nn.init.zeros_(connector.project.bias)
     features = torch.randn(1, 16, 32)
     torch.testing.assert_close(connector(features)[0, 1, 0], features[0, [2, 3, 6, 7]].sum(), rtol=1e-4, atol=1e-4)
+
+
+def test_an_unknown_connector_is_told_with_one_that_is_known() -> None:
+    with pytest.raises(ValueError, match=r"there is no connector 'c-abstracter'.*c-abstractor"):
+        build("c-abstracter", 4, 16)
