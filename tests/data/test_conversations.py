@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -314,7 +315,7 @@ def test_conversations_that_fit_no_row_are_told_and_held_out_ones_are_read(files
 
 
 def test_tuning_on_conversations_of_which_some_fit_no_row(
-    files: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    files: Any, database: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What is drawn counts as epochs, held-out ones have a loss, and a set of which none fits trains nothing."""
     llava(files, [asked(files.prose(4 + 96 * (number % 2), number), "yes") for number in range(60)])
@@ -323,6 +324,8 @@ def test_tuning_on_conversations_of_which_some_fit_no_row(
     files.yaml(captions="pairs.tar", text="text.jsonl", instructions="llava.json")
     (files.folder / "tune.yaml").write_text("title: t\nrecipe: sft\narms: {base: {}}\n", encoding="utf-8")
     monkeypatch.chdir(files.folder)
+    Path("results/local").mkdir(parents=True)
+    shutil.copy(database, "results/local")
     settings = ("--set", "data_mix.interleaved=0", "--set", "evaluate.shots=[0]", "--set", "sft.sequence_length=")
     command = ["run", "tune.yaml", "--data", "data.yaml", "--scale", "smoke", "--inline", "--store", "store", *settings]
     command[-1] += "12"

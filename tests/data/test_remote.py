@@ -112,9 +112,7 @@ def test_an_index_that_was_killed_goes_on_where_it_stood(files: Any, monkeypatch
     assert built == ["t-3.jsonl", "t-4.jsonl", "t-5.jsonl"]
 
 
-def test_rows_are_packed_block_by_block_by_a_formula_of_seed_and_number(
-    files: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_are_packed_in_blocks_and_a_formula_of_the_seed(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     write_texts(files)
     monkeypatch.setattr(rows, "BLOCK", 30)
     data = files.open("sequence_length=96", text="t-*.jsonl")

@@ -103,9 +103,7 @@ def test_a_letter_is_that_of_a_choice_unless_it_begins_other_words(
 ) -> None:
     points = {one: choice_accuracy(said, of_choices(one, choices), lettered=True) for one in choices}
     assert points == {one: 100.0 * (one == chosen) for one in choices}
-    assert choice_accuracy("A", of_choices("A", ("C", "A", "B")), lettered=False) == 100.0, (
-        "where the prompt shows no letters"
-    )
+    assert choice_accuracy("A", of_choices("A", ("C", "A", "B")), lettered=False) == 100.0, "no letters are shown"
 
 
 def test_a_constant_answer_may_be_a_letter() -> None:
@@ -113,10 +111,7 @@ def test_a_constant_answer_may_be_a_letter() -> None:
     asked = tuple(of_choices(answer, choices) for answer in "CCA")
     benchmark = Benchmark("b", "vqa", "", "choice", (asked,), ((),), (".",), 4, official=True)
     assert majority_by_kind(benchmark) == {"": pytest.approx(200 / 3)}
-    shifted = tuple(
-        replace(one, references=(order[0],), choices=order)
-        for one, order in zip(asked, ("pq", "qr", "rp"), strict=True)
-    )
+    shifted = tuple(of_choices(first, (first, second)) for first, second in ("pq", "qr", "rp"))
     assert majority_by_kind(replace(benchmark, blocks=(shifted,))) == {"": 100.0}, "always A"
 
 

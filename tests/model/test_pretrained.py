@@ -58,9 +58,7 @@ def library_features(family: str, folder: Path, images: torch.Tensor, layer: int
         ("aimv2-whole", None, saved.SIDE),  # the library's class of the tower does not find it there
     ],
 )
-def test_features_are_the_library_s_and_so_is_their_interpolation_at_another_resolution(
-    family: str, layer: int | None, side: int, tmp_path: Path
-) -> None:
+def test_features_are_the_library_s_at_any_size(family: str, layer: int | None, side: int, tmp_path: Path) -> None:
     folder = saved.save_encoder(family, tmp_path)
     images = pictures(side)
     encoder = tower(folder, side=side, layer=layer)
@@ -195,7 +193,7 @@ def test_an_encoder_whose_normalisation_is_damaged(tmp_path: Path) -> None:
         assert len(str(refused.value)) - len(str(folder)) < 300
 
 
-def test_weights_that_are_incomplete_damaged_or_missing(tmp_path: Path) -> None:
+def test_weights_that_are_incomplete_or_damaged(tmp_path: Path) -> None:
     folder = saved.save_encoder("clip", tmp_path)
     path = folder / "model.safetensors"
     values = {name: value for name, value in load_file(path).items() if "layers.1.mlp.fc1.weight" not in name}
@@ -204,10 +202,6 @@ def test_weights_that_are_incomplete_damaged_or_missing(tmp_path: Path) -> None:
         tower(folder)
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(RequestError, match="its weights cannot be loaded"):
-        tower(folder)
-    path.unlink()
-    path.mkdir()
-    with pytest.raises(RequestError, match=r"no weights in the folder .*; save_pretrained of transformers writes"):
         tower(folder)
 
 
