@@ -1,6 +1,6 @@
 """A tiny vocabulary, pictures, and benchmarks made of them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,9 +78,3 @@ def make_benchmark(metric: str = "vqa", blocks: int = 4, questions: int = 3, mos
 @pytest.fixture
 def tokenizer() -> Words:
     return Words(PLAIN.split())
-
-
-@pytest.fixture
-def benchmark_of() -> Callable[..., Benchmark]:
-    """`make_benchmark(metric, blocks, questions, most_shots)`."""
-    return make_benchmark

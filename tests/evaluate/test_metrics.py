@@ -1,6 +1,5 @@
 """From written text to points: cutting answers, telling answers from other text, metrics by benchmark, the majority."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 from statistics import fmean, stdev
@@ -20,6 +19,7 @@ from mm1_lab.evaluate.metrics import (
     score,
 )
 from mm1_lab.evaluate.questions import Benchmark, Question
+from tests.evaluate.conftest import make_benchmark
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def test_an_answer_ends_at_the_first_stop_word(text: str, answer: str) -> None:
     assert cut_answer(text, (".", "question")) == answer
 
 
-def test_an_answer_of_another_kind_is_not_parsed(benchmark_of: Callable[..., Benchmark]) -> None:
-    benchmark = benchmark_of("vqa")
+def test_an_answer_of_another_kind_is_not_parsed() -> None:
+    benchmark = make_benchmark("vqa")
     words = answer_words(benchmark)
     colour = benchmark.blocks[0][0]
     assert colour.kind == "color"
@@ -46,7 +46,7 @@ def test_an_answer_of_another_kind_is_not_parsed(benchmark_of: Callable[..., Ben
     published = replace(benchmark, official=True)
     assert is_parsed("+", colour, published, words), "which `exact` may find right"
     assert not is_parsed(" \n+", colour, published, words)
-    captions = benchmark_of("cider")
+    captions = make_benchmark("cider")
     for one in (captions, replace(captions, metric="content")):
         assert is_parsed("anything", one.blocks[0][0], one, answer_words(one))
         assert not is_parsed(" .", one.blocks[0][0], one, answer_words(one))

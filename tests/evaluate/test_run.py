@@ -1,7 +1,6 @@
 """The whole evaluation stage on a tiny model with random weights."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from mm1_lab.evaluate.run import Evaluation, evaluate, held_out_losses
 from mm1_lab.model import MM1, build_mm1, save_weights
 from mm1_lab.train.progress import Progress
 from tests.conftest import evaluation_of
-from tests.evaluate.conftest import Noise
+from tests.evaluate.conftest import Noise, make_benchmark
 from tests.train.test_team import in_team
 
 
@@ -47,9 +46,9 @@ class TinyData:
 
 
 @pytest.fixture
-def chosen(monkeypatch: pytest.MonkeyPatch, benchmark_of: Callable[..., Benchmark]) -> list[Benchmark]:
+def chosen(monkeypatch: pytest.MonkeyPatch) -> list[Benchmark]:
     """Three small benchmarks in place of the world's, one a metric."""
-    made = [benchmark_of(metric, blocks=4, questions=2) for metric in ("cider", "vqa", "exact")]
+    made = [make_benchmark(metric, blocks=4, questions=2) for metric in ("cider", "vqa", "exact")]
     monkeypatch.setattr(benchmarks, "world_benchmarks", lambda settings, seed: list(made))
     return made
 
