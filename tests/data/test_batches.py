@@ -61,9 +61,8 @@ def test_batches_for_a_gpu_are_pinned(squares: Any, monkeypatch: pytest.MonkeyPa
     assert DataModule(batches, 1, Resources()).train_dataloader().pin_memory
     batch = pin_memory(batches(0))
     assert isinstance(batch, Batch) and batch.sources == batches(0).sources
-    ours = (batch.tokens, batch.weights, batch.documents, batch.positions, batch.images)
-    ours += (batch.predicting, batch.real, batch.bounds)
-    assert {id(one) for one in ours} == {id(one) for one in pinned}
+    ours = [one for one in vars(batch).values() if isinstance(one, torch.Tensor)]
+    assert len(ours) == 8 and {id(one) for one in ours} == {id(one) for one in pinned}
     blocking: list[bool] = []
     monkeypatch.setattr(torch.Tensor, "is_pinned", lambda one: True)
     monkeypatch.setattr(torch.Tensor, "to", lambda one, _, non_blocking: blocking.append(non_blocking) or one)
