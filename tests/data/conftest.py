@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
@@ -15,7 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from mm1_lab.config import Scale, override, read_yaml
+from mm1_lab.config import RequestError, Scale, override, read_yaml
 from mm1_lab.data.shards import Shards
 
 SMOKE = Path(__file__).parents[2] / "sweeps" / "scales" / "smoke.yaml"
@@ -48,6 +49,12 @@ class Files:
         """Sentences of eight words, no two alike."""
         made = [f"{WORDS[(start + i) * 7 % 10]}{start + i}" for i in range(words)]
         return " ".join(word + ("." if i % 8 == 7 else "") for i, word in enumerate(made))
+
+    def pictures(self, count: int, folder: str = ".") -> None:
+        """Writes them as 0.png, 1.png, …"""
+        (self.folder / folder).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            (self.folder / folder / f"{number}.png").write_bytes(self.png(number))
 
     def tar(self, name: str, members: Mapping[str, bytes]) -> Path:
         with tarfile.open(self.folder / name, "w") as archive:
@@ -83,10 +90,13 @@ class Files:
         (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": file} for file in names]}))
         return folder
 
-    def jsonl(self, name: str, texts: Sequence[str]) -> Path:
-        lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
-        (self.folder / name).write_text(lines, encoding="utf-8")
+    def rows(self, name: str, rows: Sequence[Any]) -> Path:
+        """As JSON Lines."""
+        (self.folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         return self.folder / name
+
+    def jsonl(self, name: str, texts: Sequence[str]) -> Path:
+        return self.rows(name, [{"text": text} for text in texts])
 
     def yaml(self, **content: Any) -> Path:
         (self.folder / "data.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -100,6 +110,13 @@ class Files:
         """Content without text gets one."""
         content.setdefault("text", self.jsonl("good.jsonl", ["some text"]).name)
         return Shards(self.yaml(**content), self.folder / cache, self.scale(*settings))
+
+    def refused(self, message: str, **content: Any) -> None:
+        """In one line that matches `message`; nothing half-made stays in the cache."""
+        with pytest.raises(RequestError) as error:
+            self.open(**content)
+        assert re.search(message, str(error.value)) and "\n" not in str(error.value), error.value
+        assert not list((self.folder / "cache").glob("index/*.*.*"))
 
 
 @pytest.fixture

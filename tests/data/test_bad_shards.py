@@ -2,9 +2,7 @@
 
 import gzip
 import io
-import json
 import os
-import re
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -13,20 +11,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from mm1_lab.config import RequestError
 from mm1_lab.data import pixels
 from mm1_lab.data.shards import index
 from mm1_lab.data.types import BrokenPicture
-
-
-def refused(files: Any, **content: Any) -> str:
-    """The message with which the data are refused."""
-    with pytest.raises(RequestError) as error:
-        files.open(**content)
-    message = str(error.value)
-    assert "\n" not in message
-    assert not list((files.folder / "cache").glob("index/*.*.*")), "nothing half-made stays in the cache"
-    return message
 
 
 @pytest.mark.parametrize(
@@ -36,15 +23,9 @@ def refused(files: Any, **content: Any) -> str:
         ({"captions": ["nowhere-*.tar"]}, r"data\.yaml: captions: no file matches 'nowhere-\*\.tar'"),
         ({"captions": ["good.txt"]}, r"captions: '/.+good\.txt' must end in \.tar or \.parquet"),
         ({"captions": ["good.tar.gz"]}, r"good\.tar\.gz' is a compressed \.tar; unpack it, as only JSON Lines may"),
-        (
-            {"captions": ["*.png"]},
-            r"good\.png' is a picture; name its folder instead: .* needs metadata\.csv, \.jsonl or",
-        ),
-        ({"captions": "photos"}, r"photos has no table and no tar, but 1\.txt; .* needs metadata\.csv, \.jsonl or"),
-        (
-            {"captions": [{"file": "a.csv", "imags": "."}]},
-            r"unknown key 'captions\.0\.imags'; did you mean 'captions\.0\.images'",
-        ),
+        ({"captions": ["*.png"]}, r"good\.png' is a picture; name its folder instead: .* needs metadata\.csv"),
+        ({"captions": "photos"}, r"photos has no table and no tar, but .+; .* needs metadata\.csv, \.jsonl or"),
+        ({"captions": [{"file": "a.csv", "imags": "."}]}, r"unknown key 'captions\.0\.imags'; did you mean"),
         ({"sources": {"x": {"reader": "page", "files": "good.jsonl"}}}, r"x: .*no reader 'page'; did you mean 'pages'"),
         ({"sources": {"text": {"reader": "text", "files": "good.jsonl"}}}, r"names text twice, also under `sources:`"),
     ],
@@ -53,47 +34,36 @@ def test_a_wrong_data_file(files: Any, content: dict[str, Any], message: str) ->
     (files.folder / "good.txt").write_text("a text")
     (files.folder / "good.tar.gz").write_bytes(b"")
     (files.folder / "good.png").write_bytes(files.png(1))
-    photos = files.folder / "photos"
-    photos.mkdir()
-    (photos / "1.png").write_bytes(files.png(1))
-    (photos / "1.txt").write_text("a caption")
-    assert re.search(message, refused(files, **content))
+    files.pictures(1, "photos")
+    (files.folder / "photos" / "1.txt").write_text("a caption")
+    files.refused(message, **content)
 
 
 def test_files_that_are_cut_off(files: Any) -> None:
     whole = files.captions("c.tar", range(4)).read_bytes()
-    for keep in (100, 512 + 20, 5 * 512, 24 * 512 - 100):
+    for keep in (100, 512 + 20, 5 * 512, 24 * 512 - 100, 24 * 512):  # the last one between two samples
         (files.folder / "c.tar").write_bytes(whole[:keep])
-        assert re.search(r"c\.tar: is cut off", refused(files, captions=["c.tar"]))
-    (files.folder / "c.tar").write_bytes(whole[: 4 * 6 * 512])  # between two samples
-    wanted = r"c\.tar: is cut off, damaged or no \.tar \(it ends in '000003'\); fetch or write it again"
-    assert re.search(wanted, refused(files, captions=["c.tar"]))
+        files.refused(r"c\.tar: is cut off, damaged or no \.tar .*; fetch or write it again", captions=["c.tar"])
     path = files.parquet("p.parquet", {"text": ["one", "two"]})
     path.write_bytes(path.read_bytes()[:-9])
-    assert re.search(r"p\.parquet: is cut off, damaged or no \.parquet", refused(files, text=["p.parquet"]))
+    files.refused(r"p\.parquet: is cut off, damaged or no \.parquet", text=["p.parquet"])
 
 
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        (
-            {"a.png": b"", "a.json": b'["caption"]', "a.txt": b"a"},
-            r"c\.tar, a: KEY\.json must be a JSON object, but is a list; 1 of 1 rows",
-        ),
+        ({"a.png": b"", "a.json": b"[1]", "a.txt": b"a"}, r"c\.tar, a: KEY\.json must be a JSON object, but is a list"),
         ({"a.png": b"", "a.json": b'{"caption":', "a.txt": b"a"}, r"c\.tar, a: KEY\.json is not JSON"),
         ({"a.png": b"", "a.txt": b"\xff\xfe"}, r"c\.tar, a: KEY\.txt is not UTF-8"),
         ({"a.png": b"a", "a.json": b"{}"}, r"c\.tar: contains no usable pairs \(1 without a caption\)"),
-        (
-            {"a.txt": b"a caption"},
-            r"pairs \(1 no image\); each needs image and caption \(in a tar, KEY\.jpg and KEY\.txt\)",
-        ),
+        ({"a.txt": b"a caption"}, r"pairs \(1 no image\); each needs image and caption \(in a tar, KEY\.jpg and KEY\."),
         ({"a.1.png": b"a", "a.1.txt": b"a"}, r"c\.tar, a: goes on with '\.1\.png', but keys end at the first dot"),
         ({}, r"c\.tar: contains no usable pairs \(it is empty\)"),
     ],
 )
 def test_a_tar_with_nothing_usable(files: Any, members: dict[str, bytes], message: str) -> None:
     files.tar("c.tar", members)
-    assert re.search(message, refused(files, captions=["c.tar"]))
+    files.refused(message, captions=["c.tar"])
 
 
 @pytest.mark.parametrize(
@@ -112,24 +82,21 @@ def test_a_tar_with_nothing_usable(files: Any, members: dict[str, bytes], messag
 )
 def test_a_parquet_with_wrong_content(files: Any, source: str, columns: dict[str, Any], message: str) -> None:
     files.parquet("p.parquet", columns)
-    assert re.search(message, refused(files, **{source: ["p.parquet"]}))
+    files.refused(message, **{source: ["p.parquet"]})
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         (b'{"text": "cut o', r"t\.jsonl, line 3: is not JSON"),
-        (
-            b'["text"]',
-            r"t\.jsonl, line 3: must be a JSON object, but is a list; 1 of 3 rows are broken; repair or remove them",
-        ),
+        (b'["text"]', r"t\.jsonl, line 3: must be a JSON object, but is a list; 1 of 3 rows are broken; repair or"),
         (b"[" * 100_000, r"t\.jsonl, line 3: is not JSON \(.{,200}\); 1 of 3 rows"),
         (b'{"text": ' + b"7" * 6_000 + b"}", r"t\.jsonl, line 3: is not JSON \(Exceeds the limit"),
     ],
 )
 def test_a_line_that_is_not_text(files: Any, line: bytes, message: str) -> None:
     (files.folder / "t.jsonl").write_bytes(b'{"text": "good"}\n\n' + line + b'\n{"text": "good"}\n')
-    assert re.search(message, refused(files, text=["t.jsonl"]))
+    files.refused(message, text=["t.jsonl"])
 
 
 @pytest.mark.parametrize(
@@ -140,10 +107,9 @@ def test_compressed_lines_that_are_damaged(files: Any, name: str, compress: Call
     path = files.folder / name
     for content in (whole[:-9], b'{"text": "not compressed"}\n'):
         path.write_bytes(content)
-        wanted = rf"{re.escape(name)}: is cut off, damaged or no \.\w+ \(.+\); fetch or write it again"
-        assert re.search(wanted, refused(files, text=[name]))
+        files.refused(rf"{name}: is cut off, damaged or no \.\w+ \(.+\); fetch or write it again", text=[name])
     path.write_bytes(compress(b'{"text": "good"}\n["text"]\n'))
-    assert re.search(f"{re.escape(name)}, line 2: must be a JSON object", refused(files, text=[name]))
+    files.refused(f"{name}, line 2: must be a JSON object", text=[name])
 
 
 def headers(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
@@ -171,7 +137,7 @@ LIES = {
 @pytest.mark.parametrize("member", LIES.values(), ids=LIES)
 def test_a_tar_whose_headers_lie(files: Any, member: bytes) -> None:
     (files.folder / "c.tar").write_bytes(member + bytes(2048))
-    assert re.search(r"c\.tar: (is cut off|contains no usable pairs)", refused(files, captions=["c.tar"]))
+    files.refused(r"c\.tar: (is cut off|contains no usable pairs)", captions=["c.tar"])
 
 
 def test_names_and_texts_that_are_not_utf_8_are_read(files: Any) -> None:
@@ -192,40 +158,20 @@ def test_a_saved_dataset_whose_middle_is_damaged(files: Any) -> None:
     whole, ends = path.read_bytes(), b"\3\0\0\0\6\0\0\0"
     assert whole.count(ends) == 1
     path.write_bytes(whole.replace(ends, b"\3\0\0\0\xff\xff\xff\x7f"))
-    message = r"\.arrow: is cut off, damaged or no \.arrow .*; fetch or write it again"
-    assert re.search(message, refused(files, text=["saved"]))
+    files.refused(r"\.arrow: is cut off, damaged or no \.arrow .*; fetch or write it again", text=["saved"])
 
 
-@pytest.mark.parametrize("ending", ["jsonl", "tar"])
-def test_up_to_one_percent_of_rows_may_be_broken_and_are_named(files: Any, ending: str) -> None:
-    def write(broken: int) -> Any:
-        numbers = [f"{number:03}" for number in range(200)]
-        if ending == "tar":
-            texts = {f"{n}.txt": b"\xff" if int(n) < broken else b"a picture" for n in numbers}
-            files.tar("f.tar", {f"{n}.png": files.png(int(n)) for n in numbers} | texts)
-        else:
-            for number in numbers:
-                (files.folder / f"{number}.png").write_bytes(files.png(int(number)))
-            rows = [{"image": f"{n}.png" if int(n) >= broken else f"/{n}.png", "caption": "a picture"} for n in numbers]
-            (files.folder / "f.jsonl").write_text("\n".join(map(json.dumps, rows)))
-        return files.open(captions=f"f.{ending}").collection("captions")
+def test_up_to_one_percent_of_rows_may_be_broken_and_are_named(files: Any) -> None:
+    def write(broken: int) -> None:
+        texts = {f"{n:03}.txt": b"\xff" if n < broken else b"a picture" for n in range(200)}
+        files.tar("f.tar", {f"{n:03}.png": files.png(n) for n in range(200)} | texts)
 
-    collection = write(2)
+    write(2)
+    collection = files.open(captions="f.tar").collection("captions")
     assert len(collection) == 198 and collection.left_out() == {"broken": 2}
-    place = {"jsonl": "line 1", "tar": "000"}[ending]
-    assert collection.shards[0].notes[0].startswith(f"{files.folder}/f.{ending}, {place}: ")
-    with pytest.raises(RequestError, match=rf"f\.{ending}, {place}: .*; 3 of 200 rows are broken; repair or remove"):
-        write(3)
-
-
-def test_columns_to_rename_are_named(files: Any) -> None:
-    (files.folder / "c.csv").write_text("filename,text\na.png,one\n")
-    wanted = r"c\.csv, line 2: has no column 'image' \(it has filename, text\); rename one to image or file_name"
-    assert re.search(wanted, refused(files, captions="c.csv"))
-    (files.folder / "a.png").write_bytes(files.png(1))
-    assert len(files.open(captions=[{"file": "c.csv", "image": "filename"}]).collection("captions")) == 1
-    named = refused(files, captions=[{"file": "c.csv", "image": "picture"}])
-    assert "has no column 'picture' (it has filename, text)" in named
+    assert collection.shards[0].notes[0].startswith(f"{files.folder}/f.tar, 000: ")
+    write(3)
+    files.refused(r"f\.tar, 000: .*; 3 of 200 rows are broken; repair or remove", captions="f.tar")
 
 
 def test_documents_that_are_too_long_are_left_out_and_counted(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,14 +220,3 @@ def test_pictures_that_are_too_large_or_no_pictures_are_broken(files: Any, monke
         large.pixels(4)
     with pytest.raises(BrokenPicture, match=r"c\.tar: b \(is none of JPEG, PNG, WEBP, GIF, BMP, TIFF; convert it\)"):
         none.pixels(4)
-
-
-def test_what_a_tar_says_of_pictures_that_it_lacks_is_left_out(files: Any) -> None:
-    """As img2dataset leaves behind of failed downloads."""
-    members: dict[str, bytes] = {}
-    for number in range(9):
-        members |= {f"{number}.png": files.png(number), f"{number}.json": b'{"alt": "a picture"}'}
-    failed = {f"{number}.json": b'{"status": "failed"}' for number in range(9, 15)}
-    files.tar("c.tar", members | failed)
-    data = files.open(captions={"file": "c.tar", "text": "alt"})
-    assert len(data.collection("captions")) == 9 and data.collection("captions").left_out() == {"no image": 6}

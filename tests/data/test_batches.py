@@ -50,14 +50,10 @@ def test_broken_images_within_one_in_a_hundred_stop_nothing() -> None:
     assert few.broken == 19
 
 
-def mixture_batches(squares: Any, shares: dict[str, float]) -> MixtureBatches:
-    sources = {name: squares.source(name, 5) for name in shares}
-    return MixtureBatches(sources, Mixture(shares, 5), Packer(squares.tokenizer, Limits(64, 4, 8)), 4, 6, False)
-
-
 def test_batches_for_a_gpu_are_pinned(squares: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU nothing can be pinned: a copy stands for it."""
-    batches = mixture_batches(squares, {"captions": 1})
+    packer = Packer(squares.tokenizer, Limits(64, 4, 8))
+    batches = MixtureBatches({"captions": squares}, Mixture({"captions": 1}, 5), packer, 4, 6, False)
     pinned: list[torch.Tensor] = []
     copy = lambda one: pinned.append(one.clone()) or pinned[-1]  # noqa: E731
     monkeypatch.setattr(torch.Tensor, "pin_memory", copy)
@@ -65,9 +61,8 @@ def test_batches_for_a_gpu_are_pinned(squares: Any, monkeypatch: pytest.MonkeyPa
     assert DataModule(batches, 1, Resources()).train_dataloader().pin_memory
     batch = pin_memory(batches(0))
     assert isinstance(batch, Batch) and batch.sources == batches(0).sources
-    ours = (batch.tokens, batch.weights, batch.documents, batch.positions, batch.images)
-    ours += (batch.predicting, batch.real, batch.bounds)
-    assert {id(one) for one in ours} == {id(one) for one in pinned}
+    ours = [one for one in vars(batch).values() if isinstance(one, torch.Tensor)]
+    assert len(ours) == 8 and {id(one) for one in ours} == {id(one) for one in pinned}
     blocking: list[bool] = []
     monkeypatch.setattr(torch.Tensor, "is_pinned", lambda one: True)
     monkeypatch.setattr(torch.Tensor, "to", lambda one, _, non_blocking: blocking.append(non_blocking) or one)

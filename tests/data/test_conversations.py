@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jinja2 import Template
 from tokenizers import Regex, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 from tokenizers.trainers import BpeTrainer
@@ -16,15 +18,15 @@ from mm1_lab.cli import main
 from mm1_lab.config import DataMix, Recipe, RequestError, resolve
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.shards import Shards
-from mm1_lab.data.shards.readers import Image, chat_prompt, read_conversation
+from mm1_lab.data.shards.readers import chat_prompt, read_conversation
 from mm1_lab.data.types import Answer, Document, Limits
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Question
-from mm1_lab.model import MM1Processor, library_tokenizer
 from mm1_lab.orchestrate.data_samples import data_samples
 from mm1_lab.orchestrate.exporting import USER_CHAT
 
 LIMITS = Limits(128, 4, 4)
+ASKED = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]
 
 
 def llava(files: Any, rows: list[dict[str, Any]] | None = None) -> str:
@@ -34,10 +36,15 @@ def llava(files: Any, rows: list[dict[str, Any]] | None = None) -> str:
             {"from": "human", "value": "Its colour?"}, {"from": "gpt", "value": "Green."}]},
         {"id": "b", "image": ["1.png", "2.png"], "conversations": [
             {"from": "human", "value": "Compare <image> with <image> now"}, {"from": "gpt", "value": "They differ."}]},
-        {"id": "c", "conversations": [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]},
+        asked("2 + 2?", "4"),
     ]  # fmt: skip
     (files.folder / "llava.json").write_text(json.dumps(samples, indent=1), encoding="utf-8")
     return "llava.json"
+
+
+def asked(question: str, answer: str, **more: Any) -> dict[str, Any]:
+    """A row in LLaVA's form."""
+    return {"conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": answer}], **more}
 
 
 def cauldron(files: Any) -> str:
@@ -63,15 +70,13 @@ def messages(files: Any) -> str:
             {"role": "assistant", "content": [{"type": "text", "text": "Another."}]}]},
         {"messages": [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "Green."}],
          "images": ["1.png"]},
-        {"messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]},
+        {"messages": ASKED},
     ]  # fmt: skip
-    (files.folder / "chat.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return "chat.jsonl"
+    return str(files.rows("chat.jsonl", rows).name)
 
 
 def opened(files: Any, **sets: Any) -> Shards:
-    for number in (1, 2):
-        (files.folder / f"{number}.png").write_bytes(files.png(number))
+    files.pictures(3)
     data: Shards = files.open(instructions=sets)
     return data
 
@@ -119,11 +124,11 @@ def test_a_question_is_trained_in_the_tokens_in_which_it_is_asked(files: Any) ->
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     words.train_from_iterator(["Why?\n"] * 9, BpeTrainer(initial_alphabet=alphabet, show_progress=False))
     PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>").save_pretrained(files.folder / "words")
-    opened(files, mine={"files": llava(files)})  # writes the files
-    data = files.open(instructions={"mine": {"files": "llava.json"}}, tokenizer="words")
-    asked, _ = data.conversations["mine"].parts(2)
-    assert data.tokenizer.encode(str(asked)) == data.tokenizer.encode(chat_prompt("2 + 2?"))
-    assert words.token_to_id("?Ċ") in data.tokenizer.encode(str(asked))
+    files.pictures(3)
+    data = files.open(instructions={"mine": {"files": llava(files)}}, tokenizer="words")
+    question, _ = data.conversations["mine"].parts(2)
+    assert data.tokenizer.encode(str(question)) == data.tokenizer.encode(chat_prompt("2 + 2?"))
+    assert words.token_to_id("?Ċ") in data.tokenizer.encode(str(question))
     ids = data.conversations["mine"].tokens(data.tokenizer)[2].as_py()
     assert ids == data.tokenizer.encode(chat_prompt("2 + 2?")) + data.tokenizer.encode(" 4"), "rows are planned so too"
 
@@ -139,29 +144,16 @@ def test_a_benchmark_with_the_prompt_of_conversations_reads_as_training_did(file
     assert row.tokens[: len(turn) + 1].tolist() == [data.tokenizer.begin, *turn]
 
 
-@pytest.mark.parametrize("system", ["Be short. ", " "])
-def test_an_export_s_chat_template_writes_what_training_reads(files: Any, system: str) -> None:
-    image = {"type": "image", "image": "1.png"}
-    turns = [
-        {"role": "system", "content": system},
-        {"role": "user", "content": [image, {"type": "text", "text": " What is it? "}]},
-        {"role": "assistant", "content": "A square."},
-        {"role": "user", "content": [{"type": "text", "text": "And "}, image, {"type": "text", "text": " this?"}]},
-        {"role": "assistant", "content": "Another.\n"},
-    ]
-    text = ""
-    for part in read_conversation({"text": turns, "image": None}).parts:
-        text += "<image>" if isinstance(part, Image) else part
-        text += "<end>" if isinstance(part, Answer) else ""
-    tokenizer = library_tokenizer(opened(files, mine={"files": messages(files)}).tokenizer)
-    assert MM1Processor(tokenizer, chat_template=USER_CHAT).apply_chat_template(turns) == text
+def test_a_system_message_of_blanks_is_none_in_training_and_in_an_export() -> None:
+    said = (("system", " "), ("user", "Why?"), ("assistant", "So."))
+    turns = [{"role": role, "content": content} for role, content in said]
+    read = read_conversation({"text": turns, "image": None}).parts
+    assert read == ["User: Why?\nAssistant:", " So."]
+    assert Template(USER_CHAT).render(messages=turns, eos_token="") == "".join(map(str, read))
 
 
 def test_every_conversation_comes_once_per_epoch_whatever_fits_a_row(files: Any) -> None:
-    rows = []
-    for n in range(40):
-        asked = {"from": "human", "value": f"{files.prose(n % 9 + 1, n)}?"}
-        rows.append({"id": str(n), "conversations": [asked, {"from": "gpt", "value": f"{n}"}]})
+    rows = [asked(f"{files.prose(n % 9 + 1, n)}?", str(n), id=str(n)) for n in range(40)]
     data = opened(files, mine={"files": llava(files, rows)})
     train = data.conversations["mine"].train
     assert data.identity.instructions == {"mine": len(train)}, "sets count by their size"
@@ -183,8 +175,8 @@ def test_every_conversation_comes_once_per_epoch_whatever_fits_a_row(files: Any)
 
 
 def turns(*said: tuple[str, str], **more: Any) -> list[dict[str, Any]]:
-    good = {"conversations": [{"from": "human", "value": "a?"}, {"from": "gpt", "value": "b"}]}
-    return [good, {"conversations": [{"from": who, "value": what} for who, what in said], **more}, good]
+    broken = {"conversations": [{"from": who, "value": what} for who, what in said], **more}
+    return [asked("a?", "b"), broken, asked("a?", "b")]
 
 
 BROKEN = [
@@ -203,37 +195,33 @@ BROKEN = [
 
 @pytest.mark.parametrize(("rows", "error"), BROKEN, ids=[error for _, error in BROKEN])
 def test_a_broken_conversation_is_told_with_its_place(files: Any, rows: list[dict[str, Any]], error: str) -> None:
-    with pytest.raises(RequestError) as caught:
-        opened(files, mine={"files": llava(files, rows)})
-    place = "llava.json: there is" if "lost" in error else "llava.json, entry 1: "
-    assert place in str(caught.value) and error in str(caught.value)
-    assert "\n" not in str(caught.value)
+    files.pictures(3)
+    place = r"llava\.json: " if "lost" in error else r"llava\.json, entry 1: "
+    files.refused(place + re.escape(error), instructions={"mine": {"files": llava(files, rows)}})
 
 
 def test_conversations_are_read_as_llava_reads_them(files: Any) -> None:
     """A first turn of the model is skipped, and a picture without a name is none."""
-    asked = [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]
-    rows = [
-        {"conversations": [{"from": "gpt", "value": "Hello."}, *asked]},
-        {"image": "", "conversations": asked},
-    ]
-    data = opened(files, mine={"files": llava(files, rows)})
+    greeted = asked("2 + 2?", "4")
+    greeted["conversations"].insert(0, {"from": "gpt", "value": "Hello."})
+    data = opened(files, mine={"files": llava(files, [greeted, asked("2 + 2?", "4", image="")])})
     assert [told(data, "mine", sample) for sample in range(2)] == [TEXT, TEXT]
 
 
 def test_no_picture_of_a_conversation_is_lost_or_shown_twice(files: Any) -> None:
     """Wherever it is marked: with the system's words, or by its place in the content and in `images` too."""
-    asked = {"role": "user", "content": [{"type": "image", "image": "1.png"}, {"type": "text", "text": "what?"}]}
-    said = {"role": "assistant", "content": "red"}
+    inline = {"type": "image", "image": "1.png"}
     rows = [
-        {"messages": [{"role": "system", "content": "Look: <image>"}, {"role": "user", "content": "what?"}, said]},
-        {"messages": [asked, said]},
+        (("system", "Look: <image>"), ("user", "what?"), ["1.png"]),
+        (("system", "Look:"), ("user", [inline, {"type": "text", "text": "what?"}]), ["1.png"]),
+        (("assistant", "<image>"), ("user", "<image> what?"), ["1.png", "2.png"]),
+        (("system", [inline]), ("user", "what?"), None),
     ]
-    both = [{"role": "assistant", "content": "<image>"}, {"role": "user", "content": "<image> what?"}, said]
-    rows.append({"messages": both, "images": ["1.png", "2.png"]})
-    inline = {"role": "system", "content": [{"type": "image", "image": "1.png"}]}
-    rows.append({"messages": [inline, {"role": "user", "content": "what?"}, said], "images": None})
-    (files.folder / "mine.jsonl").write_text("\n".join(json.dumps({"images": ["1.png"]} | row) for row in rows))
+    written = []
+    for *said, images in rows:
+        turns = [{"role": who, "content": what} for who, what in (*said, ("assistant", "red"))]
+        written.append({"messages": turns, "images": images})
+    files.rows("mine.jsonl", written)
     data = opened(files, mine={"files": "mine.jsonl"})
     assert [len(data.conversations["mine"].pictures(sample)) for sample in range(4)] == [1, 1, 2, 1]
 
@@ -242,10 +230,7 @@ def test_sets_are_listed_with_their_pictures_elsewhere_and_weigh_as_much_as_they
     (files.folder / "sets").mkdir()
     (files.folder / llava(files)).rename(files.folder / "sets" / "llava.json")
     messages(files)
-    opened(files)  # writes the pictures
-    (files.folder / "coco").mkdir()
-    for number in (1, 2):
-        (files.folder / f"{number}.png").rename(files.folder / "coco" / f"{number}.png")
+    files.pictures(3, "coco")
     sets: Any = [{"file": "sets/llava.json", "images": "coco"}, {"file": "chat.jsonl", "images": "coco"}]
     data = files.open(instructions=sets)
     assert data.identity.instructions == {"llava": 3, "chat": 3} and told(data, "llava", 0) == FIRST + SECOND
@@ -254,27 +239,19 @@ def test_sets_are_listed_with_their_pictures_elsewhere_and_weigh_as_much_as_they
     assert files.open(instructions=weighing).identity.instructions == {"llava": 1, "chat": 2}
     data_set = {"dataset": "sets", "split": "train"}
     assert files.open(instructions=data_set | {"images": "coco"}).identity.instructions == {"sets": 3}
-    with pytest.raises(RequestError, match=r"sets/llava\.json: there is no image '1\.png'"):
-        files.open(instructions=data_set)
-    one = {"files": sets[0], "weight": 2}
-    assert files.open(instructions={"mine": one}).identity.instructions == {"mine": 2}
-    with pytest.raises(RequestError, match=r"a set of a list is named as its file; name this one: `\{NAME: \{files"):
-        files.open(instructions=[{"files": ["sums.jsonl", "more.jsonl"]}])
-    with pytest.raises(RequestError, match="two sets have the same name"):
-        files.open(instructions=[sets[0], dict(sets[0])])
-    with pytest.raises(RequestError, match=r"llava\.json: there is no image '1\.png' in /.+/sets; 3 of 3"):
-        files.open(instructions=["sets/llava.json"])
+    message = r"a set of a list is named as its file; name this one: `\{NAME: \{files"
+    files.refused(message, instructions=[{"files": ["sums.jsonl", "more.jsonl"]}])
+    files.refused("two sets have the same name", instructions=[sets[0], dict(sets[0])])
+    files.refused(r"llava\.json: there is no image '1\.png' in /.+/sets; 3 of 3", instructions=["sets/llava.json"])
 
 
 def test_a_row_without_turns_is_one_broken_conversation_also_in_json_lines(files: Any) -> None:
-    good = {"messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]}
-    path = files.folder / "mine.jsonl"
-    path.write_text("\n".join(map(json.dumps, [{"id": 7}] + [good] * 99)))
+    files.rows("mine.jsonl", [{"id": 7}] + [{"messages": ASKED}] * 99)
     data = opened(files, mine={"files": "mine.jsonl"})
     assert len(data.conversations["mine"]) == 99 and data.conversations["mine"].left_out() == {"broken": 1}
-    path.write_text("\n".join(map(json.dumps, [{"id": 7}] * 9)))
-    with pytest.raises(RequestError, match=r"mine\.jsonl, line 1: has no column 'messages' \(it has id\)"):
-        opened(files, mine={"files": "mine.jsonl"})
+    files.rows("mine.jsonl", [{"id": 7}] * 9)
+    message = r"mine\.jsonl, line 1: has no column 'messages' \(it has id\)"
+    files.refused(message, instructions={"mine": {"files": "mine.jsonl"}})
 
 
 def test_json_that_is_no_list_of_conversations(files: Any) -> None:
@@ -283,65 +260,51 @@ def test_json_that_is_no_list_of_conversations(files: Any) -> None:
         ('[{"messages": 1}, {', r"llava\.json: is cut off, damaged or no \.json after entry 0 \(Expecting"),
     ):
         (files.folder / "llava.json").write_text(text)
-        with pytest.raises(RequestError, match=error):
-            opened(files, mine={"files": "llava.json"})
+        files.refused(error, instructions={"mine": {"files": "llava.json"}})
 
 
 def test_a_column_of_pictures_is_found_or_refused(files: Any) -> None:
     """Texts need not mark their places, so that a missing column would go unseen."""
-    asked = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "Green."}]
-    path = files.folder / "metadata.jsonl"
-    path.write_text(json.dumps({"file_name": "1.png", "messages": asked}) + "\n")
-    opened(files)  # writes the pictures
+    files.rows("metadata.jsonl", [{"file_name": "1.png", "messages": ASKED}])
     for where in ({"folder": "."}, {"file": "metadata.jsonl", "images": "."}):
-        data = files.open(instructions={"mine": {"files": where}})
-        assert told(data, "mine", 0) == ["P1", "User: What?\nAssistant:", "[ Green.]"]
-    path.write_text(json.dumps({"picture": "1.png", "messages": asked}) + "\n")
-    with pytest.raises(RequestError, match=r"mine: no row has a picture in a column 'pics'; which one has\?"):
-        files.open(instructions={"mine": {"files": {"file": "metadata.jsonl", "image": "pics"}}})
-    named = files.open(instructions={"mine": {"files": {"file": "metadata.jsonl", "image": "picture"}}})
-    assert told(named, "mine", 0)[0] == "P1"
-    (files.folder / "more.jsonl").write_text(json.dumps({"picture": None, "messages": asked}) + "\n")
+        assert told(opened(files, mine={"files": where}), "mine", 0) == ["P1", *TEXT]
+    files.rows("metadata.jsonl", [{"picture": "1.png", "messages": ASKED}])
+    wrong = {"file": "metadata.jsonl", "image": "pics"}
+    message = r"mine: no row has a picture in a column 'pics'; which one has\?"
+    files.refused(message, instructions={"mine": {"files": wrong}})
+    files.rows("more.jsonl", [{"picture": None, "messages": ASKED}])
     both = [{"file": name, "image": "picture"} for name in ("metadata.jsonl", "more.jsonl")]
-    assert len(files.open(instructions={"mine": {"files": both}}).conversations["mine"]) == 2, "a file may have none"
+    data = opened(files, mine={"files": both})
+    assert [told(data, "mine", sample) for sample in range(2)] == [["P1", *TEXT], TEXT], "a file may have none"
 
 
 def test_a_tar_holds_conversations_with_and_without_pictures(files: Any) -> None:
-    said = [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]
-    row = json.dumps({"conversations": said}).encode()
+    row = json.dumps(asked("2 + 2?", "4")).encode()
     files.tar("chat.tar", {"a.json": row, "b.json": row, "b.png": files.png(1)})
     data = opened(files, mine={"files": "chat.tar"})
     assert [told(data, "mine", sample) for sample in range(2)] == [TEXT, ["P1", *TEXT]]
 
 
 def test_what_is_no_set_of_conversations_is_told_as_what_it_is(files: Any) -> None:
-    asked = json.dumps([{"role": "user", "content": "What?"}, {"role": "assistant", "content": "Green."}])
-    files.parquet("chat.parquet", {"messages": [asked]})
-    with pytest.raises(RequestError, match="has its turns as text; store them as a list of objects"):
-        opened(files, mine={"files": "chat.parquet"})
-    files.captions("pairs.tar", range(9))
-    with pytest.raises(RequestError, match=r"instructions\.mine: pairs are no conversations; list them as a source"):
-        opened(files, mine={"files": "pairs.tar", "reader": "pairs"})
+    configs = ""
     for name in ("a", "b"):
         (files.folder / "layout" / name).mkdir(parents=True)
-        files.parquet(f"layout/{name}/train.parquet", {"messages": [asked]})
-    configs = "".join(f"- config_name: {name}\n  data_files: {name}/*.parquet\n" for name in ("a", "b"))
+        files.parquet(f"layout/{name}/train.parquet", {"messages": [json.dumps(ASKED)]})
+        configs += f"- config_name: {name}\n  data_files: {name}/*.parquet\n"
     (files.folder / "layout" / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
-    with pytest.raises(RequestError, match=r"'a', 'b'.*; name one: `\{dataset: …, config: NAME\}`"):
-        opened(files, mine={"files": {"dataset": "layout"}})
+    for given, message in (
+        ({"files": "layout/a/*"}, "has its turns as text; store them as a list of objects"),
+        ({"files": "pairs.tar", "reader": "pairs"}, "mine: pairs are no conversations; list them as a source"),
+        ({"files": {"dataset": "layout"}}, r"'a', 'b'.*; name one: `\{dataset: …, config: NAME\}`"),
+    ):
+        files.refused(message, instructions={"mine": given})
 
 
 def test_conversations_that_fit_no_row_are_told_and_held_out_ones_are_read(files: Any) -> None:
-    rows = []
-    for number in range(80):
-        asked = files.prose(40 if number % 2 else 4, number)
-        said = [{"from": "human", "value": asked}, {"from": "gpt", "value": f"{number}"}]
-        rows.append({"image": "1.png", "conversations": said})
-    data = opened(files, mine={"files": llava(files, rows)})
+    said = [(files.prose(40 if number % 2 else 4, number), str(number)) for number in range(80)]
+    data = opened(files, mine={"files": llava(files, [asked(*one, image="1.png") for one in said])})
     (note,) = [line for line in data.summary() if "do not fit" in line]
     length = files.scale().sft.sequence_length
-    short, long = (data.tokenizer.encode(files.prose(words)) for words in (4, 40))
-    assert len(short) < length - 30 and len(long) > length
     assert f"of 72 conversations tried do not fit {length} positions and" in note
     held_out = data.held_out("instructions.mine", 99)
     train = {data.conversations["mine"].key(sample) for sample in data.conversations["mine"].train.tolist()}
@@ -352,19 +315,17 @@ def test_conversations_that_fit_no_row_are_told_and_held_out_ones_are_read(files
 
 
 def test_tuning_on_conversations_of_which_some_fit_no_row(
-    files: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    files: Any, database: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What is drawn counts as epochs, held-out ones have a loss, and a set of which none fits trains nothing."""
-    rows = []
-    for number in range(60):
-        said = [{"from": "human", "value": files.prose(4 + 96 * (number % 2), number)}, {"from": "gpt", "value": "yes"}]
-        rows.append({"conversations": said})
-    llava(files, rows)
+    llava(files, [asked(files.prose(4 + 96 * (number % 2), number), "yes") for number in range(60)])
     files.captions("pairs.tar", range(40))
     files.jsonl("text.jsonl", [files.prose(40, number) for number in range(40)])
     files.yaml(captions="pairs.tar", text="text.jsonl", instructions="llava.json")
     (files.folder / "tune.yaml").write_text("title: t\nrecipe: sft\narms: {base: {}}\n", encoding="utf-8")
     monkeypatch.chdir(files.folder)
+    Path("results/local").mkdir(parents=True)
+    shutil.copy(database, "results/local")
     settings = ("--set", "data_mix.interleaved=0", "--set", "evaluate.shots=[0]", "--set", "sft.sequence_length=")
     command = ["run", "tune.yaml", "--data", "data.yaml", "--scale", "smoke", "--inline", "--store", "store", *settings]
     command[-1] += "12"
@@ -374,17 +335,17 @@ def test_tuning_on_conversations_of_which_some_fit_no_row(
     command[-1] = "sft.sequence_length=256"
     assert main(command) == 0
     told = capsys.readouterr().out
-    left_out, asked = map(int, re.findall(r"note .*: (\d+) of (\d+) conversations do not fit 256 positions", told)[0])
+    left_out, tried = map(int, re.findall(r"note .*: (\d+) of (\d+) conversations do not fit 256 positions", told)[0])
     (record,) = Path("results/local/trials").glob("*/record.json")
     summary = json.loads(record.read_text(encoding="utf-8"))["summaries"]["sft"]
     assert summary["left_out"] == left_out > 0
-    assert summary["epochs"]["llava"] == pytest.approx(asked / 52), "60 but for the eight held out"
+    assert summary["epochs"]["llava"] == pytest.approx(tried / 52), "60 but for the eight held out"
     losses = dict(line.split(",") for line in record.with_name("held_out.csv").read_text().splitlines())
     assert set(losses) == {"source", "captions", "text", "instructions.llava"}
 
 
 def test_a_set_of_conversations_alone_is_enough_for_a_model_that_is_there(files: Any) -> None:
-    opened(files)  # writes the pictures
+    files.pictures(3)
     data = Shards(files.yaml(instructions=llava(files)), files.folder / "cache", files.scale())
     assert data.identity.sources == () and data.identity.held_out == ("instructions.llava",)
     assert next(line.partition(":")[0] for line in data.summary()) == "instructions.llava"

@@ -1,6 +1,6 @@
 """What is said of users' data before they are trained on."""
 
-import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,36 +20,20 @@ def test_what_is_left_out_and_broken_is_told(files: Any) -> None:
     several = {"z.png": files.png(40), "z.json": b'{"caption": ["one", "", null]}'}
     files.tar("c.tar", {**members, "x.txt": b"no image", "y.png": files.png(0), **several})
     files.jsonl("t.jsonl", ["a text", "another", "", "  "])
-    told = "\n".join(files.open(captions=["c.tar"], text=["t.jsonl"]).summary())
-    captions, text = told.split("\ntext: ")
-    assert "left out: 1 no image" in captions and "left out: 1 without a caption" in captions
-    assert "left out: 2 empty among several captions" in captions
-    assert "broken: 20 of 41 pictures tried" in captions and "only 2 of 41 texts differ" in captions
-    assert "more than 1% of the pictures are broken" in captions
-    assert "left out: 2 without text" in text
-    assert "nothing is held out" in text
-
-
-def test_why_nothing_is_held_out_of_documents_of_one_key(files: Any) -> None:
-    files.parquet("t.parquet", {"id": [1] * 60, "text": [files.prose(9, number) for number in range(60)]})
-    told = "\n".join(files.open(text="t.parquet").summary())
-    assert "60 documents in 1 file, 0 held out" in told and "at least four documents with different keys" in told
-
-
-def test_instruction_sets_are_told_too(files: Any) -> None:
-    files.jsonl("t.jsonl", ["a text", "another"])
-    (files.folder / "1.png").write_bytes(files.png(1))
     turns = [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "Green."}]
-    rows = [{"messages": turns, "images": ["1.png"]}] * 100 + [{"messages": []}]
-    (files.folder / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    lines = list(files.open(text="t.jsonl", instructions={"chat": {"files": "m.jsonl"}}).summary())
-    told = lines[next(at for at, line in enumerate(lines) if line.startswith("instructions.chat: ")) :]
-    assert told[0].startswith("instructions.chat: 100 documents in 1 file") and "100 pictures" in told[0]
-    assert told[1] == "  left out: 1 broken" and told[2].startswith(
-        f"    {files.folder}/m.jsonl, line 101: has no turns"
-    )
-    assert told[3] == "  broken: 0 of 100 pictures tried"
-    assert len(told) == 5 and told[4].startswith("  note: nothing is held out"), "as all are one conversation"
+    files.rows("m.jsonl", [{"messages": turns, "images": ["0.png"]}] * 100 + [{"messages": []}])
+    files.pictures(1)
+    data = files.open(captions="c.tar", text="t.jsonl", instructions={"chat": {"files": "m.jsonl"}})
+    captions, text, chat = re.split(r"\ntext: |\ninstructions\.chat: ", "\n".join(data.summary()))
+    for told in (
+        *("left out: 1 no image", "left out: 1 without a caption", "left out: 2 empty among several captions"),
+        *("broken: 20 of 41 pictures tried", "only 2 of 41 texts differ", "more than 1% of the pictures are broken"),
+    ):
+        assert told in captions
+    assert "left out: 2 without text" in text and "nothing is held out" in text
+    assert chat.startswith("100 documents in 1 file, 0 held out, 100 pictures")
+    assert f"left out: 1 broken\n    {files.folder}/m.jsonl, line 101: has no turns" in chat
+    assert "broken: 0 of 100 pictures tried" in chat and "nothing is held out" in chat, "as all are one conversation"
 
 
 def test_show_data_tells_and_draws(

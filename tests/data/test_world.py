@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mm1_lab.config import SOURCES
 from mm1_lab.data.types import Document
 from mm1_lab.data.world import World, drawing, text
 from mm1_lab.data.world import told as telling
@@ -14,21 +13,6 @@ from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scene_questions import KINDS, ask
 from mm1_lab.data.world.scenes import Scene, Thing, sample_scene
 from mm1_lab.data.world.words import COLOURS, PLACES
-
-
-def first_documents(name: str, count: int) -> list[Document]:
-    source = World().source(name, 7)
-    return [source.document(index) for index in range(count)]
-
-
-@pytest.mark.parametrize("name", SOURCES)
-def test_documents_fit_a_row_and_use_known_words_only(name: str) -> None:
-    tokenizer = World().tokenizer
-    for document in first_documents(name, 300):
-        texts = [part for part in document.parts if isinstance(part, str)]
-        words = sum(len(tokenizer.encode(text)) for text in texts)
-        assert all(tokenizer.decode(tokenizer.encode(text)) == " ".join(text.split()) for text in texts)
-        assert words + 9 * (len(document.parts) - len(texts)) + 2 <= 256
 
 
 def is_told(document: Document) -> bool:

@@ -1,6 +1,6 @@
 """A tiny vocabulary, pictures, and benchmarks made of them."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,22 @@ class Noise:
     def pixels(self, side: int) -> Pixels:
         squares = np.random.default_rng(self.number).choice([0, 255], (3, 3, 3)).astype(np.uint8)
         return squares.repeat(side // 3, axis=0).repeat(side // 3, axis=1)
+
+
+class Letters:
+    """A tokenizer of one id a letter."""
+
+    pad, begin, end, image = range(4)
+    size = 24
+
+    def __init__(self, first: str = "\0") -> None:
+        self.first = ord(first)
+
+    def encode(self, text: str) -> list[int]:
+        return [4 + ord(letter) - self.first for letter in text]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return "".join(chr(number - 4 + self.first) for number in ids if number > 3)
 
 
 def make_benchmark(metric: str = "vqa", blocks: int = 4, questions: int = 3, most_shots: int = 4) -> Benchmark:
@@ -62,9 +78,3 @@ def make_benchmark(metric: str = "vqa", blocks: int = 4, questions: int = 3, mos
 @pytest.fixture
 def tokenizer() -> Words:
     return Words(PLAIN.split())
-
-
-@pytest.fixture
-def benchmark_of() -> Callable[..., Benchmark]:
-    """`make_benchmark(metric, blocks, questions, most_shots)`."""
-    return make_benchmark

@@ -1,7 +1,5 @@
 """Generation with shared prefixes: its cache, each picture once, stop words (its words: tests/test_export.py)."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from transformers import DynamicCache
@@ -11,9 +9,9 @@ from mm1_lab.evaluate import shared_prefix
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import PromptGroup, generate
 from mm1_lab.evaluate.prompts import PromptWriter
-from mm1_lab.evaluate.questions import Benchmark
 from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
 from mm1_lab.model import MM1
+from tests.evaluate.conftest import Letters, make_benchmark
 from tests.small import small_mm1
 
 SIDE, IMAGE_TOKENS = 12, 4
@@ -31,12 +29,12 @@ def model(tokenizer) -> MM1:
 
 
 @pytest.fixture
-def groups(tokenizer, benchmark_of: Callable[..., Benchmark]) -> list[PromptGroup]:
+def groups(tokenizer) -> list[PromptGroup]:
     """Blocks of unequal size, shots, and lengths of question, with pictures and without."""
     writer = PromptWriter(tokenizer, IMAGE_TOKENS)
     result = []
     for metric, shots in (("vqa", 3), ("exact", 4), ("cider", 0), ("vqa", 0)):
-        benchmark = benchmark_of(metric, blocks=2, questions=5)
+        benchmark = make_benchmark(metric, blocks=2, questions=5)
         for block, questions in enumerate(benchmark.blocks):
             asked = tuple(map(writer.question, questions[: 5 - 2 * block]))
             result.append(PromptGroup(writer.prefix(benchmark, block, shots), asked))
@@ -101,17 +99,7 @@ def test_features_that_do_not_fit_are_computed_again(
 def test_a_stop_word_may_span_tokens(model: MM1, groups: list[PromptGroup]) -> None:
     """With a tokenizer of characters, an answer ends with the token that completes `ab`, and not with `a`."""
 
-    class Characters:
-        pad, begin, end, image = range(4)
-        size = 24
-
-        def encode(self, text: str) -> list[int]:
-            return [4 + "abcdefghijklmnopqrst".index(letter) for letter in text]
-
-        def decode(self, ids: list[int]) -> str:
-            return "".join("abcdefghijklmnopqrst"[number - 4] for number in ids if number > 3)
-
-    characters = Characters()
+    characters = Letters("a")
 
     def written(*stop: str) -> list[str]:
         answers = generate(embedder_of(model), groups, characters, stop, 12, 100)

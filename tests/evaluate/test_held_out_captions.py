@@ -1,13 +1,14 @@
 """The captioning benchmark made of users' own held-out captioned images."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import pytest
 
 from mm1_lab.config import DataIdentity, EvaluationSettings, RequestError
 from mm1_lab.data.types import Document, HeldOutPicture
 from mm1_lab.evaluate.benchmarks import benchmarks_for, held_out_captions
-from tests.conftest import Flat
+from tests.conftest import Flat, Words
+from tests.evaluate.conftest import PLAIN
 
 SETTINGS = EvaluationSettings(shots=(0, 2), questions=20, blocks=8, batch_size=4)
 
@@ -19,9 +20,10 @@ def caption(key: str, text: str, value: int | None = 0) -> Document:
 class Captions:
     """Shards with a few captions; every row of training offers all of them, each row from another start."""
 
-    def __init__(self, tokenizer, held_out: list[Document], training: list[Document]) -> None:
-        self.identity = DataIdentity(kind="shards", digest="x", tokenizer="bpe-64", sources=("captions",))
-        self.tokenizer = tokenizer
+    identity = DataIdentity(kind="shards", digest="x", tokenizer="bpe-64", sources=("captions",))
+    tokenizer = Words(PLAIN.split())
+
+    def __init__(self, held_out: list[Document], training: list[Document]) -> None:
         self._held_out = held_out
         self._training = training
 
@@ -40,17 +42,12 @@ class Captions:
         return rows / len(self._training)
 
 
-@pytest.fixture
-def captions(tokenizer) -> Callable[..., Captions]:
-    return lambda held_out, training: Captions(tokenizer, held_out, training)
-
-
 def many(start: str, count: int) -> list[Document]:
     return [caption(f"{start}-{number}", "a red circle " + "ring " * (number % 5)) for number in range(count)]
 
 
-def test_enough_captions(captions) -> None:
-    data = captions(many("held", 50), many("train", 100))
+def test_enough_captions() -> None:
+    data = Captions(many("held", 50), many("train", 100))
     (benchmark,) = benchmarks_for(data, SETTINGS)
     assert (benchmark.name, benchmark.family, benchmark.metric) == ("held-out-captions", "captioning", "cider")
     assert [len(block) for block in benchmark.blocks] == [2, 3, 2, 3, 2, 3, 2, 3]
@@ -65,32 +62,32 @@ def test_enough_captions(captions) -> None:
     assert benchmarks_for(data, SETTINGS) == [benchmark]
 
 
-def test_all_captions_of_a_picture_are_references(captions) -> None:
+def test_all_captions_of_a_picture_are_references() -> None:
     held = HeldOutPicture("held", (Flat(0), "a red  ring"), ("a ring", "a red ring", " "))
-    (benchmark,) = held_out_captions(captions([held], many("train", 4)), SETTINGS)
+    (benchmark,) = held_out_captions(Captions([held], many("train", 4)), SETTINGS)
     (question,) = benchmark.questions
     assert (question.references, question.shown) == (("a red ring", "a ring"), "a red ring")
 
 
-def test_no_prompt_shows_a_picture_twice(captions) -> None:
+def test_no_prompt_shows_a_picture_twice() -> None:
     """Where a picture has several captions, each epoch shows another, under another key; few pictures are all read."""
     training = [
         caption(f"train-{number}@{said}", "a red circle" + " ring" * said) for said in range(3) for number in range(11)
     ]
     many_shots = SETTINGS.model_copy(update={"shots": (8,)})
-    (benchmark,) = benchmarks_for(captions(many("held", 50), training), many_shots)
+    (benchmark,) = benchmarks_for(Captions(many("held", 50), training), many_shots)
     for block in benchmark.demonstrations:
         assert len({question.key.partition("@")[0] for question in block}) == 8
 
 
-def test_broken_pictures_and_captions_without_words_drop_out(captions) -> None:
+def test_broken_pictures_and_captions_without_words_drop_out() -> None:
     bad = [caption("broken", "a red ring", None), caption("empty", " \n"), Document("text", ("a ring",))]
-    data = captions([*bad, caption("good", "a \n red   ring")], [*bad, *many("train", 4)])
+    data = Captions([*bad, caption("good", "a \n red   ring")], [*bad, *many("train", 4)])
     (benchmark,) = held_out_captions(data, SETTINGS)
     assert [question.references for question in benchmark.questions] == [("a red ring",)]
     assert all(question.key.startswith("train") for block in benchmark.demonstrations for question in block)
 
 
-def test_nothing_held_out_is_an_error_a_user_can_act_on(captions) -> None:
+def test_nothing_held_out_is_an_error_a_user_can_act_on() -> None:
     with pytest.raises(RequestError, match="no captioned image is held out"):
-        benchmarks_for(captions([], many("train", 4)), SETTINGS)
+        benchmarks_for(Captions([], many("train", 4)), SETTINGS)

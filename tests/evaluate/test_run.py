@@ -1,7 +1,6 @@
 """The whole evaluation stage on a tiny model with random weights."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, SftRecipe
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Document, Limits
-from mm1_lab.data.world import World
 from mm1_lab.evaluate import benchmarks, metrics
 from mm1_lab.evaluate import run as evaluation
 from mm1_lab.evaluate.questions import Benchmark
@@ -20,6 +18,7 @@ from mm1_lab.evaluate.run import Evaluation, evaluate, held_out_losses
 from mm1_lab.model import MM1, build_mm1, save_weights
 from mm1_lab.train.progress import Progress
 from tests.conftest import evaluation_of
+from tests.evaluate.conftest import Noise, make_benchmark
 from tests.train.test_team import in_team
 
 
@@ -28,9 +27,8 @@ class TinyData:
 
     identity = WORLD_DATA.model_copy(update={"sources": ("captions", "interleaved", "text")})
 
-    def __init__(self, tokenizer, picture: Callable[[int], object]) -> None:
+    def __init__(self, tokenizer) -> None:
         self.tokenizer = tokenizer
-        self.picture = picture
 
     def source(self, name: str, seed: int):
         raise AssertionError
@@ -40,7 +38,7 @@ class TinyData:
     def held_out(self, name: str, count: int) -> list[Document]:
         if name == "captions":
             texts = ("a red circle .", "blue", "a green ring is it ?")
-            return [Document(str(n), (self.picture(n), texts[n % 3])) for n in range(count)]
+            return [Document(str(n), (Noise(n), texts[n % 3])) for n in range(count)]
         if name == "text":
             return [Document(str(n), ("question : what color ? " * (1 + n % 4),)) for n in range(count)]
         assert name == "interleaved", "there is no such source"
@@ -48,14 +46,9 @@ class TinyData:
 
 
 @pytest.fixture
-def picture(benchmark_of: Callable[..., Benchmark]) -> Callable[[int], object]:
-    return type(benchmark_of("vqa").blocks[0][0].pictures[0])
-
-
-@pytest.fixture
-def chosen(monkeypatch: pytest.MonkeyPatch, benchmark_of: Callable[..., Benchmark]) -> list[Benchmark]:
+def chosen(monkeypatch: pytest.MonkeyPatch) -> list[Benchmark]:
     """Three small benchmarks in place of the world's, one a metric."""
-    made = [benchmark_of(metric, blocks=4, questions=2) for metric in ("cider", "vqa", "exact")]
+    made = [make_benchmark(metric, blocks=4, questions=2) for metric in ("cider", "vqa", "exact")]
     monkeypatch.setattr(benchmarks, "world_benchmarks", lambda settings, seed: list(made))
     return made
 
@@ -80,12 +73,10 @@ def run(stage: EvaluationStage, folder: Path, data: object) -> tuple[Evaluation,
     return evaluate(stage, folder, data, reports.append), reports  # type: ignore[arg-type]
 
 
-def test_every_question_is_scored_at_every_number_of_shots(
-    tmp_path: Path, tokenizer, picture: Callable[[int], object], chosen: list[Benchmark]
-) -> None:
+def test_every_question_is_scored_at_every_number_of_shots(tmp_path: Path, tokenizer, chosen: list[Benchmark]) -> None:
     stage = make_stage()
     make_model(stage, tokenizer, tmp_path)
-    result, reports = run(stage, tmp_path, TinyData(tokenizer, picture))
+    result, reports = run(stage, tmp_path, TinyData(tokenizer))
     expected = [
         (one.name, one.metric, shots, at, question.key)
         for one in chosen
@@ -104,12 +95,10 @@ def test_every_question_is_scored_at_every_number_of_shots(
     assert {report.steps for report in reports} == {10}
 
 
-def test_held_out_loss_is_that_of_each_document_alone(
-    tmp_path: Path, tokenizer, picture: Callable[[int], object], chosen: list[Benchmark]
-) -> None:
+def test_held_out_loss_is_that_of_each_document_alone(tmp_path: Path, tokenizer, chosen: list[Benchmark]) -> None:
     stage = make_stage()
     model = make_model(stage, tokenizer, tmp_path)
-    data = TinyData(tokenizer, picture)
+    data = TinyData(tokenizer)
     result, _ = run(stage, tmp_path, data)
     assert set(result.held_out_loss) == {"captions", "text"}
     for name, loss in result.held_out_loss.items():
@@ -127,23 +116,23 @@ def test_held_out_loss_is_that_of_each_document_alone(
         assert loss == pytest.approx(total / tokens, rel=1e-4)
 
 
-def test_a_source_whose_documents_all_exceed_a_row_has_no_loss(tokenizer, picture: Callable[[int], object]) -> None:
+def test_a_source_whose_documents_all_exceed_a_row_has_no_loss(tokenizer) -> None:
     class Long(TinyData):
         def held_out(self, name: str, count: int) -> list[Document]:
             return [Document("0", ("circle " * 999,))] if name == "text" else super().held_out(name, count)
 
     stage = make_stage(recipe=Recipe(sft=SftRecipe())).model
-    losses = held_out_losses(build_mm1(stage, tokenizer), stage, Long(tokenizer, picture))  # type: ignore[arg-type]
+    losses = held_out_losses(build_mm1(stage, tokenizer), stage, Long(tokenizer))  # type: ignore[arg-type]
     assert list(losses) == ["captions"] and math.isfinite(losses["captions"])
 
 
 def test_a_team_answers_block_by_block_what_one_process_does(
-    tmp_path: Path, tokenizer, picture: Callable[[int], object], chosen: list[Benchmark]
+    tmp_path: Path, tokenizer, chosen: list[Benchmark]
 ) -> None:
     """Three processes for four blocks, and for two, of which one has nothing to do."""
     stage = make_stage("base_decoder=302M-MoE")
     make_model(stage, tokenizer, tmp_path)
-    data = TinyData(tokenizer, picture)
+    data = TinyData(tokenizer)
     chosen[2] = replace(chosen[2], blocks=chosen[2].blocks[:2], demonstrations=chosen[2].demonstrations[:2])
     alone, reports = run(stage, tmp_path, data)
 
@@ -157,12 +146,12 @@ def test_a_team_answers_block_by_block_what_one_process_does(
 
 
 def test_a_blind_model_answers_without_the_picture_but_samples_show_it(
-    tmp_path: Path, tokenizer, picture: Callable[[int], object], chosen: list[Benchmark]
+    tmp_path: Path, tokenizer, chosen: list[Benchmark]
 ) -> None:
     stage = make_stage(recipe=Recipe(images="blind"))
     make_model(stage, tokenizer, tmp_path)
-    result, _ = run(stage, tmp_path, TinyData(tokenizer, picture))
-    seeing, _ = run(make_stage(), tmp_path, TinyData(tokenizer, picture))
+    result, _ = run(stage, tmp_path, TinyData(tokenizer))
+    seeing, _ = run(make_stage(), tmp_path, TinyData(tokenizer))
 
     zero_shot: dict[tuple[str, str], set[str]] = {}
     for row in result.scores:
@@ -174,34 +163,13 @@ def test_a_blind_model_answers_without_the_picture_but_samples_show_it(
 
 
 def test_matrices_cast_once_give_the_numbers_of_autocast(
-    tmp_path: Path, tokenizer, picture: Callable[[int], object], chosen: list[Benchmark], monkeypatch
+    tmp_path: Path, tokenizer, chosen: list[Benchmark], monkeypatch
 ) -> None:
     stage = make_stage("precision=bf16-mixed", "base_decoder=302M-MoE")
     make_model(stage, tokenizer, tmp_path)
-    data = TinyData(tokenizer, picture)
+    data = TinyData(tokenizer)
     once, _ = run(stage, tmp_path, data)
     left_alone: list[object] = []
     monkeypatch.setattr(evaluation, "cast_matrices", lambda *parts: left_alone.extend(parts))
     assert once == run(stage, tmp_path, data)[0]
     assert len(left_alone) == 2, "encoder and decoder were cast the first time"
-
-
-def test_a_tuned_model_is_asked_in_circles_and_for_yes_and_no(tmp_path: Path) -> None:
-    """On the world at smoke, random weights: rows per metric, whose means are the rates of the answers themselves."""
-    recipe = Recipe(sft=SftRecipe())
-    stage = make_stage("evaluate.shots=[0]", recipe=recipe)
-    make_model(stage, World().tokenizer, tmp_path)
-    result, _ = run(stage, tmp_path, World())
-    rows = {
-        name: [row for row in result.scores if row.benchmark == name] for name in {r.benchmark for r in result.scores}
-    }
-    assert {len(row.prediction.split("\n")) for row in rows["chat-choice"]} == {3}
-    said = [row.prediction for row in rows["captions"]]
-    assert all([row.prediction for row in rows[f"captions {metric}"]] == said for metric in ("cider", "followed"))
-    asked = {one.name: one for one in benchmarks.benchmarks_for(World(), stage.settings, tuned=True)}
-    for name in ("pope-random", "pope-popular", "pope-adversarial"):
-        true = [question.references[0] == "yes" for question in asked[name].questions]
-        said = [metrics.says_yes(row.prediction) for row in rows[name]]
-        hits = sum(map(bool.__and__, said, true))
-        points = [row.score for row in rows[f"{name} f1"]]
-        assert sum(points) / len(points) == pytest.approx(100 * 2 * hits / (sum(said) + sum(true)))

@@ -27,7 +27,6 @@ def test_leave_one_out_over_ten_answers(agreeing: int, points: float) -> None:
         ("Two dogs and an owl", "2 dogs and owl"),
         ("none", "0"),
         ("eleven", "eleven"),
-        ("dont", "don't"),
         ("couldn'tve", "couldn't've"),
         ("shed", "shed"),  # a word of its own
         ("yes.", "yes"),
@@ -35,7 +34,6 @@ def test_leave_one_out_over_ten_answers(agreeing: int, points: float) -> None:
         ("5. 1", "5 1"),
         ("1,000", "1000"),
         ("t-shirt", "t shirt"),  # no space beside the mark: a space takes its place
-        ("red, blue", "red blue"),
         ("black/white", "black white"),
         ("what?!", "what"),
         ("1,000 t-shirts", "1000 tshirts"),  # a comma between digits: every mark falls away
