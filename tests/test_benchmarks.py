@@ -7,30 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import (
-    evaluation,
-    gpu,
-    gpu_parts,
-    stock_sweep,
-    sweeping,
-    training,
-)
+from benchmarks import evaluation, gpu, gpu_parts, stock_sweep, sweeping, training
 from benchmarks.llava import IGNORED, build_llava, padded_loss, unpack
 from benchmarks.measure import Row
 from benchmarks.report import text_table
 from benchmarks.setting import Amounts, base_evaluation, mixture_batches, real_tokens
 from mm1_lab.data.world import World
 
-TINY = Amounts(
-    1,
-    "smoke",
-    ("evaluate.questions=8", "train.lr_multipliers={encoder: 0.5}"),
-    warmup_steps=1,
-    steps=2,
-    trials=2,
-    seeds=1,
-    most_seeds=3,
-)
+SETTINGS = ("evaluate.questions=8", "train.lr_multipliers={encoder: 0.5}")
+TINY = Amounts(1, "smoke", SETTINGS, warmup_steps=1, steps=2, trials=2, seeds=1, most_seeds=3)
 
 
 @pytest.fixture

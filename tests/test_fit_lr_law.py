@@ -52,7 +52,6 @@ def test_from_nothing_to_a_figure_and_again(
         (["--sizes", "9M,85M,1.2b"], ["--sizes", "no decoder of '1.2b'; did you mean '1.2B'?"]),
         (["--predict", "31B"], ["--predict", "no decoder of '31B'"]),
         (["--lower-is-better"], ["--from"]),
-        (["--seeds", "none"], ["--seeds 'none'"]),
         (["--from", "runs.csv"], ["--from runs.csv: there is no such file"]),
     ],
 )

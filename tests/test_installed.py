@@ -103,16 +103,9 @@ def test_a_sweep_runs_with_the_lowest_and_the_newest_versions_that_are_allowed(t
     import torch
 
     (tmp_path / "torch.txt").write_text(f"torch=={torch.__version__.partition('+')[0]}\n")
-    allowed = (
-        "--resolution",
-        versions,
-        "--extra",
-        "lab",
-        "--override",
-        "torch.txt",
-        str(REPOSITORY / "pyproject.toml"),
-    )
-    found = run("uv", "pip", "compile", "--quiet", "--python", sys.executable, *allowed, folder=tmp_path)
+    allowed = ("--resolution", versions, "--extra", "lab", "--override", "torch.txt")
+    command = ("uv", "pip", "compile", "--quiet", "--python", sys.executable, *allowed)
+    found = run(*command, str(REPOSITORY / "pyproject.toml"), folder=tmp_path)
     lines = [line for line in found.splitlines() if not line.startswith((" ", "#", *TORCH)) or "torchmetrics" in line]
     (tmp_path / "found.txt").write_text("\n".join(lines) + "\n")
     run(sys.executable, "-m", "venv", "--without-pip", "found", folder=tmp_path)

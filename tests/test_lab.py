@@ -218,9 +218,3 @@ def test_an_arm_reads_the_sweep_s_tokenizer_whichever_arms_are_asked_for(models:
         RequestError, match=r"--only: all arms read the tokenizer of arm 'llama', but .* no such folder"
     ):
         ask("base")
-
-
-def test_a_pre_trained_encoder_has_no_pre_training_to_choose(models: Path) -> None:
-    scratch = load_sweep(SWEEPS / "encoder_scratch.yaml").arms["scratch"]
-    with pytest.raises(RequestError, match=r"is already pre-trained .* give this arm other weights"):
-        resolve("scratch", scratch, lab(models / "clip", models / "llama"), 0, WORLD_DATA, HuggingFace())
