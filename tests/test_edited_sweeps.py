@@ -10,26 +10,26 @@ from tests.conftest import Place, change
 CLAIM = {"claim": "fewer tokens are better", "first": "few", "second": "base", "measure": "0-shot", "expect": "greater"}
 
 
-def test_what_a_folder_shows_after_a_change_of_its_sweep_is_told(place: Place) -> None:
-    path, other = place.folder / "q.yaml", place.folder / "other" / "q.yaml"
+def test_what_a_folder_shows_after_a_change_of_its_sweep_is_told(again: Place) -> None:
+    path, other = again.folder / "q.yaml", again.folder / "other" / "q.yaml"
     sweep = {"title": "Q", "recipe": "base", "arms": {"base": {}, "few": {"image_tokens": 64}}, "contrasts": [CLAIM]}
     write(path, sweep)
-    smoke, folder = ("--scale", "smoke"), place.results / "smoke" / "q"
-    place.run("run", "q.yaml", *smoke, "--inline")
-    assert "as it was run" not in place.run("compare", "q.yaml", "few", "base", *smoke)
+    smoke, folder = ("--scale", "smoke"), again.results / "smoke" / "q"
+    again.run("run", "q.yaml", *smoke, "--inline")
+    assert "as it was run" not in again.run("compare", "q.yaml", "few", "base", *smoke)
     assert (folder / "contrasts.md").exists()
 
     write(path, sweep | {"arms": {"base": {}, "few": {"connector": "c-abstractor"}}, "contrasts": []})
-    told = place.run("compare", "q.yaml", "few", "base", *smoke)
+    told = again.run("compare", "q.yaml", "few", "base", *smoke)
     assert "few is as it was run; q.yaml says something else of it now; run it to compare that" in told
-    drawn = place.run("run", "q.yaml", *smoke, "--only", "base", "--inline")
+    drawn = again.run("run", "q.yaml", *smoke, "--only", "base", "--inline")
     assert "contrasts" not in drawn and not list(folder.glob("contrasts.*")), "of claims that it no longer makes"
     assert "same name" not in drawn
 
     write(other, sweep)
-    told = place.run("run", "other/q.yaml", *smoke, "--inline")
+    told = again.run("run", "other/q.yaml", *smoke, "--inline")
     assert f"had tables of {path}, a sweep of the same name; now of {other}\n" in told
-    assert "same name" not in place.run("run", "other/q.yaml", *smoke, "--inline")
+    assert "same name" not in again.run("run", "other/q.yaml", *smoke, "--inline")
 
 
 def test_no_tables_of_the_scale_before_its_edit_stay_where_every_trial_fails(again: Place) -> None:
@@ -45,13 +45,14 @@ def test_no_tables_of_the_scale_before_its_edit_stay_where_every_trial_fails(aga
     assert "\nfailed: base / seed 0 of data_mix at smoke: the loss of step " in again.run("status")
 
 
-def test_arms_that_do_not_differ_at_the_scale_are_named(place: Place) -> None:
-    arms = {"base": {}, "few": {"steps": 205_000}, "none": {"steps": 205_001}}
-    write(place.folder / "q.yaml", {"title": "Q", "recipe": "base", "arms": arms, "contrasts": [CLAIM]})
+def test_arms_that_do_not_differ_at_the_scale_are_named(again: Place) -> None:
+    steps = {"base": 200_000, "few": 205_000, "none": 205_001}
+    arms = {name: {"image_tokens": 64, "steps": number} for name, number in steps.items()}
+    write(again.folder / "q.yaml", {"title": "Q", "recipe": "base", "arms": arms, "contrasts": [CLAIM]})
     told = "base = few = none are the same trials"
-    assert told in place.run("plan", "q.yaml", "--scale", "smoke", "--seeds", "2")
-    assert told not in place.run("plan", "q.yaml", "--scale", "mini")
-    output = place.run("run", "q.yaml", "--scale", "smoke", "--only", "base,few", "--inline")
+    assert told in again.run("plan", "q.yaml", "--scale", "smoke", "--seeds", "2")
+    assert told not in again.run("plan", "q.yaml", "--scale", "mini")
+    output = again.run("run", "q.yaml", "--scale", "smoke", "--only", "base,few", "--inline")
     first, last = "base = few are the same trials\n", "base = few are the same trials.\n"
     assert output.startswith(first) and last in output.split("Drawing")[1]
     assert re.search(r"\nfewer tokens are better +not judged: the same trials", output)
