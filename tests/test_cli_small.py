@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +16,7 @@ import yaml
 from mm1_lab.cli import main
 from mm1_lab.config import WORLD_DATA, BenchmarkConfig, Measure, load_sweep
 from mm1_lab.orchestrate.planning.request import load_request
+from mm1_lab.processes import interrupts_blocked
 from mm1_lab.results import Ledger
 from tests.analysis.results_folder import write_results
 from tests.conftest import REPOSITORY, Refused, run_python
@@ -51,7 +53,6 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("show-data", "--out", "."), "--out .: name a file that ends in .png"),
         (("--debug", "plan", "data_mix"), "options come after the command: mm1-lab COMMAND --debug"),
         (("plan", "data_mix", "--results", LONG), "File name too long"),
-        (("run", "data_mix", "--set", "workers={85M: 9}", *SMOKE), "has 2 rows per batch, too few for the 9 workers"),
     ],
 )
 def test_a_wrong_word_gets_one_line(words: tuple[str, ...], said: str, here: Path, refused: Refused) -> None:
@@ -181,6 +182,14 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(capsys: O
         assert {words for words in every if not asked.why_no_value(Measure.parse(words))} == known
 
 
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_more_workers_than_rows_are_refused_before_anything_is_written(refused: Refused, command: str) -> None:
+    error = refused(command, "data_mix", "--only", "captions", "--set", "workers={85M: 9}", *SMOKE)
+    assert "captions / seed 0: workers: decoder has 2 rows per batch, too few for the 9 workers of 85M" in error
+    assert not list(Path().rglob("sweep.json"))
+
+
 def test_arms_are_compared_from_anywhere(capsys: Output, here: Path, refused: Refused) -> None:
     """Where there are no results, of the committed ones."""
     scores = pd.read_csv(REPOSITORY / "results/study/mini/data_mix/scores.csv")
@@ -275,6 +284,16 @@ def test_how_the_package_ends_as_a_command_whose_output_nobody_can_have() -> Non
     assert ended("| true") == (0, "")
     if Path("/dev/full").exists():
         assert ended("> /dev/full") == (1, "mm1-lab: the output cannot be written (No space left on device)\n")
+
+
+def test_a_helper_that_a_ctrl_c_reaches_while_it_imports_ends_afterwards_without_a_traceback() -> None:
+    """A Ctrl-C reaches every process of a terminal."""
+    importing = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('still imports', flush=True)"
+    ready = "from mm1_lab.processes import allow_interrupts; allow_interrupts(); print('works', flush=True)"
+    with interrupts_blocked():
+        helper = run_python(f"{importing}; {ready}")
+    assert (helper.stdout, helper.stderr, helper.returncode) == ("still imports\n", "", -signal.SIGINT)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, []), "the command itself hears it"
 
 
 def test_an_interrupt_that_is_debugged_has_its_exit_code() -> None:
