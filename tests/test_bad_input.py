@@ -96,7 +96,6 @@ def test_benchmarks_that_cannot_be_asked(refused: Refused) -> None:
     for key, message in (
         ("{metrc: exact}", "unknown key 'benchmarks.sums.metrc'; did you mean 'benchmarks.sums.metric'"),
         ("{questions: gone.jsonl, metric: exact}", "gone.jsonl: cannot be read"),
-        ("{questions: own.jsonl, metric: exact}", "'sums': names no demonstrations, but is evaluated at 8 shots"),
     ):
         Path("data.yaml").write_text(
             f"captions: a.tar\ninterleaved: a.parquet\ntext: a.jsonl\nbenchmarks: {{sums: {key}}}\n", encoding="utf-8"

@@ -169,21 +169,12 @@ def test_what_cannot_be_a_part(models: Path, tmp_path: Path, refused: Refused) -
     assert "no weights in the folder (*.safetensors; pickled ones could run code)" in refused(pickled, llama)
 
 
-def test_decoders_of_two_tokenizers_in_one_sweep(models: Path, tmp_path: Path) -> None:
-    path = tmp_path / "sweeps" / "two.yaml"
-    shutil.copytree(SWEEPS, path.parent)
-    other = saved.save_decoder("qwen3", tmp_path / "other", eos_token="<pad>")
-    path.write_text(f"title: t\nrecipe: base\narms:\n  a: {{}}\n  b: {{decoder: {other}}}\n", encoding="utf-8")
-    settings = shrunk(models / "clip", models / "llama")
-    with pytest.raises(RequestError, match="have different tokenizers"):
-        load_request(path, "lab", settings=settings, results=tmp_path / "results", store=tmp_path / "store")
-
-
-def test_an_arm_reads_the_sweep_s_tokenizer_whichever_arms_are_asked_for(models: Path, tmp_path: Path) -> None:
+def test_all_arms_of_a_sweep_read_one_tokenizer_whichever_are_asked_for(models: Path, tmp_path: Path) -> None:
     """Otherwise `--only base` trained another base, which no table shows beside the arm with the decoder."""
     path, decoder = tmp_path / "sweeps" / "mixed.yaml", shutil.copytree(models / "llama", tmp_path / "llama")
     shutil.copytree(SWEEPS, path.parent)
-    path.write_text(f"title: t\nrecipe: base\narms:\n  base: {{}}\n  llama: {{decoder: {decoder}}}\n", encoding="utf-8")
+    text = f"title: t\nrecipe: base\narms:\n  base: {{}}\n  llama: {{decoder: {decoder}}}\n"
+    path.write_text(text, encoding="utf-8")
 
     def ask(*only: str) -> Request:
         settings, results = ("sequence_length=512",), tmp_path / "results"
@@ -191,6 +182,11 @@ def test_an_arm_reads_the_sweep_s_tokenizer_whichever_arms_are_asked_for(models:
 
     both, base, llama = ask(), ask("base"), ask("llama")
     assert both.trials == (*base.trials, *llama.trials) and both.folder == base.folder == llama.folder
+    other = saved.save_decoder("qwen3", tmp_path / "other", eos_token="<pad>")
+    path.write_text(f"{text}  other: {{decoder: {other}}}\n", encoding="utf-8")
+    with pytest.raises(RequestError, match="have different tokenizers"):
+        ask()
+    path.write_text(text, encoding="utf-8")
     (decoder / "model.safetensors").rename(tmp_path / "weights")
     with pytest.raises(RequestError, match=r"^arm 'llama': .* no weights in the folder"):
         ask("base")
