@@ -273,6 +273,21 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
     return ask
 
 
+Told = Callable[..., str]
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Told:
+    """Gives what a command prints that is run in this process."""
+
+    def ask(*words: str, code: int = 0) -> str:
+        capsys.readouterr()
+        assert main(list(words)) == code
+        return "".join(capsys.readouterr())
+
+    return ask
+
+
 def run_python(
     code: str, *arguments: str, folder: Path = REPOSITORY, **changes: str
 ) -> subprocess.CompletedProcess[str]:
