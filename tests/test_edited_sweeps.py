@@ -11,10 +11,12 @@ from tests.conftest import Place, Told, change
 CLAIM = {"claim": "fewer tokens are better", "first": "few", "second": "base", "measure": "0-shot", "expect": "greater"}
 
 
-def test_what_a_folder_shows_after_a_change_of_its_sweep_is_told(
-    again: Place, told: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(autouse=True)
+def inside(again: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(again.folder)
+
+
+def test_what_a_folder_shows_after_a_change_of_its_sweep_is_told(again: Place, told: Told) -> None:
     path, other = again.folder / "q.yaml", again.folder / "other" / "q.yaml"
     sweep = {"title": "Q", "recipe": "base", "arms": {"base": {}, "few": {"image_tokens": 64}}, "contrasts": [CLAIM]}
     write(path, sweep)
@@ -36,10 +38,7 @@ def test_what_a_folder_shows_after_a_change_of_its_sweep_is_told(
     assert "same name" not in told("run", "other/q.yaml", *smoke, "--inline")
 
 
-def test_no_tables_of_the_scale_before_its_edit_stay_where_every_trial_fails(
-    again: Place, told: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(again.folder)
+def test_no_tables_of_the_scale_before_its_edit_stay_where_every_trial_fails(again: Place, told: Told) -> None:
     scale, folder = again.folder / "sweeps" / "scales" / "smoke.yaml", again.results / "smoke" / "data_mix"
     change(scale, "batch_size: 4, learning_rate: 2.0e-3", "batch_size: 4, learning_rate: 2.0e+5")
     asked = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--inline")
@@ -52,10 +51,7 @@ def test_no_tables_of_the_scale_before_its_edit_stay_where_every_trial_fails(
     assert "\nfailed: base / seed 0 of data_mix at smoke: the loss of step " in told("status")
 
 
-def test_arms_that_do_not_differ_at_the_scale_are_named(
-    again: Place, told: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(again.folder)
+def test_arms_that_do_not_differ_at_the_scale_are_named(again: Place, told: Told) -> None:
     steps = {"base": 200_000, "few": 205_000, "none": 205_001}
     arms = {name: {"image_tokens": 64, "steps": number} for name, number in steps.items()}
     write(again.folder / "q.yaml", {"title": "Q", "recipe": "base", "arms": arms, "contrasts": [CLAIM]})
