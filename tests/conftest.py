@@ -151,16 +151,14 @@ class Place:
     def results(self) -> Path:
         return self.folder / "results" / "local"
 
-    def start(
-        self, *arguments: str, package: Path = REPOSITORY, fresh: bool = False
-    ) -> Command | subprocess.Popen[str]:
-        """The command in a process of its own; `package` is the folder that mm1_lab is in.
+    def start(self, *arguments: str, fresh: bool = False) -> Command | subprocess.Popen[str]:
+        """The command in a process of its own.
 
         `fresh`: as a user starts it, and not forked from a process that has imported what it needs.
         """
         own = ("RAY_", "MLFLOW_TRACKING_URI")  # of tests that started Ray or MLflow in this process
         environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
-        environment |= {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
+        environment |= {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
         if sys.platform == "linux" and not fresh:
             return STARTER.start(arguments, self.folder, environment)
         return subprocess.Popen(
@@ -173,9 +171,9 @@ class Place:
             start_new_session=True,
         )
 
-    def run(self, *arguments: str, code: int = 0, package: Path = REPOSITORY, fresh: bool = False) -> str:
+    def run(self, *arguments: str, code: int = 0, fresh: bool = False) -> str:
         """What the command prints; it must end with `code`."""
-        process = self.start(*arguments, package=package, fresh=fresh)
+        process = self.start(*arguments, fresh=fresh)
         output, _ = process.communicate()
         assert process.returncode == code, output
         return output
@@ -271,6 +269,21 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
         error = capsys.readouterr().err
         assert code == 2 and error.startswith(("mm1-lab: ", f"mm1-lab {words[0]}: ")) and error.count("\n") == 1, error
         return error
+
+    return ask
+
+
+Told = Callable[..., str]
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Told:
+    """Gives what a command prints that is run in this process."""
+
+    def ask(*words: str, code: int = 0) -> str:
+        capsys.readouterr()
+        assert main(list(words)) == code
+        return "".join(capsys.readouterr())
 
     return ask
 

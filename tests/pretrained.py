@@ -9,32 +9,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
-from transformers import (
-    Aimv2Config,
-    Aimv2Model,
-    Aimv2VisionConfig,
-    Aimv2VisionModel,
-    AutoModelForCausalLM,
-    CLIPConfig,
-    CLIPModel,
-    Dinov2Config,
-    Dinov2Model,
-    Dinov2WithRegistersConfig,
-    Dinov2WithRegistersModel,
-    DINOv3ViTConfig,
-    DINOv3ViTModel,
-    Gemma3TextConfig,
-    GemmaConfig,
-    LlamaConfig,
-    MistralConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen3Config,
-    SiglipConfig,
-    SiglipModel,
-    SmolLM3Config,
-)
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 WIDTH, LAYERS, HEADS = 16, 3, 2
 PATCH, SIDE = 7, 28
@@ -60,22 +35,19 @@ WINDOW = 5
 def save_encoder(family: str, folder: Path) -> Path:
     """CLIP's and SigLIP's with their text towers, as on the hub."""
     torch.manual_seed(1)
-    tower = _TOWER | {"image_size": SIDE}
-    model: PreTrainedModel
-    if family == "clip":
-        model = CLIPModel(CLIPConfig(vision_config=tower, text_config=_TEXT | {"vocab_size": 30}, projection_dim=8))
-    elif family == "siglip":
-        model = SiglipModel(SiglipConfig(vision_config=tower, text_config=_TEXT | {"vocab_size": 30}))
-    elif family == "aimv2":
-        model = Aimv2VisionModel(Aimv2VisionConfig(**tower))
-    elif family == "aimv2-whole":
-        model = Aimv2Model(Aimv2Config(vision_config=tower, text_config=_TEXT | {"vocab_size": 30}, projection_dim=8))
-    elif family == "dinov2":
-        model = Dinov2Model(Dinov2Config(**tower))
-    elif family == "dinov2_with_registers":
-        model = Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**tower, num_register_tokens=3))
-    else:
-        model = DINOv3ViTModel(DINOv3ViTConfig(**tower, num_register_tokens=3))
+    tower: dict[str, Any] = _TOWER | {"image_size": SIDE}
+    whole = {"vision_config": tower, "text_config": _TEXT | {"vocab_size": 30}}
+    registers = {"num_register_tokens": 3}
+    kind, values = {
+        "clip": ("clip", whole | {"projection_dim": 8}),
+        "siglip": ("siglip", whole),
+        "aimv2": ("aimv2_vision_model", tower),
+        "aimv2-whole": ("aimv2", whole | {"projection_dim": 8}),
+        "dinov2": ("dinov2", tower),
+        "dinov2_with_registers": ("dinov2_with_registers", tower | registers),
+        "dinov3": ("dinov3_vit", tower | registers),
+    }[family]
+    model = AutoModel.from_config(AutoConfig.for_model(kind, **values))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "position_embed" in name or "norm" in name:
@@ -89,15 +61,12 @@ def save_encoder(family: str, folder: Path) -> Path:
 def save_decoder(family: str, folder: Path, windowed: bool = False, **tokens: str | None) -> Path:
     """With a byte-level tokenizer; Gemma's and Qwen 2's have tied embeddings. `windowed`: in some layers."""
     torch.manual_seed(2)
-    configs: dict[str, Any] = {
-        "llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config, "smollm3": SmolLM3Config,
-        "gemma": GemmaConfig, "gemma3": Gemma3TextConfig, "mistral": MistralConfig,
-    }  # fmt: skip
     windows: dict[str, Any] = {"sliding_window": WINDOW if windowed else 2048} if family == "mistral" else {}
     if windowed and family != "mistral":
         kinds = ["sliding_attention", "full_attention"]
         windows = {"use_sliding_window": True, "sliding_window": WINDOW, "layer_types": kinds}
-    config = configs[family](**_LANGUAGE, **windows, tie_word_embeddings=family in ("gemma", "qwen2"))
+    tied, kind = family in ("gemma", "qwen2"), family.replace("gemma3", "gemma3_text")
+    config = AutoConfig.for_model(kind, **_LANGUAGE, **windows, tie_word_embeddings=tied)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     save_tokenizer(folder, **tokens)
     return folder

@@ -7,30 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import (
-    evaluation,
-    gpu,
-    gpu_parts,
-    stock_sweep,
-    sweeping,
-    training,
-)
+from benchmarks import evaluation, gpu, gpu_parts, stock_sweep, sweeping, training
 from benchmarks.llava import IGNORED, build_llava, padded_loss, unpack
 from benchmarks.measure import Row
 from benchmarks.report import text_table
 from benchmarks.setting import Amounts, base_evaluation, mixture_batches, real_tokens
 from mm1_lab.data.world import World
 
-TINY = Amounts(
-    1,
-    "smoke",
-    ("evaluate.questions=8", "train.lr_multipliers={encoder: 0.5}"),
-    warmup_steps=1,
-    steps=2,
-    trials=2,
-    seeds=1,
-    most_seeds=3,
-)
+SETTINGS = ("evaluate.questions=8", "train.lr_multipliers={encoder: 0.5}")
+TINY = Amounts(1, "smoke", SETTINGS, warmup_steps=1, steps=2, trials=2, seeds=1, most_seeds=3)
 
 
 @pytest.fixture
@@ -45,6 +30,7 @@ def assert_sane(rows: list[Row], count: int) -> None:
     assert len(text_table(rows).splitlines()) == count + 1
 
 
+@pytest.mark.usefixtures("few_documents")
 def test_the_stock_trial_is_the_same_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mm1_lab.evaluate.run import evaluate
     from mm1_lab.train.stages import run_stage
@@ -69,8 +55,7 @@ def test_llava_reads_the_same_documents_and_padding_changes_nothing() -> None:
     assert sum(len(document.tokens) for document in documents) == real_tokens(batch)
     assert sum(int((document.labels != IGNORED).sum()) for document in documents) == int((batch.weights > 0).sum())
     assert torch.equal(torch.cat([document.images for document in documents]), batch.images)
-    lengths = {len(document.tokens) for document in documents}
-    assert len(lengths) > 1
+    assert len({len(document.tokens) for document in documents}) > 1
     model = build_llava(stage, data.tokenizer)
     loss, count = padded_loss(model, documents, data.tokenizer.pad)
     single = [padded_loss(model, [document], data.tokenizer.pad) for document in documents]
@@ -89,7 +74,7 @@ def test_what_a_gpu_is_asked_works_on_a_processor(monkeypatch: pytest.MonkeyPatc
     """At the sizes of `smoke`; its peak is not known, and its settings are those of a GPU but for compilation."""
     settings = ("evaluate.questions=8", "evaluate.blocks=8", "evaluate.shots=[0]", "attention=varlen")
     few = replace(TINY, settings=(*settings, "precision=bf16-mixed", "vocabulary=1000"), steps=3)
-    speed, peak, memory, asked = gpu.measure_case(gpu.Case("tiny", few, (2, 4), "cpu"), asked=True)
+    speed, peak, memory, asked = gpu.measure_case(gpu.Case("tiny", few, (1, 2), "cpu"), asked=True)
     assert_sane([speed, asked], 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
     data = gpu.WideWorld(1000)
@@ -107,7 +92,7 @@ def test_what_a_gpu_is_asked_works_on_a_processor(monkeypatch: pytest.MonkeyPatc
     guess = replace(few, settings=(*few.settings, "images_per_row={captions: 0.1, interleaved: 0.1}"))
     assert gpu._count(replace(on_gpu, amounts=guess), stage, data) == (tokens, cost), "by the pictures that are there"
     assert memory.ours is None and memory.reference_is == gpu.PLANNED
-    assert "2, 4;" in speed.note and peak.ours is None and "unknown" in peak.note
+    assert "1, 2;" in speed.note and peak.ours is None and "unknown" in peak.note
     assert "questions against" in asked.note
 
 

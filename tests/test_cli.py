@@ -37,7 +37,7 @@ assert main({list(RUN)}) == 0
 heavy = {{"torch", "ray", "mlflow", "transformers", "lightning", "matplotlib", "pandas"}}
 heavy = (heavy | {{"numpy", "pyarrow", "tokenizers"}}) & set(sys.modules)
 assert not heavy, heavy
-assert main({["plan", *RUN[1:], "--seeds", "9"]}) == 0  # which builds networks, and trains none
+assert main({["plan", *RUN[1:], "--seeds", "2"]}) == 0  # which builds networks, and trains none
 assert "torch" in sys.modules and "lightning" not in sys.modules
 """
     before = finished.done()
@@ -58,9 +58,8 @@ def test_a_finished_sweep_has_table_figure_and_runs_to_browse(
 
     monkeypatch.chdir(finished.folder)
     folder = finished.results / "smoke" / "data_mix"
-    assert (folder / "figure.png").stat().st_size > 10_000 and "Captions / interleaved" in (
-        folder / "table.md"
-    ).read_text()
+    assert (folder / "figure.png").stat().st_size > 10_000
+    assert "Captions / interleaved" in (folder / "table.md").read_text()
     missing = "0 missing, 0 failed; 10 trials not asked for\n"
     assert f"data_mix at smoke: 2 done, {missing}" in status("smoke")
     one = status("smoke", "data_mix", "--only", "base")
@@ -70,9 +69,8 @@ def test_a_finished_sweep_has_table_figure_and_runs_to_browse(
     assert "of another sweep" in status("smoke") and "of another sweep" not in status("smoke", "data_mix")
     Ledger(finished.results).clear_failure("f" * 16)
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{finished.results / 'mlflow.db'}")
-    runs = {
-        run.info.run_name: run for run in client.search_runs([client.get_experiment_by_name("data_mix").experiment_id])
-    }
+    experiment = client.get_experiment_by_name("data_mix").experiment_id
+    runs = {run.info.run_name: run for run in client.search_runs([experiment])}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     child = runs["captions / seed 0 at smoke"]
     assert child.data.params["paper.data_mix.captions"] == "1.0"

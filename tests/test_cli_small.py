@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +16,7 @@ import yaml
 from mm1_lab.cli import main
 from mm1_lab.config import WORLD_DATA, BenchmarkConfig, Measure, load_sweep
 from mm1_lab.orchestrate.planning.request import load_request
+from mm1_lab.processes import interrupts_blocked
 from mm1_lab.results import Ledger
 from tests.analysis.results_folder import write_results
 from tests.conftest import REPOSITORY, Refused, run_python
@@ -37,10 +39,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("plan", "data_mix", "--seed", "3"), "plan: there is no option '--seed'; did you mean 'seeds'?"),
         (("run", "data_mix", "--scale", "paper"), "is for planning: mm1-lab plan data_mix --scale paper"),
         (("verify", "--results", "."), ".: there are no results here"),
-        (
-            ("show", "data_mix", "--scale", "smoke", "base"),
-            "unexpected argument 'base'; each ARM before the options; example: mm1-lab show data_mix base captions",
-        ),
+        (("show", "data_mix", *SMOKE, "base"), "unexpected argument 'base'; each ARM before the options; example: "),
         (("dashboard", "--port", "99999"), "--port 99999: bind(): port must be 0-65535"),
         (("run", "lr_law", "--seeds", "6", "--until-decided", "--scale", "smoke"), "lr_law is a search"),
         (("run", "data_mix", "--until-decided"), "give the largest number of seeds: --seeds 10"),
@@ -50,10 +49,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("check-scale", "smoke", "--samples", "0"), "--samples must be at least 1"),
         (("plan", "data_mix", "--results", "file"), "/file: is a file; name a folder"),
         (("show-data", "--set", "train.steps=9"), "--set and --scale are for your own data; add --data"),
-        (
-            ("status", "search_mix", "--scale", "smoke", "--only", "base"),
-            "search_mix is a search, which makes its arms",
-        ),
+        (("status", "search_mix", "--only", "base"), "search_mix is a search, which makes its arms"),
         (("show-data", "--out", "."), "--out .: name a file that ends in .png"),
         (("--debug", "plan", "data_mix"), "options come after the command: mm1-lab COMMAND --debug"),
         (("plan", "data_mix", "--results", LONG), "File name too long"),
@@ -63,7 +59,7 @@ def test_a_wrong_word_gets_one_line(words: tuple[str, ...], said: str, here: Pat
     Path("file").touch()
     error = refused(*words)
     assert said in error and len(error.encode()) <= 2048
-    assert not (here / "results" / "local" / "mlflow.db").exists(), "no time is spent on it"
+    assert not list(here.rglob("mlflow.db")) and not list(here.rglob("sweep.json")), "no time is spent on it"
 
 
 UNTRAINED = "run it first: mm1-lab run data_mix --scale mini --only base"
@@ -158,21 +154,12 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(capsys: O
         "vqaa 4-shot": "trials have no 'vqaa'; did you mean 'vqa'?",
         "captions cidr 4-shot": "trials have no 'captions cidr'; did you mean 'captions cider'?",
         "5-shot": "there is only 0-shot, 4-shot, 8-shot (evaluate.shots)",
-        "captions 5-shot": "there is only 0-shot, 4-shot, 8-shot (evaluate.shots)",
         "kind color 0-shot": "trials have no kind 'color'; did you mean 'colour'?",
-        "kind banana 0-shot": "trials have no kind 'banana'; known: caption, colour",
         "loss txt": "trials have no 'txt'; did you mean 'text'?",
     }
     some = ("captions cider 4-shot", "captions followed 0-shot", "average", "text-core", "text-core 8-shot")
     some += ("0-shot", "captioning 0-shot", "vqa 8-shot", "chat 0-shot", "pope-random f1 0-shot", "chat-choice 0-shot")
-    some += (
-        "kind colour 0-shot",
-        "kind caption 4-shot",
-        "kind owner 0-shot",
-        "loss captions",
-        "loss text",
-        "unparsed %",
-    )
+    some += ("kind caption 4-shot", "kind owner 0-shot", "loss captions", "unparsed %")
     contrasts = [
         f"{{claim: by {measure}, first: b, second: base, measure: {measure}, expect: greater}}"
         for measure in (*reasons, *some)
@@ -184,14 +171,9 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(capsys: O
     assert len(told) == len(reasons)
     for line, (measure, reason) in zip(told, reasons.items(), strict=True):
         assert line.startswith(f"The claim 'by {measure}' will not be judged by {measure!r}: {reason}")
-    request = load_request("data_mix", "smoke")
-    sweeps = [load_sweep(path) for path in sorted((REPOSITORY / "sweeps").glob("*.yaml"))]
-    assert sum(len(sweep.contrasts) for sweep in sweeps) > 40
-    assert not [doubt for sweep in sweeps for doubt in replace(request, sweep=sweep).doubtful_claims()]
-    own = replace(request, data_path=Path("data.yaml"))
-    mine = replace(
-        own, scale=request.scale.model_copy(update={"benchmarks": (BenchmarkConfig(name="a", metric="vqa"),)})
-    )
+    own = replace(load_request("data_mix", "smoke"), data_path=Path("data.yaml"))
+    benchmarks = (BenchmarkConfig(name="a", metric="vqa"),)
+    mine = replace(own, scale=own.scale.model_copy(update={"benchmarks": benchmarks}))
     shared = {"held-out-captions 0-shot", "kind caption 0-shot", "loss captions", "loss instructions.chat", "average"}
     identity = WORLD_DATA.model_copy(update={"kind": "shards", "instructions": {"chat": 1.0}})
     own, mine = (replace(one, data=identity) for one in (own, mine))
@@ -205,13 +187,7 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(capsys: O
 def test_more_workers_than_rows_are_refused_before_anything_is_written(refused: Refused, command: str) -> None:
     error = refused(command, "data_mix", "--only", "captions", "--set", "workers={85M: 9}", *SMOKE)
     assert "captions / seed 0: workers: decoder has 2 rows per batch, too few for the 9 workers of 85M" in error
-    assert error.count("\n") == 1 and not list(Path().rglob("sweep.json"))
-
-
-def test_a_source_of_which_no_document_fits_is_refused(here: Path, refused: Refused) -> None:
-    Path("all.yaml").write_text("title: T\nrecipe: base\narms: {all: {image_tokens: patches, resolution: 672}}\n")
-    told = "all / seed 0: no interleaved document fits 256 positions with 144 per picture; raise sequence_length"
-    assert told in refused("plan", "all.yaml")
+    assert not list(Path().rglob("sweep.json"))
 
 
 def test_arms_are_compared_from_anywhere(capsys: Output, here: Path, refused: Refused) -> None:
@@ -229,10 +205,7 @@ def test_arms_are_compared_from_anywhere(capsys: Output, here: Path, refused: Re
     sweep = load_sweep(REPOSITORY / "sweeps" / "data_mix.yaml")
     write_results(here / "results/local", sweep, ("captions", "captions-66"), (0, 1), questions=8)
     assert main(["compare", "data_mix", "captions", "captions-66"]) == 0
-    assert (
-        "captions is as it was run; its data, benchmarks, settings or the version are others now"
-        in capsys.readouterr().err
-    )
+    assert "captions is as it was run; its data, benchmarks, settings" in capsys.readouterr().err
     error = refused("compare", "data_mix", "captions", "captions-66", "--seeds", "1,4")
     assert "captions-66 has development seeds 0 and 1; --seeds 4 is not of both" in error
     error = refused("compare", "data_mix", "captions", "capions-66")
@@ -278,8 +251,9 @@ def test_a_sweep_may_lie_anywhere_and_begin_from_the_package_s_recipes(capsys: O
 def test_an_installed_package_has_the_committed_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is drawn of it is drawn here, not among the package's files."""
     shipped, here = tmp_path / "package", tmp_path / "here"
-    (shipped / "results" / "study" / "mini" / "data_mix").mkdir(parents=True)
-    (shipped / "results" / "study" / "mini" / "data_mix" / "sweep.json").touch()
+    folder = shipped / "results" / "study" / "mini" / "data_mix"
+    folder.mkdir(parents=True)
+    (folder / "sweep.json").touch()
     here.mkdir()
     monkeypatch.chdir(here)
     monkeypatch.setattr("mm1_lab.files.SHIPPED", shipped)
@@ -287,12 +261,10 @@ def test_an_installed_package_has_the_committed_results(tmp_path: Path, monkeypa
     monkeypatch.setattr("analysis.redraw.draw", lambda results, out, **_: synced.append(out) or [out])
     assert main(["report"]) == 0
     assert synced == [Path("results/local/study")] and not Path("results").exists(), "nothing is copied"
-    monkeypatch.setattr(
-        "mm1_lab.orchestrate.tracking.mlflow_logger.sync_all",
-        lambda folders, _: synced.extend(folders) or [],
-    )
+    logger = "mm1_lab.orchestrate.tracking.mlflow_logger"
+    monkeypatch.setattr(f"{logger}.sync_all", lambda folders, _: synced.extend(folders) or [])
     assert main(["sync-mlflow"]) == 0
-    assert synced[1:] == [shipped / "results" / "study" / "mini" / "data_mix"]
+    assert synced[1:] == [folder]
     part = shipped / "results" / "parts" / "damaged"
     part.mkdir(parents=True)
     (part / "DONE").write_text("{", encoding="utf-8")
@@ -308,12 +280,20 @@ def test_how_the_package_ends_as_a_command_whose_output_nobody_can_have() -> Non
         return result.returncode, result.stderr
 
     code, said = ended(">&-")  # closed by the caller; argparse then writes to the other stream
-    assert (
-        code == 0 and re.search(r"^mm1-lab \d+\.\d+\.\d+(\.dev\d+)?$", said, re.MULTILINE) and "Traceback" not in said
-    )
+    assert code == 0 and re.search(r"^mm1-lab \d+\.\d+", said, re.MULTILINE) and "Traceback" not in said
     assert ended("| true") == (0, "")
     if Path("/dev/full").exists():
         assert ended("> /dev/full") == (1, "mm1-lab: the output cannot be written (No space left on device)\n")
+
+
+def test_a_helper_that_a_ctrl_c_reaches_while_it_imports_ends_afterwards_without_a_traceback() -> None:
+    """A Ctrl-C reaches every process of a terminal."""
+    importing = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('still imports', flush=True)"
+    ready = "from mm1_lab.processes import allow_interrupts; allow_interrupts(); print('works', flush=True)"
+    with interrupts_blocked():
+        helper = run_python(f"{importing}; {ready}")
+    assert (helper.stdout, helper.stderr, helper.returncode) == ("still imports\n", "", -signal.SIGINT)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, []), "the command itself hears it"
 
 
 def test_an_interrupt_that_is_debugged_has_its_exit_code() -> None:

@@ -3,55 +3,62 @@
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
-from tests.conftest import Place, change
+from tests.conftest import Place, Told, change
 
 CLAIM = {"claim": "fewer tokens are better", "first": "few", "second": "base", "measure": "0-shot", "expect": "greater"}
 
 
-def test_what_a_folder_shows_after_a_change_of_its_sweep_is_told(place: Place) -> None:
-    path, other = place.folder / "q.yaml", place.folder / "other" / "q.yaml"
+@pytest.fixture(autouse=True)
+def inside(again: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(again.folder)
+
+
+def test_what_a_folder_shows_after_a_change_of_its_sweep_is_told(again: Place, told: Told) -> None:
+    path, other = again.folder / "q.yaml", again.folder / "other" / "q.yaml"
     sweep = {"title": "Q", "recipe": "base", "arms": {"base": {}, "few": {"image_tokens": 64}}, "contrasts": [CLAIM]}
     write(path, sweep)
-    smoke, folder = ("--scale", "smoke"), place.results / "smoke" / "q"
-    place.run("run", "q.yaml", *smoke, "--inline")
-    assert "as it was run" not in place.run("compare", "q.yaml", "few", "base", *smoke)
+    smoke, folder = ("--scale", "smoke"), again.results / "smoke" / "q"
+    told("run", "q.yaml", *smoke, "--inline")
+    assert "as it was run" not in told("compare", "q.yaml", "few", "base", *smoke)
     assert (folder / "contrasts.md").exists()
 
     write(path, sweep | {"arms": {"base": {}, "few": {"connector": "c-abstractor"}}, "contrasts": []})
-    told = place.run("compare", "q.yaml", "few", "base", *smoke)
-    assert "few is as it was run; q.yaml says something else of it now; run it to compare that" in told
-    drawn = place.run("run", "q.yaml", *smoke, "--only", "base", "--inline")
+    output = told("compare", "q.yaml", "few", "base", *smoke)
+    assert "few is as it was run; q.yaml says something else of it now; run it to compare that" in output
+    drawn = told("run", "q.yaml", *smoke, "--only", "base", "--inline")
     assert "contrasts" not in drawn and not list(folder.glob("contrasts.*")), "of claims that it no longer makes"
     assert "same name" not in drawn
 
     write(other, sweep)
-    told = place.run("run", "other/q.yaml", *smoke, "--inline")
-    assert f"had tables of {path}, a sweep of the same name; now of {other}\n" in told
-    assert "same name" not in place.run("run", "other/q.yaml", *smoke, "--inline")
+    output = told("run", "other/q.yaml", *smoke, "--inline")
+    assert f"had tables of {path}, a sweep of the same name; now of {other}\n" in output
+    assert "same name" not in told("run", "other/q.yaml", *smoke, "--inline")
 
 
-def test_no_tables_of_the_scale_before_its_edit_stay_where_every_trial_fails(again: Place) -> None:
+def test_no_tables_of_the_scale_before_its_edit_stay_where_every_trial_fails(again: Place, told: Told) -> None:
     scale, folder = again.folder / "sweeps" / "scales" / "smoke.yaml", again.results / "smoke" / "data_mix"
     change(scale, "batch_size: 4, learning_rate: 2.0e-3", "batch_size: 4, learning_rate: 2.0e+5")
     asked = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--inline")
-    told = again.run(*asked, code=1)
-    assert "\ndiverged: base / seed 0: the loss of step " in told and ".log)\n" in told
+    output = told(*asked, code=1)
+    assert "\ndiverged: base / seed 0: the loss of step " in output and ".log)\n" in output
     assert {path.name for path in folder.glob("[!.]*")} == {"sweep.json", "trials.csv"}
-    assert "table.md" not in again.run(*asked, code=1)
+    assert "table.md" not in told(*asked, code=1)
     change(scale, "2.0e+5", "2.0e-3")
-    again.run(*asked)
-    assert "\nfailed: base / seed 0 of data_mix at smoke: the loss of step " in again.run("status")
+    told(*asked)
+    assert "\nfailed: base / seed 0 of data_mix at smoke: the loss of step " in told("status")
 
 
-def test_arms_that_do_not_differ_at_the_scale_are_named(place: Place) -> None:
-    arms = {"base": {}, "few": {"steps": 205_000}, "none": {"steps": 205_001}}
-    write(place.folder / "q.yaml", {"title": "Q", "recipe": "base", "arms": arms, "contrasts": [CLAIM]})
-    told = "base = few = none are the same trials"
-    assert told in place.run("plan", "q.yaml", "--scale", "smoke", "--seeds", "2")
-    assert told not in place.run("plan", "q.yaml", "--scale", "mini")
-    output = place.run("run", "q.yaml", "--scale", "smoke", "--only", "base,few", "--inline")
+def test_arms_that_do_not_differ_at_the_scale_are_named(again: Place, told: Told) -> None:
+    steps = {"base": 200_000, "few": 205_000, "none": 205_001}
+    arms = {name: {"image_tokens": 64, "steps": number} for name, number in steps.items()}
+    write(again.folder / "q.yaml", {"title": "Q", "recipe": "base", "arms": arms, "contrasts": [CLAIM]})
+    alike = "base = few = none are the same trials"
+    assert alike in told("plan", "q.yaml", "--scale", "smoke", "--seeds", "2")
+    assert alike not in told("plan", "q.yaml", "--scale", "mini")
+    output = told("run", "q.yaml", "--scale", "smoke", "--only", "base,few", "--inline")
     first, last = "base = few are the same trials\n", "base = few are the same trials.\n"
     assert output.startswith(first) and last in output.split("Drawing")[1]
     assert re.search(r"\nfewer tokens are better +not judged: the same trials", output)

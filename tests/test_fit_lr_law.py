@@ -5,21 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from mm1_lab.cli import main
 from mm1_lab.evaluate import run as evaluating
-from tests.conftest import Place, Refused, change
+from tests.conftest import Place, Refused, Told, change
 
 COMMAND = ("fit-lr-law", "--inline", "--scale", "smoke", "--sizes", "9M,85M,302M")
 
 
 @pytest.mark.slow
-def test_from_nothing_to_a_figure_and_again(
-    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def told(*words: str) -> str:
-        assert main(list(words)) == 0
-        return capsys.readouterr().out
-
+def test_from_nothing_to_a_figure_and_again(place: Place, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place.folder)
     monkeypatch.setattr(evaluating, "DOCUMENTS", 8)
     change(place.folder / "sweeps" / "lr_law.yaml", "rates: 5", "rates: 3")
@@ -52,7 +45,6 @@ def test_from_nothing_to_a_figure_and_again(
         (["--sizes", "9M,85M,1.2b"], ["--sizes", "no decoder of '1.2b'; did you mean '1.2B'?"]),
         (["--predict", "31B"], ["--predict", "no decoder of '31B'"]),
         (["--lower-is-better"], ["--from"]),
-        (["--seeds", "none"], ["--seeds 'none'"]),
         (["--from", "runs.csv"], ["--from runs.csv: there is no such file"]),
     ],
 )

@@ -105,6 +105,11 @@ def stored(name: str, found: Any) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def unless_meant(what: str, version: str) -> str:
+    told = f"{what} otherwise than before; if that is meant, raise {version} in mm1_lab/config/stage.py"
+    return f"{told} and store it with UPDATE_GOLDEN=1"
+
+
 def digests_of(found: dict[str, Any]) -> dict[str, str]:
     return {name: hashlib.sha256(repr(value).encode()).hexdigest()[:16] for name, value in found.items()}
 
@@ -129,15 +134,10 @@ def test_micro_run(stage: Stage, micro_run: Callable[[Stage], Path]) -> None:
         losses = {f"{row['step']} {row['name']}": float(row["value"]) for row in csv.DictReader(file)}
 
     golden = stored(stage.KIND, {"version": stage.VERSION, "losses": losses})
-    assert golden["version"] == stage.VERSION, (
-        f"{type(stage).__name__}.VERSION is {stage.VERSION}, the stored run is of {golden['version']}: "
-        "store a new one with UPDATE_GOLDEN=1"
-    )
-    # a diagnostic may be new
-    assert {name: losses.get(name) for name in golden["losses"]} == pytest.approx(golden["losses"], rel=TOLERANCE), (
-        f"a {stage.KIND} stage behaves otherwise than before; if that is meant, raise {type(stage).__name__}.VERSION "
-        "in mm1_lab/config/stage.py and store the new numbers with UPDATE_GOLDEN=1"
-    )
+    assert golden["version"] == stage.VERSION, "the stage has a new version: store a run of it with UPDATE_GOLDEN=1"
+    kept = {name: losses.get(name) for name in golden["losses"]}  # a diagnostic may be new
+    told = unless_meant(f"a {stage.KIND} stage behaves", f"{type(stage).__name__}.VERSION")
+    assert kept == pytest.approx(golden["losses"], rel=TOLERANCE), told
 
 
 def test_connectors() -> None:
@@ -153,10 +153,8 @@ def test_connectors() -> None:
         found[kind] = connector(features)[0].mean(dim=1).tolist()
     golden = stored("connectors", found)
     for kind, tokens in golden.items():
-        assert found[kind] == pytest.approx(tokens, rel=TOLERANCE), (
-            f"{kind} computes something else than before; if that is meant, raise the VERSION of MultimodalStage and "
-            "of SftStage in mm1_lab/config/stage.py and store it with UPDATE_GOLDEN=1"
-        )
+        told = unless_meant(f"{kind} computes", "the VERSION of MultimodalStage and of SftStage")
+        assert found[kind] == pytest.approx(tokens, rel=TOLERANCE), told
 
 
 def test_samples_of_the_world() -> None:
@@ -173,10 +171,7 @@ def test_samples_of_the_world() -> None:
     digests = digests_of(samples)
     light = [float(picture.pixels(36).mean()) for picture, _ in pairs]
     golden = stored("world", {"version": WORLD_DATA.digest, "samples": digests, "light": light})
-    told = (
-        "the world's samples are others than before; if that is meant, raise PAIRS_VERSION or REST_VERSION in "
-        "mm1_lab/config/stage.py and store them with UPDATE_GOLDEN=1"
-    )
+    told = unless_meant("the world draws its samples", "PAIRS_VERSION or REST_VERSION")
     assert {name: digests.get(name) for name in golden["samples"]} == golden["samples"], told
     assert light == pytest.approx(golden["light"], rel=TOLERANCE), told
     assert golden["version"] == WORLD_DATA.digest, "the world has a new version: store it with UPDATE_GOLDEN=1"
@@ -209,10 +204,7 @@ def test_evaluation(tmp_path: Path) -> None:
             made[one.name] = [fmean(score(one, some)) for some in answers]
     found = {"version": [stage.VERSION, stage.TUNED_VERSION], "written": written, "scores": made}
     golden = stored("evaluation", found | {"losses": result.held_out_loss})
-    told = (
-        "an evaluation answers or scores otherwise than before; if that is meant, raise EvaluationStage.VERSION in "
-        "mm1_lab/config/stage.py and store it with UPDATE_GOLDEN=1"
-    )
+    told = unless_meant("an evaluation answers or scores", "EvaluationStage.VERSION")
     assert written == golden["written"], told
     assert result.held_out_loss == pytest.approx(golden["losses"], rel=TOLERANCE), told
     assert made.keys() == golden["scores"].keys(), told

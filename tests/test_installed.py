@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, run_python
 from tests.test_own_connectors import write as write_connectors
 
 FOLDERS = ("mm1_lab", "analysis", "sweeps", "results/parts", "results/study")
@@ -84,14 +84,12 @@ def test_scores_are_judged_without_what_trains(tmp_path: Path) -> None:
     assert {"torch", "ray", "mlflow"} <= lab
     (tmp_path / "scores.csv").write_text("arm,seed,score\na,0,1\na,1,2\nb,0,4\nb,1,5.1\n", encoding="utf-8")
     code = f"import sys; sys.modules |= dict.fromkeys({sorted(lab)}); from mm1_lab.cli import main; sys.exit(main())"
-    found = subprocess.run([sys.executable, "-c", code, "judge", "scores.csv"], cwd=tmp_path, capture_output=True)
+    found = run_python(code, "judge", "scores.csv", folder=tmp_path)
     assert found.returncode == 0, found.stderr
     study = str(REPOSITORY / "results" / "study")
-    command = [sys.executable, "-c", code, "plan", "data_mix", "--results", study, "--only", "base", "--seeds", "3,"]
-    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert found.returncode == 1 and "is not installed; what trains needs pip install '.[lab]'" in found.stderr, (
-        found.stderr
-    )
+    found = run_python(code, "plan", "data_mix", "--results", study, "--only", "base", "--seeds", "3,")
+    told = "is not installed; what trains needs pip install '.[lab]'"
+    assert found.returncode == 1 and told in found.stderr, found.stderr
 
 
 @pytest.mark.soak
@@ -103,16 +101,9 @@ def test_a_sweep_runs_with_the_lowest_and_the_newest_versions_that_are_allowed(t
     import torch
 
     (tmp_path / "torch.txt").write_text(f"torch=={torch.__version__.partition('+')[0]}\n")
-    allowed = (
-        "--resolution",
-        versions,
-        "--extra",
-        "lab",
-        "--override",
-        "torch.txt",
-        str(REPOSITORY / "pyproject.toml"),
-    )
-    found = run("uv", "pip", "compile", "--quiet", "--python", sys.executable, *allowed, folder=tmp_path)
+    allowed = ("--resolution", versions, "--extra", "lab", "--override", "torch.txt")
+    command = ("uv", "pip", "compile", "--quiet", "--python", sys.executable, *allowed)
+    found = run(*command, str(REPOSITORY / "pyproject.toml"), folder=tmp_path)
     lines = [line for line in found.splitlines() if not line.startswith((" ", "#", *TORCH)) or "torchmetrics" in line]
     (tmp_path / "found.txt").write_text("\n".join(lines) + "\n")
     run(sys.executable, "-m", "venv", "--without-pip", "found", folder=tmp_path)

@@ -30,15 +30,6 @@ ADAPTER = REPOSITORY / "contrib" / "lmms_eval_mm1"
 
 
 @dataclass(frozen=True)
-class ModelManifest:
-    """What lmms-eval's registry takes."""
-
-    model_id: str
-    simple_class_path: str | None = None
-    chat_class_path: str | None = None
-
-
-@dataclass(frozen=True)
 class GenerationResult:
     """What its evaluator takes as it is, where a bare pair would become text."""
 
@@ -57,13 +48,9 @@ class Base:
 @pytest.fixture
 def adapter(monkeypatch: pytest.MonkeyPatch) -> type[Any]:
     """The class that the entry point leads to."""
-    modules: dict[str, dict[str, Any]] = {
-        "lmms_eval": {},
-        "lmms_eval.api": {},
-        "lmms_eval.api.model": {"lmms": Base},
-        "lmms_eval.models": {},
-    }
-    modules["lmms_eval.models.registry_v2"] = {"ModelManifest": ModelManifest}
+    modules: dict[str, dict[str, Any]] = {name: {} for name in ("lmms_eval", "lmms_eval.api", "lmms_eval.models")}
+    modules["lmms_eval.api.model"] = {"lmms": Base}
+    modules["lmms_eval.models.registry_v2"] = {"ModelManifest": SimpleNamespace}
     modules["lmms_eval.api.instance"] = {"GenerationResult": GenerationResult}
     for name, content in modules.items():
         module = ModuleType(name)
@@ -72,12 +59,10 @@ def adapter(monkeypatch: pytest.MonkeyPatch) -> type[Any]:
     monkeypatch.syspath_prepend(str(ADAPTER))
     for name in ("lmms_eval_mm1", "lmms_eval_mm1.model"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    entry = tomllib.loads((ADAPTER / "pyproject.toml").read_text())["project"]["entry-points"]["lmms_eval.models"][
-        "mm1"
-    ]
-    module_name, _, function = entry.partition(":")
+    project = tomllib.loads((ADAPTER / "pyproject.toml").read_text())["project"]
+    module_name, _, function = project["entry-points"]["lmms_eval.models"]["mm1"].partition(":")
     manifest = getattr(importlib.import_module(module_name), function)()
-    assert manifest.model_id == "mm1" and manifest.chat_class_path is None
+    assert vars(manifest).keys() == {"model_id", "simple_class_path"} and manifest.model_id == "mm1"
     path, _, name = manifest.simple_class_path.rpartition(".")
     return getattr(importlib.import_module(path), name)
 
@@ -110,9 +95,8 @@ def test_answers_and_losses_are_the_evaluations(tmp_path: Path, adapter: type[An
     AutoModelForImageTextToText.from_pretrained(tmp_path / "weights").save_pretrained(tmp_path / "exported")
     side, places = stage.model.image_size, stage.model.architecture.connector.image_tokens
     shape: dict[str, Any] = {"side": side, "image_tokens": places, "views": stage.model.views}
-    MM1Processor(library_tokenizer(world.tokenizer), chat_template=WORLD_CHAT, **shape).save_pretrained(
-        tmp_path / "exported"
-    )
+    processor = MM1Processor(library_tokenizer(world.tokenizer), chat_template=WORLD_CHAT, **shape)
+    processor.save_pretrained(tmp_path / "exported")
     model = adapter(str(tmp_path / "exported"), device="cpu", batch_size=3)
     (choice,) = [one for one in chat_benchmarks(stage.settings) if one.name == "chat-knowledge"]
     questions = choice.questions
@@ -140,13 +124,8 @@ def test_answers_and_losses_are_the_evaluations(tmp_path: Path, adapter: type[An
             embedder.see(prompt.pictures)
             logits = own.decoder(inputs_embeds=embedder.embed(prompt)[None]).logits[0, -len(ids) - 1 : -1]
             logs.append(float(logits.log_softmax(dim=-1).gather(1, ids[:, None]).mean()))
-    targets = [one if number % 2 else lambda _, one=one: one for number, one in offered]
-    found = model.loglikelihood(
-        [
-            request_for(target, number, see, contexts[number])
-            for (number, _), target in zip(offered, targets, strict=True)
-        ]
-    )
+    targets = [(number, one if number % 2 else lambda _, one=one: one) for number, one in offered]
+    found = model.loglikelihood([request_for(target, number, see, contexts[number]) for number, target in targets])
     assert all(isinstance(one, GenerationResult) for one in found)
     assert [one.text[0] for one in found] == pytest.approx([-log for log in logs], rel=1e-3)
     greedy = [answer.split()[0] == one for (number, one) in offered for answer in [answers[number] or "-"]]

@@ -16,7 +16,7 @@ from analysis.study import read_study
 from analysis.table import as_text
 from mm1_lab.cli import command_parsers, main, make_parser
 from mm1_lab.config import Measure
-from tests.conftest import REPOSITORY, make_place
+from tests.conftest import REPOSITORY, Place
 from tests.data.conftest import Files
 from tests.evaluate.published import WRITERS, draw
 
@@ -47,6 +47,15 @@ def anchors(page: Path) -> set[str]:
     """Those that GitHub gives the headings of a page."""
     headings = re.findall(r"^#+ (.+)", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    navigation = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    entries = [entry for section in navigation for entry in section.values()]
+    lists = [[{"": entry}] if isinstance(entry, str) else entry for entry in entries]
+    named = {page for pages in lists for one in pages for page in one.values()}
+    docs = {path.name for path in (REPOSITORY / "docs").iterdir() if path.suffix in (".md", ".ipynb")}
+    assert named == docs | {"index.md", "gallery.md", "api.md"}
 
 
 def test_every_command_that_is_shown_has_its_options_and_every_target_is_made() -> None:
@@ -109,19 +118,6 @@ def test_the_findings_are_those_of_committed_results(page: str) -> None:
         assert [as_text(value, form) for value in values] == numbers, finding
 
 
-@pytest.mark.parametrize("page", ["results.md", "study.md"])
-def test_pages_name_every_seed_with_a_weak_kind_of_question(page: str) -> None:
-    gates = pd.read_csv(PUBLISHED / "check_scale" / "gates.csv")
-    assert "fail" not in set(gates["verdict"])
-    weak = gates[gates["verdict"] == "weak"]
-    text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
-    (paragraph,) = [one for one in text.split("\n\n") if "check_scale/gates.md" in one and "305" in one]
-    assert {int(seed) for seed in weak["seed"]} == {int(seed) for seed in re.findall(r"\b30\d\b", paragraph)}
-    assert {kind.split(",")[0] for kind in weak["what"]} == {"relation", "owner"}
-    of_last = weak[(weak["seed"] == 305) & weak["what"].str.startswith("relation")]["value"]
-    assert f"{of_last.min():.0f} to {of_last.max():.0f} %" in paragraph
-
-
 def test_the_table_that_readme_shows_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     block = next(block for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) if block.startswith("measure "))
@@ -145,9 +141,7 @@ def test_an_interval_is_recomputed_from_committed_scores_as_the_page_shows(monke
     assert found >= 5
 
 
-def test_the_verdicts_are_recomputed_from_the_p_of_their_parts_as_the_page_shows(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_verdicts_are_recomputed_from_the_p_of_their_parts_as_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     page: dict[str, Any] = {}
     exec(shown("python", "Recompute the verdicts", "study.md"), page)
@@ -158,14 +152,13 @@ def test_the_verdicts_are_recomputed_from_the_p_of_their_parts_as_the_page_shows
 
 @pytest.mark.slow
 def test_a_benchmark_of_one_s_own_beside_every_published_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On trials that are trained already; a file that does not fit is refused before anything runs."""
     section = ("A benchmark of your own", "../README.md")
     line, entry = shown("json", *section), yaml.safe_load(shown("yaml", *section))
     told = yaml.safe_load(shown("yaml", "Your own benchmark", "your-own-data.md"))
     assert told["benchmarks"]["signs"] == entry["benchmarks"]["signs"]
-    place = make_place(tmp_path)
     monkeypatch.chdir(tmp_path)
     files = Files(tmp_path)
     files.captions("captions.tar", range(80))

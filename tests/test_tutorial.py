@@ -64,13 +64,13 @@ def test_every_command_of_the_first_hour_works(again: Place) -> None:
     assert "-0.3" in told["A learning-rate law from a table: fit-lr-law"].replace("−", "-"), "the law's slope"
 
 
-def test_the_notebook_runs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_runs(again: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder of which the scale asks fewer questions, without examples."""
     from matplotlib.figure import Figure
 
-    change(place.folder / "sweeps" / "scales" / "smoke.yaml", "shots: [0, 4, 8]", "shots: [0]")
+    change(again.folder / "sweeps" / "scales" / "smoke.yaml", "shots: [0, 4, 8]", "shots: [0]")
     monkeypatch.chdir(REPOSITORY / "docs")
-    monkeypatch.setattr(tempfile, "mkdtemp", lambda: str(place.folder))
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda: str(again.folder))
     notebook = json.loads((REPOSITORY / "docs" / "notebook.ipynb").read_text(encoding="utf-8"))
     names: dict[str, Any] = {}
     for cell in notebook["cells"]:

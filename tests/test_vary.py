@@ -6,7 +6,7 @@ import pytest
 
 from mm1_lab.cli import main
 from mm1_lab.commands.running import varied_sweep
-from mm1_lab.config import is_of_recipe, load_sweep
+from mm1_lab.config import Recipe, is_of_recipe, load_sweep
 from mm1_lab.files import write_text
 from tests.conftest import REPOSITORY, Refused
 
@@ -20,6 +20,10 @@ def written(recipe: str, *varied: str, grid: bool = False) -> Path:
     return path
 
 
+def arms_of(path: Path) -> dict[str, Recipe]:
+    return load_sweep(path, REPOSITORY / "sweeps").arms
+
+
 @pytest.mark.usefixtures("here")
 def test_one_field_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
     varied = ("image_tokens=64,144", "data_mix.text=0.5,2")
@@ -29,9 +33,9 @@ def test_one_field_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
     planned = capsys.readouterr().out
     path = written("base", *varied)
     assert f"{path}: `run` with these options writes this sweep" in planned
-    sweep = load_sweep(path, REPOSITORY / "sweeps")
-    assert list(sweep.arms) == ["base", "image_tokens 64", "data_mix.text 0.5", "data_mix.text 2"], "144 is the base's"
-    mixes = {name: recipe.data_mix.model_dump() for name, recipe in sweep.arms.items()}
+    arms = arms_of(path)
+    assert list(arms) == ["base", "image_tokens 64", "data_mix.text 0.5", "data_mix.text 2"], "144 is the base's"
+    mixes = {name: recipe.data_mix.model_dump() for name, recipe in arms.items()}
     assert mixes["data_mix.text 2"] == mixes["base"] | {"text": 2}
     content = path.read_text(encoding="utf-8")
     path.write_text(content + "contrasts: []\n", encoding="utf-8")
@@ -43,8 +47,7 @@ def test_one_field_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
 def test_run_writes_the_sweep_before_anything_is_trained(refused: Refused) -> None:
     assert "one seed decides nothing" in refused("run", "base", "--vary", "steps=1e5,3e5", "--until-decided", *SMOKE)
     (path,) = Path("sweeps").glob("*.yaml")
-    arms = load_sweep(path, REPOSITORY / "sweeps").arms
-    assert [recipe.steps for recipe in arms.values()] == [200_000, 100_000, 300_000]
+    assert [recipe.steps for recipe in arms_of(path).values()] == [200_000, 100_000, 300_000]
 
 
 @pytest.mark.usefixtures("here")
@@ -64,14 +67,10 @@ def test_a_sweep_that_was_written_for_another_recipe_is_not_run_in_its_place(ref
 
 @pytest.mark.usefixtures("here")
 def test_all_combinations_and_the_base_to_compare_them_with() -> None:
-    arms = load_sweep(
-        written("base", "image_tokens=64,144", "data_mix.text=1,2", grid=True), REPOSITORY / "sweeps"
-    ).arms
+    arms = arms_of(written("base", "image_tokens=64,144", "data_mix.text=1,2", grid=True))
     assert list(arms) == ["64 1", "64 2", "144 1", "144 2"], "144 1 is the base"
     assert (arms["64 2"].image_tokens, arms["64 2"].data_mix.model_dump()["text"]) == (64, 2)
-    arms = load_sweep(
-        written("base", "image_tokens=64,144", "data_mix.text=2,4", grid=True), REPOSITORY / "sweeps"
-    ).arms
+    arms = arms_of(written("base", "image_tokens=64,144", "data_mix.text=2,4", grid=True))
     assert list(arms) == ["base", "64 2", "64 4", "144 2", "144 4"]
 
 
@@ -79,17 +78,14 @@ def test_all_combinations_and_the_base_to_compare_them_with() -> None:
 def test_other_values_are_another_sweep() -> None:
     """Also where their letters are the same, or too many for a file's name; a default is the base's own."""
     paths = [written("base", f"frozen={varied}") for varied in ("[encoder],[decoder]", "[encoder, decoder]")]
-    arms = [list(load_sweep(path, REPOSITORY / "sweeps").arms) for path in paths]
+    arms = [list(arms_of(path)) for path in paths]
     assert arms == [["base", "frozen encoder", "frozen decoder"], ["base", "frozen encoder, decoder"]]
     written("base", f"steps={','.join(map(str, range(1, 80)))}")
-    names = [
-        varied_sweep("base", [varied], False)[0].name
-        for varied in ("data_mix.books=1,2", "data_mix.books_1=2", "decoder=a,b", "decoder=a_b")
-    ]
+    alike = ("data_mix.books=1,2", "data_mix.books_1=2", "decoder=a,b", "decoder=a_b")
+    names = [varied_sweep("base", [varied], False)[0].name for varied in alike]
     assert len(set(names)) == 4 and names[0] == "base_by_data_mix.books_1_2.yaml"
     assert varied_sweep("base", ["data_mix.synthetic_share=0"], False)[0].stem == "base_by_data_mix.synthetic_share_0"
-    images = load_sweep(written("base", "images=shown,blind"), REPOSITORY / "sweeps")
-    assert list(images.arms) == ["base", "images blind"]
+    assert list(arms_of(written("base", "images=shown,blind"))) == ["base", "images blind"]
 
 
 WRONG = {
@@ -136,5 +132,5 @@ def test_a_value_is_not_left_out_as_the_base_s_if_the_base_gets_another(refused:
 @pytest.mark.usefixtures("here")
 def test_the_recipe_is_the_one_that_the_sweep_starts_from() -> None:
     write_text(Path("recipes/base.yaml"), "image_tokens: 64\n")
-    arms = load_sweep(written("base", "image_tokens=64,144"), REPOSITORY / "sweeps").arms
+    arms = arms_of(written("base", "image_tokens=64,144"))
     assert {arm: recipe.image_tokens for arm, recipe in arms.items()} == {"base": 64, "image_tokens 144": 144}
