@@ -118,6 +118,19 @@ def test_the_findings_are_those_of_committed_results(page: str) -> None:
         assert [as_text(value, form) for value in values] == numbers, finding
 
 
+@pytest.mark.parametrize("page", ["results.md", "study.md"])
+def test_pages_name_every_seed_with_a_weak_kind_of_question(page: str) -> None:
+    gates = pd.read_csv(PUBLISHED / "check_scale" / "gates.csv")
+    assert "fail" not in set(gates["verdict"])
+    weak = gates[gates["verdict"] == "weak"]
+    text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
+    (paragraph,) = [one for one in text.split("\n\n") if "check_scale/gates.md" in one and "305" in one]
+    assert {int(seed) for seed in weak["seed"]} == {int(seed) for seed in re.findall(r"\b30\d\b", paragraph)}
+    assert {kind.split(",")[0] for kind in weak["what"]} == {"relation", "owner"}
+    of_last = weak[(weak["seed"] == 305) & weak["what"].str.startswith("relation")]["value"]
+    assert f"{of_last.min():.0f} to {of_last.max():.0f} %" in paragraph
+
+
 def test_the_table_that_readme_shows_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     block = next(block for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) if block.startswith("measure "))
