@@ -164,7 +164,8 @@ class Case:
         with torch.device("meta"):
             model = build_mm1(self.stage, tokenizer)
         model.train()
-        prepare(self.stage.model_copy(update={"compile": False}), model.decoder, model.encoder, model.connector)
+        stage = self.stage.model_copy(update={"compile": False})
+        prepare(stage, self.scale.resources, model.decoder, model.encoder, model.connector)
         names = list(self.stage.shares)
 
         def objective(batch: Batch) -> Losses:
@@ -202,14 +203,14 @@ def real_case(tower: str, decoder: str, checkpointing: bool, rows: int, folder: 
             "decoder": PretrainedDecoder.model_validate(described[1] | text_shape(described[1]["size"], text)),
             "image_size": vision.image_size,
             "sequence_length": 2048,
-            "gradient_checkpointing": checkpointing,
             "training": base.training.model_copy(update={"batch_size": rows}),
             **changes,
         }
     )
     images = 9
+    resources = scale.resources.model_copy(update={"gradient_checkpointing": checkpointing})
     scale = scale.model_copy(
-        update={"images_per_row": dict.fromkeys(stage.shares, float(images)), "gradient_checkpointing": checkpointing}
+        update={"images_per_row": dict.fromkeys(stage.shares, float(images)), "resources": resources}
     )
     return Case(stage, scale, text.vocab_size, rows, images)
 

@@ -93,7 +93,7 @@ def cases(amounts: Amounts) -> list[Case]:
                     "vocabulary=151936",
                     f"train.batch_size={rows}",
                     "sequence_length=2048",
-                    "gradient_checkpointing=false",
+                    "resources.gradient_checkpointing=false",
                     *few_questions,
                 ),
                 warmup_steps=10,

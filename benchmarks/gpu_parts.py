@@ -18,6 +18,7 @@ import torch
 
 from benchmarks.gpu import WHY, Case, WideWorld, cases
 from benchmarks.setting import FULL, base_evaluation, mixture_batches, multimodal_stage, real_tokens
+from mm1_lab.config import Resources
 from mm1_lab.data.batches import Batch
 from mm1_lab.model import build_mm1, read_rows
 from mm1_lab.model.modeling_mm1 import IMAGES_AT_ONCE
@@ -42,7 +43,7 @@ def measure(case: Case, micro_batches: int, rounds: int = 6) -> tuple[list[Part]
     stage = multimodal_stage(base_evaluation(case.amounts, data))
     with device:
         model = build_mm1(stage, data.tokenizer).train()
-    prepare(stage, model.decoder, model.encoder, model.connector)
+    prepare(stage, Resources(), model.decoder, model.encoder, model.connector)
     optimiser, _ = build_optimiser(model, stage.training)
     make = mixture_batches(stage, data)
     batches = [make(number) for number in range(rounds)]

@@ -118,8 +118,8 @@ VARIABLES = {
 JSON = {
     "plan": "`scale`; `trials` (`sweep`, `arm`, `seed`, `fingerprint`, `state`); `stages` (`kind`, `fingerprint`, "
     "`seed`, `state`, `why`, and if missing `parameters`, `active`, `flops`, `memory_bytes`, `disk_bytes`, "
-    "`checkpoint_bytes`, and `seconds` or, with GPUs, `gpus`, `rows`, `bytes_per_gpu`, `gpu_hours`); `seconds`; "
-    "`notes`",
+    "`checkpoint_bytes`, and `seconds` or, with GPUs, `gpus`, `rows`, `recomputes`, `bytes_per_gpu`, `gpu_hours`); "
+    "`seconds`; `notes`",
     "status": "`sweeps` (`sweep`, `scale`, `trials` with `arm`, `seed`, `fingerprint`, `state`: done, missing or "
     "failed, `why`; and `not_asked_for`, how many more); `failures` of other stages (`stage`, `reason`, `log`)",
     "show": "by arm its recipe, or of the arms named `recipe`, `fingerprint`, `parameters without embeddings`, "

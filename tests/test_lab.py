@@ -24,7 +24,7 @@ SHRUNK = (
     "connector_width=16", "sequence_length=1536", "train.steps=2", "train.batch_size=2", "evaluate.questions=8",
     "evaluate.blocks=8",
     "evaluate.batch_size=16", "evaluate.shots=[0]", "compile=false", "resources={cpus: 1, gpus: 0}",
-    "gradient_checkpointing=true",
+    "resources.gradient_checkpointing=true",
 )  # fmt: skip
 BASE = load_sweep(SWEEPS / "data_mix.yaml").base
 Refused = Callable[..., str]

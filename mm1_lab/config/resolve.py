@@ -177,7 +177,6 @@ class _Resolver:
             data_order=recipe.data_order,
             training=self.training(decoder),
             drop_overlong=drop_overlong,
-            gradient_checkpointing=scale.gradient_checkpointing,
             attention=scale.packed_attention,
         )
 
@@ -204,8 +203,7 @@ class _Resolver:
         known = self.data.instructions
         model: MultimodalStage | PretrainedMM1
         if sft.start:
-            how = {"gradient_checkpointing": scale.gradient_checkpointing, "attention": scale.packed_attention}
-            model = self.models.whole(sft.start).model_copy(update=how)
+            model = self.models.whole(sft.start).model_copy(update={"attention": scale.packed_attention})
         else:
             model = self.multimodal()
         if scale.sft is None:
@@ -295,7 +293,6 @@ class _Resolver:
             size=size,
             training=scale.decoder,
             attention=scale.packed_attention,
-            gradient_checkpointing=scale.gradient_checkpointing,
         )
         if name not in scale.upcycled:
             return stage

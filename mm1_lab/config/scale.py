@@ -129,6 +129,10 @@ class Resources(Config):
     accumulation). 0: all, or as many as fit the scale's `hardware`. In decoder and multimodal training and instruction
     tuning. Changes results only by rounding; in a mixture of experts, also the balance loss, which is then that of each
     micro-batch."""
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    """Whether these stages compute activations again in the backward pass instead of storing them, which takes a third
+    more operations. `auto`: where by the plan less than half of a process's rows would fit the scale's `hardware` at a
+    time. Changes results only by rounding."""
 
     @field_validator("gpus")
     @classmethod
@@ -245,8 +249,6 @@ class Scale(Config):
     """How training keeps the documents of a packed row apart: `masked`, a mask over all pairs of positions; `varlen`,
     variable-length kernels (bf16 on a GPU). On a CPU without `compile`, documents are computed in blocks either way.
     Default: `varlen` with bf16 on GPUs, otherwise `masked`."""
-    gradient_checkpointing: bool = False
-    """Whether decoder and multimodal training recompute activations in the backward pass instead of storing them."""
     reuse_processes: bool = False
     """Whether a process runs many stages; suits short stages."""
 

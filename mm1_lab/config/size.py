@@ -221,9 +221,8 @@ class PretrainedMM1(PretrainedModel):
     connector: ConnectorConfig
     blind: bool = False
     """Whether it was trained with one flat colour in place of every image."""
-    gradient_checkpointing: bool = False
     attention: Attention = "masked"
-    """As in MultimodalStage, from the scale; so is `gradient_checkpointing`."""
+    """As in MultimodalStage, from the scale."""
 
 
 class PretrainedModels(Protocol):

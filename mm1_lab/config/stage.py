@@ -276,7 +276,6 @@ class DecoderStage(Stage):
     size: Size
     training: DecoderTraining
     attention: Attention = "masked"
-    gradient_checkpointing: bool = False
     upcycled_from: "DecoderStage | None" = None
     """A dense decoder whose feed-forward initialises every expert."""
 
@@ -306,7 +305,7 @@ class DecoderStage(Stage):
         longest = max(phase.sequence_length for phase in phases)
         # in rows of the longest phase, whichever phase has the largest batches
         rows = max(-(-phase.batch_size * phase.sequence_length // longest) for phase in phases)
-        kept, layer = decoder_activations(size, itemsize, self.gradient_checkpointing)
+        kept, layer = decoder_activations(size, itemsize, scale.resources.gradient_checkpointing is True)
         return training_cost(
             flops,
             network,
@@ -388,7 +387,7 @@ class WholeModelStage(Stage):
 
     def cost(self, network: Network, scale: Scale) -> Cost:
         encoder, decoder = self.architecture.encoder, self.architecture.decoder.shape
-        checkpointing = self.architecture.gradient_checkpointing
+        checkpointing = scale.resources.gradient_checkpointing is True
         itemsize = bytes_per_value(self.precision)
         length = self.row_length()
         passes = self._passes()
@@ -465,7 +464,6 @@ class MultimodalStage(WholeModelStage):
     blind: bool
     drop_overlong: bool = False
     """Whether documents that do not fit a row are left out: images take more positions than the sources allow for."""
-    gradient_checkpointing: bool = False
     attention: Attention = "masked"
     stop_after: int | None = None
     """Step after which training stops, before the end of its schedule."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from mm1_lab.config import EvaluationStage, ModelStage, RequestError, Trial
 from mm1_lab.files import DONE, locked
@@ -19,8 +20,8 @@ from mm1_lab.orchestrate.execution.worklist import Observer, WorkList
 from mm1_lab.orchestrate.planning.cost import (
     check_disk,
     check_feasible,
+    fitted_resources,
     measured_slowness,
-    rows_at_a_time,
     stage_seconds,
 )
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan, make_tasks
@@ -84,7 +85,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
     Raises Leaving if this process leaves some of them to others, or to a later command.
     """
     plan = make_plan(request.trials, request.ledger)
-    rows = _prepare(plan, request, executor) if plan.tasks else {}
+    fitted = _prepare(plan, request, executor) if plan.tasks else {}
     trials = request.write_manifest()
     _record_diverged(plan, request.ledger)
     work_list = None
@@ -93,7 +94,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
         loggers.append(MlflowLogger(request.folder, request.ledger))
     try:
         if plan.tasks:
-            work_list = work_through(plan, request, executor, rows, loggers)
+            work_list = work_through(plan, request, executor, fitted, loggers)
         with locked(request.folder / ".draw.lock"):  # processes that share the work end at the same time
             if newest := _newest_undrawn(request, trials):
                 print("Drawing tables and figures …", flush=True)
@@ -126,7 +127,7 @@ def _record_diverged(plan: Plan, ledger: Ledger) -> None:
             ledger.record_failure(trial.fingerprint, trial.name, 1, "diverged", diverged[cause], cause)
 
 
-def _prepare(plan: Plan, request: Request, executor: Executor) -> dict[str, int]:
+def _prepare(plan: Plan, request: Request, executor: Executor) -> dict[str, dict[str, Any]]:
     """Says what is to be done, and checks that it can be."""
     states = [plan.stages[trial.fingerprint].state for trial in plan.trials]
     done = f"{states.count('done')} of {counted(len(states), 'trial')} done before"
@@ -138,8 +139,8 @@ def _prepare(plan: Plan, request: Request, executor: Executor) -> dict[str, int]
     return check_runnable(plan, request, executor)
 
 
-def check_runnable(plan: Plan, request: Request, executor: Executor) -> dict[str, int]:
-    """Checks that the plan can be run, and opens the executor. Returns the rows of `rows_at_a_time`."""
+def check_runnable(plan: Plan, request: Request, executor: Executor) -> dict[str, dict[str, Any]]:
+    """Checks that the plan can be run, and opens the executor. Returns the `fitted_resources`."""
     if request.scale_name == "paper" and not request.data_path:
         raise RequestError(
             f"--scale paper is for planning: mm1-lab plan {request.asked} --scale paper; to train at these sizes, give "
@@ -151,14 +152,18 @@ def check_runnable(plan: Plan, request: Request, executor: Executor) -> dict[str
     check_feasible(plan, request)
     executor.open(request.scale)
     executor.check_room(plan.tasks.values(), request.scale)
-    return rows_at_a_time(plan, request)
+    return fitted_resources(plan, request)
 
 
 def work_through(
-    plan: Plan, request: Request, executor: Executor, rows: Mapping[str, int], observers: Sequence[Observer] = ()
+    plan: Plan,
+    request: Request,
+    executor: Executor,
+    fitted: Mapping[str, Mapping[str, Any]],
+    observers: Sequence[Observer] = (),
 ) -> WorkList:
     """Runs the plan's tasks and shows their progress; returns which are done, failed (also recorded in the ledger) and
-    blocked. `rows` are those of `check_runnable`."""
+    blocked. `fitted` is what `check_runnable` returned."""
     ledger = request.ledger
     worker = Worker(
         results=ledger.results,
@@ -168,7 +173,7 @@ def work_through(
         parts=ledger.parts,
         tokenizer=request.tokenizer,
         commit=repository_commit(),
-        rows=rows,
+        fitted=fitted,
         connectors=request.sweep.connectors,
     )
 

@@ -55,7 +55,7 @@ def train_decoder(run: StageRun[DecoderStage]) -> None:
         decoder = new_decoder(stage, run.data.tokenizer)
     if stage.upcycled_from and team.is_first():
         upcycle(decoder, run.inputs["upcycled_from"])
-    prepare(stage, decoder)
+    prepare(stage, run.resources, decoder)
 
     def objective(batch: Batch) -> Losses:
         states = read_rows(decoder, decoder.get_input_embeddings()(batch.tokens), batch)

@@ -73,7 +73,7 @@ def train_mm1(
     stage: ModelStage = run.stage
     for part in stage.frozen:
         getattr(model, part).requires_grad_(False)
-    prepare(stage, model.decoder, model.encoder, model.connector)
+    prepare(stage, run.resources, model.decoder, model.encoder, model.connector)
     names = list(stage.shares)
 
     def objective(batch: Batch) -> Losses:

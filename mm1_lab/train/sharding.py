@@ -24,7 +24,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, Qwen2MoeTopKRouter
 
 from mm1_lab import team
-from mm1_lab.config import DecoderStage, ModelStage
+from mm1_lab.config import DecoderStage, ModelStage, Resources
 from mm1_lab.config.cost import expert_dimension, keeps_whole_gradients, shard_group, state_bytes
 from mm1_lab.model import Encoder, read_by_document
 
@@ -43,10 +43,12 @@ def compile_parts(*modules: nn.Module) -> None:
         layer.compile()
 
 
-def prepare(stage: DecoderStage | ModelStage, decoder: PreTrainedModel, *others: nn.Module) -> None:
+def prepare(
+    stage: DecoderStage | ModelStage, resources: Resources, decoder: PreTrainedModel, *others: nn.Module
+) -> None:
     """Sets checkpointing, attention and compilation of a stage's parts; `others` are MM1's encoder and connector."""
     parts = stage if isinstance(stage, DecoderStage) else stage.architecture
-    if parts.gradient_checkpointing:
+    if resources.gradient_checkpointing is True:  # `auto` is for a plan to decide
         encoders = [part for other in others for part in other.modules() if isinstance(part, Encoder)]
         for part in (decoder, *(encoder.vision for encoder in encoders)):
             part.activation_checkpointing_enable({"use_reentrant": False})

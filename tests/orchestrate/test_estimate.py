@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
 
 from mm1_lab.cli import main
 from mm1_lab.config import (
@@ -221,11 +222,14 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
         assert main(words) == code
         return "".join(capsys.readouterr())
 
-    too_small = asked("plan", 0.003, code=2)
-    assert asked("run --inline", 0.003, code=2).endswith(too_small) and too_small.count("\n") == 1
+    stored = "resources.gradient_checkpointing=false"
+    too_small = asked("plan", 0.003, stored, code=2)
+    assert asked("run --inline", 0.003, stored, code=2).endswith(too_small) and too_small.count("\n") == 1
     told = "on each of 1 h100, which has 3 MB (a tenth stays free); use more `workers`{}, or a smaller model"
-    assert told.format(", --set gradient_checkpointing=true") in too_small, "not a smaller batch than one row"
-    several = ("gradient_checkpointing=true", "resources.micro_batch=2")
+    remedy = ", --set resources.gradient_checkpointing=auto"
+    assert told.format(remedy) in too_small, "not a smaller batch than one row"
+    assert told.format("") in asked("plan", 0.003, code=2)
+    several = ("resources.gradient_checkpointing=true", "resources.micro_batch=2")
     assert told.format(", a smaller resources.micro_batch") in asked("plan", 0.003, *several, code=2)
     assert "2 `workers`, but hardware.count is 1" in asked("plan", 1, "workers={85M: 2}")
     assert "2 `workers`, but hardware.count is 1" in asked("run", 1, "workers={85M: 2}", code=2)
@@ -243,10 +247,24 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
         rows.append(len(getattr(batch, "tokens", ())))
         return forward(self, batch, *share)
 
+    again: list[object] = []
+    enable = PreTrainedModel.activation_checkpointing_enable
+
+    def noted(self: PreTrainedModel, *rest: Any) -> None:
+        again.append(self)
+        enable(self, *rest)
+
     monkeypatch.setattr(Training, "forward", counted)
+    monkeypatch.setattr(PreTrainedModel, "activation_checkpointing_enable", noted)
     short = [f"{name}.steps=2" for name in ("encoder", "decoder", "train")]
-    asked("run --inline", 0.012, *short, "evaluate.questions=8", "evaluate.shots=[0]")
+    short += ["evaluate.questions=8", "evaluate.shots=[0]"]
+    asked("run --inline", 0.012, *short)
     assert rows[-4:] == [2] * 4 and 8 in rows, "the decoder's first phase is not divided"
+    assert not again, "half of the rows fit"
+    told = asked("plan", 0.01)
+    assert re.search(r"multimodal +waits .* 1 +2, recomputed +7.29 MB", told)
+    asked("run --inline --anew", 0.01, *short)
+    assert rows[-4:] == [2] * 4 and len(again) == 2, "encoder and decoder"
 
 
 @pytest.mark.soak

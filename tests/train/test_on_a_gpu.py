@@ -10,7 +10,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import Qwen2ForCausalLM
 
 from mm1_lab import team
-from mm1_lab.config import MultimodalStage, SftStage, Size, Stage
+from mm1_lab.config import MultimodalStage, Resources, SftStage, Size, Stage
 from mm1_lab.data.batches import Batch
 from mm1_lab.model import build_decoder, read_by_document, read_rows
 from mm1_lab.model.decoder import decoder_config, initialise, sparse_layers
@@ -119,11 +119,13 @@ def test_a_stage_learns_what_it_learns_on_a_processor(
     assert_close(tmp_path / "cpu", tmp_path / "cuda", 1e-3)
 
 
-@pytest.mark.parametrize("changes", [{}, {"compile": True}, {"gradient_checkpointing": True}], ids=str)
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("compiled", [False, True])
 def test_half_precision_trains_alike(
-    changes: dict[str, bool], multimodal_stage: MultimodalStage, finished: Finished, tmp_path: Path
+    compiled: bool, checkpointing: bool, multimodal_stage: MultimodalStage, finished: Finished, tmp_path: Path
 ) -> None:
-    assert_close(finished(multimodal_stage), train(half(multimodal_stage, **changes), tmp_path, finished), 0.05)
+    stage, resources = half(multimodal_stage, compile=compiled), Resources(gradient_checkpointing=checkpointing)
+    assert_close(finished(multimodal_stage), train(stage, tmp_path, finished, resources), 0.05)
 
 
 @pytest.mark.parametrize("kind", ["decoder", "multimodal", "sft"])

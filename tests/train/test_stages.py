@@ -5,11 +5,13 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from mm1_lab import team
 from mm1_lab.config import DecoderStage, MultimodalStage, RequestError, Resources, Stage
@@ -149,7 +151,7 @@ def test_a_processor_reads_documents_apart_and_a_gpu_with_varlen_alone(
     for device in ("cpu", "cuda"):
         monkeypatch.setattr(team, "device", lambda device=device: torch.device(device))
         for stage in (multimodal_stage, varlen):
-            sharding.prepare(stage, nn.Module())  # type: ignore[arg-type]
+            sharding.prepare(stage, Resources(), nn.Module())  # type: ignore[arg-type]
             found.append(len(read_apart))
     assert found == [1, 2, 2, 3]
 
@@ -312,6 +314,25 @@ def test_micro_batches_add_up_to_a_step(
         assert "busiest_expert/layer_1" in first[0] and first[1] == pytest.approx(first[0], rel=1e-5)
     else:
         assert_alike(whole, folder)
+
+
+@pytest.mark.parametrize("kind", ["experts", "multimodal", "sft"])
+def test_activations_that_are_computed_again_change_nothing(
+    kind: str, request: pytest.FixtureRequest, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = []
+    enable = PreTrainedModel.activation_checkpointing_enable
+
+    def noted(self: PreTrainedModel, *rest: Any) -> None:
+        again.append(self)
+        enable(self, *rest)
+
+    monkeypatch.setattr(PreTrainedModel, "activation_checkpointing_enable", noted)
+    stage = request.getfixturevalue(f"{kind}_stage")
+    stored = finished(stage)
+    assert not again
+    assert_same(stored, train(stage, tmp_path, finished, Resources(gradient_checkpointing=True)))
+    assert len(again) == (1 if kind == "experts" else 2), "decoder and encoder"
 
 
 def test_another_order_of_the_data_reads_each_batch_once(

@@ -319,9 +319,14 @@ def test_each_node_holds_the_model(
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True, "attention": "varlen"}, {"compile": True}])
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("changes", [{"attention": "varlen"}, {"compile": True}])
 def test_torchrun_starts_a_team(
-    changes: dict[str, object], multimodal_stage: MultimodalStage, finished: Finished, tmp_path: Path
+    changes: dict[str, object],
+    checkpointing: bool,
+    multimodal_stage: MultimodalStage,
+    finished: Finished,
+    tmp_path: Path,
 ) -> None:
     stage = multimodal_stage.model_copy(update=changes)
     inputs = {needed.fingerprint: str(finished(needed)) for needed in stage.inputs.values()}
@@ -331,11 +336,12 @@ import sys
 from pathlib import Path
 from torch import distributed
 sys.path.insert(0, {str(REPOSITORY)!r})
-from mm1_lab.config import MultimodalStage
+from mm1_lab.config import MultimodalStage, Resources
 from tests.train.conftest import train
 distributed.init_process_group("gloo")
 stage = MultimodalStage.model_validate_json({stage.model_dump_json()!r})
-train(stage, Path({str(folder)!r}), lambda needed: Path({inputs!r}[needed.fingerprint]))
+train(stage, Path({str(folder)!r}), lambda needed: Path({inputs!r}[needed.fingerprint]),
+      Resources(gradient_checkpointing={checkpointing}))
 """)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     result = subprocess.run(torchrun, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)

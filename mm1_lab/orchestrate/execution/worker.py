@@ -55,8 +55,8 @@ class Worker:
     """The folder of a pre-trained decoder whose tokenizer the data use."""
     commit: str | None = None
     """The repository's commit when the command started."""
-    rows: Mapping[str, int] = field(default_factory=dict)
-    """Rows that a GPU computes at a time, by fingerprint of the stage, where the scale's hardware decides it."""
+    fitted: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Fields of the stage's resources, by its fingerprint, which the scale's hardware decides."""
     connectors: OwnConnectors | None = None
     """The user's own, which the process that computes may run."""
     groups: Path | None = None
@@ -88,9 +88,7 @@ class Worker:
             if isinstance(error, Diverged):
                 return Outcome("diverged", str(error))
             if isinstance(error, MemoryError | torch.OutOfMemoryError):
-                remedy = (
-                    "resources.micro_batch=1, a smaller batch_size or sequence_length, or gradient_checkpointing=true"
-                )
+                remedy = "resources.micro_batch=1, resources.gradient_checkpointing=true, or a smaller batch_size"
                 return Outcome("out of memory", f"{reason}; take {remedy} (--set)")
             return Outcome("failed", reason)
 
@@ -134,9 +132,7 @@ class Worker:
         from mm1_lab.train.stages import run_stage
 
         self._reset_process(stage.seed)
-        resources = self.scale.resources
-        if stage.fingerprint in self.rows:
-            resources = resources.model_copy(update={"micro_batch": self.rows[stage.fingerprint]})
+        resources = self.scale.resources.model_copy(update=self.fitted.get(stage.fingerprint, {}))
         run_stage(stage, folder, inputs, self._data(stage), report, resources)
 
     def _reset_process(self, seed: int) -> None:

@@ -7,11 +7,11 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from mm1_lab.config import (
     Cost,
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 GPUS_OF_A_NODE = 8
 USABLE = 0.9
 """Share of a GPU's memory that the estimate uses; the rest is for kernels, communication and fragmentation."""
+RECOMPUTED = 4 / 3
+"""Operations of a training that computes its forward pass twice; measured, they are as fast as the others."""
 SPEEDS = {
     "encoder": (1e-5, 3.5e10),
     "decoder": (4e-5, 4e10),
@@ -69,6 +71,8 @@ class GpuShare:
     held: float
     """Bytes."""
     fits: bool
+    recomputes: bool = False
+    """Whether it computes activations again in the backward pass."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +113,10 @@ def estimate_stages(plan: Plan, request: Request) -> dict[str, Estimate]:
                 model = KINDS[type(trained)].build(trained, words)
             saved = connector_activations(model, trained.precision) if scale.hardware else 0.0
             networks[same] = Network(count_parameters(model), connector_flops(model), words.size, saved)
-        cost = stage.cost(networks[same], scale)
         if scale.hardware:
-            estimates[stage.fingerprint] = _estimate_on(scale.hardware, stage, cost, scale)
+            estimates[stage.fingerprint] = _estimate_on(scale.hardware, stage, networks[same], scale)
         else:
-            estimates[stage.fingerprint] = Estimate(cost, stage_seconds(stage, slowness))
+            estimates[stage.fingerprint] = Estimate(stage.cost(networks[same], scale), stage_seconds(stage, slowness))
     return estimates
 
 
@@ -129,10 +132,11 @@ def same_network(stage: Stage) -> str:
     return canonical_json({"kind": stage.KIND, **own, **parts})
 
 
-def _estimate_on(hardware: Hardware, stage: Stage, cost: Cost, scale: Scale) -> Estimate:
+def _estimate_on(hardware: Hardware, stage: Stage, network: Network, scale: Scale) -> Estimate:
     workers = stage.workers(scale)
-    share = gpu_share(cost, workers, scale, hardware)
-    seconds = cost.flops / (hardware.peak(stage.precision) * hardware.mfu) / workers
+    cost, share = _checkpointed(hardware, stage, network, scale)
+    flops = cost.flops * (RECOMPUTED if share.recomputes else 1)
+    seconds = flops / (hardware.peak(stage.precision) * hardware.mfu) / workers
     refused = ""
     if workers > hardware.count:
         refused = (
@@ -145,8 +149,8 @@ def _estimate_on(hardware: Hardware, stage: Stage, cost: Cost, scale: Scale) -> 
             remedies = "more `workers`"
             if share.rows > 1:
                 remedies += ", a smaller resources.micro_batch"
-            if not scale.gradient_checkpointing and stage.KIND != "encoder":
-                remedies += ", --set gradient_checkpointing=true"
+            if not share.recomputes and stage.KIND != "encoder":
+                remedies += ", --set resources.gradient_checkpointing=auto"
         part = scale.resources.gpus
         has = f"of which resources.gpus={part:g} gives it" if 0 < part < 1 else "which has"
         refused = (
@@ -155,6 +159,23 @@ def _estimate_on(hardware: Hardware, stage: Stage, cost: Cost, scale: Scale) -> 
             f"{short(_memory(scale, hardware), 'B')} (a tenth stays free); use {remedies}, or a smaller model"
         )
     return Estimate(cost, seconds, share, refused)
+
+
+def _checkpointed(hardware: Hardware, stage: Stage, network: Network, scale: Scale) -> tuple[Cost, GpuShare]:
+    """The stage with or without activation checkpointing, as the scale says; of `auto`, with it if less than half of a
+    GPU's rows fit without: two micro-batches cost 4 to 7 % (benchmarks/GPU.md), a second forward pass a third."""
+    settings = [scale.resources.gradient_checkpointing]
+    if stage.KIND not in ("decoder", "multimodal", "sft"):
+        settings = [False]
+    elif settings == ["auto"]:
+        settings = [False, True]
+    for recomputes in settings:
+        resources = scale.resources.model_copy(update={"gradient_checkpointing": recomputes})
+        cost = stage.cost(network, scale.model_copy(update={"resources": resources}))
+        share = replace(gpu_share(cost, stage.workers(scale), scale, hardware), recomputes=recomputes is True)
+        if share.fits and (not share.divided or 2 * share.rows * share.gpus >= cost.rows):
+            break
+    return cost, share
 
 
 def gpu_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuShare:
@@ -206,22 +227,25 @@ def _memory(scale: Scale, hardware: Hardware) -> float:
     return hardware.memory_bytes * (scale.resources.gpus or 1.0)
 
 
-def rows_at_a_time(plan: Plan, request: Request) -> dict[str, int]:
-    """The rows that a GPU computes at a time, by fingerprint, of missing trainings whose batches it would not hold.
+def fitted_resources(plan: Plan, request: Request) -> dict[str, dict[str, Any]]:
+    """Fields of the resources of missing trainings, by fingerprint, with which these fit the scale's hardware: the rows
+    that a GPU computes at a time, and whether it computes activations again.
 
     Raises RequestError for stages that do not fit their GPUs.
     """
     if not request.scale.hardware:
         return {}
-    rows = {}
+    fitted: dict[str, dict[str, Any]] = {}
     estimates = estimate_stages(plan, request)
     for task, stage in plan.missing:
         estimate = estimates[stage.fingerprint]
         if estimate.refused:
             raise RequestError(f"{task.label}: {stage.KIND}: {estimate.refused}")
-        if estimate.share and estimate.share.divided:
-            rows[stage.fingerprint] = estimate.share.rows
-    return rows
+        if stage.TRAINS and estimate.share:
+            fitted[stage.fingerprint] = {"gradient_checkpointing": estimate.share.recomputes}
+            if estimate.share.divided:
+                fitted[stage.fingerprint]["micro_batch"] = estimate.share.rows
+    return fitted
 
 
 def machine_slots(scale: Scale) -> int:

@@ -78,6 +78,7 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
             }
             if share:
                 values |= {"gpus": share.gpus, "rows": share.rows, "bytes_per_gpu": share.held}
+                values["recomputes"] = share.recomputes
                 values["gpu_hours"] = share.gpus * estimate.seconds / 3600
             else:
                 values["seconds"] = estimate.seconds
@@ -161,7 +162,8 @@ def _table(stages: Iterable[dict[str, Any]], gpu: str) -> list[str]:
             if gpu:
                 # what each GPU of the fullest stage computes and holds
                 fullest = max(group, key=lambda stage: stage["bytes_per_gpu"])
-                row += [str(fullest["gpus"]), str(fullest["rows"]), short(fullest["bytes_per_gpu"], "B")]
+                rows_of_gpu = f"{fullest['rows']}{', recomputed' if fullest['recomputes'] else ''}"
+                row += [str(fullest["gpus"]), rows_of_gpu, short(fullest["bytes_per_gpu"], "B")]
                 row.append(short(sum(stage["gpu_hours"] for stage in group)))
             else:
                 row.append(duration(sum(stage["seconds"] for stage in group)))
