@@ -58,6 +58,16 @@ def test_every_page_is_in_the_navigation_of_the_site() -> None:
     assert named == docs | {"index.md", "gallery.md", "api.md"}
 
 
+def test_no_command_line_ends_with_a_comment() -> None:
+    """The shell of macOS takes it for arguments when the line is pasted."""
+    for page in (*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")):
+        for block in re.findall(
+            r"^ *```(?:sh|bash)?\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+        ):
+            if not block.startswith("#!"):  # a script, which bash runs
+                assert not re.search(r"\s# ", block), (page.name, block)
+
+
 def test_every_command_that_is_shown_has_its_options_and_every_target_is_made() -> None:
     """In the pages and in the heads of sweeps; and the commands of targets take the variables that `make` lists."""
     parsers = command_parsers(make_parser())

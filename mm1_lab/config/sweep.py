@@ -1,6 +1,7 @@
 """A sweep: a base recipe, named arms (each a small change to it), panels, and contrasts stated before the runs; or a
 search over the fields of its recipe."""
 
+import os
 from collections.abc import Iterable
 from copy import deepcopy
 from itertools import product
@@ -217,7 +218,7 @@ def find_yaml(lacking: str, name: str, folders: Iterable[Path]) -> Path:
     known: set[str] = set()
     for folder in folders:
         path = folder / f"{name}.yaml"
-        if path.is_file():
+        if path.is_file() and path.name in os.listdir(path.parent):  # in this case, also where the system ignores it
             return path
         known |= {other.stem for other in folder.glob("*.yaml")}
     raise RequestError(f"{lacking} {name!r}{nearest(name, sorted(known))}")

@@ -1,6 +1,7 @@
 """The Lightning data module that serves the batches of a stage."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -29,7 +30,8 @@ class DataModule(pl.LightningDataModule):
         self._broken = BrokenPictures()
 
     def train_dataloader(self) -> DataLoader[TensorBatch | Exception]:
-        workers = self.resources.workers
+        # Apple's libraries do not survive a fork
+        workers = 0 if sys.platform == "darwin" else self.resources.workers
         if workers:
             os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive a fork
         return DataLoader(

@@ -38,6 +38,8 @@ CHILD = multiprocessing.get_context("fork")  # what is imported need not be impo
 
 def in_team(size: int, folder: Path, work: Callable[[], None]) -> None:
     """Does `work` in `size` processes that know each other; fails as one of them does."""
+    if sys.platform == "darwin":
+        pytest.skip("Apple's libraries do not survive a fork")
     if torch.cuda.is_initialized():
         pytest.skip("a process forked after CUDA has started cannot call it, as torch and Lightning do")
 
