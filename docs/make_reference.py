@@ -103,7 +103,7 @@ EXIT_CODES = {
 }
 
 VARIABLES = {
-    "RAY_TMPDIR": "where Ray keeps its files and sockets, a short path in ASCII; default: `TMPDIR` (on Linux), or `/tmp`",
+    "RAY_TMPDIR": "where Ray keeps its files and sockets, a short ASCII path; default: `TMPDIR` (on Linux), or `/tmp`",
     "TMPDIR": "where temporary files go",
     "MLFLOW_TRACKING_URI": "where runs are logged; default: the database in `results/local`",
     "MLFLOW_TRACKING_USERNAME`, `MLFLOW_TRACKING_PASSWORD`, `MLFLOW_TRACKING_TOKEN": "MLflow's own; never printed",
