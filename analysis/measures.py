@@ -86,7 +86,7 @@ def question_variance(study: Study, measure: Measure, arms: Collection[str]) -> 
     count = blocks.count(axis=1)
     deviations = blocks.sub(blocks.mean(axis=1), axis=0)
     apart = deviations.mul(np.sqrt(count / (count - 1)), axis=0)
-    of_benchmarks = apart.groupby(level=["seed", "benchmark"])
+    of_benchmarks = apart.groupby(level=["seed", "benchmark"], observed=True)
     variances = of_benchmarks.var() / of_benchmarks.count()
     shots = rows.groupby("benchmark", observed=True)["shots"].nunique()
     weights = shots / shots.sum()  # a benchmark counts as often as it has numbers of shots

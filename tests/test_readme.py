@@ -60,7 +60,7 @@ def test_every_page_is_in_the_navigation_of_the_site() -> None:
 
 def test_no_command_line_ends_with_a_comment() -> None:
     """The shell of macOS takes it for arguments when the line is pasted."""
-    for page in (*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")):
+    for page in [path for name in ("*.md", "docs/*.md", "contrib/*/*.md") for path in REPOSITORY.glob(name)]:
         for block in re.findall(
             r"^ *```(?:sh|bash)?\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
         ):

@@ -246,7 +246,7 @@ def _cost(study: Study, base: str) -> Iterator[Check]:
     records = {fingerprint: study.records[fingerprint] for fingerprint in _fingerprints(study, base)}
     minutes, _ = minutes_of(replace(study, records=records))
     if not np.isnan(minutes):
-        yield Check.within("cost", "core-seconds of the base's trial, without encoder and decoder", 60 * minutes)
+        yield Check.within("cost", "seconds of the base's trial, without encoder and decoder", 60 * minutes)
 
 
 def _no_ceiling(what: str, asked: pd.DataFrame) -> Check:

@@ -62,9 +62,9 @@ def table_by_benchmark(study: Study, name: str) -> Table:
     rows = []
     for shots, models in published.items():
         at_shots = asked[asked["shots"] == Measure.parse(shots).shots]
-        for arm, of_arm in at_shots.groupby("arm", sort=False):
+        for arm, of_arm in at_shots.groupby("arm", sort=False, observed=True):
             row = {"shots": shots, "model": str(arm)} | dict.fromkeys(labels, MISSING)
-            for benchmark, of_label in of_arm.groupby("label"):
+            for benchmark, of_label in of_arm.groupby("label", observed=True):
                 row[str(benchmark)] = _cell(of_label)
             rows.append(row)
         for model, cells in models.items():
@@ -72,7 +72,7 @@ def table_by_benchmark(study: Study, name: str) -> Table:
     frame = pd.DataFrame(rows)
     if study.manifest.in_world:
         mirrored = asked[asked["benchmark"].str.lower() != asked["label"].str.lower()]
-        names = mirrored.groupby("label")["benchmark"].unique()
+        names = mirrored.groupby("label", observed=True)["benchmark"].unique()
         frame = frame.rename(columns={label: f"{', '.join(own)} (mirrors {label})" for label, own in names.items()})
     notes = [OWN_TASKS]
     if (asked["label"] == "POPE").any():

@@ -185,7 +185,7 @@ def encoders_table(study: Study) -> Table:
 
 def scores_by_benchmark(study: Study) -> pd.DataFrame:
     """Arm × seed × benchmark × shots × metric: the score, and the percentage of answers that could not be parsed."""
-    rows = study.scores.groupby(["arm", "seed", "benchmark", "family", "shots", "metric"], sort=False)
+    rows = study.scores.groupby(["arm", "seed", "benchmark", "family", "shots", "metric"], sort=False, observed=True)
     table = pd.DataFrame(
         {
             "score": rows["score"].mean(),

@@ -57,9 +57,11 @@ def check_scale(options: argparse.Namespace) -> int:
         seeds = None if options.seeds is None else request.seeds
         # both may have the base and the blind control
         rules = _judge(request, ("validity", "data_mix"), PUBLISHED, seeds, validity_checks)
-        rules += _judge(request, ("controls",), PUBLISHED_CONTROLS, seeds, order_checks)
         verdicts += [rule.verdict for rule in rules]
-        if not rules:
+        order = _judge(request, ("controls",), PUBLISHED_CONTROLS, seeds, order_checks)
+        if rules:  # without them nothing says that the base can be trusted
+            verdicts += [rule.verdict for rule in order]
+        else:
             command = request.command("--seeds", options.seeds or "5")
             print(f"\nNo seed has finished trials of both base and blind; run: {command}")
     return FAILED if "fail" in verdicts or not verdicts else DONE

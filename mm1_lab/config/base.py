@@ -188,6 +188,13 @@ def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     key = _dotted(part for part in location if part != "[key]")
     if error["type"] == "extra_forbidden":
         word = str(location[-1]).split(".")[0]
+        sections = []
+        for name, field in model.model_fields.items() if len(location) == 1 else ():
+            section = field.annotation
+            if isinstance(section, type) and issubclass(section, BaseModel) and word in section.model_fields:
+                sections.append(f"{name}.{word}")
+        if sections:
+            return f"unknown key {key!r}; did you mean {' or '.join(sections)}?"
         return f"unknown key {key!r}{nearest(word, keys_at(model, location[:-1]), key.removesuffix(str(location[-1])))}"
     if error["type"] == "missing":
         return f"the key {key!r} is missing"

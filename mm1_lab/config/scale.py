@@ -131,8 +131,8 @@ class Resources(Config):
     micro-batch."""
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     """Whether these stages compute activations again in the backward pass instead of storing them, which takes a third
-    more operations. `auto`: where by the plan less than half of a process's rows would fit the scale's `hardware` at a
-    time. Changes results only by rounding."""
+    more operations if all parts are trained. `auto`: where by the plan less than half of a process's rows would fit the
+    scale's `hardware` at a time (with `micro_batch`: where these would not). Changes results only by rounding."""
 
     @field_validator("gpus")
     @classmethod
@@ -172,7 +172,8 @@ class Hardware(Config):
     memory: float | None = Field(None, gt=0, le=10_000)
     """Gigabytes per GPU. Default: those of the named one."""
     mfu: Share = 0.4
-    """Expected model FLOPs utilisation: the share of the peak performance that the model's own FLOPs reach."""
+    """Expected model FLOPs utilisation: the share of the peak performance that the model's own FLOPs reach, where
+    no activations are computed again."""
 
     def peak(self, precision: str) -> float:
         """FLOPs per second at a stage's `precision`."""

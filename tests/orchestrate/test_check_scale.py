@@ -12,6 +12,7 @@ import torch
 
 from mm1_lab import team
 from mm1_lab.cli import main
+from mm1_lab.commands import scales
 from mm1_lab.config import Check
 from mm1_lab.evaluate import attribute_probe, gates, pixel_reader
 from tests.conftest import Place, change
@@ -98,9 +99,14 @@ def test_one_gate_alone_needs_no_weights(place: Place, check: Ask, monkeypatch: 
     assert "base and blind; run: mm1-lab run validity --scale smoke --seeds 5\n" in told, "as for arms elsewhere"
     told = check("smoke", "--only", "validity", "--seeds", "3-4", code=1)
     assert "run: mm1-lab run validity --scale smoke --seeds 3-4\n" in told
+    passed = Check.within("order of the data", "", 1.0, most=2)
+    with monkeypatch.context() as there:
+        there.setattr(scales, "_judge", lambda _, sweeps, *rest: [passed] if sweeps == ("controls",) else [])
+        told = check("smoke", "--only", "validity", code=1)
+    assert "No seed has finished trials" in told, "another order alone says nothing of the base"
     told = check("mini", "--only", "validity", code=1)  # three of its rules fail
     assert re.search(r"nothing to judge; judging \S+/results/study/mini/data_mix instead\n", told)
-    assert "Validity of the base: data_mix, scale mini" in told and re.search(r"\ncost +core-seconds .* reported", told)
+    assert "Validity of the base: data_mix, scale mini" in told and re.search(r"\ncost +seconds .* reported", told)
     assert "Validity of the base: controls, scale mini" in told and "\norder of the data" in told
     assert not list(place.results.glob("store/*/DONE"))
     assert "there is no gate 'prompt'; did you mean 'prompts'" in check("smoke", "--only", "prompt", code=2)

@@ -229,6 +229,8 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
     remedy = ", --set resources.gradient_checkpointing=auto"
     assert told.format(remedy) in too_small, "not a smaller batch than one row"
     assert told.format("") in asked("plan", 0.003, code=2)
+    moved = asked("plan", 1, "gradient_checkpointing=true", code=2)
+    assert "unknown key 'gradient_checkpointing'; did you mean resources.gradient_checkpointing?" in moved
     several = ("resources.gradient_checkpointing=true", "resources.micro_batch=2")
     assert told.format(", a smaller resources.micro_batch") in asked("plan", 0.003, *several, code=2)
     assert "2 `workers`, but hardware.count is 1" in asked("plan", 1, "workers={85M: 2}")
@@ -261,6 +263,7 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
     asked("run --inline", 0.012, *short)
     assert rows[-4:] == [2] * 4 and 8 in rows, "the decoder's first phase is not divided"
     assert not again, "half of the rows fit"
+    assert re.search(r"multimodal +waits .* 1 +1 +4.9 MB", asked("plan", 0.008)), "a second pass would gain no row"
     told = asked("plan", 0.01)
     assert re.search(r"multimodal +waits .* 1 +2, recomputed +7.29 MB", told)
     asked("run --inline --anew", 0.01, *short)

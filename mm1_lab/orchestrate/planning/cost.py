@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mm1_lab.config import (
     Cost,
+    DecoderStage,
     EvaluationStage,
     Hardware,
     MultimodalStage,
@@ -39,7 +40,7 @@ GPUS_OF_A_NODE = 8
 USABLE = 0.9
 """Share of a GPU's memory that the estimate uses; the rest is for kernels, communication and fragmentation."""
 RECOMPUTED = 4 / 3
-"""Operations of a training that computes its forward pass twice; measured, they are as fast as the others."""
+"""Operations of a training that computes its forward pass twice, if all parts are trained."""
 SPEEDS = {
     "encoder": (1e-5, 3.5e10),
     "decoder": (4e-5, 4e10),
@@ -163,19 +164,24 @@ def _estimate_on(hardware: Hardware, stage: Stage, network: Network, scale: Scal
 
 def _checkpointed(hardware: Hardware, stage: Stage, network: Network, scale: Scale) -> tuple[Cost, GpuShare]:
     """The stage with or without activation checkpointing, as the scale says; of `auto`, with it if less than half of a
-    GPU's rows fit without: two micro-batches cost 4 to 7 % (benchmarks/GPU.md), a second forward pass a third."""
-    settings = [scale.resources.gradient_checkpointing]
-    if stage.KIND not in ("decoder", "multimodal", "sft"):
-        settings = [False]
-    elif settings == ["auto"]:
-        settings = [False, True]
-    for recomputes in settings:
+    GPU's rows fit without, and more with it: two micro-batches cost 4 to 7 % (benchmarks/GPU.md), a second forward pass
+    a third."""
+
+    def computed(recomputes: bool) -> tuple[Cost, GpuShare]:
         resources = scale.resources.model_copy(update={"gradient_checkpointing": recomputes})
         cost = stage.cost(network, scale.model_copy(update={"resources": resources}))
-        share = replace(gpu_share(cost, stage.workers(scale), scale, hardware), recomputes=recomputes is True)
-        if share.fits and (not share.divided or 2 * share.rows * share.gpus >= cost.rows):
-            break
-    return cost, share
+        return cost, replace(gpu_share(cost, stage.workers(scale), scale, hardware), recomputes=recomputes)
+
+    asked = scale.resources.gradient_checkpointing
+    if stage.KIND not in (DecoderStage.KIND, MultimodalStage.KIND, SftStage.KIND):
+        return computed(False)
+    if asked != "auto":
+        return computed(asked)
+    cost, stored = computed(False)
+    if stored.fits and (not stored.divided or 2 * stored.rows * stored.gpus >= cost.rows):
+        return cost, stored
+    again = computed(True)
+    return (cost, stored) if stored.fits and stored.rows >= again[1].rows else again
 
 
 def gpu_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuShare:

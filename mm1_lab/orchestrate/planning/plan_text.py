@@ -162,7 +162,10 @@ def _table(stages: Iterable[dict[str, Any]], gpu: str) -> list[str]:
             if gpu:
                 # what each GPU of the fullest stage computes and holds
                 fullest = max(group, key=lambda stage: stage["bytes_per_gpu"])
-                rows_of_gpu = f"{fullest['rows']}{', recomputed' if fullest['recomputes'] else ''}"
+                recomputing = sum(stage["recomputes"] for stage in group)
+                rows_of_gpu = str(fullest["rows"])
+                if recomputing:
+                    rows_of_gpu += ", recomputed" if recomputing == len(group) else f", {recomputing} recomputed"
                 row += [str(fullest["gpus"]), rows_of_gpu, short(fullest["bytes_per_gpu"], "B")]
                 row.append(short(sum(stage["gpu_hours"] for stage in group)))
             else:
