@@ -81,18 +81,16 @@ def order_checks(study: Study) -> list[Check]:
     for arm, changed in study.sweep.arms.items():
         if arm != base and changed.model_copy(update={"data_order": recipe.data_order}) == recipe:
             other = arm
-    if other == base:
-        return []
-    if not _seeds_of(study, base) & _seeds_of(study, other):
+    if other == base or not _seeds_of(study, base) & _seeds_of(study, other):
         return []
     scores = study.scores
-    averaged = {"content": scores[scores["family"].isin(PLAIN)]}
-    captions = averaged["content"][averaged["content"]["family"] == "captioning"]
+    images = scores[scores["family"].isin(PLAIN)]
+    captions = images[images["family"] == "captioning"]
     if (captions["metric"] == "cider").any():  # one's own, which have no other metric
-        averaged = {"CIDEr": averaged["content"]}
+        averaged = {"CIDEr": images}
     else:
         in_cider = scores["benchmark"].isin([f"{name}{CIDER}" for name in captions["benchmark"].unique()])
-        averaged["CIDEr"] = scores[(scores["family"] == "vqa") | in_cider]
+        averaged = {"content": images, "CIDEr": scores[(scores["family"] == "vqa") | in_cider]}
     checks = []
     for metric, asked in averaged.items():
         apart = (_by_seed(asked[asked["arm"] == other]) - _by_seed(asked[asked["arm"] == base])).dropna()

@@ -101,6 +101,10 @@ def test_what_the_order_of_the_data_alone_changes(tmp_path: Path) -> None:
         means = table[chosen | (table["family"] == "vqa")].groupby(["seed", "arm"])["score"].mean().unstack()
         of_two = means[["base", "other-order"]].var(axis=1, ddof=1)  # of each seed's two orders
         assert check.value == pytest.approx(np.sqrt(of_two.mean()), rel=1e-4) and check.verdict == "pass"
+    of_captions = study.scores["family"] == "captioning"
+    by_cider = study.scores["metric"].astype(str).mask(of_captions, "cider")  # as of one's own data
+    (only,) = order_checks(replace(study, scores=study.scores.assign(metric=by_cider)))
+    assert only.value == found[0].value and only.what == found[1].what
     assert {check.verdict for check in order_checks(study.at_seeds([300, 301]))} == {"needs more seeds"}
     assert order_checks(study.at_seeds([7])) == [] == order_checks(read_study(write(tmp_path, seeds=2)))
 
