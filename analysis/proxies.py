@@ -50,7 +50,7 @@ def pair_arms(study: Study) -> Paired:
     return Paired(
         manifest=study.manifest,
         seeds=len(study.seeds),
-        flops=spent(study, "flops")[0],
+        flops=spent(study.records.values(), "flops")[0],
         differences=frame.dropna(how="all"),
     )
 

@@ -116,7 +116,7 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
         else:
             evidence = of_lessons(study, lessons)
             levels = level_rows(study)
-            measures = measure_rows(study, *minutes_of(study))
+            measures = measure_rows(study, *minutes_of(study.records.values()))
             if len(measures) and study.manifest.scale != "smoke":
                 output.csv("measures", measures)
             if rules:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from analysis.study import Study
+from analysis.study import Record, Study
 from mm1_lab.config import EvaluationStage, MultimodalStage, SftStage
 from mm1_lab.results.manifest import read_trials
 
@@ -34,11 +34,11 @@ def finished_looks(study: Study) -> tuple[int, ...]:
     return reached if failed_stages or missing <= failed else reached[:-1]
 
 
-def spent(study: Study, what: str) -> tuple[float, float]:
+def spent(records: Iterable[Record], what: str) -> tuple[float, float]:
     """The `seconds` or `flops` of a trial, without parts that trials share, and those of its evaluation: means over the
     trials whose training was timed, as none is that was interrupted and resumed; NaN if there are none."""
     total, evaluation = [], []
-    for record in study.records.values():
+    for record in records:
         values = {kind: timing[what] for kind, timing in record.get("timings", {}).items()}
         if values.keys() & {MultimodalStage.KIND, SftStage.KIND}:
             total.append(sum(values.values()))
@@ -46,9 +46,9 @@ def spent(study: Study, what: str) -> tuple[float, float]:
     return float(np.mean(total or [np.nan])), float(np.mean(evaluation or [np.nan]))
 
 
-def minutes_of(study: Study) -> tuple[float, float]:
+def minutes_of(records: Iterable[Record]) -> tuple[float, float]:
     """Core-minutes of a trial and of its evaluation, as `spent`."""
-    total, evaluation = spent(study, "seconds")
+    total, evaluation = spent(records, "seconds")
     return total / 60, evaluation / 60
 
 

@@ -22,7 +22,7 @@ it is conditional on these models, says nothing about newly trained ones, and gi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,21 +149,18 @@ def other_axes(weights: Floats, levels: Floats, scores: Floats) -> Floats:
     return along(levels - np.outer(direction, direction @ levels), scores)
 
 
-def arm_means(scores: pd.DataFrame, controls: Collection[str] = ()) -> dict[str, Interval]:
+def arm_means(scores: pd.DataFrame) -> dict[str, Interval]:
     """The mean of every arm by a least-squares fit of score = arm + seed + rest; `scores` (arms, seeds) may have gaps.
 
     An arm's mean is adjusted to the average of the seeds, so a missing seed does not bias it. The intervals, from one
-    residual variance over all arms except the controls, are for comparing arms by eye at these seeds; claims are not
-    judged by them. Of an arm alone, what seeds do to it is part of the rest. Empty without residual degrees of freedom,
-    as with one seed, and if shared seeds do not connect all arms.
+    residual variance over all arms, are for comparing arms by eye at these seeds; claims are not judged by them. Of an
+    arm alone, what seeds do to it is part of the rest. Empty without residual degrees of freedom, as with one seed, and
+    if shared seeds do not connect all arms.
     """
-    known = scores[~scores.index.isin(controls)].stack().dropna()
-    if known.empty:
-        return {}
-    (arms, _), (seeds, names) = (pd.factorize(known.index.get_level_values(level), sort=True) for level in (0, 1))
-    of_arms, of_seeds = np.eye(arms.max() + 1)[arms], np.eye(len(names))[seeds]
-    if of_arms.shape[1] == 1:
-        of_seeds, names = of_seeds[:, :0], names[:0]
+    known = scores.stack().dropna()
+    of_arms, of_seeds = (pd.get_dummies(known.index.get_level_values(level), dtype=float) for level in (0, 1))
+    if of_arms.shape[1] < 2:
+        of_seeds = of_seeds.iloc[:, :0]
     design = np.hstack([of_arms, of_seeds])
     coefficients, _, rank, _ = np.linalg.lstsq(design, known, rcond=None)
     degrees = float(len(known) - rank)
@@ -171,11 +168,11 @@ def arm_means(scores: pd.DataFrame, controls: Collection[str] = ()) -> dict[str,
         return {}
     rest = known - design @ coefficients
     variance = (rest**2).sum() / degrees
-    luck = pd.Series(coefficients[of_arms.shape[1] :], names)
+    luck = pd.Series(coefficients[of_arms.shape[1] :], of_seeds.columns)
     luck = luck.sub(luck.mean()).reindex(scores.columns, fill_value=0.0)
     means = {}
     for arm, own in scores.iterrows():
-        values = (own if arm in controls else own - luck).dropna()  # a control does not share the others' luck
+        values = (own - luck).dropna()
         if len(values):
             error = np.sqrt(variance / len(values))
             means[str(arm)] = Interval(float(values.mean()), float(error), degrees)

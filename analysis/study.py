@@ -20,6 +20,8 @@ from mm1_lab.results import Manifest
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
 from mm1_lab.results.summary import rows_of, trial_value
 
+Record = Mapping[str, Any]
+"""What a finished trial's `record.json` says of it."""
 FAMILIES = {"captioning": "captioning", "vqa": "VQA"}
 """Titles of the families of benchmarks with images."""
 CIDER = " cider"
@@ -41,7 +43,7 @@ class Study:
     """A row per question, number of shots, arm and seed; without the answers themselves."""
     held_out: pd.DataFrame
     """A row per source, arm and seed: the loss on held-out documents, in nats per text token."""
-    records: Mapping[str, Mapping[str, Any]]
+    records: Mapping[str, Record]
     """The record of each finished trial, by fingerprint."""
     failed_gates: tuple[str, ...] = ()
     """What rules out a verdict, by `read_judged`."""
@@ -83,16 +85,16 @@ class Study:
 
     def missing(self) -> list[str]:
         """Arms without scores, by those of the requested seeds that they lack."""
-        requested = set(self.variant.trials["seed"])
+        requested = sorted(set(self.variant.trials["seed"]))
         done = self.variant.done
-        by_trials = done.groupby(done["arm"].map(self.representative))["seed"].agg(set)
+        finished = set(zip(done["arm"].map(self.representative), done["seed"], strict=True))
         lacking: dict[str, list[str]] = {}
         for arm in self.sweep.arms:
-            own = sorted(requested - by_trials.get(self.representative(arm), set()))
-            if own:
-                word = "seeds" if len(own) > 1 else "seed"
-                lacking.setdefault(f"{word} {', '.join(map(str, own))}", []).append(arm)
-        return [f"{', '.join(arms)} ({seeds})" for seeds, arms in lacking.items()]
+            seeds = [seed for seed in requested if (self.representative(arm), seed) not in finished]
+            if seeds:
+                word = "seeds" if len(seeds) > 1 else "seed"
+                lacking.setdefault(f"{word} {', '.join(map(str, seeds))}", []).append(arm)
+        return [f"{', '.join(arms)} ({which})" for which, arms in lacking.items()]
 
     def at_seeds(self, seeds: Sequence[int]) -> Study:
         """This study with only the trials of `seeds`."""
@@ -223,8 +225,7 @@ class Study:
 
     def seed_values(self, arm: str, measure: Measure) -> list[float]:
         """The values of the arm's trials, ordered by seed."""
-        values = self.all_values(measure).loc[arm].to_numpy(np.float64)
-        return values[~np.isnan(values)].tolist()
+        return self.all_values(measure).loc[arm].dropna().tolist()
 
     @cache
     def asked_unlike(self, arms: frozenset[str], measure: Measure) -> bool:
@@ -281,22 +282,20 @@ class Study:
 
     @cache
     def arm_means(self, measure: Measure) -> dict[str, Interval]:
-        """The mean of each arm; empty if seeds leave no degree of freedom."""
-        return arm_means(self.trial_values(measure), self.controls)
+        """The mean of each arm but controls, whose variance is another; empty if seeds leave no degree of freedom."""
+        return arm_means(self.trial_values(measure).drop(index=self.controls, errors="ignore"))
 
     @cache
     def mean(self, arm: str, measure: Measure) -> Interval | None:
         """The mean of an arm with its interval; None without scores. Over seeds, there is no interval for controls and
-        unparsed answers, which do not share the residual variance, or if a measure leaves no degree of freedom.
-        Unparsed answers are not adjusted for missing seeds, which could put a share below nought."""
+        unparsed answers, which do not share the residual variance, or if a measure leaves no degree of freedom. These
+        are not adjusted for missing seeds, which could put a share of unparsed answers below nought."""
         if self.uncertainty != "seeds":
             return self.over_questions({(arm, measure): 1.0}, self.seeds)
-        found = None
-        if measure != UNPARSED:
-            found = self.arm_means(measure).get(self.representative(arm))
-        if found and arm not in self.controls:
-            return found
-        values = [found.estimate] if found else self.seed_values(arm, measure)
+        mean = self.arm_means(measure).get(self.representative(arm))
+        if mean and measure != UNPARSED:
+            return mean
+        values = self.seed_values(arm, measure)
         return Interval(float(np.mean(values)), np.nan, np.nan) if values else None
 
     def over_questions(self, weights: Mapping[tuple[str, Measure], float], seeds: Sequence[int]) -> Interval | None:
@@ -306,26 +305,21 @@ class Study:
         for (arm, measure), weight in weights.items():
             blocks, shots = self._blocks(measure, tuple(seeds))
             scored = self.representative(arm)
-            if scored not in shots:
+            if scored not in blocks.index:
                 return None
             own = blocks.loc[scored]
-            total = total + weight * own["score"]
-            questions, weights_of_benchmarks = own["questions"], shots[scored]  # of all arms and measures alike
+            total = total + weight * own["mean"]
         if total.isna().any():
             return None
-        return over_questions(total, questions, weights_of_benchmarks)
+        return over_questions(total, own["count"], shots)  # of all arms and measures alike
 
     @cache
-    def _blocks(self, measure: Measure, seeds: tuple[int, ...]) -> tuple[pd.DataFrame, dict[str, pd.Series[int]]]:
-        """Mean score and number of questions by arm, benchmark and block; and of each arm, numbers of shots by
-        benchmark."""
+    def _blocks(self, measure: Measure, seeds: tuple[int, ...]) -> tuple[pd.DataFrame, pd.Series[int]]:
+        """Mean score and number of answers by arm, benchmark and block; and the numbers of shots of each benchmark."""
         rows = rows_of(self.scores, measure)
         rows = rows[rows["seed"].isin(seeds)]
-        blocks = rows.groupby(["arm", "benchmark", "block"], observed=True).agg(
-            score=("score", "mean"), questions=("question", "nunique")
-        )
-        shots = rows.groupby(["arm", "benchmark"], observed=True)["shots"].nunique()
-        return blocks, {str(arm): own.droplevel("arm") for arm, own in shots.groupby(level="arm", observed=True)}
+        blocks = rows.groupby(["arm", "benchmark", "block"], observed=True)["score"].agg(["mean", "count"])
+        return blocks, rows.groupby("benchmark", observed=True)["shots"].nunique()
 
 
 def _of_benchmarks(asked: pd.DataFrame) -> list[Measure]:

@@ -42,23 +42,18 @@ def test_a_pair_s_variance_is_moderated_towards_the_pool_as_limma_does() -> None
     assert moderated(wild, other_arms(pool)) == one_sample(wild), "too unlike the pool to be moderated"
 
 
-def test_variance_of_means_is_pooled_over_arms_but_not_over_controls() -> None:
+def test_variance_of_means_is_pooled_over_arms() -> None:
     scores = np.array([[50.0, 53.0, 49.0], [48.0, 52.5, 47.0], [40.0, 45.0, 41.0], [55.0, 57.0, 52.0]])
     rest = scores - scores.mean(1, keepdims=True) - scores.mean(0, keepdims=True) + scores.mean()
     half = stats.t.ppf(0.975, 6) * math.sqrt((rest**2).sum() / 6 / 3)
     mean = means_of(scores)["3"]
     assert mean.estimate == pytest.approx(scores[3].mean()) and mean.half_width == pytest.approx(half)
-    known = pd.DataFrame(scores).rename(index=str)
-    known.loc["blind"] = [10.0, 19.0, 10.0]
-    beside = arm_means(known, controls=["blind"])
-    assert {arm: beside[arm] for arm in "0123"} == pytest.approx({arm: means_of(scores)[arm] for arm in "0123"})
-    assert beside["blind"].estimate == pytest.approx(13.0)
 
 
 def test_the_seeds_of_an_arm_alone_are_one_sample() -> None:
-    scores = pd.DataFrame([[50.0, 53.0, np.nan, 49.0], [1.0, 2.0, 1.0, np.nan]], ["own", "blind"])
-    found = arm_means(scores, controls=["blind"])
-    assert found["own"] == one_sample(np.array([50.0, 53.0, 49.0])) and found["blind"].estimate == pytest.approx(4 / 3)
+    found = means_of(np.array([[50.0, 53.0, np.nan, 49.0]]))
+    assert found == {"0": one_sample(np.array([50.0, 53.0, 49.0]))}
+    assert means_of(np.full((2, 3), np.nan)) == {}
 
 
 def test_holes_are_least_squares_as_in_statsmodels() -> None:

@@ -173,7 +173,7 @@ def test_what_fails_its_gate_forbids_verdicts(tmp_path: Path) -> None:
     assert len(failed_gates(read_study(folder), rows)) == 2, "gates of this world say nothing about another's results"
 
 
-MAJORITIES = {"vqa": {"colour": 15.0}, "text-vqa": {"letter": 18.0}}
+MAJORITIES = pd.DataFrame({"vqa": {"colour": 15.0}, "text-vqa": {"letter": 18.0}})
 
 
 def checks_of(base: pd.DataFrame, blind: float = 30.0) -> dict[str, Check]:
