@@ -2,6 +2,8 @@
 
 from collections.abc import Collection
 
+import pandas as pd
+
 from mm1_lab.config import DataMix, Recipe, Sweep
 
 Axes = dict[str, dict[str, str]]
@@ -46,14 +48,10 @@ def _level(value: object) -> str:
 
 def varying(sweep: Sweep, arms: Collection[str]) -> Axes:
     """The levels of the axes that vary among `arms` of a sweep, without blind controls and duplicates."""
-    levels: Axes = {}
-    for arm, recipe in sweep.arms.items():
-        own = levels_of(recipe)
-        if arm in arms and recipe.images != "blind" and own not in levels.values():
-            levels[arm] = own
-    axes = dict.fromkeys(axis for own in (levels_of(sweep.base), *levels.values()) for axis in own)
-    varied = [axis for axis in axes if len({own.get(axis, UNSET) for own in levels.values()}) > 1]
-    return {arm: {axis: own.get(axis, UNSET) for axis in varied} for arm, own in levels.items()}
+    shown = [arm for arm, recipe in sweep.arms.items() if arm in arms and recipe.images != "blind"]
+    recipes = [sweep.base, *(sweep.arms[arm] for arm in shown)]  # the base's axes come first
+    levels = pd.DataFrame(map(levels_of, recipes)).fillna(UNSET)[1:].set_axis(shown).drop_duplicates()
+    return levels.loc[:, levels.nunique() > 1].to_dict("index")
 
 
 def groups(levels: Axes, axis: str) -> list[dict[str, str]]:

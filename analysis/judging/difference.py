@@ -69,8 +69,7 @@ class Difference:
         if len(measures) > 1:
             return one_sample(values)
         weights = {arm: weight for (arm, _), weight in self.terms.items()}
-        known = study.trial_values(*measures)[seeds].dropna()
-        known = known[~known.index.isin(study.controls)]
+        known = study.trial_values(*measures)[seeds].dropna().drop(index=study.controls, errors="ignore")
         if sorted(self.weights.values()) == [-1.0, 1.0]:
             others = known.drop(index=list(weights), errors="ignore")
             return moderated(values, other_arms(others.to_numpy()))

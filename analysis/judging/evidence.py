@@ -24,6 +24,8 @@ from mm1_lab.config import Measure
 
 ABOVE = 5.0
 """Points by which the interval's lower end must exceed the majority answer (and, of a base, the blind control)."""
+ONE_SEED = "one seed"
+NOTHING_LEARNT = "smoke scale: nothing is learnt"
 SOLUTIONS = Measure("solutions", 0)
 """The benchmarks that are asked after worked solutions, without any."""
 
@@ -52,7 +54,7 @@ class Evidence:
     aside: str = ""
     """Why it is shown but does not decide."""
     paper: PaperNumber = UNPUBLISHED
-    mixed_machines: bool | None = None
+    mixes_machines: bool | float = np.nan
 
     def p_of(self, statement: str) -> float:
         return self.p.get(statement, np.nan)
@@ -91,7 +93,7 @@ class Evidence:
             "p_supported": self.p_of("supported"),
             "p_contradicted": self.p_of("contradicted"),
             **seed_columns(self.seeds, self.in_world),
-            "mixes_machines": np.nan if self.mixed_machines is None else self.mixed_machines,
+            "mixes_machines": self.mixes_machines,
             "paper": self.paper.value,
             "paper_bound": self.paper.bound,
             "paper_source": self.paper.source,
@@ -135,16 +137,15 @@ def _of_law_part(study: Study, lesson: Lesson, number: int, part: Part, fits: Se
         published = replace(published, value=np.nan)
     fit = next((fit for fit in fits if fit.objective.column == part.law), None)
     slope: Interval | None = None
-    p: P = {}
-    reason = "smoke scale: nothing is learnt" if study.manifest.scale == "smoke" else ""
-    if fit is None or fit.law is None:
-        reason = f"no law: {fit.why if fit else f'no fit by {part.law}'}"
-    else:
+    reason = ""
+    if fit and fit.law:
         slope = replace(fit.law.slope, estimate=fit.law.slope.estimate - minus)
-        if fit.seeds < VERDICT_SEEDS:
-            reason = reason or f"{fit.seeds} of the {VERDICT_SEEDS} seeds that a verdict needs"
-        if part.aside or not reason:  # of a part that does not decide, the p are shown whatever the seeds
-            p = p_values(part.expect, part.margin, slope)
+        if study.manifest.scale == "smoke":
+            reason = NOTHING_LEARNT
+        elif fit.seeds < VERDICT_SEEDS:
+            reason = f"{fit.seeds} of the {VERDICT_SEEDS} seeds that a verdict needs"
+    else:
+        reason = f"no law: {fit.why if fit else f'no fit by {part.law}'}"
     return Evidence(
         question=lesson.name,
         part=number,
@@ -154,7 +155,7 @@ def _of_law_part(study: Study, lesson: Lesson, number: int, part: Part, fits: Se
         unit="sizes",
         seeds=study.seeds,
         in_world=study.manifest.in_world,
-        p=p,
+        p=p_values(part.expect, part.margin, slope) if slope and not reason else {},
         reason=reason,
         aside=part.aside,
         paper=published,
@@ -163,22 +164,20 @@ def _of_law_part(study: Study, lesson: Lesson, number: int, part: Part, fits: Se
 
 def gather(study: Study, claim: Claim, question: str, part: int = 1, aside: str = "") -> Evidence:
     difference = Difference(study, claim.weights)
-    seeds, looks = difference.seeds, study.manifest.looks
-    at_looks = [len(set(seeds) & set(study.seeds[:look])) for look in finished_looks(study)]
-    p: P = {}
+    looks = study.manifest.looks
+    p = _tested(claim, difference.over_seeds)
     p_of_look: P = {}
-    if difference.over_seeds:
-        p = _tested(claim, difference.over_seeds)
-        if looks:
-            p_of_look, p = p, p_over_looks(_tests(difference, claim, at_looks), looks)
+    at_looks: list[int] = []
+    if looks:
+        at_looks = [len(set(difference.seeds) & set(study.seeds[:look])) for look in finished_looks(study)]
+        p_of_look, p = p, p_over_looks(_tests(difference, claim, at_looks), looks)
     reason = study_not_judged(study) or unsolved(study, claim.weights) or difference.lacking
     if difference.lacking == SAME_TRIALS:
         reason = SAME_TRIALS
-    if not reason and not p:
-        if not difference.over_seeds:
-            reason = "one seed"
-        else:
-            reason = "before the first look" if looks and max(at_looks, default=0) < 2 else SAME
+    elif not reason and not difference.over_seeds:
+        reason = ONE_SEED
+    elif not reason and not p:
+        reason = "before the first look" if looks and max(at_looks, default=0) < 2 else SAME
     return Evidence(
         question=question,
         part=part,
@@ -186,19 +185,19 @@ def gather(study: Study, claim: Claim, question: str, part: int = 1, aside: str 
         sweep=study.sweep.name,
         found=difference.found,
         unit=difference.unit,
-        seeds=seeds,
+        seeds=difference.seeds,
         in_world=study.manifest.in_world,
         p={} if reason else p,
         p_of_look=p_of_look,
         reason=reason,
         aside=aside,
         paper=paper_difference(study, claim.weights) or UNPUBLISHED,
-        mixed_machines=mixes_machines(study, (arm for arm, _ in claim.weights)),
+        mixes_machines=mixes_machines(study, (arm for arm, _ in claim.weights)),
     )
 
 
-def _tested(claim: Claim, found: Interval) -> P:
-    if found.error <= LEAST_ERROR:
+def _tested(claim: Claim, found: Interval | None) -> P:
+    if not found or found.error <= LEAST_ERROR:
         return {}
     return p_values(claim.expect, claim.margin, found, claim.less_is_better)
 
@@ -211,8 +210,7 @@ def _tests(difference: Difference, claim: Claim, at_looks: Sequence[int]) -> lis
     tests: list[P] = []
     before = 1
     for count in at_looks:
-        found = difference.over_first(count) if count > before else None
-        tests.append(_tested(claim, found) if found else {})
+        tests.append(_tested(claim, difference.over_first(count)) if count > before else {})
         before = max(before, count)
     return tests
 
@@ -220,12 +218,14 @@ def _tests(difference: Difference, claim: Claim, at_looks: Sequence[int]) -> lis
 def study_not_judged(study: Study) -> str:
     """Why a sweep's results do not allow any verdict; empty if they do."""
     if study.manifest.scale == "smoke":
-        return "smoke scale: nothing is learnt"
+        return NOTHING_LEARNT
     if len(study.seeds) < 2:
-        return "one seed"
-    shown, further = study.failed_gates[:3], len(study.failed_gates) - 3
+        return ONE_SEED
+    if not study.failed_gates:
+        return ""
+    further = len(study.failed_gates) - 3
     more = f" and {further} more (gates.md, validity.md)" if further > 0 else ""
-    return f"the base fails its gates: {', '.join(shown)}{more}" if shown else ""
+    return f"the base fails its gates: {', '.join(study.failed_gates[:3])}{more}"
 
 
 def unsolved(study: Study, weights: Weights) -> str:

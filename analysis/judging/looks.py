@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.judging.claims import Claim, Lesson, claim_of, claims_of, known_lessons, lessons_about
+from analysis.judging.claims import Lesson, known_lessons
 from analysis.judging.difference import SAME_TRIALS
-from analysis.judging.evidence import Evidence, of_contrasts, of_lessons, study_not_judged
+from analysis.judging.evidence import ONE_SEED, Evidence, of_contrasts, of_lessons, study_not_judged
 from analysis.judging.p_values import DECIDED, sides, verdict_from_p
 from analysis.judging.sequential import FUTILE, chance_yet, levels_of_looks
 from analysis.judging.validity import read_judged
@@ -15,8 +15,7 @@ from analysis.statistics import LEVEL
 from analysis.study import Study
 
 NEVER = ("no scores", SAME_TRIALS)
-"""Reasons for which a claim is not judged after a look, that further seeds do not change: an arm was left out or fails,
-the measure has no values, arms are equal."""
+"""Reasons that further seeds do not change: an arm was left out or fails, the measure has no values, arms are equal."""
 
 
 def reached_text(study: Study) -> str:
@@ -41,38 +40,34 @@ def open_arms(folder: Path, seeds: Sequence[int]) -> tuple[list[str], list[str]]
 def question_status(study: Study, lessons: Sequence[Lesson]) -> tuple[list[str], list[str]]:
     """`open_arms` for a study."""
     reason = study_not_judged(study)
-    if reason not in ("", "one seed"):
+    if reason not in ("", ONE_SEED):
         return [f"no verdicts: {reason}"], list(study.sweep.arms)
-    claims: dict[str, list[Claim]] = {}
-    undecided = "undecided"
-    for lesson in lessons_about(study.sweep, lessons):
-        for part in lesson.parts:
-            own = claims_of(part, lesson, study.sweep, study.sweep.arms)
-            if own and not part.aside:
-                claims.setdefault(lesson.name, []).extend(own)
-    if claims:
-        evidence = of_lessons(study, lessons)
-        tests = len(lessons)  # as if no other were decided, so that one stays decided whatever the others show
-        undecided = "undecided by itself; `lessons.md`, by `mm1-lab figures`, corrects it together with what is decided"
-    else:
+    evidence = of_lessons(study, lessons)
+    tests = len(lessons)  # as if no other were decided, so that one stays decided whatever the others show
+    undecided = "undecided by itself; `lessons.md`, by `mm1-lab figures`, corrects it together with what is decided"
+    if not any(one.claim and not one.aside for one in evidence):
         evidence = of_contrasts(study)
         tests = 1
-        for contrast in study.sweep.contrasts:
-            claims.setdefault(contrast.claim, []).append(claim_of(contrast))
+        undecided = "undecided"
+    about: dict[str, list[Evidence]] = {}
+    for one in evidence:
+        if not one.aside:
+            about.setdefault(one.question, []).append(one)
     lines, arms = [], set[str]()
-    for name, own in claims.items():
-        about = [one for one in evidence if one.question == name]
-        status, is_open = _status(study, about, tests, undecided)
+    for name, deciding in about.items():
+        status, is_open = _status(study, deciding, tests, undecided)
         lines.append(f"{name}: {status}")
         if is_open:
-            arms |= {study.representative(arm) for claim in own for arm, _ in claim.weights}
+            for one in deciding:
+                assert one.claim
+                arms |= {study.representative(arm) for arm, _ in one.claim.weights}
     return lines, [arm for arm in study.sweep.arms if study.representative(arm) in arms]
 
 
 def _status(study: Study, evidence: Sequence[Evidence], tests: int, undecided: str) -> tuple[str, bool]:
-    """What is said of a question that is decided at LEVEL / `tests`, and whether more seeds could decide it."""
+    """What is said of a question, by the evidence that decides it at LEVEL / `tests`, and whether more seeds could."""
     for one in evidence:
-        if one.reason in NEVER and not one.aside:
+        if not one.claim or one.reason in NEVER:
             return f"not judged: {one.reason}", False
     seeds, looks = len(study.seeds), study.manifest.looks
     p = statements(evidence)
@@ -84,10 +79,9 @@ def _status(study: Study, evidence: Sequence[Evidence], tests: int, undecided: s
     p_of_look = statements(evidence, of_look=True) if p and looks else {}
     if not p_of_look:
         return "open", True
-    expected = [one.claim.expect for one in evidence if one.claim and not one.aside]
     chance = 0.0
     for statement, value in p_of_look.items():
-        most_sides = max(sides(expect, statement) for expect in expected)
+        most_sides = max(sides(one.claim.expect, statement) for one in evidence if one.claim)
         chance = max(chance, chance_yet(value, seeds, looks[-1], most_sides))
     if chance < FUTILE:
         return f"given up, a chance of {chance:.0%} to be decided by the last seed", False
