@@ -71,12 +71,6 @@ _SCENES, _VOICES = 300, 20
 _STOP = "."
 
 
-def _measured(gate: str, key: str, what: str, value: float, seed: int | None = None, **interval: float) -> Check:
-    """The check of a value within its bounds."""
-    bounds = BOUNDS[gate].get(key, ())
-    return Check.within(GATES[gate], what, value, *bounds, seed=seed, **interval)
-
-
 def _percentage(gate: str, key: str, what: str, cases: tuple[int, int], seed: int | None = None) -> Check:
     """The check of the percentage of right `cases`, given as the number of right ones and of all, with an interval."""
     from scipy.stats import binomtest
@@ -85,7 +79,14 @@ def _percentage(gate: str, key: str, what: str, cases: tuple[int, int], seed: in
     interval = binomtest(right, count).proportion_ci(method="wilson")
     low = 100 * float(interval.low)
     high = 100 * float(interval.high)
-    return _measured(gate, key, what, 100 * right / count, seed, low=low, high=high)
+    bounds = BOUNDS[gate].get(key, ())
+    return Check.within(GATES[gate], what, 100 * right / count, *bounds, seed=seed, low=low, high=high)
+
+
+def _gain(gate: str, key: str, what: str, lower: Check, higher: Check) -> Check:
+    """The check of the points by which one percentage exceeds another."""
+    bounds = BOUNDS[gate].get(key, ())
+    return Check.within(GATES[gate], f"{what}, points", higher.value - lower.value, *bounds, seed=higher.seed)
 
 
 def text_gate(stage: EvaluationStage, decoder: Path, data: Data) -> Iterator[Check]:
@@ -101,11 +102,9 @@ def text_gate(stage: EvaluationStage, decoder: Path, data: Data) -> Iterator[Che
 
     conventions = (FIRST, opposite(FIRST))
     for kind, wording, shots, convention in product(KINDS, WORDINGS, stage.settings.shots, conventions):
-        what = f"{kind}, {wording}, {shots} shots"
-        if convention:
-            if not shots or kind not in CONVENTIONAL:
-                continue
-            what += ", as demonstrated"
+        if convention and (not shots or kind not in CONVENTIONAL):
+            continue
+        what = f"{kind}, {wording}, {shots} shots" + (", as demonstrated" if convention else "")
         benchmark = text_benchmark(kind, wording, shots, stage, data.tokenizer, convention)
         key = "up to 4 shots" if shots <= FEW else "more shots"
         check = _percentage("words", key, what, right_ones(benchmark, shots), stage.seed)
@@ -126,43 +125,39 @@ def read_from_pixels(sides: Mapping[int, int]) -> Iterator[Check]:
 
     Of a picture in five views, an overview and its quarters, the reader sees the whole in the quarters' resolution.
     """
-    names: dict[int, float] = {}
+    names: dict[int, Check] = {}
     for resolution in (224, 336, 448):
         if resolution in sides:
             side = sides[resolution]
-            check = _percentage("reader", "names", f"names at {resolution} ({side} pixels)", names_read(side))
-            names[resolution] = check.value
-            yield check
+            what = f"names at {resolution} ({side} pixels)"
+            names[resolution] = _percentage("reader", "names", what, names_read(side))
+            yield names[resolution]
     for lower, higher in pairwise(names):
-        what = f"names, {higher} − {lower}, points"
-        yield _measured("reader", str(higher), what, names[higher] - names[lower])
+        yield _gain("reader", str(higher), f"names, {higher} − {lower}", names[lower], names[higher])
     if {336, 672} <= sides.keys():
-        letters = {}
+        letters = []
         for resolution, side in (336, sides[336]), (1344, 2 * sides[672]):
-            check = _percentage("reader", "letters", f"small print at {resolution} ({side} pixels)", print_read(side))
-            letters[resolution] = check.value
-            yield check
-        yield _measured("reader", "print", "small print, 1344 − 336, points", letters[1344] - letters[336])
+            what = f"small print at {resolution} ({side} pixels)"
+            letters.append(_percentage("reader", "letters", what, print_read(side)))
+            yield letters[-1]
+        yield _gain("reader", "print", "small print, 1344 − 336", *letters)
 
 
-def probes(stage: EncoderStage, encoder: Path, resolution: int) -> Iterator[Check]:
-    """Accuracy of a linear probe for each attribute that questions ask for."""
+def probes(stage: EncoderStage, encoder: Path, resolution: int, tokens: Collection[int]) -> Iterator[Check]:
+    """Accuracy of a linear probe for each attribute that questions ask for; and whether more image tokens hold more:
+    names in the features, averaged to the fewest and to the most `tokens`."""
     for attribute, cases in attribute_probe(stage, encoder).items():
         what = f"{attribute} at {resolution} ({stage.image_size} pixels)"
         yield _percentage("probe", attribute, what, cases, stage.seed)
-
-
-def pooled_probes(stage: EncoderStage, encoder: Path, tokens: Collection[int]) -> Iterator[Check]:
-    """Whether more image tokens hold more: names in the features, averaged to the fewest and to the most tokens."""
-    shares = []
     fewest, most = min(tokens), max(tokens)
+    if fewest == most:
+        return
+    names = []
     for cells in (fewest, most):
         cases = attribute_probe(stage, encoder, cells)["identity"]
-        check = _percentage("probe", "cells", f"identity in {cells} averaged cells", cases, stage.seed)
-        shares.append(check.value)
-        yield check
-    what = f"identity in {most} − {fewest} averaged cells, points"
-    yield _measured("probe", "more cells", what, shares[1] - shares[0], stage.seed)
+        names.append(_percentage("probe", "cells", f"identity in {cells} averaged cells", cases, stage.seed))
+        yield names[-1]
+    yield _gain("probe", "more cells", f"identity in {most} − {fewest} averaged cells", *names)
 
 
 def no_leaks(settings: EvaluationSettings, seeds: Iterable[int], samples: int, longest: int) -> Iterator[Check]:

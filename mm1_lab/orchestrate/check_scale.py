@@ -4,7 +4,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from mm1_lab.config import GATES, Check, PretrainedModel, RequestError, Stage, digest, read_checks
@@ -41,7 +40,7 @@ def measure_gates(
         raise RequestError(OTHERS)
     base, scale = request.resolve("base", request.sweep.base, 0), request.scale
     setup = f"{base.fingerprint}-{digest([scale.resolutions, scale.image_tokens], 6)}"
-    table = _folder(request) / "gates.csv"
+    table = request.folder.with_name(variant_name("check_scale", request.overrides, request.data_name)) / "gates.csv"
     read_checks(table, setup)  # a damaged file is reported before anything is measured
     encoders, decoders = [], []
     if "probe" in gates:
@@ -53,7 +52,7 @@ def measure_gates(
     from mm1_lab import team  # torch is slow
     from mm1_lab.evaluate import gates as measures
 
-    team.allow_gpu(request.scale.resources.gpus > 0)
+    team.allow_gpu(scale.resources.gpus > 0)
     if decoders:
         measures.check_words_fit(trials[0], data.tokenizer)
     _train([*encoders, *(decoder for _, decoder in decoders)], request, executor)
@@ -80,19 +79,16 @@ def measure_gates(
     if "prompts" in gates:
         measure("length of prompts", measures.prompts_fit(trials, data))
     if "reader" in gates:
-        measure("names read from pixels", measures.read_from_pixels(request.scale.resolutions))
+        measure("names read from pixels", measures.read_from_pixels(scale.resolutions))
     for encoder in encoders:
-        folder = weights(encoder.fingerprint)
-        measure(f"linear probe, seed {encoder.seed}", measures.probes(encoder, folder, resolution))
-        tokens = set(request.scale.image_tokens.values())
-        if len(tokens) > 1:
-            measure("the same, averaged", measures.pooled_probes(encoder, folder, tokens))
+        probes = measures.probes(encoder, weights(encoder.fingerprint), resolution, scale.image_tokens.values())
+        measure(f"linear probe, seed {encoder.seed}", probes)
     for trial, decoder in decoders:
         words = measures.text_gate(trial, weights(decoder.fingerprint), data)
         measure(f"told in words, seed {trial.seed}", words)
     if "leaks" in gates:
-        longest = max(phase.sequence_length for phase in request.scale.decoder.phases)
-        leaks = measures.no_leaks(request.scale.evaluate, [trial.seed for trial in trials], samples, longest)
+        longest = max(phase.sequence_length for phase in scale.decoder.phases)
+        leaks = measures.no_leaks(scale.evaluate, [trial.seed for trial in trials], samples, longest)
         measure(f"leaks in {samples:,} samples", leaks)
     if not checks:
         raise RequestError(f"--only: {' and '.join(gates)} measure nothing at the resolutions of {request.scale_name}")
@@ -121,11 +117,6 @@ def _train(stages: Sequence[Stage], request: Request, executor: Executor) -> Non
     for key, outcome in result.failed.items():
         log = ledger.failure_file(key, "log")
         raise RequestError(f"{plan.tasks[key].label} {outcome.kind}: {outcome.reason} ({log})")
-
-
-def _folder(request: Request) -> Path:
-    """The folder of the gates, next to those of the scale's sweeps."""
-    return request.folder.with_name(variant_name("check_scale", request.overrides, request.data_name))
 
 
 def merge(former: Iterable[Check], new: Sequence[Check]) -> list[Check]:
