@@ -9,10 +9,10 @@ import pandas as pd
 
 from analysis.judging.claims import known_lessons
 from analysis.judging.difference import SAME_TRIALS
-from analysis.judging.evidence import of_law, of_lessons
+from analysis.judging.evidence import of_lessons
 from analysis.judging.looks import reached_text
 from analysis.judging.validity import read_judged, validity_table
-from analysis.judging.verdicts import judge_contrasts, with_lessons
+from analysis.judging.verdicts import judge_contrasts
 from analysis.law.report import draw_search
 from analysis.measures import measure_rows
 from analysis.pages import scores
@@ -88,7 +88,7 @@ def sweep_in_short(folder: Path) -> str:
     """A summary of a sweep's folder for a terminal: a row per arm, a row per claim with its verdict."""
     study, _ = read_judged(folder)
     tables = [scores.short_table(study)]
-    claims = with_lessons(study, judge_contrasts(study), known_lessons(folder.absolute().parents[1]))
+    claims = judge_contrasts(study, of_lessons(study, known_lessons(folder.absolute().parents[1])))
     known = claims[claims["estimate"].notna() | (claims["reason"] == SAME_TRIALS)]
     if len(known):
         notes = []
@@ -112,7 +112,7 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
         if isinstance(study.sweep.search, RateSearch):
             files, fits = draw_search(folder, out=target, latex=latex)
             output.files.extend(files)
-            evidence = of_law(study, lessons, fits)
+            evidence = of_lessons(study, lessons, fits)
         else:
             evidence = of_lessons(study, lessons)
             levels = level_rows(study)
@@ -126,7 +126,7 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
                 tables[table.title] = [table]
             else:  # it may have had a blind control
                 output.remove("validity")
-            claims = with_lessons(study, judge_contrasts(study), lessons)
+            claims = judge_contrasts(study, evidence)
             if len(claims):
                 claims_table = verdicts_table(claims, scores.title(study), claims_notes(study, claims))
                 output.csv("contrasts", claims)

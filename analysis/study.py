@@ -75,7 +75,7 @@ class Study:
 
     @cached_property
     def seeds(self) -> list[int]:
-        return sorted(int(seed) for seed in self.scores["seed"].unique())
+        return sorted(self.scores["seed"].unique().tolist())
 
     @cached_property
     def scored(self) -> list[str]:
@@ -100,7 +100,8 @@ class Study:
         """This study with only the trials of `seeds`."""
         trials = self.variant.trials[self.variant.trials["seed"].isin(seeds)]
         known = set(trials["fingerprint"])
-        return Study(
+        return replace(
+            self,
             variant=replace(self.variant, trials=trials),
             scores=self.scores[self.scores["seed"].isin(seeds)],
             held_out=self.held_out[self.held_out["seed"].isin(seeds)],

@@ -69,4 +69,4 @@ def contrasts(folder: Path) -> pd.DataFrame:
     from analysis.judging.verdicts import judge_contrasts
 
     study, _ = read_judged(folder)
-    return judge_contrasts(study)
+    return judge_contrasts(study).drop(columns=["of_lesson", "aside"])

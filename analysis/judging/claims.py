@@ -1,8 +1,8 @@
 """What is claimed: contrasts of a sweep's file, and the lessons of `lessons.yaml`, as weighted sums of scores."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from itertools import combinations, permutations
 from pathlib import Path
 from typing import Literal, Self
@@ -20,10 +20,10 @@ LAW = "lr_law"
 
 @dataclass(frozen=True)
 class Claim:
-    """A weighted sum of scores, and the range in which it is claimed to lie."""
+    """A weighted sum of scores, and the range in which it is claimed to lie. Words do not make claims differ."""
 
-    text: str
-    detail: str
+    text: str = field(compare=False)
+    detail: str = field(compare=False)
     """The sum in words: `captions − interleaved, 0-shot`."""
     weights: Weights
     measure: Measure | Literal["slope"]
@@ -125,11 +125,6 @@ def known_lessons(results: Path) -> tuple[Lesson, ...]:
     if count > 1:
         raise RequestError(f"{own}: {count} lessons are named {name!r}; give each a name of its own")
     return lessons
-
-
-def lessons_about(sweep: Sweep, lessons: Iterable[Lesson]) -> list[Lesson]:
-    """The lessons that a sweep's trials can answer; the one about the learning-rate law is judged by its fit."""
-    return [lesson for lesson in lessons if lesson.sweep == sweep.name != LAW]
 
 
 def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Collection[str]) -> list[Claim]:

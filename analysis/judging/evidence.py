@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.judging.claims import LAW, Claim, Lesson, Part, claim_of, claims_of, lessons_about, misnamed
+from analysis.judging.claims import Claim, Lesson, Part, claim_of, claims_of, misnamed
 from analysis.judging.difference import SAME_TRIALS, Difference, Weights
 from analysis.judging.p_values import LEAST_ERROR, SAME, P, expectation, p_values, verdict_from_p
 from analysis.judging.sequential import p_over_looks
@@ -100,11 +100,16 @@ class Evidence:
         }
 
 
-def of_lessons(study: Study, lessons: Iterable[Lesson]) -> list[Evidence]:
-    """The evidence on each part of the lessons about a sweep."""
+def of_lessons(study: Study, lessons: Iterable[Lesson], fits: Sequence[Fit] = ()) -> list[Evidence]:
+    """The evidence on each part of the lessons about a sweep; `fits` are those of a search for the law."""
     found: list[Evidence] = []
-    for lesson in lessons_about(study.sweep, lessons):
+    for lesson in lessons:
+        if lesson.sweep != study.sweep.name:
+            continue
         for number, part in enumerate(lesson.parts, 1):
+            if part.law:
+                found.append(_of_law(study, lesson, number, part, fits))
+                continue
             claims = claims_of(part, lesson, study.sweep, study.scored)
             for claim in claims:
                 found.append(gather(study, claim, lesson.name, number, part.aside))
@@ -118,17 +123,7 @@ def of_contrasts(study: Study) -> list[Evidence]:
     return [gather(study, claim_of(contrast), contrast.claim) for contrast in study.sweep.contrasts]
 
 
-def of_law(study: Study, lessons: Iterable[Lesson], fits: Sequence[Fit]) -> list[Evidence]:
-    """The evidence on the lessons about the law, from the fits of its search."""
-    found = []
-    for lesson in lessons:
-        if lesson.sweep == study.sweep.name == LAW:
-            for number, part in enumerate(lesson.parts, 1):
-                found.append(_of_law_part(study, lesson, number, part, fits))
-    return found
-
-
-def _of_law_part(study: Study, lesson: Lesson, number: int, part: Part, fits: Sequence[Fit]) -> Evidence:
+def _of_law(study: Study, lesson: Lesson, number: int, part: Part, fits: Sequence[Fit]) -> Evidence:
     published = read_paper("Equation 1").values["", "slope", "ln rate on ln parameters"]
     detail, minus = f"slope by {part.law}", 0.0
     if part.minus:
@@ -150,7 +145,7 @@ def _of_law_part(study: Study, lesson: Lesson, number: int, part: Part, fits: Se
         question=lesson.name,
         part=number,
         claim=Claim(lesson.claim, detail, {}, "slope", part.expect, part.margin),
-        sweep=LAW,
+        sweep=study.sweep.name,
         found=slope,
         unit="sizes",
         seeds=study.seeds,

@@ -84,7 +84,7 @@ def over_looks(p: Sequence[float], looks: Sequence[int]) -> float:
     """
     if len(looks) == 1:
         return p[0]
-    overall, nominal = _table(tuple(seeds / looks[-1] for seeds in looks))
+    overall, nominal = _table(tuple(looks))
     found = []
     for one, of_look in zip(p, nominal.T, strict=False):  # later looks have no p yet
         found.append(np.interp(np.log(max(one, LEAST)), of_look, overall))
@@ -104,17 +104,17 @@ def levels_of_looks(level: float, looks: Sequence[int]) -> list[float]:
     """The two-sided level of the test at each look of a statement that is tested at `level` over all of them."""
     if len(looks) == 1:
         return [level]
-    overall, nominal = _table(tuple(seeds / looks[-1] for seeds in looks))
+    overall, nominal = _table(tuple(looks))
     return [float(np.exp(np.interp(np.log(level), overall, of_look))) for of_look in nominal.T]
 
 
 @lru_cache(maxsize=64)
-def _table(shares: tuple[float, ...]) -> tuple[Floats, Floats]:
+def _table(looks: tuple[int, ...]) -> tuple[Floats, Floats]:
     """ln of two-sided overall levels from 1e-6 to 1, (levels,), and of each look's nominal level, (levels, looks)."""
+    shares = tuple(seeds / looks[-1] for seeds in looks)
     overall = np.geomspace(1e-6, 1.0, 60)
     nominal = [nominal_levels(SPENT_OF_STUDENT * level / 2, shares) for level in overall.tolist()]
-    two_sided = 2 * np.array(nominal)
-    return np.log(overall), np.log(np.maximum(two_sided, LEAST))
+    return np.log(overall), np.log(np.maximum(2 * np.array(nominal), LEAST))
 
 
 def chance_yet(p: float, seeds: int, last: int, sides: int) -> float:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.judging.claims import LAW, Claim, Lesson, claim_of, claims_of, lessons_about
+from analysis.judging.claims import LAW, Lesson
 from analysis.judging.evidence import Evidence, of_contrasts
 from analysis.judging.p_values import P, Tested, Verdict, combine, holm
 from analysis.seeds import seeds_needed
@@ -124,42 +124,22 @@ def needed_for(one: Evidence, family: int = 1) -> float:
     return seeds_needed(one.claim.expect, one.claim.margin, one.found.estimate, error, pooled, family)
 
 
-def judge_contrasts(study: Study) -> pd.DataFrame:
-    """The contrasts of the sweep's file, each judged by itself at 5 %: sweep, claim, `ESTIMATE` and
-    `STATEMENTS`, verdict, reason, `seeds_needed`."""
+def judge_contrasts(study: Study, on_lessons: Sequence[Evidence] = ()) -> pd.DataFrame:
+    """The contrasts of the sweep's file, each judged by itself at 5 %: sweep, claim, `ESTIMATE` and `STATEMENTS`,
+    verdict, reason, `seeds_needed`, and what evidence on lessons about this sweep says of the same claim.
+
+    `of_lesson` names the lesson that it is a part of, whose verdict, corrected for multiple testing, is the lesson's;
+    `aside` says why a lesson does not rest on it. Both may be empty.
+    """
     rows = []
     for evidence in of_contrasts(study):
         judged = judge({"": [evidence]})[""]
-        rows.append(evidence.row() | judged._asdict())
-    columns = ("sweep", "claim", *ESTIMATE, *STATEMENTS, "verdict", "reason", "seeds_needed")
+        same = [one for one in on_lessons if one.claim == evidence.claim]
+        of_lesson = next((one.question for one in same), "")
+        aside = next((one.aside for one in same if one.aside), "")
+        rows.append(evidence.row() | judged._asdict() | {"of_lesson": of_lesson, "aside": aside})
+    columns = ("sweep", "claim", *ESTIMATE, *STATEMENTS, "verdict", "reason", "seeds_needed", "of_lesson", "aside")
     return pd.DataFrame(rows, columns=list(columns))
-
-
-def with_lessons(study: Study, contrasts: pd.DataFrame, lessons: Sequence[Lesson]) -> pd.DataFrame:
-    """The judged contrasts with two more columns, both empty where there is nothing to say.
-
-    `of_lesson` names the lesson of which a contrast is a part: the same difference with the same expectation, whose
-    verdict, corrected for multiple testing, is the lesson's. `aside` says why a lesson does not rest on it.
-    """
-    of_lesson: dict[str, str] = {}
-    aside: dict[str, str] = {}
-    for lesson in lessons_about(study.sweep, lessons):
-        for part in lesson.parts:
-            parts = [_compared(claim) for claim in claims_of(part, lesson, study.sweep, study.scored)]
-            for contrast in study.sweep.contrasts:
-                if _compared(claim_of(contrast)) in parts:
-                    of_lesson.setdefault(contrast.claim, lesson.name)
-                    if part.aside:
-                        aside.setdefault(contrast.claim, part.aside)
-    claims = contrasts["claim"]
-    return contrasts.assign(
-        of_lesson=[of_lesson.get(claim, "") for claim in claims],
-        aside=[aside.get(claim, "") for claim in claims],
-    )
-
-
-def _compared(claim: Claim) -> object:
-    return dict(claim.weights), claim.expect, claim.margin
 
 
 def judge_lessons(lessons: Sequence[Lesson], evidence: Iterable[Evidence], scale: str) -> pd.DataFrame:

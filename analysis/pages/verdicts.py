@@ -74,7 +74,7 @@ def claims_notes(study: Study, claims: pd.DataFrame) -> list[str]:
         )
     if claims["expect"].isin(["equivalent", "keeps"]).any():
         notes.append(ONE_SIDED)
-    if "of_lesson" in claims and (claims["of_lesson"] != "").any():
+    if (claims["of_lesson"] != "").any():
         notes.append(
             "A claim that is part of a lesson has its verdict there, corrected for their number: `lessons.md`."
         )
@@ -84,8 +84,7 @@ def claims_notes(study: Study, claims: pd.DataFrame) -> list[str]:
         notes.append(f"Judged look by look as seeds are added: {looks}. Intervals are those of a single look.")
     if study.cider_measures:
         notes.append(CAPTIONS_NOTE)
-    judged_here = claims[claims["of_lesson"] == ""] if "of_lesson" in claims else claims
-    if judged_here["seeds_needed"].notna().any():
+    if claims["seeds_needed"][claims["of_lesson"] == ""].notna().any():
         notes.append(NEEDED_NOTE)
     if (claims["mixes_machines"] == 1).any():
         notes.append("‡ At some seed the arms were scored on different machines or with different libraries.")

@@ -15,7 +15,7 @@ from analysis.judging.claims import load_lessons
 from analysis.judging.difference import Difference
 from analysis.judging.evidence import of_lessons
 from analysis.judging.p_values import p_values
-from analysis.judging.verdicts import judge_contrasts, parts_frame, with_lessons
+from analysis.judging.verdicts import judge_contrasts, parts_frame
 from analysis.pages.axes import draw_axes, drawn_levels, level_rows, what_mattered
 from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.compare import compare_table
@@ -101,8 +101,7 @@ def test_a_run_ends_with_scores_and_verdicts(three_seeds: Path, one_seed: Path) 
     assert lines[2].split() == ["arm", "0-shot", "4-shot", "8-shot", "text-core"]
     below = lines[[line.startswith("Claims:") for line in lines].index(True) :]
     study = read_study(three_seeds)
-    claims = judge_contrasts(study)
-    told = with_lessons(study, claims, load_lessons()).set_index("claim")
+    told = judge_contrasts(study, of_lessons(study, load_lessons())).set_index("claim")
     shown = told[told["estimate"].notna()]
     assert set(told["of_lesson"]) > {""} and len(told) > len(shown)
     for claim, verdict, lesson in zip(shown.index, shown["verdict"], shown["of_lesson"], strict=True):
@@ -113,7 +112,8 @@ def test_a_run_ends_with_scores_and_verdicts(three_seeds: Path, one_seed: Path) 
 
     (lesson,) = (one for one in load_lessons() if one.name == "captions")
     lesson = lesson.model_copy(update={"parts": (lesson.parts[0].model_copy(update={"aside": "for a reason"}),)})
-    verdicts = verdicts_table(with_lessons(study, claims, [lesson]), "claims").frame.set_index("claim")["verdict"]
+    claims = judge_contrasts(study, of_lessons(study, [lesson]))
+    verdicts = verdicts_table(claims, "claims").frame.set_index("claim")["verdict"]
     assert verdicts["captions lift zero-shot"] == "**not judged**: for a reason"
     assert verdicts.str.startswith("**not judged**: for").sum() == 1
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from analysis.judging.claims import LAW, Claim, Lesson, claim_of, claims_of, load_lessons
-from analysis.judging.evidence import Evidence, of_law, of_lessons
+from analysis.judging.evidence import Evidence, of_lessons
 from analysis.judging.looks import question_status
 from analysis.judging.p_values import p_values
 from analysis.judging.verdicts import judge_contrasts, judge_lessons, needed, needed_for, parts_frame
@@ -209,7 +209,7 @@ def fit_of(objective: str, slope: float, half: float, seeds: int = 3) -> Fit:
 
 
 def law_row(*fits: Fit, lesson: str = "learning-rate law") -> dict[str, Any]:
-    frame = judge_lessons(LESSONS, of_law(SEARCH, LESSONS, fits), "mini")
+    frame = judge_lessons(LESSONS, of_lessons(SEARCH, LESSONS, fits), "mini")
     return dict(frame.set_index("lesson").loc[lesson])
 
 
@@ -230,7 +230,7 @@ def test_the_law_is_judged_by_the_paper_s_objective_and_by_loss(slope: float, ha
     assert (found["verdict"], found["reason"]) == ("not judged", "2 of the 3 seeds that a verdict needs")
     assert law_row(fit_of("4-shot average", slope, half))["reason"] == "no law: no fit by 8-shot average"
     studies = (SEARCH, of_own_data(SEARCH))
-    kinds = [set(parts_frame(of_law(study, LESSONS, [score]))["seeds_are"]) for study in studies]
+    kinds = [set(parts_frame(of_lessons(study, LESSONS, [score]))["seeds_are"]) for study in studies]
     assert kinds == [{"development"}, {""}], "nothing was tuned on seeds of one's own data"
 
 
