@@ -61,15 +61,19 @@ def validity_checks(study: Study) -> list[Check]:
     unseen = study.scores[study.scores["arm"] == blind]
     if base == blind or set(scores["seed"]).isdisjoint(unseen["seed"]):
         return []
+    keys = ["seed", "benchmark", "shots", "block", "question"]
+    scores = scores.merge(unseen[[*keys, "score"]].rename(columns={"score": "blind"}), on=keys, how="left")
     done = study.variant.done
     records = [study.records[fingerprint] for fingerprint in done["fingerprint"][done["arm"] == base]]
     by_seed = [pd.DataFrame(record.get("majority_by_kind", {})) for record in records]
-    majorities = pd.concat(by_seed).groupby(level=0).mean()
+    majorities = pd.concat(by_seed).groupby(level=0).mean().to_dict()
+    kinds = zip(scores["benchmark"], scores["kind"], strict=True)
+    scores["majority"] = [majorities.get(benchmark, {}).get(kind, np.nan) for benchmark, kind in kinds]
     captions_and_text = scores[scores["family"].isin(["captioning", "text"]) & (scores["metric"] != "cider")]
     checks = [
-        *_seeing(scores, unseen, majorities),
+        *_seeing(scores),
         *_room_above(captions_and_text),  # CIDEr has no maximum
-        *demonstration_checks(scores, unseen, majorities),
+        *demonstration_checks(scores),
         *_steadiness(scores),
     ]
     minutes, _ = minutes_of(records)
@@ -152,32 +156,28 @@ def _arm_of(study: Study, recipe: Recipe) -> str:
     return next((arm for arm, other in study.sweep.arms.items() if other == recipe), "")
 
 
-def _seeing(scores: pd.DataFrame, blind: pd.DataFrame, majorities: pd.DataFrame) -> Iterator[Check]:
-    """Checks of every visual benchmark, and of every kind of question of a benchmark with several. `majorities` has the
-    scores of the best constant answers: a row per kind of question, a column per benchmark."""
+def _seeing(scores: pd.DataFrame) -> Iterator[Check]:
+    """Checks of every visual benchmark, and of every kind of question of a benchmark with several."""
     visual = scores[scores["family"] == "vqa"]
     for benchmark, table in visual.groupby("benchmark", sort=False, observed=True):
         for shots in SHOTS:
             asked = table[table["shots"] == shots]
             if asked.empty:
                 continue
-            yield from _seen_by_rule(f"{benchmark}, {shots} shots", asked, blind, majorities, "fail")
+            yield from _seen_by_rule(f"{benchmark}, {shots} shots", asked, "fail")
             if table["kind"].nunique() > 1:
                 for kind, own in asked.groupby("kind", sort=False, observed=True):
-                    what = f"{benchmark}: {kind}, {shots} shots"
-                    yield from _seen_by_rule(what, own, blind, majorities, "weak")
+                    yield from _seen_by_rule(f"{benchmark}: {kind}, {shots} shots", own, "weak")
         yield from _room_above(table)
 
 
-def _seen_by_rule(
-    what: str, asked: pd.DataFrame, blind: pd.DataFrame, majorities: pd.DataFrame, otherwise: CheckVerdict
-) -> Iterator[Check]:
+def _seen_by_rule(what: str, asked: pd.DataFrame, otherwise: CheckVerdict) -> Iterator[Check]:
     """That the interval's lower end is far enough above; if only its upper end is, it takes more seeds to tell."""
-    rules = []
-    if asked["benchmark"].iloc[0] in majorities:
-        level = _majority(asked, majorities)
-        rules.append(("above majority", asked, level + ABOVE, f"low ≥ {level:.1f} + {ABOVE:g}"))
-    rules.append(("above blind", _minus(asked, blind), ABOVE, f"low ≥ {ABOVE:g}"))
+    above_blind = asked.assign(score=asked["score"] - asked["blind"]).dropna(subset="score")
+    rules = [("above blind", above_blind, ABOVE, f"low ≥ {ABOVE:g}")]
+    level = float(asked["majority"].mean())
+    if not np.isnan(level):
+        rules.insert(0, ("above majority", asked, level + ABOVE, f"low ≥ {level:.1f} + {ABOVE:g}"))
     for check, scores, least, needed in rules:
         found = _mean(scores)
         verdict = otherwise
@@ -194,11 +194,6 @@ def _seen_by_rule(
             needed=needed,
             verdict=verdict,
         )
-
-
-def _majority(asked: pd.DataFrame, majorities: pd.DataFrame) -> float:
-    """What the best constant answers score on questions of one benchmark."""
-    return float(asked["kind"].map(majorities[asked["benchmark"].iloc[0]]).mean())
 
 
 def _room_above(scores: pd.DataFrame) -> Iterator[Check]:
@@ -223,13 +218,6 @@ def _steadiness(scores: pd.DataFrame) -> Iterator[Check]:
         yield Check.within("answers parsed", what, share, most=MOST_UNPARSED)
 
 
-def _minus(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """The score differences `first` − `second` per question, for the seeds that both have."""
-    keys = ["seed", "benchmark", "shots", "block", "question"]
-    both = first.merge(second[[*keys, "score"]], on=keys, suffixes=("", "_second"))
-    return both.assign(score=both["score"] - both["score_second"])
-
-
 def _by_seed(table: pd.DataFrame) -> pd.Series[float]:
     """The plain mean over benchmarks and shots for each seed."""
     return benchmark_scores(table, ["seed"]).groupby("seed")["score"].mean()
@@ -240,8 +228,10 @@ def _mean(table: pd.DataFrame) -> Interval:
     return one_sample(_by_seed(table).tolist()) or over_blocks(table)
 
 
-def demonstration_checks(scores: pd.DataFrame, blind: pd.DataFrame, majorities: pd.DataFrame) -> Iterator[Check]:
-    """The checks of the base's scores by question; none where no question expects second words."""
+def demonstration_checks(scores: pd.DataFrame) -> Iterator[Check]:
+    """What demonstrations tell the base and bring it, by its scores of questions, beside which the columns `blind` and
+    `majority` have those of the blind control and of the best constant answer; none where no question expects second
+    words."""
     visual = scores[scores["family"] == "vqa"]
     is_second = visual["question"].astype(str).str.endswith(OTHERWISE)
     at_few = visual["shots"] == FEW
@@ -258,9 +248,8 @@ def demonstration_checks(scores: pd.DataFrame, blind: pd.DataFrame, majorities: 
         what = f"captions' words in the convention shown, {shots} shots, percent"
         yield Check.within("told by demonstrations", what, float(_by_seed(rows).mean()), KEPT)
 
-    yield from _seen(visual[at_few], "", blind, majorities)
-    alone = visual[(visual["shots"] == 0) & ~is_second]
-    yield from _seen(alone, ", first words", blind, majorities)
+    yield from _seen(visual[at_few], "")
+    yield from _seen(visual[(visual["shots"] == 0) & ~is_second], ", first words")
     most = int(scores["shots"].max())
     images = scores[scores["family"].isin(PLAIN)]
     if (images["shots"] == 0).any():
@@ -269,15 +258,15 @@ def demonstration_checks(scores: pd.DataFrame, blind: pd.DataFrame, majorities: 
             yield _gain(family, images[images["family"] == family], most, -LOSS)
 
 
-def _seen(scores: pd.DataFrame, words: str, blind: pd.DataFrame, majorities: pd.DataFrame) -> Iterator[Check]:
+def _seen(scores: pd.DataFrame, words: str) -> Iterator[Check]:
     """Each visual benchmark at one number of shots, against the blind control at the seeds that it has, and against the
     majority answer."""
     for (benchmark, shots), own in scores.groupby(["benchmark", "shots"], sort=False, observed=True):
         what = f"{benchmark}, {shots} shots{words}"
-        above = float(_minus(own, blind)["score"].mean())
-        yield Check.within("sees", f"{what}, − blind", above, ABOVE_BLIND)
-        above = float(own["score"].mean()) - _majority(own, majorities)
-        yield Check.within("sees", f"{what}, − majority", above, ABOVE_MAJORITY)
+        above_blind = float((own["score"] - own["blind"]).mean())
+        yield Check.within("sees", f"{what}, − blind", above_blind, ABOVE_BLIND)
+        above_majority = float(own["score"].mean() - own["majority"].mean())
+        yield Check.within("sees", f"{what}, − majority", above_majority, ABOVE_MAJORITY)
 
 
 def _gain(family: str, rows: pd.DataFrame, most: int, least: float) -> Check:

@@ -173,11 +173,9 @@ def test_what_fails_its_gate_forbids_verdicts(tmp_path: Path) -> None:
     assert len(failed_gates(read_study(folder), rows)) == 2, "gates of this world say nothing about another's results"
 
 
-MAJORITIES = pd.DataFrame({"vqa": {"colour": 15.0}, "text-vqa": {"letter": 18.0}})
-
-
-def checks_of(base: pd.DataFrame, blind: float = 30.0) -> dict[str, Check]:
-    return {check.what: check for check in demonstration_checks(base, base.assign(score=blind), MAJORITIES)}
+def checks_of(base: pd.DataFrame, blind: Any = 30.0) -> dict[str, Check]:
+    majority = base["benchmark"].map({"vqa": 15.0, "text-vqa": 18.0})
+    return {check.what: check for check in demonstration_checks(base.assign(blind=blind, majority=majority))}
 
 
 def scores(second: float, eight: float = 70.0, captions: float = 60.0, otherwise: str = "-otherwise") -> pd.DataFrame:
@@ -230,7 +228,6 @@ def test_each_benchmark_is_compared_with_blind_and_majority_in_words_that_the_ba
     assert seen["text-vqa, 0 shots, first words, − majority"] == (-8.0, "fail") and len(seen) == 8
     base = scores(second=54.0)
     base.loc[base["seed"] == 1, "score"] = 0.0
-    blind = base[base["seed"] == 0].assign(score=30.0)
-    values = {check.what: check.value for check in demonstration_checks(base, blind, MAJORITIES)}
-    assert values["vqa, 4 shots, − majority"] == 57.0 / 2 - 15.0
-    assert values["vqa, 4 shots, − blind"] == 27.0, "at the seeds that the blind control has"
+    checks = checks_of(base, base["seed"].map({0: 30.0}))
+    assert checks["vqa, 4 shots, − majority"].value == 57.0 / 2 - 15.0
+    assert checks["vqa, 4 shots, − blind"].value == 27.0, "at the seeds that the blind control has"
