@@ -51,7 +51,7 @@ def varying(sweep: Sweep, arms: Collection[str]) -> Axes:
     shown = [arm for arm, recipe in sweep.arms.items() if arm in arms and recipe.images != "blind"]
     recipes = [sweep.base, *(sweep.arms[arm] for arm in shown)]  # the base's axes come first
     levels = pd.DataFrame(map(levels_of, recipes)).fillna(UNSET)[1:].set_axis(shown).drop_duplicates()
-    return levels.loc[:, levels.nunique() > 1].to_dict("index")
+    return levels.loc[:, levels.nunique() > 1].to_dict("index")  # type: ignore[return-value]
 
 
 def groups(levels: Axes, axis: str) -> list[dict[str, str]]:

@@ -226,7 +226,8 @@ class Study:
 
     def seed_values(self, arm: str, measure: Measure) -> list[float]:
         """The values of the arm's trials, ordered by seed."""
-        return self.all_values(measure).loc[arm].dropna().tolist()
+        values = self.all_values(measure).loc[arm].to_numpy(np.float64)
+        return values[~np.isnan(values)].tolist()
 
     @cache
     def asked_unlike(self, arms: frozenset[str], measure: Measure) -> bool:

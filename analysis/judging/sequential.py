@@ -16,8 +16,10 @@ it. Holm's correction of these is the closed test of Maurer and Bretz (2013, Sta
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from analysis.judging.p_values import P
@@ -72,7 +74,7 @@ def nominal_levels(level: float, shares: tuple[float, ...]) -> tuple[float, ...]
     return tuple(levels)
 
 
-def _normal(values: Floats, scale: float) -> Floats:
+def _normal(values: NDArray[np.floating[Any]], scale: float) -> NDArray[np.floating[Any]]:
     """The normal density; importing scipy.stats for it takes a second."""
     z = values / scale
     return np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) / scale
