@@ -64,10 +64,9 @@ def caution(manifest: Manifest, seeds: Sequence[int]) -> str:
     return " ".join(said)
 
 
-def earlier_world(manifest: Manifest) -> str:
-    """`world 2` for results of an earlier miniature world; otherwise empty."""
-    digest = manifest.data.digest
-    return digest.replace("-", " ") if manifest.in_world and digest != WORLD_DATA.digest else ""
+def earlier_world(manifest: Manifest) -> bool:
+    """Whether results are of an earlier miniature world."""
+    return manifest.in_world and manifest.data.digest != WORLD_DATA.digest
 
 
 def _power(shift: float | Floats, degrees_of_freedom: float | Floats, level: float) -> Floats:

@@ -126,9 +126,11 @@ def failed_gates(study: Study, checks: Sequence[Check]) -> tuple[str, ...]:
     decoders failed in the scale's last check, unless the results are of an earlier world."""
     failed = [one.what for one in checks if one.check.startswith("above ") and one.verdict == "fail"]
     manifest = study.manifest
-    name = variant_name("check_scale", manifest.overrides, manifest.data_name)
-    gates = study.variant.folder.with_name(name) / "gates.csv"
-    for gate in [] if earlier_world(manifest) else read_checks(gates):
+    gates = []
+    if not earlier_world(manifest):
+        name = variant_name("check_scale", manifest.overrides, manifest.data_name)
+        gates = read_checks(study.variant.folder.with_name(name) / "gates.csv")
+    for gate in gates:
         if gate.verdict == "fail" and gate.seed in (None, *study.seeds):
             seed = "" if gate.seed is None else f", seed {gate.seed}"
             failed.append(f"{gate.check}: {gate.what}{seed}")

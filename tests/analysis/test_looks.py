@@ -90,6 +90,8 @@ def test_lessons_about_other_sweeps_keep_no_arm() -> None:
     ):
         (found,) = of_lessons(study, [lesson_of(part)])
         assert found.reason.startswith(told)
+        (line,), arms = question_status(growing(4), [lesson_of({"contrast": CLAIMS[1].claim}, part)])
+        assert line.startswith(f"ours: not judged: {told}") and not arms, "no seed adds what is misnamed"
 
 
 def test_a_lesson_that_one_part_may_contradict_is_not_given_up_for_another() -> None:

@@ -26,7 +26,7 @@ from mm1_lab.config import WORLD_DATA, Check, load_sweep
 from mm1_lab.lab import contrasts
 from mm1_lab.results import Ledger, ScoreRow
 from mm1_lab.results.reading import read_scores, read_variant
-from tests.analysis.results_folder import HELD_OUT, write_results
+from tests.analysis.results_folder import HELD_OUT, with_manifest, write_results
 
 SWEEP = load_sweep(Path(__file__).parents[2] / "sweeps" / "validity.yaml")
 ARMS = ("base", "blind", "half-steps", "double-steps")
@@ -106,6 +106,8 @@ def test_what_the_order_of_the_data_alone_changes(tmp_path: Path) -> None:
     (only,) = order_checks(replace(study, scores=study.scores.assign(metric=by_cider)))
     assert only.value == found[0].value and only.what == found[1].what
     assert {check.verdict for check in order_checks(study.at_seeds([300, 301]))} == {"needs more seeds"}
+    twins = study.sweep.arms | {"other-order": study.sweep.base}
+    assert order_checks(with_manifest(study, sweep=study.sweep.model_copy(update={"arms": twins}))) == []
     assert order_checks(study.at_seeds([7])) == [] == order_checks(read_study(write(tmp_path, seeds=2)))
 
 
