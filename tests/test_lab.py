@@ -153,7 +153,7 @@ def test_what_cannot_be_a_part(models: Path, tmp_path: Path, refused: Refused) -
     assert "there is no such folder" in refused("./nowhere/at/all", llama)
     assert "vision towers of family 'llama' are not supported; known: clip_vision_model" in refused(llama, llama)
     (tmp_path / "config.json").write_text('{"model_type": "blip_vision"}')
-    assert "does not recognize this architecture); known: clip_vision_model, " in refused(tmp_path, llama)
+    assert "does not recognize this architecture" in refused(tmp_path, llama)
     assert "decoders of family 'clip' are not supported: causal attention" in refused(clip, clip)
     (tmp_path / "empty").mkdir()
     assert "has no config.json" in refused(tmp_path / "empty", llama)

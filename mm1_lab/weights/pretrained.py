@@ -209,9 +209,7 @@ def _config(folder: Path) -> Any:
     try:
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library raises various errors for bad configurations
-        reason = first_line(error).partition(". ")[0]
-        known = f"; known: {', '.join([*ENCODERS, *DECODERS])}" if "recognize" in reason else ""
-        raise RequestError(f"{folder}: its config.json cannot be used ({reason}){known}") from None
+        raise RequestError(f"{folder}: its config.json cannot be used ({first_line(error)})") from None
     if getattr(config, "quantization_config", None):
         raise RequestError(f"{folder}: its weights are quantised, so it cannot be trained; give the original model")
     return config
