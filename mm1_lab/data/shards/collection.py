@@ -111,11 +111,9 @@ class Collection:
 
     def _tokenise(self, shard: Shard, tokenizer: BackendTokenizer) -> Iterator[pa.RecordBatch]:
         for chunk in shard.samples["texts"].chunks:
-            samples = chunk.to_pylist()
-            spoken = [text for texts in samples for text in texts if text is not None]
-            encoded = iter(tokenizer.encode_all(spoken))
+            encoded = iter(tokenizer.encode_all(chunk.flatten().drop_null().to_pylist()))
             rows = []
-            for texts in samples:
+            for texts in chunk.to_pylist():
                 ids: list[int] = []
                 for at, text in enumerate(texts):
                     if text is None or (self.reader == "pairs" and at > 1):

@@ -65,10 +65,9 @@ class Rows:
                 for chunk in self._packed_chunks(sample):
                     entries.append((sample, *chunk))
             order = draw.permutation(len(entries)).tolist()
-            sizes = [(positions, images) for *_, positions, images in entries]
             numbers = np.array(entries, np.int64).reshape(-1, 5)
             packed = []
-            for row in first_fit(order, sizes, self._limits, OPEN_ROWS):
+            for row in first_fit(order, numbers[:, 3:].tolist(), self._limits, OPEN_ROWS):
                 packed.append(numbers[row].reshape(-1))
             yield pa.RecordBatch.from_pydict({"entries": packed}, schema=SCHEMA)
 
