@@ -293,7 +293,7 @@ def test_what_is_no_set_of_conversations_is_told_as_what_it_is(files: Any) -> No
         configs += f"- config_name: {name}\n  data_files: {name}/*.parquet\n"
     (files.folder / "layout" / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
     for given, message in (
-        ({"files": "layout/a/*"}, "has its turns as text; store them as a list of objects"),
+        ({"files": "layout/a/*"}, "has no turns; store them as a list of objects"),
         ({"files": "pairs.tar", "reader": "pairs"}, "mine: pairs are no conversations; list them as a source"),
         ({"files": {"dataset": "layout"}}, r"'a', 'b'.*; name one: `\{dataset: …, config: NAME\}`"),
     ):

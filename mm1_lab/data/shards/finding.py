@@ -122,8 +122,7 @@ def find(
     matches = sorted(glob.glob(str(Path(pattern).expanduser()), root_dir=base, recursive=True))
     files = [_local_file(base / match) for match in matches if (base / match).is_file()]
     if not files:
-        lack = "no file matches" if glob.has_magic(pattern) else "there is no file"
-        raise RequestError(f"{lack} {pattern!r}; paths are relative to the data file")
+        raise RequestError(f"there is no file {pattern!r}; paths are relative to the data file")
     return files
 
 

@@ -142,9 +142,7 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
             continue
         if file.reader == "pairs" and isinstance(row["text"], list):
             empty += 1 + len(row["text"]) - len(sample.parts)
-        # captions of one picture are on one side of the split, even where each has an id of its own, as COCO's have
-        shares_picture = file.reader == "pairs" and isinstance(sample.parts[0], Image) and sample.parts[0].path
-        record = _record(sample, None if shares_picture else row.get("key"), place)
+        record = _record(sample, row["key"], place)
         rows.append(record)
         sizes = [image["length"] or len(image["content"] or b"") for image in record["images"]]
         digest.update(canonical_json([record["split"], record["texts"], sizes]).encode())
@@ -161,8 +159,7 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
     if total == len(broken) + left_out.total():
         reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items()) or "it is empty"
         needs = " and ".join(columns[field][0] for field in required)
-        in_tar = " (in a tar, KEY.jpg and KEY.txt)" if file.reader == "pairs" else ""
-        raise RequestError(f"{file.name}: contains no usable {file.reader} ({reasons}); each needs {needs}{in_tar}")
+        raise RequestError(f"{file.name}: contains no usable {file.reader} ({reasons}); each needs {needs}")
     if empty:
         left_out["empty among several captions"] = empty
     if broken:
@@ -171,7 +168,7 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
 
 
 def _record(sample: Sample, key: Any, place: str) -> Fields:
-    key = sample.key if key is None else str(key)
+    key = sample.key if key is None or sample.ignores_row_key else str(key)
     texts: list[str | None] = []
     answers, images = [], []
     for at, part in enumerate(sample.parts):

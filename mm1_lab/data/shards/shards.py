@@ -1,7 +1,7 @@
 """Users' data as `Data`: the files listed in a `data.yaml`, indexed and tokenised once, with random access."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, cached_property
 from itertools import islice, repeat
@@ -18,7 +18,7 @@ from mm1_lab.data.pixels import BROKEN_SHARE, DECODING_VERSION, LARGEST_PICTURE,
 from mm1_lab.data.shards.collection import CHUNKS_VERSION, PICTURE, Collection, Numbers
 from mm1_lab.data.shards.datafile import DataFile, read_data_file, set_key
 from mm1_lab.data.shards.finding import File, short_hash
-from mm1_lab.data.shards.index import LONGEST, Shard, index_file, index_path
+from mm1_lab.data.shards.index import LONGEST, index_file, index_path
 from mm1_lab.data.shards.rows import Rows, ShardConversations, ShardPairs, ShardSource, ShardText
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
 from mm1_lab.data.types import Document, Limits, Picture
@@ -56,12 +56,12 @@ class Shards:
             self._folder_tokenizer = folder_tokenizer(tokenizer)
         elif content.tokenizer != "bpe":
             self._folder_tokenizer = folder_tokenizer(path.parent / Path(content.tokenizer).expanduser())
-        shards = iter(_index([file for own in files.values() for file in own], cache))
+        _index_much(files.values(), cache)
         self.everything: dict[str, Collection] = {}
         """All sources, keyed as in `DataFile.all_named`."""
         for name, own in files.items():
-            indexed = list(islice(shards, len(own)))
-            self.everything[name] = Collection(indexed, cache, ImageDecoder(content.pictures))
+            shards = [index_file(file, cache) for file in own]
+            self.everything[name] = Collection(shards, cache, ImageDecoder(content.pictures))
             named = [file.image for file in own if file.image]
             if named and not len(pc.list_flatten(self.everything[name].table["images"])):  # texts need not mark places
                 raise RequestError(f"{path}: {name}: no row has a picture in a column {named[0]!r}; which one has?")
@@ -203,16 +203,16 @@ class Shards:
                     yield f"  note: only {different:,} of {count:,} texts differ from each other"
 
 
-def _index(files: list[File], cache: Path) -> list[Shard]:
-    """The index of each file, in order. Much data that are new here are indexed by a process a core."""
-    new = [file.size for file in files if not index_path(file, cache).exists()]
-    if sum(new) > MUCH:
-        print(f"reading {counted(len(new), 'file')} of {short(sum(new), 'B')} (once)", file=sys.stderr, flush=True)
+def _index_much(files: Iterable[list[File]], cache: Path) -> None:
+    """Indexes those of the files that are new here, by a process a core, if they are large."""
+    new = [file for own in files for file in own if not index_path(file, cache).exists()]
+    size = sum(file.size for file in new)
+    if size > MUCH:
+        print(f"reading {counted(len(new), 'file')} of {short(size, 'B')} (once)", file=sys.stderr, flush=True)
         with ProcessPoolExecutor(machine_cpus(), get_context("spawn"), allow_interrupts) as pool:
             with interrupts_blocked():  # the pool starts its processes when it gets work
-                made = pool.map(_index_apart, files, repeat(cache))
+                made = pool.map(_index_apart, new, repeat(cache))
             list(made)
-    return [index_file(file, cache) for file in files]
 
 
 def _index_apart(file: File, cache: Path) -> None:
