@@ -61,7 +61,7 @@ def read_encoder(requested: Pretrained, fetch: bool = True) -> PretrainedEncoder
     layers = layer if layer >= 0 else count + 1 + layer
     if not 1 <= layers <= count:
         raise RequestError(f"{requested.weights}: has {count} layers, so layer {requested.layer} cannot be used")
-    mean, std = _normalisation(folder, requested.weights)
+    mean, std = _normalisation(folder)
     found = _described(requested.weights, folder, config, layers)
     found |= tower_shape(found["size"], config)
     found |= {"image_size": config.image_size, "layer": requested.layer, "mean": mean, "std": std}
@@ -204,8 +204,6 @@ def _config(folder: Path) -> Any:
     """The library's configuration object; runs no code from the folder."""
     from transformers import AutoConfig
 
-    if not (folder / "config.json").is_file():
-        raise RequestError(f"{folder}: has no config.json, so it is not a model of the transformers library")
     try:
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library raises various errors for bad configurations
@@ -215,14 +213,11 @@ def _config(folder: Path) -> Any:
     return config
 
 
-def _normalisation(folder: Path, name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def _normalisation(folder: Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and standard deviation for pixel values between 0 and 1, from the folder's preprocessor configuration."""
-    # version 5 of the library saves a whole processor in the second one
-    paths = [folder / "preprocessor_config.json", folder / "processor_config.json"]
-    path = next(filter(Path.is_file, paths), None)
-    if path is None:
-        lack = "has no preprocessor_config.json, which defines how its images are normalised"
-        raise RequestError(f"{name}: {lack}; save the model's image processor there")
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        path = folder / "processor_config.json"  # where version 5 of the library saves a whole processor
     try:
         values = load_json(path)
         values = values.get("image_processor", values)
@@ -231,7 +226,8 @@ def _normalisation(folder: Path, name: str) -> tuple[tuple[float, float, float],
             raise ValueError("three numbers each, the latter above 0")
     except Exception as error:  # of many kinds, as the file may hold anything
         reason = f"{type(error).__name__}: {first_line(error)}"
-        raise RequestError(f"{path}: must contain image_mean and image_std ({reason})") from None
+        remedy = "save the model's image processor there"
+        raise RequestError(f"{path}: must contain image_mean and image_std ({reason}); {remedy}") from None
     return mean, std
 
 
