@@ -196,11 +196,6 @@ class Shards:
                     "  note: nothing is held out, so there is no held-out loss; at least four documents with different "
                     "keys are needed"
                 )
-            if collection.reader in ("pairs", "text"):
-                texts = pc.list_flatten(collection.table["texts"])
-                different, count = pc.count_distinct(texts).as_py(), len(texts) - texts.null_count
-                if different < count / 2:
-                    yield f"  note: only {different:,} of {count:,} texts differ from each other"
 
 
 def _index_much(files: Iterable[list[File]], cache: Path) -> None:
