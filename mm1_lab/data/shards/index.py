@@ -125,7 +125,7 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
     left_out = Counter[str]()
     broken: list[str] = []
     rows: list[Fields] = []
-    size = total = empty = 0
+    size = total = 0
     for place, row in read_rows(path, file.name, columns, required):
         total += 1
         try:
@@ -140,8 +140,6 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
         except Broken as reason:
             broken.append(f"{file.name}, {place}: {reason}")
             continue
-        if file.reader == "pairs" and isinstance(row["text"], list):
-            empty += 1 + len(row["text"]) - len(sample.parts)
         record = _record(sample, row["key"], place)
         rows.append(record)
         sizes = [image["length"] or len(image["content"] or b"") for image in record["images"]]
@@ -160,8 +158,6 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
         reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items()) or "it is empty"
         needs = " and ".join(columns[field][0] for field in required)
         raise RequestError(f"{file.name}: contains no usable {file.reader} ({reasons}); each needs {needs}")
-    if empty:
-        left_out["empty among several captions"] = empty
     if broken:
         left_out["broken"] = len(broken)
     return {"digest": digest.hexdigest(), "left_out": dict(sorted(left_out.items())), "notes": broken[:5]}
