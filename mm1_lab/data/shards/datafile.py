@@ -98,15 +98,20 @@ class InstructionSet(OwnSource):
     else those without count as 1."""
 
 
+PLACES = ("file", "dataset", "folder", "files")
+"""The keys of an entry or a set that say where its files are; an instruction set cannot be called so."""
+
+
 def _named_sets(value: Any) -> Any:
-    """Instruction sets by name: those of a list are named as their file, and a set may be just its files."""
-    value = [value] if isinstance(value, str) or _is_one_set(value) else value
+    """Instruction sets by name: one alone and those of a list are named as their file; a set may be just its files."""
+    if isinstance(value, str) or (isinstance(value, dict) and not value.keys().isdisjoint(PLACES)):
+        value = [value]
     if isinstance(value, list):
         named: dict[str, Any] = {}
         for entry in value:
             where = entry
             if isinstance(entry, dict):
-                where = entry.get("file") or entry.get("dataset") or entry.get("folder") or entry.get("files")
+                where = next((entry[key] for key in PLACES if key in entry), None)
             if not isinstance(where, str):
                 raise ValueError("a set of a list is named as its file; name this one: `{NAME: {files: …}}`")
             name = PurePosixPath(where).stem
@@ -117,15 +122,6 @@ def _named_sets(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {name: one if isinstance(one, dict) and "files" in one else {"files": one} for name, one in value.items()}
-
-
-def _is_one_set(value: Any) -> bool:
-    """Whether this is an entry or a set; of a single key it is the name of a set."""
-    if not isinstance(value, dict) or len(value) < 2:
-        return False
-    if "files" in value:
-        return value.keys() <= InstructionSet.model_fields.keys()
-    return not value.keys().isdisjoint({"file", "folder", "dataset"}) and value.keys() <= Entry.model_fields.keys()
 
 
 def set_key(name: str) -> str:
