@@ -234,32 +234,25 @@ class Packer:
         return Encoded(tokens, weights, pictures)
 
     def _row(self, documents: list[Encoded]) -> Row:
-        tokens: list[int] = []
-        weights: list[float] = []
-        numbers: list[int] = []
-        positions: list[int] = []
+        sequence = self.limits.sequence
+        tokens = np.full(sequence, self.tokenizer.pad, np.int32)
+        weights = np.zeros(sequence, np.float32)
+        numbers = np.zeros(sequence, np.int32)
+        positions = np.zeros(sequence, np.int32)
         pictures: list[Picture] = []
         owners: list[int] = []
+        start = 0
         for number, document in enumerate(documents, start=1):
             length = len(document.tokens)
-            tokens += document.tokens
-            weights += document.weights
-            numbers += [number] * length
-            positions += range(length)
+            place = slice(start, start + length)
+            tokens[place] = document.tokens
+            weights[place] = document.weights
+            numbers[place] = number
+            positions[place] = np.arange(length)
             pictures += document.pictures
             owners += [number] * len(document.pictures)
-        padding = self.limits.sequence - len(tokens)
-        tokens += [self.tokenizer.pad] * padding
-        for column in (weights, numbers, positions):
-            column += [0] * padding
-        return Row(
-            np.array(tokens, np.int32),
-            np.array(weights, np.float32),
-            np.array(numbers, np.int32),
-            np.array(positions, np.int32),
-            tuple(pictures),
-            tuple(owners),
-        )
+            start += length
+        return Row(tokens, weights, numbers, positions, tuple(pictures), tuple(owners))
 
 
 def shares_left_out(stage: MultimodalStage, data: Data) -> dict[str, float]:
