@@ -295,7 +295,7 @@ def test_what_is_no_set_of_conversations_is_told_as_what_it_is(files: Any) -> No
     for given, message in (
         ({"files": "layout/a/*"}, "has no turns; store them as a list of objects"),
         ({"files": "pairs.tar", "reader": "pairs"}, "mine: pairs are no conversations; list them as a source"),
-        ({"files": {"dataset": "layout"}}, r"'a', 'b'.*; name one: `\{dataset: …, config: NAME\}`"),
+        ({"files": {"dataset": "layout"}}, r"'a', 'b'.*, name one: `\{dataset: …, config: NAME\}`"),
     ):
         files.refused(message, instructions={"mine": given})
 

@@ -176,10 +176,9 @@ def _of_split(name: str, config: str | None, split: str | None, revision: str | 
             "--local-dir DIR`, and write `{dataset: DIR}` here"
         ) from None
     except Exception as error:  # the library raises many kinds
-        if "Config name is missing" in str(error) or "BuilderConfig" in str(error):  # it lists those that there are
-            said = " ".join(str(error).partition("Example of usage")[0].split())[:300]
-            raise RequestError(f"{name}: {said}; name one: `{{dataset: …, config: NAME}}`") from None
-        raise RequestError(f"{name} is no data set ({first_line(error)}); {A_FOLDER_NEEDS}") from None
+        said = " ".join(str(error).partition("Example of usage")[0].split())[:300]  # of configurations it lists all
+        remedy = f"of several configurations, name one: `{{dataset: …, config: NAME}}`; {A_FOLDER_NEEDS}"
+        raise RequestError(f"{name} cannot be read as a data set ({said}); {remedy}") from None
     splits = {str(name): files for name, files in builder.config.data_files.items()}
     if split is None and len(splits) == 1:
         split = next(iter(splits))
