@@ -242,7 +242,8 @@ def test_sets_are_listed_with_their_pictures_elsewhere_and_weigh_as_much_as_they
     message = r"a set of a list is named as its file; name this one: `\{NAME: \{files"
     files.refused(message, instructions=[{"files": ["sums.jsonl", "more.jsonl"]}])
     files.refused("two sets have the same name", instructions=[sets[0], dict(sets[0])])
-    files.refused(r"llava\.json: there is no image '1\.png' in /.+/sets; 3 of 3", instructions=["sets/llava.json"])
+    for one in (["sets/llava.json"], {"file": "sets/llava.json"}):
+        files.refused(r"llava\.json: there is no image '1\.png' in /.+/sets; 3 of 3", instructions=one)
 
 
 def test_a_row_without_turns_is_one_broken_conversation_also_in_json_lines(files: Any) -> None:
