@@ -56,6 +56,7 @@ class Sample(NamedTuple):
     parts: Sequence[Part]
     """Text (`Answer` where it answers) and pictures in reading order; of a captioned picture, all of its captions."""
     ignores_row_key: bool = False
+    """Whether `key` determines the split even if its row has one."""
 
 
 def read_text(row: Fields) -> Sample:
