@@ -195,7 +195,7 @@ def real_case(tower: str, decoder: str, checkpointing: bool, rows: int, folder: 
     encoder = PretrainedEncoder.model_validate(
         described[0]
         | tower_shape(described[0]["size"], vision)
-        | {"patch": 14, "image_size": vision.image_size, "layer": None, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+        | {"image_size": vision.image_size, "layer": None, "mean": (0.5,) * 3, "std": (0.5,) * 3}
     )
     stage = base.model_copy(
         update={

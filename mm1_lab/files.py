@@ -202,8 +202,10 @@ def damage(folder: Path, full: bool = True, only: str | None = None) -> str | No
                 same = _digest_of_samples(file) == stretches[name] if name in stretches else _digest(file) == digest
                 if not same:
                     return f"{name} does not match {DONE}"
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        return f"{DONE} cannot be read" if not isinstance(error, OSError) else f"{error.filename}: {error.strerror}"
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return f"{DONE} cannot be read"
     return None if digests else f"{DONE} lists no files"
 
 
@@ -211,8 +213,7 @@ def put_aside(path: Path) -> Path | None:
     """Renames a damaged file or folder to `NAME.damaged`, replacing an earlier one; None if that fails."""
     aside = path.with_name(f"{path.name}.damaged")
     try:
-        if aside.is_dir():
-            shutil.rmtree(aside)
+        shutil.rmtree(aside, ignore_errors=True)
         os.replace(path, aside)
         if aside.is_dir():
             (aside / DONE).unlink(missing_ok=True)  # so that it does not count as complete

@@ -90,19 +90,22 @@ class Batch(TensorBatch):
         total = self.weights[:, 1:].sum()
         batches = []
         for start, end in pairwise(ends):
+            weights = self.weights[start:end]
+            documents = self.documents[start:end]
             part = replace(
                 self,
                 tokens=self.tokens[start:end],
-                weights=self.weights[start:end],
-                documents=self.documents[start:end],
+                weights=weights,
+                documents=documents,
                 positions=self.positions[start:end],
                 images=self.images[first_image[start] : first_image[end]],
                 sources=self.sources[first_source[start] : first_source[end]],
                 image_counts=self.image_counts[start:end],
                 step_weight=total,
                 decoded=NONE_ASKED,
+                **find_places(weights, documents),
             )
-            batches.append(replace(part, **find_places(part.weights, part.documents)))
+            batches.append(part)
         return batches
 
 
@@ -128,24 +131,24 @@ def make_batch(
     the mean colour too, its document is excluded from the loss, and `decoded` names it.
     """
     weights = np.stack([row.weights for row in rows])
-    pictures = [picture for row in rows for picture in row.pictures]
-    images = np.empty((len(pictures), views, 3, side, side), np.uint8)
+    counts = [len(row.pictures) for row in rows]
+    images = np.full((sum(counts), views, 3, side, side), MEAN_COLOUR, np.uint8)
     decoded = NONE_ASKED
-    if blind:
-        images[:] = MEAN_COLOUR
-    else:
+    if not blind:
         broken: list[str] = []
-        owners = [(index, owner) for index, row in enumerate(rows) for owner in row.owners]
-        # one picture at a time, so that its memory is used again
-        for image, picture, (index, owner) in zip(images, pictures, owners, strict=True):
-            try:
-                for view, pixels in zip(image, picture_views(picture, side, views), strict=True):
-                    view[:] = pixels.transpose(2, 0, 1)
-            except BrokenPicture as error:
-                weights[index, rows[index].documents == owner] = 0
-                image[:] = MEAN_COLOUR
-                broken.append(str(error))
-        decoded = Decoded(len(pictures), tuple(broken))
+        remaining = iter(images)
+        for row, row_weights in zip(rows, weights, strict=True):
+            # one picture at a time, so that its memory is used again
+            for picture, owner in zip(row.pictures, row.owners, strict=True):
+                image = next(remaining)
+                try:
+                    for view, pixels in zip(image, picture_views(picture, side, views), strict=True):
+                        view[:] = pixels.transpose(2, 0, 1)
+                except BrokenPicture as error:
+                    image[:] = MEAN_COLOUR
+                    row_weights[row.documents == owner] = 0
+                    broken.append(str(error))
+        decoded = Decoded(len(images), tuple(broken))
     columns: dict[str, Any] = {}
     for column in ("tokens", "documents", "positions"):
         columns[column] = torch.from_numpy(np.stack([getattr(row, column) for row in rows])).long()
@@ -154,7 +157,7 @@ def make_batch(
         weights=torch.from_numpy(weights),
         images=torch.from_numpy(images).flatten(0, 1),
         sources=tuple(names),
-        image_counts=tuple(views * len(row.pictures) for row in rows),
+        image_counts=tuple(views * count for count in counts),
         **find_places(torch.from_numpy(weights), columns["documents"]),
         decoded=decoded,
         by_document=by_document,

@@ -235,19 +235,24 @@ class Packer:
 
     def _row(self, documents: list[Encoded]) -> Row:
         sequence = self.limits.sequence
-        lengths = [len(document.tokens) for document in documents]
-        used = sum(lengths)
         tokens = np.full(sequence, self.tokenizer.pad, np.int32)
-        tokens[:used] = [token for document in documents for token in document.tokens]
         weights = np.zeros(sequence, np.float32)
-        weights[:used] = [weight for document in documents for weight in document.weights]
         numbers = np.zeros(sequence, np.int32)
-        numbers[:used] = np.repeat(np.arange(1, len(lengths) + 1), lengths)
         positions = np.zeros(sequence, np.int32)
-        positions[:used] = np.arange(used) - np.repeat(np.cumsum([0, *lengths])[:-1], lengths)
-        pictures = tuple(picture for document in documents for picture in document.pictures)
-        owners = tuple(number for number, document in enumerate(documents, start=1) for _ in document.pictures)
-        return Row(tokens, weights, numbers, positions, pictures, owners)
+        pictures: list[Picture] = []
+        owners: list[int] = []
+        start = 0
+        for number, document in enumerate(documents, start=1):
+            length = len(document.tokens)
+            place = slice(start, start + length)
+            tokens[place] = document.tokens
+            weights[place] = document.weights
+            numbers[place] = number
+            positions[place] = np.arange(length)
+            pictures += document.pictures
+            owners += [number] * len(document.pictures)
+            start += length
+        return Row(tokens, weights, numbers, positions, tuple(pictures), tuple(owners))
 
 
 def shares_left_out(stage: MultimodalStage, data: Data) -> dict[str, float]:

@@ -119,12 +119,6 @@ def read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def read_stretch(path: Path, offset: int, length: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read(length)
-
-
 @dataclass(frozen=True, slots=True)
 class StoredPicture:
     """An image of a shard, read when its pixels are requested."""

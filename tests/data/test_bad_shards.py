@@ -20,10 +20,10 @@ from mm1_lab.data.types import BrokenPicture
     ("content", "message"),
     [
         ({"text": []}, r"data\.yaml: names no data; add `captions: "),
-        ({"captions": ["nowhere-*.tar"]}, r"data\.yaml: captions: no file matches 'nowhere-\*\.tar'"),
+        ({"captions": ["nowhere-*.tar"]}, r"data\.yaml: captions: there is no file 'nowhere-\*\.tar'"),
         ({"captions": ["good.txt"]}, r"captions: '/.+good\.txt' must end in \.tar or \.parquet"),
-        ({"captions": ["good.tar.gz"]}, r"good\.tar\.gz' is a compressed \.tar; unpack it, as only JSON Lines may"),
-        ({"captions": ["*.png"]}, r"good\.png' is a picture; name its folder instead: .* needs metadata\.csv"),
+        ({"captions": ["good.tar.gz"]}, r"good\.tar\.gz' must end .* only JSON Lines may be compressed"),
+        ({"captions": ["*.png"]}, r"good\.png' must end in .* a folder of pictures needs metadata\.csv"),
         ({"captions": "photos"}, r"photos has no table and no tar, but .+; .* needs metadata\.csv, \.jsonl or"),
         ({"captions": [{"file": "a.csv", "imags": "."}]}, r"unknown key 'captions\.0\.imags'; did you mean"),
         ({"sources": {"x": {"reader": "page", "files": "good.jsonl"}}}, r"x: .*no reader 'page'; did you mean 'pages'"),
@@ -56,7 +56,7 @@ def test_files_that_are_cut_off(files: Any) -> None:
         ({"a.png": b"", "a.json": b'{"caption":', "a.txt": b"a"}, r"c\.tar, a: KEY\.json is not JSON"),
         ({"a.png": b"", "a.txt": b"\xff\xfe"}, r"c\.tar, a: KEY\.txt is not UTF-8"),
         ({"a.png": b"a", "a.json": b"{}"}, r"c\.tar: contains no usable pairs \(1 without a caption\)"),
-        ({"a.txt": b"a caption"}, r"pairs \(1 no image\); each needs image and caption \(in a tar, KEY\.jpg and KEY\."),
+        ({"a.txt": b"a caption"}, r"pairs \(1 no image\); each needs image and caption$"),
         ({"a.1.png": b"a", "a.1.txt": b"a"}, r"c\.tar, a: goes on with '\.1\.png', but keys end at the first dot"),
         ({}, r"c\.tar: contains no usable pairs \(it is empty\)"),
     ],
@@ -77,7 +77,7 @@ def test_a_tar_with_nothing_usable(files: Any, members: dict[str, bytes], messag
         ("interleaved", {"images": [[b"x", None]], "texts": [[None, None]]}, r"row 0: place 1: exactly one"),
         ("interleaved", {"images": [["https://e.org/a.jpg"]], "texts": [[None]]}, r"is a URL; download"),
         ("interleaved", {"images": [["../a.jpg"]], "texts": [[None]]}, r"row 0: '\.\./a\.jpg' leads out of the"),
-        ("interleaved", {"images": [["/a.jpg"]], "texts": [[None]]}, r"row 0: '/a\.jpg' is an absolute path; write"),
+        ("interleaved", {"images": [["/a.jpg"]], "texts": [[None]]}, r"row 0: '/a\.jpg' leads out of the"),
     ],
 )
 def test_a_parquet_with_wrong_content(files: Any, source: str, columns: dict[str, Any], message: str) -> None:

@@ -19,7 +19,7 @@ from mm1_lab.config import DataMix, Recipe, RequestError, resolve
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.shards import Shards
 from mm1_lab.data.shards.readers import chat_prompt, read_conversation
-from mm1_lab.data.types import Answer, Document, Limits
+from mm1_lab.data.types import Answer, Limits
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Question
 from mm1_lab.orchestrate.data_samples import data_samples
@@ -84,7 +84,7 @@ def opened(files: Any, **sets: Any) -> Shards:
 def told(data: Shards, name: str, sample: int) -> list[str]:
     """A conversation's parts in plain words: P1 and P2 are the pictures, answers stand in brackets."""
     parts = []
-    for part in data.conversations[name].parts(sample):
+    for part in data.conversations[name].conversation(sample).parts:
         if isinstance(part, Answer):
             parts.append(f"[{part}]")
         elif isinstance(part, str):
@@ -126,7 +126,7 @@ def test_a_question_is_trained_in_the_tokens_in_which_it_is_asked(files: Any) ->
     PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>").save_pretrained(files.folder / "words")
     files.pictures(3)
     data = files.open(instructions={"mine": {"files": llava(files)}}, tokenizer="words")
-    question, _ = data.conversations["mine"].parts(2)
+    question, _ = data.conversations["mine"].conversation(2).parts
     assert data.tokenizer.encode(str(question)) == data.tokenizer.encode(chat_prompt("2 + 2?"))
     assert words.token_to_id("?Ċ") in data.tokenizer.encode(str(question))
     ids = data.conversations["mine"].tokens(data.tokenizer)[2].as_py()
@@ -137,7 +137,7 @@ def test_a_benchmark_with_the_prompt_of_conversations_reads_as_training_did(file
     """As docs/your-own-model.md says: a demonstration is a turn, after which come the end token and a line break."""
     data = opened(files, mine={"files": llava(files)})
     prompt = "User: {question}\nAssistant:".replace("{question}", "What is it?")
-    document = Document("a", tuple(data.conversations["mine"].parts(0)))
+    document = data.conversations["mine"].conversation(0)
     shown = Question("a", "question", document.pictures, prompt, ("A square.",), "A square.")
     turn = PromptWriter(data.tokenizer, LIMITS.image_tokens, ends_answers=True).demonstration(shown, "\n").tokens
     row = Packer(data.tokenizer, LIMITS, 0.0, ends_answers=True).pack([document])
@@ -242,7 +242,8 @@ def test_sets_are_listed_with_their_pictures_elsewhere_and_weigh_as_much_as_they
     message = r"a set of a list is named as its file; name this one: `\{NAME: \{files"
     files.refused(message, instructions=[{"files": ["sums.jsonl", "more.jsonl"]}])
     files.refused("two sets have the same name", instructions=[sets[0], dict(sets[0])])
-    files.refused(r"llava\.json: there is no image '1\.png' in /.+/sets; 3 of 3", instructions=["sets/llava.json"])
+    for one in (["sets/llava.json"], {"file": "sets/llava.json"}):
+        files.refused(r"llava\.json: there is no image '1\.png' in /.+/sets; 3 of 3", instructions=one)
 
 
 def test_a_row_without_turns_is_one_broken_conversation_also_in_json_lines(files: Any) -> None:
@@ -293,9 +294,9 @@ def test_what_is_no_set_of_conversations_is_told_as_what_it_is(files: Any) -> No
         configs += f"- config_name: {name}\n  data_files: {name}/*.parquet\n"
     (files.folder / "layout" / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
     for given, message in (
-        ({"files": "layout/a/*"}, "has its turns as text; store them as a list of objects"),
+        ({"files": "layout/a/*"}, "has no turns; store them as a list of objects"),
         ({"files": "pairs.tar", "reader": "pairs"}, "mine: pairs are no conversations; list them as a source"),
-        ({"files": {"dataset": "layout"}}, r"'a', 'b'.*; name one: `\{dataset: …, config: NAME\}`"),
+        ({"files": {"dataset": "layout"}}, r"'a', 'b'.*, name one: `\{dataset: …, config: NAME\}`"),
     ):
         files.refused(message, instructions={"mine": given})
 
@@ -305,7 +306,7 @@ def test_conversations_that_fit_no_row_are_told_and_held_out_ones_are_read(files
     data = opened(files, mine={"files": llava(files, [asked(*one, image="1.png") for one in said])})
     (note,) = [line for line in data.summary() if "do not fit" in line]
     length = files.scale().sft.sequence_length
-    assert f"of 72 conversations tried do not fit {length} positions and" in note
+    assert f"of 80 conversations tried do not fit {length} positions and" in note
     held_out = data.held_out("instructions.mine", 99)
     train = {data.conversations["mine"].key(sample) for sample in data.conversations["mine"].train.tolist()}
     assert len(held_out) == 8 and not train & {document.key for document in held_out}

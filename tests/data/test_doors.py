@@ -101,6 +101,7 @@ FORMS = """
 captions:
   - captions-*.tar
   - hf://datasets/owner/plain
+  - {file: hf://datasets/owner/plain, split: train}
   - {dataset: owner/name, split: train, revision: 12ab, image: picture, text: said}
   - {dataset: layout, split: train}
   - {dataset: one.parquet}
@@ -145,7 +146,7 @@ def test_every_form_of_an_entry_in_one_file(files: Any, bucket: Any, monkeypatch
     (files.folder / "data.yaml").write_text(FORMS)
     data = Shards(files.folder / "data.yaml", files.folder / "cache", files.scale())
     assert pairs_of(data, files) == {*range(20)} and len(data.collection("captions")) == 23, "three pictures twice"
-    assert asked == [("owner/plain", None, None), ("owner/name", None, "12ab")]
+    assert asked == [("owner/plain", None, None)] * 2 + [("owner/name", None, "12ab")]
     assert [len(data.everything[name]) for name in ("interleaved", "text", "instructions.llava")] == [5, 1, 1]
     assert tuple(data.conversations["llava"].pictures(0)[0].pixels(2)[0, 0]) == files.colour(1)
 
@@ -232,7 +233,7 @@ def test_data_sets_that_cannot_be_read(files: Any) -> None:
         ({**entry, "revision": "12ab"}, r"`revision` is for `dataset: OWNER/NAME` on the hub; leave '12ab'"),
         ({"split": "train"}, r"needs exactly one of file, folder and dataset"),
         ({"dataset": "nowhere"}, r"there is no folder 'nowhere', and it is not a hub name \(OWNER/NAME\)"),
-        ("empty", r"captions: .*empty is no data set .* metadata\.csv, \.jsonl or"),
+        ("empty", r"captions: .*empty cannot be read as a data set .* metadata\.csv, \.jsonl or"),
     ):
         files.refused(message, captions=wrong)
 

@@ -26,8 +26,10 @@ def test_what_is_left_out_and_broken_is_told(files: Any) -> None:
     data = files.open(captions="c.tar", text="t.jsonl", instructions={"chat": {"files": "m.jsonl"}})
     captions, text, chat = re.split(r"\ntext: |\ninstructions\.chat: ", "\n".join(data.summary()))
     for told in (
-        *("left out: 1 no image", "left out: 1 without a caption", "left out: 2 empty among several captions"),
-        *("broken: 20 of 41 pictures tried", "only 2 of 41 texts differ", "more than 1% of the pictures are broken"),
+        "left out: 1 no image",
+        "left out: 1 without a caption",
+        "broken: 20 of 41 pictures tried",
+        "more than 1% of the pictures are broken",
     ):
         assert told in captions
     assert "left out: 2 without text" in text and "nothing is held out" in text

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mm1_lab.data.pixels import ImageDecoder, StoredPicture, read_file, read_stretch
+from mm1_lab.data.pixels import ImageDecoder, StoredPicture, read_file
 from mm1_lab.data.shards.finding import File, short_hash
 from mm1_lab.data.shards.index import Shard, cached
 from mm1_lab.data.tokenizers import BackendTokenizer
-from mm1_lab.data.types import Answer, Part
+from mm1_lab.data.types import Answer, Document, Part
 
 CHUNKS_VERSION = 6
 """Increased when documents are tokenised, cut or packed differently; part of the data's identity."""
@@ -66,8 +66,8 @@ class Collection:
         """The sample's texts in reading order, with None for each picture; of a pair, all captions of the picture."""
         return self._columns["texts"][sample].as_py()
 
-    def parts(self, sample: int) -> list[Part]:
-        """A conversation's pictures and texts in reading order; answers are of type `Answer`."""
+    def conversation(self, sample: int) -> Document:
+        """All of a conversation, whether or not it fits a row; answers are of type `Answer`."""
         answers = self._columns["answers"][sample].as_py()
         pictures = iter(self.pictures(sample))
         parts: list[Part] = []
@@ -76,7 +76,7 @@ class Collection:
                 parts.append(next(pictures))
             else:
                 parts.append(Answer(text) if at in answers else text)
-        return parts
+        return Document(self.key(sample), tuple(parts))
 
     def pictures(self, sample: int) -> list[StoredPicture]:
         images = self._columns["images"][sample]
@@ -95,8 +95,9 @@ class Collection:
             return content
         if path is not None:
             return read_file(file.folder / path)
-        local = file.local(self._cache / "copies")
-        return read_stretch(local, image["offset"].as_py(), image["length"].as_py())
+        with file.local(self._cache / "copies").open("rb") as tar:
+            tar.seek(image["offset"].as_py())
+            return tar.read(image["length"].as_py())
 
     def tokens(self, tokenizer: BackendTokenizer) -> pa.ChunkedArray:
         """The ids of all samples, with -1 for each picture and before each caption of a picture; computed on first use
@@ -110,11 +111,9 @@ class Collection:
 
     def _tokenise(self, shard: Shard, tokenizer: BackendTokenizer) -> Iterator[pa.RecordBatch]:
         for chunk in shard.samples["texts"].chunks:
-            samples = chunk.to_pylist()
-            spoken = [text for texts in samples for text in texts if text is not None]
-            encoded = iter(tokenizer.encode_all(spoken))
+            encoded = iter(tokenizer.encode_all(chunk.flatten().drop_null().to_pylist()))
             rows = []
-            for texts in samples:
+            for texts in chunk.to_pylist():
                 ids: list[int] = []
                 for at, text in enumerate(texts):
                     if text is None or (self.reader == "pairs" and at > 1):

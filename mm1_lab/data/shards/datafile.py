@@ -9,9 +9,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from mm1_lab.config import BenchmarkConfig, Config, RequestError, nearest
 from mm1_lab.data.pixels import Shape
-from mm1_lab.data.shards.finding import A_FOLDER_NEEDS, File, data_set, find
+from mm1_lab.data.shards.finding import A_FOLDER_NEEDS, HUB, File, find
 from mm1_lab.data.shards.readers import READERS
-from mm1_lab.data.shards.tables import COLUMNAR, ENDINGS, PICTURES
+from mm1_lab.data.shards.tables import COLUMNAR, ENDINGS
 
 BUILT_IN = {"captions": "pairs", "synthetic": "pairs", "interleaved": "pages", "text": "text"}
 """The readers of the built-in sources."""
@@ -50,24 +50,23 @@ class Entry(Config):
         for name in (self.folder, self.images):
             if not (base / Path(name).expanduser()).is_dir():
                 raise RequestError(f"there is no folder {name!r}; paths are relative to the data file")
-        if self.revision and (self.file or (base / Path(self.folder or self.dataset).expanduser()).exists()):
+        where = self.file or self.folder or self.dataset
+        if self.dataset and "://" not in where and not (base / Path(where).expanduser()).exists():
+            where = f"hf://datasets/{where}"
+            if not HUB.fullmatch(where):
+                raise RequestError(f"there is no folder {self.dataset!r}, and it is not a hub name (OWNER/NAME)")
+        if self.revision and not HUB.fullmatch(where):
             raise RequestError(f"`revision` is for `dataset: OWNER/NAME` on the hub; leave {self.revision!r} out")
-        if self.file:
-            files = find(self.file, base)
-        else:
-            files = data_set(self.folder or self.dataset, base, self.config, self.split, self.revision)
         found = []
-        for file in files:
+        for file in find(where, base, self.config, self.split, self.revision):
             ending = PurePosixPath(file.name).suffix
             inner = PurePosixPath(file.name).with_suffix("").suffix
-            if ending.lower() in PICTURES:
-                raise RequestError(f"{file.name!r} is a picture; name its folder instead: {A_FOLDER_NEEDS}")
-            if ending not in ENDINGS:
-                raise RequestError(f"{file.name!r} must end in {' or '.join(ENDINGS)}; convert it")
+            if ending not in ENDINGS or (ending in (".gz", ".zst") and inner in (".tar", *COLUMNAR)):
+                known = " or ".join(ENDINGS)
+                raise RequestError(
+                    f"{file.name!r} must end in {known}, and only JSON Lines may be compressed; {A_FOLDER_NEEDS}"
+                )
             folder = base / Path(self.images).expanduser() if self.images else file.folder
-            if ending in (".gz", ".zst") and inner in (".tar", *COLUMNAR):
-                lack = "unpack it, as only JSON Lines may be compressed"
-                raise RequestError(f"{file.name!r} is a compressed {inner}; {lack}")
             found.append(replace(file, folder=folder, reader=reader, image=self.image, text=self.text))
         return found
 
@@ -99,15 +98,20 @@ class InstructionSet(OwnSource):
     else those without count as 1."""
 
 
+PLACES = ("file", "dataset", "folder", "files")
+"""The keys of an entry or a set that say where its files are; an instruction set cannot be called so."""
+
+
 def _named_sets(value: Any) -> Any:
-    """Instruction sets by name: those of a list are named as their file, and a set may be just its files."""
-    value = [value] if isinstance(value, str) or _is_one_set(value) else value
+    """Instruction sets by name: one alone and those of a list are named as their file; a set may be just its files."""
+    if isinstance(value, str) or (isinstance(value, dict) and not value.keys().isdisjoint(PLACES)):
+        value = [value]
     if isinstance(value, list):
         named: dict[str, Any] = {}
         for entry in value:
             where = entry
             if isinstance(entry, dict):
-                where = entry.get("file") or entry.get("dataset") or entry.get("folder") or entry.get("files")
+                where = next((entry[key] for key in PLACES if key in entry), None)
             if not isinstance(where, str):
                 raise ValueError("a set of a list is named as its file; name this one: `{NAME: {files: …}}`")
             name = PurePosixPath(where).stem
@@ -118,15 +122,6 @@ def _named_sets(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {name: one if isinstance(one, dict) and "files" in one else {"files": one} for name, one in value.items()}
-
-
-def _is_one_set(value: Any) -> bool:
-    """Whether this is an entry or a set; of a single key it is the name of a set."""
-    if not isinstance(value, dict) or len(value) < 2:
-        return False
-    if "files" in value:
-        return value.keys() <= InstructionSet.model_fields.keys()
-    return not value.keys().isdisjoint({"file", "folder", "dataset"}) and value.keys() <= Entry.model_fields.keys()
 
 
 def set_key(name: str) -> str:

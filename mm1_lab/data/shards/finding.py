@@ -21,7 +21,8 @@ from mm1_lab.data.shards.tables import ENDINGS
 from mm1_lab.files import locked, new_file
 from mm1_lab.formatting import first_line
 
-HUB = re.compile(r"(?:hf://datasets/)?([\w.-]+/[\w.-]+)(?:@([\w.-]+))?")
+HUB = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@([\w.-]+))?")
+"""A hub set, perhaps at a revision; a longer URL is that of a file in it."""
 RANGE = re.compile(r"\{(\d{1,12})\.\.(\d{1,12})\}")
 """As in WebDataset: `{08..10}.tar` stands for 08.tar, 09.tar, 10.tar."""
 A_FOLDER_NEEDS = "a folder of pictures needs metadata.csv, .jsonl or .parquet with `file_name` and `text`"
@@ -85,8 +86,11 @@ class File:
             raise RequestError(f"{self.name}: has changed since it was listed; give the command again")
 
 
-def find(pattern: str, base: Path) -> list[File]:
-    """The files at a path (relative to `base`), a glob, a range, a folder, a URL or a hub set's URL.
+def find(
+    pattern: str, base: Path, config: str | None = None, split: str | None = None, revision: str | None = None
+) -> list[File]:
+    """The files at a path (relative to `base`), a glob, a range or a URL; of a folder of pictures, the table in it or
+    beside it; of a hub set, or of a folder in the hub's layout, those of a split.
 
     Raises RequestError if there are none.
     """
@@ -96,16 +100,29 @@ def find(pattern: str, base: Path) -> list[File]:
         for number in range(int(numbers[1]), int(numbers[2]) + 1):
             files += find(RANGE.sub(f"{number:0{len(numbers[1])}}", pattern, count=1), base)
         return files
-    if "://" in pattern and not HUB.fullmatch(pattern):
+    hub = HUB.fullmatch(pattern)
+    if hub:
+        files = []
+        for url in _of_split(hub[1], config, split, revision or hub[2]):
+            files += _remote_files(url)
+        return files
+    if "://" in pattern:
         return _remote_files(pattern)
-    if "://" in pattern or (base / Path(pattern).expanduser()).exists():
-        return data_set(pattern, base)
+    path = base / Path(pattern).expanduser()
+    if path.is_file():
+        return [_local_file(path)]
+    if path.is_dir():
+        for table in (path / "metadata", path):
+            for ending in (".csv", ".jsonl", ".parquet"):
+                beside = table.with_name(table.name + ending)
+                if beside.is_file():
+                    return [replace(_local_file(beside), folder=path)]
+        return [_local_file(Path(file)) for file in _of_split(str(path), config, split, None)]
     # relative to the folder, whose own name may contain brackets
     matches = sorted(glob.glob(str(Path(pattern).expanduser()), root_dir=base, recursive=True))
     files = [_local_file(base / match) for match in matches if (base / match).is_file()]
     if not files:
-        lack = "no file matches" if glob.has_magic(pattern) else "there is no file"
-        raise RequestError(f"{lack} {pattern!r}; paths are relative to the data file")
+        raise RequestError(f"there is no file {pattern!r}; paths are relative to the data file")
     return files
 
 
@@ -127,30 +144,6 @@ def _remote_files(url: str) -> list[File]:
     if not files:
         raise RequestError(f"no remote file matches {url!r}")
     return files
-
-
-def data_set(
-    name: str, base: Path, config: str | None = None, split: str | None = None, revision: str | None = None
-) -> list[File]:
-    """The files of a data set, if it has several splits of one: a table; a folder of pictures with a table in it or
-    beside it; a folder in the hub's layout; a name on the hub. Raises RequestError."""
-    path = base / Path(name).expanduser()
-    if path.is_file():
-        return [_local_file(path)]
-    if not path.is_dir():
-        hub = HUB.fullmatch(name)
-        if not hub:
-            raise RequestError(f"there is no folder {name!r}, and it is not a hub name (OWNER/NAME)")
-        found = []
-        for url in _of_split(hub[1], config, split, revision or hub[2]):
-            found += _remote_files(url)
-        return found
-    for table in (path / "metadata", path):
-        for ending in (".csv", ".jsonl", ".parquet"):
-            beside = table.with_name(table.name + ending)
-            if beside.is_file():
-                return [replace(_local_file(beside), folder=path)]
-    return [_local_file(Path(file)) for file in _of_split(str(path), config, split, None)]
 
 
 def _ask_hub(name: str) -> None:
@@ -183,10 +176,9 @@ def _of_split(name: str, config: str | None, split: str | None, revision: str | 
             "--local-dir DIR`, and write `{dataset: DIR}` here"
         ) from None
     except Exception as error:  # the library raises many kinds
-        if "Config name is missing" in str(error) or "BuilderConfig" in str(error):  # it lists those that there are
-            said = " ".join(str(error).partition("Example of usage")[0].split())[:300]
-            raise RequestError(f"{name}: {said}; name one: `{{dataset: …, config: NAME}}`") from None
-        raise RequestError(f"{name} is no data set ({first_line(error)}); {A_FOLDER_NEEDS}") from None
+        said = " ".join(str(error).partition("Example of usage")[0].split())[:300]  # of configurations it lists all
+        remedy = f"of several configurations, name one: `{{dataset: …, config: NAME}}`; {A_FOLDER_NEEDS}"
+        raise RequestError(f"{name} cannot be read as a data set ({said}); {remedy}") from None
     splits = {str(name): files for name, files in builder.config.data_files.items()}
     if split is None and len(splits) == 1:
         split = next(iter(splits))

@@ -125,7 +125,7 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
     left_out = Counter[str]()
     broken: list[str] = []
     rows: list[Fields] = []
-    size = total = empty = 0
+    size = total = 0
     for place, row in read_rows(path, file.name, columns, required):
         total += 1
         try:
@@ -140,11 +140,7 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
         except Broken as reason:
             broken.append(f"{file.name}, {place}: {reason}")
             continue
-        if file.reader == "pairs" and isinstance(row["text"], list):
-            empty += 1 + len(row["text"]) - len(sample.parts)
-        # captions of one picture are on one side of the split, even where each has an id of its own, as COCO's have
-        shares_picture = file.reader == "pairs" and isinstance(sample.parts[0], Image) and sample.parts[0].path
-        record = _record(sample, None if shares_picture else row.get("key"), place)
+        record = _record(sample, row["key"], place)
         rows.append(record)
         sizes = [image["length"] or len(image["content"] or b"") for image in record["images"]]
         digest.update(canonical_json([record["split"], record["texts"], sizes]).encode())
@@ -161,17 +157,14 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
     if total == len(broken) + left_out.total():
         reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items()) or "it is empty"
         needs = " and ".join(columns[field][0] for field in required)
-        in_tar = " (in a tar, KEY.jpg and KEY.txt)" if file.reader == "pairs" else ""
-        raise RequestError(f"{file.name}: contains no usable {file.reader} ({reasons}); each needs {needs}{in_tar}")
-    if empty:
-        left_out["empty among several captions"] = empty
+        raise RequestError(f"{file.name}: contains no usable {file.reader} ({reasons}); each needs {needs}")
     if broken:
         left_out["broken"] = len(broken)
     return {"digest": digest.hexdigest(), "left_out": dict(sorted(left_out.items())), "notes": broken[:5]}
 
 
 def _record(sample: Sample, key: Any, place: str) -> Fields:
-    key = sample.key if key is None else str(key)
+    key = sample.key if key is None or sample.ignores_row_key else str(key)
     texts: list[str | None] = []
     answers, images = [], []
     for at, part in enumerate(sample.parts):

@@ -55,6 +55,8 @@ class Sample(NamedTuple):
     """Determines the split unless its row has a key: samples with equal keys are in the same split in all sources."""
     parts: Sequence[Part]
     """Text (`Answer` where it answers) and pictures in reading order; of a captioned picture, all of its captions."""
+    ignores_row_key: bool = False
+    """Whether `key` determines the split even if its row has one."""
 
 
 def read_text(row: Fields) -> Sample:
@@ -73,7 +75,8 @@ def read_pair(row: Fields) -> Sample:
     captions = [caption for caption in map(words, captions) if caption]
     if not captions:
         raise LeftOut("without a caption")
-    return Sample(image.key, [image, *captions])
+    # captions of one picture are on one side of the split, even where each has an id of its own, as COCO's have
+    return Sample(image.key, [image, *captions], ignores_row_key=image.path is not None)
 
 
 def read_page(row: Fields) -> Sample:
@@ -134,11 +137,9 @@ def stored_image(image: Any) -> Image | None:
             raise Broken("has a data: URL that is not base64") from None
     if "://" in image:
         raise Broken(f"{image[:80]!r} is a URL; download the images and give their file names")
-    if PurePosixPath(image).is_absolute():
-        raise Broken(f"{image[:80]!r} is an absolute path; write it from the folder of images on (`images: FOLDER`)")
-    if ".." in PurePosixPath(image).parts:
-        text = f"{image[:80]!r} leads out of the folder of images; name one above it (`images: FOLDER`)"
-        raise Broken(f"{text}, and write paths from there")
+    if PurePosixPath(image).is_absolute() or ".." in PurePosixPath(image).parts:
+        remedy = "name a folder above it (`images: FOLDER`), and write paths from there"
+        raise Broken(f"{image[:80]!r} leads out of the folder of images; {remedy}")
     return Image(path=sound(image))
 
 
@@ -155,10 +156,8 @@ def chat_prompt(request: str) -> str:
 
 def read_conversation(row: Fields) -> Sample:
     """Converts a conversation to plain text with its pictures. Raises Broken if it is malformed."""
-    if isinstance(row["text"], str):
-        raise Broken("has its turns as text; store them as a list of objects")
     if not isinstance(row["text"], list) or not row["text"]:
-        raise Broken("has no turns")
+        raise Broken("has no turns; store them as a list of objects")
     pictures = _stored_images(row["image"])
     rest = list(pictures)
     turns: list[tuple[str, list[Part]]] = []

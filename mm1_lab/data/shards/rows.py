@@ -65,10 +65,9 @@ class Rows:
                 for chunk in self._packed_chunks(sample):
                     entries.append((sample, *chunk))
             order = draw.permutation(len(entries)).tolist()
-            sizes = [(positions, images) for *_, positions, images in entries]
             numbers = np.array(entries, np.int64).reshape(-1, 5)
             packed = []
-            for row in first_fit(order, sizes, self._limits, OPEN_ROWS):
+            for row in first_fit(order, numbers[:, 3:].tolist(), self._limits, OPEN_ROWS):
                 packed.append(numbers[row].reshape(-1))
             yield pa.RecordBatch.from_pydict({"entries": packed}, schema=SCHEMA)
 
@@ -174,7 +173,7 @@ class ShardSource(Shuffled):
 
 
 class ShardConversations(Shuffled):
-    """The whole conversations of a set, whether or not they fit a row."""
+    """The conversations of a set."""
 
     def __init__(self, collection: Collection, name: str, seed: int) -> None:
         super().__init__(len(collection.train), name, seed)
@@ -182,17 +181,7 @@ class ShardConversations(Shuffled):
 
     def document(self, index: int) -> Document:
         _, place = self.find(index)
-        return _conversation(self._collection, int(self._collection.train[place]))
-
-
-def conversations_of(collection: Collection) -> Iterator[Document]:
-    """The held-out conversations of a set."""
-    for sample in collection.held_out.tolist():
-        yield _conversation(collection, sample)
-
-
-def _conversation(collection: Collection, sample: int) -> Document:
-    return Document(collection.key(sample), tuple(collection.parts(sample)))
+        return self._collection.conversation(int(self._collection.train[place]))
 
 
 class ShardText:

@@ -1,7 +1,7 @@
 """Users' data as `Data`: the files listed in a `data.yaml`, indexed and tokenised once, with random access."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, cached_property
 from itertools import islice, repeat
@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale, nearest
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.pixels import BROKEN_SHARE, DECODING_VERSION, LARGEST_PICTURE, ImageDecoder, decode, decodes
-from mm1_lab.data.shards.collection import CHUNKS_VERSION, PICTURE, Collection
+from mm1_lab.data.shards.collection import CHUNKS_VERSION, PICTURE, Collection, Numbers
 from mm1_lab.data.shards.datafile import DataFile, read_data_file, set_key
 from mm1_lab.data.shards.finding import File, short_hash
-from mm1_lab.data.shards.index import LONGEST, Shard, index_file, index_path
-from mm1_lab.data.shards.rows import Rows, ShardConversations, ShardPairs, ShardSource, ShardText, conversations_of
+from mm1_lab.data.shards.index import LONGEST, index_file, index_path
+from mm1_lab.data.shards.rows import Rows, ShardConversations, ShardPairs, ShardSource, ShardText
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
 from mm1_lab.data.types import Document, Limits, Picture
 from mm1_lab.files import machine_cpus
@@ -33,7 +33,7 @@ TOKENIZER_TEXTS = 1_000_000
 CONVERSATIONS_VERSION = 3
 """Increased when the template of conversations changes, or what counts in their loss."""
 TRIED = 256
-"""Pictures of a source, spread over its samples, that a summary decodes."""
+"""Samples of a source, spread over it, whose first pictures a summary decodes, and whose conversations it measures."""
 
 
 class Shards:
@@ -56,12 +56,12 @@ class Shards:
             self._folder_tokenizer = folder_tokenizer(tokenizer)
         elif content.tokenizer != "bpe":
             self._folder_tokenizer = folder_tokenizer(path.parent / Path(content.tokenizer).expanduser())
-        shards = iter(_index([file for own in files.values() for file in own], cache))
+        _index_much(files.values(), cache)
         self.everything: dict[str, Collection] = {}
         """All sources, keyed as in `DataFile.all_named`."""
         for name, own in files.items():
-            indexed = list(islice(shards, len(own)))
-            self.everything[name] = Collection(indexed, cache, ImageDecoder(content.pictures))
+            shards = [index_file(file, cache) for file in own]
+            self.everything[name] = Collection(shards, cache, ImageDecoder(content.pictures))
             named = [file.image for file in own if file.image]
             if named and not len(pc.list_flatten(self.everything[name].table["images"])):  # texts need not mark places
                 raise RequestError(f"{path}: {name}: no row has a picture in a column {named[0]!r}; which one has?")
@@ -113,19 +113,19 @@ class Shards:
         if name not in self.conversations:
             near = nearest(name, self.conversations)
             raise RequestError(f"{self.path}: names no instruction set {name!r}{near}; add it under `instructions:`")
-        conversations = ShardConversations(self.conversations[name], f"instructions {name}", seed)
-        if not any(self._fit(conversations, limits, len(self.conversations[name].train))):
+        collection = self.conversations[name]
+        if not any(self._fit(collection, collection.train, limits)):
             raise RequestError(
                 f"{self.path}: instructions.{name}: no conversation fits a row of {limits.sequence} "
                 f"tokens and {limits.max_images} pictures; raise sft.sequence_length or sft.max_images"
             )
-        return conversations
+        return ShardConversations(collection, f"instructions {name}", seed)
 
-    def _fit(self, conversations: ShardConversations, limits: Limits, count: int) -> Iterator[bool]:
-        """Whether each of the first so many fits an empty row."""
+    def _fit(self, collection: Collection, samples: Numbers, limits: Limits) -> Iterator[bool]:
+        """Whether each of these conversations fits an empty row."""
         packer = Packer(self.tokenizer, limits, ends_answers=True)
-        for index in range(count):
-            yield limits.hold(*packer.size(conversations.document(index)))
+        for sample in samples.tolist():
+            yield limits.hold(*packer.size(collection.conversation(sample)))
 
     def pretraining_text(self, seed: int) -> ShardText:
         return ShardText(lambda limits: self.source("text", seed, limits))
@@ -139,10 +139,12 @@ class Shards:
     def held_out(self, name: str, count: int) -> list[Document]:
         """The first chunk of each held-out sample, then the second of each, and so on, or whole conversations; without
         those with broken images."""
+        found: Iterator[Document]
         if name in self.collections:
             found = self.rows(name, self.limits).held_out()
         else:
-            found = conversations_of(self.everything[name])
+            collection = self.everything[name]
+            found = map(collection.conversation, collection.held_out.tolist())
         return list(islice((one for one in found if all(map(decodes, one.pictures))), count))
 
     def collection(self, name: str) -> Collection:
@@ -170,8 +172,9 @@ class Shards:
                 yield f"  left out: {count:,} {reason}"
             for note in [note for shard in collection.shards for note in shard.notes][:5]:
                 yield f"    {note}"
+            spread = np.unique(np.linspace(0, len(collection) - 1, TRIED).astype(int))
             first: list[Picture] = []
-            for sample in np.unique(np.linspace(0, len(collection) - 1, TRIED).astype(int)).tolist():
+            for sample in spread.tolist():
                 first += collection.pictures(sample)[:1]
             _, tried = decode(first, 1)
             if tried.asked:
@@ -181,8 +184,7 @@ class Shards:
             if len(tried.broken) > BROKEN_SHARE * tried.asked:
                 yield f"  note: more than {BROKEN_SHARE:.0%} of the pictures are broken; training stops at such a share"
             if name not in self.collections and self._tuning:
-                conversations = ShardConversations(collection, name, seed=0)
-                fit = list(self._fit(conversations, self._tuning, min(TRIED, len(collection.train))))
+                fit = list(self._fit(collection, spread, self._tuning))
                 if not all(fit):
                     yield (
                         f"  note: {fit.count(False)} of {len(fit)} conversations tried do not fit "
@@ -194,23 +196,18 @@ class Shards:
                     "  note: nothing is held out, so there is no held-out loss; at least four documents with different "
                     "keys are needed"
                 )
-            if collection.reader in ("pairs", "text"):
-                texts = pc.list_flatten(collection.table["texts"])
-                different, count = pc.count_distinct(texts).as_py(), len(texts) - texts.null_count
-                if different < count / 2:
-                    yield f"  note: only {different:,} of {count:,} texts differ from each other"
 
 
-def _index(files: list[File], cache: Path) -> list[Shard]:
-    """The index of each file, in order. Much data that are new here are indexed by a process a core."""
-    new = [file.size for file in files if not index_path(file, cache).exists()]
-    if sum(new) > MUCH:
-        print(f"reading {counted(len(new), 'file')} of {short(sum(new), 'B')} (once)", file=sys.stderr, flush=True)
+def _index_much(files: Iterable[list[File]], cache: Path) -> None:
+    """Indexes those of the files that are new here, by a process a core, if they are large."""
+    new = [file for own in files for file in own if not index_path(file, cache).exists()]
+    size = sum(file.size for file in new)
+    if size > MUCH:
+        print(f"reading {counted(len(new), 'file')} of {short(size, 'B')} (once)", file=sys.stderr, flush=True)
         with ProcessPoolExecutor(machine_cpus(), get_context("spawn"), allow_interrupts) as pool:
             with interrupts_blocked():  # the pool starts its processes when it gets work
-                made = pool.map(_index_apart, files, repeat(cache))
+                made = pool.map(_index_apart, new, repeat(cache))
             list(made)
-    return [index_file(file, cache) for file in files]
 
 
 def _index_apart(file: File, cache: Path) -> None:

@@ -174,35 +174,39 @@ def _tar(path: Path, wanted: Collection[str]) -> FileRows:
         if samples and stream.read(512) != bytes(512):
             raise ValueError(f"it ends in {next(reversed(samples))!r}")
         for key, members in samples.items():
-            image = _first(members, PICTURES)
-            row = _described(members, stream)
-            if not image and isinstance(row, dict):  # a conversation may be in KEY.json alone; others are left out
-                row = dict.fromkeys(wanted) | row
             if key in twice:
-                row = Broken("occurs twice in the tar; samples need different keys")
-            elif not image and (dotted := [one for one in members if one.endswith(PICTURES)]):
-                row = Broken(f"goes on with {dotted[0]!r}, but keys end at the first dot; rename it to KEY.jpg")
-            if isinstance(row, dict):
-                row |= {"key": key, "image": image and (image.offset_data, image.size)}
-            yield key, row
+                yield key, Broken("occurs twice in the tar; samples need different keys")
+            else:
+                yield key, _tar_row(key, members, stream, wanted)
 
 
-def _described(members: Mapping[str, tarfile.TarInfo], stream: BinaryIO) -> Fields | Broken:
-    """What KEY.json and KEY.txt say."""
-    texts: dict[str, bytes] = {}
-    for ending in (".json", ".txt"):
-        if ending in members:
-            stream.seek(members[ending].offset_data)
-            texts[ending] = stream.read(members[ending].size)
-    row = _parse_object(texts.get(".json", b"{}"))
-    if isinstance(row, Broken):
-        return Broken(f"KEY.json {row}")
-    if ".txt" in texts:
+def _tar_row(
+    key: str, members: Mapping[str, tarfile.TarInfo], stream: BinaryIO, wanted: Collection[str]
+) -> Fields | Broken:
+    """The row of the members that share a key, by their endings."""
+    image = _first(members, PICTURES)
+    row: Fields = {"caption": None}
+    if not image:
+        dotted = [ending for ending in members if ending.endswith(PICTURES)]
+        if dotted:
+            return Broken(f"goes on with {dotted[0]!r}, but keys end at the first dot; rename it to KEY.jpg")
+        row |= dict.fromkeys(wanted)  # a conversation may be in KEY.json alone; others are left out
+    if ".json" in members:
+        described = _parse_object(_content(members[".json"], stream))
+        if isinstance(described, Broken):
+            return Broken(f"KEY.json {described}")
+        row |= described
+    if ".txt" in members:
         try:
-            row["caption"] = texts[".txt"].decode("utf-8-sig")
+            row["caption"] = _content(members[".txt"], stream).decode("utf-8-sig")
         except UnicodeDecodeError:
             return Broken("KEY.txt is not UTF-8 text")
-    return {"caption": None} | row
+    return row | {"key": key, "image": image and (image.offset_data, image.size)}
+
+
+def _content(member: tarfile.TarInfo, stream: BinaryIO) -> bytes:
+    stream.seek(member.offset_data)
+    return stream.read(member.size)
 
 
 ENDINGS: dict[str, Callable[[Path, Collection[str]], FileRows]] = {
