@@ -35,9 +35,11 @@ def check_gpu() -> None:
     """Raises RequestError if this process may use a GPU and torch finds none: it would train on the processor, for
     days."""
     if _gpu_allowed and not torch.cuda.is_available():
+        is_built = torch.backends.cuda.is_built()
+        why = "torch.cuda.is_available() is false" if is_built else "torch is built without CUDA"
         raise RequestError(
-            f"resources.gpus: torch finds no GPU on {platform.node()} (torch.cuda.is_available() is false); mend its "
-            "driver or torch's build, or train without: --set resources.gpus=0"
+            f"resources.gpus: torch finds no GPU on {platform.node()} ({why}); mend its driver or torch's build, or "
+            "train without: --set resources.gpus=0"
         )
 
 

@@ -27,6 +27,8 @@ START = 8 << 20
 """Bytes of a file that are hashed, beside the keys, texts and sizes of pictures of all samples."""
 LONGEST = 1_000_000
 """Characters of a document (a long novel has so many); longer ones are left out."""
+NOTES = 5
+"""Broken rows that are told one by one."""
 KEY = {"key": ("key", "id", "__key__")}
 SAMPLES, BYTES, BYTES_OF_A_CHARACTER = 1000, 32 << 20, 16
 """Most samples, and bytes of pictures and texts, that are written and later tokenised at once; a character counts as
@@ -123,7 +125,7 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
     with path.open("rb") as stream:
         digest = hashlib.sha256(stream.read(START))
     left_out = Counter[str]()
-    broken: list[str] = []
+    notes: list[str] = []
     rows: list[Fields] = []
     size = total = 0
     for place, row in read_rows(path, file.name, columns, required):
@@ -138,7 +140,9 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
             left_out[str(reason)] += 1
             continue
         except Broken as reason:
-            broken.append(f"{file.name}, {place}: {reason}")
+            left_out["broken"] += 1
+            if len(notes) < NOTES:
+                notes.append(f"{file.name}, {place}: {reason}")
             continue
         record = _record(sample, row["key"], place)
         rows.append(record)
@@ -150,17 +154,16 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
             rows = []
             size = 0
     yield pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
-    if len(broken) > BROKEN_SHARE * total:
+    if left_out["broken"] > BROKEN_SHARE * total:
         raise RequestError(
-            f"{broken[0]}; {len(broken)} of {total} rows are broken; repair or remove them (up to 1 % are left out)"
+            f"{notes[0]}; {left_out['broken']} of {total} rows are broken; repair or remove them (up to 1 % are left "
+            "out)"
         )
-    if total == len(broken) + left_out.total():
+    if total == left_out.total():
         reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items()) or "it is empty"
         needs = " and ".join(columns[field][0] for field in required)
         raise RequestError(f"{file.name}: contains no usable {file.reader} ({reasons}); each needs {needs}")
-    if broken:
-        left_out["broken"] = len(broken)
-    return {"digest": digest.hexdigest(), "left_out": dict(sorted(left_out.items())), "notes": broken[:5]}
+    return {"digest": digest.hexdigest(), "left_out": dict(sorted(left_out.items())), "notes": notes}
 
 
 def _record(sample: Sample, key: Any, place: str) -> Fields:
