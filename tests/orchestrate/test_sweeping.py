@@ -39,7 +39,7 @@ def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
 
 @pytest.fixture
 def worker(request_: Request) -> Worker:
-    return Worker(request_.ledger.results, request_.ledger.store, None, request_.scale)
+    return Worker(request_.ledger, None, request_.scale)
 
 
 def test_anew_that_is_refused_deletes_nothing_and_what_it_deletes_is_not_in_the_table(request_: Request) -> None:

@@ -37,7 +37,7 @@ ANSWER_SECONDS = 300.0
 def check_nodes(worker: Worker) -> None:
     """Raises RequestError, naming the node and the path or library, if a node cannot run tasks like this one."""
     name = f".preflight-{secrets.token_hex(8)}"  # which only a node that sees the driver's folder can find
-    folders = [worker.results.absolute() / name, worker.store.absolute() / name]
+    folders = [worker.ledger.results / name, worker.ledger.store / name]
     try:
         for folder in folders:
             folder.mkdir(parents=True)

@@ -44,10 +44,10 @@ def run_trials(work_list: WorkList, worker: Worker, workers: Mapping[str, int], 
     needs = worker.scale.resources
     alone = tune.PlacementGroupFactory([{"CPU": needs.cpus, "GPU": needs.gpus}])
     group = tune.PlacementGroupFactory([STARTS_GROUP])
-    (worker.store / ".ray").mkdir(parents=True, exist_ok=True)
-    # for Tune's own files, which every node of a cluster must see
-    with TemporaryDirectory(dir=worker.store / ".ray", ignore_cleanup_errors=True) as temporary:
-        storage = Path(temporary).absolute()
+    place = worker.ledger.store / ".ray"  # for Tune's own files, which every node of a cluster must see
+    place.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as temporary:
+        storage = Path(temporary)
         there = replace(worker, groups=storage / "groups")
         trainable = tune.with_parameters(_run_trial, tasks=work_list.tasks, worker=there)
         tune.Tuner(

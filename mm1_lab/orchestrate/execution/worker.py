@@ -44,13 +44,11 @@ Run = Callable[[Callable[[Report], None], Report], None]
 
 @dataclass(frozen=True)
 class Worker:
-    """Runs tasks in a process, which gets a copy of it: the ledger's folders, the data, the scale."""
+    """Runs tasks in a process, which gets a copy of it: the ledger, the data, the scale."""
 
-    results: Path
-    store: Path
+    ledger: Ledger
     data_path: Path | None
     scale: Scale
-    parts: Path | None = None
     tokenizer: Path | None = None
     """The folder of a pre-trained decoder whose tokenizer the data use."""
     commit: str | None = None
@@ -61,10 +59,6 @@ class Worker:
     """The user's own, which the process that computes may run."""
     groups: Path | None = None
     """The folder for Ray Train's files; None if every stage runs in one process, whatever the scale's `workers`."""
-
-    @property
-    def ledger(self) -> Ledger:
-        return Ledger(self.results, self.store, self.parts)
 
     def attempt(self, task: Task, report: StageReport) -> Outcome:
         """Runs the task and returns how it ended; writes a traceback to the failure's log.
@@ -160,14 +154,8 @@ class Worker:
             ALLOWED[self.connectors.digest] = self.connectors
 
     def _data(self, stage: Stage) -> Data:
-        given = self.data_path, self.ledger.data_cache, self.scale.model_dump_json(), self.tokenizer
-        data = _open_data(*given)
-        if data.identity != stage.data:  # opened by an earlier run in this process
-            _open_data.cache_clear()
-            data = _open_data(*given)
-        if data.identity != stage.data:
-            raise RequestError(f"{self.data_path}: the data changed while the sweep was running; run it again")
-        return data
+        scale, identity = self.scale.model_dump_json(), stage.data.model_dump_json()
+        return _open_data(self.data_path, self.ledger.data_cache, scale, self.tokenizer, identity)
 
     def _score(self, trials: Sequence[Trial], report: Report) -> None:
         """Evaluates what all these trials share, as they have one recipe and seed; in a team the first process
@@ -218,11 +206,14 @@ def _in_process(work: Callable[[Report], None], report: Report) -> None:
 
 
 @lru_cache(maxsize=1)
-def _open_data(path: Path | None, cache: Path, scale: str, tokenizer: Path | None) -> Data:
-    """The data, opened once per process; `scale` is JSON so that it can be a cache key."""
+def _open_data(path: Path | None, cache: Path, scale: str, tokenizer: Path | None, identity: str) -> Data:
+    """The data, opened once per process; `scale` and `identity` are JSON so that they can be cache keys."""
     from mm1_lab.data import open_data
 
-    return open_data(path, cache, Scale.model_validate_json(scale), tokenizer)
+    data = open_data(path, cache, Scale.model_validate_json(scale), tokenizer)
+    if data.identity.model_dump_json() != identity:
+        raise RequestError(f"{path}: the data changed while the sweep was running; run it again")
+    return data
 
 
 def _timing(stage: Stage, started: float) -> dict[str, float]:
