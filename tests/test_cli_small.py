@@ -205,7 +205,7 @@ def test_arms_are_compared_from_anywhere(capsys: Output, here: Path, refused: Re
     sweep = load_sweep(REPOSITORY / "sweeps" / "data_mix.yaml")
     write_results(here / "results/local", sweep, ("captions", "captions-66"), (0, 1), questions=8)
     assert main(["compare", "data_mix", "captions", "captions-66"]) == 0
-    assert "captions is as it was run; its data, benchmarks, settings" in capsys.readouterr().err
+    assert "captions is as it was run; the sweep, its data, settings" in capsys.readouterr().err
     error = refused("compare", "data_mix", "captions", "captions-66", "--seeds", "1,4")
     assert "captions-66 has development seeds 0 and 1; --seeds 4 is not of both" in error
     error = refused("compare", "data_mix", "captions", "capions-66")

@@ -27,7 +27,7 @@ def test_what_a_folder_shows_after_a_change_of_its_sweep_is_told(again: Place, t
 
     write(path, sweep | {"arms": {"base": {}, "few": {"connector": "c-abstractor"}}, "contrasts": []})
     output = told("compare", "q.yaml", "few", "base", *smoke)
-    assert "few is as it was run; q.yaml says something else of it now; run it to compare that" in output
+    assert "few is as it was run; the sweep, its data, settings or the version are others now; run it" in output
     drawn = told("run", "q.yaml", *smoke, "--only", "base", "--inline")
     assert "contrasts" not in drawn and not list(folder.glob("contrasts.*")), "of claims that it no longer makes"
     assert "same name" not in drawn

@@ -122,12 +122,6 @@ VARY = (
 TRACKER = repeated(
     "--tracker", "log finished trials there, beside MLflow; may be repeated", "NAME", choices=("wandb", "trackio")
 )
-DRAWN_RESULTS = option(
-    "--results",
-    f"default: {RESULTS}, or if it has none, {PUBLISHED}, drawn in {RESULTS}/{PUBLISHED.name}",
-    "DIR",
-    type=Path,
-)
 ALL_RESULTS = option("--results", f"default: {RESULTS}, or if it has none, {PUBLISHED}", "DIR", type=Path)
 
 
@@ -151,12 +145,6 @@ def parse_looks(text: str | None) -> tuple[int, ...]:
     raise RequestError(f"--looks {text}: give increasing numbers of seeds, from 2 on, such as 4,6,8")
 
 
-def check_only(options: argparse.Namespace, request: Request) -> None:
-    """Raises RequestError for `--only` with a search over recipes."""
-    if options.only and isinstance(request.sweep.search, Search):
-        raise only_of_search(request.asked)
-
-
 def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | None = None) -> Request:
     """The request that the options describe. `only` names the arms for a command without an `--only` option."""
     from mm1_lab.orchestrate.planning.request import load_request
@@ -172,6 +160,8 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
         results=options.results,
         store=options.store,
     )
+    if given.get("only") and isinstance(request.sweep.search, Search):
+        raise only_of_search(request.asked)
     for folder, reason in request.ledger.damaged_parts().items():
         print(f"{folder}: this shipped part is not used ({reason}); restore or delete it", file=sys.stderr)
     of_recipe, _ = split_settings(options.set)

@@ -119,24 +119,22 @@ def _request(options: argparse.Namespace, name: str, keep: bool) -> Request:
     if not options.vary:
         if options.grid:
             raise RequestError("--grid needs --vary")
-        request = request_of(options, name)
-        opt.check_only(options, request)
-        return request
+        return request_of(options, name)
     path, text = varied_sweep(name, options.vary, options.grid, list(filter(is_of_recipe, options.set)))
-    has_folder = path.parent.exists()
-    is_there = path.exists()
-    if not is_there:
+    is_new = not path.exists()
+    if is_new:
         write_text(path, text)
-    stays = is_there
+    stays = keep
     try:
         request = request_of(options, str(path))
-        stays = is_there or keep
+    except RequestError:
+        stays = False
+        raise
     finally:
-        if not stays:
+        if is_new and not stays:
             path.unlink(missing_ok=True)
-            if not has_folder:
-                with suppress(OSError):  # another command has put a file there
-                    path.parent.rmdir()
+            with suppress(OSError):  # there are others
+                path.parent.rmdir()
     lost = [arm for arm in parse_yaml(text, str(path)).get("arms", {}) if arm not in request.sweep.arms]
     if lost:
         raise RequestError(
@@ -145,7 +143,7 @@ def _request(options: argparse.Namespace, name: str, keep: bool) -> Request:
         )
     if keep:
         print(f"{path}: this sweep, to keep, to change and to run again by its name")
-    elif not stays and not options.json:
+    elif is_new and not options.json:
         print(f"{path}: `run` with these options writes this sweep")
     return request
 

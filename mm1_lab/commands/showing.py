@@ -48,7 +48,6 @@ def status(options: argparse.Namespace) -> int:
         request = request_of(options, options.sweep)
         if options.seeds is None:
             request = request.at_seeds({row.seed for row in read_trials(request.folder)})
-        opt.check_only(options, request)
         request = so_far(request)
         asked = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
         sweeps = [Asked(request.sweep, request.variant, request.scale_name, asked)]
@@ -86,9 +85,7 @@ def show(options: argparse.Namespace) -> int:
 
     if len(options.arms) > 2:
         raise RequestError(f"show: {len(options.arms)} arms were given; give one, or two to compare them")
-    request = _about(options, options.arms)
-    if not options.arms or not set(options.arms) <= set(request.sweep.arms):  # a search has made further ones
-        request = so_far(request)
+    request = so_far(_about(options, options.arms))
     if options.json:
         print_json(show_values(request, options.arms))
     else:
@@ -105,9 +102,7 @@ def show(options: argparse.Namespace) -> int:
     opt.DATA,
     option("--seeds", "at which to compare them: how many or which, as for run; default: all that both arms have"),
     opt.SET,
-    option(
-        "--results", f"default: {RESULTS}; if the sweep has none there, {PUBLISHED}", "DIR", type=Path, default=RESULTS
-    ),
+    opt.IN_RESULTS,
     opt.STORE,
     opt.JSON,
 )
@@ -125,7 +120,8 @@ def compare(options: argparse.Namespace) -> int:
     for arm in (options.first, options.second):
         if arm in {*request.sweep.arms, *study.sweep.arms} and study.representative(arm) not in study.scored:
             raise RequestError(f"{folder}: {arm} {_why_no_scores(request, study, arm)}")
-        if changed := _what_changed(request, study, arm):
+        if _has_changed(request, study, arm):
+            changed = "the sweep, its data, settings or the version are others now"
             remarks.append(f"{folder}: {arm} is as it was run; {changed}; run it to compare that")
     if options.json:
         print_json(vars(compare_arms(study, options.first, options.second, only)))
@@ -165,17 +161,11 @@ def _why_no_scores(request: Request, study: Study, arm: str) -> str:
     return f"has no scores yet; run it first: {command}"
 
 
-def _what_changed(request: Request, study: Study, arm: str) -> str:
-    """How an arm that a sweep has by now differs from that of its results; empty if it does not."""
-    if arm not in request.sweep.arms or arm not in study.sweep.arms:
-        return ""
-    if request.sweep.arms[arm] != study.sweep.arms[arm]:
-        return f"{request.file.name} says something else of it now"
+def _has_changed(request: Request, study: Study, arm: str) -> bool:
+    """Whether an arm of the sweep is another now than in its results."""
     before = {row.seed: row.fingerprint for row in read_trials(study.variant.folder) if row.arm == arm}
     now = {trial.seed: trial.fingerprint for trial in request.at_seeds(before).trials if trial.arm == arm}
-    if any(now.get(seed, fingerprint) != fingerprint for seed, fingerprint in before.items()):
-        return "its data, benchmarks, settings or the version are others now"
-    return ""
+    return any(fingerprint != before.get(seed, fingerprint) for seed, fingerprint in now.items())
 
 
 def _about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
@@ -190,7 +180,7 @@ def _about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
 
 @command(
     "--results results/study",
-    opt.DRAWN_RESULTS,
+    opt.ALL_RESULTS,
     switch("--latex", "also write tables as LaTeX and figures as PDF"),
 )
 def figures(options: argparse.Namespace) -> int:
@@ -202,7 +192,7 @@ def figures(options: argparse.Namespace) -> int:
     return DONE
 
 
-@command("--results results/study", opt.DRAWN_RESULTS)
+@command("--results results/study", opt.ALL_RESULTS)
 def report(options: argparse.Namespace) -> int:
     """Redraw everything and write a report as one HTML file."""
     print(_draw(options, report=True)[-1])
