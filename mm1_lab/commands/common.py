@@ -70,10 +70,10 @@ SET = repeated(
     "change a setting of the scale (train.steps=200) or the recipe (connector=c-abstractor); may be repeated",
     "PATH=VALUE",
 )
-IN_RESULTS = option("--results", f"default: {RESULTS}", "DIR", type=Path, default=RESULTS)
+IN_RESULTS = option("--results", "default: %(default)s", "DIR", type=Path, default=RESULTS)
 STORE = option(
     "--store",
-    f"where weights and the index of your data are kept; default: {RESULTS / 'store'}",
+    "where weights and the index of your data are kept; default: %(default)s",
     "DIR",
     type=Path,
     default=RESULTS / "store",

@@ -15,7 +15,7 @@ from mm1_lab.commands.common import DONE, command, option, parse_looks, print_js
 from mm1_lab.config import RequestError, load_sweep
 from mm1_lab.files import PARTS, PUBLISHED, RESULTS, here_or_shipped
 from mm1_lab.formatting import counted, one_trial
-from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep, parse_seeds
+from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep
 from mm1_lab.results import Ledger, TrialRow
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.reading import list_variants
@@ -55,12 +55,11 @@ def status(options: argparse.Namespace) -> int:
     elif options.only or options.data or options.set or options.seeds:
         raise RequestError("status: --only, --data, --set and --seeds are of one sweep; give its name")
     else:
-        manifests = [(read_manifest(folder), read_trials(folder)) for folder in list_variants(options.results)]
-        sweeps = [
-            Asked(manifest.sweep, manifest.variant, manifest.scale, rows)
-            for manifest, rows in manifests
-            if options.scale in (None, manifest.scale)
-        ]
+        sweeps = []
+        for folder in list_variants(options.results):
+            manifest = read_manifest(folder)
+            if options.scale in (None, manifest.scale):
+                sweeps.append(Asked(manifest.sweep, manifest.variant, manifest.scale, read_trials(folder)))
         if not sweeps:
             raise RequestError(f"{options.results}: has no results at {options.scale}")
     told = status_values(sweeps, Ledger(options.results, options.store), stages)
@@ -114,7 +113,7 @@ def compare(options: argparse.Namespace) -> int:
 
     request = _about(options, [options.first, options.second])
     folder = _folder_with_results(request)
-    only = parse_seeds(options.seeds) if options.seeds is not None else ()
+    only = () if options.seeds is None else request.seeds
     study = read_study(folder)
     remarks = []
     for arm in (options.first, options.second):

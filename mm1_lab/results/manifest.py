@@ -13,7 +13,7 @@ from pydantic import Field
 from mm1_lab.config import WORLD_DATA, Config, DataIdentity, RequestError, Sweep, canonical_json, digest
 from mm1_lab.files import RESULTS, locked, write_csv, write_json
 from mm1_lab.formatting import command_line, counted
-from mm1_lab.results.schema import AGAIN, SCHEMA, TRIAL_COLUMNS, TrialRow, read_json
+from mm1_lab.results.schema import AGAIN, SCHEMA, TRIAL_COLUMNS, TrialRow, check_schema, read_json
 
 CHECK = "check"
 """A column of trials.csv: a digest of its row, so that damage which still reads as CSV is noticed."""
@@ -108,11 +108,8 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.exists():
         raise RequestError(f"{folder}: holds no sweep's results; run the sweep first (mm1-lab run)")
     values = read_json(path)
-    if (version := values.get("schema_version")) != SCHEMA:
-        raise RequestError(
-            f"{path}: written with results schema {version}, this version reads {SCHEMA}; delete {folder.parent} and "
-            f"{folder.parents[1] / 'trials'}, and run the sweeps again (the store is kept: models are only evaluated)"
-        )
+    rest = f"{folder.parents[1] / 'trials'}, and run the sweeps again (the store is kept: models are only evaluated)"
+    check_schema(path, values, f"delete {folder.parent} and {rest}")
     if values.pop("digest", None) not in (None, digest(values)):
         raise RequestError(f"{path}: is damaged (it differs from its digest); {AGAIN}")
     try:
@@ -130,12 +127,9 @@ def read_trials(folder: Path) -> list[TrialRow]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.reader(file, strict=True)
-            if tuple(next(reader, ())) != (*TRIAL_COLUMNS, CHECK):
-                raise ValueError(f"the columns must be {', '.join(TRIAL_COLUMNS)}, {CHECK}")
+            next(reader, None)  # the columns
             for arm, seed, fingerprint, check in reader:
                 row = TrialRow(arm, int(seed), fingerprint)
-                if not re.fullmatch(r"[\w.-]+", fingerprint, re.ASCII):  # it is the name of a folder
-                    raise ValueError("invalid fingerprint")
                 if row_check(row) != check:
                     raise ValueError(f"row {reader.line_num} is damaged: it differs from its check")
                 rows.append(row)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mm1_lab.config import RequestError
 from mm1_lab.results.ledger import Ledger
 from mm1_lab.results.manifest import Manifest, read_manifest, read_trials
-from mm1_lab.results.schema import CURVE_COLUMNS, FOLDER_AGAIN, HELD_OUT_COLUMNS, SCHEMA, TRIAL_COLUMNS
+from mm1_lab.results.schema import CURVE_COLUMNS, FOLDER_AGAIN, HELD_OUT_COLUMNS, TRIAL_COLUMNS, check_schema
 from mm1_lab.results.score_file import SCORE_COLUMNS, read_score_table
 
 if TYPE_CHECKING:
@@ -100,11 +100,7 @@ def read_records(variant: Variant) -> dict[str, dict[str, Any]]:
     ledger = variant.ledger
     records = {fingerprint: ledger.record(fingerprint) for fingerprint in variant.done["fingerprint"]}
     for fingerprint, record in records.items():
-        if record.get("schema_version") != SCHEMA:
-            raise RequestError(
-                f"{ledger.trial_folder(fingerprint)}: written with results schema {record.get('schema_version')}, this "
-                f"version reads {SCHEMA}; delete the folder and run the sweep again"
-            )
+        check_schema(ledger.trial_folder(fingerprint), record, "delete the folder and run the sweep again")
     return records
 
 

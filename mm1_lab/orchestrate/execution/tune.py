@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -78,11 +78,11 @@ def _run_trial(config: dict[str, Any], tasks: Mapping[str, Task], worker: Worker
         now = time.monotonic()
         if now - last >= REPORT_SECONDS:
             last = now
-            tune.report({"kind": kind, "progress": asdict(progress)})
+            tune.report({"kind": kind, "progress": progress})
 
     with claim:
         outcome = worker.attempt(task, report)
-    tune.report({"outcome": outcome.kind, "reason": outcome.reason})
+    tune.report({"outcome": outcome})
 
 
 class TaskSearcher(Searcher):
@@ -134,10 +134,10 @@ class TrialEvents(tune.Callback):
     ) -> None:
         if "progress" in result:
             task = self.work_list.tasks[trial.config["task"]]
-            self.work_list.progress(task, result["kind"], Progress(**result["progress"]))
+            self.work_list.progress(task, result["kind"], result["progress"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._settle(trial, Outcome(trial.last_result["outcome"], trial.last_result["reason"]))
+        self._settle(trial, trial.last_result["outcome"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         error = ""

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache, partial
+from operator import call
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,7 @@ class Worker:
             raise RequestError(text)
         for stage in task.stages:
             report_stage = partial(report, stage.KIND)
-            run: Run = _in_process
+            run: Run = call  # in this process
             if self.groups and any(one.workers(self.scale) > 1 for one in task.stages):  # this process computes nothing
                 run = partial(in_group, stage.workers(self.scale), self.scale.resources, self.groups)
             report_stage(Progress(0, 0))
@@ -199,10 +200,6 @@ class Worker:
             record,
             model / "training.csv",
         )
-
-
-def _in_process(work: Callable[[Report], None], report: Report) -> None:
-    work(report)
 
 
 @lru_cache(maxsize=1)

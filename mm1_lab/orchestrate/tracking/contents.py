@@ -1,7 +1,6 @@
 """What trackers show of a finished trial: parameters, metrics and curves, from its files."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mm1_lab.formatting import flat
@@ -70,7 +69,11 @@ def metrics(ledger: Ledger, fingerprint: str, record: Mapping[str, Any]) -> list
     if tokens and summary.get("seconds"):
         found["train/tokens per second"] = tokens / summary["seconds"]
     points = [(name, float(f"{value:.6g}"), 0) for name, value in found.items()]
-    return points + curves(folder / "training.csv")
+    curves = folder / "training.csv"
+    if curves.exists():
+        for point in read_table(curves, CURVE_COLUMNS).itertuples():
+            points.append((f"train/{point.name}", point.value, point.step))
+    return points
 
 
 def _summary_of_model(record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -78,12 +81,3 @@ def _summary_of_model(record: Mapping[str, Any]) -> Mapping[str, Any]:
     kinds = list(record["fingerprints"])
     summary: Mapping[str, Any] = record["summaries"].get(kinds[-2], {})
     return summary
-
-
-def curves(path: Path) -> list[Point]:
-    """The points of a `training.csv`, if it exists."""
-    if not path.exists():
-        return []
-    table = read_table(path, CURVE_COLUMNS)
-    names = [f"train/{name}" for name in table["name"]]
-    return list(zip(names, table["value"].tolist(), table["step"].tolist(), strict=True))
