@@ -32,7 +32,6 @@ def worker(tmp_path: Path) -> Worker:
         ("results", "", "does not see .*elsewhere.*shared"),
         ("store", "", "does not see .*elsewhere.*shared"),
         ("", "torch", "has torch .*, but the driver has 0.1"),
-        ("", "mm1_lab (by its files)", r"has mm1_lab \(by its files\) .*, but the driver has 0.1"),
     ],
 )
 def test_a_node_without_a_folder_or_with_other_software_is_named(

@@ -34,9 +34,6 @@ from mm1_lab.train.progress import Diverged, Progress, Report, TimeUp
 if TYPE_CHECKING:
     from mm1_lab.data.types import Data
 
-PACKAGES = ("torch", "transformers", "lightning", "numpy")
-"""Libraries that scores depend on."""
-
 StageReport = Callable[[str, Progress], None]
 """Called with the kind of stage and its progress."""
 Run = Callable[[Callable[[Report], None], Report], None]
@@ -218,6 +215,11 @@ def _timing(stage: Stage, started: float) -> dict[str, float]:
     return {"seconds": seconds, "flops": stage.flops(), "positions": stage.positions()}
 
 
+def library_versions() -> dict[str, str]:
+    """Of the libraries that scores depend on."""
+    return {name: importlib.metadata.version(name) for name in ("torch", "transformers", "lightning", "numpy")}
+
+
 def environment(scale: Scale, commit: str | None) -> dict[str, Any]:
     """The machine and library versions that a score was computed with."""
     from mm1_lab import team
@@ -226,7 +228,7 @@ def environment(scale: Scale, commit: str | None) -> dict[str, Any]:
         "processor": team.processor(),
         "threads": max(1, int(scale.resources.cpus)),
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": library_versions(),
         "mm1_lab": package_version(),  # apart: versions are compared between the arms of a contrast
         "commit": commit,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
