@@ -39,7 +39,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("plan", "data_mix", "--seed", "3"), "plan: there is no option '--seed'; did you mean 'seeds'?"),
         (("run", "data_mix", "--scale", "paper"), "is for planning: mm1-lab plan data_mix --scale paper"),
         (("verify", "--results", "."), ".: there are no results here"),
-        (("show", "data_mix", *SMOKE, "base"), "unexpected argument 'base'; each ARM before the options; example: "),
+        (("show", "data_mix", *SMOKE, "base"), "unexpected argument 'base'; names come before the options, and"),
         (("dashboard", "--port", "99999"), "--port 99999: bind(): port must be 0-65535"),
         (("run", "lr_law", "--seeds", "6", "--until-decided", "--scale", "smoke"), "lr_law is a search"),
         (("run", "data_mix", "--until-decided"), "give the largest number of seeds: --seeds 10"),
@@ -51,7 +51,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("show-data", "--set", "train.steps=9"), "--set and --scale are for your own data; add --data"),
         (("status", "search_mix", "--only", "base"), "search_mix is a search, which makes its arms"),
         (("show-data", "--out", "."), "--out .: name a file that ends in .png"),
-        (("--debug", "plan", "data_mix"), "options come after the command: mm1-lab COMMAND --debug"),
+        (("--debug", "plan", "data_mix"), "there is no command '--debug'"),
         (("plan", "data_mix", "--results", LONG), "File name too long"),
     ],
 )
