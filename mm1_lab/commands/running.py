@@ -24,7 +24,6 @@ from mm1_lab.config import (
     find_yaml,
     is_of_recipe,
     nearest,
-    override,
     spelt,
 )
 from mm1_lab.config.base import keys_at, open_table, parse_yaml
@@ -159,13 +158,12 @@ def _what_deciding_takes(request: Request) -> str:
 
 def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Sequence[str] = ()) -> tuple[Path, str]:
     """The path and the text of `sweeps/RECIPE_by_….yaml`, which varies fields of a recipe one at a time or, as a grid,
-    in all combinations; `varied` are FIELD=VALUE,VALUE. Raises RequestError, also if `settings` (`--set`) give the base
-    another value in place of one that is left out as the base's own.
+    in all combinations; `varied` are FIELD=VALUE,VALUE. Raises RequestError, also if one of the `settings` (`--set`) is
+    of a field that is varied: a value that is left out as the base's own would be missing.
     """
     folders = [folder / "recipes" for folder in (Path("sweeps"), Path(), *SWEEPS)]  # as the sweep will find it
     path = find_yaml("--vary changes a recipe, and there is no recipe", recipe, folders)
-    own_base = Recipe.read(path)
-    base, base_as_set = (one.model_dump(mode="json") for one in (own_base, override(own_base, settings)))
+    base = Recipe.read(path).model_dump(mode="json")
     values: dict[str, list[Any]] = {}
     for setting in varied:
         field, equals, text = setting.partition("=")
@@ -178,19 +176,13 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Seque
             if first in Scale.model_fields:
                 hint = "; it is a setting of the scale: run the sweep once for each value, with --set"
             raise RequestError(f"--vary {setting}: recipes have no {field!r}{hint}")
-        if field in values:
-            raise RequestError(f"--vary {setting}: {field} is given twice")
-        values[field] = parse_yaml(f"[{text}]", f"--vary {setting}")
+        if any(same_or_inside(field, changed.partition("=")[0].strip()) for changed in settings):
+            raise RequestError(f"--vary {field}: --set changes it, too; give all of its values to --vary")
+        values.setdefault(field, []).extend(parse_yaml(f"[{text}]", f"--vary {setting}"))
     others: dict[str, list[Any]] = {}
     for field, own in values.items():
         table, key = open_table(base, field, "--vary")
         others[field] = [value for value in own if value != table.get(key)]
-        set_table, key = open_table(base_as_set, field, "--vary")
-        if not grid and len(others[field]) < len(own) and set_table.get(key) != table.get(key):
-            raise RequestError(
-                f"--vary {field}: {spelt(table.get(key))} is the value of {recipe}, which --set changes to "
-                f"{spelt(set_table.get(key))}; give all values of {field} to --vary, none to --set"
-            )
     sweep: dict[str, Any] = {"title": f"{recipe} by {', '.join(values)}", "recipe": recipe}
     if not grid:
         sweep["arms"] = {recipe: {}}
@@ -204,6 +196,11 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Seque
     command = "\n".join(f"#   --vary {setting}" for setting in varied) + ("\n#   --grid" if grid else "")
     text = yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
     return path, f"# Written by mm1-lab run {recipe}\n{command}\n# Add `contrasts`: what you expect of it.\n{text}"
+
+
+def same_or_inside(field: str, other: str) -> bool:
+    """Whether one of two fields of a recipe, such as `sft` and `sft.mixture.charts`, is the other or in it."""
+    return f"{field}.".startswith(f"{other}.") or f"{other}.".startswith(f"{field}.")
 
 
 LONGEST_NAME = 100
