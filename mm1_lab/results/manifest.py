@@ -86,12 +86,11 @@ def _spelt(value: str) -> str:
     """The same spelling for all values that YAML reads as equal, and for equal numbers: 1000, 1000.0 and `1e3`, which
     YAML takes for a text."""
     read = yaml.safe_load(value)
-    number = read if isinstance(read, float) else math.nan
-    if isinstance(read, str):
+    if isinstance(read, float | str):
         with suppress(ValueError):
             number = float(read)
-    if math.isfinite(number):
-        read = int(number) if number.is_integer() else number
+            if math.isfinite(number):
+                read = int(number) if number.is_integer() else number
     return read if isinstance(read, str) else canonical_json(read)
 
 

@@ -185,16 +185,12 @@ class RayTune(Executor):
         del variables["PYTHONPATH"]  # the code travels with the job
         there = {"env_vars": variables, "py_modules": [os.fspath(PACKAGE)]}
         host, _, port = address.removeprefix("ray://").rpartition(":")
-        if host and port.isdigit():  # Ray itself would retry for long and print messages
-            try:
-                socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-            except (OSError, OverflowError) as error:
-                raise RequestError(f"--address {address}: there is no Ray cluster ({first_line(error)})") from None
         try:
+            if host and port.isdigit():  # Ray itself would retry for long and print messages
+                socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
             ray.init(address=address, runtime_env=there, **QUIET)
-        except (ConnectionError, ValueError) as error:
-            text = f"--address {address}: there is no Ray cluster that can be joined ({error})"
-            raise RequestError(text) from None
+        except (OSError, OverflowError, ValueError) as error:
+            raise RequestError(f"--address {address}: there is no Ray cluster ({first_line(error)})") from None
 
     def check_room(self, tasks: Iterable[Task], scale: Scale) -> None:
         for task in tasks:
@@ -257,7 +253,7 @@ def _workers(task: Task, scale: Scale) -> int:
 def _worker_environment(resources: Resources, code: Path) -> dict[str, str]:
     paths = [os.fspath(code), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        "PYTHONPATH": os.pathsep.join(paths),
         "OMP_NUM_THREADS": str(max(1, int(resources.cpus))),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # or stages without GPUs would all see, and use, the first one
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
