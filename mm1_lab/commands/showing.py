@@ -14,7 +14,7 @@ from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, command, option, parse_looks, print_json, request_of, switch
 from mm1_lab.config import RequestError, load_sweep
 from mm1_lab.files import PARTS, PUBLISHED, RESULTS, here_or_shipped
-from mm1_lab.formatting import counted, one_trial
+from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep
 from mm1_lab.results import Ledger, TrialRow
 from mm1_lab.results.manifest import read_manifest, read_trials
@@ -118,7 +118,8 @@ def compare(options: argparse.Namespace) -> int:
     remarks = []
     for arm in (options.first, options.second):
         if arm in {*request.sweep.arms, *study.sweep.arms} and study.representative(arm) not in study.scored:
-            raise RequestError(f"{folder}: {arm} {_why_no_scores(request, study, arm)}")
+            command = request.command() if request.sweep.search else request.command("--only", arm)
+            raise RequestError(f"{folder}: {arm} has no scores yet; run it first: {command}")
         if _has_changed(request, study, arm):
             changed = "the sweep, its data, settings or the version are others now"
             remarks.append(f"{folder}: {arm} is as it was run; {changed}; run it to compare that")
@@ -147,17 +148,6 @@ def _folder_with_results(request: Request) -> Path:
     if request.elsewhere:
         raise RequestError(lacking)
     return folder
-
-
-def _why_no_scores(request: Request, study: Study, arm: str) -> str:
-    diverged = request.ledger.diverged()
-    for trial in request.at_seeds(study.seeds).trials:
-        for stage in trial.evaluation.chain():
-            if trial.arm == arm and stage.fingerprint in diverged:
-                again = request.command(*one_trial(arm, trial.seed), "--anew")
-                return f"diverged: {diverged[stage.fingerprint]}; to try it again: {again}"
-    command = request.command() if request.sweep.search else request.command("--only", arm)
-    return f"has no scores yet; run it first: {command}"
 
 
 def _has_changed(request: Request, study: Study, arm: str) -> bool:
