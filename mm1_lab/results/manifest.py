@@ -177,9 +177,6 @@ def merge_manifest(
                     f"{folder}: holds a growing study, which is judged at its own seeds; run seed {others[0]} with "
                     f"--until-decided --looks {','.join(map(str, before.looks))}, or with --results elsewhere"
                 )
-            files = [(folder.parents[1] / one.file).resolve() for one in (before, manifest)]
-            if before.sweep != manifest.sweep and files[0] != files[1] and files[0].is_file():
-                print(f"{folder}: had tables of {files[0]}, a sweep of the same name; now of {files[1]}")
             manifest = manifest.model_copy(update={"looks": before.looks or manifest.looks})
         values = manifest.model_dump(mode="json")
         write_json(folder / "sweep.json", values | {"digest": digest(values)})
