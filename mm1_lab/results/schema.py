@@ -31,7 +31,6 @@ SCHEMA = 3
 """Increased whenever the columns or the meaning of a file change."""
 
 HELD_OUT_COLUMNS = tuple(field.name for field in fields(HeldOutRow))
-CURVE_COLUMNS = ("step", "name", "value")
 TRIAL_COLUMNS = ("arm", "seed", "fingerprint")
 
 

@@ -102,12 +102,9 @@ def _read(folder: Path) -> pa.Table:
     path = folder / SCORES
     try:
         # Arrow's pool of a single thread (OMP_NUM_THREADS=1, as in tests and workers) has waited for itself for ever
-        table = pq.ParquetFile(path).read(use_threads=False)
-    except (OSError, pa.ArrowException) as error:
+        return pq.ParquetFile(path).read(use_threads=False).select(SCORE_COLUMNS)
+    except (OSError, pa.ArrowException, KeyError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); {FOLDER_AGAIN}") from None
-    if missing := [name for name in SCORE_COLUMNS if name not in table.column_names]:
-        raise RequestError(f"{path}: lacks the column {missing[0]!r}; {FOLDER_AGAIN}")
-    return table.select(SCORE_COLUMNS)
 
 
 def _schema() -> pa.Schema:

@@ -6,9 +6,8 @@ from typing import Any
 from mm1_lab.formatting import flat
 from mm1_lab.results import Ledger, Manifest
 from mm1_lab.results.reading import read_table
-from mm1_lab.results.schema import CURVE_COLUMNS, HELD_OUT_COLUMNS
 from mm1_lab.results.score_file import read_score_table
-from mm1_lab.results.summary import benchmark_scores, measures
+from mm1_lab.results.summary import benchmark_scores, held_out_losses, measures
 from mm1_lab.results.trained import in_the_papers_words, what_ran
 
 Names = Sequence[tuple[str, int]]
@@ -59,8 +58,8 @@ def metrics(ledger: Ledger, fingerprint: str, record: Mapping[str, Any]) -> list
         found[f"{row.benchmark}/{row.shots}-shot"] = row.score
     for row in measures(table, ["trial"]).itertuples():
         found[str(row.measure)] = row.value
-    for row in read_table(folder / "held_out.csv", HELD_OUT_COLUMNS).itertuples():
-        found[f"held-out/{row.source}"] = row.loss
+    for source, loss in held_out_losses(folder).items():
+        found[f"held-out/{source}"] = loss
     retrieval = record["summaries"].get("encoder", {}).get("retrieval")
     if retrieval:
         found["encoder/retrieval"] = retrieval["image_to_text"]
@@ -71,7 +70,7 @@ def metrics(ledger: Ledger, fingerprint: str, record: Mapping[str, Any]) -> list
     points = [(name, float(f"{value:.6g}"), 0) for name, value in found.items()]
     curves = folder / "training.csv"
     if curves.exists():
-        for point in read_table(curves, CURVE_COLUMNS).itertuples():
+        for point in read_table(curves).itertuples():
             points.append((f"train/{point.name}", point.value, point.step))
     return points
 
