@@ -126,7 +126,8 @@ def read_trials(folder: Path) -> list[TrialRow]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.reader(file, strict=True)
-            next(reader, None)  # the columns
+            if tuple(next(reader, ())) != (*TRIAL_COLUMNS, CHECK):  # such as of a file that was cut to nothing
+                raise ValueError("its columns are others")
             for arm, seed, fingerprint, check in reader:
                 row = TrialRow(arm, int(seed), fingerprint)
                 if row_check(row) != check:
