@@ -70,8 +70,8 @@ def metrics(ledger: Ledger, fingerprint: str, record: Mapping[str, Any]) -> list
     points = [(name, float(f"{value:.6g}"), 0) for name, value in found.items()]
     curves = folder / "training.csv"
     if curves.exists():
-        for point in read_table(curves).itertuples():
-            points.append((f"train/{point.name}", point.value, point.step))
+        for step, name, value in read_table(curves).itertuples(index=False):
+            points.append((f"train/{name}", value, step))
     return points
 
 
