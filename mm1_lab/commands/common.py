@@ -78,37 +78,11 @@ STORE = option(
     type=Path,
     default=RESULTS / "store",
 )
-SETTINGS = (SEEDS, SET, IN_RESULTS, STORE)
-REQUEST = (SCALE, DATA, *SETTINGS)
+REQUEST = (SCALE, DATA, SEEDS, SET, IN_RESULTS, STORE)
 ARMS = (SWEEP, ONLY, *REQUEST)
 INLINE = switch("--inline", "one stage after another in this process, without Ray")
 ADDRESS = option("--address", "a running Ray cluster (auto: the one on this machine)", "ADDRESS")
 EXECUTOR = (INLINE, ADDRESS)
-SHARE = (
-    switch(
-        "--share",
-        "as one of any number of processes with this command, on any machines that see the results (a job array): each "
-        "takes the next stage that no other has, waits while others' stages will free work for it, then leaves; the "
-        "last draws the tables",
-    ),
-    option(
-        "--minutes",
-        "with --share: leaves before so many minutes have passed since the start, with a checkpoint that the next "
-        "process resumes from",
-        "N",
-        type=float,
-    ),
-)
-UNTIL_DECIDED = (
-    switch(
-        "--until-decided",
-        "judge the sweep's lessons (if it has none, the claims of its file, uncorrected) at interim looks, and run "
-        "further seeds only for arms that an undecided one needs",
-    ),
-    option(
-        "--looks", "with --until-decided: after how many seeds to judge; default: 4, 6, … up to --seeds", "4,6,8,10"
-    ),
-)
 JSON = switch("--json", "print JSON, with the keys in docs/reference.md")
 VARY = (
     repeated(
@@ -118,9 +92,6 @@ VARY = (
         "FIELD=VALUE,…",
     ),
     switch("--grid", "with --vary: all combinations, not one field at a time"),
-)
-TRACKER = repeated(
-    "--tracker", "log finished trials there, beside MLflow; may be repeated", "NAME", choices=("wandb", "trackio")
 )
 ALL_RESULTS = option("--results", f"default: {RESULTS}, or if it has none, {PUBLISHED}", "DIR", type=Path)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from mm1_lab.commands import common as opt
-from mm1_lab.commands.common import DONE, FAILED, command, option, parse_looks, print_json, request_of, switch
+from mm1_lab.commands.common import DONE, FAILED, command, option, parse_looks, print_json, repeated, request_of, switch
 from mm1_lab.config import (
     Recipe,
     RequestError,
@@ -66,11 +66,32 @@ def plan(options: argparse.Namespace) -> int:
     "data_mix --set train.steps=200",
     *opt.ARMS,
     *opt.EXECUTOR,
-    *opt.SHARE,
-    *opt.UNTIL_DECIDED,
+    switch(
+        "--share",
+        "as one of any number of processes with this command, on any machines that see the results (a job array): each "
+        "takes the next stage that no other has, waits while others' stages will free work for it, then leaves; the "
+        "last draws the tables",
+    ),
+    option(
+        "--minutes",
+        "with --share: leaves before so many minutes have passed since the start, with a checkpoint that the next "
+        "process resumes from",
+        "N",
+        type=float,
+    ),
+    switch(
+        "--until-decided",
+        "judge the sweep's lessons (if it has none, the claims of its file, uncorrected) at interim looks, and run "
+        "further seeds only for arms that an undecided one needs",
+    ),
+    option(
+        "--looks", "with --until-decided: after how many seeds to judge; default: 4, 6, … up to --seeds", "4,6,8,10"
+    ),
     *opt.VARY,
     switch("--anew", "train and evaluate these trials again: after a change of code, gc, or if they diverged"),
-    opt.TRACKER,
+    repeated(
+        "--tracker", "log finished trials there, beside MLflow; may be repeated", "NAME", choices=("wandb", "trackio")
+    ),
 )
 def run(options: argparse.Namespace) -> int:
     """Run the trials of a sweep that are missing."""

@@ -55,14 +55,14 @@ def tracking_uri() -> str:
     return named_store() or f"sqlite:///{DATABASE.absolute()}"
 
 
-def without_secrets(text: str, instead: str = "…@") -> str:
+def without_secrets(text: str) -> str:
     """The text without user names and passwords in URLs and without MLflow's credentials."""
     for name in SECRETS:
         secret = os.environ.get(name)
         if secret:
             text = text.replace(secret, "…")
     text = re.sub(r"([?&](?:password|passwd|pwd|token)=)[^&\s]+", r"\1…", text)
-    return re.sub(r"://[^/\s]+@", f"://{instead}", text)
+    return re.sub(r"://[^/\s]+@", "://", text)
 
 
 def no_access(error: Exception) -> str:
