@@ -164,16 +164,12 @@ def merge_manifest(
         merged = sorted(rows.values(), key=lambda row: (row.seed, order[row.arm]))
         if (folder / "sweep.json").exists():
             before = read_manifest(folder)
-            if before.looks and manifest.looks not in ((), before.looks):
+            new = asked - {row.seed for row in kept}
+            if before.looks not in ((), manifest.looks) and (manifest.looks or new):
+                looks = ",".join(map(str, before.looks))
                 raise RequestError(
-                    f"{folder}: this study's looks were fixed at {','.join(map(str, before.looks))} seeds when it "
-                    "started; continue with these (--looks), or start another study with --results"
-                )
-            others = sorted(asked - {row.seed for row in kept})
-            if before.looks and not manifest.looks and others:
-                raise RequestError(
-                    f"{folder}: holds a growing study, which is judged at its own seeds; run seed {others[0]} with "
-                    f"--until-decided --looks {','.join(map(str, before.looks))}, or with --results elsewhere"
+                    f"{folder}: this study's looks were fixed at {looks} seeds when it started; continue with "
+                    f"--until-decided --looks {looks}, or run other seeds and looks with --results elsewhere"
                 )
             manifest = manifest.model_copy(update={"looks": before.looks or manifest.looks})
         values = manifest.model_dump(mode="json")
