@@ -115,17 +115,20 @@ def compare(options: argparse.Namespace) -> int:
     folder = _folder_with_results(request)
     only = () if options.seeds is None else request.seeds
     study = read_study(folder)
+    remarks = []
     for arm in (options.first, options.second):
         if arm in {*request.sweep.arms, *study.sweep.arms} and study.representative(arm) not in study.scored:
             command = request.command() if request.sweep.search else request.command("--only", arm)
             raise RequestError(f"{folder}: {arm} has no scores yet; run it first: {command}")
         if _has_changed(request, study, arm):
             changed = "the sweep, its data, settings or the version are others now"
-            print(f"{folder}: {arm} is as it was run; {changed}; run it to compare that", file=sys.stderr)
+            remarks.append(f"{folder}: {arm} is as it was run; {changed}; run it to compare that")
     if options.json:
         print_json(vars(compare_arms(study, options.first, options.second, only)))
     else:
         print(to_plain(compare_table(study, options.first, options.second, only)))
+    for remark in remarks:
+        print(remark, file=sys.stderr)
     return DONE
 
 
