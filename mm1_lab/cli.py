@@ -69,8 +69,6 @@ def _run(given: list[str]) -> int:
         return WRONG
     first = given[0]
     if first not in (*COMMANDS, "-h", "--help", "--version"):
-        if first.startswith("-"):
-            return _refuse(f"mm1-lab: options come after the command: mm1-lab COMMAND {first}")
         return _refuse(f"mm1-lab: there is no command {first!r}{nearest(first, COMMANDS)}")
     for word in given:
         if word.startswith("-") and word.partition("=")[2] == "--":  # of which argparse would make an empty list
@@ -90,8 +88,6 @@ def _run(given: list[str]) -> int:
         if isinstance(error, RequestError):
             return _refuse(f"mm1-lab: {error}")
         if isinstance(error, ModuleNotFoundError):
-            if str(error.name).startswith(("mm1_lab", "analysis")):
-                raise
             return _refuse(f"mm1-lab: {error.name} is not installed; what trains needs pip install '.[lab]'", FAILED)
         what = f"{error.filename}: " if error.filename else ""
         text = f"mm1-lab: {what}{error.strerror or error}; fix this and run the same command to continue"
@@ -137,10 +133,8 @@ def _unrecognised(word: str, command: argparse.ArgumentParser) -> str:
         # without dashes, which make all options alike
         known = [option[2:] for option in command._option_string_actions if option.startswith("--")]
         return f"there is no option {flag!r}{nearest(flag.lstrip('-'), known)}"
-    several = [
-        f"each {action.metavar} before the options; " for action in command._actions if action.nargs in ("*", "+")
-    ]
-    return f"unexpected argument {word!r}; {''.join(several)}{command.epilog}; repeat an option for each of its values"
+    text = "names come before the options, and an option is repeated for each of its values"
+    return f"unexpected argument {word!r}; {text}; {command.epilog}"
 
 
 class _Parser(argparse.ArgumentParser):

@@ -12,14 +12,11 @@ PREFIXES = {"Z": 1e21, "E": 1e18, "P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "K":
 
 def short(value: float, unit: str = "") -> str:
     """Formats a number as `1.2M`; with a unit as `1.2 GB`."""
-    rounded = float(f"{value:.3g}")
-    prefix = ""
-    for larger, size in PREFIXES.items():
-        if rounded >= size:
-            prefix, value = larger, value / size
-            break
     space = " " if unit else ""
-    return f"{value:.3g}{space}{prefix}{unit}"
+    for prefix, size in PREFIXES.items():
+        if float(f"{value:.3g}") >= size:
+            return f"{value / size:.3g}{space}{prefix}{unit}"
+    return f"{value:.3g}{space}{unit}"
 
 
 def counted(count: int, noun: str) -> str:

@@ -17,7 +17,6 @@ from mm1_lab.cli import main
 from mm1_lab.config import WORLD_DATA, BenchmarkConfig, Measure, load_sweep
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.processes import interrupts_blocked
-from mm1_lab.results import Ledger
 from tests.analysis.results_folder import write_results
 from tests.conftest import REPOSITORY, Refused, run_python
 
@@ -39,7 +38,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("plan", "data_mix", "--seed", "3"), "plan: there is no option '--seed'; did you mean 'seeds'?"),
         (("run", "data_mix", "--scale", "paper"), "is for planning: mm1-lab plan data_mix --scale paper"),
         (("verify", "--results", "."), ".: there are no results here"),
-        (("show", "data_mix", *SMOKE, "base"), "unexpected argument 'base'; each ARM before the options; example: "),
+        (("show", "data_mix", *SMOKE, "base"), "unexpected argument 'base'; names come before the options, and"),
         (("dashboard", "--port", "99999"), "--port 99999: bind(): port must be 0-65535"),
         (("run", "lr_law", "--seeds", "6", "--until-decided", "--scale", "smoke"), "lr_law is a search"),
         (("run", "data_mix", "--until-decided"), "give the largest number of seeds: --seeds 10"),
@@ -51,7 +50,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("show-data", "--set", "train.steps=9"), "--set and --scale are for your own data; add --data"),
         (("status", "search_mix", "--only", "base"), "search_mix is a search, which makes its arms"),
         (("show-data", "--out", "."), "--out .: name a file that ends in .png"),
-        (("--debug", "plan", "data_mix"), "options come after the command: mm1-lab COMMAND --debug"),
+        (("--debug", "plan", "data_mix"), "there is no command '--debug'"),
         (("plan", "data_mix", "--results", LONG), "File name too long"),
     ],
 )
@@ -205,7 +204,7 @@ def test_arms_are_compared_from_anywhere(capsys: Output, here: Path, refused: Re
     sweep = load_sweep(REPOSITORY / "sweeps" / "data_mix.yaml")
     write_results(here / "results/local", sweep, ("captions", "captions-66"), (0, 1), questions=8)
     assert main(["compare", "data_mix", "captions", "captions-66"]) == 0
-    assert "captions is as it was run; its data, benchmarks, settings" in capsys.readouterr().err
+    assert "captions is as it was run; the sweep, its data, settings" in capsys.readouterr().err
     error = refused("compare", "data_mix", "captions", "captions-66", "--seeds", "1,4")
     assert "captions-66 has development seeds 0 and 1; --seeds 4 is not of both" in error
     error = refused("compare", "data_mix", "captions", "capions-66")
@@ -214,10 +213,6 @@ def test_arms_are_compared_from_anywhere(capsys: Output, here: Path, refused: Re
     command = "mm1-lab run data_mix.yaml --scale mini --only captions-90"
     error = refused("compare", "data_mix.yaml", "captions", "captions-90")
     assert f"captions-90 has no scores yet; run it first: {command}" in error
-    (trial,) = load_request("data_mix.yaml", "mini").trials
-    Ledger(Path("results/local")).record_failure(trial.evaluation.model.fingerprint, "c", 1, "diverged", "loss is nan")
-    error = refused("compare", "data_mix.yaml", "captions", "captions-90")
-    assert f"captions-90 diverged: loss is nan; to try it again: {command} --anew" in error
     error = refused("compare", "data_mix", "captions", "base", *SMOKE)
     assert "it has results at mini: add --scale mini" in error
     assert "run the sweep first" in refused("compare", "encoder_scratch", "scratch", "base")

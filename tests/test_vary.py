@@ -93,7 +93,6 @@ WRONG = {
     ("train.steps=1,2",): "recipes have no 'train.steps'; it is a setting of the scale: run the sweep once for each",
     ("image_tokens",): "give FIELD=VALUE,VALUE, such as image_tokens=64,144",
     ("image_tokens=65",): "known: 64, 144",
-    ("steps=1", "steps=2"): "steps is given twice",
     ("image_tokens.a=3",): "image_tokens",
     ("data_mix.text=x",): "data_mix.text: Input should be a valid number",
     ("steps=[",): "is no plain YAML",
@@ -119,14 +118,18 @@ def test_a_recipe_is_named(refused: Refused) -> None:
 def test_a_value_is_not_left_out_as_the_base_s_if_the_base_gets_another(refused: Refused) -> None:
     vary = ("--vary", "image_tokens=64,144")
     error = refused("plan", "base", *vary, "--set", "image_tokens=64", *SMOKE)
-    assert "--vary image_tokens: 144 is the value of base, which --set changes to 64; give all" in error
-    assert "text: 1.0 is the value of base" in refused(
-        "plan", "base", "--vary", "data_mix.text=1,2", "--set", "data_mix={captions: 1}", *SMOKE
-    )
+    assert "--vary image_tokens: --set changes it, too; give all of its values to --vary" in error
+    for varied, changed in (("data_mix.text=1,2", "data_mix={captions: 1}"), ("sft={}", "sft.views=5")):
+        assert "--set changes it, too" in refused("plan", "base", "--vary", varied, "--set", changed, *SMOKE)
     assert not Path("sweeps").exists()
-    for settings in (["steps=100"], ["image_tokens=144"], ["image_tokens.144=4"]):
-        varied_sweep("base", ["image_tokens=64,144"], False, [setting for setting in settings if is_of_recipe(setting)])
-    varied_sweep("base", ["data_mix.text=2"], False, ["data_mix={captions: 1}"])
+    for setting in ("steps=100", "data_mix.text=2", "image_tokens.144=4"):  # the last is of the scale
+        varied_sweep("base", ["image_tokens=64,144"], False, list(filter(is_of_recipe, [setting])))
+
+
+@pytest.mark.usefixtures("here")
+def test_a_field_may_be_given_twice() -> None:
+    arms = arms_of(written("base", "steps=1e5", "steps=3e5"))
+    assert [recipe.steps for recipe in arms.values()] == [200_000, 100_000, 300_000]
 
 
 @pytest.mark.usefixtures("here")

@@ -70,45 +70,19 @@ SET = repeated(
     "change a setting of the scale (train.steps=200) or the recipe (connector=c-abstractor); may be repeated",
     "PATH=VALUE",
 )
-IN_RESULTS = option("--results", f"default: {RESULTS}", "DIR", type=Path, default=RESULTS)
+IN_RESULTS = option("--results", "default: %(default)s", "DIR", type=Path, default=RESULTS)
 STORE = option(
     "--store",
-    f"where weights and the index of your data are kept; default: {RESULTS / 'store'}",
+    "where weights and the index of your data are kept; default: %(default)s",
     "DIR",
     type=Path,
     default=RESULTS / "store",
 )
-SETTINGS = (SEEDS, SET, IN_RESULTS, STORE)
-REQUEST = (SCALE, DATA, *SETTINGS)
+REQUEST = (SCALE, DATA, SEEDS, SET, IN_RESULTS, STORE)
 ARMS = (SWEEP, ONLY, *REQUEST)
 INLINE = switch("--inline", "one stage after another in this process, without Ray")
 ADDRESS = option("--address", "a running Ray cluster (auto: the one on this machine)", "ADDRESS")
 EXECUTOR = (INLINE, ADDRESS)
-SHARE = (
-    switch(
-        "--share",
-        "as one of any number of processes with this command, on any machines that see the results (a job array): each "
-        "takes the next stage that no other has, waits while others' stages will free work for it, then leaves; the "
-        "last draws the tables",
-    ),
-    option(
-        "--minutes",
-        "with --share: leaves before so many minutes have passed since the start, with a checkpoint that the next "
-        "process resumes from",
-        "N",
-        type=float,
-    ),
-)
-UNTIL_DECIDED = (
-    switch(
-        "--until-decided",
-        "judge the sweep's lessons (if it has none, the claims of its file, uncorrected) at interim looks, and run "
-        "further seeds only for arms that an undecided one needs",
-    ),
-    option(
-        "--looks", "with --until-decided: after how many seeds to judge; default: 4, 6, … up to --seeds", "4,6,8,10"
-    ),
-)
 JSON = switch("--json", "print JSON, with the keys in docs/reference.md")
 VARY = (
     repeated(
@@ -118,15 +92,6 @@ VARY = (
         "FIELD=VALUE,…",
     ),
     switch("--grid", "with --vary: all combinations, not one field at a time"),
-)
-TRACKER = repeated(
-    "--tracker", "log finished trials there, beside MLflow; may be repeated", "NAME", choices=("wandb", "trackio")
-)
-DRAWN_RESULTS = option(
-    "--results",
-    f"default: {RESULTS}, or if it has none, {PUBLISHED}, drawn in {RESULTS}/{PUBLISHED.name}",
-    "DIR",
-    type=Path,
 )
 ALL_RESULTS = option("--results", f"default: {RESULTS}, or if it has none, {PUBLISHED}", "DIR", type=Path)
 
@@ -151,12 +116,6 @@ def parse_looks(text: str | None) -> tuple[int, ...]:
     raise RequestError(f"--looks {text}: give increasing numbers of seeds, from 2 on, such as 4,6,8")
 
 
-def check_only(options: argparse.Namespace, request: Request) -> None:
-    """Raises RequestError for `--only` with a search over recipes."""
-    if options.only and isinstance(request.sweep.search, Search):
-        raise only_of_search(request.asked)
-
-
 def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | None = None) -> Request:
     """The request that the options describe. `only` names the arms for a command without an `--only` option."""
     from mm1_lab.orchestrate.planning.request import load_request
@@ -172,6 +131,8 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
         results=options.results,
         store=options.store,
     )
+    if given.get("only") and isinstance(request.sweep.search, Search):
+        raise only_of_search(request.asked)
     for folder, reason in request.ledger.damaged_parts().items():
         print(f"{folder}: this shipped part is not used ({reason}); restore or delete it", file=sys.stderr)
     of_recipe, _ = split_settings(options.set)

@@ -77,11 +77,9 @@ def verify(options: argparse.Namespace) -> int:
     if options.results != RESULTS and not ledger.trials.is_dir():
         raise RequestError(f"{options.results}: there are no results here; name a folder that `run --results` wrote")
     count, damaged = upkeep.verify(ledger)
-    parts, packs = ledger.damaged_parts(), packed.damaged(options.results)
-    shipped = parts | packs
+    shipped = ledger.damaged_parts() | packed.damaged(options.results)
     for path, reason in shipped.items():
-        what = "restore it" if path in packs else "restore or delete it"
-        print(f"mm1-lab: {path}: damaged ({reason}); {what}", file=sys.stderr)
+        print(f"mm1-lab: {path}: damaged ({reason}); restore it", file=sys.stderr)
     print(f"{count} finished trials and stages: every file was checked, {damaged + len(shipped)} damaged")
     return FAILED if damaged or shipped else DONE
 

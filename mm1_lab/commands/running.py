@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from mm1_lab.commands import common as opt
-from mm1_lab.commands.common import DONE, FAILED, command, option, parse_looks, print_json, request_of, switch
+from mm1_lab.commands.common import DONE, FAILED, command, option, parse_looks, print_json, repeated, request_of, switch
 from mm1_lab.config import (
     Recipe,
     RequestError,
@@ -24,7 +24,6 @@ from mm1_lab.config import (
     find_yaml,
     is_of_recipe,
     nearest,
-    override,
     spelt,
 )
 from mm1_lab.config.base import keys_at, open_table, parse_yaml
@@ -67,11 +66,32 @@ def plan(options: argparse.Namespace) -> int:
     "data_mix --set train.steps=200",
     *opt.ARMS,
     *opt.EXECUTOR,
-    *opt.SHARE,
-    *opt.UNTIL_DECIDED,
+    switch(
+        "--share",
+        "as one of any number of processes with this command, on any machines that see the results (a job array): each "
+        "takes the next stage that no other has, waits while others' stages will free work for it, then leaves; the "
+        "last draws the tables",
+    ),
+    option(
+        "--minutes",
+        "with --share: leaves before so many minutes have passed since the start, with a checkpoint that the next "
+        "process resumes from",
+        "N",
+        type=float,
+    ),
+    switch(
+        "--until-decided",
+        "judge the sweep's lessons (if it has none, the claims of its file, uncorrected) at interim looks, and run "
+        "further seeds only for arms that an undecided one needs",
+    ),
+    option(
+        "--looks", "with --until-decided: after how many seeds to judge; default: 4, 6, … up to --seeds", "4,6,8,10"
+    ),
     *opt.VARY,
     switch("--anew", "train and evaluate these trials again: after a change of code, gc, or if they diverged"),
-    opt.TRACKER,
+    repeated(
+        "--tracker", "log finished trials there, beside MLflow; may be repeated", "NAME", choices=("wandb", "trackio")
+    ),
 )
 def run(options: argparse.Namespace) -> int:
     """Run the trials of a sweep that are missing."""
@@ -119,24 +139,22 @@ def _request(options: argparse.Namespace, name: str, keep: bool) -> Request:
     if not options.vary:
         if options.grid:
             raise RequestError("--grid needs --vary")
-        request = request_of(options, name)
-        opt.check_only(options, request)
-        return request
+        return request_of(options, name)
     path, text = varied_sweep(name, options.vary, options.grid, list(filter(is_of_recipe, options.set)))
-    has_folder = path.parent.exists()
-    is_there = path.exists()
-    if not is_there:
+    is_new = not path.exists()
+    if is_new:
         write_text(path, text)
-    stays = is_there
+    stays = keep
     try:
         request = request_of(options, str(path))
-        stays = is_there or keep
+    except RequestError:
+        stays = False
+        raise
     finally:
-        if not stays:
+        if is_new and not stays:
             path.unlink(missing_ok=True)
-            if not has_folder:
-                with suppress(OSError):  # another command has put a file there
-                    path.parent.rmdir()
+            with suppress(OSError):  # there are others
+                path.parent.rmdir()
     lost = [arm for arm in parse_yaml(text, str(path)).get("arms", {}) if arm not in request.sweep.arms]
     if lost:
         raise RequestError(
@@ -145,7 +163,7 @@ def _request(options: argparse.Namespace, name: str, keep: bool) -> Request:
         )
     if keep:
         print(f"{path}: this sweep, to keep, to change and to run again by its name")
-    elif not stays and not options.json:
+    elif is_new and not options.json:
         print(f"{path}: `run` with these options writes this sweep")
     return request
 
@@ -161,13 +179,12 @@ def _what_deciding_takes(request: Request) -> str:
 
 def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Sequence[str] = ()) -> tuple[Path, str]:
     """The path and the text of `sweeps/RECIPE_by_….yaml`, which varies fields of a recipe one at a time or, as a grid,
-    in all combinations; `varied` are FIELD=VALUE,VALUE. Raises RequestError, also if `settings` (`--set`) give the base
-    another value in place of one that is left out as the base's own.
+    in all combinations; `varied` are FIELD=VALUE,VALUE. Raises RequestError, also if one of the `settings` (`--set`) is
+    of a field that is varied: a value that is left out as the base's own would be missing.
     """
     folders = [folder / "recipes" for folder in (Path("sweeps"), Path(), *SWEEPS)]  # as the sweep will find it
     path = find_yaml("--vary changes a recipe, and there is no recipe", recipe, folders)
-    own_base = Recipe.read(path)
-    base, base_as_set = (one.model_dump(mode="json") for one in (own_base, override(own_base, settings)))
+    base = Recipe.read(path).model_dump(mode="json")
     values: dict[str, list[Any]] = {}
     for setting in varied:
         field, equals, text = setting.partition("=")
@@ -180,19 +197,13 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Seque
             if first in Scale.model_fields:
                 hint = "; it is a setting of the scale: run the sweep once for each value, with --set"
             raise RequestError(f"--vary {setting}: recipes have no {field!r}{hint}")
-        if field in values:
-            raise RequestError(f"--vary {setting}: {field} is given twice")
-        values[field] = parse_yaml(f"[{text}]", f"--vary {setting}")
+        if any(same_or_inside(field, changed.partition("=")[0].strip()) for changed in settings):
+            raise RequestError(f"--vary {field}: --set changes it, too; give all of its values to --vary")
+        values.setdefault(field, []).extend(parse_yaml(f"[{text}]", f"--vary {setting}"))
     others: dict[str, list[Any]] = {}
     for field, own in values.items():
         table, key = open_table(base, field, "--vary")
         others[field] = [value for value in own if value != table.get(key)]
-        set_table, key = open_table(base_as_set, field, "--vary")
-        if not grid and len(others[field]) < len(own) and set_table.get(key) != table.get(key):
-            raise RequestError(
-                f"--vary {field}: {spelt(table.get(key))} is the value of {recipe}, which --set changes to "
-                f"{spelt(set_table.get(key))}; give all values of {field} to --vary, none to --set"
-            )
     sweep: dict[str, Any] = {"title": f"{recipe} by {', '.join(values)}", "recipe": recipe}
     if not grid:
         sweep["arms"] = {recipe: {}}
@@ -206,6 +217,11 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Seque
     command = "\n".join(f"#   --vary {setting}" for setting in varied) + ("\n#   --grid" if grid else "")
     text = yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
     return path, f"# Written by mm1-lab run {recipe}\n{command}\n# Add `contrasts`: what you expect of it.\n{text}"
+
+
+def same_or_inside(field: str, other: str) -> bool:
+    """Whether one of two fields of a recipe, such as `sft` and `sft.mixture.charts`, is the other or in it."""
+    return f"{field}.".startswith(f"{other}.") or f"{other}.".startswith(f"{field}.")
 
 
 LONGEST_NAME = 100

@@ -14,8 +14,8 @@ from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, command, option, parse_looks, print_json, request_of, switch
 from mm1_lab.config import RequestError, load_sweep
 from mm1_lab.files import PARTS, PUBLISHED, RESULTS, here_or_shipped
-from mm1_lab.formatting import counted, one_trial
-from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep, parse_seeds
+from mm1_lab.formatting import counted
+from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep
 from mm1_lab.results import Ledger, TrialRow
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.reading import list_variants
@@ -48,7 +48,6 @@ def status(options: argparse.Namespace) -> int:
         request = request_of(options, options.sweep)
         if options.seeds is None:
             request = request.at_seeds({row.seed for row in read_trials(request.folder)})
-        opt.check_only(options, request)
         request = so_far(request)
         asked = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
         sweeps = [Asked(request.sweep, request.variant, request.scale_name, asked)]
@@ -56,12 +55,11 @@ def status(options: argparse.Namespace) -> int:
     elif options.only or options.data or options.set or options.seeds:
         raise RequestError("status: --only, --data, --set and --seeds are of one sweep; give its name")
     else:
-        manifests = [(read_manifest(folder), read_trials(folder)) for folder in list_variants(options.results)]
-        sweeps = [
-            Asked(manifest.sweep, manifest.variant, manifest.scale, rows)
-            for manifest, rows in manifests
-            if options.scale in (None, manifest.scale)
-        ]
+        sweeps = []
+        for folder in list_variants(options.results):
+            manifest = read_manifest(folder)
+            if options.scale in (None, manifest.scale):
+                sweeps.append(Asked(manifest.sweep, manifest.variant, manifest.scale, read_trials(folder)))
         if not sweeps:
             raise RequestError(f"{options.results}: has no results at {options.scale}")
     told = status_values(sweeps, Ledger(options.results, options.store), stages)
@@ -86,9 +84,7 @@ def show(options: argparse.Namespace) -> int:
 
     if len(options.arms) > 2:
         raise RequestError(f"show: {len(options.arms)} arms were given; give one, or two to compare them")
-    request = _about(options, options.arms)
-    if not options.arms or not set(options.arms) <= set(request.sweep.arms):  # a search has made further ones
-        request = so_far(request)
+    request = so_far(_about(options, options.arms))
     if options.json:
         print_json(show_values(request, options.arms))
     else:
@@ -105,9 +101,7 @@ def show(options: argparse.Namespace) -> int:
     opt.DATA,
     option("--seeds", "at which to compare them: how many or which, as for run; default: all that both arms have"),
     opt.SET,
-    option(
-        "--results", f"default: {RESULTS}; if the sweep has none there, {PUBLISHED}", "DIR", type=Path, default=RESULTS
-    ),
+    opt.IN_RESULTS,
     opt.STORE,
     opt.JSON,
 )
@@ -119,13 +113,15 @@ def compare(options: argparse.Namespace) -> int:
 
     request = _about(options, [options.first, options.second])
     folder = _folder_with_results(request)
-    only = parse_seeds(options.seeds) if options.seeds is not None else ()
+    only = () if options.seeds is None else request.seeds
     study = read_study(folder)
     remarks = []
     for arm in (options.first, options.second):
         if arm in {*request.sweep.arms, *study.sweep.arms} and study.representative(arm) not in study.scored:
-            raise RequestError(f"{folder}: {arm} {_why_no_scores(request, study, arm)}")
-        if changed := _what_changed(request, study, arm):
+            command = request.command() if request.sweep.search else request.command("--only", arm)
+            raise RequestError(f"{folder}: {arm} has no scores yet; run it first: {command}")
+        if _has_changed(request, study, arm):
+            changed = "the sweep, its data, settings or the version are others now"
             remarks.append(f"{folder}: {arm} is as it was run; {changed}; run it to compare that")
     if options.json:
         print_json(vars(compare_arms(study, options.first, options.second, only)))
@@ -154,28 +150,11 @@ def _folder_with_results(request: Request) -> Path:
     return folder
 
 
-def _why_no_scores(request: Request, study: Study, arm: str) -> str:
-    diverged = request.ledger.diverged()
-    for trial in request.at_seeds(study.seeds).trials:
-        for stage in trial.evaluation.chain():
-            if trial.arm == arm and stage.fingerprint in diverged:
-                again = request.command(*one_trial(arm, trial.seed), "--anew")
-                return f"diverged: {diverged[stage.fingerprint]}; to try it again: {again}"
-    command = request.command() if request.sweep.search else request.command("--only", arm)
-    return f"has no scores yet; run it first: {command}"
-
-
-def _what_changed(request: Request, study: Study, arm: str) -> str:
-    """How an arm that a sweep has by now differs from that of its results; empty if it does not."""
-    if arm not in request.sweep.arms or arm not in study.sweep.arms:
-        return ""
-    if request.sweep.arms[arm] != study.sweep.arms[arm]:
-        return f"{request.file.name} says something else of it now"
+def _has_changed(request: Request, study: Study, arm: str) -> bool:
+    """Whether an arm of the sweep is another now than in its results."""
     before = {row.seed: row.fingerprint for row in read_trials(study.variant.folder) if row.arm == arm}
     now = {trial.seed: trial.fingerprint for trial in request.at_seeds(before).trials if trial.arm == arm}
-    if any(now.get(seed, fingerprint) != fingerprint for seed, fingerprint in before.items()):
-        return "its data, benchmarks, settings or the version are others now"
-    return ""
+    return any(fingerprint != before.get(seed, fingerprint) for seed, fingerprint in now.items())
 
 
 def _about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
@@ -190,7 +169,7 @@ def _about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
 
 @command(
     "--results results/study",
-    opt.DRAWN_RESULTS,
+    opt.ALL_RESULTS,
     switch("--latex", "also write tables as LaTeX and figures as PDF"),
 )
 def figures(options: argparse.Namespace) -> int:
@@ -202,7 +181,7 @@ def figures(options: argparse.Namespace) -> int:
     return DONE
 
 
-@command("--results results/study", opt.DRAWN_RESULTS)
+@command("--results results/study", opt.ALL_RESULTS)
 def report(options: argparse.Namespace) -> int:
     """Redraw everything and write a report as one HTML file."""
     print(_draw(options, report=True)[-1])

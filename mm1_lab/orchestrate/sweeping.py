@@ -166,11 +166,9 @@ def work_through(
     blocked. `fitted` is what `check_runnable` returned."""
     ledger = request.ledger
     worker = Worker(
-        results=ledger.results,
-        store=ledger.store,
+        ledger=ledger,
         data_path=request.data_path and request.data_path.absolute(),
         scale=request.scale,
-        parts=ledger.parts,
         tokenizer=request.tokenizer,
         commit=repository_commit(),
         fitted=fitted,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from filelock import SoftFileLease, Timeout
@@ -24,7 +24,7 @@ class ClaimLost(Exception):
     """Another process has taken over what this one works on."""
 
 
-class Claim:
+class Claim(AbstractContextManager["Claim"]):
     """Stages that this process works on, until `release` or the end of a `with` block."""
 
     def __init__(self) -> None:
@@ -40,9 +40,6 @@ class Claim:
     def release(self) -> None:
         for lease in self.leases:
             lease.release()
-
-    def __enter__(self) -> Claim:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.release()

@@ -6,11 +6,10 @@ folder is done, even if its weights have been deleted; a folder without DONE cou
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -34,14 +33,14 @@ class Ledger:
         self.store = (store or results / "store").absolute()
         self.parts = parts.absolute() if parts else None
         """Finished stages that come with the repository, by fingerprint. They are read in place."""
-        self._shipped = set(os.listdir(parts)) if parts and parts.is_dir() else set()
-        """Listed once: most stages of a plan are not shipped, which is known without disk access then."""
-        self._damage_of_part = cache(files.damage)
-        """Read once, as a plan checks the same part many times."""
         self._intact: set[str] = set()
         for folder in (self.results, self.store):
             if folder.is_file():
                 raise RequestError(f"{folder}: is a file; name a folder")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy in another process reads and claims by itself."""
+        return Ledger, (self.results, self.store, self.parts)
 
     @property
     def data_cache(self) -> Path:
@@ -51,11 +50,10 @@ class Ledger:
         """Creates both folders if necessary. Raises RequestError if one cannot be written to."""
         for folder in (self.results, self.store):
             try:
-                str(folder).encode()  # libraries that write weights and scores take no other paths
                 folder.mkdir(parents=True, exist_ok=True)
                 TemporaryFile(dir=folder).close()
-            except (OSError, UnicodeEncodeError) as error:
-                reason = getattr(error, "strerror", "its name is not in UTF-8") or error
+            except OSError as error:
+                reason = error.strerror or error
                 raise RequestError(f"{folder}: cannot be written to ({reason}); choose another folder") from None
 
     # Weights
@@ -75,18 +73,17 @@ class Ledger:
 
     def is_shipped(self, fingerprint: str) -> bool:
         """Whether the shipped parts have the stage intact and the store does not have it."""
-        if self.parts is None or fingerprint not in self._shipped or self._in_store(fingerprint):
-            return False
-        folder = self.parts / fingerprint
-        return files.is_complete(folder) and self._damage_of_part(folder) is None
+        return self._faults_of_parts.get(fingerprint, "missing") is None and not self._in_store(fingerprint)
 
-    def damaged_parts(self) -> dict[Path, str]:
+    def damaged_parts(self) -> dict[str, str]:
         """The shipped parts that cannot be used, and why."""
-        damaged = {}
-        for path in sorted(self.parts.glob(f"*/{files.DONE}")) if self.parts else ():
-            if reason := self._damage_of_part(path.parent):
-                damaged[path.parent] = reason
-        return damaged
+        return {f"{self.parts}/{name}": fault for name, fault in self._faults_of_parts.items() if fault}
+
+    @cached_property
+    def _faults_of_parts(self) -> dict[str, str | None]:
+        """What is wrong with each shipped part; None of those that can be used."""
+        paths = sorted(self.parts.glob(f"*/{files.DONE}")) if self.parts else ()
+        return {path.parent.name: files.damage(path.parent) for path in paths}
 
     def _in_store(self, fingerprint: str) -> bool:
         return files.is_complete(f"{self.store}/{fingerprint}")

@@ -13,7 +13,7 @@ from pydantic import Field
 from mm1_lab.config import WORLD_DATA, Config, DataIdentity, RequestError, Sweep, canonical_json, digest
 from mm1_lab.files import RESULTS, locked, write_csv, write_json
 from mm1_lab.formatting import command_line, counted
-from mm1_lab.results.schema import AGAIN, SCHEMA, TRIAL_COLUMNS, TrialRow, read_json
+from mm1_lab.results.schema import AGAIN, SCHEMA, TRIAL_COLUMNS, TrialRow, check_schema, read_json
 
 CHECK = "check"
 """A column of trials.csv: a digest of its row, so that damage which still reads as CSV is noticed."""
@@ -86,12 +86,11 @@ def _spelt(value: str) -> str:
     """The same spelling for all values that YAML reads as equal, and for equal numbers: 1000, 1000.0 and `1e3`, which
     YAML takes for a text."""
     read = yaml.safe_load(value)
-    number = read if isinstance(read, float) else math.nan
-    if isinstance(read, str):
+    if isinstance(read, float | str):
         with suppress(ValueError):
             number = float(read)
-    if math.isfinite(number):
-        read = int(number) if number.is_integer() else number
+            if math.isfinite(number):
+                read = int(number) if number.is_integer() else number
     return read if isinstance(read, str) else canonical_json(read)
 
 
@@ -108,17 +107,11 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.exists():
         raise RequestError(f"{folder}: holds no sweep's results; run the sweep first (mm1-lab run)")
     values = read_json(path)
-    if (version := values.get("schema_version")) != SCHEMA:
-        raise RequestError(
-            f"{path}: written with results schema {version}, this version reads {SCHEMA}; delete {folder.parent} and "
-            f"{folder.parents[1] / 'trials'}, and run the sweeps again (the store is kept: models are only evaluated)"
-        )
+    rest = f"{folder.parents[1] / 'trials'}, and run the sweeps again (the store is kept: models are only evaluated)"
+    check_schema(path, values, f"delete {folder.parent} and {rest}")
     if values.pop("digest", None) not in (None, digest(values)):
         raise RequestError(f"{path}: is damaged (it differs from its digest); {AGAIN}")
-    try:
-        return Manifest.parse(values, str(path))
-    except RequestError as error:
-        raise RequestError(f"{error}; {AGAIN}") from None
+    return Manifest.parse(values, str(path))
 
 
 def read_trials(folder: Path) -> list[TrialRow]:
@@ -130,12 +123,10 @@ def read_trials(folder: Path) -> list[TrialRow]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.reader(file, strict=True)
-            if tuple(next(reader, ())) != (*TRIAL_COLUMNS, CHECK):
-                raise ValueError(f"the columns must be {', '.join(TRIAL_COLUMNS)}, {CHECK}")
+            if tuple(next(reader, ())) != (*TRIAL_COLUMNS, CHECK):  # such as of a file that was cut to nothing
+                raise ValueError("its columns are others")
             for arm, seed, fingerprint, check in reader:
                 row = TrialRow(arm, int(seed), fingerprint)
-                if not re.fullmatch(r"[\w.-]+", fingerprint, re.ASCII):  # it is the name of a folder
-                    raise ValueError("invalid fingerprint")
                 if row_check(row) != check:
                     raise ValueError(f"row {reader.line_num} is damaged: it differs from its check")
                 rows.append(row)
@@ -173,20 +164,13 @@ def merge_manifest(
         merged = sorted(rows.values(), key=lambda row: (row.seed, order[row.arm]))
         if (folder / "sweep.json").exists():
             before = read_manifest(folder)
-            if before.looks and manifest.looks not in ((), before.looks):
+            new = asked - {row.seed for row in kept}
+            if before.looks not in ((), manifest.looks) and (manifest.looks or new):
+                looks = ",".join(map(str, before.looks))
                 raise RequestError(
-                    f"{folder}: this study's looks were fixed at {','.join(map(str, before.looks))} seeds when it "
-                    "started; continue with these (--looks), or start another study with --results"
+                    f"{folder}: this study's looks were fixed at {looks} seeds when it started; continue with "
+                    f"--until-decided --looks {looks}, or run other seeds and looks with --results elsewhere"
                 )
-            others = sorted(asked - {row.seed for row in kept})
-            if before.looks and not manifest.looks and others:
-                raise RequestError(
-                    f"{folder}: holds a growing study, which is judged at its own seeds; run seed {others[0]} with "
-                    f"--until-decided --looks {','.join(map(str, before.looks))}, or with --results elsewhere"
-                )
-            files = [(folder.parents[1] / one.file).resolve() for one in (before, manifest)]
-            if before.sweep != manifest.sweep and files[0] != files[1] and files[0].is_file():
-                print(f"{folder}: had tables of {files[0]}, a sweep of the same name; now of {files[1]}")
             manifest = manifest.model_copy(update={"looks": before.looks or manifest.looks})
         values = manifest.model_dump(mode="json")
         write_json(folder / "sweep.json", values | {"digest": digest(values)})

@@ -15,7 +15,7 @@ from mm1_lab import files
 from mm1_lab.config import RequestError
 from mm1_lab.formatting import counted
 from mm1_lab.results.manifest import read_trials
-from mm1_lab.results.schema import SCHEMA, read_json
+from mm1_lab.results.schema import check_schema, read_json
 from mm1_lab.results.score_file import SCORES, pack_scores, unpack_scores, write_table
 
 RECORDS = "records.jsonl.gz"
@@ -34,36 +34,33 @@ def pack(results: Path) -> list[Path]:
         if path.name != files.DONE:  # the trials of all other packs are unpacked by now
             text += f", or delete {results / files.DONE} to pack without these"
         raise RequestError(text)
-    packs: list[tuple[Path, dict[str, Path], str]] = []
-    packed: set[str] = set()
+    packs: dict[Path, list[Path]] = {}
+    packed: set[Path] = set()
     for folder in sorted(path.parent for path in results.glob("*/*/trials.csv")):
-        own: dict[str, Path] = {}
-        lines = []
         for row in read_trials(folder):
-            name = row.fingerprint
             trial = trials / row.fingerprint
-            if name in packed or not files.is_complete(trial):
+            if trial in packed or not files.is_complete(trial):
                 continue
             if reason := files.damage(trial):
                 raise RequestError(f"{trial}: damaged ({reason}); mm1-lab verify moves it aside")
-            texts = {HELD_OUT: (trial / HELD_OUT).read_text(encoding="utf-8")}
-            entry = {"trial": name, "record": read_json(trial / "record.json"), "texts": texts}
-            lines.append(json.dumps(entry, ensure_ascii=False) + "\n")
-            own[name] = trial
-            packed.add(name)
-        if own:
-            packs.append((folder, own, "".join(lines)))
+            packs.setdefault(folder, []).append(trial)
+            packed.add(trial)
     if not packs:
         raise RequestError(f"{results}: there is no finished trial to pack")
-    if count := sum(files.is_complete(trial) and trial.name not in packed for trial in trials.iterdir()):
+    if count := sum(files.is_complete(trial) and trial not in packed for trial in trials.iterdir()):
         of_none = f"{counted(count, 'finished trial')} of no sweep as it is now (trials.csv): not in the packs"
         print(f"mm1-lab: {trials}: {of_none}", file=sys.stderr)
     before = _packs(results)
     done_file = results / files.DONE
     done_file.unlink(missing_ok=True)  # after an interruption packs would differ from it; all trials are unpacked
     written: list[Path] = []
-    for folder, own, records in packs:
-        files.write_text(folder / RECORDS, records)
+    for folder, own in packs.items():
+        lines = []
+        for trial in own:
+            texts = {HELD_OUT: (trial / HELD_OUT).read_text(encoding="utf-8")}
+            entry = {"trial": trial.name, "record": read_json(trial / "record.json"), "texts": texts}
+            lines.append(json.dumps(entry, ensure_ascii=False) + "\n")
+        files.write_text(folder / RECORDS, "".join(lines))
         pack_scores(folder / SCORES, own)
         written += [folder / RECORDS, folder / SCORES]
     digests = {path.relative_to(results).as_posix(): files.file_digest(path) for path in written}
@@ -81,17 +78,11 @@ def unpacked(results: Path) -> Path:
         return trials
     stamp = trials / STAMP
     state = files.file_digest(results / files.DONE)
-
-    def is_done() -> bool:
-        return stamp.exists() and stamp.read_text(encoding="utf-8") == state
-
     try:
-        if is_done():
-            return trials
-        with files.locked(trials / ".unpack.lock"):
-            # another process may have, meanwhile; after damage the next command looks again
-            if not is_done() and _unpack(results, trials):
-                files.write_text(stamp, state)
+        if not stamp.exists() or stamp.read_text(encoding="utf-8") != state:
+            with files.locked(trials / ".unpack.lock"):
+                if _unpack(results, trials):  # after damage the next command looks again
+                    files.write_text(stamp, state)
     except OSError as error:
         reason = error.strerror or error
         raise RequestError(
@@ -109,22 +100,17 @@ def _unpack(results: Path, trials: Path) -> bool:
     missing: dict[Path, dict[str, dict[str, Any]]] = {}
     for records in _packs(results, RECORDS):
         scores = records.with_name(SCORES)
-        if records not in bad and scores not in bad:
-            missing[scores] = {}
-            with gzip.open(records, "rt", encoding="utf-8") as file:
-                for entry in map(json.loads, file):
-                    if (version := entry["record"].get("schema_version")) != SCHEMA:
-                        raise RequestError(
-                            f"{records}: written with results schema {version}, this version reads {SCHEMA}; read it "
-                            "with the version that wrote it, or name another folder with --results"
-                        )
-                    if not files.is_complete(trials / entry["trial"]):
-                        missing[scores][entry["trial"]] = entry
+        if records in bad or scores in bad:
+            continue
+        with gzip.open(records, "rt", encoding="utf-8") as file:
+            for entry in map(json.loads, file):
+                remedy = "read it with the version that wrote it, or name another folder with --results"
+                check_schema(records, entry["record"], remedy)
+                if not files.is_complete(trials / entry["trial"]):
+                    missing.setdefault(scores, {})[entry["trial"]] = entry
     if count := sum(map(len, missing.values())):
         print(f"mm1-lab: {results}: unpacking {counted(count, 'trial')}, once", file=sys.stderr, flush=True)
     for scores, entries in missing.items():
-        if not entries:
-            continue
         for trial, table in unpack_scores(scores, entries):
             with files.new_folder(trials / trial) as partial:
                 write_table(partial, table)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mm1_lab.config import RequestError
 from mm1_lab.results.ledger import Ledger
 from mm1_lab.results.manifest import Manifest, read_manifest, read_trials
-from mm1_lab.results.schema import CURVE_COLUMNS, FOLDER_AGAIN, HELD_OUT_COLUMNS, SCHEMA, TRIAL_COLUMNS
-from mm1_lab.results.score_file import SCORE_COLUMNS, read_score_table
+from mm1_lab.results.schema import FOLDER_AGAIN, TRIAL_COLUMNS, check_schema
+from mm1_lab.results.score_file import read_score_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,24 +75,24 @@ def curves(folder: Path | str) -> pd.DataFrame:
 
     Raises RequestError if it has none, or trials come from a pack, which has no curves.
     """
-    return _read(read_variant(folder), CURVE_COLUMNS, _read_curve)
+    return _read(read_variant(folder), _read_curve)
 
 
 def _read_curve(trial: Path) -> pd.DataFrame:
     path = trial / "training.csv"
     if not path.exists():
         raise RequestError(f"{path}: not kept, as packs leave curves out; train it again: mm1-lab run SWEEP --anew")
-    return read_table(path, CURVE_COLUMNS)
+    return read_table(path)
 
 
 def read_scores(variant: Variant) -> pd.DataFrame:
     """One row per finished trial, question and number of shots: columns arm, seed, fingerprint and SCORE_COLUMNS."""
-    return _read(variant, SCORE_COLUMNS, read_score_table)
+    return _read(variant, read_score_table)
 
 
 def read_held_out(variant: Variant) -> pd.DataFrame:
     """The held-out loss per source of each finished trial: columns arm, seed, fingerprint, source, loss."""
-    return _read(variant, HELD_OUT_COLUMNS, lambda trial: read_table(trial / "held_out.csv", HELD_OUT_COLUMNS))
+    return _read(variant, lambda trial: read_table(trial / "held_out.csv"))
 
 
 def read_records(variant: Variant) -> dict[str, dict[str, Any]]:
@@ -100,36 +100,30 @@ def read_records(variant: Variant) -> dict[str, dict[str, Any]]:
     ledger = variant.ledger
     records = {fingerprint: ledger.record(fingerprint) for fingerprint in variant.done["fingerprint"]}
     for fingerprint, record in records.items():
-        if record.get("schema_version") != SCHEMA:
-            raise RequestError(
-                f"{ledger.trial_folder(fingerprint)}: written with results schema {record.get('schema_version')}, this "
-                f"version reads {SCHEMA}; delete the folder and run the sweep again"
-            )
+        check_schema(ledger.trial_folder(fingerprint), record, "delete the folder and run the sweep again")
     return records
 
 
-def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """Reads a CSV file of the ledger. Raises RequestError if it lacks a column or cannot be read."""
+def read_table(path: Path) -> pd.DataFrame:
+    """Reads a CSV file of the ledger. Raises RequestError if it cannot be read."""
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, dtype=TEXT, keep_default_na=False)
+        return pd.read_csv(path, dtype=TEXT, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); {FOLDER_AGAIN}") from None
-    if missing := [column for column in columns if column not in table.columns]:
-        raise RequestError(f"{path}: lacks the column {missing[0]!r}; {FOLDER_AGAIN}")
-    return table
 
 
-def _read(variant: Variant, columns: tuple[str, ...], read: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
+def _read(variant: Variant, read: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
+    """What `read` reads of each finished trial's folder, after columns arm, seed, fingerprint."""
     import pandas as pd
 
     ledger = variant.ledger
     tables = []
     for arm, seed, fingerprint in variant.done[[*TRIAL_COLUMNS]].itertuples(index=False):
         table = read(ledger.trial_folder(fingerprint))
-        table = table.assign(arm=arm, seed=seed, fingerprint=fingerprint)
-        tables.append(table[[*TRIAL_COLUMNS, *columns]])
+        columns = [*TRIAL_COLUMNS, *table.columns]
+        tables.append(table.assign(arm=arm, seed=seed, fingerprint=fingerprint)[columns])
     if not tables:
         command = variant.manifest.command(results=variant.folder.parents[1])
         raise RequestError(f"{variant.folder}: no trial is finished; run the sweep: {command}")

@@ -15,6 +15,7 @@ which scores do not depend (times, machines); that is in `record.json`.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,6 @@ SCHEMA = 3
 """Increased whenever the columns or the meaning of a file change."""
 
 HELD_OUT_COLUMNS = tuple(field.name for field in fields(HeldOutRow))
-CURVE_COLUMNS = ("step", "name", "value")
 TRIAL_COLUMNS = ("arm", "seed", "fingerprint")
 
 
@@ -41,6 +41,13 @@ class TrialRow:
     arm: str
     seed: int
     fingerprint: str
+
+
+def check_schema(path: Path, values: Mapping[str, Any], remedy: str) -> None:
+    """Raises RequestError, with the remedy, if the values that `path` holds were written in another format."""
+    version = values.get("schema_version")
+    if version != SCHEMA:
+        raise RequestError(f"{path}: written with results schema {version}, this version reads {SCHEMA}; {remedy}")
 
 
 def read_json(path: Path | str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, get_type_hints
@@ -43,14 +43,14 @@ def read_score_table(folder: Path) -> pd.DataFrame:
     return table.astype({"score": float})
 
 
-def pack_scores(path: Path, trials: Mapping[str, Path]) -> None:
-    """Writes the rows of several trials, by fingerprint, to one file; equal rows give equal bytes."""
+def pack_scores(path: Path, trials: Iterable[Path]) -> None:
+    """Writes the rows of several trials' folders to one file; equal rows give equal bytes."""
     import pyarrow as pa
 
     tables = []
-    for fingerprint, folder in trials.items():
+    for folder in trials:
         table = _read(folder)
-        tables.append(table.append_column("trial", pa.array([fingerprint] * len(table))))
+        tables.append(table.append_column("trial", pa.array([folder.name] * len(table))))
     table = pa.concat_tables(tables)  # of dozens of trials a third smaller than sorted by question
     repetitive = [name for name in table.column_names if name not in ("score", "prediction")]
     _write(path, table, level=19, dictionaries=repetitive)
@@ -102,12 +102,9 @@ def _read(folder: Path) -> pa.Table:
     path = folder / SCORES
     try:
         # Arrow's pool of a single thread (OMP_NUM_THREADS=1, as in tests and workers) has waited for itself for ever
-        table = pq.ParquetFile(path).read(use_threads=False)
-    except (OSError, pa.ArrowException) as error:
+        return pq.ParquetFile(path).read(use_threads=False).select(SCORE_COLUMNS)
+    except (OSError, pa.ArrowException, KeyError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); {FOLDER_AGAIN}") from None
-    if missing := [name for name in SCORE_COLUMNS if name not in table.column_names]:
-        raise RequestError(f"{path}: lacks the column {missing[0]!r}; {FOLDER_AGAIN}")
-    return table.select(SCORE_COLUMNS)
 
 
 def _schema() -> pa.Schema:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure, RequestError
 from mm1_lab.results.reading import read_table
-from mm1_lab.results.schema import HELD_OUT_COLUMNS
 from mm1_lab.results.score_file import read_score_table
 
 if TYPE_CHECKING:
@@ -131,5 +130,5 @@ def search_scores(folder: Path, shares: Mapping[str, float]) -> tuple[int, float
 
 
 def held_out_losses(folder: Path) -> dict[str, float]:
-    table = read_table(folder / "held_out.csv", HELD_OUT_COLUMNS)
+    table = read_table(folder / "held_out.csv")
     return dict(zip(table["source"], table["loss"], strict=True))

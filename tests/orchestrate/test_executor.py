@@ -20,6 +20,7 @@ from mm1_lab.orchestrate.execution.executor import make_executor
 from mm1_lab.orchestrate.execution.worker import StageReport, Worker
 from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
+from mm1_lab.results import Ledger
 from mm1_lab.train.progress import Diverged, Progress
 from tests.conftest import REPOSITORY, SCALES
 from tests.orchestrate.conftest import Ask
@@ -77,7 +78,7 @@ def test_failures_are_typed_and_the_others_go_on(inline: bool, ask: Ask, monkeyp
     request = ask(*only, seeds=2)
     ledger = request.ledger
     plan = make_plan(request.trials, ledger)
-    worker = Marker(ledger.results, ledger.store, None, request.scale, dies=not inline)
+    worker = Marker(ledger, None, request.scale, dies=not inline)
     result = WorkList(plan.tasks, lambda stage: 1.0, request.scale.retries, ledger)
     told = io.StringIO()
     result.observers.append(Display(result, told))
@@ -171,7 +172,7 @@ def test_a_gpu_s_lack_of_memory_is_told_with_what_to_do(tmp_path: Path) -> None:
         def run(self, task: Task, report: StageReport) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    worker = Full(tmp_path, tmp_path, None, load_scale("smoke", SCALES))
+    worker = Full(Ledger(tmp_path), None, load_scale("smoke", SCALES))
     outcome = worker.attempt(Task("a", (), (), ()), lambda kind, progress: None)
     assert outcome.kind == "out of memory" and "CUDA out of memory.; take resources.micro_batch=1" in outcome.reason
 
@@ -189,7 +190,7 @@ def test_a_node_that_joined_without_the_store_runs_nothing(ask: Ask) -> None:
     request = ask("base")
     plan, ledger = make_plan(request.trials, request.ledger), request.ledger
     elsewhere = ledger.store / ".ray" / "storage" / "groups"
-    worker = Worker(ledger.results, ledger.store, None, request.scale, groups=elsewhere)
+    worker = Worker(ledger, None, request.scale, groups=elsewhere)
     task = next(iter(plan.tasks.values()))
     outcome = worker.attempt(task, lambda kind, progress: None)
     assert outcome.kind == "failed"

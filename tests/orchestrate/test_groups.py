@@ -79,10 +79,10 @@ def test_room_is_counted_in_workers_and_a_death_is_a_loss(tmp_path: Path, monkey
     events.on_trial_error(0, [], Trial("group", error_file=None))
     assert work_list.waiting[0] == "group" and not work_list.attempts["group"]
     begin("group")
-    events.on_trial_complete(0, [], Trial("group", last_result={"outcome": "failed", "reason": "bad luck"}))
+    events.on_trial_complete(0, [], Trial("group", last_result={"outcome": Outcome("failed", "bad luck")}))
     assert work_list.failed["group"].reason == "bad luck"
     begin("single")
-    events.on_trial_complete(0, [], Trial("single", last_result={"outcome": "done", "reason": ""}))
+    events.on_trial_complete(0, [], Trial("single", last_result={"outcome": Outcome()}))
     assert searcher.suggest("fourth") == "FINISHED" and work_list.done == {"single"}
 
 

@@ -39,7 +39,7 @@ def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
 
 @pytest.fixture
 def worker(request_: Request) -> Worker:
-    return Worker(request_.ledger.results, request_.ledger.store, None, request_.scale)
+    return Worker(request_.ledger, None, request_.scale)
 
 
 def test_anew_that_is_refused_deletes_nothing_and_what_it_deletes_is_not_in_the_table(request_: Request) -> None:
@@ -225,5 +225,7 @@ def test_a_growing_study_shares_its_folder_with_no_other_seeds(ask: Ask) -> None
         run_until_decided(study("100-103", 2, 4), Inline(), lambda _: [], lambda *_: ([], []), lambda _: "")
     study("3-6", 2, 4).write_manifest()
     study("4,").write_manifest()
-    with pytest.raises(RequestError, match=r"holds a growing study, .* run seed 100 with --until-decided --looks 2,4"):
+    with pytest.raises(
+        RequestError, match=r"were fixed at 2,4 seeds .* --until-decided --looks 2,4, or run other seeds"
+    ):
         study("100,").write_manifest()

@@ -121,7 +121,7 @@ def request_(tmp_path: Path) -> Request:
 def run(request: Request, executor: Inline, kind: type[Worker] = Finisher) -> WorkList:
     plan, ledger = make_plan(request.trials, request.ledger), request.ledger
     work_list = WorkList(plan.tasks, lambda stage: 1.0, request.scale.retries, ledger)
-    executor.work(work_list, kind(ledger.results, ledger.store, None, request.scale))
+    executor.work(work_list, kind(ledger, None, request.scale))
     return work_list
 
 
@@ -184,7 +184,7 @@ def test_an_evaluation_begins_if_it_will_end_or_as_the_first(
         plan = make_plan(request_.trials, request_.ledger)
         work_list = WorkList(plan.tasks, lambda stage: 3 * 3600.0, 0, request_.ledger)
         ledger = request_.ledger
-        worker = Slow(ledger.results, ledger.store, None, request_.scale)
+        worker = Slow(ledger, None, request_.scale)
         with pytest.raises(Leaving, match="Time is up"):
             Inline(leaves=True, minutes=4 * 60).work(work_list, worker)
         return sum(ledger.has_scores(trial.fingerprint) for trial in request_.trials)

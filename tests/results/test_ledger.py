@@ -51,7 +51,7 @@ def test_scores_come_back_as_they_were_written_or_are_refused(tmp_path: Path) ->
     assert read_held_out(variant)["loss"].tolist() == pytest.approx([2 / 3], rel=1e-8)
     path = ledger.trial_folder(rows[1].fingerprint) / "scores.parquet"
     pd.read_parquet(path).rename(columns={"block": "blok"}).to_parquet(path)
-    with pytest.raises(RequestError, match=r"scores\.parquet: lacks the column 'block'"):
+    with pytest.raises(RequestError, match=r"scores\.parquet: cannot be read .*block"):
         read_scores(variant)
 
 
@@ -91,11 +91,6 @@ def test_a_failure_that_another_command_clears_meanwhile_is_none(
     ledger.failure_file("stays").write_text("{", encoding="utf-8")
     with pytest.raises(RequestError, match="delete it and run the sweep again"):
         ledger.failures()
-
-
-def test_a_folder_whose_name_is_not_in_utf_8_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"cannot be written to \(its name is not in UTF-8\); choose"):
-        Ledger(tmp_path / "caf\udce9").check_writable()
 
 
 def test_a_later_run_adds_seeds_and_drops_what_the_sweep_no_longer_asks(

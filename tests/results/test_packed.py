@@ -144,7 +144,7 @@ def test_packing_that_ends_in_the_middle_can_be_repeated(
     else:
         written: list[Path] = []
 
-        def stop(path: Path, folders: dict[str, Path]) -> None:
+        def stop(path: Path, folders: list[Path]) -> None:
             if written:
                 raise KeyboardInterrupt
             written.append(path)

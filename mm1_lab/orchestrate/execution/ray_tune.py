@@ -2,14 +2,11 @@
 `tune.py` runs the tasks there.
 
 Stages pass files to each other. A node that does not see the driver's folders would repeat finished work or wait for
-files that never appear; one with different code or libraries would produce other numbers under the same fingerprints.
+files that never appear; one with different libraries would produce other numbers under the same fingerprints.
 """
 
 import gc
-import hashlib
-import importlib.metadata
 import os
-import platform
 import resource
 import secrets
 import shutil
@@ -26,7 +23,7 @@ from mm1_lab.config import RequestError, Resources, Scale
 from mm1_lab.files import PACKAGE, machine_cpus
 from mm1_lab.formatting import first_line
 from mm1_lab.orchestrate.execution.executor import Executor
-from mm1_lab.orchestrate.execution.worker import PACKAGES, Worker
+from mm1_lab.orchestrate.execution.worker import Worker, library_versions
 from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.plan import Task
 
@@ -37,11 +34,11 @@ ANSWER_SECONDS = 300.0
 def check_nodes(worker: Worker) -> None:
     """Raises RequestError, naming the node and the path or library, if a node cannot run tasks like this one."""
     name = f".preflight-{secrets.token_hex(8)}"  # which only a node that sees the driver's folder can find
-    folders = [worker.results.absolute() / name, worker.store.absolute() / name]
+    folders = [worker.ledger.results / name, worker.ledger.store / name]
     try:
         for folder in folders:
             folder.mkdir(parents=True)
-        for node, problem in ask_ray(folders, software()).items():
+        for node, problem in ask_ray(folders, library_versions()).items():
             if problem:
                 raise RequestError(f"node {node} {problem}")
     finally:
@@ -50,7 +47,10 @@ def check_nodes(worker: Worker) -> None:
 
 
 def fault(folders: Sequence[Path], expected: Mapping[str, str]) -> str:
-    """What is wrong with this node, which should see the driver's `folders` and have its software; empty if nothing."""
+    """What is wrong with this node, which should see the driver's `folders` and have its libraries; empty if nothing.
+
+    Ray itself refuses a node with another Python or Ray, and sends it this package.
+    """
     for folder in folders:
         try:
             (folder / secrets.token_hex(8)).touch()
@@ -59,21 +59,11 @@ def fault(folders: Sequence[Path], expected: Mapping[str, str]) -> str:
                 f"does not see {folder.parent}, or cannot write there; every node needs it under this path (on a "
                 "shared file system), see docs/cluster.md"
             )
-    own = software()
+    own = library_versions()
     for package, version in expected.items():
         if own[package] != version:
             return f"has {package} {own[package]}, but the driver has {version}; install the same"
     return ""
-
-
-def software() -> dict[str, str]:
-    """The versions of libraries, and a digest of this package's files."""
-    root = Path(__file__).parents[2]
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
-    versions = {name: importlib.metadata.version(name) for name in (*PACKAGES, "ray")}
-    return {"mm1_lab (by its files)": digest.hexdigest()[:12], "python": platform.python_version(), **versions}
 
 
 def ask_ray(folders: Sequence[Path], expected: Mapping[str, str]) -> dict[str, str]:
@@ -195,16 +185,12 @@ class RayTune(Executor):
         del variables["PYTHONPATH"]  # the code travels with the job
         there = {"env_vars": variables, "py_modules": [os.fspath(PACKAGE)]}
         host, _, port = address.removeprefix("ray://").rpartition(":")
-        if host and port.isdigit():  # Ray itself would retry for long and print messages
-            try:
-                socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-            except (OSError, OverflowError) as error:
-                raise RequestError(f"--address {address}: there is no Ray cluster ({first_line(error)})") from None
         try:
+            if host and port.isdigit():  # Ray itself would retry for long and print messages
+                socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
             ray.init(address=address, runtime_env=there, **QUIET)
-        except (ConnectionError, ValueError) as error:
-            text = f"--address {address}: there is no Ray cluster that can be joined ({error})"
-            raise RequestError(text) from None
+        except (OSError, OverflowError, ValueError) as error:
+            raise RequestError(f"--address {address}: there is no Ray cluster ({first_line(error)})") from None
 
     def check_room(self, tasks: Iterable[Task], scale: Scale) -> None:
         for task in tasks:
@@ -267,7 +253,7 @@ def _workers(task: Task, scale: Scale) -> int:
 def _worker_environment(resources: Resources, code: Path) -> dict[str, str]:
     paths = [os.fspath(code), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        "PYTHONPATH": os.pathsep.join(paths),
         "OMP_NUM_THREADS": str(max(1, int(resources.cpus))),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # or stages without GPUs would all see, and use, the first one
         "RAY_CHDIR_TO_TRIAL_DIR": "0",

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -44,10 +44,10 @@ def run_trials(work_list: WorkList, worker: Worker, workers: Mapping[str, int], 
     needs = worker.scale.resources
     alone = tune.PlacementGroupFactory([{"CPU": needs.cpus, "GPU": needs.gpus}])
     group = tune.PlacementGroupFactory([STARTS_GROUP])
-    (worker.store / ".ray").mkdir(parents=True, exist_ok=True)
-    # for Tune's own files, which every node of a cluster must see
-    with TemporaryDirectory(dir=worker.store / ".ray", ignore_cleanup_errors=True) as temporary:
-        storage = Path(temporary).absolute()
+    place = worker.ledger.store / ".ray"  # for Tune's own files, which every node of a cluster must see
+    place.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as temporary:
+        storage = Path(temporary)
         there = replace(worker, groups=storage / "groups")
         trainable = tune.with_parameters(_run_trial, tasks=work_list.tasks, worker=there)
         tune.Tuner(
@@ -78,11 +78,11 @@ def _run_trial(config: dict[str, Any], tasks: Mapping[str, Task], worker: Worker
         now = time.monotonic()
         if now - last >= REPORT_SECONDS:
             last = now
-            tune.report({"kind": kind, "progress": asdict(progress)})
+            tune.report({"kind": kind, "progress": progress})
 
     with claim:
         outcome = worker.attempt(task, report)
-    tune.report({"outcome": outcome.kind, "reason": outcome.reason})
+    tune.report({"outcome": outcome})
 
 
 class TaskSearcher(Searcher):
@@ -134,10 +134,10 @@ class TrialEvents(tune.Callback):
     ) -> None:
         if "progress" in result:
             task = self.work_list.tasks[trial.config["task"]]
-            self.work_list.progress(task, result["kind"], Progress(**result["progress"]))
+            self.work_list.progress(task, result["kind"], result["progress"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._settle(trial, Outcome(trial.last_result["outcome"], trial.last_result["reason"]))
+        self._settle(trial, trial.last_result["outcome"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         error = ""

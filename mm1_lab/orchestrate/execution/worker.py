@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache, partial
+from operator import call
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +34,6 @@ from mm1_lab.train.progress import Diverged, Progress, Report, TimeUp
 if TYPE_CHECKING:
     from mm1_lab.data.types import Data
 
-PACKAGES = ("torch", "transformers", "lightning", "numpy")
-"""Libraries that scores depend on."""
-
 StageReport = Callable[[str, Progress], None]
 """Called with the kind of stage and its progress."""
 Run = Callable[[Callable[[Report], None], Report], None]
@@ -44,13 +42,11 @@ Run = Callable[[Callable[[Report], None], Report], None]
 
 @dataclass(frozen=True)
 class Worker:
-    """Runs tasks in a process, which gets a copy of it: the ledger's folders, the data, the scale."""
+    """Runs tasks in a process, which gets a copy of it: the ledger, the data, the scale."""
 
-    results: Path
-    store: Path
+    ledger: Ledger
     data_path: Path | None
     scale: Scale
-    parts: Path | None = None
     tokenizer: Path | None = None
     """The folder of a pre-trained decoder whose tokenizer the data use."""
     commit: str | None = None
@@ -61,10 +57,6 @@ class Worker:
     """The user's own, which the process that computes may run."""
     groups: Path | None = None
     """The folder for Ray Train's files; None if every stage runs in one process, whatever the scale's `workers`."""
-
-    @property
-    def ledger(self) -> Ledger:
-        return Ledger(self.results, self.store, self.parts)
 
     def attempt(self, task: Task, report: StageReport) -> Outcome:
         """Runs the task and returns how it ended; writes a traceback to the failure's log.
@@ -99,7 +91,7 @@ class Worker:
             raise RequestError(text)
         for stage in task.stages:
             report_stage = partial(report, stage.KIND)
-            run: Run = _in_process
+            run: Run = call  # in this process
             if self.groups and any(one.workers(self.scale) > 1 for one in task.stages):  # this process computes nothing
                 run = partial(in_group, stage.workers(self.scale), self.scale.resources, self.groups)
             report_stage(Progress(0, 0))
@@ -160,14 +152,8 @@ class Worker:
             ALLOWED[self.connectors.digest] = self.connectors
 
     def _data(self, stage: Stage) -> Data:
-        given = self.data_path, self.ledger.data_cache, self.scale.model_dump_json(), self.tokenizer
-        data = _open_data(*given)
-        if data.identity != stage.data:  # opened by an earlier run in this process
-            _open_data.cache_clear()
-            data = _open_data(*given)
-        if data.identity != stage.data:
-            raise RequestError(f"{self.data_path}: the data changed while the sweep was running; run it again")
-        return data
+        scale, identity = self.scale.model_dump_json(), stage.data.model_dump_json()
+        return _open_data(self.data_path, self.ledger.data_cache, scale, self.tokenizer, identity)
 
     def _score(self, trials: Sequence[Trial], report: Report) -> None:
         """Evaluates what all these trials share, as they have one recipe and seed; in a team the first process
@@ -213,21 +199,25 @@ class Worker:
         )
 
 
-def _in_process(work: Callable[[Report], None], report: Report) -> None:
-    work(report)
-
-
 @lru_cache(maxsize=1)
-def _open_data(path: Path | None, cache: Path, scale: str, tokenizer: Path | None) -> Data:
-    """The data, opened once per process; `scale` is JSON so that it can be a cache key."""
+def _open_data(path: Path | None, cache: Path, scale: str, tokenizer: Path | None, identity: str) -> Data:
+    """The data, opened once per process; `scale` and `identity` are JSON so that they can be cache keys."""
     from mm1_lab.data import open_data
 
-    return open_data(path, cache, Scale.model_validate_json(scale), tokenizer)
+    data = open_data(path, cache, Scale.model_validate_json(scale), tokenizer)
+    if data.identity.model_dump_json() != identity:
+        raise RequestError(f"{path}: the data changed while the sweep was running; run it again")
+    return data
 
 
 def _timing(stage: Stage, started: float) -> dict[str, float]:
     seconds = round(time.monotonic() - started, 3)
     return {"seconds": seconds, "flops": stage.flops(), "positions": stage.positions()}
+
+
+def library_versions() -> dict[str, str]:
+    """Of the libraries that scores depend on."""
+    return {name: importlib.metadata.version(name) for name in ("torch", "transformers", "lightning", "numpy")}
 
 
 def environment(scale: Scale, commit: str | None) -> dict[str, Any]:
@@ -238,7 +228,7 @@ def environment(scale: Scale, commit: str | None) -> dict[str, Any]:
         "processor": team.processor(),
         "threads": max(1, int(scale.resources.cpus)),
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": library_versions(),
         "mm1_lab": package_version(),  # apart: versions are compared between the arms of a contrast
         "commit": commit,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

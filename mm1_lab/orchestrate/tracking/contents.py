@@ -1,15 +1,13 @@
 """What trackers show of a finished trial: parameters, metrics and curves, from its files."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mm1_lab.formatting import flat
 from mm1_lab.results import Ledger, Manifest
 from mm1_lab.results.reading import read_table
-from mm1_lab.results.schema import CURVE_COLUMNS, HELD_OUT_COLUMNS
 from mm1_lab.results.score_file import read_score_table
-from mm1_lab.results.summary import benchmark_scores, measures
+from mm1_lab.results.summary import benchmark_scores, held_out_losses, measures
 from mm1_lab.results.trained import in_the_papers_words, what_ran
 
 Names = Sequence[tuple[str, int]]
@@ -60,8 +58,8 @@ def metrics(ledger: Ledger, fingerprint: str, record: Mapping[str, Any]) -> list
         found[f"{row.benchmark}/{row.shots}-shot"] = row.score
     for row in measures(table, ["trial"]).itertuples():
         found[str(row.measure)] = row.value
-    for row in read_table(folder / "held_out.csv", HELD_OUT_COLUMNS).itertuples():
-        found[f"held-out/{row.source}"] = row.loss
+    for source, loss in held_out_losses(folder).items():
+        found[f"held-out/{source}"] = loss
     retrieval = record["summaries"].get("encoder", {}).get("retrieval")
     if retrieval:
         found["encoder/retrieval"] = retrieval["image_to_text"]
@@ -70,7 +68,11 @@ def metrics(ledger: Ledger, fingerprint: str, record: Mapping[str, Any]) -> list
     if tokens and summary.get("seconds"):
         found["train/tokens per second"] = tokens / summary["seconds"]
     points = [(name, float(f"{value:.6g}"), 0) for name, value in found.items()]
-    return points + curves(folder / "training.csv")
+    curves = folder / "training.csv"
+    if curves.exists():
+        for step, name, value in read_table(curves).itertuples(index=False):
+            points.append((f"train/{name}", value, step))
+    return points
 
 
 def _summary_of_model(record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -78,12 +80,3 @@ def _summary_of_model(record: Mapping[str, Any]) -> Mapping[str, Any]:
     kinds = list(record["fingerprints"])
     summary: Mapping[str, Any] = record["summaries"].get(kinds[-2], {})
     return summary
-
-
-def curves(path: Path) -> list[Point]:
-    """The points of a `training.csv`, if it exists."""
-    if not path.exists():
-        return []
-    table = read_table(path, CURVE_COLUMNS)
-    names = [f"train/{name}" for name in table["name"]]
-    return list(zip(names, table["value"].tolist(), table["step"].tolist(), strict=True))

@@ -24,7 +24,7 @@ def show_dashboard(port: int, log: Iterator[str]) -> None:
     uri = tracking_uri()
     if uri.startswith("http"):
         print(*log, sep="\n")
-        print(f"MLflow is at {without_secrets(uri, '')}")
+        print(f"MLflow is at {without_secrets(uri)}")
         return
     try:
         socket.create_server((HOST, port)).close()

@@ -34,6 +34,8 @@ ARTIFACTS = RESULTS / "mlartifacts"
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 BATCH = 1000
 """Metrics in a request, which is MLflow's limit."""
+MOST_RUNS = 50_000
+"""Runs in an answer, which is MLflow's limit."""
 COMPLETE = "mm1.complete"
 """The tag with the digest of what was logged; the last thing that is logged."""
 NOTE = "mlflow.note.content"
@@ -53,14 +55,14 @@ def tracking_uri() -> str:
     return named_store() or f"sqlite:///{DATABASE.absolute()}"
 
 
-def without_secrets(text: str, instead: str = "…@") -> str:
+def without_secrets(text: str) -> str:
     """The text without user names and passwords in URLs and without MLflow's credentials."""
     for name in SECRETS:
         secret = os.environ.get(name)
         if secret:
             text = text.replace(secret, "…")
     text = re.sub(r"([?&](?:password|passwd|pwd|token)=)[^&\s]+", r"\1…", text)
-    return re.sub(r"://[^/\s]+@", f"://{instead}", text)
+    return re.sub(r"://[^/\s]+@", "://", text)
 
 
 def no_access(error: Exception) -> str:
@@ -119,19 +121,16 @@ class MlflowLogger(TrialLogger):
         # which all runs of this sweep have
         tags = {"mm1.results": place, "mm1.variant": self.manifest.variant, "mm1.scale": self.manifest.scale}
         experiment = self._experiment(client)
-        found: dict[str, list[Any]] = {}
-        page = client.search_runs([experiment])
-        while page:
-            for run in page:
-                if tags.items() <= run.data.tags.items():  # compared here, as a query cannot quote every path
-                    found.setdefault(run.data.tags["mm1.fingerprint"], []).append(run)
-            page = page.token and client.search_runs([experiment], page_token=page.token)
+        found = client.search_runs([experiment], max_results=MOST_RUNS)
         runs: dict[str, Any] = {}
-        for fingerprint, same in found.items():
-            same.sort(key=lambda run: COMPLETE not in run.data.tags)
-            runs[fingerprint], *doubles = same
-            for run in doubles:  # by a request that MLflow's client sent again, as a slow server's answer was late
+        for run in sorted(found, key=lambda run: COMPLETE not in run.data.tags):
+            if not tags.items() <= run.data.tags.items():  # compared here, as a query cannot quote every path
+                continue
+            fingerprint = run.data.tags["mm1.fingerprint"]
+            if fingerprint in runs:  # by a request that MLflow's client sent again, as a slow server's answer was late
                 client.delete_run(run.info.run_id)
+            else:
+                runs[fingerprint] = run
         logged = [run.data.tags.get(COMPLETE) for run in runs.values()]
         for fingerprint, names, state in self.unlogged(logged):
             if fingerprint in runs:  # with other contents, or half of them
