@@ -69,6 +69,8 @@ def _run(given: list[str]) -> int:
         return WRONG
     first = given[0]
     if first not in (*COMMANDS, "-h", "--help", "--version"):
+        if first.startswith("-"):
+            return _refuse(f"mm1-lab: options come after the command: mm1-lab COMMAND {first}")
         return _refuse(f"mm1-lab: there is no command {first!r}{nearest(first, COMMANDS)}")
     for word in given:
         if word.startswith("-") and word.partition("=")[2] == "--":  # of which argparse would make an empty list

@@ -50,7 +50,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("show-data", "--set", "train.steps=9"), "--set and --scale are for your own data; add --data"),
         (("status", "search_mix", "--only", "base"), "search_mix is a search, which makes its arms"),
         (("show-data", "--out", "."), "--out .: name a file that ends in .png"),
-        (("--debug", "plan", "data_mix"), "there is no command '--debug'"),
+        (("--debug", "plan", "data_mix"), "options come after the command: mm1-lab COMMAND --debug"),
         (("plan", "data_mix", "--results", LONG), "File name too long"),
     ],
 )

@@ -50,10 +50,11 @@ class Ledger:
         """Creates both folders if necessary. Raises RequestError if one cannot be written to."""
         for folder in (self.results, self.store):
             try:
+                str(folder).encode()  # libraries that write weights and scores take no other paths
                 folder.mkdir(parents=True, exist_ok=True)
                 TemporaryFile(dir=folder).close()
-            except OSError as error:
-                reason = error.strerror or error
+            except (OSError, UnicodeEncodeError) as error:
+                reason = getattr(error, "strerror", "its name is not in UTF-8") or error
                 raise RequestError(f"{folder}: cannot be written to ({reason}); choose another folder") from None
 
     # Weights

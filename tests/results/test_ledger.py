@@ -93,6 +93,11 @@ def test_a_failure_that_another_command_clears_meanwhile_is_none(
         ledger.failures()
 
 
+def test_a_folder_whose_name_is_not_in_utf_8_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"cannot be written to \(its name is not in UTF-8\); choose"):
+        Ledger(tmp_path / "caf\udce9").check_writable()
+
+
 def test_a_later_run_adds_seeds_and_drops_what_the_sweep_no_longer_asks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
