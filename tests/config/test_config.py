@@ -26,8 +26,8 @@ from mm1_lab.config import (
     load_sweep,
     parse_count,
     resolve,
-    short_count,
 )
+from mm1_lab.formatting import short_count
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 WORLD = WORLD_DATA
