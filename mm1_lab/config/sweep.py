@@ -268,9 +268,8 @@ def _changed(base: Recipe, change: dict[str, Any], where: str, own: OwnConnector
 
 def load_scale(name: str, *folders: Path, settings: tuple[str, ...] = ()) -> Scale:
     """Reads `NAME.yaml` in the first folder that has it, and applies the `--set` settings. Raises RequestError."""
-    path = find_yaml("there is no scale", name, folders)
-    scale = Scale.read(path)
-    return override(scale, settings) if settings else scale
+    scale = Scale.read(find_yaml("there is no scale", name, folders))
+    return override(scale, settings)
 
 
 def is_of_recipe(setting: str) -> bool:
