@@ -30,12 +30,10 @@ from mm1_lab.config import (
     Scale,
     SftRecipe,
     SftStage,
-    Size,
     load_scale,
     load_sweep,
     resolve,
 )
-from mm1_lab.config.cost import expert_padding, training_cost
 from mm1_lab.data.batches import ConversationBatches, make_batch
 from mm1_lab.data.packing import Packer, shares_left_out
 from mm1_lab.data.types import Limits
@@ -197,16 +195,6 @@ def test_each_gpu_holds_its_share() -> None:
     assert gpu_share(asked, 4, scale, h100).held == 620e9 + 3e9 + 0.5e9, "an evaluation is not sharded"
     nodes = gpu_share(replace(cost, state=300e9, gradients=60e9), 16, scale, h100)
     assert nodes.held == 240e9 / 8 + 4e9 + 8 * 3e9 + 2e9, "each node holds the model"
-
-
-def test_experts_that_gpus_do_not_divide_are_counted_with_what_they_are_filled_up_to() -> None:
-    """64 experts on 48 GPUs: two on most of them, and a buffer for 96."""
-    size = Size(layers=2, width=1024, heads=16, experts=64, experts_every=1)
-    assert [expert_padding(size, gpus) for gpus in (8, 48, 64, 256)] == [1, 1.5, 1, 1], "256 divide rows or columns"
-    scale = load_scale("smoke", SCALES)
-    cost = training_cost(0, Network({"decoder": size.parameters().total}, 0, 0), size, "bf16-mixed", 48)
-    held = [gpu_share(one, 48, scale, Hardware(gpu="h100", memory=1)).held for one in (cost, replace(cost, size=None))]
-    assert held[0] / held[1] == pytest.approx(1.5, rel=0.03)
 
 
 def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(

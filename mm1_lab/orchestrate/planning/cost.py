@@ -26,7 +26,7 @@ from mm1_lab.config import (
     Stage,
     canonical_json,
 )
-from mm1_lab.config.cost import LOGIT_BYTES, expert_padding, keeps_whole_gradients, shard_group
+from mm1_lab.config.cost import LOGIT_BYTES, keeps_whole_gradients, shard_group
 from mm1_lab.files import load_json, machine_cpus
 from mm1_lab.formatting import counted, short
 from mm1_lab.orchestrate.planning.plan import Plan
@@ -204,12 +204,8 @@ def gpu_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuSha
         copies = cost.copies
         if gpus > 1 and not cost.whole:
             shards = shard_group(gpus, GPUS_OF_A_NODE, cost.state, memory)
-            padded = 1.0
-            if cost.size and cost.size.experts:  # the rest of the network is filled up hardly at all
-                of_experts = cost.size.in_experts() / cost.parameters
-                padded += (expert_padding(cost.size, shards) - 1) * of_experts
-            lasting = padded * (lasting / shards + cost.gathered)
-            gradients *= padded / shards
+            lasting = lasting / shards + cost.gathered
+            gradients /= shards
             copies = 0.0
             if rows < own and keeps_whole_gradients(cost.parameters, memory):
                 lasting += 4.0 * cost.parameters
