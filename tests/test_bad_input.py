@@ -24,8 +24,8 @@ def refused(here: Path, refused: Refused) -> Refused:
 
 WRONG = [
     (["--set", "train.step=9"], ["train.step'", "did you mean 'train.steps'"]),
-    (["--seeds", "305-300"], ["--seeds 305-300: 305-300 is no range; give the smaller seed first"]),
-    (["--seeds", "0-4294967295"], ["no range", "at most 10,000"]),
+    (["--seeds", "305-300"], ["--seeds '305-300': give a count (3)", "or a range of at most 10,000 (300-305)"]),
+    (["--seeds", "0-4294967295"], ["at most 10,000"]),
     (["--set", "evaluate.shots=4"], ["evaluate.shots: must be a list (it is 4)"]),
     (["--set", "evaluate.shots=[4,4]"], ["evaluate.shots: holds a number twice"]),
     (["--set=--"], ["'--set=--' is not a value"]),

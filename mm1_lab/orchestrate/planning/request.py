@@ -192,11 +192,10 @@ class Request:
     def same_trials(self) -> list[str]:
         """What is to be told of arms that do not differ, as where their steps are rounded alike at this scale."""
         alike = defaultdict(list)
-        first = next(iter(self.trials), None)
         for trial in self.trials:
-            if first and trial.seed == first.seed:  # at the others they are the same, too
-                alike[trial.fingerprint].append(trial.arm)
-        return [f"{' = '.join(arms)} are the same trials" for arms in alike.values() if len(arms) > 1]
+            alike[trial.fingerprint].append(trial.arm)
+        lines = [f"{' = '.join(arms)} are the same trials" for arms in alike.values() if len(arms) > 1]
+        return list(dict.fromkeys(lines))  # the same ones at every seed
 
     def doubtful_claims(self) -> list[str]:
         """What is to be told before a run of claims that it cannot decide."""
