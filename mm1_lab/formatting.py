@@ -19,6 +19,11 @@ def short(value: float, unit: str = "") -> str:
     return f"{value:.3g}{space}{unit}"
 
 
+def short_count(parameters: float) -> str:
+    """Formats a number of parameters as `1.2B`."""
+    return short(parameters).replace("G", "B")
+
+
 def counted(count: int, noun: str) -> str:
     """`1 trial`, `3 trials`."""
     return f"1 {noun}" if count == 1 else f"{count} {noun}s"

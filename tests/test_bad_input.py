@@ -24,15 +24,16 @@ def refused(here: Path, refused: Refused) -> Refused:
 
 WRONG = [
     (["--set", "train.step=9"], ["train.step'", "did you mean 'train.steps'"]),
-    (["--seeds", "305-300"], ["--seeds 305-300: 305-300 is no range; give the smaller seed first"]),
-    (["--seeds", "0-4294967295"], ["no range", "at most 10,000"]),
-    (["--set", "evaluate.shots=4"], ["evaluate.shots: must be a list, such as [4]"]),
+    (["--seeds", "305-300"], ["--seeds '305-300': give a count (3)", "or a range of at most 10,000 (300-305)"]),
+    (["--seeds", "0-4294967295"], ["at most 10,000"]),
+    (["--set", "evaluate.shots=4"], ["evaluate.shots: must be a list (it is 4)"]),
     (["--set", "evaluate.shots=[4,4]"], ["evaluate.shots: holds a number twice"]),
     (["--set=--"], ["'--set=--' is not a value"]),
     (["--set", "frozen=[encoder,connector,decoder]"], ["frozen: lists every part; leave at least one to train"]),
     (["--set", "sft.mixture={charts: 0}"], ["the weights of the mixture are all zero"]),
     (["--set", "sft.start=there", "--set", "sft.after_steps=5"], ["after_steps refers to pre-training, which"]),
     (["--set", "data_mix.text=-1"], ["--set", "text"]),
+    (["--set", "learning_rate=-1"], ["learning_rate: Input should be greater than 0 or 'scale' or 'paper' (it is -1)"]),
     (["--scale", "smok"], ["no scale 'smok'", "did you mean 'smoke'"]),
     (["--data", "none.yaml"], ["none.yaml", "no such file"]),
 ]

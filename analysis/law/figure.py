@@ -15,7 +15,8 @@ from numpy.polynomial import Polynomial
 from analysis.law.fit import Fit
 from analysis.law.runs import Runs
 from analysis.style import DARK, DASHES, GREY, WIDTH, annotate_head, save, save_pdf, styled
-from mm1_lab.config import PAPER_LAW, short_count
+from mm1_lab.config import PAPER_LAW
+from mm1_lab.formatting import short_count
 
 CAPTION = (
     "Left: single runs; lines: the fitted cubics; diamonds: optima with 95 % intervals. Right: the same optima (open: "

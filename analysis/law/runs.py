@@ -8,7 +8,8 @@ import pandas as pd
 
 from analysis.external.tables import labels, read_csv
 from analysis.seeds import caution
-from mm1_lab.config import FEWEST_SIZES, RequestError, Size, parse_count, short_count
+from mm1_lab.config import FEWEST_SIZES, RequestError, Size, parse_count
+from mm1_lab.formatting import short_count
 from mm1_lab.results.reading import Variant, read_records
 from mm1_lab.results.summary import search_scores
 

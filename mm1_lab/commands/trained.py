@@ -50,12 +50,14 @@ def export(options: argparse.Namespace) -> int:
 def chat(options: argparse.Namespace) -> int:
     """Chat with a trained arm."""
     request, trial = _trained(options)
-    from mm1_lab.orchestrate.conversation import load_chat, open_image
+    from mm1_lab.evaluate.run import load_to_answer
+    from mm1_lab.orchestrate.conversation import Chat, open_image
 
     decoder = request.image_decoder()
     waiting = [open_image(path, decoder) for path in options.image]
     stage = trial.evaluation.model
-    talk = load_chat(stage, request.weights_of(trial), request.open_data())
+    data = request.open_data()
+    talk = Chat(stage, load_to_answer(stage, request.weights_of(trial), data), data)
     if not stage.tuned:
         print(f"{trial.arm} is not tuned on instructions: it goes on with what you type.")
     print("Type a message. `/image FILE` adds an image to the next one, `/new` starts over, an empty line quits.")

@@ -1,6 +1,5 @@
 """YAML as plain values; the base class of all configuration objects: frozen pydantic models with errors in one line."""
 
-import difflib
 import hashlib
 import json
 import re
@@ -14,7 +13,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from mm1_lab.config.errors import RequestError, nearest, shortened
+from mm1_lab.config.errors import RequestError, nearest
 
 
 def _number(value: Any) -> Any:
@@ -81,10 +80,8 @@ def parse_yaml(text: str, where: str) -> Any:
     """Parses YAML into plain values. Raises RequestError if it is invalid or too deeply nested."""
     try:
         return yaml.load(text, _Loader)
-    except RecursionError:
-        raise RequestError(f"{where}: is nested too deeply") from None
-    # all but the first by dates, numbers and characters that do not exist
-    except (yaml.YAMLError, ValueError, KeyError, OverflowError, AttributeError, TypeError) as error:
+    # all but the first two by dates, numbers and characters that do not exist
+    except (yaml.YAMLError, RecursionError, ValueError, KeyError, OverflowError, AttributeError, TypeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = str(getattr(error, "problem", None) or error)
@@ -170,12 +167,16 @@ def _plain(value: Any) -> Any:
     return value
 
 
+UNION_MEMBER = re.compile(r"(constrained-)?(int|float|str)|bool|literal\[.*\]")
+"""How pydantic ends the place of an error with the type that was tried, of a field with several."""
+
+
 def _merge_union_errors(errors: list[ErrorDetails]) -> ErrorDetails:
     """The first error; for a field with several allowed types, with the messages of all of them."""
     first = errors[0]
-    if not first["loc"] or not re.fullmatch(r"int|float|str|bool|literal\[.*\]", str(first["loc"][-1])):
+    if not first["loc"] or not UNION_MEMBER.fullmatch(str(first["loc"][-1])):
         return first
-    field = first["loc"][:-1]  # pydantic adds the type that was tried
+    field = first["loc"][:-1]
     messages = [error["msg"].split(", unable")[0] for error in errors if error["loc"][:-1] == field]
     return {**first, "loc": field, "msg": " or ".join(messages).replace("or Input should be", "or")}
 
@@ -183,40 +184,34 @@ def _merge_union_errors(errors: list[ErrorDetails]) -> ErrorDetails:
 def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     """What is wrong, where, and what to write instead."""
     # `function-after[…]` is how pydantic names a model with a validator, in a place that may also hold something else
-    location = tuple(part for part in error["loc"] if not str(part).startswith("function-"))
+    location = [str(part) for part in error["loc"] if not str(part).startswith("function-")]
+    is_name = location[-1:] == ["[key]"]
+    if is_name:
+        location.pop()
+    key = ".".join(location)
     value = error["input"]
-    key = _dotted(part for part in location if part != "[key]")
     if error["type"] == "extra_forbidden":
-        word = str(location[-1]).split(".")[0]
+        word = location[-1].split(".")[0]
         sections = []
         for name, field in model.model_fields.items() if len(location) == 1 else ():
-            section = field.annotation
-            if isinstance(section, type) and issubclass(section, BaseModel) and word in section.model_fields:
+            if word in keys_at(field.annotation, ()):
                 sections.append(f"{name}.{word}")
         if sections:
             return f"unknown key {key!r}; did you mean {' or '.join(sections)}?"
-        return f"unknown key {key!r}{nearest(word, keys_at(model, location[:-1]), key.removesuffix(str(location[-1])))}"
+        return f"unknown key {key!r}{nearest(word, keys_at(model, location[:-1]), key.removesuffix(location[-1]))}"
     if error["type"] == "missing":
         return f"the key {key!r} is missing"
-    if location[-1:] == ("[key]",) and error["type"] == "string_type":
-        where, name = _dotted(location[:-2]), shortened(value)
-        return f"{where}: YAML reads a name here as {name}, which is no text; put it in quotes"
-    found = "empty" if value is None else shortened(value)  # empty: a key with nothing after it
+    message = error["msg"].removeprefix("Value error, ")
     if error["type"] in ("tuple_type", "list_type"):
-        example = "" if value is None else f", such as {shortened(f'[{value}]', str)}"
-        return f"{key}: must be a list{example} (it is {found})"
-    message = shortened(error["msg"].removeprefix("Value error, "), str)
-    if error["type"] in ("dict_type", "model_type"):
-        message = "must hold keys and values"
-        if value is None:
-            message += ", or {} for none"
+        message = "must be a list"
+    elif error["type"] in ("dict_type", "model_type"):
+        message = "must hold keys and values, or {} for none"
+    elif error["type"] == "string_type" and is_name:
+        message = "YAML reads this name as something else than text; put it in quotes"
     if not isinstance(value, Mapping):
+        found = "empty" if value is None else repr(value)  # empty: a key with nothing after it
         message += f" (it is {found})"
     return f"{key}: {message}" if key else message
-
-
-def _dotted(parts: Iterable[Any]) -> str:
-    return shortened(".".join(map(str, parts)), str)
 
 
 def keys_at(model: Any, path: Iterable[Any]) -> list[str]:
@@ -225,7 +220,7 @@ def keys_at(model: Any, path: Iterable[Any]) -> list[str]:
         if _is_model(model) and part in model.model_fields:
             model = model.model_fields[part].annotation
         # otherwise the part is a key of a mapping or a place in a list
-        model = _model_in(model) or model
+        model = _model_in(model)
     return list(model.model_fields) if _is_model(model) else []
 
 
@@ -263,13 +258,7 @@ def override(model: Known, settings: Iterable[str]) -> Known:
         if not equals or not path.strip():
             raise RequestError(f"{where}: write PATH=VALUE, for example train.steps=200")
         table, key = open_table(values, path.strip(), where)
-        value = parse_yaml(text, f"--set {shortened(setting)}")
-        word = key.partition(".")[0]
-        may_be_new = word == key or isinstance(value, dict)
-        if key not in table and not may_be_new and difflib.get_close_matches(word, map(str, table)):
-            before = path.strip().removesuffix(key)
-            raise RequestError(f"{where}: there is no {before + word!r}{nearest(word, table, before)}")
-        table[key] = value
+        table[key] = parse_yaml(text, where)
     return type(model).parse(values, "--set")
 
 

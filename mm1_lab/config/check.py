@@ -65,7 +65,7 @@ class Check:
 
     def cells(self) -> dict[str, Any]:
         """The row of a CSV file."""
-        cells: dict[str, Any] = {name: "" if value is None else value for name, value in asdict(self).items()}
+        cells = asdict(self)
         for name in NUMBERS:
             cells[name] = "" if math.isnan(cells[name]) else f"{cells[name]:.6g}"
         return cells

@@ -5,7 +5,6 @@ recomputed activations are not counted again. Each kind of stage combines these 
 GPU then holds is in mm1_lab/orchestrate/planning/cost.py.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -66,8 +65,6 @@ class Cost:
     """Bytes of `state` that exist from the backward pass on."""
     copies: float = 0.0
     """Bytes of the half-precision weights that a single GPU keeps beside `state`; several gather them when needed."""
-    size: Size | None = None
-    """Of the transformer that several GPUs shard, which may have experts."""
     whole: bool = False
     """Whether each of several GPUs holds everything, as in an evaluation."""
 
@@ -165,15 +162,6 @@ def expert_dimension(shape: Sequence[int], shards: int) -> int:
     return next((dimension for dimension, length in enumerate(shape) if length % shards == 0), 0)
 
 
-def expert_padding(size: Size, shards: int) -> float:
-    """Times their own bytes that experts take as shards: 1 unless their number is filled up (`expert_dimension`)."""
-    inner, outer = size.inner_width, size.width
-    shapes = ((size.experts, 2 * inner, outer), (size.experts, outer, inner))
-    if size.experts % shards == 0 or all(expert_dimension(shape, shards) for shape in shapes):
-        return 1.0
-    return math.ceil(size.experts / shards) * shards / size.experts
-
-
 def shard_group(gpus: int, per_node: int, state: float, memory: float) -> int:
     """GPUs over which weights, gradients and moments of `state` bytes are sharded: those of a node, if they take at
     most half of their `memory`, so that only gradients pass between nodes; otherwise all."""
@@ -207,8 +195,7 @@ def training_cost(
     bytes each (`Optimiser.bytes_per_trained`); of `copied` parameters (default: all) autocast keeps a half-precision
     copy. `late` is half of `activations` by default.
 
-    `size`: of the transformer whose layers are gathered and may have experts; `logits_at`: positions of a row with
-    logits.
+    `size`: of the transformer whose layers are gathered; `logits_at`: positions of a row with logits.
     """
     itemsize = bytes_per_value(precision)
     # gathered in fp32 from the forward pass to the end of the backward pass, with their gradients
@@ -229,7 +216,6 @@ def training_cost(
         checkpoint=4.0 * total + (per_trained - 8) * trained,
         rows=rows,
         divisible=divisible,
-        size=size,
         gradients=4.0 * trained,
         copies=2.0 * (total if copied is None else copied) if itemsize == 2 else 0.0,
     )

@@ -1,8 +1,7 @@
 """Errors that a user can act on: what is wrong, where, and the nearest valid word."""
 
 import difflib
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 MOST_BYTES = 2000
 """Length limit of an error message, in bytes: a malformed file or a command may contain arbitrarily long names."""
@@ -36,9 +35,3 @@ def nearest(word: str, valid: Iterable[str], before: str = "") -> str:
     if close:
         return f"; did you mean {before + close[0]!r}?"
     return f"; known: {', '.join(valid)}" if valid else ""
-
-
-def shortened(value: Any, spell: Callable[[Any], str] = repr) -> str:
-    """The spelled-out value, shortened to about 200 characters."""
-    text = spell(value)
-    return text if len(text) <= 200 else f"{text[:150]} … ({len(text)} characters)"

@@ -1,4 +1,4 @@
-"""Learning-rate laws, η = exp(slope · ln N + constant), and parameter counts in short notation."""
+"""Learning-rate laws, η = exp(slope · ln N + constant), and how numbers of parameters are read."""
 
 import math
 import re
@@ -34,12 +34,3 @@ def parse_count(text: str) -> float:
     if not 0 < value < math.inf:
         raise ValueError(f"{text!r} is not a size like 9M, 1.2B or 1200000000")
     return value
-
-
-def short_count(value: float) -> str:
-    """Formats a count with three significant digits, such as `9.4M`."""
-    for unit in ("T", "B", "M", "K"):
-        if value >= 0.9995 * UNITS[unit]:  # what rounds to 1
-            rounded = f"{value / UNITS[unit]:.3g}"
-            return f"{float(rounded):g}{unit}"
-    return f"{float(f'{value:.3g}'):g}"

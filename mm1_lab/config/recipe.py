@@ -28,6 +28,9 @@ def _not_all(frozen: tuple[str, ...]) -> tuple[str, ...]:
 Frozen = Annotated[tuple[Literal["encoder", "connector", "decoder"], ...], AfterValidator(_not_all)]
 """Parts that are not trained."""
 
+Rate = Annotated[float, Field(gt=0)]
+"""A peak learning rate."""
+
 
 class DataMix(Config):
     """Weights of the data's sources by name, such as `{captions: 5, interleaved: 5, text: 1}`.
@@ -108,7 +111,7 @@ class SftRecipe(Config):
     """5: an overview and four quarters, each at the encoder's resolution and with its own image tokens."""
     steps: Count = 10_000
     """Optimiser steps, in the paper's count; notes on it report 10,000."""
-    learning_rate: Annotated[float, Field(gt=0)] | Literal["scale"] = "scale"
+    learning_rate: Rate | Literal["scale"] = "scale"
     """Peak learning rate: a number, or the scale's own (`sft.learning_rate`)."""
     frozen: Frozen = ()
     """Parts that are not trained; the paper freezes none."""
@@ -147,7 +150,7 @@ class Recipe(Config):
     data_mix: DataMix = DataMix.model_validate({"captions": 5, "interleaved": 5, "text": 1})
     steps: Count = 200_000
     """Optimiser steps in the paper's count; the scale defines how many of its own steps 200,000 are."""
-    learning_rate: float | Literal["scale", "paper"] = "scale"
+    learning_rate: Rate | Literal["scale", "paper"] = "scale"
     """Peak learning rate: a number; `scale`: the scale's own; `paper`: Eq. 1 at the counted parameters."""
     frozen: Frozen = ()
     """Parts that multimodal pre-training does not train; the paper freezes none (section 4)."""
@@ -162,8 +165,6 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _trainable(self) -> "Recipe":
-        if isinstance(self.learning_rate, float) and self.learning_rate <= 0:
-            raise ValueError("learning_rate must be above 0")
         if self.sft and self.sft.start:
             own = [name for name in self.identity if name != "sft"]
             if own:

@@ -1,7 +1,6 @@
 """Resolves recipe × scale × seed to a trial: a chain of stages in concrete units, checked to be feasible."""
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -217,14 +216,11 @@ class _Resolver:
                 model = model.model_copy(update={"stop_after": stop})
         if sft.resolution == "native":
             image_size = (model if isinstance(model, MultimodalStage) else model.encoder).image_size
+        elif sft.views == 5:
+            doubled = {2 * resolution: pixels for resolution, pixels in scale.resolutions.items()}
+            image_size = look_up("five-view resolution", sft.resolution, doubled)
         else:
-            twice = {2 * resolution: pixels for resolution, pixels in scale.resolutions.items()}
-            if sft.views == 5 and sft.resolution not in twice:
-                raise RequestError(
-                    f"sft.resolution {sft.resolution}: each of five views has half of it, which this scale lacks; "
-                    f"give one of {', '.join(map(str, twice))}"
-                )
-            image_size = look_up("resolution", sft.resolution, scale.resolutions if sft.views == 1 else twice)
+            image_size = look_up("resolution", sft.resolution, scale.resolutions)
         _check_patches(image_size, model.encoder, f"sft.resolution {sft.resolution}")
         for name in sft.mixture:
             if name not in known:
@@ -261,16 +257,13 @@ class _Resolver:
         if "synthetic" not in sources and shares.get("captions"):
             shares["captions"] += shares.pop("synthetic", 0.0)
         for name in {**mix.weights, **shares}:
-            is_off = name in SOURCES and name not in shares
-            if name in sources or is_off:
-                continue
-            known = nearest(name, sources)
-            if name in SOURCES:
-                known = (
-                    f"; they contain {', '.join(sources)}. Give --set data_mix.{name}=0, or run arms that set "
-                    "what they mix without it (of the data_mix sweep, --only captions+text)"
+            may_be_off = name in SOURCES and name not in shares
+            if name not in sources and not may_be_off:
+                raise RequestError(
+                    f"data_mix lists {name}, which the data do not contain; they contain {', '.join(sources)}. Give "
+                    f"--set data_mix.{name}=0, or run arms that set what they mix without it (of the data_mix sweep, "
+                    "--only captions+text)"
                 )
-            raise RequestError(f"data_mix lists {name}, which the data do not contain{known}")
         return {name: float(f"{share:.9g}") for name, share in shares.items()}
 
     def decoder(self) -> DecoderStage | PretrainedDecoder:
@@ -412,8 +405,6 @@ def look_up(what: str, key: Key, *tables: Mapping[Key, Value]) -> Value:
     known = [str(name) for table in tables for name in table]
     # numbers with digits alike are not near each other: by spelling, 378 is as near to 337 as 336 is
     hint = nearest(key, known) if isinstance(key, str) else f"; known: {', '.join(known)}"
-    if what in ("encoder", "decoder") and os.path.isdir(str(key)):
-        hint = f"; to mean the folder, write ./{key}"
     raise RequestError(f"this scale has no {what} {key!r}{hint}")
 
 

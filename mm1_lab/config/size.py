@@ -67,11 +67,6 @@ class Size(Config):
             dense + routers + sparse * (self.experts_per_token - 1) * feed_forward,
         )
 
-    def in_experts(self) -> float:
-        """About how many parameters are in experts: all but one of each layer's come on top of the dense network."""
-        counts = self.parameters()
-        return (counts.total - counts.dense) * self.experts / max(1, self.experts - 1)
-
     @property
     def attention_width(self) -> int:
         """Width of all query heads together."""

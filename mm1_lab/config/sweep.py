@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, NonNegativeInt, model_validator
 
 from mm1_lab.config.base import Config, Count, keys_at, open_table, override, parse_yaml
-from mm1_lab.config.errors import RequestError, nearest, shortened
+from mm1_lab.config.errors import RequestError, nearest
 from mm1_lab.config.measure import MeasureField
 from mm1_lab.config.own_connectors import OwnConnectors, read_connectors
 from mm1_lab.config.recipe import Recipe
@@ -268,9 +268,8 @@ def _changed(base: Recipe, change: dict[str, Any], where: str, own: OwnConnector
 
 def load_scale(name: str, *folders: Path, settings: tuple[str, ...] = ()) -> Scale:
     """Reads `NAME.yaml` in the first folder that has it, and applies the `--set` settings. Raises RequestError."""
-    path = find_yaml("there is no scale", name, folders)
-    scale = Scale.read(path)
-    return override(scale, settings) if settings else scale
+    scale = Scale.read(find_yaml("there is no scale", name, folders))
+    return override(scale, settings)
 
 
 def is_of_recipe(setting: str) -> bool:
@@ -281,10 +280,10 @@ def is_of_recipe(setting: str) -> bool:
         return False
     if first not in Scale.model_fields:
         return True
-    if rest:
-        key = rest.partition(".")[0]
-        return key in keys_at(Recipe, [first]) and key not in keys_at(Scale, [first])
-    if not text.strip().startswith("{"):
-        return True
-    keys = set(parse_yaml(text, f"--set {shortened(setting)}"))  # in a scale these are tables, too
+    keys = {rest.partition(".")[0]}
+    if not rest:
+        value = parse_yaml(text, f"--set {setting!r}")
+        if not isinstance(value, dict):  # in a scale these are tables, too
+            return True
+        keys = set(value)
     return bool(keys) and keys <= {*keys_at(Recipe, [first])} and not keys <= {*keys_at(Scale, [first])}

@@ -13,7 +13,7 @@ from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.fitting import context_length
 from mm1_lab.evaluate.generation import PromptGroup, cut_answer, generate
 from mm1_lab.evaluate.prompts import Segment
-from mm1_lab.evaluate.run import casting, load_to_answer
+from mm1_lab.evaluate.run import casting
 from mm1_lab.model import MM1
 
 NEW_TOKENS, NEW_WORLD_TOKENS = 512, 64
@@ -29,10 +29,6 @@ def open_image(path: Path, decoder: ImageDecoder) -> Picture:
     except (OSError, BrokenPicture) as error:
         raise RequestError(f"{path}: cannot be read as an image ({error})") from None
     return picture
-
-
-def load_chat(stage: ModelStage, folder: Path, data: Data) -> "Chat":
-    return Chat(stage, load_to_answer(stage, folder, data), data)
 
 
 class Chat:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from mm1_lab.config import SOURCES, EvaluationSettings
@@ -44,9 +45,8 @@ def world_samples() -> Iterator[DataSample]:
         if name == "interleaved":
             while len(source.document(first).parts) < 2 * EACH_OF_WORLD:  # one page with several pictures
                 first += 1
-        parts = [part for index in range(first, first + EACH_OF_WORLD) for part in _parts(source.document(index))]
-        for picture, text in parts[:EACH_OF_WORLD]:
-            yield _sample(name, picture, text)
+        documents = map(source.document, range(first, first + EACH_OF_WORLD))
+        yield from islice(_samples(name, documents), EACH_OF_WORLD)
     settings = EvaluationSettings(questions=8 * EACH_OF_WORLD, batch_size=1)
     for benchmark in world_benchmarks(settings):
         for question in benchmark.blocks[0][:EACH_OF_WORLD]:

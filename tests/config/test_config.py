@@ -26,8 +26,8 @@ from mm1_lab.config import (
     load_sweep,
     parse_count,
     resolve,
-    short_count,
 )
+from mm1_lab.formatting import short_count
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 WORLD = WORLD_DATA
@@ -116,6 +116,7 @@ def claims(*rest: str) -> str:
         ("arms:\n\ta: {}\n", "indent with spaces, not tabs)"),
         ("axis: a: b\n", "line 5: is no plain YAML (mapping values are not allowed here; text with `: ` in it"),
         ("arms: {a: {learning_rate: fast}}\n", "should be a valid number or 'scale' or 'paper' (it is 'fast')"),
+        ("arms: {a: {sft: {learning_rate: 0}}}\n", "sft.learning_rate: Input should be greater than 0 or 'scale'"),
         ("arms: {a: }\n", "arms.a: must hold keys and values, or {} for none (it is empty)"),
         ("arms: {a: {}}\ncontrasts:\n", "contrasts: must be a list (it is empty)"),
         ("arms: {}\n", "has no arms"),
@@ -176,7 +177,7 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables_and_may_have_expon
     ("setting", "message"),
     [
         ("train.steps", "write PATH=VALUE"),
-        ("decoders.302m.layers=3", "there is no 'decoders.302m'; did you mean 'decoders.302M'?"),
+        ("decoders.302m.layers=3", "decoders.302m.layers: must hold keys and values, or {} for none (it is 3)"),
         ("train.lr_multipliers.conector=1", "train.lr_multipliers.conector: Input should be 'encoder'"),
         ("train.steps.most=3", "train.steps has no keys; set train.steps itself"),
         ("train.steps=true", "train.steps: must be a number (it is True)"),
@@ -208,8 +209,7 @@ def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:
         ({"encoder": {"size": "ViT-X"}}, (), "no encoder 'ViT-X'; did you mean 'ViT-"),
         ({"decoder": "9N"}, (), "no decoder '9N'; did you mean '9M'?"),
         ({"decoder": "larger"}, ("larger_decoder=''",), "no decoder 'larger'; known: 9M, "),
-        ({"sft": {"resolution": 673, "views": 5}}, (), "sft.resolution 673: each of five views has half of it, which"),
-        ({"sft": {"resolution": 336, "views": 5}}, (), "which this scale lacks; give one of 448, 672, 756, 896, 1344"),
+        ({"sft": {"resolution": 336, "views": 5}}, (), "no five-view resolution 336; known: 448, 672, 756"),
         ({"data_mix": {"captions": 1, "texts": 0}}, (), "arm 'base': data_mix lists texts, which the data do not"),
     ],
 )

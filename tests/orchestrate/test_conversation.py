@@ -16,8 +16,9 @@ from mm1_lab.data.shards.readers import chat_prompt, read_conversation
 from mm1_lab.data.tokenizers import SPECIAL, BackendTokenizer, bpe_tokenizer
 from mm1_lab.data.types import Answer
 from mm1_lab.data.world import World
+from mm1_lab.evaluate.run import load_to_answer
 from mm1_lab.model import MM1Processor, build_mm1, library_tokenizer, save_weights
-from mm1_lab.orchestrate.conversation import NEW_WORLD_TOKENS, Chat, load_chat, open_image
+from mm1_lab.orchestrate.conversation import NEW_WORLD_TOKENS, Chat, open_image
 from mm1_lab.orchestrate.exporting import USER_CHAT
 from tests.conftest import evaluation_of
 
@@ -146,7 +147,7 @@ def test_the_precision_is_that_of_evaluation_and_a_cut_answer_is_told(tmp_path: 
     torch.manual_seed(1)
     model = build_mm1(stage, world.tokenizer)
     save_weights(model, tmp_path, stage)
-    chat = load_chat(stage, tmp_path, world)
+    chat = Chat(stage, load_to_answer(stage, tmp_path, world), world)
     head = chat.embedder.decoder.lm_head
     assert head.weight.dtype == torch.bfloat16
     assert len(chat.say("the color of the circle").split()) == NEW_WORLD_TOKENS and chat.is_cut

@@ -30,12 +30,10 @@ from mm1_lab.config import (
     Scale,
     SftRecipe,
     SftStage,
-    Size,
     load_scale,
     load_sweep,
     resolve,
 )
-from mm1_lab.config.cost import expert_padding, training_cost
 from mm1_lab.data.batches import ConversationBatches, make_batch
 from mm1_lab.data.packing import Packer, shares_left_out
 from mm1_lab.data.types import Limits
@@ -199,16 +197,6 @@ def test_each_gpu_holds_its_share() -> None:
     assert nodes.held == 240e9 / 8 + 4e9 + 8 * 3e9 + 2e9, "each node holds the model"
 
 
-def test_experts_that_gpus_do_not_divide_are_counted_with_what_they_are_filled_up_to() -> None:
-    """64 experts on 48 GPUs: two on most of them, and a buffer for 96."""
-    size = Size(layers=2, width=1024, heads=16, experts=64, experts_every=1)
-    assert [expert_padding(size, gpus) for gpus in (8, 48, 64, 256)] == [1, 1.5, 1, 1], "256 divide rows or columns"
-    scale = load_scale("smoke", SCALES)
-    cost = training_cost(0, Network({"decoder": size.parameters().total}, 0, 0), size, "bf16-mixed", 48)
-    held = [gpu_share(one, 48, scale, Hardware(gpu="h100", memory=1)).held for one in (cost, replace(cost, size=None))]
-    assert held[0] / held[1] == pytest.approx(1.5, rel=0.03)
-
-
 def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,14 +213,10 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
     stored = "resources.gradient_checkpointing=false"
     too_small = asked("plan", 0.003, stored, code=2)
     assert asked("run --inline", 0.003, stored, code=2).endswith(too_small) and too_small.count("\n") == 1
-    told = "on each of 1 h100, which has 3 MB (a tenth stays free); use more `workers`{}, or a smaller model"
-    remedy = ", --set resources.gradient_checkpointing=auto"
-    assert told.format(remedy) in too_small, "not a smaller batch than one row"
-    assert told.format("") in asked("plan", 0.003, code=2)
+    told = "on each of 1 h100, of which it may use 2.7 MB; use more `workers`, or a smaller model"
+    assert told in too_small and told in asked("plan", 0.003, code=2)
     moved = asked("plan", 1, "gradient_checkpointing=true", code=2)
     assert "unknown key 'gradient_checkpointing'; did you mean resources.gradient_checkpointing?" in moved
-    several = ("resources.gradient_checkpointing=true", "resources.micro_batch=2")
-    assert told.format(", a smaller resources.micro_batch") in asked("plan", 0.003, *several, code=2)
     assert "2 `workers`, but hardware.count is 1" in asked("plan", 1, "workers={85M: 2}")
     assert "2 `workers`, but hardware.count is 1" in asked("run", 1, "workers={85M: 2}", code=2)
     large = "evaluate.batch_size=4096"

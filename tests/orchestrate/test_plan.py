@@ -158,4 +158,4 @@ def test_sweeps_that_reckon_with_different_gpus_are_planned_one_at_a_time(here: 
         write_text(here / name / "scales" / "smoke.yaml", scale + more)
         write_text(here / name / f"{name}.yaml", "title: T\nrecipe: base\narms: {base: {}}\n")
     error = refused("plan", "a/a.yaml", "b/b.yaml", "--scale", "smoke")
-    assert "b/b.yaml and a/a.yaml differ in hardware; plan them one at a time" in error
+    assert "b/b.yaml and a/a.yaml have different scales or tokenizers; plan them one at a time" in error

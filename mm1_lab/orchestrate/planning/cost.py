@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mm1_lab.config import (
     Cost,
-    DecoderStage,
     EvaluationStage,
     Hardware,
     MultimodalStage,
@@ -26,7 +25,7 @@ from mm1_lab.config import (
     Stage,
     canonical_json,
 )
-from mm1_lab.config.cost import LOGIT_BYTES, expert_padding, keeps_whole_gradients, shard_group
+from mm1_lab.config.cost import LOGIT_BYTES, keeps_whole_gradients, shard_group
 from mm1_lab.files import load_json, machine_cpus
 from mm1_lab.formatting import counted, short
 from mm1_lab.orchestrate.planning.plan import Plan
@@ -145,19 +144,11 @@ def _estimate_on(hardware: Hardware, stage: Stage, network: Network, scale: Scal
             f"or --set hardware.count={workers}"
         )
     elif not share.fits:
-        remedies = "a smaller evaluate.batch_size (--set)"
-        if stage.TRAINS:
-            remedies = "more `workers`"
-            if share.rows > 1:
-                remedies += ", a smaller resources.micro_batch"
-            if not share.recomputes and stage.KIND != "encoder":
-                remedies += ", --set resources.gradient_checkpointing=auto"
-        part = scale.resources.gpus
-        has = f"of which resources.gpus={part:g} gives it" if 0 < part < 1 else "which has"
+        remedy = "more `workers`" if stage.TRAINS else "a smaller evaluate.batch_size (--set)"
         refused = (
             f"{short(cost.state, 'B')} of state and {share.rows} times {short(cost.activations, 'B')} of activations "
-            f"take {short(share.held, 'B')} on each of {counted(workers, hardware.gpu)}, {has} "
-            f"{short(_memory(scale, hardware), 'B')} (a tenth stays free); use {remedies}, or a smaller model"
+            f"take {short(share.held, 'B')} on each of {counted(workers, hardware.gpu)}, of which it may use "
+            f"{short(USABLE * _memory(scale, hardware), 'B')}; use {remedy}, or a smaller model"
         )
     return Estimate(cost, seconds, share, refused)
 
@@ -173,11 +164,11 @@ def _checkpointed(hardware: Hardware, stage: Stage, network: Network, scale: Sca
         return cost, replace(gpu_share(cost, stage.workers(scale), scale, hardware), recomputes=recomputes)
 
     asked = scale.resources.gradient_checkpointing
-    if stage.KIND not in (DecoderStage.KIND, MultimodalStage.KIND, SftStage.KIND):
-        return computed(False)
-    if asked != "auto":
-        return computed(asked)
     cost, stored = computed(False)
+    if asked is False or not cost.divisible:
+        return cost, stored
+    if asked is True:
+        return computed(True)
     if stored.fits and (not stored.divided or 2 * stored.rows * stored.gpus >= cost.rows):
         return cost, stored
     again = computed(True)
@@ -204,12 +195,8 @@ def gpu_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuSha
         copies = cost.copies
         if gpus > 1 and not cost.whole:
             shards = shard_group(gpus, GPUS_OF_A_NODE, cost.state, memory)
-            padded = 1.0
-            if cost.size and cost.size.experts:  # the rest of the network is filled up hardly at all
-                of_experts = cost.size.in_experts() / cost.parameters
-                padded += (expert_padding(cost.size, shards) - 1) * of_experts
-            lasting = padded * (lasting / shards + cost.gathered)
-            gradients *= padded / shards
+            lasting = lasting / shards + cost.gathered
+            gradients /= shards
             copies = 0.0
             if rows < own and keeps_whole_gradients(cost.parameters, memory):
                 lasting += 4.0 * cost.parameters
@@ -317,43 +304,40 @@ def check_feasible(plan: Plan, request: Request) -> None:
     """Raises RequestError for a missing stage whose connector cannot be built, naming the trial; for one with too few
     rows for its `workers`; for a source of which no document fits; and for a prompt of a named benchmark that is longer
     than its model reads. Whole networks are built by `estimate_stages` alone."""
-    for task, stage in plan.missing if request.scale.workers else ():
-        try:
-            stage.workers(request.scale)
-        except RequestError as error:
-            raise RequestError(f"{task.label}: {error}") from None
     evaluations = [stage for _, stage in plan.missing if isinstance(stage, EvaluationStage)]
     if evaluations and request.scale.benchmarks:
         from mm1_lab.evaluate.fitting import check_lengths
 
         check_lengths(evaluations, request.open_data().tokenizer, request.ledger.data_cache)
-    networks = {}
+    built: set[str] = set()
     for task, stage in plan.missing:
         trained = _trained(stage)
-        networks[same_network(trained)] = (task.label, trained)
-    if not networks:
-        return
+        network = same_network(trained)
+        try:
+            stage.workers(request.scale)
+            _check_documents(stage, request)
+            if network not in built:
+                check_networks([trained])
+        except RequestError as error:
+            raise RequestError(f"{task.label}: {error}") from None
+        built.add(network)
 
+
+def _check_documents(stage: Stage, request: Request) -> None:
+    """Raises RequestError for a source or an instruction set of which nothing fits a row."""
     from mm1_lab.data.packing import shares_left_out
     from mm1_lab.data.types import Limits
 
-    for task, stage in plan.missing:
-        if isinstance(stage, SftStage):
-            for name in stage.shares:  # raises if no conversation fits
-                request.open_data().instructions(name, stage.seed, Limits.of(stage))
-        if not isinstance(stage, MultimodalStage) or not stage.drop_overlong:
-            continue
+    if isinstance(stage, SftStage):
+        for name in stage.shares:  # raises if no conversation fits
+            request.open_data().instructions(name, stage.seed, Limits.of(stage))
+    elif isinstance(stage, MultimodalStage) and stage.drop_overlong:
         for name, share in shares_left_out(stage, request.open_data()).items():
             if share == 1:
                 raise RequestError(
-                    f"{task.label}: no {name} document fits {stage.sequence_length} positions with "
-                    f"{stage.picture_tokens} per picture; raise sequence_length, or take fewer image tokens"
+                    f"no {name} document fits {stage.sequence_length} positions with {stage.picture_tokens} per "
+                    "picture; raise sequence_length, or take fewer image tokens"
                 )
-    for label, stage in networks.values():
-        try:
-            check_networks([stage])
-        except RequestError as error:
-            raise RequestError(f"{label}: {error}") from None
 
 
 def check_networks(stages: Iterable[Stage]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,17 +66,14 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         parts.pop()
     numbers: list[int] = []
     for part in parts:
-        first, dash, last = (end.strip() for end in part.partition("-"))
-        last = last if dash else first
-        if not all(end.isdecimal() and len(end) <= 10 and int(end) < 2**32 for end in (first, last)):
+        found = re.fullmatch(r"(\d{1,10})(?: *- *(\d{1,10}))?", part)
+        seeds = range(int(found[1]), int(found[2] or found[1]) + 1) if found else range(0)
+        if not 1 <= len(seeds) <= LONGEST_RANGE or seeds[-1] >= 2**32:
             raise RequestError(
-                f"--seeds {text!r}: give a count (3), a list (5,6,7; one seed with a comma: 100,) or a range "
-                "(300-305), below 2^32"
+                f"--seeds {text!r}: give a count (3), a list (5,6,7; one seed with a comma: 100,) or a range of at "
+                f"most {LONGEST_RANGE:,} (300-305), below 2^32"
             )
-        if not int(first) <= int(last) < int(first) + LONGEST_RANGE:
-            most = f"{LONGEST_RANGE:,}"
-            raise RequestError(f"--seeds {text}: {part} is no range; give the smaller seed first, and at most {most}")
-        numbers += range(int(first), int(last) + 1)
+        numbers += seeds
     if "," in text or "-" in text:
         return tuple(dict.fromkeys(numbers))
     if not 1 <= numbers[0] <= MOST_SEEDS:

@@ -11,8 +11,6 @@ from mm1_lab.orchestrate.planning.cost import Estimate, check_feasible, estimate
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan, path_lengths
 from mm1_lab.orchestrate.planning.request import Request
 
-RECKONED = ("hardware", "images_per_row", "resources", "vocabulary", "workers")
-"""Settings of a scale by which a plan reckons costs, beside those of the stages."""
 STATES = {"done": "reused", "run": "to run", "wait": "waits", "not needed": "not needed", "diverged": "diverged"}
 
 
@@ -21,14 +19,13 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
 
     The costs are those of the missing stages: with `hardware`, GPU-hours and what each GPU holds, otherwise seconds on
     this machine. Raises RequestError for a stage that cannot be built, for training that does not fit the scale's GPUs,
-    and for sweeps whose costs are not reckoned alike.
+    and for sweeps with different scales or tokenizers, by which costs are reckoned.
     """
     first = requests[0]
     for request in requests[1:]:
-        others = [name for name in RECKONED if getattr(request.scale, name) != getattr(first.scale, name)]
-        if others or request.data.tokenizer != first.data.tokenizer:
-            what = ", ".join(others) or "tokenizer"
-            raise RequestError(f"{request.asked} and {first.asked} differ in {what}; plan them one at a time")
+        if request.scale != first.scale or request.data.tokenizer != first.data.tokenizer:
+            sweeps = f"{request.asked} and {first.asked}"
+            raise RequestError(f"{sweeps} have different scales or tokenizers; plan them one at a time")
     plan = make_plan((trial for request in requests for trial in request.trials), first.ledger)
     check_feasible(plan, first)
     notes: list[str] = []
@@ -138,9 +135,8 @@ def arm_lines(trials: Iterable[dict[str, Any]]) -> list[str]:
         arms[f"{trial['sweep']}, {trial['state']}, seed {trial['seed']}"].append(trial["arm"])
     lines = []
     for what, names in arms.items():
-        unbroken = [name.replace(" ", "\N{NO-BREAK SPACE}") for name in names]  # a name stays on its line
-        lines += wrap(f"{what}: {', '.join(unbroken)}", 78, subsequent_indent="  ", break_on_hyphens=False)
-    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+        lines += wrap(f"{what}: {', '.join(names)}", 78, subsequent_indent="  ", break_on_hyphens=False)
+    return lines
 
 
 def _table(stages: Iterable[dict[str, Any]], gpu: str) -> list[str]:

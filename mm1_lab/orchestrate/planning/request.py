@@ -192,11 +192,10 @@ class Request:
     def same_trials(self) -> list[str]:
         """What is to be told of arms that do not differ, as where their steps are rounded alike at this scale."""
         alike = defaultdict(list)
-        first = next(iter(self.trials), None)
         for trial in self.trials:
-            if first and trial.seed == first.seed:  # at the others they are the same, too
-                alike[trial.fingerprint].append(trial.arm)
-        return [f"{' = '.join(arms)} are the same trials" for arms in alike.values() if len(arms) > 1]
+            alike[trial.fingerprint].append(trial.arm)
+        lines = [f"{' = '.join(arms)} are the same trials" for arms in alike.values() if len(arms) > 1]
+        return list(dict.fromkeys(lines))  # the same ones at every seed
 
     def doubtful_claims(self) -> list[str]:
         """What is to be told before a run of claims that it cannot decide."""
@@ -336,16 +335,9 @@ def _identity_without_index(content: DataFile | None) -> DataIdentity:
 
 
 def _with_own_images(scale: Scale, content: DataFile) -> Scale:
-    """The scale with `images_per_row` of the data file's further sources: those of the built-in one with the same
-    reader, unless the scale names the source itself."""
-    from mm1_lab.data.shards.datafile import BUILT_IN
-
-    usual: dict[str, float] = {}
-    for name, reader in BUILT_IN.items():
-        if name in scale.images_per_row or reader == "text":
-            usual.setdefault(reader, scale.images_per_row.get(name, 0.0))
-    images = {name: usual[source.reader] for name, source in content.sources.items() if source.reader in usual}
-    return scale.model_copy(update={"images_per_row": images | scale.images_per_row})
+    """The scale with `images_per_row` of the data file's further sources of text, which have none."""
+    texts = {name: 0.0 for name, source in content.sources.items() if source.reader == "text"}
+    return scale.model_copy(update={"images_per_row": texts | scale.images_per_row})
 
 
 def with_benchmarks(
