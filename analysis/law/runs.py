@@ -34,7 +34,7 @@ class Runs:
 
     title: str
     points: pd.DataFrame
-    """A row per run: name (of its size), params, learning_rate, seed (−1 if unknown), a column per objective, NaN if
+    """A row per run: size (its name), params, learning_rate, seed (−1 if unknown), a column per objective, NaN if
     the run failed."""
     objectives: tuple[Objective, ...]
     """The main one first."""
@@ -71,7 +71,7 @@ def search_runs(variant: Variant) -> Runs:
             continue
         rows.append(
             {
-                "name": trial["arm"].rpartition(" ")[0],  # `9M 0.001` is of 9M
+                "size": trial["arm"].rpartition(" ")[0],  # `9M 0.001` is of 9M
                 "params": params[recipe.decoder],
                 "learning_rate": float(recipe.learning_rate),
                 "seed": trial["seed"],
@@ -120,7 +120,7 @@ def read_runs(path: Path, lower_is_better: bool) -> Runs:
         points["seed"] = pd.factorize(labels(table["seed"], "seed", str(path)), sort=True)[0]
     short = points["params"].map(short_count)
     alike = points["params"].groupby(short).transform("nunique") > 1
-    points["name"] = short.mask(alike, points["params"].map("{:.17g}".format))
+    points["size"] = short.mask(alike, points["params"].map("{:.17g}".format))
 
     twice = points["seed"].ge(0) & points.duplicated(["params", "learning_rate", "seed"])
     if twice.any():

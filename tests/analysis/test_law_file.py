@@ -74,7 +74,7 @@ def test_a_spreadsheets_separators_are_read() -> None:
 def test_sizes_alike_to_three_digits_are_told_apart() -> None:
     sizes = (1_230_000, 1_234_000, 5_000_000, 20_000_000)
     write_csv(Path("results.csv"), exact_rows(sizes))
-    names = read_runs(Path("results.csv"), False).points["name"].unique()
+    names = read_runs(Path("results.csv"), False).points["size"].unique()
     assert names.tolist() == ["1230000", "1234000", "5M", "20M"]
 
 
