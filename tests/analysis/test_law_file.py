@@ -139,9 +139,9 @@ def test_failed_runs_and_spellings(undrawn: None) -> None:
     ("heading", "rows", "told"),
     [
         ("params,learning_rate,scores", grid(), "must be a column 'score'; the file has 'params', 'learning_rate', "),
-        ("", [*grid(), [9e6, "fast", 1.0]], "row 14, column 'learning_rate': 'fast' must be a number from 1e-12"),
-        ("", [*grid(), ["", "", ""], ["", 1e-3, 1.0]], "row 15, column 'params': '' must be a number from 1e-12"),
-        ("", [*grid(), [9e6, "1e-300", 1.0]], "row 14, column 'learning_rate': '1e-300' must be a number from 1e-12"),
+        ("", [*grid(), [9e6, "fast", 1.0]], "row 14, column 'learning_rate': 'fast' must be a positive number"),
+        ("", [*grid(), ["", "", ""], ["", 1e-3, 1.0]], "row 15, column 'params': '' must be a positive number"),
+        ("", [*grid(), [9e6, "-1e-3", 1.0]], "row 14, column 'learning_rate': '-1e-3' must be a positive number"),
         ("", grid((9e6, 85e6)), "fewer than the three sizes"),
         ("", [[*row, ""] for row in grid()], "a row has more cells than the header"),
         (WITH_SEED, [[*row, 1] for row in [*grid(), grid()[0]]], "row 14: has size, rate and seed of a row before"),
