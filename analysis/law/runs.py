@@ -118,10 +118,7 @@ def read_runs(path: Path, lower_is_better: bool) -> Runs:
     points["seed"] = -1
     if "seed" in table:
         points["seed"] = pd.factorize(labels(table["seed"], "seed", str(path)), sort=True)[0]
-    short = points["params"].map(short_count)
-    alike = points["params"].groupby(short).transform("nunique") > 1
-    points["size"] = short.mask(alike, points["params"].map("{:.17g}".format))
-
+    points["size"] = points["params"].map(short_count)
     twice = points["seed"].ge(0) & points.duplicated(["params", "learning_rate", "seed"])
     if twice.any():
         row = points.index[twice][0]
