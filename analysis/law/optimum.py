@@ -64,7 +64,7 @@ def find_optimum(cell: Cell) -> Optimum:
     if means.empty:
         return Optimum(cell, np.nan, np.nan, np.nan, np.nan, f"rates below {np.exp(failed[0]):.3g}: every run failed")
     rates = means.index.to_numpy()
-    drops = (means.max() - means).to_numpy()
+    drops = np.asarray(means.max() - means, np.float64)
     tied = rates[drops == 0]
     peak = float(tied[(len(tied) - 1) // 2])
     cliff = _cliff(rates, drops, peak, failed)

@@ -72,7 +72,7 @@ def write_fits(
 def _law_values(fit: Fit, targets: Mapping[str, float]) -> dict[str, Any]:
     """What law.json says about a fit."""
     law = fit.law
-    values = {
+    values: dict[str, Any] = {
         "objective": fit.objective.column,
         "lower_is_better": fit.objective.lower_is_better,
         "n": 0,
