@@ -70,15 +70,12 @@ def find_optimum(cell: Cell) -> Optimum:
     cliff = _cliff(rates, drops, peak, failed)
 
     worse = rates[drops > 0]
-    bounded_below = min(worse, default=peak) < peak
-    bounded_above = max(worse, default=peak) > peak or cliff < np.inf
-    needs = ""
-    if not bounded_below and not bounded_above:
-        needs = f"rates on both sides of {np.exp(peak):.3g}"
-    elif not bounded_above:
-        needs = f"rates above {np.exp(rates[-1]):.3g}"
-    elif not bounded_below:
-        needs = f"rates below {np.exp(rates[0]):.3g}"
+    open_sides = []
+    if not (worse < peak).any():
+        open_sides.append(f"rates below {np.exp(rates[0]):.3g}")
+    if cliff == np.inf and not (worse > peak).any():
+        open_sides.append(f"rates above {np.exp(rates[-1]):.3g}")
+    needs = " and ".join(open_sides)
 
     usable = rates[rates < cliff]
     left, right = usable[usable < peak], usable[usable > peak]

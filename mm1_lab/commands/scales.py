@@ -146,9 +146,9 @@ def _fit_file(options: argparse.Namespace) -> int:
     for unused in ("sizes", "data", "set", "seeds"):
         if getattr(options, unused) not in (None, [], opt.ONE_SEED):
             raise RequestError(f"--{unused} is for a search; with --from a table is fitted, and nothing is trained")
-    from analysis.law.fit import fit_runs
+    from analysis.law.fit import fit_objective, fit_runs
     from analysis.law.report import write_fits
-    from analysis.law.runs import read_runs
+    from analysis.law.runs import Objective, read_runs
 
     targets = {}
     for part in ("30B" if options.predict is None else options.predict).split(","):
@@ -162,12 +162,11 @@ def _fit_file(options: argparse.Namespace) -> int:
     digest = hashlib.sha256(str(options.file.resolve()).encode()).hexdigest()[:6]
     folder = options.results / "lr_law" / f"{options.file.stem}-{digest}"
     fits = fit_runs(runs)
-    if not fits[0].law:
-        turned = read_runs(options.file, not options.lower_is_better)
-        if fit_runs(turned)[0].law:
-            given = "leave out --lower-is-better" if options.lower_is_better else "add --lower-is-better"
-            best = "highest" if options.lower_is_better else "lowest, as of a loss"
-            raise RequestError(f"--from {options.file}: there is a law only if the best score is the {best}; {given}")
+    turned = Objective("score", not options.lower_is_better)
+    if not fits[0].law and fit_objective(runs.points, turned).law:
+        given = "leave out --lower-is-better" if options.lower_is_better else "add --lower-is-better"
+        best = "highest" if options.lower_is_better else "lowest, as of a loss"
+        raise RequestError(f"--from {options.file}: there is a law only if the best score is the {best}; {given}")
     written = write_fits(folder, runs, fits, targets)
     print(written[-1].read_text(encoding="utf-8"))
     for path in written:

@@ -237,7 +237,8 @@ class _Search(Rounds):
 
     def told(self, winner: Recipe, confirmation: Request) -> str:
         """The winner's curse: what of its score was confirmed, and what not. In Markdown."""
-        searched, further = (", ".join(map(str, one.seeds)) for one in (self.request, confirmation))
+        searched = ", ".join(map(str, self.request.seeds))
+        further = ", ".join(map(str, confirmation.seeds))
         [found] = self.scores(winner)
         [confirmed] = self.scores(winner, confirmation.seeds)
         curse = found - confirmed if self.direction == "maximize" else confirmed - found
