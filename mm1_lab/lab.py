@@ -35,9 +35,9 @@ def plan(sweep: Request) -> pd.DataFrame:
     import pandas as pd
 
     from mm1_lab.orchestrate.planning.plan import make_plan
-    from mm1_lab.orchestrate.recipe_search import all_rounds
+    from mm1_lab.orchestrate.recipe_search import rounds_of
 
-    trials = [trial for part in all_rounds(sweep) for trial in part.trials]
+    trials = [trial for part in rounds_of(sweep, to_the_end=True) for trial in part.trials]
     stages = make_plan(trials, sweep.ledger).stages.values()
     rows = [(one.stage.KIND, one.fingerprint, one.stage.seed, one.state, one.why) for one in stages]
     return pd.DataFrame(rows, columns=["kind", "fingerprint", "seed", "state", "why"])

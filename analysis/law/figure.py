@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy.polynomial import Polynomial
 
-from analysis.law.fit import Fit
+from analysis.law.fit import Fit, to_rates
 from analysis.law.runs import Runs
 from analysis.style import DARK, DASHES, GREY, WIDTH, annotate_head, save, save_pdf, styled
 from mm1_lab.config import PAPER_LAW
@@ -59,7 +59,7 @@ def _draw_scores(axis: Axes, fit: Fit, colours: Any) -> None:
             continue
         best = optimum.log_rate
         top = curve(best - optimum.grid_best)
-        ends = _rates([optimum.low, optimum.high])
+        ends = to_rates([optimum.low, optimum.high])
         axis.plot(ends, [top, top], color=colour, linewidth=2, alpha=0.4)
         axis.plot(np.exp(best), top, marker="d", color=colour, mec="black", markersize=4)
     axis.set_xscale("log")
@@ -82,7 +82,7 @@ def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) 
         params = optimum.cell.params
         ends = [optimum.low, optimum.high]
         shown += ends
-        axis.plot([params, params], _rates(ends), color=colour, linewidth=0.8)
+        axis.plot([params, params], to_rates(ends), color=colour, linewidth=0.8)
         fill = "white" if optimum.needs else colour
         axis.plot(params, math.exp(optimum.log_rate), marker="o", color=colour, mfc=fill)
     if fit.law:
@@ -90,8 +90,8 @@ def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) 
         line = [fit.law.line(params) for params in along]
         best = [point.estimate for point in line]
         bounds = [[point.low, point.high] for point in line]
-        axis.plot(along, _rates(best), color="black", linewidth=1)
-        axis.plot(along, _rates(bounds), color=DARK, linewidth=0.8)
+        axis.plot(along, to_rates(best), color="black", linewidth=1)
+        axis.plot(along, to_rates(bounds), color=DARK, linewidth=0.8)
         for name, params in targets.items():
             log_rate = fit.law.line(params).estimate
             shown.append(log_rate)
@@ -103,11 +103,7 @@ def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) 
     axis.set_xscale("log")
     axis.set_yscale("log")
     # room for optima, predictions and Eq. 1, but not for intervals of many decades
-    axis.set_ylim(_rates([min(shown) - 0.7, max(shown) + 0.7]))
+    axis.set_ylim(to_rates([min(shown) - 0.7, max(shown) + 0.7]))
     axis.set_xlabel("non-embedding parameters N")
     axis.set_ylabel("best η")
     axis.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _rates(log_rates: Any) -> Any:
-    return np.exp(np.clip(log_rates, -500, 500))  # exp overflows beyond 709

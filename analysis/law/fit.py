@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,8 +50,8 @@ class Fit:
     law: Law | None
     why: str
     """Why there is no law."""
-    left_out: dict[str, Interval]
-    """By cell: ln η as predicted by the law through the other sizes."""
+    left_out: dict[float, Interval]
+    """By parameters: ln η as predicted by the law through the other sizes."""
     seeds: int
     """The smallest number of seeds of a cell; 1 if seeds are not given."""
 
@@ -64,47 +65,45 @@ def fit_runs(runs: Runs) -> list[Fit]:
 def fit_objective(points: pd.DataFrame, objective: Objective) -> Fit:
     """Fits the law by one column of scores."""
     sign = -1.0 if objective.lower_is_better else 1.0
-    optima = []
-    for (params, name), rows in points.groupby(["params", "name"]):
-        rates = rows["learning_rate"].to_numpy(np.float64)
+    optima, used = [], []
+    seeds = []
+    for (params, size), rows in points.groupby(["params", "size"]):
         cell = Cell(
-            name=str(name),
+            name=str(size),
             params=float(str(params)),
-            log_rates=np.round(np.log(rates), 10),
+            log_rates=np.round(np.log(rows["learning_rate"].to_numpy(np.float64)), 10),
             scores=sign * rows[objective.column].to_numpy(np.float64),
             seeds=rows["seed"].to_numpy(np.int64),
         )
-        optima.append(find_optimum(cell))
-    used = [optimum for optimum in optima if not optimum.needs]
-    seeds = min((_fewest_seeds(optimum.cell) for optimum in used), default=0)
+        optimum = find_optimum(cell)
+        optima.append(optimum)
+        if not optimum.needs:
+            used.append(optimum)
+            seeds.append(int(rows.groupby("learning_rate")["seed"].nunique().min()))
     sizes = {optimum.cell.params for optimum in used}
-    if len(sizes) < FEWEST_SIZES:
-        why = [f"{counted(len(sizes), 'bracketed size')} of the {FEWEST_SIZES} that a law takes"]
-        for optimum in optima:
-            if optimum.needs:
-                why.append(f"{optimum.cell.name} needs {optimum.needs}")
-        return Fit(objective, tuple(optima), None, "; ".join(why), {}, seeds)
+    law = None
+    why = ""
     left_out = {}
-    for one in used:
-        others = [optimum for optimum in used if optimum.cell.params != one.cell.params]
-        left_out[one.cell.name] = fit_law(others).predict(one.cell.params)
-    return Fit(objective, tuple(optima), fit_law(used), "", left_out, seeds)
-
-
-def _fewest_seeds(cell: Cell) -> int:
-    """The seeds of the rate that has the fewest."""
-    return int(pd.Series(cell.seeds).groupby(cell.log_rates).nunique().min())
+    if len(sizes) < FEWEST_SIZES:
+        missing = [f"{optimum.cell.name} needs {optimum.needs}" for optimum in optima if optimum.needs]
+        why = "; ".join([f"{counted(len(sizes), 'bracketed size')} of the {FEWEST_SIZES} that a law takes", *missing])
+    else:
+        law = fit_law(used)
+        for params in sizes:
+            others = [optimum for optimum in used if optimum.cell.params != params]
+            left_out[params] = fit_law(others).predict(params)
+    return Fit(objective, tuple(optima), law, why, left_out, min(seeds, default=0))
 
 
 def fit_law(optima: Sequence[Optimum]) -> Law:
     """The line through optima of two or more sizes; of two optima, it is without intervals (NaN)."""
-    x = np.array([[math.log(optimum.cell.params), 1.0] for optimum in optima])
-    y = np.array([optimum.log_rate for optimum in optima])
-    solve = np.linalg.pinv(x)
-    slope, constant = (solve @ y).tolist()
-    freedom = len(y) - 2
-    rest = y - x @ [slope, constant]
-    variance = float((rest**2).sum()) / freedom if freedom else math.nan
+    design = np.array([[math.log(optimum.cell.params), 1.0] for optimum in optima])
+    log_rates = np.array([optimum.log_rate for optimum in optima])
+    solve = np.linalg.pinv(design)
+    slope, constant = (solve @ log_rates).tolist()
+    residuals = log_rates - design @ [slope, constant]
+    freedom = len(optima) - 2
+    variance = float((residuals**2).sum()) / freedom if freedom else math.nan
     covariance = variance * solve @ solve.T
     slope_error, constant_error = np.sqrt(np.diag(covariance)).tolist()
     return Law(
@@ -113,3 +112,8 @@ def fit_law(optima: Sequence[Optimum]) -> Law:
         covariance=covariance,
         scatter=math.sqrt(variance),
     )
+
+
+def to_rates(log_rates: Any) -> Any:
+    """exp of a number or an array, which intervals of hundreds of decades do not overflow."""
+    return np.exp(np.clip(log_rates, -500, 500))

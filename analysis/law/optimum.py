@@ -58,32 +58,29 @@ def find_optimum(cell: Cell) -> Optimum:
     """The optimum of a cell; `log_rate` is NaN if no score is finite."""
     at_rates = pd.Series(_without_luck(cell)).groupby(cell.log_rates)
     # a rate at which half of the seeds fail is no rate to train at
-    trainable = at_rates.mean().where(at_rates.count() * 2 > at_rates.size())
-    rates = np.asarray(trainable.index, np.float64)
-    means = np.asarray(trainable, np.float64)
-    known = np.isfinite(means)
-    if not known.any():
-        return Optimum(cell, np.nan, np.nan, np.nan, np.nan, f"rates below {np.exp(rates[0]):.3g}: every run failed")
-    tied = np.flatnonzero(means == np.nanmax(means))
-    best = int(tied[(len(tied) - 1) // 2])
-    peak = float(rates[best])
-    cliff = _cliff(rates, means, best)
+    is_failed = at_rates.count() * 2 <= at_rates.size()
+    failed = is_failed.index[is_failed].to_numpy()
+    means = at_rates.mean()[~is_failed]
+    if means.empty:
+        return Optimum(cell, np.nan, np.nan, np.nan, np.nan, f"rates below {np.exp(failed[0]):.3g}: every run failed")
+    rates = means.index.to_numpy()
+    drops = np.asarray(means.max() - means, np.float64)
+    tied = rates[drops == 0]
+    peak = float(tied[(len(tied) - 1) // 2])
+    cliff = _cliff(rates, drops, peak, failed)
 
-    worse_below = (means[:best] < means[best]).any()
-    worse_above = (means[best + 1 :] < means[best]).any() or np.isfinite(cliff)
-    lowest, highest = np.exp(rates[known][[0, -1]])
-    needs = ""
-    if not worse_below and not worse_above:
-        needs = f"rates on both sides of {np.exp(peak):.3g}"
-    elif not worse_above:
-        needs = f"rates above {highest:.3g}"
-    elif not worse_below:
-        needs = f"rates below {lowest:.3g}"
+    worse = rates[drops > 0]
+    open_sides = []
+    if not (worse < peak).any():
+        open_sides.append(f"rates below {np.exp(rates[0]):.3g}")
+    if cliff == np.inf and not (worse > peak).any():
+        open_sides.append(f"rates above {np.exp(rates[-1]):.3g}")
+    needs = " and ".join(open_sides)
 
-    usable = rates[known & (rates < cliff)]
+    usable = rates[rates < cliff]
     left, right = usable[usable < peak], usable[usable > peak]
     low = float(max(left, default=peak))
-    high = float(min(right, default=cliff if np.isfinite(cliff) else peak))
+    high = float(min(right, default=cliff if cliff < np.inf else peak))
     optimum = Optimum(cell, peak, low, high, grid_best=peak, needs=needs)
     if len(usable) < 3:
         return optimum
@@ -112,22 +109,19 @@ def _without_luck(cell: Cell) -> Floats:
     return scores
 
 
-def _cliff(rates: Floats, means: Floats, best: int) -> float:
-    """The first rate above the best at which half of the runs failed, or the score has dropped far more than it drops
-    below the best; infinite if there is none."""
-    peak = rates[best]
-    failed = min(rates[np.isnan(means) & (rates > peak)], default=np.inf)
-    below = np.isfinite(means) & (rates < peak)
-    above = np.isfinite(means) & (rates > peak) & (rates < failed)
-    if not below.any():
-        return float(failed)
-    # two rates below, however far: a curve whose top is right of the best rate drops little to the first
-    below &= rates >= min(peak - REACH, *rates[below][-2:])
-    drops = means[best] - means
-    # a smooth curve drops with the square of the distance, so a rate twice as far may drop four times as much
-    farther = np.maximum((rates[above] - peak) / (peak - rates[below].min()), 1.0)
-    fallen = drops[above] > CLIFF * drops[below].max() * farther**2
-    return float(min(rates[above][fallen], default=failed))
+def _cliff(rates: Floats, drops: Floats, peak: float, failed: Floats) -> float:
+    """The first rate above the peak at which half of the runs failed, or the score has dropped far more than it drops
+    below the peak; infinite if there is none."""
+    bounds = [np.inf, *failed[failed > peak]]
+    below, above = rates < peak, rates > peak
+    if below.any():
+        # two rates below, however far: a curve whose top is right of the best rate drops little to the first
+        below &= rates >= min(peak - REACH, *rates[below][-2:])
+        # a smooth curve drops with the square of the distance, so a rate twice as far may drop four times as much
+        farther = np.maximum((rates[above] - peak) / (peak - rates[below][0]), 1.0)
+        fallen = drops[above] > CLIFF * drops[below].max() * farther**2
+        bounds += [*rates[above][fallen]]
+    return float(min(bounds))
 
 
 def _interpolated(optimum: Optimum, window: Floats, end: float) -> Optimum:
@@ -142,29 +136,29 @@ def _interpolated(optimum: Optimum, window: Floats, end: float) -> Optimum:
     degree = min(3, len(window) - 1)
     if len(scores) <= degree + 1 + offsets.shape[1]:
         degree = 2  # four rates and one seed: a parabola leaves a residual, a cubic does not
-    powers = (cell.log_rates[chosen] - centre)[:, None] ** np.arange(degree + 1)
-    design = np.hstack([powers, offsets])
+    design = np.hstack([(cell.log_rates[chosen] - centre)[:, None] ** np.arange(degree + 1), offsets])
     solve = np.linalg.pinv(design)
     curve = (solve @ scores)[: degree + 1]
-    found = replace(
+    low, high = optimum.low, optimum.high
+    freedom = len(scores) - np.linalg.matrix_rank(design)
+    if freedom > 0:
+        # Parametric bootstrap: the runs are drawn anew around the fitted curve. The noise is known from few residuals
+        # only, so each draw has its own (as in Student's t); resampling them would give too short intervals.
+        generator = np.random.default_rng(0)
+        fitted = design @ solve @ scores
+        squares = ((scores - fitted) ** 2).sum()
+        noise = np.sqrt(squares / generator.chisquare(freedom, DRAWS))
+        drawn = fitted + noise[:, None] * generator.normal(size=(DRAWS, len(scores)))
+        tops = _tops(drawn @ solve[: degree + 1].T, ends)
+        low, high = (centre + np.quantile(tops, (0.025, 0.975))).tolist()
+    return replace(
         optimum,
         log_rate=centre + float(_tops(curve[None], ends)[0]),
+        low=low,
+        high=high,
         window=(start, float(window[-1])),
         coefficients=curve,
     )
-    fitted = design @ solve @ scores
-    freedom = len(scores) - np.linalg.matrix_rank(design)
-    if freedom == 0:
-        return found
-    # Parametric bootstrap: the runs are drawn anew around the fitted curve. The noise is known from few residuals only,
-    # so each draw has its own (as in Student's t); resampling so few residuals would give too short intervals.
-    generator = np.random.default_rng(0)
-    squares = ((scores - fitted) ** 2).sum()
-    noise = np.sqrt(squares / generator.chisquare(freedom, DRAWS))
-    drawn = fitted + noise[:, None] * generator.normal(size=(DRAWS, len(scores)))
-    tops = _tops(drawn @ solve[: degree + 1].T, ends)
-    low, high = centre + np.quantile(tops, (0.025, 0.975))
-    return replace(found, low=float(low), high=float(high))
 
 
 def _seed_offsets(seeds: NDArray[np.int64]) -> Floats:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.law.figure import draw_law, sized
-from analysis.law.fit import VERDICT_SEEDS, Fit, fit_runs
+from analysis.law.fit import VERDICT_SEEDS, Fit, fit_runs, to_rates
 from analysis.law.runs import Runs, search_runs
 from analysis.statistics import UNKNOWN, Interval
 from analysis.table import Table, to_latex, to_markdown, write_csv
@@ -51,16 +51,12 @@ def write_fits(
 ) -> list[Path]:
     """Writes all files of the fits, of which the first is the main one; `table.md` last and atomically."""
     folder.mkdir(parents=True, exist_ok=True)
-    points = folder / "points.csv"
-    named = runs.points.rename(columns={"name": "size"})
-    write_text(points, named.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
+    points, law, table = folder / "points.csv", folder / "law.json", folder / "table.md"
+    write_text(points, runs.points.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
     frames = [_optima(fit) for fit in fits]
     optima = write_csv(pd.concat(frames), folder / "optima.csv")
-    law = folder / "law.json"
-    values = [_law_values(fit, targets) for fit in fits]
-    write_json(law, {"source": runs.title, "fits": values})
+    write_json(law, {"source": runs.title, "fits": [_law_values(fit, targets) for fit in fits]})
     drawn = draw_law(runs, fits, targets, folder / "figure", latex)
-    table = folder / "table.md"
     if latex:
         tables = [_optima_table(frame, f"By {fit.objective.column}") for fit, frame in zip(fits, frames, strict=True)]
         write_text(folder / "table.tex", to_latex(*tables))
@@ -76,39 +72,41 @@ def write_fits(
 def _law_values(fit: Fit, targets: Mapping[str, float]) -> dict[str, Any]:
     """What law.json says about a fit."""
     law = fit.law
-    terms = {"ln N": law.slope, "constant": law.constant} if law else {}
-    predictions = []
-    if law:
-        for name, params in targets.items():
-            rate, low, high = map(_number, _rates(law.predict(params)))
-            row = {"size": name, "params": params, "value": rate, "low": low, "high": high}
-            predictions.append(row | {"mm1": PAPER_LAW.rate(params)})
-    return {
+    values: dict[str, Any] = {
         "objective": fit.objective.column,
         "lower_is_better": fit.objective.lower_is_better,
-        "n": int(law.slope.degrees_of_freedom) + 2 if law else 0,
+        "n": 0,
         "seeds": fit.seeds,
-        "coefficients": {name: _number(term.estimate) for name, term in terms.items()} or None,
-        "intervals": {name: [_number(term.low), _number(term.high)] for name, term in terms.items()} or None,
+        "coefficients": None,
+        "intervals": None,
         "why": fit.why or None,
-        "degrees_of_freedom": law.slope.degrees_of_freedom if law else None,
-        "scatter": _number(law.scatter) if law else None,
-        "predictions": predictions,
+        "degrees_of_freedom": None,
+        "scatter": None,
+        "predictions": [],
     }
+    if law is None:
+        return values
+    terms = {"ln N": law.slope, "constant": law.constant}
+    values["n"] = law.slope.degrees_of_freedom + 2
+    values["coefficients"] = {name: _number(term.estimate) for name, term in terms.items()}
+    values["intervals"] = {name: [_number(term.low), _number(term.high)] for name, term in terms.items()}
+    values["degrees_of_freedom"] = law.slope.degrees_of_freedom
+    values["scatter"] = _number(law.scatter)
+    for name, params in targets.items():
+        rate, low, high = map(_number, _rates(law.predict(params)))
+        prediction = {"size": name, "params": params, "value": rate, "low": low, "high": high}
+        values["predictions"].append(prediction | {"mm1": PAPER_LAW.rate(params)})
+    return values
 
 
-def _number(value: float) -> float | None:
-    return float(f"{value:.10g}") if math.isfinite(value) else None
+def _number(value: float) -> float:
+    return float(f"{value:.10g}")
 
 
-def _exp(log_rate: float) -> float:
-    """exp, or NaN if the result is not a number or does not fit a float."""
-    return math.exp(log_rate) if abs(log_rate) < 700 else math.nan
-
-
-def _rates(log: Interval) -> tuple[float, float, float]:
+def _rates(log_rate: Interval) -> list[float]:
     """A rate and its interval."""
-    return _exp(log.estimate), _exp(log.low), _exp(log.high)
+    rates: list[float] = to_rates([log_rate.estimate, log_rate.low, log_rate.high]).tolist()
+    return rates
 
 
 def _optima(fit: Fit) -> pd.DataFrame:
@@ -116,16 +114,16 @@ def _optima(fit: Fit) -> pd.DataFrame:
     rows = []
     for optimum in fit.optima:
         cell = optimum.cell
-        left_out = _rates(fit.left_out.get(cell.name, UNKNOWN))
+        left_out = _rates(fit.left_out.get(cell.params, UNKNOWN))
         rows.append(
             {
                 "objective": fit.objective.column,
                 "size": cell.name,
                 "params": cell.params,
-                "optimum": _exp(optimum.log_rate),
-                "low": _exp(optimum.low),
-                "high": _exp(optimum.high),
-                "grid_best": _exp(optimum.grid_best),
+                "optimum": to_rates(optimum.log_rate),
+                "low": to_rates(optimum.low),
+                "high": to_rates(optimum.high),
+                "grid_best": to_rates(optimum.grid_best),
                 "in_law": int(bool(fit.law) and not optimum.needs),
                 "left_out_prediction": left_out[0],
                 "left_out_low": left_out[1],
@@ -147,20 +145,19 @@ def _optima_table(optima: pd.DataFrame, title: str = "") -> Table:
                 "size": sized(row["size"], row["params"]),
                 "best η": _with_range(row["optimum"], row["low"], row["high"]),
                 "predicted without it": left_out,
-                "best tried": _with_range(row["grid_best"]),
+                "best tried": row["grid_best"],
                 "not bracketed: needs": row["needs"],
                 "runs": row["runs"],
                 "failed": row["failed"],
             }
         )
-    return Table(title, pd.DataFrame(rows))
+    return Table(title, pd.DataFrame(rows), formats={"best tried": ".3g"})
 
 
-def _with_range(value: float, low: float = math.nan, high: float = math.nan) -> str:
+def _with_range(value: float, low: float, high: float) -> str:
     if math.isnan(value):
         return ""
-    text = f"{value:.3g}"
-    return text if math.isnan(low) or math.isnan(high) else f"{text} [{low:.3g}, {high:.3g}]"
+    return f"{value:.3g}" if math.isnan(low) else f"{value:.3g} [{low:.3g}, {high:.3g}]"
 
 
 def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
@@ -180,7 +177,7 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
         falls = "falls" if slope.high < 0 else "rises" if slope.low > 0 else "may fall or rise"
         within = "within" if slope.low <= PAPER_LAW.slope <= slope.high else "outside"
         says = f"The optimum {falls} with size; MM1's slope lies {within} the interval"
-    says += f". The optima scatter around the law by a factor of {_exp(fit.law.scatter):.2f}."
+    says += f". The optima scatter around the law by a factor of {math.exp(fit.law.scatter):.2f}."
     lines = [head, says]
     for name, params in targets.items():
         rates = _with_range(*_rates(fit.law.predict(params)))

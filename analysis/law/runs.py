@@ -35,7 +35,7 @@ class Runs:
 
     title: str
     points: pd.DataFrame
-    """A row per run: name (of its size), params, learning_rate, seed (−1 if unknown), a column per objective, NaN if
+    """A row per run: size (its name), params, learning_rate, seed (−1 if unknown), a column per objective, NaN if
     the run failed."""
     objectives: tuple[Objective, ...]
     """The main one first."""
@@ -72,7 +72,7 @@ def search_runs(variant: Variant) -> Runs:
             continue
         rows.append(
             {
-                "name": trial["arm"].rpartition(" ")[0],  # `9M 0.001` is of 9M
+                "size": trial["arm"].rpartition(" ")[0],  # `9M 0.001` is of 9M
                 "params": params[recipe.decoder],
                 "learning_rate": float(recipe.learning_rate),
                 "seed": trial["seed"],
@@ -111,18 +111,15 @@ def read_runs(path: Path, lower_is_better: bool) -> Runs:
         values = []
         for row, text in table[column].str.strip().items():
             try:
-                values.append(_score(text) if column == "score" else _size_or_rate(text))
+                values.append(_score(text) if column == "score" else parse_count(text))
             except ValueError:
-                wants = "a number, or empty if the run failed" if column == "score" else "a number from 1e-12 to 1e21"
+                wants = "a number, or empty if the run failed" if column == "score" else "a positive number"
                 raise RequestError(f"{path}, row {row}, column {column!r}: {text!r} must be {wants}") from None
         points[column] = values
     points["seed"] = -1
     if "seed" in table:
         points["seed"] = pd.factorize(labels(table["seed"], "seed", str(path)), sort=True)[0]
-    short = points["params"].map(short_count)
-    alike = points["params"].groupby(short).transform("nunique") > 1
-    points["name"] = short.mask(alike, points["params"].map("{:.17g}".format))
-
+    points["size"] = points["params"].map(short_count)
     twice = points["seed"].ge(0) & points.duplicated(["params", "learning_rate", "seed"])
     if twice.any():
         row = points.index[twice][0]
@@ -134,10 +131,3 @@ def read_runs(path: Path, lower_is_better: bool) -> Runs:
 
 def _score(text: str) -> float:
     return math.nan if text.lower() in FAILED else float(text)
-
-
-def _size_or_rate(text: str) -> float:
-    value = parse_count(text)
-    if not 1e-12 <= value <= 1e21:  # a typing error, which would overflow the figure
-        raise ValueError
-    return value

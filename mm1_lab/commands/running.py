@@ -45,11 +45,13 @@ if TYPE_CHECKING:
 def plan(options: argparse.Namespace) -> int:
     """Show what would run and what it would cost."""
     from mm1_lab.orchestrate.planning.plan_text import plan_text, plan_values
-    from mm1_lab.orchestrate.recipe_search import all_rounds
+    from mm1_lab.orchestrate.recipe_search import rounds_of
 
     if options.vary and len(options.sweeps) > 1:
         raise RequestError("--vary changes one recipe; give one")
-    requests = [part for sweep in options.sweeps for part in all_rounds(_request(options, sweep, keep=False))]
+    requests = []
+    for sweep in options.sweeps:
+        requests += rounds_of(_request(options, sweep, keep=False), to_the_end=True)
     values = plan_values(requests)
     if options.json:
         print_json(values)
@@ -98,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     from analysis import draw_sweep, sweep_in_short
     from mm1_lab.orchestrate.execution.executor import Leaving, make_executor
-    from mm1_lab.orchestrate.recipe_search import run_request, trials_so_far
+    from mm1_lab.orchestrate.recipe_search import rounds_of, run_request
     from mm1_lab.orchestrate.sweeping import forget_trials, looks_of, run_until_decided
     from mm1_lab.orchestrate.tracking.trackers import import_tracker
 
@@ -122,7 +124,8 @@ def run(options: argparse.Namespace) -> int:
     with executor:
         try:
             if options.anew:
-                forget_trials(trials_so_far(request), request, executor)
+                trials = [trial for part in rounds_of(request) for trial in part.trials]
+                forget_trials(trials, request, executor)
             if looks:
                 from analysis.judging.looks import open_arms
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, option, repeated, request_of, switch
-from mm1_lab.config import GATES, Check, RequestError, nearest, parse_count
+from mm1_lab.config import FEWEST_SIZES, GATES, Check, RequestError, nearest, parse_count
 from mm1_lab.files import PUBLISHED, PUBLISHED_CONTROLS, here_or_shipped
 from mm1_lab.results import Ledger, variant_name
 
@@ -113,13 +113,21 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     if options.file:
         return _fit_file(options)
     from mm1_lab.orchestrate.execution.executor import make_executor
-    from mm1_lab.orchestrate.lr_search import choose_sizes, predicted_sizes, run_search, with_sizes
+    from mm1_lab.orchestrate.lr_search import decoder_sizes, run_search, with_sizes
 
     if options.lower_is_better:
         raise RequestError("--lower-is-better needs --from, as it applies to measurements from a file")
     request = request_of(options, "lr_law")
-    sizes = choose_sizes(",".join(request.sweep.arms) if options.sizes is None else options.sizes, request.scale)
-    predicted = predicted_sizes(options.predict, sizes, request.scale)
+    scale = request.scale
+    chosen = ",".join(request.sweep.arms) if options.sizes is None else options.sizes
+    sizes = decoder_sizes("--sizes", chosen, scale)
+    if len(sizes) < FEWEST_SIZES:
+        raise RequestError(f"--sizes {chosen}: fitting a law with its uncertainty needs three sizes or more")
+    if options.predict is None:
+        known = decoder_sizes("--predict", ",".join(scale.decoders), scale)
+        predicted = {name: params for name, params in known.items() if params > max(sizes.values())}
+    else:
+        predicted = decoder_sizes("--predict", options.predict, scale)
     request = with_sizes(request, sizes)
     request.ledger.check_writable()
 
@@ -138,9 +146,9 @@ def _fit_file(options: argparse.Namespace) -> int:
     for unused in ("sizes", "data", "set", "seeds"):
         if getattr(options, unused) not in (None, [], opt.ONE_SEED):
             raise RequestError(f"--{unused} is for a search; with --from a table is fitted, and nothing is trained")
-    from analysis.law.fit import fit_runs
+    from analysis.law.fit import fit_objective, fit_runs
     from analysis.law.report import write_fits
-    from analysis.law.runs import read_runs
+    from analysis.law.runs import Objective, read_runs
 
     targets = {}
     for part in ("30B" if options.predict is None else options.predict).split(","):
@@ -154,12 +162,11 @@ def _fit_file(options: argparse.Namespace) -> int:
     digest = hashlib.sha256(str(options.file.resolve()).encode()).hexdigest()[:6]
     folder = options.results / "lr_law" / f"{options.file.stem}-{digest}"
     fits = fit_runs(runs)
-    if not fits[0].law:
-        turned = read_runs(options.file, not options.lower_is_better)
-        if fit_runs(turned)[0].law:
-            given = "leave out --lower-is-better" if options.lower_is_better else "add --lower-is-better"
-            best = "highest" if options.lower_is_better else "lowest, as of a loss"
-            raise RequestError(f"--from {options.file}: there is a law only if the best score is the {best}; {given}")
+    turned = Objective("score", not options.lower_is_better)
+    if not fits[0].law and fit_objective(runs.points, turned).law:
+        given = "leave out --lower-is-better" if options.lower_is_better else "add --lower-is-better"
+        best = "highest" if options.lower_is_better else "lowest, as of a loss"
+        raise RequestError(f"--from {options.file}: there is a law only if the best score is the {best}; {given}")
     written = write_fits(folder, runs, fits, targets)
     print(written[-1].read_text(encoding="utf-8"))
     for path in written:

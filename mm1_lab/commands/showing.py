@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 )
 def status(options: argparse.Namespace) -> int:
     """Show which trials are done, missing, or failed and why."""
-    from mm1_lab.orchestrate.recipe_search import so_far
+    from mm1_lab.orchestrate.recipe_search import rounds_of
     from mm1_lab.orchestrate.status import Asked, status_text, status_values
 
     stages = None
@@ -48,7 +48,7 @@ def status(options: argparse.Namespace) -> int:
         request = request_of(options, options.sweep)
         if options.seeds is None:
             request = request.at_seeds({row.seed for row in read_trials(request.folder)})
-        request = so_far(request)
+        request = rounds_of(request)[0]
         asked = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
         sweeps = [Asked(request.sweep, request.variant, request.scale_name, asked)]
         stages = {stage.fingerprint for trial in request.trials for stage in trial.evaluation.chain()}
@@ -79,12 +79,14 @@ def status(options: argparse.Namespace) -> int:
 )
 def show(options: argparse.Namespace) -> int:
     """Show the arms of a sweep, one resolved arm, or the differences between two."""
-    from mm1_lab.orchestrate.recipe_search import so_far
+    from mm1_lab.orchestrate.recipe_search import rounds_of
     from mm1_lab.orchestrate.status import show_text, show_values
 
     if len(options.arms) > 2:
         raise RequestError(f"show: {len(options.arms)} arms were given; give one, or two to compare them")
-    request = so_far(_about(options, options.arms))
+    request = _about(options, options.arms)
+    if not options.arms or not set(options.arms) <= set(request.sweep.arms):  # a search has made further ones
+        request = rounds_of(request)[0]
     if options.json:
         print_json(show_values(request, options.arms))
     else:

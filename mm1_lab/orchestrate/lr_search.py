@@ -9,11 +9,12 @@ All state is in the ledger, so the same command resumes a search, and a kill at 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 from typing import ClassVar
 
-from mm1_lab.config import FEWEST_SIZES, RateSearch, Recipe, RequestError, Scale, nearest
+from mm1_lab.config import RateSearch, Recipe, RequestError, Scale, nearest
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.plan import Plan
@@ -41,8 +42,8 @@ class Rounds(ABC):
     def read(self, folder: Path, recipe: Recipe) -> tuple[float, ...]:
         """The scores that count, from a finished trial's folder."""
 
-    def scores(self, recipe: Recipe, seeds: Sequence[int] = ()) -> tuple[float, ...] | None:
-        """The recipe's mean scores over these seeds, by default the request's; None while one lacks them."""
+    def scores(self, recipe: Recipe, seeds: Sequence[int] = ()) -> tuple[float, ...]:
+        """The recipe's mean scores over these seeds, by default the request's; empty while one lacks them."""
         ledger = self.request.ledger
         found = []
         for seed in seeds or self.request.seeds:
@@ -54,7 +55,7 @@ class Rounds(ABC):
                 elif ledger.diverged().keys() & {stage.fingerprint for stage in evaluation.chain()}:
                     self._known[fingerprint] = self.DIVERGED
                 else:
-                    return None
+                    return ()
             found.append(self._known[fingerprint])
         return tuple(fmean(values) for values in zip(*found, strict=True))
 
@@ -70,11 +71,11 @@ def run_rounds(
     while True:
         request = request.with_arms(arms)
         plan, work_list = complete(request, executor, draw)
-        if any(search.scores(recipe) is None for recipe in arms.values()):
+        if not all(map(search.scores, arms.values())):
             return request, plan, work_list, False
-        if arms.keys() == (more := search.arms()).keys():
+        known, arms = arms, search.arms()
+        if arms.keys() == known.keys():
             return request, plan, work_list, True
-        arms = more
 
 
 def run_search(request: Request, executor: Executor, draw: Draw) -> int:
@@ -89,35 +90,16 @@ def run_search(request: Request, executor: Executor, draw: Draw) -> int:
     return 0 if finished and scored else 1
 
 
-def choose_sizes(text: str, scale: Scale) -> list[str]:
-    """The scale's decoders in `text` (`9M,1.2B`), smallest first. Raises RequestError."""
-    sizes = set(_names(text, scale, "--sizes"))
-    if len(sizes) < FEWEST_SIZES:
-        raise RequestError(f"--sizes {text}: fitting a law with its uncertainty needs three sizes or more")
-    return sorted(sizes, key=lambda name: _parameters(name, scale))
-
-
-def predicted_sizes(text: str | None, fitted: Sequence[str], scale: Scale) -> dict[str, float]:
-    """Counted parameters by name, of the decoders in `text` (`--predict`) or by default of all larger than the
-    fitted."""
-    if text is None:
-        names = [name for name in scale.decoders if _parameters(name, scale) > _parameters(fitted[-1], scale)]
-    else:
-        names = _names(text, scale, "--predict")
-    return {name: _parameters(name, scale) for name in names}
-
-
-def _names(text: str, scale: Scale, option: str) -> list[str]:
-    names = [part.strip() for part in text.split(",")]
-    for name in names:
+def decoder_sizes(option: str, text: str, scale: Scale) -> dict[str, float]:
+    """Parameters without embeddings of the decoders that `option` names in `text` (`9M,1.2B`), smallest first. Raises
+    RequestError."""
+    sizes = {}
+    for part in text.split(","):
+        name = part.strip()
         if name not in scale.decoders:
             raise RequestError(f"{option}: this scale has no decoder of {name!r}{nearest(name, scale.decoders)}")
-    return names
-
-
-def _parameters(name: str, scale: Scale) -> float:
-    """Counted parameters without embeddings."""
-    return float(scale.decoders[name].parameters().dense)
+        sizes[name] = float(scale.decoders[name].parameters().dense)
+    return dict(sorted(sizes.items(), key=itemgetter(1)))
 
 
 def with_sizes(request: Request, sizes: Iterable[str]) -> Request:
@@ -133,7 +115,7 @@ def with_sizes(request: Request, sizes: Iterable[str]) -> Request:
 class RateGrids(Rounds):
     """The learning rates of each size: those that were run, and the next."""
 
-    DIVERGED = (-math.inf, math.inf)
+    DIVERGED = (-math.inf, -math.inf)
 
     def __init__(self, request: Request) -> None:
         """`request` has an arm per size. Raises RequestError if its trials leave one out, or one is tuned."""
@@ -148,6 +130,8 @@ class RateGrids(Rounds):
                     "pre-training; remove its sft"
                 )
         super().__init__(request)
+        folder = request.folder
+        self._before = read_manifest(folder).sweep.arms if (folder / "sweep.json").exists() else {}
         search = request.sweep.search
         self.settings = search if isinstance(search, RateSearch) else RateSearch()
 
@@ -156,27 +140,23 @@ class RateGrids(Rounds):
         for size, start in self.request.sweep.arms.items():
             first = self.request.resolve(size, start, self.request.seeds[0])
             rates = self._rates(start, first.evaluation.model.training.learning_rate)
-            for rate in sorted({*rates, *self._run_before(size, start)}):
+            for rate in sorted({*rates, *self._run_before(start)}):
                 arms[f"{size} {rate:g}"] = _at(start, rate)
         return arms
 
-    def _run_before(self, size: str, start: Recipe) -> list[float]:
+    def _run_before(self, start: Recipe) -> list[float]:
         """Rates of a size that an earlier search, at more seeds, has run: another one may have been at the edge."""
-        folder = self.request.folder
-        before = read_manifest(folder).sweep.arms if (folder / "sweep.json").exists() else {}
         found = []
-        for arm, recipe in before.items():
+        for recipe in self._before.values():
             rate = recipe.learning_rate
-            if not isinstance(rate, float) or arm != f"{size} {rate:g}" or recipe != _at(start, rate):
-                continue
-            if self.scores(recipe) is not None:
+            if isinstance(rate, float) and recipe == _at(start, rate) and self.scores(recipe):
                 found.append(rate)
         return found
 
     def read(self, folder: Path, recipe: Recipe) -> tuple[float, ...]:
-        """The mean score at the largest number of shots (higher is better), and the held-out loss."""
+        """The mean score at the largest number of shots, and minus the held-out loss: higher is better."""
         _, average, loss = search_scores(folder, recipe.data_mix.shares())
-        return average, loss
+        return average, -loss
 
     def _rates(self, start: Recipe, guess: float) -> list[float]:
         """A size's rates: a grid around its guess, and those beyond its edge where the best so far is."""
@@ -186,10 +166,9 @@ class RateGrids(Rounds):
         for extension in range(settings.extensions + 1):
             rates = [float(f"{guess * settings.factor**step:.3g}") for step in range(lowest, highest + 1)]
             scores = [self.scores(_at(start, rate)) for rate in rates]
-            if extension == settings.extensions or None in scores:
+            if extension == settings.extensions or not all(scores):
                 break
-            found = [score for score in scores if score]
-            best = {_best([average for average, _ in found]), _best([-loss for _, loss in found])}
+            best = {_best(values) for values in zip(*scores, strict=True)}
             if 0 in best:
                 lowest -= 1
             elif len(rates) - 1 in best:
@@ -203,7 +182,7 @@ def _at(start: Recipe, rate: float) -> Recipe:
     return start.model_copy(update={"learning_rate": rate})
 
 
-def _best(values: list[float]) -> int:
+def _best(values: Sequence[float]) -> int:
     """The index of the largest value; among ties, the middle one, or the first if all diverged."""
     if max(values) == -math.inf:
         return 0

@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mm1_lab.config import Contrast, Range, Recipe, RequestError, Search, Trial, spelt
+from mm1_lab.config import Contrast, Range, Recipe, RequestError, Search, spelt
 from mm1_lab.files import write_text
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.lr_search import RateGrids, Rounds, run_rounds, run_search
@@ -48,16 +47,14 @@ def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: S
         return [*search.write_history(folder), *draw(folder)]
 
     request, plan, work_list, finished = run_rounds(request, search, executor, draw_with_history)
-    if not finished:
-        show(request, plan, work_list)
-        return 1
     study, _ = search.replay()
-    try:
-        arm, recipe = search.winner(study)
-    except RequestError as error:
+    winner = search.winner(study)
+    if not finished or winner is None:
         show(request, plan, work_list)
-        print(error)
+        if finished:
+            print(f"{request.sweep.name}: no arm of the search has scores: all diverged")
         return 1
+    arm, recipe = winner
     confirmation = search.confirmation(arm, recipe)
     parts = [search.heading(study, arm, recipe)]
     base, best = confirmation.trials[:2]
@@ -76,36 +73,25 @@ def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: S
     return 0
 
 
-def trials_so_far(request: Request) -> Sequence[Trial]:
-    """The trials of `so_far`, and those that confirm a search's winner."""
-    trials = so_far(request).trials
-    if isinstance(request.sweep.search, Search):
-        search = _Search(request)
-        with suppress(RequestError):  # no arm has scores yet
-            trials += search.confirmation(*search.winner(search.replay()[0])).trials
-    return trials
+def rounds_of(request: Request, to_the_end: bool = False) -> list[Request]:
+    """A search with its arms by now, those that were run and the next; and, if one over recipes has scores, the
+    confirmation of its winner. Any other request is alone.
 
-
-def so_far(request: Request) -> Request:
-    """A search with its arms by now: those that were run, and the next. Other requests are unchanged."""
+    `to_the_end`: arms to come are drawn from the space, and there is always a confirmation.
+    """
     if not request.sweep.search:
-        return request
-    search = _Search if isinstance(request.sweep.search, Search) else RateGrids
-    return request.with_arms(search(request).arms())
-
-
-def all_rounds(request: Request) -> list[Request]:
-    """A search to its end, with its confirmation: arms to come are drawn from the space. Other requests are unchanged,
-    but for those of learning rates, which get their grids."""
+        return [request]
     if not isinstance(request.sweep.search, Search):
-        return [so_far(request)]
+        return [request.with_arms(RateGrids(request).arms())]
     search = _Search(request)
-    study, arms = search.replay(to_the_end=True)
-    winner = list(arms.items())[-1]
-    if all(search.scores(recipe) for recipe in arms.values()):
-        with suppress(RequestError):  # all diverged
-            winner = search.winner(study)
-    return [request.with_arms(arms), search.confirmation(*winner)]
+    study, arms = search.replay(to_the_end)
+    winner = search.winner(study)
+    if winner is None and to_the_end:
+        winner = list(arms.items())[-1]
+    rounds = [request.with_arms(arms)]
+    if winner:
+        rounds.append(search.confirmation(*winner))
+    return rounds
 
 
 class _Search(Rounds):
@@ -122,11 +108,12 @@ class _Search(Rounds):
         self.settings = request.sweep.search
         self.measure = self.settings.measure
         self.direction: Literal["minimize", "maximize"] = "minimize" if self.measure.less_is_better else "maximize"
-        self.seeds = request.seeds
         self.spaces: dict[str, BaseDistribution] = {}
         """Where Optuna looks for each field."""
         self.integers: set[str] = set()
         """Fields of whole numbers."""
+        self.confirmed = f"{request.sweep.name}_confirmed"
+        """The name of the sweep that confirms the winner."""
         other = request.file.with_name(f"{self.confirmed}.yaml")
         if other.exists():
             raise RequestError(f"{other}: the search's confirmation has this name; rename one")
@@ -135,7 +122,7 @@ class _Search(Rounds):
                 raise RequestError(f"search.over.{field}: the base is not tuned; name a recipe with `sft`")
             for value in (space.low, space.high) if isinstance(space, Range) else space:
                 recipe = request.sweep.changed({field: value}, f"{request.file.name}: search.over.{field}")
-                request.resolve(f"{field} {spelt(value)}", recipe, self.seeds[0])
+                request.resolve(f"{field} {spelt(value)}", recipe, request.seeds[0])
             if isinstance(space, Range):
                 self.spaces[field] = FloatDistribution(space.low, space.high, log=space.log)
                 try:
@@ -148,13 +135,6 @@ class _Search(Rounds):
             raise RequestError(f"search.measure: {reason}")
         self._built = set[str]()
         """Fingerprints of models that can be built."""
-        self.refused: RequestError | None = None
-        """Why the last arm that could not be run could not."""
-
-    @property
-    def confirmed(self) -> str:
-        """The name of the sweep that confirms the winner."""
-        return f"{self.request.sweep.name}_confirmed"
 
     def arms(self) -> dict[str, Recipe]:
         return self.replay()[1]
@@ -169,29 +149,29 @@ class _Search(Rounds):
         settings = self.settings
         study = self._create_study()
         arms = {"base": self.request.sweep.base}
+        refused: RequestError | None = None
         for first in range(0, settings.trials, settings.at_a_time):
             scores = {}
             for _ in range(min(settings.at_a_time, settings.trials - first)):
                 trial = study.ask(self.spaces)
-                asked = self._arm(trial.params)
-                if asked is None:  # its values do not go together
+                try:
+                    arm, recipe = self._arm(trial.params)
+                except RequestError as error:  # its values do not go together
+                    refused = error
                     study.tell(trial, state=TrialState.PRUNED)
                     continue
-                arm, recipe = asked
                 arms[arm] = recipe
                 scores[trial] = self.scores(recipe)
-            if None in scores.values():
-                if to_the_end:
-                    continue
+            if all(scores.values()):
+                for trial, [score] in scores.items():
+                    if math.isfinite(score):
+                        study.tell(trial, score)
+                    else:  # it diverged
+                        study.tell(trial, state=TrialState.PRUNED)
+            elif not to_the_end:
                 return study, arms
-            for trial, score in scores.items():
-                assert score is not None
-                if math.isfinite(score[0]):
-                    study.tell(trial, score[0])
-                else:  # it diverged
-                    study.tell(trial, state=TrialState.PRUNED)
         if len(arms) == 1:
-            raise RequestError(f"search.over: no arm that was proposed can be run; the last: {self.refused}")
+            raise RequestError(f"search.over: no arm that was proposed can be run; the last: {refused}")
         return study, arms
 
     def _create_study(self) -> Study:
@@ -201,7 +181,7 @@ class _Search(Rounds):
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         settings = self.settings
         samplers = optuna.samplers
-        seed = self.seeds[0]
+        seed = self.request.seeds[0]
         at_random = min(10, settings.trials // 2)
         sampler: optuna.samplers.BaseSampler
         if settings.sampler == "gp":
@@ -210,20 +190,19 @@ class _Search(Rounds):
             sampler = samplers.TPESampler(seed=seed, n_startup_trials=at_random, multivariate=True, constant_liar=True)
         return optuna.create_study(direction=self.direction, sampler=sampler)
 
-    def winner(self, study: Study) -> tuple[str, Recipe]:
-        """The best arm. Raises RequestError if no arm has scores."""
+    def winner(self, study: Study) -> tuple[str, Recipe] | None:
+        """The best arm; None if no arm has scores."""
         try:
-            best = study.best_trial
+            best = study.best_params
         except ValueError:
-            raise RequestError(f"{self.request.sweep.name}: no arm of the search has scores: all diverged") from None
-        asked = self._arm(best.params)
-        assert asked
-        return asked
+            return None
+        return self._arm(best)
 
     def confirmation(self, arm: str, recipe: Recipe) -> Request:
         """The winner and the base at seeds that the search does not see, as a sweep of their own with its claim."""
         sweep = self.request.sweep
-        seeds = [seed for seed in range(FIRST_SEED, FIRST_SEED + 10_000) if seed not in self.seeds]
+        searched, count = self.request.seeds, self.settings.confirm
+        further = set(range(FIRST_SEED, FIRST_SEED + count + len(searched))) - set(searched)
         claim = Contrast(
             claim=f"the winner beats the base: {self.measure}",
             first="winner",
@@ -240,18 +219,16 @@ class _Search(Rounds):
                 "search": None,
             }
         )
-        return self.request.of_sweep(judged, seeds[: self.settings.confirm])
+        return self.request.of_sweep(judged, sorted(further)[:count])
 
     def heading(self, study: Study, arm: str, recipe: Recipe) -> str:
         """How far the search went, and what it found, in Markdown."""
-        from optuna.trial import TrialState
-
         base, settings = self.request.sweep.base, self.settings
         changed = {name for name in Recipe.model_fields if getattr(recipe, name) != getattr(base, name)}
         values = recipe.model_dump(mode="json", include=changed)
         if "connector" in values:
             values["connector"] = recipe.connector.partition("@")[0]  # without the mark of one's own file
-        scored = len(study.get_trials(states=[TrialState.COMPLETE]))
+        scored = sum(trial.value is not None for trial in study.trials)
         return (
             f"# {self.request.sweep.title}: search at {self.request.scale_name}\n\n"
             f"{settings.trials} trials by {settings.sampler}, {scored} with scores. The winner: {arm}.\n\n"
@@ -260,9 +237,10 @@ class _Search(Rounds):
 
     def told(self, winner: Recipe, confirmation: Request) -> str:
         """The winner's curse: what of its score was confirmed, and what not. In Markdown."""
-        searched, further = (", ".join(map(str, one.seeds)) for one in (self.request, confirmation))
-        [found] = self.scores(winner) or self.DIVERGED
-        [confirmed] = self.scores(winner, confirmation.seeds) or self.DIVERGED
+        searched = ", ".join(map(str, self.request.seeds))
+        further = ", ".join(map(str, confirmation.seeds))
+        [found] = self.scores(winner)
+        [confirmed] = self.scores(winner, confirmation.seeds)
         curse = found - confirmed if self.direction == "maximize" else confirmed - found
         return (
             f"| the winner's | found (seeds {searched}) | confirmed (seeds {further}) | curse: what luck added |\n"
@@ -276,8 +254,8 @@ class _Search(Rounds):
             raise RequestError(f"search.measure: no benchmark of {folder} gives {str(self.measure)!r}")
         return (value,)
 
-    def _arm(self, params: Mapping[str, Any]) -> tuple[str, Recipe] | None:
-        """The arm with a trial's values, and its name; None if these do not go together."""
+    def _arm(self, params: Mapping[str, Any]) -> tuple[str, Recipe]:
+        """The arm with a trial's values, and its name. Raises RequestError if these do not go together."""
         change, words = {}, []
         for field, value in params.items():
             space = self.settings.over[field]
@@ -287,15 +265,11 @@ class _Search(Rounds):
                 change[field] = next(one for one in space if spelt(one) == value)
             words.append(f"{field} {spelt(change[field])}")
         name = ", ".join(words)
-        try:
-            recipe = self.request.sweep.changed(change, name)
-            evaluation = self.request.resolve(name, recipe, self.seeds[0]).evaluation
-            if evaluation.model.fingerprint not in self._built:
-                check_networks(stage for stage in evaluation.chain() if stage.TRAINS)
-                self._built.add(evaluation.model.fingerprint)
-        except RequestError as error:
-            self.refused = error
-            return None
+        recipe = self.request.sweep.changed(change, name)
+        evaluation = self.request.resolve(name, recipe, self.request.seeds[0]).evaluation
+        if evaluation.model.fingerprint not in self._built:
+            check_networks(stage for stage in evaluation.chain() if stage.TRAINS)
+            self._built.add(evaluation.model.fingerprint)
         return name, recipe
 
     def write_history(self, folder: Path) -> list[Path]:
@@ -303,7 +277,6 @@ class _Search(Rounds):
         import optuna
         from matplotlib import pyplot
         from optuna.storages.journal import JournalFileBackend
-        from optuna.trial import TrialState
         from optuna.visualization import matplotlib as drawing
 
         study, _ = self.replay()
@@ -312,7 +285,7 @@ class _Search(Rounds):
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
         name = self.request.sweep.name
         written = optuna.create_study(storage=storage, study_name=name, direction=self.direction)
-        written.add_trials(study.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED]))
+        written.add_trials([trial for trial in study.trials if trial.state.is_finished()])
         warnings.filterwarnings("ignore", "No artists", UserWarning)  # while no arm has scores
         with pyplot.rc_context():  # Optuna sets a style, which other figures must not have
             axes = drawing.plot_optimization_history(study, target_name=str(self.measure))

@@ -17,7 +17,7 @@ from mm1_lab.config import Trial
 from mm1_lab.orchestrate import lr_search, recipe_search
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.planning.request import Request, load_request
-from mm1_lab.orchestrate.recipe_search import all_rounds, run_recipe_search, so_far
+from mm1_lab.orchestrate.recipe_search import rounds_of, run_recipe_search
 from mm1_lab.results import HeldOutRow, ScoreRow
 from tests.conftest import Place, Refused, change
 from tests.orchestrate import conftest
@@ -107,7 +107,7 @@ def test_the_best_is_found_and_the_luck_of_its_score_is_told(
     assert luck > 0 and f"| 4-shot | {confirmed + luck:.2f} | {confirmed:.2f} | {luck:.2f} |" in table
     assert "| the winner's | found (seeds 0) | confirmed (seeds 1000, 1001) |" in table and table.endswith("claims\n")
     again = ask(tmp_path, tmp_path)
-    assert len(all_rounds(again)[0].trials) == len(so_far(again).trials), "all are known"
+    assert len(rounds_of(again, to_the_end=True)[0].trials) == len(rounds_of(again)[0].trials), "all are known"
 
 
 def test_values_that_make_no_model_are_pruned_before_any_training(laboratory: Laboratory, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_values_that_make_no_model_are_pruned_before_any_training(laboratory: La
     write(tmp_path, over={"data_mix.text": [1, 2, 3], "connector": ["c-abstractor", "mlp"]}, trials=6)
     assert search(ask(tmp_path, tmp_path)) == 0
     assert laboratory.rounds and not [name for names in laboratory.rounds for name in names if "mlp" in name]
-    winner = all_rounds(ask(tmp_path, tmp_path))[1]
+    winner = rounds_of(ask(tmp_path, tmp_path), to_the_end=True)[1]
     assert all(winner.ledger.has_scores(trial.fingerprint) for trial in winner.trials), "the one that was confirmed"
 
 
@@ -136,7 +136,7 @@ def test_the_base_itself_may_win(laboratory: Laboratory, tmp_path: Path) -> None
 
 def test_a_field_of_whole_numbers_is_searched_in_whole_numbers(tmp_path: Path) -> None:
     write(tmp_path, over={"steps": {"low": 100, "high": 200}})
-    arms = [trial.arm for trial in all_rounds(ask(tmp_path, tmp_path))[0].trials]
+    arms = [trial.arm for trial in rounds_of(ask(tmp_path, tmp_path), to_the_end=True)[0].trials]
     assert len(arms) == 1 + 6 and all(re.fullmatch(r"steps \d+", arm) for arm in arms[1:])
 
 
