@@ -335,9 +335,16 @@ def _identity_without_index(content: DataFile | None) -> DataIdentity:
 
 
 def _with_own_images(scale: Scale, content: DataFile) -> Scale:
-    """The scale with `images_per_row` of the data file's further sources of text, which have none."""
-    texts = {name: 0.0 for name, source in content.sources.items() if source.reader == "text"}
-    return scale.model_copy(update={"images_per_row": texts | scale.images_per_row})
+    """The scale with `images_per_row` of the data file's further sources: those of the built-in one with the same
+    reader, unless the scale names the source itself."""
+    from mm1_lab.data.shards.datafile import BUILT_IN
+
+    usual: dict[str, float] = {}
+    for name, reader in BUILT_IN.items():
+        if name in scale.images_per_row or reader == "text":
+            usual.setdefault(reader, scale.images_per_row.get(name, 0.0))
+    images = {name: usual[source.reader] for name, source in content.sources.items() if source.reader in usual}
+    return scale.model_copy(update={"images_per_row": images | scale.images_per_row})
 
 
 def with_benchmarks(
