@@ -26,7 +26,7 @@ WRONG = [
     (["--set", "train.step=9"], ["train.step'", "did you mean 'train.steps'"]),
     (["--seeds", "305-300"], ["--seeds '305-300': give a count (3)", "or a range of at most 10,000 (300-305)"]),
     (["--seeds", "0-4294967295"], ["at most 10,000"]),
-    (["--set", "evaluate.shots=4"], ["evaluate.shots: must be a list (it is 4)"]),
+    (["--set", "evaluate.shots=4"], ["evaluate.shots: must be a list, such as [4] (it is 4)"]),
     (["--set", "evaluate.shots=[4,4]"], ["evaluate.shots: holds a number twice"]),
     (["--set=--"], ["'--set=--' is not a value"]),
     (["--set", "frozen=[encoder,connector,decoder]"], ["frozen: lists every part; leave at least one to train"]),

@@ -1,5 +1,6 @@
 """YAML as plain values; the base class of all configuration objects: frozen pydantic models with errors in one line."""
 
+import difflib
 import hashlib
 import json
 import re
@@ -203,13 +204,15 @@ def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
         return f"the key {key!r} is missing"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] in ("tuple_type", "list_type"):
-        message = "must be a list"
+        message = "must be a list" if value is None else f"must be a list, such as [{value}]"
     elif error["type"] in ("dict_type", "model_type"):
         message = "must hold keys and values, or {} for none"
     elif error["type"] == "string_type" and is_name:
         message = "YAML reads this name as something else than text; put it in quotes"
     if not isinstance(value, Mapping):
         found = "empty" if value is None else repr(value)  # empty: a key with nothing after it
+        if len(found) > 200:
+            found = f"{found[:150]} … ({len(found)} characters)"
         message += f" (it is {found})"
     return f"{key}: {message}" if key else message
 
@@ -258,7 +261,13 @@ def override(model: Known, settings: Iterable[str]) -> Known:
         if not equals or not path.strip():
             raise RequestError(f"{where}: write PATH=VALUE, for example train.steps=200")
         table, key = open_table(values, path.strip(), where)
-        table[key] = parse_yaml(text, where)
+        value = parse_yaml(text, where)
+        word = key.partition(".")[0]
+        may_be_new = word == key or isinstance(value, dict)
+        if key not in table and not may_be_new and difflib.get_close_matches(word, map(str, table)):
+            before = path.strip().removesuffix(key)
+            raise RequestError(f"{where}: there is no {before + word!r}{nearest(word, table, before)}")
+        table[key] = value
     return type(model).parse(values, "--set")
 
 

@@ -1,6 +1,7 @@
 """Resolves recipe × scale × seed to a trial: a chain of stages in concrete units, checked to be feasible."""
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -259,11 +260,13 @@ class _Resolver:
         for name in {**mix.weights, **shares}:
             may_be_off = name in SOURCES and name not in shares
             if name not in sources and not may_be_off:
-                raise RequestError(
-                    f"data_mix lists {name}, which the data do not contain; they contain {', '.join(sources)}. Give "
-                    f"--set data_mix.{name}=0, or run arms that set what they mix without it (of the data_mix sweep, "
-                    "--only captions+text)"
-                )
+                known = nearest(name, sources)
+                if name in SOURCES:
+                    known = (
+                        f"; they contain {', '.join(sources)}. Give --set data_mix.{name}=0, or run arms that set "
+                        "what they mix without it (of the data_mix sweep, --only captions+text)"
+                    )
+                raise RequestError(f"data_mix lists {name}, which the data do not contain{known}")
         return {name: float(f"{share:.9g}") for name, share in shares.items()}
 
     def decoder(self) -> DecoderStage | PretrainedDecoder:
@@ -405,6 +408,8 @@ def look_up(what: str, key: Key, *tables: Mapping[Key, Value]) -> Value:
     known = [str(name) for table in tables for name in table]
     # numbers with digits alike are not near each other: by spelling, 378 is as near to 337 as 336 is
     hint = nearest(key, known) if isinstance(key, str) else f"; known: {', '.join(known)}"
+    if what in ("encoder", "decoder") and os.path.isdir(str(key)):
+        hint = f"; to mean the folder, write ./{key}"
     raise RequestError(f"this scale has no {what} {key!r}{hint}")
 
 

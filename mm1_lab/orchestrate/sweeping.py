@@ -105,9 +105,9 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
                         os.utime(table, ns=(newest, newest))
             elif not any(request.ledger.has_scores(row.fingerprint) for row in trials):
                 for name in DRAWN:  # of trials that the sweep no longer has
-                    for path in request.folder.glob(f"{name}.*"):
+                    for ending in (".md", ".csv", ".json", ".png", ".tex", ".pdf"):
                         with suppress(PermissionError):  # a colleague's
-                            path.unlink(missing_ok=True)
+                            (request.folder / f"{name}{ending}").unlink(missing_ok=True)
     except (Leaving, KeyboardInterrupt):  # there is no time: the next command logs what is missing
         loggers.clear()
         raise

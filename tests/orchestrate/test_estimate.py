@@ -213,10 +213,14 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
     stored = "resources.gradient_checkpointing=false"
     too_small = asked("plan", 0.003, stored, code=2)
     assert asked("run --inline", 0.003, stored, code=2).endswith(too_small) and too_small.count("\n") == 1
-    told = "on each of 1 h100, of which it may use 2.7 MB; use more `workers`, or a smaller model"
-    assert told in too_small and told in asked("plan", 0.003, code=2)
+    told = "on each of 1 h100, of which it may use 2.7 MB; use more `workers`{}, or a smaller model"
+    remedy = ", --set resources.gradient_checkpointing=auto"
+    assert told.format(remedy) in too_small, "not a smaller batch than one row"
+    assert told.format("") in asked("plan", 0.003, code=2)
     moved = asked("plan", 1, "gradient_checkpointing=true", code=2)
     assert "unknown key 'gradient_checkpointing'; did you mean resources.gradient_checkpointing?" in moved
+    several = ("resources.gradient_checkpointing=true", "resources.micro_batch=2")
+    assert told.format(", a smaller resources.micro_batch") in asked("plan", 0.003, *several, code=2)
     assert "2 `workers`, but hardware.count is 1" in asked("plan", 1, "workers={85M: 2}")
     assert "2 `workers`, but hardware.count is 1" in asked("run", 1, "workers={85M: 2}", code=2)
     large = "evaluate.batch_size=4096"

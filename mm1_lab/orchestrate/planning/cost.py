@@ -144,11 +144,17 @@ def _estimate_on(hardware: Hardware, stage: Stage, network: Network, scale: Scal
             f"or --set hardware.count={workers}"
         )
     elif not share.fits:
-        remedy = "more `workers`" if stage.TRAINS else "a smaller evaluate.batch_size (--set)"
+        remedies = "a smaller evaluate.batch_size (--set)"
+        if stage.TRAINS:
+            remedies = "more `workers`"
+            if share.rows > 1:
+                remedies += ", a smaller resources.micro_batch"
+            if cost.divisible and not share.recomputes:
+                remedies += ", --set resources.gradient_checkpointing=auto"
         refused = (
             f"{short(cost.state, 'B')} of state and {share.rows} times {short(cost.activations, 'B')} of activations "
             f"take {short(share.held, 'B')} on each of {counted(workers, hardware.gpu)}, of which it may use "
-            f"{short(USABLE * _memory(scale, hardware), 'B')}; use {remedy}, or a smaller model"
+            f"{short(USABLE * _memory(scale, hardware), 'B')}; use {remedies}, or a smaller model"
         )
     return Estimate(cost, seconds, share, refused)
 

@@ -135,8 +135,9 @@ def arm_lines(trials: Iterable[dict[str, Any]]) -> list[str]:
         arms[f"{trial['sweep']}, {trial['state']}, seed {trial['seed']}"].append(trial["arm"])
     lines = []
     for what, names in arms.items():
-        lines += wrap(f"{what}: {', '.join(names)}", 78, subsequent_indent="  ", break_on_hyphens=False)
-    return lines
+        unbroken = [name.replace(" ", "\N{NO-BREAK SPACE}") for name in names]  # a name stays on its line
+        lines += wrap(f"{what}: {', '.join(unbroken)}", 78, subsequent_indent="  ", break_on_hyphens=False)
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
 def _table(stages: Iterable[dict[str, Any]], gpu: str) -> list[str]:
