@@ -204,7 +204,7 @@ def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
         return f"the key {key!r} is missing"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] in ("tuple_type", "list_type"):
-        message = "must be a list" if value is None else f"must be a list, such as [{value}]"
+        message = f"must be a list, such as [{value}]" if isinstance(value, int | float) else "must be a list"
     elif error["type"] in ("dict_type", "model_type"):
         message = "must hold keys and values, or {} for none"
     elif error["type"] == "string_type" and is_name:
