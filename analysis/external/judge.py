@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis.external.tables import Scores, make_scores, read_scores
 from analysis.judging.claims import claim_of
@@ -123,13 +122,13 @@ def judge(
     by_measure = {}
     for measure in dict.fromkeys([*(claim.measure for claim in asked), AVERAGE]):
         by_measure[measure] = _by_question(_of_measure(table, measure))
-    means = {measure: _means(questions, table.paired) for measure, questions in by_measure.items()}
+    means = {measure: _means(questions) for measure, questions in by_measure.items()}
     notes = list(table.notes)
     evidence = []
     for claim in asked:
         questions = by_measure[claim.measure]
-        common, lost, count = _in_common(claim, questions, table.paired)
-        of_common = means[claim.measure] if common is questions else _means(common, table.paired)
+        common, lost, count = _in_common(claim, questions)
+        of_common = means[claim.measure] if common is questions else _means(common)
         evidence.append(_evidence(claim, common, of_common, table.paired, looks))
         if lost and len(common):
             notes.append(
@@ -196,54 +195,41 @@ def _of_measure(table: Scores, measure: str) -> pd.DataFrame:
 
 
 def _by_question(rows: pd.DataFrame) -> pd.DataFrame:
-    """The scores with a row per benchmark, shots and question, a column per arm and run; NaN where there is none."""
-    questions = rows.set_index([*CELL, "question", "arm", "run"])["score"].unstack(["arm", "run"])
-    in_order = rows[["arm", "run"]].drop_duplicates()  # seeds count in the table's order
-    return questions[list(in_order.itertuples(index=False, name=None))]
+    """The scores with a row per seed, benchmark, shots and question, a column per arm and repeat; NaN where there is
+    none."""
+    questions = rows.set_index(["seed", *CELL, "question", "arm", "repeat"])["score"].unstack(["arm", "repeat"])
+    return questions.reindex(rows["seed"].unique(), level="seed")  # seeds count in the table's order
 
 
-def _in_common(claim: OutsideClaim, questions: pd.DataFrame, paired: bool) -> tuple[pd.DataFrame, int, int]:
+def _in_common(claim: OutsideClaim, questions: pd.DataFrame) -> tuple[pd.DataFrame, int, int]:
     """The scores of questions that all of the claim's arms have, with shared seeds at the same seed, and of benchmarks
-    and shots of which each run has some; then how many scores of these arms are left out, and of how many."""
-    theirs = questions[[arm for arm in claim.weights if arm in questions]]
-    if paired:  # a seed that some of the arms lack takes no question from the others
-        runs = list(theirs.columns.get_level_values("run"))
-        theirs = theirs.loc[:, [runs.count(seed) == len(claim.weights) for seed in runs]]
-    if theirs.empty:
-        return questions, 0, 0
-    have = theirs.notna().to_numpy()
-    if have.all():
-        return questions, 0, theirs.size
-    asked = {run: have[:, own].all(axis=1) for run, own in _together(theirs, paired).items()}
-    asked = {run: kept for run, kept in asked.items() if kept.any()}
-    cells = questions.groupby(level=CELL).ngroup().to_numpy()
-    in_all = set.intersection(*(set(cells[kept]) for kept in asked.values())) if asked else set()
-    kept = np.zeros(questions.shape, bool)
-    for run, own in _together(questions, paired).items():
-        if run in asked:
-            kept[:, own] = (asked[run] & np.isin(cells, list(in_all)))[:, None]
-    common = questions.where(kept).iloc[np.flatnonzero(kept.any(axis=1))]
-    return common, int(have.sum()) - int(common[theirs.columns].notna().to_numpy().sum()), int(have.sum())
+    and shots of which each seed has some; then how many scores of these arms are left out, and of how many."""
+    arms = list(claim.weights)
+    if not set(arms) <= set(questions.columns.get_level_values("arm")):
+        return questions[:0], 0, 0
+    have = questions[arms].notna()
+    # a seed that some of the arms lack takes no question from the others
+    is_shared = have.groupby(level="seed").transform("any").all(axis=1)
+    have = have[is_shared]
+    kept = have.index[have.all(axis=1)].to_frame(index=False)
+    in_all = kept.groupby(CELL)["seed"].transform("nunique") == kept["seed"].nunique()
+    kept = kept[in_all]
+    if len(kept) == len(have):
+        return questions, 0, have.size
+    common = questions.loc[pd.MultiIndex.from_frame(kept)]
+    count = int(have.to_numpy().sum())
+    return common, count - common[arms].size, count
 
 
-def _together(scores: pd.DataFrame, paired: bool) -> dict[Any, NDArray[np.bool_]]:
-    """The columns of the runs that are asked the same questions: those at a seed, or all."""
-    if not paired:
-        return {"": np.ones(scores.shape[1], bool)}
-    runs = scores.columns.get_level_values("run").to_numpy()
-    return {run: runs == run for run in dict.fromkeys(runs)}
-
-
-def _means(questions: pd.DataFrame, paired: bool) -> pd.DataFrame:
+def _means(questions: pd.DataFrame) -> pd.DataFrame:
     """A row per arm, a column per run: the mean over questions, then over benchmarks and shots, which weigh the same.
     A run that lacks one of its seed's questions, or any of a benchmark's, has none."""
-    have = questions.notna().to_numpy()
-    is_complete = np.zeros(questions.shape[1], bool)
-    for own in _together(questions, paired).values():
-        is_complete[own] = (have[:, own] == have[:, own].any(axis=1, keepdims=True)).all(axis=0)
-    complete = questions.loc[:, is_complete]
-    means = complete.groupby(level=CELL).mean().mean(skipna=False).unstack("run")
-    return means.reindex(columns=list(dict.fromkeys(complete.columns.get_level_values("run"))))
+    seeds = questions.index.unique("seed")
+    of_cells = questions.groupby(level=["seed", *CELL]).mean().unstack("seed")
+    means = of_cells.mean(skipna=False).unstack("seed")
+    is_complete = questions.notna().groupby(level="seed").all().T
+    runs = means.where(is_complete)[seeds].unstack("repeat")
+    return runs.set_axis(range(runs.shape[1]), axis="columns")
 
 
 @dataclass(frozen=True)
@@ -272,7 +258,7 @@ def _evidence(
 ) -> _Evidence:
     """`questions` are those that all of its arms have, `means` their means."""
     weights = claim.weights
-    if questions.empty or not set(weights) <= set(means.index):
+    if questions.empty:
         return _Evidence(reason="no question in common")
     theirs = means.loc[list(weights)]
     if paired:
@@ -281,10 +267,8 @@ def _evidence(
     if count == 0:
         return _Evidence(reason="no seed in common: run the arms at the same seeds")
     if count == 1:
-        by_arm = {}
-        for arm, own in theirs.iterrows():
-            by_arm[arm] = pd.DataFrame(questions[arm])[own.dropna().index].mean(axis=1)
-        found = _between_questions(pd.DataFrame(by_arm).dot(pd.Series(weights)))
+        each = questions[list(weights)].dropna().T.groupby(level="arm").mean().T
+        found = _between_questions(each.dot(pd.Series(weights)))
         over = "questions" if np.isfinite(found.error) else ""
         what = "seed" if paired else "run of an arm"
         return _Evidence(found, over, count, reason=f"one {what}: its luck is not known")

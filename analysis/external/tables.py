@@ -35,7 +35,7 @@ OTHER_NAMES = {"state": "status", "task": "benchmark", "dataset": "benchmark", "
 OURS = {"family", "metric"}
 """Columns of a table of this lab."""
 TEXT = (".csv", ".tsv", ".txt")
-KEY = ["arm", "run", "benchmark", "shots", "question"]
+KEY = ["arm", "seed", "repeat", "benchmark", "shots", "question"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Scores:
 
     frame: pd.DataFrame
     paired: bool
-    """Whether `run` is a seed that arms share; otherwise it numbers the repeats of an arm, which are independent."""
+    """Whether arms share seeds; otherwise `seed` is empty, and `repeat` numbers the runs of an arm, which are
+    independent."""
     notes: tuple[str, ...]
 
     @property
@@ -173,16 +174,12 @@ def make_scores(
     is_ours = set(table) >= OURS and set(table["family"]) <= set(get_args(Family))
     frame["family"] = table["family"] if is_ours else ""
     paired = "seed" in table
-    if paired:
-        frame["run"] = labels(table["seed"], "seed", where)
-    else:
-        repeats = frame.groupby(["arm", "benchmark", "shots", "question"]).cumcount()
-        frame["run"] = repeats.astype(str)
+    frame["seed"] = labels(table["seed"], "seed", where) if paired else ""
+    frame["repeat"] = 0 if paired else frame.groupby(["arm", "benchmark", "shots", "question"]).cumcount()
     doubled = frame.duplicated(KEY)
     if doubled.any():
-        values_of = frame[doubled].iloc[0].rename({"run": "seed"})
-        names = ("arm", "seed", "benchmark", "shots", "question")
-        cell = ", ".join(f"{name} {values_of[name]}" for name in names if name in table)
+        twice = frame[doubled].iloc[0]
+        cell = ", ".join(f"{name} {twice[name]}" for name in KEY if name in table)
         raise RequestError(f"{where}: row {frame.index[doubled][0]} is a second score of {cell}; leave one of them out")
     if frame["arm"].nunique() < 2:
         raise RequestError(f"{where}: has one arm, {frame['arm'].iloc[0]!r}, so there is nothing to compare")
