@@ -77,8 +77,8 @@ class Table:
         """Whether each column is left-aligned."""
         found = []
         for place, cells in enumerate(self.columns):
-            has_letters = any(re.search(r"[^\W\d_]", cell) for cell in cells)
-            found.append(place == 0 or not cells or has_letters)
+            has_letters = re.search(r"[^\W\d_]", "".join(cells))
+            found.append(place == 0 or not cells or bool(has_letters))
         return found
 
     def grouped(self) -> Iterator[tuple[str, list[list[str]]]]:
