@@ -83,10 +83,9 @@ class Table:
 
     def grouped(self) -> Iterator[tuple[str, list[list[str]]]]:
         """The heading (empty without groups) and rows of every group, as text."""
-        rows = [list(row) for row in zip(*self.columns, strict=True)]
-        headings = self.frame[self.group] if self.group else [""] * len(rows)
-        for heading, members in groupby(zip(headings, rows, strict=True), key=lambda pair: pair[0]):
-            yield str(heading), [row for _, row in members]
+        headings = self.frame[self.group] if self.group else [""] * len(self.frame)
+        for heading, members in groupby(zip(headings, *self.columns, strict=True), key=lambda row: row[0]):
+            yield str(heading), [list(row[1:]) for row in members]
 
     def lines(self, heading: str = "%s") -> list[list[str]]:
         """All rows as text, with a line above each group that has its heading in the form `heading`."""

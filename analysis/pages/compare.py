@@ -91,11 +91,9 @@ def _compared(study: Study, own: dict[str, str], only: Sequence[int]) -> list[in
         known = set(study.scores["seed"][study.scores["arm"].isin(same)])
         texts.append(f"{arm} has {seeds_text(sorted(known), study.manifest.in_world)}")
         both &= known
-    lacking = ", ".join(str(seed) for seed in only if seed not in both)
-    if lacking or not both:
-        at = f"; --seeds {lacking} is not of both" if lacking else ""
+    if not both or not both.issuperset(only):
         raise RequestError(
-            f"{study.variant.folder}: {' and '.join(texts)}{at}; arms are compared at seeds that both have, so give "
+            f"{study.variant.folder}: {' and '.join(texts)}; arms are compared at seeds that both have, so give "
             "--seeds of both, or run one of them"
         )
     return sorted(both)

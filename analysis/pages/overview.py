@@ -25,19 +25,20 @@ def write_overview(out: Path, groups: Sequence[Group], latex: bool) -> list[Path
     for group in groups:
         output = Output(out / group.scale, group.suffix, latex)
         if group.has_lessons:
+            title = f"The paper's lessons at {group.name}"
             output.csv("lessons", group.lessons)
             output.csv("lesson_parts", group.parts)
-            output.tables("lessons", *lessons_tables(group.lessons, group.parts, group.lessons_title))
+            output.tables("lessons", *lessons_tables(group.lessons, group.parts, title))
             if is_drawn(group.lessons, group.scale):
-                output.figure("lessons", draw_claims(group.lessons, group.lessons_title, group.caution))
+                output.figure("lessons", draw_claims(group.lessons, title, group.caution))
         else:  # there may have been some of the user's own
             output.remove("lessons")
             output.remove("lesson_parts")
-        if group.axes_table:
+        if axes := group.axes_table:
             output.csv("axes", group.levels)
-            output.tables("axes", group.axes_table)
-        if group.has_axes_figure:
-            output.figure("axes", draw_axes(group.levels, group.axes_title, group.caution))
+            output.tables("axes", axes)
+            if group.has_axes_figure:
+                output.figure("axes", draw_axes(group.levels, axes.title, group.caution))
         if group.measures_table:
             output.tables("measures", group.measures_table)
         if group.accuracy_table:
