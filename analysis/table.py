@@ -1,7 +1,7 @@
 """The type of all tables: a pandas frame with a title and notes, as Markdown, HTML, LaTeX or plain text."""
 
 import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -17,7 +17,7 @@ from mm1_lab.files import write_text
 from mm1_lab.formatting import text_table
 
 MISSING = "–"
-Row = Mapping[Hashable, Any]
+Row = Mapping[Any, Any]
 """A row of a frame, by column."""
 
 BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")

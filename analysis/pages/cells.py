@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,7 @@ def plus_minus(mean: Interval | None, digits: int = 1) -> str:
     return text if np.isnan(mean.half_width) else f"{text} ± {as_text(mean.half_width, form)}"
 
 
-def interval(row: Mapping[str, Any] | Row, form: str = ".1f") -> str:
+def interval(row: Row, form: str = ".1f") -> str:
     """`[−0.2, 3.2]`: the ends of an interval, `low` and `high`; a dash without one."""
     low = as_text(row["low"], form)
     return MISSING if low == MISSING else f"[{low}, {as_text(row['high'], form)}]"

@@ -20,7 +20,8 @@ from mm1_lab.files import write_text
 
 @styled()
 def write_overview(out: Path, groups: Sequence[Group], latex: bool) -> list[Path]:
-    """Writes the files of each scale to its folder, and `summary.md`, to read on a code host; returns all files."""
+    """Writes the files of each scale to its folder, and `summary.md`, to read on a code host: own sweeps, then lessons
+    and the sweeps they are about. Returns all files."""
     written = []
     for group in groups:
         output = Output(out / group.scale, group.suffix, latex)
@@ -45,17 +46,12 @@ def write_overview(out: Path, groups: Sequence[Group], latex: bool) -> list[Path
             output.csv("decision_accuracy", group.accuracy)
             output.tables("decision_accuracy", group.accuracy_table)
         written += output.files
-    path = out / "summary.md"
-    write_text(path, summary(groups))
-    return [*written, path]
-
-
-def summary(groups: Sequence[Group]) -> str:
-    """The results at a glance as Markdown, with figures: own sweeps, then lessons and the sweeps they are about."""
     templates = environment()
     templates.filters |= {"markdown": _markdown, "plain": plain_markdown}
     text = templates.get_template("summary.md.jinja").render(groups=groups)
-    return f"{text}\n"
+    path = out / "summary.md"
+    write_text(path, f"{text}\n")
+    return [*written, path]
 
 
 def _markdown(table: Table) -> str:
