@@ -157,12 +157,12 @@ def judge(
 
 
 def _read_claims(claims: Path | str | Sequence[Mapping[str, Any]]) -> list[OutsideClaim]:
-    where = "claims"
+    where, values = "claims", claims
     if isinstance(claims, Path | str):
-        where, claims = str(claims), read_yaml(Path(claims)).get("contrasts")
-    if not isinstance(claims, list | tuple) or not claims:
+        where, values = str(claims), read_yaml(Path(claims)).get("contrasts", ())
+    if not isinstance(values, list | tuple) or not values:
         raise RequestError(f"{where}: must hold a list of `contrasts`, each with first, second, expect, and margin")
-    return [OutsideClaim.parse(one, f"{where}: contrast {number}") for number, one in enumerate(claims, 1)]
+    return [OutsideClaim.parse(one, f"{where}: contrast {number}") for number, one in enumerate(values, 1)]
 
 
 def _check_arms(claim: OutsideClaim, arms: Sequence[str]) -> None:
@@ -217,10 +217,10 @@ class _Asked:
         """A row per arm, a column per run: the mean over questions, then over benchmarks and shots, which weigh the
         same. A run that lacks one of its seed's questions, or any of a benchmark's, has none."""
         seeds = self.questions.index.unique("seed")
-        of_cells = self.questions.groupby(level=["seed", *CELL]).mean().unstack("seed")
-        means = of_cells.mean(skipna=False).unstack("seed")
+        of_cells: Any = self.questions.groupby(level=["seed", *CELL]).mean().unstack("seed")
+        means: pd.DataFrame = of_cells.mean(skipna=False).unstack("seed")
         is_complete = self.questions.notna().groupby(level="seed").all().T
-        runs = means.where(is_complete)[seeds].unstack("repeat")
+        runs = pd.DataFrame(means.where(is_complete)[seeds].unstack("repeat"))
         return runs.set_axis(range(runs.shape[1]), axis="columns")
 
     @cached_property
@@ -230,7 +230,7 @@ class _Asked:
             variance, degrees = _within_arms(self.means)
             return Interval(0.0, math.sqrt(variance), degrees) if degrees else None
         for arm, found in arm_means(self.means).items():  # every arm's tells the same
-            return Interval(0.0, found.error * math.sqrt(self.means.loc[arm].count()), found.degrees_of_freedom)
+            return Interval(0.0, found.error * math.sqrt(len(self.means.loc[arm].dropna())), found.degrees_of_freedom)
         return None
 
 

@@ -45,7 +45,7 @@ class Scores:
     paired: bool
     """Whether arms share seeds; otherwise `seed` is empty, and `repeat` numbers the runs of an arm, which are
     independent."""
-    notes: tuple[str, ...]
+    notes: list[str]
 
     @property
     def arms(self) -> list[str]:
@@ -65,7 +65,7 @@ def read_scores(path: Path, columns: Mapping[str, str] | None = None) -> Scores:
         if columns:
             raise RequestError(f"{path}: --columns is for tables; the columns of a harness's logs are known")
         frame, notes = read_logs(path)
-        return replace(make_scores(frame, None, str(path)), notes=tuple(notes))
+        return replace(make_scores(frame, None, str(path)), notes=notes)
     table = _read_file(path)
     has_lines = path.suffix.lower() in (*TEXT, ".jsonl")
     return make_scores(table, columns, str(path), table.index if has_lines else None)
@@ -173,7 +173,7 @@ def make_scores(
         raise RequestError(f"{where}: row {frame.index[doubled][0]} is a second score of {cell}; leave one of them out")
     if frame["arm"].nunique() < 2:
         raise RequestError(f"{where}: has one arm, {frame['arm'].iloc[0]!r}, so there is nothing to compare")
-    return Scores(frame[[*KEY, "family", "score"]].reset_index(drop=True), paired, tuple(notes))
+    return Scores(frame[[*KEY, "family", "score"]].reset_index(drop=True), paired, notes)
 
 
 def _is_unfinished(status: str) -> bool:
