@@ -81,7 +81,7 @@ def draw_sweep(folder: Path) -> list[Path]:
 
     `table.md` is written last and atomically: a folder in which it is newer than the results is completely drawn.
     """
-    return list(_draw(folder, folder).files)
+    return _draw(folder, folder).files
 
 
 def sweep_in_short(folder: Path) -> str:
@@ -116,8 +116,9 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
         else:
             evidence = of_lessons(study, lessons)
             levels = level_rows(study)
-            measures = measure_rows(study, *minutes_of(study.records.values()))
-            if len(measures) and study.manifest.scale != "smoke":
+            if study.manifest.scale != "smoke":
+                measures = measure_rows(study, *minutes_of(study.records.values()))
+            if len(measures):
                 output.csv("measures", measures)
             if rules:
                 output.csv("validity", pd.DataFrame(rules))
@@ -141,11 +142,11 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
     return Drawn(
         folder=target,
         manifest=study.manifest,
-        files=tuple(output.files),
-        evidence=tuple(evidence),
+        files=output.files,
+        evidence=evidence,
         levels=levels,
         measures=measures,
-        missing=tuple(study.missing()),
+        missing=study.missing(),
         caution=study.caution,
         runs=study.variant.done[["arm", "seed", "fingerprint"]],
         paired=pair_arms(study),

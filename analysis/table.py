@@ -1,7 +1,7 @@
 """The type of all tables: a pandas frame with a title and notes, as Markdown, HTML, LaTeX or plain text."""
 
 import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -17,7 +17,7 @@ from mm1_lab.files import write_text
 from mm1_lab.formatting import text_table
 
 MISSING = "–"
-Row = Mapping[Hashable, Any]
+Row = Mapping[Any, Any]
 """A row of a frame, by column."""
 
 BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -77,16 +77,15 @@ class Table:
         """Whether each column is left-aligned."""
         found = []
         for place, cells in enumerate(self.columns):
-            has_letters = any(re.search(r"[^\W\d_]", cell) for cell in cells)
-            found.append(place == 0 or not cells or has_letters)
+            has_letters = re.search(r"[^\W\d_]", "".join(cells))
+            found.append(place == 0 or not cells or bool(has_letters))
         return found
 
     def grouped(self) -> Iterator[tuple[str, list[list[str]]]]:
         """The heading (empty without groups) and rows of every group, as text."""
-        rows = [list(row) for row in zip(*self.columns, strict=True)]
-        headings = self.frame[self.group] if self.group else [""] * len(rows)
-        for heading, members in groupby(zip(headings, rows, strict=True), key=lambda pair: pair[0]):
-            yield str(heading), [row for _, row in members]
+        headings = self.frame[self.group] if self.group else [""] * len(self.frame)
+        for heading, members in groupby(zip(headings, *self.columns, strict=True), key=lambda row: row[0]):
+            yield str(heading), [list(row[1:]) for row in members]
 
     def lines(self, heading: str = "%s") -> list[list[str]]:
         """All rows as text, with a line above each group that has its heading in the form `heading`."""

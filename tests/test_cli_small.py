@@ -206,7 +206,7 @@ def test_arms_are_compared_from_anywhere(capsys: Output, here: Path, refused: Re
     assert main(["compare", "data_mix", "captions", "captions-66"]) == 0
     assert "captions is as it was run; the sweep, its data, settings" in capsys.readouterr().err
     error = refused("compare", "data_mix", "captions", "captions-66", "--seeds", "1,4")
-    assert "captions-66 has development seeds 0 and 1; --seeds 4 is not of both" in error
+    assert "captions-66 has development seeds 0 and 1; arms are compared at seeds that both have" in error
     error = refused("compare", "data_mix", "captions", "capions-66")
     assert "has no scores; did you mean 'captions-66'?" in error
     Path("data_mix.yaml").write_text("title: T\nrecipe: base\narms: {captions-90: {data_mix: {captions: 9}}}\n")

@@ -13,12 +13,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis.external.tables import Scores, make_scores, read_scores
 from analysis.judging.claims import claim_of
@@ -122,25 +122,21 @@ def judge(
         _check_arms(claim, arms)
     by_measure = {}
     for measure in dict.fromkeys([*(claim.measure for claim in asked), AVERAGE]):
-        by_measure[measure] = _by_question(_of_measure(table, measure))
-    means = {measure: _means(questions, table.paired) for measure, questions in by_measure.items()}
+        by_measure[measure] = _Asked(_by_question(_of_measure(table, measure)), table.paired)
     notes = list(table.notes)
     evidence = []
     for claim in asked:
-        questions = by_measure[claim.measure]
-        common, lost, count = _in_common(claim, questions, table.paired)
-        of_common = means[claim.measure] if common is questions else _means(common, table.paired)
-        evidence.append(_evidence(claim, common, of_common, table.paired, looks))
-        if lost and len(common):
+        common, lost, count = _in_common(claim, by_measure[claim.measure])
+        evidence.append(_evidence(claim, common, looks))
+        if lost and len(common.questions):
             notes.append(
                 f"{claim.name}: {lost} of {count} scores are left out, as another run lacks question or benchmark."
             )
     # a claim that cannot be judged yet counts as others do
     tested = holm({str(place): one.p or {"supported": 1.0} for place, one in enumerate(evidence)})
-    spreads = {measure: _spread(of_runs, table.paired) for measure, of_runs in means.items()}
     rows = []
     for place, (claim, one) in enumerate(zip(asked, evidence, strict=True)):
-        rows.append(_row(claim, one, tested[str(place)], spreads[claim.measure], looks))
+        rows.append(_row(claim, one, tested[str(place)], by_measure[claim.measure], looks))
     if not table.paired:
         notes.append("No column of seeds: an arm's rows are taken for independent runs of it.")
     for look in dict.fromkeys(one.look for one in evidence if 0 < one.look < one.count):
@@ -149,17 +145,23 @@ def judge(
         )
     if looks and any(row["open"] and row["p"] is not None for row in rows):
         notes.append("What is open may be decided at a later look; seeds needed are those of such a look.")
-    return Judgement(rows, _smallest_gain(spreads[AVERAGE], table.paired), notes)
+    spread = None
+    if luck := by_measure[AVERAGE].luck:
+        spread = {
+            "deviation": luck.error,
+            "degrees_of_freedom": int(luck.degrees_of_freedom),
+            "smallest_gain": math.sqrt(2) * luck.half_width,
+            "same_seed": table.paired,
+        }
+    return Judgement(rows, spread, notes)
 
 
 def _read_claims(claims: Path | str | Sequence[Mapping[str, Any]]) -> list[OutsideClaim]:
+    where, values = "claims", claims
     if isinstance(claims, Path | str):
-        where, values = str(claims), read_yaml(Path(claims)).get("contrasts")
-    else:
-        where, values = "claims", claims
+        where, values = str(claims), read_yaml(Path(claims)).get("contrasts", ())
     if not isinstance(values, list | tuple) or not values:
-        of_file = " of `contrasts`" if where != "claims" else ""
-        raise RequestError(f"{where}: must hold a list{of_file}, each with first, second, expect, and margin")
+        raise RequestError(f"{where}: must hold a list of `contrasts`, each with first, second, expect, and margin")
     return [OutsideClaim.parse(one, f"{where}: contrast {number}") for number, one in enumerate(values, 1)]
 
 
@@ -196,54 +198,60 @@ def _of_measure(table: Scores, measure: str) -> pd.DataFrame:
 
 
 def _by_question(rows: pd.DataFrame) -> pd.DataFrame:
-    """The scores with a row per benchmark, shots and question, a column per arm and run; NaN where there is none."""
-    questions = rows.set_index([*CELL, "question", "arm", "run"])["score"].unstack(["arm", "run"])
-    in_order = rows[["arm", "run"]].drop_duplicates()  # seeds count in the table's order
-    return questions[list(in_order.itertuples(index=False, name=None))]
+    """The scores with a row per seed, benchmark, shots and question, a column per arm and repeat; NaN where there is
+    none."""
+    questions = rows.set_index(["seed", *CELL, "question", "arm", "repeat"])["score"].unstack(["arm", "repeat"])
+    return questions.reindex(rows["seed"].unique(), level="seed")  # seeds count in the table's order
 
 
-def _in_common(claim: OutsideClaim, questions: pd.DataFrame, paired: bool) -> tuple[pd.DataFrame, int, int]:
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """The scores of a measure, or of those of its questions that a claim's arms have in common."""
+
+    questions: pd.DataFrame
+    """As `_by_question` makes them."""
+    paired: bool
+
+    @cached_property
+    def means(self) -> pd.DataFrame:
+        """A row per arm, a column per run: the mean over questions, then over benchmarks and shots, which weigh the
+        same. A run that lacks one of its seed's questions, or any of a benchmark's, has none."""
+        seeds = self.questions.index.unique("seed")
+        of_cells: Any = self.questions.groupby(level=["seed", *CELL]).mean().unstack("seed")
+        means: pd.DataFrame = of_cells.mean(skipna=False).unstack("seed")
+        is_complete = self.questions.notna().groupby(level="seed").all().T
+        runs = pd.DataFrame(means.where(is_complete)[seeds].unstack("repeat"))
+        return runs.set_axis(range(runs.shape[1]), axis="columns")
+
+    @cached_property
+    def luck(self) -> Interval | None:
+        """How far a single run lies from what its arm, and its seed, explain; None if no arm was repeated."""
+        if not self.paired:
+            variance, degrees = _within_arms(self.means)
+            return Interval(0.0, math.sqrt(variance), degrees) if degrees else None
+        for arm, found in arm_means(self.means).items():  # every arm's tells the same
+            return Interval(0.0, found.error * math.sqrt(len(self.means.loc[arm].dropna())), found.degrees_of_freedom)
+        return None
+
+
+def _in_common(claim: OutsideClaim, asked: _Asked) -> tuple[_Asked, int, int]:
     """The scores of questions that all of the claim's arms have, with shared seeds at the same seed, and of benchmarks
-    and shots of which each run has some; then how many scores of these arms are left out, and of how many."""
-    theirs = questions[[arm for arm in claim.weights if arm in questions]]
-    if paired:  # a seed that some of the arms lack takes no question from the others
-        runs = list(theirs.columns.get_level_values("run"))
-        theirs = theirs.loc[:, [runs.count(seed) == len(claim.weights) for seed in runs]]
-    if theirs.empty:
-        return questions, 0, 0
-    have = theirs.notna().to_numpy()
-    if have.all():
-        return questions, 0, theirs.size
-    asked = {run: have[:, own].all(axis=1) for run, own in _together(theirs, paired).items()}
-    asked = {run: kept for run, kept in asked.items() if kept.any()}
-    cells = questions.groupby(level=CELL).ngroup().to_numpy()
-    in_all = set.intersection(*(set(cells[kept]) for kept in asked.values())) if asked else set()
-    kept = np.zeros(questions.shape, bool)
-    for run, own in _together(questions, paired).items():
-        if run in asked:
-            kept[:, own] = (asked[run] & np.isin(cells, list(in_all)))[:, None]
-    common = questions.where(kept).iloc[np.flatnonzero(kept.any(axis=1))]
-    return common, int(have.sum()) - int(common[theirs.columns].notna().to_numpy().sum()), int(have.sum())
-
-
-def _together(scores: pd.DataFrame, paired: bool) -> dict[Any, NDArray[np.bool_]]:
-    """The columns of the runs that are asked the same questions: those at a seed, or all."""
-    if not paired:
-        return {"": np.ones(scores.shape[1], bool)}
-    runs = scores.columns.get_level_values("run").to_numpy()
-    return {run: runs == run for run in dict.fromkeys(runs)}
-
-
-def _means(questions: pd.DataFrame, paired: bool) -> pd.DataFrame:
-    """A row per arm, a column per run: the mean over questions, then over benchmarks and shots, which weigh the same.
-    A run that lacks one of its seed's questions, or any of a benchmark's, has none."""
-    have = questions.notna().to_numpy()
-    is_complete = np.zeros(questions.shape[1], bool)
-    for own in _together(questions, paired).values():
-        is_complete[own] = (have[:, own] == have[:, own].any(axis=1, keepdims=True)).all(axis=0)
-    complete = questions.loc[:, is_complete]
-    means = complete.groupby(level=CELL).mean().mean(skipna=False).unstack("run")
-    return means.reindex(columns=list(dict.fromkeys(complete.columns.get_level_values("run"))))
+    and shots of which each seed has some; then how many scores of these arms are left out, and of how many."""
+    questions, arms = asked.questions, list(claim.weights)
+    if not set(arms) <= set(questions.columns.get_level_values("arm")):
+        return replace(asked, questions=questions[:0]), 0, 0
+    have = questions[arms].notna()
+    # a seed that some of the arms lack takes no question from the others
+    is_shared = have.groupby(level="seed").transform("any").all(axis=1)
+    have = have[is_shared]
+    kept = have.index[have.all(axis=1)].to_frame(index=False)
+    in_all = kept.groupby(CELL)["seed"].transform("nunique") == kept["seed"].nunique()
+    kept = kept[in_all]
+    if len(kept) == len(have):
+        return asked, 0, have.size
+    common = questions.loc[pd.MultiIndex.from_frame(kept)]
+    count = int(have.to_numpy().sum())
+    return replace(asked, questions=common), count - common[arms].size, count
 
 
 @dataclass(frozen=True)
@@ -267,13 +275,11 @@ class _Evidence:
     """Why nothing is judged."""
 
 
-def _evidence(
-    claim: OutsideClaim, questions: pd.DataFrame, means: pd.DataFrame, paired: bool, looks: Sequence[int]
-) -> _Evidence:
-    """`questions` are those that all of its arms have, `means` their means."""
-    weights = claim.weights
-    if questions.empty or not set(weights) <= set(means.index):
+def _evidence(claim: OutsideClaim, common: _Asked, looks: Sequence[int]) -> _Evidence:
+    """`common` are the scores of questions that all of its arms have."""
+    if common.questions.empty:
         return _Evidence(reason="no question in common")
+    weights, paired, means = claim.weights, common.paired, common.means
     theirs = means.loc[list(weights)]
     if paired:
         theirs = theirs.dropna(axis=1)
@@ -281,10 +287,8 @@ def _evidence(
     if count == 0:
         return _Evidence(reason="no seed in common: run the arms at the same seeds")
     if count == 1:
-        by_arm = {}
-        for arm, own in theirs.iterrows():
-            by_arm[arm] = pd.DataFrame(questions[arm])[own.dropna().index].mean(axis=1)
-        found = _between_questions(pd.DataFrame(by_arm).dot(pd.Series(weights)))
+        each = common.questions[list(weights)].dropna().T.groupby(level="arm").mean().T
+        found = _between_questions(each.dot(pd.Series(weights)))
         over = "questions" if np.isfinite(found.error) else ""
         what = "seed" if paired else "run of an arm"
         return _Evidence(found, over, count, reason=f"one {what}: its luck is not known")
@@ -401,7 +405,7 @@ def _row(
     claim: OutsideClaim,
     one: _Evidence,
     tested: Tested,
-    spread: tuple[float, float] | None,
+    asked: _Asked,
     looks: Sequence[int],
 ) -> dict[str, Any]:
     """One claim of a judgement."""
@@ -409,9 +413,9 @@ def _row(
     verdict = tested.verdict if one.p else "not judged"
     is_open = verdict not in DECIDED
     error, prior = one.error_of_one, max(found.degrees_of_freedom - (one.count - 1), 0.0)
-    if one.count == 1 and spread:  # of arms that were run once, by the repeats of others
-        deviation, prior = spread
-        error = deviation * math.sqrt(sum(weight**2 for weight in claim.weights.values()))
+    if one.count == 1 and asked.luck:  # of arms that were run once, by the repeats of others
+        prior = asked.luck.degrees_of_freedom
+        error = asked.luck.error * math.sqrt(sum(weight**2 for weight in claim.weights.values()))
 
     def seeds_at(family: float) -> float:
         return seeds_needed(claim.expect, claim.margin, found.estimate, error, prior, family, UNLIKE)
@@ -444,26 +448,3 @@ def _row(
         if isinstance(value, float) and not np.isfinite(value):
             values[name] = None  # JSON has no NaN
     return values
-
-
-def _spread(means: pd.DataFrame, paired: bool) -> tuple[float, float] | None:
-    """The standard deviation of a single run around what its arm, and its seed, explain, and its degrees of freedom."""
-    if not paired:
-        variance, degrees = _within_arms(means)
-        return (math.sqrt(variance), degrees) if degrees else None
-    for arm, found in arm_means(means).items():  # every arm's tells the same
-        return found.error * math.sqrt(len(means.loc[arm].dropna())), found.degrees_of_freedom
-    return None
-
-
-def _smallest_gain(spread: tuple[float, float] | None, paired: bool) -> dict[str, Any] | None:
-    if spread is None:
-        return None
-    deviation, degrees = spread
-    gain = Interval(0.0, math.sqrt(2) * deviation, degrees)
-    return {
-        "deviation": deviation,
-        "degrees_of_freedom": int(degrees),
-        "smallest_gain": gain.half_width,
-        "same_seed": paired,
-    }

@@ -10,7 +10,7 @@ where a run has no log of questions, it is the first that all report, without qu
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,8 @@ class _Task:
     shots: int
     metrics: dict[Metric, float]
     """What was reported, of metrics of which more is better."""
-    samples: list[dict[str, Any]]
-    """Of the logged questions `doc_id`, `filter` and the values of these metrics."""
+    questions: dict[Metric, dict[str, float]]
+    """The scores by question; none of a metric that is not their mean, and without a log of questions."""
 
 
 def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -98,7 +98,7 @@ def _scores_of(tasks: Mapping[str, list[_Task]]) -> tuple[pd.DataFrame, list[str
         chosen = in_all[0]
         questions = [{"all": run.metrics[chosen]} for run in runs]
         for candidate in in_all:
-            found = [_by_question(run, candidate) for run in runs]
+            found = [run.questions[candidate] for run in runs]
             if all(found):
                 chosen = candidate
                 questions = found
@@ -145,9 +145,9 @@ def _tasks(path: Path, arm: str, seed: str) -> Iterator[_Task]:
         if (told.get("group_subtasks") or {}).get(name) or name in (told.get("groups") or {}):
             continue  # a group's tasks stand for themselves
         shots = int((told.get("n-shot") or {}).get(name) or 0)
-        kept = {"doc_id", "filter", *(metric for metric, _ in metrics)}
-        samples = [{key: sample[key] for key in kept & sample.keys()} for sample in _samples(path, name)]
-        yield _Task(arm, seed, name, shots, metrics, samples)
+        samples = list(_samples(path, name))
+        questions = {metric: _by_question(samples, metric, mean) for metric, mean in metrics.items()}
+        yield _Task(arm, seed, name, shots, metrics, questions)
 
 
 def _samples(path: Path, task: str) -> Iterator[dict[str, Any]]:
@@ -172,10 +172,10 @@ def _samples(path: Path, task: str) -> Iterator[dict[str, Any]]:
             yield sample
 
 
-def _by_question(task: _Task, metric: Metric) -> dict[str, float]:
+def _by_question(samples: Iterable[Mapping[str, Any]], metric: Metric, reported: float) -> dict[str, float]:
     """The scores by question, numbers or objects with one, if their mean is what was reported; else none."""
     name, answers = metric
-    chosen = [one for one in task.samples if name in one and one.get("filter", answers) == answers]
+    chosen = [one for one in samples if name in one and one.get("filter", answers) == answers]
     scores = {}
     for sample in chosen:
         value = sample[name]
@@ -187,4 +187,4 @@ def _by_question(task: _Task, metric: Metric) -> dict[str, float]:
     if len(scores) < len(chosen) or not scores:
         return {}
     mean = sum(scores.values()) / len(scores)
-    return scores if math.isclose(mean, task.metrics[metric], rel_tol=1e-6, abs_tol=ROUNDED) else {}
+    return scores if math.isclose(mean, reported, rel_tol=1e-6, abs_tol=ROUNDED) else {}

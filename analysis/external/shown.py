@@ -7,7 +7,8 @@ import pandas as pd
 
 from analysis.external.judge import AVERAGE, Judgement
 from analysis.judging.p_values import expectation
-from analysis.table import MISSING, Table, as_text, to_plain
+from analysis.pages.cells import interval
+from analysis.table import Table, to_plain
 from mm1_lab.config import RequestError
 from mm1_lab.formatting import counted
 
@@ -17,8 +18,7 @@ def judgement_text(judgement: Judgement) -> str:
     claims = judgement.claims
     frame = pd.DataFrame(claims).rename(columns={"seeds_needed": "seeds needed"})
     frame["expected"] = [expectation(claim["expect"], claim["margin"]) for claim in claims]
-    ends = [(as_text(claim["low"], ".4g"), as_text(claim["high"], ".4g")) for claim in claims]
-    frame["95 %"] = [MISSING if low == MISSING else f"[{low}, {high}]" for low, high in ends]
+    frame["95 %"] = [interval(claim, ".4g") for claim in claims]
     columns = ["claim", "measure", "expected", "difference", "95 %", "seeds", "p", "verdict", "seeds needed"]
     notes = []
     for reason, count in Counter(claim["reason"] for claim in claims).items():
@@ -51,9 +51,8 @@ def draw_judgement(judgement: Judgement, path: Path) -> None:
     claims = pd.DataFrame(judgement.claims).rename(columns={"difference": "estimate", "interval_over": "interval"})
     numbers = ["estimate", "low", "high"]
     claims[numbers] = claims[numbers].astype(float)
-    names = claims["claim"]
-    with_measure = names + ", " + claims["measure"]
-    claims["claim"] = names.where((claims["measure"] == AVERAGE) & ~names.duplicated(keep=False), with_measure)
+    if (claims["measure"] != AVERAGE).any():
+        claims["claim"] += ", " + claims["measure"]
     claims = claims.assign(sweep="", measure="", paper=float("nan"))  # one called `loss val` is drawn as any other
     if claims["estimate"].isna().all():
         raise RequestError("--figure: no claim has a difference to draw")

@@ -21,21 +21,18 @@ from mm1_lab.rows import Family
 NEEDED = ("arm", "score")
 KNOWN = (*NEEDED, "seed", "benchmark", "shots", "question", "status")
 UNFINISHED = (
-    *("aborted", "bootfail", "canceled", "cancelled", "crash", "crashed", "deadline", "diverged", "error", "errored"),
-    *("fail", "failed", "interrupted", "killed", "launchfailed", "nodefail", "oom", "outofme", "outofmemory", "paused"),
-    *("nan", "oomkilled", "pending", "preempted", "preempting", "pruned", "queued", "requeued", "revoked", "running"),
-    *("scheduled", "suspended", "timedout", "timeout", "waiting"),
+    *("abort", "bootfail", "cancel", "crash", "deadline", "diverged", "error", "fail", "interrupted", "killed"),
+    *("launchfail", "nan", "nodefail", "oom", "outofme", "paused", "pending", "preempt", "pruned", "queued"),
+    *("requeued", "revoked", "running", "scheduled", "suspended", "timedout", "timeout", "waiting"),
 )
 """What a `status` begins with, in small letters alone, of runs whose scores do not count: words of Slurm, Optuna, W&B,
-MLflow, Ray and Kubernetes."""
-CAPITALISED = ("arm", "score", "seed", "benchmark", "status")
-"""Columns that are found in capitals, too."""
+MLflow, Ray and Kubernetes, or what they begin with."""
 OTHER_NAMES = {"state": "status", "task": "benchmark", "dataset": "benchmark", "num_fewshot": "shots"}
 """What other tools call columns that change what is compared; if a table has one, it is told that it is not read."""
 OURS = {"family", "metric"}
 """Columns of a table of this lab."""
 TEXT = (".csv", ".tsv", ".txt")
-KEY = ["arm", "run", "benchmark", "shots", "question"]
+KEY = ["arm", "seed", "repeat", "benchmark", "shots", "question"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,9 @@ class Scores:
 
     frame: pd.DataFrame
     paired: bool
-    """Whether `run` is a seed that arms share; otherwise it numbers the repeats of an arm, which are independent."""
-    notes: tuple[str, ...]
+    """Whether arms share seeds; otherwise `seed` is empty, and `repeat` numbers the runs of an arm, which are
+    independent."""
+    notes: list[str]
 
     @property
     def arms(self) -> list[str]:
@@ -67,7 +65,7 @@ def read_scores(path: Path, columns: Mapping[str, str] | None = None) -> Scores:
         if columns:
             raise RequestError(f"{path}: --columns is for tables; the columns of a harness's logs are known")
         frame, notes = read_logs(path)
-        return replace(make_scores(frame, None, str(path)), notes=tuple(notes))
+        return replace(make_scores(frame, None, str(path)), notes=notes)
     table = _read_file(path)
     has_lines = path.suffix.lower() in (*TEXT, ".jsonl")
     return make_scores(table, columns, str(path), table.index if has_lines else None)
@@ -104,41 +102,34 @@ def read_csv(path: Path) -> pd.DataFrame:
     """Reads a table separated by commas, semicolons or tabs, with every cell as text, so that a value that is no number
     can be named. Its index is the rows of the file, from 1 on; empty ones are left out. Raises ValueError or OSError.
     """
+    lines = path.read_text(encoding="utf-8-sig").split("\n")
     above = 0
-    with path.open(encoding="utf-8-sig") as file:
-        while (head := file.readline()) and not head.strip(",; \t\n"):
-            above += 1
-    separator = max(",;\t", key=re.sub('"[^"]*"', "", head).count)
-    names = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
-    if twice := [name for name in names if name and names.count(name) > 1]:  # pandas would rename the second one
-        raise ValueError(f"the column {twice[0]!r} is there twice; leave one out")
-
-    def read(has_quotes: bool) -> pd.DataFrame:
-        return pd.read_csv(
-            path,
-            sep=separator,
-            quoting=csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE,
-            dtype=str,
-            keep_default_na=False,
-            skipinitialspace=True,
-            skip_blank_lines=False,
-            skiprows=above,
-            encoding="utf-8-sig",
-        )
-
-    try:
-        table = read(has_quotes=True)
-    except pd.errors.ParserError:
-        if separator != "\t":
-            raise
-        table = read(has_quotes=False)
-    if separator == "\t" and table.map(lambda cell: "\n" in cell).any(axis=None):
-        table = read(has_quotes=False)  # a remark began with a quote, which swallowed rows up to the next one
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of such rows for names of rows
-        raise ValueError("a row has more cells than the header; name every column, or remove cells")
-    table.index += above + 2
+    while above < len(lines) - 1 and not lines[above].strip(",; \t"):
+        above += 1
+    separator = max(",;\t", key=re.sub('"[^"]*"', "", lines[above]).count)
+    has_quotes = True
+    if separator == "\t" and '"' not in lines[above]:
+        # a remark may begin with a quote, which would swallow rows up to the next one
+        has_quotes = all(line.count('"') % 2 == 0 for line in lines)
+    cells = pd.read_csv(
+        path,
+        header=None,
+        sep=separator,
+        quoting=csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE,
+        dtype=str,
+        keep_default_na=False,
+        skipinitialspace=True,
+        skip_blank_lines=False,
+        skiprows=above,
+        encoding="utf-8-sig",
+    )
+    names = cells.iloc[0].str.strip()
+    for name in names[names.duplicated() & (names != "")]:
+        raise ValueError(f"the column {name!r} is there twice; leave one out")
+    table = cells[1:].set_axis(names.tolist(), axis="columns").loc[:, (names != "").to_numpy()]
+    table.index += above + 1
     is_empty = (table.map(str.strip) == "").all(axis=1)
-    return table[~is_empty].rename(columns=str.strip)
+    return table[~is_empty]
 
 
 def make_scores(
@@ -173,27 +164,22 @@ def make_scores(
     is_ours = set(table) >= OURS and set(table["family"]) <= set(get_args(Family))
     frame["family"] = table["family"] if is_ours else ""
     paired = "seed" in table
-    if paired:
-        frame["run"] = labels(table["seed"], "seed", where)
-    else:
-        repeats = frame.groupby(["arm", "benchmark", "shots", "question"]).cumcount()
-        frame["run"] = repeats.astype(str)
+    frame["seed"] = labels(table["seed"], "seed", where) if paired else ""
+    frame["repeat"] = 0 if paired else frame.groupby(["arm", "benchmark", "shots", "question"]).cumcount()
     doubled = frame.duplicated(KEY)
     if doubled.any():
-        values_of = frame[doubled].iloc[0].rename({"run": "seed"})
-        names = ("arm", "seed", "benchmark", "shots", "question")
-        cell = ", ".join(f"{name} {values_of[name]}" for name in names if name in table)
+        twice = frame[doubled].iloc[0]
+        cell = ", ".join(f"{name} {twice[name]}" for name in KEY if name in table)
         raise RequestError(f"{where}: row {frame.index[doubled][0]} is a second score of {cell}; leave one of them out")
     if frame["arm"].nunique() < 2:
         raise RequestError(f"{where}: has one arm, {frame['arm'].iloc[0]!r}, so there is nothing to compare")
-    return Scores(frame[[*KEY, "family", "score"]].reset_index(drop=True), paired, tuple(notes))
+    return Scores(frame[[*KEY, "family", "score"]].reset_index(drop=True), paired, notes)
 
 
 def _is_unfinished(status: str) -> bool:
-    """Whether a status is, or begins with, one to three words that are among `UNFINISHED`, as `out of memory: killed`
-    does."""
-    words = re.findall("[a-z]+", re.split(r"[^\w\s-]|\d", status.lower())[0])
-    return any("".join(words[:count]) in UNFINISHED for count in (1, 2, 3))
+    """Whether a status begins with one of `UNFINISHED`, as `out of memory: killed` does."""
+    words = re.split(r"[^\w\s-]|\d", status.lower())[0]
+    return re.sub("[^a-z]", "", words).startswith(UNFINISHED)
 
 
 def some(names: Sequence[str]) -> str:
@@ -211,12 +197,10 @@ def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.Da
             raise RequestError(f"--columns: there is no {name!r}{nearest(name, KNOWN)}")
         if own not in table:
             raise RequestError(f"{where}: has no column {own!r}{nearest(str(own), list(table.columns))}")
-        if own in renamed:
-            raise RequestError(f"--columns: {own!r} cannot be both {renamed[own]} and {name}")
         renamed[own] = name
     for own in table.columns:  # `Seed`, as spreadsheets begin names
         name = own.lower()
-        if name in CAPITALISED and name not in columns and name not in table and own not in renamed:
+        if name in KNOWN and name not in columns and name not in table and own not in renamed:
             renamed[own] = name
     replaced = [name for name in renamed.values() if name in table and name not in renamed]
     table = table.drop(columns=replaced).rename(columns=renamed)

@@ -23,13 +23,17 @@ def plus_minus(mean: Interval | None, digits: int = 1) -> str:
     return text if np.isnan(mean.half_width) else f"{text} ± {as_text(mean.half_width, form)}"
 
 
+def interval(row: Row, form: str = ".1f") -> str:
+    """`[−0.2, 3.2]`: the ends of an interval, `low` and `high`; a dash without one."""
+    low = as_text(row["low"], form)
+    return MISSING if low == MISSING else f"[{low}, {as_text(row['high'], form)}]"
+
+
 def estimate(row: Row, digits: int = 1) -> str:
     """`+1.5 [−0.2, +3.2]` for a row of claims or lessons, with the interval if there is one."""
     form = f"+.{digits}f"
     text = as_text(row["estimate"], form)
-    if np.isnan(row["low"]):
-        return text
-    return f"{text} [{as_text(row['low'], form)}, {as_text(row['high'], form)}]"
+    return text if np.isnan(row["low"]) else f"{text} {interval(row, form)}"
 
 
 def are_losses(claims: pd.DataFrame) -> pd.Series[bool]:

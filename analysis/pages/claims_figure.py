@@ -1,7 +1,5 @@
 """The figure of claims or lessons: a row each, with the difference, its interval, what is claimed, and the verdict."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -85,19 +83,19 @@ def _draw(axis: Axes, place: int, row: Row) -> None:
     band = Rectangle((low, place - 0.36), high - low, 0.72, color="#EFEFEF", linewidth=0, zorder=0)
     axis.add_patch(band)
     word, colour = _verdict(row)
-    mark: dict[str, Any] = {"color": colour, "linestyle": "none"}
-    mark["mfc"] = "white" if row["interval"] == "questions" else colour
-    ends = row["low"], row["high"]
-    axis.plot(ends, [place, place], color=colour, linewidth=1.4)
+    fill = "white" if row["interval"] == "questions" else colour
+
+    def mark(value: float, marker: object, colour: str = colour, fill: str = fill, clip: bool = True) -> None:
+        axis.plot(value, place, marker=marker, markersize=4, color=colour, mfc=fill, linestyle="none", clip_on=clip)
+
+    axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.4)
     if row["low"] < left:
-        axis.plot(left, place, marker=CARETLEFT, markersize=4, clip_on=False, **mark)
+        mark(left, CARETLEFT, clip=False)
     if row["high"] > right:
-        axis.plot(right, place, marker=CARETRIGHT, markersize=4, clip_on=False, **mark)
-    axis.plot(row["estimate"], place, marker="o", markersize=4, **mark)
+        mark(right, CARETRIGHT, clip=False)
+    mark(row["estimate"], "o")
     if np.isfinite(row["paper"]):
-        marker = ">" if row["paper_bound"] == "above" else "D"
-        mark = {"color": DARK, "mfc": "white", "linestyle": "none"}
-        axis.plot(row["paper"], place, marker=marker, markersize=4, **mark)
+        mark(row["paper"], ">" if row["paper_bound"] == "above" else "D", DARK, "white")
     annotate(axis, word, (1.01, place), va="center", color=colour, fontweight="bold", fontsize=6.5)
 
 

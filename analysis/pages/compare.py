@@ -7,11 +7,12 @@ from typing import Any
 import pandas as pd
 
 from analysis.judging.difference import Difference
+from analysis.pages.cells import interval
 from analysis.pages.notes import unlike_note
 from analysis.seeds import seeds_text
 from analysis.statistics import UNKNOWN
 from analysis.study import Study
-from analysis.table import Table, as_text
+from analysis.table import Table
 from mm1_lab.config import RequestError, nearest
 
 
@@ -30,7 +31,7 @@ def compare_table(study: Study, first: str, second: str, only: Sequence[int] = (
     """`compare_arms` as a table for people."""
     found = compare_arms(study, first, second, only)
     frame = pd.DataFrame(found.rows)
-    frame["95 %"] = [f"[{as_text(row['low'])}, {as_text(row['high'])}]" for row in found.rows]
+    frame["95 %"] = [interval(row) for row in found.rows]
     frame = frame[["measure", "first", "second", "difference", "95 %"]]
     return Table(found.title, frame.rename(columns={"first": first, "second": second}), found.notes)
 
@@ -90,11 +91,9 @@ def _compared(study: Study, own: dict[str, str], only: Sequence[int]) -> list[in
         known = set(study.scores["seed"][study.scores["arm"].isin(same)])
         texts.append(f"{arm} has {seeds_text(sorted(known), study.manifest.in_world)}")
         both &= known
-    lacking = ", ".join(str(seed) for seed in only if seed not in both)
-    if lacking or not both:
-        at = f"; --seeds {lacking} is not of both" if lacking else ""
+    if not both or not both.issuperset(only):
         raise RequestError(
-            f"{study.variant.folder}: {' and '.join(texts)}{at}; arms are compared at seeds that both have, so give "
+            f"{study.variant.folder}: {' and '.join(texts)}; arms are compared at seeds that both have, so give "
             "--seeds of both, or run one of them"
         )
     return sorted(both)

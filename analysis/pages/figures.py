@@ -53,11 +53,10 @@ def draw_scores(study: Study) -> Figure:
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     axes[0].set_yticks(range(len(lines)), names)
     axes[0].set_ylim(len(lines) - 0.4, -0.6)
-    headings = [row is None and label != MAJORITY for label, row in lines]
-    for is_heading, label in zip(headings, axes[0].get_yticklabels(), strict=True):
-        label.set_fontweight("bold" if is_heading else "normal")
-        if "\n" in label.get_text():
-            label.set_linespacing(0.9)
+    for text, (_, row) in zip(axes[0].get_yticklabels(), lines, strict=True):
+        text.set_fontweight("normal" if row else "bold")
+        if "\n" in text.get_text():
+            text.set_linespacing(0.9)
     for axis, column in zip(axes, columns, strict=True):
         axis.set_title(column.title, color=DARK)
         axis.set_xlabel("nats per token" if column.kind == "loss" else "points")
@@ -65,10 +64,10 @@ def draw_scores(study: Study) -> Figure:
         axis.grid(axis="x")
         axis.margins(x=0.12)
         for height, (_, row) in enumerate(lines):
-            if headings[height]:
-                axis.axhspan(height - 0.5, height + 0.5, color="#EFEFEF", linewidth=0, zorder=0)
-            else:
+            if row:
                 _draw_row(axis, study, column, row, height, looks)
+            else:
+                axis.axhspan(height - 0.5, height + 0.5, color="#EFEFEF", linewidth=0, zorder=0)
     if len(shots) > 1:
         handles = []
         for name in shots:
@@ -117,22 +116,23 @@ def _columns(study: Study) -> list[Column]:
 
 
 def _lines(study: Study) -> list[tuple[str, Shown | None]]:
-    """Labels with their rows, which headings lack; last the majority answer, among the controls."""
-    lines: list[tuple[str, Shown | None]] = []
-    heading = ""
-    for row in shown_rows(study):
-        if row.heading != heading and row.panel:
-            lines.append((row.heading, None))
-        heading = row.heading
-        lines.append((row.label + _remark(study, row), row))
+    """Labels with their rows, which headings lack; last the majority answer, of no arm, among the controls."""
+    rows = shown_rows(study)
     if any(study.majority(measure) is not None for measure in study.measures):
-        if heading != CONTROLS:
-            lines.append((CONTROLS, None))
-        lines.append((MAJORITY, None))
+        rows.append(Shown("control", MAJORITY, "", CONTROLS))
+    lines: list[tuple[str, Shown | None]] = []
+    above = ""
+    for row in rows:
+        if row.heading != above and row.panel:
+            lines.append((row.heading, None))
+        above = row.heading
+        lines.append((row.label + _remark(study, row), row))
     return lines
 
 
 def _remark(study: Study, row: Shown) -> str:
+    if not row.arm:
+        return ""
     if study.representative(row.arm) not in study.scored:
         return " (no scores)"
     if row.arm in study.controls:
@@ -140,24 +140,23 @@ def _remark(study: Study, row: Shown) -> str:
     return " (base)" if study.sweep.arms[row.arm] == study.sweep.base and row.label != "base" else ""
 
 
-def _draw_row(axis: Axes, study: Study, column: Column, row: Shown | None, height: int, looks: Looks) -> None:
-    """Draws a mark with its interval for each number of shots, beside each other; without a row the majority answer."""
+def _draw_row(axis: Axes, study: Study, column: Column, row: Shown, height: int, looks: Looks) -> None:
+    """Draws a mark with its interval for each number of shots, beside each other."""
     for name, measure in column.measures.items():
         colour, marker, shift = looks[name]
         at = height + shift
         if column.kind == "paper":
-            number = row and study.paper.value(row.panel, row.label, measure)
-            if number:
+            if number := study.paper.value(row.panel, row.label, measure):
                 marker = ">" if number.bound == "above" else marker
                 axis.plot(number.value, at, marker=marker, color=colour, mfc="white", linestyle="none")
             continue
-        point = None
-        if row and column.kind == "loss":
+        if not row.arm:
+            level = study.majority(measure) if column.kind == "points" else None
+            marker, point = "|", None if level is None else Interval(level, np.nan, np.nan)
+        elif column.kind == "loss":
             point = mean_of(study.seed_values(row.arm, measure))
-        elif row:
+        else:
             point = study.mean(row.arm, measure)
-        elif column.kind == "points" and (level := study.majority(measure)) is not None:
-            marker, point = "|", Interval(level, np.nan, np.nan)
         if point:
             axis.plot(point.estimate, at, marker=marker, color=colour, linestyle="none", zorder=2)
             if np.isfinite(point.half_width):  # over the marker, which is often wider

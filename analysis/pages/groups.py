@@ -34,14 +34,14 @@ class Drawn:
     folder: Path
     """Where its files were written."""
     manifest: Manifest
-    files: tuple[Path, ...]
-    evidence: tuple[Evidence, ...]
+    files: list[Path]
+    evidence: Sequence[Evidence]
     """On each part of the lessons about it."""
     levels: pd.DataFrame
     """The differences of its axes' levels from the base's; empty for a search."""
     measures: pd.DataFrame
-    """What deciding a difference takes by each measure; empty for a search."""
-    missing: tuple[str, ...]
+    """What deciding a difference takes by each measure; empty for a search, and at smoke, where nothing is learnt."""
+    missing: Sequence[str]
     caution: str
     runs: pd.DataFrame
     """The finished trials: arm, seed, fingerprint."""
@@ -102,16 +102,16 @@ class Group:
 
     scale: str
     suffix: str
-    own: tuple[Drawn, ...]
+    own: list[Drawn]
     """The sweeps that no lesson is about."""
-    of_lessons: tuple[Drawn, ...]
+    of_lessons: list[Drawn]
     lessons: pd.DataFrame
     parts: pd.DataFrame
     accuracy: pd.DataFrame
     """Decision accuracy of cheaper runs of these sweeps, from the whole results folder."""
 
     @property
-    def drawn(self) -> tuple[Drawn, ...]:
+    def drawn(self) -> list[Drawn]:
         return self.own + self.of_lessons
 
     @property
@@ -119,13 +119,17 @@ class Group:
         return f"scale {self.scale}{self.suffix.replace(',', ', ')}"
 
     @property
+    def runs(self) -> pd.DataFrame:
+        return pd.concat([one.runs for one in self.drawn])
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted(set(self.runs["seed"]))
+
+    @property
     def caution(self) -> str:
         """A warning if all results are of development seeds; otherwise empty."""
-        seeds = set[int]()
-        for one in self.drawn:
-            if one.manifest.in_world:
-                seeds |= set(one.runs["seed"])
-        return tuned_on(sorted(seeds))
+        return tuned_on(self.seeds) if self.drawn[0].manifest.in_world else ""
 
     @property
     def levels(self) -> pd.DataFrame:
@@ -135,15 +139,12 @@ class Group:
     def measures_table(self) -> Table | None:
         rows = _joined([one.measures for one in self.drawn])
         title = f"What deciding a difference takes at {self.name}, by measure"
-        return measures_table(rows, title) if len(rows) and self.scale != "smoke" else None
-
-    @property
-    def axes_title(self) -> str:
-        return f"What moves the scores at {self.name}"
+        return measures_table(rows, title) if len(rows) else None
 
     @property
     def axes_table(self) -> Table | None:
-        return axes_table(self.levels, self.axes_title, self.caution) if len(self.levels) else None
+        title = f"What moves the scores at {self.name}"
+        return axes_table(self.levels, title, self.caution) if len(self.levels) else None
 
     @property
     def has_axes_figure(self) -> bool:
@@ -160,20 +161,15 @@ class Group:
         return len(run_lessons(self.lessons)) > 0
 
     @property
-    def lessons_title(self) -> str:
-        return f"The paper's lessons at {self.name}"
-
-    @property
     def short_lessons(self) -> Table:
         return in_little_room(verdicts_table(run_lessons(self.lessons)))
 
     @property
     def where(self) -> str:
         """What was run."""
-        runs = pd.concat([one.runs for one in self.drawn])
         manifest = self.drawn[0].manifest
-        trials = counted(runs["fingerprint"].nunique(), "trial")
-        seeds = seeds_text(sorted(set(runs["seed"])), manifest.in_world)
+        trials = counted(self.runs["fingerprint"].nunique(), "trial")
+        seeds = seeds_text(self.seeds, manifest.in_world)
         about = f"{trials} of {counted(len(self.drawn), 'sweep')} at {self.name}, with {seeds}"
         return f"{about}, {DATA[manifest.data.kind]}."
 
@@ -220,8 +216,8 @@ def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
         group = Group(
             scale=scale,
             suffix=suffix,
-            own=tuple(one for one in members if one.manifest.sweep.name not in asked),
-            of_lessons=tuple(one for one in members if one.manifest.sweep.name in asked),
+            own=[one for one in members if one.manifest.sweep.name not in asked],
+            of_lessons=[one for one in members if one.manifest.sweep.name in asked],
             lessons=judged,
             parts=parts_frame(evidence),
             accuracy=accuracy([one.paired for one in members], [one.paired for one in drawn]),

@@ -20,41 +20,38 @@ from mm1_lab.files import write_text
 
 @styled()
 def write_overview(out: Path, groups: Sequence[Group], latex: bool) -> list[Path]:
-    """Writes the files of each scale to its folder, and `summary.md`, to read on a code host; returns all files."""
+    """Writes the files of each scale to its folder, and `summary.md`, to read on a code host: own sweeps, then lessons
+    and the sweeps they are about. Returns all files."""
     written = []
     for group in groups:
         output = Output(out / group.scale, group.suffix, latex)
         if group.has_lessons:
+            title = f"The paper's lessons at {group.name}"
             output.csv("lessons", group.lessons)
             output.csv("lesson_parts", group.parts)
-            output.tables("lessons", *lessons_tables(group.lessons, group.parts, group.lessons_title))
+            output.tables("lessons", *lessons_tables(group.lessons, group.parts, title))
             if is_drawn(group.lessons, group.scale):
-                output.figure("lessons", draw_claims(group.lessons, group.lessons_title, group.caution))
+                output.figure("lessons", draw_claims(group.lessons, title, group.caution))
         else:  # there may have been some of the user's own
             output.remove("lessons")
             output.remove("lesson_parts")
-        if group.axes_table:
+        if axes := group.axes_table:
             output.csv("axes", group.levels)
-            output.tables("axes", group.axes_table)
-        if group.has_axes_figure:
-            output.figure("axes", draw_axes(group.levels, group.axes_title, group.caution))
+            output.tables("axes", axes)
+            if group.has_axes_figure:
+                output.figure("axes", draw_axes(group.levels, axes.title, group.caution))
         if group.measures_table:
             output.tables("measures", group.measures_table)
         if group.accuracy_table:
             output.csv("decision_accuracy", group.accuracy)
             output.tables("decision_accuracy", group.accuracy_table)
         written += output.files
-    path = out / "summary.md"
-    write_text(path, summary(groups))
-    return [*written, path]
-
-
-def summary(groups: Sequence[Group]) -> str:
-    """The results at a glance as Markdown, with figures: own sweeps, then lessons and the sweeps they are about."""
     templates = environment()
     templates.filters |= {"markdown": _markdown, "plain": plain_markdown}
     text = templates.get_template("summary.md.jinja").render(groups=groups)
-    return f"{text}\n"
+    path = out / "summary.md"
+    write_text(path, f"{text}\n")
+    return [*written, path]
 
 
 def _markdown(table: Table) -> str:
