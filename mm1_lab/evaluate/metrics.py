@@ -24,18 +24,21 @@ CONSTANT_ANSWERS = 20
 """Number of most common answers of a kind tried as the best constant answer."""
 
 
-def choice_accuracy(said: str, question: Question, lettered: bool) -> float:
+def choice_accuracy(said: str, question: Question, benchmark: Benchmark) -> float:
     """100 points if the answer is the letter of a right choice (`B`, `(b)`, `B. red`) or its words, else 0.
 
-    Of several lines the first counts: the answer for the order of the choices in the file. `lettered`: the prompt shows
-    letters, so that a letter alone is the choice's letter, even if another choice consists of that letter.
+    Of several lines the first counts: the answer for the order of the choices in the file.
     """
-    chosen = _chosen(said.split("\n")[0].strip(), question.choices, lettered)
+    chosen = _chosen(said.split("\n")[0].strip(), question.choices, benchmark.official)
     return 100.0 if chosen in question.references else 0.0
 
 
 def _chosen(said: str, choices: Sequence[str], lettered: bool) -> str | None:
-    """The choice that an answer means, if any."""
+    """The choice that an answer means, if any.
+
+    `lettered`: the prompt shows letters, so that a letter alone is the choice's letter, even if another choice consists
+    of that letter.
+    """
     named = None
     match = LETTERED.fullmatch(said)
     if match:
@@ -51,14 +54,14 @@ def _chosen(said: str, choices: Sequence[str], lettered: bool) -> str | None:
     return alike.pop() if len(alike) == 1 else named
 
 
-def circular_accuracy(said: str, question: Question, lettered: bool) -> float:
+def circular_accuracy(said: str, question: Question, benchmark: Benchmark) -> float:
     """100 points if the question is answered correctly in each order of its choices, else 0 (Liu et al., ECCV 2024).
 
     `said` has one line per order; a single line is taken as the answer for all orders.
     """
     lines = said.split("\n")
     for place, order in enumerate((question, *question.rotated)):
-        if not choice_accuracy(lines[place % len(lines)], order, lettered):
+        if not choice_accuracy(lines[place % len(lines)], order, benchmark):
             return 0.0
     return 100.0
 
@@ -93,8 +96,8 @@ METRICS: dict[str, Metric] = {
     "vqa": _vqa,
     "textvqa": _against_references(textvqa_accuracy),
     "exact": _against_references(exact_match),
-    "choice": lambda said, question, benchmark: choice_accuracy(said, question, benchmark.official),
-    "circular": lambda said, question, benchmark: circular_accuracy(said, question, benchmark.official),
+    "choice": choice_accuracy,
+    "circular": circular_accuracy,
     "yes-no": _against_references(yes_no_accuracy),
     "content": _against_references(content),
     "followed": _against_references(followed),

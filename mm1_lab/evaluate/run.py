@@ -1,6 +1,7 @@
 """The evaluation stage: a trained model's answers to all questions of all benchmarks, and its held-out losses."""
 
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -117,13 +118,11 @@ class Answering:
 
 def _answers(benchmark: Benchmark, block: int, texts: list[str]) -> list[str]:
     """The answers to the questions of a block, from what the model wrote after its prompts."""
+    lines = iter([cut_answer(text, benchmark.stop) for text in texts])
     answers = []
-    at = 0
     for question in benchmark.blocks[block]:
         orders = 1 + len(question.rotated)
-        lines = [cut_answer(text, benchmark.stop) for text in texts[at : at + orders]]
-        answers.append("\n".join(lines))
-        at += orders
+        answers.append("\n".join(islice(lines, orders)))
     return answers
 
 

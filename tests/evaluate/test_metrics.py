@@ -101,9 +101,11 @@ def of_choices(answer: str, choices: tuple[str, ...]) -> Question:
 def test_a_letter_is_that_of_a_choice_unless_it_begins_other_words(
     said: str, choices: tuple[str, ...], chosen: str | None
 ) -> None:
-    points = {one: choice_accuracy(said, of_choices(one, choices), lettered=True) for one in choices}
+    benchmark = Benchmark("b", "vqa", "", "choice", (), (), (".",), 4, official=True)
+    points = {one: choice_accuracy(said, of_choices(one, choices), benchmark) for one in choices}
     assert points == {one: 100.0 * (one == chosen) for one in choices}
-    assert choice_accuracy("A", of_choices("A", ("C", "A", "B")), lettered=False) == 100.0, "no letters are shown"
+    without_letters = replace(benchmark, official=False)
+    assert choice_accuracy("A", of_choices("A", ("C", "A", "B")), without_letters) == 100.0
 
 
 def test_a_constant_answer_may_be_a_letter() -> None:
