@@ -67,7 +67,7 @@ class PromptWriter:
         )
 
     def question(self, question: Question, sharp: bool = True) -> Segment:
-        """Pictures and prompt of a question, which the model continues; unless `sharp`, of each picture the overview."""
+        """Pictures and prompt of a question, which the model continues; unless `sharp`, their overviews."""
         pictures = question.pictures
         places = self.image_tokens
         if not sharp:
