@@ -93,11 +93,10 @@ def read_vqa(files: BenchmarkFiles) -> Iterator[Item]:
     questions = content["questions"]
     subtype = str(content.get("data_subtype", ""))
     annotations = _annotations(files, subtype, questions) if files.annotations else {}
-    folder = subtype.replace("test-dev", "test")
     for row in questions:
         key = str(row["question_id"])
         annotation = annotations.get(key, {})
-        image = f"COCO_{folder}_{int(row['image_id']):012}.jpg"
+        image = f"COCO_{subtype}_{int(row['image_id']):012}.jpg"
         kind = annotation.get("answer_type", "question")
         yield _asked(key, image, row["question"], annotation.get("answers", ()), kind)
 
