@@ -163,25 +163,27 @@ def score(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
     return points
 
 
-def answer_words(benchmark: Benchmark) -> dict[str, set[str]]:
-    """For each kind of question, all normalised answers that are a reference of some question of that kind."""
-    words: dict[str, set[str]] = defaultdict(set)
-    for question in benchmark.questions:
-        words[question.kind].update(map(normalise, question.references))
-    return words
+def parsed(benchmark: Benchmark, predictions: Sequence[str]) -> list[bool]:
+    """Whether each line of a prediction is a possible answer to its kind of question, right or wrong.
 
-
-def is_parsed(prediction: str, question: Question, benchmark: Benchmark, words: Mapping[str, set[str]]) -> bool:
-    """Whether each line of the prediction is a possible answer to its kind of question, right or wrong: this tells a
-    model that does not see from one that does not know the answer format. Captions and answers to published questions
-    need only be non-empty. `words` are the benchmark's `answer_words`."""
-    lines = prediction.split("\n")
-    answers = map(normalise, lines)
-    if benchmark.metric in FREE:
-        return all(answers)
-    if benchmark.official:  # of signs such as `+`, which may be right, normalisation leaves nothing
-        return all(map(str.strip, lines))
-    return all(answer in words[question.kind] for answer in answers)
+    This tells a model that does not see from one that does not know the answer format. Possible are the references of
+    all questions of the kind. Captions and answers to published questions need only be non-empty.
+    """
+    questions = benchmark.questions
+    possible: dict[str, set[str]] = defaultdict(set)
+    for question in questions:
+        possible[question.kind].update(map(normalise, question.references))
+    found = []
+    for prediction, question in zip(predictions, questions, strict=True):
+        lines = prediction.split("\n")
+        answers = list(map(normalise, lines))
+        if benchmark.metric in FREE:
+            found.append(all(answers))
+        elif benchmark.official:  # of signs such as `+`, which may be right, normalisation leaves nothing
+            found.append(all(map(str.strip, lines)))
+        else:
+            found.append(possible[question.kind].issuperset(answers))
+    return found
 
 
 def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:

@@ -8,13 +8,12 @@ import pytest
 
 from mm1_lab.evaluate.generation import cut_answer
 from mm1_lab.evaluate.metrics import (
-    answer_words,
     choice_accuracy,
     f1_points,
     further,
-    is_parsed,
     majority_by_kind,
     majority_score,
+    parsed,
     says_yes,
     score,
 )
@@ -37,19 +36,22 @@ def test_an_answer_ends_at_the_first_stop_word(text: str, answer: str) -> None:
 
 def test_an_answer_of_another_kind_is_not_parsed() -> None:
     benchmark = make_benchmark("vqa")
-    words = answer_words(benchmark)
-    colour = benchmark.blocks[0][0]
-    assert colour.kind == "color"
-    assert is_parsed("The Blue.", colour, benchmark, words)
-    assert not is_parsed("circle", colour, benchmark, words)
-    assert not is_parsed("", colour, benchmark, words)
+    assert benchmark.questions[0].kind == "color"
+
+    def is_parsed(said: str, benchmark: Benchmark) -> bool:
+        """Whether it answers the first question."""
+        return parsed(benchmark, [said] * len(benchmark.questions))[0]
+
+    assert is_parsed("The Blue.", benchmark)
+    assert not is_parsed("circle", benchmark)
+    assert not is_parsed("", benchmark)
     published = replace(benchmark, official=True)
-    assert is_parsed("+", colour, published, words), "which `exact` may find right"
-    assert not is_parsed(" \n+", colour, published, words)
+    assert is_parsed("+", published), "which `exact` may find right"
+    assert not is_parsed(" \n+", published)
     captions = make_benchmark("cider")
     for one in (captions, replace(captions, metric="content")):
-        assert is_parsed("anything", one.blocks[0][0], one, answer_words(one))
-        assert not is_parsed(" .", one.blocks[0][0], one, answer_words(one))
+        assert is_parsed("anything", one)
+        assert not is_parsed(" .", one)
 
 
 def test_majority_is_the_best_constant_answer_of_each_kind() -> None:
