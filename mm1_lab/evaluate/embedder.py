@@ -1,6 +1,5 @@
 """Turns prompts into decoder inputs; a picture passes through encoder and connector only once if all features fit."""
 
-from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
@@ -63,14 +62,10 @@ class PromptEmbedder:
         if not self.holds([*self._pictures, *pictures]):
             self._features.clear()
             self._pictures.clear()
-        new: dict[int, dict[PictureKey, Picture]] = defaultdict(dict)  # by number of views, the same in a batch
-        for picture in pictures:
-            key = self._key(picture)
-            if key not in self._features:
-                new[key[1]][key] = picture
-        for count, waiting in new.items():
-            self._pictures += waiting.values()
-            keys = list(waiting)
+        waiting = {self._key(picture): picture for picture in pictures}
+        for count in (1, self._views):  # the same in a batch
+            keys = [key for key in waiting if key[1] == count and key not in self._features]
+            self._pictures += [waiting[key] for key in keys]
             for start in range(0, len(keys), self._batch):
                 chunk = keys[start : start + self._batch]
                 try:

@@ -93,11 +93,10 @@ def read_vqa(files: BenchmarkFiles) -> Iterator[Item]:
     questions = content["questions"]
     subtype = str(content.get("data_subtype", ""))
     annotations = _annotations(files, subtype, questions) if files.annotations else {}
-    folder = subtype.replace("test-dev", "test")
     for row in questions:
         key = str(row["question_id"])
         annotation = annotations.get(key, {})
-        image = f"COCO_{folder}_{int(row['image_id']):012}.jpg"
+        image = f"COCO_{subtype}_{int(row['image_id']):012}.jpg"
         kind = annotation.get("answer_type", "question")
         yield _asked(key, image, row["question"], annotation.get("answers", ()), kind)
 
@@ -112,8 +111,7 @@ def _annotations(files: BenchmarkFiles, subtype: str, questions: list[dict[str, 
             f"{files.annotations}: annotates other questions ({annotated}) than those of {files.questions} "
             f"({subtype}); use files of the same year and split"
         )
-    asked = [str(row["question_id"]) for row in questions]
-    missing = [key for key in asked if key not in found]
+    missing = [row["question_id"] for row in questions if str(row["question_id"]) not in found]
     if missing:
         raise RequestError(
             f"{files.annotations}: {len(missing)} of {len(questions)} questions have no annotation ({missing[0]}, …); "
@@ -161,16 +159,12 @@ def _text_of(value: Any) -> str:
     return str(value)
 
 
-def _texts_of(value: Any) -> tuple[str, ...]:
-    values = value if isinstance(value, list) else [value]
-    for part in values:
-        if not isinstance(part, str | int | float):
-            raise ValueError("must be a text or a list of texts")
-    return tuple(map(str, values))
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 Text = Annotated[str, BeforeValidator(_text_of)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(_texts_of)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
 
 
 class Line(Config):
@@ -288,14 +282,18 @@ def format_of(files: BenchmarkFiles) -> Format:
     return FORMATS[name]
 
 
+def main_file(files: BenchmarkFiles) -> str:
+    """The path of what holds the questions, by which messages and notes name the benchmark's files."""
+    return files.questions or files.annotations or files.format
+
+
 def read_items(files: BenchmarkFiles) -> list[Item]:
     """All questions of the files. Raises RequestError if these are not in their format."""
-    where = files.questions or files.annotations or files.format
     reader = format_of(files).read
     try:
         return list(reader(files))
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         layout = (reader.__doc__ or "").partition("\n")[0]
         raise RequestError(
-            f"{where}: is not in the format {files.format}, {layout} ({type(error).__name__}: {error})"
+            f"{main_file(files)}: is not in the format {files.format}, {layout} ({type(error).__name__}: {error})"
         ) from None

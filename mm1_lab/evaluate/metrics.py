@@ -24,18 +24,21 @@ CONSTANT_ANSWERS = 20
 """Number of most common answers of a kind tried as the best constant answer."""
 
 
-def choice_accuracy(said: str, question: Question, lettered: bool) -> float:
+def choice_accuracy(said: str, question: Question, benchmark: Benchmark) -> float:
     """100 points if the answer is the letter of a right choice (`B`, `(b)`, `B. red`) or its words, else 0.
 
-    Of several lines the first counts: the answer for the order of the choices in the file. `lettered`: the prompt shows
-    letters, so that a letter alone is the choice's letter, even if another choice consists of that letter.
+    Of several lines the first counts: the answer for the order of the choices in the file.
     """
-    chosen = _chosen(said.split("\n")[0].strip(), question.choices, lettered)
+    chosen = _chosen(said.split("\n")[0].strip(), question.choices, benchmark.official)
     return 100.0 if chosen in question.references else 0.0
 
 
 def _chosen(said: str, choices: Sequence[str], lettered: bool) -> str | None:
-    """The choice that an answer means, if any."""
+    """The choice that an answer means, if any.
+
+    `lettered`: the prompt shows letters, so that a letter alone is the choice's letter, even if another choice consists
+    of that letter.
+    """
     named = None
     match = LETTERED.fullmatch(said)
     if match:
@@ -51,14 +54,14 @@ def _chosen(said: str, choices: Sequence[str], lettered: bool) -> str | None:
     return alike.pop() if len(alike) == 1 else named
 
 
-def circular_accuracy(said: str, question: Question, lettered: bool) -> float:
+def circular_accuracy(said: str, question: Question, benchmark: Benchmark) -> float:
     """100 points if the question is answered correctly in each order of its choices, else 0 (Liu et al., ECCV 2024).
 
     `said` has one line per order; a single line is taken as the answer for all orders.
     """
     lines = said.split("\n")
     for place, order in enumerate((question, *question.rotated)):
-        if not choice_accuracy(lines[place % len(lines)], order, lettered):
+        if not choice_accuracy(lines[place % len(lines)], order, benchmark):
             return 0.0
     return 100.0
 
@@ -93,8 +96,8 @@ METRICS: dict[str, Metric] = {
     "vqa": _vqa,
     "textvqa": _against_references(textvqa_accuracy),
     "exact": _against_references(exact_match),
-    "choice": lambda said, question, benchmark: choice_accuracy(said, question, benchmark.official),
-    "circular": lambda said, question, benchmark: circular_accuracy(said, question, benchmark.official),
+    "choice": choice_accuracy,
+    "circular": circular_accuracy,
     "yes-no": _against_references(yes_no_accuracy),
     "content": _against_references(content),
     "followed": _against_references(followed),
@@ -160,25 +163,27 @@ def score(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
     return points
 
 
-def answer_words(benchmark: Benchmark) -> dict[str, set[str]]:
-    """For each kind of question, all normalised answers that are a reference of some question of that kind."""
-    words: dict[str, set[str]] = defaultdict(set)
-    for question in benchmark.questions:
-        words[question.kind].update(map(normalise, question.references))
-    return words
+def parsed(benchmark: Benchmark, predictions: Sequence[str]) -> list[bool]:
+    """Whether each line of a prediction is a possible answer to its kind of question, right or wrong.
 
-
-def is_parsed(prediction: str, question: Question, benchmark: Benchmark, words: Mapping[str, set[str]]) -> bool:
-    """Whether each line of the prediction is a possible answer to its kind of question, right or wrong: this tells a
-    model that does not see from one that does not know the answer format. Captions and answers to published questions
-    need only be non-empty. `words` are the benchmark's `answer_words`."""
-    lines = prediction.split("\n")
-    answers = map(normalise, lines)
-    if benchmark.metric in FREE:
-        return all(answers)
-    if benchmark.official:  # of signs such as `+`, which may be right, normalisation leaves nothing
-        return all(map(str.strip, lines))
-    return all(answer in words[question.kind] for answer in answers)
+    This tells a model that does not see from one that does not know the answer format. Possible are the references of
+    all questions of the kind. Captions and answers to published questions need only be non-empty.
+    """
+    questions = benchmark.questions
+    possible: dict[str, set[str]] = defaultdict(set)
+    for question in questions:
+        possible[question.kind].update(map(normalise, question.references))
+    found = []
+    for prediction, question in zip(predictions, questions, strict=True):
+        lines = prediction.split("\n")
+        answers = list(map(normalise, lines))
+        if benchmark.metric in FREE:
+            found.append(all(answers))
+        elif benchmark.official:  # of signs such as `+`, which may be right, normalisation leaves nothing
+            found.append(all(map(str.strip, lines)))
+        else:
+            found.append(possible[question.kind].issuperset(answers))
+    return found
 
 
 def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:

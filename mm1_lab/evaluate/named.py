@@ -19,7 +19,7 @@ from mm1_lab.config import BenchmarkConfig, BenchmarkFiles, EvaluationSettings, 
 from mm1_lab.data.pixels import ImageDecoder, Shape, StoredPicture, files_apart, read_file
 from mm1_lab.data.shards.tables import sound
 from mm1_lab.data.types import BrokenPicture, Tokenizer
-from mm1_lab.evaluate.formats import FORMATS, Item, format_of, read_items
+from mm1_lab.evaluate.formats import FORMATS, Item, format_of, main_file, read_items
 from mm1_lab.evaluate.metrics import ANSWER_IS, LETTERED_METRICS, METRICS, OF_THE_WORLD, names_of
 from mm1_lab.evaluate.questions import (
     LONGEST_ANSWER,
@@ -62,7 +62,7 @@ def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Sha
     `shape` is how the data file has images made square. Raises RequestError for what is missing or unknown.
     """
     kind = config.format or (config.name if config.name in FORMATS else "jsonl")
-    opened = _located(config, kind, folder, where)
+    opened = _located(config.model_copy(update={"format": kind}), folder, where)
     metric = opened.metric or format_of(opened).metric
     known = [name for name in (*METRICS, "cider") if name not in OF_THE_WORLD]
     if not metric:
@@ -89,7 +89,7 @@ def _open_demonstrations(opened: BenchmarkConfig, folder: Path, where: str) -> B
         values |= examples.model_dump(exclude_defaults=True)
     if values["format"] == "coco":
         values.setdefault("split", "train")
-    examples = _located(BenchmarkFiles(**values), values["format"], folder, where)
+    examples = _located(BenchmarkFiles(**values), folder, where)
     compared = ["format", "questions", "annotations", "split"]
     if examples.format.endswith(".py"):  # a program may read the images' folder, and need no other file
         compared.append("images")
@@ -98,23 +98,21 @@ def _open_demonstrations(opened: BenchmarkConfig, folder: Path, where: str) -> B
     return examples
 
 
-def _located(files: Files, kind: str, folder: Path, where: str) -> Files:
-    """The files with their format and absolute paths; in a user's own format, images are in the data file's folder by
-    default. Raises RequestError if a key that the format needs is missing."""
+def _located(files: Files, folder: Path, where: str) -> Files:
+    """The files with absolute paths; in a user's own format, images are in the data file's folder by default.
+
+    Raises RequestError if a key that the format needs is missing.
+    """
     paths = {"questions": files.questions, "annotations": files.annotations, "images": files.images}
-    if _is_own(kind):
+    if _is_own(files.format):
         paths["images"] = files.images or "."
-    if kind.endswith(".py"):
-        paths["format"] = kind
-    update = {"format": kind}
-    for key, path in paths.items():
-        if path:
-            update[key] = str((folder / Path(path).expanduser()).resolve())
-    located = files.model_copy(update=update)
-    for key in format_of(located).needs:
-        if not getattr(located, key):
-            raise RequestError(f"{where}: the format {kind} needs the key {key!r}")
-    return located
+    if files.format.endswith(".py"):
+        paths["format"] = files.format
+    for key in format_of(files).needs:
+        if not getattr(files, key):
+            raise RequestError(f"{where}: the format {files.format} needs the key {key!r}")
+    absolute = {key: str((folder / Path(path).expanduser()).resolve()) for key, path in paths.items() if path}
+    return files.model_copy(update=absolute)
 
 
 def _is_own(kind: str) -> bool:
@@ -204,7 +202,7 @@ def _content(files: BenchmarkFiles, item: Item) -> tuple[object, ...]:
 
 def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:
     """All items, in the order of the hashes of their ids. Raises RequestError for an invalid item."""
-    where = files.questions or files.annotations or files.format
+    where = main_file(files)
     items = read_items(files)
     if not items:
         raise RequestError(f"{where}: holds no questions" + (f" of the split {files.split!r}" if files.split else ""))
@@ -429,12 +427,12 @@ def _find_image(folder: Path, name: str, is_own: bool) -> Path | None:
 
 def _note(config: BenchmarkConfig, asked: int, published: int, is_shown: bool) -> str:
     """The remarks that tables must show with the scores."""
-    asked_of = f"{asked:,} of {published:,} questions of {_file_name(config)}"
+    asked_of = f"{asked:,} of {published:,} questions of {Path(main_file(config)).name}"
     if config.split:
         asked_of += f", split {config.split}"
     parts = [asked_of]
     if config.demonstrations and is_shown:
-        parts.append(f"demonstrations from {_file_name(config.demonstrations)}")
+        parts.append(f"demonstrations from {Path(main_file(config.demonstrations)).name}")
     prompt = _prompt(config)
     parts.append(f"prompt {prompt!r}" if prompt else "no prompt")
     parts.append("an answer ends at " + " or ".join(map(repr, config.stop)))
@@ -443,7 +441,3 @@ def _note(config: BenchmarkConfig, asked: int, published: int, is_shown: bool) -
     if config.metric == "cider" and asked < published:
         parts.append("CIDEr's word weights come from these questions only; not comparable with that of the whole split")
     return "; ".join(parts)
-
-
-def _file_name(files: BenchmarkFiles) -> str:
-    return Path(files.questions or files.annotations or files.format).name

@@ -66,11 +66,8 @@ class PromptWriter:
             between=" " if model.data.kind == "world" else "",
         )
 
-    def question(self, question: Question) -> Segment:
-        """Pictures and prompt of a question, which the model continues."""
-        return self._asked(question, sharp=True)
-
-    def _asked(self, question: Question, sharp: bool) -> Segment:
+    def question(self, question: Question, sharp: bool = True) -> Segment:
+        """Pictures and prompt of a question, which the model continues; unless `sharp`, their overviews."""
         pictures = question.pictures
         places = self.image_tokens
         if not sharp:
@@ -81,32 +78,25 @@ class PromptWriter:
         return Segment((*image, *prompt), pictures)
 
     def demonstration(self, question: Question, separator: str, sharp: bool = True) -> Segment:
-        answer = self.answer(question, question.shown, separator)
-        shown = self._asked(question, sharp) + Segment(answer)
-        if self.ends_answers and separator.isspace():  # not part of the answer, as it follows the end token
-            shown += Segment(self._separator(separator))
-        return shown
+        """A question, the answer to show, and what ends it: the separator, and of a tuned model the end token.
 
-    def answer(self, question: Question, text: str, separator: str) -> tuple[int, ...]:
-        """The ids of an answer and of what ends it: the separator, the end token, or both.
-
-        The answer is tokenised separately from the prompt, with a leading space if needed, as a model generates it; the
-        separator without the space that SentencePiece tokenizers (Llama 2's) put before every text.
+        The answer is tokenised separately from the prompt, with a leading space if needed, as a model generates it.
         """
         space = " " if question.prompt and not question.prompt[-1].isspace() else ""
-        said = tuple(self.tokenizer.encode(space + text))
-        if not self.ends_answers:
-            return said + self._separator(separator)
-        if not separator.isspace():
-            said += self._separator(separator)
-        return (*said, self.tokenizer.end)
+        answer = self.tokenizer.encode(space + question.shown)
+        ending = self._separator(separator)
+        if self.ends_answers:
+            end = [self.tokenizer.end]
+            ending = end + ending if separator.isspace() else ending + end
+        return self.question(question, sharp) + Segment((*answer, *ending))
 
-    def _separator(self, separator: str) -> tuple[int, ...]:
+    def _separator(self, separator: str) -> list[int]:
+        """Its ids, without the space that SentencePiece tokenizers (Llama 2's) put before every text."""
         ids = self.tokenizer.encode(separator if separator.isspace() else self.between + separator)
         rest = ids[1:]
         if rest and self.tokenizer.decode(rest) == self.tokenizer.decode(ids):
-            return tuple(rest)
-        return tuple(ids)
+            return rest
+        return ids
 
     def prefix(self, benchmark: Benchmark, block: int, shots: int) -> Segment:
         """The part shared by all questions of a block: the begin token and the block's first `shots` demonstrations."""

@@ -1,6 +1,7 @@
 """The evaluation stage: a trained model's answers to all questions of all benchmarks, and its held-out losses."""
 
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from mm1_lab.data.types import Data
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import PromptGroup, cut_answer, generate
-from mm1_lab.evaluate.metrics import answer_words, further, is_parsed, majority_by_kind, majority_score, score
+from mm1_lab.evaluate.metrics import further, majority_by_kind, majority_score, parsed, score
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
 from mm1_lab.evaluate.questions import Benchmark
 from mm1_lab.model import MM1, cast_matrices, load_mm1
@@ -117,13 +118,11 @@ class Answering:
 
 def _answers(benchmark: Benchmark, block: int, texts: list[str]) -> list[str]:
     """The answers to the questions of a block, from what the model wrote after its prompts."""
+    lines = iter([cut_answer(text, benchmark.stop) for text in texts])
     answers = []
-    at = 0
     for question in benchmark.blocks[block]:
         orders = 1 + len(question.rotated)
-        lines = [cut_answer(text, benchmark.stop) for text in texts[at : at + orders]]
-        answers.append("\n".join(lines))
-        at += orders
+        answers.append("\n".join(islice(lines, orders)))
     return answers
 
 
@@ -137,11 +136,10 @@ def _describe(result: Evaluation, benchmark: Benchmark) -> None:
 
 
 def _record(result: Evaluation, benchmark: Benchmark, shots: int, answers: list[str]) -> None:
-    words = answer_words(benchmark)
-    scored = zip(answers, score(benchmark, answers), strict=True)
+    scored = zip(answers, score(benchmark, answers), parsed(benchmark, answers), strict=True)
     for block, questions in enumerate(benchmark.blocks):
         for question in questions:
-            answer, points = next(scored)
+            answer, points, is_parsed = next(scored)
             row = ScoreRow(
                 benchmark=benchmark.name,
                 family=benchmark.family,
@@ -152,7 +150,7 @@ def _record(result: Evaluation, benchmark: Benchmark, shots: int, answers: list[
                 kind=question.kind,
                 score=points,
                 prediction=answer,
-                parsed=is_parsed(answer, question, benchmark, words),
+                parsed=is_parsed,
             )
             result.scores.append(row)
 

@@ -64,7 +64,7 @@ def write_textcaps(folder: Path) -> dict[str, Any]:
 def write_vqa(folder: Path, split: str = "val2014", annotated: bool = True, start: int = 0) -> dict[str, Any]:
     questions, annotations = [], []
     for number in range(start, start + 3):
-        draw(folder / split / f"COCO_{split.replace('test-dev', 'test')}_{number:012}.jpg", number)
+        draw(folder / split / f"COCO_{split}_{number:012}.jpg", number)
         answers = [{"answer_id": at, "answer": text} for at, text in enumerate([COLOURS[number % 3], *TEN[1:]])]
         identity = {"question_id": 10 * number, "image_id": number}
         questions.append(identity | {"question": f"What colour is number {number}?"})

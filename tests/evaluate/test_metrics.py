@@ -8,13 +8,12 @@ import pytest
 
 from mm1_lab.evaluate.generation import cut_answer
 from mm1_lab.evaluate.metrics import (
-    answer_words,
     choice_accuracy,
     f1_points,
     further,
-    is_parsed,
     majority_by_kind,
     majority_score,
+    parsed,
     says_yes,
     score,
 )
@@ -37,19 +36,22 @@ def test_an_answer_ends_at_the_first_stop_word(text: str, answer: str) -> None:
 
 def test_an_answer_of_another_kind_is_not_parsed() -> None:
     benchmark = make_benchmark("vqa")
-    words = answer_words(benchmark)
-    colour = benchmark.blocks[0][0]
-    assert colour.kind == "color"
-    assert is_parsed("The Blue.", colour, benchmark, words)
-    assert not is_parsed("circle", colour, benchmark, words)
-    assert not is_parsed("", colour, benchmark, words)
+    assert benchmark.questions[0].kind == "color"
+
+    def is_parsed(said: str, benchmark: Benchmark) -> bool:
+        """Whether it answers the first question."""
+        return parsed(benchmark, [said] * len(benchmark.questions))[0]
+
+    assert is_parsed("The Blue.", benchmark)
+    assert not is_parsed("circle", benchmark)
+    assert not is_parsed("", benchmark)
     published = replace(benchmark, official=True)
-    assert is_parsed("+", colour, published, words), "which `exact` may find right"
-    assert not is_parsed(" \n+", colour, published, words)
+    assert is_parsed("+", published), "which `exact` may find right"
+    assert not is_parsed(" \n+", published)
     captions = make_benchmark("cider")
     for one in (captions, replace(captions, metric="content")):
-        assert is_parsed("anything", one.blocks[0][0], one, answer_words(one))
-        assert not is_parsed(" .", one.blocks[0][0], one, answer_words(one))
+        assert is_parsed("anything", one)
+        assert not is_parsed(" .", one)
 
 
 def test_majority_is_the_best_constant_answer_of_each_kind() -> None:
@@ -101,9 +103,11 @@ def of_choices(answer: str, choices: tuple[str, ...]) -> Question:
 def test_a_letter_is_that_of_a_choice_unless_it_begins_other_words(
     said: str, choices: tuple[str, ...], chosen: str | None
 ) -> None:
-    points = {one: choice_accuracy(said, of_choices(one, choices), lettered=True) for one in choices}
+    benchmark = Benchmark("b", "vqa", "", "choice", (), (), (".",), 4, official=True)
+    points = {one: choice_accuracy(said, of_choices(one, choices), benchmark) for one in choices}
     assert points == {one: 100.0 * (one == chosen) for one in choices}
-    assert choice_accuracy("A", of_choices("A", ("C", "A", "B")), lettered=False) == 100.0, "no letters are shown"
+    without_letters = replace(benchmark, official=False)
+    assert choice_accuracy("A", of_choices("A", ("C", "A", "B")), without_letters) == 100.0
 
 
 def test_a_constant_answer_may_be_a_letter() -> None:

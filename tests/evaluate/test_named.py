@@ -361,7 +361,7 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
         ([{"question": "a", "answers": ["b", " "]}], "question 1 has an empty answer, so that saying nothing would"),
         ([{"question": {"en": "a"}, "answer": "b"}], "line 1: question: must be a text"),
         ([{"question": "a", "answer": "b", "answers": ["c"]}], "line 1: has both 'answer' and 'answers'; keep one"),
-        ([{"question": "a", "answers": [["b"]]}], "line 1: answers: must be a text or a list of texts"),
+        ([{"question": "a", "answers": [["b"]]}], "line 1: answers.0: must be a text"),
         ([{"question": "a", "image": "iVBO" * 99, "answer": "b"}], "has no image '(iVBO){20}' of question 1"),
         ([], "holds no questions"),
         ([{"question": "a", "answer": "1", "choices": [*map(str, range(27))]}], "has 27 choices, but there are only"),

@@ -1,5 +1,6 @@
 """The layout of few-shot prompts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,8 @@ def test_no_space_stands_between_an_answer_and_what_ends_it() -> None:
     backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(split=False), decoders.Metaspace()
     tokenizer = BackendTokenizer(backend, *range(100, 104))
     question = make_benchmark("vqa").demonstrations[0][0]
-    tokens = PromptWriter(tokenizer, image_tokens=1).answer(question, "red", "\n")
-    assert "".join(map(backend.id_to_token, tokens)) == "\u2581red\n"
+    tokens = PromptWriter(tokenizer, image_tokens=1).demonstration(replace(question, shown="red"), "\n").tokens
+    assert "".join(map(backend.id_to_token, tokens[-5:])) == "\u2581red\n"
 
 
 @pytest.mark.parametrize("sft", [None, SftRecipe()], ids=["pre-trained", "tuned"])

@@ -1,9 +1,9 @@
 """The miniature world: unlimited procedurally generated training data with known ground truth."""
 
-from mm1_lab.config import SOURCES, WORLD_DATA, RequestError, nearest
+from mm1_lab.config import WORLD_DATA
 from mm1_lab.data.tokenizers import BackendTokenizer
 from mm1_lab.data.types import Document, Limits, Tokenizer
-from mm1_lab.data.world.instructions import SETS, InstructionSource
+from mm1_lab.data.world.instructions import InstructionSource
 from mm1_lab.data.world.sources import WorldCurriculum, WorldPairs, WorldSource
 from mm1_lab.data.world.words import WorldTokenizer
 
@@ -13,7 +13,10 @@ _HELD_OUT_SEED = 0
 
 
 class World:
-    """Implements `mm1_lab.data.types.Data`. Pass `tokenizer` to use that of a pre-trained decoder."""
+    """Implements `mm1_lab.data.types.Data`. Pass `tokenizer` to use that of a pre-trained decoder.
+
+    Names of sources and sets are those of `WORLD_DATA`, against which a recipe's are checked (`config/resolve.py`).
+    """
 
     def __init__(self, tokenizer: BackendTokenizer | None = None) -> None:
         self.identity = WORLD_DATA
@@ -23,13 +26,9 @@ class World:
             self.identity = WORLD_DATA.model_copy(update={"tokenizer": f"{tokenizer.digest}-spaced"})
 
     def source(self, name: str, seed: int, limits: Limits | None = None) -> WorldSource:
-        if name not in SOURCES:
-            raise RequestError(f"the world has no source {name!r}{nearest(name, SOURCES)}")
         return WorldSource(name, seed)
 
     def instructions(self, name: str, seed: int, limits: Limits) -> InstructionSource:
-        if name not in SETS:
-            raise RequestError(f"the world has no instruction set {name!r}{nearest(name, SETS)}")
         return InstructionSource(name, seed)
 
     def pretraining_text(self, seed: int) -> WorldCurriculum:

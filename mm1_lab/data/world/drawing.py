@@ -32,6 +32,7 @@ _CROP, _BLUR, _DARK = 9, 7, 0.35
 """Flaws of a photograph: a shift and a blur in pixels of the canvas, and the brightness that is left; chosen by eye, so
 that what is asked can still be seen."""
 Flaw = Literal["blurred", "dark", "cropped"]
+Floats = NDArray[np.float32]
 
 _LETTERS = {
     "c": ".#### #.... #.... #.... #.... #.... .####",
@@ -69,7 +70,7 @@ class ScenePicture:
         return small.clip(0, 255).astype(np.uint8)
 
 
-def _draw(scene: Scene, side: int) -> NDArray[np.float32]:
+def _draw(scene: Scene, side: int) -> Floats:
     """(side, side, 3). As things never overlap, each one's mask is downsampled separately instead of the picture."""
     background = 20 + 60 * Random(scene.look).random()
     small = np.full((side, side, 3), background, np.float32)
@@ -119,7 +120,7 @@ def layout(scene: Scene) -> list[Spot]:
 
 
 @cache
-def mask_of(name: str, side: int) -> NDArray[np.float32]:
+def mask_of(name: str, side: int) -> Floats:
     """(side, side): the share of each pixel that the shape or letter covers."""
     fine = 4 * side
     grid = (np.arange(fine) + 0.5) / fine * 2 - 1
@@ -150,7 +151,7 @@ def _letter(name: str, fine: int) -> NDArray[np.bool_]:
 
 
 @cache
-def _shrink(side: int) -> NDArray[np.float32]:
+def _shrink(side: int) -> Floats:
     """(side, CANVAS): the matrix that averages canvas pixels over the area of each output pixel."""
     edges = np.linspace(0, CANVAS, side + 1)
     pixel = np.arange(CANVAS)
@@ -159,12 +160,12 @@ def _shrink(side: int) -> NDArray[np.float32]:
 
 
 @cache
-def _noise(side: int) -> NDArray[np.float32]:
+def _noise(side: int) -> Floats:
     generator = np.random.default_rng(side)
     return generator.normal(0, _NOISE, (_NOISE_FIELDS, side, side, 3)).astype(np.float32)
 
 
-def _photograph(scene: Scene, flaw: Flaw | None, side: int) -> NDArray[np.float32]:
+def _photograph(scene: Scene, flaw: Flaw | None, side: int) -> Floats:
     """(side, side, 3): the scene, maybe blurred, darkened or cropped."""
     if flaw is None:
         return _draw(scene, side)

@@ -7,13 +7,13 @@ may have several turns. A request about a picture follows that picture.
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import NamedTuple
 
 from mm1_lab.data.types import Answer, Document, Part, Picture
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.posters import sample_chart, sample_poster
 from mm1_lab.data.world.scenes import Scene, Split, sample_scene
 from mm1_lab.data.world.text import draw_fact
+from mm1_lab.data.world.told import Parts
 from mm1_lab.data.world.words import ANIMALS, COLOURS, LETTERS, LIKED, OWNERS, PLACES, SHAPES, SIZES, TOWNS
 
 
@@ -27,14 +27,8 @@ class Turn:
     """The answers to choose from, if the request offers any."""
 
 
-class Exchange(NamedTuple):
-    """A picture and a turn about it."""
-
-    picture: Picture
-    turn: Turn
-
-
-Parts = tuple[Part, ...]
+Exchange = tuple[Picture, Turn]
+"""A picture and a turn about it."""
 Draw = Callable[[Random, Split], Parts]
 """Draws a conversation."""
 _KINDS = (tuple(COLOURS), PLACES, SHAPES, LETTERS, ANIMALS, TOWNS)
@@ -114,21 +108,21 @@ def describing(random: Random, split: Split) -> Exchange:
     for thing in scene.things:
         told.append(f"{PLACES[thing.place]} a {thing.size} {thing.colour} {thing.name}")
     answer = f"it shows {len(told)} : {' , '.join(told)}"
-    return Exchange(ScenePicture(scene), Turn("all that this image shows", answer))
+    return ScenePicture(scene), Turn("all that this image shows", answer)
 
 
 def reading(random: Random, split: Split) -> Exchange:
     """Asks for a letter of a poster."""
     poster = sample_poster(random, split)
     place, letter, _ = random.choice(poster.letters)
-    return Exchange(poster, Turn(f"the letter printed {PLACES[place]}", letter))
+    return poster, Turn(f"the letter printed {PLACES[place]}", letter)
 
 
 def counting(random: Random, split: Split) -> Exchange:
     """Asks for the steps of a chart's bar."""
     chart = sample_chart(random, split)
     colour, count = random.choice(chart.bars)
-    return Exchange(chart, Turn(f"the count of {colour}", str(count)))
+    return chart, Turn(f"the count of {colour}", str(count))
 
 
 def adding(random: Random, split: Split) -> Exchange:
@@ -137,7 +131,7 @@ def adding(random: Random, split: Split) -> Exchange:
     (first, one), (second, other) = random.sample(chart.bars, 2)
     total = one + other
     worked = f"{first} is {one} . {second} is {other} . {one} plus {other} equals {total}"
-    return Exchange(chart, Turn(f"the total of {first} and {second}", f"{worked} . the answer is {total}"))
+    return chart, Turn(f"the total of {first} and {second}", f"{worked} . the answer is {total}")
 
 
 def knowing(random: Random, split: Split) -> Exchange:
@@ -148,7 +142,7 @@ def knowing(random: Random, split: Split) -> Exchange:
         turn = Turn("the animal that owns this", OWNERS[thing.name])
     else:
         turn = Turn("the town that likes this color", LIKED[thing.colour])
-    return Exchange(ScenePicture(scene), turn)
+    return ScenePicture(scene), turn
 
 
 def _short_answers(random: Random, split: Split) -> Parts:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from random import Random
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from mm1_lab.data.types import Pixels
-from mm1_lab.data.world.drawing import RGB, Spot, mask_of
+from mm1_lab.data.world.drawing import RGB, Floats, Spot, mask_of
 from mm1_lab.data.world.scenes import Split, split_of
 from mm1_lab.data.world.words import COLOURS, CORNERS, LETTERS
 
@@ -34,10 +33,6 @@ class Poster:
     letters: tuple[tuple[int, str, str], ...]
     """(place, letter, colour) of each; places are from CORNERS, and no place or letter occurs twice."""
     look: int
-
-    @property
-    def split(self) -> Split:
-        return split_of(self.letters)
 
     def pixels(self, side: int) -> Pixels:
         """(side, side, 3)."""
@@ -73,10 +68,6 @@ class Chart:
     """(colour, count) of each."""
     look: int
 
-    @property
-    def split(self) -> Split:
-        return split_of(self.bars)
-
     def pixels(self, side: int) -> Pixels:
         """(side, side, 3)."""
         random = Random(self.look)
@@ -97,7 +88,7 @@ def sample_poster(random: Random, split: Split) -> Poster:
         letters = random.sample(LETTERS, count)
         colours = random.choices(list(COLOURS), k=count)
         poster = Poster(tuple(zip(places, letters, colours, strict=True)), random.getrandbits(30))
-        if poster.split == split:
+        if split_of(poster.letters) == split:
             return poster
 
 
@@ -106,22 +97,22 @@ def sample_chart(random: Random, split: Split) -> Chart:
         colours = random.sample(list(COLOURS), random.choice((2, 3, 4)))
         bars = tuple((colour, random.randint(1, MOST)) for colour in colours)
         chart = Chart(bars, random.getrandbits(30))
-        if chart.split == split:
+        if split_of(bars) == split:
             return chart
 
 
-def _background(random: Random) -> NDArray[np.float32]:
+def _background(random: Random) -> Floats:
     grey = 20 + 60 * random.random()
     return np.full((CANVAS, CANVAS, 3), grey, np.float32)
 
 
-def _paint(canvas: NDArray[np.float32], mask: NDArray[np.float32], top: int, left: int, colour: str) -> None:
+def _paint(canvas: Floats, mask: Floats, top: int, left: int, colour: str) -> None:
     height, width = mask.shape
     part = canvas[top : top + height, left : left + width]
     part += mask[:, :, None] * (RGB[colour] - part)
 
 
-def _finish(canvas: NDArray[np.float32], random: Random, side: int) -> Pixels:
+def _finish(canvas: Floats, random: Random, side: int) -> Pixels:
     """Downsamples the canvas to `side` pixels by area averaging and adds noise to each pixel."""
     whole = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
     small = whole.resize((side, side), Image.Resampling.BOX)

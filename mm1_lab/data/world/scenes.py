@@ -8,7 +8,6 @@ of novel combinations. Text does mention them, as a decoder cannot name what it 
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from random import Random
 from typing import Literal
 
@@ -69,7 +68,7 @@ class Scene:
     def content(self) -> Content:
         return tuple((thing.name, thing.colour, thing.size, thing.place) for thing in self.things)
 
-    @cached_property
+    @property
     def split(self) -> Split:
         return split_of(self.content)
 

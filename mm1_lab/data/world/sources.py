@@ -9,7 +9,7 @@ from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.language import alt_text, dense_caption, draw_convention, in_convention, page_voice, spoken
 from mm1_lab.data.world.scenes import Scene, Split, Theme, renamed, sample_scene, sample_theme
 from mm1_lab.data.world.text import paragraph, pretraining_document, text_document
-from mm1_lab.data.world.told import words_of
+from mm1_lab.data.world.told import Parts, words_of
 from mm1_lab.data.world.words import PLACES
 
 ROW = 64
@@ -51,7 +51,7 @@ def densely_captioned(random: Random, split: Split, scene: Scene | None = None) 
     return ScenePicture(scene), dense_caption(random, scene)
 
 
-def page(random: Random, split: Split) -> tuple[Part, ...]:
+def page(random: Random, split: Split) -> Parts:
     """A page about a theme: two to nine pictures, each followed by text about it, all in one voice and convention.
 
     Half of the pages have as many pictures as fit, so that what follows eight demonstrations has been practised.
@@ -102,7 +102,7 @@ def _comparison(last: Scene, scene: Scene) -> str:
     return "so many things like the last one ."
 
 
-_MAKERS: dict[str, Callable[[Random, Split], tuple[Part, ...]]] = {
+_MAKERS: dict[str, Callable[[Random, Split], Parts]] = {
     "captions": captioned,
     "synthetic": densely_captioned,
     "interleaved": page,

@@ -23,6 +23,9 @@ from mm1_lab.data.world.told import (
 )
 from mm1_lab.data.world.words import ANIMALS, COLOURS, LETTERS, LIKED, OWNERS, SHAPES, SPARE_NOUNS, TOWNS
 
+Weights = dict[Callable[[Random], Parts], float]
+"""Makers of documents, with their sampling weights."""
+
 
 def facts(random: Random) -> Parts:
     """Facts of the world that no picture shows, as statements or as questions with answers."""
@@ -127,7 +130,7 @@ def medley(random: Random) -> Parts:
     return joined(lambda: _one_of(_SHORT, random), random.randint(3, 10))
 
 
-_SHORT: dict[Callable[[Random], Parts], float] = {
+_SHORT: Weights = {
     told_and_asked: 2,
     retold: 2,
     facts: 1,
@@ -135,7 +138,7 @@ _SHORT: dict[Callable[[Random], Parts], float] = {
     pattern: 1,
     story: 1,
 }
-_DOCUMENTS: dict[Callable[[Random], Parts], float] = {
+_DOCUMENTS: Weights = {
     told_and_asked: 9,
     compounds_and_asked: 3,
     many_shots: 8,
@@ -149,7 +152,7 @@ _DOCUMENTS: dict[Callable[[Random], Parts], float] = {
 }
 
 
-_FIRST: dict[Callable[[Random], Parts], float] = {
+_FIRST: Weights = {
     partial(told_and_asked, in_order=True): 13,
     partial(retold, in_order=True): 9,
     facts: 2,
@@ -165,8 +168,8 @@ def text_document(random: Random) -> Parts:
     return _one_of(_DOCUMENTS, random)
 
 
-def _one_of(makers: dict[Callable[[Random], Parts], float], random: Random) -> Parts:
-    return random.choices(list(makers), list(makers.values()))[0](random)
+def _one_of(weights: Weights, random: Random) -> Parts:
+    return random.choices(list(weights), list(weights.values()))[0](random)
 
 
 class _Phase(NamedTuple):
