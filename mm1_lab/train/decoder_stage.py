@@ -63,5 +63,4 @@ def train_decoder(run: StageRun[DecoderStage]) -> None:
 
     batches = TextBatches(stage.training, run.data, stage.seed)
     recorder, decoder = fit(run, decoder, objective, NAMES, batches)
-    team.dismiss_others()
     finish(run, recorder, decoder)

@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
 
 import numpy as np
 import torch
@@ -48,17 +47,15 @@ def train_encoder(run: StageRun[EncoderStage]) -> None:
     """Pre-trains an encoder, starting from the input `start` if there is one, and saves it without its text tower."""
     stage = run.stage
     seed_everything(stage)
-    more: dict[str, Any] = {}
     if stage.objective == "contrastive":
-        encoder, recorder, more = _train_contrastive(run)
+        _train_contrastive(run)
     elif stage.objective == "reconstructive":
-        encoder, recorder = _train_reconstructive(run)
+        _train_reconstructive(run)
     else:
         team.dismiss_others()
-        encoder = new_encoder(stage, run.data.tokenizer)
         recorder = Recorder(run.folder, [], 0, run.report)
         recorder.write_curve()
-    finish(run, recorder, encoder, **more)
+        finish(run, recorder, new_encoder(stage, run.data.tokenizer))
 
 
 @dataclass(frozen=True)
@@ -257,8 +254,8 @@ def contrastive_loss(
     return (entropy(of_images, right) + entropy(of_texts, right)) / 2
 
 
-def _train_contrastive(run: StageRun[EncoderStage]) -> tuple[Encoder, Recorder, dict[str, Any]]:
-    """Returns the trained encoder, its losses, and held-out retrieval accuracy; saves the text tower apart."""
+def _train_contrastive(run: StageRun[EncoderStage]) -> None:
+    """Saves the text tower apart, and notes held-out retrieval accuracy in the summary."""
     stage = run.stage
     data = run.data
     with team.only_in_first():
@@ -277,12 +274,10 @@ def _train_contrastive(run: StageRun[EncoderStage]) -> tuple[Encoder, Recorder, 
         return pair_batch(found.images, found.captions, data.tokenizer, found.decoded)
 
     recorder, network = fit(run, network, network.loss, ["pairs"], batch)
-    team.dismiss_others()
     weights = network.state_dict()
     text = {name: value.contiguous() for name, value in weights.items() if not name.startswith("encoder.")}
     save_file(text, run.folder / TEXT_TOWER)
-    retrieval = _held_out_retrieval(network, data, stage.image_size)
-    return network.encoder, recorder, {"retrieval": retrieval}
+    finish(run, recorder, network.encoder, retrieval=_held_out_retrieval(network, data, stage.image_size))
 
 
 @torch.no_grad()
@@ -358,8 +353,8 @@ class Reconstructive(nn.Module):
         return Losses(total / team.mean(count), tally)
 
 
-def _train_reconstructive(run: StageRun[EncoderStage]) -> tuple[Encoder, Recorder]:
-    """Trains the encoder; returns it without its last layers, with a newly initialised final norm, and its losses."""
+def _train_reconstructive(run: StageRun[EncoderStage]) -> None:
+    """Saves the encoder without its last layers, with a newly initialised final norm."""
     stage = run.stage
     with team.only_in_first():
         network = Reconstructive(new_encoder(stage, run.data.tokenizer), stage.patch)
@@ -374,9 +369,8 @@ def _train_reconstructive(run: StageRun[EncoderStage]) -> tuple[Encoder, Recorde
         return ImageBatch(image_tensor(found.images), torch.from_numpy(prefixes[found.places]), decoded=found.decoded)
 
     recorder, network = fit(run, network, network.loss, ["images"], batch)
-    team.dismiss_others()
     encoder = build_encoder(stage.features, stage.patch, stage.image_size)
     trained = network.trunk.state_dict()
     kept = {name: trained[name] for name in encoder.state_dict() if ".post_layernorm." not in name}
     encoder.load_state_dict(kept, strict=False)
-    return encoder, recorder
+    finish(run, recorder, encoder)

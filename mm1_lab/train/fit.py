@@ -52,8 +52,8 @@ def fit(
 ) -> tuple[Recorder, Any]:
     """Trains `network` on `batch(0)`, `batch(1)`, …; `names` are the rows of the objective's tally.
 
-    In a team `batch` returns this process's share, and the new network has weights in the first process only, so that
-    callers dismiss the others. It resumes from the newest intact checkpoint in the folder, on CPUs bit for bit in a
+    In a team `batch` returns this process's share, and only the first process, which has the trained weights, returns
+    from here. It resumes from the newest intact checkpoint in the folder, on CPUs bit for bit in a
     team of the same size. Raises Diverged for a loss that is not finite, RequestError for another stage's checkpoint.
     """
     stage: EncoderStage | DecoderStage | ModelStage = run.stage
@@ -88,7 +88,9 @@ def fit(
             )
         except SystemExit:  # which Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
-    return recorder, module.whole()
+    whole = module.whole()
+    team.dismiss_others()
+    return recorder, whole
 
 
 @contextmanager
