@@ -25,7 +25,7 @@ from mm1_lab.data.mixture import Shuffled
 from mm1_lab.data.pixels import NONE_ASKED, Decoded, TooManyBrokenPictures, decode, image_tensor
 from mm1_lab.data.types import Data, Pairs, Picture, Pixels, Tokenizer
 from mm1_lab.model import Encoder, build_encoder, load_weights
-from mm1_lab.train.fit import finish, fit, seed_everything
+from mm1_lab.train.fit import finish, fit
 from mm1_lab.train.module import LOSS, ROWS, TOKENS, WEIGHT, Losses
 from mm1_lab.train.networks import new_encoder
 from mm1_lab.train.recorder import Recorder
@@ -46,7 +46,6 @@ VARIANCE_FLOOR = 1.0
 def train_encoder(run: StageRun[EncoderStage]) -> None:
     """Pre-trains an encoder, starting from the input `start` if there is one, and saves it without its text tower."""
     stage = run.stage
-    seed_everything(stage)
     if stage.objective == "contrastive":
         _train_contrastive(run)
     elif stage.objective == "reconstructive":

@@ -1,6 +1,5 @@
 """Trains one stage from its first step, or from its last checkpoint, to its last step."""
 
-import hashlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -8,13 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import nn
 from transformers import PreTrainedModel
 
 from mm1_lab import team
-from mm1_lab.config import DecoderStage, EncoderStage, ModelStage, SftStage, Stage
+from mm1_lab.config import DecoderStage, EncoderStage, ModelStage, SftStage
 from mm1_lab.data.batches import TensorBatch
 from mm1_lab.files import write_json
 from mm1_lab.model import count_parameters, save_weights
@@ -34,12 +32,6 @@ REMARKS = (
     "The `srun` command is available",  # training takes no part in a Slurm job: see `plugins`
 )
 """Warnings of Lightning and torch that do not apply here, as regular expressions."""
-
-
-def seed_everything(stage: Stage) -> None:
-    """Seeds torch's generators from the seed and kind of `stage`, so that stages with equal seeds start differently."""
-    digest = hashlib.sha256(f"{stage.KIND} {stage.seed}".encode()).digest()
-    torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def fit(

@@ -14,7 +14,7 @@ from mm1_lab.data.batches import Batch, ConversationBatches, MixtureBatches
 from mm1_lab.data.packing import shares_left_out
 from mm1_lab.data.types import Data, Document, Limits, Source, Tokens
 from mm1_lab.model import MM1, build_mm1, load_in_team
-from mm1_lab.train.fit import finish, fit, seed_everything
+from mm1_lab.train.fit import finish, fit
 from mm1_lab.train.module import Losses, language_loss
 from mm1_lab.train.progress import Progress
 from mm1_lab.train.recorder import Recorder
@@ -25,7 +25,6 @@ from mm1_lab.train.stages import StageRun
 def train_multimodal(run: StageRun[MultimodalStage]) -> None:
     """Trains MM1 from the inputs `encoder` and `decoder`, or from pre-trained models."""
     stage, data = run.stage, run.data
-    seed_everything(stage)
     with team.only_in_first():
         model = build_mm1(stage, data.tokenizer)
     model.load_parts(stage, run.inputs)
@@ -59,7 +58,6 @@ def train_sft(run: StageRun[SftStage]) -> None:
     Only answers and the end token after each count in the loss.
     """
     stage, data = run.stage, run.data
-    seed_everything(stage)
     with team.only_in_first():
         model = build_mm1(stage, data.tokenizer)
     start = Path(stage.model.folder) if isinstance(stage.model, PretrainedMM1) else run.inputs["model"]
