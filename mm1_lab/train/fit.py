@@ -104,7 +104,7 @@ def finish(run: StageRun[Any], recorder: Recorder, network: PreTrainedModel, **m
     source, seconds, processor, parameters, `more`.
     """
     save_weights(network, run.folder, run.stage)
-    total = recorder.total.cpu().tolist()
+    total = recorder.total.tolist()
     summary = {
         "fingerprint": run.stage.fingerprint,
         "tokens": {name: int(row[TOKENS]) for name, row in zip(recorder.names, total, strict=True)},
