@@ -6,7 +6,6 @@ make some heads attend a few positions back from the first step on. Training is 
 """
 
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -23,7 +22,7 @@ from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, Qw
 
 from mm1_lab import team
 from mm1_lab.config import PretrainedDecoder, Size
-from mm1_lab.weights.stored import library_weights, load_weights
+from mm1_lab.weights.stored import library_weights, load_weights, quiet_library
 
 ROPE_BASE = 500.0
 LOOK_BACK_FIRST_LAYER = (1, 1, 2, 3)
@@ -70,8 +69,7 @@ def decoder_config(size: Size, vocabulary: int, sequence: int) -> PreTrainedConf
 
 def make_decoder(config: PreTrainedConfig) -> PreTrainedModel:
     """The library's model for `config` with the library's initialisation; routers compute in single precision."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Initializing zero-element")  # the absent shared expert
+    with quiet_library():
         decoder: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     if isinstance(config, Qwen2MoeConfig):
         decoder.set_experts_implementation(SORTED)
@@ -154,15 +152,12 @@ def upcycle(decoder: PreTrainedModel, dense: Path) -> None:
     decoder.load_state_dict(kept | weights)
 
 
-def load_decoder(decoder: PreTrainedModel, source: Path | PretrainedDecoder) -> None:
-    """Loads the weights of a stage from its folder, or those of a pre-trained model; in a team all processes call this.
+def load_decoder(decoder: PreTrainedModel, source: PretrainedDecoder) -> None:
+    """Loads the weights of a pre-trained model; in a team all processes call this.
 
     Additional rows of the embedding are initialised with the mean of the pre-trained rows. Raises RequestError for a
     folder without weights.
     """
-    if isinstance(source, Path):
-        load_in_team(decoder, source)
-        return
     # the first process may add rows to the embedding, so it reads the whole of it
     weights = leave_to_team(decoder, Path(source.folder), whole=("model.embed_tokens.weight",))
     if not team.is_first():

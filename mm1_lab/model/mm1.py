@@ -1,6 +1,7 @@
 """MM1 as it is trained: rows of packed documents, on one process or several."""
 
 import copy
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from mm1_lab.config import (
 )
 from mm1_lab.data.batches import Batch
 from mm1_lab.data.types import Tokenizer
-from mm1_lab.model.decoder import decoder_config, initialise, load_decoder, make_decoder
+from mm1_lab.model.decoder import decoder_config, initialise, load_decoder, load_in_team, make_decoder
 from mm1_lab.model.encoder import Encoder, EncoderConfig
 from mm1_lab.model.modeling_mm1 import IMAGES_AT_ONCE, MM1Config, MM1Parts
 from mm1_lab.model.packed import States, read_rows
@@ -60,14 +61,8 @@ def build_encoder(size: Size, patch: int, image_size: int) -> Encoder:
     return Encoder(encoder_config(size, patch, image_size))
 
 
-def load_encoder(encoder: Encoder, source: Path | PretrainedEncoder) -> None:
-    """Loads the weights of a stage from its folder, or those of a pre-trained model.
-
-    Raises RequestError for a folder without weights.
-    """
-    if isinstance(source, Path):
-        load_weights(encoder, source)
-        return
+def load_encoder(encoder: Encoder, source: PretrainedEncoder) -> None:
+    """Loads the weights of a pre-trained model. Raises RequestError for a folder without weights."""
     kind = getattr(transformers, encoder.family.model)
     weights = library_weights(kind, source, vision_config(source, source.image_size))
     own = {f"vision.{name}": weights[name] for name in encoder.vision.state_dict()}
@@ -99,10 +94,14 @@ class MM1(MM1Parts):
         All processes of a team call this.
         """
         if team.is_first():
-            load_encoder(
-                self.encoder, stage.encoder if isinstance(stage.encoder, PretrainedEncoder) else inputs["encoder"]
-            )
-        load_decoder(self.decoder, stage.decoder if isinstance(stage.decoder, PretrainedDecoder) else inputs["decoder"])
+            if isinstance(stage.encoder, PretrainedEncoder):
+                load_encoder(self.encoder, stage.encoder)
+            else:
+                load_weights(self.encoder, inputs["encoder"])
+        if isinstance(stage.decoder, PretrainedDecoder):
+            load_decoder(self.decoder, stage.decoder)
+        else:
+            load_in_team(self.decoder, inputs["decoder"])
         if self.image_scale is not None and team.is_first():
             self.match_embedding_scale()
 
@@ -125,29 +124,23 @@ class MM1(MM1Parts):
         """
         embedded: torch.Tensor = self.decoder.get_input_embeddings()(tokens)
         is_image = (tokens == self.image_id).flatten()
-        chunks = images.split(IMAGES_AT_ONCE) if len(images) else ()
-        # in an evaluation each process has the whole model and pictures of its own
-        dummies = max(team.numbers(len(chunks))) - len(chunks) if torch.is_grad_enabled() else 0
-        encoded = [self._encode(some) for some in chunks]
-        for _ in range(dummies):  # other processes need this one's shards while they encode
-            embedded = embedded + 0 * self._encode(images.new_zeros(1, *images.shape[1:])).sum().to(embedded.dtype)
         expected = len(images) * self.config.connector["image_tokens"]
+        calls = math.ceil(len(images) / IMAGES_AT_ONCE)
+        # asked before this one encodes: all exchange in one order. In an evaluation each has a whole model to itself
+        dummies = max(team.numbers(calls)) - calls if torch.is_grad_enabled() else 0
         if team.is_read_at_once(tokens) or not self.training:
             count = int(is_image.sum())
             if count != expected:
                 raise ValueError(f"{count} image tokens in the text, but {len(images)} images give {expected}")
-        if not encoded:
-            return embedded
-        image_tokens = torch.cat(encoded).flatten(0, 1)
-        if self.image_scale is not None:
-            image_tokens = image_tokens * self.image_scale
-        places = is_image.nonzero_static(size=expected)[:, 0]
-        filled = embedded.flatten(0, 1).index_put((places,), image_tokens.to(embedded.dtype))
-        return filled.view_as(embedded)
-
-    def _encode(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 (n, 3, side, side) → image tokens (n, image tokens, width)."""
-        return self.connector(self.encoder(images))
+        filled = embedded
+        if len(images):
+            image_tokens = self.get_image_features(images).flatten(0, 1)
+            places = is_image.nonzero_static(size=expected)[:, 0]
+            filled = embedded.flatten(0, 1).index_put((places,), image_tokens.to(embedded.dtype)).view_as(embedded)
+        for _ in range(dummies):  # other processes need this one's shards while they encode
+            dummy = self.get_image_features(images.new_zeros(1, *images.shape[1:]))
+            filled = filled + 0 * dummy.sum().to(filled.dtype)
+        return filled
 
     def forward(self, batch: Batch) -> States:
         return read_rows(self.decoder, self.embed(batch.tokens, batch.images), batch)

@@ -6,7 +6,7 @@ from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Limits
 from mm1_lab.model import read_rows, upcycle
-from mm1_lab.train.fit import finish, fit, seed_everything
+from mm1_lab.train.fit import finish, fit
 from mm1_lab.train.module import Losses, language_loss
 from mm1_lab.train.networks import new_decoder
 from mm1_lab.train.sharding import prepare
@@ -50,7 +50,6 @@ class TextBatches:
 def train_decoder(run: StageRun[DecoderStage]) -> None:
     """Pre-trains a decoder, upcycled from the dense one in the input `upcycled_from` if the stage has one."""
     stage = run.stage
-    seed_everything(stage)
     with team.only_in_first():
         decoder = new_decoder(stage, run.data.tokenizer)
     if stage.upcycled_from and team.is_first():
@@ -63,5 +62,4 @@ def train_decoder(run: StageRun[DecoderStage]) -> None:
 
     batches = TextBatches(stage.training, run.data, stage.seed)
     recorder, decoder = fit(run, decoder, objective, NAMES, batches)
-    team.dismiss_others()
     finish(run, recorder, decoder)

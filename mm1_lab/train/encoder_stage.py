@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +22,10 @@ from mm1_lab import team
 from mm1_lab.config import EncoderStage, Size
 from mm1_lab.data.batches import TensorBatch
 from mm1_lab.data.mixture import Shuffled
-from mm1_lab.data.pixels import NONE_ASKED, Decoded, TooManyBrokenPictures, decode, image_tensor
-from mm1_lab.data.types import Data, Pairs, Picture, Pixels, Tokenizer
+from mm1_lab.data.pixels import NONE_ASKED, Decoded, TooManyBrokenPictures, image_tensor
+from mm1_lab.data.types import BrokenPicture, Data, Pairs, Picture, Pixels, Tokenizer
 from mm1_lab.model import Encoder, build_encoder, load_weights
-from mm1_lab.train.fit import finish, fit, seed_everything
+from mm1_lab.train.fit import finish, fit
 from mm1_lab.train.module import LOSS, ROWS, TOKENS, WEIGHT, Losses
 from mm1_lab.train.networks import new_encoder
 from mm1_lab.train.recorder import Recorder
@@ -47,18 +46,15 @@ VARIANCE_FLOOR = 1.0
 def train_encoder(run: StageRun[EncoderStage]) -> None:
     """Pre-trains an encoder, starting from the input `start` if there is one, and saves it without its text tower."""
     stage = run.stage
-    seed_everything(stage)
-    more: dict[str, Any] = {}
     if stage.objective == "contrastive":
-        encoder, recorder, more = _train_contrastive(run)
+        _train_contrastive(run)
     elif stage.objective == "reconstructive":
-        encoder, recorder = _train_reconstructive(run)
+        _train_reconstructive(run)
     else:
         team.dismiss_others()
-        encoder = new_encoder(stage, run.data.tokenizer)
         recorder = Recorder(run.folder, [], 0, run.report)
         recorder.write_curve()
-    finish(run, recorder, encoder, **more)
+        finish(run, recorder, new_encoder(stage, run.data.tokenizer))
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,7 @@ class StepPairs:
         count = self._stage.training.batch_size
         share = self._stage.synthetic_share
         own = range(count)[team.own(count)]
-        pictures, captions = [], []
+        images, captions, places, broken = [], [], [], []
         for place in own:
             index = step * count + place
             dense_before = math.floor(index * share)
@@ -96,19 +92,15 @@ class StepPairs:
             if self._by_kind:
                 index = dense_before if is_dense else index - dense_before
             picture, caption = self._pairs.pair(index, is_dense)
-            pictures.append(picture)
-            captions.append(caption)
-        found, decoded = decode(pictures, self._stage.image_size)
-        images, texts, places = [], [], []
-        for image, caption, place in zip(found, captions, own, strict=True):
-            if image is not None:
-                images.append(image)
-                texts.append(caption)
+            try:
+                images.append(picture.pixels(self._stage.image_size))
+                captions.append(caption)
                 places.append(place)
+            except BrokenPicture as error:
+                broken.append(str(error))
         if not images:
-            broken = "; ".join(decoded.broken[:10])
-            raise TooManyBrokenPictures(f"none of {len(pictures)} images can be decoded: {broken}")
-        return DecodedPairs(images, texts, places, decoded)
+            raise TooManyBrokenPictures(f"none of {len(own)} images can be decoded: {'; '.join(broken[:10])}")
+        return DecodedPairs(images, captions, places, Decoded(len(own), tuple(broken)))
 
 
 class RepeatedPairs:
@@ -257,8 +249,8 @@ def contrastive_loss(
     return (entropy(of_images, right) + entropy(of_texts, right)) / 2
 
 
-def _train_contrastive(run: StageRun[EncoderStage]) -> tuple[Encoder, Recorder, dict[str, Any]]:
-    """Returns the trained encoder, its losses, and held-out retrieval accuracy; saves the text tower apart."""
+def _train_contrastive(run: StageRun[EncoderStage]) -> None:
+    """Saves the text tower apart, and notes held-out retrieval accuracy in the summary."""
     stage = run.stage
     data = run.data
     with team.only_in_first():
@@ -277,12 +269,10 @@ def _train_contrastive(run: StageRun[EncoderStage]) -> tuple[Encoder, Recorder, 
         return pair_batch(found.images, found.captions, data.tokenizer, found.decoded)
 
     recorder, network = fit(run, network, network.loss, ["pairs"], batch)
-    team.dismiss_others()
     weights = network.state_dict()
     text = {name: value.contiguous() for name, value in weights.items() if not name.startswith("encoder.")}
     save_file(text, run.folder / TEXT_TOWER)
-    retrieval = _held_out_retrieval(network, data, stage.image_size)
-    return network.encoder, recorder, {"retrieval": retrieval}
+    finish(run, recorder, network.encoder, retrieval=_held_out_retrieval(network, data, stage.image_size))
 
 
 @torch.no_grad()
@@ -358,8 +348,8 @@ class Reconstructive(nn.Module):
         return Losses(total / team.mean(count), tally)
 
 
-def _train_reconstructive(run: StageRun[EncoderStage]) -> tuple[Encoder, Recorder]:
-    """Trains the encoder; returns it without its last layers, with a newly initialised final norm, and its losses."""
+def _train_reconstructive(run: StageRun[EncoderStage]) -> None:
+    """Saves the encoder without its last layers, with a newly initialised final norm."""
     stage = run.stage
     with team.only_in_first():
         network = Reconstructive(new_encoder(stage, run.data.tokenizer), stage.patch)
@@ -374,9 +364,8 @@ def _train_reconstructive(run: StageRun[EncoderStage]) -> tuple[Encoder, Recorde
         return ImageBatch(image_tensor(found.images), torch.from_numpy(prefixes[found.places]), decoded=found.decoded)
 
     recorder, network = fit(run, network, network.loss, ["images"], batch)
-    team.dismiss_others()
     encoder = build_encoder(stage.features, stage.patch, stage.image_size)
     trained = network.trunk.state_dict()
     kept = {name: trained[name] for name in encoder.state_dict() if ".post_layernorm." not in name}
     encoder.load_state_dict(kept, strict=False)
-    return encoder, recorder
+    finish(run, recorder, encoder)

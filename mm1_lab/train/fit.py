@@ -1,6 +1,5 @@
 """Trains one stage from its first step, or from its last checkpoint, to its last step."""
 
-import hashlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -8,13 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import nn
 from transformers import PreTrainedModel
 
 from mm1_lab import team
-from mm1_lab.config import DecoderStage, EncoderStage, ModelStage, SftStage, Stage
+from mm1_lab.config import DecoderStage, EncoderStage, ModelStage, SftStage
 from mm1_lab.data.batches import TensorBatch
 from mm1_lab.files import write_json
 from mm1_lab.model import count_parameters, save_weights
@@ -36,12 +34,6 @@ REMARKS = (
 """Warnings of Lightning and torch that do not apply here, as regular expressions."""
 
 
-def seed_everything(stage: Stage) -> None:
-    """Seeds torch's generators from the seed and kind of `stage`, so that stages with equal seeds start differently."""
-    digest = hashlib.sha256(f"{stage.KIND} {stage.seed}".encode()).digest()
-    torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-
-
 def fit(
     run: StageRun[Any],
     network: nn.Module,
@@ -52,8 +44,8 @@ def fit(
 ) -> tuple[Recorder, Any]:
     """Trains `network` on `batch(0)`, `batch(1)`, …; `names` are the rows of the objective's tally.
 
-    In a team `batch` returns this process's share, and the new network has weights in the first process only, so that
-    callers dismiss the others. It resumes from the newest intact checkpoint in the folder, on CPUs bit for bit in a
+    In a team `batch` returns this process's share, and only the first process, which has the trained weights, returns
+    from here. It resumes from the newest intact checkpoint in the folder, on CPUs bit for bit in a
     team of the same size. Raises Diverged for a loss that is not finite, RequestError for another stage's checkpoint.
     """
     stage: EncoderStage | DecoderStage | ModelStage = run.stage
@@ -88,7 +80,9 @@ def fit(
             )
         except SystemExit:  # which Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
-    return recorder, module.whole()
+    whole = module.whole()
+    team.dismiss_others()
+    return recorder, whole
 
 
 @contextmanager
@@ -110,7 +104,7 @@ def finish(run: StageRun[Any], recorder: Recorder, network: PreTrainedModel, **m
     source, seconds, processor, parameters, `more`.
     """
     save_weights(network, run.folder, run.stage)
-    total = recorder.total.cpu().tolist()
+    total = recorder.total.tolist()
     summary = {
         "fingerprint": run.stage.fingerprint,
         "tokens": {name: int(row[TOKENS]) for name, row in zip(recorder.names, total, strict=True)},

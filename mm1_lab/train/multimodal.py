@@ -1,23 +1,23 @@
 """Joint training of encoder, connector and decoder: on the data mixture (section 3.1), then on instructions."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, count, cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mm1_lab import team
 from mm1_lab.config import ModelStage, MultimodalStage, PretrainedMM1, SftStage
 from mm1_lab.data.batches import Batch, ConversationBatches, MixtureBatches
 from mm1_lab.data.packing import shares_left_out
-from mm1_lab.data.types import Conversations, Data, Document, Limits, Source, Tokens
+from mm1_lab.data.types import Data, Document, Limits, Source, Tokens
 from mm1_lab.model import MM1, build_mm1, load_in_team
-from mm1_lab.train.fit import finish, fit, seed_everything
+from mm1_lab.train.fit import finish, fit
 from mm1_lab.train.module import Losses, language_loss
 from mm1_lab.train.progress import Progress
+from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.sharding import prepare
 from mm1_lab.train.stages import StageRun
 
@@ -25,20 +25,21 @@ from mm1_lab.train.stages import StageRun
 def train_multimodal(run: StageRun[MultimodalStage]) -> None:
     """Trains MM1 from the inputs `encoder` and `decoder`, or from pre-trained models."""
     stage, data = run.stage, run.data
-    seed_everything(stage)
     with team.only_in_first():
         model = build_mm1(stage, data.tokenizer)
     model.load_parts(stage, run.inputs)
     sources = sources_of(stage, data)
-    batches: Callable[[int], Batch] = MixtureBatches.of(stage, sources, data.tokenizer)
+    batches = MixtureBatches.of(stage, sources, data.tokenizer)
+    order = np.arange(stage.training.steps)
     if stage.data_order:
-        random = np.random.default_rng((stage.seed, stage.data_order))
-        batches = Reordered(batches, random.permutation(stage.training.steps))
+        order = np.random.default_rng((stage.seed, stage.data_order)).permutation(order)
     if team.is_first():
         for name, share in shares_left_out(stage, data).items():
             note = f"{share:.0%} of {name} documents do not fit {stage.sequence_length} positions and are left out"
             run.report(Progress(0, stage.training.steps, note=note))
-    train_mm1(run, model, batches, sources)
+    recorder, model = train_mm1(run, model, lambda step: batches(int(order[step])))
+    rows = recorder.counts()
+    finish(run, recorder, model, epochs={name: source.epochs(rows[name]) for name, source in sources.items()})
 
 
 def sources_of(stage: MultimodalStage, data: Data) -> dict[str, Source]:
@@ -57,19 +58,30 @@ def train_sft(run: StageRun[SftStage]) -> None:
     Only answers and the end token after each count in the loss.
     """
     stage, data = run.stage, run.data
-    seed_everything(stage)
     with team.only_in_first():
         model = build_mm1(stage, data.tokenizer)
     start = Path(stage.model.folder) if isinstance(stage.model, PretrainedMM1) else run.inputs["model"]
     load_in_team(model, start)
     sources = {name: data.instructions(name, stage.seed, Limits.of(stage)) for name in stage.shares}
     batches = ConversationBatches.of(stage, sources, data.tokenizer)
-    train_mm1(run, model, batches, sources)
+    recorder, model = train_mm1(run, model, batches)
+    steps = stage.training.steps
+    asked = steps * stage.training.batch_size
+    left_out = asked - sum(recorder.counts().values())
+    if left_out:
+        note = (
+            f"{left_out} of {asked} conversations do not fit {stage.sequence_length} positions and "
+            f"{stage.max_images} images and were left out"
+        )
+        run.report(Progress(steps, steps, note=note))
+    epochs = {}
+    for name, share in stage.shares.items():
+        epochs[name] = sources[name].epochs(round(asked * share))  # of those that fit no row, too
+    finish(run, recorder, model, left_out=left_out, epochs=epochs)
 
 
-def train_mm1(
-    run: StageRun[Any], model: MM1, batches: Callable[[int], Batch], sources: Mapping[str, Source | Conversations]
-) -> None:
+def train_mm1(run: StageRun[Any], model: MM1, batch: Callable[[int], Batch]) -> tuple[Recorder, MM1]:
+    """Trains on `batch(0)`, `batch(1)`, … what the stage does not freeze; returns as `fit` does."""
     stage: ModelStage = run.stage
     for part in stage.frozen:
         getattr(model, part).requires_grad_(False)
@@ -79,24 +91,7 @@ def train_mm1(
     def objective(batch: Batch) -> Losses:
         return language_loss(model.decoder, model(batch), batch, names)
 
-    recorder, model = fit(run, model, objective, names, batches, stage.stop_after)
-    team.dismiss_others()
-    read = recorder.counts()
-    drawn = read
-    more: dict[str, Any] = {}
-    if stage.tuned:
-        steps = stage.training.steps
-        asked = steps * stage.training.batch_size
-        drawn = {name: round(asked * share) for name, share in stage.shares.items()}  # those that fit no row, too
-        more["left_out"] = left_out = asked - sum(read.values())
-        if left_out:
-            note = (
-                f"{left_out} of {asked} conversations do not fit {stage.sequence_length} positions and "
-                f"{stage.max_images} images and were left out"
-            )
-            run.report(Progress(steps, steps, note=note))
-    more["epochs"] = {name: source.epochs(drawn[name]) for name, source in sources.items()}
-    finish(run, recorder, model, **more)
+    return fit(run, model, objective, names, batch, stage.stop_after)
 
 
 @dataclass(frozen=True)
@@ -127,15 +122,3 @@ def _with_pictures_of(other: Document, document: Document) -> Document:
     pictures = cycle(other.pictures)
     parts = (part if isinstance(part, str | Tokens) else next(pictures) for part in document.parts)
     return Document(document.key, tuple(parts))
-
-
-@dataclass(frozen=True)
-class Reordered:
-    """The batches of a run in another order: at step i, the one of step `steps[i]`."""
-
-    batches: Callable[[int], Batch]
-    steps: NDArray[np.int64]
-    """Permutation of all steps, shape (steps,)."""
-
-    def __call__(self, step: int) -> Batch:
-        return self.batches(int(self.steps[step]))

@@ -49,15 +49,11 @@ class Recorder(pl.Callback):
         self.total = torch.zeros(len(names), 4, dtype=torch.float64)
         self._since_point = self.total.clone()
         self._since_report = self.total.clone()
-        self._unread = self.total.clone()
         self._routing: torch.Tensor | None = None
         """Routing counts of the experts since the last point; see `States`."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.total = self.total.to(pl_module.device)
-        self._since_point = self._since_point.to(pl_module.device)
-        self._since_report = self._since_report.to(pl_module.device)
-        self._unread = self._unread.to(pl_module.device)
+        self._unread = self.total.new_zeros(self.total.shape, device=pl_module.device)
         self._most_steps = STEPS_BETWEEN_READS[pl_module.device.type]
         self._read_step = trainer.global_step
         self._read_at = self._read_step + 1
@@ -77,7 +73,7 @@ class Recorder(pl.Callback):
         if not (is_last or is_point or step >= self._read_at):
             return
         pl_module.check_finite()
-        read = team.total(self._unread)
+        read = team.total(self._unread).cpu()
         self._since_point += read
         self._since_report += read
         self._unread.zero_()

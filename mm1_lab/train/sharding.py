@@ -8,7 +8,6 @@ the final weights, which must fit its memory: 4 bytes per parameter. For checkpo
 import copy
 import math
 import os
-from functools import partial
 from typing import cast
 
 import torch
@@ -134,9 +133,12 @@ def _shard(module: nn.Module, network: nn.Module, precision: str, ignored: set[n
     if precision == "bf16-mixed":
         # autocast would cast the weights anyway: cast before they are gathered, they take half the time
         half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+
+    def place(experts: nn.Parameter) -> Shard:
+        return Shard(expert_dimension(experts.shape, mesh.shape[-1]))
+
     for part in network.modules():
         if isinstance(part, Qwen2MoeExperts):
-            place = partial(_placement, shards=mesh.shape[-1])
             fully_shard(part, mesh=mesh, mp_policy=half, shard_placement_fn=place)
         elif isinstance(part, Qwen2MoeTopKRouter):
             fully_shard(part, mesh=mesh)  # chooses experts in single precision
@@ -146,10 +148,6 @@ def _shard(module: nn.Module, network: nn.Module, precision: str, ignored: set[n
         fully_shard(layer, mesh=mesh, mp_policy=MixedPrecisionPolicy() if keeps else half, ignored_params=ignored)
     # the rest in full precision: half-precision embeddings would make the residual stream half-precision, too
     fully_shard(module, mesh=mesh, ignored_params=ignored)
-
-
-def _placement(experts: nn.Parameter, shards: int) -> Shard:
-    return Shard(expert_dimension(experts.shape, shards))
 
 
 def _mesh(network: nn.Module, per_trained: float) -> DeviceMesh:

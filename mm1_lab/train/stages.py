@@ -4,11 +4,14 @@ A new kind is a configuration (a subclass of Stage, like those in mm1_lab/config
 the functions that build and train its network. Both may be in a file of your own, as in tests/test_adding.py.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import torch
 from torch import nn
 
 from mm1_lab.config import DecoderStage, EncoderStage, MultimodalStage, Resources, SftStage, Stage
@@ -49,38 +52,28 @@ class StageKind:
     """Raises RequestError for a stage whose network cannot be built; called on the meta device before anything runs."""
 
 
-# Imported when they train: a plan needs the networks alone, and importing Lightning takes more than a second.
-def _train_encoder(run: StageRun[EncoderStage]) -> None:
-    from mm1_lab.train.encoder_stage import train_encoder
+def _imported_late(module: str, function: str) -> Callable[[StageRun[Any]], None]:
+    """A function of this package: a plan needs the networks alone, and importing Lightning takes more than a second."""
 
-    train_encoder(run)
+    def train(run: StageRun[Any]) -> None:
+        getattr(import_module(f"mm1_lab.train.{module}"), function)(run)
 
-
-def _train_decoder(run: StageRun[DecoderStage]) -> None:
-    from mm1_lab.train.decoder_stage import train_decoder
-
-    train_decoder(run)
-
-
-def _train_multimodal(run: StageRun[MultimodalStage]) -> None:
-    from mm1_lab.train.multimodal import train_multimodal
-
-    train_multimodal(run)
-
-
-def _train_sft(run: StageRun[SftStage]) -> None:
-    from mm1_lab.train.multimodal import train_sft
-
-    train_sft(run)
+    return train
 
 
 KINDS: dict[type[Stage], StageKind] = {
-    EncoderStage: StageKind(new_encoder, _train_encoder),
-    DecoderStage: StageKind(new_decoder, _train_decoder),
-    MultimodalStage: StageKind(build_mm1, _train_multimodal, check_connector),
-    SftStage: StageKind(build_mm1, _train_sft, check_connector),
+    EncoderStage: StageKind(new_encoder, _imported_late("encoder_stage", "train_encoder")),
+    DecoderStage: StageKind(new_decoder, _imported_late("decoder_stage", "train_decoder")),
+    MultimodalStage: StageKind(build_mm1, _imported_late("multimodal", "train_multimodal"), check_connector),
+    SftStage: StageKind(build_mm1, _imported_late("multimodal", "train_sft"), check_connector),
 }
 """By configuration class, which defines the stage's inputs, parameters and positions."""
+
+
+def seed_everything(stage: Stage) -> None:
+    """Seeds torch's generators from the seed and kind of `stage`, so that stages with equal seeds start differently."""
+    digest = hashlib.sha256(f"{stage.KIND} {stage.seed}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def run_stage(
@@ -98,6 +91,7 @@ def run_stage(
     """
     from mm1_lab.train.checkpoints import remove_all
 
+    seed_everything(stage)
     try:
         KINDS[type(stage)].train(StageRun(stage, folder, inputs, data, report, resources))
     except Dismissed:
