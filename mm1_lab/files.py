@@ -209,6 +209,11 @@ def damage(folder: Path, full: bool = True, only: str | None = None) -> str | No
     return None if digests else f"{DONE} lists no files"
 
 
+def expanded(name: str) -> Path:
+    """The path with `~` as the home folder; unlike `Path.expanduser` it leaves a user whom nobody knows as written."""
+    return Path(os.path.expanduser(name))
+
+
 def put_aside(path: Path) -> Path | None:
     """Renames a damaged file or folder to `NAME.damaged`, replacing an earlier one; None if that fails."""
     aside = path.with_name(f"{path.name}.damaged")

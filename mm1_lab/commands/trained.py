@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, command, option, repeated, request_of
 from mm1_lab.config import RequestError
+from mm1_lab.files import expanded
 from mm1_lab.results.score_file import read_score_table
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def chat(options: argparse.Namespace) -> int:
         typed, _, rest = said.partition(" ")
         try:
             if typed == "/image":
-                waiting.append(open_image(Path(rest.strip()).expanduser(), decoder))
+                waiting.append(open_image(expanded(rest.strip()), decoder))
                 continue
             if typed == "/new":
                 talk.forget()

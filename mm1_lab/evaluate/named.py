@@ -31,7 +31,7 @@ from mm1_lab.evaluate.questions import (
     with_rotations,
 )
 from mm1_lab.evaluate.vqa import AGREEING
-from mm1_lab.files import write_bytes
+from mm1_lab.files import expanded, write_bytes
 from mm1_lab.rows import Family
 
 Files = TypeVar("Files", bound=BenchmarkFiles)
@@ -111,7 +111,7 @@ def _located(files: Files, folder: Path, where: str) -> Files:
     for key in format_of(files).needs:
         if not getattr(files, key):
             raise RequestError(f"{where}: the format {files.format} needs the key {key!r}")
-    absolute = {key: str((folder / Path(path).expanduser()).resolve()) for key, path in paths.items() if path}
+    absolute = {key: str((folder / expanded(path)).resolve()) for key, path in paths.items() if path}
     return files.model_copy(update=absolute)
 
 

@@ -232,6 +232,7 @@ def test_data_sets_that_cannot_be_read(files: Any) -> None:
         ({"dataset": "set", "split": "valid"}, r"captions: has the splits train, test; name one of them"),
         ({**entry, "revision": "12ab"}, r"`revision` is for `dataset: OWNER/NAME` on the hub; leave '12ab'"),
         ({"split": "train"}, r"needs exactly one of file, folder and dataset"),
+        ({"folder": "~nobody-here/x"}, r"there is no folder '~nobody-here/x'; paths are relative to the data file"),
         ({"dataset": "nowhere"}, r"there is no folder 'nowhere', and it is not a hub name \(OWNER/NAME\)"),
         ("empty", r"captions: .*empty cannot be read as a data set .* metadata\.csv, \.jsonl or"),
     ):

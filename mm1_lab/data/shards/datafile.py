@@ -12,6 +12,7 @@ from mm1_lab.data.pixels import Shape
 from mm1_lab.data.shards.finding import A_FOLDER_NEEDS, HUB, File, find
 from mm1_lab.data.shards.readers import READERS
 from mm1_lab.data.shards.tables import COLUMNAR, ENDINGS
+from mm1_lab.files import expanded
 
 BUILT_IN = {"captions": "pairs", "synthetic": "pairs", "interleaved": "pages", "text": "text"}
 """The readers of the built-in sources."""
@@ -48,10 +49,10 @@ class Entry(Config):
     def find(self, base: Path, reader: str) -> list[File]:
         """Its files, with what it says of them; paths are relative to `base`. Raises RequestError."""
         for name in (self.folder, self.images):
-            if not (base / Path(name).expanduser()).is_dir():
+            if not (base / expanded(name)).is_dir():
                 raise RequestError(f"there is no folder {name!r}; paths are relative to the data file")
         where = self.file or self.folder or self.dataset
-        if self.dataset and "://" not in where and not (base / Path(where).expanduser()).exists():
+        if self.dataset and "://" not in where and not (base / expanded(where)).exists():
             where = f"hf://datasets/{where}"
             if not HUB.fullmatch(where):
                 raise RequestError(f"there is no folder {self.dataset!r}, and it is not a hub name (OWNER/NAME)")
@@ -66,7 +67,7 @@ class Entry(Config):
                 raise RequestError(
                     f"{file.name!r} must end in {known}, and only JSON Lines may be compressed; {A_FOLDER_NEEDS}"
                 )
-            folder = base / Path(self.images).expanduser() if self.images else file.folder
+            folder = base / expanded(self.images) if self.images else file.folder
             found.append(replace(file, folder=folder, reader=reader, image=self.image, text=self.text))
         return found
 

@@ -18,7 +18,7 @@ import fsspec
 
 from mm1_lab.config import RequestError
 from mm1_lab.data.shards.tables import ENDINGS
-from mm1_lab.files import locked, new_file
+from mm1_lab.files import expanded, locked, new_file
 from mm1_lab.formatting import first_line
 
 HUB = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@([\w.-]+))?")
@@ -108,7 +108,7 @@ def find(
         return files
     if "://" in pattern:
         return _remote_files(pattern)
-    path = base / Path(pattern).expanduser()
+    path = base / expanded(pattern)
     if path.is_file():
         return [_local_file(path)]
     if path.is_dir():
@@ -119,7 +119,7 @@ def find(
                     return [replace(_local_file(beside), folder=path)]
         return [_local_file(Path(file)) for file in _of_split(str(path), config, split, None)]
     # relative to the folder, whose own name may contain brackets
-    matches = sorted(glob.glob(str(Path(pattern).expanduser()), root_dir=base, recursive=True))
+    matches = sorted(glob.glob(str(expanded(pattern)), root_dir=base, recursive=True))
     files = [_local_file(base / match) for match in matches if (base / match).is_file()]
     if not files:
         raise RequestError(f"there is no file {pattern!r}; paths are relative to the data file")

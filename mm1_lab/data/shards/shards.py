@@ -22,7 +22,7 @@ from mm1_lab.data.shards.index import LONGEST, index_file, index_path
 from mm1_lab.data.shards.rows import Rows, ShardConversations, ShardPairs, ShardSource, ShardText
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
 from mm1_lab.data.types import Document, Limits, Picture
-from mm1_lab.files import machine_cpus
+from mm1_lab.files import expanded, machine_cpus
 from mm1_lab.formatting import counted, short
 from mm1_lab.processes import allow_interrupts, interrupts_blocked
 
@@ -55,7 +55,7 @@ class Shards:
         if tokenizer:
             self._folder_tokenizer = folder_tokenizer(tokenizer)
         elif content.tokenizer != "bpe":
-            self._folder_tokenizer = folder_tokenizer(path.parent / Path(content.tokenizer).expanduser())
+            self._folder_tokenizer = folder_tokenizer(path.parent / expanded(content.tokenizer))
         _index_much(files.values(), cache)
         self.everything: dict[str, Collection] = {}
         """All sources, keyed as in `DataFile.all_named`."""
