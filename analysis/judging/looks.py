@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.judging.claims import Lesson, known_lessons
+from analysis.judging.claims import Claim, Lesson, claim_of, claims_of, known_lessons
 from analysis.judging.difference import SAME_TRIALS
 from analysis.judging.evidence import ONE_SEED, Evidence, of_contrasts, of_lessons, study_not_judged
 from analysis.judging.p_values import DECIDED, sides, verdict_from_p
@@ -42,25 +42,29 @@ def question_status(study: Study, lessons: Sequence[Lesson]) -> tuple[list[str],
     reason = study_not_judged(study)
     if reason not in ("", ONE_SEED):
         return [f"no verdicts: {reason}"], list(study.sweep.arms)
-    evidence = of_lessons(study, lessons)
-    tests = len(lessons)  # as if no other were decided, so that one stays decided whatever the others show
-    undecided = "undecided by itself; `lessons.md`, by `mm1-lab figures`, corrects it together with what is decided"
-    if not any(one.claim and not one.aside for one in evidence):
+    claims: dict[str, list[Claim]] = {}  # of all arms: one without scores may have failed at these seeds alone
+    for lesson in lessons:
+        for part in lesson.parts if lesson.sweep == study.sweep.name else ():
+            own = claims_of(part, lesson, study.sweep, study.sweep.arms)
+            if own and not part.aside:
+                claims.setdefault(lesson.name, []).extend(own)
+    if claims:
+        evidence = of_lessons(study, lessons)
+        tests = len(lessons)  # as if no other were decided, so that one stays decided whatever the others show
+        undecided = "undecided by itself; `lessons.md`, by `mm1-lab figures`, corrects it together with what is decided"
+    else:
         evidence = of_contrasts(study)
         tests = 1
         undecided = "undecided"
-    about: dict[str, list[Evidence]] = {}
-    for one in evidence:
-        if not one.aside:
-            about.setdefault(one.question, []).append(one)
+        for contrast in study.sweep.contrasts:
+            claims.setdefault(contrast.claim, []).append(claim_of(contrast))
     lines, arms = [], set[str]()
-    for name, deciding in about.items():
+    for name, own in claims.items():
+        deciding = [one for one in evidence if one.question == name and not one.aside]
         status, is_open = _status(study, deciding, tests, undecided)
         lines.append(f"{name}: {status}")
         if is_open:
-            for one in deciding:
-                assert one.claim
-                arms |= {study.representative(arm) for arm, _ in one.claim.weights}
+            arms |= {study.representative(arm) for claim in own for arm, _ in claim.weights}
     return lines, [arm for arm in study.sweep.arms if study.representative(arm) in arms]
 
 

@@ -94,6 +94,17 @@ def test_lessons_about_other_sweeps_keep_no_arm() -> None:
         assert line.startswith(f"ours: not judged: {told}") and not arms, "no seed adds what is misnamed"
 
 
+def test_an_arm_that_failed_at_all_seeds_so_far_keeps_its_place() -> None:
+    """It may have lost a node, and is run again by the command that adds seeds."""
+    study = growing(4, missing=tuple(f"little/{seed}" for seed in range(4)))
+    lesson = lesson_of({"axis": "steps", "measure": "average"})
+    assert "little" not in str(of_lessons(study, [lesson]))
+    (line,), arms = question_status(study, [lesson])
+    assert line.startswith("ours: open") and "little" in arms
+    lines, arms = question_status(study, [lesson_of({"contrast": CLAIMS[1].claim})])
+    assert (lines, arms) == (["ours: not judged: no scores"], []), "not the claims of its file"
+
+
 def test_a_lesson_that_one_part_may_contradict_is_not_given_up_for_another() -> None:
     falls = Contrast(claim="little falls", first="little", second="base", measure="average", expect="less")
     sweep = SWEEP.model_copy(update={"contrasts": (falls, CLAIMS[2])})
