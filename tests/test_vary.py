@@ -104,6 +104,9 @@ def test_what_cannot_be_varied_leaves_no_file(varied: tuple[str, ...], here: Pat
     words = [word for one in varied for word in ("--vary", one)]
     assert WRONG[varied] in refused("plan", "base", *words, *SMOKE)
     assert not (here / "sweeps").exists()
+    (here / "sweeps").mkdir()
+    refused("plan", "base", *words, *SMOKE)
+    assert not any((here / "sweeps").iterdir()), "the folder is the user's"
 
 
 @pytest.mark.usefixtures("here")
@@ -128,7 +131,7 @@ def test_a_value_is_not_left_out_as_the_base_s_if_the_base_gets_another(refused:
 
 @pytest.mark.usefixtures("here")
 def test_a_field_may_be_given_twice() -> None:
-    arms = arms_of(written("base", "steps=1e5", "steps=3e5"))
+    arms = arms_of(written("base", "steps=1e5", "steps=1e5,3e5"))
     assert [recipe.steps for recipe in arms.values()] == [200_000, 100_000, 300_000]
 
 

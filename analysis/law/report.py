@@ -145,7 +145,7 @@ def _optima_table(optima: pd.DataFrame, title: str = "") -> Table:
                 "size": sized(row["size"], row["params"]),
                 "best η": _with_range(row["optimum"], row["low"], row["high"]),
                 "predicted without it": left_out,
-                "best tried": row["grid_best"],
+                "best tried": "" if np.isnan(row["grid_best"]) else row["grid_best"],
                 "not bracketed: needs": row["needs"],
                 "runs": row["runs"],
                 "failed": row["failed"],

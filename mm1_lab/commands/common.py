@@ -93,6 +93,12 @@ VARY = (
     ),
     switch("--grid", "with --vary: all combinations, not one field at a time"),
 )
+DRAWN_RESULTS = option(
+    "--results",
+    f"default: {RESULTS}, or if it has none, {PUBLISHED}, drawn in {RESULTS}/{PUBLISHED.name}",
+    "DIR",
+    type=Path,
+)
 ALL_RESULTS = option("--results", f"default: {RESULTS}, or if it has none, {PUBLISHED}", "DIR", type=Path)
 
 

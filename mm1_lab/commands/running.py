@@ -144,20 +144,20 @@ def _request(options: argparse.Namespace, name: str, keep: bool) -> Request:
             raise RequestError("--grid needs --vary")
         return request_of(options, name)
     path, text = varied_sweep(name, options.vary, options.grid, list(filter(is_of_recipe, options.set)))
+    has_folder = path.parent.exists()
     is_new = not path.exists()
     if is_new:
         write_text(path, text)
-    stays = keep
+    stays = False
     try:
         request = request_of(options, str(path))
-    except RequestError:
-        stays = False
-        raise
+        stays = keep
     finally:
         if is_new and not stays:
             path.unlink(missing_ok=True)
-            with suppress(OSError):  # there are others
-                path.parent.rmdir()
+            if not has_folder:
+                with suppress(OSError):  # another command has put a file there
+                    path.parent.rmdir()
     lost = [arm for arm in parse_yaml(text, str(path)).get("arms", {}) if arm not in request.sweep.arms]
     if lost:
         raise RequestError(
@@ -202,7 +202,8 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Seque
             raise RequestError(f"--vary {setting}: recipes have no {field!r}{hint}")
         if any(same_or_inside(field, changed.partition("=")[0].strip()) for changed in settings):
             raise RequestError(f"--vary {field}: --set changes it, too; give all of its values to --vary")
-        values.setdefault(field, []).extend(parse_yaml(f"[{text}]", f"--vary {setting}"))
+        own = values.setdefault(field, [])
+        own += [value for value in parse_yaml(f"[{text}]", f"--vary {setting}") if value not in own]
     others: dict[str, list[Any]] = {}
     for field, own in values.items():
         table, key = open_table(base, field, "--vary")

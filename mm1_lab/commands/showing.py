@@ -103,7 +103,9 @@ def show(options: argparse.Namespace) -> int:
     opt.DATA,
     option("--seeds", "at which to compare them: how many or which, as for run; default: all that both arms have"),
     opt.SET,
-    opt.IN_RESULTS,
+    option(
+        "--results", f"default: {RESULTS}; if the sweep has none there, {PUBLISHED}", "DIR", type=Path, default=RESULTS
+    ),
     opt.STORE,
     opt.JSON,
 )
@@ -171,7 +173,7 @@ def _about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
 
 @command(
     "--results results/study",
-    opt.ALL_RESULTS,
+    opt.DRAWN_RESULTS,
     switch("--latex", "also write tables as LaTeX and figures as PDF"),
 )
 def figures(options: argparse.Namespace) -> int:
@@ -183,7 +185,7 @@ def figures(options: argparse.Namespace) -> int:
     return DONE
 
 
-@command("--results results/study", opt.ALL_RESULTS)
+@command("--results results/study", opt.DRAWN_RESULTS)
 def report(options: argparse.Namespace) -> int:
     """Redraw everything and write a report as one HTML file."""
     print(_draw(options, report=True)[-1])

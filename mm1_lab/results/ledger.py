@@ -101,6 +101,7 @@ class Ledger:
 
     def weights(self, fingerprint: str) -> Path:
         """The folder to load a finished stage from. Raises RequestError if its files are damaged or missing."""
+        self._intact.discard(fingerprint)  # they may have been damaged since the plan was made
         if not self.has_intact_weights(fingerprint):
             raise RequestError(f"{self.store / fingerprint}: the weights are damaged or missing; run the sweep again")
         return self.stage_folder(fingerprint)

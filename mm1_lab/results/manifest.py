@@ -111,7 +111,10 @@ def read_manifest(folder: Path) -> Manifest:
     check_schema(path, values, f"delete {folder.parent} and {rest}")
     if values.pop("digest", None) not in (None, digest(values)):
         raise RequestError(f"{path}: is damaged (it differs from its digest); {AGAIN}")
-    return Manifest.parse(values, str(path))
+    try:
+        return Manifest.parse(values, str(path))
+    except RequestError as error:
+        raise RequestError(f"{error}; {AGAIN}") from None
 
 
 def read_trials(folder: Path) -> list[TrialRow]:

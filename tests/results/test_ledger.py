@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,18 @@ def test_a_failure_that_another_command_clears_meanwhile_is_none(
         ledger.failures()
 
 
+def test_weights_that_are_damaged_after_a_plan_has_read_them_are_not_loaded(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    folder = ledger.begin_stage("f")
+    assert folder is not None
+    (folder / "model.safetensors").write_bytes(b"weights")
+    ledger.finish_stage("f")
+    assert ledger.has_intact_weights("f") and ledger.weights("f")
+    (ledger.stage_folder("f") / "model.safetensors").write_bytes(b"wrights")
+    with pytest.raises(RequestError, match="the weights are damaged or missing; run the sweep again"):
+        ledger.weights("f")
+
+
 def test_a_folder_whose_name_is_not_in_utf_8_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"cannot be written to \(its name is not in UTF-8\); choose"):
         Ledger(tmp_path / "caf\udce9").check_writable()
@@ -109,6 +122,11 @@ def test_a_later_run_adds_seeds_and_drops_what_the_sweep_no_longer_asks(
     assert "1 trial of earlier runs left the tables" in capsys.readouterr().out
     assert read_trials(folder) == [row for row in both if (row.arm, row.seed) != ("blind", 0)]
     assert list(read_manifest(folder).sweep.panels["a"].arms) == ["100/0", "66/33", "50/50", "33/66", "0/100"]
+    path = folder / "sweep.json"
+    text = re.sub(r'"digest": "[0-9a-f]+"', '"digest": null', path.read_text(encoding="utf-8"))
+    path.write_text(text.replace("{", '{"later": 1,', 1), encoding="utf-8")
+    with pytest.raises(RequestError, match=r"unknown key 'later'.*; delete"):
+        read_manifest(folder)
 
 
 def test_settings_and_data_name_the_variant_if_they_change_what_is_trained() -> None:

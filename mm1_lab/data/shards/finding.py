@@ -177,7 +177,9 @@ def _of_split(name: str, config: str | None, split: str | None, revision: str | 
         ) from None
     except Exception as error:  # the library raises many kinds
         said = " ".join(str(error).partition("Example of usage")[0].split())[:300]  # of configurations it lists all
-        remedy = f"of several configurations, name one: `{{dataset: …, config: NAME}}`; {A_FOLDER_NEEDS}"
+        remedy = A_FOLDER_NEEDS
+        if "config" in said.lower():
+            remedy = "of several configurations, name one: `{dataset: …, config: NAME}`"
         raise RequestError(f"{name} cannot be read as a data set ({said}); {remedy}") from None
     splits = {str(name): files for name, files in builder.config.data_files.items()}
     if split is None and len(splits) == 1:
