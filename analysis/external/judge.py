@@ -247,7 +247,7 @@ def _in_common(claim: OutsideClaim, asked: _Asked) -> tuple[_Asked, int, int]:
     kept = have.index[have.all(axis=1)].to_frame(index=False)
     in_all = kept.groupby(CELL)["seed"].transform("nunique") == kept["seed"].nunique()
     kept = kept[in_all]
-    if len(kept) == len(have):
+    if have.empty or len(kept) == len(questions):
         return asked, 0, have.size
     common = questions.loc[pd.MultiIndex.from_frame(kept)]
     count = int(have.to_numpy().sum())

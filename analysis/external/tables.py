@@ -21,12 +21,15 @@ from mm1_lab.rows import Family
 NEEDED = ("arm", "score")
 KNOWN = (*NEEDED, "seed", "benchmark", "shots", "question", "status")
 UNFINISHED = (
-    *("abort", "bootfail", "cancel", "crash", "deadline", "diverged", "error", "fail", "interrupted", "killed"),
-    *("launchfail", "nan", "nodefail", "oom", "outofme", "paused", "pending", "preempt", "pruned", "queued"),
+    *("aborted", "bootfail", "canceled", "cancelled", "crash", "crashed", "deadline", "diverged", "error", "errored"),
+    *("fail", "failed", "failure", "interrupted", "killed", "launchfailed", "nodefail", "oom", "outofme"),
+    *("outofmemory", "paused", "nan", "oomkilled", "pending", "preempted", "preempting", "pruned", "queued"),
     *("requeued", "revoked", "running", "scheduled", "suspended", "timedout", "timeout", "waiting"),
 )
 """What a `status` begins with, in small letters alone, of runs whose scores do not count: words of Slurm, Optuna, W&B,
-MLflow, Ray and Kubernetes, or what they begin with."""
+MLflow, Ray and Kubernetes."""
+CAPITALISED = ("arm", "score", "seed", "benchmark", "status")
+"""Columns that are found in capitals, too."""
 OTHER_NAMES = {"state": "status", "task": "benchmark", "dataset": "benchmark", "num_fewshot": "shots"}
 """What other tools call columns that change what is compared; if a table has one, it is told that it is not read."""
 OURS = {"family", "metric"}
@@ -102,34 +105,41 @@ def read_csv(path: Path) -> pd.DataFrame:
     """Reads a table separated by commas, semicolons or tabs, with every cell as text, so that a value that is no number
     can be named. Its index is the rows of the file, from 1 on; empty ones are left out. Raises ValueError or OSError.
     """
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
     above = 0
-    while above < len(lines) - 1 and not lines[above].strip(",; \t"):
-        above += 1
-    separator = max(",;\t", key=re.sub('"[^"]*"', "", lines[above]).count)
-    has_quotes = True
-    if separator == "\t" and '"' not in lines[above]:
-        # a remark may begin with a quote, which would swallow rows up to the next one
-        has_quotes = all(line.count('"') % 2 == 0 for line in lines)
-    cells = pd.read_csv(
-        path,
-        header=None,
-        sep=separator,
-        quoting=csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE,
-        dtype=str,
-        keep_default_na=False,
-        skipinitialspace=True,
-        skip_blank_lines=False,
-        skiprows=above,
-        encoding="utf-8-sig",
-    )
-    names = cells.iloc[0].str.strip()
-    for name in names[names.duplicated() & (names != "")]:
-        raise ValueError(f"the column {name!r} is there twice; leave one out")
-    table = cells[1:].set_axis(names.tolist(), axis="columns").loc[:, (names != "").to_numpy()]
-    table.index += above + 1
+    with path.open(encoding="utf-8-sig") as file:
+        while (head := file.readline()) and not head.strip(",; \t\n"):
+            above += 1
+    separator = max(",;\t", key=re.sub('"[^"]*"', "", head).count)
+    names = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
+    if twice := [name for name in names if name and names.count(name) > 1]:  # pandas would rename the second one
+        raise ValueError(f"the column {twice[0]!r} is there twice; leave one out")
+
+    def read(has_quotes: bool) -> pd.DataFrame:
+        return pd.read_csv(
+            path,
+            sep=separator,
+            quoting=csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE,
+            dtype=str,
+            keep_default_na=False,
+            skipinitialspace=True,
+            skip_blank_lines=False,
+            skiprows=above,
+            encoding="utf-8-sig",
+        )
+
+    try:
+        table = read(has_quotes=True)
+    except pd.errors.ParserError:
+        if separator != "\t":
+            raise
+        table = read(has_quotes=False)
+    if separator == "\t" and table.map(lambda cell: "\n" in cell).any(axis=None):
+        table = read(has_quotes=False)  # a remark began with a quote, which swallowed rows up to the next one
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of such rows for names of rows
+        raise ValueError("a row has more cells than the header; name every column, or remove cells")
+    table.index += above + 2
     is_empty = (table.map(str.strip) == "").all(axis=1)
-    return table[~is_empty]
+    return table[~is_empty].rename(columns=str.strip)
 
 
 def make_scores(
@@ -177,9 +187,10 @@ def make_scores(
 
 
 def _is_unfinished(status: str) -> bool:
-    """Whether a status begins with one of `UNFINISHED`, as `out of memory: killed` does."""
-    words = re.split(r"[^\w\s-]|\d", status.lower())[0]
-    return re.sub("[^a-z]", "", words).startswith(UNFINISHED)
+    """Whether a status is, or begins with, one to three words that are among `UNFINISHED`, as `out of memory: killed`
+    does."""
+    words = re.findall("[a-z]+", re.split(r"[^\w\s-]|\d", status.lower())[0])
+    return any("".join(words[:count]) in UNFINISHED for count in (1, 2, 3))
 
 
 def some(names: Sequence[str]) -> str:
@@ -197,10 +208,12 @@ def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.Da
             raise RequestError(f"--columns: there is no {name!r}{nearest(name, KNOWN)}")
         if own not in table:
             raise RequestError(f"{where}: has no column {own!r}{nearest(str(own), list(table.columns))}")
+        if own in renamed:
+            raise RequestError(f"--columns: {own!r} cannot be both {renamed[own]} and {name}")
         renamed[own] = name
     for own in table.columns:  # `Seed`, as spreadsheets begin names
         name = own.lower()
-        if name in KNOWN and name not in columns and name not in table and own not in renamed:
+        if name in CAPITALISED and name not in columns and name not in table and own not in renamed:
             renamed[own] = name
     replaced = [name for name in renamed.values() if name in table and name not in renamed]
     table = table.drop(columns=replaced).rename(columns=renamed)
