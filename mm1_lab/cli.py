@@ -90,6 +90,8 @@ def _run(given: list[str]) -> int:
         if isinstance(error, RequestError):
             return _refuse(f"mm1-lab: {error}")
         if isinstance(error, ModuleNotFoundError):
+            if str(error.name).startswith(("mm1_lab", "analysis")):
+                raise
             return _refuse(f"mm1-lab: {error.name} is not installed; what trains needs pip install '.[lab]'", FAILED)
         what = f"{error.filename}: " if error.filename else ""
         text = f"mm1-lab: {what}{error.strerror or error}; fix this and run the same command to continue"

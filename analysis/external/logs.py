@@ -145,7 +145,8 @@ def _tasks(path: Path, arm: str, seed: str) -> Iterator[_Task]:
         if (told.get("group_subtasks") or {}).get(name) or name in (told.get("groups") or {}):
             continue  # a group's tasks stand for themselves
         shots = int((told.get("n-shot") or {}).get(name) or 0)
-        samples = list(_samples(path, name))
+        kept = {"doc_id", "filter", *(metric for metric, _ in metrics)}  # samples may hold whole documents
+        samples = [{key: sample[key] for key in kept & sample.keys()} for sample in _samples(path, name)]
         questions = {metric: _by_question(samples, metric, mean) for metric, mean in metrics.items()}
         yield _Task(arm, seed, name, shots, metrics, questions)
 

@@ -103,7 +103,7 @@ def order_checks(study: Study) -> list[Check]:
     for metric, asked in averaged.items():
         apart = (_by_seed(asked[asked["arm"] == other]) - _by_seed(asked[asked["arm"] == base])).dropna()
         if apart.empty:
-            return []
+            continue
         spread = float(np.sqrt((apart**2).mean() / 2))
         seeds = counted(len(apart), "seed")
         what = f"standard deviation that it gives the base's average, {seeds}, captions by {metric}"

@@ -22,8 +22,8 @@ from mm1_lab import team
 from mm1_lab.config import EncoderStage, Size
 from mm1_lab.data.batches import TensorBatch
 from mm1_lab.data.mixture import Shuffled
-from mm1_lab.data.pixels import NONE_ASKED, Decoded, TooManyBrokenPictures, image_tensor
-from mm1_lab.data.types import BrokenPicture, Data, Pairs, Picture, Pixels, Tokenizer
+from mm1_lab.data.pixels import NONE_ASKED, Decoded, TooManyBrokenPictures, decode, image_tensor
+from mm1_lab.data.types import Data, Pairs, Picture, Pixels, Tokenizer
 from mm1_lab.model import Encoder, build_encoder, load_weights
 from mm1_lab.train.fit import finish, fit
 from mm1_lab.train.module import LOSS, ROWS, TOKENS, WEIGHT, Losses
@@ -84,7 +84,7 @@ class StepPairs:
         count = self._stage.training.batch_size
         share = self._stage.synthetic_share
         own = range(count)[team.own(count)]
-        images, captions, places, broken = [], [], [], []
+        pictures, captions = [], []
         for place in own:
             index = step * count + place
             dense_before = math.floor(index * share)
@@ -92,15 +92,19 @@ class StepPairs:
             if self._by_kind:
                 index = dense_before if is_dense else index - dense_before
             picture, caption = self._pairs.pair(index, is_dense)
-            try:
-                images.append(picture.pixels(self._stage.image_size))
-                captions.append(caption)
+            pictures.append(picture)
+            captions.append(caption)
+        found, decoded = decode(pictures, self._stage.image_size)
+        images, texts, places = [], [], []
+        for image, caption, place in zip(found, captions, own, strict=True):
+            if image is not None:
+                images.append(image)
+                texts.append(caption)
                 places.append(place)
-            except BrokenPicture as error:
-                broken.append(str(error))
         if not images:
-            raise TooManyBrokenPictures(f"none of {len(own)} images can be decoded: {'; '.join(broken[:10])}")
-        return DecodedPairs(images, captions, places, Decoded(len(own), tuple(broken)))
+            broken = "; ".join(decoded.broken[:10])
+            raise TooManyBrokenPictures(f"none of {len(pictures)} images can be decoded: {broken}")
+        return DecodedPairs(images, texts, places, decoded)
 
 
 class RepeatedPairs:

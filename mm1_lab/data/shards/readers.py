@@ -137,7 +137,9 @@ def stored_image(image: Any) -> Image | None:
             raise Broken("has a data: URL that is not base64") from None
     if "://" in image:
         raise Broken(f"{image[:80]!r} is a URL; download the images and give their file names")
-    if PurePosixPath(image).is_absolute() or ".." in PurePosixPath(image).parts:
+    if PurePosixPath(image).is_absolute():
+        raise Broken(f"{image[:80]!r} is an absolute path; write it from the folder of images on (`images: FOLDER`)")
+    if ".." in PurePosixPath(image).parts:
         remedy = "name a folder above it (`images: FOLDER`), and write paths from there"
         raise Broken(f"{image[:80]!r} leads out of the folder of images; {remedy}")
     return Image(path=sound(image))
