@@ -100,16 +100,25 @@ class Panel(Config):
     """The labels along the panel's axis, in order, and the arm that each one shows."""
 
 
-Group = Annotated[tuple[str, ...], Field(min_length=2)]
+def _side(value: Any) -> Any:
+    is_group = isinstance(value, list | tuple) and len(value) > 1
+    arms = value if is_group else [value]
+    if not all(isinstance(arm, str | int | float) for arm in arms):
+        raise ValueError("must be the name of an arm, or a list of two or more")
+    names = tuple(map(str, arms))  # YAML reads a name such as 0.5 as a number
+    return names if is_group else names[0]
+
+
+Side = Annotated[str | tuple[str, ...], BeforeValidator(_side)]
 
 
 class Contrast(Config):
     """A claim about two arms, or two groups of arms, written before the runs that test it."""
 
     claim: str
-    first: str | Group
+    first: Side
     """An arm, or a list of two arms or more, whose mean counts."""
-    second: str | Group
+    second: Side
     """The difference is `first` − `second`, in points."""
     measure: MeasureField
     """The score that is compared: `0-shot`, `vqa 4-shot`, `text-core`, …"""
