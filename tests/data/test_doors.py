@@ -239,15 +239,18 @@ def test_data_sets_that_cannot_be_read(files: Any) -> None:
         files.refused(message, captions=wrong)
 
 
-@pytest.mark.parametrize(("setting", "value"), [("HF_HUB_OFFLINE", True), ("ENDPOINT", "http://127.0.0.1:1")])
+@pytest.mark.parametrize(
+    ("setting", "value", "why"),
+    [("HF_HUB_OFFLINE", True, "offline"), ("ENDPOINT", "http://127.0.0.1:1", "Connection refused")],
+)
 def test_how_to_fetch_a_hub_set_is_told_where_there_is_no_network(
-    files: Any, monkeypatch: pytest.MonkeyPatch, setting: str, value: Any
+    files: Any, monkeypatch: pytest.MonkeyPatch, setting: str, value: Any, why: str
 ) -> None:
     monkeypatch.setattr(f"huggingface_hub.constants.{setting}", value)
     monkeypatch.setattr(datasets, "load_dataset_builder", pytest.fail)  # it would try for half a minute
-    told = r"hub cannot be reached; .* run `hf download owner/name --repo-type dataset{} --local-dir DIR`"
+    told = r"hub cannot be reached \(.*{}.*\); .* run `hf download owner/name --repo-type dataset{} --local-dir DIR`"
     for form, pin in (({"dataset": "owner/name"}, ""), ("hf://datasets/owner/name@12ab", " --revision 12ab")):
-        files.refused(told.format(pin), captions=form)
+        files.refused(told.format(why, pin), captions=form)
 
 
 def seen(image: Pillow.Image, ending: str, **options: Any) -> np.ndarray:

@@ -156,7 +156,7 @@ def _ask_hub(name: str) -> None:
     except (HfHubHTTPError, ValueError):
         pass  # `datasets` says what is wrong with the name
     except Exception as error:  # of the library for requests, which differs by version
-        raise ConnectionError from error
+        raise ConnectionError(first_line(error)) from None
 
 
 def _of_split(name: str, config: str | None, split: str | None, revision: str | None) -> list[str]:
@@ -169,10 +169,10 @@ def _of_split(name: str, config: str | None, split: str | None, revision: str | 
             _ask_hub(name)
         with TemporaryDirectory() as unused:
             builder = datasets.load_dataset_builder(name, config, revision=revision, cache_dir=unused)
-    except ConnectionError:
+    except ConnectionError as error:
         pin = f" --revision {revision}" if revision else ""
         raise RequestError(
-            f"the hub cannot be reached; where there is a network, run `hf download {name} --repo-type dataset{pin} "
+            f"the hub cannot be reached ({first_line(error)}); where there is a network, run `hf download {name} --repo-type dataset{pin} "
             "--local-dir DIR`, and write `{dataset: DIR}` here"
         ) from None
     except Exception as error:  # the library raises many kinds
