@@ -121,7 +121,10 @@ def needed_for(one: Evidence, family: int = 1) -> float:
     count = len(one.seeds)
     error = one.found.error * np.sqrt(count)
     pooled = one.found.degrees_of_freedom - (count - 1)  # degrees of freedom from the pool of other arms
-    return seeds_needed(one.claim.expect, one.claim.margin, one.found.estimate, error, pooled, family)
+    estimate = one.found.estimate
+    if one.claim.expect == "keeps" and one.claim.less_is_better:
+        estimate = -estimate
+    return seeds_needed(one.claim.expect, one.claim.margin, estimate, error, pooled, family)
 
 
 def judge_contrasts(study: Study, on_lessons: Sequence[Evidence] = ()) -> pd.DataFrame:

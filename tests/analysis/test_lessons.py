@@ -22,7 +22,7 @@ from analysis.law.report import _last_targets
 from analysis.law.runs import Objective
 from analysis.statistics import Interval
 from analysis.study import Study
-from mm1_lab.config import AVERAGE, Contrast, Recipe, RequestError, Sweep, load_sweep
+from mm1_lab.config import AVERAGE, Contrast, Measure, Recipe, RequestError, Sweep, load_sweep
 from tests.analysis.results_folder import LIFT, ROOT, Lifts, claim_row, of_own_data, study_of, with_manifest
 
 LESSONS = load_lessons()
@@ -189,6 +189,17 @@ def test_seeds_needed_are_those_of_the_part_with_which_a_lesson_falls() -> None:
     assert needed_for(sure) < needed_for(sure, 2) < needed_for(unsure)
     assert needed([sure, unsure], 1) == needed_for(sure, 2) and needed([sure, unsure], 3) == needed_for(sure, 6)
     assert needed([part(5.0), part(1.0, 2)], 1) == needed_for(part(1.0))
+
+
+def test_a_loss_that_rises_needs_the_seeds_of_a_score_that_falls() -> None:
+    def kept(estimate: float, measure: Measure) -> Evidence:
+        claim = Claim("", "", {}, measure, "keeps", 3.0)
+        return replace(part(estimate), claim=claim)
+
+    loss = Measure("text", about="loss")
+    for fallen in (-1.0, 1.0, -5.0, -9.0):
+        assert needed_for(kept(-fallen, loss)) == needed_for(kept(fallen, AVERAGE))
+    assert needed_for(kept(1.0, loss)) > needed_for(kept(-1.0, loss))
 
 
 def test_what_was_not_run_says_how_to_run_it() -> None:
