@@ -172,8 +172,8 @@ def _of_split(name: str, config: str | None, split: str | None, revision: str | 
     except ConnectionError as error:
         pin = f" --revision {revision}" if revision else ""
         raise RequestError(
-            f"the hub cannot be reached ({first_line(error)}); where there is a network, run `hf download {name} --repo-type dataset{pin} "
-            "--local-dir DIR`, and write `{dataset: DIR}` here"
+            f"the hub cannot be reached ({first_line(error)}); where there is a network, run "
+            f"`hf download {name} --repo-type dataset{pin} --local-dir DIR`, and write `{{dataset: DIR}}` here"
         ) from None
     except Exception as error:  # the library raises many kinds
         said = " ".join(str(error).partition("Example of usage")[0].split())[:300]  # of configurations it lists all
