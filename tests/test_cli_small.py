@@ -170,6 +170,11 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(capsys: O
     assert len(told) == len(reasons)
     for line, (measure, reason) in zip(told, reasons.items(), strict=True):
         assert line.startswith(f"The claim 'by {measure}' will not be judged by {measure!r}: {reason}")
+    told = load_request("data_mix", "smoke", settings=["evaluate.shots=[0]"]).doubtful_claims()
+    begins = "The claims 'interleaved documents lift 4-shot', 'text with captions lifts 4-shot', 'synthetic"
+    assert [line.startswith(begins) for line in told] == [True, False, False]
+    few = load_request("data_mix", "smoke", only=["blind"], settings=["evaluate.shots=[0]"])
+    assert len(few.doubtful_claims()) == 1, "of claims about other arms nothing is told"
     own = replace(load_request("data_mix", "smoke"), data_path=Path("data.yaml"))
     benchmarks = (BenchmarkConfig(name="a", metric="vqa"),)
     mine = replace(own, scale=own.scale.model_copy(update={"benchmarks": benchmarks}))

@@ -198,9 +198,20 @@ class Request:
         return list(dict.fromkeys(lines))  # the same ones at every seed
 
     def doubtful_claims(self) -> list[str]:
-        """What is to be told before a run of claims that it cannot decide."""
-        reasons = [(contrast.claim, self.why_no_value(contrast.measure)) for contrast in self.sweep.contrasts]
-        return [f"The claim {claim!r} will not be judged by {reason}." for claim, reason in reasons if reason]
+        """What is to be told before a run of claims about its arms that it cannot decide."""
+        arms = {trial.arm for trial in self.trials}
+        claims = defaultdict(list)
+        for contrast in self.sweep.contrasts:
+            first, second = contrast.sides
+            if arms.isdisjoint((*first, *second)):
+                continue
+            if reason := self.why_no_value(contrast.measure):
+                claims[reason].append(repr(contrast.claim))
+        lines = []
+        for reason, names in claims.items():
+            which = "claim" if len(names) == 1 else "claims"
+            lines.append(f"The {which} {', '.join(names)} will not be judged by {reason}.")
+        return lines
 
     def write_manifest(self) -> list[TrialRow]:
         """Adds the trials to the sweep's manifest; returns all of its trials, including those of earlier runs."""
