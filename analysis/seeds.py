@@ -1,9 +1,11 @@
 """Seeds: which ones (and which world) results come from, what differences they can detect, how many are needed."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
-from scipy.special import nctdtr, stdtrit
+from scipy.special import gammaincinv, ndtr, stdtrit
 
 from analysis.statistics import LEAST, LEVEL, UNLIKE, Floats
 from mm1_lab.config import WORLD_DATA, Expectation
@@ -69,10 +71,26 @@ def earlier_world(manifest: Manifest) -> bool:
     return manifest.in_world and manifest.data.digest != WORLD_DATA.digest
 
 
-def _power(shift: float | Floats, degrees_of_freedom: float | Floats, level: float) -> Floats:
-    """The power of a one-sided test at `level` for a true difference of `shift` standard errors."""
-    bound = stdtrit(degrees_of_freedom, 1 - level)
-    return np.nan_to_num(1 - nctdtr(degrees_of_freedom, shift, bound), nan=1.0)
+QUANTILES = (np.arange(200) + 0.5) / 200
+
+
+@cache
+def _variances(degrees: int) -> Floats:
+    """At `QUANTILES`, a variance of so many degrees of freedom over the true one."""
+    return np.asarray(2 * gammaincinv(degrees / 2, QUANTILES) / degrees)
+
+
+def _power(shift: float, seeds: int, level: float, prior: float, unlike: float) -> float:
+    """The power of a one-sided test at `level` for a true difference of `shift` standard errors: the mean over what the
+    variance may turn out to be. The largest `unlike` of them stand alone, the others are moderated towards the pool's
+    (see `analysis/statistics.py`), which is taken for the true one."""
+    degrees = seeds - 1
+    variance = _variances(degrees)
+    total = prior + degrees
+    bounds = np.sqrt((prior + degrees * variance) / total) * stdtrit(total, 1 - level)
+    alone = QUANTILES > 1 - unlike
+    bounds[alone] = np.sqrt(variance[alone]) * stdtrit(degrees, 1 - level)
+    return float(ndtr(shift - bounds).mean())
 
 
 def seeds_needed(
@@ -90,27 +108,24 @@ def seeds_needed(
     without which a share `unlike` of claims keeps its own variance; the level is that of Holm's first step over
     `family` claims. An estimate exactly on the margin can never be decided.
     """
-    many = np.arange(2, MOST_SEEDS + 1, dtype=np.float64)
-    errors = max(error, LEAST) / np.sqrt(many)
     level = LEVEL / family
-    own_variance = unlike if prior else 1.0
     if expect == "less":
         estimate = -estimate
 
-    def beyond(value: float, tail: float) -> Floats:
-        """The power to tell the estimate from a value at each number of seeds."""
-        shift = abs(estimate - value) / errors
-        own = _power(shift, many - 1, tail)
-        pooled = _power(shift, many - 1 + prior, tail)
-        return own_variance * own + (1 - own_variance) * pooled
+    def power(seeds: int) -> float:
+        def beyond(value: float, tail: float) -> float:
+            """The power to tell the estimate from a value."""
+            shift = abs(estimate - value) * np.sqrt(seeds) / max(error, LEAST)
+            return _power(shift, seeds, tail, prior, unlike)
 
-    if expect == "equivalent" and abs(estimate) < margin:
-        power = beyond(margin, level) + beyond(-margin, level) - 1
-    elif expect == "equivalent":
-        power = beyond(float(np.copysign(margin, estimate)), level / 2)
-    elif expect == "keeps":
-        power = beyond(-margin, level if estimate > -margin else level / 2)
-    else:
-        power = beyond(margin, level / 2)
-    enough = np.flatnonzero(power >= POWER)
-    return float(many[enough[0]]) if len(enough) else float("inf")
+        if expect == "equivalent" and abs(estimate) < margin:
+            return beyond(margin, level) + beyond(-margin, level) - 1
+        if expect == "equivalent":
+            return beyond(float(np.copysign(margin, estimate)), level / 2)
+        if expect == "keeps":
+            return beyond(-margin, level if estimate > -margin else level / 2)
+        return beyond(margin, level / 2)
+
+    if power(MOST_SEEDS) < POWER:
+        return float("inf")
+    return float(bisect_left(range(MOST_SEEDS), POWER, lo=2, key=power))

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -130,16 +131,17 @@ def shrunk(
 
 def along(columns: Floats, scores: Floats) -> Floats:
     """Scores (arms, seeds) along orthonormal contrasts (rank, seeds) of the arms, which span `columns` (arms, …)."""
-    if not len(scores):
-        return scores
     vectors, sizes, _ = np.linalg.svd(columns - columns.mean(0), full_matrices=False)
     contrasts = vectors[:, sizes > 1e-9]
     return np.asarray(contrasts.T @ scores)
 
 
 def other_arms(scores: Floats) -> Floats:
-    """The pool of a pair, from the scores (arms, seeds) of all other arms."""
-    return along(np.eye(len(scores)), scores)
+    """The pool of a pair, from the scores (arms, seeds) of all other arms: `along` all of their contrasts, each of
+    which sets an arm against the mean of those before it (Helmert's)."""
+    numbers = np.arange(1.0, len(scores))[:, None]
+    before = np.cumsum(scores, axis=0)[:-1] / numbers
+    return (scores[1:] - before) * np.sqrt(numbers / (numbers + 1))
 
 
 def other_axes(weights: Floats, levels: Floats, scores: Floats) -> Floats:
@@ -147,6 +149,28 @@ def other_axes(weights: Floats, levels: Floats, scores: Floats) -> Floats:
     (arms, levels of all axes; 0 or 1) change beside it."""
     direction = weights / np.linalg.norm(weights)
     return along(levels - np.outer(direction, direction @ levels), scores)
+
+
+def around_arms_and_seeds(scores: pd.DataFrame) -> tuple[float, float, pd.Series[float] | None]:
+    """The variance of scores (arms, seeds; may have gaps) around a least-squares fit of score = arm + seed + rest, its
+    degrees of freedom, and each seed's part; None for the latter if shared seeds do not connect all arms."""
+    known = scores.stack().dropna()
+    arms, seeds = (known.index.get_level_values(level) for level in (0, 1))
+    of_seeds = pd.get_dummies(pd.Series(seeds, known.index), dtype=float)
+    if arms.nunique() < 2:
+        of_seeds = of_seeds.iloc[:, :0]
+
+    def around_arms(values: Any) -> Any:
+        return values - values.groupby(arms).transform("mean")
+
+    design, rest = around_arms(of_seeds), around_arms(known)
+    coefficients, _, rank, _ = np.linalg.lstsq(design, rest, rcond=None)
+    degrees = float(len(known) - arms.nunique() - rank)
+    variance = float(((rest - design @ coefficients) ** 2).sum()) / max(degrees, 1.0)
+    if rank < design.shape[1] - 1:
+        return variance, degrees, None
+    luck = pd.Series(coefficients, design.columns)
+    return variance, degrees, luck.sub(luck.mean()).reindex(scores.columns, fill_value=0.0)
 
 
 def arm_means(scores: pd.DataFrame) -> dict[str, Interval]:
@@ -157,19 +181,9 @@ def arm_means(scores: pd.DataFrame) -> dict[str, Interval]:
     arm alone, what seeds do to it is part of the rest. Empty without residual degrees of freedom, as with one seed, and
     if shared seeds do not connect all arms.
     """
-    known = scores.stack().dropna()
-    of_arms, of_seeds = (pd.get_dummies(known.index.get_level_values(level), dtype=float) for level in (0, 1))
-    if of_arms.shape[1] < 2:
-        of_seeds = of_seeds.iloc[:, :0]
-    design = np.hstack([of_arms, of_seeds])
-    coefficients, _, rank, _ = np.linalg.lstsq(design, known, rcond=None)
-    degrees = float(len(known) - rank)
-    if degrees < 1 or rank < design.shape[1] - 1:
+    variance, degrees, luck = around_arms_and_seeds(scores)
+    if luck is None or degrees < 1:
         return {}
-    rest = known - design @ coefficients
-    variance = (rest**2).sum() / degrees
-    luck = pd.Series(coefficients[of_arms.shape[1] :], of_seeds.columns)
-    luck = luck.sub(luck.mean()).reindex(scores.columns, fill_value=0.0)
     means = {}
     for arm, own in scores.iterrows():
         values = (own - luck).dropna()

@@ -30,7 +30,7 @@ from analysis.statistics import (
     PRIOR,
     UNKNOWN,
     Interval,
-    arm_means,
+    around_arms_and_seeds,
     moderated,
     one_sample,
     other_arms,
@@ -229,9 +229,8 @@ class _Asked:
         if not self.paired:
             variance, degrees = _within_arms(self.means)
             return Interval(0.0, math.sqrt(variance), degrees) if degrees else None
-        for arm, found in arm_means(self.means).items():  # every arm's tells the same
-            return Interval(0.0, found.error * math.sqrt(len(self.means.loc[arm].dropna())), found.degrees_of_freedom)
-        return None
+        variance, degrees, _ = around_arms_and_seeds(self.means)
+        return Interval(0.0, math.sqrt(variance), degrees) if degrees >= 1 else None
 
 
 def _in_common(claim: OutsideClaim, asked: _Asked) -> tuple[_Asked, int, int]:

@@ -11,7 +11,17 @@ from scipy import stats
 
 from analysis.judging.p_values import p_values, verdict_from_p
 from analysis.seeds import caution, seeds_needed
-from analysis.statistics import Floats, Interval, arm_means, moderated, one_sample, other_arms, over_questions
+from analysis.statistics import (
+    PRIOR,
+    Floats,
+    Interval,
+    arm_means,
+    moderated,
+    one_sample,
+    other_arms,
+    over_questions,
+    shrunk,
+)
 from mm1_lab.config import WORLD_DATA, DataIdentity
 from mm1_lab.results import Manifest
 
@@ -127,13 +137,35 @@ def test_seeds_needed_are_those_of_a_paired_t_test() -> None:
     error is the standard deviation of one seed's difference."""
     assert seeds_needed("greater", 0.0, 0.9, 1.0) == 12
     assert 12 < seeds_needed("greater", 0.0, 0.9, 1.0, family=10) < 40
-    lent, alone = (seeds_needed("greater", 0.0, 0.9, 1.0, prior, family=10) for prior in (4, 0))
+    lent, alone = (seeds_needed("greater", 0.0, 1.8, 1.0, prior, family=10) for prior in (4, 0))
     assert lent < alone, "what the pool lends saves seeds"
     assert seeds_needed("greater", 0.9, 0.9, 1.0) == math.inf
     assert seeds_needed("less", 0.9, -2.0, 0.0) == 2
     assert seeds_needed("greater", 0.0, 0.0, 0.0) == math.inf
     assert seeds_needed("less", 1.0, -1.0, 0.0) == math.inf
     assert seeds_needed("keeps", 2.0, -2.0, 0.0) == math.inf
+
+
+@pytest.mark.parametrize("unlike", [0.2, 0.5])
+@pytest.mark.parametrize(("truth", "family"), [(1.5, 1), (3.0, 1), (12.0, 1), (4.0, 5), (8.0, 28)])
+def test_few_seeds_that_are_said_to_be_needed_suffice(truth: float, family: int, unlike: float) -> None:
+    """Simulated for a pair beside six other arms, whose runs have a standard deviation of 1."""
+    generator = np.random.default_rng(0)
+
+    def power(seeds: int) -> float:
+        own = generator.chisquare(seeds - 1, 4000) * 2 / (seeds - 1)
+        pool = generator.chisquare(5 * (seeds - 1), 4000) * 2 / (5 * (seeds - 1))
+        decided = 0
+        for estimate, variance, pooled in zip(
+            generator.normal(truth, np.sqrt(2 / seeds), 4000), own, pool, strict=True
+        ):
+            found, degrees = shrunk(variance, seeds - 1, pooled, 5 * (seeds - 1), unlike)
+            decided += Interval(estimate, np.sqrt(found / seeds), degrees).above(0) <= 0.025 / family
+        return decided / 4000
+
+    seeds = int(seeds_needed("greater", 0.0, truth, math.sqrt(2), PRIOR, family, unlike))
+    assert power(seeds) > 0.77
+    assert seeds == 2 or power(seeds - 1) < 0.83
 
 
 @pytest.mark.parametrize(
