@@ -88,7 +88,7 @@ def _power(shift: float, seeds: int, level: float, prior: float, unlike: float) 
     variance = _variances(degrees)
     total = prior + degrees
     bounds = np.sqrt((prior + degrees * variance) / total) * stdtrit(total, 1 - level)
-    alone = QUANTILES > 1 - unlike
+    alone = 1 - unlike < QUANTILES
     bounds[alone] = np.sqrt(variance[alone]) * stdtrit(degrees, 1 - level)
     return float(ndtr(shift - bounds).mean())
 

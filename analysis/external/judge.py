@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.external.tables import Scores, make_scores, read_scores
+from analysis.external.tables import Scores, make_scores, read_scores, some
 from analysis.judging.claims import claim_of
 from analysis.judging.p_values import DECIDED, LEAST_ERROR, SAME, P, Tested, holm, p_values, sides
 from analysis.judging.sequential import FUTILE, chance_yet, levels_of_looks, p_over_looks
@@ -126,12 +126,10 @@ def judge(
     notes = list(table.notes)
     evidence = []
     for claim in asked:
-        common, lost, count = _in_common(claim, by_measure[claim.measure])
+        common, left_out = _in_common(claim, by_measure[claim.measure])
         evidence.append(_evidence(claim, common, looks))
-        if lost and len(common.questions):
-            notes.append(
-                f"{claim.name}: {lost} of {count} scores are left out, as another run lacks question or benchmark."
-            )
+        if left_out and len(common.questions):
+            notes.append(left_out)
     # a claim that cannot be judged yet counts as others do
     tested = holm({str(place): one.p or {"supported": 1.0} for place, one in enumerate(evidence)})
     rows = []
@@ -233,24 +231,45 @@ class _Asked:
         return Interval(0.0, math.sqrt(variance), degrees) if degrees >= 1 else None
 
 
-def _in_common(claim: OutsideClaim, asked: _Asked) -> tuple[_Asked, int, int]:
-    """The scores of questions that all of the claim's arms have, with shared seeds at the same seed, and of benchmarks
-    and shots of which each seed has some; then how many scores of these arms are left out, and of how many."""
+def _in_common(claim: OutsideClaim, asked: _Asked) -> tuple[_Asked, str]:
+    """The scores of questions that all of the claim's arms have, with shared seeds at the same seed; and a note on what
+    is left out.
+
+    A run that lacks a benchmark does not count, as its mean would be of something else; nor does a benchmark which not
+    every arm has, or not half of their runs.
+    """
     questions, arms = asked.questions, list(claim.weights)
     if not set(arms) <= set(questions.columns.get_level_values("arm")):
-        return replace(asked, questions=questions[:0]), 0, 0
+        return replace(asked, questions=questions[:0]), ""
     have = questions[arms].notna()
-    # a seed that some of the arms lack takes no question from the others
+    # a seed that some of the arms lack takes nothing from the others
     is_shared = have.groupby(level="seed").transform("any").all(axis=1)
     have = have[is_shared]
-    kept = have.index[have.all(axis=1)].to_frame(index=False)
-    in_all = kept.groupby(CELL)["seed"].transform("nunique") == kept["seed"].nunique()
-    kept = kept[in_all]
-    if have.empty or len(kept) == len(questions):
-        return asked, 0, have.size
-    common = questions.loc[pd.MultiIndex.from_frame(kept)]
+    if have.empty:
+        return asked, ""
     count = int(have.to_numpy().sum())
-    return replace(asked, questions=common), count - common[arms].size, count
+    of_runs = have.groupby(level=["seed", *CELL]).any().unstack("seed", fill_value=False)
+    if len(have) == len(questions) and have.all(axis=None) and of_runs.all(axis=None):
+        return asked, ""
+    of_runs = of_runs.loc[:, of_runs.any()]
+    of_arms = of_runs.T.groupby(level="arm").any().T
+    is_counted = of_arms.all(axis=1) & (of_runs.mean(axis=1) >= 0.5)
+    lacking = of_runs.columns[~of_runs[is_counted].all()]
+    have = have[have.index.droplevel(["seed", "question"]).isin(of_runs.index[is_counted])]
+    for arm, repeat, seed in lacking:
+        have.loc[have.index.get_level_values("seed") == seed, (arm, repeat)] = False
+    in_seed = have.groupby(level="seed").transform("any")
+    kept = have.index[(have | ~in_seed).all(axis=1) & in_seed.T.groupby(level="arm").any().all()]
+    common = questions.loc[kept]
+    lost = count - int(have.loc[kept].to_numpy().sum())
+    if not lost:
+        return replace(asked, questions=common), ""
+    left_out = [" ".join(filter(None, (name, shots and f"{shots}-shot"))) for name, shots in of_runs.index[~is_counted]]
+    for arm, _, seed in lacking:
+        left_out.append(f"{arm} at seed {seed}" if asked.paired else f"a run of {arm}")
+    which = f": {some([one for one in left_out if one])}" if any(left_out) else ""
+    note = f"{lost} of {count} scores are left out, as another run lacks question or benchmark{which}."
+    return replace(asked, questions=common), f"{claim.name}: {note}"
 
 
 @dataclass(frozen=True)

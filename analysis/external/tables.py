@@ -28,10 +28,16 @@ UNFINISHED = (
 )
 """What a `status` begins with, in small letters alone, of runs whose scores do not count: words of Slurm, Optuna, W&B,
 MLflow, Ray and Kubernetes."""
-CAPITALISED = ("arm", "score", "seed", "benchmark", "status")
-"""Columns that are found in capitals, too."""
-OTHER_NAMES = {"state": "status", "task": "benchmark", "dataset": "benchmark", "num_fewshot": "shots"}
+OTHER_NAMES = {
+    **dict.fromkeys(("task", "dataset", "subject"), "benchmark"),
+    **dict.fromkeys(("doc_id", "question_id", "sample_id"), "question"),
+    **dict.fromkeys(("random_seed", "random_state"), "seed"),
+    "state": "status",
+    "num_fewshot": "shots",
+}
 """What other tools call columns that change what is compared; if a table has one, it is told that it is not read."""
+NUMBERS_OF_RUNS = ("repeat", "replicate", "rep", "run", "trial")
+"""What tables call a column that numbers an arm's independent runs."""
 OURS = {"family", "metric"}
 """Columns of a table of this lab."""
 TEXT = (".csv", ".tsv", ".txt")
@@ -176,6 +182,8 @@ def make_scores(
     paired = "seed" in table
     frame["seed"] = labels(table["seed"], "seed", where) if paired else ""
     frame["repeat"] = 0 if paired else frame.groupby(["arm", "benchmark", "shots", "question"]).cumcount()
+    if not paired:
+        _check_independent(table, frame, where)
     doubled = frame.duplicated(KEY)
     if doubled.any():
         twice = frame[doubled].iloc[0]
@@ -184,6 +192,28 @@ def make_scores(
     if frame["arm"].nunique() < 2:
         raise RequestError(f"{where}: has one arm, {frame['arm'].iloc[0]!r}, so there is nothing to compare")
     return Scores(frame[[*KEY, "family", "score"]].reset_index(drop=True), paired, notes)
+
+
+def _check_independent(table: pd.DataFrame, frame: pd.DataFrame, where: str) -> None:
+    """Raises RequestError for a column that tells an arm's repeats apart, in every arm by the same values: of seeds,
+    questions or checkpoints, whose scores are no independent runs."""
+    repeats = frame[frame.duplicated([*KEY[:2], *KEY[3:]], keep=False)]
+    if repeats["arm"].nunique() < 2:
+        return
+    is_ours = frame["family"].iloc[0] != ""
+    for name in table.columns:
+        if name in KNOWN or name.lower() in NUMBERS_OF_RUNS or (is_ours and name in OURS):
+            continue
+        values = repeats.assign(value=table[name].astype(str))
+        if values.duplicated(["arm", "benchmark", "shots", "question", "value"]).any():
+            continue
+        first, *others = (set(own) for _, own in values.groupby("arm")["value"])
+        if all(2 * len(first & other) > len(first | other) for other in others):
+            raise RequestError(
+                f"{where}: an arm's rows differ in {name!r}, by the same values in every arm, so they may be no "
+                f"independent runs; say what it is, --columns seed={name} (or question, benchmark, shots), or leave it "
+                "out if they are"
+            )
 
 
 def _is_unfinished(status: str) -> bool:
@@ -213,7 +243,7 @@ def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.Da
         renamed[own] = name
     for own in table.columns:  # `Seed`, as spreadsheets begin names
         name = own.lower()
-        if name in CAPITALISED and name not in columns and name not in table and own not in renamed:
+        if name in KNOWN and name not in columns and name not in table and own not in renamed:
             renamed[own] = name
     replaced = [name for name in renamed.values() if name in table and name not in renamed]
     table = table.drop(columns=replaced).rename(columns=renamed)
@@ -237,7 +267,7 @@ def _numbers(column: pd.Series[Any], where: str) -> pd.Series[float]:
         value = str(column[place]).strip()
         raise RequestError(
             f"{where}: the score of row {place} is {value[:40]!r}, not a number such as 50.1 (with a point, no "
-            "percent sign); leave the row out, or have a column `status` say that the run crashed"
+            "percent sign); leave the row out, or name a column that says which runs crashed: --columns status=COLUMN"
         )
     return numbers
 

@@ -129,8 +129,28 @@ def test_an_average_is_over_benchmarks_not_over_questions() -> None:
     assert [claim["difference"] for claim in judge(frame, claims).claims] == pytest.approx([0.5, 11, -10])
     lacking = frame.drop(index=frame[(frame["arm"] == "b") & (frame["benchmark"] == "short")].index[:1])
     judgement = judge(lacking, claims[:1])
-    assert judgement.claims[0]["difference"] == pytest.approx(11), "over what both have in every run"
-    assert any("5 of 65 scores are left out" in note for note in judgement.notes)
+    assert judgement.claims[0]["difference"] == pytest.approx((11.5 - 10) / 2), "not seed 0"
+    assert any("21 of 65 scores are left out" in note and ": b at seed 0." in note for note in judgement.notes)
+    runs = judge(lacking.drop(columns="seed"), claims[:1])
+    assert runs.claims[0]["difference"] == pytest.approx((20.5 - 10 - 10) / 2), "two runs of b, three of a"
+    assert any(": a run of b." in note for note in runs.notes)
+    rare = pd.concat([frame, table({"a": [90], "b": [10]}, benchmark="rare", question=0)])
+    judgement = judge(rare, claims[:1])
+    assert judgement.claims[0]["difference"] == pytest.approx(0.5), "of one seed in three"
+    assert any("2 of 68 scores are left out" in note and ": rare." in note for note in judgement.notes)
+
+
+@pytest.mark.parametrize("column", ["doc_id", "subject", "step", "metric"])
+def test_what_tells_rows_apart_in_all_arms_alike_makes_no_independent_runs(column: str) -> None:
+    """One model an arm would have as many runs as it was asked questions."""
+    frame = table({"a": range(20), "b": range(1, 21)}).rename(columns={"seed": column})
+    with pytest.raises(RequestError, match=f"an arm's rows differ in '{column}', .* --columns seed={column} "):
+        judge(frame)
+    for name in ("question", "Question", "Shots"):
+        (claim,) = judge(frame.rename(columns={column: name})).claims
+        assert claim["verdict"] == "not judged" and claim["reason"].startswith("one run of an arm")
+    for independent in (frame.rename(columns={column: "run"}), frame.assign(**{column: range(40)})):
+        assert judge(independent).claims[0]["seeds"] == 20
 
 
 @pytest.mark.parametrize("tables", [20, soaked(1000)])
