@@ -169,7 +169,7 @@ def around_arms_and_seeds(scores: pd.DataFrame) -> tuple[float, float, pd.Series
     variance = float(((rest - design @ coefficients) ** 2).sum()) / max(degrees, 1.0)
     if rank < design.shape[1] - 1:
         return variance, degrees, None
-    luck = pd.Series(coefficients, design.columns)
+    luck = pd.Series(coefficients, design.columns, dtype=float)
     return variance, degrees, luck.sub(luck.mean()).reindex(scores.columns, fill_value=0.0)
 
 

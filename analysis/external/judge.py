@@ -50,6 +50,10 @@ in 12, 9 and 7 % of tables at a level of 0.2 (2, 3 and 4 seeds), and is in 7, 5 
 standard deviations would be found in 68, 84 and 96 % if all vary alike, and is in 43, 73 and 95 %."""
 
 
+UNLIKE_SIZES = 20.0
+"""Times which mean scores of benchmarks in one average may differ, without a word of it."""
+
+
 class OutsideClaim(Contrast):
     """A claim about arms of a table; as a sweep's contrast, but only the arms must be given."""
 
@@ -124,6 +128,14 @@ def judge(
     for measure in dict.fromkeys([*(claim.measure for claim in asked), AVERAGE]):
         by_measure[measure] = _Asked(_by_question(_of_measure(table, measure)), table.paired)
     notes = list(table.notes)
+    if any(claim.measure == AVERAGE for claim in asked):
+        sizes = by_measure[AVERAGE].questions.abs().groupby(level="benchmark").mean().mean(axis=1).sort_values()
+        if sizes.iloc[-1] > UNLIKE_SIZES * sizes.iloc[0] > 0:
+            least, *_, most = (f"{name} {size:.3g}" for name, size in sizes.items())
+            notes.append(
+                f"The average is over scores of unlike sizes ({most}, {least}), so that the largest decide it; claims "
+                "may name a measure."
+            )
     evidence = []
     for claim in asked:
         common, left_out = _in_common(claim, by_measure[claim.measure])
@@ -241,14 +253,14 @@ def _in_common(claim: OutsideClaim, asked: _Asked) -> tuple[_Asked, str]:
     questions, arms = asked.questions, list(claim.weights)
     if not set(arms) <= set(questions.columns.get_level_values("arm")):
         return replace(asked, questions=questions[:0]), ""
-    have = questions[arms].notna()
+    have: Any = questions[arms].notna()
     # a seed that some of the arms lack takes nothing from the others
     is_shared = have.groupby(level="seed").transform("any").all(axis=1)
     have = have[is_shared]
     if have.empty:
         return asked, ""
     count = int(have.to_numpy().sum())
-    of_runs = have.groupby(level=["seed", *CELL]).any().unstack("seed", fill_value=False)
+    of_runs: Any = have.groupby(level=["seed", *CELL]).any().unstack("seed", fill_value=False)
     if len(have) == len(questions) and have.all(axis=None) and of_runs.all(axis=None):
         return asked, ""
     of_runs = of_runs.loc[:, of_runs.any()]

@@ -1,10 +1,11 @@
 """Reads what lmms-eval and lm-evaluation-harness log: `--output_path LOGS/ARM/SEED --log_samples`.
 
-Both write one file of results a run, `DATE_results.json` or `results_DATE.json`, and with `--log_samples` a file of
-questions a task beside it. The arm is the first folder below the one given, the seed the next one that is a number
-(`3`, `seed-3`, `run3`). A task has one metric in all runs: the first of which more is better, that all report, and to
-which the logged scores of the questions average in each of them. If there is none, as with F1, sums over categories or
-where a run has no log of questions, it is the first that all report, without questions.
+Both write one file of results a run, `DATE_results.json`, `results_DATE.json` or `NAME_DATE.json`, and with
+`--log_samples` a file of questions a task beside it. The arm is the first folder below the one given, the seed the next
+one that is a number (`3`, `seed-3`, `run3`). A task has one metric in all runs: the first of which more is better, that
+all report, and to which the logged scores of the questions average in each of them. If there is none, as with F1, sums
+over categories or where a run has no log of questions, it is the first that all report, without questions. Tasks of a
+group for which the harness reports a mean, such as MMLU's subjects, are one benchmark.
 """
 
 import json
@@ -38,6 +39,8 @@ class _Task:
     arm: str
     seed: str
     name: str
+    benchmark: str
+    """Its group, if the harness reports a mean of it; or its name."""
     shots: int
     metrics: dict[Metric, float]
     """What was reported, of metrics of which more is better."""
@@ -47,19 +50,19 @@ class _Task:
 
 def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     """A frame with the columns arm, seed, benchmark, shots, question and score, and notes. Raises RequestError."""
-    is_results = re.compile(r"(^|_)results(_|\.)")
-    files = [path for path in sorted(folder.rglob("*.json")) if is_results.search(path.name)]
+    files = {path: told for path in sorted(folder.rglob("*.json")) if (told := _results(path))}
     if not files:
         raise RequestError(
-            f"{folder}: holds no results of lmms-eval or lm-evaluation-harness; run them with --output_path"
+            f"{folder}: holds no results of lmms-eval or lm-evaluation-harness (0.4 or later); run them with "
+            "--output_path"
         )
     read: dict[tuple[str, str, str, int], Path] = {}
     tasks: dict[str, list[_Task]] = {}
-    for path in files:
+    for path, told in files.items():
         relative = path.relative_to(folder)
         arm, seed = _arm_and_seed(relative)
         try:
-            of_run = list(_tasks(path, arm, seed))
+            of_run = list(_tasks(path, told, arm, seed))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RequestError(f"{path}: is not as the harness writes it ({type(error).__name__}: {error})") from None
         for task in of_run:
@@ -72,7 +75,10 @@ def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
             tasks.setdefault(task.name, []).append(task)
     frame, notes = _scores_of(tasks)
     if frame.empty:
-        raise RequestError(f"{folder}: no task has a score in its results of which more is better; give a table")
+        raise RequestError(
+            f"{folder}: no task has a score in its results of which more is better, under a name such as `acc,none`; "
+            "give a table"
+        )
     lacks_seed = frame["seed"] == ""
     if lacks_seed.all():
         frame["seed"] = "0"
@@ -80,9 +86,29 @@ def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
         arms = ", ".join(sorted(set(frame["arm"][lacks_seed])))
         raise RequestError(f"{folder}: {arms}: logs without a folder of their seed, such as seed-0, as others have")
     of_task = frame.groupby("benchmark")["score"]
-    fractions = (of_task.transform("min") >= 0) & (of_task.transform("max") <= 1)
-    frame["score"] = frame["score"].mask(fractions, 100 * frame["score"])
-    return frame, [*notes, "Fractions are shown in percent."]
+    # CIDEr is 1 at about what two people have in common, and may be more
+    is_fraction = (of_task.transform("min") >= 0) & (of_task.transform("max") <= 1) | (frame["metric"] == "CIDEr")
+    frame["score"] = frame["score"].mask(is_fraction, 100 * frame["score"])
+    as_they_are = sorted(set(frame["benchmark"][~is_fraction]))
+    notes.append("Fractions are shown in percent" + (f", but for {some(as_they_are)}." if as_they_are else "."))
+    with_results = {path.relative_to(folder).parts[0] for path in files}
+    without = [one.name for one in sorted(folder.iterdir()) if one.is_dir() and one.name not in with_results]
+    if without:
+        notes.append(f"Without results of a harness: {some(without)}.")
+    return frame.drop(columns="metric"), notes
+
+
+def _results(path: Path) -> dict[str, Any] | None:
+    """What a run's file of results says; None for another file. Raises RequestError for one that cannot be read."""
+    is_named = re.search(r"(^|_)results(_|\.)", path.name)
+    try:
+        told = load_json(path)
+    except (RequestError, OSError, ValueError):
+        if is_named:
+            raise
+        return None
+    is_told = isinstance(told, dict) and isinstance(told.get("results"), dict) and "n-shot" in told
+    return told if is_named or is_told else None
 
 
 def _scores_of(tasks: Mapping[str, list[_Task]]) -> tuple[pd.DataFrame, list[str]]:
@@ -106,12 +132,15 @@ def _scores_of(tasks: Mapping[str, list[_Task]]) -> tuple[pd.DataFrame, list[str
         else:
             without_questions.append(name)
         metric, answers = chosen
-        by_metric.setdefault(metric if answers == "none" else f"{metric} of {answers}", []).append(name)
+        benchmark = runs[0].benchmark
+        used = by_metric.setdefault(metric if answers == "none" else f"{metric} of {answers}", [])
+        if benchmark not in used:
+            used.append(benchmark)
         for run, scores in zip(runs, questions, strict=True):
-            row = {"arm": run.arm, "seed": run.seed, "benchmark": name, "shots": run.shots}
-            rows += [row | {"question": question, "score": score} for question, score in scores.items()]
-    used = [f"{metric} ({some(names)})" for metric, names in by_metric.items()]
-    notes = [f"Metrics: {'; '.join(used)}."]
+            row = {"arm": run.arm, "seed": run.seed, "benchmark": benchmark, "shots": run.shots, "metric": metric}
+            for question, score in scores.items():
+                rows.append(row | {"question": question if benchmark == name else f"{name} {question}", "score": score})
+    notes = [f"Metrics: {'; '.join(f'{metric} ({some(names)})' for metric, names in by_metric.items())}."]
     if without_questions:
         notes.append(f"Without scores by question in all runs: {some(without_questions)}.")
     if without_score:
@@ -127,9 +156,9 @@ def _arm_and_seed(path: Path) -> tuple[str, str]:
     return arm, ""
 
 
-def _tasks(path: Path, arm: str, seed: str) -> Iterator[_Task]:
+def _tasks(path: Path, told: Mapping[str, Any], arm: str, seed: str) -> Iterator[_Task]:
     """The tasks in a run's file of results, but for groups."""
-    told = load_json(path)
+    group_of = _groups(told)
     for name, values in told["results"].items():
         more_is_better = (told.get("higher_is_better") or {}).get(name) or {}
         metrics: dict[Metric, float] = {}
@@ -143,12 +172,29 @@ def _tasks(path: Path, arm: str, seed: str) -> Iterator[_Task]:
             if is_better:
                 metrics[metric, answers] = float(value)
         if (told.get("group_subtasks") or {}).get(name) or name in (told.get("groups") or {}):
-            continue  # a group's tasks stand for themselves
+            continue  # its tasks are there
         shots = int((told.get("n-shot") or {}).get(name) or 0)
         kept = {"doc_id", "filter", *(metric for metric, _ in metrics)}  # samples may hold whole documents
         samples = [{key: sample[key] for key in kept & sample.keys()} for sample in _samples(path, name)]
         questions = {metric: _by_question(samples, metric, mean) for metric, mean in metrics.items()}
-        yield _Task(arm, seed, name, shots, metrics, questions)
+        yield _Task(arm, seed, name, group_of.get(name, name), shots, metrics, questions)
+
+
+def _groups(told: Mapping[str, Any]) -> dict[str, str]:
+    """By task, the outermost group that a mean is reported of; others are mere lists of benchmarks."""
+    members = told.get("group_subtasks") or {}
+    group_of: dict[str, str] = {}
+
+    def add(group: str, names: Iterable[str]) -> None:
+        for name in names:
+            group_of[name] = group
+            add(group, members.get(name) or ())
+
+    inner = {name for group in told.get("groups") or {} for name in members.get(group) or ()}
+    for group in told.get("groups") or {}:
+        if group not in inner:
+            add(group, members.get(group) or ())
+    return group_of
 
 
 def _samples(path: Path, task: str) -> Iterator[dict[str, Any]]:
@@ -156,7 +202,7 @@ def _samples(path: Path, task: str) -> Iterator[dict[str, Any]]:
     if path.name.endswith("_results.json"):  # of lmms-eval
         samples = path.with_name(path.name.removesuffix("results.json") + f"samples_{task}.jsonl")
     else:
-        samples = path.with_name(f"samples_{task}_{path.stem.partition('results_')[2]}.jsonl")
+        samples = path.with_name(f"samples_{task}_{path.stem.rpartition('_')[2]}.jsonl")
     if not samples.exists():
         return
     with samples.open("rb") as file:

@@ -347,6 +347,43 @@ def test_logs_without_questions_are_judged_by_their_metric_at_each_number_of_sho
     assert [claim["difference"] for claim in judge(tmp_path, claims).claims] == pytest.approx([32.5, 35, 30])
 
 
+def test_the_tasks_of_a_group_with_a_mean_are_one_benchmark(tmp_path: Path, told: dict[str, Any]) -> None:
+    """As MMLU's 57 subjects, which would decide the average; a list of benchmarks is none. A file may have any name."""
+    subjects = [f"mmlu_{number}" for number in range(6)]
+    told["group_subtasks"] = {"all": ["mmlu", "arc"], "mmlu": ["mmlu_stem"], "mmlu_stem": subjects, "arc": []}
+    told["groups"] = {name: {"acc,none": 0.5} for name in ("mmlu", "mmlu_stem")}
+    for arm, subject, arc in (("base", 0.50, 0.30), ("better", 0.48, 0.60)):
+        scored = {name: {"acc,none": subject} for name in subjects} | {"arc": {"acc,none": arc}} | told["groups"]
+        (tmp_path / arm).mkdir()
+        (tmp_path / arm / f"{arm}_2026-01-01.json").write_text(json.dumps(told | {"results": scored}), encoding="utf-8")
+        (tmp_path / arm / "other.json").write_text("[1]", encoding="utf-8")
+    (tmp_path / "unfinished").mkdir()
+    claims = [{"first": "better", "second": "base", "measure": measure} for measure in ("average", "mmlu", "arc")]
+    judgement = judge(tmp_path, claims)
+    assert [claim["difference"] for claim in judgement.claims] == pytest.approx([14, -2, 30])
+    assert "Metrics: acc (mmlu, arc)." in judgement.notes
+    assert "Without results of a harness: unfinished." in judgement.notes
+
+
+def test_a_cider_is_in_percent_whether_or_not_one_is_above_1(tmp_path: Path, told: dict[str, Any]) -> None:
+    for best in (0.99, 1.02):
+        for arm, cider, size in (("base", 0.95, 1500), ("better", best, 1600)):
+            scored = {"coco": {"CIDEr,none": cider}, "mme": {"score,none": size}}
+            write_results(tmp_path / str(best) / arm, told | {"results": scored})
+        claims = [{"first": "better", "second": "base", "measure": measure} for measure in ("coco", "average")]
+        judgement = judge(tmp_path / str(best), claims)
+        assert judgement.claims[0]["difference"] == pytest.approx(100 * best - 95)
+        assert "Fractions are shown in percent, but for mme." in judgement.notes
+    assert not any("unlike sizes" in note for note in judgement.notes), "1,550 is 16 times 98"
+
+
+def test_an_average_over_unlike_sizes_is_told() -> None:
+    frame = pd.concat([table({"a": [80, 81], "b": [70, 69]}, benchmark="mmb"),
+                       table({"a": [2.3, 2.2], "b": [2.5, 2.6]}, benchmark="loss")])  # fmt: skip
+    assert any("unlike sizes (mmb 75, loss 2.4)" in note for note in judge(frame).notes)
+    assert not judge(frame, [{"first": "a", "second": "b", "measure": "mmb"}]).notes
+
+
 @pytest.mark.parametrize("is_told", [True, False])
 def test_logs_in_which_less_is_better(is_told: bool, tmp_path: Path, told: dict[str, Any]) -> None:
     """lm-evaluation-harness says of each metric whether more is better, or it is known by name; one of which it is not
@@ -367,7 +404,7 @@ def test_logs_in_which_less_is_better(is_told: bool, tmp_path: Path, told: dict[
     judgement = judge(tmp_path / "logs", [{"first": "better", "second": "base"}])
     assert judgement.claims[0]["difference"] == pytest.approx(30), "neither a perplexity nor a group is in the average"
     assert "Left out, without a score in all runs of which more is better: wikitext." in judgement.notes
-    with pytest.raises(RequestError, match="no task has a score in its results of which more is better; give a table"):
+    with pytest.raises(RequestError, match="no task has a score in its results of which more is better, under"):
         judge(tmp_path / "without")
 
 
