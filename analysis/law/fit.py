@@ -50,8 +50,8 @@ class Fit:
     law: Law | None
     why: str
     """Why there is no law."""
-    left_out: dict[float, Interval]
-    """By parameters: ln η as predicted by the law through the other sizes."""
+    without: dict[float, Law]
+    """By parameters: the law through the other sizes."""
     seeds: int
     """The smallest number of seeds of a cell; 1 if seeds are not given."""
 
@@ -83,7 +83,7 @@ def fit_objective(points: pd.DataFrame, objective: Objective) -> Fit:
     sizes = {optimum.cell.params for optimum in used}
     law = None
     why = ""
-    left_out = {}
+    without = {}
     if len(sizes) < FEWEST_SIZES:
         missing = [f"{optimum.cell.name} needs {optimum.needs}" for optimum in optima if optimum.needs]
         why = "; ".join([f"{counted(len(sizes), 'bracketed size')} of the {FEWEST_SIZES} that a law takes", *missing])
@@ -91,8 +91,8 @@ def fit_objective(points: pd.DataFrame, objective: Objective) -> Fit:
         law = fit_law(used)
         for params in sizes:
             others = [optimum for optimum in used if optimum.cell.params != params]
-            left_out[params] = fit_law(others).predict(params)
-    return Fit(objective, tuple(optima), law, why, left_out, min(seeds, default=0))
+            without[params] = fit_law(others)
+    return Fit(objective, tuple(optima), law, why, without, min(seeds, default=0))
 
 
 def fit_law(optima: Sequence[Optimum]) -> Law:

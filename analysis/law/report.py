@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.law.figure import draw_law, sized
 from analysis.law.fit import VERDICT_SEEDS, Fit, fit_runs, to_rates
 from analysis.law.runs import Runs, search_runs
-from analysis.statistics import UNKNOWN, Interval
+from analysis.statistics import Interval
 from analysis.table import Table, to_latex, to_markdown, write_csv
 from mm1_lab.config import PAPER_LAW, RequestError
 from mm1_lab.files import load_json, write_json, write_text
@@ -114,7 +114,9 @@ def _optima(fit: Fit) -> pd.DataFrame:
     rows = []
     for optimum in fit.optima:
         cell = optimum.cell
-        left_out = _rates(fit.left_out.get(cell.params, UNKNOWN))
+        left_out = [math.nan] * 3
+        if other := fit.without.get(cell.params):
+            left_out = _rates(other.predict(cell.params))
         rows.append(
             {
                 "objective": fit.objective.column,
@@ -179,6 +181,16 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
         says = f"The optimum {falls} with size; MM1's slope lies {within} the interval"
     says += f". The optima scatter around the law by a factor of {math.exp(fit.law.scatter):.2f}."
     lines = [head, says]
+    slopes = []
+    for optimum in fit.optima:
+        if (other := fit.without.get(optimum.cell.params)) and not optimum.needs:
+            slopes.append((other.slope, sized(optimum.cell.name, optimum.cell.params)))
+    slopes.sort(key=lambda one: one[0].estimate)
+    told = []
+    for slope, size in (slopes[0], slopes[-1]):
+        interval = "" if math.isnan(slope.low) else f" [{slope.low:.3f}, {slope.high:.3f}]"
+        told.append(f"{slope.estimate:.3f}{interval} without {size}")
+    lines.append(f"Through all sizes but one, the slope is between {' and '.join(told)}.".replace("-", "−"))
     for name, params in targets.items():
         rates = _with_range(*_rates(fit.law.predict(params)))
         lines.append(f"- {sized(name, params)}: η = {rates}; by MM1's Eq. 1 {PAPER_LAW.rate(params):.3g}")
