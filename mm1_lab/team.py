@@ -188,4 +188,5 @@ def gather(rows: torch.Tensor, own: slice, count: int) -> torch.Tensor:
         return rows
     whole = rows.new_zeros(count, *rows.shape[1:])
     whole[own] = rows
-    return all_reduce(whole, "sum", distributed.group.WORLD)  # whose gradient is summed too
+    # torch sums the gradient too
+    return all_reduce(whole, "sum", distributed.group.WORLD)  # type: ignore[arg-type]

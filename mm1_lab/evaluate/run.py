@@ -87,7 +87,7 @@ class Answering:
     def __init__(self, stage: EvaluationStage, model: MM1, data: Data) -> None:
         self.batch = stage.settings.batch_size
         self.writer = PromptWriter.of(stage, data.tokenizer)
-        self.embedder = PromptEmbedder.of(stage.model, model, self.batch)
+        self.embedder = PromptEmbedder(model, stage.model.architecture.blind, self.batch)
 
     def predict(self, benchmark: Benchmark, shots: int) -> list[str]:
         """An answer to each question, block after block: one line per order of the choices, if it has rotations.
