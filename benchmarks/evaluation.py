@@ -145,7 +145,7 @@ def _one_by_one(
     def answer(benchmark: Benchmark, block: int, shots: int, question: Question) -> str:
         prompt = writer.prefix(benchmark, block, shots) + writer.question(question)
         pixels = np.zeros((len(prompt.pictures), side, side, 3), np.uint8)
-        for index, picture in enumerate(prompt.pictures):
+        for index, (picture, _) in enumerate(prompt.pictures):
             pixels[index] = picture.pixels(side)
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
         embedded = model.embed(torch.tensor([prompt.tokens], device=device), images)

@@ -89,7 +89,7 @@ class Squares:
     def instructions(self, name: str, seed: int, limits: object = None) -> "Squares":
         return Squares("instructions", seed)
 
-    def pretraining_text(self, seed: int) -> "Curriculum":
+    def pretraining_text(self, seed: int, longest: int) -> "Curriculum":
         return Curriculum(seed)
 
     def pairs(self, seed: int) -> "Squares":
@@ -127,7 +127,7 @@ class Curriculum:
     def __init__(self, seed: int) -> None:
         self.text = Squares("text", seed)
 
-    def documents(self, row: int, progress: float, longest: int) -> Iterator[Document]:
+    def documents(self, row: int, progress: float) -> Iterator[Document]:
         return self.text.documents(row)
 
 

@@ -158,10 +158,11 @@ def test_connectors() -> None:
 
 
 def test_samples_of_the_world() -> None:
-    world, text = World(), World().pretraining_text(3)
+    world = World()
     questions = world_benchmarks(EvaluationSettings(questions=16, batch_size=1), seed=3)
     samples: dict[str, Any] = {name: [world.source(name, 3).document(index) for index in range(30)] for name in SOURCES}
-    samples["pretraining"] = [*text.documents(0, 0.1, 64), *text.documents(1, 0.9, 256)]
+    short, long = (world.pretraining_text(3, length) for length in (64, 256))
+    samples["pretraining"] = [*short.documents(0, 0.1), *long.documents(1, 0.9)]
     pairs = [world.pairs(3).pair(index, dense=index % 2 > 0) for index in range(30)]
     samples["pairs"] = pairs
     for name in INSTRUCTIONS:

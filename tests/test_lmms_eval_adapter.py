@@ -113,8 +113,8 @@ def test_answers_and_losses_are_the_evaluations(tmp_path: Path, adapter: type[An
     answers = model.generate_until(asked)
     assert answers == Answering(stage, own, world).predict(choice, 0) and len(set(answers)) > 2
 
-    embedder = PromptEmbedder(own, places, side, False, 4, stage.model.views)
-    writer = PromptWriter(world.tokenizer, stage.model.picture_tokens)
+    embedder = PromptEmbedder(own, False, 4)
+    writer = PromptWriter(world.tokenizer, places, stage.model.views)
     offered = [(number, one) for number, question in enumerate(questions) for one in question.choices]
     logs = []
     for number, one in offered:

@@ -37,7 +37,6 @@ from mm1_lab.config.size import (
 )
 from mm1_lab.config.stage import (
     KEPT_FEATURES,
-    LOGITS,
     WORLD_DATA,
     DataIdentity,
     DecoderStage,

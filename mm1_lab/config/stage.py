@@ -552,8 +552,6 @@ WORLD_BENCHMARKS = 9
 ANSWER_TOKENS = 24
 """Tokens of a question with its answer, without the image (approximate)."""
 
-LOGITS = 2**28
-"""Logits of held-out rows computed at once, at most, unless one row has more: 0.5 GB in half precision."""
 KEPT_FEATURES = 2**32
 """Values of image features that an evaluation keeps, at most: 8.6 GB in half precision. Pictures that do not fit are
 encoded again at every number of shots."""
@@ -624,7 +622,7 @@ class EvaluationStage(Stage):
         below the speed at which prompts are read.
 
         The activations are those of a batch: the cache of keys and values of its questions and of each block's prefix;
-        and the features of a benchmark's pictures; or later the logits of held-out rows.
+        and the features of a benchmark's pictures; or later the logits of a held-out row.
         """
         model = self.model
         settings = self.settings
@@ -642,12 +640,11 @@ class EvaluationStage(Stage):
         cached = prefixes * model.sequence_length + settings.batch_size * self.question_tokens
         pictures = settings.questions + settings.blocks * max(settings.shots)
         features = min(KEPT_FEATURES, pictures * model.picture_tokens * size.width)
-        row_logits = model.sequence_length * network.vocabulary
         state = float(itemsize * network.total)
         if itemsize == 2:  # under autocast all but the embedding, of which logits that share it have a copy
             state += 4.0 * network.vocabulary * size.width
-        # of held-out rows, one at least: in the compute precision, in fp32, and their softmax
-        logits = min(model.training.batch_size * row_logits, max(LOGITS, row_logits)) * (itemsize + 8.0)
+        # of a held-out row: in the compute precision, in fp32, and their softmax
+        logits = model.sequence_length * network.vocabulary * (itemsize + 8.0)
         # other activations are freed layer by layer
         per_token = 2 * itemsize * size.layers * size.attention_width * (size.kv_heads or size.heads) / size.heads
         return Cost(

@@ -134,13 +134,10 @@ class Tokenizer(Protocol):
 
 
 class TextCurriculum(Protocol):
-    """Text for the decoder's text-only pre-training."""
+    """Text for the decoder's text-only pre-training, in rows of one length."""
 
-    def documents(self, row: int, progress: float, longest: int) -> Iterable[Document]:
-        """Candidates for row number `row` at the given `progress` (0 to 1) of pre-training.
-
-        No document exceeds `longest` tokens, begin and end included.
-        """
+    def documents(self, row: int, progress: float) -> Iterable[Document]:
+        """Candidates for row number `row` at the given `progress` (0 to 1) of pre-training."""
 
 
 class Pairs(Protocol):
@@ -174,7 +171,8 @@ class Data(Protocol):
         Raises RequestError if the data do not have it, or if none of its conversations fits a row of `limits`.
         """
 
-    def pretraining_text(self, seed: int) -> TextCurriculum: ...
+    def pretraining_text(self, seed: int, longest: int) -> TextCurriculum:
+        """Text of which no document exceeds `longest` tokens, begin and end included."""
 
     def pairs(self, seed: int) -> Pairs: ...
 

@@ -77,7 +77,7 @@ def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache
                 fewer = "fewer shots (the benchmark's own `shots`, or --set evaluate.shots=[…]), " if shots else ""
                 raise RequestError(
                     f"benchmark {benchmark.name!r}: a question after {shots} demonstrations takes {length} tokens, "
-                    f"with {writer.image_tokens} per picture and {benchmark.new_tokens} for the answer, but the "
+                    f"with {stage.model.picture_tokens} per picture and {benchmark.new_tokens} for the answer, but the "
                     f"decoder reads at most {most}; use {fewer}fewer `new_tokens` of the benchmark, or a larger "
                     f"{'sft.' if stage.model.tuned else ''}sequence_length"
                 )

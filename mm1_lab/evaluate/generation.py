@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from mm1_lab.data.types import Picture, Tokenizer
+from mm1_lab.data.types import Tokenizer
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.prompts import Segment
+from mm1_lab.evaluate.prompts import Seen, Segment
 from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
 
 
@@ -60,8 +60,8 @@ def cut_answer(text: str, stop: tuple[str, ...], lines: bool = False) -> str:
     return "".join(letters).strip()
 
 
-def _pictures(groups: Iterable[PromptGroup]) -> list[Picture]:
-    pictures: list[Picture] = []
+def _pictures(groups: Iterable[PromptGroup]) -> list[Seen]:
+    pictures: list[Seen] = []
     for group in groups:
         for segment in (group.prefix, *group.questions):
             pictures += segment.pictures

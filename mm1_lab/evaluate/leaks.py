@@ -69,9 +69,9 @@ def emitted(stream: str, seed: int, rows: int, longest: int) -> Iterator[Documen
         for index in range(rows * ROW):
             yield Document(f"pairs/{index}", pairs.pair(index, dense=index % 2 == 0))
     elif stream == "pre-training text":
-        curriculum = world.pretraining_text(seed)
+        curriculum = world.pretraining_text(seed, longest)
         for row in range(rows):
-            yield from curriculum.documents(row, row / rows, longest)
+            yield from curriculum.documents(row, row / rows)
     else:
         source = world.source(stream, seed)
         for row in range(rows):

@@ -12,8 +12,11 @@ line, after any other. The part before the question is the same for all question
 from dataclasses import dataclass
 
 from mm1_lab.config import EvaluationStage
-from mm1_lab.data.types import Picture, Pixels, Tokenizer
+from mm1_lab.data.types import Picture, Tokenizer
 from mm1_lab.evaluate.questions import Benchmark, Question
+
+Seen = tuple[Picture, int]
+"""A picture, and in how many views it is seen; in one, as an overview, also by a model that reads several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,30 +24,19 @@ class Segment:
     """A part of a prompt: tokens, and the pictures whose image tokens are among them, in order."""
 
     tokens: tuple[int, ...]
-    pictures: tuple[Picture, ...] = ()
+    pictures: tuple[Seen, ...] = ()
 
     def __add__(self, other: "Segment") -> "Segment":
         return Segment(self.tokens + other.tokens, self.pictures + other.pictures)
 
 
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """A picture of which a multi-view model sees only the overview."""
-
-    picture: Picture
-
-    def pixels(self, side: int) -> Pixels:
-        return self.picture.pixels(side)
-
-
 @dataclass(frozen=True)
 class PromptWriter:
-    """Writes prompts for a model that reads `image_tokens` tokens per picture."""
+    """Writes prompts for a model that reads `image_tokens` tokens for each of a picture's `views`."""
 
     tokenizer: Tokenizer
     image_tokens: int
-    overview_tokens: int = 0
-    """Tokens of a picture's overview, if `sharp_demonstrations` is set."""
+    views: int = 1
     sharp_demonstrations: int | None = None
     """How many demonstrations, counted back from the question, show all views of their pictures; earlier ones show only
     the overview (mixed resolution, section 5). None: all of them show all views."""
@@ -59,8 +51,8 @@ class PromptWriter:
         model = stage.model
         return cls(
             tokenizer,
-            image_tokens=model.picture_tokens,
-            overview_tokens=model.architecture.connector.image_tokens,
+            image_tokens=model.architecture.connector.image_tokens,
+            views=model.views,
             sharp_demonstrations=stage.sharp_demonstrations,
             ends_answers=model.tuned,
             between=" " if model.data.kind == "world" else "",
@@ -68,14 +60,10 @@ class PromptWriter:
 
     def question(self, question: Question, sharp: bool = True) -> Segment:
         """Pictures and prompt of a question, which the model continues; unless `sharp`, their overviews."""
-        pictures = question.pictures
-        places = self.image_tokens
-        if not sharp:
-            pictures = tuple(map(Overview, pictures))
-            places = self.overview_tokens
-        image = [self.tokenizer.image] * (places * len(pictures))
+        views = self.views if sharp else 1
+        image = [self.tokenizer.image] * (self.image_tokens * views * len(question.pictures))
         prompt = self.tokenizer.encode(question.prompt)
-        return Segment((*image, *prompt), pictures)
+        return Segment((*image, *prompt), tuple((picture, views) for picture in question.pictures))
 
     def demonstration(self, question: Question, separator: str, sharp: bool = True) -> Segment:
         """A question, the answer to show, and what ends it: the separator, and of a tuned model the end token.

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from mm1_lab import team
-from mm1_lab.config import LOGITS, EvaluationStage, ModelStage
+from mm1_lab.config import EvaluationStage, ModelStage
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer, first_fit
 from mm1_lab.data.types import Data
@@ -87,7 +87,7 @@ class Answering:
     def __init__(self, stage: EvaluationStage, model: MM1, data: Data) -> None:
         self.batch = stage.settings.batch_size
         self.writer = PromptWriter.of(stage, data.tokenizer)
-        self.embedder = PromptEmbedder.of(stage.model, model, self.batch)
+        self.embedder = PromptEmbedder(model, stage.model.architecture.blind, self.batch)
 
     def predict(self, benchmark: Benchmark, shots: int) -> list[str]:
         """An answer to each question, block after block: one line per order of the choices, if it has rotations.
@@ -163,27 +163,21 @@ def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> dict[str, floa
     Documents that do not fit a row are left out if training leaves them out (`drop_overlong`), so that models with more
     tokens per picture read fewer. A source without any other document is missing.
     """
-    device = model.decoder.device
-    head = model.decoder.lm_head
     packer = replace(Packer.of(stage, data.tokenizer), is_planned=True)  # groups are made to fit
-    row_logits = stage.sequence_length * head.out_features
-    at_once = min(stage.training.batch_size, max(1, LOGITS // row_logits))
     losses = {}
     for name in data.identity.held_out if stage.tuned else data.identity.sources:
         documents = data.held_out(name, DOCUMENTS)
         sizes = [packer.size(document) for document in documents]
-        # one row at a time, so that each document is read, however long its images are
+        # filled one after another, so that each document is read, however long its images are
         groups = first_fit(range(len(documents)), sizes, packer.limits, most_open=1)
-        rows = [packer.pack(documents[number] for number in group) for group in groups]
         total = count = 0.0
-        for start in range(0, len(rows), at_once):
-            part = rows[start : start + at_once]
-            names = [name] * len(part)
-            batch = make_batch(part, names, stage.image_size, stage.architecture.blind, stage.views).to(device)
-            logits = head(model(batch).hidden[:, :-1]).flatten(0, 1).float()
-            following = batch.tokens[:, 1:].flatten()
-            weights = batch.weights[:, 1:].flatten()
-            each = torch.nn.functional.cross_entropy(logits, following, reduction="none")
+        for group in groups:  # computed one after another too: the logits of a row take most of the memory
+            row = packer.pack(documents[number] for number in group)
+            batch = make_batch([row], [name], stage.image_size, stage.architecture.blind, stage.views)
+            batch = batch.to(model.decoder.device)
+            logits = model.decoder.lm_head(model(batch).hidden[0, :-1]).float()
+            each = torch.nn.functional.cross_entropy(logits, batch.tokens[0, 1:], reduction="none")
+            weights = batch.weights[0, 1:]
             total += float((each * weights).sum())
             count += float(weights.sum())
         if count:

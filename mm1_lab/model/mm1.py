@@ -116,31 +116,16 @@ class MM1(MM1Parts):
         with torch.no_grad():
             self.image_scale = embedding(some).square().mean().sqrt()
 
-    def embed(self, tokens: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        """Embeddings (rows, length, width) of `tokens` (rows, length), with image features at the image tokens.
-
-        `images` are uint8 (n, 3, side, side), in the order of their tokens. Raises ValueError if the number of image
-        tokens does not match the images.
-        """
-        embedded: torch.Tensor = self.decoder.get_input_embeddings()(tokens)
-        is_image = (tokens == self.image_id).flatten()
-        expected = len(images) * self.config.connector["image_tokens"]
+    def embed(self, tokens: torch.Tensor, images: torch.Tensor, is_counted: bool = True) -> torch.Tensor:
+        """As everywhere. In a team, each process encodes as often as the others, which need its shards meanwhile."""
         calls = math.ceil(len(images) / IMAGES_AT_ONCE)
         # asked before this one encodes: all exchange in one order. In an evaluation each has a whole model to itself
         dummies = max(team.numbers(calls)) - calls if torch.is_grad_enabled() else 0
-        if team.is_read_at_once(tokens) or not self.training:
-            count = int(is_image.sum())
-            if count != expected:
-                raise ValueError(f"{count} image tokens in the text, but {len(images)} images give {expected}")
-        filled = embedded
-        if len(images):
-            image_tokens = self.get_image_features(images).flatten(0, 1)
-            places = is_image.nonzero_static(size=expected)[:, 0]
-            filled = embedded.flatten(0, 1).index_put((places,), image_tokens.to(embedded.dtype)).view_as(embedded)
-        for _ in range(dummies):  # other processes need this one's shards while they encode
+        embedded = super().embed(tokens, images, team.is_read_at_once(tokens) or not self.training)
+        for _ in range(dummies):
             dummy = self.get_image_features(images.new_zeros(1, *images.shape[1:]))
-            filled = filled + 0 * dummy.sum().to(filled.dtype)
-        return filled
+            embedded = embedded + 0 * dummy.sum().to(embedded.dtype)
+        return embedded
 
     def forward(self, batch: Batch) -> States:
         return read_rows(self.decoder, self.embed(batch.tokens, batch.images), batch)

@@ -84,6 +84,23 @@ class MM1Parts(PreTrainedModel):
         features = torch.cat([self.connector(self.encoder(some)) for some in chunks])
         return features if self.image_scale is None else features * self.image_scale
 
+    def embed(self, tokens: torch.Tensor, images: torch.Tensor, is_counted: bool = True) -> torch.Tensor:
+        """Embeddings (rows, length, width) of `tokens` (rows, length), with image features at the image tokens.
+
+        `images` are uint8 (n, 3, side, side), in the order of their tokens. If these are counted, raises ValueError for
+        a number that does not match the images; a GPU has to be waited for.
+        """
+        embedded: torch.Tensor = self.get_input_embeddings()(tokens)
+        is_image = (tokens == self.image_id).flatten()
+        expected = len(images) * self.config.connector["image_tokens"]
+        if is_counted and (count := int(is_image.sum())) != expected:
+            raise ValueError(f"{count} image tokens in the text, but {len(images)} images give {expected}")
+        if not len(images):
+            return embedded
+        features = self.get_image_features(images).flatten(0, 1).to(embedded.dtype)
+        places = is_image.nonzero_static(size=expected)[:, 0]
+        return embedded.flatten(0, 1).index_put((places,), features).view_as(embedded)
+
 
 class MM1ForConditionalGeneration(MM1Parts, GenerationMixin):
     """Called with the library's arguments, and generates; prompts are padded on the left.
@@ -118,12 +135,12 @@ class MM1ForConditionalGeneration(MM1Parts, GenerationMixin):
         """
         if inputs_embeds is None:
             assert input_ids is not None
-            inputs_embeds = self.get_input_embeddings()(input_ids)
             # of tokens that it generated, an image token is an ordinary word, not a placeholder
             cache = settings.get("cache", settings.get("past_key_values"))  # its name before transformers 5.24
             generated = cache is not None and cache.get_seq_length() > 0
-            if pixel_values is not None or not generated:
-                inputs_embeds = self._with_images(input_ids, inputs_embeds, pixel_values)
+            images = input_ids.new_empty(0) if pixel_values is None else pixel_values
+            is_counted = pixel_values is not None or not generated
+            inputs_embeds = self.embed(input_ids, images, is_counted)
         return self.decoder(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -132,21 +149,6 @@ class MM1ForConditionalGeneration(MM1Parts, GenerationMixin):
             labels=labels,
             **settings,
         )
-
-    def _with_images(
-        self, input_ids: torch.Tensor, embedded: torch.Tensor, images: torch.Tensor | None
-    ) -> torch.Tensor:
-        """`embedded` (batch, length, width) with image features in the places of the image tokens."""
-        is_image = input_ids == self.image_id
-        count = int(is_image.sum())
-        if images is None or len(images) == 0:
-            if count:
-                raise ValueError(f"{count} image tokens in the text, but no images")
-            return embedded
-        features = self.get_image_features(images).flatten(0, 1)
-        if len(features) != count:
-            raise ValueError(f"{count} image tokens in the text, but {len(images)} images give {len(features)}")
-        return embedded.index_put((is_image,), features.to(embedded.dtype))
 
     def _expand_inputs_for_generation(
         self,

@@ -40,7 +40,7 @@ class Chat:
         self.data = data
         self.is_world = data.identity.kind == "world"
         with casting(stage):
-            self.embedder = PromptEmbedder.of(stage, model, 8)
+            self.embedder = PromptEmbedder(model, stage.architecture.blind, batch=8)
         self.is_cut = False
         """Whether the last answer is as long as may be."""
         self.forget()
@@ -61,12 +61,13 @@ class Chat:
         if self.stage.tuned:
             prompt = prompt_of(prompt) if self.is_world else chat_prompt(prompt)
         image = (tokenizer.image,) * (self.stage.picture_tokens * len(pictures))
+        seen = tuple((picture, self.stage.views) for picture in pictures)
         before = "\n" if continues else ""
         after = prompt
         if not pictures:  # in one piece, of which a tokenizer may join the ends
             before, after = "", before + prompt
         try:
-            turn = Segment((*tokenizer.encode(before), *image, *tokenizer.encode(after)), tuple(pictures))
+            turn = Segment((*tokenizer.encode(before), *image, *tokenizer.encode(after)), seen)
         except KeyError as error:
             text = f"this model knows only the world's words, and {error} is none of them; try: the color of the circle"
             raise RequestError(text) from None

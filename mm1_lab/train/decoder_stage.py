@@ -4,7 +4,7 @@ from mm1_lab import team
 from mm1_lab.config import DecoderStage, DecoderTraining, Phase
 from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
-from mm1_lab.data.types import Data, Limits
+from mm1_lab.data.types import Data, Limits, TextCurriculum
 from mm1_lab.model import read_rows, upcycle
 from mm1_lab.train.fit import finish, fit
 from mm1_lab.train.module import Losses, language_loss
@@ -20,30 +20,26 @@ class TextBatches:
 
     def __init__(self, training: DecoderTraining, data: Data, seed: int) -> None:
         self._training = training
-        self._text = data.pretraining_text(seed)
-        self._phases: list[tuple[int, int, Phase, Packer]] = []
-        """The first step and the first row of each phase, and what packs its rows."""
+        self._phases: list[tuple[int, int, Phase, Packer, TextCurriculum]] = []
+        """The first step and the first row of each phase, what packs its rows, and its text."""
         is_planned = data.identity.kind == "shards"
         step = row = 0
         for phase, steps in zip(training.phases, training.phase_steps(), strict=True):
             limits = Limits(phase.sequence_length, 1, 0)
             between = "" if is_planned else " "
             packer = Packer(data.tokenizer, limits, training.prompt_loss_weight, between=between, is_planned=is_planned)
-            self._phases.append((step, row, phase, packer))
-            self._text.documents(0, 0.0, phase.sequence_length)  # plans users' text here, not in every loading worker
+            self._phases.append((step, row, phase, packer, data.pretraining_text(seed, phase.sequence_length)))
             step += steps
             row += phase.batch_size * steps
 
     def __call__(self, step: int) -> Batch:
         """The batch of `step`, which depends on nothing else; in a team, this process's rows of it."""
         progress = step / self._training.steps
-        start, row, phase, packer = next(one for one in reversed(self._phases) if one[0] <= step)
+        start, row, phase, packer, text = next(one for one in reversed(self._phases) if one[0] <= step)
         count = phase.batch_size
         first = row + count * (step - start)
-        rows = []
-        for number in range(first, first + count)[team.own(count)]:
-            documents = self._text.documents(number, progress, phase.sequence_length)
-            rows.append(packer.pack(documents))
+        numbers = range(first, first + count)[team.own(count)]
+        rows = [packer.pack(text.documents(number, progress)) for number in numbers]
         return make_batch(rows, NAMES * len(rows), side=1, blind=True)
 
 

@@ -13,7 +13,7 @@ from analysis.judging.claims import Claim
 from analysis.judging.evidence import gather
 from analysis.study import Study
 from mm1_lab.config import DataIdentity, Sweep
-from mm1_lab.results import HeldOutRow, Ledger, Manifest, ScoreRow, TrialRow
+from mm1_lab.results import Ledger, Manifest, ScoreRow, TrialRow
 from mm1_lab.results.manifest import merge_manifest, variant_name
 from mm1_lab.results.reading import Variant
 from mm1_lab.results.score_file import SCORE_COLUMNS
@@ -35,7 +35,7 @@ LIFT = {"captions": (12, -6, -9), "captions-66": (8, 0, 0), "captions-50": (5, 4
 LIFT |= {"interleaved": (-9, 6, 7), "blind": (-15, -14, -13), "no-vecap": (0, -3, -4), "captions+text": (11, 0, -1)}
 """Points of an arm above 40, by number of shots."""
 
-HELD_OUT = [HeldOutRow("captions", 0.75), HeldOutRow("text", 1.5)]
+HELD_OUT = {"captions": 0.75, "text": 1.5}
 
 
 Lifts = Mapping[str, tuple[float, ...]]

@@ -92,7 +92,7 @@ def test_no_document_of_a_long_row_is_lost(files: Any) -> None:
     assert [packer.pack(row).documents.max() for row in rows] == list(map(len, rows))
     phase = Phase(share=1, sequence_length=1024, batch_size=len(rows))  # shorter than the rows of arms
     batches = TextBatches(DecoderTraining(learning_rate=1e-3, steps=1, phases=(phase,)), data, 0)
-    planned = [len(list(data.pretraining_text(0).documents(row, 0.0, 1024))) for row in range(len(rows))]
+    planned = [len(list(data.pretraining_text(0, 1024).documents(row, 0.0))) for row in range(len(rows))]
     assert batches(0).documents.max(dim=1).values.tolist() == planned
 
 

@@ -22,8 +22,8 @@ def is_told(document: Document) -> bool:
 
 
 def test_the_curriculum_begins_with_bare_pairs_and_keeps_to_the_length_asked_for() -> None:
-    curriculum = World().pretraining_text(0)
-    early, late = ([d for row in range(20) for d in curriculum.documents(row, progress, 64)] for progress in (0.0, 0.9))
+    curriculum = World().pretraining_text(0, 64)
+    early, late = ([d for row in range(20) for d in curriculum.documents(row, progress)] for progress in (0.0, 0.9))
     told = [sum(map(is_told, some)) / len(some) for some in (early, late)]
     assert told[0] < 0.1 < 0.4 < told[1]
     assert max(len(" ".join(d.parts).split()) + 2 for d in early + late) <= 64

@@ -42,7 +42,7 @@ def groups(tokenizer) -> list[PromptGroup]:
 
 
 def embedder_of(model: MM1, blind: bool = False) -> PromptEmbedder:
-    return PromptEmbedder(model, IMAGE_TOKENS, SIDE, blind, batch=3)
+    return PromptEmbedder(model, blind, batch=3)
 
 
 def test_the_cache_has_the_precision_of_the_attention_that_reads_it(

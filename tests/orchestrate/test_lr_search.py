@@ -17,7 +17,7 @@ from mm1_lab.orchestrate import lr_search
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.lr_search import run_search, with_sizes
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.results import HeldOutRow, ScoreRow
+from mm1_lab.results import ScoreRow
 from mm1_lab.results.reading import read_variant
 from tests.conftest import Refused
 from tests.orchestrate import conftest
@@ -59,7 +59,7 @@ class Laboratory(conftest.Laboratory):
             for shots in self.shots
             for block in range(8)
         ]
-        losses = [HeldOutRow(name, 1 + 0.05 * distance**2) for name in self.sources]
+        losses = dict.fromkeys(self.sources, 1 + 0.05 * distance**2)
         record = {"config": trial.evaluation.model_dump(mode="json"), "recipe": trial.recipe.model_dump(mode="json")}
         ledger.write_scores(fingerprint, scores, losses, record, None)
 

@@ -15,7 +15,7 @@ from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scenes import sample_scene
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.prompts import Overview, PromptWriter, Segment
+from mm1_lab.evaluate.prompts import PromptWriter, Segment
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.model import build_mm1, load_weights
 from mm1_lab.train.module import language_loss
@@ -107,20 +107,20 @@ def asked(number: int) -> Question:
 
 def test_early_demonstrations_show_overviews_alone(finished: Finished, sft_stage: SftStage, squares: Data) -> None:
     """Mixed resolution: the last demonstration and the question in five views; what is seen is kept by view."""
-    tokens, side = sft_stage.model.connector.image_tokens, sft_stage.image_size
-    writer = PromptWriter(squares.tokenizer, 5 * tokens, tokens, sharp_demonstrations=1)
+    tokens = sft_stage.model.connector.image_tokens
+    writer = PromptWriter(squares.tokenizer, tokens, 5, sharp_demonstrations=1)
     shown = [asked(number) for number in range(3)]
     benchmark = Benchmark("b", "chat", "", "choice", ((asked(9),),), (tuple(shown),), (".",), 4)
     prefix = writer.prefix(benchmark, 0, 3)
-    assert [isinstance(picture, Overview) for picture in prefix.pictures] == [True, True, False]
+    assert [views for _, views in prefix.pictures] == [1, 1, 5]
     assert prefix.tokens.count(squares.tokenizer.image) == (1 + 1 + 5) * tokens
     model = build_mm1(sft_stage, squares.tokenizer)
     load_weights(model, finished(sft_stage))
     with torch.inference_mode():
-        embedder = PromptEmbedder(model.eval(), tokens, side, False, 8, 5)
+        embedder = PromptEmbedder(model.eval(), False, 8)
         picture = shown[0].pictures[0]
-        embedder.see([picture, Overview(picture)])
+        embedder.see([(picture, 5), (picture, 1)])
         image = squares.tokenizer.image
-        whole = embedder.embed(Segment((image,) * 5 * tokens, (picture,)))
-        overview = embedder.embed(Segment((image,) * tokens, (Overview(picture),)))
+        whole = embedder.embed(Segment((image,) * 5 * tokens, ((picture, 5),)))
+        overview = embedder.embed(Segment((image,) * tokens, ((picture, 1),)))
     assert torch.allclose(whole[:tokens], overview, atol=1e-5)

@@ -3,7 +3,7 @@
 So row k is a formula, and a run that resumes at any step computes nothing of the steps before.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -167,7 +167,8 @@ class ShardSource(Shuffled):
         super().__init__(len(rows), name, seed)
         self._rows = rows
 
-    def documents(self, row: int) -> Iterator[Document]:
+    def documents(self, row: int, progress: float = 0.0) -> Iterator[Document]:
+        """Those of a row; as pre-training text they are the same at any `progress`."""
         epoch, number = self.find(row)
         return self._rows.documents(number, epoch)
 
@@ -182,16 +183,6 @@ class ShardConversations(Shuffled):
     def document(self, index: int) -> Document:
         _, place = self.find(index)
         return self._collection.conversation(int(self._collection.train[place]))
-
-
-class ShardText:
-    """Text for the decoder's pre-training, cut for each row length in turn; it does not depend on progress."""
-
-    def __init__(self, source: Callable[[Limits], ShardSource]) -> None:
-        self._source = source
-
-    def documents(self, row: int, progress: float, longest: int) -> Iterator[Document]:
-        return self._source(Limits(longest, 0, 0)).documents(row)
 
 
 class ShardPairs:

@@ -19,7 +19,7 @@ from mm1_lab.data.shards.collection import CHUNKS_VERSION, PICTURE, Collection, 
 from mm1_lab.data.shards.datafile import DataFile, read_data_file, set_key
 from mm1_lab.data.shards.finding import File, short_hash
 from mm1_lab.data.shards.index import LONGEST, index_file, index_path
-from mm1_lab.data.shards.rows import Rows, ShardConversations, ShardPairs, ShardSource, ShardText
+from mm1_lab.data.shards.rows import Rows, ShardConversations, ShardPairs, ShardSource
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
 from mm1_lab.data.types import Document, Limits, Picture
 from mm1_lab.files import expanded, machine_cpus
@@ -101,7 +101,6 @@ class Shards:
         """A pre-training source in rows of `limits`. Raises RequestError if the data file lists no files for it."""
         return Rows(self.collection(name), self.tokenizer, limits, self.cache)
 
-    @cache
     def source(self, name: str, seed: int, limits: Limits | None = None) -> ShardSource:
         limits = limits or self.limits
         rows = self.rows(name, limits)
@@ -127,8 +126,8 @@ class Shards:
         for sample in samples.tolist():
             yield limits.hold(*packer.size(collection.conversation(sample)))
 
-    def pretraining_text(self, seed: int) -> ShardText:
-        return ShardText(lambda limits: self.source("text", seed, limits))
+    def pretraining_text(self, seed: int, longest: int) -> ShardSource:
+        return self.source("text", seed, Limits(longest, 0, 0))
 
     def pairs(self, seed: int) -> ShardPairs:
         """Captioned images; the dense captions are those of `synthetic` if there are any, else of `captions`."""

@@ -31,8 +31,8 @@ class World:
     def instructions(self, name: str, seed: int, limits: Limits) -> InstructionSource:
         return InstructionSource(name, seed)
 
-    def pretraining_text(self, seed: int) -> WorldCurriculum:
-        return WorldCurriculum(seed)
+    def pretraining_text(self, seed: int, longest: int) -> WorldCurriculum:
+        return WorldCurriculum(seed, longest)
 
     def pairs(self, seed: int) -> WorldPairs:
         return WorldPairs(seed)

@@ -139,12 +139,13 @@ class WorldCurriculum:
     """Text for the decoder's pre-training: a curriculum that starts with bare key-value pairs."""
 
     seed: int
+    longest: int
 
-    def documents(self, row: int, progress: float, longest: int) -> Iterator[Document]:
+    def documents(self, row: int, progress: float) -> Iterator[Document]:
         for index in numbers_of(row):
             random = random_for(self.seed, "pretraining-text", "train", index)
-            parts = pretraining_document(random, progress, longest > _SHORT)
-            if words_of(parts) + 2 <= longest:
+            parts = pretraining_document(random, progress, self.longest > _SHORT)
+            if words_of(parts) + 2 <= self.longest:
                 yield Document(f"pretraining-text/{index}", parts)
 
 
