@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import distributed
-from torch.distributed._functional_collectives import all_reduce
 
 from mm1_lab.config import RequestError
 
@@ -186,7 +185,17 @@ def gather(rows: torch.Tensor, own: slice, count: int) -> torch.Tensor:
     """The rows of the whole team, with gradients for this process's own; `own` and `count` come from `span`."""
     if size() == 1:
         return rows
-    whole = rows.new_zeros(count, *rows.shape[1:])
-    whole[own] = rows
-    # torch sums the gradient too
-    return all_reduce(whole, "sum", distributed.group.WORLD)  # type: ignore[arg-type]
+    return _Gather.apply(rows, own, count)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, rows: torch.Tensor, own: slice, count: int) -> torch.Tensor:
+        context.own = own
+        whole = rows.new_zeros(count, *rows.shape[1:])
+        whole[own] = rows
+        return total(whole)
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return total(gradient.contiguous())[context.own], None, None

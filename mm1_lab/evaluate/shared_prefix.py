@@ -149,9 +149,16 @@ class SharedPrefixDecoding:
     def _run(self, inputs: Tensor, allowed: Tensor, positions: Tensor, keep: Tensor | int = 0) -> Tensor:
         """Runs the decoder; `allowed` is bool (G, queries, K). Returns logits at the indices `keep`; 0: at all."""
         self._keys = torch.cat([self._keys, positions], dim=1)
+        masks = masks_of(self._decoder.config, allowed, positions, self._keys)
+        zero = inputs.new_zeros(())
+        least = torch.finfo(inputs.dtype).min
+        if isinstance(masks, dict):
+            added: Any = {kind: torch.where(mask, zero, least) for kind, mask in masks.items()}
+        else:
+            added = torch.where(masks, zero, least)
         output = self._decoder(
             inputs_embeds=inputs,
-            attention_mask=masks_of(self._decoder.config, allowed, positions, self._keys),
+            attention_mask=added,
             position_ids=positions,
             use_cache=True,
             logits_to_keep=keep,

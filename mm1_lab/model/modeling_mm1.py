@@ -98,8 +98,9 @@ class MM1Parts(PreTrainedModel):
         if not len(images):
             return embedded
         features = self.get_image_features(images).flatten(0, 1).to(embedded.dtype)
-        places = is_image.nonzero_static(size=expected)[:, 0]
-        return embedded.flatten(0, 1).index_put((places,), features).view_as(embedded)
+        # nothing waits for the second, which not every kind of device has
+        places = is_image.nonzero() if is_counted else is_image.nonzero_static(size=expected)
+        return embedded.flatten(0, 1).index_put((places[:, 0],), features).view_as(embedded)
 
 
 class MM1ForConditionalGeneration(MM1Parts, GenerationMixin):
