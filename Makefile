@@ -8,7 +8,7 @@ ARGS ?=
 JOBS ?= 3
 
 RUN = .venv/bin/mm1-lab
-RESULTS_OPTION = $(if $(RESULTS),--results $(RESULTS))
+RESULTS_OPTION = $(if $(RESULTS),--results '$(RESULTS)')
 SWEEPS = $(sort $(patsubst sweeps/%.yaml,%,$(wildcard sweeps/*.yaml)))
 
 .PHONY: help install check-scale sweep-all lr-law figures report dashboard test soak check bench bench-gpu docs

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -89,13 +90,15 @@ def test_every_command_that_is_shown_has_its_options_and_every_target_is_made() 
         for target in re.findall(r"(?:^|`)make ([a-z][a-z-]*)", text, re.MULTILINE):
             assert target in targets or target == "sweep", f"{page.name}: make {target}"
     assert commands > 100
-    variables = ("SCALE=smoke", "SEEDS=3", "RESULTS=mine", "ARGS=--debug")
+    variables = ("SCALE=smoke", "SEEDS=3", "RESULTS=my own", "ARGS=--debug")
     ran = subprocess.run(
         ["make", "-n", "sweep-data-mix", "check-scale", "lr-law", "figures", "report", "dashboard", *variables],
         cwd=REPOSITORY, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    given = [make_parser().parse_args(line.split()[1:]) for line in ran.stdout.splitlines() if "bin/mm1-lab " in line]
-    assert len(given) == 6 and all(one.debug and str(one.results) == "mine" for one in given)
+    given = [
+        make_parser().parse_args(shlex.split(line)[1:]) for line in ran.stdout.splitlines() if "bin/mm1-lab " in line
+    ]
+    assert len(given) == 6 and all(one.debug and str(one.results) == "my own" for one in given)
     assert (
         all((one.scale, one.seeds) == ("smoke", "3") for one in given[:3]) and given[0].sweep == "sweeps/data_mix.yaml"
     )

@@ -27,7 +27,7 @@ from mm1_lab.config import (
     spelt,
 )
 from mm1_lab.config.base import keys_at, open_table, parse_yaml
-from mm1_lab.files import PUBLISHED, here_or_shipped, write_text
+from mm1_lab.files import PUBLISHED, RESULTS, here_or_shipped, write_text
 from mm1_lab.orchestrate.planning.finding import SWEEPS
 
 if TYPE_CHECKING:
@@ -116,6 +116,10 @@ def run(options: argparse.Namespace) -> int:
         raise RequestError("--looks needs --until-decided")
     if options.share and options.anew:
         raise RequestError("--anew deletes what other processes with --share have done; leave one of them out")
+    if options.share and options.results != RESULTS and options.store == RESULTS / "store":
+        raise RequestError(
+            "--share with --results needs --store, too: processes find each other's work there, so all name the same"
+        )
     rounds = bool(looks or request.sweep.search)
     executor = make_executor(options.inline, options.address, options.share, options.minutes, rounds, started)
     request.ledger.check_writable()

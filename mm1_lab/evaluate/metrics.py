@@ -167,7 +167,8 @@ def parsed(benchmark: Benchmark, predictions: Sequence[str]) -> list[bool]:
     """Whether each line of a prediction is a possible answer to its kind of question, right or wrong.
 
     This tells a model that does not see from one that does not know the answer format. Possible are the references of
-    all questions of the kind. Captions and answers to published questions need only be non-empty.
+    all questions of the kind. Published questions of which letters count need a choice; their other answers, and
+    captions, need only be non-empty.
     """
     questions = benchmark.questions
     possible: dict[str, set[str]] = defaultdict(set)
@@ -179,6 +180,8 @@ def parsed(benchmark: Benchmark, predictions: Sequence[str]) -> list[bool]:
         answers = list(map(normalise, lines))
         if benchmark.metric in FREE:
             found.append(all(answers))
+        elif benchmark.official and benchmark.metric in LETTERED_METRICS:
+            found.append(all(_chosen(line.strip(), question.choices, lettered=True) for line in lines))
         elif benchmark.official:  # of signs such as `+`, which may be right, normalisation leaves nothing
             found.append(all(map(str.strip, lines)))
         else:

@@ -110,7 +110,8 @@ def _located(files: Files, folder: Path, where: str) -> Files:
         paths["format"] = files.format
     for key in format_of(files).needs:
         if not getattr(files, key):
-            raise RequestError(f"{where}: the format {files.format} needs the key {key!r}")
+            instead = ", in place of 'questions'" if key == "annotations" and files.questions else ""
+            raise RequestError(f"{where}: the format {files.format} needs the key {key!r}{instead}")
     absolute = {key: str((folder / expanded(path)).resolve()) for key, path in paths.items() if path}
     return files.model_copy(update=absolute)
 
@@ -329,7 +330,7 @@ def build_benchmark(
         stop=config.stop,
         new_tokens=config.new_tokens or _new_tokens(config, questions, shown, tokenizer),
         official=True,
-        note=_note(config, len(questions), published, bool(shown)),
+        note=_note(config, questions, published, bool(shown)),
     )
 
 
@@ -425,8 +426,9 @@ def _find_image(folder: Path, name: str, is_own: bool) -> Path | None:
     return folder / name if name else None
 
 
-def _note(config: BenchmarkConfig, asked: int, published: int, is_shown: bool) -> str:
+def _note(config: BenchmarkConfig, questions: Sequence[Question], published: int, is_shown: bool) -> str:
     """The remarks that tables must show with the scores."""
+    asked = len(questions)
     asked_of = f"{asked:,} of {published:,} questions of {Path(main_file(config)).name}"
     if config.split:
         asked_of += f", split {config.split}"
@@ -434,7 +436,10 @@ def _note(config: BenchmarkConfig, asked: int, published: int, is_shown: bool) -
     if config.demonstrations and is_shown:
         parts.append(f"demonstrations from {Path(main_file(config.demonstrations)).name}")
     prompt = _prompt(config)
-    parts.append(f"prompt {prompt!r}" if prompt else "no prompt")
+    told = f"prompt {prompt!r}" if prompt else "no prompt"
+    if any(question.choices for question in questions) and "{question}" in prompt:
+        told += ", each question with its choices (A. …)"
+    parts.append(told)
     parts.append("an answer ends at " + " or ".join(map(repr, config.stop)))
     if config.format == "okvqa":  # v1.1; OpenFlamingo stems predictions in the same way, with a part-of-speech tagger
         parts.append("answers are word stems (`ride`, `cloth`), predictions are not stemmed, so some do not match")

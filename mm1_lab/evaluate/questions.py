@@ -58,7 +58,8 @@ class Benchmark:
     new_tokens: int
     """Maximum length of an answer in tokens."""
     official: bool = False
-    """Not of the world: any text counts as an answer, and VQAv2 and OK-VQA keep their program's quirks (`vqa.py`)."""
+    """Not of the world: any text counts as an answer, of choices any of these; VQAv2 and OK-VQA keep their program's
+    quirks (`vqa.py`)."""
     shots: tuple[int, ...] | None = None
     """Numbers of shots to evaluate at; None: those of the settings."""
     note: str = ""

@@ -48,6 +48,10 @@ def test_an_answer_of_another_kind_is_not_parsed() -> None:
     published = replace(benchmark, official=True)
     assert is_parsed("+", published), "which `exact` may find right"
     assert not is_parsed(" \n+", published)
+    question = replace(published.questions[0], choices=("red", "blue"))
+    lettered = replace(published, metric="choice", blocks=((question,),))
+    for said, is_choice in (("B", True), ("(a) red", True), ("Blue.", True), ("C", False), ("green", False)):
+        assert is_parsed(said, lettered) == is_choice, said
     captions = make_benchmark("cider")
     for one in (captions, replace(captions, metric="content")):
         assert is_parsed("anything", one)

@@ -223,6 +223,8 @@ def test_the_answer_that_is_shown_counts_and_so_do_the_words_of_a_choice(tmp_pat
     for said in ([one.shown for one in benchmark.questions], [one.references[0] for one in benchmark.questions]):
         assert score(benchmark, said) == [100.0] * 4
     assert benchmark.new_tokens >= len(" dark red"), "there is room for the words"
+    assert benchmark.questions[0].prompt.endswith("? A. dark red B. blue Short answer:")
+    assert "Short answer:', each question with its choices (A. …); " in benchmark.note
 
 
 def test_no_question_is_among_its_demonstrations(tmp_path: Path) -> None:
@@ -325,6 +327,7 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
         ({"images": "gone.zip"}, "gone.zip: there is no such folder"),
         ({"images": "images.zip"}, "images.zip: is not a folder of images; unpack an archive first"),
         ({"demonstrations": {"split": "train"}}, "demonstrations: the format vqav2 needs the key 'questions'"),
+        ({"format": "textvqa", "annotations": ""}, "needs the key 'annotations', in place of 'questions'"),
         ({"format": "vqv"}, "no benchmark format 'vqv', nor is it a Python file; did you mean 'vqav2'"),
         ({"metric": "vqaa"}, "no metric 'vqaa'; did you mean 'vqa'"),
         ({"annotations": other}, r"annotates other questions \(val2015\).*\(val2014\)"),

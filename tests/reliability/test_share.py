@@ -201,6 +201,7 @@ def test_an_evaluation_begins_if_it_will_end_or_as_the_first(
         (["--share", "--minutes", "an hour"], "argument --minutes: invalid float value: 'an hour'"),
         (["--share", "--inline"], "give one of the three"),
         (["--share", "--anew"], "--anew deletes what other processes with --share have done; leave one of them out"),
+        (["--share", "--results", "elsewhere"], "--share with --results needs --store, too"),
     ],
 )
 @pytest.mark.usefixtures("here")

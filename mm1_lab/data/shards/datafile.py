@@ -122,7 +122,18 @@ def _named_sets(value: Any) -> Any:
         value = named
     if not isinstance(value, dict):
         return value
-    return {name: one if isinstance(one, dict) and "files" in one else {"files": one} for name, one in value.items()}
+    return {name: _as_set(one) for name, one in value.items()}
+
+
+def _as_set(value: Any) -> Any:
+    """A set, of which an entry's keys may stand beside its own."""
+    if not isinstance(value, dict):
+        return {"files": value}
+    own = {key: value[key] for key in value.keys() & {"reader", "weight"}}
+    entry = {key: one for key, one in value.items() if key not in own}
+    if isinstance(entry.get("files"), str) and len(entry) > 1:
+        entry["file"] = entry.pop("files")
+    return value if "files" in entry else {**own, "files": entry}
 
 
 def set_key(name: str) -> str:

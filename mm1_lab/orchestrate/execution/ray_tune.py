@@ -185,12 +185,14 @@ class RayTune(Executor):
         del variables["PYTHONPATH"]  # the code travels with the job
         there = {"env_vars": variables, "py_modules": [os.fspath(PACKAGE)]}
         host, _, port = address.removeprefix("ray://").rpartition(":")
+        perhaps = ""
         try:
             if host and port.isdigit():  # Ray itself would retry for long and print messages
                 socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+            perhaps = ", or it has a token: set RAY_AUTH_MODE=token"
             ray.init(address=address, runtime_env=there, **QUIET)
         except (OSError, OverflowError, ValueError) as error:
-            raise RequestError(f"--address {address}: there is no Ray cluster ({first_line(error)})") from None
+            raise RequestError(f"--address {address}: there is no Ray cluster ({first_line(error)}){perhaps}") from None
 
     def check_room(self, tasks: Iterable[Task], scale: Scale) -> None:
         for task in tasks:
