@@ -7,7 +7,7 @@ questions, conditional on the models at hand.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,16 +16,19 @@ import pandas as pd
 
 from analysis.judging.evidence import ABOVE
 from analysis.runs import minutes_of
-from analysis.seeds import earlier_world
+from analysis.seeds import earlier_world, tuned_on
 from analysis.statistics import UNKNOWN, Interval, mean_of, one_sample, over_blocks
 from analysis.study import CIDER, Study, read_study
 from analysis.table import Table, as_text
-from mm1_lab.config import Check, CheckVerdict, Recipe, read_checks
+from mm1_lab.config import GATES, Check, CheckVerdict, Recipe, read_checks
 from mm1_lab.formatting import counted
 from mm1_lab.results import variant_name
 from mm1_lab.results.summary import PLAIN, benchmark_scores
 from mm1_lab.rows import OTHERWISE
 
+INTERVAL = "95 % interval"
+SHOWN = ["check", "what", "value", INTERVAL, "needed", "verdict"]
+"""The columns of tables of checks."""
 CEILING = 95.0
 """Most points that leave room for a better arm."""
 SEED_SPREAD = {"0 shots": 3.0, "few shots": 5.0}
@@ -138,19 +141,41 @@ def failed_gates(study: Study, checks: Sequence[Check]) -> tuple[str, ...]:
 
 
 def validity_table(study: Study, checks: Sequence[Check]) -> Table:
-    frame = pd.DataFrame(checks)
+    frame = _frame(checks)
     tally = ", ".join(f"{verdict} {number}" for verdict, number in frame["verdict"].value_counts().items())
     note = f"Of {len(checks)} checks: {tally}"
     if frame["low"].notna().any():
         count = study.scores["seed"][study.scores["arm"] == _arm_of(study, study.sweep.base)].nunique()
         seeds = f"{count} seeds, of differences over those of both arms"
         note += f"; 95 % intervals over {seeds if count > 1 else 'questions, one seed'}"
-    frame["95 % interval"] = [
-        "" if np.isnan(one.low) else f"{as_text(one.low)} to {as_text(one.high)}" for one in checks
-    ]
-    columns = ["check", "what", "value", "95 % interval", "needed", "verdict"]
     title = f"Validity of the base: {study.manifest.variant}, scale {study.manifest.scale}"
-    return Table(title, frame[columns], [f"{note}.", *filter(None, [study.caution])])
+    return Table(title, frame[SHOWN], [f"{note}.", *filter(None, [study.caution])])
+
+
+def gates_table(scale: str, checks: Sequence[Check], seeds: Iterable[int] = ()) -> Table:
+    """The gates of a scale, checked at these seeds and those of the checks; of what the decoder is asked in words, only
+    what misses its bound."""
+    in_words = [check for check in checks if check.check == GATES["words"]]
+    met = [check for check in in_words if check.verdict in ("pass", "reported")]
+    notes = []
+    if met:
+        lowest = min(check.value for check in met)
+        notes.append(
+            f"*{GATES['words']}*: the other {len(met)} of {len(in_words)} settings, all at {lowest:.0f} % or more, "
+            "are in `gates.csv`."
+        )
+    known = sorted({check.seed for check in checks if check.seed is not None} | {*seeds})
+    notes += filter(None, [tuned_on(known)])
+    shown = [check for check in checks if check not in met]
+    frame = _frame(shown)
+    frame["value"] = [as_text(check.value, ".0f" if np.isnan(check.low) else ".1f") for check in shown]
+    title = f"Gates of {scale}, seeds {', '.join(map(str, known))}"
+    return Table(title, frame[["seed", *SHOWN]], notes, formats={"seed": ".0f"})
+
+
+def _frame(checks: Sequence[Check]) -> pd.DataFrame:
+    intervals = ["" if np.isnan(one.low) else f"{as_text(one.low)} to {as_text(one.high)}" for one in checks]
+    return pd.DataFrame(checks).assign(**{INTERVAL: intervals})
 
 
 def _arm_of(study: Study, recipe: Recipe) -> str:

@@ -36,9 +36,9 @@ def check_scale(options: argparse.Namespace) -> int:
     if options.samples < 1:
         raise RequestError("--samples must be at least 1")
     request = request_of(options, "validity", only=("base",))
-    from analysis.judging.validity import order_checks, validity_checks
-    from analysis.seeds import tuned_on
-    from mm1_lab.orchestrate.check_scale import gates_text, measure_gates
+    from analysis.judging.validity import gates_table, order_checks, validity_checks
+    from analysis.table import to_markdown, to_plain
+    from mm1_lab.orchestrate.check_scale import measure_gates
     from mm1_lab.orchestrate.execution.executor import make_executor
 
     known = (*GATES, "validity")
@@ -50,8 +50,12 @@ def check_scale(options: argparse.Namespace) -> int:
     verdicts: list[str] = []
     if measured := [gate for gate in gates if gate != "validity"]:
         request.ledger.check_writable()
-        rows = measure_gates(request, measured, options.samples, make_executor(options.inline, None), tuned_on)
-        print(f"\n{gates_text(rows)}")
+
+        def page(checks: Sequence[Check]) -> str:
+            return to_markdown(gates_table(request.scale_name, checks, request.seeds))
+
+        rows = measure_gates(request, measured, options.samples, make_executor(options.inline, None), page)
+        print(f"\n{to_plain(gates_table(request.scale_name, rows))}")
         verdicts += [row.verdict for row in rows]
     if "validity" in gates:
         seeds = None if options.seeds is None else request.seeds
