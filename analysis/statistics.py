@@ -53,6 +53,10 @@ class Interval:
     error: float
     degrees_of_freedom: float
 
+    def __bool__(self) -> bool:
+        """Whether the estimate is known."""
+        return not np.isnan(self.estimate)
+
     @property
     def half_width(self) -> float:
         """Half the width of the 95 % interval."""
@@ -81,26 +85,24 @@ class Interval:
 
 
 UNKNOWN = Interval(np.nan, np.nan, np.nan)
-"""Stands for a missing interval."""
+"""Stands for a missing estimate, and counts as false."""
 
 
-def one_sample(values: Sequence[float] | Floats) -> Interval | None:
-    """The mean of independent values, one per seed; None for fewer than two."""
+def one_sample(values: Sequence[float] | Floats) -> Interval:
+    """The mean of independent values, one per seed; UNKNOWN for fewer than two."""
     count = len(values)
     if count < 2:
-        return None
+        return UNKNOWN
     error = np.std(values, ddof=1) / np.sqrt(count)
     return Interval(float(np.mean(values)), float(error), count - 1.0)
 
 
-def mean_of(values: Sequence[float]) -> Interval | None:
-    """`one_sample`, or a single value without an interval; None for no values."""
-    return one_sample(values) or (Interval(values[0], np.nan, 0) if values else None)
+def mean_of(values: Sequence[float]) -> Interval:
+    """`one_sample`, or a single value without an interval; UNKNOWN for no values."""
+    return one_sample(values) or Interval(float(np.mean(values or [np.nan])), np.nan, 0)
 
 
-def moderated(
-    values: Sequence[float] | Floats, pool: Floats, squares: float = 2.0, unlike: float = UNLIKE
-) -> Interval | None:
+def moderated(values: Sequence[float] | Floats, pool: Floats, squares: float = 2.0, unlike: float = UNLIKE) -> Interval:
     """`one_sample` with the variance moderated towards the pool (see above).
 
     `pool` (contrasts, seeds) has `along` of other arms or axes at the same seeds, and may be empty; `squares` is the
@@ -108,7 +110,7 @@ def moderated(
     """
     found = one_sample(values)
     degrees = len(pool) * (len(values) - 1)
-    if found is None or degrees < 1:
+    if degrees < 1:
         return found
     pooled = squares * float(pool.var(axis=1, ddof=1).mean())
     own = float(np.var(values, ddof=1))

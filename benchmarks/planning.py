@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.measure import COMMAND, Budget, Cost, Row, alternate, compare, process_cost
 from benchmarks.setting import SWEEP, Amounts
 from mm1_lab.orchestrate.planning.request import load_request
-from mm1_lab.results import HeldOutRow, Ledger, ScoreRow
+from mm1_lab.results import Ledger, ScoreRow
 
 SCORE = ScoreRow("captions", "captioning", "cider", 0, 0, "0", "caption", 1.0, "a red circle", True)
 
@@ -68,9 +68,8 @@ def make_finished(folder: Path, amounts: Amounts, seeds: int) -> int:
     request = load_request(
         str(SWEEP), amounts.scale, range(seeds), (), amounts.settings, None, ledger.results, ledger.store
     )
-    held_out: list[HeldOutRow] = []
     first, *others = (trial.fingerprint for trial in request.trials)
-    ledger.write_scores(first, [SCORE], held_out, {"timings": {}}, None)
+    ledger.write_scores(first, [SCORE], {}, {"timings": {}}, None)
     for number, other in enumerate(others):
         if number % LINKS == 0:
             source = shutil.copytree(ledger.trial_folder(first), ledger.trial_folder(other))

@@ -32,11 +32,3 @@ class ScoreRow:
     prediction: str
     parsed: bool
     """Whether the answer has the required form."""
-
-
-@dataclass(frozen=True)
-class HeldOutRow:
-    """The mean loss per text token on held-out documents of a source, in nats."""
-
-    source: str
-    loss: float

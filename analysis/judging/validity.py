@@ -17,7 +17,7 @@ import pandas as pd
 from analysis.judging.evidence import ABOVE
 from analysis.runs import minutes_of
 from analysis.seeds import earlier_world, tuned_on
-from analysis.statistics import UNKNOWN, Interval, mean_of, one_sample, over_blocks
+from analysis.statistics import Interval, mean_of, one_sample, over_blocks
 from analysis.study import CIDER, Study, read_study
 from analysis.table import Table, as_text
 from mm1_lab.config import GATES, Check, CheckVerdict, Recipe, read_checks
@@ -66,7 +66,7 @@ def validity_checks(study: Study) -> list[Check]:
         return []
     keys = ["seed", "benchmark", "shots", "block", "question"]
     scores = scores.merge(unseen[[*keys, "score"]].rename(columns={"score": "blind"}), on=keys, how="left")
-    done = study.variant.done
+    done = study.done
     records = [study.records[fingerprint] for fingerprint in done["fingerprint"][done["arm"] == base]]
     by_seed = [pd.DataFrame(record.get("majority_by_kind", {})) for record in records]
     majorities = pd.concat(by_seed).groupby(level=0).mean().to_dict()
@@ -132,7 +132,7 @@ def failed_gates(study: Study, checks: Sequence[Check]) -> tuple[str, ...]:
     gates = []
     if not earlier_world(manifest):
         name = variant_name("check_scale", manifest.overrides, manifest.data_name)
-        gates = read_checks(study.variant.folder.with_name(name) / "gates.csv")
+        gates = read_checks(study.folder.with_name(name) / "gates.csv")
     for gate in gates:
         if gate.verdict == "fail" and gate.seed in (None, *study.seeds):
             seed = "" if gate.seed is None else f", seed {gate.seed}"
@@ -301,6 +301,6 @@ def _gain(family: str, rows: pd.DataFrame, most: int, least: float) -> Check:
     several."""
     each = benchmark_scores(rows, ["seed"])
     means = each.groupby(["seed", "shots"])["score"].mean().unstack("shots")
-    gained = mean_of((means[most] - means[0]).tolist()) or UNKNOWN
+    gained = mean_of((means[most] - means[0]).tolist())
     what = f"{family}, {most} shots − 0 shots"
     return Check.within("demonstrations help", what, gained.estimate, least, low=gained.low, high=gained.high)

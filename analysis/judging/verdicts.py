@@ -117,7 +117,7 @@ def needed(deciding: Sequence[Evidence], family: int) -> float:
 
 
 def needed_for(one: Evidence, family: int = 1) -> float:
-    assert one.claim and one.found
+    assert one.claim
     count = len(one.seeds)
     error = one.found.error * np.sqrt(count)
     pooled = one.found.degrees_of_freedom - (count - 1)  # degrees of freedom from the pool of other arms

@@ -118,7 +118,7 @@ def _columns(study: Study) -> list[Column]:
 def _lines(study: Study) -> list[tuple[str, Shown | None]]:
     """Labels with their rows, which headings lack; last the majority answer, of no arm, among the controls."""
     rows = shown_rows(study)
-    if any(study.majority(measure) is not None for measure in study.measures):
+    if not np.isnan([study.majority(measure) for measure in study.measures]).all():
         rows.append(Shown("control", MAJORITY, "", CONTROLS))
     lines: list[tuple[str, Shown | None]] = []
     above = ""
@@ -151,8 +151,8 @@ def _draw_row(axis: Axes, study: Study, column: Column, row: Shown, height: int,
                 axis.plot(number.value, at, marker=marker, color=colour, mfc="white", linestyle="none")
             continue
         if not row.arm:
-            level = study.majority(measure) if column.kind == "points" else None
-            marker, point = "|", None if level is None else Interval(level, np.nan, np.nan)
+            level = study.majority(measure) if column.kind == "points" else np.nan
+            marker, point = "|", Interval(level, np.nan, np.nan)
         elif column.kind == "loss":
             point = mean_of(study.seed_values(row.arm, measure))
         else:

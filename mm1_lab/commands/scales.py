@@ -135,10 +135,11 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     request = with_sizes(request, sizes)
     request.ledger.check_writable()
 
-    def draw(folder: Path) -> list[Path]:
+    def draw(folder: Path) -> None:
         from analysis.law.report import draw_search
+        from analysis.output import Output
 
-        return draw_search(folder, predicted)[0]
+        draw_search(folder, Output(folder), predicted)
 
     with make_executor(options.inline, options.address) as executor:
         return run_search(request, executor, draw)
@@ -153,6 +154,7 @@ def _fit_file(options: argparse.Namespace) -> int:
     from analysis.law.fit import fit_objective, fit_runs
     from analysis.law.report import write_fits
     from analysis.law.runs import Objective, read_runs
+    from analysis.output import Output
 
     targets = {}
     for part in ("30B" if options.predict is None else options.predict).split(","):
@@ -171,8 +173,9 @@ def _fit_file(options: argparse.Namespace) -> int:
         given = "leave out --lower-is-better" if options.lower_is_better else "add --lower-is-better"
         best = "highest" if options.lower_is_better else "lowest, as of a loss"
         raise RequestError(f"--from {options.file}: there is a law only if the best score is the {best}; {given}")
-    written = write_fits(folder, runs, fits, targets)
-    print(written[-1].read_text(encoding="utf-8"))
-    for path in written:
+    output = Output(folder)
+    write_fits(output, runs, fits, targets)
+    print(output.files[-1].read_text(encoding="utf-8"))
+    for path in output.files:
         print(path)
     return DONE

@@ -156,7 +156,7 @@ def _folder_with_results(request: Request) -> Path:
 
 def _has_changed(request: Request, study: Study, arm: str) -> bool:
     """Whether an arm of the sweep is another now than in its results."""
-    before = {row.seed: row.fingerprint for row in read_trials(study.variant.folder) if row.arm == arm}
+    before = {row.seed: row.fingerprint for row in read_trials(study.folder) if row.arm == arm}
     now = {trial.seed: trial.fingerprint for trial in request.at_seeds(before).trials if trial.arm == arm}
     return any(fingerprint != before.get(seed, fingerprint) for seed, fingerprint in now.items())
 

@@ -43,8 +43,9 @@ def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: S
     """Runs a search and confirms its winner; returns the exit code, 1 if an arm failed."""
     search = _Search(request)
 
-    def draw_with_history(folder: Path) -> list[Path]:
-        return [*search.write_history(folder), *draw(folder)]
+    def draw_with_history(folder: Path) -> None:
+        search.write_history(folder)
+        draw(folder)
 
     request, plan, work_list, finished = run_rounds(request, search, executor, draw_with_history)
     study, _ = search.replay()
@@ -272,7 +273,7 @@ class _Search(Rounds):
             self._built.add(evaluation.model.fingerprint)
         return name, recipe
 
-    def write_history(self, folder: Path) -> list[Path]:
+    def write_history(self, folder: Path) -> None:
         """Draws the study so far, and writes it as a journal, which `optuna-dashboard` shows."""
         import optuna
         from matplotlib import pyplot
@@ -280,7 +281,7 @@ class _Search(Rounds):
         from optuna.visualization import matplotlib as drawing
 
         study, _ = self.replay()
-        journal, figure_path = folder / "optuna.log", folder / "history.png"
+        journal = folder / "optuna.log"
         journal.unlink(missing_ok=True)
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
         name = self.request.sweep.name
@@ -291,6 +292,5 @@ class _Search(Rounds):
             axes = drawing.plot_optimization_history(study, target_name=str(self.measure))
             figure = axes.get_figure(root=True)
             assert figure
-            figure.savefig(figure_path, bbox_inches="tight")
+            figure.savefig(folder / "history.png", bbox_inches="tight")
             pyplot.close(figure)
-        return [figure_path, journal]

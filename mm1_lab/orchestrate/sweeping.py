@@ -31,7 +31,7 @@ from mm1_lab.orchestrate.tracking.trackers import Tracker, TrialLogger
 from mm1_lab.results import Ledger, TrialRow, variant_name
 from mm1_lab.results.manifest import read_trials
 
-Draw = Callable[[Path], list[Path]]
+Draw = Callable[[Path], None]
 """Draws a sweep's tables and figures into its folder."""
 Short = Callable[[Path], str]
 """Summarises a sweep's folder in a few lines: a row per arm, and the verdicts."""

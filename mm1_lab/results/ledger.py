@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from mm1_lab import files
 from mm1_lab.config import RequestError, Stage
 from mm1_lab.results.packed import STAMP, unpacked
-from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCHEMA, read_json
+from mm1_lab.results.schema import SCHEMA, read_json
 from mm1_lab.results.score_file import write_scores
-from mm1_lab.rows import HeldOutRow, ScoreRow
+from mm1_lab.rows import ScoreRow
 
 if TYPE_CHECKING:
     from mm1_lab.results.claims import Claim, Claims
@@ -173,15 +173,16 @@ class Ledger:
         self,
         fingerprint: str,
         scores: Iterable[ScoreRow],
-        held_out: Iterable[HeldOutRow],
+        held_out: Mapping[str, float],
         record: Mapping[str, Any],
         training: Path | None,
     ) -> None:
-        """Writes a trial's results and marks it as done. `training` is the model's training.csv."""
+        """Writes a trial's results and marks it as done. `held_out` has the mean loss per text token on the held-out
+        documents of each source, in nats; `training` is the model's training.csv."""
         with files.new_folder(self.trial_folder(fingerprint)) as partial:
             write_scores(partial, list(scores))
-            losses = ((row.source, f"{row.loss:.9g}") for row in held_out)
-            files.write_csv(partial / "held_out.csv", HELD_OUT_COLUMNS, losses)
+            losses = ((source, f"{loss:.9g}") for source, loss in held_out.items())
+            files.write_csv(partial / "held_out.csv", ("source", "loss"), losses)
             files.write_json(partial / "record.json", {"schema_version": SCHEMA, **record})
             if training is not None:
                 shutil.copyfile(training, partial / "training.csv")

@@ -16,12 +16,11 @@ which scores do not depend (times, machines); that is in `record.json`.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mm1_lab.config import RequestError
-from mm1_lab.rows import HeldOutRow
 
 AGAIN = "delete it and run the sweep again"
 """What to do about a file that cannot be read."""
@@ -30,7 +29,6 @@ FOLDER_AGAIN = "delete its folder and run the sweep again"
 SCHEMA = 3
 """Increased whenever the columns or the meaning of a file change."""
 
-HELD_OUT_COLUMNS = tuple(field.name for field in fields(HeldOutRow))
 TRIAL_COLUMNS = ("arm", "seed", "fingerprint")
 
 

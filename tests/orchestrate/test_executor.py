@@ -47,7 +47,7 @@ class Marker(Worker):
         if isinstance(stage, DecoderStage) and stage.seed == 1:
             raise ArithmeticError("out of luck")
         if task.kind == "trial":
-            ledger.write_scores(task.key, [], [], {}, None)
+            ledger.write_scores(task.key, [], {}, {}, None)
         else:
             folder = ledger.begin_stage(task.key)
             assert folder is not None

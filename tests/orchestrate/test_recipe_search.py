@@ -18,7 +18,7 @@ from mm1_lab.orchestrate import lr_search, recipe_search
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.recipe_search import rounds_of, run_recipe_search
-from mm1_lab.results import HeldOutRow, ScoreRow
+from mm1_lab.results import ScoreRow
 from tests.conftest import Place, Refused, change
 from tests.orchestrate import conftest
 
@@ -56,7 +56,7 @@ class Laboratory(conftest.Laboratory):
         for block in range(8):
             rows.append(ScoreRow("vqa", "vqa", "vqa", 4, block, f"q{block}", "colour", score, "red", True))
         record = {"config": trial.evaluation.model_dump(mode="json"), "recipe": recipe.model_dump(mode="json")}
-        losses = [HeldOutRow("text", 3 / text)]
+        losses = {"text": 3 / text}
         request.ledger.write_scores(trial.fingerprint, rows, losses, record, None)
 
 

@@ -33,7 +33,7 @@ def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
     assert folder
     (folder / "model.safetensors").write_bytes(b"weights")
     ledger.finish_stage(folder.name.removesuffix(".partial"))
-    ledger.write_scores(trial.fingerprint, [], [], {}, None)
+    ledger.write_scores(trial.fingerprint, [], {}, {}, None)
     return request
 
 
@@ -180,7 +180,7 @@ def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing
 
     def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, None]:
         for trial in request.trials:
-            ledger.write_scores(trial.fingerprint, [], [], {}, None)
+            ledger.write_scores(trial.fingerprint, [], {}, {}, None)
         return make_plan(request.trials, ledger), None
 
     judged: list[list[int]] = []
@@ -193,7 +193,7 @@ def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing
     monkeypatch.setattr(sweeping, "show", lambda *given: None)
     for trial in request.trials:
         if trial.arm == "captions":
-            ledger.write_scores(trial.fingerprint, [], [], {}, None)
+            ledger.write_scores(trial.fingerprint, [], {}, {}, None)
     outputs = []
     for _ in range(2):
         assert run_until_decided(request, Inline(), lambda _: [], judge, lambda _: "") == 0

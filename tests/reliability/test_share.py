@@ -104,7 +104,7 @@ class Finisher(Worker):
     def run(self, task: Task, report: StageReport) -> None:
         report(task.kind, Progress(1, 2))
         if task.kind == "trial":
-            self.ledger.write_scores(task.key, [], [], {}, None)
+            self.ledger.write_scores(task.key, [], {}, {}, None)
             return
         folder = self.ledger.begin_stage(task.key)
         assert folder

@@ -12,7 +12,7 @@ import pytest
 
 from mm1_lab.cli import main
 from mm1_lab.orchestrate.planning.request import load_request
-from mm1_lab.results import HeldOutRow, Ledger, ScoreRow, TrialRow
+from mm1_lab.results import Ledger, ScoreRow, TrialRow
 from mm1_lab.results.manifest import Manifest, merge_manifest
 from tests.conftest import Place, Refused
 
@@ -36,7 +36,7 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
                 ledger.finish_stage(stage.fingerprint)
         scores = [ScoreRow("vqa", "vqa", "vqa", shots, 0, "q", "colour", 50.0, "red", True) for shots in (0, 4, 8)]
         record = {"fingerprints": {stage.KIND: stage.fingerprint for stage in trial.evaluation.chain()}}
-        ledger.write_scores(trial.fingerprint, scores, [HeldOutRow("text", 1.0)], record, training)
+        ledger.write_scores(trial.fingerprint, scores, {"text": 1.0}, record, training)
         rows.append(TrialRow(trial.arm, trial.seed, trial.fingerprint))
     merge_manifest(
         request.folder, Manifest(variant="data_mix", sweep=request.sweep, scale="smoke"), rows, lambda _: True

@@ -8,7 +8,7 @@ import pytest
 from mm1_lab import files
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate.planning.request import load_request
-from mm1_lab.results import HeldOutRow, Ledger, ScoreRow, TrialRow, variant_name
+from mm1_lab.results import Ledger, ScoreRow, TrialRow, variant_name
 from mm1_lab.results import ledger as ledger_module
 from mm1_lab.results.manifest import Manifest, merge_manifest, read_manifest, read_trials
 from mm1_lab.results.reading import list_variants, read_held_out, read_scores, read_variant
@@ -27,7 +27,7 @@ def scores() -> list[ScoreRow]:
 def write(ledger: Ledger, fingerprint: str, folder: Path) -> None:
     training = folder / "training.csv"
     training.write_text("step,name,value\n1,loss,2.5\n", encoding="utf-8")
-    ledger.write_scores(fingerprint, scores(), [HeldOutRow("text", 2 / 3)], {"seed": 0}, training)
+    ledger.write_scores(fingerprint, scores(), {"text": 2 / 3}, {"seed": 0}, training)
 
 
 def manifest(tmp_path: Path, seeds: str = "1") -> tuple[Manifest, list[TrialRow]]:

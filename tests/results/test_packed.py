@@ -17,7 +17,7 @@ from mm1_lab import files
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate.planning.request import load_request
-from mm1_lab.results import HeldOutRow, Ledger, ScoreRow, TrialRow
+from mm1_lab.results import Ledger, ScoreRow, TrialRow
 from mm1_lab.results.manifest import Manifest, merge_manifest, read_manifest
 from mm1_lab.results.packed import damaged, pack
 from mm1_lab.results.reading import curves, read_held_out, read_records, read_scores, read_variant
@@ -52,7 +52,7 @@ def _write(ledger: Ledger, row: TrialRow, training: Path) -> None:
         for n, text in enumerate((*PREDICTIONS, row.arm))
     ]
     record = {"seed": row.seed, "fingerprints": {"evaluation": row.fingerprint}, "timings": {"evaluation": 1 / 3}}
-    held_out = [HeldOutRow("text", 2 / 3)]
+    held_out = {"text": 2 / 3}
     ledger.write_scores(row.fingerprint, scores, held_out, record, training)
 
 

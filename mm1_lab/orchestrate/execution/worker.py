@@ -27,7 +27,7 @@ from mm1_lab.files import PACKAGE, load_json, package_version, write_json, write
 from mm1_lab.orchestrate.execution.groups import Lost, in_group
 from mm1_lab.orchestrate.execution.worklist import Outcome
 from mm1_lab.orchestrate.planning.plan import Task
-from mm1_lab.results import HeldOutRow, Ledger
+from mm1_lab.results import Ledger
 from mm1_lab.results.claims import ClaimLost
 from mm1_lab.train.progress import Diverged, Progress, Report, TimeUp
 
@@ -193,7 +193,7 @@ class Worker:
         ledger.write_scores(
             stage.fingerprint,
             evaluation.scores,
-            (HeldOutRow(source, loss) for source, loss in evaluation.held_out_loss.items()),
+            evaluation.held_out_loss,
             record,
             model / "training.csv",
         )
