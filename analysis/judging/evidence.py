@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.judging.claims import Claim, Lesson, Part, claim_of, claims_of, misnamed
+from analysis.judging.claims import SLOPE, Claim, Lesson, Part, claim_of, claims_of, misnamed
 from analysis.judging.difference import SAME_TRIALS, Difference, Weights
 from analysis.judging.p_values import LEAST_ERROR, SAME, P, expectation, p_values, verdict_from_p
 from analysis.judging.sequential import p_over_looks
@@ -82,7 +82,7 @@ class Evidence:
             "measure": str(self.claim.measure),
             "expect": self.claim.expect,
             "margin": self.claim.margin,
-            "expectation": expectation(self.claim.expect, self.claim.margin, self.claim.less_is_better),
+            "expectation": expectation(self.claim.expect, self.claim.margin, self.claim.measure.less_is_better),
             "estimate": found.estimate,
             "error": found.error,
             "df": found.degrees_of_freedom,
@@ -144,7 +144,7 @@ def _of_law(study: Study, lesson: Lesson, number: int, part: Part, fits: Sequenc
     return Evidence(
         question=lesson.name,
         part=number,
-        claim=Claim(lesson.claim, detail, {}, "slope", part.expect, part.margin),
+        claim=Claim(lesson.claim, detail, {}, SLOPE, part.expect, part.margin),
         sweep=study.sweep.name,
         found=slope,
         unit="sizes",
@@ -194,7 +194,7 @@ def gather(study: Study, claim: Claim, question: str, part: int = 1, aside: str 
 def _tested(claim: Claim, found: Interval) -> P:
     if not found or found.error <= LEAST_ERROR:
         return {}
-    return p_values(claim.expect, claim.margin, found, claim.less_is_better)
+    return p_values(claim.expect, claim.margin, found, claim.measure.less_is_better)
 
 
 def _tests(difference: Difference, claim: Claim, at_looks: Sequence[int]) -> list[P]:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.judging.evidence import ABOVE
+from analysis.output import Output
 from analysis.runs import minutes_of
 from analysis.seeds import earlier_world, tuned_on
 from analysis.statistics import Interval, mean_of, one_sample, over_blocks
@@ -150,6 +151,13 @@ def validity_table(study: Study, checks: Sequence[Check]) -> Table:
         note += f"; 95 % intervals over {seeds if count > 1 else 'questions, one seed'}"
     title = f"Validity of the base: {study.manifest.variant}, scale {study.manifest.scale}"
     return Table(title, frame[SHOWN], [f"{note}.", *filter(None, [study.caution])])
+
+
+def write_gates(scale: str, seeds: Iterable[int], folder: Path, checks: Sequence[Check], setup: str) -> None:
+    """Writes `gates.csv` and `gates.md`; `setup` is what was checked at these seeds."""
+    output = Output(folder)
+    output.csv("gates", pd.DataFrame(checks).astype({"seed": "Int64"}).assign(setup=setup))
+    output.tables("gates", gates_table(scale, checks, seeds))
 
 
 def gates_table(scale: str, checks: Sequence[Check], seeds: Iterable[int] = ()) -> Table:

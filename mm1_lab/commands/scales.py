@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,8 +37,8 @@ def check_scale(options: argparse.Namespace) -> int:
     if options.samples < 1:
         raise RequestError("--samples must be at least 1")
     request = request_of(options, "validity", only=("base",))
-    from analysis.judging.validity import gates_table, order_checks, validity_checks
-    from analysis.table import to_markdown, to_plain
+    from analysis.judging.validity import gates_table, order_checks, validity_checks, write_gates
+    from analysis.table import to_plain
     from mm1_lab.orchestrate.check_scale import measure_gates
     from mm1_lab.orchestrate.execution.executor import make_executor
 
@@ -50,11 +51,8 @@ def check_scale(options: argparse.Namespace) -> int:
     verdicts: list[str] = []
     if measured := [gate for gate in gates if gate != "validity"]:
         request.ledger.check_writable()
-
-        def page(checks: Sequence[Check]) -> str:
-            return to_markdown(gates_table(request.scale_name, checks, request.seeds))
-
-        rows = measure_gates(request, measured, options.samples, make_executor(options.inline, None), page)
+        write = partial(write_gates, request.scale_name, request.seeds)
+        rows = measure_gates(request, measured, options.samples, make_executor(options.inline, None), write)
         print(f"\n{to_plain(gates_table(request.scale_name, rows))}")
         verdicts += [row.verdict for row in rows]
     if "validity" in gates:

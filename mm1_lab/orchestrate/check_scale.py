@@ -3,10 +3,11 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from mm1_lab.config import GATES, Check, PretrainedModel, RequestError, Stage, digest, read_checks
-from mm1_lab.files import locked, write_csv, write_text
+from mm1_lab.files import locked
 from mm1_lab.formatting import counted, duration
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.planning.plan import Plan, make_tasks
@@ -23,14 +24,13 @@ def measure_gates(
     gates: Sequence[str],
     samples: int,
     executor: Executor,
-    page: Callable[[Sequence[Check]], str],
+    write: Callable[[Path, Sequence[Check], str], None],
 ) -> list[Check]:
     """Measures the gates and prints progress; returns what was measured.
 
-    Writes it to `check_scale/gates.csv` and `.md`, gate by gate, with what earlier checks measured of the same setup:
-    base, data, and the scale's resolutions and numbers of image tokens.
-    `request` holds the base arm only; `page` writes checks as Markdown. Raises RequestError if an encoder or decoder
-    cannot be trained, or for a damaged file of an earlier check.
+    `write` gets it for `check_scale/gates.csv` and `.md`, gate by gate, with what earlier checks measured of the same
+    setup: base, data, and the scale's resolutions and numbers of image tokens. `request` holds the base arm only.
+    Raises RequestError if an encoder or decoder cannot be trained, or for a damaged file of an earlier check.
     """
     trials = [trial.evaluation for trial in request.trials]
     resolution = request.sweep.base.resolution
@@ -69,9 +69,7 @@ def measure_gates(
         print(duration(time.monotonic() - started), flush=True)
         with locked(request.ledger.results / ".lock"):  # other gates may have been measured at the same time
             if known := merge(read_checks(table, setup), checks):
-                rows = ([*check.cells().values(), setup] for check in known)
-                write_csv(table, [*known[0].cells(), "setup"], rows)
-                write_text(table.with_suffix(".md"), page(known))
+                write(table.parent, known, setup)
 
     weights = request.ledger.weights
     if "prompts" in gates:

@@ -18,6 +18,7 @@ from mm1_lab.orchestrate import lr_search
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.lr_search import run_search, with_sizes
 from mm1_lab.orchestrate.planning.request import Request
+from mm1_lab.orchestrate.sweeping import Round
 from mm1_lab.results import ScoreRow
 from mm1_lab.results.reading import read_variant
 from tests.conftest import Refused
@@ -75,7 +76,7 @@ def law(ask: Ask) -> Callable[..., Request]:
 def laboratory(monkeypatch: pytest.MonkeyPatch) -> Laboratory:
     made = Laboratory()
     monkeypatch.setattr(lr_search, "complete", made.complete)
-    monkeypatch.setattr(lr_search, "show", lambda request, plan, work_list: None)
+    monkeypatch.setattr(Round, "show", lambda done: None)
     return made
 
 
