@@ -54,8 +54,8 @@ class Interval:
     degrees_of_freedom: float
 
     def __bool__(self) -> bool:
-        """Whether the estimate is known."""
-        return not np.isnan(self.estimate)
+        """Whether there is an interval around the estimate."""
+        return not np.isnan(self.error)
 
     @property
     def half_width(self) -> float:
@@ -85,21 +85,16 @@ class Interval:
 
 
 UNKNOWN = Interval(np.nan, np.nan, np.nan)
-"""Stands for a missing estimate, and counts as false."""
+"""Stands for a missing estimate."""
 
 
 def one_sample(values: Sequence[float] | Floats) -> Interval:
-    """The mean of independent values, one per seed; UNKNOWN for fewer than two."""
+    """The mean of independent values, one per seed; without an interval for fewer than two."""
     count = len(values)
-    if count < 2:
+    if not count:
         return UNKNOWN
-    error = np.std(values, ddof=1) / np.sqrt(count)
+    error = np.std(values, ddof=1) / np.sqrt(count) if count > 1 else np.nan
     return Interval(float(np.mean(values)), float(error), count - 1.0)
-
-
-def mean_of(values: Sequence[float]) -> Interval:
-    """`one_sample`, or a single value without an interval; UNKNOWN for no values."""
-    return one_sample(values) or Interval(float(np.mean(values or [np.nan])), np.nan, 0)
 
 
 def moderated(values: Sequence[float] | Floats, pool: Floats, squares: float = 2.0, unlike: float = UNLIKE) -> Interval:

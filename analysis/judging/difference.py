@@ -58,7 +58,7 @@ class Difference:
         return [] if self.lacking else [seed for seed in self.study.seeds if complete[seed]]
 
     def over_first(self, count: int) -> Interval:
-        """The interval over the first `count` seeds; UNKNOWN for fewer than two.
+        """The interval over the first `count` seeds; none for fewer than two.
 
         A moderated t interval for arms at one measure, an ordinary t interval for several.
         """
@@ -95,4 +95,4 @@ class Difference:
         """What `found` is over: `seeds`, `questions`, or nothing."""
         if self.over_seeds:
             return "seeds"
-        return "questions" if self.found else ""
+        return "" if np.isnan(self.found.estimate) else "questions"

@@ -18,7 +18,7 @@ from analysis.judging.evidence import ABOVE
 from analysis.output import Output
 from analysis.runs import minutes_of
 from analysis.seeds import earlier_world, tuned_on
-from analysis.statistics import Interval, mean_of, one_sample, over_blocks
+from analysis.statistics import Interval, one_sample, over_blocks
 from analysis.study import CIDER, Study, read_study
 from analysis.table import Table, as_text
 from mm1_lab.config import GATES, Check, CheckVerdict, Recipe, read_checks
@@ -309,6 +309,6 @@ def _gain(family: str, rows: pd.DataFrame, most: int, least: float) -> Check:
     several."""
     each = benchmark_scores(rows, ["seed"])
     means = each.groupby(["seed", "shots"])["score"].mean().unstack("shots")
-    gained = mean_of((means[most] - means[0]).tolist())
+    gained = one_sample((means[most] - means[0]).tolist())
     what = f"{family}, {most} shots − 0 shots"
     return Check.within("demonstrations help", what, gained.estimate, least, low=gained.low, high=gained.high)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.pages.scores import CONTROLS, Shown, shown_measures, shown_rows
-from analysis.statistics import Interval, mean_of
+from analysis.statistics import Interval, one_sample
 from analysis.study import Study
 from analysis.style import BASE, BLUE, DARK, LEGEND_COLUMNS, MARKERS, SERIES, WIDTH, annotate_head, row_name
 from mm1_lab.config import Measure
@@ -154,12 +154,12 @@ def _draw_row(axis: Axes, study: Study, column: Column, row: Shown, height: int,
             level = study.majority(measure) if column.kind == "points" else np.nan
             marker, point = "|", Interval(level, np.nan, np.nan)
         elif column.kind == "loss":
-            point = mean_of(study.seed_values(row.arm, measure))
+            point = one_sample(study.seed_values(row.arm, measure))
         else:
             point = study.mean(row.arm, measure)
-        if point:
+        if not np.isnan(point.estimate):
             axis.plot(point.estimate, at, marker=marker, color=colour, linestyle="none", zorder=2)
-            if np.isfinite(point.half_width):  # over the marker, which is often wider
+            if point:  # over the marker, which is often wider
                 axis.plot([point.low, point.high], [at, at], color=BASE, linewidth=0.9, zorder=3)
 
 

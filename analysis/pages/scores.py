@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.pages.cells import plus_minus, published_cell, references
 from analysis.pages.notes import benchmark_notes, notes_of
-from analysis.statistics import mean_of
+from analysis.statistics import one_sample
 from analysis.study import Study
 from analysis.table import Table, as_text
 from mm1_lab.config import CHAT, TEXT_CORE, UNPARSED, Measure
@@ -161,7 +161,7 @@ def losses_table(study: Study) -> Table:
     for arm in study.scored:
         row = {"arm": arm}
         for source in sources:
-            loss = mean_of(study.seed_values(arm, Measure(source, about="loss")))
+            loss = one_sample(study.seed_values(arm, Measure(source, about="loss")))
             row[source] = plus_minus(loss, 3)
         rows.append(row)
     several = ", ± half the 95 % interval over seeds" if len(study.seeds) > 1 else ""
