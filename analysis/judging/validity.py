@@ -8,7 +8,7 @@ questions, conditional on the models at hand.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -154,15 +154,8 @@ def validity_table(study: Study, checks: Sequence[Check]) -> Table:
 
 
 def write_gates(scale: str, seeds: Iterable[int], folder: Path, checks: Sequence[Check], setup: str) -> None:
-    """Writes `gates.csv` and `gates.md`; `setup` is what was checked at these seeds."""
-    output = Output(folder)
-    output.csv("gates", pd.DataFrame(checks).astype({"seed": "Int64"}).assign(setup=setup))
-    output.tables("gates", gates_table(scale, checks, seeds))
-
-
-def gates_table(scale: str, checks: Sequence[Check], seeds: Iterable[int] = ()) -> Table:
-    """The gates of a scale, checked at these seeds and those of the checks; of what the decoder is asked in words, only
-    what misses its bound."""
+    """Writes `gates.csv` and `gates.md`, which has of what the decoder is asked in words only what misses its bound.
+    `setup` is what was checked at these seeds."""
     in_words = [check for check in checks if check.check == GATES["words"]]
     met = [check for check in in_words if check.verdict in ("pass", "reported")]
     notes = []
@@ -172,18 +165,25 @@ def gates_table(scale: str, checks: Sequence[Check], seeds: Iterable[int] = ()) 
             f"*{GATES['words']}*: the other {len(met)} of {len(in_words)} settings, all at {lowest:.0f} % or more, "
             "are in `gates.csv`."
         )
-    known = sorted({check.seed for check in checks if check.seed is not None} | {*seeds})
-    notes += filter(None, [tuned_on(known)])
+    known = {*seeds, *(check.seed for check in checks if check.seed is not None)}
     shown = [check for check in checks if check not in met]
-    frame = _frame(shown)
-    frame["value"] = [as_text(check.value, ".0f" if np.isnan(check.low) else ".1f") for check in shown]
+    output = Output(folder)
+    output.csv("gates", pd.DataFrame(checks).astype({"seed": "Int64"}).assign(setup=setup))
+    output.tables("gates", gates_table(scale, known, shown, notes))
+
+
+def gates_table(scale: str, seeds: Iterable[int], checks: Sequence[Check], notes: Sequence[str] = ()) -> Table:
+    frame = _frame(checks)
+    frame["value"] = [as_text(check.value, ".0f" if np.isnan(check.low) else ".1f") for check in checks]
+    known = sorted(seeds)
     title = f"Gates of {scale}, seeds {', '.join(map(str, known))}"
-    return Table(title, frame[["seed", *SHOWN]], notes, formats={"seed": ".0f"})
+    further = filter(None, [tuned_on(known)])
+    return Table(title, frame[["check", "seed", *SHOWN[1:]]], [*notes, *further], formats={"seed": ".0f"})
 
 
 def _frame(checks: Sequence[Check]) -> pd.DataFrame:
     intervals = ["" if np.isnan(one.low) else f"{as_text(one.low)} to {as_text(one.high)}" for one in checks]
-    return pd.DataFrame(checks).assign(**{INTERVAL: intervals})
+    return pd.DataFrame(checks, columns=[field.name for field in fields(Check)]).assign(**{INTERVAL: intervals})
 
 
 def _arm_of(study: Study, recipe: Recipe) -> str:

@@ -53,7 +53,7 @@ def check_scale(options: argparse.Namespace) -> int:
         request.ledger.check_writable()
         write = partial(write_gates, request.scale_name, request.seeds)
         rows = measure_gates(request, measured, options.samples, make_executor(options.inline, None), write)
-        print(f"\n{to_plain(gates_table(request.scale_name, rows))}")
+        print(f"\n{to_plain(gates_table(request.scale_name, request.seeds, rows))}")
         verdicts += [row.verdict for row in rows]
     if "validity" in gates:
         seeds = None if options.seeds is None else request.seeds
