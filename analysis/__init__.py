@@ -6,11 +6,11 @@ A run is given these two functions when it starts; their imports are deferred to
 from pathlib import Path
 
 
-def draw_sweep(folder: Path) -> list[Path]:
+def draw_sweep(folder: Path) -> None:
     """Redraws one sweep's folder (`analysis.redraw.draw_sweep`)."""
     from analysis import redraw
 
-    return redraw.draw_sweep(folder)
+    redraw.draw_sweep(folder)
 
 
 def sweep_in_short(folder: Path) -> str:

@@ -15,12 +15,12 @@ from analysis.judging.validity import read_judged, validity_table
 from analysis.judging.verdicts import judge_contrasts
 from analysis.law.report import draw_search
 from analysis.measures import measure_rows
+from analysis.output import Output
 from analysis.pages import scores
 from analysis.pages.axes import level_rows
 from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.figures import draw_scores, head
 from analysis.pages.groups import Drawn, group_sweeps
-from analysis.pages.output import Output
 from analysis.pages.overview import write_overview, write_report
 from analysis.pages.published import write_published
 from analysis.pages.verdicts import claims_notes, in_little_room, verdicts_table
@@ -70,8 +70,8 @@ def draw_sweeps(results: Path, out: Path, latex: bool) -> list[Drawn]:
         return list(pool.map(draw_one, finished, targets))
 
 
-def draw_sweep(folder: Path) -> list[Path]:
-    """Draws one sweep's folder (`RESULTS/SCALE/VARIANT`) into it; returns the files written.
+def draw_sweep(folder: Path) -> None:
+    """Draws one sweep's folder (`RESULTS/SCALE/VARIANT`) into it.
 
     - `figure.png` and `table.md|csv`: all arms, by the paper's panels if the sweep has them;
     - `contrasts.*`: the claims with their verdicts; `validity.*`: the rules for the base, if it has a blind control;
@@ -81,7 +81,7 @@ def draw_sweep(folder: Path) -> list[Path]:
 
     `table.md` is written last and atomically: a folder in which it is newer than the results is completely drawn.
     """
-    return _draw(folder, folder).files
+    _draw(folder, folder)
 
 
 def sweep_in_short(folder: Path) -> str:
@@ -110,9 +110,7 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
     with styled():
         output.csv("scores", scores.scores_by_benchmark(study))
         if isinstance(study.sweep.search, RateSearch):
-            files, fits = draw_search(folder, out=target, latex=latex)
-            output.files.extend(files)
-            evidence = of_lessons(study, lessons, fits)
+            evidence = of_lessons(study, lessons, draw_search(folder, output))
         else:
             evidence = of_lessons(study, lessons)
             levels = level_rows(study)
@@ -148,7 +146,7 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
         measures=measures,
         missing=study.missing(),
         caution=study.caution,
-        runs=study.variant.done[["arm", "seed", "fingerprint"]],
+        runs=study.done[["arm", "seed", "fingerprint"]],
         paired=pair_arms(study),
         claims=claims_table,
         tables=tables,

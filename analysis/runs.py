@@ -21,12 +21,12 @@ def finished_looks(study: Study) -> tuple[int, ...]:
         return ()
     before, last = (0, *reached)[-2:]
     new_seeds = study.seeds[before:last]
-    trials = study.variant.trials
+    trials = study.trials
     to_come = trials[trials["seed"].isin(new_seeds) & ~trials["done"]]
     missing = set(to_come["fingerprint"])
     if not missing:
         return reached
-    ledger = study.variant.ledger
+    ledger = study.ledger
     failed = set(ledger.failures())
     failed_stages = failed - set(trials["fingerprint"])  # which trials wait for them, the results do not say
     for path in ledger.results.glob("*/*/sweep.json"):
@@ -57,7 +57,7 @@ def mixes_machines(study: Study, arms: Iterable[str]) -> bool:
     processors, or the scores from different library versions. Stages that do not say where they ran do not count."""
     compared = set(arms)
     machines: dict[tuple[int, str], set[str]] = defaultdict(set)
-    for trial in study.variant.done.to_dict("records"):
+    for trial in study.done.to_dict("records"):
         record = study.records.get(trial["fingerprint"])
         if record is None or trial["arm"] not in compared:
             continue

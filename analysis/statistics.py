@@ -54,6 +54,10 @@ class Interval:
     error: float
     degrees_of_freedom: float
 
+    def __bool__(self) -> bool:
+        """Whether there is an interval around the estimate."""
+        return not np.isnan(self.error)
+
     @property
     def half_width(self) -> float:
         """Half the width of the 95 % interval."""
@@ -82,26 +86,19 @@ class Interval:
 
 
 UNKNOWN = Interval(np.nan, np.nan, np.nan)
-"""Stands for a missing interval."""
+"""Stands for a missing estimate."""
 
 
-def one_sample(values: Sequence[float] | Floats) -> Interval | None:
-    """The mean of independent values, one per seed; None for fewer than two."""
+def one_sample(values: Sequence[float] | Floats) -> Interval:
+    """The mean of independent values, one per seed; without an interval for fewer than two."""
     count = len(values)
-    if count < 2:
-        return None
-    error = np.std(values, ddof=1) / np.sqrt(count)
+    if not count:
+        return UNKNOWN
+    error = np.std(values, ddof=1) / np.sqrt(count) if count > 1 else np.nan
     return Interval(float(np.mean(values)), float(error), count - 1.0)
 
 
-def mean_of(values: Sequence[float]) -> Interval | None:
-    """`one_sample`, or a single value without an interval; None for no values."""
-    return one_sample(values) or (Interval(values[0], np.nan, 0) if values else None)
-
-
-def moderated(
-    values: Sequence[float] | Floats, pool: Floats, squares: float = 2.0, unlike: float = UNLIKE
-) -> Interval | None:
+def moderated(values: Sequence[float] | Floats, pool: Floats, squares: float = 2.0, unlike: float = UNLIKE) -> Interval:
     """`one_sample` with the variance moderated towards the pool (see above).
 
     `pool` (contrasts, seeds) has `along` of other arms or axes at the same seeds, and may be empty; `squares` is the
@@ -109,7 +106,7 @@ def moderated(
     """
     found = one_sample(values)
     degrees = len(pool) * (len(values) - 1)
-    if found is None or degrees < 1:
+    if degrees < 1:
         return found
     pooled = squares * float(pool.var(axis=1, ddof=1).mean())
     own = float(np.var(values, ddof=1))

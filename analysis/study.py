@@ -12,11 +12,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.effects import levels_of
-from analysis.paper import Paper, PaperNumber, combine_numbers, read_paper
+from analysis.paper import UNPUBLISHED, Paper, PaperNumber, combine_numbers, read_paper
 from analysis.seeds import caution
-from analysis.statistics import Interval, arm_means, over_questions
+from analysis.statistics import UNKNOWN, Interval, arm_means, over_questions
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure, Panel, RequestError, Sweep, canonical_json
-from mm1_lab.results import Manifest
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
 from mm1_lab.results.summary import rows_of, trial_value
 
@@ -35,10 +34,9 @@ FAMILIES_APART = {
 
 
 @dataclass(frozen=True, eq=False)  # cached by identity
-class Study:
-    """A sweep's results at one scale."""
+class Study(Variant):
+    """A sweep at one scale, with what its finished trials have come to."""
 
-    variant: Variant
     scores: pd.DataFrame
     """A row per question, number of shots, arm and seed; without the answers themselves."""
     held_out: pd.DataFrame
@@ -47,10 +45,6 @@ class Study:
     """The record of each finished trial, by fingerprint."""
     failed_gates: tuple[str, ...] = ()
     """What rules out a verdict, by `read_judged`."""
-
-    @property
-    def manifest(self) -> Manifest:
-        return self.variant.manifest
 
     @property
     def sweep(self) -> Sweep:
@@ -85,9 +79,8 @@ class Study:
 
     def missing(self) -> list[str]:
         """Arms without scores, by those of the requested seeds that they lack."""
-        requested = sorted(set(self.variant.trials["seed"]))
-        done = self.variant.done
-        finished = set(zip(done["arm"].map(self.representative), done["seed"], strict=True))
+        requested = sorted(set(self.trials["seed"]))
+        finished = set(zip(self.done["arm"].map(self.representative), self.done["seed"], strict=True))
         lacking: dict[str, list[str]] = {}
         for arm in self.sweep.arms:
             seeds = [seed for seed in requested if (self.representative(arm), seed) not in finished]
@@ -98,11 +91,11 @@ class Study:
 
     def at_seeds(self, seeds: Sequence[int]) -> Study:
         """This study with only the trials of `seeds`."""
-        trials = self.variant.trials[self.variant.trials["seed"].isin(seeds)]
+        trials = self.trials[self.trials["seed"].isin(seeds)]
         known = set(trials["fingerprint"])
         return replace(
             self,
-            variant=replace(self.variant, trials=trials),
+            trials=trials,
             scores=self.scores[self.scores["seed"].isin(seeds)],
             held_out=self.held_out[self.held_out["seed"].isin(seeds)],
             records={fingerprint: record for fingerprint, record in self.records.items() if fingerprint in known},
@@ -127,8 +120,7 @@ class Study:
 
     @cache
     def _trials_of(self, arm: str) -> set[str]:
-        trials = self.variant.trials
-        found = set(trials["fingerprint"][trials["arm"] == arm])
+        found = set(self.trials["fingerprint"][self.trials["arm"] == arm])
         if arm in self.sweep.arms:
             found.add(canonical_json(self.sweep.arms[arm].model_dump(mode="json")))
         return found
@@ -190,7 +182,7 @@ class Study:
             every += [Measure(family, shots) for shots in self.shots]
         found = [measure for measure in every if len(rows_of(self.asked, measure))]
         if not found:
-            raise RequestError(f"{self.variant.folder}: no trial has scores; name benchmarks in the file of the data")
+            raise RequestError(f"{self.folder}: no trial has scores; name benchmarks in the file of the data")
         return found
 
     @cached_property
@@ -237,17 +229,17 @@ class Study:
         of_trials = rows.groupby(["arm", "seed"], observed=True)["benchmark"]
         return of_trials.agg(frozenset).nunique() > 1
 
-    def majority(self, measure: Measure) -> float | None:
+    def majority(self, measure: Measure) -> float:
         """The score of the best constant answer per kind of question: the mean over trials, as questions differ between
-        seeds. None for a measure with captions."""
+        seeds. NaN for a measure with captions."""
         names = set(rows_of(self.asked, measure)["benchmark"])
         levels = []
         for record in self.records.values():
             if known := record.get("majority"):
                 if not names <= set(known):
-                    return None
+                    return np.nan
                 levels += [known[name] for name in names]
-        return float(np.mean(levels)) if levels else None
+        return float(np.mean(levels or [np.nan]))
 
     # the paper
 
@@ -264,7 +256,7 @@ class Study:
                 shown[key, label, measure] = number
         return replace(known, values=shown)
 
-    def paper_value(self, arm: str, measure: Measure) -> PaperNumber | None:
+    def paper_value(self, arm: str, measure: Measure) -> PaperNumber:
         """The paper's own number for an arm, from the first panel that has it."""
         if measure == AVERAGE:
             numbers = [self.paper_value(arm, Measure(shots=shots)) for shots in self.shots]
@@ -273,7 +265,7 @@ class Study:
             for label, shown in panel.arms.items():
                 if shown == arm and (number := self.paper.value(key, label, measure)):
                     return number
-        return None
+        return UNPUBLISHED
 
     # means with intervals
 
@@ -288,31 +280,31 @@ class Study:
         return arm_means(self.trial_values(measure).drop(index=self.controls, errors="ignore"))
 
     @cache
-    def mean(self, arm: str, measure: Measure) -> Interval | None:
-        """The mean of an arm with its interval; None without scores. Over seeds, there is no interval for controls and
-        unparsed answers, which do not share the residual variance, or if a measure leaves no degree of freedom. These
-        are not adjusted for missing seeds, which could put a share of unparsed answers below nought."""
+    def mean(self, arm: str, measure: Measure) -> Interval:
+        """The mean of an arm with its interval; UNKNOWN without scores. Over seeds, there is no interval for controls
+        and unparsed answers, which do not share the residual variance, or if a measure leaves no degree of freedom.
+        These are not adjusted for missing seeds, which could put a share of unparsed answers below nought."""
         if self.uncertainty != "seeds":
             return self.over_questions({(arm, measure): 1.0}, self.seeds)
-        mean = self.arm_means(measure).get(self.representative(arm))
+        mean = self.arm_means(measure).get(self.representative(arm), UNKNOWN)
         if mean and measure != UNPARSED:
             return mean
-        values = self.seed_values(arm, measure)
-        return Interval(float(np.mean(values)), np.nan, np.nan) if values else None
+        values = self.seed_values(arm, measure) or [np.nan]
+        return Interval(float(np.mean(values)), np.nan, np.nan)
 
-    def over_questions(self, weights: Mapping[tuple[str, Measure], float], seeds: Sequence[int]) -> Interval | None:
+    def over_questions(self, weights: Mapping[tuple[str, Measure], float], seeds: Sequence[int]) -> Interval:
         """A weighted sum of scores, by (arm, measure), with an interval over questions; averages `seeds` and shots.
-        None if one of the scores is missing."""
+        UNKNOWN if one of the scores is missing."""
         total: Any = 0.0
         for (arm, measure), weight in weights.items():
             blocks, shots = self._blocks(measure, tuple(seeds))
             scored = self.representative(arm)
             if scored not in blocks.index:
-                return None
+                return UNKNOWN
             own = blocks.loc[scored]
             total = total + weight * own["mean"]
         if total.isna().any():
-            return None
+            return UNKNOWN
         return over_questions(total, own["count"], shots)  # of all arms and measures alike
 
     @cache
@@ -336,4 +328,4 @@ def read_study(folder: Path) -> Study:
     texts = ("arm", "benchmark", "family", "metric", "question", "kind")
     # groups and filters are several times as fast; before pandas 3 a group without `observed=True` has all levels
     scores = scores.astype(dict.fromkeys(texts, "category"))
-    return Study(variant, scores, read_held_out(variant), read_records(variant))
+    return Study(**vars(variant), scores=scores, held_out=read_held_out(variant), records=read_records(variant))

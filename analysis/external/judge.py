@@ -234,13 +234,13 @@ class _Asked:
         return runs.set_axis(range(runs.shape[1]), axis="columns")
 
     @cached_property
-    def luck(self) -> Interval | None:
-        """How far a single run lies from what its arm, and its seed, explain; None if no arm was repeated."""
+    def luck(self) -> Interval:
+        """How far a single run lies from what its arm, and its seed, explain; UNKNOWN if no arm was repeated."""
         if not self.paired:
             variance, degrees = _within_arms(self.means)
-            return Interval(0.0, math.sqrt(variance), degrees) if degrees else None
+            return Interval(0.0, math.sqrt(variance), degrees) if degrees else UNKNOWN
         variance, degrees, _ = around_arms_and_seeds(self.means)
-        return Interval(0.0, math.sqrt(variance), degrees) if degrees >= 1 else None
+        return Interval(0.0, math.sqrt(variance), degrees) if degrees >= 1 else UNKNOWN
 
 
 def _in_common(claim: OutsideClaim, asked: _Asked) -> tuple[_Asked, str]:
@@ -385,9 +385,9 @@ def _within_seeds(weights: Mapping[str, float], means: pd.DataFrame, look: int |
     values = differences.to_numpy(np.float64)
     if sorted(weights.values()) == [-1.0, 1.0]:
         others = means.drop(index=arms)[differences.index].dropna()
-        found = moderated(values, other_arms(others.to_numpy(np.float64)), unlike=UNLIKE) or UNKNOWN
+        found = moderated(values, other_arms(others.to_numpy(np.float64)), unlike=UNLIKE)
     else:
-        found = one_sample(values) or UNKNOWN
+        found = one_sample(values)
     return [_Test(found, found.error * math.sqrt(len(values)))]
 
 

@@ -16,6 +16,8 @@ from mm1_lab.config import AVERAGE, Config, Contrast, Expectation, Measure, Meas
 
 PATH = Path(__file__).parents[1] / "lessons.yaml"
 LAW = "lr_law"
+SLOPE = Measure("slope")
+"""That of the learning-rate law."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,10 @@ class Claim:
     detail: str = field(compare=False)
     """The sum in words: `captions − interleaved, 0-shot`."""
     weights: Weights
-    measure: Measure | Literal["slope"]
-    """`slope`: of the learning-rate law, without weights."""
+    measure: Measure
+    """SLOPE has no weights."""
     expect: Expectation
     margin: float = 0.0
-
-    @property
-    def less_is_better(self) -> bool:
-        return isinstance(self.measure, Measure) and self.measure.less_is_better
 
 
 def claim_of(contrast: Contrast) -> Claim:

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from analysis.statistics import Interval, moderated, one_sample, other_arms, other_axes
+from analysis.statistics import UNKNOWN, Interval, moderated, one_sample, other_arms, other_axes
 from analysis.study import Study
 from mm1_lab.config import Measure
 
@@ -57,8 +57,8 @@ class Difference:
         complete = self._scores.notna().all()
         return [] if self.lacking else [seed for seed in self.study.seeds if complete[seed]]
 
-    def over_first(self, count: int) -> Interval | None:
-        """The interval over the first `count` seeds; None for fewer than two.
+    def over_first(self, count: int) -> Interval:
+        """The interval over the first `count` seeds; none for fewer than two.
 
         A moderated t interval for arms at one measure, an ordinary t interval for several.
         """
@@ -80,11 +80,11 @@ class Difference:
         return moderated(values, other_axes(own, levels, known.to_numpy()), float(own @ own))
 
     @cached_property
-    def over_seeds(self) -> Interval | None:
-        return self.over_first(len(self.seeds)) if self.seeds else None
+    def over_seeds(self) -> Interval:
+        return self.over_first(len(self.seeds)) if self.seeds else UNKNOWN
 
     @cached_property
-    def found(self) -> Interval | None:
+    def found(self) -> Interval:
         """The interval over seeds, or with one seed over questions."""
         if self.over_seeds or not self.seeds:
             return self.over_seeds
@@ -95,4 +95,4 @@ class Difference:
         """What `found` is over: `seeds`, `questions`, or nothing."""
         if self.over_seeds:
             return "seeds"
-        return "questions" if self.found else ""
+        return "" if np.isnan(self.found.estimate) else "questions"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.judging.claims import Claim, Lesson, Part, claim_of, claims_of, misnamed
+from analysis.judging.claims import SLOPE, Claim, Lesson, Part, claim_of, claims_of, misnamed
 from analysis.judging.difference import SAME_TRIALS, Difference, Weights
 from analysis.judging.p_values import LEAST_ERROR, SAME, P, expectation, p_values, verdict_from_p
 from analysis.judging.sequential import p_over_looks
@@ -40,7 +40,7 @@ class Evidence:
     claim: Claim | None = None
     """None if the sweep has no such arms."""
     sweep: str = ""
-    found: Interval | None = None
+    found: Interval = UNKNOWN
     unit: str = ""
     """What the interval is over: `seeds`; with one seed `questions`, conditional on the models at hand; `sizes`."""
     seeds: Sequence[int] = ()
@@ -74,7 +74,7 @@ class Evidence:
         }
         if self.claim is None:
             return row
-        found = self.found or UNKNOWN
+        found = self.found
         return row | {
             "sweep": self.sweep,
             "claim": self.claim.text,
@@ -82,7 +82,7 @@ class Evidence:
             "measure": str(self.claim.measure),
             "expect": self.claim.expect,
             "margin": self.claim.margin,
-            "expectation": expectation(self.claim.expect, self.claim.margin, self.claim.less_is_better),
+            "expectation": expectation(self.claim.expect, self.claim.margin, self.claim.measure.less_is_better),
             "estimate": found.estimate,
             "error": found.error,
             "df": found.degrees_of_freedom,
@@ -131,7 +131,7 @@ def _of_law(study: Study, lesson: Lesson, number: int, part: Part, fits: Sequenc
         detail += f" − ({minus})".replace("-", "−")
         published = replace(published, value=np.nan)
     fit = next((fit for fit in fits if fit.objective.column == part.law), None)
-    slope: Interval | None = None
+    slope = UNKNOWN
     reason = ""
     if fit and fit.law:
         slope = replace(fit.law.slope, estimate=fit.law.slope.estimate - minus)
@@ -144,7 +144,7 @@ def _of_law(study: Study, lesson: Lesson, number: int, part: Part, fits: Sequenc
     return Evidence(
         question=lesson.name,
         part=number,
-        claim=Claim(lesson.claim, detail, {}, "slope", part.expect, part.margin),
+        claim=Claim(lesson.claim, detail, {}, SLOPE, part.expect, part.margin),
         sweep=study.sweep.name,
         found=slope,
         unit="sizes",
@@ -186,15 +186,15 @@ def gather(study: Study, claim: Claim, question: str, part: int = 1, aside: str 
         p_of_look=p_of_look,
         reason=reason,
         aside=aside,
-        paper=paper_difference(study, claim.weights) or UNPUBLISHED,
+        paper=paper_difference(study, claim.weights),
         mixes_machines=mixes_machines(study, (arm for arm, _ in claim.weights)),
     )
 
 
-def _tested(claim: Claim, found: Interval | None) -> P:
+def _tested(claim: Claim, found: Interval) -> P:
     if not found or found.error <= LEAST_ERROR:
         return {}
-    return p_values(claim.expect, claim.margin, found, claim.less_is_better)
+    return p_values(claim.expect, claim.margin, found, claim.measure.less_is_better)
 
 
 def _tests(difference: Difference, claim: Claim, at_looks: Sequence[int]) -> list[P]:
@@ -228,14 +228,14 @@ def unsolved(study: Study, weights: Weights) -> str:
     any, so that there is nothing for demonstrations to raise or lower. Empty if all do, or at a single seed."""
     majority = study.majority(SOLUTIONS)
     for arm, measure in weights:
-        found = one_sample(study.seed_values(arm, SOLUTIONS)) if measure.of == SOLUTIONS.of else None
-        if found and majority is not None and found.low < majority + ABOVE:
+        found = one_sample(study.seed_values(arm, SOLUTIONS)) if measure.of == SOLUTIONS.of else UNKNOWN
+        if found.low < majority + ABOVE:
             score = f"{found.estimate:.1f} [{found.low:.1f}, {found.high:.1f}]"
             return f"floor: {arm} scores {score} without solutions, needed: low ≥ {majority:.1f} + {ABOVE:g}"
     return ""
 
 
-def paper_difference(study: Study, weights: Weights) -> PaperNumber | None:
+def paper_difference(study: Study, weights: Weights) -> PaperNumber:
     """The weighted sum of the paper's numbers; for two arms of one panel the difference that it states, if any."""
     if sorted(weights.values()) == [-1, 1]:
         (second, other), (first, measure) = sorted(weights, key=lambda term: weights[term])

@@ -7,25 +7,29 @@ questions, conditional on the models at hand.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from analysis.judging.evidence import ABOVE
+from analysis.output import Output
 from analysis.runs import minutes_of
-from analysis.seeds import earlier_world
-from analysis.statistics import UNKNOWN, Interval, mean_of, one_sample, over_blocks
+from analysis.seeds import earlier_world, tuned_on
+from analysis.statistics import Interval, one_sample, over_blocks
 from analysis.study import CIDER, Study, read_study
 from analysis.table import Table, as_text
-from mm1_lab.config import Check, CheckVerdict, Recipe, read_checks
+from mm1_lab.config import GATES, Check, CheckVerdict, Recipe, read_checks
 from mm1_lab.formatting import counted
 from mm1_lab.results import variant_name
 from mm1_lab.results.summary import PLAIN, benchmark_scores
 from mm1_lab.rows import OTHERWISE
 
+INTERVAL = "95 % interval"
+SHOWN = ["check", "what", "value", INTERVAL, "needed", "verdict"]
+"""The columns of tables of checks."""
 CEILING = 95.0
 """Most points that leave room for a better arm."""
 SEED_SPREAD = {"0 shots": 3.0, "few shots": 5.0}
@@ -63,7 +67,7 @@ def validity_checks(study: Study) -> list[Check]:
         return []
     keys = ["seed", "benchmark", "shots", "block", "question"]
     scores = scores.merge(unseen[[*keys, "score"]].rename(columns={"score": "blind"}), on=keys, how="left")
-    done = study.variant.done
+    done = study.done
     records = [study.records[fingerprint] for fingerprint in done["fingerprint"][done["arm"] == base]]
     by_seed = [pd.DataFrame(record.get("majority_by_kind", {})) for record in records]
     majorities = pd.concat(by_seed).groupby(level=0).mean().to_dict()
@@ -129,7 +133,7 @@ def failed_gates(study: Study, checks: Sequence[Check]) -> tuple[str, ...]:
     gates = []
     if not earlier_world(manifest):
         name = variant_name("check_scale", manifest.overrides, manifest.data_name)
-        gates = read_checks(study.variant.folder.with_name(name) / "gates.csv")
+        gates = read_checks(study.folder.with_name(name) / "gates.csv")
     for gate in gates:
         if gate.verdict == "fail" and gate.seed in (None, *study.seeds):
             seed = "" if gate.seed is None else f", seed {gate.seed}"
@@ -138,19 +142,48 @@ def failed_gates(study: Study, checks: Sequence[Check]) -> tuple[str, ...]:
 
 
 def validity_table(study: Study, checks: Sequence[Check]) -> Table:
-    frame = pd.DataFrame(checks)
+    frame = _frame(checks)
     tally = ", ".join(f"{verdict} {number}" for verdict, number in frame["verdict"].value_counts().items())
     note = f"Of {len(checks)} checks: {tally}"
     if frame["low"].notna().any():
         count = study.scores["seed"][study.scores["arm"] == _arm_of(study, study.sweep.base)].nunique()
         seeds = f"{count} seeds, of differences over those of both arms"
         note += f"; 95 % intervals over {seeds if count > 1 else 'questions, one seed'}"
-    frame["95 % interval"] = [
-        "" if np.isnan(one.low) else f"{as_text(one.low)} to {as_text(one.high)}" for one in checks
-    ]
-    columns = ["check", "what", "value", "95 % interval", "needed", "verdict"]
     title = f"Validity of the base: {study.manifest.variant}, scale {study.manifest.scale}"
-    return Table(title, frame[columns], [f"{note}.", *filter(None, [study.caution])])
+    return Table(title, frame[SHOWN], [f"{note}.", *filter(None, [study.caution])])
+
+
+def write_gates(scale: str, seeds: Iterable[int], folder: Path, checks: Sequence[Check], setup: str) -> None:
+    """Writes `gates.csv` and `gates.md`, which has of what the decoder is asked in words only what misses its bound.
+    `setup` is what was checked at these seeds."""
+    in_words = [check for check in checks if check.check == GATES["words"]]
+    met = [check for check in in_words if check.verdict in ("pass", "reported")]
+    notes = []
+    if met:
+        lowest = min(check.value for check in met)
+        notes.append(
+            f"*{GATES['words']}*: the other {len(met)} of {len(in_words)} settings, all at {lowest:.0f} % or more, "
+            "are in `gates.csv`."
+        )
+    known = {*seeds, *(check.seed for check in checks if check.seed is not None)}
+    shown = [check for check in checks if check not in met]
+    output = Output(folder)
+    output.csv("gates", pd.DataFrame(checks).astype({"seed": "Int64"}).assign(setup=setup))
+    output.tables("gates", gates_table(scale, known, shown, notes))
+
+
+def gates_table(scale: str, seeds: Iterable[int], checks: Sequence[Check], notes: Sequence[str] = ()) -> Table:
+    frame = _frame(checks)
+    frame["value"] = [as_text(check.value, ".0f" if np.isnan(check.low) else ".1f") for check in checks]
+    known = sorted(seeds)
+    title = f"Gates of {scale}, seeds {', '.join(map(str, known))}"
+    further = filter(None, [tuned_on(known)])
+    return Table(title, frame[["check", "seed", *SHOWN[1:]]], [*notes, *further], formats={"seed": ".0f"})
+
+
+def _frame(checks: Sequence[Check]) -> pd.DataFrame:
+    intervals = ["" if np.isnan(one.low) else f"{as_text(one.low)} to {as_text(one.high)}" for one in checks]
+    return pd.DataFrame(checks, columns=[field.name for field in fields(Check)]).assign(**{INTERVAL: intervals})
 
 
 def _arm_of(study: Study, recipe: Recipe) -> str:
@@ -276,6 +309,6 @@ def _gain(family: str, rows: pd.DataFrame, most: int, least: float) -> Check:
     several."""
     each = benchmark_scores(rows, ["seed"])
     means = each.groupby(["seed", "shots"])["score"].mean().unstack("shots")
-    gained = mean_of((means[most] - means[0]).tolist()) or UNKNOWN
+    gained = one_sample((means[most] - means[0]).tolist())
     what = f"{family}, {most} shots − 0 shots"
     return Check.within("demonstrations help", what, gained.estimate, least, low=gained.low, high=gained.high)

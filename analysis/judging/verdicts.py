@@ -117,12 +117,12 @@ def needed(deciding: Sequence[Evidence], family: int) -> float:
 
 
 def needed_for(one: Evidence, family: int = 1) -> float:
-    assert one.claim and one.found
+    assert one.claim
     count = len(one.seeds)
     error = one.found.error * np.sqrt(count)
     pooled = one.found.degrees_of_freedom - (count - 1)  # degrees of freedom from the pool of other arms
     estimate = one.found.estimate
-    if one.claim.expect == "keeps" and one.claim.less_is_better:
+    if one.claim.expect == "keeps" and one.claim.measure.less_is_better:
         estimate = -estimate
     return seeds_needed(one.claim.expect, one.claim.margin, estimate, error, pooled, family)
 

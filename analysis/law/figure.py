@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.polynomial import Polynomial
 
 from analysis.law.fit import Fit, to_rates
 from analysis.law.runs import Runs
-from analysis.style import DARK, DASHES, GREY, WIDTH, annotate_head, save, save_pdf, styled
+from analysis.style import DARK, DASHES, GREY, WIDTH, annotate_head
 from mm1_lab.config import PAPER_LAW
 from mm1_lab.formatting import short_count
 
@@ -24,18 +23,16 @@ CAPTION = (
 )
 
 
-def draw_law(runs: Runs, fits: Sequence[Fit], targets: Mapping[str, float], path: Path, latex: bool) -> list[Path]:
-    """Draws a row per objective: on the left scores over η, a colour per size; on the right η* over N on log axes.
-    `latex`: also as PDF."""
-    with styled(formulas=True):
-        figure = Figure(figsize=(WIDTH, 1.0 + 2.9 * len(fits)), layout="constrained")
-        grid = figure.subplots(len(fits), 2, squeeze=False, width_ratios=[1.15, 1])
-        for fit, (left, right) in zip(fits, grid, strict=True):
-            colours = colormaps["viridis"](np.linspace(0.05, 0.8, len(fit.optima)))
-            _draw_scores(left, fit, colours)
-            _draw_law(right, fit, targets, colours)
-        annotate_head(figure, f"Learning-rate law: {runs.title}", CAPTION, *runs.cautions)
-        return [save(figure, path), save_pdf(figure, path)] if latex else [save(figure, path)]
+def draw_law(runs: Runs, fits: Sequence[Fit], targets: Mapping[str, float]) -> Figure:
+    """Draws a row per objective: on the left scores over η, a colour per size; on the right η* over N on log axes."""
+    figure = Figure(figsize=(WIDTH, 1.0 + 2.9 * len(fits)), layout="constrained")
+    grid = figure.subplots(len(fits), 2, squeeze=False, width_ratios=[1.15, 1])
+    for fit, (left, right) in zip(fits, grid, strict=True):
+        colours = colormaps["viridis"](np.linspace(0.05, 0.8, len(fit.optima)))
+        _draw_scores(left, fit, colours)
+        _draw_law(right, fit, targets, colours)
+    annotate_head(figure, f"Learning-rate law: {runs.title}", CAPTION, *runs.cautions)
+    return figure
 
 
 def sized(name: str, params: float) -> str:

@@ -11,29 +11,29 @@ import pandas as pd
 from analysis.law.figure import draw_law, sized
 from analysis.law.fit import VERDICT_SEEDS, Fit, fit_runs, to_rates
 from analysis.law.runs import Runs, search_runs
+from analysis.output import Output
 from analysis.statistics import Interval
-from analysis.table import Table, to_latex, to_markdown, write_csv
+from analysis.style import styled
+from analysis.table import Table, to_latex, to_markdown
 from mm1_lab.config import PAPER_LAW, RequestError
-from mm1_lab.files import load_json, write_json, write_text
+from mm1_lab.files import load_json
 from mm1_lab.results.reading import read_variant
 
 INTERVALS = "Intervals are 95 %; docs/learning-rate-law.md explains them."
 
 
-def draw_search(
-    folder: Path, targets: Mapping[str, float] | None = None, out: Path | None = None, latex: bool = False
-) -> tuple[list[Path], list[Fit]]:
-    """Fits and draws a search's folder (`RESULTS/SCALE/lr_law`) into it, or into `out`; returns the files written, and
-    the fits.
+def draw_search(folder: Path, output: Output, targets: Mapping[str, float] | None = None) -> list[Fit]:
+    """Fits and draws a search's folder (`RESULTS/SCALE/lr_law`); returns the fits.
 
-    `targets` are sizes to predict, with their parameters; by default those of the last fit. `latex`: the tables also as
-    LaTeX and the figure as PDF. Raises RequestError if there are no results.
+    `targets` are sizes to predict, with their parameters; by default those of the last fit. Raises RequestError if
+    there are no results.
     """
     if targets is None:
         targets = _last_targets(folder / "law.json")
     runs = search_runs(read_variant(folder))
     fits = fit_runs(runs)
-    return write_fits(out or folder, runs, fits, targets, latex), fits
+    write_fits(output, runs, fits, targets)
+    return fits
 
 
 def _last_targets(path: Path) -> dict[str, float]:
@@ -46,27 +46,22 @@ def _last_targets(path: Path) -> dict[str, float]:
         raise RequestError(f"{path}: cannot be read ({error}); delete it and give this command again") from None
 
 
-def write_fits(
-    folder: Path, runs: Runs, fits: Sequence[Fit], targets: Mapping[str, float], latex: bool = False
-) -> list[Path]:
+def write_fits(output: Output, runs: Runs, fits: Sequence[Fit], targets: Mapping[str, float]) -> None:
     """Writes all files of the fits, of which the first is the main one; `table.md` last and atomically."""
-    folder.mkdir(parents=True, exist_ok=True)
-    points, law, table = folder / "points.csv", folder / "law.json", folder / "table.md"
-    write_text(points, runs.points.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
+    output.text("points", "csv", runs.points.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
     frames = [_optima(fit) for fit in fits]
-    optima = write_csv(pd.concat(frames), folder / "optima.csv")
-    write_json(law, {"source": runs.title, "fits": [_law_values(fit, targets) for fit in fits]})
-    drawn = draw_law(runs, fits, targets, folder / "figure", latex)
-    if latex:
-        tables = [_optima_table(frame, f"By {fit.objective.column}") for fit, frame in zip(fits, frames, strict=True)]
-        write_text(folder / "table.tex", to_latex(*tables))
-        drawn.append(folder / "table.tex")
-    parts = [f"# Learning-rate law: {runs.title}", *runs.cautions]
+    output.csv("optima", pd.concat(frames))
+    output.json("law", {"source": runs.title, "fits": [_law_values(fit, targets) for fit in fits]})
+    with styled(formulas=True):
+        output.figure("figure", draw_law(runs, fits, targets))
+    parts, tables = [f"# Learning-rate law: {runs.title}", *runs.cautions], []
     for fit, frame in zip(fits, frames, strict=True):
-        parts += [f"## By {fit.objective.column}", *_law_text(fit, targets)]
-        parts.append(to_markdown(_optima_table(frame)).rstrip())
-    write_text(table, "\n\n".join([*parts, INTERVALS]) + "\n")
-    return [points, optima, law, *drawn, table]
+        heading = f"By {fit.objective.column}"
+        tables.append(_optima_table(frame, heading))
+        parts += [f"## {heading}", *_law_text(fit, targets), to_markdown(_optima_table(frame)).rstrip()]
+    if output.latex:
+        output.text("table", "tex", to_latex(*tables))
+    output.text("table", "md", "\n\n".join([*parts, INTERVALS]) + "\n")
 
 
 def _law_values(fit: Fit, targets: Mapping[str, float]) -> dict[str, Any]:
@@ -188,9 +183,9 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
     slopes.sort(key=lambda one: one[0].estimate)
     told = []
     for slope, size in (slopes[0], slopes[-1]):
-        interval = "" if math.isnan(slope.low) else f" [{slope.low:.3f}, {slope.high:.3f}]"
-        told.append(f"{slope.estimate:.3f}{interval} without {size}")
-    lines.append(f"Through all sizes but one, the slope is between {' and '.join(told)}.".replace("-", "−"))
+        interval = f" [{slope.low:.3f}, {slope.high:.3f}]" if slope else ""
+        told.append(f"{slope.estimate:.3f}{interval}".replace("-", "−") + f" without {size}")
+    lines.append(f"Through all sizes but one, the slope is between {' and '.join(told)}.")
     for name, params in targets.items():
         rates = _with_range(*_rates(fit.law.predict(params)))
         lines.append(f"- {sized(name, params)}: η = {rates}; by MM1's Eq. 1 {PAPER_LAW.rate(params):.3g}")

@@ -1,5 +1,6 @@
 """How much each level of a design choice changes the scores, over all sweeps of a scale: table, figure, words."""
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -46,7 +47,7 @@ def level_rows(study: Study) -> pd.DataFrame:
             for arms in differences_of(pair, levels, study.sweep).values():
                 difference = Difference(study, {(arm, measure): weight for arm, weight in arms.items()})
                 found = difference.found
-                if not found:
+                if np.isnan(found.estimate):
                     continue
                 row = {
                     "sweep": study.sweep.name,

@@ -14,10 +14,8 @@ from analysis.statistics import Interval
 from analysis.table import MISSING, Row, as_text
 
 
-def plus_minus(mean: Interval | None, digits: int = 1) -> str:
-    """`44.5 ± 2.3`: a mean and half the width of its 95 % interval, if it has one."""
-    if mean is None:
-        return MISSING
+def plus_minus(mean: Interval, digits: int = 1) -> str:
+    """`44.5 ± 2.3`: a mean and half the width of its 95 % interval, if it has one; a dash for UNKNOWN."""
     form = f".{digits}f"
     text = as_text(mean.estimate, form)
     return text if np.isnan(mean.half_width) else f"{text} ± {as_text(mean.half_width, form)}"
@@ -49,15 +47,13 @@ def seeds_cell(row: Row) -> str:
     return f"> {MOST_SEEDS}" if np.isinf(needed) else f"{needed:.0f}"
 
 
-def published_cell(number: PaperNumber | None, sources: Sequence[str]) -> str:
+def published_cell(number: PaperNumber, sources: Sequence[str]) -> str:
     """`*> 14.3* [2]`: a number of the paper, with the index of its source."""
     return f"*{number}* [{sources.index(number.source) + 1}]" if number else ""
 
 
 def paper_cell(row: Row, sources: Sequence[str]) -> str:
     """`> 14.3 [2]`: the paper's number for a row of claims or lessons."""
-    if np.isnan(row["paper"]):
-        return ""
     number = PaperNumber(row["paper"], row["paper_bound"], row["paper_source"])
     return published_cell(number, sources).replace("*", "").replace("-", "−")
 

@@ -10,7 +10,6 @@ from analysis.judging.difference import Difference
 from analysis.pages.cells import interval
 from analysis.pages.notes import unlike_note
 from analysis.seeds import seeds_text
-from analysis.statistics import UNKNOWN
 from analysis.study import Study
 from analysis.table import Table
 from mm1_lab.config import RequestError, nearest
@@ -48,12 +47,12 @@ def compare_arms(study: Study, first: str, second: str, only: Sequence[int]) -> 
     for arm, representative in own.items():
         if representative not in study.scored:
             known = nearest(arm, study.scored)
-            raise RequestError(f"{study.variant.folder}: the arm {arm!r} has no scores{known}")
+            raise RequestError(f"{study.folder}: the arm {arm!r} has no scores{known}")
     study = study.at_seeds(_compared(study, own, only))
     rows: list[dict[str, Any]] = []
     for measure in [*study.measures, *study.own_benchmarks]:
         difference = Difference(study, {(first, measure): 1.0, (second, measure): -1.0})
-        found = difference.found or UNKNOWN
+        found = difference.found
         values = study.all_values(measure)
         means = values[difference.seeds or study.seeds].mean(axis=1)  # of a newer benchmark some seeds may lack scores
         rows.append(
@@ -93,7 +92,7 @@ def _compared(study: Study, own: dict[str, str], only: Sequence[int]) -> list[in
         both &= known
     if not both or not both.issuperset(only):
         raise RequestError(
-            f"{study.variant.folder}: {' and '.join(texts)}; arms are compared at seeds that both have, so give "
+            f"{study.folder}: {' and '.join(texts)}; arms are compared at seeds that both have, so give "
             "--seeds of both, or run one of them"
         )
     return sorted(both)

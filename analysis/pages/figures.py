@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.pages.scores import CONTROLS, Shown, shown_measures, shown_rows
-from analysis.statistics import Interval, mean_of
+from analysis.statistics import Interval, one_sample
 from analysis.study import Study
 from analysis.style import BASE, BLUE, DARK, LEGEND_COLUMNS, MARKERS, SERIES, WIDTH, annotate_head, row_name
 from mm1_lab.config import Measure
@@ -118,7 +118,7 @@ def _columns(study: Study) -> list[Column]:
 def _lines(study: Study) -> list[tuple[str, Shown | None]]:
     """Labels with their rows, which headings lack; last the majority answer, of no arm, among the controls."""
     rows = shown_rows(study)
-    if any(study.majority(measure) is not None for measure in study.measures):
+    if not np.isnan([study.majority(measure) for measure in study.measures]).all():
         rows.append(Shown("control", MAJORITY, "", CONTROLS))
     lines: list[tuple[str, Shown | None]] = []
     above = ""
@@ -151,15 +151,15 @@ def _draw_row(axis: Axes, study: Study, column: Column, row: Shown, height: int,
                 axis.plot(number.value, at, marker=marker, color=colour, mfc="white", linestyle="none")
             continue
         if not row.arm:
-            level = study.majority(measure) if column.kind == "points" else None
-            marker, point = "|", None if level is None else Interval(level, np.nan, np.nan)
+            level = study.majority(measure) if column.kind == "points" else np.nan
+            marker, point = "|", Interval(level, np.nan, np.nan)
         elif column.kind == "loss":
-            point = mean_of(study.seed_values(row.arm, measure))
+            point = one_sample(study.seed_values(row.arm, measure))
         else:
             point = study.mean(row.arm, measure)
-        if point:
+        if not np.isnan(point.estimate):
             axis.plot(point.estimate, at, marker=marker, color=colour, linestyle="none", zorder=2)
-            if np.isfinite(point.half_width):  # over the marker, which is often wider
+            if point:  # over the marker, which is often wider
                 axis.plot([point.low, point.high], [at, at], color=BASE, linewidth=0.9, zorder=3)
 
 

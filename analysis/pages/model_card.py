@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.statistics import over_blocks
 from analysis.table import environment
 from mm1_lab.config import ModelStage
-from mm1_lab.results.trained import in_the_papers_words, what_ran
+from mm1_lab.results.trained import in_the_papers_words, summary_of_model, what_ran
 
 
 def model_card(
@@ -37,7 +37,6 @@ def _evaluated(record: dict[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
     versions = dict(made_with["versions"])
     if "mm1_lab" in made_with:  # not recorded before 0.3.0
         versions = {"mm1-lab": made_with["mm1_lab"], **versions}
-    summary = record["summaries"].get("sft" if "model" in config["model"] else "multimodal", {})
     rows = []
     for (benchmark, metric, shots), asked in scores.groupby(["benchmark", "metric", "shots"], sort=False):
         found = over_blocks(asked)
@@ -49,7 +48,7 @@ def _evaluated(record: dict[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
     return {
         "record": record,
         "trained": what_ran(config),
-        "parameters": summary.get("parameters"),
+        "parameters": summary_of_model(record).get("parameters"),
         "recipe": json.dumps(in_the_papers_words(record["recipe"], config), indent=1),
         "versions": versions,
         "scores": rows,

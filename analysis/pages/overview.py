@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from analysis.effects import UNSET, levels_of
+from analysis.output import Output
 from analysis.pages.axes import draw_axes
 from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.groups import Group
-from analysis.pages.output import Output
 from analysis.pages.verdicts import lesson_notes, lessons_tables
 from analysis.style import styled
 from analysis.table import Table, environment, plain_markdown, to_markdown

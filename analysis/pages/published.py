@@ -5,12 +5,12 @@ from dataclasses import replace
 import pandas as pd
 import yaml
 
+from analysis.output import Output
 from analysis.pages.cells import plus_minus, published_cell, references
 from analysis.pages.notes import benchmark_notes
-from analysis.pages.output import Output
 from analysis.pages.scores import title
 from analysis.paper import FOLDER, read_paper
-from analysis.statistics import UNKNOWN, one_sample
+from analysis.statistics import one_sample
 from analysis.study import Study
 from analysis.table import MISSING, Table
 from mm1_lab.config import Measure
@@ -87,5 +87,5 @@ def _cell(asked: pd.DataFrame) -> str:
     """The mean over questions, with half its 95 % interval over seeds, or with one seed over blocks of questions."""
     of_seeds = asked.groupby("seed")["score"].mean()
     units = of_seeds if len(of_seeds) > 1 else asked.groupby("block")["score"].mean()
-    found = one_sample(units.to_numpy()) or UNKNOWN
+    found = one_sample(units.to_numpy())
     return plus_minus(replace(found, estimate=of_seeds.mean()))

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from analysis.pages.cells import plus_minus, published_cell, references
 from analysis.pages.notes import benchmark_notes, notes_of
-from analysis.paper import UNPUBLISHED
-from analysis.statistics import UNKNOWN, mean_of
+from analysis.statistics import one_sample
 from analysis.study import Study
 from analysis.table import Table, as_text
 from mm1_lab.config import CHAT, TEXT_CORE, UNPARSED, Measure
@@ -79,8 +79,8 @@ def means(study: Study) -> pd.DataFrame:
     rows = []
     for shown in shown_rows(study):
         for measure in (*shown_measures(study), *study.cider_measures, UNPARSED):
-            point = study.mean(shown.arm, measure) or UNKNOWN
-            number = study.paper.value(shown.panel, shown.label, measure) or UNPUBLISHED
+            point = study.mean(shown.arm, measure)
+            number = study.paper.value(shown.panel, shown.label, measure)
             rows.append(
                 {
                     "panel": shown.panel,
@@ -120,8 +120,7 @@ def means_table(study: Study) -> Table:
             rows.append(row)
     majority = {}
     for measure in measures:
-        level = study.majority(measure)
-        if level is not None:
+        if not np.isnan(level := study.majority(measure)):
             majority[str(measure)] = as_text(level)
     if majority:
         rows.append({"group": CONTROLS, name: "majority answer"} | majority)
@@ -162,7 +161,7 @@ def losses_table(study: Study) -> Table:
     for arm in study.scored:
         row = {"arm": arm}
         for source in sources:
-            loss = mean_of(study.seed_values(arm, Measure(source, about="loss")))
+            loss = one_sample(study.seed_values(arm, Measure(source, about="loss")))
             row[source] = plus_minus(loss, 3)
         rows.append(row)
     several = ", ± half the 95 % interval over seeds" if len(study.seeds) > 1 else ""
@@ -173,7 +172,7 @@ def losses_table(study: Study) -> Table:
 
 def encoders_table(study: Study) -> Table:
     """How well each encoder by itself retrieves, in percent, means over seeds."""
-    done = study.variant.done
+    done = study.done
     shares = []
     for fingerprint in done["fingerprint"]:
         encoder = study.records[fingerprint].get("summaries", {}).get("encoder", {})

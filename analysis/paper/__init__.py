@@ -27,6 +27,10 @@ class PaperNumber:
     """`equal`, or `above`: the paper only says that the number is larger than this."""
     source: str
 
+    def __bool__(self) -> bool:
+        """Whether it is known."""
+        return not math.isnan(self.value)
+
     def __str__(self) -> str:
         rounded = self.source.startswith(DERIVED) or round(self.value, 1) == self.value
         number = f"{self.value:.1f}" if rounded else f"{self.value:g}"
@@ -34,7 +38,7 @@ class PaperNumber:
 
 
 UNPUBLISHED = PaperNumber(math.nan, "", "")
-"""Stands for a number that is not known."""
+"""Stands for a number that is not known, and counts as false."""
 
 
 @dataclass(frozen=True)
@@ -51,29 +55,29 @@ class Paper:
         """The distinct sources of the values; tables number them in this order."""
         return list(dict.fromkeys(number.source for number in self.values.values()))
 
-    def value(self, panel: str, label: str, measure: Measure) -> PaperNumber | None:
-        return self.values.get((panel, label, str(measure)))
+    def value(self, panel: str, label: str, measure: Measure) -> PaperNumber:
+        return self.values.get((panel, label, str(measure)), UNPUBLISHED)
 
-    def difference(self, panel: str, first: str, second: str, measure: Measure) -> PaperNumber | None:
+    def difference(self, panel: str, first: str, second: str, measure: Measure) -> PaperNumber:
         """`first` − `second` as the paper states it, or else computed from its two numbers."""
         stated = self.differences.get((panel, first, second, str(measure)))
         more, less = (self.value(panel, label, measure) for label in (first, second))
         return stated or combine_numbers([(1.0, more), (-1.0, less)])
 
 
-def combine_numbers(terms: Sequence[tuple[float, PaperNumber | None]]) -> PaperNumber | None:
-    """The weighted sum of numbers, labelled as derived; None if one is unknown or a bound does not bound the sum."""
+def combine_numbers(terms: Sequence[tuple[float, PaperNumber]]) -> PaperNumber:
+    """The weighted sum of numbers, labelled as derived; UNPUBLISHED if one is, or a bound does not bound the sum."""
     total, bound = 0.0, "equal"
     sources: dict[str, None] = {}
     for weight, number in terms:
-        if number is None or (weight < 0 and number.bound == "above"):
-            return None
+        if not number or (weight < 0 and number.bound == "above"):
+            return UNPUBLISHED
         total += weight * number.value
         sources[number.source.removeprefix(DERIVED)] = None
         if number.bound == "above":
             bound = "above"
     if not sources:
-        return None
+        return UNPUBLISHED
     return PaperNumber(round(total, 6), bound, f"{DERIVED}{'; '.join(sources)}")
 
 

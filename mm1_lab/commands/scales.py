@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,9 +37,9 @@ def check_scale(options: argparse.Namespace) -> int:
     if options.samples < 1:
         raise RequestError("--samples must be at least 1")
     request = request_of(options, "validity", only=("base",))
-    from analysis.judging.validity import order_checks, validity_checks
-    from analysis.seeds import tuned_on
-    from mm1_lab.orchestrate.check_scale import gates_text, measure_gates
+    from analysis.judging.validity import gates_table, order_checks, validity_checks, write_gates
+    from analysis.table import to_plain
+    from mm1_lab.orchestrate.check_scale import measure_gates
     from mm1_lab.orchestrate.execution.executor import make_executor
 
     known = (*GATES, "validity")
@@ -50,8 +51,9 @@ def check_scale(options: argparse.Namespace) -> int:
     verdicts: list[str] = []
     if measured := [gate for gate in gates if gate != "validity"]:
         request.ledger.check_writable()
-        rows = measure_gates(request, measured, options.samples, make_executor(options.inline, None), tuned_on)
-        print(f"\n{gates_text(rows)}")
+        write = partial(write_gates, request.scale_name, request.seeds)
+        rows = measure_gates(request, measured, options.samples, make_executor(options.inline, None), write)
+        print(f"\n{to_plain(gates_table(request.scale_name, request.seeds, rows))}")
         verdicts += [row.verdict for row in rows]
     if "validity" in gates:
         seeds = None if options.seeds is None else request.seeds
@@ -131,10 +133,11 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     request = with_sizes(request, sizes)
     request.ledger.check_writable()
 
-    def draw(folder: Path) -> list[Path]:
+    def draw(folder: Path) -> None:
         from analysis.law.report import draw_search
+        from analysis.output import Output
 
-        return draw_search(folder, predicted)[0]
+        draw_search(folder, Output(folder), predicted)
 
     with make_executor(options.inline, options.address) as executor:
         return run_search(request, executor, draw)
@@ -149,6 +152,7 @@ def _fit_file(options: argparse.Namespace) -> int:
     from analysis.law.fit import fit_objective, fit_runs
     from analysis.law.report import write_fits
     from analysis.law.runs import Objective, read_runs
+    from analysis.output import Output
 
     targets = {}
     for part in ("30B" if options.predict is None else options.predict).split(","):
@@ -167,8 +171,9 @@ def _fit_file(options: argparse.Namespace) -> int:
         given = "leave out --lower-is-better" if options.lower_is_better else "add --lower-is-better"
         best = "highest" if options.lower_is_better else "lowest, as of a loss"
         raise RequestError(f"--from {options.file}: there is a law only if the best score is the {best}; {given}")
-    written = write_fits(folder, runs, fits, targets)
-    print(written[-1].read_text(encoding="utf-8"))
-    for path in written:
+    output = Output(folder)
+    write_fits(output, runs, fits, targets)
+    print(output.files[-1].read_text(encoding="utf-8"))
+    for path in output.files:
         print(path)
     return DONE

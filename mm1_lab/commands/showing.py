@@ -16,7 +16,7 @@ from mm1_lab.config import RequestError, load_sweep
 from mm1_lab.files import PARTS, PUBLISHED, RESULTS, here_or_shipped
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep
-from mm1_lab.results import Ledger, TrialRow
+from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.reading import list_variants
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 def status(options: argparse.Namespace) -> int:
     """Show which trials are done, missing, or failed and why."""
     from mm1_lab.orchestrate.recipe_search import rounds_of
-    from mm1_lab.orchestrate.status import Asked, status_text, status_values
+    from mm1_lab.orchestrate.status import status_text, status_values
 
     stages = None
     if options.sweep:
@@ -49,8 +49,7 @@ def status(options: argparse.Namespace) -> int:
         if options.seeds is None:
             request = request.at_seeds({row.seed for row in read_trials(request.folder)})
         request = rounds_of(request)[0]
-        asked = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
-        sweeps = [Asked(request.sweep, request.variant, request.scale_name, asked)]
+        sweeps = [(request.manifest, request.rows)]
         stages = {stage.fingerprint for trial in request.trials for stage in trial.evaluation.chain()}
     elif options.only or options.data or options.set or options.seeds:
         raise RequestError("status: --only, --data, --set and --seeds are of one sweep; give its name")
@@ -59,7 +58,7 @@ def status(options: argparse.Namespace) -> int:
         for folder in list_variants(options.results):
             manifest = read_manifest(folder)
             if options.scale in (None, manifest.scale):
-                sweeps.append(Asked(manifest.sweep, manifest.variant, manifest.scale, read_trials(folder)))
+                sweeps.append((manifest, read_trials(folder)))
         if not sweeps:
             raise RequestError(f"{options.results}: has no results at {options.scale}")
     told = status_values(sweeps, Ledger(options.results, options.store), stages)
@@ -156,7 +155,7 @@ def _folder_with_results(request: Request) -> Path:
 
 def _has_changed(request: Request, study: Study, arm: str) -> bool:
     """Whether an arm of the sweep is another now than in its results."""
-    before = {row.seed: row.fingerprint for row in read_trials(study.variant.folder) if row.arm == arm}
+    before = {row.seed: row.fingerprint for row in read_trials(study.folder) if row.arm == arm}
     now = {trial.seed: trial.fingerprint for trial in request.at_seeds(before).trials if trial.arm == arm}
     return any(fingerprint != before.get(seed, fingerprint) for seed, fingerprint in now.items())
 

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,8 +20,6 @@ GATES = {
 }
 """The name of each gate in its checks, in the order of files: names read from pixels alone, prompt lengths, linear
 probes of the encoder, the decoder on scenes in words, leaks."""
-
-NUMBERS = ("value", "low", "high")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +61,6 @@ class Check:
             **more,
         )
 
-    def cells(self) -> dict[str, Any]:
-        """The row of a CSV file."""
-        cells = asdict(self)
-        for name in NUMBERS:
-            cells[name] = "" if math.isnan(cells[name]) else f"{cells[name]:.6g}"
-        return cells
-
 
 def read_checks(path: Path, setup: str = "") -> list[Check]:
     """The checks in a file; none if there is no file. With a `setup`, only those measured of it.
@@ -89,6 +80,6 @@ def read_checks(path: Path, setup: str = "") -> list[Check]:
 def _check(row: dict[str, Any]) -> Check:
     values = {field.name: row[field.name] for field in fields(Check)}
     values["seed"] = int(row["seed"]) if row["seed"] else None
-    for name in NUMBERS:
+    for name in ("value", "low", "high"):
         values[name] = float(row[name] or "nan")
     return Check(**values)

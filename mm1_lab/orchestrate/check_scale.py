@@ -1,14 +1,14 @@
 """`mm1-lab check-scale`: the gates of a scale, measured on the base's encoder and decoder (trained if missing)."""
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from mm1_lab.config import GATES, Check, PretrainedModel, RequestError, Stage, digest, read_checks
-from mm1_lab.files import locked, write_csv, write_text
-from mm1_lab.formatting import counted, duration, text_table
+from mm1_lab.files import locked
+from mm1_lab.formatting import counted, duration
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.planning.plan import Plan, make_tasks
 from mm1_lab.orchestrate.planning.request import Request
@@ -16,7 +16,6 @@ from mm1_lab.orchestrate.sweeping import check_runnable, work_through
 from mm1_lab.results import variant_name
 
 OTHERS = "the gates need parts trained from scratch, but this scale's base has pre-trained weights: check smoke or mini"
-HEADING = ("gate", "seed", "what", "value", "95 % interval", "needed", "verdict")
 Part = TypeVar("Part", bound=Stage)
 
 
@@ -25,14 +24,13 @@ def measure_gates(
     gates: Sequence[str],
     samples: int,
     executor: Executor,
-    caution: Callable[[Sequence[int]], str],
+    write: Callable[[Path, Sequence[Check], str], None],
 ) -> list[Check]:
     """Measures the gates and prints progress; returns what was measured.
 
-    Writes it to `check_scale/gates.csv` and `.md`, gate by gate, with what earlier checks measured of the same setup:
-    base, data, and the scale's resolutions and numbers of image tokens.
-    `request` holds the base arm only; `caution` is a note on seeds. Raises RequestError if an encoder or decoder cannot
-    be trained, or for a damaged file of an earlier check.
+    `write` gets it for `check_scale/gates.csv` and `.md`, gate by gate, with what earlier checks measured of the same
+    setup: base, data, and the scale's resolutions and numbers of image tokens. `request` holds the base arm only.
+    Raises RequestError if an encoder or decoder cannot be trained, or for a damaged file of an earlier check.
     """
     trials = [trial.evaluation for trial in request.trials]
     resolution = request.sweep.base.resolution
@@ -71,9 +69,7 @@ def measure_gates(
         print(duration(time.monotonic() - started), flush=True)
         with locked(request.ledger.results / ".lock"):  # other gates may have been measured at the same time
             if known := merge(read_checks(table, setup), checks):
-                rows = ([*check.cells().values(), setup] for check in known)
-                write_csv(table, [*known[0].cells(), "setup"], rows)
-                write_text(table.with_suffix(".md"), _markdown(request, known, caution))
+                write(table.parent, known, setup)
 
     weights = request.ledger.weights
     if "prompts" in gates:
@@ -128,35 +124,3 @@ def merge(former: Iterable[Check], new: Sequence[Check]) -> list[Check]:
         if check.check in order and (check.check, check.seed) not in measured:
             checks.append(check)
     return sorted(checks, key=lambda check: (order.index(check.check), check.seed or 0))
-
-
-def _markdown(request: Request, checks: Sequence[Check], caution: Callable[[Sequence[int]], str]) -> str:
-    """The checks as a table, with notes below it: of what the decoder is asked in words, only what misses its bound."""
-    in_words = [check for check in checks if check.check == GATES["words"]]
-    met = [check for check in in_words if check.verdict in ("pass", "reported")]
-    shown = [check for check in checks if check not in met]
-    table = [HEADING, ["---"] * len(HEADING), *map(_cells, shown)]
-    markdown = "\n".join("| " + " | ".join(line) + " |" for line in table)
-    seeds = sorted({check.seed for check in checks if check.seed is not None} | {t.seed for t in request.trials})
-    parts = [f"# Gates of {request.scale_name}, seeds {', '.join(map(str, seeds))}", markdown]
-    if met:
-        lowest = min(check.value for check in met)
-        parts.append(
-            f"*{GATES['words']}*: the other {len(met)} of {len(in_words)} settings, all at {lowest:.0f} % or more, "
-            "are in `gates.csv`."
-        )
-    if note := caution(seeds):
-        parts.append(note)
-    return "\n\n".join(parts) + "\n"
-
-
-def gates_text(checks: Sequence[Check]) -> str:
-    return "\n".join(text_table(HEADING, map(_cells, checks)))
-
-
-def _cells(check: Check) -> list[str]:
-    seed = "" if check.seed is None else str(check.seed)
-    value, interval = f"{check.value:.0f}", ""
-    if not math.isnan(check.low):
-        value, interval = f"{check.value:.1f}", f"{check.low:.1f}–{check.high:.1f}"
-    return [check.check, seed, check.what, value, interval, check.needed, check.verdict]

@@ -16,10 +16,8 @@ from typing import ClassVar
 
 from mm1_lab.config import RateSearch, Recipe, RequestError, Scale, nearest
 from mm1_lab.orchestrate.execution.executor import Executor
-from mm1_lab.orchestrate.execution.worklist import WorkList
-from mm1_lab.orchestrate.planning.plan import Plan
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.orchestrate.sweeping import Draw, complete, show
+from mm1_lab.orchestrate.sweeping import Draw, Round, complete
 from mm1_lab.results.manifest import read_manifest
 from mm1_lab.results.summary import search_scores
 
@@ -60,33 +58,30 @@ class Rounds(ABC):
         return tuple(fmean(values) for values in zip(*found, strict=True))
 
 
-def run_rounds(
-    request: Request, search: Rounds, executor: Executor, draw: Draw
-) -> tuple[Request, Plan, WorkList | None, bool]:
+def run_rounds(request: Request, search: Rounds, executor: Executor, draw: Draw) -> tuple[Round, bool]:
     """Runs the search's arms until their scores make no others known.
 
-    Returns the request with all arms, the last plan and work list, and whether every arm has scores.
+    Returns the last round, which has all arms, and whether each of these has scores or diverged.
     """
     arms = search.arms()
     while True:
-        request = request.with_arms(arms)
-        plan, work_list = complete(request, executor, draw)
+        done = complete(request.with_arms(arms), executor, draw)
         if not all(map(search.scores, arms.values())):
-            return request, plan, work_list, False
+            return done, False
         known, arms = arms, search.arms()
         if arms.keys() == known.keys():
-            return request, plan, work_list, True
+            return done, True
 
 
 def run_search(request: Request, executor: Executor, draw: Draw) -> int:
     """Runs a search; returns the exit code. Raises RequestError if the request leaves one of its sizes out."""
-    request, plan, work_list, finished = run_rounds(request, RateGrids(request), executor, draw)
-    scored = any(request.ledger.has_scores(trial.fingerprint) for trial in request.trials)  # not if all diverged
-    if finished and scored and work_list is None:  # nothing ran, but the predictions may differ from last time
+    done, finished = run_rounds(request, RateGrids(request), executor, draw)
+    scored = any(request.ledger.has_scores(trial.fingerprint) for trial in done.plan.trials)  # not if all diverged
+    if finished and scored and done.work_list is None:  # nothing ran, but the predictions may differ from last time
         draw(request.folder)
         if (table := request.folder / "table.md").exists():
             print(table.read_text(encoding="utf-8"))
-    show(request, plan, work_list)
+    done.show()
     return 0 if finished and scored else 1
 
 

@@ -20,7 +20,7 @@ from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.lr_search import RateGrids, Rounds, run_rounds, run_search
 from mm1_lab.orchestrate.planning.cost import check_networks
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.orchestrate.sweeping import Draw, Short, complete, run_sweep, show
+from mm1_lab.orchestrate.sweeping import Draw, Short, complete, run_sweep
 from mm1_lab.results.summary import value_of
 
 if TYPE_CHECKING:
@@ -43,14 +43,15 @@ def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: S
     """Runs a search and confirms its winner; returns the exit code, 1 if an arm failed."""
     search = _Search(request)
 
-    def draw_with_history(folder: Path) -> list[Path]:
-        return [*search.write_history(folder), *draw(folder)]
+    def draw_with_history(folder: Path) -> None:
+        search.write_history(folder)
+        draw(folder)
 
-    request, plan, work_list, finished = run_rounds(request, search, executor, draw_with_history)
+    done, finished = run_rounds(request, search, executor, draw_with_history)
     study, _ = search.replay()
     winner = search.winner(study)
     if not finished or winner is None:
-        show(request, plan, work_list)
+        done.show()
         if finished:
             print(f"{request.sweep.name}: no arm of the search has scores: all diverged")
         return 1
@@ -62,9 +63,9 @@ def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: S
         parts.append("The winner is the base itself: there is nothing to confirm.")
     else:
         print(f"The winner, {arm}, and the base at seeds that the search did not see:", flush=True)
-        plan, work_list = complete(confirmation, executor, draw)
-        if not all(request.ledger.has_scores(trial.fingerprint) for trial in confirmation.trials):
-            show(confirmation, plan, work_list)
+        done = complete(confirmation, executor, draw)
+        if not done.scored:
+            done.show()
             return 1
         parts += [search.told(recipe, confirmation), short(confirmation.folder)]
     text = "\n\n".join(parts) + "\n"
@@ -133,8 +134,6 @@ class _Search(Rounds):
                 self.spaces[field] = CategoricalDistribution([spelt(value) for value in space])
         if reason := request.why_no_value(self.measure):
             raise RequestError(f"search.measure: {reason}")
-        self._built = set[str]()
-        """Fingerprints of models that can be built."""
 
     def arms(self) -> dict[str, Recipe]:
         return self.replay()[1]
@@ -267,12 +266,10 @@ class _Search(Rounds):
         name = ", ".join(words)
         recipe = self.request.sweep.changed(change, name)
         evaluation = self.request.resolve(name, recipe, self.request.seeds[0]).evaluation
-        if evaluation.model.fingerprint not in self._built:
-            check_networks(stage for stage in evaluation.chain() if stage.TRAINS)
-            self._built.add(evaluation.model.fingerprint)
+        check_networks(stage for stage in evaluation.chain() if stage.TRAINS)
         return name, recipe
 
-    def write_history(self, folder: Path) -> list[Path]:
+    def write_history(self, folder: Path) -> None:
         """Draws the study so far, and writes it as a journal, which `optuna-dashboard` shows."""
         import optuna
         from matplotlib import pyplot
@@ -280,7 +277,7 @@ class _Search(Rounds):
         from optuna.visualization import matplotlib as drawing
 
         study, _ = self.replay()
-        journal, figure_path = folder / "optuna.log", folder / "history.png"
+        journal = folder / "optuna.log"
         journal.unlink(missing_ok=True)
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
         name = self.request.sweep.name
@@ -291,6 +288,5 @@ class _Search(Rounds):
             axes = drawing.plot_optimization_history(study, target_name=str(self.measure))
             figure = axes.get_figure(root=True)
             assert figure
-            figure.savefig(figure_path, bbox_inches="tight")
+            figure.savefig(folder / "history.png", bbox_inches="tight")
             pyplot.close(figure)
-        return [figure_path, journal]

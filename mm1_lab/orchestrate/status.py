@@ -1,32 +1,26 @@
 """Sweeps as text and plain values: their arms, one resolved or two told apart; the state of their trials."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
-from mm1_lab.config import RequestError, Sweep, nearest
+from mm1_lab.config import RequestError, nearest
 from mm1_lab.formatting import counted, flat, text_table
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.results import Ledger, TrialRow
+from mm1_lab.results import Ledger, Manifest, TrialRow
+
+Told = tuple[Manifest, Sequence[TrialRow]]
+"""A sweep at a scale, and those of its trials to tell about."""
 
 
-class Asked(NamedTuple):
-    """A sweep at a scale, with the trials to tell about."""
-
-    sweep: Sweep
-    variant: str
-    scale: str
-    rows: Sequence[TrialRow]
-
-
-def status_values(sweeps: Iterable[Asked], ledger: Ledger, stages: Collection[str] | None) -> dict[str, Any]:
+def status_values(sweeps: Iterable[Told], ledger: Ledger, stages: Collection[str] | None) -> dict[str, Any]:
     """For each of `sweeps` its trials, which are done, missing, or failed and why, and how many more its arms have at
     these seeds, which were not asked for; then failures of other stages, of all or of those with these fingerprints."""
     failures = ledger.failures()
     others = {key: failure for key, failure in failures.items() if stages is None or key in stages}
     told = []
-    for sweep, variant, scale, rows in sweeps:
+    for manifest, rows in sweeps:
         trials = []
         for row in rows:
             others.pop(row.fingerprint, None)
@@ -39,8 +33,9 @@ def status_values(sweeps: Iterable[Asked], ledger: Ledger, stages: Collection[st
                 why = f"{failure['reason']} ({counted(failure['attempts'], 'attempt')}; {failure['log'] or 'no log'})"
             trial = {"arm": row.arm, "seed": row.seed, "fingerprint": row.fingerprint, "state": state, "why": why}
             trials.append(trial)
+        sweep = manifest.sweep
         more = 0 if sweep.search else len(sweep.arms) * len({row.seed for row in rows}) - len(rows)
-        told.append({"sweep": variant, "scale": scale, "trials": trials, "not_asked_for": more})
+        told.append({"sweep": manifest.variant, "scale": manifest.scale, "trials": trials, "not_asked_for": more})
     left = [{name: failure[name] for name in ("stage", "reason", "log")} for failure in others.values()]
     return {"sweeps": told, "failures": left}
 

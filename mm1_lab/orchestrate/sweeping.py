@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -31,7 +31,7 @@ from mm1_lab.orchestrate.tracking.trackers import Tracker, TrialLogger
 from mm1_lab.results import Ledger, TrialRow, variant_name
 from mm1_lab.results.manifest import read_trials
 
-Draw = Callable[[Path], list[Path]]
+Draw = Callable[[Path], None]
 """Draws a sweep's tables and figures into its folder."""
 Short = Callable[[Path], str]
 """Summarises a sweep's folder in a few lines: a row per arm, and the verdicts."""
@@ -41,13 +41,56 @@ DRAWN = (
 """The names of what is drawn into a sweep's folder."""
 
 
+@dataclass(frozen=True)
+class Round:
+    """A request whose missing trials were run."""
+
+    request: Request
+    plan: Plan
+    work_list: WorkList | None
+    """None if no trial was missing."""
+
+    @property
+    def scored(self) -> bool:
+        """Whether every trial has scores."""
+        return all(self.request.ledger.has_scores(trial.fingerprint) for trial in self.plan.trials)
+
+    def show(self, short: Short | None = None) -> None:
+        """Prints a summary of the sweep (its whole table without `short`), the paths of its files, and what failed."""
+        request, plan, work_list = self.request, self.plan, self.work_list
+        table = request.folder / "table.md"
+        if table.exists() and work_list:
+            print(f"\n{(short(request.folder) if short else table.read_text(encoding='utf-8')).rstrip()}\n")
+        for path in (table, request.folder / "contrasts.md", request.folder / "figure.png"):
+            if path.exists():
+                print(f"{path.stem}: {path}")
+        if table.exists():
+            print(
+                "`mm1-lab report` puts all results on one page, `mm1-lab dashboard` shows all finished trials and "
+                "curves."
+            )
+        for planned in plan.stages.values():
+            if planned.state == "diverged":
+                print(f"diverged: {planned.why}; with the same code it would again; --anew retries")
+        if work_list is None:
+            print("Everything that can be done is done; nothing ran.")
+            return
+        for key, outcome in work_list.failed.items():
+            log = request.ledger.failure_file(key, "log")
+            print(f"{outcome.kind}: {plan.tasks[key].label}: {outcome.reason}" + (f" ({log})" if log.exists() else ""))
+        for key, cause in work_list.blocked.items():
+            print(f"blocked: {plan.tasks[key].label} waits for {plan.tasks[cause].label}")
+        if any(outcome.kind != "diverged" for outcome in work_list.failed.values()):
+            print("Run the same command again to retry what failed.")
+
+
 def run_sweep(request: Request, executor: Executor, draw: Draw, short: Short) -> int:
     """Runs the request; returns the exit code, 1 if a trial has no scores.
 
     `draw` and `short` are the analysis'."""
-    plan, work_list = complete(request, executor, draw)
-    show(request, plan, work_list, short)
-    return int(not all(request.ledger.has_scores(trial.fingerprint) for trial in plan.trials))
+    done = complete(request, executor, draw)
+    done.show(short)
+    return int(not done.scored)
 
 
 def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor) -> None:
@@ -79,8 +122,8 @@ def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor)
     (request.folder / "table.md").unlink(missing_ok=True)  # drawn anew even if none of these trials succeeds
 
 
-def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, WorkList | None]:
-    """Runs the missing trials of the request; the work list is None if there were none.
+def complete(request: Request, executor: Executor, draw: Draw) -> Round:
+    """Runs the missing trials of the request.
 
     Raises Leaving if this process leaves some of them to others, or to a later command.
     """
@@ -114,7 +157,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
     finally:
         for logger in loggers:
             logger.close()
-    return plan, work_list
+    return Round(request, plan, work_list)
 
 
 def _record_diverged(plan: Plan, ledger: Ledger) -> None:
@@ -199,33 +242,6 @@ def _newest_undrawn(request: Request, trials: Iterable[TrialRow]) -> int:
     return 0 if table.exists() and table.stat().st_mtime_ns >= newest else newest
 
 
-def show(request: Request, plan: Plan, work_list: WorkList | None, short: Short | None = None) -> None:
-    """Prints a summary of the sweep (its whole table without `short`), the paths of its files, and what failed."""
-    table = request.folder / "table.md"
-    if table.exists() and work_list:
-        print(f"\n{(short(request.folder) if short else table.read_text(encoding='utf-8')).rstrip()}\n")
-    for path in (table, request.folder / "contrasts.md", request.folder / "figure.png"):
-        if path.exists():
-            print(f"{path.stem}: {path}")
-    if table.exists():
-        print(
-            "`mm1-lab report` puts all results on one page, `mm1-lab dashboard` shows all finished trials and curves."
-        )
-    for planned in plan.stages.values():
-        if planned.state == "diverged":
-            print(f"diverged: {planned.why}; with the same code it would again; --anew retries")
-    if work_list is None:
-        print("Everything that can be done is done; nothing ran.")
-        return
-    for key, outcome in work_list.failed.items():
-        log = request.ledger.failure_file(key, "log")
-        print(f"{outcome.kind}: {plan.tasks[key].label}: {outcome.reason}" + (f" ({log})" if log.exists() else ""))
-    for key, cause in work_list.blocked.items():
-        print(f"blocked: {plan.tasks[key].label} waits for {plan.tasks[cause].label}")
-    if any(outcome.kind != "diverged" for outcome in work_list.failed.values()):
-        print("Run the same command again to retry what failed.")
-
-
 Judge = Callable[[Path, Sequence[int]], tuple[list[str], list[str]]]
 """Judges some seeds of a sweep's folder: a line per lesson, and the arms for which more seeds could still decide
 one."""
@@ -261,16 +277,16 @@ def run_until_decided(request: Request, executor: Executor, draw: Draw, judge: J
     chosen: list[Trial] = []
     for before, look in pairwise((0, *request.looks)):
         chosen += [trial for trial in request.trials if trial.seed in seeds[before:look] and trial.arm in arms]
-        plan, work_list = complete(replace(request, trials=tuple(chosen)), executor, draw)
+        done = complete(replace(request, trials=tuple(chosen)), executor, draw)
         lines, needed = judge(request.folder, seeds[:look])
         print("\n  ".join([f"\nAfter {look} of at most {len(seeds)} seeds:", *lines]), flush=True)
         arms &= set(needed)
         if not arms and look != request.looks[-1]:
             print("More seeds cannot decide anything further.")
             break
-    show(request, plan, work_list, short)
-    done = request.ledger.has_scores
+    done.show(short)
     names = {trial.name for trial in chosen}
-    if left := sum(trial.name not in names and not done(trial.fingerprint) for trial in request.trials):
+    rest = [trial for trial in request.trials if trial.name not in names]
+    if left := sum(not request.ledger.has_scores(trial.fingerprint) for trial in rest):
         print(f"{counted(left, 'trial')} of {len(request.trials)} not run: not needed.")
-    return int(not all(done(trial.fingerprint) for trial in chosen))
+    return int(not done.scored)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TEXT = {"source": "string", "name": "string"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Variant:
     """One sweep at one scale, with its overrides and data."""
 

@@ -34,6 +34,13 @@ def what_ran(config: Mapping[str, Any]) -> dict[str, str]:
     return values | {"tuned_from": tuned}
 
 
+def summary_of_model(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the stage of the model that was evaluated recorded; its parts come before it, the evaluation after it."""
+    kinds = list(record["fingerprints"])
+    summary: Mapping[str, Any] = record["summaries"].get(kinds[-2], {})
+    return summary
+
+
 def in_the_papers_words(recipe: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe without what was not done: the pre-training of parts that came pre-trained."""
     tuning = recipe.get("sft") or {}

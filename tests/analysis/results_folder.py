@@ -15,7 +15,6 @@ from analysis.study import Study
 from mm1_lab.config import DataIdentity, Sweep
 from mm1_lab.results import Ledger, Manifest, ScoreRow, TrialRow
 from mm1_lab.results.manifest import merge_manifest, variant_name
-from mm1_lab.results.reading import Variant
 from mm1_lab.results.score_file import SCORE_COLUMNS
 
 ROOT = Path(__file__).parents[2]
@@ -77,14 +76,15 @@ def study_of(
             for row in score_rows(arm, seed, questions, lifts=lifts) if there else ():
                 rows.append((arm, seed, f"{arm}/{seed}", *astuple(row)))
     frame = pd.DataFrame(trials, columns=["arm", "seed", "fingerprint", "done"])
-    variant = Variant(Path(scale) / sweep.name, Manifest(variant=sweep.name, sweep=sweep, scale=scale), frame)
+    manifest = Manifest(variant=sweep.name, sweep=sweep, scale=scale)
     scores = pd.DataFrame(rows, columns=["arm", "seed", "fingerprint", *SCORE_COLUMNS])
-    return Study(variant, scores, pd.DataFrame(columns=["arm", "seed", "fingerprint", "source", "loss"]), {})
+    held_out = pd.DataFrame(columns=["arm", "seed", "fingerprint", "source", "loss"])
+    return Study(Path(scale) / sweep.name, manifest, frame, scores, held_out, {})
 
 
 def with_manifest(study: Study, **changes: Any) -> Study:
     """The study with changes to its manifest."""
-    return replace(study, variant=replace(study.variant, manifest=study.manifest.model_copy(update=changes)))
+    return replace(study, manifest=study.manifest.model_copy(update=changes))
 
 
 def of_own_data(study: Study, **changes: Any) -> Study:

@@ -16,11 +16,11 @@ from analysis.judging.difference import Difference
 from analysis.judging.evidence import of_lessons
 from analysis.judging.p_values import p_values
 from analysis.judging.verdicts import judge_contrasts, parts_frame
+from analysis.output import Output
 from analysis.pages.axes import draw_axes, drawn_levels, level_rows, what_mattered
 from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.compare import compare_table
 from analysis.pages.figures import draw_scores
-from analysis.pages.output import Output
 from analysis.pages.scores import cider_table, means, means_table, scores_by_benchmark, short_table
 from analysis.pages.verdicts import claims_notes, verdicts_table
 from analysis.redraw import _write_scores, draw, sweep_in_short
@@ -162,7 +162,7 @@ def test_a_share_of_unparsed_answers_is_never_below_nought(data_mix: Sweep) -> N
     scores = study.scores.assign(parsed=(study.scores["seed"] == 0) | study.scores["parsed"])
     study = replace(study, scores=scores)
     found, base = study.mean("captions", UNPARSED), study.mean("base", UNPARSED)
-    assert found and base and found.estimate == 0 < base.estimate
+    assert found.estimate == 0 < base.estimate
 
 
 @pytest.fixture(scope="module")
@@ -174,12 +174,12 @@ def own_data(data_mix: Sweep) -> Study:
     panels["a"] = Panel(title=panels["a"].title, arms={"both": "base", "captions": "captions"})
     plain = study_of(data_mix.model_copy(update={"arms": arms, "panels": panels, "contrasts": ()}), (0, 1))
     study = of_own_data(plain, data_name="books")
-    trials = study.variant.trials
+    trials = study.trials
     trials = trials.assign(fingerprint=trials["fingerprint"].str.replace("no-vecap", "base"))
     losses = pd.DataFrame({"source": ["captions", "text"], "loss": [0.75, 1.5]})
     return replace(
         study,
-        variant=replace(study.variant, trials=trials),
+        trials=trials,
         scores=study.scores[study.scores["family"] == "captioning"],
         held_out=trials[["arm", "seed", "fingerprint"]].merge(losses, how="cross"),
     )
@@ -294,7 +294,7 @@ def test_each_level_of_an_axis_is_compared_with_the_base_s_and_controls_stand_ap
 
 def test_machines_are_mixed_only_within_a_seed(data_mix: Sweep) -> None:
     study = study_of(data_mix, (0, 1), questions=8, arms=("base", "captions"))
-    trials = study.variant.trials.set_index("fingerprint")
+    trials = study.trials.set_index("fingerprint")
     for by, mixed in (("seed", False), ("arm", True)):
         machines = {fingerprint: {"processor": str(key)} for fingerprint, key in trials[by].items()}
         whole = {fingerprint: {"environment": one} for fingerprint, one in machines.items()}

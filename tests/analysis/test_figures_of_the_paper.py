@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from analysis.output import Output
 from analysis.pages.figures import draw_scores
-from analysis.pages.output import Output
 from analysis.pages.published import table_by_benchmark, write_published
 from analysis.pages.scores import encoders_table, short_table
 from analysis.study import Study
@@ -27,7 +27,7 @@ def test_encoders_are_shown_by_themselves_in_the_papers_order() -> None:
     sweep = load_sweep(ROOT / "sweeps" / "encoder.yaml")
     study = study_of(sweep, (0,), missing="AIM-1B/0", questions=8)
     record = {"summaries": {"encoder": {"retrieval": {"pairs": 256, "image_to_text": 0.625}}}}
-    records = dict.fromkeys(study.variant.done["fingerprint"], record)
+    records = dict.fromkeys(study.done["fingerprint"], record)
     frame = encoders_table(replace(study, records=records)).frame
     assert frame["arm"].tolist() == [arm for arm in sweep.arms if arm != "AIM-1B"]
     assert set(frame["retrieval %"]) == {62.5}

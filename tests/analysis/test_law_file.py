@@ -38,7 +38,7 @@ def optima() -> pd.DataFrame:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of the time, and other tests draw."""
-    monkeypatch.setattr("analysis.law.report.draw_law", lambda *given: [])
+    monkeypatch.setattr("analysis.output.Output.figure", lambda *given: None)
 
 
 def grid(sizes: tuple[float, ...] = SIZES) -> list[list[object]]:

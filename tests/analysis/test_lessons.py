@@ -170,7 +170,7 @@ def test_controls_are_not_in_the_pool_and_pictures_lend_text_no_variance(mix_stu
     assert every[lift] == without[lift]
     assert study.arm_means(AVERAGE) == replace(study, scores=scores[scores["arm"] != "blind"]).arm_means(AVERAGE)
     blind = study.mean("blind", AVERAGE)
-    assert blind is not None and blind.estimate == pytest.approx(np.mean(study.seed_values("blind", AVERAGE)))
+    assert blind.estimate == pytest.approx(np.mean(study.seed_values("blind", AVERAGE)))
     assert np.isnan(blind.half_width)
     assert apart[lift] > 2 * every[lift] and apart[text] == every[text]
 

@@ -146,9 +146,9 @@ def test_a_look_whose_trials_are_still_to_come_is_not_judged_yet(tmp_path: Path)
 
     at_first = pytest.approx([claim_row(growing(4), claim)["p_supported"] for claim in claims], rel=1e-3)
     assert shown() == ("look 1 of 3 (at 4 of at most 8 seeds), tested at 0.0026", at_first)
-    ledger, trials = Ledger(tmp_path), read_study(folder).variant.trials
+    ledger, trials = Ledger(tmp_path), read_study(folder).trials
     other = write_results(tmp_path, SWEEP.model_copy(update={"name": "other"}), ARMS, (99,), missing=("little/99",))
-    (failed,) = read_study(other).variant.trials.query("not done")["fingerprint"]
+    (failed,) = read_study(other).trials.query("not done")["fingerprint"]
     ledger.record_failure(failed, "a trial of another sweep", 2, "failed", "bad luck")
     for place, fingerprint in enumerate(trials["fingerprint"][~trials["done"]]):
         assert shown()[0].startswith("look 1 of 3"), f"{place} of two failed"
@@ -174,7 +174,7 @@ def test_looks_are_read_and_what_makes_no_sense_is_refused() -> None:
 
 
 def test_looks_are_fixed_by_the_first_run(tmp_path: Path) -> None:
-    manifest = growing(4).variant.manifest
+    manifest = growing(4).manifest
     folder = tmp_path / "mini" / "own"
     for looks in (LOOKS, (), LOOKS):
         merge_manifest(folder, manifest.model_copy(update={"looks": looks}), (), lambda row: True)
@@ -189,7 +189,7 @@ def test_a_look_is_judged_on_its_own_seeds_whatever_the_folder_has(tmp_path: Pat
     assert found == [question_status(growing(look), ()) for look in LOOKS[:2]] and found[0] != found[1]
     study = read_study(folder).at_seeds((1, 6))
     assert study.seeds == [1, 6] and len(study.records) == 2 * len(ARMS)
-    assert set(study.held_out["seed"]) == set(study.variant.trials["seed"]) == {1, 6}
+    assert set(study.held_out["seed"]) == set(study.trials["seed"]) == {1, 6}
 
 
 def test_what_no_seed_can_decide_keeps_no_study_open() -> None:

@@ -43,10 +43,10 @@ def test_a_pair_s_variance_is_moderated_towards_the_pool_as_limma_does() -> None
     differences = np.array([1.0, 4.0, 2.5])
     found = moderated(differences, other_arms(pool))
     variance = (5 * 2 * (rest**2).sum() / 6 + 2 * differences.var(ddof=1)) / 7
-    assert found is not None and found.degrees_of_freedom == 7
+    assert found.degrees_of_freedom == 7
     assert found.error == pytest.approx(math.sqrt(variance / 3))
     few = moderated(differences, other_arms(pool[:2]))
-    assert few is not None and few.degrees_of_freedom == 4, "a pool of 2 degrees of freedom lends no more than it has"
+    assert few.degrees_of_freedom == 4, "a pool of 2 degrees of freedom lends no more than it has"
     assert moderated(differences, other_arms(pool[:1])) == one_sample(differences)
     wild = 9 * differences  # F of 7.9 with 2 and 6 degrees of freedom
     assert moderated(wild, other_arms(pool)) == one_sample(wild), "too unlike the pool to be moderated"
@@ -126,7 +126,6 @@ def test_equivalence_is_two_one_sided_tests_as_in_statsmodels() -> None:
     """ttost_paired(first, second, -1, 1)."""
     first, second = np.array([50.0, 53.0, 49.5, 52.0, 51.0]), np.array([49.6, 52.5, 49.9, 51.5, 51.2])
     found = one_sample(first - second)
-    assert found is not None
     assert p_values("equivalent", 1.0, found)["supported"] == pytest.approx(0.005887862269551908)
     keeps = stats.ttest_rel(first, second - 1, alternative="greater").pvalue
     assert p_values("keeps", 1.0, found)["supported"] == pytest.approx(keeps)

@@ -10,6 +10,7 @@ from mm1_lab.config import Trial
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
+from mm1_lab.orchestrate.sweeping import Round
 
 Ask = Callable[..., Request]
 
@@ -30,7 +31,7 @@ class Laboratory:
     def __init__(self) -> None:
         self.rounds: list[list[str]] = []
 
-    def complete(self, request: Request, executor: Executor, draw: Callable[[Path], object]) -> tuple[Any, None]:
+    def complete(self, request: Request, executor: Executor, draw: Callable[[Path], object]) -> Round:
         request.write_manifest()
         plan = make_plan(request.trials, request.ledger)
         trials = [trial for trial in plan.trials if plan.stages[trial.fingerprint].state not in ("done", "diverged")]
@@ -39,7 +40,7 @@ class Laboratory:
             self.run(request, trial)
         if any(request.ledger.has_scores(trial.fingerprint) for trial in plan.trials):
             draw(request.folder)
-        return plan, None
+        return Round(request, plan, None)
 
     def run(self, request: Request, trial: Trial) -> None:
         raise NotImplementedError

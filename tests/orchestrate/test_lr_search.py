@@ -10,6 +10,7 @@ import pytest
 
 from analysis.law.report import draw_search
 from analysis.law.runs import search_runs
+from analysis.output import Output
 from mm1_lab import lab
 from mm1_lab.cli import main
 from mm1_lab.config import EvaluationStage, Recipe, RequestError, Trial
@@ -17,6 +18,7 @@ from mm1_lab.orchestrate import lr_search
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.lr_search import run_search, with_sizes
 from mm1_lab.orchestrate.planning.request import Request
+from mm1_lab.orchestrate.sweeping import Round
 from mm1_lab.results import ScoreRow
 from mm1_lab.results.reading import read_variant
 from tests.conftest import Refused
@@ -74,12 +76,12 @@ def law(ask: Ask) -> Callable[..., Request]:
 def laboratory(monkeypatch: pytest.MonkeyPatch) -> Laboratory:
     made = Laboratory()
     monkeypatch.setattr(lr_search, "complete", made.complete)
-    monkeypatch.setattr(lr_search, "show", lambda request, plan, work_list: None)
+    monkeypatch.setattr(Round, "show", lambda done: None)
     return made
 
 
-def no_drawing(folder: Path) -> list[Path]:
-    return []
+def no_drawing(folder: Path) -> None:
+    pass
 
 
 def rates(request: Request, size: str) -> list[float]:
@@ -136,7 +138,7 @@ def test_a_search_in_which_all_diverged_has_failed_and_draws_nothing(
     law: Callable[..., Request], laboratory: Laboratory
 ) -> None:
     laboratory.factor = 1e-6
-    assert run_search(law(), Inline(), lambda folder: draw_search(folder)[0]) == 1
+    assert run_search(law(), Inline(), lambda folder: draw_search(folder, Output(folder))) == 1
 
 
 def test_scores_that_say_nothing_about_a_rate_end_a_search(law: Callable[..., Request], laboratory: Laboratory) -> None:

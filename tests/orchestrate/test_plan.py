@@ -141,8 +141,8 @@ def test_with_other_benchmarks_a_model_that_diverged_is_not_trained_again(ask: A
     request = ask("base", settings=("evaluate.shots=[0]",))
     (trial,) = request.trials
     assert trial.fingerprint != trials[0].fingerprint
-    plan, work_list_again = complete(request, Inline(), lambda folder: [])
-    assert work_list_again is None and plan.stages[trial.fingerprint].state == "diverged"
+    done = complete(request, Inline(), lambda folder: None)
+    assert done.work_list is None and done.plan.stages[trial.fingerprint].state == "diverged"
     assert {trial.fingerprint, trials[0].fingerprint, trial.evaluation.model.fingerprint} == set(ledger.diverged())
     finish(ledger.stage_folder(trial.evaluation.model.fingerprint))
     assert trial.evaluation.model.fingerprint not in ledger.diverged(), "another command has trained it"

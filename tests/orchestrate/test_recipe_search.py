@@ -18,6 +18,7 @@ from mm1_lab.orchestrate import lr_search, recipe_search
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.recipe_search import rounds_of, run_recipe_search
+from mm1_lab.orchestrate.sweeping import Round
 from mm1_lab.results import ScoreRow
 from tests.conftest import Place, Refused, change
 from tests.orchestrate import conftest
@@ -38,7 +39,7 @@ class Laboratory(conftest.Laboratory):
 
     left = math.inf
 
-    def complete(self, *given: Any) -> tuple[Any, None]:
+    def complete(self, *given: Any) -> Round:
         if not self.left:
             raise KeyboardInterrupt
         self.left -= 1

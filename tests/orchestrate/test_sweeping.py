@@ -14,9 +14,9 @@ from mm1_lab.orchestrate.execution.executor import Executor, Inline
 from mm1_lab.orchestrate.execution.ray_tune import RayTune
 from mm1_lab.orchestrate.execution.worker import Worker
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
-from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan
+from mm1_lab.orchestrate.planning.plan import Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
-from mm1_lab.orchestrate.sweeping import Draw, forget_trials, run_until_decided
+from mm1_lab.orchestrate.sweeping import Draw, Round, forget_trials, run_until_decided
 from mm1_lab.train.checkpoints import BEFORE, CHECKPOINT
 from mm1_lab.train.progress import Diverged
 from mm1_lab.train.recorder import CURVE
@@ -178,10 +178,10 @@ def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing
     request = replace(ask("base", "captions", "interleaved", seeds="3,5,6,8"), looks=(2, 3, 4))
     ledger = request.ledger
 
-    def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, None]:
+    def complete(request: Request, executor: Executor, draw: Draw) -> Round:
         for trial in request.trials:
             ledger.write_scores(trial.fingerprint, [], {}, {}, None)
-        return make_plan(request.trials, ledger), None
+        return Round(request, make_plan(request.trials, ledger), None)
 
     judged: list[list[int]] = []
 
@@ -190,7 +190,7 @@ def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing
         return ["a lesson: open"], ["base"]
 
     monkeypatch.setattr(sweeping, "complete", complete)
-    monkeypatch.setattr(sweeping, "show", lambda *given: None)
+    monkeypatch.setattr(Round, "show", lambda *given: None)
     for trial in request.trials:
         if trial.arm == "captions":
             ledger.write_scores(trial.fingerprint, [], {}, {}, None)

@@ -315,18 +315,13 @@ def check_feasible(plan: Plan, request: Request) -> None:
         from mm1_lab.evaluate.fitting import check_lengths
 
         check_lengths(evaluations, request.open_data().tokenizer, request.ledger.data_cache)
-    built: set[str] = set()
     for task, stage in plan.missing:
-        trained = _trained(stage)
-        network = same_network(trained)
         try:
             stage.workers(request.scale)
             _check_documents(stage, request)
-            if network not in built:
-                check_networks([trained])
+            check_networks([_trained(stage)])
         except RequestError as error:
             raise RequestError(f"{task.label}: {error}") from None
-        built.add(network)
 
 
 def _check_documents(stage: Stage, request: Request) -> None:
@@ -346,6 +341,10 @@ def _check_documents(stage: Stage, request: Request) -> None:
                 )
 
 
+BUILT: set[str] = set()
+"""The networks, by `same_network`, that this process has found to be buildable."""
+
+
 def check_networks(stages: Iterable[Stage]) -> None:
     """Raises RequestError for a stage whose connector cannot be built."""
     import torch
@@ -354,4 +353,7 @@ def check_networks(stages: Iterable[Stage]) -> None:
 
     with torch.device("meta"):
         for stage in stages:
-            KINDS[type(stage)].check(stage)
+            network = same_network(stage)
+            if network not in BUILT:
+                KINDS[type(stage)].check(stage)
+                BUILT.add(network)

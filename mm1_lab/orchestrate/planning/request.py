@@ -213,9 +213,10 @@ class Request:
             lines.append(f"The {which} {', '.join(names)} will not be judged by {reason}.")
         return lines
 
-    def write_manifest(self) -> list[TrialRow]:
-        """Adds the trials to the sweep's manifest; returns all of its trials, including those of earlier runs."""
-        manifest = Manifest(
+    @property
+    def manifest(self) -> Manifest:
+        """What is written of it in the results folder."""
+        return Manifest(
             variant=self.variant,
             sweep=self.sweep,
             scale=self.scale_name,
@@ -227,8 +228,14 @@ class Request:
             file=os.path.relpath(self.file, self.ledger.results),
             asked="" if self._is_found_by_name() else self.asked,
         )
-        rows = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in self.trials]
-        return merge_manifest(self.folder, manifest, rows, self._is_current)
+
+    @property
+    def rows(self) -> list[TrialRow]:
+        return [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in self.trials]
+
+    def write_manifest(self) -> list[TrialRow]:
+        """Adds the trials to the sweep's manifest; returns all of its trials, including those of earlier runs."""
+        return merge_manifest(self.folder, self.manifest, self.rows, self._is_current)
 
     def _is_found_by_name(self) -> bool:
         try:

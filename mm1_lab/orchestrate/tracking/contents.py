@@ -8,7 +8,7 @@ from mm1_lab.results import Ledger, Manifest
 from mm1_lab.results.reading import read_table
 from mm1_lab.results.score_file import read_score_table
 from mm1_lab.results.summary import benchmark_scores, held_out_losses, measures
-from mm1_lab.results.trained import in_the_papers_words, what_ran
+from mm1_lab.results.trained import in_the_papers_words, summary_of_model, what_ran
 
 Names = Sequence[tuple[str, int]]
 """Arms and seeds. Arms with the same recipe share a run, which is named after all of them."""
@@ -41,7 +41,7 @@ def parameters(manifest: Manifest, names: Names, record: Mapping[str, Any]) -> d
         "sequence_length": training.get("sequence_length", model.get("sequence_length")),
         "warmup_steps": round(training["warmup_fraction"] * training["steps"]),
     }
-    counts = _summary_of_model(record).get("parameters")
+    counts = summary_of_model(record).get("parameters")
     if counts:
         values["parameters"] = sum(counts.values())
     return {name: str(value) for name, value in values.items()}
@@ -63,7 +63,7 @@ def metrics(ledger: Ledger, fingerprint: str, record: Mapping[str, Any]) -> list
     retrieval = record["summaries"].get("encoder", {}).get("retrieval")
     if retrieval:
         found["encoder/retrieval"] = retrieval["image_to_text"]
-    summary = _summary_of_model(record)
+    summary = summary_of_model(record)
     tokens = sum(summary.get("tokens", {}).values())  # without padding
     if tokens and summary.get("seconds"):
         found["train/tokens per second"] = tokens / summary["seconds"]
@@ -73,10 +73,3 @@ def metrics(ledger: Ledger, fingerprint: str, record: Mapping[str, Any]) -> list
         for step, name, value in read_table(curves).itertuples(index=False):
             points.append((f"train/{name}", value, step))
     return points
-
-
-def _summary_of_model(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the stage of the model that was evaluated recorded; its parts come before it, the evaluation after it."""
-    kinds = list(record["fingerprints"])
-    summary: Mapping[str, Any] = record["summaries"].get(kinds[-2], {})
-    return summary

@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.style import save, save_pdf
 from analysis.table import Table, to_latex, to_markdown, write_csv
-from mm1_lab.files import write_text
+from mm1_lab.files import write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,20 @@ class Output:
     def csv(self, name: str, frame: pd.DataFrame) -> None:
         self.files.append(write_csv(frame, self.folder / f"{name}{self.end}.csv"))
 
+    def text(self, name: str, ending: str, text: str) -> None:
+        path = self.folder / f"{name}{self.end}.{ending}"
+        write_text(path, text)
+        self.files.append(path)
+
+    def json(self, name: str, value: Any) -> None:
+        path = self.folder / f"{name}{self.end}.json"
+        write_json(path, value)
+        self.files.append(path)
+
     def tables(self, name: str, *tables: Table) -> None:
-        texts = {"md": to_markdown(*tables)}
+        self.text(name, "md", to_markdown(*tables))
         if self.latex:
-            texts["tex"] = to_latex(*tables)
-        for ending, text in texts.items():
-            path = self.folder / f"{name}{self.end}.{ending}"
-            write_text(path, text)
-            self.files.append(path)
+            self.text(name, "tex", to_latex(*tables))
 
     def figure(self, name: str, figure: Figure) -> None:
         path = self.folder / f"{name}{self.end}"
