@@ -103,8 +103,8 @@ class Panel(Config):
 def _side(value: Any) -> Any:
     is_group = isinstance(value, list | tuple) and len(value) > 1
     arms = value if is_group else [value]
-    if not all(isinstance(arm, str | int | float) for arm in arms):
-        raise ValueError("must be the name of an arm, or a list of two or more")
+    if not all(isinstance(arm, str | int | float) and not isinstance(arm, bool) for arm in arms):
+        raise ValueError("must be the name of an arm, or a list of two or more; put dates, yes and no in quotes")
     names = tuple(map(str, arms))  # YAML reads a name such as 0.5 as a number
     return names if is_group else names[0]
 

@@ -528,6 +528,7 @@ ONE = "contrasts: [{first: a, second: b}]"
         ("contrasts: [a]", [], "contrast 1: must hold keys and values"),
         ("contrasts: [{first: a, second: c}]", [], "the table has no arm 'c'"),
         ("contrasts: [{first: a, second: 0.5}]", [], "the table has no arm '0.5'"),
+        ("contrasts: [{first: no, second: b}]", [], "put dates, yes and no in quotes (it is False)"),
         ("contrasts: [{first: [], second: b}]", [], "first: must be the name of an arm, or a list of two or more"),
         ("contrasts: [{first: [a], second: b}]", [], "first: must be the name of an arm, or a list of two or more"),
         ("contrasts: [{first: [a, b], second: [b, a]}]", [], "both sides are the same"),
