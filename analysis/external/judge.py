@@ -124,9 +124,13 @@ def judge(
     arms = table.arms
     for claim in asked:
         _check_arms(claim, arms)
+        if _of_measure(table, claim.measure).empty:
+            raise RequestError(f"{claim.name}: the table has no benchmark of the average; name a measure")
     by_measure = {}
     for measure in dict.fromkeys([*(claim.measure for claim in asked), AVERAGE]):
-        by_measure[measure] = _Asked(_by_question(_of_measure(table, measure)), table.paired)
+        scored = _of_measure(table, measure)
+        if len(scored):
+            by_measure[measure] = _Asked(_by_question(scored), table.paired)
     notes = list(table.notes)
     if any(claim.measure == AVERAGE for claim in asked):
         sizes = by_measure[AVERAGE].questions.abs().groupby(level="benchmark").mean().mean(axis=1).sort_values()
@@ -140,7 +144,7 @@ def judge(
     for claim in asked:
         common, left_out = _in_common(claim, by_measure[claim.measure])
         evidence.append(_evidence(claim, common, looks))
-        if left_out and len(common.questions):
+        if left_out:
             notes.append(left_out)
     # a claim that cannot be judged yet counts as others do
     tested = holm({str(place): one.p or {"supported": 1.0} for place, one in enumerate(evidence)})
@@ -156,7 +160,7 @@ def judge(
     if looks and any(row["open"] and row["p"] is not None for row in rows):
         notes.append("What is open may be decided at a later look; seeds needed are those of such a look.")
     spread = None
-    if luck := by_measure[AVERAGE].luck:
+    if AVERAGE in by_measure and (luck := by_measure[AVERAGE].luck):
         spread = {
             "deviation": luck.error,
             "degrees_of_freedom": int(luck.degrees_of_freedom),
@@ -187,7 +191,7 @@ def _of_measure(table: Scores, measure: str) -> pd.DataFrame:
     """The rows that a measure is about. Raises RequestError if there are none."""
     frame = table.frame
     in_average = frame["family"].isin(["", *PLAIN])
-    if measure == AVERAGE:
+    if measure == AVERAGE:  # there may be none, which matters if it is claimed
         return frame[in_average]
     name, _, last = measure.rpartition(" ")
     shots = re.fullmatch(r"(\d{1,4})-shot", last)
@@ -264,8 +268,7 @@ def _in_common(claim: OutsideClaim, asked: _Asked) -> tuple[_Asked, str]:
     if len(have) == len(questions) and have.all(axis=None) and of_runs.all(axis=None):
         return asked, ""
     of_runs = of_runs.loc[:, of_runs.any()]
-    of_arms = of_runs.T.groupby(level="arm").any().T
-    is_counted = of_arms.all(axis=1) & (of_runs.mean(axis=1) >= 0.5)
+    is_counted = (of_runs.T.groupby(level="arm").mean() >= 0.5).all()
     lacking = of_runs.columns[~of_runs[is_counted].all()]
     have = have[have.index.droplevel(["seed", "question"]).isin(of_runs.index[is_counted])]
     for arm, repeat, seed in lacking:

@@ -28,6 +28,8 @@ ROUNDED = 6e-5
 """A reported mean may be rounded to four decimals."""
 
 
+MOST_CIDER = 10.0
+"""Of five references that are all said; larger ones are in percent already."""
 Metric = tuple[str, str]
 """Its name, and the filter of answers that it counts."""
 
@@ -87,7 +89,9 @@ def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
         raise RequestError(f"{folder}: {arms}: logs without a folder of their seed, such as seed-0, as others have")
     of_task = frame.groupby("benchmark")["score"]
     # CIDEr is 1 at about what two people have in common, and may be more
-    is_fraction = (of_task.transform("min") >= 0) & (of_task.transform("max") <= 1) | (frame["metric"] == "CIDEr")
+    is_fraction = (of_task.transform("min") >= 0) & (of_task.transform("max") <= 1) | (
+        (frame["metric"].str.lower().str.endswith("cider")) & (of_task.transform("max") <= MOST_CIDER)
+    )
     frame["score"] = frame["score"].mask(is_fraction, 100 * frame["score"])
     as_they_are = sorted(set(frame["benchmark"][~is_fraction]))
     notes.append("Fractions are shown in percent" + (f", but for {some(as_they_are)}." if as_they_are else "."))
@@ -116,13 +120,14 @@ def _scores_of(tasks: Mapping[str, list[_Task]]) -> tuple[pd.DataFrame, list[str
     rows: list[dict[str, Any]] = []
     by_metric: dict[str, list[str]] = {}
     without_questions, without_score = [], []
+    picked: list[tuple[str, str, Metric, list[_Task], list[dict[str, float]]]] = []
     for name, runs in tasks.items():
         in_all = [metric for metric in runs[0].metrics if all(metric in run.metrics for run in runs)]
         if not in_all:
             without_score.append(name)
             continue
         chosen = in_all[0]
-        questions = [{"all": run.metrics[chosen]} for run in runs]
+        questions: list[dict[str, float]] = []
         for candidate in in_all:
             found = [run.questions[candidate] for run in runs]
             if all(found):
@@ -131,11 +136,15 @@ def _scores_of(tasks: Mapping[str, list[_Task]]) -> tuple[pd.DataFrame, list[str
                 break
         else:
             without_questions.append(name)
-        metric, answers = chosen
-        benchmark = runs[0].benchmark
+        benchmark = next((run.benchmark for run in runs if run.benchmark != name), name)
+        picked.append((name, benchmark, chosen, runs, questions))
+    as_wholes = {benchmark for _, benchmark, _, _, questions in picked if not questions}
+    for name, benchmark, (metric, answers), runs, questions in picked:
         used = by_metric.setdefault(metric if answers == "none" else f"{metric} of {answers}", [])
         if benchmark not in used:
             used.append(benchmark)
+        if benchmark in as_wholes:  # a group's tasks weigh by their questions only if all have some
+            questions = [{"all": run.metrics[metric, answers]} for run in runs]
         for run, scores in zip(runs, questions, strict=True):
             row = {"arm": run.arm, "seed": run.seed, "benchmark": benchmark, "shots": run.shots, "metric": metric}
             for question, score in scores.items():
@@ -190,8 +199,14 @@ def _groups(told: Mapping[str, Any]) -> dict[str, str]:
             group_of[name] = group
             add(group, members.get(name) or ())
 
-    inner = {name for group in told.get("groups") or {} for name in members.get(group) or ()}
-    for group in told.get("groups") or {}:
+    means = told.get("groups") or {}
+    groups = [
+        group
+        for group in means
+        if any("," in key and isinstance(means[group][key], int | float) for key in means[group])
+    ]
+    inner = {name for group in groups for name in members.get(group) or ()}
+    for group in groups:
         if group not in inner:
             add(group, members.get(group) or ())
     return group_of

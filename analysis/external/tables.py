@@ -36,8 +36,12 @@ OTHER_NAMES = {
     "num_fewshot": "shots",
 }
 """What other tools call columns that change what is compared; if a table has one, it is told that it is not read."""
-NUMBERS_OF_RUNS = ("repeat", "replicate", "rep", "run", "trial")
-"""What tables call a column that numbers an arm's independent runs."""
+OF_ONE_RUN = re.compile(
+    "seed|random|question|doc|sample|item|subject|task|dataset|metric|split|fold|step|epoch|iter|checkpoint|ckpt|prompt"
+)
+"""In names of columns that may tell scores of one run apart."""
+OF_RUNS = re.compile("run|rep|trial|attempt|try|number|index|unnamed")
+"""How names of columns begin that number an arm's independent runs."""
 OURS = {"family", "metric"}
 """Columns of a table of this lab."""
 TEXT = (".csv", ".tsv", ".txt")
@@ -183,7 +187,7 @@ def make_scores(
     frame["seed"] = labels(table["seed"], "seed", where) if paired else ""
     frame["repeat"] = 0 if paired else frame.groupby(["arm", "benchmark", "shots", "question"]).cumcount()
     if not paired:
-        _check_independent(table, frame, where)
+        notes += _check_independent(table, frame, where)
     doubled = frame.duplicated(KEY)
     if doubled.any():
         twice = frame[doubled].iloc[0]
@@ -194,26 +198,38 @@ def make_scores(
     return Scores(frame[[*KEY, "family", "score"]].reset_index(drop=True), paired, notes)
 
 
-def _check_independent(table: pd.DataFrame, frame: pd.DataFrame, where: str) -> None:
-    """Raises RequestError for a column that tells an arm's repeats apart, in every arm by the same values: of seeds,
-    questions or checkpoints, whose scores are no independent runs."""
+def _check_independent(table: pd.DataFrame, frame: pd.DataFrame, where: str) -> list[str]:
+    """Notes on columns that tell an arm's repeats apart, in every arm by the same values, as seeds, questions or
+    checkpoints do, whose scores are no independent runs. Raises RequestError for one that is called so."""
     repeats = frame[frame.duplicated([*KEY[:2], *KEY[3:]], keep=False)]
     if repeats["arm"].nunique() < 2:
-        return
+        return []
     is_ours = frame["family"].iloc[0] != ""
-    for name in table.columns:
-        if name in KNOWN or name.lower() in NUMBERS_OF_RUNS or (is_ours and name in OURS):
-            continue
-        values = repeats.assign(value=table[name].astype(str))
-        if values.duplicated(["arm", "benchmark", "shots", "question", "value"]).any():
-            continue
-        first, *others = (set(own) for _, own in values.groupby("arm")["value"])
-        if all(2 * len(first & other) > len(first | other) for other in others):
+    unread = [name for name in table.columns if name not in KNOWN and not (is_ours and name in OURS)]
+    suspect = [name for name in unread if OF_ONE_RUN.search(name.lower())]
+    for names in [*([name] for name in suspect), suspect]:
+        if names and _tell_apart(repeats, table[names]):
             raise RequestError(
-                f"{where}: an arm's rows differ in {name!r}, by the same values in every arm, so they may be no "
-                f"independent runs; say what it is, --columns seed={name} (or question, benchmark, shots), or leave it "
-                "out if they are"
+                f"{where}: an arm's rows differ in {' and '.join(map(repr, names))}, by the same values in every arm, "
+                f"so they may be no independent runs; say what it is, --columns seed={names[0]} (or question, "
+                "benchmark, shots), or leave it out if they are"
             )
+    notes = []
+    for name in unread:
+        if not OF_RUNS.match(re.sub("[^a-z]", "", name.lower())) and _tell_apart(repeats, table[[name]]):
+            notes.append(f"An arm's rows differ in {name!r}, by the same values in every arm: if it is a seed, say so.")
+    return notes
+
+
+def _tell_apart(repeats: pd.DataFrame, columns: pd.DataFrame) -> bool:
+    """Whether columns tell the repeats of each arm apart, three or more, by values of which arms share most."""
+    values = repeats.assign(value=columns.map(str).agg("\0".join, axis=1))
+    if values.duplicated(["arm", "benchmark", "shots", "question", "value"]).any():
+        return False
+    first, *others = (set(own) for _, own in values.groupby("arm")["value"])
+    return all(
+        min(len(first), len(other)) > 2 and 2 * len(first & other) > len(min(first, other, key=len)) for other in others
+    )
 
 
 def _is_unfinished(status: str) -> bool:

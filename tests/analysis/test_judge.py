@@ -134,6 +134,8 @@ def test_an_average_is_over_benchmarks_not_over_questions() -> None:
     runs = judge(lacking.drop(columns="seed"), claims[:1])
     assert runs.claims[0]["difference"] == pytest.approx((20.5 - 10 - 10) / 2), "two runs of b, three of a"
     assert any(": a run of b." in note for note in runs.notes)
+    seldom = frame.drop(index=frame[(frame["arm"] == "b") & (frame["benchmark"] == "short")].index[:2])
+    assert judge(seldom, claims[:1]).claims[0]["difference"] == pytest.approx(11), "b has it in one run of three"
     rare = pd.concat([frame, table({"a": [90], "b": [10]}, benchmark="rare", question=0)])
     judgement = judge(rare, claims[:1])
     assert judgement.claims[0]["difference"] == pytest.approx(0.5), "of one seed in three"
@@ -149,8 +151,18 @@ def test_what_tells_rows_apart_in_all_arms_alike_makes_no_independent_runs(colum
     for name in ("question", "Question", "Shots"):
         (claim,) = judge(frame.rename(columns={column: name})).claims
         assert claim["verdict"] == "not judged" and claim["reason"].startswith("one run of an arm")
-    for independent in (frame.rename(columns={column: "run"}), frame.assign(**{column: range(40)})):
-        assert judge(independent).claims[0]["seeds"] == 20
+    with pytest.raises(RequestError, match=f"differ in '{column}' and 'fold', by the same values"):
+        judge(frame.assign(**{column: frame[column] // 5, "fold": frame[column] % 5}))
+    unequal = frame.drop(index=frame.index[33:])
+    with pytest.raises(RequestError, match="by the same values in every arm"):
+        judge(unequal)
+    for name in ("run", "Run #", "trial_id", "repetition", "Unnamed: 0"):
+        assert len(judge(frame.rename(columns={column: name})).notes) == 1, name
+    assert judge(frame.assign(**{column: range(40)})).claims[0]["seeds"] == 20
+    told = judge(frame.rename(columns={column: "gpu"}).assign(comment=None))
+    assert told.claims[0]["seeds"] == 20 and "rows differ in 'gpu'" in told.notes[0]
+    twice = judge(frame[frame[column] < 2].rename(columns={column: "memory_gb"}))
+    assert twice.claims[0]["seeds"] == 2 and len(twice.notes) == 1
 
 
 @pytest.mark.parametrize("tables", [20, soaked(1000)])
@@ -365,10 +377,26 @@ def test_the_tasks_of_a_group_with_a_mean_are_one_benchmark(tmp_path: Path, told
     assert "Without results of a harness: unfinished." in judgement.notes
 
 
+def test_a_group_of_which_some_tasks_log_no_questions_is_the_mean_of_its_tasks(
+    tmp_path: Path, told: dict[str, Any]
+) -> None:
+    told["group_subtasks"] = {"both": ["ten_choices", "other"]}
+    for arm, first in (("base", 0.5), ("better", 0.6)):
+        # one file names the group
+        groups = {"both": {"acc,none": 0.5}} if arm == "base" else {}
+        scored = {"ten_choices": {"acc,none": first}, "other": {"acc,none": 0.3}} | groups
+        write_results(tmp_path / arm, told | {"results": scored, "groups": groups})
+        correct = [{"doc_id": number, "acc": float(number < 10 * first)} for number in range(10)]
+        lines = "\n".join(map(json.dumps, correct))
+        (tmp_path / arm / "samples_ten_choices_2026-01-01.jsonl").write_text(lines, encoding="utf-8")
+    claims = [{"first": "better", "second": "base", "measure": "both"}]
+    assert judge(tmp_path, claims).claims[0]["difference"] == pytest.approx(5)
+
+
 def test_a_cider_is_in_percent_whether_or_not_one_is_above_1(tmp_path: Path, told: dict[str, Any]) -> None:
     for best in (0.99, 1.02):
         for arm, cider, size in (("base", 0.95, 1500), ("better", best, 1600)):
-            scored = {"coco": {"CIDEr,none": cider}, "mme": {"score,none": size}}
+            scored = {"coco": {"coco_CIDEr,none": cider}, "mme": {"score,none": size}}
             write_results(tmp_path / str(best) / arm, told | {"results": scored})
         claims = [{"first": "better", "second": "base", "measure": measure} for measure in ("coco", "average")]
         judgement = judge(tmp_path / str(best), claims)
@@ -614,6 +642,10 @@ def test_text_core_is_the_mean_over_benchmarks_without_images() -> None:
     frames = [table(arms, benchmark=name, family="text") for name, arms in of_text.items()]
     frame = pd.concat([*frames, table({"a": [1, 2], "b": [1, 2]}, benchmark="vqa", family="vqa")])
     claims = [{"first": "b", "second": "a", "measure": "text-core"}]
+    of_text_alone = frame[frame["family"] == "text"].assign(metric="accuracy")
+    assert judge(of_text_alone, claims).claims[0]["difference"] == pytest.approx((2.25 + 10) / 2)
+    with pytest.raises(RequestError, match="no benchmark of the average; name a measure"):
+        judge(of_text_alone)
     (claim,) = judge(frame.assign(metric="accuracy"), claims).claims
     assert claim["difference"] == pytest.approx((2.25 + 10) / 2)
 
