@@ -223,7 +223,8 @@ def _check_independent(table: pd.DataFrame, frame: pd.DataFrame, where: str) -> 
 
 def _tell_apart(repeats: pd.DataFrame, columns: pd.DataFrame) -> bool:
     """Whether columns tell the repeats of each arm apart, three or more, by values of which arms share most."""
-    values = repeats.assign(value=columns.map(str).agg("\0".join, axis=1))
+    rows = columns.loc[repeats.index].itertuples(index=False)
+    values = repeats.assign(value=[repr(tuple(map(str, row))) for row in rows])
     if values.duplicated(["arm", "benchmark", "shots", "question", "value"]).any():
         return False
     first, *others = (set(own) for _, own in values.groupby("arm")["value"])
