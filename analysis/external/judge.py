@@ -251,8 +251,8 @@ def _in_common(claim: OutsideClaim, asked: _Asked) -> tuple[_Asked, str]:
     """The scores of questions that all of the claim's arms have, with shared seeds at the same seed; and a note on what
     is left out.
 
-    A run that lacks a benchmark does not count, as its mean would be of something else; nor does a benchmark which not
-    every arm has, or not half of their runs.
+    A run that lacks a benchmark does not count, as its mean would be of something else; nor does a benchmark that most
+    runs of an arm lack.
     """
     questions, arms = asked.questions, list(claim.weights)
     if not set(arms) <= set(questions.columns.get_level_values("arm")):
