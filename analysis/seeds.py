@@ -126,6 +126,6 @@ def seeds_needed(
             return beyond(-margin, level if estimate > -margin else level / 2)
         return beyond(margin, level / 2)
 
-    if power(MOST_SEEDS) < POWER:
+    if not power(MOST_SEEDS) >= POWER:  # also of an unknown estimate
         return float("inf")
     return float(bisect_left(range(MOST_SEEDS), POWER, lo=2, key=power))

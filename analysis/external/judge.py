@@ -124,13 +124,14 @@ def judge(
     arms = table.arms
     for claim in asked:
         _check_arms(claim, arms)
-        if _of_measure(table, claim.measure).empty:
-            raise RequestError(f"{claim.name}: the table has no benchmark of the average; name a measure")
     by_measure = {}
     for measure in dict.fromkeys([*(claim.measure for claim in asked), AVERAGE]):
         scored = _of_measure(table, measure)
         if len(scored):
             by_measure[measure] = _Asked(_by_question(scored), table.paired)
+    for claim in asked:
+        if claim.measure not in by_measure:
+            raise RequestError(f"{claim.name}: the table has no benchmark of the average; name a measure")
     notes = list(table.notes)
     if any(claim.measure == AVERAGE for claim in asked):
         sizes = by_measure[AVERAGE].questions.abs().groupby(level="benchmark").mean().mean(axis=1).sort_values()
@@ -188,10 +189,10 @@ def _check_arms(claim: OutsideClaim, arms: Sequence[str]) -> None:
 
 
 def _of_measure(table: Scores, measure: str) -> pd.DataFrame:
-    """The rows that a measure is about. Raises RequestError if there are none."""
+    """The rows that a measure is about. Raises RequestError if there are none, but of the average."""
     frame = table.frame
     in_average = frame["family"].isin(["", *PLAIN])
-    if measure == AVERAGE:  # there may be none, which matters if it is claimed
+    if measure == AVERAGE:
         return frame[in_average]
     name, _, last = measure.rpartition(" ")
     shots = re.fullmatch(r"(\d{1,4})-shot", last)

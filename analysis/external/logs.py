@@ -52,7 +52,7 @@ class _Task:
 
 def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     """A frame with the columns arm, seed, benchmark, shots, question and score, and notes. Raises RequestError."""
-    files = {path: told for path in sorted(folder.rglob("*.json")) if (told := _results(path))}
+    files = {path: told for path in sorted(folder.rglob("*.json")) if (told := _results(path)) is not None}
     if not files:
         raise RequestError(
             f"{folder}: holds no results of lmms-eval or lm-evaluation-harness (0.4 or later); run them with "

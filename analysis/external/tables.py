@@ -200,7 +200,7 @@ def make_scores(
 
 def _check_independent(table: pd.DataFrame, frame: pd.DataFrame, where: str) -> list[str]:
     """Notes on columns that tell an arm's repeats apart, in every arm by the same values, as seeds, questions or
-    checkpoints do, whose scores are no independent runs. Raises RequestError for one that is called so."""
+    checkpoints do, whose scores are no independent runs. Raises RequestError for one that is called like these."""
     repeats = frame[frame.duplicated([*KEY[:2], *KEY[3:]], keep=False)]
     if repeats["arm"].nunique() < 2:
         return []
@@ -217,12 +217,16 @@ def _check_independent(table: pd.DataFrame, frame: pd.DataFrame, where: str) -> 
     notes = []
     for name in unread:
         if not OF_RUNS.match(re.sub("[^a-z]", "", name.lower())) and _tell_apart(repeats, table[[name]]):
-            notes.append(f"An arm's rows differ in {name!r}, by the same values in every arm: if it is a seed, say so.")
+            notes.append(
+                f"An arm's rows differ in {name!r}, by the same values in every arm: if it is a seed, say --columns "
+                f"seed={name}."
+            )
     return notes
 
 
 def _tell_apart(repeats: pd.DataFrame, columns: pd.DataFrame) -> bool:
-    """Whether columns tell the repeats of each arm apart, three or more, by values of which arms share most."""
+    """Whether columns tell the repeats of each arm apart, by values of which arms share most; three or more, as two may
+    be the same by chance."""
     rows = columns.loc[repeats.index].itertuples(index=False)
     values = repeats.assign(value=[repr(tuple(map(str, row))) for row in rows])
     if values.duplicated(["arm", "benchmark", "shots", "question", "value"]).any():

@@ -117,7 +117,8 @@ class MM1(MM1Parts):
             self.image_scale = embedding(some).square().mean().sqrt()
 
     def embed(self, tokens: torch.Tensor, images: torch.Tensor, is_counted: bool = True) -> torch.Tensor:
-        """As everywhere. In a team, each process encodes as often as the others, which need its shards meanwhile."""
+        """As `MM1Parts.embed`, but counts wherever no step of training waits for it. In a team, each process encodes as
+        often as the others, which need its shards meanwhile."""
         calls = math.ceil(len(images) / IMAGES_AT_ONCE)
         # asked before this one encodes: all exchange in one order. In an evaluation each has a whole model to itself
         dummies = max(team.numbers(calls)) - calls if torch.is_grad_enabled() else 0
