@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.external.tables import Scores, make_scores, read_scores, some
+from analysis.external.tables import Columns, Scores, make_scores, read_scores, some
 from analysis.judging.claims import claim_of
 from analysis.judging.p_values import DECIDED, LEAST_ERROR, SAME, P, Tested, holm, p_values, sides
 from analysis.judging.sequential import FUTILE, chance_yet, levels_of_looks, p_over_looks
@@ -99,12 +99,13 @@ class Judgement:
 def judge(
     scores: Path | str | pd.DataFrame,
     claims: Path | str | Sequence[Mapping[str, Any]] | None = None,
-    columns: Mapping[str, str] | None = None,
+    columns: Columns | None = None,
     lower_is_better: bool = False,
     looks: Sequence[int] = (),
 ) -> Judgement:
     """Judges `claims` (a YAML file with `contrasts`, such as a sweep, or a list with their keys) about `scores`.
 
+    `columns` names columns, as `{"arm": "commit", "score": ["vqa", "gqa"]}` (several: a column per benchmark).
     Without claims, every arm is claimed to be better than the table's first. `looks` are the numbers of seeds at which
     the claims are judged while runs come in; the last one is the most there will be. Raises RequestError.
     """

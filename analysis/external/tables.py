@@ -66,11 +66,15 @@ class Scores:
         return list(dict.fromkeys(self.frame["arm"]))
 
 
-def read_scores(path: Path, columns: Mapping[str, str] | None = None) -> Scores:
+Columns = Mapping[str, str | Sequence[str]]
+"""The table's names for columns of `KNOWN`; several of `score` are a column per benchmark."""
+
+
+def read_scores(path: Path, columns: Columns | None = None) -> Scores:
     """Reads a file (.csv, .tsv, .json, .jsonl or .parquet), or a folder with logs of lmms-eval or
     lm-evaluation-harness.
 
-    `columns` gives the table's name for each of `KNOWN` that is called otherwise there. Raises RequestError.
+    `columns` is for what is called otherwise in the table than in `KNOWN`. Raises RequestError.
     """
     if path.is_dir():
         from analysis.external.logs import read_logs
@@ -154,14 +158,19 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 def make_scores(
     table: pd.DataFrame,
-    columns: Mapping[str, str] | None,
+    columns: Columns | None,
     where: str = "the table",
     numbers: pd.Index[int] | None = None,
 ) -> Scores:
     """Checks a frame of scores; `columns` as in `read_scores`. `numbers` are those of its rows in messages, by default
     from 1 on. Raises RequestError, with `where` in front."""
     table = table.set_axis(pd.RangeIndex(1, len(table) + 1) if numbers is None else numbers)
-    table = _named(table, columns or {}, where)
+    columns = columns or {}
+    names = {name: own for name, own in columns.items() if isinstance(own, str)}
+    by_benchmark = [own for own in columns.get("score", ()) if "score" not in names]
+    if by_benchmark:
+        table = _one_score_a_row(table, by_benchmark, names, where)
+    table = _named(table, names, where)
     notes = []
     for own in table.columns:
         name = OTHER_NAMES.get(own.lower())
@@ -178,7 +187,7 @@ def make_scores(
         table = table[~unfinished]
     if table.empty:
         raise RequestError(f"{where}: has no rows, or by its column of status none of a finished run")
-    frame = pd.DataFrame({"score": _numbers(table["score"], where)})
+    frame = pd.DataFrame(index=table.index)
     for name in ("arm", "benchmark", "question", "shots"):
         frame[name] = labels(table[name], name, where) if name in table else ""
     is_ours = set(table) >= OURS and set(table["family"]) <= set(get_args(Family))
@@ -186,6 +195,10 @@ def make_scores(
     paired = "seed" in table
     frame["seed"] = labels(table["seed"], "seed", where) if paired else ""
     frame["repeat"] = 0 if paired else frame.groupby(["arm", "benchmark", "shots", "question"]).cumcount()
+    if by_benchmark:  # after the runs were numbered, as an empty cell is a run that lacks the benchmark
+        is_scored = table["score"].notna() & (table["score"].astype(str).str.strip() != "")
+        table, frame = table[is_scored], frame[is_scored]
+    frame = frame.assign(score=_numbers(table["score"], where))
     if not paired:
         notes += _check_independent(table, frame, where)
     doubled = frame.duplicated(KEY)
@@ -201,7 +214,8 @@ def make_scores(
 def _check_independent(table: pd.DataFrame, frame: pd.DataFrame, where: str) -> list[str]:
     """Notes on columns that tell an arm's repeats apart, in every arm by the same values, as seeds, questions or
     checkpoints do, whose scores are no independent runs. Raises RequestError for one that is called like these."""
-    repeats = frame[frame.duplicated([*KEY[:2], *KEY[3:]], keep=False)]
+    is_repeat = frame.duplicated([*KEY[:2], *KEY[3:]], keep=False)
+    table, repeats = table[is_repeat], frame[is_repeat]
     if repeats["arm"].nunique() < 2:
         return []
     is_ours = frame["family"].iloc[0] != ""
@@ -227,7 +241,7 @@ def _check_independent(table: pd.DataFrame, frame: pd.DataFrame, where: str) -> 
 def _tell_apart(repeats: pd.DataFrame, columns: pd.DataFrame) -> bool:
     """Whether columns tell the repeats of each arm apart, by values of which arms share most; three or more, as two may
     be the same by chance."""
-    rows = columns.loc[repeats.index].itertuples(index=False)
+    rows = columns.itertuples(index=False)
     values = repeats.assign(value=[repr(tuple(map(str, row))) for row in rows])
     if values.duplicated(["arm", "benchmark", "shots", "question", "value"]).any():
         return False
@@ -248,6 +262,21 @@ def some(names: Sequence[str]) -> str:
     """At most five of the names."""
     more = [f"{len(names) - 5} more"] if len(names) > 5 else []
     return ", ".join([*names[:5], *more])
+
+
+def _one_score_a_row(table: pd.DataFrame, scores: list[str], columns: Mapping[str, str], where: str) -> pd.DataFrame:
+    """A table with a column per benchmark as one with a row per score. The rows keep their numbers."""
+    table = table.rename(columns=lambda name: str(name).strip())
+    if "benchmark" in columns:
+        raise RequestError("--columns: with several columns of scores, these are the benchmarks; leave benchmark= out")
+    for own in scores:
+        if own not in table:
+            raise RequestError(f"{where}: has no column {own!r}{nearest(own, list(table.columns))}")
+        if own in columns.values() or scores.count(own) > 1:
+            raise RequestError(f"--columns: {own!r} is named twice")
+    others = table.drop(columns=[*scores, *(name for name in ("benchmark", "score") if name in table)], errors="ignore")
+    rows = [others.assign(benchmark=own, score=table[own]) for own in scores]
+    return pd.concat(rows)
 
 
 def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.DataFrame:
@@ -272,8 +301,8 @@ def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.Da
         if name not in table:
             held = ", ".join(map(str, table.columns[:12])) or "none"
             raise RequestError(
-                f"{where}: has no column {name!r} (it has {held}); name it with --columns {name}=COLUMN. A row is one "
-                "score: a table with a column per benchmark or model must be turned into such rows first"
+                f"{where}: has no column {name!r} (it has {held}); name it with --columns {name}=COLUMN; of a column "
+                "per benchmark, name each: --columns score=FIRST,score=SECOND"
             )
     for name in table.columns[table.columns.duplicated()]:  # of a frame; in a file `read_csv` has found them
         raise RequestError(f"{where}: has the column {name!r} twice")
@@ -285,7 +314,7 @@ def _numbers(column: pd.Series[Any], where: str) -> pd.Series[float]:
     wrong = ~(numbers.abs() < 1e100).to_numpy()  # the squares of larger ones overflow
     if wrong.any():
         place = column.index[wrong][0]
-        value = str(column[place]).strip()
+        value = str(column[wrong].iloc[0]).strip()
         raise RequestError(
             f"{where}: the score of row {place} is {value[:40]!r}, not a number such as 50.1 (with a point, no "
             "percent sign); leave the row out, or name a column that says which runs crashed: --columns status=COLUMN"

@@ -249,7 +249,12 @@ OPEN = 3
         "scores", "a table (.csv, .tsv, .json, .jsonl, .parquet) or a folder of evaluation logs", "SCORES", type=Path
     ),
     option("claims", "YAML with contrasts; default: every arm beats the first one", "CLAIMS", type=Path, nargs="?"),
-    option("--columns", "the table's names of arm, seed, score, benchmark, shots, question, status", "NAME=COLUMN,…"),
+    option(
+        "--columns",
+        "the table's names of arm, seed, score, benchmark, shots, question, status; score several times: a column "
+        "per benchmark",
+        "NAME=COLUMN,…",
+    ),
     switch("--lower-is-better", "without CLAIMS, a better arm has a lower score"),
     option("--looks", "judge while runs come in, after these numbers of seeds", "4,6,8"),
     option("--figure", "also draw the differences with their intervals", "FILE", type=Path),
@@ -274,11 +279,19 @@ def judge(options: argparse.Namespace) -> int:
     return DONE if judgement.decided else OPEN
 
 
-def _columns(text: str) -> dict[str, str]:
-    columns = {}
+def _columns(text: str) -> dict[str, str | list[str]]:
+    columns: dict[str, str | list[str]] = {}
+    scores = []
     for pair in re.split(r",(?=\s*[a-z]+\s*=)", text):  # the names of columns may have commas
         name, equals, column = pair.partition("=")
         if not (name.strip() and equals and column.strip()):
             raise RequestError(f"--columns {text}: {pair!r} is not NAME=COLUMN, such as arm=commit")
-        columns[name.strip()] = column.strip()
+        if name.strip() == "score":
+            scores.append(column.strip())
+        elif name.strip() in columns:
+            raise RequestError(f"--columns: {name.strip()!r} is named twice")
+        else:
+            columns[name.strip()] = column.strip()
+    if scores:
+        columns["score"] = scores[0] if len(scores) == 1 else scores
     return columns

@@ -518,7 +518,7 @@ WRONG = [
     (
         "wide.csv",
         b"dataset,small,large\nvqa,1,2\n",
-        "a column per benchmark or model must be turned",
+        "of a column per benchmark, name each: --columns score=FIRST,score=SECOND",
     ),
     ("shifted.csv", b"arm,seed,score\na,0,1,9\nb,0,2,9\n", "a row has more cells than the header"),
 ]
@@ -566,6 +566,10 @@ ONE = "contrasts: [{first: a, second: b}]"
         (ONE, ["--columns", "arms=x"], "--columns: there is no 'arms'; did you mean 'arm'?"),
         (ONE, ["--columns", "seed=x"], "has no column 'x'"),
         (ONE, ["--columns", "arm=arm,seed=arm"], "--columns: 'arm' cannot be both arm and seed"),
+        (ONE, ["--columns", "arm=arm,arm=x"], "--columns: 'arm' is named twice"),
+        (ONE, ["--columns", "score=score,score=score"], "--columns: 'score' is named twice"),
+        (ONE, ["--columns", "score=score,score=scor"], "has no column 'scor'; did you mean 'score'?"),
+        (ONE, ["--columns", "score=score,score=seed,benchmark=x"], "these are the benchmarks; leave benchmark= out"),
         (ONE, ["--columns", "score=x, in %,arm=arm"], "has no column 'x, in %'"),
         (ONE, ["--looks", "4,x"], "--looks"),
         (ONE, ["--figure", "plot.doc"], "--figure"),
@@ -628,6 +632,34 @@ def test_columns_are_found_by_their_names(tmp_path: Path) -> None:
     assert "The column 'task' is not read; --columns benchmark=task would." in judgement.notes
     swapped = judge(path, columns={"arm": "Seed", "seed": "Arm", "score": "score, in %"})
     assert [claim["first"] for claim in swapped.claims] == ["1", "2"]
+
+
+@pytest.mark.parametrize("has_seeds", [True, False])
+def test_a_column_per_benchmark_is_as_good_as_a_row_per_score(
+    has_seeds: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where a run lacks a benchmark: its later runs keep their numbers."""
+    rows = pd.DataFrame(
+        {
+            "Name": ["a", "a", "a", "b", "b", "b"],
+            "Seed": [0, 1, 2, 0, 1, 2],
+            "VQA, in %": [71.2, 71.9, 71.1, 70.1, None, 69.9],
+            "gqa": [61.0, 61.5, 60.7, 60.0, 60.5, 58.7],
+        }
+    )
+    long = rows.melt(["Name", "Seed"], var_name="benchmark", value_name="score").dropna()
+    if not has_seeds:
+        rows = rows.drop(columns="Seed")
+        long = long.rename(columns={"Seed": "run"})
+        long = long[(long["Name"] != "b") | (long["run"] != 1)]  # that run counts for no average
+    rows.to_csv(tmp_path / "wide.csv", index=False)
+    long.to_csv(tmp_path / "long.csv", index=False)
+    claims = []
+    for name, columns in (("wide", "arm=Name,score=VQA, in %,score=gqa"), ("long", "arm=Name")):
+        main(["judge", str(tmp_path / f"{name}.csv"), "--columns", columns, "--json"])
+        claims.append(json.loads(capsys.readouterr().out)["claims"])
+    assert claims[0] == claims[1]
+    assert claims[0][0]["difference"] == pytest.approx(-1.325 if has_seeds else 64.675 - (71.4 + 61.066667) / 2)
 
 
 def test_a_family_of_ones_own_is_not_the_lab_s() -> None:
