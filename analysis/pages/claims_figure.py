@@ -58,6 +58,8 @@ def draw_claims(claims: pd.DataFrame, head: str, caution: str = "", unit: str = 
         notes.append("Verdicts are corrected for the number of lessons (Holm), intervals are not.")
     if shown["paper"].notna().any():
         notes.append("Diamonds: MM1's own difference, on its benchmarks; triangles: MM1's is more.")
+    if left_out := int(claims["estimate"].notna().sum()) - len(shown):
+        notes.append(f"Not drawn, as slopes and losses are no points: {left_out}.")
     if (shown["interval"] == "questions").any():
         notes.append("Open: one seed, interval over questions, no verdict.")
     annotate_head(figure, head, *notes, caution)
