@@ -8,7 +8,7 @@ import pytest
 from mm1_lab.evaluate import run as evaluating
 from tests.conftest import Place, Refused, Told, change
 
-COMMAND = ("fit-lr-law", "--inline", "--scale", "smoke", "--sizes", "9M,85M,302M")
+COMMAND = ("fit-lr-law", "--share", "--scale", "smoke", "--sizes", "9M,85M,302M")
 
 
 @pytest.mark.slow
@@ -20,6 +20,7 @@ def test_from_nothing_to_a_figure_and_again(place: Place, told: Told, monkeypatc
     scale = place.folder / "sweeps" / "scales" / "smoke.yaml"
     change(scale, "shots: [0, 4, 8]", "shots: [0]")
     change(scale, "train: {steps: 6", "train: {steps: 2")
+    assert "Time is up, with " in told(*COMMAND, "--minutes", "0.001")
     output = told(*COMMAND)
     folder = place.results / "smoke" / "lr_law"
     names = {"points.csv", "optima.csv", "law.json", "figure.png", "table.md", "sweep.json", "trials.csv"}
@@ -45,6 +46,8 @@ def test_from_nothing_to_a_figure_and_again(place: Place, told: Told, monkeypatc
         (["--sizes", "9M,85M,1.2b"], ["--sizes", "no decoder of '1.2b'; did you mean '1.2B'?"]),
         (["--predict", "31B"], ["--predict", "no decoder of '31B'"]),
         (["--lower-is-better"], ["--from"]),
+        (["--share", "--results", "mine"], ["--share with --results needs --store"]),
+        (["--minutes", "5"], ["--minutes needs --share"]),
         (["--from", "runs.csv"], ["--from runs.csv: there is no such file"]),
     ],
 )

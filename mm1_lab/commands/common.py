@@ -16,6 +16,7 @@ from mm1_lab.files import PUBLISHED, RESULTS
 from mm1_lab.orchestrate.planning.finding import only_of_search, split_settings
 
 if TYPE_CHECKING:
+    from mm1_lab.orchestrate.execution.executor import Executor
     from mm1_lab.orchestrate.planning.request import Request
 
 Function = Callable[[argparse.Namespace], int]
@@ -82,7 +83,20 @@ REQUEST = (SCALE, DATA, SEEDS, SET, IN_RESULTS, STORE)
 ARMS = (SWEEP, ONLY, *REQUEST)
 INLINE = switch("--inline", "one stage after another in this process, without Ray")
 ADDRESS = option("--address", "a running Ray cluster (auto: the one on this machine)", "ADDRESS")
-EXECUTOR = (INLINE, ADDRESS)
+SHARE = switch(
+    "--share",
+    "as one of any number of processes with this command, on any machines that see the results (a job array): each "
+    "takes the next stage that no other has, waits while others' stages will free work for it, then leaves; the "
+    "last draws the tables",
+)
+MINUTES = option(
+    "--minutes",
+    "with --share: leaves before so many minutes have passed since the start, with a checkpoint that the next "
+    "process resumes from",
+    "N",
+    type=float,
+)
+EXECUTOR = (INLINE, ADDRESS, SHARE, MINUTES)
 JSON = switch("--json", "print JSON, with the keys in docs/reference.md")
 VARY = (
     repeated(
@@ -120,6 +134,17 @@ def parse_looks(text: str | None) -> tuple[int, ...]:
         if looks[0] >= 2 and list(looks) == sorted(set(looks)):
             return looks
     raise RequestError(f"--looks {text}: give increasing numbers of seeds, from 2 on, such as 4,6,8")
+
+
+def executor_of(options: argparse.Namespace, started: float, rounds: bool) -> Executor:
+    """The executor that the options `EXECUTOR` describe; others as in `make_executor`. Raises RequestError."""
+    from mm1_lab.orchestrate.execution.executor import make_executor
+
+    if options.share and options.results != RESULTS and options.store == RESULTS / "store":
+        raise RequestError(
+            "--share with --results needs --store, too: processes find each other's work there, so all name the same"
+        )
+    return make_executor(options.inline, options.address, options.share, options.minutes, rounds, started)
 
 
 def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | None = None) -> Request:

@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from mm1_lab.commands import common as opt
-from mm1_lab.commands.common import DONE, FAILED, command, option, parse_looks, print_json, repeated, request_of, switch
+from mm1_lab.commands.common import (
+    DONE,
+    FAILED,
+    command,
+    executor_of,
+    option,
+    parse_looks,
+    print_json,
+    repeated,
+    request_of,
+    switch,
+)
 from mm1_lab.config import (
     Recipe,
     RequestError,
@@ -27,7 +38,7 @@ from mm1_lab.config import (
     spelt,
 )
 from mm1_lab.config.base import keys_at, open_table, parse_yaml
-from mm1_lab.files import PUBLISHED, RESULTS, here_or_shipped, write_text
+from mm1_lab.files import PUBLISHED, here_or_shipped, write_text
 from mm1_lab.orchestrate.planning.finding import SWEEPS
 
 if TYPE_CHECKING:
@@ -69,19 +80,6 @@ def plan(options: argparse.Namespace) -> int:
     *opt.ARMS,
     *opt.EXECUTOR,
     switch(
-        "--share",
-        "as one of any number of processes with this command, on any machines that see the results (a job array): each "
-        "takes the next stage that no other has, waits while others' stages will free work for it, then leaves; the "
-        "last draws the tables",
-    ),
-    option(
-        "--minutes",
-        "with --share: leaves before so many minutes have passed since the start, with a checkpoint that the next "
-        "process resumes from",
-        "N",
-        type=float,
-    ),
-    switch(
         "--until-decided",
         "judge the sweep's lessons (if it has none, the claims of its file, uncorrected) at interim looks, and run "
         "further seeds only for arms that an undecided one needs",
@@ -99,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the trials of a sweep that are missing."""
     started = time.monotonic()
     from analysis import draw_sweep, sweep_in_short
-    from mm1_lab.orchestrate.execution.executor import Leaving, make_executor
+    from mm1_lab.orchestrate.execution.executor import Leaving
     from mm1_lab.orchestrate.recipe_search import rounds_of, run_request
     from mm1_lab.orchestrate.sweeping import forget_trials, looks_of, run_until_decided
     from mm1_lab.orchestrate.tracking.trackers import import_tracker
@@ -116,12 +114,7 @@ def run(options: argparse.Namespace) -> int:
         raise RequestError("--looks needs --until-decided")
     if options.share and options.anew:
         raise RequestError("--anew deletes what other processes with --share have done; leave one of them out")
-    if options.share and options.results != RESULTS and options.store == RESULTS / "store":
-        raise RequestError(
-            "--share with --results needs --store, too: processes find each other's work there, so all name the same"
-        )
-    rounds = bool(looks or request.sweep.search)
-    executor = make_executor(options.inline, options.address, options.share, options.minutes, rounds, started)
+    executor = executor_of(options, started, rounds=bool(looks or request.sweep.search))
     request.ledger.check_writable()
     for doubt in (*request.same_trials(), *request.doubtful_claims()):
         print(doubt)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mm1_lab.commands import common as opt
-from mm1_lab.commands.common import DONE, FAILED, command, option, repeated, request_of, switch
+from mm1_lab.commands.common import DONE, FAILED, command, executor_of, option, repeated, request_of, switch
 from mm1_lab.config import FEWEST_SIZES, GATES, Check, RequestError, nearest, parse_count
 from mm1_lab.files import PUBLISHED, PUBLISHED_CONTROLS, here_or_shipped
 from mm1_lab.results import Ledger, variant_name
@@ -112,9 +113,10 @@ def _judge(
 )
 def fit_lr_law(options: argparse.Namespace) -> int:
     """Search each size's best learning rate and fit its law."""
+    started = time.monotonic()
     if options.file:
         return _fit_file(options)
-    from mm1_lab.orchestrate.execution.executor import make_executor
+    from mm1_lab.orchestrate.execution.executor import Leaving
     from mm1_lab.orchestrate.lr_search import decoder_sizes, run_search, with_sizes
 
     if options.lower_is_better:
@@ -131,6 +133,7 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     else:
         predicted = decoder_sizes("--predict", options.predict, scale)
     request = with_sizes(request, sizes)
+    executor = executor_of(options, started, rounds=True)
     request.ledger.check_writable()
 
     def draw(folder: Path) -> None:
@@ -139,8 +142,12 @@ def fit_lr_law(options: argparse.Namespace) -> int:
 
         draw_search(folder, Output(folder), predicted)
 
-    with make_executor(options.inline, options.address) as executor:
-        return run_search(request, executor, draw)
+    with executor:
+        try:
+            return run_search(request, executor, draw)
+        except Leaving as leaving:
+            print(leaving)
+            return FAILED if leaving.failed else DONE
 
 
 def _fit_file(options: argparse.Namespace) -> int:
