@@ -130,5 +130,7 @@ def test_answers_and_losses_are_the_evaluations(tmp_path: Path, adapter: type[An
     assert [one.text[0] for one in found] == pytest.approx([-log for log in logs], rel=1e-3)
     greedy = [answer.split()[0] == one for (number, one) in offered for answer in [answers[number] or "-"]]
     assert [one.text[1] for one in found] == greedy
+    with pytest.warns(UserWarning, match="mm1: a prompt of [0-9]+ tokens, where training had [0-9]+ at most"):
+        model.generate_until([request_for({"max_new_tokens": 1}, 0, see, "red " * stage.model.sequence_length)])
     with pytest.raises(NotImplementedError, match="several rounds"):
         model.generate_until_multi_round([])

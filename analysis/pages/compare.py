@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.judging.difference import Difference
 from analysis.pages.cells import interval
-from analysis.pages.notes import unlike_note
+from analysis.pages.notes import shots_note, unlike_note
 from analysis.seeds import seeds_text
 from analysis.study import Study
 from analysis.table import Table
@@ -75,7 +75,7 @@ def compare_arms(study: Study, first: str, second: str, only: Sequence[int]) -> 
         over = "seeds" if len(seeds) > 1 else "questions, conditional on these models"
         text = seeds_text(seeds, study.manifest.in_world)
         notes.append(f"Points, {text}; the difference's interval is over {over}, uncorrected.")
-    notes += unlike_note(study, own.values())
+    notes += unlike_note(study, own.values()) + shots_note(study)
     if study.caution:
         notes.append(study.caution)
     return Comparison(f"{study.sweep.name} at {study.manifest.scale}: {first} and {second}", rows, notes)

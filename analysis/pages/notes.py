@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from analysis.study import Study
+from mm1_lab.results.summary import PLAIN
 
 UNCERTAINTY = {
     "seeds": "95 % intervals from what is left over {seeds} training seeds once the seeds' common effect is removed, "
@@ -25,13 +26,23 @@ def notes_of(study: Study) -> list[str]:
         fewest = min(len(study.seed_values(arm, study.measures[0])) for arm in adjusted)
         if fewest < len(study.seeds):
             notes.append(ADJUSTED)
-    return [*notes, *unlike_note(study, study.scored), *remarks(study)]
+    return [*notes, *unlike_note(study, study.scored), *shots_note(study), *remarks(study)]
 
 
 def unlike_note(study: Study, arms: Iterable[str]) -> list[str]:
     """Below what compares `arms`: the measures in which they cannot be."""
     unlike = [str(measure) for measure in study.measures if study.asked_unlike(frozenset(arms), measure)]
     return [f"Not comparable, as arms have different benchmarks in the mean: {', '.join(unlike)}."] if unlike else []
+
+
+def shots_note(study: Study) -> list[str]:
+    """The benchmarks that make means at different numbers of shots unlike, as they are asked at some of these only."""
+    plain = study.asked[study.asked["family"].isin(PLAIN)]
+    shots = plain.groupby("benchmark", observed=True, sort=False)["shots"].unique()
+    fewer = [str(name) for name, own in shots.items() if len(own) < plain["shots"].nunique()]
+    if not fewer:
+        return []
+    return [f"Not comparable between numbers of shots are means, as not all of these ask {', '.join(fewer)}."]
 
 
 def remarks(study: Study) -> list[str]:

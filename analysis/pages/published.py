@@ -16,8 +16,8 @@ from analysis.table import MISSING, Table
 from mm1_lab.config import Measure
 
 MIRRORS = yaml.safe_load((FOLDER / "mirrors.yaml").read_text(encoding="utf-8"))
-FAMILIES = {"Table 3": ("captioning", "vqa"), "Table 4": ("chat",)}
-"""Families of benchmarks that are in the paper's tables, or mirror those that are."""
+TABLES = {"Table 3": False, "Table 4": True}
+"""Whether the models of the paper's tables are tuned."""
 OWN_TASKS = (
     "Our rows: mean ± half the 95 % interval over seeds, with one seed over blocks of questions, on our own mirrors of "
     "the benchmarks unless they are named alike; compare their order with MM1's, not their height. "
@@ -27,15 +27,21 @@ POPE_NOTE = "F1 of yes-no questions, half of which are to be answered by yes: 67
 
 
 def write_published(study: Study, output: Output) -> None:
-    """Writes `table_3.md` and `table_4.md` if the sweep reproduces them or models were asked the table's own
-    benchmarks, or for Table 4 their mirrors (every model is asked those of Table 3)."""
-    for name, families in FAMILIES.items():
-        asked = study.asked["benchmark"][study.asked["family"].isin(families)].str.lower()
+    """Writes `table_3.md` and, of tuned models, `table_4.md` if the sweep reproduces them or models were asked the
+    table's own benchmarks, or for Table 4 their mirrors (every model is asked those of Table 3)."""
+    for name in TABLES:
+        asked = _of_models(study, name)["benchmark"].str.lower()
         telling = set(_labels(name))
         if name == "Table 3":
             telling -= set(MIRRORS[name])
         if name == study.sweep.reproduces or asked.isin(telling).any():
             output.tables(name.lower().replace(" ", "_"), table_by_benchmark(study, name))
+
+
+def _of_models(study: Study, name: str) -> pd.DataFrame:
+    """The scores of arms that are tuned if the table's models are, and of those that are not otherwise."""
+    arms = [arm for arm, recipe in study.sweep.arms.items() if bool(recipe.sft) == TABLES[name]]
+    return study.scores[study.scores["arm"].isin(arms)]
 
 
 def _labels(name: str) -> dict[str, str]:
@@ -56,8 +62,8 @@ def table_by_benchmark(study: Study, name: str) -> Table:
         labels.append(label)
         models = published.setdefault(shots, {})
         models.setdefault(model, {})[label] = published_cell(number, sources)
-    benchmarks = study.scores["benchmark"].str.lower()
-    asked = study.scores.assign(label=benchmarks.map(_labels(name))).dropna(subset="label")
+    scores = _of_models(study, name)
+    asked = scores.assign(label=scores["benchmark"].str.lower().map(_labels(name))).dropna(subset="label")
     labels += asked["label"].tolist()
     rows = []
     for shots, models in published.items():

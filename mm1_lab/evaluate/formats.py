@@ -5,7 +5,8 @@ A user's own are JSON Lines, or a Python file with a function `read`. A line of 
     {"image": "1.jpg", "question": "What colour is the car?", "answers": ["red"]}
 
 Keys: `image` or `images` (file names; none for questions about text), `question`, `answers` (or `answer`), and
-optionally `choices`, `id`, `kind`, and `solution`: the steps to the answer, which demonstrations show before it.
+optionally `choices` (answers are among them, or their letters), `id`, `kind`, and `solution`: the steps to the answer,
+which demonstrations show before it.
 
 What a published file lacks raises a KeyError or the like, which `read_items` turns into a RequestError with the first
 line of the reader's docstring.
@@ -15,6 +16,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ValidationError
@@ -45,7 +47,7 @@ class Item:
 def read_coco(files: BenchmarkFiles) -> Iterator[Item]:
     """Karpathy's `dataset_coco.json`: {images: [{filename, filepath, cocoid, split, sentences: [{raw}]}]}.
 
-    His split `restval` belongs to training.
+    Those of Flickr30k and Flickr8k have an `imgid` alone. His split `restval` belongs to training.
     """
     split = files.split or "test"
     wanted = ("train", "restval") if split == "train" else (split,)
@@ -55,7 +57,7 @@ def read_coco(files: BenchmarkFiles) -> Iterator[Item]:
             if "filepath" in image:
                 name = f"{image['filepath']}/{name}"
             captions = [sentence["raw"] for sentence in image["sentences"]]
-            yield _captioned(image["cocoid"], name, captions)
+            yield _captioned(image["cocoid"] if "cocoid" in image else image["imgid"], name, captions)
 
 
 def read_nocaps(files: BenchmarkFiles) -> Iterator[Item]:
@@ -193,11 +195,13 @@ def read_jsonl(files: BenchmarkFiles) -> Iterator[Item]:
         for one, several in (("image", "images"), ("answer", "answers")):
             if one in given and several in given:
                 raise RequestError(f"{where}: has both {one!r} and {several!r}; keep one of them")
+        letters = dict(zip(ascii_uppercase, line.choices, strict=False))
+        answers = [text if text in line.choices else letters.get(text, text) for text in line.answers or line.answer]
         yield Item(
             key=line.id or str(number),
             images=line.images or line.image,
             question=line.question,
-            answers=line.answers or line.answer,
+            answers=tuple(answers),
             kind=line.kind,
             choices=line.choices,
             solution=line.solution,
@@ -278,7 +282,10 @@ def format_of(files: BenchmarkFiles) -> Format:
     if name.endswith(".py"):
         return PYTHON
     if name not in FORMATS:
-        raise RequestError(f"there is no benchmark format {name!r}, nor is it a Python file{nearest(name, FORMATS)}")
+        raise RequestError(
+            f"there is no benchmark format {name!r} (others are for lmms-eval with an exported model, see "
+            f"docs/your-own-model.md), nor is it a Python file{nearest(name, FORMATS)}"
+        )
     return FORMATS[name]
 
 

@@ -9,7 +9,7 @@ from string import ascii_uppercase
 from mm1_lab.evaluate.cider import cider
 from mm1_lab.evaluate.content import content, followed
 from mm1_lab.evaluate.questions import Benchmark, Question
-from mm1_lab.evaluate.vqa import exact_match, normalise, textvqa_accuracy, vqa_accuracy
+from mm1_lab.evaluate.vqa import exact_match, normalise, signed, textvqa_accuracy, vqa_accuracy
 
 Metric = Callable[[str, Question, Benchmark], float]
 """Points of a prediction."""
@@ -18,6 +18,8 @@ ANSWER_IS = re.compile("the answer is:?", re.IGNORECASE)
 """In a worked solution, the text after this phrase is the answer; MathVista uses a model to extract it instead."""
 LETTERED = re.compile(r"\(?([A-Za-z])(?:[).:,]+(.*))?", re.DOTALL)
 """A choice's letter (`B`, `(b)`, `B.`), and what follows it (`B. red`)."""
+BEFORE_LETTERS = re.compile(r"(the )?(correct |right )?(answer|option|choice)( is)?:? ", re.IGNORECASE)
+"""What chat models say before a letter; left out where prompts show letters."""
 LETTERED_METRICS = ("choice", "circular")
 """Metrics that count the letter of a choice as its answer."""
 CONSTANT_ANSWERS = 20
@@ -25,7 +27,8 @@ CONSTANT_ANSWERS = 20
 
 
 def choice_accuracy(said: str, question: Question, benchmark: Benchmark) -> float:
-    """100 points if the answer is the letter of a right choice (`B`, `(b)`, `B. red`) or its words, else 0.
+    """100 points if the answer is the letter of a right choice (`B`, `(b)`, `B. red`, `The answer is B.`) or its words,
+    else 0.
 
     Of several lines the first counts: the answer for the order of the choices in the file.
     """
@@ -36,22 +39,29 @@ def choice_accuracy(said: str, question: Question, benchmark: Benchmark) -> floa
 def _chosen(said: str, choices: Sequence[str], lettered: bool) -> str | None:
     """The choice that an answer means, if any.
 
-    `lettered`: the prompt shows letters, so that a letter alone is the choice's letter, even if another choice consists
-    of that letter.
+    `lettered`: the prompt shows letters, so that a letter, alone or before words, is the choice's letter, even if
+    another choice consists of that letter; words that name another letter (`B, C`) mean none.
     """
-    named = None
-    match = LETTERED.fullmatch(said)
-    if match:
-        place = ascii_uppercase.index(match[1].upper())
-        if place < len(choices):
-            named = choices[place]
-            if lettered and not match[2]:
-                return named
-    if said in choices:
-        return said
-    normal = normalise(said)
-    alike = {choice for choice in choices if normal and normalise(choice) == normal}
+    text = BEFORE_LETTERS.sub("", said.strip("* "), count=1) if lettered else said
+    match = LETTERED.fullmatch(text)
+    named = _of_letter(match[1], choices) if match else None
+    if lettered and match and named and not match[2]:
+        return named
+    if text in choices:
+        return text
+    if lettered and match and named:
+        words = match[2].strip()
+        second = LETTERED.fullmatch(words)
+        other = _of_letter(second[1], choices) if second else named
+        return None if other not in (named, None) and signed(words) != signed(named) else named
+    read = signed(text)
+    alike = {choice for choice in choices if read and signed(choice) == read}
     return alike.pop() if len(alike) == 1 else named
+
+
+def _of_letter(letter: str, choices: Sequence[str]) -> str | None:
+    place = ascii_uppercase.index(letter.upper())
+    return choices[place] if place < len(choices) else None
 
 
 def circular_accuracy(said: str, question: Question, benchmark: Benchmark) -> float:

@@ -5,6 +5,7 @@ Questions are ordered by a hash of their ids, and the first ones are asked: 1,00
 
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -25,6 +26,7 @@ from mm1_lab.evaluate.questions import (
     LONGEST_ANSWER,
     LONGEST_CAPTION,
     LONGEST_SOLUTION,
+    SHORTEST_LIMIT,
     Benchmark,
     Question,
     in_blocks,
@@ -37,7 +39,7 @@ from mm1_lab.rows import Family
 Files = TypeVar("Files", bound=BenchmarkFiles)
 
 SCORED_ANEW = {
-    "choice": "letters",  # 0.2.0: likelihoods of letters
+    "choice": "letters",  # 0.2.0: letters and words
     "circular": "letters",
     "vqa": "equal answers",  # 0.3.0: equal answers with blanks around them, and outside of VQAv2 and OK-VQA
     "answer": "solutions: signs",  # 0.3.0: worked solutions, `the answer is: 5` among them; signs count
@@ -51,9 +53,11 @@ PROMPT = "Question: {question} Short answer:"
 Chosen = tuple[list[Item], list[Item], int]
 """The selected questions, the demonstrations, and the number of questions in the files."""
 CHOSEN = TypeAdapter(Chosen)
-CHOSEN_VERSION = 4
-"""Increased when questions or demonstrations are read or chosen differently: selections that were kept before are
-ignored, and models are evaluated again."""
+CHOSEN_VERSION = 5
+"""Increased when questions or demonstrations are read or chosen, or answers limited, differently: selections that were
+kept before are ignored, and models are evaluated again."""
+MARK = re.compile(r"<image( \d+)?>")
+"""Of a picture's place in a text, in LLaVA's and in MMMU's files."""
 
 
 def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Shape = "squeeze") -> BenchmarkConfig:
@@ -196,9 +200,9 @@ def _choose_from_files(config: BenchmarkConfig, settings: EvaluationSettings) ->
 
 def _content(files: BenchmarkFiles, item: Item) -> tuple[object, ...]:
     """What makes an item the same question, whatever its id; equal names in two folders are different images."""
+    paths = [os.path.normpath(os.path.join(files.images, name)) for name in item.images]
     question = " ".join(item.question.split())
-    choices = sorted(item.choices)
-    return files.images if item.images else "", item.images, question, tuple(choices)
+    return tuple(paths), question, tuple(sorted(item.choices))
 
 
 def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:
@@ -230,13 +234,15 @@ def _problem(metric: str, item: Item) -> str:
         return "has half of a character (a lone surrogate); repair it"
     if not item.images and not item.question:
         return "has neither an image nor a question"
+    if mark := MARK.search(item.question):
+        return f"has {mark[0]!r} in its text, but its pictures stand before it, in their order; leave the mark out"
     if len(item.choices) > len(ascii_uppercase):
         return f"has {len(item.choices)} choices, but there are only {len(ascii_uppercase)} letters"
     for answer in item.answers:
         if not answer.strip() and metric in ("exact", "answer", *LETTERED_METRICS):
             return "has an empty answer, so that saying nothing would be right; remove it"
         if item.choices and answer not in item.choices:
-            return f"has the answer {answer!r}, which is not among its choices"
+            return f"has the answer {answer!r}, which is not among its choices; give its words, or its letter"
         if metric == "yes-no" and answer not in ("yes", "no"):
             return f"has the answer {answer!r}, not `yes` or `no`"
         if metric == "answer" and ANSWER_IS.search(answer):
@@ -335,16 +341,17 @@ def build_benchmark(
 
 
 def _new_tokens(config: BenchmarkConfig, questions: list[Question], shown: list[Question], tokenizer: Tokenizer) -> int:
-    """Room for the longest answer or choice, and one token more; at most the limit of its kind of answer."""
+    """Room for the longest answer or choice and one token more, and for `SHORTEST_LIMIT`; at most the limit of its kind
+    of answer."""
     limit = {"cider": LONGEST_CAPTION, "answer": LONGEST_SOLUTION}.get(config.metric, LONGEST_ANSWER)
     if config.metric in ("yes-no", "answer"):  # models answer in sentences where demonstrations do not
         return limit
     longest = 0
     for question in (*questions, *shown):
-        right = question.references if config.metric == "exact" else ()
+        right = () if config.metric == "cider" else question.references
         for text in (question.shown, *right, *question.choices):
             longest = max(longest, len(tokenizer.encode(text)))
-    return min(longest + 1, limit) if longest else limit
+    return min(max(longest + 1, SHORTEST_LIMIT), limit) if longest else limit
 
 
 def _questions(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]) -> list[Question]:

@@ -10,6 +10,8 @@ from mm1_lab.rows import Family
 
 LONGEST_CAPTION, LONGEST_ANSWER, LONGEST_SOLUTION = 48, 24, 256
 """Maximum tokens generated on users' data; references are never truncated for scoring."""
+SHORTEST_LIMIT = 10
+"""Tokens that may be generated at least, so that `red, blue` is not cut to a right `red`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,10 +119,11 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
 
     Unlike in VQA accuracy, `-5` is not `5`, and answers of signs alone (`+`, `<`) are compared as they are.
     """
-    return 100.0 if _signed(prediction) in map(_signed, answers) else 0.0
+    return 100.0 if signed(prediction) in map(signed, answers) else 0.0
 
 
-def _signed(answer: str) -> str:
+def signed(answer: str) -> str:
+    """Normalises an answer, with the minus of a negative number as a word, and signs alone as they are."""
     composed = unicodedata.normalize("NFC", answer)  # an é of two characters is one of one
     printed = "".join(letter if letter.isprintable() else " " for letter in composed)  # as answers are cut
     return normalise(_MINUS.sub("minus ", printed)) or printed.strip()

@@ -63,7 +63,11 @@ def test_a_table_by_benchmark_has_our_arms_above_the_published_rows(tmp_path: Pa
 
     names = {"vqa": "chat-vqa", "text-vqa": "pope-random f1", "relation-vqa": "pope-popular f1", "captions": "MM-Vet"}
     scores = study.scores[study.scores["shots"] == 0].assign(benchmark=lambda rows: rows["benchmark"].map(names))
-    study = replace(study, scores=scores.dropna(subset="benchmark").assign(family="chat"))
+    scores = scores.dropna(subset="benchmark").assign(family="vqa")  # as of a user's own
+    assert published(replace(study, scores=scores), tmp_path) == ["table_3.md"], "models that are not tuned"
+    tuned = {arm: recipe.model_copy(update={"sft": SftRecipe()}) for arm, recipe in study.sweep.arms.items()}
+    manifest = study.manifest.model_copy(update={"sweep": study.sweep.model_copy(update={"arms": tuned})})
+    study = replace(study, manifest=manifest, scores=scores)
     frame = table_by_benchmark(study, "Table 4").frame.set_index("model")
     assert "table_4.md" in published(study, tmp_path)
     assert list(frame.index) == ["base", "captions", *(f"*MM1-{size}-Chat*" for size in SIZES)]

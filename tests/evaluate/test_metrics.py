@@ -90,7 +90,8 @@ def of_choices(answer: str, choices: tuple[str, ...]) -> Question:
         ("-5", ("5", "-5"), "-5"),
         ("+", ("+", "-"), "+"),
         ("-", ("+", "-"), "-"),
-        ("5.", ("5", "-5"), None),  # either
+        ("5.", ("5", "-5"), "5"),
+        ("-5.", ("5", "-5"), "-5"),
         ("A", ("C", "A", "B"), "C"),
         ("(a)", ("C", "A", "B"), "C"),
         ("(b)", ("C", "A", "B"), "A"),
@@ -100,6 +101,12 @@ def of_choices(answer: str, choices: tuple[str, ...]) -> Question:
         ("X", ("X", "Y"), "X"),  # there is no 24th choice
         ("A.M.", ("P.M.", "A.M."), "A.M."),
         ("A. cat", ("cat", "dog"), "cat"),
+        ("A. dog", ("cat", "dog"), "cat"),  # the article counts for nothing among words, but is a letter here
+        ("(B) Cat.", ("cat", "dog"), "dog"),
+        ("B, A", ("cat", "dog"), None),
+        ("B. a", ("c", "a"), "a"),
+        ("The answer is B.", ("cat", "dog"), "dog"),
+        ("**Answer: (b)**", ("cat", "dog"), "dog"),
         ("A big dog", ("cat", "dog"), None),
         ("ß", ("s", "t"), None),
     ],

@@ -243,9 +243,41 @@ def test_no_question_is_among_its_demonstrations(tmp_path: Path) -> None:
     (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows[:4])))
     told = "only 1 demonstrations with answers, other than the questions, but 2"
     refused(told, tmp_path, "m", values)
+    (tmp_path / "all.jsonl").write_text("\n".join(json.dumps({**row, "image": "asked/1.png"}) for row in rows[:4]))
+    refused(told, tmp_path, "m", {**values, "demonstrations": {"questions": "all.jsonl", "images": "."}})
     respelt = [{**row, "question": f" {row['question']}  "} for row in rows[:4]]  # blanks make no other question
     (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, respelt)))
     refused(told, tmp_path, "m", values)
+
+
+def test_karpathys_other_sets_have_no_coco_ids(tmp_path: Path) -> None:
+    values = WRITERS["coco"](tmp_path)
+    path = tmp_path / values["annotations"]
+    ours = built(opened(tmp_path, "coco", values)).questions
+    path.write_text(path.read_text().replace("cocoid", "imgid"))
+    same = built(opened(tmp_path, "coco", values)).questions
+    assert [(one.key, one.references) for one in same] == [(one.key, one.references) for one in ours]
+
+
+def test_a_choice_may_be_named_by_its_letter(tmp_path: Path) -> None:
+    rows = [
+        {"question": "One?", "answer": "B", "choices": ["red", "blue"]},
+        {"question": "Two?", "answer": "B", "choices": ["B", "A"]},
+    ]
+    benchmark = built(own(tmp_path, *rows, metric="choice"), ZERO)
+    assert {one.prompt[10:14]: (one.references, one.shown) for one in benchmark.questions} == {
+        "One?": (("blue",), "B"),
+        "Two?": (("B",), "A"),
+    }
+
+
+def test_an_answer_is_not_cut_to_a_right_one(tmp_path: Path) -> None:
+    """By a limit of the longest answer of the questions that happen to be asked."""
+    tokenizer = bpe_tokenizer(["red, blue"], 270, tmp_path)
+    config = own(tmp_path, {"question": "What?", "answers": ["red"] * 10}, metric="vqa")
+    benchmark = build_benchmark(config, ZERO, tokenizer)
+    said = tokenizer.decode(tokenizer.encode("red, blue")[: benchmark.new_tokens])
+    assert score(benchmark, [said]) == [0.0]
 
 
 def test_a_circular_question_is_asked_in_every_order_of_its_choices(tmp_path: Path) -> None:
@@ -328,7 +360,7 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
         ({"images": "images.zip"}, "images.zip: is not a folder of images; unpack an archive first"),
         ({"demonstrations": {"split": "train"}}, "demonstrations: the format vqav2 needs the key 'questions'"),
         ({"format": "textvqa", "annotations": ""}, "needs the key 'annotations', in place of 'questions'"),
-        ({"format": "vqv"}, "no benchmark format 'vqv', nor is it a Python file; did you mean 'vqav2'"),
+        ({"format": "vqv"}, "no benchmark format 'vqv' .*lmms-eval.* nor is it a Python file; did you mean 'vqav2'"),
         ({"metric": "vqaa"}, "no metric 'vqaa'; did you mean 'vqa'"),
         ({"annotations": other}, r"annotates other questions \(val2015\).*\(val2014\)"),
         ({"annotations": fewer}, r"1 of 3 questions have no annotation \(0, …\)"),
@@ -369,6 +401,8 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
         ([], "holds no questions"),
         ([{"question": "a", "answer": "1", "choices": [*map(str, range(27))]}], "has 27 choices, but there are only"),
         ([{"question": "\ud83d?", "answer": "b"}], "question 1 has half of a character"),
+        ([{"question": "<image>\na", "answer": "b"}], "question 1 has '<image>' in its text, .*; leave the mark out"),
+        ([{"question": "In <image 2>?", "answer": "b"}], "question 1 has '<image 2>' in its text"),
     ],
 )
 def test_own_lines_that_do_not_fit_are_refused(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:

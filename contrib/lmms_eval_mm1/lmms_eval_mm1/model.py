@@ -1,5 +1,6 @@
 """An exported MM1 that answers lmms-eval's requests."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, islice
 from typing import Any
@@ -103,6 +104,9 @@ class ExportedMM1(lmms):
 
     def _inputs(self, texts: list[str], pictures: list[list[Any]]) -> dict[str, torch.Tensor]:
         batch = self._processor(text=texts, images=pictures)
+        longest, read = batch["input_ids"].shape[1], self._model.config.text_config.max_position_embeddings
+        if longest > read:
+            warnings.warn(f"mm1: a prompt of {longest} tokens, where training had {read} at most", stacklevel=2)
         return {name: tensor.to(self._device) for name, tensor in batch.items()}
 
 
