@@ -16,13 +16,15 @@ DEVELOPMENT = (*range(5), *range(200, 205))
 did not pass their gate (results/LOG.md)."""
 CONFIRMATORY = 100
 """The first seed of those never used in development."""
+SEEN = "seen before the claim"
 POWER = 0.8
 MOST_SEEDS = 1000
 """More are never run in practice."""
 
 
-def seed_columns(seeds: Sequence[int], in_world: bool) -> dict[str, object]:
-    """Their number, which, and of which kind; nothing was tuned on seeds of a user's own data, so these are of none."""
+def seed_columns(seeds: Sequence[int], in_world: bool, were_seen: bool = False) -> dict[str, object]:
+    """Their number, which, and of which kind; nothing was tuned on seeds of a user's own data, so these are of none.
+    `were_seen`: whether some had scores before the claim that is judged was written."""
     kinds = set()
     for seed in seeds:
         if seed in DEVELOPMENT:
@@ -32,6 +34,8 @@ def seed_columns(seeds: Sequence[int], in_world: bool) -> dict[str, object]:
     kind = ""
     if kinds and in_world:
         kind = kinds.pop() if len(kinds) == 1 else "mixed"
+    if were_seen:
+        kind = SEEN
     return {"seeds": len(seeds), "seed_list": " ".join(map(str, seeds)), "seeds_are": kind}
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from analysis.seeds import caution
 from analysis.statistics import UNKNOWN, Interval, arm_means, over_questions
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure, Panel, RequestError, Sweep, canonical_json
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
-from mm1_lab.results.summary import rows_of, trial_value
+from mm1_lab.results.summary import benchmark_scores, rows_of, trial_value
 
 Record = Mapping[str, Any]
 """What a finished trial's `record.json` says of it."""
@@ -33,7 +33,26 @@ FAMILIES_APART = {
 """Titles of the families that the means over all benchmarks exclude: probes, or tuned models only."""
 
 
-@dataclass(frozen=True, eq=False)  # cached by identity
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def kept(method: Callable[Concatenate[Study, P], T]) -> Callable[Concatenate[Study, P], T]:
+    """A method that computes its value once for the same arguments; unlike with `functools.cache`, whose values live as
+    long as the process, these go with their study."""
+
+    @wraps(method)
+    def found(study: Study, *args: P.args, **kwargs: P.kwargs) -> T:
+        values = vars(study).setdefault("_kept", {})
+        key = (method.__name__, args, tuple(kwargs.items()))
+        if key not in values:
+            values[key] = method(study, *args, **kwargs)
+        return values[key]
+
+    return found
+
+
+@dataclass(frozen=True, eq=False)
 class Study(Variant):
     """A sweep at one scale, with what its finished trials have come to."""
 
@@ -101,7 +120,7 @@ class Study(Variant):
             records={fingerprint: record for fingerprint, record in self.records.items() if fingerprint in known},
         )
 
-    @cache
+    @kept
     def representative(self, arm: str) -> str:
         """The first arm with scores that has the same trials (by recipe or fingerprint), so that they count once."""
         own = self._trials_of(arm)
@@ -118,7 +137,7 @@ class Study(Variant):
         """The arms with scores, one of those that are the same trials."""
         return [arm for arm in self.scored if self.representative(arm) == arm]
 
-    @cache
+    @kept
     def _trials_of(self, arm: str) -> set[str]:
         found = set(self.trials["fingerprint"][self.trials["arm"] == arm])
         if arm in self.sweep.arms:
@@ -198,20 +217,27 @@ class Study(Variant):
         is_family = self.asked["benchmark"].isin(self.scores["family"].unique())
         return _of_benchmarks(self.asked[~is_family].sort_values("shots", kind="stable"))
 
-    @cache
+    @kept
     def all_values(self, measure: Measure) -> pd.DataFrame:
         """The value of each trial: a row per arm of the sweep, a column per seed; NaN where there is none."""
         trial = ["arm", "seed"]
         if measure.about == "loss":
             of_source = self.held_out[self.held_out["source"] == measure.of]
             values = of_source.set_index(trial)["loss"]
-        else:
+        elif measure == UNPARSED or measure.about == "kind":
             values = trial_value(self.scores, measure, trial)
+        else:
+            values = rows_of(self._by_benchmark, measure).groupby(trial, sort=False, observed=True)["score"].mean()
         table = values.unstack("seed").reindex(index=list(self.sweep.arms), columns=self.seeds).astype(np.float64)
         # arms that are the same trials may have been asked for at different seeds
         return table.groupby(table.index.map(self.representative)).transform("first")
 
-    @cache
+    @cached_property
+    def _by_benchmark(self) -> pd.DataFrame:
+        """A row per trial, benchmark and number of shots, which most measures are means of."""
+        return benchmark_scores(self.scores, ["arm", "seed"])
+
+    @kept
     def trial_values(self, measure: Measure) -> pd.DataFrame:
         """`all_values` of the `distinct` arms."""
         return self.all_values(measure).loc[self.distinct]
@@ -221,13 +247,19 @@ class Study(Variant):
         values = self.all_values(measure).loc[arm].to_numpy(np.float64)
         return values[~np.isnan(values)].tolist()
 
-    @cache
     def asked_unlike(self, arms: frozenset[str], measure: Measure) -> bool:
         """Whether a measure averages other benchmarks in some trials of `arms` than in others, as after a benchmark was
         added to the data and not all arms were evaluated again."""
-        rows = rows_of(self.asked[self.asked["arm"].isin(arms)], measure)
-        of_trials = rows.groupby(["arm", "seed"], observed=True)["benchmark"]
-        return of_trials.agg(frozenset).nunique() > 1
+        asked = self._asked_by_arm(measure)
+        return len(set[frozenset[str]]().union(*(asked.get(arm, ()) for arm in arms))) > 1
+
+    @kept
+    def _asked_by_arm(self, measure: Measure) -> dict[str, set[frozenset[str]]]:
+        """The sets of benchmarks that a measure averages in an arm's trials: one, if they are alike."""
+        found: dict[str, set[frozenset[str]]] = {}
+        for (arm, _), names in rows_of(self.asked, measure).groupby(["arm", "seed"], observed=True)["benchmark"]:
+            found.setdefault(str(arm), set()).add(frozenset(names))
+        return found
 
     def majority(self, measure: Measure) -> float:
         """The score of the best constant answer per kind of question: the mean over trials, as questions differ between
@@ -274,12 +306,12 @@ class Study(Variant):
         """The unit of the intervals of arms' means: seeds if they leave a degree of freedom, otherwise questions."""
         return "seeds" if self.arm_means(self.measures[0]) else "questions"
 
-    @cache
+    @kept
     def arm_means(self, measure: Measure) -> dict[str, Interval]:
         """The mean of each arm but controls, whose variance is another; empty if seeds leave no degree of freedom."""
         return arm_means(self.trial_values(measure).drop(index=self.controls, errors="ignore"))
 
-    @cache
+    @kept
     def mean(self, arm: str, measure: Measure) -> Interval:
         """The mean of an arm with its interval; UNKNOWN without scores. Over seeds, there is no interval for controls
         and unparsed answers, which do not share the residual variance, or if a measure leaves no degree of freedom.
@@ -307,7 +339,7 @@ class Study(Variant):
             return UNKNOWN
         return over_questions(total, own["count"], shots)  # of all arms and measures alike
 
-    @cache
+    @kept
     def _blocks(self, measure: Measure, seeds: tuple[int, ...]) -> tuple[pd.DataFrame, pd.Series[int]]:
         """Mean score and number of answers by arm, benchmark and block; and the numbers of shots of each benchmark."""
         rows = rows_of(self.scores, measure)

@@ -17,11 +17,15 @@ data_mix at smoke: 4 tasks, 0 of 2 trials done before...
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mm1_lab.config import RequestError
+from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.planning.request import load_request as load_sweep
+from mm1_lab.results.manifest import read_trials
 from mm1_lab.results.reading import scores
 
 if TYPE_CHECKING:
@@ -48,15 +52,24 @@ def run(sweep: Request, inline: bool = False, address: str | None = None) -> pd.
     those of earlier runs too, by arm and seed.
 
     `inline`: one stage after another in this process; otherwise with Ray Tune, on the cluster at `address` if given.
-    Failures are printed.
+    Warns of trials that failed; raises RequestError if none is finished.
     """
     from analysis import draw_sweep, sweep_in_short
     from mm1_lab.orchestrate.execution.executor import make_executor
     from mm1_lab.orchestrate.recipe_search import run_request
+    from mm1_lab.orchestrate.status import status_values
 
     sweep.ledger.check_writable()
     with make_executor(inline, address) as executor:
-        run_request(sweep, executor, draw_sweep, sweep_in_short)
+        code = run_request(sweep, executor, draw_sweep, sweep_in_short)
+    if code:
+        told = status_values([(sweep.manifest, read_trials(sweep.folder))], sweep.ledger, ())
+        trials = told["sweeps"][0]["trials"]
+        failed = [f"{one['arm']} / seed {one['seed']}: {one['why']}" for one in trials if one["state"] == "failed"]
+        text = f"{len(failed)} of {counted(len(trials), 'trial')} failed: {'; '.join(failed[:3])}"
+        if not any(one["state"] == "done" for one in trials):
+            raise RequestError(f"{sweep.folder}: {text}")
+        warnings.warn(text, stacklevel=2)
     return scores(sweep.folder)
 
 

@@ -58,6 +58,29 @@ def test_arms_that_do_not_differ_at_the_scale_are_named(again: Place, told: Told
     assert re.search(r"\nfewer tokens are better +not judged: the same trials", output)
 
 
+def test_a_claim_that_was_changed_after_its_scores_is_marked(again: Place, told: Told) -> None:
+    """And another name of an arm is no change."""
+    path = again.folder / "q.yaml"
+    sweep = {"title": "Q", "recipe": "base", "arms": {"base": {}, "few": {"image_tokens": 64}}, "contrasts": [CLAIM]}
+    write(path, sweep)
+    run = ("run", "q.yaml", "--scale", "smoke", "--inline", "--seeds")
+    told(*run, "2")
+    page = again.results / "smoke" / "q" / "contrasts.md"
+    assert "seen before" not in page.read_text()
+
+    path.write_text(re.sub(r"\bfew\b", "thin", path.read_text()))
+    output = told(*run, "1")
+    assert "0 tasks, 1 of 1 trials done before" in output or "nothing ran" in output
+    assert "left the tables" not in output and "after scores" not in output
+    rows = (page.parent / "trials.csv").read_text().split("\n")[1:5]
+    assert [row.split(",")[:2] for row in rows] == [[arm, seed] for seed in "01" for arm in ("base", "thin")]
+
+    path.write_text(path.read_text().replace("greater", "less"))
+    assert "after scores were there, as tables say from now on: 'fewer tokens are better'" in told(*run, "1")
+    assert "| 2, seen before the claim |" in page.read_text()
+    assert "after scores" not in told(*run, "1") and "| 2, seen before the claim |" in page.read_text()
+
+
 def write(path: Path, sweep: dict[str, object]) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(yaml.safe_dump(sweep), encoding="utf-8")

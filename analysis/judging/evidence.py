@@ -25,6 +25,7 @@ from mm1_lab.config import Measure
 ABOVE = 5.0
 """Points by which the interval's lower end must exceed the majority answer (and, of a base, the blind control)."""
 ONE_SEED = "one seed"
+CHANGED = "its claim was written or changed after scores were seen"
 NOTHING_LEARNT = "smoke scale: nothing is learnt"
 SOLUTIONS = Measure("solutions", 0)
 """The benchmarks that are asked after worked solutions, without any."""
@@ -55,6 +56,8 @@ class Evidence:
     """Why it is shown but does not decide."""
     paper: PaperNumber = UNPUBLISHED
     mixes_machines: bool | float = np.nan
+    was_seen: bool = False
+    """Whether the claim was written, or changed, after some of these seeds had scores."""
 
     def p_of(self, statement: str) -> float:
         return self.p.get(statement, np.nan)
@@ -92,7 +95,7 @@ class Evidence:
             "p": min(self.p.values(), default=np.nan),
             "p_supported": self.p_of("supported"),
             "p_contradicted": self.p_of("contradicted"),
-            **seed_columns(self.seeds, self.in_world),
+            **seed_columns(self.seeds, self.in_world, self.was_seen),
             "mixes_machines": self.mixes_machines,
             "paper": self.paper.value,
             "paper_bound": self.paper.bound,
@@ -112,7 +115,10 @@ def of_lessons(study: Study, lessons: Iterable[Lesson], fits: Sequence[Fit] = ()
                 continue
             claims = claims_of(part, lesson, study.sweep, study.scored)
             for claim in claims:
-                found.append(gather(study, claim, lesson.name, number, part.aside))
+                one = gather(study, claim, lesson.name, number, part.aside)
+                if one.was_seen:  # lessons are fixed before the runs
+                    one = replace(one, p={}, p_of_look={}, reason=CHANGED)
+                found.append(one)
             if not claims:
                 reason = misnamed(part, study.sweep) or "no scores"
                 found.append(Evidence(lesson.name, number, reason=reason, aside=part.aside))
@@ -188,6 +194,7 @@ def gather(study: Study, claim: Claim, question: str, part: int = 1, aside: str 
         aside=aside,
         paper=paper_difference(study, claim.weights),
         mixes_machines=mixes_machines(study, (arm for arm, _ in claim.weights)),
+        was_seen=not set(difference.seeds).isdisjoint(study.manifest.seen.get(claim.text, ())),
     )
 
 

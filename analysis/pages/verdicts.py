@@ -11,6 +11,7 @@ from analysis.judging.looks import reached_text
 from analysis.judging.p_values import Verdict
 from analysis.pages.cells import are_losses, cited_in, estimate, paper_cell, references, seeds_cell
 from analysis.pages.notes import remarks
+from analysis.seeds import SEEN
 from analysis.study import Study
 from analysis.table import MISSING, Row, Table
 
@@ -80,6 +81,8 @@ def claims_notes(study: Study, claims: pd.DataFrame) -> list[str]:
         )
     if "questions" in intervals:
         notes.append("At one seed: 95 % intervals over questions, conditional on these models, which give no verdict.")
+    if (claims["seeds_are"] == SEEN).any():
+        notes.append(f"*{SEEN.capitalize()}*: written or changed after scores were there, so that it tests nothing.")
     if looks := reached_text(study):
         notes.append(f"Judged look by look as seeds are added: {looks}. Intervals are those of a single look.")
     if study.cider_measures:

@@ -72,12 +72,13 @@ SET = repeated(
     "PATH=VALUE",
 )
 IN_RESULTS = option("--results", "default: %(default)s", "DIR", type=Path, default=RESULTS)
+DEFAULT_STORE = RESULTS / "store"
 STORE = option(
     "--store",
     "where weights and the index of your data are kept; default: %(default)s",
     "DIR",
     type=Path,
-    default=RESULTS / "store",
+    default=DEFAULT_STORE,
 )
 REQUEST = (SCALE, DATA, SEEDS, SET, IN_RESULTS, STORE)
 ARMS = (SWEEP, ONLY, *REQUEST)
@@ -140,7 +141,8 @@ def executor_of(options: argparse.Namespace, started: float, rounds: bool) -> Ex
     """The executor that the options `EXECUTOR` describe; others as in `make_executor`. Raises RequestError."""
     from mm1_lab.orchestrate.execution.executor import make_executor
 
-    if options.share and options.results != RESULTS and options.store == RESULTS / "store":
+    is_elsewhere = options.results.absolute() != RESULTS.absolute()
+    if options.share and is_elsewhere and options.store is DEFAULT_STORE:  # the object: not one that was named
         raise RequestError(
             "--share with --results needs --store, too: processes find each other's work there, so all name the same"
         )

@@ -121,7 +121,9 @@ def compare(options: argparse.Namespace) -> int:
     remarks = []
     for arm in (options.first, options.second):
         if arm in {*request.sweep.arms, *study.sweep.arms} and study.representative(arm) not in study.scored:
-            command = request.command() if request.sweep.search else request.command("--only", arm)
+            seeds = ",".join(map(str, study.seeds))
+            at_seeds = request.command("--only", arm, "--seeds", seeds if len(study.seeds) > 1 else f"{seeds},")
+            command = request.command() if request.sweep.search else at_seeds
             raise RequestError(f"{folder}: {arm} has no scores yet; run it first: {command}")
         if _has_changed(request, study, arm):
             changed = "the sweep, its data, settings or the version are others now"
@@ -208,6 +210,10 @@ def _results(options: argparse.Namespace) -> Path:
     folder = options.results or RESULTS
     published = here_or_shipped(PUBLISHED)
     if not options.results and published.exists() and not any(RESULTS.glob("*/*/sweep.json")):
+        if any(RESULTS.glob("trials/*/DONE")):
+            raise RequestError(
+                f"{RESULTS}: has finished trials, but no sweep.json; run their sweeps again to find them"
+            )
         print(f"{RESULTS}: no results here; showing the shipped results", flush=True)
         folder = published
     list_variants(folder)

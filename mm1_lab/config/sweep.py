@@ -1,6 +1,7 @@
 """A sweep: a base recipe, named arms (each a small change to it), panels, and contrasts stated before the runs; or a
 search over the fields of its recipe."""
 
+import math
 import os
 from collections.abc import Iterable
 from copy import deepcopy
@@ -89,6 +90,8 @@ def _search(values: Any) -> Any:
     return kind.model_validate(values)
 
 
+MOST_CELLS = 10_000
+"""Of a grid: more would take gigabytes merely to be planned."""
 AnySearch = Annotated[Search | RateSearch, BeforeValidator(_search)]
 
 
@@ -242,7 +245,17 @@ def _changes(file: SweepFile, path: Path) -> dict[str, dict[str, Any]]:
             )
         return {"base": {}}
     changes = dict(file.arms)
+    for name in changes:
+        if name != name.strip() or not name.isprintable() or not name or name.startswith("-"):
+            raise RequestError(
+                f"{path}: the arm {name!r} needs a name without blanks or a hyphen at its ends, on one line"
+            )
     if file.grid:
+        cells = math.prod(map(len, file.grid.values()))
+        if cells > MOST_CELLS:
+            raise RequestError(
+                f"{path}: the grid has {cells:,} cells; at most {MOST_CELLS:,} are run, so leave values out"
+            )
         for cell in product(*file.grid.values()):
             name = " ".join(map(spelt, cell))
             if name in changes:

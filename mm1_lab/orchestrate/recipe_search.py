@@ -176,7 +176,9 @@ class _Search(Rounds):
     def _create_study(self) -> Study:
         import optuna
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(
+            optuna.logging.ERROR
+        )  # it warns of `greenlet`, without which gp is a little slower
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         settings = self.settings
         samplers = optuna.samplers

@@ -3,8 +3,9 @@
 import csv
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -34,6 +35,8 @@ class Manifest(Config):
     shots: tuple[int, ...] = Field(default=(0, 4, 8), min_length=1)
     looks: tuple[int, ...] = ()
     """Numbers of seeds at which a growing study is judged (`run --until-decided`), fixed before the first look."""
+    seen: dict[str, tuple[int, ...]] = Field(default={})
+    """Of claims that were written, or changed, after trials had scores: the seeds of these."""
     file: str = ""
     """The sweep's file, relative to the results folder; empty if it is not known."""
     asked: str = ""
@@ -143,9 +146,14 @@ def row_check(row: TrialRow) -> str:
 
 
 def merge_manifest(
-    folder: Path, manifest: Manifest, trials: Iterable[TrialRow], current: Callable[[TrialRow], bool]
+    folder: Path,
+    manifest: Manifest,
+    trials: Iterable[TrialRow],
+    current: Callable[[TrialRow], bool],
+    has_scores: Callable[[str], bool],
 ) -> list[TrialRow]:
-    """Writes the manifest and its trials; keeps trials of earlier runs that `current` confirms as part of the sweep.
+    """Writes the manifest and its trials; keeps trials of earlier runs that `current` confirms as part of the sweep,
+    also of an arm that has another name now. `has_scores` says it of a trial's fingerprint.
 
     Returns all trials, ordered by seed and then by the sweep's arms. Raises RequestError for other looks at a growing
     study, and for further seeds of it without looks.
@@ -154,29 +162,63 @@ def merge_manifest(
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder.parents[1] / ".lock"):
         rows = {(row.arm, row.seed): row for row in trials}
-        asked = {row.seed for row in rows.values()}
+        seeds = {row.seed for row in rows.values()}
         kept = read_trials(folder)
+        before = read_manifest(folder) if (folder / "sweep.json").exists() else None
+        new_arms = [arm for arm in order if before and arm not in before.sweep.arms]
+        new_names: dict[str, str] = {}
+        lost: list[TrialRow] = []
         for row in kept:
-            if (row.arm, row.seed) not in rows and row.arm in order and current(row):
-                rows[row.arm, row.seed] = row
-        if gone := sum((row.arm, row.seed) not in rows for row in kept):
+            for arm in [row.arm] if row.arm in order else new_arms:
+                own = replace(row, arm=arm)
+                if (arm, row.seed) not in rows and current(own):
+                    rows[arm, row.seed] = own
+                asked = rows.get((arm, row.seed))
+                if asked and (arm == row.arm or asked == own):
+                    new_names[row.arm] = arm
+                    break
+            else:
+                lost.append(row)
+        if lost:
+            arms = ", ".join(dict.fromkeys(row.arm for row in lost))
             print(
-                f"{folder}: {counted(gone, 'trial')} of earlier runs left the tables, as the sweep, its data or the "
-                "version changed; their results stay"
+                f"{folder}: {counted(len(lost), 'trial')} of earlier runs left the tables ({arms}), as the sweep, its "
+                "data or the version changed; their results stay"
             )
         merged = sorted(rows.values(), key=lambda row: (row.seed, order[row.arm]))
-        if (folder / "sweep.json").exists():
-            before = read_manifest(folder)
-            new = asked - {row.seed for row in kept}
+        if before:
+            new = seeds - {row.seed for row in kept}
             if before.looks not in ((), manifest.looks) and (manifest.looks or new):
                 looks = ",".join(map(str, before.looks))
                 raise RequestError(
                     f"{folder}: this study's looks were fixed at {looks} seeds when it started; continue with "
                     f"--until-decided --looks {looks}, or run other seeds and looks with --results elsewhere"
                 )
-            manifest = manifest.model_copy(update={"looks": before.looks or manifest.looks})
+            scored = sorted({row.seed for row in kept if has_scores(row.fingerprint)})
+            seen = _seen(before, manifest, tuple(scored), new_names)
+            manifest = manifest.model_copy(update={"looks": before.looks or manifest.looks, "seen": seen})
+            if new_claims := [claim for claim in seen if claim not in before.seen]:
+                claims = ", ".join(map(repr, new_claims))
+                print(f"{folder}: claimed or changed after scores were there, as tables say from now on: {claims}")
         values = manifest.model_dump(mode="json")
         write_json(folder / "sweep.json", values | {"digest": digest(values)})
         table = [(row.arm, row.seed, row.fingerprint, row_check(row)) for row in merged]
         write_csv(folder / "trials.csv", (*TRIAL_COLUMNS, CHECK), table)
     return merged
+
+
+def _seen(
+    before: Manifest, after: Manifest, seeds: tuple[int, ...], names: Mapping[str, str]
+) -> dict[str, tuple[int, ...]]:
+    """`Manifest.seen` where `before` has been run at these seeds; `names` are those that its arms have now."""
+    earlier = []
+    for contrast in before.sweep.contrasts:
+        sides = [[names.get(arm, arm) for arm in side] for side in contrast.sides]
+        earlier.append((contrast.model_copy(update={"first": "", "second": ""}), sides))
+    seen = {}
+    for contrast in after.sweep.contrasts:
+        now = (contrast.model_copy(update={"first": "", "second": ""}), list(map(list, contrast.sides)))
+        is_new = now not in earlier
+        if own := (seeds if is_new else before.seen.get(contrast.claim, ())):
+            seen[contrast.claim] = own
+    return seen

@@ -75,6 +75,11 @@ def unpacked(results: Path) -> Path:
     """The folder of trials of a results folder, after unpacking those that are only in its packs."""
     trials = results / "trials"
     if not files.is_complete(results):
+        if pack := next(results.glob(f"*/*/{RECORDS}"), None):
+            _tell_once(
+                f"mm1-lab: {pack.parent}: has a pack of trials, but {results / files.DONE} is missing, so it is not "
+                f"read; copy {files.DONE} along with the packs, all of them"
+            )
         return trials
     stamp = trials / STAMP
     state = files.file_digest(results / files.DONE)

@@ -113,10 +113,12 @@ class Training(pl.LightningModule):
         self._unread = []
         for step, loss in enumerate(losses, start=self.global_step + 1 - len(losses)):
             if not math.isfinite(loss):
-                rate = self._optimiser.learning_rate
-                raise Diverged(
-                    f"the loss of step {step} is {loss}; lower learning_rate (it is {rate:g}) or raise warmup_fraction"
-                )
+                remedy = f"lower learning_rate (it is {self._optimiser.learning_rate:g}) or raise warmup_fraction"
+                if step == 1:
+                    remedy = (
+                        "before any update, so look for the cause in the connector, the data or pre-trained weights"
+                    )
+                raise Diverged(f"the loss of step {step} is {loss}; {remedy}")
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
         """Called between the training step and its last backward pass: keeps the gradients of earlier micro-batches."""

@@ -53,6 +53,19 @@ def verdicts(found: dict[str, dict[str, Any]], *names: str) -> dict[str, str]:
     return {name: found[name]["verdict"] for name in names}
 
 
+def test_a_lesson_does_not_rest_on_a_claim_that_was_changed_after_its_scores(data_mix: Sweep) -> None:
+    study = study_of(data_mix, range(3))
+    (lesson,) = [one for one in LESSONS if [part.contrast for part in one.parts] == ["captions lift zero-shot"]]
+    assert judged(study)[lesson.name]["verdict"] != "not judged"
+    changed = with_manifest(study, seen={"captions lift zero-shot": (2,)})
+    found = judged(changed)[lesson.name]
+    reason = "its claim was written or changed after scores were seen"
+    assert (found["verdict"], found["reason"]) == ("not judged", reason)
+    assert found["seeds_are"] == "seen before the claim"
+    at_other_seeds = with_manifest(study, seen={"captions lift zero-shot": (9,)})
+    assert judged(at_other_seeds)[lesson.name]["verdict"] == judged(study)[lesson.name]["verdict"]
+
+
 CONNECTOR = ("resolution before any connector", "image tokens", "connector type", "connector order")
 
 

@@ -38,9 +38,8 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
         record = {"fingerprints": {stage.KIND: stage.fingerprint for stage in trial.evaluation.chain()}}
         ledger.write_scores(trial.fingerprint, scores, {"text": 1.0}, record, training)
         rows.append(TrialRow(trial.arm, trial.seed, trial.fingerprint))
-    merge_manifest(
-        request.folder, Manifest(variant="data_mix", sweep=request.sweep, scale="smoke"), rows, lambda _: True
-    )
+    manifest = Manifest(variant="data_mix", sweep=request.sweep, scale="smoke")
+    merge_manifest(request.folder, manifest, rows, lambda _: True, lambda _: True)
     return ledger
 
 

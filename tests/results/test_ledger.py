@@ -40,7 +40,7 @@ def test_scores_come_back_as_they_were_written_or_are_refused(tmp_path: Path) ->
     ledger = Ledger(tmp_path / "results", tmp_path / "store")
     folder = ledger.results / "smoke" / "data_mix"
     sweep, rows = manifest(tmp_path)
-    merge_manifest(folder, sweep, rows, lambda row: True)
+    merge_manifest(folder, sweep, rows, lambda row: True, lambda _: True)
     write(ledger, rows[1].fingerprint, tmp_path)
     assert list_variants(ledger.results) == [folder]
     variant = read_variant(folder)
@@ -117,9 +117,11 @@ def test_a_later_run_adds_seeds_and_drops_what_the_sweep_no_longer_asks(
     folder = tmp_path / "smoke" / "data_mix"
     sweep, first = manifest(tmp_path)
     _, both = manifest(tmp_path, seeds="2")
-    merge_manifest(folder, sweep, first, lambda row: True)
-    merge_manifest(folder, sweep, [row for row in both if row.seed == 1], lambda row: row.arm != "blind")
-    assert "1 trial of earlier runs left the tables" in capsys.readouterr().out
+    merge_manifest(folder, sweep, first, lambda row: True, lambda _: True)
+    merge_manifest(
+        folder, sweep, [row for row in both if row.seed == 1], lambda row: row.arm != "blind", lambda _: True
+    )
+    assert "1 trial of earlier runs left the tables (blind), as" in capsys.readouterr().out
     assert read_trials(folder) == [row for row in both if (row.arm, row.seed) != ("blind", 0)]
     assert list(read_manifest(folder).sweep.panels["a"].arms) == ["100/0", "66/33", "50/50", "33/66", "0/100"]
     path = folder / "sweep.json"
@@ -155,7 +157,7 @@ def test_a_sweep_without_trials_has_none_done_and_its_command_does_not_invent_a_
 ) -> None:
     folder = tmp_path / "results" / "smoke" / "data_mix"
     sweep, _ = manifest(tmp_path)
-    merge_manifest(folder, sweep, [], lambda row: True)
+    merge_manifest(folder, sweep, [], lambda row: True, lambda _: True)
     assert list(read_variant(folder).done["arm"]) == []
     with pytest.raises(RequestError, match="no trial is finished"):
         read_scores(read_variant(folder))

@@ -41,7 +41,7 @@ def results(tmp_path: Path) -> Path:
             if not ledger.has_scores(row.fingerprint):
                 _write(ledger, row, training)
         manifest = Manifest(variant=name, sweep=request.sweep, scale="smoke")
-        merge_manifest(request.folder, manifest, rows, lambda _: True)
+        merge_manifest(request.folder, manifest, rows, lambda _: True, lambda _: True)
     return results
 
 
@@ -130,7 +130,7 @@ def test_packing_that_ends_in_the_middle_can_be_repeated(
     for folder in sorted(results.glob("smoke/*")):
         row = TrialRow("base", 1, f"new-{folder.name}")
         _write(Ledger(results), row, training)
-        merge_manifest(folder, read_manifest(folder), [row], lambda _: True)
+        merge_manifest(folder, read_manifest(folder), [row], lambda _: True, lambda _: True)
     more = _read(results)
     assert more != before
     if what == "damaged":

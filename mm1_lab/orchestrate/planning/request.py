@@ -235,7 +235,7 @@ class Request:
 
     def write_manifest(self) -> list[TrialRow]:
         """Adds the trials to the sweep's manifest; returns all of its trials, including those of earlier runs."""
-        return merge_manifest(self.folder, self.manifest, self.rows, self._is_current)
+        return merge_manifest(self.folder, self.manifest, self.rows, self._is_current, self.ledger.has_scores)
 
     def _is_found_by_name(self) -> bool:
         try:
