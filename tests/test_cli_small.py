@@ -215,7 +215,7 @@ def test_arms_are_compared_from_anywhere(capsys: Output, here: Path, refused: Re
     error = refused("compare", "data_mix", "captions", "capions-66")
     assert "has no scores; did you mean 'captions-66'?" in error
     Path("data_mix.yaml").write_text("title: T\nrecipe: base\narms: {captions-90: {data_mix: {captions: 9}}}\n")
-    command = "mm1-lab run data_mix.yaml --scale mini --only captions-90"
+    command = "mm1-lab run data_mix.yaml --scale mini --only captions-90 --seeds 0,1"
     error = refused("compare", "data_mix.yaml", "captions", "captions-90")
     assert f"captions-90 has no scores yet; run it first: {command}" in error
     error = refused("compare", "data_mix", "captions", "base", *SMOKE)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mm1_lab import lab, results
+from mm1_lab.config import RequestError
 from tests.conftest import run_python
 
 
@@ -23,6 +24,15 @@ def test_scores_are_of_all_finished_trials() -> None:
     sweep = lab.load_sweep("data_mix", scale="smoke", only=["captions"])
     scores = lab.run(sweep, inline=True)
     assert set(scores["arm"]) == {"base", "captions"} == set(results.scores(sweep.folder)["arm"])
+
+
+@pytest.mark.usefixtures("again", "here")
+def test_trials_that_fail_are_told() -> None:
+    """None of the finished ones is left out for it."""
+    sweep = lab.load_sweep("data_mix", scale="smoke", only=["base"], settings=["learning_rate=2e7", "train.steps=4"])
+    told = r"1 of 1 trial failed: base / seed 0: the loss of step \d+ is nan"
+    with pytest.raises(RequestError, match=told):
+        lab.run(sweep, inline=True)
 
 
 def test_the_package_imports_nothing_until_it_is_asked() -> None:

@@ -131,7 +131,9 @@ def write_growing(results: Path, seeds: int, missing: tuple[str, ...] = ()) -> P
     """Like `growing`, as files."""
     given = {"missing": missing, "lifts": LIFTS, "questions": QUESTIONS}
     folder = write_results(results, SWEEP, ARMS, range(seeds), **given)  # type: ignore[arg-type]
-    merge_manifest(folder, read_manifest(folder).model_copy(update={"looks": LOOKS}), (), lambda row: True)
+    merge_manifest(
+        folder, read_manifest(folder).model_copy(update={"looks": LOOKS}), (), lambda _: True, lambda _: True
+    )
     return folder
 
 
@@ -177,10 +179,10 @@ def test_looks_are_fixed_by_the_first_run(tmp_path: Path) -> None:
     manifest = growing(4).manifest
     folder = tmp_path / "mini" / "own"
     for looks in (LOOKS, (), LOOKS):
-        merge_manifest(folder, manifest.model_copy(update={"looks": looks}), (), lambda row: True)
+        merge_manifest(folder, manifest.model_copy(update={"looks": looks}), (), lambda _: True, lambda _: True)
         assert read_manifest(folder).looks == LOOKS
     with pytest.raises(RequestError, match="looks were fixed at 4,6,8 seeds"):
-        merge_manifest(folder, manifest.model_copy(update={"looks": (5, 10)}), (), lambda row: True)
+        merge_manifest(folder, manifest.model_copy(update={"looks": (5, 10)}), (), lambda _: True, lambda _: True)
 
 
 def test_a_look_is_judged_on_its_own_seeds_whatever_the_folder_has(tmp_path: Path) -> None:

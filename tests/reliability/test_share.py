@@ -192,6 +192,13 @@ def test_an_evaluation_begins_if_it_will_end_or_as_the_first(
     assert [trials_after_a_command() for _ in range(3)] == [0, 1, 2]
 
 
+def test_the_usual_folders_may_be_named(here: Path) -> None:
+    """The default results by their whole path, and the default store of other results."""
+    alone = ("--share", "--minutes", "0.001")
+    assert main([*RUN, *alone, "--results", str(here / "results" / "local")]) == 0
+    assert main([*RUN, *alone, "--results", "elsewhere", "--store", "results/local/store"]) == 0
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

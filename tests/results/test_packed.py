@@ -210,6 +210,16 @@ def test_a_pack_of_another_version_is_refused_in_one_line(results: Path, refused
         assert f"{path}: written with results schema 2, this version reads 3" in refused(*command)
 
 
+def test_packs_that_were_copied_without_the_list_of_them_are_told(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack(results)
+    shutil.rmtree(results / "trials")
+    (results / files.DONE).unlink()
+    read_variant(next(results.glob("smoke/*")))
+    assert f"has a pack of trials, but {results / files.DONE} is missing, so it is not read" in capsys.readouterr().err
+
+
 def test_two_processes_and_a_kill_leave_whole_trials(results: Path) -> None:
     before = _read(results)
     pack(results)
