@@ -58,12 +58,6 @@ def test_a_file_of_exact_points_gives_eq_1_back(capsys: pytest.CaptureFixture[st
     assert list(rows["left_out_prediction"]) == pytest.approx(list(rows["optimum"]), rel=1e-4)
 
 
-def test_what_only_a_search_has_is_refused_with_a_file(refused: Refused) -> None:
-    write_csv(Path("results.csv"), exact_rows())
-    for option, value in (("--sizes", "9M"), ("--seeds", "3")):
-        assert f"{option} is for a search" in refused("fit-lr-law", "--from", "results.csv", option, value)
-
-
 def test_a_spreadsheets_separators_are_read() -> None:
     for separator in (";", "\t"):
         lines = [separator.join(map(str, row)) for row in [("params", "learning_rate", "score"), *exact_rows()]]
