@@ -15,6 +15,7 @@ import yaml
 
 from mm1_lab.cli import main
 from mm1_lab.config import WORLD_DATA, BenchmarkConfig, Measure, load_sweep
+from mm1_lab.data.shards.datafile import DataFile
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.processes import interrupts_blocked
 from tests.analysis.results_folder import write_results
@@ -222,6 +223,12 @@ def test_arms_are_compared_from_anywhere(capsys: Output, here: Path, refused: Re
     error = refused("compare", "data_mix", "captions", "base", *SMOKE)
     assert "it has results at mini: add --scale mini" in error
     assert "run the sweep first" in refused("compare", "encoder_scratch", "scratch", "base")
+
+
+def test_a_project_of_one_s_own_has_a_data_file_that_can_be_read(tmp_path: Path) -> None:
+    """Its sweep is run by the test of the tutorial."""
+    assert main(["init", str(tmp_path / "mine")]) == 0
+    assert DataFile.read(tmp_path / "mine" / "data.yaml").named().keys() == {"captions", "interleaved", "text"}
 
 
 @pytest.mark.usefixtures("here")

@@ -4,16 +4,15 @@ import json
 
 import pytest
 
-from mm1_lab.evaluate import run as evaluating
 from tests.conftest import Place, Told, change
 
 COMMAND = ("fit-lr-law", "--inline", "--scale", "smoke", "--sizes", "9M,85M,302M")
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_documents")
 def test_from_nothing_to_a_figure_and_again(place: Place, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place.folder)
-    monkeypatch.setattr(evaluating, "DOCUMENTS", 8)
     change(place.folder / "sweeps" / "lr_law.yaml", "rates: 5", "rates: 3")
     change(place.folder / "sweeps" / "lr_law.yaml", "extensions: 3", "extensions: 0")
     scale = place.folder / "sweeps" / "scales" / "smoke.yaml"

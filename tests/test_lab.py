@@ -50,6 +50,7 @@ def lab(encoder: Path, decoder: Path, *more: str) -> Scale:
     return load_scale("lab", SWEEPS / "scales", settings=shrunk(encoder, decoder, *more))
 
 
+@pytest.mark.usefixtures("few_documents")
 def test_a_trial_runs_on_pretrained_models(models: Path, tmp_path: Path) -> None:
     """Two towers and a decoder, all of which train; tests/test_export.py: on one tower."""
     scale = lab(models / "dinov2", models / "gemma3")
