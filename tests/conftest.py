@@ -253,6 +253,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def few_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer are held out for what this process evaluates."""
+    monkeypatch.setattr("mm1_lab.evaluate.run.DOCUMENTS", 8)
+
+
 Refused = Callable[..., str]
 
 

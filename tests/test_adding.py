@@ -1,6 +1,5 @@
 """What docs/architecture.md says one may add, added through the public tables, without a change of the library."""
 
-import argparse
 import json
 import os
 import re
@@ -19,8 +18,7 @@ from transformers import PreTrainedModel, ViTConfig, ViTModel
 from analysis import paper
 from analysis.judging.claims import known_lessons, load_lessons
 from analysis.redraw import draw
-from mm1_lab import cli, commands
-from mm1_lab.commands import common
+from mm1_lab import cli
 from mm1_lab.config import DecoderStage, EvaluationSettings, Pretrained, RequestError, Stage
 from mm1_lab.config.size import Parameters, Size
 from mm1_lab.data.shards.datafile import DataFile
@@ -184,8 +182,6 @@ def test_a_family_of_encoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     model.save_pretrained(tmp_path)
     values = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(values), encoding="utf-8")
-    with pytest.raises(RequestError, match="family 'vit' are not supported"):
-        read_encoder(Pretrained(weights=str(tmp_path)))
     family = EncoderFamily("ViTModel", "layernorm", "embeddings.position_embeddings", leading=1)
     monkeypatch.setitem(pretrained.ENCODERS, "vit", family)
     described = read_encoder(Pretrained(weights=str(tmp_path)))
@@ -250,19 +246,3 @@ def test_the_table_names_files_that_are_there() -> None:
     rows = [line.split("|") for line in text.partition("## To add")[2].splitlines() if line.startswith("| a")]
     tests = {name for row in rows for name in re.findall("`(.+?)`", row[3])}
     assert len(rows) >= 8 and all((REPOSITORY / name).exists() for name in tests)
-
-
-def test_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(common, "COMMANDS", dict(common.COMMANDS))
-    monkeypatch.setattr(commands, "COMMANDS", common.COMMANDS)
-
-    @common.command("--seeds 3", common.SEEDS)
-    def say_seeds(given: argparse.Namespace) -> int:
-        """Say which seeds."""
-        print(f"seeds {given.seeds}")
-        return 0
-
-    assert cli.main(["say-seeds", "--seeds", "4"]) == 0
-    assert capsys.readouterr().out == "seeds 4\n"
-    cli.make_parser().print_help()
-    assert re.search(r"say-seeds +say which seeds", capsys.readouterr().out)

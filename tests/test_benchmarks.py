@@ -18,12 +18,6 @@ SETTINGS = ("evaluate.questions=8", "train.lr_multipliers={encoder: 0.5}")
 TINY = Amounts(1, "smoke", SETTINGS, warmup_steps=1, steps=2, trials=2, seeds=1, most_seeds=3)
 
 
-@pytest.fixture
-def few_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer are held out."""
-    monkeypatch.setattr("mm1_lab.evaluate.run.DOCUMENTS", 8)
-
-
 def assert_sane(rows: list[Row], count: int) -> None:
     assert len(rows) == count
     assert all(isfinite(row.ours) and isfinite(row.reference) for row in rows)

@@ -15,6 +15,7 @@ import yaml
 
 from mm1_lab.cli import main
 from mm1_lab.config import WORLD_DATA, BenchmarkConfig, Measure, load_sweep
+from mm1_lab.data.shards.datafile import DataFile
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.processes import interrupts_blocked
 from tests.analysis.results_folder import write_results
@@ -52,6 +53,17 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("show-data", "--out", "."), "--out .: name a file that ends in .png"),
         (("--debug", "plan", "data_mix"), "options come after the command: mm1-lab COMMAND --debug"),
         (("plan", "data_mix", "--results", LONG), "File name too long"),
+        (("init", "file"), "file: already exists; give a new folder"),
+        (("fit-lr-law", *SMOKE, "--sizes", "9M,85M"), "--sizes 9M,85M: fitting a law with its uncertainty needs three"),
+        (("fit-lr-law", *SMOKE, "--sizes", "9M,85M,1.2b"), "this scale has no decoder of '1.2b'; did you mean '1.2B'?"),
+        (("fit-lr-law", *SMOKE, "--predict", "31B"), "--predict: this scale has no decoder of '31B'"),
+        (("fit-lr-law", *SMOKE, "--lower-is-better"), "--lower-is-better needs --from"),
+        (("fit-lr-law", "--share", "--results", "mine"), "--share with --results needs --store"),
+        (("fit-lr-law", "--minutes", "5"), "--minutes needs --share"),
+        (("fit-lr-law", "--from", "runs.csv"), "--from runs.csv: there is no such file"),
+        (("fit-lr-law", "--from", "file", "--sizes", "9M"), "--sizes is for a search; with --from"),
+        (("fit-lr-law", "--from", "file", "--seeds", "3"), "--seeds is for a search; with --from"),
+        (("run", "data_mix", *SMOKE, "--set", "workers={85M: 9}"), "decoder has 2 rows per batch, too few for the 9"),
     ],
 )
 def test_a_wrong_word_gets_one_line(words: tuple[str, ...], said: str, here: Path, refused: Refused) -> None:
@@ -186,14 +198,6 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(capsys: O
         assert {words for words in every if not asked.why_no_value(Measure.parse(words))} == known
 
 
-@pytest.mark.usefixtures("here")
-@pytest.mark.parametrize("command", ["plan", "run"])
-def test_more_workers_than_rows_are_refused_before_anything_is_written(refused: Refused, command: str) -> None:
-    error = refused(command, "data_mix", "--only", "captions", "--set", "workers={85M: 9}", *SMOKE)
-    assert "captions / seed 0: workers: decoder has 2 rows per batch, too few for the 9 workers of 85M" in error
-    assert not list(Path().rglob("sweep.json"))
-
-
 def test_arms_are_compared_from_anywhere(capsys: Output, here: Path, refused: Refused) -> None:
     """Where there are no results, of the committed ones."""
     scores = pd.read_csv(REPOSITORY / "results/study/mini/data_mix/scores.csv")
@@ -223,17 +227,10 @@ def test_arms_are_compared_from_anywhere(capsys: Output, here: Path, refused: Re
     assert "run the sweep first" in refused("compare", "encoder_scratch", "scratch", "base")
 
 
-def test_a_project_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
-    folder = tmp_path / "mine"
-    assert main(["init", str(folder)]) == 0
-    sweep = load_sweep(folder / "sweeps" / "my_question.yaml")
-    assert set(sweep.arms) == {"base", "less-text", "more-text"} and sweep.contrasts
-    assert set(yaml.safe_load((folder / "data.yaml").read_text())) == {"captions", "interleaved", "text", "tokenizer"}
-    monkeypatch.chdir(folder)
-    assert main(["plan", "my_question", *SMOKE]) == 0
-    assert "my_question at smoke: 3 trials" in capsys.readouterr().out
-    assert main(["init", str(folder)]) == 2
-    assert "already exists" in capsys.readouterr().err
+def test_a_project_of_one_s_own_has_a_data_file_that_can_be_read(tmp_path: Path) -> None:
+    """Its sweep is run by the test of the tutorial."""
+    assert main(["init", str(tmp_path / "mine")]) == 0
+    assert DataFile.read(tmp_path / "mine" / "data.yaml").named().keys() == {"captions", "interleaved", "text"}
 
 
 @pytest.mark.usefixtures("here")
@@ -248,26 +245,11 @@ def test_a_sweep_may_lie_anywhere_and_begin_from_the_package_s_recipes(capsys: O
     assert error == "mm1-lab: my_question.yaml: there is no recipe 'bse'; did you mean 'base'?\n"
 
 
-def test_an_installed_package_has_the_committed_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is drawn of it is drawn here, not among the package's files."""
-    shipped, here = tmp_path / "package", tmp_path / "here"
-    folder = shipped / "results" / "study" / "mini" / "data_mix"
-    folder.mkdir(parents=True)
-    (folder / "sweep.json").touch()
-    here.mkdir()
-    monkeypatch.chdir(here)
-    monkeypatch.setattr("mm1_lab.files.SHIPPED", shipped)
-    synced = []
-    monkeypatch.setattr("analysis.redraw.draw", lambda results, out, **_: synced.append(out) or [out])
-    assert main(["report"]) == 0
-    assert synced == [Path("results/local/study")] and not Path("results").exists(), "nothing is copied"
-    logger = "mm1_lab.orchestrate.tracking.mlflow_logger"
-    monkeypatch.setattr(f"{logger}.sync_all", lambda folders, _: synced.extend(folders) or [])
-    assert main(["sync-mlflow"]) == 0
-    assert synced[1:] == [folder]
-    part = shipped / "results" / "parts" / "damaged"
+def test_a_damaged_part_of_the_package_is_told(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = here / "package" / "results" / "parts" / "damaged"
     part.mkdir(parents=True)
     (part / "DONE").write_text("{", encoding="utf-8")
+    monkeypatch.setattr("mm1_lab.files.SHIPPED", here / "package")
     assert main(["verify"]) == 1
 
 

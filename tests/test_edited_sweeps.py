@@ -12,7 +12,7 @@ CLAIM = {"claim": "fewer tokens are better", "first": "few", "second": "base", "
 
 
 @pytest.fixture(autouse=True)
-def inside(again: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def inside(again: Place, few_documents: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(again.folder)
 
 

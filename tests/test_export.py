@@ -273,6 +273,7 @@ arms:
 """
 
 
+@pytest.mark.usefixtures("few_documents")
 def test_a_tuned_model_reads_the_turns_of_training_and_ends_its_answers_by_itself(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -392,6 +393,7 @@ def test_what_cannot_be_exported(place: Path, monkeypatch: pytest.MonkeyPatch, r
     assert ".: already exists" in refused(*export, "--results", str(results), "--store", str(results / "store"), ".")
 
 
+@pytest.mark.usefixtures("few_documents")
 def test_the_whole_way_of_a_user(tmp_path: Path, finished: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """CLIP and Llama from folders, own shards and benchmarks, lab's settings: trained, evaluated, exported, loaded."""
     results = make_place(tmp_path).results

@@ -1,20 +1,18 @@
 """The learning-rate law as a user asks for it, at smoke scale."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-from mm1_lab.evaluate import run as evaluating
-from tests.conftest import Place, Refused, Told, change
+from tests.conftest import Place, Told, change
 
 COMMAND = ("fit-lr-law", "--share", "--scale", "smoke", "--sizes", "9M,85M,302M")
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_documents")
 def test_from_nothing_to_a_figure_and_again(place: Place, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place.folder)
-    monkeypatch.setattr(evaluating, "DOCUMENTS", 8)
     change(place.folder / "sweeps" / "lr_law.yaml", "rates: 5", "rates: 3")
     change(place.folder / "sweeps" / "lr_law.yaml", "extensions: 3", "extensions: 0")
     scale = place.folder / "sweeps" / "scales" / "smoke.yaml"
@@ -37,21 +35,3 @@ def test_from_nothing_to_a_figure_and_again(place: Place, told: Told, monkeypatc
     assert (folder / "points.csv").read_bytes() == first
     assert "9 done, 0 missing, 0 failed" in told("status")
     assert "smoke/lr_law: " in told("figures")
-
-
-@pytest.mark.parametrize(
-    ("options", "fragments"),
-    [
-        (["--sizes", "9M,85M"], ["--sizes 9M,85M", "three sizes or more"]),
-        (["--sizes", "9M,85M,1.2b"], ["--sizes", "no decoder of '1.2b'; did you mean '1.2B'?"]),
-        (["--predict", "31B"], ["--predict", "no decoder of '31B'"]),
-        (["--lower-is-better"], ["--from"]),
-        (["--share", "--results", "mine"], ["--share with --results needs --store"]),
-        (["--minutes", "5"], ["--minutes needs --share"]),
-        (["--from", "runs.csv"], ["--from runs.csv: there is no such file"]),
-    ],
-)
-def test_wrong_requests(options: list[str], fragments: list[str], here: Path, refused: Refused) -> None:
-    error = refused("fit-lr-law", "--scale", "smoke", *options)
-    assert all(fragment in error for fragment in fragments), error
-    assert not (here / "results").exists()

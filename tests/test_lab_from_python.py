@@ -7,23 +7,20 @@ import pytest
 
 from mm1_lab import lab, results
 from mm1_lab.config import RequestError
-from tests.conftest import run_python
+from tests.conftest import Place, run_python
 
 
 @pytest.mark.slow
-def test_the_examples_run(place, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.usefixtures("few_documents")
+def test_the_examples_run_and_scores_are_of_all_finished_trials(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of an arm that was not asked for."""
     monkeypatch.chdir(place.folder)
     found = doctest.testmod(lab, verbose=False)
     assert found.attempted >= 7 and found.failed == 0
     assert set(lab.plan(lab.load_sweep("data_mix", scale="smoke", only=["base"]))["state"]) == {"done"}
-
-
-@pytest.mark.usefixtures("again", "here")
-def test_scores_are_of_all_finished_trials() -> None:
-    """Also of an arm that was not asked for."""
-    sweep = lab.load_sweep("data_mix", scale="smoke", only=["captions"])
-    scores = lab.run(sweep, inline=True)
-    assert set(scores["arm"]) == {"base", "captions"} == set(results.scores(sweep.folder)["arm"])
+    captions = lab.load_sweep("data_mix", scale="smoke", only=["captions"])
+    scores = lab.run(captions, inline=True)
+    assert set(scores["arm"]) == {"base", "captions"} == set(results.scores(captions.folder)["arm"])
 
 
 @pytest.mark.usefixtures("again", "here")

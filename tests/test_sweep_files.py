@@ -37,10 +37,10 @@ NEED_WEIGHTS = ("encoder", "encoder_scratch", "final_chat", "final_models")
 """They ask how an encoder is pre-trained, so where encoders come ready-made each arm must name its own."""
 
 
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*SWEEPS, *LAB_SWEEPS], ids=lambda path: path.stem)
 def test_a_sweep_resolves_at_lab(path: Path) -> None:
     """At the other scales: tests/config/test_resolved.py."""
-    sweep, numbers = load_sweep(path), load_scale("lab", FOLDER / "scales")
+    sweep, numbers = load_sweep(path), find_scale("lab", sweeps=path.parent)
     if path.stem in NEED_WEIGHTS:
         with pytest.raises(RequestError, match=r"already pre-trained .* give this arm other|no encoder 'AIM-600M'"):
             resolve_sweep(sweep, numbers, (0, 1), WORLD_DATA, ModelsFromOutside())
@@ -48,14 +48,8 @@ def test_a_sweep_resolves_at_lab(path: Path) -> None:
     trials = resolve_sweep(sweep, numbers, (0, 1), WORLD_DATA, ModelsFromOutside())
     assert [(trial.arm, trial.seed) for trial in trials] == [(arm, seed) for seed in (0, 1) for arm in sweep.arms]
     recipes = {str(recipe) for recipe in sweep.arms.values()}
+    assert path not in LAB_SWEEPS or len(recipes) == len(sweep.arms)
     assert len({trial.fingerprint for trial in trials}) == 2 * len(recipes)
-
-
-@pytest.mark.parametrize("path", LAB_SWEEPS, ids=lambda path: path.stem)
-def test_a_sweep_of_models_that_exist_resolves_at_lab(path: Path) -> None:
-    sweep, numbers = load_sweep(path), find_scale("lab", sweeps=path.parent)
-    trials = resolve_sweep(sweep, numbers, (0,), WORLD_DATA, ModelsFromOutside())
-    assert len({trial.fingerprint for trial in trials}) == len(sweep.arms)
 
 
 @pytest.mark.parametrize("path", [*SWEEPS, *LAB_SWEEPS], ids=lambda path: path.stem)

@@ -64,6 +64,7 @@ def test_every_command_of_the_first_hour_works(again: Place) -> None:
     assert "-0.3" in told["A learning-rate law from a table: fit-lr-law"].replace("−", "-"), "the law's slope"
 
 
+@pytest.mark.usefixtures("few_documents")
 def test_the_notebook_runs(again: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder of which the scale asks fewer questions, without examples."""
     from matplotlib.figure import Figure

@@ -16,7 +16,7 @@ from analysis.judging.claims import load_lessons
 from analysis.judging.difference import Difference
 from analysis.judging.evidence import of_lessons
 from analysis.judging.p_values import p_values
-from analysis.judging.verdicts import judge_contrasts, parts_frame
+from analysis.judging.verdicts import judge_contrasts
 from analysis.output import Output
 from analysis.pages.axes import draw_axes, drawn_levels, level_rows, what_mattered
 from analysis.pages.claims_figure import draw_claims, is_drawn
@@ -259,15 +259,6 @@ def test_a_changed_sweep_shows_no_numbers_of_the_paper_s_and_cites_none(data_mix
 
 
 LIFTS = Contrast(claim="captions lift", first="captions", second="base", measure="0-shot", expect="greater")
-
-
-def test_seeds_of_own_data_are_nobodys_development_seeds(small_mix: Sweep) -> None:
-    sweep = small_mix.model_copy(update={"contrasts": (LIFTS,)})
-    study = study_of(sweep, (0, 1), questions=8, arms=("base", "captions", "interleaved"))
-    for each, kind, named in ((study, "development", "development seeds"), (of_own_data(study), "", "seeds")):
-        assert set(judge_contrasts(each)["seeds_are"]) == {kind}
-        assert set(parts_frame(of_lessons(each, load_lessons()))["seeds_are"].dropna()) == {kind}
-        assert compare_table(each, "base", "captions").notes[0].startswith(f"Points, {named} 0 and 1;")
 
 
 def test_each_level_of_an_axis_is_compared_with_the_base_s_and_controls_stand_apart(mix_study: Study) -> None:

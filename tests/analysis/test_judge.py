@@ -268,13 +268,6 @@ def test_a_look_at_equal_differences_decides_nothing(paired: bool) -> None:
     assert claim["verdict"] == "undecided" and claim["difference"] < 0
 
 
-def test_a_seed_of_one_arm_takes_no_benchmark_from_the_others() -> None:
-    frames = [table({"a": [50, 51, 52], "b": [54, 54, 56]}, benchmark=name) for name in "xy"]
-    extra = pd.DataFrame([{"arm": "a", "seed": 9, "score": 90.0, "benchmark": "x"}])
-    with_extra, without = (judge(pd.concat(some)).claims[0] for some in ([*frames, extra], frames))
-    assert with_extra["difference"] == without["difference"] and with_extra["seeds"] == 3
-
-
 def test_one_run_of_each_arm_gives_no_verdict_but_what_luck_is_worth() -> None:
     arms = {"a1": [0.9979, 0.9984, 0.9971], "b2": [0.9932], "c3": [1.0050], "d4": [0.0]}
     frame = table(arms).drop(columns="seed").rename(columns={"arm": "commit", "score": "val_bpb"})
@@ -301,21 +294,25 @@ def test_one_run_of_each_arm_is_compared_over_questions_each_of_which_counts_onc
         assert other[name] == (once[name] if name == "interval_over" else pytest.approx(once[name])), name
 
 
-def test_without_a_seed_or_a_question_in_common_nothing_is_judged() -> None:
+def test_without_a_seed_or_a_question_in_common_nothing_is_judged(tmp_path: Path) -> None:
     seeds = pd.concat([table({"a": [1, 2]}), table({"b": [3, 4]}).assign(seed=[7, 8])])
     benchmarks = pd.concat([table({"a": [1, 2]}, benchmark="x"), table({"b": [3, 4]}, benchmark="y")])
     for frame, reason in ((seeds, "no seed in common"), (benchmarks, "no question in common")):
-        (claim,) = judge(frame).claims
+        (claim,) = (judgement := judge(frame)).claims
         assert claim["verdict"] == "not judged" and claim["reason"].startswith(reason)
+        with pytest.raises(RequestError, match="--figure: no claim has a difference to draw"):
+            draw_judgement(judgement, tmp_path / "plot.png")
 
 
 def test_a_seed_that_one_arm_alone_has_takes_nothing_from_the_others() -> None:
-    """It may have a benchmark that no other seed has."""
-    shared = table({"a": [50, 50.5, 49.8], "b": [55, 55.9, 54.9]}, benchmark="vqa")
-    for arm in "bc":
-        later = pd.concat([table({arm: [55]}, benchmark=name).assign(seed=5) for name in ("vqa", "coco")])
-        (claim,) = judge(pd.concat([shared, later]), [{"first": "b", "second": "a"}]).claims
+    """It may lack one of their benchmarks, or have one that no other seed has."""
+    scores = {"a": [50, 50.5, 49.8], "b": [55, 55.9, 54.9]}
+    shared = [table(scores, benchmark=name) for name in ("vqa", "gqa")]
+    for arm, benchmarks in (("a", ["vqa"]), ("b", ["vqa", "gqa", "coco"]), ("c", ["vqa", "gqa", "coco"])):
+        later = [table({arm: [90]}, benchmark=name).assign(seed=5) for name in benchmarks]
+        (claim,) = judge(pd.concat([*shared, *later]), [{"first": "b", "second": "a"}]).claims
         assert (claim["seeds"], claim["verdict"]) == (3, "supported"), arm
+        assert claim["difference"] == pytest.approx(np.mean(scores["b"]) - np.mean(scores["a"])), arm
 
 
 def test_seeds_needed_of_single_runs_are_by_the_spread_of_what_is_claimed() -> None:
@@ -470,22 +467,15 @@ def test_a_broken_line_of_questions_is_told_by_its_file_and_number(line: str, to
         judge(tmp_path / "logs")
 
 
-def test_rows_of_a_figure_name_their_measures_and_that_intervals_are_not_corrected(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_of_a_figure_name_their_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = [table({"a": [50, 51, 52], "b": [54, 54, 56]}, benchmark=name) for name in ("vqa", "gqa")]
     drawn = []
     monkeypatch.setattr("analysis.style.save", lambda figure, path: drawn.append(figure))
-    measures = ["vqa", "gqa", "average"]
-    for chosen in (measures, measures[2:]):
-        claims = [{"first": "b", "second": "a", "measure": measure} for measure in chosen]
-        draw_judgement(judge(pd.concat(frames), claims), tmp_path / "plot.png")
-    several, one = drawn
-    labels = [label.get_text() for label in several.axes[0].get_yticklabels()]
-    assert labels == ["b − a, vqa", "b − a, gqa", "b − a, average"]
-    assert "corrected for the number of claims (Holm)" in several.get_supxlabel()
-    assert [label.get_text() for label in one.axes[0].get_yticklabels()] == ["b − a"]
-    assert "Holm" not in one.get_supxlabel()
+    claims = [{"first": "b", "second": "a", "measure": measure} for measure in ("vqa", "average")]
+    for chosen in (claims, claims[1:]):
+        draw_judgement(judge(pd.concat(frames), chosen), tmp_path / "plot.png")
+    labels = [[label.get_text() for label in figure.axes[0].get_yticklabels()] for figure in drawn]
+    assert labels == [["b − a, vqa", "b − a, average"], ["b − a"]]
 
 
 WRONG = [

@@ -58,17 +58,14 @@ def test_a_file_of_exact_points_gives_eq_1_back(capsys: pytest.CaptureFixture[st
     assert list(rows["left_out_prediction"]) == pytest.approx(list(rows["optimum"]), rel=1e-4)
 
 
-def test_what_only_a_search_has_is_refused_with_a_file(refused: Refused) -> None:
-    write_csv(Path("results.csv"), exact_rows())
-    for option, value in (("--sizes", "9M"), ("--seeds", "3")):
-        assert f"{option} is for a search" in refused("fit-lr-law", "--from", "results.csv", option, value)
-
-
-def test_a_spreadsheets_separators_are_read() -> None:
+def test_a_spreadsheets_separators_and_spellings_of_a_seed_are_read() -> None:
     for separator in (";", "\t"):
         lines = [separator.join(map(str, row)) for row in [("params", "learning_rate", "score"), *exact_rows()]]
         Path("results.csv").write_text("\r\n".join(lines), encoding="utf-8-sig", newline="")
         assert len(read_runs(Path("results.csv"), False).points) == len(exact_rows())
+    rows = [(n, rate, score, ("1", "1 ", "1.0")[place % 3]) for place, (n, rate, score) in enumerate(exact_rows())]
+    write_csv(Path("results.csv"), rows, WITH_SEED)
+    assert set(read_runs(Path("results.csv"), False).points["seed"]) == {0}
 
 
 def test_sizes_alike_to_three_digits_are_fitted_apart(undrawn: None) -> None:
@@ -119,12 +116,6 @@ def test_a_verdict_takes_three_seeds(undrawn: None, capsys: pytest.CaptureFixtur
         output = capsys.readouterr().out
         assert ("No verdict: it takes 3 seeds per rate" in output) == (seeds < 3)
         assert ("The optimum falls with size" in output) == (seeds == 3)
-
-
-def test_a_seed_is_one_however_it_is_spelt() -> None:
-    rows = [(n, rate, score, ("1", "1 ", "1.0")[place % 3]) for place, (n, rate, score) in enumerate(exact_rows())]
-    write_csv(Path("results.csv"), rows, WITH_SEED)
-    assert set(read_runs(Path("results.csv"), False).points["seed"]) == {0}
 
 
 def test_failed_runs_and_spellings(undrawn: None) -> None:

@@ -12,7 +12,6 @@ from analysis.judging.claims import Lesson, claim_of
 from analysis.judging.evidence import of_lessons
 from analysis.judging.looks import open_arms, question_status, reached_text
 from analysis.judging.sequential import over_looks
-from analysis.pages.verdicts import looks_note
 from analysis.study import Study, read_study
 from mm1_lab.commands.common import parse_looks
 from mm1_lab.config import Contrast, Recipe, RequestError, Sweep
@@ -115,16 +114,6 @@ def test_a_lesson_that_one_part_may_contradict_is_not_given_up_for_another() -> 
     parts = [{"contrast": claim.claim} for claim in sweep.contrasts]
     (line,), arms = question_status(study, [lesson_of(*parts)])
     assert line.startswith("ours: open, a chance of") and arms == ["base", "little", "none"]
-
-
-def test_the_look_that_was_reached_is_told_beside_the_lessons() -> None:
-    assert reached_text(with_manifest(growing(3), looks=())) == ""
-    assert reached_text(growing(3)).startswith("before the first look (at 4 of at most 8 seeds)")
-    assert reached_text(growing(8)).startswith("look 3 of 3 (at 8 of at most 8 seeds), tested at 0.04")
-    looks = ["look 1 of 3", "look 1 of 3", "", "look 2 of 2", "look 1 of 3"]
-    lessons = pd.DataFrame({"sweep": ["own", "own", "other", "late", "third"], "looks": looks})
-    assert looks_note(lessons) == "Judged look by look as seeds are added: own, third: look 1 of 3; late: look 2 of 2."
-    assert looks_note(lessons[["sweep"]]) == ""
 
 
 def write_growing(results: Path, seeds: int, missing: tuple[str, ...] = ()) -> Path:

@@ -92,6 +92,9 @@ def test_a_claim_may_be_about_one_benchmark_of_a_family(data_mix: Sweep) -> None
         assert judged.loc[measure, "estimate"] == pytest.approx(means["captions"] - means["base"])
         assert judged.loc[measure, "low"] < judged.loc[measure, "estimate"] and judged.loc[measure, "seeds"] == 3
 
-    studies = (of_own_data(study), study)
-    ours, known = (set(compare_table(each, "captions", "base").frame["measure"]) for each in studies)
+    compared = [compare_table(each, "captions", "base") for each in (of_own_data(study), study)]
+    assert compared[0].notes[0].startswith("Points, seeds 0–2;"), "nothing was tuned on those of one's own data"
+    kinds = [set(judge_contrasts(each)["seeds_are"]) for each in (of_own_data(study), study)]
+    assert kinds == [{""}, {"development"}]
+    ours, known = (set(table.frame["measure"]) for table in compared)
     assert {"text-vqa 0-shot", "text-core 8-shot", "captions 0-shot"} < ours - known and "vqa 0-shot" in known

@@ -59,17 +59,6 @@ def mix(**weights: float) -> DataMix:
     return DataMix.model_validate(weights)
 
 
-def test_weights_are_ratios() -> None:
-    shares = mix(captions=5, interleaved=5, text=1).shares()
-    assert shares == mix(captions=45, interleaved=45, text=9).shares()
-    part = 5 / 11
-    known = {"captions": 0.93 * part, "synthetic": 0.07 * part, "interleaved": part, "text": part / 5}
-    assert shares == pytest.approx(known)
-    assert mix(captions=1).identity == {"captions": 1.0} != mix(text=1, synthetic_share=0.5).identity
-    assert mix(text=1).model_copy(update={"synthetic_share": 0.5}).identity == {"text": 1.0, "synthetic_share": 0.5}
-    assert list(mix(captions=0, interleaved=3, text=0).shares()) == ["interleaved"]
-
-
 def test_a_mix_names_any_source_that_the_data_have(tmp_path: Path, mini: Scale) -> None:
     assert mix(charts=1, captions=3, synthetic=1).shares() == {"captions": 0.6, "synthetic": 0.2, "charts": 0.2}
     path = write_sweep(tmp_path, "arms:\n  more: {data_mix: {charts: 1}}\n")
@@ -77,6 +66,11 @@ def test_a_mix_names_any_source_that_the_data_have(tmp_path: Path, mini: Scale) 
     own = WORLD.model_copy(update={"digest": "own", "sources": (*WORLD.sources, "charts")})
     shares = resolve("more", recipe, mini, 0, own).evaluation.model.shares
     assert shares["charts"] == shares["text"] == pytest.approx(1 / 12)
+
+    without_interleaved = WORLD.model_copy(update={"sources": ("captions", "text")})
+    for weights in ({"captions": 1, "interleaved": 0}, {"captions": 1, "synthetic": 0}):
+        recipe = Recipe.model_validate({"data_mix": weights})
+        assert resolve("a", recipe, mini, 0, without_interleaved).evaluation.model.shares == {"captions": 1}
 
 
 def test_what_moves_the_numbers_alone_changes_the_fingerprint(sweep: Sweep) -> None:
@@ -277,13 +271,6 @@ def test_tuning_at_a_tower_s_own_resolution() -> None:
         assert isinstance(tuned, SftStage) and (tuned.image_size, tuned.views) == (384, views)
     with pytest.raises(RequestError, match=r"400 pixels \(sft\.resolution 336\) are not divisible by the patch of 14"):
         resolve_ready({"sft": {}}, ("resolutions.336=400",))
-
-
-def test_a_known_source_of_weight_0_may_be_lacking(mini: Scale) -> None:
-    data = WORLD.model_copy(update={"sources": ("captions", "text")})
-    for weights in ({"captions": 1, "interleaved": 0}, {"captions": 1, "synthetic": 0}):
-        shares = resolve("a", Recipe.model_validate({"data_mix": weights}), mini, 0, data).evaluation.model.shares
-        assert shares == {"captions": 1}
 
 
 def test_an_encoder_from_scratch_needs_no_captions(mini: Scale) -> None:
