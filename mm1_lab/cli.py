@@ -72,7 +72,9 @@ def _run(given: list[str]) -> int:
         if first.startswith("-"):
             return _refuse(f"mm1-lab: options come after the command: mm1-lab COMMAND {first}")
         return _refuse(f"mm1-lab: there is no command {first!r}{nearest(first, COMMANDS)}")
-    for word in given:
+    for word, following in zip(given, [*given[1:], "-"], strict=True):
+        if word in ("--results", "--store", "--data") and not following:  # which would be the working directory
+            return _refuse(f"mm1-lab: {word} is given an empty path, as of a shell variable that is not set")
         if word.startswith("-") and word.partition("=")[2] == "--":  # of which argparse would make an empty list
             return _refuse(f"mm1-lab: {word!r} is not a value")
     options, unknown = parser.parse_known_args(given)
@@ -174,7 +176,7 @@ def make_parser() -> argparse.ArgumentParser:
         text = getdoc(function) or ""
         added = subparsers.add_parser(
             name,
-            help=text[0].lower() + text[1:].removesuffix("."),
+            help=text[:1].lower() + text[1:].removesuffix("."),
             description=text,
             epilog=f"example: mm1-lab {name} {example}".rstrip(),
             allow_abbrev=False,

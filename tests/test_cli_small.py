@@ -63,6 +63,8 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("fit-lr-law", "--from", "runs.csv"), "--from runs.csv: there is no such file"),
         (("fit-lr-law", "--from", "file", "--sizes", "9M"), "--sizes is for a search; with --from"),
         (("fit-lr-law", "--from", "file", "--seeds", "3"), "--seeds is for a search; with --from"),
+        (("status", "--results", ""), "--results is given an empty path, as of a shell variable that is not set"),
+        (("plan", "-1"), "there is no sweep '-1'"),
         (("run", "data_mix", *SMOKE, "--set", "workers={85M: 9}"), "decoder has 2 rows per batch, too few for the 9"),
     ],
 )

@@ -39,12 +39,14 @@ def find_scale(name: str, overrides: tuple[str, ...] = (), sweeps: Path = Path("
 
 def find_sweep(name: str) -> Path:
     """The file of a sweep, given its path or its name in `sweeps/` (with `-` or `_`). Raises RequestError."""
-    path = Path(name)
+    path, without_ending = Path(name), Path(f"{name}.yaml")
     if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
-    if not any((folder / f"{name}.yaml").is_file() for folder in SWEEPS):
-        name = name.replace("-", "_")
-    return find_yaml("there is no sweep", name, SWEEPS)
+    if without_ending.is_file():
+        return without_ending
+    other = name.replace("-", "_")
+    is_other = any((folder / f"{other}.yaml").is_file() for folder in SWEEPS)
+    return find_yaml("there is no sweep", other if is_other else name, SWEEPS)
 
 
 def split_settings(settings: Collection[str]) -> tuple[list[str], tuple[str, ...]]:
