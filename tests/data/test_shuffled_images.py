@@ -4,37 +4,34 @@ from typing import Any
 
 from mm1_lab.data.types import Document
 from mm1_lab.train.multimodal import ShuffledImages
-from tests.conftest import Squares
+from tests.conftest import Flat
 
 
-def test_each_document_has_the_pictures_of_the_next() -> None:
-    source = Squares()
-    true = list(source.documents(3))
-    shuffled = list(ShuffledImages(source).documents(3))
-    after = list(source.documents(4))
-    assert [document.text for document in shuffled] == [document.text for document in true]
-    assert [document.pictures for document in shuffled] == [one.pictures for one in (*true[1:], after[0])]
-    assert [document.pictures for document in ShuffledImages(source).documents(3)] == [one.pictures for one in shuffled]
-    assert ShuffledImages(source).epochs(100) == source.epochs(100)
+class Pages:
+    """Four in a row, of which the third has no picture."""
+
+    name = "interleaved"
+    pictures = tuple(Flat() for _ in range(9))
+
+    def documents(self, row: int) -> list[Document]:
+        first, second, third = self.pictures[3 * row : 3 * row + 3]
+        parts = (("a", first, "b", second, "c", third), ("d", second), ("e",), ("f", third, "g"))
+        return [Document(str(number), part) for number, part in enumerate(parts)]
+
+    def epochs(self, rows: int) -> float:
+        return rows / 3
 
 
-def test_text_stays_as_it_is_and_pages_take_as_many_pictures_as_they_need() -> None:
-    class Pages:
-        name = "interleaved"
-
-        def documents(self, row: int) -> list[Document]:
-            first, second, third = (Squares().document(number).pictures[0] for number in (0, 1, 2))
-            parts = (("a", first, "b", second, "c", third), ("d", second), ("e",), ("f", third, "g"))
-            return [Document(str(number), part) for number, part in enumerate(parts)]
-
-        def epochs(self, rows: int) -> float:
-            return 0.0
-
-    found = list(ShuffledImages(Pages()).documents(0))
-    other = Squares().document(1).pictures[0]
-    assert found[0].parts == ("a", other, "b", other, "c", other)
-    assert [document.text for document in found] == ["abc", "e", "d", "fg"]
-    assert found[2].pictures == Squares().document(2).pictures, "those after the text between"
+def test_each_document_has_the_pictures_of_the_next_and_as_many_as_it_needs() -> None:
+    """The last of a row has those of the next row's first."""
+    shuffled, pictures = ShuffledImages(Pages()), Pages.pictures
+    for _ in range(2):
+        found = list(shuffled.documents(1))
+        assert found[0].parts == ("a", pictures[4], "b", pictures[4], "c", pictures[4])
+        assert [document.text for document in found] == ["abc", "e", "d", "fg"]
+        assert found[2].pictures == (pictures[5],), "those after the text between"
+        assert found[3].parts == ("f", pictures[6], "g")
+    assert shuffled.epochs(100) == 100 / 3
 
 
 def test_no_document_of_a_user_s_row_is_lost(files: Any) -> None:
