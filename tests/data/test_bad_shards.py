@@ -252,12 +252,11 @@ def test_damaged_shards(files: Any, times: int) -> None:
             opened = files.open(**{sources[name]: [name]})
             rows = opened.rows(sources[name], opened.limits)
             for document in [document for row in range(len(rows)) for document in rows.documents(row)]:
-                for part in document.parts:
-                    if hasattr(part, "pixels"):
-                        try:
-                            assert part.pixels(24).shape == (24, 24, 3)
-                        except BrokenPicture as error:
-                            assert len(str(error)) < 500
+                for picture in document.pictures:
+                    try:
+                        assert picture.pixels(24).shape == (24, 24, 3)
+                    except BrokenPicture as error:
+                        assert len(str(error)) < 500
         except RequestError as error:
             refused += 1
             assert name in str(error) and "\n" not in str(error) and len(str(error).encode()) <= 2048

@@ -1,4 +1,4 @@
-"""MM1: images take their places, weights of another model are refused, pictures stay with their texts."""
+"""MM1: images take their places, weights of another model are refused, pictures stay with their texts; grey is zero."""
 
 from pathlib import Path
 
