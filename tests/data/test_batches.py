@@ -1,4 +1,4 @@
-"""Batches: images in their places, blind arms, broken images, and a position that is one number."""
+"""Batches: images in their places or those of other documents, blind arms, broken images, a position as one number."""
 
 import os
 from typing import Any
@@ -16,6 +16,7 @@ from mm1_lab.data.packing import Packer, Row
 from mm1_lab.data.pixels import BrokenPictures, Decoded, TooManyBrokenPictures
 from mm1_lab.data.types import Document, Limits
 from mm1_lab.train.loading import DataModule
+from mm1_lab.train.multimodal import ShuffledImages
 from tests.conftest import Flat
 
 
@@ -93,3 +94,47 @@ def test_what_a_loader_s_process_raises_is_told_without_its_traceback() -> None:
     module = DataModule(batch, 1, Resources(workers=1))
     with pytest.raises(RequestError, match=r"^hf://a\.tar: cannot be fetched$"):
         module.transfer_batch_to_device(next(iter(module.train_dataloader())), torch.device("cpu"), 0)
+
+
+class Pages:
+    """Four in a row, of which the third has no picture."""
+
+    name = "interleaved"
+    pictures = tuple(Flat() for _ in range(9))
+
+    def documents(self, row: int) -> list[Document]:
+        first, second, third = self.pictures[3 * row : 3 * row + 3]
+        parts = (("a", first, "b", second, "c", third), ("d", second), ("e",), ("f", third, "g"))
+        return [Document(str(number), part) for number, part in enumerate(parts)]
+
+    def epochs(self, rows: int) -> float:
+        return rows / 3
+
+
+def test_each_document_has_the_pictures_of_the_next_and_as_many_as_it_needs() -> None:
+    """The last of a row has those of the next row's first."""
+    shuffled, pictures = ShuffledImages(Pages()), Pages.pictures
+    for _ in range(2):
+        found = list(shuffled.documents(1))
+        assert found[0].parts == ("a", pictures[4], "b", pictures[4], "c", pictures[4])
+        assert [document.text for document in found] == ["abc", "e", "d", "fg"]
+        assert found[2].pictures == (pictures[5],), "those after the text between"
+        assert found[3].parts == ("f", pictures[6], "g")
+    assert shuffled.epochs(100) == 100 / 3
+
+
+def test_no_document_of_a_user_s_row_is_lost(files: Any) -> None:
+    images = [[files.png(n), None] for n in range(12)]
+    files.parquet("short.parquet", {"images": images, "texts": [[None, files.prose(60, n)] for n in range(12)]})
+    files.parquet("long.parquet", {"images": images, "texts": [[None, files.prose(300, 9 * n)] for n in range(12)]})
+    sources = {name: {"reader": "pages", "files": f"{name}.parquet"} for name in ("short", "long")}
+    data = files.open(sources=sources)
+    for name in sources:
+        source = data.source(name, 0)
+        for row in range(len(data.rows(name, data.limits))):
+            true, shuffled = list(source.documents(row)), list(ShuffledImages(source).documents(row))
+            found = {one.key: one.pictures for one in shuffled}
+            assert len(shuffled) == len(true) == len(found)
+            for one in true:
+                assert len(found[one.key]) == len(one.pictures)
+                assert not one.pictures or found[one.key] != one.pictures

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jinja2 import Template
 from tokenizers import Regex, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 from tokenizers.trainers import BpeTrainer
@@ -18,12 +17,11 @@ from mm1_lab.cli import main
 from mm1_lab.config import DataMix, Recipe, RequestError, resolve
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.shards import Shards
-from mm1_lab.data.shards.readers import chat_prompt, read_conversation
+from mm1_lab.data.shards.readers import chat_prompt
 from mm1_lab.data.types import Answer, Limits
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Question
 from mm1_lab.orchestrate.data_samples import data_samples
-from mm1_lab.orchestrate.exporting import USER_CHAT
 
 LIMITS = Limits(128, 4, 4)
 ASKED = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]
@@ -142,14 +140,6 @@ def test_a_benchmark_with_the_prompt_of_conversations_reads_as_training_did(file
     turn = PromptWriter(data.tokenizer, LIMITS.image_tokens, ends_answers=True).demonstration(shown, "\n").tokens
     row = Packer(data.tokenizer, LIMITS, 0.0, ends_answers=True).pack([document])
     assert row.tokens[: len(turn) + 1].tolist() == [data.tokenizer.begin, *turn]
-
-
-def test_a_system_message_of_blanks_is_none_in_training_and_in_an_export() -> None:
-    said = (("system", " "), ("user", "Why?"), ("assistant", "So."))
-    turns = [{"role": role, "content": content} for role, content in said]
-    read = read_conversation({"text": turns, "image": None}).parts
-    assert read == ["User: Why?\nAssistant:", " So."]
-    assert Template(USER_CHAT).render(messages=turns, eos_token="") == "".join(map(str, read))
 
 
 def test_every_conversation_comes_once_per_epoch_whatever_fits_a_row(files: Any) -> None:
@@ -320,7 +310,7 @@ def test_conversations_that_fit_no_row_are_told_and_held_out_ones_are_read(files
 
 
 def test_tuning_on_conversations_of_which_some_fit_no_row(
-    files: Any, database: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    files: Any, here: Path, database: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What is drawn counts as epochs, held-out ones have a loss, and a set of which none fits trains nothing."""
     llava(files, [asked(files.prose(4 + 96 * (number % 2), number), "yes") for number in range(60)])
@@ -328,7 +318,6 @@ def test_tuning_on_conversations_of_which_some_fit_no_row(
     files.jsonl("text.jsonl", [files.prose(40, number) for number in range(40)])
     files.yaml(captions="pairs.tar", text="text.jsonl", instructions="llava.json")
     (files.folder / "tune.yaml").write_text("title: t\nrecipe: sft\narms: {base: {}}\n", encoding="utf-8")
-    monkeypatch.chdir(files.folder)
     Path("results/local").mkdir(parents=True)
     shutil.copy(database, "results/local")
     settings = ("--set", "data_mix.interleaved=0", "--set", "evaluate.shots=[0]", "--set", "sft.sequence_length=")

@@ -1,4 +1,4 @@
-"""What is said of users' data before they are trained on."""
+"""What is said and drawn of users' data before they are trained on."""
 
 import re
 from collections.abc import Callable
@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mm1_lab.cli import main
+from analysis.pages.cards import write_data_sheet
 from mm1_lab.data.shards import Shards
+from mm1_lab.orchestrate.data_samples import _sample
+from tests.conftest import Flat, Refused, Told
 
 
 def test_what_is_left_out_and_broken_is_told(files: Any) -> None:
@@ -38,17 +40,16 @@ def test_what_is_left_out_and_broken_is_told(files: Any) -> None:
     assert "broken: 0 of 100 pictures tried" in chat and "nothing is held out" in chat, "as all are one conversation"
 
 
-def test_show_data_tells_and_draws(
-    everything: Callable[..., Shards], files: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    everything()
-    monkeypatch.chdir(files.folder)
-    command = ["show-data", "--data", "data.yaml", "--scale", "smoke", "--out", "sheet.png"]
-    assert main([*command, "--set", "sequence_length=64", "--set", "image_tokens=64"]) == 0  # of the scale, the recipe
-    shorter = capsys.readouterr().out
-    assert main(command) == 0
-    said = capsys.readouterr().out
-    assert shorter != said, "more rows"
+COMMAND = ("show-data", "--data", "data.yaml", "--scale", "smoke", "--out", "sheet.png")
+
+
+@pytest.mark.usefixtures("here")
+def test_show_data_tells_and_draws(everything: Callable[..., Shards], files: Any, told: Told) -> None:
+    usual, shorter = everything(), everything("sequence_length=128")
+    count = len(shorter.rows("text", shorter.limits))
+    assert count > len(usual.rows("text", usual.limits))
+    said = told(*COMMAND, "--set", "sequence_length=128", "--set", "image_tokens=64")  # of the scale, the recipe
+    assert f" tokens of text, {count} rows to train on\n" in said
     assert "captions: 60 documents in 2 files, 8 held out, 60 pictures" in said
     assert "text: 30 documents" in said
     sheet = Image.open(Path("sheet.png")).convert("RGB").reduce(4)
@@ -57,22 +58,23 @@ def test_show_data_tells_and_draws(
     assert sum(shown) >= 12, "pictures of captions, of dense captions and of pages"
 
 
-def test_show_data_checks_benchmarks(
-    files: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(files.folder)
+@pytest.mark.usefixtures("here")
+def test_show_data_checks_benchmarks(files: Any, told: Told, refused: Refused) -> None:
     files.jsonl("t.jsonl", ["a text", "another"])
-    questions = files.folder / "q.jsonl"
-    questions.write_text('{"question": "two and two", "answers": ["4"]}\n', encoding="utf-8")
-    files.yaml(text="t.jsonl", benchmarks={"sums": {"questions": "q.jsonl", "metric": "exact", "shots": [0]}})
-    command = ["show-data", "--data", "data.yaml", "--scale", "smoke", "--out", "sheet.png"]
-    assert main(command) == 0
-    assert "benchmark sums: 1 of 1 questions of q.jsonl; prompt " in capsys.readouterr().out
-    questions.write_text('{"question": "two and two", "answers": ["four. hundred"]}\n', encoding="utf-8")
-    short = {"questions": "q.jsonl", "metric": "exact", "shots": [0], "stop": ["."]}
-    files.yaml(text="t.jsonl", benchmarks={"sums": short})
-    assert main(command) == 2
-    assert "could not be given" in capsys.readouterr().err
-    questions.unlink()
-    assert main(command) == 2
-    assert "q.jsonl: cannot be read" in capsys.readouterr().err
+    files.rows("q.jsonl", [{"question": "two and two", "answers": ["4"]}])
+    sums = {"questions": "q.jsonl", "metric": "exact", "shots": [0]}
+    files.yaml(text="t.jsonl", benchmarks={"sums": sums})
+    assert "benchmark sums: 1 of 1 questions of q.jsonl; prompt " in told(*COMMAND)
+    path = files.rows("q.jsonl", [{"question": "two and two", "answers": ["four. hundred"]}])
+    files.yaml(text="t.jsonl", benchmarks={"sums": sums | {"stop": ["."]}})
+    assert "could not be given" in refused(*COMMAND)
+    path.unlink()
+    assert "q.jsonl: cannot be read" in refused(*COMMAND)
+
+
+def test_texts_with_dollar_signs_are_drawn_as_they_are_and_broken_pictures_named(tmp_path: Path) -> None:
+    sample = _sample("a_b $x^ $", Flat(None), "")
+    assert sample == ("a_b $x^ $", None, "broken: torn.jpg")
+    path = tmp_path / "sheet.v2.png"
+    write_data_sheet(path, "$^", [sample, ("b", None, "from $1_ to $2^ " * 99)])
+    assert path.stat().st_size

@@ -29,13 +29,6 @@ def test_bpe_gives_back_every_text_and_is_the_same_for_the_same_text(tmp_path: P
     assert tokenizer.digest == again.digest == kept.digest != other.digest
 
 
-def test_text_that_spells_a_special_token_stays_text(tmp_path: Path) -> None:
-    folder = save_tokenizer(tmp_path / "hf", bos_token="<s>")
-    for one in (bpe_tokenizer(TEXTS, 320, tmp_path / "bpe"), folder_tokenizer(folder)):
-        special = {one.pad, one.begin, one.end, one.image}
-        assert not special & set(one.encode("<image> <pad> <s> </s> <begin> <end>"))
-
-
 def test_a_folder_tokenizer_gets_an_image_token_and_keeps_its_own_ids(tmp_path: Path) -> None:
     folder = save_tokenizer(tmp_path, bos_token="<s>")
     theirs = PreTrainedTokenizerFast.from_pretrained(folder)

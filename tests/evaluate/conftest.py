@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,39 +41,26 @@ class Letters:
         return "".join(chr(number - 4 + self.first) for number in ids if number > 3)
 
 
-def make_benchmark(metric: str = "vqa", blocks: int = 4, questions: int = 3, most_shots: int = 4) -> Benchmark:
+def make_benchmark(metric: Any = "vqa", blocks: int = 4, questions: int = 3, most_shots: int = 4) -> Benchmark:
     """Questions of unequal length about pictures; every block has demonstrations of its own."""
-    family = {"cider": "captioning", "vqa": "vqa", "exact": "text"}[metric]
-    prompts = (
-        ("", "")
-        if metric == "cider"
-        else ("question : what color is it ? answer :", "question : what is it ? answer :")
-    )
+    family: Any = {"cider": "captioning", "vqa": "vqa", "exact": "text"}[metric]
     colours, things = ("red", "blue", "green"), ("circle", "ring", "square")
 
     def question(number: int, split: str) -> Question:
-        kind = number % 2
-        answer = (colours, things)[kind][number // 2 % 3]
-        name = ("color", "thing")[kind]
         if metric == "cider":
-            name = "caption"
+            kind, prompt = "caption", ""
             answer = f"a {colours[number % 3]} {things[number // 3 % 3]}"
+        elif number % 2:
+            kind, prompt, answer = "thing", "question : what is it ? answer :", things[number // 2 % 3]
+        else:
+            kind, prompt, answer = "color", "question : what color is it ? answer :", colours[number // 2 % 3]
         references = (answer,) * (10 if metric == "vqa" else 1)
         pictures = () if metric == "exact" else (Noise(number),)
-        return Question(f"{split}-{number}", name, pictures, prompts[kind], references, answer)
+        return Question(f"{split}-{number}", kind, pictures, prompt, references, answer)
 
-    return Benchmark(
-        name=f"{metric}-test",
-        family=family,  # type: ignore[arg-type]
-        mirrors="none",
-        metric=metric,  # type: ignore[arg-type]
-        blocks=tuple(tuple(question(b * questions + q, "test") for q in range(questions)) for b in range(blocks)),
-        demonstrations=tuple(
-            tuple(question(100 + 7 * b + d, "train") for d in range(most_shots)) for b in range(blocks)
-        ),
-        stop=(".",),
-        new_tokens=6,
-    )
+    asked = tuple(tuple(question(b * questions + q, "test") for q in range(questions)) for b in range(blocks))
+    shown = tuple(tuple(question(100 + 7 * b + d, "train") for d in range(most_shots)) for b in range(blocks))
+    return Benchmark(f"{metric}-test", family, "none", metric, asked, shown, (".",), 6)
 
 
 @pytest.fixture

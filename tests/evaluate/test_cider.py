@@ -1,11 +1,20 @@
-"""CIDEr-D against its published definition, written out slowly here, and against numbers worked out by hand."""
+"""CIDEr-D against its published definition, written out slowly here; captions are cut into words as by the original."""
 
 import math
+from pathlib import Path
 from random import Random
 
 import pytest
 
+from mm1_lab.evaluate.caption_words import caption_words
 from mm1_lab.evaluate.cider import cider
+
+PHRASES = dict(
+    line.split("\t") for line in Path(__file__).with_name("caption_words.txt").read_text("utf-8").splitlines()
+)
+"""What Stanford CoreNLP 3.4.1 and the evaluation's list of punctuation make of it (tab between)."""
+DIFFER = {"US$5", ":) :-) ;) :( :D", "=)", "^_^", "example.org/a", "don't don’t don´t don`t"}
+"""Smileys, and signs that captions hardly hold."""
 
 
 def slow_cider(predictions: list[str], references: list[list[str]]) -> list[float]:
@@ -61,3 +70,10 @@ def test_case_and_punctuation_do_not_count() -> None:
     references = [["A man, riding a T-shirt!"], ['It\'s 3.5 or 1,000 km: $5 "more"...']]
     same = ["a man riding a t-shirt", "it 's 3.5 or 1,000 km $ 5 more"]
     assert cider(same, references) == pytest.approx([1000.0, 1000.0])
+
+
+def test_phrases_are_cut_as_by_the_original() -> None:
+    assert len(PHRASES) > 280
+    assert {phrase for phrase, words in PHRASES.items() if caption_words(phrase) != words.split()} == DIFFER
+    assert caption_words("a 😀 red\ncar 🚗.") == ["a", "red", "car"], "emoji vanish, and lines are spaces"
+    assert caption_words(" . ") == []

@@ -1,6 +1,7 @@
 """Published benchmarks and users' own: what is asked, in which order, and what is refused beforehand."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from tests.evaluate.published import TEN, WRITERS, configuration, draw, write, w
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 SETTINGS = EvaluationSettings(shots=(0, 2), questions=20, blocks=8, batch_size=4)
+ZERO = SETTINGS.model_copy(update={"shots": (0,)})
 
 
 def opened(folder: Path, name: str, values: dict[str, Any]) -> BenchmarkConfig:
@@ -37,6 +39,11 @@ def opened(folder: Path, name: str, values: dict[str, Any]) -> BenchmarkConfig:
 def built(config: BenchmarkConfig, settings: EvaluationSettings = SETTINGS, cache: Path | None = None) -> Benchmark:
     check_benchmarks([config], settings, cache)
     return build_benchmark(config, settings, Letters(), cache)
+
+
+def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """With an empty one at the end."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "\n", encoding="utf-8")
 
 
 def refused(
@@ -112,19 +119,16 @@ def test_what_the_files_say_is_asked(tmp_path: Path) -> None:
 
 
 def test_fewer_questions_are_the_first_of_more_and_the_note_says_what_that_does(tmp_path: Path) -> None:
-    rows = [{"id": f"q{n}", "question": f"say {n}", "answers": [str(n)]} for n in range(40)]
-    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    write_lines(tmp_path / "q.jsonl", [{"id": f"q{n}", "question": f"say {n}", "answers": [str(n)]} for n in range(40)])
     config = opened(tmp_path, "mine", {"questions": "q.jsonl", "metric": "cider", "prompt": "{question}"})
 
-    def asked(count: int) -> list[str]:
-        settings = SETTINGS.model_copy(update={"questions": count, "shots": (0,)})
-        return [question.key for question in built(config, settings).questions]
+    def asked(count: int) -> tuple[list[str], str]:
+        benchmark = built(config, ZERO.model_copy(update={"questions": count}))
+        return [question.key for question in benchmark.questions], benchmark.note
 
-    assert asked(10) == asked(30)[:10] and len(set(asked(100))) == 40
-    assert asked(40) != [f"q{n}" for n in range(40)]
-    benchmark = built(config, SETTINGS.model_copy(update={"questions": 10, "shots": (0,)}))
-    assert "10 of 40 questions of q.jsonl" in benchmark.note and "not comparable" in benchmark.note
-    assert built(config, SETTINGS.model_copy(update={"questions": 40, "shots": (0,)})).note.count("comparable") == 0
+    (ten, note), (thirty, _), (forty, whole), (hundred, _) = map(asked, (10, 30, 40, 100))
+    assert ten == thirty[:10] and len(set(hundred)) == 40 and forty != [f"q{n}" for n in range(40)]
+    assert "10 of 40 questions of q.jsonl" in note and "not comparable" in note and "comparable" not in whole
 
 
 def test_changed_files_are_other_benchmarks_and_moved_ones_the_same(tmp_path: Path) -> None:
@@ -143,11 +147,8 @@ def test_changed_files_are_other_benchmarks_and_moved_ones_the_same(tmp_path: Pa
 
 def own(folder: Path, *rows: dict[str, Any], **values: Any) -> BenchmarkConfig:
     folder.mkdir(exist_ok=True)
-    (folder / "own.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n", encoding="utf-8")
+    write_lines(folder / "own.jsonl", rows)
     return opened(folder, "mine", {"questions": "own.jsonl", "metric": "exact"} | values)
-
-
-ZERO = SETTINGS.model_copy(update={"shots": (0,)})
 
 
 def test_an_image_may_be_named_by_a_path_outside_its_folder(tmp_path: Path) -> None:
@@ -192,19 +193,19 @@ def test_an_own_benchmark_has_images_choices_kinds_and_a_prompt(tmp_path: Path) 
     assert text.family == "text" and text.questions[0].references == ("4",)
 
 
-def test_nulls_are_keys_that_are_not_there(tmp_path: Path) -> None:
-    """As pandas writes them."""
+def test_a_line_may_have_nulls_as_pandas_writes_them_or_a_picture_alone(tmp_path: Path) -> None:
     rows = [{"question": f"{n}?", "answer": "b", "image": None, "solution": None, "id": None} for n in range(2)]
     benchmark = built(own(tmp_path, *rows), ZERO)
     assert [(question.key, question.shown) for question in benchmark.questions] == [("1", "b"), ("2", "b")]
+    draw(tmp_path / "1.png", 1)
+    benchmark = built(own(tmp_path, {"image": "1.png", "answer": "b"}, prompt="Colour:"), ZERO)
+    assert benchmark.questions[0].prompt == "Colour:"
 
 
-def test_there_is_room_for_the_longest_right_answer(tmp_path: Path) -> None:
+def test_there_is_room_for_the_longest_right_answer_and_equal_ones_are_normalised(tmp_path: Path) -> None:
+    """Where no official program says otherwise."""
     benchmark = built(own(tmp_path, {"question": "Where?", "answers": ["NYC", "the big apple"]}), ZERO)
     assert benchmark.new_tokens > len("the big apple") and score(benchmark, ["the big apple"]) == [100.0]
-
-
-def test_equal_answers_are_normalised_where_no_official_program_says_otherwise(tmp_path: Path) -> None:
     benchmark = built(own(tmp_path, {"question": "Is it?", "answers": ["yes"] * 5}, metric="vqa"), ZERO)
     assert score(benchmark, ["Yes."]) == [100.0]
 
@@ -215,8 +216,7 @@ def test_the_answer_that_is_shown_counts_and_so_do_the_words_of_a_choice(tmp_pat
         {"id": n, "question": f"{n}?", "answer": ("dark red", "blue")[n % 2], "choices": ["dark red", "blue"]}
         for n in range(4)
     ]
-    shown = "\n".join(json.dumps(row | {"question": f"And {row['id']}?"}) for row in rows)
-    (tmp_path / "shown.jsonl").write_text(shown)
+    write_lines(tmp_path / "shown.jsonl", [row | {"question": f"And {row['id']}?"} for row in rows])
     benchmark = built(own(tmp_path, *rows, metric=metric, demonstrations={"questions": "shown.jsonl"}))
     answers = {question.shown for block in benchmark.demonstrations for question in block}
     assert answers == ({"A", "B"} if metric == "choice" else {"dark red", "blue"})
@@ -232,7 +232,7 @@ def test_no_question_is_among_its_demonstrations(tmp_path: Path) -> None:
     for folder in ("asked", "elsewhere"):
         draw(tmp_path / folder / "1.png", 1)
     rows = [{"image": "1.png", "question": f"{n}?", "answer": str(n)} for n in range(6)]
-    (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    write_lines(tmp_path / "all.jsonl", rows)
     demonstrations = {"questions": "all.jsonl"}
     benchmark = built(own(tmp_path, *rows[:3], images="asked", demonstrations=demonstrations))
     assert {one.shown for block in benchmark.demonstrations for one in block} == {"3", "4", "5"}
@@ -240,14 +240,12 @@ def test_no_question_is_among_its_demonstrations(tmp_path: Path) -> None:
     benchmark = built(own(tmp_path, *rows[:3], images="asked", demonstrations=apart))
     assert len({one.shown for block in benchmark.demonstrations for one in block}) == 6, "images of another folder"
     values = {"questions": "own.jsonl", "metric": "exact", "images": "asked", "demonstrations": demonstrations}
-    (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows[:4])))
-    told = "only 1 demonstrations with answers, other than the questions, but 2"
-    refused(told, tmp_path, "m", values)
-    (tmp_path / "all.jsonl").write_text("\n".join(json.dumps({**row, "image": "asked/1.png"}) for row in rows[:4]))
-    refused(told, tmp_path, "m", {**values, "demonstrations": {"questions": "all.jsonl", "images": "."}})
+    elsewhere = {**values, "demonstrations": {"questions": "all.jsonl", "images": "."}}
     respelt = [{**row, "question": f" {row['question']}  "} for row in rows[:4]]  # blanks make no other question
-    (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, respelt)))
-    refused(told, tmp_path, "m", values)
+    by_path = [{**row, "image": "asked/1.png"} for row in rows[:4]]
+    for four, asked in ((rows[:4], values), (respelt, values), (by_path, elsewhere)):
+        write_lines(tmp_path / "all.jsonl", four)
+        refused("only 1 demonstrations with answers, other than the questions, but 2", tmp_path, "m", asked)
 
 
 def test_karpathys_other_sets_have_no_coco_ids(tmp_path: Path) -> None:
@@ -330,7 +328,7 @@ def test_no_two_benchmarks_have_scores_of_one_name(tmp_path: Path) -> None:
     row = {"question": "a", "answer": "b", "choices": ["b", "c"]}
 
     def check(name: str, metric: str, other: str) -> None:
-        (tmp_path / "own.jsonl").write_text(json.dumps(row))
+        write_lines(tmp_path / "own.jsonl", [row])
         config = opened(tmp_path, name, {"questions": "own.jsonl", "metric": metric})
         check_benchmarks([config], ZERO, None, [*own_names(in_world=True), other])
 
@@ -385,29 +383,44 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     refused(f"has no image '{image.name}' of question 10", tmp_path, "vqav2", values)
 
 
+THREE = {"question": "a", "answers": ["b"] * 3}
+
+
 @pytest.mark.parametrize(
-    ("rows", "message"),
+    ("values", "rows", "message"),
     [
-        ([{"question": "a", "answer": "b", "id": 1}] * 2, "the id '1' occurs twice"),
-        ([{"question": "a", "answr": "b"}], "line 1: unknown key 'answr'; did you mean 'answer'"),
-        ([{"question": None, "answer": "b"}], "question 1 has neither an image nor a question"),
-        ([{"question": "a", "answer": "b"}, {"question": "c"}], "question 2 has no answer; name a split"),
-        ([{"question": "a", "answer": "z", "choices": ["x"]}], "question 1 has the answer 'z', which is not among its"),
-        ([{"question": "a", "answers": ["b", " "]}], "question 1 has an empty answer, so that saying nothing would"),
-        ([{"question": {"en": "a"}, "answer": "b"}], "line 1: question: must be a text"),
-        ([{"question": "a", "answer": "b", "answers": ["c"]}], "line 1: has both 'answer' and 'answers'; keep one"),
-        ([{"question": "a", "answers": [["b"]]}], "line 1: answers.0: must be a text"),
-        ([{"question": "a", "image": "iVBO" * 99, "answer": "b"}], "has no image '(iVBO){20}' of question 1"),
-        ([], "holds no questions"),
-        ([{"question": "a", "answer": "1", "choices": [*map(str, range(27))]}], "has 27 choices, but there are only"),
-        ([{"question": "\ud83d?", "answer": "b"}], "question 1 has half of a character"),
-        ([{"question": "<image>\na", "answer": "b"}], "question 1 has '<image>' in its text, .*; leave the mark out"),
-        ([{"question": "In <image 2>?", "answer": "b"}], "question 1 has '<image 2>' in its text"),
+        ({}, [{"question": "a", "answer": "b", "id": 1}] * 2, "the id '1' occurs twice"),
+        ({}, [{"question": "a", "answr": "b"}], "line 1: unknown key 'answr'; did you mean 'answer'"),
+        ({}, [{"question": None, "answer": "b"}], "question 1 has neither an image nor a question"),
+        ({}, [{"question": "a", "answer": "b"}, {"question": "c"}], "question 2 has no answer; name a split"),
+        ({}, [{"question": "a", "answer": "z", "choices": ["x"]}], "question 1 has the answer 'z', which is not among"),
+        ({}, [{"question": "a", "answers": ["b", " "]}], "question 1 has an empty answer, so that saying nothing"),
+        ({}, [{"question": {"en": "a"}, "answer": "b"}], "line 1: question: must be a text"),
+        ({}, [{"question": "a", "answer": "b", "answers": ["c"]}], "line 1: has both 'answer' and 'answers'; keep one"),
+        ({}, [{"question": "a", "answers": [["b"]]}], "line 1: answers.0: must be a text"),
+        ({}, [{"question": "a", "image": "iVBO" * 99, "answer": "b"}], "has no image '(iVBO){20}' of question 1"),
+        ({}, [], "holds no questions"),
+        ({}, [{"question": "a", "answer": "1", "choices": [*map(str, range(27))]}], "has 27 choices, but there are"),
+        ({}, [{"question": "\ud83d?", "answer": "b"}], "question 1 has half of a character"),
+        ({"metric": "vqa"}, [THREE], "has 3 answers, but VQA accuracy needs those of ten"),
+        ({"metric": "yes-no"}, [THREE], "has the answer 'b', not `yes` or `no`"),
+        ({"metric": "content"}, [THREE], "there is no metric 'content'; known: vqa, textvqa, exact"),
+        ({"metric": "choice"}, [THREE], "has no choices"),
+        ({"metric": "cider"}, [THREE], "'mine': its prompt .* does not contain {question}, so that no quest"),
+        ({"prompt": "{Question}"}, [THREE], "'mine': its prompt .* does not contain {question}, so that no quest"),
+        (
+            {},
+            [{"question": "<image>\na", "answer": "b"}],
+            "question 1 has '<image>' in its text, .*; leave the mark out",
+        ),
+        ({}, [{"question": "In <image 2>?", "answer": "b"}], "question 1 has '<image 2>' in its text"),
     ],
 )
-def test_own_lines_that_do_not_fit_are_refused(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
+def test_own_lines_that_do_not_fit_are_refused(
+    tmp_path: Path, values: dict[str, Any], rows: list[dict[str, Any]], message: str
+) -> None:
     with pytest.raises(RequestError, match=message):
-        check_benchmarks([own(tmp_path, *rows)], ZERO)
+        check_benchmarks([own(tmp_path, *rows, **values)], ZERO)
 
 
 def test_a_list_is_no_json_lines(tmp_path: Path) -> None:
@@ -467,7 +480,7 @@ def test_worked_solutions_are_shown_and_only_their_answers_count(tmp_path: Path)
         draw(tmp_path / f"{number}.png", number)
     rows = [{"image": f"{n}.png", "question": "How many?", "answer": str(n)} for n in range(3)]
     solved = [row | {"solution": f"{n} on\nthe left."} for n, row in enumerate(rows[:2])]
-    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, solved)), encoding="utf-8")
+    write_lines(tmp_path / "train.jsonl", solved)
     demonstrations = {"questions": "train.jsonl"}
     benchmark = built(own(tmp_path, rows[2], metric="answer", demonstrations=demonstrations))
     shown = sorted(question.shown for question in benchmark.demonstrations[0])
@@ -476,25 +489,3 @@ def test_worked_solutions_are_shown_and_only_their_answers_count(tmp_path: Path)
     assert score(benchmark, ["2, so the answer is 3"]) == [0.0] and benchmark.new_tokens == LONGEST_SOLUTION
     plain = built(own(tmp_path, rows[2], demonstrations=demonstrations))
     assert {question.shown for question in plain.demonstrations[0]} == {"0", "1"}, "of another metric"
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"metric": "vqa"}, "has 3 answers, but VQA accuracy needs those of ten"),
-        ({"metric": "yes-no"}, "has the answer 'b', not `yes` or `no`"),
-        ({"metric": "content"}, "there is no metric 'content'; known: vqa, textvqa, exact"),  # over the world's words
-        ({"metric": "choice"}, "has no choices"),
-        ({"metric": "cider"}, "'mine': its prompt .* does not contain {question}, so that no quest"),
-        ({"prompt": "{Question}"}, "'mine': its prompt .* does not contain {question}, so that no quest"),
-    ],
-)
-def test_a_metric_needs_what_it_judges_by(tmp_path: Path, values: dict[str, Any], message: str) -> None:
-    with pytest.raises(RequestError, match=message):
-        check_benchmarks([own(tmp_path, {"question": "a", "answers": ["b"] * 3}, **values)], ZERO)
-
-
-def test_a_picture_needs_no_question(tmp_path: Path) -> None:
-    draw(tmp_path / "1.png", 1)
-    benchmark = built(own(tmp_path, {"image": "1.png", "answer": "b"}, prompt="Colour:"), ZERO)
-    assert benchmark.questions[0].prompt == "Colour:"

@@ -73,10 +73,12 @@ def run(stage: EvaluationStage, folder: Path, data: object) -> tuple[Evaluation,
     return evaluate(stage, folder, data, reports.append), reports  # type: ignore[arg-type]
 
 
-def test_every_question_is_scored_at_every_number_of_shots(tmp_path: Path, tokenizer, chosen: list[Benchmark]) -> None:
-    stage = make_stage()
-    make_model(stage, tokenizer, tmp_path)
-    result, reports = run(stage, tmp_path, TinyData(tokenizer))
+def test_every_question_is_scored_at_every_number_of_shots_and_a_loss_is_that_of_each_document_alone(
+    tmp_path: Path, tokenizer, chosen: list[Benchmark]
+) -> None:
+    stage, data = make_stage(), TinyData(tokenizer)
+    model = make_model(stage, tokenizer, tmp_path)
+    result, reports = run(stage, tmp_path, data)
     expected = [
         (one.name, one.metric, shots, at, question.key)
         for one in chosen
@@ -93,13 +95,6 @@ def test_every_question_is_scored_at_every_number_of_shots(tmp_path: Path, token
     assert len({row.prediction for row in result.scores}) > 10
     assert [report.step for report in reports] == list(range(1, 11))
     assert {report.steps for report in reports} == {10}
-
-
-def test_held_out_loss_is_that_of_each_document_alone(tmp_path: Path, tokenizer, chosen: list[Benchmark]) -> None:
-    stage = make_stage()
-    model = make_model(stage, tokenizer, tmp_path)
-    data = TinyData(tokenizer)
-    result, _ = run(stage, tmp_path, data)
     assert set(result.held_out_loss) == {"captions", "text"}
     for name, loss in result.held_out_loss.items():
         total = tokens = 0.0
@@ -152,7 +147,6 @@ def test_a_blind_model_answers_without_the_picture_but_samples_show_it(
     make_model(stage, tokenizer, tmp_path)
     result, _ = run(stage, tmp_path, TinyData(tokenizer))
     seeing, _ = run(make_stage(), tmp_path, TinyData(tokenizer))
-
     zero_shot: dict[tuple[str, str], set[str]] = {}
     for row in result.scores:
         if row.shots == 0 and row.family != "text":

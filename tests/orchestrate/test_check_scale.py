@@ -3,7 +3,8 @@
 import csv
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +12,20 @@ import pytest
 import torch
 
 from mm1_lab import team
-from mm1_lab.cli import main
 from mm1_lab.commands import scales
 from mm1_lab.config import Check
 from mm1_lab.evaluate import attribute_probe, gates, pixel_reader
-from tests.conftest import Place, change
+from tests.conftest import Place, Told, change
 
 PROMPTS = ("smoke", "--only", "prompts")
 LEAKS = ("smoke", "--only", "leaks", "--samples", "500")
-Ask = Callable[..., str]
 
 
 @pytest.fixture
-def check(place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
+def check(place: Place, monkeypatch: pytest.MonkeyPatch, told: Told) -> Told:
     """Gives what the command prints."""
     monkeypatch.chdir(place.folder)
-
-    def ask(*words: str, code: int = 0) -> str:
-        assert main(["check-scale", *words]) == code
-        return "".join(capsys.readouterr())
-
-    return ask
+    return partial(told, "check-scale")
 
 
 def folder_of(place: Place) -> Path:
@@ -46,7 +40,7 @@ def gates_of(place: Place) -> list[dict[str, str]]:
 
 @pytest.mark.slow
 def test_what_is_missing_is_computed_then_every_gate_is_measured(
-    finished: Place, place: Place, check: Ask, monkeypatch: pytest.MonkeyPatch
+    finished: Place, place: Place, check: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attribute_probe, "TRAINING_SCENES", 200)
     monkeypatch.setattr(attribute_probe, "TEST_SCENES", 60)
@@ -83,7 +77,7 @@ def test_what_is_missing_is_computed_then_every_gate_is_measured(
     assert words[0] not in page and words[1] in page and f"the other 1 of {len(words)} settings" in page
 
 
-def test_one_gate_alone_needs_no_weights(place: Place, check: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_gate_alone_needs_no_weights(place: Place, check: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(team, "_gpu_allowed", True)
     assert check(*PROMPTS).count("pass") == 9
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -113,7 +107,7 @@ def test_one_gate_alone_needs_no_weights(place: Place, check: Ask, monkeypatch: 
 
 
 def test_scales_of_few_settings_are_asked_what_they_have(
-    place: Place, check: Ask, monkeypatch: pytest.MonkeyPatch
+    place: Place, check: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scales = place.folder / "sweeps" / "scales"
     text = (scales / "smoke.yaml").read_text(encoding="utf-8")
@@ -128,7 +122,7 @@ def test_scales_of_few_settings_are_asked_what_they_have(
 
 
 def test_what_checks_measured_apart_stands_together_and_what_is_missing_is_named(
-    place: Place, check: Ask, monkeypatch: pytest.MonkeyPatch
+    place: Place, check: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also of two at once."""
     check(*LEAKS)
@@ -163,7 +157,7 @@ def test_what_checks_measured_apart_stands_together_and_what_is_missing_is_named
 
 
 def test_what_was_measured_before_an_interruption_is_kept(
-    place: Place, check: Ask, monkeypatch: pytest.MonkeyPatch
+    place: Place, check: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*given: object) -> Iterator[Check]:
         yield Check.within("no leaks", "one stream", 0.0)

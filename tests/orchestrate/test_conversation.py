@@ -104,14 +104,15 @@ def test_a_conversation_ends_where_the_model_reads_no_further(talk: Chat) -> Non
     talk.say("the color of the circle")
 
 
-def test_the_template_of_users_models_writes_what_their_training_reads(tmp_path: Path) -> None:
-    """A system message, and pictures amid and behind the words of a turn."""
+@pytest.mark.parametrize(("system", "read"), [("Be short. ", "Be short.\n"), (" ", "")])
+def test_the_template_of_users_models_writes_what_their_training_reads(system: str, read: str, tmp_path: Path) -> None:
+    """A system message, which is none if it is blank, and pictures amid and behind the words of a turn."""
     for name in "ab":
         (tmp_path / f"{name}.png").touch()
     first, second = ({"type": "image", "image": f"{name}.png"} for name in "ab")
     red = {"type": "text", "text": "red?"}
     turns = [
-        {"role": "system", "content": "Be short. "},
+        {"role": "system", "content": system},
         {"role": "user", "content": [first, {"type": "text", "text": "\nIs "}, second, red]},
         {"role": "assistant", "content": "Yes.\n"},
         {"role": "user", "content": [{"type": "text", "text": "And this? "}, first]},
@@ -122,7 +123,7 @@ def test_the_template_of_users_models_writes_what_their_training_reads(tmp_path:
     sample = read_conversation({"text": turns, "image": None})
     texts = [f"{part}</s>" if isinstance(part, Answer) else part for part in sample.parts]
     expected = "".join(text if isinstance(text, str) else "<image>" for text in texts)
-    assert expected.startswith("Be short.\n<image>User: Is <image>red?\nAssistant: Yes.</s>\nUser: And")
+    assert expected.startswith(f"{read}<image>User: Is <image>red?\nAssistant: Yes.</s>\nUser: And")
     assert Template(USER_CHAT).render(messages=turns, eos_token="</s>") == expected
     asked = Template(USER_CHAT).render(messages=turns[:-1], eos_token="</s>", add_generation_prompt=True)
     assert asked == expected.removesuffix(" No.</s>")

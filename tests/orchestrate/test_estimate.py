@@ -1,5 +1,6 @@
 """What a plan reckons with, against what torch counts, and the plan of the paper's final models as a file."""
 
+import json
 import os
 import re
 import resource
@@ -17,7 +18,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from mm1_lab.cli import main
 from mm1_lab.config import (
     WORLD_DATA,
     Cost,
@@ -40,11 +40,21 @@ from mm1_lab.data.types import Limits
 from mm1_lab.data.world import World
 from mm1_lab.model import build_decoder, build_mm1, connector_flops, count_parameters, read_rows
 from mm1_lab.orchestrate.execution.ray_tune import RayTune
-from mm1_lab.orchestrate.planning.cost import GpuShare, check_feasible, estimate_stages, gpu_share
+from mm1_lab.orchestrate.planning.cost import (
+    GpuShare,
+    check_feasible,
+    estimate_stages,
+    gpu_share,
+    machine_slots,
+    measured_slowness,
+    stage_seconds,
+    usual_seconds,
+)
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.plan_text import plan_values
+from mm1_lab.results import Ledger
 from mm1_lab.train.module import Training, language_loss
-from tests.conftest import REPOSITORY, SCALES, Place
+from tests.conftest import REPOSITORY, SCALES, Place, Told, evaluation_of
 from tests.orchestrate.conftest import Ask
 from tests.small import rows_of
 
@@ -198,7 +208,7 @@ def test_each_gpu_holds_its_share() -> None:
 
 
 def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
-    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Place, monkeypatch: pytest.MonkeyPatch, told: Told
 ) -> None:
     monkeypatch.chdir(place.folder)
     monkeypatch.setattr(RayTune, "open", lambda executor, scale: setattr(executor, "slots", 2))
@@ -207,29 +217,28 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
         words = [*command.split(), "data_mix", "--only", "captions", "--scale", "smoke"]
         for setting in (f"hardware={{gpu: h100, memory: {memory}}}", *settings):
             words += ["--set", setting]
-        assert main(words) == code
-        return "".join(capsys.readouterr())
+        return told(*words, code=code)
 
     stored = "resources.gradient_checkpointing=false"
     too_small = asked("plan", 0.003, stored, code=2)
     assert asked("run --inline", 0.003, stored, code=2).endswith(too_small) and too_small.count("\n") == 1
-    told = "on each of 1 h100, of which it may use 2.7 MB; use more `workers`{}, or a smaller model"
+    text = "on each of 1 h100, of which it may use 2.7 MB; use more `workers`{}, or a smaller model"
     remedy = ", --set resources.gradient_checkpointing=auto"
-    assert told.format(remedy) in too_small, "not a smaller batch than one row"
-    assert told.format("") in asked("plan", 0.003, code=2)
+    assert text.format(remedy) in too_small, "not a smaller batch than one row"
+    assert text.format("") in asked("plan", 0.003, code=2)
     moved = asked("plan", 1, "gradient_checkpointing=true", code=2)
     assert "unknown key 'gradient_checkpointing'; did you mean resources.gradient_checkpointing?" in moved
     several = ("resources.gradient_checkpointing=true", "resources.micro_batch=2")
-    assert told.format(", a smaller resources.micro_batch") in asked("plan", 0.003, *several, code=2)
+    assert text.format(", a smaller resources.micro_batch") in asked("plan", 0.003, *several, code=2)
     assert "2 `workers`, but hardware.count is 1" in asked("plan", 1, "workers={85M: 2}")
     assert "2 `workers`, but hardware.count is 1" in asked("run", 1, "workers={85M: 2}", code=2)
     large = "evaluate.batch_size=4096"
     assert "`run` refuses evaluation: 177 KB of state and " in asked("plan", 0.01, large)
     assert "use a smaller evaluate.batch_size (--set)" in asked("run --inline", 0.01, large, code=2)
 
-    told = asked("plan", 0.012)
-    assert re.search(r"decoder +to run .* 1 +2 +5.71 MB", told), "all"
-    assert re.search(r"multimodal +waits .* 1 +2 +9.27 MB", told), "two of four rows"
+    plan = asked("plan", 0.012)
+    assert re.search(r"decoder +to run .* 1 +2 +5.71 MB", plan), "all"
+    assert re.search(r"multimodal +waits .* 1 +2 +9.27 MB", plan), "two of four rows"
     rows: list[int] = []
     forward = Training.forward
 
@@ -252,8 +261,7 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
     assert rows[-4:] == [2] * 4 and 8 in rows, "the decoder's first phase is not divided"
     assert not again, "half of the rows fit"
     assert re.search(r"multimodal +waits .* 1 +1 +4.9 MB", asked("plan", 0.008)), "a second pass would gain no row"
-    told = asked("plan", 0.01)
-    assert re.search(r"multimodal +waits .* 1 +2, recomputed +7.29 MB", told)
+    assert re.search(r"multimodal +waits .* 1 +2, recomputed +7.29 MB", asked("plan", 0.01))
     asked("run --inline --anew", 0.01, *short)
     assert rows[-4:] == [2] * 4 and len(again) == 2, "encoder and decoder"
 
@@ -276,3 +284,41 @@ def test_the_papers_final_models_are_planned_without_weights_or_memory(tmp_path:
     if os.environ.get("UPDATE_GOLDEN"):
         GOLDEN.write_text(result.stdout, encoding="utf-8")
     assert result.stdout == GOLDEN.read_text(encoding="utf-8")
+
+
+def enter(folder: Path, stage: MultimodalStage, seconds: float) -> None:
+    folder.mkdir(parents=True)
+    timings = {stage.KIND: {"seconds": seconds, "flops": stage.flops(), "positions": stage.positions()}}
+    (folder / "timings.json").write_text(json.dumps(timings), encoding="utf-8")
+
+
+def test_measurements_of_this_machine_go_before_the_usual_speeds(tmp_path: Path) -> None:
+    """The median, without those too short to tell, and without what waited at `smoke`; a stage twice as long takes
+    twice the time."""
+    ledger, stage = Ledger(tmp_path / "results", tmp_path / "store"), evaluation_of(scale="mini").model
+    usual = stage_seconds(stage, measured_slowness(ledger))
+    assert usual == pytest.approx(usual_seconds("multimodal", stage.positions(), stage.flops()))
+    for number, seconds in enumerate((9.0, 90.0, 100.0, 500.0)):
+        enter(ledger.store / str(number), stage, seconds)
+    for number in range(5):
+        enter(ledger.store / f"smoke {number}", evaluation_of(scale="smoke").model, 20.0)
+    (ledger.store / "broken").mkdir()
+    (ledger.store / "broken" / "timings.json").write_text("[]", encoding="utf-8")
+    slowness = measured_slowness(ledger)
+    assert stage_seconds(stage, slowness) == pytest.approx(100)
+    training = stage.training.model_copy(update={"steps": 2 * stage.training.steps})
+    assert stage_seconds(stage.model_copy(update={"training": training}), slowness) == pytest.approx(200)
+
+
+def test_small_decoders_are_not_estimated_by_flops_alone() -> None:
+    """Measured alone on a core: 519 s for 9M, 6,556 s for 2.9B, 320 times its FLOPs."""
+    for flops, measured in ((7.64e11, 519), (2.47e14, 6556)):
+        assert measured / 1.5 < usual_seconds("decoder", 1.382e7, flops) < 1.5 * measured
+
+
+def test_stages_that_take_a_gpu_share_this_machine_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    scale = load_scale("smoke", SCALES, settings=("resources.cpus=2", "resources.gpus=1"))
+    monkeypatch.setattr("mm1_lab.orchestrate.planning.cost.machine_cpus", lambda: 64)
+    for gpus, slots in ((0, 1), (2, 2), (99, 32)):
+        monkeypatch.setattr("torch.cuda.device_count", lambda count=gpus: count)
+        assert machine_slots(scale) == slots

@@ -19,7 +19,6 @@ from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.lr_search import run_search, with_sizes
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import Round
-from mm1_lab.results import ScoreRow
 from mm1_lab.results.reading import read_variant
 from tests.conftest import Refused
 from tests.orchestrate import conftest
@@ -47,23 +46,13 @@ class Laboratory(conftest.Laboratory):
         self.shots = (0, 8)
 
     def run(self, request: Request, trial: Trial) -> None:
-        ledger, fingerprint = request.ledger, trial.fingerprint
         factor = self.factor * self.luck.get(trial.seed, 1.0)
         distance = math.log(trial.evaluation.model.training.learning_rate / best_rate(trial.evaluation, factor))
         if distance > math.log(4):
-            ledger.record_failure(fingerprint, trial.name, 1, "diverged", "the loss is nan")
-            return
-        score = 60 - 5 * distance**2 + trial.seed
-        scores = [
-            ScoreRow(
-                "vqa", self.family, "vqa", shots, block, f"q{block}", "colour", score + 3 * (block % 4), "red", True
-            )
-            for shots in self.shots
-            for block in range(8)
-        ]
-        losses = dict.fromkeys(self.sources, 1 + 0.05 * distance**2)
-        record = {"config": trial.evaluation.model_dump(mode="json"), "recipe": trial.recipe.model_dump(mode="json")}
-        ledger.write_scores(fingerprint, scores, losses, record, None)
+            self.diverge(request, trial)
+        else:
+            losses = dict.fromkeys(self.sources, 1 + 0.05 * distance**2)
+            self.write(request, trial, 60 - 5 * distance**2 + trial.seed, losses, self.shots, self.family)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from mm1_lab.cli import main
 from mm1_lab.config import DataMix, RateSearch, Trial
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import Request, load_request
@@ -17,7 +16,7 @@ from mm1_lab.orchestrate.tracking.mlflow_logger import DATABASE, NOTE, MlflowLog
 from mm1_lab.results import Manifest, ScoreRow
 from mm1_lab.results.manifest import read_trials, row_check
 from tests import pretrained as saved
-from tests.conftest import Place, Refused
+from tests.conftest import Place, Refused, Told
 from tests.orchestrate.conftest import Ask
 
 
@@ -148,14 +147,11 @@ def test_a_number_has_one_name_and_six_digits_and_no_mean_is_over_further_metric
     }
 
 
-def test_a_sweep_of_which_no_trial_is_finished_is_not_said_to_be_logged(
-    request_: Request, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sweep_of_which_no_trial_is_finished_is_not_said_to_be_logged(request_: Request, told: Told) -> None:
     fingerprint = request_.trials[0].fingerprint
     request_.ledger.forget(fingerprint)
     request_.ledger.record_failure(fingerprint, "base / seed 0", 2, "diverged", "the loss is nan")
-    assert main(["sync-mlflow"]) == 0
-    assert capsys.readouterr().out == "data_mix at smoke: nothing to log, as no trial is finished\n"
+    assert told("sync-mlflow") == "data_mix at smoke: nothing to log, as no trial is finished\n"
 
 
 def test_a_search_s_trial_is_not_reproduced_by_naming_its_arm(request_: Request) -> None:

@@ -6,59 +6,36 @@ from pathlib import Path
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from mm1_lab.cli import main
 from mm1_lab.config import RequestError
-from mm1_lab.files import commit, write_text
+from mm1_lab.files import write_text
 from mm1_lab.orchestrate.execution.executor import Inline, make_executor
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.sweeping import complete, forget_trials
 from mm1_lab.results import TrialRow
 from mm1_lab.results.manifest import row_check
-from tests.conftest import SCALES, Refused
-from tests.orchestrate.conftest import Ask
+from tests.conftest import SCALES, Refused, Told
+from tests.orchestrate.conftest import Ask, mark_done
 
 
-def finish(folder: Path) -> None:
-    partial = folder.with_name(f"{folder.name}.partial")
-    partial.mkdir(parents=True)
-    (partial / "summary.json").write_text("{}", encoding="utf-8")
-    commit(partial, folder)
-
-
-def test_scores_without_weights_are_done(ask: Ask) -> None:
-    request = ask("base", "captions")
-    for trial in request.trials:
-        finish(request.ledger.trial_folder(trial.fingerprint))
-    plan = make_plan(request.trials, request.ledger)
-    assert not plan.tasks
-    assert {planned.state for planned in plan.stages.values()} == {"done", "not needed"}
-
-
-def test_tasks_that_wait_for_each_other_are_not_done_side_by_side(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.usefixtures("here")
+def test_tasks_that_wait_for_each_other_are_not_done_side_by_side(told: Told) -> None:
     """One arm is a chain, which ten at a time finish no sooner than one: the plan names the time of its longest."""
-    shipped = ("--results", str(tmp_path), "--store", str(tmp_path))
-    own_decoder = ("--set", "decoder.learning_rate=0.001")
-    assert main(["plan", "data_mix", "--only", "base", "--set", "resources.cpus=0.1", *own_decoder, *shipped]) == 0
-    told = capsys.readouterr().out
-    decoder, multimodal = (
-        int(re.findall(rf"^{kind}.* (\d+) min", told, re.M)[0]) for kind in ("decoder", "multimodal")
-    )
-    assert int(re.findall(r"About (\d+) min with \d\d+ at a time", told)[0]) >= decoder + multimodal
+    settings = ("--set", "resources.cpus=0.1", "--set", "decoder.learning_rate=0.001")
+    plan = told("plan", "data_mix", "--only", "base", *settings)
+    chain = [int(re.findall(rf"^{kind}.* (\d+) min", plan, re.M)[0]) for kind in ("decoder", "multimodal")]
+    assert int(re.findall(r"About (\d+) min with \d\d+ at a time", plan)[0]) >= sum(chain)
 
 
-def test_sweeps_planned_together_share_stages(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("here")
+def test_sweeps_planned_together_share_stages(told: Told) -> None:
     """Every stage stands once."""
-    sweeps = ("data_mix", "connector")
-    assert main(["plan", *sweeps, "--json", "--scale", "smoke", "--results", "none", "--store", "none"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert len(told["trials"]) == 24
+    plan = json.loads(told("plan", "data_mix", "connector", "--json", "--scale", "smoke"))
+    assert len(plan["trials"]) == 24
     # one decoder; the base's encoder, and one at 224 px; the base stands in both sweeps
-    kinds = Counter(stage["kind"] for stage in told["stages"])
+    kinds = Counter(stage["kind"] for stage in plan["stages"])
     assert kinds == {"decoder": 1, "encoder": 2, "multimodal": 23, "evaluation": 23}
-    bases = {trial["fingerprint"] for trial in told["trials"] if trial["arm"] in ("base", "c-abstractor 336 144")}
+    bases = {trial["fingerprint"] for trial in plan["trials"] if trial["arm"] in ("base", "c-abstractor 336 144")}
     assert len(bases) == 1
 
 
@@ -97,12 +74,11 @@ def test_nothing_is_deleted_if_what_it_took_cannot_be_trained_again(ask: Ask) ->
     """A GPU that is too small for training, though not for the evaluation."""
     asked = ask("base", settings=("hardware.gpu=h100", "hardware.memory=0.004"))
     (trial,), ledger = asked.trials, asked.ledger
-    weights = ledger.stage_folder(trial.evaluation.model.fingerprint)
-    for folder in (ledger.trial_folder(trial.fingerprint), weights):
-        finish(folder)
+    mark_done(ledger, trial.evaluation.model.fingerprint)
+    mark_done(ledger, trial.fingerprint, is_trial=True)
     with pytest.raises(RequestError, match=r"multimodal"):
         forget_trials(asked.trials, asked, Inline())
-    assert ledger.has_scores(trial.fingerprint) and weights.exists()
+    assert ledger.has_scores(trial.fingerprint) and ledger.has_weights(trial.evaluation.model.fingerprint)
 
 
 def test_what_diverged_runs_again_only_anew_and_from_its_beginning(ask: Ask) -> None:
@@ -114,7 +90,7 @@ def test_what_diverged_runs_again_only_anew_and_from_its_beginning(ask: Ask) -> 
     partial = [ledger.partial_folder(stage.fingerprint) for stage in (joined.model, alone.model, other.model)]
     for folder in partial:
         folder.mkdir(parents=True)
-    finish(ledger.stage_folder(joined.model.encoder.fingerprint))
+    mark_done(ledger, joined.model.encoder.fingerprint)
     plan = make_plan(trials, ledger)
     assert not plan.tasks
     assert {plan.stages[trial.fingerprint].state for trial in trials} == {"diverged"}
@@ -133,7 +109,7 @@ def test_with_other_benchmarks_a_model_that_diverged_is_not_trained_again(ask: A
     """It and its evaluation are one task, but the training alone decides."""
     trials, ledger = ask("base").trials, ask("base").ledger
     for stage in trials[0].evaluation.model.inputs.values():
-        finish(ledger.stage_folder(stage.fingerprint))
+        mark_done(ledger, stage.fingerprint)
     work_list = WorkList(make_plan(trials, ledger).tasks, lambda stage: 0.0, 0, ledger)
     (task,) = work_list.ready()
     work_list.take(task)
@@ -144,7 +120,7 @@ def test_with_other_benchmarks_a_model_that_diverged_is_not_trained_again(ask: A
     done = complete(request, Inline(), lambda folder: None)
     assert done.work_list is None and done.plan.stages[trial.fingerprint].state == "diverged"
     assert {trial.fingerprint, trials[0].fingerprint, trial.evaluation.model.fingerprint} == set(ledger.diverged())
-    finish(ledger.stage_folder(trial.evaluation.model.fingerprint))
+    mark_done(ledger, trial.evaluation.model.fingerprint)
     assert trial.evaluation.model.fingerprint not in ledger.diverged(), "another command has trained it"
     ledger.forget(trial.evaluation.model.fingerprint)
     forget_trials(request.trials, request, Inline())

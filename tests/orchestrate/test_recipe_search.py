@@ -19,7 +19,6 @@ from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.recipe_search import rounds_of, run_recipe_search
 from mm1_lab.orchestrate.sweeping import Round
-from mm1_lab.results import ScoreRow
 from tests.conftest import Place, Refused, change
 from tests.orchestrate import conftest
 
@@ -49,16 +48,11 @@ class Laboratory(conftest.Laboratory):
         recipe = trial.recipe
         text = recipe.data_mix.weights["text"]
         if text > 3.5:
-            request.ledger.record_failure(trial.fingerprint, trial.name, 1, "diverged", "the loss is nan")
+            self.diverge(request, trial)
             return
         luck = 7 * math.sin(1000 * text) if trial.seed == 0 else 0.0
         score = 60 - 20 * math.log(text / 2) ** 2 - (recipe.image_tokens == 64) - 2e5 / recipe.steps + luck
-        rows = []
-        for block in range(8):
-            rows.append(ScoreRow("vqa", "vqa", "vqa", 4, block, f"q{block}", "colour", score, "red", True))
-        record = {"config": trial.evaluation.model_dump(mode="json"), "recipe": recipe.model_dump(mode="json")}
-        losses = {"text": 3 / text}
-        request.ledger.write_scores(trial.fingerprint, rows, losses, record, None)
+        self.write(request, trial, score, {"text": 3 / text}, (4,))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from mm1_lab.cli import main, make_parser
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results.manifest import read_manifest
-from tests.conftest import REPOSITORY, make_place
+from tests.conftest import REPOSITORY, Told, make_place
 from tests.data.conftest import Files
 from tests.orchestrate.conftest import Ask
 from tests.pretrained import save_encoder
@@ -71,25 +71,21 @@ def test_a_benchmark_added_later_leaves_the_folder_as_it_is(ask: Ask, tmp_path: 
     assert after.trials[0].evaluation.model == before.trials[0].evaluation.model
 
 
-def test_a_benchmark_that_no_row_holds_is_refused_where_it_would_be_asked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_benchmark_that_no_row_holds_is_refused_where_it_would_be_asked(here: Path, told: Told) -> None:
     """Commands that ask nothing, such as `export`, go on."""
-    file = data_file(tmp_path / "a", 0)
+    file = data_file(here / "a", 0)
     add_benchmark(file, "Red?" * 500)
-    common = ["--scale", "smoke", "--data", str(file), "--results", str(tmp_path), "--only", "captions+text"]
+    common = ("--scale", "smoke", "--data", str(file), "--only", "captions+text")
     for command in ("plan", "run"):
-        assert main([command, "data_mix", *common]) == 2
-        printed = capsys.readouterr()
-        assert "benchmark 'asked': a question after 0 demonstrations takes" in printed.err
-        assert "reads at most 256; use fewer `new_tokens` of the benchmark, or a larger" in printed.err
-        assert "Starting Ray" not in printed.out
-    assert main(["export", "data_mix", str(tmp_path / "model"), *common]) == 2
-    assert "there are no weights for it" in capsys.readouterr().err
+        printed = told(command, "data_mix", *common, code=2)
+        assert "benchmark 'asked': a question after 0 demonstrations takes" in printed
+        assert "reads at most 256; use fewer `new_tokens` of the benchmark, or a larger" in printed
+        assert "Starting Ray" not in printed
+    assert "there are no weights for it" in told("export", "data_mix", "model", *common, code=2)
 
 
 def test_a_setting_of_the_recipe_changes_what_the_arms_start_from(
-    ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ask: Ask, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Not what an arm sets itself; the command says which of its settings are of the recipe."""
     settings = ("connector=average-pooling", "data_mix.text=3", "train.steps=7")
@@ -99,24 +95,20 @@ def test_a_setting_of_the_recipe_changes_what_the_arms_start_from(
     assert (captions.connector, captions.data_mix.text) == ("average-pooling", 0)
     assert request.scale.train.steps == 7
     assert request.variant == "data_mix,connector=average-pooling,data_mix.text=3,train.steps=7"
-    options = ["--only", "base", "--scale", "smoke", "--results", str(tmp_path)]
-    for setting in settings:
-        options += ["--set", setting]
-    assert main(["plan", "data_mix", *options]) == 0
+    options = [word for setting in settings for word in ("--set", setting)]
+    assert main(["plan", "data_mix", "--only", "base", "--scale", "smoke", *options]) == 0
     told = "--set: connector=average-pooling, data_mix.text=3 changes the recipe, from which the arms start\n"
     assert capsys.readouterr().err == told
 
 
-def test_a_command_that_is_told_can_be_typed_as_it_stands(ask: Ask) -> None:
+def test_a_command_that_is_told_can_be_typed_as_it_stands(ask: Ask, here: Path) -> None:
+    """It names the sweep as it was named, and folders that are not the usual."""
     settings = ("evaluate.shots=[0, 4]", "train.steps=6")
     request = ask("average-pooling 224 64", sweep="connector", settings=settings)
     typed = shlex.split(request.command("--only", "average-pooling 224 64"))
     options = make_parser().parse_args(typed[1:])
     assert typed[0] == "mm1-lab" and (options.sweep, options.scale) == ("connector", "smoke")
     assert options.only == ["average-pooling 224 64"] and tuple(options.set) == settings
-
-
-def test_a_command_names_the_sweep_as_it_was_named_and_folders_that_are_not_the_usual(here: Path) -> None:
     make_place(here)
     assert load_request("sweeps/data_mix.yaml", "smoke").command() == "mm1-lab run sweeps/data_mix.yaml --scale smoke"
     request = load_request("data_mix", "smoke", results=Path("mine"), store=here.parent / "weights")

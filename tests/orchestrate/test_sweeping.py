@@ -20,7 +20,7 @@ from mm1_lab.orchestrate.sweeping import Draw, Round, forget_trials, run_until_d
 from mm1_lab.train.checkpoints import BEFORE, CHECKPOINT
 from mm1_lab.train.progress import Diverged
 from mm1_lab.train.recorder import CURVE
-from tests.orchestrate.conftest import Ask
+from tests.orchestrate.conftest import Ask, mark_done
 
 
 @pytest.fixture
@@ -28,12 +28,8 @@ def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
     """A finished trial with its weights."""
     monkeypatch.chdir(tmp_path)
     request = load_request("data_mix", "smoke", only=("base",))
-    ledger, trial = request.ledger, request.trials[0]
-    folder = ledger.begin_stage(trial.evaluation.model.fingerprint)
-    assert folder
-    (folder / "model.safetensors").write_bytes(b"weights")
-    ledger.finish_stage(folder.name.removesuffix(".partial"))
-    ledger.write_scores(trial.fingerprint, [], {}, {}, None)
+    mark_done(request.ledger, request.trials[0].evaluation.model.fingerprint)
+    mark_done(request.ledger, request.trials[0].fingerprint, is_trial=True)
     return request
 
 
@@ -180,7 +176,7 @@ def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing
 
     def complete(request: Request, executor: Executor, draw: Draw) -> Round:
         for trial in request.trials:
-            ledger.write_scores(trial.fingerprint, [], {}, {}, None)
+            mark_done(ledger, trial.fingerprint, is_trial=True)
         return Round(request, make_plan(request.trials, ledger), None)
 
     judged: list[list[int]] = []
@@ -193,7 +189,7 @@ def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing
     monkeypatch.setattr(Round, "show", lambda *given: None)
     for trial in request.trials:
         if trial.arm == "captions":
-            ledger.write_scores(trial.fingerprint, [], {}, {}, None)
+            mark_done(ledger, trial.fingerprint, is_trial=True)
     outputs = []
     for _ in range(2):
         assert run_until_decided(request, Inline(), lambda _: [], judge, lambda _: "") == 0
@@ -225,7 +221,6 @@ def test_a_growing_study_shares_its_folder_with_no_other_seeds(ask: Ask) -> None
         run_until_decided(study("100-103", 2, 4), Inline(), lambda _: [], lambda *_: ([], []), lambda _: "")
     study("3-6", 2, 4).write_manifest()
     study("4,").write_manifest()
-    with pytest.raises(
-        RequestError, match=r"were fixed at 2,4 seeds .* --until-decided --looks 2,4, or run other seeds"
-    ):
+    text = r"were fixed at 2,4 seeds .* --until-decided --looks 2,4, or run other seeds"
+    with pytest.raises(RequestError, match=text):
         study("100,").write_manifest()

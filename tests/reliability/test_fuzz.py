@@ -79,14 +79,7 @@ def test_mutated_yaml(tmp_path: Path, times: int) -> None:
     assert 0 < refused < 300 * times
 
 
-READ = (
-    "*/*/sweep.json",
-    "*/*/trials.csv",
-    "trials/*/*.*",
-    "trials/*/DONE",
-    "store/*/*.json",
-    "store/*/DONE",
-)
+READ = ("*/*/sweep.json", "*/*/trials.csv", "trials/*/*.*", "trials/*/DONE", "store/*/*.json", "store/*/DONE")
 
 
 def read_all(results: Path) -> list[str]:
@@ -130,49 +123,19 @@ def test_damaged_results(finished: object, tmp_path: Path, monkeypatch: pytest.M
 
 
 NAMES = ("folder", "fifo", "loop", "null", "zero", "closed", "binary", "missing/x", "folder/new", "null/x", "zero/x")
-WORDS = (
-    "",
-    " ",
-    "-1",
-    "0",
-    "1",
-    "2.5",
-    "nan",
-    "-inf",
-    "1e999",
-    "9" * 400,
-    "-" + "9" * 5000,
-    "true",
-    "null",
-    "[]",
-    "{}",
-)
-WORDS += ("a\nb", "\x1b[31m", "\udcff", "\U0001f642", "é" * 300, "x" * 5000, "-", "=", "=1", "%s", "{x}")
+WORDS = ("", " ", "9" * 400, "-" + "9" * 5000, "a\nb", "\x1b[31m", "\udcff", "\U0001f642", "é" * 300, "x" * 5000)
+WORDS += ("-1", "0", "1", "2.5", "nan", "-inf", "1e999", "true", "null", "[]", "{}", "-", "=", "=1", "%s", "{x}")
 WORDS += ("0,", ",", "1,1", "3,2,1", "1..3", "99", "4294967295,", "4294967296", "1e3", "0x10", "1_0", "*", "[", "a=b=c")
 WORDS += tuple(f"{name}{end}" for name in NAMES for end in ("", ".yaml", ".png", ".csv"))
 USUAL = {
-    "sweep": ("data_mix", "sweeps/encoder.yaml", "lr_law"),
-    "sweeps": ("data_mix", "connector"),
-    "arms": ("base", "captions"),
-    "first": ("base",),
-    "second": ("captions",),
-    "only": ("base", "captions"),
-    "scores": ("points.csv",),
-    "scale": ("smoke", "smoke", "mini", "paper"),
-    "seeds": ("2", "0,", "3,4"),
-    "results": ("results/local", "folder"),
-    "store": ("results/local/store", "folder"),
-    "folder": ("new", "folder"),
-    "data": ("data.yaml",),
-    "out": ("new.png",),
-    "file": ("points.csv",),
-    "image": ("new.png",),
-    "steps": ("5",),
-    "looks": ("4,6",),
-    "set": ("train.steps=5", "evaluate.shots=[0]"),
-    "sizes": ("9M,85M,302M,1.2B",),
-    "predict": ("30B",),
-}
+    "sweep": ("data_mix", "sweeps/encoder.yaml", "lr_law"), "sweeps": ("data_mix", "connector"),
+    "arms": ("base", "captions"), "only": ("base", "captions"), "first": ("base",), "second": ("captions",),
+    "scale": ("smoke", "smoke", "mini", "paper"), "seeds": ("2", "0,", "3,4"), "looks": ("4,6",),
+    "results": ("results/local", "folder"), "store": ("results/local/store", "folder"), "folder": ("new", "folder"),
+    "scores": ("points.csv",), "data": ("data.yaml",), "file": ("points.csv",),
+    "out": ("new.png",), "image": ("new.png",), "steps": ("5",),
+    "set": ("train.steps=5", "evaluate.shots=[0]"), "sizes": ("9M,85M,302M,1.2B",), "predict": ("30B",),
+}  # fmt: skip
 """Values that a command takes, by the name of its option; the others have only wrong ones."""
 MOST_SECONDS = 300
 """Of a command that trains nothing: after them it hangs."""

@@ -1,15 +1,20 @@
-"""What no scale can mean, and YAML made to break its reader: refused in a short line, before anything is opened."""
+"""What no scale can mean, YAML made to break its reader, what a terminal or a machine lacks: told in a short line."""
 
+import io
 import os
+import resource
+import sys
 from pathlib import Path
 
 import pytest
 
+from mm1_lab.cli import main
 from mm1_lab.config import RequestError, load_scale, load_sweep, read_yaml
+from mm1_lab.orchestrate.execution.ray_tune import RayTune
+from mm1_lab.orchestrate.execution.worker import repository_commit
 from mm1_lab.orchestrate.planning.finding import parse_seeds
-from tests.conftest import Refused
+from tests.conftest import SCALES, Refused
 
-SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
 SWEEP = "title: T\naxis: data_mix\nrecipe: base\n"
 
 
@@ -104,3 +109,22 @@ def test_a_message_does_not_repeat_what_a_file_holds(key: str, here: Path, refus
     error = refused("plan", "long.yaml", "--scale", "smoke")
     assert error.startswith("mm1-lab: long.yaml: ") and len(error.encode()) <= 2048
     assert not (here / "results").exists()
+
+
+def test_a_terminal_that_lacks_characters_gets_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert main(["show", "data_mix", "--scale", "smoke"]) == 0
+    sys.stdout.seek(0)
+    assert "data_mix.synthetic_share 0.07 ? 0.0" in sys.stdout.read()
+
+
+def test_memory_that_is_too_little_for_ray_is_told_before_ray_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (2 * 10**9, 0))
+    with pytest.raises(RequestError, match=r"memory is limited to 2.0 GB.*or run without Ray \(--inline\)$"):
+        RayTune().open(load_scale("smoke", SCALES))
+
+
+def test_a_clone_on_a_machine_without_git_has_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert repository_commit()
+    monkeypatch.setenv("PATH", "")
+    assert repository_commit() is None

@@ -14,7 +14,7 @@ from mm1_lab.cli import main
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import Ledger, ScoreRow, TrialRow
 from mm1_lab.results.manifest import Manifest, merge_manifest
-from tests.conftest import Place, Refused
+from tests.conftest import Place, Refused, Told
 
 
 @pytest.fixture
@@ -47,21 +47,18 @@ def stages(ledger: Ledger) -> set[str]:
     return {path.parent.name for path in ledger.store.glob("*/DONE")}
 
 
-def test_gc_frees_models_and_never_results(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gc_frees_models_and_never_results(ledger: Ledger, told: Told) -> None:
     results = {path: path.read_bytes() for path in (ledger.results / "trials").rglob("*") if path.is_file()}
     before = stages(ledger)
     (ledger.store / "old.damaged").mkdir()
-    assert main(["gc"]) == 0
+    assert re.search(r"would free [1-9].* [KM]B: 3 stages, and no results\. .* add --yes", told("gc"))
     assert stages(ledger) == before, "nothing without --yes"
-    assert re.search(r"would free [1-9].* [KM]B: 3 stages, and no results\. .* add --yes", capsys.readouterr().out)
-    assert main(["gc", "--yes"]) == 0
+    told("gc", "--yes")
     models = {ledger.record(path.name)["fingerprints"]["multimodal"] for path in (ledger.results / "trials").iterdir()}
     assert len(models) == 2 and stages(ledger) == before - models and not list(ledger.store.glob("*.damaged"))
-    assert main(["gc", "--all", "--yes"]) == 0
-    assert not stages(ledger)
+    assert "no results were deleted" in told("gc", "--all", "--yes") and not stages(ledger)
     assert results == {path: path.read_bytes() for path in results}
-    assert "no results were deleted" in capsys.readouterr().out
-    assert main(["gc"]) == 0 and capsys.readouterr().out == "there are no weights to delete\n"
+    assert told("gc") == "there are no weights to delete\n"
 
 
 def test_verify_and_gc_leave_alone_what_a_running_command_is_about_to_rename(
@@ -100,25 +97,20 @@ def test_a_sweep_that_the_disk_has_no_room_for_is_refused(
     assert not list(here.rglob("sweep.json"))
 
 
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [(errno.ENOSPC, 1), (errno.EROFS, 2)],
-    ids=["full", "read-only"],
-)
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 1), (errno.EROFS, 2)], ids=["full", "read-only"])
 def test_a_disk_that_takes_nothing_is_told_in_a_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, code: int
+    number: int, code: int, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(path: Path, data: bytes) -> int:
         path.touch()
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Path, "write_bytes", refuse)
     assert main(["run", "data_mix", "--scale", "smoke", "--inline", "--only", "base"]) == code
     text = f"sweep.json: {os.strerror(number)}; fix this and run the same command to continue\n"
     error = capsys.readouterr().err
     assert error.startswith("mm1-lab: /") and error.endswith(text) and error.count("\n") == 1
-    assert not list(tmp_path.rglob("*sweep.json*"))
+    assert not list(here.rglob("*sweep.json*"))
 
 
 def test_weights_that_gc_deleted_are_trained_again_with_the_same_scores(finished: Place, again: Place) -> None:

@@ -104,6 +104,12 @@ def sft_stage(multimodal_stage: MultimodalStage) -> SftStage:
     )
 
 
+@pytest.fixture
+def stage(kind: str, request: pytest.FixtureRequest) -> Any:
+    """The one above of the `kind` that a test is parametrized by."""
+    return request.getfixturevalue(f"{kind}_stage")
+
+
 _SHARED = {"seed": 1, "data": DataIdentity(digest="squares"), "precision": "32-true", "compile": False}
 
 

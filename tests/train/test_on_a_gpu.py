@@ -109,10 +109,9 @@ def half(stage: MultimodalStage, **changes: object) -> MultimodalStage:
 
 @pytest.mark.parametrize("kind", ["encoder", "reconstructive", "decoder", "experts", "multimodal", "sft"])
 def test_a_stage_learns_what_it_learns_on_a_processor(
-    kind: str, request: pytest.FixtureRequest, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In single precision: the same weights."""
-    stage: Stage = request.getfixturevalue(f"{kind}_stage")
     for device in (GPU, torch.device("cpu")):
         monkeypatch.setattr(team, "device", lambda device=device: device)
         train(stage, tmp_path / device.type, finished)
@@ -130,10 +129,10 @@ def test_half_precision_trains_alike(
 
 @pytest.mark.parametrize("kind", ["decoder", "multimodal", "sft"])
 def test_no_step_waits_for_the_gpu(
-    kind: str, request: pytest.FixtureRequest, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: Any, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Steps 3 to 18 of 20, between the first's preparations and the last's readings; torch raises at a wait."""
-    stage = shortened(request.getfixturevalue(f"{kind}_stage"), 20)
+    stage = shortened(stage, 20)
     stage = stage if isinstance(stage, SftStage) else half(stage)
     monkeypatch.setattr(recorder, "POINTS", 1)
     after, steps = Recorder.on_train_batch_end, []

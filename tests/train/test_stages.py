@@ -31,6 +31,8 @@ from tests.train.conftest import (
     weights_of,
 )
 
+Patch = pytest.MonkeyPatch
+
 
 def kill_at(step: int) -> Callable[[Progress], None]:
     def report(progress: Progress) -> None:
@@ -45,9 +47,8 @@ def kill_at(step: int) -> Callable[[Progress], None]:
 )
 @pytest.mark.usefixtures("each_step")
 def test_a_twice_killed_stage_ends_as_if_undisturbed(
-    kind: str, workers: int, request: pytest.FixtureRequest, finished: Finished, tmp_path: Path
+    stage: Stage, workers: int, finished: Finished, tmp_path: Path
 ) -> None:
-    stage: Stage = request.getfixturevalue(f"{kind}_stage")
     straight, killed, resources = finished(stage), tmp_path / "killed", Resources(workers=workers)
     for step in (2, 5):
         with pytest.raises(Killed):
@@ -96,20 +97,13 @@ def test_a_checkpoint_of_another_stage_is_refused(
 
 def test_files_of_a_multimodal_stage(multimodal_stage: MultimodalStage, finished: Finished) -> None:
     folder = finished(multimodal_stage)
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "config.json",
-        "model.safetensors",
-        "stage.json",
-        "summary.json",
-        "training.csv",
-    ]
+    names = {"config.json", "model.safetensors", "stage.json", "summary.json", "training.csv"}
+    assert {path.name for path in folder.iterdir()} == names
     described = json.loads((folder / "stage.json").read_text())
     assert described["fingerprint"] == multimodal_stage.fingerprint
     assert MultimodalStage.model_validate(described["stage"]) == multimodal_stage
-
     assert {name for _, name, _ in points(folder)} == {"loss", "loss/captions", "loss/text"}
     assert {step for step, _, _ in points(folder)} == set(range(1, 7))
-
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["rows"] == {"captions": 12, "text": 12}
     assert summary["epochs"] == {"captions": 12 / 50, "text": 12 / 50}
@@ -203,12 +197,7 @@ def test_read_now_and_then_and_written_beside_training_a_stage_is_the_same(
 @pytest.mark.parametrize(("seconds", "found"), [(1e9, 9), (0.0, 6)])
 @pytest.mark.usefixtures("as_on_a_gpu")
 def test_a_loss_that_is_not_finite_is_found_before_a_checkpoint_has_it(
-    decoder_stage: DecoderStage,
-    finished: Finished,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    seconds: float,
-    found: int,
+    seconds: float, found: int, decoder_stage: DecoderStage, finished: Finished, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """In step 6; the losses of steps 6 to 9 are read together, or where steps take long each by itself."""
     monkeypatch.setattr(recorder, "READ_SECONDS", seconds)
@@ -277,16 +266,9 @@ def test_from_a_damaged_checkpoint_it_goes_on_from_the_one_before_or_the_beginni
     [("decoder", 3, [2] * 9), ("experts", 3, [2] * 9), ("multimodal", 3, [2] * 12), ("sft", 1, [1] * 12)],
 )
 def test_micro_batches_add_up_to_a_step(
-    kind: str,
-    most: int,
-    parts: list[int],
-    request: pytest.FixtureRequest,
-    finished: Finished,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    kind: str, most: int, parts: list[int], stage: Stage, finished: Finished, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """The decoder's six steps have four rows, then two, MM1's four, and tuning's two."""
-    stage = request.getfixturevalue(f"{kind}_stage")
     rows: list[int] = []
     routed: list[torch.Tensor] = []
     forward, training_step = Training.forward, Training.training_step
@@ -318,7 +300,7 @@ def test_micro_batches_add_up_to_a_step(
 
 @pytest.mark.parametrize("kind", ["experts", "multimodal", "sft"])
 def test_activations_that_are_computed_again_change_nothing(
-    kind: str, request: pytest.FixtureRequest, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, stage: Stage, finished: Finished, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     again = []
     enable = PreTrainedModel.activation_checkpointing_enable
@@ -328,7 +310,6 @@ def test_activations_that_are_computed_again_change_nothing(
         enable(self, *rest)
 
     monkeypatch.setattr(PreTrainedModel, "activation_checkpointing_enable", noted)
-    stage = request.getfixturevalue(f"{kind}_stage")
     stored = finished(stage)
     assert not again
     assert_same(stored, train(stage, tmp_path, finished, Resources(gradient_checkpointing=True)))

@@ -33,6 +33,7 @@ from tests import pretrained as saved
 from tests.conftest import REPOSITORY, Squares
 from tests.train.conftest import Finished, Killed, assert_alike, assert_same, curve, shortened, train
 
+Patch = pytest.MonkeyPatch
 CHILD = multiprocessing.get_context("fork")  # what is imported need not be imported again
 
 
@@ -112,18 +113,12 @@ def sparse_stage(multimodal_stage: MultimodalStage, experts_stage: DecoderStage)
     ("kind", "size", "most"), [("encoder", 2, 0), ("reconstructive", 2, 0), ("sparse", 3, 0), ("decoder", 2, 1)]
 )
 def test_a_team_trains_as_one_process_does(
-    kind: str,
-    size: int,
-    most: int,
-    request: pytest.FixtureRequest,
-    finished: Finished,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    size: int, most: int, stage: Stage, finished: Finished, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """Three of four rows: shares differ in size, and in some there is no image. Each has one of the experts. The
     decoder's rows come one at a time."""
     only_the_first_makes_weights(monkeypatch)
-    stage = shortened(request.getfixturevalue(f"{kind}_stage"), 3)
+    stage = shortened(stage, 3)
     alone = finished(stage)
     in_team(size, tmp_path, lambda: train(stage, tmp_path / "team", finished, Resources(micro_batch=most)))
     assert_alike(alone, tmp_path / "team")
@@ -196,7 +191,6 @@ def test_another_team_resumes_from_the_checkpoint_before_a_damaged_one(
     assert len(shards) == 2 and shards[1].stat().st_size > 0.8 * shards[0].stat().st_size
     digests = json.loads((folder / "last.ckpt" / "digests.json").read_text())
     assert digests.keys() == {path.name for path in (folder / "last.ckpt").iterdir()} - {"digests.json"}
-
     changed = bytearray(shards[1].read_bytes())
     changed[-1] ^= 1
     shards[1].write_bytes(changed)
@@ -292,11 +286,7 @@ def test_a_loss_that_is_not_finite_stops_all(
 
 @pytest.mark.slow
 def test_each_node_holds_the_model(
-    sft_stage: SftStage,
-    sparse_stage: MultimodalStage,
-    finished: Finished,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    sft_stage: SftStage, sparse_stage: MultimodalStage, finished: Finished, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """Two nodes of two processes: the shards of one are those of the other, and only gradients pass between them.
 
@@ -324,11 +314,7 @@ def test_each_node_holds_the_model(
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("changes", [{"attention": "varlen"}, {"compile": True}])
 def test_torchrun_starts_a_team(
-    changes: dict[str, object],
-    checkpointing: bool,
-    multimodal_stage: MultimodalStage,
-    finished: Finished,
-    tmp_path: Path,
+    changes: Any, checkpointing: bool, multimodal_stage: MultimodalStage, finished: Finished, tmp_path: Path
 ) -> None:
     stage = multimodal_stage.model_copy(update=changes)
     inputs = {needed.fingerprint: str(finished(needed)) for needed in stage.inputs.values()}
