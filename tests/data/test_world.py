@@ -6,12 +6,27 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mm1_lab.data.world import drawing, text
+from mm1_lab.data.types import Document
+from mm1_lab.data.world import World, drawing, text
 from mm1_lab.data.world import told as telling
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scene_questions import KINDS, ask
 from mm1_lab.data.world.scenes import Scene, Thing, sample_scene
-from mm1_lab.data.world.words import PLACES
+from mm1_lab.data.world.words import COLOURS, PLACES
+
+
+def is_told(document: Document) -> bool:
+    """Whether a document speaks of colours and of places; a bare pair has one attribute alone."""
+    words = set(" ".join(part for part in document.parts if isinstance(part, str)).split())
+    return bool(words & set(COLOURS)) and bool(words & set(PLACES))
+
+
+def test_the_curriculum_begins_with_bare_pairs_and_keeps_to_the_length_asked_for() -> None:
+    curriculum = World().pretraining_text(0, 64)
+    early, late = ([d for row in range(20) for d in curriculum.documents(row, progress)] for progress in (0.0, 0.9))
+    told = [sum(map(is_told, some)) / len(some) for some in (early, late)]
+    assert told[0] < 0.1 < 0.4 < told[1]
+    assert max(len(" ".join(d.parts).split()) + 2 for d in early + late) <= 64
 
 
 @pytest.mark.parametrize("kind", KINDS)

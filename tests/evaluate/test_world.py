@@ -2,14 +2,16 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import takewhile
 
 import pytest
 
 from mm1_lab.config import EvaluationSettings, Recipe, SftRecipe
 from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
+from mm1_lab.data.world.language import in_first_words
 from mm1_lab.data.world.scenes import Scene
-from mm1_lab.data.world.words import SECOND
+from mm1_lab.data.world.words import COLOURS, SECOND, SIZES
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.world import world_benchmarks
@@ -63,6 +65,23 @@ def test_half_of_the_blocks_answer_in_the_words_of_their_demonstrations() -> Non
         for (kind, number), own in vocabularies.items():
             if number % 2 == 0 and (kind, number + 1) in vocabularies:
                 assert own != vocabularies[kind, number + 1]
+
+
+def opening(caption: str) -> str:
+    """What a caption says before its first size or colour."""
+    attributes = {*SIZES, *COLOURS}
+    return " ".join(takewhile(lambda word: in_first_words(word) not in attributes, caption.split()))
+
+
+def test_captions_of_a_block_are_in_one_convention_and_demonstrations_by_one_annotator() -> None:
+    captions = BENCHMARKS["captions"]
+    for block, shown in zip(captions.blocks, captions.demonstrations, strict=True):
+        openings = {opening(question.shown) for question in (*block, *shown)}
+        assert len(openings) == 1
+        for words in SECOND.values():
+            texts = [text for question in (*block, *shown) for text in question.references]
+            said = {word for text in texts for word in text.split()}
+            assert not said & set(words) or not said & set(words.values())
 
 
 def test_a_plan_reckons_with_as_many_pictures_as_the_benchmarks_show() -> None:
