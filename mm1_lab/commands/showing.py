@@ -172,9 +172,13 @@ def _about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
     return request_of(options, options.sweep, asked)
 
 
+INTO = option("--into", "a folder of your own to write to; default: the results", "DIR", type=Path)
+
+
 @command(
     "--results results/study",
     opt.DRAWN_RESULTS,
+    INTO,
     switch("--latex", "also write tables as LaTeX and figures as PDF"),
 )
 def figures(options: argparse.Namespace) -> int:
@@ -186,7 +190,7 @@ def figures(options: argparse.Namespace) -> int:
     return DONE
 
 
-@command("--results results/study", opt.DRAWN_RESULTS)
+@command("--results results/study", opt.DRAWN_RESULTS, INTO)
 def report(options: argparse.Namespace) -> int:
     """Redraw everything and write a report as one HTML file."""
     print(_draw(options, report=True)[-1])
@@ -194,12 +198,13 @@ def report(options: argparse.Namespace) -> int:
 
 
 def _draw(options: argparse.Namespace, **kinds: bool) -> list[Path]:
-    """Draws results, with `latex` or a `report`; shipped ones, unless `--results` names them, among the local ones."""
+    """Draws results, with `latex` or a `report`, into `--into`; without it shipped ones, unless `--results` names them,
+    among the local ones."""
     results = _results(options)
     from analysis.redraw import draw
 
-    into = results if options.results or results == RESULTS else RESULTS / PUBLISHED.name
-    return draw(results, into, **kinds)
+    usual = results if options.results or results == RESULTS else RESULTS / PUBLISHED.name
+    return draw(results, options.into or usual, **kinds)
 
 
 def _results(options: argparse.Namespace) -> Path:

@@ -374,6 +374,8 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
     assert re.search("### My question.*### Across sweeps.*captions lift zero-shot.*### Pre-training", summary, re.S)
     assert "run zeta --scale smoke --seeds 0,1`" in summary
 
+    assert main(["figures", "--results", str(study), "--into", str(tmp_path / "mine")]) == 0
+    assert (tmp_path / "mine" / "smoke" / "zeta" / "table.md").exists() and (tmp_path / "mine" / "summary.md").exists()
     assert {path: path.read_bytes() for path in study.rglob("*") if path.is_file()} == before
     assert main(["figures", "--results", str(study), "--latex"]) == 0 and (study / "summary.md").exists()
     assert {path.stem for path in study.rglob("*.tex")} == {path.stem for path in study.glob("*/**/*.md")} >= {"axes"}
