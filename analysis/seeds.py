@@ -22,9 +22,9 @@ MOST_SEEDS = 1000
 """More are never run in practice."""
 
 
-def seed_columns(seeds: Sequence[int], in_world: bool, were_seen: bool = False) -> dict[str, object]:
+def seed_columns(seeds: Sequence[int], in_world: bool, seen: int = 0) -> dict[str, object]:
     """Their number, which, and of which kind; nothing was tuned on seeds of a user's own data, so these are of none.
-    `were_seen`: whether some had scores before the claim that is judged was written."""
+    `seen`: how many had scores before the claim that is judged was written."""
     kinds = set()
     for seed in seeds:
         if seed in DEVELOPMENT:
@@ -34,8 +34,8 @@ def seed_columns(seeds: Sequence[int], in_world: bool, were_seen: bool = False) 
     kind = ""
     if kinds and in_world:
         kind = kinds.pop() if len(kinds) == 1 else "mixed"
-    if were_seen:
-        kind = SEEN
+    if seen:
+        kind = f"{seen} {SEEN}"
     return {"seeds": len(seeds), "seed_list": " ".join(map(str, seeds)), "seeds_are": kind}
 
 

@@ -25,7 +25,6 @@ from mm1_lab.config import RequestError
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.planning.request import load_request as load_sweep
-from mm1_lab.results.manifest import read_trials
 from mm1_lab.results.reading import scores
 
 if TYPE_CHECKING:
@@ -56,18 +55,19 @@ def run(sweep: Request, inline: bool = False, address: str | None = None) -> pd.
     """
     from analysis import draw_sweep, sweep_in_short
     from mm1_lab.orchestrate.execution.executor import make_executor
-    from mm1_lab.orchestrate.recipe_search import run_request
-    from mm1_lab.orchestrate.status import status_values
+    from mm1_lab.orchestrate.recipe_search import rounds_of, run_request
 
     sweep.ledger.check_writable()
     with make_executor(inline, address) as executor:
         code = run_request(sweep, executor, draw_sweep, sweep_in_short)
     if code:
-        told = status_values([(sweep.manifest, read_trials(sweep.folder))], sweep.ledger, ())
-        trials = told["sweeps"][0]["trials"]
-        failed = [f"{one['arm']} / seed {one['seed']}: {one['why']}" for one in trials if one["state"] == "failed"]
-        text = f"{len(failed)} of {counted(len(trials), 'trial')} failed: {'; '.join(failed[:3])}"
-        if not any(one["state"] == "done" for one in trials):
+        trials = [trial for part in rounds_of(sweep) for trial in part.trials]
+        lacking = [trial for trial in trials if not sweep.ledger.has_scores(trial.fingerprint)]
+        stages = dict.fromkeys(stage.fingerprint for trial in lacking for stage in trial.evaluation.chain())
+        failures = sweep.ledger.failures()
+        reasons = [f"{failures[key]['stage']}: {failures[key]['reason']}" for key in stages if key in failures]
+        text = f"{len(lacking)} of {counted(len(trials), 'trial')} without scores: {'; '.join(reasons[:3])}"
+        if len(lacking) == len(trials):
             raise RequestError(f"{sweep.folder}: {text}")
         warnings.warn(text, stacklevel=2)
     return scores(sweep.folder)

@@ -42,6 +42,8 @@ OF_ONE_RUN = re.compile(
 """In names of columns that may tell scores of one run apart."""
 OF_RUNS = re.compile("run|rep|trial|attempt|try|number|index|unnamed")
 """How names of columns begin that number an arm's independent runs."""
+EMPTY = ("", "nan", "none", "null", "<na>")
+"""What a run that lacks a benchmark has in its column."""
 OURS = {"family", "metric"}
 """Columns of a table of this lab."""
 TEXT = (".csv", ".tsv", ".txt")
@@ -168,9 +170,9 @@ def make_scores(
     columns = columns or {}
     names = {name: own for name, own in columns.items() if isinstance(own, str)}
     by_benchmark = [own for own in columns.get("score", ()) if "score" not in names]
-    if by_benchmark:
-        table = _one_score_a_row(table, by_benchmark, names, where)
-    table = _named(table, names, where)
+    if others := [name for name in columns if name not in names and name != "score"]:
+        raise RequestError(f"columns: {others[0]!r} is one column; only 'score' may be several")
+    table = _named(table, names, where, by_benchmark)
     notes = []
     for own in table.columns:
         name = OTHER_NAMES.get(own.lower())
@@ -187,6 +189,8 @@ def make_scores(
         table = table[~unfinished]
     if table.empty:
         raise RequestError(f"{where}: has no rows, or by its column of status none of a finished run")
+    if by_benchmark:
+        table = _one_score_a_row(table, by_benchmark)
     frame = pd.DataFrame(index=table.index)
     for name in ("arm", "benchmark", "question", "shots"):
         frame[name] = labels(table[name], name, where) if name in table else ""
@@ -196,8 +200,10 @@ def make_scores(
     frame["seed"] = labels(table["seed"], "seed", where) if paired else ""
     frame["repeat"] = 0 if paired else frame.groupby(["arm", "benchmark", "shots", "question"]).cumcount()
     if by_benchmark:  # after the runs were numbered, as an empty cell is a run that lacks the benchmark
-        is_scored = table["score"].notna() & (table["score"].astype(str).str.strip() != "")
+        is_scored = ~table["score"].map(str).str.strip().str.lower().isin(EMPTY)
         table, frame = table[is_scored], frame[is_scored]
+        if table.empty:
+            raise RequestError(f"{where}: the columns {some(by_benchmark)} are empty")
     frame = frame.assign(score=_numbers(table["score"], where))
     if not paired:
         notes += _check_independent(table, frame, where)
@@ -264,23 +270,23 @@ def some(names: Sequence[str]) -> str:
     return ", ".join([*names[:5], *more])
 
 
-def _one_score_a_row(table: pd.DataFrame, scores: list[str], columns: Mapping[str, str], where: str) -> pd.DataFrame:
+def _one_score_a_row(table: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
     """A table with a column per benchmark as one with a row per score. The rows keep their numbers."""
-    table = table.rename(columns=lambda name: str(name).strip())
-    if "benchmark" in columns:
-        raise RequestError("--columns: with several columns of scores, these are the benchmarks; leave benchmark= out")
-    for own in scores:
-        if own not in table:
-            raise RequestError(f"{where}: has no column {own!r}{nearest(own, list(table.columns))}")
-        if own in columns.values() or scores.count(own) > 1:
-            raise RequestError(f"--columns: {own!r} is named twice")
-    others = table.drop(columns=[*scores, *(name for name in ("benchmark", "score") if name in table)], errors="ignore")
-    rows = [others.assign(benchmark=own, score=table[own]) for own in scores]
+    with_shots = [re.fullmatch(r"(.+?)[ _](\d+)[-_ ]?shots?", own) for own in scores]
+    others = table.drop(columns=[*scores, "score"], errors="ignore")
+    rows = []
+    for own, parts in zip(scores, with_shots, strict=True):
+        named: dict[str, Any] = {"benchmark": own}
+        if parts and all(with_shots) and "shots" not in table:
+            named = {"benchmark": parts[1], "shots": parts[2]}
+        if "benchmark" in table:
+            named["benchmark"] = table["benchmark"].astype(str) + f" {named['benchmark']}"
+        rows.append(others.assign(**named, score=table[own]))
     return pd.concat(rows)
 
 
-def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.DataFrame:
-    """The table with the lab's names for its columns."""
+def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str, scores: list[str]) -> pd.DataFrame:
+    """The table with the lab's names for its columns, but those of `scores`, a column per benchmark."""
     table = table.rename(columns=lambda name: str(name).strip())
     renamed: dict[str, str] = {}
     for name, own in columns.items():
@@ -291,14 +297,19 @@ def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.Da
         if own in renamed:
             raise RequestError(f"--columns: {own!r} cannot be both {renamed[own]} and {name}")
         renamed[own] = name
-    for own in table.columns:  # `Seed`, as spreadsheets begin names
+    for own in scores:
+        if own not in table:
+            raise RequestError(f"{where}: has no column {own!r}{nearest(own, list(table.columns))}")
+        if own in renamed or scores.count(own) > 1:
+            raise RequestError(f"--columns: {own!r} is named twice")
+    for own in table.columns.difference(scores, sort=False):  # `Seed`, as spreadsheets begin names
         name = own.lower()
         if name in KNOWN and name not in columns and name not in table and own not in renamed:
             renamed[own] = name
     replaced = [name for name in renamed.values() if name in table and name not in renamed]
     table = table.drop(columns=replaced).rename(columns=renamed)
     for name in NEEDED:
-        if name not in table:
+        if name not in table and not (name == "score" and scores):
             held = ", ".join(map(str, table.columns[:12])) or "none"
             raise RequestError(
                 f"{where}: has no column {name!r} (it has {held}); name it with --columns {name}=COLUMN; of a column "

@@ -4,7 +4,7 @@ Contrasts of a sweep's file and parts of lessons have the same evidence; `verdic
 about the learning-rate law is the slope of its fit, over sizes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from analysis.seeds import seed_columns
 from analysis.statistics import UNKNOWN, Interval, one_sample
 from analysis.study import Study
 from mm1_lab.config import Measure
+from mm1_lab.results.manifest import claim_keys
 
 ABOVE = 5.0
 """Points by which the interval's lower end must exceed the majority answer (and, of a base, the blind control)."""
@@ -56,8 +57,8 @@ class Evidence:
     """Why it is shown but does not decide."""
     paper: PaperNumber = UNPUBLISHED
     mixes_machines: bool | float = np.nan
-    was_seen: bool = False
-    """Whether the claim was written, or changed, after some of these seeds had scores."""
+    seen: int = 0
+    """How many of these seeds had scores before the claim was written as it is."""
 
     def p_of(self, statement: str) -> float:
         return self.p.get(statement, np.nan)
@@ -95,7 +96,7 @@ class Evidence:
             "p": min(self.p.values(), default=np.nan),
             "p_supported": self.p_of("supported"),
             "p_contradicted": self.p_of("contradicted"),
-            **seed_columns(self.seeds, self.in_world, self.was_seen),
+            **seed_columns(self.seeds, self.in_world, self.seen),
             "mixes_machines": self.mixes_machines,
             "paper": self.paper.value,
             "paper_bound": self.paper.bound,
@@ -115,8 +116,8 @@ def of_lessons(study: Study, lessons: Iterable[Lesson], fits: Sequence[Fit] = ()
                 continue
             claims = claims_of(part, lesson, study.sweep, study.scored)
             for claim in claims:
-                one = gather(study, claim, lesson.name, number, part.aside)
-                if one.was_seen:  # lessons are fixed before the runs
+                one = gather(study, claim, lesson.name, number, part.aside, seen_seeds(study, part.contrast or ""))
+                if one.seen:  # lessons are fixed before the runs
                     one = replace(one, p={}, p_of_look={}, reason=CHANGED)
                 found.append(one)
             if not claims:
@@ -126,7 +127,16 @@ def of_lessons(study: Study, lessons: Iterable[Lesson], fits: Sequence[Fit] = ()
 
 
 def of_contrasts(study: Study) -> list[Evidence]:
-    return [gather(study, claim_of(contrast), contrast.claim) for contrast in study.sweep.contrasts]
+    found = []
+    for contrast in study.sweep.contrasts:
+        seen = seen_seeds(study, contrast.claim)
+        found.append(gather(study, claim_of(contrast), contrast.claim, seen=seen))
+    return found
+
+
+def seen_seeds(study: Study, claim: str) -> tuple[int, ...]:
+    """The seeds at which a contrast's arms had scores before it was claimed; none of what is no contrast."""
+    return study.manifest.claims.get(claim_keys(study.sweep).get(claim, ""), ())
 
 
 def _of_law(study: Study, lesson: Lesson, number: int, part: Part, fits: Sequence[Fit]) -> Evidence:
@@ -163,7 +173,9 @@ def _of_law(study: Study, lesson: Lesson, number: int, part: Part, fits: Sequenc
     )
 
 
-def gather(study: Study, claim: Claim, question: str, part: int = 1, aside: str = "") -> Evidence:
+def gather(
+    study: Study, claim: Claim, question: str, part: int = 1, aside: str = "", seen: Collection[int] = ()
+) -> Evidence:
     difference = Difference(study, claim.weights)
     looks = study.manifest.looks
     p = _tested(claim, difference.over_seeds)
@@ -194,7 +206,7 @@ def gather(study: Study, claim: Claim, question: str, part: int = 1, aside: str 
         aside=aside,
         paper=paper_difference(study, claim.weights),
         mixes_machines=mixes_machines(study, (arm for arm, _ in claim.weights)),
-        was_seen=not set(difference.seeds).isdisjoint(study.manifest.seen.get(claim.text, ())),
+        seen=len(set(difference.seeds).intersection(seen)),
     )
 
 

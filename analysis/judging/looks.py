@@ -5,7 +5,7 @@ from pathlib import Path
 
 from analysis.judging.claims import Claim, Lesson, claim_of, claims_of, known_lessons
 from analysis.judging.difference import SAME_TRIALS
-from analysis.judging.evidence import ONE_SEED, Evidence, of_contrasts, of_lessons, study_not_judged
+from analysis.judging.evidence import CHANGED, ONE_SEED, Evidence, of_contrasts, of_lessons, study_not_judged
 from analysis.judging.p_values import DECIDED, sides, verdict_from_p
 from analysis.judging.sequential import FUTILE, chance_yet, levels_of_looks
 from analysis.judging.validity import read_judged
@@ -14,8 +14,9 @@ from analysis.runs import finished_looks
 from analysis.statistics import LEVEL
 from analysis.study import Study
 
-NEVER = ("no scores", SAME_TRIALS)
-"""Reasons that further seeds do not change: an arm was left out or fails, the measure has no values, arms are equal."""
+NEVER = ("no scores", SAME_TRIALS, CHANGED)
+"""Reasons that further seeds do not change: an arm was left out or fails, the measure has no values, arms are
+equal, the claim came after the scores."""
 
 
 def reached_text(study: Study) -> str:

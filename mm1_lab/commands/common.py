@@ -141,7 +141,7 @@ def executor_of(options: argparse.Namespace, started: float, rounds: bool) -> Ex
     """The executor that the options `EXECUTOR` describe; others as in `make_executor`. Raises RequestError."""
     from mm1_lab.orchestrate.execution.executor import make_executor
 
-    is_elsewhere = options.results.absolute() != RESULTS.absolute()
+    is_elsewhere = options.results.resolve() != RESULTS.resolve()
     if options.share and is_elsewhere and options.store is DEFAULT_STORE:  # the object: not one that was named
         raise RequestError(
             "--share with --results needs --store, too: processes find each other's work there, so all name the same"

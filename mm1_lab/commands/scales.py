@@ -153,8 +153,8 @@ def fit_lr_law(options: argparse.Namespace) -> int:
 def _fit_file(options: argparse.Namespace) -> int:
     if not options.file.is_file():
         raise RequestError(f"--from {options.file}: there is no such file")
-    for unused in ("sizes", "data", "set", "seeds"):
-        if getattr(options, unused) not in (None, [], opt.ONE_SEED):
+    for unused in ("sizes", "data", "set", "seeds", "share", "minutes"):
+        if getattr(options, unused) not in (None, [], False, opt.ONE_SEED):
             raise RequestError(f"--{unused} is for a search; with --from a table is fitted, and nothing is trained")
     from analysis.law.fit import fit_objective, fit_runs
     from analysis.law.report import write_fits

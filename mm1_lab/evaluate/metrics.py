@@ -42,21 +42,23 @@ def _chosen(said: str, choices: Sequence[str], lettered: bool) -> str | None:
     `lettered`: the prompt shows letters, so that a letter, alone or before words, is the choice's letter, even if
     another choice consists of that letter; words that name another letter (`B, C`) mean none.
     """
-    text = BEFORE_LETTERS.sub("", said.strip("* "), count=1) if lettered else said
-    match = LETTERED.fullmatch(text)
+    match = LETTERED.fullmatch(said)
     named = _of_letter(match[1], choices) if match else None
     if lettered and match and named and not match[2]:
         return named
-    if text in choices:
-        return text
+    if said in choices:
+        return said
     if lettered and match and named:
         words = match[2].strip()
         second = LETTERED.fullmatch(words)
         other = _of_letter(second[1], choices) if second else named
         return None if other not in (named, None) and signed(words) != signed(named) else named
-    read = signed(text)
+    read = signed(said)
     alike = {choice for choice in choices if read and signed(choice) == read}
-    return alike.pop() if len(alike) == 1 else named
+    if len(alike) == 1:
+        return alike.pop()
+    bare = BEFORE_LETTERS.sub("", said.strip("* "), count=1)
+    return _chosen(bare, choices, lettered) if lettered and bare != said else named
 
 
 def _of_letter(letter: str, choices: Sequence[str]) -> str | None:

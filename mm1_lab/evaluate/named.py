@@ -234,7 +234,7 @@ def _problem(metric: str, item: Item) -> str:
         return "has half of a character (a lone surrogate); repair it"
     if not item.images and not item.question:
         return "has neither an image nor a question"
-    if mark := MARK.search(item.question):
+    if item.images and (mark := MARK.search(" ".join((item.question, *item.choices)))):
         return f"has {mark[0]!r} in its text, but its pictures stand before it, in their order; leave the mark out"
     if len(item.choices) > len(ascii_uppercase):
         return f"has {len(item.choices)} choices, but there are only {len(ascii_uppercase)} letters"

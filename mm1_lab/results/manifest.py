@@ -3,7 +3,7 @@
 import csv
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -35,8 +35,8 @@ class Manifest(Config):
     shots: tuple[int, ...] = Field(default=(0, 4, 8), min_length=1)
     looks: tuple[int, ...] = ()
     """Numbers of seeds at which a growing study is judged (`run --until-decided`), fixed before the first look."""
-    seen: dict[str, tuple[int, ...]] = Field(default={})
-    """Of claims that were written, or changed, after trials had scores: the seeds of these."""
+    claims: dict[str, tuple[int, ...]] = Field(default={})
+    """Of each claim that the file has or had, by `claim_keys`: the seeds at which all of its arms had scores before."""
     file: str = ""
     """The sweep's file, relative to the results folder; empty if it is not known."""
     asked: str = ""
@@ -165,18 +165,21 @@ def merge_manifest(
         seeds = {row.seed for row in rows.values()}
         kept = read_trials(folder)
         before = read_manifest(folder) if (folder / "sweep.json").exists() else None
-        new_arms = [arm for arm in order if before and arm not in before.sweep.arms]
-        new_names: dict[str, str] = {}
+        if before:
+            new = seeds - {row.seed for row in kept}
+            if before.looks not in ((), manifest.looks) and (manifest.looks or new):
+                looks = ",".join(map(str, before.looks))
+                raise RequestError(
+                    f"{folder}: this study's looks were fixed at {looks} seeds when it started; continue with "
+                    f"--until-decided --looks {looks}, or run other seeds and looks with --results elsewhere"
+                )
+            manifest = manifest.model_copy(update={"looks": before.looks or manifest.looks})
+        names = _names_now(before.sweep, manifest.sweep) if before else {}
         lost: list[TrialRow] = []
         for row in kept:
-            for arm in [row.arm] if row.arm in order else new_arms:
-                own = replace(row, arm=arm)
-                if (arm, row.seed) not in rows and current(own):
-                    rows[arm, row.seed] = own
-                asked = rows.get((arm, row.seed))
-                if asked and (arm == row.arm or asked == own):
-                    new_names[row.arm] = arm
-                    break
+            own = replace(row, arm=names.get(row.arm, row.arm))
+            if own.arm in order and ((own.arm, own.seed) in rows or current(own)):
+                rows.setdefault((own.arm, own.seed), own)
             else:
                 lost.append(row)
         if lost:
@@ -186,20 +189,11 @@ def merge_manifest(
                 "data or the version changed; their results stay"
             )
         merged = sorted(rows.values(), key=lambda row: (row.seed, order[row.arm]))
-        if before:
-            new = seeds - {row.seed for row in kept}
-            if before.looks not in ((), manifest.looks) and (manifest.looks or new):
-                looks = ",".join(map(str, before.looks))
-                raise RequestError(
-                    f"{folder}: this study's looks were fixed at {looks} seeds when it started; continue with "
-                    f"--until-decided --looks {looks}, or run other seeds and looks with --results elsewhere"
-                )
-            scored = sorted({row.seed for row in kept if has_scores(row.fingerprint)})
-            seen = _seen(before, manifest, tuple(scored), new_names)
-            manifest = manifest.model_copy(update={"looks": before.looks or manifest.looks, "seen": seen})
-            if new_claims := [claim for claim in seen if claim not in before.seen]:
-                claims = ", ".join(map(repr, new_claims))
-                print(f"{folder}: claimed or changed after scores were there, as tables say from now on: {claims}")
+        scored = {(row.arm, row.seed) for row in merged if has_scores(row.fingerprint)}
+        claims, late = _claims(before, manifest.sweep, scored)
+        manifest = manifest.model_copy(update={"claims": claims})
+        if late:
+            print(f"{folder}: claimed after scores were there, as tables say from now on: {', '.join(late)}")
         values = manifest.model_dump(mode="json")
         write_json(folder / "sweep.json", values | {"digest": digest(values)})
         table = [(row.arm, row.seed, row.fingerprint, row_check(row)) for row in merged]
@@ -207,18 +201,40 @@ def merge_manifest(
     return merged
 
 
-def _seen(
-    before: Manifest, after: Manifest, seeds: tuple[int, ...], names: Mapping[str, str]
-) -> dict[str, tuple[int, ...]]:
-    """`Manifest.seen` where `before` has been run at these seeds; `names` are those that its arms have now."""
-    earlier = []
-    for contrast in before.sweep.contrasts:
-        sides = [[names.get(arm, arm) for arm in side] for side in contrast.sides]
-        earlier.append((contrast.model_copy(update={"first": "", "second": ""}), sides))
-    seen = {}
-    for contrast in after.sweep.contrasts:
-        now = (contrast.model_copy(update={"first": "", "second": ""}), list(map(list, contrast.sides)))
-        is_new = now not in earlier
-        if own := (seeds if is_new else before.seen.get(contrast.claim, ())):
-            seen[contrast.claim] = own
-    return seen
+def _names_now(before: Sweep, after: Sweep) -> dict[str, str]:
+    """What the arms of a sweep are called now: the same if their recipe is, or as an arm that has it now."""
+    names = {}
+    for old, recipe in before.arms.items():
+        names[old] = next((arm for arm in (old, *after.arms) if after.arms.get(arm) == recipe), old)
+    return names
+
+
+def _claims(
+    before: Manifest | None, sweep: Sweep, scored: Collection[tuple[str, int]]
+) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+    """`Manifest.claims`, where these trials have scores, by arm and seed; and the new ones that were not in time."""
+    claims: dict[str, tuple[int, ...]] = {}
+    if before:
+        claims = dict.fromkeys(claim_keys(before.sweep).values(), ()) | before.claims
+    late = []
+    for contrast in sweep.contrasts:
+        key = claim_keys(sweep).get(contrast.claim)
+        if key and key not in claims:
+            arms = {arm for side in contrast.sides for arm in side}
+            known = [{seed for name, seed in scored if name == arm} for arm in arms]
+            claims[key] = tuple(sorted(set.intersection(*known)))
+            if claims[key]:
+                late.append(repr(contrast.claim))
+    return claims, late
+
+
+def claim_keys(sweep: Sweep) -> dict[str, str]:
+    """For each of a sweep's claims about arms that it has, what makes it the same whatever it and they are called."""
+    keys = {}
+    for contrast in sweep.contrasts:
+        if all(arm in sweep.arms for side in contrast.sides for arm in side):  # a search has others
+            sides = []
+            for side in contrast.sides:
+                sides.append(sorted(canonical_json(sweep.arms[arm].model_dump(mode="json")) for arm in side))
+            keys[contrast.claim] = digest([*sides, str(contrast.measure), contrast.expect, contrast.margin])
+    return keys

@@ -559,7 +559,7 @@ ONE = "contrasts: [{first: a, second: b}]"
         (ONE, ["--columns", "arm=arm,arm=x"], "--columns: 'arm' is named twice"),
         (ONE, ["--columns", "score=score,score=score"], "--columns: 'score' is named twice"),
         (ONE, ["--columns", "score=score,score=scor"], "has no column 'scor'; did you mean 'score'?"),
-        (ONE, ["--columns", "score=score,score=seed,benchmark=x"], "these are the benchmarks; leave benchmark= out"),
+        (ONE, ["--columns", "score=score,score=arm,arm=arm"], "--columns: 'arm' is named twice"),
         (ONE, ["--columns", "score=x, in %,arm=arm"], "has no column 'x, in %'"),
         (ONE, ["--looks", "4,x"], "--looks"),
         (ONE, ["--figure", "plot.doc"], "--figure"),
@@ -650,6 +650,36 @@ def test_a_column_per_benchmark_is_as_good_as_a_row_per_score(
         claims.append(json.loads(capsys.readouterr().out)["claims"])
     assert claims[0] == claims[1]
     assert claims[0][0]["difference"] == pytest.approx(-1.325 if has_seeds else 64.675 - (71.4 + 61.066667) / 2)
+
+
+def test_columns_of_scores_beside_a_column_of_benchmarks() -> None:
+    """Both tell what is scored, so that one run of a model stays one."""
+    rows = [(model, f"task {n}", n + (model == "b"), 2 * n) for model in "ab" for n in range(1, 9)]
+    frame = pd.DataFrame(rows, columns=["model", "Benchmark", "acc", "acc_norm"])
+    (claim,) = judge(frame, columns={"arm": "model", "score": ["acc", "acc_norm"]}).claims
+    assert (claim["verdict"], claim["seeds"]) == ("not judged", 1)
+    (one,) = judge(
+        frame, [{"first": "b", "second": "a", "measure": "task 3 acc"}], {"arm": "model", "score": ["acc", "acc_norm"]}
+    ).claims
+    assert one["difference"] == 1
+
+
+def test_shots_may_stand_in_the_names_of_columns() -> None:
+    rows = [("a", 0, 1.0, 2.0), ("a", 1, 2.0, 2.5), ("b", 0, 3.0, None), ("b", 1, 3.0, 9.0)]
+    frame = pd.DataFrame(rows, columns=["arm", "seed", "vqa 4-shot", "gqa 0-shot"]).assign(status=["done"] * 3 + [""])
+    claims = [{"first": "b", "second": "a", "measure": measure} for measure in ("vqa 4-shot", "gqa 0-shot")]
+    judgement = judge(frame, claims, {"score": ["vqa 4-shot", "gqa 0-shot"]})
+    assert [(claim["difference"], claim["seeds"]) for claim in judgement.claims] == [(1.5, 2), (6.5, 1)]
+    failed = judge(
+        frame.assign(status=["done", "done", "done", "failed"]), claims[:1], {"score": ["vqa 4-shot", "gqa 0-shot"]}
+    )
+    assert "Left out 1 of 4 rows by their status (failed)." in failed.notes
+    for columns, told in (
+        ({"score": ["x", "y"]}, "the columns x, y are empty"),
+        ({"arm": ["arm"]}, "'arm' is one column"),
+    ):
+        with pytest.raises(RequestError, match=told):
+            judge(pd.DataFrame({"arm": ["a", "b"], "seed": 0, "x": "", "y": "NaN"}), columns=columns)
 
 
 def test_a_family_of_ones_own_is_not_the_lab_s() -> None:

@@ -23,6 +23,7 @@ from analysis.law.runs import Objective
 from analysis.statistics import Interval
 from analysis.study import Study
 from mm1_lab.config import AVERAGE, Contrast, Measure, Recipe, RequestError, Sweep, load_sweep
+from mm1_lab.results.manifest import claim_keys
 from tests.analysis.results_folder import LIFT, ROOT, Lifts, claim_row, of_own_data, study_of, with_manifest
 
 LESSONS = load_lessons()
@@ -57,12 +58,13 @@ def test_a_lesson_does_not_rest_on_a_claim_that_was_changed_after_its_scores(dat
     study = study_of(data_mix, range(3))
     (lesson,) = [one for one in LESSONS if [part.contrast for part in one.parts] == ["captions lift zero-shot"]]
     assert judged(study)[lesson.name]["verdict"] != "not judged"
-    changed = with_manifest(study, seen={"captions lift zero-shot": (2,)})
+    key = claim_keys(data_mix)["captions lift zero-shot"]
+    changed = with_manifest(study, claims={key: (2,)})
     found = judged(changed)[lesson.name]
     reason = "its claim was written or changed after scores were seen"
     assert (found["verdict"], found["reason"]) == ("not judged", reason)
-    assert found["seeds_are"] == "seen before the claim"
-    at_other_seeds = with_manifest(study, seen={"captions lift zero-shot": (9,)})
+    assert found["seeds_are"] == "1 seen before the claim"
+    at_other_seeds = with_manifest(study, claims={key: (9,)})
     assert judged(at_other_seeds)[lesson.name]["verdict"] == judged(study)[lesson.name]["verdict"]
 
 

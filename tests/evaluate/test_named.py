@@ -410,10 +410,15 @@ THREE = {"question": "a", "answers": ["b"] * 3}
         ({"prompt": "{Question}"}, [THREE], "'mine': its prompt .* does not contain {question}, so that no quest"),
         (
             {},
-            [{"question": "<image>\na", "answer": "b"}],
+            [{"question": "<image>\na", "image": "a", "answer": "b"}],
             "question 1 has '<image>' in its text, .*; leave the mark out",
         ),
-        ({}, [{"question": "In <image 2>?", "answer": "b"}], "question 1 has '<image 2>' in its text"),
+        ({}, [{"question": "<image 2>?", "image": "a", "answer": "b"}], "question 1 has '<image 2>' in its text"),
+        (
+            {"metric": "choice"},
+            [{"question": "Which?", "image": "a", "answer": "A", "choices": ["<image 1>", "<image 2>"]}],
+            "question 1 has '<image 1>' in its text",
+        ),
     ],
 )
 def test_own_lines_that_do_not_fit_are_refused(
