@@ -35,7 +35,7 @@ def seed_columns(seeds: Sequence[int], in_world: bool, seen: int = 0) -> dict[st
     if kinds and in_world:
         kind = kinds.pop() if len(kinds) == 1 else "mixed"
     if seen:
-        kind = f"{seen} {SEEN}"
+        kind = ", ".join(filter(None, (kind, f"{seen} {SEEN}")))
     return {"seeds": len(seeds), "seed_list": " ".join(map(str, seeds)), "seeds_are": kind}
 
 

@@ -16,6 +16,7 @@ from analysis.paper import UNPUBLISHED, Paper, PaperNumber, combine_numbers, rea
 from analysis.seeds import caution
 from analysis.statistics import UNKNOWN, Interval, arm_means, over_questions
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure, Panel, RequestError, Sweep, canonical_json
+from mm1_lab.results.manifest import claim_keys
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
 from mm1_lab.results.summary import benchmark_scores, rows_of, trial_value
 
@@ -231,6 +232,11 @@ class Study(Variant):
         table = values.unstack("seed").reindex(index=list(self.sweep.arms), columns=self.seeds).astype(np.float64)
         # arms that are the same trials may have been asked for at different seeds
         return table.groupby(table.index.map(self.representative)).transform("first")
+
+    @cached_property
+    def seen_before_claims(self) -> dict[str, tuple[int, ...]]:
+        """Of each contrast, the seeds at which its arms had scores before it was claimed."""
+        return {claim: self.manifest.claims.get(key, ()) for claim, key in claim_keys(self.sweep).items()}
 
     @cached_property
     def _by_benchmark(self) -> pd.DataFrame:

@@ -73,8 +73,9 @@ def _run(given: list[str]) -> int:
             return _refuse(f"mm1-lab: options come after the command: mm1-lab COMMAND {first}")
         return _refuse(f"mm1-lab: there is no command {first!r}{nearest(first, COMMANDS)}")
     for word, following in zip(given, [*given[1:], "-"], strict=True):
-        if word in ("--results", "--store", "--data") and not following:  # which would be the working directory
-            return _refuse(f"mm1-lab: {word} is given an empty path, as of a shell variable that is not set")
+        name, equals, value = word.partition("=")
+        if name in ("--results", "--store", "--data", "--into") and not (value if equals else following):
+            return _refuse(f"mm1-lab: {name} is given an empty path, as of a shell variable that is not set")
         if word.startswith("-") and word.partition("=")[2] == "--":  # of which argparse would make an empty list
             return _refuse(f"mm1-lab: {word!r} is not a value")
     options, unknown = parser.parse_known_args(given)

@@ -67,9 +67,12 @@ def run(sweep: Request, inline: bool = False, address: str | None = None) -> pd.
         failures = sweep.ledger.failures()
         reasons = [f"{failures[key]['stage']}: {failures[key]['reason']}" for key in stages if key in failures]
         text = f"{len(lacking)} of {counted(len(trials), 'trial')} without scores: {'; '.join(reasons[:3])}"
-        if len(lacking) == len(trials):
-            raise RequestError(f"{sweep.folder}: {text}")
+        try:
+            found = scores(sweep.folder)
+        except RequestError:  # there are none
+            raise RequestError(f"{sweep.folder}: {text}") from None
         warnings.warn(text, stacklevel=2)
+        return found
     return scores(sweep.folder)
 
 

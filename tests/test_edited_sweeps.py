@@ -77,16 +77,16 @@ def test_a_claim_that_was_changed_after_its_scores_is_marked(again: Place, told:
 
     path.write_text(path.read_text().replace("greater", "less"))
     assert "after scores were there, as tables say from now on: 'fewer tokens are better'" in told(*run, "1")
-    assert "| 2, 2 seen before the claim |" in page.read_text()
-    assert "after scores" not in told(*run, "1") and "| 2, 2 seen before the claim |" in page.read_text()
+    assert "| 2, development, 2 seen before the claim |" in page.read_text()
+    assert "after scores" not in told(*run, "1") and "2 seen before the claim |" in page.read_text()
 
     path.write_text(path.read_text().replace("less", "greater"))
     told(*run, "1")
     assert "seen before" not in page.read_text(), "the one that was made in time"
     swapped = {"base": {"image_tokens": 64}, "thin": {}}
     write(path, sweep | {"arms": swapped, "contrasts": [CLAIM | {"first": "thin"}]})
-    assert "as tables say from now on: 'fewer" in told(*run, "1")
-    assert "| 2, 2 seen before the claim |" in page.read_text(), "names that are exchanged turn it round"
+    told(*run, "1")
+    assert "2 seen before the claim |" in page.read_text(), "by names that are exchanged it is the one that was late"
     more = CLAIM | {"claim": "averaged is better", "first": "averaged", "second": "thin"}
     write(path, sweep | {"arms": {**swapped, "averaged": {"connector": "average-pooling"}}, "contrasts": [more]})
     assert "as tables say" not in told(*run, "1") and "seen before" not in page.read_text(), "of an arm without scores"

@@ -42,8 +42,8 @@ OF_ONE_RUN = re.compile(
 """In names of columns that may tell scores of one run apart."""
 OF_RUNS = re.compile("run|rep|trial|attempt|try|number|index|unnamed")
 """How names of columns begin that number an arm's independent runs."""
-EMPTY = ("", "nan", "none", "null", "<na>")
-"""What a run that lacks a benchmark has in its column."""
+WITH_SHOTS = re.compile(r"(.+?)[ _](\d+)[-_ ]?shots?")
+"""The name of a column such as `vqa 4-shot`."""
 OURS = {"family", "metric"}
 """Columns of a table of this lab."""
 TEXT = (".csv", ".tsv", ".txt")
@@ -168,8 +168,8 @@ def make_scores(
     from 1 on. Raises RequestError, with `where` in front."""
     table = table.set_axis(pd.RangeIndex(1, len(table) + 1) if numbers is None else numbers)
     columns = columns or {}
-    names = {name: own for name, own in columns.items() if isinstance(own, str)}
-    by_benchmark = [own for own in columns.get("score", ()) if "score" not in names]
+    names = {name: str(own) for name, own in columns.items() if not isinstance(own, list | tuple)}
+    by_benchmark = [str(own) for own in columns.get("score", ()) if "score" not in names]
     if others := [name for name in columns if name not in names and name != "score"]:
         raise RequestError(f"columns: {others[0]!r} is one column; only 'score' may be several")
     table = _named(table, names, where, by_benchmark)
@@ -190,7 +190,15 @@ def make_scores(
     if table.empty:
         raise RequestError(f"{where}: has no rows, or by its column of status none of a finished run")
     if by_benchmark:
-        table = _one_score_a_row(table, by_benchmark)
+        is_empty = table[by_benchmark].map(_is_blank).all(axis=1)
+        if is_empty.all():
+            raise RequestError(f"{where}: the columns {some(by_benchmark)} are empty")
+        if is_empty.any():
+            arms = some(list(dict.fromkeys(table["arm"][is_empty].map(str))))
+            notes.append(
+                f"Left out {int(is_empty.sum())} of {len(table)} rows, which have none of the scores ({arms})."
+            )
+        table = _one_score_a_row(table[~is_empty], by_benchmark, where)
     frame = pd.DataFrame(index=table.index)
     for name in ("arm", "benchmark", "question", "shots"):
         frame[name] = labels(table[name], name, where) if name in table else ""
@@ -200,10 +208,8 @@ def make_scores(
     frame["seed"] = labels(table["seed"], "seed", where) if paired else ""
     frame["repeat"] = 0 if paired else frame.groupby(["arm", "benchmark", "shots", "question"]).cumcount()
     if by_benchmark:  # after the runs were numbered, as an empty cell is a run that lacks the benchmark
-        is_scored = ~table["score"].map(str).str.strip().str.lower().isin(EMPTY)
+        is_scored = ~table["score"].map(_is_blank)
         table, frame = table[is_scored], frame[is_scored]
-        if table.empty:
-            raise RequestError(f"{where}: the columns {some(by_benchmark)} are empty")
     frame = frame.assign(score=_numbers(table["score"], where))
     if not paired:
         notes += _check_independent(table, frame, where)
@@ -270,18 +276,26 @@ def some(names: Sequence[str]) -> str:
     return ", ".join([*names[:5], *more])
 
 
-def _one_score_a_row(table: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
+def _is_blank(cell: Any) -> bool:
+    return bool(pd.isna(cell)) or not str(cell).strip()
+
+
+def _one_score_a_row(table: pd.DataFrame, scores: list[str], where: str) -> pd.DataFrame:
     """A table with a column per benchmark as one with a row per score. The rows keep their numbers."""
-    with_shots = [re.fullmatch(r"(.+?)[ _](\d+)[-_ ]?shots?", own) for own in scores]
+    names_shots = "shots" not in table and all(map(WITH_SHOTS.fullmatch, scores))
+    asked: dict[tuple[str, str], str] = {}
+    for own in scores:
+        named = WITH_SHOTS.fullmatch(own) if names_shots else None
+        key = (named[1], named[2]) if named else (own, "")
+        if key in asked:
+            raise RequestError(f"{where}: {asked[key]!r} and {own!r} are the same benchmark and shots; leave one out")
+        asked[key] = own
     others = table.drop(columns=[*scores, "score"], errors="ignore")
+    before = labels(table["benchmark"], "benchmark", where) + " " if "benchmark" in table else ""
     rows = []
-    for own, parts in zip(scores, with_shots, strict=True):
-        named: dict[str, Any] = {"benchmark": own}
-        if parts and all(with_shots) and "shots" not in table:
-            named = {"benchmark": parts[1], "shots": parts[2]}
-        if "benchmark" in table:
-            named["benchmark"] = table["benchmark"].astype(str) + f" {named['benchmark']}"
-        rows.append(others.assign(**named, score=table[own]))
+    for (benchmark, shots), own in asked.items():
+        part = others.assign(benchmark=before + benchmark, score=table[own].astype(object))
+        rows.append(part.assign(shots=shots) if shots else part)
     return pd.concat(rows)
 
 

@@ -21,7 +21,6 @@ from analysis.seeds import seed_columns
 from analysis.statistics import UNKNOWN, Interval, one_sample
 from analysis.study import Study
 from mm1_lab.config import Measure
-from mm1_lab.results.manifest import claim_keys
 
 ABOVE = 5.0
 """Points by which the interval's lower end must exceed the majority answer (and, of a base, the blind control)."""
@@ -116,7 +115,8 @@ def of_lessons(study: Study, lessons: Iterable[Lesson], fits: Sequence[Fit] = ()
                 continue
             claims = claims_of(part, lesson, study.sweep, study.scored)
             for claim in claims:
-                one = gather(study, claim, lesson.name, number, part.aside, seen_seeds(study, part.contrast or ""))
+                seen = study.seen_before_claims.get(part.contrast or "", ())
+                one = gather(study, claim, lesson.name, number, part.aside, seen)
                 if one.seen:  # lessons are fixed before the runs
                     one = replace(one, p={}, p_of_look={}, reason=CHANGED)
                 found.append(one)
@@ -129,14 +129,9 @@ def of_lessons(study: Study, lessons: Iterable[Lesson], fits: Sequence[Fit] = ()
 def of_contrasts(study: Study) -> list[Evidence]:
     found = []
     for contrast in study.sweep.contrasts:
-        seen = seen_seeds(study, contrast.claim)
+        seen = study.seen_before_claims.get(contrast.claim, ())
         found.append(gather(study, claim_of(contrast), contrast.claim, seen=seen))
     return found
-
-
-def seen_seeds(study: Study, claim: str) -> tuple[int, ...]:
-    """The seeds at which a contrast's arms had scores before it was claimed; none of what is no contrast."""
-    return study.manifest.claims.get(claim_keys(study.sweep).get(claim, ""), ())
 
 
 def _of_law(study: Study, lesson: Lesson, number: int, part: Part, fits: Sequence[Fit]) -> Evidence:

@@ -248,7 +248,7 @@ def _changes(file: SweepFile, path: Path) -> dict[str, dict[str, Any]]:
     for name in changes:
         if name != name.strip() or not name.isprintable() or not name or name.startswith("-"):
             raise RequestError(
-                f"{path}: the arm {name!r} needs a name without blanks or a hyphen at its ends, on one line"
+                f"{path}: the arm {name!r} needs a name without blanks at its ends or a hyphen in front, on one line"
             )
     if file.grid:
         cells = math.prod(map(len, file.grid.values()))

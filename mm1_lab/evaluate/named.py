@@ -58,6 +58,7 @@ CHOSEN_VERSION = 5
 kept before are ignored, and models are evaluated again."""
 MARK = re.compile(r"<image( \d+)?>")
 """Of a picture's place in a text, in LLaVA's and in MMMU's files."""
+NUMBERED = re.compile(r"<image \d+>")
 
 
 def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Shape = "squeeze") -> BenchmarkConfig:
@@ -234,7 +235,7 @@ def _problem(metric: str, item: Item) -> str:
         return "has half of a character (a lone surrogate); repair it"
     if not item.images and not item.question:
         return "has neither an image nor a question"
-    if item.images and (mark := MARK.search(" ".join((item.question, *item.choices)))):
+    if item.images and (mark := MARK.search(item.question) or NUMBERED.search(" ".join(item.choices))):
         return f"has {mark[0]!r} in its text, but its pictures stand before it, in their order; leave the mark out"
     if len(item.choices) > len(ascii_uppercase):
         return f"has {len(item.choices)} choices, but there are only {len(ascii_uppercase)} letters"

@@ -3,7 +3,7 @@
 import csv
 import math
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -176,10 +176,12 @@ def merge_manifest(
             manifest = manifest.model_copy(update={"looks": before.looks or manifest.looks})
         names = _names_now(before.sweep, manifest.sweep) if before else {}
         lost: list[TrialRow] = []
+        scored: list[TrialRow] = []
         for row in kept:
             own = replace(row, arm=names.get(row.arm, row.arm))
             if own.arm in order and ((own.arm, own.seed) in rows or current(own)):
-                rows.setdefault((own.arm, own.seed), own)
+                if rows.setdefault((own.arm, own.seed), own) == own and has_scores(own.fingerprint):
+                    scored.append(own)
             else:
                 lost.append(row)
         if lost:
@@ -189,7 +191,6 @@ def merge_manifest(
                 "data or the version changed; their results stay"
             )
         merged = sorted(rows.values(), key=lambda row: (row.seed, order[row.arm]))
-        scored = {(row.arm, row.seed) for row in merged if has_scores(row.fingerprint)}
         claims, late = _claims(before, manifest.sweep, scored)
         manifest = manifest.model_copy(update={"claims": claims})
         if late:
@@ -202,26 +203,37 @@ def merge_manifest(
 
 
 def _names_now(before: Sweep, after: Sweep) -> dict[str, str]:
-    """What the arms of a sweep are called now: the same if their recipe is, or as an arm that has it now."""
+    """What the arms of a sweep are called now: the same if their recipe is, or as the first arm that has it now."""
+    now: dict[str, str] = {}
+    for arm, recipe in _recipes(after).items():
+        now.setdefault(recipe, arm)
     names = {}
-    for old, recipe in before.arms.items():
-        names[old] = next((arm for arm in (old, *after.arms) if after.arms.get(arm) == recipe), old)
+    for old, recipe in _recipes(before).items():
+        is_same = after.arms.get(old) == before.arms[old]
+        names[old] = old if is_same else now.get(recipe, old)
     return names
 
 
 def _claims(
-    before: Manifest | None, sweep: Sweep, scored: Collection[tuple[str, int]]
+    before: Manifest | None, sweep: Sweep, scored: Iterable[TrialRow]
 ) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """`Manifest.claims`, where these trials have scores, by arm and seed; and the new ones that were not in time."""
-    claims: dict[str, tuple[int, ...]] = {}
-    if before:
-        claims = dict.fromkeys(claim_keys(before.sweep).values(), ()) | before.claims
+    """`Manifest.claims`, where these trials of earlier runs have scores; and those of its claims that come late.
+
+    All are in time in a folder's first run, whichever sweeps have trained the same trials.
+    """
+    keys = claim_keys(sweep)
+    if before is None:
+        return dict.fromkeys(keys.values(), ()), []
+    claims = dict.fromkeys(claim_keys(before.sweep).values(), ()) | before.claims
+    recipes = _recipes(sweep)
+    seeds: dict[str, set[int]] = {}
+    for row in scored:
+        seeds.setdefault(recipes[row.arm], set()).add(row.seed)
     late = []
     for contrast in sweep.contrasts:
-        key = claim_keys(sweep).get(contrast.claim)
+        key = keys.get(contrast.claim)
         if key and key not in claims:
-            arms = {arm for side in contrast.sides for arm in side}
-            known = [{seed for name, seed in scored if name == arm} for arm in arms]
+            known = [seeds.get(recipes[arm], set()) for side in contrast.sides for arm in side]
             claims[key] = tuple(sorted(set.intersection(*known)))
             if claims[key]:
                 late.append(repr(contrast.claim))
@@ -229,12 +241,23 @@ def _claims(
 
 
 def claim_keys(sweep: Sweep) -> dict[str, str]:
-    """For each of a sweep's claims about arms that it has, what makes it the same whatever it and they are called."""
+    """For each of a sweep's claims about arms that it has, what makes it the same whatever it and they are called, and
+    whichever way round it is put."""
+    recipes = _recipes(sweep)
     keys = {}
     for contrast in sweep.contrasts:
-        if all(arm in sweep.arms for side in contrast.sides for arm in side):  # a search has others
-            sides = []
-            for side in contrast.sides:
-                sides.append(sorted(canonical_json(sweep.arms[arm].model_dump(mode="json")) for arm in side))
-            keys[contrast.claim] = digest([*sides, str(contrast.measure), contrast.expect, contrast.margin])
+        if all(arm in recipes for side in contrast.sides for arm in side):  # a search has others
+            sides = [sorted(recipes[arm] for arm in side) for side in contrast.sides]
+            expect = contrast.expect
+            if expect == "equivalent":
+                sides.sort()
+            elif expect == "less":
+                sides.reverse()
+                expect = "greater"
+            keys[contrast.claim] = digest([*sides, str(contrast.measure), expect, contrast.margin])
     return keys
+
+
+def _recipes(sweep: Sweep) -> dict[str, str]:
+    """The recipe of each arm as text."""
+    return {arm: canonical_json(recipe.model_dump(mode="json")) for arm, recipe in sweep.arms.items()}

@@ -674,12 +674,18 @@ def test_shots_may_stand_in_the_names_of_columns() -> None:
         frame.assign(status=["done", "done", "done", "failed"]), claims[:1], {"score": ["vqa 4-shot", "gqa 0-shot"]}
     )
     assert "Left out 1 of 4 rows by their status (failed)." in failed.notes
+    frame["vqa_4shot"] = 1.0
+    with pytest.raises(RequestError, match="'vqa 4-shot' and 'vqa_4shot' are the same benchmark and shots"):
+        judge(frame, columns={"score": ["vqa 4-shot", "vqa_4shot"]})
+    without = frame.assign(arm=["a", "a", "b", "c"], **{"vqa 4-shot": [1, 2, 3, None], "gqa 0-shot": [1, 2, 3, " "]})
+    notes = judge(without, columns={"score": ["vqa 4-shot", "gqa 0-shot"]}).notes
+    assert "Left out 1 of 4 rows, which have none of the scores (c)." in notes
     for columns, told in (
         ({"score": ["x", "y"]}, "the columns x, y are empty"),
         ({"arm": ["arm"]}, "'arm' is one column"),
     ):
         with pytest.raises(RequestError, match=told):
-            judge(pd.DataFrame({"arm": ["a", "b"], "seed": 0, "x": "", "y": "NaN"}), columns=columns)
+            judge(pd.DataFrame({"arm": ["a", "b"], "seed": 0, "x": "", "y": None}), columns=columns)
 
 
 def test_a_family_of_ones_own_is_not_the_lab_s() -> None:

@@ -63,7 +63,7 @@ def test_a_lesson_does_not_rest_on_a_claim_that_was_changed_after_its_scores(dat
     found = judged(changed)[lesson.name]
     reason = "its claim was written or changed after scores were seen"
     assert (found["verdict"], found["reason"]) == ("not judged", reason)
-    assert found["seeds_are"] == "1 seen before the claim"
+    assert found["seeds_are"] == "development, 1 seen before the claim"
     at_other_seeds = with_manifest(study, claims={key: (9,)})
     assert judged(at_other_seeds)[lesson.name]["verdict"] == judged(study)[lesson.name]["verdict"]
 

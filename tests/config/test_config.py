@@ -117,7 +117,7 @@ def claims(*rest: str) -> str:
         ('arms: {"": {}}\n', "the arm '' needs a name without blanks"),
         ("arms: {' a': {}}\n", "the arm ' a' needs a name"),
         ('arms: {"a\\nb": {}}\n', r"the arm 'a\nb' needs a name"),
-        ("arms: {--only: {}}\n", "the arm '--only' needs a name without blanks or a hyphen at its ends"),
+        ("arms: {--only: {}}\n", "the arm '--only' needs a name without blanks at its ends or a hyphen in front"),
         (
             f"grid: {{steps: {[*range(150)]}, image_tokens: {[*range(150)]}}}\n",
             "the grid has 22,500 cells; at most 10,000",

@@ -42,11 +42,10 @@ def find_sweep(name: str) -> Path:
     path, without_ending = Path(name), Path(f"{name}.yaml")
     if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
-    if without_ending.is_file():
-        return without_ending
-    other = name.replace("-", "_")
-    is_other = any((folder / f"{other}.yaml").is_file() for folder in SWEEPS)
-    return find_yaml("there is no sweep", other if is_other else name, SWEEPS)
+    for known in (name, name.replace("-", "_")):
+        if any((folder / f"{known}.yaml").is_file() for folder in SWEEPS):
+            return find_yaml("there is no sweep", known, SWEEPS)
+    return without_ending if without_ending.is_file() else find_yaml("there is no sweep", name, SWEEPS)
 
 
 def split_settings(settings: Collection[str]) -> tuple[list[str], tuple[str, ...]]:
