@@ -121,9 +121,12 @@ def compare(options: argparse.Namespace) -> int:
     remarks = []
     for arm in (options.first, options.second):
         if arm in {*request.sweep.arms, *study.sweep.arms} and study.representative(arm) not in study.scored:
-            seeds = ",".join(map(str, study.seeds))
-            at_seeds = request.command("--only", arm, "--seeds", seeds if len(study.seeds) > 1 else f"{seeds},")
-            command = request.command() if request.sweep.search else at_seeds
+            words: list[str] = []
+            if not request.sweep.search:
+                words += ["--only", arm]
+                if study.seeds != [0]:  # what runs without `--seeds`
+                    words += ["--seeds", ",".join(map(str, study.seeds)) + ("," if len(study.seeds) == 1 else "")]
+            command = request.command(*words)
             raise RequestError(f"{folder}: {arm} has no scores yet; run it first: {command}")
         if _has_changed(request, study, arm):
             changed = "the sweep, its data, settings or the version are others now"
