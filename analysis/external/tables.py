@@ -277,7 +277,8 @@ def some(names: Sequence[str]) -> str:
 
 
 def _is_blank(cell: Any) -> bool:
-    return bool(pd.isna(cell)) or not str(cell).strip()
+    is_missing = np.ndim(cell) == 0 and pd.isna(cell)
+    return bool(is_missing) or not str(cell).strip()
 
 
 def _one_score_a_row(table: pd.DataFrame, scores: list[str], where: str) -> pd.DataFrame:
