@@ -76,7 +76,7 @@ def _run(given: list[str]) -> int:
         name, equals, value = word.partition("=")
         if name in ("--results", "--store", "--data", "--into") and not (value if equals else following):
             return _refuse(f"mm1-lab: {name} is given an empty path, as of a shell variable that is not set")
-        if word.startswith("-") and word.partition("=")[2] == "--":  # of which argparse would make an empty list
+        if word.startswith("-") and value == "--":  # of which argparse would make an empty list
             return _refuse(f"mm1-lab: {word!r} is not a value")
     options, unknown = parser.parse_known_args(given)
     if unknown:

@@ -42,7 +42,7 @@ def shots_note(study: Study) -> list[str]:
     fewer = [str(name) for name, own in shots.items() if len(own) < plain["shots"].nunique()]
     if not fewer:
         return []
-    return [f"Not comparable between numbers of shots are means, as not all of these ask {', '.join(fewer)}."]
+    return [f"Means at different numbers of shots are not comparable, as only some of them ask {', '.join(fewer)}."]
 
 
 def remarks(study: Study) -> list[str]:

@@ -1,7 +1,9 @@
 """From a results folder to files: what they say, holes included, the same bytes each time, clear errors."""
 
+import gc
 import re
 import shutil
+import weakref
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -382,6 +384,19 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
     assert {path.stem for path in study.rglob("*.pdf")} == {path.stem for path in study.glob("smoke/**/*.png")}
 
 
+def test_means_of_unlike_benchmarks_are_told_and_a_study_goes_with_its_last_user(data_mix: Sweep) -> None:
+    study = study_of(data_mix, (0, 1), questions=8, arms=("base", "captions"))
+    assert not [note for note in compare_table(study, "base", "captions").notes if "numbers of shots" in note]
+    fewer = (study.scores["benchmark"] != "vqa") | (study.scores["shots"] == 0)
+    study = replace(study, scores=study.scores[fewer])
+    told = "Means at different numbers of shots are not comparable, as only some of them ask vqa."
+    assert told in compare_table(study, "base", "captions").notes and told in means_table(study).notes
+    alive = weakref.ref(study)
+    del study
+    gc.collect()
+    assert alive() is None
+
+
 def test_equal_scores_of_groups_of_arms_support_nothing(data_mix: Sweep) -> None:
     """A third of 100 three times is 100 only up to its last bit."""
     group = ("captions", "interleaved", "text-14")
@@ -401,8 +416,9 @@ def test_a_loss_is_in_nats_and_in_no_figure_of_points(data_mix: Sweep) -> None:
     claims = judge_contrasts(study)
     cells = verdicts_table(claims).frame["estimate"]
     assert cells[0] == "−0.030 [−0.030, −0.030] nats" and "nats" not in cells[1]
-    labels = draw_claims(claims, "").axes[0].get_yticklabels()
-    assert [label.get_text() for label in labels] == ["lift"]
+    figure = draw_claims(claims, "")
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["lift"]
+    assert "Not drawn, as slopes and losses are no points: 1." in " ".join(figure.get_supxlabel().split())
     assert not is_drawn(claims[:1], "mini")
 
 
