@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.external.judge import AVERAGE, Judgement
+from analysis.external.claims import AVERAGE
+from analysis.external.judge import Judgement
 from analysis.judging.p_values import expectation
 from analysis.pages.cells import interval
 from analysis.table import Table, to_plain

@@ -1,0 +1,48 @@
+"""Claims about the arms of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from analysis.judging.claims import claim_of
+from mm1_lab.config import Contrast, Expectation, RequestError, nearest
+from mm1_lab.config.base import read_yaml
+
+AVERAGE = "average"
+
+
+class OutsideClaim(Contrast):
+    """A claim about arms of a table; as a sweep's contrast, but only the arms must be given."""
+
+    claim: str = ""
+    measure: str = AVERAGE  # type: ignore[assignment]
+    """`average` (over all benchmarks and shots), `4-shot`, a benchmark, or `BENCHMARK 4-shot`."""
+    expect: Expectation = "greater"
+
+    @property
+    def name(self) -> str:
+        return self.claim or claim_of(self).detail.removesuffix(f", {self.measure}")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of each arm in the difference; an arm that stands on both sides alike is in none."""
+        return {arm: weight for (arm, _), weight in claim_of(self).weights.items() if weight}
+
+
+def read_claims(claims: Path | str | Sequence[Mapping[str, Any]]) -> list[OutsideClaim]:
+    where, values = "claims", claims
+    if isinstance(claims, Path | str):
+        where, values = str(claims), read_yaml(Path(claims)).get("contrasts", ())
+    if not isinstance(values, list | tuple) or not values:
+        raise RequestError(f"{where}: must hold a list of `contrasts`, each with first, second, expect, and margin")
+    return [OutsideClaim.parse(one, f"{where}: contrast {number}") for number, one in enumerate(values, 1)]
+
+
+def check_arms(claim: OutsideClaim, arms: Sequence[str]) -> None:
+    for arm in (*claim.sides[0], *claim.sides[1]):
+        if arm not in arms:
+            raise RequestError(f"{claim.name}: the table has no arm {arm!r}{nearest(arm, arms)}")
+    if not claim.weights:
+        raise RequestError(f"{claim.name}: both sides are the same")

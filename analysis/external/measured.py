@@ -1,0 +1,127 @@
+"""The scores that a claim about a table is judged by: those of its measure, at questions that all of its arms have."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.external.claims import AVERAGE, OutsideClaim
+from analysis.external.tables import Scores, some
+from analysis.statistics import UNKNOWN, Interval, around_arms_and_seeds
+from mm1_lab.config import TEXT_CORE, RequestError, nearest
+from mm1_lab.results.summary import PLAIN
+
+CELL = ["benchmark", "shots"]
+
+
+def of_measure(table: Scores, measure: str) -> pd.DataFrame:
+    """The rows that a measure is about. Raises RequestError if there are none, but of the average."""
+    frame = table.frame
+    in_average = frame["family"].isin(["", *PLAIN])
+    if measure == AVERAGE:
+        return frame[in_average]
+    name, _, last = measure.rpartition(" ")
+    shots = re.fullmatch(r"(\d{1,4})-shot", last)
+    of_text = frame["family"] == "text"
+    if measure == str(TEXT_CORE) and of_text.any():
+        rows = frame[of_text]
+    elif shots:
+        of_family = frame["family"] == name
+        named = of_family if of_family.any() else frame["benchmark"] == name
+        rows = frame[(frame["shots"] == shots[1]) & (named if name else in_average)]
+    else:
+        rows = frame[frame["benchmark"] == measure]
+    if rows.empty:
+        benchmarks = sorted(set(frame["benchmark"]) - {""})
+        at_shots = [f"{count}-shot" for count in sorted(set(frame["shots"]) - {""}, key=int)]
+        raise RequestError(f"the table has no {measure!r}{nearest(measure, [AVERAGE, *benchmarks, *at_shots])}")
+    return rows
+
+
+def by_question(rows: pd.DataFrame) -> pd.DataFrame:
+    """The scores with a row per seed, benchmark, shots and question, a column per arm and repeat; NaN where there is
+    none."""
+    questions = rows.set_index(["seed", *CELL, "question", "arm", "repeat"])["score"].unstack(["arm", "repeat"])
+    return questions.reindex(rows["seed"].unique(), level="seed")  # seeds count in the table's order
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """The scores of a measure, or of those of its questions that a claim's arms have in common."""
+
+    questions: pd.DataFrame
+    """As `by_question` makes them."""
+    paired: bool
+
+    @cached_property
+    def means(self) -> pd.DataFrame:
+        """A row per arm, a column per run: the mean over questions, then over benchmarks and shots, which weigh the
+        same. A run that lacks one of its seed's questions, or any of a benchmark's, has none."""
+        seeds = self.questions.index.unique("seed")
+        of_cells: Any = self.questions.groupby(level=["seed", *CELL]).mean().unstack("seed")
+        means: pd.DataFrame = of_cells.mean(skipna=False).unstack("seed")
+        is_complete = self.questions.notna().groupby(level="seed").all().T
+        runs = pd.DataFrame(means.where(is_complete)[seeds].unstack("repeat"))
+        return runs.set_axis(range(runs.shape[1]), axis="columns")
+
+    @cached_property
+    def luck(self) -> Interval:
+        """How far a single run lies from what its arm, and its seed, explain; UNKNOWN if no arm was repeated."""
+        if not self.paired:
+            variance, degrees = within_arms(self.means)
+            return Interval(0.0, math.sqrt(variance), degrees) if degrees else UNKNOWN
+        variance, degrees, _ = around_arms_and_seeds(self.means)
+        return Interval(0.0, math.sqrt(variance), degrees) if degrees >= 1 else UNKNOWN
+
+
+def in_common(claim: OutsideClaim, asked: Asked) -> tuple[Asked, str]:
+    """The scores of questions that all of the claim's arms have, with shared seeds at the same seed; and a note on what
+    is left out.
+
+    A run that lacks a benchmark does not count, as its mean would be of something else; nor does a benchmark that most
+    runs of an arm lack.
+    """
+    questions, arms = asked.questions, list(claim.weights)
+    if not set(arms) <= set(questions.columns.get_level_values("arm")):
+        return replace(asked, questions=questions[:0]), ""
+    have: Any = questions[arms].notna()
+    # a seed that some of the arms lack takes nothing from the others
+    is_shared = have.groupby(level="seed").transform("any").all(axis=1)
+    have = have[is_shared]
+    if have.empty:
+        return asked, ""
+    count = int(have.to_numpy().sum())
+    of_runs: Any = have.groupby(level=["seed", *CELL]).any().unstack("seed", fill_value=False)
+    if len(have) == len(questions) and have.all(axis=None) and of_runs.all(axis=None):
+        return asked, ""
+    of_runs = of_runs.loc[:, of_runs.any()]
+    is_counted = (of_runs.T.groupby(level="arm").mean() >= 0.5).all()
+    lacking = of_runs.columns[~of_runs[is_counted].all()]
+    have = have[have.index.droplevel(["seed", "question"]).isin(of_runs.index[is_counted])]
+    for arm, repeat, seed in lacking:
+        have.loc[have.index.get_level_values("seed") == seed, (arm, repeat)] = False
+    in_seed = have.groupby(level="seed").transform("any")
+    kept = have.index[(have | ~in_seed).all(axis=1) & in_seed.T.groupby(level="arm").any().all()]
+    common = questions.loc[kept]
+    lost = count - int(have.loc[kept].to_numpy().sum())
+    if not lost:
+        return replace(asked, questions=common), ""
+    left_out = [" ".join(filter(None, (name, shots and f"{shots}-shot"))) for name, shots in of_runs.index[~is_counted]]
+    for arm, _, seed in lacking:
+        left_out.append(f"{arm} at seed {seed}" if asked.paired else f"a run of {arm}")
+    which = f": {some([one for one in left_out if one])}" if any(left_out) else ""
+    note = f"{lost} of {count} scores are left out, as another run lacks question or benchmark{which}."
+    return replace(asked, questions=common), f"{claim.name}: {note}"
+
+
+def within_arms(means: pd.DataFrame) -> tuple[float, float]:
+    """The variance of runs within arms, and its degrees of freedom."""
+    degrees = float((means.count(axis=1) - 1).clip(lower=0).sum())
+    squares = float(np.nansum(np.square(means.sub(means.mean(axis=1), axis=0))))
+    return (squares / degrees if degrees else 0.0), degrees
