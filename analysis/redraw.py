@@ -11,13 +11,14 @@ from analysis.judging.claims import known_lessons
 from analysis.judging.difference import SAME_TRIALS
 from analysis.judging.evidence import of_lessons
 from analysis.judging.looks import reached_text
-from analysis.judging.validity import read_judged, validity_table
+from analysis.judging.validity import read_judged
 from analysis.judging.verdicts import judge_contrasts
 from analysis.law.report import draw_search
 from analysis.measures import measure_rows
 from analysis.output import Output
 from analysis.pages import scores
 from analysis.pages.axes import level_rows
+from analysis.pages.checks import validity_table
 from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.figures import draw_scores, head
 from analysis.pages.groups import Drawn, group_sweeps

@@ -162,8 +162,12 @@ def _between_runs(weights: Mapping[str, float], means: pd.DataFrame, look: int |
         lent[place] = pool[0] * (total - own_degrees) / total
     parts = squares * (variances - lent) / counts
     shared = (squares * lent / counts).sum()  # by all arms, so it varies as one
-    spread = (parts**2 / (counts - 1)).sum() + (shared**2 / min(PRIOR, pool[1]) if shared else 0.0)
     square = parts.sum() + shared
-    degrees = float(square**2 / spread) if spread else degrees  # by Welch and Satterthwaite
-    welch = _Test(Interval(estimate, math.sqrt(square), degrees), math.sqrt((squares * variances).sum()))
+    spread = (parts**2 / (counts - 1)).sum()
+    if shared:
+        spread += shared**2 / min(PRIOR, pool[1])
+    if spread:
+        degrees = float(square**2 / spread)  # by Welch and Satterthwaite
+    of_one = math.sqrt((squares * variances).sum())
+    welch = _Test(Interval(estimate, math.sqrt(square), degrees), of_one)
     return [student, welch]

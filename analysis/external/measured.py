@@ -73,10 +73,10 @@ class Asked:
     @cached_property
     def luck(self) -> Interval:
         """How far a single run lies from what its arm, and its seed, explain; UNKNOWN if no arm was repeated."""
-        if not self.paired:
+        if self.paired:
+            variance, degrees, _ = around_arms_and_seeds(self.means)
+        else:
             variance, degrees = within_arms(self.means)
-            return Interval(0.0, math.sqrt(variance), degrees) if degrees else UNKNOWN
-        variance, degrees, _ = around_arms_and_seeds(self.means)
         return Interval(0.0, math.sqrt(variance), degrees) if degrees >= 1 else UNKNOWN
 
 
@@ -103,19 +103,26 @@ def in_common(claim: OutsideClaim, asked: Asked) -> tuple[Asked, str]:
     of_runs = of_runs.loc[:, of_runs.any()]
     is_counted = (of_runs.T.groupby(level="arm").mean() >= 0.5).all()
     lacking = of_runs.columns[~of_runs[is_counted].all()]
-    have = have[have.index.droplevel(["seed", "question"]).isin(of_runs.index[is_counted])]
+    cells = have.index.droplevel(["seed", "question"])
+    have = have[cells.isin(of_runs.index[is_counted])]
     for arm, repeat, seed in lacking:
-        have.loc[have.index.get_level_values("seed") == seed, (arm, repeat)] = False
-    in_seed = have.groupby(level="seed").transform("any")
-    kept = have.index[(have | ~in_seed).all(axis=1) & in_seed.T.groupby(level="arm").any().all()]
+        is_of_seed = have.index.get_level_values("seed") == seed
+        have.loc[is_of_seed, (arm, repeat)] = False
+    runs_there = have.groupby(level="seed").transform("any")
+    all_answered = (have | ~runs_there).all(axis=1)
+    all_arms_there = runs_there.T.groupby(level="arm").any().all()
+    kept = have.index[all_answered & all_arms_there]
     common = questions.loc[kept]
     lost = count - int(have.loc[kept].to_numpy().sum())
     if not lost:
         return replace(asked, questions=common), ""
-    left_out = [" ".join(filter(None, (name, shots and f"{shots}-shot"))) for name, shots in of_runs.index[~is_counted]]
+    left_out = []
+    for benchmark, shots in of_runs.index[~is_counted]:
+        left_out.append(f"{benchmark} {shots}-shot" if benchmark and shots else benchmark or shots)
     for arm, _, seed in lacking:
         left_out.append(f"{arm} at seed {seed}" if asked.paired else f"a run of {arm}")
-    which = f": {some([one for one in left_out if one])}" if any(left_out) else ""
+    named = [one for one in left_out if one]
+    which = f": {some(named)}" if named else ""
     note = f"{lost} of {count} scores are left out, as another run lacks question or benchmark{which}."
     return replace(asked, questions=common), f"{claim.name}: {note}"
 

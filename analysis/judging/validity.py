@@ -7,29 +7,24 @@ questions, conditional on the models at hand.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from analysis.judging.demonstrations import demonstration_checks, mean_by_seed
 from analysis.judging.evidence import ABOVE
-from analysis.output import Output
 from analysis.runs import minutes_of
-from analysis.seeds import earlier_world, tuned_on
+from analysis.seeds import earlier_world
 from analysis.statistics import Interval, one_sample, over_blocks
 from analysis.study import CIDER, Study, read_study
-from analysis.table import Table, as_text
-from mm1_lab.config import GATES, Check, CheckVerdict, Recipe, read_checks
+from mm1_lab.config import Check, CheckVerdict, Recipe, read_checks
 from mm1_lab.formatting import counted
 from mm1_lab.results import variant_name
-from mm1_lab.results.summary import PLAIN, benchmark_scores
-from mm1_lab.rows import OTHERWISE
+from mm1_lab.results.summary import PLAIN
 
-INTERVAL = "95 % interval"
-SHOWN = ["check", "what", "value", INTERVAL, "needed", "verdict"]
-"""The columns of tables of checks."""
 CEILING = 95.0
 """Most points that leave room for a better arm."""
 SEED_SPREAD = {"0 shots": 3.0, "few shots": 5.0}
@@ -43,24 +38,11 @@ MOST_UNPARSED = 5.0
 SHOTS = (0, 4)
 """Numbers of shots at which the base must see."""
 
-# of the miniature world, half of whose questions expect words that only demonstrations show (mm1_lab/evaluate/world.py)
-FOLLOWED = " followed"
-"""Ends the name of the benchmark for how far captions follow the convention shown."""
-TOLD = 85.0
-"""Least percentage, of what the known words reach, that second words reach after four demonstrations."""
-GAIN, LOSS = 5.0, 3.0
-"""Points that the mean must gain by most demonstrations, and that a family of benchmarks may lose."""
-ABOVE_BLIND, ABOVE_MAJORITY = 20.0, 10.0
-"""Points by which the base must exceed its blind control and the best constant answers, in each visual benchmark."""
-KEPT = 80.0
-"""Least percentage of a caption's words in the convention shown."""
-FEW = 4
-
 
 def validity_checks(study: Study) -> list[Check]:
     """The checks of a sweep's base; empty if no seed has scores of both the base and its blind control."""
     recipe = study.sweep.base
-    base, blind = _arm_of(study, recipe), _arm_of(study, recipe.model_copy(update={"images": "blind"}))
+    base, blind = arm_of(study, recipe), arm_of(study, recipe.model_copy(update={"images": "blind"}))
     scores = study.scores[study.scores["arm"] == base]
     unseen = study.scores[study.scores["arm"] == blind]
     if base == blind or set(scores["seed"]).isdisjoint(unseen["seed"]):
@@ -91,7 +73,7 @@ def order_checks(study: Study) -> list[Check]:
     """What the order of the data alone changes, by an arm that differs from the base in nothing else; empty if the
     sweep has none, or no seed has both. A seed's two orders are two draws: their difference has twice the variance."""
     recipe = study.sweep.base
-    base, other = _arm_of(study, recipe), ""
+    base, other = arm_of(study, recipe), ""
     for arm, changed in study.sweep.arms.items():
         if changed != recipe and changed.model_copy(update={"data_order": recipe.data_order}) == recipe:
             other = arm
@@ -105,7 +87,7 @@ def order_checks(study: Study) -> list[Check]:
         averaged = {"content": images, "CIDEr": scores[(scores["family"] == "vqa") | in_cider]}
     checks = []
     for metric, asked in averaged.items():
-        apart = (_by_seed(asked[asked["arm"] == other]) - _by_seed(asked[asked["arm"] == base])).dropna()
+        apart = (mean_by_seed(asked[asked["arm"] == other]) - mean_by_seed(asked[asked["arm"] == base])).dropna()
         if apart.empty:
             continue
         spread = float(np.sqrt((apart**2).mean() / 2))
@@ -141,52 +123,7 @@ def failed_gates(study: Study, checks: Sequence[Check]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(failed))
 
 
-def validity_table(study: Study, checks: Sequence[Check]) -> Table:
-    frame = _frame(checks)
-    tally = ", ".join(f"{verdict} {number}" for verdict, number in frame["verdict"].value_counts().items())
-    note = f"Of {len(checks)} checks: {tally}"
-    if frame["low"].notna().any():
-        count = study.scores["seed"][study.scores["arm"] == _arm_of(study, study.sweep.base)].nunique()
-        seeds = f"{count} seeds, of differences over those of both arms"
-        note += f"; 95 % intervals over {seeds if count > 1 else 'questions, one seed'}"
-    title = f"Validity of the base: {study.manifest.variant}, scale {study.manifest.scale}"
-    return Table(title, frame[SHOWN], [f"{note}.", *filter(None, [study.caution])])
-
-
-def write_gates(scale: str, seeds: Iterable[int], folder: Path, checks: Sequence[Check], setup: str) -> None:
-    """Writes `gates.csv` and `gates.md`, which has of what the decoder is asked in words only what misses its bound.
-    `setup` is what was checked at these seeds."""
-    in_words = [check for check in checks if check.check == GATES["words"]]
-    met = [check for check in in_words if check.verdict in ("pass", "reported")]
-    notes = []
-    if met:
-        lowest = min(check.value for check in met)
-        notes.append(
-            f"*{GATES['words']}*: the other {len(met)} of {len(in_words)} settings, all at {lowest:.0f} % or more, "
-            "are in `gates.csv`."
-        )
-    known = {*seeds, *(check.seed for check in checks if check.seed is not None)}
-    shown = [check for check in checks if check not in met]
-    output = Output(folder)
-    output.csv("gates", pd.DataFrame(checks).astype({"seed": "Int64"}).assign(setup=setup))
-    output.tables("gates", gates_table(scale, known, shown, notes))
-
-
-def gates_table(scale: str, seeds: Iterable[int], checks: Sequence[Check], notes: Sequence[str] = ()) -> Table:
-    frame = _frame(checks)
-    frame["value"] = [as_text(check.value, ".0f" if np.isnan(check.low) else ".1f") for check in checks]
-    known = sorted(seeds)
-    title = f"Gates of {scale}, seeds {', '.join(map(str, known))}"
-    further = filter(None, [tuned_on(known)])
-    return Table(title, frame[["check", "seed", *SHOWN[1:]]], [*notes, *further], formats={"seed": ".0f"})
-
-
-def _frame(checks: Sequence[Check]) -> pd.DataFrame:
-    intervals = ["" if np.isnan(one.low) else f"{as_text(one.low)} to {as_text(one.high)}" for one in checks]
-    return pd.DataFrame(checks, columns=[field.name for field in fields(Check)]).assign(**{INTERVAL: intervals})
-
-
-def _arm_of(study: Study, recipe: Recipe) -> str:
+def arm_of(study: Study, recipe: Recipe) -> str:
     """Empty if there is none."""
     return next((arm for arm, other in study.sweep.arms.items() if other == recipe), "")
 
@@ -243,7 +180,7 @@ def _steadiness(scores: pd.DataFrame) -> Iterator[Check]:
     images = scores[scores["family"].isin(PLAIN)]
     for has_shots, asked in images.groupby(images["shots"] > 0):
         name = "few shots" if has_shots else "0 shots"
-        averages = _by_seed(asked)
+        averages = mean_by_seed(asked)
         what = f"standard deviation of the base's average over {counted(len(averages), 'seed')}, {name}"
         found = Check.within("steady over seeds", what, float(averages.std()), most=SEED_SPREAD[name])
         yield found if len(averages) > 1 else replace(found, verdict="needs more seeds")
@@ -253,62 +190,6 @@ def _steadiness(scores: pd.DataFrame) -> Iterator[Check]:
         yield Check.within("answers parsed", what, share, most=MOST_UNPARSED)
 
 
-def _by_seed(table: pd.DataFrame) -> pd.Series[float]:
-    """The plain mean over benchmarks and shots for each seed."""
-    return benchmark_scores(table, ["seed"]).groupby("seed")["score"].mean()
-
-
 def _mean(table: pd.DataFrame) -> Interval:
     """The mean over benchmarks, with an interval over seeds, or with one seed over blocks of questions."""
-    return one_sample(_by_seed(table).tolist()) or over_blocks(table)
-
-
-def demonstration_checks(scores: pd.DataFrame) -> Iterator[Check]:
-    """What demonstrations tell the base and bring it, by its scores of questions, beside which the columns `blind` and
-    `majority` have those of the blind control and of the best constant answer; none where no question expects second
-    words."""
-    visual = scores[scores["family"] == "vqa"]
-    is_second = visual["question"].astype(str).str.endswith(OTHERWISE)
-    at_few = visual["shots"] == FEW
-    second = visual[at_few & is_second]
-    if second.empty:
-        return
-    kinds = visual["benchmark"].astype(str) + " " + visual["kind"].astype(str)
-    asked_both_ways = kinds.isin(kinds[at_few & is_second])
-    known = _by_seed(visual[at_few & asked_both_ways & ~is_second]).mean()
-    share = 100 * _by_seed(second).mean() / known if known else 0.0  # at smoke nothing is known
-    yield Check.within("told by demonstrations", f"second words, {FEW} shots, percent of first words", share, TOLD)
-    captions = scores[scores["benchmark"].astype(str).str.endswith(FOLLOWED)]
-    for shots, rows in captions[captions["shots"] > 0].groupby("shots"):
-        what = f"captions' words in the convention shown, {shots} shots, percent"
-        yield Check.within("told by demonstrations", what, float(_by_seed(rows).mean()), KEPT)
-
-    yield from _seen(visual[at_few], "")
-    yield from _seen(visual[(visual["shots"] == 0) & ~is_second], ", first words")
-    most = int(scores["shots"].max())
-    images = scores[scores["family"].isin(PLAIN)]
-    if (images["shots"] == 0).any():
-        yield _gain("all", images, most, GAIN)
-        for family in PLAIN:
-            yield _gain(family, images[images["family"] == family], most, -LOSS)
-
-
-def _seen(scores: pd.DataFrame, words: str) -> Iterator[Check]:
-    """Each visual benchmark at one number of shots, against the blind control at the seeds that it has, and against the
-    majority answer."""
-    for (benchmark, shots), own in scores.groupby(["benchmark", "shots"], sort=False, observed=True):
-        what = f"{benchmark}, {shots} shots{words}"
-        above_blind = float((own["score"] - own["blind"]).mean())
-        yield Check.within("sees", f"{what}, − blind", above_blind, ABOVE_BLIND)
-        above_majority = float(own["score"].mean() - own["majority"].mean())
-        yield Check.within("sees", f"{what}, − majority", above_majority, ABOVE_MAJORITY)
-
-
-def _gain(family: str, rows: pd.DataFrame, most: int, least: float) -> Check:
-    """The points that a family gains from none to the most demonstrations, with an interval over seeds if there are
-    several."""
-    each = benchmark_scores(rows, ["seed"])
-    means = each.groupby(["seed", "shots"])["score"].mean().unstack("shots")
-    gained = one_sample((means[most] - means[0]).tolist())
-    what = f"{family}, {most} shots − 0 shots"
-    return Check.within("demonstrations help", what, gained.estimate, least, low=gained.low, high=gained.high)
+    return one_sample(mean_by_seed(table).tolist()) or over_blocks(table)

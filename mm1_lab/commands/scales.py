@@ -38,7 +38,8 @@ def check_scale(options: argparse.Namespace) -> int:
     if options.samples < 1:
         raise RequestError("--samples must be at least 1")
     request = request_of(options, "validity", only=("base",))
-    from analysis.judging.validity import gates_table, order_checks, validity_checks, write_gates
+    from analysis.judging.validity import order_checks, validity_checks
+    from analysis.pages.checks import gates_table, write_gates
     from analysis.table import to_plain
     from mm1_lab.orchestrate.check_scale import measure_gates
     from mm1_lab.orchestrate.execution.executor import make_executor
@@ -79,7 +80,7 @@ def _judge(
 ) -> list[Check]:
     """Prints and returns the checks of the first of the sweeps that has any, of one's own results or else of the
     published ones."""
-    from analysis.judging.validity import validity_table
+    from analysis.pages.checks import validity_table
     from analysis.study import read_study
     from analysis.table import to_plain
 

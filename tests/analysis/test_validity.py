@@ -12,14 +12,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from analysis.judging.demonstrations import demonstration_checks
 from analysis.judging.evidence import study_not_judged
-from analysis.judging.validity import (
-    demonstration_checks,
-    failed_gates,
-    order_checks,
-    validity_checks,
-    validity_table,
-)
+from analysis.judging.validity import failed_gates, order_checks, validity_checks
+from analysis.pages.checks import validity_table
 from analysis.study import read_study
 from analysis.table import to_markdown
 from mm1_lab.config import WORLD_DATA, Check, load_sweep

@@ -1,0 +1,83 @@
+"""Checks of what demonstrations tell a base and bring it, in the miniature world.
+
+Half of its questions expect words that only demonstrations show (mm1_lab/evaluate/world.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from analysis.statistics import one_sample
+from mm1_lab.config import Check
+from mm1_lab.results.summary import PLAIN, benchmark_scores
+from mm1_lab.rows import OTHERWISE
+
+FOLLOWED = " followed"
+"""Ends the name of the benchmark for how far captions follow the convention shown."""
+TOLD = 85.0
+"""Least percentage, of what the known words reach, that second words reach after four demonstrations."""
+GAIN, LOSS = 5.0, 3.0
+"""Points that the mean must gain by most demonstrations, and that a family of benchmarks may lose."""
+ABOVE_BLIND, ABOVE_MAJORITY = 20.0, 10.0
+"""Points by which the base must exceed its blind control and the best constant answers, in each visual benchmark."""
+KEPT = 80.0
+"""Least percentage of a caption's words in the convention shown."""
+FEW = 4
+
+
+def demonstration_checks(scores: pd.DataFrame) -> Iterator[Check]:
+    """What demonstrations tell the base and bring it, by its scores of questions, beside which the columns `blind` and
+    `majority` have those of the blind control and of the best constant answer; none where no question expects second
+    words."""
+    visual = scores[scores["family"] == "vqa"]
+    is_second = visual["question"].astype(str).str.endswith(OTHERWISE)
+    at_few = visual["shots"] == FEW
+    second = visual[at_few & is_second]
+    if second.empty:
+        return
+    kinds = visual["benchmark"].astype(str) + " " + visual["kind"].astype(str)
+    asked_both_ways = kinds.isin(kinds[at_few & is_second])
+    known = mean_by_seed(visual[at_few & asked_both_ways & ~is_second]).mean()
+    share = 100 * mean_by_seed(second).mean() / known if known else 0.0  # at smoke nothing is known
+    yield Check.within("told by demonstrations", f"second words, {FEW} shots, percent of first words", share, TOLD)
+    captions = scores[scores["benchmark"].astype(str).str.endswith(FOLLOWED)]
+    for shots, rows in captions[captions["shots"] > 0].groupby("shots"):
+        what = f"captions' words in the convention shown, {shots} shots, percent"
+        yield Check.within("told by demonstrations", what, float(mean_by_seed(rows).mean()), KEPT)
+
+    yield from _seen(visual[at_few], "")
+    yield from _seen(visual[(visual["shots"] == 0) & ~is_second], ", first words")
+    most = int(scores["shots"].max())
+    images = scores[scores["family"].isin(PLAIN)]
+    if (images["shots"] == 0).any():
+        yield _gain("all", images, most, GAIN)
+        for family in PLAIN:
+            yield _gain(family, images[images["family"] == family], most, -LOSS)
+
+
+def _seen(scores: pd.DataFrame, words: str) -> Iterator[Check]:
+    """Each visual benchmark at one number of shots, against the blind control at the seeds that it has, and against the
+    majority answer."""
+    for (benchmark, shots), own in scores.groupby(["benchmark", "shots"], sort=False, observed=True):
+        what = f"{benchmark}, {shots} shots{words}"
+        above_blind = float((own["score"] - own["blind"]).mean())
+        yield Check.within("sees", f"{what}, − blind", above_blind, ABOVE_BLIND)
+        above_majority = float(own["score"].mean() - own["majority"].mean())
+        yield Check.within("sees", f"{what}, − majority", above_majority, ABOVE_MAJORITY)
+
+
+def _gain(family: str, rows: pd.DataFrame, most: int, least: float) -> Check:
+    """The points that a family gains from none to the most demonstrations, with an interval over seeds if there are
+    several."""
+    each = benchmark_scores(rows, ["seed"])
+    means = each.groupby(["seed", "shots"])["score"].mean().unstack("shots")
+    gained = one_sample((means[most] - means[0]).tolist())
+    what = f"{family}, {most} shots − 0 shots"
+    return Check.within("demonstrations help", what, gained.estimate, least, low=gained.low, high=gained.high)
+
+
+def mean_by_seed(table: pd.DataFrame) -> pd.Series[float]:
+    """The plain mean over benchmarks and shots for each seed."""
+    return benchmark_scores(table, ["seed"]).groupby("seed")["score"].mean()
