@@ -48,8 +48,15 @@ def draw_claims(claims: pd.DataFrame, head: str, caution: str = "", unit: str = 
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlabel(unit)
     label_rows(axis)
+    notes = _notes(claims, shown, axis.get_xlim())
+    annotate_head(figure, head, *notes, caution)
+    return figure
+
+
+def _notes(claims: pd.DataFrame, shown: pd.DataFrame, ends: tuple[float, float]) -> list[str]:
+    """What the marks of a figure mean; `ends` are those of its axis."""
     notes = [NOTE]
-    left, right = axis.get_xlim()
+    left, right = ends
     if ((shown["low"] < left) | (shown["high"] > right)).any():
         notes.append("Arrows: the interval goes on.")
     if shown["expect"].isin(["equivalent", "keeps"]).any():
@@ -62,8 +69,7 @@ def draw_claims(claims: pd.DataFrame, head: str, caution: str = "", unit: str = 
         notes.append(f"Not drawn, as slopes and losses are no points: {left_out}.")
     if (shown["interval"] == "questions").any():
         notes.append("Open: one seed, interval over questions, no verdict.")
-    annotate_head(figure, head, *notes, caution)
-    return figure
+    return notes
 
 
 def _range(shown: pd.DataFrame) -> tuple[float, float]:
@@ -81,7 +87,8 @@ def _range(shown: pd.DataFrame) -> tuple[float, float]:
 def _draw(axis: Axes, place: int, row: Row) -> None:
     """Draws one row: the claimed range, the difference, the paper's number, and the verdict."""
     left, right = axis.get_xlim()
-    low, high = np.clip(claimed(row["expect"], row["margin"], row["measure"] == str(UNPARSED)), left, right)
+    ends = claimed(row["expect"], row["margin"], row["measure"] == str(UNPARSED))
+    low, high = np.clip(ends, left, right)
     band = Rectangle((low, place - 0.36), high - low, 0.72, color="#EFEFEF", linewidth=0, zorder=0)
     axis.add_patch(band)
     word, colour = _verdict(row)

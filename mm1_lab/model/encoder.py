@@ -78,7 +78,8 @@ class Encoder(PreTrainedModel):
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (n, 3, side, side) → the same shape in the tower's precision, normalised as in its training."""
-        normalised = (images.float() / self.config.white - self.get_buffer("mean")) / self.get_buffer("std")
+        values = images.float() / self.config.white
+        normalised = (values - self.get_buffer("mean")) / self.get_buffer("std")
         return normalised.to(self.vision.dtype)  # not every tower does that itself (AIMv2's does not)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -87,7 +88,9 @@ class Encoder(PreTrainedModel):
         features = outputs.last_hidden_state[:, self.leading :]
         if not self.family.normed:
             features = getattr(self.vision, self.family.norm)(features)
-        return features if self.beside is None else torch.cat([features, self.beside(images)], dim=-1)
+        if self.beside is None:
+            return features
+        return torch.cat([features, self.beside(images)], dim=-1)
 
 
 def _interpolate_positions(module: nn.Module, weights: dict[str, Any], prefix: str, *_: Any) -> None:
