@@ -38,8 +38,13 @@ from mm1_lab.config import (
     SftTraining,
     Size,
     Stage,
+    load_scale,
 )
 from mm1_lab.config.recipe import INSTRUCTIONS
+from mm1_lab.data.packing import Packer, first_fit
+from mm1_lab.data.shards import Shards
+from mm1_lab.data.shards.collection import CHUNKS_VERSION
+from mm1_lab.data.shards.shards import CONVERSATIONS_VERSION
 from mm1_lab.data.types import Data, Limits
 from mm1_lab.data.world import World
 from mm1_lab.evaluate.benchmarks import benchmarks_for
@@ -48,7 +53,7 @@ from mm1_lab.evaluate.run import evaluate
 from mm1_lab.evaluate.world import world_benchmarks
 from mm1_lab.model import CONNECTORS, build_connector, build_mm1, save_weights
 from mm1_lab.train.stages import run_stage
-from tests.conftest import evaluation_of
+from tests.conftest import SCALES, evaluation_of
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 1e-4
@@ -105,8 +110,8 @@ def stored(name: str, found: Any) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def unless_meant(what: str, version: str) -> str:
-    told = f"{what} otherwise than before; if that is meant, raise {version} in mm1_lab/config/stage.py"
+def unless_meant(what: str, version: str, where: str = "mm1_lab/config/stage.py") -> str:
+    told = f"{what} otherwise than before; if that is meant, raise {version} in {where}"
     return f"{told} and store it with UPDATE_GOLDEN=1"
 
 
@@ -176,6 +181,35 @@ def test_samples_of_the_world() -> None:
     assert {name: digests.get(name) for name in golden["samples"]} == golden["samples"], told
     assert light == pytest.approx(golden["light"], rel=TOLERANCE), told
     assert golden["version"] == WORLD_DATA.digest, "the world has a new version: store it with UPDATE_GOLDEN=1"
+
+
+def test_rows_and_conversations_of_users_data(tmp_path: Path) -> None:
+    """What is held out, how documents are cut and which share a row; what counts in the loss of conversations."""
+    random = np.random.default_rng(0)
+    texts = [" ".join(map(str, random.integers(0, 10, size=size))) for size in random.integers(3, 160, size=80)]
+    turns = [{"from": "human", "value": "How many?"}, {"from": "gpt", "value": "Three."}] * 2
+    chats = [{"conversations": [*turns, {"from": "human", "value": f"{n}?"}, turns[1]]} for n in range(9)]
+    for name, content in {"text": [{"text": text} for text in texts], "chat": chats}.items():
+        lines = "".join(json.dumps({"id": str(number), **row}) + "\n" for number, row in enumerate(content))
+        (tmp_path / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    path = tmp_path / "data.yaml"
+    path.write_text("text: text.jsonl\ninstructions: [chat.jsonl]\n", encoding="utf-8")
+    data = Shards(path, tmp_path / "cache", load_scale("smoke", SCALES))
+    packed = data.rows("text", data.limits)
+    tuning = data.instructions("chat", 0, data.limits)
+    packer = Packer(data.tokenizer, data.limits, prompt_loss_weight=0.0, ends_answers=True, is_planned=True)
+    conversation = packer.pack([tuning.document(0)])
+    sizes = [tuple(pair) for pair in random.integers(1, (99, 5), size=(60, 2)).tolist()]
+    rows = [[document.key for document in packed.documents(row)] for row in range(len(packed))]
+    held_out = [document.key for document in data.held_out("text", 99)]
+    with_images = first_fit(range(60), sizes, Limits(100, 1, 6), most_open=4)
+    counted = conversation.weights[conversation.documents > 0].tolist()
+    found = {"rows": rows, "held out": held_out, "rows with images": with_images, "loss of a conversation": counted}
+    versions = [CHUNKS_VERSION, CONVERSATIONS_VERSION]
+    golden = stored("rows", {"versions": versions, "digests": digests_of(found)})
+    told = unless_meant("rows are packed", "CHUNKS_VERSION or CONVERSATIONS_VERSION", "mm1_lab/data/shards")
+    assert digests_of(found) == golden["digests"], told
+    assert golden["versions"] == versions, "packing has a new version: store it with UPDATE_GOLDEN=1"
 
 
 def test_evaluation(tmp_path: Path) -> None:

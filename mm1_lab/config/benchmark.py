@@ -54,7 +54,8 @@ class BenchmarkConfig(BenchmarkFiles):
     """The benchmark's training split; fields that are not given are the same as for the questions."""
     metric: str = ""
     """`vqa`, `textvqa`, `exact`, `choice`, `circular` (correct under every rotation of the choices), `yes-no`, `cider`,
-    or `answer` (what follows `the answer is` in a worked solution). Default: the format's metric."""
+    `answer` (what follows `the answer is` in a worked solution), `anls` (DocVQA) or `relaxed` (ChartQA). Default: the
+    format's metric."""
     pictures: Literal["squeeze", "crop", "pad"] = "squeeze"
     """How images are made square. Default: as for the images of the data file."""
     prompt: str | None = None

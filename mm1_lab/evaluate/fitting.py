@@ -11,7 +11,7 @@ from mm1_lab.evaluate.named import build_benchmark
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark
 
-WHOLE = ("exact", "answer", "vqa", "textvqa")
+WHOLE = ("exact", "answer", "relaxed", "vqa", "textvqa")
 """Metrics by which the whole text of an answer must be right."""
 
 

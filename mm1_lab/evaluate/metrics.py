@@ -8,6 +8,7 @@ from string import ascii_uppercase
 
 from mm1_lab.evaluate.cider import cider
 from mm1_lab.evaluate.content import content, followed
+from mm1_lab.evaluate.documents import anls, relaxed_accuracy
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.vqa import exact_match, normalise, signed, textvqa_accuracy, vqa_accuracy
 
@@ -114,6 +115,8 @@ METRICS: dict[str, Metric] = {
     "content": _against_references(content),
     "followed": _against_references(followed),
     "answer": _against_references(solution_accuracy),
+    "anls": _against_references(anls),
+    "relaxed": _against_references(relaxed_accuracy),
 }
 """Metrics that score each answer separately, in points from 0 to 100; `cider` needs all captions at once."""
 OF_THE_WORLD = ("content", "followed")

@@ -240,7 +240,7 @@ def _problem(metric: str, item: Item) -> str:
     if len(item.choices) > len(ascii_uppercase):
         return f"has {len(item.choices)} choices, but there are only {len(ascii_uppercase)} letters"
     for answer in item.answers:
-        if not answer.strip() and metric in ("exact", "answer", *LETTERED_METRICS):
+        if not answer.strip() and metric in ("exact", "answer", "anls", "relaxed", *LETTERED_METRICS):
             return "has an empty answer, so that saying nothing would be right; remove it"
         if item.choices and answer not in item.choices:
             return f"has the answer {answer!r}, which is not among its choices; give its words, or its letter"

@@ -395,6 +395,7 @@ THREE = {"question": "a", "answers": ["b"] * 3}
         ({}, [{"question": "a", "answer": "b"}, {"question": "c"}], "question 2 has no answer; name a split"),
         ({}, [{"question": "a", "answer": "z", "choices": ["x"]}], "question 1 has the answer 'z', which is not among"),
         ({}, [{"question": "a", "answers": ["b", " "]}], "question 1 has an empty answer, so that saying nothing"),
+        ({"metric": "anls"}, [{"question": "a", "answer": ""}], "question 1 has an empty answer, so that"),
         ({}, [{"question": {"en": "a"}, "answer": "b"}], "line 1: question: must be a text"),
         ({}, [{"question": "a", "answer": "b", "answers": ["c"]}], "line 1: has both 'answer' and 'answers'; keep one"),
         ({}, [{"question": "a", "answers": [["b"]]}], "line 1: answers.0: must be a text"),

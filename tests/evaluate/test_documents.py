@@ -1,0 +1,65 @@
+"""ANLS and relaxed accuracy, against an independent computation and by hand."""
+
+import itertools
+from functools import cache
+
+import pytest
+
+from mm1_lab.evaluate.documents import anls, edits, relaxed_accuracy
+
+
+def distance(one: str, other: str) -> int:
+    """By its recursive definition."""
+
+    @cache
+    def rest(i: int, j: int) -> int:
+        if not (i and j):
+            return i + j
+        changed = rest(i - 1, j - 1) + (one[i - 1] != other[j - 1])
+        return min(rest(i - 1, j) + 1, rest(i, j - 1) + 1, changed)
+
+    return rest(len(one), len(other))
+
+
+def test_edits_by_their_definition() -> None:
+    words = ["".join(letters) for length in range(5) for letters in itertools.product("ab", repeat=length)]
+    for one, other in itertools.product(words, [*words, "abcde", "kitten"]):
+        assert edits(one, other) == distance(one, other)
+
+
+@pytest.mark.parametrize(
+    ("said", "answers", "points"),
+    [
+        ("Hello  World", ["hello world"], 100),
+        ("helo world", ["hello world"], 100 * (1 - 1 / 11)),
+        ("abcd", ["abxy"], 50),
+        ("abcde", ["abxyz"], 0),  # more than half of the letters: another answer
+        ("abc", ["abx"], 100 * 2 / 3),
+        ("", ["a"], 0),
+        ("12", ["x", "12"], 100),  # the best answer counts
+    ],
+)
+def test_anls(said: str, answers: list[str], points: float) -> None:
+    assert anls(said, answers) == pytest.approx(points)
+
+
+@pytest.mark.parametrize(
+    ("said", "answer", "is_right"),
+    [
+        ("105", "100", True),
+        ("95", "100", True),
+        ("105.1", "100", False),
+        ("-3.1", "-3", True),
+        ("3", "-3", False),
+        ("5%", "0.05", True),
+        ("5", "5%", False),
+        ("0.0", "0", False),  # as in the published program
+        ("0", "0", True),
+        ("Yes", "yes", True),
+        ("yes.", "yes", False),
+        ("nan", "nan", True),
+        ("inf", "3", False),
+    ],
+)
+def test_relaxed_accuracy(said: str, answer: str, is_right: bool) -> None:
+    assert relaxed_accuracy(said, ["other", answer]) == 100.0 * is_right
