@@ -44,7 +44,7 @@ def pair_arms(study: Study) -> Paired:
     pairs = [f"{arms[first]} − {arms[second]}" for first, second in zip(firsts, seconds, strict=True)]
     differences = {}
     for measure in [*(Measure(shots=shots) for shots in study.shots), TEXT_CORE]:
-        values = study.trial_values(measure).loc[arms].to_numpy()
+        values = study.all_values(measure).loc[arms].to_numpy()
         differences[str(measure)] = pd.DataFrame(values[firsts] - values[seconds], pairs, study.seeds, dtype=float)
     frame = pd.concat(differences, names=["measure", "pair"])
     return Paired(

@@ -245,8 +245,29 @@ class Study(Variant):
 
     @kept
     def trial_values(self, measure: Measure) -> pd.DataFrame:
-        """`all_values` of the `distinct` arms."""
-        return self.all_values(measure).loc[self.distinct]
+        """`all_values` of the `distinct` arms, of those that `first_alike` finds alike of the first."""
+        return self.all_values(measure).loc[list(dict.fromkeys(self.first_alike(measure).values()))]
+
+    @kept
+    def first_alike(self, measure: Measure) -> dict[str, str]:
+        """Each of the `distinct` arms with the first one that has the same trained models and the same values, as arms
+        have that differ in how other questions are asked: these are no repeats."""
+        values = self.all_values(measure)
+        first: dict[Any, str] = {}
+        found = {}
+        for arm in self.distinct:
+            models = self._models_of(arm)
+            found[arm] = first.setdefault((models, values.loc[arm].to_numpy().tobytes()), arm) if models else arm
+        return found
+
+    @kept
+    def _models_of(self, arm: str) -> frozenset[str]:
+        """The fingerprints of the trained models behind an arm's finished trials."""
+        models = set()
+        for fingerprint in self.done["fingerprint"][self.done["arm"] == arm]:
+            stages = self.records.get(fingerprint, {}).get("fingerprints", {})
+            models |= {name for kind, name in stages.items() if kind != "evaluation"}
+        return frozenset(models)
 
     def seed_values(self, arm: str, measure: Measure) -> list[float]:
         """The values of the arm's trials, ordered by seed."""
@@ -324,7 +345,8 @@ class Study(Variant):
         These are not adjusted for missing seeds, which could put a share of unparsed answers below nought."""
         if self.uncertainty != "seeds":
             return self.over_questions({(arm, measure): 1.0}, self.seeds)
-        mean = self.arm_means(measure).get(self.representative(arm), UNKNOWN)
+        scored = self.representative(arm)
+        mean = self.arm_means(measure).get(self.first_alike(measure).get(scored, scored), UNKNOWN)
         if mean and measure != UNPARSED:
             return mean
         values = self.seed_values(arm, measure) or [np.nan]

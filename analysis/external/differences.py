@@ -71,14 +71,13 @@ def evidence_of(claim: OutsideClaim, common: Asked, looks: Sequence[int]) -> Evi
     tests = tests_of(weights, means, None)
     found, error_of_one = _widest(tests)
     over = "seeds" if paired else "runs"
-    evidence = Evidence(found, over, count)
     least = LEAST_ERROR * np.nanmax(theirs.abs())
     if found.error <= least:
         reason = f"the {over} change nothing, as if one model had been scored several times"
         if paired and theirs.std(axis=1).max() > least:
             reason = SAME
-        return replace(evidence, reason=reason)
-    evidence = replace(evidence, error_of_one=error_of_one)
+        return Evidence(Interval(found.estimate, math.nan, math.nan), count=count, reason=reason)
+    evidence = Evidence(found, over, count, error_of_one)
     if not looks:
         return replace(evidence, p=_largest_p(claim, tests))
     finished = [look for look in looks if look <= count]

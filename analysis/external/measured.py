@@ -13,6 +13,7 @@ import pandas as pd
 
 from analysis.external.claims import AVERAGE, OutsideClaim
 from analysis.external.tables import Scores, some
+from analysis.judging.p_values import LEAST_ERROR
 from analysis.statistics import UNKNOWN, Interval, around_arms_and_seeds
 from mm1_lab.config import TEXT_CORE, RequestError, nearest
 from mm1_lab.results.summary import PLAIN
@@ -72,12 +73,15 @@ class Asked:
 
     @cached_property
     def luck(self) -> Interval:
-        """How far a single run lies from what its arm, and its seed, explain; UNKNOWN if no arm was repeated."""
+        """How far a single run lies from what its arm, and its seed, explain; UNKNOWN if no arm was repeated, or all
+        repeats are alike."""
         if self.paired:
             variance, degrees, _ = around_arms_and_seeds(self.means)
         else:
             variance, degrees = within_arms(self.means)
-        return Interval(0.0, math.sqrt(variance), degrees) if degrees >= 1 else UNKNOWN
+        error = math.sqrt(variance)
+        is_known = degrees >= 1 and error > LEAST_ERROR * np.nanmax(self.means.abs())
+        return Interval(0.0, error, degrees) if is_known else UNKNOWN
 
 
 def in_common(claim: OutsideClaim, asked: Asked) -> tuple[Asked, str]:

@@ -28,14 +28,14 @@ def judgement_text(judgement: Judgement) -> str:
     if any(claim["interval_over"] == "questions" for claim in claims):
         notes.append("Intervals of one seed or run are over questions: they are about these models alone.")
     spread = judgement.spread
-    if spread and spread["deviation"] > 1e-12:
+    if spread:
         at = " at the same seed" if spread["same_seed"] else ""
         notes.append(
             f"Repeats of an arm spread by {spread['deviation']:.3g} (standard deviation on "
             f"{counted(spread['degrees_of_freedom'], 'degree')} of freedom): a gain of one run over another{at} below "
             f"{spread['smallest_gain']:.3g} may be luck."
         )
-    elif not spread:
+    else:
         notes.append(
             "Nothing says what luck is worth: run one arm three times, or two of them at the same three seeds."
         )

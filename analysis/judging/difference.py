@@ -71,7 +71,8 @@ class Difference:
         weights = {arm: weight for (arm, _), weight in self.terms.items()}
         known = study.trial_values(*measures)[seeds].dropna().drop(index=study.controls, errors="ignore")
         if sorted(self.weights.values()) == [-1.0, 1.0]:
-            others = known.drop(index=list(weights), errors="ignore")
+            alike = study.first_alike(*measures)
+            others = known.drop(index=[alike.get(arm, arm) for arm in weights], errors="ignore")
             return moderated(values, other_arms(others.to_numpy()))
         if not set(weights) <= set(known.index):
             return one_sample(values)  # a control's variance is not that of the others

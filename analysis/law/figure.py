@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,15 @@ from numpy.polynomial import Polynomial
 
 from analysis.law.fit import Fit, to_rates
 from analysis.law.runs import Runs
-from analysis.style import DARK, DASHES, GREY, WIDTH, annotate_head
+from analysis.style import DARK, DASHES, GREY, MARKERS, WIDTH, annotate_head
 from mm1_lab.config import PAPER_LAW
 from mm1_lab.formatting import short_count
 
 CAPTION = (
     "Left: single runs; lines: the fitted cubics; diamonds: optima with 95 % intervals. Right: the same optima (open: "
-    "not bracketed, left out); lines: the law with its 95 %; stars: predictions; dashed: MM1's Eq. 1."
+    "not bracketed, left out); lines: the law with its 95 %; dashed: MM1's Eq. 1."
 )
+PREDICTED = "Stars: predictions."
 
 
 def draw_law(runs: Runs, fits: Sequence[Fit], targets: Mapping[str, float]) -> Figure:
@@ -31,7 +33,7 @@ def draw_law(runs: Runs, fits: Sequence[Fit], targets: Mapping[str, float]) -> F
         colours = colormaps["viridis"](np.linspace(0.05, 0.8, len(fit.optima)))
         _draw_scores(left, fit, colours)
         _draw_law(right, fit, targets, colours)
-    annotate_head(figure, f"Learning-rate law: {runs.title}", CAPTION, *runs.cautions)
+    annotate_head(figure, f"Learning-rate law: {runs.title}", CAPTION, PREDICTED if targets else "", *runs.cautions)
     return figure
 
 
@@ -43,10 +45,11 @@ def sized(name: str, params: float) -> str:
 
 def _draw_scores(axis: Axes, fit: Fit, colours: Any) -> None:
     sign = -1.0 if fit.objective.lower_is_better else 1.0
-    for optimum, colour in zip(fit.optima, colours, strict=True):
+    for optimum, colour, marker in zip(fit.optima, colours, cycle(MARKERS), strict=False):
         cell = optimum.cell
         label = sized(cell.name, cell.params)
-        axis.plot(np.exp(cell.log_rates), sign * cell.scores, ".", color=colour, label=label)
+        look = {"color": colour, "marker": marker, "markersize": 3, "linestyle": "none"}
+        axis.plot(np.exp(cell.log_rates), sign * cell.scores, label=label, **look)
         if optimum.coefficients is None:
             continue
         curve = sign * Polynomial(optimum.coefficients)

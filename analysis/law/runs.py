@@ -1,8 +1,10 @@
 """Runs over learning rates: those of a search's results folder, or of a user's CSV file."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import pandas as pd
 
@@ -50,7 +52,8 @@ def search_runs(variant: Variant) -> Runs:
     shots = max(manifest.shots)
     params = {}
     share = 1.0
-    for record in read_records(variant).values():
+    records = read_records(variant)
+    for record in records.values():
         model = record["config"]["model"]
         size = Size.model_validate(model["decoder"]["size"])
         params[record["recipe"]["decoder"]] = float(size.parameters().dense)
@@ -61,10 +64,12 @@ def search_runs(variant: Variant) -> Runs:
     without_runs = set()
     for trial in variant.trials.to_dict("records"):
         recipe = manifest.sweep.arms[trial["arm"]]
-        score = loss = math.nan
+        score = loss = skill = math.nan
         if trial["done"]:
-            # the same of every trial; one's own benchmarks may all have fewer than the scale
-            shots, score, loss = search_scores(ledger.trial_folder(trial["fingerprint"]), recipe.data_mix.shares())
+            found = search_scores(ledger.trial_folder(trial["fingerprint"]), recipe.data_mix.shares())
+            shots = found.shots  # the same of every trial; one's own benchmarks may all have fewer than the scale
+            score, loss = found.average, found.loss
+            skill = _above_constant(found.questions, records[trial["fingerprint"]].get("majority", {}))
         elif trial["fingerprint"] not in diverged:
             continue
         elif recipe.decoder not in params:  # only a finished trial's record has its parameters
@@ -79,19 +84,34 @@ def search_runs(variant: Variant) -> Runs:
                 "arm": trial["arm"],
                 "average": score,
                 HELD_OUT: loss,
+                "skill": skill,
             }
         )
     average = f"{shots}-shot average"
+    points = pd.DataFrame(rows).rename(columns={"average": average})
     own_rate = "." if share == 1 else f", and the decoder learns at {share:g} × this rate."
     cautions = [SLOPES_ONLY + own_rate, caution(manifest, sorted(set(variant.done["seed"])))]
     if without_runs:
         cautions.append(f"Left out, as every run diverged: {', '.join(sorted(without_runs))}; try lower rates.")
+    best = points.groupby(["size", "learning_rate"], sort=False)["skill"].mean().groupby("size", sort=False).max()
+    if guessing := best.index[best <= 0].tolist():
+        cautions.append(
+            f"{', '.join(guessing)}: at no rate are questions about images answered better than by constant answers, "
+            f"so that the optimum by the {average} is one of guesses."
+        )
     return Runs(
         title=", ".join([f"scale {manifest.scale}", f"data {manifest.data_name}", *manifest.overrides]),
-        points=pd.DataFrame(rows).rename(columns={"average": average}),
+        points=points.drop(columns="skill"),
         objectives=(Objective(HELD_OUT, True, "nats per text token"), Objective(average, False, "points")),
         cautions=tuple(text for text in cautions if text),
     )
+
+
+def _above_constant(questions: Mapping[str, float], constant: Mapping[str, float]) -> float:
+    """How far the mean of benchmarks is above that of the best constant answers; NaN where these are not known."""
+    if not questions or not set(questions) <= set(constant):
+        return math.nan
+    return fmean(questions.values()) - fmean(constant[name] for name in questions)
 
 
 def read_runs(path: Path, lower_is_better: bool) -> Runs:

@@ -17,9 +17,9 @@ from mm1_lab.config import AVERAGE, CHAT
 CONTROL_AXES = ("images", "steps", "learning rate", "sft steps", "sft learning rate")
 """Axes of how a model is trained or tested, not of what it is: shown apart from design choices."""
 NOTE = (
-    "Points by which a level differs from the base's, over pairs of arms that differ in this axis alone, with 95 % "
-    "intervals over seeds, uncorrected: of the average, or of conversations with tuned models (chat). A data mix is "
-    "captions : interleaved : text in percent."
+    "Points by which a level differs from the base's, over pairs of arms that differ in this axis alone (their number, "
+    "or the only pair's names: it need not hold the base), with 95 % intervals over seeds, uncorrected: of the "
+    "average, or of conversations with tuned models (chat). A data mix is captions : interleaved : text in percent."
 )
 ONE_SEED = "At one seed: 95 % intervals over questions, conditional on these models."
 LONGEST = 40
@@ -56,6 +56,7 @@ def level_rows(study: Study) -> pd.DataFrame:
                     "level": level,
                     "measure": str(measure),
                     "pairs": len(arms) // 2,
+                    "arms": " − ".join(arms) if len(arms) == 2 else "",
                     "estimate": found.estimate,
                     "low": found.low,
                     "high": found.high,
@@ -68,6 +69,7 @@ def level_rows(study: Study) -> pd.DataFrame:
 def axes_table(levels: pd.DataFrame, title: str, caution: str) -> Table:
     """A row per level; `caution` is a note on seeds."""
     frame = levels[["axis", "sweep", "base", "level", "measure", "pairs", "seeds"]].copy()
+    frame["pairs"] = [arms or count for arms, count in zip(levels["arms"], levels["pairs"], strict=True)]
     frame.insert(4, "difference", [estimate(row) for row in levels.to_dict("records")])
     questions = ONE_SEED if (levels["interval"] == "questions").any() else ""
     return Table(title, frame, [note for note in (NOTE, questions, caution) if note])

@@ -73,11 +73,13 @@ def _notes(claims: pd.DataFrame, shown: pd.DataFrame, ends: tuple[float, float])
 
 
 def _range(shown: pd.DataFrame) -> tuple[float, float]:
-    """The ends of the axis: all that is drawn, but of intervals at most twice the largest difference, ours or MM1's."""
+    """The ends of the axis: all that is drawn, but of intervals at most twice the largest difference, ours or MM1's,
+    or half of their ends, so that a few wide ones do not squeeze all others."""
     points = shown[["estimate", "paper"]].to_numpy(float)
     margin = shown["margin"].max()
-    reach = max(margin, 2 * np.nanmax(np.abs(points)))
-    ends = shown[["low", "high"]].to_numpy(float).clip(-reach, reach)
+    ends = shown[["low", "high"]].to_numpy(float)
+    reach = max(margin, 2 * np.nanmax(np.abs(points)), np.nanmedian(np.abs(ends)))
+    ends = ends.clip(-reach, reach)
     drawn = [*points.flat, *ends.flat, 0.0, -margin, margin]
     low, high = 1.08 * np.nanmin(drawn), 1.08 * np.nanmax(drawn)
     room = min(0.5, 0.05 * (high - low)) or 0.5  # scores of others may differ in the third decimal

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from analysis.pages.scores import CONTROLS, Shown, shown_measures, shown_rows
 from analysis.statistics import Interval, one_sample
 from analysis.study import Study
-from analysis.style import BASE, BLUE, DARK, LEGEND_COLUMNS, MARKERS, SERIES, WIDTH, annotate_head, row_name
+from analysis.style import BASE, DARK, LEGEND_COLUMNS, MARKERS, SERIES, WIDTH, annotate_head, row_name
 from mm1_lab.config import Measure
 from mm1_lab.results.summary import PLAIN
 
@@ -164,7 +164,7 @@ def _draw_row(axis: Axes, study: Study, column: Column, row: Shown, height: int,
 
 
 def _looks(shots: list[str]) -> Looks:
-    looks = {"": (BLUE, "o", 0.0)}
+    looks = {"": (DARK, "o", 0.0)}  # no number of shots has this colour
     for number, name in enumerate(shots):
         shift = 0.52 * (number / max(len(shots) - 1, 1) - 0.5)
         looks[name] = SERIES[number % len(SERIES)], MARKERS[number % len(MARKERS)], shift

@@ -150,8 +150,8 @@ class RateGrids(Rounds):
 
     def read(self, folder: Path, recipe: Recipe) -> tuple[float, ...]:
         """The mean score at the largest number of shots, and minus the held-out loss: higher is better."""
-        _, average, loss = search_scores(folder, recipe.data_mix.shares())
-        return average, -loss
+        found = search_scores(folder, recipe.data_mix.shares())
+        return found.average, -found.loss
 
     def _rates(self, start: Recipe, guess: float) -> list[float]:
         """A size's rates: a grid around its guess, and those beyond its edge where the best so far is."""

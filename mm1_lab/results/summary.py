@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure, RequestError
 from mm1_lab.results.reading import read_table
@@ -112,11 +112,23 @@ def headline(folder: Path) -> str:
     return ", ".join(words)
 
 
-def search_scores(folder: Path, shares: Mapping[str, float]) -> tuple[int, float, float]:
-    """The largest number of shots of a finished trial, its mean score there, and its mean held-out loss, weighted by
-    the sources' `shares` of its training data.
+class SearchScores(NamedTuple):
+    """What a search for a learning rate judges a finished trial by."""
 
-    Raises RequestError if it has no benchmark with images, or none of its sources has held-out documents.
+    shots: int
+    """The largest number of shots."""
+    average: float
+    """The mean score at these shots."""
+    loss: float
+    """The mean held-out loss, weighted by the sources' shares of the training data."""
+    questions: Mapping[str, float]
+    """The mean score at these shots of each benchmark of questions about images."""
+
+
+def search_scores(folder: Path, shares: Mapping[str, float]) -> SearchScores:
+    """Reads them; `shares` are those of the sources.
+
+    Raises RequestError if the trial has no benchmark with images, or none of its sources has held-out documents.
     """
     scores = read_score_table(folder)
     shots = _shots(scores)
@@ -126,7 +138,11 @@ def search_scores(folder: Path, shares: Mapping[str, float]) -> tuple[int, float
         lacks = "held-out documents of its sources" if shots else "a benchmark with images"
         raise RequestError(f"learning rates are searched by scores and held-out loss, and {folder} lacks {lacks}")
     weighted = sum(share * losses[name] for name, share in known.items())
-    return shots[-1], _value(scores, Measure(shots=shots[-1])), weighted / sum(known.values())
+    most = scores[scores["shots"] == shots[-1]]
+    by_benchmark = most[most["family"] == "vqa"].groupby("benchmark", observed=True)["score"].mean()
+    questions = {str(name): float(score) for name, score in by_benchmark.items()}
+    average = _value(scores, Measure(shots=shots[-1]))
+    return SearchScores(shots[-1], average, weighted / sum(known.values()), questions)
 
 
 def held_out_losses(folder: Path) -> dict[str, float]:
