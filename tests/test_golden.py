@@ -157,6 +157,7 @@ def test_connectors() -> None:
         features = torch.tensor(random.normal(size=(1, patches, 8)), dtype=torch.float32)
         found[kind] = connector(features)[0].mean(dim=1).tolist()
     golden = stored("connectors", found)
+    assert golden.keys() == found.keys(), "a connector is new: store its tokens with UPDATE_GOLDEN=1"
     for kind, tokens in golden.items():
         told = unless_meant(f"{kind} computes", "the VERSION of MultimodalStage and of SftStage")
         assert found[kind] == pytest.approx(tokens, rel=TOLERANCE), told

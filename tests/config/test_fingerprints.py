@@ -64,3 +64,28 @@ def test_an_encoder_is_trained_anew_only_when_what_it_reads_changes(monkeypatch:
     assert after.model.decoder.fingerprint != decoder and after.fingerprint != whole
     monkeypatch.setattr("mm1_lab.config.stage.PAIRS_VERSION", 99)
     assert with_digest("world-99.0").model.encoder.fingerprint != encoder
+
+
+OTHER = {
+    "encoder": {"size": "ViT-H"},
+    "resolution": 224,
+    "connector": "average-pooling",
+    "image_tokens": 64,
+    "decoder": "302M",
+    "data_mix": {"captions": 1},
+    "steps": 100_000,
+    "learning_rate": 1e-4,
+    "frozen": ["encoder"],
+    "sft": {},
+    "images": "blind",
+    "data_order": 1,
+}
+"""A value other than the default of every field of a recipe."""
+
+
+def test_every_field_of_a_recipe_makes_another_arm() -> None:
+    """One that `resolve` forgets would compare the base with itself."""
+    assert OTHER.keys() == Recipe.model_fields.keys()
+    recipes = {name: Recipe.model_validate({name: value}) for name, value in OTHER.items()}
+    found = {name: evaluation_of(scale="mini", recipe=recipe).fingerprint for name, recipe in recipes.items()}
+    assert len({MINI.fingerprint, *found.values()}) == len(found) + 1, found

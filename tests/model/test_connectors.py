@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mm1_lab.config import ConnectorConfig
-from mm1_lab.model import build_connector
+from mm1_lab.model import CONNECTORS, build_connector
 from mm1_lab.model.connectors import CAbstractor, depthwise
 
 ADAPTIVE = ("average-pooling", "attention-pooling", "c-abstractor", "resampler")
@@ -36,6 +36,10 @@ def test_every_resolution_and_token_count(kind: str, tokens: int, patches: int) 
     assert not still
     # images do not mix
     torch.testing.assert_close(connector(features[1:2]), out[1:2], rtol=1e-4, atol=1e-5)
+
+
+def test_every_connector_is_a_case() -> None:
+    assert {kind for kind, *_ in CASES} == set(CONNECTORS)
 
 
 def reference_block(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
