@@ -129,14 +129,16 @@ def arm_of(study: Study, recipe: Recipe) -> str:
 
 
 def _seeing(scores: pd.DataFrame) -> Iterator[Check]:
-    """Checks of every visual benchmark, and of every kind of question of a benchmark with several."""
-    visual = scores[scores["family"] == "vqa"]
-    for benchmark, table in visual.groupby("benchmark", sort=False, observed=True):
+    """Checks of every visual benchmark, and of every kind of question of one with several. Of a tuned base's
+    conversations, as of kinds, what it does not see is named, and rules nothing out."""
+    visual = scores[scores["family"].isin(["vqa", "chat"])]
+    for (family, benchmark), table in visual.groupby(["family", "benchmark"], sort=False, observed=True):
+        otherwise: CheckVerdict = "weak" if family == "chat" else "fail"
         for shots in SHOTS:
             asked = table[table["shots"] == shots]
             if asked.empty:
                 continue
-            yield from _seen_by_rule(f"{benchmark}, {shots} shots", asked, "fail")
+            yield from _seen_by_rule(f"{benchmark}, {shots} shots", asked, otherwise)
             if table["kind"].nunique() > 1:
                 for kind, own in asked.groupby("kind", sort=False, observed=True):
                     yield from _seen_by_rule(f"{benchmark}: {kind}, {shots} shots", own, "weak")
