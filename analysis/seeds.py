@@ -18,8 +18,8 @@ CONFIRMATORY = 100
 """The first seed of those never used in development."""
 SEEN = "seen before the claim"
 POWER = 0.7995
-"""80 %, rounded: few seeds stay just below it for any large difference, as the F test leaves a fifth of the pairs their own
-variance."""
+"""80 %, rounded: at few seeds the power for large differences stays just below it, as the F test leaves a fifth of the
+pairs their own variance."""
 MOST_SEEDS = 1000
 """More are never run in practice."""
 
