@@ -29,10 +29,10 @@ STEP = 0.02
 """Step of the grid on which the test statistic's path is followed; halving it changes no bound by 0.001."""
 SPENT_OF_STUDENT = 0.92
 """Factor on the level. In 400,000 simulated studies, Student's tests at nominal levels erred 0.98 to 1.09 times as
-often as they should (5 or 10 seeds; levels 0.05 to 0.005; two to five looks). With this factor they err at 5 % in 4.7 to
-5.3 % of two million studies: 5.3 at looks of 3, 4, 5 and 6 seeds, 5.0 at 2, 4, 6 and 8, or 4, 6, 8 and 10, 4.7 at 3 and 6.
-With a variance moderated towards other arms' they do in 2.8 to 3.6 % if all arms vary alike, and in 5.7 to 7.9 % if one of
-the pair varies three times as much, but in 10.5 % at looks of 2, 3 and 4."""
+often as they should (5 or 10 seeds; levels 0.05 to 0.005; two to five looks). With this factor they err at 5 % in 4.7
+to 5.3 % of two million studies: 5.3 at looks of 3, 4, 5 and 6 seeds, 5.0 at 2, 4, 6 and 8, or 4, 6, 8 and 10, 4.7 at
+3 and 6. With a variance moderated towards other arms' they do in 2.8 to 3.6 % if all arms vary alike, and in 5.7 to
+7.9 % if one of the pair varies three times as much, but in 10.5 % at looks of 2, 3 and 4."""
 LEAST = 1e-300
 """Smaller levels and p count as this, so that all have a logarithm: early looks may spend less than can be counted."""
 FUTILE = 0.1
