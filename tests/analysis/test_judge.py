@@ -252,6 +252,7 @@ def test_scores_that_no_seed_changes_show_no_luck() -> None:
         judgement = judge(table(arms))
         (claim,) = judgement.claims
         assert (claim["verdict"], claim["seeds_needed"], claim["reason"]) == ("not judged", None, reason)
+        assert claim["low"] is claim["high"] is None and not claim["interval_over"]
         assert "may be luck" not in judgement_text(judgement)
     small = {"base": [3e-9, 3.5e-9, 4e-9], "wide": [9e-9, 9.6e-9, 9.9e-9]}
     assert judge(table(small)).claims[0]["verdict"] == "supported", "small scores differ as large ones do"

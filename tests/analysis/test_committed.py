@@ -1,0 +1,66 @@
+"""What the committed study's pages say of its weak places, against counts by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analysis.judging.validity import failed_gates, validity_checks
+from analysis.law.runs import HELD_OUT, search_runs
+from analysis.measures import measure_rows
+from analysis.pages.axes import axes_table, level_rows
+from analysis.study import read_study
+from mm1_lab.config import CHAT, Measure
+from mm1_lab.results.reading import read_records, read_scores, read_variant
+
+STUDY = Path(__file__).parents[2] / "results" / "study" / "mini"
+
+
+def test_arms_of_one_trained_model_are_no_repeats() -> None:
+    """`mixed` shows the model of `five views` other demonstrations, so that without any their scores are the same."""
+    study = read_study(STUDY / "chain_of_thought")
+    values = study.all_values(CHAT)
+    assert (values.loc["mixed"] == values.loc["five views"]).all()
+    apart = values.loc["336"] - values.loc["five views"]  # one seed's luck of two arms
+    error = apart.std(ddof=1) / np.sqrt(2 * len(apart))
+    means = study.arm_means(CHAT)
+    assert means.keys() == {"336", "five views"} and means["336"].error == pytest.approx(error)
+    assert study.mean("mixed", CHAT).half_width == pytest.approx(stats.t.ppf(0.975, 2) * error)
+    rows = measure_rows(study, 1.0, 0.5).set_index("measure")["arms"]
+    assert rows["chat 0-shot"] == 2 and rows["4-shot"] == 3, "with demonstrations they differ"
+    assert "sharp demonstrations" not in set(level_rows(study).get("axis", []))
+
+
+def test_a_size_that_answers_no_better_than_constant_answers_is_named() -> None:
+    runs = search_runs(read_variant(STUDY / "lr_law"))
+    (told,) = (text for text in runs.cautions if "constant answers" in text)
+    assert told.startswith("9M: ") and [*runs.points][-2:] == ["8-shot average", HELD_OUT]
+    variant = read_variant(STUDY / "lr_law")
+    scores = read_scores(variant)
+    asked = scores[(scores["family"] == "vqa") & (scores["shots"] == 8)]
+    means = asked.groupby(["arm", "seed", "benchmark"], observed=True)["score"].mean().groupby("arm").mean()
+    constant = np.mean(
+        [record["majority"][name] for record in read_records(variant).values() for name in set(asked["benchmark"])]
+    )
+    best = means.groupby(means.index.str.split().str[0]).max()
+    assert best["9M"] < constant and (best.drop("9M") > constant + 2).all()
+
+
+def test_conversations_that_a_tuned_base_does_not_see_are_named_and_rule_nothing_out() -> None:
+    study = read_study(STUDY / "sft_data_mix")
+    checks = validity_checks(study)
+    weak = {
+        check.what.partition(",")[0] for check in checks if check.check == "above blind" and check.verdict == "weak"
+    }
+    assert "chat-reading" in weak and "chat-charts" not in weak
+    own = Measure.parse("chat-reading 0-shot")
+    seen = study.all_values(own).loc[["base", "blind"]].diff().iloc[1].mean()
+    assert abs(seen) < 0.1
+    assert failed_gates(study, checks) == ()
+
+
+def test_the_only_pair_of_a_level_is_named() -> None:
+    levels = level_rows(read_study(STUDY / "sft_resolution"))
+    table = axes_table(levels, "", "").frame.set_index("axis")
+    assert table["pairs"]["sft views"] == "five views of 336 − 672"
