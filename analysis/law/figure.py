@@ -48,7 +48,7 @@ def _draw_scores(axis: Axes, fit: Fit, colours: Any) -> None:
     for optimum, colour, marker in zip(fit.optima, colours, cycle(MARKERS), strict=False):
         cell = optimum.cell
         label = sized(cell.name, cell.params)
-        look = {"color": colour, "marker": marker, "markersize": 3, "linestyle": "none"}
+        look = {"color": colour, "marker": marker, "markersize": 2.4, "linestyle": "none"}
         axis.plot(np.exp(cell.log_rates), sign * cell.scores, label=label, **look)
         if optimum.coefficients is None:
             continue
