@@ -252,12 +252,12 @@ class Study(Variant):
     def first_alike(self, measure: Measure) -> dict[str, str]:
         """Each of the `distinct` arms with the first one that has the same trained models and the same values, as arms
         have that differ in how other questions are asked: these are no repeats."""
-        values = self.all_values(measure)
+        values = self.all_values(measure).loc[self.distinct].to_numpy()
         first: dict[Any, str] = {}
         found = {}
-        for arm in self.distinct:
+        for arm, own in zip(self.distinct, values, strict=True):
             models = self._models_of(arm)
-            found[arm] = first.setdefault((models, values.loc[arm].to_numpy().tobytes()), arm) if models else arm
+            found[arm] = first.setdefault((models, own.tobytes()), arm) if models else arm
         return found
 
     @kept
