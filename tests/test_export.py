@@ -394,7 +394,9 @@ def test_what_cannot_be_exported(place: Path, monkeypatch: pytest.MonkeyPatch, r
 
 
 @pytest.mark.usefixtures("few_documents")
-def test_the_whole_way_of_a_user(tmp_path: Path, finished: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_way_of_a_user(
+    tmp_path: Path, finished: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """CLIP and Llama from folders, own shards and benchmarks, lab's settings: trained, evaluated, exported, loaded."""
     results = make_place(tmp_path).results
     results.mkdir(parents=True)
@@ -443,11 +445,18 @@ def test_the_whole_way_of_a_user(tmp_path: Path, finished: Place, monkeypatch: p
     turns = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": ANSWER}]
     said = [{"id": f"{number}", "image": f"{number}.png", "conversations": turns} for number in range(10)]
     Path("llava.json").write_text(json.dumps(said), encoding="utf-8")
-    files.yaml(**listed, benchmarks={"own": own, "coco": coco}, instructions={"mine": {"files": "llava.json"}})
+    padded = listed | {"pictures": "pad", "instructions": {"mine": {"files": "llava.json"}}}
+    files.yaml(**padded, benchmarks={"own": own, "coco": coco})
     Path("sweeps/tuned.yaml").write_text(TUNED.replace("mm1", "model"), encoding="utf-8")
     tuned = ("sweeps/tuned.yaml", "--scale", "lab", "--only", "exported", "--data", "data.yaml", *settings)
     small = ("--set", "sft.steps=2", "--set", "sft.batch_size=2", "--set", "sft.sequence_length=1024")
+    capsys.readouterr()
     assert main(["run", *tuned, *small, "--inline"]) == 0
+    other = "model was trained with `pictures: crop`, and the data file has `pad`\n"
+    assert capsys.readouterr().out.startswith(other)
+    assert main(["plan", *tuned, *small]) == 0 and capsys.readouterr().out.endswith(other)
+    change(tmp_path / "data.yaml", "pad", "crop")
+    assert main(["plan", *tuned, *small]) == 0 and "was trained with" not in capsys.readouterr().out
     (trial,) = (path for path in results.glob("trials/*") if is_of(path, "exported / seed 0"))
     record = json.loads((trial / "record.json").read_text(encoding="utf-8"))
     assert set(record["fingerprints"]) == {"sft", "evaluation"}

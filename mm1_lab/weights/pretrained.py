@@ -111,7 +111,8 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
             raise ValueError(f"its model_type is {config['model_type']!r}")
         text = AutoConfig.for_model(**config["text_config"])
         encoder = _exported_tower(name, folder, config["encoder_config"])
-        blind = load_json(folder / "processor_config.json")["blind"]
+        processor = load_json(folder / "processor_config.json")
+        blind, pictures = processor["blind"], processor.get("shape")
         tensors = tensor_names(folder)
     except Exception as error:  # JSON, the library and safetensors raise various errors for bad files
         reason = f"{type(error).__name__}: {first_line(error)}"
@@ -133,6 +134,7 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
         "decoder": decoder | text_shape(decoder["size"], text),
         "connector": config["connector"],
         "blind": blind,
+        "pictures": pictures,
     }
     return PretrainedMM1.parse(found, str(folder / "config.json"))
 

@@ -19,6 +19,7 @@ from mm1_lab.config import (
     DataIdentity,
     Measure,
     NotHere,
+    PretrainedMM1,
     PretrainedModels,
     Recipe,
     RequestError,
@@ -196,6 +197,17 @@ class Request:
             alike[trial.fingerprint].append(trial.arm)
         lines = [f"{' = '.join(arms)} are the same trials" for arms in alike.values() if len(arms) > 1]
         return list(dict.fromkeys(lines))  # the same ones at every seed
+
+    def other_pictures(self) -> list[str]:
+        """What is to be told of exported models whose images were made square in another way than the data file's."""
+        lines = []
+        for trial in self.trials:
+            model = trial.evaluation.model.architecture
+            if isinstance(model, PretrainedMM1) and self.data_file:
+                before, now = model.pictures, self.data_file.pictures
+                if before not in (None, now):
+                    lines.append(f"{model.name} was trained with `pictures: {before}`, and the data file has `{now}`")
+        return list(dict.fromkeys(lines))
 
     def doubtful_claims(self) -> list[str]:
         """What is to be told before a run of claims about its arms that it cannot decide."""
