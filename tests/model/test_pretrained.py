@@ -11,6 +11,7 @@ from transformers import Aimv2VisionModel, AutoModel, AutoModelForCausalLM, CLIP
 from mm1_lab.config import NotHere, Pretrained, RequestError
 from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
 from mm1_lab.model import Encoder, load_decoder, read_by_document, read_rows
+from mm1_lab.model.decoder import make_decoder
 from mm1_lab.model.mm1 import load_encoder, pretrained_encoder_config
 from mm1_lab.weights.pretrained import find_folder, read_decoder, read_encoder, text_config, weights_digest
 from tests import pretrained as saved
@@ -133,6 +134,20 @@ def test_sliding_windows_are_the_library_s(family: str, tmp_path: Path) -> None:
     both = [[*tokens[:15], 3], [*tokens[:12], *tokens[15:25], 6]]
     expected = [theirs(torch.tensor([ids])).logits[:, -1] for ids in both]
     torch.testing.assert_close(following[0], torch.cat(expected), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", saved.DECODERS)
+def test_dropout_of_attention_is_left_out_by_masks_and_by_documents(family: str, tmp_path: Path) -> None:
+    change(saved.save_decoder(family, tmp_path), "config.json", "attention_dropout", 0.5)
+    decoder = make_decoder(text_config(read_decoder(Pretrained(weights=str(tmp_path))), saved.ROWS))
+    batch = rows_of(torch.tensor([[1] * 16 + [2] * 4]))
+    embedded = decoder.get_input_embeddings()(torch.arange(20)[None])
+    expected = decoder.eval().model(inputs_embeds=embedded[:, :16]).last_hidden_state
+    decoder.train()
+    for _ in range(2):
+        torch.testing.assert_close(read_rows(decoder, embedded, batch).hidden[:, :16], expected, rtol=1e-4, atol=1e-5)
+        read_by_document(decoder)
 
 
 @pytest.mark.parametrize("family", [*saved.ENCODERS, "dinov2-swiglu", "dinov3-gated"])
