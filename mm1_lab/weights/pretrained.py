@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import cache
-from math import isfinite
+from math import isclose, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -226,10 +226,16 @@ def _normalisation(folder: Path) -> tuple[tuple[float, float, float], tuple[floa
         mean, std = (tuple(map(float, values[key])) for key in ("image_mean", "image_std"))
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not all(map(isfinite, mean + std)):
             raise ValueError("three numbers each, the latter above 0")
+        scale = 255 * float(values.get("rescale_factor") or 1 / 255)
     except Exception as error:  # of many kinds, as the file may hold anything
         reason = f"{type(error).__name__}: {first_line(error)}"
         remedy = "save the model's image processor there"
         raise RequestError(f"{path}: must contain image_mean and image_std ({reason}); {remedy}") from None
+    if values.get("do_rescale") is False or values.get("do_normalize") is False or not isclose(scale, 1, rel_tol=1e-3):
+        raise RequestError(
+            f"{path}: pixels are divided by 255, then normalised, but do_rescale, rescale_factor or do_normalize says "
+            "otherwise; write image_mean and image_std for that, and remove these three"
+        )
     return mean, std
 
 

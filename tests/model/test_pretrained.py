@@ -208,6 +208,19 @@ def test_an_encoder_whose_normalisation_is_damaged(tmp_path: Path) -> None:
         assert len(str(refused.value)) - len(str(folder)) < 300
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("do_normalize", False), ("do_rescale", False), ("rescale_factor", 1 / 127.5)]
+)
+def test_an_encoder_whose_pixels_are_scaled_otherwise_is_refused(key: str, value: object, tmp_path: Path) -> None:
+    folder = saved.save_encoder("clip", tmp_path)
+    for name, usual in (("do_normalize", True), ("do_rescale", True), ("rescale_factor", 0.00392156862745098)):
+        change(folder, "preprocessor_config.json", name, usual)
+    assert read_encoder(Pretrained(weights=str(folder))).mean == saved.MEAN
+    change(folder, "preprocessor_config.json", key, value)
+    with pytest.raises(RequestError, match=r"preprocessor_config\.json: pixels are divided by 255, then normalised"):
+        read_encoder(Pretrained(weights=str(folder)))
+
+
 def test_weights_that_are_incomplete_or_damaged(tmp_path: Path) -> None:
     folder = saved.save_encoder("clip", tmp_path)
     path = folder / "model.safetensors"
