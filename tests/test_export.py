@@ -426,7 +426,9 @@ def test_the_whole_way_of_a_user(
     scores = pd.read_parquet(next(tmp_path.glob("results/local/trials/*/scores.parquet")))
     asked = scores[scores["benchmark"] == "own"]
     assert sorted(asked.groupby("shots").size().items()) == [(0, 8), (4, 8)]
-    assert "| own | exact | 4 | 8 |" in Path("model/README.md").read_text()
+    card = Path("model/README.md").read_text(encoding="utf-8")
+    assert "| own | exact | 4 | 8 |" in card
+    assert "| learning rate | 0.0005 (encoder × 0.1, decoder × 0.1) |" in card
     assert set(scores[scores["benchmark"] == "coco"]["shots"]) == {0}
     model = AutoModelForImageTextToText.from_pretrained("./model").eval()
     processor = AutoProcessor.from_pretrained("./model")
@@ -455,6 +457,8 @@ def test_the_whole_way_of_a_user(
     other = "model was trained with `pictures: crop`, and the data file has `pad`\n"
     assert capsys.readouterr().out.startswith(other)
     assert main(["plan", *tuned, *small]) == 0 and capsys.readouterr().out.endswith(other)
+    assert main(["export", *tuned, *small, "tuned"]) == 0
+    assert "| learning rate | 1e-05, Adafactor |" in Path("tuned/README.md").read_text(encoding="utf-8")
     change(tmp_path / "data.yaml", "pad", "crop")
     assert main(["plan", *tuned, *small]) == 0 and "was trained with" not in capsys.readouterr().out
     (trial,) = (path for path in results.glob("trials/*") if is_of(path, "exported / seed 0"))
