@@ -316,12 +316,17 @@ def test_a_tuned_model_reads_the_turns_of_training_and_ends_its_answers_by_itsel
     assert written[-1] == world.tokenizer.end and len(written) < 20, processor.decode(written)
 
 
-def test_tuning_starts_from_an_exported_model(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_tuning_starts_from_an_exported_model(
+    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As from the stage that was exported, bit by bit; nothing else is left to run."""
     monkeypatch.chdir(place)
     (place / "sweeps" / "tuned.yaml").write_text(TUNED, encoding="utf-8")
     request = load_request("sweeps/tuned.yaml", "smoke")
     tuned, here = (trial.evaluation.model for trial in request.trials)
+    assert main(["show", "sweeps/tuned.yaml", "exported", "--scale", "smoke", "--json"]) == 0
+    recipe = json.loads(capsys.readouterr().out)["exported"]["recipe"]
+    assert list(recipe) == ["sft"] and recipe["sft"]["start"] == "mm1", "what else the recipe says is not done"
     states = {name: planned.state for name, planned in make_plan(request.trials, request.ledger).stages.items()}
     assert states[tuned.fingerprint] == states[here.fingerprint] == "run"
     assert sum(state in ("run", "wait") for state in states.values()) == 4, "tuning and evaluation, of two trials"
