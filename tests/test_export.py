@@ -316,12 +316,17 @@ def test_a_tuned_model_reads_the_turns_of_training_and_ends_its_answers_by_itsel
     assert written[-1] == world.tokenizer.end and len(written) < 20, processor.decode(written)
 
 
-def test_tuning_starts_from_an_exported_model(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_tuning_starts_from_an_exported_model(
+    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As from the stage that was exported, bit by bit; nothing else is left to run."""
     monkeypatch.chdir(place)
     (place / "sweeps" / "tuned.yaml").write_text(TUNED, encoding="utf-8")
     request = load_request("sweeps/tuned.yaml", "smoke")
     tuned, here = (trial.evaluation.model for trial in request.trials)
+    assert main(["show", "sweeps/tuned.yaml", "exported", "--scale", "smoke", "--json"]) == 0
+    recipe = json.loads(capsys.readouterr().out)["exported"]["recipe"]
+    assert list(recipe) == ["sft"] and recipe["sft"]["start"] == "mm1", "what else the recipe says is not done"
     states = {name: planned.state for name, planned in make_plan(request.trials, request.ledger).stages.items()}
     assert states[tuned.fingerprint] == states[here.fingerprint] == "run"
     assert sum(state in ("run", "wait") for state in states.values()) == 4, "tuning and evaluation, of two trials"
@@ -394,7 +399,9 @@ def test_what_cannot_be_exported(place: Path, monkeypatch: pytest.MonkeyPatch, r
 
 
 @pytest.mark.usefixtures("few_documents")
-def test_the_whole_way_of_a_user(tmp_path: Path, finished: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_way_of_a_user(
+    tmp_path: Path, finished: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """CLIP and Llama from folders, own shards and benchmarks, lab's settings: trained, evaluated, exported, loaded."""
     results = make_place(tmp_path).results
     results.mkdir(parents=True)
@@ -424,7 +431,9 @@ def test_the_whole_way_of_a_user(tmp_path: Path, finished: Place, monkeypatch: p
     scores = pd.read_parquet(next(tmp_path.glob("results/local/trials/*/scores.parquet")))
     asked = scores[scores["benchmark"] == "own"]
     assert sorted(asked.groupby("shots").size().items()) == [(0, 8), (4, 8)]
-    assert "| own | exact | 4 | 8 |" in Path("model/README.md").read_text()
+    card = Path("model/README.md").read_text(encoding="utf-8")
+    assert "| own | exact | 4 | 8 |" in card
+    assert "| learning rate | 0.0005 (encoder × 0.1, decoder × 0.1) |" in card
     assert set(scores[scores["benchmark"] == "coco"]["shots"]) == {0}
     model = AutoModelForImageTextToText.from_pretrained("./model").eval()
     processor = AutoProcessor.from_pretrained("./model")
@@ -443,11 +452,27 @@ def test_the_whole_way_of_a_user(tmp_path: Path, finished: Place, monkeypatch: p
     turns = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": ANSWER}]
     said = [{"id": f"{number}", "image": f"{number}.png", "conversations": turns} for number in range(10)]
     Path("llava.json").write_text(json.dumps(said), encoding="utf-8")
-    files.yaml(**listed, benchmarks={"own": own, "coco": coco}, instructions={"mine": {"files": "llava.json"}})
-    Path("sweeps/tuned.yaml").write_text(TUNED.replace("mm1", "model"), encoding="utf-8")
+    padded = listed | {"pictures": "pad", "instructions": {"mine": {"files": "llava.json"}}}
+    files.yaml(**padded, benchmarks={"own": own, "coco": coco})
+    text = TUNED.replace("mm1", "model").replace("here: {}", "here: {data_mix: {interleaved: 0}}")
+    Path("sweeps/tuned.yaml").write_text(text, encoding="utf-8")
     tuned = ("sweeps/tuned.yaml", "--scale", "lab", "--only", "exported", "--data", "data.yaml", *settings)
     small = ("--set", "sft.steps=2", "--set", "sft.batch_size=2", "--set", "sft.sequence_length=1024")
+    capsys.readouterr()
     assert main(["run", *tuned, *small, "--inline"]) == 0
+    other = "model was trained with `pictures: crop`, and the data file has `pad`\n"
+    assert capsys.readouterr().out.startswith(other)
+    assert main(["plan", *tuned, *small]) == 0 and capsys.readouterr().out.endswith(other)
+    assert main(["export", *tuned, *small, "tuned"]) == 0
+    assert "| learning rate | 1e-05, Adafactor |" in Path("tuned/README.md").read_text(encoding="utf-8")
+    change(tmp_path / "data.yaml", "pad", "crop")
+    (llama / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    whole = [word.replace("exported", "here") for word in (*tuned, *small)]
+    assert main(["plan", *whole]) == 0
+    assert "\nllama: its chat template is not used; " in capsys.readouterr().out.replace(f"{tmp_path}/", "")
+    assert main(["plan", *tuned, *small]) == 0
+    out = capsys.readouterr().out
+    assert "was trained with" not in out and "chat template" not in out
     (trial,) = (path for path in results.glob("trials/*") if is_of(path, "exported / seed 0"))
     record = json.loads((trial / "record.json").read_text(encoding="utf-8"))
     assert set(record["fingerprints"]) == {"sft", "evaluation"}

@@ -116,7 +116,7 @@ def run(options: argparse.Namespace) -> int:
         raise RequestError("--anew deletes what other processes with --share have done; leave one of them out")
     executor = executor_of(options, started, rounds=bool(looks or request.sweep.search))
     request.ledger.check_writable()
-    for doubt in (*request.same_trials(), *request.doubtful_claims()):
+    for doubt in (*request.same_trials(), *request.unlike_before(), *request.doubtful_claims()):
         print(doubt)
     with executor:
         try:

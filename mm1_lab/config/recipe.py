@@ -157,7 +157,7 @@ class Recipe(Config):
     sft: SftRecipe | None = None
     """Instruction tuning after pre-training. Without it the pre-trained model is evaluated."""
     images: Literal["shown", "blind", "shuffled"] = "shown"
-    """Controls. `blind`: every image, in training and evaluation, is one flat mean colour. `shuffled`: in multimodal
+    """Controls. `blind`: every image, in training and evaluation, is one flat grey (128). `shuffled`: in multimodal
     pre-training each document gets the images of another document."""
     data_order: NonNegativeInt = 0
     """A control: multimodal pre-training from the same initial weights on the same batches, in another order for each

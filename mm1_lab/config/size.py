@@ -211,11 +211,15 @@ class PretrainedDecoder(PretrainedModel):
 class PretrainedMM1(PretrainedModel):
     """An exported model to fine-tune. Not a stage, because nothing has to be run. `size` is that of the decoder."""
 
+    NOT_IN_IDENTITY: ClassVar[frozenset[str]] = PretrainedModel.NOT_IN_IDENTITY | {"pictures"}
+
     encoder: PretrainedEncoder
     decoder: PretrainedDecoder
     connector: ConnectorConfig
     blind: bool = False
     """Whether it was trained with one flat colour in place of every image."""
+    pictures: str | None = None
+    """How images were made square in its training. Not part of the identity, which has what the data do now."""
     attention: Attention = "masked"
     """As in MultimodalStage, from the scale."""
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 Shape = Literal["squeeze", "crop", "pad"]
-"""How an image is made square: `crop` keeps its centre, `pad` adds borders of the mean colour."""
+"""How an image is made square: `crop` keeps its centre, `pad` adds borders of grey (128), whatever the encoder."""
 ROOM = 256 << 20
 """Bytes of decoded pixels that a process caches."""
 CACHED_SIDE = 128

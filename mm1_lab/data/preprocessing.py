@@ -8,7 +8,8 @@ from PIL import ExifTags, Image, ImageOps
 IMAGE = "<image>"
 """Marks a picture in a text."""
 MEAN_COLOUR = 128
-"""Value of every channel of a blank image, which the model's normalisation maps to 0."""
+"""Value of every channel where there is nothing to see: blank and broken images, borders. Encoders trained here
+normalise it to 0; pre-trained ones have means of their own."""
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Formats that are decoded; for some others, Pillow would start external programs."""
 
@@ -35,8 +36,8 @@ def as_shown(image: Image.Image) -> Image.Image:
 
 
 def square(image: Image.Image, side: int, shape: str) -> Image.Image:
-    """Resizes the image to `side` × `side` pixels; `crop` keeps its centre, `pad` adds borders
-    of the mean colour, `squeeze` keeps all of it."""
+    """Resizes the image to `side` × `side` pixels, bicubically; `crop` keeps its centre, `pad` adds borders of
+    `MEAN_COLOUR`, `squeeze` keeps all of it."""
     size = (side, side)
     bicubic = Image.Resampling.BICUBIC
     if shape == "crop":

@@ -68,7 +68,11 @@ def decoder_config(size: Size, vocabulary: int, sequence: int) -> PreTrainedConf
 
 
 def make_decoder(config: PreTrainedConfig) -> PreTrainedModel:
-    """The library's model for `config` with the library's initialisation; routers compute in single precision."""
+    """The library's model for `config` with the library's initialisation; routers compute in single precision.
+
+    Sets the dropout of attention to 0, the only one that the families have: attention by document leaves it out.
+    """
+    config.attention_dropout = 0.0
     with quiet_library():
         decoder: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     if isinstance(config, Qwen2MoeConfig):

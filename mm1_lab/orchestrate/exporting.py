@@ -42,14 +42,17 @@ WORLD_CHAT = (
 )
 """Chat template of models tuned on the miniature world's instructions."""
 USER_CHAT = (
+    "{% set early = namespace(images='') %}"
     "{% for message in messages %}{% set turn = namespace(text='', asks=message['role'] == 'user') %}"
     "{% if turn.asks and loop.previtem and loop.previtem['role'] == 'assistant' %}{{ '\n' }}{% endif %}"
     "{% set parts = [{'type': 'text', 'text': message['content']}] if message['content'] is string "
     "else message['content'] %}"
-    "{% for part in parts %}{% if part['type'] == 'image' %}"
-    "{% if turn.text %}{% set turn.text = turn.text + '<image>' %}{% else %}<image>{% endif %}"
-    "{% elif part['text'] | trim %}{% set turn.text = turn.text + part['text'] %}{% endif %}{% endfor %}"
-    "{% if turn.asks %}User: {{ turn.text | trim }}{{ '\nAssistant:' }}"
+    "{% for part in parts %}{% set said = '<image>' if part['type'] == 'image' else part['text'] %}"
+    "{% for piece in said.split('<image>') %}{% if not loop.first %}"
+    "{% if turn.text and message['role'] != 'system' %}{% set turn.text = turn.text + '<image>' %}"
+    "{% else %}{% set early.images = early.images + '<image>' %}{% endif %}{% endif %}"
+    "{% if piece | trim %}{% set turn.text = turn.text + piece %}{% endif %}{% endfor %}{% endfor %}"
+    "{% if turn.asks %}{{ early.images }}{% set early.images = '' %}User: {{ turn.text | trim }}{{ '\nAssistant:' }}"
     "{% elif message['role'] == 'assistant' %} {{ turn.text | trim }}{{ eos_token }}"
     "{% elif turn.text | trim %}{{ turn.text | trim }}{{ '\n' }}{% endif %}{% endfor %}"
 )

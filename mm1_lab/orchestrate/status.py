@@ -9,6 +9,7 @@ from mm1_lab.config import RequestError, nearest
 from mm1_lab.formatting import counted, flat, text_table
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger, Manifest, TrialRow
+from mm1_lab.results.trained import in_the_papers_words
 
 Told = tuple[Manifest, Sequence[TrialRow]]
 """A sweep at a scale, and those of its trials to tell about."""
@@ -57,7 +58,7 @@ def status_text(status: dict[str, Any]) -> str:
 
 
 def show_values(request: Request, arms: list[str]) -> dict[str, Any]:
-    """The resolved configuration of each of `arms`, or without any every arm's recipe.
+    """What applies of the recipe of each of `arms`, with what it is resolved to, or without any every arm's recipe.
 
     Raises RequestError for an arm that the sweep lacks.
     """
@@ -69,11 +70,12 @@ def show_values(request: Request, arms: list[str]) -> dict[str, Any]:
     values = {}
     for arm in arms:
         trial = next(trial for trial in request.trials if trial.arm == arm)
+        resolved = trial.evaluation.model_dump(mode="json")
         values[arm] = {
-            "recipe": trial.recipe.model_dump(mode="json"),
+            "recipe": in_the_papers_words(trial.recipe.model_dump(mode="json"), resolved),
             "fingerprint": trial.fingerprint,
             "parameters without embeddings": trial.evaluation.parameters().total,
-            "resolved": trial.evaluation.model_dump(mode="json"),
+            "resolved": resolved,
         }
     return values
 

@@ -27,11 +27,22 @@ def what_ran(config: Mapping[str, Any]) -> dict[str, str]:
     if model is started:
         return values
     if "training" in started:
-        rate = started["training"]["learning_rate"]
-        tuned = f"multimodal pre-training of {_steps(started)} steps at {rate:g} on {_shares(started['shares'])}"
+        rates = learning_rates(started)
+        tuned = f"multimodal pre-training of {_steps(started)} steps at {rates} on {_shares(started['shares'])}"
     else:
         tuned = f"{started['name']} (pre-trained)"
     return values | {"tuned_from": tuned}
+
+
+def learning_rates(stage: Mapping[str, Any]) -> str:
+    """`0.001 (encoder × 0.1, decoder × 0.1), Adafactor`: the peak, parts with another, an optimiser but AdamW."""
+    training = stage["training"]
+    parts = {
+        part: rate for part, rate in training.get("lr_multipliers", {}).items() if part not in stage.get("frozen", ())
+    }
+    others = ", ".join(f"{part} × {rate:g}" for part, rate in parts.items() if rate != 1)
+    optimiser = ", Adafactor" if training.get("optimiser") == "adafactor" else ""
+    return f"{training['learning_rate']:g}" + (f" ({others})" if others else "") + optimiser
 
 
 def summary_of_model(record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -66,6 +77,8 @@ def _part(part: Mapping[str, Any]) -> str:
     if size.get("experts"):
         shape += f", {size['experts']} experts"
     if "family" in part:
+        if part.get("layer") is not None:
+            shape += f", output of layer {part['layer']}"
         text = f"{part['name']} (pre-trained {part['family']}, {shape})"
         return f"{text} beside {_part(part['beside'])}" if part.get("beside") else text
     objective = part.get("objective", "text")

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import cache
-from math import isfinite
+from math import isclose, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,12 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
     return PretrainedDecoder.parse(found, str(folder / "config.json"))
 
 
+def has_chat_template(decoder: PretrainedDecoder) -> bool:
+    """Whether the decoder's tokenizer has a chat template, as those of Instruct models do."""
+    folder = Path(decoder.folder)
+    return (folder / "chat_template.jinja").exists() or "chat_template" in load_json(folder / "tokenizer_config.json")
+
+
 def read_exported(name: str, fetch: bool) -> PretrainedMM1:
     """Describes a model in a folder written by `mm1-lab export`.
 
@@ -111,7 +117,8 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
             raise ValueError(f"its model_type is {config['model_type']!r}")
         text = AutoConfig.for_model(**config["text_config"])
         encoder = _exported_tower(name, folder, config["encoder_config"])
-        blind = load_json(folder / "processor_config.json")["blind"]
+        processor = load_json(folder / "processor_config.json")
+        blind, pictures = processor["blind"], processor.get("shape")
         tensors = tensor_names(folder)
     except Exception as error:  # JSON, the library and safetensors raise various errors for bad files
         reason = f"{type(error).__name__}: {first_line(error)}"
@@ -133,6 +140,7 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
         "decoder": decoder | text_shape(decoder["size"], text),
         "connector": config["connector"],
         "blind": blind,
+        "pictures": pictures,
     }
     return PretrainedMM1.parse(found, str(folder / "config.json"))
 
@@ -224,10 +232,16 @@ def _normalisation(folder: Path) -> tuple[tuple[float, float, float], tuple[floa
         mean, std = (tuple(map(float, values[key])) for key in ("image_mean", "image_std"))
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not all(map(isfinite, mean + std)):
             raise ValueError("three numbers each, the latter above 0")
+        scale = 255 * float(values.get("rescale_factor") or 1 / 255)
     except Exception as error:  # of many kinds, as the file may hold anything
         reason = f"{type(error).__name__}: {first_line(error)}"
         remedy = "save the model's image processor there"
         raise RequestError(f"{path}: must contain image_mean and image_std ({reason}); {remedy}") from None
+    if values.get("do_rescale") is False or values.get("do_normalize") is False or not isclose(scale, 1, rel_tol=1e-3):
+        raise RequestError(
+            f"{path}: pixels are divided by 255, then normalised, but do_rescale, rescale_factor or do_normalize says "
+            "otherwise; write image_mean and image_std for that, and remove these three"
+        )
     return mean, std
 
 

@@ -11,6 +11,7 @@ from transformers import Aimv2VisionModel, AutoModel, AutoModelForCausalLM, CLIP
 from mm1_lab.config import NotHere, Pretrained, RequestError
 from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
 from mm1_lab.model import Encoder, load_decoder, read_by_document, read_rows
+from mm1_lab.model.decoder import make_decoder
 from mm1_lab.model.mm1 import load_encoder, pretrained_encoder_config
 from mm1_lab.weights.pretrained import find_folder, read_decoder, read_encoder, text_config, weights_digest
 from tests import pretrained as saved
@@ -135,6 +136,20 @@ def test_sliding_windows_are_the_library_s(family: str, tmp_path: Path) -> None:
     torch.testing.assert_close(following[0], torch.cat(expected), rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("family", saved.DECODERS)
+def test_dropout_of_attention_is_left_out_by_masks_and_by_documents(family: str, tmp_path: Path) -> None:
+    change(saved.save_decoder(family, tmp_path), "config.json", "attention_dropout", 0.5)
+    decoder = make_decoder(text_config(read_decoder(Pretrained(weights=str(tmp_path))), saved.ROWS))
+    batch = rows_of(torch.tensor([[1] * 16 + [2] * 4]))
+    embedded = decoder.get_input_embeddings()(torch.arange(20)[None])
+    expected = decoder.eval().model(inputs_embeds=embedded[:, :16]).last_hidden_state
+    decoder.train()
+    for _ in range(2):
+        torch.testing.assert_close(read_rows(decoder, embedded, batch).hidden[:, :16], expected, rtol=1e-4, atol=1e-5)
+        read_by_document(decoder)
+
+
 @pytest.mark.parametrize("family", [*saved.ENCODERS, "dinov2-swiglu", "dinov3-gated"])
 def test_a_tower_s_parameters_are_counted_as_the_library_makes_them(family: str, tmp_path: Path) -> None:
     """With a feed-forward of 2 to 3 times the width, of two matrices or three."""
@@ -191,6 +206,19 @@ def test_an_encoder_whose_normalisation_is_damaged(tmp_path: Path) -> None:
         with pytest.raises(RequestError, match=r"preprocessor_config\.json: .*image_mean and image_std") as refused:
             read_encoder(Pretrained(weights=str(folder)))
         assert len(str(refused.value)) - len(str(folder)) < 300
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("do_normalize", False), ("do_rescale", False), ("rescale_factor", 1 / 127.5)]
+)
+def test_an_encoder_whose_pixels_are_scaled_otherwise_is_refused(key: str, value: object, tmp_path: Path) -> None:
+    folder = saved.save_encoder("clip", tmp_path)
+    for name, usual in (("do_normalize", True), ("do_rescale", True), ("rescale_factor", 0.00392156862745098)):
+        change(folder, "preprocessor_config.json", name, usual)
+    assert read_encoder(Pretrained(weights=str(folder))).mean == saved.MEAN
+    change(folder, "preprocessor_config.json", key, value)
+    with pytest.raises(RequestError, match=r"preprocessor_config\.json: pixels are divided by 255, then normalised"):
+        read_encoder(Pretrained(weights=str(folder)))
 
 
 def test_weights_that_are_incomplete_or_damaged(tmp_path: Path) -> None:

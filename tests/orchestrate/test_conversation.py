@@ -11,10 +11,11 @@ from PIL import Image
 from tokenizers.normalizers import Prepend
 
 from mm1_lab.config import Recipe, RequestError, SftRecipe
+from mm1_lab.data.packing import Packer
 from mm1_lab.data.pixels import ImageDecoder
 from mm1_lab.data.shards.readers import chat_prompt, read_conversation
 from mm1_lab.data.tokenizers import SPECIAL, BackendTokenizer, bpe_tokenizer
-from mm1_lab.data.types import Answer
+from mm1_lab.data.types import Answer, Document, Limits
 from mm1_lab.data.world import World
 from mm1_lab.evaluate.run import load_to_answer
 from mm1_lab.model import MM1Processor, build_mm1, library_tokenizer, save_weights
@@ -127,6 +128,32 @@ def test_the_template_of_users_models_writes_what_their_training_reads(system: s
     assert Template(USER_CHAT).render(messages=turns, eos_token="</s>") == expected
     asked = Template(USER_CHAT).render(messages=turns[:-1], eos_token="</s>", add_generation_prompt=True)
     assert asked == expected.removesuffix(" No.</s>")
+
+
+def test_llava_s_own_turns_become_the_ids_of_training(tmp_path: Path) -> None:
+    """Markers that lead a text, stand amid it, end it, come in later turns, and in a system message."""
+    rows = [
+        ("system", "Be <image> short."),
+        ("human", "<image>\nWhat <image> colour?\n"),
+        ("gpt", "Red."),
+        ("human", "Which is it?\n<image>"),
+        ("gpt", "This."),
+        ("human", " <image> <image>\n\nAnd <end>?"),
+        ("gpt", "So."),
+    ]
+    row: Any = {"text": [{"from": role, "value": value} for role, value in rows], "image": list("abcdef")}
+    words = bpe_tokenizer([value for _, value in rows], 300, tmp_path)
+    parts: Any = read_conversation(row).parts
+    packed = Packer(words, Limits(200, 2, 9), ends_answers=True).pack([Document("", tuple(parts))])
+    expected = packed.tokens[packed.documents > 0].tolist()
+    assert expected.count(words.image) == 2 * 6
+    exported = MM1Processor(library_tokenizer(words), image_tokens=2, side=8, chat_template=USER_CHAT)
+    known = {"human": "user", "gpt": "assistant", "system": "system"}
+    for content in (str, lambda value: [{"type": "text", "text": value}]):
+        turns = [{"role": known[role], "content": content(value)} for role, value in rows]
+        text = exported.apply_chat_template(turns)
+        images = [Image.new("RGB", (8, 8))] * 6
+        assert exported(images=images, text=text)["input_ids"].tolist() == [expected]
 
 
 def test_a_word_that_the_world_has_not_is_refused_and_the_conversation_goes_on(talk: Chat) -> None:

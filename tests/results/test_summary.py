@@ -37,11 +37,12 @@ def test_means_are_plain_means_over_benchmarks_and_some_families_have_their_own(
 def test_what_ran_names_both_of_two_towers() -> None:
     size = {"layers": 2, "width": 8}
     second = {"name": "dino", "family": "dinov2", "size": size, "beside": None}
-    first = {"name": "clip", "family": "clip", "size": size, "beside": second}
+    first = {"name": "clip", "family": "clip", "size": size, "layer": -2, "beside": second}
     training = {"steps": 3, "learning_rate": 0.1}
     model = {"encoder": first, "decoder": {}, "connector": {"kind": "mlp", "image_tokens": 4}, "image_size": 24}
     config = {"model": {**model, "training": training, "shares": {"captions": 1.0}}}
     shape = "2 layers of width 8"
-    assert what_ran(config)["encoder"] == f"clip (pre-trained clip, {shape}) beside dino (pre-trained dinov2, {shape})"
+    clip, dino = f"clip (pre-trained clip, {shape}, output of layer -2)", f"dino (pre-trained dinov2, {shape})"
+    assert what_ran(config)["encoder"] == f"{clip} beside {dino}"
     recipe = {"encoder": {"size": "a/clip", "beside": "a/dino", "loss": "contrastive"}}
     assert in_the_papers_words(recipe, config) == {"encoder": {"size": "a/clip", "beside": "a/dino"}}

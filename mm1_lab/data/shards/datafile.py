@@ -159,7 +159,7 @@ class DataFile(Config):
     tokenizer: str = Field("bpe", min_length=1)
     """`bpe`, trained on the text, or the folder of a Hugging Face tokenizer; a pre-trained decoder brings its own."""
     pictures: Shape = "squeeze"
-    """How images are made square."""
+    """How images are made square: `crop` keeps the centre, `pad` adds borders of grey (128), whatever the encoder."""
     benchmarks: dict[str, BenchmarkConfig] = Field(default_factory=dict)
     """Benchmarks by name."""
 

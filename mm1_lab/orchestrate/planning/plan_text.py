@@ -33,7 +33,7 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
         notes.append("A search proposes arms by the scores of those before: what it runs may differ from this.")
     trials = []
     for request in requests:
-        notes += request.same_trials()
+        notes += [*request.same_trials(), *request.unlike_before()]
         if plan.tasks:  # what a claim may be about takes a while to tell
             notes += request.doubtful_claims()
         for trial in request.trials:

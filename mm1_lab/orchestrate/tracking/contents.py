@@ -14,7 +14,7 @@ Names = Sequence[tuple[str, int]]
 """Arms and seeds. Arms with the same recipe share a run, which is named after all of them."""
 Point = tuple[str, float, int]
 """Name, value and step of a metric."""
-VERSION = 2
+VERSION = 3
 """Raised when parameters or metrics change, so that MLflow's runs are logged anew. Runs of other trackers, which cannot
 be deleted, stay as they are."""
 
