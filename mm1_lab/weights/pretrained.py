@@ -98,7 +98,8 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
 def has_chat_template(decoder: PretrainedDecoder) -> bool:
     """Whether the decoder's tokenizer has a chat template, as those of Instruct models do."""
     folder = Path(decoder.folder)
-    return (folder / "chat_template.jinja").exists() or "chat_template" in load_json(folder / "tokenizer_config.json")
+    own = folder / "tokenizer_config.json"
+    return (folder / "chat_template.jinja").exists() or (own.exists() and bool(load_json(own).get("chat_template")))
 
 
 def read_exported(name: str, fetch: bool) -> PretrainedMM1:
