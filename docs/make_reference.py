@@ -126,6 +126,9 @@ JSON = {
     "`resolved`",
     "compare": "`title`; `rows` (`measure`, `first`, `second`, `difference`, `low`, `high`, `over`: seeds or "
     "questions, `seeds`); `notes`",
+    "answers": "`arm`, `seed`; `scores` (`benchmark`, `kind`, `questions`, a mean for each number of shots such as "
+    "`0-shot`, `unparsed %`); `questions` (`benchmark`, `kind`, `question`, `metric`, `pictures`, `asked`: null where "
+    "the benchmark is another now, `references`, `answers` with `shots`, `prompt`, `answer`, `score`, `parsed`)",
     "judge": "see [judge](judge.md#keys-of-the-json)",
 }
 """What `--json` prints, by command; what has no value is null."""

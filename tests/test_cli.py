@@ -1,15 +1,20 @@
 """The command as a user types it, at smoke scale."""
 
+import json
 import os
 import signal
 import time
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from mm1_lab.cli import command_parsers, main, make_parser
+from mm1_lab.config import load_scale
+from mm1_lab.evaluate.world import world_benchmarks
 from mm1_lab.results import Ledger
-from tests.conftest import run_python
+from mm1_lab.results.manifest import read_trials
+from tests.conftest import Refused, Told, run_python
 
 RUN = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
 
@@ -76,6 +81,56 @@ def test_a_finished_sweep_has_table_figure_and_runs_to_browse(
     assert child.data.params["paper.data_mix.captions"] == "1.0"
     assert {"0-shot", "text-core", "captions/8-shot", "held-out/text", "train/loss"} <= set(child.data.metrics)
     assert len(client.get_metric_history(runs["base / seed 0 at smoke"].info.run_id, "train/loss/interleaved")) > 1
+
+
+def test_answers_are_shown_with_what_was_asked(
+    finished: Any, monkeypatch: pytest.MonkeyPatch, told: Told, refused: Refused
+) -> None:
+    monkeypatch.chdir(finished.folder)
+    monkeypatch.setenv("COLUMNS", "70")
+    command = ("answers", "data_mix", "base", "--scale", "smoke")
+    (row,) = (row for row in read_trials(finished.results / "smoke" / "data_mix") if row.arm == "base")
+    table = pd.read_parquet(finished.results / "trials" / row.fingerprint / "scores.parquet")
+    table = table[(table["family"] == "vqa") & (table["shots"] == 4)]
+    shown = json.loads(told(*command, "--measure", "vqa 4-shot", "--limit", "999", "--prompt", "--json"))
+    expected = []
+    for (benchmark, kind), own in table.groupby(["benchmark", "kind"], sort=False):
+        unparsed = pytest.approx(100 * (1 - own["parsed"].mean()))
+        numbers = {"questions": len(own), "4-shot": pytest.approx(own["score"].mean()), "unparsed %": unparsed}
+        expected.append({"benchmark": benchmark, "kind": kind, **numbers})
+    assert shown["scores"] == expected and shown["seed"] == 0
+    answers = {(one["benchmark"], one["question"]): one["answers"][0]["answer"] for one in shown["questions"]}
+    assert answers == table.set_index(["benchmark", "question"])["prediction"].to_dict()
+
+    settings = load_scale("smoke", finished.folder / "sweeps" / "scales").evaluate
+    asked = {(one["benchmark"], one["question"]): one for one in shown["questions"]}
+    for benchmark in world_benchmarks(settings, 0):
+        if benchmark.family == "vqa":
+            question, shots = benchmark.blocks[-1][0], benchmark.demonstrations[-1][:4]
+            one = asked[benchmark.name, question.key]
+            assert one["references"] == list(question.references)
+            examples = [f"<image> {shot.prompt} {shot.shown} ." for shot in shots]
+            assert one["answers"][0]["prompt"] == " ".join([*examples, f"<image> {question.prompt}"])
+
+    lines = told(*command, "--limit", "3", "--kind", "colour", "--wrong").splitlines()
+    assert "degraded-vqa  colour" in "\n".join(lines) and all(len(line) <= 70 for line in lines)
+    heads = [line for line in lines if line.count(", ") == 2 and ", colour, " in line]
+    assert [line.split(", ")[0] for line in heads] == ["vqa", "vqa", "degraded-vqa"], "in turn"
+    for words, said in {
+        ("--measure", "vqaa"): "base has no such answers; did you mean 'vqa'?",
+        ("--measure", "vqa 5-shot"): "there are 0-shot, 4-shot, 8-shot",
+        ("--measure", "kind color 4-shot"): "did you mean 'colour'?",
+        ("--kind", "color"): "did you mean 'colour'?",
+        (
+            "--seed",
+            "1",
+        ): "base is not finished at seed 1 (it is at 0); run it first: mm1-lab run data_mix --scale smoke",
+        ("--limit", "-1"): "--limit -1: give how many questions",
+    }.items():
+        assert said in refused(*command, *words)
+    assert "has no arm 'bse'; did you mean 'base'?" in refused("answers", "data_mix", "bse", "--scale", "smoke")
+    error = refused("answers", "data_mix", "blind", "--scale", "smoke")
+    assert "blind is not finished; run it first: mm1-lab run data_mix --scale smoke --only blind\n" in error
 
 
 @pytest.mark.slow

@@ -222,3 +222,16 @@ def test_a_benchmark_of_one_s_own_beside_a_published_one(
     notes = json.loads(record.read_text(encoding="utf-8"))["benchmarks"]
     assert "10 of 10 questions of signs.jsonl; demonstrations from signs-train.jsonl; prompt" in notes["signs"]
     assert f"signs: {notes['signs']}." in table.with_name("table.md").read_text(encoding="utf-8")
+
+    asking = ["answers", few[0], "captions+text", *few[1:3], *few[5:], "--measure"]
+    assert main([*asking, "signs 2-shot", "--limit", "2"]) == 0
+    pictures = re.findall(r"\n  picture   (.+)\n  asked     <image>Question: What colour is", capsys.readouterr().out)
+    assert len(pictures) == 2 and {Path(name).parent for name in pictures} == {tmp_path / "pictures"}
+    with (tmp_path / "signs.jsonl").open("a", encoding="utf-8") as file:
+        file.write(f"\n{lines[0]}")
+    assert main([*asking, "signs 2-shot", "--limit", "2"]) == 0
+    changed = capsys.readouterr()
+    assert changed.out.count("(the benchmark or its data are others now)") == 2
+    assert "captions+text is as it was run; " in changed.err
+    files.yaml(**data, benchmarks={"later": entry["benchmarks"]["signs"]})
+    assert main([*asking, "later"]) == 2 and "was added since; run it again" in capsys.readouterr().err

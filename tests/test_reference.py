@@ -40,6 +40,7 @@ def test_json_has_the_keys_that_the_reference_names(capsys: pytest.CaptureFixtur
         ("status", "data_mix", "--only", "base", *smoke),
         ("show", "data_mix", "base", *smoke),
         ("compare", "data_mix", "captions", "base", "--json"),
+        ("answers", "data_mix", "base", "--measure", "vqa 0-shot", "--json"),
     ):
         assert main(list(words)) == 0
         printed = json.loads(capsys.readouterr().out)

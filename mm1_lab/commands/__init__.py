@@ -6,5 +6,6 @@ from mm1_lab.commands import running
 from mm1_lab.commands import trained
 from mm1_lab.commands import scales
 from mm1_lab.commands import showing
+from mm1_lab.commands import answers
 from mm1_lab.commands import project
 from mm1_lab.commands.common import COMMANDS as COMMANDS

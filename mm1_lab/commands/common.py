@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_core import to_json
 
-from mm1_lab.config import RequestError, Search
-from mm1_lab.files import PUBLISHED, RESULTS
-from mm1_lab.orchestrate.planning.finding import only_of_search, split_settings
+from mm1_lab.config import RequestError, Search, load_sweep
+from mm1_lab.files import PUBLISHED, RESULTS, here_or_shipped
+from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep, only_of_search, split_settings
+from mm1_lab.results.manifest import read_trials
 
 if TYPE_CHECKING:
     from mm1_lab.orchestrate.execution.executor import Executor
@@ -114,6 +115,9 @@ DRAWN_RESULTS = option(
     "DIR",
     type=Path,
 )
+OWN_RESULTS = option(
+    "--results", f"default: {RESULTS}; if the sweep has none there, {PUBLISHED}", "DIR", type=Path, default=RESULTS
+)
 ALL_RESULTS = option("--results", f"default: {RESULTS}, or if it has none, {PUBLISHED}", "DIR", type=Path)
 
 
@@ -154,10 +158,11 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
     from mm1_lab.orchestrate.planning.request import load_request
 
     given = vars(options)
+    seeds = given.get("seeds")
     request = load_request(
         sweep,
         scale=options.scale,
-        seeds=ONE_SEED if options.seeds is None else options.seeds,
+        seeds=ONE_SEED if seeds is None else seeds,
         only=given.get("only", ()) if only is None else only,
         settings=options.set,
         data=given.get("data"),
@@ -174,3 +179,38 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
     if "captions" in request.data.sources and "synthetic" not in request.data.sources:
         print(f"{options.data}: no synthetic captions; other captions fill their share of rows", file=sys.stderr)
     return request
+
+
+def folder_with_results(request: Request) -> Path:
+    """The sweep's folder, or if it has no results, the one among the shipped results.
+
+    Raises RequestError if there are results at other scales alone.
+    """
+    folder = request.folder
+    if (folder / "sweep.json").exists():
+        return folder
+    lacking = f"{folder}: holds no results{request.elsewhere}"
+    published = here_or_shipped(PUBLISHED) / request.scale_name / request.variant
+    if (published / "sweep.json").exists():
+        print(f"{lacking}; showing {published} instead", file=sys.stderr)
+        return published
+    if request.elsewhere:
+        raise RequestError(lacking)
+    return folder
+
+
+def has_changed(request: Request, folder: Path, arm: str) -> bool:
+    """Whether an arm of the sweep is another now than in its results."""
+    before = {row.seed: row.fingerprint for row in read_trials(folder) if row.arm == arm}
+    now = {trial.seed: trial.fingerprint for trial in request.at_seeds(before).trials if trial.arm == arm}
+    return any(fingerprint != before.get(seed, fingerprint) for seed, fingerprint in now.items())
+
+
+def about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
+    """The request for those of `arms` that the sweep has, or if it has none of them, for all of its arms.
+
+    So an arm that the data do not allow is refused only if it is asked about.
+    """
+    sweep = load_sweep(find_sweep(options.sweep), *SWEEPS)
+    asked = () if sweep.search else [arm for arm in arms if arm in sweep.arms]  # a search is of all of its arms
+    return request_of(options, options.sweep, asked)

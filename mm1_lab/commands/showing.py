@@ -6,23 +6,28 @@ import argparse
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mm1_lab.commands import common as opt
-from mm1_lab.commands.common import DONE, command, option, parse_looks, print_json, request_of, switch
-from mm1_lab.config import RequestError, load_sweep
+from mm1_lab.commands.common import (
+    DONE,
+    about,
+    command,
+    folder_with_results,
+    has_changed,
+    option,
+    parse_looks,
+    print_json,
+    request_of,
+    switch,
+)
+from mm1_lab.config import RequestError
 from mm1_lab.files import PARTS, PUBLISHED, RESULTS, here_or_shipped
 from mm1_lab.formatting import counted
-from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.reading import list_variants
-
-if TYPE_CHECKING:
-    from analysis.study import Study
-    from mm1_lab.orchestrate.planning.request import Request
 
 
 @command(
@@ -83,7 +88,7 @@ def show(options: argparse.Namespace) -> int:
 
     if len(options.arms) > 2:
         raise RequestError(f"show: {len(options.arms)} arms were given; give one, or two to compare them")
-    request = _about(options, options.arms)
+    request = about(options, options.arms)
     if not options.arms or not set(options.arms) <= set(request.sweep.arms):  # a search has made further ones
         request = rounds_of(request)[0]
     if options.json:
@@ -102,9 +107,7 @@ def show(options: argparse.Namespace) -> int:
     opt.DATA,
     option("--seeds", "at which to compare them: how many or which, as for run; default: all that both arms have"),
     opt.SET,
-    option(
-        "--results", f"default: {RESULTS}; if the sweep has none there, {PUBLISHED}", "DIR", type=Path, default=RESULTS
-    ),
+    opt.OWN_RESULTS,
     opt.STORE,
     opt.JSON,
 )
@@ -114,8 +117,8 @@ def compare(options: argparse.Namespace) -> int:
     from analysis.study import read_study
     from analysis.table import to_plain
 
-    request = _about(options, [options.first, options.second])
-    folder = _folder_with_results(request)
+    request = about(options, [options.first, options.second])
+    folder = folder_with_results(request)
     only = () if options.seeds is None else request.seeds
     study = read_study(folder)
     remarks = []
@@ -128,7 +131,7 @@ def compare(options: argparse.Namespace) -> int:
                     words += ["--seeds", ",".join(map(str, study.seeds)) + ("," if len(study.seeds) == 1 else "")]
             command = request.command(*words)
             raise RequestError(f"{folder}: {arm} has no scores yet; run it first: {command}")
-        if _has_changed(request, study, arm):
+        if has_changed(request, folder, arm):
             changed = "the sweep, its data, settings or the version are others now"
             remarks.append(f"{folder}: {arm} is as it was run; {changed}; run it to compare that")
     if options.json:
@@ -138,41 +141,6 @@ def compare(options: argparse.Namespace) -> int:
     for remark in remarks:
         print(remark, file=sys.stderr)
     return DONE
-
-
-def _folder_with_results(request: Request) -> Path:
-    """The sweep's folder, or if it has no results, the one among the shipped results.
-
-    Raises RequestError if there are results at other scales alone.
-    """
-    folder = request.folder
-    if (folder / "sweep.json").exists():
-        return folder
-    lacking = f"{folder}: holds no results{request.elsewhere}"
-    published = here_or_shipped(PUBLISHED) / request.scale_name / request.variant
-    if (published / "sweep.json").exists():
-        print(f"{lacking}; showing {published} instead", file=sys.stderr)
-        return published
-    if request.elsewhere:
-        raise RequestError(lacking)
-    return folder
-
-
-def _has_changed(request: Request, study: Study, arm: str) -> bool:
-    """Whether an arm of the sweep is another now than in its results."""
-    before = {row.seed: row.fingerprint for row in read_trials(study.folder) if row.arm == arm}
-    now = {trial.seed: trial.fingerprint for trial in request.at_seeds(before).trials if trial.arm == arm}
-    return any(fingerprint != before.get(seed, fingerprint) for seed, fingerprint in now.items())
-
-
-def _about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
-    """The request for those of `arms` that the sweep has, or if it has none of them, for all of its arms.
-
-    So an arm that the data do not allow is refused only if it is asked about.
-    """
-    sweep = load_sweep(find_sweep(options.sweep), *SWEEPS)
-    asked = () if sweep.search else [arm for arm in arms if arm in sweep.arms]  # a search is of all of its arms
-    return request_of(options, options.sweep, asked)
 
 
 INTO = option("--into", "a folder of your own to write to; default: the results", "DIR", type=Path)

@@ -93,3 +93,14 @@ class PromptWriter:
         for number, demonstration in enumerate(benchmark.demonstrations[block][:shots]):
             prefix += self.demonstration(demonstration, benchmark.stop[0], sharp=number >= shots - sharp)
         return prefix
+
+    def text(self, segment: Segment) -> str:
+        """What the tokens of a part say, each picture as `<image>`."""
+        parts: list[str] = []
+        place = 0
+        for _, views in segment.pictures:
+            start = segment.tokens.index(self.tokenizer.image, place)
+            parts += [self.tokenizer.decode(segment.tokens[place:start]), "<image>"]
+            place = start + self.image_tokens * views
+        parts.append(self.tokenizer.decode(segment.tokens[place:]))
+        return self.between.join(parts).strip()

@@ -20,7 +20,7 @@ from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Question
 from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
 from mm1_lab.model import MM1
-from tests.conftest import evaluation_of
+from tests.conftest import Words, evaluation_of
 from tests.evaluate.conftest import Letters, make_benchmark
 from tests.small import small_mm1
 
@@ -131,6 +131,21 @@ def test_no_space_stands_between_an_answer_and_what_ends_it() -> None:
     question = make_benchmark("vqa").demonstrations[0][0]
     tokens = PromptWriter(tokenizer, image_tokens=1).demonstration(replace(question, shown="red"), "\n").tokens
     assert "".join(map(backend.id_to_token, tokens[-5:])) == "\u2581red\n"
+
+
+def test_early_demonstrations_show_overviews_alone(tokenizer: Words) -> None:
+    """Mixed resolution: with one sharp demonstration, the last before the question and the question in five views."""
+    benchmark = make_benchmark()
+    writer = PromptWriter(tokenizer, image_tokens=4, views=5, sharp_demonstrations=1)
+    for shots, views in {0: [], 1: [5], 3: [1, 1, 5]}.items():
+        prefix = writer.prefix(benchmark, 2, shots)
+        pictures = [shown.pictures[0] for shown in benchmark.demonstrations[2][:shots]]
+        assert list(prefix.pictures) == list(zip(pictures, views, strict=True))
+        assert prefix.tokens.count(tokenizer.image) == 4 * sum(views)
+        assert writer.text(prefix).count("<image>") == shots, "one of each picture, however many views it has"
+    assert writer.question(benchmark.blocks[2][0]).pictures[0][1] == 5
+    every = replace(writer, sharp_demonstrations=None).prefix(benchmark, 2, 3)
+    assert [views for _, views in every.pictures] == [5, 5, 5]
 
 
 @pytest.mark.parametrize("sft", [None, SftRecipe()], ids=["pre-trained", "tuned"])

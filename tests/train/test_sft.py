@@ -15,8 +15,7 @@ from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scenes import sample_scene
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.prompts import PromptWriter, Segment
-from mm1_lab.evaluate.questions import Benchmark, Question
+from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.model import build_mm1, load_weights
 from mm1_lab.train.module import language_loss
 from tests.conftest import evaluation_of
@@ -94,27 +93,15 @@ def test_all_arms_are_tuned_on_the_same_conversations_however_many_views_they_ha
         assert short[0] < one[0] and 0 < 40 - short[1].total() <= 5, "long conversations are left out alone"
 
 
-def asked(number: int) -> Question:
-    picture = ScenePicture(sample_scene(Random(number), "train"))
-    return Question(str(number), "colour", (picture,), "the square is ?", ("red",), "red")
-
-
-def test_early_demonstrations_show_overviews_alone(finished: Finished, sft_stage: SftStage, squares: Data) -> None:
-    """Mixed resolution: the last demonstration and the question in five views; what is seen is kept by view."""
-    tokens = sft_stage.model.connector.image_tokens
-    writer = PromptWriter(squares.tokenizer, tokens, 5, sharp_demonstrations=1)
-    shown = [asked(number) for number in range(3)]
-    benchmark = Benchmark("b", "chat", "", "choice", ((asked(9),),), (tuple(shown),), (".",), 4)
-    prefix = writer.prefix(benchmark, 0, 3)
-    assert [views for _, views in prefix.pictures] == [1, 1, 5]
-    assert prefix.tokens.count(squares.tokenizer.image) == (1 + 1 + 5) * tokens
+def test_an_overview_is_the_first_of_the_views(finished: Finished, sft_stage: SftStage, squares: Data) -> None:
+    """Mixed resolution: what is seen is kept by picture and number of views."""
+    tokens, image = sft_stage.model.connector.image_tokens, squares.tokenizer.image
     model = build_mm1(sft_stage, squares.tokenizer)
     load_weights(model, finished(sft_stage))
+    picture = ScenePicture(sample_scene(Random(0), "train"))
     with torch.inference_mode():
         embedder = PromptEmbedder(model.eval(), False, 8)
-        picture = shown[0].pictures[0]
         embedder.see([(picture, 5), (picture, 1)])
-        image = squares.tokenizer.image
         whole = embedder.embed(Segment((image,) * 5 * tokens, ((picture, 5),)))
         overview = embedder.embed(Segment((image,) * tokens, ((picture, 1),)))
     assert torch.allclose(whole[:tokens], overview, atol=1e-5)
