@@ -24,10 +24,12 @@ class Output:
     """Also write LaTeX of tables and PDF of figures."""
     files: list[Path] = field(default_factory=list)
 
-    def remove(self, name: str) -> None:
-        """Deletes what an earlier drawing wrote under a name that this one has no use for."""
-        for path in self.folder.glob(f"{escape(name + self.end)}.*"):
-            path.unlink()
+    def remove(self, *names: str) -> None:
+        """Deletes what an earlier drawing wrote under those of the names that this one had no use for."""
+        used = {path.stem for path in self.files}
+        for name in (f"{name}{self.end}" for name in names):
+            for path in () if name in used else self.folder.glob(f"{escape(name)}.*"):
+                path.unlink(missing_ok=True)
 
     def csv(self, name: str, frame: pd.DataFrame) -> None:
         self.files.append(write_csv(frame, self.folder / f"{name}{self.end}.csv"))
