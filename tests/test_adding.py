@@ -144,7 +144,7 @@ def test_a_kind_of_stage_and_an_executor(
 
 def test_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Named in the YAML of a user's data."""
-    length = metrics.Metric(metrics.each(lambda said, question, benchmark: float(len(said))))
+    length = metrics.Metric(lambda said, question, benchmark: float(len(said)))
     monkeypatch.setitem(metrics.METRICS, "length", length)
     (tmp_path / "mine.jsonl").write_text('{"question": "2 + 2 =", "answer": "4"}\n', encoding="utf-8")
     data = tmp_path / "data.yaml"

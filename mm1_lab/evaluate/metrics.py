@@ -12,8 +12,8 @@ from mm1_lab.evaluate.documents import anls, relaxed_accuracy
 from mm1_lab.evaluate.questions import LONGEST_ANSWER, LONGEST_CAPTION, LONGEST_SOLUTION, Benchmark, Question
 from mm1_lab.evaluate.vqa import exact_match, normalise, signed, textvqa_accuracy, vqa_accuracy
 
-Points = Callable[[Benchmark, Sequence[str]], list[float]]
-"""Points of each prediction of a benchmark, in the order of its questions, block after block."""
+Points = Callable[[str, Question, Benchmark], float]
+"""Points of a prediction."""
 
 ANSWER_IS = re.compile("the answer is:?", re.IGNORECASE)
 """In a worked solution, the text after this phrase is the answer; MathVista uses a model to extract it instead."""
@@ -93,27 +93,8 @@ def solution_accuracy(prediction: str, references: Sequence[str]) -> float:
     return exact_match(ANSWER_IS.split(prediction)[-1], references)
 
 
-def _f1(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
-    true = [says_yes(question.references[0]) for question in benchmark.questions]
-    return f1_points(list(map(says_yes, predictions)), true)
-
-
-def _cider(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
-    return cider(predictions, [question.references for question in benchmark.questions])
-
-
-def each(points: Callable[[str, Question, Benchmark], float]) -> Points:
-    """For metrics that score each answer by itself."""
-
-    def score_each(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
-        pairs = zip(predictions, benchmark.questions, strict=True)
-        return [points(said, question, benchmark) for said, question in pairs]
-
-    return score_each
-
-
 def _against_references(points: Callable[[str, Sequence[str]], float]) -> Points:
-    return each(lambda said, question, benchmark: points(said, question.references))
+    return lambda said, question, benchmark: points(said, question.references)
 
 
 def _vqa(said: str, question: Question, benchmark: Benchmark) -> float:
@@ -126,52 +107,57 @@ def _vqa(said: str, question: Question, benchmark: Benchmark) -> float:
 class Metric:
     """How answers are scored, and what that means for their questions."""
 
-    points: Points
+    points: Points | None
+    """None if they depend on all answers (`score`)."""
     lettered: bool = False
     """Whether the letter of a choice counts as its answer."""
     free: bool = False
     """Whether any text is an answer, as of captions and descriptions."""
-    empty: bool = False
-    """Whether an empty reference may stay: it does not make saying nothing right."""
+    people: bool = False
+    """Whether it needs the answers of ten people, some of whom may have said nothing."""
     longest: int = LONGEST_ANSWER
     """Maximum tokens generated on users' data."""
     sentences: bool = False
     """Whether models answer in sentences where demonstrations do not, so that these say nothing about the length."""
+    further: tuple[str, ...] = ()
+    """Further metrics of the same answers."""
     named: bool = True
     """Whether a user's benchmark may name it; not if it knows only the world's words or is a further metric."""
+    scored_anew: str = ""
+    """Changed where it scores otherwise than before: users' benchmarks are then other ones, and evaluated again."""
 
 
 METRICS: dict[str, Metric] = {
-    "vqa": Metric(each(_vqa), empty=True),
-    "textvqa": Metric(_against_references(textvqa_accuracy), empty=True),
-    "exact": Metric(_against_references(exact_match)),
-    "choice": Metric(each(choice_accuracy), lettered=True),
-    "circular": Metric(each(circular_accuracy), lettered=True),
-    "yes-no": Metric(_against_references(yes_no_accuracy), sentences=True),
-    "content": Metric(_against_references(content), free=True, named=False),
+    "vqa": Metric(_vqa, people=True, scored_anew="equal answers"),
+    "textvqa": Metric(_against_references(textvqa_accuracy), people=True),
+    "exact": Metric(_against_references(exact_match), scored_anew="signs"),
+    "choice": Metric(choice_accuracy, lettered=True, scored_anew="letters"),
+    "circular": Metric(circular_accuracy, lettered=True, scored_anew="letters"),
+    "yes-no": Metric(_against_references(yes_no_accuracy), sentences=True, further=("f1",)),
+    "content": Metric(_against_references(content), free=True, further=("cider", "followed"), named=False),
     "followed": Metric(_against_references(followed), free=True, named=False),
-    "answer": Metric(_against_references(solution_accuracy), longest=LONGEST_SOLUTION, sentences=True),
+    "answer": Metric(
+        _against_references(solution_accuracy), longest=LONGEST_SOLUTION, sentences=True, scored_anew="solutions: signs"
+    ),
     "anls": Metric(_against_references(anls)),
     "relaxed": Metric(_against_references(relaxed_accuracy)),
-    "cider": Metric(_cider, free=True, empty=True, longest=LONGEST_CAPTION),
-    "f1": Metric(_f1, named=False),
+    "cider": Metric(None, free=True, longest=LONGEST_CAPTION),
+    "f1": Metric(None, named=False),
 }
 """Points are from 0 to 100 in the mean, of `cider` to 1000."""
 
 
 def names_of(name: str, metric: str) -> list[str]:
     """The names under which a benchmark has scores."""
-    return [name, f"{name} f1"] if metric == "yes-no" else [name]
+    return [name, *(f"{name} {one}" for one in METRICS[metric].further)]
 
 
 def further(benchmark: Benchmark) -> list[Benchmark]:
     """Further metrics of the same answers, reported as benchmarks of their own, such as `pope-random f1`."""
-    metrics = []
-    if benchmark.metric == "yes-no":
-        metrics.append("f1")
-    if benchmark.metric == "content" and benchmark.family != "chat":  # captions of the world, not descriptions
-        metrics += ["cider", "followed"]
-    return [replace(benchmark, name=f"{benchmark.name} {one}", metric=one, family="further") for one in metrics]
+    metric = METRICS[benchmark.metric]
+    if metric.free and benchmark.family == "chat":  # descriptions, not captions
+        return []
+    return [replace(benchmark, name=f"{benchmark.name} {one}", metric=one, family="further") for one in metric.further]
 
 
 def f1_points(said: Sequence[bool], true: Sequence[bool]) -> list[float]:
@@ -198,7 +184,13 @@ def score(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
 
     Predictions are in the order of the questions, block after block. Raises ValueError if their numbers differ.
     """
-    return METRICS[benchmark.metric].points(benchmark, predictions)
+    questions = benchmark.questions
+    if points := METRICS[benchmark.metric].points:
+        return [points(said, question, benchmark) for said, question in zip(predictions, questions, strict=True)]
+    if benchmark.metric == "cider":
+        return cider(predictions, [question.references for question in questions])
+    true = [says_yes(question.references[0]) for question in questions]
+    return f1_points(list(map(says_yes, predictions)), true)
 
 
 def parsed(benchmark: Benchmark, predictions: Sequence[str]) -> list[bool]:
@@ -232,8 +224,7 @@ def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:
 
     This bounds what a model can reach without seeing, merely by knowing which answers are common. Empty for captions.
     """
-    metric = METRICS[benchmark.metric]
-    if metric.free and benchmark.family != "chat":
+    if METRICS[benchmark.metric].free and benchmark.family != "chat":
         return {}
     kinds: dict[str, list[Question]] = defaultdict(list)
     for question in benchmark.questions:
@@ -243,7 +234,7 @@ def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:
         alike = replace(benchmark, blocks=(tuple(questions),))
         best = 0.0
         for constant in _constant_answers(questions, benchmark.official):
-            best = max(best, sum(metric.points(alike, [constant] * len(questions))))
+            best = max(best, sum(score(alike, [constant] * len(questions))))
         majority[kind] = best / len(questions)
     return majority
 

@@ -29,14 +29,6 @@ from mm1_lab.rows import Family
 
 Files = TypeVar("Files", bound=BenchmarkFiles)
 
-SCORED_ANEW = {
-    "choice": "letters",  # 0.2.0: letters and words
-    "circular": "letters",
-    "vqa": "equal answers",  # 0.3.0: equal answers with blanks around them, and outside of VQAv2 and OK-VQA
-    "answer": "solutions: signs",  # 0.3.0: worked solutions, `the answer is: 5` among them; signs count
-    "exact": "signs",  # 0.3.0: room for the longest right answer; signs count
-}
-"""Metrics whose scores changed, so that such a benchmark is not the same as before."""
 TRIED = 16
 """Images of the questions, and of the demonstrations, that are decoded before a run."""
 PROMPT = "Question: {question} Short answer:"
@@ -120,8 +112,8 @@ def _is_own(kind: str) -> bool:
 def files_digest(config: BenchmarkConfig) -> str:
     """Hash of the formats and file contents. Raises RequestError if a file cannot be read."""
     parts = [str(CHOSEN_VERSION)]
-    if config.metric in SCORED_ANEW:
-        parts.append(SCORED_ANEW[config.metric])
+    if anew := METRICS[config.metric].scored_anew:
+        parts.append(anew)
     for files in (config, config.demonstrations):
         if files is None:
             continue
@@ -220,8 +212,9 @@ def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:
     return sorted(items, key=lambda item: hashlib.sha256(item.key.encode()).digest())
 
 
-def _problem(metric: str, item: Item) -> str:
+def _problem(name: str, item: Item) -> str:
     """Why the metric cannot judge answers to the question; empty if it can."""
+    metric = METRICS[name]
     if any(sound(text) != text for text in (item.key, item.question, *item.answers, *item.choices, item.solution)):
         return "has half of a character (a lone surrogate); repair it"
     if not item.images and not item.question:
@@ -231,17 +224,17 @@ def _problem(metric: str, item: Item) -> str:
     if len(item.choices) > len(ascii_uppercase):
         return f"has {len(item.choices)} choices, but there are only {len(ascii_uppercase)} letters"
     for answer in item.answers:
-        if not answer.strip() and not METRICS[metric].empty:
+        if not (answer.strip() or metric.people or metric.free):
             return "has an empty answer, so that saying nothing would be right; remove it"
         if item.choices and answer not in item.choices:
             return f"has the answer {answer!r}, which is not among its choices; give its words, or its letter"
-        if metric == "yes-no" and answer not in ("yes", "no"):
+        if name == "yes-no" and answer not in ("yes", "no"):
             return f"has the answer {answer!r}, not `yes` or `no`"
-        if metric == "answer" and ANSWER_IS.search(answer):
+        if name == "answer" and ANSWER_IS.search(answer):
             return f"has the answer {answer!r}, but only what follows `the answer is` is compared; write that alone"
-    if METRICS[metric].lettered and not item.choices:
-        return f"has no choices, which the metric `{metric}` needs"
-    if metric in ("vqa", "textvqa") and 0 < len(item.answers) <= AGREEING:
+    if metric.lettered and not item.choices:
+        return f"has no choices, which the metric `{name}` needs"
+    if metric.people and 0 < len(item.answers) <= AGREEING:
         return (
             f"has {len(item.answers)} answers, but VQA accuracy needs those of ten people; for a single right answer "
             "use `metric: exact`"
