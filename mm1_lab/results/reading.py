@@ -49,10 +49,9 @@ def list_variants(results: Path) -> list[Path]:
             folders.append(path.parent)
         except RequestError as error:
             refused.append(error)
-    if not folders and refused:
-        raise refused[0]
     if not folders:
-        raise RequestError(f"{results}: there are no results here; run a sweep first: mm1-lab run data_mix")
+        none = f"{results}: there are no results here; run a sweep first: mm1-lab run data_mix"
+        raise refused[0] if refused else RequestError(none)
     for reason in refused:
         _tell(f"mm1-lab: left out: {reason}")
     return folders
