@@ -352,7 +352,7 @@ class WholeModelStage(Stage):
     def picture_tokens(self) -> int:
         """Positions that a picture takes in a sequence: the image tokens of all its views."""
 
-    if TYPE_CHECKING:  # a field of some, by which it may not be shadowed
+    if TYPE_CHECKING:  # pydantic warns of a field, as `multimodal` has, that shadows a property
 
         @property
         def sequence_length(self) -> int:
