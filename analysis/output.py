@@ -24,23 +24,25 @@ class Output:
     """Also write LaTeX of tables and PDF of figures."""
     files: list[Path] = field(default_factory=list)
 
-    def remove(self, name: str) -> None:
-        """Deletes what an earlier drawing wrote under a name that this one has no use for."""
-        for path in self.folder.glob(f"{escape(name + self.end)}.*"):
-            path.unlink()
+    def remove(self, *names: str) -> None:
+        """Deletes what an earlier drawing wrote under those of the names that this one had no use for."""
+        used = {path.stem for path in self.files}
+        for name in {f"{name}{self.end}" for name in names} - used:
+            for path in self.folder.glob(f"{escape(name)}.*"):
+                path.unlink(missing_ok=True)
+
+    def _new(self, name: str, ending: str) -> Path:
+        self.files.append(self.folder / f"{name}{self.end}.{ending}")
+        return self.files[-1]
 
     def csv(self, name: str, frame: pd.DataFrame) -> None:
-        self.files.append(write_csv(frame, self.folder / f"{name}{self.end}.csv"))
+        write_csv(frame, self._new(name, "csv"))
 
     def text(self, name: str, ending: str, text: str) -> None:
-        path = self.folder / f"{name}{self.end}.{ending}"
-        write_text(path, text)
-        self.files.append(path)
+        write_text(self._new(name, ending), text)
 
     def json(self, name: str, value: Any) -> None:
-        path = self.folder / f"{name}{self.end}.json"
-        write_json(path, value)
-        self.files.append(path)
+        write_json(self._new(name, "json"), value)
 
     def tables(self, name: str, *tables: Table) -> None:
         self.text(name, "md", to_markdown(*tables))
@@ -48,7 +50,6 @@ class Output:
             self.text(name, "tex", to_latex(*tables))
 
     def figure(self, name: str, figure: Figure) -> None:
-        path = self.folder / f"{name}{self.end}"
-        self.files.append(save(figure, path))
+        self.files.append(save(figure, self.folder / f"{name}{self.end}"))
         if self.latex:
-            self.files.append(save_pdf(figure, path))
+            save_pdf(figure, self._new(name, "pdf"))

@@ -124,8 +124,6 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
                 table = validity_table(study, rules)
                 output.tables("validity", table)
                 tables[table.title] = [table]
-            else:  # it may have had a blind control
-                output.remove("validity")
             claims = judge_contrasts(study, evidence)
             if len(claims):
                 claims_table = verdicts_table(claims, scores.title(study), claims_notes(study, claims))
@@ -133,8 +131,8 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
                 output.tables("contrasts", claims_table)
                 if is_drawn(claims, study.manifest.scale):
                     output.figure("contrasts", draw_claims(claims, head(study), study.caution))
-            else:  # the sweep's file may have had some before
-                output.remove("contrasts")
+            # the sweep may have had a blind control, or claims
+            output.remove("measures", "validity", "contrasts")
             write_published(study, output)
             output.figure("figure", draw_scores(study))
             tables["All scores"] = _write_scores(study, output)

@@ -97,9 +97,7 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def save_pdf(figure: Figure, path: Path) -> Path:
-    """The same with the suffix .pdf, for papers."""
+def save_pdf(figure: Figure, path: Path) -> None:
+    """Writes `path` in the same way, for papers."""
     pdf = _rendered(figure, "pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    path = path.with_name(f"{path.name}.pdf")
     write_bytes(path, pdf.getvalue())
-    return path

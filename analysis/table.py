@@ -188,11 +188,10 @@ def to_plain(table: Table) -> str:
     return "\n".join([table.title, "", *text_table(table.head, rows, right), "", *table.notes])
 
 
-def write_csv(frame: pd.DataFrame, path: Path) -> Path:
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
     """Writes a frame with six significant digits, first rounded to twelve decimals: sums that differ in their last bit
     between processors are written alike, and 0 as 0."""
     frame = frame.copy()
     floats = frame.select_dtypes("float").columns
     frame[floats] = frame[floats].round(12) + 0.0  # + 0.0: no "-0"
     write_text(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-    return path

@@ -45,7 +45,7 @@ from mm1_lab.config.sweep import SweepFile
 from mm1_lab.data.shards.datafile import DataFile, Entry, InstructionSet, OwnSource
 from mm1_lab.data.shards.readers import READERS
 from mm1_lab.evaluate.formats import FORMATS
-from mm1_lab.evaluate.metrics import METRICS, OF_THE_WORLD, further
+from mm1_lab.evaluate.metrics import METRICS, further
 from mm1_lab.evaluate.questions import Benchmark
 from mm1_lab.evaluate.world import world_benchmarks
 from mm1_lab.evaluate.world_chat import chat_benchmarks
@@ -151,7 +151,7 @@ def reference() -> str:
     for title, names in {
         "Connectors": CONNECTORS,
         "Data readers": READERS,
-        "Metrics of `benchmarks`": [name for name in (*METRICS, "cider") if name not in OF_THE_WORLD],
+        "Metrics of `benchmarks`": [name for name, metric in METRICS.items() if metric.named],
         "Benchmark formats": FORMATS,
         "Expectations of a contrast": Contrast.model_fields["expect"].annotation.__args__,  # type: ignore[union-attr]
     }.items():

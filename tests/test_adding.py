@@ -144,7 +144,8 @@ def test_a_kind_of_stage_and_an_executor(
 
 def test_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Named in the YAML of a user's data."""
-    monkeypatch.setitem(metrics.METRICS, "length", lambda said, question, benchmark: float(len(said)))
+    length = metrics.Metric(lambda said, question, benchmark: float(len(said)))
+    monkeypatch.setitem(metrics.METRICS, "length", length)
     (tmp_path / "mine.jsonl").write_text('{"question": "2 + 2 =", "answer": "4"}\n', encoding="utf-8")
     data = tmp_path / "data.yaml"
     data.write_text(
@@ -153,6 +154,9 @@ def test_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scale = with_benchmarks(find_scale("smoke"), data, DataFile.read(data), None, tmp_path)
     benchmark = build_benchmark(scale.benchmarks[0], scale.evaluate, WorldTokenizer())
     assert (benchmark.name, benchmark.metric, metrics.score(benchmark, ["four"])) == ("mine", "length", [4.0])
+    (tmp_path / "mine.jsonl").write_text('{"question": "2 + 2 =", "answers": ["4", " "]}\n', encoding="utf-8")
+    with pytest.raises(RequestError, match="saying nothing would be right"):
+        with_benchmarks(find_scale("smoke"), data, DataFile.read(data), None, tmp_path)
 
 
 def test_a_kind_of_question_of_the_world(monkeypatch: pytest.MonkeyPatch) -> None:

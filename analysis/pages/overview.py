@@ -32,9 +32,6 @@ def write_overview(out: Path, groups: Sequence[Group], latex: bool) -> list[Path
             output.tables("lessons", *lessons_tables(group.lessons, group.parts, title))
             if is_drawn(group.lessons, group.scale):
                 output.figure("lessons", draw_claims(group.lessons, title, group.caution))
-        else:  # there may have been some of the user's own
-            output.remove("lessons")
-            output.remove("lesson_parts")
         if axes := group.axes_table:
             output.csv("axes", group.levels)
             output.tables("axes", axes)
@@ -45,6 +42,8 @@ def write_overview(out: Path, groups: Sequence[Group], latex: bool) -> list[Path
         if group.accuracy_table:
             output.csv("decision_accuracy", group.accuracy)
             output.tables("decision_accuracy", group.accuracy_table)
+        # there may have been lessons of the user's own, and other sweeps
+        output.remove("lessons", "lesson_parts", "axes", "measures", "decision_accuracy")
         written += output.files
     templates = environment()
     templates.filters |= {"markdown": _markdown, "plain": plain_markdown}

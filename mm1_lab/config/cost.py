@@ -5,7 +5,7 @@ recomputed activations are not counted again. Each kind of stage combines these 
 GPU then holds is in mm1_lab/orchestrate/planning/cost.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from mm1_lab.config.size import Size, TowerSize
@@ -82,6 +82,19 @@ def flops_per_position(size: Size, context: float, passes: int) -> float:
     """
     attention = 4 * size.layers * size.attention_width * context
     return passes * 2 * size.parameters().active + (3 if passes > 1 else 1) * attention
+
+
+def passes_of(frozen: Collection[str]) -> dict[str, int]:
+    """Passes through each part of an MM1, as `flops_per_position` counts them.
+
+    Gradients of a part's activations are needed where it or a part before it is trained.
+    """
+    passes = {}
+    before = 1
+    for part in ("encoder", "connector", "decoder"):
+        passes[part] = before if part in frozen else 3
+        before = min(2, passes[part])
+    return passes
 
 
 def encoder_flops(size: Size, patch: int, image_size: int, images: float, passes: int) -> float:

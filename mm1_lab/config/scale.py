@@ -210,7 +210,7 @@ class Scale(Config):
     image_tokens: dict[int, Count] = Field(min_length=1)
     """The paper's numbers of image tokens and those used here, which must be square numbers."""
     connector_width: Count
-    """Inner width of the C-Abstractor (Honeybee: 1024)."""
+    """Inner width of the C-Abstractor (Honeybee: 1024) and of the resampler."""
     vocabulary: int = Field(ge=300, le=10_000_000)
     """Entries of the byte-level BPE trained on the user's text, 256 bytes included. The world has its own words."""
     sequence_length: Count

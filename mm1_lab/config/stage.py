@@ -17,7 +17,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny
 
@@ -32,6 +32,7 @@ from mm1_lab.config.cost import (
     encoder_activations,
     encoder_flops,
     flops_per_position,
+    passes_of,
     training_cost,
     vocabulary_flops,
 )
@@ -351,9 +352,11 @@ class WholeModelStage(Stage):
     def picture_tokens(self) -> int:
         """Positions that a picture takes in a sequence: the image tokens of all its views."""
 
-    @abstractmethod
-    def row_length(self) -> int:
-        """Positions of a packed row."""
+    if TYPE_CHECKING:  # pydantic warns of a field, as `multimodal` has, that shadows a property
+
+        @property
+        def sequence_length(self) -> int:
+            """Positions of a packed row."""
 
     @property
     def rows_per_step(self) -> int:
@@ -372,7 +375,7 @@ class WholeModelStage(Stage):
         return self.training.steps
 
     def positions(self) -> int:
-        return self.steps() * self.rows_per_step * self.row_length()
+        return self.steps() * self.rows_per_step * self.sequence_length
 
     def rows(self) -> int:
         return self.training.batch_size
@@ -389,8 +392,8 @@ class WholeModelStage(Stage):
         encoder, decoder = self.architecture.encoder, self.architecture.decoder.shape
         checkpointing = scale.resources.gradient_checkpointing is True
         itemsize = bytes_per_value(self.precision)
-        length = self.row_length()
-        passes = self._passes()
+        length = self.sequence_length
+        passes = passes_of(self.frozen)
         rows = self.steps() * self.rows_per_step
         per_row = sum(share * self.images_per_row(source, scale) for source, share in self.shares.items())
         images = per_row * rows
@@ -433,21 +436,6 @@ class WholeModelStage(Stage):
             per_trained=self.training.bytes_per_trained,
         )
 
-    def _passes(self) -> dict[str, int]:
-        """Passes through each part, as `flops_per_position` counts them.
-
-        Gradients of a part's activations are needed where it or a part before it is trained.
-        """
-        passes = {}
-        is_trained_so_far = False
-        for part in ("encoder", "connector", "decoder"):
-            if part not in self.frozen:
-                is_trained_so_far = True
-                passes[part] = 3
-            else:
-                passes[part] = 2 if is_trained_so_far else 1
-        return passes
-
 
 class MultimodalStage(WholeModelStage):
     """Multimodal pre-training of encoder, connector and decoder together."""
@@ -484,9 +472,6 @@ class MultimodalStage(WholeModelStage):
     @property
     def picture_tokens(self) -> int:
         return self.connector.image_tokens
-
-    def row_length(self) -> int:
-        return self.sequence_length
 
     def steps(self) -> int:
         return self.stop_after or self.training.steps
@@ -527,9 +512,6 @@ class SftStage(WholeModelStage):
     @property
     def picture_tokens(self) -> int:
         return self.views * self.model.connector.image_tokens
-
-    def row_length(self) -> int:
-        return self.sequence_length
 
     @property
     def rows_per_step(self) -> int:

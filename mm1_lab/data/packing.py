@@ -91,7 +91,8 @@ def first_fit(
 ) -> list[list[int]]:
     """Packs documents of `sizes` (positions, images), each into the first row with room for it; returns their numbers.
 
-    If so many rows are open, the fullest one is closed before another begins.
+    If so many rows are open, the fullest one is closed before another begins. Conversations (`SftStage.VERSION`) and
+    held-out documents (`EvaluationStage.VERSION`) are packed by this, too, not only users' rows (`ROWS_VERSION`).
     """
     rows = []
     opened: list[_OpenRow] = []

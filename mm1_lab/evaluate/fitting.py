@@ -1,18 +1,16 @@
 """Whether prompts, with their demonstrations and answers, fit the rows on which models are trained."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mm1_lab.config import EvaluationStage, ModelStage, PretrainedDecoder, RequestError
 from mm1_lab.data.types import Tokenizer
 from mm1_lab.evaluate.generation import cut_answer
-from mm1_lab.evaluate.metrics import METRICS
+from mm1_lab.evaluate.metrics import METRICS, score
 from mm1_lab.evaluate.named import build_benchmark
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark
-
-WHOLE = ("exact", "answer", "relaxed", "vqa", "textvqa")
-"""Metrics by which the whole text of an answer must be right."""
 
 
 def context_length(model: ModelStage) -> int:
@@ -33,8 +31,9 @@ def longest_prompt(writer: PromptWriter, benchmark: Benchmark, shots: int) -> in
 
 def check_answers(benchmark: Benchmark, tokenizer: Tokenizer) -> None:
     """Raises RequestError for a question of a user's own that no answer can get right: each of its right answers is
-    longer than what is generated, or is cut at a stop word. Of choices a letter is enough."""
-    if benchmark.mirrors != "own" or benchmark.metric not in WHOLE:
+    longer than what is generated, or is cut at a stop word. Of choices a letter is enough, of captions any text."""
+    metric = METRICS[benchmark.metric]
+    if benchmark.mirrors != "own" or metric.lettered or metric.free:
         return
     for question in benchmark.questions:
         tried = []
@@ -42,7 +41,8 @@ def check_answers(benchmark: Benchmark, tokenizer: Tokenizer) -> None:
             ids = tokenizer.encode(answer)
             said = answer if len(ids) <= benchmark.new_tokens else tokenizer.decode(ids[: benchmark.new_tokens])
             tried.append((len(ids), answer, cut_answer(said, benchmark.stop)))
-        if any(METRICS[benchmark.metric](said, question, benchmark) for _, _, said in tried):
+        alone = replace(benchmark, blocks=((question,),))
+        if any(score(alone, [said]) != [0.0] for _, _, said in tried):
             continue
         tokens, answer, said = min(tried)
         remedy = f"set `new_tokens: {tokens}` or more"

@@ -3,16 +3,16 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from string import ascii_uppercase
 
 from mm1_lab.evaluate.cider import cider
 from mm1_lab.evaluate.content import content, followed
 from mm1_lab.evaluate.documents import anls, relaxed_accuracy
-from mm1_lab.evaluate.questions import Benchmark, Question
+from mm1_lab.evaluate.questions import LONGEST_ANSWER, LONGEST_CAPTION, LONGEST_SOLUTION, Benchmark, Question
 from mm1_lab.evaluate.vqa import exact_match, normalise, signed, textvqa_accuracy, vqa_accuracy
 
-Metric = Callable[[str, Question, Benchmark], float]
+Points = Callable[[str, Question, Benchmark], float]
 """Points of a prediction."""
 
 ANSWER_IS = re.compile("the answer is:?", re.IGNORECASE)
@@ -21,8 +21,6 @@ LETTERED = re.compile(r"\(?([A-Za-z])(?:[).:,]+(.*))?", re.DOTALL)
 """A choice's letter (`B`, `(b)`, `B.`), and what follows it (`B. red`)."""
 BEFORE_LETTERS = re.compile(r"(the )?(correct |right )?(answer|option|choice)( is)?:? ", re.IGNORECASE)
 """What chat models say before a letter; left out where prompts show letters."""
-LETTERED_METRICS = ("choice", "circular")
-"""Metrics that count the letter of a choice as its answer."""
 CONSTANT_ANSWERS = 20
 """Number of most common answers of a kind tried as the best constant answer."""
 
@@ -95,7 +93,7 @@ def solution_accuracy(prediction: str, references: Sequence[str]) -> float:
     return exact_match(ANSWER_IS.split(prediction)[-1], references)
 
 
-def _against_references(points: Callable[[str, Sequence[str]], float]) -> Metric:
+def _against_references(points: Callable[[str, Sequence[str]], float]) -> Points:
     return lambda said, question, benchmark: points(said, question.references)
 
 
@@ -105,39 +103,61 @@ def _vqa(said: str, question: Question, benchmark: Benchmark) -> float:
     return vqa_accuracy(said, question.references, is_published)
 
 
+@dataclass(frozen=True)
+class Metric:
+    """How answers are scored, and what that means for their questions."""
+
+    points: Points | None
+    """None if they depend on all answers (`score`)."""
+    lettered: bool = False
+    """Whether the letter of a choice counts as its answer."""
+    free: bool = False
+    """Whether any text is an answer, as of captions and descriptions."""
+    people: bool = False
+    """Whether it needs the answers of ten people, some of whom may have said nothing."""
+    longest: int = LONGEST_ANSWER
+    """Maximum tokens generated on users' data."""
+    sentences: bool = False
+    """Whether models answer in sentences where demonstrations do not, so that these say nothing about the length."""
+    further: tuple[str, ...] = ()
+    """Further metrics of the same answers."""
+    named: bool = True
+    """Whether a user's benchmark may name it; not if it knows only the world's words or is a further metric."""
+    scored_anew: str = ""
+    """Changed where it scores otherwise than before: users' benchmarks are then other ones, and evaluated again."""
+
+
 METRICS: dict[str, Metric] = {
-    "vqa": _vqa,
-    "textvqa": _against_references(textvqa_accuracy),
-    "exact": _against_references(exact_match),
-    "choice": choice_accuracy,
-    "circular": circular_accuracy,
-    "yes-no": _against_references(yes_no_accuracy),
-    "content": _against_references(content),
-    "followed": _against_references(followed),
-    "answer": _against_references(solution_accuracy),
-    "anls": _against_references(anls),
-    "relaxed": _against_references(relaxed_accuracy),
+    "vqa": Metric(_vqa, people=True, scored_anew="equal answers"),
+    "textvqa": Metric(_against_references(textvqa_accuracy), people=True),
+    "exact": Metric(_against_references(exact_match), scored_anew="signs"),
+    "choice": Metric(choice_accuracy, lettered=True, scored_anew="letters"),
+    "circular": Metric(circular_accuracy, lettered=True, scored_anew="letters"),
+    "yes-no": Metric(_against_references(yes_no_accuracy), sentences=True, further=("f1",)),
+    "content": Metric(_against_references(content), free=True, further=("cider", "followed"), named=False),
+    "followed": Metric(_against_references(followed), free=True, named=False),
+    "answer": Metric(
+        _against_references(solution_accuracy), longest=LONGEST_SOLUTION, sentences=True, scored_anew="solutions: signs"
+    ),
+    "anls": Metric(_against_references(anls)),
+    "relaxed": Metric(_against_references(relaxed_accuracy)),
+    "cider": Metric(None, free=True, longest=LONGEST_CAPTION),
+    "f1": Metric(None, named=False),
 }
-"""Metrics that score each answer separately, in points from 0 to 100; `cider` needs all captions at once."""
-OF_THE_WORLD = ("content", "followed")
-"""Metrics that know only the world's words."""
-FREE = ("cider", *OF_THE_WORLD)
-"""Metrics of captions and descriptions, of which any text is an answer."""
+"""Points are from 0 to 100 in the mean, of `cider` to 1000."""
 
 
 def names_of(name: str, metric: str) -> list[str]:
     """The names under which a benchmark has scores."""
-    return [name, f"{name} f1"] if metric == "yes-no" else [name]
+    return [name, *(f"{name} {one}" for one in METRICS[metric].further)]
 
 
 def further(benchmark: Benchmark) -> list[Benchmark]:
     """Further metrics of the same answers, reported as benchmarks of their own, such as `pope-random f1`."""
-    metrics = []
-    if benchmark.metric == "yes-no":
-        metrics.append("f1")
-    if benchmark.metric == "content" and benchmark.family != "chat":  # captions of the world, not descriptions
-        metrics += ["cider", "followed"]
-    return [replace(benchmark, name=f"{benchmark.name} {one}", metric=one, family="further") for one in metrics]
+    metric = METRICS[benchmark.metric]
+    if metric.free and benchmark.family == "chat":  # descriptions, not captions
+        return []
+    return [replace(benchmark, name=f"{benchmark.name} {one}", metric=one, family="further") for one in metric.further]
 
 
 def f1_points(said: Sequence[bool], true: Sequence[bool]) -> list[float]:
@@ -165,17 +185,12 @@ def score(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
     Predictions are in the order of the questions, block after block. Raises ValueError if their numbers differ.
     """
     questions = benchmark.questions
+    if points := METRICS[benchmark.metric].points:
+        return [points(said, question, benchmark) for said, question in zip(predictions, questions, strict=True)]
     if benchmark.metric == "cider":
         return cider(predictions, [question.references for question in questions])
-    if benchmark.metric == "f1":
-        said = [says_yes(prediction) for prediction in predictions]
-        true = [says_yes(question.references[0]) for question in questions]
-        return f1_points(said, true)
-    metric = METRICS[benchmark.metric]
-    points = []
-    for prediction, question in zip(predictions, questions, strict=True):
-        points.append(metric(prediction, question, benchmark))
-    return points
+    true = [says_yes(question.references[0]) for question in questions]
+    return f1_points(list(map(says_yes, predictions)), true)
 
 
 def parsed(benchmark: Benchmark, predictions: Sequence[str]) -> list[bool]:
@@ -185,7 +200,7 @@ def parsed(benchmark: Benchmark, predictions: Sequence[str]) -> list[bool]:
     all questions of the kind. Published questions of which letters count need a choice; their other answers, and
     captions, need only be non-empty.
     """
-    questions = benchmark.questions
+    questions, metric = benchmark.questions, METRICS[benchmark.metric]
     possible: dict[str, set[str]] = defaultdict(set)
     for question in questions:
         possible[question.kind].update(map(normalise, question.references))
@@ -193,9 +208,9 @@ def parsed(benchmark: Benchmark, predictions: Sequence[str]) -> list[bool]:
     for prediction, question in zip(predictions, questions, strict=True):
         lines = prediction.split("\n")
         answers = list(map(normalise, lines))
-        if benchmark.metric in FREE:
+        if metric.free:
             found.append(all(answers))
-        elif benchmark.official and benchmark.metric in LETTERED_METRICS:
+        elif benchmark.official and metric.lettered:
             found.append(all(_chosen(line.strip(), question.choices, lettered=True) for line in lines))
         elif benchmark.official:  # of signs such as `+`, which may be right, normalisation leaves nothing
             found.append(all(map(str.strip, lines)))
@@ -209,18 +224,17 @@ def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:
 
     This bounds what a model can reach without seeing, merely by knowing which answers are common. Empty for captions.
     """
-    if benchmark.metric in FREE and benchmark.family != "chat":
+    if METRICS[benchmark.metric].free and benchmark.family != "chat":
         return {}
     kinds: dict[str, list[Question]] = defaultdict(list)
     for question in benchmark.questions:
         kinds[question.kind].append(question)
-    metric = METRICS[benchmark.metric]
     majority = {}
     for kind, questions in kinds.items():
+        alike = replace(benchmark, blocks=(tuple(questions),))
         best = 0.0
         for constant in _constant_answers(questions, benchmark.official):
-            points = sum(metric(constant, question, benchmark) for question in questions)
-            best = max(best, points)
+            best = max(best, sum(score(alike, [constant] * len(questions))))
         majority[kind] = best / len(questions)
     return majority
 

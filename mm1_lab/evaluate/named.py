@@ -21,31 +21,14 @@ from mm1_lab.data.pixels import ImageDecoder, Shape, StoredPicture, files_apart,
 from mm1_lab.data.shards.tables import sound
 from mm1_lab.data.types import BrokenPicture, Tokenizer
 from mm1_lab.evaluate.formats import FORMATS, Item, format_of, main_file, read_items
-from mm1_lab.evaluate.metrics import ANSWER_IS, LETTERED_METRICS, METRICS, OF_THE_WORLD, names_of
-from mm1_lab.evaluate.questions import (
-    LONGEST_ANSWER,
-    LONGEST_CAPTION,
-    LONGEST_SOLUTION,
-    SHORTEST_LIMIT,
-    Benchmark,
-    Question,
-    in_blocks,
-    with_rotations,
-)
+from mm1_lab.evaluate.metrics import ANSWER_IS, METRICS, names_of
+from mm1_lab.evaluate.questions import SHORTEST_LIMIT, Benchmark, Question, in_blocks, with_rotations
 from mm1_lab.evaluate.vqa import AGREEING
 from mm1_lab.files import expanded, write_bytes
 from mm1_lab.rows import Family
 
 Files = TypeVar("Files", bound=BenchmarkFiles)
 
-SCORED_ANEW = {
-    "choice": "letters",  # 0.2.0: letters and words
-    "circular": "letters",
-    "vqa": "equal answers",  # 0.3.0: equal answers with blanks around them, and outside of VQAv2 and OK-VQA
-    "answer": "solutions: signs",  # 0.3.0: worked solutions, `the answer is: 5` among them; signs count
-    "exact": "signs",  # 0.3.0: room for the longest right answer; signs count
-}
-"""Metrics whose scores changed, so that such a benchmark is not the same as before."""
 TRIED = 16
 """Images of the questions, and of the demonstrations, that are decoded before a run."""
 PROMPT = "Question: {question} Short answer:"
@@ -69,7 +52,7 @@ def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Sha
     kind = config.format or (config.name if config.name in FORMATS else "jsonl")
     opened = _located(config.model_copy(update={"format": kind}), folder, where)
     metric = opened.metric or format_of(opened).metric
-    known = [name for name in (*METRICS, "cider") if name not in OF_THE_WORLD]
+    known = [name for name, one in METRICS.items() if one.named]
     if not metric:
         raise RequestError(f"{where}: the format {opened.format} needs the key 'metric'")
     if metric not in known:
@@ -129,8 +112,8 @@ def _is_own(kind: str) -> bool:
 def files_digest(config: BenchmarkConfig) -> str:
     """Hash of the formats and file contents. Raises RequestError if a file cannot be read."""
     parts = [str(CHOSEN_VERSION)]
-    if config.metric in SCORED_ANEW:
-        parts.append(SCORED_ANEW[config.metric])
+    if anew := METRICS[config.metric].scored_anew:
+        parts.append(anew)
     for files in (config, config.demonstrations):
         if files is None:
             continue
@@ -229,8 +212,9 @@ def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:
     return sorted(items, key=lambda item: hashlib.sha256(item.key.encode()).digest())
 
 
-def _problem(metric: str, item: Item) -> str:
+def _problem(name: str, item: Item) -> str:
     """Why the metric cannot judge answers to the question; empty if it can."""
+    metric = METRICS[name]
     if any(sound(text) != text for text in (item.key, item.question, *item.answers, *item.choices, item.solution)):
         return "has half of a character (a lone surrogate); repair it"
     if not item.images and not item.question:
@@ -240,17 +224,17 @@ def _problem(metric: str, item: Item) -> str:
     if len(item.choices) > len(ascii_uppercase):
         return f"has {len(item.choices)} choices, but there are only {len(ascii_uppercase)} letters"
     for answer in item.answers:
-        if not answer.strip() and metric in ("exact", "answer", "anls", "relaxed", *LETTERED_METRICS):
+        if not (answer.strip() or metric.people or metric.free):
             return "has an empty answer, so that saying nothing would be right; remove it"
         if item.choices and answer not in item.choices:
             return f"has the answer {answer!r}, which is not among its choices; give its words, or its letter"
-        if metric == "yes-no" and answer not in ("yes", "no"):
+        if name == "yes-no" and answer not in ("yes", "no"):
             return f"has the answer {answer!r}, not `yes` or `no`"
-        if metric == "answer" and ANSWER_IS.search(answer):
+        if name == "answer" and ANSWER_IS.search(answer):
             return f"has the answer {answer!r}, but only what follows `the answer is` is compared; write that alone"
-    if metric in LETTERED_METRICS and not item.choices:
-        return f"has no choices, which the metric `{metric}` needs"
-    if metric in ("vqa", "textvqa") and 0 < len(item.answers) <= AGREEING:
+    if metric.lettered and not item.choices:
+        return f"has no choices, which the metric `{name}` needs"
+    if metric.people and 0 < len(item.answers) <= AGREEING:
         return (
             f"has {len(item.answers)} answers, but VQA accuracy needs those of ten people; for a single right answer "
             "use `metric: exact`"
@@ -324,7 +308,7 @@ def build_benchmark(
     shown = _questions(config, config.demonstrations, examples) if config.demonstrations else []
     blocks, demonstrations = in_blocks(questions, shown, _settings_of(config, settings))
     family: Family = "captioning"
-    if config.metric != "cider":
+    if not METRICS[config.metric].free:
         family = "vqa" if any(item.images for item in items) else "text"
     return Benchmark(
         name=config.name,
@@ -344,15 +328,15 @@ def build_benchmark(
 def _new_tokens(config: BenchmarkConfig, questions: list[Question], shown: list[Question], tokenizer: Tokenizer) -> int:
     """Room for the longest answer or choice and one token more, and for `SHORTEST_LIMIT`; at most the limit of its kind
     of answer."""
-    limit = {"cider": LONGEST_CAPTION, "answer": LONGEST_SOLUTION}.get(config.metric, LONGEST_ANSWER)
-    if config.metric in ("yes-no", "answer"):  # models answer in sentences where demonstrations do not
-        return limit
+    metric = METRICS[config.metric]
+    if metric.sentences:
+        return metric.longest
     longest = 0
     for question in (*questions, *shown):
-        right = () if config.metric == "cider" else question.references
+        right = () if metric.free else question.references
         for text in (question.shown, *right, *question.choices):
             longest = max(longest, len(tokenizer.encode(text)))
-    return min(max(longest + 1, SHORTEST_LIMIT), limit) if longest else limit
+    return min(max(longest + 1, SHORTEST_LIMIT), metric.longest) if longest else metric.longest
 
 
 def _questions(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]) -> list[Question]:
@@ -362,7 +346,7 @@ def _questions(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]
     for item in items:
         question = Question(
             key=item.key,
-            kind="caption" if config.metric == "cider" and item.kind == "question" else item.kind,
+            kind="caption" if METRICS[config.metric].free and item.kind == "question" else item.kind,
             pictures=tuple(pictures[name] for name in item.images),
             prompt=_filled_prompt(template, item.question, item.choices),
             references=item.answers,
@@ -379,7 +363,7 @@ def _prompt(config: BenchmarkConfig) -> str:
     """The prompt template, with `{question}`; for captions, empty by default."""
     if config.prompt is not None:
         return config.prompt
-    return "" if config.metric == "cider" else PROMPT
+    return "" if METRICS[config.metric].free else PROMPT
 
 
 def _filled_prompt(template: str, question: str, choices: Sequence[str]) -> str:
@@ -395,7 +379,7 @@ def _shown(config: BenchmarkConfig, item: Item) -> str:
     if not item.answers:
         return ""
     answer = Counter(item.answers).most_common(1)[0][0]
-    if config.metric in LETTERED_METRICS:
+    if METRICS[config.metric].lettered:
         return ascii_uppercase[item.choices.index(answer)]
     if config.metric == "answer" and item.solution:
         return f"{' '.join(item.solution.split())} The answer is {answer}."

@@ -51,7 +51,7 @@ class Benchmark:
     mirrors: str
     """The paper's benchmark (`COCO`, `VQAv2`, …)."""
     metric: str
-    """A key of `metrics.METRICS`, or `cider`."""
+    """A key of `metrics.METRICS`."""
     blocks: Blocks
     demonstrations: Blocks
     """For each block, as many as the largest number of shots; from the training split."""

@@ -36,8 +36,8 @@ Build = Callable[[ConnectorSettings, int, int, int], nn.Module]
 
 CONNECTORS: dict[str, Build] = {}
 """Connector classes by name."""
-FINDERS: list[Callable[[str], Build | None]] = []
-"""Find connectors of other kinds: `NAME@DIGEST` of a user's own file. Empty in an exported model's folder, where such a
+find_own: Callable[[str], Build | None] = CONNECTORS.get
+"""Finds `NAME@DIGEST` of a user's own file (`own_connectors.py`); nothing in an exported model's folder, where such a
 file is a module that registers its classes by name."""
 
 
@@ -272,9 +272,7 @@ def build_connector(config: ConnectorSettings, encoder_width: int, decoder_width
     """The connector that `config` selects. Raises ValueError for an unknown kind, and for counts that are not square
     numbers or that the kind does not support."""
     name, _, digest = config.kind.partition("@")
-    build = CONNECTORS.get(name)
-    for find in FINDERS:
-        build = find(config.kind) or build
+    build = find_own(config.kind) or CONNECTORS.get(name)
     if build is None and digest:
         raise ValueError(
             f"connector {name!r} is from a file of its author's own: load the exported folder with "

@@ -8,7 +8,8 @@ from torch import nn
 
 from mm1_lab.config import ALLOWED, RequestError, nearest
 from mm1_lab.files import run_file
-from mm1_lab.model.connectors import CONNECTORS, FINDERS, Build, ConnectorSettings
+from mm1_lab.model import connectors
+from mm1_lab.model.connectors import CONNECTORS, Build, ConnectorSettings
 
 
 def explaining(kind: str) -> AbstractContextManager[None]:
@@ -53,4 +54,4 @@ def _classes_of(digest: str) -> dict[str, Build]:
         CONNECTORS.update(before)
 
 
-FINDERS.append(find)
+connectors.find_own = find

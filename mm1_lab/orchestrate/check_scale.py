@@ -40,11 +40,8 @@ def measure_gates(
     setup = f"{base.fingerprint}-{digest([scale.resolutions, scale.image_tokens], 6)}"
     table = request.folder.with_name(variant_name("check_scale", request.overrides, request.data_name)) / "gates.csv"
     read_checks(table, setup)  # a damaged file is reported before anything is measured
-    encoders, decoders = [], []
-    if "probe" in gates:
-        encoders = [_from_scratch(trial.model.architecture.encoder) for trial in trials]
-    if "words" in gates:
-        decoders = [(trial, _from_scratch(trial.model.architecture.decoder)) for trial in trials]
+    encoders = [_from_scratch(trial.model.architecture.encoder) for trial in trials if "probe" in gates]
+    decoders = [(trial, _from_scratch(trial.model.architecture.decoder)) for trial in trials if "words" in gates]
     data = request.open_data()
 
     from mm1_lab import team  # torch is slow

@@ -117,7 +117,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.parse(values, str(path))
     except RequestError as error:
-        raise RequestError(f"{error}; {AGAIN}") from None
+        raise RequestError(f"{error}; written by another version of mm1-lab: update this one") from None
 
 
 def read_trials(folder: Path) -> list[TrialRow]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +40,27 @@ class Variant:
 
 
 def list_variants(results: Path) -> list[Path]:
-    """The folders of all sweeps in a results folder, sorted. Raises RequestError if there are none."""
-    folders = sorted(path.parent for path in results.glob("*/*/sweep.json"))
+    """The folders of all sweeps in a results folder, sorted; standard error names those whose `sweep.json` cannot be
+    read. Raises RequestError if there are none, or none that can be read."""
+    folders, refused = [], []
+    for path in sorted(results.glob("*/*/sweep.json")):
+        try:
+            read_manifest(path.parent)
+            folders.append(path.parent)
+        except RequestError as error:
+            refused.append(error)
     if not folders:
-        raise RequestError(f"{results}: there are no results here; run a sweep first: mm1-lab run data_mix")
+        none = f"{results}: there are no results here; run a sweep first: mm1-lab run data_mix"
+        raise refused[0] if refused else RequestError(none)
+    for reason in refused:
+        _tell(f"mm1-lab: left out: {reason}")
     return folders
+
+
+@cache
+def _tell(line: str) -> None:
+    """Once in a process."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def read_variant(folder: Path | str) -> Variant:

@@ -42,9 +42,11 @@ class TrialRow:
 
 
 def check_schema(path: Path, values: Mapping[str, Any], remedy: str) -> None:
-    """Raises RequestError, with the remedy, if the values that `path` holds were written in another format."""
+    """Raises RequestError, with the remedy, if the values that `path` holds were written in an older format."""
     version = values.get("schema_version")
     if version != SCHEMA:
+        if isinstance(version, int) and version > SCHEMA:
+            remedy = "update mm1-lab"
         raise RequestError(f"{path}: written with results schema {version}, this version reads {SCHEMA}; {remedy}")
 
 

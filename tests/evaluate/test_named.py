@@ -473,6 +473,9 @@ def test_a_question_that_no_answer_can_get_right_is_refused(tmp_path: Path) -> N
     check(long, new_tokens=37)
     check(long, "there")
     check(long, metric="cider", prompt="{question}")
+    check(long, metric="anls")
+    with pytest.raises(RequestError, match="could not be given"):
+        check(f"{long} by the sea of trees", metric="anls")
     with pytest.raises(RequestError, match=r"'3.5' .* set another `stop` than '\.'"):
         check("3.5", stop=["."])
     check("Yes.", stop=["."])

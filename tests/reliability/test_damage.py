@@ -12,8 +12,8 @@ import pytest
 
 from mm1_lab import files
 from mm1_lab.cli import main
-from mm1_lab.config import RequestError
-from mm1_lab.results import Ledger
+from mm1_lab.config import RequestError, digest
+from mm1_lab.results import Ledger, reading
 from tests.conftest import Refused
 from tests.orchestrate.conftest import mark_done
 
@@ -200,6 +200,7 @@ OLDER = "written with results schema 1, this version reads 3; delete results/loc
     ("name", "old", "new", "told"),
     [
         ("sweep.json", '"schema_version": 3', '"schema_version": 1', f"{OLDER} run the sweeps again"),
+        ("sweep.json", '"schema_version": 3', '"schema_version": 4', "this version reads 3; update mm1-lab"),
         ("sweep.json", "captions", "captiens", "is damaged (it differs from its digest)"),
         ("trials.csv", ",0,", ",1,", "is damaged: it differs from its check"),
     ],
@@ -211,3 +212,17 @@ def test_a_list_of_trials_that_is_damaged_but_reads_or_is_of_an_older_schema_is_
     path.write_text(path.read_text().replace(old, new, 1))
     error = refused("figures")
     assert f"{name}: " in error and told in error
+
+
+def test_a_sweep_of_another_version_is_left_out_beside_others(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(copy / "smoke" / "data_mix", copy / "smoke" / "later")
+    path = copy / "smoke" / "later" / "sweep.json"
+    values = json.loads(path.read_text())
+    del values["digest"]
+    path.write_text(json.dumps({"later": 1} | values | {"digest": digest({"later": 1} | values)}))
+    for command in ("figures", "status"):
+        assert main([command]) == 0
+        told = capsys.readouterr()
+        assert "data_mix" in told.out and told.err.count("\n") == 1
+        assert "later/sweep.json: unknown key 'later'" in told.err and "update this one" in told.err
+        reading._tell.cache_clear()

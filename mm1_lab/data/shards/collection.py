@@ -16,7 +16,7 @@ from mm1_lab.data.tokenizers import BackendTokenizer
 from mm1_lab.data.types import Answer, Document, Part
 
 CHUNKS_VERSION = 6
-"""Increased when documents are tokenised, cut or packed differently; part of the data's identity."""
+"""Increased when documents are tokenised or held out differently; part of the data's identity."""
 PICTURE = -1
 """The id of a picture among those of tokens."""
 TOKENS = pa.schema({"ids": pa.list_(pa.int32())})

@@ -48,6 +48,8 @@ class Image(NamedTuple):
 
 
 Part = str | Image
+Turn = tuple[str, list[Part]]
+"""A role and what it says."""
 
 
 class Sample(NamedTuple):
@@ -162,7 +164,7 @@ def read_conversation(row: Fields) -> Sample:
         raise Broken("has no turns; store them as a list of objects")
     pictures = _stored_images(row["image"])
     rest = list(pictures)
-    turns: list[tuple[str, list[Part]]] = []
+    turns: list[Turn] = []
     for number, entry in enumerate(row["text"]):
         turns += _turns(entry, f"turn {number}", rest)
     before = turns.pop(0)[1] if turns[0][0] == "system" else []
@@ -173,23 +175,13 @@ def read_conversation(row: Fields) -> Sample:
     early = [part for part in before if isinstance(part, Image)]
     if turns:  # pictures that are marked before the user speaks, or nowhere, come first
         turns[0][1][:0] = early if placed else pictures or early
-    if placed and rest and len(rest) < len(pictures):
+    if placed and 0 < len(rest) < len(pictures):
         raise Broken(f"marks places for {len(pictures) - len(rest)} of its {len(pictures)} images")
     # tokens may span what turns divide, as `?\n` does in Qwen's tokenizer, and prompts are tokenised whole
     parts: list[Part] = [f"{system}\n"] if system else []
     for number, (role, content) in enumerate(turns):
-        expected = ("user", "assistant")[number % 2]
-        if role != expected:
-            raise Broken(f"turn {number}: is the {role}'s, but should be the {expected}'s; turns must alternate")
-        if not _spoken(content):
-            raise Broken(f"turn {number}: the {role}'s turn has no text")
-        if role == "user":
-            for part in _request(content, number):
-                _append(parts, part)
-        elif any(isinstance(part, Image) for part in content):
-            raise Broken(f"turn {number}: the assistant's turn has an image; only users' turns may have images")
-        else:
-            parts.append(Answer(f" {_spoken(content)}"))
+        for part in _plain_turn(number, role, content):
+            _append(parts, part)
     if len(turns) % 2 or not turns:
         raise Broken("ends without an answer")
     sample = _sample(parts)
@@ -198,7 +190,21 @@ def read_conversation(row: Fields) -> Sample:
     return sample._replace(key="\n".join([sample.key, *keys]))
 
 
-def _turns(entry: Any, where: str, images: list[Image]) -> list[tuple[str, list[Part]]]:
+def _plain_turn(number: int, role: str, content: list[Part]) -> list[Part]:
+    """A turn as plain text: the user's and the assistant's alternate."""
+    expected = ("user", "assistant")[number % 2]
+    if role != expected:
+        raise Broken(f"turn {number}: is the {role}'s, but should be the {expected}'s; turns must alternate")
+    if not _spoken(content):
+        raise Broken(f"turn {number}: the {role}'s turn has no text")
+    if role == "user":
+        return _request(content, number)
+    if any(isinstance(part, Image) for part in content):
+        raise Broken(f"turn {number}: the assistant's turn has an image; only users' turns may have images")
+    return [Answer(f" {_spoken(content)}")]
+
+
+def _turns(entry: Any, where: str, images: list[Image]) -> list[Turn]:
     """The turns of an entry as (role, content); takes from `images` as many as it marks places for. An entry of the
     Cauldron holds two turns."""
     if not isinstance(entry, dict):

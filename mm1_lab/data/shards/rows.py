@@ -19,6 +19,9 @@ from mm1_lab.data.shards.index import cached
 from mm1_lab.data.tokenizers import BackendTokenizer
 from mm1_lab.data.types import Document, HeldOutPicture, Limits, Part, Picture, Tokens
 
+ROWS_VERSION = CHUNKS_VERSION + 0
+"""Part of the data's identity. What is added is increased when documents are only cut or packed differently, so that
+their tokens stay cached."""
 TEXT_AFTER_IMAGE = 16
 """An image starts a new chunk if fewer positions than this would remain for the text after it."""
 BLOCK = 1 << 18
@@ -50,7 +53,7 @@ class Rows:
         self._tokenizer = tokenizer
         self._limits = limits
         self._ids = collection.tokens(tokenizer)
-        name = short_hash(CHUNKS_VERSION, collection.reader, collection.digests, tokenizer.digest, tuple(limits))
+        name = short_hash(ROWS_VERSION, collection.reader, collection.digests, tokenizer.digest, tuple(limits))
         self._packed: pa.ChunkedArray = cached(folder / "rows" / f"{name}.ipc", SCHEMA, self._pack)["entries"]
 
     def __len__(self) -> int:

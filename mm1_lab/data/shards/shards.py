@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale, nearest
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.pixels import BROKEN_SHARE, DECODING_VERSION, LARGEST_PICTURE, ImageDecoder, decode, decodes
-from mm1_lab.data.shards.collection import CHUNKS_VERSION, PICTURE, Collection, Numbers
+from mm1_lab.data.shards.collection import PICTURE, Collection, Numbers
 from mm1_lab.data.shards.datafile import DataFile, read_data_file, set_key
 from mm1_lab.data.shards.finding import File, short_hash
 from mm1_lab.data.shards.index import LONGEST, index_file, index_path
-from mm1_lab.data.shards.rows import Rows, ShardConversations, ShardPairs, ShardSource
+from mm1_lab.data.shards.rows import ROWS_VERSION, Rows, ShardConversations, ShardPairs, ShardSource
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
 from mm1_lab.data.types import Document, Limits, Picture
 from mm1_lab.files import expanded, machine_cpus
@@ -76,7 +76,7 @@ class Shards:
         words = self._folder_tokenizer
         return DataIdentity(
             kind="shards",
-            digest=short_hash(CHUNKS_VERSION, contents, self.limits.image_tokens, decoding)[:16],
+            digest=short_hash(ROWS_VERSION, contents, self.limits.image_tokens, decoding)[:16],
             tokenizer=words.digest if words else f"bpe-{self._vocabulary}",
             sources=tuple(sorted(self.collections, key=[*SOURCES, *self.collections].index)),
             instructions=content.weights({name: len(one.train) for name, one in self.conversations.items()}),

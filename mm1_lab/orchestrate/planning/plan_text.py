@@ -1,14 +1,14 @@
 """A plan for reading: what would run, why, and what it costs; as plain values for JSON, and as text."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
 from mm1_lab.config import RequestError, Scale
 from mm1_lab.formatting import counted, duration, short, text_table
 from mm1_lab.orchestrate.planning.cost import Estimate, check_feasible, estimate_stages, machine_slots
-from mm1_lab.orchestrate.planning.plan import Plan, make_plan, path_lengths
+from mm1_lab.orchestrate.planning.plan import Plan, PlannedStage, make_plan, path_lengths
 from mm1_lab.orchestrate.planning.request import Request
 
 STATES = {"done": "reused", "run": "to run", "wait": "waits", "not needed": "not needed", "diverged": "diverged"}
@@ -28,14 +28,9 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
             raise RequestError(f"{sweeps} have different scales or tokenizers; plan them one at a time")
     plan = make_plan((trial for request in requests for trial in request.trials), first.ledger)
     check_feasible(plan, first)
-    notes: list[str] = []
-    if any(request.sweep.search for request in requests):
-        notes.append("A search proposes arms by the scores of those before: what it runs may differ from this.")
+    estimates = estimate_stages(plan, first) if plan.tasks else {}
     trials = []
     for request in requests:
-        notes += [*request.same_trials(), *request.unlike_before()]
-        if plan.tasks:  # what a claim may be about takes a while to tell
-            notes += request.doubtful_claims()
         for trial in request.trials:
             state = plan.stages[trial.fingerprint].state
             trials.append(
@@ -47,46 +42,55 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
                     "state": state if state in ("done", "diverged") else "to run",
                 }
             )
-    estimates = estimate_stages(plan, first) if plan.tasks else {}
+    stages = sorted(plan.stages.values(), key=lambda planned: planned.stage.KIND)
+    return {
+        "scale": first.scale_name,
+        "trials": trials,
+        "stages": [_stage(planned, estimates.get(planned.fingerprint)) for planned in stages],
+        "seconds": _wall_seconds(plan, first.scale, estimates),
+        "notes": list(dict.fromkeys(_notes(requests, plan, estimates))),
+    }
+
+
+def _stage(planned: PlannedStage, estimate: Estimate | None) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "kind": planned.stage.KIND,
+        "fingerprint": planned.fingerprint,
+        "seed": planned.stage.seed,
+        "state": STATES[planned.state],
+        "why": planned.why,
+    }
+    if estimate is None:
+        return values
+    cost, share = estimate.cost, estimate.share
+    values |= {
+        "parameters": cost.parameters,
+        "active": cost.active,
+        "flops": cost.flops,
+        "memory_bytes": cost.state,
+        "disk_bytes": cost.weights,
+        "checkpoint_bytes": cost.checkpoint,
+    }
+    if share is None:
+        return values | {"seconds": estimate.seconds}
+    values |= {"gpus": share.gpus, "rows": share.rows, "bytes_per_gpu": share.held, "recomputes": share.recomputes}
+    return values | {"gpu_hours": share.gpus * estimate.seconds / 3600}
+
+
+def _notes(requests: Sequence[Request], plan: Plan, estimates: Mapping[str, Estimate]) -> Iterator[str]:
+    """Raises RequestError for training that does not fit."""
+    if any(request.sweep.search for request in requests):
+        yield "A search proposes arms by the scores of those before: what it runs may differ from this."
+    for request in requests:
+        yield from (*request.same_trials(), *request.unlike_before())
+        if plan.tasks:  # what a claim may be about takes a while to tell
+            yield from request.doubtful_claims()
     for task, stage in plan.missing:
         missing = estimates[stage.fingerprint]
         if stage.TRAINS and missing.share and not missing.share.fits:
             raise RequestError(f"{task.label}: {stage.KIND}: {missing.refused}")
         if missing.refused:
-            notes.append(f"`run` refuses {stage.KIND}: {missing.refused}.")
-    stages = []
-    for planned in sorted(plan.stages.values(), key=lambda planned: planned.stage.KIND):
-        values: dict[str, Any] = {
-            "kind": planned.stage.KIND,
-            "fingerprint": planned.fingerprint,
-            "seed": planned.stage.seed,
-            "state": STATES[planned.state],
-            "why": planned.why,
-        }
-        if estimate := estimates.get(planned.fingerprint):
-            cost, share = estimate.cost, estimate.share
-            values |= {
-                "parameters": cost.parameters,
-                "active": cost.active,
-                "flops": cost.flops,
-                "memory_bytes": cost.state,
-                "disk_bytes": cost.weights,
-                "checkpoint_bytes": cost.checkpoint,
-            }
-            if share:
-                values |= {"gpus": share.gpus, "rows": share.rows, "bytes_per_gpu": share.held}
-                values["recomputes"] = share.recomputes
-                values["gpu_hours"] = share.gpus * estimate.seconds / 3600
-            else:
-                values["seconds"] = estimate.seconds
-        stages.append(values)
-    return {
-        "scale": first.scale_name,
-        "trials": trials,
-        "stages": stages,
-        "seconds": _wall_seconds(plan, first.scale, estimates),
-        "notes": list(dict.fromkeys(notes)),
-    }
+            yield f"`run` refuses {stage.KIND}: {missing.refused}."
 
 
 def _wall_seconds(plan: Plan, scale: Scale, estimates: Mapping[str, Estimate]) -> float:
