@@ -30,8 +30,9 @@ def _number(value: Any) -> Any:
 Count = Annotated[int, BeforeValidator(_number), Field(gt=0, le=10**8)]
 """Of anything; no real training has more of it."""
 Whole = Annotated[int, BeforeValidator(_number), Field(ge=0)]
-Rate = Annotated[float, Field(ge=1e-9, le=1e6)]
-"""A peak learning rate: below, nothing is learnt; above, all has diverged long since."""
+LEAST_RATE, MOST_RATE = 1e-9, 1e6
+"""Peak learning rates: below, nothing is learnt; above, all has diverged long since."""
+Rate = Annotated[float, Field(ge=LEAST_RATE, le=MOST_RATE)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 
