@@ -238,7 +238,8 @@ def test_data_sets_that_cannot_be_read(files: Any, monkeypatch: pytest.MonkeyPat
     ):
         files.refused(message, captions=wrong)
     monkeypatch.setattr("mm1_lab.data.shards.finding.MOST_ENTRIES", 2)
-    files.refused(r"'set' holds more than 2 files; .*\(`set/\*\*/\*\.parquet`\)", captions="set")
+    files.refused(r"'set' holds over 2 files and folders; .*\(`set/\*\*/\*\.parquet`\)", captions="set")
+    files.refused(r"'/' holds over 2 files", captions="/")
 
 
 @pytest.mark.parametrize(
