@@ -266,14 +266,10 @@ class Scale(Config):
             step = 2 * size.heads if name in self.decoders else size.heads  # rotary positions turn pairs of values
             if size.width % step:
                 raise ValueError(f"{name}: {size.heads} heads need a width divisible by {step} (it is {size.width})")
-        decoders = [*self.decoders, *self.pretrained_decoders]
-        known = [*self.encoders, *decoders]
+        known = [*self.encoders, *self.decoders, *self.pretrained_decoders]
         for name in self.workers:
             if name not in known and "/" not in name:  # a folder or hub name, as an arm may name a decoder
                 raise ValueError(f"workers: there is no size {name!r}{nearest(name, known)}")
-        larger = self.larger_decoder
-        if larger and larger not in decoders and "/" not in larger:
-            raise ValueError(f"larger_decoder: there is no decoder {larger!r}{nearest(larger, decoders)}")
         for name in self.upcycled:
             if name not in self.decoders:
                 raise ValueError(f"upcycled: there is no decoder {name!r}{nearest(name, self.decoders)}")

@@ -199,7 +199,6 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables_and_may_have_expon
         ("train.learning_rate=true", "train.learning_rate: must be a number (it is True)"),
         ("evaluate.shots=[true]", "evaluate.shots.0: must be a number (it is True)"),
         ("resources.gpus=true", "resources.gpus: must be a number (it is True)"),
-        ("larger_decoder=2.9M", "larger_decoder: there is no decoder '2.9M'; did you mean '2.9B'?"),
         ("train.steps=15e-1", "valid integer, got a number with a fractional part"),
         ("decoders.1.2B.heads=7", "1.2B: 7 heads need a width divisible by 14 (it is "),
         ("upcycled={302M-MOE: 302M}", "upcycled: there is no decoder '302M-MOE'; did you mean '302M-MoE'?"),

@@ -122,8 +122,8 @@ def find(
                     return [replace(_local_file(beside), folder=path)]
         if next(islice(path.rglob("*"), MOST_ENTRIES, None), None):
             raise RequestError(
-                f"{pattern!r} holds over {MOST_ENTRIES:,} files and folders; name a folder in it, or its tables or tars "
-                f"(`{pattern}/**/*.parquet`)"
+                f"{pattern!r} holds over {MOST_ENTRIES:,} files and folders; name a folder in it, or its tables "
+                f"or tars (`{pattern}/**/*.parquet`)"
             )
         return [_local_file(Path(file)) for file in _of_split(str(path), config, split, None)]
     # relative to the folder, whose own name may contain brackets
