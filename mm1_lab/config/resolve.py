@@ -135,7 +135,7 @@ class _Resolver:
     def evaluation(self) -> EvaluationStage:
         sft, scale = self.recipe.sft, self.scale
         sharp, most = sft.sharp_demonstrations if sft else None, max(scale.evaluate.shots)
-        if sharp is not None and sharp > most:
+        if sharp is not None and sharp > most > 0:  # without demonstrations it is of no matter
             raise RequestError(f"sft.sharp_demonstrations: {sharp} are more than the demonstrations asked with, {most}")
         known = dict.fromkeys((*SOURCES, *self.data.sources))
         for name in scale.images_per_row:
