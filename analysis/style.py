@@ -71,21 +71,21 @@ def label_rows(axis: Axes) -> None:
     axis.spines["left"].set_visible(False)
 
 
-def _rendered(figure: Figure, form: str, **options: Any) -> BytesIO:
-    """The figure as a file. That the font lacks letters, as of Chinese names, is said in one line; matplotlib warns of
+def rendered(figure: Figure, form: str, **options: Any) -> BytesIO:
+    """The figure as a file. That the font lacks letters, as Chinese ones, is said in one line; matplotlib warns of
     each."""
     drawn = BytesIO()
     with warnings.catch_warnings(record=True) as remarks:
         warnings.filterwarnings("always", "Glyph")
         figure.savefig(drawn, format=form, **options)
     if any(str(remark.message).startswith("Glyph") for remark in remarks):
-        print("mm1-lab: letters of some names are boxes in the figure, as its font lacks them", file=sys.stderr)
+        print("mm1-lab: some letters are boxes in the figure, as its font lacks them", file=sys.stderr)
     return drawn
 
 
 def save(figure: Figure, path: Path) -> Path:
     """Writes `path` with the suffix .png, without dates or program names."""
-    drawn = _rendered(figure, "png", pil_kwargs={"compress_level": 0})  # read again at once
+    drawn = rendered(figure, "png", pil_kwargs={"compress_level": 0})  # read again at once
     with Image.open(drawn) as picture:
         # a third of the bytes; median cut, the default, would merge the colours of small marks, and maximum coverage
         # tints greys
@@ -99,5 +99,5 @@ def save(figure: Figure, path: Path) -> Path:
 
 def save_pdf(figure: Figure, path: Path) -> None:
     """Writes `path` in the same way, for papers."""
-    pdf = _rendered(figure, "pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    pdf = rendered(figure, "pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
     write_bytes(path, pdf.getvalue())

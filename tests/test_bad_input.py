@@ -33,7 +33,7 @@ WRONG = [
     (["--set", "sft.mixture={charts: 0}"], ["the weights of the mixture are all zero"]),
     (["--set", "sft.start=there", "--set", "sft.after_steps=5"], ["after_steps refers to pre-training, which"]),
     (["--set", "data_mix.text=-1"], ["--set", "text"]),
-    (["--set", "learning_rate=-1"], ["learning_rate: Input should be greater than 0 or 'scale' or 'paper' (it is -1)"]),
+    (["--set", "learning_rate=-1"], ["learning_rate: Input should be greater than or equal to 0.000000001"]),
     (["--scale", "smok"], ["no scale 'smok'", "did you mean 'smoke'"]),
     (["--data", "none.yaml"], ["none.yaml", "no such file"]),
 ]

@@ -26,7 +26,7 @@ def test_the_examples_run_and_scores_are_of_all_finished_trials(place: Place, mo
 @pytest.mark.usefixtures("again", "here")
 def test_trials_that_fail_are_told() -> None:
     """None of the finished ones is left out for it."""
-    sweep = lab.load_sweep("data_mix", scale="smoke", only=["base"], settings=["learning_rate=2e7", "train.steps=4"])
+    sweep = lab.load_sweep("data_mix", scale="smoke", only=["base"], settings=["learning_rate=1e6", "train.steps=4"])
     told = r"1 of 1 trial without scores: .*: the loss of step \d+ is nan"
     with pytest.raises(RequestError, match=told):
         lab.run(sweep, inline=True)
@@ -49,3 +49,5 @@ def test_one_arm_and_one_setting_may_be_given_as_text() -> None:
     sweep = lab.load_sweep("data_mix", scale="smoke", only="base", settings="train.steps=7")
     (trial,) = sweep.trials
     assert trial.arm == "base" and sweep.scale.train.steps == 7
+    with pytest.raises(RequestError, match=r"give the folder of a sweep's results \(its `.folder`\), not a Request"):
+        lab.contrasts(sweep)  # type: ignore[arg-type]

@@ -37,7 +37,12 @@ def read_claims(claims: Path | str | Sequence[Mapping[str, Any]]) -> list[Outsid
         where, values = str(claims), read_yaml(Path(claims)).get("contrasts", ())
     if not isinstance(values, list | tuple) or not values:
         raise RequestError(f"{where}: must hold a list of `contrasts`, each with first, second, expect, and margin")
-    return [OutsideClaim.parse(one, f"{where}: contrast {number}") for number, one in enumerate(values, 1)]
+    read = [OutsideClaim.parse(one, f"{where}: contrast {number}") for number, one in enumerate(values, 1)]
+    asked = [(claim.weights, claim.measure, claim.expect, claim.margin) for claim in read]
+    for number, one in enumerate(asked, 1):
+        if one in asked[: number - 1]:  # by the number of claims p is corrected
+            raise RequestError(f"{where}: contrast {number} is contrast {asked.index(one) + 1} again; leave one out")
+    return read
 
 
 def check_arms(claim: OutsideClaim, arms: Sequence[str]) -> None:

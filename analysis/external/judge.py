@@ -67,6 +67,8 @@ def judge(
     the claims are judged while runs come in; the last one is the most there will be. Raises RequestError.
     """
     table = make_scores(scores, columns) if isinstance(scores, pd.DataFrame) else read_scores(Path(scores), columns)
+    if not np.iterable(looks):
+        raise RequestError(f"looks {looks}: give a list of numbers of seeds, such as [4, 6, 8]")
     looks = list(looks)
     are_numbers = all(isinstance(look, int | np.integer) for look in looks)
     if looks and (not are_numbers or looks[0] < 2 or looks != sorted(set(looks))):

@@ -21,6 +21,7 @@ import pandas as pd
 from analysis.external.tables import some
 from mm1_lab.config import RequestError
 from mm1_lab.files import load_json
+from mm1_lab.formatting import first_line
 
 LESS_IS_BETTER = re.compile(r"(.*_)?(perplexity|ppl|bits_per_byte|brier_score|loss|nll|wer|cer|ter|mae|mse|rmse)")
 """Metrics, in small letters, that are left out if a file does not say which way is better."""
@@ -107,9 +108,9 @@ def _results(path: Path) -> dict[str, Any] | None:
     is_named = re.search(r"(^|_)results(_|\.)", path.name)
     try:
         told = load_json(path)
-    except (RequestError, OSError, ValueError):
+    except (OSError, ValueError, RecursionError) as error:
         if is_named:
-            raise
+            raise RequestError(f"{path}: cannot be read ({first_line(error)})") from None
         return None
     is_told = isinstance(told, dict) and isinstance(told.get("results"), dict) and "n-shot" in told
     return told if is_named or is_told else None

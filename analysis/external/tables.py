@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from mm1_lab.config import RequestError, nearest
-from mm1_lab.files import load_json
 from mm1_lab.formatting import first_line
 from mm1_lab.rows import Family
 
@@ -102,19 +101,35 @@ def _read_file(path: Path) -> pd.DataFrame:
             for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
                 if line.strip():
                     try:
-                        rows[number] = json.loads(line)
-                    except json.JSONDecodeError as error:
-                        raise ValueError(f"{error.msg}: line {number} column {error.colno}") from None
+                        rows[number] = json.loads(line, object_pairs_hook=_once_each)
+                        if not isinstance(rows[number], dict):
+                            raise ValueError("must be an object, {…}")
+                    except ValueError as error:
+                        place = f"line {number} column {getattr(error, 'colno', 1)}"
+                        raise ValueError(f"{getattr(error, 'msg', error)}: {place}") from None
             return pd.DataFrame(list(rows.values()), index=list(rows))
         if ending == ".json":
-            return pd.DataFrame(load_json(path))
+            told = json.loads(path.read_bytes(), object_pairs_hook=_once_each)
+            if not isinstance(told, list | dict):
+                raise ValueError("must be a list of objects, a row each")
+            return pd.DataFrame(told)
         if ending in TEXT:
             return read_csv(path)
     except UnicodeDecodeError:
         raise RequestError(f"{path}: is not in UTF-8; save it as such") from None
-    except (ValueError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise RequestError(f"{path}: cannot be read as a table ({first_line(error)})") from None
     raise RequestError(f"{path}: is no table; give a .csv, .tsv, .json, .jsonl or .parquet file, or a folder of logs")
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of equal keys Python would keep the last."""
+    row: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in row:
+            raise ValueError(f"the key {name!r} is there twice; leave one out")
+        row[name] = value
+    return row
 
 
 def read_csv(path: Path) -> pd.DataFrame:
@@ -166,6 +181,10 @@ def make_scores(
 ) -> Scores:
     """Checks a frame of scores; `columns` as in `read_scores`. `numbers` are those of its rows in messages, by default
     from 1 on. Raises RequestError, with `where` in front."""
+    if table.columns.nlevels > 1:
+        raise RequestError(f"{where}: its columns have {table.columns.nlevels} levels; give each column one name")
+    if not isinstance(columns, Mapping | None):
+        raise RequestError(f"columns: must be a mapping such as {{'arm': 'commit'}} (it is {columns!r})")
     table = table.set_axis(pd.RangeIndex(1, len(table) + 1) if numbers is None else numbers)
     columns = columns or {}
     names = {name: str(own) for name, own in columns.items() if not isinstance(own, list | tuple)}
@@ -336,7 +355,8 @@ def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str, scores: 
 
 
 def _numbers(column: pd.Series[Any], where: str) -> pd.Series[float]:
-    numbers = pd.to_numeric(column, errors="coerce").astype(np.float64)
+    cells = column.astype(object)  # as objects, dates are no numbers
+    numbers = pd.to_numeric(cells.mask(cells.map(np.iscomplexobj)), errors="coerce").astype(np.float64)
     wrong = ~(numbers.abs() < 1e100).to_numpy()  # the squares of larger ones overflow
     if wrong.any():
         place = column.index[wrong][0]
@@ -350,7 +370,10 @@ def _numbers(column: pd.Series[Any], where: str) -> pd.Series[float]:
 
 def labels(column: pd.Series[Any], name: str, where: str) -> pd.Series[str]:
     """Names and numbers as text; seeds and shots that are whole numbers without `.0`, as spreadsheets write them."""
-    texts = column.astype(object).where(column.notna(), "").map(str).str.strip()
+    cells = column.astype(object).where(column.notna(), "")
+    for place, cell in cells[cells.map(lambda cell: isinstance(cell, dict | list | np.ndarray))].items():
+        raise RequestError(f"{where}: the {name} of row {place} is {str(cell)[:40]}, no name or number")
+    texts = cells.map(str).str.strip()
     empty = texts == ""
     if empty.any():
         raise RequestError(f"{where}: row {texts.index[empty][0]} has no {name}")

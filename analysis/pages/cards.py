@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from analysis.style import BASE, DARK, WIDTH, styled
+from analysis.style import BASE, DARK, WIDTH, rendered, styled
+from mm1_lab.files import write_bytes
 
 CARD, PICTURE, TITLE = 1.02, 0.9, 0.35
 """Inches: the height of a card, the side of its picture, the height of the sheet's title."""
@@ -40,5 +41,4 @@ def write_data_sheet(path: Path, title: str, samples: Iterable[Sample]) -> None:
             style = {"va": "top", "fontsize": 6.3, "parse_math": False, "transform": axis.transAxes}
             axis.text(1.07, 0.98, source, style, color=BASE, fontweight="bold")
             axis.text(1.07, 0.86, "\n".join(lines), style, color=DARK)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150, metadata={"Software": None})
+        write_bytes(path, rendered(figure, "png", dpi=150, metadata={"Software": None}).getvalue())

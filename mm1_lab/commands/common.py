@@ -141,6 +141,12 @@ def parse_looks(text: str | None) -> tuple[int, ...]:
     raise RequestError(f"--looks {text}: give increasing numbers of seeds, from 2 on, such as 4,6,8")
 
 
+def check_there(folder: Path, usual: Path) -> None:
+    """Raises RequestError for a folder that was named, not the `usual` one, and is missing: perhaps misspelt."""
+    if folder != usual and not folder.is_dir():
+        raise RequestError(f"{folder}: there is no such folder")
+
+
 def executor_of(options: argparse.Namespace, started: float, rounds: bool) -> Executor:
     """The executor that the options `EXECUTOR` describe; others as in `make_executor`. Raises RequestError."""
     from mm1_lab.orchestrate.execution.executor import make_executor

@@ -105,6 +105,7 @@ def gc(options: argparse.Namespace) -> int:
     """Delete the weights of trained models (with `--yes`), never results. Do not use it while a sweep runs."""
     from mm1_lab.results.upkeep import delete_weights, spare_weights
 
+    opt.check_there(options.store, opt.DEFAULT_STORE)
     ledger = Ledger(RESULTS, options.store)
     spare = spare_weights(ledger, options.all)
     total = f"{short(sum(spare.values()), 'B')}: {counted(len(spare), 'stage')}"

@@ -47,6 +47,7 @@ def status(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.recipe_search import rounds_of
     from mm1_lab.orchestrate.status import status_text, status_values
 
+    opt.check_there(options.results, RESULTS)
     stages = None
     if options.sweep:
         options.scale = options.scale or "mini"

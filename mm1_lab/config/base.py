@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
@@ -29,6 +29,10 @@ def _number(value: Any) -> Any:
 
 Count = Annotated[int, BeforeValidator(_number), Field(gt=0, le=10**8)]
 """Of anything; no real training has more of it."""
+Whole = Annotated[int, BeforeValidator(_number), Field(ge=0)]
+LEAST_RATE, MOST_RATE = 1e-9, 1e6
+"""Peak learning rates: below, nothing is learnt; above, all has diverged long since."""
+Rate = Annotated[float, Field(ge=LEAST_RATE, le=MOST_RATE)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 
@@ -75,6 +79,11 @@ class _Loader(yaml.SafeLoader):
                     text = f"the key {key.value!r} appears twice; remove one"
                     raise yaml.MarkedYAMLError(problem=text, problem_mark=key.start_mark)
                 seen.add(key.value)
+
+    def construct_scalar(self, node: Any) -> Any:
+        if not isinstance(node.value, list):
+            node.value.encode()  # half of a surrogate pair (`"\\ud800"`) could not be written to any file
+        return super().construct_scalar(node)
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -137,13 +146,32 @@ class Config(BaseModel):
     def parse(cls, values: Mapping[str, Any], where: str) -> Self:
         """Builds the object from plain values. Raises RequestError; its message begins with `where` (a file)."""
         try:
-            return cls.model_validate(values)
+            made = cls.model_validate(values)
         except ValidationError as error:
             errors = error.errors()
             # a misspelt key first, as it may be why another one is missing
             unknown = [found for found in errors if found["type"] == "extra_forbidden"]
             first = unknown[0] if unknown else _merge_union_errors(errors)
             raise RequestError(f"{where}: {_explain(first, cls)}") from None
+        for place, truth in _taken_for_numbers(values, made):
+            raise RequestError(f"{where}: {place}: must be a number (it is {truth})")
+        return made
+
+
+def _taken_for_numbers(given: Any, made: Any) -> Iterator[tuple[str, bool]]:
+    """The places of each `true` and `false` in `given` (YAML's `yes` and `no`, too) that pydantic made 1 or 0."""
+    if given is made:
+        return
+    if isinstance(given, bool) and isinstance(made, int | float):
+        yield "", given
+    if isinstance(made, Config):
+        made = made.__dict__ | (made.__pydantic_extra__ or {})
+    elif isinstance(given, list | tuple) and isinstance(made, list | tuple):
+        given, made = dict(enumerate(given)), dict(enumerate(made))
+    if isinstance(given, Mapping) and isinstance(made, Mapping):
+        for key, value in given.items():
+            for place, truth in _taken_for_numbers(value, made.get(key)):
+                yield f"{key}.{place}".rstrip("."), truth
 
 
 @cache

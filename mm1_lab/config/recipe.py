@@ -5,9 +5,9 @@ A recipe contains no widths, pixels or rows; the scale translates it into those.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, model_validator
 
-from mm1_lab.config.base import Config, Count, Ratio
+from mm1_lab.config.base import Config, Count, Rate, Ratio, Whole
 
 SOURCES = ("captions", "synthetic", "interleaved", "text")
 """Sources of the miniature world: alt-text captions, dense synthetic captions (VeCap), interleaved documents, text.
@@ -27,9 +27,6 @@ def _not_all(frozen: tuple[str, ...]) -> tuple[str, ...]:
 
 Frozen = Annotated[tuple[Literal["encoder", "connector", "decoder"], ...], AfterValidator(_not_all)]
 """Parts that are not trained."""
-
-Rate = Annotated[float, Field(gt=0)]
-"""A peak learning rate."""
 
 
 class DataMix(Config):
@@ -85,7 +82,7 @@ class EncoderRecipe(Config):
     """`short`: the scale's cheaper schedule, for sweeps with many encoders."""
     first_resolution: Count | None = None
     """Resolution of most of the pre-training, which ends at the recipe's resolution (as DFN's ViT-H at 378 px)."""
-    beside: str | None = None
+    beside: str | None = Field(None, min_length=1)
     """A second pre-trained encoder, with as many patches, whose features are put beside those of the first (as in
     Prismatic VLMs: DINOv2 and SigLIP)."""
 
@@ -118,7 +115,7 @@ class SftRecipe(Config):
     after_steps: Count | None = None
     """Pre-training step (in the paper's count) whose weights are fine-tuned, before the schedule ends (Fig. 6c)."""
 
-    sharp_demonstrations: NonNegativeInt | None = None
+    sharp_demonstrations: Whole | None = None
     """Few-shot prompts with five views (mixed resolution): this many demonstrations, the last ones, and the question
     are shown in all views, earlier demonstrations as overviews only. It affects the evaluation, not the model."""
 
@@ -159,7 +156,7 @@ class Recipe(Config):
     images: Literal["shown", "blind", "shuffled"] = "shown"
     """Controls. `blind`: every image, in training and evaluation, is one flat grey (128). `shuffled`: in multimodal
     pre-training each document gets the images of another document."""
-    data_order: NonNegativeInt = 0
+    data_order: Whole = 0
     """A control: multimodal pre-training from the same initial weights on the same batches, in another order for each
     number above 0. How scores then differ is what the order of the data does, by luck."""
 

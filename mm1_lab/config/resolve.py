@@ -133,13 +133,20 @@ class _Resolver:
         return {"seed": self.seed, "data": self.data, "precision": scale.precision, "compile": scale.compile}
 
     def evaluation(self) -> EvaluationStage:
-        sft = self.recipe.sft
+        sft, scale = self.recipe.sft, self.scale
+        sharp, most = sft.sharp_demonstrations if sft else None, max(scale.evaluate.shots)
+        if sharp is not None and sharp > most > 0:  # without demonstrations it is of no matter
+            raise RequestError(f"sft.sharp_demonstrations: {sharp} are more than the demonstrations asked with, {most}")
+        known = dict.fromkeys((*SOURCES, *self.data.sources))
+        for name in scale.images_per_row:
+            if name not in known:
+                raise RequestError(f"images_per_row: the data have no source {name!r}{nearest(name, known)}")
         return EvaluationStage(
             **self.shared,
             model=self.tuned(sft) if sft else self.multimodal(),
-            settings=self.scale.evaluate,
-            benchmarks=self.scale.benchmarks,
-            sharp_demonstrations=sft.sharp_demonstrations if sft else None,
+            settings=scale.evaluate,
+            benchmarks=scale.benchmarks,
+            sharp_demonstrations=sharp,
         )
 
     def multimodal(self) -> MultimodalStage:
@@ -351,6 +358,8 @@ class _Resolver:
             return stage
         if not is_contrastive:
             raise RequestError("first_resolution requires `loss: contrastive`")
+        if recipe.first_resolution >= resolution:
+            raise RequestError(f"first_resolution {recipe.first_resolution} must be below the resolution, {resolution}")
         image_size = look_up("resolution", resolution, scale.resolutions)
         training = stage.training.model_copy(update={"steps": steps_of(stage.training, LATER_SHARE)})
         return stage.model_copy(update={"image_size": image_size, "training": training, "start": stage})

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 
-from mm1_lab.config.base import Config, Count, Ratio, Share
+from mm1_lab.config.base import Config, Count, Rate, Ratio, Share, Whole
 from mm1_lab.config.benchmark import BenchmarkConfig, Shots
 from mm1_lab.config.errors import nearest
 from mm1_lab.config.size import Attention, Pretrained, Size
@@ -15,7 +15,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class Optimiser(Config):
     """AdamW with linear warm-up and cosine decay."""
 
-    learning_rate: float = Field(gt=0, le=1e6)
+    learning_rate: Rate
     """Peak learning rate."""
     steps: Count
     warmup_fraction: float = Field(0.01, ge=0, lt=1)
@@ -122,9 +122,9 @@ class Resources(Config):
     cpus: float = Field(1, ge=0.01, le=100_000)
     gpus: float = Field(0, ge=0, le=100_000)
     """At most 1, as a process uses one GPU; a scale's `workers` train on several."""
-    workers: NonNegativeInt = 0
+    workers: Whole = 0
     """Data-loading processes. 0: the training process loads the batches itself, which suits small images."""
-    micro_batch: NonNegativeInt = 0
+    micro_batch: Whole = 0
     """Rows of a step that a process computes at a time; the gradients add up to those of all its rows (gradient
     accumulation). 0: all, or as many as fit the scale's `hardware`. In decoder and multimodal training and instruction
     tuning. Changes results only by rounding; in a mixture of experts, also the balance loss, which is then that of each
@@ -244,7 +244,7 @@ class Scale(Config):
     images_per_row: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     """Approximate number of images per packed row of each source, for estimating the encoder's cost. Default: as many
     as fit, and none of `text`."""
-    retries: NonNegativeInt = 1
+    retries: Whole = 1
     """How often a failed stage is retried."""
     attention: Attention | None = None
     """How training keeps the documents of a packed row apart: `masked`, a mask over all pairs of positions; `varlen`,

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Protocol, Self
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, model_validator
 
-from mm1_lab.config.base import Config, Count
+from mm1_lab.config.base import Config, Count, Whole
 
 Attention = Literal["masked", "varlen"]
 """How a decoder keeps the documents of a packed row apart; see `Scale.attention`."""
@@ -39,7 +39,7 @@ class Size(Config):
     feed_forward: Count | None = None
     """Decoder only: inner width of the feed-forward. Default: 8/3 · width, so that SwiGLU's three matrices have as many
     parameters as a classic feed-forward of 4 · width."""
-    experts: NonNegativeInt = 0
+    experts: Whole = 0
     """Decoder only: number of experts in every `experts_every`th layer; 0 for a dense decoder."""
     experts_every: Count = 2
     experts_per_token: Count = 2

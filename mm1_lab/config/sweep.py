@@ -9,9 +9,9 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from mm1_lab.config.base import Config, Count, keys_at, open_table, override, parse_yaml
+from mm1_lab.config.base import Config, Count, Whole, keys_at, open_table, override, parse_yaml
 from mm1_lab.config.errors import RequestError, nearest
 from mm1_lab.config.measure import MeasureField
 from mm1_lab.config.own_connectors import OwnConnectors, read_connectors
@@ -24,12 +24,18 @@ Expectation = Literal["greater", "less", "equivalent", "keeps"]
 class RateSearch(Config):
     """A search for the best learning rate of each arm, around the arm's own rate."""
 
-    rates: Count = 5
+    rates: Count = Field(5, le=50)
     """Learning rates in each arm's initial grid."""
     factor: float = Field(2.0, gt=1, le=100)
     """Ratio between neighbouring learning rates."""
-    extensions: NonNegativeInt = 3
+    extensions: Whole = 3
     """Learning rates that may be added to the grid while the best one is at its edge."""
+
+    @model_validator(mode="after")
+    def _spans_what_may_be_a_rate(self) -> Self:
+        if (self.rates - 1 + self.extensions) * math.log10(self.factor) > 15:
+            raise ValueError("rates and extensions span more than 15 orders of magnitude; lower them, or the factor")
+        return self
 
 
 class Range(Config):
@@ -73,7 +79,7 @@ class Search(Config):
     """What is searched for: `4-shot`, `vqa 0-shot`, `loss captions` (less is better), …"""
     sampler: Literal["tpe", "gp"] = "tpe"
     """Optuna's tree-structured Parzen estimator, or its Gaussian process."""
-    trials: Count = 20
+    trials: Count = Field(20, le=2000)
     """Arms to propose, the first half of them, at most 10, at random. From 20 on, the same search goes on with more;
     with fewer, another number proposes other arms."""
     at_a_time: Count = 4
@@ -109,6 +115,8 @@ def _side(value: Any) -> Any:
     if not all(isinstance(arm, str | int | float) and not isinstance(arm, bool) for arm in arms):
         raise ValueError("must be the name of an arm, or a list of two or more; put dates, yes and no in quotes")
     names = tuple(map(str, arms))  # YAML reads a name such as 0.5 as a number
+    if len(set(names)) < len(names):
+        raise ValueError("names an arm twice")
     return names if is_group else names[0]
 
 

@@ -115,7 +115,7 @@ class ImageDecoder:
 def read_file(path: Path) -> bytes:
     """Returns the file's bytes. Raises OSError if it is not a regular file: a pipe might never end."""
     if not path.is_file():
-        raise OSError(f"there is no file {path}")
+        raise OSError(f"{path} is no file" if path.exists() else f"there is no file {path}")
     return path.read_bytes()
 
 

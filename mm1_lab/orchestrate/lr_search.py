@@ -15,6 +15,7 @@ from statistics import fmean
 from typing import ClassVar
 
 from mm1_lab.config import RateSearch, Recipe, RequestError, Scale, nearest
+from mm1_lab.config.base import LEAST_RATE, MOST_RATE
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import Draw, Round, complete
@@ -160,6 +161,7 @@ class RateGrids(Rounds):
         highest = lowest + settings.rates - 1
         for extension in range(settings.extensions + 1):
             rates = [float(f"{guess * settings.factor**step:.3g}") for step in range(lowest, highest + 1)]
+            rates = [rate for rate in rates if LEAST_RATE <= rate <= MOST_RATE]
             scores = [self.scores(_at(start, rate)) for rate in rates]
             if extension == settings.extensions or not all(scores):
                 break

@@ -70,6 +70,8 @@ def read_variant(folder: Path | str) -> Variant:
     """
     import pandas as pd
 
+    if not isinstance(folder, Path | str):
+        raise RequestError(f"give the folder of a sweep's results (its `.folder`), not a {type(folder).__name__}")
     folder = Path(folder)
     if len(folder.parents) < 2:  # named from beside it
         folder = folder.absolute()

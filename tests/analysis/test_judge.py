@@ -484,7 +484,13 @@ WRONG = [
     ("scores.xlsx", b"PK", "is no table"),
     ("bytes.csv", bytes(range(128, 256)), "is not in UTF-8; save it as such"),
     ("scores.json", b"{", "cannot be read as a table"),
-    ("scores.jsonl", b"[1]\n3\n", "cannot be read as a table"),
+    ("scores.jsonl", b'{"arm": "a", "score": 1}\n[1]\n', "cannot be read as a table (must be an object, {…}: line 2"),
+    ("number.json", b"3", "cannot be read as a table (must be a list of objects, a row each)"),
+    ("deep.json", b"[" * 100_000, "cannot be read as a table (maximum recursion depth"),
+    ("key.json", b'[{"arm": "a", "score": 1, "score": 2}]', "(the key 'score' is there twice; leave one out)"),
+    ("key.jsonl", b'{"arm": "a", "score": 1, "score": 2}\n', "is there twice; leave one out: line 1"),
+    ("names.jsonl", b'{"arm": ["a"], "score": 1}\n{"arm": "b", "score": 2}\n', "the arm of row 1 is ['a'], no name or"),
+    ("logs/a_results.json", b"{", "a_results.json: cannot be read (Expecting property name"),
     ("cut.jsonl", b'{"arm": "a", "score": 1}\n{"arm', "as a table (Unterminated string starting at: line 2 column 2)"),
     ("scores.parquet", b"no parquet", "cannot be read as a table"),
     ("Lines.JSONL", b'{"arm": "a", "score": 1}\n\n{"arm": "b", "score": "x"}\n', "the score of row 3 is 'x'"),
@@ -517,9 +523,11 @@ WRONG = [
 
 @pytest.mark.parametrize(("name", "content", "told"), WRONG, ids=[name for name, *_ in WRONG])
 def test_a_wrong_table(name: str, content: bytes | None, told: str, tmp_path: Path, refused: Refused) -> None:
+    path = tmp_path / name
     if content is not None:
-        (tmp_path / name).write_bytes(content)
-    assert told in refused("judge", str(tmp_path / name))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    assert told in refused("judge", str(path if path.parent == tmp_path else path.parent))
 
 
 def test_a_wrong_frame() -> None:
@@ -529,11 +537,19 @@ def test_a_wrong_frame() -> None:
     twice = pd.DataFrame([["a", 1, 2], ["b", 3, 4]], columns=["arm", "score", "score"])
     with pytest.raises(RequestError, match="has the column 'score' twice"):
         judge(twice)
+    plain = table({"a": [1, 2], "b": [2, 4]})
+    with pytest.raises(RequestError, match="its columns have 2 levels"):
+        judge(pd.concat({"one": plain}, axis=1))
+    with pytest.raises(RequestError, match=r"columns: must be a mapping such as .* \(it is 'arm=arm'\)"):
+        judge(plain, columns="arm=arm")  # type: ignore[arg-type]
+    for scores in (pd.date_range("2020", periods=4), pd.to_timedelta(range(4), "s"), [1j, 2, 3, 4]):
+        with pytest.raises(RequestError, match=r"the score of row 1 is '.*', not a number"):
+            judge(plain.assign(score=scores))
 
 
-@pytest.mark.parametrize("looks", [[2.5, 3], ["2", "3"], [3, 2], [1, 2]])
-def test_wrong_looks_of_a_call(looks: list[Any]) -> None:
-    with pytest.raises(RequestError, match="give increasing numbers of seeds"):
+@pytest.mark.parametrize("looks", [[2.5, 3], ["2", "3"], [3, 2], [1, 2], 3])
+def test_wrong_looks_of_a_call(looks: Any) -> None:
+    with pytest.raises(RequestError, match=r"give .* of seeds"):
         judge(table({"a": [1, 2, 3], "b": [2, 4, 3]}), looks=looks)
 
 
@@ -551,6 +567,8 @@ ONE = "contrasts: [{first: a, second: b}]"
         ("contrasts: [{first: [], second: b}]", [], "first: must be the name of an arm, or a list of two or more"),
         ("contrasts: [{first: [a], second: b}]", [], "first: must be the name of an arm, or a list of two or more"),
         ("contrasts: [{first: [a, b], second: [b, a]}]", [], "both sides are the same"),
+        ("contrasts: [{first: [a, a], second: b}]", [], "contrast 1: first: names an arm twice"),
+        ("contrasts: [{first: a, second: b}, {first: a, second: b, claim: c}]", [], "contrast 2 is contrast 1 again"),
         ("contrasts: [{first: a, second: b, measure: 4-shot}]", [], "the table has no '4-shot'"),
         (ONE, ["--lower-is-better"], "say `expect: less`"),
         (ONE, ["--columns", "arm"], "--columns"),

@@ -110,7 +110,18 @@ def claims(*rest: str) -> str:
         ("arms:\n\ta: {}\n", "indent with spaces, not tabs)"),
         ("axis: a: b\n", "line 5: is no plain YAML (mapping values are not allowed here; text with `: ` in it"),
         ("arms: {a: {learning_rate: fast}}\n", "should be a valid number or 'scale' or 'paper' (it is 'fast')"),
-        ("arms: {a: {sft: {learning_rate: 0}}}\n", "sft.learning_rate: Input should be greater than 0 or 'scale'"),
+        ("arms: {a: {sft: {learning_rate: 0}}}\n", "sft.learning_rate: Input should be greater than or equal to 0.0"),
+        ("arms: {a: {learning_rate: yes}}\n", "arm 'a': learning_rate: must be a number (it is True)"),
+        ("arms: {a: {data_order: no}}\n", "data_order: must be a number (it is False)"),
+        ("arms: {a: {data_mix: {shares: yes}}}\n", "data_mix.shares: must be a number (it is True)"),
+        ("arms: {a: {sft: {views: yes, mixture: {charts: 1}}}}\n", "sft.views: must be a number (it is True)"),
+        ("arms: {a: {sft: {mixture: {charts: yes}}}}\n", "sft.mixture.charts: must be a number (it is True)"),
+        ("arms: {a: {encoder: {beside: ''}}}\n", "encoder.beside: String should have at least 1 character"),
+        ('arms: {a: {}}\npanels: {x: {title: "\\ud800", arms: {a: a}}}\n', "is no plain YAML ('utf-8' codec can't"),
+        ("arms: {a: {}}\nsearch: {rates: 400, factor: 100}\n", "rates: Input should be less than or equal to 50"),
+        ("arms: {a: {}}\nsearch: {rates: 9, factor: 100}\n", "span more than 15 orders of magnitude"),
+        ("arms: {a: {}}\nsearch: {extensions: no}\n", "search.extensions: must be a number (it is False)"),
+        ("search: {over: {steps: [1, 2]}, measure: average, trials: 2001}\n", "less than or equal to 2000"),
         ("arms: {a: }\n", "arms.a: must hold keys and values, or {} for none (it is empty)"),
         ("arms: {a: {}}\ncontrasts:\n", "contrasts: must be a list (it is empty)"),
         ("arms: {}\n", "has no arms"),
@@ -125,6 +136,7 @@ def claims(*rest: str) -> str:
         ("arms: {a: {}}\npanels: {x: {title: T, arms: {label: b}}}\n", "unknown arm 'b'"),
         ("arms: {336 64: {}}\ngrid: {resolution: [336], image_tokens: [64]}\n", "two arms are called '336 64'"),
         (claims("second: a, measure: 0-shot, expect: greater"), "contrast 'c' compares an arm with itself"),
+        (claims("second: [b, b], measure: 0-shot, expect: less"), "contrasts.0.second: names an arm twice"),
         (claims("second: b, measure: 0-shot, expect: equivalent"), "give `equivalent` a margin"),
         (claims("second: b, measure: textcore, expect: less"), "contrasts.0.measure: is not a measure; use text-core"),
         (claims(*(f"second: b, measure: {k}-shot, expect: less" for k in (0, 4))), "two contrasts have the claim 'c'"),
@@ -164,7 +176,7 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables_and_may_have_expon
     settings = (
         "decoders.1.2B.layers=3", "decoders.1.7B={layers: 2, width: 8, heads: 2}", "decoders.1.7B.layers=4",
         "train.lr_multipliers.connector=2", "resolutions.700=72",
-        "workers.1.2B=2", "train.steps=1e2", "train.learning_rate=1e-3",
+        "workers.1.2B=2", "train.steps=1e2", "train.learning_rate=1e-3", "retries=1e8", "resources.workers=1e1",
     )  # fmt: skip
     mini, changed = mini_with(), mini_with(*settings)
     assert changed.decoders["1.2B"] == mini.decoders["1.2B"].model_copy(update={"layers": 3})
@@ -173,6 +185,7 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables_and_may_have_expon
     assert changed.workers == {"1.2B": 2}
     assert changed.resolutions == mini.resolutions | {700: 72}
     assert (changed.train.steps, changed.train.learning_rate) == (100, 0.001)
+    assert (changed.retries, changed.resources.workers) == (10**8, 10)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +196,9 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables_and_may_have_expon
         ("train.lr_multipliers.conector=1", "train.lr_multipliers.conector: Input should be 'encoder'"),
         ("train.steps.most=3", "train.steps has no keys; set train.steps itself"),
         ("train.steps=true", "train.steps: must be a number (it is True)"),
+        ("train.learning_rate=true", "train.learning_rate: must be a number (it is True)"),
+        ("evaluate.shots=[true]", "evaluate.shots.0: must be a number (it is True)"),
+        ("resources.gpus=true", "resources.gpus: must be a number (it is True)"),
         ("train.steps=15e-1", "valid integer, got a number with a fractional part"),
         ("decoders.1.2B.heads=7", "1.2B: 7 heads need a width divisible by 14 (it is "),
         ("upcycled={302M-MOE: 302M}", "upcycled: there is no decoder '302M-MOE'; did you mean '302M-MoE'?"),
@@ -210,6 +226,13 @@ def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:
         ({}, ("base_decoder=302M", "upcycled={302M: 9M}"), "the decoder '302M' is upcycled from '9M', so they may"),
         ({"encoder": {"size": "ViT-X"}}, (), "no encoder 'ViT-X'; did you mean 'ViT-"),
         ({"decoder": "9N"}, (), "no decoder '9N'; did you mean '9M'?"),
+        ({}, ("images_per_row.caption=2",), "the data have no source 'caption'; did you mean 'captions'"),
+        ({"encoder": {"first_resolution": 336}}, (), "first_resolution 336 must be below the resolution, 336"),
+        (
+            {"sft": {"resolution": 672, "views": 5, "sharp_demonstrations": 9}},
+            (),
+            "sft.sharp_demonstrations: 9 are more than the demonstrations asked with, 8",
+        ),
         ({"decoder": "larger"}, ("larger_decoder=''",), "no decoder 'larger'; known: 9M, "),
         ({"sft": {"resolution": 336, "views": 5}}, (), "no five-view resolution 336; known: 448, 672, 756"),
         ({"data_mix": {"captions": 1, "texts": 0}}, (), "arm 'base': data_mix lists texts, which the data do not"),

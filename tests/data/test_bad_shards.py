@@ -81,6 +81,7 @@ def test_a_tar_with_nothing_usable(files: Any, members: dict[str, bytes], messag
         ("interleaved", {"images": [[b"x", None]], "texts": [[None, None]]}, r"row 0: place 1: exactly one"),
         ("interleaved", {"images": [["https://e.org/a.jpg"]], "texts": [[None]]}, r"is a URL; download"),
         ("interleaved", {"images": [["../a.jpg"]], "texts": [[None]]}, r"row 0: '\.\./a\.jpg' leads out of the"),
+        ("interleaved", {"images": [["data:image/png;base64,é"]], "texts": [[None]]}, r"has a data: URL that is not b"),
         ("interleaved", {"images": [["/a.jpg"]], "texts": [[None]]}, r"row 0: '/a\.jpg' is an absolute path"),
     ],
 )
@@ -209,7 +210,7 @@ def test_what_is_no_file_is_a_broken_picture(files: Any) -> None:
     files.parquet("p.parquet", columns)
     pages = files.open(interleaved=["p.parquet"]).collection("interleaved")
     for row, name in enumerate(names):
-        with pytest.raises(BrokenPicture, match=rf"p\.parquet: row {row} \(there is no file /.+/{name}\.png\)"):
+        with pytest.raises(BrokenPicture, match=rf"p\.parquet: row {row} \(/.+/{name}\.png is no file\)"):
             pages.pictures(row)[0].pixels(4)
 
 

@@ -216,7 +216,7 @@ def test_how_images_become_square(files: Any, shape: str, expected: list[list[in
     assert data.identity != files.open(captions=["c.tar"]).identity or shape == "squeeze"
 
 
-def test_data_sets_that_cannot_be_read(files: Any) -> None:
+def test_data_sets_that_cannot_be_read(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A script beside the files of a folder in the hub's layout is not run."""
     folder = files.folder / "set"
     (folder / "data").mkdir(parents=True)
@@ -237,6 +237,9 @@ def test_data_sets_that_cannot_be_read(files: Any) -> None:
         ("empty", r"captions: .*empty cannot be read as a data set .* metadata\.csv, \.jsonl or"),
     ):
         files.refused(message, captions=wrong)
+    monkeypatch.setattr("mm1_lab.data.shards.finding.MOST_ENTRIES", 2)
+    files.refused(r"'set' holds over 2 files and folders; .*\(`set/\*\*/\*\.parquet`\)", captions="set")
+    files.refused(r"'/' holds over 2 files", captions="/")
 
 
 @pytest.mark.parametrize(

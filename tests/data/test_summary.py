@@ -1,6 +1,7 @@
 """What is said and drawn of users' data before they are trained on."""
 
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,13 @@ def test_show_data_checks_benchmarks(files: Any, told: Told, refused: Refused) -
     assert "q.jsonl: cannot be read" in refused(*COMMAND)
 
 
-def test_texts_with_dollar_signs_are_drawn_as_they_are_and_broken_pictures_named(tmp_path: Path) -> None:
+def test_texts_with_dollar_signs_are_drawn_as_they_are_and_broken_pictures_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sample = _sample("a_b $x^ $", Flat(None), "")
     assert sample == ("a_b $x^ $", None, "broken: torn.jpg")
     path = tmp_path / "sheet.v2.png"
-    write_data_sheet(path, "$^", [sample, ("b", None, "from $1_ to $2^ " * 99)])
+    with warnings.catch_warnings(action="error", category=UserWarning):
+        write_data_sheet(path, "$^", [sample, ("b", None, "from $1_ to $2^ " * 99), ("c", None, "a \0 and 数据")])
     assert path.stat().st_size
+    assert capsys.readouterr().err == "mm1-lab: some letters are boxes in the figure, as its font lacks them\n"

@@ -369,6 +369,8 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     ):
         refused(message, tmp_path, "vqav2", {**values, **changes})
     refused("has no answer; name a split with published answers", tmp_path, "vqav2", unanswered)
+    (tmp_path / "latin.jsonl").write_bytes('{"question": "café?", "answer": "b"}'.encode("latin-1"))
+    refused("latin.jsonl: is not in UTF-8", tmp_path, "mine", {"questions": "latin.jsonl", "metric": "exact"})
     not_coco = {"annotations": captions, "images": "val2014"}
     refused(r"captions_val2014.json: is not in the format coco, Karpathy's `dataset_coco", tmp_path, "coco", not_coco)
     other_split = WRITERS["coco"](tmp_path) | {"split": "dev"}

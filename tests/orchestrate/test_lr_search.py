@@ -169,6 +169,8 @@ def test_a_search_of_one_s_own_may_name_its_arms_as_it_likes(
     """Run from Python; two of its arms have a size in common, and its benchmarks fewer shots than the scale."""
     monkeypatch.setattr("analysis.draw_sweep", no_drawing)
     laboratory.shots = (0,)
+    wide = lab.plan(own("rates: 3", "rates: 50"))
+    assert len(wide.query("kind == 'evaluation'")) == 3 * (19 + 1 + 25), "none below 1e-9"
     request = own()
     assert len(lab.plan(request).query("kind == 'evaluation'")) == 9
     lab.run(request, inline=True)

@@ -143,7 +143,7 @@ def test_a_field_of_whole_numbers_is_searched_in_whole_numbers(tmp_path: Path) -
         ({"over": {"image_tokens": [64, 100]}}, "this scale has no number of image tokens 100; known: 64, 144"),
         ({"over": {"image_tokens": {"low": 64, "high": 144}}}, "no arm that was proposed can be run; the last: arm"),
         ({"over": {"data_mix.text": {"low": 4, "high": 1}}}, "data_mix.text: low (4) must be below high (1)"),
-        ({"over": {"learning_rate": {"low": -1, "high": 1}}}, "learning_rate: Input should be greater than 0"),
+        ({"over": {"learning_rate": {"low": -1, "high": 1}}}, "learning_rate: Input should be greater than or equal"),
         ({"measure": "vqaa 4-shot"}, "search.measure: 'vqaa 4-shot': trials have no 'vqaa'; did you mean 'vqa'"),
         ({"over": {"image_tokens": [64, 64.0]}}, "search.over.image_tokens: has 64 twice"),
         ({"over": {"sft.learning_rate": [1e-3, 1e-4]}}, "sft.learning_rate: the base is not tuned; name a recipe with"),

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
@@ -25,6 +26,8 @@ HUB = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@([\w.-]+))?")
 """A hub set, perhaps at a revision; a longer URL is that of a file in it."""
 RANGE = re.compile(r"\{(\d{1,12})\.\.(\d{1,12})\}")
 """As in WebDataset: `{08..10}.tar` stands for 08.tar, 09.tar, 10.tar."""
+MOST_ENTRIES = 50_000
+"""In a folder in the hub's layout, which `datasets` walks through many times, in silence: half a minute for as many."""
 A_FOLDER_NEEDS = "a folder of pictures needs metadata.csv, .jsonl or .parquet with `file_name` and `text`"
 
 
@@ -114,9 +117,14 @@ def find(
     if path.is_dir():
         for table in (path / "metadata", path):
             for ending in (".csv", ".jsonl", ".parquet"):
-                beside = table.with_name(table.name + ending)
+                beside = Path(f"{table}{ending}")
                 if beside.is_file():
                     return [replace(_local_file(beside), folder=path)]
+        if next(islice(path.rglob("*"), MOST_ENTRIES, None), None):
+            raise RequestError(
+                f"{pattern!r} holds over {MOST_ENTRIES:,} files and folders; name a folder in it, or its tables "
+                f"or tars (`{pattern}/**/*.parquet`)"
+            )
         return [_local_file(Path(file)) for file in _of_split(str(path), config, split, None)]
     # relative to the folder, whose own name may contain brackets
     matches = sorted(glob.glob(str(expanded(pattern)), root_dir=base, recursive=True))

@@ -16,7 +16,6 @@ Images at the start of a user's turn precede its `User:`; others stay in place.
 """
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
@@ -135,7 +134,7 @@ def stored_image(image: Any) -> Image | None:
     if image.startswith("data:"):
         try:
             return Image(content=base64.b64decode(image.partition(",")[2], validate=True))
-        except binascii.Error:
+        except ValueError:  # binascii's own, too
             raise Broken("has a data: URL that is not base64") from None
     if "://" in image:
         raise Broken(f"{image[:80]!r} is a URL; download the images and give their file names")

@@ -150,6 +150,7 @@ class RayTune(Executor):
                 "Ray was imported without authentication, which it sets up on import: set RAY_AUTH_MODE=token before "
                 "`import ray`, or run without Ray (--inline)"
             )
+        _slots(scale.resources.model_copy(update={"gpus": 0}), [{"CPU": machine_cpus()}], False)  # Ray counts the GPUs
         print("Starting Ray …", flush=True)
         self.code = Path(mkdtemp(prefix="mm1-lab-"))
         # so that edits to the package do not change a running sweep
