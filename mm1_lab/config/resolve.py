@@ -137,10 +137,6 @@ class _Resolver:
         sharp, most = sft.sharp_demonstrations if sft else None, max(scale.evaluate.shots)
         if sharp is not None and sharp > most > 0:  # without demonstrations it is of no matter
             raise RequestError(f"sft.sharp_demonstrations: {sharp} are more than the demonstrations asked with, {most}")
-        known = dict.fromkeys((*SOURCES, *self.data.sources))
-        for name in scale.images_per_row:
-            if name not in known:
-                raise RequestError(f"images_per_row: the data have no source {name!r}{nearest(name, known)}")
         return EvaluationStage(
             **self.shared,
             model=self.tuned(sft) if sft else self.multimodal(),

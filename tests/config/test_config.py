@@ -226,7 +226,6 @@ def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:
         ({}, ("base_decoder=302M", "upcycled={302M: 9M}"), "the decoder '302M' is upcycled from '9M', so they may"),
         ({"encoder": {"size": "ViT-X"}}, (), "no encoder 'ViT-X'; did you mean 'ViT-"),
         ({"decoder": "9N"}, (), "no decoder '9N'; did you mean '9M'?"),
-        ({}, ("images_per_row.caption=2",), "the data have no source 'caption'; did you mean 'captions'"),
         ({"encoder": {"first_resolution": 336}}, (), "first_resolution 336 must be below the resolution, 336"),
         (
             {"sft": {"resolution": 672, "views": 5, "sharp_demonstrations": 9}},
