@@ -140,7 +140,7 @@ def _optima_table(optima: pd.DataFrame, title: str = "") -> Table:
         rows.append(
             {
                 "size": sized(row["size"], row["params"]),
-                "best η": _with_range(row["optimum"], row["low"], row["high"]),
+                "best η": _with_range(row["optimum"], math.nan if row["needs"] else row["low"], row["high"]),
                 "predicted without it": left_out,
                 "best tried": "" if np.isnan(row["grid_best"]) else row["grid_best"],
                 "not bracketed: needs": row["needs"],

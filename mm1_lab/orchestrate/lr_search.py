@@ -141,11 +141,14 @@ class RateGrids(Rounds):
         return arms
 
     def _run_before(self, start: Recipe) -> list[float]:
-        """Rates of a size that an earlier search, at more seeds, has run: another one may have been at the edge."""
+        """Rates of a size that an earlier search has run, at some of the seeds: at others, another one may have been
+        at the edge. The search completes them."""
         found = []
         for recipe in self._before.values():
             rate = recipe.learning_rate
-            if isinstance(rate, float) and recipe == _at(start, rate) and self.scores(recipe):
+            if not isinstance(rate, float) or recipe != _at(start, rate):
+                continue
+            if any(self.scores(recipe, [seed]) for seed in self.request.seeds):
                 found.append(rate)
         return found
 

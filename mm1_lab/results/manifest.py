@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 from pydantic import Field
 
-from mm1_lab.config import WORLD_DATA, Config, DataIdentity, RequestError, Sweep, canonical_json, digest
+from mm1_lab.config import WORLD_DATA, Config, DataIdentity, RateSearch, RequestError, Sweep, canonical_json, digest
 from mm1_lab.files import RESULTS, locked, write_csv, write_json
 from mm1_lab.formatting import command_line, counted
 from mm1_lab.results.schema import AGAIN, SCHEMA, TRIAL_COLUMNS, TrialRow, check_schema, read_json
@@ -186,9 +186,14 @@ def merge_manifest(
                 lost.append(row)
         if lost:
             arms = ", ".join(dict.fromkeys(row.arm for row in lost))
+            why = "as the sweep, its data or the version changed"
+            gone = {names.get(row.arm, row.arm) for row in lost}
+            if before and isinstance(manifest.sweep.search, RateSearch) and order.keys().isdisjoint(gone):
+                then, now = (len({r.decoder for r in s.arms.values()}) for s in (before.sweep, manifest.sweep))
+                why = f"as they are no longer asked for (sizes before: {then}, now: {now})"
             print(
-                f"{folder}: {counted(len(lost), 'trial')} of earlier runs left the tables ({arms}), as the sweep, its "
-                "data or the version changed; their results stay"
+                f"{folder}: {counted(len(lost), 'trial')} of earlier runs left the tables ({arms}), {why}; their "
+                "results stay"
             )
         merged = sorted(rows.values(), key=lambda row: (row.seed, order[row.arm]))
         claims, late = _claims(before, manifest.sweep, scored)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,7 @@ from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.lr_search import run_search, with_sizes
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import Round
+from mm1_lab.results.manifest import read_trials
 from mm1_lab.results.reading import read_variant
 from tests.conftest import Refused
 from tests.orchestrate import conftest
@@ -121,6 +123,25 @@ def test_what_more_seeds_searched_stays_in_the_table_of_fewer(
     assert not any(laboratory.rounds[count:])
     assert {size: rates(request, size) for size in SIZES} == whole
     assert (request.folder / "trials.csv").read_bytes() == before
+
+
+def test_what_one_seed_searched_is_completed_at_more_seeds_and_sizes(
+    law: Callable[..., Request], laboratory: Laboratory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And what is not asked for any more is said to be that."""
+    laboratory.luck = {0: 9.0}
+    alone = with_sizes(law(), SIZES[:2])
+    assert run_search(alone, Inline(), no_drawing) == 0
+    searched = {size: rates(alone, size) for size in SIZES[:2]}
+    assert max(map(len, searched.values())) > 5
+    assert run_search(law(seeds=2), Inline(), no_drawing) == 0
+    rows = read_trials(alone.folder)
+    for size, tried in searched.items():
+        assert set(tried) <= set(rates(alone, size))
+    assert Counter(row.seed for row in rows) == dict.fromkeys((0, 1), len(rows) // 2)
+    assert "left the tables" not in capsys.readouterr().out
+    assert run_search(with_sizes(law(seeds=2), SIZES[:2]), Inline(), no_drawing) == 0
+    assert "), as they are no longer asked for (sizes before: 3, now: 2); their" in capsys.readouterr().out
 
 
 def test_a_search_in_which_all_diverged_has_failed_and_draws_nothing(

@@ -102,7 +102,7 @@ def test_a_run_s_parameters_tell_arms_apart_by_all_that_is_set(ask: Ask, tmp_pat
     assert tuned["tuned_from"].startswith(f"multimodal pre-training of {scale.train.steps} steps at {rate} on captions")
 
 
-def test_syncing_again_changes_nothing(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_syncing_again_changes_nothing(request_: Request, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
     log(request_)
     client, runs = runs_of(request_)
     assert {name: run.info.status for name, run in runs.items()} == {"base / seed 0 at smoke": "FINISHED"}
@@ -115,9 +115,9 @@ def test_syncing_again_changes_nothing(request_: Request, monkeypatch: pytest.Mo
     assert tags["mm1.fingerprint"] == fingerprint and "--scale smoke --only base`" in tags[NOTE]
     assert [point.value for point in client.get_metric_history(base.info.run_id, "train/loss")] == [3, 2]
     with monkeypatch.context() as patch:
-        for writes in ("create_run", "log_batch", "set_tag", "set_terminated"):
+        for writes in ("create_run", "log_batch", "set_tag", "set_terminated", "update_run", "set_experiment_tag"):
             patch.delattr(f"mlflow.MlflowClient.{writes}")
-        log(request_)
+        assert told("sync-mlflow").startswith("data_mix at smoke: nothing new for sqlite:///")
     write(request_, request_.trials[1])
     log(request_)
     client, runs = runs_of(request_)
@@ -165,6 +165,34 @@ def test_a_search_s_trial_is_not_reproduced_by_naming_its_arm(request_: Request)
     (run,) = runs_of(request_)[1].values()
     assert "--scale smoke`" in run.data.tags[NOTE], "run refuses --only for what a search makes"
     assert run.data.params["paper.data_mix.web _en_"] == "2.0"
+
+
+def test_a_run_whose_trial_left_the_sweep_is_marked_until_it_comes_back(request_: Request, told: Told) -> None:
+    """And the description is the sweep's, unless a user has written another one."""
+    log(request_)
+    sweep, base = request_.sweep, request_.trials[0]
+    edited = base.recipe.model_copy(update={"image_tokens": 64})
+    now = request_.with_arms({"base": edited})
+    now = replace(now, sweep=now.sweep.model_copy(update={"title": "Edited"}))
+    now.write_manifest()
+    write(now, now.trials[0], 50.0)
+    assert "logged to" in told("sync-mlflow") and "nothing new for" in told("sync-mlflow")
+    client, runs = runs_of(request_)
+    former = runs["base / seed 0 at smoke (superseded)"]
+    assert former.data.tags["mm1.fingerprint"] == base.fingerprint
+    experiment = former.info.experiment_id
+    (current,) = client.search_runs([experiment], "params.arm = 'base' and tags.mm1.superseded IS NULL")
+    assert current.data.metrics["average"] == 50 and current.info.run_name == "base / seed 0 at smoke"
+    assert client.get_experiment(experiment).tags[NOTE].startswith("Edited (MM1, ")
+
+    client.set_experiment_tag(experiment, NOTE, "mine")
+    assert "nothing new for" in told("sync-mlflow") and client.get_experiment(experiment).tags[NOTE] == "mine"
+    request_.write_manifest()
+    assert "logged to" in told("sync-mlflow")
+    runs = runs_of(request_)[1]
+    assert runs["base / seed 0 at smoke"].info.run_id == former.info.run_id
+    assert set(runs) == {"base / seed 0 at smoke", "base / seed 0 at smoke (superseded)"}
+    assert client.get_experiment(experiment).tags[NOTE] == sweep.heading
 
 
 def test_results_that_were_moved_keep_their_runs(
@@ -239,6 +267,16 @@ def test_a_server_that_is_away_gets_one_line_without_the_password(
     assert "MLflow at " in error and "hunter2" not in error and "Traceback" not in error
 
 
+@pytest.mark.usefixtures("request_")
+def test_a_folder_is_no_store_for_runs(monkeypatch: pytest.MonkeyPatch, refused: Refused, tmp_path: Path) -> None:
+    for uri in (str(tmp_path / "mlruns"), (tmp_path / "mlruns").as_uri()):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        error = refused("sync-mlflow")
+        assert error.endswith(
+            f"{uri} cannot be written (it keeps no runs in plain folders any more; use sqlite:///… or http://…)\n"
+        )
+
+
 @pytest.mark.slow
 def test_several_commands_make_one_database(request_: Request) -> None:
     """Although a killed one left half of one."""
@@ -248,7 +286,7 @@ def test_several_commands_make_one_database(request_: Request) -> None:
     for process in racing:
         output, _ = process.communicate()
         assert process.returncode == 0
-        assert output.startswith("data_mix at smoke: logged to ") and output.count("\n") == 1, output
+        assert output.startswith("data_mix at smoke: ") and output.count("\n") == 1, output
     assert set(runs_of(request_)[1]) == {"base / seed 0 at smoke"}
     assert not list(DATABASE.parent.glob(".mlflow.db*"))
 

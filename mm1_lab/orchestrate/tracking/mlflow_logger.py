@@ -20,6 +20,7 @@ from mm1_lab.formatting import first_line, one_trial
 from mm1_lab.orchestrate.tracking import contents
 from mm1_lab.orchestrate.tracking.trackers import TrialLogger
 from mm1_lab.results import Ledger
+from mm1_lab.results.manifest import read_trials
 
 DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # gives up on an unreachable server after seconds, not minutes
@@ -38,6 +39,10 @@ MOST_RUNS = 50_000
 """Runs in an answer, which is MLflow's limit."""
 COMPLETE = "mm1.complete"
 """The tag with the digest of what was logged; the last thing that is logged."""
+SUPERSEDED = "mm1.superseded"
+"""The tag of runs whose trial the sweep no longer has, as it was edited, or its search has other bounds."""
+HEADING = "mm1.heading"
+"""The tag with the description that an experiment was given, so that one that a user wrote there later stays."""
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as the description of a run or an experiment, in Markdown."""
 TRIAL_NOTE = """The score of every question is in `trials/{fingerprint}/` of the results folder.
@@ -67,7 +72,10 @@ def without_secrets(text: str) -> str:
 
 def no_access(error: Exception) -> str:
     """What to tell a user about an exception of MLflow, of a server or of its database."""
-    return without_secrets(f"MLflow at {tracking_uri()} cannot be written ({first_line(error)})")
+    why = first_line(error)
+    if "filesystem tracking backend" in why:  # and a long notice
+        why = "it keeps no runs in plain folders any more; use sqlite:///… or http://…"
+    return without_secrets(f"MLflow at {tracking_uri()} cannot be written ({why})")
 
 
 def connect() -> Any:
@@ -102,6 +110,8 @@ class MlflowLogger(TrialLogger):
 
     later = "`mm1-lab sync-mlflow` catches up later"
     version = (contents.VERSION,)
+    news = False
+    """Whether there was anything to log."""
 
     def log(self) -> None:
         """Raises RequestError if MLflow cannot be written."""
@@ -131,12 +141,28 @@ class MlflowLogger(TrialLogger):
                 client.delete_run(run.info.run_id)
             else:
                 runs[fingerprint] = run
+        trials = {row.fingerprint for row in read_trials(self.folder)}
+        for fingerprint, run in runs.items():
+            self._mark(client, run, fingerprint not in trials)
         logged = [run.data.tags.get(COMPLETE) for run in runs.values()]
         for fingerprint, names, state in self.unlogged(logged):
             if fingerprint in runs:  # with other contents, or half of them
                 client.delete_run(runs[fingerprint].info.run_id)
             run_id = self._log_trial(client, experiment, tags, fingerprint, names)
             client.set_tag(run_id, COMPLETE, state)  # last, so that an interrupted run is logged again
+            self.news = True
+
+    def _mark(self, client: Any, run: Any, superseded: bool) -> None:
+        """Marks a run whose trial the sweep no longer has, by a tag and in its name; unmarks one that came back."""
+        if (SUPERSEDED in run.data.tags) == superseded:
+            return
+        name = run.info.run_name.removesuffix(" (superseded)")
+        client.update_run(run.info.run_id, name=f"{name} (superseded)" if superseded else name)
+        if superseded:
+            client.set_tag(run.info.run_id, SUPERSEDED, "true")
+        else:
+            client.delete_tag(run.info.run_id, SUPERSEDED)
+        self.news = True
 
     def _experiment(self, client: Any) -> str:
         sweep = self.manifest.sweep
@@ -144,8 +170,11 @@ class MlflowLogger(TrialLogger):
         if found:
             if found.lifecycle_stage == "deleted":  # in MLflow's page
                 client.restore_experiment(found.experiment_id)
+            if found.tags.get(HEADING) != sweep.heading:
+                for tag in (NOTE, HEADING):
+                    client.set_experiment_tag(found.experiment_id, tag, sweep.heading)
             return str(found.experiment_id)
-        tags = {"mlflow.experimentKind": "custom_model_development", NOTE: sweep.heading}
+        tags = {"mlflow.experimentKind": "custom_model_development", NOTE: sweep.heading, HEADING: sweep.heading}
         place = None if named_store() else ARTIFACTS.absolute().as_uri()
         return str(client.create_experiment(sweep.name, place, tags))
 
@@ -194,5 +223,5 @@ def sync_all(folders: Iterable[Path], ledger: Ledger) -> Iterator[str]:
         done = "nothing to log, as no trial is finished"
         if logger.finished_trials():
             logger.log()
-            done = f"logged to {without_secrets(tracking_uri())}"
+            done = f"{'logged to' if logger.news else 'nothing new for'} {without_secrets(tracking_uri())}"
         yield f"{manifest.variant} at {manifest.scale}: {done}"
