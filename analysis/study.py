@@ -245,29 +245,38 @@ class Study(Variant):
 
     @kept
     def trial_values(self, measure: Measure) -> pd.DataFrame:
-        """`all_values` of the `distinct` arms, of those that `first_alike` finds alike of the first."""
-        return self.all_values(measure).loc[list(dict.fromkeys(self.first_alike(measure).values()))]
+        """`all_values` of the `distinct` arms; those that `first_alike` finds alike are one."""
+        first = self.first_alike(measure)
+        return self.all_values(measure).loc[list(first)].groupby(list(first.values()), sort=False).first()
 
     @kept
     def first_alike(self, measure: Measure) -> dict[str, str]:
-        """Each of the `distinct` arms with the first one that has the same trained models and the same values, as arms
-        have that differ in how other questions are asked: these are no repeats."""
-        values = self.all_values(measure).loc[self.distinct].to_numpy()
-        first: dict[Any, str] = {}
-        found = {}
-        for arm, own in zip(self.distinct, values, strict=True):
-            models = self._models_of(arm)
-            found[arm] = first.setdefault((models, own.tobytes()), arm) if models else arm
+        """Each of the `distinct` arms with the first one that has the same trained models and the same values at the
+        seeds that both have, as arms have that differ in how other questions are asked: these are no repeats."""
+        values = self.all_values(measure).loc[self.distinct].T
+        found: dict[str, str] = {}
+        by_cell: dict[tuple[Any, ...], str] = {}
+        for arm in self.distinct:
+            own = values[arm].dropna()
+            cells = [(seed, model, own[seed]) for seed, model in self._models_of(arm).items() if seed in own.index]
+            found[arm] = arm
+            for other in dict.fromkeys(by_cell[cell] for cell in cells if cell in by_cell):
+                if (values[other].dropna() - own).dropna().eq(0).all():
+                    found[arm] = found[other]
+            for cell in cells:
+                by_cell.setdefault(cell, arm)
         return found
 
     @kept
-    def _models_of(self, arm: str) -> frozenset[str]:
-        """The fingerprints of the trained models behind an arm's finished trials."""
-        models = set()
-        for fingerprint in self.done["fingerprint"][self.done["arm"] == arm]:
+    def _models_of(self, arm: str) -> dict[int, frozenset[str]]:
+        """The fingerprints of the trained models behind each of an arm's finished trials, by seed."""
+        models = {}
+        own = self.done[self.done["arm"] == arm]
+        for seed, fingerprint in zip(own["seed"], own["fingerprint"], strict=True):
             stages = self.records.get(fingerprint, {}).get("fingerprints", {})
-            models |= {name for kind, name in stages.items() if kind != "evaluation"}
-        return frozenset(models)
+            if stages:
+                models[seed] = frozenset(name for kind, name in stages.items() if kind != "evaluation")
+        return models
 
     def seed_values(self, arm: str, measure: Measure) -> list[float]:
         """The values of the arm's trials, ordered by seed."""

@@ -64,7 +64,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("fit-lr-law", "--from", "file", "--sizes", "9M"), "--sizes is for a search; with --from"),
         (("fit-lr-law", "--from", "file", "--seeds", "3"), "--seeds is for a search; with --from"),
         (("run", "data_mix", *SMOKE, "--set", "resources.cpus=4096"), "needs 4096 CPUs, but this machine lacks them"),
-        (("status", "data_mix", *SMOKE, "--results", "nowhere"), "nowhere: there is no such folder"),
+        (("status", "--results", "nowhere"), "nowhere: there is no such folder"),
         (("gc", "--store", "nowhere"), "nowhere: there is no such folder"),
         (("status", "--results", ""), "--results is given an empty path, as of a shell variable that is not set"),
         (("plan", "-1"), "there is no sweep '-1'"),

@@ -68,11 +68,14 @@ class Difference:
         measures = {measure for _, measure in self.terms}
         if len(measures) > 1:
             return one_sample(values)
-        weights = {arm: weight for (arm, _), weight in self.terms.items()}
+        alike = study.first_alike(*measures)
+        weights: dict[str, float] = {}
+        for (arm, _), weight in self.terms.items():
+            first = alike.get(arm, arm)
+            weights[first] = weights.get(first, 0.0) + weight
         known = study.trial_values(*measures)[seeds].dropna().drop(index=study.controls, errors="ignore")
         if sorted(self.weights.values()) == [-1.0, 1.0]:
-            alike = study.first_alike(*measures)
-            others = known.drop(index=[alike.get(arm, arm) for arm in weights], errors="ignore")
+            others = known.drop(index=list(weights), errors="ignore")
             return moderated(values, other_arms(others.to_numpy()))
         if not set(weights) <= set(known.index):
             return one_sample(values)  # a control's variance is not that of the others

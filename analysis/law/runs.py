@@ -87,6 +87,8 @@ def search_runs(variant: Variant) -> Runs:
                 "skill": skill,
             }
         )
+    if not rows:
+        raise RequestError(f"{variant.folder}: no run of the search is finished; try lower rates if all diverged")
     average = f"{shots}-shot average"
     points = pd.DataFrame(rows).rename(columns={"average": average})
     own_rate = "." if share == 1 else f", and the decoder learns at {share:g} × this rate."

@@ -78,7 +78,8 @@ def _range(shown: pd.DataFrame) -> tuple[float, float]:
     points = shown[["estimate", "paper"]].to_numpy(float)
     margin = shown["margin"].max()
     ends = shown[["low", "high"]].to_numpy(float)
-    reach = max(margin, 2 * np.nanmax(np.abs(points)), np.nanmedian(np.abs(ends)))
+    half = np.abs(ends[np.isfinite(ends)])
+    reach = max(margin, 2 * np.nanmax(np.abs(points)), np.median(half) if half.size else 0.0)
     ends = ends.clip(-reach, reach)
     drawn = [*points.flat, *ends.flat, 0.0, -margin, margin]
     low, high = 1.08 * np.nanmin(drawn), 1.08 * np.nanmax(drawn)

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, about, command, folder_with_results, has_changed, option, print_json, switch
-from mm1_lab.config import BenchmarkConfig, EvaluationSettings, EvaluationStage, Measure, RequestError, nearest
+from mm1_lab.config import (
+    UNPARSED,
+    BenchmarkConfig,
+    EvaluationSettings,
+    EvaluationStage,
+    Measure,
+    RequestError,
+    nearest,
+)
 from mm1_lab.formatting import counted, one_trial
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import read_manifest, read_trials
@@ -139,6 +147,8 @@ def _rows(scores: pd.DataFrame, options: argparse.Namespace, request: Request) -
     if options.measure is not None:
         try:
             measure = Measure.parse(options.measure)
+            if measure == UNPARSED:
+                raise RequestError("--measure unparsed %: is in the table of every measure; name another one")
         except ValueError:  # a name alone: at all numbers of shots
             measure = Measure(options.measure)
         rows = scores.loc[rows_of(scores, measure).index]
@@ -162,9 +172,14 @@ def _rows(scores: pd.DataFrame, options: argparse.Namespace, request: Request) -
 
 def _score_table(rows: pd.DataFrame) -> pd.DataFrame:
     """By benchmark and kind: the number of questions, the mean score at each number of shots, percent unparsed."""
+    import pandas as pd
+
     by = ["benchmark", "kind"]
     groups = rows.groupby(by, sort=False)
-    table = rows.groupby([*by, "shots"], sort=False)["score"].mean().unstack("shots", sort=False)
+    # in the order of appearance; unsorted, pandas 2 would unstack values into wrong cells
+    order = pd.MultiIndex.from_frame(rows[by].drop_duplicates())
+    table = rows.groupby([*by, "shots"])["score"].mean().unstack("shots")
+    table = table.reindex(order, columns=rows["shots"].unique())
     table.columns = [f"{shots}-shot" for shots in table.columns]
     table.insert(0, "questions", groups["question"].nunique())
     table["unparsed %"] = 100.0 * (1.0 - groups["parsed"].mean())

@@ -47,7 +47,6 @@ def status(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.recipe_search import rounds_of
     from mm1_lab.orchestrate.status import status_text, status_values
 
-    opt.check_there(options.results, RESULTS)
     stages = None
     if options.sweep:
         options.scale = options.scale or "mini"
@@ -60,6 +59,7 @@ def status(options: argparse.Namespace) -> int:
     elif options.only or options.data or options.set or options.seeds:
         raise RequestError("status: --only, --data, --set and --seeds are of one sweep; give its name")
     else:
+        opt.check_there(options.results, RESULTS)
         sweeps = []
         for folder in list_variants(options.results):
             manifest = read_manifest(folder)

@@ -134,15 +134,12 @@ class _Resolver:
 
     def evaluation(self) -> EvaluationStage:
         sft, scale = self.recipe.sft, self.scale
-        sharp, most = sft.sharp_demonstrations if sft else None, max(scale.evaluate.shots)
-        if sharp is not None and sharp > most > 0:  # without demonstrations it is of no matter
-            raise RequestError(f"sft.sharp_demonstrations: {sharp} are more than the demonstrations asked with, {most}")
         return EvaluationStage(
             **self.shared,
             model=self.tuned(sft) if sft else self.multimodal(),
             settings=scale.evaluate,
             benchmarks=scale.benchmarks,
-            sharp_demonstrations=sharp,
+            sharp_demonstrations=sft.sharp_demonstrations if sft else None,
         )
 
     def multimodal(self) -> MultimodalStage:

@@ -47,7 +47,7 @@ USER_CHAT = (
     "{% if turn.asks and loop.previtem and loop.previtem['role'] == 'assistant' %}{{ '\n' }}{% endif %}"
     "{% set parts = [{'type': 'text', 'text': message['content']}] if message['content'] is string "
     "else message['content'] %}"
-    "{% for part in parts %}{% set said = '<image>' if part['type'] == 'image' else part['text'] %}"
+    "{% for part in parts %}{% set said = '<image>' if part['type'] == 'image' else part['text'] or '' %}"
     "{% for piece in said.split('<image>') %}{% if not loop.first %}"
     "{% if turn.text and message['role'] != 'system' %}{% set turn.text = turn.text + '<image>' %}"
     "{% else %}{% set early.images = early.images + '<image>' %}{% endif %}{% endif %}"

@@ -117,7 +117,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.parse(values, str(path))
     except RequestError as error:
-        raise RequestError(f"{error}; written by another version of mm1-lab: update this one") from None
+        rules = "written by a version of mm1-lab with other rules"
+        raise RequestError(f"{error}; {rules}: use that one, or run the sweep in another folder") from None
 
 
 def read_trials(folder: Path) -> list[TrialRow]:

@@ -1,11 +1,13 @@
 """What the committed study's pages say of its weak places, against counts by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from analysis.judging.difference import Difference
 from analysis.judging.validity import failed_gates, validity_checks
 from analysis.law.runs import HELD_OUT, search_runs
 from analysis.measures import measure_rows
@@ -29,7 +31,20 @@ def test_arms_of_one_trained_model_are_no_repeats() -> None:
     assert study.mean("mixed", CHAT).half_width == pytest.approx(stats.t.ppf(0.975, 2) * error)
     rows = measure_rows(study, 1.0, 0.5).set_index("measure")["arms"]
     assert rows["chat 0-shot"] == 2 and rows["4-shot"] == 3, "with demonstrations they differ"
-    assert "sharp demonstrations" not in set(level_rows(study).get("axis", []))
+    (row,) = level_rows(study).query("axis == 'sft sharp demonstrations'").to_dict("records")
+    assert (row["estimate"], row["low"], row["high"]) == (0, 0, 0), "another arm in name alone"
+
+    done = study.trials["done"] & ~((study.trials["arm"] == "mixed") & (study.trials["seed"] == 302))
+    fewer = replace(
+        study,
+        trials=study.trials.assign(done=done),
+        scores=study.scores[(study.scores["arm"] != "mixed") | (study.scores["seed"] != 302)],
+    )
+    assert fewer.arm_means(CHAT)["336"] == means["336"], "nor are they with a trial less"
+    half = {("336", CHAT): 1.0, ("five views", CHAT): -0.5, ("mixed", CHAT): -0.5}
+    pair = {("336", CHAT): 1.0, ("five views", CHAT): -1.0}
+    assert Difference(study, half).over_seeds.estimate == pytest.approx(Difference(study, pair).over_seeds.estimate)
+    assert Difference(study, half).over_seeds.half_width == pytest.approx(Difference(study, pair).over_seeds.half_width)
 
 
 def test_a_size_that_answers_no_better_than_constant_answers_is_named() -> None:

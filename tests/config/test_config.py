@@ -227,11 +227,6 @@ def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:
         ({"encoder": {"size": "ViT-X"}}, (), "no encoder 'ViT-X'; did you mean 'ViT-"),
         ({"decoder": "9N"}, (), "no decoder '9N'; did you mean '9M'?"),
         ({"encoder": {"first_resolution": 336}}, (), "first_resolution 336 must be below the resolution, 336"),
-        (
-            {"sft": {"resolution": 672, "views": 5, "sharp_demonstrations": 9}},
-            (),
-            "sft.sharp_demonstrations: 9 are more than the demonstrations asked with, 8",
-        ),
         ({"decoder": "larger"}, ("larger_decoder=''",), "no decoder 'larger'; known: 9M, "),
         ({"sft": {"resolution": 336, "views": 5}}, (), "no five-view resolution 336; known: 448, 672, 756"),
         ({"data_mix": {"captions": 1, "texts": 0}}, (), "arm 'base': data_mix lists texts, which the data do not"),

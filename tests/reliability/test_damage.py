@@ -224,5 +224,5 @@ def test_a_sweep_of_another_version_is_left_out_beside_others(copy: Path, capsys
         assert main([command]) == 0
         told = capsys.readouterr()
         assert "data_mix" in told.out and told.err.count("\n") == 1
-        assert "later/sweep.json: unknown key 'later'" in told.err and "update this one" in told.err
+        assert "later/sweep.json: unknown key 'later'" in told.err and "use that one" in told.err
         reading._tell.cache_clear()
