@@ -120,6 +120,7 @@ def test_answers_are_shown_with_what_was_asked(
         ("--measure", "vqaa"): "base has no such answers; did you mean 'vqa'?",
         ("--measure", "vqa 5-shot"): "there are 0-shot, 4-shot, 8-shot",
         ("--measure", "kind color 4-shot"): "did you mean 'colour'?",
+        ("--measure", "unparsed %"): "is in the table of every measure",
         ("--kind", "color"): "did you mean 'colour'?",
         (
             "--seed",
