@@ -191,5 +191,6 @@ def test_killed_and_run_again_it_ends_with_a_verdict(place: Place) -> None:
     journal = JournalStorage(JournalFileBackend(str(folder / "optuna.log")))
     study = optuna.load_study(study_name="mix", storage=journal)
     assert len(study.trials) == 2 and study.best_trial.params["image_tokens"] in ("64", "144")
+    assert "seeds 1000" not in place.run("compare", "mix_confirmed", "winner", "base", "--scale", "smoke")
     seeds = {row.split(",")[1] for row in (folder.parent / "mix_confirmed" / "trials.csv").read_text().splitlines()[1:]}
     assert seeds == {"1000"}
