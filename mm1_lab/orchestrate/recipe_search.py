@@ -58,10 +58,12 @@ def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: S
     arm, recipe = winner
     confirmation = search.confirmation(arm, recipe)
     parts = [search.heading(study, arm, recipe)]
+    page = request.folder / "search.md"
     base, best = confirmation.trials[:2]
     if base.fingerprint == best.fingerprint:
         parts.append("The winner is the base itself: there is nothing to confirm.")
     else:
+        write_text(page, f"{parts[0]}\n\nIt is not confirmed yet.\n")
         print(f"The winner, {arm}, and the base at seeds that the search did not see:", flush=True)
         done = complete(confirmation, executor, draw)
         if not done.scored:
@@ -69,8 +71,8 @@ def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: S
             return 1
         parts += [search.told(recipe, confirmation), short(confirmation.folder)]
     text = "\n\n".join(parts) + "\n"
-    write_text(request.folder / "search.md", text)
-    print(f"\n{text}\n{request.folder / 'search.md'}, history.png, optuna.log")
+    write_text(page, text)
+    print(f"\n{text}\n{page}, history.png, optuna.log")
     return 0
 
 

@@ -79,6 +79,8 @@ def test_stopped_after_any_round_it_ends_as_if_undisturbed(laboratory: Laborator
         laboratory.left = 1
         with pytest.raises(KeyboardInterrupt):
             search(ask(tmp_path / "cut", tmp_path))
+    page = (tmp_path / "cut" / "results" / "smoke" / "mix" / "search.md").read_text(encoding="utf-8")
+    assert page.endswith("It is not confirmed yet.\n")
     laboratory.left = math.inf
     assert search(ask(tmp_path / "cut", tmp_path)) == 0
     for name in ("mix/trials.csv", "mix_confirmed/trials.csv", "mix/search.md"):
