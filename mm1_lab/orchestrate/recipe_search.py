@@ -123,19 +123,34 @@ class _Search(Rounds):
         for field, space in self.settings.over.items():
             if field.startswith("sft.") and not request.sweep.base.sft:
                 raise RequestError(f"search.over.{field}: the base is not tuned; name a recipe with `sft`")
-            for value in (space.low, space.high) if isinstance(space, Range) else space:
-                recipe = request.sweep.changed({field: value}, f"{request.file.name}: search.over.{field}")
-                request.resolve(f"{field} {spelt(value)}", recipe, request.seeds[0])
             if isinstance(space, Range):
                 self.spaces[field] = FloatDistribution(space.low, space.high, log=space.log)
+                inner = space.low + (space.high - space.low) / math.pi
                 try:
-                    request.sweep.changed({field: space.low + (space.high - space.low) / math.pi}, field)
+                    request.sweep.changed({field: inner}, field)
                 except RequestError:
                     self.integers.add(field)
+                    inner = round(inner)
+                tried = (space.low, space.high, inner)
             else:
                 self.spaces[field] = CategoricalDistribution([spelt(value) for value in space])
+                tried = space
+            for value in tried:
+                self._check(field, value)
         if reason := request.why_no_value(self.measure):
             raise RequestError(f"search.measure: {reason}")
+
+    def _check(self, field: str, value: Any) -> None:
+        """Raises RequestError for a value that runs neither with the base nor beside one listed value of another."""
+        where, errors = f"{self.request.file.name}: search.over.{field}", []
+        lists = [(other, space) for other, space in self.settings.over.items() if not isinstance(space, Range)]
+        for beside in ({}, *({other: one} for other, space in lists for one in space)):
+            try:
+                self._built(f"{field} {spelt(value)}", beside | {field: value}, where)
+                return
+            except RequestError as error:
+                errors.append(error)
+        raise errors[0]
 
     def arms(self) -> dict[str, Recipe]:
         return self.replay()[1]
@@ -257,21 +272,32 @@ class _Search(Rounds):
             raise RequestError(f"search.measure: no benchmark of {folder} gives {str(self.measure)!r}")
         return (value,)
 
-    def _arm(self, params: Mapping[str, Any]) -> tuple[str, Recipe]:
-        """The arm with a trial's values, and its name. Raises RequestError if these do not go together."""
-        change, words = {}, []
+    def _values(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields' values for what Optuna proposed: numbers of three digits, whole numbers."""
+        values = {}
         for field, value in params.items():
             space = self.settings.over[field]
             if isinstance(space, Range):
-                change[field] = round(value) if field in self.integers else float(f"{value:.3g}")
+                values[field] = round(value) if field in self.integers else float(f"{value:.3g}")
             else:
-                change[field] = next(one for one in space if spelt(one) == value)
-            words.append(f"{field} {spelt(change[field])}")
-        name = ", ".join(words)
-        recipe = self.request.sweep.changed(change, name)
+                values[field] = next(one for one in space if spelt(one) == value)
+        return values
+
+    def _arm(self, params: Mapping[str, Any]) -> tuple[str, Recipe]:
+        """The arm with a trial's values, and its name. Raises RequestError if these do not go together."""
+        change = self._values(params)
+        name = ", ".join(f"{field} {spelt(value)}" for field, value in change.items())
+        return name, self._built(name, change, name)
+
+    def _built(self, name: str, change: dict[str, Any], where: str) -> Recipe:
+        """The base with this change. Raises RequestError, which tells `where` or the name, if it cannot be run."""
+        recipe = self.request.sweep.changed(change, where)
         evaluation = self.request.resolve(name, recipe, self.request.seeds[0]).evaluation
-        check_networks(stage for stage in evaluation.chain() if stage.TRAINS)
-        return name, recipe
+        try:
+            check_networks(stage for stage in evaluation.chain() if stage.TRAINS)
+        except RequestError as error:
+            raise RequestError(f"{where}: {error}") from None
+        return recipe
 
     def write_history(self, folder: Path) -> None:
         """Draws the study so far, and writes it as a journal, which `optuna-dashboard` shows."""
