@@ -49,7 +49,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("check-scale", "smoke", "--samples", "0"), "--samples must be at least 1"),
         (("plan", "data_mix", "--results", "file"), "/file: is a file; name a folder"),
         (("show-data", "--set", "train.steps=9"), "--set and --scale are for your own data; add --data"),
-        (("status", "search_mix", "--only", "base"), "search_mix is a search, which makes its arms"),
+        (("status", "search_mix", "--only", "base"), "one over recipes writes its winner's line to search.md"),
         (("show-data", "--out", "."), "--out .: name a file that ends in .png"),
         (("--debug", "plan", "data_mix"), "options come after the command: mm1-lab COMMAND --debug"),
         (("plan", "data_mix", "--results", LONG), "File name too long"),

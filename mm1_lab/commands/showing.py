@@ -7,7 +7,9 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import (
@@ -25,9 +27,13 @@ from mm1_lab.commands.common import (
 from mm1_lab.config import RequestError
 from mm1_lab.files import PARTS, PUBLISHED, RESULTS, here_or_shipped
 from mm1_lab.formatting import counted
+from mm1_lab.orchestrate.planning.finding import find_sweep
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.reading import list_variants
+
+if TYPE_CHECKING:
+    from mm1_lab.orchestrate.planning.request import Request
 
 
 @command(
@@ -118,7 +124,7 @@ def compare(options: argparse.Namespace) -> int:
     from analysis.study import read_study
     from analysis.table import to_plain
 
-    request = about(options, [options.first, options.second])
+    request = _confirmation(options) or about(options, [options.first, options.second])
     folder = folder_with_results(request)
     only = () if options.seeds is None else request.seeds
     study = read_study(folder)
@@ -142,6 +148,19 @@ def compare(options: argparse.Namespace) -> int:
     for remark in remarks:
         print(remark, file=sys.stderr)
     return DONE
+
+
+def _confirmation(options: argparse.Namespace) -> Request | None:
+    """The request for a search under its confirmation's name, which no file has; None for other sweeps."""
+    try:
+        find_sweep(options.sweep)
+    except RequestError:
+        search = options.sweep.removesuffix("_confirmed")
+        if search == options.sweep:
+            raise
+        request = request_of(options, search)
+        return replace(request, sweep=request.sweep.model_copy(update={"name": f"{request.sweep.name}_confirmed"}))
+    return None
 
 
 INTO = option("--into", "a folder of your own to write to; default: the results", "DIR", type=Path)

@@ -10,12 +10,15 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mm1_lab.config import Contrast, Range, Recipe, RequestError, Search, spelt
-from mm1_lab.files import write_text
+from mm1_lab.files import DONE, new_file, write_text
+from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.lr_search import RateGrids, Rounds, run_rounds, run_search
 from mm1_lab.orchestrate.planning.cost import check_networks
@@ -25,6 +28,8 @@ from mm1_lab.results.summary import value_of
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna import Trial as OptunaTrial
+    from optuna.trial import FrozenTrial
 
 FIRST_SEED = 1000
 """The winner is confirmed at seeds from here on, by which no recipe of the lab was chosen."""
@@ -58,10 +63,12 @@ def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: S
     arm, recipe = winner
     confirmation = search.confirmation(arm, recipe)
     parts = [search.heading(study, arm, recipe)]
+    page = request.folder / "search.md"
     base, best = confirmation.trials[:2]
     if base.fingerprint == best.fingerprint:
         parts.append("The winner is the base itself: there is nothing to confirm.")
     else:
+        write_text(page, f"{parts[0]}\n\nIt is not confirmed yet.\n")
         print(f"The winner, {arm}, and the base at seeds that the search did not see:", flush=True)
         done = complete(confirmation, executor, draw)
         if not done.scored:
@@ -69,8 +76,8 @@ def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: S
             return 1
         parts += [search.told(recipe, confirmation), short(confirmation.folder)]
     text = "\n\n".join(parts) + "\n"
-    write_text(request.folder / "search.md", text)
-    print(f"\n{text}\n{request.folder / 'search.md'}, history.png, optuna.log")
+    write_text(page, text)
+    print(f"\n{text}\n{page}, history.png, optuna.log")
     return 0
 
 
@@ -89,7 +96,7 @@ def rounds_of(request: Request, to_the_end: bool = False) -> list[Request]:
     winner = search.winner(study)
     if winner is None and to_the_end:
         winner = list(arms.items())[-1]
-    rounds = [request.with_arms(arms)]
+    rounds = [replace(request.with_arms(arms), refused=search.refused(study))]
     if winner:
         rounds.append(search.confirmation(*winner))
     return rounds
@@ -121,19 +128,34 @@ class _Search(Rounds):
         for field, space in self.settings.over.items():
             if field.startswith("sft.") and not request.sweep.base.sft:
                 raise RequestError(f"search.over.{field}: the base is not tuned; name a recipe with `sft`")
-            for value in (space.low, space.high) if isinstance(space, Range) else space:
-                recipe = request.sweep.changed({field: value}, f"{request.file.name}: search.over.{field}")
-                request.resolve(f"{field} {spelt(value)}", recipe, request.seeds[0])
             if isinstance(space, Range):
                 self.spaces[field] = FloatDistribution(space.low, space.high, log=space.log)
+                inner = space.low + (space.high - space.low) / math.pi
                 try:
-                    request.sweep.changed({field: space.low + (space.high - space.low) / math.pi}, field)
+                    request.sweep.changed({field: inner}, field)
                 except RequestError:
                     self.integers.add(field)
+                    inner = round(inner)
+                tried = (space.low, space.high, inner)
             else:
                 self.spaces[field] = CategoricalDistribution([spelt(value) for value in space])
+                tried = space
+            for value in tried:
+                self._check(field, value)
         if reason := request.why_no_value(self.measure):
             raise RequestError(f"search.measure: {reason}")
+
+    def _check(self, field: str, value: Any) -> None:
+        """Raises RequestError for a value that runs neither with the base nor beside one listed value of another."""
+        where, errors = f"{self.request.file.name}: search.over.{field}", []
+        lists = [(other, space) for other, space in self.settings.over.items() if not isinstance(space, Range)]
+        for beside in ({}, *({other: one} for other, space in lists for one in space)):
+            try:
+                self._built(f"{field} {spelt(value)}", beside | {field: value}, where)
+                return
+            except RequestError as error:
+                errors.append(error)
+        raise errors[0]
 
     def arms(self) -> dict[str, Recipe]:
         return self.replay()[1]
@@ -143,12 +165,10 @@ class _Search(Rounds):
 
         `to_the_end`: goes on asking without these scores. Raises RequestError if no arm can be run.
         """
-        from optuna.trial import TrialState
-
         settings = self.settings
         study = self._create_study()
         arms = {"base": self.request.sweep.base}
-        refused: RequestError | None = None
+        known: list[float] = []
         for first in range(0, settings.trials, settings.at_a_time):
             scores = {}
             for _ in range(min(settings.at_a_time, settings.trials - first)):
@@ -156,22 +176,45 @@ class _Search(Rounds):
                 try:
                     arm, recipe = self._arm(trial.params)
                 except RequestError as error:  # its values do not go together
-                    refused = error
-                    study.tell(trial, state=TrialState.PRUNED)
+                    trial.set_user_attr("why", f"refused: {error}")
+                    self._tell_worse(study, trial, known)
                     continue
+                trial.set_user_attr("arm", arm)
                 arms[arm] = recipe
                 scores[trial] = self.scores(recipe)
             if all(scores.values()):
+                known += [score for [score] in scores.values() if math.isfinite(score)]
                 for trial, [score] in scores.items():
                     if math.isfinite(score):
                         study.tell(trial, score)
-                    else:  # it diverged
-                        study.tell(trial, state=TrialState.PRUNED)
+                    else:
+                        trial.set_user_attr("why", "diverged")
+                        self._tell_worse(study, trial, known)
             elif not to_the_end:
                 return study, arms
         if len(arms) == 1:
-            raise RequestError(f"search.over: no arm that was proposed can be run; the last: {refused}")
+            raise RequestError(f"search.over: no arm can be run: {self.refused(study)}")
         return study, arms
+
+    def _tell_worse(self, study: Study, trial: OptunaTrial, known: Sequence[float]) -> None:
+        """Tells of a trial without a score one as far below the worst of `known` as that is below the best.
+
+        A Gaussian process passes over pruned trials, and would propose their like for ever.
+        """
+        from optuna.trial import TrialState
+
+        if not known:
+            study.tell(trial, state=TrialState.PRUNED)
+            return
+        spread = max(known) - min(known) or 1.0
+        study.tell(trial, max(known) + spread if self.direction == "minimize" else min(known) - spread)
+
+    def refused(self, study: Study) -> str:
+        """How many proposals could not be run, and why the last one could not; empty if all could."""
+        whys = [trial.user_attrs.get("why", "") for trial in study.trials]
+        refused = [why for why in whys if why.startswith("refused")]
+        counts = f"{len(refused)} of {counted(len(whys), 'proposal')} refused"
+        return f"{counts}, the last: {refused[-1].removeprefix('refused: ')}" if refused else ""
 
     def _create_study(self) -> Study:
         import optuna
@@ -229,10 +272,16 @@ class _Search(Rounds):
         values = recipe.model_dump(mode="json", include=changed)
         if "connector" in values:
             values["connector"] = recipe.connector.partition("@")[0]  # without the mark of one's own file
-        scored = sum(trial.value is not None for trial in study.trials)
+        # not by name: Optuna sorts the fields of some proposals
+        scored = [str(sorted(self._values(one.params).items())) for one in study.trials if "why" not in one.user_attrs]
+        told = f"{settings.trials} trials by {settings.sampler}, {len(scored)} with scores"
+        if len(set(scored)) < len(scored):  # as lists are soon exhausted
+            told += f" of {counted(len(set(scored)), 'distinct arm')}"
+        if refused := self.refused(study):
+            told += f"; {refused}"
         return (
             f"# {self.request.sweep.title}: search at {self.request.scale_name}\n\n"
-            f"{settings.trials} trials by {settings.sampler}, {scored} with scores. The winner: {arm}.\n\n"
+            f"{told}. The winner: {arm}.\n\n"
             f"As an arm of a sweep: `{json.dumps(values)}`"
         )
 
@@ -255,21 +304,32 @@ class _Search(Rounds):
             raise RequestError(f"search.measure: no benchmark of {folder} gives {str(self.measure)!r}")
         return (value,)
 
-    def _arm(self, params: Mapping[str, Any]) -> tuple[str, Recipe]:
-        """The arm with a trial's values, and its name. Raises RequestError if these do not go together."""
-        change, words = {}, []
+    def _values(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields' values for what Optuna proposed: numbers of three digits, whole numbers."""
+        values = {}
         for field, value in params.items():
             space = self.settings.over[field]
             if isinstance(space, Range):
-                change[field] = round(value) if field in self.integers else float(f"{value:.3g}")
+                values[field] = round(value) if field in self.integers else float(f"{value:.3g}")
             else:
-                change[field] = next(one for one in space if spelt(one) == value)
-            words.append(f"{field} {spelt(change[field])}")
-        name = ", ".join(words)
-        recipe = self.request.sweep.changed(change, name)
+                values[field] = next(one for one in space if spelt(one) == value)
+        return values
+
+    def _arm(self, params: Mapping[str, Any]) -> tuple[str, Recipe]:
+        """The arm with a trial's values, and its name. Raises RequestError if these do not go together."""
+        change = self._values(params)
+        name = ", ".join(f"{field} {spelt(value)}" for field, value in change.items())
+        return name, self._built(name, change, name)
+
+    def _built(self, name: str, change: dict[str, Any], where: str) -> Recipe:
+        """The base with this change. Raises RequestError, which tells `where` or the name, if it cannot be run."""
+        recipe = self.request.sweep.changed(change, where)
         evaluation = self.request.resolve(name, recipe, self.request.seeds[0]).evaluation
-        check_networks(stage for stage in evaluation.chain() if stage.TRAINS)
-        return name, recipe
+        try:
+            check_networks(stage for stage in evaluation.chain() if stage.TRAINS)
+        except RequestError as error:
+            raise RequestError(f"{where}: {error}") from None
+        return recipe
 
     def write_history(self, folder: Path) -> None:
         """Draws the study so far, and writes it as a journal, which `optuna-dashboard` shows."""
@@ -278,17 +338,39 @@ class _Search(Rounds):
         from optuna.storages.journal import JournalFileBackend
         from optuna.visualization import matplotlib as drawing
 
-        study, _ = self.replay()
-        journal = folder / "optuna.log"
-        journal.unlink(missing_ok=True)
-        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
-        name = self.request.sweep.name
-        written = optuna.create_study(storage=storage, study_name=name, direction=self.direction)
-        written.add_trials([trial for trial in study.trials if trial.state.is_finished()])
-        warnings.filterwarnings("ignore", "No artists", UserWarning)  # while no arm has scores
-        with pyplot.rc_context():  # Optuna sets a style, which other figures must not have
-            axes = drawing.plot_optimization_history(study, target_name=str(self.measure))
-            figure = axes.get_figure(root=True)
-            assert figure
-            figure.savefig(folder / "history.png", bbox_inches="tight")
-            pyplot.close(figure)
+        study, arms = self.replay()
+        with new_file(folder / "optuna.log") as journal:
+            storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+            name = self.request.sweep.name
+            ran = optuna.create_study(storage=storage, study_name=name, direction=self.direction)
+            ran.add_trials(self._as_run(study, arms))
+            warnings.filterwarnings("ignore", "No artists", UserWarning)  # while no arm has scores
+            with pyplot.rc_context():  # Optuna sets a style, which other figures must not have
+                axes = drawing.plot_optimization_history(ran, target_name=str(self.measure))
+                figure = axes.get_figure(root=True)
+                assert figure
+                figure.savefig(folder / "history.png", bbox_inches="tight")
+                pyplot.close(figure)
+
+    def _as_run(self, study: Study, arms: Mapping[str, Recipe]) -> Iterator[FrozenTrial]:
+        """The finished trials with the values that ran and the dates of their results; pruned if they have no score."""
+        from optuna.trial import TrialState
+
+        ledger = self.request.ledger
+        for trial in study.trials:  # copies
+            if not trial.state.is_finished():
+                continue
+            told = trial.user_attrs
+            for field, value in self._values(trial.params).items():
+                if isinstance(space := self.settings.over[field], Range):  # whose bounds rounding may cross
+                    trial.params[field] = min(max(value, space.low), space.high)
+            for seed in self.request.seeds if "arm" in told else ():
+                key = self.request.resolve(told["arm"], arms[told["arm"]], seed).fingerprint
+                told.setdefault("fingerprints", []).append(key)
+                for path in (ledger.trial_folder(key) / DONE, ledger.failure_file(key)):
+                    if path.exists():
+                        date = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+                        trial.datetime_start = trial.datetime_complete = date
+            if "why" in told:
+                trial.state, trial.value = TrialState.PRUNED, None
+            yield trial

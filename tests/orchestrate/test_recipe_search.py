@@ -12,10 +12,12 @@ import pytest
 import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 
 from mm1_lab.config import Trial
 from mm1_lab.orchestrate import lr_search, recipe_search
 from mm1_lab.orchestrate.execution.executor import Inline
+from mm1_lab.orchestrate.planning.plan_text import plan_values
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.recipe_search import rounds_of, run_recipe_search
 from mm1_lab.orchestrate.sweeping import Round
@@ -34,9 +36,10 @@ def write(folder: Path, **search: Any) -> Path:
 
 
 class Laboratory(conftest.Laboratory):
-    """Best at text 2 and 144 image tokens; more text than 3.5 diverges, a seed adds its luck."""
+    """Best at text 2 and 144 image tokens; more text than a limit diverges, a seed adds its luck."""
 
     left = math.inf
+    limit = 3.5
 
     def complete(self, *given: Any) -> Round:
         if not self.left:
@@ -47,7 +50,7 @@ class Laboratory(conftest.Laboratory):
     def run(self, request: Request, trial: Trial) -> None:
         recipe = trial.recipe
         text = recipe.data_mix.weights["text"]
-        if text > 3.5:
+        if text > self.limit:
             self.diverge(request, trial)
             return
         luck = 7 * math.sin(1000 * text) if trial.seed == 0 else 0.0
@@ -71,6 +74,11 @@ def search(request: Request) -> int:
     return run_recipe_search(request, Inline(), lambda folder: [], lambda folder: "claims")
 
 
+def optuna_log(request: Request) -> list[optuna.trial.FrozenTrial]:
+    journal = JournalStorage(JournalFileBackend(str(request.folder / "optuna.log")))
+    return optuna.load_study(study_name=request.sweep.name, storage=journal).trials
+
+
 def test_stopped_after_any_round_it_ends_as_if_undisturbed(laboratory: Laboratory, tmp_path: Path) -> None:
     write(tmp_path, trials=4)
     assert search(ask(tmp_path / "whole", tmp_path)) == 0
@@ -79,6 +87,8 @@ def test_stopped_after_any_round_it_ends_as_if_undisturbed(laboratory: Laborator
         laboratory.left = 1
         with pytest.raises(KeyboardInterrupt):
             search(ask(tmp_path / "cut", tmp_path))
+    page = (tmp_path / "cut" / "results" / "smoke" / "mix" / "search.md").read_text(encoding="utf-8")
+    assert page.endswith("It is not confirmed yet.\n")
     laboratory.left = math.inf
     assert search(ask(tmp_path / "cut", tmp_path)) == 0
     for name in ("mix/trials.csv", "mix_confirmed/trials.csv", "mix/search.md"):
@@ -107,11 +117,62 @@ def test_the_best_is_found_and_the_luck_of_its_score_is_told(
 
 def test_values_that_make_no_model_are_pruned_before_any_training(laboratory: Laboratory, tmp_path: Path) -> None:
     """`mlp` makes a token of each patch, which `resolve` does not know."""
-    write(tmp_path, over={"data_mix.text": [1, 2, 3], "connector": ["c-abstractor", "mlp"]}, trials=6)
-    assert search(ask(tmp_path, tmp_path)) == 0
-    assert laboratory.rounds and not [name for names in laboratory.rounds for name in names if "mlp" in name]
-    winner = rounds_of(ask(tmp_path, tmp_path), to_the_end=True)[1]
+    write(tmp_path, over={"image_tokens": [64, "patches"], "connector": ["c-abstractor", "mlp"]})
+    request = ask(tmp_path, tmp_path)
+    assert search(request) == 0
+    assert laboratory.rounds and "64, connector mlp" not in str(laboratory.rounds)
+    done, winner = rounds_of(ask(tmp_path, tmp_path), to_the_end=True)
     assert all(winner.ledger.has_scores(trial.fingerprint) for trial in winner.trials), "the one that was confirmed"
+    trials = optuna_log(request)
+    refused = [trial.user_attrs["why"] for trial in trials if trial.value is None]
+    arms = [sorted(trial.params.values()) for trial in trials if trial.value is not None]
+    assert refused and all("connector mlp" in why and "image_tokens 64" in why for why in refused)
+    assert done.refused == f"{len(refused)} of 6 proposals refused, the last: {refused[-1][9:]}"
+    told = f"6 trials by tpe, {len(arms)} with scores of {len(set(map(str, arms)))} distinct arms; {done.refused}. The"
+    assert told in (request.folder / "search.md").read_text(encoding="utf-8")
+    assert f"mix: {done.refused}" in plan_values([done])["notes"]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+@pytest.mark.parametrize("limit", [1.5, 4])
+def test_arms_are_what_optuna_proposes_if_divergence_is_worse_than_the_worst(
+    limit: float, sampler: str, laboratory: Laboratory, tmp_path: Path
+) -> None:
+    """At a limit of 4 nothing diverges, and the study is Optuna's alone."""
+    laboratory.limit = limit
+    field = "data_mix.text"
+    write(tmp_path, over={field: OVER[field]}, sampler=sampler, trials=16)
+    request = ask(tmp_path, tmp_path)
+    search(request)
+    scores = {trial.params[field]: trial.value for trial in optuna_log(request)}
+    assert (None in scores.values()) == (limit < 4)
+    made: Any = optuna.samplers.GPSampler(seed=0, n_startup_trials=8)
+    if sampler == "tpe":
+        made = optuna.samplers.TPESampler(seed=0, n_startup_trials=8, multivariate=True, constant_liar=True)
+    study = optuna.create_study(direction="maximize", sampler=made)
+    known: list[float] = []
+    for _ in range(8):
+        asked = [study.ask({field: optuna.distributions.FloatDistribution(0.25, 4, log=True)}) for _ in range(2)]
+        found = [scores[float(f"{trial.params[field]:.3g}")] for trial in asked]
+        known += [score for score in found if score is not None]
+        for trial, score in zip(asked, found, strict=True):
+            study.tell(trial, min(known) - (max(known) - min(known) or 1) if score is None else score)
+
+
+def test_optuna_s_log_tells_what_ran(laboratory: Laboratory, tmp_path: Path) -> None:
+    write(tmp_path, over={"data_mix.text": {"low": 2, "high": 5}})
+    request = ask(tmp_path, tmp_path)
+    search(request)
+    trials = optuna_log(request)
+    done = {trial.fingerprint: trial for trial in rounds_of(request)[0].trials}
+    assert {trial.user_attrs.get("why") for trial in trials} == {None, "diverged"}
+    for trial in trials:
+        [key] = trial.user_attrs["fingerprints"]
+        assert done[key].arm == trial.user_attrs["arm"] == f"data_mix.text {trial.params['data_mix.text']}"
+        diverged = trial.user_attrs.get("why")
+        file = request.ledger.failure_file(key) if diverged else request.ledger.trial_folder(key) / "DONE"
+        assert trial.datetime_complete and abs(trial.datetime_complete.timestamp() - file.stat().st_mtime) < 1e-3
+        assert (trial.value is None) == (trial.state == TrialState.PRUNED) == bool(diverged)
 
 
 def test_where_all_that_is_proposed_diverges_the_search_failed(
@@ -141,7 +202,8 @@ def test_a_field_of_whole_numbers_is_searched_in_whole_numbers(tmp_path: Path) -
         ({"over": {"image_token": [64, 144]}}, "mix.yaml: search.over.image_token: unknown key 'image_token'; did you"),
         ({"over": {"data_mix.txt": {"low": 1, "high": 2}}}, "data_mix lists txt, which the data do not contain"),
         ({"over": {"image_tokens": [64, 100]}}, "this scale has no number of image tokens 100; known: 64, 144"),
-        ({"over": {"image_tokens": {"low": 64, "high": 144}}}, "no arm that was proposed can be run; the last: arm"),
+        ({"over": {"image_tokens": {"low": 64, "high": 144}}}, "arm 'image_tokens 89': this scale has no number"),
+        ({"over": {"connector": ["mlp", "average-pooling"]}}, "mix.yaml: search.over.connector: connector 'mlp' makes"),
         ({"over": {"data_mix.text": {"low": 4, "high": 1}}}, "data_mix.text: low (4) must be below high (1)"),
         ({"over": {"learning_rate": {"low": -1, "high": 1}}}, "learning_rate: Input should be greater than or equal"),
         ({"measure": "vqaa 4-shot"}, "search.measure: 'vqaa 4-shot': trials have no 'vqaa'; did you mean 'vqa'"),
@@ -191,5 +253,6 @@ def test_killed_and_run_again_it_ends_with_a_verdict(place: Place) -> None:
     journal = JournalStorage(JournalFileBackend(str(folder / "optuna.log")))
     study = optuna.load_study(study_name="mix", storage=journal)
     assert len(study.trials) == 2 and study.best_trial.params["image_tokens"] in ("64", "144")
+    assert "seeds 1000" not in place.run("compare", "mix_confirmed", "winner", "base", "--scale", "smoke")
     seeds = {row.split(",")[1] for row in (folder.parent / "mix_confirmed" / "trials.csv").read_text().splitlines()[1:]}
     assert seeds == {"1000"}

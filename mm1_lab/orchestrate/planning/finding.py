@@ -56,7 +56,10 @@ def split_settings(settings: Collection[str]) -> tuple[list[str], tuple[str, ...
 
 def only_of_search(asked: object) -> RequestError:
     """The error of naming arms of a search."""
-    return RequestError(f"--only: {asked} is a search, which makes its arms; name one in a sweep of its own")
+    return RequestError(
+        f"--only: {asked} is a search, which makes its arms; name one in a sweep of its own (one over recipes writes "
+        "its winner's line to search.md)"
+    )
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -82,6 +82,8 @@ def _notes(requests: Sequence[Request], plan: Plan, estimates: Mapping[str, Esti
     if any(request.sweep.search for request in requests):
         yield "A search proposes arms by the scores of those before: what it runs may differ from this."
     for request in requests:
+        if request.refused:
+            yield f"{request.variant}: {request.refused}"
         yield from (*request.same_trials(), *request.unlike_before())
         if plan.tasks:  # what a claim may be about takes a while to tell
             yield from request.doubtful_claims()

@@ -80,6 +80,8 @@ class Request:
     """Numbers of seeds at which a growing sweep is judged."""
     trackers: tuple[str, ...] = ()
     """Trackers beside MLflow that finished trials are logged to."""
+    refused: str = ""
+    """Of a search: how many of its proposals cannot be run, and why."""
 
     @property
     def data_name(self) -> str:
