@@ -127,7 +127,7 @@ def test_a_later_run_adds_seeds_and_drops_what_the_sweep_no_longer_asks(
     path = folder / "sweep.json"
     text = re.sub(r'"digest": "[0-9a-f]+"', '"digest": null', path.read_text(encoding="utf-8"))
     path.write_text(text.replace("{", '{"later": 1,', 1), encoding="utf-8")
-    with pytest.raises(RequestError, match=r"unknown key 'later'.*: update"):
+    with pytest.raises(RequestError, match=r"unknown key 'later'.*: use that one"):
         read_manifest(folder)
 
 
