@@ -44,7 +44,8 @@ def measure_rows(study: Study, minutes: float, evaluation: float) -> pd.DataFram
     losses = [Measure(source, about="loss") for source in study.held_out["source"].unique()]
     rows = []
     for measure in [AVERAGE, *study.measures, *losses]:
-        known = study.arm_means(measure)
+        distinct = study.trial_values(measure).index
+        known = {arm: mean for arm, mean in study.arm_means(measure).items() if arm in distinct}
         counts = np.array([len(study.seed_values(arm, measure)) for arm in known])
         errors = np.array([found.error for found in known.values()])
         if len(known) < 2 or errors.max() < LEAST_NOISE:

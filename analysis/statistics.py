@@ -170,15 +170,16 @@ def around_arms_and_seeds(scores: pd.DataFrame) -> tuple[float, float, pd.Series
     return variance, degrees, luck.sub(luck.mean()).reindex(scores.columns, fill_value=0.0)
 
 
-def arm_means(scores: pd.DataFrame) -> dict[str, Interval]:
+def arm_means(scores: pd.DataFrame, fitted: pd.DataFrame | None = None) -> dict[str, Interval]:
     """The mean of every arm by a least-squares fit of score = arm + seed + rest; `scores` (arms, seeds) may have gaps.
+    The fit is of `fitted`, if some of the arms are no repeats.
 
     An arm's mean is adjusted to the average of the seeds, so a missing seed does not bias it. The intervals, from one
     residual variance over all arms, are for comparing arms by eye at these seeds; claims are not judged by them. Of an
     arm alone, what seeds do to it is part of the rest. Empty without residual degrees of freedom, as with one seed, and
     if shared seeds do not connect all arms.
     """
-    variance, degrees, luck = around_arms_and_seeds(scores)
+    variance, degrees, luck = around_arms_and_seeds(scores if fitted is None else fitted)
     if luck is None or degrees < 1:
         return {}
     means = {}

@@ -253,18 +253,24 @@ class Study(Variant):
     def first_alike(self, measure: Measure) -> dict[str, str]:
         """Each of the `distinct` arms with the first one that has the same trained models and the same values at the
         seeds that both have, as arms have that differ in how other questions are asked: these are no repeats."""
-        values = self.all_values(measure).loc[self.distinct].T
         found: dict[str, str] = {}
+        cells: dict[str, dict[int, tuple[Any, float]]] = {}
         by_cell: dict[tuple[Any, ...], str] = {}
-        for arm in self.distinct:
-            own = values[arm].dropna()
-            cells = [(seed, model, own[seed]) for seed, model in self._models_of(arm).items() if seed in own.index]
+        values = self.all_values(measure).loc[self.distinct].to_numpy()
+        for arm, own in zip(self.distinct, values, strict=True):
+            models = self._models_of(arm)
+            there = zip(self.seeds, own.tolist(), strict=True)
+            known = {seed: (models[seed], value) for seed, value in there if seed in models and not np.isnan(value)}
             found[arm] = arm
-            for other in dict.fromkeys(by_cell[cell] for cell in cells if cell in by_cell):
-                if (values[other].dropna() - own).dropna().eq(0).all():
-                    found[arm] = found[other]
-            for cell in cells:
-                by_cell.setdefault(cell, arm)
+            for seed, cell in known.items():
+                first = by_cell.get((seed, cell), arm)
+                group = cells.get(first, {})
+                if first != arm and all(group.get(at, one) == one for at, one in known.items()):
+                    found[arm] = first
+                    break
+            cells[found[arm]] = cells.get(found[arm], {}) | known
+            for seed, cell in known.items():
+                by_cell.setdefault((seed, cell), found[arm])
         return found
 
     @kept
@@ -345,7 +351,8 @@ class Study(Variant):
     @kept
     def arm_means(self, measure: Measure) -> dict[str, Interval]:
         """The mean of each arm but controls, whose variance is another; empty if seeds leave no degree of freedom."""
-        return arm_means(self.trial_values(measure).drop(index=self.controls, errors="ignore"))
+        own = self.all_values(measure).loc[self.distinct].drop(index=self.controls, errors="ignore")
+        return arm_means(own, self.trial_values(measure).drop(index=self.controls, errors="ignore"))
 
     @kept
     def mean(self, arm: str, measure: Measure) -> Interval:
@@ -354,8 +361,7 @@ class Study(Variant):
         These are not adjusted for missing seeds, which could put a share of unparsed answers below nought."""
         if self.uncertainty != "seeds":
             return self.over_questions({(arm, measure): 1.0}, self.seeds)
-        scored = self.representative(arm)
-        mean = self.arm_means(measure).get(self.first_alike(measure).get(scored, scored), UNKNOWN)
+        mean = self.arm_means(measure).get(self.representative(arm), UNKNOWN)
         if mean and measure != UNPARSED:
             return mean
         values = self.seed_values(arm, measure) or [np.nan]

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import chain, islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -102,6 +103,10 @@ def rounds_of(request: Request, to_the_end: bool = False) -> list[Request]:
     return rounds
 
 
+MOST_TRIED = 200
+"""Combinations beside which a value is tried before it is refused."""
+
+
 class _Search(Rounds):
     """The state of a search, read from the ledger."""
 
@@ -146,16 +151,23 @@ class _Search(Rounds):
             raise RequestError(f"search.measure: {reason}")
 
     def _check(self, field: str, value: Any) -> None:
-        """Raises RequestError for a value that runs neither with the base nor beside one listed value of another."""
+        """Raises RequestError for a value that runs neither with the base nor beside listed values and ends of ranges
+        of the other fields, one of them or all."""
         where, errors = f"{self.request.file.name}: search.over.{field}", []
-        lists = [(other, space) for other, space in self.settings.over.items() if not isinstance(space, Range)]
-        for beside in ({}, *({other: one} for other, space in lists for one in space)):
+        others = {}
+        for other, space in self.settings.over.items():
+            if other != field:
+                others[other] = (space.low, space.high) if isinstance(space, Range) else tuple(space)
+        single = ({other: one} for other, values in others.items() for one in values)
+        together = (dict(zip(others, values, strict=True)) for values in product(*others.values()))
+        for beside in chain([{}], single, islice(together, MOST_TRIED)):
             try:
                 self._built(f"{field} {spelt(value)}", beside | {field: value}, where)
                 return
             except RequestError as error:
                 errors.append(error)
-        raise errors[0]
+        first = str(errors[0])
+        raise RequestError(first if first.startswith(where) else f"{where}: {first}")
 
     def arms(self) -> dict[str, Recipe]:
         return self.replay()[1]

@@ -191,7 +191,8 @@ def merge_manifest(
             gone = {names.get(row.arm, row.arm) for row in lost}
             if before and isinstance(manifest.sweep.search, RateSearch) and order.keys().isdisjoint(gone):
                 then, now = (len({r.decoder for r in s.arms.values()}) for s in (before.sweep, manifest.sweep))
-                why = f"as they are no longer asked for (sizes before: {then}, now: {now})"
+                sizes = f" (sizes before: {then}, now: {now})" if then != now else ""
+                why = f"as they are no longer asked for{sizes}"
             print(
                 f"{folder}: {counted(len(lost), 'trial')} of earlier runs left the tables ({arms}), {why}; their "
                 "results stay"

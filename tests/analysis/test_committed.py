@@ -27,7 +27,7 @@ def test_arms_of_one_trained_model_are_no_repeats() -> None:
     apart = values.loc["336"] - values.loc["five views"]  # one seed's luck of two arms
     error = apart.std(ddof=1) / np.sqrt(2 * len(apart))
     means = study.arm_means(CHAT)
-    assert means.keys() == {"336", "five views"} and means["336"].error == pytest.approx(error)
+    assert means["336"].error == pytest.approx(error) and means["mixed"] == means["five views"]
     assert study.mean("mixed", CHAT).half_width == pytest.approx(stats.t.ppf(0.975, 2) * error)
     rows = measure_rows(study, 1.0, 0.5).set_index("measure")["arms"]
     assert rows["chat 0-shot"] == 2 and rows["4-shot"] == 3, "with demonstrations they differ"
@@ -41,6 +41,20 @@ def test_arms_of_one_trained_model_are_no_repeats() -> None:
         scores=study.scores[(study.scores["arm"] != "mixed") | (study.scores["seed"] != 302)],
     )
     assert fewer.arm_means(CHAT)["336"] == means["336"], "nor are they with a trial less"
+    few = Measure.parse("4-shot")
+    theirs = study.all_values(few)
+    same = study.scores.merge(  # five views at one seed alone, there with the scores of mixed by chance
+        study.scores.query("arm == 'mixed' and seed == 302")[["benchmark", "shots", "question", "seed", "score"]],
+        on=["benchmark", "shots", "question", "seed"],
+        how="left",
+        suffixes=("", " of mixed"),
+    )
+    is_five = same["arm"] == "five views"
+    same["score"] = same["score of mixed"].where(is_five & (same["seed"] == 302), same["score"])
+    by_chance = replace(study, scores=same[~is_five | (same["seed"] == 302)])
+    assert by_chance.first_alike(few)["mixed"] == "five views"
+    apart = by_chance.mean("mixed", few).estimate - by_chance.mean("336", few).estimate
+    assert apart == pytest.approx((theirs.loc["mixed"] - theirs.loc["336"]).mean()), "a mean is of the arm's own values"
     half = {("336", CHAT): 1.0, ("five views", CHAT): -0.5, ("mixed", CHAT): -0.5}
     pair = {("336", CHAT): 1.0, ("five views", CHAT): -1.0}
     assert Difference(study, half).over_seeds.estimate == pytest.approx(Difference(study, pair).over_seeds.estimate)

@@ -170,7 +170,7 @@ def test_a_search_s_trial_is_not_reproduced_by_naming_its_arm(request_: Request)
 def test_a_run_whose_trial_left_the_sweep_is_marked_until_it_comes_back(request_: Request, told: Told) -> None:
     """And the description is the sweep's, unless a user has written another one."""
     log(request_)
-    sweep, base = request_.sweep, request_.trials[0]
+    base = request_.trials[0]
     edited = base.recipe.model_copy(update={"image_tokens": 64})
     now = request_.with_arms({"base": edited})
     now = replace(now, sweep=now.sweep.model_copy(update={"title": "Edited"}))
@@ -192,7 +192,7 @@ def test_a_run_whose_trial_left_the_sweep_is_marked_until_it_comes_back(request_
     runs = runs_of(request_)[1]
     assert runs["base / seed 0 at smoke"].info.run_id == former.info.run_id
     assert set(runs) == {"base / seed 0 at smoke", "base / seed 0 at smoke (superseded)"}
-    assert client.get_experiment(experiment).tags[NOTE] == sweep.heading
+    assert client.get_experiment(experiment).tags[NOTE] == "mine"
 
 
 def test_results_that_were_moved_keep_their_runs(

@@ -170,7 +170,8 @@ class MlflowLogger(TrialLogger):
         if found:
             if found.lifecycle_stage == "deleted":  # in MLflow's page
                 client.restore_experiment(found.experiment_id)
-            if found.tags.get(HEADING) != sweep.heading:
+            given, there = found.tags.get(HEADING), found.tags.get(NOTE)
+            if given != sweep.heading and there in (None, given):  # otherwise a user wrote it
                 for tag in (NOTE, HEADING):
                     client.set_experiment_tag(found.experiment_id, tag, sweep.heading)
             return str(found.experiment_id)
