@@ -103,6 +103,14 @@ def test_what_is_not_there_is_told_before_anything_heavy_is_loaded(tmp_path: Pat
     assert len(told) == len(asked) and all(said in line for said, line in zip(asked.values(), told, strict=True)), told
 
 
+def test_a_folder_of_results_that_is_missing_is_told_if_it_was_named(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, told in (((), ""), (("--results", "nowhere"), "nowhere: there is no such folder yet\n")):
+        assert main(["status", "data_mix", *SMOKE, *words]) == 0
+        assert capsys.readouterr().err == told
+
+
 def test_ctrl_c_again_and_again_is_silent() -> None:
     """While the command stops, while it cleans up, and while Python ends."""
     code = (

@@ -57,7 +57,7 @@ def status(options: argparse.Namespace) -> int:
     if options.sweep:
         options.scale = options.scale or "mini"
         request = request_of(options, options.sweep)
-        if not options.results.is_dir():  # perhaps misspelt, perhaps a run has only begun
+        if options.results != RESULTS and not options.results.is_dir():  # misspelt, or a run has only begun
             print(f"{options.results}: there is no such folder yet", file=sys.stderr)
         if options.seeds is None:
             request = request.at_seeds({row.seed for row in read_trials(request.folder)})

@@ -133,12 +133,12 @@ class _Resolver:
         return {"seed": self.seed, "data": self.data, "precision": scale.precision, "compile": scale.compile}
 
     def evaluation(self) -> EvaluationStage:
-        sft, scale = self.recipe.sft, self.scale
+        sft = self.recipe.sft
         return EvaluationStage(
             **self.shared,
             model=self.tuned(sft) if sft else self.multimodal(),
-            settings=scale.evaluate,
-            benchmarks=scale.benchmarks,
+            settings=self.scale.evaluate,
+            benchmarks=self.scale.benchmarks,
             sharp_demonstrations=sft.sharp_demonstrations if sft else None,
         )
 

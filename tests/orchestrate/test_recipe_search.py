@@ -14,7 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from mm1_lab.config import Trial
+from mm1_lab.config import RequestError, Trial
 from mm1_lab.orchestrate import lr_search, recipe_search
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.planning.plan_text import plan_values
@@ -131,6 +131,24 @@ def test_values_that_make_no_model_are_pruned_before_any_training(laboratory: La
     told = f"6 trials by tpe, {len(arms)} with scores of {len(set(map(str, arms)))} distinct arms; {done.refused}. The"
     assert told in (request.folder / "search.md").read_text(encoding="utf-8")
     assert f"mix: {done.refused}" in plan_values([done])["notes"]
+
+
+def test_a_value_that_runs_beside_others_of_the_search_alone_is_no_mistake(tmp_path: Path) -> None:
+    """The end of a range, or two others at once: five views, which sharp demonstrations need, have no 336 pixels."""
+    path = write(tmp_path)
+    steps = {"low": 200_000, "high": 400_000}
+    views = {"sft.sharp_demonstrations": [1, 2], "sft.views": [1, 5], "sft.resolution": [336, 672]}
+
+    def arms(over: dict[str, Any]) -> int:
+        values = {"title": "Mix", "recipe": "sft", "search": {"over": over, "measure": "4-shot", "trials": 6}}
+        path.write_text(yaml.safe_dump(values), encoding="utf-8")
+        return len(rounds_of(ask(tmp_path, tmp_path))[0].sweep.arms)
+
+    assert arms({"sft.after_steps": [100_000, 250_000], "steps": steps}) > 1 < arms(views)
+    with pytest.raises(
+        RequestError, match=r"^mix.yaml: search.over.sft.after_steps: .*is after pre-training's last step"
+    ):
+        arms({"sft.after_steps": [100_000, 900_000], "steps": steps})
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
