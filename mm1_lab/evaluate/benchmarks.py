@@ -84,9 +84,9 @@ def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmar
     questions = list(islice(_questions(documents), settings.questions))
     if not questions:
         return []
-    count = min(settings.blocks, len(questions))
-    shown = _demonstrations(data, source, count, max(settings.shots))
-    blocks, demonstrations = in_blocks(questions, shown, settings)
+    shots = max(settings.shots)
+    shown = _demonstrations(data, source, min(settings.blocks, len(questions)), shots)
+    blocks, demonstrations = in_blocks(questions, shown, settings.blocks, shots)
     longest = max(len(data.tokenizer.encode(question.shown)) for question in (*questions, *shown))
     benchmark = Benchmark(
         name=HELD_OUT,

@@ -85,13 +85,10 @@ def with_rotations(question: Question, prompt: Callable[[tuple[str, ...]], str])
     return replace(question, rotated=tuple(rotated))
 
 
-def in_blocks(questions: list[Question], shown: list[Question], settings: EvaluationSettings) -> tuple[Blocks, Blocks]:
-    """Splits questions into blocks of equal size, and assigns demonstrations to blocks, reusing them if they run out.
-
-    The number of blocks is that of the settings, or that of the questions if smaller.
-    """
-    count = min(settings.blocks, len(questions))
-    shots = max(settings.shots)
+def in_blocks(questions: list[Question], shown: list[Question], most: int, shots: int) -> tuple[Blocks, Blocks]:
+    """Splits questions into blocks of equal size, `most` at most, and gives each its `shots` demonstrations, reusing
+    them if they run out."""
+    count = min(most, len(questions))
     supply = cycle(shown)
     blocks, demonstrations = [], []
     for block in range(count):

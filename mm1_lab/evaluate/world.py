@@ -84,8 +84,8 @@ def draw_questions(benchmark: Benchmark, settings: EvaluationSettings, seed: int
             questions.append(replace(question, key=f"{split}-{number}{question.key}"))
         return questions
 
-    shown = drawn("train", max(benchmark.shots_at(settings)))
-    blocks, demonstrations = in_blocks(drawn("test", size), shown, settings)
+    shots = max(benchmark.shots_at(settings))
+    blocks, demonstrations = in_blocks(drawn("test", size), drawn("train", shots), settings.blocks, shots)
     return replace(benchmark, blocks=blocks, demonstrations=demonstrations)
 
 
