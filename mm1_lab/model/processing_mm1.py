@@ -85,8 +85,7 @@ class MM1Processor(ProcessorMixin):
             except Exception as error:  # the library has no kind for a word that a vocabulary of words lacks
                 if "[UNK]" not in str(error):
                     raise
-                word = next((word for word in text.split() if backend.token_to_id(word) is None), text)
-                lack = f"this model knows only the world's words, and {word!r} is none of them"
+                lack = f"this model knows only the world's words, which are not all of {text!r}"
                 raise ValueError(f"{lack}; try: the color of the circle") from None
             return ids
 
@@ -111,10 +110,10 @@ class MM1Processor(ProcessorMixin):
                 shown.load()  # before the file is closed
         else:
             shown = as_shown(image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image)))
-        seen = [np.asarray(square(shown, side, self.shape))]
-        if self.views == 5:
-            seen += quarters(np.asarray(square(shown, 2 * side, self.shape)))
-        return seen
+        whole = np.asarray(square(shown, side, self.shape))
+        if self.views == 1:
+            return [whole]
+        return [whole, *quarters(np.asarray(square(shown, 2 * side, self.shape)))]
 
 
 def _flat(images: Any) -> list[Any]:

@@ -43,7 +43,7 @@ def test_pictures_without_markers_stay_with_their_text() -> None:
     for images in ([picture], picture, [picture] * 4):
         with pytest.raises(ValueError, match="pictures for 2 texts; mark where each goes by <image>"):
             processor(images=images, text=["a", "a"])
-    with pytest.raises(ValueError, match="knows only the world's words, and 'zebra' is none of them; try: the color"):
+    with pytest.raises(ValueError, match="knows only the world's words, which are not all of 'a red zebra'; try"):
         processor(images=[picture], text="<image>a red zebra")
 
 
