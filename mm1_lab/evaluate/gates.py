@@ -4,6 +4,7 @@
 training data and `prompts_fit` counts tokens. The bounds are fixed here, before any result of an arm is known.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise, product
@@ -77,10 +78,9 @@ def _percentage(gate: str, key: str, what: str, cases: tuple[int, int], seed: in
 
     right, count = cases
     interval = binomtest(right, count).proportion_ci(method="wilson")
-    low = 100 * float(interval.low)
-    high = 100 * float(interval.high)
     bounds = BOUNDS[gate].get(key, ())
-    return Check.within(GATES[gate], what, 100 * right / count, *bounds, seed=seed, low=low, high=high)
+    ends = {"low": 100 * float(interval.low), "high": 100 * float(interval.high)}
+    return Check.within(GATES[gate], what, 100 * right / count, *bounds, seed=seed, **ends)
 
 
 def _gain(gate: str, key: str, what: str, lower: Check, higher: Check) -> Check:
@@ -179,11 +179,10 @@ def prompts_fit(stages: Sequence[EvaluationStage], data: Data) -> Iterator[Check
     most = stages[0].model.sequence_length
     writer = PromptWriter.of(stages[0], data.tokenizer)
     shots = max(settings.shots)
-    longest: dict[str, int] = {}
+    longest: Counter[str] = Counter()
     for stage in stages:
         for benchmark in benchmarks_for(data, settings, stage.seed):
-            length = longest_prompt(writer, benchmark, shots)
-            longest[benchmark.name] = max(length, longest.get(benchmark.name, 0))
+            longest[benchmark.name] = max(longest[benchmark.name], longest_prompt(writer, benchmark, shots))
     for name, length in longest.items():
         yield Check.within(GATES["prompts"], f"{name}, tokens at {shots} shots", length, most=most)
 
@@ -237,24 +236,15 @@ def text_benchmark(
     demonstrations, questions = [], []
     for number in range(max(1, stage.settings.questions // _BLOCK)):
         random = Random(f"{kind}/{wording}/{shots}/{number}")
-        for _ in range(_VOICES):
+        drawn: list[Question] = []
+        voices = 0
+        while len(drawn) < shots + _BLOCK:
+            if voices == _VOICES:
+                lack = f"{shots} shots of {kind!r} in {wording} do not fit a row of {length} tokens"
+                raise RequestError(f"{lack}; --set fewer evaluate.shots or a larger sequence_length")
             drawn = draw_block(random)
-            if len(drawn) == shots + _BLOCK:
-                break
-        else:
-            raise RequestError(
-                f"{shots} shots of {kind!r} in {wording} do not fit a row of {length} tokens; --set fewer "
-                "evaluate.shots or a larger sequence_length"
-            )
+            voices += 1
         demonstrations.append(tuple(drawn[:shots]))
         questions.append(tuple(drawn[shots:]))
-    return Benchmark(
-        name=f"{kind} in {wording}",
-        family="text",
-        mirrors="none",
-        metric="exact",
-        blocks=tuple(questions),
-        demonstrations=tuple(demonstrations),
-        stop=(_STOP,),
-        new_tokens=4,
-    )
+    name = f"{kind} in {wording}"
+    return Benchmark(name, "text", "none", "exact", tuple(questions), tuple(demonstrations), (_STOP,), 4)

@@ -89,13 +89,10 @@ def _decode(
     decoding: SharedPrefixDecoding, tokenizer: Tokenizer, stop: Sequence[str], new_tokens: int
 ) -> list[list[list[int]]]:
     """Ids of the answer to each question of each group, without the end token."""
-    answers: list[list[list[int]]] = []
-    active = []  # (group, question) whose answers have not ended
-    for group, count in enumerate(decoding.counts):
-        answers.append([[] for _ in range(count)])
-        active += [(group, question) for question in range(count)]
+    answers: list[list[list[int]]] = [[[] for _ in range(count)] for count in decoding.counts]
+    active = [(group, question) for group, count in enumerate(decoding.counts) for question in range(count)]
     # A stop word of n bytes is complete within the last n tokens, because a token is at least one byte.
-    tail = max((len(word.encode()) for word in stop), default=0)
+    tail = max((len(word.encode()) for word in stop), default=1)
     logits = decoding.logits
     for step in range(new_tokens):
         chosen = logits.argmax(dim=-1)
@@ -107,7 +104,7 @@ def _decode(
             if token == tokenizer.end:
                 continue
             ids.append(token)
-            ended = tokenizer.decode(ids[-tail:]) if stop else ""
+            ended = tokenizer.decode(ids[-tail:])
             if not any(word in ended for word in stop):
                 still_active.append((group, question))
         active = still_active

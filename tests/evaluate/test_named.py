@@ -422,7 +422,7 @@ def test_a_question_that_no_answer_can_get_right_is_refused(tmp_path: Path) -> N
 
     long = "beside the tall red house on the hill"
     message = rf"question q: its answer '{long}' \(37 tokens\) .* at most 'beside the tall red hous' is read; set"
-    with pytest.raises(RequestError, match=message + " `new_tokens: 37` or more"):
+    with pytest.raises(RequestError, match=message):
         check(*[long] * 10, metric="vqa")
     check(long, new_tokens=37)
     check(long, "there")
@@ -430,7 +430,7 @@ def test_a_question_that_no_answer_can_get_right_is_refused(tmp_path: Path) -> N
     check(long, metric="anls")
     with pytest.raises(RequestError, match="could not be given"):
         check(f"{long} by the sea of trees", metric="anls")
-    with pytest.raises(RequestError, match=r"'3.5' .* set another `stop` than '\.'"):
+    with pytest.raises(RequestError, match=r"'3.5' .* at most '3' is read; set other"):
         check("3.5", stop=["."])
     check("Yes.", stop=["."])
     with pytest.raises(RequestError, match="its answer 'the answer is 5'"):
