@@ -40,14 +40,11 @@ CHOSEN_VERSION = 5
 kept before are ignored, and models are evaluated again."""
 MARK = re.compile(r"<image( \d+)?>")
 """Of a picture's place in a text, in LLaVA's and in MMMU's files."""
-NUMBERED = re.compile(r"<image \d+>")
 
 
 def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Shape = "squeeze") -> BenchmarkConfig:
-    """Completes a configuration: absolute paths, format, metric and a digest of its files.
-
-    `shape` is how the data file has images made square. Raises RequestError for what is missing or unknown.
-    """
+    """Completes a configuration: absolute paths, format, metric and a digest of its files. `shape` is how the data file
+    has images made square. Raises RequestError for what is missing or unknown."""
     kind = config.format or (config.name if config.name in FORMATS else "jsonl")
     opened = _located(config.model_copy(update={"format": kind}), folder, where)
     metric = opened.metric or format_of(opened).metric
@@ -77,10 +74,8 @@ def _open_demonstrations(opened: BenchmarkConfig, folder: Path, where: str) -> B
 
 
 def _located(files: Files, folder: Path, where: str) -> Files:
-    """The files with absolute paths; in a user's own format, images are in the data file's folder by default.
-
-    Raises RequestError if a key that the format needs is missing.
-    """
+    """The files with absolute paths; in a user's own format, images are in the data file's folder by default. Raises
+    RequestError if a key that the format needs is missing."""
     for key in format_of(files).needs:
         if not getattr(files, key):
             raise RequestError(f"{where}: the format {files.format} needs the key {key!r}")
@@ -122,10 +117,8 @@ def files_digest(config: BenchmarkConfig) -> str:
 
 def choose(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None) -> Chosen:
     """The selection of questions and demonstrations, from the folder `cache` if it is there: files may have gigabytes.
-
-    Raises RequestError.
-    """
-    shots = _most_shots(config, settings)
+    Raises RequestError."""
+    shots = max(config.shots or settings.shots)
     if cache is None or config.format.endswith(".py"):  # a program may read files that no digest covers
         return _choose_from_files(config, settings, shots)
     selection = [settings.questions, settings.blocks, shots]
@@ -137,10 +130,6 @@ def choose(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | 
     with suppress(OSError):  # e.g. a full disk
         write_bytes(path, CHOSEN.dump_json(chosen))
     return chosen
-
-
-def _most_shots(config: BenchmarkConfig, settings: EvaluationSettings) -> int:
-    return max(config.shots or settings.shots)
 
 
 def _choose_from_files(config: BenchmarkConfig, settings: EvaluationSettings, shots: int) -> Chosen:
@@ -183,7 +172,8 @@ def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:
     where = main_file(files)
     items = read_items(files)
     if not items:
-        raise RequestError(f"{where}: holds no questions {files.split and f'of the split {files.split!r}'}")
+        of_split = f" of the split {files.split!r}" if files.split else ""
+        raise RequestError(f"{where}: holds no questions{of_split}")
     for key, count in Counter(item.key for item in items).items():
         if count > 1:
             raise RequestError(f"{where}: {count} questions have the id {key!r}; ids must be unique")
@@ -205,7 +195,8 @@ def _problem(name: str, item: Item) -> str:
     metric = METRICS[name]
     if not item.images and not item.question:
         return "has neither an image nor a question"
-    if item.images and (mark := MARK.search(item.question) or NUMBERED.search(" ".join(item.choices))):
+    mark = MARK.search(" ".join((item.question, *item.choices)))
+    if item.images and mark:
         return f"has {mark[0]!r} in its text, but its pictures stand before it, in their order; leave the mark out"
     if len(item.choices) > len(ascii_uppercase):
         return f"has {len(item.choices)} choices, more than there are letters"
@@ -233,10 +224,7 @@ def check_benchmarks(
     others: Iterable[str] = (),
 ) -> tuple[BenchmarkConfig, ...]:
     """The benchmarks with a digest of their images. Raises RequestError for the first problem that would make an
-    evaluation fail; of the images, `TRIED` are decoded.
-
-    `others` are the names of the data's own benchmarks.
-    """
+    evaluation fail; of the images, `TRIED` are decoded. `others` are the names of the data's own benchmarks."""
     names = Counter(others)
     for config in configs:
         if config.name in (*get_args(Family), "average"):
@@ -279,10 +267,8 @@ def _check(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | 
 def build_benchmark(
     config: BenchmarkConfig, settings: EvaluationSettings, tokenizer: Tokenizer, cache: Path | None = None
 ) -> Benchmark:
-    """Builds the benchmark; the selection of its questions is cached in `cache`.
-
-    Raises RequestError if its files have changed since the trial was planned.
-    """
+    """Builds the benchmark; the selection of its questions is cached in `cache`. Raises RequestError if its files have
+    changed since the trial was planned."""
     if files_digest(config) != config.digest:
         raise RequestError(
             f"the files of the benchmark {config.name!r} changed while the sweep was running; run it again"
@@ -290,7 +276,7 @@ def build_benchmark(
     items, examples, published = choose(config, settings, cache)
     questions = _questions(config, config, items)
     shown = _questions(config, config.demonstrations, examples) if config.demonstrations else []
-    blocks, demonstrations = in_blocks(questions, shown, settings.blocks, _most_shots(config, settings))
+    blocks, demonstrations = in_blocks(questions, shown, settings.blocks, max(config.shots or settings.shots))
     family: Family = "captioning"
     if not METRICS[config.metric].free:
         family = "vqa" if any(item.images for item in items) else "text"
@@ -320,7 +306,7 @@ def _new_tokens(config: BenchmarkConfig, questions: list[Question], shown: list[
         right = () if metric.free else question.references
         for text in (question.shown, *right, *question.choices):
             longest = max(longest, len(tokenizer.encode(text)))
-    return min(max(longest + 1, SHORTEST_LIMIT), metric.longest) if longest else metric.longest
+    return min(max(longest + 1, SHORTEST_LIMIT), metric.longest)
 
 
 def _questions(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]) -> list[Question]:
@@ -360,8 +346,6 @@ def _filled_prompt(template: str, question: str, choices: Sequence[str]) -> str:
 def _shown(config: BenchmarkConfig, item: Item) -> str:
     """What a demonstration answers: the most common answer, or a caption; if letters count, that of the choice; for the
     metric `answer`, a worked solution before it."""
-    if not item.answers:
-        return ""
     answer = Counter(item.answers).most_common(1)[0][0]
     if METRICS[config.metric].lettered:
         return ascii_uppercase[item.choices.index(answer)]
@@ -397,20 +381,18 @@ def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item])
 def _note(config: BenchmarkConfig, questions: Sequence[Question], published: int, is_shown: bool) -> str:
     """The remarks that tables must show with the scores."""
     asked = len(questions)
-    asked_of = f"{asked:,} of {published:,} questions of {Path(main_file(config)).name}"
+    note = f"{asked:,} of {published:,} questions of {Path(main_file(config)).name}"
     if config.split:
-        asked_of += f", split {config.split}"
-    parts = [asked_of]
+        note += f", split {config.split}"
     if config.demonstrations and is_shown:
-        parts.append(f"demonstrations from {Path(main_file(config.demonstrations)).name}")
+        note += f"; demonstrations from {Path(main_file(config.demonstrations)).name}"
     prompt = _prompt(config)
-    told = f"prompt {prompt!r}" if prompt else "no prompt"
+    note += f"; prompt {prompt!r}" if prompt else "; no prompt"
     if any(question.choices for question in questions) and "{question}" in prompt:
-        told += ", each question with its choices (A. …)"
-    parts.append(told)
-    parts.append("an answer ends at " + " or ".join(map(repr, config.stop)))
+        note += ", each question with its choices (A. …)"
+    note += "; an answer ends at " + " or ".join(map(repr, config.stop))
     if config.format == "okvqa":  # v1.1; OpenFlamingo stems predictions in the same way, with a part-of-speech tagger
-        parts.append("answers are word stems (`ride`, `cloth`), predictions are not stemmed, so some do not match")
+        note += "; answers are word stems (`ride`, `cloth`), predictions are not stemmed, so some do not match"
     if config.metric == "cider" and asked < published:
-        parts.append("CIDEr's word weights come from these questions only; not comparable with that of the whole split")
-    return "; ".join(parts)
+        note += "; CIDEr's word weights come from these questions only; not comparable with that of the whole split"
+    return note
