@@ -37,10 +37,8 @@ def benchmarks_for(
     tuned: bool = False,
     cache: Path | None = None,
 ) -> list[Benchmark]:
-    """The benchmarks of `data` (if `tuned`, including those for fine-tuned models), then the `named` ones.
-
-    Raises RequestError if there are none.
-    """
+    """The benchmarks of `data` (if `tuned`, including those for fine-tuned models), then the `named` ones. Raises
+    RequestError if there are none."""
     if data.identity.kind == "world":
         benchmarks = world_benchmarks(settings, seed)
         if tuned:
@@ -71,10 +69,8 @@ def kinds_in_world() -> list[str]:
 
 
 def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmark]:
-    """A captioning benchmark on held-out captioned images, as a list; empty if there are none.
-
-    Demonstrations are training images. Raises RequestError if there are too few of them for one block.
-    """
+    """A captioning benchmark on held-out captioned images, as a list; empty if there are none. Demonstrations are
+    training images. Raises RequestError if there are too few of them for one block."""
     captioned = (name for name in CAPTIONED if name in data.identity.sources and data.held_out(name, 1))
     source = next(captioned, None)
     if source is None:

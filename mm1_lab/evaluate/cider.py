@@ -35,10 +35,8 @@ class _Caption:
 
 
 def cider(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """Returns the score of each prediction against its references, in points; the corpus score is their mean.
-
-    The questions form the corpus; with a single one, every n-gram has a weight of 0.
-    """
+    """Returns the score of each prediction against its references, in points; the corpus score is their mean. The
+    questions form the corpus; with a single one, every n-gram has a weight of 0."""
     words = [[caption_words(text) for text in texts] for texts in references]
     questions: Counter[NGram] = Counter()  # in the references of how many questions an n-gram occurs
     for texts in words:

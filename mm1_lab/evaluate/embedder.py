@@ -15,10 +15,8 @@ from mm1_lab.model import MM1
 
 
 class PromptEmbedder:
-    """Embeds segments of prompts and caches the features of their pictures.
-
-    For a blind model, every picture is a uniform mean colour and none is drawn.
-    """
+    """Embeds segments of prompts and caches the features of their pictures. For a blind model, every picture is a
+    uniform mean colour and none is drawn."""
 
     def __init__(self, model: MM1, blind: bool, batch: int) -> None:
         """Encodes `batch` pictures at once."""
@@ -45,9 +43,7 @@ class PromptEmbedder:
 
     def see(self, pictures: Iterable[Seen]) -> None:
         """Encodes the `pictures` that are not in the cache yet, which is emptied first if it cannot hold them too.
-
-        Raises RequestError if one cannot be decoded.
-        """
+        Raises RequestError if one cannot be decoded."""
         if self._blind:
             return
         pictures = list(pictures)
@@ -80,10 +76,8 @@ class PromptEmbedder:
 
     @torch.inference_mode()
     def _encode(self, pictures: list[list[Pixels]]) -> torch.Tensor:
-        """The views of each picture → image tokens as the decoder reads them: (n, views · image_tokens, width).
-
-        Under autocast they are in half precision, unless that would round a connector's output.
-        """
+        """The views of each picture → image tokens as the decoder reads them: (n, views · image_tokens, width). Under
+        autocast they are in half precision, unless that would round a connector's output."""
         device = self.decoder.device
         pixels = image_tensor([view for picture in pictures for view in picture]).to(device)
         places = torch.full((len(pixels), self._image_tokens), self._model.image_id, device=device)

@@ -53,10 +53,7 @@ def check_answers(benchmark: Benchmark, tokenizer: Tokenizer) -> None:
 
 def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache: Path | None) -> None:
     """Raises RequestError if a prompt of a named benchmark exceeds the context length of a model, or if no answer to a
-    question could be right.
-
-    Each benchmark is measured once for each context length and form of prompts.
-    """
+    question could be right. Each benchmark is measured once for each context length and form of prompts."""
     measured = set()
     for stage in stages:
         most = context_length(stage.model)

@@ -28,9 +28,7 @@ def generate(
     batch: int,
 ) -> list[list[list[int]]]:
     """The token ids of an answer to each question of each group, decoded greedily, at most `batch` questions at once.
-
-    An answer ends before the end token, with the token that completes a stop word, or after `new_tokens` tokens.
-    """
+    An answer ends before the end token, with the token that completes a stop word, or after `new_tokens` tokens."""
     pictures = _pictures(groups)
     if embedder.holds(pictures):  # all at once fill the encoder's batches
         embedder.see(pictures)
@@ -48,10 +46,8 @@ def generate(
 
 
 def cut_answer(text: str, stop: tuple[str, ...], lines: bool = False) -> str:
-    """Truncates `text` at the first stop word, strips it, and replaces unprintable characters by spaces.
-
-    `lines`: keeps line breaks and tabs, as the answer may have several lines.
-    """
+    """Truncates `text` at the first stop word, strips it, and replaces unprintable characters by spaces. `lines`: keeps
+    line breaks and tabs, as the answer may have several lines."""
     if stop:
         ends = "|".join(map(re.escape, stop))
         text = re.split(ends, text, maxsplit=1)[0]

@@ -35,10 +35,8 @@ _END = re.compile(r"(?:^| )[.?](?: |$)")
 def find_leaks(
     settings: EvaluationSettings, seeds: Iterable[int], samples: int, longest: int
 ) -> tuple[int, Counter[tuple[str, str]]]:
-    """Searches about `samples` documents and pairs of the world, split evenly among all streams and seeds.
-
-    Returns their number, and how many fail a check, by (check, stream). `longest`: positions of the decoder's rows.
-    """
+    """Searches about `samples` documents and pairs of the world, split evenly among all streams and seeds. Returns
+    their number, and how many fail a check, by (check, stream). `longest`: positions of the decoder's rows."""
     seeds = list(seeds)
     scenes, references = secrets_of(settings, seeds)
     rows = max(1, round(samples / len(STREAMS) / len(seeds) / ROW))

@@ -28,10 +28,7 @@ CONSTANT_ANSWERS = 20
 
 def choice_accuracy(said: str, question: Question, benchmark: Benchmark) -> float:
     """100 points if the answer is the letter of a right choice (`B`, `(b)`, `B. red`, `The answer is B.`) or its words,
-    else 0.
-
-    Of several lines the first counts: the answer for the order of the choices in the file.
-    """
+    else 0. Of several lines the first counts: the answer for the order of the choices in the file."""
     chosen = _chosen(said.split("\n")[0].strip(), question.choices, benchmark.official)
     return 100.0 if chosen in question.references else 0.0
 
@@ -67,10 +64,8 @@ def _of_letter(said: str, choices: Sequence[str]) -> tuple[str | None, str]:
 
 
 def circular_accuracy(said: str, question: Question, benchmark: Benchmark) -> float:
-    """100 points if each order of the choices is answered rightly, else 0 (Liu et al., ECCV 2024).
-
-    `said` has one line per order; a single line is taken as the answer for all orders.
-    """
+    """100 points if each order of the choices is answered rightly, else 0 (Liu et al., ECCV 2024). `said` has one line
+    per order; a single line is taken as the answer for all orders."""
     lines = said.split("\n")
     for line, order in zip(cycle(lines), (question, *question.rotated), strict=False):
         if not choice_accuracy(line, order, benchmark):
@@ -179,10 +174,8 @@ def f1_points(said: Sequence[bool], true: Sequence[bool]) -> list[float]:
 
 
 def score(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
-    """Points of each prediction: 0 to 100, captions 0 to 1000; their mean is the benchmark's score.
-
-    Predictions are in the order of the questions, block after block. Raises ValueError if their numbers differ.
-    """
+    """Points of each prediction: 0 to 100, captions 0 to 1000; their mean is the benchmark's score. Predictions are in
+    the order of the questions, block after block. Raises ValueError if their numbers differ."""
     questions = benchmark.questions
     if points := METRICS[benchmark.metric].points:
         return [points(said, question, benchmark) for said, question in zip(predictions, questions, strict=True)]
@@ -219,10 +212,8 @@ def parsed(benchmark: Benchmark, predictions: Sequence[str]) -> list[bool]:
 
 
 def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:
-    """For each kind of question, the score of the best constant answer on these questions.
-
-    This bounds what a model can reach without seeing, merely by knowing which answers are common. Empty for captions.
-    """
+    """For each kind of question, the score of the best constant answer on these questions. This bounds what a model can
+    reach without seeing, merely by knowing which answers are common. Empty for captions."""
     if METRICS[benchmark.metric].free and benchmark.family != "chat":
         return {}
     kinds: dict[str, list[Question]] = defaultdict(list)

@@ -16,11 +16,8 @@ SHORTEST_LIMIT = 10
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A prompt with its references.
-
-    The model reads `pictures`, then `prompt`; its output up to a stop word is scored against `references`.
-    In a demonstration, the prompt is followed by `shown`.
-    """
+    """A prompt with its references. The model reads `pictures`, then `prompt`; its output up to a stop word is scored
+    against `references`. In a demonstration, the prompt is followed by `shown`."""
 
     key: str
     """Unique within the benchmark."""

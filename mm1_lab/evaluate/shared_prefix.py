@@ -26,10 +26,8 @@ MASK = 2**26
 
 
 class AutocastCache(DynamicCache):
-    """Keeps keys and values in the precision to which autocast, where it is on, rounds them in every attention.
-
-    Keys are in fp32 after RoPE, and values would follow them: twice the memory, and a cast of all of it at every step.
-    """
+    """Keeps keys and values in the precision to which autocast, where it is on, rounds them in every attention. Keys
+    are in fp32 after RoPE, and values would follow them: twice the memory, and a cast of all of it at every step."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *rest: Any, **more: Any

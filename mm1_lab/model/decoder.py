@@ -37,10 +37,8 @@ LOOK_BACK_FREQUENCY = 0.2
 
 
 def decoder_config(size: Size, vocabulary: int, sequence: int) -> PreTrainedConfig:
-    """Configuration of a causal language model with `vocabulary` entries, for rows of `sequence` positions.
-
-    In a mixture of experts each expert is a feed-forward as wide as a dense one, and there is no shared expert.
-    """
+    """Configuration of a causal language model with `vocabulary` entries, for rows of `sequence` positions. In a
+    mixture of experts each expert is a feed-forward as wide as a dense one, and there is no shared expert."""
     values = {
         "vocab_size": vocabulary,
         "hidden_size": size.width,
@@ -68,10 +66,8 @@ def decoder_config(size: Size, vocabulary: int, sequence: int) -> PreTrainedConf
 
 
 def make_decoder(config: PreTrainedConfig) -> PreTrainedModel:
-    """The library's model for `config` with the library's initialisation; routers compute in single precision.
-
-    Sets the dropout of attention to 0, the only one that the families have: attention by document leaves it out.
-    """
+    """The library's model for `config` with the library's initialisation; routers compute in single precision. Sets the
+    dropout of attention to 0, the only one that the families have: attention by document leaves it out."""
     config.attention_dropout = 0.0
     with quiet_library():
         decoder: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -157,11 +153,8 @@ def upcycle(decoder: PreTrainedModel, dense: Path) -> None:
 
 
 def load_decoder(decoder: PreTrainedModel, source: PretrainedDecoder) -> None:
-    """Loads the weights of a pre-trained model; in a team all processes call this.
-
-    Additional rows of the embedding are initialised with the mean of the pre-trained rows. Raises RequestError for a
-    folder without weights.
-    """
+    """Loads the weights of a pre-trained model; in a team all processes call this. Additional rows of the embedding are
+    initialised with the mean of the pre-trained rows. Raises RequestError for a folder without weights."""
     # the first process may add rows to the embedding, so it reads the whole of it
     weights = leave_to_team(decoder, Path(source.folder), whole=("model.embed_tokens.weight",))
     if not team.is_first():

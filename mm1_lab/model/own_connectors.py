@@ -18,10 +18,8 @@ def explaining(kind: str) -> AbstractContextManager[None]:
 
 
 def find(kind: str) -> Build | None:
-    """The connector `NAME@DIGEST` of an allowed file; None for others.
-
-    Raises RequestError for a file that fails, ValueError for a name that is neither built in nor in a file.
-    """
+    """The connector `NAME@DIGEST` of an allowed file; None for others. Raises RequestError for a file that fails,
+    ValueError for a name that is neither built in nor in a file."""
     name, _, digest = kind.partition("@")
     if not digest and ALLOWED and name not in CONNECTORS:
         known = [*CONNECTORS, *(name for own in ALLOWED.values() for name in own.names)]
