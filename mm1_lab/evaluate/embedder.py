@@ -19,14 +19,14 @@ class PromptEmbedder:
     uniform mean colour and none is drawn."""
 
     def __init__(self, model: MM1, blind: bool, batch: int) -> None:
-        """Encodes `batch` pictures at once."""
+        """`batch`: how many pictures are encoded, and questions decoded, at once."""
         self._model = model
         self.decoder = model.decoder
         """Reads what `embed` returns."""
         self._image_tokens: int = model.config.connector["image_tokens"]
         self._side: int = model.config.encoder_config.image_size
         self._blind = blind
-        self._batch = batch
+        self.batch = batch
         self._features: dict[tuple[int, int], torch.Tensor] = {}
         """(views · image_tokens, width), by the id of the picture and the number of its views."""
         self._kept: list[Seen] = []
@@ -54,8 +54,8 @@ class PromptEmbedder:
         for views in sorted({views for _, views in waiting}):  # the same in a batch
             keys = [key for key in waiting if key[1] == views and key not in self._features]
             self._kept += [(waiting[key], views) for key in keys]
-            for start in range(0, len(keys), self._batch):
-                chunk = keys[start : start + self._batch]
+            for start in range(0, len(keys), self.batch):
+                chunk = keys[start : start + self.batch]
                 try:
                     pixels = [views_of(waiting[key], self._side, views) for key in chunk]
                 except BrokenPicture as error:

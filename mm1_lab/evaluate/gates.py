@@ -65,8 +65,6 @@ WORDINGS: dict[str, Callable[[Random], Voice]] = {
 
 _BLOCK = 8
 """Questions per block; few, so that there are many different demonstrations."""
-_BLOCKS_TRIED = 8
-"""Blocks drawn to find out whether shots fit, before anything is trained."""
 _SCENES, _VOICES = 300, 20
 """Maximum scenes tried per shot, and voices tried per block."""
 _STOP = "."
@@ -187,11 +185,10 @@ def prompts_fit(stages: Sequence[EvaluationStage], data: Data) -> Iterator[Check
 
 def check_words_fit(stage: EvaluationStage, tokenizer: Tokenizer) -> None:
     """Raises RequestError if scenes in words do not fit a row at the most shots, before anything is trained."""
-    questions = min(stage.settings.questions, _BLOCKS_TRIED * _BLOCK)
-    few = stage.settings.model_copy(update={"questions": questions})
-    shorter = stage.model_copy(update={"settings": few})
+    one_block = stage.settings.model_copy(update={"questions": _BLOCK})
+    shorter = stage.model_copy(update={"settings": one_block})
     for kind, wording in product(KINDS, WORDINGS):
-        text_benchmark(kind, wording, max(few.shots), shorter, tokenizer)
+        text_benchmark(kind, wording, max(one_block.shots), shorter, tokenizer)
 
 
 def text_benchmark(

@@ -20,20 +20,15 @@ class PromptGroup:
 
 @torch.inference_mode()
 def generate(
-    embedder: PromptEmbedder,
-    groups: Sequence[PromptGroup],
-    tokenizer: Tokenizer,
-    stop: Sequence[str],
-    new_tokens: int,
-    batch: int,
+    embedder: PromptEmbedder, groups: Sequence[PromptGroup], tokenizer: Tokenizer, stop: Sequence[str], new_tokens: int
 ) -> list[list[list[int]]]:
-    """The token ids of an answer to each question of each group, decoded greedily, at most `batch` questions at once.
-    An answer ends before the end token, with the token that completes a stop word, or after `new_tokens` tokens."""
+    """The token ids of an answer to each question of each group, decoded greedily. An answer ends before the end token,
+    with the token that completes a stop word, or after `new_tokens` tokens."""
     pictures = _pictures(groups)
     if embedder.holds(pictures):  # all at once fill the encoder's batches
         embedder.see(pictures)
     ids: list[list[list[int]]] = [[] for _ in groups]
-    for chunk in _batches(groups, batch):
+    for chunk in _batches(groups, embedder.batch):
         parts = [part for _, part in chunk]
         embedder.see(_pictures(parts))
         prefixes = [embedder.embed(part.prefix) for part in parts]

@@ -86,9 +86,8 @@ class Answering:
     """Answers benchmarks with a model; a picture that recurs at other numbers of shots is encoded once if all fit."""
 
     def __init__(self, stage: EvaluationStage, model: MM1, data: Data) -> None:
-        self.batch = stage.settings.batch_size
         self.writer = PromptWriter.of(stage, data.tokenizer)
-        self.embedder = PromptEmbedder(model, stage.model.architecture.blind, self.batch)
+        self.embedder = PromptEmbedder(model, stage.model.architecture.blind, stage.settings.batch_size)
 
     def predict(self, benchmark: Benchmark, shots: int) -> list[str]:
         """An answer to each question, block after block: one line per order of the choices, if it has rotations."""
@@ -98,7 +97,7 @@ class Answering:
             orders = [order for question in benchmark.blocks[block] for order in (question, *question.rotated)]
             groups.append(PromptGroup(prefix, tuple(map(self.writer.question, orders))))
         tokenizer = self.writer.tokenizer
-        written = generate(self.embedder, groups, tokenizer, benchmark.stop, benchmark.new_tokens, self.batch)
+        written = generate(self.embedder, groups, tokenizer, benchmark.stop, benchmark.new_tokens)
         by_process = team.collect(written)
         answers = []
         for block, questions in enumerate(benchmark.blocks):
