@@ -233,9 +233,7 @@ def _routing(
     routing = team.total(counts.double())
     balance = [balance_loss(*one) for one in zip(probabilities, routing[:, :-2].float(), strict=True)]
     z = layers.logsumexp(dim=2).square().mean(dim=1)
-    share = 1.0
-    if team.size() > 1:
-        share = len(real) * team.size() / max(1, sum(team.numbers(len(real))))
+    share = len(real) * team.size() / max(1, sum(team.numbers(len(real))))
     losses = {
         "balance": share * (BALANCE_WEIGHT * torch.stack(balance)).sum(),
         "router_z": share * (ROUTER_Z_WEIGHT * z).sum(),
