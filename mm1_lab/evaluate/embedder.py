@@ -39,7 +39,7 @@ class PromptEmbedder:
         """Whether the features of all these pictures may be kept at once."""
         different = {(id(picture), views) for picture, views in pictures}
         tokens = self._image_tokens * sum(views for _, views in different)
-        return self._blind or tokens * self.decoder.config.hidden_size <= KEPT_FEATURES
+        return tokens * self.decoder.config.hidden_size <= KEPT_FEATURES
 
     def see(self, pictures: Iterable[Seen]) -> None:
         """Encodes the `pictures` that are not in the cache yet, which is emptied first if it cannot hold them too.

@@ -28,8 +28,8 @@ CONSTANT_ANSWERS = 20
 
 def choice_accuracy(said: str, question: Question, benchmark: Benchmark) -> float:
     """100 points if the answer is the letter of a right choice (`B`, `(b)`, `B. red`, `The answer is B.`) or its words,
-    else 0. Of several lines the first counts: the answer for the order of the choices in the file."""
-    chosen = _chosen(said.split("\n")[0].strip(), question.choices, benchmark.official)
+    else 0."""
+    chosen = _chosen(said.strip(), question.choices, benchmark.official)
     return 100.0 if chosen in question.references else 0.0
 
 

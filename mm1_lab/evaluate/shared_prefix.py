@@ -80,8 +80,7 @@ class SharedPrefixDecoding:
         lengths = torch.tensor([len(prefix) for prefix in prefixes], device=self._device)
         positions = torch.arange(longest, device=self._device).expand(groups, -1)
         in_prefix = positions < lengths[:, None]
-        if longest:
-            self._read(inputs, positions, in_prefix[:, None])
+        self._read(inputs, positions, in_prefix[:, None])
         return in_prefix
 
     def _read_questions(

@@ -57,15 +57,6 @@ def test_a_depthwise_convolution_of_more_pictures_is_that_of_those_asked_for() -
     torch.testing.assert_close(results[0], results[1])
 
 
-def test_pixel_shuffle_lays_neighbours_side_by_side() -> None:
-    """With a projection that sums everything, a token is the sum over its 2 × 2 patches."""
-    connector = build("pixel-shuffle", 4, 16)
-    nn.init.ones_(connector.project.weight)
-    nn.init.zeros_(connector.project.bias)
-    features = torch.randn(1, 16, 32)
-    torch.testing.assert_close(connector(features)[0, 1, 0], features[0, [2, 3, 6, 7]].sum(), rtol=1e-4, atol=1e-4)
-
-
 def test_an_unknown_connector_is_told_with_one_that_is_known() -> None:
     with pytest.raises(ValueError, match=r"there is no connector 'c-abstracter'.*c-abstractor"):
         build("c-abstracter", 4, 16)
