@@ -241,5 +241,13 @@ def text_benchmark(
             voices += 1
         demonstrations.append(tuple(drawn[:shots]))
         questions.append(tuple(drawn[shots:]))
-    name = f"{kind} in {wording}"
-    return Benchmark(name, "text", "none", "exact", tuple(questions), tuple(demonstrations), (_STOP,), 4)
+    return Benchmark(
+        name=f"{kind} in {wording}",
+        family="text",
+        mirrors="none",
+        metric="exact",
+        blocks=tuple(questions),
+        demonstrations=tuple(demonstrations),
+        stop=(_STOP,),
+        new_tokens=4,
+    )

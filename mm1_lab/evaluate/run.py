@@ -93,18 +93,22 @@ class Answering:
         """An answer to each question, block after block: one line per order of the choices, if it has rotations."""
         groups = []
         for block in range(team.rank(), len(benchmark.blocks), team.size()):
-            prefix = self.writer.prefix(benchmark, block, shots)
-            orders = [order for question in benchmark.blocks[block] for order in (question, *question.rotated)]
-            groups.append(PromptGroup(prefix, tuple(map(self.writer.question, orders))))
+            prompts = []
+            for question in benchmark.blocks[block]:
+                for order in (question, *question.rotated):
+                    prompts.append(self.writer.question(order))
+            groups.append(PromptGroup(self.writer.prefix(benchmark, block, shots), tuple(prompts)))
         tokenizer = self.writer.tokenizer
         written = generate(self.embedder, groups, tokenizer, benchmark.stop, benchmark.new_tokens)
         by_process = team.collect(written)
         answers = []
         for block, questions in enumerate(benchmark.blocks):
-            lines = iter(by_process[block % team.size()][block // team.size()])
+            of_block = iter(by_process[block % team.size()][block // team.size()])
             for question in questions:
-                of_question = islice(lines, 1 + len(question.rotated))
-                answers.append("\n".join(cut_answer(tokenizer.decode(ids), benchmark.stop) for ids in of_question))
+                lines = []
+                for ids in islice(of_block, 1 + len(question.rotated)):
+                    lines.append(cut_answer(tokenizer.decode(ids), benchmark.stop))
+                answers.append("\n".join(lines))
         return answers
 
 
