@@ -54,6 +54,7 @@ def save_encoder(family: str, folder: Path) -> Path:
                 parameter.add_(0.3 * torch.randn_like(parameter))
     model.save_pretrained(folder)
     preprocessor = {"image_mean": MEAN, "image_std": STD, "size": {"height": SIDE, "width": SIDE}}
+    preprocessor |= {"do_normalize": True, "do_rescale": True, "rescale_factor": 0.00392156862745098}
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     return folder
 

@@ -10,7 +10,6 @@ report it × 100: human captions score about 100, a copy of the only reference 1
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from mm1_lab.evaluate.caption_words import caption_words
 
@@ -21,24 +20,13 @@ POINTS = 1000.0
 """The customary factors 10 and 100."""
 
 NGram = tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Caption:
-    """A caption as a TF-IDF vector per n-gram order."""
-
-    words: int
-    weights: dict[NGram, float]
-    """Count × inverse document frequency of each n-gram."""
-    norms: dict[int, float]
-    """Euclidean norm for each order."""
+Vector = dict[NGram, float]
+"""Count × inverse document frequency of each n-gram of a caption."""
 
 
 def cider(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """Returns the score of each prediction against its references, in points; the corpus score is their mean.
-
-    The questions form the corpus; with a single one, every n-gram has a weight of 0.
-    """
+    """Returns the score of each prediction against its references, in points; the corpus score is their mean. The
+    questions form the corpus; with a single one, every n-gram has a weight of 0."""
     words = [[caption_words(text) for text in texts] for texts in references]
     questions: Counter[NGram] = Counter()  # in the references of how many questions an n-gram occurs
     for texts in words:
@@ -46,14 +34,18 @@ def cider(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> li
         for text in texts:
             ngrams.update(_ngrams(text))
         questions.update(ngrams)
-    rarest = math.log(max(1, len(references)))
-    rarity = {}
-    for ngram, count in questions.items():
-        rarity[ngram] = math.log(len(references) / count)
+
+    def vector(text: list[str]) -> Vector:
+        weights = {}
+        for ngram, count in _ngrams(text).items():
+            weights[ngram] = count * math.log(len(references) / max(1, questions[ngram]))
+        return weights
+
     scores = []
     for prediction, texts in zip(predictions, words, strict=True):
-        candidate = _weigh(caption_words(prediction), rarity, rarest)
-        agreements = [_agreement(candidate, _weigh(text, rarity, rarest)) for text in texts]
+        said = caption_words(prediction)
+        candidate = vector(said)
+        agreements = [_agreement(candidate, vector(text), len(said) - len(text)) for text in texts]
         scores.append(POINTS * sum(agreements) / len(agreements))
     return scores
 
@@ -66,29 +58,25 @@ def _ngrams(words: list[str]) -> Counter[NGram]:
     return ngrams
 
 
-def _weigh(words: list[str], rarity: dict[NGram, float], rarest: float) -> _Caption:
-    """The caption's weighted vector; `rarest` is the weight of an n-gram that occurs in no reference."""
-    weights = {}
-    squares = dict.fromkeys(ORDERS, 0.0)
-    for ngram, count in _ngrams(words).items():
-        weight = count * rarity.get(ngram, rarest)
-        weights[ngram] = weight
-        squares[len(ngram)] += weight**2
-    norms = {n: math.sqrt(square) for n, square in squares.items()}
-    return _Caption(len(words), weights, norms)
-
-
-def _agreement(candidate: _Caption, reference: _Caption) -> float:
+def _agreement(candidate: Vector, reference: Vector, longer: int) -> float:
     """Cosine similarity with clipped counts, averaged over the orders, times the length penalty; 0 to 1."""
     products = dict.fromkeys(ORDERS, 0.0)
-    for ngram, weight in candidate.weights.items():
-        expected = reference.weights.get(ngram, 0.0)
+    for ngram, weight in candidate.items():
+        expected = reference.get(ngram, 0.0)
         products[len(ngram)] += min(weight, expected) * expected
+    of_candidate, of_reference = _norms(candidate), _norms(reference)
     total = 0.0
     for n in ORDERS:
-        norms = candidate.norms[n] * reference.norms[n]
+        norms = of_candidate[n] * of_reference[n]
         if norms:
             total += products[n] / norms
-    longer = candidate.words - reference.words
     penalty = math.exp(-(longer**2) / (2 * SIGMA**2))
     return penalty * total / len(ORDERS)
+
+
+def _norms(vector: Vector) -> dict[int, float]:
+    """The Euclidean norm for each order."""
+    squares = dict.fromkeys(ORDERS, 0.0)
+    for ngram, weight in vector.items():
+        squares[len(ngram)] += weight**2
+    return {n: math.sqrt(square) for n, square in squares.items()}

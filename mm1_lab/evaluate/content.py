@@ -17,10 +17,8 @@ BETWEEN = frozenset((*SIZES, *PLACES, *_FILLERS.split()))
 
 
 def propositions(caption: str) -> set[Proposition]:
-    """(noun,) for each thing mentioned, and (colour, noun) if its colour is given before or after it.
-
-    In first words, whichever of its two words the caption uses for a thing or colour.
-    """
+    """(noun,) for each thing mentioned, and (colour, noun) if its colour is given before or after it. In first words,
+    whichever of its two words the caption uses for a thing or colour."""
     words = [in_first_words(word) for word in caption.split()]
     found: set[Proposition] = set()
     for at, word in enumerate(words):

@@ -19,8 +19,7 @@ def anls(prediction: str, answers: Sequence[str]) -> float:
 
 
 def _likeness(one: str, other: str) -> float:
-    longer = max(len(one), len(other))
-    likeness = 1.0 - edits(one, other) / longer if longer else 1.0
+    likeness = 1.0 - edits(one, other) / max(len(one), len(other))
     return likeness if likeness >= LIKE else 0.0
 
 

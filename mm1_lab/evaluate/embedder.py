@@ -15,20 +15,18 @@ from mm1_lab.model import MM1
 
 
 class PromptEmbedder:
-    """Embeds segments of prompts and caches the features of their pictures.
-
-    For a blind model, every picture is a uniform mean colour and none is drawn.
-    """
+    """Embeds segments of prompts and caches the features of their pictures. For a blind model, every picture is a
+    uniform mean colour and none is drawn."""
 
     def __init__(self, model: MM1, blind: bool, batch: int) -> None:
-        """Encodes `batch` pictures at once."""
+        """`batch`: how many pictures are encoded, and questions decoded, at once."""
         self._model = model
         self.decoder = model.decoder
         """Reads what `embed` returns."""
         self._image_tokens: int = model.config.connector["image_tokens"]
         self._side: int = model.config.encoder_config.image_size
         self._blind = blind
-        self._batch = batch
+        self.batch = batch
         self._features: dict[tuple[int, int], torch.Tensor] = {}
         """(views · image_tokens, width), by the id of the picture and the number of its views."""
         self._kept: list[Seen] = []
@@ -41,13 +39,11 @@ class PromptEmbedder:
         """Whether the features of all these pictures may be kept at once."""
         different = {(id(picture), views) for picture, views in pictures}
         tokens = self._image_tokens * sum(views for _, views in different)
-        return self._blind or tokens * self.decoder.config.hidden_size <= KEPT_FEATURES
+        return tokens * self.decoder.config.hidden_size <= KEPT_FEATURES
 
     def see(self, pictures: Iterable[Seen]) -> None:
         """Encodes the `pictures` that are not in the cache yet, which is emptied first if it cannot hold them too.
-
-        Raises RequestError if one cannot be decoded.
-        """
+        Raises RequestError if one cannot be decoded."""
         if self._blind:
             return
         pictures = list(pictures)
@@ -58,8 +54,8 @@ class PromptEmbedder:
         for views in sorted({views for _, views in waiting}):  # the same in a batch
             keys = [key for key in waiting if key[1] == views and key not in self._features]
             self._kept += [(waiting[key], views) for key in keys]
-            for start in range(0, len(keys), self._batch):
-                chunk = keys[start : start + self._batch]
+            for start in range(0, len(keys), self.batch):
+                chunk = keys[start : start + self.batch]
                 try:
                     pixels = [views_of(waiting[key], self._side, views) for key in chunk]
                 except BrokenPicture as error:
@@ -80,10 +76,8 @@ class PromptEmbedder:
 
     @torch.inference_mode()
     def _encode(self, pictures: list[list[Pixels]]) -> torch.Tensor:
-        """The views of each picture → image tokens as the decoder reads them: (n, views · image_tokens, width).
-
-        Under autocast they are in half precision, unless that would round a connector's output.
-        """
+        """The views of each picture → image tokens as the decoder reads them: (n, views · image_tokens, width). Under
+        autocast they are in half precision, unless that would round a connector's output."""
         device = self.decoder.device
         pixels = image_tensor([view for picture in pictures for view in picture]).to(device)
         places = torch.full((len(pixels), self._image_tokens), self._model.image_id, device=device)

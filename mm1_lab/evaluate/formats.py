@@ -1,6 +1,6 @@
 """Readers of benchmark files. To add a format, write a function that yields `Item`s and a line in FORMATS.
 
-A user's own are JSON Lines, or a Python file with a function `read`. A line of JSON Lines is
+A user's own are JSON Lines, of which a line is
 
     {"image": "1.jpg", "question": "What colour is the car?", "answers": ["red"]}
 
@@ -19,17 +19,17 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ValidationError
-from pydantic.dataclasses import dataclass as checked
+from pydantic import AliasChoices, BeforeValidator, Field
 
 from mm1_lab.config import BenchmarkFiles, Config, RequestError, nearest
-from mm1_lab.files import load_json, run_file
+from mm1_lab.data.shards.tables import sound
+from mm1_lab.files import load_json
 from mm1_lab.formatting import first_line
 
 
-@checked(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Item:
-    """A question whose images are still file names. Checked, as `("red")` is no tuple."""
+    """A question whose images are still file names."""
 
     key: str
     """The official id."""
@@ -89,37 +89,17 @@ def _captioned(key: Any, image: Any, captions: Iterable[Any], kind: Any = "capti
 def read_vqa(files: BenchmarkFiles) -> Iterator[Item]:
     """{questions: [{question_id, image_id, question}]} and {annotations: [{question_id, answers: [{answer}]}]}.
 
-    VQAv2 and OK-VQA, two files, each with its `data_subtype`; an annotation has an `answer_type` too.
+    VQAv2 and OK-VQA, two files; an annotation has an `answer_type` too.
     """
     content = _load(files.questions)
-    questions = content["questions"]
-    subtype = str(content.get("data_subtype", ""))
-    annotations = _annotations(files, subtype, questions) if files.annotations else {}
-    for row in questions:
-        key = str(row["question_id"])
+    split = content.get("data_subtype", "")
+    annotations = {row["question_id"]: row for row in _load(files.annotations)["annotations"]}
+    for row in content["questions"]:
+        key = row["question_id"]
         annotation = annotations.get(key, {})
-        image = f"COCO_{subtype}_{int(row['image_id']):012}.jpg"
+        image = f"COCO_{split}_{int(row['image_id']):012}.jpg"
         kind = annotation.get("answer_type", "question")
         yield _asked(key, image, row["question"], annotation.get("answers", ()), kind)
-
-
-def _annotations(files: BenchmarkFiles, subtype: str, questions: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Annotations by question. Raises RequestError if a question has none, or the files are of different splits."""
-    content = _load(files.annotations)
-    found = {str(row["question_id"]): row for row in content["annotations"]}
-    annotated = str(content.get("data_subtype", subtype))
-    if annotated != subtype:
-        raise RequestError(
-            f"{files.annotations}: annotates other questions ({annotated}) than those of {files.questions} "
-            f"({subtype}); use files of the same year and split"
-        )
-    missing = [row["question_id"] for row in questions if str(row["question_id"]) not in found]
-    if missing:
-        raise RequestError(
-            f"{files.annotations}: {len(missing)} of {len(questions)} questions have no annotation ({missing[0]}, …); "
-            "fetch it again"
-        )
-    return found
 
 
 def read_textvqa(files: BenchmarkFiles) -> Iterator[Item]:
@@ -158,7 +138,7 @@ def _asked(key: Any, image: Any, question: Any, answers: Iterable[Any], kind: An
 def _text_of(value: Any) -> str:
     if not isinstance(value, str | int | float):
         raise ValueError("must be a text")
-    return str(value)
+    return sound(str(value))
 
 
 def _listed(value: Any) -> list[Any]:
@@ -174,11 +154,9 @@ class Line(Config):
 
     id: Text = ""
     """Default: the number of the line."""
-    image: Texts = ()
-    images: Texts = ()
+    images: Texts = Field((), validation_alias=AliasChoices("images", "image"))
     question: Text = ""
-    answer: Texts = ()
-    answers: Texts = ()
+    answers: Texts = Field((), validation_alias=AliasChoices("answers", "answer"))
     choices: Texts = ()
     kind: Text = "question"
     solution: Text = ""
@@ -187,43 +165,12 @@ class Line(Config):
 def read_jsonl(files: BenchmarkFiles) -> Iterator[Item]:
     """Lines {image, question, answers}. Raises RequestError naming file and line."""
     for number, row in _load_lines(files.questions):
-        where = f"{files.questions}, line {number}"
-        if not isinstance(row, dict):
-            raise RequestError(f"{where}: must be an object, {{…}}, and each line hold one")
         given = {key: value for key, value in row.items() if value is not None}
-        line = Line.parse(given, where)
-        for one, several in (("image", "images"), ("answer", "answers")):
-            if one in given and several in given:
-                raise RequestError(f"{where}: has both {one!r} and {several!r}; keep one of them")
+        line = Line.parse(given, f"{files.questions}, line {number}")
         letters = dict(zip(ascii_uppercase, line.choices, strict=False))
-        answers = [text if text in line.choices else letters.get(text, text) for text in line.answers or line.answer]
-        yield Item(
-            key=line.id or str(number),
-            images=line.images or line.image,
-            question=line.question,
-            answers=tuple(answers),
-            kind=line.kind,
-            choices=line.choices,
-            solution=line.solution,
-        )
-
-
-def read_python(files: BenchmarkFiles) -> Iterable[Item]:
-    """The `Item`s that the function `read(files)` returns, in the Python file given as the format."""
-    path = Path(files.format)
-    try:
-        module = run_file(str(path), path.read_bytes(), f"mm1_benchmark_{path.stem}")
-        items = list(module.read(files))
-    except RequestError:
-        raise
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        raise RequestError(f"{path}: its function `read` makes an Item of {wrong['input']!r}: {wrong['msg']}") from None
-    except (Exception, SystemExit) as error:
-        raise RequestError(f"{path}: its function `read` failed ({type(error).__name__}: {error})") from error
-    if not all(isinstance(item, Item) for item in items):
-        raise RequestError(f"{path}: its function `read` must return mm1_lab.evaluate.formats.Item objects")
-    return items
+        answers = [text if text in line.choices else letters.get(text, text) for text in line.answers]
+        key = line.id or str(number)
+        yield Item(key, line.images, line.question, tuple(answers), line.kind, line.choices, line.solution)
 
 
 def _load(path: str) -> Any:
@@ -237,14 +184,11 @@ def _load_lines(path: str) -> Iterator[tuple[int, Any]]:
     """The number and the value of each line of JSON, skipping blank lines."""
     lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            lack = f"is not JSON ({first_line(error)}); each line must hold one whole object"
-            raise RequestError(f"{path}, line {number}: {lack}") from None
-        yield number, row
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise RequestError(f"{path}, line {number}: is not JSON ({first_line(error)})") from None
 
 
 @dataclass(frozen=True)
@@ -265,33 +209,28 @@ FORMATS: dict[str, Format] = {
     "coco": Format(read_coco, "cider", _ANNOTATED, "COCO"),
     "nocaps": Format(read_nocaps, "cider", _ANNOTATED, "NoCaps"),
     "textcaps": Format(read_textcaps, "cider", _ANNOTATED, "TextCaps"),
-    "vqav2": Format(read_vqa, "vqa", _QUESTIONED, "VQAv2"),
-    "okvqa": Format(read_vqa, "vqa", _QUESTIONED, "OK-VQA"),
+    "vqav2": Format(read_vqa, "vqa", ("questions", *_ANNOTATED), "VQAv2"),
+    "okvqa": Format(read_vqa, "vqa", ("questions", *_ANNOTATED), "OK-VQA"),
     "textvqa": Format(read_textvqa, "textvqa", _ANNOTATED, "TextVQA"),
     "vizwiz": Format(read_vizwiz, "textvqa", _ANNOTATED, "VizWiz"),
     "gqa": Format(read_gqa, "exact", _QUESTIONED, "GQA"),
     "pope": Format(read_pope, "yes-no", _QUESTIONED, "POPE"),
     "jsonl": Format(read_jsonl, "", ("questions",)),
 }
-PYTHON = Format(read_python, "", ())
 
 
 def format_of(files: BenchmarkFiles) -> Format:
     """The format of the files. Raises RequestError if there is none of that name."""
     name = files.format
-    if name.endswith(".py"):
-        return PYTHON
     if name not in FORMATS:
-        raise RequestError(
-            f"there is no benchmark format {name!r} (others are for lmms-eval with an exported model, see "
-            f"docs/your-own-model.md), nor is it a Python file{nearest(name, FORMATS)}"
-        )
+        others = "(others are for lmms-eval with an exported model, see docs/your-own-model.md)"
+        raise RequestError(f"there is no benchmark format {name!r} {others}{nearest(name, FORMATS)}")
     return FORMATS[name]
 
 
 def main_file(files: BenchmarkFiles) -> str:
     """The path of what holds the questions, by which messages and notes name the benchmark's files."""
-    return files.questions or files.annotations or files.format
+    return files.questions or files.annotations
 
 
 def read_items(files: BenchmarkFiles) -> list[Item]:

@@ -4,6 +4,7 @@
 training data and `prompts_fit` counts tokens. The bounds are fixed here, before any result of an arm is known.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise, product
@@ -64,8 +65,6 @@ WORDINGS: dict[str, Callable[[Random], Voice]] = {
 
 _BLOCK = 8
 """Questions per block; few, so that there are many different demonstrations."""
-_BLOCKS_TRIED = 8
-"""Blocks drawn to find out whether shots fit, before anything is trained."""
 _SCENES, _VOICES = 300, 20
 """Maximum scenes tried per shot, and voices tried per block."""
 _STOP = "."
@@ -77,10 +76,9 @@ def _percentage(gate: str, key: str, what: str, cases: tuple[int, int], seed: in
 
     right, count = cases
     interval = binomtest(right, count).proportion_ci(method="wilson")
-    low = 100 * float(interval.low)
-    high = 100 * float(interval.high)
     bounds = BOUNDS[gate].get(key, ())
-    return Check.within(GATES[gate], what, 100 * right / count, *bounds, seed=seed, low=low, high=high)
+    ends = {"low": 100 * float(interval.low), "high": 100 * float(interval.high)}
+    return Check.within(GATES[gate], what, 100 * right / count, *bounds, seed=seed, **ends)
 
 
 def _gain(gate: str, key: str, what: str, lower: Check, higher: Check) -> Check:
@@ -121,10 +119,8 @@ def text_gate(stage: EvaluationStage, decoder: Path, data: Data) -> Iterator[Che
 
 
 def read_from_pixels(sides: Mapping[int, int]) -> Iterator[Check]:
-    """Whether higher resolutions show more; `sides`: side in pixels of each of the scale's resolutions.
-
-    Of a picture in five views, an overview and its quarters, the reader sees the whole in the quarters' resolution.
-    """
+    """Whether higher resolutions show more; `sides`: side in pixels of each of the scale's resolutions. Of a picture in
+    five views, an overview and its quarters, the reader sees the whole in the quarters' resolution."""
     names: dict[int, Check] = {}
     for resolution in (224, 336, 448):
         if resolution in sides:
@@ -179,22 +175,20 @@ def prompts_fit(stages: Sequence[EvaluationStage], data: Data) -> Iterator[Check
     most = stages[0].model.sequence_length
     writer = PromptWriter.of(stages[0], data.tokenizer)
     shots = max(settings.shots)
-    longest: dict[str, int] = {}
+    longest: Counter[str] = Counter()
     for stage in stages:
         for benchmark in benchmarks_for(data, settings, stage.seed):
-            length = longest_prompt(writer, benchmark, shots)
-            longest[benchmark.name] = max(length, longest.get(benchmark.name, 0))
+            longest[benchmark.name] = max(longest[benchmark.name], longest_prompt(writer, benchmark, shots))
     for name, length in longest.items():
         yield Check.within(GATES["prompts"], f"{name}, tokens at {shots} shots", length, most=most)
 
 
 def check_words_fit(stage: EvaluationStage, tokenizer: Tokenizer) -> None:
     """Raises RequestError if scenes in words do not fit a row at the most shots, before anything is trained."""
-    questions = min(stage.settings.questions, _BLOCKS_TRIED * _BLOCK)
-    few = stage.settings.model_copy(update={"questions": questions})
-    shorter = stage.model_copy(update={"settings": few})
+    one_block = stage.settings.model_copy(update={"questions": _BLOCK})
+    shorter = stage.model_copy(update={"settings": one_block})
     for kind, wording in product(KINDS, WORDINGS):
-        text_benchmark(kind, wording, max(few.shots), shorter, tokenizer)
+        text_benchmark(kind, wording, max(one_block.shots), shorter, tokenizer)
 
 
 def text_benchmark(
@@ -237,15 +231,14 @@ def text_benchmark(
     demonstrations, questions = [], []
     for number in range(max(1, stage.settings.questions // _BLOCK)):
         random = Random(f"{kind}/{wording}/{shots}/{number}")
-        for _ in range(_VOICES):
+        drawn: list[Question] = []
+        voices = 0
+        while len(drawn) < shots + _BLOCK:
+            if voices == _VOICES:
+                lack = f"{shots} shots of {kind!r} in {wording} do not fit a row of {length} tokens"
+                raise RequestError(f"{lack}; --set fewer evaluate.shots or a larger sequence_length")
             drawn = draw_block(random)
-            if len(drawn) == shots + _BLOCK:
-                break
-        else:
-            raise RequestError(
-                f"{shots} shots of {kind!r} in {wording} do not fit a row of {length} tokens; --set fewer "
-                "evaluate.shots or a larger sequence_length"
-            )
+            voices += 1
         demonstrations.append(tuple(drawn[:shots]))
         questions.append(tuple(drawn[shots:]))
     return Benchmark(

@@ -20,22 +20,15 @@ class PromptGroup:
 
 @torch.inference_mode()
 def generate(
-    embedder: PromptEmbedder,
-    groups: Sequence[PromptGroup],
-    tokenizer: Tokenizer,
-    stop: Sequence[str],
-    new_tokens: int,
-    batch: int,
+    embedder: PromptEmbedder, groups: Sequence[PromptGroup], tokenizer: Tokenizer, stop: Sequence[str], new_tokens: int
 ) -> list[list[list[int]]]:
-    """The token ids of an answer to each question of each group, decoded greedily, at most `batch` questions at once.
-
-    An answer ends before the end token, with the token that completes a stop word, or after `new_tokens` tokens.
-    """
+    """The token ids of an answer to each question of each group, decoded greedily. An answer ends before the end token,
+    with the token that completes a stop word, or after `new_tokens` tokens."""
     pictures = _pictures(groups)
     if embedder.holds(pictures):  # all at once fill the encoder's batches
         embedder.see(pictures)
     ids: list[list[list[int]]] = [[] for _ in groups]
-    for chunk in _batches(groups, batch):
+    for chunk in _batches(groups, embedder.batch):
         parts = [part for _, part in chunk]
         embedder.see(_pictures(parts))
         prefixes = [embedder.embed(part.prefix) for part in parts]
@@ -48,10 +41,8 @@ def generate(
 
 
 def cut_answer(text: str, stop: tuple[str, ...], lines: bool = False) -> str:
-    """Truncates `text` at the first stop word, strips it, and replaces unprintable characters by spaces.
-
-    `lines`: keeps line breaks and tabs, as the answer may have several lines.
-    """
+    """Truncates `text` at the first stop word, strips it, and replaces unprintable characters by spaces. `lines`: keeps
+    line breaks and tabs, as the answer may have several lines."""
     if stop:
         ends = "|".join(map(re.escape, stop))
         text = re.split(ends, text, maxsplit=1)[0]
@@ -89,13 +80,10 @@ def _decode(
     decoding: SharedPrefixDecoding, tokenizer: Tokenizer, stop: Sequence[str], new_tokens: int
 ) -> list[list[list[int]]]:
     """Ids of the answer to each question of each group, without the end token."""
-    answers: list[list[list[int]]] = []
-    active = []  # (group, question) whose answers have not ended
-    for group, count in enumerate(decoding.counts):
-        answers.append([[] for _ in range(count)])
-        active += [(group, question) for question in range(count)]
+    answers: list[list[list[int]]] = [[[] for _ in range(count)] for count in decoding.counts]
+    active = [(group, question) for group, count in enumerate(decoding.counts) for question in range(count)]
     # A stop word of n bytes is complete within the last n tokens, because a token is at least one byte.
-    tail = max((len(word.encode()) for word in stop), default=0)
+    tail = max((len(word.encode()) for word in stop), default=1)
     logits = decoding.logits
     for step in range(new_tokens):
         chosen = logits.argmax(dim=-1)
@@ -107,7 +95,7 @@ def _decode(
             if token == tokenizer.end:
                 continue
             ids.append(token)
-            ended = tokenizer.decode(ids[-tail:]) if stop else ""
+            ended = tokenizer.decode(ids[-tail:])
             if not any(word in ended for word in stop):
                 still_active.append((group, question))
         active = still_active

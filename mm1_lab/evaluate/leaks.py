@@ -9,7 +9,6 @@ where they are drawn.
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import product
 
 from mm1_lab.config import EvaluationSettings
@@ -33,30 +32,20 @@ _END = re.compile(r"(?:^| )[.?](?: |$)")
 """End of a sentence."""
 
 
-@dataclass(frozen=True)
-class Secrets:
-    """What must not occur in training data."""
-
-    scenes: frozenset[Content]
-    references: frozenset[str]
-
-
 def find_leaks(
     settings: EvaluationSettings, seeds: Iterable[int], samples: int, longest: int
 ) -> tuple[int, Counter[tuple[str, str]]]:
-    """Searches about `samples` documents and pairs of the world, split evenly among all streams and seeds.
-
-    Returns their number, and how many fail a check, by (check, stream). `longest`: positions of the decoder's rows.
-    """
+    """Searches about `samples` documents and pairs of the world, split evenly among all streams and seeds. Returns
+    their number, and how many fail a check, by (check, stream). `longest`: positions of the decoder's rows."""
     seeds = list(seeds)
-    secrets = secrets_of(settings, seeds)
+    scenes, references = secrets_of(settings, seeds)
     rows = max(1, round(samples / len(STREAMS) / len(seeds) / ROW))
     searched = 0
     found: Counter[tuple[str, str]] = Counter()
     for seed, stream in product(seeds, STREAMS):
         for document in emitted(stream, seed, rows, longest):
             searched += 1
-            for check in judge(document, stream in WITH_IMAGES, secrets):
+            for check in judge(document, stream in WITH_IMAGES, scenes, references):
                 found[check, stream] += 1
     return searched, found
 
@@ -78,7 +67,7 @@ def emitted(stream: str, seed: int, rows: int, longest: int) -> Iterator[Documen
             yield from source.documents(row)
 
 
-def judge(document: Document, with_images: bool, secrets: Secrets) -> set[str]:
+def judge(document: Document, with_images: bool, scenes: set[Content], references: set[str]) -> set[str]:
     """Returns the checks that the document fails."""
     failed = set()
     for part in document.parts:
@@ -88,17 +77,17 @@ def judge(document: Document, with_images: bool, secrets: Secrets) -> set[str]:
             for sentence in _END.split(part):
                 pieces = sentence.strip().split(" : ")
                 for start in range(len(pieces)):
-                    if " : ".join(pieces[start:]) in secrets.references:
+                    if " : ".join(pieces[start:]) in references:
                         failed.add("reference")
         elif isinstance(part, ScenePicture):
-            if part.scene.content in secrets.scenes:
+            if part.scene.content in scenes:
                 failed.add("scene")
             if part.scene.is_novel:
                 failed.add("combination")
     return failed
 
 
-def secrets_of(settings: EvaluationSettings, seeds: Iterable[int]) -> Secrets:
+def secrets_of(settings: EvaluationSettings, seeds: Iterable[int]) -> tuple[set[Content], set[str]]:
     """The scenes and reference captions of the benchmarks at these seeds."""
     scenes: set[Content] = set()
     captions: set[str] = set()
@@ -108,4 +97,4 @@ def secrets_of(settings: EvaluationSettings, seeds: Iterable[int]) -> Secrets:
                 scenes.update(shown.scene.content for shown in question.pictures if isinstance(shown, ScenePicture))
                 if benchmark.metric == "content":
                     captions.update(question.references)
-    return Secrets(frozenset(scenes), frozenset(captions))
+    return scenes, captions

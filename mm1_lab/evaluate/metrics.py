@@ -4,6 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from string import ascii_uppercase
 
 from mm1_lab.evaluate.cider import cider
@@ -27,11 +28,8 @@ CONSTANT_ANSWERS = 20
 
 def choice_accuracy(said: str, question: Question, benchmark: Benchmark) -> float:
     """100 points if the answer is the letter of a right choice (`B`, `(b)`, `B. red`, `The answer is B.`) or its words,
-    else 0.
-
-    Of several lines the first counts: the answer for the order of the choices in the file.
-    """
-    chosen = _chosen(said.split("\n")[0].strip(), question.choices, benchmark.official)
+    else 0."""
+    chosen = _chosen(said.strip(), question.choices, benchmark.official)
     return 100.0 if chosen in question.references else 0.0
 
 
@@ -41,17 +39,14 @@ def _chosen(said: str, choices: Sequence[str], lettered: bool) -> str | None:
     `lettered`: the prompt shows letters, so that a letter, alone or before words, is the choice's letter, even if
     another choice consists of that letter; words that name another letter (`B, C`) mean none.
     """
-    match = LETTERED.fullmatch(said)
-    named = _of_letter(match[1], choices) if match else None
-    if lettered and match and named and not match[2]:
+    named, words = _of_letter(said, choices)
+    if lettered and named and not words:
         return named
     if said in choices:
         return said
-    if lettered and match and named:
-        words = match[2].strip()
-        second = LETTERED.fullmatch(words)
-        other = _of_letter(second[1], choices) if second else named
-        return None if other not in (named, None) and signed(words) != signed(named) else named
+    if lettered and named:
+        other, _ = _of_letter(words, choices)
+        return named if other in (named, None) or signed(words) == signed(named) else None
     read = signed(said)
     alike = {choice for choice in choices if read and signed(choice) == read}
     if len(alike) == 1:
@@ -60,19 +55,20 @@ def _chosen(said: str, choices: Sequence[str], lettered: bool) -> str | None:
     return _chosen(bare, choices, lettered) if lettered and bare != said else named
 
 
-def _of_letter(letter: str, choices: Sequence[str]) -> str | None:
-    place = ascii_uppercase.index(letter.upper())
-    return choices[place] if place < len(choices) else None
+def _of_letter(said: str, choices: Sequence[str]) -> tuple[str | None, str]:
+    """The choice whose letter an answer is or begins with, if any, and what follows the letter."""
+    match = LETTERED.fullmatch(said)
+    letter, words = match.groups("") if match else ("", "")
+    named = dict(zip(ascii_uppercase, choices, strict=False)).get(letter.upper())
+    return named, words.strip()
 
 
 def circular_accuracy(said: str, question: Question, benchmark: Benchmark) -> float:
-    """100 points if the question is answered correctly in each order of its choices, else 0 (Liu et al., ECCV 2024).
-
-    `said` has one line per order; a single line is taken as the answer for all orders.
-    """
+    """100 points if each order of the choices is answered rightly, else 0 (Liu et al., ECCV 2024). `said` has one line
+    per order; a single line is taken as the answer for all orders."""
     lines = said.split("\n")
-    for place, order in enumerate((question, *question.rotated)):
-        if not choice_accuracy(lines[place % len(lines)], order, benchmark):
+    for line, order in zip(cycle(lines), (question, *question.rotated), strict=False):
+        if not choice_accuracy(line, order, benchmark):
             return 0.0
     return 100.0
 
@@ -167,10 +163,8 @@ def f1_points(said: Sequence[bool], true: Sequence[bool]) -> list[float]:
     F1 is a ratio of two sums, and the points are its linearisation: a question deviates from it as far as its part of
     the numerator deviates from F1 times its part of the denominator. With denominator 0, F1 is 0.
     """
-    denominator = sum(said) + sum(true)
-    if not denominator:
-        return [0.0] * len(said)
     pairs = list(zip(said, true, strict=True))
+    denominator = sum(said) + sum(true) or 1
     f1 = 2 * pairs.count((True, True)) / denominator
     points = []
     for one, other in pairs:
@@ -180,10 +174,8 @@ def f1_points(said: Sequence[bool], true: Sequence[bool]) -> list[float]:
 
 
 def score(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
-    """Points of each prediction: 0 to 100, captions 0 to 1000; their mean is the benchmark's score.
-
-    Predictions are in the order of the questions, block after block. Raises ValueError if their numbers differ.
-    """
+    """Points of each prediction: 0 to 100, captions 0 to 1000; their mean is the benchmark's score. Predictions are in
+    the order of the questions, block after block. Raises ValueError if their numbers differ."""
     questions = benchmark.questions
     if points := METRICS[benchmark.metric].points:
         return [points(said, question, benchmark) for said, question in zip(predictions, questions, strict=True)]
@@ -220,10 +212,8 @@ def parsed(benchmark: Benchmark, predictions: Sequence[str]) -> list[bool]:
 
 
 def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:
-    """For each kind of question, the score of the best constant answer on these questions.
-
-    This bounds what a model can reach without seeing, merely by knowing which answers are common. Empty for captions.
-    """
+    """For each kind of question, the score of the best constant answer on these questions. This bounds what a model can
+    reach without seeing, merely by knowing which answers are common. Empty for captions."""
     if METRICS[benchmark.metric].free and benchmark.family != "chat":
         return {}
     kinds: dict[str, list[Question]] = defaultdict(list)
@@ -231,23 +221,20 @@ def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:
         kinds[question.kind].append(question)
     majority = {}
     for kind, questions in kinds.items():
+        counts: Counter[str] = Counter()
+        letters = 0
+        for question in questions:
+            counts.update(set(question.references))
+            letters = max(letters, len(question.choices))
+        constants = [answer for answer, _ in counts.most_common(CONSTANT_ANSWERS)]
+        if benchmark.official:  # whose prompts show letters
+            constants += ascii_uppercase[:letters]
         alike = replace(benchmark, blocks=(tuple(questions),))
         best = 0.0
-        for constant in _constant_answers(questions, benchmark.official):
+        for constant in constants:
             best = max(best, sum(score(alike, [constant] * len(questions))))
         majority[kind] = best / len(questions)
     return majority
-
-
-def _constant_answers(questions: Sequence[Question], official: bool) -> list[str]:
-    """The most common answers to the questions; for published ones, whose prompts show letters, also all letters."""
-    counts: Counter[str] = Counter()
-    letters = 0
-    for question in questions:
-        counts.update(set(question.references))
-        letters = max(letters, len(question.choices))
-    constants = [answer for answer, _ in counts.most_common(CONSTANT_ANSWERS)]
-    return [*constants, *ascii_uppercase[:letters]] if official else constants
 
 
 def majority_score(benchmark: Benchmark, by_kind: Mapping[str, float]) -> float:

@@ -7,6 +7,7 @@ from random import Random
 
 import torch
 from torch import nn
+from torch.utils.data import default_collate
 
 from mm1_lab.data.types import Pixels
 from mm1_lab.data.world import posters
@@ -70,16 +71,11 @@ def _cut(pixels: Pixels, name: str, row: float, column: float, half: int) -> tup
 
 
 def _read(train: Cuts, test: Cuts) -> tuple[int, int]:
-    reader = _trained(*_stacked(train))
-    things, names = _stacked(test)
+    reader = _trained(*default_collate(train))
+    things, names = default_collate(test)
     with torch.no_grad():
         right = reader(things).argmax(1) == names
     return int(right.sum()), len(right)
-
-
-def _stacked(cuts: Cuts) -> tuple[torch.Tensor, torch.Tensor]:
-    things, names = zip(*cuts, strict=True)
-    return torch.stack(things), torch.tensor(names)
 
 
 def _trained(things: torch.Tensor, names: torch.Tensor) -> nn.Module:

@@ -66,10 +66,8 @@ class PromptWriter:
         return Segment((*image, *prompt), tuple((picture, views) for picture in question.pictures))
 
     def demonstration(self, question: Question, separator: str, sharp: bool = True) -> Segment:
-        """A question, the answer to show, and what ends it: the separator, and of a tuned model the end token.
-
-        The answer is tokenised separately from the prompt, with a leading space if needed, as a model generates it.
-        """
+        """A question, the answer to show, and what ends it: the separator, and of a tuned model the end token. The
+        answer is tokenised separately from the prompt, with a leading space if needed, as a model generates it."""
         space = " " if question.prompt and not question.prompt[-1].isspace() else ""
         answer = self.tokenizer.encode(space + question.shown)
         ending = self._separator(separator)

@@ -1,5 +1,6 @@
 """The evaluation stage: a trained model's answers to all questions of all benchmarks, and its held-out losses."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import PromptGroup, cut_answer, generate
 from mm1_lab.evaluate.metrics import further, majority_by_kind, majority_score, parsed, score
-from mm1_lab.evaluate.prompts import PromptWriter, Segment
+from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark
 from mm1_lab.model import MM1, cast_matrices, load_mm1
 from mm1_lab.rows import ScoreRow
@@ -41,7 +42,7 @@ class Evaluation:
 def evaluate(
     stage: EvaluationStage, model_folder: Path, data: Data, report: Report, cache: Path | None = None
 ) -> Evaluation:
-    """Scores the model in `model_folder` at all numbers of shots; calls `report` after each benchmark × shots.
+    """Scores the model in `model_folder` at all numbers of shots.
 
     In a team each process has the whole model and answers its share of the blocks; all of them return the result.
     `cache` holds the questions selected from large files.
@@ -60,7 +61,7 @@ def evaluate(
             for shots in benchmark.shots_at(settings):
                 answers = answering.predict(benchmark, shots)
                 for one in (benchmark, *further(benchmark)):
-                    _record(result, one, shots, answers)
+                    result.scores.extend(_rows(one, shots, answers))
                 done += 1
                 report(Progress(step=done, steps=steps))
         result.held_out_loss.update(held_out_losses(model, stage.model, data))
@@ -85,45 +86,30 @@ class Answering:
     """Answers benchmarks with a model; a picture that recurs at other numbers of shots is encoded once if all fit."""
 
     def __init__(self, stage: EvaluationStage, model: MM1, data: Data) -> None:
-        self.batch = stage.settings.batch_size
         self.writer = PromptWriter.of(stage, data.tokenizer)
-        self.embedder = PromptEmbedder(model, stage.model.architecture.blind, self.batch)
+        self.embedder = PromptEmbedder(model, stage.model.architecture.blind, stage.settings.batch_size)
 
     def predict(self, benchmark: Benchmark, shots: int) -> list[str]:
-        """An answer to each question, block after block: one line per order of the choices, if it has rotations.
-
-        A process of a team answers every so many blocks itself.
-        """
-        blocks = range(team.rank(), len(benchmark.blocks), team.size())
-        groups = [self._group(benchmark, shots, block) for block in blocks]
+        """An answer to each question, block after block: one line per order of the choices, if it has rotations."""
+        groups = []
+        for block in range(team.rank(), len(benchmark.blocks), team.size()):
+            prompts = []
+            for question in benchmark.blocks[block]:
+                for order in (question, *question.rotated):
+                    prompts.append(self.writer.question(order))
+            groups.append(PromptGroup(self.writer.prefix(benchmark, block, shots), tuple(prompts)))
         tokenizer = self.writer.tokenizer
-        written = generate(self.embedder, groups, tokenizer, benchmark.stop, benchmark.new_tokens, self.batch)
-        own = []
-        for block, answers_of in zip(blocks, written, strict=True):
-            own.append(_answers(benchmark, block, [tokenizer.decode(ids) for ids in answers_of]))
-        by_process = team.collect(own)
+        written = generate(self.embedder, groups, tokenizer, benchmark.stop, benchmark.new_tokens)
+        by_process = team.collect(written)
         answers = []
-        for block in range(len(benchmark.blocks)):
-            answers += by_process[block % team.size()][block // team.size()]
+        for block, questions in enumerate(benchmark.blocks):
+            of_block = iter(by_process[block % team.size()][block // team.size()])
+            for question in questions:
+                lines = []
+                for ids in islice(of_block, 1 + len(question.rotated)):
+                    lines.append(cut_answer(tokenizer.decode(ids), benchmark.stop))
+                answers.append("\n".join(lines))
         return answers
-
-    def _group(self, benchmark: Benchmark, shots: int, block: int) -> PromptGroup:
-        """The prompts of a block: each question in every order of its choices."""
-        prompts: list[Segment] = []
-        for question in benchmark.blocks[block]:
-            for order in (question, *question.rotated):
-                prompts.append(self.writer.question(order))
-        return PromptGroup(self.writer.prefix(benchmark, block, shots), tuple(prompts))
-
-
-def _answers(benchmark: Benchmark, block: int, texts: list[str]) -> list[str]:
-    """The answers to the questions of a block, from what the model wrote after its prompts."""
-    lines = iter([cut_answer(text, benchmark.stop) for text in texts])
-    answers = []
-    for question in benchmark.blocks[block]:
-        orders = 1 + len(question.rotated)
-        answers.append("\n".join(islice(lines, orders)))
-    return answers
 
 
 def _describe(result: Evaluation, benchmark: Benchmark) -> None:
@@ -135,12 +121,12 @@ def _describe(result: Evaluation, benchmark: Benchmark) -> None:
         result.majority_by_kind[benchmark.name] = by_kind
 
 
-def _record(result: Evaluation, benchmark: Benchmark, shots: int, answers: list[str]) -> None:
+def _rows(benchmark: Benchmark, shots: int, answers: list[str]) -> Iterator[ScoreRow]:
     scored = zip(answers, score(benchmark, answers), parsed(benchmark, answers), strict=True)
     for block, questions in enumerate(benchmark.blocks):
         for question in questions:
             answer, points, is_parsed = next(scored)
-            row = ScoreRow(
+            yield ScoreRow(
                 benchmark=benchmark.name,
                 family=benchmark.family,
                 metric=benchmark.metric,
@@ -152,7 +138,6 @@ def _record(result: Evaluation, benchmark: Benchmark, shots: int, answers: list[
                 prediction=answer,
                 parsed=is_parsed,
             )
-            result.scores.append(row)
 
 
 @torch.inference_mode()

@@ -26,10 +26,8 @@ MASK = 2**26
 
 
 class AutocastCache(DynamicCache):
-    """Keeps keys and values in the precision to which autocast, where it is on, rounds them in every attention.
-
-    Keys are in fp32 after RoPE, and values would follow them: twice the memory, and a cast of all of it at every step.
-    """
+    """Keeps keys and values in the precision to which autocast, where it is on, rounds them in every attention. Keys
+    are in fp32 after RoPE, and values would follow them: twice the memory, and a cast of all of it at every step."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *rest: Any, **more: Any
@@ -82,8 +80,7 @@ class SharedPrefixDecoding:
         lengths = torch.tensor([len(prefix) for prefix in prefixes], device=self._device)
         positions = torch.arange(longest, device=self._device).expand(groups, -1)
         in_prefix = positions < lengths[:, None]
-        if longest:
-            self._read(inputs, positions, in_prefix[:, None])
+        self._read(inputs, positions, in_prefix[:, None])
         return in_prefix
 
     def _read_questions(

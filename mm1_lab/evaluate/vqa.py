@@ -115,10 +115,8 @@ def _leave_one_out(prediction: str, answers: Sequence[str]) -> float:
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """100 points if the normalised prediction equals one of the normalised answers, else 0 (as in GQA).
-
-    Unlike in VQA accuracy, `-5` is not `5`, and answers of signs alone (`+`, `<`) are compared as they are.
-    """
+    """100 points if the normalised prediction equals one of the normalised answers, else 0 (as in GQA). Unlike in VQA
+    accuracy, `-5` is not `5`, and answers of signs alone (`+`, `<`) are compared as they are."""
     return 100.0 if signed(prediction) in map(signed, answers) else 0.0
 
 

@@ -92,9 +92,7 @@ class AveragePooling(nn.Module):
 @connector("attention-pooling")
 class AttentionPooling(nn.Module):
     """k learnt queries attend to the patches in one multi-head cross-attention, followed by a linear projection.
-
-    Queries are initialised from N(0, 1).
-    """
+    Queries are initialised from N(0, 1)."""
 
     def __init__(self, config: ConnectorSettings, encoder_width: int, decoder_width: int, patches: int) -> None:
         super().__init__()
@@ -202,10 +200,8 @@ class TwoLayerMLP(nn.Module):
 
 @connector("pixel-shuffle")
 class PixelShuffle(nn.Module):
-    """The connector of Idefics 3, SmolVLM and nanoVLM: r × r neighbouring patches are concatenated into one token.
-
-    A linear layer projects their r² · width features to the decoder's width; nothing is averaged.
-    """
+    """The connector of Idefics 3, SmolVLM and nanoVLM: r × r neighbouring patches are concatenated into one token. A
+    linear layer projects their r² · width features to the decoder's width; nothing is averaged."""
 
     def __init__(self, config: ConnectorSettings, encoder_width: int, decoder_width: int, patches: int) -> None:
         super().__init__()
@@ -245,10 +241,8 @@ class _ResamplerLayer(nn.Module):
 
 @connector("resampler")
 class PerceiverResampler(nn.Module):
-    """Flamingo's resampler with three layers, as in Idefics 2: k learnt latents attend to the patches.
-
-    It works at `config.width`, after a linear layer; a final norm and another linear layer follow.
-    """
+    """Flamingo's resampler with three layers, as in Idefics 2: k learnt latents attend to the patches. It works at
+    `config.width`, after a linear layer; a final norm and another linear layer follow."""
 
     LAYERS = 3
 
@@ -269,8 +263,8 @@ class PerceiverResampler(nn.Module):
 
 
 def build_connector(config: ConnectorSettings, encoder_width: int, decoder_width: int, patches: int) -> nn.Module:
-    """The connector that `config` selects. Raises ValueError for an unknown kind, and for counts that are not square
-    numbers or that the kind does not support."""
+    """The connector that `config` selects. Raises ValueError for an unknown kind, and for counts that it does not
+    support."""
     name, _, digest = config.kind.partition("@")
     build = find_own(config.kind) or CONNECTORS.get(name)
     if build is None and digest:
@@ -283,9 +277,6 @@ def build_connector(config: ConnectorSettings, encoder_width: int, decoder_width
             f"there is no connector {name!r}; known: {', '.join(CONNECTORS)}; one of your own needs `connectors: FILE` "
             "in the sweep"
         )
-    for what, count in {"image tokens": config.image_tokens, "patches": patches}.items():
-        if math.isqrt(count) ** 2 != count:
-            raise ValueError(f"connector {config.kind!r}: {count} {what} are not a square number; choose one that is")
     connector = build(config, encoder_width, decoder_width, patches)
     if any(map(is_lazy, connector.parameters())):
         raise ValueError(f"connector {name!r} has lazy layers, which get their shapes too late; give them input widths")

@@ -37,10 +37,8 @@ LOOK_BACK_FREQUENCY = 0.2
 
 
 def decoder_config(size: Size, vocabulary: int, sequence: int) -> PreTrainedConfig:
-    """Configuration of a causal language model with `vocabulary` entries, for rows of `sequence` positions.
-
-    In a mixture of experts each expert is a feed-forward as wide as a dense one, and there is no shared expert.
-    """
+    """Configuration of a causal language model with `vocabulary` entries, for rows of `sequence` positions. In a
+    mixture of experts each expert is a feed-forward as wide as a dense one, and there is no shared expert."""
     values = {
         "vocab_size": vocabulary,
         "hidden_size": size.width,
@@ -68,10 +66,8 @@ def decoder_config(size: Size, vocabulary: int, sequence: int) -> PreTrainedConf
 
 
 def make_decoder(config: PreTrainedConfig) -> PreTrainedModel:
-    """The library's model for `config` with the library's initialisation; routers compute in single precision.
-
-    Sets the dropout of attention to 0, the only one that the families have: attention by document leaves it out.
-    """
+    """The library's model for `config` with the library's initialisation; routers compute in single precision. Sets the
+    dropout of attention to 0, the only one that the families have: attention by document leaves it out."""
     config.attention_dropout = 0.0
     with quiet_library():
         decoder: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -157,11 +153,8 @@ def upcycle(decoder: PreTrainedModel, dense: Path) -> None:
 
 
 def load_decoder(decoder: PreTrainedModel, source: PretrainedDecoder) -> None:
-    """Loads the weights of a pre-trained model; in a team all processes call this.
-
-    Additional rows of the embedding are initialised with the mean of the pre-trained rows. Raises RequestError for a
-    folder without weights.
-    """
+    """Loads the weights of a pre-trained model; in a team all processes call this. Additional rows of the embedding are
+    initialised with the mean of the pre-trained rows. Raises RequestError for a folder without weights."""
     # the first process may add rows to the embedding, so it reads the whole of it
     weights = leave_to_team(decoder, Path(source.folder), whole=("model.embed_tokens.weight",))
     if not team.is_first():
@@ -197,7 +190,7 @@ class Unread(NamedTuple):
 def leave_to_team(model: PreTrainedModel, folder: Path, whole: Sequence[str] = ()) -> dict[str, torch.Tensor] | None:
     """Notes in `model.unread` what each process of a team will read of `folder` for itself: its shards of the weights.
 
-    Returns the others, which the first process loads: those in `whole`, of other shapes, scalars and empty ones. None,
+    Returns the others, which the first process loads: those in `whole`, of other shapes and empty ones. None,
     and nothing is noted, outside of a team, and if the weights have other names than the model's.
     """
     if team.size() == 1:
@@ -208,7 +201,7 @@ def leave_to_team(model: PreTrainedModel, folder: Path, whole: Sequence[str] = (
         return None
     unread = []
     for name in own.keys() & stored.keys():
-        is_sharded = own[name].ndim > 0 and own[name].numel() > 0 and name not in whole
+        is_sharded = own[name].numel() > 0 and name not in whole
         if is_sharded and cast(TensorStorageMetadata, stored[name]).size == own[name].shape:
             unread.append(name)
     model.unread = Unread(folder, sorted(unread))

@@ -89,10 +89,8 @@ class MM1(MM1Parts):
         return decoder
 
     def load_parts(self, stage: MultimodalStage, inputs: Mapping[str, Path]) -> None:
-        """Loads encoder and decoder from the folders of the stages before `stage`, or from pre-trained models.
-
-        All processes of a team call this.
-        """
+        """Loads encoder and decoder from the folders of the stages before `stage`, or from pre-trained models. All
+        processes of a team call this."""
         if team.is_first():
             if isinstance(stage.encoder, PretrainedEncoder):
                 load_encoder(self.encoder, stage.encoder)
@@ -107,9 +105,7 @@ class MM1(MM1Parts):
 
     def match_embedding_scale(self) -> None:
         """Sets the scale of image tokens, of variance about 1, to the root mean square of the decoder's embeddings.
-
-        Those of pre-trained decoders may be far below 1, so that unscaled image tokens would drown out the text.
-        """
+        Those of pre-trained decoders may be far below 1, so that unscaled image tokens would drown out the text."""
         embedding = self.decoder.get_input_embeddings()
         rows = embedding.weight.shape[0]
         some = torch.arange(0, rows, max(1, rows // 4096), device=embedding.weight.device)
@@ -167,9 +163,7 @@ def build_mm1(stage: ModelStage, tokenizer: Tokenizer) -> MM1:
 
 def load_mm1(stage: ModelStage, folder: Path, tokenizer: Tokenizer) -> MM1:
     """The trained model of `stage` from its folder, for inference. Raises RequestError for weights of another model.
-
-    Its parameters are not initialised first, which would take longer than to read them.
-    """
+    Its parameters are not initialised first, which would take longer than to read them."""
     with no_init_weights():
         model = build_mm1(stage, tokenizer)
     model.tie_weights(recompute_mapping=False)  # the library does so while it initialises
@@ -209,10 +203,8 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
 
 
 def connector_activations(model: nn.Module, precision: str) -> float:
-    """Bytes per image that the connector saves for the backward pass; 0 for a model without images.
-
-    Counted on tensors that have shapes only, of one image and of two: what two save once are weights.
-    """
+    """Bytes per image that the connector saves for the backward pass; 0 for a model without images. Counted on tensors
+    that have shapes only, of one image and of two: what two save once are weights."""
     if not isinstance(model, MM1):
         return 0.0
     from torch._subclasses.fake_tensor import FakeTensorMode

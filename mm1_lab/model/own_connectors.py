@@ -4,12 +4,11 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
 import torch
-from torch import nn
 
 from mm1_lab.config import ALLOWED, RequestError, nearest
 from mm1_lab.files import run_file
 from mm1_lab.model import connectors
-from mm1_lab.model.connectors import CONNECTORS, Build, ConnectorSettings
+from mm1_lab.model.connectors import CONNECTORS, Build
 
 
 def explaining(kind: str) -> AbstractContextManager[None]:
@@ -19,22 +18,13 @@ def explaining(kind: str) -> AbstractContextManager[None]:
 
 
 def find(kind: str) -> Build | None:
-    """The connector `NAME@DIGEST` of an allowed file; None for others.
-
-    Raises RequestError for a file that fails, ValueError for a name that is neither built in nor in a file.
-    """
+    """The connector `NAME@DIGEST` of an allowed file; None for others. Raises RequestError for a file that fails,
+    ValueError for a name that is neither built in nor in a file."""
     name, _, digest = kind.partition("@")
     if not digest and ALLOWED and name not in CONNECTORS:
         known = [*CONNECTORS, *(name for own in ALLOWED.values() for name in own.names)]
         raise ValueError(f"there is no connector {name!r}{nearest(name, known)}")
-    if digest not in ALLOWED or name not in _classes_of(digest):
-        return None
-
-    def build(config: ConnectorSettings, encoder_width: int, decoder_width: int, patches: int) -> nn.Module:
-        with explaining(kind):
-            return _classes_of(digest)[name](config, encoder_width, decoder_width, patches)
-
-    return build
+    return _classes_of(digest).get(name) if digest in ALLOWED else None
 
 
 @cache
@@ -46,7 +36,7 @@ def _classes_of(digest: str) -> dict[str, Build]:
         with own.explained(), torch.device("cpu"):  # what it makes on the way, a plan would make on the meta device
             run_file(own.file, own.content, f"mm1_connectors_{digest}")
         for name in own.names:
-            if name in before and before[name].__module__.startswith("mm1_lab."):
+            if name in before:
                 raise RequestError(f"{own.file}: the connector {name!r} is built in; give yours another name")
         return {name: CONNECTORS[name] for name in own.names if name in CONNECTORS}
     finally:

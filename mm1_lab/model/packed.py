@@ -37,10 +37,7 @@ class States:
 
 def read_rows(decoder: PreTrainedModel, embedded: torch.Tensor, batch: Batch) -> States:
     """Forward pass over the packed rows of `batch`, `embedded` (rows, sequence, width): causal attention within each
-    document.
-
-    Outputs at padding are finite but meaningless.
-    """
+    document. Outputs at padding are finite but meaningless."""
     settings: dict[str, Any] = {}
     inputs, positions, real = embedded, batch.positions, batch.real
     blocks = None
@@ -80,10 +77,8 @@ def _has_flash_kernels(embedded: torch.Tensor) -> bool:
 
 
 def _document_mask(documents: torch.Tensor) -> torch.Tensor:
-    """bool (rows, sequence, sequence): whether a position (row) attends to another one (column).
-
-    Padding counts as one more document, so that every position attends to at least itself and none becomes NaN.
-    """
+    """bool (rows, sequence, sequence): whether a position (row) attends to another one (column). Padding counts as one
+    more document, so that every position attends to at least itself and none becomes NaN."""
     length = documents.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
     return (documents[:, :, None] == documents[:, None, :]) & causal
@@ -92,10 +87,8 @@ def _document_mask(documents: torch.Tensor) -> torch.Tensor:
 def masks_of(
     config: PreTrainedConfig, allowed: torch.Tensor, queries: torch.Tensor, keys: torch.Tensor
 ) -> torch.Tensor | dict[str, torch.Tensor]:
-    """The mask (n, 1, q, k), or one for each kind of layer, of a decoder that attends where `allowed` (n, q, k).
-
-    Layers with a sliding window attend to nearer ones alone: `queries` (n, q) and `keys` (n, k) are positions.
-    """
+    """The mask (n, 1, q, k), or one for each kind of layer, of a decoder that attends where `allowed` (n, q, k). Layers
+    with a sliding window attend to nearer ones alone: `queries` (n, q) and `keys` (n, k) are positions."""
     window = getattr(config, "sliding_window", None)
     if not window:
         return allowed[:, None]
@@ -112,10 +105,8 @@ def read_by_document(decoder: PreTrainedModel) -> None:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Documents of packed rows sorted by length and grouped into blocks, each padded to its longest document.
-
-    Padding repeats a document's last token, which does not affect the others because attention is causal.
-    """
+    """Documents of packed rows sorted by length and grouped into blocks, each padded to its longest document. Padding
+    repeats a document's last token, which does not affect the others because attention is causal."""
 
     shapes: list[tuple[int, int]]
     """(documents, positions per document) of each block."""
@@ -242,9 +233,7 @@ def _routing(
     routing = team.total(counts.double())
     balance = [balance_loss(*one) for one in zip(probabilities, routing[:, :-2].float(), strict=True)]
     z = layers.logsumexp(dim=2).square().mean(dim=1)
-    share = 1.0
-    if team.size() > 1:
-        share = len(real) * team.size() / max(1, sum(team.numbers(len(real))))
+    share = len(real) * team.size() / max(1, sum(team.numbers(len(real))))
     losses = {
         "balance": share * (BALANCE_WEIGHT * torch.stack(balance)).sum(),
         "router_z": share * (ROUTER_Z_WEIGHT * z).sum(),

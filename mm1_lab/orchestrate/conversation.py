@@ -80,7 +80,7 @@ class Chat:
         longest = min(longest, context - used)
         group = PromptGroup(self.so_far, (turn,))
         with casting(self.stage):
-            ((ids,),) = generate(self.embedder, [group], tokenizer, (), longest, batch=1)
+            ((ids,),) = generate(self.embedder, [group], tokenizer, (), longest)
         self.is_cut = len(ids) == longest
         answer = cut_answer(tokenizer.decode(ids), (), lines=not self.is_world)
         self.so_far += turn + Segment((*tokenizer.encode(f" {answer}"), tokenizer.end))

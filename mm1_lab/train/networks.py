@@ -25,7 +25,8 @@ def check_connector(stage: ModelStage) -> None:
     patches = (stage.image_size // parts.encoder.patch) ** 2
     encoder, decoder = parts.encoder.features.width, parts.decoder.size.width
     try:
-        connector = build_connector(parts.connector, encoder, decoder, patches)
+        with explaining(parts.connector.kind):
+            connector = build_connector(parts.connector, encoder, decoder, patches)
     except ValueError as error:
         if parts.connector.kind not in CONNECTORS or not stage.tuned:
             raise RequestError(str(error)) from None

@@ -1,5 +1,6 @@
 """CIDEr-D against its published definition, written out slowly here; captions are cut into words as by the original."""
 
+import itertools
 import math
 from pathlib import Path
 from random import Random
@@ -17,39 +18,28 @@ DIFFER = {"US$5", ":) :-) ;) :( :D", "=)", "^_^", "example.org/a", "don't don’
 """Smileys, and signs that captions hardly hold."""
 
 
-def slow_cider(predictions: list[str], references: list[list[str]]) -> list[float]:
-    """The definition with explicit loops: g_k = h_k · log(|I| / images whose references hold k), clipped, n = 1 … 4."""
+def grams(text: str, n: int) -> list[str]:
+    words = text.split()
+    return [" ".join(words[at : at + n]) for at in range(len(words) - n + 1)]
 
-    def grams(text: str, n: int) -> list[tuple[str, ...]]:
-        words = text.split()
-        return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
 
-    def images_with(gram: tuple[str, ...]) -> int:
-        return max(1, sum(any(gram in grams(text, len(gram)) for text in texts) for texts in references))
+def slow_cider(prediction: str, own: list[str], references: list[list[str]]) -> float:
+    """The definition: g_k = h_k · log(|I| / images whose references hold k), clipped, n = 1 … 4."""
 
-    def vector(text: str, n: int) -> dict[tuple[str, ...], float]:
+    def vector(text: str, n: int) -> dict[str, float]:
         found = grams(text, n)
-        return {gram: found.count(gram) * math.log(len(references) / images_with(gram)) for gram in found}
+        images = {gram: sum(any(gram in grams(one, n) for one in texts) for texts in references) for gram in found}
+        return {gram: found.count(gram) * math.log(len(references) / max(1, images[gram])) for gram in found}
 
-    scores = []
-    for prediction, texts in zip(predictions, references, strict=True):
-        over_n = []
-        for n in (1, 2, 3, 4):
-            total = 0.0
-            for text in texts:
-                candidate, reference = vector(prediction, n), vector(text, n)
-                product = sum(
-                    min(candidate[gram], reference[gram]) * reference[gram] for gram in candidate if gram in reference
-                )
-                norms = math.sqrt(sum(v * v for v in candidate.values())) * math.sqrt(
-                    sum(v * v for v in reference.values())
-                )
-                difference = len(prediction.split()) - len(text.split())
-                if norms > 0:
-                    total += math.exp(-(difference**2) / (2 * 36)) * product / norms
-            over_n.append(10 * total / len(texts))
-        scores.append(100 * sum(over_n) / 4)
-    return scores
+    total = 0.0
+    for n, text in itertools.product((1, 2, 3, 4), own):
+        candidate, reference = vector(prediction, n), vector(text, n)
+        product = sum(min(candidate[gram], reference[gram]) * reference[gram] for gram in candidate.keys() & reference)
+        norms = math.hypot(*candidate.values()) * math.hypot(*reference.values())
+        difference = len(prediction.split()) - len(text.split())
+        if norms > 0:
+            total += math.exp(-(difference**2) / (2 * 36)) * product / norms
+    return 1000 * total / len(own) / 4
 
 
 def test_agrees_with_the_definition_on_random_captions() -> None:
@@ -61,7 +51,7 @@ def test_agrees_with_the_definition_on_random_captions() -> None:
 
     references = [[caption() or "red" for _ in range(random.randint(1, 5))] for _ in range(12)]
     predictions = [random.choice([caption(), random.choice(texts), texts[0] + " red red"]) for texts in references]
-    expected = slow_cider(predictions, references)
+    expected = [slow_cider(said, own, references) for said, own in zip(predictions, references, strict=True)]
     assert max(expected) > 300
     assert cider(predictions, references) == pytest.approx(expected, abs=1e-9)
 

@@ -1,30 +1,8 @@
-"""ANLS and relaxed accuracy, against an independent computation and by hand."""
-
-import itertools
-from functools import cache
+"""ANLS and relaxed accuracy, by hand."""
 
 import pytest
 
-from mm1_lab.evaluate.documents import anls, edits, relaxed_accuracy
-
-
-def distance(one: str, other: str) -> int:
-    """By its recursive definition."""
-
-    @cache
-    def rest(i: int, j: int) -> int:
-        if not (i and j):
-            return i + j
-        changed = rest(i - 1, j - 1) + (one[i - 1] != other[j - 1])
-        return min(rest(i - 1, j) + 1, rest(i, j - 1) + 1, changed)
-
-    return rest(len(one), len(other))
-
-
-def test_edits_by_their_definition() -> None:
-    words = ["".join(letters) for length in range(5) for letters in itertools.product("ab", repeat=length)]
-    for one, other in itertools.product(words, [*words, "abcde", "kitten"]):
-        assert edits(one, other) == distance(one, other)
+from mm1_lab.evaluate.documents import anls, relaxed_accuracy
 
 
 @pytest.mark.parametrize(
@@ -32,6 +10,8 @@ def test_edits_by_their_definition() -> None:
     [
         ("Hello  World", ["hello world"], 100),
         ("helo world", ["hello world"], 100 * (1 - 1 / 11)),
+        ("kitten", ["sitting"], 100 * (1 - 3 / 7)),  # two letters exchanged, one put in
+        ("abcdefgh", ["bcdexgh"], 100 * (1 - 2 / 8)),  # one left out, one exchanged
         ("abcd", ["abxy"], 50),
         ("abcde", ["abxyz"], 0),  # more than half of the letters: another answer
         ("abc", ["abx"], 100 * 2 / 3),

@@ -87,7 +87,7 @@ def test_each_picture_is_encoded_once(model: MM1, groups: list[PromptGroup], tok
     model.encoder.register_forward_pre_hook(lambda _, inputs: encoded.append(len(inputs[0])))
     embedder = embedder_of(model)
     for _ in range(2):
-        generate(embedder, groups, tokenizer, ["."], 2, 100)
+        generate(embedder, groups, tokenizer, ["."], 2)
     pictures = [p for group in groups for part in (group.prefix, *group.questions) for p in part.pictures]
     assert sum(encoded) == len({id(picture) for picture in pictures}) < len(pictures) * 2
 
@@ -95,14 +95,14 @@ def test_each_picture_is_encoded_once(model: MM1, groups: list[PromptGroup], tok
 def test_features_that_do_not_fit_are_computed_again(
     model: MM1, groups: list[PromptGroup], tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = generate(embedder_of(model), groups, tokenizer, ["."], 4, 2)
+    whole = generate(embedder_of(model), groups, tokenizer, ["."], 4)
     most = 10 * IMAGE_TOKENS * 24  # ten pictures; a batch has at most eight
     monkeypatch.setattr("mm1_lab.evaluate.embedder.KEPT_FEATURES", most)
     embedder, kept = embedder_of(model), []
     hook = lambda *_: kept.append(sum(one.numel() for one in embedder._features.values()))  # noqa: E731
     model.decoder.register_forward_hook(hook)
     for _ in range(2):
-        assert generate(embedder, groups, tokenizer, ["."], 4, 2) == whole
+        assert generate(embedder, groups, tokenizer, ["."], 4) == whole
     assert 0 < max(kept) <= most
 
 
@@ -112,7 +112,7 @@ def test_a_stop_word_may_span_tokens(model: MM1, groups: list[PromptGroup]) -> N
     characters = Letters("a")
 
     def written(*stop: str) -> list[str]:
-        answers = generate(embedder_of(model), groups, characters, stop, 12, 100)
+        answers = generate(embedder_of(model), groups, characters, stop, 12)
         return [characters.decode(ids) for group in answers for ids in group]
 
     free = written()

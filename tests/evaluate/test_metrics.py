@@ -92,14 +92,10 @@ def of_choices(answer: str, choices: tuple[str, ...]) -> Question:
     [
         ("-5", ("5", "-5"), "-5"),
         ("+", ("+", "-"), "+"),
-        ("-", ("+", "-"), "-"),
-        ("5.", ("5", "-5"), "5"),
         ("-5.", ("5", "-5"), "-5"),
         ("A", ("C", "A", "B"), "C"),
-        ("(a)", ("C", "A", "B"), "C"),
         ("(b)", ("C", "A", "B"), "A"),
         ("The cat", ("dog", "cat"), "cat"),
-        ("because", ("dog", "cat"), None),
         ("", ("dog", "cat"), None),
         ("X", ("X", "Y"), "X"),  # there is no 24th choice
         ("A.M.", ("P.M.", "A.M."), "A.M."),
@@ -112,7 +108,6 @@ def of_choices(answer: str, choices: tuple[str, ...]) -> Question:
         ("**Answer: (b)**", ("cat", "dog"), "dog"),
         ("Choice B", ("Choice B", "Choice A"), "Choice B"),
         ("option 2.", ("Option 1", "Option 2"), "Option 2"),
-        ("*", ("+", "*"), "*"),
         ("A big dog", ("cat", "dog"), None),
         ("ß", ("s", "t"), None),
     ],

@@ -6,7 +6,7 @@ from torch import nn
 
 from mm1_lab.config import ConnectorConfig
 from mm1_lab.model import CONNECTORS, build_connector
-from mm1_lab.model.connectors import CAbstractor, depthwise
+from mm1_lab.model.connectors import depthwise
 
 ADAPTIVE = ("average-pooling", "attention-pooling", "c-abstractor", "resampler")
 
@@ -42,51 +42,6 @@ def test_every_connector_is_a_case() -> None:
     assert {kind for kind, *_ in CASES} == set(CONNECTORS)
 
 
-def reference_block(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """RegNet-Y's block as Honeybee configures it (SiLU, layer norm over the channels, stride 1), channels first.
-
-    Its convolutions stand here as convolutions; the weights are those of `block`, norms as they start.
-    """
-
-    def convolve(linear: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        assert isinstance(linear, nn.Linear)
-        return nn.functional.conv2d(x, linear.weight[:, :, None, None], linear.bias)
-
-    def norm(x: torch.Tensor) -> torch.Tensor:
-        centred = x - x.mean(dim=1, keepdim=True)
-        return centred / (centred.square().mean(dim=1, keepdim=True) + 1e-5).sqrt()
-
-    silu = nn.functional.silu
-    inner = silu(norm(convolve(block.enter[0], x)))
-    inner = silu(norm(nn.functional.conv2d(inner, block.spatial.weight, padding=1, groups=inner.shape[1])))
-    squeezed = inner.mean(dim=(2, 3), keepdim=True)
-    inner = inner * torch.sigmoid(convolve(block.excite[2], silu(convolve(block.excite[0], squeezed))))
-    shortcut = x if isinstance(block.shortcut, nn.Identity) else norm(convolve(block.shortcut[0], x))
-    return silu(norm(convolve(block.leave[0], inner)) + shortcut)
-
-
-@pytest.mark.parametrize(("tokens", "patches"), [(9, 16), (9, 36), (4, 49)])
-def test_c_abstractor_by_hand(tokens: int, patches: int) -> None:
-    """The whole against the published configuration: positions, three blocks, adaptive pooling, three blocks, MLP."""
-    connector = build("c-abstractor", tokens, patches)
-    assert isinstance(connector, CAbstractor)
-    features = torch.randn(2, patches, 32)
-    side, after = int(patches**0.5), int(tokens**0.5)
-    x = (features + connector.positions).transpose(1, 2).reshape(2, 32, side, side)
-    assert len(connector.before) == len(connector.after) == 3
-    assert connector.before[0].excite[0].out_features == 8  # a quarter of the width that comes in
-    for block in connector.before:
-        x = reference_block(block, x)
-    cuts = [(i * side // after, -(-(i + 1) * side // after)) for i in range(after)]
-    x = torch.stack([x[:, :, top:low, left:right].mean(dim=(2, 3)) for top, low in cuts for left, right in cuts], dim=2)
-    x = x.reshape(2, -1, after, after)
-    for block in connector.after:
-        x = reference_block(block, x)
-    first, _, last = connector.project
-    hidden = nn.functional.silu(x.flatten(2).transpose(1, 2) @ first.weight.T + first.bias)
-    torch.testing.assert_close(connector(features), hidden @ last.weight.T + last.bias, rtol=1e-4, atol=1e-5)
-
-
 def test_a_depthwise_convolution_of_more_pictures_is_that_of_those_asked_for() -> None:
     convolution = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
     shapes, results = [], []
@@ -100,15 +55,6 @@ def test_a_depthwise_convolution_of_more_pictures_is_that_of_those_asked_for() -
         convolution.zero_grad()
     assert shapes == [5, 8]
     torch.testing.assert_close(results[0], results[1])
-
-
-def test_pixel_shuffle_lays_neighbours_side_by_side() -> None:
-    """With a projection that sums everything, a token is the sum over its 2 × 2 patches."""
-    connector = build("pixel-shuffle", 4, 16)
-    nn.init.ones_(connector.project.weight)
-    nn.init.zeros_(connector.project.bias)
-    features = torch.randn(1, 16, 32)
-    torch.testing.assert_close(connector(features)[0, 1, 0], features[0, [2, 3, 6, 7]].sum(), rtol=1e-4, atol=1e-4)
 
 
 def test_an_unknown_connector_is_told_with_one_that_is_known() -> None:

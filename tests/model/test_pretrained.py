@@ -169,6 +169,9 @@ def test_a_tower_s_parameters_are_counted_as_the_library_makes_them(family: str,
     assert facts.features.parameters().dense == facts.features.parameters().total == counted
 
 
+PIXELS = r"preprocessor_config\.json: pixels are divided by 255, then normalised"
+
+
 def change(folder: Path, file: str, key: str, value: object) -> None:
     values = json.loads((folder / file).read_text())
     values.get("vision_config", values)[key] = value
@@ -178,6 +181,9 @@ def change(folder: Path, file: str, key: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("family", "key", "value", "message"),
     [
+        ("clip", "do_normalize", False, PIXELS),
+        ("clip", "do_rescale", False, PIXELS),
+        ("clip", "rescale_factor", 1 / 127.5, PIXELS),
         ("clip", "patch_size", 0, r"config\.json: patch: Input should be greater than 0"),
         ("clip", "hidden_size", 10**12, r"config\.json: size.width: Input should be less than"),
         ("clip", "intermediate_size", -1, r"config\.json: shape.feed_forward: Input should be greater than 0"),
@@ -193,7 +199,7 @@ def test_a_configuration_of_what_cannot_be_computed_is_refused(
 ) -> None:
     is_encoder = family in saved.ENCODERS
     folder = (saved.save_encoder if is_encoder else saved.save_decoder)(family, tmp_path)
-    change(folder, "config.json", key, value)
+    change(folder, "preprocessor_config.json" if message == PIXELS else "config.json", key, value)
     with pytest.raises(RequestError, match=message):
         (read_encoder if is_encoder else read_decoder)(Pretrained(weights=str(folder)))
 
@@ -206,19 +212,6 @@ def test_an_encoder_whose_normalisation_is_damaged(tmp_path: Path) -> None:
         with pytest.raises(RequestError, match=r"preprocessor_config\.json: .*image_mean and image_std") as refused:
             read_encoder(Pretrained(weights=str(folder)))
         assert len(str(refused.value)) - len(str(folder)) < 300
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("do_normalize", False), ("do_rescale", False), ("rescale_factor", 1 / 127.5)]
-)
-def test_an_encoder_whose_pixels_are_scaled_otherwise_is_refused(key: str, value: object, tmp_path: Path) -> None:
-    folder = saved.save_encoder("clip", tmp_path)
-    for name, usual in (("do_normalize", True), ("do_rescale", True), ("rescale_factor", 0.00392156862745098)):
-        change(folder, "preprocessor_config.json", name, usual)
-    assert read_encoder(Pretrained(weights=str(folder))).mean == saved.MEAN
-    change(folder, "preprocessor_config.json", key, value)
-    with pytest.raises(RequestError, match=r"preprocessor_config\.json: pixels are divided by 255, then normalised"):
-        read_encoder(Pretrained(weights=str(folder)))
 
 
 def test_weights_that_are_incomplete_or_damaged(tmp_path: Path) -> None:
