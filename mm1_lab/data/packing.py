@@ -21,8 +21,6 @@ UNDONE, LOOKAHEAD = 2, 12
 `LOOKAHEAD`. This fills the world's rows to 94 (pages) to 99 %; a longer look-ahead would favour convenient lengths."""
 SLACK = 50
 """A row of the world counts as full when at most 1/50 of it is free."""
-
-
 ROWS_TRIED = 4
 """Rows of a source whose candidates are measured to tell how many are left out."""
 
@@ -77,15 +75,6 @@ def _best_end(begun: list[Encoded], candidates: Iterable[Encoded], limits: Limit
     return rows[max(rows)]
 
 
-@dataclass(slots=True)
-class _OpenRow:
-    """What is free in a row, and what it holds."""
-
-    positions: int
-    images: int
-    documents: list[int]
-
-
 def first_fit(
     order: Iterable[int], sizes: Sequence[tuple[int, int]], limits: Limits, most_open: int | None = None
 ) -> list[list[int]]:
@@ -94,22 +83,19 @@ def first_fit(
     If so many rows are open, the fullest one is closed before another begins. Conversations (`SftStage.VERSION`) and
     held-out documents (`EvaluationStage.VERSION`) are packed by this, too, not only users' rows (`ROWS_VERSION`).
     """
-    rows = []
-    opened: list[_OpenRow] = []
+    rows: list[list[int]] = []
+    free: dict[int, tuple[int, int]] = {}  # positions and images of each open row
     for number in order:
         positions, images = sizes[number]
-        for row in opened:
-            if positions <= row.positions and images <= row.images:
-                break
-        else:
-            if len(opened) == most_open:
-                opened.remove(min(opened, key=lambda row: row.positions))
-            row = _OpenRow(limits.sequence, limits.max_images, [])
-            opened.append(row)
-            rows.append(row.documents)
-        row.positions -= positions
-        row.images -= images
-        row.documents.append(number)
+        fitting = (row for row, room in free.items() if positions <= room[0] and images <= room[1])
+        row = next(fitting, len(rows))
+        if row == len(rows):
+            if len(free) == most_open:
+                del free[min(free, key=lambda row: free[row][0])]
+            rows.append([])
+            free[row] = limits.sequence, limits.max_images
+        free[row] = free[row][0] - positions, free[row][1] - images
+        rows[row].append(number)
     return rows
 
 
@@ -134,8 +120,6 @@ class Packer:
     tokenizer: Tokenizer
     limits: Limits
     prompt_loss_weight: float = 1.0
-    drop_overlong: bool = False
-    """Skip documents that do not fit an empty row, instead of raising an error."""
     ends_answers: bool = False
     """The end token follows every answer, as in chat templates; otherwise the token that follows counts as its end."""
     between: str = ""
@@ -151,7 +135,6 @@ class Packer:
             tokenizer,
             Limits.of(stage),
             prompt_loss_weight=0.0 if stage.tuned else 1.0,
-            drop_overlong=stage.drop_overlong,
             ends_answers=stage.tuned,
             between=" " if stage.data.kind == "world" else "",
             is_planned=stage.data.kind == "shards",
@@ -160,7 +143,7 @@ class Packer:
     def pack(self, documents: Iterable[Document]) -> Row:
         """Packs one row from the candidates that `fill_row` chooses.
 
-        Raises ValueError for a document that does not fit an empty row, unless `drop_overlong` is set.
+        Skips documents that do not fit an empty row. Raises ValueError for a planned one that does not.
         """
         sequence = self.limits.sequence
         full = sequence if self.is_planned else sequence - sequence // SLACK
@@ -185,7 +168,7 @@ class Packer:
             encoded = self._encode(document)
             if self.limits.hold(*encoded.size):
                 yield encoded
-            elif not self.drop_overlong:
+            elif self.is_planned:
                 raise ValueError(
                     f"document {document.key!r} of {encoded.size[0]} tokens and {encoded.size[1]} images does not fit "
                     f"an empty row of {self.limits.sequence} tokens and {self.limits.max_images} images"

@@ -16,7 +16,7 @@ from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.types import Answer, Document
 from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
-from mm1_lab.data.world.scenes import Content
+from mm1_lab.data.world.scenes import Thing
 from mm1_lab.data.world.sources import ROW
 from mm1_lab.evaluate.world import world_benchmarks
 
@@ -37,7 +37,7 @@ _END = re.compile(r"(?:^| )[.?](?: |$)")
 class Secrets:
     """What must not occur in training data."""
 
-    scenes: frozenset[Content]
+    scenes: frozenset[tuple[Thing, ...]]
     references: frozenset[str]
 
 
@@ -91,7 +91,7 @@ def judge(document: Document, with_images: bool, secrets: Secrets) -> set[str]:
                     if " : ".join(pieces[start:]) in secrets.references:
                         failed.add("reference")
         elif isinstance(part, ScenePicture):
-            if part.scene.content in secrets.scenes:
+            if part.scene.things in secrets.scenes:
                 failed.add("scene")
             if part.scene.is_novel:
                 failed.add("combination")
@@ -100,12 +100,12 @@ def judge(document: Document, with_images: bool, secrets: Secrets) -> set[str]:
 
 def secrets_of(settings: EvaluationSettings, seeds: Iterable[int]) -> Secrets:
     """The scenes and reference captions of the benchmarks at these seeds."""
-    scenes: set[Content] = set()
+    scenes: set[tuple[Thing, ...]] = set()
     captions: set[str] = set()
     for seed in seeds:
         for benchmark in world_benchmarks(settings, seed):
             for question in benchmark.questions:
-                scenes.update(shown.scene.content for shown in question.pictures if isinstance(shown, ScenePicture))
+                scenes.update(shown.scene.things for shown in question.pictures if isinstance(shown, ScenePicture))
                 if benchmark.metric == "content":
                     captions.update(question.references)
     return Secrets(frozenset(scenes), frozenset(captions))

@@ -1,7 +1,6 @@
 """Renders scenes at 72 pixels and downsamples them by area averaging, so that lower resolutions lose detail."""
 
 import math
-from dataclasses import dataclass
 from functools import cache
 from random import Random
 from typing import Literal, NamedTuple
@@ -56,8 +55,7 @@ class Spot(NamedTuple):
     left: int
 
 
-@dataclass(frozen=True, slots=True)
-class ScenePicture:
+class ScenePicture(NamedTuple):
     """A picture of a scene, optionally degraded by a flaw, as in a bad photograph."""
 
     scene: Scene

@@ -5,8 +5,8 @@ may have several turns. A request about a picture follows that picture.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
+from typing import NamedTuple
 
 from mm1_lab.data.types import Answer, Document, Part, Picture
 from mm1_lab.data.world.drawing import ScenePicture
@@ -17,8 +17,7 @@ from mm1_lab.data.world.told import Parts
 from mm1_lab.data.world.words import ANIMALS, COLOURS, LETTERS, LIKED, OWNERS, PLACES, SHAPES, SIZES, TOWNS
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """A request and its answer."""
 
     request: str
@@ -201,8 +200,7 @@ SETS: dict[str, Draw] = {
 """Keyed by the names in `mm1_lab.config.recipe.INSTRUCTIONS`."""
 
 
-@dataclass(frozen=True)
-class InstructionSource:
+class InstructionSource(NamedTuple):
     """An infinite instruction set: conversation i is a pure function of (seed, set, i)."""
 
     name: str
