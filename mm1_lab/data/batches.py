@@ -90,20 +90,17 @@ class Batch(TensorBatch):
         total = self.weights[:, 1:].sum()
         batches = []
         for start, end in pairwise(ends):
-            weights = self.weights[start:end]
-            documents = self.documents[start:end]
+            rows: dict[str, Any] = {}
+            for name in ("tokens", "weights", "documents", "positions", "image_counts"):
+                rows[name] = getattr(self, name)[start:end]
             part = replace(
                 self,
-                tokens=self.tokens[start:end],
-                weights=weights,
-                documents=documents,
-                positions=self.positions[start:end],
+                **rows,
                 images=self.images[first_image[start] : first_image[end]],
                 sources=self.sources[first_source[start] : first_source[end]],
-                image_counts=self.image_counts[start:end],
                 step_weight=total,
                 decoded=NONE_ASKED,
-                **find_places(weights, documents),
+                **find_places(rows["weights"], rows["documents"]),
             )
             batches.append(part)
         return batches
@@ -133,9 +130,8 @@ def make_batch(
     weights = np.stack([row.weights for row in rows])
     counts = [len(row.pictures) for row in rows]
     images = np.full((sum(counts), views, 3, side, side), MEAN_COLOUR, np.uint8)
-    decoded = NONE_ASKED
+    broken: list[str] = []
     if not blind:
-        broken: list[str] = []
         remaining = iter(images)
         for row, row_weights in zip(rows, weights, strict=True):
             # one picture at a time, so that its memory is used again
@@ -148,7 +144,6 @@ def make_batch(
                     image[:] = MEAN_COLOUR
                     row_weights[row.documents == owner] = 0
                     broken.append(str(error))
-        decoded = Decoded(len(images), tuple(broken))
     columns: dict[str, Any] = {}
     for column in ("tokens", "documents", "positions"):
         columns[column] = torch.from_numpy(np.stack([getattr(row, column) for row in rows])).long()
@@ -159,7 +154,7 @@ def make_batch(
         sources=tuple(names),
         image_counts=tuple(views * count for count in counts),
         **find_places(torch.from_numpy(weights), columns["documents"]),
-        decoded=decoded,
+        decoded=Decoded(0 if blind else len(images), tuple(broken)),
         by_document=by_document,
     )
 

@@ -99,8 +99,7 @@ def first_fit(
     return rows
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     tokens: NDArray[np.int32]
     """(sequence,)"""
     weights: NDArray[np.float32]
@@ -109,9 +108,9 @@ class Row:
     """(sequence,): the document that each position belongs to, numbered from 1; 0 is padding."""
     positions: NDArray[np.int32]
     """(sequence,): restarts at 0 with each document."""
-    pictures: tuple[Picture, ...]
+    pictures: list[Picture]
     """In order of occurrence."""
-    owners: tuple[int, ...]
+    owners: list[int]
     """The document number (as in `documents`) of each picture."""
 
 
@@ -218,25 +217,20 @@ class Packer:
         return Encoded(tokens, weights, pictures)
 
     def _row(self, documents: list[Encoded]) -> Row:
-        sequence = self.limits.sequence
-        tokens = np.full(sequence, self.tokenizer.pad, np.int32)
-        weights = np.zeros(sequence, np.float32)
-        numbers = np.zeros(sequence, np.int32)
-        positions = np.zeros(sequence, np.int32)
-        pictures: list[Picture] = []
-        owners: list[int] = []
+        tokens = np.full(self.limits.sequence, self.tokenizer.pad, np.int32)
+        numbers = np.zeros_like(tokens)
+        row = Row(tokens, np.zeros(len(tokens), np.float32), numbers, np.zeros_like(tokens), [], [])
         start = 0
         for number, document in enumerate(documents, start=1):
-            length = len(document.tokens)
-            place = slice(start, start + length)
-            tokens[place] = document.tokens
-            weights[place] = document.weights
-            numbers[place] = number
-            positions[place] = np.arange(length)
-            pictures += document.pictures
-            owners += [number] * len(document.pictures)
-            start += length
-        return Row(tokens, weights, numbers, positions, tuple(pictures), tuple(owners))
+            end = start + len(document.tokens)
+            row.tokens[start:end] = document.tokens
+            row.weights[start:end] = document.weights
+            row.documents[start:end] = number
+            row.positions[start:end] = np.arange(end - start)
+            row.pictures.extend(document.pictures)
+            row.owners.extend([number] * len(document.pictures))
+            start = end
+        return row
 
 
 def shares_left_out(stage: MultimodalStage, data: Data) -> dict[str, float]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -119,14 +119,13 @@ def read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-@dataclass(frozen=True, slots=True)
-class StoredPicture:
+class StoredPicture(NamedTuple):
     """An image of a shard, read when its pixels are requested."""
 
     name: str
     """File and place in it, for messages."""
     read: Callable[[], bytes]
-    decoder: ImageDecoder = field(repr=False)
+    decoder: ImageDecoder
     key: Hashable
     """Differs from those of the decoder's other images; names, which readers choose, may be equal."""
 
@@ -146,8 +145,7 @@ def decodes(picture: Picture) -> bool:
     return not decode([picture], 1)[1].broken
 
 
-@dataclass(frozen=True)
-class Decoded:
+class Decoded(NamedTuple):
     """How many pictures a batch requested, and one error message for each that could not be decoded."""
 
     asked: int = 0

@@ -160,16 +160,10 @@ class Data(Protocol):
     def tokenizer(self) -> Tokenizer: ...
 
     def source(self, name: str, seed: int, limits: Limits | None = None) -> Source:
-        """Returns a training source by name; users' rows are packed for `limits`, or else for those of most arms.
-
-        Raises RequestError if the data do not have it.
-        """
+        """A training source by name; users' rows are packed for `limits`, or else for those of most arms."""
 
     def instructions(self, name: str, seed: int, limits: Limits) -> Conversations:
-        """Returns an instruction set.
-
-        Raises RequestError if the data do not have it, or if none of its conversations fits a row of `limits`.
-        """
+        """An instruction set. Raises RequestError if none of its conversations fits a row of `limits`."""
 
     def pretraining_text(self, seed: int, longest: int) -> TextCurriculum:
         """Text of which no document exceeds `longest` tokens, begin and end included."""
@@ -179,5 +173,5 @@ class Data(Protocol):
     def held_out(self, name: str, count: int) -> list[Document]:
         """Up to `count` documents of a source that are excluded from training, the same for every trial.
 
-        Raises RequestError if the data do not have the source, or if a remote file cannot be fetched.
+        Raises RequestError if a remote file cannot be fetched.
         """

@@ -46,7 +46,7 @@ def test_a_row_holds_documents_images_and_padding_in_their_places() -> None:
     assert row.documents.tolist() == [1] * 7 + [2] * 5 + [0] * 4
     assert row.positions.tolist() == [0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4, 0, 0, 0, 0]
     assert all(a is b for a, b in zip(row.pictures, pictures, strict=True))
-    assert row.owners == (1, 2)
+    assert row.owners == [1, 2]
 
 
 def test_answers_and_the_token_after_them_weigh_more_than_the_rest() -> None:

@@ -44,10 +44,9 @@ class Collection:
         self.shards = [by_digest[digest] for digest in self.digests]
         self._starts = np.cumsum([0, *(len(shard.samples) for shard in self.shards)])
         self.table = pa.concat_tables([shard.samples for shard in self.shards])
-        self._columns = dict(zip(self.table.column_names, self.table.columns, strict=True))
         self._cache = cache
         self._decoder = decoder
-        self.train, self.held_out = split_samples(self._columns["split"].to_numpy())
+        self.train, self.held_out = split_samples(self.table["split"].to_numpy())
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -64,11 +63,11 @@ class Collection:
 
     def texts(self, sample: int) -> list[str | None]:
         """The sample's texts in reading order, with None for each picture; of a pair, all captions of the picture."""
-        return self._columns["texts"][sample].as_py()
+        return self.table["texts"][sample].as_py()
 
     def conversation(self, sample: int) -> Document:
         """All of a conversation, whether or not it fits a row; answers are of type `Answer`."""
-        answers = self._columns["answers"][sample].as_py()
+        answers = self.table["answers"][sample].as_py()
         pictures = iter(self.pictures(sample))
         parts: list[Part] = []
         for at, text in enumerate(self.texts(sample)):
@@ -79,9 +78,9 @@ class Collection:
         return Document(self.key(sample), tuple(parts))
 
     def pictures(self, sample: int) -> list[StoredPicture]:
-        images = self._columns["images"][sample]
+        images = self.table["images"][sample]
         file = self.shards[self._shard_of(sample)].file
-        place = f"{file.name}: {self._columns['place'][sample].as_py()}"
+        place = f"{file.name}: {self.table['place'][sample].as_py()}"
         pictures = []
         for at, image in enumerate(images):
             name = f"{place}, image {at}" if len(images) > 1 else place
@@ -90,14 +89,14 @@ class Collection:
         return pictures
 
     def _read(self, file: File, image: pa.StructScalar) -> bytes:
-        content, path = image["content"].as_py(), image["path"].as_py()
+        content, path, offset, length = image.as_py().values()
         if content is not None:
             return content
         if path is not None:
             return read_file(file.folder / path)
         with file.local(self._cache / "copies").open("rb") as tar:
-            tar.seek(image["offset"].as_py())
-            return tar.read(image["length"].as_py())
+            tar.seek(offset)
+            return tar.read(length)
 
     def tokens(self, tokenizer: BackendTokenizer) -> pa.ChunkedArray:
         """The ids of all samples, with -1 for each picture and before each caption of a picture; computed on first use

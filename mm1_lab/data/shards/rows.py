@@ -50,6 +50,7 @@ class Rows:
 
     def __init__(self, collection: Collection, tokenizer: BackendTokenizer, limits: Limits, folder: Path) -> None:
         self._collection = collection
+        self._is_pairs = collection.reader == "pairs"
         self._tokenizer = tokenizer
         self._limits = limits
         self._ids = collection.tokens(tokenizer)
@@ -63,10 +64,8 @@ class Rows:
         draw = np.random.default_rng(0)
         train = self._collection.train
         for start in range(0, len(train), BLOCK):
-            entries: list[tuple[int, ...]] = []
-            for sample in train[start : start + BLOCK].tolist():
-                for chunk in self._packed_chunks(sample):
-                    entries.append((sample, *chunk))
+            samples = train[start : start + BLOCK].tolist()
+            entries = [(sample, *chunk) for sample in samples for chunk in self._packed_chunks(sample)]
             order = draw.permutation(len(entries)).tolist()
             numbers = np.array(entries, np.int64).reshape(-1, 5)
             packed = []
@@ -76,15 +75,14 @@ class Rows:
 
     def _packed_chunks(self, sample: int) -> list[Chunk]:
         """The chunks for which rows have room: of a captioned picture that of its longest caption."""
-        if self._collection.reader != "pairs":
+        if not self._is_pairs:
             return list(cut(self._ids_of(sample), self._limits))
-        captions = self._captions(sample)
-        if not captions:
-            return []
-        return [max(captions, key=lambda chunk: chunk.positions)]
+        longest_first = sorted(self._captions(sample), key=lambda chunk: -chunk.positions)
+        return longest_first[:1]
 
-    def _captions(self, sample: int) -> list[Chunk]:
-        """The first chunk of a picture with each of its captions."""
+    def _captions(self, sample: int, epoch: int = 0) -> list[Chunk]:
+        """The first chunk of a picture with each of its captions. Each epoch begins with the next, and which one is the
+        first is the sample's number."""
         ids = self._ids_of(sample)
         starts = np.flatnonzero(ids == PICTURE).tolist()
         chunks = []
@@ -92,7 +90,8 @@ class Rows:
             chunk = next(cut(ids[start:end], self._limits), None)
             if chunk:
                 chunks.append(chunk._replace(start=start + chunk.start, end=start + chunk.end))
-        return chunks
+        first = (epoch + sample) % max(1, len(chunks))
+        return chunks[first:] + chunks[:first]
 
     def _ids_of(self, sample: int) -> Ids:
         ids: Ids = self._ids[sample].values.to_numpy()
@@ -100,19 +99,15 @@ class Rows:
 
     def documents(self, row: int, epoch: int = 0) -> Iterator[Document]:
         entries = self._packed[row].values.to_numpy().reshape(-1, 5)
-        for sample, start, end, _, _ in entries.tolist():
-            yield self._document(sample, start, end, epoch)
+        for sample, *stored in entries.tolist():
+            chunk = self._captions(sample, epoch)[0] if self._is_pairs else Chunk(*stored)
+            yield self._document(sample, chunk)
 
-    def _document(self, sample: int, start: int, end: int, epoch: int = 0) -> Document:
-        """A chunk of a document. Of a picture with several captions, each epoch shows the next, and which one is the
-        first is the sample's number."""
+    def _document(self, sample: int, chunk: Chunk) -> Document:
+        """A chunk of a document."""
         ids = self._ids_of(sample)
-        before = 0  # pictures of the document before this chunk
-        if self._collection.reader == "pairs":
-            captions = self._captions(sample)
-            start, end, *_ = captions[(epoch + sample) % len(captions)]
-        else:
-            before = int(np.count_nonzero(ids[:start] == PICTURE))
+        start, end, *_ = chunk
+        before = 0 if self._is_pairs else int(np.count_nonzero(ids[:start] == PICTURE))
         places = (start + np.flatnonzero(ids[start:end] == PICTURE)).tolist()
         pictures = self._collection.pictures(sample)[before:] if places else []
         parts: list[Part] = []
@@ -131,13 +126,14 @@ class Rows:
         samples = self._collection.held_out[:HELD_OUT_MOST].tolist()
         for chunks in zip_longest(*map(self._packed_chunks, samples)):
             for sample, chunk in zip(samples, chunks, strict=True):
-                if chunk is not None:
-                    document = self._document(sample, chunk.start, chunk.end)
-                    if self._collection.reader == "pairs":
-                        epochs = range(len(self._captions(sample)))  # each shows another
-                        captions = tuple(self._document(sample, 0, 0, epoch).text for epoch in epochs)
-                        document = HeldOutPicture(document.key, document.parts, captions)
-                    yield document
+                if chunk is None:
+                    continue
+                if self._is_pairs:
+                    shown = [self._document(sample, one) for one in self._captions(sample)]
+                    captions = tuple(one.text for one in shown)
+                    yield HeldOutPicture(shown[0].key, shown[0].parts, captions)
+                else:
+                    yield self._document(sample, chunk)
 
 
 def cut(ids: Ids, limits: Limits) -> Iterator[Chunk]:
