@@ -154,27 +154,12 @@ def _remote_files(url: str) -> list[File]:
     return files
 
 
-def _ask_hub(name: str) -> None:
-    """Raises ConnectionError if the hub does not answer; `datasets` would try for half a minute, with a line each."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        HfApi().dataset_info(name, timeout=20.0)
-    except (HfHubHTTPError, ValueError):
-        pass  # `datasets` says what is wrong with the name
-    except Exception as error:  # of the library for requests, which differs by version
-        raise ConnectionError(first_line(error)) from None
-
-
 def _of_split(name: str, config: str | None, split: str | None, revision: str | None) -> list[str]:
     """The files of a split that can be read, of a name on the hub or of a folder in its layout."""
     import datasets
 
     logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)  # a missing card is no news
     try:
-        if not os.path.isdir(name):
-            _ask_hub(name)
         with TemporaryDirectory() as unused:
             builder = datasets.load_dataset_builder(name, config, revision=revision, cache_dir=unused)
     except ConnectionError as error:
