@@ -6,6 +6,7 @@ Text is never encoded as a special token, even where it spells one, so image tok
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex
@@ -28,19 +29,21 @@ LONG_WORD = re.compile(r"\S{256}")
 """BPE training splits longer words, as its time grows quadratically with word length."""
 
 
+@dataclass(eq=False)
 class BackendTokenizer:
     """Implements the `Tokenizer` protocol with a tokenizer of the `tokenizers` library."""
 
-    def __init__(self, backend: Backend, pad: int, begin: int, end: int, image: int) -> None:
-        backend.encode_special_tokens = True
-        backend.no_padding()
-        backend.no_truncation()
-        self._backend = backend
-        self.size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
-        self.pad = pad
-        self.begin = begin
-        self.end = end
-        self.image = image
+    _backend: Backend
+    pad: int
+    begin: int
+    end: int
+    image: int
+
+    def __post_init__(self) -> None:
+        self._backend.encode_special_tokens = True
+        self._backend.no_padding()
+        self._backend.no_truncation()
+        self.size = _entries(self._backend)
 
     def encode(self, text: str) -> list[int]:
         return self._backend.encode(text, add_special_tokens=False).ids
@@ -63,6 +66,11 @@ class BackendTokenizer:
     def digest(self) -> str:
         ids = [self.pad, self.begin, self.end, self.image]
         return hashlib.sha256((canonical_json(ids) + self._backend.to_str()).encode()).hexdigest()[:16]
+
+
+def _entries(backend: Backend) -> int:
+    """Number of ids up to the last; some between may be missing."""
+    return max(backend.get_vocab(with_added_tokens=True).values()) + 1
 
 
 def bpe_tokenizer(texts: Iterable[str], size: int, folder: Path) -> BackendTokenizer:
@@ -113,7 +121,7 @@ def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
     if end < 0:
         raise RequestError(f"tokenizer: {folder} has no end token; set eos_token in its tokenizer_config.json")
     backend = Backend.from_str(backend.to_str())
-    entries = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+    entries = _entries(backend)
     if rows is not None and entries > rows:
         raise RequestError(
             f"tokenizer: {folder} has ids up to {entries - 1}, but its decoder's embedding has only {rows} rows; "

@@ -222,14 +222,13 @@ def test_data_sets_that_cannot_be_read(files: Any, monkeypatch: pytest.MonkeyPat
     for split in ("train", "test"):
         files.parquet(f"set/data/{split}-00000-of-00001.parquet", {"image": [files.png(1)], "text": ["a 1"]})
     (folder / "set.py").write_text("raise SystemExit('run')")
-    entry = {"dataset": "set", "split": "train"}
+    entry = {"dataset": "set", "split": "train", "revision": "12ab"}  # of the set on the hub that it was copied from
     files.refused(r"Dataset scripts are no longer supported, but found set\.py", captions=entry)
     (folder / "set.py").unlink()
     assert pairs_of(open_captions(files, entry), files) == {1}
     (files.folder / "empty").mkdir()
     for wrong, message in (
         ({"dataset": "set", "split": "valid"}, r"captions: has the splits train, test; name one of them"),
-        ({**entry, "revision": "12ab"}, r"`revision` is for `dataset: OWNER/NAME` on the hub; leave '12ab'"),
         ({"split": "train"}, r"needs exactly one of file, folder and dataset"),
         ({"folder": "~nobody-here/x"}, r"there is no folder '~nobody-here/x'; paths are relative to the data file"),
         ({"dataset": "nowhere"}, r"there is no folder 'nowhere', and it is not a hub name \(OWNER/NAME\)"),

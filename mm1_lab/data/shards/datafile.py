@@ -56,8 +56,6 @@ class Entry(Config):
             where = f"hf://datasets/{where}"
             if not HUB.fullmatch(where):
                 raise RequestError(f"there is no folder {self.dataset!r}, and it is not a hub name (OWNER/NAME)")
-        if self.revision and not HUB.fullmatch(where):
-            raise RequestError(f"`revision` is for `dataset: OWNER/NAME` on the hub; leave {self.revision!r} out")
         found = []
         for file in find(where, base, self.config, self.split, self.revision):
             ending = PurePosixPath(file.name).suffix
@@ -131,7 +129,7 @@ def _as_set(value: Any) -> Any:
         return {"files": value}
     own = {key: value[key] for key in value.keys() & {"reader", "weight"}}
     entry = {key: one for key, one in value.items() if key not in own}
-    if isinstance(entry.get("files"), str) and len(entry) > 1:
+    if isinstance(entry.get("files"), str):
         entry["file"] = entry.pop("files")
     return value if "files" in entry else {**own, "files": entry}
 

@@ -39,12 +39,8 @@ def prompt_of(request: str) -> str:
     return f"tell : {request} . say :"
 
 
-def _conversation(picture: Picture, *turns: Turn) -> Parts:
-    return (picture, *_without_picture(*turns))
-
-
-def _without_picture(*turns: Turn) -> Parts:
-    parts: list[Part] = []
+def _conversation(picture: Picture | None, *turns: Turn) -> Parts:
+    parts: list[Part] = [picture] if picture else []
     for turn in turns:
         parts += [prompt_of(turn.request), Answer(f"{turn.answer} .")]
     return tuple(parts)
@@ -182,9 +178,9 @@ def _text(random: Random, split: Split) -> Parts:
     """Facts and sums, without pictures."""
     if random.random() < 0.5:
         one, other = random.randint(1, 9), random.randint(1, 9)
-        return _without_picture(Turn(f"the total of {one} and {other}", str(one + other)))
+        return _conversation(None, Turn(f"the total of {one} and {other}", str(one + other)))
     fact = draw_fact(random)
-    return _without_picture(Turn(fact.request, fact.answer))
+    return _conversation(None, Turn(fact.request, fact.answer))
 
 
 SETS: dict[str, Draw] = {
