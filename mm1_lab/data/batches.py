@@ -29,11 +29,11 @@ class TensorBatch:
     decoded: Decoded = field(default=NONE_ASKED, kw_only=True)
 
     def to(self, device: torch.device | str) -> Self:
-        """The batch with its tensors on `device`; what is pinned is copied while the GPU is still busy."""
+        """What is pinned is copied while the GPU is still busy."""
         return self._with(lambda one: one.to(device, non_blocking=one.is_pinned()))
 
     def pin_memory(self) -> Self:
-        """The batch with its tensors in memory from which a GPU copies by itself; the data loader calls it."""
+        """Into memory from which a GPU copies by itself; the data loader calls it."""
         return self._with(torch.Tensor.pin_memory)
 
     def _with(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
@@ -190,7 +190,7 @@ class MixtureBatches(StageBatches[Source]):
     """Maps a step of a multimodal stage to its batch of packed rows, each from the source that the mixture chooses."""
 
     def __call__(self, step: int) -> Batch:
-        """Returns the batch of `step`; in a worker group, only this worker's rows of it."""
+        """In a team, only this process's rows of the step."""
         names = self.mixture.rows(step * self.count, self.count)[team.own(self.count)]
         rows = [self.packer.pack(self.sources[name].documents(number)) for name, number in names]
         return make_batch(rows, [name for name, _ in names], self.side, self.blind, self.views)
@@ -203,7 +203,7 @@ class ConversationBatches(StageBatches[Conversations]):
     """
 
     def __call__(self, step: int) -> Batch:
-        """Returns the batch of `step`; in a worker group, only this worker's rows of it."""
+        """In a team, only this process's rows of the step."""
         numbers = self.mixture.rows(step * self.count, self.count)
         documents = (self.sources[name].document(number) for name, number in numbers)
         rows, places = self.packer.pack_all(documents, at_least=team.size())

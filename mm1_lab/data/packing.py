@@ -29,9 +29,8 @@ class Encoded(NamedTuple):
     """A document as it stands in a row."""
 
     tokens: list[int]
-    """From `begin` to `end`."""
     weights: list[float]
-    """Loss weight of each token."""
+    """Of each token in the loss."""
     pictures: list[Picture]
 
     @property
@@ -41,10 +40,8 @@ class Encoded(NamedTuple):
 
 
 def fill_row(candidates: Iterator[Encoded], limits: Limits, full: int) -> list[Encoded]:
-    """Chooses the documents of a row among `candidates`, each of which fits an empty one; asks for no more than needed.
-
-    Nothing is added to a row of at least `full` positions.
-    """
+    """Chooses the documents of a row among `candidates`, each of which fits an empty one; asks for no more than needed,
+    and for none once the row has `full` positions."""
     row: list[Encoded] = []
     positions = images = 0
     for document in candidates:
@@ -80,8 +77,8 @@ def first_fit(
 ) -> list[list[int]]:
     """Packs documents of `sizes` (positions, images), each into the first row with room for it; returns their numbers.
 
-    If so many rows are open, the fullest one is closed before another begins. Conversations (`SftStage.VERSION`) and
-    held-out documents (`EvaluationStage.VERSION`) are packed by this, too, not only users' rows (`ROWS_VERSION`).
+    If `most_open` rows are open, the fullest is closed before another begins. Not only users' rows (`ROWS_VERSION`) are
+    packed by this: conversations (`SftStage.VERSION`) and held-out documents (`EvaluationStage.VERSION`), too.
     """
     rows: list[list[int]] = []
     free: dict[int, tuple[int, int]] = {}  # positions and images of each open row
@@ -140,18 +137,15 @@ class Packer:
         )
 
     def pack(self, documents: Iterable[Document]) -> Row:
-        """Packs one row from the candidates that `fill_row` chooses.
-
-        Skips documents that do not fit an empty row. Raises ValueError for a planned one that does not.
-        """
+        """One row of the candidates that `fill_row` chooses. Skips documents that do not fit an empty row; raises
+        ValueError for a planned one."""
         sequence = self.limits.sequence
         full = sequence if self.is_planned else sequence - sequence // SLACK
         return self._row(fill_row(self._fitting(documents), self.limits, full))
 
     def pack_all(self, documents: Iterable[Document], at_least: int) -> tuple[list[Row], list[list[int]]]:
         """Packs all documents that fit an empty row, the longest first; then halves rows, which may leave empty ones,
-        until there are `at_least` so many. Returns the rows, and the places of each one's documents in `documents`.
-        """
+        until there are `at_least` so many. Returns the rows, and the places of each one's documents in `documents`."""
         encoded = [self._encode(document) for document in documents]
         sizes = [document.size for document in encoded]
         fitting = [place for place, size in enumerate(sizes) if self.limits.hold(*size)]
@@ -234,10 +228,8 @@ class Packer:
 
 
 def shares_left_out(stage: MultimodalStage, data: Data) -> dict[str, float]:
-    """The share of each source's documents that fit no row and are left out, estimated, of sources that have some.
-
-    Only the world's: users' documents are cut so that they fit.
-    """
+    """The share of the documents that fit no row, estimated, of the world's sources that have some; users' are cut so
+    that they fit."""
     if not stage.drop_overlong or stage.data.kind != "world":
         return {}
     packer = Packer.of(stage, data.tokenizer)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import torch
 
 Shape = Literal["squeeze", "crop", "pad"]
-"""How an image is made square: `crop` keeps its centre, `pad` adds borders of grey (128), whatever the encoder."""
 ROOM = 256 << 20
 """Bytes of decoded pixels that a process caches."""
 CACHED_SIDE = 128
@@ -40,7 +39,6 @@ BROKEN_LEAST = 10
 is tested after each batch: a minimum of 3 would stop every fifth stage on data of which only 0.5 % are broken."""
 LISTED = 10
 """Broken images that the error names."""
-
 TASTED = 16
 """At most so many image files of a folder are hashed."""
 
@@ -83,10 +81,7 @@ class ImageDecoder:
     kept: dict[tuple[Hashable, int], Pixels] = field(default_factory=dict, repr=False)
 
     def get(self, picture: StoredPicture, side: int) -> Pixels:
-        """Returns the image at `side` pixels.
-
-        Raises BrokenPicture if its bytes cannot be read or decoded, RequestError if its remote file cannot be fetched.
-        """
+        """As `Picture.pixels`."""
         pixels = self.kept.get((picture.key, side))
         if pixels is None:
             pixels = self._decode(picture, side)
@@ -113,7 +108,7 @@ class ImageDecoder:
 
 
 def read_file(path: Path) -> bytes:
-    """Returns the file's bytes. Raises OSError if it is not a regular file: a pipe might never end."""
+    """Raises OSError if it is not a regular file: a pipe might never end."""
     if not path.is_file():
         raise OSError(f"{path} is no file" if path.exists() else f"there is no file {path}")
     return path.read_bytes()
@@ -156,10 +151,7 @@ NONE_ASKED = Decoded()
 
 
 def views(picture: Picture, side: int, count: int) -> list[Pixels]:
-    """The views of a picture: the whole at `side` pixels and, if `count` is 5, its four quarters at `side` pixels each.
-
-    Raises BrokenPicture.
-    """
+    """The whole picture and, if `count` is 5, its four quarters, each at `side` pixels. Raises BrokenPicture."""
     overview = picture.pixels(side)
     if count == 1:
         return [overview]
@@ -167,7 +159,7 @@ def views(picture: Picture, side: int, count: int) -> list[Pixels]:
 
 
 def decode(pictures: Sequence[Picture], side: int) -> tuple[list[Pixels | None], Decoded]:
-    """Returns each picture, or None where it cannot be decoded, and the `Decoded` counts."""
+    """Each picture, or None where it cannot be decoded."""
     images: list[Pixels | None] = []
     broken: list[str] = []
     for picture in pictures:

@@ -59,7 +59,7 @@ class BackendTokenizer:
 
     @property
     def backend(self) -> Backend:
-        """A copy of the underlying tokenizer, safe to modify."""
+        """A copy, safe to modify."""
         return Backend.from_str(self._backend.to_str())
 
     @property
@@ -75,9 +75,7 @@ def _entries(backend: Backend) -> int:
 
 def bpe_tokenizer(texts: Iterable[str], size: int, folder: Path) -> BackendTokenizer:
     """Loads `folder/tokenizer.json`; if missing, trains byte-level BPE of up to `size` entries on `texts` and saves it.
-
-    Training is deterministic. The 256 bytes and the special tokens need 260 entries.
-    """
+    Training is deterministic. The 256 bytes and the special tokens need 260 entries."""
     path = folder / "tokenizer.json"
     if not path.exists():
         backend = Backend(BPE())

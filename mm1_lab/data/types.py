@@ -20,10 +20,7 @@ class Picture(Protocol):
     """An image that is drawn or decoded only when its pixels are requested."""
 
     def pixels(self, side: int) -> Pixels:
-        """Returns the image at `side` × `side` pixels.
-
-        Raises BrokenPicture if it cannot be decoded, RequestError if its remote file cannot be fetched.
-        """
+        """Raises BrokenPicture if it cannot be decoded, RequestError if its remote file cannot be fetched."""
 
 
 class BrokenPicture(Exception):
@@ -34,8 +31,7 @@ class Answer(str):
     """Text of a document that answers a question; its loss weight may differ from that of the other text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
+class Tokens(NamedTuple):
     """Text that is already tokenised; `str()` decodes it."""
 
     ids: NDArray[np.int32]
@@ -49,7 +45,7 @@ Part = str | Tokens | Picture
 """`str` includes Answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Document:
     """Text and pictures in reading order. In a packed row, a document attends only to itself."""
 
@@ -80,11 +76,10 @@ class Limits(NamedTuple):
     image_tokens: int
     """Positions per picture."""
     max_images: int
-    """Maximum number of pictures."""
 
     @classmethod
     def of(cls, stage: ModelStage) -> "Limits":
-        """Those of the stage's model. Each view of a picture counts as an image."""
+        """Each view of a picture counts as an image."""
         return cls(stage.sequence_length, stage.picture_tokens, stage.max_images // stage.views)
 
     def hold(self, positions: int, images: int) -> bool:
@@ -105,15 +100,13 @@ class Conversations(Protocol):
     """An instruction set with random access, in an order that depends on the seed alone and not on the model."""
 
     def document(self, index: int) -> Document:
-        """Conversation number `index`, counted through all epochs. Must be a pure function."""
+        """`index` counts through all epochs. Must be a pure function."""
 
     def epochs(self, conversations: int) -> float:
         """Number of passes over the set after so many conversations; 0 for an infinite set."""
 
 
 class Tokenizer(Protocol):
-    """Converts text to ids and back."""
-
     size: int
     """Number of ids, special tokens included."""
     pad: int
@@ -134,10 +127,10 @@ class Tokenizer(Protocol):
 
 
 class TextCurriculum(Protocol):
-    """Text for the decoder's text-only pre-training, in rows of one length."""
+    """Text for the decoder's pre-training, in rows of one length."""
 
     def documents(self, row: int, progress: float) -> Iterable[Document]:
-        """Candidates for row number `row` at the given `progress` (0 to 1) of pre-training."""
+        """As of a `Source`, at the given `progress` (0 to 1) of pre-training."""
 
 
 class Pairs(Protocol):

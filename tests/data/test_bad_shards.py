@@ -127,22 +127,12 @@ def headers(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
     return bytes(block)
 
 
-def described(text: bytes) -> bytes:
-    """A member behind a header of extended settings."""
-    return headers(b"pax", b"%011o" % len(text), b"x") + text.ljust(512, b"\0") + headers(b"a.png", b"0")
-
-
-LIES = {
-    "size of 2^60": headers(b"a.png", b"\x80" + (2**60).to_bytes(11, "big")),
-    "size in words": described(b"21 size=9000000000000"),
-    "sparse map": described(b"32 GNU.sparse.map=a,b,c,d,e,f,g\n"),
-}
-
-
-@pytest.mark.parametrize("member", LIES.values(), ids=LIES)
-def test_a_tar_whose_headers_lie(files: Any, member: bytes) -> None:
-    (files.folder / "c.tar").write_bytes(member + bytes(2048))
-    files.refused(r"c\.tar: (is cut off|contains no usable pairs)", captions=["c.tar"])
+def test_a_tar_whose_headers_lie(files: Any) -> None:
+    sparse = b"32 GNU.sparse.map=a,b,c,d,e,f,g\n"
+    described = headers(b"pax", b"%011o" % len(sparse), b"x") + sparse.ljust(512, b"\0") + headers(b"a.png", b"0")
+    for member in (headers(b"a.png", b"\x80" + (2**60).to_bytes(11, "big")), described):
+        (files.folder / "c.tar").write_bytes(member + bytes(2048))
+        files.refused(r"c\.tar: (is cut off|contains no usable pairs)", captions=["c.tar"])
 
 
 def test_names_and_texts_that_are_not_utf_8_are_read(files: Any) -> None:

@@ -72,13 +72,6 @@ def test_the_end_of_a_row_is_what_fills_it_best() -> None:
     assert chosen([]) == []
 
 
-def test_a_planned_row_gets_every_document_however_full_it_is() -> None:
-    assert chosen([(60, 0), (38, 0), (2, 0)], full=98) == [0, 1]
-    assert chosen([(60, 0), (38, 0), (2, 0)], full=100) == [0, 1, 2]
-    planned = [text(1000, "a"), text(1020, "b"), text(28, "c")]
-    assert replace(packer(2048), is_planned=True).pack(planned).documents.max() == 3
-
-
 def test_rows_of_the_world_are_full_of_documents_as_long_as_others() -> None:
     """Of each source 95 % of the positions are real (of pages 93); captions in rows are as long as captions are."""
     world = World()

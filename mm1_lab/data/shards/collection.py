@@ -31,16 +31,13 @@ Numbers = NDArray[np.int64]
 
 
 class Collection:
-    """The samples of one source, numbered consecutively through its files.
-
-    Files are ordered by digest, so that their names and locations do not matter; of equal ones, one is read.
-    """
+    """The samples of one source, numbered through its files, which are ordered by digest, so that their names and
+    locations do not matter; of equal ones, one is read."""
 
     def __init__(self, shards: Sequence[Shard], cache: Path, decoder: ImageDecoder) -> None:
         by_digest = {shard.digest: shard for shard in reversed(shards)}
         self.reader = shards[0].file.reader
         self.digests = sorted(by_digest)
-        """What identifies the samples."""
         self.shards = [by_digest[digest] for digest in self.digests]
         self._starts = np.cumsum([0, *(len(shard.samples) for shard in self.shards)])
         self.table = pa.concat_tables([shard.samples for shard in self.shards])
@@ -62,11 +59,11 @@ class Collection:
         return f"{self.digests[number][:12]}:{sample - self._starts[number]}"
 
     def texts(self, sample: int) -> list[str | None]:
-        """The sample's texts in reading order, with None for each picture; of a pair, all captions of the picture."""
+        """In reading order, with None for each picture; of a pair, all captions of the picture."""
         return self.table["texts"][sample].as_py()
 
     def conversation(self, sample: int) -> Document:
-        """All of a conversation, whether or not it fits a row; answers are of type `Answer`."""
+        """Whether or not it fits a row."""
         answers = self.table["answers"][sample].as_py()
         pictures = iter(self.pictures(sample))
         parts: list[Part] = []
@@ -99,8 +96,7 @@ class Collection:
             return tar.read(length)
 
     def tokens(self, tokenizer: BackendTokenizer) -> pa.ChunkedArray:
-        """The ids of all samples, with -1 for each picture and before each caption of a picture; computed on first use
-        and cached on disk file by file."""
+        """The ids of all samples, with -1 for a picture and before each caption of one; cached file by file."""
         chunks: list[pa.Array] = []
         for shard in self.shards:
             name = short_hash(CHUNKS_VERSION, self.reader, shard.digest, tokenizer.digest)

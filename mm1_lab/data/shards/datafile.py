@@ -171,7 +171,7 @@ class DataFile(Config):
         return self.named() | {set_key(name): source for name, source in self.instructions.items()}
 
     def weights(self, sizes: Mapping[str, int]) -> dict[str, float]:
-        """The weights of the instruction sets, given the number of conversations of each."""
+        """Of the instruction sets, given the number of conversations of each."""
         given = {name: one.weight for name, one in self.instructions.items()}
         if any(given.values()):
             return {name: weight or 1.0 for name, weight in given.items()}
@@ -179,10 +179,8 @@ class DataFile(Config):
 
 
 def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
-    """Returns the content of the file, and the files of each source and instruction set (`DataFile.all_named`).
-
-    Raises RequestError for whatever is wrong in it, and for files that are missing or cannot be read.
-    """
+    """The content of the file, and the files of each source and instruction set (`DataFile.all_named`). Raises
+    RequestError for whatever is wrong in it, and for files that are missing."""
     content = DataFile.read(path)
     if not content.all_named():
         raise RequestError(f"{path}: names no data; add `captions: [FILES]`, `text: [FILES]` or others")

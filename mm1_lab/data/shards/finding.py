@@ -93,10 +93,7 @@ def find(
     pattern: str, base: Path, config: str | None = None, split: str | None = None, revision: str | None = None
 ) -> list[File]:
     """The files at a path (relative to `base`), a glob, a range or a URL; of a folder of pictures, the table in it or
-    beside it; of a hub set, or of a folder in the hub's layout, those of a split.
-
-    Raises RequestError if there are none.
-    """
+    beside it; of a hub set, or a folder in its layout, those of a split. Raises RequestError if there are none."""
     numbers = RANGE.search(pattern)
     if numbers and int(numbers[1]) <= int(numbers[2]):
         files = []

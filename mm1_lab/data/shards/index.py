@@ -55,7 +55,7 @@ class Shard(NamedTuple):
     samples: pa.Table
     """A row of `SCHEMA` per sample."""
     left_out: Counter[str]
-    """Number of rows that were left out, by reason."""
+    """Number of rows by reason."""
     notes: list[str]
     """What is said of broken rows and missing pictures."""
 
@@ -88,10 +88,8 @@ def index_file(file: File, cache: Path) -> Shard:
 
 
 def cached(path: Path, schema: pa.Schema, make: Callable[[], Iterable[pa.RecordBatch]]) -> pa.Table:
-    """The table in `path`, memory-mapped; if it is missing, of the batches that `make` yields.
-
-    Raises RequestError if the file is cut off; changed bytes are not noticed, as that would take hours.
-    """
+    """The table in `path`, memory-mapped; if it is missing, of the batches that `make` yields. Raises RequestError if
+    it is cut off; changed bytes are not noticed, as that would take hours."""
 
     def write(temporary: Path) -> None:
         with pa.ipc.new_file(str(temporary), schema) as writer:
@@ -177,10 +175,8 @@ def _characters(record: Fields) -> int:
 
 
 def _pictures_beside(file: File, samples: pa.Table) -> tuple[list[str], list[str]]:
-    """What tells the image files apart that the samples refer to, and a note on missing ones.
-
-    Looked up whenever data are opened, as pictures may go while their table stays.
-    """
+    """What tells apart the image files that samples refer to, and notes on missing ones. Looked up whenever data are
+    opened, as pictures may go while their table stays."""
     paths = pc.struct_field(pc.list_flatten(samples["images"]), "path").drop_null().to_pylist()
     told, missing = files_apart(file.folder, paths)
     if paths and file.is_remote:

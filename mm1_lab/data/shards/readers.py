@@ -158,7 +158,7 @@ def chat_prompt(request: str) -> str:
 
 
 def read_conversation(row: Fields) -> Sample:
-    """Converts a conversation to plain text with its pictures. Raises Broken if it is malformed."""
+    """A conversation as plain text with its pictures."""
     if not isinstance(row["text"], list) or not row["text"]:
         raise Broken("has no turns; store them as a list of objects")
     pictures = _stored_images(row["image"])

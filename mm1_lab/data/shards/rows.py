@@ -104,7 +104,6 @@ class Rows:
             yield self._document(sample, chunk)
 
     def _document(self, sample: int, chunk: Chunk) -> Document:
-        """A chunk of a document."""
         ids = self._ids_of(sample)
         start, end, *_ = chunk
         before = 0 if self._is_pairs else int(np.count_nonzero(ids[:start] == PICTURE))
@@ -137,7 +136,7 @@ class Rows:
 
 
 def cut(ids: Ids, limits: Limits) -> Iterator[Chunk]:
-    """Yields the chunks of a document, each as long as a row of `limits` allows; those of images alone are left out."""
+    """The chunks of a document, each as long as a row of `limits` allows; those of images alone are left out."""
     is_picture = ids == PICTURE
     # before each id and at the end: how many images there were, and how many positions these and the text take
     images = np.concatenate([[0], np.cumsum(is_picture)])
@@ -173,8 +172,6 @@ class ShardSource(Shuffled):
 
 
 class ShardConversations(Shuffled):
-    """The conversations of a set."""
-
     def __init__(self, collection: Collection, name: str, seed: int) -> None:
         super().__init__(len(collection.train), name, seed)
         self._collection = collection

@@ -40,11 +40,8 @@ class Shards:
     """Users' data. Slow steps (training a tokenizer, tokenising, packing) run when first needed and are cached."""
 
     def __init__(self, path: Path, cache: Path, scale: Scale, tokenizer: Path | None = None) -> None:
-        """Reads the `data.yaml` at `path` and indexes its files into `cache`.
-
-        Rows are packed for the scale's largest number of image tokens, so that every arm sees the same rows.
-        `tokenizer` is the folder of a pre-trained decoder, which takes the place of the data file's.
-        """
+        """Reads the `data.yaml` at `path` and indexes its files into `cache`. Rows are packed for the scale's largest
+        number of image tokens, so that every arm sees the same ones. `tokenizer` is as in `open_data`."""
         content, files = read_data_file(path)
         self.path = path
         self.cache = cache
@@ -97,7 +94,6 @@ class Shards:
 
     @cache
     def rows(self, name: str, limits: Limits) -> Rows:
-        """A pre-training source in rows of `limits`."""
         return Rows(self.collections[name], self.tokenizer, limits, self.cache)
 
     def source(self, name: str, seed: int, limits: Limits | None = None) -> ShardSource:
@@ -114,7 +110,6 @@ class Shards:
         return ShardConversations(collection, f"instructions {name}", seed)
 
     def _fit(self, collection: Collection, samples: Numbers, limits: Limits) -> Iterator[bool]:
-        """Whether each of these conversations fits an empty row."""
         packer = Packer(self.tokenizer, limits, ends_answers=True)
         for sample in samples.tolist():
             yield limits.hold(*packer.size(collection.conversation(sample)))
@@ -123,7 +118,7 @@ class Shards:
         return self.source("text", seed, Limits(longest, 0, 0))
 
     def pairs(self, seed: int) -> ShardPairs:
-        """Captioned images; the dense captions are those of `synthetic` if there are any, else of `captions`."""
+        """Dense captions are those of `synthetic` if there are any, else of `captions`."""
         dense = self.collections.get("synthetic")
         usual = self.collections.get("captions") or self.collections["synthetic"]
         return ShardPairs(usual, dense or usual, seed)
@@ -140,7 +135,7 @@ class Shards:
         return list(islice((one for one in found if all(map(decodes, one.pictures))), count))
 
     def summary(self) -> Iterator[str]:
-        """Lines with counts, what is left out and why, and warnings; tokenises what is not tokenised yet."""
+        """Counts, what is left out and why, and warnings; tokenises what is not tokenised yet."""
         for name, collection in self.everything.items():
             pictures = len(pc.list_flatten(collection.table["images"]))
             ids = pc.list_flatten(collection.tokens(self.tokenizer))

@@ -43,10 +43,8 @@ FileRows = Iterator[tuple[str, Fields | Broken]]
 
 
 def read_rows(path: Path, name: str, columns: Columns, required: Collection[str]) -> FileRows:
-    """Yields the rows of the file at `path`, which messages call `name`, with their fields under standard names.
-
-    A required field that the first row lacks raises RequestError, and one that a later row lacks makes it `Broken`.
-    """
+    """The rows of the file at `path`, which messages call `name`, with their fields by standard names. One that lacks a
+    required field is `Broken`; if it is the first of a table with columns, RequestError is raised."""
     wanted = {column for names in columns.values() for column in names}
     place = ""
     try:

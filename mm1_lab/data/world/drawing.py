@@ -62,7 +62,6 @@ class ScenePicture(NamedTuple):
     flaw: Flaw | None = None
 
     def pixels(self, side: int) -> Pixels:
-        """(side, side, 3)."""
         small = _photograph(self.scene, self.flaw, side)
         small += _noise(side)[self.scene.look % _NOISE_FIELDS]
         return small.clip(0, 255).astype(np.uint8)
@@ -102,7 +101,6 @@ def _corner_of(place: int) -> tuple[int, int]:
 
 
 def layout(scene: Scene) -> list[Spot]:
-    """The spot of each thing."""
     random = Random(scene.look)
     random.random()  # the background's
     spots = []
@@ -164,7 +162,7 @@ def _noise(side: int) -> Floats:
 
 
 def _photograph(scene: Scene, flaw: Flaw | None, side: int) -> Floats:
-    """(side, side, 3): the scene, maybe blurred, darkened or cropped."""
+    """(side, side, 3)"""
     if flaw is None:
         return _draw(scene, side)
     if flaw == "dark":

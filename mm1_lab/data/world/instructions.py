@@ -18,8 +18,6 @@ from mm1_lab.data.world.words import ANIMALS, COLOURS, LETTERS, LIKED, OWNERS, P
 
 
 class Turn(NamedTuple):
-    """A request and its answer."""
-
     request: str
     answer: str
     choices: tuple[str, ...] = ()
@@ -27,15 +25,12 @@ class Turn(NamedTuple):
 
 
 Exchange = tuple[Picture, Turn]
-"""A picture and a turn about it."""
 Draw = Callable[[Random, Split], Parts]
-"""Draws a conversation."""
 _KINDS = (tuple(COLOURS), PLACES, SHAPES, LETTERS, ANIMALS, TOWNS)
 """Groups of words that answer the same kind of question."""
 
 
 def prompt_of(request: str) -> str:
-    """The prompt that the model reads for a request."""
     return f"tell : {request} . say :"
 
 
@@ -107,14 +102,12 @@ def describing(random: Random, split: Split) -> Exchange:
 
 
 def reading(random: Random, split: Split) -> Exchange:
-    """Asks for a letter of a poster."""
     poster = sample_poster(random, split)
     place, letter, _ = random.choice(poster.letters)
     return poster, Turn(f"the letter printed {PLACES[place]}", letter)
 
 
 def counting(random: Random, split: Split) -> Exchange:
-    """Asks for the steps of a chart's bar."""
     chart = sample_chart(random, split)
     colour, count = random.choice(chart.bars)
     return chart, Turn(f"the count of {colour}", str(count))
@@ -130,7 +123,7 @@ def adding(random: Random, split: Split) -> Exchange:
 
 
 def knowing(random: Random, split: Split) -> Exchange:
-    """Asks for something that requires a fact stated only in text."""
+    """What only text states."""
     scene = sample_scene(random, split, counts=(1.0,), letters=0.0)
     thing = scene.things[0]
     if random.random() < 0.5:
@@ -148,7 +141,6 @@ def _short_answers(random: Random, split: Split) -> Parts:
 
 
 def _single(ask: Callable[[Random, Split], Exchange]) -> Draw:
-    """Conversations of one turn."""
     return lambda random, split: _conversation(*ask(random, split))
 
 

@@ -34,7 +34,6 @@ class Poster(NamedTuple):
     look: int
 
     def pixels(self, side: int) -> Pixels:
-        """(side, side, 3)."""
         random = Random(self.look)
         canvas = _background(random)
         spots = self._spots(random)
@@ -43,7 +42,6 @@ class Poster(NamedTuple):
         return _finish(canvas, random, side)
 
     def layout(self) -> list[Spot]:
-        """The spot of each letter."""
         random = Random(self.look)
         random.random()  # the background's
         return self._spots(random)
@@ -67,7 +65,6 @@ class Chart(NamedTuple):
     look: int
 
     def pixels(self, side: int) -> Pixels:
-        """(side, side, 3)."""
         random = Random(self.look)
         canvas = _background(random)
         block = np.ones((_STEP - 3, _BAR), np.float32)

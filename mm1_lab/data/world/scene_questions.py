@@ -27,7 +27,6 @@ Maker = Callable[[Random, Scene], Asked | None]
 
 
 def _of_thing(ask: Callable[[Thing], Asked | None]) -> Maker:
-    """Asks about any of the scene's things."""
     return lambda random, scene: ask(random.choice(scene.things))
 
 
@@ -90,7 +89,6 @@ KINDS: dict[str, Maker] = {
 
 
 def ask(random: Random, scene: Scene, kind: str) -> Asked | None:
-    """Returns a question of `kind` about the scene, or None if the scene does not allow one."""
     return KINDS[kind](random, scene)
 
 
@@ -99,6 +97,6 @@ CONVENTIONAL = ("colour", "shape", "place", "size", "relation", "owner", "town")
 
 
 def answered_in(asked: Asked, convention: Convention) -> Asked:
-    """The question, which stays in first words, with its answers in this convention."""
+    """The question itself stays in first words."""
     choices = tuple(spoken(choice, convention) for choice in asked.choices)
     return asked._replace(answer=spoken(asked.answer, convention), choices=choices)

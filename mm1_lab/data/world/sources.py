@@ -34,7 +34,6 @@ _CLOSING = 14
 
 
 def random_for(seed: int, stream: str, split: Split, index: int) -> Random:
-    """The random number generator of one sample."""
     number = (seed * len(_STREAMS) + _STREAMS.index(stream)) * 2 + (split == "test")
     return Random((number << 64) + index)
 
@@ -111,12 +110,11 @@ _MAKERS: dict[str, Callable[[Random, Split], Parts]] = {
 
 
 def numbers_of(row: int) -> range:
-    """The document numbers of a row."""
     return range(row * ROW, (row + 1) * ROW)
 
 
 class WorldSource(NamedTuple):
-    """An infinite source of one of the four kinds of training data."""
+    """One of the four kinds of training data, without end."""
 
     name: str
     seed: int

@@ -61,7 +61,6 @@ def draw_fact(random: Random) -> Fact:
 
 
 def arithmetic(random: Random) -> Parts:
-    """Several sums and differences of one-digit numbers."""
     parts: list[Part] = []
     for _ in range(random.randint(2, 6)):
         prompt, answer = sum_of_two(random)
@@ -77,7 +76,6 @@ def sum_of_two(random: Random) -> tuple[str, str]:
 
 
 def pattern(random: Random) -> Parts:
-    """A repeating sequence of words to be continued."""
     prompt, following = repetition(random)
     return (prompt, Answer(following[0]), ".")
 
@@ -92,7 +90,6 @@ def repetition(random: Random) -> tuple[str, tuple[str, ...]]:
 
 
 def story(random: Random) -> Parts:
-    """A short story about who has what at the end."""
     prompt, answer = handover(random)
     return (prompt, Answer(answer), ".")
 
@@ -126,7 +123,6 @@ def _stated_fact(random: Random) -> tuple[str, str]:
 
 
 def medley(random: Random) -> Parts:
-    """Several short documents of different kinds in one."""
     return joined(lambda: _one_of(_SHORT, random), random.randint(3, 10))
 
 
@@ -164,7 +160,6 @@ _FIRST: Weights = {
 
 
 def text_document(random: Random) -> Parts:
-    """A document of the text-only source."""
     return _one_of(_DOCUMENTS, random)
 
 

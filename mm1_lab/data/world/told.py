@@ -184,12 +184,11 @@ def _sample(random: Random, **drawn: Any) -> Scene:
 
 
 def words_of(parts: Sequence[Part]) -> int:
-    """Number of words of a document."""
     return sum(len(str(part).split()) for part in parts)
 
 
 def _scene_for(random: Random, kind: str, counts: tuple[float, ...], spare: bool = False) -> tuple[Scene, Asked]:
-    """A training scene that allows a question of `kind`, and that question."""
+    """A scene that allows a question of `kind`, and that question."""
     letters = 1.0 if kind == "letter" else _LETTERED
     while True:
         scene = _sample(random, counts=counts, letters=letters, spare=spare)
