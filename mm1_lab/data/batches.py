@@ -19,7 +19,7 @@ from mm1_lab.data.packing import Packer, Row
 from mm1_lab.data.pixels import NONE_ASKED, Decoded
 from mm1_lab.data.pixels import views as picture_views
 from mm1_lab.data.preprocessing import MEAN_COLOUR
-from mm1_lab.data.types import BrokenPicture, Conversations, Source, Tokenizer
+from mm1_lab.data.types import BrokenPicture, Conversations, Pixels, Source, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,11 @@ class Batch(TensorBatch):
             )
             batches.append(part)
         return batches
+
+
+def image_tensor(images: Sequence[Pixels]) -> torch.Tensor:
+    """Stacks uint8 images of shape (side, side, 3) into a tensor (n, 3, side, side)."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
 def find_places(weights: torch.Tensor, documents: torch.Tensor) -> dict[str, Any]:

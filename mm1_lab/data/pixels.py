@@ -1,7 +1,5 @@
 """From pictures to the images of a batch: users' files are decoded on demand; what cannot be decoded is counted."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os
@@ -11,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -19,9 +17,6 @@ from PIL import Image, UnidentifiedImageError
 from mm1_lab.config import RequestError
 from mm1_lab.data.preprocessing import PICTURE_FORMATS, as_shown, quarters, square
 from mm1_lab.data.types import BrokenPicture, Picture, Pixels
-
-if TYPE_CHECKING:
-    import torch
 
 Shape = Literal["squeeze", "crop", "pad"]
 ROOM = 256 << 20
@@ -80,7 +75,7 @@ class ImageDecoder:
     room: int = ROOM
     kept: dict[tuple[Hashable, int], Pixels] = field(default_factory=dict, repr=False)
 
-    def get(self, picture: StoredPicture, side: int) -> Pixels:
+    def get(self, picture: "StoredPicture", side: int) -> Pixels:
         """As `Picture.pixels`."""
         pixels = self.kept.get((picture.key, side))
         if pixels is None:
@@ -90,7 +85,7 @@ class ImageDecoder:
                 self.kept[picture.key, side] = pixels
         return pixels
 
-    def _decode(self, picture: StoredPicture, side: int) -> Pixels:
+    def _decode(self, picture: "StoredPicture", side: int) -> Pixels:
         try:
             with Image.open(io.BytesIO(picture.read()), formats=PICTURE_FORMATS) as image:
                 if image.width * image.height > LARGEST_PICTURE:
@@ -126,13 +121,6 @@ class StoredPicture(NamedTuple):
 
     def pixels(self, side: int) -> Pixels:
         return self.decoder.get(self, side)
-
-
-def image_tensor(images: Sequence[Pixels]) -> torch.Tensor:
-    """Stacks uint8 images of shape (side, side, 3) into a tensor (n, 3, side, side)."""
-    import torch  # imported late: planning opens data too, and need not wait for this import
-
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
 def decodes(picture: Picture) -> bool:

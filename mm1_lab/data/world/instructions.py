@@ -12,8 +12,7 @@ from mm1_lab.data.types import Answer, Document, Part, Picture
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.posters import sample_chart, sample_poster
 from mm1_lab.data.world.scenes import Scene, Split, sample_scene
-from mm1_lab.data.world.text import draw_fact
-from mm1_lab.data.world.told import Parts
+from mm1_lab.data.world.text import Parts, draw_fact
 from mm1_lab.data.world.words import ANIMALS, COLOURS, LETTERS, LIKED, OWNERS, PLACES, SHAPES, SIZES, TOWNS
 
 

@@ -8,8 +8,7 @@ from mm1_lab.data.types import Document, Part, Picture
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.language import alt_text, dense_caption, draw_convention, in_convention, page_voice, spoken
 from mm1_lab.data.world.scenes import Scene, Split, Theme, renamed, sample_scene, sample_theme
-from mm1_lab.data.world.text import paragraph, pretraining_document, text_document
-from mm1_lab.data.world.told import Parts, words_of
+from mm1_lab.data.world.text import Parts, paragraph, pretraining_document, text_document, words_of
 from mm1_lab.data.world.words import PLACES
 
 ROW = 64
