@@ -31,7 +31,8 @@ class Answer(str):
     """Text of a document that answers a question; its loss weight may differ from that of the other text."""
 
 
-class Tokens(NamedTuple):
+@dataclass(frozen=True)
+class Tokens:
     """Text that is already tokenised; `str()` decodes it."""
 
     ids: NDArray[np.int32]
