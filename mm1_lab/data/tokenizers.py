@@ -102,8 +102,6 @@ def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    if not folder.is_dir():
-        raise RequestError(f"tokenizer: {folder} is not a folder; give `bpe` or the folder of a Hugging Face tokenizer")
     try:
         # For a generic tokenizer class, AutoTokenizer would pick that of the decoder's model family instead.
         named = load_json(folder / "tokenizer_config.json").get("tokenizer_class")
