@@ -59,8 +59,10 @@ def test_what_is_wrong_at_an_address_is_told(files: Any, bucket: Any) -> None:
     bucket.pipe("/bucket/t.jsonl", b"no JSON")
     files.refused(r"^memory:///bucket/t\.jsonl, line 1: is not JSON", text="memory://bucket/t.jsonl")
     bucket.pipe("/bucket/t.jsonl", b'{"image": "a.png", "caption": "words"}')
-    message = r"t\.jsonl: refers to separate image files; a remote file must contain"
+    message = r"t\.jsonl: there is no image 'a\.png' in \.; .* name their folder"
     files.refused(message, captions="memory://bucket/t.jsonl")
+    (files.folder / "a.png").write_bytes(files.png(1))
+    files.open(captions={"file": "memory://bucket/t.jsonl", "images": "."})
     (file,) = finding._remote_files("memory://bucket/t.jsonl")
     bucket.pipe("/bucket/t.jsonl", b"other")
     for change, message in ((b"more", "has changed since it was listed"), (None, "cannot be fetched")):

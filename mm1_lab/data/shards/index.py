@@ -179,8 +179,6 @@ def _pictures_beside(file: File, samples: pa.Table) -> tuple[list[str], list[str
     opened, as pictures may go while their table stays."""
     paths = pc.struct_field(pc.list_flatten(samples["images"]), "path").drop_null().to_pylist()
     told, missing = files_apart(file.folder, paths)
-    if paths and file.is_remote:
-        raise RequestError(f"{file.name}: refers to separate image files; a remote file must contain its images")
     if len(missing) > BROKEN_SHARE * len(paths):
         raise RequestError(
             f"{file.name}: there is no image {missing[0][:80]!r} in {file.folder}; {len(missing)} of {len(paths)} "
