@@ -94,29 +94,24 @@ def _arrow(path: Path, wanted: Collection[str]) -> FileRows:
             number += 1
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    # Arrow decompresses by the file's ending; without Python's buffer, each line would be a call to it
-    with io.BufferedReader(pa.input_stream(str(path)), 1 << 16) as stream:
-        yield from stream
-
-
 def _csv(path: Path, _: object) -> FileRows:
-    numbered = enumerate(_lines(path))
-    lines = (line.decode("utf-8-sig", "surrogateescape" if number else "strict") for number, line in numbered)
-    table = csv.DictReader(lines, strict=True)
-    for row in table:
-        broken = None
-        if None in row:
-            broken = Broken("has more fields than the first line; quote texts that contain commas")
-        elif any(text and sound(text) != text for text in row.values()):
-            broken = Broken("is not UTF-8 text")
-        yield f"line {table.line_num}", broken or row
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        table = csv.DictReader(stream, strict=True)
+        for row in table:
+            broken = None
+            if None in row:
+                broken = Broken("has more fields than the first line; quote texts that contain commas")
+            elif any(text and sound(text) != text for text in (*row, *row.values())):
+                broken = Broken("is not UTF-8 text")
+            yield f"line {table.line_num}", broken or row
 
 
 def _json_lines(path: Path, _: object) -> FileRows:
-    for number, line in enumerate(_lines(path), start=1):
-        if line.strip():
-            yield f"line {number}", _parse_object(line)
+    # Arrow decompresses by the file's ending; without Python's buffer, each line would be a call to it
+    with io.BufferedReader(pa.input_stream(str(path)), 1 << 16) as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                yield f"line {number}", _parse_object(line)
 
 
 def _json(path: Path, wanted: Collection[str]) -> FileRows:
