@@ -17,6 +17,9 @@ from mm1_lab.files import expanded
 BUILT_IN = {"captions": "pairs", "synthetic": "pairs", "interleaved": "pages", "text": "text"}
 """The readers of the built-in sources."""
 
+PLACES = ("file", "dataset", "folder", "files")
+"""The keys of an entry or a source that say where its files are; an instruction set cannot be called so."""
+
 
 class Entry(Config):
     """Files with more to say than their name."""
@@ -42,8 +45,8 @@ class Entry(Config):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if sum(map(bool, (self.file, self.folder, self.dataset))) != 1:
-            raise ValueError("needs exactly one of file, folder and dataset")
+        if sum(bool(getattr(self, key, ())) for key in PLACES) != 1:
+            raise ValueError("needs exactly one of file, folder and dataset, or of a source `files`")
         return self
 
     def find(self, base: Path, reader: str) -> list[File]:
@@ -78,13 +81,21 @@ Files = Annotated[tuple[str | Entry, ...], BeforeValidator(_as_list)]
 """One name or entry, or a list of them."""
 
 
-class OwnSource(Config):
-    """A source under a name of the user's choice."""
+class OwnSource(Entry):
+    """A source under a name of the user's choice: `files`, or an entry's keys."""
 
     reader: str
     """`pairs`, `pages` or `text`, or a reader of one's own in mm1_lab/data/shards/readers.py."""
-    files: Files = Field(min_length=1)
+    files: Files = ()
     """Files, globs, ranges (`{00000..00123}.tar`), URLs, or entries."""
+
+    @property
+    def entries(self) -> list[Entry]:
+        """What is said beside `files` holds for each that is only a name."""
+        if not self.files:
+            return [self]
+        alike = self.model_copy(update={"files": ()})
+        return [one if isinstance(one, Entry) else alike.model_copy(update={"file": one}) for one in self.files]
 
 
 class InstructionSet(OwnSource):
@@ -95,10 +106,6 @@ class InstructionSet(OwnSource):
     weight: float | None = Field(None, gt=0)
     """Its weight if the recipe's `sft.mixture` is empty. Sets are mixed in proportion to their sizes if none has one;
     else those without count as 1."""
-
-
-PLACES = ("file", "dataset", "folder", "files")
-"""The keys of an entry or a set that say where its files are; an instruction set cannot be called so."""
 
 
 def _named_sets(value: Any) -> Any:
@@ -120,18 +127,7 @@ def _named_sets(value: Any) -> Any:
         value = named
     if not isinstance(value, dict):
         return value
-    return {name: _as_set(one) for name, one in value.items()}
-
-
-def _as_set(value: Any) -> Any:
-    """A set, of which an entry's keys may stand beside its own."""
-    if not isinstance(value, dict):
-        return {"files": value}
-    own = {key: value[key] for key in value.keys() & {"reader", "weight"}}
-    entry = {key: one for key, one in value.items() if key not in own}
-    if isinstance(entry.get("files"), str):
-        entry["file"] = entry.pop("files")
-    return value if "files" in entry else {**own, "files": entry}
+    return {name: one if isinstance(one, dict) else {"files": one} for name, one in value.items()}
 
 
 def set_key(name: str) -> str:
@@ -195,8 +191,7 @@ def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
         if isinstance(source, InstructionSet) and source.reader in BUILT_IN.values():
             raise RequestError(f"{path}: {name}: {source.reader} are no conversations; list them as a source")
         files: dict[object, File] = {}  # one may be named in several ways
-        for one in source.files:
-            entry = one if isinstance(one, Entry) else Entry(file=one)
+        for entry in source.entries:
             try:
                 for file in entry.find(path.parent, source.reader):
                     files[file.name, file.folder, file.image, file.text] = file
