@@ -143,8 +143,7 @@ def make_batch(
             for picture, owner in zip(row.pictures, row.owners, strict=True):
                 image = next(remaining)
                 try:
-                    for view, pixels in zip(image, picture_views(picture, side, views), strict=True):
-                        view[:] = pixels.transpose(2, 0, 1)
+                    image[:] = np.transpose(picture_views(picture, side, views), (0, 3, 1, 2))
                 except BrokenPicture as error:
                     image[:] = MEAN_COLOUR
                     row_weights[row.documents == owner] = 0

@@ -102,10 +102,8 @@ def find(
         return files
     hub = HUB.fullmatch(pattern)
     if hub:
-        files = []
-        for url in _of_split(hub[1], config, split, revision or hub[2]):
-            files += _remote_files(url)
-        return files
+        urls = _of_split(hub[1], config, split, revision or hub[2])
+        return [file for url in urls for file in _remote_files(url)]
     if "://" in pattern:
         return _remote_files(pattern)
     path = base / expanded(pattern)

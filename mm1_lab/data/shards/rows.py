@@ -4,7 +4,7 @@ So row k is a formula, and a run that resumes at any step computes nothing of th
 """
 
 from collections.abc import Iterator
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,7 +86,7 @@ class Rows:
         ids = self._ids_of(sample)
         starts = np.flatnonzero(ids == PICTURE).tolist()
         chunks = []
-        for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+        for start, end in pairwise([*starts, len(ids)]):
             chunk = next(cut(ids[start:end], self._limits), None)
             if chunk:
                 chunks.append(chunk._replace(start=start + chunk.start, end=start + chunk.end))
@@ -105,20 +105,17 @@ class Rows:
 
     def _document(self, sample: int, chunk: Chunk) -> Document:
         ids = self._ids_of(sample)
-        start, end, *_ = chunk
-        before = 0 if self._is_pairs else int(np.count_nonzero(ids[:start] == PICTURE))
-        places = (start + np.flatnonzero(ids[start:end] == PICTURE)).tolist()
-        pictures = self._collection.pictures(sample)[before:] if places else []
+        before = 0 if self._is_pairs else np.count_nonzero(ids[: chunk.start] == PICTURE)
+        pictures = iter(self._collection.pictures(sample)[before:])
+        shown = ids[chunk.start : chunk.end]
         parts: list[Part] = []
-        at = start
-        for place, picture in zip(places, pictures, strict=False):
-            if at < place:
-                parts.append(Tokens(ids[at:place], self._tokenizer))
-            parts.append(picture)
-            at = place + 1
-        if at < end:
-            parts.append(Tokens(ids[at:end], self._tokenizer))
-        return Document(f"{self._collection.key(sample)}@{start}", tuple(parts))
+        for piece in np.split(shown, np.flatnonzero(shown == PICTURE)):
+            is_text = piece != PICTURE
+            if not is_text.all():
+                parts.append(next(pictures))
+            if is_text.any():
+                parts.append(Tokens(piece[is_text], self._tokenizer))
+        return Document(f"{self._collection.key(sample)}@{chunk.start}", tuple(parts))
 
     def held_out(self) -> Iterator[Document]:
         """The first chunk of each held-out sample, then the second of each, and so on."""
