@@ -187,18 +187,16 @@ class Packer:
                 ids = tokenizer.encode(between + part) if isinstance(part, str) else part.ids.tolist()
                 if not ids:
                     continue
-                between = self.between
                 is_answer = isinstance(part, Answer)
+                has_ended = is_answer and self.ends_answers
+                if has_ended:
+                    ids.append(tokenizer.end)
                 tokens += ids
                 weights += [1.0 if is_answer else prompt_weight] * len(ids)
                 if after_answer:
                     weights[-len(ids)] = 1.0
-                after_answer = is_answer and not self.ends_answers
-                if is_answer and self.ends_answers:
-                    tokens.append(tokenizer.end)
-                    weights.append(1.0)
-                    has_ended = True
-                    between = ""
+                after_answer = is_answer and not has_ended
+                between = "" if has_ended else self.between
             else:
                 tokens += [tokenizer.image] * self.limits.image_tokens
                 weights += [0.0] * self.limits.image_tokens

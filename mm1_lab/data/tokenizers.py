@@ -9,14 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
-from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE
-from tokenizers.normalizers import Replace
-from tokenizers.normalizers import Sequence as Normalizers
-from tokenizers.pre_tokenizers import ByteLevel
-from tokenizers.trainers import BpeTrainer
 
 from mm1_lab.config import RequestError, canonical_json
 from mm1_lab.data.preprocessing import IMAGE
@@ -78,13 +72,13 @@ def bpe_tokenizer(texts: Iterable[str], size: int, folder: Path) -> BackendToken
     Training is deterministic. The 256 bytes and the special tokens need 260 entries."""
     path = folder / "tokenizer.json"
     if not path.exists():
-        backend = Backend(BPE())
-        backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
-        backend.decoder = ByteLevelDecoder()
-        trainer = BpeTrainer(
+        backend = Backend(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
             vocab_size=size,
             special_tokens=list(SPECIAL.values()),
-            initial_alphabet=sorted(ByteLevel.alphabet()),
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
         backend.train_from_iterator((LONG_WORD.sub(r"\g<0> ", text) for text in texts), trainer)
@@ -125,7 +119,8 @@ def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
         )
     # Some, as Mistral's, put a space before every text; it stands for the text's own, with which answers begin.
     if backend.normalizer and backend.normalizer.normalize_str(" a") == "▁▁a":
-        backend.normalizer = Normalizers([Replace(Regex(r"\A (?!\z)"), ""), backend.normalizer])
+        without_own = normalizers.Replace(Regex(r"\A (?!\z)"), "")
+        backend.normalizer = normalizers.Sequence([without_own, backend.normalizer])
     # Also if it is there: as an ordinary token it would be found in text.
     backend.add_special_tokens([AddedToken(IMAGE, special=True, normalized=False)])
     return BackendTokenizer(

@@ -208,9 +208,7 @@ def test_sets_are_listed_with_their_pictures_elsewhere_and_weigh_as_much_as_they
     for place in ("file", "files"):  # an entry's keys beside those of the set
         beside = {place: "sets/llava.json", "images": "coco", "weight": 3}
         assert files.open(instructions=weighing | {"llava": beside}).identity.instructions == {"llava": 3, "chat": 2}
-    assert files.open(instructions=[beside]).identity.instructions == {"llava": 3}
-    data_set = {"dataset": "sets", "split": "train"}
-    assert files.open(instructions=data_set | {"images": "coco"}).identity.instructions == {"sets": 3}
+    assert files.open(instructions={"dataset": "sets", "images": "coco"}).identity.instructions == {"sets": 3}
     message = r"a set of a list is named as its file; name this one: `\{NAME: \{files"
     files.refused(message, instructions=[{"files": ["sums.jsonl", "more.jsonl"]}])
     files.refused("two sets have the same name", instructions=[sets[0], dict(sets[0])])
