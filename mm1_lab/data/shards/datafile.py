@@ -1,76 +1,18 @@
 """The `--data` file, which lists the files of each source of training data (docs/your-own-data.md shows one)."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from mm1_lab.config import BenchmarkConfig, Config, RequestError, nearest
 from mm1_lab.data.pixels import Shape
-from mm1_lab.data.shards.finding import A_FOLDER_NEEDS, HUB, File, find
+from mm1_lab.data.shards.finding import PLACES, Entry, File
 from mm1_lab.data.shards.readers import READERS
-from mm1_lab.data.shards.tables import COLUMNAR, ENDINGS
-from mm1_lab.files import expanded
 
 BUILT_IN = {"captions": "pairs", "synthetic": "pairs", "interleaved": "pages", "text": "text"}
 """The readers of the built-in sources."""
-
-PLACES = ("file", "dataset", "folder", "files")
-"""The keys of an entry or a source that say where its files are; an instruction set cannot be called so."""
-
-
-class Entry(Config):
-    """Files with more to say than their name."""
-
-    file: str = ""
-    """A path, glob, range or URL."""
-    folder: str = ""
-    """A folder of pictures with a table of them."""
-    dataset: str = ""
-    """A data set on the Hugging Face hub (`OWNER/NAME`), or a local folder in the hub's layout."""
-    config: str | None = None
-    """Which of the data set's configurations, if it has several."""
-    split: str | None = None
-    """Which of the data set's splits, if it has several."""
-    revision: str | None = None
-    """Commit, branch or tag on the hub."""
-    images: str = ""
-    """The folder below which the paths of pictures are; by default that of the file."""
-    image: str = ""
-    """The column of the picture or pictures."""
-    text: str = ""
-    """The column of the text, caption, captions or turns."""
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if sum(bool(getattr(self, key, ())) for key in PLACES) != 1:
-            raise ValueError("needs exactly one of file, folder and dataset, or of a source `files`")
-        return self
-
-    def find(self, base: Path, reader: str) -> list[File]:
-        """Its files, with what it says of them; paths are relative to `base`. Raises RequestError."""
-        for name in (self.folder, self.images):
-            if not (base / expanded(name)).is_dir():
-                raise RequestError(f"there is no folder {name!r}; paths are relative to the data file")
-        where = self.file or self.folder or self.dataset
-        if self.dataset and "://" not in where and not (base / expanded(where)).exists():
-            where = f"hf://datasets/{where}"
-            if not HUB.fullmatch(where):
-                raise RequestError(f"there is no folder {self.dataset!r}, and it is not a hub name (OWNER/NAME)")
-        found = []
-        for file in find(where, base, self.config, self.split, self.revision):
-            ending = PurePosixPath(file.name).suffix
-            inner = PurePosixPath(file.name).with_suffix("").suffix
-            if ending not in ENDINGS or (ending in (".gz", ".zst") and inner in (".tar", *COLUMNAR)):
-                known = " or ".join(ENDINGS)
-                raise RequestError(
-                    f"{file.name!r} must end in {known}, and only JSON Lines may be compressed; {A_FOLDER_NEEDS}"
-                )
-            folder = base / expanded(self.images) if self.images else file.folder
-            found.append(replace(file, folder=folder, reader=reader, image=self.image, text=self.text))
-        return found
 
 
 def _as_list(value: Any) -> Any:
