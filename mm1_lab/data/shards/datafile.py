@@ -127,17 +127,15 @@ def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
         raise RequestError(f"{path}: names {twice[0]} twice, also under `sources:`; list all its files in one place")
     found: dict[str, list[File]] = {}
     for name, source in content.all_named().items():
-        if source.reader not in READERS:
-            near = nearest(source.reader, READERS)
-            raise RequestError(f"{path}: {name}: there is no reader {source.reader!r}{near}")
-        if isinstance(source, InstructionSet) and source.reader in BUILT_IN.values():
-            raise RequestError(f"{path}: {name}: {source.reader} are no conversations; list them as a source")
-        files: dict[object, File] = {}  # one may be named in several ways
-        for entry in source.entries:
-            try:
-                for file in entry.find(path.parent, source.reader):
-                    files[file.name, file.folder, file.image, file.text] = file
-            except RequestError as error:
-                raise RequestError(f"{path}: {name}: {error}") from None
-        found[name] = list(files.values())
+        files: list[File] = []
+        try:
+            if source.reader not in READERS:
+                raise RequestError(f"there is no reader {source.reader!r}{nearest(source.reader, READERS)}")
+            if isinstance(source, InstructionSet) and source.reader in BUILT_IN.values():
+                raise RequestError(f"{source.reader} are no conversations; list them as a source")
+            for entry in source.entries:
+                files += entry.find(path.parent, source.reader)
+        except RequestError as error:
+            raise RequestError(f"{path}: {name}: {error}") from None
+        found[name] = list(dict.fromkeys(files))  # one may be named in several ways
     return content, found

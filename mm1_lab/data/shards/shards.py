@@ -126,12 +126,10 @@ class Shards:
     def held_out(self, name: str, count: int) -> list[Document]:
         """The first chunk of each held-out sample, then the second of each, and so on, or whole conversations; without
         those with broken images."""
-        found: Iterator[Document]
+        collection = self.everything[name]
+        found: Iterator[Document] = map(collection.conversation, collection.held_out.tolist())
         if name in self.collections:
             found = self.rows(name, self.limits).held_out()
-        else:
-            collection = self.everything[name]
-            found = map(collection.conversation, collection.held_out.tolist())
         return list(islice((one for one in found if all(map(decodes, one.pictures))), count))
 
     def summary(self) -> Iterator[str]:
