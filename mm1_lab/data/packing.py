@@ -59,8 +59,7 @@ def fill_row(candidates: Iterator[Encoded], limits: Limits, full: int) -> list[E
 def _best_end(begun: list[Encoded], candidates: Iterable[Encoded], limits: Limits, full: int) -> list[Encoded]:
     """`begun` with those of `candidates` that fill it best: the most positions, then the most images, then the first
     found."""
-    sizes = [document.size for document in begun]
-    size = sum(positions for positions, _ in sizes), sum(images for _, images in sizes)
+    size = sum(len(one.tokens) for one in begun), sum(len(one.pictures) for one in begun)
     rows = {size: begun}  # by the positions and images that they use
     for document in candidates:
         for (positions, images), row in list(rows.items()):

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from mm1_lab.config import RequestError, canonical_json
 from mm1_lab.data.pixels import BROKEN_SHARE, files_apart
 from mm1_lab.data.shards.finding import File, make_once, short_hash
-from mm1_lab.data.shards.readers import READERS, Image, LeftOut, Sample
-from mm1_lab.data.shards.tables import Broken, Fields, read_rows
+from mm1_lab.data.shards.readers import READERS, LeftOut, Sample
+from mm1_lab.data.shards.tables import Broken, Fields, Image, read_rows
 from mm1_lab.data.types import Answer
 from mm1_lab.files import load_json, write_text
 

@@ -16,13 +16,12 @@ Images at the start of a user's turn precede its `User:`; others stay in place.
 """
 
 import base64
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from mm1_lab.data.preprocessing import IMAGE
-from mm1_lab.data.shards.tables import PICTURES, Broken, Columns, Fields, sound
+from mm1_lab.data.shards.tables import PICTURES, Broken, Columns, Fields, Image, sound
 from mm1_lab.data.types import Answer
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -30,20 +29,6 @@ ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assi
 
 class LeftOut(Exception):
     """A row that is of no use; the message is the reason, which is counted."""
-
-
-class Image(NamedTuple):
-    """A picture of a sample as it is stored: its bytes, its path, or its offset and length in the file."""
-
-    content: bytes | None = None
-    path: str | None = None
-    offset: int | None = None
-    length: int | None = None
-
-    @property
-    def key(self) -> str:
-        """What tells it from other pictures, unless it is a stretch of a tar, whose samples have names."""
-        return self.path or hashlib.sha256(self.content or b"").hexdigest()
 
 
 Part = str | Image
@@ -123,10 +108,10 @@ def stored_image(image: Any) -> Image | None:
     `data:` URL; a stretch of a tar. None if it is empty."""
     if isinstance(image, dict):
         image = image.get("bytes") or image.get("path") or image.get("url")
+    if isinstance(image, Image):
+        return image
     if not image:
         return None
-    if isinstance(image, tuple):
-        return Image(offset=image[0], length=image[1])
     if isinstance(image, bytes):
         return Image(content=image)
     if not isinstance(image, str):

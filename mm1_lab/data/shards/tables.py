@@ -4,6 +4,7 @@ A row that cannot be read is yielded as `Broken`; a file that cannot be read on 
 """
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -11,7 +12,7 @@ import sys
 import tarfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,6 +37,20 @@ Columns = Mapping[str, tuple[str, ...]]
 
 class Broken(Exception):
     """A row that cannot be used although it is meant to be; the message says why."""
+
+
+class Image(NamedTuple):
+    """A picture of a sample as it is stored: its bytes, its path, or its offset and length in the file."""
+
+    content: bytes | None = None
+    path: str | None = None
+    offset: int | None = None
+    length: int | None = None
+
+    @property
+    def key(self) -> str:
+        """What tells it from other pictures, unless it is a stretch of a tar, whose samples have names."""
+        return self.path or hashlib.sha256(self.content or b"").hexdigest()
 
 
 FileRows = Iterator[tuple[str, Fields | Broken]]
@@ -194,7 +209,7 @@ def _tar_row(
             row["caption"] = _content(members[".txt"], stream).decode("utf-8-sig")
         except UnicodeDecodeError:
             return Broken("KEY.txt is not UTF-8 text")
-    return row | {"key": key, "image": image and (image.offset_data, image.size)}
+    return row | {"key": key, "image": image and Image(offset=image.offset_data, length=image.size)}
 
 
 def _content(member: tarfile.TarInfo, stream: BinaryIO) -> bytes:
