@@ -71,6 +71,15 @@ def _best_end(begun: list[Encoded], candidates: Iterable[Encoded], limits: Limit
     return rows[max(rows)]
 
 
+@dataclass(slots=True)
+class _OpenRow:
+    """What is free in a row, and what it holds."""
+
+    positions: int
+    images: int
+    documents: list[int]
+
+
 def first_fit(
     order: Iterable[int], sizes: Sequence[tuple[int, int]], limits: Limits, most_open: int | None = None
 ) -> list[list[int]]:
@@ -79,19 +88,22 @@ def first_fit(
     If `most_open` rows are open, the fullest is closed before another begins. Not only users' rows (`ROWS_VERSION`) are
     packed by this: conversations (`SftStage.VERSION`) and held-out documents (`EvaluationStage.VERSION`), too.
     """
-    rows: list[list[int]] = []
-    free: dict[int, tuple[int, int]] = {}  # positions and images of each open row
+    rows = []
+    opened: list[_OpenRow] = []
     for number in order:
         positions, images = sizes[number]
-        fitting = (row for row, room in free.items() if positions <= room[0] and images <= room[1])
-        row = next(fitting, len(rows))
-        if row == len(rows):
-            if len(free) == most_open:
-                del free[min(free, key=lambda row: free[row][0])]
-            rows.append([])
-            free[row] = limits.sequence, limits.max_images
-        free[row] = free[row][0] - positions, free[row][1] - images
-        rows[row].append(number)
+        for row in opened:
+            if positions <= row.positions and images <= row.images:
+                break
+        else:
+            if len(opened) == most_open:
+                opened.remove(min(opened, key=lambda row: row.positions))
+            row = _OpenRow(limits.sequence, limits.max_images, [])
+            opened.append(row)
+            rows.append(row.documents)
+        row.positions -= positions
+        row.images -= images
+        row.documents.append(number)
     return rows
 
 

@@ -41,6 +41,8 @@ class Collection:
         self.shards = [by_digest[digest] for digest in self.digests]
         self._starts = np.cumsum([0, *(len(shard.samples) for shard in self.shards)])
         self.table = pa.concat_tables([shard.samples for shard in self.shards])
+        # looked up once, as a table takes time for each chunk of a column whenever it is asked for one
+        self._columns = dict(zip(self.table.column_names, self.table.columns, strict=True))
         self._cache = cache
         self._decoder = decoder
         self.train, self.held_out = split_samples(self.table["split"].to_numpy())
@@ -60,11 +62,11 @@ class Collection:
 
     def texts(self, sample: int) -> list[str | None]:
         """In reading order, with None for each picture; of a pair, all captions of the picture."""
-        return self.table["texts"][sample].as_py()
+        return self._columns["texts"][sample].as_py()
 
     def conversation(self, sample: int) -> Document:
         """Whether or not it fits a row."""
-        answers = self.table["answers"][sample].as_py()
+        answers = self._columns["answers"][sample].as_py()
         pictures = iter(self.pictures(sample))
         parts: list[Part] = []
         for at, text in enumerate(self.texts(sample)):
@@ -75,9 +77,9 @@ class Collection:
         return Document(self.key(sample), tuple(parts))
 
     def pictures(self, sample: int) -> list[StoredPicture]:
-        images = self.table["images"][sample]
+        images = self._columns["images"][sample]
         file = self.shards[self._shard_of(sample)].file
-        place = f"{file.name}: {self.table['place'][sample].as_py()}"
+        place = f"{file.name}: {self._columns['place'][sample].as_py()}"
         pictures = []
         for at, image in enumerate(images):
             name = f"{place}, image {at}" if len(images) > 1 else place

@@ -105,16 +105,17 @@ class Rows:
 
     def _document(self, sample: int, chunk: Chunk) -> Document:
         ids = self._ids_of(sample)
-        before = 0 if self._is_pairs else np.count_nonzero(ids[: chunk.start] == PICTURE)
-        pictures = iter(self._collection.pictures(sample)[before:])
         shown = ids[chunk.start : chunk.end]
+        before = 0 if self._is_pairs else np.count_nonzero(ids[: chunk.start] == PICTURE)
+        places = np.flatnonzero(shown == PICTURE)
+        pictures = iter(self._collection.pictures(sample)[before:] if len(places) else ())
         parts: list[Part] = []
-        for piece in np.split(shown, np.flatnonzero(shown == PICTURE)):
-            is_text = piece != PICTURE
-            if not is_text.all():
+        for piece in np.split(shown, places):
+            if len(piece) and piece[0] == PICTURE:
                 parts.append(next(pictures))
-            if is_text.any():
-                parts.append(Tokens(piece[is_text], self._tokenizer))
+                piece = piece[1:]
+            if len(piece):
+                parts.append(Tokens(piece, self._tokenizer))
         return Document(f"{self._collection.key(sample)}@{chunk.start}", tuple(parts))
 
     def held_out(self) -> Iterator[Document]:
