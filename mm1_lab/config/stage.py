@@ -492,8 +492,6 @@ class SftStage(WholeModelStage):
     """Hash of the files of the user's instruction sets; the world's own are covered by its version."""
     views: int
     training: SftTraining
-    drop_overlong: ClassVar[bool] = True
-    """Conversations that do not fit a row are left out, and not replaced."""
     stop_after: ClassVar[int | None] = None
     tuned: ClassVar[bool] = True
 

@@ -9,7 +9,7 @@ from torch.nn.functional import adaptive_avg_pool2d, one_hot
 
 from mm1_lab import team
 from mm1_lab.config import EncoderStage
-from mm1_lab.data.pixels import image_tensor
+from mm1_lab.data.batches import image_tensor
 from mm1_lab.data.world.drawing import ScenePicture, layout
 from mm1_lab.data.world.scenes import Scene, Split, sample_scene
 from mm1_lab.data.world.words import COLOURS, CORNERS, LETTERS, SHAPES, SIZES

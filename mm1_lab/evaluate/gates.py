@@ -17,7 +17,7 @@ from mm1_lab.data.types import Data, Tokenizer
 from mm1_lab.data.world.language import FIRST, Convention, Voice, dense_caption, inventory, opposite, spoken, telling
 from mm1_lab.data.world.scene_questions import CONVENTIONAL, KINDS, ask
 from mm1_lab.data.world.scenes import Split, sample_scene
-from mm1_lab.data.world.told import image_voice
+from mm1_lab.data.world.text import image_voice
 from mm1_lab.evaluate.attribute_probe import QUARTERS, attribute_probe
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.fitting import longest_prompt

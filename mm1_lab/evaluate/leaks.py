@@ -15,7 +15,7 @@ from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.types import Answer, Document
 from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
-from mm1_lab.data.world.scenes import Content
+from mm1_lab.data.world.scenes import Thing
 from mm1_lab.data.world.sources import ROW
 from mm1_lab.evaluate.world import world_benchmarks
 
@@ -67,7 +67,7 @@ def emitted(stream: str, seed: int, rows: int, longest: int) -> Iterator[Documen
             yield from source.documents(row)
 
 
-def judge(document: Document, with_images: bool, scenes: set[Content], references: set[str]) -> set[str]:
+def judge(document: Document, with_images: bool, scenes: set[tuple[Thing, ...]], references: set[str]) -> set[str]:
     """Returns the checks that the document fails."""
     failed = set()
     for part in document.parts:
@@ -80,21 +80,21 @@ def judge(document: Document, with_images: bool, scenes: set[Content], reference
                     if " : ".join(pieces[start:]) in references:
                         failed.add("reference")
         elif isinstance(part, ScenePicture):
-            if part.scene.content in scenes:
+            if part.scene.things in scenes:
                 failed.add("scene")
             if part.scene.is_novel:
                 failed.add("combination")
     return failed
 
 
-def secrets_of(settings: EvaluationSettings, seeds: Iterable[int]) -> tuple[set[Content], set[str]]:
+def secrets_of(settings: EvaluationSettings, seeds: Iterable[int]) -> tuple[set[tuple[Thing, ...]], set[str]]:
     """The scenes and reference captions of the benchmarks at these seeds."""
-    scenes: set[Content] = set()
+    scenes: set[tuple[Thing, ...]] = set()
     captions: set[str] = set()
     for seed in seeds:
         for benchmark in world_benchmarks(settings, seed):
             for question in benchmark.questions:
-                scenes.update(shown.scene.content for shown in question.pictures if isinstance(shown, ScenePicture))
+                scenes.update(shown.scene.things for shown in question.pictures if isinstance(shown, ScenePicture))
                 if benchmark.metric == "content":
                     captions.update(question.references)
     return scenes, captions

@@ -1,7 +1,6 @@
 """Renders scenes at 72 pixels and downsamples them by area averaging, so that lower resolutions lose detail."""
 
 import math
-from dataclasses import dataclass
 from functools import cache
 from random import Random
 from typing import Literal, NamedTuple
@@ -56,15 +55,13 @@ class Spot(NamedTuple):
     left: int
 
 
-@dataclass(frozen=True, slots=True)
-class ScenePicture:
+class ScenePicture(NamedTuple):
     """A picture of a scene, optionally degraded by a flaw, as in a bad photograph."""
 
     scene: Scene
     flaw: Flaw | None = None
 
     def pixels(self, side: int) -> Pixels:
-        """(side, side, 3)."""
         small = _photograph(self.scene, self.flaw, side)
         small += _noise(side)[self.scene.look % _NOISE_FIELDS]
         return small.clip(0, 255).astype(np.uint8)
@@ -104,7 +101,6 @@ def _corner_of(place: int) -> tuple[int, int]:
 
 
 def layout(scene: Scene) -> list[Spot]:
-    """The spot of each thing."""
     random = Random(scene.look)
     random.random()  # the background's
     spots = []
@@ -166,7 +162,7 @@ def _noise(side: int) -> Floats:
 
 
 def _photograph(scene: Scene, flaw: Flaw | None, side: int) -> Floats:
-    """(side, side, 3): the scene, maybe blurred, darkened or cropped."""
+    """(side, side, 3)"""
     if flaw is None:
         return _draw(scene, side)
     if flaw == "dark":

@@ -5,22 +5,18 @@ may have several turns. A request about a picture follows that picture.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
+from typing import NamedTuple
 
 from mm1_lab.data.types import Answer, Document, Part, Picture
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.posters import sample_chart, sample_poster
 from mm1_lab.data.world.scenes import Scene, Split, sample_scene
-from mm1_lab.data.world.text import draw_fact
-from mm1_lab.data.world.told import Parts
+from mm1_lab.data.world.text import Parts, draw_fact
 from mm1_lab.data.world.words import ANIMALS, COLOURS, LETTERS, LIKED, OWNERS, PLACES, SHAPES, SIZES, TOWNS
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A request and its answer."""
-
+class Turn(NamedTuple):
     request: str
     answer: str
     choices: tuple[str, ...] = ()
@@ -28,24 +24,17 @@ class Turn:
 
 
 Exchange = tuple[Picture, Turn]
-"""A picture and a turn about it."""
 Draw = Callable[[Random, Split], Parts]
-"""Draws a conversation."""
 _KINDS = (tuple(COLOURS), PLACES, SHAPES, LETTERS, ANIMALS, TOWNS)
 """Groups of words that answer the same kind of question."""
 
 
 def prompt_of(request: str) -> str:
-    """The prompt that the model reads for a request."""
     return f"tell : {request} . say :"
 
 
-def _conversation(picture: Picture, *turns: Turn) -> Parts:
-    return (picture, *_without_picture(*turns))
-
-
-def _without_picture(*turns: Turn) -> Parts:
-    parts: list[Part] = []
+def _conversation(picture: Picture | None, *turns: Turn) -> Parts:
+    parts: list[Part] = [picture] if picture else []
     for turn in turns:
         parts += [prompt_of(turn.request), Answer(f"{turn.answer} .")]
     return tuple(parts)
@@ -112,14 +101,12 @@ def describing(random: Random, split: Split) -> Exchange:
 
 
 def reading(random: Random, split: Split) -> Exchange:
-    """Asks for a letter of a poster."""
     poster = sample_poster(random, split)
     place, letter, _ = random.choice(poster.letters)
     return poster, Turn(f"the letter printed {PLACES[place]}", letter)
 
 
 def counting(random: Random, split: Split) -> Exchange:
-    """Asks for the steps of a chart's bar."""
     chart = sample_chart(random, split)
     colour, count = random.choice(chart.bars)
     return chart, Turn(f"the count of {colour}", str(count))
@@ -135,7 +122,7 @@ def adding(random: Random, split: Split) -> Exchange:
 
 
 def knowing(random: Random, split: Split) -> Exchange:
-    """Asks for something that requires a fact stated only in text."""
+    """What only text states."""
     scene = sample_scene(random, split, counts=(1.0,), letters=0.0)
     thing = scene.things[0]
     if random.random() < 0.5:
@@ -153,7 +140,6 @@ def _short_answers(random: Random, split: Split) -> Parts:
 
 
 def _single(ask: Callable[[Random, Split], Exchange]) -> Draw:
-    """Conversations of one turn."""
     return lambda random, split: _conversation(*ask(random, split))
 
 
@@ -183,9 +169,9 @@ def _text(random: Random, split: Split) -> Parts:
     """Facts and sums, without pictures."""
     if random.random() < 0.5:
         one, other = random.randint(1, 9), random.randint(1, 9)
-        return _without_picture(Turn(f"the total of {one} and {other}", str(one + other)))
+        return _conversation(None, Turn(f"the total of {one} and {other}", str(one + other)))
     fact = draw_fact(random)
-    return _without_picture(Turn(fact.request, fact.answer))
+    return _conversation(None, Turn(fact.request, fact.answer))
 
 
 SETS: dict[str, Draw] = {
@@ -201,8 +187,7 @@ SETS: dict[str, Draw] = {
 """Keyed by the names in `mm1_lab.config.recipe.INSTRUCTIONS`."""
 
 
-@dataclass(frozen=True)
-class InstructionSource:
+class InstructionSource(NamedTuple):
     """An infinite instruction set: conversation i is a pure function of (seed, set, i)."""
 
     name: str

@@ -29,7 +29,7 @@ def opposite(convention: Convention) -> Convention:
 
 
 def spoken(text: str, convention: Convention) -> str:
-    """The text, which is in first words, with the second words of the convention's attributes."""
+    """The text, given in first words, in this convention."""
     if not convention:
         return text
     words = text.split()
@@ -75,7 +75,6 @@ def alt_text(random: Random, scene: Scene, complete: bool = False, convention: C
 
 
 def dense_caption(random: Random, scene: Scene) -> str:
-    """A long, accurate and complete caption."""
     sentences = [_filled("a {size} {colour} {name} is at {place} .", thing) for thing in scene.things]
     count = len(sentences)
     sentences.append("there is 1 thing ." if count == 1 else f"there are {count} things .")

@@ -4,8 +4,8 @@ The canvas has 144 pixels. A poster's letters are 8 or 7 pixels high on it: 2 pi
 336), where a reader of pixels that knows where they stand tells four of ten, and 8 or 7 at 144 (1344 in five views).
 """
 
-from dataclasses import dataclass
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -26,8 +26,7 @@ MOST = 5
 """Steps of the highest possible bar."""
 
 
-@dataclass(frozen=True, slots=True)
-class Poster:
+class Poster(NamedTuple):
     """Two to four quarters, each with a small coloured letter at a random position within the quarter."""
 
     letters: tuple[tuple[int, str, str], ...]
@@ -35,7 +34,6 @@ class Poster:
     look: int
 
     def pixels(self, side: int) -> Pixels:
-        """(side, side, 3)."""
         random = Random(self.look)
         canvas = _background(random)
         spots = self._spots(random)
@@ -44,7 +42,6 @@ class Poster:
         return _finish(canvas, random, side)
 
     def layout(self) -> list[Spot]:
-        """The spot of each letter."""
         random = Random(self.look)
         random.random()  # the background's
         return self._spots(random)
@@ -60,8 +57,7 @@ class Poster:
         return spots
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
+class Chart(NamedTuple):
     """Two to four bars of different colours, from left to right, each a stack of as many steps as its count."""
 
     bars: tuple[tuple[str, int], ...]
@@ -69,7 +65,6 @@ class Chart:
     look: int
 
     def pixels(self, side: int) -> Pixels:
-        """(side, side, 3)."""
         random = Random(self.look)
         canvas = _background(random)
         block = np.ones((_STEP - 3, _BAR), np.float32)

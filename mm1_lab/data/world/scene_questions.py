@@ -1,25 +1,15 @@
 """Questions about scenes, with answers. Benchmarks ask them about pictures, text documents about scenes in words."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from random import Random
+from typing import NamedTuple
 
 from mm1_lab.data.world.language import Convention, spoken
 from mm1_lab.data.world.scenes import Scene, Thing
-from mm1_lab.data.world.words import (
-    COLOURS,
-    LETTERS,
-    LIKED,
-    NEIGHBOURS,
-    OWNERS,
-    PLACES,
-    SHAPES,
-    SIZES,
-)
+from mm1_lab.data.world.words import COLOURS, LETTERS, LIKED, NEIGHBOURS, OWNERS, PLACES, SHAPES, SIZES
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """A question about one scene."""
 
     text: str
@@ -37,7 +27,6 @@ Maker = Callable[[Random, Scene], Asked | None]
 
 
 def _of_thing(ask: Callable[[Thing], Asked | None]) -> Maker:
-    """Asks about any of the scene's things."""
     return lambda random, scene: ask(random.choice(scene.things))
 
 
@@ -100,7 +89,6 @@ KINDS: dict[str, Maker] = {
 
 
 def ask(random: Random, scene: Scene, kind: str) -> Asked | None:
-    """Returns a question of `kind` about the scene, or None if the scene does not allow one."""
     return KINDS[kind](random, scene)
 
 
@@ -109,6 +97,6 @@ CONVENTIONAL = ("colour", "shape", "place", "size", "relation", "owner", "town")
 
 
 def answered_in(asked: Asked, convention: Convention) -> Asked:
-    """The question, which stays in first words, with its answers in this convention."""
+    """The question itself stays in first words."""
     choices = tuple(spoken(choice, convention) for choice in asked.choices)
-    return replace(asked, answer=spoken(asked.answer, convention), choices=choices)
+    return asked._replace(answer=spoken(asked.answer, convention), choices=choices)

@@ -7,9 +7,9 @@ of novel combinations. Text does mention them, as a decoder cannot name what it 
 
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from mm1_lab.data.world.words import COLOURS, CORNERS, LETTERS, SHAPES, SIZES, SPARE_COLOURS, SPARE_NOUNS
 
@@ -22,12 +22,12 @@ _LETTERED_PAIRS = 0.8
 _TEST_SHARE = 8
 """One in this many scene contents belongs to the test split."""
 _COLOURS = tuple(COLOURS)
-NOVEL = frozenset(
+NOVEL = {
     (colour, shape)
     for row, colour in enumerate(_COLOURS)
     for column, shape in enumerate(SHAPES)
     if (row + column) % 4 == 1 and (row * column) % 5 != 4
-)
+}
 """Colour-shape combinations that no training picture shows; training text mentions them like any other."""
 
 
@@ -37,8 +37,7 @@ def split_of(content: Iterable[Iterable[object]]) -> Split:
     return "test" if zlib.crc32(told.encode()) % _TEST_SHARE == 0 else "train"
 
 
-@dataclass(frozen=True, slots=True)
-class Thing:
+class Thing(NamedTuple):
     """A coloured shape or letter in one of the four corners (in text documents also at the center)."""
 
     name: str
@@ -53,10 +52,6 @@ class Thing:
         return self.name in LETTERS
 
 
-Content = tuple[tuple[str, str, str, int], ...]
-"""Name, colour, size and place of each thing, in the order of places."""
-
-
 @dataclass(frozen=True)
 class Scene:
     """Things in reading order, with distinct names; `look` seeds background, jitter and noise."""
@@ -65,12 +60,8 @@ class Scene:
     look: int = 0
 
     @property
-    def content(self) -> Content:
-        return tuple((thing.name, thing.colour, thing.size, thing.place) for thing in self.things)
-
-    @property
     def split(self) -> Split:
-        return split_of(self.content)
+        return split_of(self.things)
 
     @property
     def is_novel(self) -> bool:
@@ -109,7 +100,7 @@ def sample_scene(
             size = SIZES[random.random() < 0.5]
             things.append(Thing(name, colour, size, place))
         if like is not None and not like.fits(things):
-            things[0] = replace(things[0], **{like.attribute: like.value})  # type: ignore[arg-type]
+            things[0] = things[0]._replace(**{like.attribute: like.value})
             if like.attribute == "place":
                 things = [things[0], *(thing for thing in things[1:] if thing.place != like.value)]
         things.sort(key=lambda thing: thing.place)
@@ -124,7 +115,7 @@ def renamed(random: Random, scene: Scene) -> Scene:
         names = _names(random, SHAPES, len(scene.things), _LETTERED_PAIRS)
         things = []
         for thing, name in zip(scene.things, names, strict=True):
-            things.append(replace(thing, name=name, size=random.choice(SIZES)))
+            things.append(thing._replace(name=name, size=random.choice(SIZES)))
         other = Scene(tuple(things), look=random.getrandbits(30))
         if other.split == "train" and not other.is_novel:
             return other
@@ -138,12 +129,11 @@ def _names(random: Random, nouns: tuple[str, ...], count: int, letters: float) -
     return names
 
 
-@dataclass(frozen=True)
-class Theme:
+class Theme(NamedTuple):
     """What most pictures of a page have in common: one attribute of one thing."""
 
     attribute: str
-    value: str | int
+    value: Any
 
     def fits(self, things: Iterable[Thing]) -> bool:
         """Whether one of the things has it."""
@@ -151,11 +141,6 @@ class Theme:
 
 
 def sample_theme(random: Random) -> Theme:
-    values: dict[str, Sequence[str | int]] = {
-        "name": SHAPES,
-        "colour": _COLOURS,
-        "size": SIZES,
-        "place": CORNERS,
-    }
+    values = {"name": SHAPES, "colour": _COLOURS, "size": SIZES, "place": CORNERS}
     attribute = random.choice(tuple(values))
     return Theme(attribute, random.choice(values[attribute]))

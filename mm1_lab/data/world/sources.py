@@ -1,15 +1,14 @@
 """The world's training data: sample i of a source is a pure function of (seed, source, split, i)."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from random import Random
+from typing import NamedTuple
 
 from mm1_lab.data.types import Document, Part, Picture
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.language import alt_text, dense_caption, draw_convention, in_convention, page_voice, spoken
 from mm1_lab.data.world.scenes import Scene, Split, Theme, renamed, sample_scene, sample_theme
-from mm1_lab.data.world.text import paragraph, pretraining_document, text_document
-from mm1_lab.data.world.told import Parts, words_of
+from mm1_lab.data.world.text import Parts, paragraph, pretraining_document, text_document, words_of
 from mm1_lab.data.world.words import PLACES
 
 ROW = 64
@@ -34,7 +33,6 @@ _CLOSING = 14
 
 
 def random_for(seed: int, stream: str, split: Split, index: int) -> Random:
-    """The random number generator of one sample."""
     number = (seed * len(_STREAMS) + _STREAMS.index(stream)) * 2 + (split == "test")
     return Random((number << 64) + index)
 
@@ -91,7 +89,7 @@ def _name(theme: Theme) -> str:
     if theme.attribute == "name":
         return f"the {theme.value}"
     if theme.attribute == "place":
-        return f"things at {PLACES[int(theme.value)]}"
+        return f"things at {PLACES[theme.value]}"
     return f"{theme.value} things"
 
 
@@ -111,13 +109,11 @@ _MAKERS: dict[str, Callable[[Random, Split], Parts]] = {
 
 
 def numbers_of(row: int) -> range:
-    """The document numbers of a row."""
     return range(row * ROW, (row + 1) * ROW)
 
 
-@dataclass(frozen=True)
-class WorldSource:
-    """An infinite source of one of the four kinds of training data."""
+class WorldSource(NamedTuple):
+    """One of the four kinds of training data, without end."""
 
     name: str
     seed: int
@@ -134,8 +130,7 @@ class WorldSource:
         return 0.0
 
 
-@dataclass(frozen=True)
-class WorldCurriculum:
+class WorldCurriculum(NamedTuple):
     """Text for the decoder's pre-training: a curriculum that starts with bare key-value pairs."""
 
     seed: int
@@ -149,8 +144,7 @@ class WorldCurriculum:
                 yield Document(f"pretraining-text/{index}", parts)
 
 
-@dataclass(frozen=True)
-class WorldPairs:
+class WorldPairs(NamedTuple):
     """Image-caption pairs for the encoder, distinct from the mixture's; every `_ALIKE` consecutive pairs are alike."""
 
     seed: int

@@ -6,6 +6,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+def _paired(first: Iterable[str], second: str) -> dict[str, str]:
+    return dict(zip(first, _words(second), strict=True))
+
+
 COLOURS = {
     "red": (220, 40, 40),
     "green": (40, 180, 60),
@@ -15,10 +24,10 @@ COLOURS = {
     "white": (245, 245, 245),
 }
 """Name → RGB."""
-SHAPES = ("circle", "square", "triangle", "cross", "ring", "diamond", "moon", "arch", "bow", "frame")
-LETTERS = ("c", "e", "f", "h", "k", "l", "t", "u", "x", "z")
+SHAPES = _words("circle square triangle cross ring diamond moon arch bow frame")
+LETTERS = tuple("cefhkltuxz")
 SIZES = ("large", "small")
-PLACES = ("top-left", "top-right", "center", "bottom-left", "bottom-right")
+PLACES = _words("top-left top-right center bottom-left bottom-right")
 """In reading order. Each place is one word: a decoder copies the second word of a phrase by finding what followed the
 first, which is impossible within an image token."""
 CORNERS = (0, 1, 3, 4)
@@ -31,28 +40,27 @@ NEIGHBOURS = {
 }
 """For each relation, maps a thing's place to the neighbouring place; the center has no neighbours."""
 
-_SECOND = {
-    "colour": (COLOURS, "crimson emerald azure amber violet ivory"),
-    "shape": (SHAPES, "disc block wedge crux hoop gem crescent gate knot window"),
-    "size": (SIZES, "big little"),
-    "place": (PLACES, "upper-left upper-right middle lower-left lower-right"),
+SECOND = {
+    "colour": _paired(COLOURS, "crimson emerald azure amber violet ivory"),
+    "shape": _paired(SHAPES, "disc block wedge crux hoop gem crescent gate knot window"),
+    "size": _paired(SIZES, "big little"),
+    "place": _paired(PLACES, "upper-left upper-right middle lower-left lower-right"),
 }
-SECOND = {attribute: dict(zip(first, second.split(), strict=True)) for attribute, (first, second) in _SECOND.items()}
 """For each attribute, first word → second word of the same meaning. Whoever writes keeps to one of the two (a
 *convention*), so that demonstrations tell what nothing else does. Letters have one name."""
 
-ANIMALS = ("fox", "owl", "bear", "crab", "deer", "wolf", "hen", "goat", "lion", "seal")
-TOWNS = ("oslo", "lima", "cairo", "paris", "tokyo", "delhi")
-OWNERS = dict(zip(SHAPES, ("owl", "crab", "fox", "wolf", "deer", "bear", "goat", "seal", "hen", "lion"), strict=True))
+ANIMALS = _words("fox owl bear crab deer wolf hen goat lion seal")
+TOWNS = _words("oslo lima cairo paris tokyo delhi")
+OWNERS = _paired(SHAPES, "owl crab fox wolf deer bear goat seal hen lion")
 """Facts that no picture shows: the animal that owns each shape."""
-LIKED = dict(zip(COLOURS, ("lima", "delhi", "oslo", "cairo", "tokyo", "paris"), strict=True))
+LIKED = _paired(COLOURS, "lima delhi oslo cairo tokyo paris")
 """Facts that no picture shows: the town that likes each colour."""
 
-SPARE_NOUNS = ("cup", "hat", "book", "lamp", "boat", "shoe", "key", "door", "ball", "coin", "leaf", "drum")
+SPARE_NOUNS = _words("cup hat book lamp boat shoe key door ball coin leaf drum")
 SPARE_COLOURS = ("black", "pink", "brown", "gold")
 """Words that occur only in text, so that look-up by key is learnt for more words than pictures need."""
 
-NUMBERS = tuple(str(number) for number in range(19))
+NUMBERS = tuple(map(str, range(19)))
 
 _GRAMMAR = """
 . , : ? ; - question answer what which where how is are was there the a an at of in on it its this that these one two
@@ -65,9 +73,9 @@ took gave friend day night far near liked because so only every always never oth
 each begin end beside by from comes contains gallery an to
 """
 
-COMPOUNDS = tuple(
-    [f"{size}-{colour}-{noun}" for size in SIZES for colour in COLOURS for noun in (*SHAPES, *LETTERS)]
-    + [f"{noun}-{place}" for noun in (*SHAPES, *LETTERS) for place in PLACES]
+COMPOUNDS = (
+    *(f"{size}-{colour}-{noun}" for size in SIZES for colour in COLOURS for noun in SHAPES + LETTERS),
+    *(f"{noun}-{place}" for noun in SHAPES + LETTERS for place in PLACES),
 )
 """Words that carry several attributes at once, as `poodle` implies dog, small and curly. An image token packs a whole
 thing into one position; a decoder that has only read one word per attribute cannot look anything up within one."""
