@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_core import to_json
 
-from mm1_lab.config import RequestError, Search, load_sweep
+from mm1_lab.config import RequestError, load_sweep
 from mm1_lab.files import PUBLISHED, RESULTS, here_or_shipped
-from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep, only_of_search, split_settings
+from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep, split_settings
 from mm1_lab.results.manifest import read_trials
 
 if TYPE_CHECKING:
@@ -175,8 +175,6 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
         results=options.results,
         store=options.store,
     )
-    if given.get("only") and isinstance(request.sweep.search, Search):
-        raise only_of_search(request.asked)
     for folder, reason in request.ledger.damaged_parts().items():
         print(f"{folder}: this shipped part is not used ({reason}); restore or delete it", file=sys.stderr)
     of_recipe, _ = split_settings(options.set)

@@ -54,14 +54,6 @@ def split_settings(settings: Collection[str]) -> tuple[list[str], tuple[str, ...
     return of_recipe, tuple(setting for setting in settings if setting not in of_recipe)
 
 
-def only_of_search(asked: object) -> RequestError:
-    """The error of naming arms of a search."""
-    return RequestError(
-        f"--only: {asked} is a search, which makes its arms; name one in a sweep of its own (one over recipes writes "
-        "its winner's line to search.md)"
-    )
-
-
 def parse_seeds(text: str) -> tuple[int, ...]:
     """Parses `--seeds`: a count (`3`: seeds 0, 1, 2) or a list (`5,6,7`, `300-305`; `100,` is one seed). Raises
     RequestError."""

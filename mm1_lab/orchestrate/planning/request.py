@@ -39,7 +39,6 @@ from mm1_lab.orchestrate.planning.finding import (
     decoders_tokenizer,
     find_scale,
     find_sweep,
-    only_of_search,
     parse_seeds,
     split_settings,
 )
@@ -298,11 +297,14 @@ def load_request(
     loaded = load_sweep(file, *SWEEPS, settings=of_recipe)
     if loaded.connectors:
         ALLOWED[loaded.connectors.digest] = loaded.connectors
+    if only and loaded.search:
+        raise RequestError(
+            f"--only: {file} is a search, which makes its arms; name one in a sweep of its own (one over recipes "
+            "writes its winner's line to search.md), or choose the sizes of a law: fit-lr-law --sizes"
+        )
     only = [arm for text in only for arm in ([text] if text in loaded.arms else _listed(text))]
     for arm in only:
         if arm not in loaded.arms:
-            if loaded.search:
-                raise only_of_search(file)
             raise RequestError(f"--only: {file} has no arm {arm!r}{nearest(arm, loaded.arms)}")
     asked = [arm for arm in loaded.arms if not only or arm in only]
     if isinstance(seeds, Iterable) and not isinstance(seeds, str):
