@@ -100,7 +100,7 @@ def _train(stages: Sequence[Stage], request: Request, executor: Executor) -> Non
     seeds = {trial.seed: trial for trial in request.trials}
     ledger = request.ledger
     lacking = [stage for stage in stages if not ledger.has_intact_weights(stage.fingerprint)]
-    plan = Plan((), tasks=make_tasks(((stage, seeds[stage.seed]) for stage in lacking), ledger))
+    plan = Plan(tasks=make_tasks(((stage, seeds[stage.seed]) for stage in lacking), ledger))
     if not plan.tasks:
         return
     kinds = Counter(stage.KIND for task in plan.tasks.values() for stage in task.stages)

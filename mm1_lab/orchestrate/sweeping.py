@@ -28,7 +28,7 @@ from mm1_lab.orchestrate.planning.plan import Plan, make_plan, make_tasks
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_logger import MlflowLogger
 from mm1_lab.orchestrate.tracking.trackers import Tracker, TrialLogger
-from mm1_lab.results import Ledger, TrialRow, variant_name
+from mm1_lab.results import TrialRow
 from mm1_lab.results.manifest import read_trials
 
 Draw = Callable[[Path], None]
@@ -53,15 +53,16 @@ class Round:
     @property
     def scored(self) -> bool:
         """Whether every trial has scores."""
-        return all(self.request.ledger.has_scores(trial.fingerprint) for trial in self.plan.trials)
+        return all(self.request.ledger.has_scores(trial.fingerprint) for trial in self.request.trials)
 
     def show(self, short: Short | None = None) -> None:
         """Prints a summary of the sweep (its whole table without `short`), the paths of its files, and what failed."""
-        request, plan, work_list = self.request, self.plan, self.work_list
-        table = request.folder / "table.md"
+        folder, work_list = self.request.folder, self.work_list
+        table = folder / "table.md"
         if table.exists() and work_list:
-            print(f"\n{(short(request.folder) if short else table.read_text(encoding='utf-8')).rstrip()}\n")
-        for path in (table, request.folder / "contrasts.md", request.folder / "figure.png"):
+            text = short(folder) if short else table.read_text(encoding="utf-8")
+            print(f"\n{text.rstrip()}\n")
+        for path in (table, folder / "contrasts.md", folder / "figure.png"):
             if path.exists():
                 print(f"{path.stem}: {path}")
         if table.exists():
@@ -69,17 +70,18 @@ class Round:
                 "`mm1-lab report` puts all results on one page, `mm1-lab dashboard` shows all finished trials and "
                 "curves."
             )
-        for planned in plan.stages.values():
+        for planned in self.plan.stages.values():
             if planned.state == "diverged":
                 print(f"diverged: {planned.why}; with the same code it would again; --anew retries")
         if work_list is None:
             print("Everything that can be done is done; nothing ran.")
             return
         for key, outcome in work_list.failed.items():
-            log = request.ledger.failure_file(key, "log")
-            print(f"{outcome.kind}: {plan.tasks[key].label}: {outcome.reason}" + (f" ({log})" if log.exists() else ""))
+            log = self.request.ledger.failure_file(key, "log")
+            where = f" ({log})" if log.exists() else ""
+            print(f"{outcome.kind}: {work_list.tasks[key].label}: {outcome.reason}{where}")
         for key, cause in work_list.blocked.items():
-            print(f"blocked: {plan.tasks[key].label} waits for {plan.tasks[cause].label}")
+            print(f"blocked: {work_list.tasks[key].label} waits for {work_list.tasks[cause].label}")
         if any(outcome.kind != "diverged" for outcome in work_list.failed.values()):
             print("Run the same command again to retry what failed.")
 
@@ -107,7 +109,7 @@ def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor)
             if isinstance(stage, EvaluationStage | ModelStage) or stage.fingerprint in diverged:
                 forgotten[stage.fingerprint] = trial
     tasks = make_tasks(((trial.evaluation, trial) for trial in trials), ledger, forgotten)
-    check_runnable(Plan(tuple(trials), tasks=tasks), request, executor)
+    check_runnable(Plan(tasks=tasks), request, executor)
     for deletes in (False, True):  # all at once would be an open file and a thread for each
         for key, failure in ledger.failures().items() if deletes else ():
             if failure.get("cause") in forgotten:
@@ -130,7 +132,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> Round:
     plan = make_plan(request.trials, request.ledger)
     fitted = _prepare(plan, request, executor) if plan.tasks else {}
     trials = request.write_manifest()
-    _record_diverged(plan, request.ledger)
+    _record_diverged(request)
     work_list = None
     loggers: list[TrialLogger] = [Tracker(name, request.folder, request.ledger) for name in request.trackers]
     if plan.tasks or _newest_undrawn(request, trials):
@@ -160,19 +162,20 @@ def complete(request: Request, executor: Executor, draw: Draw) -> Round:
     return Round(request, plan, work_list)
 
 
-def _record_diverged(plan: Plan, ledger: Ledger) -> None:
+def _record_diverged(request: Request) -> None:
     """Records that trials diverged whose model did so before, perhaps with other benchmarks: searches and tables look
     for the trials' own failures."""
+    ledger = request.ledger
     diverged = ledger.diverged()
-    for trial in plan.trials:
-        if plan.stages[trial.fingerprint].state == "diverged" and trial.fingerprint not in diverged:
-            cause = next(stage.fingerprint for stage in trial.evaluation.chain() if stage.fingerprint in diverged)
-            ledger.record_failure(trial.fingerprint, trial.name, 1, "diverged", diverged[cause], cause)
+    for trial in request.trials:
+        causes = [stage.fingerprint for stage in trial.evaluation.chain() if stage.fingerprint in diverged]
+        if causes and trial.fingerprint not in causes and not ledger.has_scores(trial.fingerprint):
+            ledger.record_failure(trial.fingerprint, trial.name, 1, "diverged", diverged[causes[0]], causes[0])
 
 
 def _prepare(plan: Plan, request: Request, executor: Executor) -> dict[str, dict[str, Any]]:
     """Says what is to be done, and checks that it can be."""
-    states = [plan.stages[trial.fingerprint].state for trial in plan.trials]
+    states = [plan.stages[trial.fingerprint].state for trial in request.trials]
     done = f"{states.count('done')} of {counted(len(states), 'trial')} done before"
     print(f"{request.variant} at {request.scale_name}: {counted(len(plan.tasks), 'task')}, {done}", flush=True)
     more = {name for name, count in request.scale.workers.items() if count > 1}
@@ -193,8 +196,7 @@ def check_runnable(plan: Plan, request: Request, executor: Executor) -> dict[str
         request = replace(request, scale=request.scale.model_copy(update={"workers": {}}))
     check_disk(plan, request.ledger.store)
     check_feasible(plan, request)
-    executor.open(request.scale)
-    executor.check_room(plan.tasks.values(), request.scale)
+    executor.open(request.scale, plan.tasks.values())
     return fitted_resources(plan, request)
 
 
@@ -227,17 +229,14 @@ def work_through(
 
 
 def _newest_undrawn(request: Request, trials: Iterable[TrialRow]) -> int:
-    """When the newest of the sweep's results, its manifest or its scale's gates was written, in nanoseconds; 0 if its
-    table has it, or there are no results."""
+    """When the newest of the sweep's results or its manifest was written, in nanoseconds; 0 if its table has it, or
+    there are no results."""
     results = f"{request.ledger.results}/trials"  # plain strings: a Path for each of ten thousand trials is slow
     done = [path for path in {f"{results}/{row.fingerprint}/{DONE}" for row in trials} if os.path.exists(path)]
     if not done:
         return 0
-    files: list[str | Path] = [*done, request.folder / "sweep.json", request.folder / "trials.csv"]
-    checked = variant_name("check_scale", request.overrides, request.data_name)
-    if (gates := request.folder.with_name(checked) / "gates.csv").exists():
-        files.append(gates)
-    newest = max(os.stat(path).st_mtime_ns for path in files)
+    done += [f"{request.folder}/sweep.json", f"{request.folder}/trials.csv"]
+    newest = max(os.stat(path).st_mtime_ns for path in done)
     table = request.folder / "table.md"
     return 0 if table.exists() and table.stat().st_mtime_ns >= newest else newest
 

@@ -1,6 +1,5 @@
 """What a command does about results that are there."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -116,7 +115,7 @@ def test_more_workers_than_fit_are_refused_before_anything_is_written(
     request_: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     executor = RayTune()
-    monkeypatch.setattr(executor, "open", lambda scale: setattr(executor, "slots", 1))
+    monkeypatch.setattr(executor, "_connect", lambda scale: 1)
     request = load_request("data_mix", "smoke", only=("captions",), settings=("workers={85M: 2}",))
     with pytest.raises(RequestError, match="2 workers, but only 1 fit; set fewer"):
         sweeping.complete(request, executor, lambda folder: [])
@@ -197,17 +196,6 @@ def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing
     assert judged == 2 * [[3, 5], [3, 5, 6], [3, 5, 6, 8]]
     assert outputs[0] == outputs[1]
     assert outputs[0].endswith("2 trials of 12 not run: not needed.\n")
-
-
-def test_a_table_is_out_of_date_once_the_scale_was_checked_again(request_: Request) -> None:
-    rows = request_.write_manifest()
-    table, gates = request_.folder / "table.md", request_.folder.with_name("check_scale") / "gates.csv"
-    table.write_text("drawn")
-    assert not sweeping._newest_undrawn(request_, rows)
-    gates.parent.mkdir()
-    gates.write_text("failed")
-    os.utime(gates, (table.stat().st_mtime + 9,) * 2)
-    assert sweeping._newest_undrawn(request_, rows) == gates.stat().st_mtime_ns
 
 
 def test_a_growing_study_shares_its_folder_with_no_other_seeds(ask: Ask) -> None:

@@ -22,11 +22,9 @@ class Executor(AbstractContextManager["Executor"]):
     shares_stages = False
     """Whether several processes can share a stage, as the scale's `workers` say; otherwise these are ignored."""
 
-    def open(self, scale: Scale) -> None:
-        """Prepares the executor, once. Raises RequestError if the machine lacks the resources of a stage."""
-
-    def check_room(self, tasks: Iterable[Task], scale: Scale) -> None:
-        """Raises RequestError for a task with more workers than fit at a time, once the executor is open."""
+    def open(self, scale: Scale, tasks: Iterable[Task] = ()) -> None:
+        """Prepares the executor, once. Raises RequestError if the machine lacks the resources of a stage, or has no
+        room for all workers of one of the tasks."""
 
     @abstractmethod
     def work(self, work_list: WorkList, worker: Worker) -> None:
@@ -66,7 +64,7 @@ class Inline(Executor):
         self.leave_at = (time.monotonic() if started is None else started) + seconds - self.reserve
         self.has_worked = False
 
-    def open(self, scale: Scale) -> None:
+    def open(self, scale: Scale, tasks: Iterable[Task] = ()) -> None:
         """Imports what stages need, so that all stages run the code as it is now."""
         import_module("mm1_lab.train.stages")
         import_module("mm1_lab.evaluate.run")

@@ -123,9 +123,19 @@ class RayTune(Executor):
         """The copy of the package that a local Ray's processes import."""
         self.closing = threading.Event()
 
-    def open(self, scale: Scale) -> None:
-        if self.slots:
-            return
+    def open(self, scale: Scale, tasks: Iterable[Task] = ()) -> None:
+        if not self.slots:
+            self.slots = self._connect(scale)
+        for task in tasks:
+            workers = _workers(task, scale)
+            if workers > self.slots:
+                raise RequestError(
+                    f"{task.label}: {workers} workers, but only {self.slots} fit; set fewer in the scale's "
+                    "`workers`, or start more nodes"
+                )
+
+    def _connect(self, scale: Scale) -> int:
+        """Starts or joins a Ray; returns how many tasks, or workers of tasks, fit at a time."""
         before = signal.getsignal(signal.SIGTERM)
         if self.address is None:
             self._start(scale)
@@ -135,7 +145,7 @@ class RayTune(Executor):
         import ray
 
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        self.slots = _slots(scale.resources, nodes, self.address is not None)
+        return _slots(scale.resources, nodes, self.address is not None)
 
     def _start(self, scale: Scale) -> None:
         """Starts a Ray on this machine for this command. Raises RequestError if that fails."""
@@ -194,15 +204,6 @@ class RayTune(Executor):
             ray.init(address=address, runtime_env=there, **QUIET)
         except (OSError, OverflowError, ValueError) as error:
             raise RequestError(f"--address {address}: there is no Ray cluster ({first_line(error)}){perhaps}") from None
-
-    def check_room(self, tasks: Iterable[Task], scale: Scale) -> None:
-        for task in tasks:
-            workers = _workers(task, scale)
-            if workers > self.slots:
-                raise RequestError(
-                    f"{task.label}: {workers} workers, but only {self.slots} fit; set fewer in the scale's "
-                    "`workers`, or start more nodes"
-                )
 
     def work(self, work_list: WorkList, worker: Worker) -> None:
         from mm1_lab.orchestrate.execution.tune import run_trials

@@ -26,22 +26,16 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
         if request.scale != first.scale or request.data.tokenizer != first.data.tokenizer:
             sweeps = f"{request.asked} and {first.asked}"
             raise RequestError(f"{sweeps} have different scales or tokenizers; plan them one at a time")
-    plan = make_plan((trial for request in requests for trial in request.trials), first.ledger)
+    plan = make_plan([trial for request in requests for trial in request.trials], first.ledger)
     check_feasible(plan, first)
     estimates = estimate_stages(plan, first) if plan.tasks else {}
     trials = []
     for request in requests:
         for trial in request.trials:
-            state = plan.stages[trial.fingerprint].state
-            trials.append(
-                {
-                    "sweep": request.variant,
-                    "arm": trial.arm,
-                    "seed": trial.seed,
-                    "fingerprint": trial.fingerprint,
-                    "state": state if state in ("done", "diverged") else "to run",
-                }
-            )
+            key = trial.fingerprint
+            state = plan.stages[key].state
+            values = {"sweep": request.variant, "arm": trial.arm, "seed": trial.seed, "fingerprint": key}
+            trials.append(values | {"state": state if state in ("done", "diverged") else "to run"})
     stages = sorted(plan.stages.values(), key=lambda planned: planned.stage.KIND)
     return {
         "scale": first.scale_name,
