@@ -84,7 +84,7 @@ def test_a_claim_that_was_changed_after_its_scores_is_marked(again: Place, told:
     assert "seen before" not in page.read_text(), "the one that was made in time"
     swapped = {"base": {"image_tokens": 64}, "thin": {}}
     write(path, sweep | {"arms": swapped, "contrasts": [CLAIM | {"first": "thin"}]})
-    told(*run, "1")
+    told(*run, "2")
     assert "2 seen before the claim |" in page.read_text(), "by names that are exchanged it is the one that was late"
     more = CLAIM | {"claim": "averaged is better", "first": "averaged", "second": "thin"}
     write(path, sweep | {"arms": {**swapped, "averaged": {"connector": "average-pooling"}}, "contrasts": [more]})

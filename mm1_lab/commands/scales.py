@@ -124,7 +124,7 @@ def fit_lr_law(options: argparse.Namespace) -> int:
         raise RequestError("--lower-is-better needs --from, as it applies to measurements from a file")
     request = request_of(options, "lr_law")
     scale = request.scale
-    chosen = ",".join(request.sweep.arms) if options.sizes is None else options.sizes
+    chosen = options.sizes or ",".join(request.sweep.arms)
     sizes = decoder_sizes("--sizes", chosen, scale)
     if len(sizes) < FEWEST_SIZES:
         raise RequestError(f"--sizes {chosen}: fitting a law with its uncertainty needs three sizes or more")
@@ -154,9 +154,6 @@ def fit_lr_law(options: argparse.Namespace) -> int:
 def _fit_file(options: argparse.Namespace) -> int:
     if not options.file.is_file():
         raise RequestError(f"--from {options.file}: there is no such file")
-    for unused in ("sizes", "data", "set", "seeds", "share", "minutes"):
-        if getattr(options, unused) not in (None, [], False, opt.ONE_SEED):
-            raise RequestError(f"--{unused} is for a search; with --from a table is fitted, and nothing is trained")
     from analysis.law.fit import fit_objective, fit_runs
     from analysis.law.report import write_fits
     from analysis.law.runs import Objective, read_runs

@@ -125,9 +125,6 @@ class _Search(Rounds):
         """Fields of whole numbers."""
         self.confirmed = f"{request.sweep.name}_confirmed"
         """The name of the sweep that confirms the winner."""
-        other = request.file.with_name(f"{self.confirmed}.yaml")
-        if other.exists():
-            raise RequestError(f"{other}: the search's confirmation has this name; rename one")
         for field, space in self.settings.over.items():
             if field.startswith("sft.") and not request.sweep.base.sft:
                 raise RequestError(f"search.over.{field}: the base is not tuned; name a recipe with `sft`")

@@ -230,13 +230,6 @@ def test_wrong_searches(changes: dict[str, Any], told: str, here: Path, refused:
     assert told in error, error
 
 
-def test_a_sweep_of_the_confirmation_s_name_is_not_overwritten(here: Path, refused: Refused) -> None:
-    path = write(here)
-    path.with_name("mix_confirmed.yaml").write_text("title: t\nrecipe: base\narms: {base: {}}\n", encoding="utf-8")
-    error = refused("run", "mix", "--scale", "smoke")
-    assert "mix_confirmed.yaml: the search's confirmation has this name; rename one" in error
-
-
 @pytest.mark.slow
 def test_killed_and_run_again_it_ends_with_a_verdict(place: Place) -> None:
     scale = place.folder / "sweeps" / "scales" / "smoke.yaml"

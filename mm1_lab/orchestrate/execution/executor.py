@@ -41,12 +41,11 @@ class Executor(AbstractContextManager["Executor"]):
 
 
 class Leaving(Exception):
-    """The command ends although tasks are left, for which the message gives the reason."""
+    """The command ends although tasks are left, for which the message gives the reason; `failed`: one has failed."""
 
     def __init__(self, text: str, failed: bool) -> None:
         super().__init__(text)
         self.failed = failed
-        """Whether a task has failed."""
 
 
 class Inline(Executor):
@@ -103,10 +102,9 @@ class Inline(Executor):
         def report(kind: str, progress: Progress) -> None:
             work_list.progress(task, kind, progress)
             claim.check()
-            needed = 0.0
-            if progress.step == 0 and self.has_worked and kind == EvaluationStage.KIND:
-                # it has no checkpoints: it begins only if it will end, or if it is the first that a process does
-                needed = work_list.seconds(task.stages[-1])
+            begins_evaluation = progress.step == 0 and kind == EvaluationStage.KIND
+            # it has no checkpoints: it begins only if it will end, or if it is the first that a process does
+            needed = work_list.seconds(task.stages[-1]) if begins_evaluation and self.has_worked else 0.0
             ends = progress.step == progress.steps > 0
             if time.monotonic() + needed > self.leave_at and not ends:
                 raise TimeUp

@@ -172,10 +172,7 @@ class Worker:
                 raise Diverged(f"after training the loss on {source} is {loss}; lower learning_rate")
         if not team.is_first():
             return
-        timings = {stage.KIND: _timing(stage, started)}
         trained = model / "timings.json"
-        if trained.exists():
-            timings |= load_json(trained)
         # of the stages that a score depends on; of several of a kind the nearest
         chain = {needed.KIND: needed.fingerprint for needed in reversed(list(stage.chain()))}
         record = {
@@ -188,15 +185,10 @@ class Worker:
             "majority_by_kind": evaluation.majority_by_kind,
             **({"benchmarks": evaluation.notes} if evaluation.notes else {}),
             "environment": environment(self.scale, self.commit),
-            "timings": timings,
+            "timings": {stage.KIND: _timing(stage, started), **(load_json(trained) if trained.exists() else {})},
         }
-        ledger.write_scores(
-            stage.fingerprint,
-            evaluation.scores,
-            evaluation.held_out_loss,
-            record,
-            model / "training.csv",
-        )
+        curve = model / "training.csv"
+        ledger.write_scores(stage.fingerprint, evaluation.scores, evaluation.held_out_loss, record, curve)
 
 
 @lru_cache(maxsize=1)
