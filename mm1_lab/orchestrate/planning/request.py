@@ -19,7 +19,6 @@ from mm1_lab.config import (
     DataIdentity,
     Measure,
     NotHere,
-    PretrainedDecoder,
     PretrainedMM1,
     PretrainedModels,
     Recipe,
@@ -45,7 +44,7 @@ from mm1_lab.orchestrate.planning.finding import (
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import data_name, deciding, merge_manifest
 from mm1_lab.rows import OF_OWN_DATA, Family
-from mm1_lab.weights.pretrained import HuggingFace, has_chat_template
+from mm1_lab.weights.pretrained import HuggingFace
 
 if TYPE_CHECKING:
     from mm1_lab.data.pixels import ImageDecoder
@@ -201,37 +200,26 @@ class Request:
         return list(dict.fromkeys(lines))  # the same ones at every seed
 
     def unlike_before(self) -> list[str]:
-        """What is to be told of models to be tuned on users' data that were trained on another form: pictures that were
-        made square in another way, a decoder's chat template."""
+        """What is to be told of models to be tuned on users' data whose pictures were made square in another way."""
         lines = []
         for trial in self.trials:
             stage = trial.evaluation.model
-            if not (stage.tuned and self.data_file):
-                continue
-            model, now = stage.architecture, self.data_file.pictures
-            if isinstance(model, PretrainedMM1):
+            if stage.tuned and self.data_file and isinstance(stage.architecture, PretrainedMM1):
+                model, now = stage.architecture, self.data_file.pictures
                 if model.pictures not in (None, now):
                     before = f"was trained with `pictures: {model.pictures}`"
                     lines.append(f"{model.name} {before}, and the data file has `{now}`")
-            elif isinstance(model.decoder, PretrainedDecoder) and has_chat_template(model.decoder):
-                form = "conversations are `User: …` and `Assistant: …` (docs/your-own-data.md)"
-                lines.append(f"{model.decoder.name}: its chat template is not used; {form}")
         return list(dict.fromkeys(lines))
 
     def doubtful_claims(self) -> list[str]:
         """What is to be told before a run of claims about its arms that it cannot decide."""
         arms = {trial.arm for trial in self.trials}
-        claims = defaultdict(list)
+        lines = []
         for contrast in self.sweep.contrasts:
             first, second = contrast.sides
-            if arms.isdisjoint((*first, *second)):
-                continue
-            if reason := self.why_no_value(contrast.measure):
-                claims[reason].append(repr(contrast.claim))
-        lines = []
-        for reason, names in claims.items():
-            which = "claim" if len(names) == 1 else "claims"
-            lines.append(f"The {which} {', '.join(names)} will not be judged by {reason}.")
+            reason = self.why_no_value(contrast.measure)
+            if reason and not arms.isdisjoint((*first, *second)):
+                lines.append(f"The claim {contrast.claim!r} will not be judged by {reason}.")
         return lines
 
     @property
@@ -392,10 +380,8 @@ def _with_own_images(scale: Scale, content: DataFile) -> Scale:
 def with_benchmarks(
     scale: Scale, data: Path | None, content: DataFile | None, tokenizer: Path | None, cache: Path
 ) -> Scale:
-    """The scale with the benchmarks that it and the data file name, opened and checked.
-
-    Raises RequestError for anything that an evaluation would fail on.
-    """
+    """The scale with the benchmarks that it and the data file name, opened and checked. Raises RequestError for
+    anything that an evaluation would fail on."""
     from mm1_lab.evaluate.benchmarks import own_names
     from mm1_lab.evaluate.named import check_benchmarks, open_benchmark
 
