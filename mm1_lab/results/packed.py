@@ -35,7 +35,7 @@ def pack(results: Path) -> list[Path]:
             text += f", or delete {results / files.DONE} to pack without these"
         raise RequestError(text)
     packs: dict[Path, list[Path]] = {}
-    packed: set[Path] = set()
+    packed = set()
     for folder in sorted(path.parent for path in results.glob("*/*/trials.csv")):
         for row in read_trials(folder):
             trial = trials / row.fingerprint
@@ -53,7 +53,7 @@ def pack(results: Path) -> list[Path]:
     before = _packs(results)
     done_file = results / files.DONE
     done_file.unlink(missing_ok=True)  # after an interruption packs would differ from it; all trials are unpacked
-    written: list[Path] = []
+    written = []
     for folder, own in packs.items():
         lines = []
         for trial in own:
@@ -75,11 +75,6 @@ def unpacked(results: Path) -> Path:
     """The folder of trials of a results folder, after unpacking those that are only in its packs."""
     trials = results / "trials"
     if not files.is_complete(results):
-        if pack := next(results.glob(f"*/*/{RECORDS}"), None):
-            _tell_once(
-                f"mm1-lab: {pack.parent}: has a pack of trials, but {results / files.DONE} is missing, so it is not "
-                f"read; copy {files.DONE} along with the packs, all of them"
-            )
         return trials
     stamp = trials / STAMP
     state = files.file_digest(results / files.DONE)
@@ -101,7 +96,7 @@ def _unpack(results: Path, trials: Path) -> bool:
     """Whether all packs are intact; the trials of the others are unpacked in any case."""
     bad = damaged(results)
     for path, reason in bad.items():
-        _tell_once(f"mm1-lab: {path}: damaged ({reason}); trials that are only there count as missing")
+        tell_once(f"mm1-lab: {path}: damaged ({reason}); trials that are only there count as missing")
     missing: dict[Path, dict[str, dict[str, Any]]] = {}
     for records in _packs(results, RECORDS):
         scores = records.with_name(SCORES)
@@ -126,7 +121,7 @@ def _unpack(results: Path, trials: Path) -> bool:
 
 
 @cache
-def _tell_once(text: str) -> None:
+def tell_once(text: str) -> None:
     """A command reads its results many times."""
     print(text, file=sys.stderr)
 
