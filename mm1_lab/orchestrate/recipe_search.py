@@ -23,7 +23,7 @@ from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.lr_search import RateGrids, Rounds, run_search
 from mm1_lab.orchestrate.planning.cost import check_networks
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.orchestrate.sweeping import Draw, Short, complete, run_sweep
+from mm1_lab.orchestrate.sweeping import Draw, Short, complete
 from mm1_lab.results.summary import value_of
 
 if TYPE_CHECKING:
@@ -36,12 +36,15 @@ FIRST_SEED = 1000
 
 
 def run_request(request: Request, executor: Executor, draw: Draw, short: Short) -> int:
-    """Runs a sweep or a search; returns the exit code."""
-    if isinstance(request.sweep.search, Search):
+    """Runs a sweep or a search; returns the exit code, 1 if a trial of a sweep has no scores."""
+    search = request.sweep.search
+    if isinstance(search, Search):
         return run_recipe_search(request, executor, draw, short)
-    if request.sweep.search:
+    if search:
         return run_search(request, executor, draw)
-    return run_sweep(request, executor, draw, short)
+    done = complete(request, executor, draw)
+    done.show(short)
+    return int(not done.scored)
 
 
 def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: Short) -> int:
@@ -171,9 +174,7 @@ class _Search(Rounds):
 
     def replay(self, to_the_end: bool = False) -> tuple[Study, dict[str, Recipe]]:
         """Asks and tells a study anew until scores are missing; returns it with the arms that it asked for.
-
-        `to_the_end`: goes on asking without these scores. Raises RequestError if no arm can be run.
-        """
+        `to_the_end`: goes on asking without these scores. Raises RequestError if no arm can be run."""
         settings = self.settings
         study = self._create_study()
         arms = {"base": self.request.sweep.base}
@@ -206,10 +207,8 @@ class _Search(Rounds):
         return study, arms
 
     def _tell_worse(self, study: Study, trial: OptunaTrial, known: Sequence[float]) -> None:
-        """Tells of a trial without a score one as far below the worst of `known` as that is below the best.
-
-        A Gaussian process passes over pruned trials, and would propose their like for ever.
-        """
+        """Tells of a trial without a score one as far below the worst of `known` as that is below the best. A Gaussian
+        process passes over pruned trials, and would propose their like for ever."""
         from optuna.trial import TrialState
 
         if not known:

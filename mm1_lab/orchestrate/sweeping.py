@@ -86,15 +86,6 @@ class Round:
             print("Run the same command again to retry what failed.")
 
 
-def run_sweep(request: Request, executor: Executor, draw: Draw, short: Short) -> int:
-    """Runs the request; returns the exit code, 1 if a trial has no scores.
-
-    `draw` and `short` are the analysis'."""
-    done = complete(request, executor, draw)
-    done.show(short)
-    return int(not done.scored)
-
-
 def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor) -> None:
     """Deletes the scores and trained models of these trials, and whatever diverged, so that they run again.
 
@@ -103,7 +94,7 @@ def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor)
     """
     ledger = request.ledger
     diverged = ledger.diverged()
-    forgotten: dict[str, Trial] = {}
+    forgotten = {}
     for trial in trials:
         for stage in trial.evaluation.chain():
             if isinstance(stage, EvaluationStage | ModelStage) or stage.fingerprint in diverged:
@@ -125,12 +116,15 @@ def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor)
 
 
 def complete(request: Request, executor: Executor, draw: Draw) -> Round:
-    """Runs the missing trials of the request.
-
-    Raises Leaving if this process leaves some of them to others, or to a later command.
-    """
+    """Runs the missing trials of the request. Raises Leaving if this process leaves some of them to others, or to a
+    later command."""
     plan = make_plan(request.trials, request.ledger)
-    fitted = _prepare(plan, request, executor) if plan.tasks else {}
+    fitted = {}
+    if plan.tasks:
+        done = sum(plan.stages[trial.fingerprint].state == "done" for trial in request.trials)
+        before = f"{done} of {counted(len(request.trials), 'trial')} done before"
+        print(f"{request.variant} at {request.scale_name}: {counted(len(plan.tasks), 'task')}, {before}", flush=True)
+        fitted = check_runnable(plan, request, executor)
     trials = request.write_manifest()
     _record_diverged(request)
     work_list = None
@@ -171,18 +165,6 @@ def _record_diverged(request: Request) -> None:
         causes = [stage.fingerprint for stage in trial.evaluation.chain() if stage.fingerprint in diverged]
         if causes and trial.fingerprint not in causes and not ledger.has_scores(trial.fingerprint):
             ledger.record_failure(trial.fingerprint, trial.name, 1, "diverged", diverged[causes[0]], causes[0])
-
-
-def _prepare(plan: Plan, request: Request, executor: Executor) -> dict[str, dict[str, Any]]:
-    """Says what is to be done, and checks that it can be."""
-    states = [plan.stages[trial.fingerprint].state for trial in request.trials]
-    done = f"{states.count('done')} of {counted(len(states), 'trial')} done before"
-    print(f"{request.variant} at {request.scale_name}: {counted(len(plan.tasks), 'task')}, {done}", flush=True)
-    more = {name for name, count in request.scale.workers.items() if count > 1}
-    names = (name for _, stage in plan.missing for name in stage.size_names(request.scale))
-    if more and not executor.shares_stages and not more.isdisjoint(names):
-        print("`workers` are ignored: without Ray (--inline, --share) a stage is one process", flush=True)
-    return check_runnable(plan, request, executor)
 
 
 def check_runnable(plan: Plan, request: Request, executor: Executor) -> dict[str, dict[str, Any]]:
@@ -273,7 +255,7 @@ def run_until_decided(request: Request, executor: Executor, draw: Draw, judge: J
             "or --seeds with all of them, or delete this folder (finished trials are kept elsewhere)"
         )
     arms = {trial.arm for trial in request.trials}
-    chosen: list[Trial] = []
+    chosen = []
     for before, look in pairwise((0, *request.looks)):
         chosen += [trial for trial in request.trials if trial.seed in seeds[before:look] and trial.arm in arms]
         done = complete(replace(request, trials=tuple(chosen)), executor, draw)
