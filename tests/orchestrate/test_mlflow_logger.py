@@ -260,16 +260,6 @@ def test_a_server_that_is_away_gets_one_line_without_the_password(
     assert "MLflow at " in error and "hunter2" not in error and "Traceback" not in error
 
 
-@pytest.mark.usefixtures("request_")
-def test_a_folder_is_no_store_for_runs(monkeypatch: pytest.MonkeyPatch, refused: Refused, tmp_path: Path) -> None:
-    for uri in (str(tmp_path / "mlruns"), (tmp_path / "mlruns").as_uri()):
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        error = refused("sync-mlflow")
-        assert error.endswith(
-            f"{uri} cannot be written (it keeps no runs in plain folders any more; use sqlite:///… or http://…)\n"
-        )
-
-
 @pytest.mark.slow
 def test_several_commands_make_one_database(request_: Request) -> None:
     """Although a killed one left half of one."""

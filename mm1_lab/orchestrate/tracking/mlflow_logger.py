@@ -67,10 +67,7 @@ def without_secrets(text: str) -> str:
 
 def no_access(error: Exception) -> str:
     """What to tell a user about an exception of MLflow, of a server or of its database."""
-    why = first_line(error)
-    if "filesystem tracking backend" in why:  # and a long notice
-        why = "it keeps no runs in plain folders any more; use sqlite:///… or http://…"
-    return without_secrets(f"MLflow at {tracking_uri()} cannot be written ({why})")
+    return without_secrets(f"MLflow at {tracking_uri()} cannot be written ({first_line(error)})")
 
 
 def connect() -> Any:
@@ -177,7 +174,7 @@ class MlflowLogger(TrialLogger):
             NOTE: TRIAL_NOTE.format(fingerprint=fingerprint, command=command),
         }
         name = contents.run_name(self.manifest, names)
-        run_id: str = client.create_run(experiment, int(1000 * start), tags, name).info.run_id
+        run_id = client.create_run(experiment, int(1000 * start), tags, name).info.run_id
         parameters = contents.parameters(self.manifest, names, record)
         client.log_batch(run_id, params=[Param(_allowed(name), value) for name, value in parameters.items()])
         points = contents.metrics(self.ledger, fingerprint, record)
