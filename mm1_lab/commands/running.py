@@ -180,7 +180,7 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Seque
             raise RequestError(f"--vary {field}: --set changes it, too; give all of its values to --vary")
         own = values.setdefault(field, [])
         own += [value for value in parse_yaml(f"[{text}]", f"--vary {setting}") if value not in own]
-    others: dict[str, list[Any]] = {}
+    others = {}
     for field, own in values.items():
         table, key = open_table(base, field, "--vary")
         others[field] = [value for value in own if value != table.get(key)]

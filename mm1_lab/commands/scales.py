@@ -50,7 +50,7 @@ def check_scale(options: argparse.Namespace) -> int:
         if gate not in known:
             raise RequestError(f"--only: there is no gate {gate!r}{nearest(gate, known)}")
     gates = [gate for gate in known if gate in (only or known)]
-    verdicts: list[str] = []
+    verdicts = []
     if measured := [gate for gate in gates if gate != "validity"]:
         request.ledger.check_writable()
         write = partial(write_gates, request.scale_name, request.seeds)

@@ -58,10 +58,8 @@ class Rounds(ABC):
         return tuple(fmean(values) for values in zip(*found, strict=True))
 
     def run(self, executor: Executor, draw: Draw) -> tuple[Round, bool]:
-        """Runs the arms until their scores make no others known.
-
-        Returns the last round, which has all arms, and whether each of these has scores or diverged.
-        """
+        """Runs the arms until their scores make no others known. Returns the last round, which has all arms, and
+        whether each of these has scores or diverged."""
         arms = self.arms()
         while True:
             done = complete(self.request.with_arms(arms), executor, draw)

@@ -34,9 +34,6 @@ class Ledger:
         self.parts = parts.absolute() if parts else None
         """Finished stages that come with the repository, by fingerprint. They are read in place."""
         self._intact: set[str] = set()
-        for folder in (self.results, self.store):
-            if folder.is_file():
-                raise RequestError(f"{folder}: is a file; name a folder")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy in another process reads and claims by itself."""
@@ -90,10 +87,8 @@ class Ledger:
         return files.is_complete(f"{self.store}/{fingerprint}")
 
     def has_intact_weights(self, fingerprint: str) -> bool:
-        """Whether the stage is finished and its files are unchanged; damaged ones are moved aside with a warning.
-
-        Read once per ledger. Only samples of very large files are checked; `mm1-lab verify` reads all of them.
-        """
+        """Whether the stage is finished and its files are unchanged; damaged ones are moved aside with a warning. Read
+        once per ledger. Only samples of very large files are checked; `mm1-lab verify` reads all of them."""
         folder = self.store / fingerprint
         if fingerprint not in self._intact and (self.is_shipped(fingerprint) or is_intact(folder, full=False)):
             self._intact.add(fingerprint)
@@ -234,9 +229,7 @@ class Ledger:
 
 def is_intact(folder: Path, full: bool = True, only: str | None = None) -> bool:
     """Whether a folder was committed and is unchanged since. A damaged one is reported, moved aside and then missing.
-
-    One that cannot be moved (in a read-only results folder) is reported every time.
-    """
+    One that cannot be moved (in a read-only results folder) is reported every time."""
     if not files.is_complete(folder):
         return False
     if reason := files.damage(folder, full, only):

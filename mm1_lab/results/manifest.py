@@ -199,10 +199,8 @@ def merge_manifest(
 
 
 def _claims(before: Manifest, sweep: Sweep, scored: Iterable[TrialRow]) -> dict[str, tuple[int, ...]]:
-    """`Manifest.claims`, where these trials have scores of earlier runs; says which of its claims come late.
-
-    All are in time in a folder's first run, whichever sweeps have trained the same trials.
-    """
+    """`Manifest.claims`, where these trials have scores of earlier runs; says which of its claims come late. All are in
+    time in a folder's first run, whichever sweeps have trained the same trials."""
     claims = dict.fromkeys(claim_keys(before.sweep).values(), ()) | before.claims
     seeds = defaultdict(set)
     for row in scored:

@@ -48,8 +48,7 @@ def learning_rates(stage: Mapping[str, Any]) -> str:
 def summary_of_model(record: Mapping[str, Any]) -> Mapping[str, Any]:
     """What the stage of the model that was evaluated recorded; its parts come before it, the evaluation after it."""
     kinds = list(record["fingerprints"])
-    summary: Mapping[str, Any] = record["summaries"].get(kinds[-2], {})
-    return summary
+    return record["summaries"].get(kinds[-2], {})
 
 
 def in_the_papers_words(recipe: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:

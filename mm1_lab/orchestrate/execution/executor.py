@@ -28,10 +28,8 @@ class Executor(AbstractContextManager["Executor"]):
 
     @abstractmethod
     def work(self, work_list: WorkList, worker: Worker) -> None:
-        """Takes tasks, runs them and settles their outcomes until the work list is exhausted.
-
-        Raises Leaving if it ends before that.
-        """
+        """Takes tasks, runs them and settles their outcomes until the work list is exhausted. Raises Leaving if it ends
+        before that."""
 
     def close(self) -> None:
         """Releases what `open` acquired."""
@@ -52,10 +50,8 @@ class Inline(Executor):
     """Runs one task after another in this process, each time the most urgent one that no other process has claimed."""
 
     def __init__(self, leaves: bool = False, minutes: float | None = None, started: float | None = None) -> None:
-        """`leaves`: ends when all that is left is in the hands of others, instead of waiting for it.
-
-        `minutes`: ends in time before so many have passed since `started`, in `time.monotonic`.
-        """
+        """`leaves`: ends when all that is left is in the hands of others, instead of waiting for it. `minutes`: ends in
+        time before so many have passed since `started`, in `time.monotonic`."""
         self.leaves = leaves
         seconds = 60 * minutes if minutes else float("inf")
         # for a step or a benchmark that is being computed, and for a checkpoint of a large model

@@ -48,9 +48,7 @@ def check_nodes(worker: Worker) -> None:
 
 def fault(folders: Sequence[Path], expected: Mapping[str, str]) -> str:
     """What is wrong with this node, which should see the driver's `folders` and have its libraries; empty if nothing.
-
-    Ray itself refuses a node with another Python or Ray, and sends it this package.
-    """
+    Ray itself refuses a node with another Python or Ray, and sends it this package."""
     for folder in folders:
         try:
             (folder / secrets.token_hex(8)).touch()
@@ -214,11 +212,8 @@ class RayTune(Executor):
         run_trials(work_list, worker, workers, self.slots)
 
     def close(self) -> None:
-        """Shuts Ray down, with the garbage collector disabled.
-
-        If one of Ray's objects is collected during shutdown (for example in another thread), Ray ends this process with
-        exit code 1.
-        """
+        """Shuts Ray down, with the garbage collector disabled. If one of Ray's objects is collected during shutdown
+        (for example in another thread), Ray ends this process with exit code 1."""
         self.closing.set()
         if "ray" not in sys.modules:
             return

@@ -59,10 +59,8 @@ class Worker:
     """The folder for Ray Train's files; None if every stage runs in one process, whatever the scale's `workers`."""
 
     def attempt(self, task: Task, report: StageReport) -> Outcome:
-        """Runs the task and returns how it ended; writes a traceback to the failure's log.
-
-        The caller holds a claim on the task. Raises TimeUp if `report` does.
-        """
+        """Runs the task and returns how it ended; writes a traceback to the failure's log. The caller holds a claim on
+        the task. Raises TimeUp if `report` does."""
         try:
             self.run(task, report)
             return Outcome()

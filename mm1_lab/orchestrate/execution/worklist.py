@@ -41,10 +41,8 @@ MOST_LOSSES = 5
 
 
 class WorkList:
-    """Tasks that are waiting, running, done, failed, or blocked by one that failed.
-
-    An executor takes those that are ready, and calls `started`, `progress` and `settle` on the way.
-    """
+    """Tasks that are waiting, running, done, failed, or blocked by one that failed. An executor takes those that are
+    ready, and calls `started`, `progress` and `settle` on the way."""
 
     def __init__(
         self,

@@ -102,8 +102,8 @@ def estimate_stages(plan: Plan, request: Request) -> dict[str, Estimate]:
         # nothing else of a tokenizer shapes a network
         words = cast("Tokenizer", SimpleNamespace(size=scale.vocabulary, image=words.image))
     slowness = measured_slowness(request.ledger)
-    estimates: dict[str, Estimate] = {}
-    networks: dict[str, Network] = {}
+    estimates = {}
+    networks = {}
     for _, stage in plan.missing:
         trained = _trained(stage)
         same = same_network(trained)
@@ -182,11 +182,8 @@ def _checkpointed(hardware: Hardware, stage: Stage, network: Network, scale: Sca
 
 
 def gpu_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuShare:
-    """The share of each of `gpus` GPUs.
-
-    With `resources.micro_batch: 0` it computes as many rows at a time as fit: all of its own, or these halved until
-    they fit.
-    """
+    """The share of each of `gpus` GPUs. With `resources.micro_batch: 0` it computes as many rows at a time as fit: all
+    of its own, or these halved until they fit."""
     memory = _memory(scale, hardware)
     own = rows = math.ceil(cost.rows / gpus)
 
@@ -234,7 +231,7 @@ def fitted_resources(plan: Plan, request: Request) -> dict[str, dict[str, Any]]:
     """
     if not request.scale.hardware:
         return {}
-    fitted: dict[str, dict[str, Any]] = {}
+    fitted = {}
     estimates = estimate_stages(plan, request)
     for task, stage in plan.missing:
         estimate = estimates[stage.fingerprint]
@@ -288,7 +285,7 @@ def stage_seconds(stage: Stage, slowness: Mapping[str, float]) -> float:
 
 def measured_slowness(ledger: Ledger) -> dict[str, float]:
     """Seconds over those at `SPEEDS` by kind: the median of the newest stages and trials of the ledger."""
-    found: dict[str, list[float]] = defaultdict(list)
+    found = defaultdict(list)
     for folder, name in ((ledger.store, "timings.json"), (ledger.trials, "record.json")):
         for path in sorted(folder.glob(f"*/{name}"), key=_date)[-NEWEST:]:
             # damaged files are reported when results are read; an estimate does without them

@@ -132,7 +132,7 @@ def make_tasks(
 
     for stage, trial in wanted:
         add(stage, trial)
-    tasks: dict[str, Task] = {}
+    tasks = {}
     users = Counter(needed.fingerprint for stage in stages.values() for needed in stage.inputs.values())
     for key, stage in stages.items():
         needs = tuple(needed.fingerprint for needed in stage.inputs.values() if needed.fingerprint in stages)

@@ -47,7 +47,7 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
 
 
 def _stage(planned: PlannedStage, estimate: Estimate | None) -> dict[str, Any]:
-    values: dict[str, Any] = {
+    values = {
         "kind": planned.stage.KIND,
         "fingerprint": planned.fingerprint,
         "seed": planned.stage.seed,
@@ -130,7 +130,7 @@ def plan_text(requests: Sequence[Request], values: dict[str, Any]) -> str:
 
 def arm_lines(trials: Iterable[dict[str, Any]]) -> list[str]:
     """A line per sweep, state and seed: `data_mix, to run, seed 0: base, captions`."""
-    arms: dict[str, list[str]] = defaultdict(list)
+    arms = defaultdict(list)
     for trial in trials:
         arms[f"{trial['sweep']}, {trial['state']}, seed {trial['seed']}"].append(trial["arm"])
     lines = []
@@ -144,7 +144,7 @@ def _table(stages: Iterable[dict[str, Any]], gpu: str) -> list[str]:
     """A row per kind of stage, state and reason; FLOPs, disk and time are totals over the row's stages."""
     time = ["GPUs", "rows", "per GPU", f"{gpu}-hours"] if gpu else ["time"]
     heading = ["stage", "state", "count", "parameters", "FLOPs", "memory", "disk", *time, "why"]
-    alike: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
+    alike = defaultdict(list)
     for stage in stages:
         alike[stage["kind"], stage["state"], stage["why"]].append(stage)
     rows = []
