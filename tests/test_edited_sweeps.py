@@ -49,12 +49,8 @@ def test_arms_that_do_not_differ_at_the_scale_are_named(again: Place, told: Told
     steps = {"base": 200_000, "few": 205_000, "none": 205_001}
     arms = {name: {"image_tokens": 64, "steps": number} for name, number in steps.items()}
     write(again.folder / "q.yaml", {"title": "Q", "recipe": "base", "arms": arms, "contrasts": [CLAIM]})
-    alike = "base = few = none are the same trials"
-    assert alike in told("plan", "q.yaml", "--scale", "smoke", "--seeds", "2")
-    assert alike not in told("plan", "q.yaml", "--scale", "mini")
     output = told("run", "q.yaml", "--scale", "smoke", "--only", "base,few", "--inline")
-    first, last = "base = few are the same trials\n", "base = few are the same trials.\n"
-    assert output.startswith(first) and last in output.split("Drawing")[1]
+    assert "base = few are the same trials.\n" in output.split("Drawing")[1]
     assert re.search(r"\nfewer tokens are better +not judged: the same trials", output)
 
 

@@ -78,7 +78,6 @@ def _notes(requests: Sequence[Request], plan: Plan, estimates: Mapping[str, Esti
     for request in requests:
         if request.refused:
             yield f"{request.variant}: {request.refused}"
-        yield from (*request.same_trials(), *request.unlike_before())
         if plan.tasks:  # what a claim may be about takes a while to tell
             yield from request.doubtful_claims()
     for task, stage in plan.missing:
@@ -111,14 +110,14 @@ def plan_text(requests: Sequence[Request], values: dict[str, Any]) -> str:
     if not missing:
         lines.append("Nothing to run.")
     else:
-        flops, disk = (sum(stage[name] for stage in missing) for name in ("flops", "disk_bytes"))
+        flops, disk = _total(missing, "flops"), _total(missing, "disk_bytes")
         largest = max(stage["checkpoint_bytes"] for stage in missing)
         lines.append(
             f"In total {short(flops)} FLOPs and {short(disk, 'B')} of weights; while training two checkpoints of up to "
             f"{short(largest, 'B')} are on disk."
         )
         if hardware:
-            hours = short(sum(stage["gpu_hours"] for stage in missing))
+            hours = short(_total(missing, "gpu_hours"))
             lines.append(
                 f"{hours} {hardware.gpu}-hours at {hardware.mfu:.0%} of the peak (less for mixtures of experts): "
                 f"{values['seconds'] / 86400:.3g} days on {hardware.count} (`hardware` in the scale)."
@@ -126,6 +125,10 @@ def plan_text(requests: Sequence[Request], values: dict[str, Any]) -> str:
         else:
             lines.append(f"About {duration(values['seconds'])} with {machine_slots(scale)} at a time.")
     return "\n".join([*lines, *values["notes"]])
+
+
+def _total(stages: Iterable[dict[str, Any]], name: str) -> Any:
+    return sum(stage[name] for stage in stages)
 
 
 def arm_lines(trials: Iterable[dict[str, Any]]) -> list[str]:
@@ -153,20 +156,19 @@ def _table(stages: Iterable[dict[str, Any]], gpu: str) -> list[str]:
         if "flops" in group[0]:
             sizes = sorted(stage["parameters"] for stage in group)
             row.append("–".join(dict.fromkeys((short(sizes[0]), short(sizes[-1])))))
-            row.append(short(sum(stage["flops"] for stage in group)))
+            row.append(short(_total(group, "flops")))
             row.append(short(max(stage["memory_bytes"] for stage in group), "B"))
-            row.append(short(sum(stage["disk_bytes"] for stage in group), "B"))
+            row.append(short(_total(group, "disk_bytes"), "B"))
             if gpu:
                 # what each GPU of the fullest stage computes and holds
                 fullest = max(group, key=lambda stage: stage["bytes_per_gpu"])
-                recomputing = sum(stage["recomputes"] for stage in group)
                 rows_of_gpu = str(fullest["rows"])
-                if recomputing:
+                if recomputing := _total(group, "recomputes"):
                     rows_of_gpu += ", recomputed" if recomputing == len(group) else f", {recomputing} recomputed"
                 row += [str(fullest["gpus"]), rows_of_gpu, short(fullest["bytes_per_gpu"], "B")]
-                row.append(short(sum(stage["gpu_hours"] for stage in group)))
+                row.append(short(_total(group, "gpu_hours")))
             else:
-                row.append(duration(sum(stage["seconds"] for stage in group)))
+                row.append(duration(_total(group, "seconds")))
         row += [""] * (len(heading) - 1 - len(row))  # of what need not run
         rows.append([*row, why])
     return text_table(heading, rows)
