@@ -6,7 +6,7 @@ import pytest
 
 from mm1_lab.cli import main
 from mm1_lab.commands.running import varied_sweep
-from mm1_lab.config import Recipe, is_of_recipe, load_sweep
+from mm1_lab.config import Recipe, load_sweep
 from mm1_lab.files import write_text
 from tests.conftest import REPOSITORY, Refused
 
@@ -69,7 +69,7 @@ def test_other_values_are_another_sweep() -> None:
     written("base", f"steps={','.join(map(str, range(1, 80)))}")
     alike = ("data_mix.books=1,2", "data_mix.books_1=2", "decoder=a,b", "decoder=a_b")
     names = [varied_sweep("base", [varied], False)[0].name for varied in alike]
-    assert len(set(names)) == 4 and names[0] == "base_by_data_mix.books_1_2.yaml"
+    assert len(set(names)) == 4 and names[0].startswith("base_by_data_mix.books_1_2-")
     assert list(arms_of(written("base", "images=shown,blind"))) == ["base", "images blind"]
 
 
@@ -99,18 +99,6 @@ def test_a_recipe_is_named(refused: Refused) -> None:
     assert "there is no recipe 'data_mix'; known: base," in error
     assert refused("plan", "base", "encoder", "--vary", "steps=1", *SMOKE)
     assert refused("plan", "data_mix", "--grid", *SMOKE).endswith("--grid needs --vary\n")
-
-
-@pytest.mark.usefixtures("here")
-def test_a_value_is_not_left_out_as_the_base_s_if_the_base_gets_another(refused: Refused) -> None:
-    vary = ("--vary", "image_tokens=64,144")
-    error = refused("plan", "base", *vary, "--set", "image_tokens=64", *SMOKE)
-    assert "--vary image_tokens: --set changes it, too; give all of its values to --vary" in error
-    for varied, changed in (("data_mix.text=1,2", "data_mix={captions: 1}"), ("sft={}", "sft.views=5")):
-        assert "--set changes it, too" in refused("plan", "base", "--vary", varied, "--set", changed, *SMOKE)
-    assert not Path("sweeps").exists()
-    for setting in ("steps=100", "data_mix.text=2", "image_tokens.144=4"):  # the last is of the scale
-        varied_sweep("base", ["image_tokens=64,144"], False, list(filter(is_of_recipe, [setting])))
 
 
 @pytest.mark.usefixtures("here")

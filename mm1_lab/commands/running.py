@@ -27,7 +27,7 @@ from mm1_lab.commands.common import (
     request_of,
     switch,
 )
-from mm1_lab.config import Recipe, RequestError, digest, find_yaml, is_of_recipe, spelt
+from mm1_lab.config import Recipe, RequestError, digest, find_yaml, spelt
 from mm1_lab.config.base import open_table, parse_yaml
 from mm1_lab.files import PUBLISHED, here_or_shipped, write_text
 from mm1_lab.orchestrate.planning.finding import SWEEPS
@@ -107,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
         raise RequestError("--anew deletes what other processes with --share have done; leave one of them out")
     executor = executor_of(options, started, rounds=bool(looks or request.sweep.search))
     request.ledger.check_writable()
-    for doubt in (*request.same_trials(), *request.unlike_before(), *request.doubtful_claims()):
+    for doubt in request.doubtful_claims():
         print(doubt)
     with executor:
         try:
@@ -131,7 +131,7 @@ def _request(options: argparse.Namespace, name: str, keep: bool) -> Request:
         if options.grid:
             raise RequestError("--grid needs --vary")
         return request_of(options, name)
-    path, text = varied_sweep(name, options.vary, options.grid, list(filter(is_of_recipe, options.set)))
+    path, text = varied_sweep(name, options.vary, options.grid)
     has_folder = path.parent.exists()
     is_new = not path.exists()
     stays = False
@@ -162,11 +162,9 @@ def _what_deciding_takes(request: Request) -> str:
     return measures_text(request.folder, claimed) or measures_text(published, claimed)
 
 
-def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Sequence[str] = ()) -> tuple[Path, str]:
+def varied_sweep(recipe: str, varied: Sequence[str], grid: bool) -> tuple[Path, str]:
     """The path and the text of `sweeps/RECIPE_by_….yaml`, which varies fields of a recipe one at a time or, as a grid,
-    in all combinations; `varied` are FIELD=VALUE,VALUE. Raises RequestError, also if one of the `settings` (`--set`) is
-    of a field that is varied: a value that is left out as the base's own would be missing.
-    """
+    in all combinations; `varied` are FIELD=VALUE,VALUE. Raises RequestError."""
     folders = [folder / "recipes" for folder in (Path("sweeps"), Path(), *SWEEPS)]  # as the sweep will find it
     path = find_yaml("--vary changes a recipe, and there is no recipe", recipe, folders)
     base = Recipe.read(path).model_dump(mode="json")
@@ -176,8 +174,6 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Seque
         field = field.strip()
         if not equals or not text.strip():
             raise RequestError(f"--vary {setting}: give FIELD=VALUE,VALUE, such as image_tokens=64,144")
-        if any(same_or_inside(field, changed.partition("=")[0].strip()) for changed in settings):
-            raise RequestError(f"--vary {field}: --set changes it, too; give all of its values to --vary")
         own = values.setdefault(field, [])
         own += [value for value in parse_yaml(f"[{text}]", f"--vary {setting}") if value not in own]
     others = {}
@@ -199,24 +195,15 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Seque
     return path, f"# Written by mm1-lab run {recipe}\n{command}\n# Add `contrasts`: what you expect of it.\n{text}"
 
 
-def same_or_inside(field: str, other: str) -> bool:
-    """Whether one of two fields of a recipe, such as `sft` and `sft.mixture.charts`, is the other or in it."""
-    return f"{field}.".startswith(f"{other}.") or f"{other}.".startswith(f"{field}.")
-
-
 LONGEST_NAME = 100
 """Characters of the name of a sweep that `--vary` writes; file systems take 255, and trials add to it."""
 
 
 def _name(recipe: str, values: dict[str, list[Any]], grid: bool) -> str:
-    """From the fields and values, so that the same command is the same sweep, and another one is another."""
+    """From the fields and values, with a hash, as other values may have the same letters: the same command is the same
+    sweep, and another one is another."""
     words = [recipe, "grid" if grid else "by"]
-    ambiguous = False  # source `a_1` by 2 is not `a` by 1 and 2
     for field, own in values.items():
-        spelt_out = [str(value) for value in own]
-        words += [field, *spelt_out]
-        ambiguous = ambiguous or "_" in "".join([field.partition(".")[2], *spelt_out])
-    name = re.sub(r"[^A-Za-z0-9.-]+", "_", " ".join(words)).strip("_")
-    if not ambiguous and name == "_".join(words) and len(name) <= LONGEST_NAME:
-        return name
-    return f"{name[:LONGEST_NAME]}-{digest([recipe, grid, repr(values)], 6)}"  # other values may have the same letters
+        words += [field, *map(str, own)]
+    name = re.sub(r"[^A-Za-z0-9.-]+", "_", " ".join(words))
+    return f"{name[:LONGEST_NAME]}-{digest([recipe, grid, repr(values)], 6)}"
