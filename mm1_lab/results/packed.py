@@ -7,6 +7,7 @@ Training curves are left out.
 import gzip
 import json
 import sys
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def pack(results: Path) -> list[Path]:
         if path.name != files.DONE:  # the trials of all other packs are unpacked by now
             text += f", or delete {results / files.DONE} to pack without these"
         raise RequestError(text)
-    packs: dict[Path, list[Path]] = {}
+    packs = defaultdict(list)
     packed = set()
     for folder in sorted(path.parent for path in results.glob("*/*/trials.csv")):
         for row in read_trials(folder):
@@ -43,7 +44,7 @@ def pack(results: Path) -> list[Path]:
                 continue
             if reason := files.damage(trial):
                 raise RequestError(f"{trial}: damaged ({reason}); mm1-lab verify moves it aside")
-            packs.setdefault(folder, []).append(trial)
+            packs[folder].append(trial)
             packed.add(trial)
     if not packs:
         raise RequestError(f"{results}: there is no finished trial to pack")
@@ -78,17 +79,10 @@ def unpacked(results: Path) -> Path:
         return trials
     stamp = trials / STAMP
     state = files.file_digest(results / files.DONE)
-    try:
-        if not stamp.exists() or stamp.read_text(encoding="utf-8") != state:
-            with files.locked(trials / ".unpack.lock"):
-                if _unpack(results, trials):  # after damage the next command looks again
-                    files.write_text(stamp, state)
-    except OSError as error:
-        reason = error.strerror or error
-        raise RequestError(
-            f"{trials}: trials cannot be unpacked there ({reason}); copy {results} to where you can write, and "
-            "name the copy with --results"
-        ) from None
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != state:
+        with files.locked(trials / ".unpack.lock"):
+            if _unpack(results, trials):  # after damage the next command looks again
+                files.write_text(stamp, state)
     return trials
 
 
@@ -97,7 +91,7 @@ def _unpack(results: Path, trials: Path) -> bool:
     bad = damaged(results)
     for path, reason in bad.items():
         tell_once(f"mm1-lab: {path}: damaged ({reason}); trials that are only there count as missing")
-    missing: dict[Path, dict[str, dict[str, Any]]] = {}
+    missing: dict[Path, dict[str, Any]] = defaultdict(dict)
     for records in _packs(results, RECORDS):
         scores = records.with_name(SCORES)
         if records in bad or scores in bad:
@@ -107,7 +101,7 @@ def _unpack(results: Path, trials: Path) -> bool:
                 remedy = "read it with the version that wrote it, or name another folder with --results"
                 check_schema(records, entry["record"], remedy)
                 if not files.is_complete(trials / entry["trial"]):
-                    missing.setdefault(scores, {})[entry["trial"]] = entry
+                    missing[scores][entry["trial"]] = entry
     if count := sum(map(len, missing.values())):
         print(f"mm1-lab: {results}: unpacking {counted(count, 'trial')}, once", file=sys.stderr, flush=True)
     for scores, entries in missing.items():

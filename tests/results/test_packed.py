@@ -220,14 +220,6 @@ def test_two_processes_and_a_kill_leave_whole_trials(results: Path) -> None:
     assert _read(results) == before and len(list(results.glob("trials/*/DONE"))) == 3
 
 
-def test_results_that_cannot_be_written_say_so(results: Path) -> None:
-    pack(results)
-    shutil.rmtree(results / "trials")
-    (results / "trials").write_text("no folder")  # as a superuser may write everywhere
-    with pytest.raises(RequestError, match=r"trials cannot be unpacked there .* name the copy with --results"):
-        _read(results)
-
-
 def test_what_the_repository_ships_is_whole_and_small(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, tmp_path, REPOSITORY / "results" / "parts")
     assert not ledger.damaged_parts() and not damaged(REPOSITORY / "results" / "study")
