@@ -175,8 +175,6 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
     )
     for folder, reason in request.ledger.damaged_parts().items():
         print(f"{folder}: this shipped part is not used ({reason}); restore or delete it", file=sys.stderr)
-    if "captions" in request.data.sources and "synthetic" not in request.data.sources:
-        print(f"{options.data}: no synthetic captions; other captions fill their share of rows", file=sys.stderr)
     return request
 
 

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 )
 def check_scale(options: argparse.Namespace) -> int:
     """Check whether results at a scale can be trusted."""
-    if options.samples < 1:
-        raise RequestError("--samples must be at least 1")
     request = request_of(options, "validity", only=("base",))
     from analysis.judging.validity import order_checks, validity_checks
     from analysis.pages.checks import gates_table, write_gates

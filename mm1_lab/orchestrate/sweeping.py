@@ -101,17 +101,16 @@ def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor)
                 forgotten[stage.fingerprint] = trial
     tasks = make_tasks(((trial.evaluation, trial) for trial in trials), ledger, forgotten)
     check_runnable(Plan(tasks=tasks), request, executor)
-    for deletes in (False, True):  # all at once would be an open file and a thread for each
-        for key, failure in ledger.failures().items() if deletes else ():
-            if failure.get("cause") in forgotten:
-                ledger.clear_failure(key)
-        for fingerprint, trial in forgotten.items():
-            claim = ledger.claims.take([fingerprint])
-            if claim is None:
-                raise RequestError(f"--anew: another command works on {trial.name}; stop it first")
-            with claim:
-                if deletes:
-                    ledger.forget(fingerprint)
+    for fingerprint, trial in forgotten.items():
+        claim = ledger.claims.take([fingerprint])
+        if claim is None:
+            raise RequestError(f"--anew: another command works on {trial.name}; stop it first")
+        claim.release()
+    for key, failure in ledger.failures().items():
+        if failure.get("cause") in forgotten:
+            ledger.clear_failure(key)
+    for fingerprint in forgotten:
+        ledger.forget(fingerprint)
     (request.folder / "table.md").unlink(missing_ok=True)  # drawn anew even if none of these trials succeeds
 
 
@@ -201,9 +200,8 @@ def work_through(
         fitted=fitted,
         connectors=request.sweep.connectors,
     )
-
     seconds = partial(stage_seconds, slowness=measured_slowness(ledger))
-    sweep = f"{request.variant} at {request.scale_name}"
+    sweep = f" of {request.variant} at {request.scale_name}"
     work_list = WorkList(plan.tasks, seconds, request.scale.retries, ledger, observers, sweep)
     work_list.observers.insert(0, Display(work_list, sys.stdout))
     executor.work(work_list, worker)
@@ -266,8 +264,4 @@ def run_until_decided(request: Request, executor: Executor, draw: Draw, judge: J
             print("More seeds cannot decide anything further.")
             break
     done.show(short)
-    names = {trial.name for trial in chosen}
-    rest = [trial for trial in request.trials if trial.name not in names]
-    if left := sum(not request.ledger.has_scores(trial.fingerprint) for trial in rest):
-        print(f"{counted(left, 'trial')} of {len(request.trials)} not run: not needed.")
     return int(not done.scored)
