@@ -58,9 +58,8 @@ class Ledger:
 
     def stage_folder(self, fingerprint: str) -> Path:
         """The folder with a finished stage's files: in the store, or else among the shipped parts."""
-        if self.parts and self.is_shipped(fingerprint):
-            return self.parts / fingerprint
-        return self.store / fingerprint
+        place = self.parts if self.parts and self.is_shipped(fingerprint) else self.store
+        return place / fingerprint
 
     def partial_folder(self, fingerprint: str) -> Path:
         """The folder in which a stage works until it is complete, with its checkpoint."""
@@ -133,9 +132,8 @@ class Ledger:
         """What a finished stage recorded: tokens, epochs, seconds, parameters; empty if that is nothing or damaged."""
         folder = self.stage_folder(fingerprint)
         path = folder / "summary.json"
-        if not path.exists() or not (self.is_shipped(fingerprint) or is_intact(folder, only=path.name)):
-            return {}
-        return read_json(path)
+        intact = path.exists() and (self.is_shipped(fingerprint) or is_intact(folder, only=path.name))
+        return read_json(path) if intact else {}
 
     def forget(self, fingerprint: str) -> None:
         """Deletes a stage's scores, weights, checkpoint and failure, so that it runs again from its beginning."""

@@ -150,8 +150,11 @@ class Worker:
             ALLOWED[self.connectors.digest] = self.connectors
 
     def _data(self, stage: Stage) -> Data:
-        scale, identity = self.scale.model_dump_json(), stage.data.model_dump_json()
-        return _open_data(self.data_path, self.ledger.data_cache, scale, self.tokenizer, identity)
+        scale = self.scale.model_dump_json()
+        data = _open_data(self.data_path, self.ledger.data_cache, scale, self.tokenizer)
+        if data.identity != stage.data:
+            raise RequestError(f"{self.data_path}: the data changed while the sweep was running; run it again")
+        return data
 
     def _score(self, trials: Sequence[Trial], report: Report) -> None:
         """Evaluates what all these trials share, as they have one recipe and seed; in a team the first process
@@ -190,14 +193,11 @@ class Worker:
 
 
 @lru_cache(maxsize=1)
-def _open_data(path: Path | None, cache: Path, scale: str, tokenizer: Path | None, identity: str) -> Data:
-    """The data, opened once per process; `scale` and `identity` are JSON so that they can be cache keys."""
+def _open_data(path: Path | None, cache: Path, scale: str, tokenizer: Path | None) -> Data:
+    """The data, opened once per process; `scale` is JSON so that it can be a cache key."""
     from mm1_lab.data import open_data
 
-    data = open_data(path, cache, Scale.model_validate_json(scale), tokenizer)
-    if data.identity.model_dump_json() != identity:
-        raise RequestError(f"{path}: the data changed while the sweep was running; run it again")
-    return data
+    return open_data(path, cache, Scale.model_validate_json(scale), tokenizer)
 
 
 def _timing(stage: Stage, started: float) -> dict[str, float]:

@@ -65,11 +65,6 @@ def without_secrets(text: str) -> str:
     return re.sub(r"://[^/\s]+@", "://", text)
 
 
-def no_access(error: Exception) -> str:
-    """What to tell a user about an exception of MLflow, of a server or of its database."""
-    return without_secrets(f"MLflow at {tracking_uri()} cannot be written ({first_line(error)})")
-
-
 def connect() -> Any:
     """A quiet MLflow client. MLflow's exceptions are passed on."""
     for name, value in DEFAULTS.items():
@@ -113,7 +108,8 @@ class MlflowLogger(TrialLogger):
         except RequestError:
             raise
         except Exception as error:  # whatever a tracking server or its database raises
-            raise RequestError(no_access(error)) from None
+            why = f"MLflow at {tracking_uri()} cannot be written ({first_line(error)})"
+            raise RequestError(without_secrets(why)) from None
 
     def _log_missing(self) -> None:
         client = connect()
