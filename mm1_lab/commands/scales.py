@@ -126,11 +126,9 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     sizes = decoder_sizes("--sizes", chosen, scale)
     if len(sizes) < FEWEST_SIZES:
         raise RequestError(f"--sizes {chosen}: fitting a law with its uncertainty needs three sizes or more")
-    if options.predict is None:
-        known = decoder_sizes("--predict", ",".join(scale.decoders), scale)
-        predicted = {name: params for name, params in known.items() if params > max(sizes.values())}
-    else:
-        predicted = decoder_sizes("--predict", options.predict, scale)
+    predicted = decoder_sizes("--predict", options.predict or ",".join(scale.decoders), scale)
+    if not options.predict:
+        predicted = {name: params for name, params in predicted.items() if params > max(sizes.values())}
     request = with_sizes(request, sizes)
     executor = executor_of(options, started, rounds=True)
     request.ledger.check_writable()

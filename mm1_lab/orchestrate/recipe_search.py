@@ -126,8 +126,6 @@ class _Search(Rounds):
         """Where Optuna looks for each field."""
         self.integers: set[str] = set()
         """Fields of whole numbers."""
-        self.confirmed = f"{request.sweep.name}_confirmed"
-        """The name of the sweep that confirms the winner."""
         for field, space in self.settings.over.items():
             if field.startswith("sft.") and not request.sweep.base.sft:
                 raise RequestError(f"search.over.{field}: the base is not tuned; name a recipe with `sft`")
@@ -264,7 +262,7 @@ class _Search(Rounds):
         )
         judged = sweep.model_copy(
             update={
-                "name": self.confirmed,
+                "name": f"{sweep.name}_confirmed",
                 "title": f"{sweep.title}: the winner ({arm}) and the base",
                 "arms": {"base": sweep.base, "winner": recipe},
                 "contrasts": (claim,),

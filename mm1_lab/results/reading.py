@@ -68,11 +68,9 @@ def read_variant(folder: Path | str) -> Variant:
         folder = folder.absolute()
     manifest = read_manifest(folder)
     ledger = Ledger(folder.parents[1])
-    rows = []
-    for row in read_trials(folder):
-        is_done = ledger.has_intact_scores(row.fingerprint)
-        rows.append((row.arm, row.seed, row.fingerprint, is_done))
-    trials = pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, "done"]).astype({"done": bool})  # even without rows
+    trials = pd.DataFrame(read_trials(folder), columns=TRIAL_COLUMNS)
+    done = [ledger.has_intact_scores(fingerprint) for fingerprint in trials["fingerprint"]]
+    trials["done"] = pd.Series(done, dtype=bool)  # even without rows
     return Variant(folder, manifest, trials)
 
 

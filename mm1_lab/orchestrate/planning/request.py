@@ -261,6 +261,7 @@ def load_request(
     `--set`. Raises RequestError for anything that cannot be done.
     """
     # What is asked
+    only, settings = ([one] if isinstance(one, str) else one for one in (only, settings))  # from Python
     file = find_sweep(str(sweep))
     of_recipe, of_scale = split_settings(settings)
     loaded = load_sweep(file, *SWEEPS, settings=of_recipe)
