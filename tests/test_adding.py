@@ -42,7 +42,7 @@ from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.finding import find_scale
 from mm1_lab.orchestrate.planning.plan_text import plan_text, plan_values
 from mm1_lab.orchestrate.planning.request import Request, with_benchmarks
-from mm1_lab.orchestrate.sweeping import run_sweep
+from mm1_lab.orchestrate.recipe_search import run_request
 from mm1_lab.train.networks import new_decoder
 from mm1_lab.train.stages import KINDS, StageKind, StageRun
 from mm1_lab.weights import pretrained
@@ -129,7 +129,7 @@ def test_a_kind_of_stage_and_an_executor(
     assert "waits for halved" in text and "4.3e-07" in " ".join(row)
     request = with_halved(load("data_mix", "smoke", only=["base"]))
     diary = Diary()
-    assert run_sweep(request, diary, lambda folder: [], lambda folder: "") == 0
+    assert run_request(request, diary, lambda folder: [], lambda folder: "") == 0
     assert sorted(diary.kinds) == ["halved", "trial"]
     assert not capsys.readouterr().err, "MLflow has its run, too"
     chain = {stage.KIND: stage for stage in request.trials[0].evaluation.chain()}

@@ -62,22 +62,20 @@ class Chat:
             prompt = prompt_of(prompt) if self.is_world else chat_prompt(prompt)
         image = (tokenizer.image,) * (self.stage.picture_tokens * len(pictures))
         seen = tuple((picture, self.stage.views) for picture in pictures)
-        before = "\n" if continues else ""
-        after = prompt
-        if not pictures:  # in one piece, of which a tokenizer may join the ends
-            before, after = "", before + prompt
+        newline = "\n" if continues else ""
+        # without pictures in one piece, of which a tokenizer may join the ends
+        before, after = (newline, prompt) if pictures else ("", newline + prompt)
         try:
             turn = Segment((*tokenizer.encode(before), *image, *tokenizer.encode(after)), seen)
         except KeyError as error:
             text = f"this model knows only the world's words, and {error} is none of them; try: the color of the circle"
             raise RequestError(text) from None
-        longest = NEW_WORLD_TOKENS if self.is_world else NEW_TOKENS
         used = len(self.so_far.tokens) + len(turn.tokens)
         context = context_length(self.stage)
         if used >= context:
             text = f"with this turn the conversation has {used} tokens, of which the model reads at most {context}"
             raise RequestError(f"{text}; /new starts over")
-        longest = min(longest, context - used)
+        longest = min(NEW_WORLD_TOKENS if self.is_world else NEW_TOKENS, context - used)
         group = PromptGroup(self.so_far, (turn,))
         with casting(self.stage):
             ((ids,),) = generate(self.embedder, [group], tokenizer, (), longest)

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from tokenizers.processors import TemplateProcessing
@@ -97,7 +96,7 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
         with quiet_library():
             if form == "decoder":
                 tokenizer = processor.tokenizer
-                decoder: Any = _with_tokenizer(model.decoder, tokenizer)
+                decoder = _with_tokenizer(model.decoder, tokenizer)
                 decoder.generation_config = model.generation_config
                 decoder.save_pretrained(partial)
                 # harnesses call it as it is, and every document of training begins with this token
@@ -116,10 +115,8 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
 
 
 def _align_experts(decoder: PreTrainedModel) -> None:
-    """Widens the experts with zeros to a multiple of 8, which leaves the logits as they are.
-
-    The library computes them as a grouped product of torch, which needs rows of a multiple of 16 bytes.
-    """
+    """Widens the experts with zeros to a multiple of 8, which leaves the logits as they are. The library computes them
+    as a grouped product of torch, which needs rows of a multiple of 16 bytes."""
     for layer in sparse_layers(decoder):
         experts = layer.mlp.experts
         missing = -experts.down_proj.shape[2] % 8
@@ -131,16 +128,14 @@ def _align_experts(decoder: PreTrainedModel) -> None:
 
 
 def _with_tokenizer(decoder: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-    """The decoder in a form beside which AutoTokenizer loads this tokenizer.
-
-    Beside a Qwen 2, as our own decoders are, it splits any folder's text as Qwen's. A Llama computes the same.
-    """
+    """The decoder in a form beside which AutoTokenizer loads this tokenizer. Beside a Qwen 2, as our own decoders are,
+    it splits any folder's text as Qwen's. A Llama computes the same."""
     config = decoder.config
     is_qwens = json.dumps(PRETOKENIZE_REGEX) in tokenizer.backend_tokenizer.to_str()
     if config.model_type != "qwen2" or config.sliding_window or is_qwens:
         return decoder
     shared = {name: getattr(config, name) for name in SHARED}
-    llama: PreTrainedModel = AutoModelForCausalLM.from_config(LlamaConfig(**shared, attention_bias=True))
+    llama = AutoModelForCausalLM.from_config(LlamaConfig(**shared, attention_bias=True))
     weights = decoder.state_dict()
     for name, initial in llama.state_dict().items():
         if name.endswith("o_proj.bias"):  # Qwen 2 has the other biases only

@@ -43,7 +43,7 @@ def status_values(sweeps: Iterable[Told], ledger: Ledger, stages: Collection[str
 
 def status_text(status: dict[str, Any]) -> str:
     """`status_values` as a table per sweep, and a line per failure."""
-    lines: list[str] = []
+    lines = []
     for sweep in status["sweeps"]:
         trials = sweep["trials"]
         states = [trial["state"] for trial in trials]
@@ -59,9 +59,7 @@ def status_text(status: dict[str, Any]) -> str:
 
 def show_values(request: Request, arms: list[str]) -> dict[str, Any]:
     """What applies of the recipe of each of `arms`, with what it is resolved to, or without any every arm's recipe.
-
-    Raises RequestError for an arm that the sweep lacks.
-    """
+    Raises RequestError for an arm that the sweep lacks."""
     for arm in arms:
         if arm not in request.sweep.arms:
             raise RequestError(f"the sweep {request.sweep.name} has no arm {arm!r}{nearest(arm, request.sweep.arms)}")

@@ -34,9 +34,6 @@ class Ledger:
         self.parts = parts.absolute() if parts else None
         """Finished stages that come with the repository, by fingerprint. They are read in place."""
         self._intact: set[str] = set()
-        for folder in (self.results, self.store):
-            if folder.is_file():
-                raise RequestError(f"{folder}: is a file; name a folder")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy in another process reads and claims by itself."""
@@ -61,9 +58,8 @@ class Ledger:
 
     def stage_folder(self, fingerprint: str) -> Path:
         """The folder with a finished stage's files: in the store, or else among the shipped parts."""
-        if self.parts and self.is_shipped(fingerprint):
-            return self.parts / fingerprint
-        return self.store / fingerprint
+        place = self.parts if self.parts and self.is_shipped(fingerprint) else self.store
+        return place / fingerprint
 
     def partial_folder(self, fingerprint: str) -> Path:
         """The folder in which a stage works until it is complete, with its checkpoint."""
@@ -90,10 +86,8 @@ class Ledger:
         return files.is_complete(f"{self.store}/{fingerprint}")
 
     def has_intact_weights(self, fingerprint: str) -> bool:
-        """Whether the stage is finished and its files are unchanged; damaged ones are moved aside with a warning.
-
-        Read once per ledger. Only samples of very large files are checked; `mm1-lab verify` reads all of them.
-        """
+        """Whether the stage is finished and its files are unchanged; damaged ones are moved aside with a warning. Read
+        once per ledger. Only samples of very large files are checked; `mm1-lab verify` reads all of them."""
         folder = self.store / fingerprint
         if fingerprint not in self._intact and (self.is_shipped(fingerprint) or is_intact(folder, full=False)):
             self._intact.add(fingerprint)
@@ -138,9 +132,8 @@ class Ledger:
         """What a finished stage recorded: tokens, epochs, seconds, parameters; empty if that is nothing or damaged."""
         folder = self.stage_folder(fingerprint)
         path = folder / "summary.json"
-        if not path.exists() or not (self.is_shipped(fingerprint) or is_intact(folder, only=path.name)):
-            return {}
-        return read_json(path)
+        intact = path.exists() and (self.is_shipped(fingerprint) or is_intact(folder, only=path.name))
+        return read_json(path) if intact else {}
 
     def forget(self, fingerprint: str) -> None:
         """Deletes a stage's scores, weights, checkpoint and failure, so that it runs again from its beginning."""
@@ -234,9 +227,7 @@ class Ledger:
 
 def is_intact(folder: Path, full: bool = True, only: str | None = None) -> bool:
     """Whether a folder was committed and is unchanged since. A damaged one is reported, moved aside and then missing.
-
-    One that cannot be moved (in a read-only results folder) is reported every time.
-    """
+    One that cannot be moved (in a read-only results folder) is reported every time."""
     if not files.is_complete(folder):
         return False
     if reason := files.damage(folder, full, only):

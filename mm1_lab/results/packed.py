@@ -7,6 +7,7 @@ Training curves are left out.
 import gzip
 import json
 import sys
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,8 @@ def pack(results: Path) -> list[Path]:
         if path.name != files.DONE:  # the trials of all other packs are unpacked by now
             text += f", or delete {results / files.DONE} to pack without these"
         raise RequestError(text)
-    packs: dict[Path, list[Path]] = {}
-    packed: set[Path] = set()
+    packs = defaultdict(list)
+    packed = set()
     for folder in sorted(path.parent for path in results.glob("*/*/trials.csv")):
         for row in read_trials(folder):
             trial = trials / row.fingerprint
@@ -43,7 +44,7 @@ def pack(results: Path) -> list[Path]:
                 continue
             if reason := files.damage(trial):
                 raise RequestError(f"{trial}: damaged ({reason}); mm1-lab verify moves it aside")
-            packs.setdefault(folder, []).append(trial)
+            packs[folder].append(trial)
             packed.add(trial)
     if not packs:
         raise RequestError(f"{results}: there is no finished trial to pack")
@@ -53,7 +54,7 @@ def pack(results: Path) -> list[Path]:
     before = _packs(results)
     done_file = results / files.DONE
     done_file.unlink(missing_ok=True)  # after an interruption packs would differ from it; all trials are unpacked
-    written: list[Path] = []
+    written = []
     for folder, own in packs.items():
         lines = []
         for trial in own:
@@ -75,25 +76,13 @@ def unpacked(results: Path) -> Path:
     """The folder of trials of a results folder, after unpacking those that are only in its packs."""
     trials = results / "trials"
     if not files.is_complete(results):
-        if pack := next(results.glob(f"*/*/{RECORDS}"), None):
-            _tell_once(
-                f"mm1-lab: {pack.parent}: has a pack of trials, but {results / files.DONE} is missing, so it is not "
-                f"read; copy {files.DONE} along with the packs, all of them"
-            )
         return trials
     stamp = trials / STAMP
     state = files.file_digest(results / files.DONE)
-    try:
-        if not stamp.exists() or stamp.read_text(encoding="utf-8") != state:
-            with files.locked(trials / ".unpack.lock"):
-                if _unpack(results, trials):  # after damage the next command looks again
-                    files.write_text(stamp, state)
-    except OSError as error:
-        reason = error.strerror or error
-        raise RequestError(
-            f"{trials}: trials cannot be unpacked there ({reason}); copy {results} to where you can write, and "
-            "name the copy with --results"
-        ) from None
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != state:
+        with files.locked(trials / ".unpack.lock"):
+            if _unpack(results, trials):  # after damage the next command looks again
+                files.write_text(stamp, state)
     return trials
 
 
@@ -101,8 +90,8 @@ def _unpack(results: Path, trials: Path) -> bool:
     """Whether all packs are intact; the trials of the others are unpacked in any case."""
     bad = damaged(results)
     for path, reason in bad.items():
-        _tell_once(f"mm1-lab: {path}: damaged ({reason}); trials that are only there count as missing")
-    missing: dict[Path, dict[str, dict[str, Any]]] = {}
+        tell_once(f"mm1-lab: {path}: damaged ({reason}); trials that are only there count as missing")
+    missing: dict[Path, dict[str, Any]] = defaultdict(dict)
     for records in _packs(results, RECORDS):
         scores = records.with_name(SCORES)
         if records in bad or scores in bad:
@@ -112,7 +101,7 @@ def _unpack(results: Path, trials: Path) -> bool:
                 remedy = "read it with the version that wrote it, or name another folder with --results"
                 check_schema(records, entry["record"], remedy)
                 if not files.is_complete(trials / entry["trial"]):
-                    missing.setdefault(scores, {})[entry["trial"]] = entry
+                    missing[scores][entry["trial"]] = entry
     if count := sum(map(len, missing.values())):
         print(f"mm1-lab: {results}: unpacking {counted(count, 'trial')}, once", file=sys.stderr, flush=True)
     for scores, entries in missing.items():
@@ -126,7 +115,7 @@ def _unpack(results: Path, trials: Path) -> bool:
 
 
 @cache
-def _tell_once(text: str) -> None:
+def tell_once(text: str) -> None:
     """A command reads its results many times."""
     print(text, file=sys.stderr)
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab.config import RequestError
 from mm1_lab.results.ledger import Ledger
 from mm1_lab.results.manifest import Manifest, read_manifest, read_trials
+from mm1_lab.results.packed import tell_once
 from mm1_lab.results.schema import FOLDER_AGAIN, TRIAL_COLUMNS, check_schema
 from mm1_lab.results.score_file import read_score_table
 
@@ -53,21 +52,13 @@ def list_variants(results: Path) -> list[Path]:
         none = f"{results}: there are no results here; run a sweep first: mm1-lab run data_mix"
         raise refused[0] if refused else RequestError(none)
     for reason in refused:
-        _tell(f"mm1-lab: left out: {reason}")
+        tell_once(f"mm1-lab: left out: {reason}")
     return folders
 
 
-@cache
-def _tell(line: str) -> None:
-    """Once in a process."""
-    print(line, file=sys.stderr, flush=True)
-
-
 def read_variant(folder: Path | str) -> Variant:
-    """Reads a sweep's folder; a trial with damaged files counts as missing.
-
-    Raises RequestError if the folder holds no results, or results of another schema version.
-    """
+    """Reads a sweep's folder; a trial with damaged files counts as missing. Raises RequestError if the folder holds no
+    results, or results of another schema version."""
     import pandas as pd
 
     if not isinstance(folder, Path | str):
@@ -77,11 +68,9 @@ def read_variant(folder: Path | str) -> Variant:
         folder = folder.absolute()
     manifest = read_manifest(folder)
     ledger = Ledger(folder.parents[1])
-    rows = []
-    for row in read_trials(folder):
-        is_done = ledger.has_intact_scores(row.fingerprint)
-        rows.append((row.arm, row.seed, row.fingerprint, is_done))
-    trials = pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, "done"]).astype({"done": bool})  # even without rows
+    trials = pd.DataFrame(read_trials(folder), columns=TRIAL_COLUMNS)
+    done = [ledger.has_intact_scores(fingerprint) for fingerprint in trials["fingerprint"]]
+    trials["done"] = pd.Series(done, dtype=bool)  # even without rows
     return Variant(folder, manifest, trials)
 
 
@@ -91,10 +80,8 @@ def scores(folder: Path | str) -> pd.DataFrame:
 
 
 def curves(folder: Path | str) -> pd.DataFrame:
-    """The training curves of a sweep's finished trials: columns arm, seed, fingerprint, step, name, value.
-
-    Raises RequestError if it has none, or trials come from a pack, which has no curves.
-    """
+    """The training curves of a sweep's finished trials: columns arm, seed, fingerprint, step, name, value. Raises
+    RequestError if it has none, or trials come from a pack, which has no curves."""
     return _read(read_variant(folder), _read_curve)
 
 

@@ -54,7 +54,7 @@ def read_json(path: Path | str) -> dict[str, Any]:
     """The object in a JSON file. Raises RequestError if it cannot be read."""
     try:
         with open(path, encoding="utf-8") as file:
-            value: Any = json.load(file)
+            value = json.load(file)
     except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); {AGAIN}") from None
     if not isinstance(value, dict):

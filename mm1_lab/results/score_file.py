@@ -31,15 +31,12 @@ def write_scores(folder: Path, rows: Sequence[ScoreRow]) -> None:
 
 
 def read_score_table(folder: Path) -> pd.DataFrame:
-    """A trial's rows with SCORE_COLUMNS.
-
-    Raises RequestError if the file cannot be read or lacks a column.
-    """
+    """A trial's rows with SCORE_COLUMNS. Raises RequestError if the file cannot be read or lacks a column."""
     import pandas as pd
     import pyarrow as pa
 
     texts = {pa.string(): pd.StringDtype()}
-    table: pd.DataFrame = _read(folder).to_pandas(types_mapper=texts.get)
+    table = _read(folder).to_pandas(types_mapper=texts.get)
     return table.astype({"score": float})
 
 

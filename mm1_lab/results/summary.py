@@ -27,11 +27,10 @@ def benchmark_scores(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.DataFrame:
     """The means over benchmarks that tables show: columns `by`, measure, value. They are the plain means of MM1's
-    section 3.1, and those of families that these exclude; further metrics, with scales of their own, have none.
-    """
+    section 3.1, and those of families that these exclude; further metrics, with scales of their own, have none."""
     import pandas as pd
 
-    shown: list[Measure] = []
+    shown = []
     asked = scores[["family", "shots"]].drop_duplicates()
     for family, shots in asked.itertuples(index=False):
         if family == "text":
@@ -126,10 +125,8 @@ class SearchScores(NamedTuple):
 
 
 def search_scores(folder: Path, shares: Mapping[str, float]) -> SearchScores:
-    """Reads them; `shares` are those of the sources.
-
-    Raises RequestError if the trial has no benchmark with images, or none of its sources has held-out documents.
-    """
+    """Reads them; `shares` are those of the sources. Raises RequestError if the trial has no benchmark with images, or
+    none of its sources has held-out documents."""
     scores = read_score_table(folder)
     shots = _shots(scores)
     losses = held_out_losses(folder)

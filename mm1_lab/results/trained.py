@@ -37,19 +37,20 @@ def what_ran(config: Mapping[str, Any]) -> dict[str, str]:
 def learning_rates(stage: Mapping[str, Any]) -> str:
     """`0.001 (encoder × 0.1, decoder × 0.1), Adafactor`: the peak, parts with another, an optimiser but AdamW."""
     training = stage["training"]
-    parts = {
-        part: rate for part, rate in training.get("lr_multipliers", {}).items() if part not in stage.get("frozen", ())
-    }
-    others = ", ".join(f"{part} × {rate:g}" for part, rate in parts.items() if rate != 1)
-    optimiser = ", Adafactor" if training.get("optimiser") == "adafactor" else ""
-    return f"{training['learning_rate']:g}" + (f" ({others})" if others else "") + optimiser
+    text = f"{training['learning_rate']:g}"
+    others = []
+    for part, rate in training.get("lr_multipliers", {}).items():
+        if rate != 1 and part not in stage.get("frozen", ()):
+            others.append(f"{part} × {rate:g}")
+    if others:
+        text += f" ({', '.join(others)})"
+    return f"{text}, Adafactor" if training.get("optimiser") == "adafactor" else text
 
 
 def summary_of_model(record: Mapping[str, Any]) -> Mapping[str, Any]:
     """What the stage of the model that was evaluated recorded; its parts come before it, the evaluation after it."""
     kinds = list(record["fingerprints"])
-    summary: Mapping[str, Any] = record["summaries"].get(kinds[-2], {})
-    return summary
+    return record["summaries"].get(kinds[-2], {})
 
 
 def in_the_papers_words(recipe: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,8 +61,8 @@ def in_the_papers_words(recipe: Mapping[str, Any], config: Mapping[str, Any]) ->
     model = config["model"]
     if "family" not in model.get("model", model)["encoder"]:
         return dict(recipe)
-    names = {key: recipe["encoder"].get(key) for key in ("size", "beside")}
-    return {**recipe, "encoder": {key: name for key, name in names.items() if name}}
+    encoder = recipe["encoder"]
+    return {**recipe, "encoder": {key: encoder[key] for key in ("size", "beside") if encoder.get(key)}}
 
 
 def _steps(stage: Mapping[str, Any]) -> int:

@@ -95,16 +95,6 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
     return PretrainedDecoder.parse(found, str(folder / "config.json"))
 
 
-def has_chat_template(decoder: PretrainedDecoder) -> bool:
-    """Whether the decoder's tokenizer has a chat template, as those of Instruct models do."""
-    folder = Path(decoder.folder)
-    try:
-        own = load_json(folder / "tokenizer_config.json")
-    except (OSError, ValueError):  # there is none, or what reads the tokenizer will refuse it
-        own = None
-    return (folder / "chat_template.jinja").exists() or (isinstance(own, dict) and bool(own.get("chat_template")))
-
-
 def read_exported(name: str, fetch: bool) -> PretrainedMM1:
     """Describes a model in a folder written by `mm1-lab export`.
 

@@ -167,32 +167,25 @@ def test_a_search_s_trial_is_not_reproduced_by_naming_its_arm(request_: Request)
     assert run.data.params["paper.data_mix.web _en_"] == "2.0"
 
 
-def test_a_run_whose_trial_left_the_sweep_is_marked_until_it_comes_back(request_: Request, told: Told) -> None:
-    """And the description is the sweep's, unless a user has written another one."""
+def test_the_run_of_a_trial_that_left_the_sweep_is_deleted_and_comes_back_with_it(
+    request_: Request, told: Told
+) -> None:
+    """And a description that a user has written stays."""
     log(request_)
     base = request_.trials[0]
-    edited = base.recipe.model_copy(update={"image_tokens": 64})
-    now = request_.with_arms({"base": edited})
-    now = replace(now, sweep=now.sweep.model_copy(update={"title": "Edited"}))
+    now = request_.with_arms({"base": base.recipe.model_copy(update={"image_tokens": 64})})
     now.write_manifest()
     write(now, now.trials[0], 50.0)
     assert "logged to" in told("sync-mlflow") and "nothing new for" in told("sync-mlflow")
     client, runs = runs_of(request_)
-    former = runs["base / seed 0 at smoke (superseded)"]
-    assert former.data.tags["mm1.fingerprint"] == base.fingerprint
-    experiment = former.info.experiment_id
-    (current,) = client.search_runs([experiment], "params.arm = 'base' and tags.mm1.superseded IS NULL")
-    assert current.data.metrics["average"] == 50 and current.info.run_name == "base / seed 0 at smoke"
-    assert client.get_experiment(experiment).tags[NOTE].startswith("Edited (MM1, ")
-
-    client.set_experiment_tag(experiment, NOTE, "mine")
-    assert "nothing new for" in told("sync-mlflow") and client.get_experiment(experiment).tags[NOTE] == "mine"
+    (run,) = runs.values()
+    assert run.data.metrics["average"] == 50 and run.data.tags["mm1.fingerprint"] == now.trials[0].fingerprint
+    client.set_experiment_tag(run.info.experiment_id, NOTE, "mine")
     request_.write_manifest()
     assert "logged to" in told("sync-mlflow")
-    runs = runs_of(request_)[1]
-    assert runs["base / seed 0 at smoke"].info.run_id == former.info.run_id
-    assert set(runs) == {"base / seed 0 at smoke", "base / seed 0 at smoke (superseded)"}
-    assert client.get_experiment(experiment).tags[NOTE] == "mine"
+    client, runs = runs_of(request_)
+    (run,) = runs.values()
+    assert run.data.metrics["average"] == 40 and client.get_experiment(run.info.experiment_id).tags[NOTE] == "mine"
 
 
 def test_results_that_were_moved_keep_their_runs(
@@ -265,16 +258,6 @@ def test_a_server_that_is_away_gets_one_line_without_the_password(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     error = refused(*command)
     assert "MLflow at " in error and "hunter2" not in error and "Traceback" not in error
-
-
-@pytest.mark.usefixtures("request_")
-def test_a_folder_is_no_store_for_runs(monkeypatch: pytest.MonkeyPatch, refused: Refused, tmp_path: Path) -> None:
-    for uri in (str(tmp_path / "mlruns"), (tmp_path / "mlruns").as_uri()):
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        error = refused("sync-mlflow")
-        assert error.endswith(
-            f"{uri} cannot be written (it keeps no runs in plain folders any more; use sqlite:///… or http://…)\n"
-        )
 
 
 @pytest.mark.slow

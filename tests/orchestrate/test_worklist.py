@@ -30,12 +30,10 @@ class Shown(Display):
 
     now = 0.0
 
-    def headline(self, task: Task) -> str:
-        return "8-shot 41.2"
-
 
 @pytest.fixture
-def display(work_list: WorkList) -> Shown:
+def display(work_list: WorkList, monkeypatch: pytest.MonkeyPatch) -> Shown:
+    monkeypatch.setattr("mm1_lab.orchestrate.execution.display.headline", lambda folder: "8-shot 41.2")
     display = Shown(work_list, io.StringIO())
     display.clock = lambda: display.now
     display.begun = 0.0

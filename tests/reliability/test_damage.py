@@ -13,7 +13,7 @@ import pytest
 from mm1_lab import files
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError, digest
-from mm1_lab.results import Ledger, reading
+from mm1_lab.results import Ledger, packed
 from tests.conftest import Refused
 from tests.orchestrate.conftest import mark_done
 
@@ -225,4 +225,4 @@ def test_a_sweep_of_another_version_is_left_out_beside_others(copy: Path, capsys
         told = capsys.readouterr()
         assert "data_mix" in told.out and told.err.count("\n") == 1
         assert "later/sweep.json: unknown key 'later'" in told.err and "use that one" in told.err
-        reading._tell.cache_clear()
+        packed.tell_once.cache_clear()

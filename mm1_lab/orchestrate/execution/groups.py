@@ -26,9 +26,7 @@ class Lost(Exception):
 
 def in_group(workers: int, resources: Resources, storage: Path, work: Callable[[Report], None], report: Report) -> None:
     """Runs `work` in every worker's process and relays the first worker's progress. `storage` is for Ray's own files.
-
-    Raises what a worker or `report` raised, or Lost if a worker died.
-    """
+    Raises what a worker or `report` raised, or Lost if a worker died."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchTrainer
     from ray.util.queue import Empty, Queue

@@ -48,9 +48,7 @@ def check_nodes(worker: Worker) -> None:
 
 def fault(folders: Sequence[Path], expected: Mapping[str, str]) -> str:
     """What is wrong with this node, which should see the driver's `folders` and have its libraries; empty if nothing.
-
-    Ray itself refuses a node with another Python or Ray, and sends it this package.
-    """
+    Ray itself refuses a node with another Python or Ray, and sends it this package."""
     for folder in folders:
         try:
             (folder / secrets.token_hex(8)).touch()
@@ -123,9 +121,19 @@ class RayTune(Executor):
         """The copy of the package that a local Ray's processes import."""
         self.closing = threading.Event()
 
-    def open(self, scale: Scale) -> None:
-        if self.slots:
-            return
+    def open(self, scale: Scale, tasks: Iterable[Task] = ()) -> None:
+        if not self.slots:
+            self.slots = self._connect(scale)
+        for task in tasks:
+            workers = _workers(task, scale)
+            if workers > self.slots:
+                raise RequestError(
+                    f"{task.label}: {workers} workers, but only {self.slots} fit; set fewer in the scale's "
+                    "`workers`, or start more nodes"
+                )
+
+    def _connect(self, scale: Scale) -> int:
+        """Starts or joins a Ray; returns how many tasks, or workers of tasks, fit at a time."""
         before = signal.getsignal(signal.SIGTERM)
         if self.address is None:
             self._start(scale)
@@ -135,7 +143,7 @@ class RayTune(Executor):
         import ray
 
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        self.slots = _slots(scale.resources, nodes, self.address is not None)
+        return _slots(scale.resources, nodes, self.address is not None)
 
     def _start(self, scale: Scale) -> None:
         """Starts a Ray on this machine for this command. Raises RequestError if that fails."""
@@ -145,7 +153,6 @@ class RayTune(Executor):
                 f"memory is limited to {limit / 1e9:.1f} GB, and Ray needs {LEAST_MEMORY / 1e9:.0f} GB; raise the "
                 "limit (ulimit -v), or run without Ray (--inline)"
             )
-        _slots(scale.resources.model_copy(update={"gpus": 0}), [{"CPU": machine_cpus()}], False)  # Ray counts the GPUs
         if "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token":
             raise RequestError(
                 "Ray was imported without authentication, which it sets up on import: set RAY_AUTH_MODE=token before "
@@ -195,15 +202,6 @@ class RayTune(Executor):
         except (OSError, OverflowError, ValueError) as error:
             raise RequestError(f"--address {address}: there is no Ray cluster ({first_line(error)}){perhaps}") from None
 
-    def check_room(self, tasks: Iterable[Task], scale: Scale) -> None:
-        for task in tasks:
-            workers = _workers(task, scale)
-            if workers > self.slots:
-                raise RequestError(
-                    f"{task.label}: {workers} workers, but only {self.slots} fit; set fewer in the scale's "
-                    "`workers`, or start more nodes"
-                )
-
     def work(self, work_list: WorkList, worker: Worker) -> None:
         from mm1_lab.orchestrate.execution.tune import run_trials
 
@@ -213,11 +211,8 @@ class RayTune(Executor):
         run_trials(work_list, worker, workers, self.slots)
 
     def close(self) -> None:
-        """Shuts Ray down, with the garbage collector disabled.
-
-        If one of Ray's objects is collected during shutdown (for example in another thread), Ray ends this process with
-        exit code 1.
-        """
+        """Shuts Ray down, with the garbage collector disabled. If one of Ray's objects is collected during shutdown
+        (for example in another thread), Ray ends this process with exit code 1."""
         self.closing.set()
         if "ray" not in sys.modules:
             return

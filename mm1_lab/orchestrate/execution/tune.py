@@ -86,10 +86,8 @@ def _run_trial(config: dict[str, Any], tasks: Mapping[str, Task], worker: Worker
 
 
 class TaskSearcher(Searcher):
-    """Suggests the key of the next task whose inputs are done, None while there is none, and FINISHED at the end.
-
-    It never suggests None while nothing runs, as Tune would then wait forever.
-    """
+    """Suggests the key of the next task whose inputs are done, None while there is none, and FINISHED at the end. It
+    never suggests None while nothing runs, as Tune would then wait forever."""
 
     def __init__(self, work_list: WorkList, workers: Mapping[str, int], slots: int) -> None:
         super().__init__()

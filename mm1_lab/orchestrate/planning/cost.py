@@ -96,15 +96,14 @@ def estimate_stages(plan: Plan, request: Request) -> dict[str, Estimate]:
     from mm1_lab.train.stages import KINDS
 
     scale = request.scale
-    data = request.data
     words = request.open_data().tokenizer
-    if data.kind == "world" and data.tokenizer == "world" and scale.hardware is not None:
+    if (request.data.kind, request.data.tokenizer) == ("world", "world") and scale.hardware:
         # without user data, a plan for GPUs assumes the vocabulary size that the user's tokenizer would have;
         # nothing else of a tokenizer shapes a network
         words = cast("Tokenizer", SimpleNamespace(size=scale.vocabulary, image=words.image))
     slowness = measured_slowness(request.ledger)
-    estimates: dict[str, Estimate] = {}
-    networks: dict[str, Network] = {}
+    estimates = {}
+    networks = {}
     for _, stage in plan.missing:
         trained = _trained(stage)
         same = same_network(trained)
@@ -127,9 +126,10 @@ def _trained(stage: Stage) -> Stage:
 
 def same_network(stage: Stage) -> str:
     """A key that is equal for stages that train the same network, whatever the data, seed and schedule."""
-    own = stage.model_dump(mode="json", exclude={"seed", "data", "training", "shares", *stage.inputs})
-    parts = {name: same_network(needed) for name, needed in stage.inputs.items()}
-    return canonical_json({"kind": stage.KIND, **own, **parts})
+    values = stage.model_dump(mode="json", exclude={"seed", "data", "training", "shares", *stage.inputs})
+    for name, needed in stage.inputs.items():
+        values[name] = same_network(needed)
+    return canonical_json({"kind": stage.KIND, **values})
 
 
 def _estimate_on(hardware: Hardware, stage: Stage, network: Network, scale: Scale) -> Estimate:
@@ -182,11 +182,8 @@ def _checkpointed(hardware: Hardware, stage: Stage, network: Network, scale: Sca
 
 
 def gpu_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuShare:
-    """The share of each of `gpus` GPUs.
-
-    With `resources.micro_batch: 0` it computes as many rows at a time as fit: all of its own, or these halved until
-    they fit.
-    """
+    """The share of each of `gpus` GPUs. With `resources.micro_batch: 0` it computes as many rows at a time as fit: all
+    of its own, or these halved until they fit."""
     memory = _memory(scale, hardware)
     own = rows = math.ceil(cost.rows / gpus)
 
@@ -234,16 +231,15 @@ def fitted_resources(plan: Plan, request: Request) -> dict[str, dict[str, Any]]:
     """
     if not request.scale.hardware:
         return {}
-    fitted: dict[str, dict[str, Any]] = {}
+    fitted = {}
     estimates = estimate_stages(plan, request)
     for task, stage in plan.missing:
         estimate = estimates[stage.fingerprint]
         if estimate.refused:
             raise RequestError(f"{task.label}: {stage.KIND}: {estimate.refused}")
-        if stage.TRAINS and estimate.share:
-            fitted[stage.fingerprint] = {"gradient_checkpointing": estimate.share.recomputes}
-            if estimate.share.divided:
-                fitted[stage.fingerprint]["micro_batch"] = estimate.share.rows
+        if share := estimate.share:
+            fields = {"micro_batch": share.rows} if share.divided else {}
+            fitted[stage.fingerprint] = {"gradient_checkpointing": share.recomputes, **fields}
     return fitted
 
 
@@ -289,13 +285,9 @@ def stage_seconds(stage: Stage, slowness: Mapping[str, float]) -> float:
 
 def measured_slowness(ledger: Ledger) -> dict[str, float]:
     """Seconds over those at `SPEEDS` by kind: the median of the newest stages and trials of the ledger."""
-    found: dict[str, list[float]] = defaultdict(list)
+    found = defaultdict(list)
     for folder, name in ((ledger.store, "timings.json"), (ledger.trials, "record.json")):
-        dated = []
-        for path in folder.glob(f"*/{name}"):
-            with suppress(OSError):  # another command has just renamed or deleted its folder
-                dated.append((path.stat().st_mtime, path))
-        for _, path in sorted(dated)[-NEWEST:]:
+        for path in sorted(folder.glob(f"*/{name}"), key=_date)[-NEWEST:]:
             # damaged files are reported when results are read; an estimate does without them
             with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 values = load_json(path)
@@ -304,6 +296,13 @@ def measured_slowness(ledger: Ledger) -> dict[str, float]:
                     if min(timing["seconds"], usual) >= SHORTEST:
                         found[kind].append(timing["seconds"] / usual)
     return {kind: median(ratios) for kind, ratios in found.items()}
+
+
+def _date(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # another command has just renamed or deleted its folder
+        return 0.0
 
 
 def check_feasible(plan: Plan, request: Request) -> None:

@@ -1,7 +1,7 @@
 """The plan: which trials and stages are done, which are missing, and the tasks that would finish them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -50,9 +50,8 @@ class Task:
 
 @dataclass
 class Plan:
-    """Trials, their stages, and the tasks for the missing ones."""
+    """The stages of trials, and the tasks for the missing ones."""
 
-    trials: tuple[Trial, ...]
     stages: dict[str, PlannedStage] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
 
@@ -67,28 +66,31 @@ class Plan:
                 yield task, stage
 
 
-def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
+def make_plan(trials: Sequence[Trial], ledger: Ledger) -> Plan:
     """Makes the plan for the trials from the ledger. Imports nothing heavy, so ten thousand trials take seconds.
 
     A stage is missing if it has no results and a missing trial needs it. A stage that diverged, and whatever needs it,
     never runs again: the same training would diverge again. Finished weights are checked for damage only if a missing
     stage will load them.
     """
-    plan, diverged = Plan(tuple(trials)), ledger.diverged()
-    wanted: list[tuple[Stage, Trial]] = []
-    for trial in plan.trials:
+    plan = Plan()
+    diverged = ledger.diverged()
+    wanted = []
+    for trial in trials:
         evaluation = trial.evaluation
+        causes = [needed for needed in evaluation.chain() if needed.fingerprint in diverged]
         if ledger.has_scores(evaluation.fingerprint):
             plan.add(evaluation, "done", "scores are in the results folder")
-        elif cause := next((needed for needed in evaluation.chain() if needed.fingerprint in diverged), None):
-            why = f"{cause.KIND} {cause.fingerprint} diverged: {diverged[cause.fingerprint]}"
-            plan.add(evaluation, "diverged", why)
+        elif causes:
+            key = causes[0].fingerprint
+            plan.add(evaluation, "diverged", f"{causes[0].KIND} {key} diverged: {diverged[key]}")
         else:
             wanted.append((evaluation, trial))
     plan.tasks = make_tasks(wanted, ledger)
     missing = {stage.fingerprint for _, stage in plan.missing}
     for _, stage in plan.missing:
-        if waits := [needed.KIND for needed in stage.inputs.values() if needed.fingerprint in missing]:
+        waits = [needed.KIND for needed in stage.inputs.values() if needed.fingerprint in missing]
+        if waits:
             plan.add(stage, "wait", f"waits for {' and '.join(waits)}")
         elif ledger.failure_file(stage.fingerprint).exists():
             plan.add(stage, "run", "failed before")
@@ -96,7 +98,7 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
             plan.add(stage, "run", "was interrupted, resumes")
         else:
             plan.add(stage, "run", "new")
-    for trial in plan.trials:
+    for trial in trials:
         for stage in trial.evaluation.chain():
             if stage.fingerprint in plan.stages:
                 continue
@@ -130,7 +132,7 @@ def make_tasks(
 
     for stage, trial in wanted:
         add(stage, trial)
-    tasks: dict[str, Task] = {}
+    tasks = {}
     users = Counter(needed.fingerprint for stage in stages.values() for needed in stage.inputs.values())
     for key, stage in stages.items():
         needs = tuple(needed.fingerprint for needed in stage.inputs.values() if needed.fingerprint in stages)

@@ -26,22 +26,16 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
         if request.scale != first.scale or request.data.tokenizer != first.data.tokenizer:
             sweeps = f"{request.asked} and {first.asked}"
             raise RequestError(f"{sweeps} have different scales or tokenizers; plan them one at a time")
-    plan = make_plan((trial for request in requests for trial in request.trials), first.ledger)
+    plan = make_plan([trial for request in requests for trial in request.trials], first.ledger)
     check_feasible(plan, first)
     estimates = estimate_stages(plan, first) if plan.tasks else {}
     trials = []
     for request in requests:
         for trial in request.trials:
-            state = plan.stages[trial.fingerprint].state
-            trials.append(
-                {
-                    "sweep": request.variant,
-                    "arm": trial.arm,
-                    "seed": trial.seed,
-                    "fingerprint": trial.fingerprint,
-                    "state": state if state in ("done", "diverged") else "to run",
-                }
-            )
+            key = trial.fingerprint
+            state = plan.stages[key].state
+            values = {"sweep": request.variant, "arm": trial.arm, "seed": trial.seed, "fingerprint": key}
+            trials.append(values | {"state": state if state in ("done", "diverged") else "to run"})
     stages = sorted(plan.stages.values(), key=lambda planned: planned.stage.KIND)
     return {
         "scale": first.scale_name,
@@ -53,7 +47,7 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
 
 
 def _stage(planned: PlannedStage, estimate: Estimate | None) -> dict[str, Any]:
-    values: dict[str, Any] = {
+    values = {
         "kind": planned.stage.KIND,
         "fingerprint": planned.fingerprint,
         "seed": planned.stage.seed,
@@ -84,7 +78,6 @@ def _notes(requests: Sequence[Request], plan: Plan, estimates: Mapping[str, Esti
     for request in requests:
         if request.refused:
             yield f"{request.variant}: {request.refused}"
-        yield from (*request.same_trials(), *request.unlike_before())
         if plan.tasks:  # what a claim may be about takes a while to tell
             yield from request.doubtful_claims()
     for task, stage in plan.missing:
@@ -117,14 +110,14 @@ def plan_text(requests: Sequence[Request], values: dict[str, Any]) -> str:
     if not missing:
         lines.append("Nothing to run.")
     else:
-        flops, disk = (sum(stage[name] for stage in missing) for name in ("flops", "disk_bytes"))
+        flops, disk = _total(missing, "flops"), _total(missing, "disk_bytes")
         largest = max(stage["checkpoint_bytes"] for stage in missing)
         lines.append(
             f"In total {short(flops)} FLOPs and {short(disk, 'B')} of weights; while training two checkpoints of up to "
             f"{short(largest, 'B')} are on disk."
         )
         if hardware:
-            hours = short(sum(stage["gpu_hours"] for stage in missing))
+            hours = short(_total(missing, "gpu_hours"))
             lines.append(
                 f"{hours} {hardware.gpu}-hours at {hardware.mfu:.0%} of the peak (less for mixtures of experts): "
                 f"{values['seconds'] / 86400:.3g} days on {hardware.count} (`hardware` in the scale)."
@@ -134,9 +127,13 @@ def plan_text(requests: Sequence[Request], values: dict[str, Any]) -> str:
     return "\n".join([*lines, *values["notes"]])
 
 
+def _total(stages: Iterable[dict[str, Any]], name: str) -> Any:
+    return sum(stage[name] for stage in stages)
+
+
 def arm_lines(trials: Iterable[dict[str, Any]]) -> list[str]:
     """A line per sweep, state and seed: `data_mix, to run, seed 0: base, captions`."""
-    arms: dict[str, list[str]] = defaultdict(list)
+    arms = defaultdict(list)
     for trial in trials:
         arms[f"{trial['sweep']}, {trial['state']}, seed {trial['seed']}"].append(trial["arm"])
     lines = []
@@ -150,7 +147,7 @@ def _table(stages: Iterable[dict[str, Any]], gpu: str) -> list[str]:
     """A row per kind of stage, state and reason; FLOPs, disk and time are totals over the row's stages."""
     time = ["GPUs", "rows", "per GPU", f"{gpu}-hours"] if gpu else ["time"]
     heading = ["stage", "state", "count", "parameters", "FLOPs", "memory", "disk", *time, "why"]
-    alike: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
+    alike = defaultdict(list)
     for stage in stages:
         alike[stage["kind"], stage["state"], stage["why"]].append(stage)
     rows = []
@@ -159,20 +156,19 @@ def _table(stages: Iterable[dict[str, Any]], gpu: str) -> list[str]:
         if "flops" in group[0]:
             sizes = sorted(stage["parameters"] for stage in group)
             row.append("–".join(dict.fromkeys((short(sizes[0]), short(sizes[-1])))))
-            row.append(short(sum(stage["flops"] for stage in group)))
+            row.append(short(_total(group, "flops")))
             row.append(short(max(stage["memory_bytes"] for stage in group), "B"))
-            row.append(short(sum(stage["disk_bytes"] for stage in group), "B"))
+            row.append(short(_total(group, "disk_bytes"), "B"))
             if gpu:
                 # what each GPU of the fullest stage computes and holds
                 fullest = max(group, key=lambda stage: stage["bytes_per_gpu"])
-                recomputing = sum(stage["recomputes"] for stage in group)
                 rows_of_gpu = str(fullest["rows"])
-                if recomputing:
+                if recomputing := _total(group, "recomputes"):
                     rows_of_gpu += ", recomputed" if recomputing == len(group) else f", {recomputing} recomputed"
                 row += [str(fullest["gpus"]), rows_of_gpu, short(fullest["bytes_per_gpu"], "B")]
-                row.append(short(sum(stage["gpu_hours"] for stage in group)))
+                row.append(short(_total(group, "gpu_hours")))
             else:
-                row.append(duration(sum(stage["seconds"] for stage in group)))
+                row.append(duration(_total(group, "seconds")))
         row += [""] * (len(heading) - 1 - len(row))  # of what need not run
         rows.append([*row, why])
     return text_table(heading, rows)

@@ -4,7 +4,6 @@ before anything runs."""
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import escape
@@ -19,14 +18,13 @@ from mm1_lab.config import (
     DataIdentity,
     Measure,
     NotHere,
-    PretrainedDecoder,
-    PretrainedMM1,
     PretrainedModels,
     Recipe,
     RequestError,
     Scale,
     Sweep,
     Trial,
+    digest,
     load_sweep,
     nearest,
     resolve,
@@ -39,14 +37,13 @@ from mm1_lab.orchestrate.planning.finding import (
     decoders_tokenizer,
     find_scale,
     find_sweep,
-    only_of_search,
     parse_seeds,
     split_settings,
 )
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
-from mm1_lab.results.manifest import data_name, deciding, merge_manifest
+from mm1_lab.results.manifest import deciding, merge_manifest
 from mm1_lab.rows import OF_OWN_DATA, Family
-from mm1_lab.weights.pretrained import HuggingFace, has_chat_template
+from mm1_lab.weights.pretrained import HuggingFace
 
 if TYPE_CHECKING:
     from mm1_lab.data.pixels import ImageDecoder
@@ -85,7 +82,10 @@ class Request:
 
     @property
     def data_name(self) -> str:
-        return data_name(self.data_path, self.data)
+        """`world`, or the stem of the data file with a hash of the data's identity: `books-1f9ac2`."""
+        if self.data_path is None:
+            return "world"
+        return f"{self.data_path.stem}-{digest([self.data.digest, self.data.tokenizer], 6)}"
 
     @property
     def variant(self) -> str:
@@ -193,46 +193,15 @@ class Request:
             return ""
         return f"{str(measure)!r}: trials have no {what}{measure.of!r}{nearest(measure.of, known)}"
 
-    def same_trials(self) -> list[str]:
-        """What is to be told of arms that do not differ, as where their steps are rounded alike at this scale."""
-        alike = defaultdict(list)
-        for trial in self.trials:
-            alike[trial.fingerprint].append(trial.arm)
-        lines = [f"{' = '.join(arms)} are the same trials" for arms in alike.values() if len(arms) > 1]
-        return list(dict.fromkeys(lines))  # the same ones at every seed
-
-    def unlike_before(self) -> list[str]:
-        """What is to be told of models to be tuned on users' data that were trained on another form: pictures that were
-        made square in another way, a decoder's chat template."""
-        lines = []
-        for trial in self.trials:
-            stage = trial.evaluation.model
-            if not (stage.tuned and self.data_file):
-                continue
-            model, now = stage.architecture, self.data_file.pictures
-            if isinstance(model, PretrainedMM1):
-                if model.pictures not in (None, now):
-                    before = f"was trained with `pictures: {model.pictures}`"
-                    lines.append(f"{model.name} {before}, and the data file has `{now}`")
-            elif isinstance(model.decoder, PretrainedDecoder) and has_chat_template(model.decoder):
-                form = "conversations are `User: …` and `Assistant: …` (docs/your-own-data.md)"
-                lines.append(f"{model.decoder.name}: its chat template is not used; {form}")
-        return list(dict.fromkeys(lines))
-
     def doubtful_claims(self) -> list[str]:
         """What is to be told before a run of claims about its arms that it cannot decide."""
         arms = {trial.arm for trial in self.trials}
-        claims = defaultdict(list)
+        lines = []
         for contrast in self.sweep.contrasts:
             first, second = contrast.sides
-            if arms.isdisjoint((*first, *second)):
-                continue
-            if reason := self.why_no_value(contrast.measure):
-                claims[reason].append(repr(contrast.claim))
-        lines = []
-        for reason, names in claims.items():
-            which = "claim" if len(names) == 1 else "claims"
-            lines.append(f"The {which} {', '.join(names)} will not be judged by {reason}.")
+            reason = self.why_no_value(contrast.measure)
+            if reason and not arms.isdisjoint((*first, *second)):
+                lines.append(f"The claim {contrast.claim!r} will not be judged by {reason}.")
         return lines
 
     @property
@@ -298,13 +267,19 @@ def load_request(
     loaded = load_sweep(file, *SWEEPS, settings=of_recipe)
     if loaded.connectors:
         ALLOWED[loaded.connectors.digest] = loaded.connectors
-    only = [arm for text in only for arm in ([text] if text in loaded.arms else _listed(text))]
-    for arm in only:
+    if only and loaded.search:
+        raise RequestError(
+            f"--only: {file} is a search, which makes its arms; name one in a sweep of its own (one over recipes "
+            "writes its winner's line to search.md), or choose the sizes of a law: fit-lr-law --sizes"
+        )
+    named: list[str] = []
+    for text in only:
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        named += [text] if text in loaded.arms or not parts else parts
+    for arm in named:
         if arm not in loaded.arms:
-            if loaded.search:
-                raise only_of_search(file)
             raise RequestError(f"--only: {file} has no arm {arm!r}{nearest(arm, loaded.arms)}")
-    asked = [arm for arm in loaded.arms if not only or arm in only]
+    asked = [arm for arm in loaded.arms if not named or arm in named]
     if isinstance(seeds, Iterable) and not isinstance(seeds, str):
         seeds = ",".join([*map(str, seeds), ""])
     chosen = parse_seeds(str(seeds))
@@ -324,7 +299,7 @@ def load_request(
     models.fetches = len(asked) == len(loaded.arms)  # no model for the others
 
     # The data, which depend on a pre-trained decoder's tokenizer, and the scale's settings that depend on them
-    tokenizer = decoders_tokenizer(loaded.arms, numbers, models, data_file, only)
+    tokenizer = decoders_tokenizer(loaded.arms, numbers, models, data_file, named)
     if data_file:
         numbers = _with_own_images(numbers, data_file)
     if path or numbers.benchmarks:
@@ -360,11 +335,6 @@ def load_request(
     )
 
 
-def _listed(text: str) -> list[str]:
-    """The arms in `base, blind` or `base,`; text without any, such as `,`, is a name that no arm has."""
-    return [part.strip() for part in text.split(",") if part.strip()] or [text]
-
-
 def _identity_without_index(content: DataFile | None) -> DataIdentity:
     """The world's identity with the data file's sources and instruction sets."""
     if content is None:
@@ -390,10 +360,8 @@ def _with_own_images(scale: Scale, content: DataFile) -> Scale:
 def with_benchmarks(
     scale: Scale, data: Path | None, content: DataFile | None, tokenizer: Path | None, cache: Path
 ) -> Scale:
-    """The scale with the benchmarks that it and the data file name, opened and checked.
-
-    Raises RequestError for anything that an evaluation would fail on.
-    """
+    """The scale with the benchmarks that it and the data file name, opened and checked. Raises RequestError for
+    anything that an evaluation would fail on."""
     from mm1_lab.evaluate.benchmarks import own_names
     from mm1_lab.evaluate.named import check_benchmarks, open_benchmark
 

@@ -20,7 +20,6 @@ from mm1_lab.formatting import first_line, one_trial
 from mm1_lab.orchestrate.tracking import contents
 from mm1_lab.orchestrate.tracking.trackers import TrialLogger
 from mm1_lab.results import Ledger
-from mm1_lab.results.manifest import read_trials
 
 DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # gives up on an unreachable server after seconds, not minutes
@@ -39,10 +38,6 @@ MOST_RUNS = 50_000
 """Runs in an answer, which is MLflow's limit."""
 COMPLETE = "mm1.complete"
 """The tag with the digest of what was logged; the last thing that is logged."""
-SUPERSEDED = "mm1.superseded"
-"""The tag of runs whose trial the sweep no longer has, as it was edited, or its search has other bounds."""
-HEADING = "mm1.heading"
-"""The tag with the description that an experiment was given, so that one that a user wrote there later stays."""
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as the description of a run or an experiment, in Markdown."""
 TRIAL_NOTE = """The score of every question is in `trials/{fingerprint}/` of the results folder.
@@ -68,14 +63,6 @@ def without_secrets(text: str) -> str:
             text = text.replace(secret, "…")
     text = re.sub(r"([?&](?:password|passwd|pwd|token)=)[^&\s]+", r"\1…", text)
     return re.sub(r"://[^/\s]+@", "://", text)
-
-
-def no_access(error: Exception) -> str:
-    """What to tell a user about an exception of MLflow, of a server or of its database."""
-    why = first_line(error)
-    if "filesystem tracking backend" in why:  # and a long notice
-        why = "it keeps no runs in plain folders any more; use sqlite:///… or http://…"
-    return without_secrets(f"MLflow at {tracking_uri()} cannot be written ({why})")
 
 
 def connect() -> Any:
@@ -121,7 +108,8 @@ class MlflowLogger(TrialLogger):
         except RequestError:
             raise
         except Exception as error:  # whatever a tracking server or its database raises
-            raise RequestError(no_access(error)) from None
+            why = f"MLflow at {tracking_uri()} cannot be written ({first_line(error)})"
+            raise RequestError(without_secrets(why)) from None
 
     def _log_missing(self) -> None:
         client = connect()
@@ -131,38 +119,24 @@ class MlflowLogger(TrialLogger):
         # which all runs of this sweep have
         tags = {"mm1.results": place, "mm1.variant": self.manifest.variant, "mm1.scale": self.manifest.scale}
         experiment = self._experiment(client)
-        found = client.search_runs([experiment], max_results=MOST_RUNS)
-        runs: dict[str, Any] = {}
-        for run in sorted(found, key=lambda run: COMPLETE not in run.data.tags):
+        states = self.states()
+        logged = set()
+        for run in client.search_runs([experiment], max_results=MOST_RUNS):
             if not tags.items() <= run.data.tags.items():  # compared here, as a query cannot quote every path
                 continue
-            fingerprint = run.data.tags["mm1.fingerprint"]
-            if fingerprint in runs:  # by a request that MLflow's client sent again, as a slow server's answer was late
-                client.delete_run(run.info.run_id)
+            state = run.data.tags.get(COMPLETE)
+            if state in states and state not in logged:
+                logged.add(state)
             else:
-                runs[fingerprint] = run
-        trials = {row.fingerprint for row in read_trials(self.folder)}
-        for fingerprint, run in runs.items():
-            self._mark(client, run, fingerprint not in trials)
-        logged = [run.data.tags.get(COMPLETE) for run in runs.values()]
-        for fingerprint, names, state in self.unlogged(logged):
-            if fingerprint in runs:  # with other contents, or half of them
-                client.delete_run(runs[fingerprint].info.run_id)
-            run_id = self._log_trial(client, experiment, tags, fingerprint, names)
-            client.set_tag(run_id, COMPLETE, state)  # last, so that an interrupted run is logged again
-            self.news = True
-
-    def _mark(self, client: Any, run: Any, superseded: bool) -> None:
-        """Marks a run whose trial the sweep no longer has, by a tag and in its name; unmarks one that came back."""
-        if (SUPERSEDED in run.data.tags) == superseded:
-            return
-        name = run.info.run_name.removesuffix(" (superseded)")
-        client.update_run(run.info.run_id, name=f"{name} (superseded)" if superseded else name)
-        if superseded:
-            client.set_tag(run.info.run_id, SUPERSEDED, "true")
-        else:
-            client.delete_tag(run.info.run_id, SUPERSEDED)
-        self.news = True
+                # a trial that the sweep no longer has, other contents, half of them, or a second run of a request that
+                # MLflow's client sent again, as a slow server's answer was late
+                client.delete_run(run.info.run_id)
+                self.news = True
+        for state, (fingerprint, names) in states.items():
+            if state not in logged and self.ledger.has_intact_scores(fingerprint):
+                run_id = self._log_trial(client, experiment, tags, fingerprint, names)
+                client.set_tag(run_id, COMPLETE, state)  # last, so that an interrupted run is logged again
+                self.news = True
 
     def _experiment(self, client: Any) -> str:
         sweep = self.manifest.sweep
@@ -170,12 +144,8 @@ class MlflowLogger(TrialLogger):
         if found:
             if found.lifecycle_stage == "deleted":  # in MLflow's page
                 client.restore_experiment(found.experiment_id)
-            given, there = found.tags.get(HEADING), found.tags.get(NOTE)
-            if given != sweep.heading and there in (None, given):  # otherwise a user wrote it
-                for tag in (NOTE, HEADING):
-                    client.set_experiment_tag(found.experiment_id, tag, sweep.heading)
             return str(found.experiment_id)
-        tags = {"mlflow.experimentKind": "custom_model_development", NOTE: sweep.heading, HEADING: sweep.heading}
+        tags = {"mlflow.experimentKind": "custom_model_development", NOTE: sweep.heading}
         place = None if named_store() else ARTIFACTS.absolute().as_uri()
         return str(client.create_experiment(sweep.name, place, tags))
 
@@ -200,7 +170,7 @@ class MlflowLogger(TrialLogger):
             NOTE: TRIAL_NOTE.format(fingerprint=fingerprint, command=command),
         }
         name = contents.run_name(self.manifest, names)
-        run_id: str = client.create_run(experiment, int(1000 * start), tags, name).info.run_id
+        run_id = client.create_run(experiment, int(1000 * start), tags, name).info.run_id
         parameters = contents.parameters(self.manifest, names, record)
         client.log_batch(run_id, params=[Param(_allowed(name), value) for name, value in parameters.items()])
         points = contents.metrics(self.ledger, fingerprint, record)
@@ -222,7 +192,7 @@ def sync_all(folders: Iterable[Path], ledger: Ledger) -> Iterator[str]:
         logger = MlflowLogger(folder, ledger)
         manifest = logger.manifest
         done = "nothing to log, as no trial is finished"
-        if logger.finished_trials():
+        if logger.states():
             logger.log()
             done = f"{'logged to' if logger.news else 'nothing new for'} {without_secrets(tracking_uri())}"
         yield f"{manifest.variant} at {manifest.scale}: {done}"
