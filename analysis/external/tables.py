@@ -27,14 +27,6 @@ UNFINISHED = (
 )
 """What a `status` begins with, in small letters alone, of runs whose scores do not count: words of Slurm, Optuna, W&B,
 MLflow, Ray and Kubernetes."""
-OTHER_NAMES = {
-    **dict.fromkeys(("task", "dataset", "subject"), "benchmark"),
-    **dict.fromkeys(("doc_id", "question_id", "sample_id"), "question"),
-    **dict.fromkeys(("random_seed", "random_state"), "seed"),
-    "state": "status",
-    "num_fewshot": "shots",
-}
-"""What other tools call columns that change what is compared; if a table has one, it is told that it is not read."""
 OF_ONE_RUN = re.compile(
     "seed|random|question|doc|sample|item|subject|task|dataset|metric|split|fold|step|epoch|iter|checkpoint|ckpt|prompt"
 )
@@ -193,10 +185,6 @@ def make_scores(
         raise RequestError(f"columns: {others[0]!r} is one column; only 'score' may be several")
     table = _named(table, names, where, by_benchmark)
     notes = []
-    for own in table.columns:
-        name = OTHER_NAMES.get(own.lower())
-        if name and name not in table:
-            notes.append(f"The column {own!r} is not read; --columns {name}={own} would.")
     if "status" in table:
         status = table["status"].fillna("").astype(str).str.strip()
         unfinished = status.map(_is_unfinished)
@@ -236,7 +224,10 @@ def make_scores(
     if doubled.any():
         twice = frame[doubled].iloc[0]
         cell = ", ".join(f"{name} {twice[name]}" for name in KEY if name in table)
-        raise RequestError(f"{where}: row {frame.index[doubled][0]} is a second score of {cell}; leave one of them out")
+        raise RequestError(
+            f"{where}: row {frame.index[doubled][0]} is a second score of {cell}; leave one of them out, or name what "
+            "tells them apart, such as --columns benchmark=COLUMN"
+        )
     if frame["arm"].nunique() < 2:
         raise RequestError(f"{where}: has one arm, {frame['arm'].iloc[0]!r}, so there is nothing to compare")
     return Scores(frame[[*KEY, "family", "score"]].reset_index(drop=True), paired, notes)
