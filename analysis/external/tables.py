@@ -31,8 +31,6 @@ OF_ONE_RUN = re.compile(
     "seed|random|question|doc|sample|item|subject|task|dataset|metric|split|fold|step|epoch|iter|checkpoint|ckpt|prompt"
 )
 """In names of columns that may tell scores of one run apart."""
-OF_RUNS = re.compile("run|rep|trial|attempt|try|number|index|unnamed")
-"""How names of columns begin that number an arm's independent runs."""
 WITH_SHOTS = re.compile(r"(.+?)[ _](\d+)[-_ ]?shots?")
 """The name of a column such as `vqa 4-shot`."""
 OURS = {"family", "metric"}
@@ -219,7 +217,7 @@ def make_scores(
         table, frame = table[is_scored], frame[is_scored]
     frame = frame.assign(score=_numbers(table["score"], where))
     if not paired:
-        notes += _check_independent(table, frame, where)
+        _check_independent(table, frame, where)
     doubled = frame.duplicated(KEY)
     if doubled.any():
         twice = frame[doubled].iloc[0]
@@ -233,16 +231,15 @@ def make_scores(
     return Scores(frame[[*KEY, "family", "score"]].reset_index(drop=True), paired, notes)
 
 
-def _check_independent(table: pd.DataFrame, frame: pd.DataFrame, where: str) -> list[str]:
-    """Notes on columns that tell an arm's repeats apart, in every arm by the same values, as seeds, questions or
-    checkpoints do, whose scores are no independent runs. Raises RequestError for one that is called like these."""
-    is_repeat = frame.duplicated([*KEY[:2], *KEY[3:]], keep=False)
+def _check_independent(table: pd.DataFrame, frame: pd.DataFrame, where: str) -> None:
+    """Raises RequestError for columns called like seeds, questions or checkpoints that tell an arm's repeats apart by
+    the same values in every arm, as the scores of such rows are no independent runs."""
+    is_repeat = frame.duplicated(["arm", "benchmark", "shots", "question"], keep=False)
     table, repeats = table[is_repeat], frame[is_repeat]
     if repeats["arm"].nunique() < 2:
-        return []
-    is_ours = frame["family"].iloc[0] != ""
-    unread = [name for name in table.columns if name not in KNOWN and not (is_ours and name in OURS)]
-    suspect = [name for name in unread if OF_ONE_RUN.search(name.lower())]
+        return
+    known = {*KNOWN, *OURS} if frame["family"].iloc[0] else KNOWN
+    suspect = [name for name in table.columns if name not in known and OF_ONE_RUN.search(name.lower())]
     for names in [*([name] for name in suspect), suspect]:
         if names and _tell_apart(repeats, table[names]):
             raise RequestError(
@@ -250,14 +247,6 @@ def _check_independent(table: pd.DataFrame, frame: pd.DataFrame, where: str) -> 
                 f"so they may be no independent runs; say what it is, --columns seed={names[0]} (or question, "
                 "benchmark, shots), or leave it out if they are"
             )
-    notes = []
-    for name in unread:
-        if not OF_RUNS.match(re.sub("[^a-z]", "", name.lower())) and _tell_apart(repeats, table[[name]]):
-            notes.append(
-                f"An arm's rows differ in {name!r}, by the same values in every arm: if it is a seed, say --columns "
-                f"seed={name}."
-            )
-    return notes
 
 
 def _tell_apart(repeats: pd.DataFrame, columns: pd.DataFrame) -> bool:
