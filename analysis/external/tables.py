@@ -91,7 +91,7 @@ def _read_file(path: Path) -> pd.DataFrame:
             for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
                 if line.strip():
                     try:
-                        rows[number] = json.loads(line, object_pairs_hook=_once_each)
+                        rows[number] = json.loads(line)
                         if not isinstance(rows[number], dict):
                             raise ValueError("must be an object, {…}")
                     except ValueError as error:
@@ -99,7 +99,7 @@ def _read_file(path: Path) -> pd.DataFrame:
                         raise ValueError(f"{getattr(error, 'msg', error)}: {place}") from None
             return pd.DataFrame(list(rows.values()), index=list(rows))
         if ending == ".json":
-            told = json.loads(path.read_bytes(), object_pairs_hook=_once_each)
+            told = json.loads(path.read_bytes())
             if not isinstance(told, list | dict):
                 raise ValueError("must be a list of objects, a row each")
             return pd.DataFrame(told)
@@ -110,16 +110,6 @@ def _read_file(path: Path) -> pd.DataFrame:
     except (ValueError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise RequestError(f"{path}: cannot be read as a table ({first_line(error)})") from None
     raise RequestError(f"{path}: is no table; give a .csv, .tsv, .json, .jsonl or .parquet file, or a folder of logs")
-
-
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; of equal keys Python would keep the last."""
-    row: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in row:
-            raise ValueError(f"the key {name!r} is there twice; leave one out")
-        row[name] = value
-    return row
 
 
 def read_csv(path: Path) -> pd.DataFrame:
