@@ -18,7 +18,7 @@ import pandas as pd
 from analysis.external.claims import AVERAGE, OutsideClaim, check_arms, read_claims
 from analysis.external.differences import UNLIKE, Evidence, evidence_of
 from analysis.external.measured import Asked, by_question, in_common, of_measure
-from analysis.external.tables import Columns, make_scores, read_scores
+from analysis.external.tables import Columns, read_scores
 from analysis.judging.p_values import DECIDED, Tested, holm, sides
 from analysis.judging.sequential import FUTILE, chance_yet, levels_of_looks
 from analysis.seeds import seeds_needed
@@ -66,7 +66,7 @@ def judge(
     Without claims, every arm is claimed to be better than the table's first. `looks` are the numbers of seeds at which
     the claims are judged while runs come in; the last one is the most there will be. Raises RequestError.
     """
-    table = make_scores(scores, columns) if isinstance(scores, pd.DataFrame) else read_scores(Path(scores), columns)
+    table = read_scores(scores, columns)
     if not np.iterable(looks):
         raise RequestError(f"looks {looks}: give a list of numbers of seeds, such as [4, 6, 8]")
     looks = list(looks)
