@@ -32,7 +32,7 @@ def of_measure(table: Scores, measure: str) -> pd.DataFrame:
     of_text = frame["family"] == "text"
     if measure == str(TEXT_CORE) and of_text.any():
         rows = frame[of_text]
-    elif shots:
+    elif shots and not (frame["benchmark"] == measure).any():
         of_family = frame["family"] == name
         named = of_family if of_family.any() else frame["benchmark"] == name
         rows = frame[(frame["shots"] == shots[1]) & (named if name else in_average)]

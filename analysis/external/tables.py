@@ -31,8 +31,6 @@ OF_ONE_RUN = re.compile(
     "seed|random|question|doc|sample|item|subject|task|dataset|metric|split|fold|step|epoch|iter|checkpoint|ckpt|prompt"
 )
 """In names of columns that may tell scores of one run apart."""
-WITH_SHOTS = re.compile(r"(.+?)[ _](\d+)[-_ ]?shots?")
-"""The name of a column such as `vqa 4-shot`."""
 OURS = {"family", "metric"}
 """Columns of a table of this lab."""
 ASKED = ["benchmark", "shots", "question"]
@@ -278,21 +276,9 @@ def _is_blank(cell: Any) -> bool:
 
 def _one_score_a_row(table: pd.DataFrame, scores: list[str], where: str) -> pd.DataFrame:
     """A table with a column per benchmark as one with a row per score. The rows keep their numbers."""
-    names_shots = "shots" not in table and all(map(WITH_SHOTS.fullmatch, scores))
-    asked: dict[tuple[str, str], str] = {}
-    for own in scores:
-        named = WITH_SHOTS.fullmatch(own) if names_shots else None
-        key = (named[1], named[2]) if named else (own, "")
-        if key in asked:
-            raise RequestError(f"{where}: {asked[key]!r} and {own!r} are the same benchmark and shots; leave one out")
-        asked[key] = own
     others = table.drop(columns=[*scores, "score"], errors="ignore")
     before = labels(table["benchmark"], "benchmark", where) + " " if "benchmark" in table else ""
-    rows = []
-    for (benchmark, shots), own in asked.items():
-        part = others.assign(benchmark=before + benchmark, score=table[own].astype(object))
-        rows.append(part.assign(shots=shots) if shots else part)
-    return pd.concat(rows)
+    return pd.concat([others.assign(benchmark=before + own, score=table[own].astype(object)) for own in scores])
 
 
 def _named(table: pd.DataFrame, columns: Mapping[str, Any], scores: list[str], where: str) -> pd.DataFrame:
