@@ -62,7 +62,7 @@ def evidence_of(claim: OutsideClaim, common: Asked, looks: Sequence[int]) -> Evi
     if count == 0:
         return Evidence(reason="no seed in common: run the arms at the same seeds")
     if count == 1:
-        each = common.questions[list(weights)].dropna().T.groupby(level="arm").mean().T
+        each = common.questions[list(weights)].dropna(axis=1).T.groupby(level="arm").mean().T
         found = _between_questions(each.dot(pd.Series(weights)))
         over = "questions" if np.isfinite(found.error) else ""
         what = "seed" if paired else "run of an arm"

@@ -282,7 +282,8 @@ def test_one_run_of_each_arm_gives_no_verdict_but_what_luck_is_worth() -> None:
 
 
 def test_one_run_of_each_arm_is_compared_over_questions_each_of_which_counts_once() -> None:
-    """With or without a seed; three times the same answers, at several numbers of shots, say no more than once."""
+    """With or without a seed; three times the same answers, at several numbers of shots, say no more than once, and a
+    further run that lacks questions takes none from the others."""
     frame = table({arm: np.random.default_rng(place).normal(50, 10, 40) for place, arm in enumerate("ab")})
     frame = frame.rename(columns={"seed": "question"})
     thrice = pd.concat([frame.assign(benchmark="vqa", seed=0, shots=shots) for shots in (0, 4, 8)])
@@ -290,6 +291,9 @@ def test_one_run_of_each_arm_is_compared_over_questions_each_of_which_counts_onc
     assert once["interval_over"] == "questions" and once["verdict"] == "not judged"
     for other, name in product(others, ("difference", "low", "high", "interval_over")):
         assert other[name] == (once[name] if name == "interval_over" else pytest.approx(once[name])), name
+    two = pd.concat([frame.assign(benchmark=name) for name in ("vqa", "gqa")])
+    further = judge(pd.concat([two, frame.tail(1).assign(benchmark="gqa")]))
+    assert further.claims == judge(two).claims
 
 
 def test_without_a_seed_or_a_question_in_common_nothing_is_judged(tmp_path: Path) -> None:
@@ -364,12 +368,10 @@ def test_the_tasks_of_a_group_with_a_mean_are_one_benchmark(tmp_path: Path, told
         (tmp_path / arm).mkdir()
         (tmp_path / arm / f"{arm}_2026-01-01.json").write_text(json.dumps(told | {"results": scored}), encoding="utf-8")
         (tmp_path / arm / "other.json").write_text("[1]", encoding="utf-8")
-    (tmp_path / "unfinished").mkdir()
     claims = [{"first": "better", "second": "base", "measure": measure} for measure in ("average", "mmlu", "arc")]
     judgement = judge(tmp_path, claims)
     assert [claim["difference"] for claim in judgement.claims] == pytest.approx([14, -2, 30])
     assert "Metrics: acc (mmlu, arc)." in judgement.notes
-    assert "Without results of a harness: unfinished." in judgement.notes
 
 
 def test_a_group_of_which_some_tasks_log_no_questions_is_the_mean_of_its_tasks(
