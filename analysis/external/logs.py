@@ -11,7 +11,7 @@ group for which the harness reports a mean, such as MMLU's subjects, are one ben
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,9 +177,7 @@ def _tasks(path: Path, told: Mapping[str, Any], arm: str, seed: str) -> Iterator
         if (told.get("group_subtasks") or {}).get(name) or name in (told.get("groups") or {}):
             continue  # its tasks are there
         shots = int((told.get("n-shot") or {}).get(name) or 0)
-        kept = {"doc_id", "filter", *(metric for metric, _ in metrics)}  # samples may hold whole documents
-        samples = [{key: sample[key] for key in kept & sample.keys()} for sample in _samples(path, name)]
-        questions = {metric: _by_question(samples, metric, mean) for metric, mean in metrics.items()}
+        questions = _by_question(path, name, metrics)
         yield _Task(arm, seed, name, group_of[name], shots, metrics, questions)
 
 
@@ -204,8 +202,29 @@ def _groups(told: Mapping[str, Any]) -> dict[str, str]:
     return group_of
 
 
-def _samples(path: Path, task: str) -> Iterator[dict[str, Any]]:
-    """The logged questions of a task, from the file that has the results' date in its name. Raises RequestError."""
+def _by_question(path: Path, task: str, metrics: Mapping[Metric, float]) -> dict[Metric, dict[str, float]]:
+    """The logged scores of a task's questions, numbers or objects with one, by metric; none of a metric that is not
+    their mean."""
+    by_metric: dict[Metric, dict[str, float]] = {metric: {} for metric in metrics}
+    for question, sample in _samples(path, task):
+        for (name, answers), scores in by_metric.items():
+            if name not in sample or sample.get("filter", answers) != answers:
+                continue
+            value = sample[name]
+            if isinstance(value, dict):
+                value = value.get("score")
+            if question in scores or not isinstance(value, int | float):
+                value = math.nan  # the mean is none, either
+            scores[question] = float(value)
+    for metric, scores in by_metric.items():
+        mean = sum(scores.values()) / max(len(scores), 1)
+        if not math.isclose(mean, metrics[metric], rel_tol=1e-6, abs_tol=ROUNDED):
+            by_metric[metric] = {}
+    return by_metric
+
+
+def _samples(path: Path, task: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The logged questions of a task by their ids, from the file with the results' date. Raises RequestError."""
     if path.name.endswith("_results.json"):  # of lmms-eval
         samples = path.with_name(path.name.removesuffix("results.json") + f"samples_{task}.jsonl")
     else:
@@ -218,27 +237,7 @@ def _samples(path: Path, task: str) -> Iterator[dict[str, Any]]:
                 continue
             try:
                 sample = json.loads(line)
-            except ValueError as error:
-                reason = str(error).partition(":")[0]  # what follows is a place within the line
-                raise RequestError(f"{samples}: line {number} cannot be read ({reason})") from None
-            if not isinstance(sample, dict) or "doc_id" not in sample:
-                raise RequestError(f"{samples}: line {number} is no question with a `doc_id`")
-            yield sample
-
-
-def _by_question(samples: Iterable[Mapping[str, Any]], metric: Metric, reported: float) -> dict[str, float]:
-    """The scores by question, numbers or objects with one, if their mean is what was reported; else none."""
-    name, answers = metric
-    chosen = [one for one in samples if name in one and one.get("filter", answers) == answers]
-    scores = {}
-    for sample in chosen:
-        value = sample[name]
-        if isinstance(value, dict):
-            value = value.get("score")
-        if not isinstance(value, int | float):
-            return {}
-        scores[str(sample["doc_id"])] = float(value)
-    if len(scores) < len(chosen) or not scores:
-        return {}
-    mean = sum(scores.values()) / len(scores)
-    return scores if math.isclose(mean, reported, rel_tol=1e-6, abs_tol=ROUNDED) else {}
+                question = str(sample["doc_id"])
+            except (ValueError, TypeError, KeyError):
+                raise RequestError(f"{samples}: line {number} is no question with a `doc_id`") from None
+            yield question, sample

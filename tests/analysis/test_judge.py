@@ -456,20 +456,20 @@ def test_logs_of_which_one_run_lacks_the_questions_are_compared_by_what_they_rep
     assert any(note.startswith("Without scores by question in all runs: ten_choices") for note in judgement.notes)
 
 
-@pytest.mark.parametrize(("line", "told"), [("{", "line 3 cannot be read"), ("[1]", "line 3 is no question with")])
-def test_a_broken_line_of_questions_is_told_by_its_file_and_number(line: str, told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", ["{", "[1]", "{}"])
+def test_a_broken_line_of_questions_is_told_by_its_file_and_number(line: str, tmp_path: Path) -> None:
     shutil.copytree(LOGS, tmp_path / "logs")
     (samples,) = (tmp_path / "logs" / "large").rglob("samples_*.jsonl")
     lines = samples.read_text(encoding="utf-8").splitlines()
     samples.write_text("\n".join([*lines[:2], line, *lines[3:]]), encoding="utf-8")
-    with pytest.raises(RequestError, match=f"{re.escape(samples.name)}: {told}"):
+    with pytest.raises(RequestError, match=f"{re.escape(samples.name)}: line 3 is no question with"):
         judge(tmp_path / "logs")
 
 
 def test_rows_of_a_figure_name_their_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = [table({"a": [50, 51, 52], "b": [54, 54, 56]}, benchmark=name) for name in ("vqa", "gqa")]
     drawn = []
-    monkeypatch.setattr("analysis.style.save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr("analysis.style.png", lambda figure: drawn.append(figure) or b"")
     claims = [{"first": "b", "second": "a", "measure": measure} for measure in ("vqa", "average")]
     for chosen in (claims, claims[1:]):
         draw_judgement(judge(pd.concat(frames), chosen), tmp_path / "plot.png")
