@@ -16,7 +16,7 @@ from analysis.pages.verdicts import in_little_room, run_lessons, tally, verdicts
 from analysis.proxies import Paired, accuracy, accuracy_table
 from analysis.seeds import seeds_text, tuned_on
 from analysis.table import Table
-from mm1_lab.formatting import counted
+from mm1_lab.formatting import at_seeds, counted
 from mm1_lab.results import Manifest, variant_name
 
 DATA = {
@@ -80,8 +80,7 @@ class Drawn:
         if looks:  # it may have stopped before its last seeds
             after = seeds[-1] + 1
             seeds += range(after, after + looks[-1] - len(seeds))
-        listed = ",".join(map(str, seeds))
-        options = ["--seeds", f"{listed}," if len(seeds) == 1 else listed]  # a number alone would be a count
+        options = [*at_seeds(seeds)]
         if looks:
             options += ["--until-decided", "--looks", ",".join(map(str, looks))]
         known = set(self.runs["arm"])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, about, command, folder_with_results, has_changed, option, print_json, switch
 from mm1_lab.config import BenchmarkConfig, EvaluationSettings, EvaluationStage, Measure, RequestError, nearest
-from mm1_lab.formatting import counted, one_trial
+from mm1_lab.formatting import counted, trials_of
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.score_file import read_score_table
@@ -98,7 +98,7 @@ def _finished(request: Request, folder: Path, arm: str, seed: int | None) -> tup
         raise RequestError(f"{folder}: has no arm {arm!r}{nearest(arm, known)}")
     own = {row.seed: row.fingerprint for row in trials if row.arm == arm and ledger.has_intact_scores(row.fingerprint)}
     if not own or seed not in (None, *own):
-        words = () if request.sweep.search else one_trial(arm, seed or 0)
+        words = () if request.sweep.search else trials_of(arm, seed or 0)
         at = "" if seed is None else f" at seed {seed}"
         there = f" (it is at {', '.join(map(str, own))})" if own else ""
         raise RequestError(f"{folder}: {arm} is not finished{at}{there}; run it first: {request.command(*words)}")

@@ -482,15 +482,11 @@ WRONG = [
     ("scores.xlsx", b"PK", "is no table"),
     ("bytes.csv", bytes(range(128, 256)), "is not in UTF-8; save it as such"),
     ("scores.json", b"{", "cannot be read as a table"),
-    ("scores.jsonl", b'{"arm": "a", "score": 1}\n[1]\n', "cannot be read as a table (line 2 is no object: "),
-    ("deep.json", b"[" * 100_000, "cannot be read as a table (maximum recursion depth"),
     ("names.jsonl", b'{"arm": ["a"], "score": 1}\n{"arm": "b", "score": 2}\n', "the arm of row 1 is ['a'], no name or"),
     ("logs/a_results.json", b"{", "a_results.json: cannot be read (Expecting property name"),
     ("cut.jsonl", b'{"arm": "a", "score": 1}\n{"arm', "as a table (line 2 is no object: Unterminated string"),
     ("scores.parquet", b"no parquet", "cannot be read as a table"),
     ("Lines.JSONL", b'{"arm": "a", "score": 1}\n\n{"arm": "b", "score": "x"}\n', "the score of row 3 is 'x'"),
-    ("empty.csv", b"", "cannot be read as a table"),
-    ("arm.csv", b"score\n1\n", "has no column 'arm'"),
     ("score.csv", b"arm,points\na,1\nb,2\n", "has no column 'score' (it has arm, points); name it with --columns"),
     (
         "text.csv",
@@ -498,20 +494,13 @@ WRONG = [
         "row 3 is '50.1 %', not a number such as 50.1 (with a point, no percent",
     ),
     ("blank.csv", b"\n,\narm,score\n\na,1\n,\nb,\n", "the score of row 7 is '', not a number"),
-    ("infinity.csv", b"arm,score\na,inf\nb,1\n", "the score of row 2 is 'inf'"),
     ("overflow.csv", b"arm,score\na,1\nb,-1e308\n", "the score of row 3 is '-1e308'"),
     ("one.csv", b"arm,score\na,1\na,2\n", "has one arm, 'a'"),
-    ("unnamed.csv", b"arm,score\na,1\n,2\n", "row 3 has no arm"),
     ("spelt.csv", b"arm,seed,score\na,0,1\na,0.0,2\nb,0,1\n", "row 3 is a second score of arm a, seed 0; leave one"),
     ("noseed.csv", b"arm,seed,score\na,0,1\nb,,2\n", "row 3 has no seed"),
     ("shots.csv", b"arm,shots,score\na,few,1\nb,0,2\n", "the shots of row 2 are 'few'"),
     ("crashed.csv", b"arm,score,status\na,1,crash\nb,2,failed\n", "has no row of a finished run with a score"),
     ("twice.csv", b"arm,score,score \na,1,2\nb,2,3\n", "the column 'score' is there twice"),
-    (
-        "wide.csv",
-        b"dataset,small,large\nvqa,1,2\n",
-        "of a column per benchmark, name each: --columns score=FIRST,score=SECOND",
-    ),
     ("shifted.csv", b"arm,seed,score\na,0,1,9\nb,0,2,9\n", "a row has more cells than the header"),
 ]
 
@@ -525,19 +514,15 @@ def test_a_wrong_table(name: str, content: bytes | None, told: str, tmp_path: Pa
     assert told in refused("judge", str(path if path.parent == tmp_path else path.parent))
 
 
-def test_a_wrong_frame() -> None:
-    nullable = pd.DataFrame({"arm": ["a", "b"], "seed": pd.array([0, None], dtype="Int64"), "score": [1.0, 2.0]})
+def test_a_wrong_frame_and_wrong_looks() -> None:
+    frame = table({"a": [1, 2], "b": [2, 4]})
     with pytest.raises(RequestError, match="row 2 has no seed"):
-        judge(nullable)
-    dates = table({"a": [1, 2], "b": [2, 4]}).assign(score=pd.date_range("2020", periods=4))
+        judge(frame.assign(seed=pd.array([0, None, 0, 1], dtype="Int64")))
     with pytest.raises(RequestError, match=r"the score of row 1 is '.*', not a number"):
-        judge(dates)
-
-
-@pytest.mark.parametrize("looks", [[3, 2], [1, 2]])
-def test_wrong_looks_of_a_call(looks: list[int]) -> None:
-    with pytest.raises(RequestError, match="give increasing numbers of seeds"):
-        judge(table({"a": [1, 2, 3], "b": [2, 4, 3]}), looks=looks)
+        judge(frame.assign(score=pd.date_range("2020", periods=4)))
+    for looks in ([3, 2], [1, 2]):
+        with pytest.raises(RequestError, match="give increasing numbers of seeds"):
+            judge(frame, looks=looks)
 
 
 ONE = "contrasts: [{first: a, second: b}]"
@@ -549,23 +534,17 @@ ONE = "contrasts: [{first: a, second: b}]"
         ("contrasts: []", [], "must hold a list of `contrasts`"),
         ("contrasts: [a]", [], "contrast 1: must hold keys and values"),
         ("contrasts: [{first: a, second: c}]", [], "the table has no arm 'c'"),
-        ("contrasts: [{first: a, second: 0.5}]", [], "the table has no arm '0.5'"),
-        ("contrasts: [{first: no, second: b}]", [], "put dates, yes and no in quotes (it is False)"),
         ("contrasts: [{first: [], second: b}]", [], "first: must be the name of an arm, or a list of two or more"),
-        ("contrasts: [{first: [a], second: b}]", [], "first: must be the name of an arm, or a list of two or more"),
         ("contrasts: [{first: [a, b], second: [b, a]}]", [], "both sides are the same"),
         ("contrasts: [{first: [a, a], second: b}]", [], "contrast 1: first: names an arm twice"),
         ("contrasts: [{first: a, second: b}, {first: a, second: b, claim: c}]", [], "contrast 2 is contrast 1 again"),
         ("contrasts: [{first: a, second: b, measure: 4-shot}]", [], "the table has no '4-shot'"),
         (ONE, ["--lower-is-better"], "say `expect: less`"),
-        (ONE, ["--columns", "arm"], "--columns"),
         (ONE, ["--columns", "arms=x"], "--columns: there is no 'arms'; did you mean 'arm'?"),
         (ONE, ["--columns", "seed=x"], "has no column 'x'"),
-        (ONE, ["--columns", "arm=arm,seed=arm"], "--columns: 'arm' is named twice"),
         (ONE, ["--columns", "arm=arm,arm=x"], "--columns: 'arm' is named twice"),
         (ONE, ["--columns", "score=score,score=score"], "--columns: 'score' is named twice"),
         (ONE, ["--columns", "score=score,score=scor"], "has no column 'scor'; did you mean 'score'?"),
-        (ONE, ["--columns", "score=score,score=arm,arm=arm"], "--columns: 'arm' is named twice"),
         (ONE, ["--columns", "score=x, in %,arm=arm"], "has no column 'x, in %'"),
         (ONE, ["--looks", "4,x"], "--looks"),
         (ONE, ["--figure", "plot.doc"], "--figure"),
