@@ -72,7 +72,7 @@ def axes_table(levels: pd.DataFrame, title: str, caution: str) -> Table:
     frame["pairs"] = [arms or count for arms, count in zip(levels["arms"], levels["pairs"], strict=True)]
     frame.insert(4, "difference", [estimate(row) for row in levels.to_dict("records")])
     questions = ONE_SEED if (levels["interval"] == "questions").any() else ""
-    return Table(title, frame, [note for note in (NOTE, questions, caution) if note])
+    return Table(title, frame, [NOTE, questions, caution])
 
 
 def drawn_levels(levels: pd.DataFrame) -> pd.DataFrame:

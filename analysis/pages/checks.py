@@ -33,7 +33,7 @@ def validity_table(study: Study, checks: Sequence[Check]) -> Table:
             over = f"{count} seeds, of differences over those of both arms"
         note += f"; 95 % intervals over {over}"
     title = f"Validity of the base: {study.manifest.variant}, scale {study.manifest.scale}"
-    return Table(title, frame[SHOWN], list(filter(None, [f"{note}.", study.caution])))
+    return Table(title, frame[SHOWN], [f"{note}.", study.caution])
 
 
 def write_gates(scale: str, seeds: Iterable[int], folder: Path, checks: Sequence[Check], setup: str) -> None:
@@ -61,7 +61,7 @@ def gates_table(scale: str, seeds: Iterable[int], checks: Sequence[Check], notes
     known = sorted(seeds)
     title = f"Gates of {scale}, seeds {', '.join(map(str, known))}"
     shown = frame[["check", "seed", *SHOWN[1:]]]
-    return Table(title, shown, list(filter(None, [*notes, tuned_on(known)])), formats={"seed": ".0f"})
+    return Table(title, shown, [*notes, tuned_on(known)], formats={"seed": ".0f"})
 
 
 def _frame(checks: Sequence[Check]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.judging.difference import Difference
 from analysis.pages.cells import interval
-from analysis.pages.notes import shots_note, unlike_note
+from analysis.pages.notes import unlike_notes
 from analysis.seeds import seeds_text
 from analysis.study import Study
 from analysis.table import Table
@@ -53,8 +53,8 @@ def compare_arms(study: Study, first: str, second: str, only: Sequence[int]) -> 
     for measure in [*study.measures, *study.own_benchmarks]:
         difference = Difference(study, {(first, measure): 1.0, (second, measure): -1.0})
         found = difference.found
-        values = study.all_values(measure)
-        means = values[difference.seeds or study.seeds].mean(axis=1)  # of a newer benchmark some seeds may lack scores
+        seeds = difference.seeds or study.seeds  # of a newer benchmark some seeds may lack scores
+        means = study.all_values(measure)[seeds].mean(axis=1)
         rows.append(
             {
                 "measure": str(measure),
@@ -75,7 +75,7 @@ def compare_arms(study: Study, first: str, second: str, only: Sequence[int]) -> 
         over = "seeds" if len(seeds) > 1 else "questions, conditional on these models"
         text = seeds_text(seeds, study.manifest.in_world)
         notes.append(f"Points, {text}; the difference's interval is over {over}, uncorrected.")
-    notes += unlike_note(study, own.values()) + shots_note(study)
+    notes += unlike_notes(study, own.values())
     if study.caution:
         notes.append(study.caution)
     return Comparison(f"{study.sweep.name} at {study.manifest.scale}: {first} and {second}", rows, notes)
