@@ -482,7 +482,7 @@ WRONG = [
         b"arm,score\na,1\nb,50.1 %\n",
         "row 3 is '50.1 %', not a number such as 50.1 (with a point, no percent",
     ),
-    ("blank.csv", b"\n,\narm,score\n\na,1\n,\nb,\n", "the score of row 7 is '', not a number"),
+    ("blank.csv", b"arm,score\n\na,1\n,\nb,\n", "the score of row 5 is '', not a number"),
     ("overflow.csv", b"arm,score\na,1\nb,-1e308\n", "the score of row 3 is '-1e308'"),
     ("one.csv", b"arm,score\na,1\na,2\n", "has one arm, 'a'"),
     ("spelt.csv", b"arm,seed,score\na,0,1\na,0.0,2\nb,0,1\n", "row 3 is a second score of arm a, seed 0; leave one"),
