@@ -179,30 +179,29 @@ def make_scores(table: pd.DataFrame, columns: Columns | None, where: str) -> Sco
         table = _one_score_a_row(table[~is_empty], of_benchmarks, where)
     if table.empty:
         raise RequestError(f"{where}: has no row of a finished run with a score")
-    frame = pd.DataFrame(index=table.index)
-    for name in ("arm", "seed", "benchmark", "shots", "question"):
-        frame[name] = labels(table[name], name, where) if name in table else ""
+    named = [name for name in ("arm", "seed", *ASKED) if name in table]
+    paired = "seed" in named
     is_ours = set(table) >= OURS and set(table["family"]) <= set(get_args(Family))
-    frame["family"] = table["family"] if is_ours else ""
-    paired = "seed" in table
-    frame["repeat"] = 0 if paired else frame.groupby(["arm", *ASKED]).cumcount()
+    if not is_ours:
+        table = table.assign(family="")
+    for name in ("arm", "seed", *ASKED):
+        table = table.assign(**{name: labels(table[name], name, where) if name in named else ""})
+    table = table.assign(repeat=0 if paired else table.groupby(["arm", *ASKED]).cumcount())
     if of_benchmarks:  # after the runs were numbered, as an empty cell is a run that lacks the benchmark
-        is_scored = ~table["score"].map(_is_blank)
-        table, frame = table[is_scored], frame[is_scored]
-    frame["score"] = _numbers(table["score"], where)
+        table = table[~table["score"].map(_is_blank)]
+    table = table.assign(score=_numbers(table["score"], where))
     if not paired:
-        _check_independent(table, frame, where)
-    doubled = frame.duplicated(KEY)
-    if doubled.any():
-        twice = frame[doubled].iloc[0]
-        cell = ", ".join(f"{name} {twice[name]}" for name in KEY if name in table)
+        _check_independent(table, where)
+    doubled = table[table.duplicated(KEY)]
+    if len(doubled):
+        cell = ", ".join(f"{name} {doubled[name].iloc[0]}" for name in named)
         raise RequestError(
-            f"{where}: row {frame.index[doubled][0]} is a second score of {cell}; leave one of them out, or name what "
-            "tells them apart, such as --columns benchmark=COLUMN"
+            f"{where}: row {doubled.index[0]} is a second score of {cell}; leave one of them out, or name what tells "
+            "them apart, such as --columns benchmark=COLUMN"
         )
-    if frame["arm"].nunique() < 2:
-        raise RequestError(f"{where}: has one arm, {frame['arm'].iloc[0]!r}, so there is nothing to compare")
-    return Scores(frame.reset_index(drop=True), paired, notes)
+    if table["arm"].nunique() < 2:
+        raise RequestError(f"{where}: has one arm, {table['arm'].iloc[0]!r}, so there is nothing to compare")
+    return Scores(table[[*KEY, "family", "score"]].reset_index(drop=True), paired, notes)
 
 
 def _finished(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
@@ -219,17 +218,16 @@ def _finished(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     return table[~unfinished]
 
 
-def _check_independent(table: pd.DataFrame, frame: pd.DataFrame, where: str) -> None:
+def _check_independent(table: pd.DataFrame, where: str) -> None:
     """Raises RequestError for columns called like seeds, questions or checkpoints that tell an arm's repeats apart by
     the same values in every arm, as the scores of such rows are no independent runs."""
-    is_repeat = frame.duplicated(["arm", *ASKED], keep=False)
-    table, repeats = table[is_repeat], frame[is_repeat]
+    repeats = table[table.duplicated(["arm", *ASKED], keep=False)]
     if repeats["arm"].nunique() < 2:
         return
-    known = {*KNOWN, *OURS} if frame["family"].iloc[0] else KNOWN
+    known = {*KNOWN, *OURS} if repeats["family"].iloc[0] else KNOWN
     suspect = [name for name in table.columns if name not in known and OF_ONE_RUN.search(name.lower())]
     for names in [*([name] for name in suspect), suspect]:
-        if names and _tell_apart(repeats, table[names]):
+        if names and _tell_apart(repeats, names):
             raise RequestError(
                 f"{where}: an arm's rows differ in {' and '.join(map(repr, names))}, by the same values in every arm, "
                 f"so they may be no independent runs; say what it is, --columns seed={names[0]} (or question, "
@@ -237,10 +235,10 @@ def _check_independent(table: pd.DataFrame, frame: pd.DataFrame, where: str) -> 
             )
 
 
-def _tell_apart(repeats: pd.DataFrame, columns: pd.DataFrame) -> bool:
+def _tell_apart(repeats: pd.DataFrame, columns: list[str]) -> bool:
     """Whether columns tell the repeats of each arm apart, by values of which arms share most; three or more, as two may
     be the same by chance."""
-    rows = columns.itertuples(index=False)
+    rows = repeats[columns].itertuples(index=False)
     values = repeats.assign(value=[repr(tuple(map(str, row))) for row in rows])
     if values.duplicated(["arm", *ASKED, "value"]).any():
         return False
@@ -323,8 +321,11 @@ def _numbers(column: pd.Series[Any], where: str) -> pd.Series[float]:
 def labels(column: pd.Series[Any], name: str, where: str) -> pd.Series[str]:
     """Names and numbers as text; seeds and shots that are whole numbers without `.0`, as spreadsheets write them."""
     cells = column.astype(object).where(column.notna(), "")
-    for place, cell in cells[cells.map(lambda cell: isinstance(cell, dict | list | np.ndarray))].items():
-        raise RequestError(f"{where}: the {name} of row {place} is {str(cell)[:40]}, no name or number")
+    nested = cells[cells.map(np.ndim) > 0]
+    if len(nested):
+        raise RequestError(
+            f"{where}: the {name} of row {nested.index[0]} is {str(nested.iloc[0])[:40]}, no name or number"
+        )
     texts = cells.map(str).str.strip()
     empty = texts == ""
     if empty.any():
@@ -333,6 +334,7 @@ def labels(column: pd.Series[Any], name: str, where: str) -> pd.Series[str]:
         texts = texts.str.replace(r"\.0+$", "", regex=True)
     if name == "shots":
         wrong = texts[~texts.str.fullmatch(r"\d{1,4}")]
-        for place, value in wrong.items():
-            raise RequestError(f"{where}: the shots of row {place} are {value!r}; they must be a whole number")
+        if len(wrong):
+            place = wrong.index[0]
+            raise RequestError(f"{where}: the shots of row {place} are {wrong[place]!r}; they must be a whole number")
     return texts
