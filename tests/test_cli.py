@@ -129,7 +129,7 @@ def test_answers_are_shown_with_what_was_asked(
         assert said in refused(*command, *words)
     assert "has no arm 'bse'; did you mean 'base'?" in refused("answers", "data_mix", "bse", "--scale", "smoke")
     error = refused("answers", "data_mix", "blind", "--scale", "smoke")
-    assert "blind is not finished; run it first: mm1-lab run data_mix --scale smoke --only blind\n" in error
+    assert "blind is not finished at seed 0; run it first: mm1-lab run data_mix --scale smoke --only blind\n" in error
 
 
 @pytest.mark.slow

@@ -92,17 +92,18 @@ def _finished(request: Request, folder: Path, arm: str, seed: int | None) -> tup
 
     Raises RequestError if there is none.
     """
-    trials, ledger = read_trials(folder), Ledger(folder.parents[1])
+    trials = read_trials(folder)
+    ledger = Ledger(folder.parents[1])
     known = dict.fromkeys([*request.sweep.arms, *(row.arm for row in trials)])
     if arm not in known:
         raise RequestError(f"{folder}: has no arm {arm!r}{nearest(arm, known)}")
     own = {row.seed: row.fingerprint for row in trials if row.arm == arm and ledger.has_intact_scores(row.fingerprint)}
-    if not own or seed not in (None, *own):
-        words = () if request.sweep.search else trials_of(arm, seed or 0)
-        at = "" if seed is None else f" at seed {seed}"
+    chosen = next(iter(own), 0) if seed is None else seed
+    if chosen not in own:
+        words = () if request.sweep.search else trials_of(arm, chosen)
         there = f" (it is at {', '.join(map(str, own))})" if own else ""
-        raise RequestError(f"{folder}: {arm} is not finished{at}{there}; run it first: {request.command(*words)}")
-    chosen = next(iter(own)) if seed is None else seed
+        command = request.command(*words)
+        raise RequestError(f"{folder}: {arm} is not finished at seed {chosen}{there}; run it first: {command}")
     return own[chosen], chosen
 
 
@@ -174,20 +175,21 @@ def _answered(rows: pd.DataFrame, asked: Asked, writer: PromptWriter, whole: boo
     unless `whole`."""
     from mm1_lab.data.pixels import StoredPicture
 
-    first = rows.iloc[0]
-    told: dict[str, Any] = {name: first[name] for name in ("benchmark", "kind", "question", "metric")}
+    told: dict[str, Any] = rows.iloc[0][["benchmark", "kind", "question", "metric"]].to_dict()
     told |= {"pictures": [], "asked": None, "references": []}
-    place = asked.get((first["benchmark"], first["question"]))
-    if place:
-        benchmark, block, question = place
-        own = writer.question(question)
-        told["pictures"] = [picture.name for picture in question.pictures if isinstance(picture, StoredPicture)]
-        told |= {"asked": writer.text(own), "references": list(question.references)}
-    told["answers"] = []
-    for shots, answer, score, parsed in rows[["shots", "prediction", "score", "parsed"]].itertuples(index=False):
-        prompt = writer.text(writer.prefix(benchmark, block, shots) + own) if whole and place else None
-        one = {"shots": shots, "prompt": prompt, "answer": answer, "score": score, "parsed": parsed}
-        told["answers"].append(one)
+    answers = rows[["shots", "prediction", "score", "parsed"]].rename(columns={"prediction": "answer"})
+    told["answers"] = answers.assign(prompt=None).to_dict("records")
+    place = asked.get((told["benchmark"], told["question"]))
+    if not place:
+        return told
+    benchmark, block, question = place
+    own = writer.question(question)
+    told["pictures"] = [picture.name for picture in question.pictures if isinstance(picture, StoredPicture)]
+    told["asked"] = writer.text(own)
+    told["references"] = list(question.references)
+    if whole:
+        for answer in told["answers"]:
+            answer["prompt"] = writer.text(writer.prefix(benchmark, block, answer["shots"]) + own)
     return told
 
 
