@@ -175,7 +175,7 @@ def _answered(rows: pd.DataFrame, asked: Asked, writer: PromptWriter, whole: boo
     unless `whole`."""
     from mm1_lab.data.pixels import StoredPicture
 
-    told: dict[str, Any] = rows.iloc[0][["benchmark", "kind", "question", "metric"]].to_dict()
+    told: dict[Any, Any] = rows.iloc[0][["benchmark", "kind", "question", "metric"]].to_dict()
     told |= {"pictures": [], "asked": None, "references": []}
     answers = rows[["shots", "prediction", "score", "parsed"]].rename(columns={"prediction": "answer"})
     told["answers"] = answers.assign(prompt=None).to_dict("records")
