@@ -94,7 +94,12 @@ def _draw(axis: Axes, place: int, row: Row) -> None:
     low, high = np.clip(ends, left, right)
     axis.barh(place, high - low, height=0.72, left=low, color="#EFEFEF", linewidth=0, zorder=0)
     word, colour = _verdict(row)
-    mark: dict[str, Any] = {"markersize": 4, "linestyle": "none", "color": colour, "mfc": colour}
+    mark: dict[str, Any] = {
+        "markersize": 4,
+        "linestyle": "none",
+        "color": colour,
+        "mfc": colour,
+    }
     if row["interval"] == "questions":
         mark["mfc"] = "white"
     axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.4)

@@ -80,8 +80,12 @@ def table_by_benchmark(study: Study, name: str) -> Table:
         mirrored = asked[asked["benchmark"].str.lower() != asked["label"].str.lower()]
         names = mirrored.groupby("label", observed=True)["benchmark"].unique()
         frame = frame.rename(columns={label: f"{', '.join(own)} (mirrors {label})" for label, own in names.items()})
-    pope = POPE_NOTE if (asked["label"] == "POPE").any() else ""
-    notes = [OWN_TASKS, pope, study.caution, *benchmark_notes(study), *references(sources)]
+    notes = [OWN_TASKS]
+    if (asked["label"] == "POPE").any():
+        notes.append(POPE_NOTE)
+    notes.append(study.caution)
+    notes += benchmark_notes(study)
+    notes += references(sources)
     return Table(f"{name}: {title(study)}", frame, notes, group="shots")
 
 
