@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.style import save, save_pdf
+from analysis.style import pdf, png
 from analysis.table import Table, to_latex, to_markdown, write_csv
-from mm1_lab.files import write_json, write_text
+from mm1_lab.files import write_bytes, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,6 @@ class Output:
             self.text(name, "tex", to_latex(*tables))
 
     def figure(self, name: str, figure: Figure) -> None:
-        self.files.append(save(figure, self.folder / f"{name}{self.end}"))
+        write_bytes(self._new(name, "png"), png(figure))
         if self.latex:
-            save_pdf(figure, self._new(name, "pdf"))
+            write_bytes(self._new(name, "pdf"), pdf(figure))

@@ -14,8 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mm1_lab.files import write_bytes
-
 WIDTH = 170 / 25.4
 """Width in inches of grids of panels: the text width of a page."""
 
@@ -43,8 +41,7 @@ def styled(formulas: bool = False) -> Iterator[None]:
 
 
 def annotate_head(figure: Figure, title: str, *notes: str) -> None:
-    """Adds a title above the figure, beside its legend, and notes below it, wrapped to the width (14 and 22 characters
-    per inch)."""
+    """Adds a title above the figure, beside its legend, and notes below it (14 and 22 characters per inch)."""
     width = figure.get_figwidth()
     legend = sum(0.66 * min(len(one.get_texts()), LEGEND_COLUMNS) for one in figure.legends)
     head = textwrap.fill(title, int(14 * (width - legend)))
@@ -72,8 +69,7 @@ def label_rows(axis: Axes) -> None:
 
 
 def rendered(figure: Figure, form: str, **options: Any) -> BytesIO:
-    """The figure as a file. That the font lacks letters, as Chinese ones, is said in one line; matplotlib warns of
-    each."""
+    """The figure as a file. That the font lacks letters, as Chinese ones, is said in one line, not one each."""
     drawn = BytesIO()
     with warnings.catch_warnings(record=True) as remarks:
         warnings.filterwarnings("always", "Glyph")
@@ -83,21 +79,19 @@ def rendered(figure: Figure, form: str, **options: Any) -> BytesIO:
     return drawn
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Writes `path` with the suffix .png, without dates or program names."""
+def png(figure: Figure) -> bytes:
+    """The figure as PNG, without dates or program names."""
     drawn = rendered(figure, "png", pil_kwargs={"compress_level": 0})  # read again at once
     with Image.open(drawn) as picture:
         # a third of the bytes; median cut, the default, would merge the colours of small marks, and maximum coverage
         # tints greys
         small = picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    png = BytesIO()
-    small.save(png, format="png", optimize=True)
-    path = path.with_name(f"{path.name}.png")  # a setting in the name may have a dot
-    write_bytes(path, png.getvalue())
-    return path
+    file = BytesIO()
+    small.save(file, format="png", optimize=True)
+    return file.getvalue()
 
 
-def save_pdf(figure: Figure, path: Path) -> None:
-    """Writes `path` in the same way, for papers."""
-    pdf = rendered(figure, "pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    write_bytes(path, pdf.getvalue())
+def pdf(figure: Figure) -> bytes:
+    """The figure as PDF, in the same way."""
+    nothing = {"CreationDate": None, "Creator": None, "Producer": None}
+    return rendered(figure, "pdf", metadata=nothing).getvalue()

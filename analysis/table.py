@@ -49,7 +49,8 @@ class Table:
 
     The first column names the row. A cell is text, which may contain `**bold**` and `*emphasis*`, or a number, shown
     with one decimal unless `formats` has another format for its column; None and NaN are shown as a dash. A column
-    without any letters is right-aligned. The values of the column `group` become headings above their rows.
+    without any letters is right-aligned. The values of the column `group` become headings above their rows. Notes that
+    are empty are left out.
     """
 
     title: str
@@ -57,6 +58,9 @@ class Table:
     notes: Sequence[str] = ()
     group: str = ""
     formats: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "notes", [note for note in self.notes if note])
 
     @property
     def head(self) -> list[str]:

@@ -61,11 +61,16 @@ def command_line(
     return shlex.join(command)
 
 
-def one_trial(arm: str, seed: int) -> tuple[str, ...]:
-    """The options for one trial; seed 0 is what runs without `--seeds`, so that most commands need no `0,`."""
-    if seed == 0:
-        return ("--only", arm)
-    return ("--only", arm, "--seeds", f"{seed},")
+def trials_of(arm: str, *seeds: int) -> tuple[str, ...]:
+    """The options for an arm's trials at these seeds."""
+    return ("--only", arm, *at_seeds(seeds))
+
+
+def at_seeds(seeds: Sequence[int]) -> tuple[str, ...]:
+    """The option for these seeds: a number alone would be a count, and seed 0 is what runs without it."""
+    if len(seeds) > 1:
+        return ("--seeds", ",".join(map(str, seeds)))
+    return () if seeds[0] == 0 else ("--seeds", f"{seeds[0]},")
 
 
 def text_table(heading: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[int] = ()) -> list[str]:

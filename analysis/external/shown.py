@@ -11,6 +11,7 @@ from analysis.judging.p_values import expectation
 from analysis.pages.cells import interval
 from analysis.table import Table, to_plain
 from mm1_lab.config import RequestError
+from mm1_lab.files import write_bytes
 from mm1_lab.formatting import counted
 
 
@@ -47,7 +48,7 @@ def judgement_text(judgement: Judgement) -> str:
 def draw_judgement(judgement: Judgement, path: Path) -> None:
     """A line per claim: the difference, its 95 % interval and the verdict. Raises RequestError if none has one."""
     from analysis.pages.claims_figure import draw_claims
-    from analysis.style import save, styled
+    from analysis.style import png, styled
 
     claims = pd.DataFrame(judgement.claims).rename(columns={"difference": "estimate", "interval_over": "interval"})
     numbers = ["estimate", "low", "high"]
@@ -62,4 +63,4 @@ def draw_judgement(judgement: Judgement, path: Path) -> None:
         corrected = "Verdicts are corrected for the number of claims (Holm), intervals are not."
     with styled():
         figure = draw_claims(claims, "Differences with their 95 % intervals", corrected, unit="difference")
-        save(figure, path.with_suffix(""))
+        write_bytes(path, png(figure))

@@ -72,7 +72,7 @@ def axes_table(levels: pd.DataFrame, title: str, caution: str) -> Table:
     frame["pairs"] = [arms or count for arms, count in zip(levels["arms"], levels["pairs"], strict=True)]
     frame.insert(4, "difference", [estimate(row) for row in levels.to_dict("records")])
     questions = ONE_SEED if (levels["interval"] == "questions").any() else ""
-    return Table(title, frame, [note for note in (NOTE, questions, caution) if note])
+    return Table(title, frame, [NOTE, questions, caution])
 
 
 def drawn_levels(levels: pd.DataFrame) -> pd.DataFrame:
@@ -105,9 +105,12 @@ def what_mattered(levels: pd.DataFrame) -> str:
         interval = f"95 % interval {as_text(row['low'])} to {as_text(row['high'])}"
         words.append(f"{row['axis']} ({row['level']}: {as_text(row['estimate'], '+.1f')} points, {interval})")
     measure = "conversations with tuned models" if farthest["measure"].iloc[0] == str(CHAT) else "the average"
-    second = f", then {words[1]}" if len(words) > 1 else ""
-    least = f"; least, {words[-1]}" if len(words) > 2 else ""
-    return f"Of the levels that were tried, the farthest from the base by {measure}: {words[0]}{second}{least}."
+    text = f"Of the levels that were tried, the farthest from the base by {measure}: {words[0]}"
+    if len(words) > 1:
+        text += f", then {words[1]}"
+    if len(words) > 2:
+        text += f"; least, {words[-1]}"
+    return f"{text}."
 
 
 def draw_axes(levels: pd.DataFrame, title: str, caution: str) -> Figure:

@@ -26,11 +26,14 @@ def validity_table(study: Study, checks: Sequence[Check]) -> Table:
     tally = ", ".join(f"{verdict} {number}" for verdict, number in frame["verdict"].value_counts().items())
     note = f"Of {len(checks)} checks: {tally}"
     if frame["low"].notna().any():
-        count = study.scores["seed"][study.scores["arm"] == arm_of(study, study.sweep.base)].nunique()
-        seeds = f"{count} seeds, of differences over those of both arms"
-        note += f"; 95 % intervals over {seeds if count > 1 else 'questions, one seed'}"
+        base = arm_of(study, study.sweep.base)
+        count = study.scores["seed"][study.scores["arm"] == base].nunique()
+        over = "questions, one seed"
+        if count > 1:
+            over = f"{count} seeds, of differences over those of both arms"
+        note += f"; 95 % intervals over {over}"
     title = f"Validity of the base: {study.manifest.variant}, scale {study.manifest.scale}"
-    return Table(title, frame[SHOWN], [f"{note}.", *filter(None, [study.caution])])
+    return Table(title, frame[SHOWN], [f"{note}.", study.caution])
 
 
 def write_gates(scale: str, seeds: Iterable[int], folder: Path, checks: Sequence[Check], setup: str) -> None:
@@ -57,10 +60,12 @@ def gates_table(scale: str, seeds: Iterable[int], checks: Sequence[Check], notes
     frame["value"] = [as_text(check.value, ".0f" if np.isnan(check.low) else ".1f") for check in checks]
     known = sorted(seeds)
     title = f"Gates of {scale}, seeds {', '.join(map(str, known))}"
-    further = filter(None, [tuned_on(known)])
-    return Table(title, frame[["check", "seed", *SHOWN[1:]]], [*notes, *further], formats={"seed": ".0f"})
+    shown = frame[["check", "seed", *SHOWN[1:]]]
+    return Table(title, shown, [*notes, tuned_on(known)], formats={"seed": ".0f"})
 
 
 def _frame(checks: Sequence[Check]) -> pd.DataFrame:
-    intervals = ["" if np.isnan(one.low) else f"{as_text(one.low)} to {as_text(one.high)}" for one in checks]
-    return pd.DataFrame(checks, columns=[field.name for field in fields(Check)]).assign(**{INTERVAL: intervals})
+    frame = pd.DataFrame(checks, columns=[field.name for field in fields(Check)])
+    frame[INTERVAL] = [f"{as_text(one.low)} to {as_text(one.high)}" for one in checks]
+    frame.loc[frame["low"].isna(), INTERVAL] = ""
+    return frame

@@ -1,11 +1,12 @@
 """The figure of claims or lessons: a row each, with the difference, its interval, what is claimed, and the verdict."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.markers import CARETLEFT, CARETRIGHT
-from matplotlib.patches import Rectangle
 
 from analysis.judging.claims import LAW
 from analysis.judging.p_values import claimed
@@ -75,14 +76,13 @@ def _notes(claims: pd.DataFrame, shown: pd.DataFrame, ends: tuple[float, float])
 def _range(shown: pd.DataFrame) -> tuple[float, float]:
     """The ends of the axis: all that is drawn, but of intervals at most twice the largest difference, ours or MM1's,
     or half of their ends, so that a few wide ones do not squeeze all others."""
-    points = shown[["estimate", "paper"]].to_numpy(float)
+    points = shown[["estimate", "paper"]]
     margin = shown["margin"].max()
-    ends = shown[["low", "high"]].to_numpy(float)
-    half = np.abs(ends[np.isfinite(ends)])
-    reach = max(margin, 2 * np.nanmax(np.abs(points)), np.median(half) if half.size else 0.0)
-    ends = ends.clip(-reach, reach)
-    drawn = [*points.flat, *ends.flat, 0.0, -margin, margin]
-    low, high = 1.08 * np.nanmin(drawn), 1.08 * np.nanmax(drawn)
+    ends = shown[["low", "high"]].astype(float)
+    reach = np.nanmax([margin, 2 * points.abs().max().max(), ends.abs().stack().median()])
+    drawn = [*points.to_numpy(float).flat, *ends.clip(-reach, reach).to_numpy().flat, 0.0, -margin, margin]
+    low = 1.08 * np.nanmin(drawn)
+    high = 1.08 * np.nanmax(drawn)
     room = min(0.5, 0.05 * (high - low)) or 0.5  # scores of others may differ in the third decimal
     return low - room, high + room
 
@@ -92,33 +92,37 @@ def _draw(axis: Axes, place: int, row: Row) -> None:
     left, right = axis.get_xlim()
     ends = claimed(row["expect"], row["margin"], row["measure"] == str(UNPARSED))
     low, high = np.clip(ends, left, right)
-    band = Rectangle((low, place - 0.36), high - low, 0.72, color="#EFEFEF", linewidth=0, zorder=0)
-    axis.add_patch(band)
+    axis.barh(place, high - low, height=0.72, left=low, color="#EFEFEF", linewidth=0, zorder=0)
     word, colour = _verdict(row)
-    fill = "white" if row["interval"] == "questions" else colour
-
-    def mark(value: float, marker: object, colour: str = colour, fill: str = fill, clip: bool = True) -> None:
-        axis.plot(value, place, marker=marker, markersize=4, color=colour, mfc=fill, linestyle="none", clip_on=clip)
-
+    mark: dict[str, Any] = {
+        "markersize": 4,
+        "linestyle": "none",
+        "color": colour,
+        "mfc": colour,
+    }
+    if row["interval"] == "questions":
+        mark["mfc"] = "white"
     axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.4)
     if row["low"] < left:
-        mark(left, CARETLEFT, clip=False)
+        axis.plot(left, place, marker=CARETLEFT, clip_on=False, **mark)
     if row["high"] > right:
-        mark(right, CARETRIGHT, clip=False)
-    mark(row["estimate"], "o")
+        axis.plot(right, place, marker=CARETRIGHT, clip_on=False, **mark)
+    axis.plot(row["estimate"], place, marker="o", **mark)
     if np.isfinite(row["paper"]):
-        mark(row["paper"], ">" if row["paper_bound"] == "above" else "D", DARK, "white")
+        shape = ">" if row["paper_bound"] == "above" else "D"
+        axis.plot(row["paper"], place, marker=shape, **mark | {"color": DARK, "mfc": "white"})
     annotate(axis, word, (1.01, place), va="center", color=colour, fontweight="bold", fontsize=6.5)
 
 
 def _verdict(row: Row) -> tuple[str, str]:
     """The verdict, or in short why there is none, with its colour."""
-    if row.get("aside"):
-        return "not judged", GREY
-    if row["verdict"] == "not judged":
+    verdict = row["verdict"]
+    if verdict == "not judged":
         reason = in_short(row["reason"])
-        fits = 0 < len(reason) <= len("contradicted")
-        return (reason if fits else "not judged"), GREY
-    if row.get("of_lesson"):
+        if 0 < len(reason) <= len("contradicted"):
+            verdict = reason
+    if row.get("aside"):
+        verdict = "not judged"
+    elif row.get("of_lesson") and row["verdict"] != "not judged":
         return "see lessons", BASE
-    return row["verdict"], COLOURS.get(row["verdict"], GREY)
+    return verdict, COLOURS.get(verdict, GREY)

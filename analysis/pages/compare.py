@@ -1,42 +1,31 @@
 """The comparison of two arms."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from analysis.judging.difference import Difference
 from analysis.pages.cells import interval
-from analysis.pages.notes import shots_note, unlike_note
+from analysis.pages.notes import unlike_notes
 from analysis.seeds import seeds_text
 from analysis.study import Study
 from analysis.table import Table
 from mm1_lab.config import RequestError, nearest
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two arms, compared."""
-
-    title: str
-    rows: list[dict[str, Any]]
-    """Per measure, and per benchmark of the user's data: `measure`, `first` and `second` (the arms' means),
-    `difference`, `low` and `high` (95 %), what these are `over` (seeds, questions), and `seeds`."""
-    notes: list[str]
-
-
 def compare_table(study: Study, first: str, second: str, only: Sequence[int] = ()) -> Table:
     """`compare_arms` as a table for people."""
     found = compare_arms(study, first, second, only)
-    frame = pd.DataFrame(found.rows)
-    frame["95 %"] = [interval(row) for row in found.rows]
+    frame = pd.DataFrame(found["rows"])
+    frame["95 %"] = [interval(row) for row in found["rows"]]
     frame = frame[["measure", "first", "second", "difference", "95 %"]]
-    return Table(found.title, frame.rename(columns={"first": first, "second": second}), found.notes)
+    return Table(found["title"], frame.rename(columns={"first": first, "second": second}), found["notes"])
 
 
-def compare_arms(study: Study, first: str, second: str, only: Sequence[int]) -> Comparison:
-    """Compares two arms at the seeds that both have, or at those in `only`, by their differences within seeds.
+def compare_arms(study: Study, first: str, second: str, only: Sequence[int]) -> dict[str, Any]:
+    """Compares two arms at the seeds that both have, or at those in `only`, by their differences within seeds: `title`,
+    `notes`, and `rows` per measure and benchmark of the user's data, as in docs/reference.md.
 
     With one seed the interval is over questions, conditional on the two models. Raises RequestError for an arm
     without scores, at a seed in `only` or at all, and for an arm and itself.
@@ -53,8 +42,8 @@ def compare_arms(study: Study, first: str, second: str, only: Sequence[int]) -> 
     for measure in [*study.measures, *study.own_benchmarks]:
         difference = Difference(study, {(first, measure): 1.0, (second, measure): -1.0})
         found = difference.found
-        values = study.all_values(measure)
-        means = values[difference.seeds or study.seeds].mean(axis=1)  # of a newer benchmark some seeds may lack scores
+        seeds = difference.seeds or study.seeds  # of a newer benchmark some seeds may lack scores
+        means = study.all_values(measure)[seeds].mean(axis=1)
         rows.append(
             {
                 "measure": str(measure),
@@ -68,17 +57,18 @@ def compare_arms(study: Study, first: str, second: str, only: Sequence[int]) -> 
             }
         )
     notes = []
-    seeds = sorted({seed for row in rows for seed in row["seeds"]})
+    compared = sorted({seed for row in rows for seed in row["seeds"]})
     if own[first] == own[second]:
         notes.append(f"{first} and {second} are the same trials.")
-    elif seeds:
-        over = "seeds" if len(seeds) > 1 else "questions, conditional on these models"
-        text = seeds_text(seeds, study.manifest.in_world)
+    elif compared:
+        over = "seeds" if len(compared) > 1 else "questions, conditional on these models"
+        text = seeds_text(compared, study.manifest.in_world)
         notes.append(f"Points, {text}; the difference's interval is over {over}, uncorrected.")
-    notes += unlike_note(study, own.values()) + shots_note(study)
+    notes += unlike_notes(study, own.values())
     if study.caution:
         notes.append(study.caution)
-    return Comparison(f"{study.sweep.name} at {study.manifest.scale}: {first} and {second}", rows, notes)
+    title = f"{study.sweep.name} at {study.manifest.scale}: {first} and {second}"
+    return {"title": title, "rows": rows, "notes": notes}
 
 
 def _compared(study: Study, own: dict[str, str], only: Sequence[int]) -> list[int]:

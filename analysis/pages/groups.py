@@ -1,6 +1,5 @@
 """What the summary and the report are made from: drawn sweeps, grouped by the scale at which they can be compared."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from analysis.pages.verdicts import in_little_room, run_lessons, tally, verdicts
 from analysis.proxies import Paired, accuracy, accuracy_table
 from analysis.seeds import seeds_text, tuned_on
 from analysis.table import Table
-from mm1_lab.formatting import counted
+from mm1_lab.formatting import at_seeds, counted
 from mm1_lab.results import Manifest, variant_name
 
 DATA = {
@@ -81,8 +80,7 @@ class Drawn:
         if looks:  # it may have stopped before its last seeds
             after = seeds[-1] + 1
             seeds += range(after, after + looks[-1] - len(seeds))
-        listed = ",".join(map(str, seeds))
-        options = ["--seeds", f"{listed}," if len(seeds) == 1 else listed]  # a number alone would be a count
+        options = [*at_seeds(seeds)]
         if looks:
             options += ["--until-decided", "--looks", ",".join(map(str, looks))]
         known = set(self.runs["arm"])
@@ -136,24 +134,23 @@ class Group:
         return _joined([one.levels for one in self.drawn])
 
     @property
-    def measures_table(self) -> Table | None:
-        rows = _joined([one.measures for one in self.drawn])
-        title = f"What deciding a difference takes at {self.name}, by measure"
-        return measures_table(rows, title) if len(rows) else None
-
-    @property
-    def axes_table(self) -> Table | None:
-        title = f"What moves the scores at {self.name}"
-        return axes_table(self.levels, title, self.caution) if len(self.levels) else None
+    def tables(self) -> dict[str, Table]:
+        """Those about all of its sweeps that have rows, by the names of their files."""
+        tables = {}
+        if len(self.levels):
+            tables["axes"] = axes_table(self.levels, f"What moves the scores at {self.name}", self.caution)
+        measures = _joined([one.measures for one in self.drawn])
+        if len(measures):
+            title = f"What deciding a difference takes at {self.name}, by measure"
+            tables["measures"] = measures_table(measures, title)
+        if len(self.accuracy):
+            title = f"Decision accuracy of cheaper runs, compared with {self.name}"
+            tables["decision_accuracy"] = accuracy_table(self.accuracy, title)
+        return tables
 
     @property
     def has_axes_figure(self) -> bool:
         return self.scale != "smoke" and len(drawn_levels(self.levels)) > 0
-
-    @property
-    def accuracy_table(self) -> Table | None:
-        title = f"Decision accuracy of cheaper runs, compared with {self.name}"
-        return accuracy_table(self.accuracy, title) if len(self.accuracy) else None
 
     @property
     def has_lessons(self) -> bool:
@@ -169,9 +166,9 @@ class Group:
         """What was run."""
         manifest = self.drawn[0].manifest
         trials = counted(self.runs["fingerprint"].nunique(), "trial")
+        sweeps = counted(len(self.drawn), "sweep")
         seeds = seeds_text(self.seeds, manifest.in_world)
-        about = f"{trials} of {counted(len(self.drawn), 'sweep')} at {self.name}, with {seeds}"
-        return f"{about}, {DATA[manifest.data.kind]}."
+        return f"{trials} of {sweeps} at {self.name}, with {seeds}, {DATA[manifest.data.kind]}."
 
     @property
     def mattered(self) -> str:
@@ -184,9 +181,9 @@ class Group:
         lessons = self.lessons
         text = f"Of {len(lessons)} lessons: {tally(lessons)}"
         not_judged = lessons["reason"][lessons["verdict"] == "not judged"]
-        reasons = Counter(map(in_short, not_judged))
-        if reasons:
-            text += f" ({', '.join(f'{reason}: {count}' for reason, count in reasons.most_common())})"
+        reasons = not_judged.map(in_short).value_counts()
+        if len(reasons):
+            text += f" ({', '.join(f'{reason}: {count}' for reason, count in reasons.items())})"
         undecided = lessons["lesson"][lessons["verdict"] == "undecided"]
         if len(undecided):
             text += f"; undecided: {', '.join(undecided)}"
@@ -203,24 +200,16 @@ def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
     user's own come first."""
     lessons = known_lessons(results)
     asked = {lesson.sweep for lesson in lessons}
-    members_of: dict[tuple[str, str], list[Drawn]] = {}
-    for one in drawn:
-        members_of.setdefault(one.group, []).append(one)
     groups = []
-    for (scale, suffix), members in members_of.items():
+    for scale, suffix in dict.fromkeys(one.group for one in drawn):
+        members = [one for one in drawn if one.group == (scale, suffix)]
         evidence = [found for one in members for found in one.evidence]
         judged = judge_lessons(lessons, evidence, scale)
         looks = {one.manifest.sweep.name: one.looks for one in members if one.looks}
         if looks:
             judged["looks"] = judged["sweep"].map(looks).fillna("")
-        group = Group(
-            scale=scale,
-            suffix=suffix,
-            own=[one for one in members if one.manifest.sweep.name not in asked],
-            of_lessons=[one for one in members if one.manifest.sweep.name in asked],
-            lessons=judged,
-            parts=parts_frame(evidence),
-            accuracy=accuracy([one.paired for one in members], [one.paired for one in drawn]),
-        )
-        groups.append(group)
+        own = [one for one in members if one.manifest.sweep.name not in asked]
+        of_lessons = [one for one in members if one.manifest.sweep.name in asked]
+        cheaper = accuracy([one.paired for one in members], [one.paired for one in drawn])
+        groups.append(Group(scale, suffix, own, of_lessons, judged, parts_frame(evidence), cheaper))
     return sorted(groups, key=lambda group: not group.own)

@@ -33,16 +33,14 @@ def model_card(
 
 
 def _evaluated(record: dict[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
-    config, made_with = record["config"], record["environment"]
-    versions = dict(made_with["versions"])
-    if "mm1_lab" in made_with:  # not recorded before 0.3.0
-        versions = {"mm1-lab": made_with["mm1_lab"], **versions}
+    config = record["config"]
+    made_with = record["environment"]
     rows = []
     for (benchmark, metric, shots), asked in scores.groupby(["benchmark", "metric", "shots"], sort=False):
         found = over_blocks(asked)
         most = math.inf if metric == "cider" else 100.0
-        interval = ""  # for a single block
-        if found.low == found.low:
+        interval = ""
+        if found:  # not of a single block
             interval = f"{max(found.low, 0.0):.1f} to {min(found.high, most):.1f}"
         rows.append((benchmark, metric, shots, len(asked), f"{found.estimate:.1f}", interval))
     return {
@@ -50,6 +48,6 @@ def _evaluated(record: dict[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
         "trained": what_ran(config) | {"learning_rate": learning_rates(config["model"])},
         "parameters": summary_of_model(record).get("parameters"),
         "recipe": json.dumps(in_the_papers_words(record["recipe"], config), indent=1),
-        "versions": versions,
+        "versions": {"mm1-lab": made_with.get("mm1_lab", "before 0.3.0"), **made_with["versions"]},
         "scores": rows,
     }

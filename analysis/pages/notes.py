@@ -26,31 +26,28 @@ def notes_of(study: Study) -> list[str]:
         fewest = min(len(study.seed_values(arm, study.measures[0])) for arm in adjusted)
         if fewest < len(study.seeds):
             notes.append(ADJUSTED)
-    return [*notes, *unlike_note(study, study.scored), *shots_note(study), *remarks(study)]
+    return [*notes, *unlike_notes(study, study.scored), *remarks(study)]
 
 
-def unlike_note(study: Study, arms: Iterable[str]) -> list[str]:
-    """Below what compares `arms`: the measures in which they cannot be."""
+def unlike_notes(study: Study, arms: Iterable[str]) -> list[str]:
+    """Below what compares `arms`: means that cannot be compared, as arms or numbers of shots have other benchmarks."""
+    notes = []
     unlike = [str(measure) for measure in study.measures if study.asked_unlike(frozenset(arms), measure)]
-    return [f"Not comparable, as arms have different benchmarks in the mean: {', '.join(unlike)}."] if unlike else []
-
-
-def shots_note(study: Study) -> list[str]:
-    """The benchmarks that make means at different numbers of shots unlike, as they are asked at some of these only."""
+    if unlike:
+        notes.append(f"Not comparable, as arms have different benchmarks in the mean: {', '.join(unlike)}.")
     plain = study.asked[study.asked["family"].isin(PLAIN)]
-    shots = plain.groupby("benchmark", observed=True, sort=False)["shots"].unique()
-    fewer = [str(name) for name, own in shots.items() if len(own) < plain["shots"].nunique()]
-    if not fewer:
-        return []
-    return [f"Means at different numbers of shots are not comparable, as only some of them ask {', '.join(fewer)}."]
+    shots = plain.groupby("benchmark", observed=True, sort=False)["shots"].nunique()
+    fewer = shots.index[shots < plain["shots"].nunique()]
+    if len(fewer):
+        some = ", ".join(fewer)
+        notes.append(f"Means at different numbers of shots are not comparable, as only some of them ask {some}.")
+    return notes
 
 
 def remarks(study: Study) -> list[str]:
     """Below every table."""
-    notes = [study.caution] if study.caution else []
-    if missing := study.missing():
-        notes.append(f"Without scores: {', '.join(missing)}.")
-    return notes
+    missing = study.missing()
+    return [study.caution, f"Without scores: {', '.join(missing)}." if missing else ""]
 
 
 def benchmark_notes(study: Study) -> list[str]:

@@ -32,16 +32,15 @@ def write_overview(out: Path, groups: Sequence[Group], latex: bool) -> list[Path
             output.tables("lessons", *lessons_tables(group.lessons, group.parts, title))
             if is_drawn(group.lessons, group.scale):
                 output.figure("lessons", draw_claims(group.lessons, title, group.caution))
-        if axes := group.axes_table:
+        tables = group.tables
+        for name, table in tables.items():
+            output.tables(name, table)
+        if "axes" in tables:
             output.csv("axes", group.levels)
-            output.tables("axes", axes)
-            if group.has_axes_figure:
-                output.figure("axes", draw_axes(group.levels, axes.title, group.caution))
-        if group.measures_table:
-            output.tables("measures", group.measures_table)
-        if group.accuracy_table:
+        if group.has_axes_figure:
+            output.figure("axes", draw_axes(group.levels, tables["axes"].title, group.caution))
+        if "decision_accuracy" in tables:
             output.csv("decision_accuracy", group.accuracy)
-            output.tables("decision_accuracy", group.accuracy_table)
         # there may have been lessons of the user's own, and other sweeps
         output.remove("lessons", "lesson_parts", "axes", "measures", "decision_accuracy")
         written += output.files

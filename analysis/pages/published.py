@@ -83,9 +83,9 @@ def table_by_benchmark(study: Study, name: str) -> Table:
     notes = [OWN_TASKS]
     if (asked["label"] == "POPE").any():
         notes.append(POPE_NOTE)
-    if study.caution:
-        notes.append(study.caution)
-    notes += [*benchmark_notes(study), *references(sources)]
+    notes.append(study.caution)
+    notes += benchmark_notes(study)
+    notes += references(sources)
     return Table(f"{name}: {title(study)}", frame, notes, group="shots")
 
 

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from analysis.pages.cells import plus_minus, published_cell, references
 from analysis.pages.notes import benchmark_notes, notes_of
 from analysis.statistics import one_sample
 from analysis.study import Study
-from analysis.table import Table, as_text
+from analysis.table import MISSING, Table, as_text
 from mm1_lab.config import CHAT, TEXT_CORE, UNPARSED, Measure
 from mm1_lab.results.summary import rows_of
 
@@ -118,11 +117,8 @@ def means_table(study: Study) -> Table:
             for measure, number in published.items():
                 row[str(measure)] = published_cell(number, sources)
             rows.append(row)
-    majority = {}
-    for measure in measures:
-        if not np.isnan(level := study.majority(measure)):
-            majority[str(measure)] = as_text(level)
-    if majority:
+    majority = {str(measure): as_text(study.majority(measure)).replace(MISSING, "") for measure in measures}
+    if any(majority.values()):
         rows.append({"group": CONTROLS, name: "majority answer"} | majority)
     notes = [*notes_of(study), *benchmark_notes(study), *references(sources)]
     return Table(title(study), pd.DataFrame(rows).fillna(""), notes, group="group")
@@ -156,29 +152,24 @@ def _cells(study: Study, arm: str, measures: Sequence[Measure]) -> dict[str, str
 
 def losses_table(study: Study) -> Table:
     """Held-out losses with a row per arm and a column per source: means over seeds ± half their 95 % interval."""
-    sources = study.held_out["source"].unique()
-    rows = []
-    for arm in study.scored:
-        row = {"arm": arm}
-        for source in sources:
-            loss = one_sample(study.seed_values(arm, Measure(source, about="loss")))
-            row[source] = plus_minus(loss, 3)
-        rows.append(row)
+    frame = pd.DataFrame({"arm": study.scored})
+    for source in study.held_out["source"].unique():
+        losses = [study.seed_values(arm, Measure(source, about="loss")) for arm in study.scored]
+        frame[source] = [plus_minus(one_sample(values), 3) for values in losses]
     several = ", ± half the 95 % interval over seeds" if len(study.seeds) > 1 else ""
     views = {recipe.sft.views if recipe.sft else 1 for recipe in study.sweep.arms.values()}
-    notes = [OTHER_DOCUMENTS] if len(views) > 1 else []
-    return Table(f"Held-out loss, nats per text token{several}", pd.DataFrame(rows, columns=["arm", *sources]), notes)
+    other = OTHER_DOCUMENTS if len(views) > 1 else ""
+    return Table(f"Held-out loss, nats per text token{several}", frame, [other])
 
 
 def encoders_table(study: Study) -> Table:
     """How well each encoder by itself retrieves, in percent, means over seeds."""
-    done = study.done
     shares = []
-    for fingerprint in done["fingerprint"]:
+    for fingerprint in study.done["fingerprint"]:
         encoder = study.records[fingerprint].get("summaries", {}).get("encoder", {})
         shares.append(encoder.get("retrieval", {}).get("image_to_text"))
-    percent = 100 * pd.Series(shares, done.index, float, name="retrieval %")
-    means = percent.groupby(done["arm"]).mean().reindex(study.scored)
+    percent = study.done.assign(**{"retrieval %": 100 * pd.Series(shares, study.done.index, float)})
+    means = percent.groupby("arm")[["retrieval %"]].mean().reindex(study.scored)
     return Table("The encoders by themselves, before the trial", means.reset_index(), [ENCODER_NOTE])
 
 

@@ -123,21 +123,18 @@ def lesson_notes(lessons: pd.DataFrame) -> list[str]:
         notes[-1] += f" {NEEDED_NOTE}"
     if left := len(lessons) - len(run_lessons(lessons)):
         notes.append(f"{left} more lessons were not run here; `lessons.csv` names the commands.")
-    if note := looks_note(lessons):
-        notes.append(f"{note} The 5 % are spent over looks and divided among lessons.")
+    looks = []
+    if "looks" in lessons:
+        for text, rows in lessons[lessons["looks"] != ""].groupby("looks", sort=False):
+            looks.append(f"{', '.join(rows['sweep'].unique())}: {text}")
+    if looks:
+        notes.append(
+            f"Judged look by look as seeds are added: {'; '.join(looks)}. The 5 % are spent over looks and divided "
+            "among lessons."
+        )
     if (lessons["interval"] == "questions").any():
         notes.append("*Over questions*: one seed, conditional on these models, and no verdict.")
     return notes
-
-
-def looks_note(lessons: pd.DataFrame) -> str:
-    """Names the looks that growing studies have reached, and the studies; empty without any."""
-    if "looks" not in lessons:
-        return ""
-    words = []
-    for text, rows in lessons[lessons["looks"] != ""].groupby("looks", sort=False):
-        words.append(f"{', '.join(rows['sweep'].unique())}: {text}")
-    return f"Judged look by look as seeds are added: {'; '.join(words)}." if words else ""
 
 
 def tally(lessons: pd.DataFrame) -> str:

@@ -60,10 +60,7 @@ def show_data(options: argparse.Namespace) -> int:
         title, samples = str(options.data), list(data_samples(data))
     else:
         title, samples = "The miniature world", list(world_samples())
-    try:
-        write_data_sheet(out, title, samples)
-    except (OSError, ValueError) as error:
-        raise RequestError(f"--out {out}: cannot be written ({error})") from None
+    write_data_sheet(out, title, samples)
     print(out)
     return DONE
 

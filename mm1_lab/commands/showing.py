@@ -26,7 +26,7 @@ from mm1_lab.commands.common import (
 )
 from mm1_lab.config import RequestError
 from mm1_lab.files import PARTS, PUBLISHED, RESULTS, here_or_shipped
-from mm1_lab.formatting import counted
+from mm1_lab.formatting import counted, trials_of
 from mm1_lab.orchestrate.planning.finding import find_sweep
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import read_manifest, read_trials
@@ -133,18 +133,13 @@ def compare(options: argparse.Namespace) -> int:
     remarks = []
     for arm in (options.first, options.second):
         if arm in {*request.sweep.arms, *study.sweep.arms} and study.representative(arm) not in study.scored:
-            words: list[str] = []
-            if not request.sweep.search:
-                words += ["--only", arm]
-                if study.seeds != [0]:  # what runs without `--seeds`
-                    words += ["--seeds", ",".join(map(str, study.seeds)) + ("," if len(study.seeds) == 1 else "")]
-            command = request.command(*words)
-            raise RequestError(f"{folder}: {arm} has no scores yet; run it first: {command}")
+            words = () if request.sweep.search else trials_of(arm, *study.seeds)
+            raise RequestError(f"{folder}: {arm} has no scores yet; run it first: {request.command(*words)}")
         if has_changed(request, folder, arm):
             changed = "the sweep, its data, settings or the version are others now"
             remarks.append(f"{folder}: {arm} is as it was run; {changed}; run it to compare that")
     if options.json:
-        print_json(vars(compare_arms(study, options.first, options.second, only)))
+        print_json(compare_arms(study, options.first, options.second, only))
     else:
         print(to_plain(compare_table(study, options.first, options.second, only)))
     for remark in remarks:
@@ -208,10 +203,6 @@ def _results(options: argparse.Namespace) -> Path:
     folder = options.results or RESULTS
     published = here_or_shipped(PUBLISHED)
     if not options.results and published.exists() and not any(RESULTS.glob("*/*/sweep.json")):
-        if any(RESULTS.glob("trials/*/DONE")):
-            raise RequestError(
-                f"{RESULTS}: has finished trials, but no sweep.json; run their sweeps again to find them"
-            )
         print(f"{RESULTS}: no results here; showing the shipped results", flush=True)
         folder = published
     list_variants(folder)
@@ -287,15 +278,14 @@ def _columns(text: str) -> dict[str, str | list[str]]:
     columns: dict[str, str | list[str]] = {}
     scores = []
     for pair in re.split(r",(?=\s*[a-z]+\s*=)", text):  # the names of columns may have commas
-        name, equals, column = pair.partition("=")
-        if not (name.strip() and equals and column.strip()):
+        name, _, column = map(str.strip, pair.partition("="))
+        if not name or not column:
             raise RequestError(f"--columns {text}: {pair!r} is not NAME=COLUMN, such as arm=commit")
-        if name.strip() == "score":
-            scores.append(column.strip())
-        elif name.strip() in columns:
-            raise RequestError(f"--columns: {name.strip()!r} is named twice")
-        else:
-            columns[name.strip()] = column.strip()
-    if scores:
-        columns["score"] = scores[0] if len(scores) == 1 else scores
+        if name in columns and name != "score":
+            raise RequestError(f"--columns: {name!r} is named twice")
+        columns[name] = column
+        if name == "score":
+            scores.append(column)
+    if len(scores) > 1:
+        columns["score"] = scores
     return columns

@@ -82,6 +82,12 @@ def study_of(
     return Study(Path(scale) / sweep.name, manifest, frame, scores, held_out, {})
 
 
+def of_arms(sweep: Sweep, arms: Mapping[str, Any] | Iterable[str], **changes: Any) -> Sweep:
+    """The sweep with these arms alone, by name or with recipes of their own, without panels and contrasts."""
+    own = dict(arms) if isinstance(arms, Mapping) else {name: sweep.arms[name] for name in arms}
+    return sweep.model_copy(update={"arms": own, "panels": {}, "contrasts": (), **changes})
+
+
 def with_manifest(study: Study, **changes: Any) -> Study:
     """The study with changes to its manifest."""
     return replace(study, manifest=study.manifest.model_copy(update=changes))

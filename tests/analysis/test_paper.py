@@ -14,7 +14,7 @@ from analysis.pages.scores import encoders_table, short_table
 from analysis.paper import FOLDER, read_paper
 from analysis.study import Study
 from mm1_lab.config import PAPER_LAW, SftRecipe, Sweep, load_sweep
-from tests.analysis.results_folder import ROOT, study_of
+from tests.analysis.results_folder import ROOT, of_arms, study_of, with_manifest
 
 SIZES = ("3B", "3B-MoE", "7B", "7B-MoE", "30B")
 
@@ -65,9 +65,7 @@ def test_encoders_are_shown_by_themselves_in_the_papers_order() -> None:
 
 
 def test_a_table_by_benchmark_has_our_arms_above_the_published_rows(tmp_path: Path, data_mix: Sweep) -> None:
-    arms = {name: data_mix.arms[name] for name in ("base", "captions")}
-    sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": (), "reproduces": "Table 3"})
-    study = study_of(sweep, (0, 1))
+    study = study_of(of_arms(data_mix, ("base", "captions"), reproduces="Table 3"), (0, 1))
     by_cider = study.scores["metric"] == "cider"
     names, families = (study.scores[name].astype(str) for name in ("benchmark", "family"))
     scores = study.scores.assign(
@@ -97,8 +95,7 @@ def test_a_table_by_benchmark_has_our_arms_above_the_published_rows(tmp_path: Pa
     scores = scores.dropna(subset="benchmark").assign(family="vqa")  # as of a user's own
     assert published(replace(study, scores=scores), tmp_path) == ["table_3.md"], "models that are not tuned"
     tuned = {arm: recipe.model_copy(update={"sft": SftRecipe()}) for arm, recipe in study.sweep.arms.items()}
-    manifest = study.manifest.model_copy(update={"sweep": study.sweep.model_copy(update={"arms": tuned})})
-    study = replace(study, manifest=manifest, scores=scores)
+    study = replace(with_manifest(study, sweep=of_arms(study.sweep, tuned)), scores=scores)
     frame = table_by_benchmark(study, "Table 4").frame.set_index("model")
     assert "table_4.md" in published(study, tmp_path)
     assert list(frame.index) == ["base", "captions", *(f"*MM1-{size}-Chat*" for size in SIZES)]
@@ -112,9 +109,7 @@ def test_a_table_by_benchmark_has_our_arms_above_the_published_rows(tmp_path: Pa
 
 def test_whoever_asks_the_papers_benchmarks_gets_its_table(tmp_path: Path, data_mix: Sweep) -> None:
     """Official files by name, whatever the sweep reproduces; lmms-eval's tasks by its names, POPE by F1."""
-    arms = {"base": data_mix.arms["base"]}
-    sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": ()})
-    study = study_of(sweep, (0,))
+    study = study_of(of_arms(data_mix, ["base"]), (0,))
     assert published(study, tmp_path) == [], "the world's own are not the paper's"
 
     names = {"captions": "coco", "vqa": "vqav2", "relation-vqa": "gqa", "text-vqa": "mine"}
@@ -129,8 +124,7 @@ def test_tuned_models_are_shown_by_what_they_were_tuned_for(data_mix: Sweep) -> 
     """Conversations and worked solutions, by arm; the means of pre-trained models are in the tables."""
     tuned = {"sft": SftRecipe()}
     arms = {name: data_mix.arms[name].model_copy(update=tuned) for name in ("captions", "base", "interleaved")}
-    sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": (), "reproduces": "Fig. 6b"})
-    study = study_of(sweep, (0, 1))
+    study = study_of(of_arms(data_mix, arms, reproduces="Fig. 6b"), (0, 1))
     families = {"vqa": "chat", "text-vqa": "chat", "relation-vqa": "solutions", "captions": "captioning"}
     scores = study.scores.assign(family=study.scores["benchmark"].map(families)).dropna(subset="family")
     study = replace(study, scores=scores)

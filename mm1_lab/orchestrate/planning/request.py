@@ -31,7 +31,7 @@ from mm1_lab.config import (
     resolve_sweep,
 )
 from mm1_lab.files import PARTS, RESULTS, here_or_shipped
-from mm1_lab.formatting import command_line, one_trial
+from mm1_lab.formatting import command_line, trials_of
 from mm1_lab.orchestrate.planning.finding import (
     SWEEPS,
     decoders_tokenizer,
@@ -119,7 +119,7 @@ class Request:
         """The folder of the trial's model. Raises RequestError if the model has no weights."""
         fingerprint = trial.evaluation.model.fingerprint
         if not self.ledger.has_intact_weights(fingerprint):
-            what, options = "run it first", one_trial(trial.arm, trial.seed)
+            what, options = "run it first", trials_of(trial.arm, trial.seed)
             if self.ledger.has_scores(trial.fingerprint):
                 what, options = "train it again", (*options, "--anew")
             raise RequestError(

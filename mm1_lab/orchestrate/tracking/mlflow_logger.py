@@ -16,7 +16,7 @@ from typing import Any
 
 from mm1_lab.config import RequestError
 from mm1_lab.files import RESULTS, locked, replace
-from mm1_lab.formatting import first_line, one_trial
+from mm1_lab.formatting import first_line, trials_of
 from mm1_lab.orchestrate.tracking import contents
 from mm1_lab.orchestrate.tracking.trackers import TrialLogger
 from mm1_lab.results import Ledger
@@ -158,7 +158,7 @@ class MlflowLogger(TrialLogger):
         record = self.ledger.record(fingerprint)
         end = datetime.fromisoformat(record["environment"]["date"]).timestamp()
         start = end - sum(timing["seconds"] for timing in record.get("timings", {}).values())
-        options = one_trial(*names[0])
+        options = trials_of(*names[0])
         if self.manifest.sweep.search:  # it makes its arms, which `--only` does not know
             options = options[2:]
         command = self.manifest.command(*options)
