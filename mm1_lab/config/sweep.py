@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mm1_lab.config.base import Config, Count, Whole, keys_at, open_table, override, parse_yaml
+from mm1_lab.config.base import Config, Count, Number, Whole, keys_at, open_table, override, parse_yaml
 from mm1_lab.config.errors import RequestError, nearest
 from mm1_lab.config.measure import MeasureField
 from mm1_lab.config.own_connectors import OwnConnectors, read_connectors
@@ -26,23 +26,17 @@ class RateSearch(Config):
 
     rates: Count = Field(5, le=50)
     """Learning rates in each arm's initial grid."""
-    factor: float = Field(2.0, gt=1, le=100)
+    factor: Number = Field(2.0, gt=1, le=100)
     """Ratio between neighbouring learning rates."""
     extensions: Whole = 3
     """Learning rates that may be added to the grid while the best one is at its edge."""
-
-    @model_validator(mode="after")
-    def _spans_what_may_be_a_rate(self) -> Self:
-        if (self.rates - 1 + self.extensions) * math.log10(self.factor) > 15:
-            raise ValueError("rates and extensions span more than 15 orders of magnitude; lower them, or the factor")
-        return self
 
 
 class Range(Config):
     """Numbers between two bounds; those tried have three significant digits."""
 
-    low: float
-    high: float
+    low: Number
+    high: Number
     log: bool = False
     """Whether ratios count, as for learning rates and weights of data."""
 
@@ -134,7 +128,7 @@ class Contrast(Config):
     measure: MeasureField
     """The score that is compared: `0-shot`, `vqa 4-shot`, `text-core`, …"""
     expect: Expectation
-    margin: float = Field(0.0, ge=0)
+    margin: Number = Field(0.0, ge=0)
     """In points. `greater`, `less`: by more than this; `equivalent`: within it; `keeps`: not worse by more than it, so
     not above by more where less is better."""
 
