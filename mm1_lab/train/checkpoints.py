@@ -46,9 +46,10 @@ def save(trainer: pl.Trainer, folder: Path) -> None:
     assert isinstance(trainer.strategy, ProcessStrategy)
     trainer.strategy.finish_writing()
     if team.is_first():
-        remove(folder / UNFINISHED)  # an interrupted one, perhaps with the shards of a larger team
+        # an interrupted one, perhaps with the shards of a larger team
+        shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
         if (folder / CHECKPOINT).exists():
-            remove(folder / BEFORE)
+            shutil.rmtree(folder / BEFORE, ignore_errors=True)
     team.wait()
     trainer.save_checkpoint(folder / UNFINISHED)
 
@@ -77,17 +78,9 @@ def newest(folder: Path, stage: Stage, tell: Callable[[str], None]) -> Path | No
     return path
 
 
-def remove(checkpoint: Path) -> None:
-    """Deletes a checkpoint, or the file that damage has put in its place, if it exists."""
-    if checkpoint.is_dir():
-        shutil.rmtree(checkpoint)
-    else:
-        checkpoint.unlink(missing_ok=True)
-
-
 def remove_all(folder: Path) -> None:
     for checkpoint in folder.glob(CHECKPOINT + "*"):
-        remove(checkpoint)
+        shutil.rmtree(checkpoint)
 
 
 class ProcessStrategy(SingleDeviceStrategy):
@@ -133,12 +126,8 @@ class ProcessStrategy(SingleDeviceStrategy):
         writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
         # all is copied already, and this thread has chosen no GPU: it would copy by the first one
         writer.per_thread_copy_ahead = 0
-        state_dict_saver.save(
-            tensors,
-            storage_writer=writer,
-            no_dist=team.size() == 1,
-            process_group=team.writers(),
-        )
+        alone = team.size() == 1
+        state_dict_saver.save(tensors, storage_writer=writer, no_dist=alone, process_group=team.writers())
         own = list(folder.glob(f"shard-{team.rank() + 1:05}-*"))  # named by the library; none if all shards are empty
         digests: dict[str, str] = {}
         fault = None
@@ -168,7 +157,7 @@ class ProcessStrategy(SingleDeviceStrategy):
 
     @property
     def has_failed(self) -> bool:
-        return self._writing is not None and self._writing.done() and self._writing.exception() is not None
+        return self._writing is not None and not self.is_writing and self._writing.exception() is not None
 
     def finish_writing(self) -> None:
         """Returns when the last checkpoint is written. Raises what went wrong."""

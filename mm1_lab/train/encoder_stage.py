@@ -27,10 +27,9 @@ from mm1_lab.data.types import Data, Pairs, Picture, Pixels, Tokenizer
 from mm1_lab.model import Encoder, build_encoder, load_weights
 from mm1_lab.train.fit import finish, fit
 from mm1_lab.train.module import LOSS, ROWS, TOKENS, WEIGHT, Losses
-from mm1_lab.train.networks import new_encoder
 from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.sharding import compile_parts
-from mm1_lab.train.stages import StageRun
+from mm1_lab.train.stages import StageRun, new_encoder
 
 CAPTION_LIMIT = 77
 """Maximum caption length, begin and end token included; longer captions are truncated."""
