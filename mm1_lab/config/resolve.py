@@ -1,6 +1,5 @@
 """Resolves recipe × scale × seed to a trial: a chain of stages in concrete units, checked to be feasible."""
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from mm1_lab.config.size import (
     PretrainedDecoder,
     PretrainedEncoder,
     PretrainedMM1,
-    PretrainedModels,
     find_pretrained,
 )
 from mm1_lab.config.stage import (
@@ -69,17 +67,10 @@ def decoder_name(recipe: Recipe, scale: Scale) -> str:
     return named.get(recipe.decoder) or recipe.decoder
 
 
-def resolve(
-    arm: str,
-    recipe: Recipe,
-    scale: Scale,
-    seed: int,
-    data: DataIdentity,
-    models: PretrainedModels | None = None,
-) -> Trial:
+def resolve(arm: str, recipe: Recipe, scale: Scale, seed: int, data: DataIdentity, models: Any = None) -> Trial:
     """The trial of `recipe` at `scale`. Raises RequestError for a combination that cannot be built.
 
-    `models` describes pre-trained models; it is required if the recipe or the scale names any.
+    `models` (`HuggingFace` of mm1_lab/weights/pretrained.py) describes what the recipe or the scale names of them.
     """
     try:
         evaluation = _Resolver(recipe, scale, seed, data, models).evaluation()
@@ -89,7 +80,7 @@ def resolve(
 
 
 def resolve_sweep(
-    sweep: Sweep, scale: Scale, seeds: tuple[int, ...], data: DataIdentity, models: PretrainedModels | None = None
+    sweep: Sweep, scale: Scale, seeds: tuple[int, ...], data: DataIdentity, models: Any = None
 ) -> list[Trial]:
     """Every arm at every seed, seeds outermost. Arms with equal recipes give trials with equal fingerprints.
 
@@ -124,7 +115,6 @@ class _Resolver:
     seed: int
     data: DataIdentity
     models: Any
-    """PretrainedModels, or None if neither recipe nor scale names any."""
 
     @property
     def shared(self) -> dict[str, Any]:
@@ -154,8 +144,6 @@ class _Resolver:
             image_tokens = (image_size // encoder.patch) ** 2
         else:
             image_tokens = look_up("number of image tokens", recipe.image_tokens, scale.image_tokens)
-        if math.isqrt(image_tokens) ** 2 != image_tokens:
-            raise RequestError(f"{image_tokens} image tokens are not a square number")
         if image_tokens + 2 > scale.sequence_length:
             raise RequestError(f"{image_tokens} image tokens do not fit into a sequence of {scale.sequence_length}")
         shares = self.shares()
@@ -284,12 +272,7 @@ class _Resolver:
                 "pre-trained one"
             )
         size = scale.decoders[name]
-        stage = DecoderStage(
-            **self.shared,
-            size=size,
-            training=scale.decoder,
-            attention=scale.packed_attention,
-        )
+        stage = DecoderStage(**self.shared, size=size, training=scale.decoder, attention=scale.packed_attention)
         if name not in scale.upcycled:
             return stage
         dense = look_up("decoder", scale.upcycled[name], scale.decoders)
@@ -351,8 +334,6 @@ class _Resolver:
             return stage
         if not is_contrastive:
             raise RequestError("first_resolution requires `loss: contrastive`")
-        if recipe.first_resolution >= resolution:
-            raise RequestError(f"first_resolution {recipe.first_resolution} must be below the resolution, {resolution}")
         image_size = look_up("resolution", resolution, scale.resolutions)
         training = stage.training.model_copy(update={"steps": steps_of(stage.training, LATER_SHARE)})
         return stage.model_copy(update={"image_size": image_size, "training": training, "start": stage})

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -222,16 +222,6 @@ class PretrainedMM1(PretrainedModel):
     """How images were made square in its training. Not part of the identity, which has what the data do now."""
     attention: Attention = "masked"
     """As in MultimodalStage, from the scale."""
-
-
-class PretrainedModels(Protocol):
-    """Finds pre-trained models and describes them. Each method raises RequestError for one that cannot be used."""
-
-    def encoder(self, requested: Pretrained) -> PretrainedEncoder: ...
-
-    def decoder(self, requested: Pretrained) -> PretrainedDecoder: ...
-
-    def whole(self, folder: str) -> PretrainedMM1: ...
 
 
 def find_pretrained(name: str, table: Mapping[str, Pretrained]) -> Pretrained | None:

@@ -21,7 +21,7 @@ from mm1_lab.config import (
     PretrainedMM1,
     RequestError,
 )
-from mm1_lab.files import WEIGHTS, evenly_spaced, load_json
+from mm1_lab.files import WEIGHTS, evenly_spaced, expanded, load_json
 from mm1_lab.formatting import first_line
 from mm1_lab.weights.families import ENCODERS
 
@@ -36,7 +36,7 @@ SAMPLES, SAMPLE_BYTES = 64, 1 << 16
 
 
 class HuggingFace:
-    """Implements `PretrainedModels`; reads each folder once."""
+    """Finds pre-trained models and describes them; reads each folder once. Raises RequestError."""
 
     def __init__(self) -> None:
         self.fetches = True
@@ -61,10 +61,9 @@ def read_encoder(requested: Pretrained, fetch: bool = True) -> PretrainedEncoder
     layers = layer if layer >= 0 else count + 1 + layer
     if not 1 <= layers <= count:
         raise RequestError(f"{requested.weights}: has {count} layers, so layer {requested.layer} cannot be used")
-    mean, std = _normalisation(folder)
-    found = _described(requested.weights, folder, config, layers)
+    found = _normalisation(folder) | _described(requested.weights, folder, config, layers)
     found |= tower_shape(found["size"], config)
-    found |= {"image_size": config.image_size, "layer": requested.layer, "mean": mean, "std": std}
+    found |= {"image_size": config.image_size, "layer": requested.layer}
     return PretrainedEncoder.parse(found, str(folder / "config.json"))
 
 
@@ -98,11 +97,10 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
 def has_chat_template(decoder: PretrainedDecoder) -> bool:
     """Whether the decoder's tokenizer has a chat template, as those of Instruct models do."""
     folder = Path(decoder.folder)
-    try:
-        own = load_json(folder / "tokenizer_config.json")
-    except (OSError, ValueError):  # there is none, or what reads the tokenizer will refuse it
-        own = None
-    return (folder / "chat_template.jinja").exists() or (isinstance(own, dict) and bool(own.get("chat_template")))
+    own = folder / "tokenizer_config.json"
+    if (folder / "chat_template.jinja").exists():
+        return True
+    return own.exists() and bool(load_json(own).get("chat_template"))
 
 
 def read_exported(name: str, fetch: bool) -> PretrainedMM1:
@@ -138,14 +136,8 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
             "experts_every": text.decoder_sparse_step,
             "experts_per_token": text.num_experts_per_tok,
         }
-    found = decoder | {
-        "family": "mm1",
-        "encoder": encoder,
-        "decoder": decoder | text_shape(decoder["size"], text),
-        "connector": config["connector"],
-        "blind": blind,
-        "pictures": pictures,
-    }
+    found = decoder | {"family": "mm1", "encoder": encoder, "decoder": decoder | text_shape(decoder["size"], text)}
+    found |= {"connector": config["connector"], "blind": blind, "pictures": pictures}
     return PretrainedMM1.parse(found, str(folder / "config.json"))
 
 
@@ -225,7 +217,7 @@ def _config(folder: Path) -> Any:
     return config
 
 
-def _normalisation(folder: Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def _normalisation(folder: Path) -> dict[str, list[float]]:
     """Mean and standard deviation for pixel values between 0 and 1, from the folder's preprocessor configuration."""
     path = folder / "preprocessor_config.json"
     if not path.is_file():
@@ -233,9 +225,9 @@ def _normalisation(folder: Path) -> tuple[tuple[float, float, float], tuple[floa
     try:
         values = load_json(path)
         values = values.get("image_processor", values)
-        mean, std = (tuple(map(float, values[key])) for key in ("image_mean", "image_std"))
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not all(map(isfinite, mean + std)):
-            raise ValueError("three numbers each, the latter above 0")
+        mean, std = ([float(value) for value in values[key]] for key in ("image_mean", "image_std"))
+        if not all(map(isfinite, mean + std)):
+            raise ValueError("not finite")
         scale = 255 * float(values.get("rescale_factor") or 1 / 255)
     except Exception as error:  # of many kinds, as the file may hold anything
         reason = f"{type(error).__name__}: {first_line(error)}"
@@ -246,7 +238,7 @@ def _normalisation(folder: Path) -> tuple[tuple[float, float, float], tuple[floa
             f"{path}: pixels are divided by 255, then normalised, but do_rescale, rescale_factor or do_normalize says "
             "otherwise; write image_mean and image_std for that, and remove these three"
         )
-    return mean, std
+    return {"mean": mean, "std": std}
 
 
 def find_folder(name: str, fetch: bool = True) -> Path:
@@ -254,9 +246,9 @@ def find_folder(name: str, fetch: bool = True) -> Path:
 
     Raises RequestError, of the kind NotHere if there is none.
     """
-    path = os.path.expanduser(name)
-    if os.path.isdir(path):  # unlike Path's, these two accept users and lengths that no folder can have
-        return Path(path).resolve()
+    path = expanded(name)
+    if os.path.isdir(path):  # unlike Path's, it accepts lengths that no folder can have
+        return path.resolve()
     unknown = NotHere(f"{name}: there is no such folder, and it is not a hub name (OWNER/NAME)")
     if name.count("/") != 1:
         raise unknown

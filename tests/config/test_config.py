@@ -12,7 +12,6 @@ from mm1_lab.config import (
     Pretrained,
     PretrainedDecoder,
     PretrainedEncoder,
-    PretrainedMM1,
     PretrainedSize,
     Recipe,
     RequestError,
@@ -223,7 +222,6 @@ def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:
         ({}, ("base_decoder=302M", "upcycled={302M: 9M}"), "the decoder '302M' is upcycled from '9M', so they may"),
         ({"encoder": {"size": "ViT-X"}}, (), "no encoder 'ViT-X'; did you mean 'ViT-"),
         ({"decoder": "9N"}, (), "no decoder '9N'; did you mean '9M'?"),
-        ({"encoder": {"first_resolution": 336}}, (), "first_resolution 336 must be below the resolution, 336"),
         ({"decoder": "larger"}, ("larger_decoder=''",), "no decoder 'larger'; known: 9M, "),
         ({"sft": {"resolution": 336, "views": 5}}, (), "no five-view resolution 336; known: 448, 672, 756"),
         ({"data_mix": {"captions": 1, "texts": 0}}, (), "arm 'base': data_mix lists texts, which the data do not"),
@@ -256,9 +254,6 @@ class ModelsFromOutside:
             name=requested.weights, folder="", digest=requested.weights, family="qwen2", size=size, shape=shape,
             vocabulary=151936, longest=32768,
         )  # fmt: skip
-
-    def whole(self, folder: str) -> PretrainedMM1:
-        raise NotImplementedError
 
 
 READY = {"encoder": {"size": "a/siglip"}, "decoder": "a/qwen", "resolution": "native"}

@@ -21,7 +21,6 @@ from mm1_lab.config import (
     NotHere,
     PretrainedDecoder,
     PretrainedMM1,
-    PretrainedModels,
     Recipe,
     RequestError,
     Scale,
@@ -72,7 +71,7 @@ class Request:
     data: DataIdentity
     ledger: Ledger
     trials: tuple[Trial, ...]
-    models: PretrainedModels | None = None
+    models: HuggingFace | None = None
     """Finds the pre-trained models that the recipes and the scale name."""
     tokenizer: Path | None = None
     """The folder of the pre-trained decoder whose tokenizer the data use."""
