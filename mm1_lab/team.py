@@ -7,8 +7,6 @@ order.
 """
 
 import platform
-import subprocess
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -85,17 +83,11 @@ def processor() -> str:
 
 @lru_cache(maxsize=1)
 def _cpu() -> str:
-    name = platform.processor() or platform.machine()
-    if sys.platform == "darwin":  # on which these are `arm` for all
-        asked = subprocess.run(
-            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
-        )
-        return asked.stdout.strip() or name
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        models = [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
-        name = models[0].partition(":")[2].strip() if models else name
-    return name
+    cpuinfo = Path("/proc/cpuinfo")  # of Linux alone
+    for line in cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def only_in_first() -> AbstractContextManager[Any]:

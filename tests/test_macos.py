@@ -3,11 +3,9 @@
 import os
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from mm1_lab import team
 from mm1_lab.config import RequestError, Resources, find_yaml
 from mm1_lab.results import Ledger
 from mm1_lab.train.loading import DataModule
@@ -44,11 +42,3 @@ def test_what_the_finder_leaves_damages_no_stage(tmp_path: Path) -> None:
 def test_no_process_is_forked_to_load_data() -> None:
     loader = DataModule(lambda step: step, 3, Resources(workers=2)).train_dataloader()  # type: ignore[arg-type, return-value]
     assert loader.num_workers == 0
-
-
-@pytest.mark.usefixtures("on_macos")
-def test_processors_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(team.subprocess, "run", lambda *command, **how: SimpleNamespace(stdout="Apple M4\n"))
-    team._cpu.cache_clear()
-    assert team.processor() == "Apple M4"
-    team._cpu.cache_clear()
