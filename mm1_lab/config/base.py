@@ -98,8 +98,8 @@ class Config(BaseModel):
     """Fields that only say where something is stored or what it is called; they are not part of its identity."""
 
     @cached_property
-    def identity(self) -> dict[str, Any]:
-        """`not_default`, cached: a plan may have a hundred thousand trials, which share most of their parts."""
+    def identity(self) -> Any:
+        """How it appears in the identity of what contains it; cached, as the trials of a plan share most parts."""
         return self.not_default()
 
     def not_default(self) -> dict[str, Any]:
@@ -110,10 +110,6 @@ class Config(BaseModel):
             if value != default:
                 found[name] = _plain(value)
         return found
-
-    def reference(self) -> Any:
-        """How this object appears in the identity of an object that contains it."""
-        return self.identity
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Like pydantic's `model_copy`, but drops cached properties."""
@@ -146,10 +142,8 @@ def _defaults(kind: type[Config]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, str | int | float):  # checked first: it is fast, and most values are plain
-        return value
     if isinstance(value, Config):
-        return value.reference()
+        return value.identity
     if isinstance(value, Mapping):
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -234,10 +228,9 @@ def digest(value: Any, length: int = 16) -> str:
 
 
 def override(model: Known, settings: Iterable[str]) -> Known:
-    """Returns `model` with each `dotted.path=value` of `settings` (`--set`) applied; values are parsed as YAML.
+    """`model` with each `dotted.path=value` of `settings` (`--set`) applied; values are YAML.
 
-    Keys may contain dots (`decoders.1.2B.layers`), and the last one may be new in a table. Raises RequestError for an
-    unknown path (with the nearest valid one) or a value that does not fit.
+    Keys may contain dots (`decoders.1.2B.layers`), and the last one may be new in a table. Raises RequestError.
     """
     values = model.model_dump(mode="json")
     for setting in settings:
@@ -257,11 +250,8 @@ def override(model: Known, settings: Iterable[str]) -> Known:
 
 
 def open_table(values: dict[str, Any], path: str, where: str) -> tuple[dict[str, Any], str]:
-    """The innermost table that a dotted path leads to, and what is left of the path: the key in that table. A part on
-    the way that is None becomes an empty table in `values`.
-
-    Raises RequestError, which begins with `where`, for a path into a value that is no table.
-    """
+    """The innermost table that a dotted path leads to, and its key in there. A part on the way that is None becomes an
+    empty table. Raises RequestError, which begins with `where`, for a path into a value that is no table."""
     left = path
     while left not in values:
         keys = [key for key in values if left.startswith(f"{key}.")]

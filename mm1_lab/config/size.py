@@ -223,6 +223,10 @@ class PretrainedMM1(PretrainedModel):
     attention: Attention = "masked"
     """As in MultimodalStage, from the scale."""
 
+    @property
+    def image_size(self) -> int:
+        return self.encoder.image_size
+
 
 def find_pretrained(name: str, table: Mapping[str, Pretrained]) -> Pretrained | None:
     """The model that `name` refers to: an entry of the table, or a folder or hub name (with a slash); else None."""

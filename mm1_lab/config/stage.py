@@ -158,16 +158,16 @@ class Stage(Config):
         return workers
 
     def canonical(self) -> dict[str, Any]:
-        """Plain values that identify the stage: fields that differ from their defaults, with inputs as fingerprints."""
+        """Plain values that identify the stage."""
         return {"kind": self.KIND, "version": self.VERSION, **self.not_default()}
 
     @cached_property
     def fingerprint(self) -> str:
-        """The `digest` of the canonical form."""
+        """Of the canonical form."""
         return digest(self.canonical())
 
-    def reference(self) -> str:
-        """The fingerprint."""
+    @cached_property
+    def identity(self) -> str:
         return self.fingerprint
 
 
@@ -212,7 +212,7 @@ class EncoderStage(Stage):
         return own + self.training.text.parameters() if self.objective == "contrastive" else own
 
     def canonical(self) -> dict[str, Any]:
-        own: dict[str, Any] = {"data": self.data.of_pairs().reference()}
+        own: dict[str, Any] = {"data": self.data.of_pairs().identity}
         if self.objective == "reconstructive":
             own["reconstructive"] = self.RECONSTRUCTIVE_VERSION
         if self.data.kind == "shards" and 0 < self.synthetic_share < 1:

@@ -207,22 +207,19 @@ def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Swee
     base = override(Recipe.read(recipe_file), settings)
     own = read_connectors(path.parent / file.connectors) if file.connectors else None
     arms = {name: _changed(base, change, f"{path}: arm {name!r}", own) for name, change in changes.items()}
-
-    def check(what: str, arm: str) -> None:
-        if arm not in arms:
-            raise RequestError(f"{path}: {what} an unknown arm {arm!r}{nearest(arm, arms)}")
-
-    claims = [contrast.claim for contrast in file.contrasts]
+    named = {f"panel {label!r} shows": [*panel.arms.values()] for label, panel in file.panels.items()}
     for contrast in file.contrasts:
-        if claims.count(contrast.claim) > 1:
+        first, second = contrast.sides
+        contrasts = f"contrast {contrast.claim!r} names"
+        if contrasts in named:
             raise RequestError(f"{path}: two contrasts have the claim {contrast.claim!r}; word one of them otherwise")
-        for arm in (*contrast.sides[0], *contrast.sides[1]):
-            check(f"contrast {contrast.claim!r} names", arm)
-        if sorted(contrast.sides[0]) == sorted(contrast.sides[1]):
+        if sorted(first) == sorted(second):
             raise RequestError(f"{path}: contrast {contrast.claim!r} compares an arm with itself; name another arm")
-    for label, panel in file.panels.items():
-        for arm in panel.arms.values():
-            check(f"panel {label!r} shows", arm)
+        named[contrasts] = [*first, *second]
+    for what, shown in named.items():
+        for arm in shown:
+            if arm not in arms:
+                raise RequestError(f"{path}: {what} an unknown arm {arm!r}{nearest(arm, arms)}")
     values = file.model_dump(exclude={"recipe", "arms", "grid", "connectors"})
     return Sweep(name=path.stem, base=_changed(base, {}, str(path), own), arms=arms, connectors=own, **values)
 
@@ -242,9 +239,7 @@ def _changes(file: SweepFile, path: Path) -> dict[str, dict[str, Any]]:
     """What each arm changes, by name: those of the file, then the cells of its grid."""
     if isinstance(file.search, Search):
         if file.arms or file.grid or file.contrasts or file.panels:
-            raise RequestError(
-                f"{path}: a search makes its arms and its claim; remove arms, grid, contrasts and panels"
-            )
+            raise RequestError(f"{path}: a search makes its arms and claim; remove arms, grid, contrasts and panels")
         return {"base": {}}
     changes = dict(file.arms)
     for name in changes:
@@ -255,9 +250,7 @@ def _changes(file: SweepFile, path: Path) -> dict[str, dict[str, Any]]:
     if file.grid:
         cells = math.prod(map(len, file.grid.values()))
         if cells > MOST_CELLS:
-            raise RequestError(
-                f"{path}: the grid has {cells:,} cells; at most {MOST_CELLS:,} are run, so leave values out"
-            )
+            raise RequestError(f"{path}: the grid has {cells:,} cells; at most {MOST_CELLS:,} are run")
         for cell in product(*file.grid.values()):
             name = " ".join(map(spelt, cell))
             if name in changes:

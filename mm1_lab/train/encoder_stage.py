@@ -283,9 +283,8 @@ def _held_out_retrieval(network: Contrastive, data: Data, side: int) -> dict[str
     """Retrieval accuracy on held-out image-caption pairs, if there are any; a caption identical to the image's own
     counts as correct."""
     pixels, captions = [], []
-    sources = [name for name in ("captions", "synthetic") if name in data.identity.sources]
-    documents = data.held_out(sources[0], HELD_OUT_PAIRS) if sources else []
-    for document in documents:
+    source = "captions" if "captions" in data.identity.sources else "synthetic"
+    for document in data.held_out(source, HELD_OUT_PAIRS):
         if document.pictures:
             pixels.append(document.pictures[0].pixels(side))
             captions.append(document.text)

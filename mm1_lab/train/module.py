@@ -44,10 +44,7 @@ Objective = Callable[[Any], Losses]
 
 
 class Training(pl.LightningModule):
-    """Minimises `objective` over the parameters of `network`.
-
-    In a team the parameters are sharded, and `whole` gathers them.
-    """
+    """Minimises `objective` over the parameters of `network`, which are sharded in a team; `whole` gathers them."""
 
     _losses: Losses
     tally: Tally
@@ -113,11 +110,8 @@ class Training(pl.LightningModule):
         self._unread = []
         for step, loss in enumerate(losses, start=self.global_step + 1 - len(losses)):
             if not math.isfinite(loss):
-                remedy = f"lower learning_rate (it is {self._optimiser.learning_rate:g}) or raise warmup_fraction"
-                if step == 1:
-                    remedy = (
-                        "before any update, so look for the cause in the connector, the data or pre-trained weights"
-                    )
+                rate = f"lower learning_rate (it is {self._optimiser.learning_rate:g}) or raise warmup_fraction"
+                remedy = rate if step > 1 else "look for the cause in the connector, the data or pre-trained weights"
                 raise Diverged(f"the loss of step {step} is {loss}; {remedy}")
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:

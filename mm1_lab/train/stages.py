@@ -20,7 +20,6 @@ from mm1_lab.config import (
     EncoderStage,
     ModelStage,
     MultimodalStage,
-    PretrainedMM1,
     RequestError,
     Resources,
     SftStage,
@@ -93,8 +92,7 @@ def check_connector(stage: ModelStage) -> None:
     except ValueError as error:
         raise RequestError(f"{error}{remedy}") from None
     if stage.tuned:
-        before = parts.encoder if isinstance(parts, PretrainedMM1) else parts
-        patches_before = (before.image_size // parts.encoder.patch) ** 2
+        patches_before = (parts.image_size // parts.encoder.patch) ** 2
         trained = build_connector(parts.connector, encoder, decoder, patches_before)
         try:
             connector.load_state_dict(trained.state_dict())
