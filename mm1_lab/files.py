@@ -160,7 +160,7 @@ def is_complete(folder: Path | str) -> bool:
 def commit(partial: Path, folder: Path) -> None:
     """Turns `partial` into the complete `folder`: writes DONE with a digest of each file last, then renames."""
     digests, stretches = {}, {}
-    for path in sorted(p for p in partial.rglob("*") if p.is_file() and p.name not in (DONE, ".DS_Store")):
+    for path in sorted(p for p in partial.rglob("*") if p.is_file() and p.name != DONE):
         name = path.relative_to(partial).as_posix()
         with path.open("rb") as file:
             digests[name] = _digest(file)

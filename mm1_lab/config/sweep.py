@@ -2,7 +2,6 @@
 search over the fields of its recipe."""
 
 import math
-import os
 from collections.abc import Iterable
 from copy import deepcopy
 from itertools import product
@@ -229,7 +228,7 @@ def find_yaml(lacking: str, name: str, folders: Iterable[Path]) -> Path:
     known: set[str] = set()
     for folder in folders:
         path = folder / f"{name}.yaml"
-        if path.is_file() and path.name in os.listdir(path.parent):  # in this case, also where the system ignores it
+        if path.is_file():
             return path
         known |= {other.stem for other in folder.glob("*.yaml")}
     raise RequestError(f"{lacking} {name!r}{nearest(name, sorted(known))}")
