@@ -23,15 +23,14 @@ _gpu_allowed = True
 
 
 def allow_gpu(allowed: bool) -> None:
-    """Whether this process may use a GPU. A scale without GPUs runs as many stages at a time as there are processors,
-    and all would share the first one: neither Ray nor torch hides it from them."""
+    """Whether this process may use a GPU: at a scale without GPUs all of many stages at a time would share the first,
+    which neither Ray nor torch hides from them."""
     global _gpu_allowed
     _gpu_allowed = allowed
 
 
 def check_gpu() -> None:
-    """Raises RequestError if this process may use a GPU and torch finds none: it would train on the processor, for
-    days."""
+    """Raises RequestError if this process may use a GPU and torch finds none: it would train on the processor."""
     if _gpu_allowed and not torch.cuda.is_available():
         is_built = torch.backends.cuda.is_built()
         why = "torch.cuda.is_available() is false" if is_built else "torch is built without CUDA"

@@ -228,10 +228,8 @@ def digest(value: Any, length: int = 16) -> str:
 
 
 def override(model: Known, settings: Iterable[str]) -> Known:
-    """`model` with each `dotted.path=value` of `settings` (`--set`) applied; values are YAML.
-
-    Keys may contain dots (`decoders.1.2B.layers`), and the last one may be new in a table. Raises RequestError.
-    """
+    """`model` with each `dotted.path=value` of `settings` (`--set`) applied; values are YAML. Keys may contain dots
+    (`decoders.1.2B.layers`), and the last one may be new in a table. Raises RequestError."""
     values = model.model_dump(mode="json")
     for setting in settings:
         where = f"--set {setting!r}"

@@ -30,10 +30,8 @@ Frozen = Annotated[tuple[Literal["encoder", "connector", "decoder"], ...], After
 
 
 class DataMix(Config):
-    """Weights of the data's sources by name, such as `{captions: 5, interleaved: 5, text: 1}`.
-
-    Only the ratios of these shares of packed rows count: 5:5:1 and 10:10:2 are the same mix.
-    """
+    """Weights of the data's sources by name, such as `{captions: 5, interleaved: 5, text: 1}`. Only the ratios of these
+    shares of packed rows count: 5:5:1 and 10:10:2 are the same mix."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Weight]

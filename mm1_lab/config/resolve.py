@@ -68,10 +68,8 @@ def decoder_name(recipe: Recipe, scale: Scale) -> str:
 
 
 def resolve(arm: str, recipe: Recipe, scale: Scale, seed: int, data: DataIdentity, models: Any = None) -> Trial:
-    """The trial of `recipe` at `scale`. Raises RequestError for a combination that cannot be built.
-
-    `models` (`HuggingFace` of mm1_lab/weights/pretrained.py) describes what the recipe or the scale names of them.
-    """
+    """The trial of `recipe` at `scale`. Raises RequestError for a combination that cannot be built. `models`
+    (`HuggingFace` of mm1_lab/weights/pretrained.py) describes what the recipe or the scale names of them."""
     try:
         evaluation = _Resolver(recipe, scale, seed, data, models).evaluation()
     except RequestError as error:
@@ -82,10 +80,8 @@ def resolve(arm: str, recipe: Recipe, scale: Scale, seed: int, data: DataIdentit
 def resolve_sweep(
     sweep: Sweep, scale: Scale, seeds: tuple[int, ...], data: DataIdentity, models: Any = None
 ) -> list[Trial]:
-    """Every arm at every seed, seeds outermost. Arms with equal recipes give trials with equal fingerprints.
-
-    Each arm is resolved once; its further trials are copies with another seed.
-    """
+    """Every arm at every seed, seeds outermost. Arms with equal recipes give trials with equal fingerprints. Each arm
+    is resolved once; its further trials are copies with another seed."""
     resolved = [resolve(arm, recipe, scale, seeds[0], data, models) for arm, recipe in sweep.arms.items()]
     reseeded: dict[tuple[str, int], Stage] = {}
     return [

@@ -178,14 +178,14 @@ class PretrainedEncoder(PretrainedModel):
     def features(self) -> Size:
         if self.beside is None:
             return self.shape
-        both = self.shape, self.beside.shape
+        first, second = self.shape, self.beside.shape
         return PairSize(
-            layers=max(size.layers for size in both),
-            width=sum(size.width for size in both),
-            heads=sum(size.heads for size in both),
-            feed_forward=sum(size.feed_forward for size in both),
-            gated=any(size.gated for size in both),
-            towers=both,
+            layers=max(first.layers, second.layers),
+            width=first.width + second.width,
+            heads=first.heads + second.heads,
+            feed_forward=first.feed_forward + second.feed_forward,
+            gated=first.gated or second.gated,
+            towers=(first, second),
         )
 
 

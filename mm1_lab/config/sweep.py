@@ -195,10 +195,7 @@ class SweepFile(_Question):
 
 def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Sweep:
     """Reads a sweep. Its recipe is `recipes/NAME.yaml` next to it, in the parent folder, or in one of the `further`
-    folders; `settings` (`--set`) change the recipe before the arms do.
-
-    Raises RequestError.
-    """
+    folders; `settings` (`--set`) change the recipe before the arms do. Raises RequestError."""
     file = SweepFile.read(path)
     changes = _changes(file, path)
     folders = [folder / "recipes" for folder in (*path.absolute().parents[:2], *further)]

@@ -1,8 +1,7 @@
 """Checkpoints of a running stage, which a single process or a team of any size can resume.
 
-Each process writes its shards of weights and moments, as safetensors because torch reads the metadata of its own format
-with an unrestricted `pickle.load`; the first one writes the rest. What is on a GPU is copied first, and a thread writes
-the copy while training goes on. The checkpoint before the last is deleted before another is begun.
+Each process writes its shards of weights and moments (as safetensors: torch unpickles the metadata of its own format),
+the first one the rest. What is on a GPU is copied first, and a thread writes the copy while training goes on.
 """
 
 import shutil
@@ -31,7 +30,7 @@ from mm1_lab.files import file_digest, load_json, put_aside, replace, write_json
 
 CHECKPOINT = "last.ckpt"
 BEFORE = CHECKPOINT + ".before"
-"""The previous checkpoint, used if the last one is damaged; while one is being written there is none."""
+"""The previous checkpoint, used if the last one is damaged; it is deleted before another is begun."""
 UNFINISHED = CHECKPOINT + ".part"
 REST = "rest.ckpt"
 """In a checkpoint: everything except weights and moments."""
@@ -55,10 +54,8 @@ def save(trainer: pl.Trainer, folder: Path) -> None:
 
 
 def newest(folder: Path, stage: Stage, tell: Callable[[str], None]) -> Path | None:
-    """The newest intact checkpoint in `folder`, or None. Damaged ones are put aside and reported.
-
-    Raises RequestError if it belongs to another stage. All processes of a team call this and check files.
-    """
+    """The newest intact checkpoint in `folder`, or None. Damaged ones are put aside and reported. Raises RequestError
+    if it belongs to another stage. All processes of a team call this and check files."""
     damaged = []
     path = None
     for name in (CHECKPOINT, BEFORE):
@@ -109,10 +106,9 @@ class ProcessStrategy(SingleDeviceStrategy):
         [optimiser] = checkpoint["optimizer_states"]
         tensors = _weights(self._trained) | _moments(optimiser["state"])
         checkpoint["state_dict"] = {}
-        optimiser["state"] = {
-            parameter: {name: value for name, value in state.items() if not isinstance(value, torch.Tensor)}
-            for parameter, state in optimiser["state"].items()
-        }
+        for parameter, state in optimiser["state"].items():
+            numbers = {name: value for name, value in state.items() if not isinstance(value, torch.Tensor)}
+            optimiser["state"][parameter] = numbers
         if self.root_device.type in WRITTEN_BESIDE_TRAINING:
             copies = cast(dict[str, torch.Tensor], self._stager.stage(tensors))
             self._writing = self._thread.submit(self._write, copies, checkpoint, Path(filepath))
@@ -223,7 +219,7 @@ def _rest(checkpoint: Path) -> dict[str, Any]:
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Whether no byte has changed since it was written; each process checks some of the files."""
+    """Whether no byte has changed since it was written; each process checks some files."""
     try:
         digests = load_json(checkpoint / DIGESTS)
         mine = list(digests.items())[team.rank() :: team.size()]

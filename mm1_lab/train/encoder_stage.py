@@ -1,9 +1,8 @@
 """Pre-training of the image encoder with any of the objectives (Table 1).
 
-Contrastive (CLIP), on image-caption pairs; or reconstructive (AIM): each patch predicts the pixels of the next. There,
-attention is bidirectional within a prefix of random length and causal after it, in row-major order, so that the encoder
-can later be used with bidirectional attention. Only patches after the prefix count in the loss. Here the class token
-precedes the first patch, and positions are learnt, as in the contrastive ViT.
+Contrastive (CLIP), on image-caption pairs; or reconstructive (AIM): each patch after a prefix of random length predicts
+the pixels of the next. Attention is bidirectional within the prefix and causal after it, in row-major order, so that
+the encoder can later be used with bidirectional attention. The class token precedes the first patch, as in CLIP.
 """
 
 import math
@@ -167,9 +166,7 @@ def pair_batch(
 
 class Contrastive(nn.Module):
     """An image encoder and CLIP's causal text transformer with a shared embedding space and CLIP's learnt temperature.
-
-    An image is represented by the mean of its patch features, a caption by the output at the end token.
-    """
+    An image is represented by the mean of its patch features, a caption by the output at the end token."""
 
     def __init__(self, encoder: Encoder, text: Size, vocabulary: int) -> None:
         super().__init__()
@@ -257,11 +254,10 @@ def _train_contrastive(run: StageRun[EncoderStage]) -> None:
     stage = run.stage
     data = run.data
     with team.only_in_first():
-        encoder = new_encoder(stage, data.tokenizer)
-        network = Contrastive(encoder, stage.training.text, data.tokenizer.size)
-    start = run.inputs.get("start")
-    if start is not None and team.is_first():
-        load_weights(encoder, start)
+        network = Contrastive(new_encoder(stage, data.tokenizer), stage.training.text, data.tokenizer.size)
+    if stage.start and team.is_first():
+        start = run.inputs["start"]
+        load_weights(network.encoder, start)
         network.load_state_dict(load_file(start / TEXT_TOWER), strict=False)
     if stage.compile:
         compile_parts(network.encoder)
@@ -290,8 +286,9 @@ def _held_out_retrieval(network: Contrastive, data: Data, side: int) -> dict[str
             captions.append(document.text)
     if not pixels:
         return {}
-    network.eval().to(team.device())  # where Lightning has put it back on the CPU
-    batch = pair_batch(pixels, captions, data.tokenizer).to(team.device())
+    device = team.device()
+    network.eval().to(device)  # Lightning has put it back on the CPU
+    batch = pair_batch(pixels, captions, data.tokenizer).to(device)
     images, texts = network(batch)
     nearest = (images @ texts.T).argmax(dim=1)
     is_right = batch.groups[nearest] == batch.groups

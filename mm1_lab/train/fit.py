@@ -44,15 +44,14 @@ def fit(
 ) -> tuple[Recorder, Any]:
     """Trains `network` on `batch(0)`, `batch(1)`, …; `names` are the rows of the objective's tally.
 
-    In a team `batch` returns this process's share, and only the first process, which has the trained weights, returns
-    from here. It resumes from the newest intact checkpoint in the folder, on CPUs bit for bit in a
-    team of the same size. Raises Diverged for a loss that is not finite, RequestError for another stage's checkpoint.
+    It resumes from the newest intact checkpoint in the folder, on CPUs bit for bit in a team of the same size. In a
+    team `batch` returns this process's share, and only the first process, which has the trained weights, returns.
+    Raises Diverged for a loss that is not finite, RequestError for another stage's checkpoint.
     """
     stage: EncoderStage | DecoderStage | ModelStage = run.stage
-    folder, report = run.folder, run.report
     steps = stop_after or stage.training.steps
-    checkpoint = newest(folder, stage, lambda note: report(Progress(0, steps, note=note)))
-    recorder = Recorder(folder, names, steps, report)
+    checkpoint = newest(run.folder, stage, lambda note: run.report(Progress(0, steps, note=note)))
+    recorder = Recorder(run.folder, names, steps, run.report)
     module = Training(network, objective, stage.training, stage.fingerprint, stage.precision)
     with _quiet():
         trainer = pl.Trainer(
@@ -65,19 +64,15 @@ def fit(
             max_epochs=-1,
             gradient_clip_val=stage.training.max_grad_norm,
             callbacks=[recorder],
-            default_root_dir=folder,
+            default_root_dir=run.folder,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
         try:
-            trainer.fit(
-                module,
-                datamodule=DataModule(batch, steps, run.resources),
-                ckpt_path=checkpoint,
-                weights_only=True,
-            )
+            batches = DataModule(batch, steps, run.resources)
+            trainer.fit(module, datamodule=batches, ckpt_path=checkpoint, weights_only=True)
         except SystemExit:  # which Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
     whole = module.whole()
@@ -100,9 +95,7 @@ def _quiet() -> Iterator[None]:
 
 
 def finish(run: StageRun[Any], recorder: Recorder, network: PreTrainedModel, **more: Any) -> None:
-    """Saves the trained network, and `summary.json`: real tokens and rows (in instruction tuning: conversations) per
-    source, seconds, processor, parameters, `more`.
-    """
+    """Saves the trained network, and `summary.json` with what was counted and `more`."""
     save_weights(network, run.folder, run.stage)
     total = recorder.total.tolist()
     summary = {

@@ -16,10 +16,8 @@ from mm1_lab.data.pixels import BrokenPictures, TooManyBrokenPictures
 
 
 class DataModule(pl.LightningDataModule):
-    """Serves `batch(step)`, in micro-batches, from the current step up to `steps`; the step is its only state.
-
-    Raises TooManyBrokenPictures while serving batches.
-    """
+    """Serves `batch(step)`, in micro-batches, from the current step up to `steps`; the step is its only state. Raises
+    TooManyBrokenPictures while serving batches."""
 
     def __init__(self, batch: Callable[[int], TensorBatch], steps: int, resources: Resources) -> None:
         super().__init__()

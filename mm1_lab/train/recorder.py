@@ -63,10 +63,9 @@ class Recorder(pl.Callback):
         step = trainer.global_step
         self._unread += pl_module.tally
         routing = pl_module.routing
-        if routing is not None:
-            if self._routing is not None:
-                routing = self._routing.to(routing.device) + routing
-            self._routing = routing
+        if routing is not None and self._routing is not None:
+            routing = self._routing.to(routing.device) + routing
+        self._routing = routing
         is_last = step == self._steps
         is_point = step % self._every == 0
         if not (is_last or is_point or step >= self._read_at):

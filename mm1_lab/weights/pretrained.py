@@ -53,8 +53,7 @@ def read_encoder(requested: Pretrained, fetch: bool = True) -> PretrainedEncoder
     if config.model_type not in ENCODERS:
         raise RequestError(
             f"{requested.weights}: vision towers of family {config.model_type!r} are not supported; known: "
-            f"{', '.join(ENCODERS)}; to add one, give ENCODERS in mm1_lab/weights/families.py its class, final norm, "
-            "position embeddings and leading tokens"
+            f"{', '.join(ENCODERS)}; to add one, see ENCODERS in mm1_lab/weights/families.py"
         )
     count = config.num_hidden_layers
     layer = -1 if requested.layer is None else requested.layer
@@ -80,8 +79,7 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
             "if they hold for this one, add it to DECODERS in mm1_lab/weights/pretrained.py"
         )
     for name in ("use_bidirectional_attention", "final_logit_softcapping"):  # of Gemma's families
-        value = getattr(config, name, None)
-        if value is not None and value is not False:
+        if getattr(config, name, None):
             raise RequestError(
                 f"{requested.weights}: decoders with {name} (its config.json) are not supported: attention must be "
                 "causal and logits come straight from lm_head; give another model"
@@ -104,10 +102,8 @@ def has_chat_template(decoder: PretrainedDecoder) -> bool:
 
 
 def read_exported(name: str, fetch: bool) -> PretrainedMM1:
-    """Describes a model in a folder written by `mm1-lab export`.
-
-    Raises RequestError for other folders, and if something is missing or damaged.
-    """
+    """Describes a model in a folder written by `mm1-lab export`. Raises RequestError for other folders, and if
+    something is missing or damaged."""
     from transformers import AutoConfig
 
     from mm1_lab.data.tokenizers import folder_tokenizer
@@ -115,8 +111,6 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
     folder = find_folder(name, fetch)
     try:
         config = load_json(folder / "config.json")
-        if config["model_type"] != "mm1":
-            raise ValueError(f"its model_type is {config['model_type']!r}")
         text = AutoConfig.for_model(**config["text_config"])
         encoder = _exported_tower(name, folder, config["encoder_config"])
         processor = load_json(folder / "processor_config.json")
@@ -242,10 +236,8 @@ def _normalisation(folder: Path) -> dict[str, list[float]]:
 
 
 def find_folder(name: str, fetch: bool = True) -> Path:
-    """The folder of a model: a path, or a hub name, downloaded on first use if `fetch`.
-
-    Raises RequestError, of the kind NotHere if there is none.
-    """
+    """The folder of a model: a path, or a hub name, downloaded on first use if `fetch`. Raises RequestError, of the
+    kind NotHere if there is none."""
     path = expanded(name)
     if os.path.isdir(path):  # unlike Path's, it accepts lengths that no folder can have
         return path.resolve()
@@ -299,10 +291,8 @@ def _missing_weights(folder: Path) -> list[str]:
 
 
 def weights_digest(folder: Path, name: str) -> str:
-    """16 hexadecimal digits over the configuration and the name, size and samples of each weight file.
-
-    Raises RequestError for a folder without weights, or with some missing.
-    """
+    """16 hexadecimal digits over the configuration and the name, size and samples of each weight file. Raises
+    RequestError for a folder without weights, or with some missing."""
     weights = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
     if not weights:
         lack = "there are no weights in the folder (*.safetensors; pickled ones could run code)"
