@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from mm1_lab.config import Resources
-from mm1_lab.train.loading import DataModule
+from mm1_lab.train.fit import DataModule
 
 
 def test_no_process_is_forked_to_load_data(monkeypatch: pytest.MonkeyPatch) -> None:
