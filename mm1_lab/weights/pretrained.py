@@ -95,10 +95,8 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
 def has_chat_template(decoder: PretrainedDecoder) -> bool:
     """Whether the decoder's tokenizer has a chat template, as those of Instruct models do."""
     folder = Path(decoder.folder)
-    own = folder / "tokenizer_config.json"
-    if (folder / "chat_template.jinja").exists():
-        return True
-    return own.exists() and bool(load_json(own).get("chat_template"))
+    own = load_json(folder / "tokenizer_config.json")  # without which the tokenizer has been refused
+    return (folder / "chat_template.jinja").exists() or bool(own.get("chat_template"))
 
 
 def read_exported(name: str, fetch: bool) -> PretrainedMM1:
