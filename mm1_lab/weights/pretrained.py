@@ -109,6 +109,8 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
     folder = find_folder(name, fetch)
     try:
         config = load_json(folder / "config.json")
+        if config["model_type"] != "mm1":
+            raise ValueError(f"its model_type is {config['model_type']!r}")
         text = AutoConfig.for_model(**config["text_config"])
         encoder = _exported_tower(name, folder, config["encoder_config"])
         processor = load_json(folder / "processor_config.json")
