@@ -81,7 +81,7 @@ def train_and_evaluate(stage: EvaluationStage, parts: Path, started: Path | None
     from mm1_lab.data.world import World
     from mm1_lab.evaluate.run import evaluate
     from mm1_lab.model import build_mm1, load_weights, save_weights
-    from mm1_lab.train.loading import DataModule
+    from mm1_lab.train.fit import DataModule
     from mm1_lab.train.module import Losses, Training, language_loss
     from mm1_lab.train.stages import seed_everything
 

@@ -97,10 +97,8 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 def replace(temporary: Path, path: Path) -> None:
-    """Atomically renames a file or a folder into place; syncs its content to disk before, and the name after.
-
-    A folder that exists already is moved aside first, as no system replaces one by another.
-    """
+    """Atomically renames a file or a folder into place; syncs its content to disk before, and the name after. A folder
+    that exists already is moved aside first, as no system replaces one by another."""
     for written in (temporary, *temporary.rglob("*")):
         _sync(written)
     aside = path.with_name(f"{path.name}.replaced") if path.is_dir() else None
@@ -160,14 +158,17 @@ def is_complete(folder: Path | str) -> bool:
 def commit(partial: Path, folder: Path) -> None:
     """Turns `partial` into the complete `folder`: writes DONE with a digest of each file last, then renames."""
     digests, stretches = {}, {}
-    for path in sorted(p for p in partial.rglob("*") if p.is_file() and p.name not in (DONE, ".DS_Store")):
+    for path in sorted(partial.rglob("*")):
+        if not path.is_file() or path.name == DONE:
+            continue
         name = path.relative_to(partial).as_posix()
         with path.open("rb") as file:
             digests[name] = _digest(file)
             os.fsync(file.fileno())  # before DONE, which attests to it
             if path.stat().st_size >= LARGE:
                 stretches[name] = _digest_of_samples(file)
-    write_json(partial / DONE, {"files": digests} | ({"stretches": stretches} if stretches else {}))
+    done = {"files": digests, "stretches": stretches} if stretches else {"files": digests}
+    write_json(partial / DONE, done)
     mode = (partial / DONE).stat().st_mode
     for name in digests:
         if (partial / name).stat().st_mode != mode:  # safetensors makes its files readable by the owner only
@@ -187,10 +188,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def damage(folder: Path, full: bool = True, only: str | None = None) -> str | None:
-    """The first difference between a complete folder and what `commit` wrote; None if there is none.
-
-    Unless `full`, only the size and some samples of large files are checked; with `only`, just the file of this name.
-    """
+    """The first difference between a complete folder and what `commit` wrote; None if there is none. Unless `full`,
+    only the size and some samples of large files are checked; with `only`, just the file of this name."""
     try:
         done = load_json(folder / DONE)
         digests: dict[str, str] = done["files"]
@@ -254,19 +253,13 @@ def evenly_spaced(file: io.BufferedReader, count: int, length: int) -> Iterator[
 
 
 def lease(path: Path, timeout: float) -> SoftFileLease:
-    """A file at `path` that one process at a time can hold, after trying for `timeout` seconds.
-
-    That of a dead process is free at once on its machine, elsewhere when its date has stood still for LEASE_SECONDS.
-    """
+    """A file at `path` that one process at a time can hold, after trying for `timeout` seconds. That of a dead process
+    is free at once on its machine, elsewhere when its date has stood still for LEASE_SECONDS."""
     from filelock import SoftFileLease
 
     path.parent.mkdir(parents=True, exist_ok=True)
     return SoftFileLease(
-        path,
-        lease_duration=LEASE_SECONDS,
-        heartbeat_interval=RENEW_SECONDS,
-        timeout=timeout,
-        thread_local=False,
+        path, timeout=timeout, lease_duration=LEASE_SECONDS, heartbeat_interval=RENEW_SECONDS, thread_local=False
     )
 
 

@@ -43,8 +43,7 @@ from mm1_lab.orchestrate.planning.finding import find_scale
 from mm1_lab.orchestrate.planning.plan_text import plan_text, plan_values
 from mm1_lab.orchestrate.planning.request import Request, with_benchmarks
 from mm1_lab.orchestrate.recipe_search import run_request
-from mm1_lab.train.networks import new_decoder
-from mm1_lab.train.stages import KINDS, StageKind, StageRun
+from mm1_lab.train.stages import KINDS, StageKind, StageRun, new_decoder
 from mm1_lab.weights import pretrained
 from mm1_lab.weights.families import EncoderFamily
 from mm1_lab.weights.pretrained import read_encoder

@@ -29,7 +29,6 @@ from mm1_lab.config.size import (
     PretrainedEncoder,
     PretrainedMM1,
     PretrainedModel,
-    PretrainedModels,
     PretrainedSize,
     Size,
     TowerSize,

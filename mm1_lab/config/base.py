@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from mm1_lab.config.errors import RequestError, nearest
 
 
 def _number(value: Any) -> Any:
-    """YAML reads `1e5` as text, which pydantic takes for a float, but not for a whole number; and `true` for 1."""
+    """To pydantic, YAML's `1e5` is a text that is no whole number, and its `yes` and `no` are 1 and 0."""
     if isinstance(value, bool):
         raise ValueError("must be a number")
     if isinstance(value, str):
@@ -27,14 +27,17 @@ def _number(value: Any) -> Any:
     return value
 
 
-Count = Annotated[int, BeforeValidator(_number), Field(gt=0, le=10**8)]
+IS_NUMBER = BeforeValidator(_number)
+Count = Annotated[int, IS_NUMBER, Field(gt=0, le=10**8)]
 """Of anything; no real training has more of it."""
-Whole = Annotated[int, BeforeValidator(_number), Field(ge=0)]
+Whole = Annotated[int, IS_NUMBER, Field(ge=0)]
 LEAST_RATE, MOST_RATE = 1e-9, 1e6
 """Peak learning rates: below, nothing is learnt; above, all has diverged long since."""
-Rate = Annotated[float, Field(ge=LEAST_RATE, le=MOST_RATE)]
-Share = Annotated[float, Field(gt=0, le=1)]
-Ratio = Annotated[float, Field(ge=0, le=1)]
+Number = Annotated[float, IS_NUMBER]
+Rate = Annotated[float, IS_NUMBER, Field(ge=LEAST_RATE, le=MOST_RATE)]
+Share = Annotated[float, IS_NUMBER, Field(gt=0, le=1)]
+Ratio = Annotated[float, IS_NUMBER, Field(ge=0, le=1)]
+Weight = Annotated[float, IS_NUMBER, Field(ge=0)]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -56,16 +59,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-REMEDIES = {
-    "'\\t'": "indent with spaces, not tabs",
-    "mapping values": "text with `: ` in it needs quotes; or the line before lacks its colon and blank, or this one is "
-    "indented too far",
-    "could not find expected ':'": "the line before lacks its colon and blank",
-    "expected <block end>": "what belongs together must begin in one column",
-}
-"""What to do, by words of PyYAML's that do not say it."""
-
-
 class _Loader(yaml.SafeLoader):
     """Rejects equal keys, of which PyYAML keeps the last: one of two arms of one name would be lost silently; and merge
     keys (`<<`), as nothing flattens them."""
@@ -80,23 +73,17 @@ class _Loader(yaml.SafeLoader):
                     raise yaml.MarkedYAMLError(problem=text, problem_mark=key.start_mark)
                 seen.add(key.value)
 
-    def construct_scalar(self, node: Any) -> Any:
-        if not isinstance(node.value, list):
-            node.value.encode()  # half of a surrogate pair (`"\\ud800"`) could not be written to any file
-        return super().construct_scalar(node)
-
 
 def parse_yaml(text: str, where: str) -> Any:
     """Parses YAML into plain values. Raises RequestError if it is invalid or too deeply nested."""
     try:
         return yaml.load(text, _Loader)
-    # all but the first two by dates, numbers and characters that do not exist
-    except (yaml.YAMLError, RecursionError, ValueError, KeyError, OverflowError, AttributeError, TypeError) as error:
+    except Exception as error:  # of many kinds, by dates, numbers and characters that do not exist
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        problem = str(getattr(error, "problem", None) or error)
-        remedies = [remedy for words, remedy in REMEDIES.items() if words in problem]
-        raise RequestError(f"{where}{line}: is no plain YAML ({'; '.join([problem, *remedies])})") from None
+        problem = getattr(error, "problem", None) or error
+        remedy = "see to its indentation (with spaces), its colons and its quotes"
+        raise RequestError(f"{where}{line}: is no plain YAML ({problem}); {remedy}") from None
 
 
 Known = TypeVar("Known", bound="Config")
@@ -111,8 +98,8 @@ class Config(BaseModel):
     """Fields that only say where something is stored or what it is called; they are not part of its identity."""
 
     @cached_property
-    def identity(self) -> dict[str, Any]:
-        """`not_default`, cached: a plan may have a hundred thousand trials, which share most of their parts."""
+    def identity(self) -> Any:
+        """How it appears in the identity of what contains it; cached, as the trials of a plan share most parts."""
         return self.not_default()
 
     def not_default(self) -> dict[str, Any]:
@@ -124,17 +111,10 @@ class Config(BaseModel):
                 found[name] = _plain(value)
         return found
 
-    def reference(self) -> Any:
-        """How this object appears in the identity of an object that contains it."""
-        return self.identity
-
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Like pydantic's `model_copy`, but drops cached properties."""
         copy = super().model_copy(update=update, deep=deep)
-        # new, as a dict that entries were deleted from keeps its size: a plan copies stages by the hundred thousand
         object.__setattr__(copy, "__dict__", {name: copy.__dict__[name] for name in type(self).model_fields})
-        if copy.__pydantic_fields_set__ == self.__pydantic_fields_set__:
-            object.__setattr__(copy, "__pydantic_fields_set__", self.__pydantic_fields_set__)
         return copy
 
     @classmethod
@@ -146,32 +126,9 @@ class Config(BaseModel):
     def parse(cls, values: Mapping[str, Any], where: str) -> Self:
         """Builds the object from plain values. Raises RequestError; its message begins with `where` (a file)."""
         try:
-            made = cls.model_validate(values)
+            return cls.model_validate(values)
         except ValidationError as error:
-            errors = error.errors()
-            # a misspelt key first, as it may be why another one is missing
-            unknown = [found for found in errors if found["type"] == "extra_forbidden"]
-            first = unknown[0] if unknown else _merge_union_errors(errors)
-            raise RequestError(f"{where}: {_explain(first, cls)}") from None
-        for place, truth in _taken_for_numbers(values, made):
-            raise RequestError(f"{where}: {place}: must be a number (it is {truth})")
-        return made
-
-
-def _taken_for_numbers(given: Any, made: Any) -> Iterator[tuple[str, bool]]:
-    """The places of each `true` and `false` in `given` (YAML's `yes` and `no`, too) that pydantic made 1 or 0."""
-    if given is made:
-        return
-    if isinstance(given, bool) and isinstance(made, int | float):
-        yield "", given
-    if isinstance(made, Config):
-        made = made.__dict__ | (made.__pydantic_extra__ or {})
-    elif isinstance(given, list | tuple) and isinstance(made, list | tuple):
-        given, made = dict(enumerate(given)), dict(enumerate(made))
-    if isinstance(given, Mapping) and isinstance(made, Mapping):
-        for key, value in given.items():
-            for place, truth in _taken_for_numbers(value, made.get(key)):
-                yield f"{key}.{place}".rstrip("."), truth
+            raise RequestError(f"{where}: {_explain(error.errors(), cls)}") from None
 
 
 @cache
@@ -185,10 +142,8 @@ def _defaults(kind: type[Config]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, str | int | float):  # checked first: it is fast, and most values are plain
-        return value
     if isinstance(value, Config):
-        return value.reference()
+        return value.identity
     if isinstance(value, Mapping):
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -196,24 +151,20 @@ def _plain(value: Any) -> Any:
     return value
 
 
-UNION_MEMBER = re.compile(r"(constrained-)?(int|float|str)|bool|literal\[.*\]")
+TYPE_TRIED = re.compile(r"function-.*|(constrained-)?(int|float|str)|bool|literal\[.*\]")
 """How pydantic ends the place of an error with the type that was tried, of a field with several."""
 
 
-def _merge_union_errors(errors: list[ErrorDetails]) -> ErrorDetails:
-    """The first error; for a field with several allowed types, with the messages of all of them."""
-    first = errors[0]
-    if not first["loc"] or not UNION_MEMBER.fullmatch(str(first["loc"][-1])):
-        return first
-    field = first["loc"][:-1]
-    messages = [error["msg"].split(", unable")[0] for error in errors if error["loc"][:-1] == field]
-    return {**first, "loc": field, "msg": " or ".join(messages).replace("or Input should be", "or")}
+def _place(error: ErrorDetails) -> list[str]:
+    return [str(part) for part in error["loc"] if not TYPE_TRIED.fullmatch(str(part))]
 
 
-def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
-    """What is wrong, where, and what to write instead."""
-    # `function-after[…]` is how pydantic names a model with a validator, in a place that may also hold something else
-    location = [str(part) for part in error["loc"] if not str(part).startswith("function-")]
+def _explain(errors: list[ErrorDetails], model: type[BaseModel]) -> str:
+    """What is wrong first, where, and what to write instead."""
+    # a misspelt key first, as it may be why another one is missing
+    error = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+    location = _place(error)
+    of_types = [one["msg"].split(", unable")[0] for one in errors if _place(one) == location]
     is_name = location[-1:] == ["[key]"]
     if is_name:
         location.pop()
@@ -230,7 +181,7 @@ def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
         return f"unknown key {key!r}{nearest(word, keys_at(model, location[:-1]), key.removesuffix(location[-1]))}"
     if error["type"] == "missing":
         return f"the key {key!r} is missing"
-    message = error["msg"].removeprefix("Value error, ")
+    message = " or ".join(of_types).removeprefix("Value error, ").replace("or Input should be", "or")
     if error["type"] in ("tuple_type", "list_type"):
         message = f"must be a list, such as [{value}]" if isinstance(value, int | float) else "must be a list"
     elif error["type"] in ("dict_type", "model_type"):
@@ -277,11 +228,8 @@ def digest(value: Any, length: int = 16) -> str:
 
 
 def override(model: Known, settings: Iterable[str]) -> Known:
-    """Returns `model` with each `dotted.path=value` of `settings` (`--set`) applied; values are parsed as YAML.
-
-    Keys may contain dots (`decoders.1.2B.layers`), and the last one may be new in a table. Raises RequestError for an
-    unknown path (with the nearest valid one) or a value that does not fit.
-    """
+    """`model` with each `dotted.path=value` of `settings` (`--set`) applied; values are YAML. Keys may contain dots
+    (`decoders.1.2B.layers`), and the last one may be new in a table. Raises RequestError."""
     values = model.model_dump(mode="json")
     for setting in settings:
         where = f"--set {setting!r}"
@@ -300,11 +248,8 @@ def override(model: Known, settings: Iterable[str]) -> Known:
 
 
 def open_table(values: dict[str, Any], path: str, where: str) -> tuple[dict[str, Any], str]:
-    """The innermost table that a dotted path leads to, and what is left of the path: the key in that table. A part on
-    the way that is None becomes an empty table in `values`.
-
-    Raises RequestError, which begins with `where`, for a path into a value that is no table.
-    """
+    """The innermost table that a dotted path leads to, and its key in there. A part on the way that is None becomes an
+    empty table. Raises RequestError, which begins with `where`, for a path into a value that is no table."""
     left = path
     while left not in values:
         keys = [key for key in values if left.startswith(f"{key}.")]

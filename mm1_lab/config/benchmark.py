@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from mm1_lab.config.base import Config, Count
+from mm1_lab.config.base import Config, Count, Whole
 
 
 def _different(shots: tuple[int, ...]) -> tuple[int, ...]:
@@ -24,7 +24,7 @@ def _different(shots: tuple[int, ...]) -> tuple[int, ...]:
     return shots
 
 
-Shots = Annotated[tuple[Annotated[int, Field(ge=0, le=1000)], ...], Field(min_length=1), AfterValidator(_different)]
+Shots = Annotated[tuple[Annotated[Whole, Field(le=1000)], ...], Field(min_length=1), AfterValidator(_different)]
 """Different numbers of demonstrations."""
 
 

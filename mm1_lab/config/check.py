@@ -42,10 +42,7 @@ class Check:
     def within(
         cls, check: str, what: str, value: float, least: float = -math.inf, most: float = math.inf, **more: Any
     ) -> "Check":
-        """A check that a value is neither below nor above what it may be; one that may be anything is only reported.
-
-        `more` has further fields.
-        """
+        """A check that a value is neither below nor above what it may be; one that may be anything is only reported."""
         bounds = []
         if least > -math.inf:
             bounds.append(f"≥ {least:g}")
@@ -63,10 +60,8 @@ class Check:
 
 
 def read_checks(path: Path, setup: str = "") -> list[Check]:
-    """The checks in a file; none if there is no file. With a `setup`, only those measured of it.
-
-    Raises RequestError for a damaged file.
-    """
+    """The checks in a file; none if there is no file. With a `setup`, only those measured of it. Raises RequestError
+    for a damaged file."""
     if not path.exists():
         return []
     try:

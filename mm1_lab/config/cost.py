@@ -85,10 +85,8 @@ def flops_per_position(size: Size, context: float, passes: int) -> float:
 
 
 def passes_of(frozen: Collection[str]) -> dict[str, int]:
-    """Passes through each part of an MM1, as `flops_per_position` counts them.
-
-    Gradients of a part's activations are needed where it or a part before it is trained.
-    """
+    """Passes through each part of an MM1, as `flops_per_position` counts them. Gradients of a part's activations are
+    needed where it or a part before it is trained."""
     passes = {}
     before = 1
     for part in ("encoder", "connector", "decoder"):
@@ -132,10 +130,8 @@ def decoder_activations(size: Size, itemsize: int, checkpointing: bool) -> tuple
 
 
 def encoder_activations(size: Size, itemsize: int, checkpointing: bool = False) -> tuple[float, float]:
-    """As `decoder_activations`, per position of a ViT.
-
-    Of a feed-forward two values, or four if it has a gate (as in the decoder); the rest is attention, norms, residuals.
-    """
+    """As `decoder_activations`, per position of a ViT. Of a feed-forward two values, or four if it has a gate (as in
+    the decoder); the rest is attention, norms, residuals."""
     inner = (4 if isinstance(size, TowerSize) and size.gated else 2) * (size.feed_forward or 4 * size.width)
     layer = (24 if itemsize == 2 else 32) * size.width + itemsize * inner
     return _with_checkpointing(size, layer, checkpointing)

@@ -23,10 +23,7 @@ class Measure:
 
     @classmethod
     def parse(cls, words: object) -> "Measure":
-        """Reads `average`, `4-shot`, `vqa 4-shot`, `kind colour 0-shot`, `loss captions`, …
-
-        Raises ValueError.
-        """
+        """Reads `average`, `4-shot`, `vqa 4-shot`, `kind colour 0-shot`, `loss captions`, … Raises ValueError."""
         if isinstance(words, Measure):
             return words
         if not isinstance(words, str):

@@ -44,8 +44,7 @@ class OwnConnectors(Config):
         except (Exception, SystemExit) as error:
             lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == self.file]
             where = f", line {lines[-1]}" if lines else ""
-            reason = " ".join(str(error).split())
-            raise RequestError(f"{self.file}{where}: {type(error).__name__}: {reason}") from error
+            raise RequestError(f"{self.file}{where}: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 ALLOWED: dict[str, OwnConnectors] = {}

@@ -5,9 +5,9 @@ A recipe contains no widths, pixels or rows; the scale translates it into those.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from mm1_lab.config.base import Config, Count, Rate, Ratio, Whole
+from mm1_lab.config.base import IS_NUMBER, Config, Count, Rate, Ratio, Weight, Whole
 
 SOURCES = ("captions", "synthetic", "interleaved", "text")
 """Sources of the miniature world: alt-text captions, dense synthetic captions (VeCap), interleaved documents, text.
@@ -30,13 +30,11 @@ Frozen = Annotated[tuple[Literal["encoder", "connector", "decoder"], ...], After
 
 
 class DataMix(Config):
-    """Weights of the data's sources by name, such as `{captions: 5, interleaved: 5, text: 1}`.
-
-    Only the ratios of these shares of packed rows count: 5:5:1 and 10:10:2 are the same mix.
-    """
+    """Weights of the data's sources by name, such as `{captions: 5, interleaved: 5, text: 1}`. Only the ratios of these
+    shares of packed rows count: 5:5:1 and 10:10:2 are the same mix."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, NonNegativeFloat]
+    __pydantic_extra__: dict[str, Weight]
 
     synthetic_share: Ratio = 0.07
     """Share of the caption rows that have synthetic captions if the mix does not list `synthetic` itself; in the paper
@@ -99,12 +97,12 @@ class SftRecipe(Config):
     start: str | None = Field(None, min_length=1)
     """A model to fine-tune instead of pre-training one: a folder written by `mm1-lab export`, or its hub name. It
     brings its own encoder, connector, decoder and tokenizer, so the recipe may contain only `sft`."""
-    mixture: dict[str, NonNegativeFloat] = Field(default_factory=dict)
+    mixture: dict[str, Weight] = Field(default_factory=dict)
     """Weights of instruction sets by name, as shares of conversations. Empty: as the data file says, or by size."""
     resolution: int | Literal["native"] = 336
     """Side of the whole picture in the paper's pixels. With five views each view has half of it (1344 = 672 · 2).
     `native`: each view has the side of the images of pre-training."""
-    views: Literal[1, 5] = 1
+    views: Annotated[Literal[1, 5], IS_NUMBER] = 1
     """5: an overview and four quarters, each at the encoder's resolution and with its own image tokens."""
     steps: Count = 10_000
     """Optimiser steps, in the paper's count; notes on it report 10,000."""

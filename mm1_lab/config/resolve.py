@@ -1,6 +1,5 @@
 """Resolves recipe × scale × seed to a trial: a chain of stages in concrete units, checked to be feasible."""
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from mm1_lab.config.size import (
     PretrainedDecoder,
     PretrainedEncoder,
     PretrainedMM1,
-    PretrainedModels,
     find_pretrained,
 )
 from mm1_lab.config.stage import (
@@ -69,18 +67,9 @@ def decoder_name(recipe: Recipe, scale: Scale) -> str:
     return named.get(recipe.decoder) or recipe.decoder
 
 
-def resolve(
-    arm: str,
-    recipe: Recipe,
-    scale: Scale,
-    seed: int,
-    data: DataIdentity,
-    models: PretrainedModels | None = None,
-) -> Trial:
-    """The trial of `recipe` at `scale`. Raises RequestError for a combination that cannot be built.
-
-    `models` describes pre-trained models; it is required if the recipe or the scale names any.
-    """
+def resolve(arm: str, recipe: Recipe, scale: Scale, seed: int, data: DataIdentity, models: Any = None) -> Trial:
+    """The trial of `recipe` at `scale`. Raises RequestError for a combination that cannot be built. `models`
+    (`HuggingFace` of mm1_lab/weights/pretrained.py) describes what the recipe or the scale names of them."""
     try:
         evaluation = _Resolver(recipe, scale, seed, data, models).evaluation()
     except RequestError as error:
@@ -89,12 +78,10 @@ def resolve(
 
 
 def resolve_sweep(
-    sweep: Sweep, scale: Scale, seeds: tuple[int, ...], data: DataIdentity, models: PretrainedModels | None = None
+    sweep: Sweep, scale: Scale, seeds: tuple[int, ...], data: DataIdentity, models: Any = None
 ) -> list[Trial]:
-    """Every arm at every seed, seeds outermost. Arms with equal recipes give trials with equal fingerprints.
-
-    Each arm is resolved once; its further trials are copies with another seed.
-    """
+    """Every arm at every seed, seeds outermost. Arms with equal recipes give trials with equal fingerprints. Each arm
+    is resolved once; its further trials are copies with another seed."""
     resolved = [resolve(arm, recipe, scale, seeds[0], data, models) for arm, recipe in sweep.arms.items()]
     reseeded: dict[tuple[str, int], Stage] = {}
     return [
@@ -124,7 +111,6 @@ class _Resolver:
     seed: int
     data: DataIdentity
     models: Any
-    """PretrainedModels, or None if neither recipe nor scale names any."""
 
     @property
     def shared(self) -> dict[str, Any]:
@@ -143,8 +129,10 @@ class _Resolver:
         )
 
     def multimodal(self) -> MultimodalStage:
-        recipe, scale = self.recipe, self.scale
-        encoder, decoder = self.encoder(), self.decoder()
+        recipe = self.recipe
+        scale = self.scale
+        encoder = self.encoder()
+        decoder = self.decoder()
         if recipe.resolution == "native":  # `encoder` has refused it if the encoder is trained here
             image_size = encoder.image_size
         else:
@@ -154,8 +142,6 @@ class _Resolver:
             image_tokens = (image_size // encoder.patch) ** 2
         else:
             image_tokens = look_up("number of image tokens", recipe.image_tokens, scale.image_tokens)
-        if math.isqrt(image_tokens) ** 2 != image_tokens:
-            raise RequestError(f"{image_tokens} image tokens are not a square number")
         if image_tokens + 2 > scale.sequence_length:
             raise RequestError(f"{image_tokens} image tokens do not fit into a sequence of {scale.sequence_length}")
         shares = self.shares()
@@ -186,16 +172,13 @@ class _Resolver:
         rate = self.recipe.learning_rate
         if rate == "paper":
             rate = PAPER_LAW.rate(decoder.shape.parameters().dense)
+        elif rate == "scale":
+            rate = scaled.learning_rate
         multipliers = dict(scaled.lr_multipliers)
         if self.recipe.encoder.loss == "none":
             multipliers.pop("encoder", None)  # trained from scratch, it gets the full rate, as the connector does
-        return scaled.model_copy(
-            update={
-                "steps": steps_of(scaled, self.recipe.steps, PAPER_STEPS),
-                "learning_rate": scaled.learning_rate if rate == "scale" else rate,
-                "lr_multipliers": multipliers,
-            }
-        )
+        steps = steps_of(scaled, self.recipe.steps, PAPER_STEPS)
+        return scaled.model_copy(update={"steps": steps, "learning_rate": rate, "lr_multipliers": multipliers})
 
     def tuned(self, sft: SftRecipe) -> SftStage:
         """Instruction tuning of the recipe's model, of an earlier step of its pre-training, or of an exported one."""
@@ -216,7 +199,7 @@ class _Resolver:
             if stop < model.training.steps:
                 model = model.model_copy(update={"stop_after": stop})
         if sft.resolution == "native":
-            image_size = (model if isinstance(model, MultimodalStage) else model.encoder).image_size
+            image_size = model.image_size
         elif sft.views == 5:
             doubled = {2 * resolution: pixels for resolution, pixels in scale.resolutions.items()}
             image_size = look_up("five-view resolution", sft.resolution, doubled)
@@ -230,9 +213,8 @@ class _Resolver:
         if not weights:
             raise RequestError("the data have no instruction sets; list some under `instructions:` in data.yaml")
         total = sum(weights.values())
-        training = scale.sft.model_copy(update={"steps": steps_of(scale.sft, sft.steps, SFT_PAPER_STEPS)})
-        if sft.learning_rate != "scale":
-            training = training.model_copy(update={"learning_rate": sft.learning_rate})
+        rate = scale.sft.learning_rate if sft.learning_rate == "scale" else sft.learning_rate
+        steps = steps_of(scale.sft, sft.steps, SFT_PAPER_STEPS)
         stage = SftStage(
             **self.shared,
             model=model,
@@ -241,7 +223,7 @@ class _Resolver:
             image_size=image_size,
             views=sft.views,
             frozen=tuple(sorted(set(sft.frozen))),
-            training=training,
+            training=scale.sft.model_copy(update={"steps": steps, "learning_rate": rate}),
         )
         if stage.picture_tokens + 2 > stage.sequence_length or stage.views > stage.max_images:
             raise RequestError(
@@ -284,12 +266,7 @@ class _Resolver:
                 "pre-trained one"
             )
         size = scale.decoders[name]
-        stage = DecoderStage(
-            **self.shared,
-            size=size,
-            training=scale.decoder,
-            attention=scale.packed_attention,
-        )
+        stage = DecoderStage(**self.shared, size=size, training=scale.decoder, attention=scale.packed_attention)
         if name not in scale.upcycled:
             return stage
         dense = look_up("decoder", scale.upcycled[name], scale.decoders)
@@ -308,8 +285,8 @@ class _Resolver:
         ready = find_pretrained(recipe.size, table)
         second = find_pretrained(recipe.beside, table) if recipe.beside else None
         if recipe.beside and not (ready and second):
-            one = recipe.beside if ready else recipe.size
-            raise RequestError(f"encoder: {one!r} is not pre-trained; two towers side by side must both be")
+            both = f"{recipe.size!r} and {recipe.beside!r}"
+            raise RequestError(f"encoder: two towers side by side must both be pre-trained, {both} are not")
         if not ready:
             return self.encoder_stage()
         if recipe != EncoderRecipe(size=recipe.size, schedule=recipe.schedule, beside=recipe.beside):
@@ -318,7 +295,9 @@ class _Resolver:
                 "cannot be chosen; give this arm other weights"
             )
         encoder: PretrainedEncoder = self.models.encoder(ready)
-        return encoder.model_copy(update={"beside": self.models.encoder(second)}) if second else encoder
+        if second:
+            encoder = encoder.model_copy(update={"beside": self.models.encoder(second)})
+        return encoder
 
     def encoder_stage(self) -> EncoderStage:
         """The encoder's pre-training, preceded by that at its first resolution if it has one."""
@@ -351,8 +330,6 @@ class _Resolver:
             return stage
         if not is_contrastive:
             raise RequestError("first_resolution requires `loss: contrastive`")
-        if recipe.first_resolution >= resolution:
-            raise RequestError(f"first_resolution {recipe.first_resolution} must be below the resolution, {resolution}")
         image_size = look_up("resolution", resolution, scale.resolutions)
         training = stage.training.model_copy(update={"steps": steps_of(stage.training, LATER_SHARE)})
         return stage.model_copy(update={"image_size": image_size, "training": training, "start": stage})
@@ -368,24 +345,17 @@ def _check_length(decoder: DecoderStage | PretrainedDecoder, length: int, settin
 
 
 def _check_patches(image_size: int, encoder: EncoderStage | PretrainedEncoder, what: str) -> None:
-    """Raises RequestError for images that the encoder's patches do not cover.
-
-    Pixels beyond the last whole patch are cut off only if the pre-trained encoder was trained that way.
-    """
-    if isinstance(encoder, PretrainedEncoder):
-        if encoder.beside:
-            own, other = image_size // encoder.patch, image_size // encoder.beside.patch
-            if own != other:
-                raise RequestError(
-                    f"encoder: {image_size} pixels ({what}) are {own} patches a side for {encoder.name}, {other} for "
-                    f"{encoder.beside.name}; side by side they must be as many"
-                )
-        if image_size == encoder.image_size:
-            return
-    if image_size % encoder.patch:
+    """Raises RequestError for images that the encoder's patches do not cover, unless it was pre-trained at this size:
+    what is beyond the last whole patch is then cut off as it was."""
+    ready = encoder if isinstance(encoder, PretrainedEncoder) else None
+    if ready and ready.beside and image_size // ready.patch != image_size // ready.beside.patch:
         raise RequestError(
-            f"{image_size} pixels ({what}) are not divisible by the patch of {encoder.patch}; choose another "
-            "resolution or patch"
+            f"encoder: {image_size} pixels ({what}) are {image_size // ready.patch} patches a side for {ready.name}, "
+            f"{image_size // ready.beside.patch} for {ready.beside.name}; side by side they must be as many"
+        )
+    if image_size % encoder.patch and not (ready and image_size == ready.image_size):
+        raise RequestError(
+            f"{image_size} pixels ({what}) are not divisible by the patch of {encoder.patch}; choose others"
         )
 
 

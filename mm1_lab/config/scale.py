@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import Field, NonNegativeFloat, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from mm1_lab.config.base import Config, Count, Rate, Ratio, Share, Whole
+from mm1_lab.config.base import Config, Count, Number, Rate, Ratio, Share, Weight, Whole
 from mm1_lab.config.benchmark import BenchmarkConfig, Shots
 from mm1_lab.config.errors import nearest
 from mm1_lab.config.size import Attention, Pretrained, Size
@@ -18,13 +18,13 @@ class Optimiser(Config):
     learning_rate: Rate
     """Peak learning rate."""
     steps: Count
-    warmup_fraction: float = Field(0.01, ge=0, lt=1)
+    warmup_fraction: Number = Field(0.01, ge=0, lt=1)
     """Share of the steps; notes on the paper report 2,000 of 200,000."""
     min_lr_ratio: Ratio = 0.1
     """Final learning rate of the cosine schedule as a share of the peak."""
-    weight_decay: NonNegativeFloat = 0.1
+    weight_decay: Weight = 0.1
     """torch's AdamW multiplies it by the learning rate, so 0.1 is the λ = 0.1 η that notes on the paper report."""
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: Number = Field(1.0, gt=0)
     betas: tuple[Beta, Beta] = (0.9, 0.95)
 
     @property
@@ -80,7 +80,7 @@ class MultimodalTraining(Optimiser):
 
     batch_size: Count
     """Packed rows per step."""
-    lr_multipliers: dict[Literal["encoder", "connector", "decoder"], NonNegativeFloat] = Field(default_factory=dict)
+    lr_multipliers: dict[Literal["encoder", "connector", "decoder"], Weight] = Field(default_factory=dict)
     """Peak learning rate of a part relative to `learning_rate`. Default: 1."""
 
 
@@ -119,8 +119,8 @@ class EvaluationSettings(Config):
 class Resources(Config):
     """Resources of one stage."""
 
-    cpus: float = Field(1, ge=0.01, le=100_000)
-    gpus: float = Field(0, ge=0, le=100_000)
+    cpus: Number = Field(1, ge=0.01, le=100_000)
+    gpus: Number = Field(0, ge=0, le=100_000)
     """At most 1, as a process uses one GPU; a scale's `workers` train on several."""
     workers: Whole = 0
     """Data-loading processes. 0: the training process loads the batches itself, which suits small images."""
@@ -169,7 +169,7 @@ class Hardware(Config):
     gpu: Literal["a100", "h100", "h200", "b200"]
     count: Count = 1
     """Number of GPUs."""
-    memory: float | None = Field(None, gt=0, le=10_000)
+    memory: Number | None = Field(None, gt=0, le=10_000)
     """Gigabytes per GPU. Default: those of the named one."""
     mfu: Share = 0.4
     """Expected model FLOPs utilisation: the share of the peak performance that the model's own FLOPs reach, where
@@ -241,7 +241,7 @@ class Scale(Config):
     hardware: Hardware | None = None
     """GPUs that a plan reckons with. `plan` and `run` refuse what they do not hold. Default: this machine, from its own
     measured speeds."""
-    images_per_row: dict[str, NonNegativeFloat] = Field(default_factory=dict)
+    images_per_row: dict[str, Weight] = Field(default_factory=dict)
     """Approximate number of images per packed row of each source, for estimating the encoder's cost. Default: as many
     as fit, and none of `text`."""
     retries: Whole = 1

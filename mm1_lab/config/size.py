@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -178,14 +178,14 @@ class PretrainedEncoder(PretrainedModel):
     def features(self) -> Size:
         if self.beside is None:
             return self.shape
-        both = self.shape, self.beside.shape
+        first, second = self.shape, self.beside.shape
         return PairSize(
-            layers=max(size.layers for size in both),
-            width=sum(size.width for size in both),
-            heads=sum(size.heads for size in both),
-            feed_forward=sum(size.feed_forward for size in both),
-            gated=any(size.gated for size in both),
-            towers=both,
+            layers=max(first.layers, second.layers),
+            width=first.width + second.width,
+            heads=first.heads + second.heads,
+            feed_forward=first.feed_forward + second.feed_forward,
+            gated=first.gated or second.gated,
+            towers=(first, second),
         )
 
 
@@ -223,15 +223,9 @@ class PretrainedMM1(PretrainedModel):
     attention: Attention = "masked"
     """As in MultimodalStage, from the scale."""
 
-
-class PretrainedModels(Protocol):
-    """Finds pre-trained models and describes them. Each method raises RequestError for one that cannot be used."""
-
-    def encoder(self, requested: Pretrained) -> PretrainedEncoder: ...
-
-    def decoder(self, requested: Pretrained) -> PretrainedDecoder: ...
-
-    def whole(self, folder: str) -> PretrainedMM1: ...
+    @property
+    def image_size(self) -> int:
+        return self.encoder.image_size
 
 
 def find_pretrained(name: str, table: Mapping[str, Pretrained]) -> Pretrained | None:

@@ -1,16 +1,9 @@
 """The stages, units of computation that trials share, and their identity.
 
-Two stages are the same if their *resolved* configuration, their inputs and the VERSION of their kind are the same. Code
-is not compared, so that a refactoring keeps every result. A stage contains its input stages; in its canonical form each
-input is replaced by its fingerprint, so that any change upstream makes a new stage. Whoever changes a kind's behaviour
-on purpose raises its VERSION in the same commit; the golden micro-run (tests/test_golden.py) fails if behaviour changes
-without that.
-
-Paths, worker counts, retries and resources are not part of the identity; precision, compilation and the evaluation
-batch size are, because they affect the numbers. A field with its default value, of a stage or of any configuration
-inside it, is left out of the canonical form, so that a new option does not change existing fingerprints. The price:
-changing a default would change results under their old fingerprints. The golden resolved configurations
-(tests/config/test_resolved.py) contain every value, which makes such a change visible in review.
+Two stages are the same if their *resolved* configuration, their inputs (as fingerprints) and the VERSION of their kind
+are: see "Identity is configuration, not code" in docs/architecture.md. A field with its default value, of a stage or of
+any configuration inside it, is left out, so that a new option changes no fingerprint. The price: changing a default
+would change results under their old fingerprints, which tests/config/test_resolved.py makes visible.
 """
 
 import math
@@ -64,21 +57,19 @@ drawing, words, captions), which are all that an encoder reads; the second one w
 class DataIdentity(Config):
     """Identifies the data by content."""
 
+    NOT_IN_IDENTITY: ClassVar[frozenset[str]] = frozenset({"instructions", "instructions_digest"})
+
     kind: Literal["world", "shards"] = "world"
     digest: str
-    """`world-N`, or for shards a hash of their index, which does not depend on where the files are. It has no default
-    because it must be in every fingerprint."""
+    """`world-N`, or of shards a hash of their index; without a default, as it must be in every fingerprint."""
     tokenizer: str = "world"
     """`world`, `bpe-N` (trained on the data's text, N entries), or the digest of a Hugging Face tokenizer."""
     sources: tuple[str, ...] = SOURCES
     """Kinds of training data that exist."""
     instructions: dict[str, float] = dict.fromkeys(INSTRUCTIONS, 1.0)
-    """Instruction sets and their weights when the recipe gives none. They are part of the `sft` stage's identity only,
-    since pre-training does not read them."""
+    """Instruction sets and their weights when the recipe gives none; of identities, they are in that of `sft` alone."""
     instructions_digest: str = ""
     """Hash of the files of the user's instruction sets."""
-
-    NOT_IN_IDENTITY: ClassVar[frozenset[str]] = frozenset({"instructions", "instructions_digest"})
 
     @property
     def held_out(self) -> tuple[str, ...]:
@@ -99,8 +90,7 @@ WORLD_DATA = DataIdentity(digest=f"world-{PAIRS_VERSION}.{REST_VERSION}")
 class Stage(Config):
     """A unit of computation: its configuration and size. How each kind runs is defined in `mm1_lab/train/stages.py`.
 
-    Plans, workers and records ask a stage only through these methods. A kind of one's own must define `parameters` and
-    `positions`; the other methods have defaults for a stage that trains in one process.
+    A kind of one's own must define `parameters` and `positions`; the other methods suit one that trains in one process.
     """
 
     KIND: ClassVar[str]
@@ -119,7 +109,7 @@ class Stage(Config):
         return {name: value for name, value in self.__dict__.items() if isinstance(value, Stage)}
 
     def chain(self) -> Iterator["Stage"]:
-        """The stage and everything it depends on: itself, its inputs, their inputs, …; nearest first."""
+        """The stage, its inputs, their inputs, …"""
         level: list[Stage] = [self]
         while level:
             yield from level
@@ -134,18 +124,12 @@ class Stage(Config):
         """Positions processed, padding included; for stages that see only images, image patches."""
 
     def flops(self) -> float:
-        """6 · active parameters · positions, or 2 · … for an evaluation (Kaplan et al. 2020); accurate to a factor of
-        two.
-
-        Used with measured speeds (mm1_lab/orchestrate/planning/cost.py); a plan counts each part separately (`cost`).
-        """
+        """6 · active parameters · positions, or 2 · … for an evaluation (Kaplan et al. 2020), right to a factor of two.
+        Used with measured speeds; `cost` counts each part separately."""
         return (6.0 if self.TRAINS else 2.0) * self.parameters().active * self.positions()
 
     def cost(self, network: Network, scale: Scale) -> Cost:
-        """What the stage requires; `network` is what it trains, for an evaluation the network of its model.
-
-        By default `flops`, all parameters trained with Adam, and no bytes for activations.
-        """
+        """What the stage requires; `network` is what it trains, for an evaluation the network of its model."""
         return training_cost(self.flops(), network, None, self.precision, self.rows())
 
     def rows(self) -> int:
@@ -174,16 +158,16 @@ class Stage(Config):
         return workers
 
     def canonical(self) -> dict[str, Any]:
-        """Plain values that identify the stage: fields that differ from their defaults, with inputs as fingerprints."""
+        """Plain values that identify the stage."""
         return {"kind": self.KIND, "version": self.VERSION, **self.not_default()}
 
     @cached_property
     def fingerprint(self) -> str:
-        """The `digest` of the canonical form."""
+        """Of the canonical form."""
         return digest(self.canonical())
 
-    def reference(self) -> str:
-        """Inside other objects a stage appears as its fingerprint."""
+    @cached_property
+    def identity(self) -> str:
         return self.fingerprint
 
 
@@ -204,7 +188,6 @@ class EncoderStage(Stage):
     """Raised instead of VERSION when only the order changes in which usual and dense pairs of shards are mixed."""
 
     size: Size
-    """Size of the ViT that is trained."""
     patch: int
     image_size: int
     """Image side in pixels."""
@@ -215,7 +198,7 @@ class EncoderStage(Stage):
     distinct_pairs: int | None = None
     """Number of different pairs, which are repeated. None: as many as the data have."""
     start: "EncoderStage | None" = None
-    """An encoder trained at another resolution to continue from; its position embeddings are interpolated."""
+    """An encoder of another resolution, from which it goes on with interpolated position embeddings."""
 
     @property
     def features(self) -> Size:
@@ -229,7 +212,7 @@ class EncoderStage(Stage):
         return own + self.training.text.parameters() if self.objective == "contrastive" else own
 
     def canonical(self) -> dict[str, Any]:
-        own: dict[str, Any] = {"data": self.data.of_pairs().reference()}
+        own: dict[str, Any] = {"data": self.data.of_pairs().identity}
         if self.objective == "reconstructive":
             own["reconstructive"] = self.RECONSTRUCTIVE_VERSION
         if self.data.kind == "shards" and 0 < self.synthetic_share < 1:
@@ -381,7 +364,7 @@ class WholeModelStage(Stage):
         return self.training.batch_size
 
     def size_names(self, scale: Scale) -> list[str]:
-        """The names of the decoder in the scale; of a pre-trained one, first the folder or hub name itself."""
+        """Those of the decoder; of a pre-trained one, also its folder or hub name."""
         decoder = self.architecture.decoder
         if isinstance(decoder, PretrainedDecoder):
             named = [name for name, model in scale.pretrained_decoders.items() if model.weights == decoder.name]
@@ -578,31 +561,25 @@ class EvaluationStage(Stage):
         return ANSWER_TOKENS + self.model.picture_tokens
 
     def image_prompts(self) -> int:
-        """Pairs of a picture and its question that are read, demonstrations included: once for every prompt that they
-        are in.
+        """Pairs of a picture and its question in all prompts, demonstrations included.
 
         Each benchmark counts as `settings.questions` prompts at each number of shots, as do held-out captions. What
         only a tuned model is asked in the world, mostly without demonstrations, is left out: a fifth of the rest.
         """
         settings = self.settings
-        pairs = _pairs(settings.shots)
-        if self.data.kind == "world":
-            pairs *= WORLD_BENCHMARKS
-        pairs += sum(_pairs(benchmark.shots or settings.shots) for benchmark in self.benchmarks)
-        return settings.questions * pairs
+        own = WORLD_BENCHMARKS if self.data.kind == "world" else 1
+        asked = [settings.shots] * own + [benchmark.shots or settings.shots for benchmark in self.benchmarks]
+        return settings.questions * sum(sum(shots) + len(shots) for shots in asked)
 
     def positions(self) -> int:
         return self.image_prompts() * self.question_tokens
 
     def cost(self, network: Network, scale: Scale) -> Cost:
-        """FLOPs as if every prompt were read by itself, with all views of all its pictures.
+        """FLOPs as if every prompt were read by itself: an upper bound, as a block's prefix is read once and a picture
+        encoded once; but answers are written token by token, far below the speed at which prompts are read.
 
-        That is an upper bound: evaluation reads the prefix that a block's questions share only once (at `mini` a third
-        of these positions, at `lab` a fifth), and encodes a picture once. But it writes answers token by token, far
-        below the speed at which prompts are read.
-
-        The activations are those of a batch: the cache of keys and values of its questions and of each block's prefix;
-        and the features of a benchmark's pictures; or later the logits of a held-out row.
+        The activations are those of a batch: the cache of keys and values of its questions and of each block's prefix,
+        with the features of a benchmark's pictures; or later the logits of a held-out row.
         """
         model = self.model
         settings = self.settings
@@ -642,8 +619,3 @@ class EvaluationStage(Stage):
     def workers(self, scale: Scale) -> int:
         """Those of the model, but at most one per block of questions."""
         return min(self.model.workers(scale), self.settings.blocks)
-
-
-def _pairs(shots: tuple[int, ...]) -> int:
-    """Questions in all prompts of a question, one prompt for each number of shots."""
-    return sum(count + 1 for count in shots)

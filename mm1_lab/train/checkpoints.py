@@ -1,8 +1,7 @@
 """Checkpoints of a running stage, which a single process or a team of any size can resume.
 
-Each process writes its shards of weights and moments, as safetensors because torch reads the metadata of its own format
-with an unrestricted `pickle.load`; the first one writes the rest. What is on a GPU is copied first, and a thread writes
-the copy while training goes on. The checkpoint before the last is deleted before another is begun.
+Each process writes its shards of weights and moments (as safetensors: torch unpickles the metadata of its own format),
+the first one the rest. What is on a GPU is copied first, and a thread writes the copy while training goes on.
 """
 
 import shutil
@@ -31,7 +30,7 @@ from mm1_lab.files import file_digest, load_json, put_aside, replace, write_json
 
 CHECKPOINT = "last.ckpt"
 BEFORE = CHECKPOINT + ".before"
-"""The previous checkpoint, used if the last one is damaged; while one is being written there is none."""
+"""The previous checkpoint, used if the last one is damaged; it is deleted before another is begun."""
 UNFINISHED = CHECKPOINT + ".part"
 REST = "rest.ckpt"
 """In a checkpoint: everything except weights and moments."""
@@ -46,18 +45,17 @@ def save(trainer: pl.Trainer, folder: Path) -> None:
     assert isinstance(trainer.strategy, ProcessStrategy)
     trainer.strategy.finish_writing()
     if team.is_first():
-        remove(folder / UNFINISHED)  # an interrupted one, perhaps with the shards of a larger team
+        # an interrupted one, perhaps with the shards of a larger team
+        shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
         if (folder / CHECKPOINT).exists():
-            remove(folder / BEFORE)
+            shutil.rmtree(folder / BEFORE, ignore_errors=True)
     team.wait()
     trainer.save_checkpoint(folder / UNFINISHED)
 
 
 def newest(folder: Path, stage: Stage, tell: Callable[[str], None]) -> Path | None:
-    """The newest intact checkpoint in `folder`, or None. Damaged ones are put aside and reported.
-
-    Raises RequestError if it belongs to another stage. All processes of a team call this and check files.
-    """
+    """The newest intact checkpoint in `folder`, or None. Damaged ones are put aside and reported. Raises RequestError
+    if it belongs to another stage. All processes of a team call this and check files."""
     damaged = []
     path = None
     for name in (CHECKPOINT, BEFORE):
@@ -77,17 +75,9 @@ def newest(folder: Path, stage: Stage, tell: Callable[[str], None]) -> Path | No
     return path
 
 
-def remove(checkpoint: Path) -> None:
-    """Deletes a checkpoint, or the file that damage has put in its place, if it exists."""
-    if checkpoint.is_dir():
-        shutil.rmtree(checkpoint)
-    else:
-        checkpoint.unlink(missing_ok=True)
-
-
 def remove_all(folder: Path) -> None:
     for checkpoint in folder.glob(CHECKPOINT + "*"):
-        remove(checkpoint)
+        shutil.rmtree(checkpoint)
 
 
 class ProcessStrategy(SingleDeviceStrategy):
@@ -116,10 +106,9 @@ class ProcessStrategy(SingleDeviceStrategy):
         [optimiser] = checkpoint["optimizer_states"]
         tensors = _weights(self._trained) | _moments(optimiser["state"])
         checkpoint["state_dict"] = {}
-        optimiser["state"] = {
-            parameter: {name: value for name, value in state.items() if not isinstance(value, torch.Tensor)}
-            for parameter, state in optimiser["state"].items()
-        }
+        for parameter, state in optimiser["state"].items():
+            numbers = {name: value for name, value in state.items() if not isinstance(value, torch.Tensor)}
+            optimiser["state"][parameter] = numbers
         if self.root_device.type in WRITTEN_BESIDE_TRAINING:
             copies = cast(dict[str, torch.Tensor], self._stager.stage(tensors))
             self._writing = self._thread.submit(self._write, copies, checkpoint, Path(filepath))
@@ -133,12 +122,8 @@ class ProcessStrategy(SingleDeviceStrategy):
         writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
         # all is copied already, and this thread has chosen no GPU: it would copy by the first one
         writer.per_thread_copy_ahead = 0
-        state_dict_saver.save(
-            tensors,
-            storage_writer=writer,
-            no_dist=team.size() == 1,
-            process_group=team.writers(),
-        )
+        alone = team.size() == 1
+        state_dict_saver.save(tensors, storage_writer=writer, no_dist=alone, process_group=team.writers())
         own = list(folder.glob(f"shard-{team.rank() + 1:05}-*"))  # named by the library; none if all shards are empty
         digests: dict[str, str] = {}
         fault = None
@@ -168,7 +153,7 @@ class ProcessStrategy(SingleDeviceStrategy):
 
     @property
     def has_failed(self) -> bool:
-        return self._writing is not None and self._writing.done() and self._writing.exception() is not None
+        return self._writing is not None and not self.is_writing and self._writing.exception() is not None
 
     def finish_writing(self) -> None:
         """Returns when the last checkpoint is written. Raises what went wrong."""
@@ -234,7 +219,7 @@ def _rest(checkpoint: Path) -> dict[str, Any]:
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Whether no byte has changed since it was written; each process checks some of the files."""
+    """Whether no byte has changed since it was written; each process checks some files."""
     try:
         digests = load_json(checkpoint / DIGESTS)
         mine = list(digests.items())[team.rank() :: team.size()]

@@ -8,9 +8,8 @@ from mm1_lab.data.types import Data, Limits, TextCurriculum
 from mm1_lab.model import read_rows, upcycle
 from mm1_lab.train.fit import finish, fit
 from mm1_lab.train.module import Losses, language_loss
-from mm1_lab.train.networks import new_decoder
 from mm1_lab.train.sharding import prepare
-from mm1_lab.train.stages import StageRun
+from mm1_lab.train.stages import StageRun, new_decoder
 
 NAMES = ("text",)
 

@@ -1,9 +1,8 @@
 """Pre-training of the image encoder with any of the objectives (Table 1).
 
-Contrastive (CLIP), on image-caption pairs; or reconstructive (AIM): each patch predicts the pixels of the next. There,
-attention is bidirectional within a prefix of random length and causal after it, in row-major order, so that the encoder
-can later be used with bidirectional attention. Only patches after the prefix count in the loss. Here the class token
-precedes the first patch, and positions are learnt, as in the contrastive ViT.
+Contrastive (CLIP), on image-caption pairs; or reconstructive (AIM): each patch after a prefix of random length predicts
+the pixels of the next. Attention is bidirectional within the prefix and causal after it, in row-major order, so that
+the encoder can later be used with bidirectional attention. The class token precedes the first patch, as in CLIP.
 """
 
 import math
@@ -27,10 +26,9 @@ from mm1_lab.data.types import Data, Pairs, Picture, Pixels, Tokenizer
 from mm1_lab.model import Encoder, build_encoder, load_weights
 from mm1_lab.train.fit import finish, fit
 from mm1_lab.train.module import LOSS, ROWS, TOKENS, WEIGHT, Losses
-from mm1_lab.train.networks import new_encoder
 from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.sharding import compile_parts
-from mm1_lab.train.stages import StageRun
+from mm1_lab.train.stages import StageRun, new_encoder
 
 CAPTION_LIMIT = 77
 """Maximum caption length, begin and end token included; longer captions are truncated."""
@@ -168,9 +166,7 @@ def pair_batch(
 
 class Contrastive(nn.Module):
     """An image encoder and CLIP's causal text transformer with a shared embedding space and CLIP's learnt temperature.
-
-    An image is represented by the mean of its patch features, a caption by the output at the end token.
-    """
+    An image is represented by the mean of its patch features, a caption by the output at the end token."""
 
     def __init__(self, encoder: Encoder, text: Size, vocabulary: int) -> None:
         super().__init__()
@@ -258,11 +254,10 @@ def _train_contrastive(run: StageRun[EncoderStage]) -> None:
     stage = run.stage
     data = run.data
     with team.only_in_first():
-        encoder = new_encoder(stage, data.tokenizer)
-        network = Contrastive(encoder, stage.training.text, data.tokenizer.size)
-    start = run.inputs.get("start")
-    if start is not None and team.is_first():
-        load_weights(encoder, start)
+        network = Contrastive(new_encoder(stage, data.tokenizer), stage.training.text, data.tokenizer.size)
+    if stage.start and team.is_first():
+        start = run.inputs["start"]
+        load_weights(network.encoder, start)
         network.load_state_dict(load_file(start / TEXT_TOWER), strict=False)
     if stage.compile:
         compile_parts(network.encoder)
@@ -284,16 +279,16 @@ def _held_out_retrieval(network: Contrastive, data: Data, side: int) -> dict[str
     """Retrieval accuracy on held-out image-caption pairs, if there are any; a caption identical to the image's own
     counts as correct."""
     pixels, captions = [], []
-    sources = [name for name in ("captions", "synthetic") if name in data.identity.sources]
-    documents = data.held_out(sources[0], HELD_OUT_PAIRS) if sources else []
-    for document in documents:
+    source = "captions" if "captions" in data.identity.sources else "synthetic"
+    for document in data.held_out(source, HELD_OUT_PAIRS):
         if document.pictures:
             pixels.append(document.pictures[0].pixels(side))
             captions.append(document.text)
     if not pixels:
         return {}
-    network.eval().to(team.device())  # where Lightning has put it back on the CPU
-    batch = pair_batch(pixels, captions, data.tokenizer).to(team.device())
+    device = team.device()
+    network.eval().to(device)  # Lightning has put it back on the CPU
+    batch = pair_batch(pixels, captions, data.tokenizer).to(device)
     images, texts = network(batch)
     nearest = (images @ texts.T).argmax(dim=1)
     is_right = batch.groups[nearest] == batch.groups

@@ -1,23 +1,28 @@
 """Trains one stage from its first step, or from its last checkpoint, to its last step."""
 
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import nn
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedModel
 
 from mm1_lab import team
-from mm1_lab.config import DecoderStage, EncoderStage, ModelStage, SftStage
-from mm1_lab.data.batches import TensorBatch
+from mm1_lab.config import DecoderStage, EncoderStage, ModelStage, RequestError, Resources, SftStage
+from mm1_lab.data.batches import TensorBatch, micro_batches
+from mm1_lab.data.pixels import BrokenPictures, TooManyBrokenPictures
 from mm1_lab.files import write_json
 from mm1_lab.model import count_parameters, save_weights
 from mm1_lab.train.checkpoints import ProcessStrategy, newest
-from mm1_lab.train.loading import DataModule
 from mm1_lab.train.module import TOKENS, Objective, Training
 from mm1_lab.train.progress import Progress
 from mm1_lab.train.recorder import Recorder
@@ -44,15 +49,14 @@ def fit(
 ) -> tuple[Recorder, Any]:
     """Trains `network` on `batch(0)`, `batch(1)`, …; `names` are the rows of the objective's tally.
 
-    In a team `batch` returns this process's share, and only the first process, which has the trained weights, returns
-    from here. It resumes from the newest intact checkpoint in the folder, on CPUs bit for bit in a
-    team of the same size. Raises Diverged for a loss that is not finite, RequestError for another stage's checkpoint.
+    It resumes from the newest intact checkpoint in the folder, on CPUs bit for bit in a team of the same size. In a
+    team `batch` returns this process's share, and only the first process, which has the trained weights, returns.
+    Raises Diverged for a loss that is not finite, RequestError for another stage's checkpoint.
     """
     stage: EncoderStage | DecoderStage | ModelStage = run.stage
-    folder, report = run.folder, run.report
     steps = stop_after or stage.training.steps
-    checkpoint = newest(folder, stage, lambda note: report(Progress(0, steps, note=note)))
-    recorder = Recorder(folder, names, steps, report)
+    checkpoint = newest(run.folder, stage, lambda note: run.report(Progress(0, steps, note=note)))
+    recorder = Recorder(run.folder, names, steps, run.report)
     module = Training(network, objective, stage.training, stage.fingerprint, stage.precision)
     with _quiet():
         trainer = pl.Trainer(
@@ -65,19 +69,15 @@ def fit(
             max_epochs=-1,
             gradient_clip_val=stage.training.max_grad_norm,
             callbacks=[recorder],
-            default_root_dir=folder,
+            default_root_dir=run.folder,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
         try:
-            trainer.fit(
-                module,
-                datamodule=DataModule(batch, steps, run.resources),
-                ckpt_path=checkpoint,
-                weights_only=True,
-            )
+            batches = DataModule(batch, steps, run.resources)
+            trainer.fit(module, datamodule=batches, ckpt_path=checkpoint, weights_only=True)
         except SystemExit:  # which Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
     whole = module.whole()
@@ -100,9 +100,7 @@ def _quiet() -> Iterator[None]:
 
 
 def finish(run: StageRun[Any], recorder: Recorder, network: PreTrainedModel, **more: Any) -> None:
-    """Saves the trained network, and `summary.json`: real tokens and rows (in instruction tuning: conversations) per
-    source, seconds, processor, parameters, `more`.
-    """
+    """Saves the trained network, and `summary.json` with what was counted and `more`."""
     save_weights(network, run.folder, run.stage)
     total = recorder.total.tolist()
     summary = {
@@ -114,3 +112,73 @@ def finish(run: StageRun[Any], recorder: Recorder, network: PreTrainedModel, **m
         "parameters": count_parameters(network),
     }
     write_json(run.folder / SUMMARY, summary | more)
+
+
+class DataModule(pl.LightningDataModule):
+    """Serves `batch(step)`, in micro-batches, from the current step up to `steps`; the step is its only state. Raises
+    TooManyBrokenPictures while serving batches."""
+
+    def __init__(self, batch: Callable[[int], TensorBatch], steps: int, resources: Resources) -> None:
+        super().__init__()
+        self.batch = batch
+        self.steps = steps
+        self.resources = resources
+        self.step = 0
+        self._broken = BrokenPictures()
+
+    def train_dataloader(self) -> DataLoader[TensorBatch | Exception]:
+        # Apple's libraries do not survive a fork
+        workers = 0 if sys.platform == "darwin" else self.resources.workers
+        if workers:
+            os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive a fork
+        return DataLoader(
+            _Batches(self.batch),
+            batch_size=None,
+            sampler=_Steps(self.step, self.steps),
+            num_workers=workers,
+            multiprocessing_context="fork" if workers else None,  # workers share the sources opened here
+            pin_memory=team.device().type == "cuda",
+        )
+
+    def transfer_batch_to_device(
+        self, batch: TensorBatch | Exception, device: torch.device, dataloader_idx: int
+    ) -> list[TensorBatch]:
+        if isinstance(batch, Exception):
+            raise batch
+        self._broken.add(batch.decoded)
+        parts = micro_batches(batch, self.resources.micro_batch)
+        if device.type == "cuda":  # what the division has made is not pinned yet, and copying it would wait
+            parts = [part.pin_memory() for part in parts]
+        return [part.to(device) for part in parts]
+
+    def state_dict(self) -> dict[str, int]:
+        """The next step, which is the trainer's count of finished optimiser steps."""
+        return {"step": self.step if self.trainer is None else self.trainer.global_step}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.step = state_dict["step"]
+
+
+@dataclass(frozen=True)
+class _Batches(Dataset[TensorBatch | Exception]):
+    batch: Callable[[int], TensorBatch]
+
+    def __getitem__(self, step: int) -> TensorBatch | Exception:
+        try:
+            return self.batch(step)
+        except (RequestError, TooManyBrokenPictures) as error:
+            return error  # for the data module to raise: a loader's process would put a traceback before the message
+
+
+@dataclass(frozen=True)
+class _Steps(Sampler[int]):
+    """Steps `start` … `end - 1`. The length is that of the whole epoch, as Lightning counts past batches as fetched."""
+
+    start: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.end))

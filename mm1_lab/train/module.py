@@ -44,10 +44,7 @@ Objective = Callable[[Any], Losses]
 
 
 class Training(pl.LightningModule):
-    """Minimises `objective` over the parameters of `network`.
-
-    In a team the parameters are sharded, and `whole` gathers them.
-    """
+    """Minimises `objective` over the parameters of `network`, which are sharded in a team; `whole` gathers them."""
 
     _losses: Losses
     tally: Tally
@@ -67,9 +64,9 @@ class Training(pl.LightningModule):
         self._accumulates = False
         self._unread: list[torch.Tensor] = []
         """Losses of the last steps, on the device, of which nobody knows yet whether they are finite."""
-        self._shards = (
-            ShardedNetwork(self, network, precision, optimiser.bytes_per_trained) if team.size() > 1 else None
-        )
+        self._shards = None
+        if team.size() > 1:
+            self._shards = ShardedNetwork(self, network, precision, optimiser.bytes_per_trained)
 
     def whole(self) -> Any:
         """The trained network with all its weights, in a team only in the first process; all processes call this."""
@@ -78,7 +75,9 @@ class Training(pl.LightningModule):
     def forward(self, batch: Any, share: float = 1.0) -> torch.Tensor:
         """Runs the objective inside `forward`, so that FSDP gathers the parameters. `batch` is this share of a step."""
         self._losses = self._objective(batch)
-        loss = sum((share * loss for loss in self._losses.auxiliary.values()), start=self._losses.main)
+        loss = self._losses.main
+        for auxiliary in self._losses.auxiliary.values():
+            loss = loss + share * auxiliary
         return loss if loss.requires_grad else loss.requires_grad_()  # text alone, before a frozen decoder
 
     def training_step(self, parts: list[Any], index: int) -> torch.Tensor:
@@ -113,11 +112,8 @@ class Training(pl.LightningModule):
         self._unread = []
         for step, loss in enumerate(losses, start=self.global_step + 1 - len(losses)):
             if not math.isfinite(loss):
-                remedy = f"lower learning_rate (it is {self._optimiser.learning_rate:g}) or raise warmup_fraction"
-                if step == 1:
-                    remedy = (
-                        "before any update, so look for the cause in the connector, the data or pre-trained weights"
-                    )
+                rate = f"lower learning_rate (it is {self._optimiser.learning_rate:g}) or raise warmup_fraction"
+                remedy = rate if step > 1 else "look for the cause in the connector, the data or pre-trained weights"
                 raise Diverged(f"the loss of step {step} is {loss}; {remedy}")
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
@@ -150,9 +146,7 @@ class Training(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:
         """Restores the checkpoint's random state; only now, because creating the data loader draws random numbers.
-
-        Calls the network's `before_step` if it has one, while its parameters are sharded.
-        """
+        Calls the network's `before_step` if it has one, while its parameters are sharded."""
         if self._random:
             torch.set_rng_state(self._random["cpu"].cpu())
             if self.device.type == "cuda" and "cuda" in self._random:

@@ -46,17 +46,16 @@ def sources_of(stage: MultimodalStage, data: Data) -> dict[str, Source]:
     """The sources that the stage mixes."""
     # rows packed for fewer image tokens than the stage's would lose documents, in every epoch the same
     limits = Limits.of(stage) if stage.drop_overlong else None
-    sources: dict[str, Source] = {name: data.source(name, stage.seed, limits) for name in stage.shares}
-    if stage.shuffled:
-        sources = {name: ShuffledImages(source) for name, source in sources.items()}
+    sources: dict[str, Source] = {}
+    for name in stage.shares:
+        source = data.source(name, stage.seed, limits)
+        sources[name] = ShuffledImages(source) if stage.shuffled else source
     return sources
 
 
 def train_sft(run: StageRun[SftStage]) -> None:
-    """Supervised fine-tuning on instructions (section 5) of the input `model`, or of an exported model.
-
-    Only answers and the end token after each count in the loss.
-    """
+    """Supervised fine-tuning on instructions (section 5) of the input `model`, or of an exported model. Only answers
+    and the end token after each count in the loss."""
     stage, data = run.stage, run.data
     with team.only_in_first():
         model = build_mm1(stage, data.tokenizer)
@@ -69,14 +68,11 @@ def train_sft(run: StageRun[SftStage]) -> None:
     asked = steps * stage.training.batch_size
     left_out = asked - sum(recorder.counts().values())
     if left_out:
-        note = (
-            f"{left_out} of {asked} conversations do not fit {stage.sequence_length} positions and "
-            f"{stage.max_images} images and were left out"
-        )
+        room = f"{stage.sequence_length} positions and {stage.max_images} images"
+        note = f"{left_out} of {asked} conversations do not fit {room} and were left out"
         run.report(Progress(steps, steps, note=note))
-    epochs = {}
-    for name, share in stage.shares.items():
-        epochs[name] = sources[name].epochs(round(asked * share))  # of those that fit no row, too
+    # of those that fit no row, too
+    epochs = {name: sources[name].epochs(round(asked * share)) for name, share in stage.shares.items()}
     finish(run, recorder, model, left_out=left_out, epochs=epochs)
 
 

@@ -56,10 +56,8 @@ class ShardedAdafactor(Adafactor):
 
 
 def rate_factor(step: int, config: Optimiser) -> float:
-    """Learning rate of the update after `step` completed ones, as a share of the peak.
-
-    Warm-up reaches the peak at its last step; the cosine reaches `min_lr_ratio` at the very last step.
-    """
+    """Learning rate of the update after `step` completed ones, as a share of the peak. Warm-up reaches the peak at its
+    last step; the cosine reaches `min_lr_ratio` at the very last step."""
     warmup = round(config.warmup_fraction * config.steps)
     if step < warmup:
         return (step + 1) / warmup
@@ -84,11 +82,9 @@ def build_optimiser(
             elif isinstance(part, DECAYED) and parameter.ndim >= 2:
                 matrices.add(parameter)
     decayed = matrices - embeddings  # of which one may be tied to the output head
-    rates = {}
-    if isinstance(config, MultimodalTraining):
-        for name, rate in config.lr_multipliers.items():
-            for parameter in getattr(module, name).parameters():
-                rates[parameter] = rate
+    rates: dict[nn.Parameter, float] = {}
+    for name, rate in config.lr_multipliers.items() if isinstance(config, MultimodalTraining) else ():
+        rates |= dict.fromkeys(getattr(module, name).parameters(), rate)
     members: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
     for parameter in module.parameters():
         if parameter.requires_grad and parameter.numel():  # a shared expert may have width 0

@@ -1,7 +1,7 @@
 """Progress reports of a running stage."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -10,8 +10,8 @@ class Progress:
 
     step: int
     steps: int
-    losses: dict[str, float] = field(default_factory=dict)
-    """`loss`, and `loss/SOURCE` if there are several sources; means since the last report."""
+    loss: float | None = None
+    """The mean since the last report."""
     tokens_per_second: float = 0.0
     """Real text and image tokens per second, without padding."""
     note: str = ""

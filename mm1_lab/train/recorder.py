@@ -11,7 +11,7 @@ import torch
 
 from mm1_lab import team
 from mm1_lab.train.checkpoints import ProcessStrategy, save
-from mm1_lab.train.module import LOSS, ROWS, TOKENS, WEIGHT, Tally, Training
+from mm1_lab.train.module import LOSS, ROWS, TOKENS, WEIGHT, Training
 from mm1_lab.train.progress import Progress, Report, TimeUp
 
 CURVE = "training.csv"
@@ -30,12 +30,11 @@ goes on meanwhile is slowed, as both want the disk and the interpreter's lock.""
 
 
 class Recorder(pl.Callback):
-    """Sums tallies, reports a few times per second, and writes about a hundred points of each curve per stage.
+    """Sums tallies, reports a few times per second, saves checkpoints, and writes about a hundred points of each curve:
+    means over the tokens since the previous point.
 
-    Every minute, or less often if one takes long, it saves a checkpoint. A point of a curve is the mean over the tokens
-    since the previous point. A loss that is not finite is found at the next reading, before any checkpoint has its
-    weights. In a team each process sums its own share, and readings sum those of all; the first process reports and
-    writes.
+    A loss that is not finite is found at the next reading, before any checkpoint has its weights. In a team each
+    process sums its own share, and readings sum those of all; the first process reports and writes.
     """
 
     def __init__(self, folder: Path, names: Sequence[str], steps: int, report: Report) -> None:
@@ -48,7 +47,7 @@ class Recorder(pl.Callback):
         self.points: list[tuple[int, str, float]] = []
         self.total = torch.zeros(len(names), 4, dtype=torch.float64)
         self._since_point = self.total.clone()
-        self._since_report = self.total.clone()
+        self._since_report = torch.zeros(4, dtype=torch.float64)
         self._routing: torch.Tensor | None = None
         """Routing counts of the experts since the last point; see `States`."""
 
@@ -64,10 +63,9 @@ class Recorder(pl.Callback):
         step = trainer.global_step
         self._unread += pl_module.tally
         routing = pl_module.routing
-        if routing is not None:
-            if self._routing is not None:
-                routing = self._routing.to(routing.device) + routing
-            self._routing = routing
+        if routing is not None and self._routing is not None:
+            routing = self._routing.to(routing.device) + routing
+        self._routing = routing
         is_last = step == self._steps
         is_point = step % self._every == 0
         if not (is_last or is_point or step >= self._read_at):
@@ -75,7 +73,7 @@ class Recorder(pl.Callback):
         pl_module.check_finite()
         read = team.total(self._unread).cpu()
         self._since_point += read
-        self._since_report += read
+        self._since_report += read.sum(dim=0)
         self._unread.zero_()
         if is_point or is_last:
             self._write_point(step)
@@ -115,7 +113,14 @@ class Recorder(pl.Callback):
         return dict(zip(self.names, self.total[:, ROWS].long().tolist(), strict=True))
 
     def _write_point(self, step: int) -> None:
-        values = self._losses(self._since_point)
+        sums = {"loss": self._since_point.sum(dim=0)}
+        if len(self.names) > 1:
+            for name, row in zip(self.names, self._since_point, strict=True):
+                sums[f"loss/{name}"] = row
+        values = {}
+        for name, row in sums.items():
+            if row[WEIGHT] > 0:  # some may have had no text
+                values[name] = (row[LOSS] / row[WEIGHT]).item()
         if self._routing is not None:
             values |= routing_metrics(self._routing)
             self._routing = None
@@ -134,21 +139,12 @@ class Recorder(pl.Callback):
                 writer.writerow((step, name, f"{value:.7g}"))  # the digits of a float32
 
     def _send_report(self, step: int, now: float) -> None:
-        tokens = float(self._since_report[:, TOKENS].sum())
-        speed = tokens / max(now - self._reported, 1e-9)
-        losses = self._losses(self._since_report)
+        sums = self._since_report.tolist()
+        speed = sums[TOKENS] / max(now - self._reported, 1e-9)
+        loss = sums[LOSS] / sums[WEIGHT] if sums[WEIGHT] > 0 else None
         self._since_report.zero_()
         self._reported = now
-        self._report(Progress(step, self._steps, losses, speed))
-
-    def _losses(self, tally: Tally) -> dict[str, float]:
-        """`loss` over all, and `loss/SOURCE` if there are several sources; those without text are left out."""
-        names = ["loss"]
-        rows = [tally.sum(dim=0).tolist()]
-        if len(self.names) > 1:
-            names += [f"loss/{name}" for name in self.names]
-            rows += tally.tolist()
-        return {name: row[LOSS] / row[WEIGHT] for name, row in zip(names, rows, strict=True) if row[WEIGHT] > 0}
+        self._report(Progress(step, self._steps, loss, speed))
 
     def _save(self, trainer: pl.Trainer, now: float) -> None:
         self._count_seconds(now)

@@ -58,10 +58,8 @@ def prepare(
 
 
 class ShardedNetwork:
-    """Shards the parameters of `module`, which contains `network`, over the team, and gathers the trained ones.
-
-    They are the first process's; in the others the network may be on the meta device. `per_trained`: see `state_bytes`.
-    """
+    """Shards the parameters of `module`, which contains `network`, over the team, and gathers the trained ones. They
+    are the first process's; in the others the network may be on the meta device. `per_trained`: see `state_bytes`."""
 
     def __init__(self, module: nn.Module, network: nn.Module, precision: str, per_trained: float = 16.0) -> None:
         self._network = network

@@ -13,12 +13,29 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
-from mm1_lab.config import DecoderStage, EncoderStage, MultimodalStage, Resources, SftStage, Stage
+from mm1_lab.config import (
+    DecoderStage,
+    EncoderStage,
+    ModelStage,
+    MultimodalStage,
+    RequestError,
+    Resources,
+    SftStage,
+    Stage,
+)
 from mm1_lab.data.types import Data, Tokenizer
-from mm1_lab.model import build_mm1
+from mm1_lab.model import (
+    CONNECTORS,
+    Encoder,
+    build_connector,
+    build_decoder,
+    build_encoder,
+    build_mm1,
+    explaining,
+)
 from mm1_lab.team import Dismissed
-from mm1_lab.train.networks import check_connector, new_decoder, new_encoder
 from mm1_lab.train.progress import Report
 
 ALONE = Resources()
@@ -50,6 +67,57 @@ class StageKind:
     `training.csv` and `summary.json`."""
     check: Callable[[Any], None] = lambda stage: None
     """Raises RequestError for a stage whose network cannot be built; called on the meta device before anything runs."""
+
+
+def new_encoder(stage: EncoderStage, tokenizer: Tokenizer) -> Encoder:
+    """The newly initialised ViT, without the text tower or head that only its pre-training uses."""
+    return build_encoder(stage.size, stage.patch, stage.image_size)
+
+
+def new_decoder(stage: DecoderStage, tokenizer: Tokenizer) -> PreTrainedModel:
+    """The newly initialised decoder, for the longest rows of its pre-training."""
+    longest = max(phase.sequence_length for phase in stage.training.phases)
+    return build_decoder(stage.size, tokenizer.size, longest)
+
+
+def check_connector(stage: ModelStage) -> None:
+    """Raises RequestError for a connector that is unknown or does not produce the requested tokens."""
+    parts = stage.architecture
+    kind = parts.connector.kind
+    encoder, decoder = parts.encoder.features.width, parts.decoder.size.width
+    remedy = "; write `resolution: native` (sft.resolution)" if stage.tuned and kind in CONNECTORS else ""
+    patches = (stage.image_size // parts.encoder.patch) ** 2
+    try:
+        with explaining(kind):
+            connector = build_connector(parts.connector, encoder, decoder, patches)
+    except ValueError as error:
+        raise RequestError(f"{error}{remedy}") from None
+    if stage.tuned:
+        patches_before = (parts.image_size // parts.encoder.patch) ** 2
+        trained = build_connector(parts.connector, encoder, decoder, patches_before)
+        try:
+            connector.load_state_dict(trained.state_dict())
+        except RuntimeError:  # what pixel shuffle joins into a token depends on the number of patches
+            raise RequestError(
+                f"connector {kind!r} has weights of other shapes for {patches} patches than for the {patches_before} "
+                f"of pre-training{remedy}"
+            ) from None
+    names: dict[int, str] = {}
+    for name, parameter in connector.named_parameters(remove_duplicate=False):
+        first = names.setdefault(id(parameter), name)
+        if first != name:
+            raise RequestError(
+                f"connector {kind!r}: {first} and {name} are one parameter, which cannot be saved under two names; "
+                "call one module twice instead"
+            )
+    with explaining(kind):
+        shape = tuple(connector(torch.empty(1, patches, encoder, device="meta")).shape)
+    wanted = (1, parts.connector.image_tokens, decoder)
+    if shape != wanted:
+        raise RequestError(
+            f"connector {kind!r}: returns {shape} for one image instead of (1, image tokens, decoder width) = "
+            f"{wanted}; correct the end of its forward method"
+        )
 
 
 def _imported_late(module: str, function: str) -> Callable[[StageRun[Any]], None]:

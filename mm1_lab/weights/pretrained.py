@@ -21,7 +21,7 @@ from mm1_lab.config import (
     PretrainedMM1,
     RequestError,
 )
-from mm1_lab.files import WEIGHTS, evenly_spaced, load_json
+from mm1_lab.files import WEIGHTS, evenly_spaced, expanded, load_json
 from mm1_lab.formatting import first_line
 from mm1_lab.weights.families import ENCODERS
 
@@ -36,7 +36,7 @@ SAMPLES, SAMPLE_BYTES = 64, 1 << 16
 
 
 class HuggingFace:
-    """Implements `PretrainedModels`; reads each folder once."""
+    """Finds pre-trained models and describes them; reads each folder once. Raises RequestError."""
 
     def __init__(self) -> None:
         self.fetches = True
@@ -53,18 +53,16 @@ def read_encoder(requested: Pretrained, fetch: bool = True) -> PretrainedEncoder
     if config.model_type not in ENCODERS:
         raise RequestError(
             f"{requested.weights}: vision towers of family {config.model_type!r} are not supported; known: "
-            f"{', '.join(ENCODERS)}; to add one, give ENCODERS in mm1_lab/weights/families.py its class, final norm, "
-            "position embeddings and leading tokens"
+            f"{', '.join(ENCODERS)}; to add one, see ENCODERS in mm1_lab/weights/families.py"
         )
     count = config.num_hidden_layers
     layer = -1 if requested.layer is None else requested.layer
     layers = layer if layer >= 0 else count + 1 + layer
     if not 1 <= layers <= count:
         raise RequestError(f"{requested.weights}: has {count} layers, so layer {requested.layer} cannot be used")
-    mean, std = _normalisation(folder)
-    found = _described(requested.weights, folder, config, layers)
+    found = _normalisation(folder) | _described(requested.weights, folder, config, layers)
     found |= tower_shape(found["size"], config)
-    found |= {"image_size": config.image_size, "layer": requested.layer, "mean": mean, "std": std}
+    found |= {"image_size": config.image_size, "layer": requested.layer}
     return PretrainedEncoder.parse(found, str(folder / "config.json"))
 
 
@@ -81,8 +79,7 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
             "if they hold for this one, add it to DECODERS in mm1_lab/weights/pretrained.py"
         )
     for name in ("use_bidirectional_attention", "final_logit_softcapping"):  # of Gemma's families
-        value = getattr(config, name, None)
-        if value is not None and value is not False:
+        if getattr(config, name, None):
             raise RequestError(
                 f"{requested.weights}: decoders with {name} (its config.json) are not supported: attention must be "
                 "causal and logits come straight from lm_head; give another model"
@@ -95,11 +92,16 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
     return PretrainedDecoder.parse(found, str(folder / "config.json"))
 
 
-def read_exported(name: str, fetch: bool) -> PretrainedMM1:
-    """Describes a model in a folder written by `mm1-lab export`.
+def has_chat_template(decoder: PretrainedDecoder) -> bool:
+    """Whether the decoder's tokenizer has a chat template, as those of Instruct models do."""
+    folder = Path(decoder.folder)
+    own = load_json(folder / "tokenizer_config.json")  # without which the tokenizer has been refused
+    return (folder / "chat_template.jinja").exists() or bool(own.get("chat_template"))
 
-    Raises RequestError for other folders, and if something is missing or damaged.
-    """
+
+def read_exported(name: str, fetch: bool) -> PretrainedMM1:
+    """Describes a model in a folder written by `mm1-lab export`. Raises RequestError for other folders, and if
+    something is missing or damaged."""
     from transformers import AutoConfig
 
     from mm1_lab.data.tokenizers import folder_tokenizer
@@ -128,14 +130,8 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
             "experts_every": text.decoder_sparse_step,
             "experts_per_token": text.num_experts_per_tok,
         }
-    found = decoder | {
-        "family": "mm1",
-        "encoder": encoder,
-        "decoder": decoder | text_shape(decoder["size"], text),
-        "connector": config["connector"],
-        "blind": blind,
-        "pictures": pictures,
-    }
+    found = decoder | {"family": "mm1", "encoder": encoder, "decoder": decoder | text_shape(decoder["size"], text)}
+    found |= {"connector": config["connector"], "blind": blind, "pictures": pictures}
     return PretrainedMM1.parse(found, str(folder / "config.json"))
 
 
@@ -215,7 +211,7 @@ def _config(folder: Path) -> Any:
     return config
 
 
-def _normalisation(folder: Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def _normalisation(folder: Path) -> dict[str, list[float]]:
     """Mean and standard deviation for pixel values between 0 and 1, from the folder's preprocessor configuration."""
     path = folder / "preprocessor_config.json"
     if not path.is_file():
@@ -223,9 +219,9 @@ def _normalisation(folder: Path) -> tuple[tuple[float, float, float], tuple[floa
     try:
         values = load_json(path)
         values = values.get("image_processor", values)
-        mean, std = (tuple(map(float, values[key])) for key in ("image_mean", "image_std"))
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not all(map(isfinite, mean + std)):
-            raise ValueError("three numbers each, the latter above 0")
+        mean, std = ([float(value) for value in values[key]] for key in ("image_mean", "image_std"))
+        if not all(map(isfinite, mean + std)):
+            raise ValueError("not finite")
         scale = 255 * float(values.get("rescale_factor") or 1 / 255)
     except Exception as error:  # of many kinds, as the file may hold anything
         reason = f"{type(error).__name__}: {first_line(error)}"
@@ -236,17 +232,15 @@ def _normalisation(folder: Path) -> tuple[tuple[float, float, float], tuple[floa
             f"{path}: pixels are divided by 255, then normalised, but do_rescale, rescale_factor or do_normalize says "
             "otherwise; write image_mean and image_std for that, and remove these three"
         )
-    return mean, std
+    return {"mean": mean, "std": std}
 
 
 def find_folder(name: str, fetch: bool = True) -> Path:
-    """The folder of a model: a path, or a hub name, downloaded on first use if `fetch`.
-
-    Raises RequestError, of the kind NotHere if there is none.
-    """
-    path = os.path.expanduser(name)
-    if os.path.isdir(path):  # unlike Path's, these two accept users and lengths that no folder can have
-        return Path(path).resolve()
+    """The folder of a model: a path, or a hub name, downloaded on first use if `fetch`. Raises RequestError, of the
+    kind NotHere if there is none."""
+    path = expanded(name)
+    if os.path.isdir(path):  # unlike Path's, it accepts lengths that no folder can have
+        return path.resolve()
     unknown = NotHere(f"{name}: there is no such folder, and it is not a hub name (OWNER/NAME)")
     if name.count("/") != 1:
         raise unknown
@@ -297,10 +291,8 @@ def _missing_weights(folder: Path) -> list[str]:
 
 
 def weights_digest(folder: Path, name: str) -> str:
-    """16 hexadecimal digits over the configuration and the name, size and samples of each weight file.
-
-    Raises RequestError for a folder without weights, or with some missing.
-    """
+    """16 hexadecimal digits over the configuration and the name, size and samples of each weight file. Raises
+    RequestError for a folder without weights, or with some missing."""
     weights = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
     if not weights:
         lack = "there are no weights in the folder (*.safetensors; pickled ones could run code)"

@@ -22,10 +22,8 @@ STAGE = "stage.json"
 def library_weights(
     kind: Any, model: PretrainedEncoder | PretrainedDecoder, config: Any = None
 ) -> dict[str, torch.Tensor]:
-    """The weights in a model's folder, named as in the library's class `kind`, in single precision.
-
-    Raises RequestError for a folder without weights.
-    """
+    """The weights in a model's folder, named as in the library's class `kind`, in single precision. Raises RequestError
+    for a folder without weights."""
     import torch
 
     try:
@@ -56,10 +54,8 @@ def save_weights(model: Any, folder: Path, stage: Stage) -> None:
 
 
 def load_weights(model: Any, folder: Path) -> None:
-    """Loads weights written by `save_weights` into `model`, which must have the same shape.
-
-    An encoder's position embeddings are interpolated. Raises RequestError for weights of another model.
-    """
+    """Loads weights written by `save_weights` into `model`, which must have the same shape. An encoder's position
+    embeddings are interpolated. Raises RequestError for weights of another model."""
     from huggingface_hub import load_torch_model
 
     one = folder / WEIGHTS  # the folder may contain other weights too; large models have several files

@@ -15,7 +15,7 @@ from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer, Row
 from mm1_lab.data.pixels import BrokenPictures, Decoded, TooManyBrokenPictures
 from mm1_lab.data.types import Document, Limits
-from mm1_lab.train.loading import DataModule
+from mm1_lab.train.fit import DataModule
 from mm1_lab.train.multimodal import ShuffledImages
 from tests.conftest import Flat
 

@@ -259,27 +259,23 @@ def test_a_checkpoint_that_one_cannot_write_stops_all_at_the_next_step(
     assert not (tmp_path / "team" / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("in_one", [False, True])
 def test_a_loss_that_is_not_finite_stops_all(
-    in_one: bool, decoder_stage: DecoderStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    decoder_stage: DecoderStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In all of them, or in the second alone."""
-    if in_one:
-        training_step = Training.training_step
+    """Though it is one process's alone."""
+    training_step = Training.training_step
 
-        def broken_in_one(self: Training, parts: list[Any], index: int) -> torch.Tensor:
-            loss = training_step(self, parts, index)
-            if index == 1 and not team.is_first():
-                self._unread[-1] = torch.tensor(math.nan)
-            return loss
+    def broken_in_one(self: Training, parts: list[Any], index: int) -> torch.Tensor:
+        loss = training_step(self, parts, index)
+        if index == 1 and not team.is_first():
+            self._unread[-1] = torch.tensor(math.nan)
+        return loss
 
-        monkeypatch.setattr(Training, "training_step", broken_in_one)
-    training = decoder_stage.training.model_copy(update={} if in_one else {"learning_rate": 1e30})
-    stage = decoder_stage.model_copy(update={"training": training})
+    monkeypatch.setattr(Training, "training_step", broken_in_one)
 
     def work() -> None:
-        with pytest.raises(Diverged, match=r"the loss of step 2 is (nan|inf)"):
-            train(stage, tmp_path, finished)
+        with pytest.raises(Diverged, match=r"the loss of step 2 is nan"):
+            train(decoder_stage, tmp_path, finished)
 
     in_team(2, tmp_path, work)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from mm1_lab.config import BenchmarkConfig, Config, RequestError, nearest
+from mm1_lab.config.base import Number
 from mm1_lab.data.pixels import Shape
 from mm1_lab.data.shards.finding import PLACES, Entry, File
 from mm1_lab.data.shards.readers import READERS
@@ -45,7 +46,7 @@ class InstructionSet(OwnSource):
 
     reader: str = "conversations"
     """Reads LLaVA's JSON, the Cauldron's Parquet, and JSON Lines with `messages`."""
-    weight: float | None = Field(None, gt=0)
+    weight: Number | None = Field(None, gt=0)
     """Its weight if the recipe's `sft.mixture` is empty. Sets are mixed in proportion to their sizes if none has one;
     else those without count as 1."""
 

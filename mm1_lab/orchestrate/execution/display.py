@@ -58,8 +58,8 @@ class Display(Observer):
             return
         self.told[task.key] = self.clock()
         text = f"runs      {task.label}: {kind} {progress.step}/{progress.steps}"
-        if "loss" in progress.losses:
-            text += f", loss {progress.losses['loss']:.3f}"
+        if progress.loss is not None:
+            text += f", loss {progress.loss:.3f}"
         if progress.tokens_per_second:
             text += f", {progress.tokens_per_second:,.0f} tokens/s"
         self.line(f"{text} ({self.so_far()})")

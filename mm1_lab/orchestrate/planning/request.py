@@ -18,7 +18,8 @@ from mm1_lab.config import (
     DataIdentity,
     Measure,
     NotHere,
-    PretrainedModels,
+    PretrainedDecoder,
+    PretrainedMM1,
     Recipe,
     RequestError,
     Scale,
@@ -69,7 +70,7 @@ class Request:
     data: DataIdentity
     ledger: Ledger
     trials: tuple[Trial, ...]
-    models: PretrainedModels | None = None
+    models: HuggingFace | None = None
     """Finds the pre-trained models that the recipes and the scale name."""
     tokenizer: Path | None = None
     """The folder of the pre-trained decoder whose tokenizer the data use."""
