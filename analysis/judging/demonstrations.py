@@ -45,7 +45,7 @@ def demonstration_checks(scores: pd.DataFrame) -> Iterator[Check]:
     captions = scores[scores["benchmark"].astype(str).str.endswith(FOLLOWED)]
     for shots, rows in captions[captions["shots"] > 0].groupby("shots"):
         what = f"captions' words in the convention shown, {shots} shots, percent"
-        yield Check.within("told by demonstrations", what, float(mean_by_seed(rows).mean()), KEPT)
+        yield Check.within("told by demonstrations", what, mean_by_seed(rows).mean(), KEPT)
 
     yield from _seen(visual[at_few], "")
     yield from _seen(visual[(visual["shots"] == 0) & ~is_second], ", first words")
@@ -62,9 +62,9 @@ def _seen(scores: pd.DataFrame, words: str) -> Iterator[Check]:
     majority answer."""
     for (benchmark, shots), own in scores.groupby(["benchmark", "shots"], sort=False, observed=True):
         what = f"{benchmark}, {shots} shots{words}"
-        above_blind = float((own["score"] - own["blind"]).mean())
-        yield Check.within("sees", f"{what}, − blind", above_blind, ABOVE_BLIND)
-        above_majority = float(own["score"].mean() - own["majority"].mean())
+        above_blind = own["score"] - own["blind"]
+        yield Check.within("sees", f"{what}, − blind", above_blind.mean(), ABOVE_BLIND)
+        above_majority = own["score"].mean() - own["majority"].mean()
         yield Check.within("sees", f"{what}, − majority", above_majority, ABOVE_MAJORITY)
 
 
