@@ -46,12 +46,12 @@ def measure_rows(study: Study, minutes: float, evaluation: float) -> pd.DataFram
     for measure in [AVERAGE, *study.measures, *losses]:
         distinct = study.trial_values(measure).index
         known = {arm: mean for arm, mean in study.arm_means(measure).items() if arm in distinct}
-        counts = np.array([len(study.seed_values(arm, measure)) for arm in known])
+        counts = [len(study.seed_values(arm, measure)) for arm in known]
         errors = np.array([found.error for found in known.values()])
         if len(known) < 2 or errors.max() < LEAST_NOISE:
             continue
         noise = float(np.mean(errors * np.sqrt(counts)))  # every arm's is the same
-        spread = float(np.var([found.estimate for found in known.values()], ddof=1))
+        spread = np.var([found.estimate for found in known.values()], ddof=1)
         prior = PRIOR if len(known) >= FEWEST_TO_POOL else 0.0
         needed = share = best = np.nan
         if measure not in losses:
@@ -59,14 +59,14 @@ def measure_rows(study: Study, minutes: float, evaluation: float) -> pd.DataFram
             share = min(question_variance(study, measure, list(known)) / noise**2, 1.0)
             # least of (training + questions / m) · (minutes of training + m · minutes of evaluation)
             if share < 1 and evaluation > 0:
-                best = float(np.sqrt(share / (1 - share) * (minutes - evaluation) / evaluation))
+                best = np.sqrt(share / (1 - share) * (minutes - evaluation) / evaluation)
         rows.append(
             {
                 "sweep": study.sweep.name,
                 "measure": str(measure),
                 "arms": len(known),
-                "seeds": int(counts.max()),
-                "signal": float(np.sqrt(max(0.0, spread - np.mean(errors**2)))),
+                "seeds": max(counts),
+                "signal": np.sqrt(max(0.0, spread - np.mean(errors**2))),
                 "noise": noise,
                 "from_questions": 100 * share,
                 "minutes": minutes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from itertools import product, starmap
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,7 +74,8 @@ class Study(Variant):
     def setting(self) -> str:
         """`scale mini`, and the data if they are not the miniature world."""
         data = self.manifest.data_name
-        return f"scale {self.manifest.scale}" + (f", data {data}" if data != "world" else "")
+        scale = f"scale {self.manifest.scale}"
+        return scale if data == "world" else f"{scale}, data {data}"
 
     @property
     def caution(self) -> str:
@@ -106,15 +108,13 @@ class Study(Variant):
 
     def at_seeds(self, seeds: Sequence[int]) -> Study:
         """This study with only the trials of `seeds`."""
-        trials = self.trials[self.trials["seed"].isin(seeds)]
-        known = set(trials["fingerprint"])
-        return replace(
-            self,
-            trials=trials,
-            scores=self.scores[self.scores["seed"].isin(seeds)],
-            held_out=self.held_out[self.held_out["seed"].isin(seeds)],
-            records={fingerprint: record for fingerprint, record in self.records.items() if fingerprint in known},
-        )
+        tables = {}
+        for name in ("trials", "scores", "held_out"):
+            table = getattr(self, name)
+            tables[name] = table[table["seed"].isin(seeds)]
+        known = set(tables["trials"]["fingerprint"])
+        records = {fingerprint: record for fingerprint, record in self.records.items() if fingerprint in known}
+        return replace(self, **tables, records=records)
 
     def representative(self, arm: str) -> str:
         """The first arm with scores that has the same trials (by recipe or fingerprint), so that they count once."""
@@ -124,7 +124,7 @@ class Study(Variant):
     @cached_property
     def levels(self) -> pd.DataFrame:
         """A row per arm, a column per level of every axis: 1.0 where the arm has it."""
-        axes = pd.DataFrame([levels_of(recipe) for recipe in self.sweep.arms.values()], index=list(self.sweep.arms))
+        axes = pd.DataFrame(map(levels_of, self.sweep.arms.values()), index=list(self.sweep.arms))
         return pd.get_dummies(axes, dtype=float)
 
     @cached_property
@@ -191,9 +191,7 @@ class Study(Variant):
     @cached_property
     def measures(self) -> list[Measure]:
         """The measures with scores that have a column of their own, in order. Raises RequestError if there are none."""
-        every = [TEXT_CORE]
-        for family in self.families:
-            every += [Measure(family, shots) for shots in self.shots]
+        every = [TEXT_CORE, *starmap(Measure, product(self.families, self.shots))]
         found = [measure for measure in every if len(rows_of(self.asked, measure))]
         if not found:
             raise RequestError(f"{self.folder}: no trial has scores; name benchmarks in the file of the data")
@@ -302,10 +300,8 @@ class Study(Variant):
         if not self.manifest.in_world or not set(FAMILIES) <= set(self.families):
             return Paper({}, {})
         known = read_paper(self.sweep.reproduces)
-        shown = {}
-        for (key, label, measure), number in known.values.items():
-            if key in self.panels and label in self.panels[key].arms:
-                shown[key, label, measure] = number
+        labels = {(key, label) for key, panel in self.panels.items() for label in panel.arms}
+        shown = {place: number for place, number in known.values.items() if place[:2] in labels}
         return replace(known, values=shown)
 
     def paper_value(self, arm: str, measure: Measure) -> PaperNumber:
@@ -315,7 +311,8 @@ class Study(Variant):
             return combine_numbers([(1 / len(numbers), number) for number in numbers])
         for key, panel in self.panels.items():
             for label, shown in panel.arms.items():
-                if shown == arm and (number := self.paper.value(key, label, measure)):
+                number = self.paper.value(key, label, measure)
+                if shown == arm and number:
                     return number
         return UNPUBLISHED
 
@@ -368,7 +365,7 @@ class Study(Variant):
 
 def _of_benchmarks(asked: pd.DataFrame) -> list[Measure]:
     rows = asked[["benchmark", "shots"]].drop_duplicates()
-    return [Measure(name, int(shots)) for name, shots in rows.itertuples(index=False)]
+    return list(starmap(Measure, rows.itertuples(index=False)))
 
 
 def read_study(folder: Path) -> Study:
