@@ -18,16 +18,20 @@ def finished_looks(study: Study) -> tuple[int, ...]:
     """
     reached = tuple(look for look in study.manifest.looks if look <= len(study.seeds))
     before, last = (0, 0, *reached)[-2:]
-    trials = study.trials
-    to_come = trials[trials["seed"].isin(study.seeds[before:last]) & ~trials["done"]]
+    new_seeds = study.seeds[before:last]
+    lacking = study.trials[~study.trials["done"]]
+    to_come = lacking[lacking["seed"].isin(new_seeds)]
     missing = set(to_come["fingerprint"])
     if not missing:
         return reached
     failed = set(study.ledger.failures())
-    failed_stages = set(failed)  # which trials wait for them, the results do not say
+    failed_stages = set(failed)
     for path in study.ledger.results.glob("*/*/sweep.json"):
-        failed_stages -= {row.fingerprint for row in read_trials(path.parent)}
-    return reached if failed_stages or missing <= failed else reached[:-1]
+        for row in read_trials(path.parent):
+            failed_stages.discard(row.fingerprint)
+    if failed_stages:  # which trials wait for them, the results do not say
+        return reached
+    return reached if missing <= failed else reached[:-1]
 
 
 def spent(records: Iterable[Record], what: str) -> tuple[float, float]:
@@ -35,11 +39,14 @@ def spent(records: Iterable[Record], what: str) -> tuple[float, float]:
     trials whose training was timed, as none is that was interrupted and resumed; NaN if there are none."""
     total, evaluation = [], []
     for record in records:
-        values = {kind: timing[what] for kind, timing in record.get("timings", {}).items()}
-        if values.keys() & {MultimodalStage.KIND, SftStage.KIND}:
+        timings = record.get("timings", {})
+        values = {kind: timing[what] for kind, timing in timings.items()}
+        if MultimodalStage.KIND in values or SftStage.KIND in values:
             total.append(sum(values.values()))
             evaluation.append(values.get(EvaluationStage.KIND, 0.0))
-    return float(np.mean(total or [np.nan])), float(np.mean(evaluation or [np.nan]))
+    if not total:
+        return np.nan, np.nan
+    return float(np.mean(total)), float(np.mean(evaluation))
 
 
 def minutes_of(records: Iterable[Record]) -> tuple[float, float]:

@@ -225,7 +225,7 @@ class Study(Variant):
         return table.groupby(table.index.map(self.representative)).transform("first")
 
     @cached_property
-    def seen_before_claims(self) -> dict[str, tuple[int, ...]]:
+    def seen_before_claims(self) -> dict[str | None, tuple[int, ...]]:
         """Of each contrast, the seeds at which its arms had scores before it was claimed."""
         return {claim: self.manifest.claims.get(key, ()) for claim, key in claim_keys(self.sweep).items()}
 

@@ -4,7 +4,7 @@ Contrasts of a sweep's file and parts of lessons have the same evidence; `verdic
 about the learning-rate law is the slope of its fit, over sizes.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -73,16 +73,16 @@ class Evidence:
             "says": verdict_from_p(self.p) if self.p else "not judged",
             "reason": self.aside or self.reason,
         }
-        if self.claim is None:
+        claim, found = self.claim, self.found
+        if claim is None:
             return row
-        found = self.found
         return row | {
-            "claim": self.claim.text,
-            "detail": self.claim.detail,
-            "measure": str(self.claim.measure),
-            "expect": self.claim.expect,
-            "margin": self.claim.margin,
-            "expectation": expectation(self.claim.expect, self.claim.margin, self.claim.measure.less_is_better),
+            "claim": claim.text,
+            "detail": claim.detail,
+            "measure": str(claim.measure),
+            "expect": claim.expect,
+            "margin": claim.margin,
+            "expectation": expectation(claim.expect, claim.margin, claim.measure.less_is_better),
             "estimate": found.estimate,
             "error": found.error,
             "df": found.degrees_of_freedom,
@@ -118,8 +118,7 @@ def of_lessons(study: Study, lessons: Iterable[Lesson], fits: Sequence[Fit] = ()
                 continue
             claims = claims_of(part, lesson, study.sweep, study.scored)
             for claim in claims:
-                seen = study.seen_before_claims.get(part.contrast or "", ())
-                one = gather(study, claim, lesson.name, number, part.aside, seen)
+                one = gather(study, claim, lesson.name, number, part.aside, part.contrast)
                 if one.seen:  # lessons are fixed before the runs
                     one = replace(one, p={}, p_of_look={}, reason=CHANGED)
                 found.append(one)
@@ -130,11 +129,8 @@ def of_lessons(study: Study, lessons: Iterable[Lesson], fits: Sequence[Fit] = ()
 
 
 def of_contrasts(study: Study) -> list[Evidence]:
-    found = []
-    for contrast in study.sweep.contrasts:
-        seen = study.seen_before_claims.get(contrast.claim, ())
-        found.append(gather(study, claim_of(contrast), contrast.claim, seen=seen))
-    return found
+    names = ((contrast, contrast.claim) for contrast in study.sweep.contrasts)
+    return [gather(study, claim_of(contrast), name, contrast=name) for contrast, name in names]
 
 
 def _of_law(study: Study, lesson: Lesson, number: int, part: Part, fits: Sequence[Fit]) -> Evidence:
@@ -170,8 +166,9 @@ def _of_law(study: Study, lesson: Lesson, number: int, part: Part, fits: Sequenc
 
 
 def gather(
-    study: Study, claim: Claim, question: str, part: int = 1, aside: str = "", seen: Collection[int] = ()
+    study: Study, claim: Claim, question: str, part: int = 1, aside: str = "", contrast: str | None = None
 ) -> Evidence:
+    """The evidence on a claim; `contrast` names that of the sweep's file, if it is one."""
     difference = Difference(study, claim.weights)
     seeds, looks = difference.seeds, study.manifest.looks
     p = _tested(claim, difference.over_seeds)
@@ -192,7 +189,7 @@ def gather(
         reason = ONE_SEED
     elif not reason and not p:
         reason = "before the first look" if looks and tested < 2 else SAME
-    before = len(set(seeds).intersection(seen))
+    before = len(set(seeds).intersection(study.seen_before_claims.get(contrast, ())))
     further = _further(study, seeds, before, paper_difference(study, claim.weights))
     further["mixes_machines"] = mixes_machines(study, [arm for arm, _ in claim.weights])
     return Evidence(
