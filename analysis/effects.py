@@ -29,12 +29,13 @@ def levels_of(recipe: Recipe) -> dict[str, str]:
 
 def _mix(mix: DataMix) -> str:
     """Percent of captions, pages and text, and of further sources by name: `45.5:45.5:9.09`."""
-    weights = {"captions": 0.0, "interleaved": 0.0, "text": 0.0} | mix.weights
+    usual = {"captions": 0.0, "interleaved": 0.0, "text": 0.0}
+    weights = usual | mix.weights
     total = sum(weights.values())
     parts = []
-    for place, (source, weight) in enumerate(weights.items()):
-        percent = f"{100 * weight / total:.3g}"
-        parts.append(percent if place < 3 else f"{source} {percent}")
+    for source, weight in weights.items():
+        name = "" if source in usual else f"{source} "
+        parts.append(f"{name}{100 * weight / total:.3g}")
     return ":".join(parts)
 
 

@@ -5,7 +5,6 @@ has two parts: the luck of training, which more seeds average out, and the choic
 """
 
 from collections.abc import Collection
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -96,15 +95,13 @@ def question_variance(study: Study, measure: Measure, arms: Collection[str]) -> 
 
 
 def measures_table(rows: pd.DataFrame, title: str) -> Table:
-    further: dict[str, Any] = {
-        "signal : noise": rows["signal"] / rows["noise"],
-        "from questions, %": rows["from_questions"],
-        "minutes a trial": rows["minutes"],
-        "seeds needed": [seeds_cell(row) for row in rows.to_dict("records")],
-        "core-minutes": rows["core_minutes"].replace(np.inf, np.nan),
-        "best × questions": rows["best_questions"],
-    }
-    shown = rows[["sweep", "measure", "arms", "seeds", "signal", "noise"]].assign(**further)
+    shown = rows[["sweep", "measure", "arms", "seeds", "signal", "noise"]].copy()
+    shown["signal : noise"] = rows["signal"] / rows["noise"]
+    shown["from questions, %"] = rows["from_questions"]
+    shown["minutes a trial"] = rows["minutes"]
+    shown["seeds needed"] = [seeds_cell(row) for row in rows.to_dict("records")]
+    shown["core-minutes"] = rows["core_minutes"].replace(np.inf, np.nan)
+    shown["best × questions"] = rows["best_questions"]
     notes = [
         "Signal: the standard deviation of the arms' true means; noise: of a trial around what arm and seed explain; "
         "in points, of losses in nats per text token. *From questions*: of the noise's variance, what the choice of "

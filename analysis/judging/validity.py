@@ -86,10 +86,11 @@ def order_checks(study: Study) -> list[Check]:
         averaged = {"content": images, "CIDEr": scores[(scores["family"] == "vqa") | in_cider]}
     checks = []
     for metric, asked in averaged.items():
-        apart = (mean_by_seed(asked[asked["arm"] == other]) - mean_by_seed(asked[asked["arm"] == base])).dropna()
+        ours, theirs = (mean_by_seed(asked[asked["arm"] == arm]) for arm in (base, other))
+        apart = (theirs - ours).dropna()
         if apart.empty:
             continue
-        spread = float(np.sqrt((apart**2).mean() / 2))
+        spread = np.sqrt((apart**2).mean() / 2)
         seeds = counted(len(apart), "seed")
         what = f"standard deviation that it gives the base's average, {seeds}, captions by {metric}"
         check = Check.within("order of the data", what, spread, most=ORDER_SPREAD[metric])
@@ -180,10 +181,10 @@ def _steadiness(scores: pd.DataFrame) -> Iterator[Check]:
         name = "few shots" if has_shots else "0 shots"
         averages = mean_by_seed(asked)
         what = f"standard deviation of the base's average over {counted(len(averages), 'seed')}, {name}"
-        found = Check.within("steady over seeds", what, float(averages.std()), most=SEED_SPREAD[name])
+        found = Check.within("steady over seeds", what, averages.std(), most=SEED_SPREAD[name])
         yield found if len(averages) > 1 else replace(found, verdict="needs more seeds")
     for shots, asked in images[images["family"] == "vqa"].groupby("shots"):
-        share = 100 * float((~asked["parsed"]).mean())
+        share = 100 * (~asked["parsed"]).mean()
         what = f"VQA answers of the base, {shots} shots, percent"
         yield Check.within("answers parsed", what, share, most=MOST_UNPARSED)
 

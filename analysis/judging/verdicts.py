@@ -72,14 +72,13 @@ def judge(questions: Mapping[str, Sequence[Evidence]]) -> dict[str, Judged]:
         shown = deciding or evidence
         lead = lead_of(shown, one.verdict) if shown else None
         reasons = [part.aside or part.reason for part in shown]
-        # any of the parts may contradict
-        tests = one.tests * len(deciding) if lead and lead.is_against else one.tests
         judged[name] = Judged(
             lead=lead,
             parts=len(deciding),
             p_holm=one.p_holm,
             family=len(tested),
-            tests=tests,
+            # any of the parts may contradict
+            tests=one.tests * len(deciding) if lead and lead.is_against else one.tests,
             seeds_needed=needed(deciding, one.tests) if one.verdict == "undecided" else np.nan,
             verdict=one.verdict,
             reason=next(filter(None, reasons), ""),
@@ -108,10 +107,8 @@ def needed(deciding: Sequence[Evidence], family: int) -> float:
     with the first part against it, whose p is multiplied by the number of parts."""
     if any(one.unit == "sizes" for one in deciding):
         return np.nan  # a learning-rate law needs sizes, not seeds
-    against = [one for one in deciding if one.is_against]
-    if against:
-        return min(needed_for(one, family * len(deciding)) for one in against)
-    return max(needed_for(one, family) for one in deciding)
+    against = [needed_for(one, family * len(deciding)) for one in deciding if one.is_against]
+    return min(against) if against else max(needed_for(one, family) for one in deciding)
 
 
 def needed_for(one: Evidence, family: int = 1) -> float:
