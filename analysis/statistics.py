@@ -150,20 +150,20 @@ def other_axes(weights: Floats, levels: Floats, scores: Floats) -> Floats:
 def around_arms_and_seeds(scores: pd.DataFrame) -> tuple[float, float, pd.Series[float] | None]:
     """The variance of scores (arms, seeds; may have gaps) around a least-squares fit of score = arm + seed + rest, its
     degrees of freedom, and each seed's part; None for the latter if shared seeds do not connect all arms."""
-    known = scores.stack().dropna()
+    known: Any = scores.stack().dropna()
     arms, seeds = (known.index.get_level_values(level) for level in (0, 1))
     of_seeds = pd.get_dummies(pd.Series(seeds, known.index), dtype=float)
     if arms.nunique() < 2:
         of_seeds = of_seeds.iloc[:, :0]
     design = of_seeds - of_seeds.groupby(arms).transform("mean")
-    rest: Any = known - known.groupby(arms).transform("mean")
+    rest = known - known.groupby(arms).transform("mean")
     coefficients, _, rank, _ = np.linalg.lstsq(design, rest, rcond=None)
     degrees = float(len(known) - arms.nunique() - rank)
     squares = (rest - design @ coefficients) ** 2
     variance = float(squares.sum()) / max(degrees, 1.0)
     if rank < design.shape[1] - 1:
         return variance, degrees, None
-    luck = pd.Series(coefficients, design.columns, dtype=float)
+    luck: Any = pd.Series(coefficients, design.columns, dtype=float)
     return variance, degrees, luck.sub(luck.mean()).reindex(scores.columns, fill_value=0.0)
 
 
