@@ -5,6 +5,7 @@ has two parts: the luck of training, which more seeds average out, and the choic
 """
 
 from collections.abc import Collection
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from analysis.pages.cells import seeds_cell
 from analysis.seeds import seeds_needed
 from analysis.statistics import PRIOR
 from analysis.study import Study
-from analysis.table import Table
+from analysis.table import Table, as_text
 from mm1_lab.config import AVERAGE, Measure
 from mm1_lab.results.summary import rows_of
 
@@ -113,3 +114,28 @@ def measures_table(rows: pd.DataFrame, title: str) -> Table:
     ]
     formats = {"signal": ".2g", "noise": ".2g", "core-minutes": ".0f", "from questions, %": ".0f"}
     return Table(title, shown, notes, "sweep", formats)
+
+
+def measures_text(folder: Path, claimed: Collection[Measure]) -> str:
+    """For a plan: core-minutes until 3 points are decided by each claimed measure, by the results in a sweep's folder;
+    empty if they tell nothing of them."""
+    path = folder / "measures.csv"
+    if not path.exists():
+        return ""
+    rows = pd.read_csv(path, keep_default_na=False, na_values=[""]).dropna(subset="core_minutes")
+    rows = rows[rows["measure"].isin({str(AVERAGE), *map(str, claimed)})]
+    if rows.empty:
+        return ""
+    each = []
+    for row in rows.sort_values("core_minutes", kind="stable").to_dict("records"):
+        each.append(f"{row['measure']} {as_text(row['core_minutes'], '.0f')} ({seeds_cell(row)} seeds)")
+    least, most = rows["from_questions"].min(), rows["from_questions"].max()
+    best = rows["best_questions"].mask(rows["from_questions"] == 100, np.inf).median()
+    times = "many"
+    if np.isfinite(best):
+        times = f"about {best:.1f}"
+    return (
+        f"By {folder}, core-minutes until {POINTS:g} points between two arms are decided, one claim at 80 % power: "
+        f"{', '.join(each)}. The choice of questions is {least:.0f} to {most:.0f} % of the noise's variance: "
+        f"core-minutes are fewest with {times} times as many questions as now."
+    )

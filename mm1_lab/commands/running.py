@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import textwrap
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -37,7 +38,7 @@ from mm1_lab.config import (
     spelt,
 )
 from mm1_lab.config.base import keys_at, open_table, parse_yaml
-from mm1_lab.files import write_text
+from mm1_lab.files import PUBLISHED, here_or_shipped, write_text
 from mm1_lab.orchestrate.planning.finding import SWEEPS
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ def plan(options: argparse.Namespace) -> int:
         print_json(values)
         return DONE
     print(plan_text(requests, values))
+    if values["seconds"]:
+        for text in dict.fromkeys(map(_what_deciding_takes, requests)):
+            if text:
+                print(textwrap.fill(text, 110))
     return DONE
 
 
@@ -161,6 +166,15 @@ def _request(options: argparse.Namespace, name: str, keep: bool) -> Request:
     elif is_new and not options.json:
         print(f"{path}: `run` with these options writes this sweep")
     return request
+
+
+def _what_deciding_takes(request: Request) -> str:
+    """Core-minutes until 3 points are decided by the measures that a sweep claims, by its results here or published."""
+    from analysis.measures import measures_text
+
+    claimed = [contrast.measure for contrast in request.sweep.contrasts]
+    published = here_or_shipped(PUBLISHED) / request.scale_name / request.variant
+    return measures_text(request.folder, claimed) or measures_text(published, claimed)
 
 
 def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Sequence[str] = ()) -> tuple[Path, str]:

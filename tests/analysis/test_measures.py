@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.measures import measure_rows, measures_table, question_variance
+from analysis.measures import measure_rows, measures_table, measures_text, question_variance
 from analysis.proxies import Paired, accuracy, pair_arms
 from analysis.redraw import draw
 from analysis.runs import minutes_of
 from analysis.study import Study
+from analysis.table import write_csv
+from mm1_lab.cli import main
 from mm1_lab.config import Measure, Sweep
 from tests.analysis.results_folder import LIFT, study_of, write_results
 
@@ -50,6 +52,23 @@ def test_the_part_of_the_noise_that_questions_cause_is_found() -> None:
     object.__setattr__(study, "scores", rows)
     found = question_variance(study, Measure(), range(arms))
     assert found == pytest.approx(20**2 / (shots * questions), rel=0.1)
+
+
+def test_a_plan_says_what_deciding_takes_by_results_that_exist(
+    tmp_path: Path, mix_study: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = measure_rows(mix_study, 4.0, 1.0)
+    assert measures_text(tmp_path, [Measure()]) == ""
+    write_csv(rows, tmp_path / "measures.csv")
+    text = measures_text(tmp_path, [Measure("vqa", 4)])
+    known = rows.set_index("measure").loc["vqa 4-shot"]
+    assert f"vqa 4-shot {known['core_minutes']:.0f} ({known['seeds_needed']:.0f} seeds)" in text
+    assert "average" in text and "0-shot" not in text.replace("4-shot", "")
+    write_csv(rows.assign(from_questions=100.0, best_questions=np.nan), tmp_path / "measures.csv")
+    assert "fewest with many times as many questions as now" in measures_text(tmp_path, [Measure()])
+    assert main(["plan", "data_mix", "--only", "base", "--seeds", "3,"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "core-minutes until 3 points between two arms are decided" in told and "times as many questions" in told
 
 
 OTHER = {arm: tuple(-lift for lift in lifts) if arm == "interleaved" else lifts for arm, lifts in LIFT.items()}
