@@ -1,13 +1,12 @@
 """The axes in which the arms of a sweep differ: an axis is a field of the recipe, with a level for each arm."""
 
+from collections import defaultdict
 from collections.abc import Collection
 
 import pandas as pd
 
 from mm1_lab.config import DataMix, Recipe, Sweep
 
-Axes = dict[str, dict[str, str]]
-"""The level of each axis that varies in the sweep, by arm."""
 UNSET = "unset"
 """The level of a field that a recipe leaves open or does not have; `none` is another level, an encoder from scratch."""
 
@@ -30,12 +29,13 @@ def levels_of(recipe: Recipe) -> dict[str, str]:
 
 def _mix(mix: DataMix) -> str:
     """Percent of captions, pages and text, and of further sources by name: `45.5:45.5:9.09`."""
-    weights = {"captions": 0.0, "interleaved": 0.0, "text": 0.0} | mix.weights
+    usual = {"captions": 0.0, "interleaved": 0.0, "text": 0.0}
+    weights = usual | mix.weights
     total = sum(weights.values())
     parts = []
-    for place, (source, weight) in enumerate(weights.items()):
-        percent = f"{100 * weight / total:.3g}"
-        parts.append(percent if place < 3 else f"{source} {percent}")
+    for source, weight in weights.items():
+        name = "" if source in usual else f"{source} "
+        parts.append(f"{name}{100 * weight / total:.3g}")
     return ":".join(parts)
 
 
@@ -46,19 +46,18 @@ def _level(value: object) -> str:
     return UNSET if value is None else str(value)
 
 
-def varying(sweep: Sweep, arms: Collection[str]) -> Axes:
-    """The levels of the axes that vary among `arms` of a sweep, without blind controls and duplicates."""
+def varying(sweep: Sweep, arms: Collection[str]) -> pd.DataFrame:
+    """The axes that vary among `arms` of a sweep: a row of levels per arm, without blind controls and duplicates."""
     shown = [arm for arm, recipe in sweep.arms.items() if arm in arms and recipe.images != "blind"]
     recipes = [sweep.base, *(sweep.arms[arm] for arm in shown)]  # the base's axes come first
     levels = pd.DataFrame(map(levels_of, recipes)).fillna(UNSET)[1:].set_axis(shown).drop_duplicates()
-    return levels.loc[:, levels.nunique() > 1].to_dict("index")  # type: ignore[return-value]
+    return levels.loc[:, levels.nunique() > 1]
 
 
-def groups(levels: Axes, axis: str) -> list[dict[str, str]]:
-    """Groups of arms, by their level of `axis`, that differ in it alone; none if it does not vary."""
-    alike: dict[tuple[str, ...], dict[str, str]] = {}
-    for arm, own in levels.items():
-        if axis in own:
-            others = tuple(level for other, level in own.items() if other != axis)
-            alike.setdefault(others, {})[own[axis]] = arm
+def groups(levels: pd.DataFrame, axis: str) -> list[dict[str, str]]:
+    """Groups of arms of `varying`, by their level of `axis`, that differ in it alone."""
+    alike = defaultdict[tuple[str, ...], dict[str, str]](dict)
+    for arm, own in levels.to_dict("index").items():
+        level = own.pop(axis)
+        alike[tuple(own.values())][level] = str(arm)
     return list(alike.values())

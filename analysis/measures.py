@@ -6,7 +6,6 @@ has two parts: the luck of training, which more seeds average out, and the choic
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,12 +45,12 @@ def measure_rows(study: Study, minutes: float, evaluation: float) -> pd.DataFram
     for measure in [AVERAGE, *study.measures, *losses]:
         distinct = study.trial_values(measure).index
         known = {arm: mean for arm, mean in study.arm_means(measure).items() if arm in distinct}
-        counts = np.array([len(study.seed_values(arm, measure)) for arm in known])
+        counts = [len(study.seed_values(arm, measure)) for arm in known]
         errors = np.array([found.error for found in known.values()])
         if len(known) < 2 or errors.max() < LEAST_NOISE:
             continue
         noise = float(np.mean(errors * np.sqrt(counts)))  # every arm's is the same
-        spread = float(np.var([found.estimate for found in known.values()], ddof=1))
+        spread = np.var([found.estimate for found in known.values()], ddof=1)
         prior = PRIOR if len(known) >= FEWEST_TO_POOL else 0.0
         needed = share = best = np.nan
         if measure not in losses:
@@ -59,14 +58,14 @@ def measure_rows(study: Study, minutes: float, evaluation: float) -> pd.DataFram
             share = min(question_variance(study, measure, list(known)) / noise**2, 1.0)
             # least of (training + questions / m) · (minutes of training + m · minutes of evaluation)
             if share < 1 and evaluation > 0:
-                best = float(np.sqrt(share / (1 - share) * (minutes - evaluation) / evaluation))
+                best = np.sqrt(share / (1 - share) * (minutes - evaluation) / evaluation)
         rows.append(
             {
                 "sweep": study.sweep.name,
                 "measure": str(measure),
                 "arms": len(known),
-                "seeds": int(counts.max()),
-                "signal": float(np.sqrt(max(0.0, spread - np.mean(errors**2)))),
+                "seeds": max(counts),
+                "signal": np.sqrt(max(0.0, spread - np.mean(errors**2))),
                 "noise": noise,
                 "from_questions": 100 * share,
                 "minutes": minutes,
@@ -97,15 +96,13 @@ def question_variance(study: Study, measure: Measure, arms: Collection[str]) -> 
 
 
 def measures_table(rows: pd.DataFrame, title: str) -> Table:
-    further: dict[str, Any] = {
-        "signal : noise": rows["signal"] / rows["noise"],
-        "from questions, %": rows["from_questions"],
-        "minutes a trial": rows["minutes"],
-        "seeds needed": [seeds_cell(row) for row in rows.to_dict("records")],
-        "core-minutes": rows["core_minutes"].replace(np.inf, np.nan),
-        "best × questions": rows["best_questions"],
-    }
-    shown = rows[["sweep", "measure", "arms", "seeds", "signal", "noise"]].assign(**further)
+    shown = rows[["sweep", "measure", "arms", "seeds", "signal", "noise"]].copy()
+    shown["signal : noise"] = rows["signal"] / rows["noise"]
+    shown["from questions, %"] = rows["from_questions"]
+    shown["minutes a trial"] = rows["minutes"]
+    shown["seeds needed"] = [seeds_cell(row) for row in rows.to_dict("records")]
+    shown["core-minutes"] = rows["core_minutes"].replace(np.inf, np.nan)
+    shown["best × questions"] = rows["best_questions"]
     notes = [
         "Signal: the standard deviation of the arms' true means; noise: of a trial around what arm and seed explain; "
         "in points, of losses in nats per text token. *From questions*: of the noise's variance, what the choice of "

@@ -28,27 +28,24 @@ def seed_columns(seeds: Sequence[int], in_world: bool, seen: int = 0) -> dict[st
     """Their number, which, and of which kind; nothing was tuned on seeds of a user's own data, so these are of none.
     `seen`: how many had scores before the claim that is judged was written."""
     kinds = set()
-    for seed in seeds:
-        if seed in DEVELOPMENT:
-            kinds.add("development")
-        else:
-            kinds.add("confirmatory" if seed >= CONFIRMATORY else "other")
-    kind = ""
-    if kinds and in_world:
-        kind = kinds.pop() if len(kinds) == 1 else "mixed"
+    for seed in seeds if in_world else ():
+        kind = "confirmatory" if seed >= CONFIRMATORY else "other"
+        kinds.add("development" if seed in DEVELOPMENT else kind)
+    words = ["mixed"] if len(kinds) > 1 else [*kinds]
     if seen:
-        kind = ", ".join(filter(None, (kind, f"{seen} {SEEN}")))
-    return {"seeds": len(seeds), "seed_list": " ".join(map(str, seeds)), "seeds_are": kind}
+        words.append(f"{seen} {SEEN}")
+    return {"seeds": len(seeds), "seed_list": " ".join(map(str, seeds)), "seeds_are": ", ".join(words)}
 
 
 def seeds_text(seeds: Sequence[int], in_world: bool = True) -> str:
     """`seed 0`, `development seeds 0–2`, `seeds 100, 101 and 105`; `seeds` must be sorted."""
     kind = "development " if in_world and set(seeds) <= set(DEVELOPMENT) else ""
-    if len(seeds) == 1:
-        return f"{kind}seed {seeds[0]}"
-    if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
-        return f"{kind}seeds {seeds[0]}–{seeds[-1]}"
-    return f"{kind}seeds {', '.join(map(str, seeds[:-1]))} and {seeds[-1]}"
+    *others, last = seeds
+    if not others:
+        return f"{kind}seed {last}"
+    if len(others) > 1 and last - seeds[0] == len(others):
+        return f"{kind}seeds {seeds[0]}–{last}"
+    return f"{kind}seeds {', '.join(map(str, others))} and {last}"
 
 
 def tuned_on(seeds: Sequence[int]) -> str:

@@ -1,16 +1,17 @@
 """What is claimed: contrasts of a sweep's file, and the lessons of `lessons.yaml`, as weighted sums of scores."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from itertools import combinations, permutations
+from itertools import combinations, permutations, product
 from pathlib import Path
 from typing import Literal, Self
 
+import pandas as pd
 import yaml
 from pydantic import model_validator
 
-from analysis.effects import Axes, groups, varying
+from analysis.effects import groups, varying
 from analysis.judging.difference import Weights
 from mm1_lab.config import AVERAGE, Config, Contrast, Expectation, Measure, MeasureField, RequestError, Sweep, nearest
 
@@ -35,18 +36,15 @@ class Claim:
 
 
 def claim_of(contrast: Contrast) -> Claim:
-    first, second = contrast.sides
-    weights: dict[tuple[str, Measure], float] = {}
-    for side, sign in ((first, 1.0), (second, -1.0)):
+    weights = defaultdict[tuple[str, Measure], float](float)
+    words = []
+    for side, sign in zip(contrast.sides, (1.0, -1.0), strict=True):
         for arm in side:  # an arm may stand on both sides
-            term = arm, contrast.measure
-            weights[term] = weights.get(term, 0.0) + sign / len(side)
-    detail = f"{_mean_of(first)} − {_mean_of(second)}, {contrast.measure}"
+            weights[arm, contrast.measure] += sign / len(side)
+        mean = "mean of " if len(side) > 1 else ""
+        words.append(mean + ", ".join(side))
+    detail = f"{' − '.join(words)}, {contrast.measure}"
     return Claim(contrast.claim, detail, weights, contrast.measure, contrast.expect, contrast.margin)
-
-
-def _mean_of(arms: tuple[str, ...]) -> str:
-    return arms[0] if len(arms) == 1 else f"mean of {', '.join(arms)}"
 
 
 class Levels(Config):
@@ -138,20 +136,19 @@ def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Collection[str])
     levels = varying(sweep, scored)
     differences = differences_of(part, levels, sweep)
     if part.beyond:
-        exceeding = {}
+        exceeding: dict[str, dict[str, float]] = {}
         # either level of a pair may be the better one, so the first difference must exceed both directions
         others = differences_of(part.beyond, levels, sweep, both_ways=True)
-        for words, arms in differences.items():
-            for other_words, other in others.items():
-                weights = dict(arms)
-                for arm, weight in other.items():
-                    weights[arm] = weights.get(arm, 0.0) - weight
-                exceeding[f"({words}) − ({other_words})"] = weights
+        for (words, arms), (other_words, other) in product(differences.items(), others.items()):
+            weights = defaultdict(float, arms)
+            for arm, weight in other.items():
+                weights[arm] -= weight
+            exceeding[f"({words}) − ({other_words})"] = weights
         differences = exceeding
     claims = []
     for words, arms in differences.items():
-        of_measure = {(arm, part.measure): weight for arm, weight in arms.items()}
-        claims.append(replace(claim, detail=f"{words}, {part.measure}", weights=of_measure))
+        terms = {(arm, part.measure): weight for arm, weight in arms.items()}
+        claims.append(replace(claim, detail=f"{words}, {part.measure}", weights=terms))
     return claims
 
 
@@ -161,45 +158,44 @@ def misnamed(part: Part, sweep: Sweep) -> str:
         known = [contrast.claim for contrast in sweep.contrasts]
         return "" if part.contrast in known else f"no contrast in the sweep's file: {part.contrast!r}"
     axes = varying(sweep, sweep.arms)
-    varied = list(next(iter(axes.values()), {}))
     for named in (part, part.beyond or part):
         for arm in filter(None, (named.first, named.second, part.arm)):
             if arm not in sweep.arms:
                 return f"the sweep has no arm {arm!r}{nearest(arm, sweep.arms)}"
-        if not named.axis:
-            continue
-        if named.axis not in varied:
-            return f"the sweep's arms do not differ in {named.axis!r}{nearest(named.axis, varied)}"
-        levels = dict.fromkeys(own[named.axis] for own in axes.values())
+        if named.axis and named.axis not in axes:
+            return f"the sweep's arms do not differ in {named.axis!r}{nearest(named.axis, map(str, axes))}"
         for level in filter(None, (named.more, named.less)):
+            levels = axes[str(named.axis)].unique()
             if level not in levels:
                 return f"no arm has the {named.axis} {level!r}{nearest(level, levels)}"
     return ""
 
 
-def differences_of(levels: Levels, known: Axes, sweep: Sweep, both_ways: bool = False) -> dict[str, dict[str, float]]:
+def differences_of(
+    levels: Levels, known: pd.DataFrame, sweep: Sweep, both_ways: bool = False
+) -> dict[str, dict[str, float]]:
     """The difference of two arms, or of two levels of an axis (the mean over all pairs of arms that differ only in it):
-    by its words, the weight of each arm. `known` has the levels of each arm."""
+    by its words, the weight of each arm. `known` is of `varying`."""
     if levels.first and levels.second:
         if not {levels.first, levels.second} <= set(sweep.arms):
             return {}
         return {f"{levels.first} − {levels.second}": {levels.first: 1.0, levels.second: -1.0}}
     axis = str(levels.axis)
-    by_level = groups(known, axis)
+    if axis not in known:
+        return {}
+    alike = groups(known, axis)
+    each_two = permutations if both_ways else combinations
+    pairs = list(each_two(known[axis].unique(), 2))
     if levels.more is not None and levels.less is not None:
         pairs = [(levels.more, levels.less)]
-    else:
-        every = dict.fromkeys(own[axis] for own in known.values() if axis in own)
-        pairs = list(permutations(every, 2) if both_ways else combinations(every, 2))
     differences = {}
     for more, less in pairs:
-        matched = [arms for arms in by_level if more in arms and less in arms]
-        if not matched:
-            continue
-        weights: dict[str, float] = {}
+        matched = [arms for arms in alike if more in arms and less in arms]
+        weights = {}
         for arms in matched:
             weights[arms[more]] = 1 / len(matched)
             weights[arms[less]] = -1 / len(matched)
         count = f", {len(matched)} pairs" if len(matched) > 1 else ""
-        differences[f"{axis} {more} − {less}{count}"] = weights
+        if matched:
+            differences[f"{axis} {more} − {less}{count}"] = weights
     return differences

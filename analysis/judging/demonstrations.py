@@ -39,22 +39,25 @@ def demonstration_checks(scores: pd.DataFrame) -> Iterator[Check]:
         return
     kinds = visual["benchmark"].astype(str) + " " + visual["kind"].astype(str)
     asked_both_ways = kinds.isin(kinds[at_few & is_second])
-    known = mean_by_seed(visual[at_few & asked_both_ways & ~is_second]).mean()
-    share = 100 * mean_by_seed(second).mean() / known if known else 0.0  # at smoke nothing is known
-    yield Check.within("told by demonstrations", f"second words, {FEW} shots, percent of first words", share, TOLD)
-    captions = scores[scores["benchmark"].astype(str).str.endswith(FOLLOWED)]
-    for shots, rows in captions[captions["shots"] > 0].groupby("shots"):
+    first = visual[at_few & asked_both_ways & ~is_second]
+    known = mean_by_seed(first).mean()
+    share = 0.0  # at smoke nothing is known
+    if known:
+        share = 100 * mean_by_seed(second).mean() / known
+    what = f"second words, {FEW} shots, percent of first words"
+    yield Check.within("told by demonstrations", what, share, TOLD)
+    follows = scores["benchmark"].astype(str).str.endswith(FOLLOWED)
+    for shots, rows in scores[follows & (scores["shots"] > 0)].groupby("shots"):
         what = f"captions' words in the convention shown, {shots} shots, percent"
-        yield Check.within("told by demonstrations", what, float(mean_by_seed(rows).mean()), KEPT)
+        yield Check.within("told by demonstrations", what, mean_by_seed(rows).mean(), KEPT)
 
     yield from _seen(visual[at_few], "")
     yield from _seen(visual[(visual["shots"] == 0) & ~is_second], ", first words")
-    most = int(scores["shots"].max())
     images = scores[scores["family"].isin(PLAIN)]
     if (images["shots"] == 0).any():
-        yield _gain("all", images, most, GAIN)
+        yield _gain("all", images, GAIN)
         for family in PLAIN:
-            yield _gain(family, images[images["family"] == family], most, -LOSS)
+            yield _gain(family, images[images["family"] == family], -LOSS)
 
 
 def _seen(scores: pd.DataFrame, words: str) -> Iterator[Check]:
@@ -62,17 +65,18 @@ def _seen(scores: pd.DataFrame, words: str) -> Iterator[Check]:
     majority answer."""
     for (benchmark, shots), own in scores.groupby(["benchmark", "shots"], sort=False, observed=True):
         what = f"{benchmark}, {shots} shots{words}"
-        above_blind = float((own["score"] - own["blind"]).mean())
-        yield Check.within("sees", f"{what}, − blind", above_blind, ABOVE_BLIND)
-        above_majority = float(own["score"].mean() - own["majority"].mean())
+        above_blind = own["score"] - own["blind"]
+        yield Check.within("sees", f"{what}, − blind", above_blind.mean(), ABOVE_BLIND)
+        above_majority = own["score"].mean() - own["majority"].mean()
         yield Check.within("sees", f"{what}, − majority", above_majority, ABOVE_MAJORITY)
 
 
-def _gain(family: str, rows: pd.DataFrame, most: int, least: float) -> Check:
+def _gain(family: str, rows: pd.DataFrame, least: float) -> Check:
     """The points that a family gains from none to the most demonstrations, with an interval over seeds if there are
     several."""
     each = benchmark_scores(rows, ["seed"])
     means = each.groupby(["seed", "shots"])["score"].mean().unstack("shots")
+    most = means.columns.max()
     gained = one_sample((means[most] - means[0]).tolist())
     what = f"{family}, {most} shots − 0 shots"
     return Check.within("demonstrations help", what, gained.estimate, least, low=gained.low, high=gained.high)

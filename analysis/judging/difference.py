@@ -1,8 +1,10 @@
 """A difference of arms as it was measured: within each seed, with intervals over seeds and over questions."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,10 +29,9 @@ class Difference:
     @cached_property
     def terms(self) -> Weights:
         """The weights, added up over arms that are the same trials."""
-        terms: dict[tuple[str, Measure], float] = {}
+        terms = defaultdict[tuple[str, Measure], float](float)
         for (arm, measure), weight in self.weights.items():
-            term = self.study.representative(arm), measure
-            terms[term] = terms.get(term, 0.0) + weight
+            terms[self.study.representative(arm), measure] += weight
         return terms
 
     @cached_property
@@ -39,12 +40,13 @@ class Difference:
         if not any(self.terms.values()):
             return SAME_TRIALS
         for measure in {measure for _, measure in self.terms}:
-            arms = frozenset(arm for arm, other in self.terms if other == measure)
+            arms = [arm for arm, other in self.terms if other == measure]
             if self.study.asked_unlike(arms, measure):
                 return f"different benchmarks in the arms' means of {measure}"
-        if self._scores.isna().all(axis=1).any():
+        missing = self._scores.isna()
+        if missing.all(axis=1).any():
             return "no scores"
-        return "no seed in common" if self._scores.isna().any().all() else ""
+        return "no seed in common" if missing.any().all() else ""
 
     @cached_property
     def _scores(self) -> pd.DataFrame:
@@ -52,10 +54,9 @@ class Difference:
         return pd.DataFrame([self.study.all_values(measure).loc[arm] for arm, measure in self.terms])
 
     @cached_property
-    def seeds(self) -> list[int]:
+    def seeds(self) -> list[Any]:
         """The seeds that have all scores."""
-        complete = self._scores.notna().all()
-        return [] if self.lacking else [seed for seed in self.study.seeds if complete[seed]]
+        return [] if self.lacking else self._scores.dropna(axis="columns").columns.tolist()
 
     def over_first(self, count: int) -> Interval:
         """The interval over the first `count` seeds; none for fewer than two.
@@ -69,10 +70,9 @@ class Difference:
         if len(measures) > 1:
             return one_sample(values)
         alike = study.first_alike(*measures)
-        weights: dict[str, float] = {}
+        weights = defaultdict[str, float](float)
         for (arm, _), weight in self.terms.items():
-            first = alike.get(arm, arm)
-            weights[first] = weights.get(first, 0.0) + weight
+            weights[alike.get(arm, arm)] += weight
         known = study.trial_values(*measures)[seeds].dropna().drop(index=study.controls, errors="ignore")
         if sorted(self.weights.values()) == [-1.0, 1.0]:
             others = known.drop(index=list(weights), errors="ignore")

@@ -1,5 +1,6 @@
 """Judges a growing study at a look: which lessons are decided or futile, and which arms the open ones still need."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,12 +44,12 @@ def question_status(study: Study, lessons: Sequence[Lesson]) -> tuple[list[str],
     reason = study_not_judged(study)
     if reason not in ("", ONE_SEED):
         return [f"no verdicts: {reason}"], list(study.sweep.arms)
-    claims: dict[str, list[Claim]] = {}  # of all arms: one without scores may have failed at these seeds alone
+    claims = defaultdict[str, list[Claim]](list)  # of all arms: one without scores may have failed at these seeds alone
     for lesson in lessons:
         for part in lesson.parts if lesson.sweep == study.sweep.name else ():
             own = claims_of(part, lesson, study.sweep, study.sweep.arms)
             if own and not part.aside:
-                claims.setdefault(lesson.name, []).extend(own)
+                claims[lesson.name] += own
     if claims:
         evidence = of_lessons(study, lessons)
         tests = len(lessons)  # as if no other were decided, so that one stays decided whatever the others show
@@ -58,7 +59,7 @@ def question_status(study: Study, lessons: Sequence[Lesson]) -> tuple[list[str],
         tests = 1
         undecided = "undecided"
         for contrast in study.sweep.contrasts:
-            claims.setdefault(contrast.claim, []).append(claim_of(contrast))
+            claims[contrast.claim].append(claim_of(contrast))
     lines, arms = [], set[str]()
     for name, own in claims.items():
         deciding = [one for one in evidence if one.question == name and not one.aside]
@@ -71,22 +72,23 @@ def question_status(study: Study, lessons: Sequence[Lesson]) -> tuple[list[str],
 
 def _status(study: Study, evidence: Sequence[Evidence], tests: int, undecided: str) -> tuple[str, bool]:
     """What is said of a question, by the evidence that decides it at LEVEL / `tests`, and whether more seeds could."""
+    claims = []
     for one in evidence:
         if not one.claim or one.reason in NEVER:
             return f"not judged: {one.reason}", False
+        claims.append(one.claim)
     seeds, looks = len(study.seeds), study.manifest.looks
     p = statements(evidence)
-    verdict = verdict_from_p(p, tests) if p else "not judged"
+    verdict = verdict_from_p(p, tests)
     if verdict in DECIDED:
         return verdict, False
     if looks and seeds >= looks[-1]:
         return undecided if p else "not judged", False
-    p_of_look = statements(evidence, of_look=True) if p and looks else {}
-    if not p_of_look:
+    if not p or not looks:
         return "open", True
     chance = 0.0
-    for statement, value in p_of_look.items():
-        most_sides = max(sides(one.claim.expect, statement) for one in evidence if one.claim)
+    for statement, value in statements(evidence, of_look=True).items():
+        most_sides = max(sides(claim.expect, statement) for claim in claims)
         chance = max(chance, chance_yet(value, seeds, looks[-1], most_sides))
     if chance < FUTILE:
         return f"given up, a chance of {chance:.0%} to be decided by the last seed", False

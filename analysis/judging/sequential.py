@@ -19,7 +19,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from analysis.judging.p_values import P
@@ -76,7 +75,7 @@ def nominal_levels(level: float, shares: tuple[float, ...]) -> tuple[float, ...]
     return tuple(levels)
 
 
-def _normal(values: NDArray[np.floating[Any]], scale: float) -> NDArray[np.floating[Any]]:
+def _normal(values: Any, scale: float) -> Any:
     """The normal density; importing scipy.stats for it takes a second."""
     z = values / scale
     return np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) / scale
@@ -109,7 +108,8 @@ def levels_of_looks(level: float, looks: Sequence[int]) -> list[float]:
     if len(looks) == 1:
         return [level]
     overall, nominal = _table(tuple(looks))
-    return [float(np.exp(np.interp(np.log(level), overall, of_look))) for of_look in nominal.T]
+    found = [np.interp(np.log(level), overall, of_look) for of_look in nominal.T]
+    return np.exp(found).tolist()
 
 
 @lru_cache(maxsize=64)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,16 +50,14 @@ def validity_checks(study: Study) -> list[Check]:
         return []
     keys = ["seed", "benchmark", "shots", "block", "question"]
     scores = scores.merge(unseen[[*keys, "score"]].rename(columns={"score": "blind"}), on=keys, how="left")
-    done = study.done
-    records = [study.records[fingerprint] for fingerprint in done["fingerprint"][done["arm"] == base]]
+    records = [study.records[fingerprint] for fingerprint in study.done.query("arm == @base")["fingerprint"]]
     by_seed = [pd.DataFrame(record.get("majority_by_kind", {})) for record in records]
-    majorities = pd.concat(by_seed).groupby(level=0).mean().to_dict()
-    kinds = zip(scores["benchmark"], scores["kind"], strict=True)
-    scores["majority"] = [majorities.get(benchmark, {}).get(kind, np.nan) for benchmark, kind in kinds]
-    captions_and_text = scores[scores["family"].isin(["captioning", "text"]) & (scores["metric"] != "cider")]
+    majorities: Any = pd.concat(by_seed).groupby(level=0).mean().unstack()
+    scores = scores.join(majorities.rename("majority"), on=["benchmark", "kind"])
+    captions_and_text = scores["family"].isin(["captioning", "text"])
     checks = [
         *_seeing(scores),
-        *_room_above(captions_and_text),  # CIDEr has no maximum
+        *_room_above(scores[captions_and_text & (scores["metric"] != "cider")]),  # CIDEr has no maximum
         *demonstration_checks(scores),
         *_steadiness(scores),
     ]
@@ -87,10 +86,11 @@ def order_checks(study: Study) -> list[Check]:
         averaged = {"content": images, "CIDEr": scores[(scores["family"] == "vqa") | in_cider]}
     checks = []
     for metric, asked in averaged.items():
-        apart = (mean_by_seed(asked[asked["arm"] == other]) - mean_by_seed(asked[asked["arm"] == base])).dropna()
+        ours, theirs = (mean_by_seed(asked[asked["arm"] == arm]) for arm in (base, other))
+        apart = (theirs - ours).dropna()
         if apart.empty:
             continue
-        spread = float(np.sqrt((apart**2).mean() / 2))
+        spread = np.sqrt((apart**2).mean() / 2)
         seeds = counted(len(apart), "seed")
         what = f"standard deviation that it gives the base's average, {seeds}, captions by {metric}"
         check = Check.within("order of the data", what, spread, most=ORDER_SPREAD[metric])
@@ -149,26 +149,22 @@ def _seeing(scores: pd.DataFrame) -> Iterator[Check]:
 def _seen_by_rule(what: str, asked: pd.DataFrame, otherwise: CheckVerdict) -> Iterator[Check]:
     """That the interval's lower end is far enough above; if only its upper end is, it takes more seeds to tell."""
     above_blind = asked.assign(score=asked["score"] - asked["blind"]).dropna(subset="score")
-    rules = [("above blind", above_blind, ABOVE, f"low ≥ {ABOVE:g}")]
-    level = float(asked["majority"].mean())
-    if not np.isnan(level):
-        rules.insert(0, ("above majority", asked, level + ABOVE, f"low ≥ {level:.1f} + {ABOVE:g}"))
+    majority = float(asked["majority"].mean())
+    rules = [
+        ("above majority", asked, majority + ABOVE, f"low ≥ {majority:.1f} + {ABOVE:g}"),
+        ("above blind", above_blind, ABOVE, f"low ≥ {ABOVE:g}"),
+    ]
     for check, scores, least, needed in rules:
+        if np.isnan(least):
+            continue
         found = _mean(scores)
         verdict = otherwise
         if found.low >= least:
             verdict = "pass"
         elif found.high >= least:
             verdict = "needs more seeds"
-        yield Check(
-            check=check,
-            what=what,
-            value=found.estimate,
-            low=found.low,
-            high=found.high,
-            needed=needed,
-            verdict=verdict,
-        )
+        one = Check.within(check, what, found.estimate, low=found.low, high=found.high)
+        yield replace(one, needed=needed, verdict=verdict)
 
 
 def _room_above(scores: pd.DataFrame) -> Iterator[Check]:
@@ -185,10 +181,10 @@ def _steadiness(scores: pd.DataFrame) -> Iterator[Check]:
         name = "few shots" if has_shots else "0 shots"
         averages = mean_by_seed(asked)
         what = f"standard deviation of the base's average over {counted(len(averages), 'seed')}, {name}"
-        found = Check.within("steady over seeds", what, float(averages.std()), most=SEED_SPREAD[name])
+        found = Check.within("steady over seeds", what, averages.std(), most=SEED_SPREAD[name])
         yield found if len(averages) > 1 else replace(found, verdict="needs more seeds")
     for shots, asked in images[images["family"] == "vqa"].groupby("shots"):
-        share = 100 * float((~asked["parsed"]).mean())
+        share = 100 * (~asked["parsed"]).mean()
         what = f"VQA answers of the base, {shots} shots, percent"
         yield Check.within("answers parsed", what, share, most=MOST_UNPARSED)
 

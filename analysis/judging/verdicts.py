@@ -72,14 +72,13 @@ def judge(questions: Mapping[str, Sequence[Evidence]]) -> dict[str, Judged]:
         shown = deciding or evidence
         lead = lead_of(shown, one.verdict) if shown else None
         reasons = [part.aside or part.reason for part in shown]
-        # any of the parts may contradict
-        tests = one.tests * len(deciding) if lead and lead.is_against else one.tests
         judged[name] = Judged(
             lead=lead,
             parts=len(deciding),
             p_holm=one.p_holm,
             family=len(tested),
-            tests=tests,
+            # any of the parts may contradict
+            tests=one.tests * len(deciding) if lead and lead.is_against else one.tests,
             seeds_needed=needed(deciding, one.tests) if one.verdict == "undecided" else np.nan,
             verdict=one.verdict,
             reason=next(filter(None, reasons), ""),
@@ -96,10 +95,8 @@ def statements(evidence: Iterable[Evidence], of_look: bool = False) -> P:
 def lead_of(evidence: Sequence[Evidence], verdict: Verdict) -> Evidence:
     """The part to show: the weakest support if supported or if nothing is against it, the strongest evidence against it
     otherwise."""
-    known = [one for one in evidence if one.p]
+    known = [one for one in evidence if one.p] or evidence[:1]
     against = [one for one in known if one.is_against]
-    if not known:
-        return evidence[0]
     if verdict == "supported" or not against:
         return max(known, key=lambda one: one.p_of("supported"))
     return min(against, key=lambda one: one.p_of("contradicted"))
@@ -110,21 +107,19 @@ def needed(deciding: Sequence[Evidence], family: int) -> float:
     with the first part against it, whose p is multiplied by the number of parts."""
     if any(one.unit == "sizes" for one in deciding):
         return np.nan  # a learning-rate law needs sizes, not seeds
-    against = [one for one in deciding if one.is_against]
-    if against:
-        return min(needed_for(one, family * len(deciding)) for one in against)
-    return max(needed_for(one, family) for one in deciding)
+    against = [needed_for(one, family * len(deciding)) for one in deciding if one.is_against]
+    return min(against) if against else max(needed_for(one, family) for one in deciding)
 
 
 def needed_for(one: Evidence, family: int = 1) -> float:
-    assert one.claim
+    claim, found = one.claim, one.found
+    assert claim
     count = len(one.seeds)
-    error = one.found.error * np.sqrt(count)
-    pooled = one.found.degrees_of_freedom - (count - 1)  # degrees of freedom from the pool of other arms
-    estimate = one.found.estimate
-    if one.claim.expect == "keeps" and one.claim.measure.less_is_better:
-        estimate = -estimate
-    return seeds_needed(one.claim.expect, one.claim.margin, estimate, error, pooled, family)
+    error = found.error * np.sqrt(count)
+    pooled = found.degrees_of_freedom - (count - 1)  # degrees of freedom from the pool of other arms
+    is_turned = claim.expect == "keeps" and claim.measure.less_is_better
+    estimate = -found.estimate if is_turned else found.estimate
+    return seeds_needed(claim.expect, claim.margin, estimate, error, pooled, family)
 
 
 def judge_contrasts(study: Study, on_lessons: Sequence[Evidence] = ()) -> pd.DataFrame:
@@ -141,8 +136,8 @@ def judge_contrasts(study: Study, on_lessons: Sequence[Evidence] = ()) -> pd.Dat
         of_lesson = next((one.question for one in same), "")
         aside = next((one.aside for one in same if one.aside), "")
         rows.append(evidence.row() | judged._asdict() | {"of_lesson": of_lesson, "aside": aside})
-    columns = ("sweep", "claim", *ESTIMATE, *STATEMENTS, "verdict", "reason", "seeds_needed", "of_lesson", "aside")
-    return pd.DataFrame(rows, columns=list(columns))
+    columns = ["sweep", "claim", *ESTIMATE, *STATEMENTS, "verdict", "reason", "seeds_needed", "of_lesson", "aside"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def judge_lessons(lessons: Sequence[Lesson], evidence: Iterable[Evidence], scale: str) -> pd.DataFrame:
@@ -155,23 +150,16 @@ def judge_lessons(lessons: Sequence[Lesson], evidence: Iterable[Evidence], scale
     rows = []
     for lesson in lessons:
         own = judged[lesson.name]
-        found = own.lead.row() if own.lead else {}
-        told = {
-            "lesson": lesson.name,
-            "claim": lesson.claim,
-            "by": lesson.by,
-            "paper_says": lesson.paper,
-            "section": lesson.section,
-            "sweep": lesson.sweep,
-        }
-        row = found | told | own._asdict()
+        row = own.lead.row() if own.lead else {}
+        row |= lesson.model_dump(include={"claim", "by", "section", "sweep"})
+        row |= {"lesson": lesson.name, "paper_says": lesson.paper} | own._asdict()
         if not questions[lesson.name]:
             command = "lr-law" if lesson.sweep == LAW else f"sweep-{lesson.sweep.replace('_', '-')}"
             at_scale = "" if scale == "mini" else f" SCALE={scale}"  # mini is make's own
             row["reason"] = f"not run: make {command}{at_scale}"
         rows.append(row)
-    columns = (*ESTIMATE, "lesson", "claim", "by", "paper_says", "section", "sweep", *Judged._fields)
-    return pd.DataFrame(rows, columns=list(columns)).drop(columns="lead")
+    columns = [*ESTIMATE, "lesson", "claim", "by", "paper_says", "section", "sweep", *Judged._fields]
+    return pd.DataFrame(rows, columns=columns).drop(columns="lead")
 
 
 def parts_frame(evidence: Iterable[Evidence]) -> pd.DataFrame:

@@ -48,8 +48,15 @@ def _draw_scores(axis: Axes, fit: Fit, colours: Any) -> None:
     for optimum, colour, marker in zip(fit.optima, colours, cycle(MARKERS), strict=False):
         cell = optimum.cell
         label = sized(cell.name, cell.params)
-        look = {"color": colour, "marker": marker, "markersize": 2.4, "linestyle": "none"}
-        axis.plot(np.exp(cell.log_rates), sign * cell.scores, label=label, **look)
+        axis.plot(
+            np.exp(cell.log_rates),
+            sign * cell.scores,
+            label=label,
+            color=colour,
+            marker=marker,
+            markersize=2.4,
+            linestyle="none",
+        )
         if optimum.coefficients is None:
             continue
         curve = sign * Polynomial(optimum.coefficients)
@@ -57,11 +64,10 @@ def _draw_scores(axis: Axes, fit: Fit, colours: Any) -> None:
         axis.plot(np.exp(along), curve(along - optimum.grid_best), color=colour, linewidth=1)
         if optimum.needs:
             continue
-        best = optimum.log_rate
-        top = curve(best - optimum.grid_best)
+        top = curve(optimum.log_rate - optimum.grid_best)
         ends = to_rates([optimum.low, optimum.high])
         axis.plot(ends, [top, top], color=colour, linewidth=2, alpha=0.4)
-        axis.plot(np.exp(best), top, marker="d", color=colour, mec="black", markersize=4)
+        axis.plot(np.exp(optimum.log_rate), top, marker="d", color=colour, mec="black", markersize=4)
     axis.set_xscale("log")
     axis.set_xlabel("peak learning rate η")
     unit = fit.objective.unit
@@ -79,8 +85,7 @@ def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) 
     for optimum, colour in zip(fit.optima, colours, strict=True):
         if not math.isfinite(optimum.log_rate):
             continue
-        params = optimum.cell.params
-        ends = [optimum.low, optimum.high]
+        params, ends = optimum.cell.params, [optimum.low, optimum.high]
         shown += ends
         axis.plot([params, params], to_rates(ends), color=colour, linewidth=0.8)
         fill = "white" if optimum.needs else colour
@@ -88,10 +93,8 @@ def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) 
     if fit.law:
         axis.set_title(f"η ∝ N$^{{{fit.law.slope.estimate:.3f}}}$")
         line = [fit.law.line(params) for params in along]
-        best = [point.estimate for point in line]
-        bounds = [[point.low, point.high] for point in line]
-        axis.plot(along, to_rates(best), color="black", linewidth=1)
-        axis.plot(along, to_rates(bounds), color=DARK, linewidth=0.8)
+        axis.plot(along, to_rates([point.estimate for point in line]), color="black", linewidth=1)
+        axis.plot(along, to_rates([[point.low, point.high] for point in line]), color=DARK, linewidth=0.8)
         for name, params in targets.items():
             log_rate = fit.law.line(params).estimate
             shown.append(log_rate)

@@ -70,18 +70,17 @@ def find_optimum(cell: Cell) -> Optimum:
     cliff = _cliff(rates, drops, peak, failed)
 
     worse = rates[drops > 0]
-    open_sides = []
+    needs = []
     if not (worse < peak).any():
-        open_sides.append(f"rates below {np.exp(rates[0]):.3g}")
+        needs.append(f"rates below {np.exp(rates[0]):.3g}")
     if cliff == np.inf and not (worse > peak).any():
-        open_sides.append(f"rates above {np.exp(rates[-1]):.3g}")
-    needs = " and ".join(open_sides)
+        needs.append(f"rates above {np.exp(rates[-1]):.3g}")
 
     usable = rates[rates < cliff]
     left, right = usable[usable < peak], usable[usable > peak]
     low = float(max(left, default=peak))
     high = float(min(right, default=cliff if cliff < np.inf else peak))
-    optimum = Optimum(cell, peak, low, high, grid_best=peak, needs=needs)
+    optimum = Optimum(cell, peak, low, high, peak, " and ".join(needs))
     if len(usable) < 3:
         return optimum
     near = np.abs(usable - peak) <= REACH

@@ -1,7 +1,6 @@
 """Runs over learning rates: those of a search's results folder, or of a user's CSV file."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -49,6 +48,7 @@ def search_runs(variant: Variant) -> Runs:
     """The finished and diverged runs of a search, with two objectives: the held-out loss, which says something at every
     size, and the average at the largest number of shots, as in the paper."""
     manifest, ledger = variant.manifest, variant.ledger
+    diverged = ledger.diverged()
     shots = max(manifest.shots)
     params = {}
     share = 1.0
@@ -59,7 +59,6 @@ def search_runs(variant: Variant) -> Runs:
         params[record["recipe"]["decoder"]] = float(size.parameters().dense)
         # the scale's, so the same of every trial
         share = model.get("training", {}).get("lr_multipliers", {}).get("decoder", 1.0)
-    diverged = ledger.diverged()
     rows = []
     without_runs = set()
     for trial in variant.trials.to_dict("records"):
@@ -69,7 +68,9 @@ def search_runs(variant: Variant) -> Runs:
             found = search_scores(ledger.trial_folder(trial["fingerprint"]), recipe.data_mix.shares())
             shots = found.shots  # the same of every trial; one's own benchmarks may all have fewer than the scale
             score, loss = found.average, found.loss
-            skill = _above_constant(found.questions, records[trial["fingerprint"]].get("majority", {}))
+            constant = records[trial["fingerprint"]].get("majority", {})
+            above = [points - constant.get(name, math.nan) for name, points in found.questions.items()]
+            skill = fmean(above or [math.nan])
         elif trial["fingerprint"] not in diverged:
             continue
         elif recipe.decoder not in params:  # only a finished trial's record has its parameters
@@ -107,13 +108,6 @@ def search_runs(variant: Variant) -> Runs:
         objectives=(Objective(HELD_OUT, True, "nats per text token"), Objective(average, False, "points")),
         cautions=tuple(text for text in cautions if text),
     )
-
-
-def _above_constant(questions: Mapping[str, float], constant: Mapping[str, float]) -> float:
-    """How far the mean of benchmarks is above that of the best constant answers; NaN where these are not known."""
-    if not questions or not set(questions) <= set(constant):
-        return math.nan
-    return fmean(questions.values()) - fmean(constant[name] for name in questions)
 
 
 def read_runs(path: Path, lower_is_better: bool) -> Runs:

@@ -38,9 +38,9 @@ def level_rows(study: Study) -> pd.DataFrame:
     levels = varying(study.sweep, known.index)
     base_levels = levels_of(study.sweep.base)
     rows = []
-    for axis in next(iter(levels.values()), {}):
+    for axis in map(str, levels):
         base = base_levels.get(axis, UNSET)
-        for level in dict.fromkeys(own[axis] for own in levels.values()):
+        for level in levels[axis].unique():
             if level == base:
                 continue
             pair = Levels(axis=axis, more=level, less=base)

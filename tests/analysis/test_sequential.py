@@ -28,10 +28,8 @@ def test_bounds_are_the_published_ones(shares: tuple[float, ...], bounds: tuple[
 def test_a_p_over_looks_is_the_level_at_which_one_look_decides() -> None:
     shares = tuple(seeds / LOOKS[-1] for seeds in LOOKS)
     for level in (0.05, 0.01):
-        at_the_bound = [2 * one for one in nominal_levels(SPENT_OF_STUDENT * level / 2, shares)]
-        for look in range(len(LOOKS)):
-            p = [1.0] * look + [at_the_bound[look]]
-            assert over_looks(p, LOOKS) == pytest.approx(level, rel=5e-3)
+        for look, bound in enumerate(nominal_levels(SPENT_OF_STUDENT * level / 2, shares)):
+            assert over_looks([*[1.0] * look, 2 * bound], LOOKS) == pytest.approx(level, rel=5e-3)
     assert over_looks([0.03], (5,)) == 0.03, "one look is no look too many"
     assert over_looks([0.04, 0.5, 0.5, 0.5], LOOKS) > 0.3, "what was no decision then is none later"
     assert over_looks([1.0] * 4, LOOKS) == 1.0
