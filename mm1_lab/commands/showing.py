@@ -203,6 +203,10 @@ def _results(options: argparse.Namespace) -> Path:
     folder = options.results or RESULTS
     published = here_or_shipped(PUBLISHED)
     if not options.results and published.exists() and not any(RESULTS.glob("*/*/sweep.json")):
+        if any(RESULTS.glob("trials/*/DONE")):
+            raise RequestError(
+                f"{RESULTS}: has finished trials, but no sweep.json; run their sweeps again to find them"
+            )
         print(f"{RESULTS}: no results here; showing the shipped results", flush=True)
         folder = published
     list_variants(folder)
