@@ -34,7 +34,8 @@ class BenchmarkFiles(Config):
     NOT_IN_IDENTITY: ClassVar[frozenset[str]] = frozenset({"format", "questions", "annotations", "images"})
 
     format: str = ""
-    """One of the benchmark formats (see Names). Default: the benchmark's name if it is one, otherwise `jsonl`."""
+    """One of the benchmark formats (see Names) or a Python file. Default: the benchmark's name if it is one of these,
+    otherwise `jsonl`."""
     questions: str = ""
     """The file with the questions, for formats that have one."""
     annotations: str = ""

@@ -1,6 +1,6 @@
 """Readers of benchmark files. To add a format, write a function that yields `Item`s and a line in FORMATS.
 
-A user's own are JSON Lines, of which a line is
+A user's own are JSON Lines, or a Python file with a function `read`. A line of JSON Lines is
 
     {"image": "1.jpg", "question": "What colour is the car?", "answers": ["red"]}
 
@@ -19,17 +19,18 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, Field, TypeAdapter
+from pydantic.dataclasses import dataclass as checked
 
 from mm1_lab.config import BenchmarkFiles, Config, RequestError, nearest
 from mm1_lab.data.shards.tables import sound
-from mm1_lab.files import load_json
+from mm1_lab.files import load_json, run_file
 from mm1_lab.formatting import first_line
 
 
-@dataclass(frozen=True, slots=True)
+@checked(frozen=True, slots=True)
 class Item:
-    """A question whose images are still file names."""
+    """A question whose images are still file names. Checked, as `("red")` is no tuple."""
 
     key: str
     """The official id."""
@@ -42,6 +43,9 @@ class Item:
     choices: tuple[str, ...] = ()
     solution: str = ""
     """The steps to the answer, for the metric `answer`."""
+
+
+ITEMS = TypeAdapter(list[Item])
 
 
 def read_coco(files: BenchmarkFiles) -> Iterator[Item]:
@@ -173,6 +177,19 @@ def read_jsonl(files: BenchmarkFiles) -> Iterator[Item]:
         yield Item(key, line.images, line.question, tuple(answers), line.kind, line.choices, line.solution)
 
 
+def read_python(files: BenchmarkFiles) -> Iterable[Item]:
+    """The `Item`s that the function `read(files)` returns, in the Python file given as the format."""
+    path = Path(files.format)
+    try:
+        module = run_file(str(path), path.read_bytes(), f"mm1_benchmark_{path.stem}")
+        return ITEMS.validate_python(list(module.read(files)))
+    except RequestError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = " ".join(str(error).split())
+        raise RequestError(f"{path}: its function `read` failed ({type(error).__name__}: {reason})") from error
+
+
 def _load(path: str) -> Any:
     try:
         return load_json(Path(path))
@@ -217,11 +234,14 @@ FORMATS: dict[str, Format] = {
     "pope": Format(read_pope, "yes-no", _QUESTIONED, "POPE"),
     "jsonl": Format(read_jsonl, "", ("questions",)),
 }
+PYTHON = Format(read_python, "", ())
 
 
 def format_of(files: BenchmarkFiles) -> Format:
     """The format of the files. Raises RequestError if there is none of that name."""
     name = files.format
+    if name.endswith(".py"):
+        return PYTHON
     if name not in FORMATS:
         others = "(others are for lmms-eval with an exported model, see docs/your-own-model.md)"
         raise RequestError(f"there is no benchmark format {name!r} {others}{nearest(name, FORMATS)}")
@@ -230,7 +250,7 @@ def format_of(files: BenchmarkFiles) -> Format:
 
 def main_file(files: BenchmarkFiles) -> str:
     """The path of what holds the questions, by which messages and notes name the benchmark's files."""
-    return files.questions or files.annotations
+    return files.questions or files.annotations or files.format
 
 
 def read_items(files: BenchmarkFiles) -> list[Item]:

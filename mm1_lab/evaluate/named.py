@@ -80,10 +80,17 @@ def _located(files: Files, folder: Path, where: str) -> Files:
         if not getattr(files, key):
             raise RequestError(f"{where}: the format {files.format} needs the key {key!r}")
     paths = {"questions": files.questions, "annotations": files.annotations, "images": files.images}
-    if files.format == "jsonl":
+    if _is_own(files.format):
         paths["images"] = files.images or "."
+    if files.format.endswith(".py"):
+        paths["format"] = files.format
     absolute = {key: str((folder / expanded(path)).resolve()) for key, path in paths.items() if path}
     return files.model_copy(update=absolute)
+
+
+def _is_own(kind: str) -> bool:
+    """Whether a format is a user's own, not a published one."""
+    return kind == "jsonl" or kind.endswith(".py")
 
 
 def files_digest(config: BenchmarkConfig) -> str:
@@ -94,8 +101,11 @@ def files_digest(config: BenchmarkConfig) -> str:
     for files in (config, config.demonstrations):
         if files is None:
             continue
-        parts.append(files.format)
-        for path in filter(None, (files.questions, files.annotations)):
+        parts.append(Path(files.format).suffix or files.format)
+        paths = [files.questions, files.annotations]
+        if files.format.endswith(".py"):
+            paths.append(files.format)
+        for path in filter(None, paths):
             try:
                 with open(path, "rb") as file:
                     parts.append(hashlib.file_digest(file, "sha256").hexdigest())
@@ -109,7 +119,7 @@ def choose(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | 
     """The selection of questions and demonstrations, from the folder `cache` if it is there: files may have gigabytes.
     Raises RequestError."""
     shots = max(config.shots or settings.shots)
-    if cache is None:
+    if cache is None or config.format.endswith(".py"):  # a program may read files that no digest covers
         return _choose_from_files(config, settings, shots)
     selection = [settings.questions, settings.blocks, shots]
     asked = config.model_dump(mode="json", exclude={"images_digest"})
@@ -359,7 +369,7 @@ def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item])
                 continue
             there = name
             while there and not os.path.isfile(folder / there):  # no error, as Path's, for what is too long for a name
-                there = "" if files.format == "jsonl" else there.partition("/")[2]
+                there = "" if _is_own(files.format) else there.partition("/")[2]
             if not there:
                 lack = f"has no image {name[:80]!r} of question {item.key}; fetch it, or name its folder"
                 raise RequestError(f"{folder}: {lack}")

@@ -254,6 +254,42 @@ def test_a_circular_question_is_asked_in_every_order_of_its_choices(tmp_path: Pa
     assert score(benchmark, ["A\nC\nB"]) == [100.0] and score(benchmark, ["A\nA\nA"]) == [0.0]
 
 
+PROGRAM = """
+from __future__ import annotations
+from dataclasses import dataclass
+from mm1_lab.evaluate.formats import Item
+
+@dataclass
+class Line:
+    words: str
+
+def read(files):
+    words = open(files.questions).read().split()
+    return [Item(word, (), f'shout {word}', (word.upper(),)) for word in words]
+"""
+
+
+def test_a_python_file_can_read_what_has_no_format(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("one two three")
+
+    def program(code: str) -> BenchmarkConfig:
+        (tmp_path / "shout.py").write_text(code)
+        return opened(tmp_path, "shout", {"format": "shout.py", "questions": "words.txt", "metric": "exact"})
+
+    config = program(PROGRAM)
+    assert {q.references for q in built(config, ZERO).questions} == {("ONE",), ("TWO",), ("THREE",)}
+    assert program(PROGRAM.replace("upper", "title")).digest != config.digest, "the program is part of it"
+    letters = PROGRAM.replace("(word.upper(),)", "(word.upper())")  # had been the right answers
+    for code, message in (
+        (letters, "failed .* Input should be a valid tuple .*'ONE'"),
+        ("def read(files):\n    return [1]\n", r"failed \(ValidationError: .* a dictionary or an instance of Item"),
+        ("def read(files):\n    return [1 / 0]\n", r"shout.py: its function `read` failed \(ZeroDivisionError"),
+    ):
+        with pytest.raises(RequestError, match=message) as refusal:
+            built(program(code), ZERO)
+        assert "\n" not in str(refusal.value)
+
+
 def test_no_two_benchmarks_have_scores_of_one_name(tmp_path: Path) -> None:
     row = {"question": "a", "answer": "b", "choices": ["b", "c"]}
 
