@@ -127,6 +127,7 @@ def test_every_form_of_an_entry_in_one_file(files: Any, bucket: Any, monkeypatch
     asked: list[Any] = []
     build = datasets.load_dataset_builder
     monkeypatch.setattr(datasets, "load_dataset_builder", builder)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **more: None)
     (files.folder / "layout" / "data").mkdir(parents=True)
     files.pictures(2, "../coco")
     files.captions("captions-0.tar", range(4))
@@ -240,13 +241,18 @@ def test_data_sets_that_cannot_be_read(files: Any, monkeypatch: pytest.MonkeyPat
     files.refused(r"'/' holds over 2 files", captions="/")
 
 
-def test_how_to_fetch_a_hub_set_is_told_where_there_is_no_network(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    told = (
-        r"hub cannot be reached \(.*Offline.*\); .* run `hf download owner/name --repo-type dataset{} --local-dir DIR`"
-    )
+@pytest.mark.parametrize(
+    ("setting", "value", "why"),
+    [("HF_HUB_OFFLINE", True, "offline"), ("ENDPOINT", "http://127.0.0.1:1", "Connection refused")],
+)
+def test_how_to_fetch_a_hub_set_is_told_where_there_is_no_network(
+    files: Any, monkeypatch: pytest.MonkeyPatch, setting: str, value: Any, why: str
+) -> None:
+    monkeypatch.setattr(f"huggingface_hub.constants.{setting}", value)
+    monkeypatch.setattr(datasets, "load_dataset_builder", pytest.fail)  # it would try for half a minute
+    told = r"hub cannot be reached \(.*{}.*\); .* run `hf download owner/name --repo-type dataset{} --local-dir DIR`"
     for form, pin in (({"dataset": "owner/name"}, ""), ("hf://datasets/owner/name@12ab", " --revision 12ab")):
-        files.refused(told.format(pin), captions=form)
+        files.refused(told.format(why, pin), captions=form)
 
 
 def seen(image: Pillow.Image, ending: str, **options: Any) -> np.ndarray:

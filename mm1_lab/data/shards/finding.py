@@ -209,6 +209,8 @@ class Entry(Config):
 
         logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)  # a missing card is no news
         try:
+            if not os.path.isdir(name):
+                _ask_hub(name)
             with TemporaryDirectory() as unused:
                 builder = datasets.load_dataset_builder(name, self.config, revision=revision, cache_dir=unused)
         except ConnectionError as error:
@@ -234,3 +236,16 @@ class Entry(Config):
             other = PurePosixPath(splits[split][0]).name
             raise RequestError(f"{name} has no table and no tar, but {other}; {A_FOLDER_NEEDS}")
         return read
+
+
+def _ask_hub(name: str) -> None:
+    """Raises ConnectionError if the hub does not answer; `datasets` would try for half a minute, with a line each."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().dataset_info(name, timeout=20.0)
+    except (HfHubHTTPError, ValueError):
+        pass  # `datasets` says what is wrong with the name
+    except Exception as error:  # of the library for requests, which differs by version
+        raise ConnectionError(first_line(error)) from None
