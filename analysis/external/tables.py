@@ -30,6 +30,8 @@ OF_ONE_RUN = re.compile(
     "seed|random|question|doc|sample|item|subject|task|dataset|metric|split|fold|step|epoch|iter|checkpoint|ckpt|prompt"
 )
 """In names of columns that may tell scores of one run apart."""
+OF_RUNS = re.compile("run|rep|trial|attempt|try|number|index|unnamed")
+"""How names of columns begin that number an arm's independent runs."""
 OURS = {"family", "metric"}
 """Columns of a table of this lab."""
 ASKED = ["benchmark", "shots", "question"]
@@ -191,7 +193,7 @@ def make_scores(table: pd.DataFrame, columns: Columns | None, where: str) -> Sco
         table = table[~table["score"].map(_is_blank)]
     table = table.assign(score=_numbers(table["score"], where))
     if not paired:
-        _check_independent(table, where)
+        notes += _check_independent(table, where)
     doubled = table[table.duplicated(KEY)]
     if len(doubled):
         cell = ", ".join(f"{name} {doubled[name].iloc[0]}" for name in named)
@@ -218,14 +220,15 @@ def _finished(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     return table[~unfinished]
 
 
-def _check_independent(table: pd.DataFrame, where: str) -> None:
-    """Raises RequestError for columns called like seeds, questions or checkpoints that tell an arm's repeats apart by
-    the same values in every arm, as the scores of such rows are no independent runs."""
+def _check_independent(table: pd.DataFrame, where: str) -> list[str]:
+    """Notes on columns that tell an arm's repeats apart, in every arm by the same values, as seeds, questions or
+    checkpoints do, whose scores are no independent runs. Raises RequestError for one that is called like these."""
     repeats = table[table.duplicated(["arm", *ASKED], keep=False)]
     if repeats["arm"].nunique() < 2:
-        return
+        return []
     known = {*KNOWN, *OURS} if repeats["family"].iloc[0] else KNOWN
-    suspect = [name for name in table.columns if name not in known and OF_ONE_RUN.search(name.lower())]
+    unread = [name for name in table.columns if name not in known]
+    suspect = [name for name in unread if OF_ONE_RUN.search(name.lower())]
     for names in [*([name] for name in suspect), suspect]:
         if names and _tell_apart(repeats, names):
             raise RequestError(
@@ -233,6 +236,14 @@ def _check_independent(table: pd.DataFrame, where: str) -> None:
                 f"so they may be no independent runs; say what it is, --columns seed={names[0]} (or question, "
                 "benchmark, shots), or leave it out if they are"
             )
+    notes = []
+    for name in unread:
+        if not OF_RUNS.match(re.sub("[^a-z]", "", name.lower())) and _tell_apart(repeats, [name]):
+            notes.append(
+                f"An arm's rows differ in {name!r}, by the same values in every arm: if it is a seed, say --columns "
+                f"seed={name}."
+            )
+    return notes
 
 
 def _tell_apart(repeats: pd.DataFrame, columns: list[str]) -> bool:

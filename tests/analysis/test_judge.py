@@ -159,10 +159,13 @@ def test_what_tells_rows_apart_in_all_arms_alike_makes_no_independent_runs(colum
     unequal = frame.drop(index=frame.index[33:])
     with pytest.raises(RequestError, match="by the same values in every arm"):
         judge(unequal)
-    for runs in (frame.rename(columns={column: "trial_id"}), frame.assign(**{column: range(40)})):
-        assert judge(runs).claims[0]["seeds"] == 20
-    twice = frame[frame[column] < 2]
-    assert judge(twice).claims[0]["seeds"] == 2, "which may be alike by chance"
+    for name in ("run", "Run #", "trial_id", "repetition", "Unnamed: 0"):
+        assert len(judge(frame.rename(columns={column: name})).notes) == 1, name
+    assert judge(frame.assign(**{column: range(40)})).claims[0]["seeds"] == 20
+    told = judge(frame.rename(columns={column: "gpu"}).assign(comment=None))
+    assert told.claims[0]["seeds"] == 20 and "rows differ in 'gpu'" in told.notes[0]
+    twice = judge(frame[frame[column] < 2].rename(columns={column: "memory_gb"}))
+    assert twice.claims[0]["seeds"] == 2 and len(twice.notes) == 1
 
 
 @pytest.mark.parametrize("tables", [20, soaked(1000)])
