@@ -58,6 +58,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("fit-lr-law", "--share", "--results", "mine"), "--share with --results needs --store"),
         (("fit-lr-law", "--minutes", "5"), "--minutes needs --share"),
         (("fit-lr-law", "--from", "runs.csv"), "--from runs.csv: there is no such file"),
+        (("run", "data_mix", *SMOKE, "--set", "resources.cpus=4096"), "needs 4096 CPUs, but this machine lacks them"),
         (("status", "--results", "nowhere"), "nowhere: there is no such folder"),
         (("status", "--results", ""), "--results is given an empty path, as of a shell variable that is not set"),
         (("plan", "-1"), "there is no sweep '-1'"),
@@ -230,6 +231,18 @@ def test_arms_are_compared_from_anywhere(capsys: Output, here: Path, refused: Re
     error = refused("compare", "data_mix", "captions", "base", *SMOKE)
     assert "it has results at mini: add --scale mini" in error
     assert "run the sweep first" in refused("compare", "encoder_scratch", "scratch", "base")
+
+
+def test_committed_answers_have_their_points_by_the_references_beside_them(capsys: Output, here: Path) -> None:
+    """VQA accuracy, by hand: of ten annotators without each in turn, three who agree are enough."""
+    assert main(["answers", "data_mix", "base", "--measure", "vqa", "--limit", "9999", "--json"]) == 0
+    questions = [one for one in json.loads(capsys.readouterr().out)["questions"] if one["metric"] == "vqa"]
+    assert len(questions) == 768
+    for one in questions:
+        for given in one["answers"]:
+            same = one["references"].count(given["answer"])
+            points = 10 * ((10 - same) * min(1, same / 3) + same * min(1, (same - 1) / 3))
+            assert given["score"] == pytest.approx(points)
 
 
 def test_a_project_of_one_s_own_has_a_data_file_that_can_be_read(tmp_path: Path) -> None:

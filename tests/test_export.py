@@ -458,9 +458,21 @@ def test_the_whole_way_of_a_user(
     Path("sweeps/tuned.yaml").write_text(text, encoding="utf-8")
     tuned = ("sweeps/tuned.yaml", "--scale", "lab", "--only", "exported", "--data", "data.yaml", *settings)
     small = ("--set", "sft.steps=2", "--set", "sft.batch_size=2", "--set", "sft.sequence_length=1024")
+    capsys.readouterr()
     assert main(["run", *tuned, *small, "--inline"]) == 0
+    other = "model was trained with `pictures: crop`, and the data file has `pad`\n"
+    assert capsys.readouterr().out.startswith(other)
+    assert main(["plan", *tuned, *small]) == 0 and capsys.readouterr().out.endswith(other)
     assert main(["export", *tuned, *small, "tuned"]) == 0
     assert "| learning rate | 1e-05, Adafactor |" in Path("tuned/README.md").read_text(encoding="utf-8")
+    change(tmp_path / "data.yaml", "pad", "crop")
+    (llama / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    whole = [word.replace("exported", "here") for word in (*tuned, *small)]
+    assert main(["plan", *whole]) == 0
+    assert "\nllama: its chat template is not used; " in capsys.readouterr().out.replace(f"{tmp_path}/", "")
+    assert main(["plan", *tuned, *small]) == 0
+    out = capsys.readouterr().out
+    assert "was trained with" not in out and "chat template" not in out
     (trial,) = (path for path in results.glob("trials/*") if is_of(path, "exported / seed 0"))
     record = json.loads((trial / "record.json").read_text(encoding="utf-8"))
     assert set(record["fingerprints"]) == {"sft", "evaluation"}

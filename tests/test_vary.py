@@ -6,7 +6,7 @@ import pytest
 
 from mm1_lab.cli import main
 from mm1_lab.commands.running import varied_sweep
-from mm1_lab.config import Recipe, load_sweep
+from mm1_lab.config import Recipe, is_of_recipe, load_sweep
 from mm1_lab.files import write_text
 from tests.conftest import REPOSITORY, Refused
 
@@ -52,6 +52,21 @@ def test_run_writes_the_sweep_before_anything_is_trained(refused: Refused) -> No
 
 
 @pytest.mark.usefixtures("here")
+def test_a_sweep_that_was_written_for_another_recipe_is_not_run_in_its_place(refused: Refused) -> None:
+    """The recipe's own value has no arm: the file lacks one as soon as the recipe has another value."""
+    recipe = Path("sweeps/recipes/mine.yaml")
+    write_text(recipe, "image_tokens: 64\n")
+    command = ("plan", "mine", "--vary", "image_tokens=64,144", *SMOKE)
+    path = written("mine", command[3])
+    assert main([*command]) == 0
+    write_text(recipe, "image_tokens: 144\n")
+    told = refused(*command)
+    assert f"{path}: has no arm 'image_tokens 64'" in told and "run it by its name, or delete it" in told
+    path.unlink()
+    assert main([*command]) == 0
+
+
+@pytest.mark.usefixtures("here")
 def test_all_combinations_and_the_base_to_compare_them_with() -> None:
     arms = arms_of(written("base", "image_tokens=64,144", "data_mix.text=1,2", grid=True))
     assert list(arms) == ["64 1", "64 2", "144 1", "144 2"], "144 1 is the base"
@@ -69,12 +84,14 @@ def test_other_values_are_another_sweep() -> None:
     written("base", f"steps={','.join(map(str, range(1, 80)))}")
     alike = ("data_mix.books=1,2", "data_mix.books_1=2", "decoder=a,b", "decoder=a_b")
     names = [varied_sweep("base", [varied], False)[0].name for varied in alike]
-    assert len(set(names)) == 4 and names[0].startswith("base_by_data_mix.books_1_2-")
+    assert len(set(names)) == 4 and names[0] == "base_by_data_mix.books_1_2.yaml"
+    assert varied_sweep("base", ["data_mix.synthetic_share=0"], False)[0].stem == "base_by_data_mix.synthetic_share_0"
     assert list(arms_of(written("base", "images=shown,blind"))) == ["base", "images blind"]
 
 
 WRONG = {
-    ("train.steps=1,2",): "arm 'train.steps 1': unknown key 'train.steps'; known: encoder, resolution,",
+    ("x=1",): "recipes have no 'x'; known: encoder,",
+    ("train.steps=1,2",): "recipes have no 'train.steps'; it is a setting of the scale: run the sweep once for each",
     ("image_tokens",): "give FIELD=VALUE,VALUE, such as image_tokens=64,144",
     ("image_tokens=65",): "known: 64, 144",
     ("image_tokens.a=3",): "image_tokens",
@@ -99,6 +116,18 @@ def test_a_recipe_is_named(refused: Refused) -> None:
     assert "there is no recipe 'data_mix'; known: base," in error
     assert refused("plan", "base", "encoder", "--vary", "steps=1", *SMOKE)
     assert refused("plan", "data_mix", "--grid", *SMOKE).endswith("--grid needs --vary\n")
+
+
+@pytest.mark.usefixtures("here")
+def test_a_value_is_not_left_out_as_the_base_s_if_the_base_gets_another(refused: Refused) -> None:
+    vary = ("--vary", "image_tokens=64,144")
+    error = refused("plan", "base", *vary, "--set", "image_tokens=64", *SMOKE)
+    assert "--vary image_tokens: --set changes it, too; give all of its values to --vary" in error
+    for varied, changed in (("data_mix.text=1,2", "data_mix={captions: 1}"), ("sft={}", "sft.views=5")):
+        assert "--set changes it, too" in refused("plan", "base", "--vary", varied, "--set", changed, *SMOKE)
+    assert not Path("sweeps").exists()
+    for setting in ("steps=100", "data_mix.text=2", "image_tokens.144=4"):  # the last is of the scale
+        varied_sweep("base", ["image_tokens=64,144"], False, list(filter(is_of_recipe, [setting])))
 
 
 @pytest.mark.usefixtures("here")

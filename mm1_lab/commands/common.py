@@ -13,7 +13,7 @@ from pydantic_core import to_json
 
 from mm1_lab.config import RequestError, load_sweep
 from mm1_lab.files import PUBLISHED, RESULTS, here_or_shipped
-from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep
+from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep, split_settings
 from mm1_lab.results.manifest import read_trials
 
 if TYPE_CHECKING:
@@ -175,6 +175,9 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
     )
     for folder, reason in request.ledger.damaged_parts().items():
         print(f"{folder}: this shipped part is not used ({reason}); restore or delete it", file=sys.stderr)
+    of_recipe, _ = split_settings(options.set)
+    if of_recipe:
+        print(f"--set: {', '.join(of_recipe)} changes the recipe, from which the arms start", file=sys.stderr)
     return request
 
 

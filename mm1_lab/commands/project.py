@@ -107,7 +107,7 @@ def gc(options: argparse.Namespace) -> int:
     spare = spare_weights(ledger, options.all)
     total = f"{short(sum(spare.values()), 'B')}: {counted(len(spare), 'stage')}"
     if options.yes:
-        delete_weights(spare)
+        delete_weights(ledger, spare)
         print(f"freed {total}; no results were deleted. To train finished trials again: mm1-lab run SWEEP --anew")
     elif spare:
         print(f"would free {total}, and no results. `mm1-lab export` keeps a model; add --yes to delete")

@@ -27,8 +27,17 @@ from mm1_lab.commands.common import (
     request_of,
     switch,
 )
-from mm1_lab.config import Recipe, RequestError, digest, find_yaml, spelt
-from mm1_lab.config.base import open_table, parse_yaml
+from mm1_lab.config import (
+    Recipe,
+    RequestError,
+    Scale,
+    digest,
+    find_yaml,
+    is_of_recipe,
+    nearest,
+    spelt,
+)
+from mm1_lab.config.base import keys_at, open_table, parse_yaml
 from mm1_lab.files import PUBLISHED, here_or_shipped, write_text
 from mm1_lab.orchestrate.planning.finding import SWEEPS
 
@@ -107,7 +116,7 @@ def run(options: argparse.Namespace) -> int:
         raise RequestError("--anew deletes what other processes with --share have done; leave one of them out")
     executor = executor_of(options, started, rounds=bool(looks or request.sweep.search))
     request.ledger.check_writable()
-    for doubt in request.doubtful_claims():
+    for doubt in (*request.same_trials(), *request.unlike_before(), *request.doubtful_claims()):
         print(doubt)
     with executor:
         try:
@@ -131,12 +140,12 @@ def _request(options: argparse.Namespace, name: str, keep: bool) -> Request:
         if options.grid:
             raise RequestError("--grid needs --vary")
         return request_of(options, name)
-    path, text = varied_sweep(name, options.vary, options.grid)
+    path, text = varied_sweep(name, options.vary, options.grid, list(filter(is_of_recipe, options.set)))
     has_folder = path.parent.exists()
     is_new = not path.exists()
-    stays = False
     if is_new:
         write_text(path, text)
+    stays = False
     try:
         request = request_of(options, str(path))
         stays = keep
@@ -146,6 +155,12 @@ def _request(options: argparse.Namespace, name: str, keep: bool) -> Request:
             if not has_folder:
                 with suppress(OSError):  # another command has put a file there
                     path.parent.rmdir()
+    lost = [arm for arm in parse_yaml(text, str(path)).get("arms", {}) if arm not in request.sweep.arms]
+    if lost:
+        raise RequestError(
+            f"{path}: has no arm {lost[0]!r}, so the file, or {name}, was changed since it was written; "
+            "run it by its name, or delete it"
+        )
     if keep:
         print(f"{path}: this sweep, to keep, to change and to run again by its name")
     elif is_new and not options.json:
@@ -162,9 +177,11 @@ def _what_deciding_takes(request: Request) -> str:
     return measures_text(request.folder, claimed) or measures_text(published, claimed)
 
 
-def varied_sweep(recipe: str, varied: Sequence[str], grid: bool) -> tuple[Path, str]:
+def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Sequence[str] = ()) -> tuple[Path, str]:
     """The path and the text of `sweeps/RECIPE_by_….yaml`, which varies fields of a recipe one at a time or, as a grid,
-    in all combinations; `varied` are FIELD=VALUE,VALUE. Raises RequestError."""
+    in all combinations; `varied` are FIELD=VALUE,VALUE. Raises RequestError, also if one of the `settings` (`--set`) is
+    of a field that is varied: a value that is left out as the base's own would be missing.
+    """
     folders = [folder / "recipes" for folder in (Path("sweeps"), Path(), *SWEEPS)]  # as the sweep will find it
     path = find_yaml("--vary changes a recipe, and there is no recipe", recipe, folders)
     base = Recipe.read(path).model_dump(mode="json")
@@ -174,25 +191,38 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool) -> tuple[Path, 
         field = field.strip()
         if not equals or not text.strip():
             raise RequestError(f"--vary {setting}: give FIELD=VALUE,VALUE, such as image_tokens=64,144")
+        first = field.split(".")[0]
+        if first not in Recipe.model_fields:
+            hint = nearest(field, Recipe.model_fields)
+            if first in Scale.model_fields:
+                hint = "; it is a setting of the scale: run the sweep once for each value, with --set"
+            raise RequestError(f"--vary {setting}: recipes have no {field!r}{hint}")
+        if any(same_or_inside(field, changed.partition("=")[0].strip()) for changed in settings):
+            raise RequestError(f"--vary {field}: --set changes it, too; give all of its values to --vary")
         own = values.setdefault(field, [])
         own += [value for value in parse_yaml(f"[{text}]", f"--vary {setting}") if value not in own]
-    others = {}
+    others: dict[str, list[Any]] = {}
     for field, own in values.items():
         table, key = open_table(base, field, "--vary")
         others[field] = [value for value in own if value != table.get(key)]
     sweep: dict[str, Any] = {"title": f"{recipe} by {', '.join(values)}", "recipe": recipe}
-    lacks_base = any(others[field] == values[field] for field in values)  # none of the combinations is the base
-    if lacks_base or not grid:
+    if not grid:
         sweep["arms"] = {recipe: {}}
-    if grid:
-        sweep["grid"] = values
-    else:
         for field, own in others.items():
             sweep["arms"] |= {f"{field} {spelt(value)}": {field: value} for value in own}
+    else:
+        if any(others[field] == values[field] for field in values):  # none of the combinations is the base
+            sweep["arms"] = {recipe: {}}
+        sweep["grid"] = values
     path = Path("sweeps") / f"{_name(recipe, values, grid)}.yaml"
     command = "\n".join(f"#   --vary {setting}" for setting in varied) + ("\n#   --grid" if grid else "")
     text = yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
     return path, f"# Written by mm1-lab run {recipe}\n{command}\n# Add `contrasts`: what you expect of it.\n{text}"
+
+
+def same_or_inside(field: str, other: str) -> bool:
+    """Whether one of two fields of a recipe, such as `sft` and `sft.mixture.charts`, is the other or in it."""
+    return f"{field}.".startswith(f"{other}.") or f"{other}.".startswith(f"{field}.")
 
 
 LONGEST_NAME = 100
@@ -200,10 +230,16 @@ LONGEST_NAME = 100
 
 
 def _name(recipe: str, values: dict[str, list[Any]], grid: bool) -> str:
-    """From the fields and values, with a hash, as other values may have the same letters: the same command is the same
-    sweep, and another one is another."""
+    """From the fields and values, so that the same command is the same sweep, and another one is another."""
     words = [recipe, "grid" if grid else "by"]
+    is_plain = True
     for field, own in values.items():
-        words += [field, *map(str, own)]
-    name = re.sub(r"[^A-Za-z0-9.-]+", "_", " ".join(words))
-    return f"{name[:LONGEST_NAME]}-{digest([recipe, grid, repr(values)], 6)}"
+        spelt_out = [str(value) for value in own]
+        words += [field, *spelt_out]
+        first, _, rest = field.partition(".")
+        users = spelt_out if rest in keys_at(Recipe, [first]) else [rest, *spelt_out]
+        is_plain = is_plain and not any("_" in word for word in users)  # source `a_1` by 2 is not `a` by 1 and 2
+    name = re.sub(r"[^A-Za-z0-9.-]+", "_", " ".join(words)).strip("_")
+    if is_plain and name == "_".join(words) and len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[:LONGEST_NAME]}-{digest([recipe, grid, repr(values)], 6)}"  # other values may have the same letters

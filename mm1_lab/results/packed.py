@@ -76,13 +76,25 @@ def unpacked(results: Path) -> Path:
     """The folder of trials of a results folder, after unpacking those that are only in its packs."""
     trials = results / "trials"
     if not files.is_complete(results):
+        if pack := next(results.glob(f"*/*/{RECORDS}"), None):
+            tell_once(
+                f"mm1-lab: {pack.parent}: has a pack of trials, but {results / files.DONE} is missing, so it is not "
+                f"read; copy {files.DONE} along with the packs, all of them"
+            )
         return trials
     stamp = trials / STAMP
     state = files.file_digest(results / files.DONE)
-    if not stamp.exists() or stamp.read_text(encoding="utf-8") != state:
-        with files.locked(trials / ".unpack.lock"):
-            if _unpack(results, trials):  # after damage the next command looks again
-                files.write_text(stamp, state)
+    try:
+        if not stamp.exists() or stamp.read_text(encoding="utf-8") != state:
+            with files.locked(trials / ".unpack.lock"):
+                if _unpack(results, trials):  # after damage the next command looks again
+                    files.write_text(stamp, state)
+    except OSError as error:
+        reason = error.strerror or error
+        raise RequestError(
+            f"{trials}: trials cannot be unpacked there ({reason}); copy {results} to where you can write, and "
+            "name the copy with --results"
+        ) from None
     return trials
 
 

@@ -1,6 +1,7 @@
 """Maintenance of a results folder: verify digests, free weights."""
 
 import shutil
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -41,7 +42,10 @@ def _kind(folder: Path) -> str:
         return ""
 
 
-def delete_weights(spare: Iterable[Path]) -> None:
+def delete_weights(ledger: Ledger, spare: Iterable[Path]) -> None:
     for folder in spare:
-        (folder / DONE).unlink(missing_ok=True)  # first, so that a half-deleted folder never counts as a stage
-        shutil.rmtree(folder, ignore_errors=True)
+        while not (claim := ledger.claims.take([folder.name])):
+            time.sleep(1.0)
+        with claim:
+            (folder / DONE).unlink(missing_ok=True)  # first, so that a half-deleted folder never counts as a stage
+            shutil.rmtree(folder, ignore_errors=True)

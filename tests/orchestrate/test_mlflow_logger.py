@@ -167,9 +167,7 @@ def test_a_search_s_trial_is_not_reproduced_by_naming_its_arm(request_: Request)
     assert run.data.params["paper.data_mix.web _en_"] == "2.0"
 
 
-def test_the_run_of_a_trial_that_left_the_sweep_is_deleted_and_comes_back_with_it(
-    request_: Request, told: Told
-) -> None:
+def test_a_run_whose_trial_left_the_sweep_is_marked_until_it_comes_back(request_: Request, told: Told) -> None:
     """And a description that a user has written stays."""
     log(request_)
     base = request_.trials[0]
@@ -178,14 +176,19 @@ def test_the_run_of_a_trial_that_left_the_sweep_is_deleted_and_comes_back_with_i
     write(now, now.trials[0], 50.0)
     assert "logged to" in told("sync-mlflow") and "nothing new for" in told("sync-mlflow")
     client, runs = runs_of(request_)
-    (run,) = runs.values()
-    assert run.data.metrics["average"] == 50 and run.data.tags["mm1.fingerprint"] == now.trials[0].fingerprint
-    client.set_experiment_tag(run.info.experiment_id, NOTE, "mine")
+    former = runs["base / seed 0 at smoke (superseded)"]
+    assert former.data.tags["mm1.fingerprint"] == base.fingerprint
+    experiment = former.info.experiment_id
+    (current,) = client.search_runs([experiment], "params.arm = 'base' and tags.mm1.superseded IS NULL")
+    assert current.data.metrics["average"] == 50 and current.info.run_name == "base / seed 0 at smoke"
+
+    client.set_experiment_tag(experiment, NOTE, "mine")
     request_.write_manifest()
     assert "logged to" in told("sync-mlflow")
-    client, runs = runs_of(request_)
-    (run,) = runs.values()
-    assert run.data.metrics["average"] == 40 and client.get_experiment(run.info.experiment_id).tags[NOTE] == "mine"
+    runs = runs_of(request_)[1]
+    assert runs["base / seed 0 at smoke"].info.run_id == former.info.run_id
+    assert set(runs) == {"base / seed 0 at smoke", "base / seed 0 at smoke (superseded)"}
+    assert client.get_experiment(experiment).tags[NOTE] == "mine"
 
 
 def test_results_that_were_moved_keep_their_runs(

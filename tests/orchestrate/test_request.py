@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mm1_lab.cli import make_parser
+from mm1_lab.cli import main, make_parser
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results.manifest import read_manifest
@@ -84,8 +84,10 @@ def test_a_benchmark_that_no_row_holds_is_refused_where_it_would_be_asked(here: 
     assert "there are no weights for it" in told("export", "data_mix", "model", *common, code=2)
 
 
-def test_a_setting_of_the_recipe_changes_what_the_arms_start_from(ask: Ask) -> None:
-    """Not what an arm sets itself."""
+def test_a_setting_of_the_recipe_changes_what_the_arms_start_from(
+    ask: Ask, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not what an arm sets itself; the command says which of its settings are of the recipe."""
     settings = ("connector=average-pooling", "data_mix.text=3", "train.steps=7")
     request = ask("base", "captions", settings=settings)
     base, captions = (trial.recipe for trial in request.trials)
@@ -93,6 +95,10 @@ def test_a_setting_of_the_recipe_changes_what_the_arms_start_from(ask: Ask) -> N
     assert (captions.connector, captions.data_mix.text) == ("average-pooling", 0)
     assert request.scale.train.steps == 7
     assert request.variant == "data_mix,connector=average-pooling,data_mix.text=3,train.steps=7"
+    options = [word for setting in settings for word in ("--set", setting)]
+    assert main(["plan", "data_mix", "--only", "base", "--scale", "smoke", *options]) == 0
+    told = "--set: connector=average-pooling, data_mix.text=3 changes the recipe, from which the arms start\n"
+    assert capsys.readouterr().err == told
 
 
 def test_a_command_that_is_told_can_be_typed_as_it_stands(ask: Ask, here: Path) -> None:

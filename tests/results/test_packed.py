@@ -119,36 +119,44 @@ def test_a_sweep_that_is_gone_leaves_no_pack(results: Path, capsys: pytest.Captu
     assert re.search(r"trials: \d finished trials? of no sweep as it is now", capsys.readouterr().err)
 
 
-def test_packing_that_is_interrupted_can_be_repeated(
-    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("what", ["interrupted", "damaged"])
+def test_packing_that_ends_in_the_middle_can_be_repeated(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """Both sweeps have new trials; it stops at the second one's packs. And a damaged trial is not packed."""
+    """Both sweeps have new trials; of the second one's packs, or trials, one stops it."""
     before = _read(results)
     pack(results)
+    training = tmp_path / "training.csv"
     for folder in sorted(results.glob("smoke/*")):
         row = TrialRow("base", 1, f"new-{folder.name}")
-        _write(Ledger(results), row, tmp_path / "training.csv")
+        _write(Ledger(results), row, training)
         merge_manifest(folder, read_manifest(folder), [row], lambda _: True, lambda _: True)
     more = _read(results)
     assert more != before
-    written: list[Path] = []
+    if what == "damaged":
+        path = results / "trials" / "new-data_mix" / "scores.parquet"
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1])
+        with pytest.raises(RequestError, match="mm1-lab verify moves it aside"):
+            pack(results)
+        assert not damaged(results)
+        path.write_bytes(whole)
+    else:
+        written: list[Path] = []
 
-    def stop(path: Path, folders: list[Path]) -> None:
-        if written:
-            raise KeyboardInterrupt
-        written.append(path)
-        pack_scores(path, folders)
+        def stop(path: Path, folders: list[Path]) -> None:
+            if written:
+                raise KeyboardInterrupt
+            written.append(path)
+            pack_scores(path, folders)
 
-    with monkeypatch.context() as now, pytest.raises(KeyboardInterrupt):
-        now.setattr("mm1_lab.results.packed.pack_scores", stop)
-        pack(results)
+        with monkeypatch.context() as now:
+            now.setattr("mm1_lab.results.packed.pack_scores", stop)
+            with pytest.raises(KeyboardInterrupt):
+                pack(results)
     pack(results)
     shutil.rmtree(results / "trials")
     assert _read(results) == more
-    path = results / "trials" / "new-data_mix" / "scores.parquet"
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(RequestError, match="mm1-lab verify moves it aside"):
-        pack(results)
 
 
 def test_a_damaged_pack_is_told_and_is_restored_or_given_up(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,6 +210,16 @@ def test_a_pack_of_another_version_is_refused_in_one_line(results: Path, refused
         assert f"{path}: written with results schema 2, this version reads 3" in refused(*command)
 
 
+def test_packs_that_were_copied_without_the_list_of_them_are_told(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack(results)
+    shutil.rmtree(results / "trials")
+    (results / files.DONE).unlink()
+    read_variant(next(results.glob("smoke/*")))
+    assert f"has a pack of trials, but {results / files.DONE} is missing, so it is not read" in capsys.readouterr().err
+
+
 def test_two_processes_and_a_kill_leave_whole_trials(results: Path) -> None:
     before = _read(results)
     pack(results)
@@ -218,6 +236,14 @@ def test_two_processes_and_a_kill_leave_whole_trials(results: Path) -> None:
     both = [subprocess.Popen([*command[:2], f"import sys; {read}", str(results)], cwd=REPOSITORY) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert _read(results) == before and len(list(results.glob("trials/*/DONE"))) == 3
+
+
+def test_results_that_cannot_be_written_say_so(results: Path) -> None:
+    pack(results)
+    shutil.rmtree(results / "trials")
+    (results / "trials").write_text("no folder")  # as a superuser may write everywhere
+    with pytest.raises(RequestError, match=r"trials cannot be unpacked there .* name the copy with --results"):
+        _read(results)
 
 
 def test_what_the_repository_ships_is_whole_and_small(tmp_path: Path) -> None:

@@ -153,6 +153,7 @@ class RayTune(Executor):
                 f"memory is limited to {limit / 1e9:.1f} GB, and Ray needs {LEAST_MEMORY / 1e9:.0f} GB; raise the "
                 "limit (ulimit -v), or run without Ray (--inline)"
             )
+        _slots(scale.resources.model_copy(update={"gpus": 0}), [{"CPU": machine_cpus()}], False)  # Ray counts the GPUs
         if "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token":
             raise RequestError(
                 "Ray was imported without authentication, which it sets up on import: set RAY_AUTH_MODE=token before "

@@ -4,6 +4,7 @@ before anything runs."""
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import escape
@@ -44,7 +45,7 @@ from mm1_lab.orchestrate.planning.finding import (
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import deciding, merge_manifest
 from mm1_lab.rows import OF_OWN_DATA, Family
-from mm1_lab.weights.pretrained import HuggingFace
+from mm1_lab.weights.pretrained import HuggingFace, has_chat_template
 
 if TYPE_CHECKING:
     from mm1_lab.data.pixels import ImageDecoder
@@ -193,6 +194,32 @@ class Request:
         if measure.of in known:
             return ""
         return f"{str(measure)!r}: trials have no {what}{measure.of!r}{nearest(measure.of, known)}"
+
+    def same_trials(self) -> list[str]:
+        """What is to be told of arms that do not differ, as where their steps are rounded alike at this scale."""
+        alike = defaultdict(list)
+        for trial in self.trials:
+            alike[trial.fingerprint].append(trial.arm)
+        lines = [f"{' = '.join(arms)} are the same trials" for arms in alike.values() if len(arms) > 1]
+        return list(dict.fromkeys(lines))  # the same ones at every seed
+
+    def unlike_before(self) -> list[str]:
+        """What is to be told of models to be tuned on users' data that were trained on another form: pictures that were
+        made square in another way, a decoder's chat template."""
+        lines = []
+        for trial in self.trials:
+            stage = trial.evaluation.model
+            if not (stage.tuned and self.data_file):
+                continue
+            model, now = stage.architecture, self.data_file.pictures
+            if isinstance(model, PretrainedMM1):
+                if model.pictures not in (None, now):
+                    before = f"was trained with `pictures: {model.pictures}`"
+                    lines.append(f"{model.name} {before}, and the data file has `{now}`")
+            elif isinstance(model.decoder, PretrainedDecoder) and has_chat_template(model.decoder):
+                form = "conversations are `User: …` and `Assistant: …` (docs/your-own-data.md)"
+                lines.append(f"{model.decoder.name}: its chat template is not used; {form}")
+        return list(dict.fromkeys(lines))
 
     def doubtful_claims(self) -> list[str]:
         """What is to be told before a run of claims about its arms that it cannot decide."""

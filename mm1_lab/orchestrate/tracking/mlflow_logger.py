@@ -20,6 +20,7 @@ from mm1_lab.formatting import first_line, trials_of
 from mm1_lab.orchestrate.tracking import contents
 from mm1_lab.orchestrate.tracking.trackers import TrialLogger
 from mm1_lab.results import Ledger
+from mm1_lab.results.manifest import read_trials
 
 DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # gives up on an unreachable server after seconds, not minutes
@@ -38,6 +39,8 @@ MOST_RUNS = 50_000
 """Runs in an answer, which is MLflow's limit."""
 COMPLETE = "mm1.complete"
 """The tag with the digest of what was logged; the last thing that is logged."""
+SUPERSEDED = "mm1.superseded"
+"""The tag of runs whose trial the sweep no longer has, as it was edited, or its search has other bounds."""
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as the description of a run or an experiment, in Markdown."""
 TRIAL_NOTE = """The score of every question is in `trials/{fingerprint}/` of the results folder.
@@ -121,15 +124,18 @@ class MlflowLogger(TrialLogger):
         experiment = self._experiment(client)
         states = self.states()
         logged = set()
+        trials = {row.fingerprint for row in read_trials(self.folder)}
         for run in client.search_runs([experiment], max_results=MOST_RUNS):
             if not tags.items() <= run.data.tags.items():  # compared here, as a query cannot quote every path
                 continue
             state = run.data.tags.get(COMPLETE)
-            if state in states and state not in logged:
+            is_superseded = run.data.tags["mm1.fingerprint"] not in trials
+            if is_superseded or (state in states and state not in logged):
                 logged.add(state)
+                self._mark(client, run, is_superseded)
             else:
-                # a trial that the sweep no longer has, other contents, half of them, or a second run of a request that
-                # MLflow's client sent again, as a slow server's answer was late
+                # other contents, half of them, or a second run of a request that MLflow's client sent again, as a slow
+                # server's answer was late
                 client.delete_run(run.info.run_id)
                 self.news = True
         for state, (fingerprint, names) in states.items():
@@ -137,6 +143,18 @@ class MlflowLogger(TrialLogger):
                 run_id = self._log_trial(client, experiment, tags, fingerprint, names)
                 client.set_tag(run_id, COMPLETE, state)  # last, so that an interrupted run is logged again
                 self.news = True
+
+    def _mark(self, client: Any, run: Any, superseded: bool) -> None:
+        """Marks a run whose trial the sweep no longer has, by a tag and in its name; unmarks one that came back."""
+        if (SUPERSEDED in run.data.tags) == superseded:
+            return
+        name = run.info.run_name.removesuffix(" (superseded)")
+        client.update_run(run.info.run_id, name=f"{name} (superseded)" if superseded else name)
+        if superseded:
+            client.set_tag(run.info.run_id, SUPERSEDED, "true")
+        else:
+            client.delete_tag(run.info.run_id, SUPERSEDED)
+        self.news = True
 
     def _experiment(self, client: Any) -> str:
         sweep = self.manifest.sweep
