@@ -73,6 +73,11 @@ class _Loader(yaml.SafeLoader):
                     raise yaml.MarkedYAMLError(problem=text, problem_mark=key.start_mark)
                 seen.add(key.value)
 
+    def construct_scalar(self, node: Any) -> Any:
+        if not isinstance(node.value, list):
+            node.value.encode()  # half of a surrogate pair (`"\\ud800"`) could not be written to any file
+        return super().construct_scalar(node)
+
 
 def parse_yaml(text: str, where: str) -> Any:
     """Parses YAML into plain values. Raises RequestError if it is invalid or too deeply nested."""

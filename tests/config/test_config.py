@@ -101,6 +101,7 @@ def claims(*rest: str) -> str:
         ("arms: {a: {learning_rate: yes}}\n", "learning_rate: must be a number or 'scale' or 'paper' (it is True)"),
         ("arms: {a: {sft: {views: yes, mixture: {charts: 1}}}}\n", "sft.views: must be a number (it is True)"),
         ("arms: {a: {sft: {mixture: {charts: yes}}}}\n", "sft.mixture.charts: must be a number (it is True)"),
+        ('arms: {a: {}}\npanels: {x: {title: "\\ud800", arms: {a: a}}}\n', "is no plain YAML ('utf-8' codec can't"),
         ("arms: {a: {}}\nsearch: {extensions: no}\n", "search.extensions: must be a number (it is False)"),
         ("arms: {a: }\n", "arms.a: must hold keys and values, or {} for none (it is empty)"),
         ("arms: {a: {}}\ncontrasts:\n", "contrasts: must be a list (it is empty)"),

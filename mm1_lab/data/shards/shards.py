@@ -98,7 +98,10 @@ class Shards:
 
     def source(self, name: str, seed: int, limits: Limits | None = None) -> ShardSource:
         limits = limits or self.limits
-        return ShardSource(self.rows(name, limits), f"{name} {limits.sequence}", seed)
+        rows = self.rows(name, limits)
+        if not len(rows):
+            raise RequestError(f"{self.path}: {name}: no text is left to train on; add more files")
+        return ShardSource(rows, f"{name} {limits.sequence}", seed)
 
     def instructions(self, name: str, seed: int, limits: Limits) -> ShardConversations:
         collection = self.conversations[name]
