@@ -70,8 +70,9 @@ def accuracy(references: Iterable[Paired], runs: Sequence[Paired]) -> pd.DataFra
             sum_of_others = several.rsub(several.sum(axis=1), axis=0)
             tables.append(_rows(reference, reference, 1, several * sum_of_others))
         for proxy in proxies:
-            truth = own.mean(axis=1)
-            found = proxy.differences.reindex(own.index)
+            common = own.index.intersection(proxy.differences.index)
+            truth = own.loc[common].mean(axis=1)
+            found = proxy.differences.loc[common]
             tables.append(_rows(reference, proxy, 1, found.mul(truth, axis=0)))
             if proxy.seeds > 1:
                 of_means = found.mean(axis=1) * truth
@@ -81,8 +82,9 @@ def accuracy(references: Iterable[Paired], runs: Sequence[Paired]) -> pd.DataFra
 
 def _is_proxy(run: Paired, reference: Paired) -> bool:
     own, other = run.manifest, reference.manifest
-    asked, of_reference = ((one.sweep.name, one.data_name, one.data.digest) for one in (own, other))
-    return asked == of_reference and run.flops < reference.flops and "smoke" not in (own.scale, other.scale)
+    alike = (own.sweep.name, own.data_name) == (other.sweep.name, other.data_name)
+    alike = alike and own.data.digest == other.data.digest  # not of another version of the world
+    return alike and run.flops < reference.flops and "smoke" not in (own.scale, other.scale)
 
 
 def _rows(reference: Paired, proxy: Paired, seeds: int, product: pd.DataFrame) -> pd.DataFrame:

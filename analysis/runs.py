@@ -1,7 +1,7 @@
 """How a sweep's trials were run, by their records: which looks are finished, how long they took, on which machines."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -17,21 +17,21 @@ def finished_looks(study: Study) -> tuple[int, ...]:
     A trial that failed does not come, nor may one that waits for a stage that failed.
     """
     reached = tuple(look for look in study.manifest.looks if look <= len(study.seeds))
-    before, last = (0, 0, *reached)[-2:]
+    if not reached:
+        return ()
+    before, last = (0, *reached)[-2:]
     new_seeds = study.seeds[before:last]
-    lacking = study.trials[~study.trials["done"]]
-    to_come = lacking[lacking["seed"].isin(new_seeds)]
+    trials = study.trials
+    to_come = trials[trials["seed"].isin(new_seeds) & ~trials["done"]]
     missing = set(to_come["fingerprint"])
     if not missing:
         return reached
-    failed = set(study.ledger.failures())
-    failed_stages = set(failed)
-    for path in study.ledger.results.glob("*/*/sweep.json"):
-        for row in read_trials(path.parent):
-            failed_stages.discard(row.fingerprint)
-    if failed_stages:  # which trials wait for them, the results do not say
-        return reached
-    return reached if missing <= failed else reached[:-1]
+    ledger = study.ledger
+    failed = set(ledger.failures())
+    failed_stages = failed - set(trials["fingerprint"])  # which trials wait for them, the results do not say
+    for path in ledger.results.glob("*/*/sweep.json"):
+        failed_stages -= {row.fingerprint for row in read_trials(path.parent)}
+    return reached if failed_stages or missing <= failed else reached[:-1]
 
 
 def spent(records: Iterable[Record], what: str) -> tuple[float, float]:
@@ -39,14 +39,11 @@ def spent(records: Iterable[Record], what: str) -> tuple[float, float]:
     trials whose training was timed, as none is that was interrupted and resumed; NaN if there are none."""
     total, evaluation = [], []
     for record in records:
-        timings = record.get("timings", {})
-        values = {kind: timing[what] for kind, timing in timings.items()}
-        if MultimodalStage.KIND in values or SftStage.KIND in values:
+        values = {kind: timing[what] for kind, timing in record.get("timings", {}).items()}
+        if values.keys() & {MultimodalStage.KIND, SftStage.KIND}:
             total.append(sum(values.values()))
             evaluation.append(values.get(EvaluationStage.KIND, 0.0))
-    if not total:
-        return np.nan, np.nan
-    return float(np.mean(total)), float(np.mean(evaluation))
+    return float(np.mean(total or [np.nan])), float(np.mean(evaluation or [np.nan]))
 
 
 def minutes_of(records: Iterable[Record]) -> tuple[float, float]:
@@ -55,13 +52,16 @@ def minutes_of(records: Iterable[Record]) -> tuple[float, float]:
     return total / 60, evaluation / 60
 
 
-def mixes_machines(study: Study, arms: Collection[str]) -> bool:
+def mixes_machines(study: Study, arms: Iterable[str]) -> bool:
     """Whether at some seed the arms' scores, or models or parts of one kind that they rest on, come from different
     processors, or the scores from different library versions. Stages that do not say where they ran do not count."""
-    machines = defaultdict[tuple[int, str], set[str]](set)
-    trials = study.done[study.done["arm"].isin(arms)]
-    for seed, fingerprint in zip(trials["seed"], trials["fingerprint"], strict=True):
-        record = study.records.get(fingerprint, {})
+    compared = set(arms)
+    machines: dict[tuple[int, str], set[str]] = defaultdict(set)
+    for trial in study.done.to_dict("records"):
+        record = study.records.get(trial["fingerprint"])
+        if record is None or trial["arm"] not in compared:
+            continue
+        seed = trial["seed"]
         environment = record.get("environment", {})
         scored_on = [environment.get(key) for key in ("processor", "threads", "versions")]
         machines[seed, "scores"].add(str(scored_on))

@@ -105,7 +105,7 @@ def moderated(values: Sequence[float] | Floats, pool: Floats, squares: float = 2
     sum of the squared weights of the arms in `values`, 2 for a pair; `unlike` is the level of the F test.
     """
     found = one_sample(values)
-    degrees = len(pool) * found.degrees_of_freedom
+    degrees = len(pool) * (len(values) - 1)
     if degrees < 1:
         return found
     pooled = squares * float(pool.var(axis=1, ddof=1).mean())
@@ -115,7 +115,9 @@ def moderated(values: Sequence[float] | Floats, pool: Floats, squares: float = 2
     return Interval(found.estimate, float(error), freedom)
 
 
-def shrunk(own: float, own_degrees: float, pooled: float, degrees: float, unlike: float) -> tuple[float, float]:
+def shrunk(
+    own: float, own_degrees: float, pooled: float, degrees: float, unlike: float = UNLIKE
+) -> tuple[float, float]:
     """A variance moderated towards the pool, and its degrees of freedom."""
     if degrees == 0 or own > pooled * fdtri(own_degrees, degrees, 1 - unlike):
         return own, own_degrees
@@ -143,27 +145,28 @@ def other_axes(weights: Floats, levels: Floats, scores: Floats) -> Floats:
     """The pool of a contrast with `weights` (arms,), from the scores (arms, seeds) of all arms: what their levels
     (arms, levels of all axes; 0 or 1) change beside it."""
     direction = weights / np.linalg.norm(weights)
-    by_weights = np.outer(direction, direction @ levels)
-    return along(levels - by_weights, scores)
+    return along(levels - np.outer(direction, direction @ levels), scores)
 
 
 def around_arms_and_seeds(scores: pd.DataFrame) -> tuple[float, float, pd.Series[float] | None]:
     """The variance of scores (arms, seeds; may have gaps) around a least-squares fit of score = arm + seed + rest, its
     degrees of freedom, and each seed's part; None for the latter if shared seeds do not connect all arms."""
-    known: Any = scores.stack().dropna()
+    known = scores.stack().dropna()
     arms, seeds = (known.index.get_level_values(level) for level in (0, 1))
     of_seeds = pd.get_dummies(pd.Series(seeds, known.index), dtype=float)
     if arms.nunique() < 2:
         of_seeds = of_seeds.iloc[:, :0]
-    design = of_seeds - of_seeds.groupby(arms).transform("mean")
-    rest = known - known.groupby(arms).transform("mean")
+
+    def around_arms(values: Any) -> Any:
+        return values - values.groupby(arms).transform("mean")
+
+    design, rest = around_arms(of_seeds), around_arms(known)
     coefficients, _, rank, _ = np.linalg.lstsq(design, rest, rcond=None)
     degrees = float(len(known) - arms.nunique() - rank)
-    squares = (rest - design @ coefficients) ** 2
-    variance = float(squares.sum()) / max(degrees, 1.0)
+    variance = float(((rest - design @ coefficients) ** 2).sum()) / max(degrees, 1.0)
     if rank < design.shape[1] - 1:
         return variance, degrees, None
-    luck: Any = pd.Series(coefficients, design.columns, dtype=float)
+    luck = pd.Series(coefficients, design.columns, dtype=float)
     return variance, degrees, luck.sub(luck.mean()).reindex(scores.columns, fill_value=0.0)
 
 
@@ -200,8 +203,7 @@ def over_questions(means: pd.Series[float], counts: pd.Series[int], weights: pd.
     sizes = counts.reindex(means.index).to_numpy(np.float64)
     share = sizes / np.bincount(codes, sizes)[codes]
     parts = np.bincount(codes, share * values)
-    deviations = share * (values - parts[codes])
-    squares = np.bincount(codes, deviations**2)
+    squares = np.bincount(codes, (share * (values - parts[codes])) ** 2)
     blocks = np.bincount(codes)
     of_blocks = weights.loc[names].to_numpy(np.float64)
     weight = of_blocks / of_blocks.mean()

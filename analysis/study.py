@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
-from itertools import product, starmap
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -35,6 +34,25 @@ FAMILIES_APART = {
 """Titles of the families that the means over all benchmarks exclude: probes, or tuned models only."""
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def kept(method: Callable[Concatenate[Study, P], T]) -> Callable[Concatenate[Study, P], T]:
+    """A method that computes its value once for the same arguments; unlike with `functools.cache`, whose values live as
+    long as the process, these go with their study."""
+
+    @wraps(method)
+    def found(study: Study, *args: P.args, **kwargs: P.kwargs) -> T:
+        values = vars(study).setdefault("_kept", {})
+        key = (method.__name__, args, tuple(kwargs.items()))
+        if key not in values:
+            values[key] = method(study, *args, **kwargs)
+        return values[key]
+
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class Study(Variant):
     """A sweep at one scale, with what its finished trials have come to."""
@@ -48,20 +66,6 @@ class Study(Variant):
     failed_gates: tuple[str, ...] = ()
     """What rules out a verdict, by `read_judged`."""
 
-    def __post_init__(self) -> None:
-        """Values are computed once for the same arguments, and go with their study, not with the class."""
-        for method in (
-            self.representative,
-            self.all_values,
-            self.first_alike,
-            self.trial_values,
-            self.arm_means,
-            self.mean,
-            self._trials_of,
-            self._blocks,
-        ):
-            vars(self)[method.__name__] = cache(method)
-
     @property
     def sweep(self) -> Sweep:
         return self.manifest.sweep
@@ -74,8 +78,7 @@ class Study(Variant):
     def setting(self) -> str:
         """`scale mini`, and the data if they are not the miniature world."""
         data = self.manifest.data_name
-        scale = f"scale {self.manifest.scale}"
-        return scale if data == "world" else f"{scale}, data {data}"
+        return f"scale {self.manifest.scale}" if data == "world" else f"scale {self.manifest.scale}, data {data}"
 
     @property
     def caution(self) -> str:
@@ -108,14 +111,17 @@ class Study(Variant):
 
     def at_seeds(self, seeds: Sequence[int]) -> Study:
         """This study with only the trials of `seeds`."""
-        tables = {}
-        for name in ("trials", "scores", "held_out"):
-            table = getattr(self, name)
-            tables[name] = table[table["seed"].isin(seeds)]
-        known = set(tables["trials"]["fingerprint"])
-        records = {fingerprint: record for fingerprint, record in self.records.items() if fingerprint in known}
-        return replace(self, **tables, records=records)
+        trials = self.trials[self.trials["seed"].isin(seeds)]
+        known = set(trials["fingerprint"])
+        return replace(
+            self,
+            trials=trials,
+            scores=self.scores[self.scores["seed"].isin(seeds)],
+            held_out=self.held_out[self.held_out["seed"].isin(seeds)],
+            records={fingerprint: record for fingerprint, record in self.records.items() if fingerprint in known},
+        )
 
+    @kept
     def representative(self, arm: str) -> str:
         """The first arm with scores that has the same trials (by recipe or fingerprint), so that they count once."""
         own = self._trials_of(arm)
@@ -124,7 +130,7 @@ class Study(Variant):
     @cached_property
     def levels(self) -> pd.DataFrame:
         """A row per arm, a column per level of every axis: 1.0 where the arm has it."""
-        axes = pd.DataFrame(map(levels_of, self.sweep.arms.values()), index=list(self.sweep.arms))
+        axes = pd.DataFrame([levels_of(recipe) for recipe in self.sweep.arms.values()], index=list(self.sweep.arms))
         return pd.get_dummies(axes, dtype=float)
 
     @cached_property
@@ -132,6 +138,7 @@ class Study(Variant):
         """The arms with scores, one of those that are the same trials."""
         return [arm for arm in self.scored if self.representative(arm) == arm]
 
+    @kept
     def _trials_of(self, arm: str) -> set[str]:
         found = set(self.trials["fingerprint"][self.trials["arm"] == arm])
         if arm in self.sweep.arms:
@@ -152,18 +159,17 @@ class Study(Variant):
     @cached_property
     def panels(self) -> dict[str, Panel]:
         """The sweep's panels, or one with all arms except controls."""
-        if self.sweep.panels:
-            return self.sweep.panels
         arms = {arm: arm for arm in self.sweep.arms if arm not in self.controls}
-        return {"": Panel(title=self.sweep.title, arms=arms)}
+        return self.sweep.panels or {"": Panel(title=self.sweep.title, arms=arms)}
 
     @cached_property
     def others(self) -> list[str]:
         """Arms that are neither in a panel nor controls."""
-        shown = set(self.controls)
+        shown = set[str]()
         for panel in self.panels.values():
             shown |= {self.representative(arm) for arm in panel.arms.values()}
-        return [arm for arm in self.sweep.arms if self.representative(arm) not in shown]
+        rest = [arm for arm in self.sweep.arms if arm not in self.controls]
+        return [arm for arm in rest if self.representative(arm) not in shown]
 
     # measures
 
@@ -191,7 +197,9 @@ class Study(Variant):
     @cached_property
     def measures(self) -> list[Measure]:
         """The measures with scores that have a column of their own, in order. Raises RequestError if there are none."""
-        every = [TEXT_CORE, *starmap(Measure, product(self.families, self.shots))]
+        every = [TEXT_CORE]
+        for family in self.families:
+            every += [Measure(family, shots) for shots in self.shots]
         found = [measure for measure in every if len(rows_of(self.asked, measure))]
         if not found:
             raise RequestError(f"{self.folder}: no trial has scores; name benchmarks in the file of the data")
@@ -210,6 +218,7 @@ class Study(Variant):
         is_family = self.asked["benchmark"].isin(self.scores["family"].unique())
         return _of_benchmarks(self.asked[~is_family].sort_values("shots", kind="stable"))
 
+    @kept
     def all_values(self, measure: Measure) -> pd.DataFrame:
         """The value of each trial: a row per arm of the sweep, a column per seed; NaN where there is none."""
         trial = ["arm", "seed"]
@@ -225,7 +234,7 @@ class Study(Variant):
         return table.groupby(table.index.map(self.representative)).transform("first")
 
     @cached_property
-    def seen_before_claims(self) -> dict[str | None, tuple[int, ...]]:
+    def seen_before_claims(self) -> dict[str, tuple[int, ...]]:
         """Of each contrast, the seeds at which its arms had scores before it was claimed."""
         return {claim: self.manifest.claims.get(key, ()) for claim, key in claim_keys(self.sweep).items()}
 
@@ -234,39 +243,45 @@ class Study(Variant):
         """A row per trial, benchmark and number of shots, which most measures are means of."""
         return benchmark_scores(self.scores, ["arm", "seed"])
 
+    @kept
     def trial_values(self, measure: Measure) -> pd.DataFrame:
         """`all_values` of the `distinct` arms; those that `first_alike` finds alike are one."""
         first = self.first_alike(measure)
         return self.all_values(measure).loc[list(first)].groupby(list(first.values()), sort=False).first()
 
+    @kept
     def first_alike(self, measure: Measure) -> dict[str, str]:
         """Each of the `distinct` arms with the first one that has the same trained models and the same values at the
         seeds that both have, as arms have that differ in how other questions are asked: these are no repeats."""
-        values = self.all_values(measure)
-        found = {}
-        groups: dict[str, dict[Any, Any]] = {}
-        for arm in self.distinct:
-            cells = {}
-            for seed, value in values.loc[arm].dropna().items():
-                if (arm, seed) in self._models:
-                    cells[seed] = self._models[arm, seed], value
+        found: dict[str, str] = {}
+        cells: dict[str, dict[int, tuple[Any, float]]] = {}
+        by_cell: dict[tuple[Any, ...], str] = {}
+        values = self.all_values(measure).loc[self.distinct].to_numpy()
+        for arm, own in zip(self.distinct, values, strict=True):
+            models = self._models_of(arm)
+            there = zip(self.seeds, own.tolist(), strict=True)
+            known = {seed: (models[seed], value) for seed, value in there if seed in models and not np.isnan(value)}
             found[arm] = arm
-            for first, group in groups.items():
-                common = cells.keys() & group.keys()
-                if common and all(cells[seed] == group[seed] for seed in common):
+            for seed, cell in known.items():
+                first = by_cell.get((seed, cell), arm)
+                group = cells.get(first, {})
+                if first != arm and all(group.get(at, one) == one for at, one in known.items()):
                     found[arm] = first
                     break
-            groups.setdefault(found[arm], {}).update(cells)
+            cells[found[arm]] = cells.get(found[arm], {}) | known
+            for seed, cell in known.items():
+                by_cell.setdefault((seed, cell), found[arm])
         return found
 
-    @cached_property
-    def _models(self) -> dict[Any, set[str]]:
-        """The fingerprints of the trained models behind each finished trial, by arm and seed."""
+    @kept
+    def _models_of(self, arm: str) -> dict[int, frozenset[str]]:
+        """The fingerprints of the trained models behind each of an arm's finished trials, by seed."""
         models = {}
-        for arm, seed, fingerprint in self.done[["arm", "seed", "fingerprint"]].itertuples(index=False):
+        own = self.done[self.done["arm"] == arm]
+        for seed, fingerprint in zip(own["seed"], own["fingerprint"], strict=True):
             stages = self.records.get(fingerprint, {}).get("fingerprints", {})
             if stages:
-                models[arm, seed] = set(stages.values()) - {stages.get("evaluation")}
+                models[seed] = frozenset(name for kind, name in stages.items() if kind != "evaluation")
         return models
 
     def seed_values(self, arm: str, measure: Measure) -> list[float]:
@@ -274,12 +289,19 @@ class Study(Variant):
         values = self.all_values(measure).loc[arm].to_numpy(np.float64)
         return values[~np.isnan(values)].tolist()
 
-    def asked_unlike(self, arms: Collection[str], measure: Measure) -> bool:
+    def asked_unlike(self, arms: frozenset[str], measure: Measure) -> bool:
         """Whether a measure averages other benchmarks in some trials of `arms` than in others, as after a benchmark was
         added to the data and not all arms were evaluated again."""
-        rows = rows_of(self.asked, measure)
-        trials = rows[rows["arm"].isin(arms)].groupby(["arm", "seed"], observed=True)
-        return len({frozenset(names) for _, names in trials["benchmark"]}) > 1
+        asked = self._asked_by_arm(measure)
+        return len(set[frozenset[str]]().union(*(asked.get(arm, ()) for arm in arms))) > 1
+
+    @kept
+    def _asked_by_arm(self, measure: Measure) -> dict[str, set[frozenset[str]]]:
+        """The sets of benchmarks that a measure averages in an arm's trials: one, if they are alike."""
+        found: dict[str, set[frozenset[str]]] = {}
+        for (arm, _), names in rows_of(self.asked, measure).groupby(["arm", "seed"], observed=True)["benchmark"]:
+            found.setdefault(str(arm), set()).add(frozenset(names))
+        return found
 
     def majority(self, measure: Measure) -> float:
         """The score of the best constant answer per kind of question: the mean over trials, as questions differ between
@@ -288,7 +310,9 @@ class Study(Variant):
         levels = []
         for record in self.records.values():
             if known := record.get("majority"):
-                levels += [known.get(name, np.nan) for name in names]
+                if not names <= set(known):
+                    return np.nan
+                levels += [known[name] for name in names]
         return float(np.mean(levels or [np.nan]))
 
     # the paper
@@ -300,8 +324,10 @@ class Study(Variant):
         if not self.manifest.in_world or not set(FAMILIES) <= set(self.families):
             return Paper({}, {})
         known = read_paper(self.sweep.reproduces)
-        labels = {(key, label) for key, panel in self.panels.items() for label in panel.arms}
-        shown = {place: number for place, number in known.values.items() if place[:2] in labels}
+        shown = {}
+        for (key, label, measure), number in known.values.items():
+            if key in self.panels and label in self.panels[key].arms:
+                shown[key, label, measure] = number
         return replace(known, values=shown)
 
     def paper_value(self, arm: str, measure: Measure) -> PaperNumber:
@@ -311,8 +337,7 @@ class Study(Variant):
             return combine_numbers([(1 / len(numbers), number) for number in numbers])
         for key, panel in self.panels.items():
             for label, shown in panel.arms.items():
-                number = self.paper.value(key, label, measure)
-                if shown == arm and number:
+                if shown == arm and (number := self.paper.value(key, label, measure)):
                     return number
         return UNPUBLISHED
 
@@ -323,11 +348,13 @@ class Study(Variant):
         """The unit of the intervals of arms' means: seeds if they leave a degree of freedom, otherwise questions."""
         return "seeds" if self.arm_means(self.measures[0]) else "questions"
 
+    @kept
     def arm_means(self, measure: Measure) -> dict[str, Interval]:
         """The mean of each arm but controls, whose variance is another; empty if seeds leave no degree of freedom."""
         own = self.all_values(measure).loc[self.distinct].drop(index=self.controls, errors="ignore")
         return arm_means(own, self.trial_values(measure).drop(index=self.controls, errors="ignore"))
 
+    @kept
     def mean(self, arm: str, measure: Measure) -> Interval:
         """The mean of an arm with its interval; UNKNOWN without scores. Over seeds, there is no interval for controls
         and unparsed answers, which do not share the residual variance, or if a measure leaves no degree of freedom.
@@ -355,6 +382,7 @@ class Study(Variant):
             return UNKNOWN
         return over_questions(total, own["count"], shots)  # of all arms and measures alike
 
+    @kept
     def _blocks(self, measure: Measure, seeds: tuple[int, ...]) -> tuple[pd.DataFrame, pd.Series[int]]:
         """Mean score and number of answers by arm, benchmark and block; and the numbers of shots of each benchmark."""
         rows = rows_of(self.scores, measure)
@@ -365,7 +393,7 @@ class Study(Variant):
 
 def _of_benchmarks(asked: pd.DataFrame) -> list[Measure]:
     rows = asked[["benchmark", "shots"]].drop_duplicates()
-    return list(starmap(Measure, rows.itertuples(index=False)))
+    return [Measure(name, int(shots)) for name, shots in rows.itertuples(index=False)]
 
 
 def read_study(folder: Path) -> Study:

@@ -31,26 +31,23 @@ class OutsideClaim(Contrast):
         return {arm: weight for (arm, _), weight in claim_of(self).weights.items() if weight}
 
 
-def read_claims(claims: Path | str | Sequence[Mapping[str, Any]], arms: Sequence[str]) -> list[OutsideClaim]:
-    """Reads claims about `arms`, of a file or a list. Raises RequestError."""
+def read_claims(claims: Path | str | Sequence[Mapping[str, Any]]) -> list[OutsideClaim]:
     where, values = "claims", claims
     if isinstance(claims, Path | str):
         where, values = str(claims), read_yaml(Path(claims)).get("contrasts", ())
     if not isinstance(values, list | tuple) or not values:
         raise RequestError(f"{where}: must hold a list of `contrasts`, each with first, second, expect, and margin")
-    read: list[OutsideClaim] = []
-    asked: list[Any] = []
-    for number, one in enumerate(values, 1):
-        place = f"{where}: contrast {number}"
-        claim = OutsideClaim.parse(one, place)
-        for arm in (*claim.sides[0], *claim.sides[1]):
-            if arm not in arms:
-                raise RequestError(f"{place}: the table has no arm {arm!r}{nearest(arm, arms)}")
-        if not claim.weights:
-            raise RequestError(f"{place}: both sides are the same")
-        what = (claim.weights, claim.measure, claim.expect, claim.margin)
-        if what in asked:  # by the number of claims p is corrected
-            raise RequestError(f"{place} is contrast {asked.index(what) + 1} again; leave one out")
-        asked.append(what)
-        read.append(claim)
+    read = [OutsideClaim.parse(one, f"{where}: contrast {number}") for number, one in enumerate(values, 1)]
+    asked = [(claim.weights, claim.measure, claim.expect, claim.margin) for claim in read]
+    for number, one in enumerate(asked, 1):
+        if one in asked[: number - 1]:  # by the number of claims p is corrected
+            raise RequestError(f"{where}: contrast {number} is contrast {asked.index(one) + 1} again; leave one out")
     return read
+
+
+def check_arms(claim: OutsideClaim, arms: Sequence[str]) -> None:
+    for arm in (*claim.sides[0], *claim.sides[1]):
+        if arm not in arms:
+            raise RequestError(f"{claim.name}: the table has no arm {arm!r}{nearest(arm, arms)}")
+    if not claim.weights:
+        raise RequestError(f"{claim.name}: both sides are the same")

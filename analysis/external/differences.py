@@ -54,10 +54,9 @@ def evidence_of(claim: OutsideClaim, common: Asked, looks: Sequence[int]) -> Evi
     """`common` are the scores of questions that all of its arms have."""
     if common.questions.empty:
         return Evidence(reason="no question in common")
-    weights = claim.weights
-    means = common.means
+    weights, paired, means = claim.weights, common.paired, common.means
     theirs = means.loc[list(weights)]
-    if common.paired:
+    if paired:
         theirs = theirs.dropna(axis=1)
     count = int(theirs.count(axis=1).min())
     if count == 0:
@@ -66,19 +65,16 @@ def evidence_of(claim: OutsideClaim, common: Asked, looks: Sequence[int]) -> Evi
         each = common.questions[list(weights)].dropna(axis=1).T.groupby(level="arm").mean().T
         found = _between_questions(each.dot(pd.Series(weights)))
         over = "questions" if np.isfinite(found.error) else ""
-        what = "seed" if common.paired else "run of an arm"
+        what = "seed" if paired else "run of an arm"
         return Evidence(found, over, count, reason=f"one {what}: its luck is not known")
-    over = "runs"
-    tests_of = _between_runs
-    if common.paired:
-        over = "seeds"
-        tests_of = _within_seeds
+    tests_of = _within_seeds if paired else _between_runs
     tests = tests_of(weights, means, None)
     found, error_of_one = _widest(tests)
+    over = "seeds" if paired else "runs"
     least = LEAST_ERROR * np.nanmax(theirs.abs())
     if found.error <= least:
         reason = f"the {over} change nothing, as if one model had been scored several times"
-        if common.paired and theirs.std(axis=1).max() > least:
+        if paired and theirs.std(axis=1).max() > least:
             reason = SAME
         return Evidence(Interval(found.estimate, math.nan, math.nan), count=count, reason=reason)
     evidence = Evidence(found, over, count, error_of_one)
@@ -148,29 +144,25 @@ def _between_runs(weights: Mapping[str, float], means: pd.DataFrame, look: int |
     """
     if look:
         means = means.where(means.notna().cumsum(axis=1) <= look)
-    arms = list(weights)
-    own = means.loc[arms]
-    pool = within_arms(means.drop(index=arms))
+    own = means.loc[list(weights)]
+    pool = within_arms(means.drop(index=list(weights)))
     counts = own.count(axis=1).to_numpy()
-    of_arms = np.array(list(weights.values()))
-    squares = np.square(of_arms)
-    estimate = float(own.mean(axis=1).to_numpy() @ of_arms)
+    squares = np.square(list(weights.values()))
+    estimate = float(own.mean(axis=1).to_numpy() @ list(weights.values()))
 
     variance, degrees = shrunk(*within_arms(own), *pool, UNLIKE)
     error = math.sqrt(variance * (squares / counts).sum())
-    of_one = math.sqrt(variance * squares.sum())
-    student = _Test(Interval(estimate, error, degrees), of_one)
+    student = _Test(Interval(estimate, error, degrees), math.sqrt(variance * squares.sum()))
 
-    own_degrees = counts - 1
-    variances = np.empty(len(arms))
-    lent = np.empty(len(arms))
+    variances, lent = np.empty(len(own)), np.empty(len(own))
     for place, each in enumerate(own.var(axis=1)):
-        variances[place], total = shrunk(each, float(own_degrees[place]), *pool, UNLIKE)
-        lent[place] = pool[0] * (total - own_degrees[place]) / total
+        own_degrees = float(counts[place] - 1)
+        variances[place], total = shrunk(each, own_degrees, *pool, UNLIKE)
+        lent[place] = pool[0] * (total - own_degrees) / total
     parts = squares * (variances - lent) / counts
     shared = (squares * lent / counts).sum()  # by all arms, so it varies as one
     square = parts.sum() + shared
-    spread = (parts**2 / own_degrees).sum()
+    spread = (parts**2 / (counts - 1)).sum()
     if shared:
         spread += shared**2 / min(PRIOR, pool[1])
     if spread:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.external.claims import AVERAGE, OutsideClaim, read_claims
+from analysis.external.claims import AVERAGE, OutsideClaim, check_arms, read_claims
 from analysis.external.differences import UNLIKE, Evidence, evidence_of
 from analysis.external.measured import Asked, by_question, in_common, of_measure
-from analysis.external.tables import Columns, read_scores
+from analysis.external.tables import Columns, make_scores, read_scores
 from analysis.judging.p_values import DECIDED, Tested, holm, sides
 from analysis.judging.sequential import FUTILE, chance_yet, levels_of_looks
 from analysis.seeds import seeds_needed
@@ -66,8 +66,12 @@ def judge(
     Without claims, every arm is claimed to be better than the table's first. `looks` are the numbers of seeds at which
     the claims are judged while runs come in; the last one is the most there will be. Raises RequestError.
     """
-    table = read_scores(scores, columns)
-    if looks and (looks[0] < 2 or list(looks) != sorted(set(looks))):
+    table = make_scores(scores, columns) if isinstance(scores, pd.DataFrame) else read_scores(Path(scores), columns)
+    if not np.iterable(looks):
+        raise RequestError(f"looks {looks}: give a list of numbers of seeds, such as [4, 6, 8]")
+    looks = list(looks)
+    are_numbers = all(isinstance(look, int | np.integer) for look in looks)
+    if looks and (not are_numbers or looks[0] < 2 or looks != sorted(set(looks))):
         raise RequestError(f"looks {looks}: give increasing numbers of seeds, from 2 on, such as [4, 6, 8]")
     if claims is None:
         first, *others = table.arms
@@ -76,19 +80,21 @@ def judge(
     elif lower_is_better:
         raise RequestError("--lower-is-better is for tables without CLAIMS; there say `expect: less`")
     else:
-        asked = read_claims(claims, table.arms)
-    notes = list(table.notes)
-    measures = [claim.measure for claim in asked]
+        asked = read_claims(claims)
+    arms = table.arms
+    for claim in asked:
+        check_arms(claim, arms)
     by_measure = {}
-    for measure in dict.fromkeys([*measures, AVERAGE]):
+    for measure in dict.fromkeys([*(claim.measure for claim in asked), AVERAGE]):
         scored = of_measure(table, measure)
         if len(scored):
             by_measure[measure] = Asked(by_question(scored), table.paired)
-        elif measure in measures:
-            raise RequestError("the table has no benchmark of the average; name a measure")
-    average = by_measure.get(AVERAGE)
-    if average and AVERAGE in measures:
-        notes += _unlike_sizes(average)
+    for claim in asked:
+        if claim.measure not in by_measure:
+            raise RequestError(f"{claim.name}: the table has no benchmark of the average; name a measure")
+    notes = list(table.notes)
+    if any(claim.measure == AVERAGE for claim in asked):
+        notes += _unlike_sizes(by_measure[AVERAGE])
     evidence = []
     for claim in asked:
         common, left_out = in_common(claim, by_measure[claim.measure])
@@ -106,8 +112,10 @@ def judge(
         notes.append(
             f"p and verdict are of the look at {look} seeds; differences and intervals are of all that are there."
         )
+    if looks and any(row["open"] and row["p"] is not None for row in rows):
+        notes.append("What is open may be decided at a later look; seeds needed are those of such a look.")
     spread = None
-    if average and (luck := average.luck):
+    if AVERAGE in by_measure and (luck := by_measure[AVERAGE].luck):
         spread = {
             "deviation": luck.error,
             "degrees_of_freedom": int(luck.degrees_of_freedom),
@@ -129,13 +137,18 @@ def _unlike_sizes(average: Asked) -> list[str]:
     ]
 
 
-def _row(claim: OutsideClaim, one: Evidence, tested: Tested, asked: Asked, looks: Sequence[int]) -> dict[str, Any]:
+def _row(
+    claim: OutsideClaim,
+    one: Evidence,
+    tested: Tested,
+    asked: Asked,
+    looks: Sequence[int],
+) -> dict[str, Any]:
     """One claim of a judgement."""
     found = one.found
     verdict = tested.verdict if one.p else "not judged"
     is_open = verdict not in DECIDED
-    error = one.error_of_one
-    prior = max(found.degrees_of_freedom - (one.count - 1), 0.0)
+    error, prior = one.error_of_one, max(found.degrees_of_freedom - (one.count - 1), 0.0)
     if one.count == 1 and asked.luck:  # of arms that were run once, by the repeats of others
         prior = asked.luck.degrees_of_freedom
         error = asked.luck.error * math.sqrt(sum(weight**2 for weight in claim.weights.values()))

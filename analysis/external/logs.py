@@ -11,12 +11,11 @@ group for which the harness reports a mean, such as MMLU's subjects, are one ben
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.external.tables import some
@@ -91,11 +90,16 @@ def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
         raise RequestError(f"{folder}: {arms}: logs without a folder of their seed, such as seed-0, as others have")
     of_task = frame.groupby("benchmark")["score"]
     # CIDEr is 1 at about what two people have in common, and may be more
-    most = np.where(frame["metric"].str.lower().str.endswith("cider"), MOST_CIDER, 1.0)
-    is_fraction = (of_task.transform("min") >= 0) & (of_task.transform("max") <= most)
+    is_fraction = (of_task.transform("min") >= 0) & (of_task.transform("max") <= 1) | (
+        (frame["metric"].str.lower().str.endswith("cider")) & (of_task.transform("max") <= MOST_CIDER)
+    )
     frame["score"] = frame["score"].mask(is_fraction, 100 * frame["score"])
     as_they_are = sorted(set(frame["benchmark"][~is_fraction]))
     notes.append("Fractions are shown in percent" + (f", but for {some(as_they_are)}." if as_they_are else "."))
+    with_results = {path.relative_to(folder).parts[0] for path in files}
+    without = [one.name for one in sorted(folder.iterdir()) if one.is_dir() and one.name not in with_results]
+    if without:
+        notes.append(f"Without results of a harness: {some(without)}.")
     return frame.drop(columns="metric"), notes
 
 
@@ -114,36 +118,39 @@ def _results(path: Path) -> dict[str, Any] | None:
 
 def _scores_of(tasks: Mapping[str, list[_Task]]) -> tuple[pd.DataFrame, list[str]]:
     """A row per question, or per task, of every run; and notes."""
-    chosen: dict[str, Metric] = {}
-    benchmarks: dict[str, str] = {}
+    rows: list[dict[str, Any]] = []
+    by_metric: dict[str, list[str]] = {}
     without_questions, without_score = [], []
+    picked: list[tuple[str, str, Metric, list[_Task], list[dict[str, float]]]] = []
     for name, runs in tasks.items():
         in_all = [metric for metric in runs[0].metrics if all(metric in run.metrics for run in runs)]
-        by_question = [metric for metric in in_all if all(run.questions[metric] for run in runs)]
         if not in_all:
             without_score.append(name)
             continue
-        if not by_question:
+        chosen = in_all[0]
+        questions: list[dict[str, float]] = []
+        for candidate in in_all:
+            found = [run.questions[candidate] for run in runs]
+            if all(found):
+                chosen = candidate
+                questions = found
+                break
+        else:
             without_questions.append(name)
-        chosen[name] = (by_question or in_all)[0]
-        benchmarks[name] = next((run.benchmark for run in runs if run.benchmark != name), name)
-    # a group's tasks weigh by their questions only if all have some
-    as_wholes = {benchmarks[name] for name in without_questions}
-    rows: list[dict[str, Any]] = []
-    by_metric: dict[str, dict[str, None]] = {}
-    for name, (metric, answers) in chosen.items():
-        benchmark = benchmarks[name]
-        used = by_metric.setdefault(metric if answers == "none" else f"{metric} of {answers}", {})
-        used[benchmark] = None
-        for run in tasks[name]:
-            scores = run.questions[metric, answers]
-            if benchmark in as_wholes:
-                scores = {"all": run.metrics[metric, answers]}
+        benchmark = next((run.benchmark for run in runs if run.benchmark != name), name)
+        picked.append((name, benchmark, chosen, runs, questions))
+    as_wholes = {benchmark for _, benchmark, _, _, questions in picked if not questions}
+    for name, benchmark, (metric, answers), runs, questions in picked:
+        used = by_metric.setdefault(metric if answers == "none" else f"{metric} of {answers}", [])
+        if benchmark not in used:
+            used.append(benchmark)
+        if benchmark in as_wholes:  # a group's tasks weigh by their questions only if all have some
+            questions = [{"all": run.metrics[metric, answers]} for run in runs]
+        for run, scores in zip(runs, questions, strict=True):
             row = {"arm": run.arm, "seed": run.seed, "benchmark": benchmark, "shots": run.shots, "metric": metric}
-            before = "" if benchmark == name else f"{name} "
             for question, score in scores.items():
-                rows.append(row | {"question": before + question, "score": score})
-    notes = [f"Metrics: {'; '.join(f'{metric} ({some([*names])})' for metric, names in by_metric.items())}."]
+                rows.append(row | {"question": question if benchmark == name else f"{name} {question}", "score": score})
+    notes = [f"Metrics: {'; '.join(f'{metric} ({some(names)})' for metric, names in by_metric.items())}."]
     if without_questions:
         notes.append(f"Without scores by question in all runs: {some(without_questions)}.")
     if without_score:
@@ -177,54 +184,37 @@ def _tasks(path: Path, told: Mapping[str, Any], arm: str, seed: str) -> Iterator
         if (told.get("group_subtasks") or {}).get(name) or name in (told.get("groups") or {}):
             continue  # its tasks are there
         shots = int((told.get("n-shot") or {}).get(name) or 0)
-        questions = _by_question(path, name, metrics)
-        yield _Task(arm, seed, name, group_of[name], shots, metrics, questions)
+        kept = {"doc_id", "filter", *(metric for metric, _ in metrics)}  # samples may hold whole documents
+        samples = [{key: sample[key] for key in kept & sample.keys()} for sample in _samples(path, name)]
+        questions = {metric: _by_question(samples, metric, mean) for metric, mean in metrics.items()}
+        yield _Task(arm, seed, name, group_of.get(name, name), shots, metrics, questions)
 
 
 def _groups(told: Mapping[str, Any]) -> dict[str, str]:
-    """By task, the outermost group that a mean is reported of, or itself; other groups are mere lists of benchmarks."""
+    """By task, the outermost group that a mean is reported of; others are mere lists of benchmarks."""
     members = told.get("group_subtasks") or {}
+    group_of: dict[str, str] = {}
+
+    def add(group: str, names: Iterable[str]) -> None:
+        for name in names:
+            group_of[name] = group
+            add(group, members.get(name) or ())
+
     means = told.get("groups") or {}
-    with_mean = set()
-    for group, values in means.items():
-        if any("," in key and isinstance(value, int | float) for key, value in values.items()):
-            with_mean.add(group)
-    parent_of: dict[str, str] = {}
-    for group in sorted(members, key=lambda group: group in with_mean):  # of two groups of a task the one with a mean
-        parent_of |= dict.fromkeys(members[group] or (), group)
-    group_of = {}
-    for task in told["results"]:
-        group_of[task] = group = task
-        while group in parent_of:
-            group = parent_of[group]
-            if group in with_mean:
-                group_of[task] = group
+    groups = [
+        group
+        for group in means
+        if any("," in key and isinstance(means[group][key], int | float) for key in means[group])
+    ]
+    inner = {name for group in groups for name in members.get(group) or ()}
+    for group in groups:
+        if group not in inner:
+            add(group, members.get(group) or ())
     return group_of
 
 
-def _by_question(path: Path, task: str, metrics: Mapping[Metric, float]) -> dict[Metric, dict[str, float]]:
-    """The logged scores of a task's questions, numbers or objects with one, by metric; none of a metric that is not
-    their mean."""
-    by_metric: dict[Metric, dict[str, float]] = {metric: {} for metric in metrics}
-    for question, sample in _samples(path, task):
-        for (name, answers), scores in by_metric.items():
-            if name not in sample or sample.get("filter", answers) != answers:
-                continue
-            value = sample[name]
-            if isinstance(value, dict):
-                value = value.get("score")
-            if question in scores or not isinstance(value, int | float):
-                value = math.nan  # the mean is none, either
-            scores[question] = float(value)
-    for metric, scores in by_metric.items():
-        mean = sum(scores.values()) / max(len(scores), 1)
-        if not math.isclose(mean, metrics[metric], rel_tol=1e-6, abs_tol=ROUNDED):
-            by_metric[metric] = {}
-    return by_metric
-
-
-def _samples(path: Path, task: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The logged questions of a task by their ids, from the file with the results' date. Raises RequestError."""
+def _samples(path: Path, task: str) -> Iterator[dict[str, Any]]:
+    """The logged questions of a task, from the file that has the results' date in its name. Raises RequestError."""
     if path.name.endswith("_results.json"):  # of lmms-eval
         samples = path.with_name(path.name.removesuffix("results.json") + f"samples_{task}.jsonl")
     else:
@@ -237,7 +227,27 @@ def _samples(path: Path, task: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 continue
             try:
                 sample = json.loads(line)
-                question = str(sample["doc_id"])
-            except (ValueError, TypeError, KeyError):
-                raise RequestError(f"{samples}: line {number} is no question with a `doc_id`") from None
-            yield question, sample
+            except ValueError as error:
+                reason = str(error).partition(":")[0]  # what follows is a place within the line
+                raise RequestError(f"{samples}: line {number} cannot be read ({reason})") from None
+            if not isinstance(sample, dict) or "doc_id" not in sample:
+                raise RequestError(f"{samples}: line {number} is no question with a `doc_id`")
+            yield sample
+
+
+def _by_question(samples: Iterable[Mapping[str, Any]], metric: Metric, reported: float) -> dict[str, float]:
+    """The scores by question, numbers or objects with one, if their mean is what was reported; else none."""
+    name, answers = metric
+    chosen = [one for one in samples if name in one and one.get("filter", answers) == answers]
+    scores = {}
+    for sample in chosen:
+        value = sample[name]
+        if isinstance(value, dict):
+            value = value.get("score")
+        if not isinstance(value, int | float):
+            return {}
+        scores[str(sample["doc_id"])] = float(value)
+    if len(scores) < len(chosen) or not scores:
+        return {}
+    mean = sum(scores.values()) / len(scores)
+    return scores if math.isclose(mean, reported, rel_tol=1e-6, abs_tol=ROUNDED) else {}

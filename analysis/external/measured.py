@@ -32,7 +32,7 @@ def of_measure(table: Scores, measure: str) -> pd.DataFrame:
     of_text = frame["family"] == "text"
     if measure == str(TEXT_CORE) and of_text.any():
         rows = frame[of_text]
-    elif shots and not (frame["benchmark"] == measure).any():
+    elif shots:
         of_family = frame["family"] == name
         named = of_family if of_family.any() else frame["benchmark"] == name
         rows = frame[(frame["shots"] == shots[1]) & (named if name else in_average)]
@@ -91,39 +91,44 @@ def in_common(claim: OutsideClaim, asked: Asked) -> tuple[Asked, str]:
     A run that lacks a benchmark does not count, as its mean would be of something else; nor does a benchmark that most
     runs of an arm lack.
     """
-    questions = asked.questions
-    arms = list(claim.weights)
+    questions, arms = asked.questions, list(claim.weights)
     if not set(arms) <= set(questions.columns.get_level_values("arm")):
         return replace(asked, questions=questions[:0]), ""
     have: Any = questions[arms].notna()
     # a seed that some of the arms lack takes nothing from the others
-    have = have[have.groupby(level="seed").transform("any").all(axis=1)]
+    is_shared = have.groupby(level="seed").transform("any").all(axis=1)
+    have = have[is_shared]
     if have.empty:
         return asked, ""
     count = int(have.to_numpy().sum())
     of_runs: Any = have.groupby(level=["seed", *CELL]).any().unstack("seed", fill_value=False)
+    if len(have) == len(questions) and have.all(axis=None) and of_runs.all(axis=None):
+        return asked, ""
+    of_runs = of_runs.loc[:, of_runs.any()]
     is_counted = (of_runs.T.groupby(level="arm").mean() >= 0.5).all()
     lacking = of_runs.columns[~of_runs[is_counted].all()]
     cells = have.index.droplevel(["seed", "question"])
     have = have[cells.isin(of_runs.index[is_counted])]
     for arm, repeat, seed in lacking:
-        have.loc[have.index.get_level_values("seed") == seed, (arm, repeat)] = False
+        is_of_seed = have.index.get_level_values("seed") == seed
+        have.loc[is_of_seed, (arm, repeat)] = False
     runs_there = have.groupby(level="seed").transform("any")
     all_answered = (have | ~runs_there).all(axis=1)
     all_arms_there = runs_there.T.groupby(level="arm").any().all()
     kept = have.index[all_answered & all_arms_there]
-    common = replace(asked, questions=questions.loc[kept])
+    common = questions.loc[kept]
     lost = count - int(have.loc[kept].to_numpy().sum())
     if not lost:
-        return common, ""
+        return replace(asked, questions=common), ""
     left_out = []
     for benchmark, shots in of_runs.index[~is_counted]:
-        left_out.append(f"{benchmark} {shots}-shot" if shots else benchmark)
+        left_out.append(f"{benchmark} {shots}-shot" if benchmark and shots else benchmark or shots)
     for arm, _, seed in lacking:
         left_out.append(f"{arm} at seed {seed}" if asked.paired else f"a run of {arm}")
-    which = f": {some(left_out)}" if left_out else ""
+    named = [one for one in left_out if one]
+    which = f": {some(named)}" if named else ""
     note = f"{lost} of {count} scores are left out, as another run lacks question or benchmark{which}."
-    return common, f"{claim.name}: {note}"
+    return replace(asked, questions=common), f"{claim.name}: {note}"
 
 
 def within_arms(means: pd.DataFrame) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -19,23 +19,34 @@ from mm1_lab.rows import Family
 
 NEEDED = ("arm", "score")
 KNOWN = (*NEEDED, "seed", "benchmark", "shots", "question", "status")
-UNFINISHED = re.compile(
-    "aborted|bootfail|canceled|cancelled|crash|crashed|deadline|diverged|error|errored|fail|failed|failure|"
-    "interrupted|killed|launchfailed|nodefail|oom|outofme|outofmemory|paused|nan|oomkilled|pending|preempted|"
-    "preempting|pruned|queued|requeued|revoked|running|scheduled|suspended|timedout|timeout|waiting"
+UNFINISHED = (
+    *("aborted", "bootfail", "canceled", "cancelled", "crash", "crashed", "deadline", "diverged", "error", "errored"),
+    *("fail", "failed", "failure", "interrupted", "killed", "launchfailed", "nodefail", "oom", "outofme"),
+    *("outofmemory", "paused", "nan", "oomkilled", "pending", "preempted", "preempting", "pruned", "queued"),
+    *("requeued", "revoked", "running", "scheduled", "suspended", "timedout", "timeout", "waiting"),
 )
 """What a `status` begins with, in small letters alone, of runs whose scores do not count: words of Slurm, Optuna, W&B,
 MLflow, Ray and Kubernetes."""
+OTHER_NAMES = {
+    **dict.fromkeys(("task", "dataset", "subject"), "benchmark"),
+    **dict.fromkeys(("doc_id", "question_id", "sample_id"), "question"),
+    **dict.fromkeys(("random_seed", "random_state"), "seed"),
+    "state": "status",
+    "num_fewshot": "shots",
+}
+"""What other tools call columns that change what is compared; if a table has one, it is told that it is not read."""
 OF_ONE_RUN = re.compile(
     "seed|random|question|doc|sample|item|subject|task|dataset|metric|split|fold|step|epoch|iter|checkpoint|ckpt|prompt"
 )
 """In names of columns that may tell scores of one run apart."""
 OF_RUNS = re.compile("run|rep|trial|attempt|try|number|index|unnamed")
 """How names of columns begin that number an arm's independent runs."""
+WITH_SHOTS = re.compile(r"(.+?)[ _](\d+)[-_ ]?shots?")
+"""The name of a column such as `vqa 4-shot`."""
 OURS = {"family", "metric"}
 """Columns of a table of this lab."""
-ASKED = ["benchmark", "shots", "question"]
-KEY = ["arm", "seed", "repeat", *ASKED]
+TEXT = (".csv", ".tsv", ".txt")
+KEY = ["arm", "seed", "repeat", "benchmark", "shots", "question"]
 
 
 @dataclass(frozen=True)
@@ -60,63 +71,75 @@ Columns = Mapping[str, str | Sequence[str]]
 """The table's names for columns of `KNOWN`; several of `score` are a column per benchmark."""
 
 
-def read_scores(scores: Path | str | pd.DataFrame, columns: Columns | None = None) -> Scores:
-    """Reads a frame, a file, or a folder with logs of lmms-eval or lm-evaluation-harness.
+def read_scores(path: Path, columns: Columns | None = None) -> Scores:
+    """Reads a file (.csv, .tsv, .json, .jsonl or .parquet), or a folder with logs of lmms-eval or
+    lm-evaluation-harness.
 
     `columns` is for what is called otherwise in the table than in `KNOWN`. Raises RequestError.
     """
-    if isinstance(scores, pd.DataFrame):
-        return make_scores(_numbered(scores), columns, "the table")
-    path = Path(scores)
     if path.is_dir():
         from analysis.external.logs import read_logs
 
         if columns:
             raise RequestError(f"{path}: --columns is for tables; the columns of a harness's logs are known")
         frame, notes = read_logs(path)
-        return replace(make_scores(_numbered(frame), None, str(path)), notes=notes)
+        return replace(make_scores(frame, None, str(path)), notes=notes)
+    table = _read_file(path)
+    has_lines = path.suffix.lower() in (*TEXT, ".jsonl")
+    return make_scores(table, columns, str(path), table.index if has_lines else None)
+
+
+def _read_file(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise RequestError(f"{path}: there is no such file")
-    reader = READERS.get(path.suffix.lower())
-    if not reader:
-        raise RequestError(
-            f"{path}: is no table; give a .csv, .tsv, .json, .jsonl or .parquet file, or a folder of logs"
-        )
+    ending = path.suffix.lower()
     try:
-        table = reader(path)
+        if ending == ".parquet":
+            return pd.read_parquet(path)
+        if ending == ".jsonl":
+            rows = {}
+            for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
+                if line.strip():
+                    try:
+                        rows[number] = json.loads(line, object_pairs_hook=_once_each)
+                        if not isinstance(rows[number], dict):
+                            raise ValueError("must be an object, {…}")
+                    except ValueError as error:
+                        place = f"line {number} column {getattr(error, 'colno', 1)}"
+                        raise ValueError(f"{getattr(error, 'msg', error)}: {place}") from None
+            return pd.DataFrame(list(rows.values()), index=list(rows))
+        if ending == ".json":
+            told = json.loads(path.read_bytes(), object_pairs_hook=_once_each)
+            if not isinstance(told, list | dict):
+                raise ValueError("must be a list of objects, a row each")
+            return pd.DataFrame(told)
+        if ending in TEXT:
+            return read_csv(path)
     except UnicodeDecodeError:
         raise RequestError(f"{path}: is not in UTF-8; save it as such") from None
     except (ValueError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise RequestError(f"{path}: cannot be read as a table ({first_line(error)})") from None
-    return make_scores(table, columns, str(path))
+    raise RequestError(f"{path}: is no table; give a .csv, .tsv, .json, .jsonl or .parquet file, or a folder of logs")
 
 
-def _numbered(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with rows that count from 1 on."""
-    return table.set_axis(pd.RangeIndex(1, len(table) + 1))
-
-
-def _read_json(path: Path) -> pd.DataFrame:
-    return _numbered(pd.DataFrame(json.loads(path.read_bytes())))
-
-
-def _read_jsonl(path: Path) -> pd.DataFrame:
-    rows = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
-        if line.strip():
-            try:
-                rows[number] = dict(json.loads(line))
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"line {number} is no object: {getattr(error, 'msg', error)}") from None
-    return pd.DataFrame(list(rows.values()), index=list(rows))
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of equal keys Python would keep the last."""
+    row: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in row:
+            raise ValueError(f"the key {name!r} is there twice; leave one out")
+        row[name] = value
+    return row
 
 
 def read_csv(path: Path) -> pd.DataFrame:
     """Reads a table separated by commas, semicolons or tabs, with every cell as text, so that a value that is no number
     can be named. Its index is the rows of the file, from 1 on; empty ones are left out. Raises ValueError or OSError.
     """
+    above = 0
     with path.open(encoding="utf-8-sig") as file:
-        head = file.readline()
+        while (head := file.readline()) and not head.strip(",; \t\n"):
+            above += 1
     separator = max(",;\t", key=re.sub('"[^"]*"', "", head).count)
     names = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
     if twice := [name for name in names if name and names.count(name) > 1]:  # pandas would rename the second one
@@ -131,6 +154,7 @@ def read_csv(path: Path) -> pd.DataFrame:
             keep_default_na=False,
             skipinitialspace=True,
             skip_blank_lines=False,
+            skiprows=above,
             encoding="utf-8-sig",
         )
 
@@ -144,93 +168,92 @@ def read_csv(path: Path) -> pd.DataFrame:
         table = read(has_quotes=False)  # a remark began with a quote, which swallowed rows up to the next one
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of such rows for names of rows
         raise ValueError("a row has more cells than the header; name every column, or remove cells")
-    table.index += 2
+    table.index += above + 2
     is_empty = (table.map(str.strip) == "").all(axis=1)
     return table[~is_empty].rename(columns=str.strip)
 
 
-READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    ".csv": read_csv,
-    ".tsv": read_csv,
-    ".txt": read_csv,
-    ".json": _read_json,
-    ".jsonl": _read_jsonl,
-    ".parquet": lambda path: _numbered(pd.read_parquet(path)),
-}
-
-
-def make_scores(table: pd.DataFrame, columns: Columns | None, where: str) -> Scores:
-    """Checks a frame of scores; `columns` as in `read_scores`, and its index has the numbers of rows in messages.
-
-    Raises RequestError, with `where` in front.
-    """
-    names = dict(columns or {})
-    of_benchmarks: list[str] = []
-    if not isinstance(names.get("score", ""), str):
-        of_benchmarks = list(names.pop("score"))
-    table = _named(table, names, of_benchmarks, where)
-    notes: list[str] = []
-    table = _finished(table, notes)
-    if of_benchmarks:
-        is_empty = table[of_benchmarks].map(_is_blank).all(axis=1)
+def make_scores(
+    table: pd.DataFrame,
+    columns: Columns | None,
+    where: str = "the table",
+    numbers: pd.Index[int] | None = None,
+) -> Scores:
+    """Checks a frame of scores; `columns` as in `read_scores`. `numbers` are those of its rows in messages, by default
+    from 1 on. Raises RequestError, with `where` in front."""
+    if table.columns.nlevels > 1:
+        raise RequestError(f"{where}: its columns have {table.columns.nlevels} levels; give each column one name")
+    if not isinstance(columns, Mapping | None):
+        raise RequestError(f"columns: must be a mapping such as {{'arm': 'commit'}} (it is {columns!r})")
+    table = table.set_axis(pd.RangeIndex(1, len(table) + 1) if numbers is None else numbers)
+    columns = columns or {}
+    names = {name: str(own) for name, own in columns.items() if not isinstance(own, list | tuple)}
+    by_benchmark = [str(own) for own in columns.get("score", ()) if "score" not in names]
+    if others := [name for name in columns if name not in names and name != "score"]:
+        raise RequestError(f"columns: {others[0]!r} is one column; only 'score' may be several")
+    table = _named(table, names, where, by_benchmark)
+    notes = []
+    for own in table.columns:
+        name = OTHER_NAMES.get(own.lower())
+        if name and name not in table:
+            notes.append(f"The column {own!r} is not read; --columns {name}={own} would.")
+    if "status" in table:
+        status = table["status"].fillna("").astype(str).str.strip()
+        unfinished = status.map(_is_unfinished)
+        if unfinished.any():
+            left_out = some(sorted(set(status[unfinished])))
+            notes.append(f"Left out {int(unfinished.sum())} of {len(table)} rows by their status ({left_out}).")
+        if counted := sorted(set(status[~unfinished]) - {""}):
+            notes.append(f"Rows that count have the status {some(counted)}.")
+        table = table[~unfinished]
+    if table.empty:
+        raise RequestError(f"{where}: has no rows, or by its column of status none of a finished run")
+    if by_benchmark:
+        is_empty = table[by_benchmark].map(_is_blank).all(axis=1)
+        if is_empty.all():
+            raise RequestError(f"{where}: the columns {some(by_benchmark)} are empty")
         if is_empty.any():
             arms = some(list(dict.fromkeys(table["arm"][is_empty].map(str))))
             notes.append(
                 f"Left out {int(is_empty.sum())} of {len(table)} rows, which have none of the scores ({arms})."
             )
-        table = _one_score_a_row(table[~is_empty], of_benchmarks, where)
-    if table.empty:
-        raise RequestError(f"{where}: has no row of a finished run with a score")
-    named = [name for name in ("arm", "seed", *ASKED) if name in table]
-    paired = "seed" in named
+        table = _one_score_a_row(table[~is_empty], by_benchmark, where)
+    frame = pd.DataFrame(index=table.index)
+    for name in ("arm", "benchmark", "question", "shots"):
+        frame[name] = labels(table[name], name, where) if name in table else ""
     is_ours = set(table) >= OURS and set(table["family"]) <= set(get_args(Family))
-    if not is_ours:
-        table = table.assign(family="")
-    for name in ("arm", "seed", *ASKED):
-        table = table.assign(**{name: labels(table[name], name, where) if name in named else ""})
-    table = table.assign(repeat=0 if paired else table.groupby(["arm", *ASKED]).cumcount())
-    if of_benchmarks:  # after the runs were numbered, as an empty cell is a run that lacks the benchmark
-        table = table[~table["score"].map(_is_blank)]
-    table = table.assign(score=_numbers(table["score"], where))
+    frame["family"] = table["family"] if is_ours else ""
+    paired = "seed" in table
+    frame["seed"] = labels(table["seed"], "seed", where) if paired else ""
+    frame["repeat"] = 0 if paired else frame.groupby(["arm", "benchmark", "shots", "question"]).cumcount()
+    if by_benchmark:  # after the runs were numbered, as an empty cell is a run that lacks the benchmark
+        is_scored = ~table["score"].map(_is_blank)
+        table, frame = table[is_scored], frame[is_scored]
+    frame = frame.assign(score=_numbers(table["score"], where))
     if not paired:
-        notes += _check_independent(table, where)
-    doubled = table[table.duplicated(KEY)]
-    if len(doubled):
-        cell = ", ".join(f"{name} {doubled[name].iloc[0]}" for name in named)
-        raise RequestError(
-            f"{where}: row {doubled.index[0]} is a second score of {cell}; leave one of them out, or name what tells "
-            "them apart, such as --columns benchmark=COLUMN"
-        )
-    if table["arm"].nunique() < 2:
-        raise RequestError(f"{where}: has one arm, {table['arm'].iloc[0]!r}, so there is nothing to compare")
-    return Scores(table[[*KEY, "family", "score"]].reset_index(drop=True), paired, notes)
+        notes += _check_independent(table, frame, where)
+    doubled = frame.duplicated(KEY)
+    if doubled.any():
+        twice = frame[doubled].iloc[0]
+        cell = ", ".join(f"{name} {twice[name]}" for name in KEY if name in table)
+        raise RequestError(f"{where}: row {frame.index[doubled][0]} is a second score of {cell}; leave one of them out")
+    if frame["arm"].nunique() < 2:
+        raise RequestError(f"{where}: has one arm, {frame['arm'].iloc[0]!r}, so there is nothing to compare")
+    return Scores(frame[[*KEY, "family", "score"]].reset_index(drop=True), paired, notes)
 
 
-def _finished(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """The rows that count by their status; adds notes on it."""
-    if "status" not in table:
-        return table
-    status = table["status"].fillna("").astype(str).str.strip()
-    unfinished = status.map(_is_unfinished)
-    if unfinished.any():
-        left_out = some(sorted(set(status[unfinished])))
-        notes.append(f"Left out {int(unfinished.sum())} of {len(table)} rows by their status ({left_out}).")
-    if counted := sorted(set(status[~unfinished]) - {""}):
-        notes.append(f"Rows that count have the status {some(counted)}.")
-    return table[~unfinished]
-
-
-def _check_independent(table: pd.DataFrame, where: str) -> list[str]:
+def _check_independent(table: pd.DataFrame, frame: pd.DataFrame, where: str) -> list[str]:
     """Notes on columns that tell an arm's repeats apart, in every arm by the same values, as seeds, questions or
     checkpoints do, whose scores are no independent runs. Raises RequestError for one that is called like these."""
-    repeats = table[table.duplicated(["arm", *ASKED], keep=False)]
+    is_repeat = frame.duplicated([*KEY[:2], *KEY[3:]], keep=False)
+    table, repeats = table[is_repeat], frame[is_repeat]
     if repeats["arm"].nunique() < 2:
         return []
-    known = {*KNOWN, *OURS} if repeats["family"].iloc[0] else KNOWN
-    unread = [name for name in table.columns if name not in known]
+    is_ours = frame["family"].iloc[0] != ""
+    unread = [name for name in table.columns if name not in KNOWN and not (is_ours and name in OURS)]
     suspect = [name for name in unread if OF_ONE_RUN.search(name.lower())]
     for names in [*([name] for name in suspect), suspect]:
-        if names and _tell_apart(repeats, names):
+        if names and _tell_apart(repeats, table[names]):
             raise RequestError(
                 f"{where}: an arm's rows differ in {' and '.join(map(repr, names))}, by the same values in every arm, "
                 f"so they may be no independent runs; say what it is, --columns seed={names[0]} (or question, "
@@ -238,7 +261,7 @@ def _check_independent(table: pd.DataFrame, where: str) -> list[str]:
             )
     notes = []
     for name in unread:
-        if not OF_RUNS.match(re.sub("[^a-z]", "", name.lower())) and _tell_apart(repeats, [name]):
+        if not OF_RUNS.match(re.sub("[^a-z]", "", name.lower())) and _tell_apart(repeats, table[[name]]):
             notes.append(
                 f"An arm's rows differ in {name!r}, by the same values in every arm: if it is a seed, say --columns "
                 f"seed={name}."
@@ -246,26 +269,24 @@ def _check_independent(table: pd.DataFrame, where: str) -> list[str]:
     return notes
 
 
-def _tell_apart(repeats: pd.DataFrame, columns: list[str]) -> bool:
+def _tell_apart(repeats: pd.DataFrame, columns: pd.DataFrame) -> bool:
     """Whether columns tell the repeats of each arm apart, by values of which arms share most; three or more, as two may
     be the same by chance."""
-    rows = repeats[columns].itertuples(index=False)
+    rows = columns.itertuples(index=False)
     values = repeats.assign(value=[repr(tuple(map(str, row))) for row in rows])
-    if values.duplicated(["arm", *ASKED, "value"]).any():
+    if values.duplicated(["arm", "benchmark", "shots", "question", "value"]).any():
         return False
     first, *others = (set(own) for _, own in values.groupby("arm")["value"])
-    for other in others:
-        fewer = min(len(first), len(other))
-        if fewer < 3 or 2 * len(first & other) <= fewer:
-            return False
-    return True
+    return all(
+        min(len(first), len(other)) > 2 and 2 * len(first & other) > len(min(first, other, key=len)) for other in others
+    )
 
 
 def _is_unfinished(status: str) -> bool:
     """Whether a status is, or begins with, one to three words that are among `UNFINISHED`, as `out of memory: killed`
     does."""
     words = re.findall("[a-z]+", re.split(r"[^\w\s-]|\d", status.lower())[0])
-    return any(UNFINISHED.fullmatch("".join(words[:count])) for count in (1, 2, 3))
+    return any("".join(words[:count]) in UNFINISHED for count in (1, 2, 3))
 
 
 def some(names: Sequence[str]) -> str:
@@ -281,30 +302,46 @@ def _is_blank(cell: Any) -> bool:
 
 def _one_score_a_row(table: pd.DataFrame, scores: list[str], where: str) -> pd.DataFrame:
     """A table with a column per benchmark as one with a row per score. The rows keep their numbers."""
+    names_shots = "shots" not in table and all(map(WITH_SHOTS.fullmatch, scores))
+    asked: dict[tuple[str, str], str] = {}
+    for own in scores:
+        named = WITH_SHOTS.fullmatch(own) if names_shots else None
+        key = (named[1], named[2]) if named else (own, "")
+        if key in asked:
+            raise RequestError(f"{where}: {asked[key]!r} and {own!r} are the same benchmark and shots; leave one out")
+        asked[key] = own
     others = table.drop(columns=[*scores, "score"], errors="ignore")
     before = labels(table["benchmark"], "benchmark", where) + " " if "benchmark" in table else ""
-    return pd.concat([others.assign(benchmark=before + own, score=table[own].astype(object)) for own in scores])
+    rows = []
+    for (benchmark, shots), own in asked.items():
+        part = others.assign(benchmark=before + benchmark, score=table[own].astype(object))
+        rows.append(part.assign(shots=shots) if shots else part)
+    return pd.concat(rows)
 
 
-def _named(table: pd.DataFrame, columns: Mapping[str, Any], scores: list[str], where: str) -> pd.DataFrame:
+def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str, scores: list[str]) -> pd.DataFrame:
     """The table with the lab's names for its columns, but those of `scores`, a column per benchmark."""
     table = table.rename(columns=lambda name: str(name).strip())
-    named = [*columns.values(), *scores]
-    for name in columns:
+    renamed: dict[str, str] = {}
+    for name, own in columns.items():
         if name not in KNOWN:
             raise RequestError(f"--columns: there is no {name!r}{nearest(name, KNOWN)}")
-    for own in named:
         if own not in table:
             raise RequestError(f"{where}: has no column {own!r}{nearest(str(own), list(table.columns))}")
-        if named.count(own) > 1:
+        if own in renamed:
+            raise RequestError(f"--columns: {own!r} cannot be both {renamed[own]} and {name}")
+        renamed[own] = name
+    for own in scores:
+        if own not in table:
+            raise RequestError(f"{where}: has no column {own!r}{nearest(own, list(table.columns))}")
+        if own in renamed or scores.count(own) > 1:
             raise RequestError(f"--columns: {own!r} is named twice")
-    ours = {own: name for name, own in columns.items()}
-    for own in table.columns.difference(named, sort=False):  # `Seed`, as spreadsheets begin names
+    for own in table.columns.difference(scores, sort=False):  # `Seed`, as spreadsheets begin names
         name = own.lower()
-        if name in KNOWN and name not in table and name not in ours.values():
-            ours[own] = name
-    replaced = [name for name in ours.values() if name in table and name not in ours]
-    table = table.drop(columns=replaced).rename(columns=ours)
+        if name in KNOWN and name not in columns and name not in table and own not in renamed:
+            renamed[own] = name
+    replaced = [name for name in renamed.values() if name in table and name not in renamed]
+    table = table.drop(columns=replaced).rename(columns=renamed)
     for name in NEEDED:
         if name not in table and not (name == "score" and scores):
             held = ", ".join(map(str, table.columns[:12])) or "none"
@@ -312,12 +349,14 @@ def _named(table: pd.DataFrame, columns: Mapping[str, Any], scores: list[str], w
                 f"{where}: has no column {name!r} (it has {held}); name it with --columns {name}=COLUMN; of a column "
                 "per benchmark, name each: --columns score=FIRST,score=SECOND"
             )
+    for name in table.columns[table.columns.duplicated()]:  # of a frame; in a file `read_csv` has found them
+        raise RequestError(f"{where}: has the column {name!r} twice")
     return table
 
 
 def _numbers(column: pd.Series[Any], where: str) -> pd.Series[float]:
     cells = column.astype(object)  # as objects, dates are no numbers
-    numbers = pd.to_numeric(cells, errors="coerce").astype(np.float64)
+    numbers = pd.to_numeric(cells.mask(cells.map(np.iscomplexobj)), errors="coerce").astype(np.float64)
     wrong = ~(numbers.abs() < 1e100).to_numpy()  # the squares of larger ones overflow
     if wrong.any():
         place = column.index[wrong][0]
@@ -332,11 +371,8 @@ def _numbers(column: pd.Series[Any], where: str) -> pd.Series[float]:
 def labels(column: pd.Series[Any], name: str, where: str) -> pd.Series[str]:
     """Names and numbers as text; seeds and shots that are whole numbers without `.0`, as spreadsheets write them."""
     cells = column.astype(object).where(column.notna(), "")
-    nested = cells[cells.map(np.ndim) > 0]
-    if len(nested):
-        raise RequestError(
-            f"{where}: the {name} of row {nested.index[0]} is {str(nested.iloc[0])[:40]}, no name or number"
-        )
+    for place, cell in cells[cells.map(lambda cell: isinstance(cell, dict | list | np.ndarray))].items():
+        raise RequestError(f"{where}: the {name} of row {place} is {str(cell)[:40]}, no name or number")
     texts = cells.map(str).str.strip()
     empty = texts == ""
     if empty.any():
@@ -345,7 +381,6 @@ def labels(column: pd.Series[Any], name: str, where: str) -> pd.Series[str]:
         texts = texts.str.replace(r"\.0+$", "", regex=True)
     if name == "shots":
         wrong = texts[~texts.str.fullmatch(r"\d{1,4}")]
-        if len(wrong):
-            place = wrong.index[0]
-            raise RequestError(f"{where}: the shots of row {place} are {wrong[place]!r}; they must be a whole number")
+        for place, value in wrong.items():
+            raise RequestError(f"{where}: the shots of row {place} are {value!r}; they must be a whole number")
     return texts

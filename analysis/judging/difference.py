@@ -40,7 +40,7 @@ class Difference:
         if not any(self.terms.values()):
             return SAME_TRIALS
         for measure in {measure for _, measure in self.terms}:
-            arms = [arm for arm, other in self.terms if other == measure]
+            arms = frozenset(arm for arm, other in self.terms if other == measure)
             if self.study.asked_unlike(arms, measure):
                 return f"different benchmarks in the arms' means of {measure}"
         missing = self._scores.isna()

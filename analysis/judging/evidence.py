@@ -4,7 +4,7 @@ Contrasts of a sweep's file and parts of lessons have the same evidence; `verdic
 about the learning-rate law is the slope of its fit, over sizes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from analysis.judging.difference import SAME_TRIALS, Difference, Weights
 from analysis.judging.p_values import LEAST_ERROR, SAME, P, expectation, p_values, verdict_from_p
 from analysis.judging.sequential import p_over_looks
 from analysis.law.fit import VERDICT_SEEDS, Fit
-from analysis.paper import PaperNumber, combine_numbers, read_paper
+from analysis.paper import UNPUBLISHED, PaperNumber, combine_numbers, read_paper
 from analysis.runs import finished_looks, mixes_machines
 from analysis.seeds import seed_columns
 from analysis.statistics import UNKNOWN, Interval, one_sample
@@ -40,10 +40,12 @@ class Evidence:
     part: int
     claim: Claim | None = None
     """None if the sweep has no such arms."""
+    sweep: str = ""
     found: Interval = UNKNOWN
     unit: str = ""
     """What the interval is over: `seeds`; with one seed `questions`, conditional on the models at hand; `sizes`."""
     seeds: Sequence[int] = ()
+    in_world: bool = True
     p: P = field(default_factory=dict)
     """By statement; of a growing study over its looks. Empty if there is a `reason`."""
     p_of_look: P = field(default_factory=dict)
@@ -52,10 +54,10 @@ class Evidence:
     """Why it is not judged."""
     aside: str = ""
     """Why it is shown but does not decide."""
+    paper: PaperNumber = UNPUBLISHED
+    mixes_machines: bool | float = np.nan
     seen: int = 0
     """How many of these seeds had scores before the claim was written as it is."""
-    further: Mapping[str, Any] = field(default_factory=dict)
-    """Columns that decide nothing."""
 
     def p_of(self, statement: str) -> float:
         return self.p.get(statement, np.nan)
@@ -73,16 +75,17 @@ class Evidence:
             "says": verdict_from_p(self.p) if self.p else "not judged",
             "reason": self.aside or self.reason,
         }
-        claim, found = self.claim, self.found
-        if claim is None:
+        if self.claim is None:
             return row
+        found = self.found
         return row | {
-            "claim": claim.text,
-            "detail": claim.detail,
-            "measure": str(claim.measure),
-            "expect": claim.expect,
-            "margin": claim.margin,
-            "expectation": expectation(claim.expect, claim.margin, claim.measure.less_is_better),
+            "sweep": self.sweep,
+            "claim": self.claim.text,
+            "detail": self.claim.detail,
+            "measure": str(self.claim.measure),
+            "expect": self.claim.expect,
+            "margin": self.claim.margin,
+            "expectation": expectation(self.claim.expect, self.claim.margin, self.claim.measure.less_is_better),
             "estimate": found.estimate,
             "error": found.error,
             "df": found.degrees_of_freedom,
@@ -92,18 +95,12 @@ class Evidence:
             "p": min(self.p.values(), default=np.nan),
             "p_supported": self.p_of("supported"),
             "p_contradicted": self.p_of("contradicted"),
-            **self.further,
+            **seed_columns(self.seeds, self.in_world, self.seen),
+            "mixes_machines": self.mixes_machines,
+            "paper": self.paper.value,
+            "paper_bound": self.paper.bound,
+            "paper_source": self.paper.source,
         }
-
-
-def _further(study: Study, seeds: Sequence[int], seen: int, paper: PaperNumber) -> dict[str, Any]:
-    return {
-        "sweep": study.sweep.name,
-        **seed_columns(seeds, study.manifest.in_world, seen),
-        "paper": paper.value,
-        "paper_bound": paper.bound,
-        "paper_source": paper.source,
-    }
 
 
 def of_lessons(study: Study, lessons: Iterable[Lesson], fits: Sequence[Fit] = ()) -> list[Evidence]:
@@ -118,7 +115,8 @@ def of_lessons(study: Study, lessons: Iterable[Lesson], fits: Sequence[Fit] = ()
                 continue
             claims = claims_of(part, lesson, study.sweep, study.scored)
             for claim in claims:
-                one = gather(study, claim, lesson.name, number, part.aside, part.contrast)
+                seen = study.seen_before_claims.get(part.contrast or "", ())
+                one = gather(study, claim, lesson.name, number, part.aside, seen)
                 if one.seen:  # lessons are fixed before the runs
                     one = replace(one, p={}, p_of_look={}, reason=CHANGED)
                 found.append(one)
@@ -129,8 +127,11 @@ def of_lessons(study: Study, lessons: Iterable[Lesson], fits: Sequence[Fit] = ()
 
 
 def of_contrasts(study: Study) -> list[Evidence]:
-    names = ((contrast, contrast.claim) for contrast in study.sweep.contrasts)
-    return [gather(study, claim_of(contrast), name, contrast=name) for contrast, name in names]
+    found = []
+    for contrast in study.sweep.contrasts:
+        seen = study.seen_before_claims.get(contrast.claim, ())
+        found.append(gather(study, claim_of(contrast), contrast.claim, seen=seen))
+    return found
 
 
 def _of_law(study: Study, lesson: Lesson, number: int, part: Part, fits: Sequence[Fit]) -> Evidence:
@@ -155,56 +156,52 @@ def _of_law(study: Study, lesson: Lesson, number: int, part: Part, fits: Sequenc
         question=lesson.name,
         part=number,
         claim=Claim(lesson.claim, detail, {}, SLOPE, part.expect, part.margin),
+        sweep=study.sweep.name,
         found=slope,
         unit="sizes",
         seeds=study.seeds,
+        in_world=study.manifest.in_world,
         p=p_values(part.expect, part.margin, slope) if slope and not reason else {},
         reason=reason,
         aside=part.aside,
-        further=_further(study, study.seeds, 0, published),
+        paper=published,
     )
 
 
 def gather(
-    study: Study, claim: Claim, question: str, part: int = 1, aside: str = "", contrast: str | None = None
+    study: Study, claim: Claim, question: str, part: int = 1, aside: str = "", seen: Collection[int] = ()
 ) -> Evidence:
-    """The evidence on a claim; `contrast` names that of the sweep's file, if it is one."""
     difference = Difference(study, claim.weights)
-    seeds, looks = difference.seeds, study.manifest.looks
+    looks = study.manifest.looks
     p = _tested(claim, difference.over_seeds)
     p_of_look: P = {}
-    tests: list[P] = []
-    tested = 1
-    for look in finished_looks(study):
-        count = len(set(seeds) & set(study.seeds[:look]))
-        # no test without new seeds, as after an arm that got none or failed
-        tests.append(_tested(claim, difference.over_first(count)) if count > tested else {})
-        tested = max(tested, count)
+    at_looks: list[int] = []
     if looks:
-        p_of_look, p = p, p_over_looks(tests, looks)
+        at_looks = [len(set(difference.seeds) & set(study.seeds[:look])) for look in finished_looks(study)]
+        p_of_look, p = p, p_over_looks(_tests(difference, claim, at_looks), looks)
     reason = study_not_judged(study) or unsolved(study, claim.weights) or difference.lacking
     if difference.lacking == SAME_TRIALS:
         reason = SAME_TRIALS
     elif not reason and not difference.over_seeds:
         reason = ONE_SEED
     elif not reason and not p:
-        reason = "before the first look" if looks and tested < 2 else SAME
-    before = len(set(seeds).intersection(study.seen_before_claims.get(contrast, ())))
-    further = _further(study, seeds, before, paper_difference(study, claim.weights))
-    further["mixes_machines"] = mixes_machines(study, [arm for arm, _ in claim.weights])
+        reason = "before the first look" if looks and max(at_looks, default=0) < 2 else SAME
     return Evidence(
         question=question,
         part=part,
         claim=claim,
+        sweep=study.sweep.name,
         found=difference.found,
         unit=difference.unit,
-        seeds=seeds,
+        seeds=difference.seeds,
+        in_world=study.manifest.in_world,
         p={} if reason else p,
         p_of_look=p_of_look,
         reason=reason,
         aside=aside,
-        seen=before,
-        further=further,
+        paper=paper_difference(study, claim.weights),
+        mixes_machines=mixes_machines(study, [arm for arm, _ in claim.weights]),
+        seen=len(set(difference.seeds).intersection(seen)),
     )
 
 
@@ -212,6 +209,19 @@ def _tested(claim: Claim, found: Interval) -> P:
     if not found or found.error <= LEAST_ERROR:
         return {}
     return p_values(claim.expect, claim.margin, found, claim.measure.less_is_better)
+
+
+def _tests(difference: Difference, claim: Claim, at_looks: Sequence[int]) -> list[P]:
+    """The p of each possible statement at the looks that the study has finished, at which it has so many seeds.
+
+    A look at which the claim has no more seeds than at the last, as an arm got none or failed, is not tested again.
+    """
+    tests: list[P] = []
+    before = 1
+    for count in at_looks:
+        tests.append(_tested(claim, difference.over_first(count)) if count > before else {})
+        before = max(before, count)
+    return tests
 
 
 def study_not_judged(study: Study) -> str:

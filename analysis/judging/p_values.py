@@ -56,9 +56,11 @@ def p_values(expect: Expectation, margin: float, found: Interval, less_is_better
     margin, or below the margin where less is better); both are contradicted by two-sided tests against the margins.
     """
     low, high = claimed(expect, margin, less_is_better)
-    supported = sides(expect, "supported") * max(found.above(low), found.below(high))
-    contradicted = 2 * min(found.below(low), found.above(high))
-    return {"supported": min(supported, 1.0), "contradicted": min(contradicted, 1.0)}
+    p = {
+        "supported": sides(expect, "supported") * max(found.above(low), found.below(high)),
+        "contradicted": 2 * min(found.below(low), found.above(high)),
+    }
+    return {name: min(value, 1.0) for name, value in p.items() if np.isfinite(value)}
 
 
 def verdict_from_p(p: P, factor: float = 1.0) -> Verdict:

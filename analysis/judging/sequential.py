@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from analysis.judging.p_values import P
@@ -75,7 +76,7 @@ def nominal_levels(level: float, shares: tuple[float, ...]) -> tuple[float, ...]
     return tuple(levels)
 
 
-def _normal(values: Any, scale: float) -> Any:
+def _normal(values: NDArray[np.floating[Any]], scale: float) -> NDArray[np.floating[Any]]:
     """The normal density; importing scipy.stats for it takes a second."""
     z = values / scale
     return np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) / scale
@@ -108,8 +109,7 @@ def levels_of_looks(level: float, looks: Sequence[int]) -> list[float]:
     if len(looks) == 1:
         return [level]
     overall, nominal = _table(tuple(looks))
-    found = [np.interp(np.log(level), overall, of_look) for of_look in nominal.T]
-    return np.exp(found).tolist()
+    return [float(np.exp(np.interp(np.log(level), overall, of_look))) for of_look in nominal.T]
 
 
 @lru_cache(maxsize=64)

@@ -12,14 +12,13 @@ from analysis.law.figure import draw_law, sized
 from analysis.law.fit import VERDICT_SEEDS, Fit, fit_runs, to_rates
 from analysis.law.runs import Runs, search_runs
 from analysis.output import Output
-from analysis.statistics import UNKNOWN, Interval
+from analysis.statistics import Interval
 from analysis.style import styled
 from analysis.table import Table, to_latex, to_markdown
 from mm1_lab.config import PAPER_LAW, RequestError
 from mm1_lab.files import load_json
 from mm1_lab.results.reading import read_variant
 
-LEFT_OUT = ("left_out_prediction", "left_out_low", "left_out_high")
 INTERVALS = "Intervals are 95 %; docs/learning-rate-law.md explains them."
 
 
@@ -83,10 +82,10 @@ def _law_values(fit: Fit, targets: Mapping[str, float]) -> dict[str, Any]:
     if law is None:
         return values
     terms = {"ln N": law.slope, "constant": law.constant}
-    degrees = law.slope.degrees_of_freedom
-    values |= {"n": degrees + 2, "degrees_of_freedom": degrees}
+    values["n"] = law.slope.degrees_of_freedom + 2
     values["coefficients"] = {name: _number(term.estimate) for name, term in terms.items()}
     values["intervals"] = {name: [_number(term.low), _number(term.high)] for name, term in terms.items()}
+    values["degrees_of_freedom"] = law.slope.degrees_of_freedom
     values["scatter"] = _number(law.scatter)
     for name, params in targets.items():
         rate, low, high = map(_number, _rates(law.predict(params)))
@@ -99,9 +98,10 @@ def _number(value: float) -> float:
     return float(f"{value:.10g}")
 
 
-def _rates(log_rate: Interval) -> Any:
+def _rates(log_rate: Interval) -> list[float]:
     """A rate and its interval."""
-    return to_rates([log_rate.estimate, log_rate.low, log_rate.high])
+    rates: list[float] = to_rates([log_rate.estimate, log_rate.low, log_rate.high]).tolist()
+    return rates
 
 
 def _optima(fit: Fit) -> pd.DataFrame:
@@ -109,8 +109,9 @@ def _optima(fit: Fit) -> pd.DataFrame:
     rows = []
     for optimum in fit.optima:
         cell = optimum.cell
-        other = fit.without.get(cell.params)
-        left_out = _rates(other.predict(cell.params) if other else UNKNOWN)
+        left_out = [math.nan] * 3
+        if other := fit.without.get(cell.params):
+            left_out = _rates(other.predict(cell.params))
         rows.append(
             {
                 "objective": fit.objective.column,
@@ -121,9 +122,11 @@ def _optima(fit: Fit) -> pd.DataFrame:
                 "high": to_rates(optimum.high),
                 "grid_best": to_rates(optimum.grid_best),
                 "in_law": int(bool(fit.law) and not optimum.needs),
-                **dict(zip(LEFT_OUT, left_out, strict=True)),
+                "left_out_prediction": left_out[0],
+                "left_out_low": left_out[1],
+                "left_out_high": left_out[2],
                 "runs": len(cell.scores),
-                "failed": (~np.isfinite(cell.scores)).sum(),
+                "failed": int((~np.isfinite(cell.scores)).sum()),
                 "needs": optimum.needs,
             }
         )
@@ -133,18 +136,19 @@ def _optima(fit: Fit) -> pd.DataFrame:
 def _optima_table(optima: pd.DataFrame, title: str = "") -> Table:
     rows = []
     for row in optima.to_dict("records"):
-        low = math.nan if row["needs"] else row["low"]
+        left_out = _with_range(row["left_out_prediction"], row["left_out_low"], row["left_out_high"])
         rows.append(
             {
                 "size": sized(row["size"], row["params"]),
-                "best η": _with_range(row["optimum"], low, row["high"]),
-                "predicted without it": _with_range(*(row[name] for name in LEFT_OUT)),
+                "best η": _with_range(row["optimum"], math.nan if row["needs"] else row["low"], row["high"]),
+                "predicted without it": left_out,
                 "best tried": "" if np.isnan(row["grid_best"]) else row["grid_best"],
                 "not bracketed: needs": row["needs"],
+                "runs": row["runs"],
+                "failed": row["failed"],
             }
         )
-    shown = pd.DataFrame(rows).join(optima[["runs", "failed"]])
-    return Table(title, shown, formats={"best tried": ".3g"})
+    return Table(title, pd.DataFrame(rows), formats={"best tried": ".3g"})
 
 
 def _with_range(value: float, low: float, high: float) -> str:
@@ -167,20 +171,20 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
         has = "1 or does not say" if fit.seeds < 2 else fit.seeds
         says = f"No verdict: it takes {VERDICT_SEEDS} seeds per rate, and here a size has {has}"
     else:
-        falls = "rises" if slope.low > 0 else "may fall or rise"
-        if slope.high < 0:
-            falls = "falls"
+        falls = "falls" if slope.high < 0 else "rises" if slope.low > 0 else "may fall or rise"
         within = "within" if slope.low <= PAPER_LAW.slope <= slope.high else "outside"
         says = f"The optimum {falls} with size; MM1's slope lies {within} the interval"
     says += f". The optima scatter around the law by a factor of {math.exp(fit.law.scatter):.2f}."
     lines = [head, says]
-    names = {optimum.cell.params: optimum.cell.name for optimum in fit.optima}
-    without = sorted(fit.without.items(), key=lambda item: item[1].slope.estimate)
+    slopes = []
+    for optimum in fit.optima:
+        if (other := fit.without.get(optimum.cell.params)) and not optimum.needs:
+            slopes.append((other.slope, sized(optimum.cell.name, optimum.cell.params)))
+    slopes.sort(key=lambda one: one[0].estimate)
     told = []
-    for params, law in (without[0], without[-1]):
-        slope = law.slope
+    for slope, size in (slopes[0], slopes[-1]):
         interval = f" [{slope.low:.3f}, {slope.high:.3f}]" if slope else ""
-        told.append(f"{slope.estimate:.3f}{interval}".replace("-", "−") + f" without {sized(names[params], params)}")
+        told.append(f"{slope.estimate:.3f}{interval}".replace("-", "−") + f" without {size}")
     lines.append(f"Through all sizes but one, the slope is between {' and '.join(told)}.")
     for name, params in targets.items():
         rates = _with_range(*_rates(fit.law.predict(params)))

@@ -1,6 +1,7 @@
 """The comparison of two arms."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -14,18 +15,28 @@ from analysis.table import Table
 from mm1_lab.config import RequestError, nearest
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Two arms, compared."""
+
+    title: str
+    rows: list[dict[str, Any]]
+    """Per measure, and per benchmark of the user's data: `measure`, `first` and `second` (the arms' means),
+    `difference`, `low` and `high` (95 %), what these are `over` (seeds, questions), and `seeds`."""
+    notes: list[str]
+
+
 def compare_table(study: Study, first: str, second: str, only: Sequence[int] = ()) -> Table:
     """`compare_arms` as a table for people."""
     found = compare_arms(study, first, second, only)
-    frame = pd.DataFrame(found["rows"])
-    frame["95 %"] = [interval(row) for row in found["rows"]]
+    frame = pd.DataFrame(found.rows)
+    frame["95 %"] = [interval(row) for row in found.rows]
     frame = frame[["measure", "first", "second", "difference", "95 %"]]
-    return Table(found["title"], frame.rename(columns={"first": first, "second": second}), found["notes"])
+    return Table(found.title, frame.rename(columns={"first": first, "second": second}), found.notes)
 
 
-def compare_arms(study: Study, first: str, second: str, only: Sequence[int]) -> dict[str, Any]:
-    """Compares two arms at the seeds that both have, or at those in `only`, by their differences within seeds: `title`,
-    `notes`, and `rows` per measure and benchmark of the user's data, as in docs/reference.md.
+def compare_arms(study: Study, first: str, second: str, only: Sequence[int]) -> Comparison:
+    """Compares two arms at the seeds that both have, or at those in `only`, by their differences within seeds.
 
     With one seed the interval is over questions, conditional on the two models. Raises RequestError for an arm
     without scores, at a seed in `only` or at all, and for an arm and itself.
@@ -42,8 +53,8 @@ def compare_arms(study: Study, first: str, second: str, only: Sequence[int]) -> 
     for measure in [*study.measures, *study.own_benchmarks]:
         difference = Difference(study, {(first, measure): 1.0, (second, measure): -1.0})
         found = difference.found
-        seeds = difference.seeds or study.seeds  # of a newer benchmark some seeds may lack scores
-        means = study.all_values(measure)[seeds].mean(axis=1)
+        values = study.all_values(measure)
+        means = values[difference.seeds or study.seeds].mean(axis=1)  # of a newer benchmark some seeds may lack scores
         rows.append(
             {
                 "measure": str(measure),
@@ -57,18 +68,17 @@ def compare_arms(study: Study, first: str, second: str, only: Sequence[int]) -> 
             }
         )
     notes = []
-    compared = sorted({seed for row in rows for seed in row["seeds"]})
+    seeds = sorted({seed for row in rows for seed in row["seeds"]})
     if own[first] == own[second]:
         notes.append(f"{first} and {second} are the same trials.")
-    elif compared:
-        over = "seeds" if len(compared) > 1 else "questions, conditional on these models"
-        text = seeds_text(compared, study.manifest.in_world)
+    elif seeds:
+        over = "seeds" if len(seeds) > 1 else "questions, conditional on these models"
+        text = seeds_text(seeds, study.manifest.in_world)
         notes.append(f"Points, {text}; the difference's interval is over {over}, uncorrected.")
     notes += unlike_notes(study, own.values())
     if study.caution:
         notes.append(study.caution)
-    title = f"{study.sweep.name} at {study.manifest.scale}: {first} and {second}"
-    return {"title": title, "rows": rows, "notes": notes}
+    return Comparison(f"{study.sweep.name} at {study.manifest.scale}: {first} and {second}", rows, notes)
 
 
 def _compared(study: Study, own: dict[str, str], only: Sequence[int]) -> list[int]:

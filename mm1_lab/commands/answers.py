@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, about, command, folder_with_results, has_changed, option, print_json, switch
-from mm1_lab.config import BenchmarkConfig, EvaluationSettings, EvaluationStage, Measure, RequestError, nearest
+from mm1_lab.config import (
+    UNPARSED,
+    BenchmarkConfig,
+    EvaluationSettings,
+    EvaluationStage,
+    Measure,
+    RequestError,
+    nearest,
+)
 from mm1_lab.formatting import counted, trials_of
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import read_manifest, read_trials
@@ -30,6 +40,8 @@ Asked = dict[tuple[str, str], tuple["Benchmark", int, "Question"]]
 """By the names of a benchmark and a question: the benchmark, the question's block, the question."""
 FULL = 100
 """Points of a right answer by all metrics but CIDEr, whose captions may have more."""
+WIDEST = 100
+"""Columns of text that are still read easily."""
 
 
 @command(
@@ -92,18 +104,17 @@ def _finished(request: Request, folder: Path, arm: str, seed: int | None) -> tup
 
     Raises RequestError if there is none.
     """
-    trials = read_trials(folder)
-    ledger = Ledger(folder.parents[1])
+    trials, ledger = read_trials(folder), Ledger(folder.parents[1])
     known = dict.fromkeys([*request.sweep.arms, *(row.arm for row in trials)])
     if arm not in known:
         raise RequestError(f"{folder}: has no arm {arm!r}{nearest(arm, known)}")
     own = {row.seed: row.fingerprint for row in trials if row.arm == arm and ledger.has_intact_scores(row.fingerprint)}
-    chosen = next(iter(own), 0) if seed is None else seed
-    if chosen not in own:
-        words = () if request.sweep.search else trials_of(arm, chosen)
+    if not own or seed not in (None, *own):
+        words = () if request.sweep.search else trials_of(arm, seed or 0)
+        at = "" if seed is None else f" at seed {seed}"
         there = f" (it is at {', '.join(map(str, own))})" if own else ""
-        command = request.command(*words)
-        raise RequestError(f"{folder}: {arm} is not finished at seed {chosen}{there}; run it first: {command}")
+        raise RequestError(f"{folder}: {arm} is not finished{at}{there}; run it first: {request.command(*words)}")
+    chosen = next(iter(own)) if seed is None else seed
     return own[chosen], chosen
 
 
@@ -136,16 +147,20 @@ def _rows(scores: pd.DataFrame, options: argparse.Namespace, request: Request) -
     if options.measure is not None:
         try:
             measure = Measure.parse(options.measure)
+            if measure == UNPARSED:
+                raise RequestError("--measure unparsed %: is in the table of every measure; name another one")
         except ValueError:  # a name alone: at all numbers of shots
             measure = Measure(options.measure)
         rows = scores.loc[rows_of(scores, measure).index]
+        known = [*scores["family"].unique(), *scores["benchmark"].unique()]
+        if measure.about == "kind":
+            known = scores["kind"].unique().tolist()
         if rows.empty:
-            known = dict.fromkeys([*scores["family"], *scores["benchmark"], *scores["kind"]])
             hint = f"; there are {', '.join(f'{count}-shot' for count in scores['shots'].unique())}"
-            if measure.of in {one.name for one in request.scale.benchmarks} - set(known):
-                hint = " yet, as the benchmark was added since; run it again"
-            elif measure.of not in known:
-                hint = nearest(measure.of, known)
+            if measure.of and measure.of not in known:
+                hint = nearest(measure.of, dict.fromkeys(known))
+                if measure.of in {one.name for one in request.scale.benchmarks}:
+                    hint = " yet, as the benchmark was added since; run it again"
             raise RequestError(f"--measure {options.measure}: {options.arm} has no such answers{hint}")
     if options.kind is not None:
         kinds = rows["kind"].unique()
@@ -163,7 +178,8 @@ def _score_table(rows: pd.DataFrame) -> pd.DataFrame:
     groups = rows.groupby(by, sort=False)
     # in the order of appearance; unsorted, pandas 2 would unstack values into wrong cells
     order = pd.MultiIndex.from_frame(rows[by].drop_duplicates())
-    table = rows.pivot_table("score", by, "shots").reindex(order, columns=rows["shots"].unique())
+    table = rows.groupby([*by, "shots"])["score"].mean().unstack("shots")
+    table = table.reindex(order, columns=rows["shots"].unique())
     table.columns = [f"{shots}-shot" for shots in table.columns]
     table.insert(0, "questions", groups["question"].nunique())
     table["unparsed %"] = 100.0 * (1.0 - groups["parsed"].mean())
@@ -175,31 +191,29 @@ def _answered(rows: pd.DataFrame, asked: Asked, writer: PromptWriter, whole: boo
     unless `whole`."""
     from mm1_lab.data.pixels import StoredPicture
 
-    told: dict[Any, Any] = rows.iloc[0][["benchmark", "kind", "question", "metric"]].to_dict()
+    first = rows.iloc[0]
+    told: dict[str, Any] = {name: first[name] for name in ("benchmark", "kind", "question", "metric")}
     told |= {"pictures": [], "asked": None, "references": []}
-    answers = rows[["shots", "prediction", "score", "parsed"]].rename(columns={"prediction": "answer"})
-    told["answers"] = answers.assign(prompt=None).to_dict("records")
-    place = asked.get((told["benchmark"], told["question"]))
-    if not place:
-        return told
-    benchmark, block, question = place
-    own = writer.question(question)
-    told["pictures"] = [picture.name for picture in question.pictures if isinstance(picture, StoredPicture)]
-    told["asked"] = writer.text(own)
-    told["references"] = list(question.references)
-    if whole:
-        for answer in told["answers"]:
-            answer["prompt"] = writer.text(writer.prefix(benchmark, block, answer["shots"]) + own)
+    place = asked.get((first["benchmark"], first["question"]))
+    if place:
+        benchmark, block, question = place
+        own = writer.question(question)
+        told["pictures"] = [picture.name for picture in question.pictures if isinstance(picture, StoredPicture)]
+        told |= {"asked": writer.text(own), "references": list(question.references)}
+    told["answers"] = []
+    for shots, answer, score, parsed in rows[["shots", "prediction", "score", "parsed"]].itertuples(index=False):
+        prompt = writer.text(writer.prefix(benchmark, block, shots) + own) if whole and place else None
+        one = {"shots": shots, "prompt": prompt, "answer": answer, "score": score, "parsed": parsed}
+        told["answers"].append(one)
     return told
 
 
 def _lines(one: Mapping[str, Any]) -> list[str]:
-    """A question with its answers for people."""
+    """A question with its answers for people, its texts not wider than a terminal."""
     counts = Counter(one["references"])  # often ten annotators'
     expected = [text if count == 1 else f"{text} (× {count})" for text, count in counts.items()]
     asked = one["asked"] or "(the benchmark or its data are others now)"
-    texts = [("picture", name) for name in one["pictures"]]
-    texts += [("asked", asked), ("expected", " / ".join(expected))]
+    texts = [("asked", asked), ("expected", " / ".join(expected))]
     for answer in one["answers"]:
         if answer["prompt"]:
             texts.append(("prompt", answer["prompt"].replace("<image>", "\n<image>").strip()))
@@ -207,9 +221,11 @@ def _lines(one: Mapping[str, Any]) -> list[str]:
         verdict = f"{points} points of {one['metric']}{'' if answer['parsed'] else ', unparsed'}"
         texts.append((f"{answer['shots']}-shot", f"{answer['answer'] or 'nothing'} ({verdict})"))
     lines = [f"{one['benchmark']}, {one['kind']}, {one['question']}"]
+    lines += [f"  picture   {name}" for name in one["pictures"]]  # in one piece, to be copied
+    width = min(shutil.get_terminal_size().columns, WIDEST)
     for label, text in texts:
         start = f"  {label:<10}"
         for line in text.splitlines():
-            lines.append(start + line)
+            lines += textwrap.wrap(start + line, width, subsequent_indent=" " * 12, break_on_hyphens=False)
             start = " " * 12
     return ["".join(letter if letter.isprintable() else " " for letter in line) for line in lines]

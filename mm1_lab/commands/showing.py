@@ -139,7 +139,7 @@ def compare(options: argparse.Namespace) -> int:
             changed = "the sweep, its data, settings or the version are others now"
             remarks.append(f"{folder}: {arm} is as it was run; {changed}; run it to compare that")
     if options.json:
-        print_json(compare_arms(study, options.first, options.second, only))
+        print_json(vars(compare_arms(study, options.first, options.second, only)))
     else:
         print(to_plain(compare_table(study, options.first, options.second, only)))
     for remark in remarks:

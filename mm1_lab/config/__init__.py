@@ -29,6 +29,7 @@ from mm1_lab.config.size import (
     PretrainedEncoder,
     PretrainedMM1,
     PretrainedModel,
+    PretrainedModels,
     PretrainedSize,
     Size,
     TowerSize,

@@ -84,11 +84,13 @@ def parse_yaml(text: str, where: str) -> Any:
     try:
         return yaml.load(text, _Loader)
     except Exception as error:  # of many kinds, by dates, numbers and characters that do not exist
+        remedy = ""
+        if isinstance(error, yaml.scanner.ScannerError | yaml.parser.ParserError):
+            remedy = "; see to its indentation (with spaces), its colons and its quotes"
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or error
-        remedy = "see to its indentation (with spaces), its colons and its quotes"
-        raise RequestError(f"{where}{line}: is no plain YAML ({problem}); {remedy}") from None
+        raise RequestError(f"{where}{line}: is no plain YAML ({problem}){remedy}") from None
 
 
 Known = TypeVar("Known", bound="Config")
@@ -119,7 +121,10 @@ class Config(BaseModel):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Like pydantic's `model_copy`, but drops cached properties."""
         copy = super().model_copy(update=update, deep=deep)
+        # new, as a dict that entries were deleted from keeps its size: a plan copies stages by the hundred thousand
         object.__setattr__(copy, "__dict__", {name: copy.__dict__[name] for name in type(self).model_fields})
+        if copy.__pydantic_fields_set__ == self.__pydantic_fields_set__:
+            object.__setattr__(copy, "__pydantic_fields_set__", self.__pydantic_fields_set__)
         return copy
 
     @classmethod
@@ -156,12 +161,14 @@ def _plain(value: Any) -> Any:
     return value
 
 
-TYPE_TRIED = re.compile(r"function-.*|(constrained-)?(int|float|str)|bool|literal\[.*\]")
+TYPE_TRIED = re.compile(r"(constrained-)?(int|float|str)|bool|literal\[.*\]")
 """How pydantic ends the place of an error with the type that was tried, of a field with several."""
 
 
 def _place(error: ErrorDetails) -> list[str]:
-    return [str(part) for part in error["loc"] if not TYPE_TRIED.fullmatch(str(part))]
+    place = [str(part) for part in error["loc"] if not str(part).startswith("function-")]
+    is_of_a_type = error["type"] not in ("extra_forbidden", "missing") and place and TYPE_TRIED.fullmatch(place[-1])
+    return place[:-1] if is_of_a_type else place
 
 
 def _explain(errors: list[ErrorDetails], model: type[BaseModel]) -> str:

@@ -99,7 +99,7 @@ class SftRecipe(Config):
     brings its own encoder, connector, decoder and tokenizer, so the recipe may contain only `sft`."""
     mixture: dict[str, Weight] = Field(default_factory=dict)
     """Weights of instruction sets by name, as shares of conversations. Empty: as the data file says, or by size."""
-    resolution: int | Literal["native"] = 336
+    resolution: Annotated[int, IS_NUMBER] | Literal["native"] = 336
     """Side of the whole picture in the paper's pixels. With five views each view has half of it (1344 = 672 · 2).
     `native`: each view has the side of the images of pre-training."""
     views: Annotated[Literal[1, 5], IS_NUMBER] = 1
@@ -132,12 +132,12 @@ class Recipe(Config):
     """A model and its pre-training. The fields are the axes that a sweep can vary."""
 
     encoder: EncoderRecipe = EncoderRecipe()
-    resolution: int | Literal["native"] = 336
+    resolution: Annotated[int, IS_NUMBER] | Literal["native"] = 336
     """Side of the square images in the paper's pixels: 224, 336 or 378. `native`: the side of a pre-trained encoder."""
     connector: str = "c-abstractor"
     """`average-pooling`, `attention-pooling` or `c-abstractor` as in the paper, any other of
     mm1_lab/model/connectors.py, or one of the file that the sweep names under `connectors`."""
-    image_tokens: int | Literal["patches"] = 144
+    image_tokens: Annotated[int, IS_NUMBER] | Literal["patches"] = 144
     """Tokens per image that the decoder receives: 64 or 144 in the paper. `patches`: one per patch."""
     decoder: str = "base"
     """A size from the scale's table (`302M`), or a Hugging Face folder or hub name. `base`: the scale's counterpart of

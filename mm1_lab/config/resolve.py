@@ -1,5 +1,6 @@
 """Resolves recipe × scale × seed to a trial: a chain of stages in concrete units, checked to be feasible."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from mm1_lab.config.size import (
     PretrainedDecoder,
     PretrainedEncoder,
     PretrainedMM1,
+    PretrainedModels,
     find_pretrained,
 )
 from mm1_lab.config.stage import (
@@ -67,9 +69,11 @@ def decoder_name(recipe: Recipe, scale: Scale) -> str:
     return named.get(recipe.decoder) or recipe.decoder
 
 
-def resolve(arm: str, recipe: Recipe, scale: Scale, seed: int, data: DataIdentity, models: Any = None) -> Trial:
-    """The trial of `recipe` at `scale`. Raises RequestError for a combination that cannot be built. `models`
-    (`HuggingFace` of mm1_lab/weights/pretrained.py) describes what the recipe or the scale names of them."""
+def resolve(
+    arm: str, recipe: Recipe, scale: Scale, seed: int, data: DataIdentity, models: PretrainedModels | None = None
+) -> Trial:
+    """The trial of `recipe` at `scale`. Raises RequestError for a combination that cannot be built. `models` is
+    required if the recipe or the scale names pre-trained ones."""
     try:
         evaluation = _Resolver(recipe, scale, seed, data, models).evaluation()
     except RequestError as error:
@@ -78,7 +82,7 @@ def resolve(arm: str, recipe: Recipe, scale: Scale, seed: int, data: DataIdentit
 
 
 def resolve_sweep(
-    sweep: Sweep, scale: Scale, seeds: tuple[int, ...], data: DataIdentity, models: Any = None
+    sweep: Sweep, scale: Scale, seeds: tuple[int, ...], data: DataIdentity, models: PretrainedModels | None = None
 ) -> list[Trial]:
     """Every arm at every seed, seeds outermost. Arms with equal recipes give trials with equal fingerprints. Each arm
     is resolved once; its further trials are copies with another seed."""
@@ -111,6 +115,7 @@ class _Resolver:
     seed: int
     data: DataIdentity
     models: Any
+    """PretrainedModels, or None if neither recipe nor scale names any."""
 
     @property
     def shared(self) -> dict[str, Any]:
@@ -142,6 +147,8 @@ class _Resolver:
             image_tokens = (image_size // encoder.patch) ** 2
         else:
             image_tokens = look_up("number of image tokens", recipe.image_tokens, scale.image_tokens)
+        if math.isqrt(image_tokens) ** 2 != image_tokens:
+            raise RequestError(f"{image_tokens} image tokens are not a square number")
         if image_tokens + 2 > scale.sequence_length:
             raise RequestError(f"{image_tokens} image tokens do not fit into a sequence of {scale.sequence_length}")
         shares = self.shares()
@@ -285,8 +292,8 @@ class _Resolver:
         ready = find_pretrained(recipe.size, table)
         second = find_pretrained(recipe.beside, table) if recipe.beside else None
         if recipe.beside and not (ready and second):
-            both = f"{recipe.size!r} and {recipe.beside!r}"
-            raise RequestError(f"encoder: two towers side by side must both be pre-trained, {both} are not")
+            one = recipe.beside if ready else recipe.size
+            raise RequestError(f"encoder: {one!r} is not pre-trained; two towers side by side must both be")
         if not ready:
             return self.encoder_stage()
         if recipe != EncoderRecipe(size=recipe.size, schedule=recipe.schedule, beside=recipe.beside):

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import Field, model_validator
 
-from mm1_lab.config.base import Config, Count, Whole
+from mm1_lab.config.base import IS_NUMBER, Config, Count, Whole
 
 Attention = Literal["masked", "varlen"]
 """How a decoder keeps the documents of a packed row apart; see `Scale.attention`."""
@@ -133,7 +133,7 @@ class Pretrained(Config):
 
     weights: str = Field(min_length=1)
     """A Hugging Face folder (relative to the current directory) or a hub name `OWNER/NAME`."""
-    layer: int | None = None
+    layer: Annotated[int, IS_NUMBER] | None = None
     """For an encoder: the layer whose output is used, as an index into `hidden_states` (-2: the last but one). Default:
     the last layer, after the final norm."""
 
@@ -226,6 +226,16 @@ class PretrainedMM1(PretrainedModel):
     @property
     def image_size(self) -> int:
         return self.encoder.image_size
+
+
+class PretrainedModels(Protocol):
+    """Finds pre-trained models and describes them. Each method raises RequestError for one that cannot be used."""
+
+    def encoder(self, requested: Pretrained) -> PretrainedEncoder: ...
+
+    def decoder(self, requested: Pretrained) -> PretrainedDecoder: ...
+
+    def whole(self, folder: str) -> PretrainedMM1: ...
 
 
 def find_pretrained(name: str, table: Mapping[str, Pretrained]) -> Pretrained | None:

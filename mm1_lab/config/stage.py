@@ -163,7 +163,7 @@ class Stage(Config):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the canonical form."""
+        """The digest of the canonical form."""
         return digest(self.canonical())
 
     @cached_property

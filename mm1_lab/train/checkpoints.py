@@ -45,10 +45,9 @@ def save(trainer: pl.Trainer, folder: Path) -> None:
     assert isinstance(trainer.strategy, ProcessStrategy)
     trainer.strategy.finish_writing()
     if team.is_first():
-        # an interrupted one, perhaps with the shards of a larger team
-        shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+        remove(folder / UNFINISHED)  # an interrupted one, perhaps with the shards of a larger team
         if (folder / CHECKPOINT).exists():
-            shutil.rmtree(folder / BEFORE, ignore_errors=True)
+            remove(folder / BEFORE)
     team.wait()
     trainer.save_checkpoint(folder / UNFINISHED)
 
@@ -75,9 +74,17 @@ def newest(folder: Path, stage: Stage, tell: Callable[[str], None]) -> Path | No
     return path
 
 
+def remove(checkpoint: Path) -> None:
+    """Deletes a checkpoint, or the file that damage has put in its place, if it exists."""
+    if checkpoint.is_dir():
+        shutil.rmtree(checkpoint)
+    else:
+        checkpoint.unlink(missing_ok=True)
+
+
 def remove_all(folder: Path) -> None:
     for checkpoint in folder.glob(CHECKPOINT + "*"):
-        shutil.rmtree(checkpoint)
+        remove(checkpoint)
 
 
 class ProcessStrategy(SingleDeviceStrategy):

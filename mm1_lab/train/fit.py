@@ -1,4 +1,4 @@
-"""Trains one stage from its first step, or from its last checkpoint, to its last step."""
+"""Trains one stage, on batches that it loads, from its first step, or from its last checkpoint, to its last step."""
 
 import logging
 import os

@@ -100,7 +100,7 @@ def check_connector(stage: ModelStage) -> None:
         except RuntimeError:  # what pixel shuffle joins into a token depends on the number of patches
             raise RequestError(
                 f"connector {kind!r} has weights of other shapes for {patches} patches than for the {patches_before} "
-                f"of pre-training{remedy}"
+                "of pre-training; write `resolution: native` (sft.resolution)"
             ) from None
     names: dict[int, str] = {}
     for name, parameter in connector.named_parameters(remove_duplicate=False):

@@ -220,8 +220,8 @@ def _normalisation(folder: Path) -> dict[str, list[float]]:
         values = load_json(path)
         values = values.get("image_processor", values)
         mean, std = ([float(value) for value in values[key]] for key in ("image_mean", "image_std"))
-        if not all(map(isfinite, mean + std)):
-            raise ValueError("not finite")
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not all(map(isfinite, mean + std)):
+            raise ValueError("three numbers each, the latter above 0")
         scale = 255 * float(values.get("rescale_factor") or 1 / 255)
     except Exception as error:  # of many kinds, as the file may hold anything
         reason = f"{type(error).__name__}: {first_line(error)}"

@@ -33,13 +33,6 @@ def table(arms: dict[str, Any], **columns: Any) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(**columns)
 
 
-def differences(scores: Any, *measures: str, pair: tuple[str, str] = ("b", "a"), **options: Any) -> Any:
-    """Of a pair of arms by each of the measures, to be compared with numbers; and the judgement's notes."""
-    claims = [{"first": pair[0], "second": pair[1], "measure": measure} for measure in measures]
-    judgement = judge(scores, claims, **options)
-    return pytest.approx([claim["difference"] for claim in judgement.claims]), judgement.notes
-
-
 def test_a_pair_of_arms_is_students_paired_test() -> None:
     first, second = np.array([55.0, 58, 54, 59]), np.array([50.0, 52, 51, 53])
     (claim,) = judge(table({"base": second, "wide": first})).claims
@@ -132,17 +125,21 @@ def test_an_average_is_over_benchmarks_not_over_questions() -> None:
     frames = [table(long, benchmark="long", question=question) for question in range(10)]
     frame = pd.concat([*frames, table({"a": [40] * 3, "b": [30] * 3}, benchmark="short", question=0)])
     frame = frame.reset_index(drop=True)
-    assert differences(frame, "average", "long", "short")[0] == [0.5, 11, -10]
-    short_of_b = frame.index[(frame["arm"] == "b") & (frame["benchmark"] == "short")]
+    claims = [{"first": "b", "second": "a", "measure": name} for name in ("average", "long", "short")]
+    assert [claim["difference"] for claim in judge(frame, claims).claims] == pytest.approx([0.5, 11, -10])
+    lacking = frame.drop(index=frame[(frame["arm"] == "b") & (frame["benchmark"] == "short")].index[:1])
+    judgement = judge(lacking, claims[:1])
+    assert judgement.claims[0]["difference"] == pytest.approx((11.5 - 10) / 2), "not seed 0"
+    assert any("21 of 65 scores are left out" in note and ": b at seed 0." in note for note in judgement.notes)
+    runs = judge(lacking.drop(columns="seed"), claims[:1])
+    assert runs.claims[0]["difference"] == pytest.approx((20.5 - 10 - 10) / 2), "two runs of b, three of a"
+    assert any(": a run of b." in note for note in runs.notes)
+    seldom = frame.drop(index=frame[(frame["arm"] == "b") & (frame["benchmark"] == "short")].index[:2])
+    assert judge(seldom, claims[:1]).claims[0]["difference"] == pytest.approx(11), "b has it in one run of three"
     rare = pd.concat([frame, table({"a": [90], "b": [10]}, benchmark="rare", question=0)])
-    for lacking, difference, note in (
-        (frame.drop(short_of_b[:1]), (11.5 - 10) / 2, "21 of 65 scores .*: b at seed 0"),
-        (frame.drop(short_of_b[:1]).drop(columns="seed"), (20.5 - 10 - 10) / 2, ": a run of b"),  # of a three runs
-        (frame.drop(short_of_b[:2]), 11, ": short"),  # b has it in one run of three
-        (rare, 0.5, "2 of 68 scores .*: rare"),
-    ):
-        found, notes = differences(lacking, "average")
-        assert found == [difference] and re.search(note, notes[0])
+    judgement = judge(rare, claims[:1])
+    assert judgement.claims[0]["difference"] == pytest.approx(0.5), "of one seed in three"
+    assert any("2 of 68 scores are left out" in note and ": rare." in note for note in judgement.notes)
 
 
 @pytest.mark.parametrize("column", ["doc_id", "subject", "step", "metric"])
@@ -235,6 +232,7 @@ def test_seeds_needed_with_looks_are_those_of_a_look_to_come() -> None:
     judgement = judge(table({"a": np.zeros(4), "b": four}), looks=(4, 6, 8, 10))
     assert seeds_needed("greater", 0.0, 1.8, 1.0) <= 6, "at the whole level"
     assert judgement.claims[0]["seeds_needed"] == 8, "at that of a look"
+    assert any("may be decided at a later look" in note for note in judgement.notes)
 
 
 def test_letters_that_the_font_lacks_are_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -315,7 +313,7 @@ def test_a_seed_that_one_arm_alone_has_takes_nothing_from_the_others() -> None:
     """It may lack one of their benchmarks, or have one that no other seed has."""
     scores = {"a": [50, 50.5, 49.8], "b": [55, 55.9, 54.9]}
     shared = [table(scores, benchmark=name) for name in ("vqa", "gqa")]
-    for arm, benchmarks in (("a", ["vqa"]), ("b", ["vqa", "gqa", "coco"]), ("c", ["vqa"])):
+    for arm, benchmarks in (("a", ["vqa"]), ("b", ["vqa", "gqa", "coco"]), ("c", ["vqa", "gqa", "coco"])):
         later = [table({arm: [90]}, benchmark=name).assign(seed=5) for name in benchmarks]
         (claim,) = judge(pd.concat([*shared, *later]), [{"first": "b", "second": "a"}]).claims
         assert (claim["seeds"], claim["verdict"]) == (3, "supported"), arm
@@ -345,12 +343,9 @@ def told() -> dict[str, Any]:
     return values
 
 
-def write_results(folder: Path, told: dict[str, Any], name: str = "results_2026-01-01.json") -> None:
+def write_results(folder: Path, told: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(json.dumps(told), encoding="utf-8")
-
-
-BETTER = ("better", "base")
+    (folder / "results_2026-01-01.json").write_text(json.dumps(told), encoding="utf-8")
 
 
 def test_logs_without_questions_are_judged_by_their_metric_at_each_number_of_shots(
@@ -361,8 +356,9 @@ def test_logs_without_questions_are_judged_by_their_metric_at_each_number_of_sho
             told["n-shot"]["ten_choices"] = shots
             told["results"]["ten_choices"]["acc,none"] = score + shots / 100 * (arm == "better")
             write_results(tmp_path / arm / f"shots {shots}", told)
-    found, _ = differences(tmp_path, "average", "5-shot", "ten_choices 0-shot", pair=BETTER)
-    assert found == [32.5, 35, 30]
+    measures = ("average", "5-shot", "ten_choices 0-shot")
+    claims = [{"first": "better", "second": "base", "measure": measure} for measure in measures]
+    assert [claim["difference"] for claim in judge(tmp_path, claims).claims] == pytest.approx([32.5, 35, 30])
 
 
 def test_the_tasks_of_a_group_with_a_mean_are_one_benchmark(tmp_path: Path, told: dict[str, Any]) -> None:
@@ -372,10 +368,15 @@ def test_the_tasks_of_a_group_with_a_mean_are_one_benchmark(tmp_path: Path, told
     told["groups"] = {name: {"acc,none": 0.5} for name in ("mmlu", "mmlu_stem")}
     for arm, subject, arc in (("base", 0.50, 0.30), ("better", 0.48, 0.60)):
         scored = {name: {"acc,none": subject} for name in subjects} | {"arc": {"acc,none": arc}} | told["groups"]
-        write_results(tmp_path / arm, told | {"results": scored}, f"{arm}_2026-01-01.json")
+        (tmp_path / arm).mkdir()
+        (tmp_path / arm / f"{arm}_2026-01-01.json").write_text(json.dumps(told | {"results": scored}), encoding="utf-8")
         (tmp_path / arm / "other.json").write_text("[1]", encoding="utf-8")
-    found, notes = differences(tmp_path, "average", "mmlu", "arc", pair=BETTER)
-    assert found == [14, -2, 30] and "Metrics: acc (mmlu, arc)." in notes
+    (tmp_path / "unfinished").mkdir()
+    claims = [{"first": "better", "second": "base", "measure": measure} for measure in ("average", "mmlu", "arc")]
+    judgement = judge(tmp_path, claims)
+    assert [claim["difference"] for claim in judgement.claims] == pytest.approx([14, -2, 30])
+    assert "Metrics: acc (mmlu, arc)." in judgement.notes
+    assert "Without results of a harness: unfinished." in judgement.notes
 
 
 def test_a_group_of_which_some_tasks_log_no_questions_is_the_mean_of_its_tasks(
@@ -383,12 +384,15 @@ def test_a_group_of_which_some_tasks_log_no_questions_is_the_mean_of_its_tasks(
 ) -> None:
     told["group_subtasks"] = {"both": ["ten_choices", "other"]}
     for arm, first in (("base", 0.5), ("better", 0.6)):
-        groups = {"both": {"acc,none": 0.5}} if arm == "base" else {}  # one file names the group
+        # one file names the group
+        groups = {"both": {"acc,none": 0.5}} if arm == "base" else {}
         scored = {"ten_choices": {"acc,none": first}, "other": {"acc,none": 0.3}} | groups
         write_results(tmp_path / arm, told | {"results": scored, "groups": groups})
-        lines = [json.dumps({"doc_id": number, "acc": float(number < 10 * first)}) for number in range(10)]
-        (tmp_path / arm / "samples_ten_choices_2026-01-01.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    assert differences(tmp_path, "both", pair=BETTER)[0] == [5]
+        correct = [{"doc_id": number, "acc": float(number < 10 * first)} for number in range(10)]
+        lines = "\n".join(map(json.dumps, correct))
+        (tmp_path / arm / "samples_ten_choices_2026-01-01.jsonl").write_text(lines, encoding="utf-8")
+    claims = [{"first": "better", "second": "base", "measure": "both"}]
+    assert judge(tmp_path, claims).claims[0]["difference"] == pytest.approx(5)
 
 
 def test_a_cider_is_in_percent_whether_or_not_one_is_above_1(tmp_path: Path, told: dict[str, Any]) -> None:
@@ -396,47 +400,57 @@ def test_a_cider_is_in_percent_whether_or_not_one_is_above_1(tmp_path: Path, tol
         for arm, cider, size in (("base", 0.95, 1500), ("better", best, 1600)):
             scored = {"coco": {"coco_CIDEr,none": cider}, "mme": {"score,none": size}}
             write_results(tmp_path / str(best) / arm, told | {"results": scored})
-        found, notes = differences(tmp_path / str(best), "coco", pair=BETTER)
-        assert found == [100 * best - 95] and "Fractions are shown in percent, but for mme." in notes
+        claims = [{"first": "better", "second": "base", "measure": measure} for measure in ("coco", "average")]
+        judgement = judge(tmp_path / str(best), claims)
+        assert judgement.claims[0]["difference"] == pytest.approx(100 * best - 95)
+        assert "Fractions are shown in percent, but for mme." in judgement.notes
+    assert not any("unlike sizes" in note for note in judgement.notes), "1,550 is 16 times 98"
 
 
 def test_an_average_over_unlike_sizes_is_told() -> None:
     frame = pd.concat([table({"a": [80, 81], "b": [70, 69]}, benchmark="mmb"),
                        table({"a": [2.3, 2.2], "b": [2.5, 2.6]}, benchmark="loss")])  # fmt: skip
     assert any("unlike sizes (mmb 75, loss 2.4)" in note for note in judge(frame).notes)
-    assert not differences(frame, "mmb")[1]
+    assert not judge(frame, [{"first": "a", "second": "b", "measure": "mmb"}]).notes
 
 
 @pytest.mark.parametrize("is_told", [True, False])
 def test_logs_in_which_less_is_better(is_told: bool, tmp_path: Path, told: dict[str, Any]) -> None:
-    """lm-evaluation-harness says of each metric whether more is better, or it is known by name."""
-    what = "difficulty" if is_told else "perplexity"
+    """lm-evaluation-harness says of each metric whether more is better, or it is known by name; one of which it is not
+    tells no gain."""
     del told["higher_is_better"]
     if is_told:
-        told["higher_is_better"] = {"lambada": {what: False, "acc": True}, "wikitext": {f"word_{what}": False}}
+        told["higher_is_better"] = {
+            "lambada": {"difficulty": False, "acc": True},
+            "wikitext": {"word_difficulty": False},
+        }
+    what = "difficulty" if is_told else "perplexity"
     told["groups"] = {"all_text": {"acc,none": 0.5}}
     for arm, perplexity, accuracy in (("base", 9.0, 0.3), ("better", 4.0, 0.6)):
         wikitext = {"wikitext": {f"word_{what},none": perplexity, "bits_per_byte,none": perplexity / 10}}
         lambada = {"lambada": {f"{what},none": perplexity, "acc,none": accuracy}}
         write_results(tmp_path / "logs" / arm, told | {"results": lambada | wikitext | told["groups"]})
         write_results(tmp_path / "without" / arm, told | {"results": wikitext})
-    found, notes = differences(tmp_path / "logs", "average", pair=BETTER)
-    assert found == [30], "neither a perplexity nor a group is in the average"
-    assert "Left out, without a score in all runs of which more is better: wikitext." in notes
+    judgement = judge(tmp_path / "logs", [{"first": "better", "second": "base"}])
+    assert judgement.claims[0]["difference"] == pytest.approx(30), "neither a perplexity nor a group is in the average"
+    assert "Left out, without a score in all runs of which more is better: wikitext." in judgement.notes
     with pytest.raises(RequestError, match="no task has a score in its results of which more is better, under"):
         judge(tmp_path / "without")
 
 
 def test_a_task_has_one_metric_in_all_logs(tmp_path: Path, told: dict[str, Any]) -> None:
-    """Which one is listed first, or not a number in one of the runs alone decides nothing."""
-    for arm, acc, acc_norm in (("base", 0.5, 0.2), ("better", 0.4, 0.6)):
-        metrics = {"acc,none": acc, "acc_norm,none": acc_norm}
+    """Which one is listed first, rounded or not a number in one of the runs alone decides nothing."""
+    metrics = {"acc,none": (0.5, 0.4), "acc_norm,none": (0.2, 0.6)}
+    for arm, place in (("base", 0), ("better", 1)):
         listed = metrics if arm == "base" else dict(reversed(metrics.items()))
-        nan = metrics | {"acc,none": float("nan") if arm == "base" else acc}
-        write_results(tmp_path / arm, told | {"results": {"order": listed, "nan": nan, "alone": {f"{arm},none": 0.5}}})
-    found, notes = differences(tmp_path, "order", "nan", pair=BETTER)
-    assert found == [-10, 40] and notes[0] == "Metrics: acc (order); acc_norm (nan)."
-    assert "Left out, without a score in all runs of which more is better: alone." in notes
+        task = {name: values[place] for name, values in listed.items()}
+        results = {"order": task, "nan": task | {"acc,none": (float("nan"), 0.4)[place]}, "alone": {f"{arm},none": 0.5}}
+        write_results(tmp_path / arm, told | {"results": results})
+    claims = [{"first": "better", "second": "base", "measure": measure} for measure in ("order", "nan")]
+    judgement = judge(tmp_path, claims)
+    assert [claim["difference"] for claim in judgement.claims] == pytest.approx([-10, 40])
+    assert judgement.notes[0] == "Metrics: acc (order); acc_norm (nan)."
+    assert "Left out, without a score in all runs of which more is better: alone." in judgement.notes
 
 
 def test_logs_of_which_one_run_lacks_the_questions_are_compared_by_what_they_report(tmp_path: Path) -> None:
@@ -448,20 +462,20 @@ def test_logs_of_which_one_run_lacks_the_questions_are_compared_by_what_they_rep
     assert any(note.startswith("Without scores by question in all runs: ten_choices") for note in judgement.notes)
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", "{}"])
-def test_a_broken_line_of_questions_is_told_by_its_file_and_number(line: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("line", "told"), [("{", "line 3 cannot be read"), ("[1]", "line 3 is no question with")])
+def test_a_broken_line_of_questions_is_told_by_its_file_and_number(line: str, told: str, tmp_path: Path) -> None:
     shutil.copytree(LOGS, tmp_path / "logs")
     (samples,) = (tmp_path / "logs" / "large").rglob("samples_*.jsonl")
     lines = samples.read_text(encoding="utf-8").splitlines()
     samples.write_text("\n".join([*lines[:2], line, *lines[3:]]), encoding="utf-8")
-    with pytest.raises(RequestError, match=f"{re.escape(samples.name)}: line 3 is no question with"):
+    with pytest.raises(RequestError, match=f"{re.escape(samples.name)}: {told}"):
         judge(tmp_path / "logs")
 
 
 def test_rows_of_a_figure_name_their_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = [table({"a": [50, 51, 52], "b": [54, 54, 56]}, benchmark=name) for name in ("vqa", "gqa")]
     drawn = []
-    monkeypatch.setattr("analysis.style.png", lambda figure: drawn.append(figure) or b"")
+    monkeypatch.setattr("analysis.style.save", lambda figure, path: drawn.append(figure))
     claims = [{"first": "b", "second": "a", "measure": measure} for measure in ("vqa", "average")]
     for chosen in (claims, claims[1:]):
         draw_judgement(judge(pd.concat(frames), chosen), tmp_path / "plot.png")
@@ -474,21 +488,39 @@ WRONG = [
     ("scores.xlsx", b"PK", "is no table"),
     ("bytes.csv", bytes(range(128, 256)), "is not in UTF-8; save it as such"),
     ("scores.json", b"{", "cannot be read as a table"),
+    ("scores.jsonl", b'{"arm": "a", "score": 1}\n[1]\n', "cannot be read as a table (must be an object, {…}: line 2"),
+    ("number.json", b"3", "cannot be read as a table (must be a list of objects, a row each)"),
+    ("deep.json", b"[" * 100_000, "cannot be read as a table (maximum recursion depth"),
+    ("key.json", b'[{"arm": "a", "score": 1, "score": 2}]', "(the key 'score' is there twice; leave one out)"),
+    ("key.jsonl", b'{"arm": "a", "score": 1, "score": 2}\n', "is there twice; leave one out: line 1"),
     ("names.jsonl", b'{"arm": ["a"], "score": 1}\n{"arm": "b", "score": 2}\n', "the arm of row 1 is ['a'], no name or"),
     ("logs/a_results.json", b"{", "a_results.json: cannot be read (Expecting property name"),
-    ("cut.jsonl", b'{"arm": "a", "score": 1}\n{"arm', "as a table (line 2 is no object: Unterminated string"),
+    ("cut.jsonl", b'{"arm": "a", "score": 1}\n{"arm', "as a table (Unterminated string starting at: line 2 column 2)"),
     ("scores.parquet", b"no parquet", "cannot be read as a table"),
     ("Lines.JSONL", b'{"arm": "a", "score": 1}\n\n{"arm": "b", "score": "x"}\n', "the score of row 3 is 'x'"),
+    ("empty.csv", b"", "cannot be read as a table"),
+    ("arm.csv", b"score\n1\n", "has no column 'arm'"),
     ("score.csv", b"arm,points\na,1\nb,2\n", "has no column 'score' (it has arm, points); name it with --columns"),
-    ("text.csv", b"arm,score\na,1\nb,50.1 %\n", "row 3 is '50.1 %', not a number such as 50.1 (with a point, no"),
-    ("blank.csv", b"arm,score\n\na,1\n,\nb,\n", "the score of row 5 is '', not a number"),
+    (
+        "text.csv",
+        b"arm,score\na,1\nb,50.1 %\n",
+        "row 3 is '50.1 %', not a number such as 50.1 (with a point, no percent",
+    ),
+    ("blank.csv", b"\n,\narm,score\n\na,1\n,\nb,\n", "the score of row 7 is '', not a number"),
+    ("infinity.csv", b"arm,score\na,inf\nb,1\n", "the score of row 2 is 'inf'"),
     ("overflow.csv", b"arm,score\na,1\nb,-1e308\n", "the score of row 3 is '-1e308'"),
     ("one.csv", b"arm,score\na,1\na,2\n", "has one arm, 'a'"),
+    ("unnamed.csv", b"arm,score\na,1\n,2\n", "row 3 has no arm"),
     ("spelt.csv", b"arm,seed,score\na,0,1\na,0.0,2\nb,0,1\n", "row 3 is a second score of arm a, seed 0; leave one"),
     ("noseed.csv", b"arm,seed,score\na,0,1\nb,,2\n", "row 3 has no seed"),
     ("shots.csv", b"arm,shots,score\na,few,1\nb,0,2\n", "the shots of row 2 are 'few'"),
-    ("crashed.csv", b"arm,score,status\na,1,crash\nb,2,failed\n", "has no row of a finished run with a score"),
+    ("crashed.csv", b"arm,score,status\na,1,crash\nb,2,failed\n", "by its column of status none of a finished run"),
     ("twice.csv", b"arm,score,score \na,1,2\nb,2,3\n", "the column 'score' is there twice"),
+    (
+        "wide.csv",
+        b"dataset,small,large\nvqa,1,2\n",
+        "of a column per benchmark, name each: --columns score=FIRST,score=SECOND",
+    ),
     ("shifted.csv", b"arm,seed,score\na,0,1,9\nb,0,2,9\n", "a row has more cells than the header"),
 ]
 
@@ -502,15 +534,27 @@ def test_a_wrong_table(name: str, content: bytes | None, told: str, tmp_path: Pa
     assert told in refused("judge", str(path if path.parent == tmp_path else path.parent))
 
 
-def test_a_wrong_frame_and_wrong_looks() -> None:
-    frame = table({"a": [1, 2], "b": [2, 4]})
+def test_a_wrong_frame() -> None:
+    nullable = pd.DataFrame({"arm": ["a", "b"], "seed": pd.array([0, None], dtype="Int64"), "score": [1.0, 2.0]})
     with pytest.raises(RequestError, match="row 2 has no seed"):
-        judge(frame.assign(seed=pd.array([0, None, 0, 1], dtype="Int64")))
-    with pytest.raises(RequestError, match=r"the score of row 1 is '.*', not a number"):
-        judge(frame.assign(score=pd.date_range("2020", periods=4)))
-    for looks in ([3, 2], [1, 2]):
-        with pytest.raises(RequestError, match="give increasing numbers of seeds"):
-            judge(frame, looks=looks)
+        judge(nullable)
+    twice = pd.DataFrame([["a", 1, 2], ["b", 3, 4]], columns=["arm", "score", "score"])
+    with pytest.raises(RequestError, match="has the column 'score' twice"):
+        judge(twice)
+    plain = table({"a": [1, 2], "b": [2, 4]})
+    with pytest.raises(RequestError, match="its columns have 2 levels"):
+        judge(pd.concat({"one": plain}, axis=1))
+    with pytest.raises(RequestError, match=r"columns: must be a mapping such as .* \(it is 'arm=arm'\)"):
+        judge(plain, columns="arm=arm")  # type: ignore[arg-type]
+    for scores in (pd.date_range("2020", periods=4), pd.to_timedelta(range(4), "s"), [1j, 2, 3, 4]):
+        with pytest.raises(RequestError, match=r"the score of row 1 is '.*', not a number"):
+            judge(plain.assign(score=scores))
+
+
+@pytest.mark.parametrize("looks", [[2.5, 3], ["2", "3"], [3, 2], [1, 2], 3])
+def test_wrong_looks_of_a_call(looks: Any) -> None:
+    with pytest.raises(RequestError, match=r"give .* of seeds"):
+        judge(table({"a": [1, 2, 3], "b": [2, 4, 3]}), looks=looks)
 
 
 ONE = "contrasts: [{first: a, second: b}]"
@@ -522,17 +566,23 @@ ONE = "contrasts: [{first: a, second: b}]"
         ("contrasts: []", [], "must hold a list of `contrasts`"),
         ("contrasts: [a]", [], "contrast 1: must hold keys and values"),
         ("contrasts: [{first: a, second: c}]", [], "the table has no arm 'c'"),
+        ("contrasts: [{first: a, second: 0.5}]", [], "the table has no arm '0.5'"),
+        ("contrasts: [{first: no, second: b}]", [], "put dates, yes and no in quotes (it is False)"),
         ("contrasts: [{first: [], second: b}]", [], "first: must be the name of an arm, or a list of two or more"),
+        ("contrasts: [{first: [a], second: b}]", [], "first: must be the name of an arm, or a list of two or more"),
         ("contrasts: [{first: [a, b], second: [b, a]}]", [], "both sides are the same"),
         ("contrasts: [{first: [a, a], second: b}]", [], "contrast 1: first: names an arm twice"),
         ("contrasts: [{first: a, second: b}, {first: a, second: b, claim: c}]", [], "contrast 2 is contrast 1 again"),
         ("contrasts: [{first: a, second: b, measure: 4-shot}]", [], "the table has no '4-shot'"),
         (ONE, ["--lower-is-better"], "say `expect: less`"),
+        (ONE, ["--columns", "arm"], "--columns"),
         (ONE, ["--columns", "arms=x"], "--columns: there is no 'arms'; did you mean 'arm'?"),
         (ONE, ["--columns", "seed=x"], "has no column 'x'"),
+        (ONE, ["--columns", "arm=arm,seed=arm"], "--columns: 'arm' cannot be both arm and seed"),
         (ONE, ["--columns", "arm=arm,arm=x"], "--columns: 'arm' is named twice"),
         (ONE, ["--columns", "score=score,score=score"], "--columns: 'score' is named twice"),
         (ONE, ["--columns", "score=score,score=scor"], "has no column 'scor'; did you mean 'score'?"),
+        (ONE, ["--columns", "score=score,score=arm,arm=arm"], "--columns: 'arm' is named twice"),
         (ONE, ["--columns", "score=x, in %,arm=arm"], "has no column 'x, in %'"),
         (ONE, ["--looks", "4,x"], "--looks"),
         (ONE, ["--figure", "plot.doc"], "--figure"),
@@ -565,8 +615,10 @@ def test_rows_are_left_out_by_the_first_word_of_their_status_and_others_are_told
     assert found == pytest.approx({"wide": -0.041, "deep": -0.051, "last": -0.021}), "a quote swallows no rows"
     assert judgement.notes[0].startswith("Left out 5 of 11 rows by their status (")
     assert judgement.notes[1] == "Rows that count have the status discard, keep."
-    quoted = [f'"{arm}"\t"{seed}"\t{seed}\t"a\ttab"\n' for arm in "ab" for seed in (0, 1)]
-    (tmp_path / "r.tsv").write_text('"arm"\t"seed"\t"score"\t"remark"\n' + "".join(quoted), encoding="utf-8")
+    quoted = ""
+    for arm, score in (("a", 1), ("b", 3)):
+        quoted += "".join(f'"{arm}"\t"{seed}"\t{score + seed}\t"a\ttab"\n' for seed in (0, 1))
+    (tmp_path / "r.tsv").write_text('"arm"\t"seed"\t"score"\t"remark"\n' + quoted, encoding="utf-8")
     assert judge(tmp_path / "r.tsv").claims[0]["seeds"] == 2, "as R and spreadsheets write it"
 
 
@@ -584,12 +636,13 @@ def test_which_statuses_count(status: str | None, counts: bool) -> None:
 
 
 def test_columns_are_found_by_their_names(tmp_path: Path) -> None:
-    """In capitals, with commas."""
+    """In capitals, with commas; those of other tools that would change what is compared are named."""
     path = tmp_path / "scores.csv"
-    rows = [f"{arm};{seed};{score + seed}\n" for arm, score in (("a", 1), ("b", 3)) for seed in range(3)]
-    path.write_text('Arm;Seed;"score, in %"\n' + "".join(rows), encoding="utf-8")
-    (claim,) = judge(path, columns={"score": "score, in %"}).claims
-    assert (claim["seeds"], claim["difference"]) == (3, pytest.approx(2))
+    rows = [f"{arm};{seed};{score + seed};vqa\n" for arm, score in (("a", 1), ("b", 3)) for seed in range(3)]
+    path.write_text('Arm;Seed;"score, in %";task\n' + "".join(rows), encoding="utf-8")
+    judgement = judge(path, columns={"score": "score, in %"})
+    assert (judgement.claims[0]["seeds"], judgement.claims[0]["difference"]) == (3, pytest.approx(2))
+    assert "The column 'task' is not read; --columns benchmark=task would." in judgement.notes
     swapped = judge(path, columns={"arm": "Seed", "seed": "Arm", "score": "score, in %"})
     assert [claim["first"] for claim in swapped.claims] == ["1", "2"]
 
@@ -626,31 +679,56 @@ def test_columns_of_scores_beside_a_column_of_benchmarks() -> None:
     """Both tell what is scored, so that one run of a model stays one."""
     rows = [(model, f"task {n}", n + (model == "b"), 2 * n) for model in "ab" for n in range(1, 9)]
     frame = pd.DataFrame(rows, columns=["model", "Benchmark", "acc", "acc_norm"])
-    columns = {"arm": "model", "score": ["acc", "acc_norm"]}
-    (claim,) = judge(frame, columns=columns).claims
+    (claim,) = judge(frame, columns={"arm": "model", "score": ["acc", "acc_norm"]}).claims
     assert (claim["verdict"], claim["seeds"]) == ("not judged", 1)
-    assert differences(frame, "task 3 acc", columns=columns)[0] == [1]
+    (one,) = judge(
+        frame, [{"first": "b", "second": "a", "measure": "task 3 acc"}], {"arm": "model", "score": ["acc", "acc_norm"]}
+    ).claims
+    assert one["difference"] == 1
 
 
-def test_rows_without_any_score_are_left_out_and_a_claim_may_name_a_column() -> None:
-    rows = [("a", 0, 1.0, 2.0), ("a", 1, 2.0, 2.5), ("b", 0, 3.0, None), ("b", 1, 3.0, 9.0), ("c", 0, None, " ")]
-    scores = ["vqa 4-shot", "gqa"]
-    frame = pd.DataFrame(rows, columns=["arm", "seed", *scores])
-    found, notes = differences(frame, *scores, columns={"score": scores})
-    assert found == [1.5, 6.5] and "Left out 1 of 5 rows, which have none of the scores (c)." in notes
-    with pytest.raises(RequestError, match="has no row of a finished run with a score"):
-        judge(frame.assign(gqa=""), columns={"score": ["gqa"]})
+def test_shots_may_stand_in_the_names_of_columns() -> None:
+    rows = [("a", 0, 1.0, 2.0), ("a", 1, 2.0, 2.5), ("b", 0, 3.0, None), ("b", 1, 3.0, 9.0)]
+    frame = pd.DataFrame(rows, columns=["arm", "seed", "vqa 4-shot", "gqa 0-shot"]).assign(status=["done"] * 3 + [""])
+    claims = [{"first": "b", "second": "a", "measure": measure} for measure in ("vqa 4-shot", "gqa 0-shot")]
+    judgement = judge(frame, claims, {"score": ["vqa 4-shot", "gqa 0-shot"]})
+    assert [(claim["difference"], claim["seeds"]) for claim in judgement.claims] == [(1.5, 2), (6.5, 1)]
+    failed = judge(
+        frame.assign(status=["done", "done", "done", "failed"]), claims[:1], {"score": ["vqa 4-shot", "gqa 0-shot"]}
+    )
+    assert "Left out 1 of 4 rows by their status (failed)." in failed.notes
+    frame["vqa_4shot"] = 1.0
+    with pytest.raises(RequestError, match="'vqa 4-shot' and 'vqa_4shot' are the same benchmark and shots"):
+        judge(frame, columns={"score": ["vqa 4-shot", "vqa_4shot"]})
+    without = frame.assign(arm=["a", "a", "b", "c"], **{"vqa 4-shot": [1, 2, 3, None], "gqa 0-shot": [1, 2, 3, " "]})
+    notes = judge(without, columns={"score": ["vqa 4-shot", "gqa 0-shot"]}).notes
+    assert "Left out 1 of 4 rows, which have none of the scores (c)." in notes
+    for columns, told in (
+        ({"score": ["x", "y"]}, "the columns x, y are empty"),
+        ({"arm": ["arm"]}, "'arm' is one column"),
+    ):
+        with pytest.raises(RequestError, match=told):
+            judge(pd.DataFrame({"arm": ["a", "b"], "seed": 0, "x": "", "y": None}), columns=columns)
 
 
-def test_averages_are_over_the_lab_s_families_in_a_table_of_the_lab_alone() -> None:
-    """`text-core` is the mean over benchmarks without images, whatever a user's own are called."""
+def test_a_family_of_ones_own_is_not_the_lab_s() -> None:
+    scores = {"text": {"a": [70, 70.1], "b": [50, 50.1]}, "vqa": {"a": [50, 50.1], "b": [53, 53.1]}}
+    frame = pd.concat([table(arms, benchmark=name, family=name) for name, arms in scores.items()])
+    assert judge(frame).claims[0]["difference"] == pytest.approx(-8.5)
+
+
+def test_text_core_is_the_mean_over_benchmarks_without_images() -> None:
+    """As in the lab, whatever a user's own are called."""
     of_text = {"sums": {"a": [50, 51], "b": [52, 53.5]}, "facts": {"a": [50, 51], "b": [60, 61]}}
-    text = pd.concat([table(arms, benchmark=name, family="text") for name, arms in of_text.items()])
-    frame = pd.concat([text, table({"a": [1, 2], "b": [1, 2]}, benchmark="vqa", family="vqa")])
-    assert differences(frame, "average")[0] == [(2.25 + 10) / 3], "a family of one's own"
-    assert differences(frame.assign(metric="accuracy"), "text-core", "average")[0] == [(2.25 + 10) / 2, 0]
+    frames = [table(arms, benchmark=name, family="text") for name, arms in of_text.items()]
+    frame = pd.concat([*frames, table({"a": [1, 2], "b": [1, 2]}, benchmark="vqa", family="vqa")])
+    claims = [{"first": "b", "second": "a", "measure": "text-core"}]
+    of_text_alone = frame[frame["family"] == "text"].assign(metric="accuracy")
+    assert judge(of_text_alone, claims).claims[0]["difference"] == pytest.approx((2.25 + 10) / 2)
     with pytest.raises(RequestError, match="no benchmark of the average; name a measure"):
-        judge(text.assign(metric="accuracy"))
+        judge(of_text_alone)
+    (claim,) = judge(frame.assign(metric="accuracy"), claims).claims
+    assert claim["difference"] == pytest.approx((2.25 + 10) / 2)
 
 
 def test_the_examples_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -696,7 +774,11 @@ def test_questions_may_differ_between_seeds() -> None:
             rows.append(("a", seed, f"{seed}-{number}", hardness[number] + 3 + seed))
             rows.append(("b", seed, f"{seed}-{number + 1}", hardness[number + 1]))
             rows.append(("c", seed, f"{seed}-{number}", hardness[number]))
-    for further in ([], [(arm, 4, f"{arm}'s own", 50.0) for arm in "ab"]):
-        frame = pd.DataFrame(rows + further, columns=["arm", "seed", "question", "score"])
-        found, notes = differences(frame, "average", pair=("a", "b"))
-        assert found == [4.5] and "scores are left out" in notes[0], "of what both were asked"
+    claims = [{"first": "a", "second": "b"}]
+    judgement = judge(pd.DataFrame(rows, columns=["arm", "seed", "question", "score"]), claims)
+    (claim,) = judgement.claims
+    assert claim["seeds"] == 4 and claim["difference"] == pytest.approx(4.5), "of what both were asked"
+    assert "8 of 48 scores are left out" in judgement.notes[0]
+    rows += [(arm, 4, f"{arm}'s own", 50.0) for arm in "ab"]
+    (claim,) = judge(pd.DataFrame(rows, columns=["arm", "seed", "question", "score"]), claims).claims
+    assert claim["seeds"] == 4 and claim["difference"] == pytest.approx(4.5), "the others still count"

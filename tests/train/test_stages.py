@@ -261,6 +261,17 @@ def test_from_a_damaged_checkpoint_it_goes_on_from_the_one_before_or_the_beginni
     assert not list(tmp_path.glob("last.ckpt*"))
 
 
+@pytest.mark.parametrize("name", ["last.ckpt", "last.ckpt.before", "last.ckpt.part"])
+@pytest.mark.usefixtures("each_step")
+def test_a_file_in_the_place_of_a_checkpoint_is_no_obstacle(
+    decoder_stage: DecoderStage, finished: Finished, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).touch()
+    train(decoder_stage, tmp_path, finished)
+    assert_same(finished(decoder_stage), tmp_path)
+    assert not list(tmp_path.glob("last.ckpt*"))
+
+
 @pytest.mark.parametrize(
     ("kind", "most", "parts"),
     [("decoder", 3, [2] * 9), ("experts", 3, [2] * 9), ("multimodal", 3, [2] * 12), ("sft", 1, [1] * 12)],
@@ -270,17 +281,28 @@ def test_micro_batches_add_up_to_a_step(
 ) -> None:
     """The decoder's six steps have four rows, then two, MM1's four, and tuning's two."""
     rows: list[int] = []
-    forward = Training.forward
+    routed: list[torch.Tensor] = []
+    forward, training_step = Training.forward, Training.training_step
 
     def counted(self: Training, batch: Batch, share: float = 1.0) -> torch.Tensor:
         rows.append(len(batch.tokens))
         return forward(self, batch, share)
 
-    whole = finished(stage)
+    def noted(self: Training, parts: list[Batch], index: int) -> torch.Tensor:
+        loss = training_step(self, parts, index)
+        if self.routing is not None:
+            routed.append(self.routing)
+        return loss
+
+    monkeypatch.setattr(Training, "training_step", noted)
+    whole = train(stage, tmp_path / "whole", finished)
+    of_whole = routed[:1]
+    routed.clear()
     monkeypatch.setattr(Training, "forward", counted)
-    folder = train(stage, tmp_path, finished, Resources(micro_batch=most))
+    folder = train(stage, tmp_path / "parts", finished, Resources(micro_batch=most))
     assert rows == parts
     if kind == "experts":  # the balance loss is of fewer rows, so that only the first step is the same
+        torch.testing.assert_close(routed[:1], of_whole)
         first = [{name: value for step, name, value in points(one) if step == 1} for one in (whole, folder)]
         assert "busiest_expert/layer_1" in first[0] and first[1] == pytest.approx(first[0], rel=1e-5)
     else:
