@@ -27,9 +27,10 @@ from benchmarks.measure import Budget, Row, alternate, compare, seconds
 from benchmarks.setting import SWEEP, Amounts, base_evaluation, mixture_batches, multimodal_stage, untrained_inputs
 from benchmarks.training import stage_timing
 from mm1_lab.config import MultimodalStage, Scale, load_scale
-from mm1_lab.data.batches import MixtureBatches, image_tensor
+from mm1_lab.data.batches import MixtureBatches
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer
+from mm1_lab.data.pixels import image_tensor
 from mm1_lab.data.shards import Shards
 from mm1_lab.data.world import World
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mm1_lab.cli import main
-from tests.conftest import Refused
+from tests.conftest import Place, Refused
 from tests.data.conftest import Files
 
 
@@ -25,6 +25,7 @@ def refused(here: Path, refused: Refused) -> Refused:
 WRONG = [
     (["--set", "train.step=9"], ["train.step'", "did you mean 'train.steps'"]),
     (["--seeds", "305-300"], ["--seeds '305-300': give a count (3)", "or a range of at most 10,000 (300-305)"]),
+    (["--seeds", "0-4294967295"], ["at most 10,000"]),
     (["--set", "evaluate.shots=4"], ["evaluate.shots: must be a list, such as [4] (it is 4)"]),
     (["--set", "evaluate.shots=[4,4]"], ["evaluate.shots: holds a number twice"]),
     (["--set=--"], ["'--set=--' is not a value"]),
@@ -59,6 +60,13 @@ def test_a_wrong_option(refused: Refused) -> None:
         assert all(fragment in error for fragment in fragments), error
 
 
+def test_an_address_at_which_there_is_no_cluster(place: Place) -> None:
+    error = place.run("run", "data_mix", "--scale", "smoke", "--address", "127.0.0.1:1", code=2)
+    told = error.splitlines()
+    assert len(told) == 3 and told[2].startswith("mm1-lab: --address 127.0.0.1:1: there is no Ray cluster (")
+    assert told[2].endswith("Connection refused)"), "asked before Ray is, which tries for long and writes of it"
+
+
 def test_a_results_folder_that_cannot_be_written(refused: Refused) -> None:
     Path("file").write_text("precious", encoding="utf-8")
     assert "file/results: cannot be written to" in refused("--results", "file/results")
@@ -78,7 +86,8 @@ def test_an_arm_that_the_data_do_not_allow_stands_in_no_other_s_way(
     assert "lists interleaved, which the data do not contain; they contain captions, text. Give --set" in told
     assert "--set data_mix.interleaved=0, or run arms that set what they mix without it" in told
     assert main(["plan", "data_mix", "--scale", "smoke", "--data", "data.yaml", "--only", "captions+text"]) == 0
-    assert "1 trial, 4 stages to run" in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "1 trial, 4 stages to run" in captured.out and "no synthetic captions" in captured.err
 
 
 def test_benchmarks_that_cannot_be_asked(refused: Refused) -> None:

@@ -49,8 +49,12 @@ def test_arms_that_do_not_differ_at_the_scale_are_named(again: Place, told: Told
     steps = {"base": 200_000, "few": 205_000, "none": 205_001}
     arms = {name: {"image_tokens": 64, "steps": number} for name, number in steps.items()}
     write(again.folder / "q.yaml", {"title": "Q", "recipe": "base", "arms": arms, "contrasts": [CLAIM]})
+    alike = "base = few = none are the same trials"
+    assert alike in told("plan", "q.yaml", "--scale", "smoke", "--seeds", "2")
+    assert alike not in told("plan", "q.yaml", "--scale", "mini")
     output = told("run", "q.yaml", "--scale", "smoke", "--only", "base,few", "--inline")
-    assert "base = few are the same trials.\n" in output.split("Drawing")[1]
+    first, last = "base = few are the same trials\n", "base = few are the same trials.\n"
+    assert output.startswith(first) and last in output.split("Drawing")[1]
     assert re.search(r"\nfewer tokens are better +not judged: the same trials", output)
 
 
@@ -65,8 +69,9 @@ def test_a_claim_that_was_changed_after_its_scores_is_marked(again: Place, told:
     assert "seen before" not in page.read_text()
 
     path.write_text(re.sub(r"\bfew\b", "thin", path.read_text()))
-    output = told(*run, "2")
-    assert "nothing ran" in output and "left the tables" not in output and "after scores" not in output
+    output = told(*run, "1")
+    assert "0 tasks, 1 of 1 trials done before" in output or "nothing ran" in output
+    assert "left the tables" not in output and "after scores" not in output
     rows = (page.parent / "trials.csv").read_text().split("\n")[1:5]
     assert [row.split(",")[:2] for row in rows] == [[arm, seed] for seed in "01" for arm in ("base", "thin")]
 
@@ -80,7 +85,7 @@ def test_a_claim_that_was_changed_after_its_scores_is_marked(again: Place, told:
     assert "seen before" not in page.read_text(), "the one that was made in time"
     swapped = {"base": {"image_tokens": 64}, "thin": {}}
     write(path, sweep | {"arms": swapped, "contrasts": [CLAIM | {"first": "thin"}]})
-    told(*run, "2")
+    told(*run, "1")
     assert "2 seen before the claim |" in page.read_text(), "by names that are exchanged it is the one that was late"
     more = CLAIM | {"claim": "averaged is better", "first": "averaged", "second": "thin"}
     write(path, sweep | {"arms": {**swapped, "averaged": {"connector": "average-pooling"}}, "contrasts": [more]})

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_core import to_json
 
-from mm1_lab.config import RequestError, load_sweep
+from mm1_lab.config import RequestError, Search, load_sweep
 from mm1_lab.files import PUBLISHED, RESULTS, here_or_shipped
-from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep, split_settings
+from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep, only_of_search, split_settings
 from mm1_lab.results.manifest import read_trials
 
 if TYPE_CHECKING:
@@ -109,15 +109,16 @@ VARY = (
     ),
     switch("--grid", "with --vary: all combinations, not one field at a time"),
 )
-OWN_RESULTS = option(
-    "--results", f"default: {RESULTS}; if the sweep has none there, {PUBLISHED}", "DIR", type=Path, default=RESULTS
-)
-ALL_RESULTS = option(
+DRAWN_RESULTS = option(
     "--results",
-    f"default: {RESULTS}, or if it has none, {PUBLISHED} (drawn in {RESULTS}/{PUBLISHED.name})",
+    f"default: {RESULTS}, or if it has none, {PUBLISHED}, drawn in {RESULTS}/{PUBLISHED.name}",
     "DIR",
     type=Path,
 )
+OWN_RESULTS = option(
+    "--results", f"default: {RESULTS}; if the sweep has none there, {PUBLISHED}", "DIR", type=Path, default=RESULTS
+)
+ALL_RESULTS = option("--results", f"default: {RESULTS}, or if it has none, {PUBLISHED}", "DIR", type=Path)
 
 
 DONE, FAILED = 0, 1
@@ -163,27 +164,34 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
     from mm1_lab.orchestrate.planning.request import load_request
 
     given = vars(options)
+    seeds = given.get("seeds")
     request = load_request(
         sweep,
         scale=options.scale,
-        seeds=given.get("seeds") or ONE_SEED,
+        seeds=ONE_SEED if seeds is None else seeds,
         only=given.get("only", ()) if only is None else only,
         settings=options.set,
         data=given.get("data"),
         results=options.results,
         store=options.store,
     )
+    if given.get("only") and isinstance(request.sweep.search, Search):
+        raise only_of_search(request.asked)
     for folder, reason in request.ledger.damaged_parts().items():
         print(f"{folder}: this shipped part is not used ({reason}); restore or delete it", file=sys.stderr)
     of_recipe, _ = split_settings(options.set)
     if of_recipe:
         print(f"--set: {', '.join(of_recipe)} changes the recipe, from which the arms start", file=sys.stderr)
+    if "captions" in request.data.sources and "synthetic" not in request.data.sources:
+        print(f"{options.data}: no synthetic captions; other captions fill their share of rows", file=sys.stderr)
     return request
 
 
 def folder_with_results(request: Request) -> Path:
-    """The sweep's folder, or if it has no results, the one among the shipped results. Raises RequestError if there are
-    results at other scales alone."""
+    """The sweep's folder, or if it has no results, the one among the shipped results.
+
+    Raises RequestError if there are results at other scales alone.
+    """
     folder = request.folder
     if (folder / "sweep.json").exists():
         return folder
@@ -205,8 +213,10 @@ def has_changed(request: Request, folder: Path, arm: str) -> bool:
 
 
 def about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
-    """The request for those of `arms` that the sweep has, or if it has none of them, for all of its arms. So an arm
-    that the data do not allow is refused only if it is asked about."""
+    """The request for those of `arms` that the sweep has, or if it has none of them, for all of its arms.
+
+    So an arm that the data do not allow is refused only if it is asked about.
+    """
     sweep = load_sweep(find_sweep(options.sweep), *SWEEPS)
     asked = () if sweep.search else [arm for arm in arms if arm in sweep.arms]  # a search is of all of its arms
     return request_of(options, options.sweep, asked)

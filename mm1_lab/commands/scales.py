@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 )
 def check_scale(options: argparse.Namespace) -> int:
     """Check whether results at a scale can be trusted."""
+    if options.samples < 1:
+        raise RequestError("--samples must be at least 1")
     request = request_of(options, "validity", only=("base",))
     from analysis.judging.validity import order_checks, validity_checks
     from analysis.pages.checks import gates_table, write_gates
@@ -48,7 +50,7 @@ def check_scale(options: argparse.Namespace) -> int:
         if gate not in known:
             raise RequestError(f"--only: there is no gate {gate!r}{nearest(gate, known)}")
     gates = [gate for gate in known if gate in (only or known)]
-    verdicts = []
+    verdicts: list[str] = []
     if measured := [gate for gate in gates if gate != "validity"]:
         request.ledger.check_writable()
         write = partial(write_gates, request.scale_name, request.seeds)
@@ -122,13 +124,15 @@ def fit_lr_law(options: argparse.Namespace) -> int:
         raise RequestError("--lower-is-better needs --from, as it applies to measurements from a file")
     request = request_of(options, "lr_law")
     scale = request.scale
-    chosen = options.sizes or ",".join(request.sweep.arms)
+    chosen = ",".join(request.sweep.arms) if options.sizes is None else options.sizes
     sizes = decoder_sizes("--sizes", chosen, scale)
     if len(sizes) < FEWEST_SIZES:
         raise RequestError(f"--sizes {chosen}: fitting a law with its uncertainty needs three sizes or more")
-    predicted = decoder_sizes("--predict", options.predict or ",".join(scale.decoders), scale)
-    if not options.predict:
-        predicted = {name: params for name, params in predicted.items() if params > max(sizes.values())}
+    if options.predict is None:
+        known = decoder_sizes("--predict", ",".join(scale.decoders), scale)
+        predicted = {name: params for name, params in known.items() if params > max(sizes.values())}
+    else:
+        predicted = decoder_sizes("--predict", options.predict, scale)
     request = with_sizes(request, sizes)
     executor = executor_of(options, started, rounds=True)
     request.ledger.check_writable()
@@ -150,6 +154,9 @@ def fit_lr_law(options: argparse.Namespace) -> int:
 def _fit_file(options: argparse.Namespace) -> int:
     if not options.file.is_file():
         raise RequestError(f"--from {options.file}: there is no such file")
+    for unused in ("sizes", "data", "set", "seeds", "share", "minutes"):
+        if getattr(options, unused) not in (None, [], False, opt.ONE_SEED):
+            raise RequestError(f"--{unused} is for a search; with --from a table is fitted, and nothing is trained")
     from analysis.law.fit import fit_objective, fit_runs
     from analysis.law.report import write_fits
     from analysis.law.runs import Objective, read_runs

@@ -105,8 +105,8 @@ class Config(BaseModel):
     """Fields that only say where something is stored or what it is called; they are not part of its identity."""
 
     @cached_property
-    def identity(self) -> Any:
-        """How it appears in the identity of what contains it; cached, as the trials of a plan share most parts."""
+    def identity(self) -> dict[str, Any]:
+        """`not_default`, cached: a plan may have a hundred thousand trials, which share most of their parts."""
         return self.not_default()
 
     def not_default(self) -> dict[str, Any]:
@@ -117,6 +117,10 @@ class Config(BaseModel):
             if value != default:
                 found[name] = _plain(value)
         return found
+
+    def reference(self) -> Any:
+        """How this object appears in the identity of an object that contains it."""
+        return self.identity
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Like pydantic's `model_copy`, but drops cached properties."""
@@ -153,7 +157,7 @@ def _defaults(kind: type[Config]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Config):
-        return value.identity
+        return value.reference()
     if isinstance(value, Mapping):
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

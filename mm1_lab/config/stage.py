@@ -166,8 +166,8 @@ class Stage(Config):
         """The digest of the canonical form."""
         return digest(self.canonical())
 
-    @cached_property
-    def identity(self) -> str:
+    def reference(self) -> str:
+        """Inside other objects a stage appears as its fingerprint."""
         return self.fingerprint
 
 
@@ -475,6 +475,8 @@ class SftStage(WholeModelStage):
     """Hash of the files of the user's instruction sets; the world's own are covered by its version."""
     views: int
     training: SftTraining
+    drop_overlong: ClassVar[bool] = True
+    """Conversations that do not fit a row are left out, and not replaced."""
     stop_after: ClassVar[int | None] = None
     tuned: ClassVar[bool] = True
 

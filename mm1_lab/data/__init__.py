@@ -9,8 +9,8 @@ from mm1_lab.data.types import Data
 def open_data(path: Path | None, cache: Path, scale: Scale, tokenizer: Path | None = None) -> Data:
     """Returns the miniature world or, given `path` (a `data.yaml`), the user's shards, with their index in `cache`.
 
-    `tokenizer` is the folder of a pre-trained decoder, whose tokenizer replaces the data's own. Raises RequestError if
-    the data are missing, damaged or in an unknown format.
+    `tokenizer` is the folder of a pre-trained decoder; its tokenizer takes precedence over the data's own. Raises
+    RequestError if the data are missing, damaged or in an unknown format.
     """
     if path:
         from mm1_lab.data.shards import Shards

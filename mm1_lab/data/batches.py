@@ -19,7 +19,7 @@ from mm1_lab.data.packing import Packer, Row
 from mm1_lab.data.pixels import NONE_ASKED, Decoded
 from mm1_lab.data.pixels import views as picture_views
 from mm1_lab.data.preprocessing import MEAN_COLOUR
-from mm1_lab.data.types import BrokenPicture, Conversations, Pixels, Source, Tokenizer
+from mm1_lab.data.types import BrokenPicture, Conversations, Source, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class TensorBatch:
     decoded: Decoded = field(default=NONE_ASKED, kw_only=True)
 
     def to(self, device: torch.device | str) -> Self:
-        """What is pinned is copied while the GPU is still busy."""
+        """The batch with its tensors on `device`; what is pinned is copied while the GPU is still busy."""
         return self._with(lambda one: one.to(device, non_blocking=one.is_pinned()))
 
     def pin_memory(self) -> Self:
-        """Into memory from which a GPU copies by itself; the data loader calls it."""
+        """The batch with its tensors in memory from which a GPU copies by itself; the data loader calls it."""
         return self._with(torch.Tensor.pin_memory)
 
     def _with(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
@@ -90,25 +90,23 @@ class Batch(TensorBatch):
         total = self.weights[:, 1:].sum()
         batches = []
         for start, end in pairwise(ends):
-            rows: dict[str, Any] = {}
-            for name in ("tokens", "weights", "documents", "positions", "image_counts"):
-                rows[name] = getattr(self, name)[start:end]
+            weights = self.weights[start:end]
+            documents = self.documents[start:end]
             part = replace(
                 self,
-                **rows,
+                tokens=self.tokens[start:end],
+                weights=weights,
+                documents=documents,
+                positions=self.positions[start:end],
                 images=self.images[first_image[start] : first_image[end]],
                 sources=self.sources[first_source[start] : first_source[end]],
+                image_counts=self.image_counts[start:end],
                 step_weight=total,
                 decoded=NONE_ASKED,
-                **find_places(rows["weights"], rows["documents"]),
+                **find_places(weights, documents),
             )
             batches.append(part)
         return batches
-
-
-def image_tensor(images: Sequence[Pixels]) -> torch.Tensor:
-    """Stacks uint8 images of shape (side, side, 3) into a tensor (n, 3, side, side)."""
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
 def find_places(weights: torch.Tensor, documents: torch.Tensor) -> dict[str, Any]:
@@ -135,19 +133,22 @@ def make_batch(
     weights = np.stack([row.weights for row in rows])
     counts = [len(row.pictures) for row in rows]
     images = np.full((sum(counts), views, 3, side, side), MEAN_COLOUR, np.uint8)
-    broken: list[str] = []
+    decoded = NONE_ASKED
     if not blind:
+        broken: list[str] = []
         remaining = iter(images)
         for row, row_weights in zip(rows, weights, strict=True):
             # one picture at a time, so that its memory is used again
             for picture, owner in zip(row.pictures, row.owners, strict=True):
                 image = next(remaining)
                 try:
-                    image[:] = np.transpose(picture_views(picture, side, views), (0, 3, 1, 2))
+                    for view, pixels in zip(image, picture_views(picture, side, views), strict=True):
+                        view[:] = pixels.transpose(2, 0, 1)
                 except BrokenPicture as error:
                     image[:] = MEAN_COLOUR
                     row_weights[row.documents == owner] = 0
                     broken.append(str(error))
+        decoded = Decoded(len(images), tuple(broken))
     columns: dict[str, Any] = {}
     for column in ("tokens", "documents", "positions"):
         columns[column] = torch.from_numpy(np.stack([getattr(row, column) for row in rows])).long()
@@ -158,7 +159,7 @@ def make_batch(
         sources=tuple(names),
         image_counts=tuple(views * count for count in counts),
         **find_places(torch.from_numpy(weights), columns["documents"]),
-        decoded=Decoded(0 if blind else len(images), tuple(broken)),
+        decoded=decoded,
         by_document=by_document,
     )
 
@@ -194,7 +195,7 @@ class MixtureBatches(StageBatches[Source]):
     """Maps a step of a multimodal stage to its batch of packed rows, each from the source that the mixture chooses."""
 
     def __call__(self, step: int) -> Batch:
-        """In a team, only this process's rows of the step."""
+        """Returns the batch of `step`; in a worker group, only this worker's rows of it."""
         names = self.mixture.rows(step * self.count, self.count)[team.own(self.count)]
         rows = [self.packer.pack(self.sources[name].documents(number)) for name, number in names]
         return make_batch(rows, [name for name, _ in names], self.side, self.blind, self.views)
@@ -207,7 +208,7 @@ class ConversationBatches(StageBatches[Conversations]):
     """
 
     def __call__(self, step: int) -> Batch:
-        """In a team, only this process's rows of the step."""
+        """Returns the batch of `step`; in a worker group, only this worker's rows of it."""
         numbers = self.mixture.rows(step * self.count, self.count)
         documents = (self.sources[name].document(number) for name, number in numbers)
         rows, places = self.packer.pack_all(documents, at_least=team.size())

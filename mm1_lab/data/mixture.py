@@ -24,7 +24,7 @@ class Mixture:
         self._shares = [shares[name] for name in self._names]
 
     def rows(self, start: int, count: int) -> list[tuple[str, int]]:
-        """The source of each of these rows, and its number within that source."""
+        """For each of the rows `start` … `start + count - 1`: its source, and its number within that source."""
         return [self._place(row) for row in range(start, start + count)]
 
     def _place(self, row: int) -> tuple[str, int]:

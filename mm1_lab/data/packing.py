@@ -21,6 +21,8 @@ UNDONE, LOOKAHEAD = 2, 12
 `LOOKAHEAD`. This fills the world's rows to 94 (pages) to 99 %; a longer look-ahead would favour convenient lengths."""
 SLACK = 50
 """A row of the world counts as full when at most 1/50 of it is free."""
+
+
 ROWS_TRIED = 4
 """Rows of a source whose candidates are measured to tell how many are left out."""
 
@@ -29,8 +31,9 @@ class Encoded(NamedTuple):
     """A document as it stands in a row."""
 
     tokens: list[int]
+    """From `begin` to `end`."""
     weights: list[float]
-    """Of each token in the loss."""
+    """Loss weight of each token."""
     pictures: list[Picture]
 
     @property
@@ -40,8 +43,10 @@ class Encoded(NamedTuple):
 
 
 def fill_row(candidates: Iterator[Encoded], limits: Limits, full: int) -> list[Encoded]:
-    """Chooses the documents of a row among `candidates`, each of which fits an empty one; asks for no more than needed,
-    and for none once the row has `full` positions."""
+    """Chooses the documents of a row among `candidates`, each of which fits an empty one; asks for no more than needed.
+
+    Nothing is added to a row of at least `full` positions.
+    """
     row: list[Encoded] = []
     positions = images = 0
     for document in candidates:
@@ -59,7 +64,8 @@ def fill_row(candidates: Iterator[Encoded], limits: Limits, full: int) -> list[E
 def _best_end(begun: list[Encoded], candidates: Iterable[Encoded], limits: Limits, full: int) -> list[Encoded]:
     """`begun` with those of `candidates` that fill it best: the most positions, then the most images, then the first
     found."""
-    size = sum(len(one.tokens) for one in begun), sum(len(one.pictures) for one in begun)
+    sizes = [document.size for document in begun]
+    size = sum(positions for positions, _ in sizes), sum(images for _, images in sizes)
     rows = {size: begun}  # by the positions and images that they use
     for document in candidates:
         for (positions, images), row in list(rows.items()):
@@ -85,8 +91,8 @@ def first_fit(
 ) -> list[list[int]]:
     """Packs documents of `sizes` (positions, images), each into the first row with room for it; returns their numbers.
 
-    If `most_open` rows are open, the fullest is closed before another begins. Not only users' rows (`ROWS_VERSION`) are
-    packed by this: conversations (`SftStage.VERSION`) and held-out documents (`EvaluationStage.VERSION`), too.
+    If so many rows are open, the fullest one is closed before another begins. Conversations (`SftStage.VERSION`) and
+    held-out documents (`EvaluationStage.VERSION`) are packed by this, too, not only users' rows (`ROWS_VERSION`).
     """
     rows = []
     opened: list[_OpenRow] = []
@@ -107,7 +113,8 @@ def first_fit(
     return rows
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Row:
     tokens: NDArray[np.int32]
     """(sequence,)"""
     weights: NDArray[np.float32]
@@ -116,9 +123,9 @@ class Row(NamedTuple):
     """(sequence,): the document that each position belongs to, numbered from 1; 0 is padding."""
     positions: NDArray[np.int32]
     """(sequence,): restarts at 0 with each document."""
-    pictures: list[Picture]
+    pictures: tuple[Picture, ...]
     """In order of occurrence."""
-    owners: list[int]
+    owners: tuple[int, ...]
     """The document number (as in `documents`) of each picture."""
 
 
@@ -127,6 +134,8 @@ class Packer:
     tokenizer: Tokenizer
     limits: Limits
     prompt_loss_weight: float = 1.0
+    drop_overlong: bool = False
+    """Skip documents that do not fit an empty row, instead of raising an error."""
     ends_answers: bool = False
     """The end token follows every answer, as in chat templates; otherwise the token that follows counts as its end."""
     between: str = ""
@@ -142,21 +151,25 @@ class Packer:
             tokenizer,
             Limits.of(stage),
             prompt_loss_weight=0.0 if stage.tuned else 1.0,
+            drop_overlong=stage.drop_overlong,
             ends_answers=stage.tuned,
             between=" " if stage.data.kind == "world" else "",
             is_planned=stage.data.kind == "shards",
         )
 
     def pack(self, documents: Iterable[Document]) -> Row:
-        """One row of the candidates that `fill_row` chooses. Skips documents that do not fit an empty row; raises
-        ValueError for a planned one."""
+        """Packs one row from the candidates that `fill_row` chooses.
+
+        Raises ValueError for a document that does not fit an empty row, unless `drop_overlong` is set.
+        """
         sequence = self.limits.sequence
         full = sequence if self.is_planned else sequence - sequence // SLACK
         return self._row(fill_row(self._fitting(documents), self.limits, full))
 
     def pack_all(self, documents: Iterable[Document], at_least: int) -> tuple[list[Row], list[list[int]]]:
         """Packs all documents that fit an empty row, the longest first; then halves rows, which may leave empty ones,
-        until there are `at_least` so many. Returns the rows, and the places of each one's documents in `documents`."""
+        until there are `at_least` so many. Returns the rows, and the places of each one's documents in `documents`.
+        """
         encoded = [self._encode(document) for document in documents]
         sizes = [document.size for document in encoded]
         fitting = [place for place, size in enumerate(sizes) if self.limits.hold(*size)]
@@ -172,7 +185,7 @@ class Packer:
             encoded = self._encode(document)
             if self.limits.hold(*encoded.size):
                 yield encoded
-            elif self.is_planned:
+            elif not self.drop_overlong:
                 raise ValueError(
                     f"document {document.key!r} of {encoded.size[0]} tokens and {encoded.size[1]} images does not fit "
                     f"an empty row of {self.limits.sequence} tokens and {self.limits.max_images} images"
@@ -198,16 +211,18 @@ class Packer:
                 ids = tokenizer.encode(between + part) if isinstance(part, str) else part.ids.tolist()
                 if not ids:
                     continue
+                between = self.between
                 is_answer = isinstance(part, Answer)
-                has_ended = is_answer and self.ends_answers
-                if has_ended:
-                    ids.append(tokenizer.end)
                 tokens += ids
                 weights += [1.0 if is_answer else prompt_weight] * len(ids)
                 if after_answer:
                     weights[-len(ids)] = 1.0
-                after_answer = is_answer and not has_ended
-                between = "" if has_ended else self.between
+                after_answer = is_answer and not self.ends_answers
+                if is_answer and self.ends_answers:
+                    tokens.append(tokenizer.end)
+                    weights.append(1.0)
+                    has_ended = True
+                    between = ""
             else:
                 tokens += [tokenizer.image] * self.limits.image_tokens
                 weights += [0.0] * self.limits.image_tokens
@@ -220,25 +235,32 @@ class Packer:
         return Encoded(tokens, weights, pictures)
 
     def _row(self, documents: list[Encoded]) -> Row:
-        tokens = np.full(self.limits.sequence, self.tokenizer.pad, np.int32)
-        numbers = np.zeros_like(tokens)
-        row = Row(tokens, np.zeros(len(tokens), np.float32), numbers, np.zeros_like(tokens), [], [])
+        sequence = self.limits.sequence
+        tokens = np.full(sequence, self.tokenizer.pad, np.int32)
+        weights = np.zeros(sequence, np.float32)
+        numbers = np.zeros(sequence, np.int32)
+        positions = np.zeros(sequence, np.int32)
+        pictures: list[Picture] = []
+        owners: list[int] = []
         start = 0
         for number, document in enumerate(documents, start=1):
-            end = start + len(document.tokens)
-            row.tokens[start:end] = document.tokens
-            row.weights[start:end] = document.weights
-            row.documents[start:end] = number
-            row.positions[start:end] = np.arange(end - start)
-            row.pictures.extend(document.pictures)
-            row.owners.extend([number] * len(document.pictures))
-            start = end
-        return row
+            length = len(document.tokens)
+            place = slice(start, start + length)
+            tokens[place] = document.tokens
+            weights[place] = document.weights
+            numbers[place] = number
+            positions[place] = np.arange(length)
+            pictures += document.pictures
+            owners += [number] * len(document.pictures)
+            start += length
+        return Row(tokens, weights, numbers, positions, tuple(pictures), tuple(owners))
 
 
 def shares_left_out(stage: MultimodalStage, data: Data) -> dict[str, float]:
-    """The share of the documents that fit no row, estimated, of the world's sources that have some; users' are cut so
-    that they fit."""
+    """The share of each source's documents that fit no row and are left out, estimated, of sources that have some.
+
+    Only the world's: users' documents are cut so that they fit.
+    """
     if not stage.drop_overlong or stage.data.kind != "world":
         return {}
     packer = Packer.of(stage, data.tokenizer)

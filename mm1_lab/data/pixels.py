@@ -1,5 +1,7 @@
 """From pictures to the images of a batch: users' files are decoded on demand; what cannot be decoded is counted."""
 
+from __future__ import annotations
+
 import hashlib
 import io
 import os
@@ -9,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -18,7 +20,11 @@ from mm1_lab.config import RequestError
 from mm1_lab.data.preprocessing import PICTURE_FORMATS, as_shown, quarters, square
 from mm1_lab.data.types import BrokenPicture, Picture, Pixels
 
+if TYPE_CHECKING:
+    import torch
+
 Shape = Literal["squeeze", "crop", "pad"]
+"""How an image is made square: `crop` keeps its centre, `pad` adds borders of grey (128), whatever the encoder."""
 ROOM = 256 << 20
 """Bytes of decoded pixels that a process caches."""
 CACHED_SIDE = 128
@@ -34,6 +40,7 @@ BROKEN_LEAST = 10
 is tested after each batch: a minimum of 3 would stop every fifth stage on data of which only 0.5 % are broken."""
 LISTED = 10
 """Broken images that the error names."""
+
 TASTED = 16
 """At most so many image files of a folder are hashed."""
 
@@ -75,8 +82,11 @@ class ImageDecoder:
     room: int = ROOM
     kept: dict[tuple[Hashable, int], Pixels] = field(default_factory=dict, repr=False)
 
-    def get(self, picture: "StoredPicture", side: int) -> Pixels:
-        """As `Picture.pixels`."""
+    def get(self, picture: StoredPicture, side: int) -> Pixels:
+        """Returns the image at `side` pixels.
+
+        Raises BrokenPicture if its bytes cannot be read or decoded, RequestError if its remote file cannot be fetched.
+        """
         pixels = self.kept.get((picture.key, side))
         if pixels is None:
             pixels = self._decode(picture, side)
@@ -85,7 +95,7 @@ class ImageDecoder:
                 self.kept[picture.key, side] = pixels
         return pixels
 
-    def _decode(self, picture: "StoredPicture", side: int) -> Pixels:
+    def _decode(self, picture: StoredPicture, side: int) -> Pixels:
         try:
             with Image.open(io.BytesIO(picture.read()), formats=PICTURE_FORMATS) as image:
                 if image.width * image.height > LARGEST_PICTURE:
@@ -103,19 +113,20 @@ class ImageDecoder:
 
 
 def read_file(path: Path) -> bytes:
-    """Raises OSError if it is not a regular file: a pipe might never end."""
+    """Returns the file's bytes. Raises OSError if it is not a regular file: a pipe might never end."""
     if not path.is_file():
         raise OSError(f"{path} is no file" if path.exists() else f"there is no file {path}")
     return path.read_bytes()
 
 
-class StoredPicture(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class StoredPicture:
     """An image of a shard, read when its pixels are requested."""
 
     name: str
     """File and place in it, for messages."""
     read: Callable[[], bytes]
-    decoder: ImageDecoder
+    decoder: ImageDecoder = field(repr=False)
     key: Hashable
     """Differs from those of the decoder's other images; names, which readers choose, may be equal."""
 
@@ -123,12 +134,20 @@ class StoredPicture(NamedTuple):
         return self.decoder.get(self, side)
 
 
+def image_tensor(images: Sequence[Pixels]) -> torch.Tensor:
+    """Stacks uint8 images of shape (side, side, 3) into a tensor (n, 3, side, side)."""
+    import torch  # imported late: planning opens data too, and need not wait for this import
+
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+
+
 def decodes(picture: Picture) -> bool:
     """Whether the picture can be decoded, tested at a size of one pixel."""
     return not decode([picture], 1)[1].broken
 
 
-class Decoded(NamedTuple):
+@dataclass(frozen=True)
+class Decoded:
     """How many pictures a batch requested, and one error message for each that could not be decoded."""
 
     asked: int = 0
@@ -139,7 +158,10 @@ NONE_ASKED = Decoded()
 
 
 def views(picture: Picture, side: int, count: int) -> list[Pixels]:
-    """The whole picture and, if `count` is 5, its four quarters, each at `side` pixels. Raises BrokenPicture."""
+    """The views of a picture: the whole at `side` pixels and, if `count` is 5, its four quarters at `side` pixels each.
+
+    Raises BrokenPicture.
+    """
     overview = picture.pixels(side)
     if count == 1:
         return [overview]
@@ -147,7 +169,7 @@ def views(picture: Picture, side: int, count: int) -> list[Pixels]:
 
 
 def decode(pictures: Sequence[Picture], side: int) -> tuple[list[Pixels | None], Decoded]:
-    """Each picture, or None where it cannot be decoded."""
+    """Returns each picture, or None where it cannot be decoded, and the `Decoded` counts."""
     images: list[Pixels | None] = []
     broken: list[str] = []
     for picture in pictures:

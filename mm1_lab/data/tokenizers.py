@@ -6,11 +6,16 @@ Text is never encoded as a special token, even where it spells one, so image tok
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex
 from tokenizers import Tokenizer as Backend
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.normalizers import Replace
+from tokenizers.normalizers import Sequence as Normalizers
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
 
 from mm1_lab.config import RequestError, canonical_json
 from mm1_lab.data.preprocessing import IMAGE
@@ -23,21 +28,19 @@ LONG_WORD = re.compile(r"\S{256}")
 """BPE training splits longer words, as its time grows quadratically with word length."""
 
 
-@dataclass(eq=False)
 class BackendTokenizer:
     """Implements the `Tokenizer` protocol with a tokenizer of the `tokenizers` library."""
 
-    _backend: Backend
-    pad: int
-    begin: int
-    end: int
-    image: int
-
-    def __post_init__(self) -> None:
-        self._backend.encode_special_tokens = True
-        self._backend.no_padding()
-        self._backend.no_truncation()
-        self.size = _entries(self._backend)
+    def __init__(self, backend: Backend, pad: int, begin: int, end: int, image: int) -> None:
+        backend.encode_special_tokens = True
+        backend.no_padding()
+        backend.no_truncation()
+        self._backend = backend
+        self.size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+        self.pad = pad
+        self.begin = begin
+        self.end = end
+        self.image = image
 
     def encode(self, text: str) -> list[int]:
         return self._backend.encode(text, add_special_tokens=False).ids
@@ -53,7 +56,7 @@ class BackendTokenizer:
 
     @property
     def backend(self) -> Backend:
-        """A copy, safe to modify."""
+        """A copy of the underlying tokenizer, safe to modify."""
         return Backend.from_str(self._backend.to_str())
 
     @property
@@ -62,23 +65,20 @@ class BackendTokenizer:
         return hashlib.sha256((canonical_json(ids) + self._backend.to_str()).encode()).hexdigest()[:16]
 
 
-def _entries(backend: Backend) -> int:
-    """Number of ids up to the last; some between may be missing."""
-    return max(backend.get_vocab(with_added_tokens=True).values()) + 1
-
-
 def bpe_tokenizer(texts: Iterable[str], size: int, folder: Path) -> BackendTokenizer:
     """Loads `folder/tokenizer.json`; if missing, trains byte-level BPE of up to `size` entries on `texts` and saves it.
-    Training is deterministic. The 256 bytes and the special tokens need 260 entries."""
+
+    Training is deterministic. The 256 bytes and the special tokens need 260 entries.
+    """
     path = folder / "tokenizer.json"
     if not path.exists():
-        backend = Backend(models.BPE())
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        backend.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
+        backend = Backend(BPE())
+        backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
+        backend.decoder = ByteLevelDecoder()
+        trainer = BpeTrainer(
             vocab_size=size,
             special_tokens=list(SPECIAL.values()),
-            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            initial_alphabet=sorted(ByteLevel.alphabet()),
             show_progress=False,
         )
         backend.train_from_iterator((LONG_WORD.sub(r"\g<0> ", text) for text in texts), trainer)
@@ -96,6 +96,8 @@ def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    if not folder.is_dir():
+        raise RequestError(f"tokenizer: {folder} is not a folder; give `bpe` or the folder of a Hugging Face tokenizer")
     try:
         # For a generic tokenizer class, AutoTokenizer would pick that of the decoder's model family instead.
         named = load_json(folder / "tokenizer_config.json").get("tokenizer_class")
@@ -111,7 +113,7 @@ def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
     if end < 0:
         raise RequestError(f"tokenizer: {folder} has no end token; set eos_token in its tokenizer_config.json")
     backend = Backend.from_str(backend.to_str())
-    entries = _entries(backend)
+    entries = max(backend.get_vocab(with_added_tokens=True).values()) + 1
     if rows is not None and entries > rows:
         raise RequestError(
             f"tokenizer: {folder} has ids up to {entries - 1}, but its decoder's embedding has only {rows} rows; "
@@ -119,8 +121,7 @@ def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
         )
     # Some, as Mistral's, put a space before every text; it stands for the text's own, with which answers begin.
     if backend.normalizer and backend.normalizer.normalize_str(" a") == "▁▁a":
-        without_own = normalizers.Replace(Regex(r"\A (?!\z)"), "")
-        backend.normalizer = normalizers.Sequence([without_own, backend.normalizer])
+        backend.normalizer = Normalizers([Replace(Regex(r"\A (?!\z)"), ""), backend.normalizer])
     # Also if it is there: as an ordinary token it would be found in text.
     backend.add_special_tokens([AddedToken(IMAGE, special=True, normalized=False)])
     return BackendTokenizer(

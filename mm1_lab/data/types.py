@@ -20,7 +20,10 @@ class Picture(Protocol):
     """An image that is drawn or decoded only when its pixels are requested."""
 
     def pixels(self, side: int) -> Pixels:
-        """Raises BrokenPicture if it cannot be decoded, RequestError if its remote file cannot be fetched."""
+        """Returns the image at `side` × `side` pixels.
+
+        Raises BrokenPicture if it cannot be decoded, RequestError if its remote file cannot be fetched.
+        """
 
 
 class BrokenPicture(Exception):
@@ -31,7 +34,7 @@ class Answer(str):
     """Text of a document that answers a question; its loss weight may differ from that of the other text."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tokens:
     """Text that is already tokenised; `str()` decodes it."""
 
@@ -46,7 +49,7 @@ Part = str | Tokens | Picture
 """`str` includes Answer."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Document:
     """Text and pictures in reading order. In a packed row, a document attends only to itself."""
 
@@ -77,10 +80,11 @@ class Limits(NamedTuple):
     image_tokens: int
     """Positions per picture."""
     max_images: int
+    """Maximum number of pictures."""
 
     @classmethod
     def of(cls, stage: ModelStage) -> "Limits":
-        """Each view of a picture counts as an image."""
+        """Those of the stage's model. Each view of a picture counts as an image."""
         return cls(stage.sequence_length, stage.picture_tokens, stage.max_images // stage.views)
 
     def hold(self, positions: int, images: int) -> bool:
@@ -101,13 +105,15 @@ class Conversations(Protocol):
     """An instruction set with random access, in an order that depends on the seed alone and not on the model."""
 
     def document(self, index: int) -> Document:
-        """`index` counts through all epochs. Must be a pure function."""
+        """Conversation number `index`, counted through all epochs. Must be a pure function."""
 
     def epochs(self, conversations: int) -> float:
         """Number of passes over the set after so many conversations; 0 for an infinite set."""
 
 
 class Tokenizer(Protocol):
+    """Converts text to ids and back."""
+
     size: int
     """Number of ids, special tokens included."""
     pad: int
@@ -128,10 +134,10 @@ class Tokenizer(Protocol):
 
 
 class TextCurriculum(Protocol):
-    """Text for the decoder's pre-training, in rows of one length."""
+    """Text for the decoder's text-only pre-training, in rows of one length."""
 
     def documents(self, row: int, progress: float) -> Iterable[Document]:
-        """As of a `Source`, at the given `progress` (0 to 1) of pre-training."""
+        """Candidates for row number `row` at the given `progress` (0 to 1) of pre-training."""
 
 
 class Pairs(Protocol):
@@ -154,10 +160,16 @@ class Data(Protocol):
     def tokenizer(self) -> Tokenizer: ...
 
     def source(self, name: str, seed: int, limits: Limits | None = None) -> Source:
-        """A training source by name; users' rows are packed for `limits`, or else for those of most arms."""
+        """Returns a training source by name; users' rows are packed for `limits`, or else for those of most arms.
+
+        Raises RequestError if the data do not have it.
+        """
 
     def instructions(self, name: str, seed: int, limits: Limits) -> Conversations:
-        """An instruction set. Raises RequestError if none of its conversations fits a row of `limits`."""
+        """Returns an instruction set.
+
+        Raises RequestError if the data do not have it, or if none of its conversations fits a row of `limits`.
+        """
 
     def pretraining_text(self, seed: int, longest: int) -> TextCurriculum:
         """Text of which no document exceeds `longest` tokens, begin and end included."""
@@ -167,5 +179,5 @@ class Data(Protocol):
     def held_out(self, name: str, count: int) -> list[Document]:
         """Up to `count` documents of a source that are excluded from training, the same for every trial.
 
-        Raises RequestError if a remote file cannot be fetched.
+        Raises RequestError if the data do not have the source, or if a remote file cannot be fetched.
         """

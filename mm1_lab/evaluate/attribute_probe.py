@@ -9,7 +9,7 @@ from torch.nn.functional import adaptive_avg_pool2d, one_hot
 
 from mm1_lab import team
 from mm1_lab.config import EncoderStage
-from mm1_lab.data.batches import image_tensor
+from mm1_lab.data.pixels import image_tensor
 from mm1_lab.data.world.drawing import ScenePicture, layout
 from mm1_lab.data.world.scenes import Scene, Split, sample_scene
 from mm1_lab.data.world.words import COLOURS, CORNERS, LETTERS, SHAPES, SIZES
@@ -35,10 +35,11 @@ CHUNK = 64
 def attribute_probe(stage: EncoderStage, folder: Path, tokens: int | None = None) -> dict[str, tuple[int, int]]:
     """For each attribute, the numbers of correct predictions and of cases in the test split.
 
-    Of each of the four places the name, the colour and the size are classified, with `empty` as a class. `place` counts
-    all places (is anything there?), the others the things. `identity` is the name, of shapes and letters alike, in all
-    and by quarter of sizes, from the smallest things on. `tokens`, a square number: features are first averaged to as
-    many cells, as average pooling does.
+    For each of the four places there are three classifications (name, colour, size) with `empty` as a class, of which
+    the class with the largest output wins. `place` counts all places (is anything there?); the others count the things.
+    `identity` is the name, of shapes and letters alike, in all and by quarter of sizes, from the smallest things to the
+    largest. `tokens`, a square number: features are first averaged to as many cells, as average pooling would hand them
+    to the decoder.
     """
     encoder = build_encoder(stage.features, stage.patch, stage.image_size)
     load_weights(encoder, folder)
@@ -48,11 +49,15 @@ def attribute_probe(stage: EncoderStage, folder: Path, tokens: int | None = None
     seen = _scene_features(encoder, train, stage.image_size, tokens)
     unseen = _scene_features(encoder, test, stage.image_size, tokens)
 
-    answers, right = {}, {}
+    labels = []
     for attribute, options in _CLASSES.items():
-        labels = one_hot(_classes(train, attribute), len(options)).flatten(1)
-        outputs = _ridge_predictions(seen, labels.double(), unseen)
-        answers[attribute] = outputs.unflatten(1, (len(CORNERS), -1)).argmax(2)
+        classes = one_hot(_classes(train, attribute), len(options))
+        labels.append(classes.flatten(1))
+    outputs = _ridge_predictions(seen, torch.cat(labels, dim=1).double(), unseen)
+    widths = [columns.shape[1] for columns in labels]
+    answers, right = {}, {}
+    for attribute, scores in zip(_CLASSES, outputs.split(widths, dim=1), strict=True):
+        answers[attribute] = scores.unflatten(1, (len(CORNERS), -1)).argmax(2)
         right[attribute] = answers[attribute] == _classes(test, attribute)
     names = _classes(test, "name")
     occupied = names > 0

@@ -37,8 +37,10 @@ def benchmarks_for(
     tuned: bool = False,
     cache: Path | None = None,
 ) -> list[Benchmark]:
-    """The benchmarks of `data` (if `tuned`, including those for fine-tuned models), then the `named` ones. Raises
-    RequestError if there are none."""
+    """The benchmarks of `data` (if `tuned`, including those for fine-tuned models), then the `named` ones.
+
+    Raises RequestError if there are none.
+    """
     if data.identity.kind == "world":
         benchmarks = world_benchmarks(settings, seed)
         if tuned:
@@ -69,8 +71,10 @@ def kinds_in_world() -> list[str]:
 
 
 def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmark]:
-    """A captioning benchmark on held-out captioned images, as a list; empty if there are none. Demonstrations are
-    training images. Raises RequestError if there are too few of them for one block."""
+    """A captioning benchmark on held-out captioned images, as a list; empty if there are none.
+
+    Demonstrations are training images. Raises RequestError if there are too few of them for one block.
+    """
     captioned = (name for name in CAPTIONED if name in data.identity.sources and data.held_out(name, 1))
     source = next(captioned, None)
     if source is None:
@@ -80,9 +84,9 @@ def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmar
     questions = list(islice(_questions(documents), settings.questions))
     if not questions:
         return []
-    shots = max(settings.shots)
-    shown = _demonstrations(data, source, min(settings.blocks, len(questions)), shots)
-    blocks, demonstrations = in_blocks(questions, shown, settings.blocks, shots)
+    count = min(settings.blocks, len(questions))
+    shown = _demonstrations(data, source, count, max(settings.shots))
+    blocks, demonstrations = in_blocks(questions, shown, settings)
     longest = max(len(data.tokenizer.encode(question.shown)) for question in (*questions, *shown))
     benchmark = Benchmark(
         name=HELD_OUT,

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from mm1_lab.config import KEPT_FEATURES, RequestError
-from mm1_lab.data.batches import image_tensor
+from mm1_lab.data.pixels import image_tensor
 from mm1_lab.data.pixels import views as views_of
 from mm1_lab.data.preprocessing import MEAN_COLOUR
 from mm1_lab.data.types import BrokenPicture, Pixels

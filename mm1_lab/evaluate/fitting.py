@@ -45,15 +45,21 @@ def check_answers(benchmark: Benchmark, tokenizer: Tokenizer) -> None:
         if any(score(alone, [said]) != [0.0] for _, _, said in tried):
             continue
         tokens, answer, said = min(tried)
+        remedy = f"set `new_tokens: {tokens}` or more"
+        if tokens <= benchmark.new_tokens:
+            remedy = f"set another `stop` than {' or '.join(map(repr, benchmark.stop))}"
         raise RequestError(
             f"benchmark {benchmark.name!r}: question {question.key}: its answer {answer[:80]!r} ({tokens} tokens) "
-            f"could not be given, as at most {said[:80]!r} is read; set other `new_tokens` or `stop` in its entry"
+            f"could not be given, as at most {said[:80]!r} is read; {remedy} in the benchmark's entry"
         )
 
 
 def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache: Path | None) -> None:
     """Raises RequestError if a prompt of a named benchmark exceeds the context length of a model, or if no answer to a
-    question could be right. Each benchmark is measured once for each context length and form of prompts."""
+    question could be right.
+
+    Each benchmark is measured once for each context length and form of prompts.
+    """
     measured = set()
     for stage in stages:
         most = context_length(stage.model)
@@ -68,9 +74,10 @@ def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache
             shots = max(benchmark.shots_at(stage.settings))
             length = longest_prompt(writer, benchmark, shots)
             if length > most:
+                fewer = "fewer shots (the benchmark's own `shots`, or --set evaluate.shots=[…]), " if shots else ""
                 raise RequestError(
                     f"benchmark {benchmark.name!r}: a question after {shots} demonstrations takes {length} tokens, "
                     f"with {stage.model.picture_tokens} per picture and {benchmark.new_tokens} for the answer, but the "
-                    f"decoder reads at most {most}; use fewer `shots` or `new_tokens` of the benchmark, or a larger "
+                    f"decoder reads at most {most}; use {fewer}fewer `new_tokens` of the benchmark, or a larger "
                     f"{'sft.' if stage.model.tuned else ''}sequence_length"
                 )

@@ -19,11 +19,10 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, BeforeValidator, Field, TypeAdapter
+from pydantic import BeforeValidator, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from mm1_lab.config import BenchmarkFiles, Config, RequestError, nearest
-from mm1_lab.data.shards.tables import sound
 from mm1_lab.files import load_json, run_file
 from mm1_lab.formatting import first_line
 
@@ -43,9 +42,6 @@ class Item:
     choices: tuple[str, ...] = ()
     solution: str = ""
     """The steps to the answer, for the metric `answer`."""
-
-
-ITEMS = TypeAdapter(list[Item])
 
 
 def read_coco(files: BenchmarkFiles) -> Iterator[Item]:
@@ -93,17 +89,37 @@ def _captioned(key: Any, image: Any, captions: Iterable[Any], kind: Any = "capti
 def read_vqa(files: BenchmarkFiles) -> Iterator[Item]:
     """{questions: [{question_id, image_id, question}]} and {annotations: [{question_id, answers: [{answer}]}]}.
 
-    VQAv2 and OK-VQA, two files; an annotation has an `answer_type` too.
+    VQAv2 and OK-VQA, two files, each with its `data_subtype`; an annotation has an `answer_type` too.
     """
     content = _load(files.questions)
-    split = content.get("data_subtype", "")
-    annotations = {row["question_id"]: row for row in _load(files.annotations)["annotations"]}
-    for row in content["questions"]:
-        key = row["question_id"]
+    questions = content["questions"]
+    subtype = str(content.get("data_subtype", ""))
+    annotations = _annotations(files, subtype, questions) if files.annotations else {}
+    for row in questions:
+        key = str(row["question_id"])
         annotation = annotations.get(key, {})
-        image = f"COCO_{split}_{int(row['image_id']):012}.jpg"
+        image = f"COCO_{subtype}_{int(row['image_id']):012}.jpg"
         kind = annotation.get("answer_type", "question")
         yield _asked(key, image, row["question"], annotation.get("answers", ()), kind)
+
+
+def _annotations(files: BenchmarkFiles, subtype: str, questions: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Annotations by question. Raises RequestError if a question has none, or the files are of different splits."""
+    content = _load(files.annotations)
+    found = {str(row["question_id"]): row for row in content["annotations"]}
+    annotated = str(content.get("data_subtype", subtype))
+    if annotated != subtype:
+        raise RequestError(
+            f"{files.annotations}: annotates other questions ({annotated}) than those of {files.questions} "
+            f"({subtype}); use files of the same year and split"
+        )
+    missing = [row["question_id"] for row in questions if str(row["question_id"]) not in found]
+    if missing:
+        raise RequestError(
+            f"{files.annotations}: {len(missing)} of {len(questions)} questions have no annotation ({missing[0]}, …); "
+            "fetch it again"
+        )
+    return found
 
 
 def read_textvqa(files: BenchmarkFiles) -> Iterator[Item]:
@@ -142,7 +158,7 @@ def _asked(key: Any, image: Any, question: Any, answers: Iterable[Any], kind: An
 def _text_of(value: Any) -> str:
     if not isinstance(value, str | int | float):
         raise ValueError("must be a text")
-    return sound(str(value))
+    return str(value)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -158,9 +174,11 @@ class Line(Config):
 
     id: Text = ""
     """Default: the number of the line."""
-    images: Texts = Field((), validation_alias=AliasChoices("images", "image"))
+    image: Texts = ()
+    images: Texts = ()
     question: Text = ""
-    answers: Texts = Field((), validation_alias=AliasChoices("answers", "answer"))
+    answer: Texts = ()
+    answers: Texts = ()
     choices: Texts = ()
     kind: Text = "question"
     solution: Text = ""
@@ -169,12 +187,25 @@ class Line(Config):
 def read_jsonl(files: BenchmarkFiles) -> Iterator[Item]:
     """Lines {image, question, answers}. Raises RequestError naming file and line."""
     for number, row in _load_lines(files.questions):
+        where = f"{files.questions}, line {number}"
+        if not isinstance(row, dict):
+            raise RequestError(f"{where}: must be an object, {{…}}, and each line hold one")
         given = {key: value for key, value in row.items() if value is not None}
-        line = Line.parse(given, f"{files.questions}, line {number}")
+        line = Line.parse(given, where)
+        for one, several in (("image", "images"), ("answer", "answers")):
+            if one in given and several in given:
+                raise RequestError(f"{where}: has both {one!r} and {several!r}; keep one of them")
         letters = dict(zip(ascii_uppercase, line.choices, strict=False))
-        answers = [text if text in line.choices else letters.get(text, text) for text in line.answers]
-        key = line.id or str(number)
-        yield Item(key, line.images, line.question, tuple(answers), line.kind, line.choices, line.solution)
+        answers = [text if text in line.choices else letters.get(text, text) for text in line.answers or line.answer]
+        yield Item(
+            key=line.id or str(number),
+            images=line.images or line.image,
+            question=line.question,
+            answers=tuple(answers),
+            kind=line.kind,
+            choices=line.choices,
+            solution=line.solution,
+        )
 
 
 def read_python(files: BenchmarkFiles) -> Iterable[Item]:
@@ -182,12 +213,17 @@ def read_python(files: BenchmarkFiles) -> Iterable[Item]:
     path = Path(files.format)
     try:
         module = run_file(str(path), path.read_bytes(), f"mm1_benchmark_{path.stem}")
-        return ITEMS.validate_python(list(module.read(files)))
+        items = list(module.read(files))
     except RequestError:
         raise
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise RequestError(f"{path}: its function `read` makes an Item of {wrong['input']!r}: {wrong['msg']}") from None
     except (Exception, SystemExit) as error:
-        reason = " ".join(str(error).split())
-        raise RequestError(f"{path}: its function `read` failed ({type(error).__name__}: {reason})") from error
+        raise RequestError(f"{path}: its function `read` failed ({type(error).__name__}: {error})") from error
+    if not all(isinstance(item, Item) for item in items):
+        raise RequestError(f"{path}: its function `read` must return mm1_lab.evaluate.formats.Item objects")
+    return items
 
 
 def _load(path: str) -> Any:
@@ -201,11 +237,14 @@ def _load_lines(path: str) -> Iterator[tuple[int, Any]]:
     """The number and the value of each line of JSON, skipping blank lines."""
     lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise RequestError(f"{path}, line {number}: is not JSON ({first_line(error)})") from None
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            lack = f"is not JSON ({first_line(error)}); each line must hold one whole object"
+            raise RequestError(f"{path}, line {number}: {lack}") from None
+        yield number, row
 
 
 @dataclass(frozen=True)
@@ -226,8 +265,8 @@ FORMATS: dict[str, Format] = {
     "coco": Format(read_coco, "cider", _ANNOTATED, "COCO"),
     "nocaps": Format(read_nocaps, "cider", _ANNOTATED, "NoCaps"),
     "textcaps": Format(read_textcaps, "cider", _ANNOTATED, "TextCaps"),
-    "vqav2": Format(read_vqa, "vqa", ("questions", *_ANNOTATED), "VQAv2"),
-    "okvqa": Format(read_vqa, "vqa", ("questions", *_ANNOTATED), "OK-VQA"),
+    "vqav2": Format(read_vqa, "vqa", _QUESTIONED, "VQAv2"),
+    "okvqa": Format(read_vqa, "vqa", _QUESTIONED, "OK-VQA"),
     "textvqa": Format(read_textvqa, "textvqa", _ANNOTATED, "TextVQA"),
     "vizwiz": Format(read_vizwiz, "textvqa", _ANNOTATED, "VizWiz"),
     "gqa": Format(read_gqa, "exact", _QUESTIONED, "GQA"),
@@ -243,8 +282,10 @@ def format_of(files: BenchmarkFiles) -> Format:
     if name.endswith(".py"):
         return PYTHON
     if name not in FORMATS:
-        others = "(others are for lmms-eval with an exported model, see docs/your-own-model.md)"
-        raise RequestError(f"there is no benchmark format {name!r} {others}{nearest(name, FORMATS)}")
+        raise RequestError(
+            f"there is no benchmark format {name!r} (others are for lmms-eval with an exported model, see "
+            f"docs/your-own-model.md), nor is it a Python file{nearest(name, FORMATS)}"
+        )
     return FORMATS[name]
 
 

@@ -12,15 +12,16 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from string import ascii_uppercase
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import TypeAdapter
 
 from mm1_lab.config import BenchmarkConfig, BenchmarkFiles, EvaluationSettings, RequestError, digest, nearest
 from mm1_lab.data.pixels import ImageDecoder, Shape, StoredPicture, files_apart, read_file
+from mm1_lab.data.shards.tables import sound
 from mm1_lab.data.types import BrokenPicture, Tokenizer
 from mm1_lab.evaluate.formats import FORMATS, Item, format_of, main_file, read_items
-from mm1_lab.evaluate.metrics import METRICS, names_of
+from mm1_lab.evaluate.metrics import ANSWER_IS, METRICS, names_of
 from mm1_lab.evaluate.questions import SHORTEST_LIMIT, Benchmark, Question, in_blocks, with_rotations
 from mm1_lab.evaluate.vqa import AGREEING
 from mm1_lab.files import expanded, write_bytes
@@ -40,50 +41,65 @@ CHOSEN_VERSION = 5
 kept before are ignored, and models are evaluated again."""
 MARK = re.compile(r"<image( \d+)?>")
 """Of a picture's place in a text, in LLaVA's and in MMMU's files."""
+NUMBERED = re.compile(r"<image \d+>")
 
 
 def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Shape = "squeeze") -> BenchmarkConfig:
-    """Completes a configuration: absolute paths, format, metric and a digest of its files. `shape` is how the data file
-    has images made square. Raises RequestError for what is missing or unknown."""
+    """Completes a configuration: absolute paths, format, metric and a digest of its files.
+
+    `shape` is how the data file has images made square. Raises RequestError for what is missing or unknown.
+    """
     kind = config.format or (config.name if config.name in FORMATS else "jsonl")
     opened = _located(config.model_copy(update={"format": kind}), folder, where)
     metric = opened.metric or format_of(opened).metric
     known = [name for name, one in METRICS.items() if one.named]
+    if not metric:
+        raise RequestError(f"{where}: the format {opened.format} needs the key 'metric'")
     if metric not in known:
         raise RequestError(f"{where}: there is no metric {metric!r}{nearest(metric, known)}")
-    demonstrations = _open_demonstrations(opened, folder, f"{where}.demonstrations")
-    pictures = config.pictures if "pictures" in config.model_fields_set else shape
-    update = {"metric": metric, "demonstrations": demonstrations, "pictures": pictures}
+    examples = _open_demonstrations(opened, folder, f"{where}.demonstrations")
+    update: dict[str, Any] = {"metric": metric, "demonstrations": examples}
+    if "pictures" not in config.model_fields_set:
+        update["pictures"] = shape
     opened = opened.model_copy(update=update)
     return opened.model_copy(update={"digest": files_digest(opened)})
 
 
 def _open_demonstrations(opened: BenchmarkConfig, folder: Path, where: str) -> BenchmarkFiles | None:
     """The training split, with what it shares with the questions; COCO's is in the same file."""
-    given = opened.demonstrations
+    examples = opened.demonstrations
     values = {"format": opened.format, "images": opened.images}
     if opened.format == "coco":
         values["annotations"] = opened.annotations
-    elif given is None:
+    elif examples is None:
         return None
-    if given:
-        values |= given.model_dump(exclude_defaults=True)
+    if examples:
+        values |= examples.model_dump(exclude_defaults=True)
     if values["format"] == "coco":
         values.setdefault("split", "train")
-    return _located(BenchmarkFiles(**values), folder, where)
+    examples = _located(BenchmarkFiles(**values), folder, where)
+    compared = ["format", "questions", "annotations", "split"]
+    if examples.format.endswith(".py"):  # a program may read the images' folder, and need no other file
+        compared.append("images")
+    if all(getattr(examples, key) == getattr(opened, key) for key in compared):
+        raise RequestError(f"{where}: are the same as the questions; name a training split")
+    return examples
 
 
 def _located(files: Files, folder: Path, where: str) -> Files:
-    """The files with absolute paths; in a user's own format, images are in the data file's folder by default. Raises
-    RequestError if a key that the format needs is missing."""
-    for key in format_of(files).needs:
-        if not getattr(files, key):
-            raise RequestError(f"{where}: the format {files.format} needs the key {key!r}")
+    """The files with absolute paths; in a user's own format, images are in the data file's folder by default.
+
+    Raises RequestError if a key that the format needs is missing.
+    """
     paths = {"questions": files.questions, "annotations": files.annotations, "images": files.images}
     if _is_own(files.format):
         paths["images"] = files.images or "."
     if files.format.endswith(".py"):
         paths["format"] = files.format
+    for key in format_of(files).needs:
+        if not getattr(files, key):
+            instead = ", in place of 'questions'" if key == "annotations" and files.questions else ""
+            raise RequestError(f"{where}: the format {files.format} needs the key {key!r}{instead}")
     absolute = {key: str((folder / expanded(path)).resolve()) for key, path in paths.items() if path}
     return files.model_copy(update=absolute)
 
@@ -117,34 +133,40 @@ def files_digest(config: BenchmarkConfig) -> str:
 
 def choose(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None) -> Chosen:
     """The selection of questions and demonstrations, from the folder `cache` if it is there: files may have gigabytes.
-    Raises RequestError."""
-    shots = max(config.shots or settings.shots)
+
+    Raises RequestError.
+    """
+    settings = _settings_of(config, settings)
     if cache is None or config.format.endswith(".py"):  # a program may read files that no digest covers
-        return _choose_from_files(config, settings, shots)
-    selection = [settings.questions, settings.blocks, shots]
+        return _choose_from_files(config, settings)
+    selection = [settings.questions, settings.blocks, max(settings.shots)]
     asked = config.model_dump(mode="json", exclude={"images_digest"})
     path = cache / "benchmarks" / f"{digest([asked, selection, CHOSEN_VERSION])}.json"
     with suppress(OSError, ValueError):  # missing or damaged
         return CHOSEN.validate_json(path.read_bytes())
-    chosen = _choose_from_files(config, settings, shots)
+    chosen = _choose_from_files(config, settings)
     with suppress(OSError):  # e.g. a full disk
         write_bytes(path, CHOSEN.dump_json(chosen))
     return chosen
 
 
-def _choose_from_files(config: BenchmarkConfig, settings: EvaluationSettings, shots: int) -> Chosen:
-    where = f"benchmark {config.name!r}"
+def _settings_of(config: BenchmarkConfig, settings: EvaluationSettings) -> EvaluationSettings:
+    return settings.model_copy(update={"shots": config.shots}) if config.shots else settings
+
+
+def _choose_from_files(config: BenchmarkConfig, settings: EvaluationSettings) -> Chosen:
     items = _read(config, config)
     for item in items:
         if not item.answers:
             raise RequestError(
-                f"{where}: question {item.key} has no answer; name a split with published answers, and its files alone"
+                f"benchmark {config.name!r}: question {item.key} has no answer; name a split with published answers"
             )
+    shots = max(settings.shots)
     if not shots:
         return items[: settings.questions], [], len(items)
     if config.demonstrations is None:
         raise RequestError(
-            f"{where}: names no demonstrations, but is evaluated at {shots} shots; "
+            f"benchmark {config.name!r}: names no demonstrations, but is evaluated at {shots} shots; "
             "add `demonstrations: {…}` with its training split, or `shots: [0]`"
         )
     asked = {_content(config, item) for item in items}
@@ -154,8 +176,8 @@ def _choose_from_files(config: BenchmarkConfig, settings: EvaluationSettings, sh
             examples.append(item)
     if len(examples) < shots:
         raise RequestError(
-            f"{where}: only {len(examples)} demonstrations with answers, other than the questions, "
-            f"but {shots} shots; name a training split, or use fewer shots (`shots: [0]`)"
+            f"benchmark {config.name!r}: only {len(examples)} demonstrations with answers, other than the questions, "
+            f"but {shots} shots; add demonstrations, or use fewer shots (`shots: [0]`)"
         )
     return items[: settings.questions], examples[: settings.blocks * shots], len(items)
 
@@ -172,34 +194,35 @@ def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:
     where = main_file(files)
     items = read_items(files)
     if not items:
-        of_split = f" of the split {files.split!r}" if files.split else ""
-        raise RequestError(f"{where}: holds no questions{of_split}")
-    for key, count in Counter(item.key for item in items).items():
-        if count > 1:
-            raise RequestError(f"{where}: {count} questions have the id {key!r}; ids must be unique")
+        raise RequestError(f"{where}: holds no questions" + (f" of the split {files.split!r}" if files.split else ""))
+    prompt = _prompt(config)
+    keys = set()
     for item in items:
+        if item.key in keys:
+            raise RequestError(f"{where}: the id {item.key!r} occurs twice; ids must be unique")
+        keys.add(item.key)
         problem = _problem(config.metric, item)
         if problem:
-            raise RequestError(f"{where}: question {item.key} {problem}")
-    prompt = _prompt(config)
-    if "{question}" not in prompt and any(item.question for item in items):
-        raise RequestError(
-            f"benchmark {config.name!r}: its prompt {prompt!r} does not contain {{question}}, so that no question "
-            "would be asked; put it where the question belongs"
-        )
+            raise RequestError(f"{where}: question {sound(item.key)} {problem}")
+        if item.question and "{question}" not in prompt:
+            raise RequestError(
+                f"benchmark {config.name!r}: its prompt {prompt!r} does not contain {{question}}, so that no question "
+                "would be asked; put it where the question belongs"
+            )
     return sorted(items, key=lambda item: hashlib.sha256(item.key.encode()).digest())
 
 
 def _problem(name: str, item: Item) -> str:
     """Why the metric cannot judge answers to the question; empty if it can."""
     metric = METRICS[name]
+    if any(sound(text) != text for text in (item.key, item.question, *item.answers, *item.choices, item.solution)):
+        return "has half of a character (a lone surrogate); repair it"
     if not item.images and not item.question:
         return "has neither an image nor a question"
-    mark = MARK.search(" ".join((item.question, *item.choices)))
-    if item.images and mark:
+    if item.images and (mark := MARK.search(item.question) or NUMBERED.search(" ".join(item.choices))):
         return f"has {mark[0]!r} in its text, but its pictures stand before it, in their order; leave the mark out"
     if len(item.choices) > len(ascii_uppercase):
-        return f"has {len(item.choices)} choices, more than there are letters"
+        return f"has {len(item.choices)} choices, but there are only {len(ascii_uppercase)} letters"
     for answer in item.answers:
         if not (answer.strip() or metric.people or metric.free):
             return "has an empty answer, so that saying nothing would be right; remove it"
@@ -207,6 +230,8 @@ def _problem(name: str, item: Item) -> str:
             return f"has the answer {answer!r}, which is not among its choices; give its words, or its letter"
         if name == "yes-no" and answer not in ("yes", "no"):
             return f"has the answer {answer!r}, not `yes` or `no`"
+        if name == "answer" and ANSWER_IS.search(answer):
+            return f"has the answer {answer!r}, but only what follows `the answer is` is compared; write that alone"
     if metric.lettered and not item.choices:
         return f"has no choices, which the metric `{name}` needs"
     if metric.people and 0 < len(item.answers) <= AGREEING:
@@ -224,7 +249,10 @@ def check_benchmarks(
     others: Iterable[str] = (),
 ) -> tuple[BenchmarkConfig, ...]:
     """The benchmarks with a digest of their images. Raises RequestError for the first problem that would make an
-    evaluation fail; of the images, `TRIED` are decoded. `others` are the names of the data's own benchmarks."""
+    evaluation fail; of the images, `TRIED` are decoded.
+
+    `others` are the names of the data's own benchmarks.
+    """
     names = Counter(others)
     for config in configs:
         if config.name in (*get_args(Family), "average"):
@@ -259,16 +287,18 @@ def _check(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | 
             raise RequestError(
                 f"benchmark {config.name!r}: {error}: cannot be decoded; repair the image, or remove its question"
             ) from None
-        names = [os.path.relpath(picture.name, files.images) for picture in pictures.values()]
-        told += files_apart(Path(files.images), names)[0]
+        folder = Path(files.images)
+        told += files_apart(folder, [os.path.relpath(one.name, folder) for one in pictures.values()])[0]
     return config.model_copy(update={"images_digest": digest(told)}) if told else config
 
 
 def build_benchmark(
     config: BenchmarkConfig, settings: EvaluationSettings, tokenizer: Tokenizer, cache: Path | None = None
 ) -> Benchmark:
-    """Builds the benchmark; the selection of its questions is cached in `cache`. Raises RequestError if its files have
-    changed since the trial was planned."""
+    """Builds the benchmark; the selection of its questions is cached in `cache`.
+
+    Raises RequestError if its files have changed since the trial was planned.
+    """
     if files_digest(config) != config.digest:
         raise RequestError(
             f"the files of the benchmark {config.name!r} changed while the sweep was running; run it again"
@@ -276,7 +306,7 @@ def build_benchmark(
     items, examples, published = choose(config, settings, cache)
     questions = _questions(config, config, items)
     shown = _questions(config, config.demonstrations, examples) if config.demonstrations else []
-    blocks, demonstrations = in_blocks(questions, shown, settings.blocks, max(config.shots or settings.shots))
+    blocks, demonstrations = in_blocks(questions, shown, _settings_of(config, settings))
     family: Family = "captioning"
     if not METRICS[config.metric].free:
         family = "vqa" if any(item.images for item in items) else "text"
@@ -306,7 +336,7 @@ def _new_tokens(config: BenchmarkConfig, questions: list[Question], shown: list[
         right = () if metric.free else question.references
         for text in (question.shown, *right, *question.choices):
             longest = max(longest, len(tokenizer.encode(text)))
-    return min(max(longest + 1, SHORTEST_LIMIT), metric.longest)
+    return min(max(longest + 1, SHORTEST_LIMIT), metric.longest) if longest else metric.longest
 
 
 def _questions(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]) -> list[Question]:
@@ -346,6 +376,8 @@ def _filled_prompt(template: str, question: str, choices: Sequence[str]) -> str:
 def _shown(config: BenchmarkConfig, item: Item) -> str:
     """What a demonstration answers: the most common answer, or a caption; if letters count, that of the choice; for the
     metric `answer`, a worked solution before it."""
+    if not item.answers:
+        return ""
     answer = Counter(item.answers).most_common(1)[0][0]
     if METRICS[config.metric].lettered:
         return ascii_uppercase[item.choices.index(answer)]
@@ -357,8 +389,7 @@ def _shown(config: BenchmarkConfig, item: Item) -> str:
 def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]) -> dict[str, StoredPicture]:
     """The pictures of the questions by name, one object per file: the model encodes it once for all questions about it.
 
-    In a published format the first folders of a name may be missing (`a/b/1.jpg`, `b/1.jpg`, `1.jpg`). Raises
-    RequestError for a missing image.
+    Raises RequestError for a missing image.
     """
     folder = Path(files.images)
     decoder = ImageDecoder(config.pictures)
@@ -367,32 +398,43 @@ def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item])
         for name in item.images:
             if name in found:
                 continue
-            there = name
-            while there and not os.path.isfile(folder / there):  # no error, as Path's, for what is too long for a name
-                there = "" if _is_own(files.format) else there.partition("/")[2]
-            if not there:
-                lack = f"has no image {name[:80]!r} of question {item.key}; fetch it, or name its folder"
-                raise RequestError(f"{folder}: {lack}")
-            path = folder / there
+            if not folder.is_dir():
+                remedy = "is not a folder of images; unpack an archive first"
+                raise RequestError(f"{folder}: {remedy if folder.exists() else 'there is no such folder'}")
+            path = _find_image(folder, name, _is_own(files.format))
+            if path is None:
+                raise RequestError(
+                    f"{folder}: has no image {name[:80]!r} of question {item.key}; fetch it, or name its folder"
+                )
             found[name] = StoredPicture(str(path), partial(read_file, path), decoder, key=path)
     return found
+
+
+def _find_image(folder: Path, name: str, is_own: bool) -> Path | None:
+    """The image of that name, or in a published format of that name without its first folders (`a/b/1.jpg`, `b/1.jpg`,
+    `1.jpg`)."""
+    while name and not os.path.isfile(folder / name):  # no error, as Path's, for what is too long for a name
+        name = "" if is_own else name.partition("/")[2]
+    return folder / name if name else None
 
 
 def _note(config: BenchmarkConfig, questions: Sequence[Question], published: int, is_shown: bool) -> str:
     """The remarks that tables must show with the scores."""
     asked = len(questions)
-    note = f"{asked:,} of {published:,} questions of {Path(main_file(config)).name}"
+    asked_of = f"{asked:,} of {published:,} questions of {Path(main_file(config)).name}"
     if config.split:
-        note += f", split {config.split}"
+        asked_of += f", split {config.split}"
+    parts = [asked_of]
     if config.demonstrations and is_shown:
-        note += f"; demonstrations from {Path(main_file(config.demonstrations)).name}"
+        parts.append(f"demonstrations from {Path(main_file(config.demonstrations)).name}")
     prompt = _prompt(config)
-    note += f"; prompt {prompt!r}" if prompt else "; no prompt"
+    told = f"prompt {prompt!r}" if prompt else "no prompt"
     if any(question.choices for question in questions) and "{question}" in prompt:
-        note += ", each question with its choices (A. …)"
-    note += "; an answer ends at " + " or ".join(map(repr, config.stop))
+        told += ", each question with its choices (A. …)"
+    parts.append(told)
+    parts.append("an answer ends at " + " or ".join(map(repr, config.stop)))
     if config.format == "okvqa":  # v1.1; OpenFlamingo stems predictions in the same way, with a part-of-speech tagger
-        note += "; answers are word stems (`ride`, `cloth`), predictions are not stemmed, so some do not match"
+        parts.append("answers are word stems (`ride`, `cloth`), predictions are not stemmed, so some do not match")
     if config.metric == "cider" and asked < published:
-        note += "; CIDEr's word weights come from these questions only; not comparable with that of the whole split"
-    return note
+        parts.append("CIDEr's word weights come from these questions only; not comparable with that of the whole split")
+    return "; ".join(parts)

@@ -16,8 +16,11 @@ SHORTEST_LIMIT = 10
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A prompt with its references. The model reads `pictures`, then `prompt`; its output up to a stop word is scored
-    against `references`. In a demonstration, the prompt is followed by `shown`."""
+    """A prompt with its references.
+
+    The model reads `pictures`, then `prompt`; its output up to a stop word is scored against `references`.
+    In a demonstration, the prompt is followed by `shown`.
+    """
 
     key: str
     """Unique within the benchmark."""
@@ -82,10 +85,13 @@ def with_rotations(question: Question, prompt: Callable[[tuple[str, ...]], str])
     return replace(question, rotated=tuple(rotated))
 
 
-def in_blocks(questions: list[Question], shown: list[Question], most: int, shots: int) -> tuple[Blocks, Blocks]:
-    """Splits questions into blocks of equal size, `most` at most, and gives each its `shots` demonstrations, reusing
-    them if they run out."""
-    count = min(most, len(questions))
+def in_blocks(questions: list[Question], shown: list[Question], settings: EvaluationSettings) -> tuple[Blocks, Blocks]:
+    """Splits questions into blocks of equal size, and assigns demonstrations to blocks, reusing them if they run out.
+
+    The number of blocks is that of the settings, or that of the questions if smaller.
+    """
+    count = min(settings.blocks, len(questions))
+    shots = max(settings.shots)
     supply = cycle(shown)
     blocks, demonstrations = [], []
     for block in range(count):

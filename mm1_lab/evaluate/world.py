@@ -68,7 +68,9 @@ def world_benchmarks(settings: EvaluationSettings, seed: int = 0) -> list[Benchm
 
 def draw_questions(benchmark: Benchmark, settings: EvaluationSettings, seed: int, make: Make) -> Benchmark:
     """The benchmark with questions and, for each block, demonstrations; they depend only on seed, name and number.
-    `make` is called again as long as it returns None."""
+
+    `make` is called again as long as it returns None.
+    """
     size = max(1, settings.questions // settings.blocks)
     styles = [_style(seed, benchmark.name, block) for block in range(settings.blocks)]
 
@@ -82,8 +84,8 @@ def draw_questions(benchmark: Benchmark, settings: EvaluationSettings, seed: int
             questions.append(replace(question, key=f"{split}-{number}{question.key}"))
         return questions
 
-    shots = max(benchmark.shots_at(settings))
-    blocks, demonstrations = in_blocks(drawn("test", size), drawn("train", shots), settings.blocks, shots)
+    shown = drawn("train", max(benchmark.shots_at(settings)))
+    blocks, demonstrations = in_blocks(drawn("test", size), shown, settings)
     return replace(benchmark, blocks=blocks, demonstrations=demonstrations)
 
 

@@ -190,7 +190,7 @@ class Unread(NamedTuple):
 def leave_to_team(model: PreTrainedModel, folder: Path, whole: Sequence[str] = ()) -> dict[str, torch.Tensor] | None:
     """Notes in `model.unread` what each process of a team will read of `folder` for itself: its shards of the weights.
 
-    Returns the others, which the first process loads: those in `whole`, of other shapes and empty ones. None,
+    Returns the others, which the first process loads: those in `whole`, of other shapes, scalars and empty ones. None,
     and nothing is noted, outside of a team, and if the weights have other names than the model's.
     """
     if team.size() == 1:
@@ -201,7 +201,7 @@ def leave_to_team(model: PreTrainedModel, folder: Path, whole: Sequence[str] = (
         return None
     unread = []
     for name in own.keys() & stored.keys():
-        is_sharded = own[name].numel() > 0 and name not in whole
+        is_sharded = own[name].ndim > 0 and own[name].numel() > 0 and name not in whole
         if is_sharded and cast(TensorStorageMetadata, stored[name]).size == own[name].shape:
             unread.append(name)
     model.unread = Unread(folder, sorted(unread))

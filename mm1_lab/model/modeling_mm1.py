@@ -104,8 +104,10 @@ class MM1Parts(PreTrainedModel):
 
 
 class MM1ForConditionalGeneration(MM1Parts, GenerationMixin):
-    """Called with the library's arguments, and generates; prompts are padded on the left. Images are uint8 tensors (n,
-    3, side, side), in the order of their tokens in the batch; the model normalises them."""
+    """Called with the library's arguments, and generates; prompts are padded on the left.
+
+    Images are uint8 tensors (n, 3, side, side), in the order of their tokens in the batch; the model normalises them.
+    """
 
     main_input_name = "input_ids"
 
@@ -129,7 +131,9 @@ class MM1ForConditionalGeneration(MM1Parts, GenerationMixin):
         **settings: Any,
     ) -> Any:
         """The library's output of the decoder: logits (batch, length, vocabulary), and a loss if `labels` are given.
-        Raises ValueError if the numbers of image tokens and images do not match."""
+
+        Raises ValueError if the numbers of image tokens and images do not match.
+        """
         if inputs_embeds is None:
             assert input_ids is not None
             # of tokens that it generated, an image token is an ordinary word, not a placeholder
@@ -147,13 +151,21 @@ class MM1ForConditionalGeneration(MM1Parts, GenerationMixin):
             **settings,
         )
 
-    def _expand_inputs_for_generation(self, expand_size: int = 1, **inputs: Any) -> tuple[Any, dict[str, Any]]:
-        """Repeats each row for beams or several answers, and all pictures of a row together. The library repeats
-        `pixel_values` one by one, as if each row had exactly one."""
-        images = inputs.pop("pixel_values", None)
-        ids, expanded = super()._expand_inputs_for_generation(expand_size, **inputs)
-        if images is not None:
-            counts = (inputs["input_ids"] == self.image_id).sum(dim=1) // self.config.connector["image_tokens"]
-            of_rows = [own for own in images.split(counts.tolist()) for _ in range(expand_size)]
-            expanded["pixel_values"] = torch.cat(of_rows)
-        return ids, expanded
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[Any, dict[str, Any]]:
+        """Repeats each row for beams or several answers, and all pictures of a row together.
+
+        The library repeats `pixel_values` one by one, as if each row had exactly one.
+        """
+        images = kwargs.pop("pixel_values", None)
+        ids, kwargs = super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **kwargs)
+        if images is not None and expand_size > 1:
+            assert input_ids is not None
+            counts = (input_ids == self.image_id).sum(dim=1) // self.config.connector["image_tokens"]
+            images = torch.cat([own for own in images.split(counts.tolist()) for _ in range(expand_size)])
+        return ids, kwargs if images is None else kwargs | {"pixel_values": images}

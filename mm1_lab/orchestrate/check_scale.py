@@ -57,7 +57,12 @@ def measure_gates(
         """`measured` is a generator: iterating over it does the work."""
         started = time.monotonic()
         print(f"{name} …", end=" ", flush=True)
-        checks.extend(measured)
+        try:
+            checks.extend(measured)
+        except KeyboardInterrupt:
+            if table.exists():
+                print(f"\nGates measured before are in {table}; `--only` measures the others alone", flush=True)
+            raise
         print(duration(time.monotonic() - started), flush=True)
         with locked(request.ledger.results / ".lock"):  # other gates may have been measured at the same time
             if known := merge(read_checks(table, setup), checks):
@@ -78,6 +83,8 @@ def measure_gates(
         longest = max(phase.sequence_length for phase in scale.decoder.phases)
         leaks = measures.no_leaks(scale.evaluate, [trial.seed for trial in trials], samples, longest)
         measure(f"leaks in {samples:,} samples", leaks)
+    if not checks:
+        raise RequestError(f"--only: {' and '.join(gates)} measure nothing at the resolutions of {request.scale_name}")
     return checks
 
 
@@ -91,8 +98,9 @@ def _from_scratch(part: Part | PretrainedModel) -> Part:
 def _train(stages: Sequence[Stage], request: Request, executor: Executor) -> None:
     """Trains the stages that neither the store nor the shipped parts have, and what they start from."""
     seeds = {trial.seed: trial for trial in request.trials}
-    lacking = [stage for stage in stages if not request.ledger.has_intact_weights(stage.fingerprint)]
-    plan = Plan(tasks=make_tasks([(stage, seeds[stage.seed]) for stage in lacking], request.ledger))
+    ledger = request.ledger
+    lacking = [stage for stage in stages if not ledger.has_intact_weights(stage.fingerprint)]
+    plan = Plan((), tasks=make_tasks(((stage, seeds[stage.seed]) for stage in lacking), ledger))
     if not plan.tasks:
         return
     kinds = Counter(stage.KIND for task in plan.tasks.values() for stage in task.stages)
@@ -100,7 +108,7 @@ def _train(stages: Sequence[Stage], request: Request, executor: Executor) -> Non
     with executor:
         result = work_through(plan, request, executor, check_runnable(plan, request, executor))
     for key, outcome in result.failed.items():
-        log = request.ledger.failure_file(key, "log")
+        log = ledger.failure_file(key, "log")
         raise RequestError(f"{plan.tasks[key].label} {outcome.kind}: {outcome.reason} ({log})")
 
 
@@ -108,6 +116,8 @@ def merge(former: Iterable[Check], new: Sequence[Check]) -> list[Check]:
     """The checks of all gates, in the order of files: what was measured again takes the place of the former."""
     order = list(GATES.values())
     measured = {(check.check, check.seed) for check in new}
-    # earlier versions had further gates
-    others = [one for one in former if one.check in order and (one.check, one.seed) not in measured]
-    return sorted([*new, *others], key=lambda check: (order.index(check.check), check.seed or 0))
+    checks = [*new]
+    for check in former:  # earlier versions had further gates
+        if check.check in order and (check.check, check.seed) not in measured:
+            checks.append(check)
+    return sorted(checks, key=lambda check: (order.index(check.check), check.seed or 0))

@@ -19,6 +19,7 @@ from mm1_lab.config.base import LEAST_RATE, MOST_RATE
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import Draw, Round, complete
+from mm1_lab.results.manifest import read_manifest
 from mm1_lab.results.summary import search_scores
 
 
@@ -57,23 +58,26 @@ class Rounds(ABC):
             found.append(self._known[fingerprint])
         return tuple(fmean(values) for values in zip(*found, strict=True))
 
-    def run(self, executor: Executor, draw: Draw) -> tuple[Round, bool]:
-        """Runs the arms until their scores make no others known. Returns the last round, which has all arms, and
-        whether each of these has scores or diverged."""
-        arms = self.arms()
-        while True:
-            done = complete(self.request.with_arms(arms), executor, draw)
-            if not all(map(self.scores, arms.values())):
-                return done, False
-            known, arms = arms, self.arms()
-            if arms.keys() == known.keys():
-                return done, True
+
+def run_rounds(request: Request, search: Rounds, executor: Executor, draw: Draw) -> tuple[Round, bool]:
+    """Runs the search's arms until their scores make no others known.
+
+    Returns the last round, which has all arms, and whether each of these has scores or diverged.
+    """
+    arms = search.arms()
+    while True:
+        done = complete(request.with_arms(arms), executor, draw)
+        if not all(map(search.scores, arms.values())):
+            return done, False
+        known, arms = arms, search.arms()
+        if arms.keys() == known.keys():
+            return done, True
 
 
 def run_search(request: Request, executor: Executor, draw: Draw) -> int:
-    """Runs a search; returns the exit code."""
-    done, finished = RateGrids(request).run(executor, draw)
-    scored = any(request.ledger.has_scores(trial.fingerprint) for trial in done.request.trials)  # not if all diverged
+    """Runs a search; returns the exit code. Raises RequestError if the request leaves one of its sizes out."""
+    done, finished = run_rounds(request, RateGrids(request), executor, draw)
+    scored = any(request.ledger.has_scores(trial.fingerprint) for trial in done.plan.trials)  # not if all diverged
     if finished and scored and done.work_list is None:  # nothing ran, but the predictions may differ from last time
         draw(request.folder)
         if (table := request.folder / "table.md").exists():
@@ -110,7 +114,11 @@ class RateGrids(Rounds):
     DIVERGED = (-math.inf, -math.inf)
 
     def __init__(self, request: Request) -> None:
-        """`request` has an arm per size. Raises RequestError if one is tuned."""
+        """`request` has an arm per size. Raises RequestError if its trials leave one out, or one is tuned."""
+        if {trial.arm for trial in request.trials} != set(request.sweep.arms):
+            raise RequestError(
+                f"--only: {request.sweep.name} is a search and fits all its sizes; choose sizes with fit-lr-law --sizes"
+            )
         for trial in request.trials:
             if trial.recipe.sft:
                 raise RequestError(
@@ -118,26 +126,40 @@ class RateGrids(Rounds):
                     "pre-training; remove its sft"
                 )
         super().__init__(request)
+        folder = request.folder
+        self._before = read_manifest(folder).sweep.arms if (folder / "sweep.json").exists() else {}
         search = request.sweep.search
         self.settings = search if isinstance(search, RateSearch) else RateSearch()
 
     def arms(self) -> dict[str, Recipe]:
         arms = {}
         for size, start in self.request.sweep.arms.items():
-            for rate in self._rates(size, start):
+            first = self.request.resolve(size, start, self.request.seeds[0])
+            rates = self._rates(start, first.evaluation.model.training.learning_rate)
+            for rate in sorted({*rates, *self._run_before(start)}):
                 arms[f"{size} {rate:g}"] = _at(start, rate)
         return arms
+
+    def _run_before(self, start: Recipe) -> list[float]:
+        """Rates of a size that an earlier search has run, at some of the seeds: at others, another one may have been
+        at the edge. The search completes them."""
+        found = []
+        for recipe in self._before.values():
+            rate = recipe.learning_rate
+            if not isinstance(rate, float) or recipe != _at(start, rate):
+                continue
+            if any(self.scores(recipe, [seed]) for seed in self.request.seeds):
+                found.append(rate)
+        return found
 
     def read(self, folder: Path, recipe: Recipe) -> tuple[float, ...]:
         """The mean score at the largest number of shots, and minus the held-out loss: higher is better."""
         found = search_scores(folder, recipe.data_mix.shares())
         return found.average, -found.loss
 
-    def _rates(self, size: str, start: Recipe) -> list[float]:
+    def _rates(self, start: Recipe, guess: float) -> list[float]:
         """A size's rates: a grid around its guess, and those beyond its edge where the best so far is."""
         settings = self.settings
-        first = self.request.resolve(size, start, self.request.seeds[0])
-        guess = first.evaluation.model.training.learning_rate
         lowest = -((settings.rates - 1) // 2)
         highest = lowest + settings.rates - 1
         for extension in range(settings.extensions + 1):

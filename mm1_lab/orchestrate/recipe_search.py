@@ -12,18 +12,19 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice, product
+from datetime import UTC, datetime
+from itertools import chain, islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mm1_lab.config import Contrast, Range, Recipe, RequestError, Search, spelt
-from mm1_lab.files import new_file, write_text
+from mm1_lab.files import DONE, new_file, write_text
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.executor import Executor
-from mm1_lab.orchestrate.lr_search import RateGrids, Rounds, run_search
+from mm1_lab.orchestrate.lr_search import RateGrids, Rounds, run_rounds, run_search
 from mm1_lab.orchestrate.planning.cost import check_networks
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.orchestrate.sweeping import Draw, Short, complete
+from mm1_lab.orchestrate.sweeping import Draw, Short, complete, run_sweep
 from mm1_lab.results.summary import value_of
 
 if TYPE_CHECKING:
@@ -36,15 +37,12 @@ FIRST_SEED = 1000
 
 
 def run_request(request: Request, executor: Executor, draw: Draw, short: Short) -> int:
-    """Runs a sweep or a search; returns the exit code, 1 if a trial of a sweep has no scores."""
-    search = request.sweep.search
-    if isinstance(search, Search):
+    """Runs a sweep or a search; returns the exit code."""
+    if isinstance(request.sweep.search, Search):
         return run_recipe_search(request, executor, draw, short)
-    if search:
+    if request.sweep.search:
         return run_search(request, executor, draw)
-    done = complete(request, executor, draw)
-    done.show(short)
-    return int(not done.scored)
+    return run_sweep(request, executor, draw, short)
 
 
 def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: Short) -> int:
@@ -55,7 +53,7 @@ def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: S
         search.write_history(folder)
         draw(folder)
 
-    done, finished = search.run(executor, draw_with_history)
+    done, finished = run_rounds(request, search, executor, draw_with_history)
     study, _ = search.replay()
     winner = search.winner(study)
     if not finished or winner is None:
@@ -65,21 +63,22 @@ def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: S
         return 1
     arm, recipe = winner
     confirmation = search.confirmation(arm, recipe)
-    text = search.heading(study, arm, recipe)
+    parts = [search.heading(study, arm, recipe)]
     page = request.folder / "search.md"
     base, best = confirmation.trials[:2]
     if base.fingerprint == best.fingerprint:
-        text += "\n\nThe winner is the base itself: there is nothing to confirm."
+        parts.append("The winner is the base itself: there is nothing to confirm.")
     else:
-        write_text(page, f"{text}\n\nIt is not confirmed yet.\n")
+        write_text(page, f"{parts[0]}\n\nIt is not confirmed yet.\n")
         print(f"The winner, {arm}, and the base at seeds that the search did not see:", flush=True)
         done = complete(confirmation, executor, draw)
         if not done.scored:
             done.show()
             return 1
-        text += f"\n\n{search.told(recipe, confirmation)}\n\n{short(confirmation.folder)}"
-    write_text(page, f"{text}\n")
-    print(f"\n{text}\n\n{page}, history.png, optuna.log")
+        parts += [search.told(recipe, confirmation), short(confirmation.folder)]
+    text = "\n\n".join(parts) + "\n"
+    write_text(page, text)
+    print(f"\n{text}\n{page}, history.png, optuna.log")
     return 0
 
 
@@ -104,7 +103,7 @@ def rounds_of(request: Request, to_the_end: bool = False) -> list[Request]:
     return rounds
 
 
-MOST_TRIED = 1000
+MOST_TRIED = 200
 """Combinations beside which a value is tried before it is refused."""
 
 
@@ -126,6 +125,11 @@ class _Search(Rounds):
         """Where Optuna looks for each field."""
         self.integers: set[str] = set()
         """Fields of whole numbers."""
+        self.confirmed = f"{request.sweep.name}_confirmed"
+        """The name of the sweep that confirms the winner."""
+        other = request.file.with_name(f"{self.confirmed}.yaml")
+        if other.exists():
+            raise RequestError(f"{other}: the search's confirmation has this name; rename one")
         for field, space in self.settings.over.items():
             if field.startswith("sft.") and not request.sweep.base.sft:
                 raise RequestError(f"search.over.{field}: the base is not tuned; name a recipe with `sft`")
@@ -149,30 +153,30 @@ class _Search(Rounds):
     def _check(self, field: str, value: Any) -> None:
         """Raises RequestError for a value that runs neither with the base nor beside listed values and ends of ranges
         of the other fields, one of them or all."""
-        where = f"{self.request.file.name}: search.over.{field}"
-        others = []
+        where, errors = f"{self.request.file.name}: search.over.{field}", []
+        others = {}
         for other, space in self.settings.over.items():
             if other != field:
-                values = (space.low, space.high) if isinstance(space, Range) else tuple(space)
-                others.append([{}, *({other: one} for one in values)])
-        errors = []
-        for beside in islice(product(*others), MOST_TRIED):  # the first is the base
-            change = {field: value}
-            for one in beside:
-                change |= one
+                others[other] = (space.low, space.high) if isinstance(space, Range) else tuple(space)
+        single = ({other: one} for other, values in others.items() for one in values)
+        together = (dict(zip(others, values, strict=True)) for values in product(*others.values()))
+        for beside in chain([{}], single, islice(together, MOST_TRIED)):
             try:
-                self._built(f"{field} {spelt(value)}", change, where)
+                self._built(f"{field} {spelt(value)}", beside | {field: value}, where)
                 return
             except RequestError as error:
-                errors.append(str(error))
-        raise RequestError(errors[0] if errors[0].startswith(where) else f"{where}: {errors[0]}")
+                errors.append(error)
+        first = str(errors[0])
+        raise RequestError(first if first.startswith(where) else f"{where}: {first}")
 
     def arms(self) -> dict[str, Recipe]:
         return self.replay()[1]
 
     def replay(self, to_the_end: bool = False) -> tuple[Study, dict[str, Recipe]]:
         """Asks and tells a study anew until scores are missing; returns it with the arms that it asked for.
-        `to_the_end`: goes on asking without these scores. Raises RequestError if no arm can be run."""
+
+        `to_the_end`: goes on asking without these scores. Raises RequestError if no arm can be run.
+        """
         settings = self.settings
         study = self._create_study()
         arms = {"base": self.request.sweep.base}
@@ -205,8 +209,10 @@ class _Search(Rounds):
         return study, arms
 
     def _tell_worse(self, study: Study, trial: OptunaTrial, known: Sequence[float]) -> None:
-        """Tells of a trial without a score one as far below the worst of `known` as that is below the best. A Gaussian
-        process passes over pruned trials, and would propose their like for ever."""
+        """Tells of a trial without a score one as far below the worst of `known` as that is below the best.
+
+        A Gaussian process passes over pruned trials, and would propose their like for ever.
+        """
         from optuna.trial import TrialState
 
         if not known:
@@ -262,7 +268,7 @@ class _Search(Rounds):
         )
         judged = sweep.model_copy(
             update={
-                "name": f"{sweep.name}_confirmed",
+                "name": self.confirmed,
                 "title": f"{sweep.title}: the winner ({arm}) and the base",
                 "arms": {"base": sweep.base, "winner": recipe},
                 "contrasts": (claim,),
@@ -278,8 +284,11 @@ class _Search(Rounds):
         values = recipe.model_dump(mode="json", include=changed)
         if "connector" in values:
             values["connector"] = recipe.connector.partition("@")[0]  # without the mark of one's own file
-        scored = sum("why" not in trial.user_attrs for trial in study.trials)
-        told = f"{settings.trials} trials by {settings.sampler}, {scored} with scores"
+        # not by name: Optuna sorts the fields of some proposals
+        scored = [str(sorted(self._values(one.params).items())) for one in study.trials if "why" not in one.user_attrs]
+        told = f"{settings.trials} trials by {settings.sampler}, {len(scored)} with scores"
+        if len(set(scored)) < len(scored):  # as lists are soon exhausted
+            told += f" of {counted(len(set(scored)), 'distinct arm')}"
         if refused := self.refused(study):
             told += f"; {refused}"
         return (
@@ -341,12 +350,12 @@ class _Search(Rounds):
         from optuna.storages.journal import JournalFileBackend
         from optuna.visualization import matplotlib as drawing
 
-        study, _ = self.replay()
+        study, arms = self.replay()
         with new_file(folder / "optuna.log") as journal:
             storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
             name = self.request.sweep.name
             ran = optuna.create_study(storage=storage, study_name=name, direction=self.direction)
-            ran.add_trials(self._as_run(study))
+            ran.add_trials(self._as_run(study, arms))
             warnings.filterwarnings("ignore", "No artists", UserWarning)  # while no arm has scores
             with pyplot.rc_context():  # Optuna sets a style, which other figures must not have
                 axes = drawing.plot_optimization_history(ran, target_name=str(self.measure))
@@ -355,16 +364,25 @@ class _Search(Rounds):
                 figure.savefig(folder / "history.png", bbox_inches="tight")
                 pyplot.close(figure)
 
-    def _as_run(self, study: Study) -> Iterator[FrozenTrial]:
-        """The finished trials with the values that ran; pruned if they have no score."""
+    def _as_run(self, study: Study, arms: Mapping[str, Recipe]) -> Iterator[FrozenTrial]:
+        """The finished trials with the values that ran and the dates of their results; pruned if they have no score."""
         from optuna.trial import TrialState
 
+        ledger = self.request.ledger
         for trial in study.trials:  # copies
             if not trial.state.is_finished():
                 continue
+            told = trial.user_attrs
             for field, value in self._values(trial.params).items():
                 if isinstance(space := self.settings.over[field], Range):  # whose bounds rounding may cross
                     trial.params[field] = min(max(value, space.low), space.high)
-            if "why" in trial.user_attrs:
+            for seed in self.request.seeds if "arm" in told else ():
+                key = self.request.resolve(told["arm"], arms[told["arm"]], seed).fingerprint
+                told.setdefault("fingerprints", []).append(key)
+                for path in (ledger.trial_folder(key) / DONE, ledger.failure_file(key)):
+                    if path.exists():
+                        date = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+                        trial.datetime_start = trial.datetime_complete = date
+            if "why" in told:
                 trial.state, trial.value = TrialState.PRUNED, None
             yield trial

@@ -28,7 +28,7 @@ from mm1_lab.orchestrate.planning.plan import Plan, make_plan, make_tasks
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_logger import MlflowLogger
 from mm1_lab.orchestrate.tracking.trackers import Tracker, TrialLogger
-from mm1_lab.results import TrialRow
+from mm1_lab.results import Ledger, TrialRow, variant_name
 from mm1_lab.results.manifest import read_trials
 
 Draw = Callable[[Path], None]
@@ -53,16 +53,15 @@ class Round:
     @property
     def scored(self) -> bool:
         """Whether every trial has scores."""
-        return all(self.request.ledger.has_scores(trial.fingerprint) for trial in self.request.trials)
+        return all(self.request.ledger.has_scores(trial.fingerprint) for trial in self.plan.trials)
 
     def show(self, short: Short | None = None) -> None:
         """Prints a summary of the sweep (its whole table without `short`), the paths of its files, and what failed."""
-        folder, work_list = self.request.folder, self.work_list
-        table = folder / "table.md"
+        request, plan, work_list = self.request, self.plan, self.work_list
+        table = request.folder / "table.md"
         if table.exists() and work_list:
-            text = short(folder) if short else table.read_text(encoding="utf-8")
-            print(f"\n{text.rstrip()}\n")
-        for path in (table, folder / "contrasts.md", folder / "figure.png"):
+            print(f"\n{(short(request.folder) if short else table.read_text(encoding='utf-8')).rstrip()}\n")
+        for path in (table, request.folder / "contrasts.md", request.folder / "figure.png"):
             if path.exists():
                 print(f"{path.stem}: {path}")
         if table.exists():
@@ -70,20 +69,28 @@ class Round:
                 "`mm1-lab report` puts all results on one page, `mm1-lab dashboard` shows all finished trials and "
                 "curves."
             )
-        for planned in self.plan.stages.values():
+        for planned in plan.stages.values():
             if planned.state == "diverged":
                 print(f"diverged: {planned.why}; with the same code it would again; --anew retries")
         if work_list is None:
             print("Everything that can be done is done; nothing ran.")
             return
         for key, outcome in work_list.failed.items():
-            log = self.request.ledger.failure_file(key, "log")
-            where = f" ({log})" if log.exists() else ""
-            print(f"{outcome.kind}: {work_list.tasks[key].label}: {outcome.reason}{where}")
+            log = request.ledger.failure_file(key, "log")
+            print(f"{outcome.kind}: {plan.tasks[key].label}: {outcome.reason}" + (f" ({log})" if log.exists() else ""))
         for key, cause in work_list.blocked.items():
-            print(f"blocked: {work_list.tasks[key].label} waits for {work_list.tasks[cause].label}")
+            print(f"blocked: {plan.tasks[key].label} waits for {plan.tasks[cause].label}")
         if any(outcome.kind != "diverged" for outcome in work_list.failed.values()):
             print("Run the same command again to retry what failed.")
+
+
+def run_sweep(request: Request, executor: Executor, draw: Draw, short: Short) -> int:
+    """Runs the request; returns the exit code, 1 if a trial has no scores.
+
+    `draw` and `short` are the analysis'."""
+    done = complete(request, executor, draw)
+    done.show(short)
+    return int(not done.scored)
 
 
 def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor) -> None:
@@ -94,38 +101,36 @@ def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor)
     """
     ledger = request.ledger
     diverged = ledger.diverged()
-    forgotten = {}
+    forgotten: dict[str, Trial] = {}
     for trial in trials:
         for stage in trial.evaluation.chain():
             if isinstance(stage, EvaluationStage | ModelStage) or stage.fingerprint in diverged:
                 forgotten[stage.fingerprint] = trial
     tasks = make_tasks(((trial.evaluation, trial) for trial in trials), ledger, forgotten)
-    check_runnable(Plan(tasks=tasks), request, executor)
-    for fingerprint, trial in forgotten.items():
-        claim = ledger.claims.take([fingerprint])
-        if claim is None:
-            raise RequestError(f"--anew: another command works on {trial.name}; stop it first")
-        claim.release()
-    for key, failure in ledger.failures().items():
-        if failure.get("cause") in forgotten:
-            ledger.clear_failure(key)
-    for fingerprint in forgotten:
-        ledger.forget(fingerprint)
+    check_runnable(Plan(tuple(trials), tasks=tasks), request, executor)
+    for deletes in (False, True):  # all at once would be an open file and a thread for each
+        for key, failure in ledger.failures().items() if deletes else ():
+            if failure.get("cause") in forgotten:
+                ledger.clear_failure(key)
+        for fingerprint, trial in forgotten.items():
+            claim = ledger.claims.take([fingerprint])
+            if claim is None:
+                raise RequestError(f"--anew: another command works on {trial.name}; stop it first")
+            with claim:
+                if deletes:
+                    ledger.forget(fingerprint)
     (request.folder / "table.md").unlink(missing_ok=True)  # drawn anew even if none of these trials succeeds
 
 
 def complete(request: Request, executor: Executor, draw: Draw) -> Round:
-    """Runs the missing trials of the request. Raises Leaving if this process leaves some of them to others, or to a
-    later command."""
+    """Runs the missing trials of the request.
+
+    Raises Leaving if this process leaves some of them to others, or to a later command.
+    """
     plan = make_plan(request.trials, request.ledger)
-    fitted = {}
-    if plan.tasks:
-        done = sum(plan.stages[trial.fingerprint].state == "done" for trial in request.trials)
-        before = f"{done} of {counted(len(request.trials), 'trial')} done before"
-        print(f"{request.variant} at {request.scale_name}: {counted(len(plan.tasks), 'task')}, {before}", flush=True)
-        fitted = check_runnable(plan, request, executor)
+    fitted = _prepare(plan, request, executor) if plan.tasks else {}
     trials = request.write_manifest()
-    _record_diverged(request)
+    _record_diverged(plan, request.ledger)
     work_list = None
     loggers: list[TrialLogger] = [Tracker(name, request.folder, request.ledger) for name in request.trackers]
     if plan.tasks or _newest_undrawn(request, trials):
@@ -155,15 +160,26 @@ def complete(request: Request, executor: Executor, draw: Draw) -> Round:
     return Round(request, plan, work_list)
 
 
-def _record_diverged(request: Request) -> None:
+def _record_diverged(plan: Plan, ledger: Ledger) -> None:
     """Records that trials diverged whose model did so before, perhaps with other benchmarks: searches and tables look
     for the trials' own failures."""
-    ledger = request.ledger
     diverged = ledger.diverged()
-    for trial in request.trials:
-        causes = [stage.fingerprint for stage in trial.evaluation.chain() if stage.fingerprint in diverged]
-        if causes and trial.fingerprint not in causes and not ledger.has_scores(trial.fingerprint):
-            ledger.record_failure(trial.fingerprint, trial.name, 1, "diverged", diverged[causes[0]], causes[0])
+    for trial in plan.trials:
+        if plan.stages[trial.fingerprint].state == "diverged" and trial.fingerprint not in diverged:
+            cause = next(stage.fingerprint for stage in trial.evaluation.chain() if stage.fingerprint in diverged)
+            ledger.record_failure(trial.fingerprint, trial.name, 1, "diverged", diverged[cause], cause)
+
+
+def _prepare(plan: Plan, request: Request, executor: Executor) -> dict[str, dict[str, Any]]:
+    """Says what is to be done, and checks that it can be."""
+    states = [plan.stages[trial.fingerprint].state for trial in plan.trials]
+    done = f"{states.count('done')} of {counted(len(states), 'trial')} done before"
+    print(f"{request.variant} at {request.scale_name}: {counted(len(plan.tasks), 'task')}, {done}", flush=True)
+    more = {name for name, count in request.scale.workers.items() if count > 1}
+    names = (name for _, stage in plan.missing for name in stage.size_names(request.scale))
+    if more and not executor.shares_stages and not more.isdisjoint(names):
+        print("`workers` are ignored: without Ray (--inline, --share) a stage is one process", flush=True)
+    return check_runnable(plan, request, executor)
 
 
 def check_runnable(plan: Plan, request: Request, executor: Executor) -> dict[str, dict[str, Any]]:
@@ -177,7 +193,8 @@ def check_runnable(plan: Plan, request: Request, executor: Executor) -> dict[str
         request = replace(request, scale=request.scale.model_copy(update={"workers": {}}))
     check_disk(plan, request.ledger.store)
     check_feasible(plan, request)
-    executor.open(request.scale, plan.tasks.values())
+    executor.open(request.scale)
+    executor.check_room(plan.tasks.values(), request.scale)
     return fitted_resources(plan, request)
 
 
@@ -200,8 +217,9 @@ def work_through(
         fitted=fitted,
         connectors=request.sweep.connectors,
     )
+
     seconds = partial(stage_seconds, slowness=measured_slowness(ledger))
-    sweep = f" of {request.variant} at {request.scale_name}"
+    sweep = f"{request.variant} at {request.scale_name}"
     work_list = WorkList(plan.tasks, seconds, request.scale.retries, ledger, observers, sweep)
     work_list.observers.insert(0, Display(work_list, sys.stdout))
     executor.work(work_list, worker)
@@ -209,14 +227,17 @@ def work_through(
 
 
 def _newest_undrawn(request: Request, trials: Iterable[TrialRow]) -> int:
-    """When the newest of the sweep's results or its manifest was written, in nanoseconds; 0 if its table has it, or
-    there are no results."""
+    """When the newest of the sweep's results, its manifest or its scale's gates was written, in nanoseconds; 0 if its
+    table has it, or there are no results."""
     results = f"{request.ledger.results}/trials"  # plain strings: a Path for each of ten thousand trials is slow
     done = [path for path in {f"{results}/{row.fingerprint}/{DONE}" for row in trials} if os.path.exists(path)]
     if not done:
         return 0
-    done += [f"{request.folder}/sweep.json", f"{request.folder}/trials.csv"]
-    newest = max(os.stat(path).st_mtime_ns for path in done)
+    files: list[str | Path] = [*done, request.folder / "sweep.json", request.folder / "trials.csv"]
+    checked = variant_name("check_scale", request.overrides, request.data_name)
+    if (gates := request.folder.with_name(checked) / "gates.csv").exists():
+        files.append(gates)
+    newest = max(os.stat(path).st_mtime_ns for path in files)
     table = request.folder / "table.md"
     return 0 if table.exists() and table.stat().st_mtime_ns >= newest else newest
 
@@ -253,7 +274,7 @@ def run_until_decided(request: Request, executor: Executor, draw: Draw, judge: J
             "or --seeds with all of them, or delete this folder (finished trials are kept elsewhere)"
         )
     arms = {trial.arm for trial in request.trials}
-    chosen = []
+    chosen: list[Trial] = []
     for before, look in pairwise((0, *request.looks)):
         chosen += [trial for trial in request.trials if trial.seed in seeds[before:look] and trial.arm in arms]
         done = complete(replace(request, trials=tuple(chosen)), executor, draw)
@@ -264,4 +285,8 @@ def run_until_decided(request: Request, executor: Executor, draw: Draw, judge: J
             print("More seeds cannot decide anything further.")
             break
     done.show(short)
+    names = {trial.name for trial in chosen}
+    rest = [trial for trial in request.trials if trial.name not in names]
+    if left := sum(not request.ledger.has_scores(trial.fingerprint) for trial in rest):
+        print(f"{counted(left, 'trial')} of {len(request.trials)} not run: not needed.")
     return int(not done.scored)

@@ -3,15 +3,15 @@
 import csv
 import math
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
 from pydantic import Field
 
-from mm1_lab.config import WORLD_DATA, Config, DataIdentity, RequestError, Sweep, canonical_json, digest
+from mm1_lab.config import WORLD_DATA, Config, DataIdentity, RateSearch, RequestError, Sweep, canonical_json, digest
 from mm1_lab.files import RESULTS, locked, write_csv, write_json
 from mm1_lab.formatting import command_line, counted
 from mm1_lab.results.schema import AGAIN, SCHEMA, TRIAL_COLUMNS, TrialRow, check_schema, read_json
@@ -97,6 +97,13 @@ def _spelt(value: str) -> str:
     return read if isinstance(read, str) else canonical_json(read)
 
 
+def data_name(path: Path | None, data: DataIdentity) -> str:
+    """`world`, or the stem of the data file with a hash of the data's identity: `books-1f9ac2`."""
+    if path is None:
+        return "world"
+    return f"{path.stem}-{digest([data.digest, data.tokenizer], 6)}"
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Reads `sweep.json`. Raises RequestError if the folder has none, or one of another schema version."""
     path = folder / "sweep.json"
@@ -146,19 +153,21 @@ def merge_manifest(
     current: Callable[[TrialRow], bool],
     has_scores: Callable[[str], bool],
 ) -> list[TrialRow]:
-    """Writes the manifest and its trials; keeps trials of earlier runs that `current` confirms as part of the sweep.
-    `has_scores` says it of a trial's fingerprint.
+    """Writes the manifest and its trials; keeps trials of earlier runs that `current` confirms as part of the sweep,
+    also of an arm that has another name now. `has_scores` says it of a trial's fingerprint.
 
     Returns all trials, ordered by seed and then by the sweep's arms. Raises RequestError for other looks at a growing
     study, and for further seeds of it without looks.
     """
-    sweep = manifest.sweep
+    order = {arm: place for place, arm in enumerate(manifest.sweep.arms)}
+    folder.mkdir(parents=True, exist_ok=True)
     with locked(folder.parents[1] / ".lock"):
         rows = {(row.arm, row.seed): row for row in trials}
+        seeds = {row.seed for row in rows.values()}
         kept = read_trials(folder)
         before = read_manifest(folder) if (folder / "sweep.json").exists() else None
         if before:
-            new = {row.seed for row in rows.values()} - {row.seed for row in kept}
+            new = seeds - {row.seed for row in kept}
             if before.looks not in ((), manifest.looks) and (manifest.looks or new):
                 looks = ",".join(map(str, before.looks))
                 raise RequestError(
@@ -166,24 +175,33 @@ def merge_manifest(
                     f"--until-decided --looks {looks}, or run other seeds and looks with --results elsewhere"
                 )
             manifest = manifest.model_copy(update={"looks": before.looks or manifest.looks})
+        names = _names_now(before.sweep, manifest.sweep) if before else {}
+        lost: list[TrialRow] = []
+        scored: list[TrialRow] = []
         for row in kept:
-            if row.arm in sweep.arms and (row.arm, row.seed) not in rows and current(row):
-                rows[row.arm, row.seed] = row
-        order = {arm: place for place, arm in enumerate(sweep.arms)}
-        merged = sorted(rows.values(), key=lambda row: (row.seed, order[row.arm]))
-        fingerprints = {row.fingerprint for row in merged}  # an arm may have another name now
-        lost = [row for row in kept if (row.arm, row.seed) not in rows and row.fingerprint not in fingerprints]
+            own = replace(row, arm=names.get(row.arm, row.arm))
+            if own.arm in order and ((own.arm, own.seed) in rows or current(own)):
+                if rows.setdefault((own.arm, own.seed), own) == own and has_scores(own.fingerprint):
+                    scored.append(own)
+            else:
+                lost.append(row)
         if lost:
             arms = ", ".join(dict.fromkeys(row.arm for row in lost))
+            why = "as the sweep, its data or the version changed"
+            gone = {names.get(row.arm, row.arm) for row in lost}
+            if before and isinstance(manifest.sweep.search, RateSearch) and order.keys().isdisjoint(gone):
+                then, now = (len({r.decoder for r in s.arms.values()}) for s in (before.sweep, manifest.sweep))
+                sizes = f" (sizes before: {then}, now: {now})" if then != now else ""
+                why = f"as they are no longer asked for{sizes}"
             print(
-                f"{folder}: {counted(len(lost), 'trial')} of earlier runs left the tables ({arms}), as the sweep, its "
-                "data, what a search asks for, or the version changed; their results stay"
+                f"{folder}: {counted(len(lost), 'trial')} of earlier runs left the tables ({arms}), {why}; their "
+                "results stay"
             )
-        claims: dict[str, tuple[int, ...]] = dict.fromkeys(claim_keys(sweep).values(), ())
-        if before:
-            scored = {row.fingerprint for row in kept if has_scores(row.fingerprint)}
-            claims = _claims(before, sweep, [row for row in merged if row.fingerprint in scored])
+        merged = sorted(rows.values(), key=lambda row: (row.seed, order[row.arm]))
+        claims, late = _claims(before, manifest.sweep, scored)
         manifest = manifest.model_copy(update={"claims": claims})
+        if late:
+            print(f"{folder}: claimed after scores were there, as tables say from now on: {', '.join(late)}")
         values = manifest.model_dump(mode="json")
         write_json(folder / "sweep.json", values | {"digest": digest(values)})
         table = [(row.arm, row.seed, row.fingerprint, row_check(row)) for row in merged]
@@ -191,28 +209,48 @@ def merge_manifest(
     return merged
 
 
-def _claims(before: Manifest, sweep: Sweep, scored: Iterable[TrialRow]) -> dict[str, tuple[int, ...]]:
-    """`Manifest.claims`, where these trials have scores of earlier runs; says which of its claims come late. All are in
-    time in a folder's first run, whichever sweeps have trained the same trials."""
-    claims = dict.fromkeys(claim_keys(before.sweep).values(), ()) | before.claims
-    seeds = defaultdict(set)
-    for row in scored:
-        seeds[row.arm].add(row.seed)
+def _names_now(before: Sweep, after: Sweep) -> dict[str, str]:
+    """What the arms of a sweep are called now: the same if their recipe is, or as the first arm that has it now."""
+    now: dict[str, str] = {}
+    for arm, recipe in _recipes(after).items():
+        now.setdefault(recipe, arm)
+    names = {}
+    for old, recipe in _recipes(before).items():
+        is_same = after.arms.get(old) == before.arms[old]
+        names[old] = old if is_same else now.get(recipe, old)
+    return names
+
+
+def _claims(
+    before: Manifest | None, sweep: Sweep, scored: Iterable[TrialRow]
+) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+    """`Manifest.claims`, where these trials of earlier runs have scores; and those of its claims that come late.
+
+    All are in time in a folder's first run, whichever sweeps have trained the same trials.
+    """
     keys = claim_keys(sweep)
+    if before is None:
+        return dict.fromkeys(keys.values(), ()), []
+    claims = dict.fromkeys(claim_keys(before.sweep).values(), ()) | before.claims
+    recipes = _recipes(sweep)
+    seeds: dict[str, set[int]] = {}
+    for row in scored:
+        seeds.setdefault(recipes[row.arm], set()).add(row.seed)
+    late = []
     for contrast in sweep.contrasts:
         key = keys.get(contrast.claim)
         if key and key not in claims:
-            first, second = contrast.sides
-            claims[key] = tuple(sorted(set.intersection(*(seeds[arm] for arm in (*first, *second)))))
+            known = [seeds.get(recipes[arm], set()) for side in contrast.sides for arm in side]
+            claims[key] = tuple(sorted(set.intersection(*known)))
             if claims[key]:
-                print(f"claimed after scores were there, as tables say from now on: {contrast.claim!r}")
-    return claims
+                late.append(repr(contrast.claim))
+    return claims, late
 
 
 def claim_keys(sweep: Sweep) -> dict[str, str]:
     """For each of a sweep's claims about arms that it has, what makes it the same whatever it and they are called, and
     whichever way round it is put."""
-    recipes = {arm: canonical_json(recipe.model_dump(mode="json")) for arm, recipe in sweep.arms.items()}
+    recipes = _recipes(sweep)
     keys = {}
     for contrast in sweep.contrasts:
         if all(arm in recipes for side in contrast.sides for arm in side):  # a search has others
@@ -225,3 +263,8 @@ def claim_keys(sweep: Sweep) -> dict[str, str]:
                 expect = "greater"
             keys[contrast.claim] = digest([*sides, str(contrast.measure), expect, contrast.margin])
     return keys
+
+
+def _recipes(sweep: Sweep) -> dict[str, str]:
+    """The recipe of each arm as text."""
+    return {arm: canonical_json(recipe.model_dump(mode="json")) for arm, recipe in sweep.arms.items()}

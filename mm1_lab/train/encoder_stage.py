@@ -19,9 +19,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from mm1_lab import team
 from mm1_lab.config import EncoderStage, Size
-from mm1_lab.data.batches import TensorBatch, image_tensor
+from mm1_lab.data.batches import TensorBatch
 from mm1_lab.data.mixture import Shuffled
-from mm1_lab.data.pixels import NONE_ASKED, Decoded, TooManyBrokenPictures, decode
+from mm1_lab.data.pixels import NONE_ASKED, Decoded, TooManyBrokenPictures, decode, image_tensor
 from mm1_lab.data.types import Data, Pairs, Picture, Pixels, Tokenizer
 from mm1_lab.model import Encoder, build_encoder, load_weights
 from mm1_lab.train.fit import finish, fit

@@ -14,6 +14,7 @@ from mm1_lab.cli import main
 from tests.analysis.lr_sweeps import CONSTANT, SIZES, SLOPE, exact_rows, true_log_rate, write_csv
 from tests.conftest import Refused
 
+RATES = (1e-4, 3e-4, 1e-3)
 WITH_SEED = "params,learning_rate,score,seed"
 
 
@@ -42,7 +43,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def grid(sizes: tuple[float, ...] = SIZES) -> list[list[object]]:
-    return [[n, rate, 1.0] for n in sizes for rate in (1e-4, 3e-4, 1e-3)]
+    return [[n, rate, 1.0] for n in sizes for rate in RATES]
 
 
 def test_a_file_of_exact_points_gives_eq_1_back(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,12 +60,21 @@ def test_a_file_of_exact_points_gives_eq_1_back(capsys: pytest.CaptureFixture[st
 
 
 def test_a_spreadsheets_separators_and_spellings_of_a_seed_are_read() -> None:
-    lines = [";".join(map(str, row)) for row in [("params", "learning_rate", "score"), *exact_rows()]]
-    Path("results.csv").write_text("\r\n".join(lines), encoding="utf-8-sig", newline="")
-    assert len(read_runs(Path("results.csv"), False).points) == len(exact_rows())
+    for separator in (";", "\t"):
+        lines = [separator.join(map(str, row)) for row in [("params", "learning_rate", "score"), *exact_rows()]]
+        Path("results.csv").write_text("\r\n".join(lines), encoding="utf-8-sig", newline="")
+        assert len(read_runs(Path("results.csv"), False).points) == len(exact_rows())
     rows = [(n, rate, score, ("1", "1 ", "1.0")[place % 3]) for place, (n, rate, score) in enumerate(exact_rows())]
     write_csv(Path("results.csv"), rows, WITH_SEED)
     assert set(read_runs(Path("results.csv"), False).points["seed"]) == {0}
+
+
+def test_sizes_alike_to_three_digits_are_fitted_apart(undrawn: None) -> None:
+    write_csv(Path("results.csv"), exact_rows((1_230_000, 1_234_000, 5_000_000, 20_000_000)))
+    fit()
+    assert law()["n"] == 4
+    rows = optima()
+    assert list(rows["left_out_prediction"]) == pytest.approx(list(rows["optimum"]), rel=1e-4)
 
 
 def test_losses_are_turned_round(undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,7 +99,7 @@ def test_an_unbracketed_size_is_named_and_left_out(undrawn: None, capsys: pytest
 
 
 def test_fewer_than_three_bracketed_sizes_are_no_law(capsys: pytest.CaptureFixture[str]) -> None:
-    write_csv(Path("results.csv"), [(n, rate, rate) for n, rate, _ in grid()])
+    write_csv(Path("results.csv"), [(n, rate, rate) for n in SIZES for rate in RATES])
     fit()
     values = law()
     assert values["coefficients"] is None and "0 bracketed sizes" in str(values["why"])
@@ -111,14 +121,12 @@ def test_a_verdict_takes_three_seeds(undrawn: None, capsys: pytest.CaptureFixtur
 
 
 def test_failed_runs_and_spellings(undrawn: None) -> None:
-    """Two of the sizes are alike to three digits."""
-    sizes = (1_230_000, 1_234_000, 5_000_000, 20_000_000)
-    rows: list[tuple[object, ...]] = [*exact_rows(sizes)]
-    rows += [(n, 0.5, text) for n, text in zip(sizes, ("", "NaN", "inf", "-Infinity"), strict=True)]
-    write_csv(Path("results.csv"), [("1.234M" if row[0] == sizes[1] else row[0], *row[1:]) for row in rows])
+    rows: list[tuple[object, ...]] = [(n, f"{rate:.12g}", score) for n, rate, score in exact_rows()]
+    rows += [(n, 0.5, text) for n, text in zip(SIZES, ("", "NaN", "inf", "-Infinity"), strict=True)]
+    write_csv(Path("results.csv"), [("9.437184M" if row[0] == SIZES[0] else row[0], *row[1:]) for row in rows])
     fit()
     assert law()["coefficients"] == pytest.approx({"ln N": SLOPE, "constant": CONSTANT}, abs=1e-6)
-    assert law()["n"] == 4 and list(optima()["failed"]) == [1, 1, 1, 1]
+    assert list(optima()["failed"]) == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +135,9 @@ def test_failed_runs_and_spellings(undrawn: None) -> None:
         ("params,learning_rate,scores", grid(), "must be a column 'score'; the file has 'params', 'learning_rate', "),
         ("", [*grid(), [9e6, "fast", 1.0]], "row 14, column 'learning_rate': 'fast' must be a positive number"),
         ("", [*grid(), ["", "", ""], ["", 1e-3, 1.0]], "row 15, column 'params': '' must be a positive number"),
+        ("", [*grid(), [9e6, "-1e-3", 1.0]], "row 14, column 'learning_rate': '-1e-3' must be a positive number"),
         ("", grid((9e6, 85e6)), "fewer than the three sizes"),
+        ("", [[*row, ""] for row in grid()], "a row has more cells than the header"),
         (WITH_SEED, [[*row, 1] for row in [*grid(), grid()[0]]], "row 14: has size, rate and seed of a row before"),
         (WITH_SEED, [[*row, ""] for row in grid()], "row 2 has no seed"),
     ],

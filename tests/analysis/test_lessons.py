@@ -22,7 +22,7 @@ from analysis.law.report import _last_targets
 from analysis.law.runs import Objective
 from analysis.statistics import Interval
 from analysis.study import Study
-from mm1_lab.config import AVERAGE, Contrast, Expectation, Measure, Recipe, RequestError, Sweep, load_sweep
+from mm1_lab.config import AVERAGE, Contrast, Measure, Recipe, RequestError, Sweep, load_sweep
 from mm1_lab.results.manifest import claim_keys
 from tests.analysis.results_folder import LIFT, ROOT, Lifts, claim_row, of_own_data, study_of, with_manifest
 
@@ -50,6 +50,10 @@ def judged(study: Study, lessons: Sequence[Lesson] = LESSONS) -> dict[str, dict[
     return {str(row["lesson"]): dict(row) for row in rows}  # type: ignore[arg-type]
 
 
+def verdicts(found: dict[str, dict[str, Any]], *names: str) -> dict[str, str]:
+    return {name: found[name]["verdict"] for name in names}
+
+
 def test_a_lesson_does_not_rest_on_a_claim_that_was_changed_after_its_scores(data_mix: Sweep) -> None:
     study = study_of(data_mix, range(3))
     (lesson,) = [one for one in LESSONS if [part.contrast for part in one.parts] == ["captions lift zero-shot"]]
@@ -64,15 +68,16 @@ def test_a_lesson_does_not_rest_on_a_claim_that_was_changed_after_its_scores(dat
     assert judged(at_other_seeds)[lesson.name]["verdict"] == judged(study)[lesson.name]["verdict"]
 
 
-def connector(verdict: str, **effects: float) -> dict[str, dict[str, Any]]:
-    found = judged(study_of(sweep_of("connector", GRID), range(5), lifts=lifts_of(GRID, **effects)))
-    for name in ("resolution before any connector", "image tokens", "connector type", "connector order"):
-        assert found[name]["verdict"] == verdict
-    return found
+CONNECTOR = ("resolution before any connector", "image tokens", "connector type", "connector order")
+
+
+def connector(seeds: int, **effects: float) -> dict[str, dict[str, Any]]:
+    return judged(study_of(sweep_of("connector", GRID), range(seeds), lifts=lifts_of(GRID, **effects)))
 
 
 def test_a_world_as_the_paper_says_supports_the_paper() -> None:
-    found = connector("supported", _336=5, _144=4)
+    found = connector(5, _336=5, _144=4)
+    assert verdicts(found, *CONNECTOR) == dict.fromkeys(CONNECTOR, "supported")
     tokens = found["image tokens"]
     assert tokens["low"] < 4 < tokens["high"] and "6 pairs" in tokens["detail"]
     assert (found["connector type"]["parts"], found["connector order"]["parts"]) == (3, 12)
@@ -81,7 +86,8 @@ def test_a_world_as_the_paper_says_supports_the_paper() -> None:
 
 
 def test_a_world_that_is_otherwise_contradicts_it() -> None:
-    found = connector("contradicted", _336=-5, _144=-4, _c_abstractor=9)
+    found = connector(5, _336=-5, _144=-4, _c_abstractor=9)
+    assert verdicts(found, *CONNECTOR) == dict.fromkeys(CONNECTOR, "contradicted")
     assert abs(found["connector type"]["estimate"]) > 7
 
 
@@ -106,10 +112,11 @@ def test_worked_solutions_are_floor_for_arms_that_solve_nothing_without_them() -
         found[alone] = judged(replace(study, records=records))["chain of thought"]
         claims = judge_contrasts(replace(study, records=records))
         assert claims["reason"].str.startswith("floor: mixed").all() == (alone == 22)
-    floor = found[22.0]
+    floor, seen = found[22.0], found[60.0]
     assert floor["verdict"] == "not judged" and floor["estimate"] < -10 and np.isnan(floor["p_holm"])
     reason = r"floor: five views scores .+ \[.+\] without solutions, needed: low ≥ 21\.0 \+ 5"
-    assert re.fullmatch(reason, floor["reason"]) and found[60.0]["verdict"] == "contradicted"
+    assert re.fullmatch(reason, floor["reason"])
+    assert seen["verdict"] == "contradicted"
 
 
 def test_the_data_mix_lessons_follow_the_truth(data_mix: Sweep) -> None:
@@ -124,7 +131,7 @@ def test_the_data_mix_lessons_follow_the_truth(data_mix: Sweep) -> None:
         "few-shot": "supported",
         "the mixture": "supported",  # much better keeps too: 16 over 1
     }
-    assert {name: found[name]["verdict"] for name in expected} == expected
+    assert verdicts(found, *expected) == expected
     assert found["few-shot"]["by"] == "ours" and found["captions"]["by"] == "MM1"
 
 
@@ -182,24 +189,31 @@ def test_controls_are_not_in_the_pool_and_pictures_lend_text_no_variance(mix_stu
     assert apart[lift] > 2 * every[lift] and apart[text] == every[text]
 
 
-def part(estimate: float, measure: Measure = AVERAGE, expect: Expectation = "greater", margin: float = 0.0) -> Evidence:
+def part(estimate: float, number: int = 1) -> Evidence:
     """A part of three seeds without a pool, for which or against which the estimate speaks."""
     found = Interval(estimate, 2.0, 2.0)
-    claim, p = Claim("", "", {}, measure, expect, margin), p_values("greater", 0.0, found)
-    return Evidence("", 1, claim, found=found, seeds=(0, 1, 2), p=p)
+    claim, p = Claim("", "", {}, AVERAGE, "greater"), p_values("greater", 0.0, found)
+    return Evidence("", number, claim, found=found, seeds=(0, 1, 2), p=p)
 
 
 def test_seeds_needed_are_those_of_the_part_with_which_a_lesson_falls() -> None:
     """Two parts against the lesson decide it with the fewer seeds, each tested as one of two; without any it needs the
-    most. A loss that rises needs those of a score that falls."""
-    sure, unsure = part(-5.0), part(-1.0)
+    most."""
+    sure, unsure = part(-5.0), part(-1.0, 2)
     assert needed_for(sure) < needed_for(sure, 2) < needed_for(unsure)
     assert needed([sure, unsure], 1) == needed_for(sure, 2) and needed([sure, unsure], 3) == needed_for(sure, 6)
-    assert needed([part(5.0), part(1.0)], 1) == needed_for(part(1.0))
+    assert needed([part(5.0), part(1.0, 2)], 1) == needed_for(part(1.0))
+
+
+def test_a_loss_that_rises_needs_the_seeds_of_a_score_that_falls() -> None:
+    def kept(estimate: float, measure: Measure) -> Evidence:
+        claim = Claim("", "", {}, measure, "keeps", 3.0)
+        return replace(part(estimate), claim=claim)
+
     loss = Measure("text", about="loss")
-    for fallen in (-1.0, 1.0, -5.0):
-        assert needed_for(part(-fallen, loss, "keeps", 3.0)) == needed_for(part(fallen, AVERAGE, "keeps", 3.0))
-    assert needed_for(part(1.0, loss, "keeps", 3.0)) > needed_for(part(-1.0, loss, "keeps", 3.0))
+    for fallen in (-1.0, 1.0, -5.0, -9.0):
+        assert needed_for(kept(-fallen, loss)) == needed_for(kept(fallen, AVERAGE))
+    assert needed_for(kept(1.0, loss)) > needed_for(kept(-1.0, loss))
 
 
 def test_what_was_not_run_says_how_to_run_it() -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
-from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +16,7 @@ from analysis.study import Study, read_study
 from mm1_lab.commands.common import parse_looks
 from mm1_lab.config import Contrast, Recipe, RequestError, Sweep
 from mm1_lab.orchestrate.sweeping import looks_of
-from mm1_lab.results import Ledger, Manifest
+from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import merge_manifest, read_manifest
 from tests.analysis.results_folder import claim_row, study_of, with_manifest, write_results
 
@@ -101,8 +100,8 @@ def test_an_arm_that_failed_at_all_seeds_so_far_keeps_its_place() -> None:
     assert "little" not in str(of_lessons(study, [lesson]))
     (line,), arms = question_status(study, [lesson])
     assert line.startswith("ours: open") and "little" in arms
-    found = question_status(study, [lesson_of({"contrast": CLAIMS[1].claim})])
-    assert found == (["ours: not judged: no scores"], []), "not the claims of its file"
+    lines, arms = question_status(study, [lesson_of({"contrast": CLAIMS[1].claim})])
+    assert (lines, arms) == (["ours: not judged: no scores"], []), "not the claims of its file"
 
 
 def test_a_lesson_that_one_part_may_contradict_is_not_given_up_for_another() -> None:
@@ -117,14 +116,13 @@ def test_a_lesson_that_one_part_may_contradict_is_not_given_up_for_another() -> 
     assert line.startswith("ours: open, a chance of") and arms == ["base", "little", "none"]
 
 
-def fix_looks(folder: Path, manifest: Manifest, looks: tuple[int, ...] = LOOKS) -> None:
-    merge_manifest(folder, manifest.model_copy(update={"looks": looks}), (), lambda _: True, lambda _: True)
-
-
 def write_growing(results: Path, seeds: int, missing: tuple[str, ...] = ()) -> Path:
     """Like `growing`, as files."""
-    folder = write_results(results, SWEEP, ARMS, range(seeds), missing=missing, lifts=LIFTS, questions=QUESTIONS)
-    fix_looks(folder, read_manifest(folder))
+    given = {"missing": missing, "lifts": LIFTS, "questions": QUESTIONS}
+    folder = write_results(results, SWEEP, ARMS, range(seeds), **given)  # type: ignore[arg-type]
+    merge_manifest(
+        folder, read_manifest(folder).model_copy(update={"looks": LOOKS}), (), lambda _: True, lambda _: True
+    )
     return folder
 
 
@@ -151,11 +149,14 @@ def test_a_look_whose_trials_are_still_to_come_is_not_judged_yet(tmp_path: Path)
 
 
 def test_looks_are_read_and_what_makes_no_sense_is_refused() -> None:
-    for text, seeds, looks in ((None, 10, (4, 6, 8, 10)), (None, 5, (4, 5)), (None, 3, (3,)), ("2,5", 5, (2, 5))):
-        assert looks_of(parse_looks(text), seeds) == looks
+    assert looks_of(parse_looks(None), 10) == (4, 6, 8, 10)
+    assert looks_of(parse_looks(None), 5) == (4, 5)
+    assert looks_of(parse_looks(None), 3) == (3,)
+    assert looks_of(parse_looks("2,5"), 5) == (2, 5)
     for text, seeds, message in (
         ("4,x", 10, "give increasing numbers of seeds"),
         ("6,4,10", 10, "give increasing numbers"),
+        ("1,10", 10, "give increasing numbers"),
         (None, 1, "one seed decides nothing"),
         ("4,6", 10, "last look is after 6 seeds, but --seeds gives 10"),
     ):
@@ -167,10 +168,10 @@ def test_looks_are_fixed_by_the_first_run(tmp_path: Path) -> None:
     manifest = growing(4).manifest
     folder = tmp_path / "mini" / "own"
     for looks in (LOOKS, (), LOOKS):
-        fix_looks(folder, manifest, looks)
+        merge_manifest(folder, manifest.model_copy(update={"looks": looks}), (), lambda _: True, lambda _: True)
         assert read_manifest(folder).looks == LOOKS
     with pytest.raises(RequestError, match="looks were fixed at 4,6,8 seeds"):
-        fix_looks(folder, manifest, (5, 10))
+        merge_manifest(folder, manifest.model_copy(update={"looks": (5, 10)}), (), lambda _: True, lambda _: True)
 
 
 def test_a_look_is_judged_on_its_own_seeds_whatever_the_folder_has(tmp_path: Path) -> None:
@@ -182,12 +183,23 @@ def test_a_look_is_judged_on_its_own_seeds_whatever_the_folder_has(tmp_path: Pat
     assert set(study.held_out["seed"]) == set(study.trials["seed"]) == {1, 6}
 
 
+def test_what_no_seed_can_decide_keeps_no_study_open() -> None:
+    """A kind that no question is of, and an arm that was left out."""
+    typo = Contrast(claim="typo", first="much", second="base", measure="kind color 0-shot", expect="greater")
+    sweep = SWEEP.model_copy(update={"contrasts": (typo, CLAIMS[1])})
+    study = with_manifest(growing(4, missing=tuple(f"little/{seed}" for seed in range(4))), sweep=sweep)
+    lines, arms = question_status(study, ())
+    assert lines == ["typo: not judged: no scores", "little lifts: not judged: no scores"] and not arms
+
+
 def test_a_loss_keeps_if_it_is_not_above_the_margin() -> None:
-    frame = pd.DataFrame(product(ARMS, range(6)), columns=["arm", "seed"])
-    worse = 0.3 * (frame["arm"] == "little") + frame["seed"] ** 2 / 500 * (frame["arm"] == "much")
-    held_out = frame.assign(source="text", loss=2 + frame["seed"] / 10 + worse)
-    study = replace(with_manifest(growing(6), looks=()), held_out=held_out)
-    for arm, says in (("much", "supported"), ("little", "contradicted")):
+    rows = [("text", arm, seed, 2 + seed / 10 + 0.3 * (arm == "little") + seed**2 / 500 * (arm == "much"))
+            for arm in ARMS for seed in range(6)]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["source", "arm", "seed", "loss"]).assign(fingerprint="")
+    study = replace(with_manifest(growing(6), looks=()), held_out=frame)
+    said = {}
+    for arm in ("much", "little"):
         contrast = Contrast(claim=arm, first=arm, second="base", measure="loss text", expect="keeps", margin=0.1)
         row = claim_row(study, claim_of(contrast))
-        assert (row["says"], row["expectation"]) == (says, "≤ 0.1")
+        said[arm] = row["says"], row["expectation"]
+    assert said == {"much": ("supported", "≤ 0.1"), "little": ("contradicted", "≤ 0.1")}

@@ -12,6 +12,7 @@ from analysis.judging.verdicts import judge_contrasts
 from analysis.pages.compare import compare_table
 from analysis.pages.scores import means_table
 from mm1_lab.config import AVERAGE, CHAT, TEXT_CORE, UNPARSED, Contrast, Measure, Sweep
+from mm1_lab.results.summary import rows_of
 from tests.analysis.results_folder import claim_row, of_own_data, study_of
 
 WORDS = {
@@ -30,7 +31,7 @@ WORDS = {
 def test_words_are_read_and_written_back_and_others_are_no_measure() -> None:
     for words, measure in WORDS.items():
         assert Measure.parse(words) == measure and str(measure) == words
-    for other in ("", "vqa", "content average", "12345-shot", 4):
+    for other in ("", "textcore", "vqa", "vqa 4shot", "content average", "12345-shot", 4, None):
         with pytest.raises(ValueError, match="is not a measure; use text-core, average, 4-shot"):
             Measure.parse(other)
 
@@ -45,6 +46,7 @@ def test_a_kind_of_question_and_the_loss_of_a_source_have_values(data_mix: Sweep
     loss = Measure("text", about="loss")
     study.held_out[["arm", "seed", "source", "loss"]] = pd.DataFrame([("base", 1, "text", 1.5), ("base", 1, "x", 9.0)])
     assert study.trial_values(loss).stack().dropna().to_dict() == {("base", 1): 1.5}
+    assert rows_of(study.scores, loss).empty
 
 
 def test_arms_with_different_benchmarks_in_a_mean_are_not_compared(data_mix: Sweep) -> None:
@@ -81,8 +83,12 @@ def test_a_claim_may_be_about_one_benchmark_of_a_family(data_mix: Sweep) -> None
     assert np.mean(study.seed_values("base", Measure("text-vqa", 4))) == pytest.approx(scores["text-vqa", 4, "base"])
     of_the_family = scores.loc[["vqa", "text-vqa", "relation-vqa"], 4].groupby("arm").mean()
     judged = judge_contrasts(study).set_index("measure")
-    of_each = (scores["text-vqa", 4], of_the_family, scores["text-captions", 0], scores["text-core", 8])
-    for measure, means in zip(measures, of_each, strict=True):
+    for measure, means in {
+        "text-vqa 4-shot": scores["text-vqa", 4],
+        "vqa 4-shot": of_the_family,
+        "text-captions 0-shot": scores["text-captions", 0],
+        "text-core 8-shot": scores["text-core", 8],
+    }.items():
         assert judged.loc[measure, "estimate"] == pytest.approx(means["captions"] - means["base"])
         assert judged.loc[measure, "low"] < judged.loc[measure, "estimate"] and judged.loc[measure, "seeds"] == 3
 

@@ -117,6 +117,8 @@ def test_what_is_not_comparable_is_left_out(runs: tuple[Paired, Paired], data_mi
     for change in ({"data_name": "books-1f9ac2"}, {"scale": "smoke"}, {"data": older}):
         other = replace(proxy, manifest=proxy.manifest.model_copy(update=change))
         assert accuracy([reference], [reference, other]).empty
+    one = replace(proxy, seeds=1, differences=proxy.differences[[0]])
+    assert set(accuracy([reference], [one])["seeds"]) == {1}
     two_arms = pair_arms(study_of(data_mix, (0, 1), arms=("base", "captions")))
     assert accuracy([reference], [replace(two_arms, flops=1.0)])["proxy"].unique().tolist() == ["scale mini"]
 

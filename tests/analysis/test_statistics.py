@@ -118,13 +118,14 @@ def test_few_seeds_that_are_said_to_be_needed_suffice(truth: float, family: int,
     generator = np.random.default_rng(0)
 
     def power(seeds: int) -> float:
-        decided, degrees = 0, seeds - 1
-        for _ in range(4000):
-            own = generator.chisquare(degrees) * 2 / degrees
-            pooled = generator.chisquare(5 * degrees) * 2 / (5 * degrees)
-            variance, freedom = shrunk(own, degrees, pooled, 5 * degrees, unlike)
-            found = Interval(generator.normal(truth, np.sqrt(2 / seeds)), np.sqrt(variance / seeds), freedom)
-            decided += found.above(0) <= 0.025 / family
+        own = generator.chisquare(seeds - 1, 4000) * 2 / (seeds - 1)
+        pool = generator.chisquare(5 * (seeds - 1), 4000) * 2 / (5 * (seeds - 1))
+        decided = 0
+        for estimate, variance, pooled in zip(
+            generator.normal(truth, np.sqrt(2 / seeds), 4000), own, pool, strict=True
+        ):
+            found, degrees = shrunk(variance, seeds - 1, pooled, 5 * (seeds - 1), unlike)
+            decided += Interval(estimate, np.sqrt(found / seeds), degrees).above(0) <= 0.025 / family
         return decided / 4000
 
     seeds = int(seeds_needed("greater", 0.0, truth, math.sqrt(2), PRIOR, family, unlike))

@@ -4,7 +4,6 @@ independently."""
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,11 @@ from tests.analysis.results_folder import HELD_OUT, with_manifest, write_results
 SWEEP = load_sweep(Path(__file__).parents[2] / "sweeps" / "validity.yaml")
 ARMS = ("base", "blind", "half-steps", "double-steps")
 LEVEL = {"base": 60.0, "blind": 35.0, "half-steps": 50.0, "double-steps": 68.0}
-KINDS = {"vqa": ("colour", "count"), "text-vqa": ("letter",), "captions": ("caption",)}
 Change = Callable[[str, ScoreRow], ScoreRow]
 
 
 def write(results: Path, seeds: int, change: Change = lambda arm, row: row) -> Path:
-    """Scores about each arm's level."""
+    """Scores about each arm's level, on a vqa benchmark of two kinds, one of letters, and captions."""
     folder = write_results(results, SWEEP, ARMS, range(seeds))
     ledger = Ledger(results, results / "store")
     by_kind = {"vqa": {"colour": 20.0, "count": 40.0}, "text-vqa": {"letter": 15.0}}
@@ -43,12 +41,15 @@ def write(results: Path, seeds: int, change: Change = lambda arm, row: row) -> P
         noise = np.random.default_rng([seed, ARMS.index(arm)])
         luck = np.random.default_rng(seed).normal(0, 0.6)
         rows = []
-        for (benchmark, kinds), shots, question in product(KINDS.items(), (0, 4, 8), range(48)):
-            family = "captioning" if benchmark == "captions" else "vqa"
-            points = LEVEL[arm] + luck + noise.normal(0, 2)
-            kind, key = kinds[question % len(kinds)], f"{benchmark}-{question}"
-            row = ScoreRow(benchmark, family, family, shots, question // 6, key, kind, points, "red", True)
-            rows.append(change(arm, row))
+        for benchmark, family, kinds in (("vqa", "vqa", ("colour", "count")), ("text-vqa", "vqa", ("letter",)),
+                                         ("captions", "captioning", ("caption",))):  # fmt: skip
+            for shots in (0, 4, 8):
+                for question in range(48):
+                    points = LEVEL[arm] + luck + noise.normal(0, 2)
+                    kind = kinds[question % len(kinds)]
+                    key = f"{benchmark}-{question}"
+                    row = ScoreRow(benchmark, family, family, shots, question // 6, key, kind, points, "red", True)
+                    rows.append(change(arm, row))
         apart = [replace(row, benchmark="novel", family="novel", score=row.score + 30 * seed) for row in rows[:48]]
         rows += apart  # in no average
         ledger.write_scores(fingerprint, rows, HELD_OUT, facts, None)
@@ -68,9 +69,10 @@ def test_a_base_that_sees_learns_and_is_steady_passes_and_is_written(tmp_path: P
     assert named["above majority", "vqa: count, 4 shots"].needed == "low ≥ 40.0 + 5"
     assert ("above blind", "text-vqa: letter, 0 shots") not in named, "a benchmark of one kind has no rows by kind"
     table = read_scores(read_variant(folder))
-    asked = table[(table["benchmark"] == "vqa") & (table["shots"] == 4)]
-    means = asked.groupby(["arm", "seed"])["score"].mean()
-    first, second = means["base"], means["blind"]
+    base, blind = (
+        table[(table["arm"] == arm) & (table["benchmark"] == "vqa") & (table["shots"] == 4)] for arm in ARMS[:2]
+    )
+    first, second = (some.groupby("seed")["score"].mean() for some in (base, blind))
     row = named["above majority", "vqa, 4 shots"]
     assert (row.low, row.high) == pytest.approx(tuple(stats.ttest_1samp(first, 0).confidence_interval()))
     row = named["above blind", "vqa, 4 shots"]
@@ -127,16 +129,17 @@ def test_each_rule_fails_where_it_is_broken(tmp_path: Path) -> None:
 
     rows = validity_checks(read_study(write(tmp_path, seeds=2, change=change)))
     broken = {(row.check, row.what): row.verdict for row in rows if row.verdict != "pass"}
-    expected = {}
-    for shots in (0, 4, 8):
-        if shots < 8:
-            expected["above majority", f"vqa: count, {shots} shots"] = "weak"
-            expected["above blind", f"vqa: count, {shots} shots"] = "weak"
-            expected["above blind", f"text-vqa, {shots} shots"] = "fail"
-        expected["no ceiling", f"text-vqa, {shots} shots"] = "fail"
-        expected["no ceiling", f"captions, {shots} shots"] = "fail"
-        expected["answers parsed", f"VQA answers of the base, {shots} shots, percent"] = "fail"
-    assert {key: verdict for key, verdict in broken.items() if key[0] != "steady over seeds"} == expected
+    assert broken == {
+        ("above majority", "vqa: count, 0 shots"): "weak",
+        ("above blind", "vqa: count, 0 shots"): "weak",
+        ("above majority", "vqa: count, 4 shots"): "weak",
+        ("above blind", "vqa: count, 4 shots"): "weak",
+        ("above blind", "text-vqa, 0 shots"): "fail",
+        ("above blind", "text-vqa, 4 shots"): "fail",
+        **{("no ceiling", f"text-vqa, {shots} shots"): "fail" for shots in (0, 4, 8)},
+        **{("no ceiling", f"captions, {shots} shots"): "fail" for shots in (0, 4, 8)},
+        **{("answers parsed", f"VQA answers of the base, {k} shots, percent"): "fail" for k in (0, 4, 8)},
+    } | {key: verdict for key, verdict in broken.items() if key[0] == "steady over seeds"}
 
 
 def test_what_fails_its_gate_forbids_verdicts(tmp_path: Path) -> None:
@@ -184,17 +187,19 @@ def checks_of(base: pd.DataFrame, blind: Any = 30.0) -> dict[str, Check]:
     return {check.what: check for check in demonstration_checks(base.assign(blind=blind, majority=majority))}
 
 
-def scores(second: float, otherwise: str = "-otherwise") -> pd.DataFrame:
+def scores(second: float, eight: float = 70.0, captions: float = 60.0, otherwise: str = "-otherwise") -> pd.DataFrame:
     """Two seeds; questions in first words score 60, those in `second` words 0 without demonstrations."""
     rows = []
-    for seed, number in product((0, 1), range(8)):
-        other = number % 2 == 1
-        key = f"test-{number}{otherwise * other}"
-        for shots, score in ((0, 0.0 if other else 60.0), (4, second if other else 60.0), (8, 70.0 + seed)):
-            rows.append((seed, "vqa", "vqa", "colour", shots, key, score))
-            rows.append((seed, "text-vqa", "vqa", "letter", shots, f"test-{number}", 10.0))
-            rows.append((seed, "captions", "captioning", "caption", shots, key, 60.0 - shots))
-            rows.append((seed, "captions followed", "further", "caption", shots, key, 90.0 if shots else 50.0))
+    for seed in (0, 1):
+        for number in range(8):
+            other = number % 2 == 1
+            key = f"test-{number}{otherwise * other}"
+            for shots, score in ((0, 0.0 if other else 60.0), (4, second if other else 60.0), (8, eight + seed)):
+                rows.append((seed, "vqa", "vqa", "colour", shots, key, score))
+                rows.append((seed, "text-vqa", "vqa", "letter", shots, f"test-{number}", 10.0))
+            for shots in (0, 4, 8):
+                rows.append((seed, "captions", "captioning", "caption", shots, key, captions - shots))
+                rows.append((seed, "captions followed", "further", "caption", shots, key, 90.0 if shots else 50.0))
     columns = ["seed", "benchmark", "family", "kind", "shots", "question", "score"]
     return pd.DataFrame(rows, columns=columns).assign(block=0)
 
@@ -213,7 +218,9 @@ def test_second_words_are_compared_with_first_ones_and_eight_shots_with_none() -
 
 
 def test_what_fails_is_said_and_data_without_second_words_have_no_rule() -> None:
-    assert checks_of(scores(second=30.0))["second words, 4 shots, percent of first words"].verdict == "fail"
+    checks = checks_of(scores(second=30.0, eight=31.0))
+    assert checks["second words, 4 shots, percent of first words"].verdict == "fail"
+    assert checks["all, 8 shots − 0 shots"].verdict == "fail"
     assert not checks_of(scores(second=30.0, otherwise=""))
     base = scores(second=54.0)
     checks = checks_of(base[base["shots"] > 0])

@@ -25,11 +25,9 @@ from mm1_lab.data.types import BrokenPicture
     [
         ({"text": []}, r"data\.yaml: names no data; add `captions: "),
         ({"captions": ["nowhere-*.tar"]}, r"data\.yaml: captions: there is no file 'nowhere-\*\.tar'"),
-        (
-            {"captions": ["*.txt"]},
-            r"captions: '/.+good\.txt' must end in \.tar or .* a folder of pictures needs",
-        ),
+        ({"captions": ["good.txt"]}, r"captions: '/.+good\.txt' must end in \.tar or \.parquet"),
         ({"captions": ["good.tar.gz"]}, r"good\.tar\.gz' must end .* only JSON Lines may be compressed"),
+        ({"captions": ["*.png"]}, r"good\.png' must end in .* a folder of pictures needs metadata\.csv"),
         ({"captions": "photos"}, r"photos has no table and no tar, but .+; .* needs metadata\.csv, \.jsonl or"),
         ({"captions": [{"file": "a.csv", "imags": "."}]}, r"unknown key 'captions\.0\.imags'; did you mean"),
         ({"sources": {"x": {"reader": "page", "files": "good.jsonl"}}}, r"x: .*no reader 'page'; did you mean 'pages'"),
@@ -39,6 +37,7 @@ from mm1_lab.data.types import BrokenPicture
 def test_a_wrong_data_file(files: Any, content: dict[str, Any], message: str) -> None:
     (files.folder / "good.txt").write_text("a text")
     (files.folder / "good.tar.gz").write_bytes(b"")
+    (files.folder / "good.png").write_bytes(files.png(1))
     files.pictures(1, "photos")
     (files.folder / "photos" / "1.txt").write_text("a caption")
     files.refused(message, **content)
@@ -128,17 +127,27 @@ def headers(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
     return bytes(block)
 
 
-def test_a_tar_whose_headers_lie(files: Any) -> None:
-    sparse = b"32 GNU.sparse.map=a,b,c,d,e,f,g\n"
-    described = headers(b"pax", b"%011o" % len(sparse), b"x") + sparse.ljust(512, b"\0") + headers(b"a.png", b"0")
-    for member in (headers(b"a.png", b"\x80" + (2**60).to_bytes(11, "big")), described):
-        (files.folder / "c.tar").write_bytes(member + bytes(2048))
-        files.refused(r"c\.tar: (is cut off|contains no usable pairs)", captions=["c.tar"])
+def described(text: bytes) -> bytes:
+    """A member behind a header of extended settings."""
+    return headers(b"pax", b"%011o" % len(text), b"x") + text.ljust(512, b"\0") + headers(b"a.png", b"0")
+
+
+LIES = {
+    "size of 2^60": headers(b"a.png", b"\x80" + (2**60).to_bytes(11, "big")),
+    "size in words": described(b"21 size=9000000000000"),
+    "sparse map": described(b"32 GNU.sparse.map=a,b,c,d,e,f,g\n"),
+}
+
+
+@pytest.mark.parametrize("member", LIES.values(), ids=LIES)
+def test_a_tar_whose_headers_lie(files: Any, member: bytes) -> None:
+    (files.folder / "c.tar").write_bytes(member + bytes(2048))
+    files.refused(r"c\.tar: (is cut off|contains no usable pairs)", captions=["c.tar"])
 
 
 def test_names_and_texts_that_are_not_utf_8_are_read(files: Any) -> None:
     (files.folder / "t.jsonl").write_bytes(b'{"text": "half \\ud800 a character"}\n')
-    assert files.open(text=["t.jsonl"]).collections["text"].texts(0) == ["half ? a character"]
+    assert files.open(text=["t.jsonl"]).collection("text").texts(0) == ["half ? a character"]
     content = b""
     for name, data in ((b"caf\xe9.png", files.png(3)), (b"caf\xe9.txt", "ein Café".encode())):
         content += headers(name, b"%011o" % len(data)) + data.ljust(-(-len(data) // 512) * 512, b"\0")
@@ -163,7 +172,7 @@ def test_up_to_one_percent_of_rows_may_be_broken_and_are_named(files: Any) -> No
         files.tar("f.tar", {f"{n:03}.png": files.png(n) for n in range(200)} | texts)
 
     write(2)
-    collection = files.open(captions="f.tar").collections["captions"]
+    collection = files.open(captions="f.tar").collection("captions")
     assert len(collection) == 198 and collection.left_out() == {"broken": 2}
     assert collection.shards[0].notes[0].startswith(f"{files.folder}/f.tar, 000: ")
     write(3)
@@ -175,9 +184,9 @@ def test_documents_that_are_too_long_are_left_out_and_counted(files: Any, monkey
     files.tar("c.tar", {"a.png": files.png(0), "a.txt": b"x" * 7_000, "b.png": files.png(1), "b.txt": b"fine"})
     monkeypatch.setattr(index, "LONGEST", 100)
     data = files.open(captions=["c.tar"], text=["t.jsonl"])
-    assert data.collections["text"].left_out() == {"too long": 3}
-    assert data.collections["captions"].left_out() == {"too long": 1}
-    assert data.collections["text"].texts(0) == ["short text"]
+    assert data.collection("text").left_out() == {"too long": 3}
+    assert data.collection("captions").left_out() == {"too long": 1}
+    assert data.collection("text").texts(0) == ["short text"]
 
 
 def test_text_without_a_space_is_trained_on_and_cut(files: Any) -> None:
@@ -199,7 +208,7 @@ def test_what_is_no_file_is_a_broken_picture(files: Any) -> None:
     names = ("fifo", "device", "folder")
     columns = {"images": [[f"{name}.png", None] for name in names], "texts": [[None, f"a {name}"] for name in names]}
     files.parquet("p.parquet", columns)
-    pages = files.open(interleaved=["p.parquet"]).collections["interleaved"]
+    pages = files.open(interleaved=["p.parquet"]).collection("interleaved")
     for row, name in enumerate(names):
         with pytest.raises(BrokenPicture, match=rf"p\.parquet: row {row} \(/.+/{name}\.png is no file\)"):
             pages.pictures(row)[0].pixels(4)
@@ -211,7 +220,7 @@ def test_pictures_that_are_too_large_or_no_pictures_are_broken(files: Any, monke
     Image.new("1", (3_000, 3_000)).save(bomb, "PNG")
     files.tar("c.tar", {"a.png": bomb.getvalue(), "a.txt": b"large", "b.jpg": eps, "b.txt": b"no picture"})
     data = files.open(captions=["c.tar"])
-    large, none = (data.collections["captions"].pictures(sample)[0] for sample in range(2))
+    large, none = (data.collection("captions").pictures(sample)[0] for sample in range(2))
     with pytest.raises(BrokenPicture, match=r"c\.tar: a \(3000 × 3000 pixels exceed the limit of 8000000\)"):
         large.pixels(4)
     with pytest.raises(BrokenPicture, match=r"c\.tar: b \(is none of JPEG, PNG, WEBP, GIF, BMP, TIFF; convert it\)"):

@@ -121,3 +121,20 @@ def test_each_document_has_the_pictures_of_the_next_and_as_many_as_it_needs() ->
         assert found[2].pictures == (pictures[5],), "those after the text between"
         assert found[3].parts == ("f", pictures[6], "g")
     assert shuffled.epochs(100) == 100 / 3
+
+
+def test_no_document_of_a_user_s_row_is_lost(files: Any) -> None:
+    images = [[files.png(n), None] for n in range(12)]
+    files.parquet("short.parquet", {"images": images, "texts": [[None, files.prose(60, n)] for n in range(12)]})
+    files.parquet("long.parquet", {"images": images, "texts": [[None, files.prose(300, 9 * n)] for n in range(12)]})
+    sources = {name: {"reader": "pages", "files": f"{name}.parquet"} for name in ("short", "long")}
+    data = files.open(sources=sources)
+    for name in sources:
+        source = data.source(name, 0)
+        for row in range(len(data.rows(name, data.limits))):
+            true, shuffled = list(source.documents(row)), list(ShuffledImages(source).documents(row))
+            found = {one.key: one.pictures for one in shuffled}
+            assert len(shuffled) == len(true) == len(found)
+            for one in true:
+                assert len(found[one.key]) == len(one.pictures)
+                assert not one.pictures or found[one.key] != one.pictures

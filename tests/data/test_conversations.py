@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Regex, models, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+from tokenizers.trainers import BpeTrainer
+from transformers import PreTrainedTokenizerFast
 
 from mm1_lab.cli import main
 from mm1_lab.config import DataMix, Recipe, RequestError, resolve
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.shards import Shards
+from mm1_lab.data.shards.readers import chat_prompt
 from mm1_lab.data.types import Answer, Limits
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Question
@@ -107,6 +112,23 @@ def test_three_public_forms(files: Any, write: Callable[[Any], str], expected: l
     data = opened(files, mine={"files": write(files), "weight": 3})
     assert data.identity.instructions == {"mine": 3}
     assert [told(data, "mine", sample) for sample in range(3)] == expected
+
+
+def test_a_question_is_trained_in_the_tokens_in_which_it_is_asked(files: Any) -> None:
+    """Qwen's and Llama 3's way of splitting words joins punctuation and the line break after it: `?\\n`."""
+    words = Backend(models.BPE())
+    split = pre_tokenizers.Split(Regex(r" ?\p{L}+| ?[^\s\p{L}]+[\r\n]*|\s+"), "isolated")
+    words.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    words.train_from_iterator(["Why?\n"] * 9, BpeTrainer(initial_alphabet=alphabet, show_progress=False))
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>").save_pretrained(files.folder / "words")
+    files.pictures(3)
+    data = files.open(instructions={"mine": {"files": llava(files)}}, tokenizer="words")
+    question, _ = data.conversations["mine"].conversation(2).parts
+    assert data.tokenizer.encode(str(question)) == data.tokenizer.encode(chat_prompt("2 + 2?"))
+    assert words.token_to_id("?Ċ") in data.tokenizer.encode(str(question))
+    ids = data.conversations["mine"].tokens(data.tokenizer)[2].as_py()
+    assert ids == data.tokenizer.encode(chat_prompt("2 + 2?")) + data.tokenizer.encode(" 4"), "rows are planned so too"
 
 
 def test_a_benchmark_with_the_prompt_of_conversations_reads_as_training_did(files: Any) -> None:
@@ -208,7 +230,9 @@ def test_sets_are_listed_with_their_pictures_elsewhere_and_weigh_as_much_as_they
     for place in ("file", "files"):  # an entry's keys beside those of the set
         beside = {place: "sets/llava.json", "images": "coco", "weight": 3}
         assert files.open(instructions=weighing | {"llava": beside}).identity.instructions == {"llava": 3, "chat": 2}
-    assert files.open(instructions={"dataset": "sets", "images": "coco"}).identity.instructions == {"sets": 3}
+    assert files.open(instructions=[beside]).identity.instructions == {"llava": 3}
+    data_set = {"dataset": "sets", "split": "train"}
+    assert files.open(instructions=data_set | {"images": "coco"}).identity.instructions == {"sets": 3}
     message = r"a set of a list is named as its file; name this one: `\{NAME: \{files"
     files.refused(message, instructions=[{"files": ["sums.jsonl", "more.jsonl"]}])
     files.refused("two sets have the same name", instructions=[sets[0], dict(sets[0])])

@@ -23,7 +23,7 @@ COUNT = 12
 
 def pairs_of(data: Shards, files: Any, name: str = "captions") -> set[int]:
     """The numbers of all captioned pictures, each checked against its colour."""
-    collection = data.collections[name]
+    collection = data.collection(name)
     numbers = set()
     for sample in range(len(collection)):
         _, caption = collection.texts(sample)
@@ -49,14 +49,14 @@ def test_a_folder_of_pictures_with_a_table_beside_it(files: Any) -> None:
     (files.folder / "photos.csv").write_text("\n".join(lines), encoding="utf-8-sig")
     data = open_captions(files, {"folder": "photos"})
     assert pairs_of(data, files) == set(range(COUNT))
-    assert data.collections["captions"].left_out() == {"no image": 1}
+    assert data.collection("captions").left_out() == {"no image": 1}
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("text\n" + "a line\n\ufffd\n" * 9 + "caf\xe9\n", r"line 20: is not UTF-8 text; 1 of 19 rows are broken"),
-        ("text,caf\xe9\na,b\n", r"t\.csv, line 2: is not UTF-8 text; 1 of 1 rows are broken"),
+        ("text,caf\xe9\na,b\n", r"t\.csv: is cut off, damaged or no \.csv \(.utf-8. codec"),
         ("file_name,text\n" + "1.png,a red dog, running\n" * 5, r"line 2: has more fields than the first line; quote"),
         ('file_name,text\n1.png,"a red dog\n', r"no \.csv \(unexpected end of data"),
     ],
@@ -72,7 +72,7 @@ def test_no_row_is_lost_in_silence(files: Any) -> None:
     rows = [{"short": f"short {number}", "long": f"long {number}"} for number in range(9)]
     files.rows("t.jsonl", rows)
     columns: Any = [{"file": "t.jsonl", "text": name} for name in ("short", "long")]
-    assert len(files.open(text=columns).collections["text"]) == 18
+    assert len(files.open(text=columns).collection("text")) == 18
     (files.folder / "t.json").write_text(json.dumps(rows) * 2)
     files.refused(r"no \.json after entry 8 \(goes on after the end of its array", text={"file": "t.json"})
     with tarfile.open(files.tar("t.tar", {"a.png": files.png(1), "a.txt": b"said"}), "a") as archive:
@@ -92,7 +92,7 @@ def test_coco_as_the_walk_through_names_it(files: Any, monkeypatch: pytest.Monke
     Path("annotations/captions_train2014.json").write_text(json.dumps(coco))
     exec(page.partition("```python\n")[2].partition("```")[0], {})
     data = open_captions(files, "train2014")
-    collection = data.collections["captions"]
+    collection = data.collection("captions")
     told = {tuple(collection.texts(sample)[1:]) for sample in range(len(collection))}
     assert told == {tuple(f"{said} {number}" for said in "abcde") for number in range(COUNT)}
 
@@ -145,7 +145,7 @@ def test_every_form_of_an_entry_in_one_file(files: Any, bucket: Any, monkeypatch
     (files.folder / "text.jsonl.zst").write_bytes(pa.compress(b'{"text": "some text"}\n', "zstd", asbytes=True))
     (files.folder / "data.yaml").write_text(FORMS)
     data = Shards(files.folder / "data.yaml", files.folder / "cache", files.scale())
-    assert pairs_of(data, files) == {*range(20)} and len(data.collections["captions"]) == 23, "three pictures twice"
+    assert pairs_of(data, files) == {*range(20)} and len(data.collection("captions")) == 23, "three pictures twice"
     assert asked == [("owner/plain", None, None)] * 2 + [("owner/name", None, "12ab")]
     assert [len(data.everything[name]) for name in ("interleaved", "text", "instructions.llava")] == [5, 1, 1]
     assert tuple(data.conversations["llava"].pictures(0)[0].pixels(2)[0, 0]) == files.colour(1)
@@ -156,8 +156,8 @@ def test_globs_are_relative_to_a_folder_of_any_name(files: Any) -> None:
     files.folder.mkdir()
     files.jsonl("t-1.jsonl", ["one"])
     files.jsonl("t-2.jsonl", ["another"])
-    assert len(files.open(text="t-*.jsonl").collections["text"]) == 2
-    assert len(files.open(text=str(files.folder.parent / "*/t-*.jsonl")).collections["text"]) == 2
+    assert len(files.open(text="t-*.jsonl").collection("text")) == 2
+    assert len(files.open(text=str(files.folder.parent / "*/t-*.jsonl")).collection("text")) == 2
 
 
 def test_a_range_of_numbers_is_every_file_in_it(files: Any) -> None:
@@ -208,7 +208,7 @@ def test_how_images_become_square(files: Any, shape: str, expected: list[list[in
     files.tar("c.tar", {"a.png": stream.getvalue(), "a.txt": b"wide"})
     data = files.open(captions=["c.tar"], pictures=shape)
     colours = np.array([(200, 0, 0), (0, 0, 200), (128, 128, 128)])
-    pixels = data.collections["captions"].pictures(0)[0].pixels(40).astype(int)
+    pixels = data.collection("captions").pictures(0)[0].pixels(40).astype(int)
     nearest = np.abs(pixels[:, :, None] - colours).sum(axis=-1).argmin(axis=-1)
     rows = len(expected)
     places = [(40 * row + 20) // rows for row in range(rows)]
@@ -223,13 +223,14 @@ def test_data_sets_that_cannot_be_read(files: Any, monkeypatch: pytest.MonkeyPat
     for split in ("train", "test"):
         files.parquet(f"set/data/{split}-00000-of-00001.parquet", {"image": [files.png(1)], "text": ["a 1"]})
     (folder / "set.py").write_text("raise SystemExit('run')")
-    entry = {"dataset": "set", "split": "train", "revision": "12ab"}  # of the set on the hub that it was copied from
+    entry = {"dataset": "set", "split": "train"}
     files.refused(r"Dataset scripts are no longer supported, but found set\.py", captions=entry)
     (folder / "set.py").unlink()
     assert pairs_of(open_captions(files, entry), files) == {1}
     (files.folder / "empty").mkdir()
     for wrong, message in (
         ({"dataset": "set", "split": "valid"}, r"captions: has the splits train, test; name one of them"),
+        ({**entry, "revision": "12ab"}, r"`revision` is for `dataset: OWNER/NAME` on the hub; leave '12ab'"),
         ({"split": "train"}, r"needs exactly one of file, folder and dataset"),
         ({"folder": "~nobody-here/x"}, r"there is no folder '~nobody-here/x'; paths are relative to the data file"),
         ({"dataset": "nowhere"}, r"there is no folder 'nowhere', and it is not a hub name \(OWNER/NAME\)"),

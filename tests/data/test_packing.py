@@ -46,7 +46,7 @@ def test_a_row_holds_documents_images_and_padding_in_their_places() -> None:
     assert row.documents.tolist() == [1] * 7 + [2] * 5 + [0] * 4
     assert row.positions.tolist() == [0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4, 0, 0, 0, 0]
     assert all(a is b for a, b in zip(row.pictures, pictures, strict=True))
-    assert row.owners == [1, 2]
+    assert row.owners == (1, 2)
 
 
 def test_answers_and_the_token_after_them_weigh_more_than_the_rest() -> None:
@@ -72,6 +72,13 @@ def test_the_end_of_a_row_is_what_fills_it_best() -> None:
     assert chosen([]) == []
 
 
+def test_a_planned_row_gets_every_document_however_full_it_is() -> None:
+    assert chosen([(60, 0), (38, 0), (2, 0)], full=98) == [0, 1]
+    assert chosen([(60, 0), (38, 0), (2, 0)], full=100) == [0, 1, 2]
+    planned = [text(1000, "a"), text(1020, "b"), text(28, "c")]
+    assert replace(packer(2048), is_planned=True).pack(planned).documents.max() == 3
+
+
 def test_rows_of_the_world_are_full_of_documents_as_long_as_others() -> None:
     """Of each source 95 % of the positions are real (of pages 93); captions in rows are as long as captions are."""
     world = World()
@@ -90,7 +97,7 @@ def test_rows_of_the_world_are_full_of_documents_as_long_as_others() -> None:
 @pytest.mark.parametrize("document", [text(41, "too long"), Document("too long", (Flat(),) * 3)])
 def test_a_document_that_no_row_can_hold_is_named(document: Document) -> None:
     with pytest.raises(ValueError, match="'too long'"):
-        replace(packer(40, max_images=2), is_planned=True).pack([text(4), document])
+        packer(40, max_images=2).pack([text(4), document])
 
 
 def test_every_prefix_holds_each_source_to_within_a_row_of_its_share() -> None:

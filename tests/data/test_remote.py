@@ -1,5 +1,6 @@
 """Files at addresses: copied once, the same data as here; and much data, indexed by several processes."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,8 @@ import pytest
 
 from mm1_lab.config import RequestError
 from mm1_lab.data.pixels import decode
-from mm1_lab.data.shards import finding, index, rows, shards
+from mm1_lab.data.shards import Shards, finding, index, rows, shards
+from tests.conftest import REPOSITORY, run_python
 from tests.data.test_shards import epoch, keys
 
 
@@ -59,10 +61,8 @@ def test_what_is_wrong_at_an_address_is_told(files: Any, bucket: Any) -> None:
     bucket.pipe("/bucket/t.jsonl", b"no JSON")
     files.refused(r"^memory:///bucket/t\.jsonl, line 1: is not JSON", text="memory://bucket/t.jsonl")
     bucket.pipe("/bucket/t.jsonl", b'{"image": "a.png", "caption": "words"}')
-    message = r"t\.jsonl: there is no image 'a\.png' in \.; .* name their folder"
+    message = r"t\.jsonl: refers to separate image files; a remote file must contain"
     files.refused(message, captions="memory://bucket/t.jsonl")
-    (files.folder / "a.png").write_bytes(files.png(1))
-    files.open(captions={"file": "memory://bucket/t.jsonl", "images": "."})
     (file,) = finding._remote_files("memory://bucket/t.jsonl")
     bucket.pipe("/bucket/t.jsonl", b"other")
     for change, message in ((b"more", "has changed since it was listed"), (None, "cannot be fetched")):
@@ -84,21 +84,31 @@ def test_much_data_are_indexed_by_several_processes_as_by_one(
     assert told.startswith("reading 3 files of ") and told.endswith("KB (once)")
 
 
-def test_an_index_that_was_stopped_goes_on_where_it_stood(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+KILLED = """
+import os, sys
+from pathlib import Path
+from mm1_lab.config import load_scale
+from mm1_lab.data.shards import Shards, index
+build, left = index._build, [3]
+def dies(*arguments):
+    if not left[0]:
+        os.kill(os.getpid(), 9)
+    left[0] -= 1
+    return build(*arguments)
+index._build = dies
+Shards(Path("data.yaml"), Path("cache"), load_scale("smoke", Path(sys.argv[1])))
+"""
+
+
+def test_an_index_that_was_killed_goes_on_where_it_stood(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     write_texts(files, 6, 5)
+    files.yaml(text="t-*.jsonl")
+    monkeypatch.chdir(files.folder)
+    ended = run_python(KILLED, str(REPOSITORY / "sweeps" / "scales"), folder=files.folder)
+    assert ended.returncode == -signal.SIGKILL
     build, built = index._build, []
-
-    def dies(path: Path, *rest: Any) -> Any:
-        if len(built) == 3:
-            raise KeyboardInterrupt
-        built.append(path.name)
-        return build(path, *rest)
-
-    monkeypatch.setattr(index, "_build", dies)
-    with pytest.raises(KeyboardInterrupt):
-        files.open(text="t-*.jsonl")
-    built.clear()
-    assert len(files.open(text="t-*.jsonl").collections["text"]) == 30
+    monkeypatch.setattr(index, "_build", lambda path, *rest: (built.append(path.name), build(path, *rest))[1])
+    assert len(Shards(Path("data.yaml"), Path("cache"), files.scale()).collections["text"]) == 30
     assert built == ["t-3.jsonl", "t-4.jsonl", "t-5.jsonl"]
 
 

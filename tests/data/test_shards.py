@@ -205,7 +205,7 @@ def test_a_change_in_the_middle_of_a_file_is_noticed(files: Any) -> None:
     os.utime(path, ns=(1, 1))
     after = files.open(text=["t.jsonl"])
     assert after.identity.digest != before.digest
-    assert any("RIVER" in str(text) for sample in range(9) for text in after.collections["text"].texts(sample))
+    assert any("RIVER" in str(text) for sample in range(9) for text in after.collection("text").texts(sample))
 
 
 def test_many_may_make_index_tokenizer_and_pieces_at_once(everything: Open, files: Any) -> None:
@@ -229,7 +229,7 @@ def test_captions_from_json_and_failed_downloads(files: Any) -> None:
     files.tar("c.tar", {"a.png": files.png(1), "d.png": files.png(3)} | said | failed)
     data = files.open(captions={"file": "c.tar", "text": "alt"})
     assert [document.text for row in epoch(data.source("captions", 0), 0) for document in row] == ["from JSON"]
-    assert data.collections["captions"].left_out() == {"no image": 11, "without a caption": 1}
+    assert data.collection("captions").left_out() == {"no image": 11, "without a caption": 1}
 
 
 def test_compressed_lines_are_those_of_the_file_before(files: Any) -> None:
@@ -239,7 +239,7 @@ def test_compressed_lines_are_those_of_the_file_before(files: Any) -> None:
     (files.folder / "t.json.gz").write_bytes(gzip.compress(plain[:middle]) + gzip.compress(plain[middle:]))
     (files.folder / "t.jsonl.zst").write_bytes(pa.compress(plain, "zstd", asbytes=True))
     for name in ("t.jsonl", "t.json.gz", "t.jsonl.zst"):
-        text = files.open(text=[name]).collections["text"]
+        text = files.open(text=[name]).collection("text")
         assert [text.texts(row) for row in range(len(text))] == [[one] for one in texts]
 
 
@@ -259,7 +259,7 @@ def test_images_beside_a_table_are_looked_for_whenever_it_is_opened(files: Any) 
     files.refused(message, interleaved=["p.parquet"])
     files.pictures(8, "elsewhere")
     moved = files.open(interleaved=[{"file": "p.parquet", "images": "elsewhere"}])
-    assert moved.identity == data.identity and moved.collections["interleaved"].pictures(5)[0].pixels(2).any()
+    assert moved.identity == data.identity and moved.collection("interleaved").pictures(5)[0].pixels(2).any()
 
 
 def test_a_table_listed_with_two_folders_of_images_shows_both(files: Any) -> None:
@@ -278,7 +278,7 @@ def test_a_table_listed_with_two_folders_of_images_shows_both(files: Any) -> Non
 def test_up_to_one_percent_of_the_images_may_be_missing(files: Any) -> None:
     files.pictures(99)
     files.rows("t.jsonl", [{"image": f"{n}.png", "text": f"picture {n}"} for n in range(100)])
-    collection = files.open(captions="t.jsonl").collections["captions"]
+    collection = files.open(captions="t.jsonl").collection("captions")
     assert "there is no image '99.png'" in collection.shards[0].notes[0]
     with pytest.raises(BrokenPicture, match=r"t\.jsonl: line 100 \(there is no file /.+/99\.png"):
         collection.pictures(99)[0].pixels(2)
@@ -306,7 +306,7 @@ def test_each_epoch_shows_the_next_caption_of_a_picture(files: Any) -> None:
         said = sorted(" ".join(text.split()) for text in document.captions)
         assert said == sorted(filter(None, told[int(document.text.split()[0])]))
     assert max(len(document.captions) for document in held) == 3
-    pairs, count = data.pairs(0), len(data.collections["captions"].train)
+    pairs, count = data.pairs(0), len(data.collection("captions").train)
     first, second = ({pairs.pair(epoch * count + n, False)[1] for n in range(count)} for epoch in range(2))
     assert len(first) == len(second) == count and first != second
 
@@ -321,4 +321,4 @@ def test_broken_images_are_named_and_never_held_out(files: Any) -> None:
     held = [int(document.text.split()[-1]) for document in data.held_out("captions", 99)]
     assert 0 < len(held) < 8 and all(number % 2 == 0 for number in held)
     with pytest.raises(BrokenPicture, match=r"c\.tar: 1 \("):
-        data.collections["captions"].pictures(1)[0].pixels(4)
+        data.collection("captions").pictures(1)[0].pixels(4)

@@ -62,9 +62,13 @@ def test_show_data_tells_and_draws(everything: Callable[..., Shards], files: Any
 @pytest.mark.usefixtures("here")
 def test_show_data_checks_benchmarks(files: Any, told: Told, refused: Refused) -> None:
     files.jsonl("t.jsonl", ["a text", "another"])
-    path = files.rows("q.jsonl", [{"question": "two and two", "answers": ["4"]}])
-    files.yaml(text="t.jsonl", benchmarks={"sums": {"questions": "q.jsonl", "metric": "exact", "shots": [0]}})
+    files.rows("q.jsonl", [{"question": "two and two", "answers": ["4"]}])
+    sums = {"questions": "q.jsonl", "metric": "exact", "shots": [0]}
+    files.yaml(text="t.jsonl", benchmarks={"sums": sums})
     assert "benchmark sums: 1 of 1 questions of q.jsonl; prompt " in told(*COMMAND)
+    path = files.rows("q.jsonl", [{"question": "two and two", "answers": ["four. hundred"]}])
+    files.yaml(text="t.jsonl", benchmarks={"sums": sums | {"stop": ["."]}})
+    assert "could not be given" in refused(*COMMAND)
     path.unlink()
     assert "q.jsonl: cannot be read" in refused(*COMMAND)
 

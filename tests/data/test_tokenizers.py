@@ -76,7 +76,7 @@ def test_a_folder_without_a_usable_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(RequestError, match=r"cannot load a Hugging Face tokenizer .*; save the model's"):
         folder_tokenizer(tmp_path / "empty")
-    with pytest.raises(RequestError, match=r"nowhere: cannot load .* No such file or directory"):
+    with pytest.raises(RequestError, match="is not a folder; give `bpe`"):
         folder_tokenizer(tmp_path / "nowhere")
     with pytest.raises(RequestError, match="has no end token"):
         folder_tokenizer(save_tokenizer(tmp_path / "endless", bos_token="<s>", eos_token=None, pad_token=None))

@@ -8,6 +8,7 @@ import pytest
 
 from mm1_lab.data.types import Document
 from mm1_lab.data.world import World, drawing, text
+from mm1_lab.data.world import told as telling
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scene_questions import KINDS, ask
 from mm1_lab.data.world.scenes import Scene, Thing, sample_scene
@@ -95,7 +96,7 @@ def test_text_tells_of_training_scenes_alone(monkeypatch: pytest.MonkeyPatch) ->
         told.append(sample_scene(*arguments, **options))
         return told[-1]
 
-    monkeypatch.setattr(text, "sample_scene", recorded)
+    monkeypatch.setattr(telling, "sample_scene", recorded)
     random = Random(0)
     for _ in range(300):
         text.pretraining_document(random, 0.9, True)

@@ -46,11 +46,11 @@ class Laboratory:
     def complete(self, request: Request, executor: Executor, draw: Callable[[Path], object]) -> Round:
         request.write_manifest()
         plan = make_plan(request.trials, request.ledger)
-        trials = [trial for trial in request.trials if plan.stages[trial.fingerprint].state not in ("done", "diverged")]
+        trials = [trial for trial in plan.trials if plan.stages[trial.fingerprint].state not in ("done", "diverged")]
         self.rounds.append([trial.name for trial in trials])
         for trial in trials:
             self.run(request, trial)
-        if any(request.ledger.has_scores(trial.fingerprint) for trial in request.trials):
+        if any(request.ledger.has_scores(trial.fingerprint) for trial in plan.trials):
             draw(request.folder)
         return Round(request, plan, None)
 

@@ -116,7 +116,7 @@ def test_scales_of_few_settings_are_asked_what_they_have(
         text = re.sub(f"^{key}: .*$", f"{key}: {values}", text, flags=re.MULTILINE)
     (scales / "own.yaml").write_text(text, encoding="utf-8")
     ask = ("own", "--inline", "--set", "resolution=378", "--only")
-    check(*ask, "reader", code=1)  # there is nothing to measure
+    assert "reader measure nothing at the resolutions of own" in check(*ask, "reader", code=2)
     monkeypatch.setattr(gates, "probes", lambda *given: [Check.within("linear probe", "colour", 95.0, 90.0)])
     check(*ask, "probe")  # no probe of tokens averaged to as many
 
@@ -164,5 +164,6 @@ def test_what_was_measured_before_an_interruption_is_kept(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(gates, "no_leaks", stop)
-    check("smoke", "--only", "prompts,leaks", code=130)
+    told = check("smoke", "--only", "prompts,leaks", code=130)
+    assert re.search(r"Gates measured before are in \S+gates.csv; `--only` measures the others alone\n", told)
     assert {row["check"] for row in gates_of(place)} == {"prompts fit"}

@@ -211,7 +211,7 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
     place: Place, monkeypatch: pytest.MonkeyPatch, told: Told
 ) -> None:
     monkeypatch.chdir(place.folder)
-    monkeypatch.setattr(RayTune, "_connect", lambda *_: 2)
+    monkeypatch.setattr(RayTune, "open", lambda executor, scale: setattr(executor, "slots", 2))
 
     def asked(command: str, memory: float, *settings: str, code: int = 0) -> str:
         words = [*command.split(), "data_mix", "--only", "captions", "--scale", "smoke"]

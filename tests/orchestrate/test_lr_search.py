@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,7 @@ from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.lr_search import run_search, with_sizes
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import Round
+from mm1_lab.results.manifest import read_trials
 from mm1_lab.results.reading import read_variant
 from tests.conftest import Refused
 from tests.orchestrate import conftest
@@ -39,13 +41,15 @@ class Laboratory(conftest.Laboratory):
     def __init__(self) -> None:
         super().__init__()
         self.factor = 1.0
+        self.luck: dict[int, float] = {}
+        """A seed's factor beside it."""
         self.family: Literal["vqa", "text"] = "vqa"
         self.sources: tuple[str, ...] = ("captions", "text")
         self.shots = (0, 8)
 
     def run(self, request: Request, trial: Trial) -> None:
-        best = best_rate(trial.evaluation, self.factor)
-        distance = math.log(trial.evaluation.model.training.learning_rate / best)
+        factor = self.factor * self.luck.get(trial.seed, 1.0)
+        distance = math.log(trial.evaluation.model.training.learning_rate / best_rate(trial.evaluation, factor))
         if distance > math.log(4):
             self.diverge(request, trial)
         else:
@@ -104,6 +108,40 @@ def test_a_grid_of_which_every_rate_diverged_grows_downwards(
     before = len(laboratory.rounds)
     assert run_search(law(), Inline(), no_drawing) == 0
     assert not any(laboratory.rounds[before:]), "diverged, and not tried again"
+
+
+def test_what_more_seeds_searched_stays_in_the_table_of_fewer(
+    law: Callable[..., Request], laboratory: Laboratory
+) -> None:
+    laboratory.luck = {1: 30.0, 2: 30.0}
+    request = law(seeds=3)
+    assert run_search(request, Inline(), no_drawing) == 0
+    before, count = (request.folder / "trials.csv").read_bytes(), len(laboratory.rounds)
+    whole = {size: rates(request, size) for size in SIZES}
+    assert max(map(len, whole.values())) > 5
+    assert run_search(law(), Inline(), no_drawing) == 0
+    assert not any(laboratory.rounds[count:])
+    assert {size: rates(request, size) for size in SIZES} == whole
+    assert (request.folder / "trials.csv").read_bytes() == before
+
+
+def test_what_one_seed_searched_is_completed_at_more_seeds_and_sizes(
+    law: Callable[..., Request], laboratory: Laboratory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And what is not asked for any more is said to be that."""
+    laboratory.luck = {0: 9.0}
+    alone = with_sizes(law(), SIZES[:2])
+    assert run_search(alone, Inline(), no_drawing) == 0
+    searched = {size: rates(alone, size) for size in SIZES[:2]}
+    assert max(map(len, searched.values())) > 5
+    assert run_search(law(seeds=2), Inline(), no_drawing) == 0
+    rows = read_trials(alone.folder)
+    for size, tried in searched.items():
+        assert set(tried) <= set(rates(alone, size))
+    assert Counter(row.seed for row in rows) == dict.fromkeys((0, 1), len(rows) // 2)
+    assert "left the tables" not in capsys.readouterr().out
+    assert run_search(with_sizes(law(seeds=2), SIZES[:2]), Inline(), no_drawing) == 0
+    assert "), as they are no longer asked for (sizes before: 3, now: 2); their" in capsys.readouterr().out
 
 
 def test_a_search_in_which_all_diverged_has_failed_and_draws_nothing(
@@ -184,7 +222,8 @@ def test_a_search_is_run_whole_and_anew_with_all_its_rates(
 ) -> None:
     monkeypatch.setattr("analysis.draw_sweep", no_drawing)
     command = ["run", "lr_law", "--scale", "smoke", "--inline"]
-    assert "lr_law.yaml is a search, which makes its arms; name one" in refused(*command, "--only", "9M")
+    for one in (command, ["plan", *command[1:-1]]):
+        assert "--only: lr_law is a search and fits all its sizes" in refused(*one, "--only", "9M")
     assert not list(here.rglob("sweep.json"))
     assert main(command) == 0
     before, count = len(laboratory.rounds), len({name for names in laboratory.rounds for name in names})

@@ -168,10 +168,12 @@ def test_a_search_s_trial_is_not_reproduced_by_naming_its_arm(request_: Request)
 
 
 def test_a_run_whose_trial_left_the_sweep_is_marked_until_it_comes_back(request_: Request, told: Told) -> None:
-    """And a description that a user has written stays."""
+    """And the description is the sweep's, unless a user has written another one."""
     log(request_)
     base = request_.trials[0]
-    now = request_.with_arms({"base": base.recipe.model_copy(update={"image_tokens": 64})})
+    edited = base.recipe.model_copy(update={"image_tokens": 64})
+    now = request_.with_arms({"base": edited})
+    now = replace(now, sweep=now.sweep.model_copy(update={"title": "Edited"}))
     now.write_manifest()
     write(now, now.trials[0], 50.0)
     assert "logged to" in told("sync-mlflow") and "nothing new for" in told("sync-mlflow")
@@ -181,8 +183,10 @@ def test_a_run_whose_trial_left_the_sweep_is_marked_until_it_comes_back(request_
     experiment = former.info.experiment_id
     (current,) = client.search_runs([experiment], "params.arm = 'base' and tags.mm1.superseded IS NULL")
     assert current.data.metrics["average"] == 50 and current.info.run_name == "base / seed 0 at smoke"
+    assert client.get_experiment(experiment).tags[NOTE].startswith("Edited (MM1, ")
 
     client.set_experiment_tag(experiment, NOTE, "mine")
+    assert "nothing new for" in told("sync-mlflow") and client.get_experiment(experiment).tags[NOTE] == "mine"
     request_.write_manifest()
     assert "logged to" in told("sync-mlflow")
     runs = runs_of(request_)[1]
@@ -261,6 +265,16 @@ def test_a_server_that_is_away_gets_one_line_without_the_password(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     error = refused(*command)
     assert "MLflow at " in error and "hunter2" not in error and "Traceback" not in error
+
+
+@pytest.mark.usefixtures("request_")
+def test_a_folder_is_no_store_for_runs(monkeypatch: pytest.MonkeyPatch, refused: Refused, tmp_path: Path) -> None:
+    for uri in (str(tmp_path / "mlruns"), (tmp_path / "mlruns").as_uri()):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        error = refused("sync-mlflow")
+        assert error.endswith(
+            f"{uri} cannot be written (it keeps no runs in plain folders any more; use sqlite:///… or http://…)\n"
+        )
 
 
 @pytest.mark.slow

@@ -125,9 +125,10 @@ def test_values_that_make_no_model_are_pruned_before_any_training(laboratory: La
     assert all(winner.ledger.has_scores(trial.fingerprint) for trial in winner.trials), "the one that was confirmed"
     trials = optuna_log(request)
     refused = [trial.user_attrs["why"] for trial in trials if trial.value is None]
+    arms = [sorted(trial.params.values()) for trial in trials if trial.value is not None]
     assert refused and all("connector mlp" in why and "image_tokens 64" in why for why in refused)
     assert done.refused == f"{len(refused)} of 6 proposals refused, the last: {refused[-1][9:]}"
-    told = f"6 trials by tpe, {6 - len(refused)} with scores; {done.refused}. The"
+    told = f"6 trials by tpe, {len(arms)} with scores of {len(set(map(str, arms)))} distinct arms; {done.refused}. The"
     assert told in (request.folder / "search.md").read_text(encoding="utf-8")
     assert f"mix: {done.refused}" in plan_values([done])["notes"]
 
@@ -181,10 +182,15 @@ def test_optuna_s_log_tells_what_ran(laboratory: Laboratory, tmp_path: Path) -> 
     request = ask(tmp_path, tmp_path)
     search(request)
     trials = optuna_log(request)
+    done = {trial.fingerprint: trial for trial in rounds_of(request)[0].trials}
     assert {trial.user_attrs.get("why") for trial in trials} == {None, "diverged"}
     for trial in trials:
-        assert trial.user_attrs["arm"] == f"data_mix.text {trial.params['data_mix.text']}"
-        assert (trial.value is None) == (trial.state == TrialState.PRUNED) == ("why" in trial.user_attrs)
+        [key] = trial.user_attrs["fingerprints"]
+        assert done[key].arm == trial.user_attrs["arm"] == f"data_mix.text {trial.params['data_mix.text']}"
+        diverged = trial.user_attrs.get("why")
+        file = request.ledger.failure_file(key) if diverged else request.ledger.trial_folder(key) / "DONE"
+        assert trial.datetime_complete and abs(trial.datetime_complete.timestamp() - file.stat().st_mtime) < 1e-3
+        assert (trial.value is None) == (trial.state == TrialState.PRUNED) == bool(diverged)
 
 
 def test_where_all_that_is_proposed_diverges_the_search_failed(
@@ -228,6 +234,13 @@ def test_wrong_searches(changes: dict[str, Any], told: str, here: Path, refused:
     write(here, **changes)
     error = refused("plan", "mix", "--scale", "smoke")
     assert told in error, error
+
+
+def test_a_sweep_of_the_confirmation_s_name_is_not_overwritten(here: Path, refused: Refused) -> None:
+    path = write(here)
+    path.with_name("mix_confirmed.yaml").write_text("title: t\nrecipe: base\narms: {base: {}}\n", encoding="utf-8")
+    error = refused("run", "mix", "--scale", "smoke")
+    assert "mix_confirmed.yaml: the search's confirmation has this name; rename one" in error
 
 
 @pytest.mark.slow

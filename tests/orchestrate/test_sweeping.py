@@ -1,5 +1,6 @@
 """What a command does about results that are there."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -100,11 +101,22 @@ class Finished(Executor):
             work_list.settle(task, Outcome())
 
 
+def test_workers_are_ignored_and_told_where_a_stage_is_one_process(
+    request_: Request, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even more than the batch has rows."""
+    told = "`workers` are ignored: without Ray (--inline, --share) a stage is one process"
+    for workers, lines in (({"85M": 99}, 1), ({"302M": 99}, 0)):
+        request = load_request("data_mix", "smoke", only=("captions",), settings=(f"workers={workers}",))
+        sweeping.complete(request, Finished(), lambda folder: [])
+        assert capsys.readouterr().out.count(told) == lines
+
+
 def test_more_workers_than_fit_are_refused_before_anything_is_written(
     request_: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     executor = RayTune()
-    monkeypatch.setattr(executor, "_connect", lambda scale: 1)
+    monkeypatch.setattr(executor, "open", lambda scale: setattr(executor, "slots", 1))
     request = load_request("data_mix", "smoke", only=("captions",), settings=("workers={85M: 2}",))
     with pytest.raises(RequestError, match="2 workers, but only 1 fit; set fewer"):
         sweeping.complete(request, executor, lambda folder: [])
@@ -155,21 +167,19 @@ def test_of_a_training_that_diverged_the_curve_stays_but_no_checkpoint(
     assert outcome.kind == "diverged" and [path.name for path in partial.iterdir()] == [CURVE]
 
 
-def test_a_repeated_study_judges_each_look_by_its_seeds(
+def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing(
     ask: Ask, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of three arms one stays after the first look."""
+    """Of three arms one stays after the first look; of the others, one has all its trials from an earlier command."""
     request = replace(ask("base", "captions", "interleaved", seeds="3,5,6,8"), looks=(2, 3, 4))
     ledger = request.ledger
 
     def complete(request: Request, executor: Executor, draw: Draw) -> Round:
-        asked.append(len(request.trials))
         for trial in request.trials:
             mark_done(ledger, trial.fingerprint, is_trial=True)
         return Round(request, make_plan(request.trials, ledger), None)
 
     judged: list[list[int]] = []
-    asked: list[int] = []
 
     def judge(folder: Path, seeds: Sequence[int]) -> tuple[list[str], list[str]]:
         judged.append(list(seeds))
@@ -177,12 +187,27 @@ def test_a_repeated_study_judges_each_look_by_its_seeds(
 
     monkeypatch.setattr(sweeping, "complete", complete)
     monkeypatch.setattr(Round, "show", lambda *given: None)
+    for trial in request.trials:
+        if trial.arm == "captions":
+            mark_done(ledger, trial.fingerprint, is_trial=True)
     outputs = []
     for _ in range(2):
         assert run_until_decided(request, Inline(), lambda _: [], judge, lambda _: "") == 0
         outputs.append(capsys.readouterr().out)
     assert judged == 2 * [[3, 5], [3, 5, 6], [3, 5, 6, 8]]
-    assert outputs[0] == outputs[1] and asked == 2 * [6, 7, 8]
+    assert outputs[0] == outputs[1]
+    assert outputs[0].endswith("2 trials of 12 not run: not needed.\n")
+
+
+def test_a_table_is_out_of_date_once_the_scale_was_checked_again(request_: Request) -> None:
+    rows = request_.write_manifest()
+    table, gates = request_.folder / "table.md", request_.folder.with_name("check_scale") / "gates.csv"
+    table.write_text("drawn")
+    assert not sweeping._newest_undrawn(request_, rows)
+    gates.parent.mkdir()
+    gates.write_text("failed")
+    os.utime(gates, (table.stat().st_mtime + 9,) * 2)
+    assert sweeping._newest_undrawn(request_, rows) == gates.stat().st_mtime_ns
 
 
 def test_a_growing_study_shares_its_folder_with_no_other_seeds(ask: Ask) -> None:

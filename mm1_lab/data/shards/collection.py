@@ -31,21 +31,23 @@ Numbers = NDArray[np.int64]
 
 
 class Collection:
-    """The samples of one source, numbered through its files, which are ordered by digest, so that their names and
-    locations do not matter; of equal ones, one is read."""
+    """The samples of one source, numbered consecutively through its files.
+
+    Files are ordered by digest, so that their names and locations do not matter; of equal ones, one is read.
+    """
 
     def __init__(self, shards: Sequence[Shard], cache: Path, decoder: ImageDecoder) -> None:
         by_digest = {shard.digest: shard for shard in reversed(shards)}
         self.reader = shards[0].file.reader
         self.digests = sorted(by_digest)
+        """What identifies the samples."""
         self.shards = [by_digest[digest] for digest in self.digests]
         self._starts = np.cumsum([0, *(len(shard.samples) for shard in self.shards)])
         self.table = pa.concat_tables([shard.samples for shard in self.shards])
-        # looked up once, as a table takes time for each chunk of a column whenever it is asked for one
         self._columns = dict(zip(self.table.column_names, self.table.columns, strict=True))
         self._cache = cache
         self._decoder = decoder
-        self.train, self.held_out = split_samples(self.table["split"].to_numpy())
+        self.train, self.held_out = split_samples(self._columns["split"].to_numpy())
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -61,11 +63,11 @@ class Collection:
         return f"{self.digests[number][:12]}:{sample - self._starts[number]}"
 
     def texts(self, sample: int) -> list[str | None]:
-        """In reading order, with None for each picture; of a pair, all captions of the picture."""
+        """The sample's texts in reading order, with None for each picture; of a pair, all captions of the picture."""
         return self._columns["texts"][sample].as_py()
 
     def conversation(self, sample: int) -> Document:
-        """Whether or not it fits a row."""
+        """All of a conversation, whether or not it fits a row; answers are of type `Answer`."""
         answers = self._columns["answers"][sample].as_py()
         pictures = iter(self.pictures(sample))
         parts: list[Part] = []
@@ -88,17 +90,18 @@ class Collection:
         return pictures
 
     def _read(self, file: File, image: pa.StructScalar) -> bytes:
-        content, path, offset, length = image.as_py().values()
+        content, path = image["content"].as_py(), image["path"].as_py()
         if content is not None:
             return content
         if path is not None:
             return read_file(file.folder / path)
         with file.local(self._cache / "copies").open("rb") as tar:
-            tar.seek(offset)
-            return tar.read(length)
+            tar.seek(image["offset"].as_py())
+            return tar.read(image["length"].as_py())
 
     def tokens(self, tokenizer: BackendTokenizer) -> pa.ChunkedArray:
-        """The ids of all samples, with -1 for a picture and before each caption of one; cached file by file."""
+        """The ids of all samples, with -1 for each picture and before each caption of a picture; computed on first use
+        and cached on disk file by file."""
         chunks: list[pa.Array] = []
         for shard in self.shards:
             name = short_hash(CHUNKS_VERSION, self.reader, shard.digest, tokenizer.digest)

@@ -1,19 +1,75 @@
 """The `--data` file, which lists the files of each source of training data (docs/your-own-data.md shows one)."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from mm1_lab.config import BenchmarkConfig, Config, RequestError, nearest
-from mm1_lab.config.base import Number
 from mm1_lab.data.pixels import Shape
-from mm1_lab.data.shards.finding import PLACES, Entry, File
+from mm1_lab.data.shards.finding import A_FOLDER_NEEDS, HUB, File, find
 from mm1_lab.data.shards.readers import READERS
+from mm1_lab.data.shards.tables import COLUMNAR, ENDINGS
+from mm1_lab.files import expanded
 
 BUILT_IN = {"captions": "pairs", "synthetic": "pairs", "interleaved": "pages", "text": "text"}
 """The readers of the built-in sources."""
+
+
+class Entry(Config):
+    """Files with more to say than their name."""
+
+    file: str = ""
+    """A path, glob, range or URL."""
+    folder: str = ""
+    """A folder of pictures with a table of them."""
+    dataset: str = ""
+    """A data set on the Hugging Face hub (`OWNER/NAME`), or a local folder in the hub's layout."""
+    config: str | None = None
+    """Which of the data set's configurations, if it has several."""
+    split: str | None = None
+    """Which of the data set's splits, if it has several."""
+    revision: str | None = None
+    """Commit, branch or tag on the hub."""
+    images: str = ""
+    """The folder below which the paths of pictures are; by default that of the file."""
+    image: str = ""
+    """The column of the picture or pictures."""
+    text: str = ""
+    """The column of the text, caption, captions or turns."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(map(bool, (self.file, self.folder, self.dataset))) != 1:
+            raise ValueError("needs exactly one of file, folder and dataset")
+        return self
+
+    def find(self, base: Path, reader: str) -> list[File]:
+        """Its files, with what it says of them; paths are relative to `base`. Raises RequestError."""
+        for name in (self.folder, self.images):
+            if not (base / expanded(name)).is_dir():
+                raise RequestError(f"there is no folder {name!r}; paths are relative to the data file")
+        where = self.file or self.folder or self.dataset
+        if self.dataset and "://" not in where and not (base / expanded(where)).exists():
+            where = f"hf://datasets/{where}"
+            if not HUB.fullmatch(where):
+                raise RequestError(f"there is no folder {self.dataset!r}, and it is not a hub name (OWNER/NAME)")
+        if self.revision and not HUB.fullmatch(where):
+            raise RequestError(f"`revision` is for `dataset: OWNER/NAME` on the hub; leave {self.revision!r} out")
+        found = []
+        for file in find(where, base, self.config, self.split, self.revision):
+            ending = PurePosixPath(file.name).suffix
+            inner = PurePosixPath(file.name).with_suffix("").suffix
+            if ending not in ENDINGS or (ending in (".gz", ".zst") and inner in (".tar", *COLUMNAR)):
+                known = " or ".join(ENDINGS)
+                raise RequestError(
+                    f"{file.name!r} must end in {known}, and only JSON Lines may be compressed; {A_FOLDER_NEEDS}"
+                )
+            folder = base / expanded(self.images) if self.images else file.folder
+            found.append(replace(file, folder=folder, reader=reader, image=self.image, text=self.text))
+        return found
 
 
 def _as_list(value: Any) -> Any:
@@ -24,21 +80,13 @@ Files = Annotated[tuple[str | Entry, ...], BeforeValidator(_as_list)]
 """One name or entry, or a list of them."""
 
 
-class OwnSource(Entry):
-    """A source under a name of the user's choice: `files`, or an entry's keys."""
+class OwnSource(Config):
+    """A source under a name of the user's choice."""
 
     reader: str
     """`pairs`, `pages` or `text`, or a reader of one's own in mm1_lab/data/shards/readers.py."""
-    files: Files = ()
+    files: Files = Field(min_length=1)
     """Files, globs, ranges (`{00000..00123}.tar`), URLs, or entries."""
-
-    @property
-    def entries(self) -> list[Entry]:
-        """What is said beside `files` holds for each that is only a name."""
-        if not self.files:
-            return [self]
-        alike = self.model_copy(update={"files": ()})
-        return [one if isinstance(one, Entry) else alike.model_copy(update={"file": one}) for one in self.files]
 
 
 class InstructionSet(OwnSource):
@@ -46,9 +94,13 @@ class InstructionSet(OwnSource):
 
     reader: str = "conversations"
     """Reads LLaVA's JSON, the Cauldron's Parquet, and JSON Lines with `messages`."""
-    weight: Number | None = Field(None, gt=0)
+    weight: float | None = Field(None, gt=0)
     """Its weight if the recipe's `sft.mixture` is empty. Sets are mixed in proportion to their sizes if none has one;
     else those without count as 1."""
+
+
+PLACES = ("file", "dataset", "folder", "files")
+"""The keys of an entry or a set that say where its files are; an instruction set cannot be called so."""
 
 
 def _named_sets(value: Any) -> Any:
@@ -70,7 +122,18 @@ def _named_sets(value: Any) -> Any:
         value = named
     if not isinstance(value, dict):
         return value
-    return {name: one if isinstance(one, dict) else {"files": one} for name, one in value.items()}
+    return {name: _as_set(one) for name, one in value.items()}
+
+
+def _as_set(value: Any) -> Any:
+    """A set, of which an entry's keys may stand beside its own."""
+    if not isinstance(value, dict):
+        return {"files": value}
+    own = {key: value[key] for key in value.keys() & {"reader", "weight"}}
+    entry = {key: one for key, one in value.items() if key not in own}
+    if isinstance(entry.get("files"), str) and len(entry) > 1:
+        entry["file"] = entry.pop("files")
+    return value if "files" in entry else {**own, "files": entry}
 
 
 def set_key(name: str) -> str:
@@ -110,7 +173,7 @@ class DataFile(Config):
         return self.named() | {set_key(name): source for name, source in self.instructions.items()}
 
     def weights(self, sizes: Mapping[str, int]) -> dict[str, float]:
-        """Of the instruction sets, given the number of conversations of each."""
+        """The weights of the instruction sets, given the number of conversations of each."""
         given = {name: one.weight for name, one in self.instructions.items()}
         if any(given.values()):
             return {name: weight or 1.0 for name, weight in given.items()}
@@ -118,8 +181,10 @@ class DataFile(Config):
 
 
 def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
-    """The content of the file, and the files of each source and instruction set (`DataFile.all_named`). Raises
-    RequestError for whatever is wrong in it, and for files that are missing."""
+    """Returns the content of the file, and the files of each source and instruction set (`DataFile.all_named`).
+
+    Raises RequestError for whatever is wrong in it, and for files that are missing or cannot be read.
+    """
     content = DataFile.read(path)
     if not content.all_named():
         raise RequestError(f"{path}: names no data; add `captions: [FILES]`, `text: [FILES]` or others")
@@ -128,15 +193,18 @@ def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
         raise RequestError(f"{path}: names {twice[0]} twice, also under `sources:`; list all its files in one place")
     found: dict[str, list[File]] = {}
     for name, source in content.all_named().items():
-        files: list[File] = []
-        try:
-            if source.reader not in READERS:
-                raise RequestError(f"there is no reader {source.reader!r}{nearest(source.reader, READERS)}")
-            if isinstance(source, InstructionSet) and source.reader in BUILT_IN.values():
-                raise RequestError(f"{source.reader} are no conversations; list them as a source")
-            for entry in source.entries:
-                files += entry.find(path.parent, source.reader)
-        except RequestError as error:
-            raise RequestError(f"{path}: {name}: {error}") from None
-        found[name] = list(dict.fromkeys(files))  # one may be named in several ways
+        if source.reader not in READERS:
+            near = nearest(source.reader, READERS)
+            raise RequestError(f"{path}: {name}: there is no reader {source.reader!r}{near}")
+        if isinstance(source, InstructionSet) and source.reader in BUILT_IN.values():
+            raise RequestError(f"{path}: {name}: {source.reader} are no conversations; list them as a source")
+        files: dict[object, File] = {}  # one may be named in several ways
+        for one in source.files:
+            entry = one if isinstance(one, Entry) else Entry(file=one)
+            try:
+                for file in entry.find(path.parent, source.reader):
+                    files[file.name, file.folder, file.image, file.text] = file
+            except RequestError as error:
+                raise RequestError(f"{path}: {name}: {error}") from None
+        found[name] = list(files.values())
     return content, found

@@ -14,13 +14,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Self
 
 import fsspec
-from pydantic import model_validator
 
-from mm1_lab.config import Config, RequestError
-from mm1_lab.data.shards.tables import COLUMNAR, ENDINGS
+from mm1_lab.config import RequestError
+from mm1_lab.data.shards.tables import ENDINGS
 from mm1_lab.files import expanded, locked, new_file
 from mm1_lab.formatting import first_line
 
@@ -91,6 +89,51 @@ class File:
             raise RequestError(f"{self.name}: has changed since it was listed; give the command again")
 
 
+def find(
+    pattern: str, base: Path, config: str | None = None, split: str | None = None, revision: str | None = None
+) -> list[File]:
+    """The files at a path (relative to `base`), a glob, a range or a URL; of a folder of pictures, the table in it or
+    beside it; of a hub set, or of a folder in the hub's layout, those of a split.
+
+    Raises RequestError if there are none.
+    """
+    numbers = RANGE.search(pattern)
+    if numbers and int(numbers[1]) <= int(numbers[2]):
+        files = []
+        for number in range(int(numbers[1]), int(numbers[2]) + 1):
+            files += find(RANGE.sub(f"{number:0{len(numbers[1])}}", pattern, count=1), base)
+        return files
+    hub = HUB.fullmatch(pattern)
+    if hub:
+        files = []
+        for url in _of_split(hub[1], config, split, revision or hub[2]):
+            files += _remote_files(url)
+        return files
+    if "://" in pattern:
+        return _remote_files(pattern)
+    path = base / expanded(pattern)
+    if path.is_file():
+        return [_local_file(path)]
+    if path.is_dir():
+        for table in (path / "metadata", path):
+            for ending in (".csv", ".jsonl", ".parquet"):
+                beside = Path(f"{table}{ending}")
+                if beside.is_file():
+                    return [replace(_local_file(beside), folder=path)]
+        if next(islice(path.rglob("*"), MOST_ENTRIES, None), None):
+            raise RequestError(
+                f"{pattern!r} holds over {MOST_ENTRIES:,} files and folders; name a folder in it, or its tables "
+                f"or tars (`{pattern}/**/*.parquet`)"
+            )
+        return [_local_file(Path(file)) for file in _of_split(str(path), config, split, None)]
+    # relative to the folder, whose own name may contain brackets
+    matches = sorted(glob.glob(str(expanded(pattern)), root_dir=base, recursive=True))
+    files = [_local_file(base / match) for match in matches if (base / match).is_file()]
+    if not files:
+        raise RequestError(f"there is no file {pattern!r}; paths are relative to the data file")
+    return files
+
+
 def _local_file(path: Path) -> File:
     status = path.stat()
     return File(os.path.abspath(path), status.st_size, str(status.st_mtime_ns), path.parent)
@@ -111,133 +154,6 @@ def _remote_files(url: str) -> list[File]:
     return files
 
 
-PLACES = ("file", "dataset", "folder", "files")
-"""The keys of an entry or a source that say where its files are; an instruction set cannot be called so."""
-
-
-class Entry(Config):
-    """Files with more to say than their name."""
-
-    file: str = ""
-    """A path, glob, range or URL."""
-    folder: str = ""
-    """A folder of pictures with a table of them."""
-    dataset: str = ""
-    """A data set on the Hugging Face hub (`OWNER/NAME`), or a local folder in the hub's layout."""
-    config: str | None = None
-    """Which of the data set's configurations, if it has several."""
-    split: str | None = None
-    """Which of the data set's splits, if it has several."""
-    revision: str | None = None
-    """Commit, branch or tag on the hub."""
-    images: str = ""
-    """The folder below which the paths of pictures are; by default that of the file."""
-    image: str = ""
-    """The column of the picture or pictures."""
-    text: str = ""
-    """The column of the text, caption, captions or turns."""
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if sum(bool(getattr(self, key, ())) for key in PLACES) != 1:
-            raise ValueError("needs exactly one of file, folder and dataset, or of a source `files`")
-        return self
-
-    def find(self, base: Path, reader: str) -> list[File]:
-        """Its files, with what it says of them; paths are relative to `base`. Raises RequestError."""
-        for name in (self.folder, self.images):
-            if not (base / expanded(name)).is_dir():
-                raise RequestError(f"there is no folder {name!r}; paths are relative to the data file")
-        where = self.file or self.folder or self.dataset
-        if self.dataset and "://" not in where and not (base / expanded(where)).exists():
-            where = f"hf://datasets/{where}"
-            if not HUB.fullmatch(where):
-                raise RequestError(f"there is no folder {self.dataset!r}, and it is not a hub name (OWNER/NAME)")
-        found = []
-        for file in self._files(where, base):
-            ending = PurePosixPath(file.name).suffix
-            inner = PurePosixPath(file.name).with_suffix("").suffix
-            if ending not in ENDINGS or (ending in (".gz", ".zst") and inner in (".tar", *COLUMNAR)):
-                known = " or ".join(ENDINGS)
-                raise RequestError(
-                    f"{file.name!r} must end in {known}, and only JSON Lines may be compressed; {A_FOLDER_NEEDS}"
-                )
-            folder = base / expanded(self.images) if self.images else file.folder
-            found.append(replace(file, folder=folder, reader=reader, image=self.image, text=self.text))
-        return found
-
-    def _files(self, pattern: str, base: Path) -> list[File]:
-        """Those at a path (relative to `base`), a glob, a range or a URL; of a folder of pictures, the table in it or
-        beside it; of a hub set, or a folder in its layout, those of a split. Raises RequestError if there are none."""
-        numbers = RANGE.search(pattern)
-        if numbers and int(numbers[1]) <= int(numbers[2]):
-            files = []
-            for number in range(int(numbers[1]), int(numbers[2]) + 1):
-                files += self._files(RANGE.sub(f"{number:0{len(numbers[1])}}", pattern, count=1), base)
-            return files
-        hub = HUB.fullmatch(pattern)
-        if hub:
-            urls = self._of_split(hub[1], self.revision or hub[2])
-            return [file for url in urls for file in _remote_files(url)]
-        if "://" in pattern:
-            return _remote_files(pattern)
-        path = base / expanded(pattern)
-        if path.is_file():
-            return [_local_file(path)]
-        if path.is_dir():
-            for table in (path / "metadata", path):
-                for ending in (".csv", ".jsonl", ".parquet"):
-                    beside = Path(f"{table}{ending}")
-                    if beside.is_file():
-                        return [replace(_local_file(beside), folder=path)]
-            if next(islice(path.rglob("*"), MOST_ENTRIES, None), None):
-                raise RequestError(
-                    f"{pattern!r} holds over {MOST_ENTRIES:,} files and folders; name a folder in it, or its tables "
-                    f"or tars (`{pattern}/**/*.parquet`)"
-                )
-            return [_local_file(Path(file)) for file in self._of_split(str(path), None)]
-        # relative to the folder, whose own name may contain brackets
-        matches = sorted(glob.glob(str(expanded(pattern)), root_dir=base, recursive=True))
-        files = [_local_file(base / match) for match in matches if (base / match).is_file()]
-        if not files:
-            raise RequestError(f"there is no file {pattern!r}; paths are relative to the data file")
-        return files
-
-    def _of_split(self, name: str, revision: str | None) -> list[str]:
-        """The files of a split that can be read, of a name on the hub or of a folder in its layout."""
-        import datasets
-
-        logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)  # a missing card is no news
-        try:
-            if not os.path.isdir(name):
-                _ask_hub(name)
-            with TemporaryDirectory() as unused:
-                builder = datasets.load_dataset_builder(name, self.config, revision=revision, cache_dir=unused)
-        except ConnectionError as error:
-            pin = f" --revision {revision}" if revision else ""
-            raise RequestError(
-                f"the hub cannot be reached ({first_line(error)}); where there is a network, run "
-                f"`hf download {name} --repo-type dataset{pin} --local-dir DIR`, and write `{{dataset: DIR}}` here"
-            ) from None
-        except Exception as error:  # the library raises many kinds
-            said = " ".join(str(error).partition("Example of usage")[0].split())[:300]  # of configurations it lists all
-            remedy = A_FOLDER_NEEDS
-            if "config" in said.lower():
-                remedy = "of several configurations, name one: `{dataset: …, config: NAME}`"
-            raise RequestError(f"{name} cannot be read as a data set ({said}); {remedy}") from None
-        splits = {str(name): files for name, files in builder.config.data_files.items()}
-        split = self.split
-        if split is None and len(splits) == 1:
-            split = next(iter(splits))
-        if split not in splits:
-            raise RequestError(f"has the splits {', '.join(splits)}; name one of them: `{{dataset: …, split: NAME}}`")
-        read = [file for file in splits[split] if PurePosixPath(file).suffix in ENDINGS]
-        if not read:
-            other = PurePosixPath(splits[split][0]).name
-            raise RequestError(f"{name} has no table and no tar, but {other}; {A_FOLDER_NEEDS}")
-        return read
-
-
 def _ask_hub(name: str) -> None:
     """Raises ConnectionError if the hub does not answer; `datasets` would try for half a minute, with a line each."""
     from huggingface_hub import HfApi
@@ -249,3 +165,37 @@ def _ask_hub(name: str) -> None:
         pass  # `datasets` says what is wrong with the name
     except Exception as error:  # of the library for requests, which differs by version
         raise ConnectionError(first_line(error)) from None
+
+
+def _of_split(name: str, config: str | None, split: str | None, revision: str | None) -> list[str]:
+    """The files of a split that can be read, of a name on the hub or of a folder in its layout."""
+    import datasets
+
+    logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)  # a missing card is no news
+    try:
+        if not os.path.isdir(name):
+            _ask_hub(name)
+        with TemporaryDirectory() as unused:
+            builder = datasets.load_dataset_builder(name, config, revision=revision, cache_dir=unused)
+    except ConnectionError as error:
+        pin = f" --revision {revision}" if revision else ""
+        raise RequestError(
+            f"the hub cannot be reached ({first_line(error)}); where there is a network, run "
+            f"`hf download {name} --repo-type dataset{pin} --local-dir DIR`, and write `{{dataset: DIR}}` here"
+        ) from None
+    except Exception as error:  # the library raises many kinds
+        said = " ".join(str(error).partition("Example of usage")[0].split())[:300]  # of configurations it lists all
+        remedy = A_FOLDER_NEEDS
+        if "config" in said.lower():
+            remedy = "of several configurations, name one: `{dataset: …, config: NAME}`"
+        raise RequestError(f"{name} cannot be read as a data set ({said}); {remedy}") from None
+    splits = {str(name): files for name, files in builder.config.data_files.items()}
+    if split is None and len(splits) == 1:
+        split = next(iter(splits))
+    if split not in splits:
+        raise RequestError(f"has the splits {', '.join(splits)}; name one of them: `{{dataset: …, split: NAME}}`")
+    read = [file for file in splits[split] if PurePosixPath(file).suffix in ENDINGS]
+    if not read:
+        other = PurePosixPath(splits[split][0]).name
+        raise RequestError(f"{name} has no table and no tar, but {other}; {A_FOLDER_NEEDS}")
+    return read

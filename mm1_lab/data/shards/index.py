@@ -7,18 +7,17 @@ inside a table are copied into the index, as Parquet and JSON have no random acc
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mm1_lab.config import RequestError, canonical_json
 from mm1_lab.data.pixels import BROKEN_SHARE, files_apart
 from mm1_lab.data.shards.finding import File, make_once, short_hash
-from mm1_lab.data.shards.readers import READERS, LeftOut, Sample
-from mm1_lab.data.shards.tables import Broken, Fields, Image, read_rows
+from mm1_lab.data.shards.readers import READERS, Image, LeftOut, Sample
+from mm1_lab.data.shards.tables import Broken, Fields, read_rows
 from mm1_lab.data.types import Answer
 from mm1_lab.files import load_json, write_text
 
@@ -55,7 +54,7 @@ class Shard(NamedTuple):
     samples: pa.Table
     """A row of `SCHEMA` per sample."""
     left_out: Counter[str]
-    """Number of rows by reason."""
+    """Number of rows that were left out, by reason."""
     notes: list[str]
     """What is said of broken rows and missing pictures."""
 
@@ -71,25 +70,32 @@ def index_file(file: File, cache: Path) -> Shard:
     path = index_path(file, cache)
     about_path = path.with_suffix(".json")
 
-    def make() -> Iterator[pa.RecordBatch]:
+    def make() -> Generator[pa.RecordBatch]:
         local = file.local(cache / "copies")
-        yield from _build(local, file, about_path)
+        about = yield from _build(local, file)
+        write_text(about_path, json.dumps(about))
         if file.is_remote and local.suffix != ".tar":
             local.unlink(missing_ok=True)  # all of it is in the index
 
     samples = cached(path, SCHEMA, make)
     try:
         about = load_json(about_path)
-    except (OSError, ValueError):
+        digest = about["digest"]
+        left_out = Counter(about["left_out"])
+        notes = about["notes"]
+    except (OSError, ValueError, KeyError, TypeError):
         raise _damaged(path) from None
     told, missing = _pictures_beside(file, samples)
-    digest = short_hash(about["digest"], told) if told else about["digest"]
-    return Shard(file, digest, samples, Counter(about["left_out"]), about["notes"] + missing)
+    if told:
+        digest = short_hash(digest, told)
+    return Shard(file, digest, samples, left_out, notes + missing)
 
 
 def cached(path: Path, schema: pa.Schema, make: Callable[[], Iterable[pa.RecordBatch]]) -> pa.Table:
-    """The table in `path`, memory-mapped; if it is missing, of the batches that `make` yields. Raises RequestError if
-    it is cut off; changed bytes are not noticed, as that would take hours."""
+    """The table in `path`, memory-mapped; if it is missing, of the batches that `make` yields.
+
+    Raises RequestError if the file is cut off; changed bytes are not noticed, as that would take hours.
+    """
 
     def write(temporary: Path) -> None:
         with pa.ipc.new_file(str(temporary), schema) as writer:
@@ -107,8 +113,8 @@ def _damaged(path: Path) -> RequestError:
     return RequestError(f"{path}: is damaged; delete it and give the command again")
 
 
-def _build(path: Path, file: File, about_path: Path) -> Iterator[pa.RecordBatch]:
-    """Yields the index of `path`, and writes what is to be known about it to `about_path`."""
+def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, Any]]:
+    """Yields the index of `path`; returns what is to be known about it."""
     reader = READERS[file.reader]
     columns = {**KEY, **reader.columns}
     if file.image:
@@ -120,14 +126,16 @@ def _build(path: Path, file: File, about_path: Path) -> Iterator[pa.RecordBatch]
         digest = hashlib.sha256(stream.read(START))
     left_out = Counter[str]()
     notes: list[str] = []
-    records: list[Fields] = []
+    rows: list[Fields] = []
     size = total = 0
     for place, row in read_rows(path, file.name, columns, required):
         total += 1
         try:
             if isinstance(row, Broken):
                 raise row
-            record = _record(reader.read(row), row["key"], place)
+            sample = reader.read(row)
+            if sum(len(part) for part in sample.parts if isinstance(part, str)) > LONGEST:
+                raise LeftOut("too long")
         except LeftOut as reason:
             left_out[str(reason)] += 1
             continue
@@ -136,49 +144,55 @@ def _build(path: Path, file: File, about_path: Path) -> Iterator[pa.RecordBatch]
             if len(notes) < NOTES:
                 notes.append(f"{file.name}, {place}: {reason}")
             continue
-        records.append(record)
+        record = _record(sample, row["key"], place)
+        rows.append(record)
         sizes = [image["length"] or len(image["content"] or b"") for image in record["images"]]
         digest.update(canonical_json([record["split"], record["texts"], sizes]).encode())
-        size += sum(sizes) + BYTES_OF_A_CHARACTER * _characters(record)
-        if len(records) == SAMPLES or size > BYTES:
-            yield pa.RecordBatch.from_pylist(records, schema=SCHEMA)
-            records = []
+        size += sum(sizes) + BYTES_OF_A_CHARACTER * sum(len(text) for text in record["texts"] if text)
+        if len(rows) == SAMPLES or size > BYTES:
+            yield pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
+            rows = []
             size = 0
-    yield pa.RecordBatch.from_pylist(records, schema=SCHEMA)
-    broken = left_out["broken"]
-    if broken > BROKEN_SHARE * total:
-        raise RequestError(f"{notes[0]}; {broken} of {total} rows are broken; repair or remove them (1 % may be)")
+    yield pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
+    if left_out["broken"] > BROKEN_SHARE * total:
+        raise RequestError(
+            f"{notes[0]}; {left_out['broken']} of {total} rows are broken; repair or remove them (up to 1 % are left "
+            "out)"
+        )
     if total == left_out.total():
         reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items()) or "it is empty"
         needs = " and ".join(columns[field][0] for field in required)
         raise RequestError(f"{file.name}: contains no usable {file.reader} ({reasons}); each needs {needs}")
-    about = {"digest": digest.hexdigest(), "left_out": dict(sorted(left_out.items())), "notes": notes}
-    write_text(about_path, json.dumps(about))
+    return {"digest": digest.hexdigest(), "left_out": dict(sorted(left_out.items())), "notes": notes}
 
 
 def _record(sample: Sample, key: Any, place: str) -> Fields:
     key = sample.key if key is None or sample.ignores_row_key else str(key)
-    record = {
-        "split": int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big"),
-        "place": place,
-        "texts": [None if isinstance(part, Image) else part for part in sample.parts],
-        "answers": [at for at, part in enumerate(sample.parts) if isinstance(part, Answer)],
-        "images": [part._asdict() for part in sample.parts if isinstance(part, Image)],
-    }
-    if _characters(record) > LONGEST:
-        raise LeftOut("too long")
-    return record
-
-
-def _characters(record: Fields) -> int:
-    return sum(len(text) for text in record["texts"] if text)
+    texts: list[str | None] = []
+    answers, images = [], []
+    for at, part in enumerate(sample.parts):
+        if isinstance(part, Image):
+            images.append(part._asdict())
+            texts.append(None)
+        else:
+            texts.append(part)
+            if isinstance(part, Answer):
+                answers.append(at)
+    split = int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+    return {"split": split, "place": place, "texts": texts, "answers": answers, "images": images}
 
 
 def _pictures_beside(file: File, samples: pa.Table) -> tuple[list[str], list[str]]:
-    """What tells apart the image files that samples refer to, and notes on missing ones. Looked up whenever data are
-    opened, as pictures may go while their table stays."""
-    paths = pc.struct_field(pc.list_flatten(samples["images"]), "path").drop_null().to_pylist()
+    """What tells the image files apart that the samples refer to, and a note on missing ones.
+
+    Looked up whenever data are opened, as pictures may go while their table stays.
+    """
+    paths = []
+    for chunk in samples["images"].chunks:
+        paths += chunk.flatten().field("path").drop_null().to_pylist()
     told, missing = files_apart(file.folder, paths)
+    if paths and file.is_remote:
+        raise RequestError(f"{file.name}: refers to separate image files; a remote file must contain its images")
     if len(missing) > BROKEN_SHARE * len(paths):
         raise RequestError(
             f"{file.name}: there is no image {missing[0][:80]!r} in {file.folder}; {len(missing)} of {len(paths)} "

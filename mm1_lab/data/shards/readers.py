@@ -16,12 +16,13 @@ Images at the start of a user's turn precede its `User:`; others stay in place.
 """
 
 import base64
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from mm1_lab.data.preprocessing import IMAGE
-from mm1_lab.data.shards.tables import PICTURES, Broken, Columns, Fields, Image, sound
+from mm1_lab.data.shards.tables import PICTURES, Broken, Columns, Fields, sound
 from mm1_lab.data.types import Answer
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -29,6 +30,20 @@ ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assi
 
 class LeftOut(Exception):
     """A row that is of no use; the message is the reason, which is counted."""
+
+
+class Image(NamedTuple):
+    """A picture of a sample as it is stored: its bytes, its path, or its offset and length in the file."""
+
+    content: bytes | None = None
+    path: str | None = None
+    offset: int | None = None
+    length: int | None = None
+
+    @property
+    def key(self) -> str:
+        """What tells it from other pictures, unless it is a stretch of a tar, whose samples have names."""
+        return self.path or hashlib.sha256(self.content or b"").hexdigest()
 
 
 Part = str | Image
@@ -108,10 +123,10 @@ def stored_image(image: Any) -> Image | None:
     `data:` URL; a stretch of a tar. None if it is empty."""
     if isinstance(image, dict):
         image = image.get("bytes") or image.get("path") or image.get("url")
-    if isinstance(image, Image):
-        return image
     if not image:
         return None
+    if isinstance(image, tuple):
+        return Image(offset=image[0], length=image[1])
     if isinstance(image, bytes):
         return Image(content=image)
     if not isinstance(image, str):
@@ -143,7 +158,7 @@ def chat_prompt(request: str) -> str:
 
 
 def read_conversation(row: Fields) -> Sample:
-    """A conversation as plain text with its pictures."""
+    """Converts a conversation to plain text with its pictures. Raises Broken if it is malformed."""
     if not isinstance(row["text"], list) or not row["text"]:
         raise Broken("has no turns; store them as a list of objects")
     pictures = _stored_images(row["image"])
@@ -155,8 +170,8 @@ def read_conversation(row: Fields) -> Sample:
     system = _spoken(before)
     if len(turns) > 1 and turns[0][0] == "assistant":
         before = [*before, *turns.pop(0)[1]]
-    placed = any(_images(content) for _, content in turns)
-    early = _images(before)
+    placed = any(isinstance(part, Image) for _, content in turns for part in content)
+    early = [part for part in before if isinstance(part, Image)]
     if turns:  # pictures that are marked before the user speaks, or nowhere, come first
         turns[0][1][:0] = early if placed else pictures or early
     if placed and 0 < len(rest) < len(pictures):
@@ -170,7 +185,7 @@ def read_conversation(row: Fields) -> Sample:
         raise Broken("ends without an answer")
     sample = _sample(parts)
     # of some sets all conversations ask the same, and answer yes or no
-    keys = [image.key for image in _images(parts)]
+    keys = [part.key for part in parts if isinstance(part, Image)]
     return sample._replace(key="\n".join([sample.key, *keys]))
 
 
@@ -179,21 +194,13 @@ def _plain_turn(number: int, role: str, content: list[Part]) -> list[Part]:
     expected = ("user", "assistant")[number % 2]
     if role != expected:
         raise Broken(f"turn {number}: is the {role}'s, but should be the {expected}'s; turns must alternate")
-    spoken = _spoken(content)
-    if not spoken:
+    if not _spoken(content):
         raise Broken(f"turn {number}: the {role}'s turn has no text")
-    if role == "assistant":
-        if _images(content):
-            raise Broken(f"turn {number}: the assistant's turn has an image; only users' turns may have images")
-        return [Answer(f" {spoken}")]
-    # leading images, `User:`, the text with any other images, `Assistant:`
-    parts = [part for part in content if isinstance(part, Image) or part.strip()]
-    first = next(at for at, part in enumerate(parts) if isinstance(part, str))
-    parts[first] = f"User: {str(parts[first]).lstrip()}"
-    if isinstance(parts[-1], str):
-        parts[-1] = parts[-1].rstrip()
-    before = ["\n"] if number else []
-    return [*before, *parts, "\nAssistant:"]
+    if role == "user":
+        return _request(content, number)
+    if any(isinstance(part, Image) for part in content):
+        raise Broken(f"turn {number}: the assistant's turn has an image; only users' turns may have images")
+    return [Answer(f" {_spoken(content)}")]
 
 
 def _turns(entry: Any, where: str, images: list[Image]) -> list[Turn]:
@@ -241,8 +248,15 @@ def _spoken(content: list[Part]) -> str:
     return "".join(part for part in content if isinstance(part, str)).strip()
 
 
-def _images(content: list[Part]) -> list[Image]:
-    return [part for part in content if isinstance(part, Image)]
+def _request(content: list[Part], number: int) -> list[Part]:
+    """A user's turn as plain text: its leading images, `User:`, its text with any other images, `Assistant:`."""
+    parts = [part for part in content if isinstance(part, Image) or part.strip()]
+    first = next(at for at, part in enumerate(parts) if isinstance(part, str))
+    parts[first] = f"User: {str(parts[first]).lstrip()}"
+    if isinstance(parts[-1], str):
+        parts[-1] = parts[-1].rstrip()
+    before = ["\n"] if number else []
+    return [*before, *parts, "\nAssistant:"]
 
 
 class Reader(NamedTuple):

@@ -4,7 +4,7 @@ So row k is a formula, and a run that resumes at any step computes nothing of th
 """
 
 from collections.abc import Iterator
-from itertools import pairwise, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +50,6 @@ class Rows:
 
     def __init__(self, collection: Collection, tokenizer: BackendTokenizer, limits: Limits, folder: Path) -> None:
         self._collection = collection
-        self._is_pairs = collection.reader == "pairs"
         self._tokenizer = tokenizer
         self._limits = limits
         self._ids = collection.tokens(tokenizer)
@@ -64,8 +63,10 @@ class Rows:
         draw = np.random.default_rng(0)
         train = self._collection.train
         for start in range(0, len(train), BLOCK):
-            samples = train[start : start + BLOCK].tolist()
-            entries = [(sample, *chunk) for sample in samples for chunk in self._packed_chunks(sample)]
+            entries: list[tuple[int, ...]] = []
+            for sample in train[start : start + BLOCK].tolist():
+                for chunk in self._packed_chunks(sample):
+                    entries.append((sample, *chunk))
             order = draw.permutation(len(entries)).tolist()
             numbers = np.array(entries, np.int64).reshape(-1, 5)
             packed = []
@@ -75,23 +76,23 @@ class Rows:
 
     def _packed_chunks(self, sample: int) -> list[Chunk]:
         """The chunks for which rows have room: of a captioned picture that of its longest caption."""
-        if not self._is_pairs:
+        if self._collection.reader != "pairs":
             return list(cut(self._ids_of(sample), self._limits))
-        longest_first = sorted(self._captions(sample), key=lambda chunk: -chunk.positions)
-        return longest_first[:1]
+        captions = self._captions(sample)
+        if not captions:
+            return []
+        return [max(captions, key=lambda chunk: chunk.positions)]
 
-    def _captions(self, sample: int, epoch: int = 0) -> list[Chunk]:
-        """The first chunk of a picture with each of its captions. Each epoch begins with the next, and which one is the
-        first is the sample's number."""
+    def _captions(self, sample: int) -> list[Chunk]:
+        """The first chunk of a picture with each of its captions."""
         ids = self._ids_of(sample)
         starts = np.flatnonzero(ids == PICTURE).tolist()
         chunks = []
-        for start, end in pairwise([*starts, len(ids)]):
+        for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
             chunk = next(cut(ids[start:end], self._limits), None)
             if chunk:
                 chunks.append(chunk._replace(start=start + chunk.start, end=start + chunk.end))
-        first = (epoch + sample) % max(1, len(chunks))
-        return chunks[first:] + chunks[:first]
+        return chunks
 
     def _ids_of(self, sample: int) -> Ids:
         ids: Ids = self._ids[sample].values.to_numpy()
@@ -99,42 +100,48 @@ class Rows:
 
     def documents(self, row: int, epoch: int = 0) -> Iterator[Document]:
         entries = self._packed[row].values.to_numpy().reshape(-1, 5)
-        for sample, *stored in entries.tolist():
-            chunk = self._captions(sample, epoch)[0] if self._is_pairs else Chunk(*stored)
-            yield self._document(sample, chunk)
+        for sample, start, end, _, _ in entries.tolist():
+            yield self._document(sample, start, end, epoch)
 
-    def _document(self, sample: int, chunk: Chunk) -> Document:
+    def _document(self, sample: int, start: int, end: int, epoch: int = 0) -> Document:
+        """A chunk of a document. Of a picture with several captions, each epoch shows the next, and which one is the
+        first is the sample's number."""
         ids = self._ids_of(sample)
-        shown = ids[chunk.start : chunk.end]
-        before = 0 if self._is_pairs else np.count_nonzero(ids[: chunk.start] == PICTURE)
-        places = np.flatnonzero(shown == PICTURE)
-        pictures = iter(self._collection.pictures(sample)[before:] if len(places) else ())
+        before = 0  # pictures of the document before this chunk
+        if self._collection.reader == "pairs":
+            captions = self._captions(sample)
+            start, end, *_ = captions[(epoch + sample) % len(captions)]
+        else:
+            before = int(np.count_nonzero(ids[:start] == PICTURE))
+        places = (start + np.flatnonzero(ids[start:end] == PICTURE)).tolist()
+        pictures = self._collection.pictures(sample)[before:] if places else []
         parts: list[Part] = []
-        for piece in np.split(shown, places):
-            if len(piece) and piece[0] == PICTURE:
-                parts.append(next(pictures))
-                piece = piece[1:]
-            if len(piece):
-                parts.append(Tokens(piece, self._tokenizer))
-        return Document(f"{self._collection.key(sample)}@{chunk.start}", tuple(parts))
+        at = start
+        for place, picture in zip(places, pictures, strict=False):
+            if at < place:
+                parts.append(Tokens(ids[at:place], self._tokenizer))
+            parts.append(picture)
+            at = place + 1
+        if at < end:
+            parts.append(Tokens(ids[at:end], self._tokenizer))
+        return Document(f"{self._collection.key(sample)}@{start}", tuple(parts))
 
     def held_out(self) -> Iterator[Document]:
         """The first chunk of each held-out sample, then the second of each, and so on."""
         samples = self._collection.held_out[:HELD_OUT_MOST].tolist()
         for chunks in zip_longest(*map(self._packed_chunks, samples)):
             for sample, chunk in zip(samples, chunks, strict=True):
-                if chunk is None:
-                    continue
-                if self._is_pairs:
-                    shown = [self._document(sample, one) for one in self._captions(sample)]
-                    captions = tuple(one.text for one in shown)
-                    yield HeldOutPicture(shown[0].key, shown[0].parts, captions)
-                else:
-                    yield self._document(sample, chunk)
+                if chunk is not None:
+                    document = self._document(sample, chunk.start, chunk.end)
+                    if self._collection.reader == "pairs":
+                        epochs = range(len(self._captions(sample)))  # each shows another
+                        captions = tuple(self._document(sample, 0, 0, epoch).text for epoch in epochs)
+                        document = HeldOutPicture(document.key, document.parts, captions)
+                    yield document
 
 
 def cut(ids: Ids, limits: Limits) -> Iterator[Chunk]:
-    """The chunks of a document, each as long as a row of `limits` allows; those of images alone are left out."""
+    """Yields the chunks of a document, each as long as a row of `limits` allows; those of images alone are left out."""
     is_picture = ids == PICTURE
     # before each id and at the end: how many images there were, and how many positions these and the text take
     images = np.concatenate([[0], np.cumsum(is_picture)])
@@ -170,6 +177,8 @@ class ShardSource(Shuffled):
 
 
 class ShardConversations(Shuffled):
+    """The conversations of a set."""
+
     def __init__(self, collection: Collection, name: str, seed: int) -> None:
         super().__init__(len(collection.train), name, seed)
         self._collection = collection

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale
+from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale, nearest
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.pixels import BROKEN_SHARE, DECODING_VERSION, LARGEST_PICTURE, ImageDecoder, decode, decodes
 from mm1_lab.data.shards.collection import PICTURE, Collection, Numbers
@@ -40,27 +40,31 @@ class Shards:
     """Users' data. Slow steps (training a tokenizer, tokenising, packing) run when first needed and are cached."""
 
     def __init__(self, path: Path, cache: Path, scale: Scale, tokenizer: Path | None = None) -> None:
-        """Reads the `data.yaml` at `path` and indexes its files into `cache`. Rows are packed for the scale's largest
-        number of image tokens, so that every arm sees the same ones. `tokenizer` is as in `open_data`."""
+        """Reads the `data.yaml` at `path` and indexes its files into `cache`.
+
+        Rows are packed for the scale's largest number of image tokens, so that every arm sees the same rows.
+        `tokenizer` is the folder of a pre-trained decoder, which takes the place of the data file's.
+        """
         content, files = read_data_file(path)
         self.path = path
         self.cache = cache
         self.limits = Limits(scale.sequence_length, max(scale.image_tokens.values()), scale.max_images)
         self._tuning = scale.sft and Limits(scale.sft.sequence_length, self.limits.image_tokens, scale.sft.max_images)
         self._vocabulary = scale.vocabulary
-        if not tokenizer and content.tokenizer != "bpe":
-            tokenizer = path.parent / expanded(content.tokenizer)
-        self._folder_tokenizer = folder_tokenizer(tokenizer) if tokenizer else None
+        self._folder_tokenizer: BackendTokenizer | None = None
+        if tokenizer:
+            self._folder_tokenizer = folder_tokenizer(tokenizer)
+        elif content.tokenizer != "bpe":
+            self._folder_tokenizer = folder_tokenizer(path.parent / expanded(content.tokenizer))
         _index_much(files.values(), cache)
         self.everything: dict[str, Collection] = {}
         """All sources, keyed as in `DataFile.all_named`."""
         for name, own in files.items():
             shards = [index_file(file, cache) for file in own]
-            collection = Collection(shards, cache, ImageDecoder(content.pictures))
+            self.everything[name] = Collection(shards, cache, ImageDecoder(content.pictures))
             named = [file.image for file in own if file.image]
-            if named and not len(pc.list_flatten(collection.table["images"])):  # texts need not mark places
+            if named and not len(pc.list_flatten(self.everything[name].table["images"])):  # texts need not mark places
                 raise RequestError(f"{path}: {name}: no row has a picture in a column {named[0]!r}; which one has?")
-            self.everything[name] = collection
         self.collections = {name: self.everything[name] for name in content.named()}
         self.conversations = {name: self.everything[set_key(name)] for name in content.instructions}
         self.identity = self._identify(content)
@@ -94,7 +98,8 @@ class Shards:
 
     @cache
     def rows(self, name: str, limits: Limits) -> Rows:
-        return Rows(self.collections[name], self.tokenizer, limits, self.cache)
+        """A pre-training source in rows of `limits`. Raises RequestError if the data file lists no files for it."""
+        return Rows(self.collection(name), self.tokenizer, limits, self.cache)
 
     def source(self, name: str, seed: int, limits: Limits | None = None) -> ShardSource:
         limits = limits or self.limits
@@ -104,6 +109,9 @@ class Shards:
         return ShardSource(rows, f"{name} {limits.sequence}", seed)
 
     def instructions(self, name: str, seed: int, limits: Limits) -> ShardConversations:
+        if name not in self.conversations:
+            near = nearest(name, self.conversations)
+            raise RequestError(f"{self.path}: names no instruction set {name!r}{near}; add it under `instructions:`")
         collection = self.conversations[name]
         if not any(self._fit(collection, collection.train, limits)):
             raise RequestError(
@@ -113,6 +121,7 @@ class Shards:
         return ShardConversations(collection, f"instructions {name}", seed)
 
     def _fit(self, collection: Collection, samples: Numbers, limits: Limits) -> Iterator[bool]:
+        """Whether each of these conversations fits an empty row."""
         packer = Packer(self.tokenizer, limits, ends_answers=True)
         for sample in samples.tolist():
             yield limits.hold(*packer.size(collection.conversation(sample)))
@@ -121,22 +130,33 @@ class Shards:
         return self.source("text", seed, Limits(longest, 0, 0))
 
     def pairs(self, seed: int) -> ShardPairs:
-        """Dense captions are those of `synthetic` if there are any, else of `captions`."""
+        """Captioned images; the dense captions are those of `synthetic` if there are any, else of `captions`."""
         dense = self.collections.get("synthetic")
-        usual = self.collections.get("captions") or self.collections["synthetic"]
+        usual = self.collections.get("captions") or dense or self.collection("captions")
         return ShardPairs(usual, dense or usual, seed)
 
     def held_out(self, name: str, count: int) -> list[Document]:
         """The first chunk of each held-out sample, then the second of each, and so on, or whole conversations; without
         those with broken images."""
-        collection = self.everything[name]
-        found: Iterator[Document] = map(collection.conversation, collection.held_out.tolist())
+        found: Iterator[Document]
         if name in self.collections:
             found = self.rows(name, self.limits).held_out()
+        else:
+            collection = self.everything[name]
+            found = map(collection.conversation, collection.held_out.tolist())
         return list(islice((one for one in found if all(map(decodes, one.pictures))), count))
 
+    def collection(self, name: str) -> Collection:
+        """The source's samples. Raises RequestError if the data file lists no files for it."""
+        if name not in self.collections:
+            has = ", ".join(self.collections)
+            raise RequestError(
+                f"{self.path}: names no {name} (it has {has}); add `{name}: [FILES]` or leave it out of the mix"
+            )
+        return self.collections[name]
+
     def summary(self) -> Iterator[str]:
-        """Counts, what is left out and why, and warnings; tokenises what is not tokenised yet."""
+        """Lines with counts, what is left out and why, and warnings; tokenises what is not tokenised yet."""
         for name, collection in self.everything.items():
             pictures = len(pc.list_flatten(collection.table["images"]))
             ids = pc.list_flatten(collection.tokens(self.tokenizer))

@@ -4,7 +4,6 @@ A row that cannot be read is yielded as `Broken`; a file that cannot be read on 
 """
 
 import csv
-import hashlib
 import io
 import json
 import re
@@ -12,7 +11,7 @@ import sys
 import tarfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -39,27 +38,15 @@ class Broken(Exception):
     """A row that cannot be used although it is meant to be; the message says why."""
 
 
-class Image(NamedTuple):
-    """A picture of a sample as it is stored: its bytes, its path, or its offset and length in the file."""
-
-    content: bytes | None = None
-    path: str | None = None
-    offset: int | None = None
-    length: int | None = None
-
-    @property
-    def key(self) -> str:
-        """What tells it from other pictures, unless it is a stretch of a tar, whose samples have names."""
-        return self.path or hashlib.sha256(self.content or b"").hexdigest()
-
-
 FileRows = Iterator[tuple[str, Fields | Broken]]
 """The place of each row in its file, and its columns."""
 
 
 def read_rows(path: Path, name: str, columns: Columns, required: Collection[str]) -> FileRows:
-    """The rows of the file at `path`, which messages call `name`, with their fields by standard names. One that lacks a
-    required field is `Broken`; if it is the first of a table with columns, RequestError is raised."""
+    """Yields the rows of the file at `path`, which messages call `name`, with their fields under standard names.
+
+    A required field that the first row lacks raises RequestError, and one that a later row lacks makes it `Broken`.
+    """
     wanted = {column for names in columns.values() for column in names}
     place = ""
     try:
@@ -109,24 +96,29 @@ def _arrow(path: Path, wanted: Collection[str]) -> FileRows:
             number += 1
 
 
+def _lines(path: Path) -> Iterator[bytes]:
+    # Arrow decompresses by the file's ending; without Python's buffer, each line would be a call to it
+    with io.BufferedReader(pa.input_stream(str(path)), 1 << 16) as stream:
+        yield from stream
+
+
 def _csv(path: Path, _: object) -> FileRows:
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        table = csv.DictReader(stream, strict=True)
-        for row in table:
-            broken = None
-            if None in row:
-                broken = Broken("has more fields than the first line; quote texts that contain commas")
-            elif any(text and sound(text) != text for text in (*row, *row.values())):
-                broken = Broken("is not UTF-8 text")
-            yield f"line {table.line_num}", broken or row
+    numbered = enumerate(_lines(path))
+    lines = (line.decode("utf-8-sig", "surrogateescape" if number else "strict") for number, line in numbered)
+    table = csv.DictReader(lines, strict=True)
+    for row in table:
+        broken = None
+        if None in row:
+            broken = Broken("has more fields than the first line; quote texts that contain commas")
+        elif any(text and sound(text) != text for text in row.values()):
+            broken = Broken("is not UTF-8 text")
+        yield f"line {table.line_num}", broken or row
 
 
 def _json_lines(path: Path, _: object) -> FileRows:
-    # Arrow decompresses by the file's ending; without Python's buffer, each line would be a call to it
-    with io.BufferedReader(pa.input_stream(str(path)), 1 << 16) as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                yield f"line {number}", _parse_object(line)
+    for number, line in enumerate(_lines(path), start=1):
+        if line.strip():
+            yield f"line {number}", _parse_object(line)
 
 
 def _json(path: Path, wanted: Collection[str]) -> FileRows:
@@ -209,7 +201,7 @@ def _tar_row(
             row["caption"] = _content(members[".txt"], stream).decode("utf-8-sig")
         except UnicodeDecodeError:
             return Broken("KEY.txt is not UTF-8 text")
-    return row | {"key": key, "image": image and Image(offset=image.offset_data, length=image.size)}
+    return row | {"key": key, "image": image and (image.offset_data, image.size)}
 
 
 def _content(member: tarfile.TarInfo, stream: BinaryIO) -> bytes:

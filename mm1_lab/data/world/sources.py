@@ -1,8 +1,8 @@
 """The world's training data: sample i of a source is a pure function of (seed, source, split, i)."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from random import Random
-from typing import NamedTuple
 
 from mm1_lab.data.types import Document, Part, Picture
 from mm1_lab.data.world.drawing import ScenePicture
@@ -33,6 +33,7 @@ _CLOSING = 14
 
 
 def random_for(seed: int, stream: str, split: Split, index: int) -> Random:
+    """The random number generator of one sample."""
     number = (seed * len(_STREAMS) + _STREAMS.index(stream)) * 2 + (split == "test")
     return Random((number << 64) + index)
 
@@ -89,7 +90,7 @@ def _name(theme: Theme) -> str:
     if theme.attribute == "name":
         return f"the {theme.value}"
     if theme.attribute == "place":
-        return f"things at {PLACES[theme.value]}"
+        return f"things at {PLACES[int(theme.value)]}"
     return f"{theme.value} things"
 
 
@@ -109,11 +110,13 @@ _MAKERS: dict[str, Callable[[Random, Split], Parts]] = {
 
 
 def numbers_of(row: int) -> range:
+    """The document numbers of a row."""
     return range(row * ROW, (row + 1) * ROW)
 
 
-class WorldSource(NamedTuple):
-    """One of the four kinds of training data, without end."""
+@dataclass(frozen=True)
+class WorldSource:
+    """An infinite source of one of the four kinds of training data."""
 
     name: str
     seed: int
@@ -130,7 +133,8 @@ class WorldSource(NamedTuple):
         return 0.0
 
 
-class WorldCurriculum(NamedTuple):
+@dataclass(frozen=True)
+class WorldCurriculum:
     """Text for the decoder's pre-training: a curriculum that starts with bare key-value pairs."""
 
     seed: int
@@ -144,7 +148,8 @@ class WorldCurriculum(NamedTuple):
                 yield Document(f"pretraining-text/{index}", parts)
 
 
-class WorldPairs(NamedTuple):
+@dataclass(frozen=True)
+class WorldPairs:
     """Image-caption pairs for the encoder, distinct from the mixture's; every `_ALIKE` consecutive pairs are alike."""
 
     seed: int

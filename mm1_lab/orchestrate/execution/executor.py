@@ -22,14 +22,18 @@ class Executor(AbstractContextManager["Executor"]):
     shares_stages = False
     """Whether several processes can share a stage, as the scale's `workers` say; otherwise these are ignored."""
 
-    def open(self, scale: Scale, tasks: Iterable[Task] = ()) -> None:
-        """Prepares the executor, once. Raises RequestError if the machine lacks the resources of a stage, or has no
-        room for all workers of one of the tasks."""
+    def open(self, scale: Scale) -> None:
+        """Prepares the executor, once. Raises RequestError if the machine lacks the resources of a stage."""
+
+    def check_room(self, tasks: Iterable[Task], scale: Scale) -> None:
+        """Raises RequestError for a task with more workers than fit at a time, once the executor is open."""
 
     @abstractmethod
     def work(self, work_list: WorkList, worker: Worker) -> None:
-        """Takes tasks, runs them and settles their outcomes until the work list is exhausted. Raises Leaving if it ends
-        before that."""
+        """Takes tasks, runs them and settles their outcomes until the work list is exhausted.
+
+        Raises Leaving if it ends before that.
+        """
 
     def close(self) -> None:
         """Releases what `open` acquired."""
@@ -39,19 +43,22 @@ class Executor(AbstractContextManager["Executor"]):
 
 
 class Leaving(Exception):
-    """The command ends although tasks are left, for which the message gives the reason; `failed`: one has failed."""
+    """The command ends although tasks are left, for which the message gives the reason."""
 
     def __init__(self, text: str, failed: bool) -> None:
         super().__init__(text)
         self.failed = failed
+        """Whether a task has failed."""
 
 
 class Inline(Executor):
     """Runs one task after another in this process, each time the most urgent one that no other process has claimed."""
 
     def __init__(self, leaves: bool = False, minutes: float | None = None, started: float | None = None) -> None:
-        """`leaves`: ends when all that is left is in the hands of others, instead of waiting for it. `minutes`: ends in
-        time before so many have passed since `started`, in `time.monotonic`."""
+        """`leaves`: ends when all that is left is in the hands of others, instead of waiting for it.
+
+        `minutes`: ends in time before so many have passed since `started`, in `time.monotonic`.
+        """
         self.leaves = leaves
         seconds = 60 * minutes if minutes else float("inf")
         # for a step or a benchmark that is being computed, and for a checkpoint of a large model
@@ -59,7 +66,7 @@ class Inline(Executor):
         self.leave_at = (time.monotonic() if started is None else started) + seconds - self.reserve
         self.has_worked = False
 
-    def open(self, scale: Scale, tasks: Iterable[Task] = ()) -> None:
+    def open(self, scale: Scale) -> None:
         """Imports what stages need, so that all stages run the code as it is now."""
         import_module("mm1_lab.train.stages")
         import_module("mm1_lab.evaluate.run")
@@ -98,9 +105,10 @@ class Inline(Executor):
         def report(kind: str, progress: Progress) -> None:
             work_list.progress(task, kind, progress)
             claim.check()
-            begins_evaluation = progress.step == 0 and kind == EvaluationStage.KIND
-            # it has no checkpoints: it begins only if it will end, or if it is the first that a process does
-            needed = work_list.seconds(task.stages[-1]) if begins_evaluation and self.has_worked else 0.0
+            needed = 0.0
+            if progress.step == 0 and self.has_worked and kind == EvaluationStage.KIND:
+                # it has no checkpoints: it begins only if it will end, or if it is the first that a process does
+                needed = work_list.seconds(task.stages[-1])
             ends = progress.step == progress.steps > 0
             if time.monotonic() + needed > self.leave_at and not ends:
                 raise TimeUp

@@ -48,7 +48,9 @@ def check_nodes(worker: Worker) -> None:
 
 def fault(folders: Sequence[Path], expected: Mapping[str, str]) -> str:
     """What is wrong with this node, which should see the driver's `folders` and have its libraries; empty if nothing.
-    Ray itself refuses a node with another Python or Ray, and sends it this package."""
+
+    Ray itself refuses a node with another Python or Ray, and sends it this package.
+    """
     for folder in folders:
         try:
             (folder / secrets.token_hex(8)).touch()
@@ -121,19 +123,9 @@ class RayTune(Executor):
         """The copy of the package that a local Ray's processes import."""
         self.closing = threading.Event()
 
-    def open(self, scale: Scale, tasks: Iterable[Task] = ()) -> None:
-        if not self.slots:
-            self.slots = self._connect(scale)
-        for task in tasks:
-            workers = _workers(task, scale)
-            if workers > self.slots:
-                raise RequestError(
-                    f"{task.label}: {workers} workers, but only {self.slots} fit; set fewer in the scale's "
-                    "`workers`, or start more nodes"
-                )
-
-    def _connect(self, scale: Scale) -> int:
-        """Starts or joins a Ray; returns how many tasks, or workers of tasks, fit at a time."""
+    def open(self, scale: Scale) -> None:
+        if self.slots:
+            return
         before = signal.getsignal(signal.SIGTERM)
         if self.address is None:
             self._start(scale)
@@ -143,7 +135,7 @@ class RayTune(Executor):
         import ray
 
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return _slots(scale.resources, nodes, self.address is not None)
+        self.slots = _slots(scale.resources, nodes, self.address is not None)
 
     def _start(self, scale: Scale) -> None:
         """Starts a Ray on this machine for this command. Raises RequestError if that fails."""
@@ -203,6 +195,15 @@ class RayTune(Executor):
         except (OSError, OverflowError, ValueError) as error:
             raise RequestError(f"--address {address}: there is no Ray cluster ({first_line(error)}){perhaps}") from None
 
+    def check_room(self, tasks: Iterable[Task], scale: Scale) -> None:
+        for task in tasks:
+            workers = _workers(task, scale)
+            if workers > self.slots:
+                raise RequestError(
+                    f"{task.label}: {workers} workers, but only {self.slots} fit; set fewer in the scale's "
+                    "`workers`, or start more nodes"
+                )
+
     def work(self, work_list: WorkList, worker: Worker) -> None:
         from mm1_lab.orchestrate.execution.tune import run_trials
 
@@ -212,8 +213,11 @@ class RayTune(Executor):
         run_trials(work_list, worker, workers, self.slots)
 
     def close(self) -> None:
-        """Shuts Ray down, with the garbage collector disabled. If one of Ray's objects is collected during shutdown
-        (for example in another thread), Ray ends this process with exit code 1."""
+        """Shuts Ray down, with the garbage collector disabled.
+
+        If one of Ray's objects is collected during shutdown (for example in another thread), Ray ends this process with
+        exit code 1.
+        """
         self.closing.set()
         if "ray" not in sys.modules:
             return

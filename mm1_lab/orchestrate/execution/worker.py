@@ -59,8 +59,10 @@ class Worker:
     """The folder for Ray Train's files; None if every stage runs in one process, whatever the scale's `workers`."""
 
     def attempt(self, task: Task, report: StageReport) -> Outcome:
-        """Runs the task and returns how it ended; writes a traceback to the failure's log. The caller holds a claim on
-        the task. Raises TimeUp if `report` does."""
+        """Runs the task and returns how it ended; writes a traceback to the failure's log.
+
+        The caller holds a claim on the task. Raises TimeUp if `report` does.
+        """
         try:
             self.run(task, report)
             return Outcome()
@@ -150,11 +152,8 @@ class Worker:
             ALLOWED[self.connectors.digest] = self.connectors
 
     def _data(self, stage: Stage) -> Data:
-        scale = self.scale.model_dump_json()
-        data = _open_data(self.data_path, self.ledger.data_cache, scale, self.tokenizer)
-        if data.identity != stage.data:
-            raise RequestError(f"{self.data_path}: the data changed while the sweep was running; run it again")
-        return data
+        scale, identity = self.scale.model_dump_json(), stage.data.model_dump_json()
+        return _open_data(self.data_path, self.ledger.data_cache, scale, self.tokenizer, identity)
 
     def _score(self, trials: Sequence[Trial], report: Report) -> None:
         """Evaluates what all these trials share, as they have one recipe and seed; in a team the first process
@@ -173,7 +172,10 @@ class Worker:
                 raise Diverged(f"after training the loss on {source} is {loss}; lower learning_rate")
         if not team.is_first():
             return
+        timings = {stage.KIND: _timing(stage, started)}
         trained = model / "timings.json"
+        if trained.exists():
+            timings |= load_json(trained)
         # of the stages that a score depends on; of several of a kind the nearest
         chain = {needed.KIND: needed.fingerprint for needed in reversed(list(stage.chain()))}
         record = {
@@ -186,18 +188,26 @@ class Worker:
             "majority_by_kind": evaluation.majority_by_kind,
             **({"benchmarks": evaluation.notes} if evaluation.notes else {}),
             "environment": environment(self.scale, self.commit),
-            "timings": {stage.KIND: _timing(stage, started), **(load_json(trained) if trained.exists() else {})},
+            "timings": timings,
         }
-        curve = model / "training.csv"
-        ledger.write_scores(stage.fingerprint, evaluation.scores, evaluation.held_out_loss, record, curve)
+        ledger.write_scores(
+            stage.fingerprint,
+            evaluation.scores,
+            evaluation.held_out_loss,
+            record,
+            model / "training.csv",
+        )
 
 
 @lru_cache(maxsize=1)
-def _open_data(path: Path | None, cache: Path, scale: str, tokenizer: Path | None) -> Data:
-    """The data, opened once per process; `scale` is JSON so that it can be a cache key."""
+def _open_data(path: Path | None, cache: Path, scale: str, tokenizer: Path | None, identity: str) -> Data:
+    """The data, opened once per process; `scale` and `identity` are JSON so that they can be cache keys."""
     from mm1_lab.data import open_data
 
-    return open_data(path, cache, Scale.model_validate_json(scale), tokenizer)
+    data = open_data(path, cache, Scale.model_validate_json(scale), tokenizer)
+    if data.identity.model_dump_json() != identity:
+        raise RequestError(f"{path}: the data changed while the sweep was running; run it again")
+    return data
 
 
 def _timing(stage: Stage, started: float) -> dict[str, float]:

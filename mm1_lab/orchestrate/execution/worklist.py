@@ -41,8 +41,10 @@ MOST_LOSSES = 5
 
 
 class WorkList:
-    """Tasks that are waiting, running, done, failed, or blocked by one that failed. An executor takes those that are
-    ready, and calls `started`, `progress` and `settle` on the way."""
+    """Tasks that are waiting, running, done, failed, or blocked by one that failed.
+
+    An executor takes those that are ready, and calls `started`, `progress` and `settle` on the way.
+    """
 
     def __init__(
         self,
@@ -53,7 +55,7 @@ class WorkList:
         observers: Iterable[Observer] = (),
         sweep: str = "",
     ) -> None:
-        """`seconds`: how long a stage is expected to take; `sweep`: ` of …`, whose tasks they are, in failures."""
+        """`seconds`: how long a stage is expected to take; `sweep`: whose tasks they are, for records of failures."""
         self.tasks = tasks
         self.seconds = seconds
         self.retries = retries
@@ -119,11 +121,8 @@ class WorkList:
             self.failed[key] = outcome
             self._block(key, cause=key)
             if not elsewhere:
-                # with other benchmarks the same training would diverge again
-                models = task.stages[:-1] if outcome.kind == "diverged" else ()
-                untrained = [one.fingerprint for one in models if not self.ledger.has_weights(one.fingerprint)]
-                cause = untrained[0] if untrained else ""
-                what = f"{task.label}{self.sweep}"
+                cause = self._diverged_model(task) if outcome.kind == "diverged" else ""
+                what = f"{task.label} of {self.sweep}" if self.sweep else task.label
                 with suppress(OSError):  # the reason already says if the disk is full
                     self.ledger.record_failure(key, what, self.attempts[key], outcome.kind, outcome.reason, cause)
         if again:
@@ -133,6 +132,14 @@ class WorkList:
                 observer.finished(task)
             else:
                 observer.failed(task, outcome, again)
+
+    def _diverged_model(self, task: Task) -> str:
+        """The fingerprint of the model that a diverged task was to train and evaluate; empty if it is trained, or was
+        no part of the task. With other benchmarks the same training would diverge again."""
+        for stage in task.stages[:-1]:
+            if not self.ledger.has_weights(stage.fingerprint):
+                return stage.fingerprint
+        return ""
 
     def _block(self, key: str, cause: str) -> None:
         """Blocks all tasks that depend on `key`, directly or indirectly."""

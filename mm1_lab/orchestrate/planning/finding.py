@@ -39,20 +39,27 @@ def find_scale(name: str, overrides: tuple[str, ...] = (), sweeps: Path = Path("
 
 def find_sweep(name: str) -> Path:
     """The file of a sweep, given its path or its name in `sweeps/` (with `-` or `_`). Raises RequestError."""
-    path = Path(name)
+    path, without_ending = Path(name), Path(f"{name}.yaml")
     if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
     for known in (name, name.replace("-", "_")):
-        for folder in (*SWEEPS, Path()):
-            if (folder / f"{known}.yaml").is_file():
-                return find_yaml("there is no sweep", known, [folder])
-    return find_yaml("there is no sweep", name, SWEEPS)  # raises
+        if any((folder / f"{known}.yaml").is_file() for folder in SWEEPS):
+            return find_yaml("there is no sweep", known, SWEEPS)
+    return without_ending if without_ending.is_file() else find_yaml("there is no sweep", name, SWEEPS)
 
 
 def split_settings(settings: Collection[str]) -> tuple[list[str], tuple[str, ...]]:
     """The `--set` settings of the recipe, and those of the scale."""
     of_recipe = list(filter(is_of_recipe, settings))
     return of_recipe, tuple(setting for setting in settings if setting not in of_recipe)
+
+
+def only_of_search(asked: object) -> RequestError:
+    """The error of naming arms of a search."""
+    return RequestError(
+        f"--only: {asked} is a search, which makes its arms; name one in a sweep of its own (one over recipes writes "
+        "its winner's line to search.md)"
+    )
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -94,7 +101,7 @@ def decoders_tokenizer(
     and without. Models of the others that are not on this machine are left out unless the tokenizer depends on them.
     Raises RequestError if two models have different tokenizers: all arms must read the same rows.
     """
-    folders = {}
+    folders: dict[str, Path] = {}
     absent = None
     exported = False
     # those asked for first, whose models' own errors come before that an absent one is missed

@@ -1,7 +1,7 @@
 """The plan: which trials and stages are done, which are missing, and the tasks that would finish them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -50,8 +50,9 @@ class Task:
 
 @dataclass
 class Plan:
-    """The stages of trials, and the tasks for the missing ones."""
+    """Trials, their stages, and the tasks for the missing ones."""
 
+    trials: tuple[Trial, ...]
     stages: dict[str, PlannedStage] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
 
@@ -66,31 +67,28 @@ class Plan:
                 yield task, stage
 
 
-def make_plan(trials: Sequence[Trial], ledger: Ledger) -> Plan:
+def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
     """Makes the plan for the trials from the ledger. Imports nothing heavy, so ten thousand trials take seconds.
 
     A stage is missing if it has no results and a missing trial needs it. A stage that diverged, and whatever needs it,
     never runs again: the same training would diverge again. Finished weights are checked for damage only if a missing
     stage will load them.
     """
-    plan = Plan()
-    diverged = ledger.diverged()
-    wanted = []
-    for trial in trials:
+    plan, diverged = Plan(tuple(trials)), ledger.diverged()
+    wanted: list[tuple[Stage, Trial]] = []
+    for trial in plan.trials:
         evaluation = trial.evaluation
-        causes = [needed for needed in evaluation.chain() if needed.fingerprint in diverged]
         if ledger.has_scores(evaluation.fingerprint):
             plan.add(evaluation, "done", "scores are in the results folder")
-        elif causes:
-            key = causes[0].fingerprint
-            plan.add(evaluation, "diverged", f"{causes[0].KIND} {key} diverged: {diverged[key]}")
+        elif cause := next((needed for needed in evaluation.chain() if needed.fingerprint in diverged), None):
+            why = f"{cause.KIND} {cause.fingerprint} diverged: {diverged[cause.fingerprint]}"
+            plan.add(evaluation, "diverged", why)
         else:
             wanted.append((evaluation, trial))
     plan.tasks = make_tasks(wanted, ledger)
     missing = {stage.fingerprint for _, stage in plan.missing}
     for _, stage in plan.missing:
-        waits = [needed.KIND for needed in stage.inputs.values() if needed.fingerprint in missing]
-        if waits:
+        if waits := [needed.KIND for needed in stage.inputs.values() if needed.fingerprint in missing]:
             plan.add(stage, "wait", f"waits for {' and '.join(waits)}")
         elif ledger.failure_file(stage.fingerprint).exists():
             plan.add(stage, "run", "failed before")
@@ -98,7 +96,7 @@ def make_plan(trials: Sequence[Trial], ledger: Ledger) -> Plan:
             plan.add(stage, "run", "was interrupted, resumes")
         else:
             plan.add(stage, "run", "new")
-    for trial in trials:
+    for trial in plan.trials:
         for stage in trial.evaluation.chain():
             if stage.fingerprint in plan.stages:
                 continue
@@ -132,7 +130,7 @@ def make_tasks(
 
     for stage, trial in wanted:
         add(stage, trial)
-    tasks = {}
+    tasks: dict[str, Task] = {}
     users = Counter(needed.fingerprint for stage in stages.values() for needed in stage.inputs.values())
     for key, stage in stages.items():
         needs = tuple(needed.fingerprint for needed in stage.inputs.values() if needed.fingerprint in stages)

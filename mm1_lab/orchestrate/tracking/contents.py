@@ -28,7 +28,7 @@ def run_name(manifest: Manifest, names: Names) -> str:
 def parameters(manifest: Manifest, names: Names, record: Mapping[str, Any]) -> dict[str, str]:
     """What ran, in the units of this machine, and as `paper.…` what is set of the recipe."""
     config = record["config"]
-    values = dict(what_ran(config))
+    values: dict[str, Any] = dict(what_ran(config))
     recipe = in_the_papers_words(record["recipe"], config)
     for name, value in flat(recipe).items():
         if value not in (None, [], {}):
@@ -53,7 +53,7 @@ def metrics(ledger: Ledger, fingerprint: str, record: Mapping[str, Any]) -> list
     folder = ledger.trial_folder(fingerprint)
     table = read_score_table(folder)
     table["trial"] = ""
-    found = {}
+    found: dict[str, Any] = {}
     for row in benchmark_scores(table, ["trial"]).itertuples():
         found[f"{row.benchmark}/{row.shots}-shot"] = row.score
     for row in measures(table, ["trial"]).itertuples():

@@ -4,33 +4,53 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 
 from mm1_lab.config import RequestError
 from mm1_lab.files import RESULTS
-from mm1_lab.orchestrate.tracking.mlflow_logger import ARTIFACTS, tracking_uri, without_secrets
+from mm1_lab.orchestrate.tracking.mlflow_logger import ARTIFACTS, connect, no_access, tracking_uri, without_secrets
 
 HOST = "127.0.0.1"
 SERVER_LOG = RESULTS / "mlflow-server.log"
 
 
-def show_dashboard(port: int, log: Iterable[str]) -> None:
-    """Logs sweep after sweep with each step of `log`, which the first time takes a minute or two; then, unless MLflow
-    is a remote server, serves it on `port` until Ctrl-C. Raises RequestError if the server ends by itself."""
+def show_dashboard(port: int, log: Iterator[str]) -> None:
+    """Unless MLflow is a remote server, serves it on `port` until Ctrl-C, and prints its address as soon as it answers.
+
+    `log` logs a sweep with each step; the server does not wait for it, since the first time takes a minute or two.
+    """
     uri = tracking_uri()
-    is_remote = uri.startswith("http")
-    if not is_remote:
-        try:
-            socket.create_server((HOST, port)).close()
-        except (OSError, OverflowError) as error:
-            text = f"--port {port}: {error}; choose another (mm1-lab dashboard --port 5001)"
-            raise RequestError(text) from None
-    for line in log:
-        print(line, flush=True)
-    if is_remote:
+    if uri.startswith("http"):
+        print(*log, sep="\n")
         print(f"MLflow is at {without_secrets(uri)}")
         return
-    print(f"MLflow is at http://{HOST}:{port} in some seconds; end it with Ctrl-C", flush=True)
+    try:
+        socket.create_server((HOST, port)).close()
+    except (OSError, OverflowError) as error:
+        raise RequestError(f"--port {port}: {error}; choose another (mm1-lab dashboard --port 5001)") from None
+    try:
+        connect().search_experiments(max_results=1)  # two processes must not create a database's tables at once
+    except Exception as error:  # whatever the database raises
+        raise RequestError(no_access(error)) from None
+    print("MLflow starts …", flush=True)
+    with _serve(uri, port) as server:
+        try:
+            _wait_for(server, port)
+            print(f"MLflow is at http://{HOST}:{port}; end it with Ctrl-C. What it has, as it is logged:", flush=True)
+            try:
+                for line in log:
+                    print(line, flush=True)
+            except RequestError as error:
+                print(f"mm1-lab: {error}", file=sys.stderr)
+            server.wait()
+        finally:
+            server.terminate()
+
+
+def _serve(uri: str, port: int) -> subprocess.Popen[bytes]:
+    """Starts MLflow's server, which answers this machine alone and writes its messages to a file."""
     command = [sys.executable, "-m", "mlflow", "server", "--no-serve-artifacts", "--workers", "1"]
     command += ["--host", HOST, "--port", str(port)]
     environment = os.environ | {
@@ -41,9 +61,14 @@ def show_dashboard(port: int, log: Iterable[str]) -> None:
     }
     SERVER_LOG.parent.mkdir(parents=True, exist_ok=True)
     with SERVER_LOG.open("wb") as file:
-        server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
-    try:
-        code = server.wait()
-    finally:
-        server.terminate()
-    raise RequestError(f"MLflow's server ended with exit code {code}; {SERVER_LOG} says why")
+        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+
+
+def _wait_for(server: subprocess.Popen[bytes], port: int) -> None:
+    """Raises RequestError if the server ends before it accepts requests."""
+    while server.poll() is None:
+        with suppress(OSError):
+            socket.create_connection((HOST, port), timeout=1).close()
+            return
+        time.sleep(0.2)
+    raise RequestError(f"MLflow's server ended with exit code {server.returncode}; {SERVER_LOG} says why")

@@ -41,6 +41,8 @@ COMPLETE = "mm1.complete"
 """The tag with the digest of what was logged; the last thing that is logged."""
 SUPERSEDED = "mm1.superseded"
 """The tag of runs whose trial the sweep no longer has, as it was edited, or its search has other bounds."""
+HEADING = "mm1.heading"
+"""The tag with the description that an experiment was given, so that one that a user wrote there later stays."""
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as the description of a run or an experiment, in Markdown."""
 TRIAL_NOTE = """The score of every question is in `trials/{fingerprint}/` of the results folder.
@@ -66,6 +68,14 @@ def without_secrets(text: str) -> str:
             text = text.replace(secret, "…")
     text = re.sub(r"([?&](?:password|passwd|pwd|token)=)[^&\s]+", r"\1…", text)
     return re.sub(r"://[^/\s]+@", "://", text)
+
+
+def no_access(error: Exception) -> str:
+    """What to tell a user about an exception of MLflow, of a server or of its database."""
+    why = first_line(error)
+    if "filesystem tracking backend" in why:  # and a long notice
+        why = "it keeps no runs in plain folders any more; use sqlite:///… or http://…"
+    return without_secrets(f"MLflow at {tracking_uri()} cannot be written ({why})")
 
 
 def connect() -> Any:
@@ -111,8 +121,7 @@ class MlflowLogger(TrialLogger):
         except RequestError:
             raise
         except Exception as error:  # whatever a tracking server or its database raises
-            why = f"MLflow at {tracking_uri()} cannot be written ({first_line(error)})"
-            raise RequestError(without_secrets(why)) from None
+            raise RequestError(no_access(error)) from None
 
     def _log_missing(self) -> None:
         client = connect()
@@ -122,27 +131,26 @@ class MlflowLogger(TrialLogger):
         # which all runs of this sweep have
         tags = {"mm1.results": place, "mm1.variant": self.manifest.variant, "mm1.scale": self.manifest.scale}
         experiment = self._experiment(client)
-        states = self.states()
-        logged = set()
-        trials = {row.fingerprint for row in read_trials(self.folder)}
-        for run in client.search_runs([experiment], max_results=MOST_RUNS):
+        found = client.search_runs([experiment], max_results=MOST_RUNS)
+        runs: dict[str, Any] = {}
+        for run in sorted(found, key=lambda run: COMPLETE not in run.data.tags):
             if not tags.items() <= run.data.tags.items():  # compared here, as a query cannot quote every path
                 continue
-            state = run.data.tags.get(COMPLETE)
-            is_superseded = run.data.tags["mm1.fingerprint"] not in trials
-            if is_superseded or (state in states and state not in logged):
-                logged.add(state)
-                self._mark(client, run, is_superseded)
-            else:
-                # other contents, half of them, or a second run of a request that MLflow's client sent again, as a slow
-                # server's answer was late
+            fingerprint = run.data.tags["mm1.fingerprint"]
+            if fingerprint in runs:  # by a request that MLflow's client sent again, as a slow server's answer was late
                 client.delete_run(run.info.run_id)
-                self.news = True
-        for state, (fingerprint, names) in states.items():
-            if state not in logged and self.ledger.has_intact_scores(fingerprint):
-                run_id = self._log_trial(client, experiment, tags, fingerprint, names)
-                client.set_tag(run_id, COMPLETE, state)  # last, so that an interrupted run is logged again
-                self.news = True
+            else:
+                runs[fingerprint] = run
+        trials = {row.fingerprint for row in read_trials(self.folder)}
+        for fingerprint, run in runs.items():
+            self._mark(client, run, fingerprint not in trials)
+        logged = [run.data.tags.get(COMPLETE) for run in runs.values()]
+        for fingerprint, names, state in self.unlogged(logged):
+            if fingerprint in runs:  # with other contents, or half of them
+                client.delete_run(runs[fingerprint].info.run_id)
+            run_id = self._log_trial(client, experiment, tags, fingerprint, names)
+            client.set_tag(run_id, COMPLETE, state)  # last, so that an interrupted run is logged again
+            self.news = True
 
     def _mark(self, client: Any, run: Any, superseded: bool) -> None:
         """Marks a run whose trial the sweep no longer has, by a tag and in its name; unmarks one that came back."""
@@ -162,8 +170,12 @@ class MlflowLogger(TrialLogger):
         if found:
             if found.lifecycle_stage == "deleted":  # in MLflow's page
                 client.restore_experiment(found.experiment_id)
+            given, there = found.tags.get(HEADING), found.tags.get(NOTE)
+            if given != sweep.heading and there in (None, given):  # otherwise a user wrote it
+                for tag in (NOTE, HEADING):
+                    client.set_experiment_tag(found.experiment_id, tag, sweep.heading)
             return str(found.experiment_id)
-        tags = {"mlflow.experimentKind": "custom_model_development", NOTE: sweep.heading}
+        tags = {"mlflow.experimentKind": "custom_model_development", NOTE: sweep.heading, HEADING: sweep.heading}
         place = None if named_store() else ARTIFACTS.absolute().as_uri()
         return str(client.create_experiment(sweep.name, place, tags))
 
@@ -188,7 +200,7 @@ class MlflowLogger(TrialLogger):
             NOTE: TRIAL_NOTE.format(fingerprint=fingerprint, command=command),
         }
         name = contents.run_name(self.manifest, names)
-        run_id = client.create_run(experiment, int(1000 * start), tags, name).info.run_id
+        run_id: str = client.create_run(experiment, int(1000 * start), tags, name).info.run_id
         parameters = contents.parameters(self.manifest, names, record)
         client.log_batch(run_id, params=[Param(_allowed(name), value) for name, value in parameters.items()])
         points = contents.metrics(self.ledger, fingerprint, record)
@@ -210,7 +222,7 @@ def sync_all(folders: Iterable[Path], ledger: Ledger) -> Iterator[str]:
         logger = MlflowLogger(folder, ledger)
         manifest = logger.manifest
         done = "nothing to log, as no trial is finished"
-        if logger.states():
+        if logger.finished_trials():
             logger.log()
             done = f"{'logged to' if logger.news else 'nothing new for'} {without_secrets(tracking_uri())}"
         yield f"{manifest.variant} at {manifest.scale}: {done}"

@@ -8,7 +8,7 @@ MLflow. Results never depend on it: what fails is told, and made up for by the n
 import os
 import sys
 import time
-from collections import defaultdict
+from collections.abc import Collection, Iterator
 from contextlib import redirect_stdout
 from importlib import import_module
 from io import StringIO
@@ -62,17 +62,20 @@ class TrialLogger(Observer):
     def log(self) -> None:
         """Logs what is not logged yet."""
 
-    def states(self) -> dict[str, tuple[str, contents.Names]]:
-        """Fingerprint and names of the trials that have scores, by state: a digest of its files and its names."""
-        names = defaultdict(list)
+    def finished_trials(self) -> dict[str, list[tuple[str, int]]]:
+        """Arms and seeds by fingerprint of the trials that have scores."""
+        names: dict[str, list[tuple[str, int]]] = {}
         for row in read_trials(self.folder):
-            names[row.fingerprint].append((row.arm, row.seed))
-        found: dict[str, tuple[str, contents.Names]] = {}
-        for fingerprint, own in names.items():
-            if self.ledger.has_scores(fingerprint):
-                files = file_digest(self.ledger.trial_folder(fingerprint) / DONE)
-                found[digest([*self.version, files, *own])] = fingerprint, own
-        return found
+            names.setdefault(row.fingerprint, []).append((row.arm, row.seed))
+        return {fingerprint: own for fingerprint, own in names.items() if self.ledger.has_scores(fingerprint)}
+
+    def unlogged(self, logged: Collection[str]) -> Iterator[tuple[str, contents.Names, str]]:
+        """The finished trials whose state is not among those that are `logged`: fingerprint, names, and the state, a
+        digest of its files and of what it is called."""
+        for fingerprint, own in self.finished_trials().items():
+            state = digest([*self.version, file_digest(self.ledger.trial_folder(fingerprint) / DONE), *own])
+            if state not in logged and self.ledger.has_intact_scores(fingerprint):
+                yield fingerprint, own, state
 
     def _try(self) -> None:
         self.next = float("inf")
@@ -98,11 +101,10 @@ class Tracker(TrialLogger):
     def log(self) -> None:
         with locked(self.folder / f".{self.name}.lock"):  # of processes that share the work, one logs a trial
             logged = self.list.read_text(encoding="utf-8").split() if self.list.exists() else []
-            for state, (fingerprint, names) in self.states().items():
-                if state not in logged and self.ledger.has_intact_scores(fingerprint):
-                    self._log_trial(fingerprint, names, state)
-                    with self.list.open("a", encoding="utf-8") as file:
-                        file.write(f"{state}\n")
+            for fingerprint, names, state in self.unlogged(logged):
+                self._log_trial(fingerprint, names, state)
+                with self.list.open("a", encoding="utf-8") as file:
+                    file.write(f"{state}\n")
 
     def _log_trial(self, fingerprint: str, names: contents.Names, state: str) -> None:
         manifest = self.manifest
