@@ -159,7 +159,7 @@ def commit(partial: Path, folder: Path) -> None:
     """Turns `partial` into the complete `folder`: writes DONE with a digest of each file last, then renames."""
     digests, stretches = {}, {}
     for path in sorted(partial.rglob("*")):
-        if not path.is_file() or path.name == DONE:
+        if not path.is_file() or path.name in (DONE, ".DS_Store"):
             continue
         name = path.relative_to(partial).as_posix()
         with path.open("rb") as file:

@@ -70,7 +70,7 @@ def at_seeds(seeds: Sequence[int]) -> tuple[str, ...]:
     """The option for these seeds: a number alone would be a count, and seed 0 is what runs without it."""
     if len(seeds) > 1:
         return ("--seeds", ",".join(map(str, seeds)))
-    return () if seeds[0] == 0 else ("--seeds", f"{seeds[0]},")
+    return ("--seeds", f"{seeds[0]},") if any(seeds) else ()
 
 
 def text_table(heading: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[int] = ()) -> list[str]:

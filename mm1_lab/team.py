@@ -7,6 +7,8 @@ order.
 """
 
 import platform
+import subprocess
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -23,14 +25,15 @@ _gpu_allowed = True
 
 
 def allow_gpu(allowed: bool) -> None:
-    """Whether this process may use a GPU: at a scale without GPUs all of many stages at a time would share the first,
-    which neither Ray nor torch hides from them."""
+    """Whether this process may use a GPU. A scale without GPUs runs as many stages at a time as there are processors,
+    and all would share the first one: neither Ray nor torch hides it from them."""
     global _gpu_allowed
     _gpu_allowed = allowed
 
 
 def check_gpu() -> None:
-    """Raises RequestError if this process may use a GPU and torch finds none: it would train on the processor."""
+    """Raises RequestError if this process may use a GPU and torch finds none: it would train on the processor, for
+    days."""
     if _gpu_allowed and not torch.cuda.is_available():
         is_built = torch.backends.cuda.is_built()
         why = "torch.cuda.is_available() is false" if is_built else "torch is built without CUDA"
@@ -82,11 +85,17 @@ def processor() -> str:
 
 @lru_cache(maxsize=1)
 def _cpu() -> str:
-    cpuinfo = Path("/proc/cpuinfo")  # of Linux alone
-    for line in cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    name = platform.processor() or platform.machine()
+    if sys.platform == "darwin":  # on which these are `arm` for all
+        asked = subprocess.run(
+            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
+        )
+        return asked.stdout.strip() or name
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
+        name = models[0].partition(":")[2].strip() if models else name
+    return name
 
 
 def only_in_first() -> AbstractContextManager[Any]:

@@ -337,6 +337,8 @@ class _Resolver:
             return stage
         if not is_contrastive:
             raise RequestError("first_resolution requires `loss: contrastive`")
+        if recipe.first_resolution >= resolution:
+            raise RequestError(f"first_resolution {recipe.first_resolution} must be below the resolution, {resolution}")
         image_size = look_up("resolution", resolution, scale.resolutions)
         training = stage.training.model_copy(update={"steps": steps_of(stage.training, LATER_SHARE)})
         return stage.model_copy(update={"image_size": image_size, "training": training, "start": stage})

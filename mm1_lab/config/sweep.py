@@ -2,6 +2,7 @@
 search over the fields of its recipe."""
 
 import math
+import os
 from collections.abc import Iterable
 from copy import deepcopy
 from itertools import product
@@ -29,6 +30,12 @@ class RateSearch(Config):
     """Ratio between neighbouring learning rates."""
     extensions: Whole = 3
     """Learning rates that may be added to the grid while the best one is at its edge."""
+
+    @model_validator(mode="after")
+    def _spans_what_may_be_a_rate(self) -> Self:
+        if (self.rates - 1 + self.extensions) * math.log10(self.factor) > 15:
+            raise ValueError("rates and extensions span more than 15 orders of magnitude; lower them, or the factor")
+        return self
 
 
 class Range(Config):
@@ -225,7 +232,7 @@ def find_yaml(lacking: str, name: str, folders: Iterable[Path]) -> Path:
     known: set[str] = set()
     for folder in folders:
         path = folder / f"{name}.yaml"
-        if path.is_file():
+        if path.is_file() and path.name in os.listdir(path.parent):  # in this case, also where the system ignores it
             return path
         known |= {other.stem for other in folder.glob("*.yaml")}
     raise RequestError(f"{lacking} {name!r}{nearest(name, sorted(known))}")

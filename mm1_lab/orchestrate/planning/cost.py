@@ -237,7 +237,8 @@ def fitted_resources(plan: Plan, request: Request) -> dict[str, dict[str, Any]]:
         estimate = estimates[stage.fingerprint]
         if estimate.refused:
             raise RequestError(f"{task.label}: {stage.KIND}: {estimate.refused}")
-        if share := estimate.share:
+        share = estimate.share
+        if stage.TRAINS and share:
             fields = {"micro_batch": share.rows} if share.divided else {}
             fitted[stage.fingerprint] = {"gradient_checkpointing": share.recomputes, **fields}
     return fitted

@@ -21,12 +21,12 @@ from mm1_lab.config import (
     NotHere,
     PretrainedDecoder,
     PretrainedMM1,
+    PretrainedModels,
     Recipe,
     RequestError,
     Scale,
     Sweep,
     Trial,
-    digest,
     load_sweep,
     nearest,
     resolve,
@@ -39,11 +39,12 @@ from mm1_lab.orchestrate.planning.finding import (
     decoders_tokenizer,
     find_scale,
     find_sweep,
+    only_of_search,
     parse_seeds,
     split_settings,
 )
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
-from mm1_lab.results.manifest import deciding, merge_manifest
+from mm1_lab.results.manifest import data_name, deciding, merge_manifest
 from mm1_lab.rows import OF_OWN_DATA, Family
 from mm1_lab.weights.pretrained import HuggingFace, has_chat_template
 
@@ -71,7 +72,7 @@ class Request:
     data: DataIdentity
     ledger: Ledger
     trials: tuple[Trial, ...]
-    models: HuggingFace | None = None
+    models: PretrainedModels | None = None
     """Finds the pre-trained models that the recipes and the scale name."""
     tokenizer: Path | None = None
     """The folder of the pre-trained decoder whose tokenizer the data use."""
@@ -84,10 +85,7 @@ class Request:
 
     @property
     def data_name(self) -> str:
-        """`world`, or the stem of the data file with a hash of the data's identity: `books-1f9ac2`."""
-        if self.data_path is None:
-            return "world"
-        return f"{self.data_path.stem}-{digest([self.data.digest, self.data.tokenizer], 6)}"
+        return data_name(self.data_path, self.data)
 
     @property
     def variant(self) -> str:
@@ -224,12 +222,17 @@ class Request:
     def doubtful_claims(self) -> list[str]:
         """What is to be told before a run of claims about its arms that it cannot decide."""
         arms = {trial.arm for trial in self.trials}
-        lines = []
+        claims = defaultdict(list)
         for contrast in self.sweep.contrasts:
             first, second = contrast.sides
-            reason = self.why_no_value(contrast.measure)
-            if reason and not arms.isdisjoint((*first, *second)):
-                lines.append(f"The claim {contrast.claim!r} will not be judged by {reason}.")
+            if arms.isdisjoint((*first, *second)):
+                continue
+            if reason := self.why_no_value(contrast.measure):
+                claims[reason].append(repr(contrast.claim))
+        lines = []
+        for reason, names in claims.items():
+            which = "claim" if len(names) == 1 else "claims"
+            lines.append(f"The {which} {', '.join(names)} will not be judged by {reason}.")
         return lines
 
     @property
@@ -295,19 +298,13 @@ def load_request(
     loaded = load_sweep(file, *SWEEPS, settings=of_recipe)
     if loaded.connectors:
         ALLOWED[loaded.connectors.digest] = loaded.connectors
-    if only and loaded.search:
-        raise RequestError(
-            f"--only: {file} is a search, which makes its arms; name one in a sweep of its own (one over recipes "
-            "writes its winner's line to search.md), or choose the sizes of a law: fit-lr-law --sizes"
-        )
-    named: list[str] = []
-    for text in only:
-        parts = [part.strip() for part in text.split(",") if part.strip()]
-        named += [text] if text in loaded.arms or not parts else parts
-    for arm in named:
+    only = [arm for text in only for arm in ([text] if text in loaded.arms else _listed(text))]
+    for arm in only:
         if arm not in loaded.arms:
+            if loaded.search:
+                raise only_of_search(file)
             raise RequestError(f"--only: {file} has no arm {arm!r}{nearest(arm, loaded.arms)}")
-    asked = [arm for arm in loaded.arms if not named or arm in named]
+    asked = [arm for arm in loaded.arms if not only or arm in only]
     if isinstance(seeds, Iterable) and not isinstance(seeds, str):
         seeds = ",".join([*map(str, seeds), ""])
     chosen = parse_seeds(str(seeds))
@@ -327,7 +324,7 @@ def load_request(
     models.fetches = len(asked) == len(loaded.arms)  # no model for the others
 
     # The data, which depend on a pre-trained decoder's tokenizer, and the scale's settings that depend on them
-    tokenizer = decoders_tokenizer(loaded.arms, numbers, models, data_file, named)
+    tokenizer = decoders_tokenizer(loaded.arms, numbers, models, data_file, only)
     if data_file:
         numbers = _with_own_images(numbers, data_file)
     if path or numbers.benchmarks:
@@ -363,6 +360,11 @@ def load_request(
     )
 
 
+def _listed(text: str) -> list[str]:
+    """The arms in `base, blind` or `base,`; text without any, such as `,`, is a name that no arm has."""
+    return [part.strip() for part in text.split(",") if part.strip()] or [text]
+
+
 def _identity_without_index(content: DataFile | None) -> DataIdentity:
     """The world's identity with the data file's sources and instruction sets."""
     if content is None:
@@ -388,8 +390,10 @@ def _with_own_images(scale: Scale, content: DataFile) -> Scale:
 def with_benchmarks(
     scale: Scale, data: Path | None, content: DataFile | None, tokenizer: Path | None, cache: Path
 ) -> Scale:
-    """The scale with the benchmarks that it and the data file name, opened and checked. Raises RequestError for
-    anything that an evaluation would fail on."""
+    """The scale with the benchmarks that it and the data file name, opened and checked.
+
+    Raises RequestError for anything that an evaluation would fail on.
+    """
     from mm1_lab.evaluate.benchmarks import own_names
     from mm1_lab.evaluate.named import check_benchmarks, open_benchmark
 
