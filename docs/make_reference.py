@@ -42,8 +42,7 @@ from mm1_lab.config import (
     Size,
 )
 from mm1_lab.config.sweep import SweepFile
-from mm1_lab.data.shards.datafile import DataFile, InstructionSet, OwnSource
-from mm1_lab.data.shards.finding import Entry
+from mm1_lab.data.shards.datafile import DataFile, Entry, InstructionSet, OwnSource
 from mm1_lab.data.shards.readers import READERS
 from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.metrics import METRICS, further

@@ -165,7 +165,7 @@ INTO = option("--into", "a folder of your own to write to; default: the results"
 
 @command(
     "--results results/study",
-    opt.ALL_RESULTS,
+    opt.DRAWN_RESULTS,
     INTO,
     switch("--latex", "also write tables as LaTeX and figures as PDF"),
 )
@@ -178,7 +178,7 @@ def figures(options: argparse.Namespace) -> int:
     return DONE
 
 
-@command("--results results/study", opt.ALL_RESULTS, INTO)
+@command("--results results/study", opt.DRAWN_RESULTS, INTO)
 def report(options: argparse.Namespace) -> int:
     """Redraw everything and write a report as one HTML file."""
     print(_draw(options, report=True)[-1])
