@@ -1,6 +1,7 @@
 """Which processes belong to a command, from Linux' /proc."""
 
 import os
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 
@@ -34,12 +35,8 @@ def workers(ancestor: int) -> list[int]:
     return [process for process in descendants(ancestor) if _read(process, "cmdline").startswith("ray::I")]
 
 
-LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
-"""127.0.0.1, ::1, and the first as an address of IPv6, as /proc has them where bytes are in the usual order."""
-
-
-def listening_addresses(ancestor: int) -> list[str]:
-    """Where processes from `ancestor` on wait for connections, as in `LOOPBACK`."""
+def listening_addresses(ancestor: int) -> list[IPv4Address]:
+    """Where processes from `ancestor` on wait for connections."""
     sockets = set()
     for process in (ancestor, *descendants(ancestor)):
         for descriptor in Path(f"/proc/{process}/fd").glob("*"):
@@ -52,8 +49,17 @@ def listening_addresses(ancestor: int) -> list[str]:
         for line in Path(table).read_text().splitlines()[1:]:
             words = line.split()
             if words[3] == "0A" and f"socket:[{words[9]}]" in sockets:
-                found.append(words[1].partition(":")[0])
+                found.append(_address(words[1].partition(":")[0]))
     return found
+
+
+def _address(digits: str) -> IPv4Address:
+    """From the hexadecimal digits of /proc, each four bytes of which are in the order of this machine's processor."""
+    words = [digits[place : place + 8] for place in range(0, len(digits), 8)]
+    data = b"".join(bytes.fromhex(word)[::-1] for word in words)
+    if len(data) == 4:
+        return IPv4Address(data)
+    return IPv6Address(data).ipv4_mapped or IPv4Address(0)
 
 
 def _read(process: int, name: str) -> str:

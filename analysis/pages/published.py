@@ -31,7 +31,7 @@ def write_published(study: Study, output: Output) -> None:
     table's own benchmarks, or for Table 4 their mirrors (every model is asked those of Table 3)."""
     for name in TABLES:
         asked = _of_models(study, name)["benchmark"].str.lower()
-        telling = set(_labels(name))
+        telling = set(_labels(study, name))
         if name == "Table 3":
             telling -= set(MIRRORS[name])
         if name == study.sweep.reproduces or asked.isin(telling).any():
@@ -44,12 +44,15 @@ def _of_models(study: Study, name: str) -> pd.DataFrame:
     return study.scores[study.scores["arm"].isin(arms)]
 
 
-def _labels(name: str) -> dict[str, str]:
-    """The table's benchmarks by their names in lower case and those of their mirrors; GQA has no published numbers."""
+def _labels(study: Study, name: str) -> dict[str, str]:
+    """The table's benchmarks by their names in lower case, and those of their mirrors or of lmms-eval; GQA has no
+    published numbers."""
     published = [label for _, label, _ in read_paper(name).values]
     known = {label.lower(): label for label in [*published, *MIRRORS[name].values()]}
     known.pop("pope", None)  # as lmms-eval names the accuracy; the paper's is taken to be F1
-    return known | MIRRORS[name]
+    if study.manifest.in_world:
+        return known | MIRRORS[name]
+    return known | MIRRORS["own data"] if TABLES[name] else known
 
 
 def table_by_benchmark(study: Study, name: str) -> Table:
@@ -63,7 +66,7 @@ def table_by_benchmark(study: Study, name: str) -> Table:
         models = published.setdefault(shots, {})
         models.setdefault(model, {})[label] = published_cell(number, sources)
     scores = _of_models(study, name)
-    asked = scores.assign(label=scores["benchmark"].str.lower().map(_labels(name))).dropna(subset="label")
+    asked = scores.assign(label=scores["benchmark"].str.lower().map(_labels(study, name))).dropna(subset="label")
     labels += asked["label"].tolist()
     rows = []
     for shots, models in published.items():

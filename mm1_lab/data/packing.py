@@ -1,4 +1,4 @@
-"""Packing: puts several documents into one row of fixed length, so that little of a batch is padding (section 4).
+"""Packing: puts several documents into one row of fixed length, so that little of a batch is padding.
 
 A row holds the first candidates in order, completed by those of the next few that best fill the remaining space.
 Candidates that do not fit are skipped, but so few are considered that lengths are hardly biased. (Users' data must not

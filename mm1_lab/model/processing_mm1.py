@@ -18,6 +18,8 @@ from mm1_lab.data.preprocessing import IMAGE, MEAN_COLOUR, PICTURE_FORMATS, as_s
 
 ASKED = "\nAssistant:"
 """The end of a user's turn in conversations; training tokenises answers by themselves."""
+END_AS_TEXT = "\ufdd0"
+"""Stands for an end token that a message spells; Unicode reserves it for use inside programs, so texts have none."""
 
 
 class MM1Processor(ProcessorMixin):
@@ -46,17 +48,20 @@ class MM1Processor(ProcessorMixin):
     def __call__(self, images: Any = None, text: Any = None, **_: Any) -> BatchFeature:
         """`input_ids` and `attention_mask` (batch, length), and uint8 `pixel_values` (views, 3, side, side) if any.
 
-        `images` is one image, a list of all images, or a list per text, in the order of the `<image>` markers. A single
-        text without markers has its pictures before it. Raises ValueError if markers and pictures do not match, and for
-        a word that a model of the miniature world does not know.
+        `images` is one image, a list of all images, or a list per text, in the order of the `<image>` markers. If no
+        text has a marker, each has its pictures before it. Raises ValueError if markers and pictures do not match, and
+        for a word that a model of the miniature world does not know.
         """
         texts = [text or ""] if isinstance(text, str) or text is None else list(text)
         pictures = _flat(images)
-        if len(texts) == 1 and IMAGE not in texts[0]:
-            texts = [IMAGE * len(pictures) + texts[0]]
+        if pictures and not any(IMAGE in one for one in texts):
+            shares = [images] if len(texts) == 1 else images
+            if not isinstance(shares, list | tuple) or len(shares) != len(texts):
+                raise ValueError(f"{len(pictures)} pictures for {len(texts)} texts; mark where each goes by {IMAGE}")
+            texts = [IMAGE * len(_flat(share)) + one for share, one in zip(shares, texts, strict=True)]
         markers = sum(one.count(IMAGE) for one in texts)
         if markers != len(pictures):
-            raise ValueError(f"{markers} {IMAGE} in the text, but {len(pictures)} pictures; mark where each goes")
+            raise ValueError(f"{markers} {IMAGE} in the text, but {len(pictures)} pictures")
         rows = [torch.tensor(self._encode(one)) for one in texts]
         pad = partial(pad_sequence, batch_first=True, padding_side="left")
         batch = {
@@ -68,6 +73,12 @@ class MM1Processor(ProcessorMixin):
             batch["pixel_values"] = torch.from_numpy(seen).permute(0, 3, 1, 2).contiguous()
         return BatchFeature(batch)
 
+    def apply_chat_template(self, conversation: Any, *given: Any, **settings: Any) -> Any:
+        """The library's, but an end token that a message spells is read as text, as in training. In a text that is
+        given to the processor itself it is the token, as elsewhere in the library."""
+        said = _spelled(conversation, self.tokenizer.eos_token)
+        return super().apply_chat_template(said, *given, **settings)
+
     def _encode(self, text: str) -> list[int]:
         """Begin token and text, with image tokens for each `<image>`, and end tokens, which follow the answers of a
         conversation. Other special tokens are encoded as text."""
@@ -77,12 +88,14 @@ class MM1Processor(ProcessorMixin):
         end = self.tokenizer.eos_token
 
         def encode(text: str) -> list[int]:
+            text = text.replace(END_AS_TEXT, end)
             try:
                 ids: list[int] = backend.encode(text, add_special_tokens=False).ids
             except Exception as error:  # the library has no kind for a word that a vocabulary of words lacks
                 if "[UNK]" not in str(error):
                     raise
-                lack = f"this model knows only the world's words, which are not all of {text!r}"
+                word = next((word for word in text.split() if backend.token_to_id(word) is None), text)
+                lack = f"this model knows only the world's words, and {word!r} is none of them"
                 raise ValueError(f"{lack}; try: the color of the circle") from None
             return ids
 
@@ -107,10 +120,21 @@ class MM1Processor(ProcessorMixin):
                 shown.load()  # before the file is closed
         else:
             shown = as_shown(image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image)))
-        whole = np.asarray(square(shown, side, self.shape))
-        if self.views == 1:
-            return [whole]
-        return [whole, *quarters(np.asarray(square(shown, 2 * side, self.shape)))]
+        seen = [np.asarray(square(shown, side, self.shape))]
+        if self.views == 5:
+            seen += quarters(np.asarray(square(shown, 2 * side, self.shape)))
+        return seen
+
+
+def _spelled(said: Any, end: str) -> Any:
+    """A conversation, or several, with `END_AS_TEXT` for the end tokens in its texts."""
+    if isinstance(said, str):
+        return said.replace(end, END_AS_TEXT)
+    if isinstance(said, list | tuple):
+        return [_spelled(one, end) for one in said]
+    if isinstance(said, dict):
+        return {key: _spelled(one, end) if key in ("content", "text") else one for key, one in said.items()}
+    return said
 
 
 def _flat(images: Any) -> list[Any]:

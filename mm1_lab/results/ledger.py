@@ -34,6 +34,9 @@ class Ledger:
         self.parts = parts.absolute() if parts else None
         """Finished stages that come with the repository, by fingerprint. They are read in place."""
         self._intact: set[str] = set()
+        for folder in (self.results, self.store):
+            if folder.is_file():
+                raise RequestError(f"{folder}: is a file; name a folder")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy in another process reads and claims by itself."""

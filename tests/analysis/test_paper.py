@@ -14,7 +14,7 @@ from analysis.pages.scores import encoders_table, short_table
 from analysis.paper import FOLDER, read_paper
 from analysis.study import Study
 from mm1_lab.config import PAPER_LAW, SftRecipe, Sweep, load_sweep
-from tests.analysis.results_folder import ROOT, of_arms, study_of, with_manifest
+from tests.analysis.results_folder import ROOT, of_arms, of_own_data, study_of, with_manifest
 
 SIZES = ("3B", "3B-MoE", "7B", "7B-MoE", "30B")
 
@@ -118,6 +118,13 @@ def test_whoever_asks_the_papers_benchmarks_gets_its_table(tmp_path: Path, data_
     assert published(official, tmp_path) == ["table_3.md"]
     row = table_by_benchmark(official, "Table 3").frame.set_index(["shots", "model"]).loc[("4-shot", "base")]
     assert all("±" in row[column] for column in ("COCO", "VQAv2", "GQA")) and row["VizWiz"] == "–"
+
+    tables = {}
+    for name in ("vqav2_val", "chat-vqa"):
+        of_own = of_own_data(replace(study, scores=study.scores.assign(benchmark=name)))
+        tuned = {"base": of_own.sweep.arms["base"].model_copy(update={"sft": SftRecipe()})}
+        tables[name] = published(with_manifest(of_own, sweep=of_arms(of_own.sweep, tuned)), tmp_path)
+    assert tables == {"vqav2_val": ["table_4.md"], "chat-vqa": []}, "a user's `chat-vqa` mirrors nothing"
 
 
 def test_tuned_models_are_shown_by_what_they_were_tuned_for(data_mix: Sweep) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from mm1_lab.data.types import Document
 from mm1_lab.data.world import World, drawing, text
-from mm1_lab.data.world import told as telling
+from mm1_lab.data.world import text as telling
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scene_questions import KINDS, ask
 from mm1_lab.data.world.scenes import Scene, Thing, sample_scene

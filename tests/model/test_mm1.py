@@ -32,18 +32,18 @@ def test_weights_of_another_model_are_refused(model: MM1, squares: Data, tmp_pat
         load_weights(model, tmp_path)
 
 
-def test_pictures_stand_where_they_are_marked_or_before_a_single_text() -> None:
+def test_pictures_without_markers_stay_with_their_text() -> None:
     processor = MM1Processor(library_tokenizer(World().tokenizer), side=24, image_tokens=4)
     picture = np.zeros((24, 24, 3), np.uint8)
     image = processor.tokenizer.convert_tokens_to_ids("<image>")
-    marked = ["<image> <image> a", "a <image>"]
-    for images in ([[picture, picture], [picture]], [picture] * 3):
-        assert (processor(images=images, text=marked)["input_ids"] == image).sum(dim=1).tolist() == [8, 4]
-    (ids,) = processor(images=[picture, picture], text="a red circle")["input_ids"].tolist()
-    assert ids[1:9] == [image] * 8 and image not in ids[9:]
-    with pytest.raises(ValueError, match="0 <image> in the text, but 2 pictures; mark where each goes"):
-        processor(images=[picture, picture], text=["a", "a"])
-    with pytest.raises(ValueError, match="knows only the world's words, which are not all of 'a red zebra'; try"):
+    for images in ([[picture, picture], []], [[picture], [picture]], [picture, picture], [None, [picture, picture]]):
+        ids = processor(images=images, text=["a red circle", "a"])["input_ids"]
+        counts = [len(each) if isinstance(each, list) else int(each is not None) for each in images]
+        assert (ids == image).sum(dim=1).tolist() == [4 * count for count in counts]
+    for images in ([picture], picture, [picture] * 4):
+        with pytest.raises(ValueError, match="pictures for 2 texts; mark where each goes by <image>"):
+            processor(images=images, text=["a", "a"])
+    with pytest.raises(ValueError, match="knows only the world's words, and 'zebra' is none of them; try: the color"):
         processor(images=[picture], text="<image>a red zebra")
 
 

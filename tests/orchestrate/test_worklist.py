@@ -96,11 +96,11 @@ def test_lines_tell_what_starts_runs_and_ends(work_list: WorkList, display: Show
         work_list.take(needed)
         work_list.settle(needed, Outcome(), elsewhere=True)
     start(work_list, task)
-    work_list.progress(task, "multimodal", Progress(1, 6, {"loss": 5.0}, 100.0, note="a page is too long"))
+    work_list.progress(task, "multimodal", Progress(1, 6, 5.0, 100.0, note="a page is too long"))
     display.now = 9.0
-    work_list.progress(task, "multimodal", Progress(2, 6, {"loss": 4.5}, 1234.0))
+    work_list.progress(task, "multimodal", Progress(2, 6, 4.5, 1234.0))
     display.told[task.key] = -30.0
-    work_list.progress(task, "multimodal", Progress(3, 6, {"loss": 4.321}, 1234.0))
+    work_list.progress(task, "multimodal", Progress(3, 6, 4.321, 1234.0))
     end(work_list, task, "failed")
     start(work_list, task)
     end(work_list, task)

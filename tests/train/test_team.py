@@ -21,8 +21,9 @@ from torch import distributed, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from mm1_lab import team
-from mm1_lab.config import DecoderStage, MultimodalStage, Pretrained, Resources, SftStage, Stage
-from mm1_lab.model import build_mm1, load_decoder
+from mm1_lab.config import DecoderStage, MultimodalStage, Pretrained, Resources, SftStage, Size, Stage
+from mm1_lab.model import CONNECTORS, build_mm1, load_decoder
+from mm1_lab.model.decoder import load_in_team
 from mm1_lab.train import checkpoints, recorder, sharding
 from mm1_lab.train.module import Training
 from mm1_lab.train.progress import Diverged, Progress
@@ -31,6 +32,7 @@ from mm1_lab.train.sharding import ShardedNetwork
 from mm1_lab.weights.pretrained import read_decoder, text_config
 from tests import pretrained as saved
 from tests.conftest import REPOSITORY, Squares
+from tests.small import small_mm1
 from tests.train.conftest import Finished, Killed, assert_alike, assert_same, curve, shortened, train
 
 Patch = pytest.MonkeyPatch
@@ -257,6 +259,33 @@ def test_a_checkpoint_that_one_cannot_write_stops_all_at_the_next_step(
 
     in_team(2, tmp_path, work)
     assert not (tmp_path / "team" / "model.safetensors").exists()
+
+
+def test_a_number_among_a_connector_s_weights_is_read_by_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a team it has a dimension, which its file does not have."""
+
+    class Gated(CONNECTORS["average-pooling"]):  # type: ignore[misc, name-defined]
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            self.gate = nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, patches: torch.Tensor) -> torch.Tensor:
+            return super().forward(patches) * self.gate
+
+    monkeypatch.setitem(CONNECTORS, "gated", Gated)
+    sizes = Size(layers=2, width=32, heads=2), Size(layers=2, width=32, heads=2)
+    model = small_mm1(*sizes, "gated", 300, 64, 299)
+    model.save_pretrained(tmp_path)
+
+    def work() -> None:
+        with team.only_in_first():
+            other = small_mm1(*sizes, "gated", 300, 64, 299)
+        load_in_team(other, tmp_path)
+        whole = ShardedNetwork(nn.Sequential(other), other, "32-true").whole()
+        if team.is_first():
+            torch.testing.assert_close(whole.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+    in_team(2, tmp_path, work)
 
 
 def test_a_loss_that_is_not_finite_stops_all(

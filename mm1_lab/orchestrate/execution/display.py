@@ -69,18 +69,22 @@ class Display(Observer):
         since = self.since.pop(task.key, None)
         took = "by another command" if since is None else f"in {duration(self.clock() - since)}"
         text = f"done      {task.label} {took} ({self.so_far()})"
-        if task.kind == "trial":
-            try:
-                text += f": {headline(self.work_list.ledger.trial_folder(task.key))}"
-            except RequestError as error:  # whatever became of this trial's files, the others go on
-                text += f": {error}"
+        if task.kind == "trial" and (scores := self.headline(task)):
+            text += f": {scores}"
         self.line(text)
+
+    def headline(self, task: Task) -> str:
+        """A trial's scores."""
+        try:
+            return headline(self.work_list.ledger.trial_folder(task.key))
+        except RequestError as error:  # whatever became of this trial's files, the others go on
+            return str(error)
 
     def failed(self, task: Task, outcome: Outcome, again: bool) -> None:
         self.worked[task.key] = 0.0
         self.since.pop(task.key, None)
-        kind = "failed" if outcome.kind == "out of memory" else outcome.kind
-        self.line(f"{kind:9} {task.label}: {outcome.reason}{' (will retry)' if again else ''}")
+        kind = outcome.kind if outcome.kind != "out of memory" else "failed"
+        self.line(f"{kind:9} {task.label}: {outcome.reason}" + (" (will retry)" if again else ""))
 
     def line(self, text: str) -> None:
         print(text, file=self.out, flush=True)
