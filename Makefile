@@ -1,5 +1,7 @@
 # Every target that needs it first makes .venv from requirements.lock, if it is missing or stale.
 PYTHON ?= python3
+# Whether it is given with the command: a .venv of another Python, whose installation failed, then makes way.
+GIVEN = $(filter command,$(origin PYTHON))
 SCALE ?= mini
 SEEDS ?= 1
 RESULTS ?=
@@ -34,14 +36,16 @@ help:
 	@echo 'Example:   make sweep-data-mix SCALE=smoke'
 
 install: .venv/.stamp
+	@[ -z '$(GIVEN)' ] || [ "$$(.venv/bin/python -V)" = "$$($(PYTHON) -V)" ] || \
+		echo ".venv has $$(.venv/bin/python -V); to install with $$($(PYTHON) -V), delete it and repeat this"
 
 # Written last, so that an interrupted installation is taken up again. pip would compile 22,000 files one after another;
 # compileall reports those that are not for this Python as a failure.
 .venv/.stamp: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
 	@echo 'Installing into .venv, once: this takes minutes.'
-	@$(PYTHON) -m venv .venv
-	@echo '1 of 2: torch, Ray, MLflow and what they need: 2.3 GB with the CPU build of torch …'
+	@$(PYTHON) -m venv $(if $(GIVEN),--clear) .venv
+	@echo '1 of 2: torch, Ray, MLflow and what they need: 2.3 GB with the CPU build of torch, 5.9 GB with that for CUDA …'
 	@.venv/bin/python -m pip install --quiet --no-compile --requirement requirements.lock
 	@.venv/bin/python -m compileall -qq -j 0 -x '/tests/' .venv/lib || true
 	@echo '2 of 2: mm1-lab …'

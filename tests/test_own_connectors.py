@@ -64,6 +64,14 @@ def test_the_exported_copy_of_a_file_from_another_system(encoding: str, tmp_path
 WRONG = [
     (('"max-pooling"', '"max-poolin"'), "there is no connector 'max-pooling'; did you mean 'max-poolin'?"),
     (('"max-pooling"', "math.pi"), 'sweeps/mine.py: has no connectors; mark each class with @connector("NAME")'),
+    (
+        ("import torch\n", "import mm1_lab.files\nimport torch\n"),
+        "imports mm1_lab.files, which exported models lack",
+    ),
+    (
+        ("import torch\n", "from mm1_lab.formatting import short\nimport torch\n"),
+        "imports mm1_lab.formatting.short, which",
+    ),
     (("self.project =", "exit(0); self.project ="), "SystemExit: 0"),
     (("class MaxPooling(", "class MaxPooling(("), "sweeps/mine.py: SyntaxError: invalid syntax (mine.py, line 10)"),
     (("AdaptiveMaxPool2d", "Pool"), "sweeps/mine.py, line 15: AttributeError: module 'torch.nn' has no attribute"),

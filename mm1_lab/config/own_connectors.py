@@ -5,11 +5,12 @@ command named it. Arms that use it have the connector `NAME@DIGEST`, so that an 
 alone. The text travels with the tasks: an edit, or a node without the file, does not change a running sweep.
 """
 
+import ast
 import hashlib
 import re
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import Field
@@ -64,5 +65,27 @@ def read_connectors(path: Path) -> OwnConnectors:
     names = tuple(name.decode() for name in MARK.findall(content))
     if not names:
         raise RequestError(f'{path}: has no connectors; mark each class with @connector("NAME")')
+    _check_imports(path, content)
     digest = hashlib.sha256(content).hexdigest()[:12]
     return OwnConnectors(file=str(path), digest=digest, names=names, content=content)
+
+
+def _check_imports(path: Path, content: bytes) -> None:
+    """Raises RequestError for an import of the lab that an exported model, which has a copy of the file, would lack."""
+    found: list[ast.AST] = []
+    with suppress(SyntaxError, ValueError):  # told where the file is run
+        found += ast.walk(ast.parse(content))
+    for node in found:
+        if isinstance(node, ast.Import):
+            imported = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            imported = [name for name in names if not name.startswith("mm1_lab.model.connectors")]
+        else:
+            continue
+        for name in imported:
+            if name.startswith("mm1_lab."):
+                raise RequestError(
+                    f"{path}, line {node.lineno}: imports {name}, which exported models lack; of the lab import names "
+                    "from mm1_lab.model.connectors alone"
+                )
