@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from mm1_lab.data.world.words import COLOURS, CORNERS, LETTERS, SHAPES, SIZES, SPARE_COLOURS, SPARE_NOUNS
 
@@ -22,12 +22,12 @@ _LETTERED_PAIRS = 0.8
 _TEST_SHARE = 8
 """One in this many scene contents belongs to the test split."""
 _COLOURS = tuple(COLOURS)
-NOVEL = {
+NOVEL = frozenset(
     (colour, shape)
     for row, colour in enumerate(_COLOURS)
     for column, shape in enumerate(SHAPES)
     if (row + column) % 4 == 1 and (row * column) % 5 != 4
-}
+)
 """Colour-shape combinations that no training picture shows; training text mentions them like any other."""
 
 
@@ -100,7 +100,7 @@ def sample_scene(
             size = SIZES[random.random() < 0.5]
             things.append(Thing(name, colour, size, place))
         if like is not None and not like.fits(things):
-            things[0] = things[0]._replace(**{like.attribute: like.value})
+            things[0] = things[0]._replace(**{like.attribute: like.value})  # type: ignore[arg-type]
             if like.attribute == "place":
                 things = [things[0], *(thing for thing in things[1:] if thing.place != like.value)]
         things.sort(key=lambda thing: thing.place)
@@ -133,7 +133,7 @@ class Theme(NamedTuple):
     """What most pictures of a page have in common: one attribute of one thing."""
 
     attribute: str
-    value: Any
+    value: str | int
 
     def fits(self, things: Iterable[Thing]) -> bool:
         """Whether one of the things has it."""
@@ -141,6 +141,6 @@ class Theme(NamedTuple):
 
 
 def sample_theme(random: Random) -> Theme:
-    values = {"name": SHAPES, "colour": _COLOURS, "size": SIZES, "place": CORNERS}
+    values: dict[str, Sequence[str | int]] = {"name": SHAPES, "colour": _COLOURS, "size": SIZES, "place": CORNERS}
     attribute = random.choice(tuple(values))
     return Theme(attribute, random.choice(values[attribute]))
