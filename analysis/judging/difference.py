@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,9 +53,10 @@ class Difference:
         return pd.DataFrame([self.study.all_values(measure).loc[arm] for arm, measure in self.terms])
 
     @cached_property
-    def seeds(self) -> list[Any]:
+    def seeds(self) -> list[int]:
         """The seeds that have all scores."""
-        return [] if self.lacking else self._scores.dropna(axis="columns").columns.tolist()
+        complete = self._scores.notna().all()
+        return [] if self.lacking else [seed for seed in self.study.seeds if complete[seed]]
 
     def over_first(self, count: int) -> Interval:
         """The interval over the first `count` seeds; none for fewer than two.

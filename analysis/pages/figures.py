@@ -82,8 +82,11 @@ def draw_scores(study: Study) -> Figure:
 
 
 def head(study: Study) -> str:
-    """A figure's title: the sweep, its setting, and what was overridden."""
-    return ", ".join([study.sweep.heading, study.setting, *study.manifest.overrides])
+    """A figure's title: the sweep, its setting, and how many settings were overridden."""
+    overridden = study.manifest.overrides
+    if len(overridden) > 4:
+        overridden = (*overridden[:3], f"{len(overridden) - 3} more settings (table.md)")
+    return ", ".join([study.sweep.heading, study.setting, *overridden])
 
 
 def _columns(study: Study) -> list[Column]:

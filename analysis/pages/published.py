@@ -52,7 +52,9 @@ def _labels(study: Study, name: str) -> dict[str, str]:
     known.pop("pope", None)  # as lmms-eval names the accuracy; the paper's is taken to be F1
     if study.manifest.in_world:
         return known | MIRRORS[name]
-    return known | MIRRORS["own data"] if TABLES[name] else known
+    if TABLES[name]:
+        return known | MIRRORS["own data"]
+    return known
 
 
 def table_by_benchmark(study: Study, name: str) -> Table:

@@ -19,7 +19,7 @@ def anls(prediction: str, answers: Sequence[str]) -> float:
 
 
 def _likeness(one: str, other: str) -> float:
-    likeness = 1.0 - edits(one, other) / max(len(one), len(other))
+    likeness = 1.0 - edits(one, other) / max(1, len(one), len(other))
     return likeness if likeness >= LIKE else 0.0
 
 

@@ -83,7 +83,7 @@ def _decode(
     answers: list[list[list[int]]] = [[[] for _ in range(count)] for count in decoding.counts]
     active = [(group, question) for group, count in enumerate(decoding.counts) for question in range(count)]
     # A stop word of n bytes is complete within the last n tokens, because a token is at least one byte.
-    tail = max((len(word.encode()) for word in stop), default=1)
+    tail = max((len(word.encode()) for word in stop), default=0)
     logits = decoding.logits
     for step in range(new_tokens):
         chosen = logits.argmax(dim=-1)
@@ -95,7 +95,7 @@ def _decode(
             if token == tokenizer.end:
                 continue
             ids.append(token)
-            ended = tokenizer.decode(ids[-tail:])
+            ended = tokenizer.decode(ids[-tail:]) if stop else ""
             if not any(word in ended for word in stop):
                 still_active.append((group, question))
         active = still_active

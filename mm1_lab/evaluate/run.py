@@ -145,8 +145,8 @@ def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> dict[str, floa
     """Mean loss, in nats per text token, on the held-out documents of each source of the data; of a tuned model also on
     the answers of users' held-out conversations.
 
-    Documents that do not fit a row are left out, as in training, so that models with more tokens per picture read
-    fewer. A source without any other document is missing.
+    Documents that do not fit a row are left out if training leaves them out (`drop_overlong`), so that models with more
+    tokens per picture read fewer. A source without any other document is missing.
     """
     packer = replace(Packer.of(stage, data.tokenizer), is_planned=True)  # groups are made to fit
     losses = {}
@@ -154,8 +154,7 @@ def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> dict[str, floa
         documents = data.held_out(name, DOCUMENTS)
         sizes = [packer.size(document) for document in documents]
         # filled one after another, so that each document is read, however long its images are
-        fitting = [number for number, size in enumerate(sizes) if packer.limits.hold(*size)]
-        groups = first_fit(fitting, sizes, packer.limits, most_open=1)
+        groups = first_fit(range(len(documents)), sizes, packer.limits, most_open=1)
         total = count = 0.0
         for group in groups:  # computed one after another too: the logits of a row take most of the memory
             row = packer.pack(documents[number] for number in group)

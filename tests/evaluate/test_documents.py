@@ -8,6 +8,7 @@ from mm1_lab.evaluate.documents import anls, relaxed_accuracy
 @pytest.mark.parametrize(
     ("said", "answers", "points"),
     [
+        (" ", [""], 100),
         ("Hello  World", ["hello world"], 100),
         ("helo world", ["hello world"], 100 * (1 - 1 / 11)),
         ("kitten", ["sitting"], 100 * (1 - 3 / 7)),  # two letters exchanged, one put in
