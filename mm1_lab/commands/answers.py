@@ -48,10 +48,10 @@ WIDEST = 100
     'data_mix base --measure "vqa 4-shot" --wrong',
     opt.SWEEP,
     option("arm", "an arm with a finished trial", "ARM"),
-    option("--measure", "only what it averages (vqa 4-shot, text-core), or a benchmark; default: all", "MEASURE"),
+    option("--measure", "only questions of a measure (vqa 4-shot, text-core) or benchmark; default: all", "MEASURE"),
     option("--kind", "only this kind of question, such as colour", "KIND"),
     option("--seed", "default: the first one that is finished", "N", type=int),
-    switch("--wrong", f"only answers with less than {FULL} points"),
+    switch("--wrong", f"only answers that score less than {FULL}"),
     switch("--prompt", "also the whole prompt with its demonstrations, each picture as `<image>`"),
     option(
         "--limit", "how many questions, taken in turn from all kinds; default: %(default)s", "N", type=int, default=20

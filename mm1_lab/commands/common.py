@@ -60,7 +60,7 @@ def repeated(flag: str, text: str, metavar: str, **settings: Any) -> Option:
 
 
 SWEEP = option("sweep", "a YAML file, or the name of one in sweeps/", "SWEEP")
-ONLY = repeated("--only", "only this arm, or these: base,blind", "ARM")
+ONLY = repeated("--only", "only these arms (base,blind); may be repeated", "ARM")
 SCALE = option("--scale", "smoke, mini or lab; paper for planning only (default: mini)", default="mini")
 DATA = option("--data", "your own data instead of the miniature world", "YAML", type=Path)
 ONE_SEED = "1"
@@ -83,18 +83,17 @@ STORE = option(
 )
 REQUEST = (SCALE, DATA, SEEDS, SET, IN_RESULTS, STORE)
 ARMS = (SWEEP, ONLY, *REQUEST)
-INLINE = switch("--inline", "one stage after another in this process, without Ray")
+INLINE = switch("--inline", "run one stage after another in this process, without Ray")
 ADDRESS = option("--address", "a running Ray cluster (auto: the one on this machine)", "ADDRESS")
 SHARE = switch(
     "--share",
-    "as one of any number of processes with this command, on any machines that see the results (a job array): each "
-    "takes the next stage that no other has, waits while others' stages will free work for it, then leaves; the "
+    "run as one of any number of processes with this command, on any machines that see the results (a job array): "
+    "each takes the next stage that no other has, waits while others' stages will free work for it, then leaves; the "
     "last draws the tables",
 )
 MINUTES = option(
     "--minutes",
-    "with --share: leaves before so many minutes have passed since the start, with a checkpoint that the next "
-    "process resumes from",
+    "with --share: leave within N minutes of the start, with a checkpoint from which the next process resumes",
     "N",
     type=float,
 )
@@ -111,14 +110,14 @@ VARY = (
 )
 DRAWN_RESULTS = option(
     "--results",
-    f"default: {RESULTS}, or if it has none, {PUBLISHED}, drawn in {RESULTS}/{PUBLISHED.name}",
+    f"default: {RESULTS}; if that has no results, {PUBLISHED}, drawn in {RESULTS}/{PUBLISHED.name}",
     "DIR",
     type=Path,
 )
 OWN_RESULTS = option(
     "--results", f"default: {RESULTS}; if the sweep has none there, {PUBLISHED}", "DIR", type=Path, default=RESULTS
 )
-ALL_RESULTS = option("--results", f"default: {RESULTS}, or if it has none, {PUBLISHED}", "DIR", type=Path)
+ALL_RESULTS = option("--results", f"default: {RESULTS}; if that has no results, {PUBLISHED}", "DIR", type=Path)
 
 
 DONE, FAILED = 0, 1

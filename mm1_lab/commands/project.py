@@ -83,7 +83,7 @@ def verify(options: argparse.Namespace) -> int:
 
 @command("results/study", option("results", "a folder that `run --results` wrote", "RESULTS", type=Path))
 def pack(options: argparse.Namespace) -> int:
-    """Write results as few files, fit to be committed: two per sweep; trials and weights need not be."""
+    """Pack results into two files per sweep, to be committed instead of trials and weights."""
     paths = packed.pack(options.results)
     for path in paths:
         print(path)
@@ -94,7 +94,7 @@ def pack(options: argparse.Namespace) -> int:
 
 @command(
     "--yes",
-    switch("--all", "also the encoders and decoders that they start from, which sweeps share and take the most time"),
+    switch("--all", "also the encoders and decoders that they start from, which sweeps share and which train longest"),
     opt.STORE,
     switch("--yes", "delete; without it, only show what would be deleted"),
 )

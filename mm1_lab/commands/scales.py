@@ -104,7 +104,7 @@ def _judge(
 @command(
     "--sizes 9M,85M,302M,1.2B --scale smoke",
     option("--sizes", "sizes of the scale's decoders; default: those of sweeps/lr_law.yaml", "LIST"),
-    option("--predict", "sizes to predict (30B,7B); default: the scale's larger ones, with --from 30B", "LIST"),
+    option("--predict", "sizes to predict (30B,7B); default: the scale's larger sizes; with --from, 30B", "LIST"),
     option(
         "--from", "fit a table instead: columns params, learning_rate, score[, seed]", "CSV", dest="file", type=Path
     ),

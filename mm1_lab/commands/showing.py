@@ -114,7 +114,7 @@ def show(options: argparse.Namespace) -> int:
     option("second", "… minus this one", "ARM"),
     opt.SCALE,
     opt.DATA,
-    option("--seeds", "at which to compare them: how many or which, as for run; default: all that both arms have"),
+    option("--seeds", "seeds to compare: how many or which, as for run; default: all that both arms have"),
     opt.SET,
     opt.OWN_RESULTS,
     opt.STORE,
@@ -160,7 +160,7 @@ def _confirmation(options: argparse.Namespace) -> Request | None:
     return None
 
 
-INTO = option("--into", "a folder of your own to write to; default: the results", "DIR", type=Path)
+INTO = option("--into", "write to this folder instead of the results", "DIR", type=Path)
 
 
 @command(
@@ -250,8 +250,8 @@ OPEN = 3
     option("claims", "YAML with contrasts; default: every arm beats the first one", "CLAIMS", type=Path, nargs="?"),
     option(
         "--columns",
-        "the table's names of arm, seed, score, benchmark, shots, question, status; score several times: a column "
-        "per benchmark",
+        "the table's names for arm, seed, score, benchmark, shots, question, status; repeat score for a column per "
+        "benchmark",
         "NAME=COLUMN,…",
     ),
     switch("--lower-is-better", "without CLAIMS, a better arm has a lower score"),
@@ -260,7 +260,7 @@ OPEN = 3
     opt.JSON,
 )
 def judge(options: argparse.Namespace) -> int:
-    """Judge claims about anybody's table of scores: exit code 0 if all are decided, 3 if not."""
+    """Judge claims about any table of scores: exit code 0 if all are decided, 3 if not."""
     from analysis.external.judge import judge as judge_scores
     from analysis.external.shown import draw_judgement, judgement_text
 
