@@ -2,19 +2,19 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import chain
 
 import numpy as np
 
 from analysis.study import Record, Study
 from mm1_lab.config import EvaluationStage, MultimodalStage, SftStage
-from mm1_lab.results.manifest import read_trials
 
 
 def finished_looks(study: Study) -> tuple[int, ...]:
     """The looks of a growing study (numbers of seeds) that can be judged: so many seeds have scores, and no trial at
     the last look's new seeds is still to come, as it is while the study runs on, or after it was interrupted.
 
-    A trial that failed does not come, nor may one that waits for a stage that failed.
+    A trial that failed does not come, nor does one that waits for a stage that failed.
     """
     reached = tuple(look for look in study.manifest.looks if look <= len(study.seeds))
     if not reached:
@@ -26,12 +26,9 @@ def finished_looks(study: Study) -> tuple[int, ...]:
     missing = set(to_come["fingerprint"])
     if not missing:
         return reached
-    ledger = study.ledger
-    failed = set(ledger.failures())
-    failed_stages = failed - set(trials["fingerprint"])  # which trials wait for them, the results do not say
-    for path in ledger.results.glob("*/*/sweep.json"):
-        failed_stages -= {row.fingerprint for row in read_trials(path.parent)}
-    return reached if failed_stages or missing <= failed else reached[:-1]
+    failures = study.ledger.failures()
+    waiting = chain.from_iterable(failure.get("blocks", ()) for failure in failures.values())
+    return reached if missing <= {*failures, *waiting} else reached[:-1]
 
 
 def spent(records: Iterable[Record], what: str) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from scipy.special import gammaincinv, ndtr, stdtrit
 
-from analysis.statistics import LEAST, LEVEL, UNLIKE, Floats
+from analysis.statistics import LEVEL, NO_ERROR, UNLIKE, Floats
 from mm1_lab.config import WORLD_DATA, Expectation
 from mm1_lab.results import Manifest
 
@@ -118,7 +118,7 @@ def seeds_needed(
     def power(seeds: int) -> float:
         def beyond(value: float, tail: float) -> float:
             """The power to tell the estimate from a value."""
-            shift = abs(estimate - value) * np.sqrt(seeds) / max(error, LEAST)
+            shift = abs(estimate - value) * np.sqrt(seeds) / max(error, NO_ERROR)
             return _power(shift, seeds, tail, prior, unlike)
 
         if expect == "equivalent" and abs(estimate) < margin:

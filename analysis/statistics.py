@@ -34,7 +34,7 @@ from scipy.special import fdtri, stdtr, stdtrit
 Floats = NDArray[np.float64]
 
 LEVEL = 0.05
-LEAST = 1e-100
+NO_ERROR = 1e-100
 """Stands for an error of 0, by which nothing can be divided."""
 PRIOR = 5.0
 """Degrees of freedom of the pool: 95 % of pairs' true variances are within 0.4 to 6 times the pool's. Of 4, 5 and 6,
@@ -81,7 +81,7 @@ class Interval:
 
     def _tail(self, distance: float) -> float:
         """The probability that Student's t is below `distance` divided by the error."""
-        t = distance / max(self.error, LEAST)
+        t = distance / max(self.error, NO_ERROR)
         return float(stdtr(self.degrees_of_freedom, t))
 
 

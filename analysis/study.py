@@ -254,23 +254,19 @@ class Study(Variant):
         """Each of the `distinct` arms with the first one that has the same trained models and the same values at the
         seeds that both have, as arms have that differ in how other questions are asked: these are no repeats."""
         found: dict[str, str] = {}
-        cells: dict[str, dict[int, tuple[Any, float]]] = {}
-        by_cell: dict[tuple[Any, ...], str] = {}
+        groups: dict[str, dict[int, tuple[Any, float]]] = {}
         values = self.all_values(measure).loc[self.distinct].to_numpy()
         for arm, own in zip(self.distinct, values, strict=True):
             models = self._models_of(arm)
             there = zip(self.seeds, own.tolist(), strict=True)
             known = {seed: (models[seed], value) for seed, value in there if seed in models and not np.isnan(value)}
-            found[arm] = arm
-            for seed, cell in known.items():
-                first = by_cell.get((seed, cell), arm)
-                group = cells.get(first, {})
-                if first != arm and all(group.get(at, one) == one for at, one in known.items()):
-                    found[arm] = first
-                    break
-            cells[found[arm]] = cells.get(found[arm], {}) | known
-            for seed, cell in known.items():
-                by_cell.setdefault((seed, cell), found[arm])
+            same = (
+                first
+                for first, cells in groups.items()
+                if cells.items() & known.items() and all(cells.get(at, one) == one for at, one in known.items())
+            )
+            found[arm] = next(same, arm)
+            groups.setdefault(found[arm], {}).update(known)
         return found
 
     @kept

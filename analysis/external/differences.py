@@ -22,7 +22,7 @@ from analysis.judging.p_values import LEAST_ERROR, SAME, P, p_values
 from analysis.judging.sequential import p_over_looks
 from analysis.statistics import PRIOR, UNKNOWN, Interval, moderated, one_sample, other_arms, over_questions, shrunk
 
-UNLIKE = 0.5
+UNLIKE_IN_TABLES = 0.5
 """Level of the F test of own variance ≤ pool, in place of the lab's (see `analysis.statistics`): a table may have arms
 of any kind at two seeds. A pair of which one arm has 3 times the other arms' standard deviation would be judged wrongly
 in 12, 9 and 7 % of tables at a level of 0.2 (2, 3 and 4 seeds), and is in 7, 5 and 5 % at this; a difference of 4
@@ -30,7 +30,7 @@ standard deviations would be found in 68, 84 and 96 % if all vary alike, and is 
 
 
 @dataclass(frozen=True)
-class Evidence:
+class OutsideEvidence:
     """What the table holds about one claim."""
 
     found: Interval = UNKNOWN
@@ -50,23 +50,23 @@ class Evidence:
     """Why nothing is judged."""
 
 
-def evidence_of(claim: OutsideClaim, common: Asked, looks: Sequence[int]) -> Evidence:
+def evidence_of(claim: OutsideClaim, common: Asked, looks: Sequence[int]) -> OutsideEvidence:
     """`common` are the scores of questions that all of its arms have."""
     if common.questions.empty:
-        return Evidence(reason="no question in common")
+        return OutsideEvidence(reason="no question in common")
     weights, paired, means = claim.weights, common.paired, common.means
     theirs = means.loc[list(weights)]
     if paired:
         theirs = theirs.dropna(axis=1)
     count = int(theirs.count(axis=1).min())
     if count == 0:
-        return Evidence(reason="no seed in common: run the arms at the same seeds")
+        return OutsideEvidence(reason="no seed in common: run the arms at the same seeds")
     if count == 1:
         each = common.questions[list(weights)].dropna(axis=1).T.groupby(level="arm").mean().T
         found = _between_questions(each.dot(pd.Series(weights)))
         over = "questions" if np.isfinite(found.error) else ""
         what = "seed" if paired else "run of an arm"
-        return Evidence(found, over, count, reason=f"one {what}: its luck is not known")
+        return OutsideEvidence(found, over, count, reason=f"one {what}: its luck is not known")
     tests_of = _within_seeds if paired else _between_runs
     tests = tests_of(weights, means, None)
     found, error_of_one = _widest(tests)
@@ -76,8 +76,8 @@ def evidence_of(claim: OutsideClaim, common: Asked, looks: Sequence[int]) -> Evi
         reason = f"the {over} change nothing, as if one model had been scored several times"
         if paired and theirs.std(axis=1).max() > least:
             reason = SAME
-        return Evidence(Interval(found.estimate, math.nan, math.nan), count=count, reason=reason)
-    evidence = Evidence(found, over, count, error_of_one)
+        return OutsideEvidence(Interval(found.estimate, math.nan, math.nan), count=count, reason=reason)
+    evidence = OutsideEvidence(found, over, count, error_of_one)
     if not looks:
         return replace(evidence, p=_largest_p(claim, tests))
     finished = [look for look in looks if look <= count]
@@ -129,7 +129,7 @@ def _within_seeds(weights: Mapping[str, float], means: pd.DataFrame, look: int |
     values = differences.to_numpy(np.float64)
     if sorted(weights.values()) == [-1.0, 1.0]:
         others = means.drop(index=arms)[differences.index].dropna()
-        found = moderated(values, other_arms(others.to_numpy(np.float64)), unlike=UNLIKE)
+        found = moderated(values, other_arms(others.to_numpy(np.float64)), unlike=UNLIKE_IN_TABLES)
     else:
         found = one_sample(values)
     return [_Test(found, found.error * math.sqrt(len(values)))]
@@ -150,14 +150,14 @@ def _between_runs(weights: Mapping[str, float], means: pd.DataFrame, look: int |
     squares = np.square(list(weights.values()))
     estimate = float(own.mean(axis=1).to_numpy() @ list(weights.values()))
 
-    variance, degrees = shrunk(*within_arms(own), *pool, UNLIKE)
+    variance, degrees = shrunk(*within_arms(own), *pool, UNLIKE_IN_TABLES)
     error = math.sqrt(variance * (squares / counts).sum())
     student = _Test(Interval(estimate, error, degrees), math.sqrt(variance * squares.sum()))
 
     variances, lent = np.empty(len(own)), np.empty(len(own))
     for place, each in enumerate(own.var(axis=1)):
         own_degrees = float(counts[place] - 1)
-        variances[place], total = shrunk(each, own_degrees, *pool, UNLIKE)
+        variances[place], total = shrunk(each, own_degrees, *pool, UNLIKE_IN_TABLES)
         lent[place] = pool[0] * (total - own_degrees) / total
     parts = squares * (variances - lent) / counts
     shared = (squares * lent / counts).sum()  # by all arms, so it varies as one

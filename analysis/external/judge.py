@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.external.claims import AVERAGE, OutsideClaim, check_arms, read_claims
-from analysis.external.differences import UNLIKE, Evidence, evidence_of
+from analysis.external.differences import UNLIKE_IN_TABLES, OutsideEvidence, evidence_of
 from analysis.external.measured import Asked, by_question, in_common, of_measure
 from analysis.external.tables import Columns, make_scores, read_scores
 from analysis.judging.p_values import DECIDED, Tested, holm, sides
@@ -139,7 +139,7 @@ def _unlike_sizes(average: Asked) -> list[str]:
 
 def _row(
     claim: OutsideClaim,
-    one: Evidence,
+    one: OutsideEvidence,
     tested: Tested,
     asked: Asked,
     looks: Sequence[int],
@@ -154,7 +154,7 @@ def _row(
         error = asked.luck.error * math.sqrt(sum(weight**2 for weight in claim.weights.values()))
 
     def seeds_at(family: float) -> float:
-        return seeds_needed(claim.expect, claim.margin, found.estimate, error, prior, family, UNLIKE)
+        return seeds_needed(claim.expect, claim.margin, found.estimate, error, prior, family, UNLIKE_IN_TABLES)
 
     needed = seeds_at(tested.tests) if is_open and np.isfinite(error) else math.nan
     if is_open and looks:

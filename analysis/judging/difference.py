@@ -70,16 +70,17 @@ class Difference:
         if len(measures) > 1:
             return one_sample(values)
         alike = study.first_alike(*measures)
-        weights = defaultdict[str, float](float)
+        of_arms = defaultdict[str, float](float)
         for (arm, _), weight in self.terms.items():
-            weights[alike.get(arm, arm)] += weight
+            of_arms[alike.get(arm, arm)] += weight
         known = study.trial_values(*measures)[seeds].dropna().drop(index=study.controls, errors="ignore")
-        if sorted(self.weights.values()) == [-1.0, 1.0]:
-            others = known.drop(index=list(weights), errors="ignore")
+        is_pair = sorted(self.weights.values()) == [-1.0, 1.0]
+        if is_pair:
+            others = known.drop(index=list(of_arms), errors="ignore")
             return moderated(values, other_arms(others.to_numpy()))
-        if not set(weights) <= set(known.index):
+        if not set(of_arms) <= set(known.index):
             return one_sample(values)  # a control's variance is not that of the others
-        own = np.array([weights.get(arm, 0.0) for arm in known.index])
+        own = np.array([of_arms.get(arm, 0.0) for arm in known.index])
         levels = study.levels.loc[known.index].to_numpy()
         return moderated(values, other_axes(own, levels, known.to_numpy()), float(own @ own))
 

@@ -173,16 +173,13 @@ def gather(
 ) -> Evidence:
     difference = Difference(study, claim.weights)
     looks = study.manifest.looks
-    p = _tested(claim, difference.over_seeds)
-    p_of_look: P = {}
-    at_looks: list[int] = []
-    if looks:
-        at_looks = [len(set(difference.seeds) & set(study.seeds[:look])) for look in finished_looks(study)]
-        p_of_look, p = p, p_over_looks(_tests(difference, claim, at_looks), looks)
-    reason = study_not_judged(study) or unsolved(study, claim.weights) or difference.lacking
-    if difference.lacking == SAME_TRIALS:
-        reason = SAME_TRIALS
-    elif not reason and not difference.over_seeds:
+    now = _tested(claim, difference.over_seeds)
+    at_looks = [len(set(difference.seeds) & set(study.seeds[:look])) for look in finished_looks(study)]
+    p = p_over_looks(_tests(difference, claim, at_looks), looks) if looks else now
+    reason = difference.lacking
+    if reason != SAME_TRIALS:
+        reason = study_not_judged(study) or unsolved(study, claim.weights) or reason
+    if not reason and not difference.over_seeds:
         reason = ONE_SEED
     elif not reason and not p:
         reason = "before the first look" if looks and max(at_looks, default=0) < 2 else SAME
@@ -196,7 +193,7 @@ def gather(
         seeds=difference.seeds,
         in_world=study.manifest.in_world,
         p={} if reason else p,
-        p_of_look=p_of_look,
+        p_of_look=now if looks else {},
         reason=reason,
         aside=aside,
         paper=paper_difference(study, claim.weights),

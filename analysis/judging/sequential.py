@@ -33,7 +33,7 @@ often as they should (5 or 10 seeds; levels 0.05 to 0.005; two to five looks). W
 to 5.3 % of two million studies: 5.3 at looks of 3, 4, 5 and 6 seeds, 5.0 at 2, 4, 6 and 8, or 4, 6, 8 and 10, 4.7 at
 3 and 6. With a variance moderated towards other arms' they do in 2.8 to 3.6 % if all arms vary alike, and in 5.7 to
 7.9 % if one of the pair varies three times as much, but in 10.5 % at looks of 2, 3 and 4."""
-LEAST = 1e-300
+LEAST_P = 1e-300
 """Smaller levels and p count as this, so that all have a logarithm: early looks may spend less than can be counted."""
 FUTILE = 0.1
 """A lesson gets no more seeds if its conditional power to be decided by the last look is below this."""
@@ -91,7 +91,7 @@ def over_looks(p: Sequence[float], looks: Sequence[int]) -> float:
     overall, nominal = _table(tuple(looks))
     found = []
     for one, of_look in zip(p, nominal.T, strict=False):  # later looks have no p yet
-        found.append(np.interp(np.log(max(one, LEAST)), of_look, overall))
+        found.append(np.interp(np.log(max(one, LEAST_P)), of_look, overall))
     return float(np.exp(min(found)))
 
 
@@ -118,7 +118,7 @@ def _table(looks: tuple[int, ...]) -> tuple[Floats, Floats]:
     shares = tuple(seeds / looks[-1] for seeds in looks)
     overall = np.geomspace(1e-6, 1.0, 60)
     nominal = [nominal_levels(SPENT_OF_STUDENT * level / 2, shares) for level in overall.tolist()]
-    return np.log(overall), np.log(np.maximum(2 * np.array(nominal), LEAST))
+    return np.log(overall), np.log(np.maximum(2 * np.array(nominal), LEAST_P))
 
 
 def chance_yet(p: float, seeds: int, last: int, sides: int) -> float:

@@ -114,7 +114,8 @@ def run(options: argparse.Namespace) -> int:
         raise RequestError("--anew deletes what other processes with --share have done; leave one of them out")
     executor = executor_of(options, started, rounds=bool(looks or request.sweep.search))
     request.ledger.check_writable()
-    for doubt in (*request.same_trials(), *request.unlike_before(), *request.doubtful_claims()):
+    doubts = (*request.same_trials(), *request.unlike_before(), *request.doubtful_claims(), *request.long_captions())
+    for doubt in doubts:
         print(doubt)
     with executor:
         try:

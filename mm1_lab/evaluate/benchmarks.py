@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mm1_lab.config import BenchmarkConfig, EvaluationSettings, RequestError
 from mm1_lab.data.pixels import decodes
+from mm1_lab.data.shards import Shards
 from mm1_lab.data.types import Data, Document, HeldOutPicture
 from mm1_lab.evaluate.metrics import further
 from mm1_lab.evaluate.named import build_benchmark
@@ -24,6 +25,8 @@ ROWS_TRIED = 4096
 """Maximum rows of the training source searched for demonstrations."""
 CANDIDATES = 4
 """Maximum demonstrations taken from one row, so that they come from many places in the shards."""
+CAPTIONS_MEASURED = 64
+"""Held-out captions by which it is told before a run how long prompts will be."""
 
 FEW = EvaluationSettings(questions=8, batch_size=1, shots=(0,))
 """A question for each of the fewest blocks, enough for one of each kind."""
@@ -86,9 +89,30 @@ def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmar
         return []
     count = min(settings.blocks, len(questions))
     shown = _demonstrations(data, source, count, max(settings.shots))
+    return [_captioning(questions, shown, data, settings)]
+
+
+def first_captions(data: Shards, settings: EvaluationSettings) -> Benchmark | None:
+    """The first few held-out captions, which show each other: about as long as `held_out_captions`, but no picture is
+    decoded, nor is all of the source tokenised. None if there are none."""
+    for collection in (data.collections[name] for name in CAPTIONED if name in data.collections):
+        questions = []
+        for sample in collection.held_out[:CAPTIONS_MEASURED].tolist():
+            pictures, captions = collection.pictures(sample)[:1], [text for text in collection.texts(sample) if text]
+            if pictures and captions:
+                caption = " ".join(captions[0].split())
+                questions.append(Question(collection.key(sample), "caption", tuple(pictures), "", (caption,), caption))
+        if questions:
+            return _captioning(questions, questions, data, settings)
+    return None
+
+
+def _captioning(
+    questions: list[Question], shown: list[Question], data: Data, settings: EvaluationSettings
+) -> Benchmark:
     blocks, demonstrations = in_blocks(questions, shown, settings)
     longest = max(len(data.tokenizer.encode(question.shown)) for question in (*questions, *shown))
-    benchmark = Benchmark(
+    return Benchmark(
         name=HELD_OUT,
         family="captioning",
         mirrors="COCO",
@@ -98,7 +122,6 @@ def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmar
         stop=("\n",),
         new_tokens=min(longest + 1, LONGEST_CAPTION),
     )
-    return [benchmark]
 
 
 def _questions(documents: Iterable[Document]) -> Iterator[Question]:

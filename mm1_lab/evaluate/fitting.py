@@ -1,11 +1,14 @@
 """Whether prompts, with their demonstrations and answers, fit the rows on which models are trained."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mm1_lab.config import EvaluationStage, ModelStage, PretrainedDecoder, RequestError
+from mm1_lab.config import EvaluationSettings, EvaluationStage, ModelStage, PretrainedDecoder, RequestError
+from mm1_lab.data.shards import Shards
 from mm1_lab.data.types import Tokenizer
+from mm1_lab.evaluate.benchmarks import first_captions
 from mm1_lab.evaluate.generation import cut_answer
 from mm1_lab.evaluate.metrics import METRICS, score
 from mm1_lab.evaluate.named import build_benchmark
@@ -81,3 +84,27 @@ def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache
                     f"decoder reads at most {most}; use {fewer}fewer `new_tokens` of the benchmark, or a larger "
                     f"{'sft.' if stage.model.tuned else ''}sequence_length"
                 )
+
+
+def long_captions(stages: Iterable[EvaluationStage], settings: EvaluationSettings, data: Shards) -> list[str]:
+    """What is to be told of users' held-out captions if prompts of them exceed the context length of a model: nobody
+    asked for this benchmark, so that nothing is refused for it. By the first captions; no picture is decoded."""
+    benchmark = first_captions(data, settings)
+    if benchmark is None:
+        return []
+    longest: dict[int, list[int]] = defaultdict(list)
+    forms = ((context_length(stage.model), PromptWriter.of(stage, data.tokenizer)) for stage in stages)
+    for most, writer in dict.fromkeys(forms):
+        lengths = [longest_prompt(writer, benchmark, shots) for shots in settings.shots]
+        longest[most] = max(longest[most], lengths)
+    notes = []
+    for most, lengths in longest.items():
+        exceeding = [(shots, length) for shots, length in zip(settings.shots, lengths, strict=True) if length > most]
+        if exceeding:
+            shots, tokens = (" and ".join(map(str, numbers)) for numbers in zip(*exceeding, strict=True))
+            notes.append(
+                f"{benchmark.name}: a question after {shots} demonstrations takes about {tokens} tokens, more than the "
+                f"{most} that models read in training, so that its scores there say little; use fewer shots "
+                "(--set evaluate.shots=[…]), or a larger sequence_length"
+            )
+    return notes

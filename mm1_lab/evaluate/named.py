@@ -68,11 +68,11 @@ def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Sha
 def _open_demonstrations(opened: BenchmarkConfig, folder: Path, where: str) -> BenchmarkFiles | None:
     """The training split, with what it shares with the questions; COCO's is in the same file."""
     examples = opened.demonstrations
+    if examples is None and opened.format != "coco":
+        return None
     values = {"format": opened.format, "images": opened.images}
     if opened.format == "coco":
         values["annotations"] = opened.annotations
-    elif examples is None:
-        return None
     if examples:
         values |= examples.model_dump(exclude_defaults=True)
     if values["format"] == "coco":

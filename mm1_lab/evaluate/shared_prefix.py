@@ -130,6 +130,7 @@ class SharedPrefixDecoding:
         before = keys - count
         at_once = MASK // (groups * keys) or 1
         indices = torch.arange(keys, device=self._device)
+        ends = indices[length - 1 : count : length]
         logits = []
         for start in range(0, count, at_once):
             end = min(start + at_once, count)
@@ -139,7 +140,7 @@ class SharedPrefixDecoding:
             allowed = visible[..., : before + end].index_select(1, own // length)
             allowed &= keys_read <= itself
             allowed |= keys_read == itself
-            last_of_spans = indices[(length - 1 - start) % length : end - start : length]
+            last_of_spans = ends[start // length : end // length] - start
             logits.append(self._run(inputs[:, start:end], allowed, positions[:, start:end], last_of_spans))
         return torch.cat(logits, dim=1)
 

@@ -190,8 +190,8 @@ class Unread(NamedTuple):
 def leave_to_team(model: PreTrainedModel, folder: Path, whole: Sequence[str] = ()) -> dict[str, torch.Tensor] | None:
     """Notes in `model.unread` what each process of a team will read of `folder` for itself: its shards of the weights.
 
-    Returns the others, which the first process loads: those in `whole`, of other shapes, scalars and empty ones. None,
-    and nothing is noted, outside of a team, and if the weights have other names than the model's.
+    Returns the others, which the first process alone reads: those in `whole`, of other shapes, scalars and empty ones.
+    None, and nothing is noted, outside of a team, and if the weights have other names than the model's.
     """
     if team.size() == 1:
         return None
@@ -205,7 +205,9 @@ def leave_to_team(model: PreTrainedModel, folder: Path, whole: Sequence[str] = (
         if is_sharded and cast(TensorStorageMetadata, stored[name]).size == own[name].shape:
             unread.append(name)
     model.unread = Unread(folder, sorted(unread))
-    rest = {}
+    rest: dict[str, torch.Tensor] = {}
+    if not team.is_first():
+        return rest
     for path in folder.glob("*.safetensors"):
         with safe_open(path, "pt") as file:
             for name in (own.keys() - set(unread)) & set(file.keys()):

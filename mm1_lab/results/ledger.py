@@ -190,13 +190,23 @@ class Ledger:
         return self.results / "failures" / f"{fingerprint}.{ending}"
 
     def record_failure(
-        self, fingerprint: str, what: str, attempts: int, outcome: str, reason: str, cause: str = ""
+        self,
+        fingerprint: str,
+        what: str,
+        attempts: int,
+        outcome: str,
+        reason: str,
+        cause: str = "",
+        blocks: Sequence[str] = (),
     ) -> None:
         """Records why a stage failed. `what` is its readable name, `cause` the fingerprint of the stage before it that
-        diverged, if it is another; a traceback, if any, is in the `.log` file."""
-        values = {"stage": what, "attempts": attempts, "outcome": outcome, "reason": reason}
+        diverged, if it is another, `blocks` those of stages and trials that wait for it; a traceback, if any, is in the
+        `.log` file."""
+        values: dict[str, Any] = {"stage": what, "attempts": attempts, "outcome": outcome, "reason": reason}
         if cause:
             values["cause"] = cause
+        if blocks:
+            values["blocks"] = blocks
         files.write_json(self.failure_file(fingerprint), values)
 
     def failures(self) -> dict[str, dict[str, Any]]:

@@ -92,7 +92,7 @@ class ProcessStrategy(SingleDeviceStrategy):
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
-        team.writers()  # a group is made by all processes at once
+        self._writers = team.writers()  # made here, where all processes come at once
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._writing: Future[None] | None = None
         self.writing_took = 0.0
@@ -130,7 +130,7 @@ class ProcessStrategy(SingleDeviceStrategy):
         # all is copied already, and this thread has chosen no GPU: it would copy by the first one
         writer.per_thread_copy_ahead = 0
         alone = team.size() == 1
-        state_dict_saver.save(tensors, storage_writer=writer, no_dist=alone, process_group=team.writers())
+        state_dict_saver.save(tensors, storage_writer=writer, no_dist=alone, process_group=self._writers)
         own = list(folder.glob(f"shard-{team.rank() + 1:05}-*"))  # named by the library; none if all shards are empty
         digests: dict[str, str] = {}
         fault = None
@@ -142,7 +142,7 @@ class ProcessStrategy(SingleDeviceStrategy):
         except OSError as error:
             fault = error
         # one process that fails alone would leave the others at their next exchange
-        written = team.collect((digests, fault), team.writers())
+        written = team.collect((digests, fault), self._writers)
         if faults := [error for _, error in written if error]:
             raise faults[0]
         self.writing_took = time.monotonic() - begun

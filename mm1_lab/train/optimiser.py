@@ -13,7 +13,8 @@ from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, Qw
 
 from mm1_lab.config import MultimodalTraining, Optimiser, SftTraining
 
-DECAYED = (nn.Linear, nn.Conv2d, nn.MultiheadAttention, Qwen2MoeExperts, Qwen2MoeTopKRouter)
+CONVOLUTION = nn.modules.conv._ConvNd  # the base class of all, which torch has under this name alone
+DECAYED = (nn.Linear, nn.Bilinear, CONVOLUTION, nn.MultiheadAttention, Qwen2MoeExperts, Qwen2MoeTopKRouter)
 
 
 class ShardedAdafactor(Adafactor):

@@ -1,6 +1,5 @@
 """Records the losses of a running stage: for `training.csv`, for progress reports, and across interruptions."""
 
-import csv
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 
 from mm1_lab import team
+from mm1_lab.files import write_csv
 from mm1_lab.train.checkpoints import ProcessStrategy, save
 from mm1_lab.train.module import LOSS, ROWS, TOKENS, WEIGHT, Training
 from mm1_lab.train.progress import Progress, Report, TimeUp
@@ -25,8 +25,8 @@ READ_SECONDS = 5.0
 it."""
 CHECKPOINT_SECONDS = 60.0
 WRITING_SECONDS = 3.0
-"""A checkpoint whose writing takes longer (a billion parameters are 12 GB) is written as much less often: training that
-goes on meanwhile is slowed, as both want the disk and the interpreter's lock."""
+"""If writing a checkpoint takes k times as long (a billion parameters are 12 GB), checkpoints are k times as far apart:
+training that goes on meanwhile is slowed, as both want the disk and the interpreter's lock."""
 
 
 class Recorder(pl.Callback):
@@ -132,11 +132,8 @@ class Recorder(pl.Callback):
     def write_curve(self) -> None:
         if not team.is_first():
             return
-        with (self._folder / CURVE).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(("step", "name", "value"))
-            for step, name, value in self.points:
-                writer.writerow((step, name, f"{value:.7g}"))  # the digits of a float32
+        rows = ((step, name, f"{value:.7g}") for step, name, value in self.points)  # the digits of a float32
+        write_csv(self._folder / CURVE, ("step", "name", "value"), rows)
 
     def _send_report(self, step: int, now: float) -> None:
         sums = self._since_report.tolist()

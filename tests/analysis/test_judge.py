@@ -258,6 +258,17 @@ def test_scores_that_no_seed_changes_show_no_luck() -> None:
     assert judge(table(small)).claims[0]["verdict"] == "supported", "small scores differ as large ones do"
 
 
+def test_luck_is_told_where_each_run_lacks_a_question() -> None:
+    """By those that all runs of a seed have."""
+    rows = [{"arm": arm, "seed": seed, "benchmark": "vqa", "question": question, "score": (7 * question + number) % 11}
+            for number, (arm, seed) in enumerate(product("abc", range(3))) for question in range(10)]  # fmt: skip
+    full = pd.DataFrame(rows)
+    lost = 3 * full["arm"].map("abc".index) + 2 * full["seed"]
+    shared = full[~full.groupby("seed")["question"].transform(lambda own: own.isin(lost[own.index]))]
+    told = judge(full[full["question"] != lost]).spread
+    assert told == judge(shared).spread != judge(full).spread and told is not None
+
+
 @pytest.mark.parametrize("paired", [True, False])
 def test_a_look_at_equal_differences_decides_nothing(paired: bool) -> None:
     """Three seeds by chance alike, as with few questions, are no p of 0."""

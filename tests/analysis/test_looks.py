@@ -141,9 +141,12 @@ def test_a_look_whose_trials_are_still_to_come_is_not_judged_yet(tmp_path: Path)
     other = write_results(tmp_path, SWEEP.model_copy(update={"name": "other"}), ARMS, (99,), missing=("little/99",))
     (failed,) = read_study(other).trials.query("not done")["fingerprint"]
     ledger.record_failure(failed, "a trial of another sweep", 2, "failed", "bad luck")
-    for place, fingerprint in enumerate(trials["fingerprint"][~trials["done"]]):
-        assert shown()[0].startswith("look 1 of 3"), f"{place} of two failed"
-        ledger.record_failure(fingerprint, "a trial", 2, "failed", "bad luck")
+    ledger.record_failure("another", "an encoder of another sweep", 2, "failed", "bad luck", blocks=[failed])
+    one, other = trials["fingerprint"][~trials["done"]]
+    assert shown()[0].startswith("look 1 of 3"), "none of two failed"
+    ledger.record_failure(one, "a trial", 2, "failed", "bad luck")
+    assert shown()[0].startswith("look 1 of 3"), "one of two failed"
+    ledger.record_failure("encoder", "what the other waits for", 2, "failed", "bad luck", blocks=["decoder", other])
     text, p = shown()
     assert text.startswith("look 2 of 3 (at 6 of at most 8 seeds)") and p != at_first
 

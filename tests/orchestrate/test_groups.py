@@ -1,7 +1,10 @@
 """Stages on several workers: who gets how many, and (soak) sweeps on Ray's own nodes, of which one goes away."""
 
+import queue
 import subprocess
 import time
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +23,7 @@ from tests.conftest import SCALES, change
 from tests.orchestrate.conftest import Ask
 from tests.pretrained import save_decoder
 
+DONE = Outcome()
 ARMS = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
 
 
@@ -97,6 +101,37 @@ def test_what_tune_says_of_a_trial_without_an_outcome_is_its_reason(monkeypatch:
     assert ending("Traceback:\n  line 1\nModuleNotFoundError: no x") == Outcome("failed", "ModuleNotFoundError: no x")
     low = OutOfMemoryError("Task was killed due to the node running low on memory.\nTop 10 users: …")
     assert ending(str(low)) == Outcome("failed", "Task was killed due to the node running low on memory.")
+
+
+def test_notes_reach_the_user_however_soon_they_follow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Other reports are sent once a second; a group's queue is read to its end though its training has ended."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    from mm1_lab.orchestrate.execution import tune
+
+    steps = [Progress(0, 0), Progress(0, 4), *(Progress(step, 600, note=f"{step}") for step in range(600))]
+
+    class Trainer:
+        def __init__(self, loop: Any, **_: Any) -> None:
+            self.queue = loop.args[1]
+
+        def fit(self) -> None:
+            for progress in steps:
+                self.queue.put(asdict(progress))
+
+    monkeypatch.setattr("ray.train.torch.TorchTrainer", Trainer)
+    monkeypatch.setattr(queue.Queue, "shutdown", lambda *_, **__: None, raising=False)
+    monkeypatch.setattr("ray.util.queue.Queue", lambda **_: queue.Queue())
+    monkeypatch.setattr("ray.util.queue.Empty", queue.Empty)
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(tune.tune, "report", told.append)
+
+    def attempt(task: Task, report: Any) -> Outcome:
+        in_group(2, Resources(), tmp_path, lambda report: None, partial(report, "sft"))
+        return DONE
+
+    ledger = SimpleNamespace(claim=Ledger(tmp_path).claim)
+    tune._run_trial({"task": "a"}, {"a": Task("a", (), (), ())}, SimpleNamespace(ledger=ledger, attempt=attempt))  # type: ignore[arg-type]
+    assert [one["progress"] for one in told[:-1]] == [steps[0], *steps[2:]] and told[-1] == {"outcome": DONE}
 
 
 def share(place: Any) -> None:

@@ -1,6 +1,7 @@
 """Requests about data of one's own: whose results, and whose law, are whose."""
 
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from mm1_lab.cli import main, make_parser
 from mm1_lab.config import RequestError
+from mm1_lab.evaluate.benchmarks import held_out_captions
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results.manifest import read_manifest
 from tests.conftest import REPOSITORY, Told, make_place
@@ -82,6 +84,30 @@ def test_a_benchmark_that_no_row_holds_is_refused_where_it_would_be_asked(here: 
         assert "reads at most 256; use fewer `new_tokens` of the benchmark, or a larger" in printed
         assert "Starting Ray" not in printed
     assert "there are no weights for it" in told("export", "data_mix", "model", *common, code=2)
+
+
+def test_held_out_captions_that_no_row_holds_are_told(
+    ask: Ask, here: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a few of them and without decoding a picture: nobody asked for them, and what trained before still does."""
+    file, settings = data_file(here / "a", 0), ("sequence_length=96",)
+    request = ask("captions+text", data=file, settings=settings)
+    data = request.open_data()
+    (benchmark,) = held_out_captions(data, request.scale.evaluate)
+    demonstrations = [
+        [len(data.tokenizer.encode(f"{one.shown}\n")) for one in block] for block in benchmark.demonstrations
+    ]
+    longest = 1 + 9 * 9 + max(map(sum, demonstrations)) + benchmark.new_tokens
+    monkeypatch.setattr("mm1_lab.data.pixels.decode", None)
+    common = ("data_mix", "--scale", "smoke", "--data", str(file), "--only", "captions+text")
+    printed = told("plan", *common, "--set", *settings)
+    found = re.search(
+        r"held-out-captions: a question after 8 demonstrations takes about (\d+) tokens, more than the 96", printed
+    )
+    assert found and int(found[1]) == pytest.approx(longest, rel=0.05)
+    assert "held-out-captions" not in told("plan", *common)
+    add_benchmark(file, "Red?" * 500)  # so that nothing runs
+    assert found[0] in told("run", *common, "--set", *settings, code=2)
 
 
 def test_a_setting_of_the_recipe_changes_what_the_arms_start_from(

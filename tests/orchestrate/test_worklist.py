@@ -165,6 +165,7 @@ def test_what_lacked_memory_is_not_tried_again(make: Callable[..., WorkList]) ->
     take(work)
     assert not settle(work, "a", outcome)
     assert work.exhausted and work.failed == {"a": outcome} and set(work.blocked.values()) == {"a"}
+    assert work.ledger.failures()["a"]["blocks"] == ["needs a", "needs that"]
 
 
 def test_a_lost_node_costs_no_retry_but_not_without_end(make: Callable[..., WorkList]) -> None:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from mm1_lab.config import DecoderTraining, MultimodalTraining, Optimiser, Phase, Size
 from mm1_lab.config.cost import logit_bytes
@@ -178,6 +179,10 @@ def test_only_matrices_decay() -> None:
         for name, parameter in model.named_parameters():
             is_free = parameter.ndim < 2 or "embed_tokens" in name or "position" in name or "queries" in name
             assert decay[id(parameter)] == (0.0 if is_free else 0.05), name
+    own = nn.ModuleList([nn.Conv1d(4, 4, 3), nn.ConvTranspose2d(4, 4, 3), nn.Bilinear(4, 4, 4), nn.LayerNorm([2, 2])])
+    optimiser, _ = build_optimiser(own, Optimiser(learning_rate=1.0, steps=10, weight_decay=0.05))
+    (decayed,) = (group["params"] for group in optimiser.param_groups if group["weight_decay"])
+    assert {id(p) for p in decayed} == {id(part.weight) for part in own[:3]}, "as of a connector of one's own"
 
 
 def test_a_part_may_have_a_rate_of_its_own() -> None:

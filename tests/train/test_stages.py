@@ -60,7 +60,8 @@ def test_a_twice_killed_stage_ends_as_if_undisturbed(
         assert_alike(straight, killed)
         return
     assert_same(straight, killed)
-    assert (straight / "training.csv").read_text() == (killed / "training.csv").read_text()
+    curves = [(folder / "training.csv").read_bytes() for folder in (straight, killed)]
+    assert curves[0] == curves[1] and b"\r" not in curves[0]
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in (straight, killed)]
     for summary in summaries:
         assert summary.pop("seconds") > 0

@@ -62,8 +62,9 @@ class Inline(Executor):
         self.leaves = leaves
         seconds = 60 * minutes if minutes else float("inf")
         # for a step or a benchmark that is being computed, and for a checkpoint of a large model
-        self.reserve = min(0.05 * seconds, 120.0)
-        self.leave_at = (time.monotonic() if started is None else started) + seconds - self.reserve
+        reserve = min(0.05 * seconds, 120.0)
+        self.stop_by = (time.monotonic() if started is None else started) + seconds - reserve
+        self.begin_by = self.stop_by - reserve  # nothing is begun at the last moment
         self.has_worked = False
 
     def open(self, scale: Scale) -> None:
@@ -77,7 +78,7 @@ class Inline(Executor):
     def work(self, work_list: WorkList, worker: Worker) -> None:
         failed_before = {key: _failed_at(work_list.ledger, key) for key in work_list.tasks}
         while not work_list.exhausted:
-            if time.monotonic() > self.leave_at - self.reserve:  # nothing is begun at the last moment
+            if time.monotonic() > self.begin_by:
                 raise self._time_up(work_list)
             if not self._next(work_list, failed_before, worker):
                 self._wait(work_list)
@@ -110,7 +111,7 @@ class Inline(Executor):
                 # it has no checkpoints: it begins only if it will end, or if it is the first that a process does
                 needed = work_list.seconds(task.stages[-1])
             ends = progress.step == progress.steps > 0
-            if time.monotonic() + needed > self.leave_at and not ends:
+            if time.monotonic() + needed > self.stop_by and not ends:
                 raise TimeUp
             self.has_worked = self.has_worked or progress.step > 0
 

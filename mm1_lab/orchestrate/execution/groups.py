@@ -48,7 +48,7 @@ def in_group(workers: int, resources: Resources, storage: Path, work: Callable[[
     with ThreadPoolExecutor(1) as thread:
         training = thread.submit(trainer.fit)
         try:
-            while not training.done():
+            while not (training.done() and news.empty()):
                 with suppress(Empty):
                     report(Progress(**news.get(timeout=1)))
         except BaseException:  # such as a lost claim: without the queue the group ends with its next report

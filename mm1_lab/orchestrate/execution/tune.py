@@ -28,7 +28,7 @@ from mm1_lab.train.progress import Progress
 STARTS_GROUP = {"node:__internal_head__": 0.001}
 """Resources of a task that starts a worker group: practically none, on the head node; the group reserves its own."""
 REPORT_SECONDS = 1.0
-"""Shortest interval between a stage's progress reports to the driver; each costs Tune about 20 ms."""
+"""Shortest interval between a stage's reports to the driver, unless they have a note; each costs Tune about 20 ms."""
 KILLED = Outcome("lost", "its process died without an error message: killed, out of memory, or with its node")
 DIED = (ActorDiedError.BASE_ERROR_MSG, RayActorError.BASE_ERROR_MSG)
 """How Tune's message begins if all that is known is that the process is gone."""
@@ -76,7 +76,7 @@ def _run_trial(config: dict[str, Any], tasks: Mapping[str, Task], worker: Worker
         nonlocal last
         claim.check()
         now = time.monotonic()
-        if now - last >= REPORT_SECONDS:
+        if progress.note or now - last >= REPORT_SECONDS:
             last = now
             tune.report({"kind": kind, "progress": progress})
 

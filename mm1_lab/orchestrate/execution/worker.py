@@ -89,16 +89,19 @@ class Worker:
         if self.groups and not (shared := self.groups.parent).exists():  # nodes may join after `check_nodes`
             text = f"this node ({platform.node()}) does not see {shared}; mount the store there, or take the node out"
             raise RequestError(text)
+        groups = self.groups
+        if groups and all(stage.workers(self.scale) == 1 for stage in task.stages):
+            groups = None
         for stage in task.stages:
             report_stage = partial(report, stage.KIND)
-            run: Run = call  # in this process
-            if self.groups and any(one.workers(self.scale) > 1 for one in task.stages):  # this process computes nothing
-                run = partial(in_group, stage.workers(self.scale), self.scale.resources, self.groups)
+            do: Run = call  # in this process
+            if groups:  # it computes nothing itself
+                do = partial(in_group, stage.workers(self.scale), self.scale.resources, groups)
             report_stage(Progress(0, 0))
             if stage.TRAINS:
-                self._train(stage, report_stage, run)
+                self._train(stage, report_stage, do)
             elif not self.ledger.has_scores(stage.fingerprint):
-                run(partial(self._score, task.trials), report_stage)
+                do(partial(self._score, task.trials), report_stage)
             self.ledger.clear_failure(stage.fingerprint)  # perhaps of a command in which it was a task of its own
 
     def _train(self, stage: Stage, report: Report, run: Run) -> None:

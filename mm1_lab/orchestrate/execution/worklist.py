@@ -123,8 +123,10 @@ class WorkList:
             if not elsewhere:
                 cause = self._diverged_model(task) if outcome.kind == "diverged" else ""
                 what = f"{task.label} of {self.sweep}" if self.sweep else task.label
+                blocks = [other for other, blocker in self.blocked.items() if blocker == key]
+                how = outcome.kind, outcome.reason
                 with suppress(OSError):  # the reason already says if the disk is full
-                    self.ledger.record_failure(key, what, self.attempts[key], outcome.kind, outcome.reason, cause)
+                    self.ledger.record_failure(key, what, self.attempts[key], *how, cause, blocks)
         if again:
             self.waiting.insert(0, key)
         for observer in self.observers:

@@ -54,7 +54,7 @@ NEWEST = 30
 """Measurements read per folder: enough for a median, and quick to read."""
 SHORTEST = 10.0
 """Seconds that a stage takes, and at `SPEEDS` would take, at least; less, as at `smoke`, is mostly overhead."""
-LEAST = 3.0
+STARTING_SECONDS = 3.0
 """Seconds that any stage takes to start, load and write, however small."""
 
 
@@ -281,7 +281,7 @@ def stage_seconds(stage: Stage, slowness: Mapping[str, float]) -> float:
     """Expected seconds on this machine's processors; `slowness` by kind of stage is 1 at `SPEEDS`."""
     flops = stage.flops()
     usual = usual_seconds(stage.KIND, stage.positions(), flops) * slowness.get(stage.KIND, 1.0)
-    return max(LEAST, usual) if flops > 0 else 0.0
+    return max(STARTING_SECONDS, usual) if flops > 0 else 0.0
 
 
 def measured_slowness(ledger: Ledger) -> dict[str, float]:

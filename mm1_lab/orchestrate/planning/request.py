@@ -235,6 +235,18 @@ class Request:
             lines.append(f"The {which} {', '.join(names)} will not be judged by {reason}.")
         return lines
 
+    def long_captions(self) -> list[str]:
+        """What is to be told of users' held-out captions that do not fit what the missing trials' models read."""
+        missing = [trial.evaluation for trial in self.trials if not self.ledger.has_scores(trial.fingerprint)]
+        if not (self.data_path and missing):
+            return []
+        from mm1_lab.data.shards import Shards
+        from mm1_lab.evaluate.fitting import long_captions
+
+        data = self.open_data()
+        assert isinstance(data, Shards)
+        return long_captions(missing, self.scale.evaluate, data)
+
     @property
     def manifest(self) -> Manifest:
         """What is written of it in the results folder."""
