@@ -1,6 +1,7 @@
 """A sweep or a scale that is edited after its run, another sweep of its name, and arms that are the same trials."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,15 @@ def test_a_claim_that_was_changed_after_its_scores_is_marked(again: Place, told:
     more = CLAIM | {"claim": "averaged is better", "first": "averaged", "second": "thin"}
     write(path, sweep | {"arms": {**swapped, "averaged": {"connector": "average-pooling"}}, "contrasts": [more]})
     assert "as tables say" not in told(*run, "1") and "seen before" not in page.read_text(), "of an arm without scores"
+
+    write(path, sweep)
+    told(*run, "1")
+    shutil.rmtree(page.parent)
+    assert "as tables say from now on: 'fewer tokens are better'" in told(*run, "2"), "a new folder forgets nothing"
+    (again.folder / "copy.yaml").write_text(path.read_text())
+    told("run", "copy.yaml", *run[2:], "2")
+    for folder in (page.parent, page.parents[1] / "copy"):
+        assert "2 seen before the claim |" in (folder / page.name).read_text()
 
 
 def write(path: Path, sweep: dict[str, object]) -> None:

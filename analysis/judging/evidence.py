@@ -26,6 +26,7 @@ ABOVE = 5.0
 """Points by which the interval's lower end must exceed the majority answer (and, of a base, the blind control)."""
 ONE_SEED = "one seed"
 CHANGED = "its claim was written or changed after scores were seen"
+SEEN = "written or changed after all of these scores were seen; other seeds decide it"
 NOTHING_LEARNT = "smoke scale: nothing is learnt"
 SOLUTIONS = Measure("solutions", 0)
 """The benchmarks that are asked after worked solutions, without any."""
@@ -130,7 +131,10 @@ def of_contrasts(study: Study) -> list[Evidence]:
     found = []
     for contrast in study.sweep.contrasts:
         seen = study.seen_before_claims.get(contrast.claim, ())
-        found.append(gather(study, claim_of(contrast), contrast.claim, seen=seen))
+        one = gather(study, claim_of(contrast), contrast.claim, seen=seen)
+        if one.seen and one.seen == len(one.seeds):
+            one = replace(one, p={}, p_of_look={}, reason=one.reason or SEEN)
+        found.append(one)
     return found
 
 

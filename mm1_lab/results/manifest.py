@@ -177,12 +177,10 @@ def merge_manifest(
             manifest = manifest.model_copy(update={"looks": before.looks or manifest.looks})
         names = _names_now(before.sweep, manifest.sweep) if before else {}
         lost: list[TrialRow] = []
-        scored: list[TrialRow] = []
         for row in kept:
             own = replace(row, arm=names.get(row.arm, row.arm))
             if own.arm in order and ((own.arm, own.seed) in rows or current(own)):
-                if rows.setdefault((own.arm, own.seed), own) == own and has_scores(own.fingerprint):
-                    scored.append(own)
+                rows.setdefault((own.arm, own.seed), own)
             else:
                 lost.append(row)
         if lost:
@@ -198,6 +196,7 @@ def merge_manifest(
                 "results stay"
             )
         merged = sorted(rows.values(), key=lambda row: (row.seed, order[row.arm]))
+        scored = [row for row in merged if has_scores(row.fingerprint)]
         claims, late = _claims(before, manifest.sweep, scored)
         manifest = manifest.model_copy(update={"claims": claims})
         if late:
@@ -224,14 +223,10 @@ def _names_now(before: Sweep, after: Sweep) -> dict[str, str]:
 def _claims(
     before: Manifest | None, sweep: Sweep, scored: Iterable[TrialRow]
 ) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """`Manifest.claims`, where these trials of earlier runs have scores; and those of its claims that come late.
-
-    All are in time in a folder's first run, whichever sweeps have trained the same trials.
-    """
+    """`Manifest.claims`, where these trials have scores, of earlier runs or of other sweeps; and those of its claims that
+    come late."""
     keys = claim_keys(sweep)
-    if before is None:
-        return dict.fromkeys(keys.values(), ()), []
-    claims = dict.fromkeys(claim_keys(before.sweep).values(), ()) | before.claims
+    claims = dict.fromkeys(claim_keys(before.sweep).values(), ()) | before.claims if before else {}
     recipes = _recipes(sweep)
     seeds: dict[str, set[int]] = {}
     for row in scored:

@@ -130,7 +130,7 @@ def write_results(
                 ledger.write_scores(fingerprint, rows, HELD_OUT, record, None)
     manifest = Manifest(variant=name, sweep=sweep, scale=scale, overrides=overrides)
     folder = results / scale / name
-    merge_manifest(folder, manifest, trials, lambda _: True, lambda _: True)
+    merge_manifest(folder, manifest, trials, lambda _: True, lambda _: False)
     return folder
 
 

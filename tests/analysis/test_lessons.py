@@ -64,6 +64,11 @@ def test_a_lesson_does_not_rest_on_a_claim_that_was_changed_after_its_scores(dat
     reason = "its claim was written or changed after scores were seen"
     assert (found["verdict"], found["reason"]) == ("not judged", reason)
     assert found["seeds_are"] == "development, 1 seen before the claim"
+    of_file = judge_contrasts(changed).set_index("claim").loc["captions lift zero-shot"]
+    assert of_file["verdict"] != "not judged" and of_file["seeds_are"] == found["seeds_are"]
+    all_seen = judge_contrasts(with_manifest(study, claims={key: (0, 1, 2)})).set_index("claim")
+    assert all_seen["verdict"]["captions lift zero-shot"] == "not judged"
+    assert "other seeds decide it" in all_seen["reason"]["captions lift zero-shot"]
     at_other_seeds = with_manifest(study, claims={key: (9,)})
     assert judged(at_other_seeds)[lesson.name]["verdict"] == judged(study)[lesson.name]["verdict"]
 

@@ -121,7 +121,7 @@ def write_growing(results: Path, seeds: int, missing: tuple[str, ...] = ()) -> P
     given = {"missing": missing, "lifts": LIFTS, "questions": QUESTIONS}
     folder = write_results(results, SWEEP, ARMS, range(seeds), **given)  # type: ignore[arg-type]
     merge_manifest(
-        folder, read_manifest(folder).model_copy(update={"looks": LOOKS}), (), lambda _: True, lambda _: True
+        folder, read_manifest(folder).model_copy(update={"looks": LOOKS}), (), lambda _: True, lambda _: False
     )
     return folder
 
