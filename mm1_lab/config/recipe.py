@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from mm1_lab.config.base import IS_NUMBER, Config, Count, Rate, Ratio, Weight, Whole
+from mm1_lab.config.base import IS_NUMBER, Config, Count, Rate, Ratio, Steps, Weight, Whole
 
 SOURCES = ("captions", "synthetic", "interleaved", "text")
 """Sources of the miniature world: alt-text captions, dense synthetic captions (VeCap), interleaved documents, text.
@@ -101,11 +101,12 @@ class SftRecipe(Config):
     """Weights of instruction sets by name, as shares of conversations. Empty: as the data file says, or by size."""
     resolution: Annotated[int, IS_NUMBER] | Literal["native"] = 336
     """Side of the whole picture in the paper's pixels. With five views each view has half of it (1344 = 672 · 2).
-    `native`: each view has the side of the images of pre-training."""
+    `native`, and 336 with `steps: 0`: each view has the side of the images of pre-training."""
     views: Annotated[Literal[1, 5], IS_NUMBER] = 1
     """5: an overview and four quarters, each at the encoder's resolution and with its own image tokens."""
-    steps: Count = 10_000
-    """Optimiser steps, in the paper's count; notes on it report 10,000."""
+    steps: Steps = 10_000
+    """Optimiser steps, in the paper's count; notes on it report 10,000. 0: the model of `start` is evaluated as it was
+    exported, with its own views, and as a tuned model only if it is one."""
     learning_rate: Rate | Literal["scale"] = "scale"
     """Peak learning rate: a number, or the scale's own (`sft.learning_rate`)."""
     frozen: Frozen = ()
@@ -121,6 +122,8 @@ class SftRecipe(Config):
     def _trainable(self) -> "SftRecipe":
         if self.mixture and not any(self.mixture.values()):
             raise ValueError("the weights of the mixture are all zero")
+        if not self.steps and not self.start:
+            raise ValueError("steps: 0 evaluates an exported model; name it (start), or leave out sft")
         if self.start and self.after_steps:
             raise ValueError("after_steps refers to pre-training, which start replaces; remove one of them")
         if self.sharp_demonstrations is not None and self.views == 1:
@@ -143,8 +146,9 @@ class Recipe(Config):
     """A size from the scale's table (`302M`), or a Hugging Face folder or hub name. `base`: the scale's counterpart of
     the paper's 1.2B. `larger`: its counterpart of the 2.9B of Table 1 (at `mini` the base's)."""
     data_mix: DataMix = DataMix.model_validate({"captions": 5, "interleaved": 5, "text": 1})
-    steps: Count = 200_000
-    """Optimiser steps in the paper's count; the scale defines how many of its own steps 200,000 are."""
+    steps: Steps = 200_000
+    """Optimiser steps in the paper's count; the scale defines how many of its own steps 200,000 are. 0: encoder and
+    decoder are joined by an untrained connector, from which `sft` starts (single-stage training)."""
     learning_rate: Rate | Literal["scale", "paper"] = "scale"
     """Peak learning rate: a number; `scale`: the scale's own; `paper`: Eq. 1 at the counted parameters."""
     frozen: Frozen = ()

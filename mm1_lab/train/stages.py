@@ -92,7 +92,7 @@ def check_connector(stage: ModelStage) -> None:
             connector = build_connector(parts.connector, encoder, decoder, patches)
     except ValueError as error:
         raise RequestError(f"{error}{remedy}") from None
-    if stage.tuned:
+    if isinstance(stage, SftStage):
         patches_before = (parts.image_size // parts.encoder.patch) ** 2
         trained = build_connector(parts.connector, encoder, decoder, patches_before)
         try:

@@ -114,7 +114,10 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
         text = AutoConfig.for_model(**config["text_config"])
         encoder = _exported_tower(name, folder, config["encoder_config"])
         processor = load_json(folder / "processor_config.json")
-        blind, pictures = processor["blind"], processor.get("shape")
+        blind, pictures, views = processor["blind"], processor.get("shape"), processor.get("views", 1)
+        template = folder / "chat_template.jinja"
+        # of a model before tuning it joins the parts of messages, and ends no answer (orchestrate/exporting.py)
+        tuned = template.exists() and "eos_token" in template.read_text(encoding="utf-8")
         tensors = tensor_names(folder)
     except Exception as error:  # JSON, the library and safetensors raise various errors for bad files
         reason = f"{type(error).__name__}: {first_line(error)}"
@@ -131,7 +134,7 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
             "experts_per_token": text.num_experts_per_tok,
         }
     found = decoder | {"family": "mm1", "encoder": encoder, "decoder": decoder | text_shape(decoder["size"], text)}
-    found |= {"connector": config["connector"], "blind": blind, "pictures": pictures}
+    found |= {"connector": config["connector"], "blind": blind, "pictures": pictures, "tuned": tuned, "views": views}
     return PretrainedMM1.parse(found, str(folder / "config.json"))
 
 

@@ -186,7 +186,7 @@ def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
     Raises RequestError for whatever is wrong in it, and for files that are missing or cannot be read.
     """
     content = DataFile.read(path)
-    if not content.all_named():
+    if not (content.all_named() or content.benchmarks):
         raise RequestError(f"{path}: names no data; add `captions: [FILES]`, `text: [FILES]` or others")
     twice = [name for name in content.sources if name in BUILT_IN and getattr(content, name)]
     if twice:

@@ -202,19 +202,19 @@ class Request:
         return list(dict.fromkeys(lines))  # the same ones at every seed
 
     def unlike_before(self) -> list[str]:
-        """What is to be told of models to be tuned on users' data that were trained on another form: pictures that were
-        made square in another way, a decoder's chat template."""
+        """What is to be told of models on users' data that were trained on another form: pictures of an exported one
+        that were made square in another way, the chat template of a decoder to be tuned."""
         lines = []
         for trial in self.trials:
             stage = trial.evaluation.model
-            if not (stage.tuned and self.data_file):
+            if not self.data_file:
                 continue
             model, now = stage.architecture, self.data_file.pictures
             if isinstance(model, PretrainedMM1):
                 if model.pictures not in (None, now):
                     before = f"was trained with `pictures: {model.pictures}`"
                     lines.append(f"{model.name} {before}, and the data file has `{now}`")
-            elif isinstance(model.decoder, PretrainedDecoder) and has_chat_template(model.decoder):
+            elif stage.tuned and isinstance(model.decoder, PretrainedDecoder) and has_chat_template(model.decoder):
                 form = "conversations are `User: …` and `Assistant: …` (docs/your-own-data.md)"
                 lines.append(f"{model.decoder.name}: its chat template is not used; {form}")
         return list(dict.fromkeys(lines))
