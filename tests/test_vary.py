@@ -1,5 +1,6 @@
 """`--vary` and dotted fields: sweeps from the command line and grids over parts of a field."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,9 @@ def arms_of(path: Path) -> dict[str, Recipe]:
 
 @pytest.mark.usefixtures("here")
 def test_one_field_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    parts = arms_of(written("base", "lr_multipliers.encoder=0.1,1"))
+    assert [recipe.lr_multipliers for recipe in parts.values()] == [{}, {"encoder": 0.1}, {"encoder": 1.0}]
+    shutil.rmtree("sweeps")
     varied = ("image_tokens=64,144", "data_mix.text=0.5,2")
     command = ["plan", "base", "--vary", varied[0], "--vary", varied[1], *SMOKE]
     assert main(command) == 0

@@ -25,8 +25,15 @@ def _not_all(frozen: tuple[str, ...]) -> tuple[str, ...]:
     return frozen
 
 
-Frozen = Annotated[tuple[Literal["encoder", "connector", "decoder"], ...], AfterValidator(_not_all)]
+Part = Literal["encoder", "connector", "decoder"]
+Frozen = Annotated[tuple[Part, ...], AfterValidator(_not_all)]
 """Parts that are not trained."""
+
+
+def _check_multipliers(recipe: "Recipe | SftRecipe") -> None:
+    for part, multiplier in recipe.lr_multipliers.items():
+        if part in recipe.frozen and multiplier != 1:  # a base's may be set to 1, as an arm cannot remove it
+            raise ValueError(f"lr_multipliers.{part} is {multiplier:g}, but {part} is frozen; set it to 1 or remove it")
 
 
 class DataMix(Config):
@@ -109,6 +116,8 @@ class SftRecipe(Config):
     exported, with its own views, and as a tuned model only if it is one."""
     learning_rate: Rate | Literal["scale"] = "scale"
     """Peak learning rate: a number, or the scale's own (`sft.learning_rate`)."""
+    lr_multipliers: dict[Part, Weight] = Field(default_factory=dict)
+    """As for pre-training, in place of the scale's `sft.lr_multipliers`."""
     frozen: Frozen = ()
     """Parts that are not trained; the paper freezes none."""
     after_steps: Count | None = None
@@ -120,6 +129,7 @@ class SftRecipe(Config):
 
     @model_validator(mode="after")
     def _trainable(self) -> "SftRecipe":
+        _check_multipliers(self)
         if self.mixture and not any(self.mixture.values()):
             raise ValueError("the weights of the mixture are all zero")
         if not self.steps and not self.start:
@@ -151,6 +161,9 @@ class Recipe(Config):
     decoder are joined by an untrained connector, from which `sft` starts (single-stage training)."""
     learning_rate: Rate | Literal["scale", "paper"] = "scale"
     """Peak learning rate: a number; `scale`: the scale's own; `paper`: Eq. 1 at the counted parameters."""
+    lr_multipliers: dict[Part, Weight] = Field(default_factory=dict)
+    """Peak learning rate of a part relative to `learning_rate` (`{encoder: 0.1}`). Parts that are not named have the
+    scale's (`train.lr_multipliers`), or 1."""
     frozen: Frozen = ()
     """Parts that multimodal pre-training does not train; the paper freezes none (section 4)."""
     sft: SftRecipe | None = None
@@ -164,6 +177,7 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _trainable(self) -> "Recipe":
+        _check_multipliers(self)
         if self.sft and self.sft.start:
             own = [name for name in self.identity if name != "sft"]
             if own:

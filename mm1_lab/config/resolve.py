@@ -184,6 +184,7 @@ class _Resolver:
         multipliers = dict(scaled.lr_multipliers)
         if self.recipe.encoder.loss == "none":
             multipliers.pop("encoder", None)  # trained from scratch, it gets the full rate, as the connector does
+        multipliers |= self.recipe.lr_multipliers
         steps = steps_of(scaled, self.recipe.steps, PAPER_STEPS)
         return scaled.model_copy(update={"steps": steps, "learning_rate": rate, "lr_multipliers": multipliers})
 
@@ -199,7 +200,8 @@ class _Resolver:
             raise RequestError("the scale has no `sft` section; see the one in sweeps/scales/mini.yaml")
         steps = steps_of(scale.sft, sft.steps, SFT_PAPER_STEPS)
         rate = scale.sft.learning_rate if sft.learning_rate == "scale" else sft.learning_rate
-        training = scale.sft.model_copy(update={"steps": steps, "learning_rate": rate})
+        multipliers = scale.sft.lr_multipliers | sft.lr_multipliers
+        training = scale.sft.model_copy(update={"steps": steps, "learning_rate": rate, "lr_multipliers": multipliers})
         resolution, views, shares = sft.resolution, sft.views, self.conversations(sft) if steps else {}
         if not steps and isinstance(model, PretrainedMM1):  # evaluated as it was exported
             resolution = "native" if resolution == SftRecipe().resolution else resolution
