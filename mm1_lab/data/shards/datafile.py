@@ -157,11 +157,16 @@ class DataFile(Config):
     instructions: Annotated[dict[str, InstructionSet], BeforeValidator(_named_sets)] = Field(default_factory=dict)
     """Conversations for instruction tuning, by name, or a list of them, which are named as their files."""
     tokenizer: str = Field("bpe", min_length=1)
-    """`bpe`, trained on the text, or the folder of a Hugging Face tokenizer; a pre-trained decoder brings its own."""
+    """`bpe`, trained on the text, or the folder of a Hugging Face tokenizer. A pre-trained decoder brings its own; one
+    with the same vocabulary takes begin, end and padding tokens from here, as Base and Instruct in one sweep must."""
     pictures: Shape = "squeeze"
     """How images are made square: `crop` keeps the centre, `pad` adds borders of grey (128), whatever the encoder."""
     benchmarks: dict[str, BenchmarkConfig] = Field(default_factory=dict)
     """Benchmarks by name."""
+
+    def tokenizer_folder(self, file: Path) -> Path | None:
+        """The folder of its tokenizer, given the path of the data file; None for `bpe`."""
+        return None if self.tokenizer == "bpe" else (file.parent / expanded(self.tokenizer)).resolve()
 
     def named(self) -> dict[str, OwnSource]:
         """All pre-training sources that have files, by name."""
