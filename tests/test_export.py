@@ -429,6 +429,8 @@ def test_where_tuning_cannot_start(place: Path, monkeypatch: pytest.MonkeyPatch,
     torn = damaged("cut", lambda at: os.truncate(at / "model.safetensors", 9999))
     assert "is not a model written by `mm1-lab export` (SafetensorError" in torn
     assert "its weights lack connector" in damaged("parts", without_connector)
+    as_decoder = told(str(place / "mm1"), arm=f"other: {{decoder: {place / 'mm1'}}}")
+    assert as_decoder.endswith("by `sft: {start: …}`, or export its decoder alone (--as decoder)")
     whole = str(place / "mm1")
     assert "was made for 256 positions, the scale" in told(whole, "sft.sequence_length=300")
     assert "50 pixels (sft.resolution 336) are not divisible by the patch of 6" in told(whole, "resolutions.336=50")

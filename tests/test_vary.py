@@ -95,7 +95,10 @@ def test_other_values_are_another_sweep() -> None:
 
 WRONG = {
     ("x=1",): "recipes have no 'x'; known: encoder,",
-    ("train.steps=1,2",): "recipes have no 'train.steps'; it is a setting of the scale: run the sweep once for each",
+    ("train.steps=1,2",): "recipes have no 'train.steps', which is the scale's, but 'steps', in the",
+    ("evaluate.blocks=8,16",): "no 'evaluate.blocks'; it is a setting of the scale: run the sweep once for each",
+    ("train.lr_multipliers.encoder=1,2",): "which is the scale's, but 'lr_multipliers.encoder', in the paper's units",
+    ("pictures=crop,pad",): "recipes have no 'pictures': `pictures` is set in the data file; write one file for each",
     ("image_tokens",): "give FIELD=VALUE,VALUE, such as image_tokens=64,144",
     ("image_tokens=65",): "known: 64, 144",
     ("image_tokens.a=3",): "image_tokens",

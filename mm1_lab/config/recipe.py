@@ -25,6 +25,9 @@ def _not_all(frozen: tuple[str, ...]) -> tuple[str, ...]:
     return frozen
 
 
+PICTURES_ARE_OF_DATA = (
+    "`pictures` is set in the data file; write one file for each value, and run the sweep with each (--data)"
+)
 Part = Literal["encoder", "connector", "decoder"]
 Frozen = Annotated[tuple[Part, ...], AfterValidator(_not_all)]
 """Parts that are not trained."""
@@ -94,8 +97,11 @@ class EncoderRecipe(Config):
     @model_validator(mode="before")
     @classmethod
     def _pair(cls, value: Any) -> Any:
-        is_pair = isinstance(value, list) and len(value) == 2
-        return {"size": value[0], "beside": value[1]} if is_pair else value
+        if not isinstance(value, list):
+            return value
+        if len(value) != 2:
+            raise ValueError("two encoders may stand side by side, [A, B], no more; one is written without brackets")
+        return {"size": value[0], "beside": value[1]}
 
 
 class SftRecipe(Config):
@@ -174,6 +180,13 @@ class Recipe(Config):
     data_order: Whole = 0
     """A control: multimodal pre-training from the same initial weights on the same batches, in another order for each
     number above 0. How scores then differ is what the order of the data does, by luck."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_data(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "pictures" in values:
+            raise ValueError(PICTURES_ARE_OF_DATA)
+        return values
 
     @model_validator(mode="after")
     def _trainable(self) -> "Recipe":

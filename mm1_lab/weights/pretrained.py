@@ -71,6 +71,11 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
     from mm1_lab.data.tokenizers import folder_tokenizer
 
     folder = find_folder(requested.weights, fetch)
+    if is_exported(folder):
+        raise RequestError(
+            f"{requested.weights}: is a whole model written by `mm1-lab export`; tune or evaluate it by `sft: {{start: "
+            "…}`, or export its decoder alone (--as decoder)"
+        )
     config = _config(folder)
     if config.model_type not in DECODERS:
         raise RequestError(
@@ -90,6 +95,14 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
     folder_tokenizer(folder, rows=config.vocab_size)
     found |= text_shape(found["size"], config)
     return PretrainedDecoder.parse(found, str(folder / "config.json"))
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether the folder says that it holds an MM1."""
+    try:
+        return bool(load_json(folder / "config.json")["model_type"] == "mm1")
+    except Exception:  # of many kinds, as the file may hold anything; whoever reads on tells
+        return False
 
 
 def has_chat_template(decoder: PretrainedDecoder) -> bool:

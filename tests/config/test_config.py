@@ -114,6 +114,8 @@ def claims(*rest: str) -> str:
         ('arms: {a: {}}\npanels: {x: {title: "\\ud800", arms: {a: a}}}\n', "is no plain YAML ('utf-8' codec can't"),
         ("arms: {a: {frozen: [encoder], lr_multipliers: {encoder: 2}}}\n", "lr_multipliers.encoder is 2, but encoder"),
         ("arms: {a: {sft: {frozen: [decoder], lr_multipliers: {decoder: 0}}}}\n", "sft: lr_multipliers.decoder is 0"),
+        ("arms: {a: {pictures: crop}}\n", "arm 'a': `pictures` is set in the data file; write one file for each value"),
+        ("arms: {a: {encoder: [a/a, b/b, c/c]}}\n", "encoder: two encoders may stand side by side, [A, B], no more;"),
         ("arms: {a: {sft: {steps: 0}}}\n", "sft: steps: 0 evaluates an exported model; name it (start)"),
         ("arms: {a: {encoder: {beside: ''}}}\n", "encoder.beside: String should have at least 1 character"),
         ("arms: {a: {}}\nsearch: {rates: 400, factor: 100}\n", "rates: Input should be less than or equal to 50"),
