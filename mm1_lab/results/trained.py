@@ -63,7 +63,7 @@ def in_the_papers_words(recipe: Mapping[str, Any], config: Mapping[str, Any]) ->
     """The recipe without what was not done: the pre-training of parts that came pre-trained, tuning of no steps."""
     tuning = recipe.get("sft") or {}
     if tuning.get("start"):
-        return {"sft": tuning if tuning["steps"] else {"start": tuning["start"], "steps": 0}}
+        return {"sft": tuning if tuning.get("steps", 1) else {"start": tuning["start"], "steps": 0}}
     model = config["model"]
     if "family" not in model.get("model", model)["encoder"]:
         return dict(recipe)
