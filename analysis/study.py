@@ -154,7 +154,15 @@ class Study(Variant):
     @cached_property
     def are_tuned(self) -> bool:
         """Whether all arms with scores, controls aside, are tuned on instructions."""
-        return all(self.sweep.arms[arm].sft for arm in self.scored if arm not in self.controls)
+        return all(self.is_tuned(arm) for arm in self.scored if arm not in self.controls)
+
+    def is_tuned(self, arm: str) -> bool:
+        """Whether the arm's models are tuned on instructions; of a model evaluated as exported, its records say so."""
+        sft = self.sweep.arms[arm].sft
+        if sft is None or sft.steps:
+            return sft is not None
+        found = (self.records.get(fingerprint) for fingerprint in self._trials_of(arm))
+        return any(record["config"]["model"]["model"]["tuned"] for record in found if record)
 
     @cached_property
     def panels(self) -> dict[str, Panel]:

@@ -33,6 +33,7 @@ from mm1_lab.model.mm1 import load_mm1
 from mm1_lab.orchestrate.exporting import export_trial
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
+from mm1_lab.results.trained import what_ran
 from mm1_lab.train.stages import run_stage
 from mm1_lab.weights.pretrained import HuggingFace, text_config
 from mm1_lab.weights.stored import load_weights, save_weights
@@ -348,6 +349,55 @@ def test_tuning_starts_from_an_exported_model(
     assert built[0].encoder.patches == 64 and all(torch.equal(value, same[name]) for name, value in one.items())
 
 
+AS_IS = """
+title: Models as they were exported
+recipe: sft
+arms:
+  pre-trained: {sft: {start: mm1, steps: 0}}
+  tuned: {sft: {start: single, steps: 0}}
+"""
+
+
+def test_an_exported_model_is_evaluated_as_it_is(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pre-trained one, and one tuned in a single stage: weights, scores and losses are those of what was exported."""
+    monkeypatch.chdir(place)
+    once = TUNED.replace("exported: {sft: {start: mm1}}", "single: {steps: 0}")
+    for name, text in (("once", once), ("as_is", AS_IS)):
+        (place / "sweeps" / f"{name}.yaml").write_text(text, encoding="utf-8")
+    single = ("once", "--scale", "smoke", "--only", "single")
+    assert main(["run", *single, "--inline"]) == 0 and main(["export", *single, "single"]) == 0
+    assert main(["run", "as_is", "--scale", "smoke", "--inline"]) == 0
+
+    (trial,) = load_request("once", "smoke", only=("single",)).trials
+    request = load_request("as_is", "smoke")
+    joined = trial.evaluation.model.model
+    whole = load_file(request.ledger.weights(joined.fingerprint) / "model.safetensors")
+    for part, stage in joined.inputs.items():
+        for name, values in load_file(request.ledger.weights(stage.fingerprint) / "model.safetensors").items():
+            assert torch.equal(values, whole[f"{part}.{name}"]), "no step is taken"
+
+    exported = (load_request("data_mix", "smoke", only=("base",)).trials[0], trial)
+    for own, as_is in zip(exported, request.trials, strict=True):
+        folders = [request.ledger.trial_folder(one.fingerprint) for one in (own, as_is)]
+        scores, same = (pd.read_parquet(folder / "scores.parquet") for folder in folders)
+        pd.testing.assert_frame_equal(scores, same)
+        assert (folders[0] / "held_out.csv").read_text() == (folders[1] / "held_out.csv").read_text()
+        records = [json.loads((folder / "record.json").read_text(encoding="utf-8")) for folder in folders]
+        weights = [request.weights_of(one) / "model.safetensors" for one in (own, as_is)]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
+    rows = what_ran(records[1]["config"])
+    assert (rows["steps"], rows["trained_on"], rows["as_exported"]) == ("0", "nothing", "single (tuned)")
+    assert "untrained connector (0 steps" in what_ran(records[0]["config"])["tuned_from"]
+    states = make_plan(request.trials, request.ledger).stages.values()
+    assert {planned.state for planned in states} == {"done"} and len(states) == 4
+
+    question = {"question": "question : what color is the circle ? answer :", "answers": ["red"]}
+    Path("asked.jsonl").write_text(json.dumps(question) + "\n", encoding="utf-8")
+    benchmark = "{questions: asked.jsonl, metric: exact, shots: [0], prompt: '{question}'}"
+    Path("asked.yaml").write_text(f"benchmarks: {{asked: {benchmark}}}\n", encoding="utf-8")
+    assert main(["run", "as_is", "--scale", "smoke", "--data", "asked.yaml", "--inline"]) == 0, "without training data"
+
+
 def test_where_tuning_cannot_start(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(place / "sweeps", "sweeps")
@@ -379,6 +429,8 @@ def test_where_tuning_cannot_start(place: Path, monkeypatch: pytest.MonkeyPatch,
     torn = damaged("cut", lambda at: os.truncate(at / "model.safetensors", 9999))
     assert "is not a model written by `mm1-lab export` (SafetensorError" in torn
     assert "its weights lack connector" in damaged("parts", without_connector)
+    as_decoder = told(str(place / "mm1"), arm=f"other: {{decoder: {place / 'mm1'}}}")
+    assert as_decoder.endswith("by `sft: {start: …}`, or export its decoder alone (--as decoder)")
     whole = str(place / "mm1")
     assert "was made for 256 positions, the scale" in told(whole, "sft.sequence_length=300")
     assert "50 pixels (sft.resolution 336) are not divisible by the patch of 6" in told(whole, "resolutions.336=50")

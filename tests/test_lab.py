@@ -182,7 +182,7 @@ def test_all_arms_of_a_sweep_read_one_tokenizer_whichever_are_asked_for(models: 
     assert both.trials == (*base.trials, *llama.trials) and both.folder == base.folder == llama.folder
     other = saved.save_decoder("qwen3", tmp_path / "other", eos_token="<pad>")
     path.write_text(f"{text}  other: {{decoder: {other}}}\n", encoding="utf-8")
-    with pytest.raises(RequestError, match="have different tokenizers"):
+    with pytest.raises(RequestError, match=r"have different tokenizers.* `mm1-lab judge` one table"):
         ask()
     path.write_text(text, encoding="utf-8")
     (decoder / "model.safetensors").rename(tmp_path / "weights")
@@ -191,3 +191,35 @@ def test_all_arms_of_a_sweep_read_one_tokenizer_whichever_are_asked_for(models: 
     decoder.rename(tmp_path / "elsewhere")
     with pytest.raises(RequestError, match=r"--only: all arms read the tokenizer of arm 'llama', but .* no such fold"):
         ask("base")
+
+
+def test_base_and_instruct_are_arms_of_one_sweep(models: Path, tmp_path: Path) -> None:
+    """Their tokenizers differ in the end token, and the data file says which counts: also for each one alone."""
+    sweep, file = tmp_path / "sweeps" / "decoders.yaml", tmp_path / "data.yaml"
+    shutil.copytree(SWEEPS, sweep.parent)
+    for name, end in (("base", "</s>"), ("instruct", "<pad>")):
+        shutil.copytree(models / "llama", tmp_path / name)
+        saved.save_tokenizer(tmp_path / name, eos_token=end)
+    (tmp_path / "text.jsonl").write_text('{"text": "a large red circle"}\n' * 4, encoding="utf-8")
+    (tmp_path / "asked.jsonl").write_text('{"question": "a", "answers": ["red"]}\n', encoding="utf-8")
+    data = "text: text.jsonl\nbenchmarks: {asked: {questions: asked.jsonl, metric: exact, shots: [0]}}\n"
+
+    def ask(*arms: str, tokenizer: str = "bpe") -> Request:
+        changes = (
+            f"  {arm}: {{decoder: {tmp_path / arm}, data_mix: {{captions: 0, interleaved: 0}}}}\n" for arm in arms
+        )
+        sweep.write_text("title: t\nrecipe: base\narms:\n" + "".join(changes), encoding="utf-8")
+        file.write_text(f"{data}tokenizer: {tokenizer}\n", encoding="utf-8")
+        folders = {"results": tmp_path / "results", "store": tmp_path / "store"}
+        settings = (f"pretrained_encoders={{ViT-L: {models / 'clip'}}}", "resolutions.336=28")
+        return load_request(sweep, "smoke", settings=settings, data=file, **folders)
+
+    with pytest.raises(
+        RequestError, match=r"base and .* begin or end texts differently; name one tokenizer in the data"
+    ):
+        ask("base", "instruct")
+    both = ask("base", "instruct", tokenizer="base")
+    assert both.trials == (*ask("base", tokenizer="base").trials, *ask("instruct", tokenizer="base").trials)
+    assert both.trials[0] == ask("base").trials[0] and both.trials[1] != ask("instruct").trials[0]
+    (told,) = both.unlike_before()
+    assert told == f"{tmp_path / 'instruct'}: its texts begin and end as those of the data file's tokenizer"

@@ -1,5 +1,6 @@
 """`--vary` and dotted fields: sweeps from the command line and grids over parts of a field."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,9 @@ def arms_of(path: Path) -> dict[str, Recipe]:
 
 @pytest.mark.usefixtures("here")
 def test_one_field_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    parts = arms_of(written("base", "lr_multipliers.encoder=0.1,1"))
+    assert [recipe.lr_multipliers for recipe in parts.values()] == [{}, {"encoder": 0.1}, {"encoder": 1.0}]
+    shutil.rmtree("sweeps")
     varied = ("image_tokens=64,144", "data_mix.text=0.5,2")
     command = ["plan", "base", "--vary", varied[0], "--vary", varied[1], *SMOKE]
     assert main(command) == 0
@@ -91,7 +95,10 @@ def test_other_values_are_another_sweep() -> None:
 
 WRONG = {
     ("x=1",): "recipes have no 'x'; known: encoder,",
-    ("train.steps=1,2",): "recipes have no 'train.steps'; it is a setting of the scale: run the sweep once for each",
+    ("train.steps=1,2",): "recipes have no 'train.steps', which is the scale's, but 'steps', in the",
+    ("evaluate.blocks=8,16",): "no 'evaluate.blocks'; it is a setting of the scale: run the sweep once for each",
+    ("train.lr_multipliers.encoder=1,2",): "which is the scale's, but 'lr_multipliers.encoder', in the paper's units",
+    ("pictures=crop,pad",): "recipes have no 'pictures': `pictures` is set in the data file; write one file for each",
     ("image_tokens",): "give FIELD=VALUE,VALUE, such as image_tokens=64,144",
     ("image_tokens=65",): "known: 64, 144",
     ("image_tokens.a=3",): "image_tokens",

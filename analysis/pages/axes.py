@@ -14,7 +14,10 @@ from analysis.style import BLUE, DARK, GREY, WIDTH, annotate, annotate_head, lab
 from analysis.table import Table, as_text
 from mm1_lab.config import AVERAGE, CHAT
 
-CONTROL_AXES = ("images", "steps", "learning rate", "sft steps", "sft learning rate")
+CONTROL_AXES = (
+    "images", "steps", "learning rate", "lr multipliers encoder", "lr multipliers connector", "lr multipliers decoder",
+    "sft steps", "sft learning rate", "sft lr multipliers",
+)  # fmt: skip
 """Axes of how a model is trained or tested, not of what it is: shown apart from design choices."""
 NOTE = (
     "Points by which a level differs from the base's, over pairs of arms that differ in this axis alone (their number, "

@@ -40,7 +40,7 @@ def write_published(study: Study, output: Output) -> None:
 
 def _of_models(study: Study, name: str) -> pd.DataFrame:
     """The scores of arms that are tuned if the table's models are, and of those that are not otherwise."""
-    arms = [arm for arm, recipe in study.sweep.arms.items() if bool(recipe.sft) == TABLES[name]]
+    arms = [arm for arm in study.sweep.arms if study.is_tuned(arm) == TABLES[name]]
     return study.scores[study.scores["arm"].isin(arms)]
 
 

@@ -38,6 +38,7 @@ from mm1_lab.config import (
     spelt,
 )
 from mm1_lab.config.base import keys_at, open_table, parse_yaml
+from mm1_lab.config.recipe import PICTURES_ARE_OF_DATA
 from mm1_lab.files import PUBLISHED, here_or_shipped, write_text
 from mm1_lab.orchestrate.planning.finding import SWEEPS
 
@@ -190,10 +191,14 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Seque
         field = field.strip()
         if not equals or not text.strip():
             raise RequestError(f"--vary {setting}: give FIELD=VALUE,VALUE, such as image_tokens=64,144")
-        first = field.split(".")[0]
+        first, _, rest = field.partition(".")
         if first not in Recipe.model_fields:
             hint = nearest(field, Recipe.model_fields)
-            if first in Scale.model_fields:
+            if first == "pictures":
+                hint = f": {PICTURES_ARE_OF_DATA}"
+            elif first == "train" and rest.split(".")[0] in Recipe.model_fields:
+                hint = f", which is the scale's, but {rest!r}, in the paper's units"
+            elif first in Scale.model_fields:
                 hint = "; it is a setting of the scale: run the sweep once for each value, with --set"
             raise RequestError(f"--vary {setting}: recipes have no {field!r}{hint}")
         if any(same_or_inside(field, changed.partition("=")[0].strip()) for changed in settings):

@@ -30,6 +30,7 @@ def _number(value: Any) -> Any:
 IS_NUMBER = BeforeValidator(_number)
 Count = Annotated[int, IS_NUMBER, Field(gt=0, le=10**8)]
 """Of anything; no real training has more of it."""
+Steps = Annotated[int, IS_NUMBER, Field(ge=0, le=10**8)]
 Whole = Annotated[int, IS_NUMBER, Field(ge=0)]
 LEAST_RATE, MOST_RATE = 1e-9, 1e6
 """Peak learning rates: below, nothing is learnt; above, all has diverged long since."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from mm1_lab.config.base import IS_NUMBER, Config, Count, Rate, Ratio, Weight, Whole
+from mm1_lab.config.base import IS_NUMBER, Config, Count, Rate, Ratio, Steps, Weight, Whole
 
 SOURCES = ("captions", "synthetic", "interleaved", "text")
 """Sources of the miniature world: alt-text captions, dense synthetic captions (VeCap), interleaved documents, text.
@@ -25,8 +25,18 @@ def _not_all(frozen: tuple[str, ...]) -> tuple[str, ...]:
     return frozen
 
 
-Frozen = Annotated[tuple[Literal["encoder", "connector", "decoder"], ...], AfterValidator(_not_all)]
+PICTURES_ARE_OF_DATA = (
+    "`pictures` is set in the data file; write one file for each value, and run the sweep with each (--data)"
+)
+Part = Literal["encoder", "connector", "decoder"]
+Frozen = Annotated[tuple[Part, ...], AfterValidator(_not_all)]
 """Parts that are not trained."""
+
+
+def _check_multipliers(recipe: "Recipe | SftRecipe") -> None:
+    for part, multiplier in recipe.lr_multipliers.items():
+        if part in recipe.frozen and multiplier != 1:  # a base's may be set to 1, as an arm cannot remove it
+            raise ValueError(f"lr_multipliers.{part} is {multiplier:g}, but {part} is frozen; set it to 1 or remove it")
 
 
 class DataMix(Config):
@@ -87,8 +97,11 @@ class EncoderRecipe(Config):
     @model_validator(mode="before")
     @classmethod
     def _pair(cls, value: Any) -> Any:
-        is_pair = isinstance(value, list) and len(value) == 2
-        return {"size": value[0], "beside": value[1]} if is_pair else value
+        if not isinstance(value, list):
+            return value
+        if len(value) != 2:
+            raise ValueError("two encoders may stand side by side, [A, B], no more; one is written without brackets")
+        return {"size": value[0], "beside": value[1]}
 
 
 class SftRecipe(Config):
@@ -101,13 +114,16 @@ class SftRecipe(Config):
     """Weights of instruction sets by name, as shares of conversations. Empty: as the data file says, or by size."""
     resolution: Annotated[int, IS_NUMBER] | Literal["native"] = 336
     """Side of the whole picture in the paper's pixels. With five views each view has half of it (1344 = 672 · 2).
-    `native`: each view has the side of the images of pre-training."""
+    `native`, and 336 with `steps: 0`: each view has the side of the images of pre-training."""
     views: Annotated[Literal[1, 5], IS_NUMBER] = 1
     """5: an overview and four quarters, each at the encoder's resolution and with its own image tokens."""
-    steps: Count = 10_000
-    """Optimiser steps, in the paper's count; notes on it report 10,000."""
+    steps: Steps = 10_000
+    """Optimiser steps, in the paper's count; notes on it report 10,000. 0: the model of `start` is evaluated as it was
+    exported, with its own views, and as a tuned model only if it is one."""
     learning_rate: Rate | Literal["scale"] = "scale"
     """Peak learning rate: a number, or the scale's own (`sft.learning_rate`)."""
+    lr_multipliers: dict[Part, Weight] = Field(default_factory=dict)
+    """As for pre-training, in place of the scale's `sft.lr_multipliers`."""
     frozen: Frozen = ()
     """Parts that are not trained; the paper freezes none."""
     after_steps: Count | None = None
@@ -119,8 +135,11 @@ class SftRecipe(Config):
 
     @model_validator(mode="after")
     def _trainable(self) -> "SftRecipe":
+        _check_multipliers(self)
         if self.mixture and not any(self.mixture.values()):
             raise ValueError("the weights of the mixture are all zero")
+        if not self.steps and not self.start:
+            raise ValueError("steps: 0 evaluates an exported model; name it (start), or leave out sft")
         if self.start and self.after_steps:
             raise ValueError("after_steps refers to pre-training, which start replaces; remove one of them")
         if self.sharp_demonstrations is not None and self.views == 1:
@@ -143,10 +162,14 @@ class Recipe(Config):
     """A size from the scale's table (`302M`), or a Hugging Face folder or hub name. `base`: the scale's counterpart of
     the paper's 1.2B. `larger`: its counterpart of the 2.9B of Table 1 (at `mini` the base's)."""
     data_mix: DataMix = DataMix.model_validate({"captions": 5, "interleaved": 5, "text": 1})
-    steps: Count = 200_000
-    """Optimiser steps in the paper's count; the scale defines how many of its own steps 200,000 are."""
+    steps: Steps = 200_000
+    """Optimiser steps in the paper's count; the scale defines how many of its own steps 200,000 are. 0: encoder and
+    decoder are joined by an untrained connector, from which `sft` starts (single-stage training)."""
     learning_rate: Rate | Literal["scale", "paper"] = "scale"
     """Peak learning rate: a number; `scale`: the scale's own; `paper`: Eq. 1 at the counted parameters."""
+    lr_multipliers: dict[Part, Weight] = Field(default_factory=dict)
+    """Peak learning rate of a part relative to `learning_rate` (`{encoder: 0.1}`). Parts that are not named have the
+    scale's (`train.lr_multipliers`), or 1."""
     frozen: Frozen = ()
     """Parts that multimodal pre-training does not train; the paper freezes none (section 4)."""
     sft: SftRecipe | None = None
@@ -158,8 +181,16 @@ class Recipe(Config):
     """A control: multimodal pre-training from the same initial weights on the same batches, in another order for each
     number above 0. How scores then differ is what the order of the data does, by luck."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_data(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "pictures" in values:
+            raise ValueError(PICTURES_ARE_OF_DATA)
+        return values
+
     @model_validator(mode="after")
     def _trainable(self) -> "Recipe":
+        _check_multipliers(self)
         if self.sft and self.sft.start:
             own = [name for name in self.identity if name != "sft"]
             if own:

@@ -151,7 +151,7 @@ class _Resolver:
             raise RequestError(f"{image_tokens} image tokens are not a square number")
         if image_tokens + 2 > scale.sequence_length:
             raise RequestError(f"{image_tokens} image tokens do not fit into a sequence of {scale.sequence_length}")
-        shares = self.shares()
+        shares = self.shares() if recipe.steps else {}
         drop_overlong = image_tokens > max(scale.image_tokens.values())
         if self.data.kind == "world" and not drop_overlong:
             _check_room_for_world(shares, image_tokens, scale)
@@ -184,13 +184,13 @@ class _Resolver:
         multipliers = dict(scaled.lr_multipliers)
         if self.recipe.encoder.loss == "none":
             multipliers.pop("encoder", None)  # trained from scratch, it gets the full rate, as the connector does
+        multipliers |= self.recipe.lr_multipliers
         steps = steps_of(scaled, self.recipe.steps, PAPER_STEPS)
         return scaled.model_copy(update={"steps": steps, "learning_rate": rate, "lr_multipliers": multipliers})
 
     def tuned(self, sft: SftRecipe) -> SftStage:
         """Instruction tuning of the recipe's model, of an earlier step of its pre-training, or of an exported one."""
         scale = self.scale
-        known = self.data.instructions
         model: MultimodalStage | PretrainedMM1
         if sft.start:
             model = self.models.whole(sft.start).model_copy(update={"attention": scale.packed_attention})
@@ -198,39 +198,41 @@ class _Resolver:
             model = self.multimodal()
         if scale.sft is None:
             raise RequestError("the scale has no `sft` section; see the one in sweeps/scales/mini.yaml")
-        _check_length(model.decoder, scale.sft.sequence_length, "sft.sequence_length")
+        steps = steps_of(scale.sft, sft.steps, SFT_PAPER_STEPS)
+        rate = scale.sft.learning_rate if sft.learning_rate == "scale" else sft.learning_rate
+        multipliers = scale.sft.lr_multipliers | sft.lr_multipliers
+        training = scale.sft.model_copy(update={"steps": steps, "learning_rate": rate, "lr_multipliers": multipliers})
+        resolution, views, shares = sft.resolution, sft.views, self.conversations(sft) if steps else {}
+        if not steps and isinstance(model, PretrainedMM1):  # evaluated as it was exported
+            resolution = "native" if resolution == SftRecipe().resolution else resolution
+            views = views if views > 1 else model.views
+            if not model.tuned:  # in the rows of pre-training
+                rows = {"sequence_length": scale.sequence_length, "max_images": scale.max_images}
+                training = training.model_copy(update=rows)
+        _check_length(model.decoder, training.sequence_length, "sft.sequence_length")
         if sft.after_steps is not None and isinstance(model, MultimodalStage):
             stop = steps_of(scale.train, sft.after_steps, PAPER_STEPS)
             if stop > model.training.steps:
                 raise RequestError(f"sft.after_steps: {stop} is after pre-training's last step, {model.training.steps}")
             if stop < model.training.steps:
                 model = model.model_copy(update={"stop_after": stop})
-        if sft.resolution == "native":
+        if resolution == "native":
             image_size = model.image_size
-        elif sft.views == 5:
+        elif views == 5:
             doubled = {2 * resolution: pixels for resolution, pixels in scale.resolutions.items()}
-            image_size = look_up("five-view resolution", sft.resolution, doubled)
+            image_size = look_up("five-view resolution", resolution, doubled)
         else:
-            image_size = look_up("resolution", sft.resolution, scale.resolutions)
-        _check_patches(image_size, model.encoder, f"sft.resolution {sft.resolution}")
-        for name in sft.mixture:
-            if name not in known:
-                raise RequestError(f"sft.mixture: there is no instruction set {name!r}{nearest(name, known)}")
-        weights = {name: weight for name, weight in sft.mixture.items() if weight} or known
-        if not weights:
-            raise RequestError("the data have no instruction sets; list some under `instructions:` in data.yaml")
-        total = sum(weights.values())
-        rate = scale.sft.learning_rate if sft.learning_rate == "scale" else sft.learning_rate
-        steps = steps_of(scale.sft, sft.steps, SFT_PAPER_STEPS)
+            image_size = look_up("resolution", resolution, scale.resolutions)
+        _check_patches(image_size, model.encoder, f"sft.resolution {resolution}")
         stage = SftStage(
             **self.shared,
             model=model,
-            shares={name: float(f"{weight / total:.9g}") for name, weight in sorted(weights.items())},
-            sets=self.data.instructions_digest,
+            shares=shares,
+            sets=self.data.instructions_digest if steps or model.tuned else "",
             image_size=image_size,
-            views=sft.views,
+            views=views,
             frozen=tuple(sorted(set(sft.frozen))),
-            training=scale.sft.model_copy(update={"steps": steps, "learning_rate": rate}),
+            training=training,
         )
         if stage.picture_tokens + 2 > stage.sequence_length or stage.views > stage.max_images:
             raise RequestError(
@@ -238,6 +240,18 @@ class _Resolver:
                 f"sft.sequence_length ({stage.sequence_length}) or sft.max_images ({stage.max_images})"
             )
         return stage
+
+    def conversations(self, sft: SftRecipe) -> dict[str, float]:
+        """Rounded shares of conversations per instruction set."""
+        known = self.data.instructions
+        for name in sft.mixture:
+            if name not in known:
+                raise RequestError(f"sft.mixture: there is no instruction set {name!r}{nearest(name, known)}")
+        weights = {name: weight for name, weight in sft.mixture.items() if weight} or known
+        if not weights:
+            raise RequestError("the data have no instruction sets; list some under `instructions:` in data.yaml")
+        total = sum(weights.values())
+        return {name: float(f"{weight / total:.9g}") for name, weight in sorted(weights.items())}
 
     def shares(self) -> dict[str, float]:
         """Rounded shares of rows. If the data have no synthetic captions, the other captions get their share."""
@@ -252,8 +266,8 @@ class _Resolver:
                 known = nearest(name, sources)
                 if name in SOURCES:
                     known = (
-                        f"; they contain {', '.join(sources)}. Give --set data_mix.{name}=0, or run arms that set "
-                        "what they mix without it (of the data_mix sweep, --only captions+text)"
+                        f"; they contain {', '.join(sources) or 'no source'}. Give --set data_mix.{name}=0, "
+                        "or run arms that set what they mix without it (of the data_mix sweep, --only captions+text)"
                     )
                 raise RequestError(f"data_mix lists {name}, which the data do not contain{known}")
         return {name: float(f"{share:.9g}") for name, share in shares.items()}
@@ -395,5 +409,5 @@ def look_up(what: str, key: Key, *tables: Mapping[Key, Value]) -> Value:
 
 
 def steps_of(training: Optimiser, part: float, whole: float = 1) -> int:
-    """The number of steps that is `part / whole` of a training."""
-    return max(1, round(training.steps * part / whole))
+    """The number of steps that is `part / whole` of a training: at least one of any part."""
+    return max(1, round(training.steps * part / whole)) if part else 0

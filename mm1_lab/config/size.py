@@ -209,9 +209,9 @@ class PretrainedDecoder(PretrainedModel):
 
 
 class PretrainedMM1(PretrainedModel):
-    """An exported model to fine-tune. Not a stage, because nothing has to be run. `size` is that of the decoder."""
+    """An exported model to fine-tune or evaluate; not a stage, as nothing is to be run. `size` is the decoder's."""
 
-    NOT_IN_IDENTITY: ClassVar[frozenset[str]] = PretrainedModel.NOT_IN_IDENTITY | {"pictures"}
+    NOT_IN_IDENTITY: ClassVar[frozenset[str]] = PretrainedModel.NOT_IN_IDENTITY | {"pictures", "tuned", "views"}
 
     encoder: PretrainedEncoder
     decoder: PretrainedDecoder
@@ -220,6 +220,10 @@ class PretrainedMM1(PretrainedModel):
     """Whether it was trained with one flat colour in place of every image."""
     pictures: str | None = None
     """How images were made square in its training. Not part of the identity, which has what the data do now."""
+    tuned: bool = False
+    """Whether it was tuned on instructions before."""
+    views: Literal[1, 5] = 1
+    """Images that each picture was turned into."""
     attention: Attention = "masked"
     """As in MultimodalStage, from the scale."""
 

@@ -320,7 +320,7 @@ class WholeModelStage(Stage):
     image_size: int
     """Side of each image, or of each view of it, in pixels."""
     shares: dict[str, float]
-    """Share of packed rows per source, or of conversations per instruction set."""
+    """Share of packed rows per source, or of conversations per instruction set; empty if no step is taken."""
     frozen: tuple[str, ...]
     """Parts that are not trained, in alphabetical order."""
     training: MultimodalTraining
@@ -373,6 +373,8 @@ class WholeModelStage(Stage):
 
     def cost(self, network: Network, scale: Scale) -> Cost:
         encoder, decoder = self.architecture.encoder, self.architecture.decoder.shape
+        if not self.steps():
+            return training_cost(0.0, network, decoder, self.precision, self.rows(), trained=0)
         checkpointing = scale.resources.gradient_checkpointing is True
         itemsize = bytes_per_value(self.precision)
         length = self.sequence_length
@@ -478,7 +480,14 @@ class SftStage(WholeModelStage):
     drop_overlong: ClassVar[bool] = True
     """Conversations that do not fit a row are left out, and not replaced."""
     stop_after: ClassVar[int | None] = None
-    tuned: ClassVar[bool] = True
+
+    @property
+    def tuned(self) -> bool:
+        """Not if it keeps, in 0 steps, a model that was exported before tuning."""
+        return self.steps() > 0 or self.model.tuned
+
+    def canonical(self) -> dict[str, Any]:
+        return super().canonical() | ({} if self.tuned else {"tuned": False})
 
     @property
     def architecture(self) -> MultimodalStage | PretrainedMM1:

@@ -59,6 +59,10 @@ class BackendTokenizer:
         """A copy of the underlying tokenizer, safe to modify."""
         return Backend.from_str(self._backend.to_str())
 
+    def has_vocabulary_of(self, other: "BackendTokenizer") -> bool:
+        """Whether it splits all text as the other does; begin, end and padding may be other tokens."""
+        return self._backend.to_str() == other._backend.to_str()
+
     @property
     def digest(self) -> str:
         ids = [self.pad, self.begin, self.end, self.image]

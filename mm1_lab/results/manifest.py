@@ -223,7 +223,7 @@ def _names_now(before: Sweep, after: Sweep) -> dict[str, str]:
 def _claims(
     before: Manifest | None, sweep: Sweep, scored: Iterable[TrialRow]
 ) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """`Manifest.claims`, where these trials have scores, by earlier runs or other sweeps; and its claims that come late."""
+    """`Manifest.claims`, where these trials have scores, by whatever run; and its claims that come late."""
     keys = claim_keys(sweep)
     claims = dict.fromkeys(claim_keys(before.sweep).values(), ()) | before.claims if before else {}
     recipes = _recipes(sweep)

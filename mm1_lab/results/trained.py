@@ -21,12 +21,16 @@ def what_ran(config: Mapping[str, Any]) -> dict[str, str]:
         "image_size": size,
         "image_tokens": str(views * connector["image_tokens"]),
         "steps": str(_steps(model)),
-        "learning_rate": f"{model['training']['learning_rate']:g}",
+        "learning_rate": f"{model['training']['learning_rate']:g}" if _steps(model) else "none",
         "trained_on": _shares(model["shares"]),
     }
     if model is started:
         return values
-    if "training" in started:
+    if not _steps(model):
+        return values | {"as_exported": f"{started['name']} ({'tuned' if started['tuned'] else 'pre-trained'})"}
+    if "training" in started and not _steps(started):
+        tuned = "encoder and decoder joined by an untrained connector (0 steps of multimodal pre-training)"
+    elif "training" in started:
         rates = learning_rates(started)
         tuned = f"multimodal pre-training of {_steps(started)} steps at {rates} on {_shares(started['shares'])}"
     else:
@@ -36,6 +40,8 @@ def what_ran(config: Mapping[str, Any]) -> dict[str, str]:
 
 def learning_rates(stage: Mapping[str, Any]) -> str:
     """`0.001 (encoder × 0.1, decoder × 0.1), Adafactor`: the peak, parts with another, an optimiser but AdamW."""
+    if not _steps(stage):
+        return "none"
     training = stage["training"]
     text = f"{training['learning_rate']:g}"
     others = []
@@ -54,10 +60,10 @@ def summary_of_model(record: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def in_the_papers_words(recipe: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe without what was not done: the pre-training of parts that came pre-trained."""
+    """The recipe without what was not done: the pre-training of parts that came pre-trained, tuning of no steps."""
     tuning = recipe.get("sft") or {}
     if tuning.get("start"):
-        return {"sft": tuning}
+        return {"sft": tuning if tuning.get("steps", 1) else {"start": tuning["start"], "steps": 0}}
     model = config["model"]
     if "family" not in model.get("model", model)["encoder"]:
         return dict(recipe)
@@ -90,4 +96,4 @@ def _part(part: Mapping[str, Any]) -> str:
 
 def _shares(shares: Mapping[str, float]) -> str:
     """`captions 45 %, text 10 %`."""
-    return ", ".join(f"{name} {100 * share:.3g} %" for name, share in shares.items())
+    return ", ".join(f"{name} {100 * share:.3g} %" for name, share in shares.items()) or "nothing"

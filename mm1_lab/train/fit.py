@@ -33,6 +33,7 @@ REMARKS = (
     "does not have many workers",
     "your dataloader is not resumable",  # the data module is resumable
     "isinstance\\(treespec, LeafSpec\\)",
+    "across ranks is zero",  # of a stage without steps
     "torch.distributed is disabled",  # a single process needs none for its checkpoints
     "The `srun` command is available",  # training takes no part in a Slurm job: see `plugins`
 )
@@ -80,6 +81,8 @@ def fit(
             trainer.fit(module, datamodule=batches, ckpt_path=checkpoint, weights_only=True)
         except SystemExit:  # which Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
+    if not steps:
+        recorder.write_curve()  # without points
     whole = module.whole()
     team.dismiss_others()
     return recorder, whole

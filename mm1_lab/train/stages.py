@@ -85,14 +85,16 @@ def check_connector(stage: ModelStage) -> None:
     parts = stage.architecture
     kind = parts.connector.kind
     encoder, decoder = parts.encoder.features.width, parts.decoder.size.width
-    remedy = "; write `resolution: native` (sft.resolution)" if stage.tuned and kind in CONNECTORS else ""
+    remedy = "write `resolution: native` (sft.resolution)"
     patches = (stage.image_size // parts.encoder.patch) ** 2
     try:
         with explaining(kind):
             connector = build_connector(parts.connector, encoder, decoder, patches)
     except ValueError as error:
-        raise RequestError(f"{error}{remedy}") from None
-    if stage.tuned:
+        if stage is not parts and kind in CONNECTORS:  # what it says itself pre-training has done
+            raise RequestError(f"{str(error).partition('; ')[0]}; {remedy}") from None
+        raise RequestError(str(error)) from None
+    if isinstance(stage, SftStage):
         patches_before = (parts.image_size // parts.encoder.patch) ** 2
         trained = build_connector(parts.connector, encoder, decoder, patches_before)
         try:
@@ -100,8 +102,14 @@ def check_connector(stage: ModelStage) -> None:
         except RuntimeError:  # what pixel shuffle joins into a token depends on the number of patches
             raise RequestError(
                 f"connector {kind!r} has weights of other shapes for {patches} patches than for the {patches_before} "
-                "of pre-training; write `resolution: native` (sft.resolution)"
+                f"of pre-training; {remedy}"
             ) from None
+    for name, module in connector.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise RequestError(
+                f"connector {kind!r}: {name} is a batch norm, which makes an image's tokens depend on the other images "
+                "of its batch; take nn.LayerNorm or nn.GroupNorm"
+            )
     names: dict[int, str] = {}
     for name, parameter in connector.named_parameters(remove_duplicate=False):
         first = names.setdefault(id(parameter), name)

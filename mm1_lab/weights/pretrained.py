@@ -71,6 +71,11 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
     from mm1_lab.data.tokenizers import folder_tokenizer
 
     folder = find_folder(requested.weights, fetch)
+    if is_exported(folder):
+        raise RequestError(
+            f"{requested.weights}: is a whole model written by `mm1-lab export`; tune or evaluate it by `sft: {{start: "
+            "…}`, or export its decoder alone (--as decoder)"
+        )
     config = _config(folder)
     if config.model_type not in DECODERS:
         raise RequestError(
@@ -90,6 +95,14 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
     folder_tokenizer(folder, rows=config.vocab_size)
     found |= text_shape(found["size"], config)
     return PretrainedDecoder.parse(found, str(folder / "config.json"))
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether the folder says that it holds an MM1."""
+    try:
+        return bool(load_json(folder / "config.json")["model_type"] == "mm1")
+    except Exception:  # of many kinds, as the file may hold anything; whoever reads on tells
+        return False
 
 
 def has_chat_template(decoder: PretrainedDecoder) -> bool:
@@ -114,7 +127,10 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
         text = AutoConfig.for_model(**config["text_config"])
         encoder = _exported_tower(name, folder, config["encoder_config"])
         processor = load_json(folder / "processor_config.json")
-        blind, pictures = processor["blind"], processor.get("shape")
+        blind, pictures, views = processor["blind"], processor.get("shape"), processor.get("views", 1)
+        template = folder / "chat_template.jinja"
+        # of a model before tuning it joins the parts of messages, and ends no answer (orchestrate/exporting.py)
+        tuned = template.exists() and "eos_token" in template.read_text(encoding="utf-8")
         tensors = tensor_names(folder)
     except Exception as error:  # JSON, the library and safetensors raise various errors for bad files
         reason = f"{type(error).__name__}: {first_line(error)}"
@@ -131,7 +147,7 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
             "experts_per_token": text.num_experts_per_tok,
         }
     found = decoder | {"family": "mm1", "encoder": encoder, "decoder": decoder | text_shape(decoder["size"], text)}
-    found |= {"connector": config["connector"], "blind": blind, "pictures": pictures}
+    found |= {"connector": config["connector"], "blind": blind, "pictures": pictures, "tuned": tuned, "views": views}
     return PretrainedMM1.parse(found, str(folder / "config.json"))
 
 

@@ -62,6 +62,16 @@ def test_a_mix_names_any_source_that_the_data_have(tmp_path: Path) -> None:
         assert resolve("a", recipe, MINI, 0, without_interleaved).evaluation.model.shares == {"captions": 1}
 
 
+def test_a_recipe_s_multipliers_precede_the_scale_s() -> None:
+    own = {"encoder": 0.5, "connector": 2.0}
+    for changes in ({}, {"frozen": ("connector",), "lr_multipliers": {"encoder": 0.5, "connector": 1}}):
+        recipe = Recipe.model_validate({"lr_multipliers": own} | changes)
+        found = resolve("a", recipe, MINI, 0, WORLD).evaluation.model.training.lr_multipliers
+        assert found == MINI.train.lr_multipliers | recipe.lr_multipliers != MINI.train.lr_multipliers
+    scratch = Recipe.model_validate({"encoder": {"loss": "none"}, "lr_multipliers": {"encoder": 0.5}})
+    assert resolve("a", scratch, MINI, 0, WORLD).evaluation.model.training.lr_multipliers["encoder"] == 0.5
+
+
 def test_what_moves_the_numbers_alone_changes_the_fingerprint() -> None:
     def fingerprint(*settings: str) -> str:
         return resolve("base", BASE, mini_with(*settings), 0, WORLD).fingerprint
@@ -102,6 +112,11 @@ def claims(*rest: str) -> str:
         ("arms: {a: {sft: {views: yes, mixture: {charts: 1}}}}\n", "sft.views: must be a number (it is True)"),
         ("arms: {a: {sft: {mixture: {charts: yes}}}}\n", "sft.mixture.charts: must be a number (it is True)"),
         ('arms: {a: {}}\npanels: {x: {title: "\\ud800", arms: {a: a}}}\n', "is no plain YAML ('utf-8' codec can't"),
+        ("arms: {a: {frozen: [encoder], lr_multipliers: {encoder: 2}}}\n", "lr_multipliers.encoder is 2, but encoder"),
+        ("arms: {a: {sft: {frozen: [decoder], lr_multipliers: {decoder: 0}}}}\n", "sft: lr_multipliers.decoder is 0"),
+        ("arms: {a: {pictures: crop}}\n", "arm 'a': `pictures` is set in the data file; write one file for each value"),
+        ("arms: {a: {encoder: [a/a, b/b, c/c]}}\n", "encoder: two encoders may stand side by side, [A, B], no more;"),
+        ("arms: {a: {sft: {steps: 0}}}\n", "sft: steps: 0 evaluates an exported model; name it (start)"),
         ("arms: {a: {encoder: {beside: ''}}}\n", "encoder.beside: String should have at least 1 character"),
         ("arms: {a: {}}\nsearch: {rates: 400, factor: 100}\n", "rates: Input should be less than or equal to 50"),
         ("arms: {a: {}}\nsearch: {rates: 9, factor: 100}\n", "span more than 15 orders of magnitude"),

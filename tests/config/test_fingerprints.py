@@ -75,6 +75,7 @@ OTHER = {
     "data_mix": {"captions": 1},
     "steps": 100_000,
     "learning_rate": 1e-4,
+    "lr_multipliers": {"encoder": 0.5},
     "frozen": ["encoder"],
     "sft": {},
     "images": "blind",

@@ -62,7 +62,9 @@ def tuned(**sft: object) -> SftStage:
 
 
 def test_a_rate_of_tuning_changes_tuning_alone() -> None:
-    plain, slow = tuned(), tuned(learning_rate=3e-4)
+    plain, slow, part = tuned(), tuned(learning_rate=3e-4), tuned(lr_multipliers={"encoder": 0.1})
+    assert part.training == plain.training.model_copy(update={"lr_multipliers": {"encoder": 0.1}})
+    assert part.inputs == plain.inputs
     assert slow.training == plain.training.model_copy(update={"learning_rate": 3e-4})
     assert slow.fingerprint != plain.fingerprint and slow.inputs == plain.inputs
 

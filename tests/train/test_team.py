@@ -126,6 +126,13 @@ def test_a_team_trains_as_one_process_does(
     assert_alike(alone, tmp_path / "team")
 
 
+def test_a_team_takes_no_step(sparse_stage: MultimodalStage, finished: Finished, tmp_path: Path) -> None:
+    stage = shortened(sparse_stage, 0).model_copy(update={"shares": {}})
+    in_team(2, tmp_path, lambda: train(stage, tmp_path / "team", finished))
+    one, other = (load_file(folder / "model.safetensors") for folder in (finished(stage), tmp_path / "team"))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_what_a_team_began_it_or_one_alone_ends_and_the_other_way_round(
     experts_stage: DecoderStage, finished: Finished, tmp_path: Path
 ) -> None:

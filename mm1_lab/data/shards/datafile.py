@@ -157,11 +157,16 @@ class DataFile(Config):
     instructions: Annotated[dict[str, InstructionSet], BeforeValidator(_named_sets)] = Field(default_factory=dict)
     """Conversations for instruction tuning, by name, or a list of them, which are named as their files."""
     tokenizer: str = Field("bpe", min_length=1)
-    """`bpe`, trained on the text, or the folder of a Hugging Face tokenizer; a pre-trained decoder brings its own."""
+    """`bpe`, trained on the text, or the folder of a Hugging Face tokenizer. A pre-trained decoder brings its own; one
+    with the same vocabulary takes begin, end and padding tokens from here, as Base and Instruct in one sweep must."""
     pictures: Shape = "squeeze"
     """How images are made square: `crop` keeps the centre, `pad` adds borders of grey (128), whatever the encoder."""
     benchmarks: dict[str, BenchmarkConfig] = Field(default_factory=dict)
     """Benchmarks by name."""
+
+    def tokenizer_folder(self, file: Path) -> Path | None:
+        """The folder of its tokenizer, given the path of the data file; None for `bpe`."""
+        return None if self.tokenizer == "bpe" else (file.parent / expanded(self.tokenizer)).resolve()
 
     def named(self) -> dict[str, OwnSource]:
         """All pre-training sources that have files, by name."""
@@ -186,7 +191,7 @@ def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
     Raises RequestError for whatever is wrong in it, and for files that are missing or cannot be read.
     """
     content = DataFile.read(path)
-    if not content.all_named():
+    if not (content.all_named() or content.benchmarks):
         raise RequestError(f"{path}: names no data; add `captions: [FILES]`, `text: [FILES]` or others")
     twice = [name for name in content.sources if name in BUILT_IN and getattr(content, name)]
     if twice:

@@ -22,7 +22,7 @@ from mm1_lab.data.shards.index import LONGEST, index_file, index_path
 from mm1_lab.data.shards.rows import ROWS_VERSION, Rows, ShardConversations, ShardPairs, ShardSource
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
 from mm1_lab.data.types import Document, Limits, Picture
-from mm1_lab.files import expanded, machine_cpus
+from mm1_lab.files import machine_cpus
 from mm1_lab.formatting import counted, short
 from mm1_lab.processes import allow_interrupts, interrupts_blocked
 
@@ -52,10 +52,8 @@ class Shards:
         self._tuning = scale.sft and Limits(scale.sft.sequence_length, self.limits.image_tokens, scale.sft.max_images)
         self._vocabulary = scale.vocabulary
         self._folder_tokenizer: BackendTokenizer | None = None
-        if tokenizer:
-            self._folder_tokenizer = folder_tokenizer(tokenizer)
-        elif content.tokenizer != "bpe":
-            self._folder_tokenizer = folder_tokenizer(path.parent / expanded(content.tokenizer))
+        if words := tokenizer or content.tokenizer_folder(path):
+            self._folder_tokenizer = folder_tokenizer(words)
         _index_much(files.values(), cache)
         self.everything: dict[str, Collection] = {}
         """All sources, keyed as in `DataFile.all_named`."""

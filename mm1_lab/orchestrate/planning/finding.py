@@ -93,9 +93,11 @@ def decoders_tokenizer(
     models: HuggingFace,
     data: DataFile | None = None,
     only: Collection[str] = (),
+    named: Path | None = None,
 ) -> Path | None:
     """The folder of the pre-trained decoder or model whose tokenizer the data use. None if no arm has one, or if the
-    data are the miniature world and an exported model has its vocabulary.
+    data are the miniature world and an exported model has its vocabulary. The folder that the data file has `named`,
+    if all have that vocabulary and none is exported, of which begin and end tokens are a part.
 
     `arms` are all of the sweep, of which `only` (if not empty) are asked for: an arm is the same trial with the others
     and without. Models of the others that are not on this machine are left out unless the tokenizer depends on them.
@@ -120,22 +122,32 @@ def decoders_tokenizer(
             raise RequestError(f"arm {arm!r}: {error}") from None
     if absent and not folders and (data is None or data.tokenizer == "bpe"):
         raise absent
+    if folders and named and not exported:
+        from mm1_lab.data.tokenizers import folder_tokenizer
+
+        chosen = folder_tokenizer(named)  # also for a single decoder: with another arm it stays the same trial
+        if all(folder_tokenizer(folder).has_vocabulary_of(chosen) for folder in folders.values()):
+            return named
     if exported or len(folders) > 1:
-        return _common_tokenizer(folders, may_be_world=exported and not data)
+        return _common_tokenizer(folders, exported, data)
     return next(iter(folders.values()), None)
 
 
-def _common_tokenizer(folders: Mapping[str, Path], may_be_world: bool) -> Path | None:
+def _common_tokenizer(folders: Mapping[str, Path], exported: bool, data: DataFile | None) -> Path | None:
     """The first of the models' folders; None if all have the world's vocabulary. Raises RequestError if two differ."""
     from mm1_lab.data.tokenizers import folder_tokenizer
     from mm1_lab.data.world.words import WorldTokenizer
 
     tokenizers = [folder_tokenizer(folder) for folder in folders.values()]
     if len({tokenizer.digest for tokenizer in tokenizers}) > 1:
-        raise RequestError(
-            f"the models {' and '.join(folders)} have different tokenizers, but the arms of a sweep must read the same "
-            "rows; put them into separate sweeps"
+        remedy = (
+            "have different tokenizers, but the arms of a sweep must read the same rows; put them into separate sweeps "
+            "at the same seeds, and give `mm1-lab judge` one table with the rows of both scores.csv"
         )
-    if may_be_world and WorldTokenizer().backend.get_vocab() == tokenizers[0].backend.get_vocab():
+        if data and not exported and all(one.has_vocabulary_of(tokenizers[0]) for one in tokenizers):
+            first = next(iter(folders.values()))
+            remedy = f"begin or end texts differently; name one tokenizer in the data file: `tokenizer: {first}`"
+        raise RequestError(f"the models {' and '.join(folders)} {remedy}")
+    if exported and not data and WorldTokenizer().backend.get_vocab() == tokenizers[0].backend.get_vocab():
         return None
     return next(iter(folders.values()))

@@ -7,6 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, SupportsIndex, get_args
@@ -202,21 +203,28 @@ class Request:
         return list(dict.fromkeys(lines))  # the same ones at every seed
 
     def unlike_before(self) -> list[str]:
-        """What is to be told of models to be tuned on users' data that were trained on another form: pictures that were
-        made square in another way, a decoder's chat template."""
+        """What is to be told of models on users' data that were trained on another form: pictures of an exported one
+        that were made square in another way, the chat template of a decoder to be tuned, its own end of texts."""
+        from mm1_lab.data.tokenizers import folder_tokenizer
+
+        digest = cache(lambda folder: folder_tokenizer(Path(folder)).digest)
         lines = []
         for trial in self.trials:
             stage = trial.evaluation.model
-            if not (stage.tuned and self.data_file):
+            if not self.data_file:
                 continue
             model, now = stage.architecture, self.data_file.pictures
             if isinstance(model, PretrainedMM1):
                 if model.pictures not in (None, now):
                     before = f"was trained with `pictures: {model.pictures}`"
                     lines.append(f"{model.name} {before}, and the data file has `{now}`")
-            elif isinstance(model.decoder, PretrainedDecoder) and has_chat_template(model.decoder):
-                form = "conversations are `User: …` and `Assistant: …` (docs/your-own-data.md)"
-                lines.append(f"{model.decoder.name}: its chat template is not used; {form}")
+            elif isinstance(model.decoder, PretrainedDecoder):
+                name = model.decoder.name
+                if self.data_file.tokenizer != "bpe" and digest(model.decoder.folder) != self.data.tokenizer:
+                    lines.append(f"{name}: its texts begin and end as those of the data file's tokenizer")
+                if stage.tuned and has_chat_template(model.decoder):
+                    form = "conversations are `User: …` and `Assistant: …` (docs/your-own-data.md)"
+                    lines.append(f"{name}: its chat template is not used; {form}")
         return list(dict.fromkeys(lines))
 
     def doubtful_claims(self) -> list[str]:
@@ -336,7 +344,8 @@ def load_request(
     models.fetches = len(asked) == len(loaded.arms)  # no model for the others
 
     # The data, which depend on a pre-trained decoder's tokenizer, and the scale's settings that depend on them
-    tokenizer = decoders_tokenizer(loaded.arms, numbers, models, data_file, only)
+    named = data_file.tokenizer_folder(path) if path and data_file else None
+    tokenizer = decoders_tokenizer(loaded.arms, numbers, models, data_file, only, named)
     if data_file:
         numbers = _with_own_images(numbers, data_file)
     if path or numbers.benchmarks:
