@@ -81,7 +81,8 @@ GROUPS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
 
 MEASURES = {
     "`0-shot`, `4-shot`, `8-shot`, …": "unweighted mean over the benchmarks with images, with that many demonstrations "
-    "(in the miniature world seven: two captioning, five VQA; `novel-captions` and those after tuning stand apart)",
+    "(in the miniature world seven: two captioning, five VQA; `novel-captions` and those after tuning stand apart); "
+    "on your own data captions by CIDEr, which is not bounded by 100, are among them",
     "`average`": "unweighted mean over the same benchmarks and the numbers of shots",
     "`captioning 0-shot`, `vqa 8-shot`, …": "the same within one family of benchmarks",
     "`chat 0-shot`, …": "the same within a family that the other means exclude: of fine-tuned models",

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +117,8 @@ def run(options: argparse.Namespace) -> int:
         raise RequestError("--anew deletes what other processes with --share have done; leave one of them out")
     executor = executor_of(options, started, rounds=bool(looks or request.sweep.search))
     request.ledger.check_writable()
-    for doubt in (*request.same_trials(), *request.unlike_before(), *request.doubtful_claims()):
+    doubts = (request.same_trials, request.unlike_rows, request.unlike_before, request.doubtful_claims)
+    for doubt in chain.from_iterable(told() for told in doubts):
         print(doubt)
     with executor:
         try:

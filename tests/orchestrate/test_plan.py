@@ -135,3 +135,11 @@ def test_sweeps_that_reckon_with_different_gpus_are_planned_one_at_a_time(here: 
         write_text(here / name / f"{name}.yaml", "title: T\nrecipe: base\narms: {base: {}}\n")
     error = refused("plan", "a/a.yaml", "b/b.yaml", "--scale", "smoke")
     assert "b/b.yaml and a/a.yaml have different scales or tokenizers; plan them one at a time" in error
+
+
+def test_arms_that_read_rows_of_their_own_are_named_where_others_do_not(here: Path, told: Told) -> None:
+    write_text(here / "fine.yaml", "title: T\nrecipe: base\narms: {base: {}, fine: {image_tokens: patches}}\n")
+    asked = ("plan", "fine.yaml", "--scale", "smoke", "--set", "sequence_length=512")
+    assert "fine (36 image tokens), more than the scale's largest, 9; with --set image_tokens.576=36" in told(*asked)
+    for same in (("--set", "image_tokens.576=36"), ("--only", "fine")):
+        assert "Rows of their own" not in told(*asked, *same)

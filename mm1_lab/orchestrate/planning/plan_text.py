@@ -78,7 +78,7 @@ def _notes(requests: Sequence[Request], plan: Plan, estimates: Mapping[str, Esti
     for request in requests:
         if request.refused:
             yield f"{request.variant}: {request.refused}"
-        yield from (*request.same_trials(), *request.unlike_before())
+        yield from (*request.same_trials(), *request.unlike_rows(), *request.unlike_before())
         if plan.tasks:  # what a claim may be about takes a while to tell
             yield from request.doubtful_claims()
     for task, stage in plan.missing:
