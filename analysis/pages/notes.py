@@ -48,7 +48,7 @@ def unlike_notes(study: Study, arms: Iterable[str]) -> list[str]:
 def _means_with_cider(study: Study) -> list[str]:
     """Which benchmarks a mean of the user's data is of, if CIDEr, which may be 1000, is among percentages."""
     plain = study.scores[study.scores["family"].isin(PLAIN)]
-    metrics = dict(plain[["benchmark", "metric"]].drop_duplicates().itertuples(index=False))
+    metrics: dict[str, str] = dict(plain[["benchmark", "metric"]].drop_duplicates().itertuples(index=False))
     if study.manifest.in_world or "cider" not in metrics.values() or set(metrics.values()) == {"cider"}:
         return []
     asked = ", ".join(f"{name} ({'CIDEr' if metric == 'cider' else metric})" for name, metric in metrics.items())

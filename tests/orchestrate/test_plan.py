@@ -8,6 +8,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from mm1_lab.config import RequestError
 from mm1_lab.files import write_text
+from mm1_lab.formatting import short
 from mm1_lab.orchestrate.execution.executor import Inline, make_executor
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import make_plan
@@ -37,6 +38,23 @@ def test_sweeps_planned_together_share_stages(told: Told) -> None:
     assert kinds == {"decoder": 1, "encoder": 2, "multimodal": 23, "evaluation": 23}
     bases = {trial["fingerprint"] for trial in plan["trials"] if trial["arm"] in ("base", "c-abstractor 336 144")}
     assert len(bases) == 1
+    (decoder,) = (stage for stage in plan["stages"] if stage["kind"] == "decoder")
+    assert set(decoder["arms"]) == {trial["arm"] for trial in plan["trials"]}
+
+
+@pytest.mark.usefixtures("here")
+def test_the_compute_of_arms_can_be_compared(told: Told) -> None:
+    """All that an arm trains, once: what arms share counts for each, and so does what is done."""
+    asked = ("plan", "encoder", "--scale", "smoke", "--seeds", "2")
+    plan = json.loads(told(*asked, "--json"))
+    totals = {one["arm"]: one["training_flops"] for one in plan["arms"]}
+    for arm, total in totals.items():
+        own = [one for one in plan["stages"] if arm in one["arms"] and one["seed"] == 0 and one["kind"] != "evaluation"]
+        assert total == pytest.approx(sum(one["flops"] for one in own))
+    ends = [f"{short(totals[arm])} ({arm})" for arm in (min(totals, key=totals.get), max(totals, key=totals.get))]
+    assert f"Training FLOPs of an arm at one seed, with what is reused: {' to '.join(ends)}." in told(*asked)
+    alike = told("plan", "data_mix", "--scale", "smoke", "--only", "base,no-vecap")
+    assert "Training FLOPs" not in alike
 
 
 def test_a_stage_that_several_missing_ones_need_is_a_unit_of_its_own(ask: Ask) -> None:

@@ -2,15 +2,25 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from textwrap import wrap
 from typing import Any
 
 from mm1_lab.config import RequestError, Scale
 from mm1_lab.formatting import counted, duration, short, text_table
-from mm1_lab.orchestrate.planning.cost import Estimate, check_feasible, estimate_stages, machine_slots
+from mm1_lab.orchestrate.planning.cost import (
+    Estimate,
+    Networks,
+    check_feasible,
+    estimate_stages,
+    machine_slots,
+    training_flops,
+)
 from mm1_lab.orchestrate.planning.plan import Plan, PlannedStage, make_plan, path_lengths
 from mm1_lab.orchestrate.planning.request import Request
 
+ALIKE = 1.1
+"""Times which arms' training FLOPs may differ without a word of it."""
 STATES = {"done": "reused", "run": "to run", "wait": "waits", "not needed": "not needed", "diverged": "diverged"}
 
 
@@ -18,8 +28,9 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
     """Plans the trials of all requests, which share scale, data and folders; stages that they share count once.
 
     The costs are those of the missing stages: with `hardware`, GPU-hours and what each GPU holds, otherwise seconds on
-    this machine. Raises RequestError for a stage that cannot be built, for training that does not fit the scale's GPUs,
-    and for sweeps with different scales or tokenizers, by which costs are reckoned.
+    this machine. If any are missing, `arms` has what each arm trains at one seed, with what is done. Raises
+    RequestError for a stage that cannot be built, for training that does not fit the scale's GPUs, and for sweeps with
+    different scales or tokenizers, by which costs are reckoned.
     """
     first = requests[0]
     for request in requests[1:]:
@@ -28,10 +39,20 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
             raise RequestError(f"{sweeps} have different scales or tokenizers; plan them one at a time")
     plan = make_plan([trial for request in requests for trial in request.trials], first.ledger)
     check_feasible(plan, first)
-    estimates = estimate_stages(plan, first) if plan.tasks else {}
+    estimates: dict[str, Estimate] = {}
+    arms: list[dict[str, Any]] = []
+    if plan.tasks:
+        networks = Networks(first)
+        estimates = estimate_stages(plan, first, networks)
+        for request in requests:
+            for arm, flops in training_flops(request.trials, networks).items():
+                arms.append({"sweep": request.variant, "arm": arm, "training_flops": flops})
     trials = []
+    needing = defaultdict[str, list[str]](list)
     for request in requests:
         for trial in request.trials:
+            for stage in trial.evaluation.chain():
+                needing[stage.fingerprint].append(trial.arm)
             key = trial.fingerprint
             state = plan.stages[key].state
             values = {"sweep": request.variant, "arm": trial.arm, "seed": trial.seed, "fingerprint": key}
@@ -40,19 +61,23 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
     return {
         "scale": first.scale_name,
         "trials": trials,
-        "stages": [_stage(planned, estimates.get(planned.fingerprint)) for planned in stages],
+        "stages": [
+            _stage(planned, needing[planned.fingerprint], estimates.get(planned.fingerprint)) for planned in stages
+        ],
+        "arms": arms,
         "seconds": _wall_seconds(plan, first.scale, estimates),
         "notes": list(dict.fromkeys(_notes(requests, plan, estimates))),
     }
 
 
-def _stage(planned: PlannedStage, estimate: Estimate | None) -> dict[str, Any]:
+def _stage(planned: PlannedStage, arms: Iterable[str], estimate: Estimate | None) -> dict[str, Any]:
     values = {
         "kind": planned.stage.KIND,
         "fingerprint": planned.fingerprint,
         "seed": planned.stage.seed,
         "state": STATES[planned.state],
         "why": planned.why,
+        "arms": list(dict.fromkeys(arms)),
     }
     if estimate is None:
         return values
@@ -125,6 +150,10 @@ def plan_text(requests: Sequence[Request], values: dict[str, Any]) -> str:
             )
         else:
             lines.append(f"About {duration(values['seconds'])} with {machine_slots(scale)} at a time.")
+        least, most = (choose(values["arms"], key=itemgetter("training_flops")) for choose in (min, max))
+        if most["training_flops"] > ALIKE * least["training_flops"]:
+            ends = [f"{short(one['training_flops'])} ({one['arm']})" for one in (least, most)]
+            lines.append(f"Training FLOPs of an arm at one seed, with what is reused: {' to '.join(ends)}.")
     return "\n".join([*lines, *values["notes"]])
 
 

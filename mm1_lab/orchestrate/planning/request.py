@@ -207,7 +207,7 @@ class Request:
         tokens = {}
         for trial in self.trials:
             read = trial.evaluation.model.architecture
-            tokens[trial.arm] = read.picture_tokens if getattr(read, "drop_overlong", False) else 0
+            tokens[trial.arm] = 0 if isinstance(read, PretrainedMM1) or not read.drop_overlong else read.picture_tokens
         return own_rows_note(tokens, self.scale.image_tokens)
 
     def unlike_before(self) -> list[str]:
