@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import itemgetter
+from itertools import groupby
+from operator import attrgetter, itemgetter
 from textwrap import wrap
 from typing import Any
 
@@ -48,11 +49,8 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
             for arm, flops in training_flops(request.trials, networks).items():
                 arms.append({"sweep": request.variant, "arm": arm, "training_flops": flops})
     trials = []
-    needing = defaultdict[str, list[str]](list)
     for request in requests:
         for trial in request.trials:
-            for stage in trial.evaluation.chain():
-                needing[stage.fingerprint].append(trial.arm)
             key = trial.fingerprint
             state = plan.stages[key].state
             values = {"sweep": request.variant, "arm": trial.arm, "seed": trial.seed, "fingerprint": key}
@@ -61,23 +59,38 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
     return {
         "scale": first.scale_name,
         "trials": trials,
-        "stages": [
-            _stage(planned, needing[planned.fingerprint], estimates.get(planned.fingerprint)) for planned in stages
-        ],
+        "stages": [_stage(planned, estimates.get(planned.fingerprint)) for planned in stages],
         "arms": arms,
         "seconds": _wall_seconds(plan, first.scale, estimates),
         "notes": list(dict.fromkeys(_notes(requests, plan, estimates))),
     }
 
 
-def _stage(planned: PlannedStage, arms: Iterable[str], estimate: Estimate | None) -> dict[str, Any]:
+def name_arms(stages: Iterable[dict[str, Any]], requests: Sequence[Request]) -> None:
+    """Adds to each of the plan's stages the `arms` that need it. Those that the same arms need, as at other seeds,
+    share one tuple, as there may be 200,000 of them."""
+    needing: dict[str, tuple[str, ...]] = {}
+    known: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for request in requests:
+        for _, trials in groupby(request.trials, attrgetter("seed")):
+            own = defaultdict[str, list[str]](list)
+            for trial in trials:
+                for stage in trial.evaluation.chain():
+                    own[stage.fingerprint].append(trial.arm)
+            for name, arms in own.items():
+                every = tuple(dict.fromkeys((*needing.get(name, ()), *arms)))
+                needing[name] = known.setdefault(every, every)
+    for values in stages:
+        values["arms"] = needing[values["fingerprint"]]
+
+
+def _stage(planned: PlannedStage, estimate: Estimate | None) -> dict[str, Any]:
     values = {
         "kind": planned.stage.KIND,
         "fingerprint": planned.fingerprint,
         "seed": planned.stage.seed,
         "state": STATES[planned.state],
         "why": planned.why,
-        "arms": list(dict.fromkeys(arms)),
     }
     if estimate is None:
         return values

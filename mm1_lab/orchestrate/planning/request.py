@@ -204,10 +204,13 @@ class Request:
 
     def unlike_rows(self) -> list[str]:
         """What is to be told of arms with more image tokens than the scale's largest number."""
-        tokens = {}
+        tokens: dict[str, int] = {}
         for trial in self.trials:
-            read = trial.evaluation.model.architecture
-            tokens[trial.arm] = 0 if isinstance(read, PretrainedMM1) or not read.drop_overlong else read.picture_tokens
+            if trial.arm not in tokens:  # alike at every seed
+                read = trial.evaluation.model.architecture
+                tokens[trial.arm] = 0
+                if not isinstance(read, PretrainedMM1) and read.drop_overlong:
+                    tokens[trial.arm] = read.picture_tokens
         return own_rows_note(tokens, self.scale.image_tokens)
 
     def unlike_before(self) -> list[str]:
