@@ -470,7 +470,8 @@ def test_the_whole_way_of_a_user(
     assert capsys.readouterr().out.startswith(other)
     assert main(["plan", *tuned, *small]) == 0 and capsys.readouterr().out.endswith(other)
     assert main(["export", *tuned, *small, "tuned"]) == 0
-    assert "| learning rate | 1e-05, Adafactor |" in Path("tuned/README.md").read_text(encoding="utf-8")
+    card = Path("tuned/README.md").read_text(encoding="utf-8")
+    assert "| learning rate | 1e-05, Adafactor |" in card and "| frozen | nothing |" in card
     capsys.readouterr()
     asking = [word for word in (*tuned, *small) if word not in ("sweeps/tuned.yaml", "--only", "exported")]
     assert main(["answers", tuned[0], "exported", *asking, "--measure", "own 4-shot", "--prompt", "--json"]) == 0

@@ -35,6 +35,13 @@ def what_ran(config: Mapping[str, Any]) -> dict[str, str]:
     return values | {"tuned_from": tuned}
 
 
+def frozen_parts(config: Mapping[str, Any]) -> dict[str, str]:
+    """The parts that the training, and that before a tuning, left as they were."""
+    model = config["model"]
+    stages = {"frozen": model, "frozen before tuning": model.get("model", {})}
+    return {what: ", ".join(stage["frozen"]) or "nothing" for what, stage in stages.items() if "frozen" in stage}
+
+
 def learning_rates(stage: Mapping[str, Any]) -> str:
     """`0.001 (encoder × 0.1, decoder × 0.1), Adafactor`: the peak, parts with another, an optimiser but AdamW."""
     training = stage["training"]

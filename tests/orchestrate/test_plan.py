@@ -12,6 +12,7 @@ from mm1_lab.formatting import short
 from mm1_lab.orchestrate.execution.executor import Inline, make_executor
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import make_plan
+from mm1_lab.orchestrate.planning.plan_text import plan_text, plan_values
 from mm1_lab.orchestrate.sweeping import complete, forget_trials
 from mm1_lab.results import TrialRow
 from mm1_lab.results.manifest import row_check
@@ -161,3 +162,12 @@ def test_arms_that_read_rows_of_their_own_are_named_where_others_do_not(here: Pa
     assert "fine (36 image tokens), more than the scale's largest, 9; with --set image_tokens.576=36" in told(*asked)
     for same in (("--set", "image_tokens.576=36"), ("--only", "fine")):
         assert "Rows of their own" not in told(*asked, *same)
+
+
+def test_an_evaluation_alone_keeps_no_checkpoints(ask: Ask) -> None:
+    request = ask("base")
+    for stage in request.trials[0].evaluation.chain():
+        if stage.TRAINS:
+            mark_done(request.ledger, stage.fingerprint)
+    told = plan_text([request], plan_values([request]))
+    assert re.search(r"^In total [\d.]+\w FLOPs\.$", told, re.M), told

@@ -151,10 +151,8 @@ def plan_text(requests: Sequence[Request], values: dict[str, Any]) -> str:
     else:
         flops, disk = _total(missing, "flops"), _total(missing, "disk_bytes")
         largest = max(stage["checkpoint_bytes"] for stage in missing)
-        lines.append(
-            f"In total {short(flops)} FLOPs and {short(disk, 'B')} of weights; while training two checkpoints of up to "
-            f"{short(largest, 'B')} are on disk."
-        )
+        weights = f" and {short(disk, 'B')} of weights; while training two checkpoints of up to {short(largest, 'B')}"
+        lines.append(f"In total {short(flops)} FLOPs{f'{weights} are on disk' if largest else ''}.")
         if hardware:
             hours = short(_total(missing, "gpu_hours"))
             lines.append(
