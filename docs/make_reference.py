@@ -118,8 +118,9 @@ VARIABLES = {
 
 JSON = {
     "plan": "`scale`; `trials` (`sweep`, `arm`, `seed`, `fingerprint`, `state`); `stages` (`kind`, `fingerprint`, "
-    "`seed`, `state`, `why`, and if missing `parameters`, `active`, `flops`, `memory_bytes`, `disk_bytes`, "
-    "`checkpoint_bytes`, and `seconds` or, with GPUs, `gpus`, `rows`, `recomputes`, `bytes_per_gpu`, `gpu_hours`); "
+    "`seed`, `state`, `why`, `arms` that need it, and if missing `parameters`, `active`, `flops`, `memory_bytes`, "
+    "`disk_bytes`, `checkpoint_bytes`, and `seconds` or, with GPUs, `gpus`, `rows`, `recomputes`, `bytes_per_gpu`, "
+    "`gpu_hours`); `arms`, if any are missing (`sweep`, `arm`, `training_flops` at one seed, with what is done); "
     "`seconds`; `notes`",
     "status": "`sweeps` (`sweep`, `scale`, `trials` with `arm`, `seed`, `fingerprint`, `state`: done, missing or "
     "failed, `why`; and `not_asked_for`, how many more); `failures` of other stages (`stage`, `reason`, `log`)",
@@ -129,7 +130,8 @@ JSON = {
     "questions, `seeds`); `notes`",
     "answers": "`arm`, `seed`; `scores` (`benchmark`, `kind`, `questions`, a mean for each number of shots such as "
     "`0-shot`, `unparsed %`); `questions` (`benchmark`, `kind`, `question`, `metric`, `pictures`, `asked`: null where "
-    "the benchmark is another now, `references`, `answers` with `shots`, `prompt`, `answer`, `score`, `parsed`)",
+    "the benchmark is another now, `references`, `new_tokens`, `answers` with `shots`, `prompt`, `answer`, `score`, "
+    "`parsed`, and with --prompt the prompt's `pictures`)",
     "judge": "see [judge](judge.md#keys-of-the-json)",
 }
 """What `--json` prints, by command; what has no value is null."""
