@@ -19,6 +19,7 @@ from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure, Panel, Request
 from mm1_lab.results.manifest import claim_keys
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
 from mm1_lab.results.summary import benchmark_scores, rows_of, trial_value
+from mm1_lab.results.trained import own_rows
 
 Record = Mapping[str, Any]
 """What a finished trial's `record.json` says of it."""
@@ -287,6 +288,11 @@ class Study(Variant):
             if stages:
                 models[seed] = frozenset(name for kind, name in stages.items() if kind != "evaluation")
         return models
+
+    def own_rows(self, arm: str) -> int:
+        """The image tokens of an arm that reads rows of its own, else 0."""
+        done = self.done["fingerprint"][self.done["arm"] == arm]
+        return max((own_rows(self.records[one].get("config", {})) for one in done if one in self.records), default=0)
 
     def seed_values(self, arm: str, measure: Measure) -> list[float]:
         """The values of the arm's trials, ordered by seed."""

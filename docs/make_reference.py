@@ -81,7 +81,8 @@ GROUPS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
 
 MEASURES = {
     "`0-shot`, `4-shot`, `8-shot`, …": "unweighted mean over the benchmarks with images, with that many demonstrations "
-    "(in the miniature world seven: two captioning, five VQA; `novel-captions` and those after tuning stand apart)",
+    "(in the miniature world seven: two captioning, five VQA; `novel-captions` and those after tuning stand apart); "
+    "on your own data captions by CIDEr, which is not bounded by 100, are among them",
     "`average`": "unweighted mean over the same benchmarks and the numbers of shots",
     "`captioning 0-shot`, `vqa 8-shot`, …": "the same within one family of benchmarks",
     "`chat 0-shot`, …": "the same within a family that the other means exclude: of fine-tuned models",
@@ -117,8 +118,9 @@ VARIABLES = {
 
 JSON = {
     "plan": "`scale`; `trials` (`sweep`, `arm`, `seed`, `fingerprint`, `state`); `stages` (`kind`, `fingerprint`, "
-    "`seed`, `state`, `why`, and if missing `parameters`, `active`, `flops`, `memory_bytes`, `disk_bytes`, "
-    "`checkpoint_bytes`, and `seconds` or, with GPUs, `gpus`, `rows`, `recomputes`, `bytes_per_gpu`, `gpu_hours`); "
+    "`seed`, `state`, `why`, `arms` that need it, and if missing `parameters`, `active`, `flops`, `memory_bytes`, "
+    "`disk_bytes`, `checkpoint_bytes`, and `seconds` or, with GPUs, `gpus`, `rows`, `recomputes`, `bytes_per_gpu`, "
+    "`gpu_hours`); `arms`, if any are missing (`sweep`, `arm`, `training_flops` at one seed, with what is done); "
     "`seconds`; `notes`",
     "status": "`sweeps` (`sweep`, `scale`, `trials` with `arm`, `seed`, `fingerprint`, `state`: done, missing or "
     "failed, `why`; and `not_asked_for`, how many more); `failures` of other stages (`stage`, `reason`, `log`)",
@@ -128,7 +130,8 @@ JSON = {
     "questions, `seeds`); `notes`",
     "answers": "`arm`, `seed`; `scores` (`benchmark`, `kind`, `questions`, a mean for each number of shots such as "
     "`0-shot`, `unparsed %`); `questions` (`benchmark`, `kind`, `question`, `metric`, `pictures`, `asked`: null where "
-    "the benchmark is another now, `references`, `answers` with `shots`, `prompt`, `answer`, `score`, `parsed`)",
+    "the benchmark is another now, `references`, `new_tokens`, `answers` with `shots`, `prompt`, `answer`, `score`, "
+    "`parsed`, and with --prompt the prompt's `pictures`)",
     "judge": "see [judge](judge.md#keys-of-the-json)",
 }
 """What `--json` prints, by command; what has no value is null."""

@@ -209,6 +209,10 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(capsys: O
     for asked, known in ((own, shared), (mine, {*shared, "a 0-shot", "kind banana 0-shot"})):
         every = {*shared, "a 0-shot", "a f1 0-shot", "kind banana 0-shot", "captions cider 0-shot", "chat 0-shot"}
         assert {words for words in every if not asked.why_no_value(Measure.parse(words))} == known
+    assert not mine.doubtful_claims(), "a benchmark without pictures is in no mean with captions"
+    shown = BenchmarkConfig(name="a", metric="vqa", images_digest="1")
+    seen = replace(mine, scale=mine.scale.model_copy(update={"benchmarks": (shown,)})).doubtful_claims()
+    assert "CIDEr (not bounded by 100) and percentages; of percentages alone is `vqa 4-shot`" in "".join(seen)
 
 
 def test_arms_are_compared_from_anywhere(capsys: Output, here: Path, refused: Refused) -> None:

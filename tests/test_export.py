@@ -14,6 +14,8 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from mm1_lab.cli import main
@@ -26,6 +28,7 @@ from mm1_lab.data.types import Answer, Limits
 from mm1_lab.data.world import World
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.generation import cut_answer
+from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import SHORTEST_LIMIT, Question
 from mm1_lab.model import MM1, MM1ForConditionalGeneration, MM1Processor, build_mm1, write_code
 from mm1_lab.model.decoder import load_decoder, make_decoder
@@ -460,6 +463,9 @@ def test_the_whole_way_of_a_user(
     shutil.copy(finished.results / "mlflow.db", results)  # to make one takes as long as to train
     monkeypatch.chdir(tmp_path)
     clip, llama = saved.save_encoder("clip", tmp_path / "clip"), saved.save_decoder("llama", tmp_path / "llama")
+    backend = Tokenizer.from_file(str(llama / "tokenizer.json"))
+    backend.decoder = ByteLevel()  # so that prompts can be shown as they were
+    backend.save(str(llama / "tokenizer.json"))
     files = Files(tmp_path)
     files.captions("captions.tar", range(60))
     files.jsonl("text.jsonl", [files.prose(90, number) for number in range(15)])
@@ -516,7 +522,25 @@ def test_the_whole_way_of_a_user(
     assert capsys.readouterr().out.startswith(other)
     assert main(["plan", *tuned, *small]) == 0 and capsys.readouterr().out.endswith(other)
     assert main(["export", *tuned, *small, "tuned"]) == 0
-    assert "| learning rate | 1e-05, Adafactor |" in Path("tuned/README.md").read_text(encoding="utf-8")
+    card = Path("tuned/README.md").read_text(encoding="utf-8")
+    assert "| learning rate | 1e-05, Adafactor |" in card and "| frozen | nothing |" in card
+    capsys.readouterr()
+    asking = [word for word in (*tuned, *small) if word not in ("sweeps/tuned.yaml", "--only", "exported")]
+    assert main(["answers", tuned[0], "exported", *asking, "--measure", "own 4-shot", "--prompt", "--json"]) == 0
+    processor = AutoProcessor.from_pretrained("./tuned")
+    given = [word for word in (*settings, *small) if word != "--set"]
+    request = load_request(tuned[0], "lab", only=["exported"], data="data.yaml", settings=given)
+    stage, data = request.trials[0].evaluation, request.open_data()
+    writer = PromptWriter.of(stage, data.tokenizer)
+    benchmark = next(one for one in benchmarks_for(data, stage.settings, named=stage.benchmarks) if one.name == "own")
+    read = {}  # as the model read it
+    for block, questions in enumerate(benchmark.blocks):
+        read |= {one.key: writer.prefix(benchmark, block, 4) + writer.question(one) for one in questions}
+    for one in json.loads(capsys.readouterr().out)["questions"]:
+        (answer,) = one["answers"]
+        batch = processor(images=answer["pictures"], text=answer["prompt"])
+        assert batch["input_ids"][0].tolist() == list(read[one["question"]].tokens)
+        assert answer["prompt"].count(processor.tokenizer.eos_token) == 4 and one["new_tokens"] == benchmark.new_tokens
     change(tmp_path / "data.yaml", "pad", "crop")
     (llama / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
     whole = [word.replace("exported", "here") for word in (*tuned, *small)]

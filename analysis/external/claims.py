@@ -11,6 +11,8 @@ from mm1_lab.config import Contrast, Expectation, RequestError, nearest
 from mm1_lab.config.base import read_yaml
 
 AVERAGE = "average"
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+"""How names of tables end, as that of a second one may where claims stand."""
 
 
 class OutsideClaim(Contrast):
@@ -34,6 +36,11 @@ class OutsideClaim(Contrast):
 def read_claims(claims: Path | str | Sequence[Mapping[str, Any]]) -> list[OutsideClaim]:
     where, values = "claims", claims
     if isinstance(claims, Path | str):
+        if Path(claims).is_dir() or Path(claims).suffix.lower() in TABLES:
+            raise RequestError(
+                f"{claims}: is a table, where a YAML file of claims may stand; to compare arms of several tables, put "
+                "them into one, each with a name of its own in the column `arm`"
+            )
         where, values = str(claims), read_yaml(Path(claims)).get("contrasts", ())
     if not isinstance(values, list | tuple) or not values:
         raise RequestError(f"{where}: must hold a list of `contrasts`, each with first, second, expect, and margin")

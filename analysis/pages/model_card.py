@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.statistics import over_blocks
 from analysis.table import environment
 from mm1_lab.config import ModelStage
-from mm1_lab.results.trained import in_the_papers_words, learning_rates, summary_of_model, what_ran
+from mm1_lab.results.trained import frozen_parts, in_the_papers_words, learning_rates, summary_of_model, what_ran
 
 
 def model_card(
@@ -45,7 +45,7 @@ def _evaluated(record: dict[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
         rows.append((benchmark, metric, shots, len(asked), f"{found.estimate:.1f}", interval))
     return {
         "record": record,
-        "trained": what_ran(config) | {"learning_rate": learning_rates(config["model"])},
+        "trained": what_ran(config) | {"learning_rate": learning_rates(config["model"])} | frozen_parts(config),
         "parameters": summary_of_model(record).get("parameters"),
         "recipe": json.dumps(in_the_papers_words(record["recipe"], config), indent=1),
         "versions": {"mm1-lab": made_with.get("mm1_lab", "before 0.3.0"), **made_with["versions"]},

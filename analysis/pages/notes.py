@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from analysis.study import Study
 from mm1_lab.results.summary import PLAIN
+from mm1_lab.results.trained import own_rows_note
 
 UNCERTAINTY = {
     "seeds": "95 % intervals from what is left over {seeds} training seeds once the seeds' common effect is removed, "
@@ -41,7 +42,17 @@ def unlike_notes(study: Study, arms: Iterable[str]) -> list[str]:
     if len(fewer):
         some = ", ".join(fewer)
         notes.append(f"Means at different numbers of shots are not comparable, as only some of them ask {some}.")
-    return notes
+    return [*notes, *own_rows_note({arm: study.own_rows(arm) for arm in arms}), *_means_with_cider(study)]
+
+
+def _means_with_cider(study: Study) -> list[str]:
+    """Which benchmarks a mean of the user's data is of, if CIDEr, which may be 1000, is among percentages."""
+    plain = study.scores[study.scores["family"].isin(PLAIN)]
+    metrics: dict[str, str] = dict(plain[["benchmark", "metric"]].drop_duplicates().itertuples(index=False))
+    if study.manifest.in_world or "cider" not in metrics.values() or set(metrics.values()) == {"cider"}:
+        return []
+    asked = ", ".join(f"{name} ({'CIDEr' if metric == 'cider' else metric})" for name, metric in metrics.items())
+    return [f"Means over all image benchmarks are of {asked}: CIDEr is not bounded by 100 and may move them most."]
 
 
 def remarks(study: Study) -> list[str]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mm1_lab.data.types import Data
-    from mm1_lab.evaluate.prompts import PromptWriter
+    from mm1_lab.evaluate.prompts import PromptWriter, Segment
     from mm1_lab.evaluate.questions import Benchmark, Question
     from mm1_lab.orchestrate.planning.request import Request
 
@@ -52,7 +52,11 @@ WIDEST = 100
     option("--kind", "only this kind of question, such as colour", "KIND"),
     option("--seed", "default: the first one that is finished", "N", type=int),
     switch("--wrong", f"only answers that score less than {FULL}"),
-    switch("--prompt", "also the whole prompt with its demonstrations, each picture as `<image>`"),
+    switch(
+        "--prompt",
+        "also the whole prompt with its demonstrations, each picture as `<image>`, as an exported model's processor "
+        "takes it",
+    ),
     option(
         "--limit", "how many questions, taken in turn from all kinds; default: %(default)s", "N", type=int, default=20
     ),
@@ -188,24 +192,31 @@ def _score_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _answered(rows: pd.DataFrame, asked: Asked, writer: PromptWriter, whole: bool) -> dict[str, Any]:
     """One question with its answers, as for `--json`; `asked` is null of one that is not asked any more, and `prompt`
-    unless `whole`."""
-    from mm1_lab.data.pixels import StoredPicture
-
+    unless `whole`. The pictures of a prompt are in the order of its `<image>`."""
     first = rows.iloc[0]
     told: dict[str, Any] = {name: first[name] for name in ("benchmark", "kind", "question", "metric")}
-    told |= {"pictures": [], "asked": None, "references": []}
+    told |= {"pictures": [], "asked": None, "references": [], "new_tokens": None}
     place = asked.get((first["benchmark"], first["question"]))
     if place:
         benchmark, block, question = place
         own = writer.question(question)
-        told["pictures"] = [picture.name for picture in question.pictures if isinstance(picture, StoredPicture)]
-        told |= {"asked": writer.text(own), "references": list(question.references)}
+        told |= {"pictures": _names(own), "asked": writer.text(own).strip(), "references": list(question.references)}
+        told["new_tokens"] = benchmark.new_tokens
     told["answers"] = []
     for shots, answer, score, parsed in rows[["shots", "prediction", "score", "parsed"]].itertuples(index=False):
-        prompt = writer.text(writer.prefix(benchmark, block, shots) + own) if whole and place else None
-        one = {"shots": shots, "prompt": prompt, "answer": answer, "score": score, "parsed": parsed}
+        one = {"shots": shots, "prompt": None, "answer": answer, "score": score, "parsed": parsed}
+        if whole and place:
+            read = writer.prefix(benchmark, block, shots) + own
+            one |= {"prompt": writer.text(read), "pictures": _names(read)}
         told["answers"].append(one)
     return told
+
+
+def _names(read: Segment) -> list[str]:
+    """The files of a part's pictures, and places in them; none of the world's, which are drawn."""
+    from mm1_lab.data.pixels import StoredPicture
+
+    return [picture.name for picture, _ in read.pictures if isinstance(picture, StoredPicture)]
 
 
 def _lines(one: Mapping[str, Any]) -> list[str]:

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 )
 def plan(options: argparse.Namespace) -> int:
     """Show what would run and what it would cost."""
-    from mm1_lab.orchestrate.planning.plan_text import plan_text, plan_values
+    from mm1_lab.orchestrate.planning.plan_text import name_arms, plan_text, plan_values
     from mm1_lab.orchestrate.recipe_search import rounds_of
 
     if options.vary and len(options.sweeps) > 1:
@@ -66,6 +66,7 @@ def plan(options: argparse.Namespace) -> int:
         requests += rounds_of(_request(options, sweep, keep=False), to_the_end=True)
     values = plan_values(requests)
     if options.json:
+        name_arms(values["stages"], requests)
         print_json(values)
         return DONE
     print(plan_text(requests, values))
@@ -115,7 +116,13 @@ def run(options: argparse.Namespace) -> int:
         raise RequestError("--anew deletes what other processes with --share have done; leave one of them out")
     executor = executor_of(options, started, rounds=bool(looks or request.sweep.search))
     request.ledger.check_writable()
-    doubts = (*request.same_trials(), *request.unlike_before(), *request.doubtful_claims(), *request.long_captions())
+    doubts = (
+        *request.same_trials(),
+        *request.unlike_rows(),
+        *request.unlike_before(),
+        *request.doubtful_claims(),
+        *request.long_captions(),
+    )
     for doubt in doubts:
         print(doubt)
     with executor:

@@ -22,6 +22,7 @@ LETTERED = re.compile(r"\(?([A-Za-z])(?:[).:,]+(.*))?", re.DOTALL)
 """A choice's letter (`B`, `(b)`, `B.`), and what follows it (`B. red`)."""
 BEFORE_LETTERS = re.compile(r"(the )?(correct |right )?(answer|option|choice)( is)?:? ", re.IGNORECASE)
 """What chat models say before a letter; left out where prompts show letters."""
+YES_OR_NO = re.compile(r"\b(yes|no|not)\b", re.IGNORECASE)
 CONSTANT_ANSWERS = 20
 """Number of most common answers of a kind tried as the best constant answer."""
 
@@ -189,8 +190,9 @@ def parsed(benchmark: Benchmark, predictions: Sequence[str]) -> list[bool]:
     """Whether each line of a prediction is a possible answer to its kind of question, right or wrong.
 
     This tells a model that does not see from one that does not know the answer format. Possible are the references of
-    all questions of the kind. Published questions of which letters count need a choice; their other answers, and
-    captions, need only be non-empty.
+    all questions of the kind. Published questions of which letters count need a choice, those to be answered by yes or
+    no one of these words, though the score takes anything else for a yes; other answers, and captions, need only be
+    non-empty.
     """
     questions, metric = benchmark.questions, METRICS[benchmark.metric]
     possible: dict[str, set[str]] = defaultdict(set)
@@ -204,6 +206,8 @@ def parsed(benchmark: Benchmark, predictions: Sequence[str]) -> list[bool]:
             found.append(all(answers))
         elif benchmark.official and metric.lettered:
             found.append(all(_chosen(line.strip(), question.choices, lettered=True) for line in lines))
+        elif benchmark.official and benchmark.metric in ("yes-no", "f1"):
+            found.append(all(map(YES_OR_NO.search, lines)))
         elif benchmark.official:  # of signs such as `+`, which may be right, normalisation leaves nothing
             found.append(all(map(str.strip, lines)))
         else:

@@ -9,9 +9,12 @@ every answer ends in the end token, as in the conversations that it was tuned on
 line, after any other. The part before the question is the same for all questions of a block.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from mm1_lab.config import EvaluationStage
+from mm1_lab.data.preprocessing import IMAGE
 from mm1_lab.data.types import Picture, Tokenizer
 from mm1_lab.evaluate.questions import Benchmark, Question
 
@@ -93,12 +96,25 @@ class PromptWriter:
         return prefix
 
     def text(self, segment: Segment) -> str:
-        """What the tokens of a part say, each picture as `<image>`."""
+        """What a part says, as the processor of an exported model reads it: each picture as `<image>`, and the end
+        token of a shown answer as the tokenizer spells it, without the begin token, which the processor adds."""
+        tokens = segment.tokens[segment.tokens[:1] == (self.tokenizer.begin,) :]
         parts: list[str] = []
         place = 0
         for _, views in segment.pictures:
-            start = segment.tokens.index(self.tokenizer.image, place)
-            parts += [self.tokenizer.decode(segment.tokens[place:start]), "<image>"]
+            start = tokens.index(self.tokenizer.image, place)
+            parts += [*self._turns(tokens[place:start]), IMAGE]
             place = start + self.image_tokens * views
-        parts.append(self.tokenizer.decode(segment.tokens[place:]))
-        return self.between.join(parts).strip()
+        return self.between.join(filter(None, [*parts, *self._turns(tokens[place:])]))
+
+    def _turns(self, tokens: tuple[int, ...]) -> Iterator[str]:
+        """The texts of tokens that hold no picture, with the end tokens among them."""
+        while (end := self.tokenizer.end) in tokens:
+            place = tokens.index(end)
+            yield from (self.tokenizer.decode(tokens[:place]), self._end)
+            tokens = tokens[place + 1 :]
+        yield self.tokenizer.decode(tokens)
+
+    @cached_property
+    def _end(self) -> str:
+        return self.tokenizer.backend.id_to_token(self.tokenizer.end) or ""

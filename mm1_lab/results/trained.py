@@ -2,6 +2,7 @@
 pre-trained parts are only names."""
 
 from collections.abc import Mapping
+from itertools import count
 from typing import Any
 
 from mm1_lab.formatting import counted
@@ -38,6 +39,13 @@ def what_ran(config: Mapping[str, Any]) -> dict[str, str]:
     return values | {"tuned_from": tuned}
 
 
+def frozen_parts(config: Mapping[str, Any]) -> dict[str, str]:
+    """The parts that the training, and that before a tuning, left as they were."""
+    model = config["model"]
+    stages = {"frozen": model, "frozen before tuning": model.get("model", {})}
+    return {what: ", ".join(stage["frozen"]) or "nothing" for what, stage in stages.items() if "frozen" in stage}
+
+
 def learning_rates(stage: Mapping[str, Any]) -> str:
     """`0.001 (encoder × 0.1, decoder × 0.1), Adafactor`: the peak, parts with another, an optimiser but AdamW."""
     if not _steps(stage):
@@ -69,6 +77,29 @@ def in_the_papers_words(recipe: Mapping[str, Any], config: Mapping[str, Any]) ->
         return dict(recipe)
     encoder = recipe["encoder"]
     return {**recipe, "encoder": {key: encoder[key] for key in ("size", "beside") if encoder.get(key)}}
+
+
+def own_rows(config: Mapping[str, Any]) -> int:
+    """The image tokens of a model that reads rows of its own, as they are more than its scale's largest number; else 0.
+    `config` as for `what_ran`."""
+    model = config.get("model", {})
+    read = model.get("model", model)
+    return read["connector"]["image_tokens"] if read.get("drop_overlong") else 0
+
+
+def own_rows_note(tokens: Mapping[str, int], known: Mapping[int, int] | None = None) -> list[str]:
+    """What is to be told of arms, given the `own_rows` of each, unless all read the same rows; `known` are the scale's
+    numbers of image tokens."""
+    if len(set(tokens.values())) < 2:
+        return []
+    known, most = known or {}, max(tokens.values())
+    apart = ", ".join(f"{arm} ({number} image tokens)" for arm, number in tokens.items() if number)
+    largest = f", {max(known.values())}" if known else ""
+    name = next(name for name in count(max(most, 576)) if name not in known)  # 576: the paper's patches at 336 px
+    return [
+        f"Rows of their own, and so other numbers of epochs in as many steps: {apart}, more than the scale's largest"
+        f"{largest}; with --set image_tokens.{name}={most} all arms read the same rows."
+    ]
 
 
 def _steps(stage: Mapping[str, Any]) -> int:

@@ -22,7 +22,7 @@ from analysis.judging.verdicts import judge_contrasts
 from analysis.output import Output
 from analysis.pages.axes import draw_axes, drawn_levels, level_rows, what_mattered
 from analysis.pages.claims_figure import draw_claims, is_drawn
-from analysis.pages.compare import compare_table
+from analysis.pages.compare import compare_arms, compare_table
 from analysis.pages.figures import draw_scores
 from analysis.pages.scores import cider_table, means, means_table, scores_by_benchmark, short_table
 from analysis.pages.verdicts import claims_notes, verdicts_table
@@ -236,6 +236,21 @@ def test_own_benchmarks_have_columns_of_their_own(own_data: Study) -> None:
     assert cell.startswith(f"{signs['score'].mean():.1f} ±")
     titles = {axis.get_title().replace("\n", "") for axis in draw_scores(study).axes}
     assert {"signs", "held-out-captions"} <= titles
+
+
+def test_notes_tell_of_means_with_cider_and_of_rows_of_an_arm_s_own(own_data: Study) -> None:
+    """Below tables and comparisons; not of percentages, nor where all arms read the same rows."""
+    own = study_of(own_data.sweep, (0, 1)).scores
+    read = {"connector": {"image_tokens": 36}, "drop_overlong": True}
+    record = {"config": {"model": {"model": read}}}  # of a tuned model
+    study = replace(own_data, scores=own[own["benchmark"].isin(["captions", "vqa"])], records={"captions/0": record})
+    for notes in (short_table(study).notes, compare_arms(study, "captions", "base", ()).notes):
+        told = "\n".join(notes)
+        assert "epochs in as many steps: captions (36 image tokens), more than the scale's largest; with" in told
+        assert "are of captions (CIDEr), vqa (vqa): CIDEr is not bounded by 100" in told
+    alike = dict.fromkeys(study.done["fingerprint"], record)
+    told = "".join(short_table(replace(study, scores=own[own["benchmark"] == "vqa"], records=alike)).notes)
+    assert "Rows of" not in told and "CIDEr" not in told
 
 
 def test_a_figure_names_every_row_and_shows_the_papers_numbers_on_an_axis_of_their_own(one_seed: Path) -> None:

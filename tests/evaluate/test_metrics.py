@@ -55,6 +55,8 @@ def test_an_answer_of_another_kind_is_not_parsed() -> None:
     lettered = replace(published, metric="choice", blocks=((question,),))
     for said, is_choice in (("B", True), ("(a) red", True), ("Blue.", True), ("C", False), ("green", False)):
         assert is_parsed(said, lettered) == is_choice, said
+    for said, is_answer in (("Yes.", True), ("There is not.", True), ("a cat", False), ("nothing", False), ("", False)):
+        assert is_parsed(said, replace(published, metric="yes-no")) == is_answer, said
     captions = make_benchmark("cider")
     for one in (captions, replace(captions, metric="content")):
         assert is_parsed("anything", one)

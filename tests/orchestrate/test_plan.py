@@ -8,9 +8,11 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from mm1_lab.config import RequestError
 from mm1_lab.files import write_text
+from mm1_lab.formatting import short
 from mm1_lab.orchestrate.execution.executor import Inline, make_executor
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import make_plan
+from mm1_lab.orchestrate.planning.plan_text import plan_text, plan_values
 from mm1_lab.orchestrate.sweeping import complete, forget_trials
 from mm1_lab.results import TrialRow
 from mm1_lab.results.manifest import row_check
@@ -37,6 +39,23 @@ def test_sweeps_planned_together_share_stages(told: Told) -> None:
     assert kinds == {"decoder": 1, "encoder": 2, "multimodal": 23, "evaluation": 23}
     bases = {trial["fingerprint"] for trial in plan["trials"] if trial["arm"] in ("base", "c-abstractor 336 144")}
     assert len(bases) == 1
+    (decoder,) = (stage for stage in plan["stages"] if stage["kind"] == "decoder")
+    assert set(decoder["arms"]) == {trial["arm"] for trial in plan["trials"]}
+
+
+@pytest.mark.usefixtures("here")
+def test_the_compute_of_arms_can_be_compared(told: Told) -> None:
+    """All that an arm trains, once: what arms share counts for each, and so does what is done."""
+    asked = ("plan", "encoder", "--scale", "smoke", "--seeds", "2")
+    plan = json.loads(told(*asked, "--json"))
+    totals = {one["arm"]: one["training_flops"] for one in plan["arms"]}
+    for arm, total in totals.items():
+        own = [one for one in plan["stages"] if arm in one["arms"] and one["seed"] == 0 and one["kind"] != "evaluation"]
+        assert total == pytest.approx(sum(one["flops"] for one in own))
+    ends = [f"{short(totals[arm])} ({arm})" for arm in (min(totals, key=totals.get), max(totals, key=totals.get))]
+    assert f"Training FLOPs of an arm at one seed, with what is reused: {' to '.join(ends)}." in told(*asked)
+    alike = told("plan", "data_mix", "--scale", "smoke", "--only", "base,no-vecap")
+    assert "Training FLOPs" not in alike
 
 
 def test_a_stage_that_several_missing_ones_need_is_a_unit_of_its_own(ask: Ask) -> None:
@@ -135,3 +154,20 @@ def test_sweeps_that_reckon_with_different_gpus_are_planned_one_at_a_time(here: 
         write_text(here / name / f"{name}.yaml", "title: T\nrecipe: base\narms: {base: {}}\n")
     error = refused("plan", "a/a.yaml", "b/b.yaml", "--scale", "smoke")
     assert "b/b.yaml and a/a.yaml have different scales or tokenizers; plan them one at a time" in error
+
+
+def test_arms_that_read_rows_of_their_own_are_named_where_others_do_not(here: Path, told: Told) -> None:
+    write_text(here / "fine.yaml", "title: T\nrecipe: base\narms: {base: {}, fine: {image_tokens: patches}}\n")
+    asked = ("plan", "fine.yaml", "--scale", "smoke", "--set", "sequence_length=512")
+    assert "fine (36 image tokens), more than the scale's largest, 9; with --set image_tokens.576=36" in told(*asked)
+    for same in (("--set", "image_tokens.576=36"), ("--only", "fine")):
+        assert "Rows of their own" not in told(*asked, *same)
+
+
+def test_an_evaluation_alone_keeps_no_checkpoints(ask: Ask) -> None:
+    request = ask("base")
+    for stage in request.trials[0].evaluation.chain():
+        if stage.TRAINS:
+            mark_done(request.ledger, stage.fingerprint)
+    told = plan_text([request], plan_values([request]))
+    assert re.search(r"^In total [\d.]+\w FLOPs\.$", told, re.M), told

@@ -82,12 +82,25 @@ def test_what_was_done_before_does_not_count_as_speed(work_list: WorkList, displ
     start(work_list, task)
     work_list.progress(task, task.kind, Progress(0, 0))
     work_list.progress(task, task.kind, Progress(900, 1000))
-    display.now = 100.0
+    display.now = 300.0
     work_list.progress(task, task.kind, Progress(950, 1000))
     own, whole = display.costs[task.key], sum(display.costs.values())
-    assert display.seconds_left() == pytest.approx(100.0 * (whole - 0.95 * own) / (0.05 * own))
+    assert display.seconds_left() == pytest.approx(300.0 * (whole - 0.95 * own) / (0.05 * own))
     end(work_list, task)
-    assert display.seconds_left() == pytest.approx(100.0 * (whole - own) / (0.1 * own))
+    assert display.seconds_left() == pytest.approx(300.0 * (whole - own) / (0.1 * own))
+
+
+def test_time_left_does_not_follow_from_the_start_and_first_steps(work_list: WorkList, display: Shown) -> None:
+    task = next(work_list.ready())
+    start(work_list, task)
+    own, whole = display.costs[task.key], sum(display.costs.values())
+    steps = round(1000 * own / whole)  # a thousandth of the work each
+    for display.now, step in ((60.0, 1), (90.0, 2)):
+        work_list.progress(task, task.kind, Progress(step, steps))
+        assert not display.seconds_left()
+    display.now = 160.0
+    work_list.progress(task, task.kind, Progress(41, steps))
+    assert display.seconds_left() == pytest.approx(100.0 * (1000 - 41) / 40, rel=0.02)
 
 
 def test_lines_tell_what_starts_runs_and_ends(work_list: WorkList, display: Shown) -> None:

@@ -1,8 +1,10 @@
 import pandas as pd
 import pytest
 
+from mm1_lab.config import Recipe, SftRecipe
 from mm1_lab.results.summary import measures
-from mm1_lab.results.trained import in_the_papers_words, what_ran
+from mm1_lab.results.trained import frozen_parts, in_the_papers_words, what_ran
+from tests.conftest import evaluation_of
 
 
 def test_means_are_plain_means_over_benchmarks_and_some_families_have_their_own() -> None:
@@ -46,3 +48,9 @@ def test_what_ran_names_both_of_two_towers() -> None:
     assert what_ran(config)["encoder"] == f"{clip} beside {dino}"
     recipe = {"encoder": {"size": "a/clip", "beside": "a/dino", "loss": "contrastive"}}
     assert in_the_papers_words(recipe, config) == {"encoder": {"size": "a/clip", "beside": "a/dino"}}
+
+
+def test_the_frozen_parts_of_both_stages_are_named() -> None:
+    recipe = Recipe(frozen=("encoder", "decoder"), sft=SftRecipe())
+    config = evaluation_of(recipe=recipe).model_dump(mode="json")
+    assert frozen_parts(config) == {"frozen": "nothing", "frozen before tuning": "decoder, encoder"}

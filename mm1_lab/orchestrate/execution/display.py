@@ -12,8 +12,9 @@ from mm1_lab.results.summary import headline
 from mm1_lab.train.progress import Progress
 
 TELLING_SECONDS = 30.0
-LEAST_SECONDS = 10.0
-"""Before, the time that is left is not extrapolated."""
+LEAST_SECONDS, LEAST_SHARE, ENOUGH_SECONDS = 10.0, 0.03, 300.0
+"""The time that is left is not extrapolated before so many seconds, nor from less than a share of the work unless this
+took some minutes: first steps are slow."""
 
 
 class Display(Observer):
@@ -25,6 +26,7 @@ class Display(Observer):
         self.work_list = work_list
         self.out = out
         self.begun = self.clock()
+        """Since when the speed is measured: the first step, so that it does not include the start."""
         self.since: dict[str, float] = {}
         """When each running task has started."""
         self.told: dict[str, float] = {}
@@ -34,7 +36,7 @@ class Display(Observer):
         self.worked: dict[str, float] = {}
         """Those of them that correspond to what has been done."""
         self.resumed: dict[str, float | None] = {}
-        """Those that were done before, of tasks that resume; None until it is known."""
+        """Those that were done before, of tasks that resume, and of the first task by `begun`; None until known."""
 
     def started(self, task: Task) -> None:
         self.since[task.key] = self.told[task.key] = self.clock()
@@ -51,9 +53,11 @@ class Display(Observer):
                 worked += self.work_list.seconds(stage) * progress.step / max(1, progress.steps)
                 break
             worked += self.work_list.seconds(stage)
+        is_first = not any(self.worked.values())
         self.worked[task.key] = worked
-        if progress.step and self.resumed.get(task.key, 0.0) is None:
+        if progress.step and (is_first or self.resumed.get(task.key, 0.0) is None):
             self.resumed[task.key] = worked
+            self.begun = self.clock() if is_first else self.begun
         if not progress.step or self.clock() - self.told[task.key] < TELLING_SECONDS:
             return
         self.told[task.key] = self.clock()
@@ -110,5 +114,7 @@ class Display(Observer):
                 total += cost
                 done += self.worked.get(key, 0.0)
                 before += self.resumed.get(key) or 0.0
-        seconds = self.clock() - self.begun
-        return seconds * (total - done) / (done - before) if seconds >= LEAST_SECONDS and done > before else 0.0
+        seconds, worked = self.clock() - self.begun, done - before
+        if seconds < LEAST_SECONDS or worked <= (LEAST_SHARE * total if seconds < ENOUGH_SECONDS else 0.0):
+            return 0.0
+        return seconds * (total - done) / worked

@@ -23,6 +23,7 @@ from mm1_lab.config import (
     Scale,
     SftStage,
     Stage,
+    Trial,
     canonical_json,
 )
 from mm1_lab.config.cost import LOGIT_BYTES, keeps_whole_gradients, shard_group
@@ -88,35 +89,63 @@ class Estimate:
     """Why `run` refuses the stage."""
 
 
-def estimate_stages(plan: Plan, request: Request) -> dict[str, Estimate]:
-    """The estimates of the missing stages, by fingerprint."""
-    import torch
+class Networks:
+    """What stages train, built on the meta device; each network once."""
 
-    from mm1_lab.model import connector_activations, connector_flops, count_parameters
-    from mm1_lab.train.stages import KINDS
+    def __init__(self, request: Request) -> None:
+        self.scale = request.scale
+        self.words = request.open_data().tokenizer
+        if (request.data.kind, request.data.tokenizer) == ("world", "world") and request.scale.hardware:
+            # without user data, a plan for GPUs assumes the vocabulary size that the user's tokenizer would have;
+            # nothing else of a tokenizer shapes a network
+            self.words = cast("Tokenizer", SimpleNamespace(size=request.scale.vocabulary, image=self.words.image))
+        self.built: dict[str, Network] = {}
 
-    scale = request.scale
-    words = request.open_data().tokenizer
-    if (request.data.kind, request.data.tokenizer) == ("world", "world") and scale.hardware:
-        # without user data, a plan for GPUs assumes the vocabulary size that the user's tokenizer would have;
-        # nothing else of a tokenizer shapes a network
-        words = cast("Tokenizer", SimpleNamespace(size=scale.vocabulary, image=words.image))
-    slowness = measured_slowness(request.ledger)
-    estimates = {}
-    networks = {}
-    for _, stage in plan.missing:
+    def of(self, stage: Stage) -> Network:
+        import torch
+
+        from mm1_lab.model import connector_activations, connector_flops, count_parameters
+        from mm1_lab.train.stages import KINDS
+
         trained = _trained(stage)
         same = same_network(trained)
-        if same not in networks:
+        if same not in self.built:
             with torch.device("meta"):
-                model = KINDS[type(trained)].build(trained, words)
-            saved = connector_activations(model, trained.precision) if scale.hardware else 0.0
-            networks[same] = Network(count_parameters(model), connector_flops(model), words.size, saved)
+                model = KINDS[type(trained)].build(trained, self.words)
+            saved = connector_activations(model, trained.precision) if self.scale.hardware else 0.0
+            self.built[same] = Network(count_parameters(model), connector_flops(model), self.words.size, saved)
+        return self.built[same]
+
+
+def estimate_stages(plan: Plan, request: Request, networks: Networks | None = None) -> dict[str, Estimate]:
+    """The estimates of the missing stages, by fingerprint."""
+    scale = request.scale
+    networks = networks or Networks(request)
+    slowness = measured_slowness(request.ledger)
+    estimates = {}
+    for _, stage in plan.missing:
+        network = networks.of(stage)
         if scale.hardware:
-            estimates[stage.fingerprint] = _estimate_on(scale.hardware, stage, networks[same], scale)
+            estimates[stage.fingerprint] = _estimate_on(scale.hardware, stage, network, scale)
         else:
-            estimates[stage.fingerprint] = Estimate(stage.cost(networks[same], scale), stage_seconds(stage, slowness))
+            estimates[stage.fingerprint] = Estimate(stage.cost(network, scale), stage_seconds(stage, slowness))
     return estimates
+
+
+def training_flops(trials: Iterable[Trial], networks: Networks) -> dict[str, float]:
+    """FLOPs of all that each arm trains at its first seed, stages that are done included, by arm."""
+    first: dict[str, Trial] = {}
+    for trial in trials:
+        first.setdefault(trial.arm, trial)
+    known: dict[str, float] = {}
+    totals = {}
+    for arm, trial in first.items():
+        stages = {stage.fingerprint: stage for stage in trial.evaluation.chain() if stage.TRAINS}
+        for name, stage in stages.items():
+            if name not in known:
+                known[name] = stage.cost(networks.of(stage), networks.scale).flops
+        totals[arm] = sum(known[name] for name in stages)
+    return totals
 
 
 def _trained(stage: Stage) -> Stage:

@@ -2,15 +2,26 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter, itemgetter
 from textwrap import wrap
 from typing import Any
 
 from mm1_lab.config import RequestError, Scale
 from mm1_lab.formatting import counted, duration, short, text_table
-from mm1_lab.orchestrate.planning.cost import Estimate, check_feasible, estimate_stages, machine_slots
+from mm1_lab.orchestrate.planning.cost import (
+    Estimate,
+    Networks,
+    check_feasible,
+    estimate_stages,
+    machine_slots,
+    training_flops,
+)
 from mm1_lab.orchestrate.planning.plan import Plan, PlannedStage, make_plan, path_lengths
 from mm1_lab.orchestrate.planning.request import Request
 
+ALIKE = 1.1
+"""Times which arms' training FLOPs may differ without a word of it."""
 STATES = {"done": "reused", "run": "to run", "wait": "waits", "not needed": "not needed", "diverged": "diverged"}
 
 
@@ -18,8 +29,9 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
     """Plans the trials of all requests, which share scale, data and folders; stages that they share count once.
 
     The costs are those of the missing stages: with `hardware`, GPU-hours and what each GPU holds, otherwise seconds on
-    this machine. Raises RequestError for a stage that cannot be built, for training that does not fit the scale's GPUs,
-    and for sweeps with different scales or tokenizers, by which costs are reckoned.
+    this machine. If any are missing, `arms` has what each arm trains at one seed, with what is done. Raises
+    RequestError for a stage that cannot be built, for training that does not fit the scale's GPUs, and for sweeps with
+    different scales or tokenizers, by which costs are reckoned.
     """
     first = requests[0]
     for request in requests[1:]:
@@ -28,7 +40,14 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
             raise RequestError(f"{sweeps} have different scales or tokenizers; plan them one at a time")
     plan = make_plan([trial for request in requests for trial in request.trials], first.ledger)
     check_feasible(plan, first)
-    estimates = estimate_stages(plan, first) if plan.tasks else {}
+    estimates: dict[str, Estimate] = {}
+    arms: list[dict[str, Any]] = []
+    if plan.tasks:
+        networks = Networks(first)
+        estimates = estimate_stages(plan, first, networks)
+        for request in requests:
+            for arm, flops in training_flops(request.trials, networks).items():
+                arms.append({"sweep": request.variant, "arm": arm, "training_flops": flops})
     trials = []
     for request in requests:
         for trial in request.trials:
@@ -41,9 +60,28 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
         "scale": first.scale_name,
         "trials": trials,
         "stages": [_stage(planned, estimates.get(planned.fingerprint)) for planned in stages],
+        "arms": arms,
         "seconds": _wall_seconds(plan, first.scale, estimates),
         "notes": list(dict.fromkeys(_notes(requests, plan, estimates))),
     }
+
+
+def name_arms(stages: Iterable[dict[str, Any]], requests: Sequence[Request]) -> None:
+    """Adds to each of the plan's stages the `arms` that need it. Those that the same arms need, as at other seeds,
+    share one tuple, as there may be 200,000 of them."""
+    needing: dict[str, tuple[str, ...]] = {}
+    known: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for request in requests:
+        for _, trials in groupby(request.trials, attrgetter("seed")):
+            own = defaultdict[str, list[str]](list)
+            for trial in trials:
+                for stage in trial.evaluation.chain():
+                    own[stage.fingerprint].append(trial.arm)
+            for name, arms in own.items():
+                every = tuple(dict.fromkeys((*needing.get(name, ()), *arms)))
+                needing[name] = known.setdefault(every, every)
+    for values in stages:
+        values["arms"] = needing[values["fingerprint"]]
 
 
 def _stage(planned: PlannedStage, estimate: Estimate | None) -> dict[str, Any]:
@@ -78,7 +116,7 @@ def _notes(requests: Sequence[Request], plan: Plan, estimates: Mapping[str, Esti
     for request in requests:
         if request.refused:
             yield f"{request.variant}: {request.refused}"
-        yield from (*request.same_trials(), *request.unlike_before())
+        yield from (*request.same_trials(), *request.unlike_rows(), *request.unlike_before())
         if plan.tasks:  # what a claim may be about takes a while to tell
             yield from (*request.doubtful_claims(), *request.long_captions())
     for task, stage in plan.missing:
@@ -113,10 +151,8 @@ def plan_text(requests: Sequence[Request], values: dict[str, Any]) -> str:
     else:
         flops, disk = _total(missing, "flops"), _total(missing, "disk_bytes")
         largest = max(stage["checkpoint_bytes"] for stage in missing)
-        lines.append(
-            f"In total {short(flops)} FLOPs and {short(disk, 'B')} of weights; while training two checkpoints of up to "
-            f"{short(largest, 'B')} are on disk."
-        )
+        weights = f" and {short(disk, 'B')} of weights; while training two checkpoints of up to {short(largest, 'B')}"
+        lines.append(f"In total {short(flops)} FLOPs{f'{weights} are on disk' if largest else ''}.")
         if hardware:
             hours = short(_total(missing, "gpu_hours"))
             lines.append(
@@ -125,6 +161,10 @@ def plan_text(requests: Sequence[Request], values: dict[str, Any]) -> str:
             )
         else:
             lines.append(f"About {duration(values['seconds'])} with {machine_slots(scale)} at a time.")
+        least, most = (choose(values["arms"], key=itemgetter("training_flops")) for choose in (min, max))
+        if most["training_flops"] > ALIKE * least["training_flops"]:
+            ends = [f"{short(one['training_flops'])} ({one['arm']})" for one in (least, most)]
+            lines.append(f"Training FLOPs of an arm at one seed, with what is reused: {' to '.join(ends)}.")
     return "\n".join([*lines, *values["notes"]])
 
 

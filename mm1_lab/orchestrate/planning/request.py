@@ -46,6 +46,7 @@ from mm1_lab.orchestrate.planning.finding import (
 )
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import data_name, deciding, merge_manifest
+from mm1_lab.results.trained import own_rows_note
 from mm1_lab.rows import OF_OWN_DATA, Family
 from mm1_lab.weights.pretrained import HuggingFace, has_chat_template
 
@@ -202,6 +203,17 @@ class Request:
         lines = [f"{' = '.join(arms)} are the same trials" for arms in alike.values() if len(arms) > 1]
         return list(dict.fromkeys(lines))  # the same ones at every seed
 
+    def unlike_rows(self) -> list[str]:
+        """What is to be told of arms with more image tokens than the scale's largest number."""
+        tokens: dict[str, int] = {}
+        for trial in self.trials:
+            if trial.arm not in tokens:  # alike at every seed
+                read = trial.evaluation.model.architecture
+                tokens[trial.arm] = 0
+                if not isinstance(read, PretrainedMM1) and read.drop_overlong:
+                    tokens[trial.arm] = read.picture_tokens
+        return own_rows_note(tokens, self.scale.image_tokens)
+
     def unlike_before(self) -> list[str]:
         """What is to be told of models on users' data that were trained on another form: pictures of an exported one
         that were made square in another way, the chat template of a decoder to be tuned, its own end of texts."""
@@ -231,16 +243,22 @@ class Request:
         """What is to be told before a run of claims about its arms that it cannot decide."""
         arms = {trial.arm for trial in self.trials}
         claims = defaultdict(list)
+        means_cider = self._means_cider
         for contrast in self.sweep.contrasts:
             first, second = contrast.sides
             if arms.isdisjoint((*first, *second)):
                 continue
-            if reason := self.why_no_value(contrast.measure):
-                claims[reason].append(repr(contrast.claim))
+            measure = contrast.measure
+            if reason := self.why_no_value(measure):
+                claims[f"will not be judged by {reason}"].append(repr(contrast.claim))
+            elif means_cider and measure.about == "benchmarks" and not measure.of:
+                shots = self.scale.evaluate.shots[0] if measure.shots is None else measure.shots
+                by = f"compared by `{measure}`, a mean of CIDEr (not bounded by 100) and percentages"
+                claims[f"will be {by}; of percentages alone is `vqa {shots}-shot`"].append(repr(contrast.claim))
         lines = []
-        for reason, names in claims.items():
+        for what, names in claims.items():
             which = "claim" if len(names) == 1 else "claims"
-            lines.append(f"The {which} {', '.join(names)} will not be judged by {reason}.")
+            lines.append(f"The {which} {', '.join(names)} {what}.")
         return lines
 
     def long_captions(self) -> list[str]:
@@ -254,6 +272,14 @@ class Request:
         data = self.open_data()
         assert isinstance(data, Shards)
         return long_captions(missing, self.scale.evaluate, data)
+
+    @property
+    def _means_cider(self) -> bool:
+        """Whether the mean over the benchmarks with images is of CIDEr and of other metrics."""
+        metrics = {one.metric for one in self.scale.benchmarks if one.images_digest}
+        if self.data_path and {"captions", "synthetic"} & set(self.data.held_out):
+            metrics.add("cider")
+        return "cider" in metrics and len(metrics) > 1
 
     @property
     def manifest(self) -> Manifest:
