@@ -174,7 +174,6 @@ def commit(partial: Path, folder: Path) -> None:
         if (partial / name).stat().st_mode != mode:  # safetensors makes its files readable by the owner only
             (partial / name).chmod(mode)  # which fails for the files of a colleague who began the stage
     replace(partial, folder)
-    os.utime(folder / DONE)  # tables drawn before can then be told from later ones
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def status_values(sweeps: Iterable[Told], ledger: Ledger, stages: Collection[str
             others.pop(row.fingerprint, None)
             failure = failures.get(row.fingerprint)
             state, why = "missing", ""
-            if ledger.has_scores(row.fingerprint):
+            if ledger.has_whole_scores(row.fingerprint):
                 state = "done"
             elif failure:
                 state = "failed"
