@@ -39,6 +39,7 @@ DRAWN = (
     "table", "table_3", "table_4", "contrasts", "validity", "scores", "measures", "figure", "points", "optima", "law",
 )  # fmt: skip
 """The names of what is drawn into a sweep's folder."""
+DIVERGED = "with the same code it would again; --anew retries"
 ENDINGS = ("md", "csv", "json", "png", "tex", "pdf")
 
 
@@ -72,7 +73,7 @@ class Round:
             )
         for planned in plan.stages.values():
             if planned.state == "diverged":
-                print(f"diverged: {planned.why}; with the same code it would again; --anew retries")
+                print(f"diverged: {planned.why}; {DIVERGED}")
         if work_list is None:
             done = [trial.fingerprint for trial in plan.trials if plan.stages[trial.fingerprint].state == "done"]
             if all(map(request.ledger.has_scores, done)):  # otherwise drawing has told which are damaged
@@ -80,7 +81,9 @@ class Round:
             return
         for key, outcome in work_list.failed.items():
             log = request.ledger.failure_file(key, "log")
-            print(f"{outcome.kind}: {plan.tasks[key].label}: {outcome.reason}" + (f" ({log})" if log.exists() else ""))
+            remedy = f"; {DIVERGED}" if outcome.kind == "diverged" else ""
+            where = f" ({log})" if log.exists() else ""
+            print(f"{outcome.kind}: {plan.tasks[key].label}: {outcome.reason}{remedy}{where}")
         for key, cause in work_list.blocked.items():
             print(f"blocked: {plan.tasks[key].label} waits for {plan.tasks[cause].label}")
         if any(outcome.kind != "diverged" for outcome in work_list.failed.values()):

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from safetensors import SafetensorError
 
 from mm1_lab.config import EncoderStage, RequestError
 from mm1_lab.orchestrate import sweeping
@@ -130,6 +131,21 @@ def test_a_model_without_a_loss_has_diverged_and_gets_no_scores(
     outcome = worker.attempt(task, lambda kind, progress: None)
     assert outcome == Outcome("diverged", "after training the loss on text is nan; lower learning_rate")
     assert not ledger.has_scores(trial.fingerprint)
+
+
+def test_of_a_full_disk_the_folders_are_told(
+    request_: Request, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library's error names none."""
+
+    def refuse(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(Worker, "run", refuse)
+    (trial,), ledger = request_.trials, request_.ledger
+    task = Task(trial.fingerprint, (trial.evaluation,), (), (trial,))
+    reason = worker.attempt(task, lambda kind, progress: None).reason
+    assert reason.endswith(f"No space left on device (os error 28) (in {ledger.store} or {ledger.results})")
 
 
 def test_of_a_training_that_diverged_the_curve_stays_but_no_checkpoint(

@@ -82,6 +82,8 @@ class Worker:
             if isinstance(error, MemoryError | torch.OutOfMemoryError):
                 remedy = "resources.micro_batch=1, resources.gradient_checkpointing=true, or a smaller batch_size"
                 return Outcome("out of memory", f"{reason}; take {remedy} (--set)")
+            if "No space left" in reason:  # safetensors and Arrow name no file
+                reason += f" (in {self.ledger.store} or {self.ledger.results})"
             return Outcome("failed", reason)
 
     def run(self, task: Task, report: StageReport) -> None:
