@@ -76,5 +76,6 @@ def make_finished(folder: Path, amounts: Amounts, seeds: int) -> int:
             source = shutil.copytree(ledger.trial_folder(first), ledger.trial_folder(other))
         else:  # writing each would take minutes
             shutil.copytree(source, ledger.trial_folder(other), copy_function=os.link)
-    draw_changed(request, request.write_manifest(), lambda folder: [])
+    request.write_manifest()
+    draw_changed(request, lambda folder: [])
     return len(request.trials)

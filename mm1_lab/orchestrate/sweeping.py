@@ -28,8 +28,8 @@ from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_logger import MlflowLogger
 from mm1_lab.orchestrate.tracking.trackers import Tracker, TrialLogger
 from mm1_lab.results import Ledger, TrialRow, variant_name
-from mm1_lab.results.manifest import read_trials
-from mm1_lab.results.schema import DRAWING, read_json
+from mm1_lab.results.manifest import drawn_contents, read_trials
+from mm1_lab.results.schema import DRAWING
 
 Draw = Callable[[Path], Iterable[Path]]
 """Draws a sweep's tables and figures into its folder; returns the files."""
@@ -132,17 +132,16 @@ def complete(request: Request, executor: Executor, draw: Draw) -> Round:
 
     Raises Leaving if this process leaves some of them to others, or to a later command.
     """
-    drawn = _drawn(request.folder).get("trials", {})
-    for trial in request.trials:
-        if request.ledger.mark(trial.fingerprint) != drawn.get(trial.fingerprint, ""):
-            request.ledger.has_intact_scores(trial.fingerprint)  # damaged ones are put aside, before the plan
+    marks = drawn_contents(request.folder).get("trials", {})
+    for trial in request.trials:  # damaged scores are put aside, before the plan
+        request.ledger.has_same_scores(trial.fingerprint, marks)
     plan = make_plan(request.trials, request.ledger)
     fitted = _prepare(plan, request, executor) if plan.tasks else {}
     trials = request.write_manifest()
     _record_diverged(plan, request.ledger)
     work_list = None
     loggers: list[TrialLogger] = [Tracker(name, request.folder, request.ledger) for name in request.trackers]
-    changed = bool(plan.tasks) or _contents(request, trials) != _drawn(request.folder)
+    changed = bool(plan.tasks) or _contents(request, trials) != drawn_contents(request.folder)
     if changed:
         loggers.append(MlflowLogger(request.folder, request.ledger))
     try:
@@ -150,7 +149,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> Round:
             work_list = work_through(plan, request, executor, fitted, loggers)
         if changed:
             with locked(request.folder / ".draw.lock"):  # processes that share the work end at the same time
-                draw_changed(request, trials, draw)
+                draw_changed(request, draw)
     except (Leaving, KeyboardInterrupt):  # there is no time: the next command logs what is missing
         loggers.clear()
         raise
@@ -226,16 +225,15 @@ def work_through(
     return work_list
 
 
-def draw_changed(request: Request, trials: Iterable[TrialRow], draw: Draw) -> None:
-    """Draws a sweep with these trials, unless its files are there and were drawn from the same contents; without scores
-    it has none."""
+def draw_changed(request: Request, draw: Draw) -> None:
+    """Draws a sweep unless its files are there and were drawn from the same contents; without scores it has none."""
     folder = request.folder
-    contents = _contents(request, trials)  # first: what comes while it is drawn makes other contents
+    contents = _contents(request, read_trials(folder))  # first: what comes while it is drawn makes other contents
     if not contents:
         for path in (folder / DRAWING, *(folder / f"{name}.{ending}" for name in DRAWN for ending in ENDINGS)):
             with suppress(PermissionError):  # a colleague's
                 path.unlink(missing_ok=True)
-    elif contents != _drawn(folder):
+    elif contents != drawn_contents(folder):
         print("Drawing tables and figures …", flush=True)
         write_json(folder / DRAWING, {"drawn": sorted(path.name for path in draw(folder)), **contents})
 
@@ -249,15 +247,6 @@ def _contents(request: Request, trials: Iterable[TrialRow]) -> dict[str, Any]:
     checked = variant_name("check_scale", request.overrides, request.data_name)
     paths = (folder / "sweep.json", folder / "trials.csv", folder.with_name(checked) / "gates.csv")
     return {"files": {path.name: file_digest(path) for path in paths if path.exists()}, "trials": marks}
-
-
-def _drawn(folder: Path) -> dict[str, Any]:
-    """The contents that a sweep's files were drawn from; empty if one of these files is not there."""
-    try:
-        contents = read_json(folder / DRAWING)
-    except RequestError:
-        return {}
-    return contents if all((folder / name).exists() for name in contents.pop("drawn", ())) else {}
 
 
 Judge = Callable[[Path, Sequence[int]], tuple[list[str], list[str]]]

@@ -169,6 +169,12 @@ class Ledger:
         disk; what is not whole is treated as by `has_intact_scores`."""
         return all(self._sizes(fingerprint, files.DONE, SCORES, "record.json")) or self.has_intact_scores(fingerprint)
 
+    def has_same_scores(self, fingerprint: str, marks: Mapping[str, str]) -> bool:
+        """Whether there are scores with the mark that they have in `marks`, or else intact ones (`has_intact_scores`),
+        so that only what is new or changed is read."""
+        mark = self.mark(fingerprint)
+        return bool(mark) and (mark == marks.get(fingerprint) or self.has_intact_scores(fingerprint))
+
     def mark(self, fingerprint: str) -> str:
         """A text that changes with a trial's scores, and if one of their files is cut or removed; empty without scores.
         Reads no more than DONE, which has the digests."""

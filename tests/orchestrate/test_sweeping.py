@@ -215,7 +215,7 @@ def test_a_sweep_is_drawn_again_once_its_contents_or_its_files_are_others_whatev
     for count, change in enumerate((*changes, lambda: ledger.forget(rows[0].fingerprint)), 1):
         change()
         for _ in range(2):
-            sweeping.draw_changed(request_, rows, draw)
+            sweeping.draw_changed(request_, draw)
             assert len(drawn) == min(count, len(changes))
     assert not table.exists(), "of no scores"
 
