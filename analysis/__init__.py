@@ -6,11 +6,11 @@ A run is given these two functions when it starts; their imports are deferred to
 from pathlib import Path
 
 
-def draw_sweep(folder: Path) -> None:
+def draw_sweep(folder: Path) -> list[Path]:
     """Redraws one sweep's folder (`analysis.redraw.draw_sweep`)."""
     from analysis import redraw
 
-    redraw.draw_sweep(folder)
+    return redraw.draw_sweep(folder)
 
 
 def sweep_in_short(folder: Path) -> str:

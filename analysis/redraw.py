@@ -34,6 +34,7 @@ from mm1_lab.config import RateSearch
 from mm1_lab.files import machine_cpus
 from mm1_lab.processes import allow_interrupts, interrupts_blocked
 from mm1_lab.results.reading import list_variants, read_variant
+from mm1_lab.results.schema import DRAWING
 
 
 def draw(results: Path, out: Path | None = None, latex: bool = False, report: bool = False) -> list[Path]:
@@ -71,18 +72,16 @@ def draw_sweeps(results: Path, out: Path, latex: bool) -> list[Drawn]:
         return list(pool.map(draw_one, finished, targets))
 
 
-def draw_sweep(folder: Path) -> None:
-    """Draws one sweep's folder (`RESULTS/SCALE/VARIANT`) into it.
+def draw_sweep(folder: Path) -> list[Path]:
+    """Draws one sweep's folder (`RESULTS/SCALE/VARIANT`) into it; returns the files written.
 
     - `figure.png` and `table.md|csv`: all arms, by the paper's panels if the sweep has them;
     - `contrasts.*`: the claims with their verdicts; `validity.*`: the rules for the base, if it has a blind control;
     - `scores.csv`: arm × seed × benchmark × shots; `measures.csv`: what deciding 3 points takes by each measure;
     - `table_3.md`, `table_4.md`: the paper's table with our numbers;
     - for a search, `points.csv`, `optima.csv`, `law.json`.
-
-    `table.md` is written last and atomically: a folder in which it is newer than the results is completely drawn.
     """
-    _draw(folder, folder)
+    return _draw(folder, folder).files
 
 
 def sweep_in_short(folder: Path) -> str:
@@ -102,6 +101,7 @@ def sweep_in_short(folder: Path) -> str:
 
 def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
     """Draws the sweep in `folder` into `target`."""
+    (target / DRAWING).unlink(missing_ok=True)  # which `run` writes when all is drawn
     study, rules = read_judged(folder)
     lessons = known_lessons(folder.absolute().parents[1])
     output = Output(target, latex=latex)

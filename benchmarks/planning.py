@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.measure import COMMAND, Budget, Cost, Row, alternate, compare, process_cost
 from benchmarks.setting import SWEEP, Amounts
 from mm1_lab.orchestrate.planning.request import load_request
+from mm1_lab.orchestrate.sweeping import draw_changed
 from mm1_lab.results import Ledger, ScoreRow
 
 SCORE = ScoreRow("captions", "captioning", "cider", 0, 0, "0", "caption", 1.0, "a red circle", True)
@@ -76,5 +77,5 @@ def make_finished(folder: Path, amounts: Amounts, seeds: int) -> int:
         else:  # writing each would take minutes
             shutil.copytree(source, ledger.trial_folder(other), copy_function=os.link)
     request.write_manifest()
-    (request.folder / "table.md").write_text("Drawn.\n", encoding="utf-8")
+    draw_changed(request, lambda folder: [])
     return len(request.trials)

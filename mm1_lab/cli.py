@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -114,6 +115,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while frame:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":  # some libraries swallow what is raised here
+            with suppress(KeyError, AttributeError, OSError):  # before it was imported, there are none
+                sys.modules["mm1_lab.files"].drop_leases()
             os.write(sys.stderr.fileno(), f"{STOPPED}\n".encode())
             os._exit(INTERRUPTED)
         frame = frame.f_back

@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     from filelock import SoftFileLease
@@ -33,6 +34,8 @@ STRETCHES, STRETCH = 64, 256 << 10
 RENEW_SECONDS = 5.0
 LEASE_SECONDS = 120.0
 """How often a lease is renewed, and when it lapses: network file systems may keep dates for a minute."""
+LEASES: WeakSet[SoftFileLease] = WeakSet()
+"""Those that this process has made, held or not."""
 UNNAMED_SECONDS = 5.0
 """How old a lease without its holder's name is removed: one that was killed between making the file and writing it."""
 
@@ -174,7 +177,6 @@ def commit(partial: Path, folder: Path) -> None:
         if (partial / name).stat().st_mode != mode:  # safetensors makes its files readable by the owner only
             (partial / name).chmod(mode)  # which fails for the files of a colleague who began the stage
     replace(partial, folder)
-    os.utime(folder / DONE)  # tables drawn before can then be told from later ones
 
 
 @contextmanager
@@ -258,9 +260,19 @@ def lease(path: Path, timeout: float) -> SoftFileLease:
     from filelock import SoftFileLease
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    return SoftFileLease(
+    made = SoftFileLease(
         path, timeout=timeout, lease_duration=LEASE_SECONDS, heartbeat_interval=RENEW_SECONDS, thread_local=False
     )
+    LEASES.add(made)
+    return made
+
+
+def drop_leases() -> None:
+    """Removes the files of the leases that this process holds, for one that ends without releasing them: other machines
+    would wait for LEASE_SECONDS."""
+    for held in LEASES:
+        if held.is_locked and not held.compromise:
+            Path(held.lock_file).unlink(missing_ok=True)
 
 
 def remove_unnamed(path: Path) -> None:

@@ -46,20 +46,31 @@ def plan(sweep: Request) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["kind", "fingerprint", "seed", "state", "why"])
 
 
-def run(sweep: Request, inline: bool = False, address: str | None = None) -> pd.DataFrame:
+def run(
+    sweep: Request,
+    inline: bool = False,
+    address: str | None = None,
+    share: bool = False,
+    minutes: float | None = None,
+) -> pd.DataFrame:
     """Runs what is missing, draws the sweep's tables and figures, and returns the scores of all of its finished trials,
     those of earlier runs too, by arm and seed.
 
-    `inline`: one stage after another in this process; otherwise with Ray Tune, on the cluster at `address` if given.
-    Warns of trials that failed; raises RequestError if none is finished.
+    `inline`: one stage after another in this process; `share`: so beside other processes, for `minutes` if given;
+    otherwise with Ray Tune, on the cluster at `address` if given. Warns of trials that failed or are left; raises
+    RequestError if none is finished.
     """
     from analysis import draw_sweep, sweep_in_short
-    from mm1_lab.orchestrate.execution.executor import make_executor
+    from mm1_lab.orchestrate.execution.executor import Leaving, make_executor
     from mm1_lab.orchestrate.recipe_search import rounds_of, run_request
 
     sweep.ledger.check_writable()
-    with make_executor(inline, address) as executor:
-        code = run_request(sweep, executor, draw_sweep, sweep_in_short)
+    with make_executor(inline, address, share, minutes, rounds=bool(sweep.sweep.search)) as executor:
+        try:
+            code = run_request(sweep, executor, draw_sweep, sweep_in_short)
+        except Leaving as leaving:
+            warnings.warn(str(leaving), stacklevel=2)
+            code = int(leaving.failed)
     if code:
         trials = [trial for part in rounds_of(sweep) for trial in part.trials]
         lacking = [trial for trial in trials if not sweep.ledger.has_scores(trial.fingerprint)]

@@ -21,6 +21,9 @@ def test_the_examples_run_and_scores_are_of_all_finished_trials(place: Place, mo
     captions = lab.load_sweep("data_mix", scale="smoke", only=["captions"])
     scores = lab.run(captions, inline=True)
     assert set(scores["arm"]) == {"base", "captions"} == set(results.scores(captions.folder)["arm"])
+    blind = lab.load_sweep("data_mix", scale="smoke", only=["base", "blind"])
+    with pytest.warns(UserWarning, match=r"^Time is up, with 1 task left; the same command goes on from here\.$"):
+        assert set(lab.run(blind, share=True, minutes=1e-4)["arm"]) == {"base", "captions"}
 
 
 @pytest.mark.usefixtures("again", "here")
@@ -36,7 +39,8 @@ def test_the_package_imports_nothing_until_it_is_asked() -> None:
     script = """
 import sys, mm1_lab
 assert not {"pydantic", "numpy", "pandas", "torch"} & set(sys.modules), sorted(sys.modules)
-from mm1_lab import contrasts, load_sweep, plan, results, run
+from mm1_lab import RequestError, contrasts, load_sweep, plan, results, run
+assert {"RequestError", "judge", "run"} < set(dir(mm1_lab))
 assert mm1_lab.__version__[0].isdecimal()
 assert callable(load_sweep) and results.scores and not {"torch", "ray", "pandas"} & set(sys.modules)
 """

@@ -137,11 +137,13 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     executor = executor_of(options, started, rounds=True)
     request.ledger.check_writable()
 
-    def draw(folder: Path) -> None:
+    def draw(folder: Path) -> list[Path]:
         from analysis.law.report import draw_search
         from analysis.output import Output
 
-        draw_search(folder, Output(folder), predicted)
+        output = Output(folder)
+        draw_search(folder, output, predicted)
+        return output.files
 
     with executor:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import re
 import sys
 from collections import Counter
@@ -192,7 +193,12 @@ def _draw(options: argparse.Namespace, **kinds: bool) -> list[Path]:
     from analysis.redraw import draw
 
     usual = results if options.results or results == RESULTS else RESULTS / PUBLISHED.name
-    return draw(results, options.into or usual, **kinds)
+    try:
+        return draw(results, options.into or usual, **kinds)
+    except OSError as error:
+        if options.into or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise RequestError(f"{error.filename}: {error.strerror}; draw into a folder of your own: --into DIR") from None
 
 
 def _results(options: argparse.Namespace) -> Path:

@@ -49,9 +49,9 @@ def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: S
     """Runs a search and confirms its winner; returns the exit code, 1 if an arm failed."""
     search = _Search(request)
 
-    def draw_with_history(folder: Path) -> None:
+    def draw_with_history(folder: Path) -> list[Path]:
         search.write_history(folder)
-        draw(folder)
+        return [*draw(folder), folder / "optuna.log", folder / "history.png"]
 
     done, finished = run_rounds(request, search, executor, draw_with_history)
     study, _ = search.replay()

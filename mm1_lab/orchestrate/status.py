@@ -9,6 +9,7 @@ from mm1_lab.config import RequestError, nearest
 from mm1_lab.formatting import counted, flat, text_table
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger, Manifest, TrialRow
+from mm1_lab.results.manifest import drawn_contents
 from mm1_lab.results.trained import in_the_papers_words
 
 Told = tuple[Manifest, Sequence[TrialRow]]
@@ -22,12 +23,13 @@ def status_values(sweeps: Iterable[Told], ledger: Ledger, stages: Collection[str
     others = {key: failure for key, failure in failures.items() if stages is None or key in stages}
     told = []
     for manifest, rows in sweeps:
+        marks = drawn_contents(ledger.results / manifest.scale / manifest.variant).get("trials", {})
         trials = []
         for row in rows:
             others.pop(row.fingerprint, None)
             failure = failures.get(row.fingerprint)
             state, why = "missing", ""
-            if ledger.has_scores(row.fingerprint):
+            if ledger.has_same_scores(row.fingerprint, marks):
                 state = "done"
             elif failure:
                 state = "failed"

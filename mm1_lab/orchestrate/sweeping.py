@@ -1,6 +1,5 @@
 """`mm1-lab run`: plans, runs what is missing, records it and shows the results; look by look if asked."""
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mm1_lab.config import EvaluationStage, ModelStage, RequestError, Trial
-from mm1_lab.files import DONE, locked
+from mm1_lab.files import file_digest, locked, write_json
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.display import Display
 from mm1_lab.orchestrate.execution.executor import Executor, Leaving
@@ -29,16 +28,19 @@ from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_logger import MlflowLogger
 from mm1_lab.orchestrate.tracking.trackers import Tracker, TrialLogger
 from mm1_lab.results import Ledger, TrialRow, variant_name
-from mm1_lab.results.manifest import read_trials
+from mm1_lab.results.manifest import drawn_contents, read_trials
+from mm1_lab.results.schema import DRAWING
 
-Draw = Callable[[Path], None]
-"""Draws a sweep's tables and figures into its folder."""
+Draw = Callable[[Path], Iterable[Path]]
+"""Draws a sweep's tables and figures into its folder; returns the files."""
 Short = Callable[[Path], str]
 """Summarises a sweep's folder in a few lines: a row per arm, and the verdicts."""
 DRAWN = (
     "table", "table_3", "table_4", "contrasts", "validity", "scores", "measures", "figure", "points", "optima", "law",
 )  # fmt: skip
 """The names of what is drawn into a sweep's folder."""
+DIVERGED = "with the same code it would again; --anew retries"
+ENDINGS = ("md", "csv", "json", "png", "tex", "pdf")
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,17 @@ class Round:
             )
         for planned in plan.stages.values():
             if planned.state == "diverged":
-                print(f"diverged: {planned.why}; with the same code it would again; --anew retries")
+                print(f"diverged: {planned.why}; {DIVERGED}")
         if work_list is None:
-            print("Everything that can be done is done; nothing ran.")
+            done = [trial.fingerprint for trial in plan.trials if plan.stages[trial.fingerprint].state == "done"]
+            if all(map(request.ledger.has_scores, done)):  # otherwise drawing has told which are damaged
+                print("Everything that can be done is done; nothing ran.")
             return
         for key, outcome in work_list.failed.items():
             log = request.ledger.failure_file(key, "log")
-            print(f"{outcome.kind}: {plan.tasks[key].label}: {outcome.reason}" + (f" ({log})" if log.exists() else ""))
+            remedy = f"; {DIVERGED}" if outcome.kind == "diverged" else ""
+            where = f" ({log})" if log.exists() else ""
+            print(f"{outcome.kind}: {plan.tasks[key].label}: {outcome.reason}{remedy}{where}")
         for key, cause in work_list.blocked.items():
             print(f"blocked: {plan.tasks[key].label} waits for {plan.tasks[cause].label}")
         if any(outcome.kind != "diverged" for outcome in work_list.failed.values()):
@@ -119,38 +125,31 @@ def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor)
             with claim:
                 if deletes:
                     ledger.forget(fingerprint)
-    (request.folder / "table.md").unlink(missing_ok=True)  # drawn anew even if none of these trials succeeds
 
 
 def complete(request: Request, executor: Executor, draw: Draw) -> Round:
-    """Runs the missing trials of the request.
+    """Runs the missing trials of the request and draws the sweep.
 
     Raises Leaving if this process leaves some of them to others, or to a later command.
     """
+    marks = drawn_contents(request.folder).get("trials", {})
+    for trial in request.trials:  # damaged scores are put aside, before the plan
+        request.ledger.has_same_scores(trial.fingerprint, marks)
     plan = make_plan(request.trials, request.ledger)
     fitted = _prepare(plan, request, executor) if plan.tasks else {}
     trials = request.write_manifest()
     _record_diverged(plan, request.ledger)
     work_list = None
     loggers: list[TrialLogger] = [Tracker(name, request.folder, request.ledger) for name in request.trackers]
-    if plan.tasks or _newest_undrawn(request, trials):
+    changed = bool(plan.tasks) or _contents(request, trials) != drawn_contents(request.folder)
+    if changed:
         loggers.append(MlflowLogger(request.folder, request.ledger))
     try:
         if plan.tasks:
             work_list = work_through(plan, request, executor, fitted, loggers)
-        with locked(request.folder / ".draw.lock"):  # processes that share the work end at the same time
-            if newest := _newest_undrawn(request, trials):
-                print("Drawing tables and figures …", flush=True)
-                draw(request.folder)
-                # dated so that it is stale for a command whose results came while it was drawn
-                if (table := request.folder / "table.md").exists():
-                    with suppress(PermissionError):  # a colleague's, which the same content has left as it was
-                        os.utime(table, ns=(newest, newest))
-            elif not any(request.ledger.has_scores(row.fingerprint) for row in trials):
-                for name in DRAWN:  # of trials that the sweep no longer has
-                    for ending in (".md", ".csv", ".json", ".png", ".tex", ".pdf"):
-                        with suppress(PermissionError):  # a colleague's
-                            (request.folder / f"{name}{ending}").unlink(missing_ok=True)
+        if changed:
+            with locked(request.folder / ".draw.lock"):  # processes that share the work end at the same time
+                draw_changed(request, draw)
     except (Leaving, KeyboardInterrupt):  # there is no time: the next command logs what is missing
         loggers.clear()
         raise
@@ -226,20 +225,28 @@ def work_through(
     return work_list
 
 
-def _newest_undrawn(request: Request, trials: Iterable[TrialRow]) -> int:
-    """When the newest of the sweep's results, its manifest or its scale's gates was written, in nanoseconds; 0 if its
-    table has it, or there are no results."""
-    results = f"{request.ledger.results}/trials"  # plain strings: a Path for each of ten thousand trials is slow
-    done = [path for path in {f"{results}/{row.fingerprint}/{DONE}" for row in trials} if os.path.exists(path)]
-    if not done:
-        return 0
-    files: list[str | Path] = [*done, request.folder / "sweep.json", request.folder / "trials.csv"]
+def draw_changed(request: Request, draw: Draw) -> None:
+    """Draws a sweep unless its files are there and were drawn from the same contents; without scores it has none."""
+    folder = request.folder
+    contents = _contents(request, read_trials(folder))  # first: what comes while it is drawn makes other contents
+    if not contents:
+        for path in (folder / DRAWING, *(folder / f"{name}.{ending}" for name in DRAWN for ending in ENDINGS)):
+            with suppress(PermissionError):  # a colleague's
+                path.unlink(missing_ok=True)
+    elif contents != drawn_contents(folder):
+        print("Drawing tables and figures …", flush=True)
+        write_json(folder / DRAWING, {"drawn": sorted(path.name for path in draw(folder)), **contents})
+
+
+def _contents(request: Request, trials: Iterable[TrialRow]) -> dict[str, Any]:
+    """What a sweep with these trials is drawn from; empty without scores."""
+    marks = {row.fingerprint: request.ledger.mark(row.fingerprint) for row in trials}
+    if not any(marks.values()):
+        return {}
+    folder = request.folder
     checked = variant_name("check_scale", request.overrides, request.data_name)
-    if (gates := request.folder.with_name(checked) / "gates.csv").exists():
-        files.append(gates)
-    newest = max(os.stat(path).st_mtime_ns for path in files)
-    table = request.folder / "table.md"
-    return 0 if table.exists() and table.stat().st_mtime_ns >= newest else newest
+    paths = (folder / "sweep.json", folder / "trials.csv", folder.with_name(checked) / "gates.csv")
+    return {"files": {path.name: file_digest(path) for path in paths if path.exists()}, "trials": marks}
 
 
 Judge = Callable[[Path, Sequence[int]], tuple[list[str], list[str]]]

@@ -6,6 +6,8 @@ folder is done, even if its weights have been deleted; a folder without DONE cou
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +20,7 @@ from mm1_lab import files
 from mm1_lab.config import RequestError, Stage
 from mm1_lab.results.packed import STAMP, unpacked
 from mm1_lab.results.schema import SCHEMA, read_json
-from mm1_lab.results.score_file import write_scores
+from mm1_lab.results.score_file import SCORES, write_scores
 from mm1_lab.rows import ScoreRow
 
 if TYPE_CHECKING:
@@ -161,6 +163,38 @@ class Ledger:
     def has_intact_scores(self, fingerprint: str) -> bool:
         """Whether there are scores and their files are unchanged; damaged ones are moved aside with a warning."""
         return self.has_scores(fingerprint) and is_intact(self.trial_folder(fingerprint))
+
+    def has_whole_scores(self, fingerprint: str) -> bool:
+        """Whether there are scores and none of their main files is missing or empty, at the cost of three looks at the
+        disk; what is not whole is treated as by `has_intact_scores`."""
+        return all(self._sizes(fingerprint, files.DONE, SCORES, "record.json")) or self.has_intact_scores(fingerprint)
+
+    def has_same_scores(self, fingerprint: str, marks: Mapping[str, str]) -> bool:
+        """Whether there are scores with the mark that they have in `marks`, or else intact ones (`has_intact_scores`),
+        so that only what is new or changed is read."""
+        mark = self.mark(fingerprint)
+        return bool(mark) and (mark == marks.get(fingerprint) or self.has_intact_scores(fingerprint))
+
+    def mark(self, fingerprint: str) -> str:
+        """A text that changes with a trial's scores, and if one of their files is cut or removed; empty without scores.
+        Reads no more than DONE, which has the digests."""
+        try:
+            with open(f"{self.trials}/{fingerprint}/{files.DONE}", "rb", buffering=0) as file:
+                done = file.read()
+        except FileNotFoundError:
+            return ""
+        sizes = self._sizes(fingerprint, SCORES, "record.json", "held_out.csv", "training.csv")
+        return hashlib.sha256(done + str(sizes).encode()).hexdigest()[:16]
+
+    def _sizes(self, fingerprint: str, *names: str) -> list[int]:
+        """In bytes, of files of a trial; 0 for one that is missing."""
+        sizes = []
+        for name in names:
+            try:
+                sizes.append(os.stat(f"{self.trials}/{fingerprint}/{name}").st_size)
+            except FileNotFoundError:
+                sizes.append(0)
+        return sizes
 
     def record(self, fingerprint: str) -> dict[str, Any]:
         return read_json(f"{self.trials}/{fingerprint}/record.json")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import Field
@@ -14,7 +15,7 @@ from pydantic import Field
 from mm1_lab.config import WORLD_DATA, Config, DataIdentity, RateSearch, RequestError, Sweep, canonical_json, digest
 from mm1_lab.files import RESULTS, locked, write_csv, write_json
 from mm1_lab.formatting import command_line, counted
-from mm1_lab.results.schema import AGAIN, SCHEMA, TRIAL_COLUMNS, TrialRow, check_schema, read_json
+from mm1_lab.results.schema import AGAIN, DRAWING, SCHEMA, TRIAL_COLUMNS, TrialRow, check_schema, read_json
 
 CHECK = "check"
 """A column of trials.csv: a digest of its row, so that damage which still reads as CSV is noticed."""
@@ -119,6 +120,16 @@ def read_manifest(folder: Path) -> Manifest:
     except RequestError as error:
         rules = "written by a version of mm1-lab with other rules"
         raise RequestError(f"{error}; {rules}: use that one, or run the sweep in another folder") from None
+
+
+def drawn_contents(folder: Path) -> dict[str, Any]:
+    """The contents that a sweep's files were drawn from: digests of `files`, and the ledger's marks of `trials` by
+    fingerprint; empty if that is not known, or one of the drawn files is not there."""
+    try:
+        contents = read_json(folder / DRAWING)
+    except RequestError:
+        return {}
+    return contents if all((folder / name).exists() for name in contents.pop("drawn", ())) else {}
 
 
 def read_trials(folder: Path) -> list[TrialRow]:

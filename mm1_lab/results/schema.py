@@ -3,6 +3,7 @@
 ```
 RESULTS/trials/FINGERPRINT/   scores.parquet held_out.csv training.csv record.json DONE
 RESULTS/SCALE/VARIANT/        sweep.json trials.csv
+RESULTS/SCALE/VARIANT/        .drawn.json: which files `run` drew there, and from which contents
 RESULTS/SCALE/VARIANT/        scores.parquet records.jsonl.gz: its trials as `mm1-lab pack` writes them; RESULTS/DONE
 RESULTS/failures/             FINGERPRINT.json, why a stage failed, and FINGERPRINT.log, its traceback
 STORE/FINGERPRINT/            model.safetensors stage.json training.csv summary.json DONE
@@ -29,6 +30,8 @@ FOLDER_AGAIN = "delete its folder and run the sweep again"
 SCHEMA = 3
 """Increased whenever the columns or the meaning of a file change."""
 
+DRAWING = ".drawn.json"
+"""Tells whether a sweep's tables are those of its results. Dates would not: clocks differ, and copies keep them."""
 TRIAL_COLUMNS = ("arm", "seed", "fingerprint")
 
 

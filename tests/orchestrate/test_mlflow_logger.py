@@ -125,6 +125,30 @@ def test_syncing_again_changes_nothing(request_: Request, monkeypatch: pytest.Mo
     assert runs["base / seed 0 at smoke"].info.run_id == base.info.run_id
 
 
+def test_commands_in_several_folders_log_to_a_server_one_after_the_other(
+    request_: Request, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Those of other results may make the experiment between this one's two questions."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{DATABASE.absolute()}")
+    import mlflow
+
+    mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"]).create_experiment("data_mix")
+    find, asked = mlflow.MlflowClient.get_experiment_by_name, list[str]()
+
+    def found_late(client: Any, name: str) -> Any:
+        asked.append(name)
+        assert (request_.ledger.results / ".mlflow-sync.lease").exists()
+        return find(client, name) if len(asked) > 1 else None
+
+    (tmp_path / "elsewhere").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.MlflowClient.get_experiment_by_name", found_late)
+        patch.chdir(tmp_path / "elsewhere")
+        log(request_)
+        assert not list(Path().iterdir())
+    assert len(runs_of(request_)[1]) == 1
+
+
 def test_a_number_has_one_name_and_six_digits_and_no_mean_is_over_further_metrics(request_: Request) -> None:
     scores = [("captions", "captioning", 100 / 3), ("captions cider", "further", 290.0), ("pope f1", "further", 50.0)]
     scores += [("pope", "chat", 200 / 3)]

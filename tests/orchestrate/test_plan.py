@@ -136,7 +136,7 @@ def test_with_other_benchmarks_a_model_that_diverged_is_not_trained_again(ask: A
     request = ask("base", settings=("evaluate.shots=[0]",))
     (trial,) = request.trials
     assert trial.fingerprint != trials[0].fingerprint
-    done = complete(request, Inline(), lambda folder: None)
+    done = complete(request, Inline(), lambda folder: [])
     assert done.work_list is None and done.plan.stages[trial.fingerprint].state == "diverged"
     assert {trial.fingerprint, trials[0].fingerprint, trial.evaluation.model.fingerprint} == set(ledger.diverged())
     mark_done(ledger, trial.evaluation.model.fingerprint)

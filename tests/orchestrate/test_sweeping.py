@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from safetensors import SafetensorError
 
 from mm1_lab.config import EncoderStage, RequestError
 from mm1_lab.orchestrate import sweeping
@@ -38,22 +39,20 @@ def worker(request_: Request) -> Worker:
     return Worker(request_.ledger, None, request_.scale)
 
 
-def test_anew_that_is_refused_deletes_nothing_and_what_it_deletes_is_not_in_the_table(request_: Request) -> None:
+def test_anew_that_is_refused_deletes_nothing(request_: Request) -> None:
     """Another command works on the second of two trials; weights that were found intact are not taken for there."""
     request = load_request("data_mix", "smoke", only=("base", "captions"))
-    ledger, table = request.ledger, request.folder / "table.md"
+    ledger = request.ledger
     base, captions = (trial.fingerprint for trial in request.trials)
-    table.parent.mkdir(parents=True)
-    table.write_text("table", encoding="utf-8")
     assert ledger.has_intact_weights(request.trials[0].evaluation.model.fingerprint)
     held = request_.ledger.claims.take([captions])
     assert held
     with pytest.raises(RequestError, match="--anew: another command works on captions / seed 0"):
         forget_trials(request.trials, request, Inline())
-    assert ledger.has_scores(base) and table.exists()
+    assert ledger.has_scores(base)
     held.release()
     forget_trials(request.trials, request, Inline())
-    assert not ledger.has_scores(base) and not table.exists()
+    assert not ledger.has_scores(base)
     kinds = [stage.KIND for _, stage in make_plan(request_.trials, ledger).missing]
     assert kinds[-2:] == ["multimodal", "evaluation"]
 
@@ -66,21 +65,6 @@ def test_a_failure_is_forgotten_when_its_stage_is_done_in_another_task(request_:
     task = Task(trial.fingerprint, (model, trial.evaluation), (), (trial,))
     worker.run(task, lambda kind, progress: None)
     assert not ledger.failures()
-
-
-def test_a_colleague_s_table_with_the_same_content_stays(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only its owner can date a file."""
-
-    def refuse(path: Path, ns: tuple[int, int]) -> None:
-        raise PermissionError(1, "Operation not permitted", str(path))
-
-    monkeypatch.setattr(sweeping, "MlflowLogger", lambda *_: SimpleNamespace(close=lambda *_: None))
-    monkeypatch.setattr("os.utime", refuse)
-    table = request_.folder / "table.md"
-    table.parent.mkdir(parents=True)
-    table.write_text("table", encoding="utf-8")
-    sweeping.complete(request_, Inline(), lambda folder: [])
-    assert table.read_text(encoding="utf-8") == "table"
 
 
 def test_damaged_weights_are_not_loaded(request_: Request, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,6 +133,21 @@ def test_a_model_without_a_loss_has_diverged_and_gets_no_scores(
     assert not ledger.has_scores(trial.fingerprint)
 
 
+def test_of_a_full_disk_the_folders_are_told(
+    request_: Request, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library's error names none."""
+
+    def refuse(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(Worker, "run", refuse)
+    (trial,), ledger = request_.trials, request_.ledger
+    task = Task(trial.fingerprint, (trial.evaluation,), (), (trial,))
+    reason = worker.attempt(task, lambda kind, progress: None).reason
+    assert reason.endswith(f"No space left on device (os error 28) (in {ledger.store} or {ledger.results})")
+
+
 def test_of_a_training_that_diverged_the_curve_stays_but_no_checkpoint(
     request_: Request, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,15 +198,26 @@ def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing
     assert outputs[0].endswith("2 trials of 12 not run: not needed.\n")
 
 
-def test_a_table_is_out_of_date_once_the_scale_was_checked_again(request_: Request) -> None:
-    rows = request_.write_manifest()
+def test_a_sweep_is_drawn_again_once_its_contents_or_its_files_are_others_whatever_the_dates(request_: Request) -> None:
+    rows, ledger = request_.write_manifest(), request_.ledger
     table, gates = request_.folder / "table.md", request_.folder.with_name("check_scale") / "gates.csv"
-    table.write_text("drawn")
-    assert not sweeping._newest_undrawn(request_, rows)
+    held_out = ledger.trial_folder(rows[0].fingerprint) / "held_out.csv"
     gates.parent.mkdir()
-    gates.write_text("failed")
-    os.utime(gates, (table.stat().st_mtime + 9,) * 2)
-    assert sweeping._newest_undrawn(request_, rows) == gates.stat().st_mtime_ns
+    drawn: list[Path] = []
+
+    def draw(folder: Path) -> list[Path]:
+        table.touch()
+        os.utime(table, (2e9, 2e9))
+        drawn.append(folder)
+        return [table]
+
+    changes = (lambda: None, table.unlink, lambda: gates.write_text("failed"), lambda: held_out.write_text("cut"))
+    for count, change in enumerate((*changes, lambda: ledger.forget(rows[0].fingerprint)), 1):
+        change()
+        for _ in range(2):
+            sweeping.draw_changed(request_, draw)
+            assert len(drawn) == min(count, len(changes))
+    assert not table.exists(), "of no scores"
 
 
 def test_a_growing_study_shares_its_folder_with_no_other_seeds(ask: Ask) -> None:

@@ -86,25 +86,46 @@ def _other_value(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [["figures"], ["run", "data_mix", *ARMS, "--inline"]])
-def test_a_damaged_score_enters_no_table(copy: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    folder = copy / "trials" / _fingerprint(copy, "captions")
+def test_a_damaged_score_enters_no_table_and_what_is_copied_back_does(
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the dates that it had, as by `cp -a`."""
+    folder, table = copy / "trials" / _fingerprint(copy, "captions"), copy / "smoke" / "data_mix" / "scores.csv"
+    shutil.copytree(folder, tmp_path / "kept")
+    drawn = table.read_bytes()
     _fewer_rows(folder / "scores.parquet")
-    if command[0] == "run":
-        (copy / "smoke" / "data_mix" / "table.md").unlink()
-    assert main(command) == (1 if command[0] == "run" else 0)
+    assert main(["figures"]) == 0
     printed = capsys.readouterr()
-    if command[0] == "figures":  # which say where and how many, whatever is damaged
-        lines = printed.out.splitlines()
-        assert len(lines) < 8 and lines[-1].endswith("summary.md")
-        assert any("smoke/data_mix: " in line and line.endswith(" files") for line in lines)
+    lines = printed.out.splitlines()  # which say where and how many, whatever is damaged
+    assert len(lines) < 8 and lines[-1].endswith("summary.md")
+    assert any("smoke/data_mix: " in line and line.endswith(" files") for line in lines)
     told = [line for line in printed.err.splitlines() if "damaged" in line]
     assert len(told) == 1 and str(folder) in told[0] and "run the sweep again" in told[0]
     assert not folder.exists() and folder.with_name(f"{folder.name}.damaged").is_dir()
-    table = (copy / "smoke" / "data_mix" / "scores.csv").read_text(encoding="utf-8")
-    assert "base," in table and "captions,0" not in table
+    assert b"base," in table.read_bytes() and b"captions,0" not in table.read_bytes()
     assert main(["status"]) == 0
     assert "1 done, 1 missing, 0 failed" in capsys.readouterr().out
+    shutil.copytree(tmp_path / "kept", folder)
+    assert main(["run", "data_mix", *ARMS, "--inline"]) == 0
+    assert "nothing ran" in capsys.readouterr().out and table.read_bytes() == drawn
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "damage"), [("scores.parquet", halve), ("record.json", Path.unlink), ("DONE", halve)])
+def test_a_run_makes_a_damaged_score_anew(
+    copy: Path, finished: Any, name: str, damage: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copy / "trials" / _fingerprint(copy, "captions")
+    damage(folder / name)
+    if name != "DONE":
+        assert main(["status"]) == 0
+        assert "1 done, 1 missing" in capsys.readouterr().out
+    assert main(["run", "data_mix", *ARMS, "--inline"]) == 0
+    printed = capsys.readouterr()
+    assert "done      captions / seed 0" in printed.out and "nothing ran" not in printed.out
+    assert ("damaged" in printed.err) == (name == "DONE"), "told once"
+    for own in (f"trials/{folder.name}/scores.parquet", "smoke/data_mix/table.md"):
+        assert (copy / own).read_bytes() == (finished.results / own).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,8 @@ def test_mutated_yaml(tmp_path: Path, times: int) -> None:
     assert 0 < refused < 300 * times
 
 
-READ = ("*/*/sweep.json", "*/*/trials.csv", "trials/*/*.*", "trials/*/DONE", "store/*/*.json", "store/*/DONE")
+READ = ("*/*/sweep.json", "*/*/.drawn.json", "*/*/trials.csv", "trials/*/*.*", "trials/*/DONE", "store/*/*.json")
+READ += ("store/*/DONE",)
 
 
 def read_all(results: Path) -> list[str]:

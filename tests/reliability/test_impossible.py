@@ -2,7 +2,9 @@
 
 import io
 import os
+import re
 import resource
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError, load_scale, load_sweep, read_yaml
+from mm1_lab.orchestrate.execution import worker
 from mm1_lab.orchestrate.execution.ray_tune import RayTune
 from mm1_lab.orchestrate.execution.worker import repository_commit
 from mm1_lab.orchestrate.planning.finding import parse_seeds
@@ -124,7 +127,17 @@ def test_memory_that_is_too_little_for_ray_is_told_before_ray_hangs(monkeypatch:
         RayTune().open(load_scale("smoke", SCALES))
 
 
-def test_a_clone_on_a_machine_without_git_has_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert repository_commit()
+def test_a_clone_has_its_commit_unless_changed_since_but_none_on_a_machine_without_git(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "code.py").write_text("1")
+    git = ("git", "-C", str(tmp_path), "-c", "user.name=me", "-c", "user.email=me@here")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"], ["tag", "-a", "v1", "-m", "v1"]):
+        subprocess.run([*git, *words], check=True)
+    monkeypatch.setattr(worker, "PACKAGE", tmp_path / "mm1_lab")
+    commit = repository_commit() or ""
+    assert re.fullmatch("[0-9a-f]{40}", commit)
+    (tmp_path / "code.py").write_text("2")
+    assert repository_commit() == f"{commit}-dirty"
     monkeypatch.setenv("PATH", "")
     assert repository_commit() is None

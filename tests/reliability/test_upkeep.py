@@ -113,6 +113,17 @@ def test_a_disk_that_takes_nothing_is_told_in_a_line(
     assert not list(here.rglob("*sweep.json*"))
 
 
+def test_results_that_cannot_be_written_are_drawn_elsewhere(
+    here: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    def refuse(*_: object, **kinds: bool) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", "summary.md")
+
+    monkeypatch.setattr("analysis.redraw.draw", refuse)
+    error = refused("figures")
+    assert error == "mm1-lab: summary.md: Read-only file system; draw into a folder of your own: --into DIR\n"
+
+
 def test_weights_that_gc_deleted_are_trained_again_with_the_same_scores(finished: Place, again: Place) -> None:
     """By the command that `export` names; the trial that was not asked for stays without."""
     before = again.tables()

@@ -1,6 +1,9 @@
 """Claims on stages, held by this process, by one that was killed, and by another machine's."""
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -121,3 +124,15 @@ def test_who_was_silent_for_too_long_learns_that_another_took_over(how: str, tmp
             time.sleep(0.01)
     claim.release()
     assert (tmp_path / "a").exists() == (how == "superseded"), "another's claim stays"
+
+
+def test_a_command_that_is_stopped_while_it_imports_leaves_no_claim(tmp_path: Path) -> None:
+    """It ends at once then, as some libraries swallow what is raised there."""
+    (tmp_path / "slow.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    text = "import signal; from pathlib import Path; from mm1_lab import cli; from mm1_lab.results.claims import Claims"
+    text += "; signal.signal(signal.SIGTERM, cli._stop); claim = Claims(Path('claims')).take(['a']); import slow"
+    process = subprocess.Popen([sys.executable, "-c", text], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert process.stdout and process.stdout.readline() and (tmp_path / "claims" / "a").exists()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 130 and not (tmp_path / "claims" / "a").exists()

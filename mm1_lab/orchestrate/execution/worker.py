@@ -82,6 +82,8 @@ class Worker:
             if isinstance(error, MemoryError | torch.OutOfMemoryError):
                 remedy = "resources.micro_batch=1, resources.gradient_checkpointing=true, or a smaller batch_size"
                 return Outcome("out of memory", f"{reason}; take {remedy} (--set)")
+            if "No space left" in reason:  # safetensors and Arrow name no file
+                reason += f" (in {self.ledger.store} or {self.ledger.results})"
             return Outcome("failed", reason)
 
     def run(self, task: Task, report: StageReport) -> None:
@@ -239,10 +241,12 @@ def environment(scale: Scale, commit: str | None) -> dict[str, Any]:
 
 
 def repository_commit() -> str | None:
-    """The repository's commit, if the package runs from one and `git` is installed."""
+    """The commit of the repository that the package runs from, with `-dirty` if its files were changed since; None
+    without a repository or `git`."""
     repository = PACKAGE.parent
     if not ((repository / ".git").exists() and shutil.which("git")):
         return None
-    command = ["git", "-C", os.fspath(repository), "rev-parse", "HEAD"]
+    words = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")  # the commit even where there are tags
+    command = ["git", "-C", os.fspath(repository), *words]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     return result.stdout.strip() or None

@@ -78,7 +78,7 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
     wanted: list[tuple[Stage, Trial]] = []
     for trial in plan.trials:
         evaluation = trial.evaluation
-        if ledger.has_scores(evaluation.fingerprint):
+        if ledger.has_whole_scores(evaluation.fingerprint):
             plan.add(evaluation, "done", "scores are in the results folder")
         elif cause := next((needed for needed in evaluation.chain() if needed.fingerprint in diverged), None):
             why = f"{cause.KIND} {cause.fingerprint} diverged: {diverged[cause.fingerprint]}"

@@ -115,8 +115,11 @@ class MlflowLogger(TrialLogger):
 
     def log(self) -> None:
         """Raises RequestError if MLflow cannot be written."""
+        beside = self.ledger.results  # a server gets them from commands in any working folder
+        if not (named_store() and os.access(beside, os.W_OK)):
+            beside = RESULTS
         try:
-            with locked(RESULTS / ".mlflow-sync.lock"):
+            with locked(beside / ".mlflow-sync.lock"):
                 self._log_missing()
         except RequestError:
             raise
@@ -165,6 +168,8 @@ class MlflowLogger(TrialLogger):
         self.news = True
 
     def _experiment(self, client: Any) -> str:
+        from mlflow import MlflowException
+
         sweep = self.manifest.sweep
         found = client.get_experiment_by_name(sweep.name)
         if found:
@@ -177,7 +182,12 @@ class MlflowLogger(TrialLogger):
             return str(found.experiment_id)
         tags = {"mlflow.experimentKind": "custom_model_development", NOTE: sweep.heading, HEADING: sweep.heading}
         place = None if named_store() else ARTIFACTS.absolute().as_uri()
-        return str(client.create_experiment(sweep.name, place, tags))
+        try:
+            return str(client.create_experiment(sweep.name, place, tags))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            return str(client.get_experiment_by_name(sweep.name).experiment_id)  # made meanwhile for other results
 
     def _log_trial(
         self, client: Any, experiment: str, shared: dict[str, str], fingerprint: str, names: contents.Names
