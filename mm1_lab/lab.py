@@ -58,7 +58,7 @@ def run(sweep: Request, inline: bool = False, address: str | None = None) -> pd.
     from mm1_lab.orchestrate.recipe_search import rounds_of, run_request
 
     sweep.ledger.check_writable()
-    with make_executor(inline, address) as executor:
+    with make_executor(inline, address, settings=sweep.overrides) as executor:
         code = run_request(sweep, executor, draw_sweep, sweep_in_short)
     if code:
         trials = [trial for part in rounds_of(sweep) for trial in part.trials]
