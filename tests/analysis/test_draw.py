@@ -139,6 +139,23 @@ def test_arms_are_compared_by_what_was_measured_at_the_seeds_of_both(small_mix: 
     assert compare_table(study, *arms, (2,)).notes[0].startswith("Points, development seed 2;")
 
 
+def test_two_seeds_give_arms_no_interval_and_differences_one(data_mix: Sweep) -> None:
+    for seeds in ((0, 1), (0, 1, 2)):
+        study = study_of(of_arms(data_mix, ("base", "captions")), seeds)
+        table = means_table(study)
+        with styled():
+            axes = draw_scores(study).axes
+        bars = [line for axis in axes for line in axis.get_lines() if np.ptp(line.get_xdata()) > 0]
+        said = "No ± and no bars below three seeds" in table.notes[0]
+        assert (
+            table.frame.map(lambda cell: "±" in cell).any(axis=None)
+            == (len(bars) > 0)
+            == (not said)
+            == (len(seeds) > 2)
+        )
+        assert re.search(r"\[−?\d", str(compare_table(study, "captions", "base").frame["95 %"][0]))
+
+
 def test_arms_that_are_the_same_trials_share_their_seeds(small_mix: Sweep) -> None:
     """Asked for at different seeds: a trial stands for both, and the table has its seeds."""
     arms = {name: small_mix.arms[name] for name in ("captions", "interleaved")}
