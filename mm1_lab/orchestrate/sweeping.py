@@ -31,15 +31,12 @@ from mm1_lab.orchestrate.tracking.mlflow_logger import MlflowLogger
 from mm1_lab.orchestrate.tracking.trackers import Tracker, TrialLogger
 from mm1_lab.results import Ledger, TrialRow, variant_name
 from mm1_lab.results.manifest import read_trials
+from mm1_lab.results.reading import DRAWN
 
 Draw = Callable[[Path], None]
 """Draws a sweep's tables and figures into its folder."""
 Short = Callable[[Path], str]
 """Summarises a sweep's folder in a few lines: a row per arm, and the verdicts."""
-DRAWN = (
-    "table", "table_3", "table_4", "contrasts", "validity", "scores", "measures", "figure", "points", "optima", "law",
-)  # fmt: skip
-"""The names of what is drawn into a sweep's folder."""
 
 
 @dataclass(frozen=True)

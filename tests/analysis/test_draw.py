@@ -33,6 +33,7 @@ from analysis.style import styled
 from mm1_lab.cli import main
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Contrast, Measure, Panel, SftRecipe, Sweep
 from mm1_lab.files import write_text
+from mm1_lab.results.manifest import read_trials
 from tests.analysis.results_folder import of_arms, of_own_data, score_rows, study_of, write_results
 from tests.conftest import run_python
 
@@ -394,6 +395,17 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
     summary = (local / "summary.md").read_text(encoding="utf-8")
     assert re.search("### My question.*### Across sweeps.*captions lift zero-shot.*### Pre-training", summary, re.S)
     assert "run zeta --scale smoke --seeds 0,1`" in summary
+
+    for row in read_trials(zeta := local / "smoke" / "zeta"):
+        shutil.rmtree(local / "trials" / row.fingerprint)
+    capsys.readouterr()
+    assert main(["report"]) == 0
+    gone = "zeta at smoke: 0 of 6 trials have scores, so it is left out; what was drawn of it before is deleted"
+    assert f"{gone}\n" in capsys.readouterr().err and {path.name for path in zeta.glob("*")} == {
+        "sweep.json",
+        "trials.csv",
+    }
+    assert all(f"{gone}." in (local / name).read_text(encoding="utf-8") for name in ("summary.md", "report.html"))
 
     assert main(["figures", "--results", str(study), "--into", str(tmp_path / "mine")]) == 0
     assert (tmp_path / "mine" / "smoke" / "zeta" / "table.md").exists() and (tmp_path / "mine" / "summary.md").exists()
