@@ -21,7 +21,7 @@ from analysis.judging.p_values import p_values
 from analysis.judging.verdicts import judge_contrasts
 from analysis.output import Output
 from analysis.pages.axes import draw_axes, drawn_levels, level_rows, what_mattered
-from analysis.pages.claims_figure import draw_claims, is_drawn
+from analysis.pages.claims_figure import LETTERS, draw_claims, is_drawn
 from analysis.pages.compare import compare_table
 from analysis.pages.figures import draw_scores
 from analysis.pages.scores import cider_table, means, means_table, scores_by_benchmark, short_table
@@ -29,7 +29,7 @@ from analysis.pages.verdicts import claims_notes, verdicts_table
 from analysis.redraw import _write_scores, draw, sweep_in_short
 from analysis.runs import mixes_machines
 from analysis.study import Study, read_study
-from analysis.style import styled
+from analysis.style import row_name, styled
 from mm1_lab.cli import main
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Contrast, Measure, Panel, SftRecipe, Sweep
 from mm1_lab.files import write_text
@@ -454,6 +454,13 @@ def test_a_loss_is_in_nats_and_in_no_figure_of_points(data_mix: Sweep) -> None:
 
 
 @styled()
+def test_a_claim_s_label_is_a_line_or_two_alike() -> None:
+    assert row_name("a contrastive encoder beats a reconstructive one of its size", LETTERS).count("\n") == 0
+    long = "of the encoder, resolution matters most: more than its size, its loss or its data"
+    first, second = row_name(long, LETTERS).split("\n")
+    assert f"{first} {second}" == long and abs(len(first) - len(second)) < 10
+
+
 def test_long_names_leave_room_for_what_is_drawn_at_twelve_numbers_of_shots(data_mix: Sweep) -> None:
     names = [f"{'a name that says all about the data, the connector and the rate ' * 2}{number}" for number in range(2)]
     arms = dict(zip(names, (data_mix.arms[arm] for arm in ("base", "captions")), strict=True))

@@ -260,7 +260,8 @@ def machine_slots(scale: Scale, settings: Collection[str] = ()) -> int:
 def memory_slots(scale: Scale, settings: Collection[str] = ()) -> int:
     """The number of stages that the free memory holds, by what they take at `mini`; at least what the scale's `workers`
     need. No limit for stages on GPUs, nor if one of the `settings` (`--set`) is of `resources.cpus`."""
-    if scale.resources.gpus or any(setting.partition("=")[0].strip() == "resources.cpus" for setting in settings):
+    named = {setting.partition("=")[0].strip() for setting in settings}
+    if scale.resources.gpus or not named.isdisjoint(("resources", "resources.cpus")):
         return sys.maxsize
     return max(1, *scale.workers.values(), int(min((free_memory() - RAY_BYTES) / STAGE_BYTES, 1e6)))
 

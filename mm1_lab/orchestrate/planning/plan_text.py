@@ -112,7 +112,7 @@ def time_text(plan: Plan, request: Request, slots: int) -> str:
     work = sum(seconds.values())
     text = f"About {duration(_wall_seconds(plan, seconds, work, slots))} with {slots} at a time"
     parts = [stage for _, stage in plan.missing if stage.TRAINS and not isinstance(stage, ModelStage)]
-    of_kinds = defaultdict(float)
+    of_kinds: dict[str, float] = defaultdict(float)
     for stage in parts:
         of_kinds[stage.KIND] += seconds[stage.fingerprint]
     if 2 * sum(of_kinds.values()) <= work:
