@@ -76,7 +76,7 @@ def draw_scores(study: Study) -> Figure:
         figure.legend(handles=handles, loc="outside upper right", ncols=min(len(handles), LEGEND_COLUMNS))
     notes = [f"Lines: 95 % intervals over {study.uncertainty}, to compare arms by eye (`table.md` says how)."]
     if not study.shows_intervals:
-        notes = ["Without intervals, which two seeds may give by luck (`table.md`)."]
+        notes = ["No intervals below three seeds (`table.md` says why)."]
     if any(number.bound == "above" for number in study.paper.values.values()):
         notes.append("MM1's triangles that point right: more than this.")
     annotate_head(figure, head(study), *notes, study.caution)
